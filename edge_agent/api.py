@@ -29,7 +29,7 @@ from PIL import Image
 
 from edge_agent import front_ends
 from edge_agent.errors import ImageError, ModelClosedError, SensorError, SignatureRefusedError, SourceError
-from edge_agent.inference.served_model import Outcome, ServedModel, load_model
+from edge_agent.inference.served_model import Inference, ServedModel, load_model
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.ports import ProbeResult
 from wire.bundle import parse_bundle
@@ -125,7 +125,7 @@ class DeviceModel:
             data = given if isinstance(given, bytes) else _read(Path(given))
         return self._said(self._served.infer(data))
 
-    def _said(self, outcome: Outcome) -> Answer:
+    def _said(self, outcome: Inference) -> Answer:
         served, logits = self._served, [float(value) for value in outcome.logits[0]]
         names = [spec.name for spec in served.reference.streams]
         row = served.values([outcome])[0].tolist()

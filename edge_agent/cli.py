@@ -20,12 +20,12 @@ from pathlib import Path
 import click
 
 from edge_agent.config import AgentConfig, read_config
-from edge_agent.control.status_file import Health, read_status
+from edge_agent.control.status_file import AgentHealth, read_status
 from edge_agent.device import hardware
 from edge_agent.device.disk import RealDisk, advice
 from edge_agent.device.identity import enrol as trade_claim
 from edge_agent.device.identity import read_identity
-from edge_agent.device.lock import StateLock
+from edge_agent.device.lock import AgentLock
 from edge_agent.device.state_folder import check_folder
 from edge_agent.errors import (
     AgentConfigError,
@@ -45,12 +45,12 @@ from wire.paths import typed_path, without_tilde
 EXIT_FAULT, EXIT_UNUSABLE, EXIT_IN_USE, EXIT_ENROLMENT, EXIT_DISK = 1, 3, 4, 5, 6
 EXIT_NOT_RUNNING, EXIT_DEGRADED, EXIT_STALE, EXIT_SERVER = 7, 8, 9, 10
 _HEALTH_EXITS = {
-    Health.SERVING: 0,
-    Health.NOT_RUNNING: EXIT_NOT_RUNNING,
-    Health.WAITING: EXIT_DEGRADED,
-    Health.REFUSED: EXIT_DEGRADED,
-    Health.DEGRADED: EXIT_DEGRADED,
-    Health.STALE: EXIT_STALE,
+    AgentHealth.SERVING: 0,
+    AgentHealth.NOT_RUNNING: EXIT_NOT_RUNNING,
+    AgentHealth.WAITING: EXIT_DEGRADED,
+    AgentHealth.REFUSED: EXIT_DEGRADED,
+    AgentHealth.DEGRADED: EXIT_DEGRADED,
+    AgentHealth.STALE: EXIT_STALE,
 }
 _EXITS: tuple[tuple[type[Exception], int], ...] = (
     (IdentityInUseError, EXIT_IN_USE),
@@ -198,7 +198,7 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
     with _coded(state):
         config = read_config(config_path) if config_path is not None else AgentConfig()
         identity = read_identity(state)
-        lock = StateLock(state)
+        lock = AgentLock(state)
         from edge_agent.control.agent import run as run_loop  # noqa: PLC0415 - status and enrol need neither paho nor SQLite
         from edge_agent.control.assembly import build_agent  # noqa: PLC0415 - the same
 

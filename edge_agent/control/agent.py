@@ -17,9 +17,9 @@ from pathlib import Path
 
 from edge_agent.config import AgentConfig
 from edge_agent.control.background import JobDone
-from edge_agent.control.child_inbox import Listening
+from edge_agent.control.child_inbox import ChildInbox
 from edge_agent.control.inbox import Inbox
-from edge_agent.control.rate_limit import Garbage
+from edge_agent.control.rate_limit import EventLimiter
 from edge_agent.control.reported import Reporter, running
 from edge_agent.control.status_file import StatusFile
 from edge_agent.control.supervisor import ChildEnded, ChildSaid, Fact, Launch, Supervisor
@@ -31,8 +31,8 @@ from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import newer_records
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
-from edge_agent.measuring.coordinator import Bench, Condition, Desk, MeasureDone, NoBench
-from edge_agent.telemetry.commands import SampleLedger
+from edge_agent.measuring.coordinator import DeviceCondition, MeasureDone, MeasurementCoordinator, Measurer, NoMeasurer
+from edge_agent.telemetry.commands import CommandStateFile
 from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
@@ -42,7 +42,7 @@ from edge_agent.updater.storage.repair import TOKEN as REPAIR
 from edge_agent.updater.storage.repair import Repair
 from edge_agent.updater.storage.slots import SlotRelease, Slots, other
 from edge_agent.updater.storage.time_floor import TimeFloor
-from edge_agent.updater.updater import Ports, Updater
+from edge_agent.updater.updater import UpdatePorts, Updater
 from wire import __version__
 from wire.messages import Desired, Reported, Severity, Stream, UpdatePhase, Watermark
 from wire.transport import Delivered, Incoming, Link, LinkChange, Transport
@@ -73,7 +73,7 @@ class _Due:
 class Agent:
     """One device. Used by one thread; only ``parts.notices`` is shared."""
 
-    def __init__(self, identity: Identity, config: AgentConfig, state: Path, boot: str, parts: Parts) -> None:
+    def __init__(self, identity: Identity, config: AgentConfig, state: Path, boot: str, parts: AgentParts) -> None:
         """Connect the parts; nothing runs before ``start``.
 
         Raises:
@@ -102,7 +102,7 @@ class Agent:
         )
         self._slots = Slots(state, parts.disk)
         self._hardware = Hardware(state=state)
-        self._garbage, self._due, self._status = Garbage(), _Due(), StatusFile(state)
+        self._limiter, self._due, self._status = EventLimiter(), _Due(), StatusFile(state)
         base = Reported(
             boot=boot, agent_version=__version__, hardware=parts.ports.hardware, runtimes=parts.ports.runtimes,
             attributes=config.device.attributes,
@@ -124,10 +124,10 @@ class Agent:
             repair=self._repair,
             disk=lambda: self._disk_trouble,
         )
-        self._measuring = Desk(
+        self._measuring = MeasurementCoordinator(
             state=state,
             disk=parts.disk,
-            bench=parts.bench,
+            measurer=parts.measurer,
             config=config.measure,
             condition=self._condition,
             put=parts.notices.put,
@@ -138,19 +138,19 @@ class Agent:
             offer=self._desired,
             acked=self._acked,
             answer=self.uplink.answer,
-            garbage=self._count_garbage,
+            unreadable=self._count_unreadable,
             supervisor=self.supervisor,
             reporter=self._reporter,
             config=config.samples,
-            ledger=SampleLedger(state, parts.disk),
+            ledger=CommandStateFile(state, parts.disk),
             measuring=self._measuring,
             server_said=self._server_said,
         )
-        self._listening = Listening(
+        self._child_inbox = ChildInbox(
             telemetry=self.telemetry,
             supervisor=self.supervisor,
             updater=self.updater,
-            garbage=self._count_garbage,
+            unreadable=self._count_unreadable,
             fault=self._fault,
             steady=self._steady,
             sampled=self._sampled,
@@ -205,7 +205,7 @@ class Agent:
         self._measuring.stop()
         self.supervisor.stop()
         self._drain()
-        self._listening.fold(self._now_ms)
+        self._child_inbox.fold(self._now_ms)
         self.telemetry.flush()
         self._due.commit_s = self._due.lazy_s = 0.0
         self._commit()
@@ -253,7 +253,7 @@ class Agent:
             if part == "updater":
                 self._due.disk_s = self._now_s + _DISK_RETRY_S
                 self.updater.postpone(self._due.disk_s)
-            if self._garbage.count(f"disk_{part}", self._now_ms):
+            if self._limiter.count(f"disk_{part}", self._now_ms):
                 self._event("disk", "disk_failed", Severity.ERROR, f"{part}: {error}")
             return False
         return True
@@ -274,7 +274,7 @@ class Agent:
             self._link(notice)
         elif isinstance(notice, ChildSaid | ChildEnded):
             if isinstance(notice, ChildSaid) and notice.number == self.supervisor.starts:
-                self._listening.take(notice.frame, self._now_ms, self._now_s)
+                self._child_inbox.take(notice.frame, self._now_ms, self._now_s)
             self._supervise(self.supervisor.heard(notice, self._now_s))
         elif isinstance(notice, JobDone):
             self._finished(notice)
@@ -300,10 +300,10 @@ class Agent:
     def _ask_again(self) -> None:
         self.uplink.ask(self._now_ms)
 
-    def _condition(self) -> Condition:
+    def _condition(self) -> DeviceCondition:
         hardware, record = self._hardware, self.updater.record
         updating = record.in_flight and record.phase is not UpdatePhase.DEFERRED  # its window may be hours away
-        return Condition(hardware.temperature_celsius(), hardware.battery_ratio(), updating)
+        return DeviceCondition(hardware.temperature_celsius(), hardware.battery_ratio(), updating)
 
     def _link(self, change: LinkChange) -> None:
         _LOG.info("link %s reason=%s", change.link, change.reason)
@@ -337,9 +337,9 @@ class Agent:
         )
         self._event("link", "identity_in_use_twice", Severity.ERROR, text)
 
-    def _count_garbage(self, kind: str, text: str) -> None:
-        if self._garbage.count(kind, self._now_ms):
-            count = self._garbage.counts.get(kind, 1)
+    def _count_unreadable(self, kind: str, text: str) -> None:
+        if self._limiter.count(kind, self._now_ms):
+            count = self._limiter.counts.get(kind, 1)
             self.telemetry.event(
                 "garbage", "garbage", at_ms=self._now_ms, severity=Severity.WARNING, text=text,
                 data={"kind": kind, "count": count},
@@ -375,12 +375,12 @@ class Agent:
         return self._guard("samples", lambda: self._inbox.sampled(request, length_bytes, self._now_ms))
 
     def _fault(self, code: str, text: str) -> None:
-        if self._garbage.count(f"fault_{code}", self._now_ms):
+        if self._limiter.count(f"fault_{code}", self._now_ms):
             self._event("child", code, Severity.WARNING, text)
 
     def _supervise(self, fact: Fact | None) -> None:
         if fact is Fact.SERVING:
-            self._listening.serving(self._now_s + self.config.child.healthy_s)
+            self._child_inbox.serving(self._now_s + self.config.child.healthy_s)
             self._inbox.serving(self._now_ms)
             return
         if fact is None:
@@ -445,7 +445,7 @@ class Agent:
     def _measure(self) -> None:
         if self._now_s >= self._due.infer_s:
             self._due.infer_s = self._now_s + self.config.monitor.infer_s
-            self._listening.fold(self._now_ms)
+            self._child_inbox.fold(self._now_ms)
         if self._now_s >= self._due.hw_s:
             self._due.hw_s = self._now_s + self.config.monitor.hw_s
             pid = self.supervisor.child.pid if self.supervisor.child is not None else 0
@@ -466,7 +466,7 @@ class Agent:
         self._due.status_s = self._now_s + _STATUS_S
         facts = {**self._reporter.status(connected=self.uplink.up), "refused": self._refused}
         try:
-            figures = {**running(self.uplink, self.spool, self._garbage), "at_ms": self._now_ms}
+            figures = {**running(self.uplink, self.spool, self._limiter), "at_ms": self._now_ms}
             self._status.write(facts, figures, self._now_s)
         except (OSError, SpoolError) as error:
             _LOG.debug("status not written error=%s", error)
@@ -494,13 +494,13 @@ Notices = queue.SimpleQueue[Notice]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class AgentParts:
     """The external dependencies of an agent, real or in memory."""
 
     clock: Clock
     transport: Transport
     launch: Launch
     disk: Disk
-    ports: Ports
+    ports: UpdatePorts
     notices: Notices
-    bench: Bench = field(default_factory=NoBench)
+    measurer: Measurer = field(default_factory=NoMeasurer)

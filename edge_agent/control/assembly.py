@@ -7,20 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
-from edge_agent.control.agent import Agent, Notices, Parts
+from edge_agent.control.agent import Agent, AgentParts, Notices
 from edge_agent.control.background import ThreadWorker
 from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device import hardware
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
-from edge_agent.measuring.job import JobLimits, ProcessBench
+from edge_agent.measuring.job import JobLimits, ProcessMeasurer
 from edge_agent.sources import placed
 from edge_agent.telemetry.rows import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher
-from edge_agent.updater.updater import Ports
+from edge_agent.updater.updater import UpdatePorts
 from wire.canonical import canonical_bytes
 from wire.transport import Transport
 
@@ -35,7 +35,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     config = replace(config, source=placed(config.source, state))
     notices: Notices = queue.SimpleQueue()
     disk = RealDisk()
-    ports = Ports(
+    ports = UpdatePorts(
         verifier=ChildVerifier(state, config.update.verify_deadline_s),
         fetcher=HttpFetcher(_fetch_settings(identity, config), state / "blobs" / "sha256", disk),
         prober=ChildProber(config.update.probe_deadline_s, config.child.max_memory_bytes),
@@ -50,11 +50,17 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         reserve_bytes=config.update.reserve_bytes,
         max_bytes_per_s=config.update.max_bytes_per_s,
     )
-    bench = ProcessBench(state=state, settings=_fetch_settings(identity, config), disk=disk, limits=limits)
+    measurer = ProcessMeasurer(state=state, settings=_fetch_settings(identity, config), disk=disk, limits=limits)
     boot = new_boot()
     launch = ProcessLauncher(child_arguments(config, state, boot))
-    parts = Parts(
-        clock=SystemClock(), transport=connection, launch=launch, disk=disk, ports=ports, notices=notices, bench=bench
+    parts = AgentParts(
+        clock=SystemClock(),
+        transport=connection,
+        launch=launch,
+        disk=disk,
+        ports=ports,
+        notices=notices,
+        measurer=measurer,
     )
     return Agent(identity, config, state, boot, parts)
 

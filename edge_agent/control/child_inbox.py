@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.control.child_messages import Beat, Minute, read_beat, read_sample, read_window
+from edge_agent.control.child_messages import Heartbeat, Minute, read_heartbeat, read_sample, read_window
 from edge_agent.control.supervisor import Supervisor
 from edge_agent.errors import FrameError
 from edge_agent.pipe_frames import Frame
@@ -17,8 +17,8 @@ from wire.messages import Stream, UpdatePhase
 
 
 @dataclass(slots=True, kw_only=True)
-class Listening:
-    """``garbage`` and ``fault`` get a kind or code and a text; ``steady`` is called when the child has run long enough.
+class ChildInbox:
+    """``unreadable`` and ``fault`` get a kind or code and a text; ``steady`` is called once the child has run for long.
 
     ``sampled`` gets a request and the length of an input, and returns whether it may be sent on.
     """
@@ -26,7 +26,7 @@ class Listening:
     telemetry: Telemetry
     supervisor: Supervisor
     updater: Updater
-    garbage: Callable[[str, str], None]
+    unreadable: Callable[[str, str], None]
     fault: Callable[[str, str], None]
     steady: Callable[[], None]
     sampled: Callable[[str, int], bool] = lambda _request, _length_bytes: True
@@ -34,10 +34,10 @@ class Listening:
     _steady_s: float = float("inf")
 
     def take(self, frame: Frame, now_ms: int, now_s: float) -> None:
-        """Handle one frame; an unreadable one is reported to ``garbage``."""
+        """Handle one frame; an unreadable one is reported to ``unreadable``."""
         try:
             if frame.kind == "beat":
-                self._beat(read_beat(frame), now_s)
+                self._count(read_heartbeat(frame), now_s)
             elif frame.kind == "window":
                 window = read_window(frame)
                 self.telemetry.window(window)
@@ -53,7 +53,7 @@ class Listening:
                     self.updater.health = self.updater.health.left_alone()
                 self.fault(code, str(frame.header.get("text", "")))
         except (WireError, FrameError) as error:
-            self.garbage(f"child_{frame.kind[:32]}", str(error))
+            self.unreadable(f"child_{frame.kind[:32]}", str(error))
 
     def serving(self, steady_at_s: float) -> None:
         """Record that a release is served from now on; it counts as steady at ``steady_at_s``."""
@@ -70,17 +70,17 @@ class Listening:
         if self._minute.n or self._minute.errors:
             self.telemetry.so_far(Stream.INFER, self._minute.row(now_ms))
 
-    def _beat(self, beat: Beat, now_s: float) -> None:
-        self._minute.add(beat)
+    def _count(self, heartbeat: Heartbeat, now_s: float) -> None:
+        self._minute.add(heartbeat)
         if self.supervisor.serving is None or self.supervisor.serving != self.supervisor.wanted:
             return  # a model being replaced is no evidence of the new one's health
-        if beat.artifact and self.updater.record.artifact_sha256 in {"", beat.artifact}:
+        if heartbeat.artifact and self.updater.record.artifact_sha256 in {"", heartbeat.artifact}:
             self.updater.health = self.updater.health.beat(
-                n=beat.n, errors=beat.errors, p95_ms=beat.p95_ms, classes=beat.classes
+                n=heartbeat.n, errors=heartbeat.errors, p95_ms=heartbeat.p95_ms, classes=heartbeat.classes
             )
         if self.updater.record.phase is not UpdatePhase.PROBATION:
-            self.updater.usual = self.updater.usual.add(beat.classes, beat.n)
-            self.updater.usual_tries = self.updater.usual_tries.add(beat.n, beat.errors)
+            self.updater.usual = self.updater.usual.add(heartbeat.classes, heartbeat.n)
+            self.updater.usual_tries = self.updater.usual_tries.add(heartbeat.n, heartbeat.errors)
         if now_s >= self._steady_s:
             self._steady_s = float("inf")
             self.steady()

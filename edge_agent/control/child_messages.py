@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edge_agent.pipe_frames import Frame
-from edge_agent.telemetry.rows import Window
+from edge_agent.telemetry.rows import WindowPart
 from wire import leb128
 from wire.codec import Json, from_document
 from wire.errors import MessageError
@@ -21,7 +21,7 @@ MAX_SAMPLE_BYTES = 180 * 1024  # so that with base64 and its envelope it is with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beat:
+class Heartbeat:
     """One heartbeat."""
 
     n: int = 0
@@ -50,16 +50,16 @@ class _WindowHeader:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-def read_beat(frame: Frame) -> Beat:
+def read_heartbeat(frame: Frame) -> Heartbeat:
     """Return the heartbeat in ``frame``.
 
     Raises:
         MessageError: If it is not one.
     """
-    return from_document(Beat, frame.header)
+    return from_document(Heartbeat, frame.header)
 
 
-def read_window(frame: Frame) -> Window:
+def read_window(frame: Frame) -> WindowPart:
     """Return the window, or the part of one, in ``frame``.
 
     Raises:
@@ -72,7 +72,7 @@ def read_window(frame: Frame) -> Window:
         message = f"Expected {used} bytes of counters, got {len(frame.payload)}"
         raise MessageError(message)
     counters = Counters(shape, header.n, tuple(values))
-    return Window(
+    return WindowPart(
         artifact=header.artifact,
         ref_id=header.ref_id,
         start_ms=header.start_ms,
@@ -106,16 +106,16 @@ class Minute:
     p95_ms: float = 0.0
     classes: list[int] = field(default_factory=list)
 
-    def add(self, beat: Beat) -> None:
+    def add(self, heartbeat: Heartbeat) -> None:
         """Add one heartbeat; p50 is the mean weighted by inferences, p95 the maximum."""
-        total = self.n + beat.n
+        total = self.n + heartbeat.n
         if total:
-            self.p50_ms = (self.p50_ms * self.n + beat.p50_ms * beat.n) / total
-        self.p95_ms = max(self.p95_ms, beat.p95_ms)
-        self.n, self.errors = total, self.errors + beat.errors
-        longer = max(len(self.classes), len(beat.classes))
+            self.p50_ms = (self.p50_ms * self.n + heartbeat.p50_ms * heartbeat.n) / total
+        self.p95_ms = max(self.p95_ms, heartbeat.p95_ms)
+        self.n, self.errors = total, self.errors + heartbeat.errors
+        longer = max(len(self.classes), len(heartbeat.classes))
         mine = [*self.classes, *[0] * (longer - len(self.classes))]
-        theirs = [*beat.classes, *[0] * (longer - len(beat.classes))]
+        theirs = [*heartbeat.classes, *[0] * (longer - len(heartbeat.classes))]
         self.classes = [left + right for left, right in zip(mine, theirs, strict=True)]
 
     def row(self, at_ms: int) -> dict[str, Json]:

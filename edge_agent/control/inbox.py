@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from edge_agent.config import SampleConfig
 from edge_agent.control.reported import Reporter
 from edge_agent.control.supervisor import Supervisor
-from edge_agent.measuring.coordinator import Desk as MeasureDesk
+from edge_agent.measuring.coordinator import MeasurementCoordinator as MeasureDesk
 from edge_agent.telemetry.commands import (
     BUDGET_KEY,
     KEPT_IDS,
-    Ledger,
-    SampleLedger,
+    CommandState,
+    CommandStateFile,
     allowed_bytes,
     expired,
     grant_samples,
@@ -34,25 +34,25 @@ class Inbox:
     offer: Callable[[Desired], None]
     acked: Callable[[tuple[Watermark, ...]], None]
     answer: Callable[[Response], None]
-    garbage: Callable[[str, str], None]
+    unreadable: Callable[[str, str], None]
     supervisor: Supervisor
     reporter: Reporter
     config: SampleConfig
-    ledger: SampleLedger
+    ledger: CommandStateFile
     measuring: MeasureDesk
     server_said: Callable[[int], None] = lambda _server_ms: None
-    _ledger: Ledger | None = None
+    _ledger: CommandState | None = None
     _seen: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_IDS))
     _told: int = 0
 
     def take(self, message: Incoming, now_ms: int) -> None:
-        """Handle one message; an unreadable one is reported to ``garbage``."""
+        """Handle one message; an unreadable one is reported to ``unreadable``."""
         if not message.payload:
             return  # a retained message was cleared
         try:
             self._read(parse_topic(message.topic), message.payload, now_ms)
         except WireError as error:
-            self.garbage(f"{error.code}_{message.topic.rpartition('/')[2][:32]}", str(error))
+            self.unreadable(f"{error.code}_{message.topic.rpartition('/')[2][:32]}", str(error))
 
     def _read(self, topic: Topic, payload: bytes, now_ms: int) -> None:
         if topic.kind is Kind.DESIRED:
@@ -132,12 +132,12 @@ class Inbox:
     def _wanted(self) -> Json:
         return self.reporter.updater.record.desired.config.get(BUDGET_KEY)
 
-    def _known(self, now_ms: int) -> Ledger:
+    def _known(self, now_ms: int) -> CommandState:
         if self._ledger is None:
             self._ledger = self.ledger.read(now_ms)
         return self._ledger
 
-    def _keep(self, ledger: Ledger, command: Command) -> Response | None:
+    def _keep(self, ledger: CommandState, command: Command) -> Response | None:
         """Store the ledger; return a response that refuses the command if that fails."""
         try:
             self.ledger.write(ledger)

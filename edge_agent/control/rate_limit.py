@@ -9,7 +9,7 @@ KEPT_KINDS = 64
 
 
 @dataclass(slots=True)
-class Garbage:
+class EventLimiter:
     """Counts by kind."""
 
     counts: dict[str, int] = field(default_factory=dict)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_agent.control.rate_limit import Garbage
+from edge_agent.control.rate_limit import EventLimiter
 from edge_agent.control.supervisor import Supervisor
 from edge_agent.errors import SourceError
 from edge_agent.telemetry.spool import Spool
@@ -77,12 +77,12 @@ class Reporter:
         }
 
 
-def running(uplink: Uplink, spool: Spool, garbage: Garbage) -> dict[str, Json]:
+def running(uplink: Uplink, spool: Spool, limiter: EventLimiter) -> dict[str, Json]:
     """Return the rest of ``edge-agent status``, up to a minute old: the spool, and counts of unreadable messages."""
     idle_s = uplink.transport.idle_s()
     return {
         "idle_s": idle_s if math.isfinite(idle_s) else -1.0, "spool_rows": spool.count(),
-        "spool_bytes": spool.held_bytes, "spool_dropped": spool.dropped(), "garbage": dict(garbage.counts),
+        "spool_bytes": spool.held_bytes, "spool_dropped": spool.dropped(), "garbage": dict(limiter.counts),
     }  # fmt: skip
 
 

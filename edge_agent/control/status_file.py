@@ -30,7 +30,7 @@ STALE_S = 3 * EVERY_S
 _AT = "written_monotonic_s"
 
 
-class Health(StrEnum):
+class AgentHealth(StrEnum):
     """The reader's verdict."""
 
     SERVING = "serving"
@@ -81,16 +81,16 @@ def _write_over(path: Path, data: bytes) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class AgentStatus:
     """The file as read. ``pid`` of 0: no agent runs; ``age_s`` of -1: unknown."""
 
     document: Mapping[str, Json]
-    health: Health
+    health: AgentHealth
     pid: int
     age_s: float
 
 
-def read_status(state: Path) -> Seen:
+def read_status(state: Path) -> AgentStatus:
     """Return the last status of the agent on ``state``, with the verdict on it.
 
     Raises:
@@ -109,22 +109,22 @@ def read_status(state: Path) -> Seen:
     at_s = document.pop(_AT, None)
     age_s = time.monotonic() - at_s if pid and isinstance(at_s, int | float) else written_s
     age_s = round(age_s, 1) if age_s >= 0 else -1.0  # a clock was set back, or another boot wrote it
-    return Seen(
+    return AgentStatus(
         document=document,
-        health=Health.DEGRADED if pid and full else _health(document, pid, age_s),
+        health=AgentHealth.DEGRADED if pid and full else _health(document, pid, age_s),
         pid=pid,
         age_s=age_s,
     )
 
 
-def _health(document: Mapping[str, Json], pid: int, age_s: float) -> Health:
+def _health(document: Mapping[str, Json], pid: int, age_s: float) -> AgentHealth:
     """Return the first verdict that applies; an earlier one makes later ones irrelevant."""
     if not pid:
-        return Health.NOT_RUNNING
+        return AgentHealth.NOT_RUNNING
     if not 0 <= age_s <= STALE_S:
-        return Health.STALE
+        return AgentHealth.STALE
     if document.get("current") is None and document.get("serving") is not True and document.get("state") != "degraded":
-        return Health.REFUSED if document.get("refused") else Health.WAITING  # what it waits for can't come
+        return AgentHealth.REFUSED if document.get("refused") else AgentHealth.WAITING  # what it waits for can't come
     if document.get("serving") is not True or document.get("safe_mode") is True or document.get("state") == "degraded":
-        return Health.DEGRADED
-    return Health.SERVING
+        return AgentHealth.DEGRADED
+    return AgentHealth.SERVING

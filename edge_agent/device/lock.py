@@ -19,7 +19,7 @@ _TRIES = 20
 _PAUSE_S = 0.02  # a reader holds the lock for microseconds while it checks
 
 
-class StateLock:
+class AgentLock:
     """Holds ``agent.lock`` until it is released or the process ends."""
 
     def __init__(self, state: Path) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edge_agent.inference.heartbeat import Beat
+from edge_agent.inference.heartbeat import HeartbeatCounts
 from edge_agent.inference.reservoir import Reservoir
-from edge_agent.inference.served_model import Outcome, ServedModel
+from edge_agent.inference.served_model import Inference, ServedModel
 from edge_agent.tasks import Seen
 
 MAX_WAITING = 16
@@ -23,27 +23,27 @@ MAX_WAITING_BYTES = 1 << 20
 class _Waiting:
     """One inference that is not counted yet; ``data`` is kept only while samples are requested."""
 
-    outcome: Outcome
+    outcome: Inference
     data: bytes
     at_ms: int
 
 
-class Tally:
+class ResultBatcher:
     """Totals of one served model's inferences: window counters, heartbeat, samples."""
 
     def __init__(self, model: ServedModel) -> None:
         """Start with zero counts."""
         self.model = model
         self.reservoirs: list[Reservoir] = []
-        self._beat = self._fresh()
+        self._heartbeat = self._fresh()
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
 
-    def _fresh(self) -> Beat:
+    def _fresh(self) -> HeartbeatCounts:
         """Return an empty heartbeat; a task without classes has one class: outputs that were numbers."""
-        return Beat(len(self.model.manifest.labels) if self.model.task.classes else 1)
+        return HeartbeatCounts(len(self.model.manifest.labels) if self.model.task.classes else 1)
 
-    def add(self, outcome: Outcome, data: bytes, at_ms: int) -> None:
+    def add(self, outcome: Inference, data: bytes, at_ms: int) -> None:
         """Add one inference, to be counted now or later."""
         self._waiting.append(_Waiting(outcome, data if self.reservoirs else b"", at_ms))
         self._waiting_bytes += outcome.image.nbytes + len(data)
@@ -61,7 +61,7 @@ class Tally:
         outputs = len(self.model.task.streams)
         for item, row in zip(waiting, rows[:, -outputs:].tolist(), strict=True):
             seen = self.model.task.seen(row)
-            self._beat.inference(seen.predicted, item.outcome.run_ms)
+            self._heartbeat.inference(seen.predicted, item.outcome.run_ms)
             if item.data and seen.predicted >= 0 and not math.isnan(seen.confidence):
                 self._offer(item, seen)
 
@@ -73,10 +73,10 @@ class Tally:
 
     def error(self) -> None:
         """Count one image that could not be served."""
-        self._beat.error()
+        self._heartbeat.error()
 
-    def take_beat(self) -> Beat:
+    def take_heartbeat(self) -> HeartbeatCounts:
         """Return the heartbeat since the last call, and start a new one."""
         self.settle()
-        beat, self._beat = self._beat, self._fresh()
+        beat, self._heartbeat = self._heartbeat, self._fresh()
         return beat

@@ -28,7 +28,7 @@ from edge_agent.device import memory_limit
 from edge_agent.device.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
 from edge_agent.in_flight import InFlight
-from edge_agent.inference.batching import Tally
+from edge_agent.inference.batching import ResultBatcher
 from edge_agent.inference.reservoir import Chosen, Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
@@ -50,8 +50,8 @@ _STOP = Frame({"type": "stop"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Settings of counting. ``context``: the reference's context to which its windows belong.
+class CountingSettings:
+    """CountingSettings of counting. ``context``: the reference's context to which its windows belong.
 
     ``checkpoint_s``: interval of sending counts: a child that crashes loses those not sent yet.
     """
@@ -63,7 +63,7 @@ class Settings:
     checkpoint_s: float = 45.0
 
 
-_DEFAULTS = Settings()
+_DEFAULTS = CountingSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,17 @@ class _Loaded:
     error: Exception | None
 
 
-class Child:
+class InferenceLoop:
     """State of the loop. All of it belongs to one thread; only ``notices`` is shared."""
 
-    def __init__(self, model: ServedModel, source: sources.Source, say: Say, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self, model: ServedModel, source: sources.Source, say: Say, clock: Clock, settings: CountingSettings
+    ) -> None:
         """Prepare to serve ``model``; inputs are marked as in flight once ``in_flight`` is set."""
         self.in_flight = InFlight(None)
         self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
         self.load: Load = load_model
-        self._tally = Tally(model)
+        self._results = ResultBatcher(model)
         self._source, self._say, self._clock, self._settings = source, say, clock, settings
         self._window_ms = self._aligned(clock.now_ms())
         self._beat_due_s = clock.monotonic_s() + settings.beat_s
@@ -96,7 +98,7 @@ class Child:
         return now_ms - now_ms % self._settings.window_ms
 
     def _identity(self) -> dict[str, Json]:
-        model = self._tally.model
+        model = self._results.model
         release, artifact = model.manifest.release, model.manifest.artifact_sha256
         return {"release": release, "artifact": artifact, "ref_id": model.ref_id}
 
@@ -123,13 +125,13 @@ class Child:
             self._window_ms = self._aligned(now_ms)
         now_s = self._clock.monotonic_s()
         if now_s >= self._beat_due_s:
-            self._say_beat()
+            self._send_heartbeat()
         if now_s >= self._checkpoint_due_s:
             self._checkpoint_due_s = now_s + self._settings.checkpoint_s
             self._say_counts(closed=False)
         capture = self._source.take()
         if capture is None:
-            self._tally.settle()
+            self._results.settle()
             return False
         self.in_flight.begin(capture.name)
         self._serve(capture, now_ms)
@@ -137,14 +139,14 @@ class Child:
 
     def _serve(self, capture: sources.Capture, now_ms: int) -> None:
         try:
-            outcome = self._tally.model.infer(capture.data)
+            outcome = self._results.model.infer(capture.data)
         except (ImageError, RuntimeSeamError) as error:
             if self._source.refuse(capture, error.code):
-                self._tally.error()
+                self._results.error()
                 self._fault(error.code, f"{capture.name}: {error}")
             self.in_flight.end(capture.name, served=False)
             return
-        self._tally.add(outcome, capture.data, now_ms)
+        self._results.add(outcome, capture.data, now_ms)
         self._source.done(capture)
         self.in_flight.end(capture.name, served=True)
 
@@ -156,19 +158,19 @@ class Child:
         if not found.left:
             return
         self._source.refuse(sources.Capture(found.left, b""), INPUT_CRASHED, final=True)
-        self._tally.error()
+        self._results.error()
         self._fault(INPUT_CRASHED, f"{found.left}: the inference child ended while it held this input: set aside")
         found.end(found.left, served=False)
 
     @property
     def model(self) -> ServedModel:
         """The model that is served now."""
-        return self._tally.model
+        return self._results.model
 
     def _say_counts(self, *, closed: bool) -> None:
         """Send the counts since the last time; empty counts are sent only when the window closes."""
-        self._tally.settle()
-        counters = self._tally.model.counter.take()
+        self._results.settle()
+        counters = self._results.model.counter.take()
         if not counters.n and not closed:
             return
         shape = counters.shape
@@ -181,10 +183,10 @@ class Child:
 
     def _close_window(self) -> None:
         self._say_counts(closed=True)
-        for reservoir in self._tally.reservoirs:
+        for reservoir in self._results.reservoirs:
             for chosen in reservoir.close_window():
                 self._say_sample(chosen)
-        self._tally.reservoirs = [reservoir for reservoir in self._tally.reservoirs if not reservoir.exhausted]
+        self._results.reservoirs = [reservoir for reservoir in self._results.reservoirs if not reservoir.exhausted]
 
     def _say_sample(self, chosen: Chosen) -> None:
         candidate = chosen.candidate
@@ -192,14 +194,14 @@ class Child:
             "type": "sample", "request": chosen.request.request, "lane": chosen.request.lane,
             "sha256": candidate.sha256, "media_type": media_type(candidate.data), "at_ms": candidate.at_ms,
             "inclusion_ratio": chosen.inclusion_ratio, "predicted": candidate.predicted,
-            "confidence": candidate.confidence, "artifact_sha256": self._tally.model.manifest.artifact_sha256,
+            "confidence": candidate.confidence, "artifact_sha256": self._results.model.manifest.artifact_sha256,
         }  # fmt: skip
         self._say(header, candidate.data)
 
-    def _say_beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
         self._said_faults.clear()
-        figures = self._tally.take_beat().figures(self._source.take_dropped())
+        figures = self._results.take_heartbeat().figures(self._source.take_dropped())
         self._say({"type": "beat", **figures, **self._identity()}, b"")
 
     def _fault(self, code: str, text: str) -> None:
@@ -251,10 +253,10 @@ class Child:
             code = OUT_OF_MEMORY if isinstance(loaded.error, MemoryError) else "bundle_invalid"
             self._say_failed(loaded.bundle, getattr(loaded.error, "code", code), str(loaded.error) or code)
             return
-        self._say_beat()  # figures of the old model must not count for the new one
+        self._send_heartbeat()  # figures of the old model must not count for the new one
         self._close_window()
-        old, self._tally = self._tally, Tally(loaded.model)
-        self._tally.reservoirs = old.reservoirs
+        old, self._results = self._results, ResultBatcher(loaded.model)
+        self._results.reservoirs = old.reservoirs
         old.model.runtime.close()
         self._say({"type": "swapped", "bundle": loaded.bundle, **self._identity()}, b"")
 
@@ -275,8 +277,8 @@ class Child:
         except SampleRequestError as error:
             self._fault(error.code, str(error))
             return
-        kept = [other for other in self._tally.reservoirs if other.request.request != request.request]
-        self._tally.reservoirs = [*kept, reservoir][-_MAX_REQUESTS:]
+        kept = [other for other in self._results.reservoirs if other.request.request != request.request]
+        self._results.reservoirs = [*kept, reservoir][-_MAX_REQUESTS:]
 
 
 def suffixes_of(manifest: Manifest) -> frozenset[str]:
@@ -306,7 +308,7 @@ def _sayer(out: BinaryIO) -> Say:
     return say
 
 
-def _listen(child: Child) -> None:
+def _listen(child: InferenceLoop) -> None:
     """Put frames of the control process into the child's queue; the end of the pipe means stop."""
     decoder = FrameDecoder()
     with contextlib.suppress(AgentError, OSError):
@@ -339,7 +341,7 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     memory_limit.go_first()
     memory_limit.keep_below(ceiling)
     load: Load = partial(load_model, max_memory_bytes=ceiling)
-    settings = Settings(
+    settings = CountingSettings(
         window_ms=max(1, options.window_ms),
         beat_s=options.beat_s,
         context=options.context,
@@ -347,14 +349,14 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
         checkpoint_s=options.checkpoint_s,
     )
     first = load(options.bundle)
-    child: Child | None = None
+    child: InferenceLoop | None = None
     surroundings = sources.Surroundings(
         state=options.state,
         suffixes=lambda: suffixes_of((first if child is None else child.model).manifest),
         tell=lambda code, text: say({"type": "fault", "code": code, "text": text[:500]}, b""),
     )
     source = sources.load(parse_json(options.source.encode()), clock, surroundings)
-    child = Child(first, source, say, clock, settings)
+    child = InferenceLoop(first, source, say, clock, settings)
     child.load, child.in_flight = load, InFlight(options.state, options.run)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
     signal.signal(signal.SIGTERM, lambda *_, notices=child.notices: notices.put(_STOP))

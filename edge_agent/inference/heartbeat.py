@@ -7,7 +7,7 @@ from wire.codec import Json
 MAX_LATENCIES = 4096
 
 
-class Beat:
+class HeartbeatCounts:
     """Counts from one heartbeat to the next; ``p50_ms`` and ``p95_ms`` are of the runtime call only."""
 
     def __init__(self, classes: int) -> None:

@@ -37,7 +37,7 @@ _MIN_S = 0.2  # fast models run more often, so that one delay of the system does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class ProbeVerdict:
     """The JSON line. ``max_abs``: largest difference from the golden logits; ``flips``: rows with another class."""
 
     ok: bool
@@ -51,14 +51,14 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Golden:
+class GoldenVectors:
     """Inputs, float32 (N, C, H, W), and the build host's logits for them, float32 (N, classes)."""
 
     inputs: NDArray[np.float32]
     logits: NDArray[np.float32]
 
 
-def read_golden(bundle: Bundle) -> Golden:
+def read_golden(bundle: Bundle) -> GoldenVectors:
     """Return the golden vectors of ``bundle``; sizes are checked before anything is decompressed.
 
     Raises:
@@ -73,7 +73,7 @@ def read_golden(bundle: Bundle) -> Golden:
         if total > MAX_GOLDEN_BYTES:
             raise GoldenError(f"Expected golden vectors of at most {MAX_GOLDEN_BYTES} bytes, got {total}")
         with np.load(io.BytesIO(data), allow_pickle=False, max_header_size=_NPY_HEADER_BYTES) as arrays:
-            golden = Golden(arrays["inputs"], arrays["logits"])
+            golden = GoldenVectors(arrays["inputs"], arrays["logits"])
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, NotImplementedError) as error:
         raise GoldenError(f"Expected the arrays inputs and logits in {GOLDEN}, got: {error}") from error
     if len(golden.inputs) == 0 or len(golden.inputs) != len(golden.logits) or golden.inputs.dtype != np.float32:
@@ -82,7 +82,7 @@ def read_golden(bundle: Bundle) -> Golden:
     return golden
 
 
-def judge(figures: Verdict, budgets: Budgets) -> Verdict:
+def judge(figures: ProbeVerdict, budgets: Budgets) -> ProbeVerdict:
     """Return ``figures`` with the verdict of the budgets; 0 means no limit on latency and memory."""
     if figures.flips > budgets.golden_max_flips or not figures.max_abs <= budgets.golden_max_abs:
         text = f"at most {budgets.golden_max_abs:g} and {budgets.golden_max_flips} flips from the golden logits"
@@ -96,11 +96,11 @@ def judge(figures: Verdict, budgets: Budgets) -> Verdict:
     return dataclasses.replace(figures, ok=True)
 
 
-def _refused(figures: Verdict, code: str, expected: str, got: str) -> Verdict:
+def _refused(figures: ProbeVerdict, code: str, expected: str, got: str) -> ProbeVerdict:
     return dataclasses.replace(figures, ok=False, code=code, text=f"Expected {expected}, got {got}")
 
 
-def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Verdict:
+def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> ProbeVerdict:
     """Return the verdict on the bundle at ``path``, measured in this process."""
     try:
         bundle = read_bundle(path, limit_bytes=limit_bytes)
@@ -109,14 +109,16 @@ def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Verdict:
         runtime = runtimes.load(bundle.manifest, bundle.artifact)
         return judge(_figures(runtime, task, golden), bundle.manifest.budgets)
     except (RuntimeMissingError, TaskMissingError, RuntimeMemoryError) as error:
-        return Verdict(ok=False, code=error.code, text=str(error))
+        return ProbeVerdict(ok=False, code=error.code, text=str(error))
     except MemoryError:
-        return Verdict(ok=False, code=RuntimeMemoryError.code, text="Expected a model that fits this device's memory")
+        return ProbeVerdict(
+            ok=False, code=RuntimeMemoryError.code, text="Expected a model that fits this device's memory"
+        )
     except (WireError, AgentError, OSError) as error:
-        return Verdict(ok=False, code="bundle_invalid", text=str(error))
+        return ProbeVerdict(ok=False, code="bundle_invalid", text=str(error))
 
 
-def _figures(runtime: runtimes.Runtime, task: DeviceTask, golden: Golden) -> Verdict:
+def _figures(runtime: runtimes.Runtime, task: DeviceTask, golden: GoldenVectors) -> ProbeVerdict:
     # one by one, as on the device; a batch may use other kernels
     logits = np.concatenate([runtime.run(golden.inputs[i : i + 1])[0] for i in range(len(golden.inputs))])
     if logits.shape != golden.logits.shape:
@@ -124,7 +126,7 @@ def _figures(runtime: runtimes.Runtime, task: DeviceTask, golden: Golden) -> Ver
     flips = task.flips(logits, golden.logits)
     p50_ms, p95_ms = np.percentile(_latencies_ms(runtime, golden.inputs), [50, 95]).tolist()
     differences = np.nan_to_num(np.abs(logits - golden.logits), nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER)
-    return Verdict(
+    return ProbeVerdict(
         ok=False,
         code="",
         text="",

@@ -35,7 +35,7 @@ class SampleRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class OfferedInput:
     """One input and the model's prediction; ``data`` unchanged."""
 
     data: bytes
@@ -50,7 +50,7 @@ class Chosen:
     """A chosen candidate. ``inclusion_ratio`` is 0 in the lane ``drift``, where it is unequal and unknown."""
 
     request: SampleRequest
-    candidate: Candidate
+    candidate: OfferedInput
     inclusion_ratio: float
 
 
@@ -89,7 +89,7 @@ class Reservoir:
         self._clear()
 
     def _clear(self) -> None:
-        self._held: list[tuple[float, int, Candidate]] = []
+        self._held: list[tuple[float, int, OfferedInput]] = []
         self._held_bytes = 0
         self._capacity = self._left
         self._offered = 0
@@ -112,7 +112,7 @@ class Reservoir:
         key = self._random.random() ** (1 / weight)
         if len(self._held) >= self._capacity and key <= self._held[0][0]:
             return
-        candidate = Candidate(
+        candidate = OfferedInput(
             data=data, sha256=digest.hexdigest(), at_ms=at_ms, predicted=predicted, confidence=confidence
         )
         heapq.heappush(self._held, (key, self._offered, candidate))

@@ -27,7 +27,7 @@ from wire.reference import Reference, read_reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Inference:
     """One inference, not yet counted.
 
     ``image``: uint8 (H, W, 3), as decoded; ``logits``: (1, classes); ``embedding``: (1, D) or None; ``run_ms``: of the
@@ -59,7 +59,7 @@ class ServedModel:
         """The task of the outputs."""
         return self.projection.task
 
-    def infer(self, data: bytes) -> Outcome:
+    def infer(self, data: bytes) -> Inference:
         """Return the outputs for one encoded image, or for raw bytes that its front end reads.
 
         Nothing is counted yet.
@@ -74,15 +74,15 @@ class ServedModel:
         room = (lambda: room_bytes(self.max_memory_bytes)) if self.max_memory_bytes else None
         return self._run(decode_image(data, pre, room_bytes=room))
 
-    def _run(self, image: NDArray[np.uint8]) -> Outcome:
+    def _run(self, image: NDArray[np.uint8]) -> Inference:
         tensor = to_tensor(image, self.manifest.preprocessing)
         start_s = time.perf_counter()
         outputs = self.runtime.run(tensor)
         run_ms = (time.perf_counter() - start_s) * 1000
         embedding = None if self.embedding_index is None else outputs[self.embedding_index]
-        return Outcome(image=image, logits=outputs[0], embedding=embedding, run_ms=run_ms)
+        return Inference(image=image, logits=outputs[0], embedding=embedding, run_ms=run_ms)
 
-    def values(self, outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
+    def values(self, outcomes: Sequence[Inference]) -> NDArray[np.float64]:
         """Return the stream values of N inferences (at least one), float64 (N, S).
 
         Raises:

@@ -15,7 +15,7 @@ from typing import Protocol
 from edge_agent.config import MeasureConfig
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import read_record, write_record
-from edge_agent.measuring.ending import Measured, sweep
+from edge_agent.measuring.ending import SubmittedReport, sweep
 from edge_agent.updater.ports import Progress, Refusal
 from wire.canonical import canonical_bytes
 from wire.codec import Json
@@ -28,7 +28,7 @@ NOTE = "measuring.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class DeviceCondition:
     """The device's current condition. ``battery_ratio`` is 1 without a battery, or while it is charging."""
 
     temperature_celsius: float = 0.0
@@ -38,21 +38,21 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class MeasureDone:
-    """A measurement has ended; ``result`` is a ``Measured``, a ``Refusal``, or an unexpected exception."""
+    """A measurement has ended; ``result`` is a ``SubmittedReport``, a ``Refusal``, or an unexpected exception."""
 
     command: str
     result: object
 
 
-class Bench(Protocol):
+class Measurer(Protocol):
     """Runs a measurement beside the loop."""
 
     def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
         """Run it in the background and call ``done`` once, from any thread, with the result."""
 
 
-class NoBench:
-    """The bench of an agent without measurements."""
+class NoMeasurer:
+    """The measurer of an agent that does not measure."""
 
     def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
         """Refuse."""
@@ -60,7 +60,7 @@ class NoBench:
         done(Refusal("unsupported", "Expected an agent that measures, got one that does not"))
 
 
-def refusal(condition: Condition, config: MeasureConfig) -> Refusal | None:
+def refusal(condition: DeviceCondition, config: MeasureConfig) -> Refusal | None:
     """Return why a device in this condition refuses to measure, or None."""
     if not config.enabled:
         return Refusal("measure_disabled", "Expected [measure] enabled in agent.toml, got false: the owner says no")
@@ -76,7 +76,7 @@ def refusal(condition: Condition, config: MeasureConfig) -> Refusal | None:
 
 
 @dataclass(slots=True, kw_only=True)
-class Desk:
+class MeasurementCoordinator:
     """The measurement in progress, if any. Used by the loop's thread only; ``put`` enqueues for it.
 
     ``tell`` gets a code and a text when a measurement begins or ends: events for the operator.
@@ -84,9 +84,9 @@ class Desk:
 
     state: Path
     disk: Disk
-    bench: Bench
+    measurer: Measurer
     config: MeasureConfig
-    condition: Callable[[], Condition]
+    condition: Callable[[], DeviceCondition]
     put: Callable[[MeasureDone], None]
     answer: Callable[[Response], None]
     tell: Callable[[str, str], None] = lambda _code, _text: None
@@ -135,7 +135,7 @@ class Desk:
         """
         self._command, self._progress = "", None
         result = done.result
-        if isinstance(result, Measured):
+        if isinstance(result, SubmittedReport):
             self.tell("measured", f"order {result.order}")
             data: dict[str, Json] = {"order": result.order, "report_sha256": result.report_sha256}
             self.answer(Response(id=done.command, ok=True, data=data))
@@ -160,7 +160,7 @@ class Desk:
             return Refusal("no_space", f"Expected to note the measurement, got: {error}: free the disk")
         self._command, self._progress = command, Progress()
         self.tell("measure_begun", f"command {command}")
-        self.bench.start(envelope, self._progress, lambda result: self.put(MeasureDone(command, result)))
+        self.measurer.start(envelope, self._progress, lambda result: self.put(MeasureDone(command, result)))
         return None
 
 

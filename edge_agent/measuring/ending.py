@@ -11,7 +11,7 @@ FOLDER = "measure"
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class SubmittedReport:
     """A report that the server has stored."""
 
     order: str

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edge_agent.control.background import outcome
 from edge_agent.device.disk import Disk
-from edge_agent.measuring.ending import FOLDER, Measured, sweep
+from edge_agent.measuring.ending import FOLDER, SubmittedReport, sweep
 from edge_agent.measuring.submit import hand_in
 from edge_agent.updater.children import NoAnswer, ask
 from edge_agent.updater.download import FetchSettings, HttpFetcher
@@ -28,7 +28,7 @@ from wire.codec import Json, encode, from_document, parse_json
 from wire.errors import MessageError
 from wire.measurement import MAX_REPORT_HEAD_BYTES, MeasureOrder, answers, report_head
 
-ENVELOPE, ORDER, REPORT, LOG = "envelope.json", "order.json", "report.tfm", "bench.log"
+ENVELOPE, ORDER, REPORT, LOG = "envelope.json", "order.json", "report.tfm", "child.log"
 _POLL_S = 0.2
 _TAIL, _TAIL_BYTES = 300, 8192
 _CANCELLED = Refusal("cancelled", "Expected to finish, got an update to install first: order it again later")
@@ -45,8 +45,8 @@ class JobLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessBench:
-    """The bench of a real device: children, HTTP and the disk."""
+class ProcessMeasurer:
+    """The measurer of a real device: child processes, HTTP and the disk."""
 
     state: Path
     settings: FetchSettings
@@ -60,11 +60,11 @@ class ProcessBench:
         return self.state / FOLDER
 
     def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
-        """Run it on a thread of its own; ``done`` gets a ``Measured``, a ``Refusal`` or an exception."""
+        """Run it on a thread of its own; ``done`` gets a ``SubmittedReport``, a ``Refusal`` or an exception."""
         job = lambda: done(outcome(lambda: self.run(envelope, progress)))  # noqa: E731 - one frame of the thread
         threading.Thread(target=job, name="measurement", daemon=True).start()
 
-    def run(self, envelope: bytes, progress: Progress) -> Measured | Refusal:
+    def run(self, envelope: bytes, progress: Progress) -> SubmittedReport | Refusal:
         """Return the report that the server has stored, or why there is none; the folder is emptied in any case."""
         try:
             self.disk.write(self.folder / ENVELOPE, envelope)
@@ -86,7 +86,7 @@ class ProcessBench:
             return Refusal(str(answer.get("code") or "signature_invalid"), str(answer.get("text", "")))
         return from_document(MeasureOrder, order)
 
-    def _measured(self, order: MeasureOrder, progress: Progress) -> Measured | Refusal:
+    def _measured(self, order: MeasureOrder, progress: Progress) -> SubmittedReport | Refusal:
         refusal = self._no_room(order) or self._fetched(order, progress)
         if refusal is not None:
             return refusal
@@ -119,7 +119,7 @@ class ProcessBench:
 
     def _benched(self, order: MeasureOrder, progress: Progress) -> Refusal | None:
         folder = self.folder
-        command = [sys.executable, "-m", "edge_agent.measuring.bench", "--order", str(folder / ORDER)]
+        command = [sys.executable, "-m", "edge_agent.measuring.child", "--order", str(folder / ORDER)]
         command += ["--bundle", str(folder / order.bundle_sha256), "--out", str(folder / REPORT)]
         command += ["--rows", str(folder / order.rows_sha256)] if order.rows else []
         log = folder / LOG
@@ -141,7 +141,7 @@ class ProcessBench:
                 return Refusal("measure_timeout", f"{text}, or raise [measure] limit_s in agent.toml")
         return None
 
-    def _handed_in(self, order: MeasureOrder, progress: Progress) -> Measured | Refusal:
+    def _handed_in(self, order: MeasureOrder, progress: Progress) -> SubmittedReport | Refusal:
         """Check the report's head and stream the file: the control process never holds all of it in memory."""
         path = self.folder / REPORT
         with path.open("rb") as file:
@@ -153,7 +153,7 @@ class ProcessBench:
         if problem:
             return Refusal("report_invalid", problem)
         refusal = hand_in(self.settings, f"/api/measurements/{order.order}/report", path, progress)
-        return refusal or Measured(order.order, sha256_file(path))
+        return refusal or SubmittedReport(order.order, sha256_file(path))
 
 
 def _verdict(exit_code: int, log: Path) -> Refusal | None:

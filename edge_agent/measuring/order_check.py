@@ -35,7 +35,7 @@ from edge_agent.device.identity import Identity, read_identity
 from edge_agent.device.sane_clock import TOLERANCE_MS
 from edge_agent.errors import IdentityError
 from edge_agent.updater.storage.time_floor import TimeFloor
-from edge_agent.updater.verification import LIMITS, HttpFetcher, trusted_root, tuf_folder
+from edge_agent.updater.verification import LIMITS, MetadataFetcher, trusted_root, tuf_folder
 from wire.canonical import canonical_bytes
 from wire.codec import Json, parse_json, to_document
 from wire.errors import MessageError
@@ -45,7 +45,7 @@ _HTTP_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class OrderVerdict:
     """The child's output. ``code`` is empty when ``ok``; otherwise only ``code`` and ``text`` are set."""
 
     ok: bool = False
@@ -60,7 +60,7 @@ class Verdict:
         return canonical_bytes({"ok": True, "order": to_document(self.order)})
 
 
-def check(state: Path, envelope: bytes, *, fetcher: FetcherInterface, identity: Identity, now_ms: int) -> Verdict:
+def check(state: Path, envelope: bytes, *, fetcher: FetcherInterface, identity: Identity, now_ms: int) -> OrderVerdict:
     """Return the order in ``envelope`` if this device may execute it, or why not.
 
     Args:
@@ -71,20 +71,22 @@ def check(state: Path, envelope: bytes, *, fetcher: FetcherInterface, identity: 
         now_ms: the device's clock, UTC.
     """
     if not TimeFloor(state / "tuf" / "time_floor.json").allows(now_ms):
-        return Verdict(code="clock_behind", text=f"Expected a later clock than {now_ms}: set the clock, then measure")
+        return OrderVerdict(
+            code="clock_behind", text=f"Expected a later clock than {now_ms}: set the clock, then measure"
+        )
     try:
         root = newest_root(state, fetcher, identity.http_url.rstrip("/") + "/tuf/")
     except (DownloadError, RepositoryError, DeserializationError, OSError) as error:
         code = "metadata_unreachable" if isinstance(error, DownloadError | OSError) else "signature_invalid"
         code = "metadata_expired" if isinstance(error, ExpiredMetadataError) else code
-        return Verdict(code=code, text=f"{type(error).__name__}: {error}"[:300])
+        return OrderVerdict(code=code, text=f"{type(error).__name__}: {error}"[:300])
     if root.expires.timestamp() * 1000 < now_ms:
-        return Verdict(code="metadata_expired", text=f"Expected a root that holds, got one until {root.expires}")
+        return OrderVerdict(code="metadata_expired", text=f"Expected a root that holds, got one until {root.expires}")
     try:
         order = read_order(_signed_payload(envelope, root))
     except (MessageError, VerificationError, FormatError, KeyError, ValueError, TypeError, AttributeError) as error:
         text = f"Expected a measurement order signed by our release key, got: {type(error).__name__}: {error}"
-        return Verdict(code="signature_invalid", text=text[:300])
+        return OrderVerdict(code="signature_invalid", text=text[:300])
     return _timely(order, identity.device, now_ms)
 
 
@@ -121,24 +123,26 @@ def _signed_payload(data: bytes, root: Root) -> bytes:
     return bytes(envelope.payload)
 
 
-def _timely(order: MeasureOrder, device: str, now_ms: int) -> Verdict:
+def _timely(order: MeasureOrder, device: str, now_ms: int) -> OrderVerdict:
     if order.device != device:
-        return Verdict(code="order_invalid", text=f"Expected an order for {device}, got one for {order.device}")
+        return OrderVerdict(code="order_invalid", text=f"Expected an order for {device}, got one for {order.device}")
     if now_ms > order.expires_ms or now_ms < order.issued_ms - TOLERANCE_MS:
         text = f"Expected an order from {order.issued_ms} to {order.expires_ms}, got it at {now_ms}: order again"
-        return Verdict(code="order_expired", text=f"{text}, or set this device's clock")
-    return Verdict(ok=True, order=order)
+        return OrderVerdict(code="order_expired", text=f"{text}, or set this device's clock")
+    return OrderVerdict(ok=True, order=order)
 
 
-def run(state: Path, path: Path, now_ms: int) -> Verdict:
+def run(state: Path, path: Path, now_ms: int) -> OrderVerdict:
     """Return the verdict on the envelope in the file at ``path``, with roots from the enrolled server."""
     try:
         if path.stat().st_size > MAX_ENVELOPE_BYTES:
-            return Verdict(code="signature_invalid", text=f"Expected an envelope of at most {MAX_ENVELOPE_BYTES} bytes")
+            return OrderVerdict(
+                code="signature_invalid", text=f"Expected an envelope of at most {MAX_ENVELOPE_BYTES} bytes"
+            )
         envelope, identity = path.read_bytes(), read_identity(state)
-        fetcher = HttpFetcher(ca=identity.mqtt_tls_ca)
+        fetcher = MetadataFetcher(ca=identity.mqtt_tls_ca)
     except (OSError, IdentityError) as error:
-        return Verdict(code="metadata_unreachable", text=str(error)[:300])
+        return OrderVerdict(code="metadata_unreachable", text=str(error)[:300])
     return check(state, envelope, fetcher=fetcher, identity=identity, now_ms=now_ms)
 
 

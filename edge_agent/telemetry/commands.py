@@ -32,7 +32,7 @@ class SampleGrant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ledger:
+class CommandState:
     """The state of commands that must survive a restart.
 
     ``granted_bytes`` of raw input on ``day`` (days since 1970); ``open``: the rest of each grant, newest last;
@@ -48,14 +48,14 @@ class Ledger:
         """Return how many bytes may still be granted today."""
         return max(0, allowed_bytes - (self.granted_bytes if self.day == now_ms // DAY_MS else 0))
 
-    def granting(self, grant: SampleGrant, now_ms: int) -> Ledger:
+    def granting(self, grant: SampleGrant, now_ms: int) -> CommandState:
         """Return the ledger after a grant; a second grant for the same request replaces the first."""
         day = now_ms // DAY_MS
         granted_bytes = grant.budget_bytes + (self.granted_bytes if self.day == day else 0)
         kept = [other for other in self.open if other.request != grant.request]
         return replace(self, day=day, granted_bytes=granted_bytes, open=(*kept, grant)[-KEPT_GRANTS:])
 
-    def sampled(self, request: str, length_bytes: int) -> Ledger:
+    def sampled(self, request: str, length_bytes: int) -> CommandState:
         """Return the ledger after the child sent one input for ``request``."""
         left = [
             replace(grant, count=grant.count - 1, budget_bytes=grant.budget_bytes - length_bytes)
@@ -65,7 +65,7 @@ class Ledger:
         ]
         return replace(self, open=tuple(grant for grant in left if grant.count > 0 and grant.budget_bytes > 0))
 
-    def remember(self, command: Command) -> Ledger:
+    def remember(self, command: Command) -> CommandState:
         """Return the ledger with this command among those seen."""
         return replace(self, seen=(*self.seen, command.id)[-KEPT_IDS:])
 
@@ -100,22 +100,22 @@ def grant_samples(command: Command, left_bytes: int) -> SampleGrant | Response:
 
 
 @dataclass(frozen=True, slots=True)
-class SampleLedger:
+class CommandStateFile:
     """The file ``samples.json`` below the state directory."""
 
     state: Path
     disk: Disk
 
-    def read(self, now_ms: int) -> Ledger:
+    def read(self, now_ms: int) -> CommandState:
         """Return the ledger."""
         try:
-            return from_document(Ledger, read_record(self.state / "samples.json"))
+            return from_document(CommandState, read_record(self.state / "samples.json"))
         except FileNotFoundError:
-            return Ledger()
+            return CommandState()
         except (OSError, WireError):
-            return Ledger(day=now_ms // DAY_MS, granted_bytes=sys.maxsize)
+            return CommandState(day=now_ms // DAY_MS, granted_bytes=sys.maxsize)
 
-    def write(self, ledger: Ledger) -> None:
+    def write(self, ledger: CommandState) -> None:
         """Store the ledger.
 
         Raises:

@@ -59,7 +59,7 @@ class Numberer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class WindowPart:
     """The child's counts since its last report; digests are full or short hex. ``closed``: the window ends."""
 
     artifact: str
@@ -156,7 +156,7 @@ class Telemetry:
         )
         self._add(Stream.EVENT, seq, encode(message))
 
-    def window(self, window: Window) -> None:
+    def window(self, window: WindowPart) -> None:
         """Add counts to the open window; a window of another hour, release or reference is closed first.
 
         Raises:
@@ -187,7 +187,7 @@ class Telemetry:
         elif self._window is not None:
             self._keep_window(self._window, is_open=True)
 
-    def _filed_under(self, window: Window) -> int:
+    def _filed_under(self, window: WindowPart) -> int:
         """Return the start of the hour that a part belongs to; if undated, the start of the first part."""
         end_ms = window.start_ms + window.len_ms
         if not self._now_ms or window.start_ms - CLOSING_MS <= self._now_ms < end_ms + CLOSING_MS:

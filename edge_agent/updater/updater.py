@@ -50,7 +50,7 @@ _P = UpdatePhase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
+class UpdatePorts:
     """The updater's dependencies. ``hardware`` and ``runtimes`` describe the device."""
 
     verifier: Verifier
@@ -67,7 +67,7 @@ class Updater:
 
     state: Path
     disk: Disk
-    ports: Ports
+    ports: UpdatePorts
     config: UpdateConfig
     activate: Callable[[SlotRelease | None], None]
     changed: Callable[[UpdateRecord], None]

@@ -78,7 +78,7 @@ _ROLES = ("root", "timestamp", "snapshot", "targets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class TargetVerdict:
     """The child's output. ``code`` is empty when ``ok``; otherwise only ``code``, ``text`` and ``server_ms`` are set.
 
     ``server_ms``: the server's time (HTTP ``Date``), 0 if unknown.
@@ -100,7 +100,7 @@ class Verdict:
         return canonical_bytes({"ok": True, **document})
 
 
-class HttpFetcher(FetcherInterface):
+class MetadataFetcher(FetcherInterface):
     """Metadata over HTTP with the standard library; python-tuf limits the sizes while it reads."""
 
     def __init__(self, ca: str = "") -> None:
@@ -174,7 +174,7 @@ def _chunks(response: HTTPResponse, url: str) -> Iterator[bytes]:
             yield chunk
 
 
-def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str, now_ms: int) -> Verdict:
+def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str, now_ms: int) -> TargetVerdict:
     """Return the signed information about ``target``, or why it is refused.
 
     Args:
@@ -188,13 +188,13 @@ def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str
     seen, root = floor.read(), trusted_root(state)
     if seen is None:
         text = f"Expected {floor.path} or its copy, got two damaged files: an older release could not be told from a"
-        return Verdict(code="floor_lost", text=f"{text} newer one; enrol this device again in a new --state")
+        return TargetVerdict(code="floor_lost", text=f"{text} newer one; enrol this device again in a new --state")
     if root is None:
         text = f"Expected the root of the enrolment in {state / 'root.json'} or its copy, got neither"
-        return Verdict(code="root_lost", text=f"{text}: enrol this device again in a new --state")
+        return TargetVerdict(code="root_lost", text=f"{text}: enrol this device again in a new --state")
     if not floor.allows(now_ms):
         text = f"Expected a clock at or after {floor.read_ms()}, got {now_ms}: set the clock, then install"
-        return Verdict(code="clock_behind", text=text)
+        return TargetVerdict(code="clock_behind", text=text)
     try:
         updater = Updater(str(tuf_folder(state)), base_url, fetcher=fetcher, config=LIMITS, bootstrap=root)
         updater.refresh()
@@ -202,16 +202,16 @@ def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str
         older = seen.behind(versions)
         if older:
             text = f"Expected {older} of version {seen.versions[older]} or newer, got {versions.get(older, 0)}"
-            return Verdict(code="metadata_rollback", text=text)
+            return TargetVerdict(code="metadata_rollback", text=text)
         found = updater.get_targetinfo(target)
         floor.raise_to(now_ms, versions)
     except (DownloadError, RepositoryError, OSError) as error:
         code, text = _code(error), f"{type(error).__name__}: {error}"[:300]
-        server_ms = fetcher.server_ms if isinstance(fetcher, HttpFetcher) else 0
+        server_ms = fetcher.server_ms if isinstance(fetcher, MetadataFetcher) else 0
         if code == "metadata_expired" and 0 < server_ms < now_ms - HINT_TOLERANCE_MS:
             code = ClockFault.AHEAD.value
             text = f"Expected a clock near the server's {server_ms}, got {now_ms}, by which metadata has expired"
-        return Verdict(code=code, text=text, server_ms=server_ms)
+        return TargetVerdict(code=code, text=text, server_ms=server_ms)
     return _judge(found, target)
 
 
@@ -275,32 +275,32 @@ def _code(error: Exception) -> str:
     return "metadata_unreachable"
 
 
-def _judge(found: TargetFile | None, target: str) -> Verdict:
+def _judge(found: TargetFile | None, target: str) -> TargetVerdict:
     sha256 = found.hashes.get("sha256", "") if found else ""
     if found is None or not sha256:
         text = f"Expected a target that the build host signed, got {target[:120]!r}: publish it first"
-        return Verdict(code="unknown_target", text=text)
+        return TargetVerdict(code="unknown_target", text=text)
     if found.length > MAX_TARGET_BYTES:
         text = f"Expected a bundle of at most {MAX_TARGET_BYTES} bytes, got {found.length}"
-        return Verdict(code="too_large", text=text)
+        return TargetVerdict(code="too_large", text=text)
     try:
         custom = from_document(TargetCustom, found.custom or {})
     except MessageError as error:
-        return Verdict(code="bundle_invalid", text=f"Expected custom data of {target[:120]}, got: {error}")
-    return Verdict(ok=True, sha256=sha256, length_bytes=found.length, custom=custom)
+        return TargetVerdict(code="bundle_invalid", text=f"Expected custom data of {target[:120]}, got: {error}")
+    return TargetVerdict(ok=True, sha256=sha256, length_bytes=found.length, custom=custom)
 
 
-def run(state: Path, target: str, metadata_dir: Path | None, now_ms: int) -> Verdict:
+def run(state: Path, target: str, metadata_dir: Path | None, now_ms: int) -> TargetVerdict:
     """Return the verdict on ``target``, with metadata from ``metadata_dir`` or from the enrolled server."""
     if metadata_dir is not None:
         base_url = metadata_dir.resolve().as_uri()
         return verify(state, target, fetcher=DirectoryFetcher(metadata_dir), base_url=base_url, now_ms=now_ms)
     try:
         identity = read_identity(state)
-        fetcher = HttpFetcher(ca=identity.mqtt_tls_ca)
+        fetcher = MetadataFetcher(ca=identity.mqtt_tls_ca)
     except (OSError, IdentityError) as error:
         text = f"Expected an enrolled device in {state}, got: {error}: run edge-agent enrol"
-        return Verdict(code="metadata_unreachable", text=text)
+        return TargetVerdict(code="metadata_unreachable", text=text)
     base_url = identity.http_url.rstrip("/") + "/tuf/"
     return verify(state, target, fetcher=fetcher, base_url=base_url, now_ms=now_ms)
 

@@ -39,8 +39,8 @@ from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import write_record
 from edge_agent.inference import drift_counters, preprocess
-from edge_agent.inference.batching import MAX_WAITING, Tally
-from edge_agent.inference.child import Child, Settings
+from edge_agent.inference.batching import MAX_WAITING, ResultBatcher
+from edge_agent.inference.child import CountingSettings, InferenceLoop
 from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.pipe_frames import Frame
 from edge_agent.sources import Capture
@@ -162,7 +162,7 @@ def overhead(model: ServedModel, seconds: float) -> tuple[float, float]:
     """
     outcome = model.infer(some_png())
     tensor = preprocess.to_tensor(outcome.image, PRE)
-    tally = Tally(model)
+    tally = ResultBatcher(model)
 
     def bare() -> None:
         for _ in range(MAX_WAITING):
@@ -193,7 +193,7 @@ def whole_turn(model: ServedModel, seconds: float) -> Row:
     data = some_png()
     tensor = preprocess.to_tensor(preprocess.decode_image(data), PRE)
 
-    tally = Tally(model)
+    tally = ResultBatcher(model)
 
     def serve() -> None:
         tally.add(model.infer(data), data, 0)
@@ -267,8 +267,12 @@ def swaps(folder: Path, count: int) -> Row:
     bundles = [write_bundle(folder, 2, version) for version in (1, 2)]
     said: list[Frame] = []
     source = _Endless()
-    child = Child(
-        load_model(bundles[0]), source, lambda h, p: said.append(Frame(h, p)), SystemClock(), Settings(beat_s=0.1)
+    child = InferenceLoop(
+        load_model(bundles[0]),
+        source,
+        lambda h, p: said.append(Frame(h, p)),
+        SystemClock(),
+        CountingSettings(beat_s=0.1),
     )
     for index in range(count):
         child.notices.put(Frame({"type": "swap", "bundle": str(bundles[(index + 1) % 2])}))

@@ -22,7 +22,7 @@ from compressor.recipe.read import read_recipe
 from compressor.release.regate import check_golden, gate_again
 from compressor.release.verify import verify_bundle
 from compressor.run.pipeline import BasePoint, Outcome, run_recipe
-from edge_agent.inference.batching import Tally
+from edge_agent.inference.batching import ResultBatcher
 from edge_agent.inference.probe import probe
 from edge_agent.inference.served_model import ServedModel, load_model
 from wire.bundle import Bundle, read_bundle
@@ -138,24 +138,24 @@ def test_report_and_card_say_error_and_never_accuracy(outcome: Outcome, bundles:
 
 def test_the_agent_counts_values_in_a_stream_of_their_own(served: ServedModel, folder: Path) -> None:
     """A window of inferences has a histogram of the value, no classes, and a heartbeat without invalid outputs."""
-    tally = Tally(served)
+    results = ResultBatcher(served)
     lines = (folder / "steps.csv").read_text().splitlines()[1:]
     for row in range(20):
         text = "\n".join(line.rpartition(",")[2] for line in lines[row * STEPS : (row + 1) * STEPS])
-        tally.add(served.infer(text.encode()), text.encode(), row)
-    tally.settle()
+        results.add(served.infer(text.encode()), text.encode(), row)
+    results.settle()
     counters, names = served.counter.take(), [spec.name for spec in served.reference.streams]
     assert (served.reference.classes, names[-1], counters.table) == (0, "value_0", ())
     assert sum(counters.bins(len(names) - 1)) == counters.n == 20
-    assert tally.take_beat().figures(0)["classes"] == [20]
+    assert results.take_heartbeat().figures(0)["classes"] == [20]
 
 
 def test_a_value_that_is_no_number_is_an_invalid_output(served: ServedModel) -> None:
     """Probation sees it: inferences less those of a class."""
-    tally = Tally(served)
+    results = ResultBatcher(served)
     outcome = served.infer(b"\n".join(b"50" for _ in range(STEPS)))
-    tally.add(replace(outcome, logits=np.array([[np.nan]], np.float32)), b"", 0)
-    figures = tally.take_beat().figures(0)
+    results.add(replace(outcome, logits=np.array([[np.nan]], np.float32)), b"", 0)
+    figures = results.take_heartbeat().figures(0)
     assert (figures["n"], figures["classes"]) == (1, [0])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConfig
-from edge_agent.control.agent import Agent, Notices, Parts, run
+from edge_agent.control.agent import Agent, AgentParts, Notices, run
 from edge_agent.control.background import InlineWorker
 from edge_agent.control.supervisor import ChildEnded, ChildSaid
 from edge_agent.device import last_end
@@ -26,7 +26,7 @@ from edge_agent.transports.memory import MemoryBroker, MemoryTransport
 from edge_agent.updater.ports import MemoryFetcher, MemoryProber, MemoryVerifier, TargetInfo
 from edge_agent.updater.storage.integrity import Condition, condition
 from edge_agent.updater.storage.slots import SlotRelease, Slots
-from edge_agent.updater.updater import Ports
+from edge_agent.updater.updater import UpdatePorts
 from wire import leb128
 from wire.bundle import build_bundle
 from wire.canonical import canonical_bytes, sha256_hex
@@ -118,7 +118,7 @@ class World:
     def make(self, boot: str = BOOT, *, start: bool = True) -> Agent:
         """Return an agent on this state, started or not."""
         fetcher = MemoryFetcher(self.blobs, self.state / "blobs" / "sha256")
-        ports = Ports(
+        ports = UpdatePorts(
             verifier=MemoryVerifier(self.targets),
             fetcher=fetcher,
             prober=MemoryProber(),
@@ -126,7 +126,7 @@ class World:
             hardware="x86_64",
             runtimes=("onnx",),
         )
-        parts = Parts(
+        parts = AgentParts(
             clock=self.clock,
             transport=MemoryTransport(broker=self.broker, client_id="dev"),
             launch=self.launch,

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from edge_agent.cli import main
 from edge_agent.device.identity import read_identity
-from edge_agent.device.lock import StateLock
+from edge_agent.device.lock import AgentLock
 from edge_agent.device.selftest import checks
 from edge_agent.errors import IdentityError
 from wire.codec import Json
@@ -242,7 +242,7 @@ def test_an_unknown_key_names_the_nearest(url: str, tmp_path: Path) -> None:
 def test_a_second_agent_on_the_state_is_refused(url: str, tmp_path: Path) -> None:
     """The lock is taken before anything else."""
     call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
-    lock = StateLock(tmp_path)
+    lock = AgentLock(tmp_path)
     code, output = call("run", "--state", tmp_path)
     lock.release()
     assert (code, "error [identity_in_use]" in output) == (4, True)

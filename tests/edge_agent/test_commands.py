@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.telemetry.commands import DAY_MS, KEPT_GRANTS, KEPT_IDS, Ledger, SampleGrant
+from edge_agent.telemetry.commands import DAY_MS, KEPT_GRANTS, KEPT_IDS, CommandState, SampleGrant
 from wire.messages import Command
 
 
@@ -16,7 +16,7 @@ def grant(request: str, count: int = 2, budget_bytes: int = 100) -> SampleGrant:
 )
 def test_a_grant_ends_with_its_count_or_its_bytes(lengths: list[int], left: list[tuple[int, int]]) -> None:
     """Whichever comes first; the other grants keep what they have."""
-    ledger = Ledger().granting(grant("other"), 0).granting(grant("r"), 0)
+    ledger = CommandState().granting(grant("other"), 0).granting(grant("r"), 0)
     for length in lengths:
         ledger = ledger.sampled("r", length)
     assert [(item.count, item.budget_bytes) for item in ledger.open] == [(2, 100), *left]
@@ -24,20 +24,20 @@ def test_a_grant_ends_with_its_count_or_its_bytes(lengths: list[int], left: list
 
 def test_a_day_counts_its_own_grants() -> None:
     """What was granted yesterday is no part of today's budget."""
-    ledger = Ledger().granting(grant("a"), 5 * DAY_MS).granting(grant("b"), 5 * DAY_MS + 1)
+    ledger = CommandState().granting(grant("a"), 5 * DAY_MS).granting(grant("b"), 5 * DAY_MS + 1)
     assert (ledger.left(300, 5 * DAY_MS), ledger.left(300, 6 * DAY_MS)) == (100, 300)
     assert ledger.granting(grant("c"), 6 * DAY_MS).left(300, 6 * DAY_MS) == 200
 
 
 def test_a_second_grant_of_a_request_takes_the_place_of_the_first() -> None:
     """As in the child: one reservoir a request."""
-    ledger = Ledger().granting(grant("r"), 0).granting(grant("s"), 0).granting(grant("r", 9), 0)
+    ledger = CommandState().granting(grant("r"), 0).granting(grant("s"), 0).granting(grant("r", 9), 0)
     assert [(item.request, item.count) for item in ledger.open] == [("s", 2), ("r", 9)]
 
 
 def test_the_ledger_stays_small() -> None:
     """A server that asks for ever fills no disk: the latest are kept."""
-    ledger = Ledger()
+    ledger = CommandState()
     for number in range(200):
         ledger = ledger.granting(grant(str(number)), 0).remember(Command(id=str(number)))
     assert (len(ledger.open), ledger.open[-1].request) == (KEPT_GRANTS, "199")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edge_agent.config import AgentConfig, ChildConfig, MonitorConfig, SpoolConfig, UpdateConfig
-from edge_agent.control.agent import Agent, Notices, Parts
+from edge_agent.control.agent import Agent, AgentParts, Notices
 from edge_agent.control.assembly import child_arguments, mqtt_settings
 from edge_agent.control.background import ThreadWorker
 from edge_agent.control.supervisor import ProcessLauncher
@@ -28,7 +28,7 @@ from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.ports import MemoryVerifier, TargetInfo
-from edge_agent.updater.updater import Ports
+from edge_agent.updater.updater import UpdatePorts
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
 from wire.codec import decode, encode
@@ -125,7 +125,7 @@ def agent(broker: object, server: Server, tmp_path: Path) -> Iterator[Callable[[
         fetcher = HttpFetcher(
             FetchSettings(base_url=url, username="dev", password="secret"), state / "blobs" / "sha256", RealDisk()
         )
-        ports = Ports(
+        ports = UpdatePorts(
             verifier=MemoryVerifier(targets),
             fetcher=fetcher,
             prober=ChildProber(),
@@ -134,7 +134,7 @@ def agent(broker: object, server: Server, tmp_path: Path) -> Iterator[Callable[[
             runtimes=("onnx",),
         )
         launch = ProcessLauncher(child_arguments(config, state))
-        parts = Parts(
+        parts = AgentParts(
             clock=SystemClock(),
             transport=MqttTransport(mqtt_settings(identity, config)),
             launch=launch,
@@ -294,7 +294,7 @@ def test_garbage_on_every_topic_is_counted_and_ends_nothing(agent: Callable, ser
     for leaf in ["desired", "cmd/ack", "cmd/samples", "cmd/selftest"]:
         for payload in [b"\xff\x00", b"[]", b'{"gen": "x", "watermarks": 5, "id": []}', b"{" * 5000]:
             server.mqtt.publish(f"tf/1/site/dev/{leaf}", payload)
-    turn_until(device, server, lambda: sum(device._garbage.counts.values()) >= 15)
+    turn_until(device, server, lambda: sum(device._limiter.counts.values()) >= 15)
     turn_until(device, server, lambda: len(server.messages("tf/1/site/dev/event")) >= 4)
 
 

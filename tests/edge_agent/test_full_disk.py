@@ -14,7 +14,7 @@ from edge_agent.cli import main
 from edge_agent.control.status_file import StatusFile
 from edge_agent.device.disk import DISK_FULL, DISK_READ_ONLY, FULL_BYTES, RealDisk, advice, trouble
 from edge_agent.device.identity import Identity
-from edge_agent.device.lock import StateLock
+from edge_agent.device.lock import AgentLock
 from edge_agent.device.record_file import write_record
 from edge_agent.telemetry.spool import VERSION, Spool
 from wire.codec import to_document
@@ -85,7 +85,7 @@ def test_a_start_on_a_read_only_file_system_says_how_to_write_it(enrolled: Path)
 
 def test_the_status_on_a_full_disk_is_degraded(enrolled: Path) -> None:
     """Also where the agent has no room to say so: whoever asks looks."""
-    lock = StateLock(enrolled)
+    lock = AgentLock(enrolled)
     StatusFile(enrolled).write({"current": {}, "serving": True, "state": "ready"}, {}, 0.0)
     filler = fill(enrolled.parent)
     full = CliRunner().invoke(main, ["status", "--state", str(enrolled)])

@@ -10,7 +10,7 @@ from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import read_identity
 from edge_agent.device.record_file import newer_records, read_record, write_record
 from edge_agent.errors import IdentityError, NewerFormatError
-from edge_agent.telemetry.commands import Ledger, SampleLedger
+from edge_agent.telemetry.commands import CommandState, CommandStateFile
 from edge_agent.updater.storage.records import Records
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.storage.time_floor import TimeFloor
@@ -33,7 +33,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "slots/boots.json": lambda state: Slots(state, RealDisk()).boots("a"),
     "floor.json": lambda state: Slots(state, RealDisk()).floor(),
     "gen.json": lambda state: Records(state, RealDisk()).read()[0].desired.gen,
-    "samples.json": lambda state: SampleLedger(state, RealDisk()).read(20000 * 86_400_000),
+    "samples.json": lambda state: CommandStateFile(state, RealDisk()).read(20000 * 86_400_000),
     "tuf/time_floor.json": lambda state: TimeFloor(state / "tuf" / "time_floor.json").read_ms(),
     "update.json": lambda state: Records(state, RealDisk()).read()[0].phase,
 }
@@ -43,7 +43,7 @@ READ = {
     "slots/boots.json": 2,
     "floor.json": 3,
     "gen.json": 6,
-    "samples.json": Ledger(day=20000, granted_bytes=500),
+    "samples.json": CommandState(day=20000, granted_bytes=500),
     "tuf/time_floor.json": 1_770_000_000_000,
     "update.json": "committed",
 }

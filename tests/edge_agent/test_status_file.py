@@ -15,7 +15,7 @@ from edge_agent.cli import main
 from edge_agent.control.status_file import EVERY_S, STALE_S, StatusFile, read_status
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
-from edge_agent.device.lock import StateLock, holder
+from edge_agent.device.lock import AgentLock, holder
 from edge_agent.device.record_file import write_record
 from edge_agent.errors import IdentityInUseError
 from wire.codec import to_document
@@ -49,7 +49,7 @@ def test_a_running_agent_is_judged_by_what_it_said(
     tmp_path: Path, changed: dict[str, object], code: int, word: str
 ) -> None:
     """The exit code and the first line say how it is; the network is no part of it."""
-    lock = StateLock(tmp_path)
+    lock = AgentLock(tmp_path)
     StatusFile(tmp_path).write({**SERVES, **changed}, {}, 0.0)
     found = status(tmp_path)
     lock.release()
@@ -59,7 +59,7 @@ def test_a_running_agent_is_judged_by_what_it_said(
 @pytest.mark.parametrize("refused", ["", "Not authorized (135)"])
 def test_a_refusal_by_the_broker_is_named_with_the_next_step(tmp_path: Path, refused: str) -> None:
     """A device that was revoked waits for nothing; one that serves on is told of it too."""
-    StateLock(tmp_path).release()
+    AgentLock(tmp_path).release()
     StatusFile(tmp_path).write({**SERVES, "refused": refused}, {}, 0.0)
     line = "broker       refused this device: Not authorized (135): it is revoked or unknown there: ask the operator"
     assert (line in status(tmp_path)[1].splitlines()) is bool(refused)
@@ -68,7 +68,7 @@ def test_a_refusal_by_the_broker_is_named_with_the_next_step(tmp_path: Path, ref
 @pytest.mark.parametrize(("age_s", "code"), [(STALE_S - 5, 0), (STALE_S + 5, 9)])
 def test_an_agent_that_says_nothing_is_stale(tmp_path: Path, age_s: float, code: int) -> None:
     """Alive by its lock, but its loop has written nothing for long: what it said last is not believed."""
-    lock = StateLock(tmp_path)
+    lock = AgentLock(tmp_path)
     StatusFile(tmp_path).write(SERVES, {}, 0.0)
     document = json.loads((tmp_path / "status.json").read_bytes())
     document["written_monotonic_s"] -= age_s
@@ -80,7 +80,7 @@ def test_an_agent_that_says_nothing_is_stale(tmp_path: Path, age_s: float, code:
 
 def test_a_full_disk_is_no_hang(tmp_path: Path) -> None:
     """Where no new file can be made the old one is written over: the agent serves on, and its words stay young."""
-    lock, file = StateLock(tmp_path), StatusFile(tmp_path)
+    lock, file = AgentLock(tmp_path), StatusFile(tmp_path)
     file.write({**SERVES, "reason": "long" * 50}, {}, 0.0)
     document = json.loads((tmp_path / "status.json").read_bytes())
     (tmp_path / "status.json").write_text(json.dumps({**document, "written_monotonic_s": time.monotonic() - 1000}))
@@ -93,7 +93,7 @@ def test_a_full_disk_is_no_hang(tmp_path: Path) -> None:
 
 def test_a_status_of_another_boot_of_the_machine_is_stale(tmp_path: Path) -> None:
     """A monotonic time that lies ahead is not this boot's: the agent has just begun and said nothing yet."""
-    lock = StateLock(tmp_path)
+    lock = AgentLock(tmp_path)
     StatusFile(tmp_path).write(SERVES, {}, 0.0)
     document = json.loads((tmp_path / "status.json").read_bytes())
     (tmp_path / "status.json").write_text(json.dumps({**document, "written_monotonic_s": time.monotonic() + 1e6}))
@@ -130,7 +130,7 @@ def test_a_change_is_written_at_once_and_figures_each_minute(tmp_path: Path) -> 
     written = [file.write(SERVES, {"idle_s": now_s}, now_s) for now_s in (0.0, 1.0, EVERY_S - 1, EVERY_S, EVERY_S + 1)]
     assert written == [True, False, False, True, False]
     assert file.write({**SERVES, "connected": False}, {}, EVERY_S + 2)
-    lock = StateLock(tmp_path)
+    lock = AgentLock(tmp_path)
     assert read_status(tmp_path).document["connected"] is False
     lock.release()
 
@@ -139,15 +139,15 @@ def test_a_reader_never_keeps_an_agent_from_starting(tmp_path: Path) -> None:
     """Readers hold the lock only while they look: an agent that starts then tries again; two agents stay impossible."""
     script = "import sys; from pathlib import Path; from edge_agent.device.lock import holder\n"
     script += "while 1: holder(Path(sys.argv[1]))"
-    StateLock(tmp_path).release()
+    AgentLock(tmp_path).release()
     reader = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
     try:
         for _ in range(200):
-            lock = StateLock(tmp_path)
+            lock = AgentLock(tmp_path)
             lock.release()
-        lock = StateLock(tmp_path)
+        lock = AgentLock(tmp_path)
         with pytest.raises(IdentityInUseError):
-            StateLock(tmp_path)
+            AgentLock(tmp_path)
         lock.release()
     finally:
         reader.kill()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import AgentConfig
-from edge_agent.telemetry.rows import CLOSING_MS, Numberer, Telemetry, Window, new_boot, seal, topic_of
+from edge_agent.telemetry.rows import CLOSING_MS, Numberer, Telemetry, WindowPart, new_boot, seal, topic_of
 from edge_agent.telemetry.spool import Row, Spool
 from wire.codec import decode
 from wire.drift_report import decode_report
@@ -58,7 +58,7 @@ def test_marks_an_earlier_boot_as_late(tmp_path: Path) -> None:
     """Replayed after a restart: the old boot stays in the key, the message says that it is late."""
     telemetry = telemetry_at(tmp_path)
     telemetry.window(
-        Window(
+        WindowPart(
             artifact="ab" * 32,
             ref_id="cd" * 32,
             start_ms=1,
@@ -100,10 +100,10 @@ def test_events_and_telemetry_have_their_topics() -> None:
     assert str(topic_of(Row(stream="hw", boot=BOOT, seq=1, payload=b""), "site", "dev")) == "tf/1/site/dev/tele/hw"
 
 
-def part(n: int, *, hour: int = 1, artifact: str = "ab", closed: bool = False) -> Window:
+def part(n: int, *, hour: int = 1, artifact: str = "ab", closed: bool = False) -> WindowPart:
     """Return a part of a window with ``n`` inferences."""
     counters = Counters(SHAPE, n, (n,) * SHAPE.total)
-    return Window(
+    return WindowPart(
         artifact=artifact * 32,
         ref_id="cd" * 32,
         start_ms=ZERO_MS + hour * HOUR_MS,

@@ -30,7 +30,7 @@ RECIPE = Path(__file__).parents[1] / "compressor" / "pipeline_recipe.toml"
 ON = "device:cam-1"
 OTHER_RUNTIME = """\
 import sys
-if "edge_agent.measuring.bench" in sys.orig_argv:
+if "edge_agent.measuring.child" in sys.orig_argv:
     from edge_agent import runtimes
     load = runtimes.load
     class Other:

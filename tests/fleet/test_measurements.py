@@ -87,7 +87,7 @@ class Asking:
 
 def measuring(device: Device) -> bool:
     """Say whether the child that measures has begun."""
-    return (device.state / "measure" / "bench.log").exists()
+    return (device.state / "measure" / "child.log").exists()
 
 
 def test_a_device_measures_what_the_build_host_ordered(fleet: Fleet, subject: Subject, wait: Wait) -> None:
@@ -134,7 +134,7 @@ def test_an_agent_killed_in_the_middle_says_so_when_it_is_back(fleet: Fleet, wai
     asking = Asking(fleet, make_subject(fleet, 200_000)).start()
     wait(lambda: measuring(device) or asking.ended, "a measurement")
     device.program.kill()
-    wait(lambda: not children_of_bench(device), "the end of the child")
+    wait(lambda: not measuring_children(device), "the end of the child")
     device.program.start()
     error = asking.end()
     assert isinstance(error, DeviceMeasureError)
@@ -166,7 +166,7 @@ def test_the_operator_sees_what_was_measured(fleet: Fleet, subject: Subject, wai
     wait(lambda: codes() == ["measure_begun", "measured"], "both events")
 
 
-def children_of_bench(device: Device) -> list[str]:
+def measuring_children(device: Device) -> list[str]:
     """Return the processes that measure for this device."""
     marker = str(device.state / "measure").encode()
     found = []

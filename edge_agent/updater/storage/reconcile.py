@@ -45,7 +45,7 @@ class SlotFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class InstalledFacts:
     """The facts found. ``committed``: the release committed last by the update's record, if any.
 
     ``committed_bundle``: the condition of its bundle. ``served``: the digest of the bundle that the child serves, ""
@@ -87,7 +87,7 @@ Action = Note | Choose | Fetch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class RepairPlan:
     """The actions, in order. ``code``: why the device is degraded meanwhile, "" if it is not.
 
     ``rest``: the current release can't be served, so nothing is started until it can.
@@ -99,7 +99,7 @@ class Plan:
     rest: bool = False
 
 
-def reconcile(facts: Facts) -> Plan:
+def reconcile(facts: InstalledFacts) -> RepairPlan:
     """Return the plan that restores the release that should run."""
     slots = {name: facts.slots.get(name, SlotFacts()) for name in NAMES}
     wanted = _wanted(facts, slots)
@@ -110,12 +110,12 @@ def reconcile(facts: Facts) -> Plan:
         )
     if not wanted:
         if Condition.DAMAGED in {facts.pointer, *(one.record for one in slots.values())}:
-            return Plan(
+            return RepairPlan(
                 actions=(),
                 code="release_lost",
                 text="Expected slots that say what is installed, got damaged ones: assign it",
             )
-        return Plan()
+        return RepairPlan()
     first, second = slots[wanted], slots[other(wanted)]
     serving = first.release is not None and facts.served == first.release.sha256 and not first.tired
     stand_in = second.able and _allowed(second.release, facts.floor)
@@ -131,10 +131,10 @@ def reconcile(facts: Facts) -> Plan:
     ]
     rest = chosen == wanted and not serving and first.bundle is not Condition.WHOLE
     code, text = _trouble(first)
-    return Plan(actions=(*notes, *choice, *fetches), code=code, text=text, rest=rest)
+    return RepairPlan(actions=(*notes, *choice, *fetches), code=code, text=text, rest=rest)
 
 
-def _wanted(facts: Facts, slots: Mapping[str, SlotFacts]) -> str:
+def _wanted(facts: InstalledFacts, slots: Mapping[str, SlotFacts]) -> str:
     """Return the slot of the release that should run, "" if it is in none."""
     held = {one.release.sha256: name for name, one in slots.items() if one.release is not None}
     if facts.committed is not None:
@@ -148,7 +148,7 @@ def _wanted(facts: Facts, slots: Mapping[str, SlotFacts]) -> str:
     return ranked[0] if ranked else ""
 
 
-def _room(facts: Facts, slots: Mapping[str, SlotFacts]) -> str:
+def _room(facts: InstalledFacts, slots: Mapping[str, SlotFacts]) -> str:
     """Return the slot for a release that is in none: an unreadable or empty one, else the one that is not current."""
     vacant = [name for name in NAMES if slots[name].release is None]
     return vacant[0] if vacant else other(facts.current)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from edge_agent.updater.ports import FetchOrder, Progress, Refusal
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.integrity import Condition, condition
-from edge_agent.updater.storage.reconcile import Choose, Facts, Fetch, Note, Plan, SlotFacts, reconcile
+from edge_agent.updater.storage.reconcile import Choose, Fetch, InstalledFacts, Note, RepairPlan, SlotFacts, reconcile
 from edge_agent.updater.storage.slots import NAMES, SlotRelease
 from edge_agent.updater.updater import Updater, committed_release
 from wire.messages import Severity, UpdatePhase
@@ -31,7 +31,7 @@ Tell = Callable[[str, Severity, str], None]
 class Inspected:
     """The facts that the worker found; ``record``: the update's record when the inspection began."""
 
-    facts: Facts
+    facts: InstalledFacts
     record: UpdateRecord
 
 
@@ -106,7 +106,7 @@ class Repair:
             _LOG.error("looking at what is installed failed result=%r", result, exc_info=error)
             self._due_s = now_s + _RETRY_S
 
-    def _look(self, record: UpdateRecord, served: str, limit: int) -> Facts:
+    def _look(self, record: UpdateRecord, served: str, limit: int) -> InstalledFacts:
         slots = self.updater.slots
         found = {}
         for name in NAMES:
@@ -125,12 +125,12 @@ class Repair:
             )
         committed = committed_release(record)
         where = condition(slots.bundle(committed.sha256), committed.sha256) if committed else Condition.ABSENT
-        return Facts(
+        return InstalledFacts(
             current=slots.current_name(), pointer=slots.pointer()[1], slots=found, committed=committed,
             committed_bundle=where, served=served, floor=self.updater.floor(),
         )  # fmt: skip
 
-    def _act(self, plan: Plan) -> None:
+    def _act(self, plan: RepairPlan) -> None:
         if plan.code != self.code:
             self._say(plan)
         self.code, self.text = plan.code, plan.text
@@ -154,7 +154,7 @@ class Repair:
         elif plan.code == "release_lost":
             self.ask()
 
-    def _say(self, plan: Plan) -> None:
+    def _say(self, plan: RepairPlan) -> None:
         if plan.code:
             self.tell(plan.code, Severity.WARNING, plan.text)
         else:

@@ -21,7 +21,7 @@ from wire.errors import MessageError
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TrustedTime:
     """The latest time that is proved to have passed, and the versions of metadata, by role."""
 
     floor_ms: int = EARLIEST_MS
@@ -41,13 +41,13 @@ class TimeFloor:
     path: Path
     disk: Disk = field(default_factory=RealDisk)
 
-    def read(self) -> Seen | None:
+    def read(self) -> TrustedTime | None:
         """Return the record, or None if both files are damaged."""
         twin = Twin(self.path, self.disk)
         kept = [seen for document in twin.both() if (seen := _seen(document)) is not None]
         if kept:
             return max(kept, key=lambda seen: seen.floor_ms)
-        return Seen() if twin.read().condition is Condition.ABSENT else None
+        return TrustedTime() if twin.read().condition is Condition.ABSENT else None
 
     def read_ms(self) -> int:
         """Return the floor, UTC milliseconds; ``EARLIEST_MS`` if it is lost."""
@@ -64,14 +64,14 @@ class TimeFloor:
         Raises:
             OSError: If it can't be written.
         """
-        old, twin = self.read() or Seen(), Twin(self.path, self.disk)
-        new = Seen(max(old.floor_ms, now_ms), dict(versions if versions is not None else old.versions))
+        old, twin = self.read() or TrustedTime(), Twin(self.path, self.disk)
+        new = TrustedTime(max(old.floor_ms, now_ms), dict(versions if versions is not None else old.versions))
         if new != old or twin.read().hurt:
             twin.write(to_document(new))
 
 
-def _seen(document: Mapping[str, object]) -> Seen | None:
+def _seen(document: Mapping[str, object]) -> TrustedTime | None:
     try:
-        return from_document(Seen, document)  # type: ignore[arg-type]  # a record holds JSON
+        return from_document(TrustedTime, document)  # type: ignore[arg-type]  # a record holds JSON
     except MessageError:
         return None

@@ -18,7 +18,7 @@ from wire.errors import MessageError
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredRecord:
     """The intact part of a record. ``hurt``: one of the two files is damaged."""
 
     condition: Condition
@@ -38,15 +38,15 @@ class Twin:
         """The path of the copy."""
         return copy_of(self.path)
 
-    def read(self) -> Found:
+    def read(self) -> StoredRecord:
         """Return the record from the file, or from its copy if the file is damaged."""
         found = (_read(self.path), _read(self.copy))
         whole = [one for one in found if one.condition is Condition.WHOLE]
         if whole:
             lost = len(whole) == 1 and (found[0].condition is not Condition.WHOLE or bool(found[0].hurt))
-            return Found(Condition.WHOLE, whole[0].document, lost or whole[0].document != whole[-1].document)
+            return StoredRecord(Condition.WHOLE, whole[0].document, lost or whole[0].document != whole[-1].document)
         damaged = any(one.condition is Condition.DAMAGED for one in found)
-        return Found(Condition.DAMAGED if damaged else Condition.ABSENT, {}, damaged)
+        return StoredRecord(Condition.DAMAGED if damaged else Condition.ABSENT, {}, damaged)
 
     def both(self) -> tuple[Mapping[str, Json], ...]:
         """Return every intact copy: for numbers of which the higher one counts."""
@@ -79,13 +79,13 @@ def copy_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.copy{path.suffix}")
 
 
-def _read(path: Path) -> Found:
+def _read(path: Path) -> StoredRecord:
     """Read one file. ``hurt`` marks a sealed one, whose missing copy was lost; an older agent's file has no copy."""
     try:
         document = read_record(path)
         bare = unsealed(document)
     except FileNotFoundError:
-        return Found(Condition.ABSENT, {})
+        return StoredRecord(Condition.ABSENT, {})
     except (OSError, MessageError):
-        return Found(Condition.DAMAGED, {})
-    return Found(Condition.WHOLE, bare, bare != document)
+        return StoredRecord(Condition.DAMAGED, {})
+    return StoredRecord(Condition.WHOLE, bare, bare != document)

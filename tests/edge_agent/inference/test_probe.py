@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edge_agent.inference.probe import Verdict, judge, probe
+from edge_agent.inference.probe import ProbeVerdict, judge, probe
 from edge_agent.updater.children import ChildProber
 from wire.bundle import build_bundle, parse_bundle
 from wire.manifest import Budgets
@@ -68,13 +68,13 @@ def _with_artifact(path: Path, tiny: dict, artifact: bytes) -> Path:
 
 def test_budgets_are_limits_and_zero_is_none() -> None:
     """Latency and memory over budget have their own codes."""
-    figures = Verdict(ok=False, latency_p95_ms=5.0, peak_memory_bytes=100)
+    figures = ProbeVerdict(ok=False, latency_p95_ms=5.0, peak_memory_bytes=100)
     assert judge(figures, Budgets()).ok
     assert judge(figures, Budgets(latency_p95_ms=5.0, peak_memory_bytes=100)).ok
     assert judge(figures, Budgets(latency_p95_ms=4.9)).code == "latency_over_budget"
     assert judge(figures, Budgets(peak_memory_bytes=99)).code == "memory_over_budget"
-    assert judge(Verdict(ok=False, max_abs=float("nan")), Budgets()).code == "golden_mismatch"
-    assert judge(Verdict(ok=False, flips=1), Budgets()).code == "golden_mismatch"
+    assert judge(ProbeVerdict(ok=False, max_abs=float("nan")), Budgets()).code == "golden_mismatch"
+    assert judge(ProbeVerdict(ok=False, flips=1), Budgets()).code == "golden_mismatch"
 
 
 def _huge_onnx(artifact: bytes) -> bytes:

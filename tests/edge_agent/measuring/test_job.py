@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.device.disk import RealDisk
-from edge_agent.measuring.job import JobLimits, ProcessBench, _verdict
+from edge_agent.measuring.job import JobLimits, ProcessMeasurer, _verdict
 from edge_agent.measuring.submit import hand_in
 from edge_agent.updater.download import FetchSettings
 from edge_agent.updater.ports import Progress, Refusal
@@ -24,10 +24,10 @@ ORDER = MeasureOrder(order="ab" * 16, bundle_length_bytes=600, rows_length_bytes
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> ProcessBench:
-    """A bench whose server is away."""
+def measurer(tmp_path: Path) -> ProcessMeasurer:
+    """A measurer whose server is away."""
     (tmp_path / "measure").mkdir()
-    return ProcessBench(state=tmp_path, settings=NOWHERE, disk=RealDisk(), limits=LIMITS)
+    return ProcessMeasurer(state=tmp_path, settings=NOWHERE, disk=RealDisk(), limits=LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -35,29 +35,31 @@ def bench(tmp_path: Path) -> ProcessBench:
     [({}, ""), ({"rows_length_bytes": 500}, "too_large"), ({"bundle_length_bytes": 1 << 60}, "too_large")],
     ids=["fits", "rows", "bundle"],
 )  # fmt: skip
-def test_takes_no_more_bytes_than_the_owner_allows(bench: ProcessBench, change: dict[str, int], code: str) -> None:
+def test_takes_no_more_bytes_than_the_owner_allows(
+    measurer: ProcessMeasurer, change: dict[str, int], code: str
+) -> None:
     """Bundle and rows together."""
-    refused = bench._no_room(replace(ORDER, **change))
+    refused = measurer._no_room(replace(ORDER, **change))
     assert (refused.code if refused else "") == code
 
 
-def test_leaves_the_reserve_on_the_disk(bench: ProcessBench) -> None:
+def test_leaves_the_reserve_on_the_disk(measurer: ProcessMeasurer) -> None:
     """What the updater needs stays free."""
-    tight = replace(bench, limits=replace(LIMITS, reserve_bytes=1 << 62))
+    tight = replace(measurer, limits=replace(LIMITS, reserve_bytes=1 << 62))
     refused = tight._no_room(ORDER)
     assert refused is not None
     assert refused.code == "no_space"
 
 
-def test_an_order_that_nobody_signed_ends_before_a_byte_is_fetched(bench: ProcessBench) -> None:
+def test_an_order_that_nobody_signed_ends_before_a_byte_is_fetched(measurer: ProcessMeasurer) -> None:
     """A device that is not enrolled believes nobody, and its folder is empty again."""
-    ended = bench.run(b'{"payload": ""}', Progress())
+    ended = measurer.run(b'{"payload": ""}', Progress())
     assert isinstance(ended, Refusal)
     assert ended.code == "metadata_unreachable"
-    assert list(bench.state.iterdir()) == []
+    assert list(measurer.state.iterdir()) == []
 
 
-def test_a_full_disk_ends_a_measurement_with_its_reason(bench: ProcessBench) -> None:
+def test_a_full_disk_ends_a_measurement_with_its_reason(measurer: ProcessMeasurer) -> None:
     """Before anything is fetched; what was begun is swept."""
 
     class FullDisk(RealDisk):
@@ -67,25 +69,25 @@ def test_a_full_disk_ends_a_measurement_with_its_reason(bench: ProcessBench) -> 
             """Fail as the kernel does."""
             raise OSError(errno.ENOSPC, f"No space left on device for {len(data)} bytes", str(path))
 
-    ended = replace(bench, disk=FullDisk()).run(b"{}", Progress())
+    ended = replace(measurer, disk=FullDisk()).run(b"{}", Progress())
     assert isinstance(ended, Refusal)
     assert ended.code == "no_space"
-    assert list(bench.state.iterdir()) == []
+    assert list(measurer.state.iterdir()) == []
 
 
-def test_a_report_that_the_server_does_not_take_is_said(bench: ProcessBench, tmp_path: Path) -> None:
+def test_a_report_that_the_server_does_not_take_is_said(measurer: ProcessMeasurer, tmp_path: Path) -> None:
     """A server that stays away ends in an answer, not in silence."""
     (tmp_path / "report").write_bytes(b"data")
     refused = hand_in(NOWHERE, "/api/measurements/x/report", tmp_path / "report", Progress())
     assert refused is not None
     assert refused.code == "report_undelivered"
     assert "secret" not in refused.text
-    assert bench.limits == LIMITS
+    assert measurer.limits == LIMITS
 
 
 def test_a_child_that_was_killed_is_told_from_one_that_fell_over(tmp_path: Path) -> None:
     """The kernel takes the measurement first where memory runs out; what that means is said."""
-    log = tmp_path / "bench.log"
+    log = tmp_path / "child.log"
     log.write_bytes(b"Traceback: x\n")
     killed, fallen = _verdict(-9, log), _verdict(1, log)
     assert killed is not None
@@ -94,10 +96,10 @@ def test_a_child_that_was_killed_is_told_from_one_that_fell_over(tmp_path: Path)
     assert fallen.text.endswith("exit 1: Traceback: x")
 
 
-def test_the_bench_tells_its_end_from_its_own_thread(bench: ProcessBench) -> None:
+def test_the_measurer_tells_its_end_from_its_own_thread(measurer: ProcessMeasurer) -> None:
     """Whoever started it hears of it once."""
     heard: list[object] = []
     ended = threading.Event()
-    bench.start(b"{}", Progress(), lambda result: (heard.append(result), ended.set()))  # type: ignore[func-returns-value]
+    measurer.start(b"{}", Progress(), lambda result: (heard.append(result), ended.set()))  # type: ignore[func-returns-value]
     assert ended.wait(30)
     assert [type(item) for item in heard] == [Refusal]

@@ -14,7 +14,7 @@ from edge_agent.device.last_end import LastEnd
 from edge_agent.updater.ports import MemoryFetcher, MemoryProber, MemoryVerifier, ProbeResult, Refusal, TargetInfo
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.slots import SlotRelease, Slots
-from edge_agent.updater.updater import Ports, Updater
+from edge_agent.updater.updater import UpdatePorts, Updater
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
 from wire.manifest import Manifest, Preprocessing, TensorSpec
@@ -91,7 +91,7 @@ class Device:
         self.done = queue.SimpleQueue()
         self.worker = InlineWorker(self.done.put)
         fetcher = MemoryFetcher(self.blobs, self.state / "blobs" / "sha256")
-        ports = Ports(
+        ports = UpdatePorts(
             verifier=MemoryVerifier(self.targets),
             fetcher=fetcher,
             prober=MemoryProber(self.probe),

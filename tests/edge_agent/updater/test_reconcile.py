@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.updater.storage.integrity import Condition
-from edge_agent.updater.storage.reconcile import Choose, Facts, Fetch, Note, SlotFacts, reconcile
+from edge_agent.updater.storage.reconcile import Choose, Fetch, InstalledFacts, Note, SlotFacts, reconcile
 from edge_agent.updater.storage.slots import SlotRelease
 
 OLD, NEW = (
@@ -17,10 +17,12 @@ WHOLE, ABSENT, DAMAGED = Condition
 A = SlotFacts(release=OLD, record=WHOLE, bundle=WHOLE)
 B = SlotFacts(release=NEW, record=WHOLE, bundle=WHOLE)
 BROKEN = SlotFacts(record=DAMAGED)
-GOOD = Facts(current="b", pointer=WHOLE, slots={"a": A, "b": B}, committed=NEW, committed_bundle=WHOLE, floor=1)
+GOOD = InstalledFacts(
+    current="b", pointer=WHOLE, slots={"a": A, "b": B}, committed=NEW, committed_bundle=WHOLE, floor=1
+)
 
 
-def given(a: SlotFacts = A, b: SlotFacts = B, **changes: object) -> Facts:
+def given(a: SlotFacts = A, b: SlotFacts = B, **changes: object) -> InstalledFacts:
     """Return the good facts with changes."""
     return replace(GOOD, slots={"a": a, "b": b}, **changes)
 
@@ -34,7 +36,7 @@ def with_bundle(slot: SlotFacts, bundle: Condition) -> SlotFacts:
     ("facts", "actions", "code"),
     [
         (GOOD, (), ""),
-        (Facts(), (), ""),  # nothing was ever installed
+        (InstalledFacts(), (), ""),  # nothing was ever installed
         (given(current="a"), (Choose("b"),), ""),
         (given(current="", pointer=DAMAGED), (Choose("b"),), ""),
         (given(b=with_bundle(B, DAMAGED)), (Choose("a"), Fetch(NEW)), "bundle_damaged"),
@@ -63,13 +65,13 @@ def with_bundle(slot: SlotFacts, bundle: Condition) -> SlotFacts:
         (given(b=replace(B, noted=False)), (Note("b", NEW),), ""),
     ],
 )
-def test_each_row_of_the_table(facts: Facts, actions: tuple, code: str) -> None:
+def test_each_row_of_the_table(facts: InstalledFacts, actions: tuple, code: str) -> None:
     """What is found, what is done, and why the device is degraded meanwhile."""
     plan = reconcile(facts)
     assert (plan.actions, plan.code) == (actions, code)
 
 
-def every() -> list[Facts]:
+def every() -> list[InstalledFacts]:
     """Return the product of everything that may be found."""
     slots = [
         SlotFacts(release=release, record=record, bundle=bundle, tired=tired)
@@ -77,7 +79,9 @@ def every() -> list[Facts]:
         for bundle, tired in [(WHOLE, False), (DAMAGED, False), (ABSENT, False), (WHOLE, True)]
     ]
     return [
-        Facts(current=current, pointer=pointer, slots={"a": a, "b": b}, committed=committed, floor=floor, served=served)
+        InstalledFacts(
+            current=current, pointer=pointer, slots={"a": a, "b": b}, committed=committed, floor=floor, served=served
+        )
         for a, b in itertools.product(slots, slots)
         for current, pointer in [("a", WHOLE), ("b", WHOLE), ("", WHOLE), ("", DAMAGED)]
         for committed, floor, served in itertools.product([NEW, None], [1, 2, None], ["", "22"])
@@ -85,7 +89,7 @@ def every() -> list[Facts]:
     ]
 
 
-def after(facts: Facts, actions: tuple) -> Facts:
+def after(facts: InstalledFacts, actions: tuple) -> InstalledFacts:
     """Return the facts once everything was done; every fetch succeeds, and what is mended is no longer tired."""
     slots, current = dict(facts.slots), facts.current
     fetched = {action.release.sha256 for action in actions if isinstance(action, Fetch)}

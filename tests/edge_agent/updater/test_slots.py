@@ -8,7 +8,7 @@ import pytest
 from edge_agent.device.disk import RealDisk
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.storage.twin import Twin, copy_of
-from edge_agent.updater.verification import Verdict
+from edge_agent.updater.verification import TargetVerdict
 
 A, B = "a" * 64, "b" * 64
 
@@ -92,7 +92,7 @@ def test_nothing_is_mended_where_nothing_is_whole(tmp_path: Path) -> None:
 
 def test_a_verdict_is_one_line_that_says_ok_or_why_not() -> None:
     """The parent believes nothing but ``ok: true``."""
-    good = json.loads(Verdict(ok=True, sha256=A, length_bytes=9).line())
-    bad = json.loads(Verdict(code="too_large", text="so", server_ms=5).line())
+    good = json.loads(TargetVerdict(ok=True, sha256=A, length_bytes=9).line())
+    bad = json.loads(TargetVerdict(code="too_large", text="so", server_ms=5).line())
     assert (good["ok"], good["sha256"], good["length_bytes"]) == (True, A, 9)
     assert bad == {"ok": False, "code": "too_large", "text": "so", "server_ms": 5}

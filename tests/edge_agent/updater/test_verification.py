@@ -8,7 +8,7 @@ import pytest
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
 
 from edge_agent.updater import verification
-from edge_agent.updater.verification import HttpFetcher
+from edge_agent.updater.verification import MetadataFetcher
 
 DATE, DATE_MS = "Thu, 01 Jan 2026 00:00:10 GMT", 1_767_225_610_000
 PIECES, PAUSE_S = 10, 0.03
@@ -45,19 +45,19 @@ def test_a_file_that_drips_ends_at_its_deadline(url: str, monkeypatch: pytest.Mo
     """Each byte comes in time, the file does not: a server could hold an update for ever."""
     monkeypatch.setattr(verification, "FILE_DEADLINE_S", PAUSE_S * 2)
     with pytest.raises(SlowRetrievalError, match=r"root\.json within 0 s"):
-        list(HttpFetcher().fetch(f"{url}/root.json"))
+        list(MetadataFetcher().fetch(f"{url}/root.json"))
 
 
 def test_a_slow_file_within_the_deadline_is_taken(url: str) -> None:
     """All of it, and the time that the server gave with it."""
-    fetcher = HttpFetcher()
+    fetcher = MetadataFetcher()
     assert b"".join(fetcher.fetch(f"{url}/root.json")) == b"." * PIECES
     assert fetcher.server_ms == DATE_MS
 
 
 def test_an_answer_of_another_kind_still_tells_the_time(url: str) -> None:
     """A device whose clock is wrong learns so from any answer."""
-    fetcher = HttpFetcher()
+    fetcher = MetadataFetcher()
     with pytest.raises(DownloadHTTPError) as refused:
         fetcher.fetch(f"{url}/none.json")
     assert (refused.value.status_code, fetcher.server_ms) == (404, DATE_MS)
@@ -67,7 +67,7 @@ def test_an_answer_of_another_kind_still_tells_the_time(url: str) -> None:
 def test_only_web_addresses_are_fetched(address: str) -> None:
     """Metadata over HTTP is never a file of this device."""
     with pytest.raises(DownloadError, match="Expected an http or https address"):
-        HttpFetcher().fetch(address)
+        MetadataFetcher().fetch(address)
 
 
 @pytest.mark.parametrize(("text", "ms"), [(None, 0), ("", 0), ("yesterday", 0), (DATE, DATE_MS)])

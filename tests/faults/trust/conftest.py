@@ -16,7 +16,7 @@ from tuf.api.metadata import Metadata
 
 from compressor.release.keys import init_keys
 from compressor.release.signing import sign_bundles
-from edge_agent.updater.verification import Verdict, run
+from edge_agent.updater.verification import TargetVerdict, run
 from server.trust.online_keys import init_online_keys
 from server.trust.repository import TrustRepository
 from server.trust.roots import install_root
@@ -74,7 +74,7 @@ class Scene:
         data = sign_bundles([path], self.keys).read_bytes()
         self.repository.publish_targets(data, lambda _sha256: True)
 
-    def ask(self, target: str = TARGET, at_ms: int | None = None) -> Verdict:
+    def ask(self, target: str = TARGET, at_ms: int | None = None) -> TargetVerdict:
         """Let the device judge a target over HTTP."""
         return run(self.device, target, None, now_ms() if at_ms is None else at_ms)
 

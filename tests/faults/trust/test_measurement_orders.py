@@ -16,7 +16,7 @@ from tuf.api.metadata import Metadata
 
 from compressor.devices.orders import Subject, make_order, sign_order
 from compressor.release.keys import init_keys, load_signer, read_root, signed_bytes
-from edge_agent.measuring.order_check import Verdict, run
+from edge_agent.measuring.order_check import OrderVerdict, run
 from server.trust.online_keys import init_online_keys, load_online_key
 from wire.codec import encode
 from wire.measurement import ORDER_TYPE, MeasureOrder
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SUBJECT = Subject(artifact_sha256="ab" * 32, bundle=b"a bundle", rows=b"rows", n=4)
 HOUR_MS = 3_600_000
-Ask = Callable[..., Verdict]
+Ask = Callable[..., OrderVerdict]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def order(scene: Scene) -> MeasureOrder:
 def ask(scene: Scene, tmp_path: Path) -> Ask:
     """Let the device judge an envelope, ``later_ms`` after now."""
 
-    def judged(envelope: Any, later_ms: int = 0) -> Verdict:  # noqa: ANN401 - also what is no envelope
+    def judged(envelope: Any, later_ms: int = 0) -> OrderVerdict:  # noqa: ANN401 - also what is no envelope
         path = tmp_path / "envelope.json"
         path.write_bytes(json.dumps(envelope).encode())
         return run(scene.device, path, scene.clock_ms[0] + later_ms)
@@ -57,7 +57,7 @@ def signed(payload: bytes, signer: CryptoSigner, kind: str = ORDER_TYPE) -> dict
 
 def test_obeys_what_the_release_key_signed(scene: Scene, order: MeasureOrder, ask: Ask) -> None:
     """The order comes out of its envelope as it went in."""
-    assert ask(sign_order(order, scene.keys)) == Verdict(ok=True, order=order)
+    assert ask(sign_order(order, scene.keys)) == OrderVerdict(ok=True, order=order)
 
 
 def test_obeys_before_anything_was_published(scene: Scene, order: MeasureOrder, ask: Ask) -> None:

@@ -23,7 +23,7 @@ from compressor.errors import (
 from compressor.release.keys import init_keys
 from compressor.release.publish import Published, _check, publish
 from compressor.release.signing import sign_bundles
-from edge_agent.updater.verification import Verdict, run
+from edge_agent.updater.verification import TargetVerdict, run
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
 from server.trust.online_keys import init_online_keys
@@ -47,7 +47,7 @@ class Site:
         where = {"keys": self.folder / keys, "server_url": self.app.http_url, "token": token or self.token}
         return publish(list(bundles), **where, progress=self.sent.append)
 
-    def ask(self, target: str) -> Verdict:
+    def ask(self, target: str) -> TargetVerdict:
         """Let a device judge a target."""
         device = self.folder / "device"
         device.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Run a measurement: ``python -m edge_agent.measuring.bench``, a process of its own at the lowest priority.
+"""Run a measurement: ``python -m edge_agent.measuring.child``, a process of its own at the lowest priority.
 
 Sequence: bundle and digests, runtime, golden vectors, peak memory, latency, then every row, one by one, as on the
 device. Reads the order that its parent verified; writes one report; prints one JSON line. Its latencies are measured
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from edge_agent import declarations, runtimes, tasks
 from edge_agent.errors import AgentError, ImageError
 from edge_agent.inference.preprocess import to_tensor
-from edge_agent.inference.probe import Golden, peak_memory_bytes, read_golden
+from edge_agent.inference.probe import GoldenVectors, peak_memory_bytes, read_golden
 from edge_agent.tasks import DeviceTask
 from wire import __version__
 from wire.bundle import Bundle, read_bundle
@@ -69,13 +69,13 @@ def measure(order: MeasureOrder, bundle_path: Path, rows_path: Path | None) -> b
     return encode_report(report, logits.tobytes())
 
 
-def _peak(runtime: runtimes.Runtime, golden: Golden) -> int:
+def _peak(runtime: runtimes.Runtime, golden: GoldenVectors) -> int:
     for index in range(min(_MEMORY_RUNS, len(golden.inputs))):
         runtime.run(golden.inputs[index : index + 1])
     return peak_memory_bytes()
 
 
-def _golden(runtime: runtimes.Runtime, task: DeviceTask, golden: Golden, report: MeasureReport) -> MeasureReport:
+def _golden(runtime: runtimes.Runtime, task: DeviceTask, golden: GoldenVectors, report: MeasureReport) -> MeasureReport:
     logits = np.concatenate([runtime.run(golden.inputs[i : i + 1])[0] for i in range(len(golden.inputs))])
     if logits.shape != golden.logits.shape:
         message = f"Expected golden logits of shape {golden.logits.shape}, got {logits.shape}"
@@ -107,7 +107,7 @@ def _tensor(image: NDArray[np.uint8], manifest: Manifest) -> Floats:
     return to_tensor(np.ascontiguousarray(rgb), manifest.preprocessing)
 
 
-def _inputs(pixels: NDArray[np.uint8] | None, manifest: Manifest, golden: Golden) -> list[Floats]:
+def _inputs(pixels: NDArray[np.uint8] | None, manifest: Manifest, golden: GoldenVectors) -> list[Floats]:
     if pixels is None:
         return [golden.inputs[index : index + 1] for index in range(min(_RUNS, len(golden.inputs)))]
     return [_tensor(image, manifest) for image in pixels[:_RUNS]]
@@ -174,7 +174,7 @@ def _end_with_parent() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and write the report; print one JSON line; return 0, or 1 on failure."""
-    parser = argparse.ArgumentParser(prog="python -m edge_agent.measuring.bench", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m edge_agent.measuring.child", description=main.__doc__)
     parser.add_argument("--order", type=Path, required=True, help="the verified order as JSON")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--rows", type=Path)

@@ -11,8 +11,15 @@ import pytest
 from edge_agent.config import MeasureConfig
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.hardware import Hardware
-from edge_agent.measuring.coordinator import NOTE, Condition, Desk, MeasureDone, NoBench, refusal
-from edge_agent.measuring.ending import FOLDER, Measured
+from edge_agent.measuring.coordinator import (
+    NOTE,
+    DeviceCondition,
+    MeasureDone,
+    MeasurementCoordinator,
+    NoMeasurer,
+    refusal,
+)
+from edge_agent.measuring.ending import FOLDER, SubmittedReport
 from edge_agent.updater.ports import Progress, Refusal
 from wire.measurement import MAX_ENVELOPE_BYTES
 from wire.messages import Command, Response
@@ -22,8 +29,8 @@ COMMAND = Command(id="c-1", verb="measure", arguments={"order": ORDER})
 
 
 @dataclass
-class HeldBench:
-    """A bench whose measurement lasts until the test ends it."""
+class HeldMeasurer:
+    """A measurer whose measurement lasts until the test ends it."""
 
     done: list[Callable[[object], None]] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
@@ -37,21 +44,21 @@ class HeldBench:
 
 @dataclass
 class Scene:
-    """A desk and all that it says."""
+    """A coordinator and all that it says."""
 
     state: Path
-    bench: HeldBench = field(default_factory=HeldBench)
-    condition: Condition = field(default_factory=Condition)
+    measurer: HeldMeasurer = field(default_factory=HeldMeasurer)
+    condition: DeviceCondition = field(default_factory=DeviceCondition)
     answers: list[Response] = field(default_factory=list)
     notices: list[MeasureDone] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
 
-    def desk(self, config: MeasureConfig | None = None) -> Desk:
-        """Return a desk on this state."""
-        return Desk(
+    def coordinator(self, config: MeasureConfig | None = None) -> MeasurementCoordinator:
+        """Return a coordinator on this state."""
+        return MeasurementCoordinator(
             state=self.state,
             disk=RealDisk(),
-            bench=self.bench,
+            measurer=self.measurer,
             config=config or MeasureConfig(),
             condition=lambda: self.condition,
             put=self.notices.append,
@@ -68,10 +75,10 @@ def scene(tmp_path: Path) -> Scene:
 
 def test_answers_when_the_measurement_has_ended(scene: Scene) -> None:
     """Nothing is answered at once; then the report's digest is."""
-    desk = scene.desk()
-    assert desk.asked(COMMAND) is None
-    scene.bench.done[0](Measured("ab" * 16, "cd" * 32))
-    desk.finished(scene.notices[0])
+    coordinator = scene.coordinator()
+    assert coordinator.asked(COMMAND) is None
+    scene.measurer.done[0](SubmittedReport("ab" * 16, "cd" * 32))
+    coordinator.finished(scene.notices[0])
     assert scene.events == ["measure_begun", "measured"]
     assert scene.answers == [Response(id="c-1", ok=True, data={"order": "ab" * 16, "report_sha256": "cd" * 32})]
     assert not (scene.state / NOTE).exists()
@@ -79,29 +86,29 @@ def test_answers_when_the_measurement_has_ended(scene: Scene) -> None:
 
 def test_measures_one_at_a_time(scene: Scene) -> None:
     """A second order is refused while the first runs, and taken up after it."""
-    desk = scene.desk()
-    desk.asked(COMMAND)
-    second = desk.asked(replace(COMMAND, id="c-2"))
+    coordinator = scene.coordinator()
+    coordinator.asked(COMMAND)
+    second = coordinator.asked(replace(COMMAND, id="c-2"))
     assert second is not None
     assert second.code == "busy"
-    scene.bench.done[0](Refusal("no_space", "full"))
-    desk.finished(scene.notices[0])
+    scene.measurer.done[0](Refusal("no_space", "full"))
+    coordinator.finished(scene.notices[0])
     assert [answer.code for answer in scene.answers] == ["no_space"]
-    assert desk.asked(replace(COMMAND, id="c-3")) is None
+    assert coordinator.asked(replace(COMMAND, id="c-3")) is None
 
 
 @pytest.mark.parametrize(
     ("condition", "config", "code"),
     [
-        (Condition(), MeasureConfig(enabled=False), "measure_disabled"),
-        (Condition(updating=True), MeasureConfig(), "busy"),
-        (Condition(temperature_celsius=80.5), MeasureConfig(), "throttled"),
-        (Condition(battery_ratio=0.29), MeasureConfig(), "battery_low"),
-        (Condition(99.0, 0.31), MeasureConfig(max_temperature_celsius=0.0), ""),
-        (Condition(), MeasureConfig(), ""),
+        (DeviceCondition(), MeasureConfig(enabled=False), "measure_disabled"),
+        (DeviceCondition(updating=True), MeasureConfig(), "busy"),
+        (DeviceCondition(temperature_celsius=80.5), MeasureConfig(), "throttled"),
+        (DeviceCondition(battery_ratio=0.29), MeasureConfig(), "battery_low"),
+        (DeviceCondition(99.0, 0.31), MeasureConfig(max_temperature_celsius=0.0), ""),
+        (DeviceCondition(), MeasureConfig(), ""),
     ],
 )
-def test_a_weak_or_busy_device_refuses(condition: Condition, config: MeasureConfig, code: str) -> None:
+def test_a_weak_or_busy_device_refuses(condition: DeviceCondition, config: MeasureConfig, code: str) -> None:
     """Its owner, an update, heat and an empty battery come first."""
     refused = refusal(condition, config)
     assert (refused.code if refused else "") == code
@@ -110,7 +117,7 @@ def test_a_weak_or_busy_device_refuses(condition: Condition, config: MeasureConf
 @pytest.mark.parametrize("order", [None, "text", {"payload": "x" * MAX_ENVELOPE_BYTES}], ids=["none", "text", "long"])
 def test_an_order_that_is_none_is_refused(scene: Scene, order: object) -> None:
     """Before anything is written or started."""
-    refused = scene.desk().asked(Command(id="c-1", verb="measure", arguments={"order": order}))  # type: ignore[dict-item]
+    refused = scene.coordinator().asked(Command(id="c-1", verb="measure", arguments={"order": order}))  # type: ignore[dict-item]
     assert refused is not None
     assert refused.code == "arguments_invalid"
     assert list(scene.state.iterdir()) == []
@@ -118,49 +125,49 @@ def test_an_order_that_is_none_is_refused(scene: Scene, order: object) -> None:
 
 def test_gives_way_to_an_update(scene: Scene) -> None:
     """An update that comes in the middle ends the measurement."""
-    desk = scene.desk()
-    desk.asked(COMMAND)
-    desk.turn()
-    assert not scene.bench.progress[0].cancelled.is_set()
-    scene.condition = Condition(updating=True)
-    desk.turn()
-    assert scene.bench.progress[0].cancelled.is_set()
+    coordinator = scene.coordinator()
+    coordinator.asked(COMMAND)
+    coordinator.turn()
+    assert not scene.measurer.progress[0].cancelled.is_set()
+    scene.condition = DeviceCondition(updating=True)
+    coordinator.turn()
+    assert scene.measurer.progress[0].cancelled.is_set()
 
 
 def test_says_that_a_restart_cut_a_measurement_short(scene: Scene) -> None:
     """The next start answers for the command that was in progress, and nothing of it is left."""
-    scene.desk().asked(COMMAND)
+    scene.coordinator().asked(COMMAND)
     (scene.state / FOLDER).mkdir()
     (scene.state / FOLDER / "rows").write_bytes(b"half")
-    scene.desk().resume()
+    scene.coordinator().resume()
     assert [(answer.id, answer.code) for answer in scene.answers] == [("c-1", "interrupted")]
     assert list(scene.state.iterdir()) == []
-    scene.desk().resume()
+    scene.coordinator().resume()
     assert (len(scene.answers), scene.events) == (1, ["measure_begun", "interrupted"])
 
 
 def test_a_damaged_note_stops_nothing(scene: Scene) -> None:
     """A note that a power cut left half-written is taken away."""
     (scene.state / NOTE).write_bytes(b"{")
-    scene.desk().resume()
+    scene.coordinator().resume()
     assert scene.answers == []
     assert list(scene.state.iterdir()) == []
 
 
 def test_a_fault_of_ours_is_answered_too(scene: Scene) -> None:
     """Whoever waits hears of it."""
-    desk = scene.desk()
-    desk.asked(COMMAND)
-    scene.bench.done[0](ZeroDivisionError("by zero"))
-    desk.finished(scene.notices[0])
+    coordinator = scene.coordinator()
+    coordinator.asked(COMMAND)
+    scene.measurer.done[0](ZeroDivisionError("by zero"))
+    coordinator.finished(scene.notices[0])
     assert (scene.answers[0].ok, scene.answers[0].code) == (False, "measure_failed")
 
 
-def test_an_agent_without_a_bench_says_so(scene: Scene) -> None:
+def test_an_agent_that_does_not_measure_says_so(scene: Scene) -> None:
     """No order is left without an answer."""
-    desk = replace(scene.desk(), bench=NoBench())
-    desk.asked(COMMAND)
-    desk.finished(scene.notices[0])
+    coordinator = replace(scene.coordinator(), measurer=NoMeasurer())
+    coordinator.asked(COMMAND)
+    coordinator.finished(scene.notices[0])
     assert scene.answers[0].code == "unsupported"
 
 

@@ -50,7 +50,7 @@ class Case:
         files = {"--order": "order.json", "--bundle": "bundle", "--out": "report"}
         files |= {"--rows": "rows"} if self.order.rows else {}
         arguments = [text for name, file in files.items() for text in (name, str(self.folder / file))]
-        return [sys.executable, "-m", "edge_agent.measuring.bench", *arguments]
+        return [sys.executable, "-m", "edge_agent.measuring.child", *arguments]
 
     def run(self) -> dict[str, object]:
         """Run the child to its end; return what it says."""
