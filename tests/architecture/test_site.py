@@ -67,6 +67,16 @@ def test_every_relative_link_leads_to_a_page(path: Path) -> None:
     assert {link for link, at in found.items() if not at.exists() and str(at) not in made} == set()
 
 
+def test_the_list_of_decision_records_has_each_with_its_title() -> None:
+    """A new record, or a new title, is in the list."""
+    rows = []
+    for path in sorted((ROOT / "docs" / "adr").glob("[0-9]*.md")):
+        number, _, title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(". ")
+        rows.append(f"| {number} | [{title}]({path.name}) |")
+    listed = (ROOT / "docs" / "adr" / "index.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in listed if line.startswith("| ") and "](" in line] == rows
+
+
 def _keys(config: type) -> Iterator[str]:
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):
