@@ -225,7 +225,7 @@ class Concern:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetStatus:
-    """Whether all is well; ``level``: well, unknown, attention or alarm, the worst of ``concerns``."""
+    """``well``: no signal reports a problem. ``level``: well, unknown, attention, alarm: the worst of ``concerns``."""
 
     well: bool = False
     level: str = ""

@@ -176,11 +176,12 @@ def check_config(config: ServerConfig) -> ServerConfig:
     )
     for name, bind in (("http.bind", config.http.bind), ("broker.bind", config.broker.bind)):
         _require(tls.enabled or is_loopback(bind), f"{name} on loopback while [tls] is empty", bind)
-    for name, told, bind in (
+    for name, public, bind in (
         ("http.public_url", config.http.public_url, config.http.bind),
         ("broker.public_host", config.broker.public_host, config.broker.bind),
     ):
-        _require(bool(told) or bind not in _EVERYWHERE, f"{name}, which devices are told, when bound to {bind}", told)
+        required = f"{name}, the address for devices, when bound to {bind}"
+        _require(bool(public) or bind not in _EVERYWHERE, required, public)
     return config
 
 

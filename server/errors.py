@@ -26,7 +26,7 @@ ServerError
 ├── UnknownReleaseError       no such release
 ├── UnknownBlobError          no such blob
 ├── NotAssignedError          a bundle that is not assigned to the device that asks
-├── TrustError                keys, root or signed metadata of this server are missing or damaged
+├── TrustStoreError           keys, root or signed metadata of this server are missing or damaged
 │   ├── RootMissingError      no root was installed yet
 │   └── MetadataRefusedError  uploaded metadata lacks a required signature, or lists a bundle that is not here
 │       └── TargetsVersionError   another build host published in between
@@ -263,21 +263,21 @@ class BlobOversizeError(BlobRefusedError):
     status = 413
 
 
-class TrustError(ServerError):
+class TrustStoreError(ServerError):
     """Keys, root or signed metadata of this server are missing or damaged."""
 
     code = "trust_invalid"
     status = 500
 
 
-class RootMissingError(TrustError):
+class RootMissingError(TrustStoreError):
     """No root was installed yet."""
 
     code = "root_missing"
     status = 409
 
 
-class MetadataRefusedError(TrustError):
+class MetadataRefusedError(TrustStoreError):
     """Uploaded metadata lacks a required signature, or lists a bundle that is not here."""
 
     code = "metadata_refused"

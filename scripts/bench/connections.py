@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from scripts.bench.rows import Row, told  # noqa: E402 - found through the line above
-from server.app.state_directory import Ports, StateDirectory, init_state  # noqa: E402 - found through the line above
+from server.app.state_directory import ServerPorts, StateDirectory, init_state  # noqa: E402 - found through the line above
 from server.broker.process import free_port  # noqa: E402 - found through the line above
 from server.fleet.credentials import hash_password, new_secret  # noqa: E402 - found through the line above
 from server.store.database import open_database  # noqa: E402 - found through the line above
@@ -167,7 +167,7 @@ def measure(folder: Path, count: int) -> Figures:
     """Run a server with ``count`` devices."""
     state = init_state(folder / "state")
     init_online_keys(state.path)
-    state.keep_ports(Ports(free_port("127.0.0.1"), free_port("127.0.0.1")))
+    state.keep_ports(ServerPorts(free_port("127.0.0.1"), free_port("127.0.0.1")))
     passwords = _enrol(state, count)
     server = subprocess.Popen(
         [sys.executable, "-m", "server.cli", "run", str(state.path)], cwd=ROOT, stdout=subprocess.PIPE, text=True,

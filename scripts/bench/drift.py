@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import Observation
 from server.drift.detection.pools import FLEET
-from server.drift.detection.slot_update import FoldState, Outcome, fold_slot
+from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
 from server.drift.summaries import psi
 from wire.bundle import parse_bundle
 from wire.histogram import BINS
@@ -99,7 +99,7 @@ class Run:
     slot: int = 0
     step_ms: list[float] = field(default_factory=list)
 
-    def window(self, shift: NDArray[np.float64] | float = 0.0) -> tuple[Outcome, NDArray[np.int64]]:
+    def window(self, shift: NDArray[np.float64] | float = 0.0) -> tuple[SlotOutcome, NDArray[np.int64]]:
         """Run one window."""
         counts, context = self.world.counts(self.slot, shift), self.world.context(self.slot)
         self.state.open_lane(KEY, self.world.streams, None)
@@ -251,7 +251,7 @@ class QuietFleet:
         state.open_lane(KEY, streams, None)
         places = {f"d{i:05d}": {"site": f"site-{i // 3}"} for i in range(self.devices)}
         pools = devices = 0
-        before = Outcome()
+        before = SlotOutcome()
         for slot in range(config.baseline_windows + windows):
             counts = dice.multinomial(self.samples, self.probabilities, size=(self.devices, streams))
             seen = [Observation(device, row) for device, row in zip(places, counts, strict=True)]

@@ -11,7 +11,7 @@ from scripts.story.chapters import Story
 from scripts.story.console import StoryError
 from scripts.story.figures import SiteFigures, compare
 from scripts.story.fleet import WINDOW_S
-from server.ingest.windows import Window, Windows
+from server.ingest.windows import StoredWindow, Windows
 from server.store.database import open_database
 from wire.drift_report import DriftReport, encode_report
 
@@ -103,7 +103,7 @@ def _report_sizes(story: Story) -> list[int]:
     return [len(encode_report(_report(window))) for window in windows]
 
 
-def _report(window: Window) -> DriftReport:
+def _report(window: StoredWindow) -> DriftReport:
     return DriftReport(
         boot="0" * 16,
         seq=1000,

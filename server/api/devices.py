@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth
-from server.api.values import Shown, StoredNumber
+from server.api.values import StoredNumber, ValueBody
 from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence
@@ -53,7 +53,7 @@ class DevicesBody(BaseModel):
     devices: list[DeviceBody]
 
 
-class RanBody(Shown):
+class RanBody(ValueBody):
     """The release that ran on a device from ``from_ms`` on."""
 
     device: str
@@ -71,7 +71,7 @@ class CommandRequest(BaseModel, extra="forbid"):
     ttl_s: float = Field(default=60.0, gt=0, le=86_400)
 
 
-class CommandBody(Shown):
+class CommandBody(ValueBody):
     """A command and, once ``answered_ms`` is not 0, its answer."""
 
     id: str

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
 from server.errors import RootMissingError, ServerError
-from server.fleet.enrolment import Enrolment, Identity
+from server.fleet.enrolment import EnrolledIdentity, Enrolment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Reception:
 
     address: Callable[[], Address]
     root: Callable[[], bytes | None]
-    admit: Callable[[Identity], None]
+    admit: Callable[[EnrolledIdentity], None]
 
 
 class ClaimRequest(BaseModel, extra="forbid"):
@@ -51,7 +51,7 @@ class ClaimBody(BaseModel):
 
 
 class MadeClaimBody(ClaimBody):
-    """A new claim; ``note`` tells if it readmits a revoked or removed device, "" otherwise."""
+    """A new claim; ``note`` states that it readmits a revoked or removed device, "" otherwise."""
 
     note: str = ""
 

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
-from server.api.values import Shown, StoredNumber
+from server.api.values import StoredNumber, ValueBody
 from server.registry.events import EventLog
 
 
-class EventBody(Shown):
+class EventBody(ValueBody):
     """One event."""
 
     id: int

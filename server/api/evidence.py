@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
-from server.api.values import Shown
+from server.api.values import ValueBody
 from server.drift.ledger import Verdicts
 from server.store.database import Database
 from server.store.monitoring import evidence as store
@@ -65,7 +65,7 @@ class EvidencesBody(BaseModel):
     pools: list[PoolBody]
 
 
-class VerdictBody(Shown):
+class VerdictBody(ValueBody):
     """One verdict; ``closed_ms`` is 0 while it is open."""
 
     id: int

@@ -94,4 +94,4 @@ def _http_error(_: Request, error: Exception) -> JSONResponse:
 
 def _fault(request: Request, error: Exception) -> JSONResponse:
     _LOG.error("A request failed in an unforeseen way. path=%s", request.url.path, exc_info=error)
-    return answer(500, "internal", "The server failed in an unforeseen way; its log says more")
+    return answer(500, "internal", "The server failed unexpectedly; see its log")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from server.api.values import Shown
+from server.api.values import ValueBody
 from server.app.vitals import Vitals
 from server.clock import Clock
 from wire import __version__
@@ -13,7 +13,7 @@ from wire import __version__
 _UNWELL = 503
 
 
-class SignBody(Shown):
+class SignBody(ValueBody):
     """One health check of the server."""
 
     name: str
@@ -21,7 +21,7 @@ class SignBody(Shown):
     text: str
 
 
-class Health(BaseModel):
+class HealthBody(BaseModel):
     """The health at ``at_ms`` (UTC milliseconds). ``code`` and ``text`` describe the fault, "" for none."""
 
     ok: bool
@@ -36,8 +36,8 @@ def router(vitals: Vitals, clock: Clock) -> APIRouter:
     """Return the routes for anyone."""
     routes = APIRouter(tags=["health"])
 
-    @routes.get("/api/health", responses={_UNWELL: {"model": Health}})
-    def health(response: Response) -> Health:
+    @routes.get("/api/health", responses={_UNWELL: {"model": HealthBody}})
+    def health(response: Response) -> HealthBody:
         """Return the server's health; the status is 503 when a check fails."""
         now_ms = clock()
         signs = vitals.signs(now_ms)
@@ -45,7 +45,7 @@ def router(vitals: Vitals, clock: Clock) -> APIRouter:
         if bad:
             response.status_code = _UNWELL
         response.headers["Cache-Control"] = "no-store"
-        return Health(
+        return HealthBody(
             ok=not bad, version=__version__, at_ms=now_ms, code="unwell" if bad else "",
             text="; ".join(f"{sign.name}: {sign.text}" for sign in bad),
             signs=[SignBody.of(sign) for sign in signs],

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from server.api.auth import Auth
-from server.api.values import Shown
+from server.api.values import ValueBody
 from server.app.situation import Situation
 
 
-class ConcernBody(Shown):
+class ConcernBody(ValueBody):
     """One problem; ``names``: the devices, releases or rollouts that it concerns."""
 
     signal: str

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from server.api.auth import Auth
-from server.api.values import Person, Shown, Why
+from server.api.values import Person, ValueBody, Why
 from server.fleet.revocation import Revocations
 from server.people import SOMEBODY
 
@@ -18,7 +18,7 @@ class EndRequest(BaseModel, extra="forbid"):
     by: Person = SOMEBODY
 
 
-class EndedBody(Shown):
+class EndedBody(ValueBody):
     """A device that left the fleet."""
 
     device: str

@@ -19,7 +19,7 @@ Why = Annotated[str, Field(max_length=MAX_WHY)]
 """Why it is decided; "" for no reason."""
 
 
-class Shown(BaseModel):
+class ValueBody(BaseModel):
     """An answer whose fields have the names of a value's attributes."""
 
     @classmethod

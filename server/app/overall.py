@@ -1,7 +1,7 @@
-"""The overall status of fleet and server: all is well only when no signal reports a problem. Pure.
+"""The overall status of fleet and server: there is no problem only while no signal reports one. Pure.
 
-Missing knowledge is a signal of its own: a device that never connected, or whose drift is not judged, does not count
-as well. To add a signal, add a field to ``Signals`` and a line to ``_WORDS``; ``overall`` needs no change.
+Missing knowledge is a signal of its own: a device that never connected, or whose drift is not judged, is not in
+order. To add a signal, add a field to ``Signals`` and a line to ``_WORDS``; ``overall`` needs no change.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Signals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concern:
+class OpenConcern:
     """One problem; ``names``: the devices, releases or rollouts that it concerns."""
 
     signal: str
@@ -76,13 +76,13 @@ class Overall:
 
     level: Level
     text: str
-    concerns: tuple[Concern, ...]
+    concerns: tuple[OpenConcern, ...]
 
 
 _DEVICES, _NO_DEVICES = "devices", "there is no device yet"
 _WORDS: Mapping[str, tuple[Level, str, str]] = {
     "server": (Level.ALARM, "the server is unwell", "the server is unwell"),
-    "metadata": (Level.ALARM, "signed metadata wants a person", "signed metadata want a person"),
+    "metadata": (Level.ALARM, "signed metadata needs a person", "signed metadata need a person"),
     "lost": (Level.ALARM, "device is lost", "devices are lost"),
     "faulty": (Level.ALARM, "device has a fault", "devices have a fault"),
     "failed": (Level.ALARM, "rollout failed", "rollouts failed"),
@@ -100,11 +100,11 @@ _WORDS: Mapping[str, tuple[Level, str, str]] = {
     "near": (Level.ATTENTION, "device is near or over its threshold", "devices are near or over their threshold"),
     "pools_near": (Level.ATTENTION, "pool is near or over its threshold", "pools are near or over their threshold"),
     "disconnected": (Level.ATTENTION, "device is disconnected", "devices are disconnected"),
-    "never_seen": (Level.UNKNOWN, "device was never heard", "devices were never heard"),
+    "never_seen": (Level.UNKNOWN, "device has never connected", "devices have never connected"),
     "unjudged": (Level.UNKNOWN, "device is not judged for drift now", "devices are not judged for drift now"),
 }
-_ALL_WELL = (
-    "All is well: every device is heard and judged, no evidence is near its threshold, no rollout wants a person."
+_NO_PROBLEM = (
+    "No problems: every device reports and is judged, no evidence is near its threshold, no rollout needs a person."
 )
 _LEVELS = tuple(Level)
 
@@ -114,17 +114,17 @@ def overall(signals: Signals) -> Overall:
     found = [_concern(field.name, getattr(signals, field.name)) for field in fields(signals) if field.name != _DEVICES]
     concerns = [concern for concern in found if concern is not None]
     if signals.devices == 0:
-        concerns.append(Concern(signal=_DEVICES, level=Level.UNKNOWN, text=_NO_DEVICES, names=()))
+        concerns.append(OpenConcern(signal=_DEVICES, level=Level.UNKNOWN, text=_NO_DEVICES, names=()))
     ordered = tuple(sorted(concerns, key=lambda concern: -_LEVELS.index(concern.level)))
     if not ordered:
-        return Overall(Level.WELL, _ALL_WELL, ())
+        return Overall(Level.WELL, _NO_PROBLEM, ())
     return Overall(ordered[0].level, "; ".join(concern.text for concern in ordered), ordered)
 
 
-def _concern(signal: str, names: tuple[str, ...]) -> Concern | None:
+def _concern(signal: str, names: tuple[str, ...]) -> OpenConcern | None:
     if not names:
         return None
     level, one, many = _WORDS[signal]
     listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     counted = one if one == many else f"{len(names)} {one if len(names) == 1 else many}"
-    return Concern(signal=signal, level=level, text=f"{counted}: {listed}", names=names)
+    return OpenConcern(signal=signal, level=level, text=f"{counted}: {listed}", names=names)

@@ -18,17 +18,24 @@ from pathlib import Path
 
 from server.api.enrol import Address, Reception
 from server.app.http import Web
-from server.app.services import Parts, Service, build_api, build_parts
-from server.app.state_directory import Ports, RunAddress, StateDirectory, StateLock, lock_state, open_state
+from server.app.services import ServerParts, Service, build_api, build_parts
+from server.app.state_directory import (
+    RunAddress,
+    ServerPorts,
+    StateDirectory,
+    StateDirectoryLock,
+    lock_state,
+    open_state,
+)
 from server.app.tls import check_certificates
-from server.broker.mqtt import MqttTransport
+from server.broker.mqtt import BrokerTransport
 from server.broker.process import Broker, free_port, listening_socket, loopback_of
 from server.clock import Clock, system_now_ms
 from server.config import ServerConfig, check_config, read_config
 from server.dashboard.mount import mount
 from server.errors import ServerError, StateDirectoryError
 from server.fleet.credentials import hash_password, new_secret
-from server.fleet.enrolment import SERVER_USER, Enrolment, Identity
+from server.fleet.enrolment import SERVER_USER, EnrolledIdentity, Enrolment
 from server.fleet.lost_devices import LostDevices
 from server.ingest.ingest import subscriptions
 from wire.messages import Severity
@@ -74,7 +81,7 @@ class Admission:
             with self._lock:
                 self.broker.update_users(self.hashes())
 
-    def admit(self, identity: Identity) -> None:
+    def admit(self, identity: EnrolledIdentity) -> None:
         """Make the broker accept a device that was just enrolled.
 
         The list is read and written under one lock: an older list must not replace a newer one.
@@ -95,7 +102,7 @@ class ServerApp:
 
     state: StateDirectory
     config: ServerConfig
-    parts: Parts
+    parts: ServerParts
     transport: Transport
     broker: Broker | None
     admission: Admission
@@ -103,7 +110,7 @@ class ServerApp:
     address: RunAddress
     clock: Clock
     watch: tuple[Service, ...]
-    _lock: StateLock
+    _lock: StateDirectoryLock
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -117,7 +124,7 @@ class ServerApp:
         With ``transport`` (a ``MemoryTransport``) no mosquitto runs. Without ``pages`` there is no dashboard.
 
         Raises:
-            ServerError: If the directory, its settings or a port can't be used; the subclass says why.
+            ServerError: If the directory, its settings or a port can't be used; the subclass names the reason.
         """
         state = open_state(path)
         config = _overridden(read_config(state.config), overrides or Overrides())
@@ -146,7 +153,7 @@ class ServerApp:
         try:
             if self.broker is not None:
                 self.broker.start(self.admission.hashes())
-                self.state.keep_ports(Ports(self.web.listener.getsockname()[1], self.broker.port))
+                self.state.keep_ports(ServerPorts(self.web.listener.getsockname()[1], self.broker.port))
             if self.parts.trust.leap(self.clock()):
                 self.parts.events.add(self.clock(), "server", "restored", Severity.ERROR, _RESTORED)
             self.connect()
@@ -178,7 +185,7 @@ class ServerApp:
             StateDirectoryError: If the name of the shared subscription can't be read or created.
         """
         group = self.state.ingest_group()
-        self.transport.start(self.parts.ingest.hear, subscriptions=subscriptions(group))
+        self.transport.start(self.parts.ingest.receive, subscriptions=subscriptions(group))
 
     def stop(self) -> None:
         """Stop in the reverse order; may be called twice."""
@@ -260,7 +267,7 @@ class ServerApp:
             text = f"{name} failed: {type(error).__name__}: {error}"[:500]
             self.parts.vitals.fault(name, text)
             with contextlib.suppress(Exception):
-                self.parts.ingest.complaints.add(now_ms, "service_failed", text, sender=name)
+                self.parts.ingest.fault_events.add(now_ms, "service_failed", text, sender=name)
 
 
 def _name(service: Service) -> str:
@@ -295,7 +302,7 @@ def _overridden(config: ServerConfig, overrides: Overrides) -> ServerConfig:
 
 
 def _assemble(
-    state: StateDirectory, config: ServerConfig, transport: Transport | None, clock: Clock, lock: StateLock
+    state: StateDirectory, config: ServerConfig, transport: Transport | None, clock: Clock, lock: StateDirectoryLock
 ) -> ServerApp:
     before = state.read_ports() if transport is None else None
     drawn = transport is None and not (before or (config.http.port and config.broker.port))
@@ -313,7 +320,7 @@ def _assemble(
                 password=password,
             )
             host = loopback_of(config.broker.bind)
-            transport = MqttTransport(
+            transport = BrokerTransport(
                 host=host, port=port, client_id=SERVER_USER, user=SERVER_USER, password=password, tls_ca=config.tls.ca
             )
         address = _address(config, listener, broker)
@@ -345,7 +352,7 @@ def _assemble(
     )
 
 
-def _refuse_to_orphan(state: StateDirectory, parts: Parts) -> None:
+def _refuse_to_orphan(state: StateDirectory, parts: ServerParts) -> None:
     """Refuse newly drawn ports if enrolled devices know other ones.
 
     Raises:
@@ -355,17 +362,17 @@ def _refuse_to_orphan(state: StateDirectory, parts: Parts) -> None:
     if count:
         parts.database.close()
         message = (
-            f"Expected the ports that {count} devices were told in {state.ports}, got no such file: restore it from "
+            f"Expected the ports that {count} devices were given in {state.ports}, got no such file: restore it from "
             "the backup, or set http.port and broker.port in server.toml to those in a device's identity.json"
         )
         raise StateDirectoryError(message)
 
 
-def _refuse_lost_trust(parts: Parts) -> None:
+def _refuse_lost_trust(parts: ServerParts) -> None:
     """Refuse to start without the keys and signed metadata that devices know.
 
     Raises:
-        TrustError: If one of them is lost.
+        TrustStoreError: If one of them is lost.
     """
     try:
         parts.trust.refuse_losses(published=bool(parts.versions.releases()))

@@ -49,9 +49,9 @@ from server.registry.lineage import Lineage
 from server.registry.versions import Versions
 from server.retraining.jobs import Jobs
 from server.retraining.ledger import Triggers
-from server.retraining.samples import Samples
+from server.retraining.samples import SampleStore
 from server.retraining.service import RetrainingService
-from server.rollout.ledger import Ledger
+from server.rollout.ledger import RolloutLedger
 from server.rollout.regressions import Regressions
 from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
@@ -72,7 +72,7 @@ class Service(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class ServerParts:
     """The services of one server; ``turn`` of ``services`` is called in this order."""
 
     database: Database
@@ -100,7 +100,7 @@ class Parts:
     services: tuple[Service, ...]
 
 
-def build_parts(state: StateDirectory, config: ServerConfig, transport: Transport, clock: Clock) -> Parts:
+def build_parts(state: StateDirectory, config: ServerConfig, transport: Transport, clock: Clock) -> ServerParts:
     """Return every service on the state directory, with ``transport`` to reach devices."""
     database = open_database(config.store.url or state.database_url, str(state.path), may_be_new=not state.has_served())
     events, outbox = EventLog(database), Outbox(transport)
@@ -115,7 +115,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         database=database, windows=windows, fleet=fleet, references=versions, events=events, config=config.drift
     )
     rollouts = RolloutService(
-        ledger=Ledger(database),
+        ledger=RolloutLedger(database),
         fleet=fleet,
         versions=versions,
         events=events,
@@ -123,7 +123,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         clock=clock,
         silent_s=config.fleet.silent_s,
     )
-    samples = Samples(database=database, folder=state.samples, config=config.retraining, labels_of=versions.labels)
+    samples = SampleStore(database=database, folder=state.samples, config=config.retraining, labels_of=versions.labels)
     jobs = Jobs(database, state.jobs, config.retraining)
     retraining = RetrainingService(
         triggers=Triggers(database),
@@ -145,7 +145,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     vitals = Vitals(
         database=database, events=events, ingest=ingest, transport=transport, folder=state.path, config=config.health
     )
-    return Parts(
+    return ServerParts(
         database=database,
         auth=Auth(state.token("operator"), state.token("builder"), enrolment),
         enrolment=enrolment,
@@ -195,7 +195,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     )
 
 
-def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
+def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
     """Return the web application with every router."""
     api = FastAPI(
         title="tinyfleet",

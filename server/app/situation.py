@@ -10,12 +10,12 @@ from server.app.vitals import Vitals
 from server.clock import Clock
 from server.drift.latest import newest_evidence, newest_pools
 from server.drift.ledger import Verdicts
-from server.errors import TrustError
+from server.errors import TrustStoreError
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence, is_reachable, is_silent, presence
 from server.registry.versions import Versions
-from server.rollout.ledger import Ledger
-from server.rollout.model import IN_VAIN, Phase, Rollout
+from server.rollout.ledger import RolloutLedger
+from server.rollout.model import IN_VAIN, Rollout, RolloutPhase
 from server.trust.expiry import ending
 from server.trust.repository import TrustRepository
 from wire.codec import Json
@@ -42,7 +42,7 @@ class Situation:
 
     fleet: Fleet
     verdicts: Verdicts
-    rollouts: Ledger
+    rollouts: RolloutLedger
     versions: Versions
     trust: TrustRepository
     vitals: Vitals
@@ -93,10 +93,10 @@ class Situation:
             ),
             pools_near=tuple(name for name, ratio in pools.items() if ratio >= NEAR_RATIO),
             verdicts=tuple(f"{one.kind.value} ({one.cause or 'cause unknown'})" for one in self.verdicts.open()),
-            paused=_releases(opened, Phase.PAUSED),
-            unapproved=_releases(opened, Phase.AWAITING_APPROVAL),
-            aborting=_releases(opened, Phase.ABORTING),
-            failed=(newest.release,) if newest is not None and newest.phase is Phase.FAILED else (),
+            paused=_releases(opened, RolloutPhase.PAUSED),
+            unapproved=_releases(opened, RolloutPhase.AWAITING_APPROVAL),
+            aborting=_releases(opened, RolloutPhase.ABORTING),
+            failed=(newest.release,) if newest is not None and newest.phase is RolloutPhase.FAILED else (),
             members_failed=tuple(
                 member.device for rollout in opened for member in rollout.members if member.standing in IN_VAIN
             ),
@@ -115,7 +115,7 @@ class Situation:
             return ("Expected an installed root, got none: fleet-server trust",)
         try:
             return tuple(text for _, _, text in ending(self.trust.expiries(), now_ms))
-        except TrustError as error:
+        except TrustStoreError as error:
             return (str(error),)
 
 
@@ -132,5 +132,5 @@ def _is_near(evidence: Mapping[str, Json]) -> bool:
     return isinstance(ratio, float) and ratio >= NEAR_RATIO and not evidence["flagged"]
 
 
-def _releases(rollouts: Sequence[Rollout], phase: Phase) -> tuple[str, ...]:
+def _releases(rollouts: Sequence[Rollout], phase: RolloutPhase) -> tuple[str, ...]:
     return tuple(rollout.release for rollout in rollouts if rollout.phase is phase)

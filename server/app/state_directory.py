@@ -40,7 +40,7 @@ class RunAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class ServerPorts:
     """The ports that devices know this server by (``ports.json``); if lost, no device finds it again."""
 
     http: int
@@ -152,14 +152,14 @@ class StateDirectory:
             raise StateDirectoryError(message) from error
         return group
 
-    def read_ports(self) -> Ports | None:
+    def read_ports(self) -> ServerPorts | None:
         """Return the ports that devices know, None before the first run.
 
         Raises:
             StateDirectoryError: If the file is damaged: other ports would orphan every device.
         """
         try:
-            found = Ports(**json.loads(self.ports.read_text(encoding="utf-8")))
+            found = ServerPorts(**json.loads(self.ports.read_text(encoding="utf-8")))
             if all(type(port) is int and 0 < port < _PORT_LIMIT for port in (found.http, found.broker)):
                 return found
             problem: object = found
@@ -173,13 +173,13 @@ class StateDirectory:
         )
         raise StateDirectoryError(message)
 
-    def _ports_of_42f48ee(self) -> Ports | None:
+    def _ports_of_42f48ee(self) -> ServerPorts | None:
         """Return the ports of a directory whose server kept them only in ``run/address.json``."""
         before = self.read_address()
         tail = before.http_url.rpartition(":")[2] if before else ""
-        return Ports(int(tail), before.mqtt_port) if before and tail.isdigit() and before.mqtt_port else None
+        return ServerPorts(int(tail), before.mqtt_port) if before and tail.isdigit() and before.mqtt_port else None
 
-    def keep_ports(self, ports: Ports) -> None:
+    def keep_ports(self, ports: ServerPorts) -> None:
         """Store the ports that devices get from now on."""
         data = json.dumps(asdict(ports)).encode()
         if not self.ports.exists() or self.ports.read_bytes() != data:
@@ -270,7 +270,7 @@ def open_state(path: Path) -> StateDirectory:
 
 
 @dataclass(slots=True)
-class StateLock:
+class StateDirectoryLock:
     """Held while a server runs on the directory; the kernel releases it when the process ends."""
 
     descriptor: int
@@ -280,7 +280,7 @@ class StateLock:
         os.close(self.descriptor)
 
 
-def lock_state(state: StateDirectory, what: str = SERVER) -> StateLock:
+def lock_state(state: StateDirectory, what: str = SERVER) -> StateDirectoryLock:
     """Return the lock on ``state``; waits briefly, because ``is_locked`` takes the lock for a moment too.
 
     The lock file names the holder: ``what`` and the process id.
@@ -291,7 +291,7 @@ def lock_state(state: StateDirectory, what: str = SERVER) -> StateLock:
     descriptor = _locked(state)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{what} {os.getpid()}\n".encode(), 0)
-    return StateLock(descriptor)
+    return StateDirectoryLock(descriptor)
 
 
 def _locked(state: StateDirectory) -> int:
@@ -314,7 +314,7 @@ def _held_by(state: StateDirectory, holder: str) -> str:
     what, _, pid = holder.strip().rpartition(" ")
     if what and what != SERVER:
         return (
-            f"Expected nobody else on {state.path}, got {what}, process {pid}: wait until it has ended, then ask again"
+            f"Expected no other process on {state.path}, got {what}, process {pid}: wait until it ends, then try again"
         )
     process = f"process {pid}" if what else f"see {state.address}"
     return f"Expected no other server on {state.path}, got a running one, {process}: end that first"

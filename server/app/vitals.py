@@ -97,7 +97,7 @@ class Vitals:
                 self.events.add(now_ms, "server", "unwell", Severity.ERROR, self._bad)
             elif not self._bad and self._unwell_ms:
                 lasted_s = (now_ms - self._unwell_ms) / 1000
-                text = f"Well again after {lasted_s:.0f} s. It was: {self._unwell}"
+                text = f"Healthy again after {lasted_s:.0f} s. The cause was: {self._unwell}"
                 self.events.add(now_ms, "server", "well", Severity.INFO, text)
                 self._unwell_ms = 0
         except (
@@ -132,7 +132,7 @@ class Vitals:
     def _broker(self) -> Sign:
         if self.transport.idle_s() < float("inf"):
             return Sign("broker", ok=True, text="connected")
-        text = "Expected a connection to the broker, got none: devices can't be heard or told; see broker/mosquitto.log"
+        text = "Expected a connection to the broker, got none: no device can be reached; see broker/mosquitto.log"
         return Sign("broker", ok=False, text=text)
 
     def _inbox(self) -> Sign:

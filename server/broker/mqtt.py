@@ -28,7 +28,7 @@ _TAKEN_OVER = 142
 
 
 @dataclass(slots=True, kw_only=True)
-class MqttTransport:
+class BrokerTransport:
     """The paho implementation of ``wire.transport.Transport``. ``tls_ca`` is a PEM file, "" for none."""
 
     host: str
@@ -40,7 +40,7 @@ class MqttTransport:
     _client: paho.Client | None = None
     _listener: Listener = field(default=lambda _: None)
     _subscriptions: tuple[str, ...] = ()
-    _heard_s: float = 0.0
+    _received_s: float = 0.0
     _up: threading.Event = field(default_factory=threading.Event)
 
     def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
@@ -76,7 +76,7 @@ class MqttTransport:
 
         paho doesn't report PINGRESP; it closes a connection without one itself, after 1.5 keep-alives.
         """
-        return time.monotonic() - self._heard_s if self._up.is_set() else float("inf")
+        return time.monotonic() - self._received_s if self._up.is_set() else float("inf")
 
     def stop(self) -> None:
         """Disconnect in order and end paho's thread."""
@@ -87,7 +87,7 @@ class MqttTransport:
             client.loop_stop()
 
     def _tell(self, notice: Notice) -> None:
-        self._heard_s = time.monotonic()
+        self._received_s = time.monotonic()
         try:
             self._listener(notice)
         except Exception:  # noqa: BLE001 - the outermost frame in paho's thread

@@ -254,7 +254,7 @@ def listening_socket(bind: str, port: int, what: str) -> socket.socket:
         message = (
             f"Expected a free port for the {what}, got {bind}:{port}: {error.strerror}. Stop the other program (a "
             f"mosquitto of this server that was moved, perhaps); another {what}.port in server.toml is for a fleet "
-            "without devices: each was told this one"
+            "without devices: each device was given this one"
         )
         raise PortInUseError(message) from error
     return found

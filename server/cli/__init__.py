@@ -54,7 +54,7 @@ from server.people import MAX_WHY
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.versions import Versions
-from server.rollout.ledger import Ledger
+from server.rollout.ledger import RolloutLedger
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
@@ -250,7 +250,7 @@ def _migrate(state: StateDirectory, *, assume_yes: bool) -> None:
             target = state.backups / f"fleet-{standing.revision}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.db"
         click.echo(f"backup     {target or 'none is made here: for PostgreSQL make one with pg_dump first'}")
         if not assume_yes and not _agreed("Migrate the database now?"):
-            message = "Expected yes, got no: nothing was changed; with --yes nobody is asked"
+            message = "Expected yes, got no: nothing was changed; --yes skips the question"
             raise DatabaseOutdatedError(message)
         if source is not None and target is not None:
             back_up_sqlite(source, target)
@@ -380,8 +380,8 @@ def devices() -> None:
 def devices_list(directory: Path, *, ended: bool, as_json: bool) -> None:
     """Print the devices of the fleet.
 
-    Tab-separated values with a header line. States are the last that a device reported; presence tells whether
-    it is there, away, silent or was never heard.
+    Tab-separated values with a header line. States are the last that a device reported; presence shows whether
+    it is there, away, silent or has never connected.
     """
     config, database = _opened(directory)
     fleet, now_ms = _fleet(database), system_now_ms()
@@ -486,7 +486,7 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
     state, (config, database) = open_state(directory), _opened(directory)
     fleet, versions = _fleet(database), Versions(database, Blobs(state.blobs))
     rollouts = RolloutService(
-        ledger=Ledger(database), fleet=fleet, versions=versions, events=EventLog(database), config=config.rollout
+        ledger=RolloutLedger(database), fleet=fleet, versions=versions, events=EventLog(database), config=config.rollout
     )
     running = Withdrawal(versions=versions, fleet=fleet, rollouts=rollouts, clock=system_now_ms).withdraw(
         release, why, by=_person(by)
@@ -569,7 +569,7 @@ def rollouts_list(directory: Path, *, as_json: bool) -> None:
     devices that left the fleet before the release had an outcome on them.
     """
     _, database = _opened(directory)
-    rows = [listings.rollout_row(rollout) for rollout in Ledger(database).all()]
+    rows = [listings.rollout_row(rollout) for rollout in RolloutLedger(database).all()]
     database.close()
     _print(rows, listings.ROLLOUT_COLUMNS, as_json=as_json)
 
@@ -629,7 +629,7 @@ def pause(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_jso
     type=click.Choice([how.value for how in How]),
     default=How.RETRY.value,
     show_default=True,
-    help="retry: tell those that failed or are stuck again. replace: others try instead. tolerate: let it be.",
+    help="retry: assign it again to those that failed or are stuck. replace: others try instead. tolerate: go on.",
 )
 @_BY
 @_YES
@@ -696,7 +696,7 @@ def _steer(
         click.echo(str(seen["text"]), err=as_json)
         if not yes:
             click.confirm("Go on?", abort=True, err=as_json)
-        expected: dict[str, Json] = {} if act in {"pause", "abort"} else {"only": seen["tells"]}
+        expected: dict[str, Json] = {} if act in {"pause", "abort"} else {"only": seen["assigns"]}
         found = server.request("POST", f"{path}/{act}", wanted | expected)
     click.echo(json.dumps(found) if as_json else f"{rollout} {found['phase']}")
 
@@ -706,7 +706,7 @@ def _print(rows: Sequence[listings.Row], columns: Sequence[str], *, as_json: boo
 
 
 @main.command(
-    epilog=_example("fleet-server status state && echo it runs and is well", "fleet-server status state | jq .text")
+    epilog=_example("fleet-server status state && echo it runs and is healthy", "fleet-server status state | jq .text")
 )
 @_STATE
 @_coded

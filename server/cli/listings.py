@@ -12,7 +12,7 @@ from server.registry.events import LoggedEvent
 from server.registry.versions import Release
 from server.rollout.model import IN_FLIGHT, Rollout
 from server.rollout.outcome import removed_count, replaced_count
-from server.rollout.thresholds import tally
+from server.rollout.thresholds import count_members
 
 Row = Mapping[str, object]
 _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
@@ -78,7 +78,7 @@ def event_row(event: LoggedEvent) -> Row:
 
 def rollout_row(rollout: Rollout) -> Row:
     """Return the row of a rollout with its number of devices by standing; a failure counts even if replaced."""
-    counts = tally(rollout.members)
+    counts = count_members(rollout.members)
     return {
         "id": rollout.id, "release": rollout.release, "phase": rollout.phase.value,
         "committed": counts.committed, "failed": counts.failed, "stuck": counts.stuck, "pending": counts.pending,

@@ -37,7 +37,7 @@ class StreamShare:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class ChartPoint:
     """One window of one device. Ratios are shares of the threshold (in logs), None before there is any."""
 
     device: str
@@ -81,7 +81,7 @@ class VerdictCard:
     since: str
 
 
-def read(database: Database, device: str | None, limit: int) -> tuple[Point, ...]:
+def read(database: Database, device: str | None, limit: int) -> tuple[ChartPoint, ...]:
     """Return the newest ``limit`` windows (of one device, or of all), newest first."""
     with database.begin() as connection:
         return tuple(point({str(key): value for key, value in row.items()}) for row in
@@ -109,10 +109,10 @@ def pool_view(row: Mapping[str, object]) -> PoolView:
     )
 
 
-def point(row: Mapping[str, object]) -> Point:
+def point(row: Mapping[str, object]) -> ChartPoint:
     """Return the point of a stored row of evidence."""
     threshold = _number(row["log_threshold"]) or 0.0
-    return Point(
+    return ChartPoint(
         device=str(row["device"]), start_ms=int(_number(row["start_ms"]) or 0), n=int(_number(row["n"]) or 0),
         judged=row["phase"] == "judged", ratio=evidence_share(_number(row["log_value"]), threshold),
         training_ratio=evidence_share(_number(row["training_log_value"]), threshold), flagged=bool(row["flagged"]),
@@ -137,7 +137,7 @@ def verdict_card(verdict: StoredVerdict, now_ms: int) -> VerdictCard:
     )
 
 
-def series(points: Sequence[Point]) -> dict[str, list[list[float | int | None]]]:
+def series(points: Sequence[ChartPoint]) -> dict[str, list[list[float | int | None]]]:
     """Return the two lines of the chart, oldest first: [start_ms, percent of the threshold]."""
     ordered = sorted(points, key=lambda one: one.start_ms)
     return {

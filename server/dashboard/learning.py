@@ -5,27 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.dashboard.views import Status, Tone, ago
-from server.retraining.policy import APPROVABLE, OVER, Phase, Trigger
+from server.retraining.policy import APPROVABLE, OVER, RetrainingPhase, Trigger
 from server.retraining.samples import StoredSample
 
 _WAY = (
-    Phase.SUSPECTED, Phase.COLLECTING, Phase.HARMFUL, Phase.PROPOSED, Phase.TRAINING, Phase.GATED, Phase.ROLLOUT,
-    Phase.SETTLED,
+    RetrainingPhase.SUSPECTED, RetrainingPhase.COLLECTING, RetrainingPhase.HARMFUL, RetrainingPhase.PROPOSED,
+    RetrainingPhase.TRAINING, RetrainingPhase.GATED, RetrainingPhase.ROLLOUT, RetrainingPhase.SETTLED,
 )  # fmt: skip
 _PHASES = {
-    Phase.SUSPECTED: Status("suspected", Tone.WARN),
-    Phase.COLLECTING: Status("collecting samples", Tone.BUSY),
-    Phase.HARMFUL: Status("harmful, needs labels", Tone.WARN),
-    Phase.PROPOSED: Status("waits for a worker", Tone.BUSY),
-    Phase.TRAINING: Status("training", Tone.BUSY),
-    Phase.GATED: Status("passed its gates", Tone.GOOD),
-    Phase.ROLLOUT: Status("rolling out", Tone.BUSY),
-    Phase.SETTLED: Status("settled", Tone.GOOD),
-    Phase.ROLLED_BACK: Status("rolled back", Tone.BAD),
-    Phase.WITHDRAWN: Status("withdrawn", Tone.CALM),
-    Phase.FAILED: Status("failed", Tone.BAD),
+    RetrainingPhase.SUSPECTED: Status("suspected", Tone.WARN),
+    RetrainingPhase.COLLECTING: Status("collecting samples", Tone.BUSY),
+    RetrainingPhase.HARMFUL: Status("harmful, needs labels", Tone.WARN),
+    RetrainingPhase.PROPOSED: Status("waits for a worker", Tone.BUSY),
+    RetrainingPhase.TRAINING: Status("training", Tone.BUSY),
+    RetrainingPhase.GATED: Status("passed its gates", Tone.GOOD),
+    RetrainingPhase.ROLLOUT: Status("rolling out", Tone.BUSY),
+    RetrainingPhase.SETTLED: Status("settled", Tone.GOOD),
+    RetrainingPhase.ROLLED_BACK: Status("rolled back", Tone.BAD),
+    RetrainingPhase.WITHDRAWN: Status("withdrawn", Tone.CALM),
+    RetrainingPhase.FAILED: Status("failed", Tone.BAD),
 }
-_ASKS = {Phase.COLLECTING: "Train anyway", Phase.GATED: "Approve rollout"}
+_ASKS = {RetrainingPhase.COLLECTING: "Train anyway", RetrainingPhase.GATED: "Approve rollout"}
 _NAMED = 6
 _LANES = {"audit": "audit: drawn uniformly", "drift": "drift: looks new"}
 
@@ -43,7 +43,7 @@ class SampleCard:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class RetrainingStage:
     """One stage of a retraining: passed, current, or to come."""
 
     name: str
@@ -65,7 +65,7 @@ class TriggerCard:
     opened: str
     release: str
     result: str
-    stages: tuple[Stage, ...]
+    stages: tuple[RetrainingStage, ...]
     ask: str
     open: bool
 
@@ -105,14 +105,14 @@ def trigger_card(trigger: Trigger, now_ms: int) -> TriggerCard:
     )
 
 
-def stages(phase: Phase) -> tuple[Stage, ...]:
+def stages(phase: RetrainingPhase) -> tuple[RetrainingStage, ...]:
     """Return the stages of a retraining with their progress; none is current if it ended early."""
     here = _WAY.index(phase) if phase in _WAY else -1
     return tuple(
-        Stage(
+        RetrainingStage(
             step.value,
-            Tone.GOOD if index < here or phase is Phase.SETTLED else Tone.CALM,
-            now=index == here and phase is not Phase.SETTLED,
+            Tone.GOOD if index < here or phase is RetrainingPhase.SETTLED else Tone.CALM,
+            now=index == here and phase is not RetrainingPhase.SETTLED,
         )
         for index, step in enumerate(_WAY)
     )

@@ -5,32 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.dashboard.views import Status, Tone, ago
-from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, Phase, Rollout, Standing
+from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.outcome import removed_count
 from server.rollout.planner import passed
-from server.rollout.thresholds import tally
+from server.rollout.thresholds import count_members
 
 _PHASES = {
-    Phase.AWAITING_APPROVAL: Status("waits for approval", Tone.WARN),
-    Phase.RUNNING: Status("running", Tone.BUSY),
-    Phase.PAUSED: Status("paused", Tone.WARN),
-    Phase.ABORTING: Status("aborting", Tone.BAD),
-    Phase.ABORTED: Status("aborted", Tone.CALM),
-    Phase.SUCCEEDED: Status("succeeded", Tone.GOOD),
-    Phase.FAILED: Status("failed", Tone.BAD),
+    RolloutPhase.AWAITING_APPROVAL: Status("waits for approval", Tone.WARN),
+    RolloutPhase.RUNNING: Status("running", Tone.BUSY),
+    RolloutPhase.PAUSED: Status("paused", Tone.WARN),
+    RolloutPhase.ABORTING: Status("aborting", Tone.BAD),
+    RolloutPhase.ABORTED: Status("aborted", Tone.CALM),
+    RolloutPhase.SUCCEEDED: Status("succeeded", Tone.GOOD),
+    RolloutPhase.FAILED: Status("failed", Tone.BAD),
 }
 _STANDINGS = {
-    Standing.WAITING: Status("waiting", Tone.CALM),
-    Standing.PENDING: Status("pending: not there to be told", Tone.CALM),
-    Standing.ASSIGNING: Status("being told", Tone.BUSY),
-    Standing.ASSIGNED: Status("under way", Tone.BUSY),
-    Standing.COMMITTED: Status("committed", Tone.GOOD),
-    Standing.FAILED: Status("failed", Tone.BAD),
-    Standing.STUCK: Status("stuck: told and silent", Tone.BAD),
-    Standing.CANCELLED: Status("left out", Tone.CALM),
+    MemberStanding.WAITING: Status("waiting", Tone.CALM),
+    MemberStanding.PENDING: Status("pending: not connected", Tone.CALM),
+    MemberStanding.ASSIGNING: Status("being assigned", Tone.BUSY),
+    MemberStanding.ASSIGNED: Status("under way", Tone.BUSY),
+    MemberStanding.COMMITTED: Status("committed", Tone.GOOD),
+    MemberStanding.FAILED: Status("failed", Tone.BAD),
+    MemberStanding.STUCK: Status("stuck: assigned, no answer", Tone.BAD),
+    MemberStanding.CANCELLED: Status("left out", Tone.CALM),
 }
 _LEFT_OUT = {  # by code
-    REMOVED: "removed", REPLACED: "replaced", "superseded": "told otherwise since", "not_seen": "left out: never there",
+    REMOVED: "removed", REPLACED: "replaced", "superseded": "assigned another release since",
+    "not_seen": "left out: never connected",
     "aborted": "left out: aborted", "no_bundle_for_it": "left out: no bundle for it",
 }  # fmt: skip
 _NAMED = 12
@@ -98,9 +99,13 @@ def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
     )
 
 
-def actions(phase: Phase) -> tuple[str, ...]:
+def actions(phase: RolloutPhase) -> tuple[str, ...]:
     """Return the actions that a person may take on a rollout in ``phase``."""
-    first = {Phase.AWAITING_APPROVAL: "approve", Phase.RUNNING: "pause", Phase.PAUSED: "resume"}.get(phase)
+    first = {
+        RolloutPhase.AWAITING_APPROVAL: "approve",
+        RolloutPhase.RUNNING: "pause",
+        RolloutPhase.PAUSED: "resume",
+    }.get(phase)
     return (first, "abort") if first else ()
 
 
@@ -116,7 +121,7 @@ def in_bytes(count_bytes: int) -> str:
 
 def _group(rollout: Rollout, index: int) -> GroupView:
     group, members = rollout.groups[index], rollout.group_members(index)
-    counts, is_open, removed = tally(members), index < rollout.opened, removed_count(members)
+    counts, is_open, removed = count_members(members), index < rollout.opened, removed_count(members)
     needs = f"needs {100 * group.success_ratio:.0f} % committed; pauses above {100 * group.error_ratio:.0f} % failed"
     states = (
         *((Status(f"{counts.failed} failed", Tone.BAD),) if counts.failed else ()),
@@ -135,7 +140,7 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         total=counts.total,
         needs=needs,
         states=states,
-        may_skip=rollout.phase is Phase.PAUSED and is_open and not passed(rollout, index),
+        may_skip=rollout.phase is RolloutPhase.PAUSED and is_open and not passed(rollout, index),
         members=tuple(_member(member) for member in members[:_NAMED]),
         more=max(len(members) - _NAMED, 0),
     )
@@ -144,12 +149,13 @@ def _group(rollout: Rollout, index: int) -> GroupView:
 def _member(member: Member) -> MemberView:
     status = _STANDINGS[member.standing]
     text = status.text
-    if member.standing is Standing.FAILED and member.code:
+    if member.standing is MemberStanding.FAILED and member.code:
         text = f"failed: {member.code.replace('_', ' ')}"
-    elif member.standing is Standing.CANCELLED:
+    elif member.standing is MemberStanding.CANCELLED:
         text = _LEFT_OUT.get(member.code, text)
     elif member.retried_from and member.standing not in IN_VAIN:
         text = f"{text}, {member.retried_from.value} before"
     if member.replaced_by:
-        text = f"{text.removesuffix(': told and silent').removesuffix('replaced')}, replaced by {member.replaced_by}"
+        alone = text.removesuffix(": assigned, no answer").removesuffix("replaced")
+        text = f"{alone}, replaced by {member.replaced_by}"
     return MemberView(member.device, Status(text.removeprefix(", "), status.tone))

@@ -148,7 +148,7 @@ def evidence_status(ratio: float | None, *, flagged: bool = False) -> Status:
 def state_status(device: Device, now_ms: int, silent_s: float) -> Status:
     """Return the status of a device; a silent device's last state is not shown as its current one."""
     if device.last_seen_ms <= 0:
-        return Status("never heard", Tone.WARN)
+        return Status("never connected", Tone.WARN)
     if is_silent(device, now_ms, silent_s):
         return Status(f"silent, was {_STATES[device.state].text}", Tone.WARN)
     return _STATES[device.state]
@@ -157,7 +157,7 @@ def state_status(device: Device, now_ms: int, silent_s: float) -> Status:
 def phase_status(update: UpdateStatus | None) -> Status:
     """Return the status of an update, with its progress or the reason of its failure."""
     if update is None or update.phase is None:
-        return Status("unknown" if update else "not heard yet", Tone.CALM)
+        return Status("unknown" if update else "no report yet", Tone.CALM)
     text = update.phase.value.replace("_", " ")
     if update.phase is UpdatePhase.DOWNLOADING and update.total_bytes > 0:
         text += f" {100 * update.done_bytes // update.total_bytes} %"
@@ -172,7 +172,7 @@ def device_row(
     """Return one row of the fleet's table."""
     there, evidence = is_reachable(device, now_ms, silent_s), evidence_status(ratio, flagged=flagged)
     if not there and ratio is not None and not flagged:
-        evidence = Status(f"{evidence.text} when last heard", Tone.WARN if evidence.tone is Tone.WARN else Tone.CALM)
+        evidence = Status(f"{evidence.text} at its last report", Tone.WARN if evidence.tone is Tone.WARN else Tone.CALM)
     return DeviceRow(
         device=device.device,
         site=device.site,

@@ -1,7 +1,7 @@
 """Checkpoints of drift detection in the database, so that a restart does not process the whole horizon again.
 
 Decides what a checkpoint holds, which ones are kept, and whether one is valid. It is valid if the same code with the
-same settings made it, the registry still knows every lane, and the store has every baseline that it names; otherwise
+same settings made it, the registry still knows every bank, and the store has every baseline that it names; otherwise
 it is discarded, and processing the windows again gives the same bits. Baselines are stored elsewhere.
 
 ``cursor`` is the position in the windows up to which a checkpoint has processed them: the reader continues from there.
@@ -23,10 +23,10 @@ import numpy as np
 
 from server.drift.config import DriftConfig
 from server.drift.detection.baseline import Collected, Commissioning, KeptOfDevice
-from server.drift.detection.detector_bank import DETECTORS, ROWS, Lane
+from server.drift.detection.detector_bank import DETECTORS, ROWS, DetectorBank
 from server.drift.detection.pools import Pool
 from server.drift.detection.reference import TILTS, Singles
-from server.drift.detection.slot_update import Current, FoldState, LaneKey
+from server.drift.detection.slot_update import BankKey, Current, FoldState
 from server.drift.health import Fault
 from server.store.database import Database
 from server.store.monitoring import checkpoints as store
@@ -40,7 +40,7 @@ SPANS = (8, 64, 256)
 
 
 @dataclass(slots=True)
-class Heard:
+class HealthMemory:
     """The health checks' memory of one device between windows."""
 
     last_slot: int
@@ -49,29 +49,29 @@ class Heard:
 
 
 @dataclass(slots=True)
-class Moment:
+class FleetMoment:
     """The fleet after a slot: the detectors' state, the health checks' memory, and the windows processed so far."""
 
     state: FoldState = field(default_factory=FoldState)
-    heard: dict[str, Heard] = field(default_factory=dict)
+    health: dict[str, HealthMemory] = field(default_factory=dict)
     cursor: int = -1
 
-    def copy(self, spare: Moment | None = None) -> Moment:
+    def copy(self, spare: FleetMoment | None = None) -> FleetMoment:
         """Return an independent copy; it reuses the arrays of ``spare``, which must not be used afterwards."""
-        heard = {device: Heard(one.last_slot, one.empty, one.fault) for device, one in self.heard.items()}
-        return Moment(self.state.copy(spare.state if spare else None), heard, self.cursor)
+        health = {device: HealthMemory(one.last_slot, one.empty, one.fault) for device, one in self.health.items()}
+        return FleetMoment(self.state.copy(spare.state if spare else None), health, self.cursor)
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
+class BankAccess:
     """Callbacks to the service for reading a checkpoint.
 
-    ``open``: opens the lanes of these keys in the state and returns whether all could be opened; ``kept``: the kept
-    baselines of an open lane, by device.
+    ``open``: opens the banks of these keys in the state and returns whether all could be opened; ``kept``: the kept
+    baselines of an open bank, by device.
     """
 
-    open: Callable[[FoldState, list[LaneKey]], bool]
-    kept: Callable[[LaneKey], Mapping[str, KeptOfDevice]]
+    open: Callable[[FoldState, list[BankKey]], bool]
+    kept: Callable[[BankKey], Mapping[str, KeptOfDevice]]
 
 
 def is_due(slot: int, before: int, newest: int) -> bool:
@@ -100,7 +100,7 @@ class Checkpoints:
     database: Database
     config: DriftConfig
 
-    def save(self, moment: Moment) -> None:
+    def save(self, moment: FleetMoment) -> None:
         """Write a checkpoint, block by block, and delete those no longer needed."""
         slot = moment.state.slot
         self.drop(slot)
@@ -120,14 +120,14 @@ class Checkpoints:
             late = [one for one in store.checkpoint_slots(connection) if one >= slot]
             store.delete_checkpoints(connection, [*late, *store.unfinished_slots(connection)])
 
-    def newest(self, lanes: Lanes) -> Moment | None:
+    def newest(self, banks: BankAccess) -> FleetMoment | None:
         """Return the newest valid checkpoint; invalid ones are deleted."""
         with self.database.begin() as connection:
             slots = store.checkpoint_slots(connection)
         for slot in slots:
             try:
                 with self.database.begin() as connection:
-                    return self._read(store.checkpoint_blocks(connection, slot), lanes)
+                    return self._read(store.checkpoint_blocks(connection, slot), banks)
             except (ValueError, LookupError, TypeError, StopIteration) as error:
                 _LOG.info("Checkpoint does not fit: its windows are folded again. slot=%s reason=%s", slot, error)
                 self.drop(slot)
@@ -136,30 +136,30 @@ class Checkpoints:
     def _stamp(self) -> str:
         return f"{_code()} {self.config.window_ms} {self.config.settings}"
 
-    def _read(self, blocks: Iterator[bytes], lanes: Lanes) -> Moment:
+    def _read(self, blocks: Iterator[bytes], banks: BankAccess) -> FleetMoment:
         header = json.loads(next(blocks))
         if header["stamp"] != self._stamp():
             message = "made by another version or with other settings"
             raise ValueError(message)
         state = FoldState(slot=header["slot"], flagged=frozenset(header["flagged"]))
-        keys = [(lane["ref_id"], lane["artifact"]) for lane in header["lanes"]]
-        if not lanes.open(state, keys):
+        keys = [(bank["ref_id"], bank["artifact"]) for bank in header["banks"]]
+        if not banks.open(state, keys):
             message = "a reference is not in the registry any more"
             raise ValueError(message)
-        for key, described in zip(keys, header["lanes"], strict=True):
-            _refill(state.lanes[key], described, blocks, lanes.kept(key), self.config)
+        for key, described in zip(keys, header["banks"], strict=True):
+            _refill(state.banks[key], described, blocks, banks.kept(key), self.config)
         for pool in header["pools"]:
-            streams = state.lanes[keys[pool["lane"]]].streams
+            streams = state.banks[keys[pool["bank"]]].streams
             log_m, recent = _array(next(blocks), _SCORE, (2, streams, TILTS))
-            state.pools[keys[pool["lane"]], (pool["name"], pool["value"])] = Pool(log_m, recent, pool["members"])
-        for device, (lane, since_slot, previous, was_quiet) in header["current"].items():
+            state.pools[keys[pool["bank"]], (pool["name"], pool["value"])] = Pool(log_m, recent, pool["members"])
+        for device, (bank, since_slot, previous, was_quiet) in header["current"].items():
             before = None if previous is None else (previous[0], previous[1])
-            state.current[device] = Current(key=keys[lane], since_slot=since_slot, previous=before, was_quiet=was_quiet)
-        heard = {
-            device: Heard(last_slot, empty, Fault(*fault) if fault else None)
-            for device, (last_slot, empty, fault) in header["heard"].items()
+            state.current[device] = Current(key=keys[bank], since_slot=since_slot, previous=before, was_quiet=was_quiet)
+        health = {
+            device: HealthMemory(last_slot, empty, Fault(*fault) if fault else None)
+            for device, (last_slot, empty, fault) in header["health"].items()
         }
-        return Moment(state, heard, header["cursor"])
+        return FleetMoment(state, health, header["cursor"])
 
 
 @cache
@@ -169,51 +169,51 @@ def _code() -> str:
     return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
 
 
-def _header(moment: Moment) -> dict[str, Any]:
+def _header(moment: FleetMoment) -> dict[str, Any]:
     state = moment.state
-    keys = list(state.lanes)
+    keys = list(state.banks)
     return {
         "slot": state.slot, "cursor": moment.cursor, "flagged": sorted(state.flagged),
-        "lanes": [_described(key, lane) for key, lane in state.lanes.items()],
+        "banks": [_described(key, bank) for key, bank in state.banks.items()],
         "pools": [
-            {"lane": keys.index(key), "name": name, "value": value, "members": pool.members}
+            {"bank": keys.index(key), "name": name, "value": value, "members": pool.members}
             for (key, (name, value)), pool in state.pools.items()
         ],
         "current": {
             device: (keys.index(now.key), now.since_slot, now.previous, now.was_quiet)
             for device, now in state.current.items()
         },
-        "heard": {
+        "health": {
             device: (one.last_slot, one.empty, (one.fault.code, one.fault.text, one.fault.kind) if one.fault else None)
-            for device, one in moment.heard.items()
+            for device, one in moment.health.items()
         },
     }  # fmt: skip
 
 
-def _described(key: LaneKey, lane: Lane) -> dict[str, Any]:
-    """Return the header's entry of a lane; ``collecting``: (row, context, windows) of incomplete baselines."""
+def _described(key: BankKey, bank: DetectorBank) -> dict[str, Any]:
+    """Return the header's entry of a bank; ``collecting``: (row, context, windows) of incomplete baselines."""
     return {
-        "ref_id": key[0], "artifact": key[1], "streams": lane.streams, "devices": lane.devices,
-        "complete": [sorted(part.complete) for part in lane.commissioning],
-        "collecting": [(row, context, one.windows) for row, context, one in _collecting(lane)],
+        "ref_id": key[0], "artifact": key[1], "streams": bank.streams, "devices": bank.devices,
+        "complete": [sorted(part.complete) for part in bank.commissioning],
+        "collecting": [(row, context, one.windows) for row, context, one in _collecting(bank)],
     }  # fmt: skip
 
 
-def _collecting(lane: Lane) -> list[tuple[int, int, Collected]]:
+def _collecting(bank: DetectorBank) -> list[tuple[int, int, Collected]]:
     return [
         (row, context, one)
-        for row, part in enumerate(lane.commissioning)
+        for row, part in enumerate(bank.commissioning)
         for context, one in part.seen.items()
         if context not in part.complete
     ]
 
 
 def _blocks(state: FoldState) -> Iterator[bytes]:
-    """Yield the arrays: per lane the detectors in chunks of devices, then incomplete baselines; last the pools."""
-    for lane in state.lanes.values():
-        for first in range(0, len(lane.devices), ROWS):
-            yield b"".join(getattr(lane, name)[first : first + ROWS].astype(_DETECTOR).tobytes() for name in DETECTORS)
-        collecting = [one for _, _, one in _collecting(lane)]
+    """Yield the arrays: per bank the detectors in chunks of devices, then incomplete baselines; last the pools."""
+    for bank in state.banks.values():
+        for first in range(0, len(bank.devices), ROWS):
+            yield b"".join(getattr(bank, name)[first : first + ROWS].astype(_DETECTOR).tobytes() for name in DETECTORS)
+        collecting = [one for _, _, one in _collecting(bank)]
         for first in range(0, len(collecting), ROWS):
             some = collecting[first : first + ROWS]
             counts = b"".join(one.counts.astype(_COUNT).tobytes() for one in some)
@@ -223,12 +223,12 @@ def _blocks(state: FoldState) -> Iterator[bytes]:
 
 
 def _refill(
-    lane: Lane, described: Mapping[str, Any], blocks: Iterator[bytes], kept: Mapping[str, KeptOfDevice],
+    bank: DetectorBank, described: Mapping[str, Any], blocks: Iterator[bytes], kept: Mapping[str, KeptOfDevice],
     config: DriftConfig,
 ) -> None:  # fmt: skip
     devices, streams = described["devices"], described["streams"]
-    if streams != lane.streams:
-        message = f"{streams} streams, where the reference has {lane.streams}"
+    if streams != bank.streams:
+        message = f"{streams} streams, where the reference has {bank.streams}"
         raise ValueError(message)
     detectors: dict[str, Singles] = {name: np.empty((len(devices), streams, TILTS), np.float32) for name in DETECTORS}
     for first in range(0, len(devices), ROWS):
@@ -250,7 +250,7 @@ def _refill(
         squares = _array(block[split:], _SCORE, (len(some), streams, _SCORES))
         for place, (row, context, windows) in enumerate(some):
             commissioning[row].seen[context] = Collected(windows, counts[place].copy(), squares[place].copy())
-    lane.refill(devices, commissioning, detectors, config.settings)
+    bank.refill(devices, commissioning, detectors, config.settings)
 
 
 def _array(block: bytes, kind: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
-from server.drift.detection.detector_bank import Settings
+from server.drift.detection.detector_bank import DetectorSettings
 from server.drift.detection.evidence import log_alpha
 from wire.settings import Bound
 
@@ -52,9 +52,9 @@ class DriftConfig:
         return max(self.silence_windows * self.window_ms, self.silence_ms)
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> DetectorSettings:
         """The settings of the statistics."""
-        return Settings(
+        return DetectorSettings(
             baseline_windows=self.baseline_windows,
             z=self.z,
             epsilon=self.epsilon,

@@ -17,18 +17,18 @@ from server.drift.detection.attribution import Share, sentence, shares
 from server.drift.detection.evidence import values
 from server.drift.detection.pools import FLEET
 from server.drift.detection.reference import Floats
-from server.drift.detection.slot_update import FoldState, LaneKey, Outcome
+from server.drift.detection.slot_update import BankKey, FoldState, SlotOutcome
 from server.drift.health import Fault, Usual
 from server.drift.ledger import Finding
-from server.drift.verdicts import DeviceView, Pools, Verdict, VerdictKind, conclude
+from server.drift.verdicts import DeviceView, DriftVerdict, Pools, VerdictKind, conclude
 
 _LESS_SURE = {("confidence", "down"), ("margin", "down"), ("entropy", "up")}
 _DEGREES = 1.0  # nats below the threshold at which inputs still count as quiet
 
 
 @dataclass(frozen=True, slots=True)
-class LaneFacts:
-    """Registry data of one lane: its release and model, and its usual streams (None: the bundle is unknown)."""
+class BankFacts:
+    """Registry data of one bank: its release and model, and its usual streams (None: the bundle is unknown)."""
 
     release: str = ""
     model: str = ""
@@ -43,16 +43,16 @@ class LaneFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """The input of one window's verdicts; ``heard``: the devices that sent a window in ``slot``."""
+    """The input of one window's verdicts; ``senders``: the devices that sent a window in ``slot``."""
 
     state: FoldState
-    outcome: Outcome
-    facts: Mapping[LaneKey, LaneFacts]
+    outcome: SlotOutcome
+    facts: Mapping[BankKey, BankFacts]
     attributes: Mapping[str, Mapping[str, str]]
     faults: Mapping[str, Fault]
     config: DriftConfig
     slot: int
-    heard: frozenset[str] = frozenset()
+    senders: frozenset[str] = frozenset()
 
 
 def findings(scene: Scene) -> tuple[Finding, ...]:
@@ -72,7 +72,7 @@ def _view(scene: Scene, device: str) -> DeviceView:
     )
 
 
-def _pools(outcome: Outcome) -> Pools:
+def _pools(outcome: SlotOutcome) -> Pools:
     watched = frozenset(name for _, name in outcome.pool_values if name != FLEET)
     alarms = frozenset(name for _, name in outcome.pool_alarms)
     return Pools(FLEET in alarms, alarms - {FLEET}, watched)
@@ -83,44 +83,44 @@ def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
     now = scene.state.current.get(device)
     if now is None or now.previous is None or scene.slot - now.since_slot >= scene.config.release_windows:
         return ""
-    release = scene.facts.get(now.key, LaneFacts()).release or now.key[0]
+    release = scene.facts.get(now.key, BankFacts()).release or now.key[0]
     if fault is not None:
         return release if fault.kind != "input" and fault.code == "invalid_values" else ""
     return release if now.was_quiet and _outputs_alone(scene, device, now.key) else ""
 
 
-def _outputs_alone(scene: Scene, device: str, key: LaneKey) -> bool:
-    lane, facts = scene.state.lanes[key], scene.facts.get(key, LaneFacts())
-    if lane.training is None or facts.usual is None:
+def _outputs_alone(scene: Scene, device: str, key: BankKey) -> bool:
+    bank, facts = scene.state.banks[key], scene.facts.get(key, BankFacts())
+    if bank.training is None or facts.usual is None:
         return False
-    row, kinds = lane.rows[device], np.array(facts.usual.kinds)
+    row, kinds = bank.rows[device], np.array(facts.usual.kinds)
     limit = float(np.log(max(len(scene.state.current), 1)) - scene.config.settings.log_alpha)
-    outputs, inputs = lane.training_m[row][kinds == "output"], lane.training_m[row][kinds == "input"]
+    outputs, inputs = bank.training_m[row][kinds == "output"], bank.training_m[row][kinds == "input"]
     if not outputs.size or float(values(outputs)) < limit:
         return False
     if inputs.size and float(values(inputs)) >= limit - _DEGREES:
         return False
-    found = shares(lane.training_recent[row], facts.streams(lane.streams))
+    found = shares(bank.training_recent[row], facts.streams(bank.streams))
     return any((share.stream, share.shape) in _LESS_SURE for share in found[:2])
 
 
 def causes(scene: Scene, devices: Iterable[str], *, training: bool = False) -> tuple[Share, ...]:
-    """Return the shares of the summed evidence of ``devices``, in the lane of most of them."""
-    by_lane: dict[LaneKey, list[str]] = {}
+    """Return the shares of the summed evidence of ``devices``, in the bank of most of them."""
+    by_bank: dict[BankKey, list[str]] = {}
     for device in devices:
         if device in scene.state.current:
-            by_lane.setdefault(scene.state.current[device].key, []).append(device)
-    if not by_lane:
+            by_bank.setdefault(scene.state.current[device].key, []).append(device)
+    if not by_bank:
         return ()
-    key = max(sorted(by_lane), key=lambda lane_key: len(by_lane[lane_key]))
-    lane = scene.state.lanes[key]
-    rows = [lane.rows[device] for device in by_lane[key]]
-    recent: Floats = (lane.training_recent if training else lane.recent)[rows].sum(axis=0)
-    return shares(recent, scene.facts.get(key, LaneFacts()).streams(lane.streams))
+    key = max(sorted(by_bank), key=lambda bank_key: len(by_bank[bank_key]))
+    bank = scene.state.banks[key]
+    rows = [bank.rows[device] for device in by_bank[key]]
+    recent: Floats = (bank.training_recent if training else bank.recent)[rows].sum(axis=0)
+    return shares(recent, scene.facts.get(key, BankFacts()).streams(bank.streams))
 
 
-def _finding(scene: Scene, verdict: Verdict) -> Finding:
-    facts, heard = _facts_of(scene, verdict.devices), not scene.heard.isdisjoint(verdict.devices)
+def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
+    facts, fresh = _facts_of(scene, verdict.devices), not scene.senders.isdisjoint(verdict.devices)
     if verdict.kind is VerdictKind.DEVICE_FAULT:
         return Finding(
             verdict=verdict, cause=scene.faults[verdict.devices[0]].text, release=facts.release, model=facts.model
@@ -129,20 +129,20 @@ def _finding(scene: Scene, verdict: Verdict) -> Finding:
     found = causes(scene, verdict.devices, training=training)
     if not any(device in scene.outcome.flagged for device in verdict.devices) and not training:
         found = _pool_causes(scene, verdict) or found
-    return Finding(verdict=verdict, cause=sentence(found), release=facts.release, model=facts.model, fresh=heard)
+    return Finding(verdict=verdict, cause=sentence(found), release=facts.release, model=facts.model, fresh=fresh)
 
 
-def _pool_causes(scene: Scene, verdict: Verdict) -> tuple[Share, ...]:
+def _pool_causes(scene: Scene, verdict: DriftVerdict) -> tuple[Share, ...]:
     name = verdict.attributes[0] if verdict.attributes else FLEET
     for key, pool in scene.state.pools.items():
         if key[1] == name and key in scene.outcome.pool_alarms:
-            return shares(pool.recent, scene.facts.get(key[0], LaneFacts()).streams(len(pool.recent)))
+            return shares(pool.recent, scene.facts.get(key[0], BankFacts()).streams(len(pool.recent)))
     return ()
 
 
-def _facts_of(scene: Scene, devices: Sequence[str]) -> LaneFacts:
+def _facts_of(scene: Scene, devices: Sequence[str]) -> BankFacts:
     for device in devices:
         now = scene.state.current.get(device)
         if now is not None:
-            return scene.facts.get(now.key, LaneFacts())
-    return LaneFacts()
+            return scene.facts.get(now.key, BankFacts())
+    return BankFacts()

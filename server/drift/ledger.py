@@ -1,6 +1,6 @@
 """Verdicts over time: opened when first found, kept while found again, closed after quiet windows.
 
-Decides when a finding is the same as before (``Verdict.key``) and when it ended.
+Decides when a finding is the same as before (``DriftVerdict.key``) and when it ended.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from server.drift.detection.attribution import UNKNOWN_CAUSE
-from server.drift.verdicts import ACTIONS, Attributes, Verdict, VerdictKind
+from server.drift.verdicts import ACTIONS, Attributes, DriftVerdict, VerdictKind
 from server.registry.events import EventLog, event_row
 from server.store.database import Database
 from server.store.events import insert_events
@@ -29,7 +29,7 @@ class Finding:
     neither that they still drift nor that they are well.
     """
 
-    verdict: Verdict
+    verdict: DriftVerdict
     cause: str
     release: str = ""
     model: str = ""

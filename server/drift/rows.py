@@ -12,9 +12,9 @@ from server.drift import summaries
 from server.drift.detection.attribution import Share, sentence, top_shares
 from server.drift.detection.detector_bank import ROWS
 from server.drift.detection.reference import Floats, Ints
-from server.drift.detection.slot_update import LaneKey
-from server.drift.findings import LaneFacts, Scene, causes
-from server.ingest.windows import Window
+from server.drift.detection.slot_update import BankKey
+from server.drift.findings import BankFacts, Scene, causes
+from server.ingest.windows import StoredWindow
 from wire.histogram import BINS
 
 _TOP = 5
@@ -26,22 +26,22 @@ _AS_JSON = json.JSONEncoder(check_circular=False).encode
 """Details are encoded at once: a hundred thousand small live objects would slow down garbage collection."""
 
 
-def device_rows(scene: Scene, windows: Sequence[Window]) -> list[dict[str, object]]:
+def device_rows(scene: Scene, windows: Sequence[StoredWindow]) -> list[dict[str, object]]:
     """Return one row per device that sent a window (of several contexts, the last), with its details as JSON text."""
-    latest: dict[str, Window] = {}
+    latest: dict[str, StoredWindow] = {}
     n: dict[str, int] = {}
     for window in windows:
         latest[window.device] = window
         n[window.device] = n.get(window.device, 0) + window.n
-    training = {key: lane.training_values() for key, lane in scene.state.lanes.items()}
+    training = {key: bank.training_values() for key, bank in scene.state.banks.items()}
     top, drawn = _top_shares(scene, latest), _summaries(scene, latest)
     rows: list[dict[str, object]] = []
     for device, window in sorted(latest.items()):
         key = (window.ref_id, window.artifact)
-        lane = scene.state.lanes.get(key)
-        row = lane.rows.get(device) if lane else None
+        bank = scene.state.banks.get(key)
+        row = bank.rows.get(device) if bank else None
         judged = device in scene.outcome.log_values
-        level = None if row is None or lane is None or lane.training is None else float(training[key][row])
+        level = None if row is None or bank is None or bank.training is None else float(training[key][row])
         fault = scene.faults.get(device)
         rows.append({
             "device": device, "start_ms": window.start_ms, "ref_id": window.ref_id, "n": n[device],
@@ -56,19 +56,19 @@ def device_rows(scene: Scene, windows: Sequence[Window]) -> list[dict[str, objec
 
 def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, str]:
     """Return each device's streams with the most evidence; against training while it has no baseline of its own."""
-    alike: dict[tuple[LaneKey, bool], list[str]] = {}
+    alike: dict[tuple[BankKey, bool], list[str]] = {}
     for device in devices:
         if device in scene.state.current:
             judged = device in scene.outcome.log_values
             alike.setdefault((scene.state.current[device].key, judged), []).append(device)
     found: dict[str, str] = {}
     for (key, judged), members in alike.items():
-        lane = scene.state.lanes[key]
-        recent = lane.recent if judged else lane.training_recent
-        streams = scene.facts.get(key, LaneFacts()).streams(lane.streams)
+        bank = scene.state.banks[key]
+        recent = bank.recent if judged else bank.training_recent
+        streams = scene.facts.get(key, BankFacts()).streams(bank.streams)
         for first in range(0, len(members), ROWS):
             some = members[first : first + ROWS]
-            rows = [lane.rows[device] for device in some]
+            rows = [bank.rows[device] for device in some]
             found |= zip(some, map(_shares_text, top_shares(recent[rows], streams, _TOP)), strict=True)
     return found
 
@@ -91,23 +91,23 @@ def _cause(scene: Scene, fault: str, training_value: float | None, device: str) 
     return ""
 
 
-def _summaries(scene: Scene, latest: Mapping[str, Window]) -> dict[str, str]:
+def _summaries(scene: Scene, latest: Mapping[str, StoredWindow]) -> dict[str, str]:
     """Return PSI, Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most, by device, as JSON text."""
-    alike: dict[LaneKey, list[Window]] = {}
+    alike: dict[BankKey, list[StoredWindow]] = {}
     for device, window in latest.items():
         key = (window.ref_id, window.artifact)
-        if device not in scene.faults and key in scene.state.lanes and device in scene.state.lanes[key].rows:
+        if device not in scene.faults and key in scene.state.banks and device in scene.state.banks[key].rows:
             alike.setdefault(key, []).append(window)
     found: dict[str, str] = {}
     for key, members in alike.items():
-        lane, usual = scene.state.lanes[key], scene.facts.get(key, LaneFacts()).usual
+        bank, usual = scene.state.banks[key], scene.facts.get(key, BankFacts()).usual
         if usual is None:
             continue
         for first in range(0, len(members), ROWS):
             some = members[first : first + ROWS]
-            rows = [lane.rows[window.device] for window in some]
-            own = lane.usual[rows] * lane.n_effective[rows][..., None]
-            own[~lane.ready[rows]] = usual.proportions * _TRAINED
+            rows = [bank.rows[window.device] for window in some]
+            own = bank.usual[rows] * bank.n_effective[rows][..., None]
+            own[~bank.ready[rows]] = usual.proportions * _TRAINED
             figures = _figures(counts_of(some), own, usual.names)
             found |= {window.device: figure for window, figure in zip(some, figures, strict=True)}
     return found
@@ -138,24 +138,24 @@ def pool_rows(scene: Scene, start_ms: int) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def counts_of(windows: Sequence[Window]) -> Ints:
+def counts_of(windows: Sequence[StoredWindow]) -> Ints:
     """Return the bin counts (W, S, 16) of windows of one shape; each must satisfy ``is_whole``."""
     streams = windows[0].shape.streams
     return _words(windows)[:, : streams * BINS].reshape(len(windows), streams, BINS)
 
 
-def invalid_of(windows: Sequence[Window]) -> Ints:
+def invalid_of(windows: Sequence[StoredWindow]) -> Ints:
     """Return the invalid counts (W, S) of windows that all have the same shape."""
     streams = windows[0].shape.streams
     return _words(windows)[:, streams * BINS : streams * (BINS + 1)]
 
 
-def is_whole(window: Window) -> bool:
+def is_whole(window: StoredWindow) -> bool:
     """Return whether the number of counts in ``window`` matches its shape."""
     return len(window.data) == window.shape.total * _WORD.itemsize
 
 
-def _words(windows: Sequence[Window]) -> Ints:
+def _words(windows: Sequence[StoredWindow]) -> Ints:
     return np.frombuffer(b"".join(window.data for window in windows), _WORD).astype(np.int64).reshape(len(windows), -1)
 
 

@@ -8,7 +8,7 @@ newest slot and before it are in memory; ``checkpoints`` keeps a few older ones 
 restart, or after a very late window, may take minutes: the server runs this service in a thread of its own, and
 nothing else waits for it.
 
-Lanes (one per reference and artifact) are opened only for references of published releases, made by the artifact that
+Banks (one per reference and artifact) are opened only for references of published releases, made by the artifact that
 the window names. An unknown reference opens none and counts as a fault of the device.
 """
 
@@ -21,19 +21,19 @@ from typing import Protocol
 
 import numpy as np
 
-from server.drift.checkpoints import Checkpoints, Heard, Lanes, Moment, is_due
+from server.drift.checkpoints import BankAccess, Checkpoints, FleetMoment, HealthMemory, is_due
 from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import ROWS, Observation
 from server.drift.detection.reference import Ints, training_profile
-from server.drift.detection.slot_update import FoldState, LaneKey, Outcome, fold_slot, outcome_of
-from server.drift.findings import LaneFacts, Scene, findings
+from server.drift.detection.slot_update import BankKey, FoldState, SlotOutcome, fold_slot, outcome_of
+from server.drift.findings import BankFacts, Scene, findings
 from server.drift.health import Fault, clock_fault, faults, silence, suspects, usual, worst
-from server.drift.kept_baselines import Keeping
+from server.drift.kept_baselines import KeptBaselines
 from server.drift.ledger import Verdicts
 from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, is_whole, pool_rows
 from server.errors import ServerError
 from server.fleet.fleet import Device, Fleet
-from server.ingest.windows import Window, Windows
+from server.ingest.windows import StoredWindow, Windows
 from server.registry.events import EventLog
 from server.registry.versions import Release
 from server.store.database import Database
@@ -45,7 +45,7 @@ from wire.reference import Reference
 _LOG = logging.getLogger(__name__)
 _SLOTS_PER_TURN = 200
 _QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.UPDATING}
-_NOTHING = Outcome()
+_NOTHING = SlotOutcome()
 
 
 def _always() -> bool:
@@ -76,11 +76,11 @@ class DriftService:
     events: EventLog
     config: DriftConfig = field(default_factory=DriftConfig)
     goes_on: Callable[[], bool] = _always
-    _moment: Moment = field(default_factory=Moment)
-    _before: Moment | None = None  # the newest slot
-    _facts: dict[LaneKey, LaneFacts] = field(default_factory=dict)
-    _keeping: Keeping = field(init=False)
-    _outcome: Outcome = _NOTHING
+    _moment: FleetMoment = field(default_factory=FleetMoment)
+    _before: FleetMoment | None = None  # the newest slot
+    _facts: dict[BankKey, BankFacts] = field(default_factory=dict)
+    _kept: KeptBaselines = field(init=False)
+    _outcome: SlotOutcome = _NOTHING
     _started: bool = False
     _done_slot: int = -1  # nothing is due up to here
     _spoken_slot: int = -1
@@ -89,7 +89,7 @@ class DriftService:
 
     def __post_init__(self) -> None:
         """Build the parts; reads nothing yet."""
-        self._keeping = Keeping(self.database, self.config.window_ms)
+        self._kept = KeptBaselines(self.database, self.config.window_ms)
 
     @property
     def verdicts(self) -> Verdicts:
@@ -140,14 +140,14 @@ class DriftService:
         self._written_slot, self._started_ms = self._spoken_slot, now_ms
         self._moment, self._started = self._newest_checkpoint(), True
 
-    def _newest_checkpoint(self) -> Moment:
-        found = self._checkpoints.newest(Lanes(self._open_all, lambda key: self._keeping.lanes[key]))
+    def _newest_checkpoint(self) -> FleetMoment:
+        found = self._checkpoints.newest(BankAccess(self._open_all, lambda key: self._kept.banks[key]))
         if found is None:
-            return Moment(cursor=self.windows.cursor())
+            return FleetMoment(cursor=self.windows.cursor())
         self._outcome = outcome_of(found.state, self.config.settings)
         return found
 
-    def _open_all(self, state: FoldState, keys: Collection[LaneKey]) -> bool:
+    def _open_all(self, state: FoldState, keys: Collection[BankKey]) -> bool:
         return not self._open(state, keys)
 
     def _take_late(self, now_ms: int) -> None:
@@ -177,8 +177,8 @@ class DriftService:
         self._leave_out_who_left(turn.attributes.keys())
         observed, state = self._observe(windows, slot), self._moment.state
         settings = self.config.settings
-        self._outcome = fold_slot(state, slot, observed, turn.attributes, settings, self._keeping.lanes)
-        self._keeping.add(self._outcome.completed)
+        self._outcome = fold_slot(state, slot, observed, turn.attributes, settings, self._kept.banks)
+        self._kept.add(self._outcome.completed)
         if slot > self._written_slot:
             self._write(slot, windows, turn)
         if slot > self._spoken_slot:
@@ -188,10 +188,10 @@ class DriftService:
 
     def _leave_out_who_left(self, fleet: Collection[str]) -> None:
         self._moment.state.keep_only(fleet)
-        for gone in self._moment.heard.keys() - set(fleet):
-            del self._moment.heard[gone]
+        for gone in self._moment.health.keys() - set(fleet):
+            del self._moment.health[gone]
 
-    def _write(self, slot: int, windows: Sequence[Window], turn: _Turn) -> None:
+    def _write(self, slot: int, windows: Sequence[StoredWindow], turn: _Turn) -> None:
         start_ms = slot * self.config.window_ms
         scene = self._scene(slot, turn, self._faults_of(slot, turn, silent=False))
         rows, pools = device_rows(scene, windows), pool_rows(scene, start_ms)
@@ -199,15 +199,15 @@ class DriftService:
             store.replace_slot(connection, start_ms, start_ms + self.config.window_ms, rows, pools)
         self._written_slot = slot
 
-    def _observe(self, windows: Sequence[Window], slot: int) -> dict[LaneKey, list[Observation]]:
+    def _observe(self, windows: Sequence[StoredWindow], slot: int) -> dict[BankKey, list[Observation]]:
         """Return the input of the statistics: windows of devices that pass their health checks."""
         refused = self._open(self._moment.state, {(window.ref_id, window.artifact) for window in windows})
         found: dict[int, Fault | None] = {}
         counts: dict[int, Ints] = {}
-        alike: dict[LaneKey, list[int]] = {}
+        alike: dict[BankKey, list[int]] = {}
         for place, window in enumerate(windows):
             key = (window.ref_id, window.artifact)
-            found[place] = refused.get(key) or _damage(window, self._moment.state.lanes[key].streams)
+            found[place] = refused.get(key) or _damage(window, self._moment.state.banks[key].streams)
             if found[place] is None:
                 alike.setdefault(key, []).append(place)
         for key, places in alike.items():
@@ -215,18 +215,18 @@ class DriftService:
                 some = places[first : first + ROWS]
                 found |= zip(some, self._faults([windows[place] for place in some], self._facts[key]), strict=True)
                 counts |= zip(some, counts_of([windows[place] for place in some]), strict=True)
-        observed: dict[LaneKey, list[Observation]] = {}
+        observed: dict[BankKey, list[Observation]] = {}
         for place, window in enumerate(windows):
-            heard = self._moment.heard.setdefault(window.device, Heard(slot))
-            heard.last_slot, heard.empty = slot, heard.empty + 1 if window.n == 0 else 0
-            heard.fault = found[place]
-            if heard.fault is None:
+            memory = self._moment.health.setdefault(window.device, HealthMemory(slot))
+            memory.last_slot, memory.empty = slot, memory.empty + 1 if window.n == 0 else 0
+            memory.fault = found[place]
+            if memory.fault is None:
                 seen = Observation(window.device, counts[place], window.context)
                 observed.setdefault((window.ref_id, window.artifact), []).append(seen)
         return observed
 
-    def _faults(self, windows: Sequence[Window], facts: LaneFacts) -> list[Fault | None]:
-        """Return the first failed check, or None, of each of ``windows``, all whole and of one lane."""
+    def _faults(self, windows: Sequence[StoredWindow], facts: BankFacts) -> list[Fault | None]:
+        """Return the first failed check, or None, of each of ``windows``, all whole and of one bank."""
         counts, invalid = counts_of(windows), invalid_of(windows)
         n, usual = np.array([window.n for window in windows]), facts.usual
         suspect = np.ones(len(windows), np.bool_) if usual is None else suspects(counts, invalid, n, usual)
@@ -236,11 +236,11 @@ class DriftService:
             for i, window in enumerate(windows)
         ]
 
-    def _open(self, state: FoldState, keys: Collection[LaneKey]) -> dict[LaneKey, Fault]:
-        """Open the lanes of ``keys``; return a fault for each that the registry does not know (not cached)."""
-        fresh = sorted(key for key in keys if key not in state.lanes)
+    def _open(self, state: FoldState, keys: Collection[BankKey]) -> dict[BankKey, Fault]:
+        """Open the banks of ``keys``; return a fault for each that the registry does not know (not cached)."""
+        fresh = sorted(key for key in keys if key not in state.banks)
         releases = self.references.releases() if fresh else ()
-        refused: dict[LaneKey, Fault] = {}
+        refused: dict[BankKey, Fault] = {}
         for key in fresh:
             release = next((one for one in releases if one.custom.ref_id.startswith(key[0])), None)
             try:
@@ -252,34 +252,34 @@ class DriftService:
                 text = f"reference {key[0][:12]}… is of no published release: publish it, or update the device"
                 refused[key] = Fault("unknown_reference", text, "device")
             else:
-                self._open_lane(state, key, release, reference)
+                self._open_bank(state, key, release, reference)
         return refused
 
-    def _reference(self, key: LaneKey) -> Reference | None:
-        """Return the reference of a lane, None if unknown; raise if another artifact than the lane's made it."""
+    def _reference(self, key: BankKey) -> Reference | None:
+        """Return the reference of a bank, None if unknown; raise if another artifact than the bank's made it."""
         reference = self.references.reference(key[0])
         if reference is not None and not reference.artifact_sha256.startswith(key[1]):
             reference.check_artifact(key[1])
         return reference
 
-    def _open_lane(self, state: FoldState, key: LaneKey, release: Release, reference: Reference) -> None:
+    def _open_bank(self, state: FoldState, key: BankKey, release: Release, reference: Reference) -> None:
         settings, streams = self.config.settings, len(reference.streams)
-        self._facts[key] = LaneFacts(release.name, release.model, usual(reference))
-        self._keeping.open(key, streams)
-        state.open_lane(key, streams, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
+        self._facts[key] = BankFacts(release.name, release.model, usual(reference))
+        self._kept.open(key, streams)
+        state.open_bank(key, streams, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
 
     def _faults_of(self, slot: int, turn: _Turn, *, silent: bool = True) -> dict[str, Fault]:
         known = {device.device: device for device in turn.devices}
         found: dict[str, Fault] = {}
-        for device, heard in self._moment.heard.items():
-            fault = heard.fault
-            if fault is not None and fault.code == "no_samples" and heard.empty < self.config.empty_windows:
+        for device, memory in self._moment.health.items():
+            fault = memory.fault
+            if fault is not None and fault.code == "no_samples" and memory.empty < self.config.empty_windows:
                 fault = None
             away = device not in known or known[device].state in _QUIET_STATES
             if silent and fault is None and not away:
-                heard_ms = max((heard.last_slot + 1) * self.config.window_ms, self._started_ms)
+                last_ms = max((memory.last_slot + 1) * self.config.window_ms, self._started_ms)
                 fault = silence(
-                    slot - heard.last_slot, turn.now_ms - heard_ms, limit_windows=self.config.silence_windows,
+                    slot - memory.last_slot, turn.now_ms - last_ms, limit_windows=self.config.silence_windows,
                     limit_ms=self.config.silence_ms,
                 )  # fmt: skip
             if fault is not None:
@@ -287,7 +287,7 @@ class DriftService:
         return found
 
     def _scene(self, slot: int, turn: _Turn, found: Mapping[str, Fault]) -> Scene:
-        heard = frozenset(device for device, one in self._moment.heard.items() if one.last_slot == slot)
+        senders = frozenset(device for device, one in self._moment.health.items() if one.last_slot == slot)
         return Scene(
             state=self._moment.state,
             outcome=self._outcome,
@@ -296,7 +296,7 @@ class DriftService:
             faults=found,
             config=self.config,
             slot=slot,
-            heard=heard,
+            senders=senders,
         )
 
     def _speak(self, slot: int, turn: _Turn, *, judged: bool) -> None:
@@ -318,7 +318,7 @@ class _Turn:
     attributes: Mapping[str, Mapping[str, str]]
 
 
-def _damage(window: Window, streams: int) -> Fault | None:
+def _damage(window: StoredWindow, streams: int) -> Fault | None:
     """Return a fault if the counts of ``window`` do not fit a reference with ``streams`` streams."""
     if window.shape.streams != streams:
         text = f"{window.shape.streams} streams, where its reference has {streams}"

@@ -68,7 +68,7 @@ class DeviceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class DriftVerdict:
     """One finding: its kind, its devices, and the attributes that they share."""
 
     kind: VerdictKind
@@ -114,10 +114,10 @@ def _log_ways(total: int, drawn: int) -> float:
     return math.lgamma(total + 1) - math.lgamma(drawn + 1) - math.lgamma(total - drawn + 1)
 
 
-def conclude(devices: Sequence[DeviceView], pools: Pools) -> tuple[Verdict, ...]:
+def conclude(devices: Sequence[DeviceView], pools: Pools) -> tuple[DriftVerdict, ...]:
     """Return the verdicts of one window."""
     found = [
-        Verdict(kind=VerdictKind.DEVICE_FAULT, devices=(view.device,), detail=view.fault)
+        DriftVerdict(kind=VerdictKind.DEVICE_FAULT, devices=(view.device,), detail=view.fault)
         for view in devices
         if view.fault and not view.regression
     ]
@@ -126,10 +126,10 @@ def conclude(devices: Sequence[DeviceView], pools: Pools) -> tuple[Verdict, ...]
     return (*found, *_drift(healthy, pools))
 
 
-def _regressions(devices: Sequence[DeviceView]) -> list[Verdict]:
+def _regressions(devices: Sequence[DeviceView]) -> list[DriftVerdict]:
     releases = sorted({view.regression for view in devices if view.regression})
     return [
-        Verdict(
+        DriftVerdict(
             kind=VerdictKind.RELEASE_REGRESSION,
             devices=_names(view for view in devices if view.regression == release),
             detail=release,
@@ -138,25 +138,27 @@ def _regressions(devices: Sequence[DeviceView]) -> list[Verdict]:
     ]
 
 
-def _drift(devices: Sequence[DeviceView], pools: Pools) -> list[Verdict]:
+def _drift(devices: Sequence[DeviceView], pools: Pools) -> list[DriftVerdict]:
     flagged = [view for view in devices if view.flagged]
     found, rest = _concentrated(devices, flagged)
     sites, rest = _sites(devices, rest)
     found += sites
     if len(flagged) >= max(_MIN_DEVICES, _HALF * len(devices)) and not _explained(found, len(flagged)):
-        return [Verdict(kind=VerdictKind.FLEET, devices=_names(flagged))]
+        return [DriftVerdict(kind=VerdictKind.FLEET, devices=_names(flagged))]
     found += _from_pools(devices, pools, {verdict.attributes for verdict in found})
-    found += [Verdict(kind=VerdictKind.DEVICE_LOCAL, devices=(view.device,)) for view in rest]
+    found += [DriftVerdict(kind=VerdictKind.DEVICE_LOCAL, devices=(view.device,)) for view in rest]
     return found
 
 
-def _explained(found: Sequence[Verdict], flagged: int) -> bool:
+def _explained(found: Sequence[DriftVerdict], flagged: int) -> bool:
     return any(len(verdict.devices) >= _EXPLAINED_RATIO * flagged for verdict in found)
 
 
-def _concentrated(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[list[Verdict], list[DeviceView]]:
+def _concentrated(
+    devices: Sequence[DeviceView], flagged: list[DeviceView]
+) -> tuple[list[DriftVerdict], list[DeviceView]]:
     """Return cohorts until 80 % of the flagged devices are explained (or none is concentrated), and the rest."""
-    found: list[Verdict] = []
+    found: list[DriftVerdict] = []
     members = _members(devices, flagged)
     rest = {view.device: view for view in flagged}
     own = {view.device: sorted(item for item in view.attributes.items() if item in members) for view in flagged}
@@ -170,7 +172,7 @@ def _concentrated(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> t
             break
         inside = [view for view in rest.values() if _has(view, best)]
         kind = VerdictKind.SITE if [name for name, _ in best] == [SITE] else VerdictKind.COHORT
-        found.append(Verdict(kind=kind, devices=_names(inside), attributes=best))
+        found.append(DriftVerdict(kind=kind, devices=_names(inside), attributes=best))
         for view in inside:
             del rest[view.device]
             hits.subtract((item,) for item in own[view.device])
@@ -222,13 +224,13 @@ def _is_concentrated(hits: int, members: int, flagged: int, total: int) -> bool:
     return hypergeometric_p(hits, members, flagged, total) < _P_LIMIT
 
 
-def _sites(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[list[Verdict], list[DeviceView]]:
+def _sites(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[list[DriftVerdict], list[DeviceView]]:
     members = Counter(view.attributes.get(SITE, "") for view in devices)
     inside: dict[str, list[DeviceView]] = {}
     for view in flagged:
         inside.setdefault(view.attributes.get(SITE, ""), []).append(view)
     found = [
-        Verdict(kind=VerdictKind.SITE, devices=_names(views), attributes=((SITE, site),))
+        DriftVerdict(kind=VerdictKind.SITE, devices=_names(views), attributes=((SITE, site),))
         for site, views in sorted(inside.items())
         if site and len(views) >= _MIN_SITE and len(views) / members[site] >= _HALF
     ]
@@ -236,7 +238,7 @@ def _sites(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[li
     return found, [view for view in flagged if view.device not in explained]
 
 
-def _from_pools(devices: Sequence[DeviceView], pools: Pools, known: set[Attributes]) -> list[Verdict]:
+def _from_pools(devices: Sequence[DeviceView], pools: Pools, known: set[Attributes]) -> list[DriftVerdict]:
     """Return verdicts from pools, which hold the devices that are not flagged: cohorts if only some pools alarm."""
     mixed = [
         (name, value)
@@ -244,13 +246,15 @@ def _from_pools(devices: Sequence[DeviceView], pools: Pools, known: set[Attribut
         if any(other == name and (other, at) not in pools.cohorts for other, at in pools.watched)
     ]
     if pools.fleet and not mixed and not known:
-        return [Verdict(kind=VerdictKind.FLEET, devices=_names(devices))]
+        return [DriftVerdict(kind=VerdictKind.FLEET, devices=_names(devices))]
     found = []
     for pair in mixed:
         if (pair,) not in known:
             kind = VerdictKind.SITE if pair[0] == SITE else VerdictKind.COHORT
             found.append(
-                Verdict(kind=kind, devices=_names(view for view in devices if _has(view, (pair,))), attributes=(pair,))
+                DriftVerdict(
+                    kind=kind, devices=_names(view for view in devices if _has(view, (pair,))), attributes=(pair,)
+                )
             )
     return found
 

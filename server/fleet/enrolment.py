@@ -37,7 +37,7 @@ _MAX_ATTRIBUTES, _MAX_KEY, _MAX_VALUE = 32, 63, 255
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class EnrolledIdentity:
     """A device's identity and password, handed out once (the server stores only a hash)."""
 
     site: str
@@ -78,7 +78,7 @@ class Enrolment:
             store.insert_claim(connection, row)
         return secret
 
-    def enrol(self, claim: str) -> Identity:
+    def enrol(self, claim: str) -> EnrolledIdentity:
         """Consume ``claim`` and return the device's new identity.
 
         Raises:
@@ -101,7 +101,7 @@ class Enrolment:
                 if known is None:
                     store.insert_device(connection, {"device": device, "site": site, **changes})
                 else:
-                    fresh = store.NEVER_HEARD if known["ended"] else {}  # its old reports no longer count
+                    fresh = store.NEVER_CONNECTED if known["ended"] else {}  # its old reports no longer count
                     store.update_device(connection, device, {**changes, **fresh})
         except ClaimRefusedError as error:
             self._note_refusal(error, error.cause, error.device, now_ms)
@@ -109,7 +109,7 @@ class Enrolment:
         except DeviceExistsError as error:
             self._note_refusal(error, "id_taken", device, now_ms)
             raise
-        return Identity(site, device, password)
+        return EnrolledIdentity(site, device, password)
 
     def _note_refusal(self, error: ServerError, cause: str, device: str, now_ms: int) -> None:
         """Log an event, at most one a minute for each cause and device: anybody may try any claim."""
@@ -192,7 +192,7 @@ def _refusal(connection: sa.Connection, claim_sha256: str, now_ms: int) -> Claim
         )
         return ClaimRefusedError(text, "expired", name)
     return ClaimRefusedError(
-        f"Expected a claim that nobody else uses at this moment, got one for {name}: try again", "", name
+        f"Expected a claim that no other device uses at this moment, got one for {name}: try again", "", name
     )
 
 

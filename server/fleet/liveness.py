@@ -17,7 +17,7 @@ _AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
 class Presence(StrEnum):
     """Whether a device is connected and sends."""
 
-    NEVER_HEARD = "never_heard"
+    NEVER_CONNECTED = "never_heard"
     AWAY = "away"  # lost, disconnected or asleep
     SILENT = "silent"  # connected by its state, but it sends nothing
     GONE = "gone"  # revoked or removed
@@ -44,11 +44,11 @@ class Liveness:
             if silent and device.device not in self._silent:
                 self._silent.add(device.device)
                 quiet_s = (now_ms - device.last_seen_ms) / 1000
-                text = f"Not heard for {quiet_s:.0f} s, though its state is {device.state.value}"
+                text = f"No message for {quiet_s:.0f} s, though its state is {device.state.value}"
                 self.events.add(now_ms, "liveness", "silent", Severity.WARNING, text, device=device.device)
             elif not silent and device.device in self._silent:
                 self._silent.discard(device.device)
-                self.events.add(now_ms, "liveness", "heard", Severity.INFO, "Heard again", device=device.device)
+                self.events.add(now_ms, "liveness", "heard", Severity.INFO, "Reports again", device=device.device)
 
 
 def is_silent(device: Device, now_ms: int, silent_s: float) -> bool:
@@ -67,7 +67,7 @@ def presence(device: Device, now_ms: int, silent_s: float) -> Presence:
     if device.ended:
         return Presence.GONE
     if device.last_seen_ms <= 0:
-        return Presence.NEVER_HEARD
+        return Presence.NEVER_CONNECTED
     if device.state in _AWAY:
         return Presence.AWAY
     return Presence.SILENT if is_silent(device, now_ms, silent_s) else Presence.THERE

@@ -39,7 +39,7 @@ _REPORT, _ENVELOPE, _COMMAND, _ASKED = "report.tfm", "envelope.json", "command",
 _ID_LENGTH = 32
 
 
-class Phase(StrEnum):
+class MeasurementPhase(StrEnum):
     """The phase of a measurement; only ``done`` has a report."""
 
     SENT = "sent"
@@ -61,7 +61,7 @@ class Measurement:
     """One measurement; ``code`` and ``text`` give the cause of a failure, ``report_sha256`` is "" without a report."""
 
     order: MeasureOrder
-    phase: Phase
+    phase: MeasurementPhase
     code: str
     text: str
     report_sha256: str
@@ -127,25 +127,31 @@ class Measurements:
         report = folder / _REPORT
         if report.is_file():
             return Measurement(
-                order=parsed, phase=Phase.DONE, code="", text="", report_sha256=sha256_hex(report.read_bytes())
+                order=parsed,
+                phase=MeasurementPhase.DONE,
+                code="",
+                text="",
+                report_sha256=sha256_hex(report.read_bytes()),
             )
         try:
             sent = self.fleet.command((folder / _COMMAND).read_text())
         except (OSError, UnknownDeviceError):  # a restored database may be older than this folder
             sent = None
         if sent is not None and sent.answered_ms and not sent.ok:
-            return Measurement(order=parsed, phase=Phase.FAILED, code=sent.code, text=sent.text, report_sha256="")
+            return Measurement(
+                order=parsed, phase=MeasurementPhase.FAILED, code=sent.code, text=sent.text, report_sha256=""
+            )
         if self.clock() > parsed.expires_ms:
             return Measurement(
                 order=parsed,
-                phase=Phase.EXPIRED,
+                phase=MeasurementPhase.EXPIRED,
                 code="no_answer",
                 text="Expected an answer in time, got none",
                 report_sha256="",
             )
         return Measurement(
             order=parsed,
-            phase=Phase.RUNNING if (folder / _ASKED).exists() else Phase.SENT,
+            phase=MeasurementPhase.RUNNING if (folder / _ASKED).exists() else MeasurementPhase.SENT,
             code="",
             text="",
             report_sha256="",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.ingest.drift_batches import WindowReport, unseal_one
+from server.ingest.drift_batches import WindowReport, decode_one
 from wire.codec import decode
 from wire.errors import MessageError, TopicError, WireError
 from wire.messages import Batch, Event, Get, Reported, Response, Sample, State, Stream
@@ -76,7 +76,7 @@ def is_key(name: str) -> bool:
 
 def _telemetry(leaf: str, payload: bytes, report: WindowReport | WireError | None) -> WindowReport | Batch | Sample:
     if leaf == Stream.DRIFT:
-        found = report or unseal_one(payload)
+        found = report or decode_one(payload)
         if isinstance(found, WireError):
             raise found
         return found

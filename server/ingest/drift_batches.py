@@ -36,7 +36,7 @@ class WindowReport:
     words: bytes | None
 
 
-def unseal(payloads: Sequence[bytes]) -> list[WindowReport | WireError]:
+def decode_many(payloads: Sequence[bytes]) -> list[WindowReport | WireError]:
     """Return the report of each payload, or the error that decoding it raises."""
     found: list[WindowReport | WireError | None] = [None] * len(payloads)
     groups: dict[Shape, list[tuple[int, SealedReport, bytes, bytes]]] = {}
@@ -53,10 +53,10 @@ def unseal(payloads: Sequence[bytes]) -> list[WindowReport | WireError]:
         fits = (values.min(axis=1, initial=0) >= 0).tolist()
         for (index, head, *_), row, fit in zip(group, values.view(np.uint32), fits, strict=True):
             found[index] = WindowReport(head, row.tobytes()) if fit else None
-    return [unseal_one(payloads[index]) if one is None else one for index, one in enumerate(found)]
+    return [decode_one(payloads[index]) if one is None else one for index, one in enumerate(found)]
 
 
-def unseal_one(payload: bytes) -> WindowReport | WireError:
+def decode_one(payload: bytes) -> WindowReport | WireError:
     """Return the report in ``payload``, decoded by ``wire``, or the error that decoding it raises."""
     try:
         values = decode_report(payload).counters.values

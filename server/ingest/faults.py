@@ -16,7 +16,7 @@ _WORDS_LIMIT, _SENDER_LIMIT = 500, 200  # characters
 
 
 @dataclass(slots=True)
-class Complaints:
+class FaultEvents:
     """Counts faults and selects those that become events."""
 
     counts: dict[str, int] = field(default_factory=dict)

@@ -20,10 +20,10 @@ from server.errors import DatabaseRefusedError, DiskFullError, ServerError
 from server.fleet.fleet import Fleet
 from server.fleet.outbox import Outbox
 from server.ingest.decode import Arrival, StreamKey, read_arrival
-from server.ingest.drift_batches import unseal
-from server.ingest.faults import Complaints
-from server.ingest.watermarks import Offer, Progress
-from server.ingest.write_batch import Journal, device_time, load_progress
+from server.ingest.drift_batches import decode_many
+from server.ingest.faults import FaultEvents
+from server.ingest.watermarks import Acceptance, StreamProgress
+from server.ingest.write_batch import WriteBatch, device_time, load_progress
 from server.outages import Outages
 from server.store.database import Database
 from wire.errors import WireError
@@ -60,7 +60,7 @@ def subscriptions(group: str) -> tuple[str, ...]:
 
 
 @dataclass(slots=True, kw_only=True)
-class Figures:
+class IngestFigures:
     """Counts of ingest since the start."""
 
     accepted: int = 0
@@ -71,27 +71,27 @@ class Figures:
 
 @dataclass(slots=True, kw_only=True)
 class Ingest:
-    """The consumer of the inbox. ``hear`` may be called by any thread; ``turn`` by one."""
+    """The consumer of the inbox. ``receive`` may be called by any thread; ``turn`` by one."""
 
     database: Database
     fleet: Fleet
     outbox: Outbox
     config: IngestConfig
     keep_sample: SampleSink | None = None
-    figures: Figures = field(default_factory=Figures)
-    complaints: Complaints = field(default_factory=Complaints)
+    figures: IngestFigures = field(default_factory=IngestFigures)
+    fault_events: FaultEvents = field(default_factory=FaultEvents)
     outages: Outages = field(default_factory=Outages)
     _inbox: queue.Queue[tuple[float, Notice]] = field(init=False)
     _refused_s: float = float("inf")
     _retry: list[Arrival] = field(default_factory=list)
     _unread: list[Incoming] = field(default_factory=list)
-    _progress: dict[StreamKey, Progress] = field(default_factory=dict)
+    _progress: dict[StreamKey, StreamProgress] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Create the bounded inbox."""
         self._inbox = queue.Queue(self.config.queue_messages)
 
-    def hear(self, notice: Notice) -> None:
+    def receive(self, notice: Notice) -> None:
         """Enqueue a notice of the transport; waits a second when the inbox is full, then drops it. Never raises."""
         try:
             self._inbox.put((time.monotonic(), notice), timeout=_HAND_OVER_TIMEOUT_S)
@@ -121,7 +121,7 @@ class Ingest:
             self._refused_s = min(self._refused_s, time.monotonic())
             return
         arrivals += self._believe(incoming, sites, now_ms)
-        if arrivals or self.complaints.pending:
+        if arrivals or self.fault_events.pending:
             self._keep(arrivals, now_ms)
         if not self._retry:
             self._refused_s = float("inf")
@@ -164,7 +164,7 @@ class Ingest:
         moment ago is known, and a removed one no longer is.
         """
         reports = [notice for notice in notices if notice.topic.endswith(_REPORT_LEAF) and notice.payload]
-        decoded = iter(unseal([notice.payload for notice in reports]))
+        decoded = iter(decode_many([notice.payload for notice in reports]))
         found = []
         for notice in notices:
             if not notice.payload:  # a retained message was cleared
@@ -188,7 +188,7 @@ class Ingest:
 
     def _refuse(self, now_ms: int, code: str, text: str, sender: str, *, registered: bool = True) -> None:
         self.figures.refused += 1
-        self.complaints.add(now_ms, code, text, sender=sender, registered=registered)
+        self.fault_events.add(now_ms, code, text, sender=sender, registered=registered)
 
     def _keep(self, arrivals: list[Arrival], now_ms: int) -> None:
         try:
@@ -223,7 +223,9 @@ class Ingest:
             self._commit([arrival for arrival in arrivals if arrival.key not in unkept], now_ms)
             return
         with self.database.begin() as connection:
-            journal = Journal(connection=connection, config=self.config, complaints=self.complaints, now_ms=now_ms)
+            journal = WriteBatch(
+                connection=connection, config=self.config, fault_events=self.fault_events, now_ms=now_ms
+            )
             journal.write(fresh, arrivals, progress)
         self._progress.update(progress)
         if len(self._progress) > _CACHE_LIMIT:
@@ -232,23 +234,23 @@ class Ingest:
         self._acknowledge(progress, {arrival.topic.device: arrival.topic.site for arrival in arrivals}, now_ms)
         self._answer(fresh)
 
-    def _progress_of(self, keys: set[StreamKey]) -> dict[StreamKey, Progress]:
+    def _progress_of(self, keys: set[StreamKey]) -> dict[StreamKey, StreamProgress]:
         found = {key: self._progress[key].copy() for key in keys if key in self._progress}
         if missing := keys - found.keys():
             with self.database.begin() as connection:
                 found |= load_progress(connection, missing)
         return found
 
-    def _is_new(self, arrival: Arrival, progress: dict[StreamKey, Progress], now_ms: int) -> bool:
+    def _is_new(self, arrival: Arrival, progress: dict[StreamKey, StreamProgress], now_ms: int) -> bool:
         key = arrival.key
         if key is None:
             return True
         offer = progress[key].offer(arrival.seq, arrival.oldest_seq)
-        if offer is Offer.DUPLICATE:
+        if offer is Acceptance.DUPLICATE:
             self.figures.duplicates += 1
-        elif offer is Offer.TOO_FAR_AHEAD:
+        elif offer is Acceptance.TOO_FAR_AHEAD:
             self._refuse(now_ms, "too_far_ahead", f"Expected earlier numbers first, got {arrival.seq}", key.device)
-        return offer is Offer.NEW
+        return offer is Acceptance.NEW
 
     def _keep_samples(self, fresh: Sequence[Arrival], now_ms: int) -> set[StreamKey | None]:
         """Store the samples; return the streams whose sample did not fit on the disk."""
@@ -266,10 +268,10 @@ class Ingest:
             except OSError as error:
                 unkept.add(arrival.key)
                 text = f"Expected to write a sample, got: {error}: free the server's disk"
-                self.complaints.add(now_ms, "sample_not_kept", text, sender=arrival.topic.device, registered=True)
+                self.fault_events.add(now_ms, "sample_not_kept", text, sender=arrival.topic.device, registered=True)
         return unkept
 
-    def _acknowledge(self, progress: dict[StreamKey, Progress], sites: Mapping[str, str], now_ms: int) -> None:
+    def _acknowledge(self, progress: dict[StreamKey, StreamProgress], sites: Mapping[str, str], now_ms: int) -> None:
         marks: dict[str, list[Watermark]] = {}
         for key, reached in progress.items():
             if reached.through_seq >= 0:

@@ -14,7 +14,7 @@ from enum import Enum
 AHEAD_LIMIT = 4_096
 
 
-class Offer(Enum):
+class Acceptance(Enum):
     """What to do with a message."""
 
     NEW = "new"
@@ -23,27 +23,27 @@ class Offer(Enum):
 
 
 @dataclass(slots=True)
-class Progress:
+class StreamProgress:
     """The progress of one stream of one boot of one device. ``through_seq`` -1: nothing is stored yet."""
 
     through_seq: int = -1
     ahead: set[int] = field(default_factory=set)
 
-    def copy(self) -> Progress:
+    def copy(self) -> StreamProgress:
         """Return a copy to work on while a transaction is open."""
-        return Progress(self.through_seq, set(self.ahead))
+        return StreamProgress(self.through_seq, set(self.ahead))
 
-    def offer(self, seq: int, oldest_seq: int) -> Offer:
+    def offer(self, seq: int, oldest_seq: int) -> Acceptance:
         """Record ``seq``; numbers below ``oldest_seq`` will never arrive, so the watermark passes them."""
         if seq <= self.through_seq or seq in self.ahead:
             self._advance(oldest_seq)
-            return Offer.DUPLICATE
+            return Acceptance.DUPLICATE
         self._advance(oldest_seq)
         if len(self.ahead) >= AHEAD_LIMIT and seq != self.through_seq + 1:
-            return Offer.TOO_FAR_AHEAD
+            return Acceptance.TOO_FAR_AHEAD
         self.ahead.add(seq)
         self._advance(oldest_seq)
-        return Offer.NEW
+        return Acceptance.NEW
 
     def _advance(self, oldest_seq: int) -> None:
         if oldest_seq - 1 > self.through_seq:

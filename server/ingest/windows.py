@@ -29,7 +29,7 @@ _WORD = "I"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class StoredWindow:
     """One window of one device. ``artifact`` and ``ref_id`` are the first 32 hex digits of their SHA-256.
 
     ``id`` grows with every arrival and merge: it is the cursor of ``Windows.since``.
@@ -66,7 +66,7 @@ class Windows:
 
     database: Database
 
-    def since(self, cursor: int, limit: int = 5_000) -> list[Window]:
+    def since(self, cursor: int, limit: int = 5_000) -> list[StoredWindow]:
         """Return up to ``limit`` windows that arrived or changed after ``cursor``, by id."""
         with self.database.begin() as connection:
             return [_window(row) for row in store.windows_since(connection, cursor, limit)]
@@ -79,7 +79,7 @@ class Windows:
         with self.database.begin() as connection:
             return store.arrived_since(connection, cursor, from_ms)
 
-    def between(self, start_ms: int, end_ms: int, *, device: str | None = None) -> list[Window]:
+    def between(self, start_ms: int, end_ms: int, *, device: str | None = None) -> list[StoredWindow]:
         """Return the windows that start in [start_ms, end_ms), by start and device."""
         with self.database.begin() as connection:
             return [_window(row) for row in store.windows_between(connection, start_ms, end_ms, device)]
@@ -186,8 +186,8 @@ def _counters(row: Mapping[str, object] | sa.RowMapping) -> Counters:
     return Counters(_shape(row), int(str(row["n"])), tuple(_words(values if isinstance(values, bytes) else b"")))
 
 
-def _window(row: sa.RowMapping) -> Window:
-    return Window(
+def _window(row: sa.RowMapping) -> StoredWindow:
+    return StoredWindow(
         id=row["id"], device=row["device"], site=row["site"], start_ms=row["start_ms"], len_ms=row["len_ms"],
         n=row["n"], context=row["context"], artifact=row["artifact"], ref_id=row["ref_id"],
         shape=_same_shape(row["streams"], row["classes"], row["confidence_bins"]), data=bytes(row["values"]),

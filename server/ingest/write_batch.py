@@ -12,8 +12,8 @@ from server.ingest.boots import Mention, places
 from server.ingest.decode import Arrival, StreamKey, is_key
 from server.ingest.device_time import DeviceTime
 from server.ingest.drift_batches import WindowReport
-from server.ingest.faults import Complaints, shortened
-from server.ingest.watermarks import Progress, from_text, to_text
+from server.ingest.faults import FaultEvents, shortened
+from server.ingest.watermarks import StreamProgress, from_text, to_text
 from server.ingest.windows import fold
 from server.registry.events import Origin, event_row
 from server.registry.lineage import note_transition
@@ -30,34 +30,34 @@ _NO_BUDGET = "budget_zero"  # the device's answer to a request for samples that 
 
 
 @dataclass(slots=True, kw_only=True)
-class Journal:
+class WriteBatch:
     """Writes a batch; the caller commits."""
 
     connection: sa.Connection
     config: IngestConfig
-    complaints: Complaints
+    fault_events: FaultEvents
     now_ms: int
-    _heard: frozenset[str] = frozenset()
+    _senders: frozenset[str] = frozenset()
     _off: frozenset[str] | None = None
     _places: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def write(
-        self, fresh: Sequence[Arrival], arrivals: Sequence[Arrival], progress: Mapping[StreamKey, Progress]
+        self, fresh: Sequence[Arrival], arrivals: Sequence[Arrival], progress: Mapping[StreamKey, StreamProgress]
     ) -> None:
         """Store ``fresh``, every stream's progress, and when devices were last seen (``arrivals``: with duplicates)."""
-        self._heard = frozenset(item.topic.device for item in arrivals)
+        self._senders = frozenset(item.topic.device for item in arrivals)
         self._places = self._placed(fresh)
         for item in fresh:  # first, because it records which clocks are off
             self._apply(item)
         reports = [self._filed(item, item.message) for item in fresh if isinstance(item.message, WindowReport)]
         for error in fold(self.connection, reports, self.now_ms):
-            self.complaints.add(self.now_ms, error.code, str(error))
+            self.fault_events.add(self.now_ms, error.code, str(error))
         store.insert_batches(self.connection, [self._batch(item) for item in fresh if isinstance(item.message, Batch)])
         rows = [self._event(item.topic.device, item.message) for item in fresh if isinstance(item.message, Event)]
         store.put_progress(self.connection, [self._progress(key, reached) for key, reached in progress.items()])
-        heard = {item.topic.device for item in arrivals if not item.retained and not _is_will(item)}
-        fleet_store.touch_devices(self.connection, sorted(heard), self.now_ms)
-        event_store.insert_events(self.connection, rows + self.complaints.take())
+        alive = {item.topic.device for item in arrivals if not item.retained and not _is_will(item)}
+        fleet_store.touch_devices(self.connection, sorted(alive), self.now_ms)
+        event_store.insert_events(self.connection, rows + self.fault_events.take())
 
     def _placed(self, fresh: Sequence[Arrival]) -> Mapping[str, Mapping[str, int]]:
         """Return the place of every boot, by device; new boots are stored."""
@@ -103,7 +103,7 @@ class Journal:
             }  # fmt: skip
             awaited = fleet_store.answer_command(self.connection, device, message.id, answer)
             if awaited and message.code == _NO_BUDGET:  # nobody waits for this answer, and nothing else would report it
-                self.complaints.add(self.now_ms, "samples_refused", message.text, sender=device, registered=True)
+                self.fault_events.add(self.now_ms, "samples_refused", message.text, sender=device, registered=True)
 
     def _state(self, device: str, message: State, *, retained: bool) -> None:
         if message.state is not None and not self._is_outlived(device, message):
@@ -136,12 +136,12 @@ class Journal:
             self._off = None
         if noted_ms and not before_ms:
             text = f"Expected a clock within {self.config.clock_skew_s:.0f} s, got one off by {skew_ms / 1000:.0f} s"
-            self.complaints.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
+            self.fault_events.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
 
     def _time(self, device: str) -> DeviceTime:
         """Return the plausible times of a device; the store is queried once per batch for clocks that are off."""
         if self._off is None:
-            self._off = fleet_store.devices_with_skew(self.connection, self._heard)
+            self._off = fleet_store.devices_with_skew(self.connection, self._senders)
         return device_time(self.config, self.now_ms, is_off=device in self._off)
 
     def _filed(self, item: Arrival, report: WindowReport) -> tuple[str, str, WindowReport]:
@@ -153,7 +153,7 @@ class Journal:
                 f"Expected a window that can have been counted by now, got one from {head.window_start_ms}: set the "
                 "device's clock; the window is filed under the time of its arrival"
             )
-            self.complaints.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
+            self.fault_events.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
             report = replace(report, head=replace(head, window_start_ms=start_ms))
         return item.topic.site, device, report
 
@@ -180,7 +180,7 @@ class Journal:
             data=event.data, origin=Origin(event.boot, self._places[device][event.boot], event.seq),
         )  # fmt: skip
 
-    def _progress(self, key: StreamKey, reached: Progress) -> dict[str, object]:
+    def _progress(self, key: StreamKey, reached: StreamProgress) -> dict[str, object]:
         return {
             "device": key.device, "stream": key.stream.value, "boot": key.boot, "through_seq": reached.through_seq,
             "ahead": to_text(reached.ahead), "at_ms": self.now_ms,
@@ -198,11 +198,11 @@ def device_time(config: IngestConfig, now_ms: int, *, is_off: bool = False) -> D
     return DeviceTime(now_ms=now_ms, skew_ms=int(config.clock_skew_s * 1000), oldest_ms=oldest_ms, is_off=is_off)
 
 
-def load_progress(connection: sa.Connection, keys: Collection[StreamKey]) -> dict[StreamKey, Progress]:
+def load_progress(connection: sa.Connection, keys: Collection[StreamKey]) -> dict[StreamKey, StreamProgress]:
     """Return the stored progress of the streams ``keys``; a new stream starts at -1."""
-    found = {key: Progress() for key in keys}
+    found = {key: StreamProgress() for key in keys}
     for row in store.progress_of(connection, {key.device for key in keys}, {key.boot for key in keys}):
         key = StreamKey(row["device"], Stream(row["stream"]), row["boot"])
         if key in found:
-            found[key] = Progress(int(row["through_seq"]), from_text(row["ahead"]))
+            found[key] = StreamProgress(int(row["through_seq"]), from_text(row["ahead"]))
     return found

@@ -25,7 +25,7 @@ _MAX_TEXT = 4_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class TrainingJob:
     """One job. ``state``: queued, leased, done or failed. ``release``: its result."""
 
     id: str
@@ -73,7 +73,7 @@ class Jobs:
     folder: Path
     config: RetrainingConfig = field(default_factory=RetrainingConfig)
 
-    def create(self, order: JobOrder, samples: bytes, now_ms: int) -> Job:
+    def create(self, order: JobOrder, samples: bytes, now_ms: int) -> TrainingJob:
         """Add a job that waits for a worker."""
         job = secrets.token_hex(8)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -89,7 +89,7 @@ class Jobs:
             store.insert_job(connection, row)
         return self.job(job)
 
-    def job(self, job: str) -> Job:
+    def job(self, job: str) -> TrainingJob:
         """Return one job.
 
         Raises:
@@ -98,7 +98,7 @@ class Jobs:
         missing = UnknownJobError(f"Expected the id of a job, got {job[:80]!r}: see GET /api/retraining")
         return _job(self.database.row(lambda connection: store.one_job(connection, job), missing))
 
-    def lease(self, worker: str, now_ms: int) -> Job | None:
+    def lease(self, worker: str, now_ms: int) -> TrainingJob | None:
         """Lease a job to ``worker``: its own if it has one (it was restarted), else the oldest that is not leased.
 
         A job that its worker resumes counts as another attempt: the job may have crashed the worker.
@@ -119,7 +119,7 @@ class Jobs:
                     return _job({**row, **values})
         return None
 
-    def heartbeat(self, job: str, worker: str, now_ms: int) -> Job:
+    def heartbeat(self, job: str, worker: str, now_ms: int) -> TrainingJob:
         """Extend a lease.
 
         Raises:
@@ -128,7 +128,7 @@ class Jobs:
         """
         return self._change(job, worker, {"lease_until_ms": self._until_ms(now_ms)})
 
-    def done(self, job: str, worker: str, release: str, certificate: Mapping[str, Json], now_ms: int) -> Job:
+    def done(self, job: str, worker: str, release: str, certificate: Mapping[str, Json], now_ms: int) -> TrainingJob:
         """Finish a job with the result ``release``; repeating the call changes nothing.
 
         Raises:
@@ -141,7 +141,7 @@ class Jobs:
         values = {"state": "done", "release": release, "certificate": dict(certificate), "ended_ms": now_ms}
         return self._change(job, worker, values)
 
-    def failed(self, job: str, worker: str, code: str, text: str, now_ms: int) -> Job:
+    def failed(self, job: str, worker: str, code: str, text: str, now_ms: int) -> TrainingJob:
         """Finish a job as failed; the code ``released`` only returns it to the queue.
 
         Raises:
@@ -176,7 +176,7 @@ class Jobs:
     def _until_ms(self, now_ms: int) -> int:
         return now_ms + int(self.config.lease_s * 1000)
 
-    def _change(self, job: str, worker: str, values: Mapping[str, object]) -> Job:
+    def _change(self, job: str, worker: str, values: Mapping[str, object]) -> TrainingJob:
         with self.database.begin() as connection:
             changed = store.change_job(connection, job, {"state": "leased", "worker": worker}, values)
         if not changed:
@@ -185,5 +185,5 @@ class Jobs:
         return self.job(job)
 
 
-def _job(row: sa.RowMapping | Mapping[str, object]) -> Job:
-    return Job(**{name: row[name] for name in Job.__dataclass_fields__})  # type: ignore[arg-type]
+def _job(row: sa.RowMapping | Mapping[str, object]) -> TrainingJob:
+    return TrainingJob(**{name: row[name] for name in TrainingJob.__dataclass_fields__})  # type: ignore[arg-type]

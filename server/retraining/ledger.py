@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import sqlalchemy as sa
 
 from server.errors import TriggerPhaseError, UnknownTriggerError
-from server.retraining.policy import APPROVABLE, OVER, Phase, Trigger
+from server.retraining.policy import APPROVABLE, OVER, RetrainingPhase, Trigger
 from server.store import retraining as store
 from server.store.database import Database
 
@@ -84,4 +84,4 @@ def _row(trigger: Trigger) -> dict[str, object]:
 
 def _trigger(row: sa.RowMapping) -> Trigger:
     values = {name: row[name] for name in Trigger.__dataclass_fields__}
-    return Trigger(**{**values, "devices": tuple(row["devices"]), "phase": Phase(row["phase"])})
+    return Trigger(**{**values, "devices": tuple(row["devices"]), "phase": RetrainingPhase(row["phase"])})

@@ -20,7 +20,7 @@ from server.retraining.config import RetrainingConfig
 from server.retraining.guard import lower_bound
 
 
-class Phase(StrEnum):
+class RetrainingPhase(StrEnum):
     """The phase of a trigger."""
 
     SUSPECTED = "suspected"
@@ -36,9 +36,11 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-OVER = frozenset({Phase.SETTLED, Phase.ROLLED_BACK, Phase.WITHDRAWN, Phase.FAILED})
-GATHERING = frozenset({Phase.COLLECTING, Phase.HARMFUL})
-APPROVABLE = frozenset({Phase.COLLECTING, Phase.GATED})
+OVER = frozenset(
+    {RetrainingPhase.SETTLED, RetrainingPhase.ROLLED_BACK, RetrainingPhase.WITHDRAWN, RetrainingPhase.FAILED}
+)
+GATHERING = frozenset({RetrainingPhase.COLLECTING, RetrainingPhase.HARMFUL})
+APPROVABLE = frozenset({RetrainingPhase.COLLECTING, RetrainingPhase.GATED})
 RETRAINABLE = frozenset({VerdictKind.COHORT, VerdictKind.SITE, VerdictKind.FLEET})
 
 
@@ -54,7 +56,7 @@ class Trigger:
     devices: tuple[str, ...]
     since_ms: int
     release: str
-    phase: Phase = Phase.SUSPECTED
+    phase: RetrainingPhase = RetrainingPhase.SUSPECTED
     approved: bool = False
     job: str = ""
     result: str = ""
@@ -75,7 +77,7 @@ class JobFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class TriggerFacts:
     """The input of the policy. ``wrong`` of ``audited`` uniform samples were predicted wrong.
 
     ``quiet_ms``: how long ago the verdict closed, 0 while it is open. ``rollout``: ``open``, ``succeeded``,
@@ -93,7 +95,7 @@ class Facts:
     takers: bool = True
 
 
-class Step(StrEnum):
+class NextStep(StrEnum):
     """The action that the caller must perform before the trigger enters its new phase."""
 
     NOTHING = "nothing"
@@ -109,20 +111,20 @@ def may_start(verdict: StoredVerdict, triggers: Iterable[Trigger], config: Retra
     if not config.enabled or verdict.kind not in RETRAINABLE or not verdict.model:
         return False
     related = [one for one in triggers if (one.model, one.cause) == (verdict.model, verdict.key)]
-    cooling = [one for one in related if one.phase is not Phase.WITHDRAWN]
-    if any(one.phase is Phase.WITHDRAWN and one.verdict == verdict.id for one in related):
+    cooling = [one for one in related if one.phase is not RetrainingPhase.WITHDRAWN]
+    if any(one.phase is RetrainingPhase.WITHDRAWN and one.verdict == verdict.id for one in related):
         return False
     return all(one.phase in OVER for one in related) and all(
         now_ms - one.updated_ms >= config.cooldown_s * 1000 for one in cooling
     )
 
 
-def advance(trigger: Trigger, facts: Facts, config: RetrainingConfig, now_ms: int) -> tuple[Trigger, Step]:
+def advance(trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig, now_ms: int) -> tuple[Trigger, NextStep]:
     """Return the trigger after at most one transition, and the step to perform for it."""
     phase, text, step = _next(trigger, facts, config)
     changed = phase is not trigger.phase
     updated_ms = now_ms if changed else trigger.updated_ms
-    approved = trigger.approved and not (changed and phase in {Phase.PROPOSED, Phase.ROLLOUT})
+    approved = trigger.approved and not (changed and phase in {RetrainingPhase.PROPOSED, RetrainingPhase.ROLLOUT})
     result = facts.job.release if facts.job.state == "done" else trigger.result
     return replace(trigger, phase=phase, text=text, updated_ms=updated_ms, approved=approved, result=result), step
 
@@ -130,68 +132,72 @@ def advance(trigger: Trigger, facts: Facts, config: RetrainingConfig, now_ms: in
 def withdrawn(trigger: Trigger, now_ms: int) -> Trigger:
     """Return the trigger as withdrawn by a person; a rollout that it started continues."""
     text = "withdrawn by an operator" + (f"; rollout {trigger.rollout} goes on" if trigger.rollout else "")
-    return replace(trigger, phase=Phase.WITHDRAWN, text=text, approved=False, updated_ms=now_ms)
+    return replace(trigger, phase=RetrainingPhase.WITHDRAWN, text=text, approved=False, updated_ms=now_ms)
 
 
-def _next(trigger: Trigger, facts: Facts, config: RetrainingConfig) -> tuple[Phase, str, Step]:
-    if trigger.phase in {Phase.SUSPECTED, *GATHERING} and facts.quiet_ms > config.patience_s * 1000:
-        return Phase.WITHDRAWN, "the alarm is over", Step.NOTHING
-    if trigger.phase is Phase.SUSPECTED:
+def _next(trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig) -> tuple[RetrainingPhase, str, NextStep]:
+    if trigger.phase in {RetrainingPhase.SUSPECTED, *GATHERING} and facts.quiet_ms > config.patience_s * 1000:
+        return RetrainingPhase.WITHDRAWN, "the alarm is over", NextStep.NOTHING
+    if trigger.phase is RetrainingPhase.SUSPECTED:
         if facts.windows >= config.persisted_windows:
-            return Phase.COLLECTING, "asking the devices for samples", Step.NOTHING
-        return trigger.phase, f"alarm in {facts.windows} of {config.persisted_windows} windows", Step.NOTHING
-    if trigger.phase is Phase.COLLECTING:
+            return RetrainingPhase.COLLECTING, "asking the devices for samples", NextStep.NOTHING
+        return trigger.phase, f"alarm in {facts.windows} of {config.persisted_windows} windows", NextStep.NOTHING
+    if trigger.phase is RetrainingPhase.COLLECTING:
         return _collecting(trigger, facts, config)
-    if trigger.phase is Phase.HARMFUL:
+    if trigger.phase is RetrainingPhase.HARMFUL:
         return _harmful(facts, config)
     return _later(trigger, facts, config)
 
 
-def _collecting(trigger: Trigger, facts: Facts, config: RetrainingConfig) -> tuple[Phase, str, Step]:
+def _collecting(
+    trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig
+) -> tuple[RetrainingPhase, str, NextStep]:
     bound = lower_bound(facts.wrong, facts.audited, config.confidence)
     said = f"{facts.wrong} of {facts.audited} audited wrong, risk at least {bound:.0%}, source {facts.source_risk:.0%}"
     if trigger.approved:
-        return Phase.HARMFUL, f"approved by a person; {said}", Step.NOTHING
+        return RetrainingPhase.HARMFUL, f"approved by a person; {said}", NextStep.NOTHING
     if facts.audited and bound > facts.source_risk + config.harm_margin:
-        return Phase.HARMFUL, said, Step.NOTHING
-    return Phase.COLLECTING, f"{said}; {facts.labelled} labelled", Step.NOTHING
+        return RetrainingPhase.HARMFUL, said, NextStep.NOTHING
+    return RetrainingPhase.COLLECTING, f"{said}; {facts.labelled} labelled", NextStep.NOTHING
 
 
-def _harmful(facts: Facts, config: RetrainingConfig) -> tuple[Phase, str, Step]:
+def _harmful(facts: TriggerFacts, config: RetrainingConfig) -> tuple[RetrainingPhase, str, NextStep]:
     said = f"{facts.labelled} of {config.min_labelled} labelled samples"
     if facts.labelled < config.min_labelled:
-        return Phase.HARMFUL, said, Step.NOTHING
-    return Phase.PROPOSED, said, Step.CREATE_JOB
+        return RetrainingPhase.HARMFUL, said, NextStep.NOTHING
+    return RetrainingPhase.PROPOSED, said, NextStep.CREATE_JOB
 
 
-def _later(trigger: Trigger, facts: Facts, config: RetrainingConfig) -> tuple[Phase, str, Step]:
-    if trigger.phase in {Phase.PROPOSED, Phase.TRAINING}:
-        return (*_training(facts.job), Step.NOTHING)
-    if trigger.phase is Phase.GATED:
+def _later(trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig) -> tuple[RetrainingPhase, str, NextStep]:
+    if trigger.phase in {RetrainingPhase.PROPOSED, RetrainingPhase.TRAINING}:
+        return (*_training(facts.job), NextStep.NOTHING)
+    if trigger.phase is RetrainingPhase.GATED:
         return _gated(trigger, facts, wanted=config.auto_rollout or trigger.approved)
-    if trigger.phase is Phase.ROLLOUT:
-        ended = {"succeeded": Phase.SETTLED, "failed": Phase.ROLLED_BACK}.get(facts.rollout, Phase.ROLLOUT)
-        return ended, f"rollout of {trigger.result}: {facts.rollout or 'open'}", Step.NOTHING
-    return trigger.phase, trigger.text, Step.NOTHING
+    if trigger.phase is RetrainingPhase.ROLLOUT:
+        ended = {"succeeded": RetrainingPhase.SETTLED, "failed": RetrainingPhase.ROLLED_BACK}.get(
+            facts.rollout, RetrainingPhase.ROLLOUT
+        )
+        return ended, f"rollout of {trigger.result}: {facts.rollout or 'open'}", NextStep.NOTHING
+    return trigger.phase, trigger.text, NextStep.NOTHING
 
 
-def _gated(trigger: Trigger, facts: Facts, *, wanted: bool) -> tuple[Phase, str, Step]:
+def _gated(trigger: Trigger, facts: TriggerFacts, *, wanted: bool) -> tuple[RetrainingPhase, str, NextStep]:
     if facts.rollout in {"open", "succeeded"}:
-        return Phase.ROLLOUT, f"{trigger.result} is rolled out already", Step.NOTHING
+        return RetrainingPhase.ROLLOUT, f"{trigger.result} is rolled out already", NextStep.NOTHING
     if not wanted:
-        return Phase.GATED, f"{trigger.result} passed its gates; waits for approval", Step.NOTHING
+        return RetrainingPhase.GATED, f"{trigger.result} passed its gates; waits for approval", NextStep.NOTHING
     if not facts.takers:
-        return Phase.SETTLED, f"no device is left to take {trigger.result}", Step.NOTHING
-    return Phase.ROLLOUT, f"rolling out {trigger.result}, canary first", Step.CREATE_ROLLOUT
+        return RetrainingPhase.SETTLED, f"no device is left to take {trigger.result}", NextStep.NOTHING
+    return RetrainingPhase.ROLLOUT, f"rolling out {trigger.result}, canary first", NextStep.CREATE_ROLLOUT
 
 
-def _training(job: JobFacts) -> tuple[Phase, str]:
+def _training(job: JobFacts) -> tuple[RetrainingPhase, str]:
     match job.state:
         case "failed":
-            return Phase.FAILED, job.text
+            return RetrainingPhase.FAILED, job.text
         case "done":
-            return Phase.GATED, f"{job.release} passed its gates"
+            return RetrainingPhase.GATED, f"{job.release} passed its gates"
         case "leased":
-            return Phase.TRAINING, "a worker trains"
+            return RetrainingPhase.TRAINING, "a worker trains"
         case _:
-            return Phase.PROPOSED, "waits for a worker"
+            return RetrainingPhase.PROPOSED, "waits for a worker"

@@ -57,7 +57,7 @@ class StoredSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
+class SampleStore:
     """All samples of one server; ``folder`` is ``samples`` in its state directory. Safe to share between threads.
 
     ``labels_of`` returns the class names of an artifact by its digest, empty if it is unknown.

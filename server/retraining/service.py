@@ -25,19 +25,18 @@ from server.retraining.ledger import Triggers
 from server.retraining.policy import (
     GATHERING,
     OVER,
-    Facts,
     JobFacts,
-    Phase,
-    Step,
+    NextStep,
+    RetrainingPhase,
     Trigger,
+    TriggerFacts,
     advance,
     may_start,
     withdrawn,
 )
-from server.retraining.samples import Samples, StoredSample
+from server.retraining.samples import SampleStore, StoredSample
 from server.rollout.create import Request
-from server.rollout.model import Phase as RolloutPhase
-from server.rollout.model import Rollout
+from server.rollout.model import Rollout, RolloutPhase
 from server.rollout.selection import candidates
 from wire.codec import Json
 from wire.messages import Severity
@@ -67,7 +66,7 @@ class RetrainingService:
 
     triggers: Triggers
     verdicts: Verdicts
-    samples: Samples
+    samples: SampleStore
     jobs: Jobs
     fleet: Fleet
     versions: Versions
@@ -123,12 +122,12 @@ class RetrainingService:
         if alarm is not None:
             together = tuple(sorted({*trigger.devices, *alarm.devices}))
             trigger = replace(trigger, devices=together, words=alarm.cause, verdict=alarm.id)
-        if trigger.phase is Phase.GATED and not trigger.rollout:
+        if trigger.phase is RetrainingPhase.GATED and not trigger.rollout:
             trigger = replace(trigger, rollout=self._rollout_of(trigger.result))
         moved, step = advance(trigger, self._facts(trigger, alarm, now_ms), self.config, now_ms)
-        if step is Step.CREATE_JOB:
+        if step is NextStep.CREATE_JOB:
             moved = replace(moved, job=self._propose(moved, now_ms))
-        elif step is Step.CREATE_ROLLOUT:
+        elif step is NextStep.CREATE_ROLLOUT:
             moved = replace(moved, rollout=self._roll_out(moved))
         if moved.phase in GATHERING:
             moved = self._collect(moved, now_ms)
@@ -146,18 +145,18 @@ class RetrainingService:
             self.triggers.put(replace(trigger, text=text))
             self.events.add(now_ms, "retraining", error.code, Severity.WARNING, f"{trigger.model}: {text}")
 
-    def _facts(self, trigger: Trigger, alarm: StoredVerdict | None, now_ms: int) -> Facts:
+    def _facts(self, trigger: Trigger, alarm: StoredVerdict | None, now_ms: int) -> TriggerFacts:
         if trigger.job:
             job, rollout = self.jobs.job(trigger.job).facts, self._rollout_facts(trigger.rollout)
-            takers = trigger.phase is not Phase.GATED or bool(self._takers(trigger.result))
-            return Facts(job=job, rollout=rollout, takers=takers)
+            takers = trigger.phase is not RetrainingPhase.GATED or bool(self._takers(trigger.result))
+            return TriggerFacts(job=job, rollout=rollout, takers=takers)
         known = alarm or self.verdicts.verdict(trigger.verdict)
         quiet_ms = 0 if alarm or known is None else max(now_ms - known.closed_ms, 0)
         labelled = distinct(self._labelled(trigger))
         audited = [sample for sample in labelled if sample.lane == "audit"]
         classes = {sha256: self.versions.labels(sha256) for sha256 in {one.artifact_sha256 for one in audited}}
         wrong = sum(_is_wrong(sample, classes[sample.artifact_sha256]) for sample in audited)
-        return Facts(
+        return TriggerFacts(
             windows=known.windows if known else 0,
             quiet_ms=quiet_ms,
             labelled=len(labelled),
@@ -250,7 +249,7 @@ class RetrainingService:
         return self.rollouts.create(request).id
 
     def _say(self, trigger: Trigger, now_ms: int) -> None:
-        severity = Severity.WARNING if trigger.phase in OVER - {Phase.SETTLED} else Severity.INFO
+        severity = Severity.WARNING if trigger.phase in OVER - {RetrainingPhase.SETTLED} else Severity.INFO
         text = f"{trigger.model}: {trigger.phase}" + (f", {trigger.text}" if trigger.text else f", {trigger.words}")
         self.events.add(now_ms, "retraining", trigger.phase.value, severity, text, data={"retraining": trigger.id})
 

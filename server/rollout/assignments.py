@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from server.fleet.fleet import Device, Fleet
 from server.registry.versions import Release
-from server.rollout.ledger import Ledger
-from server.rollout.model import IN_VAIN, Member, Rollout, Settle, Standing
+from server.rollout.ledger import RolloutLedger
+from server.rollout.model import IN_VAIN, Member, MemberStanding, Rollout, Settle
 from server.rollout.planner import left_out
 from server.rollout.selection import choose_bundle
 from wire.codec import decode, encode
@@ -20,10 +20,10 @@ from wire.messages import Desired
 
 
 @dataclass(frozen=True, slots=True)
-class Teller:
+class Assigner:
     """Writes ``desired`` documents for the devices of a rollout."""
 
-    ledger: Ledger
+    ledger: RolloutLedger
     fleet: Fleet
     releases: Sequence[Release]
 
@@ -33,15 +33,15 @@ class Teller:
         if bundle is None:
             return left_out(member, "no_bundle_for_it")
         told = device.desired_release == rollout.release and device.desired_gen > member.gen
-        if member.standing is Standing.ASSIGNING and told:
+        if member.standing is MemberStanding.ASSIGNING and told:
             gen = device.desired_gen
         else:
             again = member.before and device.desired_release == rollout.release
             before = member.before if again or not device.desired else encode(device.desired).decode()
-            intent = {"standing": Standing.ASSIGNING.value, "before": before, "assigned_ms": now_ms}
+            intent = {"standing": MemberStanding.ASSIGNING.value, "before": before, "assigned_ms": now_ms}
             self.ledger.change_member(rollout.id, member.device, {**intent, "gen": device.desired_gen})
             gen = self._tell(device, pointer(bundle, rollout.probation_s))
-        self.ledger.change_member(rollout.id, member.device, {"standing": Standing.ASSIGNED.value, "gen": gen})
+        self.ledger.change_member(rollout.id, member.device, {"standing": MemberStanding.ASSIGNED.value, "gen": gen})
         return None
 
     def set_back(self, rollout: Rollout, member: Member, device: Device) -> Settle | None:

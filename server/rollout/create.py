@@ -9,7 +9,7 @@ from server.errors import RolloutRefusedError
 from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout.config import MAX_TIME_S, RolloutConfig
-from server.rollout.model import Group, Phase, Rollout
+from server.rollout.model import Group, Rollout, RolloutPhase
 from server.rollout.selection import as_members, candidates, pick_canaries
 from server.rollout.thresholds import MAX_CANARIES
 
@@ -50,7 +50,7 @@ def draft(
         release=request.release,
         groups=tuple(Group(name=name, success_ratio=success, error_ratio=errors) for name in names),
         members=as_members(groups),
-        phase=Phase.RUNNING if request.approved else Phase.AWAITING_APPROVAL,
+        phase=RolloutPhase.RUNNING if request.approved else RolloutPhase.AWAITING_APPROVAL,
         probation_s=config.probation_s if request.probation_s is None else request.probation_s,
         deadline_s=config.deadline_s if request.deadline_s is None else request.deadline_s,
         created_ms=now_ms,

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 import sqlalchemy as sa
 
 from server.errors import UnknownRolloutError
-from server.rollout.model import OPEN_PHASES, Group, Member, Phase, Rollout, Standing
+from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.store import rollouts as store
 from server.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class RolloutLedger:
     """All rollouts. Safe to share between threads."""
 
     database: Database
@@ -88,10 +88,10 @@ def _row(rollout: str, member: Member) -> dict[str, object]:
     return {"rollout": rollout, **asdict(member), "standing": member.standing.value, "retried_from": retried_from}
 
 
-def _standing(row: sa.RowMapping) -> Standing:
+def _standing(row: sa.RowMapping) -> MemberStanding:
     """Return the standing of a device; older rows store stuck as a failure with the code ``stuck``."""
-    stuck = row["standing"] == Standing.FAILED and row["code"] == Standing.STUCK
-    return Standing.STUCK if stuck else Standing(row["standing"])
+    stuck = row["standing"] == MemberStanding.FAILED and row["code"] == MemberStanding.STUCK
+    return MemberStanding.STUCK if stuck else MemberStanding(row["standing"])
 
 
 def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple[Rollout, ...]:
@@ -99,7 +99,7 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
     for row in store.members_of(connection, list(members)):
         values = {str(key): value for key, value in row.items() if key != "rollout"}
         values["standing"] = _standing(row)
-        values["retried_from"] = Standing(row["retried_from"]) if row["retried_from"] else None
+        values["retried_from"] = MemberStanding(row["retried_from"]) if row["retried_from"] else None
         members[row["rollout"]].append(Member(**values))
     return tuple(_rollout(row, tuple(members[row["id"]])) for row in rows)
 
@@ -107,5 +107,5 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
 def _rollout(row: sa.RowMapping, members: tuple[Member, ...]) -> Rollout:
     values = {str(key): value for key, value in row.items()}
     values["groups"] = tuple(Group(**group) for group in row["groups"])
-    values["phase"] = Phase(row["phase"])
+    values["phase"] = RolloutPhase(row["phase"])
     return Rollout(**values, members=members)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from wire.messages import UpdateStatus
 
 
-class Phase(StrEnum):
+class RolloutPhase(StrEnum):
     """The phase of a rollout."""
 
     AWAITING_APPROVAL = "awaiting_approval"  # nothing is assigned before a person approves
@@ -20,11 +20,13 @@ class Phase(StrEnum):
     FAILED = "failed"  # over: every failing group was skipped, and no device committed
 
 
-OPEN_PHASES = frozenset({Phase.AWAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED, Phase.ABORTING})
-ABORTABLE = OPEN_PHASES - {Phase.ABORTING}
+OPEN_PHASES = frozenset(
+    {RolloutPhase.AWAITING_APPROVAL, RolloutPhase.RUNNING, RolloutPhase.PAUSED, RolloutPhase.ABORTING}
+)
+ABORTABLE = OPEN_PHASES - {RolloutPhase.ABORTING}
 
 
-class Standing(StrEnum):
+class MemberStanding(StrEnum):
     """The standing of one device in a rollout."""
 
     WAITING = "waiting"  # its group is not open yet, or its turn has not come
@@ -32,14 +34,14 @@ class Standing(StrEnum):
     ASSIGNING = "assigning"  # about to be assigned; after a restart the assignment is repeated
     ASSIGNED = "assigned"  # its ``desired`` names the release
     COMMITTED = "committed"  # the only success
-    FAILED = "failed"  # rolled back or refused; ``code`` tells which
+    FAILED = "failed"  # rolled back or refused; ``code`` names which
     STUCK = "stuck"  # assigned, and neither committed nor failed by its deadline; may still commit
     CANCELLED = "cancelled"  # not in the denominator: the release had no outcome on it
 
 
-IN_FLIGHT = frozenset({Standing.ASSIGNING, Standing.ASSIGNED})
-IN_VAIN = frozenset({Standing.FAILED, Standing.STUCK})
-SETTLED = frozenset({Standing.COMMITTED, *IN_VAIN, Standing.CANCELLED})
+IN_FLIGHT = frozenset({MemberStanding.ASSIGNING, MemberStanding.ASSIGNED})
+IN_VAIN = frozenset({MemberStanding.FAILED, MemberStanding.STUCK})
+SETTLED = frozenset({MemberStanding.COMMITTED, *IN_VAIN, MemberStanding.CANCELLED})
 REMOVED = "device_removed"  # the code of a cancelled member that left the fleet
 REPLACED = "replaced"  # the code of a cancelled member in whose place another device tries the release
 
@@ -57,7 +59,7 @@ class Member:
 
     device: str
     group: int
-    standing: Standing = Standing.WAITING
+    standing: MemberStanding = MemberStanding.WAITING
     gen: int = 0
     assigned_ms: int = 0
     settled_ms: int = 0
@@ -66,7 +68,7 @@ class Member:
     before: str = ""
     tolerated: bool = False
     replaced_by: str = ""
-    retried_from: Standing | None = None
+    retried_from: MemberStanding | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,7 @@ class Rollout:
     release: str
     groups: tuple[Group, ...]
     members: tuple[Member, ...] = ()
-    phase: Phase = Phase.AWAITING_APPROVAL
+    phase: RolloutPhase = RolloutPhase.AWAITING_APPROVAL
     code: str = ""
     text: str = ""
     opened: int = 0
@@ -142,7 +144,7 @@ class Settle:
     """Record the standing of ``device``: its outcome, or that it can't be reached yet."""
 
     device: str
-    standing: Standing
+    standing: MemberStanding
     code: str = ""
     air_bytes: int = 0
 
@@ -166,7 +168,7 @@ class Pause:
 class Finish:
     """The rollout is over."""
 
-    phase: Phase
+    phase: RolloutPhase
 
 
 Action = Assign | SetBack | Settle | OpenGroup | Pause | Finish

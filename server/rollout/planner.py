@@ -34,27 +34,27 @@ from server.rollout.model import (
     DeviceStatus,
     Finish,
     Member,
+    MemberStanding,
     OpenGroup,
     Pause,
-    Phase,
     Rollout,
+    RolloutPhase,
     SetBack,
     Settle,
-    Standing,
 )
-from server.rollout.thresholds import tally
+from server.rollout.thresholds import count_members
 from wire.messages import UpdatePhase
 
-_UNTOLD = frozenset({Standing.WAITING, Standing.PENDING, Standing.ASSIGNING})
+_UNTOLD = frozenset({MemberStanding.WAITING, MemberStanding.PENDING, MemberStanding.ASSIGNING})
 
 
 def plan(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int, *, limit: int = 50) -> tuple[Action, ...]:
     """Return the actions to take now, in order; at most ``limit`` devices are assigned in one turn."""
     settled = tuple(_settlements(rollout, statuses, now_ms))
     after = apply_settlements(rollout, settled, now_ms)
-    if rollout.phase is Phase.ABORTING:
-        return (*settled, *(tuple(_set_back(after, statuses))[:limit] or (Finish(Phase.ABORTED),)))
-    if rollout.phase is not Phase.RUNNING:
+    if rollout.phase is RolloutPhase.ABORTING:
+        return (*settled, *(tuple(_set_back(after, statuses))[:limit] or (Finish(RolloutPhase.ABORTED),)))
+    if rollout.phase is not RolloutPhase.RUNNING:
         return settled
     pause = stop(after)
     if pause is not None:
@@ -78,7 +78,7 @@ def apply_settlements(rollout: Rollout, settlements: Iterable[Settle], now_ms: i
 
 def settled(member: Member, settle: Settle, now_ms: int) -> Member:
     """Return ``member`` with ``settle`` applied; an outcome clears ``retried_from``, being pending does not."""
-    retried_from = member.retried_from if settle.standing is Standing.PENDING else None
+    retried_from = member.retried_from if settle.standing is MemberStanding.PENDING else None
     ended = replace(member, standing=settle.standing, code=settle.code, settled_ms=now_ms)
     return replace(ended, air_bytes=settle.air_bytes, tolerated=False, retried_from=retried_from)
 
@@ -86,7 +86,7 @@ def settled(member: Member, settle: Settle, now_ms: int) -> Member:
 def left_out(member: Member, code: str) -> Settle:
     """Return the settlement of a device without an outcome: cancelled, or its earlier failure if this was a retry."""
     if member.retried_from is None:
-        return Settle(device=member.device, standing=Standing.CANCELLED, code=code, air_bytes=member.air_bytes)
+        return Settle(device=member.device, standing=MemberStanding.CANCELLED, code=code, air_bytes=member.air_bytes)
     return Settle(device=member.device, standing=member.retried_from, code=member.code, air_bytes=member.air_bytes)
 
 
@@ -96,7 +96,7 @@ def stop(rollout: Rollout) -> Pause | None:
         if group.skipped_by:
             continue
         members = rollout.group_members(index)
-        counts = tally(members)
+        counts = count_members(members)
         if counts.errors_exceeded(group):
             errors = f"{counts.errors} of {counts.judged + counts.awaited}"
             return Pause("error_threshold", f"{errors} in {group.name} failed{_why(members)}")
@@ -113,12 +113,12 @@ def stop(rollout: Rollout) -> Pause | None:
 def passed(rollout: Rollout, index: int) -> bool:
     """Return whether group ``index`` is passed: it reached its success ratio, or a person skipped it."""
     group = rollout.groups[index]
-    return bool(group.skipped_by) or tally(rollout.group_members(index)).success_reached(group)
+    return bool(group.skipped_by) or count_members(rollout.group_members(index)).success_reached(group)
 
 
 def _settlements(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int) -> Iterable[Settle]:
     for member in rollout.members:
-        if member.standing in {Standing.COMMITTED, Standing.CANCELLED} or member.replaced_by:
+        if member.standing in {MemberStanding.COMMITTED, MemberStanding.CANCELLED} or member.replaced_by:
             continue
         settle = _settle(rollout, member, statuses.get(member.device), now_ms)
         if settle is not None and settle.standing is not member.standing:
@@ -128,24 +128,27 @@ def _settlements(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms:
 def _settle(rollout: Rollout, member: Member, status: DeviceStatus | None, now_ms: int) -> Settle | None:
     if status is None:
         status = DeviceStatus(device=member.device, removed=True)
-    update, told = status.update, member.standing in {Standing.ASSIGNED, Standing.STUCK}
+    update, told = status.update, member.standing in {MemberStanding.ASSIGNED, MemberStanding.STUCK}
     about = member.gen > 0 and update.gen >= member.gen and update.release == rollout.release
-    if about and update.phase is UpdatePhase.COMMITTED and member.standing is not Standing.ASSIGNING:
-        return Settle(device=member.device, standing=Standing.COMMITTED, code="", air_bytes=update.done_bytes)
+    if about and update.phase is UpdatePhase.COMMITTED and member.standing is not MemberStanding.ASSIGNING:
+        return Settle(device=member.device, standing=MemberStanding.COMMITTED, code="", air_bytes=update.done_bytes)
     if told and about and update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}:
         return Settle(
             device=member.device,
-            standing=Standing.FAILED,
+            standing=MemberStanding.FAILED,
             code=update.code or update.phase.value,
             air_bytes=update.done_bytes,
         )
     if status.removed:
         return None if member.standing in IN_VAIN else left_out(member, REMOVED)
-    if member.standing is Standing.ASSIGNED and status.desired_release != rollout.release:
+    if member.standing is MemberStanding.ASSIGNED and status.desired_release != rollout.release:
         return left_out(member, "superseded")
     if told and now_ms > member.assigned_ms + rollout.deadline_s * 1000:
         return Settle(
-            device=member.device, standing=Standing.STUCK, code=Standing.STUCK.value, air_bytes=update.done_bytes
+            device=member.device,
+            standing=MemberStanding.STUCK,
+            code=MemberStanding.STUCK.value,
+            air_bytes=update.done_bytes,
         )
     return None
 
@@ -162,15 +165,15 @@ def _may_open(rollout: Rollout) -> bool:
 
 def _ending(rollout: Rollout, now_ms: int) -> tuple[Action, ...]:
     """Return the actions that end a rollout once every group is open and no device is awaited."""
-    counts = tally(rollout.members)
+    counts = count_members(rollout.members)
     if rollout.opened < len(rollout.groups) or counts.awaited:
         return ()
     if not counts.pending:
-        return (Finish(Phase.SUCCEEDED if counts.committed else Phase.FAILED),)
+        return (Finish(RolloutPhase.SUCCEEDED if counts.committed else RolloutPhase.FAILED),)
     news_ms = max(max(member.assigned_ms, member.settled_ms) for member in rollout.members)
     if now_ms <= news_ms + rollout.deadline_s * 1000:
         return ()
-    pending = (member for member in rollout.members if member.standing is Standing.PENDING)
+    pending = (member for member in rollout.members if member.standing is MemberStanding.PENDING)
     return tuple(left_out(member, "not_seen") for member in pending)
 
 
@@ -178,10 +181,12 @@ def _assignments(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iter
     for member in rollout.members:
         if member.group >= rollout.opened or member.standing not in _UNTOLD:
             continue
-        if member.standing is Standing.ASSIGNING or statuses[member.device].reachable:
+        if member.standing is MemberStanding.ASSIGNING or statuses[member.device].reachable:
             yield Assign(member.device)
-        elif member.standing is Standing.WAITING:
-            yield Settle(device=member.device, standing=Standing.PENDING, code=member.code, air_bytes=member.air_bytes)
+        elif member.standing is MemberStanding.WAITING:
+            yield Settle(
+                device=member.device, standing=MemberStanding.PENDING, code=member.code, air_bytes=member.air_bytes
+            )
 
 
 def _set_back(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iterable[SetBack | Settle]:
@@ -189,7 +194,7 @@ def _set_back(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iterabl
         status = statuses.get(member.device)
         wanted = status is not None and status.desired_release == rollout.release
         told = member.standing in IN_FLIGHT or member.gen > 0
-        if wanted and told and member.standing not in {Standing.COMMITTED, Standing.CANCELLED}:
+        if wanted and told and member.standing not in {MemberStanding.COMMITTED, MemberStanding.CANCELLED}:
             yield SetBack(member.device)
         elif member.standing not in SETTLED:
             yield left_out(member, "aborted")

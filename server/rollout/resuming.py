@@ -22,16 +22,16 @@ from server.rollout.model import (
     Assign,
     DeviceStatus,
     Member,
+    MemberStanding,
     OpenGroup,
-    Phase,
     Rollout,
+    RolloutPhase,
     SetBack,
     Settle,
-    Standing,
 )
 from server.rollout.outcome import devices
 from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
-from server.rollout.thresholds import tally
+from server.rollout.thresholds import count_members
 
 _NAMED = 20  # at most so many devices are named in a sentence
 
@@ -48,12 +48,12 @@ class How(StrEnum):
 class Foresight:
     """The immediate effects of an act of a person.
 
-    ``tells``: devices that are assigned the release now. ``later``: devices that are assigned it when they connect.
+    ``assigns``: devices that are assigned the release now. ``later``: devices that are assigned it when they connect.
     ``sets_back``: devices that go back to their previous release. ``opens``: groups that open. ``unaffected``: devices
     that keep the release when the rollout stops: under way when it is paused, committed when it is aborted.
     """
 
-    tells: tuple[str, ...] = ()
+    assigns: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
     sets_back: tuple[str, ...] = ()
     opens: tuple[str, ...] = ()
@@ -65,13 +65,13 @@ class Foresight:
         parts = [
             f"{devices(len(names))} {what}: {listed(names)}"
             for names, what in (
-                (self.tells, "told now"), (self.later, "told when heard again"), (self.sets_back, "set back"),
+                (self.assigns, "assigned now"), (self.later, "assigned on connecting"), (self.sets_back, "set back"),
                 (self.unaffected, "not affected"),
             )
             if names
         ]  # fmt: skip
         parts += [f"opens {name}" for name in self.opens]
-        return "; ".join(parts) if parts else "No device is told now"
+        return "; ".join(parts) if parts else "No device is assigned it now"
 
 
 def resumed(
@@ -91,7 +91,7 @@ def resumed(
     """
     others = how is How.REPLACE
     members = _with_others(rollout, tuple(substitutes), by) if others else _again(rollout, how, gone)
-    changed = replace(rollout, phase=Phase.RUNNING, members=tuple(members))
+    changed = replace(rollout, phase=RolloutPhase.RUNNING, members=tuple(members))
     pause = stop(changed)
     if pause is not None:
         message = f"Expected {how.value} to let {rollout.id} go on, got: {pause.text}: {_advice(how)}"
@@ -103,7 +103,7 @@ def to_replace(rollout: Rollout) -> tuple[tuple[int, int], ...]:
     """Return (group, number of substitutes) for each open group that needs any."""
     wanted = []
     for index in _in_the_way(rollout):
-        counts = tally(rollout.group_members(index))
+        counts = count_members(rollout.group_members(index))
         nobody = not counts.committed and not counts.awaited
         count = counts.failed + counts.stuck - counts.replaced + counts.pending or int(nobody)
         if count:
@@ -127,19 +127,21 @@ def skipped(rollout: Rollout, name: str, by: str, now_ms: int) -> Rollout:
         raise RolloutRefusedError(message)
     mark = replace(rollout.groups[found[0]], skipped_by=by.strip(), skipped_ms=now_ms)
     groups = tuple(mark if index == found[0] else group for index, group in enumerate(rollout.groups))
-    return replace(rollout, phase=Phase.RUNNING, groups=groups)
+    return replace(rollout, phase=RolloutPhase.RUNNING, groups=groups)
 
 
 def foresee(before: Rollout, after: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int) -> Foresight:
     """Return the effects of replacing ``before`` by ``after``."""
     actions = plan(after, statuses, now_ms, limit=len(after.members))
     settled = apply_settlements(after, (action for action in actions if isinstance(action, Settle)), now_ms)
-    going_on = {Phase.PAUSED: IN_FLIGHT, Phase.ABORTING: {Standing.COMMITTED}}.get(after.phase, frozenset())
+    going_on = {RolloutPhase.PAUSED: IN_FLIGHT, RolloutPhase.ABORTING: {MemberStanding.COMMITTED}}.get(
+        after.phase, frozenset()
+    )
     return Foresight(
-        tells=tuple(action.device for action in actions if isinstance(action, Assign)),
+        assigns=tuple(action.device for action in actions if isinstance(action, Assign)),
         later=tuple(
             action.device for action in actions
-            if isinstance(action, Settle) and action.standing is Standing.PENDING
+            if isinstance(action, Settle) and action.standing is MemberStanding.PENDING
         ),
         sets_back=(
             *(
@@ -174,7 +176,7 @@ def _in_the_way(rollout: Rollout) -> tuple[int, ...]:
         if not passed(rollout, index)
         or (
             not rollout.groups[index].skipped_by
-            and tally(rollout.group_members(index)).errors_exceeded(rollout.groups[index])
+            and count_members(rollout.group_members(index)).errors_exceeded(rollout.groups[index])
         )
     )  # fmt: skip
 
@@ -184,7 +186,7 @@ def _again(rollout: Rollout, how: How, gone: Collection[str]) -> Sequence[Member
     members = []
     for member in rollout.members:
         in_vain = member.standing in IN_VAIN and not member.replaced_by
-        again = in_vain or (member.standing, member.code) == (Standing.CANCELLED, "superseded")
+        again = in_vain or (member.standing, member.code) == (MemberStanding.CANCELLED, "superseded")
         if member.group not in groups or not again:
             members.append(member)
         elif how is How.TOLERATE:
@@ -192,10 +194,10 @@ def _again(rollout: Rollout, how: How, gone: Collection[str]) -> Sequence[Member
         elif member.device in gone:
             members.append(member)
         elif in_vain:
-            waits = replace(member, standing=Standing.WAITING, tolerated=False)
+            waits = replace(member, standing=MemberStanding.WAITING, tolerated=False)
             members.append(replace(waits, retried_from=member.standing))
         else:
-            members.append(replace(member, standing=Standing.WAITING, code=""))
+            members.append(replace(member, standing=MemberStanding.WAITING, code=""))
     return members
 
 
@@ -217,7 +219,7 @@ def _with_others(rollout: Rollout, substitutes: tuple[str, ...], by: str) -> Seq
             members.append(replace(member, group=moved[member.device]))
         elif member.group in out and member.standing in IN_VAIN and not member.replaced_by:
             members.append(replace(member, tolerated=False, replaced_by=by))
-        elif member.group in out and member.standing is Standing.PENDING:
+        elif member.group in out and member.standing is MemberStanding.PENDING:
             end = left_out(member, REPLACED)
             ended = replace(member, standing=end.standing, code=end.code, retried_from=None)
             members.append(replace(ended, replaced_by=by))

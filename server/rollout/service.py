@@ -15,10 +15,10 @@ from server.fleet.liveness import is_reachable
 from server.people import SOMEBODY
 from server.registry.events import EventLog
 from server.registry.versions import Release, Versions
-from server.rollout.assignments import Teller
+from server.rollout.assignments import Assigner
 from server.rollout.config import RolloutConfig
 from server.rollout.create import Request, draft
-from server.rollout.ledger import Ledger
+from server.rollout.ledger import RolloutLedger
 from server.rollout.model import (
     ABORTABLE,
     IN_FLIGHT,
@@ -28,26 +28,26 @@ from server.rollout.model import (
     DeviceStatus,
     Finish,
     Member,
+    MemberStanding,
     OpenGroup,
     Pause,
-    Phase,
     Rollout,
+    RolloutPhase,
     SetBack,
     Settle,
-    Standing,
 )
 from server.rollout.outcome import outcome
 from server.rollout.planner import plan, settled
 from server.rollout.resuming import Foresight, How, foresee, listed, replaced, resumed, skipped, to_replace
 from server.rollout.selection import candidates, choose_bundle, pick_canaries
-from server.rollout.thresholds import tally
+from server.rollout.thresholds import count_members
 from wire.messages import Severity, UpdateStatus
 
 _LOG = logging.getLogger(__name__)
 _PHASES = {  # for each act: the phases in which it is allowed, and the one it leads to
-    "approve": (frozenset({Phase.AWAITING_APPROVAL}), Phase.RUNNING),
-    "pause": (frozenset({Phase.RUNNING}), Phase.PAUSED),
-    "abort": (ABORTABLE, Phase.ABORTING),
+    "approve": (frozenset({RolloutPhase.AWAITING_APPROVAL}), RolloutPhase.RUNNING),
+    "pause": (frozenset({RolloutPhase.RUNNING}), RolloutPhase.PAUSED),
+    "abort": (ABORTABLE, RolloutPhase.ABORTING),
 }
 
 
@@ -55,7 +55,7 @@ _PHASES = {  # for each act: the phases in which it is allowed, and the one it l
 class RolloutService:
     """All rollouts of one server. Safe to share between threads."""
 
-    ledger: Ledger
+    ledger: RolloutLedger
     fleet: Fleet
     versions: Versions
     events: EventLog
@@ -106,7 +106,7 @@ class RolloutService:
         with self._lock:
             known, after = self._after(rollout, "approve")
             self._refuse_surprise(self._foreseen(known, after), only)
-            return self._move(known, Phase.RUNNING, "approved", f"Approved by {by}", by)
+            return self._move(known, RolloutPhase.RUNNING, "approved", f"Approved by {by}", by)
 
     def pause(self, rollout: str, code: str = "operator", text: str = "", *, by: str = "") -> Rollout:
         """Assign no further device; a rollout that is already paused keeps its first reason.
@@ -123,22 +123,22 @@ class RolloutService:
         """
         with self._lock:
             known = self.get(rollout)
-            if known.phase is Phase.PAUSED:
+            if known.phase is RolloutPhase.PAUSED:
                 return known
             known, _ = self._after(rollout, "pause")
-            return self._move(known, Phase.PAUSED, code, text or f"Paused by {by or SOMEBODY}", by)
+            return self._move(known, RolloutPhase.PAUSED, code, text or f"Paused by {by or SOMEBODY}", by)
 
     def pause_release(self, release: str, code: str, text: str = "") -> tuple[str, ...]:
-        """Pause every running rollout of ``release`` (a ``release_regression``, say); return their ids."""
+        """Pause every running rollout of ``release`` (for example on a ``release_regression``); return their ids."""
         with self._lock:
             opened = [known for known in self.ledger.open() if known.release == release]
-            running = [known.id for known in opened if known.phase is Phase.RUNNING]
+            running = [known.id for known in opened if known.phase is RolloutPhase.RUNNING]
             return tuple(self.pause(known, code, text or f"Paused: {code}").id for known in running)
 
     def resume(
         self, rollout: str, how: How = How.RETRY, *, by: str = SOMEBODY, only: Sequence[str] | None = None
     ) -> Rollout:
-        """Resume as ``how`` says; ``only``: the devices that the person expects to be assigned at once.
+        """Resume in the way ``how``; ``only``: the devices that the person expects to be assigned at once.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
@@ -184,7 +184,7 @@ class RolloutService:
         return known, replace(known, phase=phase)
 
     def _resumed(self, rollout: str, how: How, by: str) -> tuple[Rollout, Rollout]:
-        known = self._in_phase(rollout, {Phase.PAUSED})
+        known = self._in_phase(rollout, {RolloutPhase.PAUSED})
         others: tuple[str, ...] = ()
         devices, now_ms = {device.device: device for device in self.fleet.devices()}, self.clock()
         if how is How.REPLACE:
@@ -199,7 +199,7 @@ class RolloutService:
         return known, resumed(known, how, others, by=by, gone=gone)
 
     def _skipped(self, rollout: str, group: str, by: str) -> tuple[Rollout, Rollout]:
-        known = self._in_phase(rollout, frozenset({Phase.RUNNING, Phase.PAUSED}))
+        known = self._in_phase(rollout, frozenset({RolloutPhase.RUNNING, RolloutPhase.PAUSED}))
         return known, skipped(known, group, by, self.clock())
 
     def _foreseen(self, before: Rollout, after: Rollout) -> Foresight:
@@ -214,11 +214,11 @@ class RolloutService:
         seen = self._foreseen(before, after)
         self._refuse_surprise(seen, only)
         devices = {device.device: device for device in self.fleet.devices()}
-        teller = Teller(self.ledger, self.fleet, self.versions.releases())
+        assigner = Assigner(self.ledger, self.fleet, self.versions.releases())
         for member in replaced(before, after):
             told = member.device in devices and devices[member.device].desired_release == before.release
             if member.gen > 0 and told:
-                teller.set_back(before, member, devices[member.device])
+                assigner.set_back(before, member, devices[member.device])
         self.ledger.rewrite(before, replace(after, code=code, text=text), self.clock())
         said = f"Rollout of {before.release} running: {text}. {seen.text}"
         self._note(before, code, Severity.WARNING, said, by=by)
@@ -239,7 +239,7 @@ class RolloutService:
         """
         with self._lock:
             known, _ = self._after(rollout, "abort")
-            return self._move(known, Phase.ABORTING, code, f"Aborted by {by}" + (f": {why}" if why else ""), by)
+            return self._move(known, RolloutPhase.ABORTING, code, f"Aborted by {by}" + (f": {why}" if why else ""), by)
 
     def turn(self, now_ms: int) -> None:
         """Perform the next steps of every open rollout."""
@@ -255,14 +255,14 @@ class RolloutService:
     def _turn(self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int) -> None:
         statuses = self._statuses(rollout, devices, now_ms)
         members = {member.device: member for member in rollout.members}
-        teller = Teller(self.ledger, self.fleet, releases)
+        assigner = Assigner(self.ledger, self.fleet, releases)
         for action in plan(rollout, statuses, now_ms, limit=self.config.assignments_a_turn):
             match action:
                 case Assign(device):
-                    end = teller.assign(rollout, members[device], devices[device], now_ms)
+                    end = assigner.assign(rollout, members[device], devices[device], now_ms)
                     self._settle(rollout, members[device], end, now_ms)
                 case SetBack(device):
-                    end = teller.set_back(rollout, members[device], devices[device])
+                    end = assigner.set_back(rollout, members[device], devices[device])
                     self._settle(rollout, members[device], end, now_ms)
                 case Settle():
                     self._settle(rollout, members[action.device], action, now_ms)
@@ -288,7 +288,7 @@ class RolloutService:
     def _newcomers(
         self, rollout: Rollout, devices: Iterable[Device], releases: Sequence[Release]
     ) -> tuple[Member, ...]:
-        if not rollout.dynamic or rollout.phase is not Phase.RUNNING:
+        if not rollout.dynamic or rollout.phase is not RolloutPhase.RUNNING:
             return ()
         taken = {member.device for other in self.ledger.open() for member in other.members}
         fresh = candidates(devices, releases, rollout.release)
@@ -316,28 +316,28 @@ class RolloutService:
                 text = f"Group {rollout.groups[index].name} of the rollout of {rollout.release} is open"
                 self._note(rollout, "group_opened", Severity.INFO, text)
             case Pause(code, text):
-                self.ledger.change(rollout.id, {"phase": Phase.PAUSED.value, "code": code, "text": text}, now_ms)
+                self.ledger.change(rollout.id, {"phase": RolloutPhase.PAUSED.value, "code": code, "text": text}, now_ms)
                 self._note(rollout, code, Severity.ERROR, f"Rollout of {rollout.release} paused: {text}")
             case Finish(phase):
                 said = outcome(self.get(rollout.id))  # includes devices settled in this turn
                 changes = {"phase": phase.value, "code": phase.value, "text": said}
-                if phase is Phase.ABORTED:  # keep who aborted it and why
+                if phase is RolloutPhase.ABORTED:  # keep who aborted it and why
                     changes = {"phase": phase.value, "text": f"{rollout.text}; {said}"}
                 self.ledger.change(rollout.id, changes, now_ms)
                 self._note(rollout, phase.value, Severity.INFO, f"Rollout of {rollout.release}: {phase.value}, {said}")
 
-    def _move(self, known: Rollout, phase: Phase, code: str, text: str, by: str) -> Rollout:
+    def _move(self, known: Rollout, phase: RolloutPhase, code: str, text: str, by: str) -> Rollout:
         self.ledger.change(known.id, {"phase": phase.value, "code": code, "text": text}, self.clock())
-        severity = Severity.WARNING if phase is not Phase.RUNNING else Severity.INFO
+        severity = Severity.WARNING if phase is not RolloutPhase.RUNNING else Severity.INFO
         self._note(known, code, severity, f"Rollout of {known.release} {phase.value}: {text}", by=by)
         return self.get(known.id)
 
     def _refuse_surprise(self, seen: Foresight, only: Sequence[str] | None) -> None:
-        if only is not None and set(only) != set(seen.tells):
-            message = f"Expected to tell {', '.join(sorted(only)) or 'nobody'}, got: {seen.text}: look again"
+        if only is not None and set(only) != set(seen.assigns):
+            message = f"Expected to assign it to {', '.join(sorted(only)) or 'nobody'}, got: {seen.text}: look again"
             raise RolloutPhaseError(message)
 
-    def _in_phase(self, rollout: str, allowed: Collection[Phase]) -> Rollout:
+    def _in_phase(self, rollout: str, allowed: Collection[RolloutPhase]) -> Rollout:
         known = self.get(rollout)
         if known.phase not in allowed:
             wanted = " or ".join(sorted(allowed))
@@ -357,7 +357,7 @@ class RolloutService:
         statuses = {name: self._status(device, now_ms) for name, device in devices.items()}
         gone = {
             member.device for member in rollout.members
-            if member.device not in devices and member.standing in {*IN_FLIGHT, Standing.STUCK}
+            if member.device not in devices and member.standing in {*IN_FLIGHT, MemberStanding.STUCK}
         }  # fmt: skip
         for device in self.fleet.ended_of(gone):
             update = device.reported.update if device.reported else UpdateStatus()
@@ -378,8 +378,11 @@ class RolloutService:
 
 def _way_out(rollout: Rollout) -> str:
     """Return how a person can end an open rollout: one that waits for absent devices may never end by itself."""
-    counts, aborting = tally(rollout.members), "abort it: what committed stays, all others go back to what they ran"
+    counts, aborting = (
+        count_members(rollout.members),
+        "abort it: what committed stays, all others go back to what they ran",
+    )
     if counts.awaited or not counts.pending:
         return f"let it end, or {aborting}"
-    names = [member.device for member in rollout.members if member.standing is Standing.PENDING]
+    names = [member.device for member in rollout.members if member.standing is MemberStanding.PENDING]
     return f"it waits for devices that are away ({listed(names)}): remove those that are gone for good, or {aborting}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.errors import RolloutRefusedError
-from server.rollout.model import IN_FLIGHT, IN_VAIN, Group, Member, Standing
+from server.rollout.model import IN_FLIGHT, IN_VAIN, Group, Member, MemberStanding
 
 DETECTION_CONFIDENCE = 0.95
 MAX_CANARIES = 1_000_000  # more devices than any fleet has
@@ -16,7 +16,7 @@ _ROUNDING = 1e-9  # 0.07 * 100 is a little more than 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class MemberCounts:
     """A group counted without its cancelled devices.
 
     ``failed`` and ``stuck`` count all, whatever became of the devices later. ``awaited``: under way or about to be
@@ -73,15 +73,15 @@ class Tally:
         return self.errors > group.error_ratio * (self.judged + self.awaited) + _ROUNDING
 
 
-def tally(members: Sequence[Member]) -> Tally:
+def count_members(members: Sequence[Member]) -> MemberCounts:
     """Return the counts of one group's members."""
     counts = Counter(member.standing for member in members)
-    return Tally(
-        committed=counts[Standing.COMMITTED],
-        failed=counts[Standing.FAILED],
-        stuck=counts[Standing.STUCK],
-        awaited=counts[Standing.WAITING] + sum(counts[standing] for standing in IN_FLIGHT),
-        pending=counts[Standing.PENDING],
+    return MemberCounts(
+        committed=counts[MemberStanding.COMMITTED],
+        failed=counts[MemberStanding.FAILED],
+        stuck=counts[MemberStanding.STUCK],
+        awaited=counts[MemberStanding.WAITING] + sum(counts[standing] for standing in IN_FLIGHT),
+        pending=counts[MemberStanding.PENDING],
         tolerated=sum(member.tolerated and member.standing in IN_VAIN for member in members),
         replaced=sum(bool(member.replaced_by) and member.standing in IN_VAIN for member in members),
     )

@@ -97,4 +97,4 @@ class Withdrawal:
                 length_bytes=wanted.length_bytes, probation_s=wanted.probation_s,
             )  # fmt: skip
         except ServerError as error:  # the device left the fleet meanwhile
-            _LOG.warning("A device can't be told. device=%s error=%s", device.device, error)
+            _LOG.warning("A device can't be assigned its release. device=%s error=%s", device.device, error)

@@ -27,7 +27,7 @@ DEVICES = sa.Table(
     sa.Column("ended_why", sa.Text, nullable=False, default="", server_default=""),
 )
 
-NEVER_HEARD = {"state": "init", "last_seen_ms": 0, "clock_skew_ms": 0, "reported": None}
+NEVER_CONNECTED = {"state": "init", "last_seen_ms": 0, "clock_skew_ms": 0, "reported": None}
 
 CLAIMS = sa.Table(
     "claims",

@@ -33,7 +33,7 @@ _SHOWN_LIMIT = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MissingRevision:
     """One revision that a database lacks."""
 
     revision: str
@@ -41,7 +41,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class SchemaStatus:
     """The revision of a database, "" for an empty one; ``steps`` are the missing ones, oldest first.
 
     ``versioned`` is false for a database that commit 42f48ee made, which stores no revision.
@@ -49,7 +49,7 @@ class Standing:
 
     revision: str
     head: str
-    steps: tuple[Step, ...]
+    steps: tuple[MissingRevision, ...]
     versioned: bool = True
 
     @property
@@ -63,7 +63,7 @@ class Standing:
         return self.versioned and self.revision == self.head
 
 
-def standing_of(engine: sa.Engine) -> Standing:
+def standing_of(engine: sa.Engine) -> SchemaStatus:
     """Return the standing of the database; writes nothing.
 
     Raises:
@@ -104,7 +104,7 @@ def prepare(engine: sa.Engine, metadata: sa.MetaData, directory: str, *, may_be_
         raise DatabaseOutdatedError(message)
 
 
-def upgrade(engine: sa.Engine, metadata: sa.MetaData) -> Standing:
+def upgrade(engine: sa.Engine, metadata: sa.MetaData) -> SchemaStatus:
     """Apply all missing steps or none; return the standing from before.
 
     Raises:
@@ -126,18 +126,18 @@ def upgrade(engine: sa.Engine, metadata: sa.MetaData) -> Standing:
     return standing
 
 
-def _standing(connection: sa.Connection) -> Standing:
+def _standing(connection: sa.Connection) -> SchemaStatus:
     tables = set(sa.inspect(connection).get_table_names())
     script = _script()
     head = script.get_current_head() or ""
-    known = {step.revision: Step(step.revision, step.doc or "") for step in script.walk_revisions()}
+    known = {step.revision: MissingRevision(step.revision, step.doc or "") for step in script.walk_revisions()}
     order = tuple(known)[::-1]  # oldest first
     revision = MigrationContext.configure(connection).get_current_revision() if _VERSION_TABLE in tables else None
     if revision is None:
         if not tables & set(_first_columns()):
-            return Standing(revision="", head=head, steps=tuple(known[name] for name in order))
+            return SchemaStatus(revision="", head=head, steps=tuple(known[name] for name in order))
         _check_first(connection, tables)
-        return Standing(
+        return SchemaStatus(
             revision=FIRST, head=head, steps=tuple(known[name] for name in order[1:]), versioned=False
         )  # fmt: skip
     if revision not in known:
@@ -147,7 +147,7 @@ def _standing(connection: sa.Connection) -> Standing:
         )
         raise DatabaseNewerError(message)
     after = order.index(revision) + 1
-    return Standing(revision=revision, head=head, steps=tuple(known[name] for name in order[after:]))
+    return SchemaStatus(revision=revision, head=head, steps=tuple(known[name] for name in order[after:]))
 
 
 def _check_first(connection: sa.Connection, tables: set[str]) -> None:

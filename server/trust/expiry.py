@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from server.errors import TrustError
+from server.errors import TrustStoreError
 from server.registry.events import EventLog
 from server.trust.repository import Expiry, TrustRepository
 from wire.codec import Json
@@ -43,7 +43,7 @@ class ExpiryWatch:
         self._looked_ms = now_ms
         try:
             expiries = self.trust.expiries()
-        except TrustError:  # damaged or missing: reported when it is read for a device
+        except TrustStoreError:  # damaged or missing: reported when it is read for a device
             return
         for one, left_days, text in ending(expiries, now_ms):
             if now_ms - self._told_ms.get(one.role, -_DAY_MS) >= _DAY_MS:

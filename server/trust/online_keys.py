@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
 
-from server.errors import StateDirectoryError, TrustError
+from server.errors import StateDirectoryError, TrustStoreError
 from wire.canonical import canonical_bytes
 from wire.durable import write_atomically
 
@@ -28,7 +28,7 @@ def init_online_keys(state_dir: Path) -> Path:
     folder = state_dir / "keys"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any((folder / f"{role}.key").exists() for role in ROLES):
-        message = f"Expected no keys in {folder}, got some: devices believe them, so they are never overwritten"
+        message = f"Expected no keys in {folder}, got some: devices trust them, so they are never overwritten"
         raise StateDirectoryError(message)
     public: dict[str, object] = {}
     for role in ROLES:
@@ -44,11 +44,11 @@ def load_online_key(state_dir: Path, role: str) -> CryptoSigner:
     """Return the signer of ``role`` (``snapshot`` or ``timestamp``).
 
     Raises:
-        TrustError: If its file is missing or not a key.
+        TrustStoreError: If its file is missing or not a key.
     """
     path = state_dir / "keys" / f"{role}.key"
     try:
         return CryptoSigner(load_pem_private_key(path.read_bytes(), None))
     except (OSError, ValueError, TypeError) as error:
         message = f"Expected a private key in {path}, got: {error}: restore it from the backup of the state directory"
-        raise TrustError(message) from error
+        raise TrustStoreError(message) from error

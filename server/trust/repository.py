@@ -20,7 +20,7 @@ from tuf.api.metadata import Metadata, MetaFile, Snapshot, T, TargetFile, Target
 from tuf.api.serialization import DeserializationError
 
 from server.clock import Clock, system_now_ms
-from server.errors import MetadataRefusedError, TargetsVersionError, TrustError
+from server.errors import MetadataRefusedError, TargetsVersionError, TrustStoreError
 from server.trust.online_keys import load_online_key
 from server.trust.roots import TUF, check_online_keys, read_root, root_bytes
 from wire.codec import from_document
@@ -70,8 +70,8 @@ class TrustRepository:
         ``published``: whether there are releases, and so must be signed metadata. Passes if no root was installed yet.
 
         Raises:
-            TrustError: If the root, an online key or the current metadata is lost or damaged, or a key is not the one
-                that the root names; the text names the file.
+            TrustStoreError: If the root, an online key or the current metadata is lost or damaged, or a key is not
+                the one that the root names; the text names the file.
         """
         if not published and self.root() is None:
             return
@@ -109,7 +109,7 @@ class TrustRepository:
         """Return when the current metadata of each role expires; roles without any are left out.
 
         Raises:
-            TrustError: If the installed root, or our own metadata, is damaged.
+            TrustStoreError: If the installed root, or our own metadata, is damaged.
         """
         with self._lock:
             targets = self.current_targets()
@@ -136,7 +136,7 @@ class TrustRepository:
             RootMissingError: If no root was installed.
             MetadataRefusedError: If it is not signed by the release key, expired, or lists a bundle that is not here.
             TargetsVersionError: If the current version is not the one it was based on.
-            TrustError: If our own metadata or keys are damaged.
+            TrustStoreError: If our own metadata or keys are damaged.
         """
         with self._lock:
             if data == self.current_targets():
@@ -153,7 +153,7 @@ class TrustRepository:
         """Sign snapshot and timestamp again when half their lifetime is over.
 
         Raises:
-            TrustError: If our own metadata or keys are damaged.
+            TrustStoreError: If our own metadata or keys are damaged.
         """
         with self._lock:
             timestamp, snapshot = self._timestamp(), self._snapshot()
@@ -173,7 +173,7 @@ class TrustRepository:
         second was signed since the copy was made, so the versions are raised by the seconds passed.
 
         Raises:
-            TrustError: If our own metadata, keys or the mark are damaged.
+            TrustStoreError: If our own metadata, keys or the mark are damaged.
         """
         with self._lock:
             mark = self.state_dir / TUF / _MARK
@@ -183,7 +183,7 @@ class TrustRepository:
                 copied_ms = int(mark.read_text(encoding="ascii"))
             except (OSError, ValueError) as error:
                 message = f"Expected the time of a copy, UTC ms, in {mark}, got: {error}: remove it if this is no copy"
-                raise TrustError(message) from error
+                raise TrustStoreError(message) from error
             snapshot = self._snapshot()
             if snapshot is not None:
                 above = max(now_ms - copied_ms, 0) // 1000 + _LEAST_LEAP
@@ -200,7 +200,7 @@ class TrustRepository:
         try:
             metadata = _parse(data, Targets)
             root.verify_delegate("targets", metadata.signed_bytes, metadata.signatures)
-        except (TrustError, RepositoryError, ValueError) as error:
+        except (TrustStoreError, RepositoryError, ValueError) as error:
             message = f"Expected targets metadata signed by the release key that our root names, got: {error}"
             raise MetadataRefusedError(message) from error
         if metadata.signed.is_expired(_utc(self.clock())):
@@ -262,7 +262,7 @@ class TrustRepository:
         data = self.metadata_file(name)
         if data is None:
             message = f"Expected {name} in {self.state_dir / TUF}, got no such file: restore it from the backup"
-            raise TrustError(message)
+            raise TrustStoreError(message)
         return data
 
     def _write(self, name: str, data: bytes) -> None:
@@ -279,10 +279,10 @@ def _parse(data: bytes, kind: type[T]) -> Metadata[T]:
         metadata: Metadata[T] = Metadata.from_bytes(data)
     except DeserializationError as error:
         message = f"Expected {kind.type} metadata, got: {error}"
-        raise TrustError(message) from error
+        raise TrustStoreError(message) from error
     if not isinstance(metadata.signed, kind):
         message = f"Expected {kind.type} metadata, got {metadata.signed.type}"
-        raise TrustError(message)
+        raise TrustStoreError(message)
     return metadata
 
 

@@ -9,7 +9,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 from tuf.api.serialization import DeserializationError
 
-from server.errors import MetadataRefusedError, RootMissingError, TrustError
+from server.errors import MetadataRefusedError, RootMissingError, TrustStoreError
 from server.trust.online_keys import ROLES, load_online_key
 from wire.durable import write_atomically
 
@@ -80,7 +80,7 @@ def check_online_keys(state_dir: Path, root: Root) -> None:
     """Check that the online keys are those that the installed ``root`` names: devices accept no others.
 
     Raises:
-        TrustError: If a key is missing, damaged or belongs to another server.
+        TrustStoreError: If a key is missing, damaged or belongs to another server.
     """
     for role, ours, named in _unnamed_keys(state_dir, root):
         theirs = ", ".join(f"{key[:12]}…" for key in named)
@@ -89,7 +89,7 @@ def check_online_keys(state_dir: Path, root: Root) -> None:
             f"got {ours[:12]}…, another server's: restore keys/ from the backup of this state directory; if the "
             "keys were changed on purpose, bring the next root that names them: fleet-server trust DIR --root FILE"
         )
-        raise TrustError(message)
+        raise TrustStoreError(message)
 
 
 def _unnamed_keys(state_dir: Path, root: Root) -> Iterator[tuple[str, str, Sequence[str]]]:

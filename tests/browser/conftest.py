@@ -17,10 +17,9 @@ from server.app.server import ServerApp
 from server.app.state_directory import init_state
 from server.clock import system_now_ms
 from server.drift.ledger import Finding
-from server.drift.verdicts import Verdict, VerdictKind
-from server.retraining.policy import Phase as TriggerPhase
-from server.retraining.policy import Trigger
-from server.rollout.model import Group, Member, Phase, Rollout, Standing
+from server.drift.verdicts import DriftVerdict, VerdictKind
+from server.retraining.policy import RetrainingPhase, Trigger
+from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.store.monitoring.evidence import replace_slot
 from server.trust.online_keys import init_online_keys
 from wire.bundle import build_bundle
@@ -184,7 +183,7 @@ def _evidence(app: ServerApp, newest_ms: int) -> None:
         rows = [_row(device, index, start_ms, age) for index, device in enumerate(DEVICES)]
         with app.parts.database.begin() as connection:
             replace_slot(connection, start_ms, start_ms + HOUR_MS, rows, [_pool(start_ms, *pool) for pool in POOLS])
-    verdict = Verdict(kind=VerdictKind.COHORT, devices=DRIFTING, attributes=(("camera", "ov5640"),))
+    verdict = DriftVerdict(kind=VerdictKind.COHORT, devices=DRIFTING, attributes=(("camera", "ov5640"),))
     finding = Finding(verdict=verdict, cause="darker, blurrier, less confident", release="digits-1", model="digits")
     app.parts.drift.verdicts.note([finding], newest_ms, system_now_ms(), quiet_ms=2 * HOUR_MS, judged=True)
 
@@ -221,8 +220,8 @@ def _rollouts(app: ServerApp) -> None:
     for device in ("gate-01", "gate-02"):
         app.parts.fleet.set_desired(device, release="digits-2", target="t", sha256="cd" * 32, length_bytes=420_000)
     members = [
-        Member(device="gate-01", group=0, standing=Standing.ASSIGNED, gen=1, assigned_ms=now_ms),
-        Member(device="gate-02", group=0, standing=Standing.ASSIGNED, gen=1, assigned_ms=now_ms),
+        Member(device="gate-01", group=0, standing=MemberStanding.ASSIGNED, gen=1, assigned_ms=now_ms),
+        Member(device="gate-02", group=0, standing=MemberStanding.ASSIGNED, gen=1, assigned_ms=now_ms),
         Member(device="meter-07", group=1),
         Member(device="meter-08", group=1),
         Member(device="press-03", group=1),
@@ -231,14 +230,14 @@ def _rollouts(app: ServerApp) -> None:
         Group(name="canary", success_ratio=1.0, error_ratio=0.5),
         Group(name="rest", success_ratio=0.9, error_ratio=0.2),
     )
-    done = tuple(replace(member, standing=Standing.COMMITTED, air_bytes=420_000) for member in members)
+    done = tuple(replace(member, standing=MemberStanding.COMMITTED, air_bytes=420_000) for member in members)
     for rollout in (
         Rollout(
             id="r1",
             release="digits-1",
             groups=groups,
             members=done,
-            phase=Phase.SUCCEEDED,
+            phase=RolloutPhase.SUCCEEDED,
             opened=2,
             created_ms=now_ms - 30 * HOUR_MS,
         ),
@@ -247,7 +246,7 @@ def _rollouts(app: ServerApp) -> None:
             release="digits-2",
             groups=groups,
             members=tuple(members),
-            phase=Phase.RUNNING,
+            phase=RolloutPhase.RUNNING,
             opened=1,
             dynamic=False,
             created_ms=now_ms,
@@ -257,10 +256,10 @@ def _rollouts(app: ServerApp) -> None:
             release="digits-3",
             groups=groups,
             members=(
-                Member(device="meter-08", group=0, standing=Standing.FAILED, gen=1),
+                Member(device="meter-08", group=0, standing=MemberStanding.FAILED, gen=1),
                 Member(device="press-03", group=1),
             ),
-            phase=Phase.PAUSED,
+            phase=RolloutPhase.PAUSED,
             code="error_threshold",
             text="1 of 1 in canary failed",
             opened=1,
@@ -299,9 +298,9 @@ def _samples(app: ServerApp) -> None:
     trigger = Trigger(
         id=0, model="digits", cause="cohort:camera=ov5640:", since_ms=now_ms - HOUR_MS, opened_ms=now_ms, **cause
     )
-    parts.retraining.triggers.add(replace(trigger, phase=TriggerPhase.COLLECTING, updated_ms=now_ms))
+    parts.retraining.triggers.add(replace(trigger, phase=RetrainingPhase.COLLECTING, updated_ms=now_ms))
     parts.retraining.triggers.add(
-        replace(trigger, cause="site:site=mill:", phase=TriggerPhase.SETTLED, text="rollout of digits-1: succeeded",
+        replace(trigger, cause="site:site=mill:", phase=RetrainingPhase.SETTLED, text="rollout of digits-1: succeeded",
                 result="digits-1", words="brighter", devices=("press-03",), opened_ms=now_ms - 50 * HOUR_MS)
     )  # fmt: skip
 

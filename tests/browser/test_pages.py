@@ -121,12 +121,12 @@ def test_resume_says_whom_it_tells_and_a_skip_wants_a_name(operator: Page, world
     card = operator.locator("section", has_text="digits-3")
     card.get_by_role("button", name="Resume").click()
     dialog = operator.get_by_role("dialog")
-    expect(dialog).to_contain_text("try again where it failed: 1 device told now: meter-08")
+    expect(dialog).to_contain_text("try again where it failed: 1 device assigned now: meter-08")
     dialog.get_by_role("button", name="Resume").click()  # without a name
     assert world.app.parts.rollouts.get("r3").phase == "paused"
     dialog.get_by_role("button", name="Cancel").click()
     card.get_by_role("button", name="Skip group").click()
-    expect(dialog).to_contain_text("1 device told when heard again: press-03; opens rest")
+    expect(dialog).to_contain_text("1 device assigned on connecting: press-03; opens rest")
     dialog.get_by_role("button", name="Skip group").click()
     assert world.app.parts.rollouts.get("r3").phase == "paused"
     dialog.get_by_label("Your name").fill("ada")

@@ -28,7 +28,7 @@ from compressor.worker import Heartbeat, Workplace, find_checkpoint, read_sample
 from compressor.worker.client import ServerClient
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
-from server.retraining.jobs import Job, JobOrder
+from server.retraining.jobs import JobOrder, TrainingJob
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.memory_broker import MemoryBroker, MemoryTransport
@@ -44,7 +44,7 @@ class BuildHost:
     place: Workplace
     first: Outcome
 
-    def job(self, samples: bytes, model: str = "tiny") -> Job:
+    def job(self, samples: bytes, model: str = "tiny") -> TrainingJob:
         """Return a fresh job on the first release."""
         base = self.app.parts.versions.release("tiny-1")
         order = JobOrder(
@@ -52,7 +52,7 @@ class BuildHost:
         )
         return self.app.parts.retraining.jobs.create(order, samples, self.app.clock())
 
-    def again(self, job: Job) -> Job:
+    def again(self, job: TrainingJob) -> TrainingJob:
         """Return the job as the server knows it now."""
         return self.app.parts.retraining.jobs.job(job.id)
 

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from compressor.release.keys import init_keys
 from server.app.server import ServerApp
 from server.app.state_directory import StateDirectory, init_state
-from server.fleet.enrolment import Identity
+from server.fleet.enrolment import EnrolledIdentity
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.codec import decode, encode
@@ -43,7 +43,7 @@ class FakeClock:
 class FakeDevice:
     """A device on the in-memory broker that keeps all it hears."""
 
-    identity: Identity
+    identity: EnrolledIdentity
     transport: MemoryTransport
     heard: list[Incoming] = field(default_factory=list)
 

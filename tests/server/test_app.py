@@ -18,7 +18,7 @@ import pytest
 
 from server.app.server import Overrides, ServerApp
 from server.app.state_directory import StateDirectory, init_state
-from server.broker.mqtt import MqttTransport
+from server.broker.mqtt import BrokerTransport
 from server.errors import AlreadyRunningError, ConfigError, PortInUseError
 from wire.codec import decode, encode
 from wire.drift_report import DriftReport, encode_report
@@ -37,7 +37,7 @@ class LiveDevice:
     """A device enrolled over HTTP, connected by paho."""
 
     identity: dict
-    transport: MqttTransport
+    transport: BrokerTransport
     heard: queue.Queue[Notice] = field(default_factory=queue.Queue)
 
     def topic(self, leaf: str) -> str:
@@ -60,7 +60,7 @@ class LiveDevice:
 def _enrol(app: ServerApp, device: str) -> LiveDevice:
     claim = app.parts.enrolment.claim("berlin", device, {})
     identity = httpx.post(f"{app.http_url}/api/enrol", json={"claim": claim}, trust_env=False).json()
-    transport = MqttTransport(
+    transport = BrokerTransport(
         host=identity["mqtt_host"],
         port=identity["mqtt_port"],
         client_id=device,
@@ -260,7 +260,7 @@ def test_another_state_directory_has_another_group(state: StateDirectory, tmp_pa
 class Spy:
     """A device's connection with a subscription it has no right to."""
 
-    transport: MqttTransport
+    transport: BrokerTransport
     heard: list[Notice] = field(default_factory=list)
 
     def stop(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from server.broker.mqtt import MqttTransport
+from server.broker.mqtt import BrokerTransport
 from server.broker.process import Broker, free_port
 from server.config import BrokerConfig, TlsConfig
 from server.errors import BrokerMissingError, PortInUseError
@@ -54,7 +54,7 @@ class Client:
     def __init__(self, broker: Broker, user: str, *subscriptions: str, client_id: str = "") -> None:
         """Connect."""
         self.heard: queue.Queue[Notice] = queue.Queue()
-        self.transport = MqttTransport(
+        self.transport = BrokerTransport(
             host="127.0.0.1", port=broker.port, client_id=client_id or user, user=user, password=PASSWORDS[user]
         )
         self.transport.start(self.heard.put, subscriptions=subscriptions)
@@ -227,7 +227,7 @@ def test_a_listener_that_raises_does_not_end_the_connection(broker: Broker) -> N
         heard.put(notice)
         raise RuntimeError("boom")
 
-    transport = MqttTransport(host="127.0.0.1", port=broker.port, client_id="cam-a", user="cam-a", password="a")
+    transport = BrokerTransport(host="127.0.0.1", port=broker.port, client_id="cam-a", user="cam-a", password="a")
     transport.start(listen, subscriptions=())
     assert heard.get(timeout=10) == LinkChange(Link.UP)
     handle = transport.publish("tf/1/x/cam-a/event", b"1")

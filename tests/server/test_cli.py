@@ -19,7 +19,7 @@ from server.app.server import ServerApp
 from server.app.state_directory import RunAddress, StateDirectory
 from server.cli import main
 from server.clock import system_now_ms
-from server.rollout.model import Group, Member, Phase, Rollout, Standing
+from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.service import RolloutService
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import Severity
@@ -170,16 +170,16 @@ def test_events_are_rows_that_can_be_followed(fleet: MemoryFleet) -> None:
 def test_rollouts_say_how_many_devices_are_how_far(fleet: MemoryFleet) -> None:
     """One line a rollout."""
     members = (
-        Member(device="a", group=0, standing=Standing.COMMITTED),
-        Member(device="b", group=1, standing=Standing.FAILED),
-        Member(device="c", group=1, standing=Standing.CANCELLED),
+        Member(device="a", group=0, standing=MemberStanding.COMMITTED),
+        Member(device="b", group=1, standing=MemberStanding.FAILED),
+        Member(device="c", group=1, standing=MemberStanding.CANCELLED),
     )
     groups = (
         Group(name="canary", success_ratio=1.0, error_ratio=0.0),
         Group(name="rest", success_ratio=1.0, error_ratio=0.0),
     )
     fleet.app.parts.rollouts.ledger.add(
-        Rollout(id="r1", release="m-2", groups=groups, members=members, phase=Phase.PAUSED, text="1 of 1 failed")
+        Rollout(id="r1", release="m-2", groups=groups, members=members, phase=RolloutPhase.PAUSED, text="1 of 1 failed")
     )
     _, table, _ = _run("rollouts", fleet.state.path)
     names, line = [line.split("\t") for line in table.splitlines()]
@@ -203,12 +203,12 @@ def paused(state: StateDirectory, clock: FakeClock) -> Iterator[RolloutService]:
     for identity, members, phase in (
         (
             "r1",
-            (Member(device="a", group=0, standing=Standing.FAILED, gen=1), Member(device="b", group=1)),
-            Phase.PAUSED,
+            (Member(device="a", group=0, standing=MemberStanding.FAILED, gen=1), Member(device="b", group=1)),
+            RolloutPhase.PAUSED,
         ),
-        ("r2", (Member(device="c", group=0), Member(device="d", group=1)), Phase.AWAITING_APPROVAL),
+        ("r2", (Member(device="c", group=0), Member(device="d", group=1)), RolloutPhase.AWAITING_APPROVAL),
     ):
-        opened = int(phase is Phase.PAUSED)
+        opened = int(phase is RolloutPhase.PAUSED)
         app.parts.rollouts.ledger.add(
             Rollout(
                 id=identity, release="m-2", groups=groups, members=members, phase=phase, opened=opened, dynamic=False
@@ -222,21 +222,21 @@ def paused(state: StateDirectory, clock: FakeClock) -> Iterator[RolloutService]:
 def test_resume_and_skip_group_say_whom_they_tell_and_ask(state: StateDirectory, paused: RolloutService) -> None:
     """A no changes nothing; a yes is recorded with its name."""
     asked = CliRunner().invoke(main, ["resume", str(state.path), "r1"], input="n\n")
-    assert (asked.exit_code, "told when heard again: a" in asked.stdout) == (1, True)
-    assert paused.get("r1").phase is Phase.PAUSED
+    assert (asked.exit_code, "assigned on connecting: a" in asked.stdout) == (1, True)
+    assert paused.get("r1").phase is RolloutPhase.PAUSED
     skip = ("rollouts", "skip-group", state.path, "r1", "--by", "ada", "--yes", "--group")
     refused, _, error = _run(*skip, "rest")
     assert (refused, error.startswith("error [rollout_refused]: Expected an open group")) == (1, True)
     done, out, _ = _run(*skip, "canary")
-    assert (done, "told when heard again: b" in out) == (0, True)
+    assert (done, "assigned on connecting: b" in out) == (0, True)
     assert paused.get("r1").groups[0].skipped_by == "ada"
 
 
 def test_approve_pause_and_abort_say_what_they_do_and_ask(state: StateDirectory, paused: RolloutService) -> None:
     """Each says beforehand whom it concerns; who did it and why is kept."""
     asked = CliRunner().invoke(main, ["rollout", "approve", str(state.path), "r2"], input="n\n")
-    assert (asked.exit_code, asked.stdout.splitlines()[0]) == (1, "1 device told when heard again: c; opens canary")
-    assert paused.get("r2").phase is Phase.AWAITING_APPROVAL
+    assert (asked.exit_code, asked.stdout.splitlines()[0]) == (1, "1 device assigned on connecting: c; opens canary")
+    assert paused.get("r2").phase is RolloutPhase.AWAITING_APPROVAL
     for act, options, phase, text in (
         ("approve", (), "running", "Approved by ada"),
         ("pause", ("--why", "cam-7 first"), "paused", "Paused by ada: cam-7 first"),

@@ -14,7 +14,7 @@ from server.fleet.credentials import hash_password, verify_password
 from wire.errors import NameRefusedError
 
 if TYPE_CHECKING:
-    from server.fleet.enrolment import Identity
+    from server.fleet.enrolment import EnrolledIdentity
     from tests.server.conftest import MemoryFleet
 
 
@@ -128,7 +128,7 @@ def test_a_claim_is_not_used_up_when_the_broker_lets_nobody_in(fleet: MemoryFlee
     """The device was told nothing, so it may ask again with the same claim."""
     parts, refusals = fleet.app.parts, [BrokerError("Expected mosquitto to answer, got nothing")]
 
-    def admit(_identity: Identity) -> None:
+    def admit(_identity: EnrolledIdentity) -> None:
         if refusals:
             raise refusals.pop()
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.ingest.faults import Complaints, printable, shortened
+from server.ingest.faults import FaultEvents, printable, shortened
 from server.ingest.windows import WindowReport, check_report
 from wire.drift_report import DriftReport, encode_report, open_report
 from wire.errors import HistogramError
@@ -28,7 +28,7 @@ REPORT = DriftReport(
 
 def test_a_fault_is_told_once_a_minute_and_counted_always() -> None:
     """The next one after exactly a minute says how many came in between."""
-    faults = Complaints()
+    faults = FaultEvents()
     for now_ms in (0, 1, 59_999, 60_000, 119_999):
         faults.add(now_ms, "garbage", "no JSON", sender="cam-1")
     rows = faults.take()
@@ -41,7 +41,7 @@ def test_a_fault_is_told_once_a_minute_and_counted_always() -> None:
 
 def test_senders_and_kinds_of_fault_are_told_apart() -> None:
     """One bad device hides no other."""
-    faults = Complaints()
+    faults = FaultEvents()
     for sender, code in (("cam-1", "garbage"), ("cam-2", "garbage"), ("cam-1", "clock_skew"), ("cam-1", "garbage")):
         faults.add(0, code, "so", sender=sender)
     assert len(faults.take()) == 3
@@ -55,7 +55,7 @@ def test_only_a_device_of_the_fleet_is_named_as_one(
     sender: str, device: str | None, data: dict[str, str], *, registered: bool
 ) -> None:
     """What a stranger calls itself is told as its word."""
-    faults = Complaints()
+    faults = FaultEvents()
     faults.add(0, "garbage", "so", sender=sender, registered=registered)
     (row,) = faults.take()
     assert (row["device"], row["data"]) == (device, data)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from server.app.server import ServerApp
-from server.app.services import Parts
+from server.app.services import ServerParts
 from server.clock import system_now_ms
 from server.rollout.create import Request
 from server.store.monitoring.windows import insert_windows
@@ -29,7 +29,7 @@ STREAMS, DEVICES, HOURS, HOUR_MS = 23, 30, 400, 3_600_000
 ARTIFACT = b"int8 model"
 
 
-def _publish(parts: Parts) -> Reference:
+def _publish(parts: ServerParts) -> Reference:
     """Register a release with its reference."""
     reference = Reference(
         artifact_sha256=sha256_hex(ARTIFACT),
@@ -65,7 +65,7 @@ def _publish(parts: Parts) -> Reference:
     return reference
 
 
-def _report(parts: Parts, reference: Reference, first_hour: int) -> None:
+def _report(parts: ServerParts, reference: Reference, first_hour: int) -> None:
     """Let the windows of ``HOURS`` hours arrive."""
     drawn = np.random.default_rng(1).multinomial(60, np.full(BINS, 1 / BINS), size=(DEVICES, STREAMS))
     words = np.concatenate([drawn.ravel().reshape(DEVICES, -1), np.zeros((DEVICES, STREAMS), int)], axis=1)

@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from server.app.server import Overrides, ServerApp
-from server.app.state_directory import Ports, RunAddress, StateDirectory, open_state
+from server.app.state_directory import RunAddress, ServerPorts, StateDirectory, open_state
 from server.cli import main
-from server.errors import DatabaseLostError, StateDirectoryError, TrustError
+from server.errors import DatabaseLostError, StateDirectoryError, TrustStoreError
 from server.store.database import open_database
 from server.trust.online_keys import init_online_keys, load_online_key
 from server.trust.repository import TrustRepository
 
 
-def _ran(state: StateDirectory) -> Ports:
+def _ran(state: StateDirectory) -> ServerPorts:
     """Run a server once, enrol a device, and return the ports that the device was told."""
     app = ServerApp.open(state.path, pages=False)
     app.start()
@@ -48,7 +48,7 @@ def test_lost_ports_are_not_drawn_anew_while_devices_know_them(state: StateDirec
     told = _ran(state)
     state.ports.unlink()
     state.address.unlink()
-    with pytest.raises(StateDirectoryError, match=r"the ports that 1 devices were told in .*ports\.json, got no such"):
+    with pytest.raises(StateDirectoryError, match=r"the ports that 1 devices were given in .*ports\.json, got no such"):
         ServerApp.open(state.path, pages=False)
     app = ServerApp.open(state.path, pages=False, overrides=Overrides(told.http, told.broker))
     app.stop()
@@ -90,7 +90,7 @@ def test_a_lost_database_is_not_made_anew(
 ) -> None:
     """Every device would be unknown, and nobody told why."""
     open_database(state.database_url).close()
-    state.keep_ports(Ports(1, 2))
+    state.keep_ports(ServerPorts(1, 2))
     lose(state.path / "fleet.db")
     done = CliRunner().invoke(main, [command[0], str(state.path), *command[1:]])
     assert (done.exit_code, done.stderr.split(":")[0]) == (1, "error [database_lost]")
@@ -106,7 +106,7 @@ def test_an_empty_database_is_refused_where_a_server_ran(state: StateDirectory) 
 def test_lost_metadata_does_not_begin_again_at_version_one(state: StateDirectory) -> None:
     """Devices that saw later versions would refuse that as an attack."""
     (state.tuf / "2.snapshot.json").write_text("{}")
-    with pytest.raises(TrustError, match=r"Expected timestamp\.json in .*: restore it from the backup"):
+    with pytest.raises(TrustStoreError, match=r"Expected timestamp\.json in .*: restore it from the backup"):
         TrustRepository(state.path).current_targets()
     (state.tuf / "2.snapshot.json").rename(state.tuf / "1.snapshot.json")
     assert TrustRepository(state.path).current_targets() is None
@@ -127,7 +127,7 @@ def test_a_server_does_not_start_without_what_devices_believe(
     """It would notice days later, when it signs anew, or number what it publishes from 1; the file is named."""
     (state.path / lost).unlink(missing_ok=True)
     trust = TrustRepository(state.path)
-    with pytest.raises(TrustError, match=rf"{Path(lost).name}.*restore it from the backup"):
+    with pytest.raises(TrustStoreError, match=rf"{Path(lost).name}.*restore it from the backup"):
         trust.refuse_losses(published=published)
 
 
@@ -135,7 +135,7 @@ def test_a_lost_key_stops_the_start_and_a_new_server_has_nothing_to_lose(state: 
     """Before the first root there is nothing that devices could know."""
     ServerApp.open(state.path, pages=False).stop()
     (state.keys / "snapshot.key").unlink()
-    with pytest.raises(TrustError, match=r"snapshot\.key"):
+    with pytest.raises(TrustStoreError, match=r"snapshot\.key"):
         ServerApp.open(state.path, pages=False)
     (state.tuf / "1.root.json").unlink()
     ServerApp.open(state.path, pages=False).stop()
@@ -146,10 +146,10 @@ def test_the_keys_of_another_server_stop_the_start(state: StateDirectory, tmp_pa
     init_online_keys(tmp_path / "other")
     ours, key = (load_online_key(path, "timestamp").public_key.keyid[:12] for path in (state.path, tmp_path / "other"))
     shutil.copy(tmp_path / "other" / "keys" / "timestamp.key", state.keys / "timestamp.key")
-    with pytest.raises(TrustError, match=rf"timestamp key {ours}… .*got {key}….*restore keys/ from the backup"):
+    with pytest.raises(TrustStoreError, match=rf"timestamp key {ours}… .*got {key}….*restore keys/ from the backup"):
         ServerApp.open(state.path, pages=False)
     (state.tuf / "1.root.json").write_text("{}")
-    with pytest.raises(TrustError, match=r"1\.root\.json: restore it from the backup"):
+    with pytest.raises(TrustStoreError, match=r"1\.root\.json: restore it from the backup"):
         ServerApp.open(state.path, pages=False)
 
 
@@ -158,7 +158,7 @@ def test_lost_settings_are_restored_not_begun_anew(state: StateDirectory) -> Non
     state.config.unlink()
     with pytest.raises(StateDirectoryError, match="fleet-server init"):
         open_state(state.path)
-    state.keep_ports(Ports(1, 2))
+    state.keep_ports(ServerPorts(1, 2))
     with pytest.raises(StateDirectoryError, match=r"server\.toml of a server that ran before.*restore it"):
         open_state(state.path)
 
@@ -166,7 +166,7 @@ def test_lost_settings_are_restored_not_begun_anew(state: StateDirectory) -> Non
 def test_a_backup_has_everything_but_scratch_and_is_private(state: StateDirectory, tmp_path: Path) -> None:
     """What is added to the directory one day is in it without a list."""
     open_database(state.database_url).close()
-    state.keep_ports(Ports(1, 2))
+    state.keep_ports(ServerPorts(1, 2))
     (state.path / "new-one-day").write_text("x")
     (state.broker / "passwords").write_text("x")
     done = CliRunner().invoke(main, ["backup", str(state.path), str(tmp_path / "copy")])

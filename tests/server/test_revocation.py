@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from server.app.server import ServerApp
 from server.app.state_directory import StateDirectory
-from server.broker.mqtt import MqttTransport
+from server.broker.mqtt import BrokerTransport
 from server.cli import main
 from server.errors import ClaimRefusedError, DeviceEndedError
-from server.fleet.enrolment import Identity
+from server.fleet.enrolment import EnrolledIdentity
 from wire.messages import DeviceState, InstalledRelease, Reported, State
 from wire.transport import Link, LinkChange, Notice
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BOTH = pytest.mark.parametrize("action", ["revoke", "remove"])
 
 
-def _basic(identity: Identity) -> dict[str, str]:
+def _basic(identity: EnrolledIdentity) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{identity.device}:{identity.password}".encode()).decode()}
 
 
@@ -198,7 +198,7 @@ class Session:
         self.identity = enrolment.enrol(enrolment.claim("berlin", device, {}))
         app.admission.admit(self.identity)
         self.up, self.ended, self.refused = threading.Event(), threading.Event(), threading.Event()
-        self.transport = MqttTransport(
+        self.transport = BrokerTransport(
             host="127.0.0.1", port=app.address.mqtt_port, client_id=device, user=device, password=self.identity.password
         )
         self.transport.start(self.hear, subscriptions=(f"tf/1/berlin/{device}/desired",))

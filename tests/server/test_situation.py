@@ -12,8 +12,8 @@ from compressor.release.keys import init_keys
 from server.app.overall import Signals
 from server.clock import system_now_ms
 from server.drift.ledger import Finding
-from server.drift.verdicts import Verdict, VerdictKind
-from server.rollout.model import Group, Member, Phase, Rollout, Standing
+from server.drift.verdicts import DriftVerdict, VerdictKind
+from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.store.monitoring.evidence import replace_slot
 from server.trust.roots import install_root
 from wire.messages import DeviceState, Reported, State, UpdatePhase, UpdateStatus
@@ -130,11 +130,12 @@ def test_evidence_near_its_threshold_and_missing_evidence_are_the_matter(
 
 @pytest.mark.parametrize(
     ("phase", "signal"),
-    [(Phase.PAUSED, "paused"), (Phase.AWAITING_APPROVAL, "unapproved"), (Phase.ABORTING, "aborting"),
-     (Phase.FAILED, "failed"), (Phase.RUNNING, ""), (Phase.SUCCEEDED, ""), (Phase.ABORTED, "")],
+    [(RolloutPhase.PAUSED, "paused"), (RolloutPhase.AWAITING_APPROVAL, "unapproved"),
+     (RolloutPhase.ABORTING, "aborting"), (RolloutPhase.FAILED, "failed"),
+     (RolloutPhase.RUNNING, ""), (RolloutPhase.SUCCEEDED, ""), (RolloutPhase.ABORTED, "")],
 )  # fmt: skip
 def test_a_rollout_that_wants_a_person_is_the_matter(
-    fleet: MemoryFleet, cam: FakeDevice, phase: Phase, signal: str
+    fleet: MemoryFleet, cam: FakeDevice, phase: RolloutPhase, signal: str
 ) -> None:
     """Paused, waiting, being aborted or failed; not one that goes on or ended well."""
     del cam
@@ -148,14 +149,17 @@ def test_a_failure_in_a_running_rollout_and_an_open_verdict_are_the_matter(fleet
     """A failure below the threshold that pauses is a failure."""
     del cam
     members = (
-        Member(device="cam-1", group=0, standing=Standing.STUCK, gen=1),
-        Member(device="cam-2", group=0, standing=Standing.PENDING),
+        Member(device="cam-1", group=0, standing=MemberStanding.STUCK, gen=1),
+        Member(device="cam-2", group=0, standing=MemberStanding.PENDING),
     )
     fleet.app.parts.rollouts.ledger.add(
-        Rollout(id="r", release="m-2", groups=GROUPS, members=members, phase=Phase.RUNNING, opened=1)
+        Rollout(id="r", release="m-2", groups=GROUPS, members=members, phase=RolloutPhase.RUNNING, opened=1)
     )
     finding = Finding(
-        verdict=Verdict(kind=VerdictKind.DEVICE_LOCAL, devices=("cam-1",)), cause="darker", release="m-1", model="m"
+        verdict=DriftVerdict(kind=VerdictKind.DEVICE_LOCAL, devices=("cam-1",)),
+        cause="darker",
+        release="m-1",
+        model="m",
     )
     fleet.app.parts.drift.verdicts.note([finding], 0, 1, quiet_ms=100, judged=True)
     assert matter(fleet) == {"members_failed": ("cam-1",), "verdicts": ("device_local (darker)",)}

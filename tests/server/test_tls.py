@@ -25,8 +25,8 @@ def test_relative_paths_are_below_the_folder_of_the_settings(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    (TLS + "[http]\nbind = '0.0.0.0'", r"http\.public_url, which devices are told"),
-    (TLS + "[broker]\nbind = '::'", r"broker\.public_host, which devices are told"),
+    (TLS + "[http]\nbind = '0.0.0.0'", r"http\.public_url, the address for devices"),
+    (TLS + "[broker]\nbind = '::'", r"broker\.public_host, the address for devices"),
 ])  # fmt: skip
 def test_who_listens_everywhere_says_what_devices_are_told(tmp_path: Path, text: str, words: str) -> None:
     """Else they would be sent to their own loopback."""

@@ -12,7 +12,7 @@ from server.dashboard.pages.new_rollout import offers
 from server.dashboard.pages.releases import release_rows
 from server.errors import ReleaseWithdrawnError, UnknownReleaseError
 from server.rollout.create import Request
-from server.rollout.model import Phase
+from server.rollout.model import RolloutPhase
 from wire.canonical import sha256_hex
 from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
 from wire.tuf_target import TargetCustom, target_path
@@ -72,7 +72,7 @@ def test_a_running_rollout_of_it_stops_and_who_was_told_stays_with_what_it_runs(
     fleet.client().post("/api/releases/m-2/withdraw", json={"why": "wrong labels", "by": "ada"})
     settle(fleet)
     found = fleet.app.parts.rollouts.get(rollout)
-    assert (found.phase, found.code) == (Phase.ABORTED, "release_withdrawn")
+    assert (found.phase, found.code) == (RolloutPhase.ABORTED, "release_withdrawn")
     assert found.text.startswith("Aborted by ada: the release was withdrawn: wrong labels; ")
     assert device.desired().release == "m-1"
 
@@ -135,7 +135,7 @@ def test_the_command_withdraws_beside_a_running_server(fleet: MemoryFleet) -> No
         done = CliRunner().invoke(main, ["releases", "withdraw", str(fleet.state.path), "m-1", "--why", "bad"])
         assert (done.exit_code, done.stdout) == (0, "m-1 withdrawn; it still runs on 0 devices\n")
     settle(fleet)
-    assert fleet.app.parts.rollouts.get(rollout).phase is Phase.ABORTED
+    assert fleet.app.parts.rollouts.get(rollout).phase is RolloutPhase.ABORTED
     assert fleet.codes().count("withdrawn") == 1
     with pytest.raises(UnknownReleaseError, match="got 'm-9'"):
         fleet.app.parts.withdrawal.withdraw("m-9")

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, computed_field
 
 from server.api.auth import Auth
-from server.api.values import Person, Shown, Why
+from server.api.values import Person, ValueBody, Why
 from server.errors import RolloutRefusedError
 from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
@@ -20,7 +20,7 @@ from server.rollout.model import Member, Rollout
 from server.rollout.outcome import removed_count, replaced_count
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
-from server.rollout.thresholds import MAX_CANARIES, canary_size, tally
+from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
@@ -76,20 +76,27 @@ class SkipRequest(BaseModel, extra="forbid"):
     only: list[str] | None = None
 
 
-class ForesightBody(Shown):
+class ForesightBody(ValueBody):
     """The immediate effects of an act.
 
-    ``tells``: devices that are assigned the release now. ``later``: offline devices, assigned when they connect.
+    ``assigns``: devices that are assigned the release now; ``tells`` is its deprecated name, until release 0.3.
+    ``later``: offline devices, assigned when they connect.
     ``sets_back``: devices that go back to their previous release. ``opens``: groups that open. ``unaffected``: devices
     that keep the release: under way when paused, committed when aborted. ``text``: the same in words.
     """
 
-    tells: list[str]
+    assigns: list[str]
     later: list[str]
     sets_back: list[str]
     opens: list[str]
     unaffected: list[str]
     text: str
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def tells(self) -> list[str]:
+        """The deprecated name of ``assigns``."""
+        return self.assigns
 
 
 class MemberBody(BaseModel):
@@ -245,7 +252,7 @@ def _request(body: RolloutRequest) -> Request:
 
 
 def _body(rollout: Rollout) -> RolloutBody:
-    counts = tally(rollout.members)
+    counts = count_members(rollout.members)
     return RolloutBody(
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
         probation_s=rollout.probation_s, deadline_s=rollout.deadline_s, created_ms=rollout.created_ms,
@@ -259,7 +266,7 @@ def _body(rollout: Rollout) -> RolloutBody:
 def _groups(rollout: Rollout) -> list[GroupBody]:
     bodies = []
     for index, group in enumerate(rollout.groups):
-        counts = tally(rollout.group_members(index))
+        counts = count_members(rollout.group_members(index))
         bodies.append(
             GroupBody(
                 name=group.name, open=index < rollout.opened, success_ratio=group.success_ratio,

@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth
-from server.api.values import Shown
+from server.api.values import ValueBody
 from server.clock import Clock
 from server.registry.versions import Versions
 from server.retraining.jobs import Jobs
@@ -33,7 +33,7 @@ class FailedBody(WorkerBody):
     text: str = ""
 
 
-class JobBody(Shown):
+class JobBody(ValueBody):
     """One job."""
 
     id: str

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
-from server.api.values import Shown, StoredNumber
+from server.api.values import StoredNumber, ValueBody
 from server.clock import Clock
-from server.retraining.samples import Samples
+from server.retraining.samples import SampleStore
 
 
-class SampleBody(Shown):
+class SampleBody(ValueBody):
     """One sample; ``label`` is "" until a person labels it. ``predicted`` is the index of the model's class."""
 
     id: int
@@ -43,7 +43,7 @@ class LabelBody(BaseModel, extra="forbid"):
     by: str = Field(max_length=100)
 
 
-def router(auth: Auth, samples: Samples, clock: Clock) -> APIRouter:
+def router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
     """Return the routes for operators."""
     routes = APIRouter(tags=["samples"], dependencies=[Depends(auth.operator)])
 

@@ -44,7 +44,7 @@ _EVENT_COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class DeviceSummary:
     """The head of the page."""
 
     state: Status
@@ -93,21 +93,21 @@ def _page(services: Services, device: str) -> None:
     live_table(_EVENT_COLUMNS, "id", lambda: _events(services, device), rows_per_page=15)
 
 
-def _summary(services: Services, name: str) -> Summary:
+def _summary(services: Services, name: str) -> DeviceSummary:
     device, now_ms, newest = services.fleet.device(name), services.fleet.clock(), _newest(services, name)
     if device.ended:
-        facts = ((device.ended, clock_time(device.ended_ms)), ("why", device.ended_why or "not said"))
+        facts = ((device.ended, clock_time(device.ended_ms)), ("why", device.ended_why or "no reason given"))
         ended = Status(device.ended, Tone.BAD)
-        return Summary(
+        return DeviceSummary(
             state=ended, phase=Status("none"), drift=Status("none"), facts=(*facts, *_facts(device, now_ms)), fault=""
         )
     drift = evidence_status(newest.shown_ratio if newest else None, flagged=newest is not None and newest.flagged)
     if drift.tone is Tone.GOOD and not is_reachable(device, now_ms, services.situation.silent_s):
-        drift = Status(f"{drift.text} when last heard", Tone.CALM)
+        drift = Status(f"{drift.text} at its last report", Tone.CALM)
     if newest is not None and not newest.judged and newest.shown_ratio is not None:
         drift = Status(f"learning its usual, {drift.text} from training", Tone.BUSY)
     phase = phase_status(device.reported.update if device.reported else None)
-    return Summary(
+    return DeviceSummary(
         state=state_status(device, now_ms, services.situation.silent_s),
         phase=phase,
         drift=drift,
@@ -132,7 +132,7 @@ def _facts(device: Device, now_ms: int) -> tuple[tuple[str, str], ...]:
     )  # fmt: skip
 
 
-def _head(summary: Summary) -> None:
+def _head(summary: DeviceSummary) -> None:
     with ui.element("div").classes("tf-row"):
         pill(summary.state)
         pill(Status(f"update: {summary.phase.text}", summary.phase.tone))
@@ -147,11 +147,11 @@ def _head(summary: Summary) -> None:
                 ui.label(value)
 
 
-def _newest(services: Services, device: str) -> evidence.Point | None:
+def _newest(services: Services, device: str) -> evidence.ChartPoint | None:
     return next(iter(evidence.read(services.database, device, 1)), None)
 
 
-def _streams(newest: evidence.Point | None) -> None:
+def _streams(newest: evidence.ChartPoint | None) -> None:
     if newest is None:
         ui.label("No window has arrived yet; the first comes at the end of the device's window.").classes("tf-muted")
         return
@@ -187,7 +187,7 @@ def _ran(history: Cut[tuple[str, str]], there: bool) -> None:  # noqa: FBT001 - 
             with ui.element("div").classes("tf-row"):
                 ui.label(release)
                 if index == 0:
-                    pill(Status("running now", Tone.GOOD) if there else Status("running when last heard", Tone.CALM))
+                    pill(Status("running now", Tone.GOOD) if there else Status("running at its last report", Tone.CALM))
     and_more(history.more)
 
 

@@ -18,7 +18,7 @@ from server.rollout.selection import candidates
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ReleaseOffer:
     """A release that can be rolled out, and the number of devices for it."""
 
     release: str
@@ -31,14 +31,14 @@ class Offer:
         return f"{self.release}: {can}"
 
 
-def offers(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[Offer, ...]:
+def offers(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[ReleaseOffer, ...]:
     """Return the releases that may be rolled out, newest first, with how many devices can run each and don't."""
     names = dict.fromkeys(
         release.name
         for release in sorted(releases, key=lambda one: (-one.registered_ms, -one.version))
         if not release.withdrawn_ms
     )
-    return tuple(Offer(name, len(candidates(devices, releases, name))) for name in names)
+    return tuple(ReleaseOffer(name, len(candidates(devices, releases, name))) for name in names)
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class NewRollout:
         again()
         keep_fresh(again)
 
-    def _offers(self) -> tuple[Offer, ...]:
+    def _offers(self) -> tuple[ReleaseOffer, ...]:
         services = self.visit.services
         return offers(services.versions.releases(), services.fleet.devices())
 

@@ -30,7 +30,7 @@ COLUMNS = (
     Column(name="seen", label="Last seen"),
 )
 _LEVELS = {
-    Level.WELL: (Tone.GOOD, "all is well"),
+    Level.WELL: (Tone.GOOD, "no problems"),
     Level.UNKNOWN: (Tone.CALM, "not everything is known"),
     Level.ATTENTION: (Tone.WARN, "a person should look"),
     Level.ALARM: (Tone.BAD, "a person must act"),

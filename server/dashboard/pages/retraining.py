@@ -7,7 +7,7 @@ from functools import partial
 
 from nicegui import ui
 
-from server.dashboard.learning import Stage, TriggerCard, trigger_card
+from server.dashboard.learning import RetrainingStage, TriggerCard, trigger_card
 from server.dashboard.services import Services
 from server.dashboard.theme import and_more, confirm, empty, heading, live, pill, tone_class
 from server.dashboard.views import Cut, Tone
@@ -71,7 +71,7 @@ class Approval:
             await self.visit.do(partial(self.visit.services.retraining.triggers.approve, card.id))
 
 
-def show_stages(stages: tuple[Stage, ...]) -> None:
+def show_stages(stages: tuple[RetrainingStage, ...]) -> None:
     """Show the stages: passed, current, and to come."""
     with ui.element("ol").classes("tf-stages"):
         for stage in stages:

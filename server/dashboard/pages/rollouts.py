@@ -21,8 +21,11 @@ from server.rollout.resuming import Foresight, How
 
 _SHOWN = 20
 _QUESTIONS = {
-    "approve": ("Approve {release}?", "The first group is told at once; the next open when each reached its success."),
-    "pause": ("Pause {release}?", "No further device is told; those under way go on."),
+    "approve": (
+        "Approve {release}?",
+        "The first group is assigned it at once; the next opens when the one before reaches its success ratio.",
+    ),
+    "pause": ("Pause {release}?", "No further device is assigned it; those under way continue."),
     "resume": ("Resume {release}?", ""),
     "abort": ("Abort {release}?", "Whoever has not committed goes back to what it ran before. This can't be undone."),
 }
@@ -99,7 +102,7 @@ class Steering:
         if answer is not None:
             how, by = How(answer[0]), answer[1]
             await self.visit.do(
-                partial(self.visit.services.rollouts.resume, card.id, how, by=by, only=found[how].tells)
+                partial(self.visit.services.rollouts.resume, card.id, how, by=by, only=found[how].assigns)
             )
 
     def _ways(self, rollout: str) -> dict[How, Foresight]:
@@ -129,7 +132,7 @@ class Steering:
         detail = f"It did not reach its success. {seen.text}. Your name is recorded."
         name = await ask_name(self.visit.client, f"Skip {group} of {card.release}?", detail, "Skip group")
         if name is not None:
-            await self.visit.do(partial(self.visit.services.rollouts.skip, card.id, group, by=name, only=seen.tells))
+            await self.visit.do(partial(self.visit.services.rollouts.skip, card.id, group, by=name, only=seen.assigns))
 
     def _act(self, action: str) -> Callable[[str], Rollout]:
         rollouts = self.visit.services.rollouts

@@ -65,7 +65,7 @@ class Labelling:
             empty("Nothing to label", "Devices send samples once drift is suspected and their upload budget allows it.")
             return
         more = f"at least {_COUNTED}" if waiting.count >= _COUNTED else str(waiting.count)
-        ui.label(f"{more} images wait. Choose what is really to be seen, not what the model says.").classes("tf-muted")
+        ui.label(f"{more} images wait. Choose what the image shows, not what the model predicts.").classes("tf-muted")
         with ui.element("div").classes("tf-samples"):
             for card in waiting.cards:
                 with ui.element("article").classes("tf-card tf-sample"):
@@ -74,7 +74,7 @@ class Labelling:
     def _card(self, card: SampleCard) -> None:
         ui.html(f'<img src="/samples/{card.id}/image" alt="Sample {card.id}" loading="lazy">', sanitize=False)
         with ui.element("div").classes("tf-small"):
-            ui.label(f"Model says {card.guess}")
+            ui.label(f"Model predicts {card.guess}")
             ui.label(f"{card.device}, {card.taken}").classes("tf-muted")
             ui.label(card.lane).classes("tf-muted")
         if card.choices and len(card.choices) <= _MAX_BUTTONS:
@@ -84,7 +84,7 @@ class Labelling:
                     button.props("outline dense no-caps")
                     button.props["aria-label"] = f"Label sample {card.id} as {name}"
             return
-        field = ui.input("What is to be seen?", autocomplete=list(card.choices)).props("dense outlined")
+        field = ui.input("What does the image show?", autocomplete=list(card.choices)).props("dense outlined")
         field.on("keydown.enter", lambda: self._label(card.id, str(field.value or "")))
 
     async def _label(self, sample: int, name: str) -> None:

@@ -2,7 +2,7 @@
 
 Two levels: against the training reference (shown; decides nothing), and against the device's own baseline. A kept
 baseline applies from the slot in which it was completed; earlier windows of the device are not judged.
-Counts made with different references are never mixed: they are in different lanes.
+Counts made with different references are never mixed: they are in different banks.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class SlotContext:
     """The slot of a window, with the cap of the detectors and the kept baselines by device."""
 
     slot: int
@@ -62,7 +62,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class DetectorSettings:
     """The parameters of the statistics; ``DriftConfig`` explains each."""
 
     baseline_windows: int
@@ -72,7 +72,7 @@ class Settings:
 
 
 @dataclass(slots=True, kw_only=True)
-class Lane:
+class DetectorBank:
     """The state of every device under one reference. D devices, S streams.
 
     ``ready``, ``log_z``, ``memory``, ``usual`` (proportions) and ``n_effective`` describe the devices' own baselines;
@@ -106,7 +106,9 @@ class Lane:
         for name in DETECTORS:
             setattr(self, name, np.zeros((0, s, TILTS), np.float32))
 
-    def step(self, window: Sequence[Observation], settings: Settings, moment: Moment) -> dict[tuple[str, int], Kept]:
+    def step(
+        self, window: Sequence[Observation], settings: DetectorSettings, moment: SlotContext
+    ) -> dict[tuple[str, int], Kept]:
         """Process one slot's windows of any number of devices; several contexts of one device one after the other.
 
         Returns the baselines that these windows completed, by (device, context).
@@ -147,9 +149,9 @@ class Lane:
 
     def refill(
         self, devices: Sequence[str], commissioning: Sequence[Commissioning], detectors: Mapping[str, Singles],
-        settings: Settings,
+        settings: DetectorSettings,
     ) -> None:  # fmt: skip
-        """Add the devices of a checkpoint to this lane, which must be empty.
+        """Add the devices of a checkpoint to this bank, which must be empty.
 
         ``commissioning``: the incomplete baseline of each; ``detectors``: (D, S, 24) by the names of ``DETECTORS``.
         """
@@ -159,7 +161,7 @@ class Lane:
         for name in DETECTORS:
             setattr(self, name, detectors[name])
 
-    def _restore(self, devices: Sequence[str], settings: Settings, moment: Moment) -> None:
+    def _restore(self, devices: Sequence[str], settings: DetectorSettings, moment: SlotContext) -> None:
         """Load the kept baselines that were completed before this slot."""
         rows = []
         for device in devices:
@@ -188,7 +190,7 @@ class Lane:
             self.log_m[judged] = update(self.log_m[judged], step, log_cap=log_cap)
             self.recent[judged] = fade(self.recent[judged], step)
 
-    def _collect(self, row: int, context: int, counts: Ints, moment: Moment) -> bool:
+    def _collect(self, row: int, context: int, counts: Ints, moment: SlotContext) -> bool:
         """Return whether the baseline is complete now: a kept one in its slot, otherwise after enough windows."""
         if not self.commissioning[row].wants(context):
             return False
@@ -200,8 +202,8 @@ class Lane:
             return True
         return False
 
-    def _complete(self, rows: Sequence[int], settings: Settings) -> None:
-        """Fill in the completed baselines; the arrays are replaced, because copies of the lane share them."""
+    def _complete(self, rows: Sequence[int], settings: DetectorSettings) -> None:
+        """Fill in the completed baselines; the arrays are replaced, because copies of the bank share them."""
         if not rows:
             return
         for name in _SHARED:
@@ -234,12 +236,14 @@ class Lane:
         """Return the devices' values against the training reference, (D,)."""
         return _values(self.training_m)
 
-    def copy(self, spare: Lane | None = None) -> Lane:
+    def copy(self, spare: DetectorBank | None = None) -> DetectorBank:
         """Return an independent copy, to rewind to when a late window arrives.
 
-        It reuses the detector arrays of ``spare``, a lane that is no longer needed, if their shapes fit.
+        It reuses the detector arrays of ``spare``, a bank that is no longer needed, if their shapes fit.
         """
-        twin = Lane(streams=self.streams, training=self.training, devices=list(self.devices), rows=dict(self.rows))
+        twin = DetectorBank(
+            streams=self.streams, training=self.training, devices=list(self.devices), rows=dict(self.rows)
+        )
         twin.contexts = dict(self.contexts)
         twin.commissioning = [part.copy() for part in self.commissioning]
         for name in _SHARED:
@@ -265,5 +269,5 @@ _EMPTY = {
     "log_m": -np.inf, "recent": 0.0, "training_m": -np.inf, "training_recent": 0.0,
 }  # fmt: skip
 DETECTORS = ("log_m", "recent", "training_m", "training_recent")
-"""The state of a lane besides its baselines: one array (D, S, 24) each."""
+"""The state of a bank besides its baselines: one array (D, S, 24) each."""
 _SHARED = ("ready", "log_z", "memory", "usual", "n_effective")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.drift.detection.detector_bank import ROWS, Lane, Observation, Settings
+from server.drift.detection.detector_bank import ROWS, DetectorBank, DetectorSettings, Observation
 from server.drift.detection.evidence import fade, increments, sums, update, values
 from server.drift.detection.reference import TILTS, Floats, log_normaliser, proportions, shapes
 from wire.histogram import BINS
@@ -62,8 +62,8 @@ def _is_cohort(members: set[str], everyone: frozenset[str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """The windows of W devices in one lane that have a baseline: rows (W,), contexts (W,), counts (W, S, 16)."""
+class JudgedWindows:
+    """The windows of W devices in one bank that have a baseline: rows (W,), contexts (W,), counts (W, S, 16)."""
 
     devices: tuple[str, ...]
     rows: NDArray[np.int64]
@@ -71,16 +71,16 @@ class Judged:
     counts: Floats
 
     @classmethod
-    def of(cls, lane: Lane, window: Iterable[Observation]) -> Judged:
+    def of(cls, bank: DetectorBank, window: Iterable[Observation]) -> JudgedWindows:
         """Return the observations of ``window`` whose devices have a baseline in that context."""
-        seen = [one for one in window if _is_judged(lane, one)]
+        seen = [one for one in window if _is_judged(bank, one)]
         return cls(
             devices=tuple(one.device for one in seen),
-            rows=np.array([lane.rows[one.device] for one in seen], np.int64),
+            rows=np.array([bank.rows[one.device] for one in seen], np.int64),
             contexts=np.array([one.context for one in seen], np.int64),
             counts=np.stack([one.counts for one in seen]).astype(np.float64)
             if seen
-            else np.zeros((0, lane.streams, BINS)),
+            else np.zeros((0, bank.streams, BINS)),
         )
 
     def places(self) -> dict[str, list[int]]:
@@ -92,7 +92,8 @@ class Judged:
 
 
 def step(
-    pool: Pool | None, lane: Lane, window: Judged, places: NDArray[np.int64], settings: Settings, *, log_cap: float
+    pool: Pool | None, bank: DetectorBank, window: JudgedWindows, places: NDArray[np.int64], settings: DetectorSettings,
+    *, log_cap: float,
 ) -> Pool | None:  # fmt: skip
     """Return the pool after the windows at ``places`` (flagged devices left out); unchanged if too few came.
 
@@ -102,14 +103,16 @@ def step(
     for context in np.unique(contexts):
         part = places[contexts == context]
         if len(part) >= MIN_MEMBERS:
-            gain = _gain(lane, window.rows[part], window.counts[part], int(context), settings)
-            older = pool or Pool(np.full((lane.streams, TILTS), -np.inf), np.zeros((lane.streams, TILTS)))
+            gain = _gain(bank, window.rows[part], window.counts[part], int(context), settings)
+            older = pool or Pool(np.full((bank.streams, TILTS), -np.inf), np.zeros((bank.streams, TILTS)))
             pool = Pool(update(older.log_m, gain, log_cap=log_cap), fade(older.recent, gain), len(part))
     return pool
 
 
-def _gain(lane: Lane, rows: NDArray[np.int64], counts: Floats, context: int, settings: Settings) -> Floats:
-    own = lane.contexts[context]
+def _gain(
+    bank: DetectorBank, rows: NDArray[np.int64], counts: Floats, context: int, settings: DetectorSettings
+) -> Floats:
+    own = bank.contexts[context]
     n = counts.sum(axis=2)  # (D, S): invalid values are in no bin
     capped = np.minimum(n, np.median(n, axis=0))
     weight = capped / np.maximum(capped.sum(axis=0), 1e-9)
@@ -124,10 +127,10 @@ def _gain(lane: Lane, rows: NDArray[np.int64], counts: Floats, context: int, set
     shape = shapes(smoothed)
     log_z = np.maximum(*(log_normaliser(q, n_effective, shape, z=settings.z, epsilon=settings.epsilon)
                          for q in (p, smoothed)))  # fmt: skip
-    memory = np.maximum((weight * lane.memory[rows]).sum(axis=0), 1.0)
+    memory = np.maximum((weight * bank.memory[rows]).sum(axis=0), 1.0)
     return increments(sums(total, shape), total.sum(axis=-1), log_z, memory)
 
 
-def _is_judged(lane: Lane, seen: Observation) -> bool:
-    row = lane.rows[seen.device]
-    return bool(lane.ready[row]) and not lane.commissioning[row].wants(seen.context)
+def _is_judged(bank: DetectorBank, seen: Observation) -> bool:
+    row = bank.rows[seen.device]
+    return bool(bank.ready[row]) and not bank.commissioning[row].wants(seen.context)

@@ -14,44 +14,44 @@ import numpy as np
 
 from server.drift.detection import pools as pooling
 from server.drift.detection.baseline import Kept, KeptOfDevice
-from server.drift.detection.detector_bank import Lane, Moment, Observation, Settings
+from server.drift.detection.detector_bank import DetectorBank, DetectorSettings, Observation, SlotContext
 from server.drift.detection.evidence import Decision, e_bh, log_cap, values
 from server.drift.detection.pools import FLEET, Pool, PoolName
 from server.drift.detection.reference import Floats, Profile
 
-LaneKey = tuple[str, str]
+BankKey = tuple[str, str]
 """(reference id, artifact), 32 hex digits each."""
-KeptBaselines = Mapping[LaneKey, Mapping[str, KeptOfDevice]]
-"""The kept baselines by lane and device."""
+KeptByBank = Mapping[BankKey, Mapping[str, KeptOfDevice]]
+"""The kept baselines by bank and device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Current:
-    """The lane of a device since slot ``since_slot``; ``previous``: the one before.
+    """The bank of a device since slot ``since_slot``; ``previous``: the one before.
 
-    ``was_quiet``: whether the device was quiet against the training reference in the previous lane.
+    ``was_quiet``: whether the device was quiet against the training reference in the previous bank.
     """
 
-    key: LaneKey
+    key: BankKey
     since_slot: int
-    previous: LaneKey | None = None
+    previous: BankKey | None = None
     was_quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class SlotOutcome:
     """The result of one slot: log values by device (only complete baselines), thresholds, flags, pools.
 
-    ``completed``: the baselines completed in this slot, by lane and (device, context), for the caller to store.
+    ``completed``: the baselines completed in this slot, by bank and (device, context), for the caller to store.
     """
 
     log_values: Mapping[str, float] = field(default_factory=dict)
     log_threshold: float = 0.0
     flagged: frozenset[str] = frozenset()
-    pool_values: Mapping[tuple[LaneKey, PoolName], float] = field(default_factory=dict)
+    pool_values: Mapping[tuple[BankKey, PoolName], float] = field(default_factory=dict)
     pool_log_threshold: float = 0.0
-    pool_alarms: frozenset[tuple[LaneKey, PoolName]] = frozenset()
-    completed: Mapping[LaneKey, Mapping[tuple[str, int], Kept]] = field(default_factory=dict)
+    pool_alarms: frozenset[tuple[BankKey, PoolName]] = frozenset()
+    completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,17 +59,17 @@ class FoldState:
     """The state of the fleet after a slot."""
 
     slot: int = -1
-    lanes: dict[LaneKey, Lane] = field(default_factory=dict)
-    pools: dict[tuple[LaneKey, PoolName], Pool] = field(default_factory=dict)
+    banks: dict[BankKey, DetectorBank] = field(default_factory=dict)
+    pools: dict[tuple[BankKey, PoolName], Pool] = field(default_factory=dict)
     current: dict[str, Current] = field(default_factory=dict)
     flagged: frozenset[str] = frozenset()
 
     def copy(self, spare: FoldState | None = None) -> FoldState:
         """Return an independent copy; it reuses the arrays of ``spare``, which must not be used afterwards."""
-        spares = spare.lanes if spare is not None else {}
-        lanes = {key: lane.copy(spares.get(key)) for key, lane in self.lanes.items()}
+        spares = spare.banks if spare is not None else {}
+        banks = {key: bank.copy(spares.get(key)) for key, bank in self.banks.items()}
         return FoldState(
-            slot=self.slot, lanes=lanes, pools=dict(self.pools), current=dict(self.current), flagged=self.flagged
+            slot=self.slot, banks=banks, pools=dict(self.pools), current=dict(self.current), flagged=self.flagged
         )
 
     def keep_only(self, devices: Collection[str]) -> None:
@@ -78,31 +78,31 @@ class FoldState:
             del self.current[gone]
         self.flagged = self.flagged & set(devices)
 
-    def is_in(self, device: str, key: LaneKey) -> bool:
-        """Return whether ``device`` belongs to the fleet and is in the lane ``key`` now."""
+    def is_in(self, device: str, key: BankKey) -> bool:
+        """Return whether ``device`` belongs to the fleet and is in the bank ``key`` now."""
         now = self.current.get(device)
         return now is not None and now.key == key
 
-    def open_lane(self, key: LaneKey, streams: int, training: Profile | None) -> None:
-        """Create the lane of ``key`` if there is none; the training profile may be set later."""
-        if key not in self.lanes:
-            self.lanes[key] = Lane(streams=streams, training=training)
+    def open_bank(self, key: BankKey, streams: int, training: Profile | None) -> None:
+        """Create the bank of ``key`` if there is none; the training profile may be set later."""
+        if key not in self.banks:
+            self.banks[key] = DetectorBank(streams=streams, training=training)
         elif training is not None:
-            self.lanes[key].training = training
+            self.banks[key].training = training
 
 
 def fold_slot(
-    state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]],
-    attributes: Mapping[str, Mapping[str, str]], settings: Settings, kept: KeptBaselines | None = None,
-) -> Outcome:  # fmt: skip
-    """Update ``state`` with one slot's windows (their lanes must be open); return the outcome."""
+    state: FoldState, slot: int, windows: Mapping[BankKey, Sequence[Observation]],
+    attributes: Mapping[str, Mapping[str, str]], settings: DetectorSettings, kept: KeptByBank | None = None,
+) -> SlotOutcome:  # fmt: skip
+    """Update ``state`` with one slot's windows (their banks must be open); return the outcome."""
     state.slot = slot
     _follow(state, slot, windows, settings)
     members = max(len(state.current), 1)
     completed = {}
     for key, window in windows.items():
-        cap = log_cap(members, state.lanes[key].streams, settings.log_alpha)
-        completed[key] = state.lanes[key].step(window, settings, Moment(slot, cap, (kept or {}).get(key, {})))
+        cap = log_cap(members, state.banks[key].streams, settings.log_alpha)
+        completed[key] = state.banks[key].step(window, settings, SlotContext(slot, cap, (kept or {}).get(key, {})))
     log_values, decision = _devices(state, settings)
     flagged = frozenset(name for name, hit in zip(sorted(log_values), decision.flagged, strict=True) if hit)
     _step_pools(state, windows, attributes, settings, left_out=flagged | state.flagged)
@@ -110,24 +110,24 @@ def fold_slot(
     return _outcome(state, settings, log_values, decision.log_threshold, completed)
 
 
-def outcome_of(state: FoldState, settings: Settings) -> Outcome:
+def outcome_of(state: FoldState, settings: DetectorSettings) -> SlotOutcome:
     """Return the outcome of the slot after which ``state`` holds."""
     log_values, decision = _devices(state, settings)
     return _outcome(state, settings, log_values, decision.log_threshold, {})
 
 
-def _devices(state: FoldState, settings: Settings) -> tuple[dict[str, float], Decision]:
+def _devices(state: FoldState, settings: DetectorSettings) -> tuple[dict[str, float], Decision]:
     """Return the log values by device, and the decision on them in the order of names."""
     log_values = _log_values(state)
     return log_values, e_bh(np.array([log_values[name] for name in sorted(log_values)]), settings.log_alpha)
 
 
 def _outcome(
-    state: FoldState, settings: Settings, log_values: Mapping[str, float], log_threshold: float,
-    completed: Mapping[LaneKey, Mapping[tuple[str, int], Kept]],
-) -> Outcome:  # fmt: skip
+    state: FoldState, settings: DetectorSettings, log_values: Mapping[str, float], log_threshold: float,
+    completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]],
+) -> SlotOutcome:  # fmt: skip
     pooled = _decided(state.pools, settings)
-    return Outcome(
+    return SlotOutcome(
         log_values=log_values,
         log_threshold=log_threshold,
         flagged=state.flagged,
@@ -142,28 +142,30 @@ def _outcome(
 class _Pooled:
     """The log values of all pools, the threshold, and which alarm."""
 
-    values: Mapping[tuple[LaneKey, PoolName], float]
+    values: Mapping[tuple[BankKey, PoolName], float]
     log_threshold: float
-    alarms: frozenset[tuple[LaneKey, PoolName]]
+    alarms: frozenset[tuple[BankKey, PoolName]]
 
 
-def _decided(pools: Mapping[tuple[LaneKey, PoolName], Pool], settings: Settings) -> _Pooled:
+def _decided(pools: Mapping[tuple[BankKey, PoolName], Pool], settings: DetectorSettings) -> _Pooled:
     found = {key: pools[key].log_value for key in sorted(pools)}
     decision = e_bh(np.array(list(found.values())), settings.log_alpha)
     alarms = frozenset(key for key, hit in zip(found, decision.flagged, strict=True) if hit)
     return _Pooled(found, decision.log_threshold, alarms)
 
 
-def _follow(state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]], settings: Settings) -> None:
-    """Update the current lane of each device: a new reference means a new baseline; the old one is kept.
+def _follow(
+    state: FoldState, slot: int, windows: Mapping[BankKey, Sequence[Observation]], settings: DetectorSettings
+) -> None:
+    """Update the current bank of each device: a new reference means a new baseline; the old one is kept.
 
-    In the slot of a swap a device has windows in two lanes; the lane it was not in before is the newer one.
+    In the slot of a swap a device has windows in two banks; the bank it was not in before is the newer one.
     """
-    heard: dict[str, list[LaneKey]] = {}
+    banks_of: dict[str, list[BankKey]] = {}
     for key in sorted(windows):
         for seen in windows[key]:
-            heard.setdefault(seen.device, []).append(key)
-    for device, keys in heard.items():
+            banks_of.setdefault(seen.device, []).append(key)
+    for device, keys in banks_of.items():
         now = state.current.get(device)
         fresh = [key for key in keys if now is None or key != now.key]
         if fresh:
@@ -173,37 +175,37 @@ def _follow(state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Obse
             )
 
 
-def _is_quiet(state: FoldState, device: str, key: LaneKey, settings: Settings) -> bool:
-    lane = state.lanes[key]
-    if device not in lane.rows:
+def _is_quiet(state: FoldState, device: str, key: BankKey, settings: DetectorSettings) -> bool:
+    bank = state.banks[key]
+    if device not in bank.rows:
         return False
-    value = float(values(lane.training_m[lane.rows[device]])) if lane.training else np.inf
+    value = float(values(bank.training_m[bank.rows[device]])) if bank.training else np.inf
     return bool(device not in state.flagged and value < np.log(max(len(state.current), 1)) - settings.log_alpha)
 
 
 def _log_values(state: FoldState) -> dict[str, float]:
     found: dict[str, float] = {}
-    for key, lane in state.lanes.items():
-        log_values: Floats = lane.log_values()
-        for device, row in lane.rows.items():
-            if lane.ready[row] and state.is_in(device, key):
+    for key, bank in state.banks.items():
+        log_values: Floats = bank.log_values()
+        for device, row in bank.rows.items():
+            if bank.ready[row] and state.is_in(device, key):
                 found[device] = float(log_values[row])
     return found
 
 
 def _step_pools(
-    state: FoldState, windows: Mapping[LaneKey, Sequence[Observation]], attributes: Mapping[str, Mapping[str, str]],
-    settings: Settings, *, left_out: frozenset[str],
+    state: FoldState, windows: Mapping[BankKey, Sequence[Observation]], attributes: Mapping[str, Mapping[str, str]],
+    settings: DetectorSettings, *, left_out: frozenset[str],
 ) -> None:  # fmt: skip
-    before, after = state.pools, dict[tuple[LaneKey, PoolName], Pool]()
-    steps: dict[LaneKey, _PoolStep] = {}
-    for key, lane in state.lanes.items():
-        here = [device for device in lane.devices if state.is_in(device, key)]
+    before, after = state.pools, dict[tuple[BankKey, PoolName], Pool]()
+    steps: dict[BankKey, _PoolStep] = {}
+    for key, bank in state.banks.items():
+        here = [device for device in bank.devices if state.is_in(device, key)]
         named = pooling.names(here, attributes)
-        judged = pooling.Judged.of(lane, (seen for seen in windows.get(key, ()) if seen.device not in left_out))
-        cap = log_cap(len(named), lane.streams, settings.log_alpha)
+        judged = pooling.JudgedWindows.of(bank, (seen for seen in windows.get(key, ()) if seen.device not in left_out))
+        cap = log_cap(len(named), bank.streams, settings.log_alpha)
         steps[key] = _PoolStep(
-            lane=lane, named=named, left_out=left_out, judged=judged, places=judged.places(), log_cap=cap
+            bank=bank, named=named, left_out=left_out, judged=judged, places=judged.places(), log_cap=cap
         )
         for name in named:
             pool = steps[key].take(before.get((key, name)), name, settings)
@@ -211,7 +213,7 @@ def _step_pools(
                 after[key, name] = pool
     pooled = _decided(after, settings)
     for key, step in steps.items():
-        alarms = {name: after[key, name].log_value for lane_key, name in pooled.alarms if lane_key == key}
+        alarms = {name: after[key, name].log_value for bank_key, name in pooled.alarms if bank_key == key}
         for name, others in _overlapping(step.named, alarms):
             pool = step.take(before.get((key, name)), name, settings, without=others)
             after.pop((key, name))
@@ -222,17 +224,17 @@ def _step_pools(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PoolStep:
-    """The input of one lane's pools in one slot: the members of each pool, the excluded devices, and the windows."""
+    """The input of one bank's pools in one slot: the members of each pool, the excluded devices, and the windows."""
 
-    lane: Lane
+    bank: DetectorBank
     named: Mapping[PoolName, frozenset[str]]
     left_out: frozenset[str]
-    judged: pooling.Judged
+    judged: pooling.JudgedWindows
     places: Mapping[str, Sequence[int]]
     log_cap: float
 
     def take(
-        self, pool: Pool | None, name: PoolName, settings: Settings, *, without: frozenset[str] = frozenset()
+        self, pool: Pool | None, name: PoolName, settings: DetectorSettings, *, without: frozenset[str] = frozenset()
     ) -> Pool | None:
         """Return the pool ``name`` after this slot, ``without`` some of its members; None where too few are left."""
         members = self.named[name] - without
@@ -241,7 +243,7 @@ class _PoolStep:
         part = range(len(self.judged.devices)) if name == FLEET else sorted(
             place for device in members for place in self.places.get(device, ())
         )  # fmt: skip
-        return pooling.step(pool, self.lane, self.judged, np.array(part, np.int64), settings, log_cap=self.log_cap)
+        return pooling.step(pool, self.bank, self.judged, np.array(part, np.int64), settings, log_cap=self.log_cap)
 
 
 def _overlapping(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from server.drift.ledger import Finding
-from server.drift.verdicts import Verdict, VerdictKind
-from server.retraining.policy import Phase, Trigger
+from server.drift.verdicts import DriftVerdict, VerdictKind
+from server.retraining.policy import RetrainingPhase, Trigger
 from server.store.monitoring.evidence import replace_slot
 from wire.messages import Batch, Stream
 
@@ -64,7 +64,7 @@ def test_a_device_that_commissions_is_summed_up_against_training(fleet: MemoryFl
 
 def test_verdicts_say_whom_why_and_what_to_do(fleet: MemoryFleet) -> None:
     """The newest first, open and closed."""
-    verdict = Verdict(kind=VerdictKind.SITE, devices=("cam-1", "cam-2"), attributes=(("site", "south"),))
+    verdict = DriftVerdict(kind=VerdictKind.SITE, devices=("cam-1", "cam-2"), attributes=(("site", "south"),))
     drift = fleet.app.parts.drift.verdicts
     drift.note([Finding(verdict=verdict, cause="darker", release="m-1", model="m")], 0, 10, quiet_ms=20, judged=True)
     drift.note([], 100, 110, quiet_ms=20, judged=True)
@@ -84,7 +84,7 @@ def test_retrainings_are_listed_and_approved_once_they_ask(fleet: MemoryFleet) -
     """An unknown one, and one that waits for nobody, are coded errors."""
     trigger = Trigger(
         id=0, model="m", cause="site:south", words="darker", verdict=1, devices=("cam-1",), since_ms=1, release="m-1",
-        phase=Phase.COLLECTING,
+        phase=RetrainingPhase.COLLECTING,
     )  # fmt: skip
     fleet.app.parts.retraining.triggers.add(trigger)
     client = fleet.client()

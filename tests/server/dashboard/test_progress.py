@@ -7,10 +7,9 @@ import pytest
 from server.dashboard.learning import sample_card, stages, trigger_card
 from server.dashboard.progress import actions, in_bytes, rollout_card
 from server.dashboard.views import Tone
-from server.retraining.policy import Phase as TriggerPhase
-from server.retraining.policy import Trigger
+from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.samples import StoredSample
-from server.rollout.model import OPEN_PHASES, Group, Member, Phase, Rollout, Standing
+from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
 
 NOW_MS = 1_795_000_000_000
 ROLLOUT = Rollout(
@@ -21,12 +20,12 @@ ROLLOUT = Rollout(
         Group(name="rest", success_ratio=0.9, error_ratio=0.2),
     ),
     members=(
-        Member(device="a", group=0, standing=Standing.COMMITTED, air_bytes=1000),
-        Member(device="b", group=0, standing=Standing.FAILED, code="digest_mismatch", air_bytes=500),
-        Member(device="c", group=0, standing=Standing.CANCELLED),
+        Member(device="a", group=0, standing=MemberStanding.COMMITTED, air_bytes=1000),
+        Member(device="b", group=0, standing=MemberStanding.FAILED, code="digest_mismatch", air_bytes=500),
+        Member(device="c", group=0, standing=MemberStanding.CANCELLED),
         Member(device="d", group=1),
     ),
-    phase=Phase.RUNNING,
+    phase=RolloutPhase.RUNNING,
     opened=1,
 )
 SAMPLE = StoredSample(
@@ -73,11 +72,11 @@ def test_an_empty_group_is_no_division_by_zero() -> None:
     assert rollout_card(replace(ROLLOUT, members=()), NOW_MS).groups[0].committed_ratio == 0.0
 
 
-@pytest.mark.parametrize("phase", Phase)
-def test_only_buttons_that_make_sense_are_offered(phase: Phase) -> None:
+@pytest.mark.parametrize("phase", RolloutPhase)
+def test_only_buttons_that_make_sense_are_offered(phase: RolloutPhase) -> None:
     """What is over can't be steered, what goes on can be aborted."""
     offered = actions(phase)
-    assert ("abort" in offered) == (phase in OPEN_PHASES - {Phase.ABORTING})
+    assert ("abort" in offered) == (phase in OPEN_PHASES - {RolloutPhase.ABORTING})
     assert rollout_card(replace(ROLLOUT, phase=phase), NOW_MS).actions == offered
 
 
@@ -96,18 +95,18 @@ def test_a_sample_names_the_class_where_it_is_known() -> None:
     assert sample_card(replace(SAMPLE, predicted=-1), (), NOW_MS).guess == "no prediction"
 
 
-@pytest.mark.parametrize("phase", TriggerPhase)
-def test_every_phase_of_a_retraining_can_be_shown(phase: TriggerPhase) -> None:
+@pytest.mark.parametrize("phase", RetrainingPhase)
+def test_every_phase_of_a_retraining_can_be_shown(phase: RetrainingPhase) -> None:
     """A phase has a word, and a button only where a person decides."""
     card = trigger_card(replace(TRIGGER, phase=phase), NOW_MS)
     assert card.phase.text
-    assert bool(card.ask) == (phase in {TriggerPhase.COLLECTING, TriggerPhase.GATED})
+    assert bool(card.ask) == (phase in {RetrainingPhase.COLLECTING, RetrainingPhase.GATED})
     assert trigger_card(replace(TRIGGER, phase=phase, approved=True), NOW_MS).ask == ""
 
 
 def test_the_way_shows_where_a_retraining_is() -> None:
     """What is behind is good, one step is now, and what ended beside the way is nowhere."""
-    tones = [(stage.tone, stage.now) for stage in stages(TriggerPhase.HARMFUL)[:4]]
+    tones = [(stage.tone, stage.now) for stage in stages(RetrainingPhase.HARMFUL)[:4]]
     assert tones == [(Tone.GOOD, False), (Tone.GOOD, False), (Tone.CALM, True), (Tone.CALM, False)]
-    assert not any(stage.now for stage in stages(TriggerPhase.WITHDRAWN))
-    assert all(stage.tone is Tone.GOOD for stage in stages(TriggerPhase.SETTLED))
+    assert not any(stage.now for stage in stages(RetrainingPhase.WITHDRAWN))
+    assert all(stage.tone is Tone.GOOD for stage in stages(RetrainingPhase.SETTLED))

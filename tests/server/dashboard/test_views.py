@@ -85,7 +85,7 @@ def test_only_the_server_s_verdict_is_called_drift() -> None:
 @pytest.mark.parametrize(
     ("update", "text", "tone"),
     [
-        (None, "not heard yet", Tone.CALM),
+        (None, "no report yet", Tone.CALM),
         (UpdateStatus(phase=None), "unknown", Tone.CALM),
         (UpdateStatus(phase=UpdatePhase.COMMITTED), "committed", Tone.GOOD),
         (UpdateStatus(phase=UpdatePhase.DOWNLOADING, done_bytes=1, total_bytes=3), "downloading 33 %", Tone.BUSY),
@@ -102,7 +102,7 @@ def test_says_how_far_an_update_is(update: UpdateStatus | None, text: str, tone:
 def test_a_device_that_was_never_heard_has_a_row() -> None:
     """Enrolled and silent is a state a person must see."""
     row = device_row(device(state=DeviceState.INIT), NOW_MS, None, flagged=False)
-    assert (row.release, row.phase.text, row.evidence.text) == ("none", "not heard yet", "no data yet")
+    assert (row.release, row.phase.text, row.evidence.text) == ("none", "no report yet", "no data yet")
 
 
 def test_the_row_says_what_the_device_runs() -> None:
@@ -129,9 +129,9 @@ def test_what_a_device_said_last_is_not_what_it_is_now() -> None:
     silent = device_row(device(), NOW_MS + 7_200_001, 0.1, flagged=False)
     never = device_row(replace(device(state=DeviceState.READY), last_seen_ms=0), NOW_MS, None, flagged=False)
     lost = device_row(device(state=DeviceState.LOST), NOW_MS, 0.1, flagged=False)
-    assert (silent.state.text, never.state.text) == ("silent, was ready", "never heard")
+    assert (silent.state.text, never.state.text) == ("silent, was ready", "never connected")
     assert {row.evidence.tone for row in (silent, lost)} == {Tone.CALM}
-    assert lost.evidence.text == "10 % when last heard"
+    assert lost.evidence.text == "10 % at its last report"
     assert (counts((silent, never, lost)).connected, device_row(device(), NOW_MS, 0.1, flagged=False).there) == (
         0,
         True,

@@ -13,7 +13,7 @@ from server.drift.config import DriftConfig
 from server.drift.service import DriftService
 from server.fleet.fleet import Fleet
 from server.fleet.outbox import Outbox
-from server.ingest.drift_batches import WindowReport, unseal_one
+from server.ingest.drift_batches import WindowReport, decode_one
 from server.ingest.windows import Windows, fold
 from server.registry.events import EventLog
 from server.registry.versions import Release
@@ -49,8 +49,8 @@ def _reference(key: tuple[str, str]) -> Reference:
     )
 
 
-def _unsealed(report: DriftReport) -> WindowReport:
-    found = unseal_one(encode_report(report))
+def _decoded(report: DriftReport) -> WindowReport:
+    found = decode_one(encode_report(report))
     if isinstance(found, WireError):
         raise found
     return found
@@ -133,14 +133,14 @@ class FleetWorld:
     def arrive(self, device: str, report: DriftReport, now_ms: int) -> None:
         """Let one report reach the store."""
         with self.database.begin() as connection:
-            fold(connection, [(self.devices[device], device, _unsealed(report))], now_ms)
+            fold(connection, [(self.devices[device], device, _decoded(report))], now_ms)
 
     def live(self, windows: int) -> int:
         """Let ``windows`` windows pass; return the time (UTC ms) after them."""
         for _ in range(windows):
             end_ms = (self.slot + 1) * WINDOW_MS
             here = [device for device in self.devices if device not in self.absent]
-            reports = [(self.devices[device], device, _unsealed(self.report(device, self.slot))) for device in here]
+            reports = [(self.devices[device], device, _decoded(self.report(device, self.slot))) for device in here]
             with self.database.begin() as connection:
                 fold(connection, reports, end_ms)
             self.slot += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from server.drift.checkpoints import SPANS, Moment, is_due, wanted
+from server.drift.checkpoints import SPANS, FleetMoment, is_due, wanted
 from server.drift.service import DriftService
 from server.store.monitoring.checkpoints import CHECKPOINTS, checkpoint_slots
 from server.store.monitoring.evidence import EVIDENCE
@@ -25,7 +25,7 @@ Restart = Callable[["FleetWorld"], DriftService]
 
 @pytest.fixture
 def lived(world: FleetWorld) -> FleetWorld:
-    """Two lanes, one of them still commissioning; a drifted device, a silent one, a faulty one."""
+    """Two banks, one of them still commissioning; a drifted device, a silent one, a faulty one."""
     world.live(15)
     world.shifts = {"d4": {"noise": 2.0}}
     world.keys = dict.fromkeys(("d0", "d1"), NEW)
@@ -34,17 +34,21 @@ def lived(world: FleetWorld) -> FleetWorld:
     return world
 
 
-def _assert_same(one: Moment, other: Moment) -> None:
+def _assert_same(one: FleetMoment, other: FleetMoment) -> None:
     """Compare two states bit by bit."""
-    assert (one.heard, one.state.current, one.state.flagged) == (other.heard, other.state.current, other.state.flagged)
-    assert (one.state.slot, set(one.state.lanes)) == (other.state.slot, set(other.state.lanes))
-    for key, lane in one.state.lanes.items():
-        twin = other.state.lanes[key]
-        assert (lane.devices, [p.complete for p in lane.commissioning]) == (
+    assert (one.health, one.state.current, one.state.flagged) == (
+        other.health,
+        other.state.current,
+        other.state.flagged,
+    )
+    assert (one.state.slot, set(one.state.banks)) == (other.state.slot, set(other.state.banks))
+    for key, bank in one.state.banks.items():
+        twin = other.state.banks[key]
+        assert (bank.devices, [p.complete for p in bank.commissioning]) == (
             twin.devices, [p.complete for p in twin.commissioning]
         )  # fmt: skip
         for name in DETECTORS:
-            assert np.array_equal(getattr(lane, name), getattr(twin, name)), name
+            assert np.array_equal(getattr(bank, name), getattr(twin, name)), name
     for name, pool in one.state.pools.items():
         assert np.array_equal(pool.log_m, other.state.pools[name].log_m)
 
@@ -90,7 +94,7 @@ def test_a_checkpoint_that_does_not_fit_is_discarded(lived: FleetWorld, restarte
     if damage == "stamp":
         again.config = replace(again.config, epsilon=1e-9)
     if damage == "baseline":
-        again._keeping.lanes["a1" * 16, "b1" * 16] = {}
+        again._keeping.banks["a1" * 16, "b1" * 16] = {}
     again.turn(lived.slot * 10_000 + 1_000)
     if damage in {"stamp", "baseline"}:
         assert again._moment.state.slot == lived.service._moment.state.slot
@@ -107,7 +111,7 @@ def test_a_window_that_came_late_while_the_server_was_down_is_folded_in(lived: F
     twice._checkpoints.drop(0)
     twice.turn(lived.slot * 10_000 + 1_000)
     _assert_same(once._moment, twice._moment)
-    assert once._moment.heard["d5"].last_slot == late.window_start_ms // 10_000
+    assert once._moment.health["d5"].last_slot == late.window_start_ms // 10_000
 
 
 def test_late_windows_are_folded_together_with_the_next_slot(lived: FleetWorld) -> None:

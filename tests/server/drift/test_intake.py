@@ -24,13 +24,13 @@ KNOWN = ("a1" * 16, "b1" * 16)
     [(("00" * 16, "b1" * 16), "unknown_reference"), (("a1" * 16, "00" * 16), "reference_invalid")],
 )
 def test_a_window_of_no_published_release_is_a_fault(world: FleetWorld, key: tuple[str, str], code: str) -> None:
-    """Neither an unknown reference nor a foreign artifact under a known one opens a lane."""
+    """Neither an unknown reference nor a foreign artifact under a known one opens a bank."""
     world.live(1)
     world.keys = {"d1": key}
     world.live(1)
     (verdict,) = world.service.verdicts.open()
     assert (verdict.kind, verdict.devices, verdict.detail) == ("device_fault", ("d1",), code)
-    assert set(world.service._moment.state.lanes) == {KNOWN}
+    assert set(world.service._moment.state.banks) == {KNOWN}
 
 
 def test_the_first_window_does_not_decide_how_many_streams_a_reference_has(world: FleetWorld) -> None:
@@ -41,7 +41,7 @@ def test_the_first_window_does_not_decide_how_many_streams_a_reference_has(world
     world.live(1)
     (verdict,) = world.service.verdicts.open()
     assert (verdict.devices, verdict.detail) == (("d0",), "shape_mismatch")
-    assert sorted(world.service._moment.state.lanes[KNOWN].rows) == ["d1", "d2", "d3", "d4", "d5"]
+    assert sorted(world.service._moment.state.banks[KNOWN].rows) == ["d1", "d2", "d3", "d4", "d5"]
     world.arrive("d1", replace(world.report("d1", world.slot), counters=wrong), world.slot * 10_000)
     world.absent = {"d0", "d1"}
     world.live(1)

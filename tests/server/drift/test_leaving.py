@@ -43,7 +43,7 @@ def test_a_verdict_about_it_ends(world: FleetWorld) -> None:
 
 
 def test_who_comes_back_goes_on_with_its_baseline(world: FleetWorld) -> None:
-    """The lane keeps its row; the first window puts it into the fleet again."""
+    """The bank keeps its row; the first window puts it into the fleet again."""
     world.live(20)
     leave(world, "d0")
     world.live(2)

@@ -8,14 +8,14 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from server.drift.detection.detector_bank import Observation, Settings
+from server.drift.detection.detector_bank import DetectorSettings, Observation
 from server.drift.detection.pools import FLEET
 from server.drift.detection.reference import Floats
 from server.drift.detection.slot_update import FoldState, fold_slot
 from wire.histogram import BINS
 
 KEY = ("ef" * 16, "cd" * 16)
-SETTINGS = Settings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 28_800)))
+SETTINGS = DetectorSettings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 28_800)))
 SOUTH, NORTH, LENS_A, LENS_B = ("site", "south"), ("site", "north"), ("camera", "lens-a"), ("camera", "lens-b")
 
 
@@ -36,7 +36,7 @@ def _moved(sd: float) -> Floats:
 def _named(size: int, moved: Mapping[tuple[str, str], float], windows: int, seed: int) -> list[set[tuple[str, str]]]:
     """Return the pools that alarm in each window after the devices with these attributes moved by so many sd."""
     dice, state, places = np.random.default_rng(seed), FoldState(), _fleet(size)
-    state.open_lane(KEY, 4, None)
+    state.open_bank(KEY, 4, None)
     shifts = {d: sum(sd for pair, sd in moved.items() if pair in places[d].items()) for d in places}
     said = []
     for slot in range(17 + windows):

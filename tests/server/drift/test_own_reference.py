@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from server.drift.detection.detector_bank import Observation, Settings
+from server.drift.detection.detector_bank import DetectorSettings, Observation
 from server.drift.detection.reference import proportions, training_profile
 from server.drift.detection.slot_update import FoldState, fold_slot
 from server.registry.versions import Versions
@@ -59,16 +59,16 @@ def test_windows_of_the_reference_itself_raise_no_alarm() -> None:
     """Neither against training, nor against the own baseline, nor in any pool, over 3,000 device windows."""
     reference, settings = (
         _reference(),
-        Settings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))),
+        DetectorSettings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))),
     )
     state, sites = FoldState(), {f"d{i}": {"site": f"site-{i % 3}"} for i in range(DEVICES)}
-    state.open_lane(KEY, STREAMS, training_profile(reference))
+    state.open_bank(KEY, STREAMS, training_profile(reference))
     limit = np.log(DEVICES) - settings.log_alpha
     for slot, window in enumerate(_windows(reference)):
         outcome = fold_slot(state, slot, window, sites, settings)
         assert not outcome.flagged
         assert not outcome.pool_alarms
-        assert state.lanes[KEY].training_values().max() < limit
+        assert state.banks[KEY].training_values().max() < limit
 
 
 def test_windows_of_another_artifact_do_alarm() -> None:
@@ -80,16 +80,16 @@ def test_windows_of_another_artifact_do_alarm() -> None:
         reference,
         contexts=(Context(name="default", n=2000, n_effective=2000, counts=tuple(int(n) for n in other.reshape(-1))),),
     )
-    state.open_lane(KEY, STREAMS, training_profile(moved))
+    state.open_bank(KEY, STREAMS, training_profile(moved))
     for slot, window in enumerate(_windows(reference)[:3]):
         fold_slot(
             state,
             slot,
             window,
             {},
-            Settings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))),
+            DetectorSettings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))),
         )
-    assert state.lanes[KEY].training_values().min() > np.log(DEVICES) + np.log(24 / 0.05)
+    assert state.banks[KEY].training_values().min() > np.log(DEVICES) + np.log(24 / 0.05)
 
 
 def _register(versions: Versions, *, signed_for: str) -> str:
@@ -122,8 +122,8 @@ def test_windows_of_an_artifact_that_did_not_make_the_reference_are_not_compared
     """The operator reads why, once, as a fault of the device; nothing is judged by it."""
     world.keys = {"d1": ("a1" * 16, "b9" * 16)}
     world.live(15)
-    lanes = world.service._moment.state.lanes
-    assert set(lanes) == {("a1" * 16, "b1" * 16)}
+    banks = world.service._moment.state.banks
+    assert set(banks) == {("a1" * 16, "b1" * 16)}
     (verdict,) = world.service.verdicts.latest()
     assert (verdict.devices, verdict.detail) == (("d1",), "reference_invalid")
     assert "made by" in verdict.cause

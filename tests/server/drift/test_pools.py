@@ -7,10 +7,10 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from server.drift.detection.detector_bank import Observation, Settings
+from server.drift.detection.detector_bank import DetectorSettings, Observation
 from server.drift.detection.pools import FLEET, names
 from server.drift.detection.reference import Floats
-from server.drift.detection.slot_update import FoldState, Outcome, fold_slot
+from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
 from wire.histogram import BINS
 
 KEY = ("ef" * 16, "cd" * 16)
@@ -37,14 +37,16 @@ class _QuietFleet:
     def __init__(self, devices: int, streams: Floats, seed: int) -> None:
         self.state, self.dice, self.slot = FoldState(), np.random.default_rng(seed), 0
         self.sites = {f"d{i}": {"site": f"site-{i // max(3, devices // 6)}"} for i in range(devices)}
-        self.state.open_lane(KEY, len(streams), None)
+        self.state.open_bank(KEY, len(streams), None)
 
-    def window(self, streams: Floats) -> Outcome:
+    def window(self, streams: Floats) -> SlotOutcome:
         """Let one window pass."""
         counts = self.dice.multinomial(60, streams, size=(len(self.sites), len(streams)))
         seen = [Observation(device, row) for device, row in zip(self.sites, counts, strict=True)]
         self.slot += 1
-        settings = Settings(baseline_windows=COMMISSIONED, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24)))
+        settings = DetectorSettings(
+            baseline_windows=COMMISSIONED, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))
+        )
         return fold_slot(self.state, self.slot, {KEY: seen}, self.sites, settings)
 
 

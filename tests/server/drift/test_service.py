@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from server.drift.ledger import Finding
 from server.drift.service import DriftService
-from server.drift.verdicts import Verdict, VerdictKind
+from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.store.monitoring import evidence as store
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_a_new_release_starts_with_a_new_baseline(world: FleetWorld) -> None:
     assert world.service.verdicts.open() == ()
 
 
-def test_a_device_that_swaps_within_a_window_is_in_the_newer_lane(world: FleetWorld) -> None:
+def test_a_device_that_swaps_within_a_window_is_in_the_newer_bank(world: FleetWorld) -> None:
     """Of two reports of one window, under the old and the new reference, the new one says where the device is."""
     now_ms = world.live(15)
     world.arrive("d1", replace(world.report("d1", world.slot), ref_id=NEW[0], artifact=NEW[1]), now_ms)
@@ -132,7 +132,7 @@ def test_a_late_window_gives_the_same_evidence_as_a_punctual_one(
     once = _values(world)
     again = restarted(world)
     again.turn(now_ms + 1_000)
-    assert np.array_equal(once, again._moment.state.lanes["a1" * 16, "b1" * 16].log_m)
+    assert np.array_equal(once, again._moment.state.banks["a1" * 16, "b1" * 16].log_m)
     assert again._moment.state.slot == world.service._moment.state.slot
 
 
@@ -152,7 +152,7 @@ def test_silent_evidence_is_no_news(world: FleetWorld) -> None:
 
 
 def _values(world: FleetWorld) -> np.ndarray:
-    return world.service._moment.state.lanes["a1" * 16, "b1" * 16].log_m
+    return world.service._moment.state.banks["a1" * 16, "b1" * 16].log_m
 
 
 def test_evidence_is_stored_for_every_device_and_window(world: FleetWorld) -> None:
@@ -169,7 +169,7 @@ def test_an_outage_of_a_whole_fleet_is_noted_in_one_transaction(world: FleetWorl
     """Each silent device has a verdict of its own; a commit for each would hold up everybody else for minutes."""
     commits: list[object] = []
     sa.event.listen(world.database.engine, "commit", commits.append)
-    verdicts = [Verdict(kind=VerdictKind.DEVICE_FAULT, devices=(f"d{i}",), detail="silent") for i in range(50)]
+    verdicts = [DriftVerdict(kind=VerdictKind.DEVICE_FAULT, devices=(f"d{i}",), detail="silent") for i in range(50)]
     findings = [Finding(verdict=verdict, cause="no window for 90 s") for verdict in verdicts]
     for window in range(3):
         world.service.verdicts.note(findings if window < 2 else [], window * 10, 1, quiet_ms=10, judged=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from server.drift.ledger import Finding, Verdicts
-from server.drift.verdicts import Verdict, VerdictKind
+from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.errors import RolloutRefusedError
 from server.fleet.fleet import Fleet
 from server.fleet.outbox import Outbox
@@ -20,10 +20,10 @@ from server.registry.versions import Versions
 from server.retraining.config import RetrainingConfig
 from server.retraining.jobs import Jobs
 from server.retraining.ledger import Triggers
-from server.retraining.samples import Samples
+from server.retraining.samples import SampleStore
 from server.retraining.service import RetrainingService
 from server.rollout.create import Request
-from server.rollout.model import Phase, Rollout
+from server.rollout.model import Rollout, RolloutPhase
 from server.store.database import open_database
 from server.store.fleet import insert_device
 from wire.bundle import build_bundle, parse_bundle
@@ -46,7 +46,7 @@ class RolloutBook:
     """Rollouts that end when the test says so."""
 
     requests: list[Request] = field(default_factory=list)
-    phase: Phase = Phase.RUNNING
+    phase: RolloutPhase = RolloutPhase.RUNNING
     refuses: bool = False
 
     def create(self, request: Request) -> Rollout:
@@ -75,7 +75,7 @@ class Site:
 
     def alarm(self, windows: int, kind: VerdictKind = VerdictKind.SITE) -> None:
         """Let a verdict be found in ``windows`` windows in a row."""
-        verdict = Verdict(kind=kind, devices=("d1", "d2"), attributes=(("site", "west"),))
+        verdict = DriftVerdict(kind=kind, devices=("d1", "d2"), attributes=(("site", "west"),))
         for window in range(windows):
             finding = Finding(verdict=verdict, cause="blurrier", release="model-1", model="model")
             self.service.verdicts.note([finding], window * 10, window * 10, quiet_ms=20, judged=True)
@@ -156,7 +156,7 @@ def site(tmp_path: Path) -> Site:
     _register(versions, 1)
     rollouts, samples = (
         RolloutBook(),
-        Samples(database=database, folder=tmp_path / "samples", config=CONFIG, labels_of=versions.labels),
+        SampleStore(database=database, folder=tmp_path / "samples", config=CONFIG, labels_of=versions.labels),
     )
     service = RetrainingService(
         triggers=Triggers(database),

@@ -13,7 +13,7 @@ import pytest
 from server.errors import LabelRefusedError, LeaseLostError, SampleRefusedError, UnknownSampleError
 from server.retraining.archive import build_archive
 from server.retraining.guard import lower_bound
-from server.retraining.jobs import Job, JobOrder
+from server.retraining.jobs import JobOrder, TrainingJob
 from wire.canonical import sha256_hex
 from wire.messages import Sample
 
@@ -34,7 +34,7 @@ def upload(number: int) -> Sample:
     return Sample(boot="b", seq=number, at_ms=40, sha256=digest, data=base64.b64encode(data).decode())
 
 
-def job(site: Site) -> Job:
+def job(site: Site) -> TrainingJob:
     """Return a fresh job."""
     return site.service.jobs.create(
         JobOrder(

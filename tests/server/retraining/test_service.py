@@ -10,7 +10,7 @@ from server.drift.verdicts import VerdictKind
 from server.errors import LeaseLostError, TriggerPhaseError
 from server.registry.blobs import Blobs
 from server.rollout.create import Request
-from server.rollout.model import Phase as RolloutPhase
+from server.rollout.model import RolloutPhase
 from server.store.fleet import DEVICES
 
 if TYPE_CHECKING:

@@ -17,18 +17,18 @@ from server.rollout.model import (
     Finish,
     Group,
     Member,
+    MemberStanding,
     OpenGroup,
     Pause,
-    Phase,
     Rollout,
+    RolloutPhase,
     SetBack,
     Settle,
-    Standing,
 )
 from server.rollout.outcome import outcome
 from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
 from server.rollout.resuming import How, foresee, resumed, skipped, to_replace
-from server.rollout.thresholds import tally
+from server.rollout.thresholds import count_members
 from wire.messages import UpdatePhase, UpdateStatus
 
 NEW, OLD = "meter-2", "meter-1"
@@ -44,7 +44,7 @@ def status(device: str, phase: UpdatePhase = UpdatePhase.IDLE, **changes: object
     return replace(DeviceStatus(device=device, desired_release=NEW, desired_gen=5, update=update), **changes)  # type: ignore[arg-type]
 
 
-def rollout(*standings: Standing, opened: int = 1, phase: Phase = Phase.RUNNING) -> Rollout:
+def rollout(*standings: MemberStanding, opened: int = 1, phase: RolloutPhase = RolloutPhase.RUNNING) -> Rollout:
     """Return a rollout whose first device is the canary."""
     members = tuple(
         Member(device=f"d{number}", group=min(number, 1), standing=standing, gen=5, assigned_ms=1000)
@@ -60,21 +60,21 @@ def known(count: int = 2) -> dict[str, DeviceStatus]:
 
 def test_tells_only_the_canary_first() -> None:
     """The rest waits until the canary committed."""
-    assert plan(rollout(*[Standing.WAITING] * 3, opened=0), known(3), 0) == (OpenGroup(0), Assign("d0"))
+    assert plan(rollout(*[MemberStanding.WAITING] * 3, opened=0), known(3), 0) == (OpenGroup(0), Assign("d0"))
 
 
 def test_a_device_that_is_away_keeps_what_its_try_before_cost() -> None:
     """Tried again while it is offline, it is pending, with the code and the bytes of its failure."""
     away = {"d0": replace(known()["d0"], reachable=False)}
-    going = rollout(Standing.WAITING)
+    going = rollout(MemberStanding.WAITING)
     going = replace(going, members=(replace(going.members[0], code="error_rate", air_bytes=77),))
-    settle = Settle(device="d0", standing=Standing.PENDING, code="error_rate", air_bytes=77)
+    settle = Settle(device="d0", standing=MemberStanding.PENDING, code="error_rate", air_bytes=77)
     assert [(one, one.air_bytes) for one in plan(going, away, 2000)] == [(settle, 77)]
 
 
 def test_success_is_committed_and_nothing_else() -> None:
     """Neither probation nor an old gen nor another release counts."""
-    going = rollout(Standing.ASSIGNED, Standing.WAITING)
+    going = rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING)
     for update in (
         UpdateStatus(phase=UpdatePhase.PROBATION, gen=5, release=NEW),
         UpdateStatus(phase=UpdatePhase.COMMITTED, gen=4, release=NEW),
@@ -86,10 +86,12 @@ def test_success_is_committed_and_nothing_else() -> None:
 def test_a_committed_canary_opens_the_rest() -> None:
     """The next group is opened and told in the same turn; what was downloaded is noted."""
     actions = plan(
-        rollout(Standing.ASSIGNED, Standing.WAITING), known() | {"d0": status("d0", UpdatePhase.COMMITTED)}, 2000
+        rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING),
+        known() | {"d0": status("d0", UpdatePhase.COMMITTED)},
+        2000,
     )
     assert actions == (
-        Settle(device="d0", standing=Standing.COMMITTED, code="", air_bytes=77),
+        Settle(device="d0", standing=MemberStanding.COMMITTED, code="", air_bytes=77),
         OpenGroup(1),
         Assign("d1"),
     )
@@ -98,47 +100,51 @@ def test_a_committed_canary_opens_the_rest() -> None:
 def test_a_later_gen_of_the_same_release_counts_too() -> None:
     """A change of settings in between raises gen without changing the release."""
     update = UpdateStatus(phase=UpdatePhase.COMMITTED, gen=9, release=NEW)
-    actions = plan(rollout(Standing.ASSIGNED), {"d0": status("d0", update=update, desired_gen=9)}, 2000)
-    assert actions[0] == Settle(device="d0", standing=Standing.COMMITTED)
+    actions = plan(rollout(MemberStanding.ASSIGNED), {"d0": status("d0", update=update, desired_gen=9)}, 2000)
+    assert actions[0] == Settle(device="d0", standing=MemberStanding.COMMITTED)
 
 
 def test_a_canary_that_rolled_back_pauses_with_its_code() -> None:
     """The reason the device gave reaches the operator, and nobody else is told."""
     update = UpdateStatus(phase=UpdatePhase.ROLLED_BACK, gen=5, release=NEW, code="child_crashed")
     settle, pause = plan(
-        rollout(Standing.ASSIGNED, Standing.WAITING), known() | {"d0": status("d0", update=update)}, 2000
+        rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING), known() | {"d0": status("d0", update=update)}, 2000
     )
-    assert settle == Settle(device="d0", standing=Standing.FAILED, code="child_crashed")
+    assert settle == Settle(device="d0", standing=MemberStanding.FAILED, code="child_crashed")
     assert isinstance(pause, Pause)
     assert (pause.code, "child_crashed" in pause.text) == ("error_threshold", True)
 
 
 def test_a_silent_canary_is_stuck_after_its_deadline_and_that_is_an_error() -> None:
     """No answer is an outcome."""
-    going = rollout(Standing.ASSIGNED, Standing.WAITING)
+    going = rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING)
     statuses = known() | {"d0": status("d0", UpdatePhase.DOWNLOADING)}
     assert plan(going, statuses, 61_000) == ()
-    assert plan(going, statuses, 61_001)[0] == Settle(device="d0", standing=Standing.STUCK, code="stuck", air_bytes=77)
+    assert plan(going, statuses, 61_001)[0] == Settle(
+        device="d0", standing=MemberStanding.STUCK, code="stuck", air_bytes=77
+    )
 
 
 def test_who_was_stuck_and_commits_later_counts_as_committed() -> None:
     """A device that slept for a week is no failure of the release."""
-    going = rollout(Standing.STUCK, Standing.WAITING, phase=Phase.PAUSED)
+    going = rollout(MemberStanding.STUCK, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
     statuses = known() | {"d0": status("d0", UpdatePhase.COMMITTED)}
-    assert plan(going, statuses, 99_000) == (Settle(device="d0", standing=Standing.COMMITTED, code="", air_bytes=77),)
+    assert plan(going, statuses, 99_000) == (
+        Settle(device="d0", standing=MemberStanding.COMMITTED, code="", air_bytes=77),
+    )
 
 
 def test_a_device_told_otherwise_since_is_cancelled_and_without_evidence_it_pauses() -> None:
     """When nobody tried the release, the rest must not get it."""
-    settle, pause = plan(rollout(Standing.ASSIGNED, Standing.WAITING), known(), 2000)
-    assert settle == Settle(device="d0", standing=Standing.CANCELLED, code="superseded")
+    settle, pause = plan(rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING), known(), 2000)
+    assert settle == Settle(device="d0", standing=MemberStanding.CANCELLED, code="superseded")
     assert isinstance(pause, Pause)
     assert pause.code == "no_evidence"
 
 
 def test_a_tolerated_failure_of_every_canary_does_not_open_the_rest() -> None:
     """0 of 1 committed is no success, whoever resumed over it."""
-    going = rollout(Standing.FAILED, Standing.WAITING)
+    going = rollout(MemberStanding.FAILED, MemberStanding.WAITING)
     going = replace(going, members=(replace(going.members[0], tolerated=True), going.members[1]))
     (pause,) = plan(going, known(), 2000)
     assert (pause.code, pause.text) == ("success_threshold", "only 0 of 1 in canary committed")
@@ -146,10 +152,10 @@ def test_a_tolerated_failure_of_every_canary_does_not_open_the_rest() -> None:
 
 def test_a_removed_canary_pauses_and_only_a_skip_goes_past_it() -> None:
     """Nobody is left to try the release; a person who decides so is named."""
-    going = rollout(Standing.ASSIGNED, Standing.WAITING)
+    going = rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING)
     statuses = {"d1": DeviceStatus(device="d1", desired_release=OLD)}
     settle, pause = plan(going, statuses, 2000)
-    assert settle == Settle(device="d0", standing=Standing.CANCELLED, code="device_removed")
+    assert settle == Settle(device="d0", standing=MemberStanding.CANCELLED, code="device_removed")
     assert pause.code == "no_evidence"
     past = skipped(apply_settlements(going, [settle], 2000), "canary", "ada", 2000)
     assert plan(past, statuses, 2000) == (OpenGroup(1), Assign("d1"))
@@ -158,71 +164,80 @@ def test_a_removed_canary_pauses_and_only_a_skip_goes_past_it() -> None:
 @pytest.mark.parametrize(
     ("phase", "standing"),
     [
-        (UpdatePhase.COMMITTED, Standing.COMMITTED), (UpdatePhase.ROLLED_BACK, Standing.FAILED),
-        (UpdatePhase.REFUSED, Standing.FAILED), (UpdatePhase.PROBATION, Standing.CANCELLED),
+        (UpdatePhase.COMMITTED, MemberStanding.COMMITTED), (UpdatePhase.ROLLED_BACK, MemberStanding.FAILED),
+        (UpdatePhase.REFUSED, MemberStanding.FAILED), (UpdatePhase.PROBATION, MemberStanding.CANCELLED),
     ],
 )  # fmt: skip
-def test_what_a_device_reported_before_it_was_removed_counts(phase: UpdatePhase, standing: Standing) -> None:
+def test_what_a_device_reported_before_it_was_removed_counts(phase: UpdatePhase, standing: MemberStanding) -> None:
     """Both came within one turn: what is known of the release on it is not lost with it."""
     statuses = known() | {"d0": status("d0", phase, desired_release="", removed=True)}
-    settle = plan(rollout(Standing.ASSIGNED, Standing.WAITING), statuses, 2000)[0]
+    settle = plan(rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING), statuses, 2000)[0]
     assert isinstance(settle, Settle)
     assert (settle.device, settle.standing) == ("d0", standing)
-    assert plan(rollout(standing, Standing.WAITING, phase=Phase.PAUSED), statuses, 2000) == ()
+    assert plan(rollout(standing, MemberStanding.WAITING, phase=RolloutPhase.PAUSED), statuses, 2000) == ()
 
 
 def test_a_failure_stays_one_when_the_device_is_removed_or_told_otherwise() -> None:
     """What is known of the release on a device outlives the device; only who was awaited is cancelled."""
-    going = rollout(Standing.FAILED, Standing.STUCK, Standing.STUCK, Standing.ASSIGNED, opened=2, phase=Phase.PAUSED)
+    going = rollout(
+        MemberStanding.FAILED,
+        MemberStanding.STUCK,
+        MemberStanding.STUCK,
+        MemberStanding.ASSIGNED,
+        opened=2,
+        phase=RolloutPhase.PAUSED,
+    )
     statuses = {"d2": DeviceStatus(device="d2", desired_release=OLD)}
-    assert plan(going, statuses, 2000) == (Settle(device="d3", standing=Standing.CANCELLED, code="device_removed"),)
+    assert plan(going, statuses, 2000) == (
+        Settle(device="d3", standing=MemberStanding.CANCELLED, code="device_removed"),
+    )
     assert stop(apply_settlements(going, plan(going, statuses, 2000), 2000)) is not None
 
 
 def test_a_second_try_without_an_outcome_leaves_the_failure() -> None:
     """The device was told to try again, and then removed, told otherwise, set back or never there."""
-    going = rollout(Standing.FAILED, Standing.WAITING, phase=Phase.PAUSED)
+    going = rollout(MemberStanding.FAILED, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
     going = replace(going, members=(replace(going.members[0], code="child_crashed"), going.members[1]))
     waits = resumed(going, How.RETRY)
-    failed = Settle(device="d0", standing=Standing.FAILED, code="child_crashed")
+    failed = Settle(device="d0", standing=MemberStanding.FAILED, code="child_crashed")
     assert plan(waits, {"d1": DeviceStatus(device="d1", desired_release=OLD)}, 2000)[0] == failed
-    told = change(waits, "d0", standing=Standing.ASSIGNED, gen=6, assigned_ms=2000)
+    told = change(waits, "d0", standing=MemberStanding.ASSIGNED, gen=6, assigned_ms=2000)
     assert plan(told, known(), 2000)[0] == failed
-    assert plan(replace(waits, phase=Phase.ABORTING), known(), 2000)[0] == failed
+    assert plan(replace(waits, phase=RolloutPhase.ABORTING), known(), 2000)[0] == failed
     assert apply_settlements(told, [failed], 2000).members[0].retried_from is None
 
 
 def test_a_replaced_canary_stays_a_failure_and_its_group_can_still_be_good() -> None:
     """The person's act takes it out of what the group is judged by, and out of no figure."""
-    going = rollout(Standing.STUCK, Standing.WAITING, Standing.WAITING, phase=Phase.PAUSED)
+    going = rollout(MemberStanding.STUCK, MemberStanding.WAITING, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
     replaced_ = resumed(going, How.REPLACE, ["d1"], by="alice")
-    assert (replaced_.members[0].standing, replaced_.members[0].replaced_by) == (Standing.STUCK, "alice")
+    assert (replaced_.members[0].standing, replaced_.members[0].replaced_by) == (MemberStanding.STUCK, "alice")
     late = {"d0": status("d0", UpdatePhase.COMMITTED, desired_release=OLD)}
     assert plan(replaced_, known(3) | late, 2000) == (Assign("d1"),)
-    good = change(replaced_, "d1", standing=Standing.COMMITTED)
+    good = change(replaced_, "d1", standing=MemberStanding.COMMITTED)
     assert plan(good, known(3), 2000) == (OpenGroup(1), Assign("d2"))
     assert outcome(good) == "1 of 2 devices committed; 1 of 2 was stuck and was replaced by alice"
-    (again,) = plan(change(good, "d1", standing=Standing.FAILED), known(3), 2000)
+    (again,) = plan(change(good, "d1", standing=MemberStanding.FAILED), known(3), 2000)
     assert isinstance(again, Pause)
 
 
 def test_a_removed_canary_that_failed_is_not_told_again_but_others_are() -> None:
     """Retrying it would end in the same pause; who replaces it is offered."""
-    going = rollout(Standing.FAILED, Standing.WAITING, phase=Phase.PAUSED)
+    going = rollout(MemberStanding.FAILED, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
     with pytest.raises(RolloutRefusedError, match="replace or tolerate"):
         resumed(going, How.RETRY, gone={"d0"})
     after = resumed(going, How.REPLACE, ["d1"], by="alice", gone={"d0"})
     assert (
         foresee(going, after, {"d1": DeviceStatus(device="d1", desired_release=OLD)}, 2000).text
-        == "1 device told now: d1"
+        == "1 device assigned now: d1"
     )
 
 
 def test_a_device_that_can_not_be_told_is_pending_until_it_is_heard() -> None:
     """Offline or never seen: nobody fails, nothing pauses, however long it takes."""
-    going = rollout(Standing.WAITING, Standing.WAITING)
+    going = rollout(MemberStanding.WAITING, MemberStanding.WAITING)
     away = known() | {"d0": DeviceStatus(device="d0", desired_release=OLD, reachable=False)}
-    assert plan(going, away, 2000) == (Settle(device="d0", standing=Standing.PENDING),)
+    assert plan(going, away, 2000) == (Settle(device="d0", standing=MemberStanding.PENDING),)
     waits = apply_settlements(going, plan(going, away, 2000), 2000)
     assert plan(waits, away, 10**12) == ()
     assert plan(waits, known(), 10**12) == (Assign("d0"),)
@@ -230,20 +245,20 @@ def test_a_device_that_can_not_be_told_is_pending_until_it_is_heard() -> None:
 
 def test_pending_devices_do_not_hold_a_rollout_open_for_ever() -> None:
     """One deadline after the last news they are left out, and then it has succeeded."""
-    going = rollout(Standing.COMMITTED, Standing.COMMITTED, Standing.PENDING, opened=2)
+    going = rollout(MemberStanding.COMMITTED, MemberStanding.COMMITTED, MemberStanding.PENDING, opened=2)
     away = known(3) | {"d2": DeviceStatus(device="d2", desired_release=OLD, reachable=False)}
     assert plan(going, away, 61_000) == ()
     left_out = plan(going, away, 61_001)
-    assert left_out == (Settle(device="d2", standing=Standing.CANCELLED, code="not_seen"),)
-    assert plan(apply_settlements(going, left_out, 61_001), away, 61_002) == (Finish(Phase.SUCCEEDED),)
+    assert left_out == (Settle(device="d2", standing=MemberStanding.CANCELLED, code="not_seen"),)
+    assert plan(apply_settlements(going, left_out, 61_001), away, 61_002) == (Finish(RolloutPhase.SUCCEEDED),)
 
 
 def test_a_rollout_in_which_nobody_committed_has_not_succeeded() -> None:
     """Skipping every group ends it, and no more."""
-    going = rollout(Standing.CANCELLED, Standing.FAILED, opened=2)
+    going = rollout(MemberStanding.CANCELLED, MemberStanding.FAILED, opened=2)
     for name in ("canary", "rest"):
         going = skipped(going, name, "ada", 2000)
-    assert plan(going, known(), 2000) == (Finish(Phase.FAILED),)
+    assert plan(going, known(), 2000) == (Finish(RolloutPhase.FAILED),)
 
 
 def test_a_group_opens_when_each_one_before_it_holds() -> None:
@@ -254,9 +269,15 @@ def test_a_group_opens_when_each_one_before_it_holds() -> None:
             Group(name="b", success_ratio=1.0, error_ratio=1.0),
             Group(name="c", success_ratio=1.0, error_ratio=1.0),
         ),
-        Standing.PENDING,
+        MemberStanding.PENDING,
     )
-    owners = [(0, Standing.COMMITTED), (0, waits), (0, Standing.FAILED), (1, Standing.COMMITTED), (2, Standing.WAITING)]
+    owners = [
+        (0, MemberStanding.COMMITTED),
+        (0, waits),
+        (0, MemberStanding.FAILED),
+        (1, MemberStanding.COMMITTED),
+        (2, MemberStanding.WAITING),
+    ]
     members = tuple(
         Member(device=f"d{n}", group=group, standing=standing) for n, (group, standing) in enumerate(owners)
     )
@@ -268,7 +289,7 @@ def test_a_group_opens_when_each_one_before_it_holds() -> None:
         release=NEW,
         groups=(replace(groups[0], success_ratio=0.6), *groups[1:]),
         members=members,
-        phase=Phase.RUNNING,
+        phase=RolloutPhase.RUNNING,
         opened=2,
     )
     assert plan(going, statuses, 2000) == ()
@@ -276,14 +297,19 @@ def test_a_group_opens_when_each_one_before_it_holds() -> None:
 
 def test_finishes_when_nobody_is_under_way() -> None:
     """All groups open, all settled, thresholds held."""
-    going = rollout(*[Standing.COMMITTED] * 3, opened=2)
-    assert plan(going, known(3), 2000) == (Finish(Phase.SUCCEEDED),)
+    going = rollout(*[MemberStanding.COMMITTED] * 3, opened=2)
+    assert plan(going, known(3), 2000) == (Finish(RolloutPhase.SUCCEEDED),)
 
 
 def test_abort_sets_back_who_did_not_commit() -> None:
     """Committed devices stay, those under way and those that failed go back, waiting ones are cancelled."""
     going = rollout(
-        Standing.COMMITTED, Standing.ASSIGNED, Standing.FAILED, Standing.WAITING, opened=2, phase=Phase.ABORTING
+        MemberStanding.COMMITTED,
+        MemberStanding.ASSIGNED,
+        MemberStanding.FAILED,
+        MemberStanding.WAITING,
+        opened=2,
+        phase=RolloutPhase.ABORTING,
     )
     statuses = {name: status(name, UpdatePhase.PROBATION) for name in ("d0", "d1", "d2")} | {
         "d3": DeviceStatus(device="d3", desired_release=OLD)
@@ -291,32 +317,33 @@ def test_abort_sets_back_who_did_not_commit() -> None:
     assert plan(going, statuses, 2000) == (
         SetBack("d1"),
         SetBack("d2"),
-        Settle(device="d3", standing=Standing.CANCELLED, code="aborted"),
+        Settle(device="d3", standing=MemberStanding.CANCELLED, code="aborted"),
     )
 
 
 def test_abort_is_over_when_nothing_is_left_to_set_back() -> None:
     """Then, and only then, the rollout is aborted."""
-    going = rollout(Standing.COMMITTED, Standing.CANCELLED, phase=Phase.ABORTING)
-    assert plan(going, known(), 2000) == (Finish(Phase.ABORTED),)
+    going = rollout(MemberStanding.COMMITTED, MemberStanding.CANCELLED, phase=RolloutPhase.ABORTING)
+    assert plan(going, known(), 2000) == (Finish(RolloutPhase.ABORTED),)
 
 
 def test_tells_only_some_in_one_turn() -> None:
     """The rate ramp."""
-    actions = plan(rollout(Standing.COMMITTED, *[Standing.WAITING] * 9, opened=2), known(10), 2000, limit=4)
+    actions = plan(rollout(MemberStanding.COMMITTED, *[MemberStanding.WAITING] * 9, opened=2), known(10), 2000, limit=4)
     assert actions == tuple(Assign(f"d{number}") for number in range(1, 5))
 
 
 def test_tells_fifty_in_one_turn_by_default() -> None:
     """A fleet of thousands does not begin to download in one second."""
-    actions = plan(rollout(Standing.COMMITTED, *[Standing.WAITING] * 60, opened=2), known(61), 2000)
+    actions = plan(rollout(MemberStanding.COMMITTED, *[MemberStanding.WAITING] * 60, opened=2), known(61), 2000)
     assert len(actions) == 50
 
 
 def test_a_pause_names_how_many_of_those_that_were_told_failed() -> None:
     """Who is under way counts among them."""
     going = replace(
-        rollout(Standing.FAILED, Standing.ASSIGNED), groups=(Group(name="canary", success_ratio=1.0, error_ratio=0.0),)
+        rollout(MemberStanding.FAILED, MemberStanding.ASSIGNED),
+        groups=(Group(name="canary", success_ratio=1.0, error_ratio=0.0),),
     )
     going = replace(going, members=tuple(replace(member, group=0, code="stuck") for member in going.members))
     pause = stop(going)
@@ -327,23 +354,23 @@ def test_a_pause_names_how_many_of_those_that_were_told_failed() -> None:
 @pytest.mark.parametrize(("groups", "paused"), [(1, True), (2, False)])
 def test_nobody_left_in_the_last_group_ends_a_rollout_unless_it_is_the_only_one(groups: int, *, paused: bool) -> None:
     """Without any evidence a person decides; after a good canary an empty rest is no reason to wait."""
-    standings = (Standing.CANCELLED,) if groups == 1 else (Standing.COMMITTED, Standing.CANCELLED)
+    standings = (MemberStanding.CANCELLED,) if groups == 1 else (MemberStanding.COMMITTED, MemberStanding.CANCELLED)
     going = replace(rollout(*standings, opened=groups), groups=GROUPS[:groups])
     assert (stop(going) is not None) is paused
 
 
 def test_pending_devices_are_left_out_a_deadline_after_the_last_news_of_anybody() -> None:
     """The first device's news may be long ago."""
-    going = rollout(Standing.COMMITTED, Standing.COMMITTED, Standing.PENDING, opened=2)
+    going = rollout(MemberStanding.COMMITTED, MemberStanding.COMMITTED, MemberStanding.PENDING, opened=2)
     going = change(change(going, "d0", settled_ms=5000), "d1", settled_ms=9000)
     away = known(3) | {"d2": DeviceStatus(device="d2", desired_release=OLD, reachable=False)}
     assert plan(going, away, 69_000) == ()
-    assert plan(going, away, 69_001) == (Settle(device="d2", standing=Standing.CANCELLED, code="not_seen"),)
+    assert plan(going, away, 69_001) == (Settle(device="d2", standing=MemberStanding.CANCELLED, code="not_seen"),)
 
 
 def test_abort_sets_back_a_device_whose_first_order_this_was() -> None:
     """Generation 1 was told as well as any other; generation 0 never was."""
-    going = rollout(Standing.FAILED, Standing.FAILED, opened=2, phase=Phase.ABORTING)
+    going = rollout(MemberStanding.FAILED, MemberStanding.FAILED, opened=2, phase=RolloutPhase.ABORTING)
     going = change(change(going, "d0", gen=1), "d1", gen=0)
     statuses = {name: status(name, UpdatePhase.PROBATION, desired_gen=1) for name in ("d0", "d1")}
     assert plan(going, statuses, 2000) == (SetBack("d0"),)
@@ -351,16 +378,16 @@ def test_abort_sets_back_a_device_whose_first_order_this_was() -> None:
 
 def test_a_second_try_that_waits_for_the_device_is_still_one() -> None:
     """Being pending is no outcome: a device that never comes back failed, as before."""
-    going = rollout(Standing.FAILED, Standing.WAITING, phase=Phase.PAUSED)
+    going = rollout(MemberStanding.FAILED, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
     waits = resumed(going, How.RETRY)
     away = known() | {"d0": DeviceStatus(device="d0", desired_release=OLD, reachable=False)}
     pending = apply_settlements(waits, plan(waits, away, 2000), 2000).members[0]
-    assert (pending.standing, pending.retried_from) == (Standing.PENDING, Standing.FAILED)
+    assert (pending.standing, pending.retried_from) == (MemberStanding.PENDING, MemberStanding.FAILED)
 
 
 def test_the_outcome_tells_removed_devices_from_those_left_out() -> None:
     """One left the fleet, one was told otherwise."""
-    going = rollout(Standing.COMMITTED, Standing.CANCELLED, Standing.CANCELLED)
+    going = rollout(MemberStanding.COMMITTED, MemberStanding.CANCELLED, MemberStanding.CANCELLED)
     going = change(change(going, "d1", code=REMOVED), "d2", code="superseded")
     assert outcome(going) == "1 of 1 device committed; 1 removed; 1 left out"
 
@@ -394,7 +421,7 @@ def test_after_any_history_groups_opened_on_success_and_nobody_outside_was_told(
         release=NEW,
         groups=groups,
         members=tuple(Member(device=f"d{n}", group=g) for n, g in enumerate(owners)),
-        phase=Phase.RUNNING,
+        phase=RolloutPhase.RUNNING,
     )
     statuses = {
         member.device: DeviceStatus(device=member.device, desired_release=OLD, desired_gen=1)
@@ -408,7 +435,7 @@ def test_after_any_history_groups_opened_on_success_and_nobody_outside_was_told(
         failures |= failures_by_hand(going, statuses, now_ms)
         before, (going, statuses, promised) = going, command_to(going, statuses, command, now_ms)
         failures |= reported_late(going, statuses)
-        may = going.phase is Phase.RUNNING
+        may = going.phase is RolloutPhase.RUNNING
         told = set()
         for action in plan(going, statuses, now_ms):
             if isinstance(action, OpenGroup):
@@ -430,7 +457,7 @@ def check_opening(going: Rollout, index: int) -> None:
     """Check by hand that every group before ``index`` reached its success or was skipped by a person."""
     for before in range(index):
         standings = [member.standing for member in going.group_members(before)]
-        good = standings.count(Standing.COMMITTED)
+        good = standings.count(MemberStanding.COMMITTED)
         failed = [member for member in going.group_members(before) if member.standing in IN_VAIN]
         bad = sum(not member.replaced_by for member in failed)  # a person had others try in place of the rest
         ratio = going.groups[before].success_ratio
@@ -442,7 +469,7 @@ def failures_by_hand(going: Rollout, statuses: dict[str, DeviceStatus], now_ms: 
     found = {}
     for member in going.members:
         device = statuses.get(member.device)
-        if device is None or member.standing is not Standing.ASSIGNED:
+        if device is None or member.standing is not MemberStanding.ASSIGNED:
             continue
         answers = device.update.gen >= member.gen and device.update.release == NEW
         if answers and device.update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}:
@@ -458,7 +485,7 @@ def reported_late(going: Rollout, statuses: dict[str, DeviceStatus]) -> dict[str
     return {
         member.device: "failed"
         for member in going.members
-        if member.standing is Standing.STUCK and not member.replaced_by and member.device in statuses
+        if member.standing is MemberStanding.STUCK and not member.replaced_by and member.device in statuses
         and statuses[member.device].update.release == NEW and statuses[member.device].update.gen >= member.gen
         and statuses[member.device].update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}
     }  # fmt: skip
@@ -466,11 +493,13 @@ def reported_late(going: Rollout, statuses: dict[str, DeviceStatus]) -> dict[str
 
 def check_figures(going: Rollout, failures: dict[str, str]) -> None:
     """Check that whoever failed ever is shown as failed or stuck, unless it committed or is trying again."""
-    members, shown = {member.device: member for member in going.members}, tally(going.members)
-    excused = {name for name in failures if members[name].standing is Standing.COMMITTED or members[name].retried_from}
+    members, shown = {member.device: member for member in going.members}, count_members(going.members)
+    excused = {
+        name for name in failures if members[name].standing is MemberStanding.COMMITTED or members[name].retried_from
+    }
     assert shown.failed + shown.stuck == len(failures.keys() - excused)
     for name in failures.keys() - excused:
-        assert members[name].standing in {Standing.FAILED, Standing.STUCK}, f"{name} left the count"
+        assert members[name].standing in {MemberStanding.FAILED, MemberStanding.STUCK}, f"{name} left the count"
     assert all(member.standing.value == failures[name] for name, member in members.items() if member.replaced_by
                and name in failures)  # fmt: skip
 
@@ -498,11 +527,11 @@ Commanded = tuple[Rollout, dict[str, DeviceStatus], set[str] | None]
 
 def command_to(going: Rollout, statuses: dict[str, DeviceStatus], command: str, now_ms: int) -> Commanded:
     """Return rollout and devices after an operator's command, and whom it said it would tell."""
-    if command == "pause" and going.phase is Phase.RUNNING:
-        return replace(going, phase=Phase.PAUSED), statuses, None
-    if command == "abort" and going.phase in {Phase.RUNNING, Phase.PAUSED}:
-        return replace(going, phase=Phase.ABORTING), statuses, None
-    if command not in {"skip", *How} or going.phase is not Phase.PAUSED:
+    if command == "pause" and going.phase is RolloutPhase.RUNNING:
+        return replace(going, phase=RolloutPhase.PAUSED), statuses, None
+    if command == "abort" and going.phase in {RolloutPhase.RUNNING, RolloutPhase.PAUSED}:
+        return replace(going, phase=RolloutPhase.ABORTING), statuses, None
+    if command not in {"skip", *How} or going.phase is not RolloutPhase.PAUSED:
         return going, statuses, None
     waiting = [member.device for member in going.members if member.group >= going.opened and member.device in statuses]
     others = [name for name in waiting if statuses[name].reachable][: sum(count for _, count in to_replace(going))]
@@ -519,7 +548,7 @@ def command_to(going: Rollout, statuses: dict[str, DeviceStatus], command: str, 
     for name in (name for name in seen.sets_back if name in statuses):
         gen = statuses[name].desired_gen + 1
         statuses = statuses | {name: replace(statuses[name], desired_release=OLD, desired_gen=gen)}
-    return after, statuses, set(seen.tells)
+    return after, statuses, set(seen.assigns)
 
 
 def carry_out(
@@ -529,12 +558,12 @@ def carry_out(
     match action:
         case Assign(name):
             gen = statuses[name].desired_gen + 1
-            going = change(going, name, standing=Standing.ASSIGNED, gen=gen, assigned_ms=now_ms)
+            going = change(going, name, standing=MemberStanding.ASSIGNED, gen=gen, assigned_ms=now_ms)
             return going, statuses | {name: replace(statuses[name], desired_release=NEW, desired_gen=gen)}
         case SetBack(name):
             gen = statuses[name].desired_gen + 1
             member = next(member for member in going.members if member.device == name)
-            if member.standing not in {Standing.FAILED, Standing.STUCK}:
+            if member.standing not in {MemberStanding.FAILED, MemberStanding.STUCK}:
                 going = apply_settlements(going, [left_out(member, "aborted")], now_ms)
             return going, statuses | {name: replace(statuses[name], desired_release=OLD, desired_gen=gen)}
         case Settle():
@@ -543,7 +572,7 @@ def carry_out(
             return replace(going, opened=index + 1), statuses
         case Finish(phase):
             return replace(going, phase=phase), statuses
-    return replace(going, phase=Phase.PAUSED), statuses
+    return replace(going, phase=RolloutPhase.PAUSED), statuses
 
 
 def change(going: Rollout, device: str, **changes: object) -> Rollout:

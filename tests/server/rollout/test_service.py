@@ -9,7 +9,7 @@ import pytest
 
 from server.errors import RolloutPhaseError, RolloutRefusedError, UnknownReleaseError
 from server.rollout.create import Request
-from server.rollout.model import Phase, Rollout, Standing
+from server.rollout.model import MemberStanding, Rollout, RolloutPhase
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from wire.canonical import sha256_hex
@@ -109,7 +109,7 @@ def test_canary_first_then_the_rest_then_success(scene: Scene) -> None:
         scene.say(device, UpdatePhase.COMMITTED)
     scene.turn()
     done = scene.service.get(rollout.id)
-    assert done.phase is Phase.SUCCEEDED
+    assert done.phase is RolloutPhase.SUCCEEDED
     assert {member.air_bytes for member in done.members} == {77}
 
 
@@ -132,7 +132,7 @@ def test_a_canary_that_rolled_back_pauses_and_its_code_is_an_event(scene: Scene)
     scene.turn()
     scene.say("d0", UpdatePhase.ROLLED_BACK, "child_crashed")
     found = scene.service.get(rollout.id)
-    assert (found.phase, found.code) == (Phase.PAUSED, "error_threshold")
+    assert (found.phase, found.code) == (RolloutPhase.PAUSED, "error_threshold")
     assert {"child_crashed", "error_threshold"} <= set(scene.fleet.codes())
     assert scene.told() == {"d0"}
 
@@ -141,9 +141,9 @@ def test_resuming_after_a_failed_canary_tells_the_canary_and_nobody_else(scene: 
     """0 of 1 committed opens nothing; the canary tries again, as the operator was told beforehand."""
     rollout = scene.failed_canary()
     seen = scene.service.foresee(rollout.id, "resume")
-    assert (seen.tells, seen.later, seen.opens) == (("d0",), (), ())
+    assert (seen.assigns, seen.later, seen.opens) == (("d0",), (), ())
     gen = scene.fleet.app.parts.fleet.device("d0").desired_gen
-    scene.service.resume(rollout.id, by="ada", only=seen.tells)
+    scene.service.resume(rollout.id, by="ada", only=seen.assigns)
     scene.turn()
     assert scene.told() == {"d0"}
     assert scene.fleet.app.parts.fleet.device("d0").desired_gen == gen + 1
@@ -158,12 +158,12 @@ def test_replacing_the_canary_sets_it_back_and_another_device_tries(scene: Scene
     scene.fleet.app.parts.fleet.set_desired("d0", **pointer)
     rollout = scene.failed_canary()
     seen = scene.service.foresee(rollout.id, "resume", how=How.REPLACE)
-    assert (len(seen.tells), seen.sets_back) == (1, ("d0",))
-    scene.service.resume(rollout.id, How.REPLACE, only=seen.tells)
+    assert (len(seen.assigns), seen.sets_back) == (1, ("d0",))
+    scene.service.resume(rollout.id, How.REPLACE, only=seen.assigns)
     scene.turn()
-    assert scene.told() == set(seen.tells) < {"d1", "d2"}
+    assert scene.told() == set(seen.assigns) < {"d1", "d2"}
     assert scene.fleet.app.parts.fleet.device("d0").desired_release == "meter-1"
-    scene.say(seen.tells[0], UpdatePhase.COMMITTED)
+    scene.say(seen.assigns[0], UpdatePhase.COMMITTED)
     assert scene.told() == {"d1", "d2"}
 
 
@@ -171,9 +171,9 @@ def test_the_end_says_who_failed_and_who_replaced_it(scene: Scene) -> None:
     """Succeeded, and yet not everybody: in the event, the rollout, its figures and its groups."""
     rollout = scene.failed_canary()
     seen = scene.service.foresee(rollout.id, "resume", how=How.REPLACE)
-    scene.service.resume(rollout.id, How.REPLACE, by="alice", only=seen.tells)
+    scene.service.resume(rollout.id, How.REPLACE, by="alice", only=seen.assigns)
     scene.turn()
-    for device in (*seen.tells, *({"d1", "d2"} - set(seen.tells))):
+    for device in (*seen.assigns, *({"d1", "d2"} - set(seen.assigns))):
         scene.say(device, UpdatePhase.COMMITTED)
     said = "2 of 3 devices committed; 1 of 3 failed and was replaced by alice"
     assert scene.service.get(rollout.id).text == said
@@ -215,7 +215,7 @@ def test_a_failed_canary_that_is_removed_stays_failed_over_a_restart(scene: Scen
     scene.turn()
     found = scene.service.get(rollout.id)
     assert (found.phase, scene.standings(rollout)["d0"], found.members[0].code) == (
-        Phase.PAUSED, "failed", "child_crashed",
+        RolloutPhase.PAUSED, "failed", "child_crashed",
     )  # fmt: skip
     scene.service.skip(rollout.id, "canary", by="ada")
     scene.turn()
@@ -228,9 +228,9 @@ def test_a_failed_canary_that_is_removed_stays_failed_over_a_restart(scene: Scen
 def test_a_resume_that_would_tell_others_than_the_operator_saw_is_refused(scene: Scene) -> None:
     """Between looking and pressing the button the fleet may have changed."""
     rollout = scene.failed_canary()
-    with pytest.raises(RolloutPhaseError, match="Expected to tell d1"):
+    with pytest.raises(RolloutPhaseError, match="Expected to assign it to d1"):
         scene.service.resume(rollout.id, only=["d1"])
-    assert scene.service.get(rollout.id).phase is Phase.PAUSED
+    assert scene.service.get(rollout.id).phase is RolloutPhase.PAUSED
 
 
 def test_tolerating_what_leaves_no_success_is_refused(scene: Scene) -> None:
@@ -246,7 +246,7 @@ def test_only_a_named_person_skips_a_group(scene: Scene) -> None:
     for group, by in (("canary", " "), ("rest", "ada"), ("none", "ada")):
         with pytest.raises(RolloutRefusedError):
             scene.service.skip(rollout.id, group, by=by)
-    assert set(scene.service.foresee(rollout.id, "skip", group="canary").tells) == {"d1", "d2"}
+    assert set(scene.service.foresee(rollout.id, "skip", group="canary").assigns) == {"d1", "d2"}
     scene.service.skip(rollout.id, "canary", by="ada")
     scene.turn()
     assert scene.told() == {"d0", "d1", "d2"}
@@ -288,14 +288,14 @@ def test_lost_and_never_seen_devices_are_pending_and_told_when_they_come(scene: 
     scene.turn()
     scene.say("d0", UpdatePhase.COMMITTED)
     scene.say("d2", UpdatePhase.COMMITTED)
-    assert scene.service.get(rollout.id).phase is Phase.RUNNING
+    assert scene.service.get(rollout.id).phase is RolloutPhase.RUNNING
     assert scene.standings(rollout) == {"d0": "committed", "d1": "pending", "d2": "committed", "new": "pending"}
     scene.is_there("d1")
     scene.say("d1", UpdatePhase.COMMITTED)
     assert scene.standings(rollout)["d1"] == "committed"
     scene.fleet.clock.now_ms += 61_000
     scene.turn()
-    assert scene.service.get(rollout.id).phase is Phase.SUCCEEDED
+    assert scene.service.get(rollout.id).phase is RolloutPhase.SUCCEEDED
     assert scene.standings(rollout)["new"] == "cancelled"
 
 
@@ -306,7 +306,7 @@ def test_told_and_silent_is_stuck_and_who_comes_back_commits(scene: Scene) -> No
     scene.is_there("d0", DeviceState.LOST)
     scene.fleet.clock.now_ms += 61_000
     scene.turn()
-    assert (scene.service.get(rollout.id).phase, scene.standings(rollout)["d0"]) == (Phase.PAUSED, "stuck")
+    assert (scene.service.get(rollout.id).phase, scene.standings(rollout)["d0"]) == (RolloutPhase.PAUSED, "stuck")
     scene.say("d0", UpdatePhase.COMMITTED)
     assert scene.standings(rollout)["d0"] == "committed"
     assert scene.service.foresee(rollout.id, "resume").opens == ("rest",)
@@ -318,7 +318,7 @@ def test_a_refused_update_keeps_its_code(scene: Scene) -> None:
     scene.turn()
     scene.say("d0", UpdatePhase.REFUSED, "signature_invalid")
     (canary,) = scene.service.get(rollout.id).group_members(0)
-    assert (canary.standing, canary.code) == (Standing.FAILED, "signature_invalid")
+    assert (canary.standing, canary.code) == (MemberStanding.FAILED, "signature_invalid")
 
 
 def test_abort_sets_the_remaining_back_and_ends(scene: Scene) -> None:
@@ -336,7 +336,7 @@ def test_abort_sets_the_remaining_back_and_ends(scene: Scene) -> None:
     scene.turn()
     assert scene.told() == {"d0"}
     assert parts.fleet.device("d1").desired_release == "meter-1"
-    assert scene.service.get(rollout.id).phase is Phase.ABORTED
+    assert scene.service.get(rollout.id).phase is RolloutPhase.ABORTED
     assert scene.standings(rollout) == {"d0": "committed", "d1": "cancelled", "d2": "cancelled"}
 
 
@@ -375,7 +375,7 @@ def test_a_release_regression_pauses_and_a_person_may_resume_over_it(scene: Scen
     assert scene.service.pause_release("meter-1", "release_regression") == ()
     scene.service.resume(rollout.id)
     scene.turn()
-    assert scene.service.get(rollout.id).phase is Phase.RUNNING
+    assert scene.service.get(rollout.id).phase is RolloutPhase.RUNNING
 
 
 def test_devices_that_enrol_later_join_the_last_group(scene: Scene) -> None:
@@ -407,7 +407,7 @@ def test_rest_says_whom_an_act_tells_and_does_it(scene: Scene) -> None:
     rollout, client = scene.failed_canary(), scene.fleet.client()
     path = f"/api/rollouts/{rollout.id}"
     seen = client.get(f"{path}/foresight", params={"act": "resume", "how": "retry"}).json()
-    assert (seen["tells"], seen["text"]) == (["d0"], "1 device told now: d0")
+    assert (seen["assigns"], seen["tells"], seen["text"]) == (["d0"], ["d0"], "1 device assigned now: d0")
     assert client.post(f"{path}/resume", json={"only": ["d1"]}).status_code == 409
     assert client.post(f"{path}/skip", json={"group": "canary"}).status_code == 422
     skipped = client.post(f"{path}/skip", json={"group": "canary", "by": "ada"}).json()
@@ -458,7 +458,7 @@ def test_a_rollout_that_only_waits_for_who_is_away_says_how_it_ends(scene: Scene
         scene.service.create(other)
     scene.fleet.app.parts.revocations.remove("d2")
     scene.turn()
-    assert scene.service.get(rollout.id).phase is Phase.SUCCEEDED
+    assert scene.service.get(rollout.id).phase is RolloutPhase.SUCCEEDED
     scene.service.create(other)
 
 

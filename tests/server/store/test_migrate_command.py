@@ -62,7 +62,7 @@ def test_without_a_yes_nothing_is_changed(old_state: StateDirectory, answer: str
     """A no, and nobody there to answer."""
     code, _, error = _run("migrate", old_state.path, answer=answer)
     assert (code, _is_current(old_state), (old_state.path / "backups").exists()) == (1, False, False)
-    assert "error [database_outdated]: Expected yes, got no: nothing was changed; with --yes nobody is asked" in error
+    assert "error [database_outdated]: Expected yes, got no: nothing was changed; --yes skips the question" in error
 
 
 def test_check_tells_a_script_whether_a_migration_is_due(old_state: StateDirectory) -> None:
@@ -86,7 +86,7 @@ def test_a_second_migration_is_told_who_migrates_and_to_wait(old_state: StateDir
     lock = lock_state(old_state, "fleet-server migrate")
     code, _, error = _run("migrate", old_state.path, "--yes")
     lock.release()
-    assert f"got fleet-server migrate, process {os.getpid()}: wait until it has ended" in error
+    assert f"got fleet-server migrate, process {os.getpid()}: wait until it ends" in error
     assert (code, _run("migrate", old_state.path, "--yes")[0], _is_current(old_state)) == (1, 0, True)
 
 

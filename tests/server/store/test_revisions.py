@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from server.errors import DatabaseForeignError, DatabaseNewerError, DatabaseOutdatedError
-from server.rollout.ledger import Ledger
+from server.rollout.ledger import RolloutLedger
 from server.store import revisions
 from server.store.database import open_database
 from server.store.events import latest_events
@@ -114,7 +114,7 @@ def test_todays_code_reads_what_was_migrated(old_url: str, engine_at: EngineAt, 
     engine = engine_at(old_url)
     upgrade(engine, tables)
     database = open_database(old_url)
-    assert [rollout.release for rollout in Ledger(database).all()] == ["digits-2"]
+    assert [rollout.release for rollout in RolloutLedger(database).all()] == ["digits-2"]
     with database.begin() as connection:
         assert [row["code"] for row in latest_events(connection, 9, None)] == ["committed", "staged"]
     database.close()

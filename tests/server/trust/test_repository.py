@@ -12,7 +12,13 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from compressor.release.keys import init_keys
-from server.errors import MetadataRefusedError, RootMissingError, StateDirectoryError, TargetsVersionError, TrustError
+from server.errors import (
+    MetadataRefusedError,
+    RootMissingError,
+    StateDirectoryError,
+    TargetsVersionError,
+    TrustStoreError,
+)
 from server.trust.online_keys import init_online_keys
 from server.trust.repository import TIMESTAMP_DAYS, TrustRepository, mark_copy
 from server.trust.roots import install_root, newest_version
@@ -193,5 +199,5 @@ def test_a_copy_leaps_though_the_clock_went_back(host: Host) -> None:
     assert host.repository.leap(START_MS - DAY_MS)
     assert host.version("timestamp.json") > 1000
     (host.state / "tuf" / "copied_ms").write_text("yesterday")
-    with pytest.raises(TrustError, match=r"Expected the time of a copy, UTC ms, in .*copied_ms, got"):
+    with pytest.raises(TrustStoreError, match=r"Expected the time of a copy, UTC ms, in .*copied_ms, got"):
         host.repository.leap(START_MS)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from server.errors import RolloutRefusedError
-from server.rollout.model import Group, Member, Standing
-from server.rollout.thresholds import MAX_CANARIES, canary_size, tally
+from server.rollout.model import Group, Member, MemberStanding
+from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members
 
 
 def members(**counts: int) -> tuple[Member, ...]:
     """Return members by standing."""
-    standings = [Standing(name) for name, count in counts.items() for _ in range(count)]
+    standings = [MemberStanding(name) for name, count in counts.items() for _ in range(count)]
     return tuple(Member(device=f"d{number}", group=0, standing=standing) for number, standing in enumerate(standings))
 
 
@@ -40,29 +40,31 @@ def test_canary_size_refuses_an_impossible_ratio(defect_ratio: float) -> None:
 def test_success_is_reached_at_its_ratio_and_errors_above_theirs() -> None:
     """Success counts >=, errors count >, and a stuck device counts as a failed one."""
     counts, group = (
-        tally(members(committed=8, failed=1, stuck=1)),
+        count_members(members(committed=8, failed=1, stuck=1)),
         Group(name="canary", success_ratio=0.8, error_ratio=0.2),
     )
     assert counts.success_reached(group)
     assert not counts.errors_exceeded(group)
-    assert not tally(members(committed=7, failed=1, stuck=2)).success_reached(group)
-    assert tally(members(committed=7, failed=1, stuck=2)).errors_exceeded(group)
+    assert not count_members(members(committed=7, failed=1, stuck=2)).success_reached(group)
+    assert count_members(members(committed=7, failed=1, stuck=2)).errors_exceeded(group)
 
 
 @pytest.mark.parametrize("others", [{}, {"cancelled": 3}, {"pending": 3}, {"waiting": 1}, {"failed": 1}])
 def test_nobody_committed_is_never_success(others: dict[str, int]) -> None:
     """An empty denominator says nothing, whatever the ratio asks for."""
-    assert not tally(members(**others)).success_reached(Group(name="canary", success_ratio=0.0, error_ratio=1.0))
-    assert tally(members(committed=1, **others)).success_reached(
+    assert not count_members(members(**others)).success_reached(
+        Group(name="canary", success_ratio=0.0, error_ratio=1.0)
+    )
+    assert count_members(members(committed=1, **others)).success_reached(
         Group(name="canary", success_ratio=0.0, error_ratio=1.0)
     )
 
 
 def test_a_tolerated_failure_pauses_no_more_and_counts_against_success() -> None:
     """A person has seen it; the release failed there all the same."""
-    failed = Member(device="d1", group=0, standing=Standing.FAILED, tolerated=True)
+    failed = Member(device="d1", group=0, standing=MemberStanding.FAILED, tolerated=True)
     counts, group = (
-        tally((Member(device="d0", group=0, standing=Standing.COMMITTED), failed)),
+        count_members((Member(device="d0", group=0, standing=MemberStanding.COMMITTED), failed)),
         Group(name="canary", success_ratio=0.6, error_ratio=0.0),
     )
     assert not counts.errors_exceeded(group)
@@ -71,27 +73,27 @@ def test_a_tolerated_failure_pauses_no_more_and_counts_against_success() -> None
 
 def test_who_can_not_be_told_yet_is_counted_apart() -> None:
     """Offline devices neither fail nor hold up the others, and those under way are awaited."""
-    counts = tally(members(committed=1, pending=68, failed=0))
+    counts = count_members(members(committed=1, pending=68, failed=0))
     assert (counts.pending, counts.judged, counts.failed, counts.stuck) == (68, 1, 0, 0)
     assert counts.success_reached(Group(name="canary", success_ratio=0.9, error_ratio=0.2))
-    assert not tally(members(committed=1, assigned=1)).success_reached(
+    assert not count_members(members(committed=1, assigned=1)).success_reached(
         Group(name="canary", success_ratio=0.9, error_ratio=0.2)
     )
 
 
 def test_cancelled_devices_leave_the_denominator() -> None:
     """Two of two committed is all, whoever was withdrawn."""
-    counts = tally(members(committed=2, cancelled=8))
+    counts = count_members(members(committed=2, cancelled=8))
     assert (counts.total, counts.awaited) == (2, 0)
     assert counts.success_reached(Group(name="canary", success_ratio=1.0, error_ratio=0.0))
 
 
 def test_a_ratio_met_exactly_is_met() -> None:
     """0.07 of 100 is a little more than 7 in floating point."""
-    assert tally(members(committed=7, failed=93)).success_reached(
+    assert count_members(members(committed=7, failed=93)).success_reached(
         Group(name="canary", success_ratio=0.07, error_ratio=1.0)
     )
-    assert not tally(members(committed=93, failed=7)).errors_exceeded(
+    assert not count_members(members(committed=93, failed=7)).errors_exceeded(
         Group(name="canary", success_ratio=0.5, error_ratio=0.07)
     )
 
@@ -99,7 +101,7 @@ def test_a_ratio_met_exactly_is_met() -> None:
 def test_success_is_possible_while_enough_may_still_commit() -> None:
     """Both sides of the bound: one failure of two, and one device that may come back."""
     group = Group(name="canary", success_ratio=0.5, error_ratio=1.0)
-    assert tally(members(failed=1, pending=1)).success_possible(group)
-    assert tally(members(failed=1, assigned=1)).success_possible(group)
-    assert not tally(members(failed=2, pending=1)).success_possible(group)
-    assert not tally(members(cancelled=1)).success_possible(group)
+    assert count_members(members(failed=1, pending=1)).success_possible(group)
+    assert count_members(members(failed=1, assigned=1)).success_possible(group)
+    assert not count_members(members(failed=2, pending=1)).success_possible(group)
+    assert not count_members(members(cancelled=1)).success_possible(group)

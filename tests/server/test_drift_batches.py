@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.ingest.drift_batches import unseal
+from server.ingest.drift_batches import decode_many
 from wire.drift_report import DriftReport, decode_report, encode_report, open_report
 from wire.errors import MessageError, WireError
 from wire.histogram import BINS, Counters, Shape
@@ -53,7 +53,7 @@ def _read(payload: bytes) -> object:
 
 
 def _at_once(payloads: list[bytes]) -> list[object]:
-    return [str(one) if isinstance(one, WireError) else (one.head, one.words) for one in unseal(payloads)]
+    return [str(one) if isinstance(one, WireError) else (one.head, one.words) for one in decode_many(payloads)]
 
 
 def _one_by_one(payloads: list[bytes]) -> list[object]:
@@ -111,6 +111,6 @@ def test_an_n_that_is_too_small_for_its_bins_is_refused() -> None:
     )
     head = bytes([1, 0, 1, 2])  # seq, oldest_seq, window_start_ms, window_len_ms; then n
     wrong = good.replace(head + bytes([60]), head + bytes([59]))
-    first, second, third = unseal([good, wrong, good])
+    first, second, third = decode_many([good, wrong, good])
     assert (type(second), first) == (MessageError, third)
     assert _at_once([good]) == _one_by_one([good])

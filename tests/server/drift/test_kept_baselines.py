@@ -38,7 +38,7 @@ def test_a_restart_does_not_take_standing_drift_for_usual(drifted: FleetWorld, r
     (verdict,) = drifted.service.verdicts.open()
     assert (verdict.devices, verdict.kind) == (("d4",), "device_local")
     assert verdict.windows >= HORIZON
-    assert drifted.service._moment.state.lanes[KNOWN].ready.all()
+    assert drifted.service._moment.state.banks[KNOWN].ready.all()
 
 
 def test_a_late_window_does_not_take_standing_drift_for_usual(drifted: FleetWorld) -> None:
@@ -55,12 +55,12 @@ def test_a_late_window_does_not_take_standing_drift_for_usual(drifted: FleetWorl
 def test_a_late_window_from_before_does_not_change_a_baseline(world: FleetWorld) -> None:
     """Folding again, from whatever point, gives the same baseline and the same evidence."""
     world.live(20)
-    before = world.service._moment.state.lanes[KNOWN]
+    before = world.service._moment.state.banks[KNOWN]
     late = replace(world.report("d2", world.slot - 15), boot="11" * 8)
     world.arrive("d2", replace(late, window_start_ms=late.window_start_ms + 1), world.slot * 10_000)
     world.absent = set(world.devices)
     world.live(1)
-    after = world.service._moment.state.lanes[KNOWN]
+    after = world.service._moment.state.banks[KNOWN]
     assert after is not before
     assert np.array_equal(before.log_m, after.log_m)
     assert np.array_equal(before.usual, after.usual)
@@ -77,7 +77,7 @@ def test_contexts_are_kept_one_by_one(world: FleetWorld, restarted: Restart) -> 
     world.service.turn(now_ms)
     again = restarted(world)
     again.turn(now_ms)
-    once, twice = world.service._moment.state.lanes[KNOWN], again._moment.state.lanes[KNOWN]
+    once, twice = world.service._moment.state.banks[KNOWN], again._moment.state.banks[KNOWN]
     assert set(once.contexts) == set(twice.contexts) == {0, 1}
     assert np.array_equal(once.log_z, twice.log_z)
     assert np.array_equal(once.log_m, twice.log_m)
@@ -90,4 +90,4 @@ def test_a_baseline_stays_complete_when_more_windows_are_asked_for(world: FleetW
     world.service = restarted(world)
     world.service.config = config
     world.live(1)
-    assert world.service._moment.state.lanes[KNOWN].ready.all()
+    assert world.service._moment.state.banks[KNOWN].ready.all()
