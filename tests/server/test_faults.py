@@ -63,7 +63,7 @@ def test_only_a_device_of_the_fleet_is_named_as_one(
 
 def test_senders_without_end_take_no_memory_without_end() -> None:
     """At 10,000 of them the next new one makes all forgotten: who was told a moment ago is told again."""
-    faults = Complaints()
+    faults = FaultEvents()
     for i in range(10_000):
         faults.add(0, "garbage", "so", sender=f"cam-{i}")
     faults.add(1, "garbage", "so", sender="cam-0")
