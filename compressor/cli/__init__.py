@@ -339,9 +339,9 @@ def _run(arguments: Sequence[str] | None) -> int:
 
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return _ended(command)
-    from compressor.train.processes import hosts  # noqa: PLC0415 - torch, only under torchrun
+    from compressor.train.processes import job  # noqa: PLC0415 - torch, only under torchrun
 
-    return _ended(lambda: hosts.shared(lambda: _ended(command)))
+    return _ended(lambda: job.shared(lambda: _ended(command)))
 
 
 def _ended(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one exit per kind of end

@@ -18,8 +18,7 @@ from compressor.errors import QuantizeError
 from compressor.evaluating import evaluating
 from compressor.portions import row_bytes, rows_within
 from compressor.qat.fake_quantize import Grid, on_grid
-from compressor.qat.folding import bias_of, weight_of
-from compressor.qat.graph import Layer, layers, trace
+from compressor.qat.graph import TracedLayer, bias_of, layers, trace, weight_of
 
 _MOST_ROWS = 256  # the second pass holds them all in memory
 _MOST_BYTES = 32 << 20  # of inputs: 55 rows of 224 x 224, enough because means are over all positions
@@ -48,7 +47,11 @@ def correct_biases(network: nn.Module, inputs: npt.NDArray[np.float32], grid: Gr
     means = _Means(traced, layers(traced))
     with torch.no_grad(), evaluating(network):
         means.run(rows)
-        kept = _put_on_grid(network, means.layers, grid)
+        kept = {}
+        for layer in means.layers:
+            weight = weight_of(network, layer)
+            kept[layer.node] = weight.detach().clone()
+            weight.copy_(on_grid(weight, grid))
         try:
             corrector = _Corrector(traced, network, means)
             corrector.run(rows)
@@ -58,16 +61,6 @@ def correct_biases(network: nn.Module, inputs: npt.NDArray[np.float32], grid: Gr
     return len(corrector.corrected), max(corrector.corrected.values(), default=0.0)
 
 
-def _put_on_grid(network: nn.Module, found: tuple[Layer, ...], grid: Grid) -> dict[str, torch.Tensor]:
-    """Round all weights in place; return the original ones, by node."""
-    kept = {}
-    for layer in found:
-        weight = weight_of(network, layer)
-        kept[layer.node] = weight.detach().clone()
-        weight.copy_(on_grid(weight, grid))
-    return kept
-
-
 def _channel_means(value: torch.Tensor) -> torch.Tensor:
     return value.transpose(0, 1).flatten(1).mean(1)
 
@@ -75,7 +68,7 @@ def _channel_means(value: torch.Tensor) -> torch.Tensor:
 class _Means(fx.Interpreter):
     """Records the mean of every channel of each layer's output, including its bias."""
 
-    def __init__(self, traced: fx.GraphModule, found: tuple[Layer, ...]) -> None:
+    def __init__(self, traced: fx.GraphModule, found: tuple[TracedLayer, ...]) -> None:
         super().__init__(traced)
         self.layers = found
         self.outputs = {layer.output: layer for layer in found}

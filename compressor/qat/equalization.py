@@ -21,8 +21,7 @@ from torch import fx, nn
 
 from compressor.evaluating import evaluating
 from compressor.portions import INPUT_BYTES
-from compressor.qat.folding import bias_of, weight_of
-from compressor.qat.graph import Layer, layers, operation, trace
+from compressor.qat.graph import TracedLayer, bias_of, layers, operation, trace, weight_of
 
 _COMMUTING = frozenset({"relu", "identity", "dropout", "dropout2d"})
 _ROUNDS = 40
@@ -33,16 +32,16 @@ _FACTOR = 1e3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
+class LayerPair:
     """Two consecutive layers; ``clipped`` if ReLU6 is between them, ``rectified`` if ReLU or ReLU6 is."""
 
-    first: Layer
-    second: Layer
+    first: TracedLayer
+    second: TracedLayer
     rectified: bool
     clipped: bool
 
 
-def pairs(network: nn.Module) -> tuple[Pair, ...]:
+def pairs(network: nn.Module) -> tuple[LayerPair, ...]:
     """Return the pairs of a folded ``network``, in the order in which they run.
 
     Raises:
@@ -55,7 +54,9 @@ def pairs(network: nn.Module) -> tuple[Pair, ...]:
     return tuple(pair for pair in candidates if pair)
 
 
-def equalize(network: nn.Module, among: Sequence[Pair], *, largest: Mapping[str, torch.Tensor] | None = None) -> int:
+def equalize(
+    network: nn.Module, among: Sequence[LayerPair], *, largest: Mapping[str, torch.Tensor] | None = None
+) -> int:
     """Scale the channels of every pair in ``among``, in place, until nothing changes; return the number of rounds.
 
     Args:
@@ -74,7 +75,7 @@ def equalize(network: nn.Module, among: Sequence[Pair], *, largest: Mapping[str,
     return _ROUNDS
 
 
-def absorb(network: nn.Module, among: Sequence[Pair], smallest: Mapping[str, torch.Tensor]) -> int:
+def absorb(network: nn.Module, among: Sequence[LayerPair], smallest: Mapping[str, torch.Tensor]) -> int:
     """Move the smallest output on calibration rows from each first bias into the second, in place; return the channels.
 
     ``smallest``: least output of the first layer by node, (channels,). Exact for rows above it. Applies only if the
@@ -86,7 +87,9 @@ def absorb(network: nn.Module, among: Sequence[Pair], smallest: Mapping[str, tor
         for pair in among:
             bias, other = bias_of(network, pair.first), bias_of(network, pair.second)
             second = network.get_submodule(pair.second.target)
-            if pair.clipped or not pair.rectified or bias is None or other is None or _pads(second):
+            padding = getattr(second, "padding", 0)
+            pads = padding not in {0, "valid"} and not (isinstance(padding, tuple) and not any(padding))
+            if pair.clipped or not pair.rectified or bias is None or other is None or pads:
                 continue
             shift = smallest[pair.first.node].clamp(min=0)
             groups = _by_input(second, weight_of(network, pair.second))
@@ -97,7 +100,7 @@ def absorb(network: nn.Module, among: Sequence[Pair], smallest: Mapping[str, tor
 
 
 def extremes(
-    network: nn.Module, among: Sequence[Pair], inputs: npt.NDArray[np.float32]
+    network: nn.Module, among: Sequence[LayerPair], inputs: npt.NDArray[np.float32]
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return (smallest, largest) output of the first layer of each pair over ``inputs``, by node, (channels,)."""
     wanted = {pair.first.output: pair.first.node for pair in among}
@@ -121,7 +124,7 @@ def extremes(
     return smallest, largest
 
 
-def spread(network: nn.Module, among: Sequence[Pair]) -> float:
+def spread(network: nn.Module, among: Sequence[LayerPair]) -> float:
     """Return the largest channel range over the median one, averaged over the pairs' first layers; 1 is even."""
     ratios = []
     for pair in among:
@@ -130,13 +133,15 @@ def spread(network: nn.Module, among: Sequence[Pair]) -> float:
     return float(np.mean(ratios)) if ratios else 1.0
 
 
-def _pair(node: fx.Node, first: Layer, by_node: Mapping[str, Layer], traced: fx.GraphModule) -> Pair | None:
+def _pair(
+    node: fx.Node, first: TracedLayer, by_node: Mapping[str, TracedLayer], traced: fx.GraphModule
+) -> LayerPair | None:
     """Return the pair that starts at ``first``, whose output is ``node``; None if another node reads that output."""
     rectified = clipped = False
     while len(node.users) == 1:
         node = next(iter(node.users))
         if node.name in by_node:
-            return Pair(first=first, second=by_node[node.name], rectified=rectified, clipped=clipped)
+            return LayerPair(first=first, second=by_node[node.name], rectified=rectified, clipped=clipped)
         done = operation(traced, node)
         rectified, clipped = rectified or done in {"relu", "relu6"}, clipped or done == "relu6"
         if done not in _COMMUTING and done != "relu6":
@@ -144,7 +149,7 @@ def _pair(node: fx.Node, first: Layer, by_node: Mapping[str, Layer], traced: fx.
     return None
 
 
-def _scale(network: nn.Module, pair: Pair, reached: dict[str, torch.Tensor]) -> float:
+def _scale(network: nn.Module, pair: LayerPair, reached: dict[str, torch.Tensor]) -> float:
     """Equalize one pair; return how far its channels changed, as the largest logarithm of a factor."""
     weight, bias = weight_of(network, pair.first), bias_of(network, pair.first)
     groups = _by_input(network.get_submodule(pair.second.target), weight_of(network, pair.second))
@@ -166,8 +171,3 @@ def _by_input(layer: Any, weight: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
     """Return a view of ``weight`` as (groups, outputs per group, inputs per group, kernel)."""
     count = getattr(layer, "groups", 1)
     return weight.view(count, len(weight) // count, weight.shape[1], -1)
-
-
-def _pads(layer: Any) -> bool:  # noqa: ANN401 - several classes of layers
-    padding = getattr(layer, "padding", 0)
-    return padding not in {0, "valid"} and not (isinstance(padding, tuple) and not any(padding))

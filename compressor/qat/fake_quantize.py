@@ -146,14 +146,12 @@ class ActivationQuantizer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` unchanged while observing, else rounded to the grid."""
         if self.observing:
-            self._observe(x.detach())
+            seen = x.detach()
+            low = torch.zeros(()) if self._positive else torch.minimum(seen.min(), self.observed[0])
+            self.observed = torch.stack([low, torch.maximum(seen.max(), self.observed[1])])
             return x
         rounded: torch.Tensor = _RoundedActivation.apply(x, *self.ends())  # type: ignore[no-untyped-call]
         return rounded
-
-    def _observe(self, x: torch.Tensor) -> None:
-        low = torch.zeros(()) if self._positive else torch.minimum(x.min(), self.observed[0])
-        self.observed = torch.stack([low, torch.maximum(x.max(), self.observed[1])])
 
 
 class QuantizedHardswish(nn.Module):

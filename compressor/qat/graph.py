@@ -1,8 +1,14 @@
-"""Finds the nodes of a traced network that hold weights, and those whose output the int8 back-ends quantize.
+"""The traced network: its weighted layers, their batch norms folded, and the nodes whose output the back-ends quantize.
 
 Follows onnxruntime's QDQ quantizer and ai-edge-quantizer: a ReLU or ReLU6 after a convolution, a linear layer, an
 addition or another computing operator is fused into it, so that only its output is quantized; operators that only move
 or select values (flatten, max pooling) keep the grid of their input.
+
+Folding keeps the module structure: the layer's weights take the norm's scale, the norm becomes an exact identity that
+keeps the bias (weight 1, mean 0, variance 1 - eps), so that the network's keys and classes do not change and it can be
+exported as before.
+Source of folding: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference, 2018, equation 14.
 """
 
 from __future__ import annotations
@@ -10,7 +16,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import fx, nn
 
 from compressor.errors import QuantizeError
@@ -30,7 +38,7 @@ _UNSEEN = frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose2d", "convtran
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class TracedLayer:
     """A convolution or linear layer: FX ``node`` and module path ``target``.
 
     ``norm`` is the module path of the batch norm that follows directly and alone reads the layer's output, or empty;
@@ -75,7 +83,7 @@ def operation(traced: fx.GraphModule, node: fx.Node) -> str:
     return name.strip("_") if node.op in {"call_function", "call_method"} else node.op
 
 
-def layers(traced: fx.GraphModule) -> tuple[Layer, ...]:
+def layers(traced: fx.GraphModule) -> tuple[TracedLayer, ...]:
     """Return the weighted layers in the order in which they run.
 
     Raises:
@@ -97,7 +105,7 @@ def layers(traced: fx.GraphModule) -> tuple[Layer, ...]:
         if weighted:
             norm = _norm_after(traced, node, calls)
             found.append(
-                Layer(
+                TracedLayer(
                     node=node.name,
                     target=str(node.target),
                     norm=str(norm.target) if norm else "",
@@ -111,16 +119,12 @@ def points(traced: fx.GraphModule, floats: Iterable[str]) -> tuple[Point, ...]:
     """Return the nodes whose activations are quantized; ``floats`` are the nodes whose output is a float tensor."""
     inside = {layer.node for layer in layers(traced) if layer.norm}
     known = set(floats) - inside
-    return tuple(
-        _point(traced, node)
-        for node in traced.graph.nodes
-        if node.name in known and operation(traced, node) not in _MOVES and not _is_fused(traced, node)
-    )
-
-
-def _point(traced: fx.GraphModule, node: fx.Node) -> Point:
-    ceiling = CEILINGS.get(operation(traced, node))
-    return Point(node.name) if ceiling is None else Point(node.name, positive=True, ceiling=ceiling)
+    found = []
+    for node in traced.graph.nodes:
+        if node.name in known and operation(traced, node) not in _MOVES and not _is_fused(traced, node):
+            ceiling = CEILINGS.get(operation(traced, node))
+            found.append(Point(node.name) if ceiling is None else Point(node.name, positive=True, ceiling=ceiling))
+    return tuple(found)
 
 
 def _is_fused(traced: fx.GraphModule, node: fx.Node) -> bool:
@@ -137,3 +141,52 @@ def _norm_after(traced: fx.GraphModule, node: fx.Node, calls: Counter[str]) -> f
     norm = traced.get_submodule(str(users[0].target))
     foldable = isinstance(norm, NORMS) and norm.affine and norm.track_running_stats
     return users[0] if foldable else None
+
+
+def fold(network: nn.Module) -> tuple[TracedLayer, ...]:
+    """Fold every batch norm that directly follows a layer, in place; return the layers in the order in which they run.
+
+    The network is left in evaluation mode, and its outputs in evaluation mode do not change. Folding twice has no
+    further effect.
+
+    Raises:
+        QuantizeError: If the network can't be traced or has weights outside of modules.
+    """
+    network.eval()
+    found = layers(trace(network))
+    with torch.no_grad():
+        for one in found:
+            if not one.norm:
+                continue
+            layer: Any = network.get_submodule(one.target)
+            norm: Any = network.get_submodule(one.norm)
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            bias = norm.bias - norm.running_mean * scale
+            if layer.bias is not None:
+                bias = bias + layer.bias * scale
+                layer.bias.zero_()
+            layer.weight.mul_(scale.reshape(-1, *[1] * (layer.weight.ndim - 1)))
+            norm.weight.fill_(1)
+            norm.bias.copy_(bias)
+            norm.running_mean.zero_()
+            norm.running_var.fill_(1 - norm.eps)
+    return found
+
+
+def bias_of(network: nn.Module, layer: TracedLayer) -> nn.Parameter | None:
+    """Return the parameter that holds the bias of a folded ``layer``: the norm's, the layer's own, or None."""
+    bias = network.get_submodule(layer.norm or layer.target).bias
+    return bias if isinstance(bias, nn.Parameter) else None
+
+
+def weight_of(network: nn.Module, layer: TracedLayer) -> nn.Parameter:
+    """Return the weights of ``layer``: (out, in / groups, ...) of a convolution, (out, in) of a linear layer.
+
+    Raises:
+        TypeError: If the weight is not a plain parameter (but a parametrization).
+    """
+    weight = network.get_submodule(layer.target).weight
+    if not isinstance(weight, nn.Parameter):
+        message = f"Expected a plain weight in {layer.target}, got {type(weight).__name__}: remove its parametrization"
+        raise TypeError(message)
+    return weight

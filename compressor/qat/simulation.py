@@ -17,8 +17,7 @@ from torch import fx, nn
 from compressor.errors import QuantizeError
 from compressor.portions import portions
 from compressor.qat.fake_quantize import ActivationQuantizer, Grid, QuantizedHardswish, QuantizedLayer
-from compressor.qat.folding import bias_of, fold, weight_of
-from compressor.qat.graph import Layer, Point, operation, points, trace
+from compressor.qat.graph import Point, TracedLayer, bias_of, fold, operation, points, trace, weight_of
 
 _ROWS_AT_ONCE = 128
 _COMPARED_ROWS = 32
@@ -31,7 +30,7 @@ class Simulation:
 
     network: nn.Module
     copy: fx.GraphModule
-    layers: tuple[Layer, ...]
+    layers: tuple[TracedLayer, ...]
     quantizers: Mapping[str, ActivationQuantizer]
     grid: Grid
 
@@ -151,11 +150,17 @@ def simulate(network: nn.Module, example: npt.NDArray[np.float32], grid: Grid) -
     found = fold(network)
     copy = trace(network).eval()
     where = points(copy, float_nodes(copy, example[:1]))
-    _wrap(copy, network, found, grid)
-    _split_hardswish(copy)
-    quantizers = {point.node: _insert(copy, point) for point in where}
     for layer in found:
-        _leave_out(copy, layer)
+        wrapped = QuantizedLayer(network.get_submodule(layer.target), bias_of(network, layer), grid)
+        copy.set_submodule(layer.target, wrapped)
+    _split_hardswish(copy)
+    nodes = {node.name: node for node in copy.graph.nodes}
+    quantizers = {point.node: _insert(copy, nodes[point.node], point) for point in where}
+    for layer in found:
+        if layer.norm:  # folded: it does nothing more
+            norm = nodes[layer.output]
+            norm.replace_all_uses_with(norm.args[0])
+            copy.graph.erase_node(norm)
     copy.graph.lint()
     copy.recompile()
     return Simulation(network=network, copy=copy, layers=found, quantizers=quantizers, grid=grid)
@@ -177,12 +182,6 @@ def float_nodes(traced: fx.GraphModule, example: npt.NDArray[np.float32]) -> lis
     return names
 
 
-def _wrap(copy: fx.GraphModule, network: nn.Module, found: tuple[Layer, ...], grid: Grid) -> None:
-    for layer in found:
-        wrapped = QuantizedLayer(network.get_submodule(layer.target), bias_of(network, layer), grid)
-        copy.set_submodule(layer.target, wrapped)
-
-
 def _split_hardswish(copy: fx.GraphModule) -> None:
     """Replace every hard-swish of ``copy`` by one with a rounded gate; nodes keep their names."""
     for node in list(copy.graph.nodes):
@@ -192,21 +191,11 @@ def _split_hardswish(copy: fx.GraphModule) -> None:
             node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
 
 
-def _insert(copy: fx.GraphModule, point: Point) -> ActivationQuantizer:
+def _insert(copy: fx.GraphModule, node: fx.Node, point: Point) -> ActivationQuantizer:
     quantizer = ActivationQuantizer(positive=point.positive, ceiling=point.ceiling)
-    node = next(node for node in copy.graph.nodes if node.name == point.node)
     name = f"quantizer_of_{point.node}"
     copy.add_submodule(name, quantizer)
     with copy.graph.inserting_after(node):
         inserted = copy.graph.call_module(name, (node,))
     node.replace_all_uses_with(inserted, delete_user_cb=lambda user: user is not inserted)
     return quantizer
-
-
-def _leave_out(copy: fx.GraphModule, layer: Layer) -> None:
-    """Remove the folded norm of ``layer`` from the copy's graph."""
-    if not layer.norm:
-        return
-    norm = next(node for node in copy.graph.nodes if node.name == layer.output)
-    norm.replace_all_uses_with(norm.args[0])
-    copy.graph.erase_node(norm)

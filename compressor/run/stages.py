@@ -193,7 +193,7 @@ class Run:
         resume: Path,
     ) -> bytes:
         from compressor.train import checkpoint, supervised  # noqa: PLC0415 - torch is loaded only to train
-        from compressor.train.processes import distributed, hosts  # noqa: PLC0415 - torch is loaded only to train
+        from compressor.train.processes import distributed, job  # noqa: PLC0415 - torch is loaded only to train
 
         rows = self.lessons(tables)
         network = self._network(len(tables[0].class_names))
@@ -208,7 +208,7 @@ class Run:
                     stage.advance(1, epoch.said)
 
                 judged_by = self.lessons([held]) if held is not None else None
-                if settings.processes > 1 or hosts.leading() is not None:
+                if settings.processes > 1 or job.leading() is not None:
                     launch = distributed.Launch(start=start, held=judged_by, resume=resume, on_epoch=told)
                     network = distributed.fit_distributed(
                         self._spec(len(tables[0].class_names)), rows, settings, launch

@@ -55,13 +55,13 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     Raises:
         QuantizeError: If it can't be traced, or there are no calibration rows.
     """
-    from compressor.qat import correction, equalization, fake_quantize, folding, simulation  # noqa: PLC0415 - torch
+    from compressor.qat import correction, equalization, fake_quantize, graph, simulation  # noqa: PLC0415 - torch
 
     inputs = bench.calibration.inputs
     if not len(inputs):
         message = "Expected calibration rows to equalize with, got none: give the calibration split rows"
         raise QuantizeError(message)
-    folding.fold(network)
+    graph.fold(network)
     among = equalization.pairs(network)
     before = equalization.spread(network, among)
     largest = equalization.extremes(network, among, inputs)[1] if settings.relu6 == WITHIN_CLIP else None

@@ -26,7 +26,7 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     Raises:
         TrainError: If training fails.
     """
-    from compressor.train import sparsity, supervised  # noqa: PLC0415 - torch is loaded only to train
+    from compressor.train import supervised  # noqa: PLC0415 - torch is loaded only to train
 
     told: list[supervised.Epoch] = []
 
@@ -35,7 +35,7 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         bench.tell(f"fine_tune {epoch.number}/{epoch.of} loss {epoch.loss:.3f}")
 
     train = replace(bench.settings, epochs=settings.epochs, learning_rate=settings.learning_rate)
-    with sparsity.zeros_kept(network):
+    with supervised.zeros_kept(network):
         options = supervised.Options(on_epoch=on_epoch, held=bench.search)
         supervised.fit_with(network, bench.train, train, options)
     return Applied(network=network, notes={"epochs": len(told), "loss_last": told[-1].loss})

@@ -46,12 +46,12 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         QuantizeError: If it can't be traced or simulated, or there are no calibration rows.
         TrainError: If there are no rows to learn from or to judge by, or the loss is not finite.
     """
-    from compressor.qat import fake_quantize, preparation, simulation, training  # noqa: PLC0415 - torch, seconds to import
+    from compressor.qat import fake_quantize, simulation, training  # noqa: PLC0415 - torch, seconds to import
 
     grid, rows = fake_quantize.Grid(settings.per_channel, settings.reduce_range), bench.calibration.inputs
     simulated = simulation.simulate(network, rows, grid)
     with training.single_thread():
-        prepared = preparation.prepare(simulated, rows, bench.search, equalize=settings.equalize)
+        prepared = training.prepare(simulated, rows, bench.search, equalize=settings.equalize)
     plan = training.Plan(
         epochs=settings.epochs,
         max_steps=settings.max_steps,

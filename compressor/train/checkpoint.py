@@ -140,15 +140,13 @@ def _narrow(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     for name, module in network.named_modules():
         for own, tensor in list(module.named_parameters(recurse=False)) + list(module.named_buffers(recurse=False)):
             new = state.get(f"{name}.{own}" if name else own)
-            if new is None or new.shape == tensor.shape or not _fits(new, tensor):
+            if new is None or new.shape == tensor.shape or new.ndim != tensor.ndim:
+                continue
+            if not all(0 < small <= wide for small, wide in zip(new.shape, tensor.shape, strict=True)):
                 continue
             empty = torch.empty_like(new)
             setattr(module, own, nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty)
             _resize(module, new)
-
-
-def _fits(new: torch.Tensor, old: torch.Tensor) -> bool:
-    return new.ndim == old.ndim and all(0 < small <= wide for small, wide in zip(new.shape, old.shape, strict=True))
 
 
 def _resize(module: nn.Module, shaped: torch.Tensor) -> None:

@@ -18,11 +18,10 @@ from compressor.portions import portions
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Bench, Rows
 from compressor.tasks._loss import TaskLoss
-from compressor.train.batches.samples import checked
-from compressor.train.losses import Outputs
-from compressor.train.sparsity import zeros_kept
-from compressor.train.supervised import Options, fit_with
+from compressor.train.samples import checked
+from compressor.train.supervised import Options, fit_with, zeros_kept
 
+Outputs = tuple[torch.Tensor, torch.Tensor]
 _MOST_ROWS = 256
 
 

@@ -1,6 +1,8 @@
-"""State of one training: network, optimizer, schedule and random generators, advanced epoch by epoch.
+"""State of one training: network, loss, optimizer, schedule, average and random generators, advanced epoch by epoch.
 
-Decides how an epoch runs and what its state is; ``supervised.py`` decides when to stop.
+Decides how an epoch runs and what its state is; ``supervised.py`` decides when to stop. A loss is a module that is
+called with (x, (logits, embedding), targets) and returns a scalar; its own parameters, if it has any, are trained with
+the network's and discarded afterwards. The task defines the loss.
 
 Tensors keep the default memory format on purpose: with torch 2.13 on a CPU, channels-last training of layers with
 4 channels corrupts memory (crashes, weights that differ from run to run), for a gain of 13 %.
@@ -8,8 +10,10 @@ Tensors keep the default memory format on purpose: with torch 2.13 on a CPU, cha
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,12 +21,74 @@ from torch import nn
 
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
-from compressor.train.averaging import Average, State
-from compressor.train.batches import augmentation, mixing
-from compressor.train.batches.samples import Samples
-from compressor.train.losses import Objective, share_of
+from compressor.tasks._loss import TaskLoss
+from compressor.train.augmentation import draw, draw_mix
 from compressor.train.processes.world import World, answered
-from compressor.train.schedules import Schedule, schedule
+from compressor.train.samples import Samples
+
+State: TypeAlias = dict[str, torch.Tensor]
+Schedule: TypeAlias = torch.optim.lr_scheduler.LRScheduler
+_RISING_RATIO = 0.25
+_DROP = 0.1
+_DROPS_AT = (0.5, 0.75)
+
+
+def copied(state: Mapping[str, torch.Tensor]) -> State:
+    """Return a state dict that shares no memory with ``state``."""
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+class Average:
+    """average <- d * average + (1 - d) * weights after every step, with d = min(decay, (1 + n) / (10 + n)).
+
+    n counts the updates: without this ramp the untrained weights would dominate a short training. Integers (the batch
+    counters) are copied.
+    Source: tf.train.ExponentialMovingAverage, ``num_updates``.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        """Start from the weights of ``network``; ``decay`` in 0..1."""
+        self._decay = decay
+        self.updates = 0
+        self.state = copied(network.state_dict())
+
+    def update(self, network: nn.Module) -> None:
+        """Take one step towards the weights of ``network``."""
+        self.updates += 1
+        decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value.detach(), 1 - decay)
+            else:
+                self.state[name].copy_(value)
+
+
+class Objective(nn.Module):
+    """Network and loss as one module, called with inputs and targets.
+
+    ``DistributedDataParallel`` finds the parameters that get gradients from the outputs of a module: here from the
+    loss, because a network also returns an embedding, which need not contribute to it.
+    """
+
+    def __init__(self, network: nn.Module, loss: nn.Module) -> None:
+        """Store both; they are not changed."""
+        super().__init__()
+        self._network, self._loss = network, loss
+
+    def forward(self, x: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean loss, and the logits (or values) detached."""
+        outputs = self._network(x)
+        return self._loss(x, outputs, targets), outputs[0].detach()
+
+
+def share_of(loss: nn.Module, own: torch.Tensor, whole: torch.Tensor) -> float:
+    """Return the share, 0..1, of the part with the targets ``own`` in a batch's mean loss.
+
+    ``whole`` are the batch's targets before mixing; mixed rows all weigh the same.
+    """
+    if isinstance(loss, TaskLoss) and own.ndim == whole.ndim:
+        return loss.mass(own) / loss.mass(whole)
+    return len(own) / len(whole)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -92,8 +158,8 @@ class Training:
         """
         settings, samples = self.settings, self.samples
         shape = (len(rows), *samples.x.shape[1:])
-        drawn = augmentation.draw(shape, settings.augment, self.generator)
-        mix = mixing.draw(shape, (settings.mixup, settings.cutmix), self.generator)
+        drawn = draw(shape, settings.augment, self.generator)
+        mix = draw_mix(shape, (settings.mixup, settings.cutmix), self.generator)
         mine = torch.arange(len(rows))[own]
         needed = mine if mix is None else torch.unique(torch.cat([mine, mix.partners[own]]))
         x, y = samples.x[rows[needed]], samples.y[rows[needed]]
@@ -162,7 +228,12 @@ def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: Train
                 device_ids=[world.device] if world.device.type == "cuda" else None,
                 find_unused_parameters=True,  # an embedding may have layers that do not contribute to the loss
             )
-    optimizer = _optimizer([*network.parameters(), *loss.parameters()], settings)
+    parameters, decay = [*network.parameters(), *loss.parameters()], settings.weight_decay
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "sgd":
+        optimizer = torch.optim.SGD(parameters, settings.learning_rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    else:
+        optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=decay)
     steps, _ = steps_and_batch(samples, settings, world)
     return Training(
         network=network,
@@ -178,9 +249,45 @@ def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: Train
     )
 
 
-def _optimizer(parameters: list[nn.Parameter], settings: TrainRecipe) -> torch.optim.Optimizer:
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, settings.learning_rate, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay
+def schedule(optimizer: torch.optim.Optimizer, settings: TrainRecipe, steps: int) -> Schedule:
+    """Return the schedule of the settings.
+
+    Args:
+        optimizer: The optimizer whose rate changes.
+        settings: ``schedule``, ``learning_rate`` (the peak), ``epochs``, ``warm_up_epochs``.
+        steps: Steps of the optimizer in one epoch.
+
+    Raises:
+        TrainError: If the schedule is unknown.
+    """
+    total = max(2, settings.epochs * steps)
+    warm_up = min(settings.warm_up_epochs * steps, total - 1)
+    if settings.schedule == "one_cycle":
+        rising = warm_up / total if warm_up else _RISING_RATIO
+        if rising * total == 1:  # torch divides by the number of steps before the peak, counted from 0
+            rising = 1.5 / total
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, settings.learning_rate, total_steps=total, pct_start=rising
         )
-    return torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
+    if settings.schedule not in _FACTORS:
+        message = f"Expected a schedule of one_cycle, {', '.join(_FACTORS)}, got {settings.schedule!r}"
+        raise TrainError(message)
+    factor = _FACTORS[settings.schedule]
+
+    def at(step: int) -> float:
+        return (step + 1) / (warm_up + 1) if step < warm_up else factor((step - warm_up) / (total - warm_up))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, at)
+
+
+def _cosine(progress: float) -> float:
+    """Return the factor of half a cosine. Source: Loshchilov and Hutter, SGDR, 2017, equation 5 without restarts."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _step(progress: float) -> float:
+    """Return a tenth for each drop passed. Source: He et al., 2015, section 4.2 (drops at 1/2 and 3/4)."""
+    return _DROP ** sum(progress >= drop for drop in _DROPS_AT)
+
+
+_FACTORS: dict[str, Callable[[float], float]] = {"cosine": _cosine, "step": _step, "constant": lambda _: 1.0}

@@ -1,30 +1,33 @@
 """The supervised training loop: AdamW or SGD with a schedule, mild augmentation, seeded.
 
 The same inputs and settings give the same weights, resumed or not. Fine-tuning is the same loop from loaded weights
-with ``TrainRecipe.for_fine_tuning``; distillation is the same loop with another loss.
+with ``TrainRecipe.for_fine_tuning``; distillation is the same loop with another loss. Early stopping compares epochs on
+held rows only. The state of a training is written whole or not at all, as tensors and plain values tied to it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from compressor.durable import replacing
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
-from compressor.train import resuming
-from compressor.train.averaging import copied
-from compressor.train.batches.samples import Floats, Samples, check_learnable, checked
-from compressor.train.loop import Training, begun
+from compressor.train.loop import State, Training, begun, copied
 from compressor.train.processes.world import World
-from compressor.train.stopping import Best, Score, score
+from compressor.train.samples import Floats, Samples, check_learnable, checked
+from compressor.train.scoring import Score, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,21 @@ class Options:
     resume: Path | None = None
     loss: nn.Module | None = None
     world: World = field(default_factory=World)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Best:
+    """The best weights so far, their score, and the number of epochs since then."""
+
+    score: Score | None = None
+    state: State | None = None
+    stale: int = 0
+
+    def after(self, score: Score, state: State) -> Best:
+        """Return the best after ``state`` scored ``score``; a tie is no improvement. The best ``state`` is copied."""
+        if self.score is None or score > self.score:
+            return Best(score, copied(state))
+        return Best(self.score, self.state, self.stale + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +127,7 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
         held: Rows for early stopping and the choice of the best weights; not trained on.
         resume: File that keeps the state after every epoch; if it exists, training continues from it and gives the
             weights of an uninterrupted one. It stays when the training ends: delete it once the weights are saved.
-        loss: A loss as described in ``losses`` (distillation); None: as in the settings.
+        loss: A loss as described in ``loop`` (distillation); None: as in the settings.
 
     Raises:
         TrainError: If there are too few samples or classes, a value or the loss is not finite, early stopping has no
@@ -144,14 +162,30 @@ def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Opt
 
 def _run(training: Training, held: Samples | None, options: Options) -> _Course:
     key = _key(training, held) if options.resume else ""
-    course = _resumed(training, options.resume, key)
+    state = _load(options.resume, key) if options.resume else None
+    course = _Course()
+    if state is not None:
+        training.restore(state)
+        best = Best(Score(*state["best_score"]), state["best"], state["stale"]) if state["best_score"] else Best()
+        course = _Course(tuple(Epoch(*values) for values in state["epochs"]), best)
     for epoch in course.epochs:
         _tell(epoch, options)
-    while not course.over(training.settings):
-        course = _after_one_more(training, held, course)
+    settings, measure = training.settings, training.samples.task.measure
+    while not course.over(settings):
+        number, best, on_held = len(course.epochs) + 1, course.best, None
+        loss, accuracy = training.epoch(number)
+        if held is not None:
+            reached = training.world.agreed(score(training.network, held.x, held.y, held.task, training.weights()))
+            best = best.after(reached, training.weights()) if settings.early_stopping else best
+            on_held = abs(reached.accuracy)
+        epoch = Epoch(number, settings.epochs, loss, accuracy, on_held, measure)
+        course = _Course((*course.epochs, epoch), best)
         if options.resume and options.world.rank == 0:
-            resuming.save(options.resume, {"key": key, **training.state(), **_course_state(course)})
-        _tell(course.epochs[-1], options)
+            _save(options.resume, {
+                "key": key, **training.state(), "epochs": [astuple(epoch) for epoch in course.epochs],
+                "best_score": astuple(best.score) if best.score else (), "best": best.state or {}, "stale": best.stale,
+            })  # fmt: skip
+        _tell(epoch, options)
     return course
 
 
@@ -160,36 +194,69 @@ def _tell(epoch: Epoch, options: Options) -> None:
         options.on_epoch(epoch)
 
 
-def _after_one_more(training: Training, held: Samples | None, course: _Course) -> _Course:
-    number, settings = len(course.epochs) + 1, training.settings
-    loss, accuracy = training.epoch(number)
-    measure = training.samples.task.measure
-    if held is None:
-        return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, None, measure)))
-    reached = training.world.agreed(score(training.network, training.weights(), held))
-    best = course.best.after(reached, training.weights()) if settings.early_stopping else course.best
-    on_held = abs(reached.accuracy)
-    return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, on_held, measure)), best)
-
-
 def _key(training: Training, held: Samples | None) -> str:
+    """Return the SHA-256 of everything a training starts from, hexadecimal: another start is another training."""
+    settings = f"{training.settings} {type(training.loss).__qualname__} {training.world.size}"
+    digest = hashlib.sha256(f"{torch.__version__} {settings}".encode())
     tensors = [*training.network.state_dict().values(), *training.loss.state_dict().values()]
     tensors += [training.samples.x, training.samples.y, *((held.x, held.y) if held else ())]
-    return resuming.key(f"{training.settings} {type(training.loss).__qualname__} {training.world.size}", tensors)
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+    return digest.hexdigest()
 
 
-def _course_state(course: _Course) -> dict[str, Any]:
-    best = course.best
-    return {
-        "epochs": [astuple(epoch) for epoch in course.epochs],
-        "best_score": astuple(best.score) if best.score else (), "best": best.state or {}, "stale": best.stale,
-    }  # fmt: skip
+def _save(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` to ``path``; the old file stays until the new one is complete.
+
+    Raises:
+        TrainError: If the file can't be written.
+    """
+    try:
+        with replacing(path) as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
+        message = f"Expected to write the state of the training to {path}, got: {error}: free space, then run again"
+        raise TrainError(message) from error
 
 
-def _resumed(training: Training, path: Path | None, key: str) -> _Course:
-    state = resuming.load(path, key) if path else None
-    if state is None:
-        return _Course()
-    training.restore(state)
-    best = Best(Score(*state["best_score"]), state["best"], state["stale"]) if state["best_score"] else Best()
-    return _Course(tuple(Epoch(*values) for values in state["epochs"]), best)
+def _load(path: Path, expected: str) -> dict[str, Any] | None:
+    """Return the state in ``path``, or None if the file does not exist.
+
+    Args:
+        path: The file of the state.
+        expected: The key of this training.
+
+    Raises:
+        TrainError: If the file is not such a state, or is from another training.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises errors of zip, pickle and dictionaries alike
+        message = f"Expected the state of a training in {path}, got {type(error).__name__}: delete it to start over"
+        raise TrainError(message) from error
+    if not isinstance(state, dict) or state.get("key") != expected:
+        message = f"Expected the state of this training in {path}, got another's: delete it to start over"
+        raise TrainError(message)
+    return state
+
+
+@contextmanager
+def zeros_kept(network: nn.Module) -> Iterator[None]:
+    """Keep weights of layers that are exactly zero at zero, whatever optimizer trains inside the block.
+
+    With a gradient of zero from the first step on, AdamW and SGD (momentum, decay) leave a zero unchanged. A trained
+    weight is zero only because of a mask; biases and scales are not affected.
+    """
+    weights = [weight for weight in network.parameters() if weight.ndim > 1 and bool((weight == 0).any())]
+    handles = []
+    for weight in weights:
+        mask = (weight != 0).to(weight.dtype)
+        handles.append(weight.register_hook(partial(torch.mul, mask)))  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

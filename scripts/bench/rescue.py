@@ -42,7 +42,7 @@ from torch import nn
 from compressor import networks
 from compressor.data.digits import source_images
 from compressor.export.onnx import export_onnx
-from compressor.qat import equalization, folding
+from compressor.qat import equalization, graph
 from compressor.quantize import _learned_ranges as learned_ranges
 from compressor.quantize import quantize
 from compressor.recipe.model import TrainRecipe
@@ -128,15 +128,15 @@ def uneven(network: nn.Module, rows: Floats) -> nn.Module:
     spread.
     """
     changed, rng = copy.deepcopy(network), torch.Generator().manual_seed(0)
-    folding.fold(changed)
+    graph.fold(changed)
     among = equalization.pairs(changed)
     largest = equalization.extremes(changed, among, rows)[1]
     with torch.no_grad():
         for pair in among:
-            first, second = (folding.weight_of(changed, layer) for layer in (pair.first, pair.second))
+            first, second = (graph.weight_of(changed, layer) for layer in (pair.first, pair.second))
             factor = 1000 ** -torch.rand(len(first), generator=rng)
             factor[largest[pair.first.node] >= CLIP] = 1
-            bias = folding.bias_of(changed, pair.first)
+            bias = graph.bias_of(changed, pair.first)
             first.mul_(factor.reshape(-1, *[1] * (first.ndim - 1)))
             if bias is not None:
                 bias.mul_(factor)

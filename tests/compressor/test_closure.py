@@ -159,5 +159,5 @@ def test_editing_any_module_of_a_training_changes_its_code(tmp_path: Path) -> No
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=True)
     names, same = json.loads(done.stdout)
-    assert {"compressor.train.losses", "edge_agent.inference.preprocess", "wire.manifest"} <= set(names)
+    assert {"compressor.train.loop", "edge_agent.inference.preprocess", "wire.manifest"} <= set(names)
     assert same == []

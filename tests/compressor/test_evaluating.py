@@ -20,8 +20,8 @@ from compressor.qat import equalization, training
 from compressor.quantize._learned_ranges import activations
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Bench, Rows
-from compressor.train import distillation, stopping
-from compressor.train.batches.samples import checked
+from compressor.train import distillation, scoring
+from compressor.train.samples import checked
 
 SHAPE = (1, 8, 8)
 ROWS = Rows(np.random.default_rng(0).standard_normal((32, *SHAPE)).astype(np.float32), np.arange(32) % 3)
@@ -84,6 +84,12 @@ def student(network: nn.Module) -> object:
     return distillation.distil(Inner(), bench, bench.settings, distillation.Mixture(4.0, 0.5, 0.0))
 
 
+def scored(network: nn.Module) -> scoring.Score:
+    """Score by the weights given, as early stopping does."""
+    rows = checked(Inner(), ROWS)
+    return scoring.score(network, rows.x, rows.y, rows.task, dict(network.state_dict()))
+
+
 LOOKS: dict[str, Callable[[nn.Module], object]] = {
     "export": lambda network: export_onnx(network, *SHAPE),
     "macs": lambda network: count_macs(network, *SHAPE),
@@ -96,7 +102,7 @@ LOOKS: dict[str, Callable[[nn.Module], object]] = {
     "agreement": lambda network: distillation.agreement(network, Inner(), ROWS, "now"),
     "teacher": student,
     "qat score": lambda network: training.score(network, ROWS),
-    "stopping": lambda network: stopping.score(network, dict(network.state_dict()), checked(Inner(), ROWS)),
+    "scoring": scored,
     "samples": lambda network: checked(network, ROWS),
 }
 

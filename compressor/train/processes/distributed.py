@@ -1,7 +1,7 @@
 """Data-parallel training: several processes of torchrun, each with a part of every batch.
 
 ``fit_distributed`` starts torchrun on this host, reports the epochs and reads the weights; ``main`` is what each
-process runs. Under the user's own torchrun (``hosts.py``) nothing is started: the existing processes share the
+process runs. Under the user's own torchrun (``job.shared``) nothing is started: the existing processes share the
 training. Gradients are averaged by ``DistributedDataParallel``, moments by ``batch_norm.py``; augmentation is drawn for
 the whole batch and losses are weighted by their part, so that N processes give the same weights as one up to rounding.
 Nothing waits for ever: a process that fails ends the others, one that hangs ends the training, and processes whose
@@ -30,11 +30,11 @@ from compressor.errors import CompressorError, LostProcessError, TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
 from compressor.train import checkpoint
-from compressor.train.batches.samples import check_learnable, checked
 from compressor.train.loop import steps_and_batch
-from compressor.train.processes import hosts, job, torchrun
-from compressor.train.processes.job import Job, NetworkSpec
+from compressor.train.processes import job, torchrun
+from compressor.train.processes.job import NetworkSpec, TrainingJob
 from compressor.train.processes.world import Channel, World, joined
+from compressor.train.samples import check_learnable, checked
 from compressor.train.supervised import Epoch
 
 _POLL_S = 0.1
@@ -79,7 +79,7 @@ def fit_distributed(
         CheckpointError: If the start weights don't fit.
     """
     launch = launch or Launch()
-    work = Job(
+    work = TrainingJob(
         spec=network_spec,
         rows=rows,
         settings=settings,
@@ -89,9 +89,13 @@ def fit_distributed(
         parent=os.getpid(),
     )
     _check(work)
-    channel = hosts.leading()
+    channel = job.leading()
     if channel is not None:
-        _check_size(settings.processes, channel.world.size)
+        size = channel.world.size
+        if settings.processes != size:
+            message = f"Expected as many processes as torchrun started, {size}, got processes = {settings.processes} in"
+            remedy = f"set processes = {size}, or start {settings.processes} (--nnodes times --nproc-per-node)"
+            raise TrainError(f"{message} [train]: {remedy}")
         job.send(channel, work)
         return work.train(channel.world, launch.on_epoch)
     with tempfile.TemporaryDirectory(prefix="tinyfleet-train-") as name:
@@ -102,7 +106,7 @@ def fit_distributed(
         return checkpoint.load(networks.build(*network_spec), folder / job.TRAINED)
 
 
-def _check(work: Job) -> None:
+def _check(work: TrainingJob) -> None:
     """Check here what every process would reject, so that the error is immediate and appears once.
 
     Raises:
@@ -116,12 +120,6 @@ def _check(work: Job) -> None:
     steps_and_batch(samples, work.settings, World(0, work.settings.processes))
     if work.held:
         checked(network, work.held, "held")
-
-
-def _check_size(processes: int, size: int) -> None:
-    if processes != size:
-        message = f"Expected as many processes as torchrun started, {size}, got processes = {processes} in [train]"
-        raise TrainError(f"{message}: set processes = {size}, or start {processes} (--nnodes times --nproc-per-node)")
 
 
 @contextmanager
@@ -140,17 +138,13 @@ def _torchrun(folder: Path, processes: int) -> Iterator[subprocess.Popen[bytes]]
     try:
         yield process
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)  # torchrun then ends its processes
-        try:
-            process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)  # torchrun then ends its processes
+            try:
+                process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _follow(process: subprocess.Popen[bytes], folder: Path, launch: Launch, processes: int) -> None:
@@ -216,7 +210,7 @@ def _work(folder: Path, channel: Channel) -> None:
     if channel.world.rank > 0:
         with tempfile.TemporaryDirectory() as name:
             received = job.receive(channel, Path(name))
-            if isinstance(received, job.Job):
+            if isinstance(received, job.TrainingJob):
                 received.train(channel.world)
         return
     work = job.read(folder)

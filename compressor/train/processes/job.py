@@ -1,6 +1,9 @@
 """A training as data, sent to other processes through a folder or through the process group.
 
-Nothing in it is executed: arrays are read without pickle, settings are JSON, weights are tensors only.
+On several hosts the user's own torchrun starts the same command on each of them: rank 0 runs the command, the other
+processes wait for its trainings and take part in each (``shared``). The process group transfers the data, so that the
+other hosts need only the code. Nothing in it is executed: arrays are read without pickle, settings are JSON, weights
+are tensors only.
 """
 
 from __future__ import annotations
@@ -8,6 +11,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,21 +21,22 @@ import numpy as np
 from torch import nn
 
 from compressor import networks
-from compressor.errors import TrainError
+from compressor.errors import LostProcessError, TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
 from compressor.train import checkpoint
 from compressor.train.processes.batch_norm import synchronized
-from compressor.train.processes.world import Channel, World
+from compressor.train.processes.world import Channel, World, joined
 from compressor.train.supervised import Epoch, Options, fit_with
 
 NetworkSpec: TypeAlias = tuple[str, int, int, int, int, Mapping[str, int | float]]
 TRAINED = "trained.pt"
+_CHANNEL: ContextVar[Channel | None] = ContextVar("channel", default=None)
 _JOB, _EPOCHS, _STARTED = "job.json", "epochs.jsonl", "started.pt"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Job:
+class TrainingJob:
     """A training for ``settings.processes`` processes.
 
     ``spec``: name, classes, channels, height, width and options of the network. ``start``: a checkpoint to start from,
@@ -80,7 +86,7 @@ class Job:
         return {"inputs": self.rows.inputs, "labels": self.rows.labels, **held}
 
 
-def write(work: Job, folder: Path) -> None:
+def write(work: TrainingJob, folder: Path) -> None:
     """Write ``work`` into ``folder``, which exists and is empty.
 
     Raises:
@@ -101,7 +107,7 @@ def write(work: Job, folder: Path) -> None:
         raise TrainError(message) from error
 
 
-def read(folder: Path) -> Job:
+def read(folder: Path) -> TrainingJob:
     """Return the job in ``folder``."""
     document = json.loads((folder / _JOB).read_text())
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in document["arrays"]}
@@ -109,7 +115,7 @@ def read(folder: Path) -> Job:
     return _job(document, arrays, (folder / _STARTED).read_bytes(), resume, document["parent"])
 
 
-def send(channel: Channel, work: Job | int) -> None:
+def send(channel: Channel, work: TrainingJob | int) -> None:
     """Send ``work`` from rank 0 to the other processes; a number ends them with this exit code.
 
     Raises:
@@ -121,7 +127,13 @@ def send(channel: Channel, work: Job | int) -> None:
         return
     arrays = {name: np.ascontiguousarray(values) for name, values in work._arrays().items()}  # noqa: SLF001 - this module's
     shapes = {name: [values.shape, values.dtype.str] for name, values in arrays.items()}
-    state = _state(work.resume)
+    state = b""
+    if work.resume is not None and work.resume.exists():
+        try:
+            state = work.resume.read_bytes()
+        except OSError as error:
+            message = f"Expected the state of a training in {work.resume}, got: {error}: delete it to start over"
+            raise TrainError(message) from error
     channel.message(json.dumps({**work._document(), "arrays": shapes, "resumes": bool(state)}).encode())  # noqa: SLF001 - as above
     for values in arrays.values():
         channel.array(values)
@@ -130,7 +142,7 @@ def send(channel: Channel, work: Job | int) -> None:
         channel.message(state)
 
 
-def receive(channel: Channel, folder: Path) -> Job | int:
+def receive(channel: Channel, folder: Path) -> TrainingJob | int:
     """Return the next job from rank 0, or at the end its exit code; the state to resume from is written to ``folder``.
 
     Raises:
@@ -149,8 +161,10 @@ def receive(channel: Channel, folder: Path) -> Job | int:
     return _job(document, arrays, start, resume, 0)
 
 
-def _job(document: Mapping[str, Any], arrays: Mapping[str, Any], start: bytes, resume: Path | None, parent: int) -> Job:
-    return Job(
+def _job(
+    document: Mapping[str, Any], arrays: Mapping[str, Any], start: bytes, resume: Path | None, parent: int
+) -> TrainingJob:
+    return TrainingJob(
         spec=tuple(document["spec"]),
         rows=Rows(arrays["inputs"], arrays["labels"], document["task"]),
         settings=TrainRecipe(**document["settings"]),
@@ -161,14 +175,6 @@ def _job(document: Mapping[str, Any], arrays: Mapping[str, Any], start: bytes, r
         resume=resume,
         parent=parent,
     )
-
-
-def _state(path: Path | None) -> bytes:
-    try:
-        return path.read_bytes() if path is not None and path.exists() else b""
-    except OSError as error:
-        message = f"Expected the state of a training in {path}, got: {error}: delete it to start over"
-        raise TrainError(message) from error
 
 
 def append_epoch(folder: Path, epoch: Epoch) -> None:
@@ -182,3 +188,34 @@ def epochs(folder: Path) -> list[Epoch]:
     path = folder / _EPOCHS
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [Epoch(*json.loads(line)) for line in lines if line.endswith("\n")]
+
+
+def leading() -> Channel | None:
+    """Return the channel to the other processes of torchrun, None if torchrun did not start this process."""
+    return _CHANNEL.get()
+
+
+def shared(command: Callable[[], int]) -> int:
+    """Run ``command`` on rank 0 of the processes that torchrun started; the others take part in its trainings.
+
+    Returns:
+        The exit code of ``command``, in all of them: a host that exited with 0 would wait for one that did not.
+
+    Raises:
+        LostProcessError: If a process ends before the work is done.
+        CompressorError: As raised by the trainings, if rank 0 did not report it.
+    """
+    with joined() as channel:
+        if channel.world.rank > 0:
+            with tempfile.TemporaryDirectory(prefix="tinyfleet-train-") as folder:
+                while isinstance(work := receive(channel, Path(folder)), TrainingJob):
+                    work.train(channel.world)
+                return work
+        token = _CHANNEL.set(channel)
+        try:
+            code = command()
+        finally:
+            _CHANNEL.reset(token)
+        with suppress(LostProcessError):  # they are gone, and the reason has been reported
+            send(channel, code)
+        return code

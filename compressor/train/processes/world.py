@@ -18,7 +18,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from compressor.errors import LostProcessError
-from compressor.train.stopping import Score
+from compressor.train.scoring import Score
 
 _CPU = torch.device("cpu")
 _ANSWER_S = 300.0  # time limit for an answer: longer than the end of any epoch, short enough to notice a hang

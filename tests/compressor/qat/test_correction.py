@@ -13,8 +13,7 @@ from torch import nn
 from compressor.errors import QuantizeError
 from compressor.qat.correction import correct_biases
 from compressor.qat.fake_quantize import Grid, on_grid
-from compressor.qat.folding import fold, weight_of
-from compressor.qat.graph import layers, trace
+from compressor.qat.graph import fold, layers, trace, weight_of
 
 COARSE = Grid(per_channel=False)
 

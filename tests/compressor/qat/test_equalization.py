@@ -11,7 +11,7 @@ from torch import nn
 
 from compressor.errors import QuantizeError
 from compressor.qat.equalization import absorb, equalize, extremes, pairs, spread
-from compressor.qat.folding import fold
+from compressor.qat.graph import fold
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Applied, Bench, Rows
 from compressor.steps.equalize import Settings, apply

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from compressor.export.onnx import export_onnx
-from compressor.qat.folding import bias_of, fold, weight_of
+from compressor.qat.graph import bias_of, fold, weight_of
 
 NAMES = ["resnet8", "ds_cnn", "mobilenet_v2"]
 Make = Callable[[str], nn.Module]

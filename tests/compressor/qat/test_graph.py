@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from compressor.errors import QuantizeError
-from compressor.qat.folding import fold
-from compressor.qat.graph import layers, points, trace
+from compressor.qat.graph import fold, layers, points, trace
 from compressor.qat.simulation import float_nodes
 
 

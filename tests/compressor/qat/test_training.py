@@ -13,8 +13,7 @@ from torch import nn
 from compressor import networks, steps
 from compressor.errors import QuantizeError, RecipeError, TrainError
 from compressor.qat.fake_quantize import Grid, weight_scale
-from compressor.qat.folding import weight_of
-from compressor.qat.graph import layers, trace
+from compressor.qat.graph import layers, trace, weight_of
 from compressor.qat.simulation import simulate
 from compressor.qat.training import Plan, score, train
 from compressor.recipe.model import TrainRecipe

@@ -10,10 +10,9 @@ from torch import nn
 from compressor import tasks
 from compressor.recipe.model import TrainRecipe
 from compressor.tasks.classification.training import CrossEntropy
-from compressor.train.averaging import Average
-from compressor.train.batches.samples import Samples
-from compressor.train.loop import begun
+from compressor.train.loop import Average, begun
 from compressor.train.processes.world import World
+from compressor.train.samples import Samples
 
 
 def test_equals_the_average_by_hand() -> None:

@@ -21,7 +21,7 @@ from compressor import networks
 from compressor.errors import CompressorError
 from compressor.recipe.read import TrainRecipe
 from compressor.steps._base import Rows
-from compressor.train.processes import hosts
+from compressor.train.processes import job
 from compressor.train.processes.distributed import fit_distributed
 class Dies(torch.nn.Module):
     def __init__(self, inner):
@@ -45,7 +45,7 @@ def work():
     return 0
 if __name__ == "__main__":
     try:
-        sys.exit(hosts.shared(work))
+        sys.exit(job.shared(work))
     except CompressorError as error:
         sys.exit(f"{error.code}: {error}")
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressor.train.batches import mixing
+from compressor.train.augmentation import draw_mix
 
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -16,7 +16,7 @@ def _batch() -> tuple[torch.Tensor, torch.Tensor]:
 def _mixed(
     x: torch.Tensor, y: torch.Tensor, alphas: tuple[float, float], seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    mix = mixing.draw(tuple(x.shape), alphas, torch.Generator().manual_seed(seed))
+    mix = draw_mix(tuple(x.shape), alphas, torch.Generator().manual_seed(seed))
     assert mix is not None
     return mix.inputs(x, x[mix.partners]), mix.labels(y, y[mix.partners], 4)
 
@@ -46,5 +46,5 @@ def test_off_draws_nothing() -> None:
     """Without mixing the randomness is as it was."""
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    assert mixing.draw((8, 1, 6, 10), (0.0, 0.0), generator) is None
+    assert draw_mix((8, 1, 6, 10), (0.0, 0.0), generator) is None
     assert torch.equal(generator.get_state(), before)

@@ -7,7 +7,7 @@ import torch
 
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
-from compressor.train.schedules import schedule
+from compressor.train.loop import schedule
 
 
 def _rates(name: str, warm_up_epochs: int = 0) -> list[float]:

@@ -13,7 +13,7 @@ from compressor import networks
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
-from compressor.train.batches.augmentation import augment
+from compressor.train.augmentation import augment
 from compressor.train.supervised import Epoch, fit
 
 SETTINGS = TrainRecipe(epochs=3, batch=16, learning_rate=0.01)

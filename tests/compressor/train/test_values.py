@@ -22,9 +22,9 @@ from compressor.recipe.model import TrainRecipe
 from compressor.steps import distill, qat
 from compressor.steps._base import Bench, Rows
 from compressor.tasks.regression.training import ValueLoss
-from compressor.train.batches import mixing
+from compressor.train.augmentation import draw_mix
 from compressor.train.processes import job
-from compressor.train.processes.job import Job
+from compressor.train.processes.job import TrainingJob
 from compressor.train.supervised import Epoch, fit
 
 SETTINGS = TrainRecipe(epochs=12, batch=32, learning_rate=0.01, augment=0.0)
@@ -114,7 +114,7 @@ def test_refuses_constant_nan_and_too_many_values(change, said: str) -> None:  #
 def test_mixup_mixes_numbers_by_the_same_share() -> None:
     """A number between two is the target of an input between two."""
     x = torch.arange(8.0).reshape(8, 1, 1, 1)
-    mix = mixing.draw(tuple(x.shape), (1.0, 0.0), torch.Generator().manual_seed(0))
+    mix = draw_mix(tuple(x.shape), (1.0, 0.0), torch.Generator().manual_seed(0))
     assert mix is not None
     y = x.reshape(8, 1)
     assert torch.allclose(mix.inputs(x, x[mix.partners]).reshape(8, 1), mix.labels(y, y[mix.partners], 1))
@@ -123,7 +123,7 @@ def test_mixup_mixes_numbers_by_the_same_share() -> None:
 def test_numbers_go_to_other_processes_and_back(tmp_path: Path) -> None:
     """Arrays and the loss are the same after the folder."""
     settings = replace(SETTINGS, loss="mse")
-    sent = Job(spec=("window_cnn", 1, 1, 16, 4, {}), rows=rows(0), settings=settings, held=rows(1))
+    sent = TrainingJob(spec=("window_cnn", 1, 1, 16, 4, {}), rows=rows(0), settings=settings, held=rows(1))
     job.write(sent, tmp_path)
     got = job.read(tmp_path)
     assert got.settings.loss == "mse"

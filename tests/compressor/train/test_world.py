@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressor.tasks.classification.training import CrossEntropy
-from compressor.train.losses import share_of
+from compressor.train.loop import share_of
 from compressor.train.processes.world import World
 
 
