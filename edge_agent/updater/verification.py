@@ -168,6 +168,8 @@ def _chunks(response: HTTPResponse, url: str) -> Iterator[bytes]:
             except (OSError, HTTPException) as error:
                 raise DownloadError(f"Expected all of {url}, got: {error}") from error
             if not chunk:
+                if response.length:  # ``read1`` takes an early end for the end; half a file would be no valid metadata
+                    raise DownloadError(f"Expected all of {url}, got {response.length} bytes fewer")
                 return
             if time.monotonic() > deadline:
                 raise SlowRetrievalError(f"Expected {url} within {FILE_DEADLINE_S:.0f} s")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.device.disk import RealDisk
+from edge_agent.updater.storage.integrity import Condition
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.storage.twin import Twin, copy_of
 from edge_agent.updater.verification import TargetVerdict
@@ -56,6 +57,91 @@ def test_of_two_floors_the_higher_one_holds(slots: Slots, tmp_path: Path, older:
     slots.raise_floor(5)
     place.write_bytes(before)
     assert slots.floor() == 5
+
+
+@pytest.mark.parametrize(("unproved", "floor"), [("", 4), ("b", 2), ("a", 4)])
+def test_a_lost_floor_follows_from_the_committed_slots(slots: Slots, unproved: str, floor: int) -> None:
+    """The highest of them; a release that is not committed yet proves nothing."""
+    slots.fill("a", SlotRelease(release="m-1", sha256=A, security_floor=2))
+    slots.fill("b", SlotRelease(release="m-2", sha256=B, security_floor=4))
+    assert slots.floor(unproved) == floor
+
+
+def test_nothing_is_guessed_where_a_release_has_been(slots: Slots) -> None:
+    """On a device that never had one the floor is 0; once its slots are gone, it is lost."""
+    slots.empty("a")
+    assert slots.floor() is None
+    fresh = Slots(slots.state / "fresh", RealDisk())
+    assert fresh.floor() == 0
+    fresh.count_start("a")
+    assert fresh.floor() == 0
+    fresh.switch("a")
+    assert fresh.floor() is None
+
+
+@pytest.mark.parametrize("value", ["true", "-1", '"3"', "1.5", "null"])
+def test_a_floor_that_is_no_whole_number_is_none(slots: Slots, value: str) -> None:
+    """The slots are asked instead, and the next floor is written over it."""
+    for path in (slots.state / "floor.json", slots.state / "floor.copy.json"):
+        path.write_text(f'{{"security_floor": {value}}}')
+    assert slots.floor() == 1
+    slots.raise_floor(0)
+    assert slots.floor() == 0
+
+
+def test_nothing_is_removed_while_a_slot_is_lost(slots: Slots) -> None:
+    """Its bundle is all that remains of it."""
+    slots.bundle(B).parent.mkdir(parents=True)
+    slots.bundle(B).write_bytes(b"x")
+    for path in (slots.state / "slots" / "b.json", slots.state / "slots" / "b.copy.json"):
+        path.write_bytes(b"damaged")
+    assert slots.reclaim(frozenset()) == 0
+    slots.empty("b")
+    assert slots.reclaim(frozenset()) == 1
+
+
+def test_starts_are_counted_by_slot_and_cause_and_forgotten_together(slots: Slots) -> None:
+    """Ends of the machine are apart; a slot of no name is not written down."""
+    assert [slots.count_start("a"), slots.count_start("a"), slots.count_start("b")] == [1, 2, 1]
+    assert [slots.count_start("a", machine=True), slots.count_start("a", machine=True)] == [1, 2]
+    assert (slots.count_start(""), slots.count_start("")) == (1, 1)
+    assert (slots.boots("a"), slots.boots("b")) == (2, 1)
+    slots.clear_starts("a")
+    assert (slots.boots("a"), slots.boots("b"), slots.count_start("a", machine=True)) == (0, 1, 1)
+
+
+def test_each_damaged_half_is_named_and_mended(slots: Slots) -> None:
+    """A slot, the pointer and the floor; an older agent's pointer without a copy is no damage."""
+    slots.raise_floor(3)
+    folder = slots.state / "slots"
+    assert slots.mend() == ()
+    for path in (folder / "a.json", folder / "current", slots.state / "floor.copy.json"):
+        path.write_bytes(b"damaged")
+    assert slots.mend() == ("a", "current", "floor")
+    copy_of(folder / "current").unlink()
+    assert (slots.mend(), copy_of(folder / "current").exists()) == (("floor",), True)
+    (folder / "current").unlink()
+    assert (slots.mend(), slots.current_name()) == (("current", "floor"), "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "copy", "name", "condition"),
+    [
+        (None, None, "", Condition.ABSENT), ("a", None, "a", Condition.WHOLE), (None, "b", "b", Condition.WHOLE),
+        ("c", "b", "b", Condition.WHOLE), ("c", None, "", Condition.DAMAGED), ("none", "a", "", Condition.WHOLE),
+        ("b\n", "a", "b", Condition.WHOLE),
+    ],
+)  # fmt: skip
+def test_the_pointer_is_read_from_whichever_half_is_whole(
+    tmp_path: Path, text: str | None, copy: str | None, name: str, condition: Condition
+) -> None:
+    """The file goes before its copy; "none" is a pointer too."""
+    (tmp_path / "slots").mkdir()
+    path = tmp_path / "slots" / "current"
+    for place, content in ((path, text), (copy_of(path), copy)):
+        if content is not None:
+            place.write_text(content)
+    assert Slots(tmp_path, RealDisk()).pointer() == (name, condition)
 
 
 def test_a_record_without_its_file_is_hurt_and_one_without_its_copy_is_an_older_agents(tmp_path: Path) -> None:

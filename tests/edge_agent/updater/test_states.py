@@ -1,13 +1,23 @@
 """The table of transitions."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from edge_agent.errors import TransitionError
-from edge_agent.updater.states import IN_FLIGHT, TRANSITIONS, Signal, UpdateRecord, follow, too_late, window_open
+from edge_agent.updater.states import (
+    IN_FLIGHT,
+    TRANSITIONS,
+    Signal,
+    UpdateRecord,
+    follow,
+    same_attempt,
+    too_late,
+    window_open,
+)
 from wire.codec import decode, encode
-from wire.messages import Desired, UpdatePhase
+from wire.messages import Desired, UpdatePhase, UpdateStatus
 
 
 def test_every_phase_in_flight_leads_to_an_end() -> None:
@@ -47,8 +57,42 @@ def test_the_record_survives_the_disk() -> None:
     assert decode(UpdateRecord, encode(record)) == record
 
 
-@pytest.mark.parametrize(("now_ms", "is_open", "is_late"), [(9, 0, 0), (10, 1, 0), (21, 0, 1)])
+@pytest.mark.parametrize(("now_ms", "is_open", "is_late"), [(9, 0, 0), (10, 1, 0), (20, 1, 0), (21, 0, 1)])
 def test_judges_the_window_on_the_device(now_ms: int, is_open: int, is_late: int) -> None:
     """Both bounds belong to the window."""
     desired = Desired(not_before_ms=10, not_after_ms=20)
     assert (window_open(desired, now_ms), too_late(desired, now_ms)) == (is_open, is_late)
+
+
+def test_a_deadline_is_judged_with_or_without_a_window() -> None:
+    """The earlier of the two ends it; without either it never ends, and the window is always open."""
+    assert not too_late(Desired(deadline_ms=20), 20)
+    assert too_late(Desired(deadline_ms=20), 21)
+    assert too_late(Desired(deadline_ms=20, not_after_ms=30), 25)
+    assert (too_late(Desired(), 10**15), window_open(Desired(), 0)) == (False, True)
+
+
+def test_a_status_says_all_that_the_record_knows() -> None:
+    """What the operator sees of an update, with what is downloaded of how much."""
+    desired = Desired(gen=3, release="m-1")
+    record = UpdateRecord(
+        phase=UpdatePhase.DOWNLOADING, desired=desired, code="c", text="t", since_ms=5, length_bytes=9
+    )
+    assert record.status(4) == UpdateStatus(
+        phase=UpdatePhase.DOWNLOADING, gen=3, release="m-1", code="c", text="t", since_ms=5, done_bytes=4, total_bytes=9
+    )
+
+
+@pytest.mark.parametrize(
+    ("held", "offered", "same"),
+    [
+        (Desired(gen=1, release="m-1", sha256="a", attempt=1), {"gen": 2, "config": {"x": 1}}, True),
+        (Desired(gen=1, release="m-1", sha256="a", attempt=1), {"gen": 2, "attempt": 2}, False),
+        (Desired(gen=1, release="m-1", sha256="a", attempt=1), {"gen": 2, "deadline_ms": 9}, False),
+        (Desired(gen=1, release="m-1", sha256="a"), {"gen": 2}, False),
+        (Desired(gen=1), {"gen": 2, "config": {"x": 1}}, True),
+    ],
+)
+def test_only_other_settings_are_the_same_attempt(held: Desired, offered: dict[str, object], *, same: bool) -> None:
+    """Of an assignment with a number, or of no release at all."""
+    assert same_attempt(UpdateRecord(desired=held), replace(held, **offered)) is same

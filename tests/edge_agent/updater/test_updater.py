@@ -308,3 +308,16 @@ def test_a_healthy_end_of_probation_forgets_the_power_cuts(device: object, relea
     device.beat()
     device.pass_time(release(2).desired.probation_s)
     assert device.updater.slots.count_start(slot, machine=True) == 1
+
+
+def test_the_first_offer_writes_a_floor_and_a_lost_one_is_not_made_up(device: object, release: Callable) -> None:
+    """From then on a floor that is missing was lost, and nothing is installed without one."""
+    one = device.publish(release(1))
+    device.offer(one.desired)
+    assert [path.name for path in sorted(device.state.glob("floor*.json"))] == ["floor.copy.json", "floor.json"]
+    for path in (*device.state.glob("floor*.json"), *(device.state / "slots").glob("*")):
+        path.write_bytes(b"damaged")
+    device.offer(release(2).desired)
+    device.work()
+    assert device.updater.floor() is None
+    assert device.updater.record.phase is not UpdatePhase.COMMITTED

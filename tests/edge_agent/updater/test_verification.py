@@ -1,27 +1,43 @@
 """Metadata over HTTP: what drips, what is no web address, what time the server says it is."""
 
+import errno
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
+from tuf.api.exceptions import (
+    BadVersionNumberError,
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    ExpiredMetadataError,
+    RepositoryError,
+    SlowRetrievalError,
+)
+from tuf.api.metadata import TargetFile
 
 from edge_agent.updater import verification
-from edge_agent.updater.verification import MetadataFetcher
+from edge_agent.updater.verification import DirectoryFetcher, MetadataFetcher
+from wire.tuf_target import MAX_TARGET_BYTES, TargetCustom
 
 DATE, DATE_MS = "Thu, 01 Jan 2026 00:00:10 GMT", 1_767_225_610_000
 PIECES, PAUSE_S = 10, 0.03
 
 
 class _Dripping(BaseHTTPRequestHandler):
-    """Sends a byte at a time; knows no other file than ``/root.json``."""
+    """Sends a byte at a time; knows ``/root.json``, half of ``/half.json`` and a ``/chunk.json`` without a size."""
 
     def do_GET(self) -> None:
         """Answer."""
-        self.send_response_only(200 if self.path == "/root.json" else 404)
+        self.send_response_only(200 if self.path in {"/root.json", "/half.json", "/chunk.json"} else 404)
         self.send_header("Date", DATE)
-        self.send_header("Content-Length", str(PIECES))
+        if self.path == "/chunk.json":
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(PIECES * 2 if self.path == "/half.json" else PIECES))
         self.end_headers()
         for _ in range(PIECES):
             self.wfile.write(b".")
@@ -53,6 +69,72 @@ def test_a_slow_file_within_the_deadline_is_taken(url: str) -> None:
     fetcher = MetadataFetcher()
     assert b"".join(fetcher.fetch(f"{url}/root.json")) == b"." * PIECES
     assert fetcher.server_ms == DATE_MS
+
+
+@pytest.mark.parametrize(("name", "why"), [("half", "got 10 bytes fewer"), ("chunk", "got: IncompleteRead")])
+def test_a_file_that_ends_too_early_is_no_file(url: str, name: str, why: str) -> None:
+    """A connection that ends is tried again; half of the metadata would be refused for good, as wrongly signed."""
+    with pytest.raises(DownloadError, match=rf"Expected all of .*/{name}\.json, {why}"):
+        list(MetadataFetcher().fetch(f"{url}/{name}.json"))
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    """With the address."""
+    with pytest.raises(DownloadError, match=r"Expected an answer from http://127\.0\.0\.1:9/root\.json"):
+        MetadataFetcher().fetch("http://127.0.0.1:9/root.json")
+
+
+def test_a_file_of_a_folder_that_is_missing_is_missing_as_over_http(tmp_path: Path) -> None:
+    """python-tuf looks for the next root until there is none: by this code."""
+    (tmp_path / "root.json").write_bytes(b"x" * 200_000)
+    fetcher = DirectoryFetcher(tmp_path)
+    assert b"".join(fetcher.fetch("file:///anywhere/root.json")) == b"x" * 200_000
+    with pytest.raises(DownloadHTTPError) as refused:
+        fetcher.fetch("file:///anywhere/2.root.json")
+    assert refused.value.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DownloadLengthMismatchError("x"), "too_large"), (ExpiredMetadataError("x"), "metadata_expired"),
+        (BadVersionNumberError("x"), "metadata_rollback"), (RepositoryError("x"), "signature_invalid"),
+        (OSError(errno.ENOSPC, "x"), "no_space"), (OSError(errno.EDQUOT, "x"), "no_space"),
+        (OSError(errno.EIO, "x"), "disk_failed"), (DownloadError("x"), "metadata_unreachable"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_failure_has_its_code(error: Exception, code: str) -> None:
+    """The code decides whether the update is tried again."""
+    assert verification._code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("length", "hashes", "custom", "code"),
+    [
+        (MAX_TARGET_BYTES, {"sha256": "e" * 64}, {"model": "m"}, ""),
+        (MAX_TARGET_BYTES + 1, {"sha256": "e" * 64}, {"model": "m"}, "too_large"),
+        (9, {"sha512": "e" * 128}, {"model": "m"}, "unknown_target"),
+        (9, {"sha256": "e" * 64}, {"model": 3}, "bundle_invalid"),
+        (9, {"sha256": "e" * 64}, None, ""),
+    ],
+)
+def test_a_signed_target_is_judged_by_what_it_says(
+    length: int, hashes: dict[str, str], custom: dict[str, object] | None, code: str
+) -> None:
+    """Both sides of the length; a good one passes its digest, length and custom data on."""
+    fields = {} if custom is None else {"custom": custom}
+    verdict = verification._judge(TargetFile(length, hashes, "m-1/t.tfb", fields), "m-1/t.tfb")
+    assert (verdict.ok, verdict.code) == (not code, code)
+    if not code:
+        expected = TargetCustom(model="m") if custom else TargetCustom()
+        assert (verdict.sha256, verdict.length_bytes, verdict.custom) == ("e" * 64, length, expected)
+
+
+def test_the_program_ends_with_one_when_it_refuses(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """One line says why."""
+    assert verification.main(["--state", str(tmp_path), "--target", "t", "--metadata-dir", str(tmp_path)]) == 1
+    (line,) = capsysbinary.readouterr().out.splitlines()
+    assert json.loads(line)["code"] == "root_lost"
 
 
 def test_an_answer_of_another_kind_still_tells_the_time(url: str) -> None:

@@ -15,6 +15,7 @@ from tuf.api.metadata import Metadata, MetaFile, Signed, TargetFile, Targets
 from edge_agent.updater.verification import DirectoryFetcher, run, verify
 from server.errors import MetadataRefusedError
 from server.trust.online_keys import load_online_key
+from wire.canonical import sha256_hex
 from wire.tuf_target import MAX_TARGET_BYTES
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def test_accepts_the_current_release_and_passes_its_custom_data_on(scene: Scene)
     verdict = scene.ask("meter-2/gateway.tfb")
     assert verdict.ok
     assert (verdict.custom.security_floor, verdict.custom.version) == (7, 2)
+    data = (scene.folder / "meter-2.tfb").read_bytes()
+    assert (verdict.sha256, verdict.length_bytes) == (sha256_hex(data), len(data))
     assert verdict.custom.certificate == {"verdict": "pass", "accuracy": "0.97"}
 
 
