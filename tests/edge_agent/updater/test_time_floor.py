@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.sane_clock import EARLIEST_MS, TOLERANCE_MS
-from edge_agent.updater.storage.time_floor import Seen, TimeFloor
+from edge_agent.updater.storage.time_floor import TimeFloor, TrustedTime
 from edge_agent.updater.storage.twin import copy_of
 
 NOW_MS = EARLIEST_MS + 10**9
@@ -31,9 +31,9 @@ def test_the_floor_only_rises_and_versions_are_those_seen_last(floor: TimeFloor)
     """Without versions the ones before stay."""
     floor.raise_to(NOW_MS, {"root": 1, "timestamp": 5})
     floor.raise_to(NOW_MS - 1)
-    assert floor.read() == Seen(NOW_MS, {"root": 1, "timestamp": 5})
+    assert floor.read() == TrustedTime(NOW_MS, {"root": 1, "timestamp": 5})
     floor.raise_to(NOW_MS + 1, {"root": 2})
-    assert floor.read() == Seen(NOW_MS + 1, {"root": 2})
+    assert floor.read() == TrustedTime(NOW_MS + 1, {"root": 2})
 
 
 def test_what_is_known_is_not_written_again(floor: TimeFloor) -> None:
@@ -66,7 +66,7 @@ def test_a_lost_floor_allows_no_clock(floor: TimeFloor) -> None:
 
 def test_a_role_that_was_never_seen_is_not_behind() -> None:
     """And one that is missing now is, under the same root and under none."""
-    assert Seen(versions={"root": 1}).behind({"root": 1, "timestamp": 1}) == ""
-    assert Seen(versions={"root": 1, "timestamp": 1}).behind({"root": 1}) == "timestamp"
-    assert Seen(versions={"timestamp": 5}).behind({"timestamp": 4}) == "timestamp"
-    assert Seen(versions={"timestamp": 5}).behind({"root": 1, "timestamp": 4}) == ""
+    assert TrustedTime(versions={"root": 1}).behind({"root": 1, "timestamp": 1}) == ""
+    assert TrustedTime(versions={"root": 1, "timestamp": 1}).behind({"root": 1}) == "timestamp"
+    assert TrustedTime(versions={"timestamp": 5}).behind({"timestamp": 4}) == "timestamp"
+    assert TrustedTime(versions={"timestamp": 5}).behind({"root": 1, "timestamp": 4}) == ""
