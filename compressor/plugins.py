@@ -2,21 +2,36 @@
 
 Decides how a name becomes a function. Nothing is imported before it is requested, so a missing package affects only
 those who use the plug-in, and the error names it.
+
+torchvision, which networks and a person's own plug-ins import, works beside a CPU build of torch: on the package index
+it is a CUDA build, whose import fails there with "operator torchvision::nms does not exist". Declaring the operators
+first fixes that and changes nothing if the real extension loads. A finder at the front of ``sys.meta_path`` declares
+them when torchvision is about to be imported, so torch is not loaded otherwise.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from compressor import torchvision_import
 from compressor.errors import PluginError
 from wire.plugins import names
 from wire.settings import nearest
 
 __all__ = ["attribute", "failure", "names", "resolve"]
+
+_SCHEMAS = {
+    "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+_libraries: list[Any] = []
+"""Referenced here, because a library that is garbage-collected takes its declarations with it."""
 
 
 def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -> Callable[..., object]:
@@ -50,7 +65,7 @@ def attribute(name: str) -> object:
 
 
 def _module(module_name: str, name: str) -> object:
-    torchvision_import.make_possible()  # a person's own plug-ins may import torchvision directly
+    make_torchvision_possible()  # a person's own plug-ins may import torchvision directly
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -66,3 +81,25 @@ def failure(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {str(error)[:200]}{place}: mend the plug-in"
+
+
+class _Declaring:
+    """Declares torchvision's operators before it is imported; never finds a module itself."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        del path, target
+        if name == "torchvision" and not _libraries:
+            import torch  # noqa: PLC0415 - torchvision imports it next
+
+            library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+            for operator, schema in _SCHEMAS.items():
+                library.define(operator + schema)  # type: ignore[no-untyped-call]
+            _libraries.append(library)
+        return None
+
+
+def make_torchvision_possible() -> None:
+    """Make every later ``import torchvision`` of this process work; calling it again has no effect."""
+    if _Declaring not in sys.meta_path:
+        sys.meta_path.insert(0, _Declaring)

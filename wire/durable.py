@@ -6,7 +6,10 @@ Source: Pillai et al., All File Systems Are Not Created Equal, OSDI 2014, sectio
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 PRIVATE = 0o600
 
@@ -24,18 +27,39 @@ def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE, alone: boo
     Raises:
         OSError: If it can't be written; the old file is then unchanged, and no partial file is left.
     """
+    with replacing(path, mode=mode, alone=alone) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int = PRIVATE, alone: bool = False) -> Iterator[BinaryIO]:
+    """Yield a file that replaces the one at ``path`` if the block succeeds, as in ``write_atomically``.
+
+    Raises:
+        OSError: If it can't be written; the old file is then unchanged, and no partial file is left.
+    """
     own = "" if alone else f".{os.urandom(4).hex()}"
     beside = path.with_name(f".{path.name}{own}.new")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if alone else os.O_EXCL), mode)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def move(part: Path, path: Path) -> None:
+    """Rename ``part``, already flushed, to ``path``, and flush the folder that contains it.
+
+    Raises:
+        OSError: If it can't be renamed; ``path`` is then unchanged.
+    """
+    part.replace(path)
     sync_folder(path.parent)
 
 

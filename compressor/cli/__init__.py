@@ -198,8 +198,7 @@ def _show(outcome: Outcome, keys: Path | None, *, as_json: bool) -> None:
 
 def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
     """Return ``recipe`` with the model file given on the command line instead of its own."""
-    from compressor.recipe.checks import check_recipe  # noqa: PLC0415 - the command line starts fast
-    from compressor.recipe.unread import unread  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe.checks import check_recipe, unread  # noqa: PLC0415 - the command line starts fast
 
     named = {name: str(path.resolve()) for name, path in given.items() if path is not None}
     if not named:

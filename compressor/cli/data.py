@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from compressor.errors import DataError
-from compressor.outputs import check_report_folder
+from compressor.recipe.preflight import check_report_folder
 
 EXIT_VIOLATED = 2
 _PATH = click.Path(path_type=Path)

@@ -14,9 +14,8 @@ from compressor.errors import DeviceMeasureError, PackageError, PublishError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, DeviceRecord
 from compressor.gates.device import device_in
-from compressor.gates.evidence import AGREEMENT, worst
+from compressor.gates.evidence import AGREEMENT, GateRecipe, worst
 from compressor.gates.kinds import KINDS, Place
-from compressor.gates.rule import GateRecipe
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import gate_again, open_bundle

@@ -15,9 +15,8 @@ from typing import TypeVar
 from compressor.errors import PackageError
 from compressor.gates import AllOf, Evidence, Gate, GateResult, Judgement, MetricEvidence, Verdict
 from compressor.gates.device import Agreement, OnDevice, device_for
-from compressor.gates.evidence import AGREEMENT, DeviceEvidence, worst
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe, worst
 from compressor.gates.kinds import KINDS, Kind, Place, gate, is_timed, kind_of
-from compressor.gates.rule import GateRecipe
 from compressor.statistics.paired import Paired
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document

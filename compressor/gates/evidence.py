@@ -1,4 +1,4 @@
-"""Input and result of gates: measurements and verdicts. Pure data.
+"""Input and result of gates: the limit of each, measurements and verdicts. Pure data.
 
 Decides these types. Does not judge.
 """
@@ -15,6 +15,27 @@ from compressor.statistics.paired import Paired
 
 AGREEMENT = "device_flip_ratio"
 """The gate on the share of rows for which a device answers differently from this host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRecipe:
+    """One line of ``[gates]``: at most ``max``, at least ``min``, at this ``confidence``.
+
+    ``on`` in a recipe: a target's name, or ``device:ID`` or ``TARGET@device:ID``: also on that device, through its
+    agent. In a certificate the line belongs to one target, and ``on`` is the device on which the gate was judged, ""
+    for the host.
+    """
+
+    name: str = ""
+    max: float | None = None
+    min: float | None = None
+    confidence: float = 0.95
+    on: str = ""
+
+    @property
+    def limit(self) -> float | None:
+        """The given limit, ``max`` or ``min``."""
+        return self.max if self.max is not None else self.min
 
 
 class Verdict(StrEnum):

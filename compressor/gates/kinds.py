@@ -2,7 +2,8 @@
 
 Decides which gates exist and everything that differs between them: limits, tasks, unit, where there is evidence, what
 depends on the host's clock, and which are added to a recipe by default. A new gate is a row here, plus a class of its
-own if it is more than a figure with a limit. Nothing else compares the name of a kind.
+own if it is more than a figure with a limit. Nothing else compares the name of a kind. The unit of a row determines the
+valid range of its limit in a recipe, so that points or per cent by mistake are rejected, and how a report prints it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,62 @@ from compressor import plugins
 from compressor.errors import MeasureError, PluginError
 from compressor.gates import AccuracyDrop, AccuracyFloor, Figure, FlipRatio, Gate, Superiority, WorstSliceDrop
 from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, BetterThanConstant, LabelOrder
-from compressor.gates.evidence import AGREEMENT, Evidence, GateResult
+from compressor.gates.evidence import AGREEMENT, Evidence, GateRecipe, GateResult
 from compressor.gates.metrics import ERRORS, VALUED, WORST_SLICE, ErrorCeiling, MetricDrop, WorstSliceIncrease
-from compressor.gates.rule import GateRecipe
-from compressor.gates.units import BYTES, FACTOR, MILLISECONDS, NUMBER, POINTS, PROPORTION, SHARE, VALUES, Unit
 from compressor.statistics.bounds import MetricEvidence
 
+_NEARLY_ALL = 0.999
+_LEAST = 1e-9
+_MEGABYTE = 1e6
+_TIMES = "\N{MULTIPLICATION SIGN}"
 CLASSES = ("classification",)
 NUMBERS = ("regression",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """The unit of a gate's value, bound and limit.
+
+    ``text``: formats a value; ``low`` and ``high``: the valid range of a limit; ``hint``: added to its name in a
+    message about an invalid limit; ``above_nothing``: a maximum of 0 or less is rejected, because no value is that
+    small.
+    """
+
+    text: Callable[[float], str]
+    low: float = -math.inf
+    high: float = math.inf
+    hint: str = ""
+    above_nothing: bool = False
+
+    def range_of(self, *, maximum: bool) -> tuple[float, float] | None:
+        """Return the valid range of a ``maximum`` or a minimum; None if any value is valid."""
+        if self.above_nothing:
+            return (_LEAST, math.inf) if maximum else None
+        return None if math.isinf(self.low) else (self.low, self.high)
+
+
+def _per_cent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 1000:,.1f} kB" if value < _MEGABYTE else f"{value / _MEGABYTE:,.1f} MB"
+
+
+NUMBER = Unit(text="{:,.6g}".format)
+"""A number without a unit."""
+VALUES = Unit(text="{:,.4g}".format)
+"""The unit of the values that a regression predicts."""
+SHARE = Unit(text=_per_cent, low=0, high=1, hint=" as a share (0.01 is 1 %)")
+"""A part of the whole, 0..1."""
+POINTS = Unit(text=_per_cent, low=-_NEARLY_ALL, high=_NEARLY_ALL, hint=" as a share (0.01 is one point)")
+"""The difference of two shares."""
+PROPORTION = Unit(text=_per_cent, hint=" (nothing is of that size)", above_nothing=True)
+"""The remaining share of the original size; above 1 if it grew."""
+FACTOR = Unit(text=f"{{:.2f}} {_TIMES}".format, hint=" (nothing is of that size)", above_nothing=True)
+"""A factor."""
+BYTES = Unit(text=_bytes, hint=" (nothing is of that size)", above_nothing=True)
+MILLISECONDS = Unit(text="{:.3f} ms".format, hint=" (nothing is of that size)", above_nothing=True)
 
 
 class Place(Enum):

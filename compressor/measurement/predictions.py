@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,22 @@ class Predictions:
     def classes(self) -> NDArray[np.int64]:
         """The predicted class of each input, (N,)."""
         return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Compared:
+    """One labelled set with the predictions of all models.
+
+    ``baseline``: the model that the candidate must not be worse than (the float model, or the previous release);
+    ``float_model``: the model that was compressed; ``labels`` int64 (N,), or float32 (N, D) of a regression; ``slices``
+    str (N,).
+    """
+
+    labels: NDArray[Any]
+    slices: NDArray[np.str_]
+    baseline: Predictions
+    float_model: Predictions
+    candidate: Predictions
 
 
 @dataclass(frozen=True, slots=True)

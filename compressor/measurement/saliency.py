@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from compressor.errors import MeasureError
-from compressor.tasks._compared import Compared
+from compressor.measurement.predictions import Compared
 
 Floats = NDArray[np.float32]
 Predict = Callable[[Floats], Floats]

@@ -1,21 +1,25 @@
-"""Checks of a recipe's values and of its tables together. Pure; reads no plug-in folder except that of the steps."""
+"""Checks of a recipe's values and of its tables together: ranges, consistency, and keys that nothing would read.
+
+Pure; reads no plug-in folder except that of the steps. A key that nothing would read, because of other settings, is an
+error; one at its default value counts as not set. A quantizing scheme lists the keys that it reads itself (``READS`` in
+its file), which is checked before a run (``preflight``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from compressor import steps, tasks
 from compressor.errors import RecipeError
 from compressor.gates.device import PREFIX, device_in
 from compressor.gates.kinds import KINDS, Place, holds_for, kind_of
-from compressor.recipe.checked import Checked
-from compressor.recipe.unread import gives
 from compressor.steps._selection import network_steps
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import declarations
 from wire.errors import NameRefusedError, SettingsError
-from wire.settings import check, nearest
+from wire.settings import Bound, OneOf, check, is_given, nearest
 from wire.topics import check_name
 
 if TYPE_CHECKING:
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-9
 SHARE_NAMES = ("train", "calibration", "gate", "reference")
+READ_BY_IMPORTS = frozenset({"seed"})
+"""The only key of ``[train]`` that is read with an imported file: the seed of the splits."""
+_OF_TRAINING = frozenset({"epochs", "learning_rate"})
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -95,29 +102,23 @@ def _check_ranges(recipe: Recipe) -> None:
         ("[model]", recipe.model), ("[data]", recipe.data), ("[train]", train), ("[acceptance]", recipe.acceptance),
         *((f"[targets.{target.name}]", target) for target in recipe.targets),
     ]  # fmt: skip
+    formats = {one.name: tuple(one.formats) for one in declarations.runtimes()}
     try:
         for where, table in tables:
             check(table, where)
+        Bound(0, max(0, train.epochs - 1)).check("[train] warm_up_epochs", train.warm_up_epochs)
+        OneOf(("huber", "mse")).check("[train] loss", train.loss or "huber")
+        for gate in recipe.gates:  # points or per cent by mistake are rejected
+            Bound(0.5, 0.9999).check(f"[gates] {gate.name} confidence", gate.confidence)
+            kind, limit = kind_of(gate.name), "min" if gate.max is None else "max"
+            allowed = kind.unit.range_of(maximum=limit == "max") if kind is not None else None
+            if kind is not None and allowed is not None:
+                Bound(*allowed).check(f"[gates] {gate.name} {limit}{kind.unit.hint}", gate.limit or 0.0)
+        for item in recipe.targets:  # of one format, the key has no use; of none, preflight names the nearest runtime
+            if len(known := formats.get(item.runtime, ())) > 1:
+                OneOf(known).check(f"[targets.{item.name}] format", item.format)
     except SettingsError as error:
         raise RecipeError(str(error)) from error
-    checks = [
-        Checked("[train] warm_up_epochs", train.warm_up_epochs, 0, max(0, train.epochs - 1)),
-        Checked("[train] loss", train.loss or "huber", one_of=("huber", "mse")),
-    ]
-    checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
-    for gate in recipe.gates:  # points or per cent by mistake are rejected
-        kind, limit = kind_of(gate.name), "min" if gate.max is None else "max"
-        allowed = kind.unit.range_of(maximum=limit == "max") if kind is not None else None
-        if kind is not None and allowed is not None:
-            checks.append(Checked(f"[gates] {gate.name} {limit}{kind.unit.hint}", gate.limit or 0.0, *allowed))
-    formats = {one.name: tuple(one.formats) for one in declarations.runtimes()}
-    checks += [
-        Checked(f"[targets.{item.name}] format", item.format, one_of=formats[item.runtime])
-        for item in recipe.targets
-        if len(formats.get(item.runtime, ())) > 1  # with one, a key without use; with none, preflight names the nearest
-    ]
-    for checked in checks:
-        checked.require()
     for step in recipe.compress:
         steps.check(step)
 
@@ -200,3 +201,77 @@ def _check_steps(recipe: Recipe) -> None:
             got = f"target {others[0]!r}" if others else "an imported file"
             message = f"Expected rescue for ONNX targets of a trained network alone, got {got}"
             raise RecipeError(f"{message}: set on = the ONNX target in this step, and another step for the others")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unread:
+    """A key of a table that is not read, and why."""
+
+    table: str
+    key: str
+    why: str
+
+
+def check_unread(recipe: Recipe) -> None:
+    """Check that every key that ``recipe`` sets is read.
+
+    Raises:
+        RecipeError: If one is not; the message names the key, the table and the reason.
+    """
+    found = next(unread(recipe), None)
+    if found is not None:
+        message = f"Expected no {found.key} in {found.table} {found.why}, got one"
+        raise RecipeError(f"{message}: nothing would read it; leave it out")
+
+
+def unread(recipe: Recipe) -> Iterator[Unread]:
+    """Yield the keys of ``recipe`` that nothing would read."""
+    model = recipe.model
+    if model.imported:
+        why = f"with [model] {'onnx' if model.onnx else 'tflite'}"
+        yield from (Unread("[model]", key, why) for key in ("network", "network_options") if is_given(model, key))
+        yield from (
+            Unread("[train]", key, f"{why}, which is not trained")
+            for key in _names(recipe.train)
+            if key not in READ_BY_IMPORTS and is_given(recipe.train, key)
+        )
+    elif model.checkpoint:
+        read = [steps.train_reads(step) for step in network_steps(recipe)]
+        used = (
+            frozenset(_names(recipe.train)) - _OF_TRAINING if None in read else frozenset().union(*filter(None, read))
+        )
+        used |= READ_BY_IMPORTS | {"fine_tune_epochs", "fine_tune_learning_rate"}  # the latter: for a later retraining
+        unused = frozenset(_names(recipe.train)) - used
+        why = "with [model] checkpoint, whose weights are taken as they are"
+        yield from (Unread("[train]", key, why) for key in sorted(unused) if is_given(recipe.train, key))
+    for place, why in tasks.of(recipe.data).unread.items():
+        table, _, key = place.rpartition(" ")
+        if gives(recipe, place):
+            yield Unread(table, key, why)
+    yield from (
+        Unread(f"[[compress]] {step.step}", key, why)
+        for step in recipe.compress
+        for key, why in steps.unread(step).items()
+        if is_given(step, key)
+    )
+    formats = {one.name: one.formats for one in declarations.runtimes()}
+    for target in recipe.targets:
+        if target.format and len(formats.get(target.runtime, ())) < 2:  # noqa: PLR2004 - no choice
+            yield Unread(f"[targets.{target.name}]", "format", f"of runtime {target.runtime!r}")
+    for gate in recipe.gates:
+        kind = kind_of(gate.name)
+        if kind is not None and not kind.bounded and is_given(gate, "confidence"):
+            yield Unread(f"[gates] {gate.name}", "confidence", "of a gate that compares a figure with its limit")
+
+
+def gives(recipe: Recipe, place: str) -> bool:
+    """Return whether ``recipe`` sets the key at ``place``, such as ``[train] loss`` or ``[[compress]] qat epochs``."""
+    table, _, key = place.rpartition(" ")
+    if not table.startswith("[["):
+        return is_given(getattr(recipe, table.strip("[]")), key)
+    name = table.partition("]] ")[2]
+    return any(hasattr(step, key) and is_given(step, key) for step in recipe.compress if name in {"", step.step})
+
+
+def _names(table: Any) -> tuple[str, ...]:  # noqa: ANN401 - any dataclass of a recipe
+    return tuple(field.name for field in dataclasses.fields(table))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from compressor.errors import DataError
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.steps._settings import Settings as StepSettings
 from wire.manifest import DECODES, MAX_IMAGE_SIDE, ORIENTATIONS
 from wire.settings import Bound, OneOf

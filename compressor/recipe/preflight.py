@@ -1,20 +1,22 @@
-"""Checks that need neither data nor training.
+"""Checks that need neither data nor training: that plug-ins exist, and that a command may write to its output folder.
 
+A command overwrites its own files in the folder that a person named and no others.
 Decides nothing about data; checks only the module of a plug-in with a dotted path, and of a model file what
 ``imported_model`` can check without data.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from compressor import plugins, tasks
 from compressor.closure import located
 from compressor.data import check_read
 from compressor.errors import PackageError, PluginError, RecipeError
-from compressor.outputs import check_run_folder
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import declarations
@@ -22,6 +24,7 @@ from edge_agent import tasks as device_tasks
 from wire.settings import nearest
 
 RESULTS = ("float.pt", "report.html", "gate.json", "search.json", "search.html", "chosen.toml")
+CACHE = "cache"
 _PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "litert_torch", "ai_edge_quantizer")}
 
 
@@ -118,3 +121,41 @@ def _writable(out: Path) -> None:
     except OSError as error:
         message = f"Expected a folder for results at {out}, got: {error.strerror or error}"
         raise PackageError(f"{message}: choose another --out") from error
+
+
+def check_run_folder(out: Path, names: Iterable[str]) -> None:
+    """Check that files of ``names`` in ``out`` come from an earlier run, whose cache or certificate is beside them.
+
+    Raises:
+        PackageError: If one does not.
+    """
+    if not (out / CACHE).is_dir() and not _has_keys(out / "gate.json", {"verdict", "gates"}):
+        _refuse(out, names)
+
+
+def check_report_folder(out: Path, names: Iterable[str], keys: frozenset[str]) -> None:
+    """Check that files of ``names`` in ``out`` were written by this command: the first is JSON with ``keys``.
+
+    Raises:
+        PackageError: If one was not.
+    """
+    names = tuple(names)
+    if not _has_keys(out / names[0], keys):
+        _refuse(out, names)
+
+
+def _refuse(out: Path, names: Iterable[str]) -> None:
+    foreign = next((name for name in names if (out / name).exists()), "")
+    if foreign:
+        message = (
+            f"Expected --out to be new or the folder of an earlier run, got {out} with a {foreign} of other origin"
+        )
+        raise PackageError(f"{message}, which would be overwritten: choose another --out, or move the file away")
+
+
+def _has_keys(path: Path, keys: set[str] | frozenset[str]) -> bool:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and keys <= set(found)

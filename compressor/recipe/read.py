@@ -14,11 +14,10 @@ from typing import cast
 
 from compressor import steps
 from compressor.errors import RecipeError
+from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS, RENAMED, kind_of
-from compressor.gates.rule import GateRecipe
-from compressor.recipe.checks import check_recipe
+from compressor.recipe.checks import check_recipe, check_unread
 from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, Recipe, TargetRecipe, TrainRecipe
-from compressor.recipe.unread import check_unread
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.errors import PathError, SettingsError

@@ -22,9 +22,8 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, T, Targets
 from tuf.api.serialization import DeserializationError
 
-from compressor.durable import move
 from compressor.errors import KeysExistError, TrustError
-from wire.durable import sync_folder, write_atomically
+from wire.durable import move, sync_folder, write_atomically
 
 ROOT_DAYS = 540  # between one and two years: rotated with the hardware's support, not with each release
 TARGETS_DAYS = 365

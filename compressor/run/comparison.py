@@ -16,11 +16,10 @@ from compressor.data._table import Table
 from compressor.errors import MeasureError
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.parity import Pair, find
-from compressor.measurement.predictions import Candidate, Predictions
+from compressor.measurement.predictions import Candidate, Compared, Predictions
 from compressor.recipe.model import TargetRecipe
 from compressor.run.model_files import FLOAT_NAMES, Form
 from compressor.run.stages import Run
-from compressor.tasks._compared import Compared
 
 _PARITY_ROWS = 512
 ITSELF = "itself (nothing was compressed)"

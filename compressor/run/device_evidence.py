@@ -17,15 +17,14 @@ from compressor.data._table import Table
 from compressor.devices.bench import DeviceAnswer, DeviceBench
 from compressor.devices.orders import Subject
 from compressor.errors import DeviceMeasureError, PublishError
-from compressor.gates.evidence import AGREEMENT, DeviceEvidence
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe
 from compressor.gates.kinds import measured
-from compressor.gates.rule import GateRecipe
-from compressor.measurement.predictions import Predictions
+from compressor.measurement.predictions import Compared, Predictions
 from compressor.release import package
 from compressor.run.bundles import golden_budget, golden_of, sized
 from compressor.run.comparison import Comparison
 from compressor.run.stages import Run
-from compressor.tasks import Compared, Task
+from compressor.tasks import Task
 from edge_agent.inference import preprocess
 from wire.bundle import GOLDEN, build_bundle
 from wire.canonical import sha256_hex

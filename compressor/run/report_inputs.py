@@ -17,7 +17,7 @@ from compressor.errors import MeasureError
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import Verdict
 from compressor.measurement import layers, parity, saliency
-from compressor.measurement.predictions import Predictions
+from compressor.measurement.predictions import Compared, Predictions
 from compressor.portions import row_bytes, rows_within
 from compressor.run.bundles import Judged, lineage_of
 from compressor.run.comparison import Comparison
@@ -26,7 +26,7 @@ from compressor.run.model_files import FLOAT_NAMES, ONNX
 from compressor.run.stages import Run
 from compressor.steps._selection import artifact_steps
 from compressor.steps._settings import Settings
-from compressor.tasks import Compared, Task
+from compressor.tasks import Task
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 

@@ -17,9 +17,8 @@ from typing import Protocol, TypeVar, cast
 
 from compressor import plugins
 from compressor.errors import PluginError, RecipeError, StepDidNothingError
-from compressor.recipe.checked import Checked
 from compressor.steps._base import ARTIFACT, NETWORK, Applied, Bench, Network
-from compressor.steps._settings import Settings
+from compressor.steps._settings import Checked, Settings
 from wire.errors import SettingsError
 from wire.settings import check as check_ranges
 from wire.settings import default_of, nearest

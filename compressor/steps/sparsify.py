@@ -10,8 +10,8 @@ from typing import cast
 
 from compressor.prune.settings import UNSTRUCTURED, n_of_m
 from compressor.prune.settings import SparsifySettings as Settings
-from compressor.recipe.checked import Checked
 from compressor.steps._base import NETWORK, Applied, Bench, Network
+from compressor.steps._settings import Checked
 from compressor.steps._settings import Settings as StepSettings
 
 LEVEL = NETWORK

@@ -1,31 +1,253 @@
-"""Tasks: what a model predicts, and everything that depends on it. The folder is the registry: each has ``TASK``.
+"""Tasks: what a model predicts, and everything that depends on it, in one object. The folder is the registry.
 
-Decides the task of a recipe. Code outside this folder never compares with a task's name: it uses the task's functions.
+Decides the interface of a task, and the task of a recipe. Code outside this folder never compares with a task's name:
+it uses the task's functions.
+
+A task is a folder with a ``TASK`` and the modules ``targets``, ``training``, ``evidence`` and ``report``, each with the
+functions of one protocol below. They are imported on use: only ``training`` needs torch, only ``report`` plotly. The
+device half, in ``edge_agent/tasks``, computes the answer from the outputs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from compressor import plugins
 from compressor.errors import PluginError, RecipeError
-from compressor.tasks._compared import Compared
-from compressor.tasks._task import Judging, Reporting, Targets, Task, Training
 from wire.settings import nearest
 
 if TYPE_CHECKING:
-    from compressor.recipe.model import DataRecipe
+    import torch
 
-__all__ = [
-    "Compared", "Judging", "Reporting", "Targets", "Task", "Training", "check", "known", "named", "of",
-    "of_labels", "of_rows",
-]  # fmt: skip
+    from compressor.data._table import Table
+    from compressor.gates.constant import Reordered
+    from compressor.gates.evidence import Evidence, GateRecipe
+    from compressor.measurement.parity import Pair
+    from compressor.measurement.predictions import Compared, Predictions
+    from compressor.measurement.saliency import Flip
+    from compressor.recipe.model import DataRecipe, Recipe, TrainRecipe
+    from compressor.report.contents import Bar, ErrorBar, Picture
+    from compressor.tasks._loss import TaskLoss
+    from wire.manifest import Manifest
 
 _OF_LABEL = {"number": "regression"}
 """The task of a ``[data] label``; any other is for classes."""
 _CLASSES = "classification"
+_UNFIT = {
+    "search": "forms are compared by accuracy; write the steps and use `compressor run`",
+    "retraining": "people label classes; add the new samples to the data set and run it",
+}
+"""Operations that only a task with classes supports."""
+Labels = NDArray[Any]
+Floats = NDArray[np.float32]
+
+
+class Targets(Protocol):
+    """How targets are read, split and chosen for calibration."""
+
+    def read(self, table: Table, data: DataRecipe) -> Table:
+        """Return ``table``, as loaded by a data set, with the targets of this task.
+
+        Raises:
+            DataError: If its labels can't be such targets.
+        """
+
+    def fitted(self, recipe: Recipe, table: Table, train: Table) -> Table:
+        """Return ``table`` with everything that depends on the ``train`` rows only, such as the unit of its values.
+
+        Raises:
+            DataError: If these rows can't determine it.
+        """
+
+    def classes(self, labels: Labels) -> NDArray[np.int64] | None:
+        """Return the class of each row, int64 (N,); None if a row has no single class."""
+
+    def grouped(self, table: Table) -> tuple[Table, str]:
+        """Return ``table`` with classes as labels, for people to look at, and a note on how; "" for none."""
+
+    def calibration(self, rows: Table, train: Table) -> list[Table]:
+        """Return the tables for calibration: the calibration split, and additional rows of ``train`` if needed."""
+
+    def check_calibration(self, tables: Sequence[Table]) -> None:
+        """Check that the rows of ``tables`` are sufficient to calibrate a model.
+
+        Raises:
+            DataError: If they are not.
+        """
+
+
+class Training(Protocol):
+    """Losses and scores, on tensors."""
+
+    def check(self, labels: Labels, outputs: int, what: str) -> None:
+        """Check ``labels``, as in ``Table.lessons``, for a network with ``outputs`` outputs; ``what`` names the rows.
+
+        Raises:
+            TrainError: If one can't be learned.
+        """
+
+    def check_learnable(self, y: torch.Tensor) -> None:
+        """Check that the labels ``y`` differ, so that there is something to learn.
+
+        Raises:
+            TrainError: If they don't.
+        """
+
+    def loss(self, settings: TrainRecipe, y: torch.Tensor, outputs: int) -> TaskLoss:
+        """Return the loss of ``settings`` for labels ``y`` and a network with ``outputs`` outputs."""
+
+    def goodness(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        """Return the sum over rows of the score of ``outputs``: correct predictions, or negated errors."""
+
+    def loss_sum(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the sum over rows of the plain loss, which breaks ties of goodness and gives gradients."""
+
+    def agreement(self, outputs: torch.Tensor, wanted: torch.Tensor) -> Mapping[str, float]:
+        """Return sums over rows of the agreement of ``outputs`` with a teacher's, by note; ``{}`` in it: when."""
+
+
+class Judging(Protocol):
+    """From predictions to figures and evidence. Pure; numpy."""
+
+    def evidence(
+        self, gate_set: Compared, class_names: tuple[str, ...], figures: Mapping[str, float], drifted: Compared | None,
+        rules: Sequence[GateRecipe],
+    ) -> Evidence:  # fmt: skip
+        """Return the evidence of a gate set, and of a drifted set if there is one; ``rules`` name what is needed."""
+
+    def figures(self, gate_set: Compared, drifted: Compared | None) -> dict[str, float]:
+        """Return the task's own figures, by the names used in gates and certificate."""
+
+    def device_figures(self, gate_set: Compared) -> dict[str, float]:
+        """Return those of them by which a device's answers are judged."""
+
+    def compared_figures(self, evidence: Evidence) -> dict[str, float]:
+        """Return the figures computed from the evidence: how much worse the candidate is, and its bound."""
+
+    def differs(self, one: Predictions, other: Predictions, allowed_abs: float) -> NDArray[np.bool_]:
+        """Return which rows have different answers, bool (N,)."""
+
+    def score(self, said: Predictions, labels: Labels) -> float:
+        """Return the score of ``said``, as in ``Training.goodness``, per row."""
+
+    def order(
+        self, fitted: tuple[Predictions, Labels], judged: tuple[Predictions, Labels], names: tuple[str, ...]
+    ) -> Reordered:
+        """Return the effect of another order of the outputs: found on ``fitted``, judged on ``judged``."""
+
+    def parity(self, forms: Mapping[str, Floats]) -> tuple[Pair, ...]:
+        """Return the difference of every two forms of one model; each gave float32 (N, D) for the same inputs.
+
+        Raises:
+            MeasureError: If two forms differ in shape or there are no inputs.
+        """
+
+    def meaning(self, said: Floats, slack: float) -> str:
+        """Return the meaning of an imported model's first output if it is not the usual one: ``probability``, or ""."""
+
+    def golden_rows(self, labels: Labels, said: Predictions, most: int) -> NDArray[np.int64]:
+        """Return the rows, at most ``most``, whose answers a device must reproduce."""
+
+    def golden_reach(self, said: Floats) -> tuple[float, int]:
+        """Return the range of outputs to which a tolerance is relative, and how many flips are allowed."""
+
+    def temperature(self, said: Floats, labels: Labels) -> float:
+        """Return the temperature of the confidence that a device reports; 1 if there is none."""
+
+
+class Reporting(Protocol):
+    """The parts of a report and a card that depend on the task."""
+
+    def bar(self, name: str, said: Predictions, labels: Labels) -> Bar | ErrorBar:
+        """Return the score of one model on one set, with bounds."""
+
+    def answers(self, gate_set: Compared, names: tuple[str, ...]) -> Picture:
+        """Return the picture of the compressed model's predictions against the truth."""
+
+    def flips(self, gate_set: Compared) -> tuple[Flip, ...] | None:
+        """Return the rows whose class compression changed; None for a task whose answers don't flip."""
+
+    def tiles(self, figures: Mapping[str, float]) -> Sequence[tuple[str, str, str]]:
+        """Return the most important figures: name, value, basis."""
+
+    def goodness(self, value: float) -> str:
+        """Return the score noted by a step, as text."""
+
+    def purpose(self, manifest: Manifest, sense: str) -> str:
+        """Return what a model does, as the end of "A network that"; ``sense``: its kind of input."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a model predicts, and everything that depends on it.
+
+    ``name``: the name for ``compressor.tasks.named``. ``folder``: the package with its four modules; ``parts``: modules
+    that replace some of them, by ``targets``, ``training``, ``evidence`` and ``report``.
+    ``measure``: its score as one word, ``score_name`` in full. ``headline``: the figures that compare two targets, the
+    score first. ``recipes``: how messages call its recipes. ``outputs``, ``change``: the words of card and bill for its
+    outputs, and for the loss of a slice. ``names_are``: the field of the manifest with the names of its outputs,
+    ``labels`` or ``values``. ``columns``: whether a sensor's table has its targets in columns of numbers.
+
+    ``foreign``: keys of a recipe that belong to other tasks, and to which; ``unread``: keys that are not read, and why
+    (both as ``[table] key``). ``unfit``: operations that it does not support, with the alternative.
+
+    ``device``: the name of its device half for ``edge_agent.tasks``. ``gates_of``: tasks whose gates it also has.
+    """
+
+    name: str
+    folder: str
+    measure: str
+    score_name: str
+    headline: tuple[str, ...]
+    recipes: str
+    outputs: str
+    change: str
+    device: str
+    names_are: str = "labels"
+    columns: bool = False
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
+    unfit: Mapping[str, str] = field(default_factory=lambda: _UNFIT)
+    gates_of: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The tasks whose gates it has, by their names in the rows of ``gates.kinds``."""
+        return (self.name, *self.gates_of)
+
+    @property
+    def targets(self) -> Targets:
+        """How targets are read."""
+        return cast("Targets", self._part("targets"))
+
+    @property
+    def training(self) -> Training:
+        """Losses and scores; loads torch."""
+        return cast("Training", self._part("training"))
+
+    @property
+    def judging(self) -> Judging:
+        """Figures and evidence."""
+        return cast("Judging", self._part("evidence"))
+
+    @property
+    def reporting(self) -> Reporting:
+        """Pictures and texts; loads plotly."""
+        return cast("Reporting", self._part("report"))
+
+    def code(self, part: str) -> str:
+        """Return the module of ``part``, for the code that a stage depends on."""
+        return self.parts.get(part, f"{self.folder}.{part}")
+
+    def _part(self, part: str) -> object:
+        return importlib.import_module(self.code(part))
 
 
 def known() -> tuple[str, ...]:

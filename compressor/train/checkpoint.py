@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compressor.durable import replacing
 from compressor.errors import CheckpointError
+from wire.durable import replacing
 
 
 def save(network: nn.Module, path: Path, ranges: Mapping[str, tuple[float, float]] | None = None) -> None:
@@ -26,7 +26,7 @@ def save(network: nn.Module, path: Path, ranges: Mapping[str, tuple[float, float
     state = dict(network.state_dict())
     state |= {f"{RANGE}{name}": torch.tensor(pair, dtype=torch.float64) for name, pair in (ranges or {}).items()}
     try:
-        with replacing(path) as file:
+        with replacing(path, mode=0o644, alone=True) as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
         message = f"Expected to write weights to {path}, got: {error}"

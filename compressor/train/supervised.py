@@ -20,7 +20,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from compressor.durable import replacing
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
@@ -28,6 +27,7 @@ from compressor.train.loop import State, Training, begun, copied
 from compressor.train.processes.world import World
 from compressor.train.samples import Floats, Samples, check_learnable, checked
 from compressor.train.scoring import Score, score
+from wire.durable import replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ def _save(path: Path, state: dict[str, Any]) -> None:
         TrainError: If the file can't be written.
     """
     try:
-        with replacing(path) as file:
+        with replacing(path, mode=0o644, alone=True) as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
         message = f"Expected to write the state of the training to {path}, got: {error}: free space, then run again"

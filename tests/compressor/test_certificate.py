@@ -24,11 +24,10 @@ from compressor.gates.certificate import (
     rules_for,
     write_certificate,
 )
-from compressor.gates.rule import GateRecipe
-from compressor.measurement.predictions import Predictions
+from compressor.gates.evidence import GateRecipe
+from compressor.measurement.predictions import Compared, Predictions
 from compressor.release.regate import gate_again
 from compressor.statistics.paired import Paired
-from compressor.tasks._compared import Compared
 from compressor.tasks.classification.evidence import evidence, metrics
 
 EVIDENCE = Evidence(

@@ -11,8 +11,7 @@ from compressor.cli.output import slower
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, rules_for
 from compressor.gates.constant import BetterThanConstant, LabelOrder, reordered
-from compressor.gates.evidence import Evidence, Verdict
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import Evidence, GateRecipe, Verdict
 from compressor.statistics.paired import Paired, wilson
 
 CLASSES = {"a": Paired(0, 0, 60), "b": Paired(0, 0, 40)}

@@ -11,9 +11,8 @@ from compressor.gates import Judgement
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, rules_for
 from compressor.gates.device import device_for, device_in
-from compressor.gates.evidence import AGREEMENT, DeviceEvidence, Evidence, Verdict
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence, Evidence, GateRecipe, Verdict
 from compressor.gates.kinds import KINDS
-from compressor.gates.rule import GateRecipe
 from compressor.statistics.paired import Paired
 
 HERE = Evidence(accuracy=Paired(1, 1, 2000), figures={"latency_p95_ms": 2.0, "accuracy": 0.97})

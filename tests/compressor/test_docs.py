@@ -14,8 +14,8 @@ import pytest
 from compressor import steps
 from compressor.cli import app
 from compressor.data import datasets
+from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS
-from compressor.gates.rule import GateRecipe
 from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe
 from wire.settings import said
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from compressor.errors import MeasureError
-from compressor.measurement.predictions import Predictions
+from compressor.measurement.predictions import Compared, Predictions
 from compressor.measurement.saliency import Floats, flips, saliency
-from compressor.tasks._compared import Compared
 
 
 def _said(*logits: tuple[float, float]) -> Predictions:

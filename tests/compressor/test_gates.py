@@ -15,8 +15,8 @@ from compressor.gates import (
     Verdict,
     WorstSliceDrop,
 )
+from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS, gate
-from compressor.gates.rule import GateRecipe
 from compressor.statistics.paired import Paired, wilson
 from compressor.statistics.power import samples_for, samples_still_needed
 

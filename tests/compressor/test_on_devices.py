@@ -21,16 +21,14 @@ from compressor.devices.client import Known, Standing
 from compressor.devices.orders import Subject, make_order
 from compressor.errors import DeviceMeasureError, PackageError, RecipeError, ServerUnreachableError
 from compressor.gates.certificate import Certificate, DeviceRecord
-from compressor.gates.evidence import AGREEMENT
-from compressor.gates.rule import GateRecipe
-from compressor.measurement.predictions import Predictions
+from compressor.gates.evidence import AGREEMENT, GateRecipe
+from compressor.measurement.predictions import Compared, Predictions
 from compressor.progress import Silent
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import parse_recipe
 from compressor.release.keys import init_keys
 from compressor.report.side_by_side import beside
 from compressor.run.device_evidence import Asked, evidence_from, pixels_of
-from compressor.tasks._compared import Compared
 from edge_agent.inference import preprocess
 from server.trust.online_keys import init_online_keys
 from wire.manifest import Budgets, Manifest, Preprocessing

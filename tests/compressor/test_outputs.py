@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import PackageError
-from compressor.outputs import check_report_folder, check_run_folder
-from compressor.recipe.preflight import RESULTS
+from compressor.recipe.preflight import RESULTS, check_report_folder, check_run_folder
 from compressor.search import results
 
 DATA = ("data.json", "data.html")

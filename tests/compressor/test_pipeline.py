@@ -13,7 +13,7 @@ from compressor.data._camera import DRIFTED
 from compressor.errors import PackageError, TrustError
 from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.recipe.model import AcceptanceRecipe, Recipe
 from compressor.recipe.read import read_recipe
 from compressor.release.keys import init_keys

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compressor.gates.certificate import read_certificate
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.recipe.read import read_recipe
 from compressor.release.regate import gate_again
 from compressor.run.pipeline import Outcome, run_recipe

@@ -10,7 +10,7 @@ import pytest
 from compressor.cli.output import print_rebuilt
 from compressor.errors import PackageError
 from compressor.gates.certificate import read_certificate, write_certificate
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import read_recipe
 from compressor.release.rebuild import rebuild

@@ -12,7 +12,7 @@ from torch import nn
 from compressor.export.ort_format import to_ort_format
 from compressor.export.tflite import export_tflite
 from compressor.gates.certificate import Certificate, write_certificate
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.measurement.predictions import Candidate, predict
 from compressor.release.package import Golden, write_golden
 from compressor.release.regate import agrees, gate_again

@@ -15,7 +15,7 @@ from compressor.errors import DataError
 from compressor.export.onnx import export_onnx
 from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.measurement.predictions import Candidate, predict
 from compressor.recipe.model import Recipe, TrainRecipe
 from compressor.recipe.read import read_recipe

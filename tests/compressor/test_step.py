@@ -19,7 +19,7 @@ def giving(data: bytes | BaseException) -> Callable[[], bytes]:
             raise data
         return data
 
-    make.__module__ = "compressor.durable"
+    make.__module__ = "wire.durable"
     return make
 
 

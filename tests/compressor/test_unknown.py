@@ -8,10 +8,9 @@ import pytest
 from compressor.errors import MeasureError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
-from compressor.gates.rule import GateRecipe
-from compressor.measurement.predictions import Predictions
+from compressor.gates.evidence import GateRecipe
+from compressor.measurement.predictions import Compared, Predictions
 from compressor.run.comparison import Figures
-from compressor.tasks._compared import Compared
 from compressor.tasks.classification import evidence as classification
 
 RULES = (

@@ -13,7 +13,7 @@ import pytest
 
 from compressor import plugins, quantize, steps
 from compressor.errors import CompressorError, QuantizeError, RecipeError
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.quantize import KEYS, reads, schemes
 from compressor.recipe import preflight
 from compressor.recipe.model import DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from compressor.gates import Evidence, MetricEvidence, Verdict
+from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import gate
 from compressor.gates.metrics import WORST_SLICE, ErrorCeiling, WorstSliceIncrease
-from compressor.gates.rule import GateRecipe
-from compressor.measurement.predictions import Predictions
-from compressor.tasks._compared import Compared
+from compressor.measurement.predictions import Compared, Predictions
 from compressor.tasks.regression.evidence import error_of, evidence, figures, golden_rows, metrics
 
 RANDOM = np.random.default_rng(0)

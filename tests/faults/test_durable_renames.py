@@ -41,7 +41,7 @@ NOT_DURABLE = {
     "edge_agent/updater/verification.py": "moves a file out of the way of a folder",
 }
 DURABLE = {
-    "wire/durable.py", "compressor/durable.py", "edge_agent/device/disk.py", "server/registry/blobs.py",
+    "wire/durable.py", "edge_agent/device/disk.py", "server/registry/blobs.py",
     "server/store/backup.py",
 }  # fmt: skip
 

@@ -14,8 +14,7 @@ from click.testing import CliRunner
 from compressor.cli import app
 from compressor.devices.bench import ServerBench
 from compressor.gates.certificate import Certificate, Line, read_certificate
-from compressor.gates.evidence import AGREEMENT
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import AGREEMENT, GateRecipe
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import read_recipe
 from compressor.release.regate import gate_again

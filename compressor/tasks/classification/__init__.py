@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compressor.tasks._task import Task
+from compressor.tasks import Task
 
 _OWN = "a regression ([data] label = 'number')"
 

@@ -15,13 +15,12 @@ from scipy import optimize
 from compressor.errors import MeasureError
 from compressor.gates import Evidence, MetricEvidence
 from compressor.gates.constant import Reordered, reordered
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.measurement.parity import Pair, matrix
-from compressor.measurement.predictions import Floats, Predictions, calibration_error, log_probabilities
+from compressor.measurement.predictions import Compared, Floats, Predictions, calibration_error, log_probabilities
 from compressor.statistics.bootstrap import Draws, auc_drop, ranking_precision_drop
 from compressor.statistics.confidence_calibration import calibration_error_increase
 from compressor.statistics.paired import Paired, drop_upper, paired, wilson
-from compressor.tasks._compared import Compared
 
 _RANKED: Mapping[str, Callable[..., MetricEvidence]] = {
     "auc_drop": auc_drop, "ranking_precision_drop": ranking_precision_drop,

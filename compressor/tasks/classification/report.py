@@ -9,12 +9,11 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from compressor.measurement import saliency
-from compressor.measurement.predictions import Predictions
+from compressor.measurement.predictions import Compared, Predictions
 from compressor.measurement.saliency import Flip
 from compressor.report import phrases
 from compressor.report.contents import Bar, Picture
 from compressor.report.pictures import CLEAR, plain
-from compressor.tasks._compared import Compared
 from compressor.tasks.classification.evidence import confusion
 from wire.manifest import Manifest
 

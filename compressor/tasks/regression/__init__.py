@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compressor.tasks._task import Task
+from compressor.tasks import Task
 
 _OF_CLASSES = "a recipe of classes"
 

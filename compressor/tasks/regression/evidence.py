@@ -22,9 +22,8 @@ from compressor.statistics.bootstrap import Draws, error_increase
 from compressor.statistics.bounds import MetricEvidence
 
 if TYPE_CHECKING:
-    from compressor.gates.rule import GateRecipe
-    from compressor.measurement.predictions import Predictions
-    from compressor.tasks._compared import Compared
+    from compressor.gates.evidence import GateRecipe
+    from compressor.measurement.predictions import Compared, Predictions
 
 CONFIDENCE = 0.95
 ERROR, SQUARED = VALUED

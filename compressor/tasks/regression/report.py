@@ -8,12 +8,11 @@ from typing import Any
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from compressor.measurement.predictions import Predictions
+from compressor.measurement.predictions import Compared, Predictions
 from compressor.measurement.saliency import Flip
 from compressor.report import phrases
 from compressor.report.contents import ErrorBar, Picture
 from compressor.report.pictures import BASE, plain
-from compressor.tasks._compared import Compared
 from compressor.tasks.regression.evidence import error_of
 from wire.manifest import Manifest
 

@@ -12,9 +12,8 @@ import pytest
 from compressor.errors import PluginError, RecipeError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, Line
-from compressor.gates.evidence import Evidence, Verdict
+from compressor.gates.evidence import Evidence, GateRecipe, Verdict
 from compressor.gates.kinds import KINDS, measured
-from compressor.gates.rule import GateRecipe
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.release.regate import gate_again

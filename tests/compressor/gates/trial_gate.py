@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.gates.kinds import Kind, Place
-from compressor.gates.units import SHARE
+from compressor.gates.kinds import SHARE, Kind, Place
 
 
 def right_where_sure(compared: Any) -> float:  # noqa: ANN401 - as a person writes it

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compressor.gates.certificate import Certificate, Line, combine
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.measurement.parity import Pair
 from compressor.measurement.saliency import Explained, Flip
 from compressor.report import Bar, Changed, Changes, Layers, Picture, Shown, Step, render

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.recipe.model import AcceptanceRecipe, Recipe
 from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.search.recipe_text import absolute, recipe_text

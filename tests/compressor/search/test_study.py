@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from compressor.cache import Cache
 from compressor.cli.search import command
 from compressor.errors import CompressorError, MeasureError, PackageError, PluginError, RecipeError
-from compressor.gates.rule import GateRecipe
+from compressor.gates.evidence import GateRecipe
 from compressor.progress import Silent
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe, read_recipe

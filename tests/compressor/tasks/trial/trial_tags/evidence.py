@@ -4,8 +4,7 @@ import numpy as np
 
 from compressor.gates.constant import Reordered
 from compressor.gates.evidence import Evidence
-from compressor.gates.kinds import Kind
-from compressor.gates.units import SHARE
+from compressor.gates.kinds import SHARE, Kind
 from compressor.measurement.parity import matrix
 
 
