@@ -58,7 +58,7 @@ UP = LinkChange(Link.UP)
 
 @dataclass
 class MemoryChild:
-    """A child that does what it is told; ``swaps``: it answers a swap."""
+    """A child that follows its commands; ``swaps``: it answers a swap."""
 
     number: int
     bundle: Path
@@ -222,7 +222,7 @@ class World:
         assert self.events()[-1] == "committed", self.events()
 
     def beat(self, version: int, **figures: object) -> None:
-        """Let the child say a heartbeat."""
+        """Let the child send a heartbeat."""
         self.children[-1].speak("beat", n=5, artifact=sha256_hex(b"%d" % version), **figures)
 
 
@@ -235,7 +235,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def _probation(world: World, *, without_source: bool = False) -> None:
-    """Take release 2 to probation beside release 1; its child is started new where the source is away."""
+    """Bring release 2 to probation beside release 1; without a source its child is started again."""
     if without_source:
         world.agent.supervisor.launch = world.launch_without_source
         world.children[-1].kill()
@@ -245,7 +245,7 @@ def _probation(world: World, *, without_source: bool = False) -> None:
 
 
 def test_a_source_that_is_away_to_the_end_of_probation_rolls_nothing_back(world: World) -> None:
-    """The release was loaded and passed its golden vectors: it is kept, and the event says on what."""
+    """The release was loaded and passed its golden vectors: it is kept, and the event gives the reason."""
     world.install(1)
     _probation(world, without_source=True)
     world.turns(8)
@@ -255,7 +255,7 @@ def test_a_source_that_is_away_to_the_end_of_probation_rolls_nothing_back(world:
 
 
 def test_the_status_keeps_a_refusal_until_the_broker_takes_the_device(world: World) -> None:
-    """What the broker said last of the connection is in the file that ``edge-agent status`` reads."""
+    """The broker's last answer is in the file that ``edge-agent status`` reads."""
     for change, kept in [(LinkChange(Link.REFUSED, "Not authorized (135)"), "Not authorized (135)"), (UP, "")]:
         world.agent.parts.notices.put(change)
         world.turns(3)
@@ -263,7 +263,7 @@ def test_the_status_keeps_a_refusal_until_the_broker_takes_the_device(world: Wor
 
 
 def test_a_source_with_nothing_in_it_is_no_fault_of_a_release(world: World) -> None:
-    """Heartbeats without an inference: kept, and said."""
+    """Heartbeats without an inference: the release is kept, and the event states it."""
     world.install(1)
     _probation(world)
     world.children[-1].speak("beat", n=0, artifact=sha256_hex(b"2"))
@@ -372,7 +372,7 @@ def test_a_release_that_ends_on_input_after_input_is_rolled_back(world: World) -
 
 
 def test_an_input_that_ends_the_child_costs_no_slot(world: World) -> None:
-    """With two releases installed, many inputs far apart bring back neither the older one nor safe mode."""
+    """With two releases installed, many such inputs far apart cause neither a fallback nor safe mode."""
     world.install(1)
     world.install(2)
     for number in range(20):
@@ -514,7 +514,7 @@ def test_no_raw_input_leaves_unless_the_device_allows_it(world: World) -> None:
 
 
 def test_the_sample_budget_survives_a_restart(world: World) -> None:
-    """What was granted today stays granted; an unreadable ledger counts as spent."""
+    """Today's grants stay in force; an unreadable ledger counts as spent."""
     world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 1000}))
     world.turns(7, seconds=0.1)
     world.say("cmd/samples", Command(id="1", verb="samples", arguments={"count": 3}))
@@ -531,7 +531,7 @@ def test_the_sample_budget_survives_a_restart(world: World) -> None:
 
 
 def granted(world: World) -> list[tuple[int, int]]:
-    """Return count and bytes of each grant that the last child was told."""
+    """Return count and bytes of each grant that the last child received."""
     return [(told["count"], told["budget_bytes"]) for told in world.children[-1].told if told["type"] == "samples"]
 
 
@@ -561,7 +561,7 @@ def test_a_grant_goes_on_after_a_kill_with_what_is_left(world: World, *, kill_ag
 
 
 def test_a_grant_ends_where_the_owner_takes_it_back(world: World) -> None:
-    """The device's own limit was set to nothing: what was granted before is not sent any more."""
+    """With the device's own limit set to zero, earlier grants are no longer served."""
     grant_three(world)
     world.agent.stop()
     world.sample_bytes = 0
@@ -572,7 +572,7 @@ def test_a_grant_ends_where_the_owner_takes_it_back(world: World) -> None:
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_command_that_comes_again_after_a_restart_does_nothing(world: World, *, again: bool) -> None:
-    """The broker delivers at least once: what was acted on is remembered on the disk, and answered again."""
+    """The broker delivers at least once: executed commands are stored on disk, and answered again."""
     grant_three(world)
     world.agent.stop()
     world.agent = world.make("00000000000000bb")
@@ -621,7 +621,7 @@ def test_an_identity_in_use_twice_is_told_and_ends_nothing(world: World) -> None
 
 
 def test_crashes_never_bring_back_what_lies_below_the_security_floor(world: World) -> None:
-    """Whoever can crash the child must not get an older, unsafe release: safe mode instead."""
+    """Crashes of the child must not activate an older, unsafe release: safe mode instead."""
     world.install(1)
     world.install(2)
     Slots(world.state, RealDisk()).raise_floor(5)
@@ -654,7 +654,7 @@ def test_serves_the_current_release_after_a_restart(world: World) -> None:
 
 
 def test_a_full_disk_ends_nothing(world: World) -> None:
-    """An update that can't be persisted is tried again later; the agent runs on and says so."""
+    """An update that can't be persisted is tried again later; the agent continues and reports it."""
     world.agent.updater.disk = FullDisk()
     world.say("desired", world.release(1))
     world.turns(2)
@@ -673,7 +673,7 @@ def fill(folder: Path) -> Path:
 
 
 def test_on_a_full_disk_it_is_degraded_until_there_is_room(small_disk: Path) -> None:
-    """Told with the next step, served on, nothing lost, and well again by itself."""
+    """The state is sent with the next step; serving continues, nothing is lost, and the device recovers by itself."""
     world = World(small_disk)
     world.install(1)
     filler = fill(small_disk)
@@ -704,7 +704,7 @@ def test_a_spool_that_can_not_be_written_makes_it_degraded(world: World) -> None
 
 @pytest.mark.parametrize("off_s", [-1_500_000_000.0, 400 * 86_400.0])
 def test_an_update_under_a_wrong_clock_waits_until_it_is_set(world: World, off_s: float) -> None:
-    """In 1970, or a year ahead of what the server says: deferred, told, and installed once the clock is right."""
+    """In 1970, or a year ahead of the server: deferred, reported, and installed once the clock is right."""
     right_ms = world.clock.wall_ms
     world.clock.wall_ms += round(off_s * 1000)
     world.say("cmd/ack", Ack(at_ms=right_ms))
@@ -747,7 +747,7 @@ def test_an_open_window_outlives_a_kill_of_the_agent(world: World) -> None:
 
 @pytest.mark.parametrize(("damage", "code"), [(b"no database" * 1000, "spool_damaged"), (None, "spool_newer")])
 def test_says_that_its_spool_was_kept_beside(world: World, damage: bytes | None, code: str) -> None:
-    """What the old file held is not sent: a person has to know where it is."""
+    """The rows of the old file are not sent: the event names the file."""
     if damage is None:
         world.agent.spool._database.execute("PRAGMA user_version = 99")
     world.agent.stop()
@@ -785,7 +785,7 @@ def device_with(tmp_path: Path) -> Callable[[int], World]:
 
 
 def serves(world: World, version: int) -> bool:
-    """Say whether one release is current, whole on the disk, served and told."""
+    """Return whether one release is current, complete on disk, served and reported."""
     sha256, agent = sha256_hex(world.blobs_of(version)), world.agent
     current = Slots(world.state, RealDisk()).current()
     served = agent.supervisor.serving.name if agent.supervisor.serving else ""
@@ -795,7 +795,7 @@ def serves(world: World, version: int) -> bool:
 
 
 def live(world: World, seconds: int) -> None:
-    """Let time pass, with a child that says a heartbeat each second."""
+    """Let time pass, with a child that sends a heartbeat each second."""
     for _ in range(seconds):
         if world.agent.supervisor.serving is not None:
             world.children[-1].speak("beat", n=1)
@@ -807,7 +807,7 @@ def live(world: World, seconds: int) -> None:
 def test_any_one_damaged_file_is_repaired(
     device_with: Callable[[int], World], damage: Callable[[Path], None], count: int
 ) -> None:
-    """Every file that lasts, one after the other: afterwards what is desired is current, whole and served again."""
+    """For every persistent file in turn: afterwards the desired release is current, complete and served again."""
     world = device_with(count)
     whole = world.state.with_name("whole")
     shutil.copytree(world.state, whole)
@@ -823,7 +823,7 @@ def test_any_one_damaged_file_is_repaired(
 
 @pytest.mark.slow
 def test_any_two_damaged_files_are_repaired(device_with: Callable[[int], World], damages: dict[str, Callable]) -> None:
-    """Also where both copies of a record go: what is left, the cache or the server has it."""
+    """Also both copies of one record: the remaining files, the cache or the server restore it."""
     world = device_with(2)
     whole = world.state.with_name("whole")
     shutil.copytree(world.state, whole)
@@ -844,7 +844,7 @@ def test_any_two_damaged_files_are_repaired(device_with: Callable[[int], World],
 def test_a_damaged_bundle_waits_for_the_server(
     device_with: Callable[[int], World], count: int, damage: Callable[[Path], None]
 ) -> None:
-    """Offline the release before serves, if there is one, and the device says why it is degraded; then it is mended."""
+    """Offline the previous release serves, if there is one, and the device reports the reason; then it is repaired."""
     world = device_with(count)
     blob = world.state / "blobs" / "sha256" / world.release(count).sha256
     kept, world.blobs = world.blobs, {}
@@ -880,7 +880,7 @@ def test_what_is_served_from_memory_goes_on_while_its_file_is_mended(
 def test_a_fallback_returns_when_it_was_the_bundle(
     device_with: Callable[[int], World], damages: dict[str, Callable]
 ) -> None:
-    """Failed starts of a damaged bundle are not the release's: once mended it is current again."""
+    """Failed starts of a damaged bundle do not count against the release: after the repair it is current again."""
     world = device_with(2)
     damages["flip"](world.state / "blobs" / "sha256" / world.release(2).sha256)
     slots = Slots(world.state, RealDisk())
@@ -893,7 +893,7 @@ def test_a_fallback_returns_when_it_was_the_bundle(
 
 
 def test_a_release_in_safe_mode_may_be_sent_again(world: World) -> None:
-    """Asked for once more, it starts once more; the server need not invent another release."""
+    """A second assignment starts it again; the server need not create another release."""
     world.install(1)
     for _ in range(12):
         world.children[-1].kill()
@@ -916,7 +916,7 @@ def test_a_gen_that_is_no_servers_blocks_nothing(world: World, gen: int) -> None
 
 
 def test_a_gen_far_ahead_is_taken_up_and_passed_by_the_next(world: World) -> None:
-    """Within the bound it is acted on; the server sees it in what the device reports, and goes above."""
+    """Within the bound it is accepted; the server sees it in the device's report and continues above it."""
     world.say("desired", replace(world.release(1), gen=2**32))
     world.turns(2)
     assert decode(Reported, world.last("reported")).gen == 2**32
@@ -926,7 +926,7 @@ def test_a_gen_far_ahead_is_taken_up_and_passed_by_the_next(world: World) -> Non
 
 
 def test_a_record_with_an_impossible_gen_is_left_behind(device_with: Callable[[int], World]) -> None:
-    """What an older agent believed no longer blocks: the server's next one is taken up."""
+    """A value that an older agent accepted no longer blocks: the server's next one is accepted."""
     world = device_with(1)
     for name in ("update.json", "gen.json"):
         text = (world.state / name).read_text()

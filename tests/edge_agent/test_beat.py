@@ -1,10 +1,10 @@
-"""What a heartbeat says."""
+"""The content of a heartbeat."""
 
 from edge_agent.inference.heartbeat import HeartbeatCounts
 
 
 def test_a_beat_has_counts_classes_and_quantiles() -> None:
-    """What is no class counts as an inference; an empty beat is all zeros."""
+    """An output without a class counts as an inference; an empty heartbeat is all zeros."""
     beat = HeartbeatCounts(3)
     for index in range(100):
         beat.inference(index % 2, float(index))

@@ -35,7 +35,7 @@ class Enroller(http.server.BaseHTTPRequestHandler):
     health: ClassVar[list[int]] = []
 
     def do_GET(self) -> None:
-        """Say how the server is: the next of ``health``, else nothing."""
+        """Answer with the next entry of ``health``, if there is one."""
         if self.health:
             self.send_response(self.health.pop(0))
             self.end_headers()
@@ -142,7 +142,7 @@ def test_a_refused_claim_writes_nothing(url: str, tmp_path: Path) -> None:
 
 
 def test_a_claim_is_not_spent_where_nothing_can_be_written(url: str, tmp_path: Path) -> None:
-    """It is good once: a state directory that can't be made is said before the server is asked."""
+    """A claim is valid once: an unwritable state directory is reported before the server is asked."""
     (tmp_path / "file").write_bytes(b"")
     code, output = call("enrol", "--server", url, "--claim", "bad", "--state", tmp_path / "file" / "dev")
     assert (code, "got: Not a directory" in output, "the claim was not used" in output) == (5, True, True)
@@ -249,7 +249,7 @@ def test_a_second_agent_on_the_state_is_refused(url: str, tmp_path: Path) -> Non
 
 
 def test_runs_without_a_broker_and_ends_on_sigterm(url: str, tmp_path: Path) -> None:
-    """Offline is a state, not a fault; the status tells; the end is orderly."""
+    """Offline is a state, not a fault; the status shows it; the shutdown is orderly."""
     call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
     command = [sys.executable, "-c", "from edge_agent.cli import main; main()", "run", "--state", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
@@ -300,7 +300,7 @@ def test_refuses_to_run_on_a_source_that_holds_its_own_state(path: str, url: str
 @pytest.mark.parametrize("name", ["identity.json", "identity.copy.json"])
 @pytest.mark.parametrize("data", [b"", b'{"device":"cam-2","digest":"00","site":"north"}', None])
 def test_one_damaged_copy_of_the_identity_is_mended(url: str, tmp_path: Path, name: str, data: bytes | None) -> None:
-    """A device does not forget who it is by one bit; with both copies gone it says what to do."""
+    """One flipped bit does not lose the identity; if both copies are damaged, the error names the next step."""
     assert call("enrol", "--server", url, "--claim", "good", "--state", tmp_path / "dev")[0] == 0
     path = tmp_path / "dev" / name
     whole = path.read_bytes()
@@ -316,7 +316,7 @@ def test_one_damaged_copy_of_the_identity_is_mended(url: str, tmp_path: Path, na
 
 
 def test_enrolling_anew_begins_trust_anew(url: str, tmp_path: Path) -> None:
-    """What an earlier server vouched for does not bind the next one."""
+    """The trust of an earlier server does not bind the next one."""
     assert call("enrol", "--server", url, "--claim", "good", "--state", tmp_path / "dev")[0] == 0
     (tmp_path / "dev" / "tuf").mkdir()
     (tmp_path / "dev" / "tuf" / "time_floor.json").write_bytes(b"\x00")

@@ -15,7 +15,7 @@ def grant(request: str, count: int = 2, budget_bytes: int = 100) -> SampleGrant:
     ("lengths", "left"), [([60], [(1, 40)]), ([60, 39], []), ([99], [(1, 1)]), ([100], []), ([150], [])]
 )
 def test_a_grant_ends_with_its_count_or_its_bytes(lengths: list[int], left: list[tuple[int, int]]) -> None:
-    """Whichever comes first; the other grants keep what they have."""
+    """The first limit that is reached counts; the other grants keep their rest."""
     ledger = CommandState().granting(grant("other"), 0).granting(grant("r"), 0)
     for length in lengths:
         ledger = ledger.sampled("r", length)
@@ -23,7 +23,7 @@ def test_a_grant_ends_with_its_count_or_its_bytes(lengths: list[int], left: list
 
 
 def test_a_day_counts_its_own_grants() -> None:
-    """What was granted yesterday is no part of today's budget."""
+    """Yesterday's grants are not part of today's budget."""
     ledger = CommandState().granting(grant("a"), 5 * DAY_MS).granting(grant("b"), 5 * DAY_MS + 1)
     assert (ledger.left(300, 5 * DAY_MS), ledger.left(300, 6 * DAY_MS)) == (100, 300)
     assert ledger.granting(grant("c"), 6 * DAY_MS).left(300, 6 * DAY_MS) == 200

@@ -69,7 +69,7 @@ class Server:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def look(self) -> None:
-        """Take what came."""
+        """Receive the waiting messages."""
         while not self.queue.empty():
             notice = self.queue.get()
             if isinstance(notice, Incoming):
@@ -162,7 +162,7 @@ def turn_until(device: Agent, server: Server, done: Callable[[], object]) -> Non
 
 
 def publish(tmp_path: Path, version: int) -> tuple[dict[str, TargetInfo], Desired]:
-    """Build a small real bundle, put it on the server; return what is signed and desired."""
+    """Build a small real bundle and put it on the server; return the signed metadata and the desired state."""
     models = tiny()
     manifest, artifact = replace(models.MANIFEST, version=version), models.tiny_onnx(version)
     reference = write_reference(models.reference_for(artifact))
@@ -185,13 +185,13 @@ def publish(tmp_path: Path, version: int) -> tuple[dict[str, TargetInfo], Desire
 
 
 def phases(server: Server) -> list[str]:
-    """Return the phases that events told."""
+    """Return the phases in the events."""
     events = [decode(Event, payload) for payload in server.messages("tf/1/site/dev/event")]
     return [event.code for event in sorted(events, key=lambda event: event.seq) if event.kind == "update"]
 
 
 def committed(device: Agent) -> bool:
-    """Say whether the update ended well."""
+    """Return whether the update was committed."""
     return device.updater.record.phase is UpdatePhase.COMMITTED
 
 
@@ -252,7 +252,7 @@ def test_a_child_killed_in_probation_rolls_back(agent: Callable, server: Server,
 def test_a_source_that_is_away_commits_the_release_and_serves_when_it_is_back(
     agent: Callable, server: Server, tmp_path: Path
 ) -> None:
-    """A real child that loads the release and finds no source: kept, told on what, and no start of a slot counted."""
+    """A real child that loads the release and has no source: kept, with the reason, and no start of a slot counted."""
     (tmp_path / "inbox").write_text("where the card is mounted")
     targets, desired = publish(tmp_path, 1)
     device = agent(targets)
@@ -288,7 +288,7 @@ def test_a_picture_that_kills_the_child_costs_neither_the_slot_nor_the_picture_b
 
 
 def test_garbage_on_every_topic_is_counted_and_ends_nothing(agent: Callable, server: Server) -> None:
-    """Whatever the broker delivers, the agent runs on and says so once per kind."""
+    """Whatever the broker delivers, the agent continues and reports it once per kind."""
     device = agent({})
     turn_until(device, server, lambda: device.uplink.up)
     for leaf in ["desired", "cmd/ack", "cmd/samples", "cmd/selftest"]:

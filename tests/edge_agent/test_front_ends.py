@@ -1,4 +1,4 @@
-"""Front ends: sounds, windows and strokes as pictures, alike on both sides, and what is refused."""
+"""Front ends: sounds, windows and strokes as pictures, equal on both sides, and refused inputs."""
 
 from __future__ import annotations
 
@@ -112,14 +112,14 @@ def _huge_header() -> bytes:
     ],
 )
 def test_sounds_that_cannot_be_read_are_refused(data: bytes, said: str) -> None:
-    """Cut-off, foreign, empty, huge and differently sampled files give a SensorError that says why."""
+    """Truncated, foreign, empty, huge and differently sampled files raise a SensorError with the reason."""
     with pytest.raises(SensorError, match=said) as raised:
         front_ends.decode("log_mel", data, SOUND)
     assert isinstance(raised.value, ImageError)
 
 
 def _coded(number: int, width: int) -> bytes:
-    """Return a WAV whose header says format ``number`` and ``width`` bytes a sample."""
+    """Return a WAV whose header states format ``number`` and ``width`` bytes a sample."""
     data = bytearray(wav(width=2))
     data[20:22] = struct.pack("<H", number)
     data[32:36] = struct.pack("<HH", width, 8 * width)
@@ -176,7 +176,7 @@ def test_text_json_and_raw_windows_give_one_picture() -> None:
     ],
 )
 def test_windows_that_cannot_be_read_are_refused(data: bytes, said: str) -> None:
-    """Missing numbers, other shapes and other formats give a SensorError that says where."""
+    """Missing numbers, other shapes and other formats raise a SensorError with the position."""
     with pytest.raises(SensorError, match=said):
         front_ends.decode("window", data, {"steps": 2, "channels": 2})
 

@@ -1,4 +1,4 @@
-"""What a command says where the disk can't be written: how it is, what to do, and nothing half done."""
+"""Commands on a disk that can't be written: the cause, the next step, and nothing half-written."""
 
 import contextlib
 import errno
@@ -59,7 +59,7 @@ def run(state: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize("spool", ["", OLD_SPOOL])
 def test_a_start_on_a_full_disk_says_how_much_to_free_and_leaves_what_was(enrolled: Path, spool: str) -> None:
-    """The first one, and one that has to bring an older spool over: one sentence, exit code 6, all well afterwards."""
+    """A first start, and one that converts an older spool: one sentence, exit code 6, and all files as before."""
     if spool:
         with contextlib.closing(sqlite3.connect(enrolled / "spool.db")) as database:
             database.executescript(spool)
@@ -84,7 +84,7 @@ def test_a_start_on_a_read_only_file_system_says_how_to_write_it(enrolled: Path)
 
 
 def test_the_status_on_a_full_disk_is_degraded(enrolled: Path) -> None:
-    """Also where the agent has no room to say so: whoever asks looks."""
+    """Also if the agent has no room to write its status: the command checks the disk."""
     lock = AgentLock(enrolled)
     StatusFile(enrolled).write({"current": {}, "serving": True, "state": "ready"}, {}, 0.0)
     filler = fill(enrolled.parent)
@@ -125,7 +125,7 @@ def test_a_disk_with_less_than_a_write_is_full(small_disk: Path, leave_bytes: in
     ],
 )
 def test_each_error_has_its_own_next_step(tmp_path: Path, number: int, words: str) -> None:
-    """What the kernel says decides."""
+    """The kernel's error decides."""
     assert words in advice(tmp_path, OSError(number, "x"))
 
 

@@ -1,4 +1,4 @@
-"""What the machine says of the agent's processes."""
+"""Hardware readings of the agent's processes."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from edge_agent.device.hardware import Hardware
 
 
 def said(proc: Path, pid: int, written_bytes: int) -> None:
-    """Let the machine say what a process has written."""
+    """Set the number of bytes that the process has written."""
     (proc / str(pid)).mkdir(exist_ok=True)
     (proc / str(pid) / "io").write_text(f"rchar: 1\nwrite_bytes: {written_bytes}\ncancelled_write_bytes: 5\n")
 

@@ -1,4 +1,4 @@
-"""What is in flight, in a file that outlives its writer."""
+"""The file with the input in flight, which outlives its writer."""
 
 import os
 from dataclasses import replace
@@ -16,14 +16,14 @@ def _held(state: Path, *, item: str = "", served: int = 0) -> Held:
 
 
 def _held_under(state: Path, run: str, item: str) -> InFlight:
-    """Take ``item`` up under the agent's start ``run``, and leave it; return what was found before."""
+    """Mark ``item`` during the agent's start ``run`` and leave it; return the mark found before."""
     flight = InFlight(state, run)
     flight.begin(item)
     return flight
 
 
 def test_says_what_is_held_and_how_much_was_served(tmp_path: Path) -> None:
-    """Marked before, cleared after; only what was served counts."""
+    """Marked before, cleared after; only served inputs count."""
     flight = InFlight(tmp_path)
     flight.begin("a.png")
     assert read_held(tmp_path) == _held(tmp_path, item="a.png")
@@ -73,7 +73,7 @@ def test_a_suspect_that_was_served_is_none_any_more(tmp_path: Path) -> None:
 def test_another_start_of_the_machine_is_another_start_of_the_agent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where nobody names the agent's."""
+    """Also if the agent's start has no id."""
     _held_under(tmp_path, "", "a.png")
     monkeypatch.setattr(in_flight, "boot_id", lambda: "the next")
     assert InFlight(tmp_path).again == "a.png"
@@ -82,7 +82,7 @@ def test_another_start_of_the_machine_is_another_start_of_the_agent(
 def test_marks_reach_the_disk_at_once_only_after_the_machine_went_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first marks, so that what brings the machine down is known; none of a device that ends in order."""
+    """Only the first marks are flushed, to find an input that crashes the machine; none after an orderly end."""
     synced: list[int] = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
 

@@ -1,4 +1,4 @@
-"""How the agent's run before ended, told from one record on a real disk."""
+"""How the agent's previous run ended, from one record on a real disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_first_start_knows_of_nothing(tmp_path: Path) -> None:
 def test_an_end_is_known_by_the_boot_and_the_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orders: int, boot: str, expected: LastEnd
 ) -> None:
-    """A kernel without a boot id tells no power cut from a crash."""
+    """Without a boot id of the kernel, a power cut and a crash can't be distinguished."""
     _boots(monkeypatch, "one")
     last_end.begin(tmp_path, RealDisk())
     for _ in range(orders):

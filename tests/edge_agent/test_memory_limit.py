@@ -1,4 +1,4 @@
-"""The memory that a child may have, and how its end is told."""
+"""The memory limit of a child, and how its kill is recognised."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_the_ceiling_follows_from_the_smallest_group(cgroup: str, files: dict[st
 
 
 def test_without_a_group_the_ceiling_follows_from_the_machine(tmp_path: Path) -> None:
-    """Version 1 writes "none" as a huge number; a setting goes before both, but never below what a child needs."""
+    """Version 1 writes "none" as a huge number; a setting overrides both, but never below a child's minimum."""
     files = {"memory/memory.limit_in_bytes": "9223372036854771712\n"}
     root = _machine(tmp_path, "4:memory:/\n", files)
     assert memory_limit.ceiling_bytes(root=root) > 96 * MIB

@@ -154,7 +154,7 @@ def test_a_value_on_an_edge_belongs_to_the_upper_bin() -> None:
 
 
 def test_nan_infinity_and_impossible_values_are_counted_as_invalid() -> None:
-    """They are in no bin; the inference counts, the table only what has a class and a confidence."""
+    """They are in no bin; the inference counts, and the table counts only those with a class and a confidence."""
     edges = np.tile(np.linspace(0.1, 0.9, 15), (14, 1))
     counter = drift_counters.Counter(_reference(edges, embedding=False))
     for bad in (math.nan, math.inf, -math.inf, 1.5):
@@ -178,7 +178,7 @@ def test_logits_that_are_no_numbers_give_invalid_outputs_only() -> None:
 
 
 def test_taking_starts_again_from_zero() -> None:
-    """Two windows add up to what one would have counted."""
+    """Two windows add up to the counts of one."""
     rows = _rows(40)
     reference = _reference(np.tile(np.linspace(0, 1, 15), (23, 1)))
     one, two = drift_counters.Counter(reference), drift_counters.Counter(reference)

@@ -110,13 +110,13 @@ def test_the_monitor_sees_colour_at_the_models_size() -> None:
     ],
 )
 def test_refuses_preprocessing_it_does_not_know(pre: Preprocessing) -> None:
-    """An unknown colour, resample or layout, a zero std, or a wrong number of means is said."""
+    """The error names an unknown colour, resample or layout, a zero std, or a wrong number of means."""
     with pytest.raises(ImageError, match="Expected"):
         to_tensor(np.zeros((5, 5, 3), np.uint8), pre)
 
 
 def test_refuses_arrays_that_are_no_images() -> None:
-    """Floats and missing channels are said with what came."""
+    """The error shows the floats or the missing channels."""
     with pytest.raises(ImageError, match=r"uint8 \(H, W, 3\), got float64 \(5, 5\)"):
         to_tensor(np.zeros((5, 5)), Preprocessing(width=4, height=4))
 
@@ -142,7 +142,7 @@ def _tagged(image: np.ndarray, orientation: int, kind: str = "PNG") -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("orientation", list(STORED_AS))
 def test_turns_a_picture_upright_by_its_tag(orientation: int, kind: str) -> None:
-    """All eight orientations give the same pixels as the upright picture; of a manifest that doesn't say, none does."""
+    """All eight orientations give the pixels of the upright picture; with a manifest without the field, none does."""
     upright = np.zeros((24, 40, 3), np.uint8)
     upright[:8, :8], upright[:8, 32:], upright[16:, :8] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     data = _tagged(STORED_AS[orientation](upright), orientation, kind)
@@ -231,7 +231,7 @@ def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def test_transparent_pixels_are_refused_and_opaque_ones_are_not() -> None:
-    """What lies under them nobody saw who labelled the picture; a manifest that doesn't say takes it as before."""
+    """The person who labelled the picture did not see the pixels below; a manifest without the field accepts it."""
     rgba = Image.new("RGBA", (8, 8), (200, 10, 10, 255))
     assert decode_image(_saved(rgba, "PNG"), REDUCED)[0, 0].tolist() == [200, 10, 10]
     rgba.putpixel((3, 3), (0, 0, 0, 0))
@@ -243,7 +243,7 @@ def test_transparent_pixels_are_refused_and_opaque_ones_are_not() -> None:
 
 
 def test_an_animation_is_refused_by_name() -> None:
-    """Its first frame is one of many; a manifest that doesn't say takes it as before."""
+    """Its first frame is one of many; a manifest without the field accepts it."""
     frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 200)]
     for kind in ("PNG", "WEBP"):
         data = _saved(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
@@ -263,7 +263,7 @@ def test_palette_grey_with_alpha_and_cmyk_give_the_colours_that_were_meant(pre: 
 
 
 def test_a_colour_profile_and_gamma_change_nothing() -> None:
-    """They are ignored by device and build host alike; the documentation says so."""
+    """Device and build host both ignore them, as documented."""
     from PIL import ImageCms  # noqa: PLC0415 - only this test needs a profile
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()

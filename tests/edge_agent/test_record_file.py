@@ -59,7 +59,7 @@ def test_reads_the_records_of_the_first_agents(tmp_path: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", OF_42F48EE)
 def test_never_reads_a_record_of_a_newer_agent(tmp_path: Path, name: str) -> None:
-    """What a newer agent wrote is not taken for what this one would have meant, and its file is named."""
+    """The record is not misread with today's meaning, and its file is named."""
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(json.dumps({**json.loads(OF_42F48EE[name]), "format": 2}))
     if name == "identity.json":

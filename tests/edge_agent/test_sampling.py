@@ -43,7 +43,7 @@ def test_never_sends_more_bytes_than_granted() -> None:
 
 
 def test_the_audit_lane_is_uniform() -> None:
-    """Over 3,000 windows each of 20 inputs is chosen about 5 times in 20; the ratio says so."""
+    """Over 3,000 windows each of 20 inputs is chosen about 5 times in 20; the ratio matches."""
     hits: collections.Counter[int] = collections.Counter()
     for seed in range(3000):
         reservoir = Reservoir(SampleRequest(request="r", count=5, budget_bytes=1 << 20), str(seed))
@@ -91,7 +91,7 @@ def test_refuses_requests_that_can_not_be_served(request_: SampleRequest) -> Non
 
 
 def test_media_types_are_told_by_the_first_bytes() -> None:
-    """PNG, JPEG and what is neither."""
+    """PNG, JPEG and other bytes."""
     assert [media_type(data) for data in (b"\x89PNG\r\n", b"\xff\xd8\xff", b"??")] == [
         "image/png",
         "image/jpeg",

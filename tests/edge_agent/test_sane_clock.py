@@ -1,4 +1,4 @@
-"""Is the clock to be believed."""
+"""Whether the clock can be trusted."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_knows_a_lower_bound_without_any_hint(now_ms: int, fault: ClockFault | N
     ],
 )
 def test_compares_with_what_the_server_said(off_ms: int, fault: ClockFault | None) -> None:
-    """The hint is carried on by the monotonic clock, and stands in for a clock that is not believed."""
+    """The server's time advances with the monotonic clock and replaces a clock that is not trusted."""
     watch = ClockWatch().heard(NOW_MS, 100.0)
     now_ms = NOW_MS + 7000 + off_ms
     watch = watch.look(now_ms, 107.0)
@@ -52,7 +52,7 @@ def test_a_persisted_floor_raises_the_bound() -> None:
 
 
 def test_a_server_in_1970_is_no_hint() -> None:
-    """What can't be true moves nothing."""
+    """An impossible time has no effect."""
     watch = ClockWatch().heard(1000, 0.0).look(NOW_MS, 1.0)
     assert (watch.fault, watch.hint_ms) == (None, 0)
 

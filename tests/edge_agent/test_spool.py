@@ -1,4 +1,4 @@
-"""The spool: what survives, what leaves first, what is merged, what is dropped."""
+"""The spool: which rows survive, are sent first, are merged, and are dropped."""
 
 import resource
 import shutil
@@ -71,7 +71,7 @@ def test_sends_events_before_drift_before_samples(tmp_path: Path) -> None:
 
 
 def test_keeps_rows_over_a_restart(tmp_path: Path) -> None:
-    """What was committed is there when the file is opened again."""
+    """Committed rows are there when the file is opened again."""
     spool = spool_at(tmp_path)
     spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"one"))
     spool.commit()
@@ -108,7 +108,7 @@ def test_sends_again_after_the_timeout(tmp_path: Path) -> None:
 
 
 def test_sends_again_after_a_new_connection(tmp_path: Path) -> None:
-    """A new connection sends at once what has no acknowledgement."""
+    """A new connection sends all unacknowledged rows at once."""
     spool = spool_at(tmp_path)
     spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"x"))
     spool.commit()
@@ -139,7 +139,7 @@ def test_overflow_drops_the_lowest_priority_oldest_first(tmp_path: Path) -> None
 
 
 def test_what_was_dropped_is_counted_over_a_restart(tmp_path: Path) -> None:
-    """Whoever looks at a device sees what it lost, not only what it lost since its last start."""
+    """The count includes losses before the last start."""
     spool = spool_at(tmp_path, limit_bytes=3 * 65)
     for seq in range(1, 6):
         spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x"))
@@ -317,7 +317,7 @@ def test_a_spool_that_can_not_be_migrated_now_is_not_taken_for_damaged(tmp_path:
 def test_a_spool_that_another_program_reads_is_not_taken_for_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A person with ``sqlite3 spool.db`` open costs a start, never what the spool holds."""
+    """A person with ``sqlite3 spool.db`` open delays a start, but never loses rows."""
     monkeypatch.setattr("edge_agent.telemetry.spool._LOCKED_S", 0.0)
     with closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)) as other:
         other.executescript(OF_42F48EE)
@@ -328,7 +328,7 @@ def test_a_spool_that_another_program_reads_is_not_taken_for_damaged(
 
 
 def test_keeps_a_damaged_file_beside(tmp_path: Path) -> None:
-    """A device runs on with an empty spool; the damaged file stays for a person, and the agent can tell."""
+    """The device continues with an empty spool; the damaged file is kept for a person, and the agent reports it."""
     (tmp_path / "spool.db").write_bytes(b"no database" * 1000)
     (tmp_path / "spool.db-wal").write_bytes(b"its log")
     spool = spool_at(tmp_path)
@@ -388,7 +388,7 @@ def test_an_open_row_is_replaced_and_stays_until_it_is_closed(tmp_path: Path) ->
 
 
 def test_a_closed_row_is_never_replaced(tmp_path: Path) -> None:
-    """What may have been sent under a key stays what it is."""
+    """A row that may have been sent under a key never changes."""
     spool = spool_at(tmp_path)
     for payload, is_open in [(b"closed", False), (b"late", True), (b"later", False)]:
         spool.add(Row(stream="infer", boot=BOOT, seq=1, payload=payload, open=is_open))
@@ -408,7 +408,7 @@ def test_overflow_leaves_open_rows_alone(tmp_path: Path) -> None:
 
 
 def test_no_watermark_deletes_an_open_row(tmp_path: Path) -> None:
-    """The server can't hold what was never sent, whatever it says."""
+    """The server can't have a row that was never sent, whatever its watermark."""
     spool = spool_at(tmp_path)
     spool.add(Row(stream="infer", boot=BOOT, seq=1, payload=b"x", open=True))
     spool.commit()
@@ -426,7 +426,7 @@ def test_only_lazy_rows_are_not_urgent(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_damaged_while_it_is_open_is_replaced(tmp_path: Path) -> None:
-    """Rows that wait in memory go into a new file; nobody has to restart the agent."""
+    """Rows in memory are written to a new file; no restart is needed."""
     spool = spool_at(tmp_path)
     for seq in range(1, 40):
         spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x" * 4000))
@@ -472,7 +472,7 @@ def test_a_file_with_a_bad_page_is_kept_beside(tmp_path: Path) -> None:
 
 
 def test_a_log_that_can_not_be_opened_is_not_taken_for_damage(tmp_path: Path) -> None:
-    """The file itself is whole: the agent says so and leaves it where it is."""
+    """The file itself is intact: the agent reports the error and does not move the file."""
     spool_at(tmp_path).close()
     (tmp_path / "spool.db-wal").mkdir()
     with pytest.raises(SpoolError, match="nothing of it is lost"):

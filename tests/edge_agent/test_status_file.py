@@ -1,4 +1,4 @@
-"""What ``edge-agent status`` says of a live, dead, silent or waiting agent."""
+"""The output of ``edge-agent status`` for a live, dead, silent or waiting agent."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def status(state: Path, *options: str) -> tuple[int, str]:
 def test_a_running_agent_is_judged_by_what_it_said(
     tmp_path: Path, changed: dict[str, object], code: int, word: str
 ) -> None:
-    """The exit code and the first line say how it is; the network is no part of it."""
+    """Exit code and first line give its state; the network is not checked."""
     lock = AgentLock(tmp_path)
     StatusFile(tmp_path).write({**SERVES, **changed}, {}, 0.0)
     found = status(tmp_path)
@@ -58,7 +58,7 @@ def test_a_running_agent_is_judged_by_what_it_said(
 
 @pytest.mark.parametrize("refused", ["", "Not authorized (135)"])
 def test_a_refusal_by_the_broker_is_named_with_the_next_step(tmp_path: Path, refused: str) -> None:
-    """A device that was revoked waits for nothing; one that serves on is told of it too."""
+    """A revoked device waits in vain; one that still serves reports it too."""
     AgentLock(tmp_path).release()
     StatusFile(tmp_path).write({**SERVES, "refused": refused}, {}, 0.0)
     line = "broker       refused this device: Not authorized (135): it is revoked or unknown there: ask the operator"
@@ -67,7 +67,7 @@ def test_a_refusal_by_the_broker_is_named_with_the_next_step(tmp_path: Path, ref
 
 @pytest.mark.parametrize(("age_s", "code"), [(STALE_S - 5, 0), (STALE_S + 5, 9)])
 def test_an_agent_that_says_nothing_is_stale(tmp_path: Path, age_s: float, code: int) -> None:
-    """Alive by its lock, but its loop has written nothing for long: what it said last is not believed."""
+    """The lock shows that it is alive, but its last status is too old to be trusted."""
     lock = AgentLock(tmp_path)
     StatusFile(tmp_path).write(SERVES, {}, 0.0)
     document = json.loads((tmp_path / "status.json").read_bytes())
@@ -92,7 +92,7 @@ def test_a_full_disk_is_no_hang(tmp_path: Path) -> None:
 
 
 def test_a_status_of_another_boot_of_the_machine_is_stale(tmp_path: Path) -> None:
-    """A monotonic time that lies ahead is not this boot's: the agent has just begun and said nothing yet."""
+    """A monotonic time in the future is not of this boot: the agent has just started and written nothing yet."""
     lock = AgentLock(tmp_path)
     StatusFile(tmp_path).write(SERVES, {}, 0.0)
     document = json.loads((tmp_path / "status.json").read_bytes())
@@ -103,7 +103,7 @@ def test_a_status_of_another_boot_of_the_machine_is_stale(tmp_path: Path) -> Non
 
 
 def test_a_killed_agent_is_not_running_whatever_it_said(tmp_path: Path) -> None:
-    """Kill -9 of a real agent: the file still says what it was, the lock says that nobody is there."""
+    """Kill -9 of a real agent: the file still has its last state, the lock shows that no process has it."""
     write_record(
         RealDisk(),
         tmp_path / "identity.json",

@@ -18,7 +18,7 @@ OLD, NEW = Path("/blobs/old"), Path("/blobs/new")
 
 @dataclass
 class SilentChild:
-    """A child that notes what it is told."""
+    """A child that records its commands."""
 
     pid: int = 7
     told: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ def supervisor() -> Supervisor:
 
 
 def said(supervisor: Supervisor, now_s: float, kind: str, **header: str) -> Fact | None:
-    """Let the current child say something."""
+    """Let the current child send a message."""
     return supervisor.heard(ChildSaid(supervisor.starts, Frame({"type": kind, **header})), now_s)
 
 
@@ -82,7 +82,7 @@ def test_restarts_with_back_off(supervisor: Supervisor) -> None:
 
 
 def test_swaps_into_the_running_child(supervisor: Supervisor) -> None:
-    """A ready child gets the new bundle; it serves when the child says so."""
+    """A ready child gets the new bundle; it serves when the child confirms."""
     said(supervisor, 1.0, "ready")
     supervisor.serve(NEW, 2.0)
     assert supervisor.child.told == [f"swap {NEW}"]

@@ -61,7 +61,7 @@ def test_values_are_answered_by_name_and_never_sampled() -> None:
 
 
 def test_only_classes_flip() -> None:
-    """Which of several values is largest says nothing."""
+    """For several values, the index of the largest has no meaning."""
     one, other = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.0], [1.0, 0.0]])
     assert (Classification(2).flips(one, other), Regression(2).flips(one, other)) == (1, 0)
 

@@ -55,7 +55,7 @@ def test_seals_an_event_with_the_oldest_number(tmp_path: Path) -> None:
 
 
 def test_marks_an_earlier_boot_as_late(tmp_path: Path) -> None:
-    """Replayed after a restart: the old boot stays in the key, the message says that it is late."""
+    """Replayed after a restart: the key has the old boot, and the message is marked as late."""
     telemetry = telemetry_at(tmp_path)
     telemetry.window(
         WindowPart(
@@ -115,7 +115,7 @@ def part(n: int, *, hour: int = 1, artifact: str = "ab", closed: bool = False) -
 
 
 def again(telemetry: Telemetry, boot: str = NEXT_BOOT, now_ms: int = ZERO_MS + HOUR_MS) -> Telemetry:
-    """Return telemetry after a kill of the one given: what was not committed is lost."""
+    """Return telemetry after a kill of the given one: uncommitted rows are lost."""
     telemetry.spool.close()
     made = Telemetry(
         spool=Spool(path=telemetry.spool.path, limit_bytes=1 << 20), numberer=Numberer(boot), rows_a_batch=2
@@ -150,7 +150,7 @@ def test_an_empty_window_is_no_report(tmp_path: Path) -> None:
 
 
 def test_an_open_window_goes_on_after_a_kill(tmp_path: Path) -> None:
-    """What was committed before the kill and what is counted after it is one report, under one key."""
+    """Counts from before and after the kill are one report, under one key."""
     telemetry = telemetry_at(tmp_path)
     telemetry.window(part(3))
     telemetry.spool.commit()
@@ -196,7 +196,7 @@ def test_a_part_with_a_bad_digest_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_every_committed_part_is_counted_exactly_once(tmp_path: Path, seed: int) -> None:
-    """Random parts, closes, swaps, commits and kills: the reports add up to what was committed, each under its key."""
+    """Random parts, closes, swaps, commits and kills: the reports add up to the committed parts, each under its key."""
     chance, telemetry, committed, added = random.Random(seed), telemetry_at(tmp_path), 0, 0  # noqa: S311 - no secret
     for step in range(60):
         n, hour, artifact = chance.randrange(9), 1 + step // 20, chance.choice(["ab", "ef"])
@@ -250,7 +250,7 @@ def test_windows_of_two_releases_without_a_date_are_both_held(tmp_path: Path) ->
 
 
 def test_a_window_that_lost_its_date_is_dropped_with_account(tmp_path: Path) -> None:
-    """A power cut before the time was known: nobody can say which hour it was, and the number is told."""
+    """A power cut before the time was known: the hour is unknown, and the number of counts is reported."""
     telemetry = telemetry_at(tmp_path)
     telemetry.turn(5000, 5.0, known=False)
     telemetry.window(replace(part(3), start_ms=0))
@@ -272,7 +272,7 @@ def test_a_batch_keeps_its_rows_over_a_kill(tmp_path: Path) -> None:
 
 
 def test_a_row_so_far_gives_way_to_the_whole_row(tmp_path: Path) -> None:
-    """What was kept for the day of a power cut is not counted beside the row itself."""
+    """A partial row, stored in case of a power cut, is not counted beside the complete row."""
     telemetry = telemetry_at(tmp_path)
     for kept, whole in [(1, 4), (2, 5)]:
         telemetry.so_far(Stream.INFER, {"at_ms": 1, "n": kept})
@@ -283,14 +283,14 @@ def test_a_row_so_far_gives_way_to_the_whole_row(tmp_path: Path) -> None:
 
 
 def test_a_power_cut_costs_less_than_a_minute_of_counts() -> None:
-    """What a child holds back and what waits for the next write, with the defaults of ``agent.toml``."""
+    """The child's checkpoint and the pending write, with the defaults of ``agent.toml``."""
     config = AgentConfig()
     assert config.monitor.checkpoint_s + config.spool.commit_s <= 60.0
 
 
 @pytest.mark.parametrize(("length", "cut"), [(500, False), (501, True), (5213, True)])
 def test_a_text_that_is_cut_says_how_long_it_was(tmp_path: Path, length: int, cut: bool) -> None:  # noqa: FBT001
-    """The server stores what it gets, so the device must say it."""
+    """The server stores the shortened text, so the device must state the length."""
     telemetry = telemetry_at(tmp_path)
     telemetry.event("update", "refused", at_ms=5, text="x" * length)
     (row,) = rows(telemetry)

@@ -77,7 +77,7 @@ def test_opens_what_was_built(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_one_byte_changed_in_an_entry_is_refused_by_digest(name: str) -> None:
-    """The code says what a person needs to know."""
+    """The error has the code of a digest that differs."""
     position = GOOD.index(FILES[name])
     changed = GOOD[:position] + bytes([GOOD[position] ^ 1]) + GOOD[position + 1 :]
     with pytest.raises(BundleDigestError, match=name) as caught:
@@ -148,7 +148,7 @@ def test_a_repeated_entry_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_compressed_entry_is_refused(method: int) -> None:
-    """What is not compressed can't be a bomb."""
+    """Uncompressed entries can't be a decompression bomb."""
 
     def change(source: zipfile.ZipFile, target: zipfile.ZipFile) -> None:
         copy(source, target, without="card.md")
@@ -208,7 +208,7 @@ def test_an_entry_that_claims_to_be_huge_is_refused() -> None:
 
 
 def test_a_bundle_that_is_not_there_is_a_coded_error(tmp_path: Path) -> None:
-    """A wrong path is told like every other refusal."""
+    """A wrong path is an error with a code, like every other refusal."""
     with pytest.raises(BundleError, match="Expected a bundle at"):
         read_bundle(tmp_path / "missing.tfb")
 

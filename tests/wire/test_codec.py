@@ -1,4 +1,4 @@
-"""Device and server may age apart, and nothing that arrives is believed before it is checked."""
+"""Device and server may have different versions, and every message is checked before it is used."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_a_field_that_came_later_is_not_written_while_it_has_its_default() -> No
 
 
 def test_a_key_named_extra_is_an_unknown_field_like_any_other() -> None:
-    """Nobody can write into ``extra`` from outside."""
+    """A message can't set ``extra`` from outside."""
     assert decode(State, b'{"extra":{"state":"ready"}}').extra == {"extra": {"state": "ready"}}
 
 

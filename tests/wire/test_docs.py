@@ -1,4 +1,4 @@
-"""``docs/reference/wire.md`` says what the code does."""
+"""``docs/reference/wire.md`` agrees with the code."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ def test_every_enum_member_is_named(member: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in vars(errors) if name.endswith("Error")])
 def test_every_code_is_in_the_table(name: str) -> None:
-    """A code without an explanation helps nobody."""
+    """Every code has an explanation."""
     code = getattr(errors, name).code
     assert code == "wire" or f"| `{code}` |" in PAGE
 

@@ -95,7 +95,7 @@ def test_any_bytes_are_a_report_or_a_coded_error(data: bytes) -> None:
 
 
 def test_flipped_bits_give_a_report_or_a_coded_error() -> None:
-    """Corruption never raises anything else (what it may change unseen, TLS and the broker protect)."""
+    """Corruption raises no other error; undetected changes are prevented by TLS and the broker."""
     data = encode_report(SMALL)
     for position in range(len(data)):
         corrupt = data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :]
@@ -107,7 +107,7 @@ def test_flipped_bits_give_a_report_or_a_coded_error() -> None:
 
 @pytest.mark.parametrize("flags", [1, 4])
 def test_a_bomb_in_the_body_is_refused(flags: int) -> None:
-    """The body is inflated to what the shape allows and no further."""
+    """The body is decompressed only up to the size that the shape allows."""
     bomb = zlib.compress(bytes(5_000_000), 9)
     head = struct.pack("<4sB40s", b"TFD1", flags, bytes(40)) + leb128.encode([1, 1, 0, 0, 0, 0, 23, 10, 10])
     body = bomb if flags == 1 else leb128.encode([len(bomb) - 6]) + bomb[2:-4]

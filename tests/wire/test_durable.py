@@ -1,4 +1,4 @@
-"""Files are whole, whoever writes at the same time and whatever the disk says."""
+"""Files are complete, with concurrent writers and with disk errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program without its packages says what to install."""
+"""A program whose packages are missing names the command that installs them."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from wire.extras import missing_extra
     ],
 )
 def test_only_a_package_that_the_extra_names_is_an_extra_that_is_missing(name: str, extra: str, found: bool) -> None:  # noqa: FBT001
-    """A fault of ours, or of a plug-in, is not told as a missing install."""
+    """An import error of our code, or of a plug-in, is not reported as a missing package."""
     assert (f"pip install 'tinyfleet[{extra}]'" in missing_extra(ModuleNotFoundError(name=name), "p", extra)) is found
 
 

@@ -192,14 +192,14 @@ REFERENCE = Reference(
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_decodes_a_golden_message_into_the_exact_dataclass(name: str) -> None:
-    """What an older program sent still means the same."""
+    """Messages of an older program keep their meaning."""
     data = (GOLDEN / f"{name}.v1.json").read_bytes()
     assert decode(type(MESSAGES[name]), data) == MESSAGES[name]
 
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_encodes_a_message_into_the_golden_bytes(name: str) -> None:
-    """What we send now is what an older program expects."""
+    """Our messages are those that an older program expects."""
     assert encode(MESSAGES[name]) == (GOLDEN / f"{name}.v1.json").read_bytes()
 
 

@@ -40,7 +40,7 @@ def test_refuses_to_merge_different_shapes() -> None:
 
 
 def test_refuses_a_wrong_number_of_counters() -> None:
-    """The shape says how many there are."""
+    """The shape defines the number of counters."""
     with pytest.raises(HistogramError):
         Counters(SHAPE, 0, (0,) * (SHAPE.total - 1))
 

@@ -1,4 +1,4 @@
-"""LEB128 and the packed counts are exact inverses and refuse what is cut short."""
+"""LEB128 and the packed counts are exact inverses and refuse truncated input."""
 
 import zlib
 
@@ -15,7 +15,7 @@ NUMBERS = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**63 - 1)), ma
 
 @given(NUMBERS)
 def test_leb128_decodes_what_it_encoded(numbers: list[int]) -> None:
-    """Encoding and decoding are inverse, and the length is told."""
+    """Encoding and decoding are inverse, and the length is returned."""
     data = leb128.encode(numbers)
     assert leb128.decode(data + b"rest", len(numbers)) == (numbers, len(data))
 

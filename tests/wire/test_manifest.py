@@ -1,4 +1,4 @@
-"""A manifest is checked for what every reader relies on."""
+"""A manifest is checked for the facts that every reader relies on."""
 
 from dataclasses import replace
 
@@ -85,7 +85,7 @@ def test_a_manifest_that_names_a_task_is_refused_by_readers_that_would_answer_ot
 
 @pytest.mark.parametrize("told", [{"orientation": "upside_down"}, {"decode": "half"}])
 def test_refuses_a_decoding_that_it_does_not_know(told: dict[str, str]) -> None:
-    """A later word is said to be one, never guessed."""
+    """The error states that the value is of a later version; it is never guessed."""
     with pytest.raises(ManifestError, match="update the agent"):
         read_manifest(encode(replace(GOOD, schema=2, preprocessing=replace(DECODING, **told))))
 

@@ -1,4 +1,4 @@
-"""Measurement orders and reports: golden bytes, limits, and what is no answer."""
+"""Measurement orders and reports: golden bytes, limits, and reports that don't answer an order."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ LOGITS = struct.pack("<6f", 0.5, -1.0, 2.0, 0.0, 1.0, -2.0)
 
 
 def test_the_golden_order_is_the_same_both_ways() -> None:
-    """What an older build host signed still means the same."""
+    """Orders of an older build host keep their meaning."""
     data = (GOLDEN / "measure_order.v1.json").read_bytes()
     assert read_order(data) == ORDER
     assert encode(ORDER) == data
 
 
 def test_the_golden_report_is_the_same_both_ways() -> None:
-    """What an older device measured still means the same; what it said beyond, and nobody read, is kept."""
+    """Reports of an older device keep their meaning; unknown fields are kept."""
     data = (GOLDEN / "measure_report.v1.bin").read_bytes()
     older = replace(REPORT, extra={"latency_runs": 420, "measured_ms": T_MS + 9_000})
     assert decode_report(data) == (older, LOGITS)
@@ -112,7 +112,7 @@ def test_an_envelope_of_something_else_holds_no_order(envelope: dict[str, object
     ids=range(8),
 )  # fmt: skip
 def test_a_damaged_report_is_refused(data: bytes) -> None:
-    """Lengths are checked before anything is believed."""
+    """Lengths are checked before the content is read."""
     with pytest.raises(MessageError):
         decode_report(data)
 
@@ -135,7 +135,7 @@ def test_a_report_of_something_else_is_no_answer(name: str) -> None:
 
 
 def test_a_report_survives_unknown_fields() -> None:
-    """A device may say more than this version knows."""
+    """A report may have fields that this version does not know."""
     document = {**to_document(REPORT), "voltage": 1.2}
     read = decode(MeasureReport, encode(replace(REPORT, extra={"voltage": 1.2})))
     assert to_document(read) == document

@@ -10,19 +10,19 @@ from wire.transport import Delivered, Incoming, Link, LinkChange, Notice, Will
 
 @dataclass
 class Client:
-    """A transport and everything it heard."""
+    """A transport and everything it received."""
 
     transport: MemoryTransport
     heard: list[Notice] = field(default_factory=list)
 
     @property
     def messages(self) -> list[tuple[str, bytes, bool]]:
-        """The messages heard, as (topic, payload, retained)."""
+        """The messages received, as (topic, payload, retained)."""
         return [(n.topic, n.payload, n.retained) for n in self.heard if isinstance(n, Incoming)]
 
     @property
     def links(self) -> list[Link]:
-        """The changes of the connection heard."""
+        """The connection changes received."""
         return [n.link for n in self.heard if isinstance(n, LinkChange)]
 
 
@@ -85,7 +85,7 @@ def test_retained_messages_meet_late_subscribers(broker: MemoryBroker) -> None:
 
 
 def test_a_lost_client_leaves_its_will(broker: MemoryBroker) -> None:
-    """The will is delivered and retained; the lost client hears that it is down."""
+    """The will is delivered and retained; the lost client is notified that it is disconnected."""
     receiver = connected(broker, "r", "state/#")
     lost = connected(broker, "d", will=Will("state/d", b"lost"))
     broker.disconnect("d", lost=True)
@@ -142,7 +142,7 @@ def test_who_was_taken_over_comes_back_when_the_other_is_gone(broker: MemoryBrok
 
 
 def test_takes_nothing_while_not_connected(broker: MemoryBroker) -> None:
-    """The caller keeps what was not taken."""
+    """The caller keeps messages that were not accepted."""
     transport = MemoryTransport(broker=broker, client_id="d")
     assert transport.publish("a", b"") is None
     assert transport.idle_s() == float("inf")

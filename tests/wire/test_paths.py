@@ -24,7 +24,7 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_home_that_nobody_has_is_refused() -> None:
-    """No folder called ``~nobody-here`` is made."""
+    """No folder named ``~nobody-here`` is created."""
     with pytest.raises(PathError, match="a home directory for ~nobody-here in the path ~nobody-here/a, got none"):
         without_tilde("~nobody-here/a")
 

@@ -42,7 +42,7 @@ def test_identity_survives_the_rounding_to_float32() -> None:
 
 
 def test_identity_survives_fields_of_a_newer_version() -> None:
-    """An older program tells the same identity, because it keeps what it does not know."""
+    """An older program computes the same identity, because it keeps unknown fields."""
     newer = replace(PLAIN, extra={"season": "winter"})
     older = read_reference(write_reference(newer))
     assert older.extra == {"season": "winter"}
@@ -58,7 +58,7 @@ def test_any_change_gives_another_identity(change: dict[str, object]) -> None:
 
 
 def test_refuses_a_reference_made_by_the_float_model() -> None:
-    """The reference belongs to one artifact, told by digest."""
+    """The reference belongs to one artifact, identified by its digest."""
     with pytest.raises(ReferenceProfileError, match="running the exported artifact") as caught:
         PLAIN.check_artifact(FLOAT)
     assert caught.value.code == "reference_invalid"
@@ -88,7 +88,7 @@ def test_refuses_parts_that_don_t_fit_each_other(change: dict[str, object]) -> N
 
 
 def test_refuses_to_write_what_float32_can_t_hold() -> None:
-    """The writer hears it, not the device."""
+    """The error is raised when writing, not on the device."""
     with pytest.raises(ReferenceProfileError, match="float32"):
         write_reference(replace(PLAIN, edges=((*EDGES[:-1], 1e300),)))
 

@@ -85,7 +85,7 @@ def test_takes_what_is_meant_at_both_ends_of_every_bound() -> None:
 
 
 def test_a_key_without_a_default_must_be_there() -> None:
-    """The message says what was there."""
+    """The message lists the keys that were present."""
     with pytest.raises(SettingsError, match=r"Expected in \[x\] the key 'name', got ratio"):
         fields_from(Outer, {"ratio": 1}, "[x]")
     assert fields_from(Outer, {}, "[x]", given={"name": "y"}).name == "y"
@@ -94,7 +94,7 @@ def test_a_key_without_a_default_must_be_there() -> None:
 
 
 def test_a_path_starts_at_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or at the home directory, or where it says itself."""
+    """A relative path starts at the file's folder, ``~`` at the home directory; an absolute one stays."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for given, wanted in (("in", tmp_path / "in"), ("~/in", tmp_path / "home" / "in"), ("/in", Path("/in"))):
         assert fields_from(Outer, {"name": "x", "path": given}, "[x]", folder=tmp_path).path == wanted

@@ -51,7 +51,7 @@ def model(bundle: Callable[..., Path]) -> DeviceModel:
 
 
 def with_front_end(tiny: dict, path: Path, data: DataRecipe) -> Path:
-    """Write a bundle of the tiny model that reads what ``data`` says."""
+    """Write a bundle of the tiny model with the preprocessing ``data``."""
     artifact = tiny["onnx"]()
     files = {"model.onnx": artifact, "reference.bin": write_reference(tiny["reference"](artifact))}
     path.write_bytes(build_bundle(replace(tiny["manifest"], preprocessing=preprocessing_of(data)), files))
@@ -108,7 +108,7 @@ def test_sound_and_windows_are_taken_as_arrays(tiny: dict, tmp_path: Path) -> No
 
 
 def test_a_regression_answers_with_numbers(tiny: dict, tmp_path: Path) -> None:
-    """Values by name, no label, and NaN for what a classifier alone has."""
+    """Values have names, there is no label, and figures that only a classifier has are NaN."""
     artifact, specs = tiny["onnx"](), drift_counters.stream_specs(Regression(3), has_embedding=True)
     edges = tuple(float(np.float32(value)) for value in np.linspace(0, 1, 15))
     reference = replace(
@@ -196,7 +196,7 @@ def trust(tmp_path: Path, bundle: Callable[..., Path]) -> Trust:
 
 
 def test_says_whether_the_signature_was_checked(trust: Trust, tmp_path: Path) -> None:
-    """With trust the metadata vouches for these bytes; without, the model says that nobody looked."""
+    """With trust, signed metadata confirms the bytes; without, the model states that nothing was checked."""
     path = tmp_path / "tiny-1.tfb"
     with open_bundle(path, trust=trust) as model, open_bundle(path) as unchecked:
         assert (model.signed, unchecked.signed) == (True, False)
@@ -205,7 +205,7 @@ def test_says_whether_the_signature_was_checked(trust: Trust, tmp_path: Path) ->
 
 
 def test_refuses_what_a_device_refuses(trust: Trust, bundle: Callable[..., Path], tmp_path: Path) -> None:
-    """Other bytes under a signed name, a release nobody signed, another's root, and no metadata."""
+    """Refused: other bytes under a signed name, an unsigned release, another's root, and missing metadata."""
     other = bundle(gate_json=GATE + b" ")
     with pytest.raises(SignatureRefusedError) as caught:
         open_bundle(other, trust=trust)

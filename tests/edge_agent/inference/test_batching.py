@@ -8,7 +8,7 @@ from edge_agent.inference.served_model import load_model
 
 
 def test_inferences_wait_for_their_like_and_are_counted_once(bundle: Callable, tiny: dict) -> None:
-    """Nothing is counted before sixteen are there or somebody asks; then everything, once."""
+    """Nothing is counted before there are sixteen or the counters are read; then all are counted, once."""
     results = ResultBatcher(load_model(bundle()))
     images = [tiny["png"](image) for image in tiny["images"](MAX_WAITING + 3)]
     for index, data in enumerate(images):

@@ -45,7 +45,7 @@ def photo(width: int, height: int, kind: str = "JPEG") -> bytes:
 
 
 def bad(tmp_path: Path) -> list[str]:
-    """Return what was set aside."""
+    """Return the inputs that were set aside."""
     return sorted(path.name for path in (tmp_path / "state" / "bad").glob("*"))
 
 
@@ -68,7 +68,7 @@ def test_pictures_written_in_place_over_a_second_and_a_half_are_all_served(
 def test_the_item_that_ended_a_child_is_set_aside_and_the_next_is_served(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path
 ) -> None:
-    """Killed while it decodes: the next child says so, sets the picture aside, and serves the good one behind it."""
+    """After a kill while decoding, the next child sets the picture aside, reports it, and serves the good one behind."""
     drop({"0.png": photo(5120, 5120, "PNG"), "1.png": tiny["png"](tiny["images"](1)[0])})
     first = child(bundle())
     until(lambda: (held := read_held(tmp_path / "state")) and held.item == "0.png" and held.pid == first.process.pid)
@@ -110,7 +110,7 @@ def test_the_item_held_when_the_agent_ended_too_is_tried_once_more(
 def test_a_picture_of_20_megapixels_is_reduced_or_set_aside_but_ends_nothing(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path, *, decoding: bool
 ) -> None:
-    """Under 128 MB: served where the manifest says ``reduced``; of an older bundle set aside by its header."""
+    """Under 128 MB: served if the manifest has ``reduced``; with an older bundle set aside by its header."""
     drop({"0.jpg": photo(5472, 3648), "1.png": tiny["png"](tiny["images"](1)[0])})
     running = child(bundle(decoding=decoding), memory_bytes=128 * MIB)
     served = 1 + decoding

@@ -37,7 +37,7 @@ def test_serves_what_appears_and_counts_every_image_once(
 
 
 def test_windows_are_aligned_come_without_images_and_carry_all_counters(bundle: Callable, child: Callable) -> None:
-    """A window starts at a multiple of its length and is said even when nothing was served."""
+    """A window starts at a multiple of its length and is reported even if nothing was served."""
     running = child(bundle())
     window = running.until("window").header
     running.until("window")
@@ -127,7 +127,7 @@ def test_sends_no_more_samples_than_were_granted_as_they_came(
 
 
 def test_ends_in_order_when_terminated_and_says_the_open_window(bundle: Callable, child: Callable) -> None:
-    """SIGTERM is a stop: what was counted goes out, the exit code is 0."""
+    """SIGTERM is a regular stop: the counts are sent, and the exit code is 0."""
     running = child(bundle(), window_ms=3_600_000)
     running.until("ready")
     running.process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A real agent and its real child, killed at any time: what an open window counted is there afterwards, once."""
+"""A real agent and its real child, killed at any time: the counts of an open window are there afterwards, once."""
 
 import os
 import random
@@ -107,7 +107,7 @@ class Device:
 def test_kills_lose_no_more_than_a_checkpoint_and_count_nothing_twice(
     bundle: Callable, tiny: dict, tmp_path: Path
 ) -> None:
-    """Agent or child, at seeded times: counted + lost is what was taken, and the loss of a kill is bounded in time."""
+    """Agent or child killed at seeded times: counted + lost equals taken, and the loss of a kill is bounded in time."""
     device, image = Device(tmp_path, bundle()), tiny["png"](tiny["images"](1)[0])
     chance = random.Random(7)  # noqa: S311 - when to kill
     device.start()

@@ -1,4 +1,4 @@
-"""The probe: what a device measures of a bundle before it switches."""
+"""The probe: measurements of a bundle on the device before it switches."""
 
 import io
 import json
@@ -78,7 +78,7 @@ def test_budgets_are_limits_and_zero_is_none() -> None:
 
 
 def _huge_onnx(artifact: bytes) -> bytes:
-    """Return ``artifact`` with a detour through a tensor of 6.4 GB, which nothing in the file's size tells."""
+    """Return ``artifact`` with a detour through a tensor of 6.4 GB, which the file's size does not show."""
     model = onnx.load_from_string(artifact)
     side = numpy_helper.from_array(np.array([1, 1, 40_000, 40_000], np.int64), "side")
     model.graph.initializer.append(side)

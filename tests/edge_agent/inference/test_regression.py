@@ -39,7 +39,7 @@ def _images(tiny: dict, count: int) -> dict[str, bytes]:
 def test_values_are_counted_in_windows_without_classes(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict
 ) -> None:
-    """Every inference is in a window of as many streams; the heartbeat says that its outputs were numbers."""
+    """Every inference is in a window with one stream per output; the heartbeat states that the outputs were numbers."""
     drop(_images(tiny, 12))
     running = child(bundle(reference_bin=_of_values(tiny)), window_ms=60_000)
     beat = running.until("beat", lambda frame: frame.header["n"] > 0).header
@@ -54,7 +54,7 @@ def test_values_are_counted_in_windows_without_classes(
 def test_no_input_of_a_regression_becomes_a_sample(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict
 ) -> None:
-    """Nobody labels numbers on the server: what is asked for is not sent."""
+    """The server has no labels for numbers, so requested samples are not sent."""
     running = child(bundle(reference_bin=_of_values(tiny)), window_ms=60_000)
     running.tell(type="samples", request="r", count=3, budget_bytes=1 << 20, lane="audit")
     running.until("beat")

@@ -97,7 +97,7 @@ def test_a_header_that_promises_more_than_comes_is_an_image_error(model: ServedM
 def test_a_child_serves_sounds_and_counts_one_that_is_cut_off(
     sound_bundle: Path, child: Callable, drop: Callable
 ) -> None:
-    """The cut-off WAV is said by its name and counted as an error; the whole ones beside it are served."""
+    """The truncated WAV is named and counted as an error; the complete ones beside it are served."""
     drop({"0.wav": spoken_wav(0)[:300], "1.wav": spoken_wav(1), "2.wav": spoken_wav(2)})
     running = child(sound_bundle)
     fault = running.until("fault").header

@@ -1,4 +1,4 @@
-"""When a device takes a measurement up, when it gives way, and what it answers: no threads, no processes."""
+"""When a device starts a measurement, when it stops it, and its answers: no threads, no processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HeldMeasurer:
 
 @dataclass
 class Scene:
-    """A coordinator and all that it says."""
+    """A coordinator and all its answers."""
 
     state: Path
     measurer: HeldMeasurer = field(default_factory=HeldMeasurer)
@@ -135,7 +135,7 @@ def test_gives_way_to_an_update(scene: Scene) -> None:
 
 
 def test_says_that_a_restart_cut_a_measurement_short(scene: Scene) -> None:
-    """The next start answers for the command that was in progress, and nothing of it is left."""
+    """The next start answers the command that was in progress and deletes its files."""
     scene.coordinator().asked(COMMAND)
     (scene.state / FOLDER).mkdir()
     (scene.state / FOLDER / "rows").write_bytes(b"half")
@@ -155,7 +155,7 @@ def test_a_damaged_note_stops_nothing(scene: Scene) -> None:
 
 
 def test_a_fault_of_ours_is_answered_too(scene: Scene) -> None:
-    """Whoever waits hears of it."""
+    """The waiting host gets an answer."""
     coordinator = scene.coordinator()
     coordinator.asked(COMMAND)
     scene.measurer.done[0](ZeroDivisionError("by zero"))

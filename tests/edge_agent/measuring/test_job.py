@@ -1,4 +1,4 @@
-"""The way of one measurement on the device: room, order of steps, and that nothing of it stays."""
+"""One measurement on the device: free space, order of steps, and no files left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORDER = MeasureOrder(order="ab" * 16, bundle_length_bytes=600, rows_length_bytes
 
 @pytest.fixture
 def measurer(tmp_path: Path) -> ProcessMeasurer:
-    """A measurer whose server is away."""
+    """Return a measurer whose server is not reachable."""
     (tmp_path / "measure").mkdir()
     return ProcessMeasurer(state=tmp_path, settings=NOWHERE, disk=RealDisk(), limits=LIMITS)
 
@@ -44,7 +44,7 @@ def test_takes_no_more_bytes_than_the_owner_allows(
 
 
 def test_leaves_the_reserve_on_the_disk(measurer: ProcessMeasurer) -> None:
-    """What the updater needs stays free."""
+    """The updater's reserve stays free."""
     tight = replace(measurer, limits=replace(LIMITS, reserve_bytes=1 << 62))
     refused = tight._no_room(ORDER)
     assert refused is not None
@@ -52,7 +52,7 @@ def test_leaves_the_reserve_on_the_disk(measurer: ProcessMeasurer) -> None:
 
 
 def test_an_order_that_nobody_signed_ends_before_a_byte_is_fetched(measurer: ProcessMeasurer) -> None:
-    """A device that is not enrolled believes nobody, and its folder is empty again."""
+    """A device that is not enrolled trusts no signature, and its folder is empty again."""
     ended = measurer.run(b'{"payload": ""}', Progress())
     assert isinstance(ended, Refusal)
     assert ended.code == "metadata_unreachable"
@@ -60,7 +60,7 @@ def test_an_order_that_nobody_signed_ends_before_a_byte_is_fetched(measurer: Pro
 
 
 def test_a_full_disk_ends_a_measurement_with_its_reason(measurer: ProcessMeasurer) -> None:
-    """Before anything is fetched; what was begun is swept."""
+    """The check comes before the download, and partial files are deleted."""
 
     class FullDisk(RealDisk):
         """A disk without room."""
@@ -86,7 +86,7 @@ def test_a_report_that_the_server_does_not_take_is_said(measurer: ProcessMeasure
 
 
 def test_a_child_that_was_killed_is_told_from_one_that_fell_over(tmp_path: Path) -> None:
-    """The kernel takes the measurement first where memory runs out; what that means is said."""
+    """The kernel kills the measurement first if memory is exhausted; the error explains that."""
     log = tmp_path / "child.log"
     log.write_bytes(b"Traceback: x\n")
     killed, fallen = _verdict(-9, log), _verdict(1, log)
@@ -97,7 +97,7 @@ def test_a_child_that_was_killed_is_told_from_one_that_fell_over(tmp_path: Path)
 
 
 def test_the_measurer_tells_its_end_from_its_own_thread(measurer: ProcessMeasurer) -> None:
-    """Whoever started it hears of it once."""
+    """The callback runs once, in the measurement's own thread."""
     heard: list[object] = []
     ended = threading.Event()
     measurer.start(b"{}", Progress(), lambda result: (heard.append(result), ended.set()))  # type: ignore[func-returns-value]

@@ -1,4 +1,4 @@
-"""A measurement in a process of its own: what it reports, what it refuses, and that it ends with its parent."""
+"""A measurement in its own process: its report, its refusals, and that it ends with its parent."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Case:
         return [sys.executable, "-m", "edge_agent.measuring.child", *arguments]
 
     def run(self) -> dict[str, object]:
-        """Run the child to its end; return what it says."""
+        """Run the child to its end and return its output."""
         with subprocess.Popen(self.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
             return dict(json.loads(child.stdout.read().splitlines()[-1]))

@@ -89,7 +89,7 @@ def converted(convert: Convert) -> Converted:
 
 
 def _quantized(model: bytes, recipe: list) -> bytes:
-    """Quantize with true minima and maxima: the default's moving averages clip what the tests compare."""
+    """Quantize with true minima and maxima: the default's moving averages clip the compared values."""
     from ai_edge_quantizer import calibrator, quantizer, recipe_manager  # noqa: PLC0415 - heavy and optional
     from ai_edge_quantizer.utils import qsv_utils  # noqa: PLC0415 - heavy and optional
 

@@ -24,7 +24,7 @@ IMAGES = np.random.default_rng(1).normal(size=(5, 6, 6, 2)).astype(np.float32)
 
 
 class Converted(Protocol):
-    """What the fixture ``converted`` of conftest.py gives."""
+    """The values of the fixture ``converted`` of conftest.py."""
 
     network: torch.nn.Module
     float32: bytes
@@ -85,7 +85,7 @@ def test_a_model_of_another_fixed_batch_serves_any(convert: Callable[..., bytes]
 
 
 def test_outputs_are_the_callers_own(converted: Converted) -> None:
-    """A later run does not change what an earlier one returned."""
+    """A later run does not change the outputs of an earlier one."""
     runtime = runtimes.load(MANIFEST, converted.float32)
     first = runtime.run(IMAGES[:1])[0]
     kept = first.copy()
@@ -119,14 +119,14 @@ def test_outputs_are_found_by_name_then_by_order(converted: Converted) -> None:
     ],
 )  # fmt: skip
 def test_refuses_a_model_that_is_not_its_manifests(converted: Converted, change: dict[str, Any], text: str) -> None:
-    """Shapes, types, scales, number of outputs and options are said when loading."""
+    """Wrong shapes, types, scales, numbers of outputs and options are reported when the model is loaded."""
     with pytest.raises(RuntimeLoadError, match=text):
         runtimes.load(replace(MANIFEST, **change), converted.float32)
 
 
 @pytest.mark.parametrize("kind", ["int8", "int16"])
 def test_an_integer_model_takes_and_gives_real_numbers(converted: Converted, kind: str) -> None:
-    """float32 and the integers that stand for it give the same, near torch's."""
+    """float32 inputs and the integers for them give the same outputs, near torch's."""
     artifact = getattr(converted, kind)
     manifest = _integer(artifact)
     assert manifest.inputs[0].dtype == kind
@@ -176,7 +176,7 @@ def test_a_closed_runtime_and_a_wrong_batch_say_so(converted: Converted) -> None
     ],
 )
 def test_a_foreign_operator_is_named(converted: Converted, operator: dict[str, Any], text: str) -> None:
-    """Custom, TensorFlow's own, too new or unknown: the error says which and what to do."""
+    """For a custom, TensorFlow, too new or unknown operator the error names it and the next step."""
     tools = pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils")
     model = tools.read_model_from_bytearray(bytearray(converted.float32))
     custom = {"builtinCode": 32, "deprecatedBuiltinCode": 32} if "customCode" in operator else {}

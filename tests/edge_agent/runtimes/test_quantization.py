@@ -35,7 +35,7 @@ def _int8_onnx() -> bytes:
 
 
 def test_halves_go_to_the_even_integer_and_the_rest_saturates() -> None:
-    """0.25 / 0.5 is a half: it goes to 0, 0.75 / 0.5 to 2; what is out of range stops at the limit."""
+    """0.25 / 0.5 is a half and rounds to 0, 0.75 / 0.5 to 2; values out of range are clipped to the limit."""
     values = np.array([0.25, 0.75, -0.25, 0.0, 63.5, 64.5, 1e9, -1e9, np.inf, -np.inf], np.float32)
     got = quantize(values, INT8)
     assert got.dtype == np.int8
@@ -69,7 +69,7 @@ def test_an_integer_without_a_scale_is_only_an_integer() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_probabilities_come_out_as_logits_whose_softmax_they_are(dtype: str) -> None:
-    """A model that ends in a softmax is read as one; what is nothing stays finite."""
+    """A model that ends in a softmax is recognised; a probability of 0 gives a finite logit."""
     spec = TensorSpec(name="p", shape=(-1, 3), dtype=dtype, meaning="probability")
     spec = replace(spec, scale=1 / 256, zero_point=-128) if dtype == "int8" else spec
     shares = np.array([[0.75, 0.25, 0.0]], np.float32)
@@ -81,7 +81,7 @@ def test_probabilities_come_out_as_logits_whose_softmax_they_are(dtype: str) -> 
 
 @pytest.mark.parametrize("runtime", ["onnx", "memory"])
 def test_real_numbers_go_in_and_come_out_of_an_integer_model(runtime: str) -> None:
-    """float32 and the integers that stand for it give the same float32."""
+    """float32 inputs and the integers for them give the same float32 outputs."""
     name = memory.register("negate", lambda x: (quantize(-dequantize(x, INT8), UINT8),))
     loaded = runtimes.load(replace(MANIFEST, runtime=runtime), _int8_onnx() if runtime == "onnx" else name)
     real = np.array([[0.5, -1.5, 3.0], [100.0, 0.26, 0.0]], np.float32)

@@ -54,7 +54,7 @@ def runtime(request: pytest.FixtureRequest) -> runtimes.Runtime:
 
 
 def test_a_runtime_leaves_the_arithmetic_of_its_program_as_it_was(runtime: runtimes.Runtime) -> None:
-    """A processor told to treat denormal numbers as zero would do so for whatever runs in the thread afterwards."""
+    """A processor mode that treats denormal numbers as zero would affect all later code of the thread."""
     smallest = np.nextafter(0.0, 1.0)
     runtime.run(np.ones((2, 6), np.float32))
     assert smallest * 1.0 > 0.0
@@ -67,7 +67,7 @@ def test_onnxruntime_itself_works_without_denormals() -> None:
 
 
 def test_every_runtime_of_the_folder_has_a_model_in_this_suite() -> None:
-    """A new runtime file without a model here is not tested, and this says so."""
+    """A new runtime file without a model here is not tested; this test then fails."""
     assert {one.name for one in declarations.runtimes()} == set(ARTIFACTS)
 
 
@@ -82,7 +82,7 @@ def test_conformance_gives_the_outputs_in_the_manifests_order(runtime: runtimes.
 
 @pytest.mark.parametrize("batch", [np.zeros((1, 7), np.float32), np.zeros(6, np.float32), np.zeros((1, 6))])
 def test_conformance_refuses_another_shape_or_type(runtime: runtimes.Runtime, batch: np.ndarray) -> None:
-    """The error says what was expected and what came."""
+    """The error names the expected and the actual value."""
     with pytest.raises(InputShapeError, match=r"Expected input 'x' as float32 \(-1, 6\), got float"):
         runtime.run(batch)
 
@@ -103,7 +103,7 @@ def test_an_unknown_runtime_is_missing_by_name() -> None:
 
 
 def test_a_missing_package_is_named() -> None:
-    """Without onnxruntime the error says what to install."""
+    """Without onnxruntime the error names the package to install."""
     code = "import sys\nsys.modules['onnxruntime'] = None\nfrom edge_agent import runtimes\n"
     code += "from wire.manifest import Manifest\ntry: runtimes.load(Manifest(), b'')\n"
     code += "except Exception as error: print(error.code, error)"
@@ -137,7 +137,7 @@ def test_onnx_refuses_bytes_that_are_no_model(artifact: bytes) -> None:
     ],
 )
 def test_onnx_refuses_a_model_that_is_not_its_manifests(change: dict) -> None:
-    """Another input shape, name or type, or a missing output, is said when loading."""
+    """Another input shape, name or type, or a missing output, is reported when the model is loaded."""
     with pytest.raises(RuntimeLoadError, match="Expected"):
         runtimes.load(replace(MANIFEST, **change), _onnx())
 

@@ -1,4 +1,4 @@
-"""A source from outside: a second of a tone whenever the clock says so, as a microphone would give it."""
+"""An external source: one second of a tone whenever the clock advances so far, like a microphone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Microphone:
         self._due_s = clock.monotonic_s() + settings.clip_s
 
     def take(self) -> Capture | None:
-        """Return the newest clip; those before it that nobody took are dropped."""
+        """Return the newest clip; older clips that were not taken are dropped."""
         late = int((self._clock.monotonic_s() - self._due_s) / self._settings.clip_s)
         if self._clock.monotonic_s() < self._due_s:
             return None
@@ -58,7 +58,7 @@ class Microphone:
         return buffer.getvalue()
 
     def done(self, capture: Capture) -> None:
-        """Sound is gone once it was heard."""
+        """A clip that was served needs no cleaning up."""
 
     def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
         """It does not come again."""
@@ -66,6 +66,6 @@ class Microphone:
         return True
 
     def take_dropped(self) -> int:
-        """Return how many clips nobody took."""
+        """Return how many clips were dropped since the last call."""
         dropped, self._dropped = self._dropped, 0
         return dropped

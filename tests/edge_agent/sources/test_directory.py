@@ -23,7 +23,7 @@ def _leases() -> Iterator[None]:
 
 
 class Folder:
-    """A source on a folder with a state directory beside it, and what it said."""
+    """A source on a folder with a state directory beside it, and the messages that it logged."""
 
     def __init__(self, path: Path, **settings: object) -> None:
         """Open it."""
@@ -40,7 +40,7 @@ class Folder:
         return self.inbox / name
 
     def served(self, seconds: float, code: str = "") -> list[str]:
-        """Serve, or refuse with ``code``, what comes within ``seconds``; return the names taken."""
+        """Serve the inputs that arrive within ``seconds``, or refuse them with ``code``; return the names taken."""
         names = []
         for _ in range(round(seconds / 0.1)):
             self.clock.advance(0.1)
@@ -68,7 +68,7 @@ def folder(tmp_path: Path) -> Callable[..., Folder]:
 
 
 def test_touches_only_the_suffixes_that_the_release_reads(folder: Callable[..., Folder]) -> None:
-    """Notes, a video and a file without suffix stay, and it is said once which are left alone."""
+    """Notes, a video and a file without suffix stay, and one message names the suffixes that are ignored."""
     pictures = folder()
     for name in ("notes.txt", "video.mp4", "README", "a.png", "B.JPG"):
         pictures.write(name)
@@ -78,7 +78,7 @@ def test_touches_only_the_suffixes_that_the_release_reads(folder: Callable[..., 
 
 
 def test_tells_when_a_release_leaves_alone_what_an_earlier_one_read(folder: Callable[..., Folder]) -> None:
-    """Pictures under a model of sounds; told again after it was right meanwhile. Other files are no sign of it."""
+    """Pictures under a model of sounds are reported, and again after a right model in between; other files are not."""
     pictures, reads = folder(), [".png"]
     pictures.source._surroundings = replace(pictures.source._surroundings, suffixes=lambda: frozenset(reads))
     unread = lambda: [code for code, _ in pictures.told].count("source_unread")  # noqa: E731
@@ -136,7 +136,7 @@ def test_a_file_that_is_open_for_writing_is_not_taken_however_long_it_rests(fold
 def test_without_leases_a_file_rests_four_times_as_long(
     folder: Callable[..., Folder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file system that can't tell who writes: two seconds."""
+    """On a file system without leases a file must be unchanged for two seconds."""
     monkeypatch.delattr(fcntl, "F_SETLEASE")
     monkeypatch.setattr(fcntl, "F_SETLEASE", 1 << 20, raising=False)
     pictures = folder()
@@ -173,7 +173,7 @@ def test_a_refused_file_that_grows_is_served_whole(folder: Callable[..., Folder]
 
 
 def test_a_file_that_came_under_the_name_of_a_served_one_is_not_deleted(folder: Callable[..., Folder]) -> None:
-    """``latest.png`` is written anew while the one before it is decoded."""
+    """``latest.png`` is overwritten while the previous one is decoded."""
     pictures = folder()
     path = pictures.write("latest.png", b"first")
     pictures.served(0.1)
@@ -260,7 +260,7 @@ def test_a_file_that_may_not_be_read_now_is_tried_again_and_told(folder: Callabl
 
 
 def test_a_folder_that_is_away_is_told_and_served_again_when_it_is_back(folder: Callable[..., Folder]) -> None:
-    """A card that was pulled out: not told for a moment, once after ten seconds, and once more the next time."""
+    """A card that was pulled out is reported after ten seconds, once, and again the next time."""
     pictures = folder()
     pictures.served(1)
     pictures.inbox.rmdir()
@@ -279,7 +279,7 @@ def test_a_folder_that_is_away_is_told_and_served_again_when_it_is_back(folder: 
 def test_pictures_in_a_folder_below_are_left_alone_and_told(
     name: str, told: list[str], folder: Callable[..., Folder]
 ) -> None:
-    """An FTP camera that makes a folder a day: nobody waits in vain without a word."""
+    """An FTP camera that creates a folder per day: one message explains why nothing is served."""
     pictures = folder()
     (pictures.inbox / name).mkdir()
     (pictures.inbox / name / "a.png").write_bytes(b"x")
@@ -288,7 +288,7 @@ def test_pictures_in_a_folder_below_are_left_alone_and_told(
 
 @pytest.mark.parametrize(("keep", "end"), [(False, "deleted"), (True, "passed over")])
 def test_what_is_dropped_is_told_at_once_and_then_once_an_hour(tmp_path: Path, keep: bool, end: str) -> None:  # noqa: FBT001
-    """With the number since the last time: nobody's pictures go without a word."""
+    """The message has the number of dropped inputs since the last one."""
     folder = Folder(tmp_path, backlog=1, keep=keep)
     for number, wait_s in enumerate([0.0, 3500.0, 100.0]):
         folder.clock.advance(wait_s)

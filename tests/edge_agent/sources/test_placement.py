@@ -1,4 +1,4 @@
-"""Which folders may be consumed: none that holds what the agent or a person keeps."""
+"""Which folders may be consumed: none that contains files of the agent or of a person."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from edge_agent.sources import SourceConfig, placed
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A state directory with what an agent keeps there, below a home of its own."""
+    """Return a state directory with an agent's usual files, below a separate home."""
     home = tmp_path / "home"
     state = home / "device" / "state"
     for folder in ("blobs/sha256", "slots", "inbox/deep", "source", "bad"):
@@ -63,7 +63,7 @@ def test_refuses_where_a_link_in_the_state_directory_leads(state: Path, tmp_path
 
 @pytest.mark.parametrize("name", ["inbox", "inbox/deep"])
 def test_takes_the_inbox_of_the_state_directory(name: str, state: Path) -> None:
-    """The one folder there that holds nothing else, and what is below it."""
+    """The inbox contains nothing else, and neither do the folders below it."""
     assert placed(SourceConfig(keys={"path": str(state / name)}), state).keys["path"] == str(state / name)
 
 
@@ -85,7 +85,7 @@ def test_the_default_lies_below_the_state_directory_never_in_the_working_directo
 
 
 def test_a_folder_on_a_card_that_is_away_ends_nothing(state: Path, tmp_path: Path) -> None:
-    """At a start without its card the agent runs, degraded, and the fleet hears of it; a file is no folder."""
+    """Without its card the agent starts degraded and reports it; a file is not accepted as a folder."""
     card = tmp_path / "card"
     (tmp_path / "link").symlink_to(card)
     for folder in (tmp_path / "link", tmp_path / "file" / "pictures"):

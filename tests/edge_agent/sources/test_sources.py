@@ -55,7 +55,7 @@ def source(request: pytest.FixtureRequest, opened: Callable, outside: str) -> tu
 
 
 def _taken(source: sources.Source, clock: FakeClock, count: int) -> list[sources.Capture]:
-    """Return what comes within a minute of the clock, at most ``count``."""
+    """Return the inputs that arrive within a minute of the clock, at most ``count``."""
     taken: list[sources.Capture] = []
     for _ in range(300):
         if len(taken) == count:
@@ -66,7 +66,7 @@ def _taken(source: sources.Source, clock: FakeClock, count: int) -> list[sources
 
 
 def test_conformance_gives_inputs_with_a_name_and_bytes(source: tuple[sources.Source, FakeClock]) -> None:
-    """They come one by one, and the source may be told that each was served."""
+    """Inputs arrive one by one, and the source accepts that each was served."""
     taken = _taken(*source, 3)
     assert taken
     for capture in taken:
@@ -76,7 +76,7 @@ def test_conformance_gives_inputs_with_a_name_and_bytes(source: tuple[sources.So
 
 
 def test_conformance_an_input_refused_for_good_does_not_come_again(source: tuple[sources.Source, FakeClock]) -> None:
-    """``final`` is always heeded, by a source that repeats itself too."""
+    """``final`` is always respected, also by a source that repeats itself."""
     first = _taken(*source, 1)[0]
     assert source[0].refuse(first, "input_crashed", final=True) is True
     later = _taken(*source, 5)
@@ -84,7 +84,7 @@ def test_conformance_an_input_refused_for_good_does_not_come_again(source: tuple
 
 
 def test_conformance_counts_what_was_dropped_once(source: tuple[sources.Source, FakeClock]) -> None:
-    """A number from 0, which is then told."""
+    """The count starts at 0, and each drop is reported once."""
     _taken(*source, 1)
     source[1].advance(10)
     source[0].take()
@@ -166,7 +166,7 @@ def test_a_key_or_value_that_is_none_is_refused(tmp_path: Path, text: str, words
 
 
 def test_a_key_that_every_kind_once_took_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A device with such a file starts after an update of its agent, and says what it does not read."""
+    """A device with such a file starts after an update of its agent, and reports the ignored key."""
     config = _configured(tmp_path, 'kind = "synthetic"\npath = "x"\nsettle_s = 1.0')
     assert config.source.document == {"kind": "synthetic", "path": f"{tmp_path}/x"}
     assert "kind=synthetic keys=['settle_s']" in caplog.text
@@ -239,7 +239,7 @@ def test_refuses_a_setting_of_the_wrong_type(value: object, tmp_path: Path) -> N
 
 
 def test_directory_takes_in_name_order_ignores_dots_and_deletes(opened: Callable, tmp_path: Path) -> None:
-    """A name with a dot in front isn't there yet; what was served is gone."""
+    """A name with a leading dot is ignored; served files are deleted."""
     source, clock = opened("directory")
     (tmp_path / "images" / ".d.png").write_bytes(b"half")
     (tmp_path / "images" / "folder").mkdir()

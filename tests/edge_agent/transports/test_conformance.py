@@ -76,7 +76,7 @@ def connected(make: Make, client_id: str, *subscriptions: str, will: Will | None
 
 
 def test_delivers_what_it_publishes(make: Make) -> None:
-    """A message reaches its subscriber, and the publisher hears of the broker's acknowledgement."""
+    """A message reaches its subscriber, and the publisher receives the broker's acknowledgement."""
     reader, ear = connected(make, "reader", "tf/1/site/+/event")
     reader.publish("tf/1/site/reader/event", b"")  # comes back once the broker has the subscription
     ear.message("tf/1/site/reader/event")
@@ -87,7 +87,7 @@ def test_delivers_what_it_publishes(make: Make) -> None:
 
 
 def test_hears_a_retained_message_after_connecting(make: Make) -> None:
-    """What was retained before the subscription arrives, marked as retained."""
+    """A message retained before the subscription arrives, marked as retained."""
     writer, writer_ear = connected(make, "writer")
     writer.publish("tf/1/site/dev/desired", b"{}", retain=True)
     writer_ear.wait(lambda notice: isinstance(notice, Delivered))
@@ -109,7 +109,7 @@ def test_is_not_idle_while_up(make: Make) -> None:
 
 
 def test_tells_of_two_with_one_identity_and_comes_back(make: Make) -> None:
-    """A connection that was taken over is told so, and comes back for good when the other client is gone."""
+    """The replaced connection is notified, and is restored for good when the other client has gone."""
     older, ear = connected(make, "dev")
     newer, _ = connected(make, "dev")
     ear.link(Link.TAKEN_OVER)

@@ -84,7 +84,7 @@ def test_hands_over_at_most_the_inflight_limit(broker: Broker) -> None:
 
 
 def test_publishes_the_will_when_the_connection_is_lost(broker: Broker) -> None:
-    """The broker says for us that we are lost."""
+    """The broker publishes that the device is lost."""
     reader, heard = start(broker.port, "reader", "tf/1/site/dev/state")
     wait_link(heard, Link.UP)
     transport, notices = start(broker.port, will=Will("tf/1/site/dev/state", b"lost", delay_s=0))
@@ -168,7 +168,7 @@ def test_never_shows_the_password() -> None:
 
 
 def test_a_refused_subscription_is_tried_again() -> None:
-    """A broker that reads its rights late leaves nobody connected and deaf: the next connection subscribes anew."""
+    """A broker that loads its rights late leaves no client connected without messages: the next connection subscribes again."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(LIMIT_S)
         transport, notices = start(listener.getsockname()[1], "dev", "tf/1/site/dev/desired")

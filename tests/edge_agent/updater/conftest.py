@@ -26,7 +26,7 @@ NOW_MS = 1_000_000
 
 @dataclass(frozen=True)
 class Release:
-    """A bundle, what is signed of it, and the wish for it."""
+    """A bundle, its signed metadata, and the desired state for it."""
 
     data: bytes
     target: TargetInfo
@@ -69,7 +69,7 @@ def make_release(version: int, *, floor: int = 0, gen: int = 0) -> Release:
 
 @dataclass
 class Device:
-    """The updater, its clock, and what it did."""
+    """The updater, its clock, and its recorded actions."""
 
     state: Path
     disk: Disk
@@ -128,7 +128,7 @@ class Device:
         return release
 
     def offer(self, desired: Desired) -> bool:
-        """Tell the updater what is desired."""
+        """Pass a desired state to the updater."""
         return self.updater.offer(desired, self.now_ms, self.now_s)
 
     def work(self) -> None:
@@ -164,7 +164,7 @@ class Device:
         assert self.updater.record.phase is UpdatePhase.COMMITTED, self.updater.record
 
     def restart(self, ended: LastEnd = LastEnd.AGENT) -> None:
-        """Reboot and take up what was persisted; ``ended``: how the agent's run before did."""
+        """Reboot and restore the persisted state; ``ended``: how the agent's previous run ended."""
         self.boot()
         self.updater.resume(self.now_ms, self.now_s, ended)
 

@@ -1,4 +1,4 @@
-"""What a newer ``desired`` starts, ends or leaves alone, and what a damaged record leaves."""
+"""Which attempts a newer ``desired`` starts, ends or keeps, and the state after a damaged record."""
 
 import errno
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def test_a_change_of_settings_disturbs_no_probation(device: object, release: Cal
 
 @pytest.mark.parametrize("working", [False, True])
 def test_a_desired_without_a_release_ends_the_attempt(device: object, release: Callable, *, working: bool) -> None:
-    """Before the switch or on probation: what was current stays, nothing half-done is left."""
+    """Before the switch or in probation: the current release stays, and nothing half-done is left."""
     device.install(release(1))
     device.offer(device.publish(release(2)).desired)
     if working:
@@ -95,7 +95,7 @@ def test_settings_without_a_release_are_taken_over_quietly(device: object) -> No
     "damaged", [lambda data: b"\x00" * len(data), lambda data: data.replace(b'"sha256":"', b'"sha256":"0', 1)]
 )
 def test_a_damaged_record_keeps_the_generation(device: object, release: Callable, damaged: Callable) -> None:
-    """Nothing older is believed, the last desired state is taken again and told; also where it can still be read."""
+    """No older one is accepted, the last desired state is applied and reported again; also if it is still readable."""
     device.install(release(3))
     (device.state / "update.json").write_bytes(damaged((device.state / "update.json").read_bytes()))
     device.phases.clear()
@@ -133,7 +133,7 @@ class Full:
         path.unlink(missing_ok=True)
 
     def free_bytes(self, _folder: object) -> int:
-        """Say that nothing is free."""
+        """Return that no space is free."""
         return 0
 
 

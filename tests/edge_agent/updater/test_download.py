@@ -25,7 +25,7 @@ LIMIT_S = 20.0
 
 @dataclass
 class Source:
-    """What the server does with the next requests, and what it saw."""
+    """The server's answers to the next requests, and the requests that it received."""
 
     data: bytes = DATA
     answers: list[str] = field(default_factory=list)
@@ -119,7 +119,7 @@ def test_fetches_with_the_device_password(fetch: Callable, source: Source, tmp_p
 
 @pytest.mark.parametrize("answer", ["cut", "stall", "no_length"])
 def test_goes_on_where_the_connection_ended(fetch: Callable, source: Source, tmp_path: Path, answer: str) -> None:
-    """Cut, stalled, or of unknown length: only what is missing is asked for again."""
+    """Cut, stalled, or of unknown length: only the missing part is requested again."""
     source.answers = [answer]
     assert fetch() is None
     assert (tmp_path / SHA256).read_bytes() == DATA
@@ -156,7 +156,7 @@ def test_refuses_one_changed_byte(fetch: Callable, source: Source, tmp_path: Pat
 
 @pytest.mark.parametrize("answer", ["", "no_length"])
 def test_refuses_more_than_the_signed_length(fetch: Callable, source: Source, tmp_path: Path, answer: str) -> None:
-    """Never more than the signed length is read, whatever the server says."""
+    """Never more than the signed length is read, whatever the server sends."""
     source.data, source.answers = DATA + b"more", [answer]
     assert fetch().code == "too_large"
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= len(DATA)

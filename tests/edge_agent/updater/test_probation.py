@@ -49,7 +49,7 @@ def test_judges(health: Health, elapsed_s: float, over: object, code: str) -> No
     ],
 )
 def test_a_release_that_is_kept_without_an_inference_says_so(health: Health, words: str) -> None:
-    """It was loaded and passed its golden vectors, no more; before the end nothing is said."""
+    """It was loaded and passed its golden vectors, no more; before the end there is no statement."""
     assert words in judge(health, LIMITS, 60.0).text
     assert ("no inferences" in judge(health, LIMITS, 60.0).text) is bool(words)
     assert judge(health, LIMITS, 59.0).text == ""
@@ -100,7 +100,7 @@ EVEN = replace(LIMITS, class_shares=(0.3, 0.3, 0.4))
     ],
 )
 def test_one_class_alone_is_breakage_unless_it_was_usual(health: Health, limits: Limits, code: str) -> None:
-    """Against the reference and what the release before said here; a camera before one scene sees one class."""
+    """Compared with the reference and the previous release on this device; a camera on one scene sees one class."""
     assert judge(health, limits, 59.0).code == ""
     assert judge(health, limits, 60.0).code == code
 
@@ -113,7 +113,7 @@ def test_outputs_that_are_no_numbers_are_breakage_at_once() -> None:
 
 
 def test_outputs_fade_and_start_again_with_other_labels() -> None:
-    """What was usual long ago, or under other labels, says little."""
+    """Old answers, or answers under other labels, count little."""
     outputs = Outputs().add((4000, 0), 4000).add((0, 2000), 2000)
     assert outputs.classes == (2000, 1000)
     assert outputs.add((1, 1, 1), 3).classes == (1, 1, 1)

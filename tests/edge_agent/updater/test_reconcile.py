@@ -1,4 +1,4 @@
-"""From what the device is to what it should be: the table, as data."""
+"""From the actual to the desired state of a device: the table, as data."""
 
 import itertools
 from dataclasses import replace
@@ -66,7 +66,7 @@ def with_bundle(slot: SlotFacts, bundle: Condition) -> SlotFacts:
     ],
 )
 def test_each_row_of_the_table(facts: InstalledFacts, actions: tuple, code: str) -> None:
-    """What is found, what is done, and why the device is degraded meanwhile."""
+    """The state that is found, the action, and why the device is degraded meanwhile."""
     plan = reconcile(facts)
     assert (plan.actions, plan.code) == (actions, code)
 
@@ -90,7 +90,7 @@ def every() -> list[InstalledFacts]:
 
 
 def after(facts: InstalledFacts, actions: tuple) -> InstalledFacts:
-    """Return the facts once everything was done; every fetch succeeds, and what is mended is no longer tired."""
+    """Return the facts after all actions; every fetch succeeds, and a repaired release has no failed starts."""
     slots, current = dict(facts.slots), facts.current
     fetched = {action.release.sha256 for action in actions if isinstance(action, Fetch)}
     for action in actions:

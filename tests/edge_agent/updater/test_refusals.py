@@ -64,7 +64,7 @@ def test_backs_off_with_full_jitter_and_a_bound(device: object, release: Callabl
 
 
 def test_a_deferred_update_goes_on_after_a_restart(device: object, release: Callable) -> None:
-    """Nobody needs to send it again."""
+    """It need not be sent again."""
     new = device.publish(release(1))
     device.targets[new.desired.target] = Refusal("metadata_unreachable")
     device.offer(new.desired)
@@ -91,6 +91,6 @@ def test_an_update_waits_for_a_sane_clock_and_not_a_second_longer(device: object
 
 
 def test_every_code_stands_in_the_documentation() -> None:
-    """An operator looks up what an event says."""
+    """An operator can look up the code of an event."""
     text = (Path(__file__).parents[3] / "docs" / "explanation" / "architecture.md").read_text()
     assert [code for code in COURSES if code not in text] == []

@@ -1,4 +1,4 @@
-"""Slots, the floor and the files that are kept twice: what is read, what is removed, what is mended."""
+"""Slots, the floor and the files that are stored twice: what is read, removed and repaired."""
 
 import json
 from pathlib import Path
@@ -24,14 +24,14 @@ def slots(tmp_path: Path) -> Slots:
 
 
 def test_a_pointer_to_an_empty_slot_names_none(slots: Slots) -> None:
-    """Nothing is installed there, whatever the pointer says."""
+    """No release is installed there, whatever the pointer names."""
     assert slots.current_name() == "a"
     slots.switch("b")
     assert (slots.current_name(), slots.current()) == ("", None)
 
 
 def test_parts_of_what_is_kept_stay(slots: Slots) -> None:
-    """A download that goes on begins where it was; what nobody holds goes, whole or in part."""
+    """A resumed download starts at its offset; unreferenced files are deleted, complete or partial."""
     for name in (A, f"{B}.part", "c" * 64, f"{'d' * 64}.part"):
         slots.bundle(name).parent.mkdir(parents=True, exist_ok=True)
         slots.bundle(name).write_bytes(b"x")
@@ -49,7 +49,7 @@ def test_the_floor_only_rises(slots: Slots, floor: int, kept: int) -> None:
 
 @pytest.mark.parametrize("older", ["file", "copy"])
 def test_of_two_floors_the_higher_one_holds(slots: Slots, tmp_path: Path, older: str) -> None:
-    """A power cut between the two writes, or somebody who puts an old file back, lowers nothing."""
+    """A power cut between the two writes, or an old file put back, lowers nothing."""
     slots.raise_floor(3)
     path = tmp_path / "floor.json"
     place = path if older == "file" else copy_of(path)
@@ -177,7 +177,7 @@ def test_nothing_is_mended_where_nothing_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_verdict_is_one_line_that_says_ok_or_why_not() -> None:
-    """The parent believes nothing but ``ok: true``."""
+    """The parent accepts only ``ok: true``."""
     good = json.loads(TargetVerdict(ok=True, sha256=A, length_bytes=9).line())
     bad = json.loads(TargetVerdict(code="too_large", text="so", server_ms=5).line())
     assert (good["ok"], good["sha256"], good["length_bytes"]) == (True, A, 9)

@@ -31,7 +31,7 @@ def test_every_phase_in_flight_leads_to_an_end() -> None:
 
 
 def test_only_probation_can_commit_or_roll_back() -> None:
-    """Nothing is committed untried, but what is current already."""
+    """No release is committed untried, except the current one."""
     ends = {(source, signal) for (source, signal), target in TRANSITIONS.items() if target is UpdatePhase.COMMITTED}
     assert ends == {(UpdatePhase.PROBATION, Signal.HEALTHY), (UpdatePhase.OFFERED, Signal.PRESENT)}
 
@@ -48,7 +48,7 @@ def test_knows_no_other_transition() -> None:
 
 
 def test_the_record_survives_the_disk() -> None:
-    """What is persisted is what is read, ``desired`` included."""
+    """The record that is read equals the one that was written, ``desired`` included."""
     record = UpdateRecord(
         phase=UpdatePhase.PROBATION,
         desired=Desired(gen=3, release="m-1", config={"sample_bytes_per_day": 9}),

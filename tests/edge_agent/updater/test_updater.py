@@ -1,4 +1,4 @@
-"""Chains of phases as data, and what the updater believes."""
+"""Sequences of phases as data, and which messages the updater trusts."""
 
 from collections.abc import Callable
 from dataclasses import replace

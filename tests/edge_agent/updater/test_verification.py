@@ -1,4 +1,4 @@
-"""Metadata over HTTP: what drips, what is no web address, what time the server says it is."""
+"""Metadata over HTTP: slow answers, invalid addresses, and the server's time."""
 
 import errno
 import json
@@ -154,5 +154,5 @@ def test_only_web_addresses_are_fetched(address: str) -> None:
 
 @pytest.mark.parametrize(("text", "ms"), [(None, 0), ("", 0), ("yesterday", 0), (DATE, DATE_MS)])
 def test_a_date_that_is_none_is_zero(text: str | None, ms: int) -> None:
-    """A server need not say the time, nor say it well."""
+    """A server need not send the time, and it may be invalid."""
     assert verification._date_ms(text) == ms
