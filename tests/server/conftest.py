@@ -41,7 +41,7 @@ class FakeClock:
 
 @dataclass(slots=True)
 class FakeDevice:
-    """A device on the in-memory broker that keeps all it hears."""
+    """A device on the in-memory broker that keeps all messages it receives."""
 
     identity: EnrolledIdentity
     transport: MemoryTransport
@@ -68,13 +68,13 @@ class FakeDevice:
         self.say("tele/drift", encode_report(make_report(seq, boot=boot, start_ms=start_ms, oldest_seq=oldest_seq)))
 
     def watermark(self, stream: Stream = Stream.DRIFT) -> int | None:
-        """Return what the last acknowledgement of ``stream`` said."""
+        """Return the watermark of ``stream`` in the last acknowledgement."""
         acks = [decode(Ack, item.payload) for item in self.heard if item.topic.endswith("/cmd/ack")]
         marks = [mark.through_seq for ack in acks for mark in ack.watermarks if mark.stream is stream]
         return marks[-1] if marks else None
 
     def desired(self) -> Desired | None:
-        """Return the last ``desired`` heard."""
+        """Return the last ``desired`` received."""
         found = [item.payload for item in self.heard if item.topic.endswith("/desired")]
         return decode(Desired, found[-1]) if found else None
 
@@ -82,7 +82,7 @@ class FakeDevice:
 def make_report(
     seq: int, *, boot: str = BOOT, start_ms: int | None = None, oldest_seq: int = 0, count: int = 1
 ) -> DriftReport:
-    """Return a drift report; window ``seq`` starts ``seq`` seconds after the clock's start unless said otherwise."""
+    """Return a drift report; window ``seq`` starts ``seq`` seconds after the clock's start by default."""
     start = EPOCH_MS + (1000 * seq if start_ms is None else start_ms)
     counters = Counters(SHAPE, 5, (count,) * SHAPE.total)
     return DriftReport(

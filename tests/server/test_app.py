@@ -114,7 +114,7 @@ def test_a_device_enrols_reports_and_is_acknowledged(run: Run, device_of: Device
 
 
 def test_desired_survives_a_restart_on_the_same_addresses(run: Run, device_of: DeviceOf) -> None:
-    """Devices were told the ports; they find the server there again, and what they shall run."""
+    """Devices know the ports; they find the server and their assignment there again."""
     app = run()
     device = device_of(app)
     app.parts.fleet.set_config("cam-1", {"sample_bytes_per_day": 7})
@@ -126,7 +126,7 @@ def test_desired_survives_a_restart_on_the_same_addresses(run: Run, device_of: D
 
 
 def test_a_killed_broker_comes_back_and_loses_nothing(run: Run, device_of: DeviceOf, report: MakeReport) -> None:
-    """What was not acknowledged is sent again and counts once."""
+    """Unacknowledged messages are sent again and count once."""
     app = run()
     device = device_of(app)
     os.kill(app.broker.pid, signal.SIGKILL)
@@ -154,7 +154,7 @@ def test_devices_that_enrol_at_once_all_get_in(run: Run) -> None:
 
 
 def test_state_is_seen_by_the_api(run: Run, device_of: DeviceOf) -> None:
-    """What a device says on MQTT an operator reads over HTTP."""
+    """The state that a device sends over MQTT is readable over HTTP."""
     app = run()
     device = device_of(app)
     device.transport.publish(device.topic("state"), encode(State(state=DeviceState.READY)), retain=True)
@@ -229,7 +229,7 @@ GUESSES = (
 
 
 def test_an_evil_device_takes_nothing_from_the_fleet(run: Run, device_of: DeviceOf, report: MakeReport) -> None:
-    """Whatever it subscribes to, it hears nothing of others, and the server stores each of 100 reports."""
+    """Whatever it subscribes to, it receives nothing of others, and the server stores each of 100 reports."""
     app = run()
     spies = [_spy(device_of(app, f"evil-{number}"), guess) for number, guess in enumerate(GUESSES)]
     honest = device_of(app)
@@ -243,7 +243,7 @@ def test_an_evil_device_takes_nothing_from_the_fleet(run: Run, device_of: Device
 
 
 def test_the_shared_subscription_is_a_secret_that_lasts(state: StateDirectory) -> None:
-    """Kept over restarts, for nobody else to read; a state directory of an older version gets one."""
+    """Kept over restarts and private; a state directory of an older version gets one."""
     group = state.ingest_group()
     assert (len(group) >= 40, state.ingest_group()) == (True, group)
     assert (state.path / "ingest.group").stat().st_mode & 0o777 == 0o600
@@ -252,7 +252,7 @@ def test_the_shared_subscription_is_a_secret_that_lasts(state: StateDirectory) -
 
 
 def test_another_state_directory_has_another_group(state: StateDirectory, tmp_path: Path) -> None:
-    """Who runs a server of their own learns nothing of this one's."""
+    """The owner of another server learns nothing about this one."""
     assert init_state(tmp_path / "other").ingest_group() != state.ingest_group()
 
 

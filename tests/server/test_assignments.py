@@ -1,4 +1,4 @@
-"""A device fetches what it is to run, runs or ran before; the digests of the others help it nothing."""
+"""A device may fetch its assigned, current and previous bundles; the digests of others are of no use to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Shelf:
-    """A server with three releases, a device that was told the second, and one that was told nothing."""
+    """A server with three releases, a device that was assigned the second, and one without assignment."""
 
     fleet: MemoryFleet
     told: FakeDevice
@@ -93,7 +93,7 @@ def test_what_it_runs_and_ran_before_is_there_for_a_repair(shelf: Shelf) -> None
 
 
 def test_a_report_alone_opens_nothing(shelf: Shelf) -> None:
-    """A device that says it runs what it was never told gets it from nobody."""
+    """A device can't get a release by reporting that it runs it."""
     shelf.commit(shelf.other, 3, 2)
     assert shelf.fetch(shelf.other) == [403, 403, 403]
 

@@ -26,12 +26,12 @@ def order(*mentions: Mention) -> list[str]:
 
 
 def test_boots_that_say_that_they_run_follow_one_another() -> None:
-    """Names say nothing, and hearing one again changes nothing."""
+    """Names have no order, and a repeated one changes nothing."""
     assert order(Mention("b", True), Mention("a", True), Mention("b", True), Mention("c", True)) == ["b", "a", "c"]
 
 
 def test_boots_first_heard_of_late_go_before_the_one_that_runs_in_the_order_they_come() -> None:
-    """What a device kept comes oldest first, after the boot that runs has said so."""
+    """Stored events of a device arrive oldest first, after the running boot has reported."""
     assert order(Mention("a", True), Mention("d", True), Mention("b", False), Mention("c", False)) == list("abcd")
 
 
@@ -49,7 +49,7 @@ def cam(fleet: MemoryFleet) -> FakeDevice:
 
 
 def say(device: FakeDevice, seq: int, code: str, boot: str = OLD) -> None:
-    """Let a device say an event whose clock is no help."""
+    """Let a device send an event whose time is of no use."""
     device.say("event", Event(boot=boot, seq=seq, oldest_seq=1, at_ms=1_000_000_000 - seq, kind="update", code=code))
 
 
@@ -70,7 +70,7 @@ def codes(fleet: MemoryFleet) -> list[str]:
 def test_events_in_any_order_of_arrival_are_shown_as_they_happened(
     fleet: MemoryFleet, cam: FakeDevice, seed: int
 ) -> None:
-    """Redelivered rows come late; the numbers say how it was."""
+    """Redelivered rows arrive late; their numbers give the order."""
     every_order = list(itertools.permutations(enumerate(PHASES, 1)))
     for seq, code in every_order[37 * seed]:
         say(cam, seq, code)
@@ -81,7 +81,7 @@ def test_events_in_any_order_of_arrival_are_shown_as_they_happened(
 
 
 def test_what_an_earlier_boot_kept_is_shown_before_what_this_one_says(fleet: MemoryFleet, cam: FakeDevice) -> None:
-    """The server was away over the restart: it first hears of the new boot, whose numbers begin again at 1."""
+    """The server was down during the restart: it learns of the new boot first, whose numbers start at 1 again."""
     cam.say("state", State(state=DeviceState.READY, at_ms=1, boot=NEW))
     say(cam, 1, "committed", NEW)
     fleet.turn()

@@ -1,4 +1,4 @@
-"""The private mosquitto, for real: who gets in, what each may say and hear, and that it comes back."""
+"""The real private mosquitto: who may connect, publish and receive what, and that it is restarted."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Client:
         self.wait(lambda notice: isinstance(notice, LinkChange) and notice.link is Link.UP)
 
     def wait(self, wanted: Callable[[Notice], bool]) -> list[Notice]:
-        """Return what was heard up to the wanted notice."""
+        """Return the messages received up to the wanted notice."""
         deadline_s = time.monotonic() + 10
         found = [self.heard.get(timeout=10)]
         while not wanted(found[-1]):
@@ -74,7 +74,7 @@ class Client:
         self.wait(lambda notice: notice == Delivered(handle))
 
     def topics_until(self, topic: str) -> list[str]:
-        """Return the topics of the messages heard up to the one on ``topic``."""
+        """Return the topics of the messages received up to the one on ``topic``."""
         notices = self.wait(lambda notice: isinstance(notice, Incoming) and notice.topic == topic)
         return [notice.topic for notice in notices if isinstance(notice, Incoming)]
 
@@ -86,7 +86,7 @@ Connect = Callable[..., Client]
 def test_the_broker_may_open_as_many_files_as_the_hard_limit_says(
     own_files: int, *, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the usual soft limit of 1,024 the devices beyond a thousand got no connection; too few for all is said."""
+    """With the usual soft limit of 1,024, devices beyond a thousand could not connect; too low a limit is reported."""
     monkeypatch.setattr("server.broker.process._OWN_FILES", own_files)
     before, broker = resource.getrlimit(resource.RLIMIT_NOFILE), _make(tmp_path)
     try:
@@ -114,7 +114,7 @@ def connect(broker: Broker) -> Iterator[Callable[..., Client]]:
 
 
 def test_a_device_publishes_only_below_itself(connect: Connect) -> None:
-    """What device A says under device B, or in the server's place, reaches nobody."""
+    """Messages of device A under device B's topics, or the server's, are not delivered."""
     server, device = connect("server", "tf/1/#"), connect("cam-a")
     for topic in ("tf/1/x/cam-b/event", "tf/1/x/cam-a/desired", "tf/1/x/cam-a/cmd/ack", "tf/2/x/cam-a/event"):
         device.say(topic, b"forged")
@@ -123,7 +123,7 @@ def test_a_device_publishes_only_below_itself(connect: Connect) -> None:
 
 
 def test_a_device_hears_only_what_is_for_it(connect: Connect) -> None:
-    """Device A hears neither device B nor what is retained for B, whatever it subscribes to."""
+    """Device A receives neither messages nor retained messages of device B, whatever it subscribes to."""
     server = connect("server")
     server.say("tf/1/x/cam-b/desired", b"secret", retain=True)
     device = connect("cam-a", "tf/1/#", "tf/1/x/cam-b/desired", "tf/1/+/+/tele/#")

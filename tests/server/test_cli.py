@@ -53,14 +53,14 @@ def test_init_leaves_a_used_directory_alone(tmp_path: Path) -> None:
     ["run"], ["status"], ["devices"], ["events"], ["rollouts"], ["claim", "--site", "a", "--device", "b"],
 ])  # fmt: skip
 def test_every_command_refuses_a_foreign_directory(tmp_path: Path, command: list[str]) -> None:
-    """The error says how to make one."""
+    """The error names the command that creates one."""
     code, _, error = _run(command[0], tmp_path, *command[1:])
     assert (code, "fleet-server init" in error) == (1, True)
 
 
 @pytest.mark.parametrize("layout", ["2", "", "x" * 99])
 def test_a_state_directory_of_another_layout_is_refused(state: StateDirectory, layout: str) -> None:
-    """An older server would not find what a newer one has put elsewhere."""
+    """An older server would not find files that a newer one stores elsewhere."""
     state.layout.write_text(layout)
     code, _, error = _run("devices", state.path)
     assert (code, error.split(", got")[0]) == (
@@ -75,7 +75,7 @@ def test_a_state_directory_without_a_layout_is_the_first(state: StateDirectory) 
 
 
 def test_an_attribute_given_twice_is_refused_with_both_values(fleet: MemoryFleet) -> None:
-    """Which of them is meant nobody can tell; no claim is made."""
+    """The intended value is unknown; no claim is made."""
     given = ["--attribute", "lens=wide", "--attribute", "lens=tele"]
     code, out, error = _run("claim", fleet.state.path, "--site", "a", "--device", "b", *given)
     assert (code, out, "got 'wide' and 'tele'" in error) == (2, "", True)
@@ -125,7 +125,7 @@ def test_status_of_a_stopped_server_is_an_exit_code(state: StateDirectory) -> No
 
 
 def test_status_of_a_server_that_was_killed_says_for_how_long(fleet: MemoryFleet) -> None:
-    """What its files say outlives it; its lock does not. One that holds the lock and does not answer is not well."""
+    """Its files survive it, its lock does not. A process with the lock that does not answer is unhealthy."""
     fleet.clock.now_ms = system_now_ms() - 60_000
     fleet.turn()
     fleet.state.write_address(RunAddress(http_url="http://127.0.0.1:9", mqtt_host="127.0.0.1", mqtt_port=9, pid=1))
@@ -233,7 +233,7 @@ def test_resume_and_skip_group_say_whom_they_tell_and_ask(state: StateDirectory,
 
 
 def test_approve_pause_and_abort_say_what_they_do_and_ask(state: StateDirectory, paused: RolloutService) -> None:
-    """Each says beforehand whom it concerns; who did it and why is kept."""
+    """Each lists the affected devices beforehand; person and reason are recorded."""
     asked = CliRunner().invoke(main, ["rollout", "approve", str(state.path), "r2"], input="n\n")
     assert (asked.exit_code, asked.stdout.splitlines()[0]) == (1, "1 device assigned on connecting: c; opens canary")
     assert paused.get("r2").phase is RolloutPhase.AWAITING_APPROVAL

@@ -82,13 +82,13 @@ BODIES = {
 
 @pytest.mark.parametrize("cls", BODIES)
 def test_every_field_of_an_answer_has_a_place_and_a_default(cls: type) -> None:
-    """What the server of today sends, all of it; an older one may leave out any."""
+    """Fields of today's server are typed; an older server may omit any of them."""
     assert sorted(field.name for field in dataclasses.fields(cls)) == sorted(BODIES[cls].model_fields)
     cls()
 
 
 def test_devices_and_releases_are_typed(client: FleetClient) -> None:
-    """What the registry knows, as frozen values; who ended is listed apart."""
+    """The contents of the registry, as frozen values; devices that have left are listed separately."""
     (device,) = client.devices()
     assert (device.device, device.site, device.state, device.attributes) == ("cam-1", "berlin", "ready", {"lens": "a"})
     assert client.device("cam-1") == device
@@ -132,7 +132,7 @@ def test_a_sample_is_seen_and_labelled(client: FleetClient, fleet: MemoryFleet) 
 
 @pytest.mark.parametrize("page", [1, 2, 200])
 def test_events_are_followed_from_an_id(client: FleetClient, fleet: MemoryFleet, page: int) -> None:
-    """All of them over any number of pages, then only what came since."""
+    """All of them over any number of pages, then only new ones."""
     for number in range(5):
         fleet.app.parts.events.add(number, "server", f"code_{number}", Severity.INFO, "text")
     seen = list(client.events(page=page))
@@ -202,7 +202,7 @@ def test_an_address_that_is_none_is_named(tmp_path: Path, url: str) -> None:
 
 
 def test_silence_and_strangers_are_told_apart(tmp_path: Path) -> None:
-    """Nobody listens; somebody listens and says nothing in time."""
+    """No process listens; a process listens and does not answer in time."""
     (tmp_path / "token").write_text("x")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -213,7 +213,7 @@ def test_silence_and_strangers_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_an_answer_of_another_kind_is_refused(client: FleetClient) -> None:
-    """A field of the wrong type is an error that says which."""
+    """The error for a field of the wrong type names the field."""
     with pytest.raises(AnswerInvalidError, match="check the address"):
         client._get(list, "/api/docs")
 

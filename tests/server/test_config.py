@@ -1,4 +1,4 @@
-"""server.toml: strict, and every refusal says what to do."""
+"""server.toml: strict, and every refusal names the next step."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _read(tmp_path: Path, text: str) -> ServerConfig:
     ],
 )
 def test_refuses_what_it_cannot_obey(tmp_path: Path, text: str, words: str) -> None:
-    """Unknown keys name the nearest valid one; values say what was expected."""
+    """The error names the nearest key for an unknown one, and the expectation for a value."""
     with pytest.raises(ConfigError, match=re.escape(words)):
         _read(tmp_path, text)
 
@@ -76,7 +76,7 @@ def _numbers() -> dict[tuple[str, str], Bound | None]:
 
 @pytest.mark.parametrize(("table", "key"), list(_numbers()))
 def test_every_number_has_a_bound_and_takes_both_ends(table: str, key: str) -> None:
-    """Nothing infinite, NaN or absurd is obeyed; what the bound allows, and the default, are."""
+    """Infinite, NaN or absurd values are refused; both ends of the range and the default are accepted."""
     bound = _numbers()[table, key]
     assert bound is not None
 

@@ -1,4 +1,4 @@
-"""What is too long is marked where people read it, and refused where it is a key."""
+"""Texts that are too long are cut with a mark for readers, and refused as keys."""
 
 from __future__ import annotations
 

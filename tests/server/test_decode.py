@@ -1,4 +1,4 @@
-"""What a device may send: both sides of every bound, and the field is named in the error."""
+"""Messages that a device may send: both sides of every bound, and the error names the field."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = [
 
 
 def read(leaf: str, message: object, *, retained: bool = False) -> Arrival:
-    """Return what is read of ``message``."""
+    """Return the decoded ``message``."""
     return read_arrival(f"{BASE}/{leaf}", encode(message), retained=retained)
 
 
@@ -84,6 +84,6 @@ def test_a_batch_belongs_to_the_stream_of_its_topic(leaf: str, stream: Stream) -
 
 
 def test_a_topic_that_devices_only_read_is_refused() -> None:
-    """A device that publishes its own desired state is not believed."""
+    """A device can't publish its own desired state."""
     with pytest.raises(TopicError, match=f"that devices publish on, got '{BASE}/desired'"):
         read("desired", Get())

@@ -1,4 +1,4 @@
-"""What a device says of time, on both sides of every bound."""
+"""Times that devices send, on both sides of every bound."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def _report(seed: int) -> DriftReport:
 
 
 def _read(payload: bytes) -> object:
-    """Return what the wire's own decoder makes of ``payload``, as the server keeps it."""
+    """Return the result of the wire decoder for ``payload``, as the server stores it."""
     try:
         values = decode_report(payload).counters.values
     except WireError as error:
@@ -78,7 +78,7 @@ def test_a_table_is_unpacked_right_where_no_sum_checks_it() -> None:
 
 @given(st.integers(0, 500), st.integers(0, 10_000), st.integers(0, 255))
 def test_a_changed_byte_is_refused_or_read_as_one_by_one(seed: int, place: int, value: int) -> None:
-    """Whatever is odd gets the wire's own answer, and its neighbours are read all the same."""
+    """An invalid report gives the error of the wire decoder, and the other reports are still read."""
     sound = encode_report(_report(seed + 1))
     data = bytearray(encode_report(_report(seed)))
     data[place % len(data)] = value

@@ -125,7 +125,7 @@ def test_a_hash_is_mosquittos_own_form() -> None:
 
 
 def test_a_claim_is_not_used_up_when_the_broker_lets_nobody_in(fleet: MemoryFleet) -> None:
-    """The device was told nothing, so it may ask again with the same claim."""
+    """The device got no credentials, so the same claim stays valid."""
     parts, refusals = fleet.app.parts, [BrokerError("Expected mosquitto to answer, got nothing")]
 
     def admit(_identity: EnrolledIdentity) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with messages: once a minute for each sender and kind, in words that a database and a terminal take."""
+"""Invalid messages: reported once a minute per sender and kind, in texts that fit a database and a terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REPORT = DriftReport(
 
 
 def test_a_fault_is_told_once_a_minute_and_counted_always() -> None:
-    """The next one after exactly a minute says how many came in between."""
+    """The next report, after exactly a minute, has the number of those in between."""
     faults = FaultEvents()
     for now_ms in (0, 1, 59_999, 60_000, 119_999):
         faults.add(now_ms, "garbage", "no JSON", sender="cam-1")
@@ -54,7 +54,7 @@ def test_senders_and_kinds_of_fault_are_told_apart() -> None:
 def test_only_a_device_of_the_fleet_is_named_as_one(
     sender: str, device: str | None, data: dict[str, str], *, registered: bool
 ) -> None:
-    """What a stranger calls itself is told as its word."""
+    """The name of a stranger is quoted as its own claim."""
     faults = FaultEvents()
     faults.add(0, "garbage", "so", sender=sender, registered=registered)
     (row,) = faults.take()
@@ -62,7 +62,7 @@ def test_only_a_device_of_the_fleet_is_named_as_one(
 
 
 def test_senders_without_end_take_no_memory_without_end() -> None:
-    """At 10,000 of them the next new one makes all forgotten: who was told a moment ago is told again."""
+    """At 10,000 senders the next one clears the memory: each of them may then be reported again."""
     faults = FaultEvents()
     for i in range(10_000):
         faults.add(0, "garbage", "so", sender=f"cam-{i}")

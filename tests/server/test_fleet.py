@@ -38,7 +38,7 @@ def test_gen_only_grows(fleet: MemoryFleet) -> None:
 
 
 def test_gen_goes_past_what_the_device_knows(fleet: MemoryFleet) -> None:
-    """After a restored backup the device is ahead: what it would take for old it would never install."""
+    """After a restored backup the device is ahead: it would ignore a lower number."""
     device = fleet.enrol()
     device.say("reported", Reported(gen=41), retain=True)
     fleet.turn()
@@ -65,7 +65,7 @@ def test_gen_goes_past_what_the_device_knows(fleet: MemoryFleet) -> None:
 def test_the_next_gen_is_one_the_device_will_take(
     fleet: MemoryFleet, ours: int, theirs: int | None, following: int, *, ignored: bool
 ) -> None:
-    """Above what it knows, and never so far ahead that it would not follow."""
+    """Above the device's own, and never so far ahead that the device would ignore it."""
     fleet.enrol()
     reported = None if theirs is None else Reported(gen=theirs)
     known = replace(fleet.app.parts.fleet.device("cam-1"), desired_gen=ours, reported=reported)
@@ -97,7 +97,7 @@ def test_the_next_gen_is_one_the_device_will_take(
     ],
 )
 def test_sends_a_release_again_that_the_device_lost(fleet: MemoryFleet, reported: Reported, *, again: bool) -> None:
-    """It says committed and does not have it: a new attempt. What it refused stays refused."""
+    """The device reports it as committed and lacks it: a new attempt. A refused release stays refused."""
     device = fleet.enrol()
     fleet.app.parts.fleet.set_desired("cam-1", **RELEASE)
     device.say("reported", reported, retain=True)
@@ -114,7 +114,7 @@ def test_what_is_acknowledged_survives_a_power_cut(fleet: MemoryFleet) -> None:
 
 
 def test_an_assignment_is_a_new_attempt_and_settings_are_not(fleet: MemoryFleet) -> None:
-    """A device tells by the number whether it shall try a release again that it refused."""
+    """By the number a device knows whether to try a refused release again."""
     device, attempts = fleet.enrol(), []
     for change in ("set_desired", "set_config", "set_desired"):
         arguments = RELEASE if change == "set_desired" else {"config": {"x": 1}}
@@ -174,7 +174,7 @@ def test_refuses_a_command_that_is_no_topic_level(fleet: MemoryFleet) -> None:
 
 
 def test_silence_is_noted_once_and_ends(fleet: MemoryFleet) -> None:
-    """A device that says ready but is not heard for two hours is an event; so is its return."""
+    """A device that reported ready and then nothing for two hours is an event; so is its return."""
     device = fleet.enrol()
     device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock()))
     fleet.turn()

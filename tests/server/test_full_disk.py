@@ -1,4 +1,4 @@
-"""A disk that is really full: the server says so, keeps running, and is well again when there is room."""
+"""A disk that is really full: the server reports it, keeps running, and recovers when there is room."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_who_asks_for_something_to_be_stored_is_told_that_there_is_no_room(
 
 
 def test_a_command_says_it_in_one_line(fleet: MemoryFleet, small_disk: Path) -> None:
-    """No stack; the exit code says that nothing was done."""
+    """No stack; the exit code states that nothing was done."""
     fleet.enrol()
     fill(small_disk / "filler")
     path = str(fleet.state.path)

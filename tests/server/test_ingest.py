@@ -82,7 +82,7 @@ def test_acknowledges_only_what_is_contiguous(fleet: MemoryFleet) -> None:
 
 
 def test_a_restarted_server_still_knows_what_it_counted(fleet: MemoryFleet) -> None:
-    """The watermark lies in the store, beside what it stands for."""
+    """The watermark is stored together with the rows that it covers."""
     device = fleet.enrol()
     device.report(0)
     fleet.turn()
@@ -157,7 +157,7 @@ def test_a_flood_of_garbage_is_one_event_a_minute(fleet: MemoryFleet) -> None:
 
 
 def test_text_that_no_database_takes_is_passed_over(fleet: MemoryFleet) -> None:
-    """Lone surrogates in JSON are refused and don't stop what comes with them."""
+    """Lone surrogates in JSON are refused and don't block the messages with them."""
     device = fleet.enrol()
     lone = b'{"boot":"%s","seq":0,"stream":"hw","rows":[{"x":"\\ud800"}],"n":1}' % BOOT.encode()
     device.say("tele/hw", lone)
@@ -199,7 +199,7 @@ def test_a_report_of_impossible_counts_is_passed_over(fleet: MemoryFleet, report
 
 
 def test_state_and_report_are_kept(fleet: MemoryFleet) -> None:
-    """What the device last said is there for everybody, and what it runs becomes history."""
+    """The last state and report are readable, and the release goes into the history."""
     device = fleet.enrol()
     now_ms = fleet.clock()
     device.say("state", State(state=DeviceState.READY, at_ms=now_ms), retain=True)
@@ -213,7 +213,7 @@ def test_state_and_report_are_kept(fleet: MemoryFleet) -> None:
 
 
 def test_a_retained_message_is_no_sign_of_life(fleet: MemoryFleet) -> None:
-    """After a restart the broker replays what devices said long ago."""
+    """After a restart the broker replays old messages of devices."""
     device = fleet.enrol()
     device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock()), retain=True)
     fleet.turn()
@@ -335,7 +335,7 @@ def _refuse_batches_of_13(fleet: MemoryFleet) -> None:
 
 
 def test_a_batch_that_no_database_takes_is_acknowledged_and_told(fleet: MemoryFleet) -> None:
-    """The device would send it for ever; what came with it is stored, and only that."""
+    """The device would send it for ever; the other messages of the batch are stored."""
     device = fleet.enrol()
     _refuse_batches_of_13(fleet)
     device.say("tele/hw", Batch(stream=Stream.HW, boot=BOOT, seq=0, oldest_seq=0, t0_ms=5, n=13))
@@ -363,7 +363,7 @@ def test_a_message_that_can_not_even_be_skipped_waits(fleet: MemoryFleet) -> Non
 
 
 def test_a_full_disk_holds_back_the_sample_alone(fleet: MemoryFleet) -> None:
-    """It is not acknowledged, so it comes again; what came with it is stored and counts once."""
+    """It is not acknowledged, so it is sent again; the other messages are stored and count once."""
     ingest, kept = fleet.app.parts.ingest, []
     ingest.keep_sample = _full_disk
     device = fleet.enrol()
@@ -398,7 +398,7 @@ def test_takes_nothing_more_while_the_store_refuses(fleet: MemoryFleet) -> None:
 
 
 def test_a_message_that_was_cleared_is_no_message(fleet: MemoryFleet) -> None:
-    """An empty payload is how MQTT removes what the broker kept."""
+    """An empty payload is how MQTT deletes a retained message."""
     device = fleet.enrol()
     for leaf in LEAVES:
         device.say(leaf, b"")
@@ -407,7 +407,7 @@ def test_a_message_that_was_cleared_is_no_message(fleet: MemoryFleet) -> None:
 
 
 def test_the_lag_is_how_long_the_oldest_message_waits(fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the inbox; what is stored no longer waits."""
+    """Only messages in the inbox count, not stored ones."""
     now_s = 10.0
     monkeypatch.setattr("server.ingest.ingest.time", SimpleNamespace(monotonic=lambda: now_s))
     device, ingest = fleet.enrol(), fleet.app.parts.ingest
@@ -424,7 +424,7 @@ def test_the_lag_is_how_long_the_oldest_message_waits(fleet: MemoryFleet, monkey
 def test_the_lag_counts_from_the_first_refusal_of_the_store(
     fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    """What it refused has left the inbox and still waits, however often it is tried again."""
+    """Refused messages have left the inbox and still wait, however often they are tried again."""
     now_s = 10.0
     monkeypatch.setattr("server.ingest.ingest.time", SimpleNamespace(monotonic=lambda: now_s, sleep=lambda _s: None))
     device, ingest = fleet.enrol(), fleet.app.parts.ingest

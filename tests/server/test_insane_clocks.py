@@ -47,7 +47,7 @@ def speak(device: FakeDevice, fleet: MemoryFleet, off_ms: int, seq: int, release
 
 
 def test_nothing_is_filed_in_the_future_or_the_far_past(fleet: MemoryFleet, off_ms: int) -> None:
-    """Windows, batches, events and what ran: all under the time of their arrival; the clock's fault is told."""
+    """Windows, batches, events and history get the time of their arrival; the wrong clock is reported."""
     speak(fleet.enrol(), fleet, off_ms, 0)
     parts, now_ms = fleet.app.parts, fleet.clock()
     (window,) = parts.windows.since(0)
@@ -74,7 +74,7 @@ def test_what_came_last_is_the_newest_once_the_clock_is_right(fleet: MemoryFleet
 
 
 def test_rows_live_as_long_as_those_of_others(fleet: MemoryFleet, off_ms: int) -> None:
-    """Neither deleted at once nor never: from their arrival on, as long as retention says."""
+    """They are kept for the retention, counted from their arrival."""
     speak(fleet.enrol("cam-2"), fleet, 0, 0)
     speak(fleet.enrol(), fleet, off_ms, 0)
     for days, left in ((89, 2), (2, 0)):
@@ -86,7 +86,7 @@ def test_rows_live_as_long_as_those_of_others(fleet: MemoryFleet, off_ms: int) -
 
 
 def test_nobody_elses_evidence_is_folded_again(fleet: MemoryFleet, off_ms: int) -> None:
-    """A window under a wrong clock reopens no slot that was folded, whatever it says."""
+    """A window under a wrong clock reopens no completed slot."""
     honest, device = fleet.enrol("cam-2"), fleet.enrol()
     speak(honest, fleet, 0, 0)
     speak(device, fleet, off_ms, 0)
@@ -100,7 +100,7 @@ def test_nobody_elses_evidence_is_folded_again(fleet: MemoryFleet, off_ms: int) 
 
 
 def test_a_sample_is_as_old_as_its_arrival(fleet: MemoryFleet, off_ms: int) -> None:
-    """Retraining takes what was seen since a drift began; a clock must not put a sample before or after that."""
+    """Retraining uses samples since a drift began; a wrong clock must not move a sample across that time."""
     kept = []
     fleet.app.parts.ingest.keep_sample = lambda *arrived: kept.append(arrived[1].at_ms)
     device = fleet.enrol()

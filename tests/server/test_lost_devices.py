@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def say(fleet: MemoryFleet, device: FakeDevice, state: DeviceState) -> None:
-    """Let a device say its state."""
+    """Let a device send its state."""
     device.say("state", State(state=state, at_ms=fleet.clock()), retain=True)
     fleet.turn()
 
@@ -25,7 +25,7 @@ def states(fleet: MemoryFleet) -> dict[str, str]:
 
 
 def test_who_does_not_come_back_after_the_broker_is_lost(fleet: MemoryFleet) -> None:
-    """Both sides of the time to come back; who is heard, left in order, or was never heard keeps its state."""
+    """Both sides of the time limit; devices that report, left in order, or never reported keep their state."""
     parts, devices = fleet.app.parts, [fleet.enrol(f"cam-{number}") for number in range(4)]
     for device, state in zip(devices, (DeviceState.READY, DeviceState.READY, DeviceState.DISCONNECTED), strict=False):
         say(fleet, device, state)
@@ -43,7 +43,7 @@ def test_who_does_not_come_back_after_the_broker_is_lost(fleet: MemoryFleet) -> 
 
 
 def test_what_the_broker_retained_says_so_too_and_the_device_may_come_back(fleet: MemoryFleet) -> None:
-    """Else the next start of the server would believe the old word again."""
+    """Otherwise the server would accept the old state again at its next start."""
     device, parts = fleet.enrol(), fleet.app.parts
     say(fleet, device, DeviceState.READY)
     LostDevices(fleet=parts.fleet, events=parts.events, started_ms=lambda: fleet.clock() + 1).turn(

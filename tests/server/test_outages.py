@@ -19,7 +19,7 @@ LOCKED = DatabaseRefusedError("Expected a database that answers, got: database i
 
 
 def test_one_line_a_minute_however_many_parts_fail(caplog: pytest.LogCaptureFixture) -> None:
-    """Both sides of the minute; another text is said at once; no stack of what explains itself."""
+    """Both sides of the minute; another text is logged at once; a known cause has no stack."""
     now_s = [0.0]
     outages = Outages(monotonic=lambda: now_s[0])
     for at_s, part, error, lines in (
@@ -33,7 +33,7 @@ def test_one_line_a_minute_however_many_parts_fail(caplog: pytest.LogCaptureFixt
 
 
 def test_it_is_over_when_every_part_that_failed_works_again(caplog: pytest.LogCaptureFixture) -> None:
-    """The line counts the failures; the next outage is said at once."""
+    """The line counts the failures; the next outage is logged at once."""
     outages = Outages(monotonic=lambda: 5.0)
     for part in ("a", "b", "a"):
         outages.failed(part, LOCKED)
@@ -47,7 +47,7 @@ def test_it_is_over_when_every_part_that_failed_works_again(caplog: pytest.LogCa
 
 
 def test_a_fault_of_ours_keeps_its_stack(caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody could find it otherwise; the same again within the minute is not written."""
+    """The stack is needed to find it; the same fault within the minute is not logged."""
     outages = Outages()
     for _ in range(3):
         outages.failed("a", KeyError("x"))

@@ -1,4 +1,4 @@
-"""All is well only when every signal says so."""
+"""The fleet is healthy only if every signal is."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ NAMES = [field.name for field in fields(Signals) if field.name != "devices"]
 
 
 def test_a_fleet_of_which_nothing_is_the_matter_is_well() -> None:
-    """The only way to be well is that there are devices and no signal has anything to say."""
+    """Healthy means that there are devices and no signal reports anything."""
     assert overall(QUIET).level is Level.WELL
     assert overall(QUIET).concerns == ()
 
 
 @pytest.mark.parametrize("signal", NAMES)
 def test_each_signal_alone_turns_it_off(signal: str) -> None:
-    """Whatever it is, it is named, with whom it concerns."""
+    """The signal and the affected devices are named."""
     found = overall(replace(QUIET, **{signal: ("one-of-them",)}))
     assert found.level is not Level.WELL
     assert [concern.signal for concern in found.concerns] == [signal]
@@ -38,7 +38,7 @@ def test_each_signal_is_heard_beside_all_others(signal: str) -> None:
 
 
 def test_no_device_is_not_well_but_unknown() -> None:
-    """An empty table says nothing."""
+    """An empty table proves nothing."""
     assert overall(Signals()).level is Level.UNKNOWN
 
 

@@ -26,7 +26,7 @@ def _alarm(fleet: MemoryFleet, *devices: str) -> None:
 
 
 def test_a_resumed_rollout_stays_resumed_after_a_restart(fleet: MemoryFleet) -> None:
-    """What an operator decided about a verdict holds for as long as the verdict is open."""
+    """An operator's decision about a verdict holds as long as the verdict is open."""
     fleet.app.parts.rollouts.ledger.add(
         Rollout(
             id="r",
@@ -45,7 +45,7 @@ def test_a_resumed_rollout_stays_resumed_after_a_restart(fleet: MemoryFleet) -> 
 
 
 def test_the_next_verdict_pauses_again(fleet: MemoryFleet) -> None:
-    """A new alarm is news, whatever was said about the one before."""
+    """A new alarm counts again, whatever was decided about the previous one."""
     fleet.app.parts.rollouts.ledger.add(
         Rollout(
             id="r",

@@ -1,4 +1,4 @@
-"""A real server that starts on a month of windows: what was approved is told at once."""
+"""A real server that starts with a month of windows assigns an approved rollout at once."""
 
 from __future__ import annotations
 

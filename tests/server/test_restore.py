@@ -1,4 +1,4 @@
-"""What a server needs to be the one that devices know is never made anew in silence."""
+"""Files that devices rely on are never replaced silently."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.trust.repository import TrustRepository
 
 
 def _ran(state: StateDirectory) -> ServerPorts:
-    """Run a server once, enrol a device, and return the ports that the device was told."""
+    """Run a server once, enrol a device, and return the ports that the device received."""
     app = ServerApp.open(state.path, pages=False)
     app.start()
     enrolment = app.parts.enrolment
@@ -34,7 +34,7 @@ def _ran(state: StateDirectory) -> ServerPorts:
 
 @pytest.mark.broker
 def test_ports_stay_without_anything_that_is_scratch(state: StateDirectory) -> None:
-    """Broker files and the last address are made anew; the ports that devices were told are not."""
+    """Broker files and the last address are created again; the ports that devices know stay."""
     told = _ran(state)
     state.address.unlink()
     app = ServerApp.open(state.path, pages=False)
@@ -44,7 +44,7 @@ def test_ports_stay_without_anything_that_is_scratch(state: StateDirectory) -> N
 
 @pytest.mark.broker
 def test_lost_ports_are_not_drawn_anew_while_devices_know_them(state: StateDirectory) -> None:
-    """The server says where they are found; set in server.toml or on the command line, it starts."""
+    """The server names where to find them; with ports in server.toml or on the command line it starts."""
     told = _ran(state)
     state.ports.unlink()
     state.address.unlink()
@@ -88,7 +88,7 @@ def _emptied(database: Path) -> None:
 def test_a_lost_database_is_not_made_anew(
     state: StateDirectory, lose: Callable[[Path], None], command: list[str]
 ) -> None:
-    """Every device would be unknown, and nobody told why."""
+    """All devices would be unknown, without an error."""
     open_database(state.database_url).close()
     state.keep_ports(ServerPorts(1, 2))
     lose(state.path / "fleet.db")
@@ -124,7 +124,7 @@ def test_lost_metadata_does_not_begin_again_at_version_one(state: StateDirectory
 def test_a_server_does_not_start_without_what_devices_believe(
     state: StateDirectory, lost: str, *, published: bool
 ) -> None:
-    """It would notice days later, when it signs anew, or number what it publishes from 1; the file is named."""
+    """It would fail days later when it signs again, or restart its version numbers; the file is named."""
     (state.path / lost).unlink(missing_ok=True)
     trust = TrustRepository(state.path)
     with pytest.raises(TrustStoreError, match=rf"{Path(lost).name}.*restore it from the backup"):
@@ -142,7 +142,7 @@ def test_a_lost_key_stops_the_start_and_a_new_server_has_nothing_to_lose(state: 
 
 
 def test_the_keys_of_another_server_stop_the_start(state: StateDirectory, tmp_path: Path) -> None:
-    """What they sign no device believes; both key ids and the next step are named."""
+    """No device trusts their signatures; both key ids and the next step are named."""
     init_online_keys(tmp_path / "other")
     ours, key = (load_online_key(path, "timestamp").public_key.keyid[:12] for path in (state.path, tmp_path / "other"))
     shutil.copy(tmp_path / "other" / "keys" / "timestamp.key", state.keys / "timestamp.key")
@@ -154,7 +154,7 @@ def test_the_keys_of_another_server_stop_the_start(state: StateDirectory, tmp_pa
 
 
 def test_lost_settings_are_restored_not_begun_anew(state: StateDirectory) -> None:
-    """Who is told to make a new directory removes this one first."""
+    """The error does not suggest to create a new directory."""
     state.config.unlink()
     with pytest.raises(StateDirectoryError, match="fleet-server init"):
         open_state(state.path)
@@ -164,7 +164,7 @@ def test_lost_settings_are_restored_not_begun_anew(state: StateDirectory) -> Non
 
 
 def test_a_backup_has_everything_but_scratch_and_is_private(state: StateDirectory, tmp_path: Path) -> None:
-    """What is added to the directory one day is in it without a list."""
+    """Files that are added to the directory later are included without a list."""
     open_database(state.database_url).close()
     state.keep_ports(ServerPorts(1, 2))
     (state.path / "new-one-day").write_text("x")

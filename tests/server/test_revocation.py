@@ -93,7 +93,7 @@ def test_what_it_says_afterwards_is_not_believed(fleet: MemoryFleet) -> None:
 
 
 def test_only_a_claim_made_afterwards_lets_it_in_again(fleet: MemoryFleet) -> None:
-    """One made before may be in the thief's hands; both refusal and new claim say so."""
+    """The thief may have an earlier one; both the refusal and the new claim state it."""
     _heard(fleet)
     enrolment = fleet.app.parts.enrolment
     before = enrolment.claim("berlin", "cam-1", {})
@@ -120,7 +120,7 @@ def test_who_comes_back_is_told_above_what_it_knows(fleet: MemoryFleet, action: 
 
 @BOTH
 def test_who_comes_back_is_not_there_before_it_was_heard(fleet: MemoryFleet, action: str) -> None:
-    """What it said in its life before is over: no rollout takes it for a device that can be told."""
+    """Its earlier state no longer counts: no rollout assigns it before it reports."""
     _heard(fleet)
     client = fleet.client()
     client.post(f"/api/devices/cam-1/{action}")
@@ -135,7 +135,7 @@ def test_who_comes_back_is_not_there_before_it_was_heard(fleet: MemoryFleet, act
 
 @BOTH
 def test_nobody_tells_it_anything_any_more(fleet: MemoryFleet, action: str) -> None:
-    """Neither a release, nor settings, nor a command; the refusal says why."""
+    """No release, no settings, no command; the refusal gives the reason."""
     _heard(fleet)
     fleet.client().post(f"/api/devices/cam-1/{action}")
     registry = fleet.app.parts.fleet
@@ -150,7 +150,7 @@ def test_nobody_tells_it_anything_any_more(fleet: MemoryFleet, action: str) -> N
 
 
 def test_ending_twice_changes_nothing_and_a_revoked_device_may_be_removed(fleet: MemoryFleet) -> None:
-    """The first reason stays; a removed one is not revoked anew; an unknown one is named."""
+    """The first reason stays; a removed device can't be revoked; an unknown one is named."""
     _heard(fleet)
     client = fleet.client()
     first = client.post("/api/devices/cam-1/revoke", json={"why": "a"}).json()

@@ -1,4 +1,4 @@
-"""What is the matter with a real server and its fleet, read from where it stands."""
+"""The problems of a real server and its fleet, read from where they are recorded."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def judge(fleet: MemoryFleet, ratio: float, *, age_ms: int = 0, pool: float = 0.
 
 
 def matter(fleet: MemoryFleet) -> dict[str, tuple[str, ...]]:
-    """Return the signals that have something to say; the API says the same."""
+    """Return the signals that report a problem; the API returns the same."""
     signals = fleet.app.parts.situation.signals()
     said = fleet.client().get("/api/overall").json()
     found = {name: getattr(signals, name) for name in Signals.__dataclass_fields__ if name != "devices"}
@@ -81,7 +81,7 @@ def test_a_heard_and_judged_device_on_a_well_server_is_well(fleet: MemoryFleet, 
 def test_a_device_that_is_not_ready_is_the_matter(
     fleet: MemoryFleet, cam: FakeDevice, said: DeviceState, signal: str
 ) -> None:
-    """Its last evidence was good and says nothing about now."""
+    """Its last evidence was good and is no longer valid."""
     cam.say("state", State(state=said, at_ms=fleet.clock(), boot="ab" * 8))
     fleet.turn()
     assert matter(fleet) == {signal: ("cam-1",)}
@@ -98,7 +98,7 @@ def test_silence_and_never_heard_are_the_matter(fleet: MemoryFleet, cam: FakeDev
 
 
 def test_a_refused_update_and_a_wrong_clock_are_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
-    """Both are said by the device itself."""
+    """The device itself reports both."""
     update = UpdateStatus(phase=UpdatePhase.REFUSED, gen=1, release="m-2", code="digest_mismatch")
     cam.say("reported", Reported(gen=1, at_ms=fleet.clock() + 400_000, boot="ab" * 8, update=update))
     fleet.turn()
@@ -122,7 +122,7 @@ def test_a_refused_update_and_a_wrong_clock_are_the_matter(fleet: MemoryFleet, c
 def test_evidence_near_its_threshold_and_missing_evidence_are_the_matter(
     fleet: MemoryFleet, cam: FakeDevice, evidence: dict[str, object], signals: set[str]
 ) -> None:
-    """A device at 299 % of its threshold stands under nothing that says all is below."""
+    """Above a device at 299 % of its threshold, no text claims that all are below."""
     del cam
     judge(fleet, **evidence)  # type: ignore[arg-type]
     assert set(matter(fleet)) == signals
@@ -174,7 +174,7 @@ def test_what_is_unwell_in_the_server_is_the_matter(fleet: MemoryFleet, cam: Fak
 
 
 def test_signed_metadata_near_its_end_damaged_or_missing_is_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
-    """Devices refuse what has expired, and then no update reaches them."""
+    """Devices refuse expired metadata, and then get no update."""
     del cam
     fleet.clock.now_ms += 515 * 86_400_000
     assert "root metadata (version 1) expires" in matter(fleet)["metadata"][0]

@@ -1,4 +1,4 @@
-"""The server says that it is well only while everything it needs is."""
+"""The server reports that it is healthy only while everything it needs is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def ask(fleet: MemoryFleet) -> tuple[int, str]:
-    """Return the status and what is wrong, as anybody sees it."""
+    """Return the status code and the text of the health check, as without a token."""
     answer = fleet.client(None).get("/api/health")
     document = answer.json()
     assert document["ok"] is (answer.status_code == 200)
@@ -59,14 +59,14 @@ def test_a_disk_without_room_is_unwell(fleet: MemoryFleet, free_bytes: int, stat
 
 
 def test_a_lost_broker_is_unwell(fleet: MemoryFleet) -> None:
-    """Nobody can be heard."""
+    """No device can be received."""
     fleet.broker.disconnect("server", lost=True)
     status, text = ask(fleet)
     assert (status, text.startswith("broker: Expected a connection")) == (503, True)
 
 
 def test_messages_that_wait_too_long_are_unwell(fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that refuses lets them wait; a minute is the limit, and what is stored again is well."""
+    """They wait if the store refuses them; the limit is a minute; once stored, the server is healthy."""
     device, ingest = fleet.enrol(), fleet.app.parts.ingest
     with fleet.app.parts.database.begin() as connection:
         connection.execute(sa.text("ALTER TABLE devices RENAME TO away"))
@@ -83,7 +83,7 @@ def test_messages_that_wait_too_long_are_unwell(fleet: MemoryFleet, monkeypatch:
 
 
 def test_a_loop_that_stopped_does_not_stay_well(fleet: MemoryFleet) -> None:
-    """Its last good word is good for two minutes; a failure is said at once, until it works again."""
+    """A good result counts for two minutes; a failure is reported at once, until the loop works again."""
     vitals, now_ms = fleet.app.parts.vitals, fleet.clock()
     vitals.expect(["loop DriftService"], now_ms)
     for late_s, status in ((LATE_S, 200), (LATE_S + 1, 503)):

@@ -9,7 +9,7 @@ from server.ingest.watermarks import AHEAD_LIMIT, Acceptance, StreamProgress, fr
 
 
 def test_the_watermark_stops_at_the_first_gap() -> None:
-    """What is missing may still come, so it is not acknowledged."""
+    """A missing row may still arrive, so it is not acknowledged."""
     progress = StreamProgress()
     assert [progress.offer(seq, 0) for seq in (0, 1, 3)] == [Acceptance.NEW] * 3
     assert (progress.through_seq, progress.ahead) == (1, {3})
@@ -36,7 +36,7 @@ def test_a_gap_of_any_length_keeps_memory_bounded() -> None:
 
 @given(st.permutations(range(12)), st.lists(st.integers(0, 11)))
 def test_every_number_is_new_once_in_any_order(order: list[int], again: list[int]) -> None:
-    """Reordering and redelivery change neither what is accepted nor the final watermark."""
+    """Reordering and redelivery change neither the accepted rows nor the final watermark."""
     progress = StreamProgress()
     offers = [progress.offer(seq, 0) for seq in [*order[:6], *again, *order[6:], *again]]
     assert offers.count(Acceptance.NEW) == 12

@@ -54,7 +54,7 @@ def test_between_is_half_open_and_by_device(fleet: MemoryFleet) -> None:
 
 
 def test_old_windows_are_deleted(fleet: MemoryFleet) -> None:
-    """A server that runs for years keeps its size; what counts is when a window arrived, not what it says."""
+    """The database of a server keeps its size over years; the arrival of a window counts, not its time."""
     device = fleet.enrol()
     device.report(0)
     device.report(1, start_ms=-80 * 86_400_000)

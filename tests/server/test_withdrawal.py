@@ -1,4 +1,4 @@
-"""Releases that may not be rolled out any more: in no rollout, offered to no device; where they still run is told."""
+"""Withdrawn releases: in no rollout, offered to no device; devices that still run one are reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def publish(fleet: MemoryFleet, version: int) -> str:
 
 
 def present(fleet: MemoryFleet, name: str = "cam-1") -> FakeDevice:
-    """Return a device that was heard."""
+    """Return a device that has reported."""
     device = fleet.enrol(name)
     device.say("state", State(state=DeviceState.READY), retain=True)
     fleet.turn()
@@ -39,7 +39,7 @@ def present(fleet: MemoryFleet, name: str = "cam-1") -> FakeDevice:
 
 
 def say_runs(fleet: MemoryFleet, device: FakeDevice, release: str, sha256: str) -> None:
-    """Let a device report that it runs a release, and that it committed what it was told."""
+    """Let a device report that it runs a release and has committed its assignment."""
     gen = fleet.app.parts.fleet.device(device.identity.device).desired_gen
     update = UpdateStatus(phase=UpdatePhase.COMMITTED, gen=gen, release=release)
     device.say("reported", Reported(gen=gen, current=InstalledRelease(release, sha256), update=update), retain=True)
@@ -54,7 +54,7 @@ def roll_out(fleet: MemoryFleet, release: str, **options: object) -> str:
 
 
 def settle(fleet: MemoryFleet) -> None:
-    """Let what is checked every few seconds be checked."""
+    """Run the checks that are due every few seconds."""
     for _ in range(3):
         fleet.clock.now_ms += 3_000
         fleet.turn()
@@ -91,7 +91,7 @@ def test_no_rollout_of_it_can_be_made(fleet: MemoryFleet) -> None:
 
 
 def test_it_outlives_a_restart_that_registers_every_release_again(fleet: MemoryFleet) -> None:
-    """What a person decided is not undone by signed metadata that still lists it."""
+    """Signed metadata that still lists the release does not undo a person's decision."""
     publish(fleet, 1)
     fleet.app.parts.withdrawal.withdraw("m-1", "why")
     fleet.restart()

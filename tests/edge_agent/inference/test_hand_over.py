@@ -68,7 +68,7 @@ def test_pictures_written_in_place_over_a_second_and_a_half_are_all_served(
 def test_the_item_that_ended_a_child_is_set_aside_and_the_next_is_served(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path
 ) -> None:
-    """After a kill while decoding, the next child sets the picture aside, reports it, and serves the good one behind."""
+    """After a kill while decoding, the next child sets the picture aside, reports it, and serves the next good one."""
     drop({"0.png": photo(5120, 5120, "PNG"), "1.png": tiny["png"](tiny["images"](1)[0])})
     first = child(bundle())
     until(lambda: (held := read_held(tmp_path / "state")) and held.item == "0.png" and held.pid == first.process.pid)

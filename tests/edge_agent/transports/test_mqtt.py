@@ -168,7 +168,7 @@ def test_never_shows_the_password() -> None:
 
 
 def test_a_refused_subscription_is_tried_again() -> None:
-    """A broker that loads its rights late leaves no client connected without messages: the next connection subscribes again."""
+    """If a broker loads its rights late, no client stays connected without messages: the next connection subscribes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(LIMIT_S)
         transport, notices = start(listener.getsockname()[1], "dev", "tf/1/site/dev/desired")

@@ -31,7 +31,7 @@ def _basic(device: str, password: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("method", "path"), OPERATOR)
 def test_only_an_operator_may(fleet: MemoryFleet, method: str, path: str) -> None:
-    """Neither nobody, nor a build host, nor a device."""
+    """Access is denied without a token, and with that of a build host or a device."""
     device = fleet.enrol()
     for headers in ({}, {"Authorization": f"Bearer {fleet.state.token('builder')}"}, {"Authorization": "Bearer "},
                     _basic("cam-1", device.identity.password)):  # fmt: skip

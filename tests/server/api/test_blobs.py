@@ -53,7 +53,7 @@ def test_a_range_of_another_blob_is_the_whole(stored: MemoryFleet) -> None:
 
 
 def test_refuses_other_bytes_than_announced(fleet: MemoryFleet) -> None:
-    """And keeps nothing of them."""
+    """Nothing of them is stored."""
     answer = fleet.client("builder").put(f"/api/blobs/{DIGEST}", content=DATA + b"x")
     assert (answer.status_code, answer.json()["code"]) == (422, "digest_mismatch")
     assert list(fleet.state.blobs.iterdir()) == []

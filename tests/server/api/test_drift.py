@@ -81,7 +81,7 @@ def test_verdicts_say_whom_why_and_what_to_do(fleet: MemoryFleet) -> None:
 
 
 def test_retrainings_are_listed_and_approved_once_they_ask(fleet: MemoryFleet) -> None:
-    """An unknown one, and one that waits for nobody, are coded errors."""
+    """An unknown one, and one that does not wait for approval, are errors with a code."""
     trigger = Trigger(
         id=0, model="m", cause="site:south", words="darker", verdict=1, devices=("cam-1",), since_ms=1, release="m-1",
         phase=RetrainingPhase.COLLECTING,

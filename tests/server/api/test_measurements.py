@@ -1,4 +1,4 @@
-"""Measurements over HTTP: who may order, who may fetch and hand in, and what is taken for an answer."""
+"""Measurements over HTTP: who may order, fetch and submit, and which reports are accepted."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_report_of_something_else_is_refused(scene: Scene, change: dict[str, o
 
 
 def test_a_report_is_never_replaced(scene: Scene) -> None:
-    """The same once more is fine, another is not."""
+    """Sending the same report again is accepted, another one is not."""
     scene.send()
     assert scene.as_device("PUT", "/report", content=scene.report()).status_code == 201
     assert scene.as_device("PUT", "/report", content=scene.report()).status_code == 201
@@ -134,7 +134,7 @@ def test_a_refusal_of_the_device_is_passed_on(scene: Scene) -> None:
 
 
 def test_silence_is_told(scene: Scene) -> None:
-    """After its end an order has had no answer, and a day later nothing of it is left."""
+    """At its expiry an order without an answer is reported, and a day later all of it is deleted."""
     scene.send()
     scene.fleet.clock.now_ms += 61_000
     assert scene.phase() == "expired"

@@ -18,7 +18,7 @@ CALLS = [
 @pytest.mark.parametrize("field", ["probation_s", "deadline_s", "success_ratio", "error_ratio", "defect_ratio"])
 @pytest.mark.parametrize("number", ["1e300", "-1.0", "NaN", "Infinity"])
 def test_a_number_of_a_rollout_is_bounded(fleet: MemoryFleet, field: str, number: str) -> None:
-    """The answer names the field, what was expected and the value."""
+    """The answer names the field, the expectation and the value."""
     body = f'{{"release": "m-1", "{field}": {number}}}'
     answer = fleet.client().post("/api/rollouts", content=body, headers={"content-type": "application/json"})
     shown = repr(float(number))

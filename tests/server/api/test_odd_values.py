@@ -31,7 +31,7 @@ KNOWN = {
 
 @pytest.fixture
 def client(fleet: MemoryFleet) -> TestClient:
-    """A server with a device that was heard and a release; its faults are answers, as on the network."""
+    """Return a client of a server with one device that has reported and one release; faults become answers."""
     fleet.enrol().say("state", State(state=DeviceState.READY), retain=True)
     data, versions = b"bundle", fleet.app.parts.versions
     versions.blobs.put(sha256_hex(data), [data])
@@ -134,7 +134,7 @@ def _names(operation: dict[str, Any], where: str = "path") -> list[str]:
 
 @pytest.mark.slow
 def test_no_odd_value_in_a_path_or_query_is_our_fault(client: TestClient) -> None:
-    """Every parameter of every operation that needs no body; what must be a number says so."""
+    """Every parameter of every operation without a body; the error for a number says that it must be one."""
     interface = Interface(client.get("/api/openapi.json").json())
     faults, tried = [], 0
     for method, path, operation in interface.operations():

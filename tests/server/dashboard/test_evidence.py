@@ -1,4 +1,4 @@
-"""How evidence and verdicts are said."""
+"""The texts for evidence and verdicts."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_a_judged_window_counts_by_its_own_evidence() -> None:
 
 
 def test_streams_come_with_their_words() -> None:
-    """What is not a list of streams is none."""
+    """Anything that is not a list of streams gives an empty list."""
     assert point(ROW).streams[0].words == "darker"
     assert point(ROW | {"streams": None}).streams == ()
 
@@ -54,7 +54,7 @@ def test_the_chart_runs_from_old_to_new_with_gaps() -> None:
 
 
 def test_the_newest_window_of_each_device_counts(tmp_path: Path) -> None:
-    """Whatever order windows were stored in; what is not enrolled is not shown."""
+    """In whatever order windows were stored; devices that are not enrolled are not shown."""
     database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
     stored = {"ref_id": "ab", "summaries": {}}
     with database.begin() as connection:
@@ -71,14 +71,14 @@ def test_the_newest_window_of_each_device_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", VerdictKind)
 def test_every_kind_of_verdict_has_words(kind: VerdictKind) -> None:
-    """A person reads what is the matter and what to do."""
+    """The text names the problem and the next step."""
     card = verdict_card(verdict(kind), 2)
     assert card.kind.text
     assert card.action
 
 
 def test_a_verdict_names_some_devices_and_counts_the_rest() -> None:
-    """A thousand names help nobody."""
+    """A list of a thousand names would not help."""
     names = tuple(f"d{i}" for i in range(10))
     card = verdict_card(verdict(VerdictKind.COHORT, devices=names, attributes={"camera": "ov5640"}, windows=4), 2)
     assert (len(card.devices), card.more, card.where) == (6, 4, "camera ov5640")
@@ -91,7 +91,7 @@ def test_a_regression_names_the_release() -> None:
 
 
 def test_pools_are_shown_of_the_newest_window_with_the_fleet_first(tmp_path: Path) -> None:
-    """The whole fleet, then whoever has the most evidence; of two references the higher one."""
+    """The whole fleet, then the pools by evidence; of two references the higher one."""
     database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
     common = {"members": 3, "log_threshold": 10.0, "alarm": False}
     rows = [("a", "", "", 1.0), ("a", "site", "north", 2.0), ("a", "site", "south", 12.0), ("b", "site", "north", 5.0)]

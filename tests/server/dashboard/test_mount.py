@@ -25,7 +25,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerApp]:
 
 
 def test_a_server_shows_its_pages_to_who_logged_in(app: ServerApp) -> None:
-    """An empty fleet says what to do next."""
+    """The page of an empty fleet names the next step."""
     with httpx.Client(base_url=app.http_url) as client:
         assert client.get("/").headers["location"] == "/login"
         client.post("/login", data={"token": app.state.token("operator")})
@@ -36,7 +36,7 @@ def test_a_server_shows_its_pages_to_who_logged_in(app: ServerApp) -> None:
 
 
 def test_the_api_stays_an_api(app: ServerApp) -> None:
-    """Pages take what is left, and an unknown path below /api is not a page."""
+    """The pages get all other paths, but an unknown path below /api is not a page."""
     assert httpx.get(f"{app.http_url}/api/health").json()["ok"] is True
     answer = httpx.get(f"{app.http_url}/api/nothing")
     assert answer.status_code == 404

@@ -1,4 +1,4 @@
-"""How rollouts, samples and retraining are said."""
+"""The texts for rollouts, samples and retraining."""
 
 from dataclasses import replace
 
@@ -74,7 +74,7 @@ def test_an_empty_group_is_no_division_by_zero() -> None:
 
 @pytest.mark.parametrize("phase", RolloutPhase)
 def test_only_buttons_that_make_sense_are_offered(phase: RolloutPhase) -> None:
-    """What is over can't be steered, what goes on can be aborted."""
+    """A finished rollout can't be controlled, a running one can be aborted."""
     offered = actions(phase)
     assert ("abort" in offered) == (phase in OPEN_PHASES - {RolloutPhase.ABORTING})
     assert rollout_card(replace(ROLLOUT, phase=phase), NOW_MS).actions == offered
@@ -105,7 +105,7 @@ def test_every_phase_of_a_retraining_can_be_shown(phase: RetrainingPhase) -> Non
 
 
 def test_the_way_shows_where_a_retraining_is() -> None:
-    """What is behind is good, one step is now, and what ended beside the way is nowhere."""
+    """Steps before the current one are good, one is current, and a retraining that ended early has no current step."""
     tones = [(stage.tone, stage.now) for stage in stages(RetrainingPhase.HARMFUL)[:4]]
     assert tones == [(Tone.GOOD, False), (Tone.GOOD, False), (Tone.CALM, True), (Tone.CALM, False)]
     assert not any(stage.now for stage in stages(RetrainingPhase.WITHDRAWN))

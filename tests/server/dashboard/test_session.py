@@ -1,4 +1,4 @@
-"""Who may look: sessions open with the token, end by themselves, and say nothing about it."""
+"""Who may see the pages: sessions start with the token, expire, and reveal nothing about it."""
 
 import pytest
 from fastapi import FastAPI
@@ -59,7 +59,7 @@ def test_the_token_is_in_no_answer(client: TestClient) -> None:
 
 
 def test_a_session_ends_after_a_working_day(client: TestClient, clock: Clock) -> None:
-    """Whoever comes back the next day is asked again."""
+    """The next day the token is needed again."""
     client.post("/login", data={"token": TOKEN})
     clock.now_ms += 13 * HOUR_MS
     assert client.get("/login").status_code == 200

@@ -1,4 +1,4 @@
-"""What the pages say, without a browser."""
+"""The content of the pages, without a browser."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ NOW_MS = 1_795_000_000_000
 
 
 def device(name: str = "gate-01", state: DeviceState = DeviceState.READY, reported: Reported | None = None) -> Device:
-    """Return a device that was heard now."""
+    """Return a device that has just reported."""
     return Device(
         device=name,
         site="harbour",
@@ -106,7 +106,7 @@ def test_a_device_that_was_never_heard_has_a_row() -> None:
 
 
 def test_the_row_says_what_the_device_runs() -> None:
-    """The release is what the device says, not what it was told."""
+    """The release is the one that the device reports, not its assignment."""
     row = device_row(device(reported=Reported(current=InstalledRelease("digits-1"))), NOW_MS, 0.2, flagged=False)
     assert (row.release, row.wanted, row.evidence_ratio) == ("digits-1", "", 0.2)
 
@@ -125,7 +125,7 @@ def test_counts_add_up() -> None:
 
 
 def test_what_a_device_said_last_is_not_what_it_is_now() -> None:
-    """Silent, never heard and lost devices are neither ready nor connected, and their old evidence is not green."""
+    """Silent, never seen and lost devices are neither ready nor connected, and their old evidence is not green."""
     silent = device_row(device(), NOW_MS + 7_200_001, 0.1, flagged=False)
     never = device_row(replace(device(state=DeviceState.READY), last_seen_ms=0), NOW_MS, None, flagged=False)
     lost = device_row(device(state=DeviceState.LOST), NOW_MS, 0.1, flagged=False)
@@ -164,5 +164,5 @@ def test_an_event_says_what_happened_once() -> None:
 
 @pytest.mark.parametrize(("limit", "expected"), [(2, Cut(("a", "b"), 1)), (3, Cut(("a", "b", "c"), 0))])
 def test_a_list_that_is_cut_says_how_many_are_not_shown(limit: int, expected: Cut[str]) -> None:
-    """Nobody takes the first twenty for all."""
+    """The first twenty can't be mistaken for all."""
     assert cut(["a", "b", "c"], limit) == expected

@@ -1,4 +1,4 @@
-"""Causes in words: what a person is told of a change, from the counts of a window."""
+"""Causes in words: how a change is described to a person, from the counts of a window."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_streams_of_one_subject_are_named_once_by_the_plainest() -> None:
 
 
 def test_embedding_is_named_only_when_nothing_plainer_is() -> None:
-    """What the model makes of the image explains nothing that darkness explains better."""
+    """A change of the embedding that darkness explains is not named."""
     assert _cause({"projection_0": (0, 0)}) == "looks unlike training"
     assert _cause({"projection_0": (0, 0), "luma_mean": (0, 0)}) == "darker"
 

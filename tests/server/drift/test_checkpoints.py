@@ -1,4 +1,4 @@
-"""The state in the database: a restart goes on from it to the same bits, and what does not fit is never used."""
+"""The state in the database: after a restart it continues with the same bits, and an invalid one is never used."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_restart_goes_on_from_the_checkpoint(lived: FleetWorld, restarted: Res
 
 
 def test_windows_folded_again_give_the_bits_of_the_checkpoint(lived: FleetWorld, restarted: Restart) -> None:
-    """Without any checkpoint all windows are read once more."""
+    """Without a checkpoint all windows are read again."""
     lived.service._checkpoints.drop(0)
     again = restarted(lived)
     again.turn(lived.slot * 10_000 + 1_000)

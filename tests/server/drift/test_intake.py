@@ -1,4 +1,4 @@
-"""What devices invent: references, artifacts, shapes, attributes. It is a fault of the device and stops nobody else."""
+"""Invented references, artifacts, shapes and attributes are a fault of the device and affect no other."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_thousand_attributes_of_a_device_cost_nothing() -> None:
 
 
 def test_reported_attributes_are_few_and_short() -> None:
-    """The operator's own come first; of the device's the first by name fill up what is left."""
+    """The operator's come first; the device's fill the rest, in order of their names."""
     reported = {f"k{i:04d}": "v" for i in range(1000)} | {"a": "x" * 1000, "lens": "b"}
     found = attributes_of("west", {"lens": "a"}, reported)
     assert len(found) == 33

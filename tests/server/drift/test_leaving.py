@@ -20,7 +20,7 @@ def leave(world: FleetWorld, device: str) -> None:
 
 
 def test_it_leaves_the_pools_and_the_rows_of_the_newest_window(world: FleetWorld) -> None:
-    """Pools say how many are in them; its evidence of before stays."""
+    """Pools state how many devices they contain; their earlier evidence stays."""
     world.live(20)
     leave(world, "d0")
     world.live(2)
@@ -32,7 +32,7 @@ def test_it_leaves_the_pools_and_the_rows_of_the_newest_window(world: FleetWorld
 
 
 def test_a_verdict_about_it_ends(world: FleetWorld) -> None:
-    """It drifted when it left; nothing says so for ever."""
+    """A device that left while drifted does not keep a verdict for ever."""
     world.live(20)
     world.shifts = {"d0": {"luma_mean": -2.0}}
     world.live(12)

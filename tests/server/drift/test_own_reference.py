@@ -72,7 +72,7 @@ def test_windows_of_the_reference_itself_raise_no_alarm() -> None:
 
 
 def test_windows_of_another_artifact_do_alarm() -> None:
-    """The same fleet under the float model's reference: what the digest check saves from."""
+    """The same fleet under the float model's reference: the case that the digest check prevents."""
     reference = _reference()
     state = FoldState()
     other = proportions(np.roll(np.array(reference.contexts[0].counts).reshape(STREAMS, BINS), 2, axis=1)) * 2000

@@ -1,4 +1,4 @@
-"""Quiet fleets keep quiet pools, however many devices they have; a small change of all devices is heard at once."""
+"""Pools of healthy fleets stay quiet at any size; a small change of all devices is detected at once."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_small_change_of_the_whole_fleet_is_heard_by_its_pool(devices: int) ->
 
 
 def test_a_constant_stream_that_moves_is_heard() -> None:
-    """The prior still holds what was never seen for rare, not for impossible: a new colour in all images alarms."""
+    """The prior treats unseen values as rare, not as impossible: a new colour in all images alarms."""
     quiet = np.stack([_grey(0, 0.0), UNIFORM])
     fleet = _QuietFleet(6, quiet, seed=1)
     for _ in range(COMMISSIONED):

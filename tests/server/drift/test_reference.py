@@ -43,7 +43,7 @@ def test_one_sample_is_all_of_its_shares_and_none_are_even() -> None:
 
 
 def test_a_bundle_counts_as_many_samples_as_are_independent() -> None:
-    """All of them where it does not say how many are."""
+    """All of them if it does not state the number."""
     known = {n: training_profile(_reference(n)).log_z for n in (0, SAMPLES // 2, SAMPLES)}
     assert np.array_equal(known[0], known[SAMPLES])
     assert not np.array_equal(known[SAMPLES // 2], known[SAMPLES])
@@ -60,7 +60,7 @@ def test_a_stream_remembers_as_its_windows_differ(windows: tuple[Ints, ...], mem
 
 
 def test_a_complete_context_takes_no_more_windows() -> None:
-    """It was judged with what it had."""
+    """It is judged with the counts that it has."""
     part = Commissioning(1)
     assert part.add(0, _window(b0=5))
     assert not part.add(0, _window(b15=5))

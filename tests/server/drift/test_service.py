@@ -1,4 +1,4 @@
-"""Drift detection on a stored fleet: what is said, when, and that it is the same after a restart."""
+"""Drift detection on a stored fleet: which verdicts are given, when, and that a restart changes none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DARK_AND_BLURRY = {"luma_mean": -1.5, "laplacian_log": -2.0, "confidence": -1.0}
 
 
 def test_a_steady_fleet_is_quiet(world: FleetWorld) -> None:
-    """Without drift nothing is ever said."""
+    """Without drift there is no verdict."""
     world.live(80)
     assert world.service.verdicts.latest() == ()
 
@@ -70,7 +70,7 @@ def test_a_verdict_closes_when_the_world_is_as_before(world: FleetWorld) -> None
 
 
 def test_a_new_release_starts_with_a_new_baseline(world: FleetWorld) -> None:
-    """Drifted devices under a new reference commission anew, and their verdict closes."""
+    """Drifted devices under a new reference collect a new baseline, and their verdict closes."""
     world.live(15)
     world.shifts = dict.fromkeys(("d3", "d4", "d5"), DARK_AND_BLURRY)
     world.live(4)
@@ -109,7 +109,7 @@ def test_a_frozen_camera_is_a_fault_and_no_drift(world: FleetWorld) -> None:
 
 
 def test_silence_becomes_a_fault(world: FleetWorld) -> None:
-    """A device that says nothing for some windows is reported, the others go on."""
+    """A device without reports for some windows gets a verdict, the others continue."""
     world.live(15)
     world.absent = {"d2"}
     world.live(6)
@@ -137,7 +137,7 @@ def test_a_late_window_gives_the_same_evidence_as_a_punctual_one(
 
 
 def test_silent_evidence_is_no_news(world: FleetWorld) -> None:
-    """A drifted device that is not heard keeps its verdict as it was, until it counts as silent."""
+    """A drifted device without new reports keeps its verdict until it counts as silent."""
     world.live(15)
     world.shifts = {"d4": {"noise": 2.0}}
     world.live(2)

@@ -56,7 +56,7 @@ def test_most_devices_without_concentration_are_the_fleet() -> None:
 
 
 def test_a_fleet_pool_alone_is_the_fleet_and_one_cohorts_pool_the_cohort() -> None:
-    """Pools hear what no single device shows."""
+    """Pools detect changes that no single device shows."""
     watched = frozenset({("lens", "a"), ("lens", "b")})
     (everyone,) = conclude(fleet(20, [], range(10)), Pools(fleet=True, cohorts=watched, watched=watched))
     (cohort,) = conclude(

@@ -35,7 +35,7 @@ def test_finds_a_release_by_name_and_target(fleet: MemoryFleet) -> None:
 
 
 def test_registering_again_keeps_the_time(fleet: MemoryFleet) -> None:
-    """Every start registers what is published."""
+    """Every start registers the published releases again."""
     versions = fleet.app.parts.versions
     _register(versions, 1)
     first = versions.release("m-1")

@@ -1,4 +1,4 @@
-"""A server with one release, two devices at a site that drifted, and a verdict that says so."""
+"""A server with one release, two drifted devices at a site, and a verdict about them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONFIG = RetrainingConfig(
 
 @dataclass(slots=True)
 class RolloutBook:
-    """Rollouts that end when the test says so."""
+    """Rollouts that end when the test ends them."""
 
     requests: list[Request] = field(default_factory=list)
     phase: RolloutPhase = RolloutPhase.RUNNING
@@ -67,7 +67,7 @@ class RolloutBook:
 
 @dataclass(slots=True)
 class Site:
-    """The server's parts, and what the devices heard."""
+    """The server's parts, and the messages that the devices received."""
 
     service: RetrainingService
     rollouts: RolloutBook
@@ -88,7 +88,7 @@ class Site:
             self.service.samples.label(known.id, "1" if i < wrong else "0", "a person", 60)
 
     def commands(self) -> list[Command]:
-        """Return the commands that devices heard."""
+        """Return the commands that devices received."""
         from wire.codec import decode  # noqa: PLC0415 - only here
 
         return [decode(Command, message.payload) for message in self.heard if "/cmd/" in message.topic]

@@ -186,7 +186,7 @@ def test_faults_and_regressions_never_retrain(site: Site, kind: VerdictKind) -> 
 
 
 def test_an_alarm_that_ends_withdraws(site: Site) -> None:
-    """What is quiet for long before anything was proposed is dropped, and the devices stop uploading."""
+    """A trigger that stays quiet before any proposal is dropped, and the devices stop uploading."""
     site.alarm(3)
     turns(site)
     site.service.verdicts.note([], 100, 100, quiet_ms=20, judged=True)

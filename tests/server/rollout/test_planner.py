@@ -1,4 +1,4 @@
-"""What a rollout does next, as data: devices' reports in, actions out."""
+"""The next actions of a rollout, as data: devices' reports in, actions out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GROUPS = (
 
 
 def status(device: str, phase: UpdatePhase = UpdatePhase.IDLE, **changes: object) -> DeviceStatus:
-    """Return a device that was told the new release as gen 5 and says how far it is."""
+    """Return a device that was assigned the new release as gen 5 and reports its progress."""
     update = UpdateStatus(phase=phase, gen=5, release=NEW, done_bytes=77)
     return replace(DeviceStatus(device=device, desired_release=NEW, desired_gen=5, update=update), **changes)  # type: ignore[arg-type]
 
@@ -84,7 +84,7 @@ def test_success_is_committed_and_nothing_else() -> None:
 
 
 def test_a_committed_canary_opens_the_rest() -> None:
-    """The next group is opened and told in the same turn; what was downloaded is noted."""
+    """The next group is opened and assigned in the same turn; downloads are recorded."""
     actions = plan(
         rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING),
         known() | {"d0": status("d0", UpdatePhase.COMMITTED)},
@@ -105,7 +105,7 @@ def test_a_later_gen_of_the_same_release_counts_too() -> None:
 
 
 def test_a_canary_that_rolled_back_pauses_with_its_code() -> None:
-    """The reason the device gave reaches the operator, and nobody else is told."""
+    """The operator sees the reason that the device reported, and no other device is assigned."""
     update = UpdateStatus(phase=UpdatePhase.ROLLED_BACK, gen=5, release=NEW, code="child_crashed")
     settle, pause = plan(
         rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING), known() | {"d0": status("d0", update=update)}, 2000
@@ -135,7 +135,7 @@ def test_who_was_stuck_and_commits_later_counts_as_committed() -> None:
 
 
 def test_a_device_told_otherwise_since_is_cancelled_and_without_evidence_it_pauses() -> None:
-    """When nobody tried the release, the rest must not get it."""
+    """If no device has tried the release, the others must not get it."""
     settle, pause = plan(rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING), known(), 2000)
     assert settle == Settle(device="d0", standing=MemberStanding.CANCELLED, code="superseded")
     assert isinstance(pause, Pause)
@@ -143,7 +143,7 @@ def test_a_device_told_otherwise_since_is_cancelled_and_without_evidence_it_paus
 
 
 def test_a_tolerated_failure_of_every_canary_does_not_open_the_rest() -> None:
-    """0 of 1 committed is no success, whoever resumed over it."""
+    """0 of 1 committed is no success, even if a person accepted the failure."""
     going = rollout(MemberStanding.FAILED, MemberStanding.WAITING)
     going = replace(going, members=(replace(going.members[0], tolerated=True), going.members[1]))
     (pause,) = plan(going, known(), 2000)
@@ -151,7 +151,7 @@ def test_a_tolerated_failure_of_every_canary_does_not_open_the_rest() -> None:
 
 
 def test_a_removed_canary_pauses_and_only_a_skip_goes_past_it() -> None:
-    """Nobody is left to try the release; a person who decides so is named."""
+    """No device is left to try the release; the person who decides so is named."""
     going = rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING)
     statuses = {"d1": DeviceStatus(device="d1", desired_release=OLD)}
     settle, pause = plan(going, statuses, 2000)
@@ -169,7 +169,7 @@ def test_a_removed_canary_pauses_and_only_a_skip_goes_past_it() -> None:
     ],
 )  # fmt: skip
 def test_what_a_device_reported_before_it_was_removed_counts(phase: UpdatePhase, standing: MemberStanding) -> None:
-    """Both came within one turn: what is known of the release on it is not lost with it."""
+    """Both came within one turn: the known outcome on the device is not lost."""
     statuses = known() | {"d0": status("d0", phase, desired_release="", removed=True)}
     settle = plan(rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING), statuses, 2000)[0]
     assert isinstance(settle, Settle)
@@ -178,7 +178,7 @@ def test_what_a_device_reported_before_it_was_removed_counts(phase: UpdatePhase,
 
 
 def test_a_failure_stays_one_when_the_device_is_removed_or_told_otherwise() -> None:
-    """What is known of the release on a device outlives the device; only who was awaited is cancelled."""
+    """A known outcome outlives the device; only awaited devices are cancelled."""
     going = rollout(
         MemberStanding.FAILED,
         MemberStanding.STUCK,
@@ -195,7 +195,7 @@ def test_a_failure_stays_one_when_the_device_is_removed_or_told_otherwise() -> N
 
 
 def test_a_second_try_without_an_outcome_leaves_the_failure() -> None:
-    """The device was told to try again, and then removed, told otherwise, set back or never there."""
+    """The device was assigned again, and then removed, assigned otherwise, set back or never online."""
     going = rollout(MemberStanding.FAILED, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
     going = replace(going, members=(replace(going.members[0], code="child_crashed"), going.members[1]))
     waits = resumed(going, How.RETRY)
@@ -208,7 +208,7 @@ def test_a_second_try_without_an_outcome_leaves_the_failure() -> None:
 
 
 def test_a_replaced_canary_stays_a_failure_and_its_group_can_still_be_good() -> None:
-    """The person's act takes it out of what the group is judged by, and out of no figure."""
+    """A replaced device no longer counts for its group's gate, but stays in every figure."""
     going = rollout(MemberStanding.STUCK, MemberStanding.WAITING, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
     replaced_ = resumed(going, How.REPLACE, ["d1"], by="alice")
     assert (replaced_.members[0].standing, replaced_.members[0].replaced_by) == (MemberStanding.STUCK, "alice")
@@ -234,7 +234,7 @@ def test_a_removed_canary_that_failed_is_not_told_again_but_others_are() -> None
 
 
 def test_a_device_that_can_not_be_told_is_pending_until_it_is_heard() -> None:
-    """Offline or never seen: nobody fails, nothing pauses, however long it takes."""
+    """Offline or never seen: no failure and no pause, however long it takes."""
     going = rollout(MemberStanding.WAITING, MemberStanding.WAITING)
     away = known() | {"d0": DeviceStatus(device="d0", desired_release=OLD, reachable=False)}
     assert plan(going, away, 2000) == (Settle(device="d0", standing=MemberStanding.PENDING),)
@@ -369,7 +369,7 @@ def test_pending_devices_are_left_out_a_deadline_after_the_last_news_of_anybody(
 
 
 def test_abort_sets_back_a_device_whose_first_order_this_was() -> None:
-    """Generation 1 was told as well as any other; generation 0 never was."""
+    """An assignment of generation 1 is set back like any other; generation 0 was never sent."""
     going = rollout(MemberStanding.FAILED, MemberStanding.FAILED, opened=2, phase=RolloutPhase.ABORTING)
     going = change(change(going, "d0", gen=1), "d1", gen=0)
     statuses = {name: status(name, UpdatePhase.PROBATION, desired_gen=1) for name in ("d0", "d1")}
@@ -386,7 +386,7 @@ def test_a_second_try_that_waits_for_the_device_is_still_one() -> None:
 
 
 def test_the_outcome_tells_removed_devices_from_those_left_out() -> None:
-    """One left the fleet, one was told otherwise."""
+    """One device left the fleet, one was assigned another release."""
     going = rollout(MemberStanding.COMMITTED, MemberStanding.CANCELLED, MemberStanding.CANCELLED)
     going = change(change(going, "d1", code=REMOVED), "d2", code="superseded")
     assert outcome(going) == "1 of 1 device committed; 1 removed; 1 left out"
@@ -411,7 +411,7 @@ def test_after_any_history_groups_opened_on_success_and_nobody_outside_was_told(
     sizes: list[int], success_ratio: float, error_ratio: float,
     turns: list[tuple[list[UpdatePhase | None], str, str, int]],
 ) -> None:  # fmt: skip
-    """Whatever devices report, whoever is away, removed or told otherwise, and whatever operators do."""
+    """For any reports, absences, removals, other assignments and operators' commands."""
     groups = tuple(
         Group(name=f"g{index}", success_ratio=success_ratio, error_ratio=error_ratio) for index in range(len(sizes))
     )
@@ -465,7 +465,7 @@ def check_opening(going: Rollout, index: int) -> None:
 
 
 def failures_by_hand(going: Rollout, statuses: dict[str, DeviceStatus], now_ms: int) -> dict[str, str]:
-    """Return how each device failed that was told, is there and has not committed: by its report, or its silence."""
+    """Return how each assigned, present and uncommitted device failed: by its report, or by silence."""
     found = {}
     for member in going.members:
         device = statuses.get(member.device)
@@ -481,7 +481,7 @@ def failures_by_hand(going: Rollout, statuses: dict[str, DeviceStatus], now_ms: 
 
 
 def reported_late(going: Rollout, statuses: dict[str, DeviceStatus]) -> dict[str, str]:
-    """Return the stuck devices, not replaced by others, that say after all how they failed."""
+    """Return the stuck devices, not replaced, that reported their failure late."""
     return {
         member.device: "failed"
         for member in going.members
@@ -492,7 +492,7 @@ def reported_late(going: Rollout, statuses: dict[str, DeviceStatus]) -> dict[str
 
 
 def check_figures(going: Rollout, failures: dict[str, str]) -> None:
-    """Check that whoever failed ever is shown as failed or stuck, unless it committed or is trying again."""
+    """Check that each device that ever failed is shown as failed or stuck, unless it committed or tries again."""
     members, shown = {member.device: member for member in going.members}, count_members(going.members)
     excused = {
         name for name in failures if members[name].standing is MemberStanding.COMMITTED or members[name].retried_from
@@ -526,7 +526,7 @@ Commanded = tuple[Rollout, dict[str, DeviceStatus], set[str] | None]
 
 
 def command_to(going: Rollout, statuses: dict[str, DeviceStatus], command: str, now_ms: int) -> Commanded:
-    """Return rollout and devices after an operator's command, and whom it said it would tell."""
+    """Return rollout and devices after an operator's command, and the devices that it announced to assign."""
     if command == "pause" and going.phase is RolloutPhase.RUNNING:
         return replace(going, phase=RolloutPhase.PAUSED), statuses, None
     if command == "abort" and going.phase in {RolloutPhase.RUNNING, RolloutPhase.PAUSED}:
@@ -585,7 +585,7 @@ def change(going: Rollout, device: str, **changes: object) -> Rollout:
 
 
 def report(statuses: dict[str, DeviceStatus], name: str, phase: UpdatePhase | None) -> dict[str, DeviceStatus]:
-    """Return the devices after one reported how far it is with what it shall run."""
+    """Return the devices after one has reported its progress on its assignment."""
     if phase is None or name not in statuses:
         return statuses
     device = statuses[name]

@@ -17,7 +17,7 @@ RELEASE = Release(
 
 
 def device(name: str, state: DeviceState, *, last_seen_ms: int = 5, safe_mode: bool = False) -> Device:
-    """Return a device that was told the release and has it."""
+    """Return a device that was assigned the release and runs it."""
     reported = Reported(current=InstalledRelease("m-1", "1" * 64), safe_mode=safe_mode)
     return Device(
         device=name,
@@ -51,7 +51,7 @@ def test_a_device_whose_release_does_not_run_may_be_sent_it_again(
 
 
 def test_a_canary_is_one_that_was_heard_with_or_without_a_release() -> None:
-    """``init`` is the state of a device that was never heard, and of one that waits for its first release."""
+    """``init`` is the state of a device that never reported, and of one that waits for its first release."""
     never = [device(f"never-{number}", DeviceState.INIT, last_seen_ms=0) for number in range(8)]
     here = [device("new", DeviceState.INIT), device("old", DeviceState.READY)]
     lost = [device("lost", DeviceState.LOST)]
@@ -84,7 +84,7 @@ OTHER = replace(RELEASE, target="camera", custom=replace(RELEASE.custom, target=
 def test_a_device_gets_the_bundle_it_can_run(
     attributes: dict[str, str], hardware: str | None, releases: list[Release], target: str | None
 ) -> None:
-    """Its attribute decides, else what it reported; one that never reported gets the only bundle, or none."""
+    """Its attribute decides, else its report; a device that never reported gets the only bundle, or none."""
     reported = None if hardware is None else Reported(hardware=hardware)
     found = choose_bundle(
         releases, "m-1", replace(device("a", DeviceState.READY), attributes=attributes, reported=reported)

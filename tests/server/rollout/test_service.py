@@ -53,7 +53,7 @@ class Scene:
         return self.service.create(Request(release=NEW, **wanted))  # type: ignore[arg-type]
 
     def say(self, device: str, phase: UpdatePhase, code: str = "", release: str = NEW) -> None:
-        """Let a device report how far it is with what it was told last, and ingest it."""
+        """Let a device report its progress on its last assignment, and ingest it."""
         gen = self.fleet.app.parts.fleet.device(device).desired_gen
         update = UpdateStatus(phase=phase, gen=gen, release=release, code=code, done_bytes=77)
         current = InstalledRelease(release, "") if phase is UpdatePhase.COMMITTED else None
@@ -62,7 +62,7 @@ class Scene:
         self.turn()
 
     def is_there(self, device: str, state: DeviceState = DeviceState.READY) -> None:
-        """Let a device say that it is there, or away; a second later, since the registry is read once a second."""
+        """Let a device report that it is present or absent, a second later: the registry is read once a second."""
         self.fleet.clock.now_ms += 1_000
         self.devices[device].say("state", State(state=state, at_ms=self.fleet.clock(), boot="ab" * 8), retain=True)
         self.turn()
@@ -98,7 +98,7 @@ def scene(fleet: MemoryFleet) -> Scene:
 
 
 def test_canary_first_then_the_rest_then_success(scene: Scene) -> None:
-    """The whole story, on the wire: what a device hears points at the release."""
+    """The complete sequence over MQTT: the ``desired`` that a device receives names the release."""
     rollout = scene.start()
     scene.turn()
     assert scene.told() == {"d0"}
@@ -127,7 +127,7 @@ def test_nothing_is_sent_before_approval(scene: Scene) -> None:
 
 
 def test_a_canary_that_rolled_back_pauses_and_its_code_is_an_event(scene: Scene) -> None:
-    """The operator sees why; the rest is never told."""
+    """The operator sees the reason; the other devices are never assigned."""
     rollout = scene.start()
     scene.turn()
     scene.say("d0", UpdatePhase.ROLLED_BACK, "child_crashed")
@@ -152,7 +152,7 @@ def test_resuming_after_a_failed_canary_tells_the_canary_and_nobody_else(scene: 
 
 
 def test_replacing_the_canary_sets_it_back_and_another_device_tries(scene: Scene) -> None:
-    """The rest waits for the new canary; who was replaced goes back to what it ran."""
+    """The other devices wait for the new canary; the replaced one returns to its previous release."""
     old = scene.fleet.app.parts.versions.release("meter-1")
     pointer = {"release": old.name, "target": old.path, "sha256": old.sha256, "length_bytes": old.length_bytes}
     scene.fleet.app.parts.fleet.set_desired("d0", **pointer)
@@ -189,7 +189,7 @@ def test_the_end_says_who_failed_and_who_replaced_it(scene: Scene) -> None:
 def test_a_report_counts_that_came_before_its_device_left_in_the_same_turn(
     scene: Scene, action: str, standing: str, *, reported_first: bool
 ) -> None:
-    """The registry has both before the rollout looks; what a device says that is out already is not believed."""
+    """The registry has both before the rollout runs; reports of a device that has already left are not accepted."""
     rollout, parts = scene.start(), scene.fleet.app.parts
     scene.turn()
     leave, update = (
@@ -256,7 +256,7 @@ def test_only_a_named_person_skips_a_group(scene: Scene) -> None:
 
 
 def test_an_abort_after_a_retry_sets_the_canary_back_to_what_it_ran_first(scene: Scene) -> None:
-    """The second telling must not remember the release itself as what was there before."""
+    """At the second assignment the release itself must not be recorded as the previous one."""
     old = scene.fleet.app.parts.versions.release("meter-1")
     pointer = {"release": old.name, "target": old.path, "sha256": old.sha256, "length_bytes": old.length_bytes}
     scene.fleet.app.parts.fleet.set_desired("d0", **pointer)
@@ -269,7 +269,7 @@ def test_an_abort_after_a_retry_sets_the_canary_back_to_what_it_ran_first(scene:
 
 
 def test_a_canary_that_waits_for_its_second_try_is_set_back_too(scene: Scene) -> None:
-    """It was told once: aborting before it is heard again leaves nothing behind."""
+    """It was assigned once: an abort before its next report still sets it back."""
     rollout = scene.failed_canary()
     scene.is_there("d0", DeviceState.LOST)
     scene.service.resume(rollout.id)
@@ -300,7 +300,7 @@ def test_lost_and_never_seen_devices_are_pending_and_told_when_they_come(scene: 
 
 
 def test_told_and_silent_is_stuck_and_who_comes_back_commits(scene: Scene) -> None:
-    """It was there when it was told: its silence is an outcome, until it speaks."""
+    """It was present at its assignment: its silence is an outcome, until it reports."""
     rollout = scene.start(deadline_s=60.0)
     scene.turn()
     scene.is_there("d0", DeviceState.LOST)
@@ -313,7 +313,7 @@ def test_told_and_silent_is_stuck_and_who_comes_back_commits(scene: Scene) -> No
 
 
 def test_a_refused_update_keeps_its_code(scene: Scene) -> None:
-    """A device that refuses (signature, floor, size) says so in the rollout."""
+    """A refusal by the device (signature, floor, size) has its code in the rollout."""
     rollout = scene.start()
     scene.turn()
     scene.say("d0", UpdatePhase.REFUSED, "signature_invalid")
@@ -322,7 +322,7 @@ def test_a_refused_update_keeps_its_code(scene: Scene) -> None:
 
 
 def test_abort_sets_the_remaining_back_and_ends(scene: Scene) -> None:
-    """Who committed stays; who is under way runs again what it ran before."""
+    """Committed devices stay; the others run their previous release again."""
     parts = scene.fleet.app.parts
     old = parts.versions.release("meter-1")
     pointer = {"release": old.name, "target": old.path, "sha256": old.sha256, "length_bytes": old.length_bytes}
@@ -445,7 +445,7 @@ def test_refuses_an_unknown_release_and_a_second_open_rollout(scene: Scene) -> N
 
 
 def test_a_rollout_that_only_waits_for_who_is_away_says_how_it_ends(scene: Scene) -> None:
-    """It may never end by itself, so nobody is told to wait for that."""
+    """It may never end by itself, so the text does not suggest to wait."""
     scene.is_there("d2", DeviceState.LOST)
     scene.publish(3)
     rollout, other = scene.start(), Request(release="meter-3", canary=["d0"])

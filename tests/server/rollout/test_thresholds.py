@@ -51,7 +51,7 @@ def test_success_is_reached_at_its_ratio_and_errors_above_theirs() -> None:
 
 @pytest.mark.parametrize("others", [{}, {"cancelled": 3}, {"pending": 3}, {"waiting": 1}, {"failed": 1}])
 def test_nobody_committed_is_never_success(others: dict[str, int]) -> None:
-    """An empty denominator says nothing, whatever the ratio asks for."""
+    """With an empty denominator the ratio proves nothing."""
     assert not count_members(members(**others)).success_reached(
         Group(name="canary", success_ratio=0.0, error_ratio=1.0)
     )
@@ -61,7 +61,7 @@ def test_nobody_committed_is_never_success(others: dict[str, int]) -> None:
 
 
 def test_a_tolerated_failure_pauses_no_more_and_counts_against_success() -> None:
-    """A person has seen it; the release failed there all the same."""
+    """A person has accepted it; the release failed there all the same."""
     failed = Member(device="d1", group=0, standing=MemberStanding.FAILED, tolerated=True)
     counts, group = (
         count_members((Member(device="d0", group=0, standing=MemberStanding.COMMITTED), failed)),
@@ -82,7 +82,7 @@ def test_who_can_not_be_told_yet_is_counted_apart() -> None:
 
 
 def test_cancelled_devices_leave_the_denominator() -> None:
-    """Two of two committed is all, whoever was withdrawn."""
+    """Two of two committed is complete, regardless of withdrawn devices."""
     counts = count_members(members(committed=2, cancelled=8))
     assert (counts.total, counts.awaited) == (2, 0)
     assert counts.success_reached(Group(name="canary", success_ratio=1.0, error_ratio=0.0))

@@ -1,4 +1,4 @@
-"""Opening the database: what can't be used is said in one sentence."""
+"""Opening the database: an unusable one is reported in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fleet-server migrate``: says what it will do, asks, makes a backup, and is offered at the start of a server."""
+"""``fleet-server migrate``: lists its steps, asks, makes a backup, and is offered at the start of a server."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_yes_migrates_and_leaves_a_private_copy_of_the_database(old_state: Sta
 
 @pytest.mark.parametrize("answer", ["n\n", ""])
 def test_without_a_yes_nothing_is_changed(old_state: StateDirectory, answer: str) -> None:
-    """A no, and nobody there to answer."""
+    """The answer no, and no terminal to ask on."""
     code, _, error = _run("migrate", old_state.path, answer=answer)
     assert (code, _is_current(old_state), (old_state.path / "backups").exists()) == (1, False, False)
     assert "error [database_outdated]: Expected yes, got no: nothing was changed; --yes skips the question" in error
@@ -168,7 +168,7 @@ def test_a_damaged_database_leaves_no_half_backup(tmp_path: Path) -> None:
 
 
 def test_a_backup_that_is_killed_leaves_nothing_that_looks_like_one(tmp_path: Path) -> None:
-    """The copy has its name when it is whole; what a killed one left is gone with the next."""
+    """The copy gets its name when it is complete; the next one deletes the rest of a killed one."""
     source, target = tmp_path / "a.db", tmp_path / "new" / "b.db"
     with closing(sqlite3.connect(source, isolation_level=None)) as writer:
         writer.execute("CREATE TABLE t (x)")

@@ -1,4 +1,4 @@
-"""A database comes from any earlier revision to this one, whole and without loss, or says in one sentence why not."""
+"""A database of any earlier revision is migrated completely and without loss, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EngineAt = Callable[[str], sa.Engine]
 
 
 def shape_of(engine: sa.Engine) -> dict[str, object]:
-    """Return what can be compared of each table: columns, keys, indexes, and whether SQLite reuses ids."""
+    """Return the comparable facts of each table: columns, keys, indexes, and whether SQLite reuses ids."""
     inspector, found = sa.inspect(engine), {}
     for table in inspector.get_table_names():
         columns = {c["name"]: (str(c["type"]), c["nullable"], c["default"]) for c in inspector.get_columns(table)}
@@ -139,7 +139,7 @@ def test_a_newer_database_is_refused_in_one_sentence(empty_url: str, engine_at: 
 
 
 def test_a_database_from_before_42f48ee_is_refused_by_what_it_lacks(empty_url: str, engine_at: EngineAt) -> None:
-    """It can't be told which revision it is."""
+    """Its revision can't be determined."""
     with engine_at(empty_url).begin() as connection:
         connection.execute(sa.text("CREATE TABLE devices (device VARCHAR(63) PRIMARY KEY)"))
     with pytest.raises(DatabaseForeignError, match=r"one without .*devices\.attributes.* and \d+ more"):
@@ -158,7 +158,7 @@ def test_an_empty_database_gets_todays_tables_once(empty_url: str, engine_at: En
 def test_a_row_without_its_parent_stops_a_migration_and_changes_nothing(
     tmp_path: Path, engine_at: EngineAt, tables: sa.MetaData
 ) -> None:
-    """Foreign keys are off while tables are copied; what they guard is checked before the commit."""
+    """Foreign keys are off while tables are copied, so they are checked before the commit."""
     file = load_dump(tmp_path / "fleet.db")
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("UPDATE rollout_members SET rollout = 'gone'")

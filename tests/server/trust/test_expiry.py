@@ -1,4 +1,4 @@
-"""Metadata near its end is said in time, once a day."""
+"""Metadata near its expiry is reported in time, once a day."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_targets_near_their_end_are_said_once_a_day_with_what_to_do(watch: Expir
 
 
 def test_expired_metadata_is_an_error(watch: ExpiryWatch) -> None:
-    """A timestamp that nobody signed anew keeps devices from every update."""
+    """With an expired timestamp devices get no updates."""
     found = {one.data["role"]: one for one in _said(watch, 8)}
     assert set(found) == {"timestamp"}
     assert (found["timestamp"].code, found["timestamp"].severity.value) == ("metadata_expired", "error")

@@ -131,7 +131,7 @@ def test_refuses_what_the_release_key_did_not_sign(host: Host) -> None:
 
 
 def test_refuses_missing_bundles_and_changed_bytes(host: Host) -> None:
-    """What is listed must be here, and stay what it was."""
+    """Listed bundles must be present and unchanged."""
     with pytest.raises(MetadataRefusedError, match="upload"):
         host.repository.publish_targets(host.signed(1, "1"), lambda _: False)
     host.publish(host.signed(1, "1"))
@@ -146,7 +146,7 @@ def test_serves_nothing_but_metadata(host: Host, name: str) -> None:
 
 
 def test_without_a_root_nothing_is_published(tmp_path: Path) -> None:
-    """The operator is told what to install."""
+    """The error tells the operator to install a root."""
     host = Host(tmp_path)
     with pytest.raises(RootMissingError, match="fleet-server trust"):
         host.publish(host.signed(1, "1"))
