@@ -16,7 +16,7 @@ from torch import nn
 
 from compressor import cache
 from compressor.release import keys
-from compressor.train import checkpoint, resuming
+from compressor.train import checkpoint, supervised
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.record_file import write_record
 from edge_agent.sources._bad_inputs import Skipped
@@ -104,7 +104,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "compressor keys": lambda folder: keys.init_keys(folder / "offline", init_online_keys(folder)),
     "compressor output": lambda folder: cache.write_atomically(folder / "out" / "gate.json", b"{}"),
     "compressor weights": lambda folder: checkpoint.save(nn.Linear(2, 2), folder / "weights.pt"),
-    "compressor training": lambda folder: resuming.save(folder / "state.pt", {"epoch": 3}),
+    "compressor training": lambda folder: supervised._save(folder / "state.pt", {"epoch": 3}),
 }
 
 
