@@ -182,8 +182,7 @@ def fit_command(path: Path, given: Path | None, inside: float) -> None:
     Example:
       compressor data fit models/spoken_digits --data spoken-digits.zip
     """  # noqa: D301 - \b is click's: keep the lines
-    from compressor.exploration.fitting import fit_ranges  # noqa: PLC0415 - the command line starts fast
-    from compressor.exploration.load import open_path  # noqa: PLC0415 - the command line starts fast
+    from compressor.exploration.load import fit_ranges, open_path  # noqa: PLC0415 - the command line starts fast
 
     what = open_path(path, given)
     for name, value in fit_ranges(what.data, what.root, seed=what.seed, inside=inside).items():

@@ -26,7 +26,7 @@ _MAX_LEVEL = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ExploredRow:
     """One row of the table, with what a person needs to find it."""
 
     row: int
@@ -37,18 +37,18 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class RowPair:
     """Two rows that are identical or nearly so."""
 
-    first: Row
-    second: Row
+    first: ExploredRow
+    second: ExploredRow
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
     """A row to look at: its score (z-score, or doubt of the label, 0..1), and the class that it resembles, if any."""
 
-    row: Row
+    row: ExploredRow
     score: float
     looks_like: str = ""
 
@@ -73,9 +73,9 @@ class Exploration:
     values: Mapping[str, float]
     levels: tuple[int, ...]
     counts: Mapping[str, int]
-    conflicts: tuple[Pair, ...]
-    leaks: tuple[Pair, ...]
-    near: tuple[Pair, ...]
+    conflicts: tuple[RowPair, ...]
+    leaks: tuple[RowPair, ...]
+    near: tuple[RowPair, ...]
     outliers: tuple[Suspect, ...]
     label_suspects: tuple[Suspect, ...]
     notes: tuple[str, ...]
@@ -119,7 +119,11 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
     far = np.argsort(-scores, kind="stable")[: int((scores >= outliers.MIN_SCORE).sum())]
     with progress.stage("labels", label_noise.FOLDS, "fold") as stage:
         noise = label_noise.suspects(labelled, thumbs, stage)
-    notes.append(noise.skipped or _judged(noise))
+    notes.append(
+        noise.skipped
+        or f"labels judged by a simple model that is right on {noise.accuracy:.1%} of other rows; "
+        f"it takes about {noise.wrong_ratio:.1%} of the labels to be wrong"
+    )
     row = _Rows(table, parts)
     repeated = sum(len(group) - 1 for group in duplicates.equal_groups(table.hashes))
     counts = {
@@ -142,15 +146,15 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Converts row numbers to ``Row``."""
+    """Converts row numbers to ``ExploredRow``."""
 
     table: Table
     parts: npt.NDArray[np.str_]
 
-    def at(self, row: int) -> Row:
+    def at(self, row: int) -> ExploredRow:
         table = self.table
         label = table.class_names[int(table.labels[row])]
-        return Row(
+        return ExploredRow(
             row=row,
             source=str(table.sources[row]),
             slice=str(table.slices[row]),
@@ -162,8 +166,8 @@ class _Rows:
         found = zip(noise.rows[:SHOWN].tolist(), noise.doubts.tolist(), noise.looks_like.tolist(), strict=False)
         return tuple(Suspect(self.at(row), doubt, self.table.class_names[like]) for row, doubt, like in found)
 
-    def pairs(self, pairs: Sequence[Sequence[int]]) -> tuple[Pair, ...]:
-        return tuple(Pair(self.at(first), self.at(second)) for first, second in pairs[:SHOWN])
+    def pairs(self, pairs: Sequence[Sequence[int]]) -> tuple[RowPair, ...]:
+        return tuple(RowPair(self.at(first), self.at(second)) for first, second in pairs[:SHOWN])
 
 
 def _equal(table: Table, parts: npt.NDArray[np.str_]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -214,13 +218,6 @@ _SAID = {
     "label_suspects": "{} labels look wrong to a model trained on other rows: look at the first ones",
     "exact_duplicates": "{} rows repeat the content of another row (they share a split)",
 }
-
-
-def _judged(noise: label_noise.Noise) -> str:
-    return (
-        f"labels judged by a simple model that is right on {noise.accuracy:.1%} of other rows; "
-        f"it takes about {noise.wrong_ratio:.1%} of the labels to be wrong"
-    )
 
 
 def _findings(

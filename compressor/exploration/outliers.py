@@ -26,7 +26,9 @@ def outlier_scores(thumbs: Thumbs) -> Scores:
     It is the largest of three scores: of the pixels, of the gradients, and of brightness and contrast.
     """
     ways = _distances(thumbs.reshape(len(thumbs), -1)), _distances(gradients(thumbs))
-    scores: Scores = np.maximum(np.maximum(*ways), _light(thumbs) * (MIN_SCORE / _MIN_LIGHT))
+    mean, contrast = thumbs.mean(axis=(1, 2), dtype=np.float64), thumbs.std(axis=(1, 2), dtype=np.float64)
+    light = np.maximum(np.abs(_robust(mean)), np.abs(_robust(np.log(contrast + 1))))
+    scores: Scores = np.maximum(np.maximum(*ways), light * (MIN_SCORE / _MIN_LIGHT))
     return scores
 
 
@@ -46,13 +48,6 @@ def _distances(rows: npt.NDArray[np.float32]) -> Scores:
     rest = ((flat - along @ kept.T) ** 2).sum(axis=1)
     distance = ((along / spread) ** 2).sum(axis=1) + rest / max(float(rest.mean()), 1e-6)
     return _robust(np.log(distance + 1e-9))
-
-
-def _light(thumbs: Thumbs) -> Scores:
-    """Return the larger of two absolute robust z-scores: of the mean, and of the logarithm of the contrast."""
-    mean, contrast = thumbs.mean(axis=(1, 2), dtype=np.float64), thumbs.std(axis=(1, 2), dtype=np.float64)
-    scores: Scores = np.maximum(np.abs(_robust(mean)), np.abs(_robust(np.log(contrast + 1))))
-    return scores
 
 
 def _robust(values: Scores) -> Scores:

@@ -13,7 +13,8 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from compressor.data._table import Table
-from compressor.exploration.explore import Exploration, Pair, Row, Suspect
+from compressor.exploration.explore import Exploration, ExploredRow, RowPair, Suspect
+from compressor.report.page import card, figure_div
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; font-src data:"
 _FIT = "addEventListener('load',()=>dispatchEvent(new Event('resize')))"
@@ -59,12 +60,16 @@ def _tiles(found: Exploration) -> str:
 
 
 def _pictures(found: Exploration) -> str:
+    levels, count = go.Figure(), len(found.levels)
+    levels.add_bar(
+        x=[f"{16 * i}-{16 * i + 15}" for i in range(count)], y=list(found.levels), marker_color=_COLOURS["all"]
+    )
     figures = [
         ("Rows per class and split", _stacked(found.classes)),
         ("Rows per slice and split", _stacked(found.slices)),
-        ("Values of all pixels", _levels(found.levels)),
+        ("Values of all pixels", _plain(levels)),
     ]
-    return "".join(_card(title, _div(figure, i)) for i, (title, figure) in enumerate(figures))
+    return "".join(card(title, figure_div(figure, i)) for i, (title, figure) in enumerate(figures))
 
 
 def _stacked(counts: Mapping[str, Mapping[str, int]]) -> go.Figure:
@@ -74,12 +79,6 @@ def _stacked(counts: Mapping[str, Mapping[str, int]]) -> go.Figure:
         figure.add_bar(x=names, y=[counts[name][part] for name in names], name=part, marker_color=_COLOURS[part])
     figure.update_layout(barmode="stack")
     figure.update_xaxes(type="category")
-    return _plain(figure)
-
-
-def _levels(levels: Sequence[int]) -> go.Figure:
-    figure = go.Figure()
-    figure.add_bar(x=[f"{16 * i}-{16 * i + 15}" for i in range(len(levels))], y=list(levels), marker_color="#2f81f7")
     return _plain(figure)
 
 
@@ -102,7 +101,7 @@ def _suspects(found: Exploration, table: Table) -> str:
         ("Equal content or source in two parts", _twins(table, found.leaks)),
         ("Far from all others (robust z-score)", _faces(table, found.outliers)),
     ]
-    return "".join(_card(title, content) for title, content in cards if content)
+    return "".join(card(title, content) for title, content in cards if content)
 
 
 def _faces(table: Table, suspects: Iterable[Suspect]) -> str:
@@ -115,7 +114,7 @@ def _like(item: Suspect) -> str:
     return f", looks like {item.looks_like}" if item.looks_like else ""
 
 
-def _twins(table: Table, pairs: Iterable[Pair]) -> str:
+def _twins(table: Table, pairs: Iterable[RowPair]) -> str:
     return _row(
         _face([_image(table, pair.first), _image(table, pair.second)], f"{_said(pair.first)} / {_said(pair.second)}")
         for pair in pairs
@@ -132,11 +131,11 @@ def _face(images: Sequence[str], text: str) -> str:
     return f"<figure>{shown}<figcaption>{escape(text)}</figcaption></figure>"
 
 
-def _said(row: Row) -> str:
+def _said(row: ExploredRow) -> str:
     return f"row {row.row} ({row.source[:24]}, {row.slice}, {row.split}) label {row.label}"
 
 
-def _image(table: Table, row: Row) -> str:
+def _image(table: Table, row: ExploredRow) -> str:
     picture = Image.fromarray(table.images[row.row])
     picture.thumbnail((_MAX_SHOWN_SIDE, _MAX_SHOWN_SIDE))
     buffer = io.BytesIO()
@@ -154,14 +153,4 @@ def _sizes(found: Exploration) -> str:
     rows = [*sizes,
             *((name.replace("_", " "), f"{value:.4g}") for name, value in found.values.items())]  # fmt: skip
     lines = "".join(f"<tr><td>{escape(name)}</td><td class=n>{escape(value)}</td></tr>" for name, value in rows)
-    return _card("Sizes and values", f'<div class="scroll"><table>{lines}</table></div>')
-
-
-def _card(title: str, content: str) -> str:
-    return f'<section class="card"><h2>{escape(title)}</h2>{content}</section>'
-
-
-def _div(figure: go.Figure, index: int) -> str:
-    config = {"displayModeBar": False, "responsive": True}
-    text: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{index}", config=config)
-    return text
+    return card("Sizes and values", f'<div class="scroll"><table>{lines}</table></div>')

@@ -91,7 +91,9 @@ def validate(table: Table, schema: Schema) -> tuple[Expectation, ...]:
         "max_duplicate_ratio": lambda t, want: _most("max_duplicate_ratio", want, 1 - len(set(t.hashes)) / len(t)),
         "height": lambda t, want: _within("height", want, [float(image.shape[0]) for image in t.images]),
         "width": lambda t, want: _within("width", want, [float(image.shape[1]) for image in t.images]),
-        "value_range": lambda t, want: _within("value_range", want, _ends(t)),
+        "value_range": lambda t, want: _within(
+            "value_range", want, [float(end) for image in t.images for end in (image.min(), image.max())]
+        ),
         "mean_range": lambda t, want: _within("mean_range", want, [float(image.mean()) for image in t.images]),
         "max_clipped_ratio": lambda t, want: _most("max_clipped_ratio", want, _clipped(t)),
     }
@@ -141,10 +143,6 @@ def _slices(table: Table) -> dict[str, int]:
 def _balance(table: Table) -> float:
     counts = _classes(table).values()
     return max(counts) / max(min(counts), 1)
-
-
-def _ends(table: Table) -> list[float]:
-    return [float(value) for image in table.images for value in (image.min(), image.max())]
 
 
 def _clipped(table: Table) -> float:

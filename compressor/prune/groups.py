@@ -7,7 +7,7 @@ Source: Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -48,11 +48,23 @@ def find_groups(network: nn.Module, shape: Shape, protected: Collection[str] = (
     names = {module: name for name, module in network.named_modules()}
     graph = _graph(network, shape)
     ignored = [module for module, name in names.items() if name in kept]
-    found = tuple(_groups(graph, names, ignored))
+    found = []
+    for group in graph.get_all_groups(ignored_layers=ignored, root_module_types=_ROOTS):
+        modules = [dependency.target.module for dependency, _ in group]
+        convolutions = [one for one in modules if isinstance(one, nn.Conv2d) and one.groups > 1]
+        if any(not one.groups == one.in_channels == one.out_channels for one in convolutions):
+            continue
+        layers = [
+            names[dependency.target.module]
+            for dependency, _ in group
+            if isinstance(dependency.target.module, _ROOTS) and graph.is_out_channel_pruning_fn(dependency.handler)
+        ]
+        width, layers = len(group[0].idxs), list(dict.fromkeys(layers))
+        found.append(ChannelGroup(root=layers[0], layers=tuple(layers), channels=width, members=group))
     if not found:
         message = f"Expected layers to prune, got none beside {', '.join(sorted(kept))}: drop the step prune"
         raise PruneError(message)
-    return found
+    return tuple(found)
 
 
 def narrow(network: nn.Module, shape: Shape, removed: Mapping[str, Sequence[int]]) -> nn.Module:
@@ -101,24 +113,3 @@ def output_layer(network: nn.Module, shape: Shape) -> str:
 def _graph(network: nn.Module, shape: Shape) -> Any:  # noqa: ANN401 - torch-pruning has no types
     with torch.enable_grad(), evaluating(network):  # the graph is traced through autograd
         return tp.DependencyGraph().build_dependency(network, example_inputs=torch.zeros(1, *shape))
-
-
-def _groups(graph: Any, names: Mapping[nn.Module, str], ignored: list[nn.Module]) -> Iterator[ChannelGroup]:  # noqa: ANN401
-    for group in graph.get_all_groups(ignored_layers=ignored, root_module_types=_ROOTS):
-        modules = [dependency.target.module for dependency, _ in group]
-        if any(_is_grouped(module) for module in modules):
-            continue
-        layers = [
-            names[dependency.target.module]
-            for dependency, _ in group
-            if isinstance(dependency.target.module, _ROOTS) and graph.is_out_channel_pruning_fn(dependency.handler)
-        ]
-        yield ChannelGroup(
-            root=layers[0], layers=tuple(dict.fromkeys(layers)), channels=len(group[0].idxs), members=group
-        )
-
-
-def _is_grouped(module: object) -> bool:
-    if not isinstance(module, nn.Conv2d) or module.groups == 1:
-        return False
-    return not module.groups == module.in_channels == module.out_channels

@@ -57,20 +57,17 @@ def sparsify(network: nn.Module, bench: Bench, settings: SparsifySettings) -> Ap
             fine_tune(network, bench, settings.fine_tune_epochs if last else min(1, settings.fine_tune_epochs))
         notes[f"round_{number}_sparsity"] = sparsity(network, masks)
         notes |= judged(network, bench.search, f"round_{number}_{{}}")
-    nothing = "" if _zeros(network) > zeros else "no weight became zero"
-    return Applied(network=network, notes=notes | _gains(network, bench, masks), nothing=nothing)
-
-
-def _gains(network: nn.Module, bench: Bench, masks: Masks) -> dict[str, Any]:
-    dense = [name for name, module in network.named_modules() if _maskable(module, 1) and name not in masks]
-    return {
+    notes |= {
         **judged(network, bench.search, "{}_after"),
         "sparsity_of_masked_layers": sparsity(network, masks),
         "sparsity_of_all_parameters": _share_of_zeros(list(network.parameters())),
-        "layers_left_dense": ", ".join(dense),
+        "layers_left_dense": ", ".join(
+            name for name, module in network.named_modules() if _maskable(module, 1) and name not in masks
+        ),
         "weights_zlib_bytes_after": compressed_bytes(network),
         "speed_gain": _NO_SPEED,
     }
+    return Applied(network=network, notes=notes, nothing="" if _zeros(network) > zeros else "no weight became zero")
 
 
 def cubic(number: int, rounds: int) -> float:
@@ -97,9 +94,15 @@ def make_masks(network: nn.Module, settings: SparsifySettings, progress: float =
     if not weights:
         message = f"Expected a layer whose inputs divide by {m}, got none: use pattern = 'unstructured'"
         raise PruneError(message)
+    masks: dict[str, torch.Tensor] = {}
     with torch.no_grad():
         if m == 1:
-            return {name: _smallest_off(weight, settings.sparsity * progress) for name, weight in weights.items()}
+            for name, weight in weights.items():
+                mask = torch.ones(weight.numel(), dtype=torch.bool)
+                off = round(settings.sparsity * progress * weight.numel())
+                mask[weight.abs().flatten().argsort(stable=True)[:off]] = False
+                masks[name] = mask.reshape(weight.shape)
+            return masks
         return {name: _n_of_m_on(weight, m, round((m - n) * progress)) for name, weight in weights.items()}
 
 
@@ -107,12 +110,6 @@ def _maskable(module: nn.Module, m: int) -> bool:
     if not isinstance(module, nn.Conv2d | nn.Linear) or getattr(module, "groups", 1) != 1:
         return False
     return module.weight.shape[1] % m == 0
-
-
-def _smallest_off(weight: torch.Tensor, share: float) -> torch.Tensor:
-    mask = torch.ones(weight.numel(), dtype=torch.bool)
-    mask[weight.abs().flatten().argsort(stable=True)[: round(share * weight.numel())]] = False
-    return mask.reshape(weight.shape)
 
 
 def _n_of_m_on(weight: torch.Tensor, m: int, off: int) -> torch.Tensor:
@@ -148,15 +145,11 @@ def held(network: nn.Module, masks: Masks) -> Iterator[None]:
         yield
     finally:
         for name in masks:
-            parametrize.remove_parametrizations(modules[name], "weight", leave_parametrized=True)
-            _bias_last(modules[name])
-
-
-def _bias_last(module: nn.Module) -> None:
-    """Move the bias behind the weight again: removing a parametrization puts the weight last in the state dict."""
-    bias = module.bias
-    del module.bias
-    module.register_parameter("bias", bias if isinstance(bias, nn.Parameter) else None)
+            module = modules[name]
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            bias = module.bias  # removing put the weight last in the state dict: move the bias behind it again
+            del module.bias
+            module.register_parameter("bias", bias if isinstance(bias, nn.Parameter) else None)
 
 
 def sparsity(network: nn.Module, masks: Masks) -> float:

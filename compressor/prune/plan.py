@@ -3,7 +3,8 @@
 All channels are sorted by importance, least important first, and the first ``k`` are removed; each group keeps a
 multiple of ``round_to`` and at least what ``max_layer_ratio`` leaves of its original width. MACs fall with ``k``, so
 bisection finds the smallest ``k`` that meets the limit; then groups get back, most important channels first, what the
-limit still allows.
+limit still allows. MACs are counted in a forward pass on one input of zeros: convolutions and linear layers, which do
+nearly all of the work of a small CNN; batch norms are folded at export and activations multiply nothing.
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from compressor.errors import PruneError
+from compressor.evaluating import evaluating
 from compressor.prune.groups import ChannelGroup, Shape, narrow
-from compressor.prune.macs import count_macs
 
 Counts = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class PlanLimits:
     """Limits of a plan: ``macs`` at most, widths as multiples of ``round_to``.
 
     ``first_channels`` are the original widths by root layer: at most ``max_layer_ratio`` of them may be removed.
@@ -57,7 +60,7 @@ def plan(
     shape: Shape,
     groups: Sequence[ChannelGroup],
     scores: Mapping[str, NDArray[np.float64]],
-    limits: Limits,
+    limits: PlanLimits,
 ) -> dict[str, list[int]]:
     """Return the channels to remove by root layer so that ``network`` has at most ``limits.macs``.
 
@@ -66,7 +69,7 @@ def plan(
         shape: (C, H, W) of its input.
         groups: The groups that may be narrowed.
         scores: Importance of each channel, (channels,), by root layer.
-        limits: Limits of the plan.
+        limits: PlanLimits of the plan.
 
     Raises:
         PruneError: If the limit can't be met.
@@ -85,7 +88,7 @@ def plan(
     return removed(_take_back(counts, by_root, row, limits, macs))
 
 
-def _row(groups: Sequence[ChannelGroup], scores: Mapping[str, NDArray[np.float64]], limits: Limits) -> _Row:
+def _row(groups: Sequence[ChannelGroup], scores: Mapping[str, NDArray[np.float64]], limits: PlanLimits) -> _Row:
     orders = {group.root: np.argsort(scores[group.root], kind="stable") for group in groups}
     entries = [
         (float(scores[group.root][channel]), number, group.root)
@@ -95,7 +98,7 @@ def _row(groups: Sequence[ChannelGroup], scores: Mapping[str, NDArray[np.float64
     return _Row(tuple(root for _, _, root in sorted(entries)), orders, scores)
 
 
-def _counts(gone: Sequence[str], by_root: Mapping[str, ChannelGroup], limits: Limits) -> dict[str, int]:
+def _counts(gone: Sequence[str], by_root: Mapping[str, ChannelGroup], limits: PlanLimits) -> dict[str, int]:
     raw = dict.fromkeys(by_root, 0)
     for root in gone:
         raw[root] += 1
@@ -116,7 +119,7 @@ def _bisect(macs_of: Callable[[int], int], most: int, limit: int) -> int:
 
 
 def _take_back(
-    counts: Counts, by_root: Mapping[str, ChannelGroup], row: _Row, limits: Limits, macs: Callable[[Counts], int]
+    counts: Counts, by_root: Mapping[str, ChannelGroup], row: _Row, limits: PlanLimits, macs: Callable[[Counts], int]
 ) -> Counts:
     """Return ``counts`` reduced by what fits under the limit; a group stops when its next step does not fit."""
     best, waiting = dict(counts), {root for root, count in counts.items() if count}
@@ -130,3 +133,36 @@ def _take_back(
         if not fits or not best[root]:
             waiting.discard(root)
     return best
+
+
+def layer_macs(network: nn.Module, channels: int, height: int, width: int) -> dict[str, int]:
+    """Return the MACs of each ``Conv2d`` and ``Linear`` by its name, for one input (1, channels, height, width).
+
+    A layer that runs twice counts twice; one that does not run is missing. The network is not changed.
+    """
+    counted: dict[str, int] = {}
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+
+    def count(name: str, module: nn.Module, _: object, output: torch.Tensor) -> None:
+        weight = module.weight
+        per_output = weight[0].numel() if isinstance(weight, torch.Tensor) else 0
+        counted[name] = counted.get(name, 0) + output.numel() * per_output
+
+    hooks = [module.register_forward_hook(partial(count, name)) for name, module in layers.items()]
+    try:
+        with torch.no_grad(), evaluating(network):
+            network(torch.zeros(1, channels, height, width))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counted
+
+
+def count_macs(network: nn.Module, channels: int, height: int, width: int) -> int:
+    """Return the MACs of ``network`` for one input of shape (1, channels, height, width)."""
+    return sum(layer_macs(network, channels, height, width).values())
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trained values: parameters, not the statistics of batch norms."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -2,7 +2,7 @@
 
 Each round reduces the MACs by the same factor. For a latency target the share of MACs is found first, by narrowing
 copies and timing them (weights hardly affect the time), and checked again at the end. Decides the targets of the
-rounds; ``plan`` decides the channels.
+rounds; ``plan`` decides the channels. Latency is that of onnxruntime on this host, one thread, one row at a time.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from compressor.errors import PruneError
+from compressor.export.onnx import INPUT_NAME, OUTPUT_NAMES, export_onnx
+from compressor.measurement import predictions
 from compressor.prune.groups import ChannelGroup, Shape, find_groups, narrow
-from compressor.prune.importance import channel_scores
+from compressor.prune.importance import (
+    RATIOS,
+    ChannelSensitivity,
+    channel_scores,
+    measure_sensitivity,
+    sensitive_layers,
+)
 from compressor.prune.judging import fine_tune, judged
-from compressor.prune.latency import latency_ratio
-from compressor.prune.macs import count_macs, count_parameters
-from compressor.prune.plan import Limits, plan
-from compressor.prune.sensitivity import RATIOS, Sensitivity, measure_sensitivity, sensitive_layers
-from compressor.steps._base import Applied, Bench
+from compressor.prune.plan import PlanLimits, count_macs, count_parameters, plan
+from compressor.steps._base import Applied, Bench, Floats
+from wire.manifest import Manifest, TensorSpec
 
 if TYPE_CHECKING:
     from compressor.prune.settings import PruneSettings
@@ -55,7 +61,10 @@ def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
         TrainError: If fine-tuning diverges.
         ExportError: If there is a latency target and the network does not export.
     """
-    measured = _sensitivity(network, bench, settings)
+    measured: tuple[ChannelSensitivity, ...] = ()
+    if settings.sensitivity or settings.protect_sensitive:
+        bench.tell("measuring the sensitivity of each layer")
+        measured = measure_sensitivity(network, bench, settings.importance)
     job = _job(network, bench, settings, measured)
     notes: dict[str, Any] = {
         "macs_before": job.macs,
@@ -75,10 +84,14 @@ def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
     }
     why = notes.get("latency_verdict", "every channel is needed to keep macs_ratio, round_to and max_layer_ratio")
     nothing = "" if macs < job.macs else f"no channel was removed ({why})"
-    return Applied(network=network, notes=notes | _sensitivity_notes(measured, job.protected), nothing=nothing)
+    notes |= {"protected_layers": ", ".join(sorted(job.protected))} if job.protected else {}
+    for layer in dict.fromkeys(one.layer for one in measured):
+        drops = {one.ratio: one.drop_points for one in measured if one.layer == layer}
+        notes[f"sensitivity {layer}"] = ", ".join(f"{drops[ratio]:.2f} points at {ratio:g}" for ratio in RATIOS)
+    return Applied(network=network, notes=notes, nothing=nothing)
 
 
-def _job(network: nn.Module, bench: Bench, settings: PruneSettings, measured: tuple[Sensitivity, ...]) -> _Job:
+def _job(network: nn.Module, bench: Bench, settings: PruneSettings, measured: tuple[ChannelSensitivity, ...]) -> _Job:
     _, channels, height, width = bench.train.inputs.shape
     shape = (channels, height, width)
     limit = settings.protect_sensitive
@@ -116,7 +129,7 @@ def _narrow_to(network: nn.Module, job: _Job, share: float) -> nn.Module:
     settings = job.settings
     groups: tuple[ChannelGroup, ...] = find_groups(network, job.shape, job.protected)
     scores = channel_scores(network, groups, settings.importance, job.bench.train)
-    limits = Limits(
+    limits = PlanLimits(
         macs=int(share * job.macs),
         round_to=settings.round_to,
         max_layer_ratio=settings.max_layer_ratio,
@@ -164,16 +177,22 @@ def _share_for_latency(unpruned: nn.Module, job: _Job) -> tuple[float, str]:
     return best_share, why or f"further pruning does not help: {best:.3f} of the time at {best_share:.3f} of the MACs"
 
 
-def _sensitivity(network: nn.Module, bench: Bench, settings: PruneSettings) -> tuple[Sensitivity, ...]:
-    if not (settings.sensitivity or settings.protect_sensitive):
-        return ()
-    bench.tell("measuring the sensitivity of each layer")
-    return measure_sensitivity(network, bench, settings.importance)
+def latency_ratio(network: nn.Module, unpruned: nn.Module, inputs: Floats) -> float:
+    """Return the median latency of ``network`` over that of ``unpruned``, both exported to float ONNX.
 
+    They take turns on the same real ``inputs``, float32 (N, C, H, W), so that a busy machine affects both alike.
 
-def _sensitivity_notes(measured: tuple[Sensitivity, ...], protected: frozenset[str]) -> dict[str, Any]:
-    notes: dict[str, Any] = {"protected_layers": ", ".join(sorted(protected))} if protected else {}
-    for layer in dict.fromkeys(one.layer for one in measured):
-        drops = {one.ratio: one.drop_points for one in measured if one.layer == layer}
-        notes[f"sensitivity {layer}"] = ", ".join(f"{drops[ratio]:.2f} points at {ratio:g}" for ratio in RATIOS)
-    return notes
+    Raises:
+        ExportError: If one does not export.
+        MeasureError: If one can't be run.
+    """
+    _, channels, height, width = inputs.shape
+    outputs = tuple(TensorSpec(name=name, shape=(-1, -1)) for name in OUTPUT_NAMES)
+    shaped = (TensorSpec(name=INPUT_NAME, shape=(-1, channels, height, width)),)
+    manifest = Manifest(inputs=shaped, outputs=outputs)
+    candidates = {
+        name: predictions.Candidate(manifest, export_onnx(module, channels, height, width))
+        for name, module in (("pruned", network), ("unpruned", unpruned))
+    }
+    measured = predictions.latency(candidates, inputs)
+    return measured["pruned"].p50_ms / max(measured["unpruned"].p50_ms, 1e-6)

@@ -14,8 +14,8 @@ from compressor.export.onnx import export_onnx
 from compressor.prune.groups import find_groups
 from compressor.prune.importance import channel_scores
 from compressor.prune.judging import score as pruning_score
-from compressor.prune.latency import latency_ratio
-from compressor.prune.macs import count_macs
+from compressor.prune.plan import count_macs
+from compressor.prune.structured import latency_ratio
 from compressor.qat import equalization, training
 from compressor.quantize._learned_ranges import activations
 from compressor.recipe.model import TrainRecipe

@@ -14,7 +14,7 @@ from compressor import data
 from compressor.data import spoken
 from compressor.data._split import split
 from compressor.errors import ArchiveError, CorruptImageError, DataError
-from compressor.exploration.fitting import fit_ranges
+from compressor.exploration.load import fit_ranges
 from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 

@@ -10,7 +10,7 @@ import pytest
 
 from compressor import data
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
-from compressor.exploration.fitting import fit_ranges
+from compressor.exploration.load import fit_ranges
 from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compressor.prune.macs import count_macs, count_parameters, layer_macs
+from compressor.prune.plan import count_macs, count_parameters, layer_macs
 
 
 class _Net(nn.Module):

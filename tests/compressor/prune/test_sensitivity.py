@@ -1,4 +1,4 @@
-"""Sensitivity names what each layer costs, and protects."""
+"""ChannelSensitivity names what each layer costs, and protects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compressor import networks, steps
-from compressor.prune.sensitivity import RATIOS, Sensitivity, measure_sensitivity, sensitive_layers
+from compressor.prune.importance import RATIOS, ChannelSensitivity, measure_sensitivity, sensitive_layers
 from compressor.prune.settings import PruneSettings
 from compressor.steps._base import Bench
 from compressor.train.supervised import fit
@@ -34,7 +34,7 @@ def test_a_limit_protects_what_costs_more_at_half() -> None:
     """Only the drop at half of the channels counts."""
     rows = (("a", 0.5, 3.0), ("b", 0.5, 1.0), ("b", 0.75, 9.0), ("c", 0.25, 9.0))
     measured = [
-        Sensitivity(layer=layer, layers=(layer,), ratio=ratio, removed=1, drop_points=drop)
+        ChannelSensitivity(layer=layer, layers=(layer,), ratio=ratio, removed=1, drop_points=drop)
         for layer, ratio, drop in rows
     ]
     assert sensitive_layers(measured, 2.0) == {"a"}

@@ -15,7 +15,7 @@ from compressor import networks, steps
 from compressor.errors import PruneError, RecipeError
 from compressor.export.onnx import OUTPUT_NAMES, export_onnx
 from compressor.prune.judging import score
-from compressor.prune.macs import count_macs, count_parameters
+from compressor.prune.plan import count_macs, count_parameters
 from compressor.prune.settings import IMPORTANCES, PruneSettings
 from compressor.steps._base import Bench, Rows
 

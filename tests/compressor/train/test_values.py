@@ -15,8 +15,7 @@ from compressor import networks, steps
 from compressor.errors import TrainError
 from compressor.prune import judging
 from compressor.prune.groups import find_groups
-from compressor.prune.importance import channel_scores
-from compressor.prune.sensitivity import measure_sensitivity
+from compressor.prune.importance import channel_scores, measure_sensitivity
 from compressor.prune.settings import SparsifySettings
 from compressor.recipe.model import TrainRecipe
 from compressor.steps import distill, qat
