@@ -1,0 +1,354 @@
+"""The whole result of each gate, by value: verdict, value, bound, limit, samples, text and what it asks for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compressor.gates import (
+    AccuracyDrop,
+    AccuracyFloor,
+    Figure,
+    FlipRatio,
+    MetricDrop,
+    MetricEvidence,
+    Superiority,
+    WorstSliceDrop,
+)
+from compressor.gates.certificate import (
+    Certificate,
+    Line,
+    counts_of,
+    evidence_of,
+    for_bundle,
+    judge,
+    lines,
+    read_certificate,
+    records_of,
+    rules_for,
+    write_certificate,
+)
+from compressor.gates.constant import BetterThanConstant, LabelOrder, Labels, reordered
+from compressor.gates.device import Agreement
+from compressor.gates.evidence import (
+    AGREEMENT,
+    DeviceEvidence,
+    Evidence,
+    Gate,
+    GateRecipe,
+    GateResult,
+    Verdict,
+    missing,
+)
+from compressor.gates.kinds import KINDS, Kind, Place, added_to, holds_for, is_timed, measured, text_of
+from compressor.gates.metrics import ErrorCeiling, WorstSliceIncrease
+from compressor.statistics.paired import Paired
+from compressor.statistics.power import MAX_SAMPLES
+
+METRIC = MetricEvidence(
+    drop=0.002, lower=-0.002, upper=0.006, confidence=0.95, n=1000, rarest=300, baseline=0.95, candidate=0.948
+)
+HALVES = {"slice:a": replace(METRIC, confidence=0.975), "slice:b": replace(METRIC, confidence=0.975, upper=0.0065)}
+CLASSES = {"a": Paired(0, 0, 60), "b": Paired(0, 0, 40)}
+ORDER = {
+    "accuracy": 0.5, "accuracy_high": 0.5625, "reordered_accuracy": 0.875, "reordered_accuracy_low": 0.8125,
+    "n_gate": 50.0,
+}  # fmt: skip
+SAME = {
+    AGREEMENT: 0.01, "device_rows": 200.0, "device_flips": 2.0, "golden_max_abs": 0.05, "golden_allowed_abs": 0.05,
+    "golden_flips": 1.0, "golden_allowed_flips": 1.0,
+}  # fmt: skip
+P, MORE, F = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
+ADVICE = "look at training, [model] labels and [data] mean and std, or give [model] allow_constant a reason"
+
+
+def right(accuracy: float) -> Evidence:
+    """Return the evidence of a thousand samples."""
+    return Evidence(accuracy=Paired(0, 0, 1000), figures={"accuracy": accuracy})
+
+
+def result(name: str, verdict: Verdict, numbers: tuple[float | None, ...], text: str, needs: int = 0) -> GateResult:
+    """Return a result; ``numbers``: value, bound, limit and number of samples."""
+    value, bound, limit, n = numbers
+    assert limit is not None
+    return GateResult(
+        name=name, verdict=verdict, value=value, bound=bound, limit=limit, n=int(n or 0), text=text, needs=needs
+    )
+
+
+RESULTS = [
+    (AccuracyFloor(0.9), right(0.91), result(
+        "accuracy", MORE, (0.91, 0.89370, 0.9, 1000), "91.00 %, at least 89.37 % with 95% confidence, "
+        "allowed at least 90.00 % (1000 samples); needs about 4493 more labelled samples", 4493)),
+    (AccuracyFloor(0.9), right(0.9), result(
+        "accuracy", MORE, (0.9, 0.88301, 0.9, 1000),
+        "90.00 %, at least 88.30 % with 95% confidence, allowed at least 90.00 % (1000 samples)")),
+    (AccuracyDrop(0.01), Evidence(accuracy=Paired(3, 1, 300)), result(
+        "accuracy_drop", MORE, (2 / 300, 0.021743, 0.01, 300), "drop 0.67 %, at most 2.17 % with 95% confidence, "
+        "allowed 1.00 % (3 lost, 1 won of 300); needs about 7778 more labelled samples; "
+        "975 samples show an equal model with 80% power at 1.33 % discordance", 7778)),
+    (WorstSliceDrop(0.05), Evidence(slices={"a": Paired(0, 0, 900), "b": Paired(1, 2, 20), "c": Paired(0, 0, 0)}),
+     result("worst_slice_drop", MORE, (-0.05, 0.172186, 0.05, 20), "slice 'b': drop -5.00 %, at most 17.22 %, "
+        "allowed 5.00 % (1 lost, 2 won of 20; 2 tested together); needs about 99 more labelled samples", 99)),
+    (WorstSliceDrop(0.05, by_class=True), Evidence(classes={"a": Paired(0, 0, 900)}), result(
+        "worst_class_drop", P, (0.0, 0.0033342, 0.05, 900),
+        "class 'a': drop 0.00 %, at most 0.33 %, allowed 5.00 % (0 lost, 0 won of 900; 1 tested together)")),
+    (Superiority(0.01), Evidence(drifted=Paired(2, 8, 100)), result(
+        "superiority", MORE, (0.06, 0.0073633, 0.01, 100), "gain 6.00 %, at least 0.74 % with 95% confidence, "
+        "wanted more than 1.00 % (8 won, 2 lost of 100); needs about 94 more labelled samples", 94)),
+    (FlipRatio(0.02), Evidence(compressed=Paired(4, 0, 1000), flips=15), result(
+        "flip_ratio", MORE, (0.015, 0.0227568, 0.02, 1000),
+        "15 of 1000 changed: 1.50 %, at most 2.28 %, allowed 2.00 %; "
+        "needs about 1246 more labelled samples", 1246)),
+    (FlipRatio(0.003, negative=True), Evidence(compressed=Paired(4, 0, 1000), flips=15), result(
+        "negative_flip_ratio", F, (0.004, 0.0088796, 0.003, 1000),
+        "4 of 1000 got worse: 0.40 %, at most 0.89 %, allowed 0.30 %")),
+    (Figure("x", maximum=2.0, minimum=1.0), Evidence(figures={"x": 2.0}), result(
+        "x", P, (2.0, 2.0, 2.0, 0), "2, allowed at most 2 and at least 1")),
+    (Figure("x", minimum=1.0), Evidence(figures={"x": 0.5}), result(
+        "x", F, (0.5, 0.5, 1.0, 0), "0.5, allowed at least 1")),
+    (MetricDrop("m", 0.004), Evidence(metrics={"m": METRIC}), result(
+        "m", MORE, (0.002, 0.006, 0.004, 1000), "worse by 0.002 (0.95 to 0.948), at most 0.006 with 95% confidence, "
+        "allowed 0.004 (n 1000); needs about 8141 more labelled samples", 8141)),
+    (MetricDrop("m", 0.004), Evidence(metrics={"m": replace(METRIC, confidence=0.9)}), result(
+        "m", F, (0.002, None, 0.004, 1000), "Expected a bound at 95% confidence, got 90%: measure again")),
+    (ErrorCeiling("mae", 0.004), Evidence(metrics={"mae": METRIC}), result(
+        "mae", MORE, (0.002, 0.006, 0.004, 1000), "0.002, at most 0.006 with 95% confidence, allowed 0.004 "
+        "(1000 samples); needs about 8141 more labelled samples", 8141)),
+    (WorstSliceIncrease(0.01), Evidence(metrics=HALVES), result(
+        "worst_slice_error_increase", P, (0.002, 0.0065, 0.01, 1000), "slice 'b' (2 tested together): worse by 0.002 "
+        "(0.95 to 0.948), at most 0.0065 with 98% confidence, allowed 0.01 (n 1000)")),
+    (BetterThanConstant(0.0), Evidence(classes=CLASSES, figures={"accuracy": 0.75}), result(
+        "better_than_constant", P, (0.15, 0.15, 0.0, 100),
+        "right on 75.00 %, the answer 'a' to everything on 60.00 %")),
+    (BetterThanConstant(0.2), Evidence(figures={"mae": 0.875, "constant_mae": 1.0, "n_gate": 50.0}), result(
+        "better_than_constant", F, (0.125, 0.125, 0.2, 50),
+        f"mean error 0.875, that of their mean for everything 1: {ADVICE}")),
+    (BetterThanConstant(0.0), Evidence(figures={"mae": 0.75, "constant_mae": 0.0}), result(
+        "better_than_constant", F, (0.0, 0.0, 0.0, 0),
+        f"mean error 0.75, that of their mean for everything 0: {ADVICE}")),
+    (BetterThanConstant(0.0), Evidence(figures={"constant_gain": 0.25, "n_gate": 50.0}), result(
+        "better_than_constant", P, (0.25, 0.25, 0.0, 50), "better than one answer to everything by 25.00 %")),
+    (LabelOrder(0.0), Evidence(figures=ORDER), result(
+        "label_order", F, (0.375, 0.25, 0.0, 50), "with labels in another order it is right on 87.50 % instead of "
+        "50.00 %: set [model] labels in the order of the outputs, or give [model] allow_constant a reason")),
+    (LabelOrder(0.25), Evidence(figures=ORDER), result(
+        "label_order", P, (0.375, 0.25, 0.25, 50), "87.50 % instead of 50.00 % in another order is within chance")),
+    (LabelOrder(0.0), Evidence(figures=ORDER | {"reordered_accuracy": 0.5, "reordered_accuracy_low": 0.4375}), result(
+        "label_order", P, (0.0, -0.125, 0.0, 50), "no other order fits better")),
+    (Agreement("cam-1", 0.01), Evidence(devices={"cam-1": DeviceEvidence(evidence=Evidence(figures=SAME))}),
+     replace(result(
+        AGREEMENT, P, (0.01, 0.01, 0.01, 200),
+        "2 of 200 rows answer otherwise than here: 1.00 %, at most 1.00 %; golden vectors agree"), on="cam-1")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gate", "evidence", "expected"), RESULTS)
+def test_every_result_says_all_that_it_knows(gate: Gate, evidence: Evidence, expected: GateResult) -> None:
+    """A certificate keeps each of these, and people read the text."""
+    found = gate.judge(evidence)
+    for got, wanted in ((found.value, expected.value), (found.bound, expected.bound)):
+        assert got == (None if wanted is None else pytest.approx(wanted, abs=5e-6))
+    assert replace(found, value=expected.value, bound=expected.bound) == expected
+
+
+def test_a_missing_measurement_is_a_whole_result_too() -> None:
+    """Without value and bound; a figure without any limit has none to compare with."""
+    text = "Expected a measurement, got none: measure it or drop the gate"
+    assert missing("x", 2.0, {}) == result("x", F, (None, None, 2.0, 0), text)
+    limitless = Figure("x").judge(Evidence(figures={"x": 1.0}))
+    assert (limitless.verdict, math.isnan(limitless.limit), limitless.text) == (F, True, text)
+    there = Agreement("cam-1", 0.01).judge(Evidence(devices={"cam-1": DeviceEvidence()}))
+    assert (there.verdict, there.on, there.limit) == (F, "cam-1", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("changed", "margin", "verdict", "needs"),
+    [
+        ({"lower": 0.004, "upper": 0.006, "drop": 0.005}, 0.004, F, 0),  # enough samples to have shown an equal model
+        ({"lower": 0.0041, "upper": 0.6, "drop": 0.3, "n": 20}, 0.004, F, 0),  # few samples can refute it too
+        ({"lower": 0.004, "upper": 0.6, "drop": 0.3, "n": 20}, 0.004, MORE, 80),  # at the margin they can not
+        ({}, 0.006, P, 0),
+        ({}, 0.0059, MORE, 1404),
+        ({"lower": 0.002, "upper": 0.002}, 0.002, P, 0),
+        ({"lower": -0.01, "drop": 0.004}, 0.005, MORE, 145_250),  # the wider side of the interval counts
+        ({"n": MAX_SAMPLES, "upper": 0.5}, 0.0021, MORE, 1),  # as many as are ever asked for
+    ],
+)
+def test_both_sides_of_a_metrics_bounds(changed: dict[str, float], margin: float, verdict: Verdict, needs: int) -> None:
+    """Lower and upper bound against the margin, and the number of samples by the interval's width."""
+    found = MetricDrop("m", margin).judge(Evidence(metrics={"m": replace(METRIC, **changed)}))
+    assert (found.verdict, found.needs) == (verdict, needs)
+
+
+def test_what_is_exactly_at_a_limit() -> None:
+    """A gain that is exactly the limit is not above it; a share that is exactly the limit is not refuted."""
+    counts = Paired(2, 8, 100)
+    bound = Superiority(0.0).judge(Evidence(drifted=counts)).bound
+    assert bound is not None
+    assert Superiority(bound).judge(Evidence(drifted=counts)).verdict is MORE
+    assert Superiority(bound - 1e-9).judge(Evidence(drifted=counts)).verdict is P
+    bound = AccuracyDrop(0.5).judge(Evidence(accuracy=counts)).bound
+    assert bound is not None
+    assert AccuracyDrop(bound).judge(Evidence(accuracy=counts)).verdict is P
+    assert AccuracyDrop(bound - 1e-9).judge(Evidence(accuracy=counts)).verdict is not P
+    flips = Evidence(compressed=Paired(0, 0, 1000), flips=20)
+    assert [FlipRatio(limit).judge(flips).verdict for limit in (0.02, 0.0199)] == [MORE, F]
+
+
+def test_the_order_of_the_labels_is_scored_on_rows_that_did_not_choose_it() -> None:
+    """Two of three classes changed places: right on 3 of 4 judged rows; the rows it was sought on are counted."""
+    fitted, labels = [0, 1, 1, 2, 2, 0], [0, 2, 2, 1, 1, 0]
+    found = reordered(
+        (np_array(fitted), np_array(labels)), (np_array([0, 1, 2, 2]), np_array([0, 2, 1, 0])), ("x", "y", "z")
+    )
+    assert found.named == "'y' is 'z', 'z' is 'y'"
+    assert found.figures["reordered_accuracy"] == 0.75
+    assert 0.25 < found.figures["reordered_accuracy_low"] < 0.5
+    assert (found.figures["order_rows"], found.figures["order_rarest_rows"]) == (6.0, 2.0)
+
+
+@pytest.mark.parametrize(("classes", "end"), [(6, "'5' is '0'"), (8, "'5' is '6' and 2 more")])
+def test_at_most_six_labels_are_named(classes: int, end: str) -> None:
+    """Of many the rest is counted."""
+    predicted = np_array(list(range(classes)) * 9)
+    labels = (predicted + 1) % classes
+    found = reordered((predicted, labels), (predicted, labels), [str(i) for i in range(classes)])
+    assert found.named.endswith(end)
+
+
+def np_array(values: list[int]) -> Labels:
+    """Return ``values`` as classes."""
+    return np.array(values, np.int64)
+
+
+def test_a_certificate_keeps_the_evidence_of_host_and_devices_whole() -> None:
+    """Every count, figure, metric and reason, and what a device said of itself."""
+    there = DeviceEvidence(
+        evidence=Evidence(
+            accuracy=Paired(1, 2, 30), figures={"x": 1.0}, metrics={"m": METRIC}, unknown={"y": "it was too slow"}
+        ),
+        facts={"cpu": "a53"},
+        order="order-1",
+    )
+    evidence = Evidence(
+        accuracy=Paired(1, 2, 30), slices={"s": Paired(0, 1, 9)}, classes={"c": Paired(1, 0, 8)},
+        drifted=Paired(3, 4, 50), compressed=Paired(5, 6, 70), flips=7, figures={"x": 2.0}, metrics={"m": METRIC},
+        devices={"cam-1": there, "cam-2": DeviceEvidence(problem="it is away")}, unknown={"z": "no memory"},
+        label_order="'x' is 'y'",
+    )  # fmt: skip
+    kept = Certificate(
+        counts=counts_of(evidence), figures=evidence.figures, metrics=evidence.metrics, devices=records_of(evidence),
+        unknown=evidence.unknown, label_order=evidence.label_order,
+    )  # fmt: skip
+    read = read_certificate(write_certificate(kept))
+    assert evidence_of(read) == evidence
+    again = evidence_of(read, {"x": 3.0, "z": 4.0})
+    assert (again.figures, again.unknown) == ({"x": 3.0, "z": 4.0}, {})
+
+
+def test_a_bundles_certificate_leaves_out_what_a_host_timed() -> None:
+    """The line stays with its verdict and limit; one without a value keeps the reason."""
+    timed = Line(name="latency_p95_ms", verdict="pass", value=2.0, bound=2.0, limit=5.0, text="2")
+    unmeasured, size = replace(timed, value=None, bound=None, text="why"), replace(timed, name="size_bytes")
+    kept = for_bundle(
+        Certificate(gates=(timed, unmeasured, size), figures={"latency_p95_ms": 2.0, "size_bytes": 3.0},
+                    unknown={"latency_p50_ms": "why", "x": "why"})
+    )  # fmt: skip
+    assert (kept.figures, kept.unknown) == ({"size_bytes": 3.0}, {"x": "why"})
+    again = "measured on the build host; a device measures again"
+    assert kept.gates == (replace(timed, value=None, bound=None, text=again), unmeasured, size)
+
+
+def test_a_result_becomes_a_line_with_all_its_fields() -> None:
+    """A limit that is no number is left out: JSON has none."""
+    found = judge(
+        (GateRecipe(name="accuracy_drop", max=0.01), GateRecipe(name="new", max=1)),
+        Evidence(accuracy=Paired(3, 1, 300)),
+    )
+    line, unknown = lines(found)
+    assert (line.name, line.verdict, line.limit, line.n, line.needs) == (
+        "accuracy_drop",
+        "inconclusive",
+        0.01,
+        300,
+        7778,
+    )
+    assert (line.value, line.bound, line.text) == (2 / 300, found.results[0].bound, found.results[0].text)
+    assert (unknown.name, unknown.verdict, unknown.limit, unknown.value) == ("new", "fail", None, None)
+
+
+def test_an_external_metric_is_measured_with_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number goes to the figures, a metric to the metrics, a failure to the reasons; all beside what there was."""
+    (tmp_path / "outside_gates.py").write_text(
+        "from compressor.errors import MeasureError\nfrom compressor.gates.kinds import Kind\n"
+        "def fails(compared):\n    raise MeasureError('no rows')\n"
+        "NUMBER, METRIC, NONE = Kind(measure=lambda c: 3), Kind(measure=lambda c: c, bounded=True, limits=('max',)), "
+        "Kind(measure=fails)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    names = [f"outside_gates:{name}" for name in ("NUMBER", "METRIC", "NONE")]
+    rules = [GateRecipe(name=name, max=1.0) for name in [*names, "size_bytes", "unheard_of"]]
+    found = measured(rules, METRIC)
+    assert (found.figures, found.metrics) == ({names[0]: 3.0}, {names[1]: METRIC})
+    assert found.unknown == {names[2]: "no rows"}
+    before = Evidence(figures={"x": 1.0}, metrics={"m": METRIC}, unknown={"y": "why"}, flips=2)
+    beside = before.beside(found)
+    assert beside == replace(
+        before, figures={"x": 1.0, names[0]: 3.0}, metrics={"m": METRIC, names[1]: METRIC},
+        unknown={"y": "why", names[2]: "no rows"},
+    )  # fmt: skip
+
+
+def test_what_the_rows_say_of_a_gate() -> None:
+    """Which are added by default, which a task has, which are timed, and the unit of every figure beside them."""
+    assert added_to("classification") == ("better_than_constant", "label_order")
+    assert added_to("regression") == ("better_than_constant",)
+    assert holds_for(KINDS["size_bytes"], "anything")
+    assert not holds_for(KINDS["auc_drop"], "regression")
+    assert holds_for(KINDS["auc_drop"], "regression", "classification")
+    assert [is_timed(name) for name in ("latency_p95_ms", "float_latency_p95_ms", "size_bytes", "nothing")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    texts = {
+        "size_bytes": (999_949.0, "999.9 kB"), "float_size_bytes": (2_000_000.0, "2.0 MB"),
+        "accuracy": (0.5, "50.00 %"),
+        "latency_p95_ms": (1.5, "1.500 ms"), "speed_up_ratio": (2.0, "2.00 \N{MULTIPLICATION SIGN}"),
+        "mae": (1234.0, "1,234"), "nothing": (1234567.0, "1.23457e+06"),
+        "no_module:GATE": (2.0, "2"),
+    }  # fmt: skip
+    assert {name: text_of(name, value) for name, (value, _) in texts.items()} == {
+        name: text for name, (_, text) in texts.items()
+    }
+
+
+def test_a_row_makes_its_rule_where_it_is_asked_to() -> None:
+    """By the limit that it has, on a device or here."""
+    assert KINDS["accuracy"].rule(0.9) == GateRecipe(name="accuracy", min=0.9)
+    assert KINDS["size_bytes"].rule(9.0, "cam-1") == GateRecipe(name="size_bytes", max=9.0, on="cam-1")
+    assert Kind(name="x", place=Place.HOST).rule(1.0).limit == 1.0
+
+
+def test_rules_go_to_the_host_and_to_each_device_once() -> None:
+    """A gate on a device holds here too, but for what another processor can't measure; each device must agree."""
+    gates = (
+        GateRecipe(name="size_bytes", max=9.0, on="other"),
+        GateRecipe(name="accuracy_drop", max=0.1, on="pi@device:cam-1"),
+        GateRecipe(name="latency_p95_ms", max=5.0, on="device:cam-1"), GateRecipe(name="flip_ratio", max=0.1, on="pi"),
+        GateRecipe(name="superiority", min=0.1),
+    )  # fmt: skip
+    found = rules_for(gates, "pi", retrained=False, timed=False)
+    assert [(rule.name, rule.on) for rule in found] == [
+        ("accuracy_drop", ""), ("flip_ratio", ""), ("accuracy_drop", "cam-1"), ("latency_p95_ms", "cam-1"),
+        (AGREEMENT, "cam-1"),
+    ]  # fmt: skip
+    timed = rules_for(gates, "pi", retrained=True, timed=True)
+    assert [(rule.name, rule.min) for rule in timed if not rule.on][-2:] == [("flip_ratio", None), ("superiority", 0.1)]
+    assert ("latency_p95_ms", "") in [(rule.name, rule.on) for rule in timed]
