@@ -60,6 +60,6 @@ def test_commands_are_found_on_the_pages() -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_of_toml_is_toml(path: Path) -> None:
-    """One that shows two files shows them in two blocks, or says only what does not clash."""
+    """An example with two files has two blocks, or only tables that can stand in one file."""
     for block in re.findall(r"^```toml\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL):
         tomllib.loads(block)

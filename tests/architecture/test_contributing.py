@@ -82,7 +82,7 @@ def test_the_network_keeps_the_promise_of_networks() -> None:
 
 @pytest.mark.usefixtures("written")
 def test_the_step_changes_weights_and_says_when_it_did_not() -> None:
-    """``steps.apply`` checks what every step promises."""
+    """``steps.apply`` checks the contract of every step."""
     rows = Rows(np.zeros((2, *SHAPE), np.float32), np.zeros(2, np.int64))
     bench = Bench(train=rows, calibration=rows, search=rows, settings=TrainRecipe())
     settings = steps.module("clip").Settings()

@@ -39,7 +39,7 @@ def wheel(built: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_wheel_has_every_module_and_data_file_of_the_tree(built: Path) -> None:
-    """What is imported or read at run time is in the wheel."""
+    """Every file that is imported or read at run time is in the wheel."""
     names = set(zipfile.ZipFile(wheel(built)).namelist())
     wanted = {
         str(path.relative_to(ROOT))
@@ -52,7 +52,7 @@ def test_the_wheel_has_every_module_and_data_file_of_the_tree(built: Path) -> No
 
 @pytest.mark.slow
 def test_the_sdist_has_the_sources_and_the_readme(built: Path) -> None:
-    """The sdist carries what the wheel is built from."""
+    """The sdist contains the sources of the wheel."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "wire/bundle.py", "server/app/server.py"} <= names
@@ -60,7 +60,7 @@ def test_the_sdist_has_the_sources_and_the_readme(built: Path) -> None:
 
 @pytest.mark.slow
 def test_the_wheel_says_under_which_licence_it_may_be_used(built: Path) -> None:
-    """Without a licence in the package nobody may use what they installed."""
+    """Without a licence in the package nobody may use it."""
     with zipfile.ZipFile(wheel(built)) as archive:
         folder = next(name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name)
         metadata = archive.read(f"{folder}/METADATA").decode()
@@ -72,7 +72,7 @@ def test_the_wheel_says_under_which_licence_it_may_be_used(built: Path) -> None:
 
 @pytest.mark.slow
 def test_the_installed_wheel_runs_without_the_tree(built: Path, tmp_path: Path) -> None:
-    """An installed wheel brings three commands that answer --help."""
+    """An installed wheel has three commands that answer --help."""
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path)]
     subprocess.run([*install, str(wheel(built))], check=True, capture_output=True)
     for module in ("compressor.cli", "edge_agent.cli", "server.cli"):
@@ -104,7 +104,7 @@ def test_every_program_prints_the_version(module: str) -> None:
 
 
 def test_the_changelog_has_the_version_as_its_newest_release() -> None:
-    """Whoever installed a version can read what is in it; what comes next stands above it."""
+    """The user of a version can read its changes; later changes are above it."""
     found = re.findall(r"^## \[(.+?)\](.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert [name for name, _ in found[:2]] == ["Unreleased", __version__]
     assert re.fullmatch(r" - \d{4}-\d\d-\d\d", found[1][1])

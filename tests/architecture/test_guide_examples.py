@@ -86,7 +86,7 @@ def _blocks(page: str, address: str) -> Iterator[object]:
 def test_every_block_runs_as_it_stands(
     server: ServerApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the order of the page, in one namespace, as in a notebook; and they say what the page says."""
+    """In the order of the page, in one namespace, as in a notebook; the output is that on the page."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (600, 8, 8), dtype=np.uint8), rng.integers(0, 2, 600)

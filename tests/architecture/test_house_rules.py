@@ -42,7 +42,7 @@ FROM_A_ROW = {"Shares", "Splits", "Table", "Checked", "Point", "Epoch"}
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_fields_of_a_dataclass_with_more_than_three_are_named(package: str) -> None:
-    """Of four values in a row a reader can't tell which is which, and an inserted field would shift them."""
+    """Four positional values can't be told apart, and an inserted field would shift them."""
     assert [
         f"{_name(path)} {node.name}"
         for path in SOURCES

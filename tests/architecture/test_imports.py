@@ -1,4 +1,4 @@
-"""Who may import whom, checked statically and in fresh interpreters."""
+"""Which modules may import which, checked statically and in fresh interpreters."""
 
 import pkgutil
 import subprocess

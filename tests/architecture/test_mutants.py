@@ -16,7 +16,7 @@ ONE = {"file": "a.py", "was": "x < 1", "became": "x <= 1", "name": "a.x_f__mutmu
 
 
 def _changed(code: str) -> list[str]:
-    """Return what the operators make of the expression or statement ``code``."""
+    """Return the mutations of the expression or statement ``code``."""
     node = cst.parse_module(code).body[0]
     nodes = [node]
     for one in nodes:
@@ -84,7 +84,7 @@ def test_every_reason_is_one_line_and_every_pattern_finds_a_file() -> None:
 
 
 def test_the_help_teaches_without_anything_installed() -> None:
-    """What a survivor is, what to do about it, and commands to copy."""
+    """The definition of a survivor, the next step, and commands to copy."""
     done = subprocess.run(
         [sys.executable, "-S", "-m", "scripts.mutation", "--help"], cwd=ROOT, check=False, capture_output=True
     )
@@ -93,7 +93,7 @@ def test_the_help_teaches_without_anything_installed() -> None:
 
 @pytest.mark.nightly
 def test_a_quick_run_finds_each_mutant_killed_or_excused(tmp_path: Path) -> None:
-    """The whole way: copy, mutate, run the module's tests, tell."""
+    """All steps: copy, mutate, run the module's tests, report."""
     command = [sys.executable, "-m", "scripts.mutation", "--quick", "--json", str(tmp_path / "run.json")]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

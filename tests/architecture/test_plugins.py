@@ -1,4 +1,4 @@
-"""Plug-in folders: what lies in one is a plug-in by its declarations, and what is none begins with ``_``."""
+"""Plug-in folders: a file with the declarations is a plug-in, all others begin with ``_``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AGREED = {
 
 
 def _names(file: Path) -> set[str]:
-    """Return what a module defines or imports at its top."""
+    """Return the names that a module defines or imports at its top."""
     found: set[str] = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -66,7 +66,7 @@ MAKES_THE_FORMAT = {
 
 
 def _named(file: Path) -> Iterator[str]:
-    """Yield what a module names of a runtime: imports, and strings that are nothing else."""
+    """Yield the names of a runtime in a module: imports, and strings that consist of one."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if NAMED.fullmatch(alias.name))
@@ -90,7 +90,7 @@ def test_nothing_but_its_file_names_the_package_or_format_of_a_runtime() -> None
 
 
 def test_declarations_are_read_without_loading_a_runtime() -> None:
-    """The control process reports what is installed, and stays small."""
+    """The control process reports the installed runtimes and stays small."""
     code = (
         "import sys; from edge_agent.device import hardware; found = hardware.runtimes()\n"
         "sys.exit(str([name for name in ('numpy', 'onnxruntime', 'importlib.metadata') if name in sys.modules] or ''))"

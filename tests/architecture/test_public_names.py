@@ -15,7 +15,7 @@ MODULES = ("compressor.api", "edge_agent.api", "server.client")
 
 
 def _signature(made: object) -> str:
-    """Return names, kinds, types and whether there is a default, without what the default is printed as."""
+    """Return names, kinds, types and whether there is a default, without the default's text."""
     parameters = inspect.signature(made).parameters.values()  # type: ignore[arg-type]
     parts, starred = [], False
     for parameter in parameters:
@@ -65,14 +65,14 @@ def _required(field: dataclasses.Field[object]) -> bool:
 
 
 def test_public_names_and_signatures_are_those_that_were_promised() -> None:
-    """Whoever changes one changes the list on purpose, and the guide and the changelog with it."""
+    """A change must also change the list, the guide and the changelog."""
     found = [line for name in MODULES for line in (f"{name}:", *public_names(importlib.import_module(name)), "")]
     assert found == PINNED.read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_guide_names_every_public_name(name: str) -> None:
-    """The table at the end of the page has what the module exports, and nothing else."""
+    """The table at the end of the page has exactly the names that the module exports."""
     guide = (Path(__file__).parents[2] / "docs" / "reference" / "python-api.md").read_text(encoding="utf-8")
     (row,) = [line for line in guide.partition("## Names")[2].splitlines() if line.startswith(f"| `{name}` ")]
     assert sorted(row.split("`")[3::2]) == sorted(importlib.import_module(name).__all__)

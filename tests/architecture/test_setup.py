@@ -66,7 +66,7 @@ def test_a_virtual_environment_of_another_checkout_is_refused(tmp_path: Path, ve
 
 
 def test_a_checkout_that_was_moved_keeps_its_virtual_environment(tmp_path: Path, venv: Path) -> None:
-    """Nobody is left to whom it would be lost; what points to the old place is installed again."""
+    """The old place no longer needs it; links to the old place are installed again."""
     first = checkout(tmp_path / "first")
     set_up(first, venv)
     moved = first.rename(tmp_path / "moved")

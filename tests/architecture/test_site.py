@@ -1,4 +1,4 @@
-"""The documentation: what is cited exists, links lead somewhere, what code makes is complete, and the site builds."""
+"""The documentation: citations and links lead to files, generated pages are complete, and the site builds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_page_that_code_cites_exists() -> None:
 
 
 def test_no_page_points_outside_the_repository() -> None:
-    """A folder beside the checkout is nobody else's."""
+    """A folder beside the checkout does not exist elsewhere."""
     texts = {_name(path): path.read_text(encoding="utf-8") for path in [*PAGES, *TOP, *CARDS, *SOURCES]}
     assert [name for name, text in texts.items() if re.search(r"\.\./shared\b", text)] == []
 
@@ -111,7 +111,7 @@ def test_the_pages_of_settings_have_every_key(page: object, config: type) -> Non
 
 
 def test_the_page_of_the_rest_interface_says_who_may_call() -> None:
-    """Only what is meant for anybody is open to anybody."""
+    """Only public operations are open without a token."""
     text = reference.rest()
     assert "| GET | `/api/overall` | operator |" in text
     assert "| GET | `/blobs/{sha256}` | device, operator, builder |" in text

@@ -78,7 +78,7 @@ def test_each_way_of_asking_is_found(line: str) -> None:
 
 @pytest.mark.parametrize("line", ["a = tasks.of(data).measure", "b = task.name", "c = frame.kind == 'beat'"])
 def test_asking_the_task_is_no_question_which_it_is(line: str) -> None:
-    """What a task says of itself is used."""
+    """Reading a field of the task is allowed."""
     assert not asked(ast.parse(line))
 
 

@@ -61,7 +61,7 @@ CHROMIUM_ARGS = [
 
 @dataclass
 class World:
-    """The server under test and what a test needs to know of it."""
+    """The server under test and its facts that a test needs."""
 
     app: ServerApp
     token: str

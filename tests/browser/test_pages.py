@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 
 
 class World(Protocol):
-    """What the fixture ``world`` gives."""
+    """The values of the fixture ``world``."""
 
     app: ServerApp
     token: str
@@ -56,7 +56,7 @@ def test_a_page_left_open_after_logging_out_leaves_too(operator: Page, world: Wo
 
 
 def test_the_cookie_is_not_the_token_and_no_script_can_read_it(operator: Page, world: World) -> None:
-    """What is in the browser opens nothing elsewhere."""
+    """The cookie in the browser gives no access elsewhere."""
     (cookie,) = [one for one in operator.context.cookies() if one["name"] == "tinyfleet_session"]
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Strict"
@@ -137,7 +137,7 @@ def test_resume_says_whom_it_tells_and_a_skip_wants_a_name(operator: Page, world
 
 
 def test_a_label_is_stored_and_the_image_leaves_the_desk(operator: Page, world: World) -> None:
-    """What a person chose is what is stored, with who said it."""
+    """The chosen label is stored with the name of the person."""
     operator.goto("/samples")
     cards = operator.locator("article")
     expect(cards).to_have_count(8)
@@ -160,7 +160,7 @@ def test_a_person_may_let_a_retraining_begin(operator: Page, world: World) -> No
 
 
 def test_a_new_event_appears_by_itself(operator: Page, world: World) -> None:
-    """Nobody reloads the page; foreign text stays text."""
+    """Without a reload; foreign text stays text."""
     operator.goto("/events")
     expect(operator.get_by_role("row", name="update: digest mismatch")).to_be_visible()
     text = "<img src=x onerror=alert(1)> fresh"
@@ -177,7 +177,7 @@ def test_dark_is_remembered(operator: Page) -> None:
 
 
 def test_a_rollout_is_made_and_approved_without_a_command_line(operator: Page, world: World) -> None:
-    """Two clicks make it, two begin it; while another is open for the same devices the page says why not."""
+    """Two clicks create it, two start it; if another one is open for the same devices the page gives the reason."""
     operator.goto("/rollouts")
     operator.get_by_role("combobox", name="Release").click()
     operator.get_by_role("option", name="digits-2").click()

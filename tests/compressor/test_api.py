@@ -58,7 +58,7 @@ def pictures(count: int = 900) -> Arrays:
 
 
 def network() -> nn.Module:
-    """Return a network that tells left from right, without any training."""
+    """Return a network that distinguishes left and right without training."""
     made = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 4), nn.ReLU(), nn.Linear(4, 2))
     side = torch.ones(SIDE, SIDE)
     side[:, SIDE // 2 :] = -1
@@ -97,7 +97,7 @@ def test_a_module_in_memory_becomes_a_bundle(result: RunResult) -> None:
 
 @pytest.mark.slow
 def test_the_recipe_beside_it_gives_the_same_bytes(result: RunResult, tmp_path: Path) -> None:
-    """What was in memory can be run again from its files, and as ONNX bytes."""
+    """The model and data in memory can be run again from their files, and as ONNX bytes."""
     folder = result.report.parent / "compress-inputs"
     again = run(folder / "recipe.toml", out=tmp_path / "again")
     assert again.bundle_bytes() == result.bundle_bytes()
@@ -129,7 +129,7 @@ def test_a_notebook_shows_gates_that_nobody_can_inject_into(result: RunResult) -
 def test_a_recipe_in_memory_runs_in_silence_and_says_how_far_it_is(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing on stdout, stderr or the log; every stage is told, and counted to its end."""
+    """Nothing on stdout, stderr or in the log; every stage is reported, and counted to its end."""
     heard: list[ProgressEvent] = []
     path = tmp_path / "tiny.npz"
     arrays = pictures()
@@ -157,7 +157,7 @@ def test_a_run_ends_when_its_progress_raises(tmp_path: Path) -> None:
 
 
 def test_no_bundle_without_a_pass(result: RunResult, tmp_path: Path) -> None:
-    """A failed gate leaves figures and reasons; asking for the bundle says where to look."""
+    """A failed gate has figures and reasons; reading the bundle raises an error that says where to look."""
     options = replace(GATES, gates={"size_bytes": {"max": 10}})
     out = shutil.copytree(result.report.parent, tmp_path / "copy")
     failed = compress(network(), pictures(), out=out, options=options)
@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_named(
 
 
 class Odd(nn.Module):
-    """Returns what is no logits."""
+    """A network whose output is not logits."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return one number a row."""

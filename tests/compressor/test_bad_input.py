@@ -80,7 +80,7 @@ def png() -> bytes:
 def test_a_wrong_recipe_is_said_before_anything_is_trained(
     text: str, code: str, said: str, tmp_path: Path, refused: Refused
 ) -> None:
-    """The mistake is named with what was probably meant, and nothing but a cache of data may appear."""
+    """The mistake is named with the nearest valid value, and no file except a cache of data may be written."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(text)
     line = refused("run", recipe, "--out", tmp_path / "out")
@@ -103,7 +103,7 @@ def test_a_wrong_recipe_is_said_before_anything_is_trained(
     ],
 )  # fmt: skip
 def test_wrong_data_is_named(entries: dict[str, bytes], code: str, said: str, tmp_path: Path, refused: Refused) -> None:
-    """The file, the column and what was found instead are in the line."""
+    """The line has the file, the column and the actual content."""
     (tmp_path / "recipe.toml").write_text(IMAGES)
     image_zip(tmp_path / "set.zip", entries)
     line = refused("run", tmp_path / "recipe.toml", "--out", tmp_path / "out")
@@ -115,7 +115,7 @@ def test_wrong_data_is_named(entries: dict[str, bytes], code: str, said: str, tm
 def test_a_corrupt_image_is_left_out_where_the_recipe_allows_it_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The run goes on with the rest (here too few rows to split) and says what it left out."""
+    """The run continues with the rest (here too few rows to split) and names the image."""
     (tmp_path / "recipe.toml").write_text(IMAGES + "allow_corrupt = 1\n")
     rows = b"path,label,site\na.png,1,x\nbad.png,1,x\n"
     image_zip(tmp_path / "set.zip", {"labels.csv": rows, "a.png": png(), "bad.png": b"?"})
@@ -133,7 +133,7 @@ def test_a_folder_for_results_that_is_a_file_is_said_first(tmp_path: Path, refus
 
 
 def test_a_folder_that_takes_no_file_is_said_first(refused: Refused) -> None:
-    """``/proc`` says that root may write it, and refuses; a training would be lost on it."""
+    """``/proc`` claims to be writable for root and refuses; a training would be lost there."""
     line = refused("run", RECIPE, "--out", "/proc/x")
     assert "Expected a folder for results at /proc/x, got: " in line
     assert "choose another --out" in line
@@ -141,14 +141,14 @@ def test_a_folder_that_takes_no_file_is_said_first(refused: Refused) -> None:
 
 @pytest.mark.parametrize("path", ["models/digits", "models/digits/recipe.toml"])
 def test_images_have_no_ranges_to_fit(path: str, refused: Refused) -> None:
-    """What can be fitted is said, not that a function is missing."""
+    """The error names what can be fitted, not a missing function."""
     line = refused("data", "fit", Path(__file__).parents[2] / path)
     assert "got dataset = 'digits', whose images need none: ranges are options of a front_end" in line
 
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, refused: Refused) -> None:
-    """The file that did not fit is gone, and the line says what to do."""
+    """The incomplete file is deleted, and the line names the next step."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, refused: Refuse
 
 @pytest.fixture
 def heeded() -> Iterator[None]:
-    """Let children heed Ctrl-C: a shell starts what it puts in the background deaf to it, and children inherit that."""
+    """Enable Ctrl-C in children: a shell starts background processes with it ignored, and children inherit that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -197,7 +197,7 @@ def _long_recipe(folder: Path) -> Path:
 
 
 def other_shape_bundle(path: Path, *, verdict: str = "pass") -> Path:
-    """Write a bundle whose model takes 16 x 16 where its manifest says 32 x 32."""
+    """Write a bundle whose model expects 16 x 16 and whose manifest states 32 x 32."""
     node = onnx.helper.make_node("Flatten", ["input"], ["logits"])
     tensors = [onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in _SHAPES]
     graph = onnx.helper.make_graph([node], "g", tensors[:1], tensors[1:])
@@ -226,7 +226,7 @@ _SHAPES = (("input", ["n", 3, 16, 16]), ("logits", ["n", 768]))
 def test_a_model_of_another_input_shape_than_its_manifest_is_said(
     command: str, tmp_path: Path, refused: Refused
 ) -> None:
-    """Both shapes are in the line; the device says the same before it activates anything."""
+    """Both shapes are in the line; the device reports the same before it activates anything."""
     path = other_shape_bundle(tmp_path / "m.tfb", verdict="unknown")
     line = refused(command, path)
     assert "(-1, 3, 32, 32)" in line
@@ -254,7 +254,7 @@ def test_a_bundle_that_failed_its_gates_is_not_published(tmp_path: Path, keys: P
 
 
 def test_a_certificate_that_does_not_follow_from_its_numbers_is_refused(tmp_path: Path, refused: Refused) -> None:
-    """A bundle that says pass without a single gate behind it does not verify."""
+    """A bundle that claims a pass without a gate does not verify."""
     line = refused("verify", other_shape_bundle(tmp_path / "m.tfb", verdict="pass"))
     assert "error [package_invalid]" in line
     assert "follow from its own numbers" in line

@@ -1,4 +1,4 @@
-"""Bootstrapped metrics: their values, their bounds by simulation, and what they refuse."""
+"""Bootstrapped metrics: their values, their bounds by simulation, and refused inputs."""
 
 from __future__ import annotations
 

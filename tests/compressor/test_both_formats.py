@@ -54,7 +54,7 @@ def test_the_manifest_states_the_integer_contract(bundles: dict[str, Bundle]) ->
 
 
 def test_learnt_ranges_reach_both_formats(bundles: dict[str, Bundle]) -> None:
-    """The same network on the same grid says nearly the same in both runtimes."""
+    """The same network on the same grid has nearly the same outputs in both runtimes."""
     inputs = check_golden(bundles["pi"]).inputs
     pi = predict(Candidate(bundles["pi"].manifest, bundles["pi"].artifact), inputs).logits
     gateway = bundles["gateway"]
@@ -84,7 +84,7 @@ def test_a_second_run_finds_every_step(outcome: Outcome) -> None:
 
 
 def test_qat_and_quantize_on_different_grids_are_refused() -> None:
-    """What was trained for per-channel weights is not quantized per tensor."""
+    """A network trained for per-channel weights is not quantized per tensor."""
     recipe = read_recipe(RECIPE)
     steps = tuple(replace(step, per_channel=False) if isinstance(step, Settings) else step for step in recipe.compress)
     with pytest.raises(RecipeError, match="same per_channel"):

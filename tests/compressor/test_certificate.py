@@ -118,7 +118,7 @@ def test_bootstrapped_metrics_survive_the_file_and_are_judged_again() -> None:
 
 
 def test_a_certificate_from_before_metrics_reads_and_their_gate_fails() -> None:
-    """What was not measured is not passed."""
+    """A missing measurement does not pass."""
     old = read_certificate(b'{"schema": 1, "verdict": "pass", "counts": {"accuracy": [1, 1, 900]}}')
     assert old.metrics == {}
     assert judge(RULES[:1], evidence_of(old)).verdict is Verdict.FAIL
@@ -126,7 +126,7 @@ def test_a_certificate_from_before_metrics_reads_and_their_gate_fails() -> None:
 
 @pytest.mark.parametrize(("limit", "verdict"), [(0.02, Verdict.PASS), (-0.02, Verdict.FAIL)])
 def test_a_certificate_with_a_gates_older_name_keeps_its_verdict(limit: float, verdict: Verdict) -> None:
-    """A signed bundle is judged again by what it says, not by what the gate is called since."""
+    """A signed bundle is judged again by its contents, whatever the gate's present name."""
     shown = evidence(_compared(), ("a", "b", "c"), {}, None, RULES)
     old = replace(shown, metrics={"map_drop": shown.metrics[PRECISION]})
     judged = judge([GateRecipe(name="map_drop", max=limit)], old)
@@ -180,7 +180,7 @@ def test_a_model_no_better_than_one_answer_is_said_to_be_so() -> None:
 
 
 def test_a_bundles_certificate_says_that_devices_time_it_again() -> None:
-    """What one host took has no place in bytes that must be equal; the verdict stays."""
+    """Timings of one host are not stored in bytes that must be equal; the verdict stays."""
     timed = Line(name="latency_p95_ms", verdict="pass", value=2.0, bound=2.0, limit=5.0, text="2 ms")
     sized = Line(name="size_bytes", verdict="pass", value=10.0, bound=10.0, limit=20.0, text="10")
     found = for_bundle(Certificate(gates=(timed, sized))).gates

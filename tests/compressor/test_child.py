@@ -1,4 +1,4 @@
-"""A child process of a run finds what the run finds, and nothing in its place."""
+"""A child process of a run imports the same modules as the run, and no others in their place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_no_folder_of_ours_stands_before_the_standard_library(tmp_path: Path, mo
 
 
 def test_a_child_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asked says what that means."""
+    """The caller words the error."""
     (tmp_path / "hangs.py").write_text("import threading\nthreading.Event().wait()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(subprocess.TimeoutExpired):

@@ -66,7 +66,7 @@ def test_data_that_is_not_there_is_said_before_anything_runs(
 def test_a_fault_of_ours_is_no_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The exit code stays in the list and the message says how to see more."""
+    """The exit code is a documented one, and the message says how to see the stack."""
 
     def broken(path: Path) -> None:
         raise ZeroDivisionError(path)
@@ -79,7 +79,7 @@ def test_a_fault_of_ours_is_no_traceback(
 def test_a_process_of_torchrun_that_can_not_join_ends_with_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Joining the others is outside of the command, and its errors are said like those of the command."""
+    """Joining the others happens outside of the command, and its errors are printed in the same form."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "digits")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)

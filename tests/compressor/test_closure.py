@@ -65,13 +65,13 @@ def test_code_of_ones_own_counts_wherever_on_the_path_it_lies(own: Path, monkeyp
 
 
 def test_a_plug_in_that_python_cannot_read_has_a_digest_all_the_same(own: Path) -> None:
-    """Its import says what is wrong and where; knowing its code is no place to end."""
+    """Importing it reports the fault and its place; computing the digest does not."""
     (own / "broken_x.py").write_text("def build(:\n")
     assert set(code_digests(["broken_x"])) == {"broken_x"}
 
 
 def test_a_network_is_its_own_file_and_what_it_imports() -> None:
-    """Editing another network makes no training anew."""
+    """Editing another network causes no training."""
     below = {name for name in code_digests(["compressor.networks.mobilenet_v3_small"]) if ".networks." in name}
     assert below == {"compressor.networks.mobilenet_v3_small", "compressor.networks.mobilenet_v2"}
     assert ".networks." not in " ".join(
@@ -94,7 +94,7 @@ def test_the_code_that_judges_has_the_modules_that_the_lists_by_hand_left_out() 
 
 
 def test_a_stage_leaves_out_what_other_stages_of_its_module_import() -> None:
-    """A changed quantizer trains nothing anew."""
+    """A changed quantizer causes no training."""
     found = code_digests(["compressor.run.stages", "compressor.train.supervised"], apart=APART)
     assert not [
         name for name in found if name.startswith(("compressor.quantize", "compressor.export", "compressor.qat"))
@@ -103,7 +103,7 @@ def test_a_stage_leaves_out_what_other_stages_of_its_module_import() -> None:
 
 
 def test_an_installed_package_counts_where_a_plug_in_is_part_of_it() -> None:
-    """Its other modules are the plug-in's; what it imports beside is known by its version alone."""
+    """Its other modules belong to the plug-in; its further imports count by their version only."""
     found = code_digests(["torchvision.models"])
     assert "torchvision.ops.boxes" in found
     assert not [name for name in found if not name.startswith("torchvision")]

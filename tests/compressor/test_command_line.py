@@ -1,4 +1,4 @@
-"""Bad input through the command as it is installed: a process, its exit code, its one line, and what it leaves."""
+"""Bad input for the installed command: a process, its exit code, its line, and the files it leaves."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ CASES = [
 def test_bad_input_ends_a_run_with_one_line_and_exit_code_4(
     recipe: str, make: Make, code: str, said: str, tmp_path: Path
 ) -> None:
-    """Named, with what was expected; nothing on stdout, no stack, and no file."""
+    """The value is named with the expectation; nothing on stdout, no stack, and no file."""
     make(tmp_path)
     (tmp_path / "recipe.toml").write_text(recipe)
     command = [COMMAND, "run", tmp_path / "recipe.toml", "--out", tmp_path / "out"]

@@ -23,7 +23,7 @@ STROKES = DataRecipe(dataset="windows", path="strokes.json", colour="grey", fron
 
 
 def test_a_kept_table_comes_back_as_it_was() -> None:
-    """Images of any size, columns, names, what was left out, and the shares of the splits."""
+    """Images of any size, columns, names, excluded rows, and the shares of the splits."""
     images = [np.full((height, 3, 3), height, np.uint8) for height in (2, 5)]
     table = make_table(images, ["b", "a"], slices=["x", "y"], sources=["1", "2"], corrupt=("bad.png",))
     table = replace(table, shares=Shares(0.1, 0.2, 0.3, 0.4))
@@ -52,7 +52,7 @@ def test_a_table_is_rendered_once_and_again_with_other_options(tmp_path: Path) -
 
 
 def test_a_kept_table_depends_on_the_code_of_the_front_ends() -> None:
-    """A changed front end renders anew: its source is part of the step's name."""
+    """A changed front end renders again: its source is part of the step's key."""
     digests = code_digests(cached.code_of(STROKES))
     assert {f"edge_agent.front_ends.{name}" for name in ("_base", "log_mel", "stroke", "window")} <= set(digests)
     assert "compressor.data.windows" in digests
@@ -60,7 +60,7 @@ def test_a_kept_table_depends_on_the_code_of_the_front_ends() -> None:
 
 
 def test_a_manifest_carries_every_option_of_the_front_end() -> None:
-    """What the recipe leaves out is written with today's default."""
+    """Options that the recipe omits are written with today's default."""
     pre = preprocessing_of(STROKES)
     assert (pre.front_end, pre.front_end_options) == ("stroke", {"side": 24.0, "line_px": 2.5, "margin_px": 3.0})
     assert (pre.orientation, pre.decode) == ("stored", "full")
@@ -78,6 +78,6 @@ def test_options_of_a_data_set_of_ones_own_stay_out_of_the_manifest() -> None:
 
 
 def test_a_misspelled_option_is_refused() -> None:
-    """The data set knows all options of its front end, and says which was meant."""
+    """The data set knows all options of its front end and names the nearest."""
     with pytest.raises(DataError, match="did you mean 'line_px'"):
         preprocessing_of(replace(STROKES, options={"line_pixels": 2}))

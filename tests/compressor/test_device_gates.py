@@ -28,7 +28,7 @@ RULES = rules_for(GATES, "pi", retrained=False)
 
 
 def judged(here: Evidence = HERE, problem: str = "", counts: Paired | None = None, **figures: float) -> Judgement:
-    """Return the judgement of all gates on what host and device said."""
+    """Return the results of all gates for the evidence of host and device."""
     there = Evidence(accuracy=counts or HERE.accuracy, figures={**FIGURES, **figures})
     return certificates.judge(RULES, replace(here, devices={"cam-1": DeviceEvidence(problem=problem, evidence=there)}))
 
@@ -40,7 +40,7 @@ def said(judgement: Judgement, name: str, on: str) -> tuple[Verdict, str]:
 
 
 def test_a_gate_on_a_device_holds_on_host_and_device() -> None:
-    """Two results side by side, and one that says whether the two agree."""
+    """There are two results side by side, and one for their agreement."""
     judgement = judged()
     assert judgement.verdict is Verdict.PASS
     assert [(item.name, item.on) for item in judgement.results] == [
@@ -96,7 +96,7 @@ def test_a_device_that_passes_where_the_host_is_in_doubt_is_refused() -> None:
 
 
 def test_what_another_processor_can_not_take_is_no_disagreement() -> None:
-    """Latency on an aarch64 device is the device's alone to say; accuracy is not."""
+    """Only the device judges the latency of an aarch64 device; accuracy is judged on both."""
     rules = rules_for(GATES, "pi", retrained=False, timed=False)
     here = replace(
         HERE,
@@ -114,7 +114,7 @@ def test_what_another_processor_can_not_take_is_no_disagreement() -> None:
     "evidence", [HERE, replace(HERE, devices={"cam-1": DeviceEvidence(problem="Expected an answer, got none")})]
 )
 def test_a_device_without_an_answer_fails_every_gate_on_it(evidence: Evidence) -> None:
-    """A missing measurement is no pass, and the reason is said."""
+    """A missing measurement does not pass, and the reason is given."""
     judgement = certificates.judge(RULES, evidence)
     results = [item for item in judgement.results if item.on]
     assert {item.verdict for item in results} == {Verdict.FAIL}

@@ -1,4 +1,4 @@
-"""A step that changed nothing of what it is for is an error unless the recipe allows it."""
+"""A step without any effect on its subject is an error unless the recipe allows it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ NOTHING = [
 def test_a_step_that_did_nothing_is_an_error_unless_allowed(
     settings: StepSettings, network: type[Tiny], why: str
 ) -> None:
-    """The line says why; ``allow_unchanged`` lets it pass."""
+    """The line gives the reason; with ``allow_unchanged`` it passes."""
     with pytest.raises(StepDidNothingError, match=f"{why}.*allow_unchanged = true"):
         steps.apply(network(), bench(), settings)
     steps.apply(network(), bench(), replace(settings, allow_unchanged=True))  # type: ignore[type-var]
@@ -92,7 +92,7 @@ def test_a_pruning_that_removed_no_channel_is_an_error_unless_allowed() -> None:
 
 
 def test_a_qat_that_keeps_its_start_is_an_error_unless_allowed() -> None:
-    """What is taught contradicts what judges, so that every step is for the worse."""
+    """The training contradicts the evaluation, so that every step makes it worse."""
     settings = qat.Settings(epochs=1, learning_rate=0.1, distill=0.0)
     with pytest.raises(StepDidNothingError, match=r"'qat'.*scored better on search rows than the start.*allow_unch"):
         steps.apply(learnt(), easy(), settings)
@@ -144,7 +144,7 @@ def model(floats: int, integers: int) -> bytes:
 
 @pytest.mark.parametrize(("floats", "integers", "ratio"), [(0, 8, 0.0), (4, 4, 0.5), (6, 4, 0.6), (8, 0, 1.0)])
 def test_the_share_left_float_is_of_weights_alone(floats: int, integers: int, ratio: float) -> None:
-    """More than half fails unless asked for; half is said."""
+    """More than half fails unless allowed; half is reported."""
     made = model(floats, integers)
     assert left_float.left_float(made, "onnx").ratio == pytest.approx(ratio)
     if ratio > left_float.MOST_LEFT:

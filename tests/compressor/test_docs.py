@@ -1,4 +1,4 @@
-"""The guide says what the code does: keys, types, defaults, gates, commands."""
+"""The guide agrees with the code: keys, types, defaults, gates, commands."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_key_of_a_recipe_is_in_the_guide_and_no_other() -> None:
 
 @pytest.mark.parametrize(("key", "kind", "default"), list(_fields()))
 def test_the_guide_has_each_key_with_its_type_and_default(key: str, kind: str, default: object) -> None:
-    """Types as error messages say them; a default that is a value stands there as it is written."""
+    """Types are worded as in error messages; a default that is a value is written as in a recipe."""
     documented, shown = _documented()[key]
     assert documented == kind.replace("whole number or a number", "number").removeprefix("a ").replace("of a ", "of ")
     if isinstance(default, bool):
@@ -57,7 +57,7 @@ def test_the_guide_has_each_key_with_its_type_and_default(key: str, kind: str, d
 
 
 def test_the_guide_names_every_gate_data_set_and_command() -> None:
-    """What can be asked for can be found."""
+    """Everything that a recipe can name is in the guide."""
     wanted = {*KINDS, *datasets()}
     assert {name for name in wanted if f"`{name}`" not in GUIDE} == set()
     commands = app.list_commands(click.Context(app))

@@ -53,7 +53,7 @@ class Wrapper(nn.Module):
         self.inner = inner
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what the network inside does."""
+        """Return the output of the inner network."""
         said: tuple[torch.Tensor, torch.Tensor] = self.inner(x)
         return said
 

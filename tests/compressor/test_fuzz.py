@@ -58,7 +58,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def written(kind: str, folder: Path) -> bytes:
-    """Write what a run of ``kind`` needs into ``folder`` and return the file to be damaged."""
+    """Write the inputs of a run of ``kind`` into ``folder`` and return the file to be damaged."""
     model = f'{kind} = "mine"' if kind in {"onnx", "tflite", "checkpoint"} else ""
     steps, runtime = ("compress = []\n", "litert") if kind == "tflite" else ("", "onnx")
     (folder / "recipe.toml").write_text(RECIPE.format(model=model, steps=steps, runtime=runtime))
@@ -99,7 +99,7 @@ def _bundle() -> bytes:
 
 
 def try_damage(kind: str, folder: Path) -> dict[str, list[str]]:
-    """Return what the command line said to each damaged file, by kind of end; run in a process of its own."""
+    """Return the output for each damaged file, by kind of end; run in a separate process."""
     from compressor.cli import main  # noqa: PLC0415 - only in that process
 
     whole, rng = written(kind, folder), random.Random(0)  # noqa: S311 - damage, no secret

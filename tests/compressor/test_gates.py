@@ -74,7 +74,7 @@ def test_inconclusive_says_how_many_more_are_needed() -> None:
     ],
 )
 def test_the_number_that_is_asked_for_goes_by_what_was_seen(counts: Paired, margin: float, needs: int) -> None:
-    """Below the margin as many as have the power at the rates seen, above it what the plan lacks."""
+    """Below the margin the number that gives the power at the observed rates, above it the plan's missing ones."""
     result = AccuracyDrop(margin).judge(Evidence(accuracy=counts))
     assert (result.verdict, result.needs) == (Verdict.INCONCLUSIVE, needs)
 

@@ -46,14 +46,14 @@ def half_written(out: Path) -> list[Path]:
 
 @pytest.fixture
 def heeded() -> Iterator[None]:
-    """Let children heed Ctrl-C: a shell starts what it puts in the background deaf to it, and children inherit that."""
+    """Enable Ctrl-C in children: a shell starts background processes with it ignored, and children inherit that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def interrupted_at(words: bytes, command: list[str], number: int = signal.SIGINT) -> tuple[int, str]:
-    """Run ``command`` in a terminal, signal it as soon as it shows ``words``; return exit code and what it said."""
+    """Run ``command`` in a terminal and signal it when it shows ``words``; return exit code and output."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 160))  # a bar in a window of no width has no words
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)

@@ -51,7 +51,7 @@ def test_a_float_convolution_counts_as_float() -> None:
 
 
 def test_a_model_of_open_sizes_has_no_count_and_says_why() -> None:
-    """Fixed sizes count; an open height and width can't be multiplied, and its operators are known all the same."""
+    """Fixed sizes are counted; an open height and width can't be, but the operators are known."""
     model = onnx.load_from_string(_conv())
     for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
         dim.Clear()
@@ -150,7 +150,7 @@ def test_predictions_come_from_the_devices_runtime() -> None:
 
 
 def test_an_input_of_another_shape_is_a_measure_error() -> None:
-    """The message says what was expected."""
+    """The message has the expected shape."""
     with pytest.raises(MeasureError, match="Expected input"):
         predict(_candidate(), np.zeros((1, 3, 9, 9), np.float32))
 
@@ -178,7 +178,7 @@ print(peak_memory_bytes(Candidate(manifest, Path(sys.argv[2]).read_bytes()), np.
 
 
 def test_a_script_is_not_run_again_to_measure_memory(tmp_path: Path) -> None:
-    """A script that guards nothing runs once, and what it holds is not in the figure."""
+    """A script without a main guard runs once, and its own memory is not in the figure."""
     given = {"manifest.json": encode(_candidate().manifest), "model": _conv(), "script.py": SCRIPT.encode()}
     for name, data in given.items():
         (tmp_path / name).write_bytes(data)
@@ -218,7 +218,7 @@ def _table(values: range, size: int = 2) -> Table:
 
 
 def test_drifted_samples_keep_their_part_when_more_arrive() -> None:
-    """What was held out stays held out."""
+    """Held-out samples stay held out."""
     few, more = part(_table(range(100)), _table(range(200, 210))), part(_table(range(200)), _table(range(200, 210)))
     assert set(few.held.hashes) <= set(more.held.hashes)
     assert 50 < len(few.train) < 90

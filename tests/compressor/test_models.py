@@ -1,4 +1,4 @@
-"""Every recipe of ``models/`` runs on a fresh clone: on its own data, or on a stand-in that says it is one."""
+"""Every recipe of ``models/`` runs on a fresh clone: on its own data, or on a stand-in that is named as one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEEDY = {name: recipe for name, recipe in RECIPES.items() if recipe.data.dataset
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_no_recipe_points_outside_the_repository(recipe: Recipe) -> None:
-    """A path of its own lies here; one without says what it needs."""
+    """A recipe's path is inside; a recipe without one has ``needs``."""
     inside = (recipe.folder / recipe.data.path).resolve()
     assert inside.exists()
     assert inside.is_relative_to(ROOT)
@@ -34,7 +34,7 @@ def test_no_recipe_points_outside_the_repository(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("recipe", NEEDY.values(), ids=NEEDY)
 def test_what_a_recipe_needs_names_source_licence_and_digest(recipe: Recipe) -> None:
-    """One sentence says what to pass and in what form; without data it is the error."""
+    """One sentence describes the data and its form; without data it is the error."""
     assert re.search(r"https://github\.com/\S+ ", recipe.data.needs)
     assert re.search(r"\((Apache-2\.0|MIT|CC BY-SA 4\.0); content digest [0-9a-f]{64}\)$", recipe.data.needs)
     with pytest.raises(DataError, match="pass it with --data, or try the recipe with --quick") as raised:
@@ -47,7 +47,7 @@ def test_what_a_recipe_needs_names_source_licence_and_digest(recipe: Recipe) -> 
 def test_a_stand_in_has_the_same_bytes_each_time_and_data_of_ones_own_takes_its_place(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    """A stopped run goes on; with --data nothing says stand-in any more."""
+    """A stopped run continues; with --data no output mentions a stand-in."""
     first, second = (stand_ins.stood_in(recipe, tmp_path / name) for name in ("first", "second"))
     written = [
         {file.name: file.read_bytes() for file in Path(one.data.path).parent.rglob("*.*")} for one in (first, second)
@@ -79,7 +79,7 @@ def test_a_recipe_with_a_path_has_no_stand_in() -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_passes_quickly(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 0; what ran on a stand-in says so in the certificate and is never signed."""
+    """Exit code 0; the certificate of a run on a stand-in states it, and it is never signed."""
     with pytest.raises(SystemExit) as end:
         main(["run", str(ROOT / "models" / name), "--quick", "--out", str(tmp_path), "--json"])
     told = capsys.readouterr()

@@ -46,7 +46,7 @@ def old(*, last: bool = False, ir_version: int = 3) -> bytes:
 
 @pytest.mark.parametrize(("last", "ir_version"), [(False, 3), (True, 3), (True, 7)])
 def test_a_file_of_an_old_exporter_is_taken_and_quantized(tmp_path: Path, *, last: bool, ir_version: int) -> None:
-    """Its weights are no inputs; scales per channel, which opset 9 lacks, are placed all the same."""
+    """Its weights don't count as inputs; per-channel scales, which opset 9 lacks, are written all the same."""
     (tmp_path / "m.onnx").write_bytes(old(last=last, ir_version=ir_version))
     text = '[model]\nname = "m"\nonnx = "m.onnx"\nlabels = ["a", "b"]\n[data]\nwidth = 8\nheight = 8\n'
     recipe = replace(parse_recipe(text.encode()), folder=tmp_path)
@@ -62,7 +62,7 @@ def test_a_file_of_an_old_exporter_is_taken_and_quantized(tmp_path: Path, *, las
 
 
 def test_a_file_whose_inputs_are_inputs_stays_as_it_is() -> None:
-    """Byte for byte, and so does what is no ONNX file."""
+    """It is unchanged byte for byte, and so are files that are not ONNX."""
     plain = imported_onnx.without_weights_as_inputs(old())
     assert imported_onnx.without_weights_as_inputs(plain) == plain
     assert imported_onnx.without_weights_as_inputs(b"no model") == b"no model"

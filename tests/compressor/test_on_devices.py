@@ -1,4 +1,4 @@
-"""What a device is sent, what of its answer is believed, and how that becomes evidence."""
+"""What is sent to a device, which answers are accepted, and how they become evidence."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_other_answers_are_counted_row_by_row() -> None:
 
 
 def test_answers_of_another_form_are_refused() -> None:
-    """A device that says four classes of three runs something else."""
+    """A device that reports four classes for a model of three runs something else."""
     with pytest.raises(DeviceMeasureError, match="runs something else"):
         evidence_from(DeviceAnswer(report(), np.eye(4, dtype=np.float32)), asked())
 
@@ -120,7 +120,7 @@ def test_bytes_that_are_no_report_are_not_believed(data: bytes) -> None:
 
 
 def test_silence_says_what_to_do() -> None:
-    """State, when it was last heard, and the two remedies; a refusal says its code."""
+    """The error has the state, the last contact, and two remedies; a refusal has its code."""
     text = silence(
         "cam-1", Standing(phase="sent", code="", text="", device_state="lost", last_seen_ms=1_795_000_000_000), 300.0
     )
@@ -137,7 +137,7 @@ def test_silence_says_what_to_do() -> None:
 
 
 def test_a_device_of_another_kind_is_not_asked() -> None:
-    """Its figures would be of another target; one that was never heard is asked all the same."""
+    """Its figures would be of another target; a device that has not reported its hardware is tried."""
     subject = replace(SUBJECT, hardware=("aarch64",), runtime="litert")
     assert "which is x86_64" in _misfit(subject, "cam-1", Known("ready", "x86_64", ("litert",)))
     assert "pip install tinyfleet[litert]" in _misfit(subject, "cam-1", Known("ready", "aarch64", ("onnx",)))
@@ -159,7 +159,7 @@ class Losing(BaseHTTPRequestHandler):
     keeps, orders = True, 0
 
     def do_POST(self) -> None:
-        """Take the order, the first time perhaps, and say nothing the first time."""
+        """Accept the order, perhaps at the first try, but give no answer the first time."""
         type(self).orders += 1
         if self.orders == 1:
             self.close_connection = True
@@ -182,7 +182,7 @@ class Losing(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing on the terminal."""
+        """Print nothing on the terminal."""
 
 
 @pytest.mark.parametrize(("keeps", "orders"), [(True, 1), (False, 2)])
@@ -256,10 +256,10 @@ def test_gate_says_how_a_device_is_named(tmp_path: Path, on: str) -> None:
 
 
 class AwayBench:
-    """A bench whose server is away."""
+    """A bench whose server is not reachable."""
 
     def check(self, device: str) -> None:
-        """Say nothing."""
+        """Accept everything."""
 
     def measure(self, subject: Subject, device: str, progress: object) -> DeviceAnswer:
         """Fail."""
@@ -297,7 +297,7 @@ def test_golden_vectors_stand_for_rows_that_did_not_travel() -> None:
 
 
 def test_device_and_host_stand_side_by_side() -> None:
-    """What one of them did not measure is left open; a problem is said in its words."""
+    """Missing measurements stay empty; a problem has its text."""
     record = DeviceRecord(
         device="cam-1", figures={"accuracy": 0.9, "latency_p95_ms": 4.0, AGREEMENT: 0.0}, facts={"cpu": "A53"}
     )

@@ -1,4 +1,4 @@
-"""A command replaces its own files in --out, and refuses to replace somebody else's."""
+"""A command replaces its own files in --out, and refuses to replace other files."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ KEYS = frozenset({"name", "rows", "findings"})
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_run_refuses_to_overwrite_a_file_of_other_origin(name: str, tmp_path: Path) -> None:
-    """A person's own weights or report lie there: named, kept, and what to do is said."""
+    """A person's own weights or report are named and kept, and the error names the next step."""
     (tmp_path / name).write_text("mine")
     with pytest.raises(PackageError, match=f"with a {name} of other origin"):
         check_run_folder(tmp_path, RESULTS)

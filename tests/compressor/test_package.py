@@ -78,7 +78,7 @@ def test_golden_rows_are_right_and_cover_the_classes() -> None:
 
 
 def test_a_model_that_gets_nothing_right_has_golden_rows_all_the_same() -> None:
-    """What a device must repeat is an answer, right or not; without any the bundle could not be made."""
+    """A device must repeat answers, right or wrong; without any the bundle could not be made."""
     labels = np.arange(60) % 3
     logits = np.eye(3, dtype=np.float32)[(labels + 1) % 3]
     assert len(golden_rows(labels, Predictions(logits, np.zeros((60, 0), np.float32)), 16)) == 16

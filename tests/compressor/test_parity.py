@@ -1,4 +1,4 @@
-"""Parity of any number of forms, and what is no comparison."""
+"""Parity of any number of forms, and refused comparisons."""
 
 from __future__ import annotations
 

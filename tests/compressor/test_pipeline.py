@@ -52,7 +52,7 @@ def test_a_run_leaves_bundle_report_certificate_and_weights(outcome: Outcome) ->
 
 
 def test_the_security_floor_of_the_recipe_travels_in_the_manifest(recipe: Recipe, outcome: Outcome) -> None:
-    """What the device compares, and what the signed target will say, is the recipe's."""
+    """The value that the device compares, and that the signed target has, is the recipe's."""
     floor = recipe.model.security_floor
     assert floor == 3
     assert read_bundle(outcome.bundles[0]).manifest.security_floor == floor

@@ -28,7 +28,7 @@ def test_the_samples_stated_have_the_power_and_keep_the_risk(margin: float, disc
 
 
 def test_power_equals_the_sum_over_all_tables() -> None:
-    """Going by the number of discordant pairs gives what each table's own p-value gives."""
+    """The sum over the number of discordant pairs equals that over the p-value of each table."""
     n, margin, discordance = 150, 0.04, 0.03
     tables = [(b, c) for b in range(14) for c in range(14 - b) if p_value(Paired(b, c, n), margin) <= 0.05]
     lost, won = np.array(tables, dtype=float).T
@@ -48,7 +48,7 @@ def test_a_drop_that_is_the_margin_is_never_refuted() -> None:
 
 
 def test_four_of_five_pass_with_the_samples_still_needed() -> None:
-    """What was seen stays; the rest is drawn at its rates."""
+    """Observed rows stay; the others are drawn at their rates."""
     seen, margin, runs = Paired(30, 28, 1000), 0.02, 400
     more = samples_still_needed(seen, margin)
     draws = np.random.default_rng(0).multinomial(more, [0.030, 0.028, 0.942], size=runs)

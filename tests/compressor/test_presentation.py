@@ -1,4 +1,4 @@
-"""What the report of a real run shows beyond its gates."""
+"""The content of the report of a real run beside its gates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 def test_flips_layers_and_steps_are_on_the_page(outcome: Outcome) -> None:
-    """What a decision needs beside the verdict; at most twelve flips of three pictures."""
+    """Further facts for a decision; at most twelve flips of three pictures."""
     page = outcome.report.read_text()
     for said in ("What changed", "First diverging layer", "What each step cost", "quantize (host)"):
         assert said in page

@@ -1,4 +1,4 @@
-"""The reference is made of equal masses and knows what it never saw."""
+"""The bins of the reference have equal masses, and there are bins for unseen values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_edges_part_continuous_values_into_equal_masses() -> None:
 
 @pytest.mark.parametrize("values", [np.zeros(50), np.repeat([0.0, 1.0], 30), np.array([np.nan, 2.0])])
 def test_edges_ascend_strictly_even_where_values_repeat(values: np.ndarray) -> None:
-    """A constant stream leaves bins above and below for what it never showed."""
+    """A constant stream leaves bins above and below for values that were never seen."""
     edges = equal_mass_edges(values)
     assert len(edges) == 15
     assert all(low < high for low, high in pairwise(edges))

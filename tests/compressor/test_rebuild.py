@@ -39,7 +39,7 @@ def test_a_bundle_built_again_from_nothing_has_the_same_bytes(recipe: Recipe, ou
 
 
 def test_another_seed_is_named_as_the_reason(recipe: Recipe, outcome: Outcome) -> None:
-    """What was made of other inputs says which inputs were others."""
+    """If the inputs differ, the result names the different ones."""
     other = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + 1))
     rebuilt = rebuild(outcome.bundles[0], other)
     assert not rebuilt.same

@@ -1,4 +1,4 @@
-"""What a recipe accepts, and how it says what is wrong."""
+"""Which recipes are accepted, and the errors for the others."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_fills_everything_but_the_name_with_defaults() -> None:
     ],
 )
 def test_names_the_unknown_key_its_table_and_the_nearest_valid_one(text: str, said: str) -> None:
-    """A slip of the pen is named together with what was probably meant."""
+    """A misspelt key is named together with the nearest valid one."""
     assert said in _refusal(text)
 
 
@@ -90,7 +90,7 @@ def test_names_the_unknown_key_its_table_and_the_nearest_valid_one(text: str, sa
     ],
 )
 def test_names_a_wrong_type_or_value(text: str, said: str) -> None:
-    """A value of the wrong type or out of range is said with what was expected."""
+    """The error for a wrong type or range has the expectation."""
     assert said in _refusal(text)
 
 

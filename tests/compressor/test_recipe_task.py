@@ -15,7 +15,7 @@ NUMBERS = f'{MODEL}[data]\nlabel = "number"\n'
 
 
 def refusal(text: str) -> str:
-    """Return what is said of ``text``."""
+    """Return the error message for ``text``."""
     with pytest.raises(RecipeError) as caught:
         parse_recipe(text.encode())
     return str(caught.value)

@@ -61,7 +61,7 @@ def float_onnx() -> bytes:
 
 
 def int8_bundle(path: Path, artifact: bytes, runtime: str, suffix: str) -> Path:
-    """Write a bundle of ``artifact`` whose certificate says that all of it runs in int8."""
+    """Write a bundle of ``artifact`` whose certificate states that all of it runs in int8."""
     layout, shape = ("NHWC", (SIDE, SIDE, 3)) if runtime == "litert" else ("NCHW", (3, SIDE, SIDE))
     outputs = (
         TensorSpec(name="logits", shape=(-1, CLASSES)),
@@ -85,7 +85,7 @@ def int8_bundle(path: Path, artifact: bytes, runtime: str, suffix: str) -> Path:
 
 @pytest.mark.slow
 def test_a_tflite_file_that_is_not_int8_fails_when_judged_again(tmp_path: Path) -> None:
-    """Its graph is read here: what the certificate says of it does not help."""
+    """Its graph is read again, whatever the certificate states."""
     path = int8_bundle(tmp_path / "m.tfb", export_tflite(Linear(), 3, SIDE, SIDE), "litert", "tflite")
     again = gate_again(path)
     assert (again.verdict, again.figures["int8_macs_ratio"]) == ("fail", 0.0)

@@ -40,7 +40,7 @@ def test_a_dotted_path_brings_the_users_own(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plug-in whose package is not installed says which package it needs."""
+    """The error for a plug-in names the package that is not installed."""
     (tmp_path / "my_other_loader.py").write_text("import not_installed_anywhere\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match="not_installed_anywhere"):

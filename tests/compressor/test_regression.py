@@ -73,7 +73,7 @@ def served(outcome: Outcome) -> ServedModel:
 
 
 def test_both_targets_pass_on_errors_alone(outcome: Outcome) -> None:
-    """Every gate was measured; nothing of classes is in the certificate."""
+    """Every gate was measured; the certificate has no figures of classes."""
     assert outcome.verdict is Verdict.PASS
     assert {line.name for line in outcome.certificate.gates} == {
         "better_than_constant",
@@ -85,7 +85,7 @@ def test_both_targets_pass_on_errors_alone(outcome: Outcome) -> None:
 
 
 def test_the_certificate_keeps_the_bounds_and_every_slice(outcome: Outcome) -> None:
-    """What the gates judged travels; slices have the Bonferroni level of two."""
+    """The evidence of the gates is in the bundle; slices have the Bonferroni level of two."""
     metrics = read_certificate((outcome.report.parent / "gate.json").read_bytes()).metrics
     assert set(metrics) == {"error_increase", "rmse_increase", "mae", "slice:north", "slice:south"}
     assert metrics["error_increase"].confidence == pytest.approx(0.95)
@@ -106,7 +106,7 @@ def test_integers_stand_for_values_far_from_zero(bundles: dict[str, Bundle]) -> 
 
 
 def test_learnt_ranges_reach_both_formats(bundles: dict[str, Bundle]) -> None:
-    """The same network on the same grid says nearly the same in both runtimes, in the values' unit."""
+    """The same network on the same grid has nearly the same outputs in both runtimes, in the values' unit."""
     golden = check_golden(bundles["pi"])
     gateway = bundles["gateway"]
     nchw = golden.inputs.transpose(0, 3, 1, 2).copy()
@@ -124,7 +124,7 @@ def test_bundles_verify_and_the_device_confirms_them(outcome: Outcome) -> None:
 
 
 def test_report_and_card_say_error_and_never_accuracy(outcome: Outcome, bundles: dict[str, Bundle]) -> None:
-    """What was measured is called by its name."""
+    """Each measurement is named correctly."""
     page = outcome.report.read_text()
     body = page[page.index("<main") :]
     assert "Error on the gate split" in body
@@ -168,7 +168,7 @@ def test_a_margin_that_is_not_met_fails_and_leaves_no_bundle(folder: Path, recip
 
 
 def test_a_second_run_finds_every_step(outcome: Outcome, folder: Path, recipe: Recipe) -> None:
-    """Numbers, unit and learnt ranges are part of what a step's result is kept by."""
+    """Numbers, unit and learned ranges are part of a step's key."""
     again = run_recipe(recipe, data_root=folder, out=outcome.report.parent)
     assert again.ran == ()
     assert {"step-prune", "step-distill", "step-qat", "export", "quantize"} <= set(again.found)
@@ -184,7 +184,7 @@ def test_a_new_version_is_compared_with_the_release_before(outcome: Outcome, fol
 
 
 class _Slope(nn.Module):
-    """The value by least squares, in its own unit: a model that somebody brings."""
+    """The value by least squares, in its own unit: a model that a user supplies."""
 
     def __init__(self) -> None:
         super().__init__()

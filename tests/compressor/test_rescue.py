@@ -1,4 +1,4 @@
-"""A quantize step with ``rescue``: what the ladder found is what is quantized, and the report says what it cost."""
+"""A quantize step with ``rescue``: the remedy found is used, and the report shows its cost."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_second_run_does_not_climb_again(recipe: Recipe, outcome: Outcome) -> 
 
 
 def test_rescue_is_refused_where_its_finding_would_not_hold(recipe: Recipe) -> None:
-    """A ladder climbed on ONNX says nothing about a TFLite file."""
+    """A search for remedies on ONNX proves nothing for a TFLite file."""
     targets = (*recipe.targets, TargetRecipe(name="pi", runtime="litert"))
     with pytest.raises(RecipeError, match="rescue for ONNX targets"):
         check_recipe(replace(recipe, targets=targets))

@@ -59,7 +59,7 @@ def test_the_drifted_rows_of_a_retraining_count() -> None:
 
 @pytest.mark.parametrize("rows", [[], [0]])
 def test_a_lesson_without_two_classes_to_calibrate_on_can_not_be_made(rows: list[int]) -> None:
-    """Whoever makes one meets the same check."""
+    """Every constructor call makes the same check."""
     table = make_table([image(0), image(1)], ["day", "night"], slices=["x", "x"])
     with pytest.raises(DataError, match="of none" if not rows else "1 of day"):
         Lesson([table], [table.take(np.array(rows, dtype=np.int64))], table)

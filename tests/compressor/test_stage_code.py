@@ -1,4 +1,4 @@
-"""What every stage really imports while it works lies inside the code that its key names."""
+"""The real imports of every stage while it works are part of the code that its key names."""
 
 from __future__ import annotations
 

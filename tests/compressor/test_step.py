@@ -57,7 +57,7 @@ def test_a_step_that_dies_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_other_code_makes_another_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that an entry imports is edited: what was made before is not found."""
+    """After an edit of a module that an entry imports, earlier results are not found."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "entry_y.py").write_text("def run():\n    import deep_y\n")
     (tmp_path / "deep_y.py").write_text("FACTOR = 1\n")
@@ -76,7 +76,7 @@ def test_other_code_makes_another_result(tmp_path: Path, monkeypatch: pytest.Mon
     [("train-0123456789abcdef01234567", "of an older version"), ("v1", "of version 1"), ("v99", "of version 99")],
 )
 def test_a_cache_of_another_version_is_left_aside_with_a_sentence(tmp_path: Path, left: str, said: str) -> None:
-    """Neither read nor removed; said once, before there are results of this version."""
+    """Neither read nor removed; the message is printed once, before there are results of this version."""
     (tmp_path / left).write_bytes(b"another layout")
     cache = Cache(tmp_path)
     assert said in cache.left_aside()

@@ -47,7 +47,7 @@ def small(name: str) -> Settings:
 
 
 def applied(name: str, network: torch.nn.Module) -> Applied:
-    """Return what the step makes of ``network`` on a small bench."""
+    """Return the result of the step for ``network`` on a small bench."""
     bench = Bench(
         train=rows(1),
         calibration=rows(2),
@@ -130,7 +130,7 @@ def test_it_is_the_network_with_the_modules_it_had(done: tuple[str, Applied]) ->
 
 
 def test_it_returns_logits_of_all_classes_and_an_embedding(done: tuple[str, Applied]) -> None:
-    """Shapes of what the device reads stay; only the embedding may narrow."""
+    """The shapes that the device reads stay; only the embedding may narrow."""
     _, result = done
     with torch.no_grad():
         logits, embedding = result.network.eval()(torch.from_numpy(rows(4).inputs))
@@ -201,7 +201,7 @@ def apply(network, bench, settings):
 
 
 def test_a_step_that_wraps_the_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file put into the folder is a step, and what it promises is checked when it is applied."""
+    """A file in the folder is a step, and its contract is checked when it is applied."""
     (tmp_path / "wraps.py").write_text(WRAPS)
     folders = [*steps.__path__, str(tmp_path)]
     monkeypatch.setattr(steps, "__path__", folders)

@@ -1,4 +1,4 @@
-"""What can't be measured is unknown: it fails its own gate, in a run and in a certificate judged again."""
+"""A figure that can't be measured is unknown: it fails its own gate, in a run and when judged again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_metric_that_needs_a_class_that_is_not_there_fails_alone() -> None:
 
 
 def test_a_certificate_keeps_why_something_is_unknown() -> None:
-    """Judged again from the file it says the same; what was measured since is unknown no more."""
+    """Judged again from the file it has the same reason; a figure measured since is no longer unknown."""
     kept = Certificate(
         rules=RULES, unknown={"peak_memory_bytes": "no answer in 60 s"}, counts={"accuracy": (0, 0, 200)}
     )

@@ -1,4 +1,4 @@
-"""A key that nothing would read, because of what else the recipe says, is refused."""
+"""A key that is not read, because of the rest of the recipe, is refused."""
 
 from __future__ import annotations
 

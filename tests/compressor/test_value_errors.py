@@ -70,7 +70,7 @@ def test_only_what_rules_name_is_bootstrapped(compared: Compared) -> None:
 
 
 def test_a_regression_has_no_evidence_of_classes(compared: Compared) -> None:
-    """What another gate wants is missing, and a missing measurement fails."""
+    """The evidence of another gate is missing, and a missing measurement fails."""
     found = evidence(compared, ("value",), {}, None, (GateRecipe(name="error_increase", max=9.0),))
     assert (found.accuracy, found.flips, dict(found.slices)) == (None, None, {})
     for name in ("accuracy_drop", "flip_ratio", "auc_drop"):
@@ -113,7 +113,7 @@ def test_golden_rows_reach_from_the_smallest_to_the_largest_value() -> None:
 
 
 def test_the_error_itself_is_judged_by_its_bound(compared: Compared) -> None:
-    """A measured error below the limit is not yet shown to be; the text says bound and samples."""
+    """A measured error below the limit proves nothing yet; the text has bound and samples."""
     found = metrics(compared, (GateRecipe(name="mae", max=1.0), GateRecipe(name="rmse", max=1.0, confidence=0.9)))
     mean, most = found["mae"].drop, found["mae"].upper
     assert mean == pytest.approx(figures(compared)["mae"])

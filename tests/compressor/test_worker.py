@@ -180,7 +180,7 @@ def test_a_stopped_worker_gives_its_job_back(host: BuildHost, samples: bytes, mo
 def test_a_job_that_breaks_the_worker_is_reported(
     host: BuildHost, samples: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Whatever ends a job, the server hears it, and the worker could go on with the next."""
+    """However a job ends, the server gets a report, and the worker could continue with the next."""
 
     def fail(*_arguments: object, **_options: object) -> Outcome:
         raise error
@@ -203,7 +203,7 @@ def test_no_job_is_leased_that_could_not_be_signed(host: BuildHost, samples: byt
 
 
 def test_a_lost_lease_is_noticed(host: BuildHost, samples: bytes) -> None:
-    """Once another worker holds the job, the heartbeat says so and nothing is handed in."""
+    """Once another worker has the job, the heartbeat's answer states it and nothing is submitted."""
     job = host.job(samples)
     with host.client() as client:
         order = client.lease()

@@ -1,4 +1,4 @@
-"""What a run keeps is known by all it was made from: a network of the user's own among it."""
+"""The key of a result has all of its inputs, including a network of the user's own."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fresh(tmp_path: Path, recipe: Recipe = RECIPE) -> Run:
-    """A run as a new process has it: the user's modules are imported anew."""
+    """Return a run as in a new process: the user's modules are imported again."""
     for name in [name for name in sys.modules if name.startswith("own_package")]:
         del sys.modules[name]
     return Run(recipe=recipe, cache=Cache(tmp_path / "cache"), progress=Silent())
 
 
 def weights(path: Path) -> Result:
-    """Weights of the user's network, as ``--checkpoint`` brings them."""
+    """Weights of the user's network, as for ``--checkpoint``."""
     import torch  # noqa: PLC0415 - after the user's package is on the path
     from own_package.net import build  # type: ignore[import-not-found]  # noqa: PLC0415 - made by the fixture
 

@@ -47,7 +47,7 @@ DURABLE = {
 
 
 class Recorder:
-    """What was flushed and renamed; the calls themselves are made."""
+    """Records what was flushed and renamed; the calls themselves are made."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Record from now on."""
@@ -76,7 +76,7 @@ class Recorder:
         self.folders[found.st_dev, found.st_ino] = len(self.renamed)
 
     def faults(self) -> Iterator[str]:
-        """Yield what a power cut could take."""
+        """Yield the changes that a power cut could lose."""
         for place, (target, flushed, folder) in enumerate(self.renamed, start=1):
             if not flushed:
                 yield f"{target.name} was renamed before it was flushed"
@@ -147,7 +147,7 @@ def test_every_file_of_a_backup_is_flushed_before_the_settings_that_make_it_one(
 
 
 def test_no_other_code_renames_a_file() -> None:
-    """A new writer joins a durable one, or says why it need not be."""
+    """A new writer uses the durable functions, or gives the reason why not."""
     found = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES

@@ -151,7 +151,7 @@ class Device:
     program: Program
 
     def document(self) -> dict:
-        """Return what the server says of the device."""
+        """Return the server's document of the device."""
         return self.fleet.get(f"/api/devices/{self.name}")
 
     def update(self) -> dict:
@@ -159,7 +159,7 @@ class Device:
         return (self.document()["reported"] or {}).get("update", {})
 
     def status(self) -> dict:
-        """Return what the agent last wrote into ``status.json``."""
+        """Return the last content of ``status.json``."""
         try:
             return json.loads((self.state / "status.json").read_bytes())
         except (FileNotFoundError, ValueError):
@@ -178,7 +178,7 @@ class Device:
         return wait_until(there, f"{self.name} {phase} {release}")
 
     def recorded(self, phase: str) -> bool:
-        """Say whether the agent has persisted ``phase``."""
+        """Return whether the agent has persisted ``phase``."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             return json.loads((self.state / "update.json").read_bytes())["phase"] == phase
         return False
@@ -341,7 +341,7 @@ class Fleet:
         return f"tiny-{version}"
 
     def roll_out(self, release: str, probation_s: float = 0.5, canary: list[str] | None = None) -> str:
-        """Roll a release out, to every device at once unless ``canary`` says who is first; return the rollout's id."""
+        """Roll a release out, to every device at once unless ``canary`` names the first; return the rollout's id."""
         self.settled()
         names = canary or [device.name for device in self.devices]
         body = {"release": release, "canary": names, "probation_s": probation_s, "approved": True}
@@ -361,7 +361,7 @@ class Fleet:
 
 
 class Relay(socketserver.ThreadingTCPServer):
-    """Passes bytes between a device and the server's HTTP port, and remembers what the device asked."""
+    """Passes bytes between a device and the server's HTTP port, and records the device's requests."""
 
     daemon_threads, allow_reuse_address = True, True
 
@@ -392,7 +392,7 @@ class Relay(socketserver.ThreadingTCPServer):
             sink.shutdown(socket.SHUT_WR)
 
     def handle_error(self, *_arguments: object) -> None:
-        """Say nothing: the device was killed."""
+        """Log nothing: the device was killed."""
 
     def ranges(self) -> list[int]:
         """Return the first byte of each request for a bundle."""

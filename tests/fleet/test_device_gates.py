@@ -42,7 +42,7 @@ if "edge_agent.measuring.child" in sys.orig_argv:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all runs of this file are: the second finds what the first has trained."""
+    """Return the folder of all runs of this file: the second run finds the network that the first has trained."""
     return tmp_path_factory.mktemp("run")
 
 
@@ -83,7 +83,7 @@ def test_a_run_passes_on_host_and_device(fleet: Fleet, out: Path) -> None:
 
 
 def test_a_device_slower_than_the_limit_fails(fleet: Fleet, out: Path) -> None:
-    """No bundle is made, and the line says how slow it is."""
+    """No bundle is made, and the line has its latency."""
     fleet.add("cam-1")
     outcome = run_recipe(gated(GateRecipe(name="latency_p95_ms", max=1e-6, on=ON)), out=out, devices=bench_of(fleet))
     assert (outcome.verdict, outcome.bundles) == ("fail", ())

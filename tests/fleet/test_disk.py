@@ -25,7 +25,7 @@ def fill(folder: Path, name: str) -> None:
 
 
 def test_a_disk_that_fills_during_a_download_delays_the_update(fleet: Fleet, small_disk: Path, wait: Wait) -> None:
-    """The reason is told, nothing half-written stays, and once there is room the update goes on by itself."""
+    """The reason is reported, nothing half-written stays, and once there is room the update continues by itself."""
     device = fleet.enrol("dev", small_disk / "dev", "max_bytes_per_s = 500000\ndefer_max_s = 1.0")
     device.program.start()
     fleet.roll_out(fleet.release(1))

@@ -15,7 +15,7 @@ EXIT_IN_USE = 4
 
 
 def test_a_second_agent_on_the_same_state_is_refused(fleet: Fleet) -> None:
-    """It says who holds the directory and ends with its own exit code; the first one runs on."""
+    """It names the process that uses the directory and ends with its own exit code; the first one continues."""
     first = fleet.add("dev")
     second = fleet.agent("dev-again", first.state)
     second.start()

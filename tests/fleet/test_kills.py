@@ -26,7 +26,7 @@ def kill_broker(fleet: Fleet) -> None:
 
 
 def slots(device: Device) -> list[dict]:
-    """Return what the slots point at, current first; each bundle is whole and right."""
+    """Return the releases of the slots, current first; each bundle is complete and valid."""
     current = (device.state / "slots" / "current").read_text()
     paths = sorted((device.state / "slots").glob("[ab].json"), key=lambda path: path.stem != current)
     found = [slot for path in paths if (slot := json.loads(path.read_bytes()))["sha256"]]  # an empty one has none
@@ -89,7 +89,7 @@ def test_broker_killed_during_telemetry_loses_and_doubles_nothing(fleet: Fleet, 
 
 
 def test_server_killed_in_the_middle_of_a_rollout_finishes_it(fleet: Fleet, wait: Wait) -> None:
-    """After kill -9 and a start the canary's success opens the rest; each device was told once and committed once."""
+    """After kill -9 and a start the canary's success opens the rest; each device was assigned and committed once."""
     first, second = fleet.add("dev-1"), fleet.add("dev-2")
     release = fleet.release(1)
     rollout = fleet.roll_out(release, probation_s=2.0, canary=["dev-1"])
@@ -106,7 +106,7 @@ def test_server_killed_in_the_middle_of_a_rollout_finishes_it(fleet: Fleet, wait
 
 
 def test_a_release_that_ends_the_agent_each_time_is_rolled_back(fleet: Fleet, wait: Wait) -> None:
-    """Killed in probation again and again, the device goes back to what worked and says why."""
+    """Killed in probation again and again, the device returns to the previous release and reports the reason."""
     device = fleet.add("dev", "max_boots = 1")
     fleet.roll_out(fleet.release(1))
     device.reaches("committed", "tiny-1")
@@ -122,7 +122,7 @@ def test_a_release_that_ends_the_agent_each_time_is_rolled_back(fleet: Fleet, wa
 def test_agent_and_child_killed_together_serve_the_picture_that_was_in_flight(
     fleet: Fleet, wait: Wait, large_image: bytes
 ) -> None:
-    """As by a power cut: the picture is no suspect before its second try, and an event says that it has one."""
+    """As by a power cut: the picture is no suspect before its second try, and an event reports that try."""
     device = fleet.add("dev")
     fleet.roll_out(fleet.release(1))
     device.reaches("committed", "tiny-1")

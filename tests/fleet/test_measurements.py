@@ -50,7 +50,7 @@ def bench_of(fleet: Fleet, wait_s: float = 40.0) -> ServerBench:
 
 
 def nothing_left(device: Device, fleet: Fleet) -> bool:
-    """Say whether neither device nor server keeps anything of a measurement."""
+    """Return whether neither device nor server has any data of a measurement."""
     kept = [device.state / "measure", device.state / "measuring.json", device.state / "blobs"]
     served = [path for path in (fleet.state / "measurements").rglob("*") if path.is_file()]
     return not any(path.exists() for path in kept) and not served
@@ -79,19 +79,19 @@ class Asking:
             self.ended.append(error)
 
     def end(self) -> object:
-        """Return what came of it."""
+        """Return the result."""
         assert self.thread is not None
         self.thread.join(90)
         return self.ended[0]
 
 
 def measuring(device: Device) -> bool:
-    """Say whether the child that measures has begun."""
+    """Return whether the measuring child has started."""
     return (device.state / "measure" / "child.log").exists()
 
 
 def test_a_device_measures_what_the_build_host_ordered(fleet: Fleet, subject: Subject, wait: Wait) -> None:
-    """Predictions, latency, memory, golden vectors and facts come back; then nothing of it is left anywhere."""
+    """Predictions, latency, memory, golden vectors and facts arrive; then all data of it is deleted everywhere."""
     device = fleet.add("cam-1")
     answer = bench_of(fleet).measure(subject, "cam-1", Silent())
     report = answer.report
@@ -120,7 +120,7 @@ def test_the_model_that_serves_goes_on_through_a_measurement(fleet: Fleet, wait:
 
 
 def test_a_device_that_is_away_is_a_missing_measurement(fleet: Fleet, subject: Subject) -> None:
-    """After the stated time the reason is said; the server forgets the bytes."""
+    """After the stated time the reason is given; the server deletes the bytes."""
     device = fleet.add("cam-1")
     device.program.stop()
     with pytest.raises(DeviceMeasureError, match=r"within 2 s, got none: the device is \w+.*edge-agent run"):
@@ -178,7 +178,7 @@ def measuring_children(device: Device) -> list[str]:
 
 
 def test_an_update_comes_first(fleet: Fleet, wait: Wait) -> None:
-    """A measurement in progress gives way, and says so."""
+    """A measurement in progress is cancelled, and reports it."""
     device = fleet.add("cam-1")
     release = fleet.release(1)
     asking = Asking(fleet, make_subject(fleet, 200_000)).start()
@@ -191,7 +191,7 @@ def test_an_update_comes_first(fleet: Fleet, wait: Wait) -> None:
 def test_an_order_that_the_server_was_made_to_pass_on_is_refused_by_the_device(
     fleet: Fleet, subject: Subject, wait: Wait, tmp_path: Path
 ) -> None:
-    """Unsigned, changed, run out, signed by strangers: whoever holds server and broker gets nothing run."""
+    """Unsigned, changed, expired, signed by strangers: control of server and broker is not enough to run anything."""
     device = fleet.add("cam-1")
     init_keys(tmp_path / "strange", fleet.state / "online.pub.json")
     now_ms = system_now_ms()

@@ -1,4 +1,4 @@
-"""What an operator asks for, and what only a device can see of a release."""
+"""An operator's requests, and faults of a release that only a device can see."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 
 def blind_in_bright_light() -> bytes:
-    """Return a tiny model that says class 0 to every bright image, and is good on the golden ones."""
+    """Return a tiny model that answers class 0 to every bright image, and is right on the golden ones."""
     model = onnx.load_from_string(tiny().tiny_onnx(7))
     graph, node = model.graph, onnx.helper.make_node
     graph.node[-1].output[0] = "before"
@@ -48,7 +48,7 @@ def tiny() -> object:
 
 
 def test_an_aborted_first_install_stops_on_the_device(fleet: Fleet, wait: Wait) -> None:
-    """The download ends, nothing is installed, and the device says so under the new generation."""
+    """The download ends, nothing is installed, and the device reports it under the new generation."""
     device = fleet.add("dev", "max_bytes_per_s = 200000")
     rollout = fleet.roll_out(fleet.release(1, pad_bytes=4_000_000))
     wait(lambda: list((device.state / "blobs").rglob("*.part")), "a part")

@@ -1,4 +1,4 @@
-"""What a device refuses, and that the operator sees it: in ``reported.update`` and as an event, each with its code."""
+"""Refusals by a device, which the operator sees in ``reported.update`` and as an event, each with its code."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_bundle_larger_than_signed_is_refused(fleet: Fleet, refused: object) -
 
 
 def test_a_release_signed_by_another_key_is_refused(fleet: Fleet, refused: object) -> None:
-    """A taken server that signs what it can sign does not get its own release onto a device."""
+    """A compromised server that signs with its own keys can't install its own release on a device."""
     device, release = fleet.add("dev"), fleet.release(1)
     foreign = fleet.root / "foreign"
     init_keys(foreign, fleet.state / "online.pub.json")

@@ -1,4 +1,4 @@
-"""Bits that flip in a device's flash: what is installed is mended from the real server, and serves again."""
+"""Bits that flip in a device's flash: the installation is repaired from the real server, and serves again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that was lost and restored from its backup, as the documents say, is the one that devices know."""
+"""A lost server that is restored from its backup as documented is the one that devices know."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def _run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def _enrol(fleet: Fleet, url: str, claim: str, *more: object) -> str:
-    """Return what an enrolment that must be refused says."""
+    """Return the output of an enrolment that must be refused."""
     ended = _run("edge-agent", "enrol", "--server", url, "--claim", claim, "--state", fleet.root / "refused", *more)
     assert ended.returncode == EXIT_ENROLMENT
     assert not (fleet.root / "refused").exists()

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.nightly, pytest.mark.broker, pytest.mark.slow]
 
 @dataclass
 class Reader:
-    """Somebody who types what the page says, in a folder of their own, where 8080 may be taken."""
+    """Follows the page in a separate folder, with another port if 8080 may be in use."""
 
     folder: Path
     port: int
@@ -37,7 +37,7 @@ class Reader:
         return {**os.environ, "PATH": path, "ORT_DISABLE_TELEMETRY": "1"}
 
     def read(self, kind: str, text: str) -> None:
-        """Run a block of commands, or of Python; save what is a file."""
+        """Run a block of commands, or of Python; save a block that is a file."""
         text = text.replace("8080", str(self.port))
         name = re.match(r"# (\S+\.py)\n", text)
         if kind == "toml" or name:
@@ -61,7 +61,7 @@ class Reader:
             self.run(["bash", "-c", command])
 
     def ready(self, command: str) -> bool:
-        """Return whether what was started answers."""
+        """Return whether the started program answers."""
         log = (self.folder / f"{len(self.started) - 1}.log").read_text()
         return "mqtt" in log if "fleet-server" in command else (self.folder / "device" / "inbox").is_dir()
 
@@ -83,7 +83,7 @@ class Reader:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    """A reader; what they started is ended, the agent first."""
+    """Return a reader; its processes are ended, the agent first."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Images in a NumPy file: what it must hold, and what is refused."""
+"""Images in a NumPy file: its contents, and refused files."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
 def test_a_bad_set_of_images_is_named(
     entries: Entries, said: str, make: Callable[[Path, Entries], object], tmp_path: Path, refused: Refused
 ) -> None:
-    """The file, its row and what is missing are in the line, for a folder and for a zip."""
+    """The line has the file, its row and the missing part, for a folder and for a zip."""
     make(tmp_path, entries)
     assert said in refused(IMAGES)
 
@@ -115,7 +115,7 @@ def encrypted(data: bytearray) -> None:
 
 
 def of_foreign_method(data: bytearray) -> None:
-    """Say that every entry is packed by a method that nobody has."""
+    """Return the zip with an unknown compression method for every entry."""
     for mark, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
         for start in range(len(data) - 4):
             if data[start : start + 4] == mark:
@@ -166,7 +166,7 @@ def test_many_images_that_fill_the_memory_together_are_refused(
 
 @pytest.mark.parametrize("name", ["labels.csv", "a.png"])
 def test_a_link_that_leaves_the_folder_is_not_followed(name: str, tmp_path: Path, refused: Refused) -> None:
-    """What is outside of the data set is not read."""
+    """Files outside of the data set are not read."""
     folder(tmp_path, {"labels.csv": CSV, "a.png": png()})
     (tmp_path / "set" / name).rename(tmp_path / "outside")
     (tmp_path / "set" / name).symlink_to(tmp_path / "outside")
@@ -299,7 +299,7 @@ def load(data, root=None):
 def test_a_loader_of_ones_own_is_checked(
     body: str, said: str, tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Labels, lengths, types, NaN and hashes of its table, and what it raises, with the line."""
+    """Labels, lengths, types, NaN and hashes of its table, and its exceptions, with the line."""
     (tmp_path / "tiny_own_data.py").write_text(MADE + body + "\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "tiny_own_data", raising=False)

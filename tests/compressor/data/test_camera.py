@@ -1,4 +1,4 @@
-"""The camera does what its settings say."""
+"""The simulated camera follows its settings."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_most_sources_judge_and_the_reference_is_large_enough() -> None:
 
 @pytest.mark.slow
 def test_a_recipe_may_ask_for_other_shares() -> None:
-    """``[data] shares`` replaces what the data set recommends, for everyone who loads the recipe's data."""
+    """``[data] shares`` replaces the recommendation of the data set wherever the recipe's data is loaded."""
     table = load(DataRecipe(shares={"train": 0.7, "calibration": 0.1, "gate": 0.1, "reference": 0.1}))
     assert 120 < len(split(table, 0).gate) < 240
 

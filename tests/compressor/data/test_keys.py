@@ -1,4 +1,4 @@
-"""No key of ``[data]`` is ignored: for every data set it changes what is loaded or shipped, or it is refused."""
+"""No key of ``[data]`` is ignored: each data set uses it for loading or for the manifest, or refuses it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ FORMS = ("digits", "labelled_images", "idx", "arrays", "spoken", "windows/table"
 
 
 def outcome(asked: DataRecipe) -> str:
-    """Return what comes of ``asked``: the table, its splits, its unit and the manifest's preprocessing, or an error."""
+    """Return the result of ``asked``: the table, its splits, its unit and the manifest's preprocessing, or an error."""
     try:
         check_task(
             Recipe(model=ModelRecipe(name="m"), data=asked, train=TrainRecipe(), compress=(), targets=(), gates=())
@@ -130,7 +130,7 @@ def test_a_key_changes_something_or_is_refused(recipes: Mapping[str, DataRecipe]
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("key", [key for key in data.KEYS if key != data.FLOOR])
 def test_a_key_that_is_not_read_is_named(recipes: Mapping[str, DataRecipe], form: str, key: str) -> None:
-    """With the data set and those that read it; what is read is not refused by this."""
+    """The error names the data set and those that read the key; a key that is read is accepted."""
     asked = recipes[form]
     said = outcome(replace(asked, **{key: CHANGED[key]}))  # type: ignore[arg-type]
     refused = f"Expected no {key} = {CHANGED[key]!r} in [data] with dataset = {asked.dataset!r}"

@@ -1,4 +1,4 @@
-"""Labelled images from zip and folder, and what is refused."""
+"""Labelled images from zip and folder, and refused data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_reads_zip_and_folder_alike(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_source_column_holds_views_of_one_thing_together(tmp_path: Path) -> None:
-    """Near copies count once and never part over splits; a row without a source is its own."""
+    """Near copies count once and are never in two splits; a row without a source is its own source."""
     labels = "path,label,site,source\na.png,3.7,north,scene\nb.png,0.2,south,scene\nc.png,0.2,south,\n"
     table = data.load(_recipe(_zip(tmp_path / "d.zip", {**_entries(labels), "c.png": _png(90)})))
     assert table.sources.tolist() == ["scene", "scene", "c.png"]
@@ -69,7 +69,7 @@ def test_floor_maps_positions_to_digits(tmp_path: Path) -> None:
 
 
 def test_a_missing_column_is_named_with_those_found(tmp_path: Path) -> None:
-    """The error says which column is not there and which are."""
+    """The error names the missing column and the existing ones."""
     place = _zip(tmp_path / "d.zip", _entries("path,label,domain\na.png,1,x\n"))
     with pytest.raises(ColumnError, match=r"the column 'site' in labels\.csv, got path, label, domain"):
         data.load(_recipe(place))
@@ -145,7 +145,7 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
 
 
 def _turned(image: Image.Image, orientation: int) -> bytes:
-    """Return ``image`` as a camera held sideways or upside down stores it, with the tag that says so."""
+    """Return ``image`` as a camera mounted sideways or upside down stores it, with the matching tag."""
     turns = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
     exif = Image.Exif()
     exif[0x0112] = orientation

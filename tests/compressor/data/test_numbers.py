@@ -1,4 +1,4 @@
-"""Labels as numbers: from texts, columns and series; what is refused; the unit in which a network speaks."""
+"""Labels as numbers: from texts, columns and series; refused labels; the unit of a network's output."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_classes_named_by_numbers_become_these_numbers() -> None:
     ],
 )
 def test_refuses_text_nan_infinity_and_a_constant(names: tuple[str, ...], said: str) -> None:
-    """What can't be learnt is named before anything is trained."""
+    """Labels that can't be learned are named before anything is trained."""
     with pytest.raises(DataError, match=said):
         as_numbers(labelled(*names))
 
@@ -96,7 +96,7 @@ def test_parquet_targets_read_as_csv_targets_do(tmp_path: Path) -> None:
     ],
 )
 def test_refuses_targets_that_are_none(tmp_path: Path, text: str, error: type[DataError], said: str) -> None:
-    """Missing, text, NaN, two of one window, and a constant are told apart, with file and row."""
+    """Missing, text, NaN, two for one window, and a constant have different errors, with file and row."""
     (tmp_path / "steps.csv").write_text(text)
     with pytest.raises(error, match=said):
         data.load(windows(tmp_path))
@@ -150,7 +150,7 @@ def test_rows_without_a_number_for_every_name_are_refused() -> None:
 
 
 def test_the_unit_comes_from_the_train_rows_and_turns_back() -> None:
-    """No other row has a say; what is learnt is centred, and real() is the inverse."""
+    """Only the train rows determine it; learned targets are centred, and real() is the inverse."""
     table = as_numbers(labelled("10", "20", "1000"))
     known = fitted(NUMBERS, table, table.take(np.array([0, 1])))
     assert known.unit is not None

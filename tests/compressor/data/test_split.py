@@ -1,4 +1,4 @@
-"""What the splits promise: disjoint, seeded, stable when data is added."""
+"""The splits are disjoint, seeded, and stable when data is added."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def told(names: list[str]) -> Table:
 
 
 def test_rows_are_in_the_split_that_the_data_set_tells() -> None:
-    """What it leaves to train also gives calibration and reference, and no gate row was told otherwise."""
+    """Rows left to train also supply calibration and reference, and gate rows are only those assigned to it."""
     table = told(["train", "train", "gate"])
     parts = split(table, 0)
     assert set(parts.gate.tolist()) == {row for row in range(400) if row % 3 == 2}
@@ -139,7 +139,7 @@ def test_a_split_that_is_not_told_is_drawn() -> None:
     ],
 )
 def test_one_content_in_two_told_splits_is_refused(names: list[str], message: str) -> None:
-    """The gate would judge what was learnt by heart."""
+    """Otherwise the gate would judge rows that were trained on."""
     table = told(names)
     twice = replace(table, hashes=np.array([f"{row // 2}" for row in range(400)]))
     with pytest.raises(SplitError, match=message):
@@ -147,7 +147,7 @@ def test_one_content_in_two_told_splits_is_refused(names: list[str], message: st
 
 
 def test_classes_that_no_row_teaches_or_judges_are_said() -> None:
-    """Their outputs would say nothing, and the gates pass; where each class has rows nothing is said."""
+    """Their outputs would be arbitrary and the gates would pass; if each class has rows there is no message."""
     table = told(["train", "calibration", "gate", "reference"])
     table = replace(table, class_names=("a", "b", "c"), labels=np.array([0, 1, 1, 2]))
     parts = Splits(*(np.array([row]) for row in range(4)), other=np.array([], np.int64))

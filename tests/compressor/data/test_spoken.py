@@ -1,4 +1,4 @@
-"""Spoken words from zip and folder through the device's front end, and what is refused."""
+"""Spoken words from zip and folder through the device's front end, and refused data."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_cut_off_sounds_are_named_and_may_be_left_out(tmp_path: Path) -> None:
 def test_unsafe_paths_and_wrong_recipes_are_refused(
     tmp_path: Path, entries: dict[str, bytes], settings: dict[str, object], error: type[DataError], said: str
 ) -> None:
-    """Each gives the error that says what to do."""
+    """Each raises the error that names the next step."""
     with pytest.raises(error, match=said):
         data.load(recipe(archive(tmp_path, entries), **settings))
 

@@ -1,4 +1,4 @@
-"""Sensor windows from tables, series and strokes, and what is refused."""
+"""Sensor windows from tables, series and strokes, and refused data."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_each_channel_gets_its_own_range_from_train_rows(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("steps", "fits"), [(4, True), (5, False)])
 def test_a_series_shorter_than_a_window_is_refused(tmp_path: Path, steps: int, fits: bool) -> None:  # noqa: FBT001
-    """It would give no rows, and nobody would know; one of just a window's length gives one."""
+    """It would silently give no rows; a series of exactly a window's length gives one."""
     lines = "timestamp,x\n" + "".join(f"2020-01-01 00:00:0{step},{step}\n" for step in range(4))
     (tmp_path / "s.csv").write_text(lines)
     (tmp_path / "combined_windows.json").write_text('{"s.csv": []}')

@@ -59,7 +59,7 @@ def test_explore_prints_counts_and_writes_both_files(recipe: Path, tmp_path: Pat
     ],
 )
 def test_validate_names_each_expectation(recipe: Path, tmp_path: Path, schema: str, code: int, said: str) -> None:
-    """Exit 0 where all hold, 2 where one is violated; each line says wanted and got."""
+    """Exit code 0 if all hold, 2 if one is violated; each line has the expected and the actual value."""
     (tmp_path / "schema.toml").write_text(schema)
     done = call("validate", recipe, "--schema", tmp_path / "schema.toml")
     assert done.exit_code == code, done.output
@@ -76,7 +76,7 @@ def test_a_schema_that_expects_nothing_is_refused(recipe: Path, tmp_path: Path) 
     ("text", "said"), [("min_row = 3", "did you mean 'min_rows'"), ("width = [3]", "least, most"), ("= 1", "TOML")]
 )
 def test_schemas_are_read_strictly(tmp_path: Path, text: str, said: str) -> None:
-    """Unknown keys, half ranges and broken files are errors that say what to do."""
+    """Unknown keys, half ranges and broken files are errors that name the next step."""
     (tmp_path / "schema.toml").write_text(text)
     with pytest.raises(RecipeError, match=said):
         read_schema(tmp_path / "schema.toml")
@@ -99,7 +99,7 @@ def test_fit_prints_lines_that_a_recipe_takes(recipe: Path) -> None:
 
 
 def test_bare_sounds_are_referred_to_a_recipe(tmp_path: Path) -> None:
-    """How a sensor is read stands in a recipe; without one the error says so."""
+    """Reading a sensor's files needs a recipe; without one the error states it."""
     (tmp_path / "0_ann_0.wav").write_bytes(b"")
     assert "Expected a recipe" in str(call("explore", tmp_path).exception)
 

@@ -1,4 +1,4 @@
-"""What exploring finds of what was planted, and how it is shown."""
+"""Which planted faults the exploration finds, and how it shows them."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_clean_labels_of_a_model_that_errs_have_few_suspects() -> None:
 
 
 def test_labels_of_noise_are_not_judged() -> None:
-    """Where the simple model understands nothing, no label is called wrong, and the note says why."""
+    """If the simple model learns nothing, no label is called wrong, and the note gives the reason."""
     made = table()
     labels = np.random.default_rng(2).integers(0, 2, ROWS)
     found = explore(replace(made, labels=labels), Silent())

@@ -22,7 +22,7 @@ def thumbs() -> Thumbs:
 
 
 def test_classes_are_told_apart_out_of_sample(thumbs: Thumbs) -> None:
-    """One call a fold says how far it is."""
+    """One callback per fold reports the progress."""
     labels, folds, steps = np.arange(120) % 2, np.arange(120) // 2 % 4, []
     scores = out_of_sample(thumbs, labels, folds, lambda: steps.append(1))
     assert scores.shape == (120, 2)

@@ -27,7 +27,7 @@ def test_the_export_computes_what_the_network_does(name: str) -> None:
 
 
 def test_the_same_weights_give_the_same_bytes() -> None:
-    """Two exports are equal, and carry no trace of when and by what they were made."""
+    """Two exports are equal, without traces of their time and tool."""
     first, second = (export_onnx(networks.build("resnet8", 10, 1, 16, 16), 1, 16, 16) for _ in range(2))
     assert first == second
     model = onnx.load_from_string(first)

@@ -60,7 +60,7 @@ class _Tiny(nn.Module):
 
 
 def test_the_same_weights_give_the_same_bytes(capfd: pytest.CaptureFixture[str]) -> None:
-    """Two exports are equal, small, named by layer, and the converter's chatter is not heard."""
+    """Two exports are equal, small, named by layer, and the converter's output is suppressed."""
     first, second = (export_tflite(_Tiny(), 1, 8, 8) for _ in range(2))
     assert first == second
     assert len(first) < 4000
@@ -84,18 +84,18 @@ class _Single(nn.Module):
 
 
 def test_an_operator_that_does_not_convert_is_named() -> None:
-    """The ExportError says which operator, and what to do."""
+    """The ExportError names the operator and the next step."""
     with pytest.raises(ExportError, match=r"got operator aten\.linalg_eig\.default: replace it"):
         export_tflite(_Odd(), 1, 8, 8)
 
 
 def test_a_network_without_embedding_is_refused() -> None:
-    """The error says what forward() must return."""
+    """The error states what forward() must return."""
     with pytest.raises(ExportError, match=r"return \(logits, embedding\)"):
         export_tflite(_Single(), 1, 8, 8)
 
 
 def test_a_missing_package_is_named_with_its_extra() -> None:
-    """The PluginError says what to install."""
+    """The PluginError names the package to install."""
     with pytest.raises(PluginError, match=r"'litert_absent'.*pip install 'tinyfleet\[tflite\]'"):
         packages.required("litert_absent")

@@ -41,7 +41,7 @@ def tiny(*gates: GateRecipe) -> Recipe:
 
 
 def refusal(gates: str, error: type[Exception] = RecipeError) -> str:
-    """Return what is said of the lines ``gates`` of a recipe."""
+    """Return the error message for the lines ``gates`` of a recipe."""
     with pytest.raises(error) as caught:
         parse_recipe(f"{MODEL}[gates]\n{gates}".encode())
     return str(caught.value)
@@ -84,7 +84,7 @@ def test_what_is_no_gate_is_named(name: str, said: str) -> None:
 
 @pytest.mark.parametrize(("name", "said"), [("BROKEN", "no_such_field"), ("WITHOUT_END", "a finite number, got nan")])
 def test_a_measurement_that_fails_fails_its_own_gate_alone(name: str, said: str) -> None:
-    """With the reason and, of a mistake, the line to mend."""
+    """The gate has the reason and, for a mistake in the code, the line."""
     rules = [GateRecipe(name=f"trial_gate:{name}", max=1.0), GateRecipe(name="size_bytes", max=9.0)]
     evidence = Evidence(figures={"size_bytes": 3.0}).beside(measured(rules, object()))
     broken, size = certificates.judge(rules, evidence).results
@@ -103,7 +103,7 @@ def test_a_measurement_that_fails_fails_its_own_gate_alone(name: str, said: str)
     ],
 )
 def test_a_certificate_is_judged_again_without_the_module(evidence: Evidence, verdict: Verdict) -> None:
-    """By what was measured: nothing passes by being absent, and nothing is imported because a bundle names it."""
+    """By its measurements: a missing module does not make a gate pass, and a bundle imports nothing."""
     judged = certificates.judge([GateRecipe(name="gone_since:GATE", max=1.0)], evidence)
     assert judged.verdict is verdict
 

@@ -1,4 +1,4 @@
-"""A trained network as a user brings it: checkpoint, ONNX and TFLite, and the command line that takes them."""
+"""A trained network as users supply it (checkpoint, ONNX and TFLite), and the command line for it."""
 
 from __future__ import annotations
 

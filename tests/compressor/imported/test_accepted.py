@@ -38,7 +38,7 @@ def figure(home: Path, name: str) -> float:
 def test_an_onnx_file_becomes_a_quantized_bundle_with_its_own_names(
     run: Run, home: Path, model: onnx.ModelProto
 ) -> None:
-    """The manifest says the input as the file does, and the gates saw int8."""
+    """The manifest has the file's name of the input, and the gates measured int8."""
     code, _ = run("--onnx", model)
     assert code == 0
     bundle = bundle_of(home)
@@ -109,7 +109,7 @@ def test_the_gate_of_what_can_not_be_counted_fails_with_the_reason(
 
 
 def test_the_manifest_has_the_opset_of_the_file(run: Run, home: Path, model: onnx.ModelProto) -> None:
-    """A device of an older runtime must be able to tell."""
+    """A device with an older runtime must be able to refuse it."""
     own = onnx.version_converter.convert_version(model, 16)
     assert run("--onnx", own, recipe="float")[0] == 0
     assert bundle_of(home).manifest.opset == 16
@@ -126,7 +126,7 @@ def with_softmax(model: onnx.ModelProto) -> None:
 def test_a_softmax_at_the_end_changes_no_figure_of_confidence(
     recipe: str, run: Run, home: Path, model: onnx.ModelProto
 ) -> None:
-    """Probabilities are read as what they are: the calibration error is that of the logits."""
+    """Probabilities are recognised: the calibration error is that of the logits."""
     assert run("--onnx", model, recipe=recipe)[0] == 0
     plain = [figure(home, name) for name in ("accuracy", "calibration_error")]
     with_softmax(model)
@@ -197,7 +197,7 @@ def test_compared_with_itself_stands_in_gate_json_and_in_the_card(run: Run, home
 def test_an_old_tflite_file_fails_with_a_wrong_mean_or_labels_in_another_order(
     run: Run, home: Path, tflite: bytes, edits: dict[str, str], gate: str, said: str
 ) -> None:
-    """It agrees with itself on every row, so only what looks at it alone can tell."""
+    """It agrees with itself on every row, so only a gate on the candidate alone detects it."""
     code, _ = run("--tflite", tflite, "--version", 2, recipe="tflite", edits=edits)
     assert code == 2
     judged = {line["name"]: line for line in json.loads((home / "out" / "gate.json").read_bytes())["gates"]}
@@ -221,7 +221,7 @@ class Sure(torch.nn.Module):
 
 
 def test_a_softmax_in_a_tflite_file_is_met_too(run: Run, home: Path, network: torch.nn.Module) -> None:
-    """It is seen in what the file says, whatever made it."""
+    """It is recognised in the file, whichever tool made it."""
     pytest.importorskip("litert_torch")
     from compressor.export.tflite import export_tflite  # noqa: PLC0415 - an optional extra
 

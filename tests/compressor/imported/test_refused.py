@@ -127,7 +127,7 @@ def not_a_number(own: onnx.ModelProto) -> None:
 def test_an_onnx_file_that_does_not_fit_is_said(
     change: Callable[[onnx.ModelProto], object], said: str, run: Run, home: Path, model: onnx.ModelProto
 ) -> None:
-    """What is wrong and what to do are in one line, and no bundle appears."""
+    """One line has the fault and the next step, and there is no bundle."""
     change(model)
     code, line = run("--onnx", model)
     assert code == 4
@@ -173,7 +173,7 @@ def test_half_an_onnx_file_is_said(run: Run, model: onnx.ModelProto) -> None:
 
 
 def test_a_file_of_sizes_that_are_left_open_is_run_as_the_recipe_says(run: Run, model: onnx.ModelProto) -> None:
-    """Height and width of such a file are those of [data]; a network that needs others says so when it runs."""
+    """Height and width of such a file are those of [data]; a network that needs others fails with an error."""
     for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
         dim.dim_param = name
     assert run("--onnx", model, recipe="float")[0] == 0
@@ -198,10 +198,10 @@ def test_a_misfit_is_said_before_any_data_is_read(option: str, recipe: str, run:
 
 
 class Evil:
-    """What a malicious checkpoint would run when it is read."""
+    """The code that a malicious checkpoint would run when it is read."""
 
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        """Say what to call."""
+        """Return the call that unpickling would make."""
         return os.system, ("touch /tmp/tinyfleet-evil",)
 
 
@@ -221,7 +221,7 @@ NOT_FINITE = {"stem.weight": torch.full((1,), float("nan"))}
     ],
 )
 def test_a_checkpoint_that_holds_anything_else_is_said(state: object, said: str, run: Run, tmp_path: Path) -> None:
-    """Pickled code does not run, and what is there is named."""
+    """Pickled code does not run, and the content is named."""
     Path("/tmp/tinyfleet-evil").unlink(missing_ok=True)
     torch.save(state, tmp_path / "mine.pt")
     code, line = run("--checkpoint", tmp_path / "mine.pt")
@@ -334,7 +334,7 @@ def test_two_models_at_once_are_refused(run: Run, home: Path, model: onnx.ModelP
 
 @pytest.mark.parametrize("step", ["fine_tune", "prune", "distill"])
 def test_a_step_that_needs_a_network_is_refused_with_an_onnx_file(step: str, run: Run, model: onnx.ModelProto) -> None:
-    """It says that a checkpoint would do."""
+    """The error suggests a checkpoint."""
     edits = {"[[compress]]": f'[[compress]]\nstep = "{step}"\n[[compress]]'}
     code, line = run("--onnx", model, edits=edits)
     assert code == 4

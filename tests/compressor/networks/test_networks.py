@@ -42,7 +42,7 @@ def test_options_reach_the_network_and_unknown_ones_are_refused() -> None:
 
 @pytest.mark.parametrize("end", ["nn.Flatten(), nn.Linear(n * h * w, c), nn.ReLU()", "nn.Flatten(), nn.LazyLinear(3)"])
 def test_a_network_of_the_wrong_kind_is_refused(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logits alone that no linear layer makes, or another number of them: told what is expected."""
+    """Logits that are not made by a linear layer, or another number of them: the error names the expectation."""
     text = f"from torch import nn\ndef build(c, n, h, w):\n    return nn.Sequential({end})\n"
     module = f"my_network_{len(end)}"
     (tmp_path / f"{module}.py").write_text(text)
@@ -54,7 +54,7 @@ def test_a_network_of_the_wrong_kind_is_refused(end: str, tmp_path: Path, monkey
 def test_a_network_of_logits_alone_is_parted_before_its_last_layer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What goes into the last linear layer is the embedding; options and ``num_classes`` reach the function."""
+    """The input of the last linear layer is the embedding; options and ``num_classes`` reach the function."""
     text = "from torch import nn\ndef plain(*, num_classes, wide=4):\n    return nn.Sequential(\n"
     text += "        nn.Conv2d(1, wide, 8), nn.Flatten(), nn.Linear(wide, num_classes))\n"
     (tmp_path / "my_plain_network.py").write_text(text)

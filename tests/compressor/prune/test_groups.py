@@ -54,7 +54,7 @@ def test_zero_channels_leave_the_outputs_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", networks.networks())
 def test_the_classes_are_never_pruned(name: str) -> None:
-    """The output layer is found by what it makes, and is in no group."""
+    """The output layer is found by its output, and is in no group."""
     network = networks.build(name, 10, *SHAPE)
     assert output_layer(network, SHAPE) == "head"
     assert all("head" not in group.layers for group in find_groups(network, SHAPE))
@@ -67,6 +67,6 @@ def test_the_last_channel_stays() -> None:
 
 
 def test_nothing_to_prune_is_a_coded_error() -> None:
-    """All layers protected is said, with their names."""
+    """If all layers are protected, the error names them."""
     with pytest.raises(PruneError, match="head, last, left, right"):
         find_groups(_Joined(nn.Identity()), SHAPE, ("left", "right", "last"))

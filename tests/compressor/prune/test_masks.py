@@ -1,4 +1,4 @@
-"""Sparsity is exact, held through fine-tuning, and told honestly."""
+"""Sparsity is exact, kept by fine-tuning, and reported correctly."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_notes_tell_size_and_no_speed(bench: Bench) -> None:
 
 
 def test_a_sparse_network_exports(bench: Bench) -> None:
-    """The exported file computes what the masked network does."""
+    """The exported file computes the same as the masked network."""
     network = _sparse(bench).network
     session = onnxruntime.InferenceSession(export_onnx(network, *SHAPE), providers=["CPUExecutionProvider"])
     x = bench.search.inputs

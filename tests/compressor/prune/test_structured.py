@@ -37,7 +37,7 @@ def _pruned(bench: Bench, name: str = "resnet8", settings: PruneSettings = QUICK
 @pytest.mark.parametrize("importance", IMPORTANCES)
 @pytest.mark.parametrize("name", networks.networks())
 def test_meets_the_share_of_macs(bench: Bench, name: str, importance: str) -> None:
-    """Half of the MACs at most are left, counted, and not much less; the notes say so."""
+    """At most half of the MACs are left, by count, and not much less; the notes have the figure."""
     applied = _pruned(bench, name, replace(QUICK, importance=importance, fine_tune_epochs=0))
     before, after = (count_macs(network, *SHAPE) for network in (_network(name), applied.network))
     assert LEAST.get(name, 0.45) * before < after <= 0.5 * before
@@ -61,7 +61,7 @@ def test_only_shapes_change(bench: Bench, name: str) -> None:
 
 @pytest.mark.parametrize("name", networks.networks())
 def test_the_pruned_network_exports(bench: Bench, name: str) -> None:
-    """The exported file computes what the narrowed network does."""
+    """The exported file computes the same as the narrowed network."""
     network = _pruned(bench, name).network
     session = onnxruntime.InferenceSession(export_onnx(network, *SHAPE), providers=["CPUExecutionProvider"])
     x = bench.search.inputs
@@ -102,7 +102,7 @@ def test_no_layer_gives_more_than_it_may(bench: Bench) -> None:
 
 
 def test_a_share_out_of_reach_is_a_coded_error(bench: Bench) -> None:
-    """A share below what the layers may give ends in a PruneError that says what to change."""
+    """A share below the limits of the layers raises a PruneError that names the settings to change."""
     with pytest.raises(PruneError, match="raise macs_ratio, max_layer_ratio"):
         _pruned(bench, settings=replace(QUICK, macs_ratio=0.02, max_layer_ratio=0.5))
 
@@ -115,7 +115,7 @@ def test_no_rows_to_judge_with_is_a_coded_error(bench: Bench) -> None:
 
 
 def test_bn_scale_needs_batch_norms(bench: Bench) -> None:
-    """A network without batch norms says so instead of being pruned by something else."""
+    """A network without batch norms raises an error instead of being pruned by another score."""
     network = _network()
     for name in [key for key, _ in network.named_modules() if key.endswith("norm")]:
         parent, _, child = name.rpartition(".")
@@ -137,7 +137,7 @@ class _Norm(torch.nn.Module):
 
 
 def test_logits_must_come_from_a_layer(bench: Bench) -> None:
-    """Where the classes can't be told from channels, nothing is pruned."""
+    """If the classes can't be distinguished from channels, nothing is pruned."""
     with pytest.raises(PruneError, match="logits straight from"):
         steps.apply(_Norm(), bench, QUICK)
 

@@ -1,4 +1,4 @@
-"""Equalization keeps the float network and evens out its channels; what is not exact is left alone or said."""
+"""Equalization keeps the float network and evens out its channels; inexact pairs are left alone or reported."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_gradients_pass_straight_through_weights() -> None:
 
 
 def test_weights_beyond_the_clip_are_clipped_and_the_largest_gives_the_scale_again() -> None:
-    """What a back-end finds by the largest weight is the learned scale, whichever weights were clipped."""
+    """The scale that a back end computes from the largest weight is the learned one, whichever were clipped."""
     weight, clip = torch.tensor([[0.3, -0.7, 90.0, -80.0]]), torch.tensor([[1.0]])
     grid = Grid(per_channel=False)
     rounded = on_grid(weight, grid, clip)

@@ -19,7 +19,7 @@ Make = Callable[[str], nn.Module]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_keys_and_classes_stay(name: str, uneven: Make, probe: Callable[[str], np.ndarray]) -> None:
-    """Logits and embedding are what they were, and so is the structure."""
+    """Logits, embedding and structure are unchanged."""
     network, x = uneven(name), torch.from_numpy(probe(name))
     keys, classes = list(network.state_dict()), [type(module) for module in network.modules()]
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_folding_twice_changes_nothing(uneven: Make) -> None:
 
 
 def test_the_export_has_the_folded_weights(uneven: Make) -> None:
-    """What the usual export writes for each layer are the network's own weights, bit for bit."""
+    """The usual export writes the network's own weights for each layer, bit for bit."""
     network = uneven("resnet8")
     found = fold(network)
     model = onnx.load_from_string(export_onnx(network, 1, 12, 12))

@@ -63,6 +63,6 @@ def test_weights_that_can_not_be_simulated_are_refused(network: nn.Module, said:
 
 
 def test_control_flow_by_value_is_refused() -> None:
-    """A network that torch.fx can't trace is told so."""
+    """A network that torch.fx can't trace raises an error."""
     with pytest.raises(QuantizeError, match="can trace"):
         trace(_Branch())

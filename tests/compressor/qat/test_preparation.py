@@ -24,7 +24,7 @@ PER_TENSOR = Grid(per_channel=False)
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[nn.Module, Rows]:
-    """A small ResNet8 that tells apart images that are bright above or below, and its rows."""
+    """A small ResNet8 that distinguishes images that are bright above or below, and its rows."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 96)
     inputs = rng.standard_normal((96, 1, 12, 12)).astype(np.float32)

@@ -101,7 +101,7 @@ def test_max_steps_ends_training_and_zero_is_no_limit(network: nn.Module, easy: 
 
 
 def test_never_returns_worse_than_it_began(network: nn.Module, easy: Rows) -> None:
-    """With a rate that destroys everything, the start is what is kept, and what to do is said."""
+    """With a destructive rate the start is kept, and the message names the next step."""
     told: list[str] = []
     applied = apply(network, replace(_bench(easy), tell=told.append), Settings(epochs=1, learning_rate=0.9))
     assert told[-1].endswith("the start, which is kept; a learning_rate below 0.9 may help")
@@ -129,7 +129,7 @@ def test_inputs_that_are_not_finite_are_errors(network: nn.Module, easy: Rows) -
 def test_a_training_that_diverged_names_the_layer_and_the_value(
     network: nn.Module, easy: Rows, where: str, said: str
 ) -> None:
-    """The error says which weights are no numbers any more, and what to do."""
+    """The error names the weights that are not finite, and the next step."""
     simulation = simulate(network, easy.inputs, Grid())
     simulation.observe(easy.inputs)
     with torch.no_grad():

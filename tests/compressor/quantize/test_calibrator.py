@@ -53,7 +53,7 @@ def test_zeros_first_and_zeros_only_are_fine() -> None:
 
 
 def test_memory_does_not_grow_with_the_data() -> None:
-    """After a million values a summary holds what it held after ten."""
+    """After a million values a summary has the size that it had after ten."""
     summary = Summary("percentile", 99.9)
     summary.add(np.ones(10, np.float32))
     before = summary._counts.nbytes
@@ -137,7 +137,7 @@ def test_a_histogram_holds_as_much_after_a_million_values(method: str) -> None:
 
 
 def test_an_unknown_method_names_the_nearest() -> None:
-    """A misspelt calibration is refused with what was probably meant."""
+    """A misspelt calibration is refused with the nearest name."""
     with pytest.raises(QuantizeError, match="did you mean 'percentile'"):
         Summary("percentiles")
 

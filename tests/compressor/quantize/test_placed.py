@@ -1,4 +1,4 @@
-"""Ranges find their tensors in an exported file, or say which did not."""
+"""Ranges are matched to the tensors of an exported file, or the unmatched ones are named."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_sums_that_cancel_before_a_clip_are_still_matched() -> None:
 
 
 def test_a_network_that_diverged_is_said_with_its_nodes() -> None:
-    """Activations that are not finite match nothing; the error says what made them so and what to do."""
+    """Activations that are not finite match nothing; the error names the cause and the next step."""
     wild = {**HELD, "conv": np.full_like(HELD["conv"], np.inf)}
     with pytest.raises(QuantizeError, match="got others at conv: the training of step qat diverged: lower its learn"):
         place(RANGES, wild, {"conv": wild["conv"], "out": HELD["head"]})

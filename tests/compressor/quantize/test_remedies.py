@@ -1,4 +1,4 @@
-"""The ladder: what is tried next, what stops it, and that it really rescues a model."""
+"""The sequence of remedies: the next one, when it stops, and that it really rescues a model."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _agreement(model: bytes) -> float:
 
 
 def test_the_ladder_rescues_a_model_that_one_scale_for_all_wrecks() -> None:
-    """Per-tensor weights fail, a later remedy passes, and the words say what was wrong."""
+    """Per-tensor weights fail, a later remedy passes, and the text names the cause."""
     climbed = climb(_unbalanced(), _batches, _agreement, Settings(per_channel=False), allowed_drop=0.1)
     assert climbed.tried[0].drop is not None
     assert climbed.tried[0].drop > 0.1

@@ -1,4 +1,4 @@
-"""What a file says on calibration data: its logits, wherever they stand."""
+"""The logits of a file on calibration data, at whichever output they are."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_parts_are_no_schemes() -> None:
 
 
 def test_none_is_the_float_model_itself() -> None:
-    """The float candidate is byte for byte what was exported."""
+    """The float candidate equals the exported file, byte for byte."""
     assert quantize(_network(), _batches, Settings(scheme="none")) == _network()
 
 
@@ -136,7 +136,7 @@ def test_dynamic_is_for_products_and_runs_in_integers() -> None:
 
 @pytest.mark.parametrize(("scheme", "said"), [("dynamic_int8", "convolutions"), ("static_int8_16", "litert")])
 def test_schemes_that_would_harm_a_convolutional_onnx_refuse_it(scheme: str, said: str) -> None:
-    """The refusal says why and what to do instead."""
+    """The refusal has the reason and an alternative."""
     with pytest.raises(QuantizeError, match=said):
         quantize(_network(), _batches, Settings(scheme=scheme))
 

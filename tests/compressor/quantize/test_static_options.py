@@ -1,4 +1,4 @@
-"""What can be set of static int8: scales, ranges, float layers, bias correction; and what its parts promise."""
+"""Options of static int8 (scales, ranges, float layers, bias correction), and the properties of its parts."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_named_layers_stay_float() -> None:
 
 
 def test_automatic_float_layers_are_the_most_sensitive() -> None:
-    """``float_layers_auto`` keeps float what the measurement puts first."""
+    """``float_layers_auto`` keeps those layers float that the measurement ranks first."""
     worst = measured(_network(), _batches, Settings())[0].layer
     asked = (Settings(float_layers_auto=1), Settings(float_layers=(worst,)))
     first, second = (quantize(_network(), _batches, settings) for settings in asked)

@@ -1,4 +1,4 @@
-"""The page: opens offline, shows everything, escapes what it was given."""
+"""The page: opens offline, shows everything, escapes its inputs."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_retraining_starts_with_before_and_after(shown: Shown) -> None:
 
 
 def test_a_run_without_measurements_still_has_a_page(shown: Shown) -> None:
-    """Latency is not measured for another processor; the page says so."""
+    """Latency is not measured for another processor; the page states it."""
     page = render(replace(shown, certificate=replace(shown.certificate, figures={})))
     assert "not measured" in page
 

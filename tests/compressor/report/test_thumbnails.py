@@ -27,7 +27,7 @@ def test_a_large_photo_becomes_small() -> None:
 
 
 def test_saliency_for_the_answer_is_orange_and_against_it_blue() -> None:
-    """Where it says nothing the picture stays grey."""
+    """Without an influence on the answer the picture stays grey."""
     made = overlay(np.full((1, 3, 3), 128, np.uint8), np.array([[1.0, -1.0, 0.0]], np.float32), 1.0).astype(int)
     assert made[0, 0, 0] > made[0, 0, 2]
     assert made[0, 1, 2] > made[0, 1, 0]

@@ -52,7 +52,7 @@ def test_a_retraining_leads_with_before_and_after() -> None:
 
 
 def test_every_target_is_said_by_its_name() -> None:
-    """The numbers of the first alone would stand for the others."""
+    """The figures of the first target must not be taken for those of all."""
     first, second = replace(_certificate("pass"), target="pc"), replace(_certificate("pass"), target="pi")
     second = replace(second, figures={"drop_upper": 0.0071})
     shown = Shown(
@@ -88,7 +88,7 @@ def test_every_target_has_one_paragraph() -> None:
 
 
 def test_a_file_compared_with_itself_is_said_to_be_so() -> None:
-    """Its gates of drops can't fail: nobody should read them as a finding."""
+    """Its gates on drops can't fail, so their passes prove nothing."""
     certificate = replace(_certificate("pass"), target="pi", figures={"drop_upper": 0.003, "size_bytes": 9.0})
     lineage = {"float_model": "abc", "artifact_pi": "abc"}
     shown = Shown(

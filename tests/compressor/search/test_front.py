@@ -1,4 +1,4 @@
-"""The choice from what was found, on synthetic points."""
+"""The selection among variants, on synthetic points."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_smallest_within_five_percent_of_the_fastest_is_chosen() -> None:
 
 
 def test_a_slower_int8_is_said_and_fp32_kept() -> None:
-    """Where int8 is slower than fp32 on this host, the reason says so."""
+    """If int8 is slower than fp32 on this host, the reason states it."""
     tried = [point(0, 1.0, 100, 0, name="fp32"), point(2, 1.14, 30, 0, name="static_int8")]
     choice = chosen(tried, ALLOWED)
     assert choice.tried.name == "fp32"
@@ -115,7 +115,7 @@ def test_int8_that_is_slower_than_a_pruned_float_form_is_said() -> None:
 
 
 def test_float16_is_kept_as_well() -> None:
-    """A float16 form that is as quick as fp32 and smaller is what is kept."""
+    """A float16 variant that is as fast as fp32 and smaller is selected."""
     tried = [point(0, 1.0, 100, 0, name="fp32"), point(2, 1.2, 30, 0), point(3, 1.0, 50, 0, integer=False, name="half")]
     choice = chosen(tried, ALLOWED)
     assert choice.tried.name == "half"

@@ -1,4 +1,4 @@
-"""What can't be searched is said before anything is trained."""
+"""A recipe that can't be searched is refused before anything is trained."""
 
 from __future__ import annotations
 

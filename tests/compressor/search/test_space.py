@@ -1,4 +1,4 @@
-"""The space: what is tried, what makes no difference is not asked for, which steps a point stands for."""
+"""The search space: which variants are tried, which choices are left out, and the steps of a point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real search on the embedded data with a tiny network and a small space: what is tried, kept and written."""
+"""A real search on the embedded data, with a tiny network and a small space: trials, results and files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """A search in two calls: ``first`` is what the first one had found."""
+    """A search in two calls: ``first`` has the results of the first one."""
 
     ground: Ground
     storage: str
@@ -70,7 +70,7 @@ def test_the_float_model_and_the_recipes_own_steps_come_first(searched: Searched
 
 
 def test_a_second_call_goes_on_and_repeats_nothing(searched: Searched) -> None:
-    """What was tried stays as it was, and every form is measured once until the space is empty."""
+    """Earlier trials are unchanged, and every variant is measured once until the space is exhausted."""
     assert searched.tried[:2] == searched.first
     assert len({item.key for item in searched.tried}) == len(searched.tried)
     assert {item.name for item in searched.tried} == {
@@ -146,7 +146,7 @@ def test_another_recipe_has_a_study_of_its_own(recipe: Recipe, searched: Searche
 
 
 def test_nsga2_searches_in_the_same_study(searched: Searched) -> None:
-    """The sampler may change from call to call; what was tried counts."""
+    """The sampler may change from call to call; earlier trials count."""
     assert search(searched.ground, SPACE, Budget(100, sampler="nsga2"), searched.storage) == searched.tried
 
 
@@ -157,7 +157,7 @@ def test_a_time_limit_starts_no_further_trial(searched: Searched, tmp_path: Path
 
 
 def test_a_stopped_trial_is_tried_again(searched: Searched, tmp_path: Path) -> None:
-    """Ctrl-C in the middle of a trial keeps what is there and the same call goes on with fp32 and the recipe."""
+    """After Ctrl-C in the middle of a trial the same call continues with fp32 and the recipe."""
 
     class Stopping(Silent):
         def say(self, text: str) -> None:

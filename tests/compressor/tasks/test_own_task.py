@@ -112,7 +112,7 @@ def test_it_learns_and_its_own_gate_passes(outcome: Outcome) -> None:
 
 
 def test_the_report_shows_it_in_its_own_words(outcome: Outcome) -> None:
-    """Picture, tiles and what each step cost."""
+    """The picture, the tiles and the loss of each step."""
     page = outcome.report.read_text()
     for said in ("Right tags (compressed, gate split)", "right tags, compressed", "hits on search rows"):
         assert said in page
@@ -185,7 +185,7 @@ def test_a_recipe_is_checked_by_its_task(lines: str, said: str) -> None:
 
 @pytest.mark.parametrize("name", ["classification", "regression"])
 def test_a_task_of_the_folder_may_be_named(name: str) -> None:
-    """Without a name it is what the label says."""
+    """Without a name the label decides."""
     recipe = parse_recipe(f'{MODEL}[data]\ntask = "{name}"'.encode())
     assert tasks.of(recipe.data).name == name
     with pytest.raises(PluginError, match="classification, regression or"):
@@ -202,7 +202,7 @@ def test_a_build_host_without_the_devices_half_says_so(tmp_path: Path, monkeypat
 
 
 def test_a_device_without_its_half_refuses_the_model() -> None:
-    """No module is imported because a manifest names it: only what an installed package declares."""
+    """A manifest can't cause an import; only a task that an installed package declares is loaded."""
     manifest = Manifest(model="m", version=1, task="os:system", outputs=(TensorSpec(name="logits", shape=(-1, 2)),))
     with pytest.raises(TaskMissingError, match="got 'os:system': install the package"):
         device_tasks.of_manifest(manifest)

@@ -117,7 +117,7 @@ def test_weights_of_living_channels_are_left_alone(float_model: bytes, ranges: d
 
 
 def test_a_mask_of_the_least_float_is_refused_by_name_in_both_formats(masked: bytes) -> None:
-    """The tensor, its range and what to write instead are said; nothing is made that computes something else."""
+    """The error names the tensor, its range and a replacement; no file with other results is made."""
     model = export_onnx(Masked(float(np.finfo(np.float32).min)).eval(), *SHAPE)
     ranges = collect_ranges(masked, lambda: [rows(last=True)])
     made = [
@@ -131,7 +131,7 @@ def test_a_mask_of_the_least_float_is_refused_by_name_in_both_formats(masked: by
 
 
 def test_a_mask_of_minus_ten_thousand_quantizes(run: Callable[[bytes, np.ndarray], list[np.ndarray]]) -> None:
-    """What the message advises works."""
+    """The advice of the message works."""
     model = export_tflite(Masked(-1e4).eval(), *SHAPE)
     made = quantize(model, collect_ranges(model, lambda: [rows(last=True)]), scheme="static_int8")
     wanted, got = (np.concatenate([run(one, row[None])[0] for row in rows(last=True)]) for one in (model, made))
@@ -150,12 +150,12 @@ def test_a_file_that_ends_the_process_is_an_error_and_not_the_end_of_the_run(
 
 
 def test_a_file_that_never_ends_is_ended() -> None:
-    """The time is limited and said."""
+    """The time is limited, and the error names the limit."""
     with pytest.raises(MeasureError, match=r"in 0\.001 s, got no end"):
         first_run.check("onnx", b"", rows(last=False), "the file", limit_s=0.001)
 
 
 def test_an_error_of_the_runtime_is_left_to_whoever_opens_the_file_next() -> None:
-    """Garbage ends no process; the run's own opening names what is wrong with it."""
+    """Garbage does not end the process; the run's own opening reports the fault."""
     for runtime in ("onnx", "litert"):
         first_run.check(runtime, b"garbage", rows(last=False), "the file")

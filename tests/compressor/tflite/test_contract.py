@@ -1,4 +1,4 @@
-"""The contract of a TFLite file is what its tensors say."""
+"""The contract of a TFLite file is derived from its tensors."""
 
 from __future__ import annotations
 

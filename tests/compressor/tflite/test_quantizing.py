@@ -51,7 +51,7 @@ def test_every_scheme_stays_near_the_float_model(
 def test_integer_edges_compute_the_same(
     scheme: str, dtype: str, float_model: bytes, ranges: Ranges, inputs: np.ndarray, run: Runs
 ) -> None:
-    """With ``integer_io`` input and outputs are integers, and stand for what the float edges give."""
+    """With ``integer_io`` input and outputs are integers with the values of the float ones."""
     float_edges = quantize(float_model, ranges, scheme=scheme)
     integer_edges = quantize(float_model, ranges, scheme=scheme, integer_io=True)
     assert [spec.dtype for specs in contract(integer_edges) for spec in specs] == [dtype] * 3
@@ -122,7 +122,7 @@ def test_a_layer_is_named_by_a_unique_beginning(float_model: bytes, ranges: Rang
 def test_what_can_not_be_quantized_is_named(
     changes: dict[str, object], message: str, float_model: bytes, ranges: Ranges
 ) -> None:
-    """Each wrong wish ends in a QuantizeError that says what was expected."""
+    """Each unsupported option raises a QuantizeError with the expectation."""
     wishes = {"model": float_model, "ranges": ranges, "scheme": "static_int8", **changes}
     with pytest.raises(QuantizeError, match=message):
         quantize(**wishes)  # type: ignore[arg-type]  # the wrong ones are the point
@@ -143,7 +143,7 @@ def test_a_quantized_model_is_not_quantized_again(float_model: bytes, ranges: Ra
 
 @pytest.mark.parametrize("scheme", ["static_int8", "weight_int8", "float16"])
 def test_a_tflite_file_whose_weights_stayed_float_is_refused(float_model: bytes, ranges: Ranges, scheme: str) -> None:
-    """A scheme that did nothing hands the float file back; what one really makes passes."""
+    """A scheme without effect returns the float file and is refused; a quantized one passes."""
     with pytest.raises(QuantizeError, match=f"{scheme}.* 100 % of its weights left float32 .*allow_unquantized = true"):
         left_float.check(float_model, "litert", Settings(scheme=scheme))
     assert "100 %" in left_float.check(float_model, "litert", Settings(scheme=scheme, allow_unquantized=True))

@@ -1,4 +1,4 @@
-"""From a run to its record: names, what is kept, and what becomes of a run that can't be logged."""
+"""From a run to its record: names, contents, and the end of a run that can't be logged."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Away:
     """A tracker whose server never answers."""
 
     def check(self) -> None:
-        """Fail as a server that is away does."""
+        """Fail like a server that is not reachable."""
         message = "Expected an answer, got none: start it"
         raise TrackingUnreachableError(message)
 
     def log(self, record: Record) -> str:
-        """Fail as a server that is away does."""
+        """Fail like a server that is not reachable."""
         self.check()
         return record.name
 
@@ -68,7 +68,7 @@ def outcome(tmp_path: Path) -> Outcome:
 
 
 def test_every_value_of_a_recipe_has_a_dotted_name() -> None:
-    """Steps are numbered, targets and gates are named; what is empty is left out."""
+    """Steps are numbered, targets and gates are named; empty values are left out."""
     found = parameters_of(parse_recipe(RECIPE.read_bytes()))
     assert found["train.epochs"] == "1"
     assert found["compress.1.step"] == "quantize"
@@ -79,7 +79,7 @@ def test_every_value_of_a_recipe_has_a_dotted_name() -> None:
 
 
 def test_figures_gates_seconds_and_lineage_are_kept(outcome: Outcome) -> None:
-    """What was not measured is left out; the gate's tag says what followed."""
+    """Missing measurements are left out; the gate's tag has its verdict."""
     record = record_of(outcome, {"train": 2.5, "parity a|b": 1.0})
     assert (record.experiment, record.name) == ("tiny", "tiny-4")
     assert record.metrics == {
@@ -150,7 +150,7 @@ def test_a_missing_package_is_said_before_anything_runs(
 def test_a_passed_run_that_was_not_logged_is_complete_and_ends_with_5(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bundle is there, the table is printed, the exit code and one line say that logging failed."""
+    """The bundle is there, the table is printed; exit code and one line report that logging failed."""
     pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(SystemExit) as stop:

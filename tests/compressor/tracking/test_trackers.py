@@ -1,4 +1,4 @@
-"""Every tracker keeps what it is given; MLflow's is held against a real store."""
+"""Every tracker stores its input; MLflow's is checked with a real store."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_record_is_taken_and_its_place_named(tracker: Tracker) -> None:
 
 
 def test_memory_keeps_the_record_as_it_is() -> None:
-    """What tests look at is what was logged."""
+    """The stored record equals the logged one."""
     tracker = Recorded()
     tracker.log(RECORD)
     assert tracker.records == [RECORD]
@@ -73,7 +73,7 @@ def test_mlflow_holds_every_value_tag_and_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_did_not_arrive_whole_is_marked_failed(tmp_path: Path) -> None:
-    """Whoever compares runs does not meet half a one that looks finished."""
+    """An incomplete run must not look finished in a comparison."""
     pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     tracker = MlflowTracker(f"sqlite:///{tmp_path / 'm.db'}")
     (tmp_path / "mlartifacts").write_text("a file where artifacts should go")
@@ -95,7 +95,7 @@ def test_a_server_that_is_away_is_told_from_a_wrong_address(tmp_path: Path, monk
 
 
 def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The person is told what to install."""
+    """The error names the command that installs it."""
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(PluginError, match=r"'mlflow'.*python -m pip install 'mlflow-skinny>=3'"):
         MlflowTracker("sqlite:///x.db").check()
@@ -111,7 +111,7 @@ def test_the_address_comes_from_the_command_line_then_the_environment() -> None:
 
 
 def test_a_password_on_the_command_line_is_refused_and_not_repeated() -> None:
-    """Everybody on the machine sees command lines; the error must not print it once more."""
+    """Command lines are visible to all users of the machine; the error must not print it again."""
     with pytest.raises(TrackingError, match="others see command lines") as refused:
         tracker_at("https://me:hunter2@ml.example", {})
     assert "hunter2" not in str(refused.value)

@@ -53,7 +53,7 @@ class _Toy(nn.Module):
 
 
 def test_a_training_with_ema_comes_to_its_average() -> None:
-    """What a training hands out is the average, buffers included, and differs from the raw weights."""
+    """The result of a training is the average, buffers included, and differs from the raw weights."""
     torch.manual_seed(0)
     samples = Samples(
         x=torch.randn(32, 1, 2, 2) + 3, y=torch.arange(32) % 2, outputs=2, task=tasks.named("classification")

@@ -18,14 +18,14 @@ def _network(filters: int = 4) -> torch.nn.Module:
 
 
 class _Trap:
-    """What a hostile pickle would run."""
+    """The code that a hostile pickle would run."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("run!",)
 
 
 def test_weights_come_back(tmp_path: Path) -> None:
-    """What was saved is loaded, and no half-written file stays."""
+    """Saved weights are loaded, and no half-written file stays."""
     network = _network()
     torch.nn.init.constant_(network.get_parameter("head.bias"), 7)
     checkpoint.save(network, tmp_path / "w.pt")
@@ -64,7 +64,7 @@ def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
 
 
 def test_a_foreign_checkpoint_is_said_without_torchs_advice(tmp_path: Path) -> None:
-    """``weights_only=False`` would run what the file brings; the kind of file is named instead."""
+    """``weights_only=False`` would run code from the file; the error names the kind of file instead."""
     torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
     (tmp_path / "other.pt").write_bytes(b"\x80\x04no tensors")

@@ -1,4 +1,4 @@
-"""A student comes nearer to its teacher, and to what it was asked to match."""
+"""The outputs of a student approach those of its teacher, and match the requested ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def bench() -> Bench:
 
 @pytest.mark.parametrize("options", [{}, {"feature_weight": 1.0}, {"weight": 1.0, "temperature": 1.0}])
 def test_brings_the_student_nearer_to_its_teacher(bench: Bench, options: dict[str, float]) -> None:
-    """The divergence on rows it has not learnt from falls; the notes say what a second look finds."""
+    """The divergence on rows that were not trained on falls; the notes equal a second measurement."""
     settings = distill.Settings(epochs=4, learning_rate=0.01, **options)  # type: ignore[arg-type]
     applied = steps.apply(_network(4), bench, settings)
     notes = applied.notes
@@ -98,7 +98,7 @@ def test_divergence_and_loss_equal_the_formula() -> None:
 
 
 def test_refuses_what_is_no_teacher(bench: Bench) -> None:
-    """No teacher, the student itself, or one of other classes: errors that say what to do."""
+    """No teacher, the student itself, or one of other classes: errors that name the next step."""
     student = _network(4)
     for teacher, said in ((None, "fine_tune"), (student, "copy it"), (_network(4, classes=2), "same labels")):
         with pytest.raises(TrainError, match=said):
@@ -121,7 +121,7 @@ def test_what_a_mask_pruned_stays_pruned(bench: Bench, settings: Settings, optim
 
 
 def test_fine_tuning_lowers_the_loss_and_says_so(bench: Bench) -> None:
-    """The step trains from the weights as they are, with its own epochs, and tells each."""
+    """The step trains from the present weights, with its own epochs, and reports each."""
     told: list[str] = []
     network = _network(4)
     settings = fine_tune.Settings(epochs=3, learning_rate=0.01)

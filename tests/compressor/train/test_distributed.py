@@ -116,7 +116,7 @@ def test_a_killed_distributed_training_resumes_to_the_same_weights(tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_process_that_fails_ends_the_training_with_its_last_lines(tiny: NetworkSpec) -> None:
-    """The other process waits for it; nobody waits for ever, and the cause is named."""
+    """The waiting process is ended too, and the error names the cause."""
     rows = _rows()
     with pytest.raises(TrainError, match=r"exit code 1 of rank 1:\n.*RuntimeError: the cable is out"):
         fit_distributed(("tiny_net:fails", *tiny[1:]), rows, SETTINGS)
@@ -140,7 +140,7 @@ def test_a_process_that_hangs_ends_the_training(tiny: NetworkSpec) -> None:
 
 
 def test_bad_rows_and_small_batches_are_refused_before_a_process_starts(tiny: NetworkSpec) -> None:
-    """What the processes would refuse is said at once."""
+    """Rows that the processes would refuse are refused at once."""
     rows, began_s = _rows(), time.monotonic()
     broken = rows.inputs.copy()
     broken[3] = np.nan

@@ -84,7 +84,7 @@ def test_a_run_is_shared_by_two_hosts(tmp_path: Path) -> None:
 
 
 def test_a_host_that_dies_ends_the_other(tmp_path: Path) -> None:
-    """Nobody waits for one that was killed in the middle of a step, and the message says what to do."""
+    """After a kill in the middle of a step the other host does not wait, and the message names the next step."""
     (tmp_path / "shared_command.py").write_text(COMMAND)
     codes, output = _two_hosts(tmp_path, "-m", "shared_command", "shared_command:build", "2")
     assert 0 not in codes, output
@@ -93,7 +93,7 @@ def test_a_host_that_dies_ends_the_other(tmp_path: Path) -> None:
 
 
 def test_another_number_of_processes_than_started_is_refused(tmp_path: Path) -> None:
-    """The recipe's number is part of what a training is kept by. Both hosts fail, so that neither waits long."""
+    """The recipe's number is part of the key of a training. Both hosts fail, so that neither waits long."""
     (tmp_path / "shared_command.py").write_text(COMMAND)
     codes, output = _two_hosts(tmp_path, "-m", "shared_command", "resnet8", "3")
     assert codes == [1, 1], output

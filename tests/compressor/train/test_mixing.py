@@ -1,4 +1,4 @@
-"""Mixed batches: what is mixed, and that no label is lost."""
+"""Mixed batches: which inputs are mixed, and that no label is lost."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def _fit(settings: TrainRecipe, path: Path | None, on_epoch: object = None) -> t
 
 @pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, optimizer="sgd"), FULL])
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, settings: TrainRecipe) -> None:
-    """Killed after the second epoch and started again: bit for bit the same weights, and every epoch is told."""
+    """Killed after the second epoch and started again: the same weights bit for bit, and every epoch is reported."""
     told: list[Epoch] = []
     with pytest.raises(KeyboardInterrupt):
         _fit(settings, tmp_path / "state.pt", _kill_at_two)
@@ -78,6 +78,6 @@ def test_a_broken_state_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_state_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
-    """The first epoch says so, not the crash after the last."""
+    """The error comes in the first epoch, not after the last."""
     with pytest.raises(TrainError, match="Expected to write"):
         _fit(SETTINGS, tmp_path / "no folder" / "state.pt")

@@ -25,7 +25,7 @@ def _data() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_names_the_first_row_that_is_not_finite(value: float) -> None:
-    """Row 5 is broken, and row 9 too: the message says 5, and what to do."""
+    """Rows 5 and 9 are broken: the message names 5, and the next step."""
     inputs, labels = _data()
     inputs[[5, 9], 0, 3, 3] = value
     with pytest.raises(TrainError, match=f"got {value} in row 5: mend"):

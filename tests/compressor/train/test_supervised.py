@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 
 def test_tells_every_epoch() -> None:
-    """The callback hears each epoch once, in order, with its figures."""
+    """The callback gets each epoch once, in order, with its figures."""
     told: list[Epoch] = []
     fit(_network(), *_data(), SETTINGS, on_epoch=told.append)
     assert [epoch.number for epoch in told] == [1, 2, 3]
@@ -123,7 +123,7 @@ def test_stops_early_and_keeps_the_best_weights() -> None:
 
 
 def test_early_stopping_without_held_rows_is_an_error() -> None:
-    """What can't be judged is refused, not skipped."""
+    """Without rows to judge on it is refused, not skipped."""
     for held in (None, Rows(*(values[:0] for values in _data()))):
         with pytest.raises(TrainError, match="early_stopping"):
             fit(_network(), *_data(), replace(SETTINGS, early_stopping=1), held=held)

@@ -1,4 +1,4 @@
-"""Training on numbers: both losses, early stopping on the error, distillation on values, and what is refused."""
+"""Training on numbers: both losses, early stopping on the error, distillation on values, and refused inputs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_huber_grows_slower_than_the_square() -> None:
 
 
 def test_early_stopping_keeps_the_weights_of_the_smallest_error() -> None:
-    """What is told is an error, and the weights that stay are those of its best epoch."""
+    """The reported score is an error, and the weights of its best epoch are kept."""
     data, held, told = rows(0), rows(1, 64), list[Epoch]()
     settings = replace(SETTINGS, early_stopping=20)
     trained = fit(network(), data.inputs, data.labels, settings, held=held, on_epoch=told.append)
@@ -131,7 +131,7 @@ def test_numbers_go_to_other_processes_and_back(tmp_path: Path) -> None:
 
 
 def test_a_student_comes_nearer_to_its_teacher(bench: Bench) -> None:
-    """Notes say how far its values are from the teacher's, and nothing of agreement."""
+    """The notes have the distance of its values from the teacher's, and no agreement."""
     applied = steps.apply(network(4), bench, distill.Settings(epochs=20, weight=1.0, learning_rate=0.01))
     assert set(applied.notes) == {"teacher_distance_before", "teacher_distance_after"}
     assert applied.notes["teacher_distance_after"] < 0.9 * applied.notes["teacher_distance_before"]

@@ -59,7 +59,7 @@ class Scene:
 
     @property
     def tuf(self) -> Path:
-        """What the server publishes."""
+        """Return the metadata that the server publishes."""
         return self.folder / "server" / "tuf"
 
     @property
@@ -96,14 +96,14 @@ class Quiet(SimpleHTTPRequestHandler):
     """Files over HTTP, without a log."""
 
     def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class QuietServer(ThreadingHTTPServer):
     """A server that does not mind clients that hang up (who is sent too much does)."""
 
     def handle_error(self, *_arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture

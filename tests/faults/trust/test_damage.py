@@ -1,4 +1,4 @@
-"""Files of the trust, damaged on the device's disk: repaired from what is left, or closed; never opened by it."""
+"""Trust files damaged on the device's disk: repaired from the rest, or closed; damage never opens anything."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_any_one_damaged_file_neither_stops_nor_opens_the_device(scene: Scene, d
 
 @pytest.mark.parametrize(("name", "code"), [("tuf/time_floor.json", "floor_lost"), ("root.json", "root_lost")])
 def test_refuses_when_nothing_is_left_to_go_by(scene: Scene, damage: Callable, name: str, code: str) -> None:
-    """Both copies damaged: no install, and the text says what to do. Missing at once: as before a first install."""
+    """Both copies damaged: no install, and the text names the next step. Both missing: as before a first install."""
     assert scene.ask().ok
     damage(scene.device / name)
     damage(copy_of(scene.device / name))

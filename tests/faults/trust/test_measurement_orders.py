@@ -1,4 +1,4 @@
-"""Attacks on measurement orders: what no device obeys, whoever sends it."""
+"""Attacks on measurement orders: orders that no device executes, whoever sends them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ask(scene: Scene, tmp_path: Path) -> Ask:
 
 
 def signed(payload: bytes, signer: CryptoSigner, kind: str = ORDER_TYPE) -> dict[str, Any]:
-    """Return an envelope signed by whom one likes."""
+    """Return an envelope signed with any keys."""
     envelope = Envelope(payload, kind, {})
     envelope.sign(signer)
     return dict(envelope.to_dict())
@@ -77,7 +77,7 @@ def test_a_changed_order_is_refused(scene: Scene, order: MeasureOrder, ask: Ask)
 
 
 def test_an_unsigned_order_is_refused(scene: Scene, order: MeasureOrder, ask: Ask) -> None:
-    """No signature, no envelope, nothing: all the same."""
+    """No signature, no envelope, nothing: all are refused."""
     envelope = sign_order(order, scene.keys)
     for broken in ({**envelope, "signatures": []}, {**envelope, "signatures": [7]}, {}, [], {"payload": "e30="}):
         assert ask(broken).code == "signature_invalid"
@@ -173,7 +173,7 @@ def test_expired_metadata_stops_orders(scene: Scene, order: MeasureOrder, ask: A
 
 
 def test_a_server_that_is_away_is_said(scene: Scene, order: MeasureOrder, ask: Ask) -> None:
-    """Without the chance to hear of a newer root nothing is obeyed."""
+    """If a newer root can't be fetched, no order is executed."""
     (scene.device / "identity.json").write_text(
         json.dumps({"site": "s", "device": "cam-1", "http_url": "http://127.0.0.1:9"})
     )

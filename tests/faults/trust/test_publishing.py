@@ -85,7 +85,7 @@ def test_publishes_registers_and_devices_believe(site: Site, bundle: Bundles) ->
 
 
 def test_signs_nothing_that_did_not_pass(site: Site, bundle: Bundles) -> None:
-    """Failed and inconclusive certificates, and files that are no bundle, reach nobody."""
+    """Failed and inconclusive certificates, and files that are no bundle, are not published."""
     for verdict in ("fail", "inconclusive", "PASS!"):
         with pytest.raises(GateNotPassedError):
             site.publish(bundle(1, verdict=verdict))
@@ -104,7 +104,7 @@ def test_a_name_is_never_signed_twice_with_other_bytes(site: Site, bundle: Bundl
 
 
 def test_takes_the_server_s_newer_list_when_our_key_signed_it(site: Site, bundle: Bundles) -> None:
-    """A second build host with the same keys adds to what the first published."""
+    """A second build host with the same keys adds to the releases of the first."""
     shutil.copytree(site.folder / "keys", site.folder / "other")
     site.publish(bundle(1))
     assert site.publish(bundle(2), keys="other").version == 3
@@ -120,7 +120,7 @@ def test_refuses_a_list_that_another_key_signed(site: Site, bundle: Bundles) -> 
 
 
 def test_a_conflict_changes_nothing_here_and_nothing_there(site: Site, bundle: Bundles) -> None:
-    """Whoever comes second with an old base is told so."""
+    """The second publisher with an old base gets an error."""
     site.publish(bundle(1))
     before = site.app.parts.trust.current_targets()
     stale = sign_bundles([bundle(2)], site.folder / "keys").read_bytes()
@@ -144,7 +144,7 @@ def test_wrong_token_and_no_server_are_told_apart(site: Site, bundle: Bundles) -
 
 
 def test_metadata_without_its_bundle_is_refused(site: Site, bundle: Bundles) -> None:
-    """Blobs first: a device must never be pointed at what is not there."""
+    """Blobs first: metadata must never name a missing file."""
     data = sign_bundles([bundle(1)], site.folder / "keys").read_bytes()
     headers = {"Authorization": f"Bearer {site.token}"}
     answer = httpx.post(site.app.http_url + "/api/tuf/targets", content=data, headers=headers)

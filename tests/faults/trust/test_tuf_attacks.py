@@ -39,7 +39,7 @@ raise SystemExit(code)
 
 
 def sign(signed: Signed, *signers: CryptoSigner) -> bytes:
-    """Return metadata signed by whoever is named."""
+    """Return metadata signed with the given keys."""
     metadata = Metadata(signed)
     for signer in signers:
         metadata.sign(signer, append=True)
@@ -61,13 +61,13 @@ def take_over(scene: Scene, targets: bytes, version: int) -> None:
 
 
 def invented(version: int, length_bytes: int = 9) -> Targets:
-    """Return targets that list a release which nobody's gates saw."""
+    """Return targets with a release that passed no gates."""
     file = TargetFile(length_bytes, {"sha256": "e" * 64}, "evil-1/gateway.tfb")
     return Targets(version=version, expires=datetime.now(UTC) + timedelta(days=9), targets={file.path: file})
 
 
 def test_accepts_the_current_release_and_passes_its_custom_data_on(scene: Scene) -> None:
-    """The good case, and what the updater needs to refuse an older security floor."""
+    """The valid case, with the data that the updater needs to refuse an older security floor."""
     scene.release(2, security_floor=7)
     verdict = scene.ask("meter-2/gateway.tfb")
     assert verdict.ok
@@ -98,7 +98,7 @@ def test_new_snapshot_version_rollback(scene: Scene) -> None:
 
 
 def test_new_targets_version_rollback(scene: Scene) -> None:
-    """A compromised server can't bring an older list of releases back."""
+    """A compromised server can't restore an older list of releases."""
     version = scene.read("1.snapshot.json").signed.meta["targets.json"].version
     old = scene.saved()[f"{version}.targets.json"]
     scene.release(2)
@@ -131,7 +131,7 @@ def test_one_byte_changed(scene: Scene) -> None:
 
 
 def test_wrong_key(scene: Scene) -> None:
-    """Neither server nor device believes targets that another key signed."""
+    """Neither server nor device accepts targets that another key signed."""
     forged = sign(invented(9), CryptoSigner.generate_ed25519())
     with pytest.raises(MetadataRefusedError, match="release key"):
         scene.repository.publish_targets(forged, lambda _sha256: True, base=2)
@@ -140,7 +140,7 @@ def test_wrong_key(scene: Scene) -> None:
 
 
 def test_arbitrary_release_invented_by_a_compromised_server(scene: Scene) -> None:
-    """With snapshot and timestamp keys alone nobody makes a device run anything."""
+    """With the snapshot and timestamp keys only, no device can be made to run anything."""
     state = scene.folder / "server"
     forged = sign(invented(9), load_online_key(state, "snapshot"), load_online_key(state, "timestamp"))
     take_over(scene, forged, 9)
@@ -174,12 +174,12 @@ def signer_from(pem: bytes) -> CryptoSigner:
 
 
 def test_unknown_target(scene: Scene) -> None:
-    """A pointer at something nobody signed is refused, whatever it looks like."""
+    """A pointer to an unsigned release is refused, whatever it looks like."""
     assert scene.ask("../../etc/passwd").code == "unknown_target"
 
 
 def test_foreign_root(scene: Scene) -> None:
-    """A root that its own keys did not sign is none: nothing of this server is believed."""
+    """A root that its own keys did not sign is invalid: nothing of this server is accepted."""
     metadata = scene.read("1.root.json")
     metadata.signed.expires += timedelta(seconds=1)
     (scene.device / "root.json").write_bytes(metadata.to_bytes())

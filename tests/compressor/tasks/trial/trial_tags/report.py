@@ -1,4 +1,4 @@
-"""What a report shows of tags."""
+"""The part of the report for tags."""
 
 import plotly.graph_objects as go
 
