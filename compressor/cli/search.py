@@ -15,7 +15,7 @@ from compressor.errors import DeviceMeasureError
 if TYPE_CHECKING:
     from compressor.recipe.model import Recipe
     from compressor.run.pipeline import Outcome
-    from compressor.search.found import Found
+    from compressor.search.pareto import SearchResult
     from compressor.search.study import Budget
 
 _PATH = click.Path(path_type=Path)
@@ -99,7 +99,7 @@ def _gateable(recipe: Recipe, *, no_gate: bool) -> Recipe:
 
 def _search(
     recipe: Recipe, name: str, budget: Budget, storage: str | None, out: Path
-) -> tuple[Found, tuple[Path, ...]]:  # fmt: skip
+) -> tuple[SearchResult, tuple[Path, ...]]:  # fmt: skip
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe import preflight  # noqa: PLC0415 - the command line starts fast
     from compressor.run.pipeline import opened  # noqa: PLC0415 - the command line starts fast
@@ -119,14 +119,14 @@ def _search(
     return found, results.write(found, out)
 
 
-def _gate(found: Found, out: Path) -> Outcome:
+def _gate(found: SearchResult, out: Path) -> Outcome:
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.run.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
 
     return run_recipe(found.recipe, out=out, progress=Bars())
 
 
-def _print(found: Found, files: tuple[Path, ...], outcome: Outcome | None, *, as_json: bool) -> None:
+def _print(found: SearchResult, files: tuple[Path, ...], outcome: Outcome | None, *, as_json: bool) -> None:
     from compressor.search.pareto import points  # noqa: PLC0415 - the command line starts fast
 
     written = [*files, *((*outcome.bundles, outcome.report) if outcome is not None else ())]

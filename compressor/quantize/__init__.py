@@ -2,7 +2,8 @@
 
 A scheme has ``quantize(model, batches, settings) -> bytes`` and ``READS``, the settings that it reads: a recipe that
 sets others is rejected. Without ``READS`` it may read all. A frozen dataclass ``Settings`` declares keys of its own,
-with their ranges; the scheme finds them in ``settings.own``. Modules that begin with ``_`` are helpers of schemes.
+with their ranges; the scheme finds them in ``settings.own``. ``SEARCHED`` declares what `compressor search` tries with
+the scheme. Modules that begin with ``_`` are helpers of schemes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,22 @@ KEYS = (
 )  # fmt: skip
 """The keys of a step's settings that a scheme may read."""
 Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What a search tries with a scheme, besides the scheme itself.
+
+    ``integer``: it gives an integer form, neither float32 nor float16. ``calibrations``: the form depends on the
+    calibration. ``equalized``: its weights can profit from equalized channels. ``trained``: quantization-aware training
+    fits its grid. ``onnx``: onnxruntime has kernels for it; without them it is tried only for other runtimes.
+    """
+
+    integer: bool = True
+    calibrations: bool = False
+    equalized: bool = False
+    trained: bool = False
+    onnx: bool = True
 
 
 def schemes() -> tuple[str, ...]:
@@ -59,6 +77,19 @@ def own_settings(scheme: str) -> type[Any] | None:
     function = plugins.resolve(__name__, scheme, "quantize", known=schemes())
     found: type[Any] | None = getattr(sys.modules[function.__module__], "Settings", None)
     return None if found is Settings else found  # a scheme may import the step's class by that name
+
+
+def searched(scheme: str) -> Searched:
+    """Return what a search tries with ``scheme``: its own ``SEARCHED``; the scheme alone if it declares none.
+
+    A scheme that does not exist here, or whose package is missing, may exist on another host of the search.
+    """
+    try:
+        function = plugins.resolve(__name__, scheme, "quantize", known=schemes())
+    except PluginError:
+        return Searched()
+    found = getattr(sys.modules[function.__module__], "SEARCHED", None)
+    return found if isinstance(found, Searched) else Searched()
 
 
 def unread(settings: Settings, runtimes: Iterable[str]) -> tuple[str, ...]:

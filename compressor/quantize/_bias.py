@@ -32,7 +32,7 @@ def corrected(prepared: onnx.ModelProto, placing: Placing, batches: Batches) -> 
     """Return ``prepared`` with biases that bring its quantized form closer to it, or unchanged if they don't.
 
     Args:
-        prepared: Float ONNX from ``layers.prepare``; not changed.
+        prepared: Float ONNX from ``_model.prepare``; not changed.
         placing: Quantizes a float model and keeps its node names.
         batches: Restarts the calibration data; the first 64 samples are used.
 

@@ -3,6 +3,10 @@
 Every tensor has one running summary: the true minimum and maximum, and for percentiles and least squared error a
 histogram of fixed size whose range doubles when a value falls outside (counts of neighbouring bins are added, so
 nothing is lost and no second pass is needed). Decides ranges only; the quantizer chooses scales and zero points.
+
+No range may be larger than 1e30: a mask of -3.4e38, the lowest float32, gives scales whose products overflow float32:
+onnxruntime then computes wrong results, and LiteRT aborts the process. Such a number stands for minus infinity; -1e4
+has the same effect in a softmax.
 """
 
 from __future__ import annotations
@@ -14,7 +18,6 @@ import numpy.typing as npt
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize._reach import within_reach
 from compressor.quantize._running import Batches, Floats, run
 from compressor.steps.quantize import CALIBRATIONS
 from wire.settings import nearest
@@ -26,6 +29,8 @@ _STEPS = 255  # between the 256 levels of 8 bits
 _SHRINKS = np.geomspace(1 / 16, 1, 33)  # below 1/16 a level would be narrower than a bin
 _ROUNDS = 2  # of high end, then low end; a third changed no range by more than a step of the grid
 _ALL_PERCENT = 100.0
+LARGEST = 1e30
+"""The product of two scales of such ranges, each divided by 255, is still well within float32 (3.4e38)."""
 
 
 def nudged(low: float, high: float) -> tuple[float, float]:
@@ -120,17 +125,14 @@ class Summary:
             self._counts[:] = 0
             self._counts[_BINS // 2] = zeros
         while self._reach and largest > self._reach:
-            self._double()
+            pairs = self._counts.reshape(-1, 2).sum(axis=1)  # twice the reach: bins of twice the width
+            self._counts[:] = 0
+            self._counts[_BINS // 4 : _BINS // 4 + len(pairs)] = pairs
+            self._reach *= 2
         if not self._reach:
             self._counts[_BINS // 2] += values.size
             return
         self._counts += np.histogram(values, bins=_BINS, range=(-self._reach, self._reach))[0]
-
-    def _double(self) -> None:
-        pairs = self._counts.reshape(-1, 2).sum(axis=1)
-        self._counts[:] = 0
-        self._counts[_BINS // 4 : _BINS // 4 + len(pairs)] = pairs
-        self._reach *= 2
 
 
 def _best(options: Sequence[tuple[float, float]], centres: Doubles, counts: Doubles) -> tuple[float, float]:
@@ -174,7 +176,7 @@ def collect_ranges(
 
 
 def _add(summaries: Mapping[str, Summary], values: Mapping[str, Floats]) -> None:
-    for name, value in values.items():
+    for name, value in values.items():  # a function of its own, so that no variable holds a tensor after it
         summaries[name].add(value, name)
 
 
@@ -192,3 +194,14 @@ def _input(model: onnx.ModelProto) -> str:
         message = f"Expected a model with one input, got {', '.join(inputs) or 'none'}: export it with one"
         raise QuantizeError(message)
     return inputs[0]
+
+
+def within_reach(name: str, low: float, high: float) -> None:
+    """Check that a scale exists for the range (low, high) of the tensor ``name``.
+
+    Raises:
+        QuantizeError: If it exceeds 1e30.
+    """
+    if max(-low, high) > LARGEST:
+        message = f"Expected values of at most {LARGEST:g} to quantize, got {low:.3g} to {high:.3g} of {name!r}"
+        raise QuantizeError(f"{message}: in a mask write -1e4 in place of minus infinity, or take weight_int8")

@@ -57,7 +57,8 @@ def place(
         raise QuantizeError(_unmatched(silent, "activations of every node with a range"))
     wild = [name for name in ranges_by_node if not np.isfinite(activations_by_node[name]).all()]
     if wild:
-        raise QuantizeError(_wild(wild))
+        said = f"Expected finite activations of every node with a range, got others at {', '.join(wild[:_NAMED])}"
+        raise QuantizeError(f"{said}: the training of step qat diverged: lower its learning_rate")
     near = {name: _distances(activations_by_node[name], tensors, tolerance) for name in ranges_by_node}
     owners: dict[str, str] = {}
     for tensor in tensors:
@@ -152,11 +153,6 @@ def _nearest(held: Floats, tensors: Mapping[str, Floats]) -> tuple[str, float]:
 def _orders(held: Floats) -> list[Floats]:
     """Return the values of a node flattened, in their own order and channels last."""
     return [held.ravel(), *([held.transpose(0, 2, 3, 1).ravel()] if held.ndim == _IMAGE_AXES else [])]
-
-
-def _wild(nodes: list[str]) -> str:
-    said = f"Expected finite activations of every node with a range, got others at {', '.join(nodes[:_NAMED])}"
-    return f"{said}: the training of step qat diverged: lower its learning_rate"
 
 
 def _unmatched(nodes: list[str], what: str) -> str:

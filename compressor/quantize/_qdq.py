@@ -34,7 +34,7 @@ def place(
     """Return a copy of ``model`` with Q/DQ pairs at every node that onnxruntime can run in int8.
 
     Args:
-        model: Float ONNX from ``layers.prepare``.
+        model: Float ONNX from ``_model.prepare``.
         ranges: (low, high) of the input and of every float tensor that a node outputs.
         settings: Width of the weights, and whether they have a scale per output channel.
         only: Names of the nodes to quantize (empty: all).

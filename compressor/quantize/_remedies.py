@@ -70,7 +70,7 @@ LADDER = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
+class TriedRung:
     """A rung that was tried.
 
     ``drop``: accuracy of the float model minus that of this one, 0..1, None if it could not be made. ``seconds``: to
@@ -94,10 +94,10 @@ class Tried:
 class Climbed:
     """``chosen`` is the last of ``tried``: the first rung within the allowed drop, or the float model."""
 
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedRung, ...]
 
     @property
-    def chosen(self) -> Tried:
+    def chosen(self) -> TriedRung:
         """The last rung tried."""
         return self.tried[-1]
 
@@ -125,7 +125,7 @@ def climb(
         QuantizeError: If the float model can't be read.
         CompressorError: As raised by ``judge``.
     """
-    accuracy, tried = judge(model), list[Tried]()
+    accuracy, tried = judge(model), list[TriedRung]()
     worst: tuple[Sensitivity, ...] = ()
     while (rung := following(tried, settings, allowed_drop)) is not None:
         start = clock()
@@ -141,11 +141,11 @@ def climb(
         seconds = clock() - start
         drop = None if failure else accuracy - (accuracy if base.scheme == NONE else judge(artifact))
         why = failure or told(rung, base, drop, allowed_drop, worst)
-        tried.append(Tried(rung=rung, settings=base, drop=drop, seconds=seconds, why=why, artifact=artifact))
+        tried.append(TriedRung(rung=rung, settings=base, drop=drop, seconds=seconds, why=why, artifact=artifact))
     return Climbed(tuple(tried))
 
 
-def following(tried: Sequence[Tried], settings: Settings, allowed_drop: float) -> Rung | None:
+def following(tried: Sequence[TriedRung], settings: Settings, allowed_drop: float) -> Rung | None:
     """Return the next rung to try; None if the last one sufficed, or was the float model. Pure."""
     if tried and (tried[-1].rung == LADDER[-1] or passes(tried[-1].drop, allowed_drop)):
         return None
@@ -158,7 +158,7 @@ def passes(drop: float | None, allowed_drop: float) -> bool:
     return drop is not None and drop <= allowed_drop + 1e-12
 
 
-def started_from(rung: Rung, tried: Sequence[Tried], settings: Settings) -> Settings:
+def started_from(rung: Rung, tried: Sequence[TriedRung], settings: Settings) -> Settings:
     """Return the settings that ``rung`` changes: those with the least drop; for a new scheme, the original. Pure."""
     made = [item for item in tried if item.drop is not None]
     if "scheme" in rung.changes or not made:
@@ -185,7 +185,7 @@ def told(rung: Rung, settings: Settings, drop: float | None, allowed_drop: float
     return f"{said}{cause}" + (f"; float: {kept}" if rung.float_layers else "")
 
 
-def _new(rung: Rung, tried: Sequence[Tried], settings: Settings) -> bool:
+def _new(rung: Rung, tried: Sequence[TriedRung], settings: Settings) -> bool:
     """Return whether ``rung`` differs from everything tried so far."""
     if "scheme" in rung.changes:
         return bool(rung.changes["scheme"] != settings.scheme)

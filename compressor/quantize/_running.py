@@ -40,20 +40,18 @@ def run(
     del whole.graph.output[:]
     whole.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     session = _session(whole.SerializeToString(), onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    size = 0
+    fixed, size = isinstance(session.get_inputs()[0].shape[0], int), 0
     for batch in batches():
-        size = len(batch) if together else size or _rows_at_once(session, names, batch)
+        if together:
+            size = len(batch)
+        elif not size and fixed:
+            size = max(1, len(batch))
+        elif not size:  # as many rows as their tensors allow, measured with one
+            one = sum(value.nbytes for value in _run(session, names, batch[:1]))
+            size = rows_within(one, most=_MOST_ROWS, limit_bytes=TENSOR_BYTES)
         for start in range(0, len(batch), size):
             rows = batch[start : start + size]
             yield rows, _run(session, names, rows)
-
-
-def _rows_at_once(session: onnxruntime.InferenceSession, names: Sequence[str], batch: Floats) -> int:
-    """Return how many rows to run together, measured with one row; with a fixed batch size, the whole batch."""
-    if isinstance(session.get_inputs()[0].shape[0], int):
-        return max(1, len(batch))
-    one = sum(value.nbytes for value in _run(session, names, batch[:1]))
-    return rows_within(one, most=_MOST_ROWS, limit_bytes=TENSOR_BYTES)
 
 
 def logits(model: onnx.ModelProto, batches: Batches) -> Floats:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from compressor.quantize._calibrator import collect_ranges
-from compressor.quantize._layers import layers, prepare
+from compressor.quantize._model import layers, prepare
 from compressor.quantize._qdq import Ranges, place
 from compressor.quantize._running import Batches, logits
 from compressor.steps.quantize import Settings
@@ -52,7 +52,7 @@ def of_layers(
     """Return the layers of ``prepared``, most sensitive first.
 
     Args:
-        prepared: Float ONNX from ``layers.prepare``.
+        prepared: Float ONNX from ``_model.prepare``.
         ranges: (low, high) of its tensors.
         batches: Restarts the calibration data.
         settings: Width of the weights, and whether they have a scale per output channel.

@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize._compact import compact
-from compressor.quantize._layers import CONVOLUTIONS, PRODUCTS, chosen, layers, prepare
+from compressor.quantize import Searched
+from compressor.quantize._model import CONVOLUTIONS, PRODUCTS, chosen, compact, layers, prepare
 from compressor.quantize._qdq import silenced, unable
 from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
@@ -23,6 +23,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from onnxruntime.quantization import QuantType, quantize_dynamic  # telemetry must be off before the import
 
 READS = frozenset({"per_channel", "reduce_range", "float_layers"})
+SEARCHED = Searched(equalized=True)
 _MAX_CONVOLUTION_RATIO = 0.5  # share of the multiplications: above it, quantizing the others is not worth it
 
 
@@ -34,8 +35,13 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
     """
     del batches
     prepared = prepare(model)
-    _require_products(prepared)
-    kept = chosen(settings.float_layers, [layer.name for layer in layers(prepared)])
+    found = layers(prepared)
+    total = sum(layer.macs for layer in found)
+    share = sum(layer.macs for layer in found if layer.operator in CONVOLUTIONS) / total if total else 1.0
+    if share > _MAX_CONVOLUTION_RATIO:
+        message = f"Expected for dynamic_int8 a model of matrix products, got {share:.0%} of its multiplications in "
+        raise QuantizeError(message + 'convolutions, which it makes slower and wrong: set scheme = "static_int8"')
+    kept = chosen(settings.float_layers, [layer.name for layer in found])
     with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder, silenced():
         path = Path(folder) / "dynamic.onnx"
         try:
@@ -51,12 +57,3 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
             return compact(onnx.load(path))
         except Exception as error:  # onnxruntime raises its own classes, which derive from Exception alone
             raise unable(error) from error
-
-
-def _require_products(prepared: onnx.ModelProto) -> None:
-    found = layers(prepared)
-    total = sum(layer.macs for layer in found)
-    share = sum(layer.macs for layer in found if layer.operator in CONVOLUTIONS) / total if total else 1.0
-    if share > _MAX_CONVOLUTION_RATIO:
-        message = f"Expected for dynamic_int8 a model of matrix products, got {share:.0%} of its multiplications in "
-        raise QuantizeError(message + 'convolutions, which it makes slower and wrong: set scheme = "static_int8"')

@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize._compact import compact
-from compressor.quantize._layers import prepare
+from compressor.quantize import Searched
+from compressor.quantize._model import compact, prepare
 from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS: frozenset[str] = frozenset()
+SEARCHED = Searched(integer=False)
 _LEAST_VALUES = 64  # below it, the Cast node takes more bytes than it saves
 
 
@@ -26,15 +27,15 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
     """
     del batches, settings
     prepared = prepare(model)
-    widening = [_stored(tensor) for tensor in prepared.graph.initializer if _large(tensor)]
+    widening = [
+        _stored(tensor)
+        for tensor in prepared.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and int(np.prod(tensor.dims)) >= _LEAST_VALUES
+    ]
     nodes = [*widening, *prepared.graph.node]
     del prepared.graph.node[:]
     prepared.graph.node.extend(nodes)
     return compact(prepared)
-
-
-def _large(tensor: onnx.TensorProto) -> bool:
-    return tensor.data_type == onnx.TensorProto.FLOAT and int(np.prod(tensor.dims)) >= _LEAST_VALUES
 
 
 def _stored(tensor: onnx.TensorProto) -> onnx.NodeProto:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from compressor.quantize._layers import loaded
+from compressor.quantize import Searched
+from compressor.quantize._model import loaded
 from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS: frozenset[str] = frozenset()
+SEARCHED = Searched(integer=False)
 
 
 def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:

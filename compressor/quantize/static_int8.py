@@ -9,12 +9,11 @@ from __future__ import annotations
 import onnx
 
 from compressor.errors import QuantizeError
+from compressor.quantize import Searched
 from compressor.quantize._bias import corrected
-from compressor.quantize._calibrator import collect_ranges, nudged
-from compressor.quantize._compact import compact
-from compressor.quantize._layers import chosen, layers, prepare
+from compressor.quantize._calibrator import collect_ranges, nudged, within_reach
+from compressor.quantize._model import chosen, compact, layers, prepare
 from compressor.quantize._qdq import Ranges, place
-from compressor.quantize._reach import within_reach
 from compressor.quantize._running import Batches
 from compressor.quantize._sensitivity import of_layers
 from compressor.steps.quantize import Settings
@@ -22,6 +21,7 @@ from compressor.steps.quantize import Settings
 READS = frozenset({
     "calibration", "percentile", "reduce_range", "per_channel", "bias_correction", "float_layers", "float_layers_auto",
 })  # fmt: skip
+SEARCHED = Searched(calibrations=True, equalized=True, trained=True)
 _LIMITING = frozenset({"Clip", "Min", "Max", "Pad"})
 """Operators whose constants are limits or fill values, not operands: 3.4e38 means "no limit" there."""
 
@@ -42,20 +42,19 @@ def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Rang
     prepared = prepare(model)
     measured = collect_ranges(prepared, batches, method=settings.calibration, percentile=settings.percentile)
     inputs = {item.name: nudged(*measured[item.name]) for item in prepared.graph.input if item.name in measured}
-    used = _with_given({**measured, **inputs}, ranges or {})
-    _check_constants(prepared)
-    kept = _float_layers(prepared, used, batches, settings)
-    if settings.bias_correction:
-        prepared = corrected(prepared, lambda changed: place(changed, used, settings, but=kept), batches)
-    return compact(place(prepared, used, settings, but=kept))
-
-
-def _with_given(measured: Ranges, given: Ranges) -> Ranges:
-    unknown = sorted(given.keys() - measured.keys())
+    unknown = sorted((ranges or {}).keys() - measured.keys())
     if unknown:
         message = f"Expected ranges of tensors that the prepared model makes, got {', '.join(unknown[:4])}: "
         raise QuantizeError(message + "match them by value with the exported file first")
-    return {**measured, **given}
+    used = {**measured, **inputs, **(ranges or {})}
+    _check_constants(prepared)
+    kept = chosen(settings.float_layers, [layer.name for layer in layers(prepared)])
+    if settings.float_layers_auto:
+        worst = [found.layer for found in of_layers(prepared, used, batches, settings) if found.layer not in kept]
+        kept = (*kept, *worst[: settings.float_layers_auto])
+    if settings.bias_correction:
+        prepared = corrected(prepared, lambda changed: place(changed, used, settings, but=kept), batches)
+    return compact(place(prepared, used, settings, but=kept))
 
 
 def _check_constants(prepared: onnx.ModelProto) -> None:
@@ -70,12 +69,3 @@ def _check_constants(prepared: onnx.ModelProto) -> None:
             values = onnx.numpy_helper.to_array(tensor)
             if values.size:
                 within_reach(tensor.name, float(values.min()), float(values.max()))
-
-
-def _float_layers(prepared: onnx.ModelProto, ranges: Ranges, batches: Batches, settings: Settings) -> tuple[str, ...]:
-    named = chosen(settings.float_layers, [layer.name for layer in layers(prepared)])
-    if not settings.float_layers_auto:
-        return named
-    worst = of_layers(prepared, ranges, batches, settings)
-    automatic = [found.layer for found in worst if found.layer not in named][: settings.float_layers_auto]
-    return (*named, *automatic)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import NoReturn
 
 from compressor.errors import QuantizeError
+from compressor.quantize import Searched
 from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS: frozenset[str] = frozenset()
+SEARCHED = Searched(calibrations=True, equalized=True, onnx=False)
 
 
 def quantize(model: bytes, batches: Batches, settings: Settings) -> NoReturn:

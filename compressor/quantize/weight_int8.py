@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compressor.quantize._compact import compact
-from compressor.quantize._layers import CONVOLUTIONS, PRODUCTS, chosen, layers, prepare
+from compressor.quantize import Searched
+from compressor.quantize._model import CONVOLUTIONS, PRODUCTS, chosen, compact, layers, prepare
 from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS = frozenset({"per_channel", "float_layers"})
+SEARCHED = Searched(equalized=True)
 _LARGEST = 127  # symmetric: -128 is not used
 
 
@@ -48,16 +49,15 @@ def _weights(
     found: dict[str, int] = {}
     for node in model.graph.node:
         weight = constants.get(node.input[1]) if node.op_type in CONVOLUTIONS | PRODUCTS else None
-        if weight is not None and weight.data_type == onnx.TensorProto.FLOAT and node.name not in kept:
-            found.setdefault(weight.name, _axis(node, len(weight.dims)))
+        if weight is None or weight.data_type != onnx.TensorProto.FLOAT or node.name in kept:
+            continue
+        if node.op_type in CONVOLUTIONS:  # (out, in / groups, kernel...), and (in, out / groups, kernel...) transposed
+            axis = 0 if node.op_type == "Conv" else 1
+        else:
+            transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+            axis = 0 if transposed else len(weight.dims) - 1
+        found.setdefault(weight.name, axis)
     return found
-
-
-def _axis(node: onnx.NodeProto, dimensions: int) -> int:
-    if node.op_type in {"Conv", "ConvTranspose"}:  # (out, in / groups, kernel...) and (in, out / groups, kernel...)
-        return 0 if node.op_type == "Conv" else 1
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    return 0 if transposed else dimensions - 1
 
 
 def _rounded(values: npt.NDArray[np.float32], axis: int | None) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

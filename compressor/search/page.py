@@ -10,9 +10,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from compressor.report.page import card, figure_div
-from compressor.search.found import Found
-from compressor.search.pareto import Tried, feasible
-from compressor.search.trial import Measured
+from compressor.search.pareto import SearchResult, TrialFigures, Tried, feasible
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; font-src data:"
 _FIT = "addEventListener('load',()=>dispatchEvent(new Event('resize')))"
@@ -26,7 +24,7 @@ _KINDS = {
 _COLUMNS = ("trial", "steps", "latency", "p50 ms", "bytes", "points lost", "at most, 95 %", "")
 
 
-def render(found: Found) -> str:
+def render(found: SearchResult) -> str:
     """Return the search as one HTML document."""
     style = (resources.files("compressor.report") / "page.css").read_text()
     pictures = (
@@ -44,7 +42,7 @@ def render(found: Found) -> str:
     )
 
 
-def kind_of(item: Tried, found: Found) -> str:
+def kind_of(item: Tried, found: SearchResult) -> str:
     """Return the category of ``item`` in pictures: ``chosen``, ``Pareto front``, ``dominated``, ``loses too much``."""
     if item.number == found.choice.tried.number:
         return "chosen"
@@ -53,17 +51,17 @@ def kind_of(item: Tried, found: Found) -> str:
     return "dominated" if feasible(item, found.allowed_drop) else "loses too much"
 
 
-def _head(found: Found) -> str:
+def _head(found: SearchResult) -> str:
     title = f"{found.release} on {found.target}: {found.choice.tried.name}"
     basis = (
-        "Measured on search rows that no weight was learnt from; training steps choose their best epoch by them, "
+        "TrialFigures on search rows that no weight was learnt from; training steps choose their best epoch by them, "
         "and so did this choice: figures lean to the good side. The gate split is untouched and has the last word."
     )
     lines = "".join(f"<p>{escape(text)}</p>" for text in (*found.choice.reason, basis))
     return f"<header><h1>{escape(title)}</h1>{lines}</header>"
 
 
-def _tiles(found: Found) -> str:
+def _tiles(found: SearchResult) -> str:
     figures = found.choice.tried.measured
     shown = [("forms tried", str(len(found.tried))), ("on the front", str(len(found.front)))]
     shown += [("failed", str(sum(item.measured is None for item in found.tried)))]
@@ -77,7 +75,7 @@ def _tiles(found: Found) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-def _accuracy(found: Found) -> go.Figure:
+def _accuracy(found: SearchResult) -> go.Figure:
     figure = go.Figure()
     for kind, items in _by_kind(found):
         figures = [item.measured for item in items if item.measured is not None]
@@ -91,7 +89,7 @@ def _accuracy(found: Found) -> go.Figure:
     return _plain(figure, "points of accuracy lost")
 
 
-def _size(found: Found) -> go.Figure:
+def _size(found: SearchResult) -> go.Figure:
     figure = go.Figure()
     for kind, items in _by_kind(found):
         sizes = [item.measured.size_bytes / 1000 for item in items if item.measured is not None]
@@ -100,7 +98,7 @@ def _size(found: Found) -> go.Figure:
     return _plain(figure, "size in kB")
 
 
-def _by_kind(found: Found) -> Iterable[tuple[str, list[Tried]]]:
+def _by_kind(found: SearchResult) -> Iterable[tuple[str, list[Tried]]]:
     measured = [item for item in found.tried if item.measured is not None]
     for kind in _KINDS:
         yield kind, [item for item in measured if kind_of(item, found) == kind]
@@ -128,18 +126,18 @@ def _hover(item: Tried) -> str:
     return "<br>".join(lines)
 
 
-def _drop(measured: Measured) -> str:
+def _drop(measured: TrialFigures) -> str:
     low, high = 100 * measured.drop_lower, 100 * measured.drop_upper
     return f"{100 * measured.drop:z.2f} ({low:z.2f} to {high:z.2f}, n={measured.n})"
 
 
-def _table(found: Found) -> str:
+def _table(found: SearchResult) -> str:
     head = "".join(f'<th class="{"n" if i > 1 else ""}">{name}</th>' for i, name in enumerate(_COLUMNS))
     rows = "".join(_row(item, found) for item in found.tried)
     return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
 
 
-def _row(item: Tried, found: Found) -> str:
+def _row(item: Tried, found: SearchResult) -> str:
     first = f"<td>{item.number}</td><td>{escape(item.name)}</td>"
     figures = item.measured
     if figures is None:

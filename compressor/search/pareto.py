@@ -1,4 +1,4 @@
-"""The Pareto front of the forms that were tried, the chosen one, and the reason as text. Pure.
+"""Result of a search: the forms tried, their Pareto front, the chosen one, and the reason as text. Pure.
 
 Decides by figures only. The gates have the last word, on rows that no search has seen.
 """
@@ -6,16 +6,40 @@ Decides by figures only. The gates have the last word, on rows that no search ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from compressor.errors import MeasureError
-from compressor.search.trial import Measured
+from compressor.recipe.model import Recipe
 
 FP32, OWN, SAMPLED = "fp32", "recipe", "sampled"
 NEAR_RATIO = 0.05
 """Latencies within this ratio count as equal, and the smaller file is chosen: repeated runs differ as much."""
 
 _ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFigures:
+    """Figures of one form on ``n`` search rows.
+
+    ``drop``: of accuracy against the float baseline, 0..1, with its one-sided 95 % bounds; ``latency_ratio``: of the
+    p50, measured in turns with the baseline.
+    """
+
+    drop: float
+    drop_lower: float
+    drop_upper: float
+    accuracy: float
+    n: int
+    size_bytes: int
+    latency_p50_ms: float
+    float_latency_p50_ms: float
+
+    @property
+    def latency_ratio(self) -> float:
+        """The latency as a share of the baseline's; below 1 is faster."""
+        return self.latency_p50_ms / self.float_latency_p50_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +56,7 @@ class Tried:
     key: str
     origin: str
     integer: bool
-    measured: Measured | None
+    measured: TrialFigures | None
     error: str = ""
     settings: tuple[tuple[str, str | float | bool], ...] = ()
     host: str = ""
@@ -51,13 +75,13 @@ def feasible(tried: Tried, allowed_drop: float) -> bool:
     return tried.measured is not None and tried.measured.drop <= allowed_drop + _ROUNDING
 
 
-def dominates(first: Measured, second: Measured) -> bool:
+def dominates(first: TrialFigures, second: TrialFigures) -> bool:
     """Return whether ``first`` dominates: at least as good in latency ratio, bytes and drop bound, better in one."""
     pairs = list(zip(_costs(first), _costs(second), strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
-def points(measured: Measured) -> str:
+def points(measured: TrialFigures) -> str:
     """Return the drop as text, with its one-sided 95 % bound, in points of accuracy (of 100)."""
     lost = 100 * measured.drop
     what = f"{-lost:.2f} points gained" if lost < 0 else f"{lost:.2f} points lost"
@@ -139,11 +163,46 @@ def _why_float(taken: Tried, tried: Sequence[Tried], allowed_drop: float) -> lis
     return [f"The quickest integer form, {quickest.name}, takes {_of(quickest).latency_ratio:.2f} x."]
 
 
-def _costs(measured: Measured) -> tuple[float, float, float]:
+def _costs(measured: TrialFigures) -> tuple[float, float, float]:
     return measured.latency_ratio, measured.size_bytes, measured.drop_upper
 
 
-def _of(tried: Tried) -> Measured:
+def _of(tried: Tried) -> TrialFigures:
     if tried.measured is None:
         raise MeasureError(f"Expected a measured trial, got {tried.name!r} without figures: {tried.error}")
     return tried.measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """Result of a search. ``front`` and ``choice`` are among ``tried``; ``recipe`` is the chosen one, ready to run.
+
+    ``release``: model and version; ``allowed_drop``: 0..1, the limit for a form to be chosen.
+    """
+
+    release: str
+    target: str
+    allowed_drop: float
+    tried: tuple[Tried, ...]
+    front: tuple[Tried, ...]
+    choice: Choice
+    recipe: Recipe
+
+    def document(self) -> dict[str, Any]:
+        """Return everything except the recipe as JSON values; drops are 0..1, times milliseconds."""
+        best = {item.number for item in self.front}
+        trials = [
+            {
+                **asdict(item),
+                "settings": dict(item.settings),
+                "feasible": feasible(item, self.allowed_drop),
+                "front": item.number in best,
+                "latency_ratio": item.measured.latency_ratio if item.measured else None,
+            }
+            for item in self.tried
+        ]
+        return {
+            "release": self.release, "target": self.target, "allowed_drop": self.allowed_drop, "trials": trials,
+            "front": [item.number for item in self.front], "chosen": self.choice.tried.number,
+            "reason": list(self.choice.reason),
+        }  # fmt: skip

@@ -9,8 +9,7 @@ from pathlib import Path
 from compressor.cache import write_atomically
 from compressor.recipe.checks import check_recipe
 from compressor.recipe.model import Recipe
-from compressor.search.found import Found
-from compressor.search.pareto import Tried, chosen, front
+from compressor.search.pareto import SearchResult, Tried, chosen, front
 from compressor.search.recipe_text import absolute, recipe_text
 from compressor.search.study import allowed_drop, steps_for
 from compressor.search.trial import Ground, only
@@ -18,7 +17,7 @@ from compressor.search.trial import Ground, only
 SEARCH_JSON, SEARCH_HTML, CHOSEN = "search.json", "search.html", "chosen.toml"
 
 
-def found_of(ground: Ground, recipe: Recipe, tried: tuple[Tried, ...], data_root: Path | None = None) -> Found:
+def found_of(ground: Ground, recipe: Recipe, tried: tuple[Tried, ...], data_root: Path | None = None) -> SearchResult:
     """Return the result: front, choice and the recipe of the choice, with ``recipe``'s own folder and gates.
 
     Raises:
@@ -30,7 +29,7 @@ def found_of(ground: Ground, recipe: Recipe, tried: tuple[Tried, ...], data_root
     picked = absolute(only(recipe, ground.target, steps_for(choice.tried, ground)), data_root)
     check_recipe(picked)
     release = f"{recipe.model.name}-{recipe.model.version}"
-    return Found(
+    return SearchResult(
         release=release,
         target=ground.target.name,
         allowed_drop=allowed,
@@ -41,7 +40,7 @@ def found_of(ground: Ground, recipe: Recipe, tried: tuple[Tried, ...], data_root
     )
 
 
-def write(found: Found, out: Path) -> tuple[Path, ...]:
+def write(found: SearchResult, out: Path) -> tuple[Path, ...]:
     """Write the three files to ``out``; return their paths.
 
     Raises:

@@ -1,5 +1,7 @@
 """The search space: a point is a scheme, a calibration, a pruning ratio, and the steps before quantization.
 
+A scheme declares what is tried with it (``quantize.Searched``); a recipe's own scheme takes part like those built in.
+
 Decides which settings make up the space and which steps a point means. Neither samples nor measures.
 """
 
@@ -12,7 +14,7 @@ from typing import TypeAlias, TypeVar
 
 from compressor import quantize
 from compressor.prune.settings import PruneSettings
-from compressor.quantize import unread
+from compressor.quantize import searched, unread
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run.model_files import LITERT, ONNX
 from compressor.steps import equalize, plain, qat
@@ -21,13 +23,10 @@ from compressor.steps.quantize import CALIBRATIONS
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.canonical import sha256_hex
 
-NONE, STATIC = "none", "static_int8"
+NONE = "none"
 NO_PRUNING = 1.0
 MACS_RATIOS = (NO_PRUNING, 0.75, 0.5, 0.35, 0.25)
-_CALIBRATED = frozenset({STATIC, "static_int8_16"})
-_INT8_WEIGHTS = frozenset({STATIC, "static_int8_16", "dynamic_int8", "weight_int8"})
-_ABSENT = {ONNX: ("static_int8_16",)}  # onnxruntime's CPU has no 16-bit convolution kernels
-_FIRST, _HALF = CALIBRATIONS[0], "float16"
+_FIRST = CALIBRATIONS[0]
 Value: TypeAlias = str | float | bool
 Choose: TypeAlias = Callable[[str, Sequence[Value]], object]
 T = TypeVar("T", PruneSettings, equalize.Settings, qat.Settings, QuantizeRecipe)
@@ -58,21 +57,24 @@ class Space:
 
     @classmethod
     def of(cls, recipe: Recipe, target: TargetRecipe) -> Space:
-        """Return the space of ``recipe`` on ``target``: every scheme, and what an imported model allows."""
-        network = not recipe.model.imported
-        return cls(schemes_of(target.runtime), MACS_RATIOS if network else (NO_PRUNING,), network)
+        """Return the space of ``recipe`` on ``target``: all schemes, its own too, and what a model file allows."""
+        network, schemes = not recipe.model.imported, schemes_of(target.runtime)
+        for step in own_steps(recipe, target):
+            if isinstance(step, QuantizeRecipe) and ":" in step.scheme and target.runtime != LITERT:
+                schemes = tuple(dict.fromkeys((*schemes, step.scheme)))
+        return cls(schemes, MACS_RATIOS if network else (NO_PRUNING,), network)
 
     def calibrations(self, scheme: str) -> tuple[str, ...]:
         """Return the calibrations that affect ``scheme``."""
-        return CALIBRATIONS if scheme in _CALIBRATED else (_FIRST,)
+        return CALIBRATIONS if searched(scheme).calibrations else (_FIRST,)
 
     def equalized(self, scheme: str) -> tuple[bool, ...]:
         """Return the choices of equalization for ``scheme``: only int8 weights can profit from it."""
-        return (False, True) if self.network and scheme in _INT8_WEIGHTS else (False,)
+        return (False, True) if self.network and searched(scheme).equalized else (False,)
 
     def trained(self, scheme: str) -> tuple[bool, ...]:
         """Return the choices of quantization-aware training for ``scheme``."""
-        return (False, True) if self.network and scheme == STATIC else (False,)
+        return (False, True) if self.network and searched(scheme).trained else (False,)
 
     def points(self) -> Iterator[Point]:
         """Yield every point, the float model first."""
@@ -84,7 +86,9 @@ class Space:
 
 def schemes_of(runtime: str) -> tuple[str, ...]:
     """Return the schemes of ``runtime``, ``none`` first."""
-    found = tuple(name for name in quantize.schemes() if name not in _ABSENT.get(runtime, ()))
+    found = quantize.schemes()
+    if runtime == ONNX:
+        found = tuple(name for name in found if searched(name).onnx)
     if runtime == LITERT:
         from compressor.tflite.quantizing import SCHEMES  # noqa: PLC0415 - LiteRT only for its targets
 
@@ -142,14 +146,9 @@ def steps_of(point: Point, recipe: Recipe, target: TargetRecipe) -> tuple[Settin
         own_qat = _like(own, qat.Settings())
         found.append(replace(own_qat, per_channel=per_channel, reduce_range=reduce_range))
     if point.scheme != NONE:
-        found.append(_read_alone(quantized, target))
+        default, unused = QuantizeRecipe(), unread(quantized, (target.runtime,))  # the recipe's keys of another scheme
+        found.append(replace(quantized, **{key: getattr(default, key) for key in unused}))
     return tuple(plain(step) for step in found)
-
-
-def _read_alone(step: QuantizeRecipe, target: TargetRecipe) -> QuantizeRecipe:
-    """Return ``step`` without the recipe's keys that apply to another scheme."""
-    default = QuantizeRecipe()
-    return replace(step, **{key: getattr(default, key) for key in unread(step, (target.runtime,))})
 
 
 def own_steps(recipe: Recipe, target: TargetRecipe) -> tuple[Settings, ...]:
@@ -180,7 +179,7 @@ def said(steps: Sequence[Settings]) -> str:
     words = []
     for step in steps:
         if isinstance(step, QuantizeRecipe):
-            words.append(f"{step.scheme} ({step.calibration})" if step.scheme in _CALIBRATED else step.scheme)
+            words.append(f"{step.scheme} ({step.calibration})" if searched(step.scheme).calibrations else step.scheme)
         else:
             words.append(f"prune {step.macs_ratio:g}" if isinstance(step, PruneSettings) else step.step)
     return " + ".join(words) or "fp32"
@@ -194,7 +193,7 @@ def key_of(steps: Sequence[Settings]) -> str:
 
 def is_integer(steps: Sequence[Settings]) -> bool:
     """Return whether ``steps`` give an integer form: neither float32 nor float16."""
-    return any(isinstance(step, QuantizeRecipe) and step.scheme not in {NONE, _HALF} for step in steps)
+    return any(isinstance(step, QuantizeRecipe) and searched(step.scheme).integer for step in steps)
 
 
 def _like(steps: Sequence[Settings], default: T) -> T:

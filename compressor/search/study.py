@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import CompressorError, PackageError, PluginError, PruneError, QuantizeError
 from compressor.recipe.model import Recipe
-from compressor.search.pareto import FP32, OWN, SAMPLED, Tried, points
+from compressor.search.pareto import FP32, OWN, SAMPLED, TrialFigures, Tried, points
 from compressor.search.space import Point, Space, is_integer, key_of, nearest, parameters, said, steps_of, suggested
-from compressor.search.trial import Ground, Measured, measured, study_digest
+from compressor.search.trial import Ground, measured, study_digest
 from compressor.steps._settings import Settings
 
 if TYPE_CHECKING:
@@ -212,14 +212,11 @@ def _objective(study: optuna.Study, ground: Ground, space: Space) -> Callable[[o
             tell(f"trial {trial.number}: {about['name']}: failed: {error}")
             raise _FailedTrialError from error
         trial.set_user_attr("measured", asdict(found))
-        tell(f"trial {trial.number}: {about['name']}: {_figures(found)}")
+        figures = f"{found.size_bytes} bytes, {points(found)}"
+        tell(f"trial {trial.number}: {about['name']}: {found.latency_ratio:.2f} x latency, {figures}")
         return found.latency_ratio, float(found.size_bytes), found.drop
 
     return objective
-
-
-def _figures(found: Measured) -> str:
-    return f"{found.latency_ratio:.2f} x latency, {found.size_bytes} bytes, {points(found)}"
 
 
 def _repeats(study: optuna.Study, number: int, about: Mapping[str, object]) -> bool:
@@ -249,14 +246,15 @@ def _counts(trial: optuna.trial.FrozenTrial) -> bool:
 
 
 def _settled(study: optuna.Study) -> tuple[Tried, ...]:
-    return tuple(_tried(trial) for trial in study.get_trials(deepcopy=False) if _counts(trial))
-
-
-def _tried(trial: optuna.trial.FrozenTrial) -> Tried:
-    about, known = trial.user_attrs, {field.name for field in fields(Tried)}
-    given = {name: value for name, value in about.items() if name in known - {"measured"}}
-    found = Measured(**about["measured"]) if "measured" in about else None
-    return Tried(number=trial.number, measured=found, settings=tuple(about["point"].items()), **given)
+    known, settled = {field.name for field in fields(Tried)} - {"measured"}, []
+    for trial in study.get_trials(deepcopy=False):
+        if _counts(trial):
+            about = trial.user_attrs
+            given = {name: value for name, value in about.items() if name in known}
+            found = TrialFigures(**about["measured"]) if "measured" in about else None
+            point = tuple(about["point"].items())
+            settled.append(Tried(number=trial.number, measured=found, settings=point, **given))
+    return tuple(settled)
 
 
 def _with_own(ground: Ground) -> Recipe:

@@ -28,7 +28,8 @@ from compressor.run.compression import Lesson, compress, exported, shaped
 from compressor.run.model_files import ONNX, Form
 from compressor.run.pipeline import lesson_of, material_of, trained_of
 from compressor.run.stages import Run
-from compressor.search.space import NONE, STATIC, Point, Space, own_steps, steps_of
+from compressor.search.pareto import TrialFigures
+from compressor.search.space import NONE, Point, Space, own_steps, steps_of
 from compressor.statistics.paired import drop_lower, drop_upper, paired
 from compressor.steps._selection import plugins_of
 from compressor.steps._settings import Settings
@@ -38,29 +39,6 @@ from wire.settings import nearest
 CONFIDENCE = 0.95
 _TIMED_ROWS = 64
 _TRIED = (*package("compressor.steps"), *package("compressor.quantize"))  # a trial may use any of them
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Figures of one form on ``n`` search rows.
-
-    ``drop``: of accuracy against the float baseline, 0..1, with its one-sided 95 % bounds; ``latency_ratio``: of the
-    p50, measured in turns with the baseline.
-    """
-
-    drop: float
-    drop_lower: float
-    drop_upper: float
-    accuracy: float
-    n: int
-    size_bytes: int
-    latency_p50_ms: float
-    float_latency_p50_ms: float
-
-    @property
-    def latency_ratio(self) -> float:
-        """The latency as a share of the baseline's; below 1 is faster."""
-        return self.latency_p50_ms / self.float_latency_p50_ms
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -149,7 +127,7 @@ def workable(ground: Ground, space: Space) -> Space:
     left = []
     for scheme in space.schemes:
         try:
-            if scheme not in {NONE, STATIC}:
+            if scheme != NONE:
                 form_of(ground, steps_of(Point(scheme), recipe, ground.target))
         except QuantizeError as error:
             ground.run.progress.say(f"{scheme} is not tried: {error}")
@@ -174,7 +152,7 @@ def form_of(ground: Ground, steps: Sequence[Settings]) -> Form:
     return compress(run, plain, target, ground.lesson.calibration, weights)
 
 
-def measured(ground: Ground, steps: Sequence[Settings]) -> Measured:
+def measured(ground: Ground, steps: Sequence[Settings]) -> TrialFigures:
     """Return the figures of the model after ``steps`` on the search rows.
 
     Raises:
@@ -185,7 +163,7 @@ def measured(ground: Ground, steps: Sequence[Settings]) -> Measured:
     counts = paired(ground.baseline_right, right)
     some = rows.take(np.arange(min(_TIMED_ROWS, len(rows))))
     taken = run.timings({"float": ground.baseline.candidate, "candidate": form.candidate}, some)
-    return Measured(
+    return TrialFigures(
         drop=counts.drop,
         drop_lower=drop_lower(counts, CONFIDENCE),
         drop_upper=drop_upper(counts, CONFIDENCE),

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.errors import QuantizeError
-from compressor.quantize._reach import within_reach
+from compressor.quantize._calibrator import within_reach
 from compressor.tflite import flatbuffer
 from compressor.tflite.biases import fitted
 from compressor.tflite.edges import make_float

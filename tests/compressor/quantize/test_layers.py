@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.quantize._layers import layers, prepare
+from compressor.quantize._model import layers, prepare
 
 
 def modern() -> bytes:

@@ -17,8 +17,8 @@ from compressor.export.onnx import export_onnx
 from compressor.qat.fake_quantize import Grid
 from compressor.qat.simulation import simulate
 from compressor.quantize import static_int8
-from compressor.quantize._layers import prepare
 from compressor.quantize._learned_ranges import activations, onnx_tensors, place
+from compressor.quantize._model import prepare
 from compressor.quantize._running import logits
 from compressor.steps.quantize import Settings
 

@@ -13,7 +13,7 @@ import pytest
 from compressor import networks
 from compressor.errors import QuantizeError
 from compressor.export.onnx import export_onnx
-from compressor.quantize._remedies import LADDER, Tried, applied, climb, following, started_from
+from compressor.quantize._remedies import LADDER, TriedRung, applied, climb, following, started_from
 from compressor.quantize._sensitivity import Sensitivity
 from compressor.steps.quantize import Settings
 
@@ -21,8 +21,8 @@ SHAPE = (1, 12, 12)
 RUNGS = {rung.name: rung for rung in LADDER}
 
 
-def _tried(name: str, drop: float | None, settings: Settings | None = None) -> Tried:
-    return Tried(rung=RUNGS[name], settings=settings or Settings(), drop=drop, seconds=0.0, why="", artifact=b"")
+def _tried(name: str, drop: float | None, settings: Settings | None = None) -> TriedRung:
+    return TriedRung(rung=RUNGS[name], settings=settings or Settings(), drop=drop, seconds=0.0, why="", artifact=b"")
 
 
 def test_the_first_rung_is_as_set_and_a_rung_that_is_enough_is_the_last() -> None:

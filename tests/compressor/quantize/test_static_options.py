@@ -16,8 +16,7 @@ from compressor.errors import QuantizeError, RecipeError
 from compressor.export.onnx import export_onnx
 from compressor.quantize._bias import corrected
 from compressor.quantize._calibrator import collect_ranges
-from compressor.quantize._compact import compact
-from compressor.quantize._layers import chosen, layers, prepare
+from compressor.quantize._model import chosen, compact, layers, prepare
 from compressor.quantize._qdq import place
 from compressor.quantize._running import logits
 from compressor.quantize._sensitivity import measured, sqnr_db

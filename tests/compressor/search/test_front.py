@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from compressor.errors import MeasureError
-from compressor.search.pareto import FP32, OWN, SAMPLED, Tried, chosen, dominates, feasible, front
-from compressor.search.trial import Measured
+from compressor.search.pareto import FP32, OWN, SAMPLED, TrialFigures, Tried, chosen, dominates, feasible, front
 
 ALLOWED = 0.01
 
 
 def point(number: int, ratio: float, size: int, drop: float, *, integer: bool = True, name: str = "") -> Tried:
     """Return a trial with these figures; number 0 is the float model."""
-    figures = Measured(
+    figures = TrialFigures(
         drop=drop,
         drop_lower=drop - 0.004,
         drop_upper=drop + 0.004,

@@ -98,6 +98,26 @@ def test_the_recipes_own_steps_have_a_nearest_point(recipe: Recipe, space: Space
     assert nearest([QuantizeRecipe(scheme="mine:quantize")], space).scheme == NONE
 
 
+@pytest.mark.parametrize(("declared", "calibrations"), [("", 1), ("SEARCHED = Searched(calibrations=True)", 3)])
+def test_a_scheme_from_outside_takes_part_by_what_it_declares(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: str, calibrations: int
+) -> None:
+    """Without a declaration it is tried alone; it is never trained or equalized for, unless it says so."""
+    name = f"scheme_{calibrations}"
+    source = (
+        f"from compressor.quantize import Searched\n{declared}\ndef quantize(model, batches, settings): return model\n"
+    )
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    step = QuantizeRecipe(scheme=f"{name}:quantize")
+    found = Space.of(replace(recipe, compress=(step,)), recipe.targets[0])
+    points = [point for point in found.points() if point.scheme == step.scheme]
+    assert len(points) == calibrations * len(MACS_RATIOS)
+    assert not any(point.equalize or point.qat for point in points)
+    assert nearest([step], found).scheme == step.scheme
+    assert is_integer([step])
+
+
 def test_an_imported_file_is_only_quantized(recipe: Recipe) -> None:
     """There is no network to prune, equalize or train."""
     imported = replace(recipe, model=replace(recipe.model, onnx="mine.onnx"), compress=())

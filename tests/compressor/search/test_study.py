@@ -17,8 +17,7 @@ from compressor.progress import Silent
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.search import results
-from compressor.search.found import Found
-from compressor.search.pareto import FP32, OWN, SAMPLED, Tried
+from compressor.search.pareto import FP32, OWN, SAMPLED, SearchResult, Tried
 from compressor.search.space import Space
 from compressor.search.study import Budget, allowed_drop, search, steps_for
 from compressor.search.trial import Ground, measured, prepared, study_digest, target_of, workable
@@ -37,7 +36,7 @@ class Searched:
     storage: str
     first: tuple[Tried, ...]
     tried: tuple[Tried, ...]
-    found: Found
+    found: SearchResult
     files: tuple[Path, ...]
 
 

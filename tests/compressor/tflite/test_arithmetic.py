@@ -142,7 +142,7 @@ def test_a_file_that_ends_the_process_is_an_error_and_not_the_end_of_the_run(
     masked: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the check of ranges LiteRT aborts on the int8 file; in a child that is one clear sentence."""
-    monkeypatch.setattr("compressor.quantize._reach.LARGEST", np.inf)
+    monkeypatch.setattr("compressor.quantize._calibrator.LARGEST", np.inf)
     ranges = collect_ranges(masked, lambda: [rows(last=True)])
     made = quantize(masked, ranges, scheme="static_int8")
     with pytest.raises(MeasureError, match="Expected the int8 file to open and run, got a process of litert ended by"):

@@ -1,7 +1,9 @@
-"""Prepares a float ONNX model for quantizers: named layers, with the multiplications of each.
+"""The ONNX model of quantizers: prepared, with named layers and their multiplications, and compacted at the end.
 
-Decides what a layer is (a convolution or matrix product) and how a recipe names it. Does not decide which layers are
-quantized.
+Decides what a layer is (a convolution or matrix product) and how a recipe names it, not which layers are quantized.
+Compacting changes no value: constants are deduplicated, names shortened. Layers and their outputs keep the names of the
+float file, so that the two can be compared layer by layer. What the float file lacks (scales, zero points, Q/DQ pairs,
+unnamed nodes of schemes) gets a short name.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import onnx
 import onnx.version_converter
 
 from compressor.errors import QuantizeError
+from compressor.export.stripping import strip
 from wire.settings import nearest
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -25,6 +28,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process  # teleme
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"Gemm", "MatMul"})
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_CONVERTING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _PER_CHANNEL_OPSET = 13
 """Source: ONNX, DequantizeLinear, version 13: the attribute ``axis``."""
 
@@ -87,7 +92,9 @@ def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
 
     An unknown dimension (batch, sequence length) counts as 1.
     """
-    shapes = _shapes(model)
+    infos = [*model.graph.value_info, *model.graph.input, *model.graph.output]
+    shapes = {info.name: [dim.dim_value or 1 for dim in info.type.tensor_type.shape.dim] for info in infos}
+    shapes |= {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     multiplying = [node for node in model.graph.node if node.op_type in CONVOLUTIONS | PRODUCTS]
     return tuple(Layer(node.name, node.op_type, _macs(node, shapes)) for node in multiplying)
 
@@ -98,18 +105,17 @@ def chosen(wanted: Sequence[str], known: Collection[str]) -> tuple[str, ...]:
     Raises:
         QuantizeError: If one matches none or several.
     """
-    return tuple(_chosen(name, known) for name in wanted)
-
-
-def _chosen(name: str, known: Collection[str]) -> str:
-    found = [name] if name in known else [item for item in known if item.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        message = f"Expected in float_layers a name that begins one layer, got {name!r}, which begins {len(found)}: "
-        raise QuantizeError(message + f"write more of it ({', '.join(sorted(found)[:4])})")
-    message = f"Expected in float_layers a layer of the model, got {name!r}{nearest(name, known)}"
-    raise QuantizeError(message + f" (there are {', '.join(sorted(known)[:8])})")
+    selected = []
+    for name in wanted:
+        found = [name] if name in known else [item for item in known if item.startswith(name)]
+        if len(found) > 1:
+            message = f"Expected in float_layers a name that begins one layer, got {name!r}, which begins {len(found)}"
+            raise QuantizeError(f"{message}: write more of it ({', '.join(sorted(found)[:4])})")
+        if not found:
+            message = f"Expected in float_layers a layer of the model, got {name!r}{nearest(name, known)}"
+            raise QuantizeError(f"{message} (there are {', '.join(sorted(known)[:8])})")
+        selected.append(found[0])
+    return tuple(selected)
 
 
 def _named(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -137,12 +143,6 @@ def _typed(model: onnx.ModelProto) -> bool:
     return all(name in known for node in model.graph.node for name in node.output if name)
 
 
-def _shapes(model: onnx.ModelProto) -> Mapping[str, Sequence[int]]:
-    infos = [*model.graph.value_info, *model.graph.input, *model.graph.output]
-    shapes = {info.name: [dim.dim_value or 1 for dim in info.type.tensor_type.shape.dim] for info in infos}
-    return shapes | {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-
-
 def _macs(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
     made, taken, weight = (shapes.get(name, ()) for name in (node.output[0], node.input[0], node.input[1]))
     if node.op_type == "Conv":  # weight (out, in / groups, kernel...)
@@ -151,3 +151,58 @@ def _macs(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
         return math.prod(taken[1:]) * math.prod(weight[1:])
     transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
     return math.prod(made[1:]) * (taken[-2 if transposed else -1] if taken else 1)
+
+
+def compact(model: onnx.ModelProto) -> bytes:
+    """Return ``model`` (raw or typed constants, no subgraphs) as the bytes of a smaller, equivalent file."""
+    if not any(
+        attribute.HasField("g") or attribute.graphs for node in model.graph.node for attribute in node.attribute
+    ):
+        for node in model.graph.node:
+            node.name = "" if node.op_type in _CONVERTING else node.name
+        _rename(model, _merged(model))
+        fixed = {info.name for info in [*model.graph.input, *model.graph.output]}
+        converted = [name for node in model.graph.node if not node.name for name in node.output]
+        renamed = [name for name in (*(one.name for one in model.graph.initializer), *converted) if name not in fixed]
+        made = {name for node in model.graph.node for name in node.output}
+        free = (name for name in _names() if name not in fixed | made)
+        _rename(model, dict(zip(renamed, free, strict=False)))
+    return strip(model).SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+
+
+def _merged(model: onnx.ModelProto) -> Mapping[str, str]:
+    """Drop every constant that equals another, and return the name that replaces each."""
+    first: dict[bytes, str] = {}
+    merged: dict[str, str] = {}
+    outputs = {info.name for info in model.graph.output}
+    kept = []
+    for tensor in model.graph.initializer:
+        key = onnx.TensorProto()
+        key.CopyFrom(tensor)
+        key.ClearField("name")
+        stands = first.setdefault(key.SerializeToString(deterministic=True), tensor.name)
+        if stands == tensor.name or tensor.name in outputs:
+            kept.append(tensor)
+        else:
+            merged[tensor.name] = stands
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return merged
+
+
+def _names() -> Iterator[str]:
+    number = 0
+    while True:
+        text, rest = "", number
+        while rest or not text:
+            text, rest = _DIGITS[rest % len(_DIGITS)] + text, rest // len(_DIGITS)
+        yield text
+        number += 1
+
+
+def _rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    for tensor in model.graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
