@@ -21,7 +21,7 @@ import ast
 import importlib.util
 import site
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -42,7 +42,14 @@ def plugin(package: str, name: str) -> str:
 def package(name: str) -> tuple[str, ...]:
     """Return the names of all modules of the package ``name``, without importing it."""
     spec = located(name)
-    return tuple(sorted(_below(spec))) if spec is not None else ()
+    if spec is None:
+        return ()
+    found = [name]
+    for folder in spec.submodule_search_locations or ():
+        for path in Path(folder).rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found.append(".".join((name, *(parts[:-1] if parts[-1] == "__init__" else parts))))
+    return tuple(sorted(found))
 
 
 def code_digests(entries: Sequence[str], *, apart: str = "") -> dict[str, str]:
@@ -106,14 +113,6 @@ def _folder(spec: ModuleSpec | None) -> str:
     if spec.submodule_search_locations is not None:
         return str(Path(next(iter(spec.submodule_search_locations))).resolve().parent)
     return str(Path(spec.origin).resolve().parent) if spec.origin else ""
-
-
-def _below(spec: ModuleSpec) -> Iterator[str]:
-    yield spec.name
-    for folder in spec.submodule_search_locations or ():
-        for path in Path(folder).rglob("*.py"):
-            parts = path.relative_to(folder).with_suffix("").parts
-            yield ".".join((spec.name, *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
 def located(name: str) -> ModuleSpec | None:

@@ -65,7 +65,8 @@ def attribute(name: str) -> object:
 
 
 def _module(module_name: str, name: str) -> object:
-    make_torchvision_possible()  # a person's own plug-ins may import torchvision directly
+    if _Declaring not in sys.meta_path:  # a person's own plug-ins may import torchvision directly
+        sys.meta_path.insert(0, _Declaring)
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -97,9 +98,3 @@ class _Declaring:
                 library.define(operator + schema)  # type: ignore[no-untyped-call]
             _libraries.append(library)
         return None
-
-
-def make_torchvision_possible() -> None:
-    """Make every later ``import torchvision`` of this process work; calling it again has no effect."""
-    if _Declaring not in sys.meta_path:
-        sys.meta_path.insert(0, _Declaring)

@@ -29,8 +29,6 @@ from wire.extras import missing_extra
 if TYPE_CHECKING:
     from compressor.recipe.model import Recipe
     from compressor.release.rebuild import Rebuilt
-    from compressor.run.pipeline import Outcome
-    from compressor.tracking.logbook import Logbook
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_NOT_LOGGED, EXIT_INTERRUPTED = 0, 2, 3, 4, 5, 130
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -171,29 +169,25 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     bars = Bars()
     read = _with_model(read_recipe(recipe).with_data(data), checkpoint=checkpoint, onnx=onnx, tflite=tflite)
     folder = out or read.folder / "build"
-    _check_keys(keys)
+    if keys is not None:  # checked now, not after the training
+        from compressor.release.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only with keys
+
+        load_signer(keys, "targets", read_root(keys))
     if quick:
         read = quick_of(read, folder, bars)
     log, bench = logbook(mlflow, bars), bench_for(read, Reach(**reach), keys)
     outcome = run_recipe(read, out=folder, version=version, progress=log.progress, quick=quick, devices=bench)
-    _show(outcome, keys, as_json=as_json)
-    raise SystemExit(_logged(log, outcome, folder))
+    files = [*outcome.bundles, outcome.report]
+    if keys is not None and outcome.verdict == "pass":
+        from compressor.release.publish import sign_bundles  # noqa: PLC0415 - cryptography only where keys are used
 
-
-def _logged(log: Logbook, outcome: Outcome, folder: Path) -> int:
-    """Log the run if the command line requests it; return the exit code."""
-    error = log.keep(outcome)
-    if error is not None:
-        _failed(error.code, f"{error}. The run is complete in {folder}; the same command logs it")
-    code = _EXITS[outcome.verdict.value]
-    return EXIT_NOT_LOGGED if error is not None and code == EXIT_PASS else code
-
-
-def _show(outcome: Outcome, keys: Path | None, *, as_json: bool) -> None:
-    """Sign the bundles if the run passed and there are keys, and print the result."""
-    signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
-    files = [*outcome.bundles, outcome.report, *([signed] if signed else [])]
+        files.append(sign_bundles(list(outcome.bundles), keys))
     output.print_outcome(outcome.certificate, files, as_json=as_json, targets=outcome.targets)
+    code, unlogged = _EXITS[outcome.verdict.value], log.keep(outcome)
+    if unlogged is not None:
+        _failed(unlogged.code, f"{unlogged}. The run is complete in {folder}; the same command logs it")
+        code = EXIT_NOT_LOGGED if code == EXIT_PASS else code
+    raise SystemExit(code)
 
 
 def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
@@ -210,21 +204,6 @@ def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
     if ignored:
         click.echo(f"not read with --{next(iter(named))}: {', '.join(ignored)}", err=True)
     return changed
-
-
-def _check_keys(keys: Path | None) -> None:
-    """Check the keys now, not after the training; without keys nothing will be signed."""
-    if keys is None:
-        return
-    from compressor.release.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
-
-    load_signer(keys, "targets", read_root(keys))
-
-
-def _sign(bundles: list[Path], keys: Path) -> Path:
-    from compressor.release.publish import sign_bundles  # noqa: PLC0415 - cryptography only where keys are used
-
-    return sign_bundles(bundles, keys)
 
 
 @app.command("gate")

@@ -20,7 +20,7 @@ from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import gate_again, open_bundle
 from compressor.run.device_evidence import figures_from, make_subject
-from wire.bundle import CERTIFICATE, GOLDEN, Bundle
+from wire.bundle import CERTIFICATE, GOLDEN
 from wire.manifest import Budgets
 
 
@@ -107,7 +107,11 @@ def gate_on(path: Path, device: str, bench: DeviceBench, progress: Progress) -> 
         message = f"Expected {CERTIFICATE} and {GOLDEN} in {path}, got {sorted(bundle.files)}: build the bundle again"
         raise PackageError(message)
     before = next((item for item in here.devices if item.device == device), DeviceRecord(device=device))
-    record = _record(bundle, before, bench, progress)
+    subject = make_subject(bundle.manifest, bundle.artifact, bundle.files[GOLDEN], None)
+    try:
+        record = merged(before, bench.measure(subject, device, progress), bundle.manifest.budgets)
+    except (DeviceMeasureError, PublishError) as error:
+        record = DeviceRecord(device=device, problem=str(error))
     others = tuple(item for item in here.devices if item.device != device)
     rules = tuple(rule for rule in here.rules if rule.on != device) + rules_on(here, device)
     measured = replace(here, rules=rules, devices=(*others, record))
@@ -127,14 +131,6 @@ def rules_on(certificate: Certificate, device: str) -> tuple[GateRecipe, ...]:
         if not rule.on and rule.name in timed and rule.name not in named
     )
     return (*added, *own, *certificates.agreeing(own, device))
-
-
-def _record(bundle: Bundle, before: DeviceRecord, bench: DeviceBench, progress: Progress) -> DeviceRecord:
-    subject = make_subject(bundle.manifest, bundle.artifact, bundle.files[GOLDEN], None)
-    try:
-        return merged(before, bench.measure(subject, before.device, progress), bundle.manifest.budgets)
-    except (DeviceMeasureError, PublishError) as error:
-        return DeviceRecord(device=before.device, problem=str(error))
 
 
 def merged(before: DeviceRecord, answer: DeviceAnswer, allowed: Budgets) -> DeviceRecord:

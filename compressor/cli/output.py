@@ -58,11 +58,14 @@ def print_outcome(
         click.echo(f"{_MARKS.get(line.verdict, ' ')} {line.title + where:<30} {line.verdict:<13} {line.text}")
     if not certificate.gates:
         click.echo("✗ no gates: nothing was judged, so that nothing passes: write what must hold into [gates]")
-    for said in {sentence: None for item in targets or (certificate,) for sentence in guessing(item)}:
+    several = targets or (certificate,)
+    remarks = [sentence for item in several for sentence in guessing(item)]
+    for item in several:
+        where = f"{item.target}: " if len(targets) > 1 else ""
+        remarks += [f"{where}{said}" for said in (*item.remarks, *slower(item))]
+    for said in dict.fromkeys(remarks):
         click.echo(f"! {said}")
-    for said in {sentence: None for item in targets or (certificate,) for sentence in _remarks(item, targets)}:
-        click.echo(f"! {said}")
-    for name, why in {pair: None for item in targets or (certificate,) for pair in item.unknown.items()}:
+    for name, why in {pair: None for item in several for pair in item.unknown.items()}:
         click.echo(f"  {name}: unknown: {why}")
     if len(targets) > 1:
         print_targets(targets)
@@ -82,11 +85,6 @@ def slower(certificate: Certificate) -> list[str]:
         return []
     kind = "int8" if certificate.figures.get("int8_macs_ratio", 0.0) > 0 else "The compressed model"
     return [f"{kind} is slower than float here: {1 / times:.2f} x the time (other processors may differ)."]
-
-
-def _remarks(certificate: Certificate, targets: Sequence[Certificate]) -> list[str]:
-    where = f"{certificate.target}: " if len(targets) > 1 else ""
-    return [f"{where}{said}" for said in (*certificate.remarks, *slower(certificate))]
 
 
 def print_targets(certificates: Sequence[Certificate]) -> None:

@@ -75,26 +75,19 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     \b
     Exit codes: 0 pass, 2 a gate failed, 3 inconclusive; 0 with --no-gate; 4 error, 130 stopped.
     """  # noqa: D301 - \b is click's: keep the lines
+    from compressor.cli.devices import devices_named  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.search.study import Budget  # noqa: PLC0415 - the command line starts fast
 
-    read = _gateable(read_recipe(recipe).with_data(data), no_gate=no_gate)
+    read = read_recipe(recipe).with_data(data)
+    if not no_gate and (devices := devices_named(read)):  # rejected now, not after all trials
+        message = f"Expected --no-gate, got gates on {', '.join(devices)}: search here, then gate on the device with"
+        raise DeviceMeasureError(f"{message} `compressor run OUT/chosen.toml --server URL --token-file F --keys DIR`")
     folder = out or read.folder / "build"
     found, files = _search(read, target, Budget(trials, timeout_s, sampler), storage, folder)
     outcome = None if no_gate else _gate(found, folder)
     _print(found, files, outcome, as_json=as_json)
     raise SystemExit(_EXITS[outcome.verdict.value] if outcome is not None else 0)
-
-
-def _gateable(recipe: Recipe, *, no_gate: bool) -> Recipe:
-    """Return ``recipe``; reject now, not after all trials, gates on devices that can't be reached."""
-    from compressor.cli.devices import devices_named  # noqa: PLC0415 - the command line starts fast
-
-    devices = devices_named(recipe)
-    if devices and not no_gate:
-        message = f"Expected --no-gate, got gates on {', '.join(devices)}: search here, then gate on the device with"
-        raise DeviceMeasureError(f"{message} `compressor run OUT/chosen.toml --server URL --token-file F --keys DIR`")
-    return recipe
 
 
 def _search(

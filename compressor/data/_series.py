@@ -7,7 +7,7 @@ of https://github.com/numenta/NAB: ``combined_windows.json`` maps a series' path
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.data._archive import Names
-from compressor.data._front_end import Sample, Values
+from compressor.data._front_end import Sample
 from compressor.data._window_table import Columns, encoded, read
 from compressor.errors import DataError
 
@@ -102,7 +102,11 @@ def _cut(table: Columns, anomalous: npt.NDArray[np.bool_], sizes: _Sizes, *, bin
         touched = anomalous[start : start + sizes.whole]
         label = "anomaly" if touched.mean() >= _HALF else "normal"
         part = f"{series} anomaly" if sizes.horizon and touched.any() else series
-        following = _following(channels, values[end : end + sizes.horizon])
+        following = {
+            f"{channel}_in_{step}": float(value)
+            for step, row in enumerate(values[end : end + sizes.horizon], start=1)
+            for channel, value in zip(channels, row, strict=True)
+        }
         data = encoded(values[start:end], binary=binary)
         found.append(
             Sample(
@@ -115,15 +119,6 @@ def _cut(table: Columns, anomalous: npt.NDArray[np.bool_], sizes: _Sizes, *, bin
             )
         )
     return found
-
-
-def _following(channels: Sequence[str], values: Values) -> dict[str, float]:
-    """Return the values after a window by name, ``<channel>_in_<steps>``; ``values`` float64 (horizon, C)."""
-    return {
-        f"{channel}_in_{step}": float(value)
-        for step, row in enumerate(values, start=1)
-        for channel, value in zip(channels, row, strict=True)
-    }
 
 
 def _labels(store: Names) -> Mapping[str, object]:

@@ -63,7 +63,11 @@ def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares
     wanted = _wanted_rows(table, slices)
     keys = _group_keys(table)
     positions = np.array([_position(seed, key) for key in keys])
-    assigned = np.searchsorted(_bounds(shares), positions, side="right")
+    parts_of_one = [shares.train, shares.calibration, shares.gate, shares.reference]
+    if min(parts_of_one) <= 0 or abs(sum(parts_of_one) - 1) > _ROUNDING:
+        message = f"Expected positive shares that sum to 1, got {parts_of_one}"
+        raise SplitError(message)
+    assigned = np.searchsorted(np.cumsum(parts_of_one)[:-1], positions, side="right")
     if table.told is not None:
         assigned = _as_told(told_groups(table, keys=keys), positions, shares, assigned)
     parts = {name: np.flatnonzero(wanted & (assigned == i)) for i, name in enumerate(_NAMES)}
@@ -171,14 +175,6 @@ def _wanted_rows(table: Table, slices: Sequence[str]) -> np.ndarray[tuple[int], 
     return np.isin(table.slices, list(slices)) if len(slices) else np.ones(len(table), dtype=bool)
 
 
-def _bounds(shares: Shares) -> list[float]:
-    values = [shares.train, shares.calibration, shares.gate, shares.reference]
-    if min(values) <= 0 or abs(sum(values) - 1) > _ROUNDING:
-        message = f"Expected positive shares that sum to 1, got {values}"
-        raise SplitError(message)
-    return [float(bound) for bound in np.cumsum(values)[:-1]]
-
-
 def _position(seed: int, key: str) -> float:
     """Return the position of ``key`` in 0..1 for ``seed``: uniform, and independent of all other keys."""
     digest = hashlib.blake2b(key.encode(), digest_size=8, key=seed.to_bytes(8, "big")).digest()
@@ -239,8 +235,10 @@ def part(extra: Table, used: Table) -> Drifted:
     known = set(used.hashes.tolist())
     fresh = np.array([value not in known for value in extra.hashes.tolist()], dtype=bool)
     extra = align(extra.take(fresh), used.class_names)
-    position = np.array([_drifted_position(source) for source in extra.sources.tolist()])
-    learns = position < TRAIN_SHARE
+    digests = [
+        hashlib.blake2b(source.encode(), digest_size=8, person=b"drifted").digest() for source in extra.sources.tolist()
+    ]
+    learns = np.array([int.from_bytes(digest, "big") / _HASH_RANGE for digest in digests]) < TRAIN_SHARE
     if not learns.any() or learns.all():
         message = f"Expected new labelled samples for training and for judging, got {len(extra)}: label more"
         raise SplitError(message)
@@ -250,8 +248,3 @@ def part(extra: Table, used: Table) -> Drifted:
 def repeats(train_rows: int, drifted_rows: int) -> int:
     """Return how often the drifted training samples are repeated, to make up about a third of an epoch."""
     return int(np.clip(round(train_rows / (2 * max(drifted_rows, 1))), 1, 16))
-
-
-def _drifted_position(source: str) -> float:
-    digest = hashlib.blake2b(source.encode(), digest_size=8, person=b"drifted").digest()
-    return int.from_bytes(digest, "big") / _HASH_RANGE

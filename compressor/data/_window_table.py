@@ -79,7 +79,10 @@ def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool
     """
     table = read(store, name)
     windows = table.required(_WINDOW)
-    targets = _targets(table) if columns else {}
+    named = [column for column in table.columns if column == _TARGET or column.startswith(f"{_TARGET}_")]
+    if columns and not named:
+        table.required(_TARGET)
+    targets = {column: [repr(value) for value in table.numbers(column).tolist()] for column in named if columns}
     labels = [""] * len(windows) if columns else table.required(_LABEL)
     for row, label in enumerate(labels, start=table.first_row):
         check_label(label, f"{name}, row {row}, column {_LABEL!r}")
@@ -110,14 +113,6 @@ def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool
         )
         for own, steps in rows.items()
     ]
-
-
-def _targets(table: Columns) -> dict[str, list[str]]:
-    """Return the columns to predict as texts of finite numbers."""
-    names = [column for column in table.columns if column == _TARGET or column.startswith(f"{_TARGET}_")]
-    if not names:
-        table.required(_TARGET)
-    return {name: [repr(value) for value in table.numbers(name).tolist()] for name in names}
 
 
 def encoded(values: Values, *, binary: bool) -> bytes:

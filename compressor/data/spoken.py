@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from compressor.data._archive import Names, opened
-from compressor.data._front_end import Ranged, Sample, Values, chosen, tabled
+from compressor.data._front_end import Ranged, Sample, chosen, tabled
 from compressor.data._table import Table
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
@@ -45,6 +45,8 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
 def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
     """Return decibels (``log_mel``) or coefficients (``mfcc``) before conversion to 8 bits, to fit ranges.
 
+    Digital silence (padding) is left out: a range is fitted on recorded sound only.
+
     Raises:
         ArchiveError: As in ``load``.
         DataError: As in ``load``.
@@ -55,12 +57,8 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
     if name == "mfcc":
         return [Ranged(mfcc.cepstrum(sample.data, options), sample.source) for sample in samples]
     unfloored = {**options, "floor_db": _SILENCE_DB}
-    return [Ranged(_heard(log_mel.decibels(sample.data, unfloored)), sample.source) for sample in samples]
-
-
-def _heard(decibels: Values) -> Values:
-    """Return ``decibels`` without digital silence (padding), (values, 1): a range is fitted on recorded sound only."""
-    return decibels[decibels > _SILENCE_DB][:, None]
+    heard = [(log_mel.decibels(sample.data, unfloored), sample.source) for sample in samples]
+    return [Ranged(values[values > _SILENCE_DB][:, None], source) for values, source in heard]  # without padding
 
 
 def _samples(path: Path) -> list[Sample]:

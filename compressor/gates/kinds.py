@@ -190,14 +190,7 @@ def kind_of(name: str) -> Kind | None:
     if ":" not in name:
         found = _own(name)
         return None if found is None else replace(found, name=name)
-    return _from_outside(name, plugins.attribute(name))
-
-
-def _own(name: str) -> Kind | None:
-    return KINDS.get(RENAMED.get(name, name))
-
-
-def _from_outside(name: str, made: object) -> Kind:
+    made = plugins.attribute(name)
     if not isinstance(made, Kind):
         message = f"Expected as the gate {name!r} a compressor.gates.kinds.Kind, got {type(made).__name__}"
         raise PluginError(message)
@@ -208,6 +201,10 @@ def _from_outside(name: str, made: object) -> Kind:
         message = f"Expected limits of the gate {name!r} to be ('max',), ('min',) or both, got {made.limits}"
         raise PluginError(f"{message}: of a bounded one ('max',)")
     return replace(made, name=name, timed=False)
+
+
+def _own(name: str) -> Kind | None:
+    return KINDS.get(RENAMED.get(name, name))
 
 
 def gate(rule: GateRecipe) -> Gate | None:

@@ -139,7 +139,11 @@ def latency(candidates: Mapping[str, Candidate], inputs: Mapping[str, Floats] | 
                 taken[name].append(_timed(runtime, rows[name]))
     except AgentError as error:
         raise MeasureError(str(error)) from error
-    return {name: _summary(repeats) for name, repeats in taken.items()}
+    found = {}
+    for name, repeats in taken.items():
+        p50, p95 = (float(np.median([np.percentile(times, q) for times in repeats])) for q in (50, 95))
+        found[name] = Latency(round(p50, 4), round(p95, 4), sum(len(times) for times in repeats))
+    return found
 
 
 def _rows(inputs: Floats) -> list[Floats]:
@@ -159,11 +163,6 @@ def _timed(runtime: runtimes.Runtime, rows: Sequence[Floats]) -> Floats:
         if enabled:
             gc.enable()
     return np.asarray(times, dtype=np.float32)
-
-
-def _summary(repeats: Sequence[Floats]) -> Latency:
-    p50, p95 = (float(np.median([np.percentile(times, q) for times in repeats])) for q in (50, 95))
-    return Latency(round(p50, 4), round(p95, 4), sum(len(times) for times in repeats))
 
 
 def peak_memory_bytes(candidate: Candidate, inputs: Floats) -> int:

@@ -93,30 +93,27 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
         if key not in _TABLES:
             message = f"Expected one of the tables {', '.join(_TABLES)}, got [{key}]{nearest(key, _TABLES)}"
             raise RecipeError(message)
+    model = document.get("model")
+    finished = isinstance(model, dict) and bool(model.get("tflite"))  # nothing is left to compress
     try:
-        recipe = _filled(document)
+        targets = plain_table(document.get("targets", {"host": {}}), "[targets]")
+        recipe = Recipe(
+            model=fields_from(ModelRecipe, document.get("model", {}), "[model]"),
+            data=fields_from(DataRecipe, document.get("data", {}), "[data]"),
+            train=fields_from(TrainRecipe, document.get("train", {}), "[train]"),
+            compress=_steps(document.get("compress", [] if finished else DEFAULT_STEPS)),
+            targets=tuple(
+                fields_from(TargetRecipe, table, f"[targets.{name}]", given={"name": name})
+                for name, table in targets.items()
+            ),
+            gates=_gates(plain_table(document.get("gates", {}), "[gates]")),
+            acceptance=fields_from(AcceptanceRecipe, document.get("acceptance", {}), "[acceptance]"),
+        )
     except SettingsError as error:
         raise RecipeError(str(error)) from error
     check_recipe(recipe)
     check_unread(recipe)
     return recipe
-
-
-def _filled(document: Mapping[str, object]) -> Recipe:
-    targets, model = plain_table(document.get("targets", {"host": {}}), "[targets]"), document.get("model")
-    finished = isinstance(model, dict) and bool(model.get("tflite"))  # nothing is left to compress
-    return Recipe(
-        model=fields_from(ModelRecipe, document.get("model", {}), "[model]"),
-        data=fields_from(DataRecipe, document.get("data", {}), "[data]"),
-        train=fields_from(TrainRecipe, document.get("train", {}), "[train]"),
-        compress=_steps(document.get("compress", [] if finished else DEFAULT_STEPS)),
-        targets=tuple(
-            fields_from(TargetRecipe, table, f"[targets.{name}]", given={"name": name})
-            for name, table in targets.items()
-        ),
-        gates=_gates(plain_table(document.get("gates", {}), "[gates]")),
-        acceptance=fields_from(AcceptanceRecipe, document.get("acceptance", {}), "[acceptance]"),
-    )
 
 
 def _steps(value: object) -> tuple[StepSettings, ...]:

@@ -19,7 +19,7 @@ from compressor.measurement.predictions import Predictions
 from edge_agent.inference import drift_counters
 from edge_agent.tasks import DeviceTask
 from wire.histogram import BINS
-from wire.reference import EDGES, PROJECTIONS, Context, Reference, StreamSpec
+from wire.reference import EDGES, PROJECTIONS, Context, Reference
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -57,13 +57,14 @@ def make_reference(
     projection = _projection(task, train.predictions.embedding, temperature) if has_embedding else None
     specs = drift_counters.stream_specs(task, has_embedding=has_embedding)
     rows = _values(train, projection or drift_counters.no_projection(task, temperature))
+    fixed = {stream.name: stream.edges for stream in task.streams if stream.edges}
     bare = Reference(
         artifact_sha256=artifact_sha256,
         streams=specs,
         classes=task.classes,
         temperature=temperature,
         residual_scale=projection.residual_scale if projection else 1.0,
-        edges=_edges(rows, specs, task),
+        edges=tuple(fixed.get(one.name) or equal_mass_edges(column) for one, column in zip(specs, rows.T, strict=True)),
         projection_mean=_tuple(projection.mean) if projection else (),
         projection=tuple(_tuple(row) for row in projection.rows) if projection else (),
         projection_scale=_tuple(projection.scale) if projection else (),
@@ -116,11 +117,6 @@ def _projection(task: DeviceTask, embedding: NDArray[np.float32], temperature: f
     return drift_counters.Projection(
         task=task, mean=mean, rows=rows, scale=_float32(scale), residual_scale=residual, temperature=temperature
     )
-
-
-def _edges(rows: Floats, specs: Sequence[StreamSpec], task: DeviceTask) -> tuple[tuple[float, ...], ...]:
-    fixed = {stream.name: stream.edges for stream in task.streams if stream.edges}
-    return tuple(fixed.get(spec.name) or equal_mass_edges(column) for spec, column in zip(specs, rows.T, strict=True))
 
 
 def equal_mass_edges(values: Floats) -> tuple[float, ...]:

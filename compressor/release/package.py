@@ -171,7 +171,7 @@ def bill_of_materials(parts: Parts, certificate: Certificate) -> bytes:
 
 
 def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[str, Json]:
-    task = parts.task
+    task, ours = parts.task, parts.network in plugins.names("compressor.networks")
     metrics = [_measured(certificate, task.score_name, task.headline[0])]
     metrics += [
         {"type": "accuracy drop", "value": f"{(lost - won) / n:.6f}", "slice": name.removeprefix("slice:")}
@@ -181,7 +181,7 @@ def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[s
         "modelParameters": {
             "approach": {"type": "supervised"},
             "task": f"{_sense(parts.manifest)} {task.name}",
-            **({"architectureFamily": "convolutional neural network"} if _is_ours(parts.network) else {}),
+            **({"architectureFamily": "convolutional neural network"} if ours else {}),
             "modelArchitecture": parts.network,
             **({} if parts.elsewhere else {"datasets": [{"ref": data_ref}]}),  # what it was trained on, nothing else
             "inputs": [{"format": _sense(parts.manifest)}],
@@ -189,10 +189,6 @@ def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[s
         },
         "quantitativeAnalysis": {"performanceMetrics": metrics},
     }
-
-
-def _is_ours(network: str) -> bool:
-    return network in plugins.names("compressor.networks")
 
 
 def _measured(certificate: Certificate, said: str, name: str) -> Json:

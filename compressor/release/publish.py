@@ -22,7 +22,6 @@ from compressor.errors import PublishError, ServerUnreachableError, VersionConfl
 from compressor.release.keys import METADATA, TARGETS_DAYS, read_root
 from compressor.release.signing import (
     TARGETS_FILE,
-    Signable,
     add_targets,
     read_signable,
     read_targets,
@@ -88,8 +87,10 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
             published = theirs or Targets()
             base = theirs.version if theirs else 0
             if add_targets(published, signables):
-                for signable in signables:
-                    _upload(client, signable, progress)
+                for one in signables:
+                    headers = {"Content-Length": str(one.length_bytes), "Content-Type": "application/octet-stream"}
+                    content = _chunks(one.source, progress)
+                    _check(client.put(f"/api/blobs/{one.sha256}", content=content, headers=headers))
                 data = sign_targets(published, max(base, ours.version) + 1, keys, root, expires_days)
                 _check(client.post("/api/tuf/targets", content=data, params={"base": base}))
                 write_atomically(keys / METADATA / TARGETS_FILE, data, mode=0o644)
@@ -105,11 +106,6 @@ def _on_server(client: httpx.Client, root: Root) -> Targets | None:
         return None
     _check(response)
     return verified_targets(response.content, root, f"the answer of {client.base_url}").signed
-
-
-def _upload(client: httpx.Client, signable: Signable, progress: Progress) -> None:
-    headers = {"Content-Length": str(signable.length_bytes), "Content-Type": "application/octet-stream"}
-    _check(client.put(f"/api/blobs/{signable.sha256}", content=_chunks(signable.source, progress), headers=headers))
 
 
 def _chunks(path: Path, progress: Progress) -> Iterator[bytes]:

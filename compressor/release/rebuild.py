@@ -17,7 +17,7 @@ from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import open_bundle
 from compressor.run.pipeline import run_recipe
-from wire.bundle import CERTIFICATE, Bundle
+from wire.bundle import CERTIFICATE
 from wire.canonical import sha256_hex
 
 
@@ -61,22 +61,17 @@ def rebuild(
             message = f"Expected a rebuilt {made.name}, got {names}: is this the bundle's recipe?"
             raise PackageError(message)
         again = open_bundle(made)
-    before, after = _digests(bundle.files), _digests(again.files)
-    different = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    files = [{name: sha256_hex(data) for name, data in one.files.items()} for one in (bundle, again)]
+    codes = [read_certificate(one.files[CERTIFICATE]).code_digests for one in (bundle, again)]
     lineage = sorted(name for name, digest in manifest.lineage.items() if again.manifest.lineage.get(name) != digest)
     return Rebuilt(
         release=manifest.release,
         target=manifest.target,
-        different=tuple(different),
+        different=_different(*files),
         lineage=tuple(lineage),
-        code=_other_code(bundle, again),
+        code=_different(*codes),
     )
 
 
-def _other_code(bundle: Bundle, again: Bundle) -> tuple[str, ...]:
-    before, after = (read_certificate(one.files[CERTIFICATE]).code_digests for one in (bundle, again))
+def _different(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
-
-
-def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: sha256_hex(data) for name, data in files.items()}

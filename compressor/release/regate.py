@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compressor.errors import PackageError
 from compressor.gates import certificate as certificates
-from compressor.gates.certificate import Certificate, Line, read_certificate
+from compressor.gates.certificate import Certificate, read_certificate
 from compressor.gates.evidence import worst
 from compressor.gates.kinds import KINDS, Place, is_timed
 from compressor.measurement import first_run, onnx_graph, predictions
@@ -26,7 +25,7 @@ from edge_agent import tasks as device_tasks
 from edge_agent.errors import TaskMissingError
 from wire.bundle import CERTIFICATE, GOLDEN, Bundle, read_bundle
 from wire.errors import WireError
-from wire.manifest import Budgets, Manifest
+from wire.manifest import Budgets
 
 _ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_identifier: bytes 4 to 8
 
@@ -48,7 +47,10 @@ def check_golden(bundle: Bundle) -> Golden:
     budgets = bundle.manifest.budgets
     same = said.shape == golden.logits.shape
     difference = float(np.abs(said - golden.logits).max()) if same else float("inf")
-    flips = _flips(bundle.manifest, said, golden.logits) if same else len(said)
+    try:
+        flips = device_tasks.of_manifest(bundle.manifest).flips(said, golden.logits) if same else len(said)
+    except TaskMissingError as error:
+        raise PackageError(str(error)) from error
     if not agrees(difference, flips, budgets):
         message = (
             f"Expected golden vectors within {budgets.golden_max_abs:g} and {budgets.golden_max_flips} flips, "
@@ -56,13 +58,6 @@ def check_golden(bundle: Bundle) -> Golden:
         )
         raise PackageError(message)
     return golden
-
-
-def _flips(manifest: Manifest, said: NDArray[np.float32], golden: NDArray[np.float32]) -> int:
-    try:
-        return device_tasks.of_manifest(manifest).flips(said, golden)
-    except TaskMissingError as error:
-        raise PackageError(str(error)) from error
 
 
 def agrees(difference: float, flips: int, budgets: Budgets) -> bool:
@@ -78,20 +73,17 @@ def gate_again(path: Path) -> Certificate:
         MeasureError: If the artifact can't be run here.
     """
     if path.is_dir():
-        return _folder_again(_read_folder(path))
+        try:
+            read = read_certificate((path / "gate.json").read_bytes())
+        except OSError as error:
+            message = f"Expected gate.json in {path}, got: {error.strerror}: run `compressor run` first"
+            raise PackageError(message) from error
+        return _folder_again(read)
     bundle = open_bundle(path)
     if CERTIFICATE not in bundle.files:
         message = f"Expected {CERTIFICATE} in {path}, got none: build the bundle again"
         raise PackageError(message)
     return _again(read_certificate(bundle.files[CERTIFICATE]), _measured(bundle))
-
-
-def _read_folder(path: Path) -> Certificate:
-    try:
-        return read_certificate((path / "gate.json").read_bytes())
-    except OSError as error:
-        message = f"Expected gate.json in {path}, got: {error.strerror}: run `compressor run` first"
-        raise PackageError(message) from error
 
 
 def _folder_again(read: Certificate) -> Certificate:
@@ -134,18 +126,17 @@ def _share(inspected: onnx_graph.GraphFigures) -> dict[str, float]:
 
 
 def _again(certificate: Certificate, figures: Mapping[str, float]) -> Certificate:
+    """Return the verdict on ``figures``; a line that needs the float model or a device is kept as recorded."""
     judgement = certificates.judge(certificate.rules, certificates.evidence_of(certificate, figures))
     recorded = {(line.name, line.on): line for line in certificate.gates}
-    lines = tuple(_kept(line, recorded.get((line.name, line.on))) for line in certificates.lines(judgement))
+    lines = []
+    for line in certificates.lines(judgement):
+        before = recorded.get((line.name, line.on))
+        compared = line.name in KINDS and KINDS[line.name].place is Place.HOST  # needs the float model: not in a bundle
+        unmeasurable = is_timed(line.name) and bool(line.on or compared) and line.value is None
+        lines.append(before if before is not None and unmeasurable else line)
     verdict = worst(line.verdict for line in lines).value
-    return replace(certificate, gates=lines, verdict=verdict, figures={**certificate.figures, **figures})
-
-
-def _kept(line: Line, recorded: Line | None) -> Line:
-    """Return the recorded line if it can't be measured again, because the float model or the device is missing."""
-    compared = line.name in KINDS and KINDS[line.name].place is Place.HOST  # needs the float model: not in a bundle
-    unmeasurable = is_timed(line.name) and bool(line.on or compared) and line.value is None
-    return recorded if recorded is not None and unmeasurable else line
+    return replace(certificate, gates=tuple(lines), verdict=verdict, figures={**certificate.figures, **figures})
 
 
 def open_bundle(path: Path) -> Bundle:

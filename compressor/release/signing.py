@@ -63,15 +63,21 @@ def read_signable(source: Path) -> Signable:
     except (OSError, WireError) as error:
         message = f"Expected a valid bundle at {source}, got: {error}: make it with `compressor run`"
         raise PackageError(message) from error
-    manifest = bundle.manifest
-    path = target_path(manifest.model, manifest.version, manifest.target)
-    return Signable(
-        source=source,
-        path=path,
-        sha256=sha256_hex(data),
-        length_bytes=len(data),
-        custom=_custom(bundle, _certificate(source, bundle)),
+    manifest, figures = bundle.manifest, _certificate(source, bundle).get("figures")
+    custom = TargetCustom(
+        model=manifest.model,
+        version=manifest.version,
+        target=manifest.target,
+        runtime=manifest.runtime,
+        opset=manifest.opset,
+        hardware=manifest.hardware,
+        security_floor=manifest.security_floor,
+        artifact_sha256=manifest.artifact_sha256,
+        ref_id=manifest.files.get(REFERENCE, ""),
+        certificate={"verdict": "pass", **(figures if isinstance(figures, dict) else {})},
     )
+    path = target_path(manifest.model, manifest.version, manifest.target)
+    return Signable(source=source, path=path, sha256=sha256_hex(data), length_bytes=len(data), custom=custom)
 
 
 def _certificate(source: Path, bundle: Bundle) -> Mapping[str, Json]:
@@ -91,23 +97,6 @@ def _certificate(source: Path, bundle: Bundle) -> Mapping[str, Json]:
         message = f"Expected a release of the recipe's own data, got {source} from its stand-in (--quick)"
         raise GateNotPassedError(f"{message}: run it with --data, then sign that")
     return certificate
-
-
-def _custom(bundle: Bundle, certificate: Mapping[str, Json]) -> TargetCustom:
-    manifest = bundle.manifest
-    figures = certificate.get("figures")
-    return TargetCustom(
-        model=manifest.model,
-        version=manifest.version,
-        target=manifest.target,
-        runtime=manifest.runtime,
-        opset=manifest.opset,
-        hardware=manifest.hardware,
-        security_floor=manifest.security_floor,
-        artifact_sha256=manifest.artifact_sha256,
-        ref_id=manifest.files.get(REFERENCE, ""),
-        certificate={"verdict": "pass", **(figures if isinstance(figures, dict) else {})},
-    )
 
 
 def _without_floats(value: Json) -> Json:
@@ -156,14 +145,11 @@ def add_targets(targets: Targets, signables: Iterable[Signable]) -> bool:
             )
             raise ReleaseExistsError(message)
         if known is None:
-            targets.targets[signable.path] = _target_file(signable)
+            custom = {"custom": _without_floats(to_document(signable.custom))}
+            hashes = {"sha256": signable.sha256}
+            targets.targets[signable.path] = TargetFile(signable.length_bytes, hashes, signable.path, custom)
             changed = True
     return changed
-
-
-def _target_file(signable: Signable) -> TargetFile:
-    custom = _without_floats(to_document(signable.custom))
-    return TargetFile(signable.length_bytes, {"sha256": signable.sha256}, signable.path, {"custom": custom})
 
 
 def sign_targets(targets: Targets, version: int, keys: Path, root: Root, expires_days: int) -> bytes:

@@ -32,7 +32,8 @@ def render(shown: Shown) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<style>{style}</style><script>{get_plotlyjs()}</script></head>"
         f'<body><main class="v-{escape(certificate.verdict)}">{_head(shown)}{_tiles(shown)}{_cards(shown)}'
-        f"{_folded('All figures', tables.figures(certificate))}</main><script>{_FIT}</script></body></html>"
+        f'<details class="card"><summary>All figures</summary>{tables.figures(certificate)}</details></main>'
+        f"<script>{_FIT}</script></body></html>"
     )
 
 
@@ -106,10 +107,6 @@ def _steps(shown: Shown) -> str:
 def card(title: str, content: str) -> str:
     """Return ``content``, HTML, as a section of a page with the heading ``title``."""
     return f'<section class="card"><h2>{escape(title)}</h2>{content}</section>'
-
-
-def _folded(title: str, content: str) -> str:
-    return f'<details class="card"><summary>{escape(title)}</summary>{content}</details>'
 
 
 def figure_div(figure: go.Figure, index: int) -> str:

@@ -32,7 +32,8 @@ def headline(certificate: Certificate) -> str:
 def sentences(shown: Shown) -> list[str]:
     """Return the results of the run as sentences, most important first."""
     certificate, several = shown.certificate, len(shown.targets) > 1
-    same = _unchanged(shown)
+    start = shown.lineage.get("float_model")  # a target whose file is the baseline itself is unchanged
+    same = [one.target for one in shown.targets if start and shown.lineage.get(f"artifact_{one.target}") == start]
     said = _drifted(shown)
     for judged in shown.targets or (certificate,):
         where = f"On {judged.target}: " if several else ""
@@ -45,18 +46,8 @@ def sentences(shown: Shown) -> list[str]:
             "drops and flips say nothing of it."
         )
     lines = [line for line in certificate.gates if line.verdict != "pass"]
-    return [*(f"{line.title}{_on(line, several=several)}: {line.text}." for line in lines), *said]
-
-
-def _on(line: Line, *, several: bool) -> str:
-    return f" on {line.target}" if several and line.target else ""
-
-
-def _unchanged(shown: Shown) -> list[str]:
-    """Return the targets whose file is the baseline itself."""
-    names = [item.target for item in shown.targets]
-    start = shown.lineage.get("float_model")
-    return [name for name in names if start is not None and shown.lineage.get(f"artifact_{name}") == start]
+    on = {line.target: f" on {line.target}" if several and line.target else "" for line in lines}
+    return [*(f"{line.title}{on[line.target]}: {line.text}." for line in lines), *said]
 
 
 def _drifted(shown: Shown) -> list[str]:

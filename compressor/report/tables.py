@@ -34,18 +34,15 @@ def _gate(line: Line, *, at_least: bool, several: bool) -> list[str]:
     where += f" <small>on {escape(line.on)}</small>" if line.on else ""
     badge = f'<span class="mark {escape(line.verdict)}">{_MARKS.get(line.verdict, "?")} {escape(line.verdict)}</span>'
     bound = "" if line.bound == line.value else phrases.figure(line.name, line.bound)
+    share, meter = phrases.used(line, at_least=at_least), ""
+    if share is not None:
+        bar = f'<i class="{escape(line.verdict)}" style="width:{min(100.0, 100 * share):.0f}%"></i>'
+        meter = f'<div class="meter" title="{share:.0%}">{bar}</div>'
     limit = f"{sign} {phrases.figure(line.name, line.limit)}" if line.limit is not None else phrases.NOTHING
     return [
         f"<b>{escape(line.name)}</b>{where}", badge, phrases.figure(line.name, line.value), bound, limit,
-        _meter(phrases.used(line, at_least=at_least), line.verdict), f'<span class="muted">{escape(line.text)}</span>',
+        meter, f'<span class="muted">{escape(line.text)}</span>',
     ]  # fmt: skip
-
-
-def _meter(share: float | None, verdict: str) -> str:
-    if share is None:
-        return ""
-    width = min(100.0, 100 * share)
-    return f'<div class="meter" title="{share:.0%}"><i class="{escape(verdict)}" style="width:{width:.0f}%"></i></div>'
 
 
 def parity(pairs: Sequence[Pair]) -> str:

@@ -48,7 +48,9 @@ def evidence(
         accuracy=paired(before, after),
         slices={name: _within(before, after, gate_set.slices == name) for name in np.unique(gate_set.slices).tolist()},
         classes={class_names[i]: _within(before, after, gate_set.labels == i) for i in present},
-        drifted=None if drifted is None else _all(drifted),
+        drifted=None
+        if drifted is None
+        else paired(_right(drifted.baseline, drifted.labels), _right(drifted.candidate, drifted.labels)),
         compressed=paired(uncompressed, after),
         flips=flips,
         figures=figures,
@@ -103,10 +105,6 @@ def _right(predictions: Predictions, labels: NDArray[np.int64]) -> NDArray[np.bo
 
 def _within(before: NDArray[np.bool_], after: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Paired:
     return paired(before[rows], after[rows])
-
-
-def _all(compared: Compared) -> Paired:
-    return paired(_right(compared.baseline, compared.labels), _right(compared.candidate, compared.labels))
 
 
 def figures(gate_set: Compared, drifted: Compared | None = None) -> dict[str, float]:

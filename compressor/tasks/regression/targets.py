@@ -43,8 +43,15 @@ def as_numbers(table: Table) -> Table:
     if table.labels.ndim == 1:
         parsed = np.array([_number(name) for name in table.class_names])
         labels = parsed[table.labels][:, None].astype(np.float32)
-        table = replace(_checked(table, parsed), labels=labels, class_names=(VALUE,))
-    _require_finite(table)
+        if len(wrong := np.flatnonzero(~np.isfinite(parsed))):
+            rows, got = np.flatnonzero(np.isin(table.labels, wrong)), table.class_names[wrong[0]]
+            message = f"Expected a finite number as label, because label = 'number', got {got!r}"
+            raise DataError(f"{message} ({len(rows)} rows, the first is row {rows[0]}): mend or leave out the row")
+        table = replace(table, labels=labels, class_names=(VALUE,))
+    if len(cells := np.argwhere(~np.isfinite(table.labels))):
+        row, column = cells[0].tolist()
+        name, got = table.class_names[column], table.labels[row, column]
+        raise DataError(f"Expected finite values of {name!r}, got {got} in row {row}: mend or leave out the row")
     spread = table.labels.max(axis=0) - table.labels.min(axis=0)
     for name, width, first in zip(table.class_names, spread.tolist(), table.labels[0].tolist(), strict=True):
         if width <= 0:
@@ -118,40 +125,18 @@ def fitted(recipe: Recipe, table: Table, train: Table) -> Table:
         return replace(table, unit=Unit(data.target_mean, data.target_std))
     if model.imported or model.checkpoint:
         return replace(table, unit=Unit((0.0,) * count, (1.0,) * count))
-    wide = train.labels.astype(np.float64)
-    return replace(table, unit=Unit(_rounded(wide.mean(axis=0)), _rounded(_spread(table, wide))))
-
-
-def _spread(table: Table, values: Wide) -> Wide:
-    """Return the standard deviation of each column of ``values``, (N, D)."""
-    spread: Wide = values.std(axis=0)
+    wide: Wide = train.labels.astype(np.float64)
+    spread: Wide = wide.std(axis=0)
     for name, width in zip(table.class_names, spread.tolist(), strict=True):
         if not width > 0:
-            message = f"Expected train rows of different {name!r}, got {len(values)} of {values[0].tolist()}"
+            message = f"Expected train rows of different {name!r}, got {len(wide)} of {wide[0].tolist()}"
             raise DataError(f"{message}: nothing can be learnt from a constant; give train other sources")
-    return spread
+    return replace(table, unit=Unit(_rounded(wide.mean(axis=0)), _rounded(spread)))
 
 
 def _rounded(values: Wide) -> tuple[float, ...]:
     """Return ``values`` rounded to float32, so that computations use the manifest's numbers."""
     return tuple(float(value) for value in values.astype(np.float32))
-
-
-def _checked(table: Table, parsed: Wide) -> Table:
-    wrong = np.flatnonzero(~np.isfinite(parsed))
-    if len(wrong):
-        rows = np.flatnonzero(np.isin(table.labels, wrong))
-        message = f"Expected a finite number as label, because label = 'number', got {table.class_names[wrong[0]]!r}"
-        raise DataError(f"{message} ({len(rows)} rows, the first is row {rows[0]}): mend or leave out the row")
-    return table
-
-
-def _require_finite(table: Table) -> None:
-    wrong = np.argwhere(~np.isfinite(table.labels))
-    if len(wrong):
-        row, column = wrong[0].tolist()
-        name, got = table.class_names[column], table.labels[row, column]
-        raise DataError(f"Expected finite values of {name!r}, got {got} in row {row}: mend or leave out the row")
 
 
 def _number(text: str) -> float:

@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from compressor.report.thumbnails import LARGEST_PX, data_uri, overlay
+from compressor.report.flips import LARGEST_PX, data_uri, overlay
 
 
 def _opened(uri: str) -> Image.Image:
