@@ -116,10 +116,25 @@ def parse_bundle(data: bytes, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
 
 
 def _entries(data: bytes) -> dict[str, bytes]:
+    """Return the entries of the zip in ``data`` by name; names, compression and sizes are checked before one is read."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
-            _check_entries(infos, len(data))
+            names = [info.filename for info in infos]
+            others = set(names) - ENTRIES
+            known = all(_ARTIFACT.fullmatch(name) for name in others)
+            if len(names) != len(set(names)) or len(others) > 1 or not known or MANIFEST not in names:
+                wanted = f"{MANIFEST}, one model.FORMAT and others of {sorted(ENTRIES)}"
+                message = f"Expected {wanted}, each once, got {sorted(names)[:20]}"
+                raise BundleEntryError(message)
+            for info in infos:
+                if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+                    message = f"Expected {info.filename} stored, got compression {info.compress_type}"
+                    raise BundleEntryError(message)
+                limit = MAX_MANIFEST_BYTES if info.filename == MANIFEST else len(data)
+                if info.file_size > limit:
+                    message = f"Expected {info.filename} of at most {limit} bytes, got {info.file_size}"
+                    raise BundleOversizeError(message)
             return {info.filename: _content(archive, info) for info in infos}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error) as error:
         message = f"Expected an intact zip, got: {error}"
@@ -130,23 +145,5 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(info)
     except (zipfile.BadZipFile, EOFError) as error:  # the zip's checksum detects the change before ours
-        message = f"Expected {info.filename} as its directory entry says, got: {error}"
+        message = f"Expected {info.filename} to match its directory entry, got: {error}"
         raise BundleDigestError(message) from error
-
-
-def _check_entries(infos: list[zipfile.ZipInfo], length_bytes: int) -> None:
-    names = [info.filename for info in infos]
-    others = set(names) - ENTRIES
-    known = all(_ARTIFACT.fullmatch(name) for name in others)
-    if len(names) != len(set(names)) or len(others) > 1 or not known or MANIFEST not in names:
-        wanted = f"{MANIFEST}, one model.FORMAT and others of {sorted(ENTRIES)}"
-        message = f"Expected {wanted}, each once, got {sorted(names)[:20]}"
-        raise BundleEntryError(message)
-    for info in infos:
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            message = f"Expected {info.filename} stored, got compression {info.compress_type}"
-            raise BundleEntryError(message)
-        limit = MAX_MANIFEST_BYTES if info.filename == MANIFEST else length_bytes
-        if info.file_size > limit:
-            message = f"Expected {info.filename} of at most {limit} bytes, got {info.file_size}"
-            raise BundleOversizeError(message)

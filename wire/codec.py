@@ -107,13 +107,11 @@ def to_document(message: object) -> dict[str, Json]:
 @cache
 def _names(cls: type) -> tuple[tuple[str, object], ...]:
     """Return each field's name, and the value with which it is not written."""
-    return tuple((field.name, _omitted(field)) for field in dataclasses.fields(cls))
-
-
-def _omitted(field: dataclasses.Field[object]) -> object:
-    if not field.metadata.get("omit_default"):
-        return _ALWAYS
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    omitted: dict[str, object] = {}
+    for field in dataclasses.fields(cls):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        omitted[field.name] = default if field.metadata.get("omit_default") else _ALWAYS
+    return tuple(omitted.items())
 
 
 def _plain(value: object) -> Json:
@@ -177,30 +175,22 @@ def _hints(cls: type) -> dict[str, object]:
     return typing.get_type_hints(cls)
 
 
-def _typed(value: Json, hint: object, where: str) -> object:
+def _typed(value: Json, hint: object, where: str) -> object:  # noqa: PLR0911 - one return a kind of type
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in {types.UnionType, typing.Union}:
-        return _optional(value, [argument for argument in arguments if argument is not type(None)], where)
+        kinds = [argument for argument in arguments if argument is not type(None)]
+        if value is None or len(kinds) > 1:  # several: ``Json`` itself, which is already what it should be
+            return value
+        if isinstance(kinds[0], type) and issubclass(kinds[0], StrEnum):
+            text = _expect(value, str, where)
+            return kinds[0](text) if text in set(kinds[0]) else None  # a value of a later version
+        return _typed(value, kinds[0], where)
     if origin is tuple:
         return tuple(_typed(item, arguments[0], where) for item in _expect(value, list, where))
     if origin is not None:  # Mapping[str, X]
         return {key: _typed(item, arguments[1], where) for key, item in _expect(value, dict, where).items()}
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_document(hint, _expect(value, dict, where))
-    return _scalar(value, hint, where)
-
-
-def _optional(value: Json, hints: list[object], where: str) -> object:
-    if value is None or len(hints) > 1:  # several: ``Json`` itself, which is already what it should be
-        return value
-    hint = hints[0]
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        text = _expect(value, str, where)
-        return hint(text) if text in set(hint) else None
-    return _typed(value, hint, where)
-
-
-def _scalar(value: Json, hint: object, where: str) -> object:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and hint in {bool, int, float, str}:

@@ -62,7 +62,14 @@ def encode_report(report: DriftReport) -> bytes:
         report.seq, report.oldest_seq, report.window_start_ms, report.window_len_ms, report.counters.n,
         report.context, shape.streams, shape.classes, shape.confidence_bins,
     )  # fmt: skip
-    flags, body = _encode_body(report.counters)
+    plain = leb128.encode(report.counters.values)
+    choices = [(0, plain), (_FLAG_ZLIB, zlib.compress(plain, 9))]
+    # in a window without invalid inputs the last bin of a stream follows from ``n`` and the others
+    end, values = shape.streams * BINS, report.counters.values
+    kept = tuple(value for i, value in enumerate(values[:end]) if (i + 1) % BINS) + values[end:]
+    if _with_last_bins(kept, shape, report.counters.n) == values:
+        choices.append((_FLAG_PACKED, pack(kept)))
+    flags, body = min(choices, key=lambda choice: len(choice[1]))
     head = _HEAD.pack(
         MAGIC,
         flags | (_FLAG_LATE if report.late else 0),
@@ -82,20 +89,6 @@ def _from_hex(text: str, digits: int, what: str) -> bytes:
         message = f"Expected {what} as {digits} lower-case hex digits, got {text[:80]!r}"
         raise MessageError(message)
     return data
-
-
-def _encode_body(counters: Counters) -> tuple[int, bytes]:
-    plain = leb128.encode(counters.values)
-    choices = [(0, plain), (_FLAG_ZLIB, zlib.compress(plain, 9))]
-    kept = _without_last_bins(counters)
-    if _with_last_bins(kept, counters.shape, counters.n) == counters.values:
-        choices.append((_FLAG_PACKED, pack(kept)))
-    return min(choices, key=lambda choice: len(choice[1]))
-
-
-def _without_last_bins(counters: Counters) -> tuple[int, ...]:
-    end = counters.shape.streams * BINS
-    return tuple(value for i, value in enumerate(counters.values[:end]) if (i + 1) % BINS) + counters.values[end:]
 
 
 def _with_last_bins(kept: tuple[int, ...], shape: Shape, n: int) -> tuple[int, ...]:
@@ -154,7 +147,22 @@ def decode_report(data: bytes) -> DriftReport:
         MessageError: If it is too long, is not a report, or its counters don't fit its shape.
     """
     sealed = open_report(data)
-    return sealed.opened(_decode_body(sealed.body, sealed.coding, sealed.shape, sealed.n))
+    shape = sealed.shape
+    if sealed.is_packed:
+        values = _with_last_bins(unpack(sealed.body, shape.total - shape.streams), shape, sealed.n)
+        if min(values, default=0) < 0:
+            message = f"Expected streams of at most {sealed.n} counts, got more"
+            raise MessageError(message)
+        return sealed.opened(values)
+    if sealed.coding not in {0, _FLAG_ZLIB}:
+        message = f"Expected a known coding of the counters, got flags {sealed.coding}: update the server"
+        raise MessageError(message)
+    body = inflate(sealed.body, shape.total * _MAX_LEB128_BYTES) if sealed.coding else sealed.body
+    counts, consumed = leb128.decode(body, shape.total)
+    if consumed != len(body):
+        message = f"Expected {consumed} bytes of counters, got {len(body)}"
+        raise MessageError(message)
+    return sealed.opened(tuple(counts))
 
 
 def open_report(data: bytes) -> SealedReport:
@@ -187,21 +195,3 @@ def open_report(data: bytes) -> SealedReport:
         coding=flags & ~_FLAG_LATE,
         body=data[_HEAD.size + used :],
     )
-
-
-def _decode_body(data: bytes, coding: int, shape: Shape, n: int) -> tuple[int, ...]:
-    if coding == _FLAG_PACKED:
-        values = _with_last_bins(unpack(data, shape.total - shape.streams), shape, n)
-        if min(values, default=0) < 0:
-            message = f"Expected streams of at most {n} counts, got more"
-            raise MessageError(message)
-        return values
-    if coding not in {0, _FLAG_ZLIB}:
-        message = f"Expected a known coding of the counters, got flags {coding}: update the server"
-        raise MessageError(message)
-    body = inflate(data, shape.total * _MAX_LEB128_BYTES) if coding else data
-    counts, consumed = leb128.decode(body, shape.total)
-    if consumed != len(body):
-        message = f"Expected {consumed} bytes of counters, got {len(body)}"
-        raise MessageError(message)
-    return tuple(counts)

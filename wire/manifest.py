@@ -152,7 +152,7 @@ def read_manifest(data: bytes) -> Manifest:
     return manifest
 
 
-def _problem(manifest: Manifest) -> str:
+def _problem(manifest: Manifest) -> str:  # noqa: PLR0911 - one return a rule, in order
     pre = manifest.preprocessing
     wanted = manifest.needed_schema
     if manifest.schema != wanted:
@@ -163,10 +163,6 @@ def _problem(manifest: Manifest) -> str:
         return "Expected at least one input and one output, got none"
     if manifest.files.get(manifest.artifact) != manifest.artifact_sha256:
         return f"Expected artifact_sha256 to be that of {manifest.artifact}, got {manifest.artifact_sha256[:12]!r}"
-    return _preprocessing_problem(pre)
-
-
-def _preprocessing_problem(pre: Preprocessing) -> str:
     if pre.orientation not in ORIENTATIONS or pre.decode not in DECODES:
         wanted = f"an orientation of {', '.join(ORIENTATIONS)} and decode of {', '.join(DECODES)}"
         return f"Expected {wanted}, got {pre.orientation!r} and {pre.decode!r}: update the agent"

@@ -113,10 +113,6 @@ def _problem(order: MeasureOrder) -> str:
         return "Expected an order id of 32 and digests of 64 lower-case hex digits, got others"
     if not 0 < order.expires_ms - order.issued_ms <= MAX_ORDER_MS:
         return f"Expected an order that holds for at most {MAX_ORDER_MS} ms, got {order.expires_ms - order.issued_ms}"
-    return _oversize(order)
-
-
-def _oversize(order: MeasureOrder) -> str:
     rows, rows_bytes = order.rows, order.rows_length_bytes
     if not 0 < order.bundle_length_bytes <= MAX_TARGET_BYTES:
         return f"Expected a bundle of 1 to {MAX_TARGET_BYTES} bytes, got {order.bundle_length_bytes}"

@@ -94,27 +94,24 @@ class MemoryBroker:
 
     def _deliver(self, topic: str, payload: bytes, *, retain: bool) -> None:
         with self._lock:
-            receivers = self._receivers(topic)
+            receivers: list[_Client] = []
+            groups: dict[tuple[str, str], list[_Client]] = {}  # of shared subscriptions
+            for client in self._clients.values():
+                for pattern in client.subscriptions:
+                    if pattern.startswith("$share/"):
+                        _, group, inner = pattern.split("/", 2)
+                        if matches(inner, topic):
+                            groups.setdefault((group, inner), []).append(client)
+                    elif matches(pattern, topic):
+                        receivers.append(client)
+            turn = next(self._turn)
+            receivers += [members[turn % len(members)] for members in groups.values()]
             if retain and payload:
                 self._retained[topic] = payload
             elif retain:
                 self._retained.pop(topic, None)
         for receiver in receivers:
             receiver.listener(Incoming(topic, payload))
-
-    def _receivers(self, topic: str) -> list[_Client]:
-        direct: list[_Client] = []
-        groups: dict[tuple[str, str], list[_Client]] = {}
-        for client in self._clients.values():
-            for pattern in client.subscriptions:
-                if pattern.startswith("$share/"):
-                    _, group, inner = pattern.split("/", 2)
-                    if matches(inner, topic):
-                        groups.setdefault((group, inner), []).append(client)
-                elif matches(pattern, topic):
-                    direct.append(client)
-        turn = next(self._turn)
-        return direct + [members[turn % len(members)] for members in groups.values()]
 
 
 @dataclass(slots=True, kw_only=True)

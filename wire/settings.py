@@ -33,10 +33,6 @@ class Bound:
     high: float
     above: bool = False
 
-    def holds(self, value: float) -> bool:
-        """Return whether ``value`` is in range; NaN never is."""
-        return (self.low < value or (self.low == value and not self.above)) and value <= self.high
-
     @property
     def text(self) -> str:
         """The bound as text."""
@@ -47,9 +43,10 @@ class Bound:
         """Check the value of ``where``.
 
         Raises:
-            SettingsError: If it is out of range.
+            SettingsError: If it is out of range; NaN always is.
         """
-        if not self.holds(value):
+        above_low = self.low < value or (self.low == value and not self.above)
+        if not (above_low and value <= self.high):
             message = f"Expected {where} {self.text}, got {_number(value)}"
             raise SettingsError(message)
 
