@@ -116,7 +116,7 @@ def parse_bundle(data: bytes, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
 
 
 def _entries(data: bytes) -> dict[str, bytes]:
-    """Return the entries of the zip in ``data`` by name; names, compression and sizes are checked before one is read."""
+    """Return the entries of the zip in ``data`` by name; names and sizes are checked before one is read."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()

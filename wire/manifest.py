@@ -153,10 +153,9 @@ def read_manifest(data: bytes) -> Manifest:
 
 
 def _problem(manifest: Manifest) -> str:  # noqa: PLR0911 - one return a rule, in order
-    pre = manifest.preprocessing
-    wanted = manifest.needed_schema
-    if manifest.schema != wanted:
-        return f"Expected manifest schema {wanted}, got {manifest.schema}: update the agent, or rebuild the bundle"
+    pre, schema = manifest.preprocessing, manifest.needed_schema
+    if manifest.schema != schema:
+        return f"Expected manifest schema {schema}, got {manifest.schema}: update the agent, or rebuild the bundle"
     if not manifest.model or manifest.version < 1:
         return f"Expected a model name and a version of at least 1, got {manifest.model!r} {manifest.version}"
     if not manifest.inputs or not manifest.outputs:
