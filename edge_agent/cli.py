@@ -23,10 +23,9 @@ from edge_agent.config import AgentConfig, read_config
 from edge_agent.control.status_file import AgentHealth, read_status
 from edge_agent.device import hardware
 from edge_agent.device.disk import RealDisk, advice
+from edge_agent.device.identity import check_folder, read_identity
 from edge_agent.device.identity import enrol as trade_claim
-from edge_agent.device.identity import read_identity
 from edge_agent.device.lock import AgentLock
-from edge_agent.device.state_folder import check_folder
 from edge_agent.errors import (
     AgentConfigError,
     AgentError,

@@ -16,11 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
-from edge_agent.control.background import JobDone
 from edge_agent.control.child_inbox import ChildInbox
-from edge_agent.control.inbox import Inbox
-from edge_agent.control.rate_limit import EventLimiter
-from edge_agent.control.reported import Reporter, running
+from edge_agent.control.inbox import CommandStateFile, Inbox
+from edge_agent.control.reported import EventLimiter, Reporter, running
 from edge_agent.control.status_file import StatusFile
 from edge_agent.control.supervisor import ChildEnded, ChildSaid, Fact, Launch, Supervisor
 from edge_agent.device import last_end
@@ -32,11 +30,10 @@ from edge_agent.device.record_file import newer_records
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
 from edge_agent.measuring.coordinator import DeviceCondition, MeasureDone, MeasurementCoordinator, Measurer, NoMeasurer
-from edge_agent.telemetry.commands import CommandStateFile
 from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
-from edge_agent.updater.ports import Refusal
+from edge_agent.updater.ports import JobDone, Refusal
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.repair import TOKEN as REPAIR
 from edge_agent.updater.storage.repair import Repair

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from edge_agent.config import AgentConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices
-from edge_agent.control.background import ThreadWorker
 from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device import hardware
 from edge_agent.device.clock import SystemClock
@@ -20,6 +19,7 @@ from edge_agent.telemetry.rows import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher
+from edge_agent.updater.ports import ThreadWorker
 from edge_agent.updater.updater import UpdatePorts
 from wire.canonical import canonical_bytes
 from wire.transport import Transport

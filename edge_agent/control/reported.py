@@ -1,12 +1,14 @@
-"""Builds the device's reports: the ``reported`` document, its state, and the output of ``edge-agent status``. Pure."""
+"""Builds the device's reports: the ``reported`` document, its state, and the output of ``edge-agent status``. Pure.
+
+Also counts unreadable messages and faults by kind, and limits how often each kind is reported.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from edge_agent.control.rate_limit import EventLimiter
 from edge_agent.control.supervisor import Supervisor
 from edge_agent.errors import SourceError
 from edge_agent.telemetry.spool import Spool
@@ -16,6 +18,29 @@ from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Updater
 from wire.codec import Json, to_document
 from wire.messages import DeviceState, InstalledRelease, Reported, UpdatePhase
+
+EVERY_MS = 60_000
+KEPT_KINDS = 64
+
+
+@dataclass(slots=True)
+class EventLimiter:
+    """Counts by kind; each kind is reported at most once in ``EVERY_MS``: never a flood of events."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    _said_ms: dict[str, int] = field(default_factory=dict)
+
+    def count(self, kind: str, now_ms: int) -> bool:
+        """Count one; return whether to report it."""
+        if kind not in self.counts and len(self.counts) >= KEPT_KINDS:
+            kind = "other"
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        said_ms = self._said_ms.get(kind)
+        if said_ms is not None and now_ms - said_ms < EVERY_MS:
+            return False
+        self._said_ms[kind] = now_ms
+        return True
+
 
 NO_RELEASE = "no_release"
 _BUSY = frozenset({UpdatePhase.DOWNLOADING, UpdatePhase.VERIFYING, UpdatePhase.STAGED, UpdatePhase.PROBATION})

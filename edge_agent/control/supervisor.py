@@ -1,7 +1,7 @@
 """Starts, watches and restarts the inference child, and swaps its release.
 
 Decides when a child counts as hung, when it is restarted, whether a release is loaded by a hot swap or a start, and
-whether a crash is attributed to the input in flight (``blame``), to an absent source, or to the release.
+whether a crash is attributed to the input in flight (``Suspicion``), to an absent source, or to the release.
 Does not decide what a crash of the release means for an update (``agent`` tells the updater).
 """
 
@@ -21,12 +21,37 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_agent.config import ChildConfig
-from edge_agent.control.blame import Suspicion
 from edge_agent.device.memory_limit import end_text, oom_kills
 from edge_agent.errors import FrameError, SourceError
 from edge_agent.in_flight import clear_held, read_held
 from edge_agent.pipe_frames import Frame, encode_frame, read_frame
 from wire.codec import Json
+
+MAX_INPUTS = 3
+FORGIVEN_AFTER = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """How many inputs have crashed the child under one release.
+
+    The first suspect is the input in flight: it is set aside, and the release continues. If the release crashes on
+    several inputs, it is to blame itself: from the ``MAX_INPUTS``-th on, where every ``FORGIVEN_AFTER`` inputs served
+    in between take one off. Without an input in flight (while loading, or between two inputs) the release is to blame
+    at once.
+    """
+
+    inputs: int = 0
+
+    def after(self, served: int) -> Suspicion:
+        """Return the suspicion after one more crash, before which the child had served ``served`` inputs."""
+        return Suspicion(max(0, self.inputs - served // FORGIVEN_AFTER) + 1)
+
+    @property
+    def of_the_release(self) -> bool:
+        """Whether the release is to blame."""
+        return self.inputs >= MAX_INPUTS
+
 
 _LOG = logging.getLogger(__name__)
 _STOP_S = 5.0

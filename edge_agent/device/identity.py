@@ -1,6 +1,10 @@
 """The device's identity: enrolment with a one-time claim, and ``identity.json`` (0600), which is stored twice.
 
 The password never appears in a log, a message or a ``repr``.
+
+Before enrolment, ``check_folder`` decides whether a folder may become an agent's state directory. The agent changes the
+mode of that folder, empties folders in it (``measure``, ``blobs``) and consumes the files in ``inbox``, so a folder
+with anything else in it, such as a home directory, a project or ``/tmp``, is refused.
 """
 
 from __future__ import annotations
@@ -19,16 +23,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.device.disk import Disk, RealDisk, advice
-from edge_agent.device.record_file import read_record
-from edge_agent.device.state_folder import ROOM
+from edge_agent.device.record_file import Condition, Twin, copy_of, read_record
 from edge_agent.device.tls import client_context
 from edge_agent.errors import EnrolmentError, IdentityError, NewerFormatError
-from edge_agent.updater.storage.integrity import Condition
-from edge_agent.updater.storage.twin import Twin, copy_of
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
 from wire.errors import MessageError, WireError
 from wire.topics import check_name
+
+_TRACES = frozenset({"root.json", "status.json", "spool.db", "floor.json"})
+"""Files of an agent that was enrolled here before; its identity may have been removed in order to enrol again."""
+ROOM = "enrol.room"
+"""Reserves room while a claim is exchanged; a power cut leaves it behind."""
+_PREPARED_FOLDERS = frozenset({"inbox", "lost+found"})
+_PREPARED_SUFFIXES = frozenset({".toml", ".pem", ".crt", ".claim", ".log"})
+
+
+def check_folder(state: Path) -> None:
+    """Check that ``state`` is new, empty, prepared for an agent (``agent.toml``, certificates), or was used by one.
+
+    Raises:
+        EnrolmentError: If it contains anything else.
+        OSError: If it can't be read.
+    """
+    if not state.exists():
+        return
+    found = sorted(state.iterdir())
+    if any(path.name in _TRACES for path in found):
+        return
+    foreign = [path.name for path in found if not _prepared(path)]
+    if foreign:
+        message = f"Expected a new or empty state directory, got {state} with {', '.join(foreign[:3])}"
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""  # noqa: PLR2004 - as many are named
+        raise EnrolmentError(f"{message}{more}: the agent empties folders there; give it one of its own by --state")
+
+
+def _prepared(path: Path) -> bool:
+    if path.is_dir():
+        return path.name in _PREPARED_FOLDERS
+    return path.suffix in _PREPARED_SUFFIXES or path.name in {ROOM, f".{ROOM}.new"}
+
 
 _LOG = logging.getLogger(__name__)
 LIMIT_S = 30.0

@@ -6,7 +6,9 @@ signature: the job's own child does.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,29 @@ from typing import Protocol
 from edge_agent.config import MeasureConfig
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import read_record, write_record
-from edge_agent.measuring.ending import SubmittedReport, sweep
 from edge_agent.updater.ports import Progress, Refusal
 from wire.canonical import canonical_bytes
 from wire.codec import Json
 from wire.errors import MessageError
 from wire.measurement import MAX_ENVELOPE_BYTES
 from wire.messages import Command, Response
+
+FOLDER = "measure"
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedReport:
+    """A report that the server has stored."""
+
+    order: str
+    report_sha256: str
+
+
+def sweep(state: Path) -> None:
+    """Delete the measurement's folder; if that fails, the next start tries again."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(state / FOLDER)
+
 
 _LOG = logging.getLogger(__name__)
 NOTE = "measuring.json"

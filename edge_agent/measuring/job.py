@@ -2,27 +2,29 @@
 
 Steps: verify the order (a child), check the disk, fetch bundle and rows, measure (a child), submit the report. All
 files are in the folder ``measure`` of the state directory, which is emptied at the end and at every start of the
-agent: nothing of a measurement reaches slots or ``blobs``. Does not decide whether to measure: ``coordinator`` does.
+agent: nothing of a measurement reaches slots or ``blobs``. The report is submitted by one PUT with the device's own
+password, retried while the server is unreachable. Does not decide whether to measure: ``coordinator`` does.
 """
 
 from __future__ import annotations
 
+import base64
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
-from edge_agent.control.background import outcome
 from edge_agent.device.disk import Disk
-from edge_agent.measuring.ending import FOLDER, SubmittedReport, sweep
-from edge_agent.measuring.submit import hand_in
+from edge_agent.measuring.coordinator import FOLDER, SubmittedReport, sweep
 from edge_agent.updater.children import NoAnswer, ask
-from edge_agent.updater.download import FetchSettings, HttpFetcher
-from edge_agent.updater.ports import FetchOrder, Progress, Refusal
+from edge_agent.updater.download import FetchSettings, HttpFetcher, connection
+from edge_agent.updater.ports import FetchOrder, Progress, Refusal, outcome
 from wire.canonical import sha256_file
 from wire.codec import Json, encode, from_document, parse_json
 from wire.errors import MessageError
@@ -31,6 +33,10 @@ from wire.measurement import MAX_REPORT_HEAD_BYTES, MeasureOrder, answers, repor
 ENVELOPE, ORDER, REPORT, LOG = "envelope.json", "order.json", "report.tfm", "child.log"
 _POLL_S = 0.2
 _TAIL, _TAIL_BYTES = 300, 8192
+_OK = range(200, 300)
+_FINAL = range(300, 500)
+_TRY_AGAIN = frozenset({408, 425, 429})
+_ANSWER_BYTES = 4096
 _CANCELLED = Refusal("cancelled", "Expected to finish, got an update to install first: order it again later")
 
 
@@ -174,3 +180,36 @@ def _verdict(exit_code: int, log: Path) -> Refusal | None:
         return Refusal("child_crashed", f"{text}; measure on a larger device, or stop what else runs")
     tail = output.decode(errors="replace").strip()[-_TAIL:]
     return Refusal("child_crashed", f"Expected a measurement, got exit {exit_code}: {tail}")
+
+
+def hand_in(settings: FetchSettings, address: str, report: Path, progress: Progress) -> Refusal | None:
+    """Send the file ``report`` to ``address`` below the server's URL; return None, or why it was refused."""
+    reason = ""
+    for attempt in range(settings.attempts):
+        if progress.cancelled.is_set():
+            break
+        try:
+            status, said = _put(settings, address, report)
+            if status in _OK:
+                return None
+            reason = f"HTTP {status}: {said}"
+            if status in _FINAL and status not in _TRY_AGAIN:
+                return Refusal(f"http_{status}", f"Expected the server to take the report, got {reason}")
+        except (OSError, HTTPException) as error:
+            reason = f"{type(error).__name__}: {error}"
+        progress.cancelled.wait(min(settings.retry_max_s, settings.retry_min_s * 2.0**attempt))
+    return Refusal("report_undelivered", f"Expected the server to take the report, got {reason}")
+
+
+def _put(settings: FetchSettings, address: str, report: Path) -> tuple[int, str]:
+    secret = base64.b64encode(f"{settings.username}:{settings.password}".encode()).decode()
+    link = connection(settings)
+    try:
+        prefix = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
+        headers = {"Authorization": f"Basic {secret}", "Content-Length": str(report.stat().st_size)}
+        with report.open("rb") as body:
+            link.request("PUT", prefix + address, body=body, headers=headers)
+        answer: HTTPResponse = link.getresponse()
+        return answer.status, answer.read(_ANSWER_BYTES).decode(errors="replace")[:200]
+    finally:
+        link.close()

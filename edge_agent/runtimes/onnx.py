@@ -2,11 +2,22 @@
 
 Telemetry is disabled before the import: otherwise wheels from 1.29 start a collector thread, which
 ``disable_telemetry_events()`` does not stop afterwards.
+
+onnxruntime makes the processor treat denormal numbers as zero, for the first session of a process alone, by that
+session's options, in the thread that makes it, and leaves it so: a later session would not have that mode, and all
+arithmetic of the caller's program would (``5e-324 == 0.0``). Here every session has it while it works, and the caller
+never; on another processor or C library than those of ``_FLUSHING`` it is as onnxruntime leaves it.
+Sources: C11, 7.6.4 (``fegetenv``, ``fesetenv``); glibc ``fenv.h`` (``fenv_t``); Intel SDM 1, 10.2.3 (MXCSR: FTZ, DAZ);
+Arm ARM, FPCR.FZ; onnxruntime, ``InferenceSession::ConstructorCommon``.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
@@ -14,9 +25,8 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
-from edge_agent.runtimes import _float_mode
 from edge_agent.runtimes._base import Array, Runtime, check_contract, failure, model_input, real_output, shape_matches
-from wire.manifest import Manifest, TensorSpec
+from wire.manifest import Manifest
 
 PACKAGES = {"onnxruntime": "onnxruntime"}
 FORMATS = {"": "onnx", "ort": "ort"}
@@ -30,6 +40,10 @@ _TYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8",
     "tensor(uint16)": "uint16", "tensor(int16)": "int16", "tensor(int32)": "int32", "tensor(int64)": "int64",
 }  # fmt: skip
+_MODE_BYTES = 64  # fenv_t: 32 bytes on x86-64, 8 on AArch64
+_FLUSHING = {"x86_64": (28, 0x8040), "aarch64": (0, 1 << 24)}  # where in fenv_t, and the bits
+_PLACE = _FLUSHING.get(platform.machine()) if platform.libc_ver()[0] == "glibc" else None
+_LIBRARY = ctypes.CDLL(None)  # Python itself is linked with the library of mathematics
 
 
 def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
@@ -45,7 +59,7 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
     """
     try:
         options = _options(manifest, threads, artifact)
-        with _float_mode.own_mode(flushes=False):
+        with _own_mode(flushes=False):
             session = ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many unrelated classes
         message = f"Expected an ONNX model that onnxruntime {ort.__version__} opens, got: {_said(error)}"
@@ -77,17 +91,12 @@ def _check_signature(session: ort.InferenceSession, manifest: Manifest) -> None:
     got, spec = inputs[0], manifest.inputs[0]
     shape = tuple(size if isinstance(size, int) else -1 for size in got.shape)
     dtype = _TYPES.get(got.type, got.type)
-    if got.name != spec.name or dtype != spec.dtype or not _compatible(shape, spec):
+    fits = shape_matches(shape, (-1, *spec.shape[1:])) or shape_matches(spec.shape, (-1, *shape[1:]))
+    if got.name != spec.name or dtype != spec.dtype or not fits:
         message = (
             f"Expected input {spec.name!r} {spec.dtype} {spec.shape}, got {got.name!r} {dtype} {shape} in the model"
         )
         raise RuntimeLoadError(message)
-    _check_outputs(session, manifest)
-    for tensor in (spec, *manifest.outputs):
-        check_contract(tensor)
-
-
-def _check_outputs(session: ort.InferenceSession, manifest: Manifest) -> None:
     types = {output.name: _TYPES.get(output.type, output.type) for output in session.get_outputs()}
     missing = [output.name for output in manifest.outputs if output.name not in types]
     if missing:
@@ -97,10 +106,27 @@ def _check_outputs(session: ort.InferenceSession, manifest: Manifest) -> None:
         if types[output.name] != output.dtype:
             message = f"Expected output {output.name!r} {output.dtype}, got {types[output.name]} in the model"
             raise RuntimeLoadError(message)
+    for tensor in (spec, *manifest.outputs):
+        check_contract(tensor)
 
 
-def _compatible(shape: tuple[int, ...], spec: TensorSpec) -> bool:
-    return shape_matches(shape, (-1, *spec.shape[1:])) or shape_matches(spec.shape, (-1, *shape[1:]))
+@contextmanager
+def _own_mode(*, flushes: bool) -> Iterator[None]:
+    """Restore the calling thread's mode after the block; ``flushes``: in it, denormal numbers are treated as zero."""
+    if _PLACE is None:
+        yield
+        return
+    before = ctypes.create_string_buffer(_MODE_BYTES)
+    _LIBRARY.fegetenv(before)
+    if flushes:
+        mode, (offset, bits) = ctypes.create_string_buffer(before.raw, _MODE_BYTES), _PLACE
+        word = ctypes.c_uint32.from_buffer(mode, offset)
+        word.value |= bits
+        _LIBRARY.fesetenv(mode)
+    try:
+        yield
+    finally:
+        _LIBRARY.fesetenv(before)
 
 
 class _OnnxRuntime:
@@ -119,19 +145,15 @@ class _OnnxRuntime:
         if self._session is None:
             raise RuntimeSeamError("Expected an open runtime, got a closed one: load it again")
         if isinstance(self._batch, int) and self._batch != len(values):
-            return self._run_pieces(values, self._batch)
+            size = self._batch  # fixed in the model: the last piece is padded by repeating its last row
+            padded = np.concatenate([values, np.repeat(values[-1:], -len(values) % size, axis=0)])
+            pieces = [self._run(self._session, padded[start : start + size]) for start in range(0, len(padded), size)]
+            return tuple(np.concatenate(parts)[: len(values)] for parts in zip(*pieces, strict=True))
         return self._run(self._session, values)
-
-    def _run_pieces(self, batch: Array, size: int) -> tuple[Array, ...]:
-        """Run a model with the fixed batch size ``size``; the last piece is padded by repeating its last row."""
-        session = self._session
-        padded = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
-        pieces = [self._run(session, padded[start : start + size]) for start in range(0, len(padded), size)]
-        return tuple(np.concatenate(parts)[: len(batch)] for parts in zip(*pieces, strict=True))
 
     def _run(self, session: ort.InferenceSession, batch: Array) -> tuple[Array, ...]:
         try:
-            with _float_mode.own_mode(flushes=self._flushes):
+            with _own_mode(flushes=self._flushes):
                 outputs = session.run(self._outputs, {self._spec.name: batch})
         except Exception as error:  # see ``load``
             raise failure(f"Expected onnxruntime to run, got: {_said(error)}", RuntimeSeamError) from error

@@ -10,7 +10,10 @@ process.
 from __future__ import annotations
 
 import importlib
+import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
+LIMIT_S = 60.0  # limit for an import that hangs; a framework on a small board takes ten
 INBOX = "inbox"
 """The folder in the state directory that is the default path of a source."""
 _ONCE_OF_ALL = frozenset({"path", "suffixes", "settle_s", "interval_s", "repeat", "keep", "backlog"})
@@ -113,9 +117,7 @@ class SourceConfig:
         table = dict(plain_table(value, where))
         kind = table.pop("kind", cls().kind)
         if isinstance(kind, str) and ":" in kind:
-            from edge_agent.sources._outside import checked  # noqa: PLC0415 - few devices have one
-
-            return cls(kind, checked(kind, table, where, folder))
+            return cls(kind, _checked_apart(kind, table, where, folder))
         if kind not in names():
             message = f"Expected {where} kind as one of {', '.join(names())} or 'package.module:function', got {kind!r}"
             raise SettingsError(message + nearest(str(kind), names()))
@@ -130,6 +132,38 @@ class SourceConfig:
     def document(self) -> dict[str, Json]:
         """The document for the child."""
         return {"kind": self.kind, **self.keys}
+
+
+def _checked_apart(kind: str, keys: Mapping[str, object], where: str, folder: Path | None) -> dict[str, Json]:
+    """Return the given keys that are not at their defaults, as the external source ``kind`` accepts them.
+
+    A process of its own (``python -m edge_agent.sources``) imports the source, which may load or crash anything.
+
+    Raises:
+        SettingsError: If it can't be imported, rejects them, crashes its process, or exceeds ``LIMIT_S``.
+    """
+    asked = {"kind": kind, "keys": dict(keys), "where": where, "folder": None if folder is None else str(folder)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge_agent.sources"],
+            input=json.dumps(asked, default=str),
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        message = f"Expected {where} kind {kind!r} to import within {LIMIT_S:g} s, got no end of it"
+        raise SettingsError(message) from error
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError as error:
+        message = f"Expected {where} kind {kind!r} to import, got the end of its process ({done.returncode})"
+        raise SettingsError(f"{message}: see what it wrote above") from error
+    if "error" in answer:
+        raise SettingsError(answer["error"])
+    found: dict[str, Json] = answer["keys"]
+    return found
 
 
 def names() -> tuple[str, ...]:

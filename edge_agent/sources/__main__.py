@@ -1,4 +1,4 @@
-"""``python -m edge_agent.sources``: checks the keys of an external source, see ``_outside``.
+"""``python -m edge_agent.sources``: checks the keys of an external source for ``SourceConfig``.
 
 Reads kind, keys, folder and message prefix as JSON, and prints the keys as the source accepts them, or what is wrong
 with them.

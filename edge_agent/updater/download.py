@@ -22,10 +22,9 @@ from io import FileIO
 from pathlib import Path
 
 from edge_agent.device.disk import Disk
-from edge_agent.device.record_file import make_way
+from edge_agent.device.record_file import Condition, condition, make_way
 from edge_agent.device.tls import http_connection
 from edge_agent.updater.ports import FetchOrder, Progress, Refusal, disk_refusal
-from edge_agent.updater.storage.integrity import Condition, condition
 
 CHUNK_BYTES = 64 * 1024
 _OK, _PARTIAL, _RANGE_BAD = 200, 206, 416

@@ -25,7 +25,6 @@ from edge_agent.config import UpdateConfig
 from edge_agent.device.disk import Disk
 from edge_agent.device.last_end import LastEnd
 from edge_agent.device.sane_clock import ClockWatch
-from edge_agent.updater.admission import DeviceFacts, admit, space
 from edge_agent.updater.ports import (
     Fetcher,
     FetchOrder,
@@ -39,10 +38,9 @@ from edge_agent.updater.ports import (
     disk_refusal,
 )
 from edge_agent.updater.probation import Health, Judgement, Limits, Outputs, Tries, judge
-from edge_agent.updater.refusals import DOUBTFUL_TRIES, Course, course
+from edge_agent.updater.refusals import DOUBTFUL_TRIES, Course, DeviceFacts, admit, course, space
 from edge_agent.updater.states import Signal, UpdateRecord, follow, same_attempt, too_late, window_open
-from edge_agent.updater.storage.records import Records
-from edge_agent.updater.storage.slots import SlotRelease, Slots, other
+from edge_agent.updater.storage.slots import Records, SlotRelease, Slots, other
 from wire.messages import Desired, UpdatePhase, UpdateStatus
 
 _LOG = logging.getLogger(__name__)

@@ -13,18 +13,16 @@ import pytest
 
 from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices, run
-from edge_agent.control.background import InlineWorker
 from edge_agent.control.supervisor import ChildEnded, ChildSaid
 from edge_agent.device import last_end
 from edge_agent.device.clock import FakeClock
 from edge_agent.device.disk import RealDisk, trouble
 from edge_agent.device.identity import Identity
-from edge_agent.device.record_file import read_record
+from edge_agent.device.record_file import Condition, condition, read_record
 from edge_agent.in_flight import InFlight
 from edge_agent.pipe_frames import Frame
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
-from edge_agent.updater.ports import MemoryFetcher, MemoryProber, MemoryVerifier, TargetInfo
-from edge_agent.updater.storage.integrity import Condition, condition
+from edge_agent.updater.ports import InlineWorker, MemoryFetcher, MemoryProber, MemoryVerifier, TargetInfo
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import UpdatePorts
 from wire import leb128

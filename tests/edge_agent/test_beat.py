@@ -1,6 +1,6 @@
 """The content of a heartbeat."""
 
-from edge_agent.inference.heartbeat import HeartbeatCounts
+from edge_agent.inference.batching import HeartbeatCounts
 
 
 def test_a_beat_has_counts_classes_and_quantiles() -> None:

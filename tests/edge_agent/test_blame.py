@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.control.blame import Suspicion
+from edge_agent.control.supervisor import Suspicion
 
 
 @pytest.mark.parametrize(

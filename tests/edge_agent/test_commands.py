@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.telemetry.commands import DAY_MS, KEPT_GRANTS, KEPT_IDS, CommandState, SampleGrant
+from edge_agent.control.inbox import DAY_MS, KEPT_GRANTS, KEPT_IDS, CommandState, SampleGrant
 from wire.messages import Command
 
 

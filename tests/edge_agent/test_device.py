@@ -17,7 +17,6 @@ import pytest
 from edge_agent.config import AgentConfig, ChildConfig, MonitorConfig, SpoolConfig, UpdateConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices
 from edge_agent.control.assembly import child_arguments, mqtt_settings
-from edge_agent.control.background import ThreadWorker
 from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
@@ -27,7 +26,7 @@ from edge_agent.sources import SourceConfig
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.download import FetchSettings, HttpFetcher
-from edge_agent.updater.ports import MemoryVerifier, TargetInfo
+from edge_agent.updater.ports import MemoryVerifier, TargetInfo, ThreadWorker
 from edge_agent.updater.updater import UpdatePorts
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.control.inbox import CommandState, CommandStateFile
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import read_identity
 from edge_agent.device.record_file import newer_records, read_record, write_record
 from edge_agent.errors import IdentityError, NewerFormatError
-from edge_agent.telemetry.commands import CommandState, CommandStateFile
-from edge_agent.updater.storage.records import Records
-from edge_agent.updater.storage.slots import SlotRelease, Slots
+from edge_agent.updater.storage.slots import Records, SlotRelease, Slots
 from edge_agent.updater.storage.time_floor import TimeFloor
 from wire.errors import MessageError
 

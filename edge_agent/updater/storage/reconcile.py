@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_agent.updater.storage.integrity import Condition
+from edge_agent.device.record_file import Condition
 from edge_agent.updater.storage.slots import NAMES, SlotRelease, other
 
 

@@ -11,9 +11,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from edge_agent.device.record_file import Condition, condition
 from edge_agent.updater.ports import FetchOrder, Progress, Refusal
 from edge_agent.updater.states import UpdateRecord
-from edge_agent.updater.storage.integrity import Condition, condition
 from edge_agent.updater.storage.reconcile import Choose, Fetch, InstalledFacts, Note, RepairPlan, SlotFacts, reconcile
 from edge_agent.updater.storage.slots import NAMES, SlotRelease
 from edge_agent.updater.updater import Updater, committed_release

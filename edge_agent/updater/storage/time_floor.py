@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.device.disk import Disk, RealDisk
+from edge_agent.device.record_file import Condition, Twin
 from edge_agent.device.sane_clock import EARLIEST_MS, TOLERANCE_MS
-from edge_agent.updater.storage.integrity import Condition
-from edge_agent.updater.storage.twin import Twin
 from wire.codec import from_document, to_document
 from wire.errors import MessageError
 

@@ -12,14 +12,15 @@ from edge_agent.config import MeasureConfig
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.hardware import Hardware
 from edge_agent.measuring.coordinator import (
+    FOLDER,
     NOTE,
     DeviceCondition,
     MeasureDone,
     MeasurementCoordinator,
     NoMeasurer,
+    SubmittedReport,
     refusal,
 )
-from edge_agent.measuring.ending import FOLDER, SubmittedReport
 from edge_agent.updater.ports import Progress, Refusal
 from wire.measurement import MAX_ENVELOPE_BYTES
 from wire.messages import Command, Response

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.device.disk import RealDisk
-from edge_agent.measuring.job import JobLimits, ProcessMeasurer, _verdict
-from edge_agent.measuring.submit import hand_in
+from edge_agent.measuring.job import JobLimits, ProcessMeasurer, _verdict, hand_in
 from edge_agent.updater.download import FetchSettings
 from edge_agent.updater.ports import Progress, Refusal
 from wire.measurement import MeasureOrder

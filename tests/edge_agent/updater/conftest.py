@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import UpdateConfig
-from edge_agent.control.background import InlineWorker, JobDone
 from edge_agent.device.disk import Disk, RealDisk
 from edge_agent.device.last_end import LastEnd
-from edge_agent.updater.ports import MemoryFetcher, MemoryProber, MemoryVerifier, ProbeResult, Refusal, TargetInfo
+from edge_agent.updater.ports import (
+    InlineWorker,
+    JobDone,
+    MemoryFetcher,
+    MemoryProber,
+    MemoryVerifier,
+    ProbeResult,
+    Refusal,
+    TargetInfo,
+)
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import UpdatePorts, Updater

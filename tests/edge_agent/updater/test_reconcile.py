@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.updater.storage.integrity import Condition
+from edge_agent.device.record_file import Condition
 from edge_agent.updater.storage.reconcile import Choose, Fetch, InstalledFacts, Note, SlotFacts, reconcile
 from edge_agent.updater.storage.slots import SlotRelease
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.device.disk import RealDisk
-from edge_agent.updater.storage.integrity import Condition
+from edge_agent.device.record_file import Condition, Twin, copy_of
 from edge_agent.updater.storage.slots import SlotRelease, Slots
-from edge_agent.updater.storage.twin import Twin, copy_of
 from edge_agent.updater.verification import TargetVerdict
 
 A, B = "a" * 64, "b" * 64

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge_agent.updater.storage.time_floor import Seen
-from edge_agent.updater.storage.twin import copy_of
+from edge_agent.device.record_file import copy_of
+from edge_agent.updater.storage.time_floor import TrustedTime
 
 if TYPE_CHECKING:
     from conftest import Scene
@@ -66,8 +66,8 @@ def test_a_root_that_followed_stands_in_for_the_first(scene: Scene) -> None:
 
 def test_a_new_root_may_begin_anew() -> None:
     """Versions bind under one root: how an owner recovers from a stolen online key."""
-    seen = Seen(versions={"root": 1, "timestamp": 9})
+    seen = TrustedTime(versions={"root": 1, "timestamp": 9})
     assert seen.behind({"root": 1, "timestamp": 8}) == "timestamp"
     assert seen.behind({"root": 1, "timestamp": 9}) == ""
     assert seen.behind({"root": 2, "timestamp": 1}) == ""
-    assert Seen(versions={"root": 2}).behind({"root": 1}) == "root"
+    assert TrustedTime(versions={"root": 2}).behind({"root": 1}) == "root"
