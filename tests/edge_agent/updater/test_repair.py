@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from edge_agent.device.record_file import copy_of
 from edge_agent.updater.ports import Refusal
 from edge_agent.updater.storage.repair import TOKEN, Repair
-from edge_agent.updater.storage.twin import copy_of
 from wire.messages import UpdatePhase
 
 PERIOD_S = 600.0

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.device.disk import RealDisk
+from edge_agent.device.record_file import copy_of
 from edge_agent.device.sane_clock import EARLIEST_MS, TOLERANCE_MS
 from edge_agent.updater.storage.time_floor import TimeFloor, TrustedTime
-from edge_agent.updater.storage.twin import copy_of
 
 NOW_MS = EARLIEST_MS + 10**9
 
