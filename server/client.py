@@ -380,7 +380,7 @@ class FleetClient:
         return self._ask("GET", f"/api/samples/{sample}/image").content
 
     def label(self, sample: int, label: str, *, by: str) -> SampleInfo:
-        """Label the image of a sample with a class name of its model; ``by``: the person."""
+        """Label the image of a sample with a class of its model, or numbers ("3.7"); ``by``: the person."""
         return self._as(SampleInfo, self._ask("PUT", f"/api/samples/{sample}/label", {"label": label, "by": by}))
 
     def verdicts(self, *, limit: int = 50) -> tuple[VerdictInfo, ...]:

@@ -36,7 +36,7 @@ ServerError
 │   └── RolloutPhaseError     a rollout that can't do this in its phase
 ├── SampleRefusedError        a sample that may not be stored
 ├── UnknownSampleError        no such sample
-├── LabelRefusedError         a label that is empty, too long or not a class
+├── LabelRefusedError         a label that is empty, too long or does not fit
 ├── UnknownTriggerError       no such retraining
 ├── TriggerPhaseError         a retraining that awaits no approval
 ├── UnknownMeasurementError   no such measurement on a device, or no report of it
@@ -334,7 +334,7 @@ class UnknownSampleError(ServerError):
 
 
 class LabelRefusedError(ServerError):
-    """A label is empty, too long, or not one of the model's classes."""
+    """A label is empty, too long, or neither a class nor a number as its model needs."""
 
     code = "label_refused"
     status = 422

@@ -123,7 +123,9 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         clock=clock,
         silent_s=config.fleet.silent_s,
     )
-    samples = SampleStore(database=database, folder=state.samples, config=config.retraining, labels_of=versions.labels)
+    samples = SampleStore(
+        database=database, folder=state.samples, config=config.retraining, form_of=versions.label_form
+    )
     jobs = Jobs(database, state.jobs, config.retraining)
     retraining = RetrainingService(
         triggers=Triggers(database),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.dashboard.views import Status, Tone, ago
+from server.retraining.labelling import LabelForm
 from server.retraining.policy import APPROVABLE, OVER, RetrainingPhase, Trigger
 from server.retraining.samples import StoredSample
 
@@ -32,14 +33,14 @@ _LANES = {"audit": "audit: drawn uniformly", "drift": "drift: looks new"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleCard:
-    """One image that waits for a label. ``choices`` are the model's classes, () when they are not known."""
+    """One image that waits for a label; ``form`` are the labels that fit its model."""
 
     id: int
     device: str
     guess: str
     lane: str
     taken: str
-    choices: tuple[str, ...]
+    form: LabelForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +71,22 @@ class TriggerCard:
     open: bool
 
 
-def sample_card(sample: StoredSample, names: tuple[str, ...], now_ms: int) -> SampleCard:
-    """Return the card of one sample; ``names`` are the classes of the model that took it."""
-    known = 0 <= sample.predicted < len(names)
-    name = names[sample.predicted] if known else f"class {sample.predicted}"
-    guess = f"{name}, {100 * sample.confidence:.0f} % sure" if sample.predicted >= 0 else "no prediction"
+def sample_card(sample: StoredSample, form: LabelForm, now_ms: int) -> SampleCard:
+    """Return the card of one sample; ``form`` are the labels that fit the model that took it."""
+    known = 0 <= sample.predicted < len(form.classes)
+    name = form.classes[sample.predicted] if known else f"class {sample.predicted}"
+    guess = f"{name}, {100 * sample.confidence:.0f} % sure"
+    if form.values:
+        guess = f"predicts {', '.join(form.values)}"
+    elif sample.predicted < 0:
+        guess = "no prediction"
     return SampleCard(
         id=sample.id,
         device=sample.device,
         guess=guess,
         lane=_LANES[sample.lane],
         taken=ago(sample.at_ms, now_ms),
-        choices=names,
+        form=form,
     )
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from server.errors import UnknownReleaseError
 from server.registry.blobs import Blobs
+from server.retraining.labelling import LabelForm
 from server.store import registry as store
 from server.store.database import Database
 from wire.bundle import Bundle, parse_bundle
@@ -100,8 +101,8 @@ class Versions:
         """
         return parse_bundle(self.blobs.read(sha256))
 
-    def labels(self, artifact_sha256: str) -> tuple[str, ...]:
-        """Return the class names of the artifact, in the order of its outputs; empty if no release here has it.
+    def label_form(self, artifact_sha256: str) -> LabelForm:
+        """Return the labels that fit samples of the artifact; every text does if no release here has it.
 
         Raises:
             UnknownBlobError: If its bundle is missing.
@@ -109,16 +110,16 @@ class Versions:
         """
         found = (one.sha256 for one in self.releases() if one.custom.artifact_sha256 == artifact_sha256 != "")
         sha256 = next(found, None)
-        return () if sha256 is None else self.labels_of_bundle(sha256)
+        return LabelForm() if sha256 is None else self.label_form_of_bundle(sha256)
 
-    def labels_of_bundle(self, sha256: str) -> tuple[str, ...]:
-        """Return the class names of a bundle; cached, because a digest always names the same bytes.
+    def label_form_of_bundle(self, sha256: str) -> LabelForm:
+        """Return the labels that fit samples of a bundle; cached, because a digest always names the same bytes.
 
         Raises:
             UnknownBlobError: If it is not here.
             BundleError: If it is invalid.
         """
-        return _labels(self.blobs, sha256)
+        return _label_form(self.blobs, sha256)
 
     def reference(self, ref_id: str) -> Reference | None:
         """Return the reference profile of the release whose ``ref_id`` starts with the given (32 or 64) hex digits.
@@ -142,8 +143,8 @@ def _reference(blobs: Blobs, sha256: str) -> Reference:
 
 
 @lru_cache(maxsize=256)
-def _labels(blobs: Blobs, sha256: str) -> tuple[str, ...]:
-    return parse_bundle(blobs.read(sha256)).manifest.labels
+def _label_form(blobs: Blobs, sha256: str) -> LabelForm:
+    return LabelForm.of(parse_bundle(blobs.read(sha256)).manifest)
 
 
 def _release(row: sa.RowMapping | Mapping[str, object]) -> Release:

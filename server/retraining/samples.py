@@ -1,8 +1,8 @@
 """Samples from the fleet: checked, stored once by content, labelled by people.
 
 An image is stored as ``samples/<sha256>.<png|jpg>``; written to a temporary file, synced, renamed. A label belongs to
-the image: every sample of it, from any device, gets the label. It must be a class of the model that took the sample: a
-typing error would fail the job that trains with it.
+the image: every sample of it, from any device, gets the label. It must fit the model that took the sample, a class or
+numbers: a typing error would fail the job that trains with it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from server.errors import LabelRefusedError, SampleRefusedError, UnknownSampleError
 from server.retraining.config import RetrainingConfig
+from server.retraining.labelling import LabelForm
 from server.store import retraining as store
 from server.store.database import Database
 from wire.canonical import sha256_hex
@@ -28,12 +29,11 @@ _DAY_MS = 86_400_000
 _MAX_LABEL = 100
 _MAX_KEY = 64
 _LANES = ("audit", "drift")
-_NAMED = 20  # at most this many classes are listed in a refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSample:
-    """One sample. ``label`` is a class name, "" until it is labelled; ``predicted`` the index of the model's class."""
+    """One sample. ``predicted`` is the index of the model's class; ``label`` a class name or numbers, "" before."""
 
     id: int
     device: str
@@ -60,13 +60,13 @@ class StoredSample:
 class SampleStore:
     """All samples of one server; ``folder`` is ``samples`` in its state directory. Safe to share between threads.
 
-    ``labels_of`` returns the class names of an artifact by its digest, empty if it is unknown.
+    ``form_of`` returns the labels that fit an artifact, by its digest.
     """
 
     database: Database
     folder: Path
     config: RetrainingConfig = field(default_factory=RetrainingConfig)
-    labels_of: Callable[[str], tuple[str, ...]] = lambda _artifact_sha256: ()
+    form_of: Callable[[str], LabelForm] = lambda _artifact_sha256: LabelForm()
 
     def accept(self, device: str, sample: Sample, now_ms: int) -> None:
         """Store a sample of ``device``; storing the same sample twice changes nothing.
@@ -161,17 +161,14 @@ class SampleStore:
 
         Raises:
             UnknownSampleError: If there is no such sample.
-            LabelRefusedError: If the label is empty, too long, or not a class of the model that took the sample.
+            LabelRefusedError: If the label is empty, too long, or does not fit the model that took the sample.
         """
         known = self.sample(sample)
         if not label.strip() or len(label) > _MAX_LABEL or not label.isprintable():
             message = f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}"
             raise LabelRefusedError(message)
-        names = self.labels_of(known.artifact_sha256)
-        if names and label.strip() not in names:
-            listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-            message = f"Expected a class of the model as label ({listed}), got {label[:40]!r}"
-            raise LabelRefusedError(message)
+        if problem := self.form_of(known.artifact_sha256).problem(label.strip()):
+            raise LabelRefusedError(problem)
         values = {"label": label.strip(), "label_by": by[:_MAX_LABEL], "labelled_ms": now_ms}
         with self.database.begin() as connection:
             store.label_image(connection, known.sha256, values)

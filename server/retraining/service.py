@@ -153,9 +153,12 @@ class RetrainingService:
         known = alarm or self.verdicts.verdict(trigger.verdict)
         quiet_ms = 0 if alarm or known is None else max(now_ms - known.closed_ms, 0)
         labelled = distinct(self._labelled(trigger))
-        audited = [sample for sample in labelled if sample.lane == "audit"]
-        classes = {sha256: self.versions.labels(sha256) for sha256 in {one.artifact_sha256 for one in audited}}
-        wrong = sum(_is_wrong(sample, classes[sample.artifact_sha256]) for sample in audited)
+        forms = {sha256: self.versions.label_form(sha256) for sha256 in {one.artifact_sha256 for one in labelled}}
+        audited = [
+            sample for sample in labelled
+            if sample.lane == "audit" and not forms[sample.artifact_sha256].values  # no number is reported to compare
+        ]  # fmt: skip
+        wrong = sum(_is_wrong(sample, forms[sample.artifact_sha256].classes) for sample in audited)
         return TriggerFacts(
             windows=known.windows if known else 0,
             quiet_ms=quiet_ms,
@@ -168,10 +171,10 @@ class RetrainingService:
         )
 
     def _labelled(self, trigger: Trigger) -> list[StoredSample]:
-        """Return the trigger's samples whose label is a class of its model: any other label would fail the job."""
-        names = self.versions.labels_of_bundle(self.versions.release(trigger.release).sha256)
+        """Return the trigger's samples whose label fits its model: any other label would fail the job."""
+        form = self.versions.label_form_of_bundle(self.versions.release(trigger.release).sha256)
         labelled = self.samples.labelled(trigger.devices, trigger.since_ms)
-        return [sample for sample in labelled if not names or sample.label in names]
+        return [sample for sample in labelled if not form.problem(sample.label)]
 
     def _rollout_of(self, release: str) -> str:
         """Return the newest rollout of ``release`` that is open or succeeded, "" for none."""

@@ -37,9 +37,9 @@ class SamplesBody(BaseModel):
 
 
 class LabelBody(BaseModel, extra="forbid"):
-    """A label, which is a class name of the model, and the person who assigns it."""
+    """A label and the person who assigns it: a class of the model, or its numbers, separated by spaces."""
 
-    label: str | int = Field(union_mode="left_to_right")
+    label: str | int | float = Field(union_mode="left_to_right")
     by: str = Field(max_length=100)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
+from itertools import zip_longest
 
 from fastapi import FastAPI, Request, Response
 from nicegui import ui
@@ -16,6 +17,7 @@ from server.dashboard.theme import empty, live
 from server.dashboard.visit import Pages, Visit
 from server.errors import ServerError
 from server.registry.versions import Versions
+from server.retraining.labelling import LabelForm
 from wire.errors import WireError
 
 _SHOWN = 24
@@ -65,7 +67,7 @@ class Labelling:
             empty("Nothing to label", "Devices send samples once drift is suspected and their upload budget allows it.")
             return
         more = f"at least {_COUNTED}" if waiting.count >= _COUNTED else str(waiting.count)
-        ui.label(f"{more} images wait. Choose what the image shows, not what the model predicts.").classes("tf-muted")
+        ui.label(f"{more} images wait. Enter what the image shows, not what the model predicts.").classes("tf-muted")
         with ui.element("div").classes("tf-samples"):
             for card in waiting.cards:
                 with ui.element("article").classes("tf-card tf-sample"):
@@ -74,18 +76,37 @@ class Labelling:
     def _card(self, card: SampleCard) -> None:
         ui.html(f'<img src="/samples/{card.id}/image" alt="Sample {card.id}" loading="lazy">', sanitize=False)
         with ui.element("div").classes("tf-small"):
-            ui.label(f"Model predicts {card.guess}")
+            ui.label(f"Model: {card.guess}")
             ui.label(f"{card.device}, {card.taken}").classes("tf-muted")
             ui.label(card.lane).classes("tf-muted")
-        if card.choices and len(card.choices) <= _MAX_BUTTONS:
+        if card.form.values:
+            self._number_fields(card)
+        elif 0 < len(card.form.classes) <= _MAX_BUTTONS:
             with ui.element("div").classes("tf-labels"):
-                for name in card.choices:
+                for name in card.form.classes:
                     button = ui.button(name, on_click=partial(self._label, card.id, name))
                     button.props("outline dense no-caps")
                     button.props["aria-label"] = f"Label sample {card.id} as {name}"
-            return
-        field = ui.input("What does the image show?", autocomplete=list(card.choices)).props("dense outlined")
-        field.on("keydown.enter", lambda: self._label(card.id, str(field.value or "")))
+        else:
+            field = ui.input("What does the image show?", autocomplete=list(card.form.classes)).props("dense outlined")
+            field.on("keydown.enter", lambda: self._label(card.id, str(field.value or "")))
+
+    def _number_fields(self, card: SampleCard) -> None:
+        """Show a field for each value of a regression, with its usual range as a hint, and a button to save them."""
+        fields = []
+        for name, usual in zip_longest(card.form.values, card.form.usual):
+            field = ui.input(name).props("dense outlined type=number step=any")
+            field.props["aria-label"] = f"{name} of sample {card.id}"
+            if usual is not None:
+                field.props["hint"] = f"in training {usual[0]:.4g} ± {usual[1]:.2g}"
+            fields.append(field)
+
+        async def save() -> None:
+            await self._label(card.id, " ".join(str(field.value or "?") for field in fields))
+
+        for field in fields:
+            field.on("keydown.enter", save)
+        ui.button("Save", on_click=save).props("outline dense no-caps").props["aria-label"] = f"Label sample {card.id}"
 
     async def _label(self, sample: int, name: str) -> None:
         services = self.visit.services
@@ -96,20 +117,19 @@ class Labelling:
 def _waiting(services: Services) -> Waiting:
     now_ms = services.fleet.clock()
     found = services.retraining.samples.latest(unlabelled=True, limit=_COUNTED)
-    names = _classes(services.versions, {sample.artifact_sha256 for sample in found[:_SHOWN]})
-    cards = tuple(sample_card(sample, names.get(sample.artifact_sha256, ()), now_ms) for sample in found[:_SHOWN])
-    return Waiting(cards, len(found))
+    bundles = {release.custom.artifact_sha256: release.sha256 for release in services.versions.releases()}
+    return Waiting(
+        tuple(
+            sample_card(sample, _form(services.versions, bundles.get(sample.artifact_sha256)), now_ms)
+            for sample in found[:_SHOWN]
+        ),
+        len(found),
+    )
 
 
-def _classes(versions: Versions, artifacts: set[str]) -> dict[str, tuple[str, ...]]:
-    """Return the class names of those ``artifacts`` that belong to a published release."""
-    bundles = {release.custom.artifact_sha256: release.sha256 for release in versions.releases()}
-    return {artifact: _labels(versions, bundles[artifact]) for artifact in artifacts if artifact in bundles}
-
-
-@lru_cache(maxsize=64)
-def _labels(versions: Versions, bundle_sha256: str) -> tuple[str, ...]:
+def _form(versions: Versions, bundle_sha256: str | None) -> LabelForm:
+    """Return the labels that fit samples of a bundle; every text does if it is missing or damaged."""
     try:
-        return versions.bundle(bundle_sha256).manifest.labels
+        return LabelForm() if bundle_sha256 is None else versions.label_form_of_bundle(bundle_sha256)
     except (ServerError, WireError):
-        return ()
+        return LabelForm()

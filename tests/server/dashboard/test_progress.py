@@ -7,6 +7,7 @@ import pytest
 from server.dashboard.learning import sample_card, stages, trigger_card
 from server.dashboard.progress import actions, in_bytes, rollout_card
 from server.dashboard.views import Tone
+from server.retraining.labelling import LabelForm
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.samples import StoredSample
 from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
@@ -90,9 +91,10 @@ def test_says_bytes_for_people(count: int, text: str) -> None:
 
 def test_a_sample_names_the_class_where_it_is_known() -> None:
     """Otherwise the number is all there is."""
-    assert sample_card(SAMPLE, ("no", "yes"), NOW_MS).guess == "yes, 50 % sure"
-    assert sample_card(SAMPLE, (), NOW_MS).guess == "class 1, 50 % sure"
-    assert sample_card(replace(SAMPLE, predicted=-1), (), NOW_MS).guess == "no prediction"
+    assert sample_card(SAMPLE, LabelForm(classes=("no", "yes")), NOW_MS).guess == "yes, 50 % sure"
+    assert sample_card(SAMPLE, LabelForm(), NOW_MS).guess == "class 1, 50 % sure"
+    assert sample_card(replace(SAMPLE, predicted=-1), LabelForm(), NOW_MS).guess == "no prediction"
+    assert sample_card(SAMPLE, LabelForm(values=("litres",)), NOW_MS).guess == "predicts litres"
 
 
 @pytest.mark.parametrize("phase", RetrainingPhase)

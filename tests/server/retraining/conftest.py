@@ -107,9 +107,10 @@ def sample(number: int, *, lane: str = "audit") -> Sample:
     )  # fmt: skip
 
 
-def _register(versions: Versions, version: int) -> None:
-    reference = Reference(
-        artifact_sha256=sha256_hex(MODEL),
+def reference_of(artifact: bytes) -> Reference:
+    """Return a small reference profile of ``artifact``."""
+    return Reference(
+        artifact_sha256=sha256_hex(artifact),
         streams=(StreamSpec(name="luma_mean"),),
         contexts=(Context(name="default", n=100, n_effective=100, counts=(6,) * 16),),
         classes=1,
@@ -119,6 +120,10 @@ def _register(versions: Versions, version: int) -> None:
         edges=(tuple(float(i) for i in range(15)),),
         risk=0.05,
     )
+
+
+def _register(versions: Versions, version: int) -> None:
+    reference = reference_of(MODEL)
     manifest = Manifest(
         model="model",
         version=version,
@@ -156,7 +161,7 @@ def site(tmp_path: Path) -> Site:
     _register(versions, 1)
     rollouts, samples = (
         RolloutBook(),
-        SampleStore(database=database, folder=tmp_path / "samples", config=CONFIG, labels_of=versions.labels),
+        SampleStore(database=database, folder=tmp_path / "samples", config=CONFIG, form_of=versions.label_form),
     )
     service = RetrainingService(
         triggers=Triggers(database),

@@ -1,0 +1,49 @@
+"""How a person labels a sample: with a class or with numbers, as the manifest of the sample's model states. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from wire.manifest import Manifest
+
+_NAMED = 20  # at most this many classes are listed in a refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelForm:
+    """The labels that fit one model: one of ``classes``, or a number for each of ``values``, separated by spaces.
+
+    A number is in the unit of the training data. ``usual``: mean and standard deviation of each value in training, ()
+    if the manifest has none. Without classes and values, as for an unknown model, every text fits.
+    """
+
+    classes: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    usual: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> LabelForm:
+        """Return the form for samples of the model in ``manifest``."""
+        if manifest.labels or not manifest.values:
+            return cls(classes=manifest.labels)
+        output = manifest.outputs[0]
+        return cls(values=manifest.values, usual=tuple(zip(output.mean, output.spread, strict=False)))
+
+    def problem(self, label: str) -> str:
+        """Return why ``label`` does not fit, "" if it does."""
+        if self.classes and label not in self.classes:
+            more = len(self.classes) - _NAMED
+            listed = ", ".join(self.classes[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+            return f"Expected a class of the model as label ({listed}), got {label[:40]!r}"
+        if self.values and not _are_numbers(label.split(), len(self.values)):
+            wanted = "a number" if len(self.values) == 1 else f"{len(self.values)} numbers, separated by spaces,"
+            return f"Expected {wanted} as label ({', '.join(self.values)}), for example 3.7, got {label[:40]!r}"
+        return ""
+
+
+def _are_numbers(texts: list[str], count: int) -> bool:
+    try:
+        return len(texts) == count and all(math.isfinite(float(text)) for text in texts)
+    except ValueError:
+        return False
