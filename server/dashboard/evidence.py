@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from server.dashboard.views import Cut, Status, Tone, ago, cut, evidence_share, evidence_status
+from server.dashboard.views import Cut, Status, Tone, ago, evidence_share, evidence_status
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.store.database import Database
@@ -76,8 +76,7 @@ class VerdictCard:
     where: str
     cause: str
     action: str
-    devices: tuple[str, ...]
-    more: int
+    devices: Cut[str]
     since: str
 
 
@@ -96,7 +95,7 @@ def pools(database: Database) -> Cut[PoolView]:
     views = [pool_view(row) for row in rows]
     for view in sorted(views, key=lambda view: (view.name != _EVERYBODY, -view.ratio, view.name)):
         found.setdefault(view.name, view)  # during a rollout a pool has two references; the higher one counts
-    return cut(tuple(found.values()), _POOLS)
+    return Cut.of(tuple(found.values()), _POOLS)
 
 
 def pool_view(row: Mapping[str, object]) -> PoolView:
@@ -131,8 +130,7 @@ def verdict_card(verdict: StoredVerdict, now_ms: int) -> VerdictCard:
         where=subject,
         cause=verdict.cause,
         action=verdict.action,
-        devices=verdict.devices[:_NAMED],
-        more=max(len(verdict.devices) - _NAMED, 0),
+        devices=Cut.of(verdict.devices, _NAMED),
         since=f"{windows}, opened {ago(verdict.opened_ms, now_ms)}",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.dashboard.views import Status, Tone, ago
+from server.dashboard.views import Cut, Status, Tone, ago
 from server.retraining.labelling import LabelForm
 from server.retraining.policy import APPROVABLE, OVER, RetrainingPhase, Trigger
 from server.retraining.samples import StoredSample
@@ -61,8 +61,7 @@ class TriggerCard:
     phase: Status
     words: str
     text: str
-    devices: tuple[str, ...]
-    more: int
+    devices: Cut[str]
     opened: str
     release: str
     result: str
@@ -99,8 +98,7 @@ def trigger_card(trigger: Trigger, now_ms: int) -> TriggerCard:
         phase=_PHASES[trigger.phase],
         words=trigger.words,
         text=trigger.text,
-        devices=trigger.devices[:_NAMED],
-        more=max(len(trigger.devices) - _NAMED, 0),
+        devices=Cut.of(trigger.devices, _NAMED),
         opened=f"opened {ago(trigger.opened_ms, now_ms)}",
         release=trigger.release,
         result=trigger.result,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.dashboard.views import Status, Tone, ago
+from server.dashboard.views import Cut, Status, Tone, ago
 from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.outcome import removed_count
 from server.rollout.planner import passed
@@ -60,8 +60,7 @@ class GroupView:
     needs: str
     states: tuple[Status, ...]
     may_skip: bool
-    members: tuple[MemberView, ...]
-    more: int
+    members: Cut[MemberView]
 
     @property
     def committed_ratio(self) -> float:
@@ -141,8 +140,7 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         needs=needs,
         states=states,
         may_skip=rollout.phase is RolloutPhase.PAUSED and is_open and not passed(rollout, index),
-        members=tuple(_member(member) for member in members[:_NAMED]),
-        more=max(len(members) - _NAMED, 0),
+        members=Cut.of([_member(member) for member in members], _NAMED),
     )
 
 

@@ -101,12 +101,12 @@ class Cut(Generic[T]):
     """The first rows of a list, and how many more it has."""
 
     rows: tuple[T, ...]
-    more: int
+    more: int = 0
 
-
-def cut(rows: Sequence[T], limit: int) -> Cut[T]:
-    """Return the first ``limit`` of ``rows``."""
-    return Cut(tuple(rows[:limit]), max(len(rows) - limit, 0))
+    @classmethod
+    def of(cls, rows: Sequence[T], limit: int) -> Cut[T]:
+        """Return the first ``limit`` of ``rows``."""
+        return cls(tuple(rows[:limit]), max(len(rows) - limit, 0))
 
 
 def ago(at_ms: int, now_ms: int) -> str:

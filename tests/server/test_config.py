@@ -63,15 +63,14 @@ def test_a_tilde_in_a_path_is_the_home_directory(tmp_path: Path, monkeypatch: py
 
 def _numbers() -> dict[tuple[str, str], Bound | None]:
     """Return the bound of every number of the settings by table ("" for none) and key."""
-    tables = {field.name: getattr(ServerConfig(), field.name) for field in fields(ServerConfig)}
-    owners = {"": ServerConfig(), **{name: table for name, table in tables.items() if is_dataclass(table)}}
-    keys = [(name, owner, field.name) for name, owner in owners.items() for field in fields(owner)]
-    kinds = {(name, key): getattr(owner, key) for name, owner, key in keys}
-    return {
-        (name, key): rules(type(owners[name])).get(key)  # type: ignore[misc]
-        for (name, key), value in kinds.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    found: dict[tuple[str, str], Bound | None] = {}
+    for table in ("", *(field.name for field in fields(ServerConfig))):
+        owner = getattr(ServerConfig(), table) if table else ServerConfig()
+        if is_dataclass(owner):
+            bounds = rules(type(owner))
+            numbers = (field.name for field in fields(owner) if type(getattr(owner, field.name)) in {int, float})
+            found |= {(table, key): bounds.get(key) for key in numbers}
+    return found
 
 
 @pytest.mark.parametrize(("table", "key"), list(_numbers()))

@@ -20,7 +20,6 @@ from server.dashboard.views import (
     Tone,
     ago,
     clock_time,
-    cut,
     event_row,
     evidence_status,
     phase_status,
@@ -168,7 +167,7 @@ def _streams(newest: evidence.ChartPoint | None) -> None:
 
 
 def _history(services: Services, device: str) -> Cut[tuple[str, str]]:
-    found = cut(services.lineage.history(device)[::-1], _HISTORY)
+    found = Cut.of(services.lineage.history(device)[::-1], _HISTORY)
     return Cut(tuple((clock_time(ran.from_ms), ran.release or "nothing") for ran in found.rows), found.more)
 
 

@@ -15,7 +15,7 @@ from server.dashboard import evidence
 from server.dashboard.services import Services
 from server.dashboard.tables import Column, live_table
 from server.dashboard.theme import and_more, empty, heading, live, meter, pill, tone_class
-from server.dashboard.views import Counts, Cut, DeviceRow, Status, Tone, clock_time, counts, cut, device_row
+from server.dashboard.views import Counts, Cut, DeviceRow, Status, Tone, clock_time, counts, device_row
 from server.dashboard.visit import Pages, Visit
 
 _ENDED_SHOWN = 20
@@ -156,13 +156,13 @@ def show_verdict(card: evidence.VerdictCard) -> None:
             ui.label(f"What changed: {card.cause or 'not known yet'}.")
             ui.label(f"What to do: {card.action}.").style("font-weight: 600")
         with ui.element("div").classes("tf-row tf-small"):
-            for device in card.devices:
+            for device in card.devices.rows:
                 ui.link(device, f"/device/{device}").classes("tf-link")
-            and_more(card.more)
+            and_more(card.devices.more)
 
 
 def _ended(services: Services) -> Cut[tuple[str, str]]:
-    found = cut(services.fleet.ended(), _ENDED_SHOWN)
+    found = Cut.of(services.fleet.ended(), _ENDED_SHOWN)
     rows = ((device.device, f"{device.ended} {clock_time(device.ended_ms)}") for device in found.rows)
     return Cut(tuple(rows), found.more)
 

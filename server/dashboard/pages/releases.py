@@ -10,7 +10,7 @@ from functools import partial
 from nicegui import ui
 
 from server.dashboard.theme import and_more, ask_why, heading, live, pill
-from server.dashboard.views import Cut, Status, Tone, clock_time, cut
+from server.dashboard.views import Cut, Status, Tone, clock_time
 from server.dashboard.visit import Visit
 from server.fleet.fleet import Device
 from server.registry.versions import Release
@@ -40,7 +40,7 @@ def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> Cut[
     running = Counter(device.release for device in devices)
     newest_first = sorted(releases, key=lambda one: (-one.registered_ms, -one.version, one.path))
     by_name = {release.name: release for release in reversed(newest_first)}
-    shown = cut(tuple(dict.fromkeys(release.name for release in newest_first)), _SHOWN)
+    shown = Cut.of(tuple(dict.fromkeys(release.name for release in newest_first)), _SHOWN)
     rows = tuple(
         ReleaseRow(
             name=name,

@@ -62,9 +62,9 @@ class Approval:
         with ui.element("div").classes("tf-row tf-small"):
             ui.label(f"drifted under {card.release or 'an unknown release'}" + (
                 f"; result {card.result}" if card.result else "")).classes("tf-muted")  # fmt: skip
-            for device in card.devices:
+            for device in card.devices.rows:
                 ui.link(device, f"/device/{device}").classes("tf-link")
-            and_more(card.more)
+            and_more(card.devices.more)
 
     async def _ask(self, card: TriggerCard) -> None:
         if await confirm(self.visit.client, f"{card.ask}?", _DETAILS[card.ask], card.ask):

@@ -13,7 +13,7 @@ from server.dashboard.pages.releases import Releases
 from server.dashboard.progress import GroupView, RolloutCard, rollout_card
 from server.dashboard.services import Services
 from server.dashboard.theme import and_more, ask_name, choose, confirm, empty, heading, live, meter, pill
-from server.dashboard.views import Cut, Tone, cut
+from server.dashboard.views import Cut, Tone
 from server.dashboard.visit import Pages, Visit
 from server.errors import ServerError
 from server.rollout.model import Rollout
@@ -155,15 +155,15 @@ def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = No
             if skip is not None:
                 ui.button("Skip group", on_click=skip).props("no-caps dense outline").style("padding: 2px 10px")
         with ui.element("div").classes("tf-row tf-small"):
-            for member in group.members:
+            for member in group.members.rows:
                 with ui.element("span").classes("tf-row").style("gap: 6px"):
                     ui.link(member.device, f"/device/{member.device}").classes("tf-link")
                     pill(member.standing)
-            and_more(group.more)
+            and_more(group.members.more)
         ui.label(group.needs).classes("tf-muted tf-small")
 
 
 def _cards(services: Services) -> Cut[RolloutCard]:
     now_ms = services.fleet.clock()
     cards = [rollout_card(rollout, now_ms) for rollout in services.rollouts.list()]
-    return cut(sorted(cards, key=lambda card: not card.open), _SHOWN)
+    return Cut.of(sorted(cards, key=lambda card: not card.open), _SHOWN)

@@ -64,7 +64,7 @@ def test_a_group_counts_only_who_takes_part() -> None:
     assert (canary.committed, canary.failed, canary.total) == (1, 1, 2)
     assert (rest.total, rest.committed_ratio) == (1, 0.0)
     assert ["not open yet" in [one.text for one in group.states] for group in (canary, rest)] == [False, True]
-    assert canary.members[1].standing.text == "failed: digest mismatch"
+    assert canary.members.rows[1].standing.text == "failed: digest mismatch"
     assert card.air == "1.5 kB"
 
 

@@ -10,7 +10,6 @@ from server.dashboard.views import (
     ago,
     clock_time,
     counts,
-    cut,
     device_row,
     event_row,
     evidence_share,
@@ -165,4 +164,4 @@ def test_an_event_says_what_happened_once() -> None:
 @pytest.mark.parametrize(("limit", "expected"), [(2, Cut(("a", "b"), 1)), (3, Cut(("a", "b", "c"), 0))])
 def test_a_list_that_is_cut_says_how_many_are_not_shown(limit: int, expected: Cut[str]) -> None:
     """The first twenty can't be mistaken for all."""
-    assert cut(["a", "b", "c"], limit) == expected
+    assert Cut.of(["a", "b", "c"], limit) == expected
