@@ -329,6 +329,21 @@ def test_what_the_rows_say_of_a_gate() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "maximum", "minimum"),
+    [
+        ("accuracy", (0, 1), (0, 1)), ("accuracy_drop", (-0.999, 0.999), (-0.999, 0.999)), ("mae", None, None),
+        ("size_bytes", (1e-9, math.inf), None), ("parity_cosine", None, None),
+    ],
+)  # fmt: skip
+def test_the_valid_range_of_a_limit_follows_from_the_unit(
+    name: str, maximum: tuple[float, float] | None, minimum: tuple[float, float] | None
+) -> None:
+    """None: any; of a size only a maximum of nothing is refused."""
+    unit = KINDS[name].unit
+    assert (unit.range_of(maximum=True), unit.range_of(maximum=False)) == (maximum, minimum)
+
+
 def test_a_row_makes_its_rule_where_it_is_asked_to() -> None:
     """By the limit that it has, on a device or here."""
     assert KINDS["accuracy"].rule(0.9) == GateRecipe(name="accuracy", min=0.9)
