@@ -1,4 +1,4 @@
-"""What tests of several packages need: a disk that is small enough to fill, and the ways in which a file is damaged."""
+"""Fixtures for several packages: a disk that is small enough to fill, and ways to damage a file."""
 
 from __future__ import annotations
 

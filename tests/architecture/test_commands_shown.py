@@ -22,7 +22,7 @@ ENDS = {"|", ">", "<", "&", "&&", ";", "…"}
 
 
 def _lines(text: str) -> Iterator[list[str]]:
-    """Yield the words of each line in a block of code that begins with a program, up to a pipe or the like."""
+    """Yield the words of each line in a block of code that begins with a program, up to a pipe or redirection."""
     for block in re.findall(r"^```(?:sh|bash)?\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             if re.match(r"(\S*/)?(compressor|edge-agent|fleet-server) ", line):
@@ -31,7 +31,7 @@ def _lines(text: str) -> Iterator[list[str]]:
 
 
 def _unknown(words: list[str]) -> str:
-    """Return what of a command line is not there, or nothing."""
+    """Return the first unknown part of a command line, or nothing."""
     rest = words[1:]
     command: click.Command | None = PROGRAMS[words[0].rpartition("/")[2]]
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md shows of each plug-in works: its example is written into a folder beside ours, and run."""
+"""The example of each plug-in in CONTRIBUTING.md works: it is written into a folder beside ours, and run."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_folder_of_plug_ins_has_an_example() -> None:
 
 @pytest.mark.usefixtures("written")
 def test_the_data_format_reads_its_file_and_refuses_another(tmp_path: Path) -> None:
-    """Two lines are two rows of two classes; a line that is no square is named."""
+    """Two lines are two rows of two classes; a line that is not a square is named."""
     (tmp_path / "two.csv").write_text("3,0,10,20,255\n7,1,1,1,1\n")
     table = data.load(DataRecipe(dataset="grey_csv", path="two.csv"), tmp_path)
     assert (table.class_names, table.images[0][1, 1].tolist()) == (("3", "7"), [255, 255, 255])

@@ -86,7 +86,7 @@ def test_the_installed_wheel_runs_without_the_tree(built: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_wheel_has_the_version_that_the_programs_print(built: Path) -> None:
-    """It stands in one place; the metadata is complete without placeholders."""
+    """The version has one source; the metadata is complete, without placeholders."""
     with zipfile.ZipFile(wheel(built)) as archive:
         metadata = archive.read(f"tinyfleet-{__version__}.dist-info/METADATA").decode()
     assert f"\nVersion: {__version__}\n" in metadata

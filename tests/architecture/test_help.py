@@ -55,7 +55,7 @@ def test_every_page_has_an_example_on_a_line_of_its_own(words: tuple[str, ...]) 
 
 @pytest.mark.parametrize("words", PAGES, ids=" ".join)
 def test_every_page_says_what_the_command_does_and_each_option(words: tuple[str, ...]) -> None:
-    """No option is left without a word, no command without a sentence."""
+    """Every command and every option has a description."""
     command: click.Command = PROGRAMS[words[0]]
     for name in words[1:]:
         assert isinstance(command, click.Group)

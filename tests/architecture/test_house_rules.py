@@ -1,4 +1,4 @@
-"""The rules of the house that no linter knows."""
+"""The rules of the house that no linter checks."""
 
 import ast
 from collections import Counter

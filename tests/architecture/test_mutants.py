@@ -77,7 +77,7 @@ def test_a_reason_that_fits_nothing_any_more_is_named(known: list, status: str, 
 
 
 def test_every_reason_is_one_line_and_every_pattern_finds_a_file() -> None:
-    """A module that moved would be mutated no more, silently."""
+    """A moved module would silently no longer be mutated."""
     assert all(reason and "\n" not in reason for reason in mutants.allowed().values())
     for scope in mutants.scopes().values():
         assert all(list(ROOT.glob(pattern)) for pattern in (*scope.sources, *scope.tests)), scope.name

@@ -116,7 +116,7 @@ def test_a_runtime_says_its_packages_formats_and_layout() -> None:
 
 
 def test_a_declaration_with_a_type_is_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Left out without a word, the runtime would count as installed and without formats."""
+    """If it were ignored, the runtime would count as installed and without formats."""
     text = 'PACKAGES: dict[str, str] = {"not_here": "not-here"}\nFORMATS: dict[str, str] = {"": "x"}\nLAYOUT: str\n'
     (tmp_path / "typed.py").write_text(text)
     monkeypatch.setattr(runtimes.__spec__, "submodule_search_locations", [str(tmp_path)])

@@ -15,7 +15,7 @@ PYTHON = '#!/bin/sh\n[ "$2" = pip ] && echo "$PWD" >> "$CALLS"\nexit 0\n'
 
 
 def checkout(folder: Path) -> Path:
-    """Return a folder with what setup reads."""
+    """Return a folder with the files that setup reads."""
     for name in NEEDED:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
@@ -54,7 +54,7 @@ def test_a_second_run_installs_nothing(tmp_path: Path, venv: Path) -> None:
 
 
 def test_a_virtual_environment_of_another_checkout_is_refused(tmp_path: Path, venv: Path) -> None:
-    """Its editable install would be rewired, and the other checkout run this one's code without a word."""
+    """Its editable install would be replaced, and the other checkout would silently run this one's code."""
     first, second = checkout(tmp_path / "first"), checkout(tmp_path / "second")
     assert set_up(first, venv).returncode == 0
     done = set_up(second, venv)
@@ -75,7 +75,7 @@ def test_a_checkout_that_was_moved_keeps_its_virtual_environment(tmp_path: Path,
 
 
 def test_one_made_before_the_owner_was_noted_is_refused_too(tmp_path: Path, venv: Path) -> None:
-    """It is asked where its package comes from."""
+    """The place of its package identifies the owner."""
     first, second = checkout(tmp_path / "first"), checkout(tmp_path / "second")
     set_up(first, venv)
     (venv / ".tinyfleet-checkout").unlink()

@@ -59,7 +59,7 @@ def test_no_page_points_outside_the_repository() -> None:
 
 @pytest.mark.parametrize("path", [*PAGES, *TOP], ids=_name)
 def test_every_relative_link_leads_to_a_page(path: Path) -> None:
-    """Files that lie there, or pages made from the code."""
+    """The links lead to existing files, or to generated pages."""
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link}
     made = {str((ROOT / "docs" / name).resolve()) for name in GENERATED}

@@ -55,7 +55,7 @@ def asked(tree: ast.AST, *, layout: bool = False) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_code_asks_which_task_it_is(path: Path) -> None:
-    """Neither by its name, nor by the words and shapes that stood for it; ``tasks.of`` maps a recipe to its task."""
+    """Neither by its name, nor by the words and shapes for it; only ``tasks.of`` maps a recipe to its task."""
     where = path.relative_to(ROOT).as_posix()
     if where == "server/drift/verdicts.py":  # the release that made a device worse
         pytest.skip("its ``regression`` is that of a release")

@@ -100,7 +100,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visitor(browser: Browser, world: World) -> Iterator[Page]:
-    """Return a page that is not logged in; the test fails if it asks for anything beyond this host."""
+    """Return a page that is not logged in; the test fails if it requests anything beyond this host."""
     page = browser.new_page(base_url=world.url, viewport={"width": 1280, "height": 900})
     strange: list[str] = []
 

@@ -95,7 +95,7 @@ def test_device_shows_evidence_over_time_and_what_holds_it(operator: Page) -> No
 
 
 def test_an_unknown_device_is_a_page_that_says_so(operator: Page) -> None:
-    """A wrong address is no error page."""
+    """A wrong address gives a normal page with an explanation."""
     operator.goto("/device/nobody")
     expect(operator.get_by_role("main")).to_contain_text("No such device")
 
@@ -116,7 +116,7 @@ def test_the_pause_button_pauses_after_a_question(operator: Page, world: World) 
 
 
 def test_resume_says_whom_it_tells_and_a_skip_wants_a_name(operator: Page, world: World) -> None:
-    """The person chooses among the ways that are left; only a named person goes past the failed canary."""
+    """The person selects one of the remaining actions; only a named person skips the failed canary."""
     operator.goto("/rollouts")
     card = operator.locator("section", has_text="digits-3")
     card.get_by_role("button", name="Resume").click()
@@ -208,7 +208,7 @@ def test_a_release_is_withdrawn_after_a_question_with_the_reason(operator: Page,
 
 
 def test_a_device_is_revoked_on_its_page(operator: Page, world: World) -> None:
-    """Cancel does nothing; then it leaves the table and stands under those that left, with a page of its own."""
+    """Cancel does nothing; otherwise it moves to the list of devices that have left, with a page of its own."""
     operator.goto("/device/gate-01")
     for button in ("Cancel", "Revoke"):
         operator.get_by_role("button", name="Revoke this device").click()

@@ -31,7 +31,7 @@ def test_passes_by_the_lower_bound_and_not_by_the_estimate(right: int, n: int, v
 
 
 def test_says_how_many_samples_are_needed() -> None:
-    """With the number it asks for, the gate passes about four times of five."""
+    """With the number of samples that it states, the gate passes about four times of five."""
     result = AccuracyFloor(0.9).judge(_seen(93, 100))
     n = 100 + result.needs
     assert n == samples_above(0.93, AccuracyFloor(0.9))

@@ -215,7 +215,7 @@ def test_a_model_that_is_none_is_named(tmp_path: Path, model: object) -> None:
     ("last", "said"), [(nn.Softmax(1), "got probabilities"), (nn.Identity(), "got NaN or infinity")]
 )
 def test_why_logits_are_none_is_named(tmp_path: Path, last: nn.Module, said: str) -> None:
-    """A softmax at the end, and weights that are no numbers, are not a missing linear layer."""
+    """A softmax at the end, and weights that are NaN, are distinguished from a missing linear layer."""
     model = nn.Sequential(network(), last)
     if isinstance(last, nn.Identity):
         nn.init.constant_(model[0][1].weight, float("nan"))

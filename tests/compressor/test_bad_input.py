@@ -246,7 +246,7 @@ def keys(tmp_path: Path) -> Path:
 
 
 def test_a_bundle_that_failed_its_gates_is_not_published(tmp_path: Path, keys: Path, refused: Refused) -> None:
-    """Refused before the server is asked anything."""
+    """It is refused before any request to the server."""
     (tmp_path / "token").write_text("t")
     path = other_shape_bundle(tmp_path / "m.tfb", verdict="fail")
     where = ["--server", "http://127.0.0.1:9", "--token-file", tmp_path / "token"]

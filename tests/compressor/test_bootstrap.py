@@ -53,7 +53,7 @@ def test_errors_are_the_textbooks() -> None:
 
 
 def test_the_same_seed_gives_the_same_bounds() -> None:
-    """Evidence is repeatable, and bounds lie around the estimate."""
+    """Evidence is repeatable, and the estimate is between its bounds."""
     labels, one, other = _scores()
     first = auc_drop(labels, one, other, FEW)
     assert first == auc_drop(labels, one, other, FEW)
@@ -123,7 +123,7 @@ def test_a_bias_beyond_all_replicates_is_that_of_the_last_one() -> None:
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_ties_count_half(sign: int) -> None:
-    """Replicates that lie even around the value, many of them equal to it, are not biased."""
+    """Replicates that are evenly spread around the value, many of them equal to it, have no bias."""
     replicates = np.repeat([-1.0, 0.0, 1.0], [30, 40, 30])
     lower, upper = _bca(0.0, sign * replicates, np.array([-1.0, 1.0]), 0.9)
     assert (lower, upper) == (-1.0, 1.0)

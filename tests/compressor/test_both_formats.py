@@ -77,7 +77,7 @@ def test_the_agent_serves_both(outcome: Outcome) -> None:
 
 
 def test_a_second_run_finds_every_step(outcome: Outcome) -> None:
-    """Pruning, QAT, exports and quantization are kept by content."""
+    """Pruning, QAT, exports and quantization are cached."""
     again = run_recipe(read_recipe(RECIPE), out=outcome.report.parent)
     assert again.ran == ()
     assert {"step-prune", "step-qat", "export", "quantize", "ort-format"} <= set(again.found)

@@ -19,7 +19,7 @@ def scores(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return exact confidences, and who is right."""
+    """Return exact confidences, and which answers are right."""
     generator = np.random.default_rng(seed)
     chance = np.clip(generator.beta(6, 1.2, n), 0.6, 0.999)
     return chance, generator.random(n) < chance
@@ -87,7 +87,7 @@ def test_a_candidate_far_beyond_the_margin_fails() -> None:
 def test_refuses_what_can_not_be_compared(
     targets: np.ndarray, before: np.ndarray, after: np.ndarray, said: str
 ) -> None:
-    """Nothing is broadcast, and NaN is no confidence."""
+    """Nothing is broadcast, and NaN is not a confidence."""
     with pytest.raises(MeasureError, match=said):
         calibration_error_increase(targets, before, after, DRAWS)
 

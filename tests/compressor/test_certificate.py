@@ -37,7 +37,7 @@ EVIDENCE = Evidence(
 
 
 def test_the_evidence_survives_the_file() -> None:
-    """Counts and figures come back, and give the same verdict."""
+    """Counts and figures are read unchanged, and result in the same verdict."""
     written = write_certificate(Certificate(counts=counts_of(EVIDENCE), figures=EVIDENCE.figures))
     assert evidence_of(read_certificate(written)) == EVIDENCE
 
@@ -100,7 +100,7 @@ RULES = (
 
 
 def test_only_metrics_that_a_rule_names_are_bootstrapped() -> None:
-    """It costs seconds; the confidence is the highest that any rule asks for."""
+    """It takes seconds; the confidence is the highest of all rules."""
     assert evidence(_compared(), ("a", "b", "c"), {}).metrics == {}
     found = metrics(_compared(), RULES)
     assert {name: item.confidence for name, item in found.items()} == {"auc_drop": 0.95, PRECISION: 0.95}
@@ -161,7 +161,7 @@ def test_every_target_is_judged_again_by_its_own_rules(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_the_numbers_of_every_target_is_refused(tmp_path: Path) -> None:
-    """An older version kept those of the first target only."""
+    """An older version stored only those of the first target."""
     gates = (Line(name="size_bytes", verdict="pass", target="a"), Line(name="size_bytes", verdict="fail", target="b"))
     (tmp_path / "gate.json").write_bytes(write_certificate(Certificate(gates=gates)))
     with pytest.raises(PackageError, match="every target"):

@@ -38,7 +38,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_plug_in_of_ones_own_is_all_that_it_imports_and_its_package(own: Path) -> None:
-    """At the top, late, relative, beside its package, in a folder without __init__; what only types need is not run."""
+    """At the top, late, relative, beside its package, in a folder without __init__; imports for types are left out."""
     found = code_digests([plugin("compressor.networks", "ours_x.net:build")])
     assert set(found) == {"ours_x", "ours_x.net", "ours_x.at_once", "ours_x.late", "beside_x.deep"}
     before = found

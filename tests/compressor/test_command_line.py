@@ -21,7 +21,7 @@ Make = Callable[[Path], None]
 
 
 def table(text: str) -> Make:
-    """Return what writes a table of windows."""
+    """Return a function that writes a table of windows."""
 
     def make(at: Path) -> None:
         (at / "set").mkdir()
@@ -31,7 +31,7 @@ def table(text: str) -> Make:
 
 
 def archive(name: str, content: bytes) -> Make:
-    """Return what writes a zip of one image that is no image, and its label."""
+    """Return a function that writes a zip of one label and a file that is not an image."""
 
     def make(at: Path) -> None:
         with zipfile.ZipFile(at / "set", "w", zipfile.ZIP_DEFLATED) as file:

@@ -20,7 +20,7 @@ ALONE = ("better_than_constant", "label_order")
 
 @pytest.mark.parametrize(("accuracy", "verdict"), [(0.61, "pass"), (0.6, "fail"), (0.0165, "fail")])
 def test_a_classifier_must_beat_its_commonest_class(accuracy: float, verdict: str) -> None:
-    """Equal is not better; the line names the class and what to look at."""
+    """Equal is not better; the line names the class and the next step."""
     result = BetterThanConstant(0.0).judge(Evidence(classes=CLASSES, figures={"accuracy": accuracy}))
     assert result.verdict.value == verdict
     assert "'a' to everything on 60.00 %" in result.text
@@ -87,7 +87,7 @@ def test_both_stand_beside_other_gates_and_nowhere_else() -> None:
 
 
 def test_a_certificate_judged_again_says_the_same_of_the_order() -> None:
-    """The words travel in it."""
+    """The certificate contains the text."""
     rules = (GateRecipe(name="label_order", max=0.0),)
     figures = {"accuracy": 0.5, "accuracy_high": 0.55, "reordered_accuracy": 0.9, "reordered_accuracy_low": 0.85}
     kept = Certificate(rules=rules, figures=figures, label_order="'x' is 'y'")
@@ -107,7 +107,7 @@ def test_slower_than_float_is_said() -> None:
 
 @pytest.mark.parametrize("name", ["accuracy", "accuracy_high", "reordered_accuracy", "reordered_accuracy_low"])
 def test_an_order_that_lacks_one_figure_is_not_judged(name: str) -> None:
-    """Each of the four is asked for."""
+    """Each of the four is required."""
     labels = np.arange(60) % 3
     whole = judged(labels, labels)
     figures = {key: value for key, value in whole.figures.items() if key != name}

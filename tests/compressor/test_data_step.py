@@ -1,4 +1,4 @@
-"""A kept table comes back as it was, is read once, and bundles carry the whole front end that made it."""
+"""A cached table is unchanged and read once, and bundles contain the complete front end that made it."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def judged(here: Evidence = HERE, problem: str = "", counts: Paired | None = Non
 
 
 def said(judgement: Judgement, name: str, on: str) -> tuple[Verdict, str]:
-    """Return verdict and words of one gate."""
+    """Return verdict and text of one gate."""
     (result,) = (item for item in judgement.results if (item.name, item.on) == (name, on))
     return result.verdict, result.text
 
@@ -175,7 +175,7 @@ def test_the_certificate_keeps_what_devices_said() -> None:
 
 
 def test_a_rule_of_a_later_version_fails_on_a_device_too() -> None:
-    """What this version does not know is no pass."""
+    """A rule that this version does not know can't pass."""
     rules = (GateRecipe(name="beauty", min=1.0, on="cam-1"),)
     evidence = replace(HERE, devices={"cam-1": DeviceEvidence(problem="", evidence=Evidence(figures=FIGURES))})
     assert certificates.judge(rules, evidence).verdict is Verdict.FAIL

@@ -157,7 +157,7 @@ def test_the_share_left_float_is_of_weights_alone(floats: int, integers: int, ra
 
 
 def test_a_file_without_weights_has_nothing_quantized() -> None:
-    """The scheme ``none`` promises nothing and is not asked."""
+    """The scheme ``none`` promises nothing and is not checked."""
     assert left_float.left_float(model(0, 0), "onnx").ratio == 1.0
     assert left_float.check(model(0, 0), "onnx", Settings(scheme="none")) == ""
     with pytest.raises(QuantizeError, match="Expected an ONNX model"):

@@ -1,4 +1,4 @@
-"""A disk that is full at any step: exit code 4 and one line, nothing half-written, and the same command goes on."""
+"""A disk that is full at any step: exit code 4 and one line, nothing half-written, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fill(folder: Path, leave_bytes: int) -> None:
-    """Write until the disk is full, and give some bytes back."""
+    """Write until the disk is full, then free some bytes."""
     path = folder / "filler"
     with path.open("wb", buffering=0) as file:
         try:

@@ -1,4 +1,4 @@
-"""What only looks at a network leaves its modes and the statistics of its batch norms as they were."""
+"""Evaluating a network leaves its modes and the statistics of its batch norms unchanged."""
 
 from __future__ import annotations
 

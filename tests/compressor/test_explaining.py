@@ -1,4 +1,4 @@
-"""The step that explains flips: its maps are kept, and depend on models and inputs."""
+"""The step that explains flips: its maps are cached, and depend on models and inputs."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_a_missing_measurement_fails(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*LIMITED, "superiority", "accuracy", "auc_drop", "mae", *FIGURES])
 def test_an_unknown_measurement_fails_its_own_gate_with_the_reason(name: str) -> None:
-    """Why it could not be measured stands in the line; another gate's reason does not."""
+    """The line has the reason why it could not be measured; the reason of another gate is not there."""
     made = gate(KINDS[name].rule(0.5))
     assert made is not None
     known, other = (made.judge(Evidence(unknown={key: "the child was killed"})) for key in (name, "another"))

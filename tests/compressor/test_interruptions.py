@@ -1,4 +1,4 @@
-"""A run that is stopped in the middle of a step: nothing half-written, and the same command goes on."""
+"""A run that is stopped in the middle of a step: nothing half-written, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def interrupted_at(words: bytes, command: list[str], number: int = signal.SIGINT
 @pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize(("step", "words"), [("prune", b"fine-tuning, epoch 2"), ("qat", b"qat epoch 1")])
 def test_ctrl_c_in_a_step_leaves_what_was_made_before(step: str, words: bytes, tmp_path: Path) -> None:
-    """Exit code 130; the next run finds data and training, and makes the step and what follows."""
+    """Exit code 130; the next run finds data and training, and makes this step and the later ones."""
     long = recipe_with(tmp_path, step, 500)
     command = [sys.executable, "-m", "compressor.cli", "run", str(long), "--out", str(tmp_path / "out")]
     code, said = interrupted_at(words, command)
@@ -95,7 +95,7 @@ def test_ctrl_c_in_a_step_leaves_what_was_made_before(step: str, words: bytes, t
 def test_a_training_of_several_processes_that_is_told_to_end_leaves_no_data(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rows that the processes share lie in a folder for temporary files: it goes, and so do the processes."""
+    """The rows that the processes share are in a temporary folder: it is deleted, and the processes are ended."""
     (tmp_path / "scratch").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     recipe = tmp_path / "recipe.toml"
@@ -128,7 +128,7 @@ def run(recipe: Path, out: Path) -> int:
 def test_a_disk_that_is_full_when_a_step_ends_stops_the_run_and_no_more(
     where: str, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 4 and one coded line; with room again the same command goes on after the training and passes."""
+    """Exit code 4 and one line with a code; with room again the same command resumes after the training and passes."""
     out = small_disk / "out"
     assert run(recipe_with(tmp_path, "prune", 1), out) == 0
     trained = sorted((out / "cache").glob("*/train-*"))
@@ -148,7 +148,7 @@ def test_a_disk_that_is_full_when_a_step_ends_stops_the_run_and_no_more(
 
 
 def killed_when(command: list[str], pattern: str, out: Path, wait_s: float) -> bool:
-    """Kill ``command`` ``wait_s`` after a file of ``pattern`` lies below ``out``; return whether it still ran."""
+    """Kill ``command`` ``wait_s`` after a file of ``pattern`` appears below ``out``; return whether it still ran."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline_s = time.monotonic() + 4 * SILENT_S
     while process.poll() is None and time.monotonic() < deadline_s and not list(out.rglob(pattern)):

@@ -142,7 +142,7 @@ def test_what_is_no_model_can_not_be_measured(artifact: bytes) -> None:
 
 
 def test_predictions_come_from_the_devices_runtime() -> None:
-    """Constant images give their mean; a model without embedding has one of width 0."""
+    """Constant images result in their mean; a model without embedding has one of width 0."""
     inputs = np.full((300, 3, 8, 8), 0.5, np.float32)
     said = predict(_candidate(), inputs)
     assert np.allclose(said.logits, 0.125)
@@ -191,7 +191,7 @@ def test_a_script_is_not_run_again_to_measure_memory(tmp_path: Path) -> None:
 
 
 def test_a_memory_measurement_that_fails_says_why() -> None:
-    """A model that the runtime refuses: its last words."""
+    """The error has the last output of a model that the runtime refuses."""
     broken = Candidate(_candidate().manifest, b"no model")
     with pytest.raises(MeasureError, match=r"ended early: .*RuntimeLoadError"):
         peak_memory_bytes(broken, np.zeros((4, 3, 8, 8), np.float32))

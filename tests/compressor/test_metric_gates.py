@@ -40,7 +40,7 @@ def test_three_verdicts(metric: str, margin: float, verdict: Verdict) -> None:
     ],
 )
 def test_a_bound_that_is_weak_or_broken_fails(weak: MetricEvidence) -> None:
-    """Less confidence than the rule asks for, NaN, no samples, bounds in the wrong order."""
+    """Less confidence than the rule requires, NaN, no samples, bounds in the wrong order."""
     assert MetricDrop("auc_drop", 0.01).judge(Evidence(metrics={"auc_drop": weak})).verdict is Verdict.FAIL
 
 

@@ -71,7 +71,7 @@ def test_what_is_said_of_the_data_is_no_part_of_a_recipes_digest() -> None:
 
 
 def test_a_recipe_with_a_path_has_no_stand_in() -> None:
-    """Which of the two would be run is no question."""
+    """Otherwise it would be unclear which of the two is used."""
     with pytest.raises(RecipeError, match="path or stand_in, got both"):
         parse_recipe(b'[model]\nname = "m"\n[data]\npath = "x"\nstand_in = "gestures"\n')
 
@@ -97,7 +97,7 @@ def test_every_recipe_passes_quickly(name: str, tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.slow
 def test_the_python_interface_stands_in_too_and_says_so(tmp_path: Path) -> None:
-    """With data of one's own it does not."""
+    """With the user's own data it does not."""
     told: list[str] = []
     result = run(ROOT / "models" / "nab", out=tmp_path, quick=True, progress=lambda event: told.append(event.text))
     assert any("STAND-IN" in text for text in told)

@@ -1,4 +1,4 @@
-"""Files whose nodes stand in any order are put right, and others are left alone."""
+"""Files with nodes in any order are sorted, and others are unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from compressor.run.imported_onnx import in_order
 
 
 def disordered() -> bytes:
-    """Return a model whose last node stands first."""
+    """Return a model whose last node is listed first."""
     nodes = [helper.make_node("Relu", ["b"], ["logits"]), helper.make_node("Neg", ["a"], ["b"])]
     given, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("a", "logits"))
     graph = helper.make_graph(nodes, "g", [given], [made])
@@ -18,7 +18,7 @@ def disordered() -> bytes:
 
 
 def test_nodes_come_after_those_they_read_from() -> None:
-    """The checker asks for it, onnxruntime runs them in any order."""
+    """The checker requires it; onnxruntime runs them in any order."""
     model = onnx.load_from_string(in_order(disordered()))
     onnx.checker.check_model(model)
     assert [node.op_type for node in model.graph.node] == ["Neg", "Relu"]

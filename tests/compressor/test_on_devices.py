@@ -227,7 +227,7 @@ def test_a_recipe_says_what_is_wrong_with_a_device(gate: str, said: str) -> None
 
 
 def test_a_recipe_names_its_devices_once() -> None:
-    """Each is asked for before training; without a server nothing is trained."""
+    """Each is checked before training; without a server nothing is trained."""
     gates = 'accuracy_drop = {max = 0.1, on = "device:cam-1"}\nlatency_p95_ms = {max = 9, on = "pi@device:cam-2"}\n'
     recipe = parse_recipe((RECIPE + gates + 'peak_memory_bytes = {max = 9, on = "device:cam-1"}\n').encode())
     assert devices_named(recipe) == ("cam-1", "cam-2")
@@ -275,7 +275,7 @@ def test_a_folder_is_not_measured_on_a_device(tmp_path: Path) -> None:
 
 
 def test_a_bundle_s_limits_on_time_and_memory_hold_on_the_device() -> None:
-    """A rule that it has for this device already is kept."""
+    """An existing rule for this device is kept."""
     rules = (
         GateRecipe(name="latency_p95_ms", max=5.0),
         GateRecipe(name="accuracy_drop", max=0.1),

@@ -35,7 +35,7 @@ def test_a_run_replaces_what_an_earlier_run_wrote(trace: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("text", ["[1, 2]", "not json", '{"rows": 5}'])
 def test_explore_refuses_to_overwrite_a_data_json_of_other_origin(text: str, tmp_path: Path) -> None:
-    """The name is a common one; its own it knows by its keys."""
+    """The name is a common one; the command recognises its own file by its keys."""
     (tmp_path / "data.json").write_text(text)
     with pytest.raises(PackageError, match=r"with a data\.json of other origin"):
         check_report_folder(tmp_path, DATA, KEYS)
@@ -44,5 +44,5 @@ def test_explore_refuses_to_overwrite_a_data_json_of_other_origin(text: str, tmp
 
 
 def test_every_result_of_a_search_is_guarded() -> None:
-    """The list is kept beside the checks that need no plotly; this holds it to the names that are written."""
+    """The list is stored with the checks that need no plotly; this test compares it with the names that are written."""
     assert {results.SEARCH_JSON, results.SEARCH_HTML, results.CHOSEN} <= set(RESULTS)

@@ -1,4 +1,4 @@
-"""What travels in a bundle: golden vectors, bill of materials, card, certificate."""
+"""The contents of a bundle: golden vectors, bill of materials, card, certificate."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _parts() -> Parts:
 
 
 def test_golden_vectors_have_no_clock_in_them() -> None:
-    """Equal vectors give equal bytes, and come back as they were."""
+    """Equal vectors have equal bytes, and are read unchanged."""
     data = write_golden(_golden())
     assert data == write_golden(_golden())
     assert np.array_equal(read_golden(data).inputs, _golden().inputs)

@@ -96,7 +96,7 @@ def test_another_folder_gives_the_same_bytes(recipe: Recipe, outcome: Outcome, t
 def test_a_changed_gate_trains_nothing_and_takes_the_bundle_away(
     recipe: Recipe, outcome: Outcome, tmp_path: Path
 ) -> None:
-    """Failing closed: what passed before is not left lying there."""
+    """Failing closed: the bundle of an earlier pass is deleted."""
     folder = shutil.copytree(outcome.report.parent, tmp_path / "copy")
     failed = run_recipe(replace(recipe, gates=(GateRecipe(name="size_bytes", max=10),)), out=folder)
     assert (failed.verdict, failed.bundles, failed.ran) == (Verdict.FAIL, (), ())

@@ -12,7 +12,7 @@ from compressor.portions import INPUT_BYTES, portions, rows_within
     ("row", "rows"), [(1, 256), (INPUT_BYTES // 256, 256), (INPUT_BYTES // 255, 255), (INPUT_BYTES, 1), (10**12, 1)]
 )
 def test_rows_are_as_many_as_fit_and_never_none(row: int, rows: int) -> None:
-    """Neither the number of rows nor the number of bytes is passed; one row always goes."""
+    """Neither the limit of rows nor that of bytes is exceeded; there is always at least one row."""
     assert rows_within(row, most=256) == rows
 
 

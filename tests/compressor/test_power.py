@@ -1,4 +1,4 @@
-"""The number of samples that is asked for has the power that it states."""
+"""The number of samples that a gate requires has the stated power."""
 
 from __future__ import annotations
 

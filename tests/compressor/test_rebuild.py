@@ -1,4 +1,4 @@
-"""The same inputs give the same bytes, and a difference is explained by its lineage."""
+"""The same inputs result in the same bytes, and a difference is explained by its lineage."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_fine_tuning_changes_epochs_and_rate_only() -> None:
 
 
 def test_whole_numbers_stand_for_floats_but_not_the_reverse() -> None:
-    """``max = 1`` is a number; ``epochs = 1.5`` is no whole number."""
+    """``max = 1`` is a number; ``epochs = 1.5`` is not a whole number."""
     recipe = parse_recipe((MINIMAL + "[gates]\nsize_bytes = {max = 131072}\n").encode())
     assert recipe.gates[0].max == 131072.0
     assert "whole number" in _refusal(MINIMAL + "[train]\nepochs = 1.5\n")

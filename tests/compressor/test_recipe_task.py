@@ -58,5 +58,5 @@ def test_a_regression_takes_its_own_gates(gate: str) -> None:
     ],
 )
 def test_settings_of_the_other_task_are_refused(text: str, said: str) -> None:
-    """What would have no effect is no setting."""
+    """A setting without effect is refused."""
     assert said in refusal(text)

@@ -1,4 +1,4 @@
-"""Golden vectors compared again, what never agrees, and graphs read again in every format."""
+"""Golden vectors compared again, vectors that never agree, and graphs read again in every format."""
 
 import math
 from pathlib import Path

@@ -12,7 +12,7 @@ from compressor.recipe.model import DataRecipe
 
 
 def test_the_folder_is_the_registry() -> None:
-    """What lies in a folder is found there, without a list beside it."""
+    """A file of a folder is found there, without another list."""
     assert set(data.datasets()) >= {"digits", "idx", "labelled_images"}
     assert set(networks.networks()) >= {"ds_cnn", "mobilenet_v2", "resnet8"}
     assert "static_int8" in quantize.schemes()

@@ -93,7 +93,7 @@ def test_the_certificate_keeps_the_bounds_and_every_slice(outcome: Outcome) -> N
 
 
 def test_integers_stand_for_values_far_from_zero(bundles: dict[str, Bundle]) -> None:
-    """int8 out of the file, then scale and zero point, then mean and spread: its 256 steps span what occurs."""
+    """int8 from the file, then scale and zero point, then mean and spread: its 256 steps span the range of values."""
     manifest = bundles["pi"].manifest
     spec = manifest.outputs[0]
     assert (spec.dtype, manifest.values, manifest.labels) == ("int8", ("target",), ())
@@ -201,7 +201,7 @@ class _Slope(nn.Module):
 
 
 def test_a_model_of_ones_own_speaks_the_values_unit(folder: Path, recipe: Recipe) -> None:
-    """An ONNX file that gives 300 and more is gated and bundled as it is; int8 costs it little."""
+    """An ONNX file with outputs of 300 and more is gated and bundled unchanged; the loss by int8 is small."""
     (folder / "own.onnx").write_bytes(export_onnx(_Slope(), 1, STEPS, 4))
     own = replace(
         recipe, model=replace(recipe.model, onnx=str(folder / "own.onnx")), targets=recipe.targets[:1],

@@ -39,7 +39,7 @@ def test_the_report_says_what_every_rung_cost(outcome: Outcome) -> None:
 
 @pytest.mark.slow
 def test_a_second_run_does_not_climb_again(recipe: Recipe, outcome: Outcome) -> None:
-    """The ladder is kept by content like any other step."""
+    """The result of the search for remedies is cached like any other step."""
     again = run_recipe(recipe, out=outcome.report.parent)
     assert "rescue" in again.found
     assert again.ran == ()

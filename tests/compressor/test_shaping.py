@@ -1,4 +1,4 @@
-"""What steps are given: a calibration set that could give no ranges is refused before anything is trained."""
+"""The inputs of steps: a calibration set without ranges is refused before anything is trained."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def image_set(path: Path, names: list[str]) -> None:
 def test_a_calibration_set_of_one_class_stops_the_run_before_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The class and the number of rows are named, with what to do; no bundle and no weights appear."""
+    """The class and the number of rows are named, with the next step; no bundle and no weights are written."""
     (tmp_path / "recipe.toml").write_text(RECIPE + SHARES)
     image_set(tmp_path / "set.zip", ["day", "day", "night", "night"] + ["day"] * 57)
     with pytest.raises(SystemExit) as stop:

@@ -12,7 +12,7 @@ from compressor.errors import PackageError
 
 
 def giving(data: bytes | BaseException) -> Callable[[], bytes]:
-    """Return what makes ``data``, as a module of ours defines it."""
+    """Return a function of one of our modules that makes ``data``."""
 
     def make() -> bytes:
         if isinstance(data, BaseException):
@@ -91,7 +91,7 @@ def test_a_cache_of_this_version_or_none_is_no_news(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
-    """The message names the path and what to do."""
+    """The message names the path and the next step."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(PackageError, match="choose another --out"):
         write_atomically(tmp_path / "file" / "inside", b"data")

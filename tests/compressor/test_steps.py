@@ -1,4 +1,4 @@
-"""Every step of ``[[compress]]`` keeps what all steps promise; a new file in the folder is tested by being there."""
+"""Every step of ``[[compress]]`` fulfils the contract of all steps, a new file in the folder included."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_it_leaves_finite_weights_that_are_not_those_it_was_given(done: tuple[st
 
 
 def test_it_survives_disk_with_its_ranges(done: tuple[str, Applied], tmp_path: Path) -> None:
-    """A fresh network fitted to the saved shapes gives the very same outputs."""
+    """A fresh network fitted to the saved shapes has exactly the same outputs."""
     _, result = done
     checkpoint.save(result.network, tmp_path / "weights.pt", result.ranges)
     again = checkpoint.load(fresh(), tmp_path / "weights.pt")

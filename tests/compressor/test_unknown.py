@@ -49,7 +49,7 @@ def test_a_certificate_keeps_why_something_is_unknown() -> None:
 
 
 def test_a_figure_that_can_not_be_measured_leaves_the_others() -> None:
-    """The reason stands under each name that it concerns."""
+    """The reason is given for each name that it concerns."""
 
     def child() -> dict[str, float]:
         raise MeasureError("the child ended early")

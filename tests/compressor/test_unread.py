@@ -59,7 +59,7 @@ def step(name: str, **settings: object) -> str:
     ],
 )
 def test_a_key_without_use_is_named(text: str, said: str) -> None:
-    """With its table and with what makes it useless."""
+    """With its table and the setting that makes it useless."""
     with pytest.raises(RecipeError) as caught:
         parse_recipe(text.encode())
     assert said in str(caught.value)
@@ -79,7 +79,7 @@ def test_a_key_without_use_is_named(text: str, said: str) -> None:
     ],
 )  # fmt: skip
 def test_a_key_of_use_is_not_refused(text: str) -> None:
-    """The other side of each: the default, or what makes it useful."""
+    """The other side of each: the default, or the setting that makes it useful."""
     parse_recipe(text.encode())
 
 
@@ -98,7 +98,7 @@ class Recording:
 
 @pytest.mark.parametrize("scheme", schemes())
 def test_a_scheme_reads_what_it_says(scheme: str) -> None:
-    """Run on a small model with settings that note who reads them."""
+    """Run on a small model with settings that record which keys are read."""
     batches = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
     settings = Settings(scheme=scheme, calibration="percentile", float_layers_auto=1)
     recording = Recording(settings, set())
@@ -171,7 +171,7 @@ def test_every_key_of_a_recipe_is_read_somewhere() -> None:
 
 
 def test_a_bias_correction_without_a_bias_is_refused() -> None:
-    """It would do nothing; onnxruntime's own words for it are of no help."""
+    """It would have no effect; onnxruntime's own error does not help."""
     batches = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
     with pytest.raises(QuantizeError, match="bias of its own for bias_correction"):
         quantize.quantize(linear(biased=False), lambda: iter([batches]), Settings(bias_correction=True))

@@ -1,4 +1,4 @@
-"""A worker against a real server over HTTP: leases, trains, gates, publishes, hands in; and how it gives up."""
+"""A worker and a real server over HTTP: it leases, trains, gates, publishes, submits; and how it gives up."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class BuildHost:
         return self.app.parts.retraining.jobs.create(order, samples, self.app.clock())
 
     def again(self, job: TrainingJob) -> TrainingJob:
-        """Return the job as the server knows it now."""
+        """Return the job in its present state on the server."""
         return self.app.parts.retraining.jobs.job(job.id)
 
     def client(self) -> ServerClient:
@@ -121,7 +121,7 @@ def test_samples_are_decoded_as_the_recipe_says(tmp_path: Path) -> None:
 
 
 def test_a_job_becomes_a_published_release(host: BuildHost, samples: bytes) -> None:
-    """What passes is signed, published under the next number, and handed in with its certificate."""
+    """A release that passes is signed, published under the next number, and submitted with its certificate."""
     job = host.job(samples)
     code = serve(host.place, once=True, progress=Silent())
     ended = host.again(job)
@@ -131,7 +131,7 @@ def test_a_job_becomes_a_published_release(host: BuildHost, samples: bytes) -> N
 
 
 def test_what_the_gates_refuse_is_reported_and_never_published(host: BuildHost, samples: bytes) -> None:
-    """The gate's own words reach the server; no release appears."""
+    """The gate's text is sent to the server; there is no release."""
     gates = (*host.place.recipe.gates, replace(host.place.recipe.gates[0], max=10.0))
     host.place = replace(host.place, recipe=replace(host.place.recipe, gates=gates))
     job = host.job(samples)
@@ -143,7 +143,7 @@ def test_what_the_gates_refuse_is_reported_and_never_published(host: BuildHost, 
 
 
 def test_samples_that_leave_their_archive_are_refused(host: BuildHost) -> None:
-    """A path that goes up ends the job with a coded reason."""
+    """A path that leaves the archive ends the job with a code."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("../evil.png", b"x")

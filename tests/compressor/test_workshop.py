@@ -72,7 +72,7 @@ def rows() -> Table:
 
 
 def test_a_changed_module_of_the_users_package_is_exported_anew(tmp_path: Path, package: Path) -> None:
-    """Same weights, other network: the file kept from before would be gated and shipped in its place."""
+    """Same weights, other network: otherwise the cached file would be gated and released instead."""
     run = fresh(tmp_path)
     given = weights(tmp_path / "w.pt")
     first = run.export(given, 2)
@@ -84,7 +84,7 @@ def test_a_changed_module_of_the_users_package_is_exported_anew(tmp_path: Path, 
 
 
 def test_logits_of_the_network_follow_the_preprocessing(tmp_path: Path, package: Path) -> None:
-    """Same weights and images under another mean: kept logits would speak against the new export."""
+    """Same weights and images with another mean: cached logits would not match the new export."""
     del package
     run = fresh(tmp_path)
     given = weights(tmp_path / "w.pt")

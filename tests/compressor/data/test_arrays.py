@@ -66,7 +66,7 @@ def test_named_arrays_are_slices_splits_and_sources(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_named(
     tmp_path: Path, changes: dict[str, object], error: type[Exception], said: str
 ) -> None:
-    """The array, the type and shape that came, and what to do."""
+    """The error has the array, its actual type and shape, and the next step."""
     with pytest.raises(error) as caught:
         load(tmp_path, **changes)
     assert said in str(caught.value)

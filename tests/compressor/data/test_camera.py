@@ -32,7 +32,7 @@ def test_the_same_seed_gives_the_same_frame_and_another_seed_another() -> None:
 
 
 def test_gain_darkens() -> None:
-    """Half the exposure gives about half the light."""
+    """Half the exposure results in about half the light."""
     ratio = _frame(replace(STILL, gain=0.4, ambient=0)).mean() / _frame(replace(STILL, gain=0.8, ambient=0)).mean()
     assert abs(ratio - 0.5) < 0.03
 

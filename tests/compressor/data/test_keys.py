@@ -176,7 +176,7 @@ def test_an_option_changes_the_pictures_or_is_refused(
 def test_what_one_form_of_windows_does_not_read_is_refused(
     recipes: Mapping[str, DataRecipe], form: str, changes: dict[str, object], said: str
 ) -> None:
-    """What lies at the path decides the form, so these are found when it is read."""
+    """The content of the path decides the form, so these errors are raised when it is read."""
     with pytest.raises(DataError, match=said):
         data.load(replace(recipes[form], **changes))  # type: ignore[arg-type]
 

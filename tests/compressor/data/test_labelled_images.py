@@ -131,7 +131,7 @@ def test_an_oversize_entry_is_refused_before_it_is_unpacked(tmp_path: Path, monk
     ],
 )
 def test_nonsense_is_a_coded_error(tmp_path: Path, entries: Entries, kind: type[CompressorError]) -> None:
-    """No CSV, an empty one, other encodings and labels that are no numbers are refused by name."""
+    """A file that is not CSV, an empty one, other encodings and labels that are not numbers are refused by name."""
     with pytest.raises(kind):
         data.load(_recipe(_zip(tmp_path / "d.zip", entries), label="floor"))
 
@@ -156,7 +156,7 @@ def _turned(image: Image.Image, orientation: int) -> bytes:
 
 
 def test_the_same_picture_is_the_same_however_the_camera_was_held(tmp_path: Path) -> None:
-    """Upright by the tag on the build host as on the device; ``stored`` keeps what releases before did."""
+    """Upright by the tag on the build host and on the device; ``stored`` keeps the behaviour of earlier releases."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8))
     names = [f"{orientation}.png" for orientation in (1, 3, 6, 8)]
     rows = "".join(f"{name},{i},x\n" for i, name in enumerate(names))
@@ -194,7 +194,7 @@ def test_a_large_picture_is_held_as_the_device_decodes_it(tmp_path: Path) -> Non
     ],
 )
 def test_what_would_be_read_in_part_is_refused(tmp_path: Path, entries: Entries, said: str) -> None:
-    """A cell too many, a column twice, two tables: one of two would be taken without a word."""
+    """A cell too many, a repeated column, two tables: otherwise one of two would silently be used."""
     with pytest.raises(CompressorError, match=said):
         data.load(_recipe(_zip(tmp_path / "d.zip", entries)))
 

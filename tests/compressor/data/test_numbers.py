@@ -65,7 +65,7 @@ def test_the_embedded_digits_can_be_read_as_numbers() -> None:
 
 
 def test_target_columns_of_a_table_are_the_values(tmp_path: Path) -> None:
-    """Several targets are several outputs; they are no channels."""
+    """Several targets are several outputs; they are not channels."""
     text = "window,target_low,target_high,x\na,1,2.5,3\na,1,2.5,4\nb,7,8,5\nb,7,8,6\n"
     (tmp_path / "steps.csv").write_text(text)
     table = data.load(windows(tmp_path))
@@ -74,7 +74,7 @@ def test_target_columns_of_a_table_are_the_values(tmp_path: Path) -> None:
 
 
 def test_parquet_targets_read_as_csv_targets_do(tmp_path: Path) -> None:
-    """The same table in Parquet gives the same numbers."""
+    """The same table in Parquet has the same numbers."""
     pytest.importorskip("pyarrow")
     import pyarrow.csv  # noqa: PLC0415 - optional
     import pyarrow.parquet  # noqa: PLC0415 - optional
@@ -127,7 +127,7 @@ def test_a_horizon_that_no_source_spans_is_refused(tmp_path: Path) -> None:
 
 
 def test_numbers_where_classes_are_wanted_are_refused(tmp_path: Path) -> None:
-    """A data set of one's own that gives numbers needs label = "number"."""
+    """An external data set that returns numbers needs label = "number"."""
     module = tmp_path / "own_numbers.py"
     module.write_text(
         "import numpy as np\nfrom compressor.data._table import make_value_table\n\n\n"
@@ -170,7 +170,7 @@ def test_a_recipe_may_state_the_unit() -> None:
 
 
 def test_an_imported_model_speaks_the_values_own_unit() -> None:
-    """Its file gives degrees already."""
+    """The outputs of its file are already in degrees."""
     table = as_numbers(labelled("1", "2"))
     own = replace(NUMBERS, model=replace(NUMBERS.model, onnx="mine.onnx"))
     assert np.array_equal(fitted(own, table, table).lessons, table.labels)

@@ -67,7 +67,7 @@ def test_the_picture_is_the_one_the_device_makes(tmp_path: Path) -> None:
 
 
 def test_a_folder_reads_as_its_zip_does(tmp_path: Path) -> None:
-    """The same files give the same hashes from a folder."""
+    """The files have the same hashes in a folder and in a zip."""
     (tmp_path / "r").mkdir()
     for name, content in WORDS.items():
         (tmp_path / name).write_bytes(content)

@@ -46,7 +46,7 @@ def test_an_unknown_class_is_refused() -> None:
 
 
 def test_takes_rows_by_index_and_by_mask() -> None:
-    """Indices and masks give the same rows of every column."""
+    """Indices and masks select the same rows of every column."""
     table = _table("a", "b", "c")
     assert table.take(np.array([2, 0])).labels.tolist() == [2, 0]
     assert table.take(table.labels == 1).hashes.tolist() == [table.hashes[1]]

@@ -49,7 +49,7 @@ def test_the_picture_is_the_one_the_device_makes(tmp_path: Path, binary: int) ->
 
 
 def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
-    """The same table in Parquet gives the same hashes."""
+    """The same table in Parquet has the same hashes."""
     pytest.importorskip("pyarrow")
     import pyarrow.csv  # noqa: PLC0415 - optional
     import pyarrow.parquet  # noqa: PLC0415 - optional
@@ -79,7 +79,7 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, text: str, error
 
 
 def test_a_foreign_parquet_is_refused(tmp_path: Path) -> None:
-    """Bytes that are no Parquet give a DataError that names the file."""
+    """Bytes that are not Parquet raise a DataError that names the file."""
     pytest.importorskip("pyarrow")
     (tmp_path / "steps.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"steps\.parquet as Parquet"):
@@ -136,14 +136,14 @@ def test_strokes_of_another_form_are_named(tmp_path: Path, stroke: object) -> No
 
 
 def test_what_is_no_windows_is_refused(tmp_path: Path) -> None:
-    """An empty folder, and a path where nothing is, give an ArchiveError."""
+    """An empty folder and a missing path raise an ArchiveError."""
     for path in (tmp_path, tmp_path / "none.zip"):
         with pytest.raises(ArchiveError):
             data.load(recipe(path))
 
 
 def test_each_channel_gets_its_own_range_from_train_rows(tmp_path: Path) -> None:
-    """``data fit`` gives low and high per channel, as options that the recipe takes."""
+    """``data fit`` prints low and high per channel, as options for the recipe."""
     rng = np.random.default_rng(0)
     lines = [f"w{i // 2},{i // 2 % 2},{rng.uniform(0, 1):.4f},{rng.uniform(50, 90):.4f}" for i in range(240)]
     wanted = recipe(table_at(tmp_path, "\n".join(["window,label,x,y", *lines])))

@@ -35,7 +35,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def call(*arguments: object) -> Result:
-    """Return what ``compressor data`` did."""
+    """Return the result of ``compressor data``."""
     return CliRunner().invoke(data, [str(argument) for argument in arguments])
 
 

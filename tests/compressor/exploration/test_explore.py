@@ -69,7 +69,7 @@ def test_near_duplicates_across_splits_are_found_and_no_others(planted: tuple[Ta
 
 
 def test_equal_content_with_two_labels_is_a_conflict(planted: tuple[Table, Exploration]) -> None:
-    """Exact duplicates share a split, so they are no leak, but their labels contradict."""
+    """Exact duplicates share a split, so there is no leak, but their labels contradict each other."""
     found = planted[1]
     assert [(pair.first.row, pair.second.row) for pair in found.conflicts] == [(60, ROWS + 20)]
     assert found.counts["exact_duplicates"] == 1
@@ -96,7 +96,7 @@ def test_content_in_a_slice_not_trained_on_is_a_leak() -> None:
 
 
 def test_other_light_is_no_other_picture_and_other_pictures_are() -> None:
-    """A darker copy is a near duplicate; so is no other noise, and a flat picture only of one as bright."""
+    """A darker copy is a near duplicate; other noise is not, and a flat picture is one only of a flat one as bright."""
     rng = np.random.default_rng(5)
     noise = rng.uniform(40, 200, (2, 16, 16))
     flat = np.full((3, 16, 16), [[[50]], [[51]], [[200]]])
@@ -138,7 +138,7 @@ def test_noise_and_suspects_follow_from_scores_that_are_too_sure() -> None:
 
 
 def test_clean_labels_of_a_model_that_errs_have_few_suspects() -> None:
-    """Errors of the model near the border between classes are no errors of the labels."""
+    """Errors of the model near the border between classes are not errors of the labels."""
     rng = np.random.default_rng(4)
     true = rng.integers(0, 2, 1000)
     scores = 30 * (np.eye(2)[true] + rng.normal(0, 0.45, (1000, 2)))
@@ -157,7 +157,7 @@ def test_labels_of_noise_are_not_judged() -> None:
 
 
 def test_data_too_small_to_split_is_still_explored() -> None:
-    """Six rows give a profile and a note."""
+    """Six rows result in a profile and a note."""
     found = explore(table(6), Silent())
     assert found.rows == 6
     assert any("not split" in note for note in found.notes)

@@ -41,7 +41,7 @@ def test_labels_of_a_fold_have_no_part_in_its_own_scores(thumbs: Thumbs) -> None
 
 @pytest.mark.parametrize("change", ["black", "white", "dark", "noise", "diagonal"])
 def test_what_is_far_in_content_edges_or_light_is_an_outlier(thumbs: Thumbs, change: str) -> None:
-    """One such row among 120 stands out; none of the others does."""
+    """One such row among 120 is an outlier; none of the others is."""
     odd = {
         "black": np.zeros((16, 16)), "white": np.full((16, 16), 255.0), "dark": thumbs[0] * 0.15,
         "noise": np.random.default_rng(1).uniform(0, 255, (16, 16)), "diagonal": np.eye(16) * 255,

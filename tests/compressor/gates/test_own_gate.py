@@ -109,7 +109,7 @@ def test_a_certificate_is_judged_again_without_the_module(evidence: Evidence, ve
 
 
 def test_a_certificate_names_no_module_into_being(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module lies on the path, and would write a file."""
+    """The module is on the path, and would write a file."""
     (tmp_path / "a_trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
     monkeypatch.syspath_prepend(tmp_path)
     name = "a_trap:GATE"
@@ -164,7 +164,7 @@ def test_a_limit_that_is_not_met_leaves_no_bundle(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_examples_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two modules and the two lines as they stand there, in one run."""
+    """The two modules and the two lines of the guide, unchanged, in one run."""
     text = GUIDE.read_text()
     for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)

@@ -1,4 +1,4 @@
-"""The whole result of each gate, by value: verdict, value, bound, limit, samples, text and what it asks for."""
+"""The complete result of each gate, by value: verdict, value, bound, limit, samples, text and samples needed."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def np_array(values: list[int]) -> Labels:
 
 
 def test_a_certificate_keeps_the_evidence_of_host_and_devices_whole() -> None:
-    """Every count, figure, metric and reason, and what a device said of itself."""
+    """Every count, figure, metric and reason, and the facts that a device reported about itself."""
     there = DeviceEvidence(
         evidence=Evidence(
             accuracy=Paired(1, 2, 30), figures={"x": 1.0}, metrics={"m": METRIC}, unknown={"y": "it was too slow"}
@@ -265,7 +265,7 @@ def test_a_bundles_certificate_leaves_out_what_a_host_timed() -> None:
 
 
 def test_a_result_becomes_a_line_with_all_its_fields() -> None:
-    """A limit that is no number is left out: JSON has none."""
+    """A limit that is not finite is left out: JSON has no such number."""
     found = judge(
         (GateRecipe(name="accuracy_drop", max=0.01), GateRecipe(name="new", max=1)),
         Evidence(accuracy=Paired(3, 1, 300)),
@@ -283,7 +283,7 @@ def test_a_result_becomes_a_line_with_all_its_fields() -> None:
 
 
 def test_an_external_metric_is_measured_with_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number goes to the figures, a metric to the metrics, a failure to the reasons; all beside what there was."""
+    """A number is added to the figures, a metric to the metrics, a failure to the reasons."""
     (tmp_path / "outside_gates.py").write_text(
         "from compressor.errors import MeasureError\nfrom compressor.gates.kinds import Kind\n"
         "def fails(compared):\n    raise MeasureError('no rows')\n"
@@ -352,7 +352,7 @@ def test_a_row_makes_its_rule_where_it_is_asked_to() -> None:
 
 
 def test_rules_go_to_the_host_and_to_each_device_once() -> None:
-    """A gate on a device holds here too, but for what another processor can't measure; each device must agree."""
+    """A gate on a device also holds here, except for figures of another processor; each device must agree."""
     gates = (
         GateRecipe(name="size_bytes", max=9.0, on="other"),
         GateRecipe(name="accuracy_drop", max=0.1, on="pi@device:cam-1"),

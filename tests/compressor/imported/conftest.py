@@ -95,7 +95,7 @@ def run(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
-    """Give inputs and outputs of ``model`` other names."""
+    """Rename inputs and outputs of ``model``."""
     for value in [*model.graph.input, *model.graph.output]:
         value.name = names.get(value.name, value.name)
     for node in model.graph.node:
@@ -105,5 +105,5 @@ def rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
 
 @pytest.fixture
 def renamed() -> Callable[[onnx.ModelProto, Mapping[str, str]], None]:
-    """``renamed(model, names)`` gives inputs and outputs other names."""
+    """``renamed(model, names)`` returns the model with other names of inputs and outputs."""
     return rename

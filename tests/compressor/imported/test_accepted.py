@@ -1,4 +1,4 @@
-"""A model of one's own through the command line: what fits becomes a gated bundle."""
+"""A user's model through the command line: a suitable one becomes a gated bundle."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_onnx_file_becomes_a_quantized_bundle_with_its_own_names(
 def test_a_file_of_fixed_batch_and_other_output_names_in_another_order_passes(
     run: Run, home: Path, model: onnx.ModelProto, renamed: Callable[..., None]
 ) -> None:
-    """The device reads the manifest's first output as logits: the one of the recipe's classes, wherever it stands."""
+    """The device reads the manifest's first output as logits: the one for the recipe's classes, at any position."""
     renamed(model, {"logits": "scores", "embedding": "features"})
     model.graph.output.reverse()
     for value in [*model.graph.input, *model.graph.output]:
@@ -63,7 +63,7 @@ def test_a_file_of_fixed_batch_and_other_output_names_in_another_order_passes(
 def test_the_order_of_outputs_changes_no_byte_of_what_was_corrected_by_them(
     run: Run, home: Path, model: onnx.ModelProto, renamed: Callable[..., None]
 ) -> None:
-    """Bias correction and sensitivity compare logits, not whatever stands first in the file."""
+    """Bias correction and sensitivity compare logits, not the first output of the file."""
     helped = "reduce_range = true\nbias_correction = true\nfloat_layers_auto = 1"
     edits = {"reduce_range = true": helped, "int8_macs_ratio = {min = 0.9}": ""}
     renamed(model, {"logits": "scores", "embedding": "features"})

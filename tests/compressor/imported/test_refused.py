@@ -85,7 +85,7 @@ def weights_beside(own: onnx.ModelProto) -> None:
 
 
 def too_new(own: onnx.ModelProto) -> None:
-    """Leave the file with an opset that no runtime knows yet."""
+    """Write the file with an opset that no runtime supports yet."""
     own.opset_import[0].version = 99
 
 
@@ -102,7 +102,7 @@ def without_input(own: onnx.ModelProto) -> None:
 
 
 def not_a_number(own: onnx.ModelProto) -> None:
-    """Leave the file with a weight that is no number."""
+    """Write the file with a weight that is NaN."""
     first = own.graph.initializer[0]
     first.CopyFrom(numpy_helper.from_array(np.full(tuple(first.dims), np.nan, np.float32), first.name))
 
@@ -272,7 +272,7 @@ def add_input(tree: Any) -> None:  # noqa: ANN401 - generated, untyped
 def test_a_tflite_file_that_the_runtime_rejects_is_said(
     change: Callable[[Any], None], said: str, run: Run, home: Path, tflite: bytes
 ) -> None:
-    """The operator is named with what to do, and no bundle appears."""
+    """The operator is named with the next step, and there is no bundle."""
     tree = flatbuffer.read(tflite, MeasureError)
     change(tree)
     code, line = run("--tflite", flatbuffer.write(tree), recipe="tflite")
@@ -291,7 +291,7 @@ def test_a_tflite_file_of_another_size_is_said(run: Run, tflite: bytes) -> None:
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 5000])
 def test_a_tflite_file_that_broke_off_is_said(keep: int, run: Run, tflite: bytes) -> None:
-    """Whatever is left of it, it is one coded line."""
+    """However much of it is left, the error is one line with a code."""
     code, line = run("--tflite", tflite[:keep], recipe="tflite")
     assert (code, line[:24]) == (4, "error [measure_failed]: ")
 

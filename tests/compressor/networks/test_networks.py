@@ -17,7 +17,7 @@ from compressor.errors import PluginError
 @pytest.mark.parametrize("name", networks.networks())
 @pytest.mark.parametrize("shape", [(1, 32, 20), (3, 32, 32)])
 def test_returns_logits_and_embedding(name: str, shape: tuple[int, int, int]) -> None:
-    """The forward pass gives (N, classes) and (N, D) for grey and colour inputs."""
+    """The forward pass returns (N, classes) and (N, D) for grey and colour inputs."""
     logits, embedding = networks.build(name, 7, *shape)(torch.zeros(2, *shape))
     assert logits.shape == (2, 7)
     assert embedding.ndim == 2
@@ -85,7 +85,7 @@ print([tuple(one.shape) for one in networks.build(name, 7, 3, 32, 32)(torch.zero
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision.models:resnet18", "torchvision.models:mobilenet_v3_small", "mine:build"])
 def test_a_network_of_torchvision_builds_in_a_fresh_process(name: str, tmp_path: Path) -> None:
-    """By its dotted path, or in a module of one's own that imports torchvision itself, beside a CPU torch."""
+    """By its dotted path, or in a user's module that imports torchvision itself, beside a CPU torch."""
     (tmp_path / "mine.py").write_text(OURSELVES)
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"}
     done = subprocess.run([sys.executable, "-c", FRESH, name], env=env, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The dependency graph keeps together what belongs together."""
+"""The dependency graph groups the channels that must be pruned together."""
 
 from __future__ import annotations
 

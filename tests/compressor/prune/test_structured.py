@@ -1,4 +1,4 @@
-"""Structured pruning meets the MACs asked for, and leaves a network that exports."""
+"""Structured pruning reaches the requested MACs, and leaves a network that can be exported."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_single_channels_come_nearer_to_the_share(bench: Bench) -> None:
 
 
 def test_no_layer_gives_more_than_it_may(bench: Bench) -> None:
-    """At most ``max_layer_ratio`` of the first width goes, over all rounds together."""
+    """At most ``max_layer_ratio`` of the original width is removed, over all rounds together."""
     settings = replace(QUICK, macs_ratio=0.3, max_layer_ratio=0.5, round_to=1, rounds=3, fine_tune_epochs=0)
     new, old = _pruned(bench, settings=settings).network.state_dict(), _network().state_dict()
     assert all(2 * new[key].shape[0] >= old[key].shape[0] for key in old if old[key].ndim == 4)
@@ -150,7 +150,7 @@ def test_prunes_until_fast_enough_or_says_why_not(bench: Bench) -> None:
 
 
 def test_says_when_pruning_does_not_help(bench: Bench) -> None:
-    """A latency that no narrowing gives is noted with the fastest found."""
+    """A latency that no width reaches is noted with the fastest found."""
     notes = _pruned(bench, "ds_cnn", replace(QUICK, latency_ratio=0.01, fine_tune_epochs=0)).notes
     assert "of the time" in notes["latency_verdict"]
     assert notes["latency_ratio"] > 0.01

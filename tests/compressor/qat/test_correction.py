@@ -52,6 +52,6 @@ def test_weights_stay_and_layers_without_bias_are_passed_by(probe: Callable[[str
 
 
 def test_no_rows_are_an_error() -> None:
-    """There is no mean of nothing."""
+    """Without rows there is no mean."""
     with pytest.raises(QuantizeError, match="calibration rows"):
         correct_biases(nn.Sequential(nn.Linear(2, 2)), np.zeros((0, 2), np.float32), Grid())

@@ -35,7 +35,7 @@ def test_weights_land_on_whole_multiples_of_the_scale(*, per_channel: bool, redu
 
 
 def test_a_dead_channel_stays_zero() -> None:
-    """Weights that are all 0 have a scale and are no NaN; they may still grow."""
+    """Weights that are all 0 have a scale and are not NaN; they may still grow."""
     assert torch.equal(on_grid(torch.zeros(2, 3), Grid()), torch.zeros(2, 3))
     assert torch.equal(on_grid(torch.ones(2, 3), Grid(), torch.zeros(2, 1)), torch.ones(2, 3))
 

@@ -57,7 +57,7 @@ def test_ranges_after_relu6_are_bounded_and_hardswish_is_not_fused() -> None:
 
 @pytest.mark.parametrize(("network", "said"), [(_Functional(), "weights in"), (_Twice(), "run once")])
 def test_weights_that_can_not_be_simulated_are_refused(network: nn.Module, said: str) -> None:
-    """A functional layer and a layer that runs twice are named, with what to do."""
+    """A functional layer and a layer that runs twice are named, with the next step."""
     with pytest.raises(QuantizeError, match=said):
         layers(trace(network))
 

@@ -89,7 +89,7 @@ def test_the_start_is_never_worse_than_plain_ranges(trained: tuple[nn.Module, Ro
 
 
 def test_what_is_exported_has_the_scale_that_was_chosen(trained: tuple[nn.Module, Rows]) -> None:
-    """Settled weights reach the clip, so that a back-end that goes by the largest weight finds the same grid."""
+    """The largest weight equals the clip, so that a back end that computes the scale from it finds the same grid."""
     network, rows = _dead(trained[0]), trained[1]
     simulation = simulate(network, rows.inputs, PER_TENSOR)
     found = prepare(simulation, rows.inputs, rows, equalize=False)

@@ -28,7 +28,7 @@ def _inputs() -> np.ndarray:
 
 
 def test_hardswish_hardsigmoid_and_the_product_of_the_gate_are_on_grids() -> None:
-    """Every tensor that onnxruntime's quantizer gives a scale in such a block has a range here."""
+    """Every tensor of such a block to which onnxruntime's quantizer assigns a scale has a range here."""
     simulation = simulate(_Excited().eval(), _inputs(), Grid())
     assert list(simulation.quantizers) == ["x", "layer", "swish", "mean", "gate", "sigmoid", "mul"]
 

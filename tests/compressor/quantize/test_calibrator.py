@@ -71,7 +71,7 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 
 
 def test_ranges_of_a_model_cover_input_and_outputs() -> None:
-    """The input, the outputs and what lies between all have a range; batches are asked for once."""
+    """The input, the outputs and all tensors between have a range; batches are requested once."""
     model = onnx.shape_inference.infer_shapes(
         onnx.load_from_string(export_onnx(networks.build("resnet8", 4, 1, 8, 8, {"filters": 4}), 1, 8, 8))
     )
@@ -150,7 +150,7 @@ def _error(low: float, high: float, values: np.ndarray) -> float:
 
 
 def test_a_nudged_range_puts_pixels_on_its_levels() -> None:
-    """Normalised to mean 0.5, pixels lie just between two levels of the plain range, but not of the nudged one."""
+    """Normalised to mean 0.5, pixels are just between two levels of the plain range, but not of the nudged one."""
     pixels = (np.arange(256) / 255 - 0.5) / 0.25
     plain, better = _error(-2.0, 2.0, pixels), _error(*nudged(-2.0, 2.0), pixels)
     assert plain == pytest.approx(0.5 * 4 / 255, rel=0.01)

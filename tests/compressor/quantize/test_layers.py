@@ -1,4 +1,4 @@
-"""Preparation of a float model: what other exporters write must come through whole."""
+"""Preparation of a float model: the forms of other exporters keep their meaning."""
 
 from __future__ import annotations
 

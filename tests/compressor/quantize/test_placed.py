@@ -64,7 +64,7 @@ def test_tensors_in_other_orders_are_matched() -> None:
 
 
 def test_nodes_without_a_tensor_are_named() -> None:
-    """Values that are a little too far off, or of another size, are no match."""
+    """Values that differ a little too much, or have another size, do not match."""
     tensors = {"far": HELD["conv"] + 0.1, "out": HELD["head"]}
     with pytest.raises(QuantizeError, match=r"got none for conv.*nearest, far, is off by 10 %"):
         place(RANGES, HELD, tensors)
@@ -88,7 +88,7 @@ def test_a_network_that_diverged_is_said_with_its_nodes() -> None:
 
 
 def test_a_tensor_has_one_node_the_nearest() -> None:
-    """Of two nodes within the tolerance each tensor goes to the nearer one."""
+    """Of two nodes within the tolerance each tensor is matched to the nearer one."""
     held = {"a": HELD["head"], "b": HELD["head"] + np.float32(5e-4)}
     ranges = {"a": (0.0, 1.0), "b": (0.0, 2.0)}
     assert place(ranges, held, {"two": held["b"], "one": held["a"]}) == {"two": (0, 2), "one": (0, 1)}

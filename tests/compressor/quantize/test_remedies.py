@@ -26,7 +26,7 @@ def _tried(name: str, drop: float | None, settings: Settings | None = None) -> T
 
 
 def test_the_first_rung_is_as_set_and_a_rung_that_is_enough_is_the_last() -> None:
-    """Nothing is tried after what passes."""
+    """After the first that passes, no other is tried."""
     assert following([], Settings(), 0.01) == RUNGS["as set"]
     assert following([_tried("as set", 0.01)], Settings(), 0.01) is None
 
@@ -112,7 +112,7 @@ def test_the_ladder_rescues_a_model_that_one_scale_for_all_wrecks() -> None:
 
 
 def test_a_rung_that_cannot_be_made_is_said_and_passed_over() -> None:
-    """Dynamic int8 of a CNN is refused; the ladder goes on and keeps the reason."""
+    """Dynamic int8 of a CNN is refused; the search continues and keeps the reason."""
     settings = Settings(scheme="dynamic_int8")
     climbed = climb(_unbalanced(), _batches, _agreement, settings, allowed_drop=0.1)
     assert climbed.tried[0].drop is None

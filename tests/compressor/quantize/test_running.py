@@ -30,7 +30,7 @@ print(peak() - before)
 
 
 def two_outputs(names: list[str]) -> onnx.ModelProto:
-    """Return a model that gives its input and its negative, under these names."""
+    """Return a model that outputs its input and its negative, under these names."""
     nodes = [helper.make_node(kind, ["x"], [name]) for kind, name in zip(("Identity", "Neg"), names, strict=True)]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in ("x", *names)]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:])

@@ -79,7 +79,7 @@ def test_what_is_no_model_is_a_coded_error(scheme: str, model: bytes) -> None:
 
 
 def test_parts_are_no_schemes() -> None:
-    """What schemes are made with is not offered as one."""
+    """The helpers of schemes are not offered as schemes."""
     assert set(schemes()) >= {"static_int8", "weight_int8", "float16", "dynamic_int8", "static_int8_16", "none"}
     assert not [name for name in schemes() if name.startswith("_")]
 

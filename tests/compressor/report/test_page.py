@@ -53,7 +53,7 @@ def _changes(flip: Flip) -> Changes:
 
 
 def test_shows_verdict_pictures_gates_parity_and_lineage(shown: Shown) -> None:
-    """Everything the reader is promised is on the page, the verdict in words first."""
+    """Everything that is documented is on the page, the verdict in words first."""
     page = render(shown)
     assert "m-1 passed all 1 gates and may be signed." in page
     for title in ("Accuracy on the gate split", "Size and latency", "Accuracy per slice", "What is taken for what",

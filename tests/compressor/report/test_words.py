@@ -35,7 +35,7 @@ def test_the_headline_says_what_follows_from_the_verdict() -> None:
 
 
 def test_a_retraining_leads_with_before_and_after() -> None:
-    """What changed for the drifted sites is the first thing a person reads."""
+    """The changes for the drifted sites come first."""
     drifted = [Bar("m-1", 40, 94), Bar("float", 93, 94), Bar("int8", 93, 94)]
     shown = Shown(
         certificate=_certificate("pass"),
@@ -71,7 +71,7 @@ def test_every_target_is_said_by_its_name() -> None:
 
 
 def test_every_target_has_one_paragraph() -> None:
-    """Drop and gain of one target stand together."""
+    """Drop and gain of one target are in one paragraph."""
     figures = {"drop_upper": 0.0071, "float_size_bytes": 8.0, "size_bytes": 4.0}
     targets = tuple(replace(_certificate("pass"), target=name, figures=figures) for name in ("pc", "pi"))
     shown = Shown(

@@ -57,7 +57,7 @@ def test_equal_figures_do_not_dominate_each_other() -> None:
 
 
 def test_the_same_steps_are_on_the_front_once() -> None:
-    """Two hosts that measured one form give one point."""
+    """Two hosts that measured one variant add one point."""
     first = point(2, 0.5, 10, 0)
     again = Tried(
         number=9, name=first.name, key=first.key, origin=SAMPLED, integer=first.integer, measured=first.measured

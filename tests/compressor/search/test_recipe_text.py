@@ -37,14 +37,14 @@ def test_every_form_of_a_search_comes_back_equal(recipe: Recipe) -> None:
 
 
 def test_what_a_device_must_confirm_comes_back_equal(recipe: Recipe) -> None:
-    """A search keeps ``[acceptance]``: the chosen recipe's release has the budgets that were asked for."""
+    """A search keeps ``[acceptance]``: the release of the chosen recipe has the recipe's budgets."""
     changed = replace(recipe, acceptance=AcceptanceRecipe(golden_tolerance=0.1))
     assert parse_recipe(recipe_text(changed).encode()) == changed
 
 
 @pytest.mark.parametrize("text", ['a"b\\c', "tab\tline\nend", "ü 😀", "del\x7f", "# [no] = {comment}"])
 def test_awkward_text_comes_back_equal(recipe: Recipe, text: str) -> None:
-    """Quotes, escapes and characters beyond the first plane are no way out of a string."""
+    """Quotes, escapes and characters beyond the first plane can't end a string."""
     changed = replace(recipe, data=replace(recipe.data, path=text, options={"a b": 1e-07, text: -3}))
     assert parse_recipe(recipe_text(changed).encode()) == changed
 
@@ -58,7 +58,7 @@ def test_remarks_are_comments_whatever_they_hold(recipe: Recipe) -> None:
 
 
 def test_paths_become_absolute(recipe: Recipe, tmp_path: Path) -> None:
-    """The text lies in another folder than the recipe it came from."""
+    """The text is stored in another folder than the original recipe."""
     changed = replace(
         recipe,
         folder=tmp_path,

@@ -51,7 +51,7 @@ def test_the_float_model_comes_first_and_has_no_steps(recipe: Recipe, space: Spa
 
 
 def test_every_point_is_its_own_form_and_a_valid_recipe(recipe: Recipe, space: Space) -> None:
-    """No two points give the same steps, and the reader's checks accept all of them."""
+    """No two points have the same steps, and the reader's checks accept all of them."""
     points = list(space.points())
     forms = [steps_of(item, recipe, recipe.targets[0]) for item in points]
     assert len({key_of(form) for form in forms}) == len(points)

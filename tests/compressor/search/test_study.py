@@ -78,7 +78,7 @@ def test_a_second_call_goes_on_and_repeats_nothing(searched: Searched) -> None:
 
 
 def test_a_budget_that_is_spent_tries_nothing_more(searched: Searched) -> None:
-    """The same command again gives the same trials."""
+    """The same command again leaves the same trials."""
     assert search(searched.ground, SPACE, Budget(3), searched.storage) == searched.tried
 
 
@@ -125,7 +125,7 @@ def test_the_json_has_every_trial_front_choice_and_reason(searched: Searched) ->
 
 
 def test_the_page_asks_the_network_for_nothing(searched: Searched) -> None:
-    """Its policy forbids it; every form is in its table, and the style knows dark screens."""
+    """Its policy forbids it; every variant is in its table, and the style supports dark screens."""
     page = next(path for path in searched.files if path.name == results.SEARCH_HTML).read_text()
     assert "default-src 'none'" in page
     assert "prefers-color-scheme: dark" in page
@@ -171,7 +171,7 @@ def test_a_stopped_trial_is_tried_again(searched: Searched, tmp_path: Path) -> N
 
 
 def test_measuring_again_says_the_same(searched: Searched) -> None:
-    """Results are kept by content, so a resumed search has the figures it had."""
+    """Results are cached, so a resumed search has the same figures."""
     assert measured(searched.ground, searched.ground.own) == searched.first[1].measured
 
 

@@ -97,5 +97,5 @@ class _Runs:
 
 @pytest.fixture(scope="session")
 def run() -> _Runs:
-    """``run(model, rows)`` gives (logits, embedding), float32."""
+    """``run(model, rows)`` returns (logits, embedding), float32."""
     return _Runs()

@@ -29,7 +29,7 @@ DEAD = ((0, 1.0), (3, 0.5), (5, -0.5))
 
 
 class Dead(nn.Module):
-    """A depthwise convolution three of whose channels have died and give their bias alone."""
+    """A depthwise convolution with three dead channels, whose output is only their bias."""
 
     def __init__(self) -> None:
         """Make the layers, seeded."""

@@ -41,7 +41,7 @@ def test_a_float_layer_lowers_the_share(float_model: bytes, ranges: Mapping[str,
 
 
 def test_custom_operators_are_named(float_model: bytes) -> None:
-    """An operator that devices lack is an error with its name and what to do."""
+    """An operator that devices lack is an error with its name and the next step."""
     tree = flatbuffer.read(float_model, MeasureError)
     tree.operatorCodes[0].builtinCode = tree.operatorCodes[0].deprecatedBuiltinCode = 32
     tree.operatorCodes[0].customCode = b"FlexErf"
@@ -57,7 +57,7 @@ def test_what_is_no_model_is_a_coded_error(artifact: bytes) -> None:
 
 
 def test_damaged_files_never_end_in_another_error(float_model: bytes) -> None:
-    """Cut off or with bytes changed, a file gives figures or a MeasureError."""
+    """A truncated or altered file has figures or raises a MeasureError."""
     generator = np.random.default_rng(0)
     for _ in range(60):
         damaged = bytearray(float_model[: generator.integers(8, len(float_model))])

@@ -60,7 +60,7 @@ def test_integer_edges_compute_the_same(
 
 
 def test_our_ranges_become_the_scales(float_model: bytes, ranges: Ranges) -> None:
-    """Twice the range of the input gives twice the scale, and the logits' scale is that of their range."""
+    """Twice the range of the input results in twice the scale, and the logits' scale is that of their range."""
     wide = quantize(float_model, {**ranges, "input": (-1.0, 3.0)}, scheme="static_int8", integer_io=True)
     inputs, outputs = contract(wide)
     assert (inputs[0].scale, inputs[0].zero_point) == (pytest.approx(4 / 255), -64)

@@ -26,7 +26,7 @@ def test_ranges_are_those_of_the_network(float_model: bytes, network: nn.Module,
 
 
 def test_ranges_do_not_depend_on_the_batches(float_model: bytes, inputs: np.ndarray) -> None:
-    """One row at a time gives the same model as all at once."""
+    """One row at a time results in the same model as all at once."""
     singly = collect_ranges(float_model, lambda: iter(np.array_split(inputs, 64)))
     together = collect_ranges(float_model, lambda: iter([inputs]))
     assert singly.keys() == together.keys() == set(activations(float_model).values())
@@ -60,7 +60,7 @@ class _Fixed(nn.Module):
 
 @pytest.mark.slow
 def test_a_model_with_a_fixed_batch_is_run_row_by_row() -> None:
-    """Its ranges cover all rows, and it quantizes: what reshapes keeps its scale."""
+    """Its ranges cover all rows, and it can be quantized: reshaping operators keep the scale."""
     model = export_tflite(_Fixed(), 3, 8, 8)
     rows = np.random.default_rng(1).random((8, 8, 8, 3)).astype(np.float32)
     rows[5] *= 10

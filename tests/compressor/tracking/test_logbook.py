@@ -112,7 +112,7 @@ def test_a_logged_run_carries_the_experiment_of_the_environment(outcome: Outcome
 
 
 def test_a_server_that_is_away_stops_no_run_and_is_said_at_its_end(outcome: Outcome) -> None:
-    """The check goes on, the end returns the error; nothing on the disk is touched."""
+    """The check succeeds, the end returns the error; no file is touched."""
     book = Logbook(Away(), Timed(Silent()))
     book.check()
     assert isinstance(book.keep(outcome), TrackingUnreachableError)
@@ -120,7 +120,7 @@ def test_a_server_that_is_away_stops_no_run_and_is_said_at_its_end(outcome: Outc
 
 
 def test_a_file_that_is_gone_is_an_error_of_logging(outcome: Outcome) -> None:
-    """The verdict of the run stands."""
+    """The verdict of the run is unchanged."""
     outcome.report.unlink()
     error = Logbook(Recorded(), Timed(Silent())).keep(outcome)
     assert error is not None

@@ -34,7 +34,7 @@ def tracker(request: pytest.FixtureRequest, tmp_path: Path) -> Tracker:
 
 
 def runs_of(tracker: MlflowTracker) -> list[Any]:
-    """Return the runs in the store, asked through MLflow's own client."""
+    """Return the runs in the store, by MLflow's own client."""
     from mlflow import MlflowClient  # noqa: PLC0415 - optional
 
     client = MlflowClient(tracking_uri=tracker.uri)
@@ -102,7 +102,7 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyP
 
 
 def test_the_address_comes_from_the_command_line_then_the_environment() -> None:
-    """An empty address asks for the environment's; none at all is an error that names both."""
+    """An empty address means that of the environment; without any, the error names both."""
     environment = {"MLFLOW_TRACKING_URI": "http://b"}
     assert tracker_at("http://a", environment).uri == "http://a"
     assert tracker_at("", environment).uri == "http://b"

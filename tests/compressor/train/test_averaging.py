@@ -31,7 +31,7 @@ def test_equals_the_average_by_hand() -> None:
 
 
 def test_the_decay_is_reached() -> None:
-    """After the ramp, the decay is the one asked for."""
+    """After the ramp, the decay is the configured one."""
     network = nn.Linear(1, 1, bias=False)
     average = Average(network, 0.5)
     average.updates = 1000

@@ -1,4 +1,4 @@
-"""A killed training goes on at its epoch, and comes to the same weights."""
+"""A killed training resumes at its epoch and results in the same weights."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
 
 
 def test_the_state_of_another_training_is_refused(tmp_path: Path) -> None:
-    """Other settings must not go on from these weights."""
+    """Training must not continue from these weights with other settings."""
     _fit(replace(SETTINGS, epochs=1), tmp_path / "state.pt")
     with pytest.raises(TrainError, match="delete it to start over"):
         _fit(replace(SETTINGS, epochs=1, seed=1), tmp_path / "state.pt")

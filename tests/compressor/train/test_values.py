@@ -30,7 +30,7 @@ SETTINGS = TrainRecipe(epochs=12, batch=32, learning_rate=0.01, augment=0.0)
 
 
 def rows(seed: int, n: int = 160, outputs: int = 1) -> Rows:
-    """Return windows whose last step, and the mean of whose first half, are the numbers to give."""
+    """Return windows whose last step, and the mean of whose first half, are the numbers to predict."""
     x = np.random.default_rng(seed).standard_normal((n, 1, 16, 4)).astype(np.float32)
     values = np.stack([x[:, 0, -1, 0], 4 * x[:, 0, :8].mean(axis=(1, 2))], axis=1)
     return Rows(x, np.ascontiguousarray(values[:, :outputs]))
@@ -81,7 +81,7 @@ def test_early_stopping_keeps_the_weights_of_the_smallest_error() -> None:
 
 
 def test_a_resumed_training_gives_the_same_weights(tmp_path: Path) -> None:
-    """Numbers are kept and compared as classes are."""
+    """Numbers are stored and compared like classes."""
     data, path = rows(0), tmp_path / "t.part"
     whole = fit(network(), data.inputs, data.labels, SETTINGS)
 

@@ -1,4 +1,4 @@
-"""Which rows of a batch a process has, and what its loss counts for."""
+"""Which rows of a batch a process has, and the weight of its loss."""
 
 from __future__ import annotations
 

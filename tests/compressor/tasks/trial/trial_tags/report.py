@@ -33,5 +33,5 @@ def goodness(value) -> str:  # noqa: ANN001 - as above
 
 
 def purpose(manifest, sense) -> str:  # noqa: ANN001 - as above
-    """Return which tags it gives."""
+    """Return the model's purpose: which tags it predicts."""
     return f"gives inputs ({sense}) the tags {', '.join(manifest.labels)}"
