@@ -17,6 +17,7 @@ AgentError
 ├── SignatureRefusedError    signed metadata does not vouch for a bundle
 ├── ModelClosedError         a closed model is asked for an answer
 ├── SourceError              a source of images can't be opened
+├── SinkError                a sink of answers can't be opened, or takes none now
 ├── AgentConfigError         agent.toml has an unknown key or an impossible value
 ├── IdentityError            the device is not enrolled, or its identity can't be read
 ├── EnrolmentError           the server refused or could not be reached
@@ -140,6 +141,12 @@ class SourceError(AgentError):
     """A source of images is missing, empty or misconfigured."""
 
     code = "source_invalid"
+
+
+class SinkError(AgentError):
+    """A sink of answers is misconfigured, or can't deliver now."""
+
+    code = "sink_failed"
 
 
 class AgentConfigError(AgentError):

@@ -66,7 +66,8 @@ class Reference:
     ``edges``: per stream 15 ascending values; bin i holds x with edges[i-1] <= x < edges[i]. ``table_right`` /
     ``table_seen``: classes x confidence bins, how many predictions were right and how many were made, on the labelled
     reference split. ``projection``: 8 rows of D. A stream's value is ``(embedding - mean) @ row / scale``; without an
-    embedding D = 0. ``risk``: error rate on that split.
+    embedding D = 0. ``risk``: error rate on that split. ``support_limit``: the distance beyond which an input is
+    outside of the training data (0: not known); ``support_rate``: the share of inputs like that data beyond it.
     """
 
     artifact_sha256: str = ""
@@ -79,6 +80,8 @@ class Reference:
     temperature: float = 1.0
     residual_scale: float = 1.0
     risk: float = 0.0
+    support_limit: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    support_rate: float = field(default=0.0, metadata=OMIT_DEFAULT)
     edges: tuple[tuple[float, ...], ...] = ()
     projection_mean: tuple[float, ...] = ()
     projection: tuple[tuple[float, ...], ...] = ()

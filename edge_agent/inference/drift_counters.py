@@ -214,11 +214,16 @@ def _row(
     """Return the values of one inference as plain floats, because for one image numpy's call overhead dominates."""
     row = image_features(image)
     if embedding is not None:
-        row += _embedding_values(embedding, projection)
+        row += embedding_values(embedding, projection)
     return row + projection.task.values(logits, projection.temperature)
 
 
-def _embedding_values(embedding: NDArray[np.floating], projection: Projection) -> list[float]:
+def embedding_values(embedding: NDArray[np.floating], projection: Projection) -> list[float]:
+    """Return the values of the embedding's streams; ``embedding``: (D,).
+
+    Raises:
+        ReferenceStreamsError: If its width differs from the projection's.
+    """
     if embedding.shape != projection.mean.shape:
         message = f"Expected an embedding of {projection.mean.size} values, got {embedding.shape}: rebuild the bundle"
         raise ReferenceStreamsError(message)

@@ -6,6 +6,7 @@ attribute.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from edge_agent import front_ends, runtimes, tasks
 from edge_agent.device.memory_limit import room_bytes
 from edge_agent.errors import RuntimeLoadError
 from edge_agent.inference import drift_counters
+from edge_agent.inference.image_features import image_features
 from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor
+from edge_agent.inference.support import Support
 from edge_agent.tasks import DeviceTask
+from edge_agent.tasks._base import Said
 from wire.bundle import REFERENCE, read_bundle
 from wire.errors import BundleError
 from wire.manifest import Manifest
@@ -51,6 +55,7 @@ class ServedModel:
     projection: drift_counters.Projection
     counter: drift_counters.Counter
     embedding_index: int | None
+    support: Support
     max_memory_bytes: int = 0
     """Memory limit of this process; 0: unknown."""
 
@@ -93,6 +98,28 @@ class ServedModel:
         found = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
         return drift_counters.values(pixels, logits, np.concatenate(found) if found else None, self.projection)
 
+    def answer(self, outcome: Outcome) -> Said:
+        """Return the answer of one inference; a classifier's has no label and a regression's no value if not finite."""
+        logits: list[float] = outcome.logits[0].tolist()
+        names = self.manifest.labels or self.manifest.values
+        said = self.task.answer(logits, self.task.values(outcome.logits[0], self.projection.temperature), names)
+        return said if all(map(math.isfinite, said.values.values())) else Said()
+
+    def supported(self, outcome: Outcome) -> bool | None:
+        """Return whether the input is inside what the model was trained on; None if the reference can't tell."""
+        if not self.support.limit:
+            return None
+        if outcome.embedding is not None:
+            values = drift_counters.embedding_values(outcome.embedding[0], self.projection)
+        else:
+            values = image_features(resize_pixels(outcome.image, self.manifest.preprocessing))
+        return self.support.distance(values) <= self.support.limit
+
+    @property
+    def support_rate(self) -> float | None:
+        """The share of inputs like the training data that are called unsupported; None if the reference can't tell."""
+        return self.support.rate if self.support.limit else None
+
     def warm(self) -> None:
         """Run all steps once.
 
@@ -126,6 +153,7 @@ def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int 
         projection=drift_counters.projection_of(reference, task),
         counter=drift_counters.Counter(reference, task),
         embedding_index=_embedding_index(bundle.manifest, reference),
+        support=Support.of(reference),
         max_memory_bytes=max_memory_bytes,
     )
     model.warm()

@@ -70,10 +70,15 @@ _ALONE = Surroundings()
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """One encoded image, unchanged; ``name`` is for people."""
+    """One encoded image, unchanged; ``name`` is for people.
+
+    ``id``: names the input if the source returns it again after a crash, and no other input; empty: none is returned
+    twice.
+    """
 
     name: str
     data: bytes
+    id: str = ""
 
 
 class Source(Protocol):

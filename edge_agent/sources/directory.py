@@ -157,7 +157,7 @@ class DirectorySource:
             name = self._waiting.popleft()
             data = self._read(name, now_s)
             if data is not None:
-                return Capture(name, data)
+                return Capture(name, data, f"{name}@{self._seen[name].mtime_ns}")
         return None
 
     def _scan(self, now_s: float) -> None:

@@ -1,0 +1,138 @@
+"""Answers of the inference child: builds the record of each input and hands it to every sink.
+
+Decides when an input is finished at its source: when every sink has sent, filtered or dropped its answer. A source
+that can read an input again does so after a crash, under the same id; so an answer that waited for a sink comes again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from edge_agent import sinks
+from edge_agent.errors import SinkError
+from edge_agent.inference.served_model import Outcome, ServedModel
+from edge_agent.sinks._accounts import MAX_SINKS, open_accounts
+from edge_agent.sinks._delivery import Delivery
+from edge_agent.sources import Capture
+from wire.answers import AnswerRecord
+from wire.codec import Json
+
+CLOSE_S = 2.0
+NOT_NUMBERS = "outputs_not_finite"
+_TEXT = 500
+
+
+@dataclass(slots=True, kw_only=True)
+class Answers:
+    """All sinks of one child. For one thread."""
+
+    deliveries: Sequence[Delivery] = ()
+    device: str = ""
+    drift: str = ""
+    """The state that the server last reported."""
+    _start: str = field(default_factory=lambda: secrets.token_hex(4))
+    _number: int = 0
+    _waiting: deque[tuple[int, Callable[[], None]]] = field(default_factory=deque)
+
+    def answered(self, model: ServedModel, capture: Capture, outcome: Outcome, at: tuple[int, float, float]) -> None:
+        """Offer the answer to ``capture``; ``at``: when it was taken, UTC ms and monotonic s, and the time now."""
+        if not self.deliveries:
+            return
+        said = model.answer(outcome)
+        finite = bool(said.label or said.values)
+        self._offer(
+            AnswerRecord(
+                id=self._id(capture),
+                at_ms=at[0],
+                device=self.device,
+                release=model.manifest.release,
+                task=model.manifest.task,
+                label=said.label,
+                confidence=said.confidence if math.isfinite(said.confidence) else None,
+                values=said.values,
+                supported=model.supported(outcome),
+                support_rate=model.support_rate,
+                drift=self.drift,
+                latency_ms=round((at[2] - at[1]) * 1000, 3),
+                run_ms=round(outcome.run_ms, 3),
+                error="" if finite else NOT_NUMBERS,
+                text="" if finite else "Expected numbers from the model, got NaN or infinity",
+            ),
+            at[2],
+        )
+
+    def failed(self, model: ServedModel, capture: Capture, why: tuple[str, str], at: tuple[int, float, float]) -> None:
+        """Offer the record of an input that got no answer; ``why``: a code and a text."""
+        if not self.deliveries:
+            return
+        self._offer(
+            AnswerRecord(
+                id=self._id(capture),
+                at_ms=at[0],
+                device=self.device,
+                release=model.manifest.release,
+                task=model.manifest.task,
+                error=why[0],
+                text=why[1][:_TEXT],
+                drift=self.drift,
+                latency_ms=round((at[2] - at[1]) * 1000, 3),
+            ),
+            at[2],
+        )
+
+    def _id(self, capture: Capture) -> str:
+        if capture.id:
+            return os.fsencode(capture.id).decode("utf-8", "backslashreplace")
+        return f"{self._start}-{self._number + 1}"
+
+    def _offer(self, record: AnswerRecord, now_s: float) -> None:
+        self._number += 1
+        for delivery in self.deliveries:
+            delivery.offer(record, now_s)
+
+    def when_settled(self, done: Callable[[], None]) -> None:
+        """Call ``done`` once every sink is through with the answer offered last; at once if it already is."""
+        self._waiting.append((self._number, done))
+        self.settle()
+
+    def settle(self) -> None:
+        """Finish the inputs whose answers are settled everywhere."""
+        if not self._waiting:
+            return
+        settled = min((delivery.settled for delivery in self.deliveries), default=self._number)
+        while self._waiting and self._waiting[0][0] <= settled:
+            self._waiting.popleft()[1]()
+
+    @property
+    def figures(self) -> dict[str, Json]:
+        """The counts of each sink by name, for the heartbeat."""
+        return {delivery.name: dict(delivery.account.counts) for delivery in self.deliveries}
+
+    def close(self) -> None:
+        """Let the sinks take what waits, for a short time, and finish the inputs."""
+        for delivery in self.deliveries:
+            delivery.close(CLOSE_S)
+        self.settle()
+
+
+def open_answers(documents: Mapping[str, Mapping[str, Json]], around: sinks.SinkSurroundings) -> Answers:
+    """Return the sinks that ``documents`` describe by name; one that can't be opened is reported and left out.
+
+    A sink that fails must not stop inference: drift is counted and reported without it.
+    """
+    accounts = open_accounts(around.state, list(documents))
+    deliveries = []
+    for name, document in list(documents.items())[:MAX_SINKS]:
+        own = replace(around, name=name)
+        try:
+            sink, settings = sinks.load(document, own)
+        except SinkError as error:
+            around.tell(error.code, f"{name}: {error}")
+            continue
+        deliveries.append(Delivery(name, sink, settings, accounts[name], around.tell))
+    return Answers(deliveries=deliveries, device=around.device)

@@ -1,0 +1,72 @@
+"""Whether an input is inside what the model was trained on: its distance from the training data, against a limit.
+
+The distance is the mean of squared robust z-scores over the streams of the embedding, or of the image's features if the
+model has no embedding: ``((x - median) / (q3 - q1)) ** 2``, with median and quartiles of the reference. The compressor
+sets the limit by split conformal prediction: on rows that had no part in median and quartiles, the
+``ceil((n + 1) (1 - rate))``-th smallest distance. So of inputs exchangeable with those rows, at most ``rate`` are
+called unsupported; inputs that depend on each other (frames of a scene) are unsupported together.
+
+Source: Papadopoulos et al., Inductive Confidence Machines for Regression, ECML 2002, section 3; Laxhammar and Falkman,
+Conformal prediction for distribution-independent anomaly detection, 2010.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+from wire.reference import Reference
+
+RATE = 0.01
+_LARGEST = 1e12  # of one squared score: an overflow is an unsupported input, never an error
+_Q1, _MEDIAN, _Q3 = 3, 7, 11  # the 15 edges are the 16-quantiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """The rule of one reference. ``streams``: positions in the values; ``centres`` and ``scales``: one for each."""
+
+    kind: str
+    streams: tuple[int, ...]
+    centres: tuple[float, ...]
+    scales: tuple[float, ...]
+    limit: float
+    rate: float
+
+    @classmethod
+    def of(cls, reference: Reference) -> Support:
+        """Return the rule; ``limit`` is 0 if the reference states none."""
+        kinds = [spec.kind for spec in reference.streams]
+        kind = "embedding" if "embedding" in kinds else "input"
+        found = [place for place, one in enumerate(kinds) if one == kind]
+        edges = [reference.edges[place] for place in found]
+        return cls(
+            kind=kind,
+            streams=tuple(found),
+            centres=tuple(row[_MEDIAN] for row in edges),
+            scales=tuple(max(row[_Q3] - row[_Q1], 1e-6) for row in edges),
+            limit=reference.support_limit,
+            rate=reference.support_rate,
+        )
+
+    def distance(self, values: Sequence[float]) -> float:
+        """Return the distance of one input; ``values``: of the streams of ``kind`` alone, in their order."""
+        total = 0.0
+        for value, centre, scale in zip(values, self.centres, self.scales, strict=True):
+            score = (value - centre) / scale
+            total += min(score * score, _LARGEST) if score == score else _LARGEST  # noqa: PLR0124 - NaN
+        return total / len(self.centres)
+
+
+def limit_of(distances: Sequence[float], rate: float = RATE) -> float:
+    """Return the limit for ``rate`` from the distances of calibration rows; 0 if there are too few to state one."""
+    place = math.ceil((len(distances) + 1) * (1 - rate))
+    return sorted(distances)[place - 1] if place <= len(distances) else 0.0
+
+
+def of_kind(values: Sequence[float], support: Support) -> tuple[float, ...]:
+    """Return the values of the rule's streams, of all stream ``values``."""
+    found = itemgetter(*support.streams)(values)
+    return found if isinstance(found, tuple) else (found,)

@@ -1,0 +1,170 @@
+"""Sinks of answers: the folder is the registry, one sink per file; others by ``my_package.my_module:open_sink``.
+
+A sink's module has ``Settings``, a frozen dataclass of its own keys of ``[sinks.NAME]``, with ranges and reasons, and
+``open_sink(settings, around) -> Sink``. The control process imports the files of this folder to check their settings:
+before ``open_sink`` they may import only the standard library. The keys that every sink takes (filters, length of the
+queue) are in ``_filters``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge_agent.errors import SinkError
+from edge_agent.sinks._filters import SinkSettings
+from wire import plugins
+from wire.answers import AnswerRecord
+from wire.codec import Json
+from wire.errors import SettingsError
+from wire.settings import fields_from, is_given, names_of, nearest, plain_table
+from wire.topics import is_name
+
+__all__ = ["Sink", "SinkConfig", "SinkSurroundings", "load", "names"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkSurroundings:
+    """What a sink may use of the process around it.
+
+    ``name``: of the sink in ``agent.toml``. ``state``: the agent's state directory, if there is one. ``device``: the
+    device's name, ``site``: its site; empty without an enrolment. ``tell``: reports a code and a text to the operator.
+    ``to_agent``: hands an answer to the control process, which sends it to the fleet's server.
+    """
+
+    name: str = ""
+    state: Path | None = None
+    device: str = ""
+    site: str = ""
+    tell: Callable[[str, str], None] = lambda _code, _text: None
+    to_agent: Callable[[AnswerRecord], None] = lambda _record: None
+
+
+class Sink(Protocol):
+    """Where answers go. Both methods are called from the sink's own thread and may wait."""
+
+    def send(self, records: Sequence[AnswerRecord]) -> int:
+        """Deliver answers in order; return how many of the first reached a receiver: the rest is dropped.
+
+        Raises:
+            SinkError: If none can be delivered now; they are offered again.
+        """
+
+    def close(self) -> None:
+        """Release everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkConfig:
+    """``[sinks.NAME]``, checked: the kind, and the given keys as JSON; paths in them are absolute."""
+
+    kind: str = "jsonl"
+    keys: Mapping[str, Json] = field(default_factory=dict)
+
+    @classmethod
+    def from_table(cls, value: object, where: str, folder: Path | None) -> SinkConfig:
+        """Return the checked table; relative paths are relative to ``folder``.
+
+        Raises:
+            SettingsError: If the sink is unknown, its name can't be one, or its settings reject a key or value.
+        """
+        name = where.rsplit(" ", 1)[-1]
+        if not is_name(name):
+            message = f"Expected a name of a sink of 1 to 63 characters a-z 0-9 _ -, got [sinks.{name}]: rename it"
+            raise SettingsError(message)
+        table = dict(plain_table(value, where))
+        kind = table.pop("kind", None)
+        if not isinstance(kind, str) or (":" not in kind and kind not in names()):
+            message = f"Expected {where} kind as one of {', '.join(names())} or 'package.module:function', got {kind!r}"
+            raise SettingsError(message + nearest(str(kind), names()))
+        if ":" in kind:
+            return cls(kind, table)  # a person's own code is imported by the child alone, which checks its keys
+        return cls(kind, _as_json(_settings(_declared(kind)[0], table, where, folder)))
+
+    @property
+    def document(self) -> dict[str, Json]:
+        """The document for the child."""
+        return {"kind": self.kind, **self.keys}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the sinks in this folder."""
+    return plugins.names(__name__)
+
+
+def load(document: Mapping[str, Json], around: SinkSurroundings) -> tuple[Sink, Any]:
+    """Return the sink that ``document`` names by ``kind``, and its ``SinkSettings``.
+
+    Raises:
+        SinkError: If the kind is unknown, or the sink can't be opened as described.
+    """
+    kind = document.get("kind")
+    if not isinstance(kind, str) or (":" not in kind and kind not in names()):
+        message = f"Expected a sink of {', '.join(names())}, got {kind!r}"
+        raise SinkError(message)
+    declared, open_sink = _declared(kind)
+    given = {key: value for key, value in document.items() if key != "kind"}
+    try:
+        own, common = _settings(declared, given, f"[sinks.{around.name}]", None)
+        return open_sink(own, around), common
+    except SettingsError as error:
+        raise SinkError(str(error)) from error
+
+
+def _settings(declared: type[Any], table: Mapping[str, object], where: str, folder: Path | None) -> tuple[Any, Any]:
+    """Return the sink's own settings and the common ones.
+
+    Raises:
+        SettingsError: If a key is unknown or a value is out of its range.
+    """
+    shared = names_of(SinkSettings)
+    unknown = sorted(table.keys() - shared - names_of(declared))
+    if unknown:
+        known = sorted(shared | names_of(declared))
+        message = f"Expected in {where} one of {', '.join(known)}, got {unknown[0]!r}{nearest(unknown[0], known)}"
+        raise SettingsError(message)
+    own = {key: item for key, item in table.items() if key not in shared}
+    common = {key: item for key, item in table.items() if key in shared}
+    return fields_from(declared, own, where, folder=folder), fields_from(SinkSettings, common, where)
+
+
+def _as_json(both: tuple[Any, Any]) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for settings in both:
+        for name in sorted(names_of(settings)):
+            if is_given(settings, name):
+                value = getattr(settings, name)
+                found[name] = (
+                    str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+                )
+    return found
+
+
+def _declared(kind: str) -> tuple[type[Any], Callable[..., Sink]]:
+    """Return settings and opener of a kind.
+
+    Raises:
+        SinkError: If an external one can't be imported.
+    """
+    if ":" not in kind:
+        module: Any = importlib.import_module(f"{__name__}.{kind}")
+        return module.Settings, module.open_sink
+    name, _, function = kind.partition(":")
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # a person's own code may raise anything
+        message = f"Expected the sink {kind!r} to import, got {type(error).__name__}: {str(error)[:200]}"
+        raise SinkError(f"{message}: install its package beside the agent, or correct it") from error
+    open_sink = getattr(module, function, None)
+    if not callable(open_sink):
+        message = f"Expected a function {function!r} in {name}, got {type(open_sink).__name__}"
+        raise SinkError(f"{message}: name it in kind")
+    return getattr(module, "Settings", _NoSettings), open_sink
+
+
+@dataclass(frozen=True, slots=True)
+class _NoSettings:
+    """The settings of a sink that declares none."""

@@ -1,0 +1,128 @@
+"""Delivers answers to one sink from a thread of its own, through a bounded queue: a slow sink never stops inference.
+
+Decides when an answer is dropped: the oldest, when the queue is full; and those that wait when the process ends and the
+sink does not take them in time. A sink that fails gets the same answers again after a pause, so a receiver may see some
+twice. Deliveries are settled in the order of the answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from edge_agent.errors import SinkError
+from edge_agent.sinks import Sink
+from edge_agent.sinks._accounts import Account
+from edge_agent.sinks._filters import AnswerFilter, SinkSettings
+from wire.answers import AnswerRecord
+
+_LOG = logging.getLogger(__name__)
+BATCH = 256
+_RETRY_MIN_S, _RETRY_MAX_S = 0.5, 30.0
+
+
+class Delivery:
+    """The queue and thread of one sink. ``offer`` is called by one thread, and never waits."""
+
+    def __init__(
+        self, name: str, sink: Sink, settings: SinkSettings, account: Account, tell: Callable[[str, str], None]
+    ) -> None:
+        """Start the thread; ``tell`` reports a code and a text, and may be called from it."""
+        self.name, self.account = name, account
+        self._sink, self._tell, self._limit = sink, tell, settings.queue
+        self._filter = AnswerFilter(settings)
+        self._queue: deque[tuple[int, AnswerRecord]] = deque()
+        self._sending: tuple[int, int] | None = None  # numbers of the first and last answer that the sink has now
+        self._offered = 0
+        self._wake = threading.Condition()
+        self._idle = self._closing = False
+        self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, record: AnswerRecord, now_s: float) -> None:
+        """Queue ``record`` if it passes the filter; the oldest waiting one is dropped if the queue is full."""
+        self._offered += 1
+        self.account.add("offered")
+        passed = self._filter.passed(record, now_s)
+        if passed is None:
+            self.account.add("filtered")
+            return
+        with self._wake:
+            if len(self._queue) >= self._limit:
+                self._queue.popleft()
+                self._drop(1)
+            self._queue.append((self._offered, passed))
+            if self._idle:
+                self._wake.notify()
+
+    @property
+    def settled(self) -> int:
+        """All answers offered up to this number are sent, filtered or dropped."""
+        with self._wake:
+            if self._sending is not None:
+                return self._sending[0] - 1
+            return self._queue[0][0] - 1 if self._queue else self._offered
+
+    def close(self, wait_s: float) -> None:
+        """Let the sink take what waits, for at most ``wait_s``; the rest is dropped."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(wait_s)
+        with self._wake:
+            self._drop(len(self._queue))
+            self._queue.clear()
+
+    def _drop(self, number: int) -> None:
+        """Count dropped answers; the lock is held."""
+        self.account.add("dropped", number)
+
+    def _run(self) -> None:
+        pause_s = 0.0
+        while (batch := self._next(pause_s)) is not None:
+            try:
+                delivered = self._sink.send([record for _, record in batch])
+            except (SinkError, OSError) as error:
+                if not pause_s:
+                    self._tell("sink_failed", f"{self.name}: {error}: the answers wait, and the oldest are dropped")
+                pause_s = min(_RETRY_MAX_S, pause_s * 2 or _RETRY_MIN_S)
+                self._give_back(batch)
+                continue
+            if pause_s:
+                _LOG.info("sink works again sink=%s", self.name)
+            pause_s = 0.0
+            with self._wake:
+                self._sending = None
+                self.account.add("sent", delivered)
+                self._drop(len(batch) - delivered)
+        self._sink.close()
+
+    def _next(self, pause_s: float) -> list[tuple[int, AnswerRecord]] | None:
+        """Wait for answers, and after a failure for ``pause_s``; return some of them, or None at the end."""
+        with self._wake:
+            if pause_s:
+                self._wake.wait_for(lambda: self._closing, pause_s)
+                if self._closing:  # it has had its chance
+                    self._drop(len(self._queue))
+                    self._queue.clear()
+                    return None
+            while not self._queue:
+                if self._closing:
+                    return None
+                self._idle = True
+                self._wake.wait()
+                self._idle = False
+            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            self._sending = (batch[0][0], batch[-1][0])
+            return batch
+
+    def _give_back(self, batch: list[tuple[int, AnswerRecord]]) -> None:
+        """Put answers that were not taken back to the front; what has no room any more is dropped, the oldest first."""
+        with self._wake:
+            self._sending = None
+            room = max(0, self._limit - len(self._queue))
+            kept = batch[-room:] if room else []
+            self._drop(len(batch) - len(kept))
+            self._queue.extendleft(reversed(kept))

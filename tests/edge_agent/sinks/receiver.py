@@ -1,0 +1,36 @@
+"""Sinks under test: a recording one, and a delivery to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from edge_agent.errors import SinkError
+from wire.answers import AnswerRecord
+
+
+class Receiver:
+    """A sink in memory: waits while ``gate`` is closed, fails while ``broken``; ``ids`` are those received."""
+
+    def __init__(self) -> None:
+        """Start open and whole."""
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.broken = 0
+        self.ids: list[str] = []
+        self.closed = False
+
+    def send(self, records: Sequence[AnswerRecord]) -> int:
+        """Take all."""
+        self.entered.set()
+        assert self.gate.wait(10)
+        if self.broken:
+            self.broken -= 1
+            raise SinkError("Expected a receiver, got none")
+        self.ids += [record.id for record in records]
+        return len(records)
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True

@@ -1,0 +1,89 @@
+"""A sink's queue and thread: nothing waits for a slow sink, and every answer is accounted for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_agent.sinks._accounts import open_accounts
+from edge_agent.sinks._delivery import Delivery
+from edge_agent.sinks._filters import SinkSettings
+from tests.edge_agent.sinks.receiver import Receiver
+from wire.answers import AnswerRecord
+
+
+def delivery(sink: Receiver, state: Path | None = None, **keys: object) -> Delivery:
+    """Return a delivery to ``sink`` that reports to nobody."""
+    settings = SinkSettings(**keys)  # type: ignore[arg-type]
+    return Delivery("log", sink, settings, open_accounts(state, ["log"])["log"], lambda _code, _text: None)
+
+
+def offer(to: Delivery, *numbers: int) -> None:
+    """Offer answers with these ids."""
+    for number in numbers:
+        to.offer(AnswerRecord(id=str(number), label=str(number % 2)), 0.0)
+
+
+def test_answers_arrive_in_order_and_are_settled() -> None:
+    """What was offered is sent, and the last number is settled."""
+    sink = Receiver()
+    to = delivery(sink)
+    offer(to, *range(1000))
+    to.close(10)
+    assert sink.ids == [str(number) for number in range(1000)]
+    assert (to.settled, to.account.counts["sent"], to.account.open, sink.closed) == (1000, 1000, 0, True)
+
+
+def test_a_stuck_sink_loses_the_oldest_and_stops_nobody() -> None:
+    """Beyond the queue's length the oldest waiting answers are dropped and counted; the newest arrive."""
+    sink = Receiver()
+    to = delivery(sink, queue=3)
+    sink.gate.clear()
+    offer(to, 0)
+    assert sink.entered.wait(10)
+    offer(to, *range(1, 11))
+    assert to.settled == 0
+    sink.gate.set()
+    to.close(10)
+    assert sink.ids == ["0", "8", "9", "10"]
+    assert to.account.counts == {"offered": 11, "filtered": 0, "sent": 4, "dropped": 7, "cut_off": 0}
+
+
+def test_what_a_broken_sink_refused_comes_again() -> None:
+    """A failed batch is offered again, and none of it is lost."""
+    sink = Receiver()
+    sink.broken = 1
+    to = delivery(sink)
+    offer(to, 1, 2, 3)
+    while not sink.ids:
+        assert to._thread.is_alive()
+    to.close(10)
+    assert sink.ids == ["1", "2", "3"]
+
+
+def test_filtered_answers_are_settled_and_counted() -> None:
+    """A filtered answer is through, but not before those ahead of it."""
+    sink = Receiver()
+    to = delivery(sink, changes_only=True)
+    sink.gate.clear()
+    offer(to, 1, 3, 5)
+    assert to.settled == 0
+    sink.gate.set()
+    to.close(10)
+    assert (sink.ids, to.settled, to.account.counts["filtered"]) == (["1"], 3, 2)
+
+
+def test_what_a_kill_cut_off_is_counted_at_the_next_start(tmp_path: Path) -> None:
+    """The counts outlive the process; open ones become cut off, and the sums agree."""
+    sink = Receiver()
+    sink.gate.clear()
+    offer(delivery(sink, tmp_path), *range(7))
+    after = open_accounts(tmp_path, ["other", "log"])["log"]
+    assert (after.counts["offered"], after.counts["cut_off"], after.open) == (7, 7, 0)
+    sink.gate.set()
+
+
+def test_a_file_of_another_size_or_content_starts_from_zero(tmp_path: Path) -> None:
+    """A hurt file never ends serving."""
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "accounts").write_bytes(b"x" * 10)
+    assert open_accounts(tmp_path, ["log"])["log"].counts["offered"] == 0

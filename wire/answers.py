@@ -1,0 +1,51 @@
+"""The answer record: one JSON object for each input, as every sink and the local interface give it.
+
+A receiver removes duplicates by ``id``: after a power cut or a crash the last inputs may be answered again, under the
+same ``id``. ``docs/reference/answers.md`` shows a record of each task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wire.codec import OMIT_DEFAULT, Json
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRecord:
+    """What the model answered for one input.
+
+    ``id``: names the input; the same input, read again, has the same one if its source can tell. ``at_ms``: when the
+    input was taken, UTC. ``label`` and ``confidence`` (calibrated, 0..1): of a classifier. ``values``: of a regression,
+    by name, in the targets' units. ``scores``, ``boxes`` and ``events``: of tasks that have them.
+
+    ``supported``: whether the input is inside what the model was trained on; None: the release can't tell.
+    ``support_rate``: the share of inputs like the training data for which it is False by design. ``drift``: the state
+    that the server last reported of this device's inputs; empty: unknown. ``latency_ms``: from taking the input to this
+    record; ``run_ms``: of the runtime's call alone. ``error`` and ``text``: why there is no answer, a code and a
+    sentence.
+    """
+
+    version: int = VERSION
+    id: str = ""
+    at_ms: int = 0
+    device: str = field(default="", metadata=OMIT_DEFAULT)
+    release: str = ""
+    task: str = ""
+    label: str = field(default="", metadata=OMIT_DEFAULT)
+    confidence: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    values: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
+    scores: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
+    boxes: tuple[Mapping[str, Json], ...] = field(default=(), metadata=OMIT_DEFAULT)
+    events: tuple[Mapping[str, Json], ...] = field(default=(), metadata=OMIT_DEFAULT)
+    supported: bool | None = None
+    support_rate: float | None = field(default=None, metadata=OMIT_DEFAULT)
+    drift: str = field(default="", metadata=OMIT_DEFAULT)
+    latency_ms: float = 0.0
+    run_ms: float = 0.0
+    error: str = field(default="", metadata=OMIT_DEFAULT)
+    text: str = field(default="", metadata=OMIT_DEFAULT)
+    extra: Mapping[str, Json] = field(default_factory=dict)
