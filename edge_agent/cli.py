@@ -233,6 +233,9 @@ def status(state: Path, *, as_json: bool) -> None:
                 unknown = str(refused).endswith(("(134)", "(135)"))  # MQTT 5, 3.2.2.2: bad password, not authorized
                 advice_text = ": it is revoked or unknown there: ask the operator" if unknown else "; it is tried again"
                 print(f"{'broker':12} refused this device: {refused}{advice_text}")
+            answers = seen.document.get("answers")
+            for name, counts in answers.items() if isinstance(answers, dict) else ():
+                print(f"{'answers':12} {name}: {_short(counts)}")
             for key in ("current", "previous", "update"):
                 print(f"{key:12} {_short(seen.document.get(key))}")
         sys.exit(_HEALTH_EXITS[seen.health])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from edge_agent.errors import AgentConfigError
+from edge_agent.sinks import MAX_SINKS, SinkConfig
 from edge_agent.sources import SourceConfig
 from wire.errors import SettingsError
 from wire.settings import Bound, fields_from, read_toml
@@ -148,6 +149,17 @@ class AgentConfig:
     child: ChildConfig = field(default_factory=ChildConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    sinks: Mapping[str, SinkConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Reject more sinks than have an account.
+
+        Raises:
+            SettingsError: If there are more.
+        """
+        if len(self.sinks) > MAX_SINKS:
+            message = f"Expected at most {MAX_SINKS} tables [sinks.NAME], got {len(self.sinks)}: remove some"
+            raise SettingsError(message)
 
 
 def read_config(path: Path) -> AgentConfig:

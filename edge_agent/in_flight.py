@@ -21,6 +21,7 @@ import hashlib
 import os
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from edge_agent.device.last_end import boot_id
@@ -28,8 +29,8 @@ from edge_agent.device.last_end import boot_id
 FOLDER = "source"
 SYNCED = 20
 _FILE = "in_flight"
-_MAGIC = b"TFI2"
-_HEAD = struct.Struct("<4sIQ8s8sHH")
+_MAGIC = b"TFI3"
+_HEAD = struct.Struct("<4sIQ8s8sHHH")
 _NAME_BYTES = 1024
 _IN_ORDER = bytes(8)  # in place of the machine's boot: an orderly end
 
@@ -37,6 +38,8 @@ _IN_ORDER = bytes(8)  # in place of the machine's boot: an orderly end
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """The item that child ``pid`` was processing ("" for none). ``served``: items it had served until then.
+
+    ``item_id``: its id in answers.
 
     ``boot`` and ``run`` identify the start of the machine and of the agent; ``suspect``: the item on its second try.
     """
@@ -47,6 +50,7 @@ class Held:
     boot: bytes = _IN_ORDER
     run: bytes = _IN_ORDER
     suspect: str = ""
+    item_id: str = ""
 
 
 def read_held(state: Path) -> Held | None:
@@ -57,12 +61,13 @@ def read_held(state: Path) -> Held | None:
         return None
     if len(data) < _HEAD.size:
         return None
-    magic, pid, served, boot, run, length, other = _HEAD.unpack_from(data)
+    magic, pid, served, boot, run, length, other, third = _HEAD.unpack_from(data)
     if magic != _MAGIC:
         return None
     names = data[_HEAD.size :]
-    item, suspect = os.fsdecode(names[:length]), os.fsdecode(names[length : length + other])
-    return Held(pid=pid, item=item, served=served, boot=boot, run=run, suspect=suspect)
+    ends = (0, length, length + other, length + other + third)
+    item, suspect, item_id = (os.fsdecode(names[start:end]) for start, end in pairwise(ends))
+    return Held(pid=pid, item=item, served=served, boot=boot, run=run, suspect=suspect, item_id=item_id)
 
 
 class InFlight:
@@ -77,6 +82,7 @@ class InFlight:
         self._boot, self._run = _digest(boot_id()), _digest(run)
         alone = (held.boot, held.run) == (self._boot, self._run)
         self.left = held.item if alone or held.item == held.suspect else ""
+        self.left_id = held.item_id if self.left else ""
         self.again = "" if self.left else held.item
         self._suspect = os.fsencode(self.again or held.suspect)[:_NAME_BYTES]
         self._to_sync = SYNCED if held.boot not in {_IN_ORDER, self._boot} else 0
@@ -92,9 +98,10 @@ class InFlight:
         if not self.left:
             self._write(b"", sync=held.boot != self._boot)
 
-    def begin(self, item: str) -> None:
-        """Mark ``item`` as about to be decoded."""
-        self._write(os.fsencode(item)[:_NAME_BYTES], sync=self._to_sync > 0)
+    def begin(self, item: str, item_id: str = "") -> None:
+        """Mark ``item``, whose answer will have ``item_id``, as about to be decoded."""
+        both = (os.fsencode(item)[:_NAME_BYTES], os.fsencode(item_id)[:_NAME_BYTES])
+        self._write(*both, sync=self._to_sync > 0)
         self._to_sync -= self._to_sync > 0
 
     def end(self, item: str, *, served: bool) -> None:
@@ -104,12 +111,12 @@ class InFlight:
             self._suspect = b""
         self._write(b"")
 
-    def _write(self, name: bytes, *, sync: bool = False) -> None:
+    def _write(self, name: bytes, item_id: bytes = b"", *, sync: bool = False) -> None:
         if self._descriptor < 0:
             return
-        head = (_MAGIC, self._pid, self._served, self._boot, self._run, len(name), len(self._suspect))
+        head = (_MAGIC, self._pid, self._served, self._boot, self._run, len(name), len(self._suspect), len(item_id))
         try:
-            os.pwrite(self._descriptor, _HEAD.pack(*head) + name + self._suspect, 0)
+            os.pwrite(self._descriptor, _HEAD.pack(*head) + name + self._suspect + item_id, 0)
             if sync:
                 os.fdatasync(self._descriptor)
         except OSError:  # the first write needs a disk block: nothing is marked until there is one
@@ -122,7 +129,7 @@ def clear_held(state: Path) -> None:
     if held is None:
         return
     suspect = os.fsencode(held.suspect)
-    data = _HEAD.pack(_MAGIC, 0, 0, _IN_ORDER, _IN_ORDER, 0, len(suspect)) + suspect
+    data = _HEAD.pack(_MAGIC, 0, 0, _IN_ORDER, _IN_ORDER, 0, len(suspect), 0) + suspect
     try:
         descriptor = os.open(state / FOLDER / _FILE, os.O_WRONLY | os.O_CLOEXEC)
         try:

@@ -464,6 +464,7 @@ class Agent:
         facts = {**self._reporter.status(connected=self.uplink.up), "refused": self._refused}
         try:
             figures = {**running(self.uplink, self.spool, self._limiter), "at_ms": self._now_ms}
+            figures["answers"] = dict(self._child_inbox.sinks)
             self._status.write(facts, figures, self._now_s)
         except (OSError, SpoolError) as error:
             _LOG.debug("status not written error=%s", error)

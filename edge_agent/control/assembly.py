@@ -22,6 +22,7 @@ from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.ports import ThreadWorker
 from edge_agent.updater.updater import UpdatePorts
 from wire.canonical import canonical_bytes
+from wire.codec import Json
 from wire.transport import Transport
 
 
@@ -52,7 +53,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     )
     measurer = ProcessMeasurer(state=state, settings=_fetch_settings(identity, config), disk=disk, limits=limits)
     boot = new_boot()
-    launch = ProcessLauncher(child_arguments(config, state, boot))
+    launch = ProcessLauncher(child_arguments(config, state, boot, identity))
     parts = AgentParts(
         clock=SystemClock(),
         transport=connection,
@@ -65,14 +66,20 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     return Agent(identity, config, state, boot, parts)
 
 
-def child_arguments(config: AgentConfig, state: Path | None = None, boot: str = "") -> tuple[str, ...]:
+def child_arguments(
+    config: AgentConfig, state: Path | None = None, boot: str = "", identity: Identity | None = None
+) -> tuple[str, ...]:
     """Return the inference child's arguments besides the bundle; in ``state`` it marks the input in flight.
 
-    ``boot`` identifies the agent's start: an input marked under another start is tried once more.
+    ``boot`` identifies the agent's start: an input marked under another start is tried once more. ``identity``: of the
+    device, named in answers.
     """
     monitor = config.monitor
+    documents: dict[str, Json] = {name: sink.document for name, sink in config.sinks.items()}
     return (
         "--source", canonical_bytes(config.source.document).decode(),
+        *(("--sinks", canonical_bytes(documents).decode()) if documents else ()),
+        *(() if identity is None else ("--device", identity.device, "--site", identity.site)),
         "--window-ms", str(round(monitor.window_s * 1000)),
         "--beat-s", str(config.child.beat_s),
         "--checkpoint-s", str(monitor.checkpoint_s),

@@ -36,6 +36,7 @@ class Heartbeat:
     classes: tuple[int, ...] = ()
     artifact: str = ""
     release: str = ""
+    sinks: Mapping[str, Json] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -144,6 +145,8 @@ class ChildInbox:
     fault: Callable[[str, str], None]
     steady: Callable[[], None]
     sampled: Callable[[str, int], bool] = lambda _request, _length_bytes: True
+    sinks: Mapping[str, Json] = field(default_factory=dict)
+    """The last counts of each sink of answers, by name."""
     _minute: Minute = field(default_factory=Minute)
     _steady_s: float = float("inf")
 
@@ -186,6 +189,7 @@ class ChildInbox:
 
     def _count(self, heartbeat: Heartbeat, now_s: float) -> None:
         self._minute.add(heartbeat)
+        self.sinks = heartbeat.sinks
         if self.supervisor.serving is None or self.supervisor.serving != self.supervisor.wanted:
             return  # a model being replaced is no evidence of the new one's health
         if heartbeat.artifact and self.updater.record.artifact_sha256 in {"", heartbeat.artifact}:

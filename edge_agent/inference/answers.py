@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 
 from edge_agent import sinks
 from edge_agent.errors import SinkError
-from edge_agent.inference.served_model import Outcome, ServedModel
-from edge_agent.sinks._accounts import MAX_SINKS, open_accounts
+from edge_agent.inference.served_model import Inference, ServedModel
+from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sources import Capture
 from wire.answers import AnswerRecord
@@ -39,7 +39,7 @@ class Answers:
     _number: int = 0
     _waiting: deque[tuple[int, Callable[[], None]]] = field(default_factory=deque)
 
-    def answered(self, model: ServedModel, capture: Capture, outcome: Outcome, at: tuple[int, float, float]) -> None:
+    def answered(self, model: ServedModel, capture: Capture, outcome: Inference, at: tuple[int, float, float]) -> None:
         """Offer the answer to ``capture``; ``at``: when it was taken, UTC ms and monotonic s, and the time now."""
         if not self.deliveries:
             return
@@ -51,7 +51,7 @@ class Answers:
                 at_ms=at[0],
                 device=self.device,
                 release=model.manifest.release,
-                task=model.manifest.task,
+                task=model.task_name,
                 label=said.label,
                 confidence=said.confidence if math.isfinite(said.confidence) else None,
                 values=said.values,
@@ -76,7 +76,7 @@ class Answers:
                 at_ms=at[0],
                 device=self.device,
                 release=model.manifest.release,
-                task=model.manifest.task,
+                task=model.task_name,
                 error=why[0],
                 text=why[1][:_TEXT],
                 drift=self.drift,
@@ -120,17 +120,17 @@ class Answers:
         self.settle()
 
 
-def open_answers(documents: Mapping[str, Mapping[str, Json]], around: sinks.SinkSurroundings) -> Answers:
+def open_answers(documents: Mapping[str, Json], around: sinks.SinkSurroundings) -> Answers:
     """Return the sinks that ``documents`` describe by name; one that can't be opened is reported and left out.
 
     A sink that fails must not stop inference: drift is counted and reported without it.
     """
     accounts = open_accounts(around.state, list(documents))
     deliveries = []
-    for name, document in list(documents.items())[:MAX_SINKS]:
+    for name, document in documents.items():
         own = replace(around, name=name)
         try:
-            sink, settings = sinks.load(document, own)
+            sink, settings = sinks.load(document if isinstance(document, dict) else {}, own)
         except SinkError as error:
             around.tell(error.code, f"{name}: {error}")
             continue

@@ -28,10 +28,12 @@ from edge_agent.device import memory_limit
 from edge_agent.device.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
 from edge_agent.in_flight import InFlight
+from edge_agent.inference.answers import Answers, open_answers
 from edge_agent.inference.batching import ResultBatcher
 from edge_agent.inference.reservoir import Chosen, Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
+from edge_agent.sinks import SinkSurroundings
 from wire import leb128
 from wire.codec import Json, parse_json
 from wire.errors import WireError
@@ -85,6 +87,7 @@ class InferenceLoop:
         self.in_flight = InFlight(None)
         self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
         self.load: Load = load_model
+        self.answers = Answers()
         self._results = ResultBatcher(model)
         self._source, self._say, self._clock, self._settings = source, say, clock, settings
         self._window_ms = self._aligned(clock.now_ms())
@@ -109,6 +112,7 @@ class InferenceLoop:
         while self.step():
             pass
         self._close_window()
+        self.answers.close()
 
     def step(self) -> bool:
         """Process received notices, then one turn; waits only if the last turn had no image."""
@@ -119,6 +123,7 @@ class InferenceLoop:
 
     def turn(self) -> bool:
         """Close what is due and serve at most one image; return whether there was one."""
+        self.answers.settle()
         now_ms = self._clock.now_ms()
         if self._aligned(now_ms) != self._window_ms:
             self._close_window()
@@ -133,21 +138,24 @@ class InferenceLoop:
         if capture is None:
             self._results.settle()
             return False
-        self.in_flight.begin(capture.name)
-        self._serve(capture, now_ms)
+        self.in_flight.begin(capture.name, capture.id)
+        self._serve(capture, now_ms, now_s)
         return True
 
-    def _serve(self, capture: sources.Capture, now_ms: int) -> None:
+    def _serve(self, capture: sources.Capture, now_ms: int, now_s: float) -> None:
         try:
             outcome = self._results.model.infer(capture.data)
         except (ImageError, RuntimeSeamError) as error:
             if self._source.refuse(capture, error.code):
                 self._results.error()
                 self._fault(error.code, f"{capture.name}: {error}")
+                times = (now_ms, now_s, self._clock.monotonic_s())
+                self.answers.failed(self._results.model, capture, (error.code, str(error)), times)
             self.in_flight.end(capture.name, served=False)
             return
+        self.answers.answered(self._results.model, capture, outcome, (now_ms, now_s, self._clock.monotonic_s()))
         self._results.add(outcome, capture.data, now_ms)
-        self._source.done(capture)
+        self.answers.when_settled(partial(self._source.done, capture))
         self.in_flight.end(capture.name, served=True)
 
     def _take_up(self, found: InFlight) -> None:
@@ -159,7 +167,10 @@ class InferenceLoop:
             return
         self._source.refuse(sources.Capture(found.left, b""), INPUT_CRASHED, final=True)
         self._results.error()
-        self._fault(INPUT_CRASHED, f"{found.left}: the inference child ended while it held this input: set aside")
+        text = f"{found.left}: the inference child ended while it held this input: set aside"
+        self._fault(INPUT_CRASHED, text)
+        at = (self._clock.now_ms(), self._clock.monotonic_s(), self._clock.monotonic_s())
+        self.answers.failed(self.model, sources.Capture(found.left, b"", found.left_id), (INPUT_CRASHED, text), at)
         found.end(found.left, served=False)
 
     @property
@@ -202,7 +213,8 @@ class InferenceLoop:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
         self._said_faults.clear()
         figures = self._results.take_heartbeat().figures(self._source.take_dropped())
-        self._say({"type": "beat", **figures, **self._identity()}, b"")
+        sinks = {"sinks": self.answers.figures} if self.answers.deliveries else {}
+        self._say({"type": "beat", **figures, **sinks, **self._identity()}, b"")
 
     def _fault(self, code: str, text: str) -> None:
         """Report a fault, each code once between two heartbeats: the heartbeat has the number."""
@@ -300,10 +312,13 @@ def protected_stdout() -> BinaryIO:
 
 
 def _sayer(out: BinaryIO) -> Say:
+    alone = threading.Lock()  # sinks report from threads of their own
+
     def say(header: Mapping[str, Json], payload: bytes) -> None:
         rest = memoryview(encode_frame(header, payload))
-        while rest:
-            rest = rest[out.write(rest) or 0 :]
+        with alone:
+            while rest:
+                rest = rest[out.write(rest) or 0 :]
 
     return say
 
@@ -323,6 +338,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m edge_agent.inference.child", description=main.__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--source", required=True, help='JSON, for example {"kind": "directory", "path": "inbox"}')
+    parser.add_argument("--sinks", default="{}", help='JSON by name, for example {"log": {"kind": "jsonl"}}')
+    parser.add_argument("--device", default="", help="the device's name, for answers")
+    parser.add_argument("--site", default="", help="the device's site, for topics of answers")
     parser.add_argument("--window-ms", type=int, default=_DEFAULTS.window_ms)
     parser.add_argument("--beat-s", type=float, default=_DEFAULTS.beat_s)
     parser.add_argument("--checkpoint-s", type=float, default=_DEFAULTS.checkpoint_s)
@@ -350,14 +368,20 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     )
     first = load(options.bundle)
     child: InferenceLoop | None = None
+
+    def tell(code: str, text: str) -> None:
+        say({"type": "fault", "code": code, "text": text[:500]}, b"")
+
     surroundings = sources.Surroundings(
         state=options.state,
         suffixes=lambda: suffixes_of((first if child is None else child.model).manifest),
-        tell=lambda code, text: say({"type": "fault", "code": code, "text": text[:500]}, b""),
+        tell=tell,
     )
     source = sources.load(parse_json(options.source.encode()), clock, surroundings)
     child = InferenceLoop(first, source, say, clock, settings)
     child.load, child.in_flight = load, InFlight(options.state, options.run)
+    around = SinkSurroundings(state=options.state, device=options.device, site=options.site, tell=tell)
+    child.answers = open_answers(parse_json(options.sinks.encode()), around)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
     signal.signal(signal.SIGTERM, lambda *_, notices=child.notices: notices.put(_STOP))
     threading.Thread(target=_listen, args=(child,), name="listen", daemon=True).start()

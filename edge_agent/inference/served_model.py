@@ -98,14 +98,14 @@ class ServedModel:
         found = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
         return drift_counters.values(pixels, logits, np.concatenate(found) if found else None, self.projection)
 
-    def answer(self, outcome: Outcome) -> Said:
+    def answer(self, outcome: Inference) -> Said:
         """Return the answer of one inference; a classifier's has no label and a regression's no value if not finite."""
         logits: list[float] = outcome.logits[0].tolist()
         names = self.manifest.labels or self.manifest.values
         said = self.task.answer(logits, self.task.values(outcome.logits[0], self.projection.temperature), names)
         return said if all(map(math.isfinite, said.values.values())) else Said()
 
-    def supported(self, outcome: Outcome) -> bool | None:
+    def supported(self, outcome: Inference) -> bool | None:
         """Return whether the input is inside what the model was trained on; None if the reference can't tell."""
         if not self.support.limit:
             return None
@@ -114,6 +114,11 @@ class ServedModel:
         else:
             values = image_features(resize_pixels(outcome.image, self.manifest.preprocessing))
         return self.support.distance(values) <= self.support.limit
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task, for answers."""
+        return tasks.name_of(self.manifest, self.reference)
 
     @property
     def support_rate(self) -> float | None:

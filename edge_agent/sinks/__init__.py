@@ -23,7 +23,11 @@ from wire.errors import SettingsError
 from wire.settings import fields_from, is_given, names_of, nearest, plain_table
 from wire.topics import is_name
 
-__all__ = ["Sink", "SinkConfig", "SinkSurroundings", "load", "names"]
+__all__ = ["MAX_SINKS", "Sink", "SinkConfig", "SinkSurroundings", "load", "names"]
+
+
+MAX_SINKS = 16
+"""The file of accounts has a fixed size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

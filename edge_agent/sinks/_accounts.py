@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.sinks import MAX_SINKS
+
 FOLDER = "answers"
-MAX_SINKS = 16
 _FILE = "accounts"
 _MAGIC = b"TFA1"
 _NAME_BYTES = 64

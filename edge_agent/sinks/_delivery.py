@@ -1,8 +1,8 @@
 """Delivers answers to one sink from a thread of its own, through a bounded queue: a slow sink never stops inference.
 
-Decides when an answer is dropped: the oldest, when the queue is full; and those that wait when the process ends and the
-sink does not take them in time. A sink that fails gets the same answers again after a pause, so a receiver may see some
-twice. Deliveries are settled in the order of the answers.
+Decides when an answer is dropped: the oldest, when the queue is full. A sink that fails gets the same answers again
+after a pause, so a receiver may see some twice. Answers are settled in their order; those that wait when the process
+ends stay unsettled.
 """
 
 from __future__ import annotations
@@ -66,14 +66,11 @@ class Delivery:
             return self._queue[0][0] - 1 if self._queue else self._offered
 
     def close(self, wait_s: float) -> None:
-        """Let the sink take what waits, for at most ``wait_s``; the rest is dropped."""
+        """Let the sink take what waits, for at most ``wait_s``; the rest stays unsettled, to be counted as cut off."""
         with self._wake:
             self._closing = True
             self._wake.notify()
         self._thread.join(wait_s)
-        with self._wake:
-            self._drop(len(self._queue))
-            self._queue.clear()
 
     def _drop(self, number: int) -> None:
         """Count dropped answers; the lock is held."""
@@ -105,8 +102,6 @@ class Delivery:
             if pause_s:
                 self._wake.wait_for(lambda: self._closing, pause_s)
                 if self._closing:  # it has had its chance
-                    self._drop(len(self._queue))
-                    self._queue.clear()
                     return None
             while not self._queue:
                 if self._closing:

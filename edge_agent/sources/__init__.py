@@ -78,7 +78,7 @@ class Capture:
 
     name: str
     data: bytes
-    id: str = ""
+    id: str = field(default="", compare=False)
 
 
 class Source(Protocol):

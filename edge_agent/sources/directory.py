@@ -138,6 +138,7 @@ class DirectorySource:
         self._waiting: deque[str] = deque()
         self._seen: dict[str, _Seen] = {}
         self._unfinished: set[int] = set()  # inodes under hidden or unfinished names: a rename completes them
+        self._held: dict[str, _Seen] = {}  # by id: returned, and neither done nor refused yet
         self._kept: dict[str, tuple[int, int]] = {}  # names of files that stay where they are, with size and time
         self._told: set[str] = set()
         self._served: set[str] = set()  # suffixes of served files, under any release
@@ -157,7 +158,9 @@ class DirectorySource:
             name = self._waiting.popleft()
             data = self._read(name, now_s)
             if data is not None:
-                return Capture(name, data, f"{name}@{self._seen[name].mtime_ns}")
+                capture = Capture(name, data, _id(name, self._seen[name]))
+                self._held[capture.id] = self._seen[name]
+                return capture
         return None
 
     def _scan(self, now_s: float) -> None:
@@ -242,7 +245,7 @@ class DirectorySource:
             whole_since_s = now_s - self._settings.settle_s * _UNKNOWN_WRITER if renamed and status.st_size else now_s
             seen = _Seen(size=status.st_size, mtime_ns=status.st_mtime_ns, rested_s=whole_since_s)
         present[entry.name] = seen
-        if self._kept.get(entry.name) == (seen.size, seen.mtime_ns):
+        if self._kept.get(entry.name) == (seen.size, seen.mtime_ns) or _id(entry.name, seen) in self._held:
             return False
         if self._skipped and self._key(entry.name, seen) in self._skipped:
             return False
@@ -280,10 +283,11 @@ class DirectorySource:
     def done(self, capture: Capture) -> None:
         """Delete the image's file, or remember it if files are kept."""
         self._served.add(Path(capture.name).suffix.lower())
-        self._forget(capture.name)
+        self._forget(capture.name, self._held.pop(capture.id, None))
 
     def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
         """Retry the file once after a rest, then set it aside; ``final``: it crashed a child; never try it again."""
+        self._held.pop(capture.id, None)
         seen = self._seen.get(capture.name)
         if not final and seen is not None and not seen.refused:
             seen.refused, seen.rested_s = True, self._clock.monotonic_s()
@@ -309,8 +313,13 @@ class DirectorySource:
         """Return the key that distinguishes this content of the file from a later one with the same name."""
         return f"{self._folder / name} {seen.size} {seen.mtime_ns}"
 
-    def _forget(self, name: str) -> None:
-        seen = self._seen.pop(name, None)
+    def _forget(self, name: str, served: _Seen | None = None) -> None:
+        """Delete a file, or remember it; ``served``: as it was when it was returned, if another may be there now."""
+        seen = self._seen.get(name)
+        if served is None or (seen is not None and (seen.size, seen.mtime_ns) == (served.size, served.mtime_ns)):
+            self._seen.pop(name, None)
+        else:
+            seen = served
         if self._settings.keep:
             self._keep(name, seen)
             return
@@ -328,6 +337,11 @@ class DirectorySource:
         """Return how many images were dropped since the last call."""
         dropped, self._dropped = self._dropped, 0
         return dropped
+
+
+def _id(name: str, seen: _Seen) -> str:
+    """Return the id of a file with this name and time of its last change."""
+    return f"{name}@{seen.mtime_ns}"
 
 
 def _open_for_writing(descriptor: int) -> bool | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 __all__ = [
-    "DeviceTask", "Outputs", "Said", "Seen", "Stream", "is_installed", "make", "names", "of", "of_manifest",
+    "DeviceTask", "Outputs", "Said", "Seen", "Stream", "is_installed", "make", "name_of", "names", "of", "of_manifest",
     "of_reference",
 ]  # fmt: skip
 
@@ -72,6 +72,11 @@ def of(manifest: Manifest, reference: Reference) -> DeviceTask:
     if manifest.task:
         return make(manifest.task, outputs_of(manifest))
     return of_reference(reference)
+
+
+def name_of(manifest: Manifest, reference: Reference) -> str:
+    """Return the name of the task that ``of`` returns."""
+    return manifest.task or ("classification" if reference.classes else "regression")
 
 
 def of_reference(reference: Reference) -> DeviceTask:

@@ -152,12 +152,18 @@ def child(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(
-        bundle: Path, window_ms: int = 200, memory_bytes: int = 0, run: str = "", **settings: object
+        bundle: Path,
+        window_ms: int = 200,
+        memory_bytes: int = 0,
+        run: str = "",
+        sinks: object = None,
+        **settings: object,
     ) -> ChildProcess:
         source = {"kind": "directory", "path": str(tmp_path / "inbox"), **settings}
         (tmp_path / "state").mkdir(exist_ok=True)
         arguments = ["--bundle", str(bundle), "--source", json.dumps(source), "--window-ms", str(window_ms)]
         arguments += ["--state", str(tmp_path / "state"), "--memory-bytes", str(memory_bytes), "--run", run]
+        arguments += ["--sinks", json.dumps(sinks or {}), "--device", "cam-1", "--site", "north"]
         command = [sys.executable, "-m", "edge_agent.inference.child", *arguments, "--beat-s", "0.1"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append(process)

@@ -1,6 +1,7 @@
 """The folder as a source: which files it takes, when they are whole, and that it deletes nothing else."""
 
 import fcntl
+import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -299,3 +300,33 @@ def test_what_is_dropped_is_told_at_once_and_then_once_an_hour(tmp_path: Path, k
     assert [f"the {count} oldest were {end} unserved" in text for count, text in zip((2, 2), texts, strict=True)] == [
         True, True,
     ]  # fmt: skip
+
+
+def test_a_file_that_waits_for_its_answer_is_not_taken_twice(folder: Callable[..., Folder]) -> None:
+    """It stays in the folder until it is done with, however often the folder is read."""
+    pictures = folder()
+    pictures.write("a.png")
+    pictures.clock.advance(1)
+    assert pictures.source.take() is None
+    pictures.clock.advance(1)
+    capture = pictures.source.take()
+    assert pictures.served(5) == []
+    pictures.source.done(capture)
+    assert (pictures.served(5), pictures.names()) == ([], [])
+
+
+def test_a_new_file_under_the_name_of_one_that_waits_is_served_too(folder: Callable[..., Folder]) -> None:
+    """A camera writes every picture under one name; finishing the first must not delete the second."""
+    pictures = folder()
+    pictures.write("a.png")
+    pictures.clock.advance(1)
+    pictures.source.take()
+    pictures.clock.advance(1)
+    first = pictures.source.take()
+    os.utime(pictures.write("a.png", b"second"), ns=(1, 1))
+    pictures.clock.advance(1)
+    second = pictures.source.take()
+    pictures.source.done(first)
+    assert (second.data, pictures.names()) == (b"second", ["a.png"])
+    pictures.source.done(second)
+    assert (pictures.names(), pictures.served(5)) == ([], [])
