@@ -19,7 +19,7 @@ from edge_agent import front_ends, runtimes, tasks
 from edge_agent.device.memory_limit import room_bytes
 from edge_agent.errors import RuntimeLoadError
 from edge_agent.inference import drift_counters
-from edge_agent.inference.image_features import image_features
+from edge_agent.inference.drift_counters import image_features
 from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor
 from edge_agent.inference.support import Support
 from edge_agent.tasks import DeviceTask
