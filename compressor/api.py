@@ -36,7 +36,7 @@ from compressor.gates.evidence import Verdict
 from compressor.progress import Silent, Stage
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe, read_recipe, recipe_of
-from compressor.run.pipeline import Outcome, run_recipe
+from compressor.run.pipeline import run_recipe
 from compressor.run.quick import quick_of
 from compressor.search.recipe_text import recipe_text
 
@@ -221,7 +221,28 @@ def run(
     said = None if progress is None else _Reported(progress)
     if quick:
         read = quick_of(read, Path(out), said or Silent())
-    return _result(run_recipe(read, out=Path(out), version=version, progress=said, quick=quick))
+    outcome = run_recipe(read, out=Path(out), version=version, progress=said, quick=quick)
+    parts: Sequence[Certificate] = outcome.targets or (outcome.certificate,)
+    by_name = {path.name: path for path in outcome.bundles}
+    model = outcome.recipe.model
+    files = {part.target: by_name.get(f"{model.name}-{model.version}-{part.target}.tfb") for part in parts}
+    rows = tuple(
+        GateRow(
+            name=line.name, target=line.target, device=line.on, verdict=Verdict(line.verdict), value=line.value,
+            bound=line.bound, limit=line.limit, n=line.n, needs=line.needs, text=line.text,
+        )
+        for line in outcome.certificate.gates
+    )  # fmt: skip
+    return RunResult(
+        verdict=outcome.verdict,
+        gates=rows,
+        figures={part.target: dict(part.figures) for part in parts},
+        bundles={target: path for target, path in files.items() if path is not None},
+        report=outcome.report,
+        certificate=outcome.report.with_name("gate.json"),
+        remarks=tuple(dict.fromkeys(remark for part in parts for remark in part.remarks)),
+        recipe=outcome.recipe,
+    )
 
 
 def compress(
@@ -337,27 +358,3 @@ class _Counted:
     def advance(self, count: int = 1, note: str = "") -> None:
         self._event = replace(self._event, done=self._event.done + count, text=note)
         self._tell(self._event)
-
-
-def _result(outcome: Outcome) -> RunResult:
-    parts: Sequence[Certificate] = outcome.targets or (outcome.certificate,)
-    by_name = {path.name: path for path in outcome.bundles}
-    model = outcome.recipe.model
-    files = {part.target: by_name.get(f"{model.name}-{model.version}-{part.target}.tfb") for part in parts}
-    rows = tuple(
-        GateRow(
-            name=line.name, target=line.target, device=line.on, verdict=Verdict(line.verdict), value=line.value,
-            bound=line.bound, limit=line.limit, n=line.n, needs=line.needs, text=line.text,
-        )
-        for line in outcome.certificate.gates
-    )  # fmt: skip
-    return RunResult(
-        verdict=outcome.verdict,
-        gates=rows,
-        figures={part.target: dict(part.figures) for part in parts},
-        bundles={target: path for target, path in files.items() if path is not None},
-        report=outcome.report,
-        certificate=outcome.report.with_name("gate.json"),
-        remarks=tuple(dict.fromkeys(remark for part in parts for remark in part.remarks)),
-        recipe=outcome.recipe,
-    )

@@ -58,7 +58,9 @@ def code_digests(entries: Sequence[str], *, apart: str = "") -> dict[str, str]:
     For modules that import the name ``apart``, late imports are left out (rule 4). A missing module has no digest.
     """
     digests: dict[str, str] = {}
-    beside, installed = _beside(entries), _installed()
+    installed = _installed()
+    firsts = {name.partition(".")[0] for name in entries} - set(OURS)
+    beside = {_folder(located(name)) for name in firsts} - installed - {""}  # of plug-ins that no installer manages
     seen: set[str] = set()
     waiting = [(name, True) for name in entries]
     while waiting:
@@ -86,12 +88,6 @@ def code_digests(entries: Sequence[str], *, apart: str = "") -> dict[str, str]:
 def _within(name: str) -> str:
     """Return the package that contains the module ``name``, "" for a top-level one."""
     return name.rpartition(".")[0]
-
-
-def _beside(entries: Sequence[str]) -> set[str]:
-    """Return the folders of the path that contain plug-ins, except those of installed packages."""
-    firsts = {name.partition(".")[0] for name in entries} - set(OURS)
-    return {_folder(located(name)) for name in firsts} - _installed() - {""}
 
 
 def _of_a_person(folder: str, beside: set[str], installed: set[str]) -> bool:

@@ -28,7 +28,6 @@ from wire.extras import missing_extra
 
 if TYPE_CHECKING:
     from compressor.recipe.model import Recipe
-    from compressor.release.rebuild import Rebuilt
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_NOT_LOGGED, EXIT_INTERRUPTED = 0, 2, 3, 4, 5, 130
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -273,24 +272,23 @@ def verify_command(
     from compressor.release.verify import verify_bundle  # noqa: PLC0415 - the command line starts fast
 
     verified = verify_bundle(bundle, keys)
-    rebuilt = _rebuilt(bundle, read_recipe(rebuild).with_data(data), Reach(**reach), keys) if rebuild else None
+    rebuilt = None
+    if rebuild:
+        from compressor.cli.devices import bench_for  # noqa: PLC0415 - only to run the recipe again
+        from compressor.progress import Bars  # noqa: PLC0415 - as above
+        from compressor.release import rebuild as again  # noqa: PLC0415 - as above
+
+        read = read_recipe(rebuild).with_data(data)
+        rebuilt = again.rebuild(bundle, read, Bars(), bench_for(read, Reach(**reach), keys))
     ok = verified.complete and (rebuilt is None or rebuilt.same)
     if as_json:
-        again = asdict(rebuilt) if rebuilt else None
-        click.echo(json.dumps({**asdict(verified), "rebuilt": again, "ok": ok}, sort_keys=True))
+        same = asdict(rebuilt) if rebuilt else None
+        click.echo(json.dumps({**asdict(verified), "rebuilt": same, "ok": ok}, sort_keys=True))
     else:
         output.print_verified(verified)
         if rebuilt is not None:
             output.print_rebuilt(rebuilt)
     raise SystemExit(EXIT_PASS if ok else EXIT_ERROR)
-
-
-def _rebuilt(bundle: Path, recipe: Recipe, reach: Reach, keys: Path | None) -> Rebuilt:
-    from compressor.cli.devices import bench_for  # noqa: PLC0415 - the command line starts fast
-    from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
-    from compressor.release.rebuild import rebuild  # noqa: PLC0415 - the command line starts fast
-
-    return rebuild(bundle, recipe, Bars(), bench_for(recipe, reach, keys))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -60,7 +60,11 @@ def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares
             split, or two for one content or source.
     """
     shares = shares or table.shares
-    wanted = _wanted_rows(table, slices)
+    known = set(table.slices.tolist())
+    if unknown := [name for name in slices if name not in known]:
+        message = f"Expected train_slices among {', '.join(sorted(known))}, got {', '.join(unknown)}"
+        raise SplitError(message + nearest(unknown[0], known))
+    wanted = np.isin(table.slices, list(slices)) if len(slices) else np.ones(len(table), dtype=bool)
     keys = _group_keys(table)
     positions = np.array([_position(seed, key) for key in keys])
     parts_of_one = [shares.train, shares.calibration, shares.gate, shares.reference]
@@ -164,15 +168,6 @@ def _as_told(told: Texts, positions: Positions, shares: Shares, assigned: Indice
     from_train = np.array([_NAMES.index(name) for name in kinds])[drawn]
     whole = np.array([_NAMES.index(name) if name else 0 for name in told.tolist()])
     return np.where(told == "", assigned, np.where(told == "train", from_train, whole))
-
-
-def _wanted_rows(table: Table, slices: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    known = set(table.slices.tolist())
-    missing = [name for name in slices if name not in known]
-    if missing:
-        message = f"Expected train_slices among {', '.join(sorted(known))}, got {', '.join(missing)}"
-        raise SplitError(message + nearest(missing[0], known))
-    return np.isin(table.slices, list(slices)) if len(slices) else np.ones(len(table), dtype=bool)
 
 
 def _position(seed: int, key: str) -> float:

@@ -18,8 +18,19 @@ from typing import Any
 
 from compressor import plugins
 from compressor.errors import MeasureError, PluginError
-from compressor.gates import AccuracyDrop, AccuracyFloor, Figure, FlipRatio, Gate, Superiority, WorstSliceDrop
-from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, BetterThanConstant, LabelOrder
+from compressor.gates import (
+    BETTER_THAN_CONSTANT,
+    LABEL_ORDER,
+    AccuracyDrop,
+    AccuracyFloor,
+    BetterThanConstant,
+    Figure,
+    FlipRatio,
+    Gate,
+    LabelOrder,
+    Superiority,
+    WorstSliceDrop,
+)
 from compressor.gates.evidence import AGREEMENT, Evidence, GateRecipe, GateResult
 from compressor.gates.metrics import ERRORS, VALUED, WORST_SLICE, ErrorCeiling, MetricDrop, WorstSliceIncrease
 from compressor.statistics.bounds import MetricEvidence

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import httpx
 from tqdm import tqdm
-from tuf.api.metadata import Root, Targets
+from tuf.api.metadata import Targets
 
 from compressor.devices.connection import connect
 from compressor.errors import PublishError, ServerUnreachableError, VersionConflictError
@@ -83,7 +83,10 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
     add_targets(ours, signables)  # rejects other bytes under a name we signed before, even if the server forgot it
     try:
         with connect(server_url, token, ca) as client:
-            theirs = _on_server(client, root)
+            theirs, answer = None, client.get("/api/tuf/targets")
+            if answer.status_code != _NOT_FOUND:
+                _check(answer)
+                theirs = verified_targets(answer.content, root, f"the answer of {client.base_url}").signed
             published = theirs or Targets()
             base = theirs.version if theirs else 0
             if add_targets(published, signables):
@@ -98,14 +101,6 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
         message = f"Expected an answer from {server_url}, got: {error!r}: is the server running?"
         raise ServerUnreachableError(message) from error
     return Published(tuple(signable.path for signable in signables), published.version)
-
-
-def _on_server(client: httpx.Client, root: Root) -> Targets | None:
-    response = client.get("/api/tuf/targets")
-    if response.status_code == _NOT_FOUND:
-        return None
-    _check(response)
-    return verified_targets(response.content, root, f"the answer of {client.base_url}").signed
 
 
 def _chunks(path: Path, progress: Progress) -> Iterator[bytes]:

@@ -23,10 +23,9 @@ from compressor.data._split import absences, part, repeats, set_aside, split
 from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
 from compressor.errors import DataError, PackageError
-from compressor.gates import Verdict
+from compressor.gates import LABEL_ORDER, Verdict, few
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
-from compressor.gates.constant import LABEL_ORDER, few
 from compressor.gates.kinds import added_to
 from compressor.gates.kinds import measured as measured_by
 from compressor.progress import Progress, Silent

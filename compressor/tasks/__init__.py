@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from compressor.data._table import Table
-    from compressor.gates.constant import Reordered
+    from compressor.gates import Reordered
     from compressor.gates.evidence import Evidence, GateRecipe
     from compressor.measurement.parity import Pair
     from compressor.measurement.predictions import Compared, Predictions

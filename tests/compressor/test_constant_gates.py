@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from compressor.cli.output import slower
+from compressor.gates import BetterThanConstant, LabelOrder, reordered
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, rules_for
-from compressor.gates.constant import BetterThanConstant, LabelOrder, reordered
 from compressor.gates.evidence import Evidence, GateRecipe, Verdict
 from compressor.statistics.paired import Paired, wilson
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from compressor.errors import MeasureError
-from compressor.gates import Evidence, MetricEvidence
-from compressor.gates.constant import Reordered, reordered
+from compressor.gates import Evidence, MetricEvidence, Reordered, reordered
 from compressor.gates.evidence import GateRecipe
 from compressor.measurement.parity import Pair, matrix
 from compressor.measurement.predictions import Compared, Floats, Predictions, calibration_error, log_probabilities

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from compressor.gates import Evidence
-from compressor.gates.constant import Reordered
+from compressor.gates import Evidence, Reordered
 from compressor.gates.metrics import ERRORS, SLICE, VALUED, WORST_SLICE, level_of
 from compressor.measurement.parity import Pair, matrix
 from compressor.statistics.bootstrap import Draws, error_increase

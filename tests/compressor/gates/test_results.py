@@ -12,12 +12,16 @@ import pytest
 from compressor.gates import (
     AccuracyDrop,
     AccuracyFloor,
+    BetterThanConstant,
     Figure,
     FlipRatio,
+    LabelOrder,
+    Labels,
     MetricDrop,
     MetricEvidence,
     Superiority,
     WorstSliceDrop,
+    reordered,
 )
 from compressor.gates.certificate import (
     Certificate,
@@ -32,7 +36,6 @@ from compressor.gates.certificate import (
     rules_for,
     write_certificate,
 )
-from compressor.gates.constant import BetterThanConstant, LabelOrder, Labels, reordered
 from compressor.gates.device import Agreement
 from compressor.gates.evidence import (
     AGREEMENT,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from compressor.gates.constant import Reordered
+from compressor.gates import Reordered
 from compressor.gates.evidence import Evidence
 from compressor.gates.kinds import SHARE, Kind
 from compressor.measurement.parity import matrix
