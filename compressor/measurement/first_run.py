@@ -8,30 +8,28 @@ caller to open the file reports them in more detail.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compressor import child
+from compressor import child, formats
 from compressor.errors import MeasureError
 
 LIMIT_S = 120.0
 ROWS = 2
-_ONNX, _MODEL, _INPUTS, _RUNTIME = "onnx", "model", "rows.npy", "runtime"
+_MODEL, _INPUTS, _RUNTIME = "model", "rows.npy", "runtime"
 
 
 def check(runtime: str, artifact: bytes, rows: npt.NDArray[np.float32], what: str, *, limit_s: float = LIMIT_S) -> None:
     """Check that ``artifact`` opens and runs without crashing its process.
 
     Args:
-        runtime: ``onnx`` (ORT format too) or ``litert``.
+        runtime: The runtime, whose format opens the file.
         artifact: The model's file.
         rows: Inputs of the model, float32 (N, ...); the first two are run.
         what: A description of the file, for the error.
@@ -58,41 +56,11 @@ def check(runtime: str, artifact: bytes, rows: npt.NDArray[np.float32], what: st
         raise MeasureError(f"{message}: leave layers float (float_layers), or take another scheme or runtime")
 
 
-def _run_onnx(model: bytes, rows: npt.NDArray[np.float32]) -> None:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime  # noqa: PLC0415 - telemetry must be off before the import; the child needs one runtime only
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    feed = session.get_inputs()[0]
-    size = feed.shape[0] if isinstance(feed.shape[0], int) else 1
-    for row in rows:
-        session.run(None, {feed.name: np.repeat(row[None], size, axis=0)})
-
-
-def _run_litert(model: bytes, rows: npt.NDArray[np.float32]) -> None:
-    from compressor.tflite.packages import required  # noqa: PLC0415 - the child needs one runtime only
-
-    interpreter: Any = required("ai_edge_litert.interpreter").Interpreter(model_content=model, num_threads=1)
-    interpreter.allocate_tensors()
-    entry = interpreter.get_input_details()[0]
-    scale, zero_point = entry["quantization"]
-    for row in rows:
-        given = row[None]
-        if scale:
-            limits = np.iinfo(entry["dtype"])
-            given = np.clip(np.rint(given / scale) + zero_point, limits.min, limits.max)
-        interpreter.set_tensor(entry["index"], given.astype(entry["dtype"]))
-        interpreter.invoke()
-
-
 def main(folder: Path) -> None:
     """Open the model in ``folder`` and run its rows; errors of the runtime are ignored."""
     model, rows = (folder / _MODEL).read_bytes(), np.load(folder / _INPUTS, allow_pickle=False)
-    run = _run_onnx if (folder / _RUNTIME).read_text() == _ONNX else _run_litert
     try:
-        run(model, rows)
+        formats.named((folder / _RUNTIME).read_text()).run(model, rows)
     except Exception as error:  # noqa: BLE001 - any error of the runtime is fine: the process has not crashed
         sys.stderr.write(f"{error}\n")
 

@@ -21,13 +21,7 @@ import numpy.typing as npt
 from compressor import plugins
 from compressor.errors import PluginError
 from compressor.steps.quantize import Settings
-from wire.settings import is_given
 
-KEYS = (
-    "calibration", "percentile", "reduce_range", "per_channel", "bias_correction", "float_layers", "float_layers_auto",
-    "integer_io",
-)  # fmt: skip
-"""The keys of a step's settings that a scheme may read."""
 Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
 
 
@@ -52,16 +46,12 @@ def schemes() -> tuple[str, ...]:
     return plugins.names(__name__)
 
 
-def reads(scheme: str, runtime: str) -> frozenset[str] | None:
-    """Return the keys of ``KEYS`` that ``scheme`` reads for ``runtime``; None for a person's own, or an unknown scheme.
+def reads(scheme: str) -> frozenset[str] | None:
+    """Return the keys that the file of ``scheme`` reads; None for a person's own, or an unknown scheme.
 
     Raises:
         PluginError: If a package that the scheme needs is missing.
     """
-    if runtime == "litert":
-        from compressor.tflite.by_recipe import READS  # noqa: PLC0415 - LiteRT only for its targets
-
-        return READS.get(scheme)
     if scheme not in schemes():
         return None
     found: frozenset[str] | None = getattr(importlib.import_module(f"{__name__}.{scheme}"), "READS", None)
@@ -90,21 +80,6 @@ def searched(scheme: str) -> Searched:
         return Searched()
     found = getattr(sys.modules[function.__module__], "SEARCHED", None)
     return found if isinstance(found, Searched) else Searched()
-
-
-def unread(settings: Settings, runtimes: Iterable[str]) -> tuple[str, ...]:
-    """Return the keys that ``settings`` set but that the scheme reads for none of ``runtimes``.
-
-    A step with a rescue may end with any scheme, so all of its keys may be read.
-
-    Raises:
-        PluginError: If a package that the scheme needs is missing.
-    """
-    told = [reads(settings.scheme, runtime) for runtime in runtimes]
-    if settings.rescue or None in told:
-        return ()
-    known = frozenset[str]().union(*(item or () for item in told))
-    return tuple(key for key in KEYS if key not in known and is_given(settings, key))
 
 
 def quantize(

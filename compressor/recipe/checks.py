@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from compressor import steps, tasks
+from compressor import formats, steps, tasks
 from compressor.errors import RecipeError
 from compressor.gates.device import PREFIX, device_in
 from compressor.gates.kinds import KINDS, Place, holds_for, kind_of
@@ -84,7 +84,8 @@ def _check_names(recipe: Recipe) -> None:
     if recipe.data.generated:
         message = f"Expected in [data] path or stand_in, got both ({recipe.data.path}, {recipe.data.stand_in})"
         raise RecipeError(f"{message}: a stand-in is for a recipe without data of its own")
-    if any("\0" in path for path in (recipe.data.path, model.checkpoint, model.onnx, model.tflite)):
+    given = (getattr(model, key) for key in formats.model_keys())
+    if any("\0" in path for path in (recipe.data.path, model.checkpoint, *given)):
         message = "Expected paths without a NUL character in [data] and [model], got one: write it without"
         raise RecipeError(message)
     try:
@@ -102,7 +103,7 @@ def _check_ranges(recipe: Recipe) -> None:
         ("[model]", recipe.model), ("[data]", recipe.data), ("[train]", train), ("[acceptance]", recipe.acceptance),
         *((f"[targets.{target.name}]", target) for target in recipe.targets),
     ]  # fmt: skip
-    formats = {one.name: tuple(one.formats) for one in declarations.runtimes()}
+    endings = {one.name: tuple(one.formats) for one in declarations.runtimes()}
     try:
         for where, table in tables:
             check(table, where)
@@ -115,7 +116,7 @@ def _check_ranges(recipe: Recipe) -> None:
             if kind is not None and allowed is not None:
                 Bound(*allowed).check(f"[gates] {gate.name} {limit}{kind.unit.hint}", gate.limit or 0.0)
         for item in recipe.targets:  # of one format, the key has no use; of none, preflight names the nearest runtime
-            if len(known := formats.get(item.runtime, ())) > 1:
+            if len(known := endings.get(item.runtime, ())) > 1:
                 OneOf(known).check(f"[targets.{item.name}] format", item.format)
     except SettingsError as error:
         raise RecipeError(str(error)) from error
@@ -162,18 +163,19 @@ def _check_target(on: str, names: Sequence[str], where: str) -> None:
 def _check_import(recipe: Recipe) -> None:
     """Reject what an imported file does not allow: steps that change a network, and another runtime's file."""
     model = recipe.model
-    given = [name for name in ("checkpoint", "onnx", "tflite") if getattr(model, name)]
+    given = [name for name in ("checkpoint", *formats.model_keys()) if getattr(model, name)]
     if len(given) > 1:
-        message = f"Expected in [model] one of checkpoint, onnx, tflite, got {', '.join(given)}"
+        message = f"Expected in [model] one of checkpoint, {', '.join(formats.model_keys())}, got {', '.join(given)}"
         raise RecipeError(message)
-    if not model.imported:
+    file_format = formats.imported(model)
+    if file_format is None:
         return
-    runtime = "onnx" if model.onnx else "litert"
+    runtime = file_format.runtime
     wrong = [target.name for target in recipe.targets if target.runtime != runtime]
     if wrong:
         message = f"Expected targets of runtime {runtime!r} for [model] {given[0]}, got another in {', '.join(wrong)}"
         raise RecipeError(f"{message}: only a network is exported to both formats")
-    kept = [step.step for step in recipe.compress if model.tflite or steps.level(step) == steps.NETWORK]
+    kept = [step.step for step in recipe.compress if file_format.finished or steps.level(step) == steps.NETWORK]
     if kept:
         message = f"Expected no step {kept[0]!r} with [model] {given[0]}, got one"
         remedy = "write compress = []" if kept[0] == "quantize" else "give checkpoint and network"
@@ -189,14 +191,18 @@ def _check_steps(recipe: Recipe) -> None:
     names, trained = [target.name for target in recipe.targets], network_steps(recipe)
     for step in (step for step in recipe.compress if isinstance(step, QuantizeRecipe)):
         _check_target(step.on, names, "[[compress]]")
-        tflite = any(item.name == step.on and item.runtime == "litert" for item in recipe.targets)
-        keys = ("per_channel",) if tflite else ("per_channel", "reduce_range")  # TFLite weights have 8 bits
+        on = next((item.runtime for item in recipe.targets if item.name == step.on), formats.BASELINE)
+        keys = formats.or_plain(on).grid
         for qat, key in ((qat, key) for qat in trained if qat.step == "qat" for key in keys):
             if step.scheme == "static_int8" and getattr(qat, key) != getattr(step, key):
                 said = f"{key} = {str(getattr(qat, key)).lower()} in both steps"
                 message = f"Expected [[compress]] 'qat' and 'quantize' with the same {key}, got two: set {said}"
                 raise RecipeError(message)
-        others = [item.name for item in recipe.targets if item.runtime != "onnx" and step.on in {"", item.name}]
+        others = [
+            item.name
+            for item in recipe.targets
+            if not formats.or_plain(item.runtime).rescues and step.on in {"", item.name}
+        ]
         if step.rescue and (others or recipe.model.imported):
             got = f"target {others[0]!r}" if others else "an imported file"
             message = f"Expected rescue for ONNX targets of a trained network alone, got {got}"
@@ -228,7 +234,7 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
     """Yield the keys of ``recipe`` that nothing would read."""
     model = recipe.model
     if model.imported:
-        why = f"with [model] {'onnx' if model.onnx else 'tflite'}"
+        why = f"with [model] {next(key for key in formats.model_keys() if getattr(model, key))}"
         yield from (Unread("[model]", key, why) for key in ("network", "network_options") if is_given(model, key))
         yield from (
             Unread("[train]", key, f"{why}, which is not trained")
@@ -254,9 +260,9 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         for key, why in steps.unread(step).items()
         if is_given(step, key)
     )
-    formats = {one.name: one.formats for one in declarations.runtimes()}
+    endings = {one.name: one.formats for one in declarations.runtimes()}
     for target in recipe.targets:
-        if target.format and len(formats.get(target.runtime, ())) < 2:  # noqa: PLR2004 - no choice
+        if target.format and len(endings.get(target.runtime, ())) < 2:  # noqa: PLR2004 - no choice
             yield Unread(f"[targets.{target.name}]", "format", f"of runtime {target.runtime!r}")
     for gate in recipe.gates:
         kind = kind_of(gate.name)

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from compressor import plugins, tasks
+from compressor import formats, plugins, tasks
 from compressor.closure import located
 from compressor.data import check_read
 from compressor.errors import PackageError, PluginError, RecipeError
@@ -25,7 +25,6 @@ from wire.settings import nearest
 
 RESULTS = ("float.pt", "report.html", "gate.json", "search.json", "search.html", "chosen.toml")
 CACHE = "cache"
-_PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "litert_torch", "ai_edge_quantizer")}
 
 
 def check(recipe: Recipe, out: Path) -> None:
@@ -71,15 +70,13 @@ def check(recipe: Recipe, out: Path) -> None:
 
 def missing(target: TargetRecipe) -> list[str]:
     """Return the missing packages that building for ``target`` needs."""
-    return [name for name in _PACKAGES.get(target.runtime, ()) if not _there(name)]
+    return [name for name in formats.or_plain(target.runtime).modules if not _there(name)]
 
 
 def _check_read(step: QuantizeRecipe, recipe: Recipe) -> None:
     """Reject settings that the scheme of ``step`` reads for none of the step's targets."""
-    from compressor.quantize import unread  # noqa: PLC0415 - a scheme needs onnx; a bad recipe is reported before
-
     runtimes = {target.runtime for target in recipe.targets if step.on in {"", target.name}}
-    found = unread(step, sorted(runtimes))
+    found = formats.unread(step, sorted(runtimes))
     if found:
         on = " and ".join(sorted(runtimes))
         message = f"Expected no {found[0]} in [[compress]] 'quantize' of scheme {step.scheme!r} on {on}, got one"
@@ -90,7 +87,7 @@ def _installed(target: TargetRecipe) -> None:
     lacking = missing(target)
     if lacking:
         message = f"Expected {', '.join(lacking)} for [targets.{target.name}] runtime {target.runtime!r}, got none"
-        raise PluginError(f"{message}: ./scripts/setup tflite, or pip install tinyfleet[tflite]")
+        raise PluginError(f"{message}: {formats.named(target.runtime).install}")
 
 
 def _require(package: str, name: str, where: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from compressor import steps
+from compressor import formats, steps
 from compressor.errors import RecipeError
 from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS, RENAMED, kind_of
@@ -94,7 +94,9 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
             message = f"Expected one of the tables {', '.join(_TABLES)}, got [{key}]{nearest(key, _TABLES)}"
             raise RecipeError(message)
     model = document.get("model")
-    finished = isinstance(model, dict) and bool(model.get("tflite"))  # nothing is left to compress
+    given = model if isinstance(model, dict) else {}
+    taken_as_they_are = (one.model_key for one in map(formats.named, formats.known()) if one.finished)
+    finished = any(map(given.get, taken_as_they_are))  # nothing is left to compress
     try:
         targets = plain_table(document.get("targets", {"host": {}}), "[targets]")
         recipe = Recipe(

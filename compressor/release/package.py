@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import plugins
+from compressor import formats, plugins
 from compressor.errors import PackageError
 from compressor.gates.certificate import Certificate, for_bundle, write_certificate
 from compressor.gates.metrics import SLICE
@@ -40,8 +40,6 @@ _LIMITS = (
     "Latency and memory depend on the host: `compressor gate` and each device measure them again. "
     "Nothing is claimed for images unlike those of the gate split; drift is watched against `reference.bin`."
 )
-_MADE_WITH = {"onnx": ("torch", "onnx"), "litert": ("torch", "litert-torch", "ai-edge-quantizer")}
-"""Libraries that create a runtime's files; the runtime's own file names those that run them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,8 +130,9 @@ def bill_of_materials(parts: Parts, certificate: Certificate) -> bytes:
     Source: CycloneDX 1.6 (ECMA-424), ``bom-1.6.schema.json``: component type ``machine-learning-model``, modelCard.
     """
     manifest, digest = parts.manifest, sha256_hex(parts.artifact)
-    names = (*_MADE_WITH[manifest.runtime], declarations.runtime(manifest.runtime).distribution, "numpy")
-    libraries: list[Json] = [_library(name) for name in names]
+    run_with = declarations.runtime(manifest.runtime).distribution
+    names = (*formats.named(manifest.runtime).made_with, run_with, "numpy")
+    libraries: list[Json] = [_library(name) for name in names if name]
     model_ref, data_ref = f"model:{manifest.release}", f"data:{parts.dataset}"
     serial = uuid.uuid5(_NAMESPACE, f"{manifest.release}/{manifest.target}/{digest}")
     model: dict[str, Json] = {

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor import formats
 from compressor.errors import PackageError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, read_certificate
 from compressor.gates.evidence import worst
 from compressor.gates.kinds import KINDS, Place, is_timed
-from compressor.measurement import first_run, onnx_graph, predictions
+from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.release.package import Golden, read_golden
 from edge_agent import tasks as device_tasks
@@ -26,8 +27,6 @@ from edge_agent.errors import TaskMissingError
 from wire.bundle import CERTIFICATE, GOLDEN, Bundle, read_bundle
 from wire.errors import WireError
 from wire.manifest import Budgets
-
-_ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_identifier: bytes 4 to 8
 
 
 def check_golden(bundle: Bundle) -> Golden:
@@ -109,20 +108,11 @@ def _measured(bundle: Bundle) -> dict[str, float]:
 
 
 def _graph_figures(bundle: Bundle) -> dict[str, float]:
-    """Return the share of int8 in this host's runtime; nothing for ORT format, whose graph can't be read."""
-    manifest, artifact = bundle.manifest, bundle.artifact
-    if manifest.runtime == "litert":
-        from compressor.tflite.graph import inspect  # noqa: PLC0415 - only a LiteRT bundle needs the extra tflite
-
-        return _share(inspect(artifact))
-    if artifact[4:8] == _ORT_IDENTIFIER:
-        return {}
-    inspected = onnx_graph.inspect(artifact, manifest.session_options, manifest.threads)
-    return _share(inspected)
-
-
-def _share(inspected: onnx_graph.GraphFigures) -> dict[str, float]:
-    return {} if inspected.int8_macs_ratio is None else {"int8_macs_ratio": inspected.int8_macs_ratio}
+    """Return the share of int8 in this host's runtime; nothing if the file's graph can't be read."""
+    manifest = bundle.manifest
+    file_format = formats.named(manifest.runtime)
+    ratio = file_format.figures(bundle.artifact, manifest.session_options, manifest.threads).int8_macs_ratio
+    return {} if ratio is None else {"int8_macs_ratio": ratio}
 
 
 def _again(certificate: Certificate, figures: Mapping[str, float]) -> Certificate:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from compressor import formats
 from compressor.data._table import Table
 from compressor.errors import MeasureError
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.parity import Pair, find
 from compressor.measurement.predictions import Candidate, Compared, Predictions
 from compressor.recipe.model import TargetRecipe
-from compressor.run.model_files import FLOAT_NAMES, Form
+from compressor.run.model_files import Form
 from compressor.run.stages import Run
 
 _PARITY_ROWS = 512
@@ -49,7 +50,7 @@ class Comparison:
         """
         form = run.models.compressed[target]
         baseline = "the float model" if run.models.trained is not None else "the file as it came"
-        if run.models.baseline.data in {form.data, form.onnx}:
+        if run.models.baseline.data in {form.data, form.plain}:
             baseline = ITSELF
         if run.before is not None:
             baseline = run.before.manifest.release
@@ -75,7 +76,7 @@ def parity_of(run: Run) -> tuple[tuple[Pair, ...], str]:
     some = gate_rows.take(np.arange(min(len(gate_rows), _PARITY_ROWS)))
     forms = {"torch": run.torch_logits(run.models.weights, some)} if run.models.weights is not None else {}
     failed = []
-    named = {FLOAT_NAMES[runtime]: form for runtime, form in run.models.floats.items()}
+    named = {formats.named(runtime).float_name: form for runtime, form in run.models.floats.items()}
     for name, form in [*named.items(), *run.models.compressed.items()]:
         try:
             forms[name] = run.predict(f"parity {name}", form.candidate, some).logits
@@ -135,9 +136,9 @@ def figures_of(run: Run, target: TargetRecipe, compared: Comparison) -> Figures:
         "float_size_bytes": float(len(baseline.data)),
         "size_ratio": len(form.data) / len(baseline.data),
     }
-    found.add(_GRAPH, lambda: _graph_figures(found, run.graph(form.candidate, form.onnx)))
-    found.add(("float_macs",), lambda: _float_macs(run.graph(baseline.candidate)))
-    float_name = FLOAT_NAMES[target.runtime]
+    found.add(_GRAPH, lambda: _graph_figures(found, run.graph(form)))
+    found.add(("float_macs",), lambda: _float_macs(run.graph(baseline)))
+    float_name = formats.named(target.runtime).float_name
     if exported := find(compared.parity, float_name, "torch"):
         found.known["parity_max_abs"] = exported.max_abs
     if quantized := find(compared.parity, float_name, target.name):

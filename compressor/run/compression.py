@@ -16,21 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import steps, tasks
+from compressor import formats, steps, tasks
 from compressor.cache import Result, Stage
 from compressor.closure import plugin
 from compressor.data._table import Table
-from compressor.errors import PluginError
 from compressor.measurement import first_run, left_float
 from compressor.recipe.model import TargetRecipe
 from compressor.run.model_files import (
-    FLOAT_NAMES,
-    LITERT,
-    ONNX,
     Form,
     Models,
     bare,
-    fixed_batch,
     float_target,
     with_contract,
 )
@@ -39,7 +34,6 @@ from compressor.steps._base import Bench, Network
 from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
 from compressor.steps.quantize import Settings as QuantizeRecipe
-from edge_agent import declarations
 from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]
@@ -150,10 +144,10 @@ def models_of(
     Raises:
         ExportError: If the network can't be exported.
         QuantizeError: If a file can't be quantized.
-        PluginError: If a scheme or the TFLite converter is missing.
+        PluginError: If a scheme or a converter is missing.
     """
     recipe = run.recipe
-    baseline = exported(run, trained, ONNX)
+    baseline = exported(run, trained, formats.BASELINE)
     floats = {name: exported(run, weights, name) for name in sorted({t.runtime for t in recipe.targets})}
     compressed = {
         target.name: compress(run, floats[target.runtime], target, calibration, weights) for target in recipe.targets
@@ -170,9 +164,6 @@ def exported(run: Run, weights: Result, runtime: str) -> Form:
         ExportError: If the network can't be exported.
         PluginError: If ``runtime`` has no exporter, or its packages are missing.
     """
-    if runtime not in FLOAT_NAMES:
-        message = f"Expected a runtime of {', '.join(FLOAT_NAMES)} to export to, got {runtime!r}"
-        raise PluginError(message)
     data = run.export(weights, len(run.table.class_names), runtime).data
     return Form(bare(run.recipe, run.table, data, float_target(run.recipe, runtime)))
 
@@ -194,49 +185,41 @@ def compress(
         if left := left_float.check(data, target.runtime, step):
             run.progress.say(f"{target.name}: {left}")
     plain = data
-    if target.format == "ort":
-        data = run.ort_format(data)
-    if target.runtime == LITERT:
-        from compressor.tflite.contract import contract  # noqa: PLC0415 - LiteRT only for its targets
-
-        return Form(with_contract(bare(run.recipe, run.table, data, target), *contract(data)))
-    return Form(bare(run.recipe, run.table, data, target), plain)
+    if target.format:
+        data = run.saved_as(data, target.runtime, target.format)
+    made = bare(run.recipe, run.table, data, target)
+    stated = formats.named(target.runtime).stated(plain)
+    return Form(with_contract(made, *stated) if stated is not None else made, plain)
 
 
 def _quantized(
     run: Run, model: bytes, target: TargetRecipe, calibration: Sequence[Table], step: QuantizeRecipe,
     weights: Result | None,
 ) -> bytes:  # fmt: skip
-    layout = declarations.runtime(target.runtime).layout
+    file_format = formats.named(target.runtime)
     learnt = run.learnt(weights) if weights is not None else {}
-    packages = ("onnx", "onnxruntime", "numpy") if target.runtime == ONNX else ("ai-edge-quantizer", "ai-edge-litert")
     inputs = {
         "model": sha256_hex(model), "settings": repr(step), "preprocessing": repr(run.preprocessing),
         "runtime": target.runtime, "ranges": repr(sorted(learnt.items())),
-        "data": sha256_hex("".join(table_digest(item) for item in calibration).encode()), **versions(*packages),
+        "data": sha256_hex("".join(table_digest(item) for item in calibration).encode()),
+        **versions(*file_format.quantized_with),
     }  # fmt: skip
 
-    size = fixed_batch(model) if target.runtime == ONNX and run.recipe.model.onnx else 0
+    size = file_format.fixed_batch(model) if run.recipe.model.imported else 0
 
     def batches() -> Iterator[Floats]:
-        made = run.batches(calibration, layout)
+        made = run.batches(calibration, file_format.layout)
         return _pieces(made, size) if size else made
 
     def make() -> bytes:
         with run.progress.stage("quantize", 1, "model") as stage:
             placed = _placed(run, model, target.runtime, calibration, weights) if learnt and weights else None
-            if target.runtime == LITERT:
-                from compressor.tflite.by_recipe import quantize_by as quantize  # noqa: PLC0415 - see below
-            else:  # each runtime's quantizer is loaded only for its targets
-                from compressor.quantize import quantize  # noqa: PLC0415 - see above
-            made = quantize(model, batches, step, ranges=placed)
+            made = file_format.quantize(model, batches, step, placed)
             first_run.check(target.runtime, made, next(iter(batches())), f"the {step.scheme} file of {target.name}")
-            stage.advance(1, FLOAT_NAMES[target.runtime])
+            stage.advance(1, file_format.float_name)
         return made
 
-    entries = [plugin("compressor.quantize", step.scheme)]
-    if target.runtime == LITERT:
-        entries.append("compressor.tflite.by_recipe")
+    entries = [plugin("compressor.quantize", step.scheme), formats.code(target.runtime)]
     if learnt:
         network = plugin("compressor.networks", run.recipe.model.network)
         entries += ("compressor.quantize._learned_ranges", "compressor.train.checkpoint", network)
@@ -257,8 +240,5 @@ def _placed(run: Run, model: bytes, runtime: str, calibration: Sequence[Table], 
     rows = calibration[0].take(np.arange(min(_PROBE_ROWS, len(calibration[0]))))
     learnt, network = run.learnt(weights), run.loaded(weights.data, len(rows.class_names))
     by_node = placed.activations(network, run.inputs(rows))  # type: ignore[arg-type]
-    if runtime == LITERT:
-        from compressor.tflite.by_recipe import tensors  # noqa: PLC0415 - LiteRT only for its targets
-
-        return placed.place(learnt, by_node, tensors(model, run.inputs(rows, "NHWC")))
-    return placed.place(learnt, by_node, placed.onnx_tensors(model, run.inputs(rows)))
+    file_format = formats.named(runtime)
+    return placed.place(learnt, by_node, file_format.activations(model, run.inputs(rows, file_format.layout)))

@@ -13,16 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor import formats
 from compressor.cache import Result
 from compressor.data._table import Table
 from compressor.errors import CheckpointError, MeasureError
 from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import Recipe
-from compressor.run import imported_onnx
 from compressor.run.compression import check_calibration, compress
-from compressor.run.imported_onnx import in_order
-from compressor.run.model_files import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
+from compressor.run.model_files import Form, Models, bare, float_target, input_of, with_contract
 from compressor.run.stages import Run
 from compressor.steps._selection import artifact_steps
 from edge_agent import runtimes
@@ -65,23 +64,24 @@ def models_of(run: Run, calibration: Sequence[Table]) -> Models:
             not run.
         QuantizeError: If it can't be quantized.
     """
-    model, recipe = run.recipe.model, run.recipe
-    runtime = ONNX if model.onnx else LITERT
+    recipe = run.recipe
+    file_format = _format_of(recipe)
     check_calibration(calibration)
-    data = _imported(recipe)
-    plain = bare(recipe, run.table, data, float_target(recipe, runtime))
+    data = _imported(recipe, file_format)
+    plain = bare(recipe, run.table, data, float_target(recipe, file_format.runtime))
     specs = contract_of(data, plain.manifest)
-    if runtime == ONNX:
-        data = imported_onnx.of_known_sizes(data, specs[0][0])
-        plain = replace(plain, artifact=data)
+    data = file_format.sized(data, specs[0][0])
+    plain = replace(plain, artifact=data)
     specs = _meant(run, _stated(plain, specs, data), specs, calibration[0])
     start = Form(_stated(plain, specs, data))
     compressed = {}
     for target in recipe.targets:
-        given = imported_onnx.logits_first(data, specs[1][0].name) if artifact_steps(recipe, target.name) else data
+        given = file_format.with_first(data, specs[1][0].name) if artifact_steps(recipe, target.name) else data
         form = compress(run, Form(replace(start.candidate, artifact=given)), target, calibration)
-        compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.onnx))
-    return Models(trained=None, weights=None, baseline=start, floats={runtime: start}, compressed=compressed)
+        compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.plain))
+    return Models(
+        trained=None, weights=None, baseline=start, floats={file_format.runtime: start}, compressed=compressed
+    )
 
 
 def check(recipe: Recipe) -> None:
@@ -101,16 +101,16 @@ def check(recipe: Recipe) -> None:
         _check_weights(recipe, recipe.folder / model.checkpoint)
     if not model.imported:
         return
-    runtime = ONNX if model.onnx else LITERT
-    data = _imported(recipe)
-    inputs, outputs = _tensors(data, runtime)
-    wanted = _input(inputs, input_of(recipe, runtime))
+    file_format = _format_of(recipe)
+    data = _imported(recipe, file_format)
+    inputs, outputs = file_format.tensors(data)
+    wanted = _input(inputs, input_of(recipe, file_format.runtime))
     if model.labels:
         _outputs(outputs, len(model.labels))
     zeros = np.zeros([max(1, size) for size in wanted.shape], np.float32)
-    first_run.check(runtime, data, zeros, f"[model] {'onnx' if runtime == ONNX else 'tflite'}")
+    first_run.check(file_format.runtime, data, zeros, f"[model] {file_format.model_key}")
     try:
-        runtimes.load(Manifest(runtime=runtime, inputs=(wanted,)), data).close()
+        runtimes.load(Manifest(runtime=file_format.runtime, inputs=(wanted,)), data).close()
     except AgentError as error:
         raise MeasureError(str(error)) from error
 
@@ -127,12 +127,11 @@ def _check_weights(recipe: Recipe, path: Path) -> None:
         checkpoint.load(networks.build(model.network, *sizes, model.network_options), path)
 
 
-def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) -> Candidate:
-    """Return ``candidate`` with the actual tensors and opset of its file."""
+def _stated(candidate: Candidate, specs: tuple[Specs, Specs], plain: bytes) -> Candidate:
+    """Return ``candidate`` with the actual tensors and opset of its file, whose plain form is ``plain``."""
     stated = with_contract(candidate, *specs)
-    if stated.manifest.runtime != ONNX:
-        return stated
-    return replace(stated, manifest=replace(stated.manifest, opset=imported_onnx.opset(onnx_data)))
+    opset = formats.named(stated.manifest.runtime).opset_of(plain)
+    return replace(stated, manifest=replace(stated.manifest, opset=opset))
 
 
 def _meant(run: Run, candidate: Candidate, specs: tuple[Specs, Specs], rows: Table) -> tuple[Specs, Specs]:
@@ -180,16 +179,8 @@ def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:
     Raises:
         MeasureError: If it is not such a file, has foreign operators, or not one such input and one output of logits.
     """
-    inputs, outputs = _tensors(data, wanted.runtime)
+    inputs, outputs = formats.named(wanted.runtime).tensors(data)
     return (_input(inputs, wanted.inputs[0]),), _outputs(outputs, wanted.outputs[0].shape[1])
-
-
-def _tensors(data: bytes, runtime: str) -> tuple[Specs, Specs]:
-    if runtime == ONNX:
-        return imported_onnx.contract(data)
-    from compressor.tflite.contract import contract  # noqa: PLC0415 - LiteRT only for its targets
-
-    return contract(data)
 
 
 def _input(found: Specs, wanted: TensorSpec) -> TensorSpec:
@@ -222,11 +213,21 @@ def _outputs(found: Specs, classes: int) -> Specs:
     return (replace(logits[0], shape=(-1, classes)), *embedding)
 
 
-def _imported(recipe: Recipe) -> bytes:
-    """Return the recipe's file; an ONNX file in present form: nodes sorted, weights not listed as inputs."""
-    model = recipe.model
-    data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
-    return imported_onnx.without_weights_as_inputs(in_order(data)) if model.onnx else data
+def _format_of(recipe: Recipe) -> formats.ModelFormat:
+    """Return the format of the recipe's file.
+
+    Raises:
+        CheckpointError: If it gives none.
+    """
+    found = formats.imported(recipe.model)
+    if found is None:
+        raise CheckpointError(f"Expected in [model] one of {', '.join(formats.model_keys())}, got none")
+    return found
+
+
+def _imported(recipe: Recipe, file_format: formats.ModelFormat) -> bytes:
+    """Return the recipe's file in present form."""
+    return file_format.tidied(_read(recipe.folder / recipe.model.imported, f"[model] {file_format.model_key}"))
 
 
 def _read(path: Path, where: str) -> bytes:

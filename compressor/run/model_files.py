@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from compressor import tasks
+from compressor import formats, tasks
 from compressor.cache import Result
 from compressor.data._front_end import preprocessing_of
 from compressor.data._table import Table
-from compressor.errors import MeasureError
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import Recipe, TargetRecipe
 from edge_agent import declarations
@@ -21,22 +20,23 @@ from edge_agent import tasks as device_tasks
 from wire.canonical import sha256_hex
 from wire.manifest import Manifest, TensorSpec
 
-ONNX, LITERT = "onnx", "litert"
-FLOAT_NAMES = {ONNX: "ONNX float", LITERT: "TFLite float"}
-OPSET = 17
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """A runnable file. ``onnx``: the ONNX file from which an ORT-format artifact was made, for reading its graph."""
+    """A runnable file. ``converted_from``: its plain form, whose graph can be read; empty: it is in that form."""
 
     candidate: Candidate
-    onnx: bytes = b""
+    converted_from: bytes = b""
 
     @property
     def data(self) -> bytes:
         """The file's bytes."""
         return self.candidate.artifact
+
+    @property
+    def plain(self) -> bytes:
+        """The file in its format's plain form."""
+        return self.converted_from or self.data
 
     @property
     def digest(self) -> str:
@@ -49,8 +49,8 @@ class Models:
     """All models of a run; every field is empty until a model is made.
 
     ``trained``: the weights before any step, ``weights``: after the last (None for an imported file); ``baseline``: the
-    float model without compression, for onnxruntime unless the import was TFLite; ``floats``: the float file after the
-    network steps, by runtime; ``compressed``: the gated file, by target; ``notes``: measurements of the steps.
+    float model without compression, for the baseline's runtime or that of the import; ``floats``: the float file after
+    the network steps, by runtime; ``compressed``: the gated file, by target; ``notes``: measurements of the steps.
     """
 
     trained: Result | None = None
@@ -79,7 +79,7 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
         target=target.name,
         runtime=target.runtime,
         artifact=f"model.{suffix}",
-        opset=OPSET if target.runtime == ONNX else 0,
+        opset=formats.or_plain(target.runtime).opset,
         threads=target.threads,
         inputs=(input_of(recipe, target.runtime),),
         outputs=(_logits(table), TensorSpec(name="embedding", shape=(-1, -1))),
@@ -118,24 +118,3 @@ def float_target(recipe: Recipe, runtime: str) -> TargetRecipe:
     found = [target for target in recipe.targets if target.runtime == runtime]
     first = found[0] if found else replace(recipe.targets[0], runtime=runtime)
     return replace(first, format="")
-
-
-def fixed_batch(model: bytes) -> int:
-    """Return the fixed batch size of an ONNX file, 0 if it accepts any.
-
-    Raises:
-        MeasureError: If it can't be read, or has no input.
-    """
-    import onnx  # noqa: PLC0415 - needed only for an imported file
-
-    try:
-        graph = onnx.load_from_string(model).graph
-    except Exception as error:  # protobuf raises its own classes
-        message = f"Expected an ONNX file, got: {str(error)[:300]}: export the model again"
-        raise MeasureError(message) from error
-    weights = {tensor.name for tensor in graph.initializer}
-    for value in graph.input:
-        if value.name not in weights:
-            return int(next((dim.dim_value for dim in value.type.tensor_type.shape.dim), 0))
-    message = "Expected an ONNX file with an input, got none: export the model again"
-    raise MeasureError(message)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor import report, tasks
+from compressor import formats, report, tasks
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
 from compressor.data import load_kept
@@ -37,7 +37,7 @@ from compressor.run.bundles import Judged, make_bundles
 from compressor.run.comparison import ITSELF, Comparison, figures_of, parity_of
 from compressor.run.compression import Lesson, exported, models_of, shaped
 from compressor.run.device_evidence import said_by_devices
-from compressor.run.model_files import ONNX, Models
+from compressor.run.model_files import Models
 from compressor.run.report_inputs import shown
 from compressor.run.rescue import rescued
 from compressor.run.stages import Material, Run
@@ -173,7 +173,7 @@ def _models(run: Run, base: BasePoint | None) -> Models:
     trained = trained_of(run, lesson, base)
     weights, notes = shaped(run, trained, lesson)
     if any(getattr(step, "rescue", 0) for step in run.recipe.compress):
-        form = exported(run, weights, ONNX)
+        form = exported(run, weights, formats.BASELINE)
         recipe, said = rescued(run, form, lesson.calibration, lesson.search)
         run, notes = replace(run, recipe=recipe), notes + said
     return models_of(run, trained, weights, lesson.calibration, notes)

@@ -12,7 +12,7 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import report
+from compressor import formats, report
 from compressor.errors import MeasureError
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import Verdict
@@ -22,7 +22,6 @@ from compressor.portions import row_bytes, rows_within
 from compressor.run.bundles import Judged, lineage_of
 from compressor.run.comparison import Comparison
 from compressor.run.explained_flips import explained
-from compressor.run.model_files import FLOAT_NAMES, ONNX
 from compressor.run.stages import Run
 from compressor.steps._selection import artifact_steps
 from compressor.steps._settings import Settings
@@ -118,27 +117,28 @@ def _changes(run: Run, judged: Judged) -> report.Changes | None:
 
 
 def _layers(run: Run, results: Sequence[Judged]) -> report.Layers | None:
-    """Return the first layer at which float and compressed file of the worst ONNX target diverge; None without one."""
-    judged = min(
-        (item for item in results if item.target.runtime == ONNX and ONNX in run.models.floats),
-        key=lambda item: -Verdict(item.certificate.verdict).rank,
-        default=None,
-    )
-    if judged is None:
-        return None
-    form, name = judged.compared.form, judged.target.name
-    pair = parity.find(judged.compared.parity, FLOAT_NAMES[ONNX], name)
-    suspicious = pair is not None and (pair.flip_ratio > _MAX_FLIP_RATIO or pair.cosine < _MIN_COSINE)
+    """Return the first layer at which float and compressed file of the worst target diverge; None without one.
+
+    A target whose format can't compare layers is passed over.
+    """
     rows = run.rows("gate")
     inputs = run.inputs(rows.take(np.arange(min(_LAYER_ROWS, len(rows)))))
     inputs = inputs[: rows_within(row_bytes(inputs), most=_LAYER_ROWS, limit_bytes=_LAYER_INPUT_BYTES)]
-    return report.Layers(name, _parting(run.models.floats[ONNX].data, form.onnx or form.data, inputs), suspicious)
+    for judged in sorted(results, key=lambda item: -Verdict(item.certificate.verdict).rank):
+        target, form = judged.target, judged.compared.form
+        file_format, reference = formats.named(target.runtime), run.models.floats.get(target.runtime)
+        if reference is None or not file_format.compares_layers:
+            continue
+        pair = parity.find(judged.compared.parity, file_format.float_name, target.name)
+        suspicious = pair is not None and (pair.flip_ratio > _MAX_FLIP_RATIO or pair.cosine < _MIN_COSINE)
+        return report.Layers(target.name, _diverging(file_format, reference.plain, form.plain, inputs), suspicious)
+    return None
 
 
-def _parting(float_model: bytes, compressed: bytes, inputs: Floats) -> str:
+def _diverging(file_format: formats.ModelFormat, float_model: bytes, compressed: bytes, inputs: Floats) -> str:
     """Describe the first layer at which the two models diverge."""
     try:
-        reference, other = layers.onnx_layers(float_model, compressed, inputs)
+        reference, other = file_format.layers(float_model, compressed, inputs)
         found = layers.first_diverging(reference, other)
     except MeasureError as error:
         return f"not compared: {error}"

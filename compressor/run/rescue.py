@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor import formats
 from compressor.cache import Stage
 from compressor.closure import package, plugin
 from compressor.data._table import Table
 from compressor.measurement import first_run
 from compressor.recipe.model import Recipe, TargetRecipe
-from compressor.run.model_files import ONNX, Form, bare
+from compressor.run.model_files import Form, bare
 from compressor.run.stages import Run, table_digest, versions
 from compressor.steps.quantize import Settings
-from edge_agent import declarations
 from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]
@@ -44,7 +44,9 @@ def rescued(run: Run, form: Form, calibration: Sequence[Table], search: Table) -
         if not isinstance(step, Settings) or not step.rescue:
             changed.append(step)
             continue
-        target = next(item for item in recipe.targets if item.runtime == ONNX and step.on in {"", item.name})
+        target = next(
+            item for item in recipe.targets if formats.named(item.runtime).rescues and step.on in {"", item.name}
+        )
         said = json.loads(_climbed(run, form, step, target, calibration, search))
         chosen = {**said["settings"], "float_layers": tuple(said["settings"]["float_layers"])}
         changed.append(Settings(**chosen))
@@ -57,22 +59,22 @@ def _climbed(
     search: Table,
 ) -> bytes:  # fmt: skip
     """Return the chosen settings and a line for every rung tried, as JSON; cached."""
-    tables = [*calibration, search]
+    tables, file_format = [*calibration, search], formats.named(target.runtime)
     inputs = {
         "model": form.digest, "settings": repr(step), "preprocessing": repr(run.preprocessing),
         "data": sha256_hex("".join(table_digest(item) for item in tables).encode()),
-        **versions("onnx", "onnxruntime", "numpy"),
+        **versions(*file_format.quantized_with),
     }  # fmt: skip
 
     def batches() -> Iterator[Floats]:
-        return run.batches(calibration, declarations.runtime(ONNX).layout)
+        return run.batches(calibration, file_format.layout)
 
     @cache
     def tried() -> Floats:
         return next(iter(batches()))[: first_run.ROWS].copy()  # once for all rungs, and no view of the whole batch
 
     def judge(artifact: bytes) -> float:
-        first_run.check(ONNX, artifact, tried(), "a file of the rescue")
+        first_run.check(target.runtime, artifact, tried(), "a file of the rescue")
         candidate = bare(run.recipe, run.table, artifact, replace(target, format=""))
         return run.task.judging.score(run.predict("rescue", candidate, search), search.labels)
 
@@ -85,6 +87,9 @@ def _climbed(
         }
         return json.dumps({"settings": asdict(climbed.chosen.settings), "rungs": rungs}).encode()
 
-    entries = (*package("compressor.quantize"), plugin("edge_agent.runtimes", ONNX))  # a rung may be any scheme
+    entries = (
+        *package("compressor.quantize"),
+        plugin("edge_agent.runtimes", target.runtime),
+    )  # a rung may be any scheme
     entries += (run.task.code("evidence"),)
     return run.cache.result(Stage(name="rescue", inputs=inputs, make=make, uses=entries)).data

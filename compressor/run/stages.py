@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import tasks
+from compressor import formats, tasks
 from compressor.cache import Cache, Result, Stage
 from compressor.closure import plugin
 from compressor.data._front_end import preprocessing_of
 from compressor.data._table import Table
 from compressor.measurement import first_run
-from compressor.measurement import onnx_graph as graph
 from compressor.measurement import predictions as measure
+from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.portions import rows_within
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TrainRecipe
-from compressor.run.model_files import Models
+from compressor.run.model_files import Form, Models, input_of
 from compressor.steps._base import Rows
 from compressor.steps._selection import network_steps
 from compressor.tasks import Task
@@ -256,52 +256,43 @@ class Run:
         with _file(weights.data) as path:
             return checkpoint.load_ranges(path)
 
-    def export(self, weights: Result, classes: int, runtime: str = "onnx") -> Result:
-        """Return the float file of these weights for ``runtime``: ONNX, or TFLite for ``litert``.
+    def export(self, weights: Result, classes: int, runtime: str = formats.BASELINE) -> Result:
+        """Return the float file of these weights for ``runtime``.
 
         Raises:
             ExportError: If the network can't be exported.
             MeasureError: If the runtime crashes when it opens the file.
-            PluginError: If the TFLite converter is not installed.
+            PluginError: If ``runtime`` has no exporter, or its packages are missing.
         """
-        data, model = self.recipe.data, self.recipe.model
-        packages = ("torch", "onnx") if runtime == "onnx" else ("torch", "litert-torch")
+        data, model, target = self.recipe.data, self.recipe.model, formats.named(runtime)
         inputs = {
             "weights": weights.digest, "classes": str(classes), "network": model.network,
             "options": repr(sorted(model.network_options.items())), "runtime": runtime,
-            "shape": f"{data.channels} {data.height} {data.width}", **versions(*packages),
+            "shape": f"{data.channels} {data.height} {data.width}", **versions(*target.exported_with),
         }  # fmt: skip
 
         def make() -> bytes:
-            if runtime == "onnx":  # torch is loaded only to export
-                from compressor.export.onnx import export_onnx as export  # noqa: PLC0415 - see above
-            else:
-                from compressor.export.tflite import export_tflite as export  # noqa: PLC0415 - see above
             with self.progress.stage("export", 1, "model") as stage:
                 network = self.loaded(weights.data, classes)
-                model_bytes = export(network, data.channels, data.height, data.width)  # type: ignore[arg-type]
-                shape = (data.channels, data.height, data.width)
-                shape = shape if runtime == "onnx" else (*shape[1:], shape[0])
-                first_run.check(runtime, model_bytes, np.zeros((1, *shape), np.float32), "the exported float file")
+                model_bytes = target.export(network, data.channels, data.height, data.width)  # type: ignore[arg-type]
+                zeros = np.zeros((1, *input_of(self.recipe, runtime).shape[1:]), np.float32)
+                first_run.check(runtime, model_bytes, zeros, "the exported float file")
                 stage.advance()
             return model_bytes
 
-        exporter = "compressor.export.onnx" if runtime == "onnx" else "compressor.export.tflite"
-        uses = (exporter, "compressor.train.checkpoint", self._network_code)
+        uses = (formats.code(runtime), "compressor.train.checkpoint", self._network_code)
         return self.cache.result(Stage(name="export", inputs=inputs, make=make, uses=uses))
 
-    def ort_format(self, model: bytes) -> bytes:
-        """Return the ONNX ``model`` in onnxruntime's own format.
+    def saved_as(self, model: bytes, runtime: str, kind: str) -> bytes:
+        """Return ``model`` in the form ``kind`` of the files of ``runtime``.
 
         Raises:
-            ExportError: If onnxruntime rejects it.
+            ExportError: If it can't be converted.
         """
-        from compressor.export.ort_format import to_ort_format  # noqa: PLC0415 - onnxruntime only where needed
-
-        inputs = {"model": sha256_hex(model), **versions("onnxruntime")}
-        stage = Stage(
-            name="ort-format", inputs=inputs, make=lambda: to_ort_format(model), uses=("compressor.export.ort_format",)
-        )
+        target, distribution = formats.named(runtime), declarations.runtime(runtime).distribution
+        inputs = {"model": sha256_hex(model), **versions(*([distribution] if distribution else []))}
+        make: Callable[[], bytes] = lambda: target.saved_as(model, kind)  # noqa: E731 - its module keys the stage
+        stage = Stage(name=f"{kind}-format", inputs=inputs, make=make, uses=(formats.code(runtime),))
         return self.cache.result(stage).data
 
     def batches(self, tables: Sequence[Table], layout: str = "NCHW", *, most: int = _BATCH) -> Iterator[Floats]:
@@ -408,17 +399,14 @@ class Run:
             figures |= {f"{prefix}{key}": float(value) for key, value in values.items()}  # type: ignore[union-attr,arg-type]
         return figures
 
-    def graph(self, candidate: Candidate, onnx: bytes = b"") -> graph.GraphFigures:
-        """Return the figures of the optimised graph of the artifact, or of the ``onnx`` file it was made from.
+    def graph(self, form: Form) -> GraphFigures:
+        """Return the figures of the graph of a file, in the plain form that it was made from.
 
         Raises:
             MeasureError: If it can't be read.
         """
-        if candidate.manifest.runtime == "litert":
-            from compressor.tflite.graph import inspect  # noqa: PLC0415 - LiteRT only for its targets
-
-            return inspect(candidate.artifact)
-        return graph.inspect(onnx or candidate.artifact, candidate.manifest.session_options, candidate.manifest.threads)
+        manifest = form.candidate.manifest
+        return formats.named(manifest.runtime).figures(form.plain, manifest.session_options, manifest.threads)
 
     def _preprocessing_digest(self) -> str:
         return sha256_hex(canonical_bytes(to_document(self.preprocessing)))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compressor import formats
 from compressor.recipe.model import AcceptanceRecipe, Recipe
 from wire.settings import is_given
 
@@ -24,7 +25,9 @@ def absolute(recipe: Recipe, data_root: Path | None = None) -> Recipe:
     """Return ``recipe`` with absolute paths of data and models; ``data_root`` is the base of a relative data path."""
     folder, model = recipe.folder.resolve(), recipe.model
     given = {
-        name: str(folder / getattr(model, name)) for name in ("checkpoint", "onnx", "tflite") if getattr(model, name)
+        name: str(folder / getattr(model, name))
+        for name in ("checkpoint", *formats.model_keys())
+        if getattr(model, name)
     }
     path = recipe.data.path and str((data_root or folder).resolve() / recipe.data.path)
     return dataclasses.replace(

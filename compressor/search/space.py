@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
-from compressor import quantize
+from compressor import formats
 from compressor.prune.settings import PruneSettings
-from compressor.quantize import searched, unread
+from compressor.quantize import searched
 from compressor.recipe.model import Recipe, TargetRecipe
-from compressor.run.model_files import LITERT, ONNX
 from compressor.steps import equalize, plain, qat
 from compressor.steps._settings import Settings
 from compressor.steps.quantize import CALIBRATIONS
@@ -60,7 +59,7 @@ class Space:
         """Return the space of ``recipe`` on ``target``: all schemes, its own too, and what a model file allows."""
         network, schemes = not recipe.model.imported, schemes_of(target.runtime)
         for step in own_steps(recipe, target):
-            if isinstance(step, QuantizeRecipe) and ":" in step.scheme and target.runtime != LITERT:
+            if isinstance(step, QuantizeRecipe) and ":" in step.scheme and formats.named(target.runtime).own_schemes:
                 schemes = tuple(dict.fromkeys((*schemes, step.scheme)))
         return cls(schemes, MACS_RATIOS if network else (NO_PRUNING,), network)
 
@@ -86,14 +85,7 @@ class Space:
 
 def schemes_of(runtime: str) -> tuple[str, ...]:
     """Return the schemes of ``runtime``, ``none`` first."""
-    found = quantize.schemes()
-    if runtime == ONNX:
-        found = tuple(name for name in found if searched(name).onnx)
-    if runtime == LITERT:
-        from compressor.tflite.quantizing import SCHEMES  # noqa: PLC0415 - LiteRT only for its targets
-
-        found = tuple(name for name in found if name in SCHEMES)
-    return (NONE, *(name for name in found if name != NONE))
+    return (NONE, *(name for name in formats.named(runtime).schemes() if name != NONE))
 
 
 def suggested(choose: Choose, space: Space) -> Point:
@@ -146,7 +138,10 @@ def steps_of(point: Point, recipe: Recipe, target: TargetRecipe) -> tuple[Settin
         own_qat = _like(own, qat.Settings())
         found.append(replace(own_qat, per_channel=per_channel, reduce_range=reduce_range))
     if point.scheme != NONE:
-        default, unused = QuantizeRecipe(), unread(quantized, (target.runtime,))  # the recipe's keys of another scheme
+        default, unused = (
+            QuantizeRecipe(),
+            formats.unread(quantized, (target.runtime,)),
+        )  # the recipe's keys of another scheme
         found.append(replace(quantized, **{key: getattr(default, key) for key in unused}))
     return tuple(plain(step) for step in found)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import tasks
+from compressor import formats, tasks
 from compressor.cache import Cache, Result
 from compressor.closure import code_digests, package
 from compressor.errors import MeasureError, PluginError, QuantizeError, RecipeError
@@ -25,7 +25,7 @@ from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run import imported_model
 from compressor.run.compression import Lesson, compress, exported, shaped
-from compressor.run.model_files import ONNX, Form
+from compressor.run.model_files import Form
 from compressor.run.pipeline import lesson_of, material_of, trained_of
 from compressor.run.stages import Run
 from compressor.search.pareto import TrialFigures
@@ -74,8 +74,10 @@ def target_of(recipe: Recipe, name: str) -> TargetRecipe:
     task = tasks.of(recipe.data)
     if unfit := task.unfit.get("search", ""):
         raise RecipeError(f"Expected a recipe of classes to search, got one {task.recipes}: {unfit}")
-    if recipe.model.tflite:
-        raise RecipeError("Expected a network, checkpoint or ONNX file to search, got [model] tflite: it is as it is")
+    given = formats.imported(recipe.model)
+    if given is not None and given.finished:
+        message = f"Expected a network, checkpoint or ONNX file to search, got [model] {given.model_key}"
+        raise RecipeError(f"{message}: it is as it is")
     found = recipe.targets[names.index(name) if name else 0]
     if found.cpu != platform.machine():
         message = f"Expected target {found.name!r} on this host's processor {platform.machine()!r}, got {found.cpu!r}"
@@ -104,7 +106,7 @@ def prepared(
         trained, baseline = None, imported_model.models_of(run, lesson.calibration).baseline
     else:
         trained = trained_of(run, lesson, None)
-        baseline = exported(run, trained, ONNX)
+        baseline = exported(run, trained, formats.BASELINE)
     right = run.predict("float", baseline.candidate, lesson.search).classes == lesson.search.labels
     return Ground(
         run=run,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compressor import steps
+from compressor import formats, steps
 from compressor.closure import package, plugin
 from compressor.recipe.model import Recipe
 from compressor.steps._settings import Settings as StepSettings
@@ -29,7 +29,8 @@ def has_choices(recipe: Recipe) -> bool:
 def plugins_of(recipe: Recipe) -> tuple[str, ...]:
     """Return the modules of all plug-ins that a run of the recipe loads by name: no import statement names them."""
     found = {plugin("compressor.networks", recipe.model.network), plugin("compressor.data", recipe.data.dataset)}
-    found |= {plugin("edge_agent.runtimes", name) for name in ("onnx", *(item.runtime for item in recipe.targets))}
+    runtimes = {formats.BASELINE, *(item.runtime for item in recipe.targets)}
+    found |= {plugin(folder, name) for name in runtimes for folder in ("edge_agent.runtimes", "compressor.formats")}
     found |= {plugin("compressor.steps", step.step) for step in recipe.compress}
     quantizers = [step for step in recipe.compress if isinstance(step, QuantizeRecipe)]
     found |= {plugin("compressor.quantize", step.scheme) for step in quantizers}

@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 import torch
 
-from compressor import data, networks, quantize, steps
+from compressor import data, formats, networks, quantize, steps
 from compressor.errors import DataError, RecipeError
 from compressor.export.onnx import export_onnx
 from compressor.recipe.model import DataRecipe, TrainRecipe
@@ -99,7 +99,7 @@ def test_the_scheme_gives_a_model_that_runs() -> None:
     rows = np.random.default_rng(0).standard_normal((4, *SHAPE)).astype(np.float32)
     step = {"step": "quantize", "scheme": "coarse_weights", "levels": 100}
     recipe = recipe_of({"model": {"name": "m"}, "compress": [step]})
-    assert quantize.unread(recipe.compress[0], ["onnx"]) == ()
+    assert formats.unread(recipe.compress[0], ["onnx"]) == ()
     coarse = quantize.quantize(model, lambda: [rows], recipe.compress[0])
     assert parse_recipe(recipe_text(recipe).encode()) == recipe
     assert "own=Settings(levels=100)" in repr(recipe.compress[0])

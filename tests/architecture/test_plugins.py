@@ -16,6 +16,7 @@ from edge_agent import declarations, runtimes
 ROOT = Path(__file__).parents[2]
 AGREED = {
     "compressor/data": {"load", "READS"},
+    "compressor/formats": {"Format"},
     "compressor/networks": {"build"},
     "compressor/quantize": {"quantize", "READS"},
     "compressor/steps": {"Settings", "LEVEL"},
@@ -50,16 +51,11 @@ def test_a_file_of_a_plug_in_folder_is_a_plug_in_or_begins_with_an_underscore(fo
 NAMED = re.compile(r"(onnxruntime|ai[-_]edge[-_]litert|tflite[-_]runtime)(\.[\w.]+)?|(model)?\.(onnx|ort|tflite)")
 """What a runtime's file alone may name: packages as modules and distributions, and endings of model files."""
 MAKES_THE_FORMAT = {
+    "compressor/formats": "the build host's half of a runtime",
     "compressor/export": "writes ONNX, ORT format and TFLite",
     "compressor/tflite": "rewrites TFLite",
     "compressor/quantize": "onnxruntime's quantizers rewrite ONNX",
-    "compressor/measurement/first_run.py": "runs what was written by the bare library, in a child",
-    "compressor/measurement/left_float.py": "reads the tensors of what was written",
     "compressor/measurement/onnx_graph.py": "asks onnxruntime's optimiser",
-    "compressor/run/compression.py": "versions of what rewrites, in the name of a kept result",
-    "compressor/run/rescue.py": "the same",
-    "compressor/run/stages.py": "the same, of the conversion to ORT format",
-    "compressor/recipe/preflight.py": "what making the format needs",
     "compressor/api.py": "writes the ONNX file of a model in memory",
     "wire/manifest.py": "the artifact of a manifest from before there was the field",
 }
@@ -87,6 +83,68 @@ def test_nothing_but_its_file_names_the_package_or_format_of_a_runtime() -> None
     allowed = {name for name in found if any(name.startswith(listed) for listed in MAKES_THE_FORMAT)}
     assert {name: names for name, names in found.items() if name not in allowed} == {}
     assert [listed for listed in MAKES_THE_FORMAT if not any(name.startswith(listed) for name in allowed)] == []
+
+
+OFFERED = [one for one in declarations.runtimes() if one.offered]
+NAMES = {one.name for one in OFFERED} | {ending for one in OFFERED for ending in one.formats.values()}
+HALVES = ("edge_agent/runtimes", "compressor/formats", "compressor/export", "compressor/tflite")
+"""Where a format's own code stands."""
+NO_QUESTION = {
+    "compressor/recipe/model.py": "declares the keys of [model]",
+    "compressor/api.py": "writes a recipe for the ONNX file that it has written",
+}
+
+
+def _asked(tree: ast.AST) -> Iterator[str]:
+    """Yield the lines that ask which runtime or format it is: comparisons, tables by name, fields that stand for it."""
+    for node in ast.walk(tree):
+        parts: list[ast.AST | None] = []
+        if isinstance(node, ast.Compare | ast.MatchValue):
+            parts = [node]
+        elif isinstance(node, ast.Dict):
+            parts = list(node.keys)
+        elif isinstance(node, ast.Subscript):
+            parts = [node.slice]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"get", "pop"}:
+            parts = list(node.args[:1])
+        for part in (one for whole in parts if whole is not None for one in ast.walk(whole)):
+            names = getattr(part, "value", None), getattr(part, "attr", None), getattr(part, "id", None)
+            if (names[0].__hash__ and {names[0]} & NAMES) or {*names[1:]} & {"BASELINE", *map(str.upper, NAMES)}:
+                yield f"{node.lineno}: {ast.unparse(node)[:80]}"
+        if isinstance(node, ast.If | ast.IfExp):
+            fields = {one.attr for one in ast.walk(node.test) if isinstance(one, ast.Attribute)}
+            yield from (f"{node.lineno}: .{name}" for name in sorted(fields & NAMES))
+
+
+def test_no_code_asks_which_runtime_or_format_it_is() -> None:
+    """A third one is a file a side: ``compressor.formats`` and ``edge_agent.declarations`` say what differs."""
+    found = {}
+    for folder in ("wire", "edge_agent", "server", "compressor"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            where = file.relative_to(ROOT).as_posix()
+            if not where.startswith(HALVES) and where not in NO_QUESTION:
+                found[where] = list(_asked(ast.parse(file.read_text(encoding="utf-8"))))
+    assert {where: lines for where, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "if target.runtime == 'onnx': pass", "x = runtime in {'litert', name}", "a = {'onnx': 1}",
+        "b = table['tflite']", "c = table.get('ort')", "d = runtime == LITERT", "e = item.runtime == formats.BASELINE",
+        "f = 1 if model.onnx else 2",
+        "match name:\n    case 'litert': pass",
+    ],
+)  # fmt: skip
+def test_each_way_of_asking_for_a_runtime_is_found(line: str) -> None:
+    """The rule can fail."""
+    assert list(_asked(ast.parse(line)))
+
+
+@pytest.mark.parametrize("line", ["run.export(w, 2, formats.BASELINE)", "a = formats.named(x).rescues", "b = 'onnx'"])
+def test_using_a_format_is_no_question_which_it_is(line: str) -> None:
+    """What a format says of itself is used."""
+    assert not list(_asked(ast.parse(line)))
 
 
 def test_declarations_are_read_without_loading_a_runtime() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from compressor import formats
 from compressor.closure import code_digests, package, plugin
 from compressor.run.pipeline import JUDGES
 
@@ -99,7 +100,8 @@ def test_a_stage_leaves_out_what_other_stages_of_its_module_import() -> None:
     assert not [
         name for name in found if name.startswith(("compressor.quantize", "compressor.export", "compressor.qat"))
     ]
-    assert "compressor.export.onnx" in code_digests(["compressor.run.stages"])
+    assert "compressor.train.checkpoint" in code_digests(["compressor.run.stages"])
+    assert "compressor.export.onnx" in code_digests([formats.code(formats.BASELINE)])
 
 
 def test_an_installed_package_counts_where_a_plug_in_is_part_of_it() -> None:

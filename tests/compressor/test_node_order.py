@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from compressor.run.imported_onnx import in_order
+from compressor.formats._onnx_files import in_order
 
 
 def disordered() -> bytes:

@@ -10,10 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compressor.formats import _onnx_files
 from compressor.quantize import quantize
 from compressor.quantize._running import logits
 from compressor.recipe.read import parse_recipe
-from compressor.run import imported_model, imported_onnx
+from compressor.run import imported_model
 from compressor.run.model_files import bare, float_target
 from compressor.steps.quantize import Settings
 from tests.compressor.data.test_keys import anything
@@ -51,7 +52,7 @@ def test_a_file_of_an_old_exporter_is_taken_and_quantized(tmp_path: Path, *, las
     text = '[model]\nname = "m"\nonnx = "m.onnx"\nlabels = ["a", "b"]\n[data]\nwidth = 8\nheight = 8\n'
     recipe = replace(parse_recipe(text.encode()), folder=tmp_path)
     imported_model.check(recipe)
-    plain = imported_onnx.without_weights_as_inputs(old(last=last, ir_version=ir_version))
+    plain = _onnx_files.without_weights_as_inputs(old(last=last, ir_version=ir_version))
     candidate = bare(recipe, anything(recipe.data), plain, float_target(recipe, "onnx"))
     inputs, outputs = imported_model.contract_of(plain, candidate.manifest)
     assert ([spec.name for spec in inputs], [spec.name for spec in outputs]) == (["x"], ["logits"])
@@ -63,6 +64,6 @@ def test_a_file_of_an_old_exporter_is_taken_and_quantized(tmp_path: Path, *, las
 
 def test_a_file_whose_inputs_are_inputs_stays_as_it_is() -> None:
     """It is unchanged byte for byte, and so are files that are not ONNX."""
-    plain = imported_onnx.without_weights_as_inputs(old())
-    assert imported_onnx.without_weights_as_inputs(plain) == plain
-    assert imported_onnx.without_weights_as_inputs(b"no model") == b"no model"
+    plain = _onnx_files.without_weights_as_inputs(old())
+    assert _onnx_files.without_weights_as_inputs(plain) == plain
+    assert _onnx_files.without_weights_as_inputs(b"no model") == b"no model"

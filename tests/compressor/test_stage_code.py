@@ -14,8 +14,8 @@ import json, os, sys
 from dataclasses import replace
 from pathlib import Path
 from compressor import cache as step; from compressor.run import rescue
+from compressor import formats
 from compressor.data import load_kept
-from compressor.run.model_files import ONNX
 from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe
 from compressor.run.compression import Lesson, compress, exported, shaped
@@ -76,7 +76,7 @@ def climbed():
     return rescue.rescued(replace(shop(), recipe=asked), form(), lesson().calibration, lesson().search)
 
 works = [table, trained, steps, form, int8, predicted, timed, logits]
-for work in [*works, climbed] if RECIPE.targets[0].runtime == ONNX else works:
+for work in [*works, climbed] if RECIPE.targets[0].runtime == formats.BASELINE else works:
     child = os.fork()
     if child == 0:
         work()

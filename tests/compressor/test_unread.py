@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compressor import plugins, quantize, steps
+from compressor import formats, plugins, steps
 from compressor.errors import CompressorError, QuantizeError, RecipeError
+from compressor.formats import KEYS
 from compressor.gates.evidence import GateRecipe
-from compressor.quantize import KEYS, reads, schemes
+from compressor.quantize import quantize, reads, schemes
 from compressor.recipe import preflight
 from compressor.recipe.model import DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe
 from compressor.recipe.read import parse_recipe
@@ -107,7 +108,7 @@ def test_a_scheme_reads_what_it_says(scheme: str) -> None:
         found(linear(), lambda: iter([batches]), recording)
     except CompressorError:
         assert scheme == "static_int8_16"
-    assert recording.seen & set(KEYS) == reads(scheme, "onnx")
+    assert recording.seen & set(KEYS) == reads(scheme)
 
 
 def linear(*, biased: bool = True) -> bytes:
@@ -146,7 +147,7 @@ def test_settings_of_another_scheme_are_refused_before_the_run(
     tmp_path: Path, settings: Mapping[str, Any], runtimes: tuple[str, ...], key: str
 ) -> None:
     """Read on one of the step's targets is enough; a person's own scheme may read anything."""
-    assert quantize.unread(Settings(**settings), runtimes) == ((key,) if key else ())
+    assert formats.unread(Settings(**settings), runtimes) == ((key,) if key else ())
     if key and runtimes == ("onnx",):
         recipe = dataclasses.replace(parse_recipe(MINIMAL.encode()), compress=(Settings(**settings),))
         with pytest.raises(RecipeError, match=f"no {key} in .* on onnx"):
@@ -174,4 +175,4 @@ def test_a_bias_correction_without_a_bias_is_refused() -> None:
     """It would have no effect; onnxruntime's own error does not help."""
     batches = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
     with pytest.raises(QuantizeError, match="bias of its own for bias_correction"):
-        quantize.quantize(linear(biased=False), lambda: iter([batches]), Settings(bias_correction=True))
+        quantize(linear(biased=False), lambda: iter([batches]), Settings(bias_correction=True))

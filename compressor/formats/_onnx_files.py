@@ -185,3 +185,22 @@ def in_order(data: bytes) -> bytes:
     graph.node.extend(ordered)
     sorted_data: bytes = model.SerializeToString()
     return sorted_data
+
+
+def fixed_batch(model: bytes) -> int:
+    """Return the fixed batch size of an ONNX file, 0 if it accepts any.
+
+    Raises:
+        MeasureError: If it can't be read, or has no input.
+    """
+    try:
+        graph = onnx.load_from_string(model).graph
+    except Exception as error:  # protobuf raises its own classes
+        message = f"Expected an ONNX file, got: {str(error)[:300]}: export the model again"
+        raise MeasureError(message) from error
+    weights = {tensor.name for tensor in graph.initializer}
+    for value in graph.input:
+        if value.name not in weights:
+            return int(next((dim.dim_value for dim in value.type.tensor_type.shape.dim), 0))
+    message = "Expected an ONNX file with an input, got none: export the model again"
+    raise MeasureError(message)
