@@ -309,7 +309,7 @@ def test_installs_a_release_and_reports_each_phase(world: World) -> None:
 
 
 def test_only_an_agent_that_was_told_to_end_has_ended_in_order(world: World) -> None:
-    """One that an error ended counts as crashed at its next start: a release may be what ends it each time."""
+    """After an error it counts as crashed at its next start: a release may cause that each time."""
     world.agent.stop()
     run(world.make(start=False), lambda: True)
     assert last_end.begin(world.state, RealDisk()) is last_end.LastEnd.IN_ORDER
@@ -359,7 +359,7 @@ def test_an_input_that_ends_the_child_in_probation_rolls_nothing_back(world: Wor
 
 
 def test_a_release_that_ends_on_input_after_input_is_rolled_back(world: World) -> None:
-    """The third in a row is no longer the input's fault."""
+    """From the third in a row on, the release is at fault."""
     world.install(1)
     world.say("desired", replace(world.release(2), probation_s=60.0))
     world.turns(6, seconds=0.1)
@@ -384,7 +384,7 @@ def test_an_input_that_ends_the_child_costs_no_slot(world: World) -> None:
 
 
 def test_a_source_that_is_away_costs_no_slot(world: World) -> None:
-    """A card that was pulled out is no release's fault: no fallback, no safe mode, and it serves when it is back."""
+    """A card that was pulled out is not a fault of the release: no fallback, no safe mode, and it serves when it is back."""
     world.install(1)
     world.install(2)
     good, world.agent.supervisor.launch = world.agent.supervisor.launch, world.launch_without_source
@@ -400,7 +400,7 @@ def test_a_source_that_is_away_costs_no_slot(world: World) -> None:
 
 
 def test_a_source_that_is_away_in_probation_rolls_nothing_back(world: World) -> None:
-    """The release goes on being judged when there is something to judge it by."""
+    """The release is judged when there are inputs again."""
     world.install(1)
     world.say("desired", replace(world.release(2), probation_s=60.0))
     world.turns(6, seconds=0.1)
@@ -485,7 +485,7 @@ def test_answers_commands_with_a_code(world: World, command: Command, verb: str,
 
 
 def test_forwards_samples_within_the_budget(world: World) -> None:
-    """The child is asked for no more bytes than the day has left; the second request finds nothing."""
+    """The child is asked for at most the bytes that are left today; the second request has none."""
     wish = world.release(1)
     world.say("desired", replace(wish, config={"sample_bytes_per_day": 1000}))
     world.turns(7, seconds=0.1)
@@ -547,7 +547,7 @@ def grant_three(world: World) -> None:
 
 @pytest.mark.parametrize("kill_agent", [False, True])
 def test_a_grant_goes_on_after_a_kill_with_what_is_left(world: World, *, kill_agent: bool) -> None:
-    """A child that comes back serves the request on: no more than was granted, and no less."""
+    """A restarted child continues the request: no more than was granted, and no less."""
     grant_three(world)
     if kill_agent:
         world.agent.spool.close()
@@ -586,7 +586,7 @@ def test_a_command_that_comes_again_after_a_restart_does_nothing(world: World, *
 
 
 def test_an_input_that_can_not_be_counted_does_not_leave(world: World) -> None:
-    """A full disk: a sample whose bytes can't be kept in the ledger would leave twice after a restart."""
+    """A full disk: a sample whose bytes can't be recorded could be sent twice after a restart."""
     grant_three(world)
     world.agent._inbox.ledger = replace(world.agent._inbox.ledger, disk=FullDisk())
     world.children[-1].speak("sample", b"y" * 300, request="r")
@@ -606,7 +606,7 @@ def test_says_that_its_update_record_was_damaged(world: World) -> None:
 
 
 def test_an_identity_in_use_twice_is_told_and_ends_nothing(world: World) -> None:
-    """The agent serves on; once an hour there is an event, which goes out when the other client is gone."""
+    """The agent continues to serve; once an hour there is an event, which is sent when the other client has gone."""
     for _ in range(3):
         thief = MemoryTransport(broker=world.broker, client_id="dev")
         thief.start(lambda _: None, subscriptions=())
@@ -631,7 +631,7 @@ def test_crashes_never_bring_back_what_lies_below_the_security_floor(world: Worl
 
 
 def test_falls_back_to_the_other_slot_then_to_safe_mode(world: World) -> None:
-    """A committed release that never becomes steady gives way to the previous one; both bad: safe mode."""
+    """A committed release that never becomes steady is replaced by the previous one; if both are bad: safe mode."""
     world.install(1)
     world.install(2)
     for _ in range(12):
@@ -722,7 +722,7 @@ def test_an_update_under_a_wrong_clock_waits_until_it_is_set(world: World, off_s
 
 
 def test_an_open_window_outlives_a_kill_of_the_agent(world: World) -> None:
-    """No stop, no goodbye: the next boot goes on with the window that the first one had written."""
+    """Without a stop: the next boot continues the window that the first one had written."""
     world.install(1)
     frame = {
         "artifact": "ab" * 32,
@@ -767,7 +767,7 @@ def test_an_agent_at_rest_writes_little(world: World) -> None:
 
 @pytest.fixture
 def device_with(tmp_path: Path) -> Callable[[int], World]:
-    """A device that was stopped after so many releases were installed; its server sends the last one when asked."""
+    """A device that was stopped after so many releases were installed; its server sends the last one on request."""
 
     def make(count: int) -> World:
         (tmp_path / "state").mkdir()

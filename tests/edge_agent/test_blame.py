@@ -1,4 +1,4 @@
-"""Who is to blame when a child ends on an input."""
+"""Whether the input or the release is at fault when a child ends on an input."""
 
 import pytest
 

@@ -100,7 +100,7 @@ def test_the_claim_comes_from_a_file_or_standard_input(url: str, tmp_path: Path)
     ],
 )
 def test_a_claim_file_without_a_claim_is_refused(tmp_path: Path, text: bytes | None, says: str) -> None:
-    """Before the server is asked; the contents of the file are not repeated."""
+    """Before any request to the server; the contents of the file are not repeated."""
     if text is not None:
         (tmp_path / "claim").write_bytes(text)
     code, output = call("enrol", "--server", "http://x", "--claim-file", tmp_path / "claim", "--state", tmp_path / "a")
@@ -133,7 +133,7 @@ def test_enrolling_takes_one_claim(tmp_path: Path, given: list[str]) -> None:
 
 
 def test_a_refused_claim_writes_nothing(url: str, tmp_path: Path) -> None:
-    """The server's code and text reach the person; there is no half identity."""
+    """The server's code and text are printed; there is no partial identity."""
     code, output = call("enrol", "--server", url, "--claim", "bad", "--state", tmp_path / "dev")
     assert code == 5
     assert "error [enrolment_failed]" in output
@@ -163,7 +163,7 @@ def test_does_not_enrol_twice(url: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["run", "status", "selftest"])
 def test_a_device_without_identity_says_so(tmp_path: Path, command: str) -> None:
-    """What to do next is part of the message."""
+    """The message names the next step."""
     code, output = call(command, "--state", tmp_path)
     assert code == (1 if command == "selftest" else 3)
     assert "edge-agent" in output
@@ -181,7 +181,7 @@ def test_a_device_without_identity_says_so(tmp_path: Path, command: str) -> None
 def test_the_server_s_state_is_told_apart_from_the_device_s(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int], code: int, words: str
 ) -> None:
-    """A fit device beside a server that starts, is full, or is not there; none of it is a fault of the device."""
+    """A server that starts, is full, or is not reachable is not a fault of the device."""
     call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
     pauses: list[float] = []
     monkeypatch.setattr("edge_agent.device.selftest.checks", partial(checks, pause=pauses.append))

@@ -11,7 +11,7 @@ def test_a_fake_clock_moves_both_times_only_when_told() -> None:
 
 
 def test_the_system_clock_is_utc_milliseconds() -> None:
-    """Between 2020 and 2100, and the monotonic one never goes back."""
+    """It is between 2020 and 2100, and the monotonic one never decreases."""
     clock = SystemClock()
     assert 1_577_836_800_000 < clock.now_ms() < 4_102_444_800_000
     assert clock.monotonic_s() <= clock.monotonic_s()

@@ -1,4 +1,4 @@
-"""What outlives a restart of what commands did."""
+"""The state of commands that survives a restart."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_a_second_grant_of_a_request_takes_the_place_of_the_first() -> None:
 
 
 def test_the_ledger_stays_small() -> None:
-    """A server that asks for ever fills no disk: the latest are kept."""
+    """Endless requests fill no disk: only the latest are kept."""
     ledger = CommandState()
     for number in range(200):
         ledger = ledger.granting(grant(str(number)), 0).remember(Command(id=str(number)))

@@ -99,7 +99,7 @@ def test_a_missing_file_is_a_coded_error(tmp_path: Path) -> None:
 
 
 def test_a_file_beyond_the_limit_is_refused_not_cut(tmp_path: Path) -> None:
-    """A key at the end of a long file would be ignored without a word; a file of the limit is read whole."""
+    """Otherwise a key at the end would silently be ignored; a file at the limit is read completely."""
     end = b'\n[source]\nkind = "synthetic"\n'
     path = tmp_path / "agent.toml"
     path.write_bytes(b"#" * (MAX_TOML_BYTES - len(end)) + end)

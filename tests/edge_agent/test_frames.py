@@ -17,7 +17,7 @@ FRAMES = [
 
 
 def test_frames_come_back_as_they_were_written() -> None:
-    """Reading gives the same headers and payloads, then None at the end."""
+    """Reading returns the same headers and payloads, then None at the end."""
     pipe = io.BytesIO(b"".join(encode_frame(header, payload) for header, payload in FRAMES))
     assert [read_frame(pipe) for _ in FRAMES] == [Frame(header, payload) for header, payload in FRAMES]
     assert read_frame(pipe) is None

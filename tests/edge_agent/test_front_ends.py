@@ -52,7 +52,7 @@ def test_the_folder_is_the_registry() -> None:
 def test_pictures_are_uint8_with_equal_channels_and_the_same_each_time(
     name: str, data: bytes, options: dict[str, float]
 ) -> None:
-    """Each front end gives uint8 (H, W, 3), equal channels, equal bytes twice, also with its defaults written out."""
+    """Each front end returns uint8 (H, W, 3), equal channels, equal bytes twice, also with all defaults written out."""
     picture = front_ends.decode(name, data, options)
     assert picture.dtype == np.uint8
     assert picture.ndim == 3
@@ -72,7 +72,7 @@ def test_a_full_scale_sine_is_zero_decibels_in_its_own_band() -> None:
 
 @pytest.mark.parametrize(("width", "channels"), [(1, 1), (1, 2), (2, 2)])
 def test_8_bits_and_stereo_are_read_as_16_bit_mono_is(width: int, channels: int) -> None:
-    """The same sine gives nearly the same picture in every accepted sample format."""
+    """The same sine results in nearly the same picture in every accepted sample format."""
     options = {**SOUND, "floor_db": -40.0}
     first = front_ends.decode("log_mel", wav(), options).astype(int)
     other = front_ends.decode("log_mel", wav(width=width, channels=channels), options).astype(int)
@@ -86,7 +86,7 @@ def test_clips_of_any_length_give_pictures_of_one_size() -> None:
 
 
 def test_the_cepstrum_is_the_orthonormal_dct_of_the_bands() -> None:
-    """With all coefficients kept, the DCT keeps the energy of each frame."""
+    """With all coefficients, the DCT preserves the energy of each frame."""
     options = mfcc.complete({**SOUND, "coefficients": 24})
     bands = log_mel.decibels(wav(), options)
     assert np.allclose((mfcc.cepstrum(wav(), options) ** 2).sum(axis=1), (bands**2).sum(axis=1))
@@ -189,7 +189,7 @@ def test_a_window_is_stretched_only_where_that_is_asked_for() -> None:
 
 
 def test_place_and_size_of_a_stroke_do_not_matter_but_its_direction_does() -> None:
-    """A stroke moved and enlarged gives the same picture; drawn backwards it does not."""
+    """A stroke that is moved and enlarged has the same picture; drawn backwards it has another one."""
     points = np.array([[0, 0], [1, 0], [1, 2]], float)
     first = front_ends.decode("stroke", json.dumps(points.tolist()).encode(), {})
     moved = front_ends.decode("stroke", json.dumps((points * 4 + 8).tolist()).encode(), {})
@@ -200,7 +200,7 @@ def test_place_and_size_of_a_stroke_do_not_matter_but_its_direction_does() -> No
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"[[0, 0]]", b'[{"x": 1}, {"x": 2}]', b"[[0, 0], [NaN, 1]]", b"7"])
 def test_strokes_that_are_none_are_refused(data: bytes) -> None:
-    """Too few points, points without y and numbers that are none give a SensorError."""
+    """Too few points, points without y and invalid numbers raise a SensorError."""
     with pytest.raises(SensorError):
         front_ends.decode("stroke", data, {})
 

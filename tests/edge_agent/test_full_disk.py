@@ -52,7 +52,7 @@ def enrolled(small_disk: Path) -> Path:
 
 
 def run(state: Path) -> tuple[int, str]:
-    """Return exit code and words of a start that fails."""
+    """Return exit code and output of a start that fails."""
     result = CliRunner().invoke(main, ["run", "--state", str(state)])
     return result.exit_code, result.output
 
@@ -130,5 +130,5 @@ def test_each_error_has_its_own_next_step(tmp_path: Path, number: int, words: st
 
 
 def test_a_folder_that_is_missing_is_in_no_trouble(tmp_path: Path) -> None:
-    """Nothing is known of it."""
+    """Its state is unknown."""
     assert (trouble(tmp_path / "none"), DISK_READ_ONLY) == ("", "disk_read_only")

@@ -11,7 +11,7 @@ from edge_agent.in_flight import FOLDER, SYNCED, Held, InFlight, clear_held, rea
 
 
 def _held(state: Path, *, item: str = "", served: int = 0) -> Held:
-    """Return what this process should be seen to hold, under the start that the file names."""
+    """Return the input that the file shows as held by this process, under the start in the file."""
     return replace(read_held(state), pid=os.getpid(), item=item, served=served, suspect="")
 
 
@@ -112,7 +112,7 @@ def test_what_can_not_be_read_blames_nobody(data: bytes, tmp_path: Path) -> None
 
 
 def test_a_disk_that_can_not_be_written_marks_nothing_and_ends_nothing(tmp_path: Path) -> None:
-    """Serving goes on unmarked."""
+    """Serving continues without marks."""
     (tmp_path / FOLDER).write_text("a file where the folder should be")
     flight = InFlight(tmp_path)
     flight.begin("a.png")

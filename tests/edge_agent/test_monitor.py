@@ -121,7 +121,7 @@ def test_projections_and_residual_split_the_embedding() -> None:
 
 
 def test_one_by_one_is_the_same_as_a_batch() -> None:
-    """The device's single images give the very bits the compressor's batch gives."""
+    """Single images on the device have exactly the bits of the compressor's batch."""
     rng = np.random.default_rng(8)
     images, logits = rng.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8), rng.normal(size=(20, 10))
     vectors = rng.normal(size=(20, D))
@@ -252,7 +252,7 @@ def test_a_regression_has_a_stream_for_each_of_its_first_values() -> None:
 
 
 def test_values_of_a_regression_are_counted_as_they_are() -> None:
-    """Outputs go to their bins unchanged, NaN to the invalid ones, and there is no table of classes."""
+    """Outputs are counted in their bins, NaN as invalid, and there is no table of classes."""
     reference = _values_reference()
     images = np.zeros((3, 4, 4, 3), np.uint8)
     said = np.array([[289, 400], [300.5, 311], [np.nan, 290]], np.float32)

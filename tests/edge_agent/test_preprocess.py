@@ -36,14 +36,14 @@ def test_decodes_any_mode_to_rgb() -> None:
     "data", [b"", b"garbage", _encoded(np.zeros((40, 40, 3), np.uint8))[:60], b"GIF89a" + b"\0" * 50]
 )
 def test_refuses_what_is_no_whole_image(data: bytes) -> None:
-    """Empty, garbage, cut off and formats we don't take give one coded error."""
+    """Empty, garbage, truncated and unsupported files raise one error with a code."""
     with pytest.raises(ImageError, match="Expected an intact image") as raised:
         decode_image(data)
     assert raised.value.code == "image_invalid"
 
 
 def test_refuses_more_than_eight_bits_a_channel() -> None:
-    """PIL clips 16 bits to 255: a thermal picture would be white on device and build host alike, without a word."""
+    """PIL clips 16 bits to 255: a thermal picture would silently be white on device and build host."""
     with pytest.raises(ImageError, match="8 bits a channel, got mode 'I;16': scale it"):
         decode_image(_encoded(np.linspace(0, 65535, 20).reshape(4, 5).astype(np.uint16)))
 
@@ -81,7 +81,7 @@ def test_scale_mean_and_std_are_applied_per_channel() -> None:
 
 
 def test_a_batch_is_its_images_one_by_one() -> None:
-    """Batch and single give the same bits, for grey and colour, resized or not."""
+    """Batch and single images have the same bits, grey and colour, resized or not."""
     images = list(np.random.default_rng(1).integers(0, 256, (5, 20, 30, 3), dtype=np.uint8))
     for pre in (
         Preprocessing(width=16, height=12, colour="grey"),
@@ -161,7 +161,7 @@ def test_an_orientation_that_can_not_be_meant_is_none(orientation: int) -> None:
 
 
 def test_broken_exif_leaves_the_picture_as_it_is_stored() -> None:
-    """The pixels are whole; random bytes where the tags should be are no reason to refuse them."""
+    """The pixels are intact; random bytes instead of the tags are no reason to refuse them."""
     image = np.full((8, 8, 3), 90, np.uint8)
     data = bytearray(_tagged(image, 6, "JPEG"))
     place = data.index(b"Exif")

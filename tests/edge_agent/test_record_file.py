@@ -1,4 +1,4 @@
-"""Records that last: old ones are read, newer ones are kept and not read."""
+"""Persistent records: old ones are read, newer ones are kept and not read."""
 
 import json
 from collections.abc import Callable

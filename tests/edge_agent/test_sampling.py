@@ -65,7 +65,7 @@ def test_the_drift_lane_prefers_what_the_model_was_unsure_of() -> None:
 
 
 def test_the_same_bytes_are_looked_at_once() -> None:
-    """A repeated input is no second sample, in this window or later."""
+    """A repeated input is not a second sample, in this window or later."""
     reservoir = Reservoir(SampleRequest(request="r", count=10, budget_bytes=10_000), "0")
     for _ in range(3):
         _offer(reservoir, 2)

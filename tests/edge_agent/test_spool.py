@@ -118,7 +118,7 @@ def test_sends_again_after_a_new_connection(tmp_path: Path) -> None:
 
 
 def test_bounds_what_is_on_the_way(tmp_path: Path) -> None:
-    """No more rows than the limit wait for the server's acknowledgement."""
+    """At most so many rows wait for the server's acknowledgement."""
     spool = spool_at(tmp_path)
     for seq in range(1, 21):
         spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x"))
@@ -349,7 +349,7 @@ def test_keeps_few_damaged_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("downgrades", [1, 2])
 def test_never_reads_nor_destroys_the_spool_of_a_newer_agent(tmp_path: Path, downgrades: int) -> None:
-    """Its file is kept as it is, however often it happens; this agent begins an empty one."""
+    """Its file is kept unchanged, however often it happens; this agent starts with an empty one."""
     for number in range(downgrades):
         spool = spool_at(tmp_path)
         spool.add(Row(stream="event", boot=BOOT, seq=number + 1, payload=b"x"))

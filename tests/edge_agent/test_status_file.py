@@ -79,7 +79,7 @@ def test_an_agent_that_says_nothing_is_stale(tmp_path: Path, age_s: float, code:
 
 
 def test_a_full_disk_is_no_hang(tmp_path: Path) -> None:
-    """Where no new file can be made the old one is written over: the agent serves on, and its words stay young."""
+    """If no new file can be created the old one is overwritten: the agent serves, and its status stays recent."""
     lock, file = AgentLock(tmp_path), StatusFile(tmp_path)
     file.write({**SERVES, "reason": "long" * 50}, {}, 0.0)
     document = json.loads((tmp_path / "status.json").read_bytes())

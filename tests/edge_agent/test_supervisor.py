@@ -99,7 +99,7 @@ def test_a_failed_swap_is_a_crash_of_the_new_release(supervisor: Supervisor) -> 
 
 
 def test_the_same_release_again_ends_no_child_that_loads_it(supervisor: Supervisor) -> None:
-    """Asked for twice while it starts: it is not started twice, and a silent one is still found out."""
+    """Requested twice while it starts: it is not started twice, and a silent one is still detected."""
     supervisor.serve(OLD, 1.0)
     assert supervisor.child.told == []
     assert said(supervisor, 2.0, "ready") is Fact.SERVING
@@ -147,7 +147,7 @@ def test_an_end_on_an_input_is_laid_to_the_input_first(supervisor: Supervisor, t
 
 
 def test_a_child_that_hangs_on_an_input_is_the_inputs_fault(supervisor: Supervisor, tmp_path: Path) -> None:
-    """A picture that takes for ever counts as one that crashes; it is kept for the next child to set aside."""
+    """A picture that never finishes counts like one that crashes; it is left for the next child to set aside."""
     supervisor.state, held = tmp_path, InFlight(tmp_path)
     held._pid = supervisor.child.pid
     said(supervisor, 1.0, "ready")
@@ -177,7 +177,7 @@ def test_an_input_held_by_a_child_that_was_ended_on_purpose_is_served_by_the_nex
 
 
 def test_a_swap_without_room_for_two_models_starts_the_new_one_alone(supervisor: Supervisor) -> None:
-    """It is no crash of the new release."""
+    """It does not count as a crash of the new release."""
     said(supervisor, 1.0, "ready")
     supervisor.serve(NEW, 2.0)
     assert said(supervisor, 3.0, "fault", code="out_of_memory", bundle=str(NEW)) is None
@@ -204,7 +204,7 @@ def test_an_end_without_a_source_is_told_from_a_crash(supervisor: Supervisor) ->
 
 
 def test_a_child_that_can_not_be_started_is_tried_again(supervisor: Supervisor) -> None:
-    """No memory for a process is no crash of the release, and ends nothing: back-off, then it starts."""
+    """No memory for a process is not a crash of the release: it is started again with back-off."""
     supervisor.serve(None, 1.0)
     supervisor.heard(ChildEnded(supervisor.starts, "killed"), 1.0)
     good, tries = supervisor.launch, []

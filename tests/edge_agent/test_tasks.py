@@ -1,4 +1,4 @@
-"""The device halves of tasks: every one of the folder, and what differs between them."""
+"""The device halves of all tasks in the folder, and their differences."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_boots_have_different_names() -> None:
 
 
 def test_seals_an_event_with_the_oldest_number(tmp_path: Path) -> None:
-    """The server learns what will never come."""
+    """The server learns which numbers will never arrive."""
     telemetry = telemetry_at(tmp_path)
     telemetry.event("update", "committed", at_ms=5)
     (row,) = rows(telemetry)
@@ -176,7 +176,7 @@ def test_an_open_window_ends_where_something_else_is_counted(tmp_path: Path, oth
 
 @pytest.mark.parametrize(("late_ms", "closed"), [(CLOSING_MS - 1, False), (CLOSING_MS, True)])
 def test_a_window_whose_hour_is_over_leaves_without_a_child(tmp_path: Path, late_ms: int, *, closed: bool) -> None:
-    """A child that never came back keeps no counts for ever; one that is a moment late is waited for."""
+    """Counts don't wait for ever for a child that is not restarted; a child that is slightly late is waited for."""
     telemetry = telemetry_at(tmp_path)
     telemetry.window(part(3))
     telemetry.spool.commit()
@@ -226,7 +226,7 @@ def test_a_part_of_a_wrong_clock_is_filed_under_now(tmp_path: Path, clock_ms: in
 
 
 def test_a_window_without_a_date_is_held_until_the_time_is_known(tmp_path: Path) -> None:
-    """Awake in 1970 for two hours: nothing leaves under that date; then all of it, under the hours that it was."""
+    """Two hours in 1970: nothing is sent with that date; later all of it, with the real hours."""
     telemetry = telemetry_at(tmp_path)
     for now_s in [10.0, 3700.0, 7300.0]:
         telemetry.turn(round(now_s * 1000), now_s, known=False)

@@ -85,7 +85,7 @@ def tiny_models() -> ModuleType:
 
 
 def wait_until(holds: Callable[[], object], what: str, pause_s: float = PAUSE_S) -> object:
-    """Return the first true answer of ``holds``; fail with ``what`` after the limit."""
+    """Return the first true result of ``holds``; fail with ``what`` after the limit."""
     deadline_s = time.monotonic() + LIMIT_S
     while not (answer := holds()):
         if time.monotonic() > deadline_s:

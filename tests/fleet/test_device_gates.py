@@ -63,7 +63,7 @@ def line(certificate: Certificate, name: str, on: str = "cam-1") -> Line:
 
 
 def test_a_run_passes_on_host_and_device(fleet: Fleet, out: Path) -> None:
-    """Both results stand in gate.json, report and bundle, and are judged again from each."""
+    """Both results are in gate.json, report and bundle, and are judged again from each."""
     fleet.add("cam-1")
     gates = (
         GateRecipe(name="accuracy", min=0.2, on=ON), GateRecipe(name="latency_p95_ms", max=500.0, on=ON),

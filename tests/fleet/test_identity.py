@@ -27,7 +27,7 @@ def test_a_second_agent_on_the_same_state_is_refused(fleet: Fleet) -> None:
 
 
 def test_a_copy_of_an_identity_does_not_end_the_device(fleet: Fleet, wait: Wait) -> None:
-    """A cloned disk: both keep trying, the operator reads it, and the device is back when the copy is gone."""
+    """A cloned disk: both keep trying, an event reports it, and the device is back when the copy has gone."""
     first = fleet.add("dev")
     clone = fleet.root / "clone"
     clone.mkdir(mode=0o700)

@@ -36,7 +36,7 @@ def slots(device: Device) -> list[dict]:
 
 
 def test_agent_killed_in_the_middle_of_a_download_resumes_it(fleet: Fleet, relay: Relay, wait: Wait) -> None:
-    """After kill -9 the rest of the bundle is asked for, not all of it, and the release is committed."""
+    """After kill -9 only the rest of the bundle is requested, and the release is committed."""
     device = fleet.add("dev", SLOWLY, http_port=relay.port)
     release = fleet.release(1, pad_bytes=1_200_000)
     fleet.roll_out(release)

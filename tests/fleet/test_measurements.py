@@ -129,7 +129,7 @@ def test_a_device_that_is_away_is_a_missing_measurement(fleet: Fleet, subject: S
 
 
 def test_an_agent_killed_in_the_middle_says_so_when_it_is_back(fleet: Fleet, wait: Wait) -> None:
-    """A clear end, no orphan that goes on measuring, nothing half-installed."""
+    """A clear end, no orphan process that continues to measure, nothing half-installed."""
     device = fleet.add("cam-1")
     asking = Asking(fleet, make_subject(fleet, 200_000)).start()
     wait(lambda: measuring(device) or asking.ended, "a measurement")
@@ -209,7 +209,7 @@ def test_an_order_that_the_server_was_made_to_pass_on_is_refused_by_the_device(
 
 
 def answer_to(fleet: Fleet, wait: Wait, envelope: dict[str, object]) -> dict[str, object]:
-    """Send the command as who holds the server can; return the device's answer."""
+    """Send the command as an attacker who controls the server could; return the device's answer."""
     body = {"verb": "measure", "arguments": {"order": envelope}}
     sent = fleet.post("/api/devices/cam-1/commands", body)
 

@@ -1,4 +1,4 @@
-"""No program of ours phones home: no file of onnxruntime's collector, no thread of it, no connection beyond loopback.
+"""No program sends usage data: no file and no thread of onnxruntime's collector, no connection beyond loopback.
 
 Each program is the real one, in a home of its own, with every connection noted by strace.
 """

@@ -41,7 +41,7 @@ def test_a_damaged_bundle_is_fetched_again_and_serves(fleet: Fleet, wait: Wait, 
 
 
 def test_every_lasting_record_may_be_damaged(fleet: Fleet, wait: Wait, damages: dict) -> None:
-    """One after the other, with the agent stopped: it comes back ready with the same release, and updates go on."""
+    """One after the other, with the agent stopped: it starts ready with the same release, and updates still work."""
     device = fleet.add("dev")
     fleet.roll_out(fleet.release(1))
     device.reaches("committed", "tiny-1")

@@ -119,7 +119,7 @@ def test_who_does_not_prove_its_name_is_not_believed(secure: Fleet) -> None:
 
 @pytest.mark.parametrize("name", [HOST, "localhost"])
 def test_a_device_checks_the_brokers_name(secure: Fleet, name: str) -> None:
-    """A broker with a good certificate of another name is no broker of ours."""
+    """A broker with a valid certificate of another name is refused."""
     device, heard = secure.enrol("dev", secure.root / "dev"), queue.SimpleQueue()
     identity = replace(read_identity(device.state), mqtt_host=name)
     transport = MqttTransport(mqtt_settings(identity, AgentConfig()))

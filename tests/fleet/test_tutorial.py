@@ -1,4 +1,4 @@
-"""The tutorial works as it stands: its blocks are run one after another, as a reader would."""
+"""The tutorial works unchanged: its blocks are run one after another, as a reader would."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Reader:
                 self.type(line)
 
     def type(self, line: str) -> None:
-        """Type one line; what ends in ``&`` stays in the background until the test ends."""
+        """Type one line; a command that ends in ``&`` runs in the background until the test ends."""
         command = re.sub(r"\s+#.*", "", line)
         if command.endswith(" &"):
             log = (self.folder / f"{len(self.started)}.log").open("wb")

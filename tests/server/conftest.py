@@ -30,7 +30,7 @@ EPOCH_MS = 1_800_000_000_000
 
 @dataclass(slots=True)
 class FakeClock:
-    """A clock that stands still until it is moved."""
+    """A clock that does not advance by itself."""
 
     now_ms: int = EPOCH_MS
 
@@ -144,7 +144,7 @@ def _open(state: StateDirectory, clock: FakeClock, broker: MemoryBroker) -> Serv
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that stands still."""
+    """Return a clock that does not advance by itself."""
     return FakeClock()
 
 

@@ -1,4 +1,4 @@
-"""The whole server on a real broker: start, stop, restart, and what survives."""
+"""The complete server on a real broker: start, stop, restart, and its persistent state."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_says_where_it_runs(run: Run) -> None:
 
 
 def test_a_second_server_is_refused(run: Run, state: StateDirectory) -> None:
-    """Two servers on one directory would give out the same generations."""
+    """Two servers on one directory would assign the same generations."""
     run()
     with pytest.raises(AlreadyRunningError, match=f"a running one, process {os.getpid()}: end that first"):
         ServerApp.open(state.path)
@@ -216,7 +216,7 @@ def _until(holds: Callable[[], bool]) -> None:
 
 
 def test_the_state_directory_is_private(state: StateDirectory) -> None:
-    """Tokens and keys lie in it."""
+    """It contains tokens and keys."""
     assert state.path.stat().st_mode & 0o077 == 0
     for path in (Path(state.path / "operator.token"), Path(state.path / "builder.token")):
         assert path.stat().st_mode & 0o777 == 0o600

@@ -120,7 +120,7 @@ def test_who_follows_the_log_misses_and_repeats_nothing(fleet: MemoryFleet, cam:
 def test_the_will_of_a_boot_that_is_over_says_nothing_about_the_device(
     fleet: MemoryFleet, cam: FakeDevice, boot: str, said: DeviceState
 ) -> None:
-    """It comes when the broker gives up the old connection, maybe long after the device is back."""
+    """It is published when the broker drops the old connection, maybe long after the device is back."""
     for running in (OLD, NEW):
         cam.say("state", State(state=DeviceState.READY, at_ms=1, boot=running))
     fleet.turn()

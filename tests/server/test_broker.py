@@ -143,7 +143,7 @@ def test_refuses_strangers(broker: Broker) -> None:
 
 @pytest.mark.parametrize("victim", ["server", "cam-b"])
 def test_a_device_takes_nobody_elses_session(connect: Connect, victim: str) -> None:
-    """A client id is no credential: who connects under another's throws only itself out."""
+    """A client id is not a credential: a client with another's id ends only its own session."""
     held = connect(victim, "tf/1/x/cam-b/#")
     connect("cam-a", client_id=victim)
     handle = held.transport.publish("tf/1/x/cam-b/event", b"still here")
@@ -151,7 +151,7 @@ def test_a_device_takes_nobody_elses_session(connect: Connect, victim: str) -> N
 
 
 def test_admits_a_new_user_while_it_runs(broker: Broker) -> None:
-    """When ``wait_for_user`` returns the device may connect; who is taken off the list no longer does."""
+    """When ``wait_for_user`` returns the device may connect; a removed user no longer may."""
     broker.update_users({**HASHES, "cam-c": hash_password("c")})
     broker.wait_for_user("cam-c", "c")
     assert broker.accepts("cam-c", "c")
@@ -185,7 +185,7 @@ def test_ends_what_a_killed_server_left_behind(broker: Broker, tmp_path: Path) -
 
 
 def test_ends_it_also_where_a_backup_took_the_folders_place(broker: Broker, tmp_path: Path) -> None:
-    """A restored folder knows no process id; the mosquitto of the lost one still has the port."""
+    """A restored folder has no process id; the mosquitto of the lost one still has the port."""
     (tmp_path / "broker").rename(tmp_path / "lost")
     heir = Broker(
         folder=tmp_path / "broker", config=broker.config, tls=broker.tls, port=broker.port, user="server", password="s"

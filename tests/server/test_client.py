@@ -121,7 +121,7 @@ def test_samples_come_page_by_page_each_once(client: FleetClient, fleet: MemoryF
 
 
 def test_a_sample_is_seen_and_labelled(client: FleetClient, fleet: MemoryFleet) -> None:
-    """Its bytes as the device sent them; the label with who gave it."""
+    """Its bytes as the device sent them; the label with the person."""
     upload(fleet, 1)
     (sample,) = client.samples()
     assert hashlib.sha256(client.image(sample.id)).hexdigest() == sample.sha256
@@ -195,7 +195,7 @@ def test_the_token_is_in_no_repr_and_no_log(client: FleetClient, fleet: MemoryFl
 
 @pytest.mark.parametrize("url", ["", "fleet.example", "ftp://fleet.example", "http://"])
 def test_an_address_that_is_none_is_named(tmp_path: Path, url: str) -> None:
-    """Before anything is asked."""
+    """Before any request."""
     (tmp_path / "token").write_text("x")
     with pytest.raises(ClientFileError, match="Expected an address"):
         FleetClient(url, tmp_path / "token")

@@ -33,7 +33,7 @@ def read(leaf: str, message: object, *, retained: bool = False) -> Arrival:
 
 @pytest.mark.parametrize(("leaf", "message", "name"), NUMBERS)
 def test_a_time_is_from_0_to_2_to_the_62(leaf: str, message: object, name: str) -> None:
-    """A database takes no larger one, and none lies before 1970."""
+    """A database accepts no larger one, and none is before 1970."""
     for value in (0, 2**62 - 1):
         assert getattr(read(leaf, replace(message, **{name: value})).message, name) == value
     for value in (-1, 2**62):
@@ -68,7 +68,7 @@ def test_a_number_of_a_stream_is_not_below_the_oldest(leaf: str, message: object
     [("event", EVENT, Stream.EVENT), ("tele/sample", SAMPLE, Stream.SAMPLE), ("tele/hw", BATCH, Stream.HW)],
 )
 def test_a_numbered_message_says_what_is_acknowledged(leaf: str, message: object, stream: Stream) -> None:
-    """Its stream by its topic, its number, the oldest that the device holds, and whether the broker had kept it."""
+    """Its stream by its topic, its number, the oldest that the device has, and whether the broker had retained it."""
     for retained in (False, True):
         arrival = read(leaf, message, retained=retained)
         assert arrival.key == StreamKey("cam-1", stream, BOOT)

@@ -68,7 +68,7 @@ def test_any_batch_is_decoded_as_one_by_one(seeds: list[int]) -> None:
 
 
 def test_a_table_is_unpacked_right_where_no_sum_checks_it() -> None:
-    """All counts of the stream lie in its last bin, which is not sent: only the table has long values."""
+    """All counts of the stream are in its last bin, which is not sent: only the table has long values."""
     shape = Shape(1, 20)
     table = tuple(range(2, 2 + shape.classes * shape.confidence_bins))
     counters = Counters(shape, 4000, ((0,) * (BINS - 1) + (4000,) + (0,) + table))
@@ -94,7 +94,7 @@ def test_golden_reports_are_read_as_ever() -> None:
 
 
 def test_an_n_that_is_too_small_for_its_bins_is_refused() -> None:
-    """The last bin is what remains of n; less than nothing is an error, for that report alone."""
+    """The last bin is the rest of n; a negative rest is an error, for that report only."""
     values = [4] * (BINS - 1) + [0, 0]
     good = encode_report(
         DriftReport(

@@ -1,4 +1,4 @@
-"""Claims, passwords, and who is who."""
+"""Claims, passwords and identities."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_refuses_names_that_topics_or_the_broker_cannot_carry(fleet: MemoryFleet
 
 
 def test_nobody_has_the_empty_password(fleet: MemoryFleet) -> None:
-    """Unknown devices are no way in."""
+    """An unknown device can't log in."""
     assert not fleet.app.parts.enrolment.authenticate("ghost", "")
 
 

@@ -1,4 +1,4 @@
-"""What devices shall run: written first, published second, never forgotten."""
+"""Assignments of devices: written first, published second, never lost."""
 
 from __future__ import annotations
 

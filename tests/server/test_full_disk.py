@@ -34,7 +34,7 @@ def state(small_disk: Path) -> StateDirectory:
 
 
 def test_a_full_disk_is_told_and_over_when_there_is_room(fleet: MemoryFleet, small_disk: Path) -> None:
-    """503 and words; nothing that a device sent is acknowledged before it is stored, and nothing is lost."""
+    """503 with a text; messages of devices are acknowledged only once they are stored, and nothing is lost."""
     fleet.app.parts.vitals.config = HealthConfig(min_free_bytes=1)
     device = fleet.enrol()
     fleet.turn()
@@ -65,7 +65,7 @@ def test_a_read_only_disk_is_named_with_the_next_step(state: StateDirectory, sma
 def test_who_asks_for_something_to_be_stored_is_told_that_there_is_no_room(
     fleet: MemoryFleet, small_disk: Path
 ) -> None:
-    """507 with words, on every way in; nothing half-written stays, and with room the same call is taken."""
+    """507 with a text, on every endpoint; nothing half-written stays, and with room the same request is accepted."""
     filler, data = small_disk / "filler", bytes(300_000)
     path, claim = f"/api/blobs/{sha256_hex(data)}", {"site": "a", "device": "b"}
     fleet.enrol()

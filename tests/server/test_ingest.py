@@ -1,4 +1,4 @@
-"""What arrives counts once, is acknowledged after it is safe, and never breaks the server."""
+"""Messages count once, are acknowledged after they are stored, and never break the server."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_garbage_is_recorded_and_does_no_harm(fleet: MemoryFleet, leaf: str) -> 
 
 
 def test_a_flood_of_garbage_is_one_event_a_minute(fleet: MemoryFleet) -> None:
-    """The log can't be filled by one device; the count is kept."""
+    """One device can't fill the log; the count is recorded."""
     device = fleet.enrol()
     for _ in range(100):
         device.say("tele/drift", b"garbage")
@@ -189,7 +189,7 @@ def test_ignores_a_device_that_was_never_enrolled(fleet: MemoryFleet) -> None:
 
 
 def test_a_report_of_impossible_counts_is_passed_over(fleet: MemoryFleet, report: Callable[..., DriftReport]) -> None:
-    """It is acknowledged, or the device would send it for ever, and not folded."""
+    """It is acknowledged, or the device would send it for ever, and not counted."""
     device = fleet.enrol()
     device.say("tele/drift", encode_report(report(0, count=2**40)))
     fleet.turn()
@@ -267,7 +267,7 @@ def test_a_report_that_the_broker_kept_says_nothing_of_the_clock(fleet: MemoryFl
 
 
 def test_a_window_that_can_not_have_been_counted_yet_is_told_of_its_device(fleet: MemoryFleet) -> None:
-    """It is kept, under the time of its arrival."""
+    """It is stored, under the time of its arrival."""
     fleet.enrol().report(0, start_ms=400 * 86_400_000)
     fleet.turn()
     (event,) = fleet.app.parts.events.latest(5, device="cam-1")
@@ -276,7 +276,7 @@ def test_a_window_that_can_not_have_been_counted_yet_is_told_of_its_device(fleet
 
 
 def test_an_answer_belongs_to_its_command(fleet: MemoryFleet) -> None:
-    """Only the device that was asked can answer, and only once."""
+    """Only the device that got the command can answer, and only once."""
     device, other = fleet.enrol(), fleet.enrol("cam-2")
     command = fleet.app.parts.fleet.send_command("cam-1", "selftest", {}, 60.0)
     other.say("res", Response(id=command, ok=False, code="forged"))
@@ -289,7 +289,7 @@ def test_an_answer_belongs_to_its_command(fleet: MemoryFleet) -> None:
 
 
 def test_samples_that_a_device_may_not_send_are_told(fleet: MemoryFleet) -> None:
-    """Retraining asks and goes on; without a word the operator would wait for samples for ever."""
+    """Retraining continues to ask; without a message the operator would wait for samples for ever."""
     device = fleet.enrol()
     command = fleet.app.parts.fleet.send_command("cam-1", "samples", {"count": 3}, 60.0)
     device.say("res", Response(id=command, ok=False, code="budget_zero", text="max_bytes_per_day is 0"))
@@ -328,7 +328,7 @@ def test_a_sample_goes_to_its_keeper_once(fleet: MemoryFleet) -> None:
 
 
 def _refuse_batches_of_13(fleet: MemoryFleet) -> None:
-    """Let the database refuse these rows, as one of another kind refuses what this one takes."""
+    """Let the database refuse these rows, as another kind of database might."""
     refusal = "BEGIN SELECT RAISE(ABORT, 'not such a row'); END"
     with fleet.app.parts.database.begin() as connection:
         connection.execute(sa.text(f"CREATE TRIGGER t BEFORE INSERT ON batches WHEN NEW.n = 13 {refusal}"))
@@ -383,7 +383,7 @@ def _full_disk(_device: str, _sample: Sample, _now_ms: int) -> None:
 
 
 def test_takes_nothing_more_while_the_store_refuses(fleet: MemoryFleet) -> None:
-    """What waits is one batch, however long it lasts; the inbox bounds the rest."""
+    """One batch waits, however long the outage; the inbox limits the rest."""
     device, ingest = fleet.enrol(), fleet.app.parts.ingest
     with fleet.app.parts.database.begin() as connection:
         connection.execute(sa.text("ALTER TABLE windows RENAME TO away"))
@@ -460,7 +460,7 @@ def test_what_two_refusals_leave_is_all_tried_again(fleet: MemoryFleet) -> None:
 
 
 def test_a_device_is_known_the_moment_it_is_enrolled(fleet: MemoryFleet) -> None:
-    """An unknown sender a moment before, or one seen as unknown itself, changes nothing; the clock stands still."""
+    """A message a moment before, or a lookup that found it unknown, changes nothing; the clock does not advance."""
     device = fleet.enrol()
     device.transport.publish("tf/1/berlin/cam-2/state", encode(State(state=DeviceState.READY)))
     fleet.turn()

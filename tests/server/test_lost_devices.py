@@ -1,4 +1,4 @@
-"""A device that was lost while the broker was down does not stay ready for ever."""
+"""A device that was lost during an outage of the broker does not stay ready for ever."""
 
 from __future__ import annotations
 

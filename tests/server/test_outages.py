@@ -1,4 +1,4 @@
-"""What fails at every turn fills no log: once a minute in one line, and once when it is over."""
+"""A failure at every turn does not fill the log: one line a minute, and one when it is over."""
 
 from __future__ import annotations
 

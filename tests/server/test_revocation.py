@@ -1,4 +1,4 @@
-"""Devices that leave the fleet: refused everywhere within seconds, out of every count, their history kept."""
+"""Devices that leave the fleet: refused everywhere within seconds, in no count, with their history kept."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_http_refuses_the_device_at_once(fleet: MemoryFleet, action: str) -> Non
 
 @BOTH
 def test_it_leaves_every_list_and_keeps_its_history(fleet: MemoryFleet, action: str) -> None:
-    """Events and what ran on it are there for the audit; counts are of the fleet."""
+    """Its events and releases are there for the audit; counts are of the fleet."""
     _heard(fleet)
     client = fleet.client()
     client.post(f"/api/devices/cam-1/{action}", json={"why": "stolen", "by": "ada"})
@@ -82,7 +82,7 @@ def test_what_the_broker_retained_is_cleared(fleet: MemoryFleet, action: str) ->
 
 
 def test_what_it_says_afterwards_is_not_believed(fleet: MemoryFleet) -> None:
-    """Ingest remembers who is registered; that, too, ends."""
+    """Ingest caches who is registered; that entry ends, too."""
     device = _heard(fleet)
     fleet.client().post("/api/devices/cam-1/revoke")
     fleet.turn()
@@ -205,7 +205,7 @@ class Session:
         assert self.up.wait(10)
 
     def hear(self, notice: Notice) -> None:
-        """Note what happens to the session."""
+        """Record the events of the session."""
         if isinstance(notice, LinkChange):
             {Link.UP: self.up, Link.REFUSED: self.refused}.get(notice.link, self.ended).set()
 
@@ -223,7 +223,7 @@ def _by_command(app: ServerApp) -> None:
 def test_the_broker_cuts_its_session_and_refuses_it_within_five_seconds(
     served: ServerApp, revoke: Callable[[ServerApp], None]
 ) -> None:
-    """Another device's session goes on."""
+    """The session of another device continues."""
     evil, good = Session(served, "cam-1"), Session(served, "cam-2")
     since_s = time.monotonic()
     revoke(served)

@@ -137,7 +137,7 @@ def test_evidence_near_its_threshold_and_missing_evidence_are_the_matter(
 def test_a_rollout_that_wants_a_person_is_the_matter(
     fleet: MemoryFleet, cam: FakeDevice, phase: RolloutPhase, signal: str
 ) -> None:
-    """Paused, waiting, being aborted or failed; not one that goes on or ended well."""
+    """Paused, waiting, being aborted or failed; not a running one or one that ended well."""
     del cam
     fleet.app.parts.rollouts.ledger.add(
         Rollout(id="r", release="m-2", groups=GROUPS, members=(), phase=phase, created_ms=1)

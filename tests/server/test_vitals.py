@@ -34,7 +34,7 @@ def test_a_server_that_has_all_it_needs_is_well(fleet: MemoryFleet) -> None:
 
 
 def test_a_database_that_takes_no_write_is_unwell_until_it_does(fleet: MemoryFleet) -> None:
-    """Status 503 with words, one event when it begins to last, one when it ends."""
+    """Status 503 with a text, one event when it begins to last, one when it ends."""
     with fleet.app.parts.database.begin() as connection:
         connection.execute(sa.text("ALTER TABLE heartbeat RENAME TO away"))
     for _ in range(3):
@@ -96,6 +96,6 @@ def test_a_loop_that_stopped_does_not_stay_well(fleet: MemoryFleet) -> None:
 
 
 def test_the_state_directory_that_went_away_is_unwell(fleet: MemoryFleet, tmp_path: Path) -> None:
-    """An unmounted disk is no free disk."""
+    """An unmounted disk does not count as a free disk."""
     fleet.app.parts.vitals.folder = tmp_path / "gone"
     assert ask(fleet) == (503, "disk: Expected the state directory, got: No such file or directory")

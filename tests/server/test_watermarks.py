@@ -44,6 +44,6 @@ def test_every_number_is_new_once_in_any_order(order: list[int], again: list[int
 
 
 def test_what_lies_ahead_survives_the_store() -> None:
-    """Text and back gives the same numbers."""
+    """The numbers are equal after writing and reading the text."""
     assert from_text(to_text({5, 3, 9})) == {3, 5, 9}
     assert from_text("") == set()

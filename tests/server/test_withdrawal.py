@@ -99,7 +99,7 @@ def test_it_outlives_a_restart_that_registers_every_release_again(fleet: MemoryF
 
 
 def test_where_it_still_runs_is_shown(fleet: MemoryFleet) -> None:
-    """By API, command and page: devices go on with it."""
+    """By API, command and page: devices continue to run it."""
     sha256, device = publish(fleet, 1), present(fleet)
     roll_out(fleet, "m-1")
     say_runs(fleet, device, "m-1", sha256)
@@ -142,7 +142,7 @@ def test_the_command_withdraws_beside_a_running_server(fleet: MemoryFleet) -> No
 
 
 def test_withdrawing_again_for_another_reason_is_refused_and_the_first_stays(fleet: MemoryFleet) -> None:
-    """Who reads the events later must find the reason that a person gave; repeating it changes nothing."""
+    """The events must show the reason that a person gave; repeating it changes nothing."""
     publish(fleet, 1)
     command = ["releases", "withdraw", str(fleet.state.path), "m-1", "--why"]
     assert CliRunner().invoke(main, [*command, "bad"]).exit_code == 0
@@ -168,7 +168,7 @@ def test_a_revoked_member_leaves_the_rollout(fleet: MemoryFleet) -> None:
 
 
 def test_a_device_that_still_runs_it_keeps_all_from_being_well(fleet: MemoryFleet) -> None:
-    """It goes on with it until a person rolls another release out; nothing else would remind of that."""
+    """It runs until a person rolls another release out; nothing else would be a reminder."""
     say_runs(fleet, present(fleet), "m-1", publish(fleet, 1))
     situation = fleet.app.parts.situation
     assert situation.signals().withdrawn == ()

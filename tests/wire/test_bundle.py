@@ -105,7 +105,7 @@ def test_every_changed_byte_is_refused() -> None:
 
 
 def test_every_truncation_is_refused() -> None:
-    """Half a download is no bundle."""
+    """Half a download is not a bundle."""
     for length in range(0, len(GOOD), 7):
         with pytest.raises(BundleError):
             parse_bundle(GOOD[:length])

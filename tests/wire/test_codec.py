@@ -26,7 +26,7 @@ def test_keeps_unknown_fields_of_nested_documents_at_their_level() -> None:
 
 
 def test_a_field_that_came_later_is_not_written_while_it_has_its_default() -> None:
-    """Documents keep the bytes they had before the field was there; with a value it stands where it always stood."""
+    """Documents keep the bytes from before the field; with a value it is at its fixed position."""
     assert b"attempt" not in encode(Desired(gen=3))
     assert b'"attempt":3' in encode(Desired(gen=3, attempt=3))
     assert decode(Desired, b'{"attempt":3,"gen":3}') == Desired(gen=3, attempt=3)
@@ -152,6 +152,6 @@ def test_names_the_message_and_field_in_the_error() -> None:
 
 
 def test_reading_a_manifest_wraps_the_json_error() -> None:
-    """A manifest that is no JSON is a manifest error."""
+    """A manifest that is not JSON raises a manifest error."""
     with pytest.raises(ManifestError):
         read_manifest(b"no")

@@ -136,7 +136,7 @@ def test_a_report_without_streams_is_refused() -> None:
 
 
 def test_an_unknown_coding_is_refused() -> None:
-    """A coding of a newer version asks for an update."""
+    """For a coding of a newer version the error suggests an update."""
     data = bytearray(encode_report(SMALL))
     data[4] = 0x40
     with pytest.raises(MessageError, match="update the server"):

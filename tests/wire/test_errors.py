@@ -10,7 +10,7 @@ def _all(base: type[errors.WireError]) -> list[type[errors.WireError]]:
 
 
 def test_codes_are_unique_and_stable() -> None:
-    """Codes travel in reports; a change here breaks who reads them."""
+    """Codes are part of reports; a change here breaks their readers."""
     assert sorted(error.code for error in _all(errors.WireError)) == [
         "bundle_entry",
         "bundle_invalid",

@@ -46,7 +46,7 @@ def test_refuses_a_wrong_number_of_counters() -> None:
 
 
 def test_parts_cover_all_counters_once() -> None:
-    """Bins, invalid counts and table lie one after the other."""
+    """Bins, invalid counts and table are one after the other."""
     counters = Counters(SHAPE, 1, tuple(range(SHAPE.total)))
     parts = counters.bins(0) + counters.bins(1) + counters.invalid + counters.table
     assert parts == counters.values

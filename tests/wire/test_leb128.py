@@ -22,7 +22,7 @@ def test_leb128_decodes_what_it_encoded(numbers: list[int]) -> None:
 
 @given(NUMBERS)
 def test_packing_is_exact(numbers: list[int]) -> None:
-    """Unpacking gives the same counts."""
+    """Unpacking returns the same counts."""
     assert unpack(pack(numbers), len(numbers)) == tuple(numbers)
 
 
@@ -65,6 +65,6 @@ def test_refuses_packed_counts_cut_short(cut: int) -> None:
 
 
 def test_inflate_stops_at_its_limit() -> None:
-    """A bomb costs no more memory than the limit."""
+    """A decompression bomb uses no more memory than the limit."""
     with pytest.raises(MessageError):
         inflate(zlib.compress(bytes(10_000_000)), 1000)

@@ -102,7 +102,7 @@ def test_refuses_a_decoding_that_it_does_not_know(told: dict[str, str]) -> None:
     ],
 )
 def test_refuses_what_the_model_means_in_another_type(place: str, told: object) -> None:
-    """An option that is no number was once left out, and the device would have answered from another input."""
+    """An option that is not a number was once ignored, and the device would have answered from another input."""
     document = parse_json(encode(GOOD))
     document[place] = document[place] | told if isinstance(told, dict) else told
     with pytest.raises(ManifestError, match=r"Expected a manifest, got: Expected .* as "):

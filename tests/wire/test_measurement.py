@@ -68,7 +68,7 @@ def test_the_golden_report_is_the_same_both_ways() -> None:
     ids=str,
 )  # fmt: skip
 def test_an_order_beyond_its_limits_is_none(change: dict[str, object]) -> None:
-    """Also a signed order asks for nothing that no device should do."""
+    """Even a signed order can't exceed the limits of a device."""
     with pytest.raises(MessageError, match="Expected"):
         read_order(encode(replace(ORDER, **change)))  # type: ignore[arg-type]
 
@@ -121,14 +121,14 @@ def test_a_damaged_report_is_refused(data: bytes) -> None:
     "change", [{"rows": 1}, {"classes": 4}, {"classes": -3, "rows": -2}, {"schema": 2}], ids=str
 )  # fmt: skip
 def test_a_report_whose_logits_are_not_what_it_says_is_refused(change: dict[str, int]) -> None:
-    """Rows and classes must give the number of logits."""
+    """The number of logits must be rows times classes."""
     with pytest.raises(MessageError):
         encode_report(replace(REPORT, **change), LOGITS)
 
 
 @pytest.mark.parametrize("name", ["order", "device", "artifact_sha256", "bundle_sha256", "rows_sha256", "rows"])
 def test_a_report_of_something_else_is_no_answer(name: str) -> None:
-    """Device, order, artifact, bundle and rows must be those that were asked for."""
+    """Device, order, artifact, bundle and rows must be those of the order."""
     assert answers(ORDER, REPORT) == ""
     other = 3 if name == "rows" else "f" * 64
     assert name in answers(ORDER, replace(REPORT, **{name: other}))  # type: ignore[arg-type]

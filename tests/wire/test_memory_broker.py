@@ -1,4 +1,4 @@
-"""The broker in memory does what mosquitto does, as far as our programs can see."""
+"""The broker in memory behaves like mosquitto, as far as our programs can see."""
 
 from dataclasses import dataclass, field
 
@@ -64,7 +64,7 @@ def test_filters_match_as_in_the_standard(pattern: str, topic: str, expected: bo
 
 
 def test_delivers_to_subscribers_and_confirms_to_the_sender(broker: MemoryBroker) -> None:
-    """A message goes where a filter matches, once, and its handle comes back."""
+    """A message is delivered once to each matching filter, and its handle is returned."""
     receiver, other = connected(broker, "r", "a/+"), connected(broker, "o", "b/#")
     sender = connected(broker, "s")
     handle = sender.transport.publish("a/x", b"1")
@@ -74,7 +74,7 @@ def test_delivers_to_subscribers_and_confirms_to_the_sender(broker: MemoryBroker
 
 
 def test_retained_messages_meet_late_subscribers(broker: MemoryBroker) -> None:
-    """Only the last one is kept, it is marked, and an empty payload clears it."""
+    """Only the last one is stored, it is marked, and an empty payload clears it."""
     sender = connected(broker, "s")
     sender.transport.publish("a/x", b"1", retain=True)
     sender.transport.publish("a/x", b"2", retain=True)

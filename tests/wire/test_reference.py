@@ -36,7 +36,7 @@ def test_reads_back_what_was_written(reference: Reference) -> None:
 
 
 def test_identity_survives_the_rounding_to_float32() -> None:
-    """What Python holds as float64 before writing has the same identity after reading."""
+    """Values that are float64 in Python before writing have the same identity after reading."""
     reference = replace(PLAIN, edges=(tuple(i / 7 for i in range(15)),))
     assert read_reference(write_reference(reference)).ref_id == reference.ref_id
 

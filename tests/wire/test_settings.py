@@ -70,7 +70,7 @@ def _read(**table: object) -> Outer:
     ],
 )
 def test_refuses_with_key_expectation_and_value(table: dict[str, object], words: str) -> None:
-    """Each mistake in its own words; both sides of the bounds are below."""
+    """Each mistake has its own message; both sides of the bounds are below."""
     pattern = ".*".join(map(re.escape, words.split(".*")))
     with pytest.raises(SettingsError, match=pattern):
         _read(**table)

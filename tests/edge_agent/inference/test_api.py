@@ -135,7 +135,7 @@ def test_a_regression_answers_with_numbers(tiny: dict, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_picture_is_refused(model: DeviceModel, given: object, said: str) -> None:
-    """The type and shape that are wanted, those that came, and what to do."""
+    """The error has the expected and the actual type and shape, and the next step."""
     with pytest.raises(ImageError) as caught:
         model.answer(given)
     assert said in str(caught.value)

@@ -1,4 +1,4 @@
-"""How pictures come to a real child, and what becomes of one that ends it or does not fit."""
+"""How pictures reach a real child, and the handling of one that ends it or is invalid."""
 
 import io
 import os
@@ -52,7 +52,7 @@ def bad(tmp_path: Path) -> list[str]:
 def test_pictures_written_in_place_over_a_second_and_a_half_are_all_served(
     bundle: Callable, child: Callable, drop: Callable, tmp_path: Path
 ) -> None:
-    """A writer that knows no hand-over, and closes its file after every part: ten of ten, none set aside."""
+    """A writer without atomic renames that closes its file after every part: ten of ten served, none set aside."""
     drop({})
     running = child(bundle())
     running.until("ready")
@@ -88,7 +88,7 @@ def test_the_item_that_ended_a_child_is_set_aside_and_the_next_is_served(
 def test_the_item_held_when_the_agent_ended_too_is_tried_once_more(
     runs: list[str], bundle: Callable, child: Callable, drop: Callable, tmp_path: Path
 ) -> None:
-    """Served where the second try goes well; held at another end, of the machine or of the child alone, set aside."""
+    """Served if the second try succeeds; in progress at another end, of the machine or the child, it is set aside."""
     drop({"0.png": photo(5120, 5120, "PNG")})
     for run in runs[:-1]:
         ended = child(bundle(), run=run)

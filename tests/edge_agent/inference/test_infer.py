@@ -59,7 +59,7 @@ def test_says_ready_with_the_identity_of_what_it_serves(bundle: Callable, child:
 def test_a_corrupt_image_is_counted_said_and_does_not_end_the_child(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict
 ) -> None:
-    """Garbage gives a coded fault that names the file; the next image is served."""
+    """Garbage is a fault with a code that names the file; the next image is served."""
     drop({"0.png": b"not an image", "1.png": b"", **_images(tiny, 1)})
     running = child(bundle())
     fault = running.until("fault").header
@@ -73,7 +73,7 @@ def test_a_corrupt_image_is_counted_said_and_does_not_end_the_child(
 def test_a_swap_serves_on_without_an_error_and_closes_the_old_counters(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict
 ) -> None:
-    """Images served during a swap are all counted, each under the reference of what served it."""
+    """Images served during a swap are all counted, each under the reference of its model."""
     old, new = bundle(version=1), bundle(version=2)
     running = child(old)
     running.until("ready")

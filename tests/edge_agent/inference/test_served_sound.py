@@ -81,7 +81,7 @@ def test_the_bundle_carries_every_option_of_its_front_end(model: ServedModel) ->
 
 @pytest.mark.parametrize("length", [0, 20, 44, 300])
 def test_a_truncated_wav_is_an_image_error(model: ServedModel, length: int) -> None:
-    """Nothing, a part of the header, a header alone and half a sound are refused as bytes that are no image."""
+    """No bytes, a part of the header, a header alone and half a sound are refused as invalid."""
     with pytest.raises(ImageError):
         model.infer(spoken_wav(0)[:length])
 

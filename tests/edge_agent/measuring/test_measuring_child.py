@@ -84,7 +84,7 @@ def case(tmp_path: Path, tiny: ModuleType) -> Case:
 
 
 def test_reports_what_the_model_says_of_every_row(case: Case, tiny: ModuleType) -> None:
-    """The same logits as the runtime gives here, row by row."""
+    """The logits equal those of the runtime in this process, row by row."""
     assert case.run() == {"ok": True}
     report, logits = case.report()
     inputs = to_batch(list(np.repeat(case.pixels, 3, axis=3)), tiny.MANIFEST.preprocessing)
@@ -110,7 +110,7 @@ def test_golden_vectors_alone_are_measured_too(case: Case) -> None:
     ids=str,
 )
 def test_measures_nothing_but_what_the_order_names(case: Case, change: dict[str, object]) -> None:
-    """Another bundle, artifact or rows than ordered are refused, and there is no report."""
+    """Another bundle, artifact or rows than those of the order are refused, and there is no report."""
     case.order = replace(case.order, **change)  # type: ignore[arg-type]
     said = case.run()
     assert said["ok"] is False

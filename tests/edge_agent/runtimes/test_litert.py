@@ -1,4 +1,4 @@
-"""LiteRT's own: parity with torch, the integer contract, foreign operators, files that are no model."""
+"""LiteRT only: parity with torch, the integer contract, unsupported operators, invalid files."""
 
 import random
 import re
@@ -61,7 +61,7 @@ def test_agrees_with_torch(converted: Converted, threads: int) -> None:
 
 
 def test_one_row_and_many_and_none_give_the_same(converted: Converted) -> None:
-    """Rows run one by one: exactly equal; none gives empty outputs; strides of the caller don't matter."""
+    """Rows run one by one are exactly equal; no rows have empty outputs; strides of the caller don't matter."""
     runtime = runtimes.load(MANIFEST, converted.float32)
     logits, embedding = runtime.run(IMAGES)
     rows = [runtime.run(IMAGES[index : index + 1]) for index in range(5)]
@@ -187,7 +187,7 @@ def test_a_foreign_operator_is_named(converted: Converted, operator: dict[str, A
 
 
 def test_a_shape_that_would_fill_the_memory_is_refused_before_it_is_allocated(converted: Converted) -> None:
-    """One wrong number in an inner tensor's shape asks for gigabytes; the tensor is named."""
+    """One wrong number in an inner tensor's shape requests gigabytes; the tensor is named."""
     tools = pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils")
     model = tools.read_model_from_bytearray(bytearray(converted.float32))
     graph = model.subgraphs[0]

@@ -20,7 +20,7 @@ MANIFEST = Manifest(model="m", version=1, runtime="onnx", inputs=(INT8,), output
 
 
 def _int8_onnx() -> bytes:
-    """Return a model that takes ``INT8``, negates, and gives ``UINT8``."""
+    """Return a model with input ``INT8`` and output ``UINT8`` that negates."""
     nodes = [
         helper.make_node("DequantizeLinear", ["x", "s", "z"], ["real"]), helper.make_node("Neg", ["real"], ["minus"]),
         helper.make_node("QuantizeLinear", ["minus", "t", "u"], ["logits"]),
@@ -113,7 +113,7 @@ def test_a_scale_that_cannot_be_meant_is_refused(change: dict) -> None:
 
 
 def test_onnx_opens_the_ort_format(tmp_path: Path) -> None:
-    """The same model saved as an ORT flatbuffer gives the same numbers; cut off, it is refused."""
+    """The same model saved as an ORT flatbuffer has the same outputs; truncated, it is refused."""
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "model.ort")
     options.add_session_config_entry("session.save_model_format", "ORT")
@@ -140,7 +140,7 @@ def test_values_come_back_in_the_unit_of_the_world() -> None:
 
 
 def test_float_values_with_a_unit_are_turned_back_too() -> None:
-    """A float file of a regression gives deviations as well."""
+    """A float file of a regression also outputs standardised values."""
     spec = replace(UNIT, dtype="float32", scale=0.0, zero_point=0)
     assert np.allclose(real_output(np.array([[1, 2]], np.float32), spec), [[310, -4]])
     assert is_decoded(spec)

@@ -95,7 +95,7 @@ def test_conformance_a_closed_runtime_says_so(runtime: runtimes.Runtime) -> None
 
 
 def test_an_unknown_runtime_is_missing_by_name() -> None:
-    """Nothing is imported by a name that is no file of the folder."""
+    """A name that is not a file of the folder causes no import."""
     for name in ("tvm", "_base", "os", "../onnx", ""):
         with pytest.raises(RuntimeMissingError, match="Expected a runtime of litert, memory, onnx") as raised:
             runtimes.load(replace(MANIFEST, runtime=name), b"")

@@ -17,7 +17,7 @@ from edge_agent.sources._bad_inputs import BadInputs
 
 @pytest.fixture(autouse=True)
 def _leases() -> Iterator[None]:
-    """Ignore SIGIO as the child does, so that a source may ask who has a file open."""
+    """Ignore SIGIO like the child, so that a source may check which process has a file open."""
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
     yield
     signal.signal(signal.SIGIO, before)
@@ -106,7 +106,7 @@ def test_takes_the_suffixes_that_the_settings_add(folder: Callable[..., Folder])
 
 @pytest.mark.parametrize("name", [".a.png", "a.png.part", "a.png.tmp", ".hidden", "x.TMP"])
 def test_leaves_names_alone_that_say_unfinished(name: str, folder: Callable[..., Folder]) -> None:
-    """However long they lie there."""
+    """However long they stay there."""
     pictures = folder(suffixes=".part .tmp")
     pictures.write(name)
     assert (pictures.served(30), pictures.names()) == ([], [name])
@@ -155,7 +155,7 @@ def test_a_file_that_is_renamed_into_its_name_is_taken_at_once(folder: Callable[
 
 
 def test_what_can_not_be_decoded_is_tried_again_and_then_moves_to_bad(folder: Callable[..., Folder]) -> None:
-    """Twice, two seconds apart; then it lies in ``bad`` with the reason in its name, and nothing is lost."""
+    """Two tries, two seconds apart; then it is in ``bad`` with the reason in its name, and nothing is lost."""
     pictures = folder()
     pictures.write("a.png", b"garbage")
     assert pictures.served(2.2, "image_invalid") == ["a.png"]
@@ -227,7 +227,7 @@ def test_bad_is_bounded_by_number_and_bytes_and_the_oldest_goes(tmp_path: Path) 
 
 
 def test_a_name_is_not_blamed_for_what_once_lay_under_it(folder: Callable[..., Folder]) -> None:
-    """A camera that writes each picture under one name goes on after a bad one that could not move."""
+    """A camera that writes each picture under one name is served again after a bad one that could not be moved."""
     pictures = folder()
     (pictures.state / "bad").write_bytes(b"in the way")
     pictures.write("latest.png", b"cut")
@@ -238,7 +238,7 @@ def test_a_name_is_not_blamed_for_what_once_lay_under_it(folder: Callable[..., F
 
 
 def test_an_item_that_is_gone_is_not_skipped_by_its_name(folder: Callable[..., Folder]) -> None:
-    """What ended a child lay on a disk that a power cut emptied: the next picture of that name is served."""
+    """The input that ended a child was lost in a power cut: the next picture of that name is served."""
     pictures = folder()
     pictures.source.refuse(sources.Capture("latest.png", b""), "input_crashed", final=True)
     pictures.write("latest.png")

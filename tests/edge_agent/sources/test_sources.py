@@ -1,4 +1,4 @@
-"""Sources: what all of them promise, then each one's own."""
+"""Sources: the contract of all, then the tests of each."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def opened(tmp_path: Path) -> Callable[..., tuple[sources.Source, FakeClock]]:
 
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The kind of a source that lies beside this file, for this process and those it starts."""
+    """Return the kind of a source in a file beside this one, for this process and its children."""
     monkeypatch.syspath_prepend(Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     return "outside_microphone:open_source"
@@ -203,7 +203,7 @@ def test_a_source_from_outside_that_is_broken_is_an_error(
 
 
 def test_the_control_process_loads_nothing_of_a_source_from_outside(tmp_path: Path, outside: str) -> None:
-    """Its numpy stays in the process that was asked."""
+    """Its numpy stays in the process that reads its settings."""
     (tmp_path / "agent.toml").write_text(f'[source]\nkind = "{outside}"\n')
     code = (
         "import sys; from pathlib import Path; from edge_agent.config import read_config\n"
@@ -301,7 +301,7 @@ def test_synthetic_drops_what_was_due_while_nobody_took(opened: Callable) -> Non
 
 
 def test_synthetic_says_what_of_a_zip_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """An image above the limit is not replayed, and not left out without a word; the limit itself is."""
+    """An image above the limit is not replayed, and is reported; one at the limit is replayed."""
     with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("whole.png", bytes(MAX_IMAGE_BYTES))
         archive.writestr("large.png", bytes(MAX_IMAGE_BYTES + 1))

@@ -96,7 +96,7 @@ def test_hears_a_retained_message_after_connecting(make: Make) -> None:
 
 
 def test_takes_nothing_while_down(make: Make) -> None:
-    """Before the start there is no connection: nothing is taken, and the idle time is infinite."""
+    """Before the start there is no connection: no message is accepted, and the idle time is infinite."""
     transport = make("dev")
     assert transport.publish("tf/1/site/dev/event", b"x") is None
     assert transport.idle_s() == float("inf")

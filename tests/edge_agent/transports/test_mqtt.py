@@ -1,4 +1,4 @@
-"""What only a real broker shows: outages, limits, liveness, refusals."""
+"""Behaviour with a real broker only: outages, limits, liveness, refusals."""
 
 import queue
 import random

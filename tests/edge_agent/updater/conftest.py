@@ -200,5 +200,5 @@ def release() -> Callable[..., Release]:
 
 @pytest.fixture
 def device_on() -> Callable[[Path, Disk], Device]:
-    """The maker of devices on a disk of one's own."""
+    """Return a function that makes devices on a small disk."""
     return Device

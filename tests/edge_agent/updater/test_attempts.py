@@ -51,7 +51,7 @@ def test_without_an_attempt_every_generation_is_an_order(device: object, release
 
 
 def test_a_change_of_settings_disturbs_no_probation(device: object, release: Callable) -> None:
-    """The trial goes on and counts from its own start."""
+    """The probation continues and counts from its own start."""
     desired = replace(device.publish(release(1)).desired, attempt=1)
     device.offer(desired)
     device.work()
@@ -153,7 +153,7 @@ class FullAfterSwitch(RealDisk):
 def test_a_switch_without_probation_is_taken_back(
     device_on: Callable, release: Callable, tmp_path: Path, ends: str
 ) -> None:
-    """The slot was switched but its phase could not be written: whatever ends the attempt goes back."""
+    """The slot was switched but its phase could not be written: the end of the attempt switches back."""
     disk = FullAfterSwitch()
     device = device_on(tmp_path, disk)
     device.install(release(1))

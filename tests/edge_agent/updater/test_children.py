@@ -1,4 +1,4 @@
-"""Verification and probe as children: what they print is read, and however they end is a result."""
+"""Verification and probe as children: their output is read, and every kind of end has a result."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_verification_is_told_the_state_and_the_target(child: Child) -> None
     ],
 )
 def test_a_probe_is_read_field_by_field(child: Child, answer: dict[str, object], result: ProbeResult) -> None:
-    """What is no number is 0, and only true is ok."""
+    """A value that is not a number is read as 0, and only true is ok."""
     child(PROBE, f"print({json.dumps(answer)!r})")
     assert ChildProber().probe(Path("bundle")) == result
 
@@ -90,7 +90,7 @@ def test_the_last_line_counts(child: Child) -> None:
 
 @pytest.mark.parametrize("code", ["print('no JSON')", "print('[1]')", "", "raise SystemExit(3)"])
 def test_a_child_without_an_answer_has_crashed(child: Child, code: str) -> None:
-    """Its end and the end of what it wrote are told, for both."""
+    """Its exit and the end of its output are reported, for both."""
     for name in ("one.py", VERIFICATION, PROBE):
         child(name, f"import sys; sys.stderr.write('x' * 400 + 'the end\\n')\n{code}")
     found = ask(["one"], 60.0)

@@ -12,7 +12,7 @@ from wire.messages import UpdatePhase
 
 
 class Crash(BaseException):
-    """The power is gone; no ``except Exception`` may hide it."""
+    """A power cut; no ``except Exception`` may hide it."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ def finish(device: object, *, good: bool) -> None:
 def test_survives_a_crash_at_every_durable_operation(
     tmp_path: Path, device_on: Callable, release: Callable, end: str, moment: str
 ) -> None:
-    """Restarted, the update goes on from the persisted phase and ends as it would have."""
+    """After a restart the update continues from the persisted phase and ends as without the crash."""
     good = end == "commit"
     for crash_at in range(1, 100):
         state = tmp_path / str(crash_at)

@@ -110,7 +110,7 @@ def fetch(source: Source, tmp_path: Path) -> Callable[..., Refusal | None]:
 
 
 def test_fetches_with_the_device_password(fetch: Callable, source: Source, tmp_path: Path) -> None:
-    """The whole blob lies there under its digest, no part beside it."""
+    """The complete blob is stored under its digest, without a partial file."""
     assert fetch() is None
     assert (tmp_path / SHA256).read_bytes() == DATA
     assert [path.name for path in tmp_path.iterdir()] == [SHA256]
@@ -128,7 +128,7 @@ def test_goes_on_where_the_connection_ended(fetch: Callable, source: Source, tmp
 
 @pytest.mark.parametrize("status", ["400", "401", "403", "404", "410"])
 def test_4xx_is_final(fetch: Callable, source: Source, status: str) -> None:
-    """The server knows better: no second try."""
+    """The server decides: no second try."""
     source.answers = [status]
     assert fetch().code == f"http_{status}"
     assert len(source.ranges) == 1

@@ -69,7 +69,7 @@ def test_errors_that_the_release_before_had_too_are_the_sources() -> None:
 
 
 def test_latency_without_a_budget_is_not_judged() -> None:
-    """A budget of 0 is none."""
+    """A budget of 0 means that there is none."""
     assert not judge(replace(GOOD, p95_ms=(999.0,) * 10), replace(LIMITS, latency_p95_ms=0.0), 1.0).over
 
 

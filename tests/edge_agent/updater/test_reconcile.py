@@ -105,7 +105,7 @@ def after(facts: InstalledFacts, actions: tuple) -> InstalledFacts:
 
 
 def test_from_every_state_it_comes_to_rest_and_never_below_the_floor() -> None:
-    """A few steps, then nothing more to do; no step makes what lies below the floor current in another's place."""
+    """After a few steps there is nothing left to do; no step makes a release below the floor current."""
     for start in every():
         facts = start
         for _ in range(4):

@@ -1,4 +1,4 @@
-"""What becomes of a refused attempt: each row of the table, through the updater."""
+"""The result of a refused attempt: each row of the table, through the updater."""
 
 import random
 import re
@@ -19,7 +19,7 @@ ROWS = sorted({**COURSES, **HTTP, "never_heard_of": Course.DOUBTFUL}.items())
 
 @pytest.mark.parametrize(("code", "kind"), ROWS)
 def test_every_refusal_takes_its_course(device: object, release: Callable, code: str, kind: Course) -> None:
-    """Final: refused at once. Doubtful: after a few tries. Passing: deferred however often, and it goes on after."""
+    """Final: refused at once. Uncertain: after a few tries. Temporary: deferred however often, then it continues."""
     new = device.publish(release(1))
     signed, device.targets[new.desired.target] = new.target, Refusal(code, "so")
     device.offer(new.desired)
@@ -77,7 +77,7 @@ def test_a_deferred_update_goes_on_after_a_restart(device: object, release: Call
 
 
 def test_an_update_waits_for_a_sane_clock_and_not_a_second_longer(device: object, release: Callable) -> None:
-    """In 1970 nothing is verified and no deadline passes; the moment the clock is set, it goes on."""
+    """In 1970 nothing is verified and no deadline passes; as soon as the clock is set, the update continues."""
     new = device.publish(release(1))
     device.updater.watch = ClockWatch().look(0, 0.0)
     device.offer(new.desired)

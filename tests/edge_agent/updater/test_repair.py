@@ -1,4 +1,4 @@
-"""What is installed is looked at, mended and downloaded again; what fails waits longer each time."""
+"""The installation is checked, repaired and downloaded again; failures wait longer each time."""
 
 import random
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def scene(device: Any, release: Callable) -> Scene:  # noqa: ANN401 - the confte
 
 
 def test_looks_once_a_period_and_when_it_is_told_to(scene: Scene) -> None:
-    """Both sides of the period; what is whole stays as it is."""
+    """Both sides of the period; intact files stay unchanged."""
     assert [scene.turn(now_s) for now_s in (0.0, 599.9, 600.0)] == [1, 0, 1]
     scene.repair.soon()
     assert scene.turn(600.1) == 1
@@ -143,7 +143,7 @@ def test_without_another_release_nothing_runs_until_it_is_fetched(device: Any, r
 
 
 def test_a_download_that_fails_is_told_once_and_waits_longer_each_time(scene: Scene) -> None:
-    """Twice as long, from a second to a period; after a success it begins anew."""
+    """Twice as long, from a second to a period; after a success it starts again from a second."""
     sha256 = scene.device.slots.read("b").sha256
     kept, scene.device.blobs[sha256] = scene.device.blobs[sha256], Refusal("http_503", "busy")
     scene.bundle("b").unlink()
@@ -172,7 +172,7 @@ def test_a_record_with_a_damaged_half_is_mended_and_told(scene: Scene) -> None:
 
 
 def test_when_no_slot_can_be_read_the_server_is_asked_each_time_and_told_once(scene: Scene) -> None:
-    """Only it knows what should run here."""
+    """Only the server knows which release should run here."""
     scene.device.updater.record = replace(scene.device.updater.record, phase=UpdatePhase.IDLE)
     for name in ("a", "b"):
         for path in (scene.device.state / "slots" / f"{name}.json", scene.device.state / "slots" / f"{name}.copy.json"):

@@ -67,7 +67,7 @@ def test_a_lost_floor_follows_from_the_committed_slots(slots: Slots, unproved: s
 
 
 def test_nothing_is_guessed_where_a_release_has_been(slots: Slots) -> None:
-    """On a device that never had one the floor is 0; once its slots are gone, it is lost."""
+    """On a device without any release the floor is 0; once its slots are lost, the floor is lost."""
     slots.empty("a")
     assert slots.floor() is None
     fresh = Slots(slots.state / "fresh", RealDisk())
@@ -80,7 +80,7 @@ def test_nothing_is_guessed_where_a_release_has_been(slots: Slots) -> None:
 
 @pytest.mark.parametrize("value", ["true", "-1", '"3"', "1.5", "null"])
 def test_a_floor_that_is_no_whole_number_is_none(slots: Slots, value: str) -> None:
-    """The slots are asked instead, and the next floor is written over it."""
+    """The slots are read instead, and the next floor overwrites it."""
     for path in (slots.state / "floor.json", slots.state / "floor.copy.json"):
         path.write_text(f'{{"security_floor": {value}}}')
     assert slots.floor() == 1
@@ -89,7 +89,7 @@ def test_a_floor_that_is_no_whole_number_is_none(slots: Slots, value: str) -> No
 
 
 def test_nothing_is_removed_while_a_slot_is_lost(slots: Slots) -> None:
-    """Its bundle is all that remains of it."""
+    """Its bundle is all that is left of it."""
     slots.bundle(B).parent.mkdir(parents=True)
     slots.bundle(B).write_bytes(b"x")
     for path in (slots.state / "slots" / "b.json", slots.state / "slots" / "b.copy.json"):
@@ -110,7 +110,7 @@ def test_starts_are_counted_by_slot_and_cause_and_forgotten_together(slots: Slot
 
 
 def test_each_damaged_half_is_named_and_mended(slots: Slots) -> None:
-    """A slot, the pointer and the floor; an older agent's pointer without a copy is no damage."""
+    """A slot, the pointer and the floor; an older agent's pointer without a copy is not damage."""
     slots.raise_floor(3)
     folder = slots.state / "slots"
     assert slots.mend() == ()
@@ -134,7 +134,7 @@ def test_each_damaged_half_is_named_and_mended(slots: Slots) -> None:
 def test_the_pointer_is_read_from_whichever_half_is_whole(
     tmp_path: Path, text: str | None, copy: str | None, name: str, condition: Condition
 ) -> None:
-    """The file goes before its copy; "none" is a pointer too."""
+    """The file is preferred to its copy; "none" is a pointer too."""
     (tmp_path / "slots").mkdir()
     path = tmp_path / "slots" / "current"
     for place, content in ((path, text), (copy_of(path), copy)):
@@ -144,7 +144,7 @@ def test_the_pointer_is_read_from_whichever_half_is_whole(
 
 
 def test_a_record_without_its_file_is_hurt_and_one_without_its_copy_is_an_older_agents(tmp_path: Path) -> None:
-    """The first agents kept no copy: that one is missing is no damage."""
+    """The first agents wrote no copy, so a missing one is not damage."""
     twin = Twin(tmp_path / "one.json", RealDisk())
     twin.path.write_text('{"n": 1}')  # without a digest, as they wrote it
     assert not twin.read().hurt

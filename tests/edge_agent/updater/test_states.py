@@ -73,7 +73,7 @@ def test_a_deadline_is_judged_with_or_without_a_window() -> None:
 
 
 def test_a_status_says_all_that_the_record_knows() -> None:
-    """What the operator sees of an update, with what is downloaded of how much."""
+    """The operator's view of an update, with the downloaded and total bytes."""
     desired = Desired(gen=3, release="m-1")
     record = UpdateRecord(
         phase=UpdatePhase.DOWNLOADING, desired=desired, code="c", text="t", since_ms=5, length_bytes=9

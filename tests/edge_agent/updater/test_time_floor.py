@@ -1,4 +1,4 @@
-"""The time and the versions that a device has seen: both sides of the bound, and what a damaged file does."""
+"""The times and versions that a device has seen: both sides of the bound, and damaged files."""
 
 from pathlib import Path
 

@@ -96,7 +96,7 @@ def test_refuses_with_a_code_and_keeps_the_old_release(
 
 
 def test_refuses_a_release_older_than_the_security_floor(device: object, release: Callable) -> None:
-    """What lies below the highest committed floor never runs again."""
+    """A release below the highest committed floor never runs again."""
     device.install(release(2, floor=5))
     device.publish(release(1, floor=4))
     device.offer(release(1, floor=4, gen=3).desired)
@@ -113,7 +113,7 @@ def test_goes_back_to_an_older_version_above_the_floor(device: object, release: 
 
 @pytest.mark.parametrize("room", [1, 0])
 def test_waits_for_room_on_the_disk(device: object, release: Callable, room: int) -> None:
-    """The free space is looked at before the download; the update goes on by itself when there is enough."""
+    """The free space is checked before the download; the update continues by itself when there is enough."""
     new = device.publish(release(1))
     device.disk = device.updater.disk = Small(len(new.data) - 1)
     device.offer(new.desired)
@@ -165,7 +165,7 @@ def test_a_newer_generation_ends_a_probation_by_rolling_back(device: object, rel
 
 
 def test_waits_for_the_maintenance_window(device: object, release: Callable) -> None:
-    """Outside the window the update is deferred, inside it goes on."""
+    """Outside the window the update is deferred, inside it continues."""
     new = device.publish(release(1))
     device.offer(replace(new.desired, not_before_ms=device.now_ms + 5000))
     device.pass_time(4)
@@ -274,7 +274,7 @@ def test_a_probe_that_fails_says_why(device: object, release: Callable) -> None:
 
 
 def test_too_many_starts_in_probation_roll_back(device: object, release: Callable) -> None:
-    """A release that takes the agent down with it does not stay for ever."""
+    """A release that crashes the agent does not stay for ever."""
     device.install(release(1))
     device.offer(device.publish(release(2)).desired)
     device.work()
@@ -289,7 +289,7 @@ def test_too_many_starts_in_probation_roll_back(device: object, release: Callabl
 def test_power_cuts_and_orders_to_end_are_not_the_releases_fault(
     device: object, release: Callable, ended: LastEnd, starts: int, current: str
 ) -> None:
-    """A machine that goes down may be the release's doing, so its ends count too, against a limit far higher."""
+    """The release may be the cause when a machine goes down, so these ends count too, with a much higher limit."""
     device.install(release(1))
     device.offer(device.publish(release(2)).desired)
     device.work()

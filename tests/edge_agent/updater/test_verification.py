@@ -28,7 +28,7 @@ PIECES, PAUSE_S = 10, 0.03
 
 
 class _Dripping(BaseHTTPRequestHandler):
-    """Sends a byte at a time; knows ``/root.json``, half of ``/half.json`` and a ``/chunk.json`` without a size."""
+    """Sends one byte at a time; has ``/root.json``, half of ``/half.json`` and a ``/chunk.json`` without a size."""
 
     def do_GET(self) -> None:
         """Answer."""
@@ -58,14 +58,14 @@ def url() -> Iterator[str]:
 
 
 def test_a_file_that_drips_ends_at_its_deadline(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte comes in time, the file does not: a server could hold an update for ever."""
+    """Each byte arrives in time, the file does not: otherwise a server could delay an update for ever."""
     monkeypatch.setattr(verification, "FILE_DEADLINE_S", PAUSE_S * 2)
     with pytest.raises(SlowRetrievalError, match=r"root\.json within 0 s"):
         list(MetadataFetcher().fetch(f"{url}/root.json"))
 
 
 def test_a_slow_file_within_the_deadline_is_taken(url: str) -> None:
-    """All of it, and the time that the server gave with it."""
+    """The complete file, and the server's time with it."""
     fetcher = MetadataFetcher()
     assert b"".join(fetcher.fetch(f"{url}/root.json")) == b"." * PIECES
     assert fetcher.server_ms == DATE_MS
@@ -85,7 +85,7 @@ def test_a_server_that_is_not_there_is_named() -> None:
 
 
 def test_a_file_of_a_folder_that_is_missing_is_missing_as_over_http(tmp_path: Path) -> None:
-    """python-tuf looks for the next root until there is none: by this code."""
+    """python-tuf requests the next root until it gets this code."""
     (tmp_path / "root.json").write_bytes(b"x" * 200_000)
     fetcher = DirectoryFetcher(tmp_path)
     assert b"".join(fetcher.fetch("file:///anywhere/root.json")) == b"x" * 200_000

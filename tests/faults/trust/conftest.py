@@ -83,7 +83,7 @@ class Scene:
         return {path.name: path.read_bytes() for path in self.tuf.iterdir()}
 
     def restore(self, files: dict[str, bytes]) -> None:
-        """Replace published files, as who controls the server could."""
+        """Replace published files, as an attacker who controls the server could."""
         for name, data in files.items():
             (self.tuf / name).write_bytes(data)
 
@@ -100,7 +100,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 class QuietServer(ThreadingHTTPServer):
-    """A server that does not mind clients that hang up (who is sent too much does)."""
+    """A server that accepts clients that disconnect, as after too large an answer."""
 
     def handle_error(self, *_arguments: object) -> None:
         """Log nothing."""

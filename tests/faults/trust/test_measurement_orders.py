@@ -93,7 +93,7 @@ def test_other_keys_sign_no_order(scene: Scene, order: MeasureOrder, ask: Ask, t
 
 
 def test_an_order_runs_out(scene: Scene, order: MeasureOrder, ask: Ask) -> None:
-    """Who kept one may not have it obeyed later, nor before it was given."""
+    """A stored order can't be used later, nor before it was issued."""
     envelope = sign_order(order, scene.keys)
     assert ask(envelope, 299_000).ok
     assert ask(envelope, 301_000).code == "order_expired"
@@ -161,7 +161,7 @@ def test_a_clock_set_back_is_noticed(scene: Scene, order: MeasureOrder, ask: Ask
 
 
 def test_expired_metadata_stops_orders(scene: Scene, order: MeasureOrder, ask: Ask) -> None:
-    """A device that is kept from news measures nothing either."""
+    """A device that gets no new metadata measures nothing either."""
     late = replace(
         order, issued_ms=order.issued_ms + 40 * 24 * HOUR_MS, expires_ms=order.expires_ms + 40 * 24 * HOUR_MS
     )

@@ -1,4 +1,4 @@
-"""From build host to server over real HTTP: only what passed, nothing twice, nothing half."""
+"""From build host to server over real HTTP: only passed releases, nothing twice, nothing partial."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_takes_the_server_s_newer_list_when_our_key_signed_it(site: Site, bundle
 
 
 def test_refuses_a_list_that_another_key_signed(site: Site, bundle: Bundles) -> None:
-    """Keys of another fleet neither take nor give."""
+    """Keys of another fleet can neither read nor publish."""
     site.publish(bundle(1))
     init_keys(site.folder / "foreign", site.folder / "state" / "online.pub.json")
     with pytest.raises(TrustError):

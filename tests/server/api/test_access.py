@@ -1,4 +1,4 @@
-"""Who may call what, and how errors look."""
+"""Which role may call which operation, and the form of errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_health_is_for_anybody(fleet: MemoryFleet) -> None:
 
 
 def test_the_interface_describes_itself(fleet: MemoryFleet) -> None:
-    """OpenAPI, for people who write clients."""
+    """OpenAPI, for authors of clients."""
     assert "/api/devices" in fleet.client(None).get("/api/openapi.json").json()["paths"]
 
 

@@ -32,7 +32,7 @@ def test_up_and_down(stored: MemoryFleet) -> None:
     ("asked", "expected"), [("bytes=100-199", DATA[100:200]), ("bytes=10000-", DATA[10000:]), ("bytes=-5", DATA[-5:])]
 )
 def test_a_range(stored: MemoryFleet, asked: str, expected: bytes) -> None:
-    """A download goes on where it stopped."""
+    """A download continues where it stopped."""
     answer = stored.client("operator").get(f"/blobs/{DIGEST}", headers={"Range": asked})
     assert (answer.status_code, answer.content) == (206, expected)
     assert answer.headers["content-range"].endswith(f"/{len(DATA)}")

@@ -68,7 +68,7 @@ def test_a_command_and_its_answer(fleet: MemoryFleet) -> None:
 
 
 def test_events_follow_a_cursor(fleet: MemoryFleet) -> None:
-    """The newest first when there is none."""
+    """Without a cursor the newest come first."""
     for code in ("a", "b", "c"):
         fleet.app.parts.events.add(1, "test", code, Severity.INFO, "text", device="cam-1")
     client = fleet.client()

@@ -56,7 +56,7 @@ def test_a_device_carries_a_summary_of_its_evidence(fleet: MemoryFleet) -> None:
 
 
 def test_a_device_that_commissions_is_summed_up_against_training(fleet: MemoryFleet) -> None:
-    """While its own baseline is collected, the distance from training is what there is."""
+    """While its own baseline is collected, only the distance from training is known."""
     fleet.enrol("cam-1")
     _store(fleet, _evidence("cam-1", 5, phase="commissioning", log_value=None, training_log_value=3.5))
     assert fleet.client().get("/api/devices/cam-1").json()["evidence"]["threshold_ratio"] == 0.25
@@ -116,7 +116,7 @@ def test_the_newest_telemetry_of_a_device(fleet: MemoryFleet) -> None:
 
 
 def test_a_build_host_without_work_hears_so(fleet: MemoryFleet) -> None:
-    """204 when there is no job; an unknown one is a coded error."""
+    """204 if there is no job; an unknown one is an error with a code."""
     client = fleet.client("builder")
     assert client.post("/api/jobs/lease", json={"worker": "w"}).status_code == 204
     assert client.post("/api/jobs/x/heartbeat", json={"worker": "w"}).json()["code"] == "unknown_job"

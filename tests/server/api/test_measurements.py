@@ -27,7 +27,7 @@ LOGITS = struct.pack("<6f", *range(6))
 
 @dataclass
 class Scene:
-    """A build host with keys, a server that knows their root, and the device cam-1."""
+    """A build host with keys, a server with their root, and the device cam-1."""
 
     fleet: MemoryFleet
     keys: Path
@@ -108,7 +108,7 @@ def test_only_build_hosts_order(scene: Scene) -> None:
     ids=str,
 )
 def test_a_report_of_something_else_is_refused(scene: Scene, change: dict[str, object]) -> None:
-    """Another device, order, artifact or rows: nothing is kept."""
+    """Another device, order, artifact or rows: nothing is stored."""
     scene.send()
     answer = scene.as_device("PUT", "/report", content=scene.report(**change))
     assert (answer.status_code, answer.json()["code"]) == (422, "measurement_refused")
@@ -124,7 +124,7 @@ def test_a_report_is_never_replaced(scene: Scene) -> None:
 
 
 def test_a_refusal_of_the_device_is_passed_on(scene: Scene) -> None:
-    """Its code and words reach the build host."""
+    """The build host gets its code and text."""
     scene.send()
     command = decode(Command, scene.device.heard[-1].payload)
     scene.device.say("res", Response(id=command.id, ok=False, code="throttled", text="hot"))
@@ -195,7 +195,7 @@ def test_a_dropped_measurement_leaves_nothing(scene: Scene) -> None:
 
 
 def test_bytes_to_measure_are_no_release(scene: Scene) -> None:
-    """They lie apart: signed targets can't name them, and /blobs does not serve them."""
+    """They are stored separately: signed targets can't name them, and /blobs does not serve them."""
     scene.send()
     assert scene.fleet.client("builder").get(f"/blobs/{sha256_hex(SUBJECT.bundle)}").status_code == 404
     assert not scene.fleet.app.parts.versions.blobs.has(sha256_hex(SUBJECT.bundle))

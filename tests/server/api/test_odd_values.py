@@ -95,7 +95,7 @@ def places(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...
 
 
 def put(body: object, path: tuple[str, ...], odd: str) -> bytes:
-    """Return the body as JSON with ``odd`` at ``path``, as it stands, also where no JSON writer would write it."""
+    """Return the body as JSON with ``odd`` at ``path``, literally, even if no JSON writer would write it."""
     changed = copy.deepcopy(body)
     inner: Any = changed
     for key in path[:-1]:
@@ -167,7 +167,7 @@ def test_no_odd_value_in_a_path_or_query_is_our_fault(client: TestClient) -> Non
     ],
 )
 def test_a_key_that_is_not_known_is_refused(client: TestClient, path: str, body: dict[str, object]) -> None:
-    """A slip of the pen is no default: the key is named, and nothing is done."""
+    """A misspelt key does not mean the default: it is named, and nothing is done."""
     answer = client.post(path, json=body)
     assert answer.status_code == 422
     assert f"body.{list(body)[-1]}: Extra inputs are not permitted" in answer.json()["text"]

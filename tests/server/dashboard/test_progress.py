@@ -99,7 +99,7 @@ def test_a_sample_names_the_class_where_it_is_known() -> None:
 
 @pytest.mark.parametrize("phase", RetrainingPhase)
 def test_every_phase_of_a_retraining_can_be_shown(phase: RetrainingPhase) -> None:
-    """A phase has a word, and a button only where a person decides."""
+    """A phase has a text, and a button only if a person decides."""
     card = trigger_card(replace(TRIGGER, phase=phase), NOW_MS)
     assert card.phase.text
     assert bool(card.ask) == (phase in {RetrainingPhase.COLLECTING, RetrainingPhase.GATED})

@@ -53,7 +53,7 @@ def device(name: str = "gate-01", state: DeviceState = DeviceState.READY, report
     ],
 )
 def test_says_how_long_ago_something_was(passed_ms: int, expected: str) -> None:
-    """One unit is enough, and a clock ahead is no error."""
+    """One unit is enough, and a clock that is ahead is not an error."""
     assert ago(NOW_MS - passed_ms, NOW_MS) == expected
 
 
@@ -73,7 +73,7 @@ def test_evidence_is_a_share_of_its_threshold() -> None:
 
 
 def test_only_the_server_s_verdict_is_called_drift() -> None:
-    """The page doesn't decide: 120 % that was not flagged is no alarm."""
+    """The page doesn't decide: 120 % that was not flagged is not an alarm."""
     assert said(0.3).tone is Tone.GOOD
     assert said(0.8).tone is Tone.WARN
     assert said(1.2).tone is Tone.WARN

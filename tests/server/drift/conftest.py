@@ -85,7 +85,7 @@ class Shelf:
 
 @dataclass(slots=True)
 class FleetWorld:
-    """Six devices on two sites; ``live`` lets windows pass and gives the service its turn."""
+    """Six devices at two sites; ``live`` lets windows pass and runs a turn of the service."""
 
     database: Database
     service: DriftService
@@ -176,5 +176,5 @@ def drift_service(database: Database) -> DriftService:
 
 @pytest.fixture
 def restarted() -> Callable[[FleetWorld], DriftService]:
-    """Return a function that gives a new service on the same store."""
+    """Return a function that makes a new service on the same store."""
     return lambda world: drift_service(world.database)

@@ -50,7 +50,7 @@ def test_a_strong_change_is_said_whole_from_the_first_window_on() -> None:
 
 
 def test_a_spread_without_a_move_is_said_as_such() -> None:
-    """Both ends filled and the middle empty is no direction."""
+    """More values at both ends and fewer in the middle have no direction."""
     counts = np.zeros((1, BINS))
     counts[0, [0, BINS - 1]] = 30
     usual = profile(np.full((1, 1, BINS), 125), np.full((1, 1), 2000.0))
@@ -117,7 +117,7 @@ def test_shares_are_parts_of_the_whole_evidence() -> None:
 
 @pytest.mark.parametrize(("moved", "shape"), [(3.4, "up"), (3.2, "spread")])
 def test_a_move_is_reported_from_a_third_of_the_best_tilt_on(moved: float, shape: str) -> None:
-    """Both sides of the bound: less of a move is only a side of what happened."""
+    """Both sides of the bound: a smaller move is only a side effect."""
     recent = np.zeros((1, len(SHAPES), TILTS // len(SHAPES)))
     recent[0, SHAPES.index("spread"), 0], recent[0, SHAPES.index("up"), 0] = 10.0, moved
     assert shares(recent.reshape(1, TILTS), [("luma_mean", "input")])[0].shape == shape

@@ -130,7 +130,7 @@ def test_late_windows_are_folded_together_with_the_next_slot(lived: FleetWorld) 
 
 
 def test_a_turn_ends_after_a_slot_when_asked(lived: FleetWorld, restarted: Restart) -> None:
-    """A server that stops does not wait for weeks of windows; the next turn goes on."""
+    """A server that stops does not wait for weeks of windows; the next turn continues."""
     lived.service._checkpoints.drop(0)
     again = restarted(lived)
     again.goes_on = lambda: False
@@ -152,6 +152,6 @@ def test_checkpoints_reach_far_back_and_stay_few() -> None:
 
 
 def test_far_behind_only_long_spans_are_worth_a_checkpoint() -> None:
-    """Folding a month again is not slowed down by ninety checkpoints of it."""
+    """Computing a month again is not slowed down by ninety checkpoints of it."""
     assert sum(is_due(slot, slot - 1, 720) for slot in range(1, 700)) == 10
     assert sum(is_due(slot, slot - 1, slot) for slot in range(1, 700)) == 87

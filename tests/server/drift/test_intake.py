@@ -34,7 +34,7 @@ def test_a_window_of_no_published_release_is_a_fault(world: FleetWorld, key: tup
 
 
 def test_the_first_window_does_not_decide_how_many_streams_a_reference_has(world: FleetWorld) -> None:
-    """A wrong shape is the fault of who sends it, first or not; the others are judged, and their evidence stored."""
+    """A wrong shape is the fault of its sender, first or not; the others are judged, and their evidence stored."""
     wrong = Counters(Shape(2, 1, 1), 60, (60, *[0] * 15) * 2 + (0, 0, 60))
     world.arrive("d0", replace(world.report("d0", world.slot), counters=wrong), world.slot * 10_000)
     world.absent = {"d0"}

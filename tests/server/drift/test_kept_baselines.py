@@ -53,7 +53,7 @@ def test_a_late_window_does_not_take_standing_drift_for_usual(drifted: FleetWorl
 
 
 def test_a_late_window_from_before_does_not_change_a_baseline(world: FleetWorld) -> None:
-    """Folding again, from whatever point, gives the same baseline and the same evidence."""
+    """A recomputation from any point has the same baseline and the same evidence."""
     world.live(20)
     before = world.service._moment.state.banks[KNOWN]
     late = replace(world.report("d2", world.slot - 15), boot="11" * 8)

@@ -1,4 +1,4 @@
-"""A device that was revoked or removed is judged no more: in no pool, in no denominator, in no verdict."""
+"""A device that was revoked or removed is no longer judged: in no pool, no denominator, no verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What befalls one cohort is not laid to another that shares devices with it."""
+"""A change of one cohort is not attributed to another that shares devices with it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _named(size: int, moved: Mapping[tuple[str, str], float], windows: int, seed
 
 @pytest.mark.parametrize("sd", [0.4, 0.6, 0.8, 1.0])
 def test_the_lens_that_two_knocked_cameras_share_with_a_third_is_not_accused(sd: float) -> None:
-    """A wall with three of six cameras moves; two of them have lens b, as has one elsewhere that stands as ever."""
+    """A wall with three of six cameras moves; two of them have lens b, as has one elsewhere that did not change."""
     said = [named for seed in range(10) for named in _named(6, {SOUTH: sd}, 3, seed)]
     assert any(SOUTH in named for named in said)
     assert not any({LENS_A, LENS_B, NORTH} & named for named in said)
@@ -64,7 +64,7 @@ def test_a_lens_that_changes_is_named_though_most_of_it_is_at_one_site() -> None
 
 
 def test_two_causes_that_share_devices_are_both_named_in_time() -> None:
-    """Who is left of the second cohort goes on telling, without the devices of the first."""
+    """The rest of the second cohort still shows the change, without the devices of the first."""
     said = _named(40, {SOUTH: 0.25, LENS_B: 0.2}, 12, seed=1)
     both = next(named for named in said if {SOUTH, LENS_B} <= named)
     assert LENS_A not in both

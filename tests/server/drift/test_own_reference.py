@@ -31,7 +31,7 @@ ARTIFACT = b"int8 model"
 
 
 def _reference(artifact_sha256: str = "cd" * 32) -> Reference:
-    """Return a profile of 2,000 samples; some streams are equal-mass, others stand almost in one bin."""
+    """Return a profile of 2,000 samples; some streams have equal masses, others are almost in one bin."""
     dice = np.random.default_rng(3)
     shapes = [dice.dirichlet(np.full(BINS, weight)) for weight in np.geomspace(0.2, 50, STREAMS)]
     counts = np.concatenate([dice.multinomial(2000, p) for p in shapes])

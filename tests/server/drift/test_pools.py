@@ -19,7 +19,7 @@ UNIFORM = np.full(BINS, 1 / BINS)
 
 
 def _grey(home: int, away_ratio: float) -> Floats:
-    """Return a stream that stands in ``home``, but for ``away_ratio`` of its samples: the colour of a grey image."""
+    """Return a stream in bin ``home``, except for ``away_ratio`` of its samples: the colour of a grey image."""
     row = np.zeros(BINS)
     row[home], row[home + 1] = 1 - away_ratio, away_ratio
     return row

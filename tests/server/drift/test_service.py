@@ -28,7 +28,7 @@ def test_a_steady_fleet_is_quiet(world: FleetWorld) -> None:
 
 
 def test_a_drifted_site_is_named_with_its_cause(world: FleetWorld) -> None:
-    """Three devices of one site that see darker, blurrier images become one site verdict in words."""
+    """Three devices of one site with darker, blurrier images result in one site verdict in words."""
     world.live(15)
     world.shifts = dict.fromkeys(("d3", "d4", "d5"), DARK_AND_BLURRY)
     world.live(4)
@@ -100,7 +100,7 @@ def test_a_release_that_breaks_outputs_is_a_regression(world: FleetWorld) -> Non
 
 
 def test_a_frozen_camera_is_a_fault_and_no_drift(world: FleetWorld) -> None:
-    """All inputs standing still is found at once and kept out of the statistics."""
+    """Inputs that never change are detected at once and left out of the statistics."""
     world.live(15)
     world.constant = {"d1"}
     world.live(1)

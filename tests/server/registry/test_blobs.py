@@ -47,6 +47,6 @@ def test_sweeps_what_a_killed_server_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "", "0" * 63, "0" * 64])
 def test_refuses_what_is_not_there(tmp_path: Path, name: str) -> None:
-    """A name that is no digest reaches no file."""
+    """A name that is not a digest reaches no file."""
     with pytest.raises(UnknownBlobError):
         Blobs(tmp_path).read(name)

@@ -115,7 +115,7 @@ def test_a_job_is_one_workers_until_its_lease_expires(site: Site) -> None:
 
 
 def test_a_released_job_is_free_at_once(site: Site) -> None:
-    """Ctrl-C at the worker gives the job back without using up an attempt."""
+    """Ctrl-C at the worker returns the job without using up an attempt."""
     first = job(site)
     site.service.jobs.lease("a", 0)
     site.service.jobs.failed(first.id, "a", "released", "", 1)

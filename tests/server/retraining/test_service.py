@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def turns(site: Site, count: int = 4, now_ms: int = 1_000) -> str:
-    """Give some turns; return the phase of the newest trigger."""
+    """Run some turns; return the phase of the newest trigger."""
     for _ in range(count):
         site.service.turn(now_ms)
     known = site.service.triggers.all()
@@ -45,7 +45,7 @@ def test_a_persisted_site_alarm_becomes_a_rolled_out_model(site: Site) -> None:
 
 
 def test_devices_are_asked_for_samples_once_an_interval(site: Site) -> None:
-    """Both lanes are asked of each device, with the opt-in budget, and not again in the next turn."""
+    """Each device gets requests for both lanes, with the opt-in budget, and not again in the next turn."""
     site.alarm(3)
     turns(site, 6)
     asked = [(command.verb, command.arguments["lane"]) for command in site.commands()]
@@ -54,7 +54,7 @@ def test_devices_are_asked_for_samples_once_an_interval(site: Site) -> None:
 
 
 def test_harmless_drift_is_not_retrained_without_a_person(site: Site) -> None:
-    """Labels without errors show no harm; an approval stands in for the proof."""
+    """Labels without errors show no harm; an approval replaces the proof."""
     site.alarm(3)
     turns(site)
     site.upload(30, wrong=1)
@@ -64,7 +64,7 @@ def test_harmless_drift_is_not_retrained_without_a_person(site: Site) -> None:
 
 
 def test_a_rollout_waits_for_a_person_where_it_is_not_automatic(by_hand: Site) -> None:
-    """Gated is as far as it goes alone."""
+    """Without a person it stops after the gates."""
     by_hand.alarm(3)
     turns(by_hand)
     by_hand.upload(30, wrong=20)
@@ -89,7 +89,7 @@ def gated(site: Site) -> None:
 
 
 def test_a_rollout_that_is_there_is_adopted(site: Site) -> None:
-    """The server died after it made the rollout: the next one would be refused for ever."""
+    """The server crashed after it had created the rollout: otherwise the next one would be refused for ever."""
     gated(site)
     site.rollouts.create(Request(release="model-2", canary=1))
     site.rollouts.refuses = True
@@ -100,7 +100,7 @@ def test_a_rollout_that_is_there_is_adopted(site: Site) -> None:
 
 
 def test_a_rollout_by_hand_needs_no_approval(by_hand: Site) -> None:
-    """A person who rolls the release out has approved it; one that was aborted is none."""
+    """A person who rolls the release out has approved it; an aborted rollout does not count."""
     gated(by_hand)
     by_hand.rollouts.create(Request(release="model-2", canary=1))
     by_hand.rollouts.phase = RolloutPhase.ABORTED
@@ -166,7 +166,7 @@ def test_too_few_labels_wait(site: Site) -> None:
 
 
 def test_what_the_gates_refused_cools_down(site: Site) -> None:
-    """A failed job ends the trigger with the gate's words, and the same alarm starts no second one at once."""
+    """A failed job ends the trigger with the gate's text, and the same alarm does not start another at once."""
     site.alarm(3)
     turns(site)
     site.upload(30, wrong=20)

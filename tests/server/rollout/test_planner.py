@@ -126,7 +126,7 @@ def test_a_silent_canary_is_stuck_after_its_deadline_and_that_is_an_error() -> N
 
 
 def test_who_was_stuck_and_commits_later_counts_as_committed() -> None:
-    """A device that slept for a week is no failure of the release."""
+    """A device that was off for a week is not a failure of the release."""
     going = rollout(MemberStanding.STUCK, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
     statuses = known() | {"d0": status("d0", UpdatePhase.COMMITTED)}
     assert plan(going, statuses, 99_000) == (
@@ -222,7 +222,7 @@ def test_a_replaced_canary_stays_a_failure_and_its_group_can_still_be_good() -> 
 
 
 def test_a_removed_canary_that_failed_is_not_told_again_but_others_are() -> None:
-    """Retrying it would end in the same pause; who replaces it is offered."""
+    """Trying it again would end in the same pause; replacing it is offered."""
     going = rollout(MemberStanding.FAILED, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
     with pytest.raises(RolloutRefusedError, match="replace or tolerate"):
         resumed(going, How.RETRY, gone={"d0"})
@@ -254,7 +254,7 @@ def test_pending_devices_do_not_hold_a_rollout_open_for_ever() -> None:
 
 
 def test_a_rollout_in_which_nobody_committed_has_not_succeeded() -> None:
-    """Skipping every group ends it, and no more."""
+    """Skipping every group only ends it."""
     going = rollout(MemberStanding.CANCELLED, MemberStanding.FAILED, opened=2)
     for name in ("canary", "rest"):
         going = skipped(going, name, "ada", 2000)
@@ -340,7 +340,7 @@ def test_tells_fifty_in_one_turn_by_default() -> None:
 
 
 def test_a_pause_names_how_many_of_those_that_were_told_failed() -> None:
-    """Who is under way counts among them."""
+    """Devices under way count among them."""
     going = replace(
         rollout(MemberStanding.FAILED, MemberStanding.ASSIGNED),
         groups=(Group(name="canary", success_ratio=1.0, error_ratio=0.0),),
@@ -353,7 +353,7 @@ def test_a_pause_names_how_many_of_those_that_were_told_failed() -> None:
 
 @pytest.mark.parametrize(("groups", "paused"), [(1, True), (2, False)])
 def test_nobody_left_in_the_last_group_ends_a_rollout_unless_it_is_the_only_one(groups: int, *, paused: bool) -> None:
-    """Without any evidence a person decides; after a good canary an empty rest is no reason to wait."""
+    """Without evidence a person decides; after a good canary an empty rest is no reason to wait."""
     standings = (MemberStanding.CANCELLED,) if groups == 1 else (MemberStanding.COMMITTED, MemberStanding.CANCELLED)
     going = replace(rollout(*standings, opened=groups), groups=GROUPS[:groups])
     assert (stop(going) is not None) is paused
@@ -377,7 +377,7 @@ def test_abort_sets_back_a_device_whose_first_order_this_was() -> None:
 
 
 def test_a_second_try_that_waits_for_the_device_is_still_one() -> None:
-    """Being pending is no outcome: a device that never comes back failed, as before."""
+    """Pending is not an outcome: a device that never comes back has failed, as before."""
     going = rollout(MemberStanding.FAILED, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
     waits = resumed(going, How.RETRY)
     away = known() | {"d0": DeviceStatus(device="d0", desired_release=OLD, reachable=False)}

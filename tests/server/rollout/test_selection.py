@@ -1,4 +1,4 @@
-"""Who takes part in a rollout."""
+"""Which devices take part in a rollout."""
 
 from dataclasses import replace
 

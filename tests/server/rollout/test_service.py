@@ -75,7 +75,7 @@ class Scene:
         return rollout
 
     def turn(self) -> None:
-        """Ingest what arrived and take two steps."""
+        """Ingest the waiting messages and run two turns."""
         self.fleet.turn()
         self.fleet.turn()
 
@@ -241,7 +241,7 @@ def test_tolerating_what_leaves_no_success_is_refused(scene: Scene) -> None:
 
 
 def test_only_a_named_person_skips_a_group(scene: Scene) -> None:
-    """The act is recorded with who did it, and it alone opens the rest."""
+    """The action is recorded with the person, and opens the rest."""
     rollout = scene.failed_canary()
     for group, by in (("canary", " "), ("rest", "ada"), ("none", "ada")):
         with pytest.raises(RolloutRefusedError):
@@ -281,7 +281,7 @@ def test_a_canary_that_waits_for_its_second_try_is_set_back_too(scene: Scene) ->
 
 
 def test_lost_and_never_seen_devices_are_pending_and_told_when_they_come(scene: Scene) -> None:
-    """They are no failures, they pause nothing, and nothing is sent to them meanwhile."""
+    """They are not failures, they pause nothing, and nothing is sent to them meanwhile."""
     scene.devices["new"] = scene.fleet.enrol("new")
     scene.is_there("d1", DeviceState.LOST)
     rollout = scene.start(error_ratio=0.0, deadline_s=60.0)
@@ -389,7 +389,7 @@ def test_devices_that_enrol_later_join_the_last_group(scene: Scene) -> None:
 
 
 def test_each_device_gets_the_bundle_of_its_target(scene: Scene) -> None:
-    """The attribute ``target`` chooses among a release's bundles; who can run none is left out."""
+    """The attribute ``target`` selects among a release's bundles; a device that can run none is left out."""
     for device in ("pi", "toaster"):
         scene.devices[device] = scene.fleet.enrol(device, target=device)
         scene.is_there(device)

@@ -23,7 +23,7 @@ def test_canary_size_shows_the_defect_with_95_percent(defect_ratio: float, size:
 
 
 def test_canary_size_is_one_that_a_fleet_can_have() -> None:
-    """Just below the limit it is a number; beyond it, and where arithmetic overflows, a refusal in words."""
+    """Just below the limit it is a number; beyond it, and at an overflow, it is refused with a text."""
     assert canary_size(2.9958e-6) <= MAX_CANARIES
     for ratio in (2.9957e-6, 5e-324):
         with pytest.raises(RolloutRefusedError, match=f"{MAX_CANARIES} canaries would show, got {ratio}"):

@@ -82,7 +82,7 @@ def test_a_running_server_is_not_migrated_under_its_feet(old_state: StateDirecto
 
 
 def test_a_second_migration_is_told_who_migrates_and_to_wait(old_state: StateDirectory) -> None:
-    """Of another process it knows the number; that is no running server."""
+    """It knows the process id of the other; that is not a running server."""
     lock = lock_state(old_state, "fleet-server migrate")
     code, _, error = _run("migrate", old_state.path, "--yes")
     lock.release()
@@ -98,7 +98,7 @@ def test_a_backup_that_can_not_be_made_stops_the_migration(old_state: StateDirec
 
 @pytest.mark.parametrize("command", [["devices"], ["claim", "--site", "a", "--device", "b"], ["rollouts"], ["events"]])
 def test_every_command_refuses_an_older_database_in_one_sentence(old_state: StateDirectory, command: list[str]) -> None:
-    """With the command that helps, and the directory to give it."""
+    """With the command that helps, and its directory."""
     code, _, error = _run(command[0], old_state.path, *command[1:])
     assert (code, _is_current(old_state), error.count("\n")) == (1, False, 1)
     assert f"run fleet-server migrate {old_state.path}" in error
@@ -141,7 +141,7 @@ def test_run_offers_the_migration_on_a_terminal_and_does_it_silently_nowhere(old
 
 @pytest.mark.broker
 def test_run_migrates_unasked_when_told_to(old_state: StateDirectory) -> None:
-    """For those who have decided already."""
+    """For operators who have decided already."""
     out, _ = _run_server(old_state, "--migrate")
     assert (_is_current(old_state), "http " in out) == (True, True)
 

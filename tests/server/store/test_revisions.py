@@ -69,7 +69,7 @@ def test_every_step_taken_makes_the_tables_that_the_code_declares(
 def test_a_migrated_database_has_the_shape_of_a_new_one(
     old_url: str, tmp_path: Path, engine_at: EngineAt, tables: sa.MetaData
 ) -> None:
-    """Also what Alembic does not compare: columns in no order, keys, and ids that are never used again."""
+    """Also facts that Alembic does not compare: columns in any order, keys, and ids that are never reused."""
     engine = engine_at(old_url)
     upgrade(engine, tables)
     if engine.dialect.name == "sqlite":

@@ -63,7 +63,7 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    """A build host and a server that knows its root."""
+    """A build host and a server with its root."""
     made = Host(tmp_path)
     install_root(made.state, made.root)
     return made
