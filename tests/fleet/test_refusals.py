@@ -72,7 +72,7 @@ def test_a_release_signed_by_another_key_is_refused(fleet: Fleet, refused: objec
 
 
 def test_a_release_below_the_security_floor_is_refused(fleet: Fleet, refused: object, wait: Wait) -> None:
-    """After a release with a higher floor has committed, one below it is refused; the current one continues to serve."""
+    """After a release with a higher floor has committed, one below it is refused; the current one still serves."""
     device = fleet.add("dev")
     fleet.roll_out(fleet.release(1, floor=2))
     device.reaches("committed", "tiny-1")
