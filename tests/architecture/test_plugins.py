@@ -96,7 +96,7 @@ NO_QUESTION = {
 
 
 def _asked(tree: ast.AST) -> Iterator[str]:
-    """Yield the lines that ask which runtime or format it is: comparisons, tables by name, fields that stand for it."""
+    """Yield the lines that ask for the runtime or format: comparisons, tables by name, fields with its name."""
     for node in ast.walk(tree):
         parts: list[ast.AST | None] = []
         if isinstance(node, ast.Compare | ast.MatchValue):
@@ -117,7 +117,7 @@ def _asked(tree: ast.AST) -> Iterator[str]:
 
 
 def test_no_code_asks_which_runtime_or_format_it_is() -> None:
-    """A third one is a file a side: ``compressor.formats`` and ``edge_agent.declarations`` say what differs."""
+    """A third one is one file on each side: ``compressor.formats`` and ``edge_agent.declarations`` have the differences."""
     found = {}
     for folder in ("wire", "edge_agent", "server", "compressor"):
         for file in sorted((ROOT / folder).rglob("*.py")):
@@ -143,7 +143,7 @@ def test_each_way_of_asking_for_a_runtime_is_found(line: str) -> None:
 
 @pytest.mark.parametrize("line", ["run.export(w, 2, formats.BASELINE)", "a = formats.named(x).rescues", "b = 'onnx'"])
 def test_using_a_format_is_no_question_which_it_is(line: str) -> None:
-    """What a format says of itself is used."""
+    """Reading a field of the format is allowed."""
     assert not list(_asked(ast.parse(line)))
 
 

@@ -384,7 +384,7 @@ def test_an_input_that_ends_the_child_costs_no_slot(world: World) -> None:
 
 
 def test_a_source_that_is_away_costs_no_slot(world: World) -> None:
-    """A card that was pulled out is not the release's fault: no fallback, no safe mode, and it serves when it is back."""
+    """A card that was pulled out is not the release's fault: no fallback, no safe mode; later it serves again."""
     world.install(1)
     world.install(2)
     good, world.agent.supervisor.launch = world.agent.supervisor.launch, world.launch_without_source

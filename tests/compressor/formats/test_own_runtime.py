@@ -98,7 +98,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_its_bundles_pass_the_gates_that_say_what_was_not_counted(tree: Path) -> None:
-    """Both forms; parity and drop are measured with the runtime itself, multiplications are unknown and say why."""
+    """Both forms; parity and drop are measured with the runtime itself, multiplications are unknown, with the reason."""
     gates = json.loads((tree / "build/gate.json").read_text())
     assert gates["verdict"] == "pass"
     assert {"compressor.formats.npz_layers", "edge_agent.runtimes.npz_layers"} <= set(gates["code_digests"])
@@ -125,7 +125,7 @@ def test_a_device_reports_it_probes_and_answers(tree: Path) -> None:
 
 @pytest.mark.parametrize("name", formats.known())
 def test_a_format_has_the_name_of_a_runtime(name: str) -> None:
-    """Its texts, packages and layout are there; what it makes is opened by the device's half."""
+    """Its texts, packages and layout are declared; the device's half opens its files."""
     found = formats.named(name)
     assert found.runtime == declarations.runtime(name).name
     assert (found.layout, bool(found.title), bool(found.modules)) == (declarations.runtime(name).layout, True, True)

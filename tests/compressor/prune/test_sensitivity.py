@@ -1,4 +1,4 @@
-"""ChannelSensitivity names what each layer costs, and protects."""
+"""ChannelSensitivity measures the loss of each layer, and protects layers."""
 
 from __future__ import annotations
 

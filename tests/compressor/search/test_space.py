@@ -102,7 +102,7 @@ def test_the_recipes_own_steps_have_a_nearest_point(recipe: Recipe, space: Space
 def test_a_scheme_from_outside_takes_part_by_what_it_declares(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: str, calibrations: int
 ) -> None:
-    """Without a declaration it is tried alone; it is never trained or equalized for, unless it says so."""
+    """Without a declaration it is tried alone; nothing is trained or equalized for it, unless it declares that."""
     name = f"scheme_{calibrations}"
     source = (
         f"from compressor.quantize import Searched\n{declared}\ndef quantize(model, batches, settings): return model\n"

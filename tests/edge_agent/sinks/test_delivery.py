@@ -12,7 +12,7 @@ from wire.answers import AnswerRecord
 
 
 def delivery(sink: Receiver, state: Path | None = None, **keys: object) -> Delivery:
-    """Return a delivery to ``sink`` that reports to nobody."""
+    """Return a delivery to ``sink`` that reports nothing."""
     settings = SinkSettings(**keys)  # type: ignore[arg-type]
     return Delivery("log", sink, settings, open_accounts(state, ["log"])["log"], lambda _code, _text: None)
 
@@ -24,7 +24,7 @@ def offer(to: Delivery, *numbers: int) -> None:
 
 
 def test_answers_arrive_in_order_and_are_settled() -> None:
-    """What was offered is sent, and the last number is settled."""
+    """Offered answers are sent, and the last number is settled."""
     sink = Receiver()
     to = delivery(sink)
     offer(to, *range(1000))

@@ -48,7 +48,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
 def test_only_ok_with_custom_data_and_a_length_is_a_target(
     child: Child, answer: dict[str, object], result: TargetInfo | Refusal
 ) -> None:
-    """Whatever else a child prints is a refusal, and never more than it says."""
+    """Any other output of a child is a refusal, with at most its own text."""
     child(VERIFICATION, f"print({json.dumps(answer)!r})")
     assert ChildVerifier(Path("state")).check("m-1/t.tfb") == result
 

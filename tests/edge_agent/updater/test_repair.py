@@ -97,7 +97,7 @@ def test_stands_back_between_two_releases(scene: Scene, phase: UpdatePhase) -> N
 
 
 def test_a_damaged_bundle_is_fetched_and_the_other_slot_runs_meanwhile(scene: Scene) -> None:
-    """Both are told, and so is the end; then the release that was committed runs again."""
+    """Both are reported, and so is the end; then the committed release runs again."""
     scene.bundle("b").write_bytes(b"damaged")
     scene.device.slots.count_start("b")
     scene.device.slots.count_start("a")
@@ -120,7 +120,7 @@ def test_a_bundle_that_is_served_from_memory_keeps_serving(scene: Scene) -> None
 
 
 def test_the_other_slots_bundle_is_fetched_quietly(scene: Scene) -> None:
-    """Nobody runs it: nothing is started for it."""
+    """No release runs it, so nothing is started for it."""
     scene.bundle("a").unlink()
     scene.turn(0.0)
     assert (scene.told, scene.device.served, scene.bundle("a").exists()) == ([], [], True)
@@ -199,7 +199,7 @@ def test_what_changed_since_the_look_is_looked_at_again(scene: Scene) -> None:
 
 
 def test_a_look_that_fails_is_taken_again_in_ten_seconds(scene: Scene) -> None:
-    """A disk that can't be read now, say."""
+    """For example, a disk that can't be read at the moment."""
     scene.repair.turn(0.0)
     scene.device.worker.work()
     scene.device.done.get()

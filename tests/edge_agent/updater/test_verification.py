@@ -131,7 +131,7 @@ def test_a_signed_target_is_judged_by_what_it_says(
 
 
 def test_the_program_ends_with_one_when_it_refuses(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """One line says why."""
+    """One line has the reason."""
     assert verification.main(["--state", str(tmp_path), "--target", "t", "--metadata-dir", str(tmp_path)]) == 1
     (line,) = capsysbinary.readouterr().out.splitlines()
     assert json.loads(line)["code"] == "root_lost"

@@ -80,7 +80,7 @@ def test_a_new_release_starts_with_a_new_baseline(world: FleetWorld) -> None:
 
 
 def test_a_device_that_swaps_within_a_window_is_in_the_newer_bank(world: FleetWorld) -> None:
-    """Of two reports of one window, under the old and the new reference, the new one says where the device is."""
+    """Of two reports of one window, under the old and the new reference, the new one decides."""
     now_ms = world.live(15)
     world.arrive("d1", replace(world.report("d1", world.slot), ref_id=NEW[0], artifact=NEW[1]), now_ms)
     world.live(1)
