@@ -117,7 +117,7 @@ def _asked(tree: ast.AST) -> Iterator[str]:
 
 
 def test_no_code_asks_which_runtime_or_format_it_is() -> None:
-    """A third one is one file on each side: ``compressor.formats`` and ``edge_agent.declarations`` have the differences."""
+    """A third one is one file a side; ``compressor.formats`` and ``edge_agent.declarations`` have the differences."""
     found = {}
     for folder in ("wire", "edge_agent", "server", "compressor"):
         for file in sorted((ROOT / folder).rglob("*.py")):

@@ -98,7 +98,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_its_bundles_pass_the_gates_that_say_what_was_not_counted(tree: Path) -> None:
-    """Both forms; parity and drop are measured with the runtime itself, multiplications are unknown, with the reason."""
+    """Both forms: the runtime itself measures parity and drop; multiplications are unknown, with the reason."""
     gates = json.loads((tree / "build/gate.json").read_text())
     assert gates["verdict"] == "pass"
     assert {"compressor.formats.npz_layers", "edge_agent.runtimes.npz_layers"} <= set(gates["code_digests"])
