@@ -244,9 +244,12 @@ class FlipRatio:
 
 
 def _wilson_needs(share: float, n: int, gate: FlipRatio) -> int:
+    """Return how many more samples pass at the same ``share``; 0 if 4096 times as many as there are do not."""
     low, high = n, 2 * n
     level = 2 * gate.confidence - 1
-    while high < n << 12 and wilson(math.ceil(share * high), high, level)[1] > gate.limit:
+    while wilson(math.ceil(share * high), high, level)[1] > gate.limit:
+        if high >= n << 12:
+            return 0
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2

@@ -26,6 +26,7 @@ from compressor.gates import (
 from compressor.gates.certificate import (
     Certificate,
     Line,
+    combine,
     counts_of,
     evidence_of,
     for_bundle,
@@ -47,10 +48,10 @@ from compressor.gates.evidence import (
     Verdict,
     missing,
 )
-from compressor.gates.kinds import KINDS, Kind, Place, added_to, holds_for, is_timed, measured, text_of
-from compressor.gates.metrics import ErrorCeiling, WorstSliceIncrease
-from compressor.statistics.paired import Paired
-from compressor.statistics.power import MAX_SAMPLES
+from compressor.gates.kinds import KINDS, Kind, Place, added_to, holds_for, is_timed, kind_of, measured, text_of
+from compressor.gates.metrics import ErrorCeiling, WorstSliceIncrease, level_of
+from compressor.statistics.paired import Paired, p_value
+from compressor.statistics.power import MAX_SAMPLES, samples_for
 
 METRIC = MetricEvidence(
     drop=0.002, lower=-0.002, upper=0.006, confidence=0.95, n=1000, rarest=300, baseline=0.95, candidate=0.948
@@ -90,6 +91,13 @@ RESULTS = [
     (AccuracyFloor(0.9), right(0.9), result(
         "accuracy", MORE, (0.9, 0.88301, 0.9, 1000),
         "90.00 %, at least 88.30 % with 95% confidence, allowed at least 90.00 % (1000 samples)")),
+    (AccuracyFloor(0.9), right(0.95), result(
+        "accuracy", P, (0.95, 0.937137, 0.9, 1000),
+        "95.00 %, at least 93.71 % with 95% confidence, allowed at least 90.00 % (1000 samples)")),
+    (AccuracyDrop(0.01), Evidence(accuracy=Paired(60, 10, 1000)), result(
+        "accuracy_drop", F, (0.05, 0.064519, 0.01, 1000), "drop 5.00 %, at most 6.45 % with 95% confidence, "
+        "allowed 1.00 % (60 lost, 10 won of 1000); "
+        "4409 samples show an equal model with 80% power at 7.00 % discordance")),
     (AccuracyDrop(0.01), Evidence(accuracy=Paired(3, 1, 300)), result(
         "accuracy_drop", MORE, (2 / 300, 0.021743, 0.01, 300), "drop 0.67 %, at most 2.17 % with 95% confidence, "
         "allowed 1.00 % (3 lost, 1 won of 300); needs about 7778 more labelled samples; "
@@ -128,9 +136,9 @@ RESULTS = [
     (BetterThanConstant(0.0), Evidence(classes=CLASSES, figures={"accuracy": 0.75}), result(
         "better_than_constant", P, (0.15, 0.15, 0.0, 100),
         "right on 75.00 %, the answer 'a' to everything on 60.00 %")),
-    (BetterThanConstant(0.2), Evidence(figures={"mae": 0.875, "constant_mae": 1.0, "n_gate": 50.0}), result(
+    (BetterThanConstant(0.2), Evidence(figures={"mae": 1.75, "constant_mae": 2.0, "n_gate": 50.0}), result(
         "better_than_constant", F, (0.125, 0.125, 0.2, 50),
-        f"mean error 0.875, that of their mean for everything 1: {ADVICE}")),
+        f"mean error 1.75, that of their mean for everything 2: {ADVICE}")),
     (BetterThanConstant(0.0), Evidence(figures={"mae": 0.75, "constant_mae": 0.0}), result(
         "better_than_constant", F, (0.0, 0.0, 0.0, 0),
         f"mean error 0.75, that of their mean for everything 0: {ADVICE}")),
@@ -165,8 +173,35 @@ def test_a_missing_measurement_is_a_whole_result_too() -> None:
     assert missing("x", 2.0, {}) == result("x", F, (None, None, 2.0, 0), text)
     limitless = Figure("x").judge(Evidence(figures={"x": 1.0}))
     assert (limitless.verdict, math.isnan(limitless.limit), limitless.text) == (F, True, text)
+    assert Figure("x", maximum=2.0).judge(Evidence()) == result("x", F, (None, None, 2.0, 0), text)
     there = Agreement("cam-1", 0.01).judge(Evidence(devices={"cam-1": DeviceEvidence()}))
     assert (there.verdict, there.on, there.limit) == (F, "cam-1", 0.01)
+
+
+@pytest.mark.parametrize("evidence", [Evidence(flips=2), Evidence(compressed=Paired(0, 0, 9)), Evidence(flips=0)])
+def test_flips_need_their_number_and_the_samples(evidence: Evidence) -> None:
+    """Either alone shows nothing."""
+    assert FlipRatio(0.5).judge(evidence).value is None
+
+
+def test_a_device_that_did_not_measure_fails_each_of_its_gates_with_its_limit() -> None:
+    """The limit stands in the line; a rule without one has none."""
+    rules = (GateRecipe(name="size_bytes", max=9.0, on="cam-1"), GateRecipe(name="size_bytes", on="cam-1"))
+    limited, limitless = judge(rules, Evidence()).results
+    text = "Expected a measurement of cam-1, got none: give --server"
+    assert limited == replace(result("size_bytes", F, (None, None, 9.0, 0), text), on="cam-1")
+    assert math.isnan(limitless.limit)
+    figures = {name: value for name, value in SAME.items() if name != "device_flips"}
+    said = Evidence(devices={"cam-1": DeviceEvidence(evidence=Evidence(figures=figures))})
+    assert Agreement("cam-1", 0.01).judge(said).text.startswith("0 of 200 rows")
+
+
+@pytest.mark.parametrize(("limit", "needs"), [(0.1026, 36_850), (0.1022, 0), (0.1, 0)])
+def test_flips_ask_for_no_number_where_none_is_in_sight(limit: float, needs: int) -> None:
+    """Up to 4,096 times the samples; at a share that is exactly the limit no number passes."""
+    found = FlipRatio(limit).judge(Evidence(compressed=Paired(0, 0, 10), flips=1))
+    assert (found.verdict, found.needs) == (MORE, needs)
+    assert ("more labelled samples" in found.text) == bool(needs)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +214,8 @@ def test_a_missing_measurement_is_a_whole_result_too() -> None:
         ({}, 0.0059, MORE, 1404),
         ({"lower": 0.002, "upper": 0.002}, 0.002, P, 0),
         ({"lower": -0.01, "drop": 0.004}, 0.005, MORE, 145_250),  # the wider side of the interval counts
+        ({"confidence": 0.95 - 0.9e-9}, 0.01, P, 0),  # as JSON may round it
+        ({"confidence": 0.95 - 1.2e-9}, 0.01, F, 0),
         ({"n": MAX_SAMPLES, "upper": 0.5}, 0.0021, MORE, 1),  # as many as are ever asked for
     ],
 )
@@ -201,6 +238,30 @@ def test_what_is_exactly_at_a_limit() -> None:
     assert AccuracyDrop(bound - 1e-9).judge(Evidence(accuracy=counts)).verdict is not P
     flips = Evidence(compressed=Paired(0, 0, 1000), flips=20)
     assert [FlipRatio(limit).judge(flips).verdict for limit in (0.02, 0.0199)] == [MORE, F]
+    bound = FlipRatio(0.5).judge(flips).bound
+    assert bound is not None
+    assert [FlipRatio(limit).judge(flips).verdict for limit in (bound, bound - 1e-9)] == [P, MORE]
+    at_one = Evidence(figures={"x": 1.0})
+    assert [Figure("x", minimum=limit).judge(at_one).verdict for limit in (1.0, 1.001)] == [P, F]
+    slices = {"a": Paired(1, 1, 20)}
+    p = p_value(slices["a"], 0.01)
+    assert p >= 0.5  # from there on 1 - (1 - p) is p to the last digit
+    verdicts = [WorstSliceDrop(0.01, sure).judge(Evidence(slices=slices)).verdict for sure in (1 - p, 1 - p + 1e-9)]
+    assert verdicts == [P, MORE]
+
+
+def test_more_confidence_asks_for_more_samples() -> None:
+    """At a drop above the margin too."""
+    needs = [AccuracyDrop(0.2, sure).judge(Evidence(accuracy=Paired(6, 1, 20))).needs for sure in (0.95, 0.99)]
+    assert needs == [samples_for(0.2, 0.35, confidence=sure) - 20 for sure in (0.95, 0.99)]
+    assert 0 < needs[0] < needs[1]
+
+
+def test_each_slice_is_judged_at_the_level_of_all() -> None:
+    """Two slices at 97.5 % each are 95 % together; bounds at 95 % are then too weak."""
+    assert level_of(0.95, 2) == pytest.approx(0.975)
+    weak = Evidence(metrics={name: replace(metric, confidence=0.95) for name, metric in HALVES.items()})
+    assert WorstSliceIncrease(0.01).judge(weak).verdict is F
 
 
 def test_the_order_of_the_labels_is_scored_on_rows_that_did_not_choose_it() -> None:
@@ -213,6 +274,8 @@ def test_the_order_of_the_labels_is_scored_on_rows_that_did_not_choose_it() -> N
     assert found.figures["reordered_accuracy"] == 0.75
     assert 0.25 < found.figures["reordered_accuracy_low"] < 0.5
     assert (found.figures["order_rows"], found.figures["order_rarest_rows"]) == (6.0, 2.0)
+    without = reordered((np_array([0, 1]), np_array([0, 1])), (np_array([0]), np_array([0])), ("x", "y", "z"))
+    assert without.figures["order_rarest_rows"] == 0.0
 
 
 @pytest.mark.parametrize(("classes", "end"), [(6, "'5' is '0'"), (8, "'5' is '6' and 2 more")])
@@ -254,6 +317,15 @@ def test_a_certificate_keeps_the_evidence_of_host_and_devices_whole() -> None:
     assert (again.figures, again.unknown) == ({"x": 3.0, "z": 4.0}, {})
 
 
+def test_several_targets_share_one_list_of_code() -> None:
+    """The same code judged all of them: it stands once."""
+    parts = [Certificate(target=name, verdict="pass", code_digests={"gates": "d"}) for name in ("pi", "esp")]
+    whole = combine(parts)
+    assert (whole.code_digests, whole.target) == ({"gates": "d"}, "")
+    assert whole.targets == tuple(replace(part, code_digests={}) for part in parts)
+    assert combine(parts[:1]) == parts[0]
+
+
 def test_a_bundles_certificate_leaves_out_what_a_host_timed() -> None:
     """The line stays with its verdict and limit; one without a value keeps the reason."""
     timed = Line(name="latency_p95_ms", verdict="pass", value=2.0, bound=2.0, limit=5.0, text="2")
@@ -288,17 +360,23 @@ def test_a_result_becomes_a_line_with_all_its_fields() -> None:
 def test_an_external_metric_is_measured_with_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number is added to the figures, a metric to the metrics, a failure to the reasons."""
     (tmp_path / "outside_gates.py").write_text(
-        "from compressor.errors import MeasureError\nfrom compressor.gates.kinds import Kind\n"
+        "from compressor.errors import MeasureError\n"
+        "from compressor.gates.kinds import SHARE, Kind\n"
         "def fails(compared):\n    raise MeasureError('no rows')\n"
-        "NUMBER, METRIC, NONE = Kind(measure=lambda c: 3), Kind(measure=lambda c: c, bounded=True, limits=('max',)), "
+        "NUMBER, METRIC, NONE = Kind(measure=lambda c: 3, unit=SHARE, timed=True), "
+        "Kind(measure=lambda c: c, bounded=True, limits=('max',)), "
         "Kind(measure=fails)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     names = [f"outside_gates:{name}" for name in ("NUMBER", "METRIC", "NONE")]
-    rules = [GateRecipe(name=name, max=1.0) for name in [*names, "size_bytes", "unheard_of"]]
+    rules = [GateRecipe(name=name, max=1.0) for name in ["size_bytes", *names, "unheard_of"]]
     found = measured(rules, METRIC)
     assert (found.figures, found.metrics) == ({names[0]: 3.0}, {names[1]: METRIC})
     assert found.unknown == {names[2]: "no rows"}
+    assert text_of(names[0], 0.5) == "50.00 %"  # of its unit, once it is imported
+    kind = kind_of(names[0])
+    assert kind is not None
+    assert (kind.name, kind.timed) == (names[0], False)
     before = Evidence(figures={"x": 1.0}, metrics={"m": METRIC}, unknown={"y": "why"}, flips=2)
     beside = before.beside(found)
     assert beside == replace(
@@ -321,8 +399,8 @@ def test_what_the_rows_say_of_a_gate() -> None:
         False,
     ]
     texts = {
-        "size_bytes": (999_949.0, "999.9 kB"), "float_size_bytes": (2_000_000.0, "2.0 MB"),
-        "accuracy": (0.5, "50.00 %"),
+        "size_bytes": (1_000_000.0, "1.0 MB"),
+        "float_size_bytes": (999_949.0, "999.9 kB"), "accuracy": (0.5, "50.00 %"),
         "latency_p95_ms": (1.5, "1.500 ms"), "speed_up_ratio": (2.0, "2.00 \N{MULTIPLICATION SIGN}"),
         "mae": (1234.0, "1,234"), "nothing": (1234567.0, "1.23457e+06"),
         "no_module:GATE": (2.0, "2"),
