@@ -2,31 +2,54 @@
 
 Decides which report is accepted: one from the device that was ordered, for this order, artifact and rows, with finite
 logits. Anything else is a ``DeviceMeasureError`` with its reason, and the gate then fails without a measurement.
+
+An order is signed by the release key: it permits one device to measure one bundle once, never to install it. It is a
+DSSE envelope with its own payload type, so that its signature is not valid for TUF metadata, and theirs is not valid
+for an order (ADR 9).
 """
 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from securesystemslib.dsse import Envelope
 
 from compressor.devices import WAIT_S
 from compressor.devices.client import DeviceClient, Known, Standing
-from compressor.devices.orders import Subject
 from compressor.errors import DeviceMeasureError, ServerUnreachableError
 from compressor.progress import Progress, Silent
+from compressor.release.keys import load_signer, read_root
+from wire.canonical import sha256_hex
+from wire.codec import encode
 from wire.errors import MessageError
-from wire.measurement import MAX_ORDER_MS, MeasureOrder, MeasureReport, answers, decode_report
+from wire.measurement import MAX_ORDER_MS, ORDER_TYPE, MeasureOrder, MeasureReport, answers, decode_report, read_order
 
 T = TypeVar("T")
 _POLL_S = 0.5
 _NOT_A_NUMBER = 1e29
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Subject:
+    """What to measure: ``bundle`` with artifact, manifest and golden vectors; ``rows``: npy of uint8 (n, H, W, C).
+
+    The bundle is for ``hardware`` (empty: any) and ``runtime`` ("": any).
+    """
+
+    artifact_sha256: str
+    bundle: bytes
+    rows: bytes = b""
+    n: int = 0
+    hardware: tuple[str, ...] = ()
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +90,6 @@ class ServerBench:
             ServerUnreachableError: If the server did not answer.
             DeviceMeasureError: If the device is unknown.
         """
-        from compressor.release.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
-
         load_signer(self.keys, "targets", read_root(self.keys))
         with DeviceClient(self.url, self.token, self.ca) as client:
             client.known(device)
@@ -81,8 +102,6 @@ class ServerBench:
             ServerUnreachableError: If the server did not answer.
             TrustError: If the release key is missing.
         """
-        from compressor.devices.orders import make_order, sign_order  # noqa: PLC0415 - cryptography only where keys are used
-
         progress = progress or Silent()
         holds_s = min(self.wait_s, MAX_ORDER_MS / 1000)
         try:
@@ -101,22 +120,17 @@ class ServerBench:
                     stage.advance()
             deadline_s = time.monotonic() + self.wait_s
             try:
-                self._pass_on(client, sign_order(order, self.keys), order.order, deadline_s, progress)
+                envelope = sign_order(order, self.keys)
+                try:
+                    client.order(envelope)
+                except ServerUnreachableError:  # if only its answer was lost, the order is not submitted twice
+                    if not self._patiently(lambda: client.has(order.order), deadline_s, progress):
+                        client.order(envelope)
                 self._await(client, order, progress, deadline_s)
                 return believed(order, self._patiently(lambda: client.report(order.order), deadline_s, progress))
             finally:
                 with contextlib.suppress(ServerUnreachableError):  # the server itself ends an order that has expired
                     client.drop(order.order)
-
-    def _pass_on(
-        self, client: DeviceClient, envelope: Mapping[str, Any], order: str, deadline_s: float, progress: Progress
-    ) -> None:
-        """Submit the order; if only the server's answer was lost, it is not submitted twice."""
-        try:
-            client.order(envelope)
-        except ServerUnreachableError:
-            if not self._patiently(lambda: client.has(order), deadline_s, progress):
-                client.order(envelope)
 
     def _patiently(self, ask: Callable[[], T], deadline_s: float, progress: Progress) -> T:
         """Return the result of ``ask``; while the server is away, report that once and retry until the deadline."""
@@ -144,6 +158,32 @@ class ServerBench:
             if standing.phase in {"failed", "expired"} or time.monotonic() > deadline_s:
                 raise DeviceMeasureError(silence(order.device, standing, self.wait_s))
             time.sleep(self.poll_s)
+
+
+def make_order(subject: Subject, device: str, *, now_ms: int, holds_s: float) -> MeasureOrder:
+    """Return an order valid for ``device`` from ``now_ms`` (UTC) on for ``holds_s`` seconds.
+
+    Raises:
+        MessageError: If bundle or rows exceed a limit.
+    """
+    order = MeasureOrder(
+        order=secrets.token_hex(16), device=device, artifact_sha256=subject.artifact_sha256,
+        bundle_sha256=sha256_hex(subject.bundle), bundle_length_bytes=len(subject.bundle),
+        rows_sha256=sha256_hex(subject.rows) if subject.n else "", rows_length_bytes=len(subject.rows), rows=subject.n,
+        issued_ms=now_ms, expires_ms=now_ms + int(holds_s * 1000),
+    )  # fmt: skip
+    return read_order(encode(order))
+
+
+def sign_order(order: MeasureOrder, keys: Path) -> dict[str, Any]:
+    """Return ``order`` in its envelope, signed with the release key in the folder ``keys``.
+
+    Raises:
+        TrustError: If the key is missing, readable by others, or not the one that the root names.
+    """
+    envelope = Envelope(encode(order), ORDER_TYPE, {})
+    envelope.sign(load_signer(keys, "targets", read_root(keys)))
+    return dict(envelope.to_dict())
 
 
 def _misfit(subject: Subject, device: str, known: Known) -> str:

@@ -121,16 +121,14 @@ def points(traced: fx.GraphModule, floats: Iterable[str]) -> tuple[Point, ...]:
     known = set(floats) - inside
     found = []
     for node in traced.graph.nodes:
-        if node.name in known and operation(traced, node) not in _MOVES and not _is_fused(traced, node):
-            ceiling = CEILINGS.get(operation(traced, node))
-            found.append(Point(node.name) if ceiling is None else Point(node.name, positive=True, ceiling=ceiling))
+        if node.name not in known or operation(traced, node) in _MOVES:
+            continue
+        users = list(node.users)
+        if node.op != "placeholder" and len(users) == 1 and operation(traced, users[0]) in CEILINGS:
+            continue  # a ReLU is its only reader, so that runtimes fuse the two
+        ceiling = CEILINGS.get(operation(traced, node))
+        found.append(Point(node.name) if ceiling is None else Point(node.name, positive=True, ceiling=ceiling))
     return tuple(found)
-
-
-def _is_fused(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Return whether a ReLU is the only reader of ``node``, so that runtimes fuse the two."""
-    users = list(node.users)
-    return node.op != "placeholder" and len(users) == 1 and operation(traced, users[0]) in CEILINGS
 
 
 def _norm_after(traced: fx.GraphModule, node: fx.Node, calls: Counter[str]) -> fx.Node | None:

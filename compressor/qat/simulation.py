@@ -153,7 +153,11 @@ def simulate(network: nn.Module, example: npt.NDArray[np.float32], grid: Grid) -
     for layer in found:
         wrapped = QuantizedLayer(network.get_submodule(layer.target), bias_of(network, layer), grid)
         copy.set_submodule(layer.target, wrapped)
-    _split_hardswish(copy)
+    for node in list(copy.graph.nodes):
+        if operation(copy, node) == "hardswish":  # by one with a rounded gate; nodes keep their names
+            name = f"hardswish_of_{node.name}"
+            copy.add_submodule(name, QuantizedHardswish())
+            node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
     nodes = {node.name: node for node in copy.graph.nodes}
     quantizers = {point.node: _insert(copy, nodes[point.node], point) for point in where}
     for layer in found:
@@ -180,15 +184,6 @@ def float_nodes(traced: fx.GraphModule, example: npt.NDArray[np.float32]) -> lis
     with torch.no_grad():
         _Watch(traced).run(torch.from_numpy(np.ascontiguousarray(example)))
     return names
-
-
-def _split_hardswish(copy: fx.GraphModule) -> None:
-    """Replace every hard-swish of ``copy`` by one with a rounded gate; nodes keep their names."""
-    for node in list(copy.graph.nodes):
-        if operation(copy, node) == "hardswish":
-            name = f"hardswish_of_{node.name}"
-            copy.add_submodule(name, QuantizedHardswish())
-            node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
 
 
 def _insert(copy: fx.GraphModule, node: fx.Node, point: Point) -> ActivationQuantizer:

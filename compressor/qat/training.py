@@ -233,21 +233,14 @@ def _check_finite(loss: float, simulation: Simulation, plan: Plan) -> None:
     gradients = [end.grad.flatten() for end in simulation.ends() if end.grad is not None]
     if math.isfinite(loss) and (not gradients or torch.cat(gradients).isfinite().all()):
         return
-    found = _not_finite(simulation)
-    where = f" with {found[1]} in {found[0]}" if found else ""
+    where = ""  # the first value that is not finite: weights and ranges before gradients
+    for what in ("", "the gradient of "):
+        for name, parameter in simulation.named().items():
+            values = parameter.grad if what else parameter.detach()
+            if not where and values is not None and not values.isfinite().all():
+                where = f" with {float(values[~values.isfinite()][0])} in {what}{name}"
     message = f"Expected a finite loss and gradients, got a loss of {loss:g}{where}: check the inputs, or lower"
     raise TrainError(f"{message} learning_rate ({plan.learning_rate:g}) of step qat")
-
-
-def _not_finite(simulation: Simulation) -> tuple[str, float] | None:
-    """Return the first value that is not finite, with its place: weights and ranges before gradients."""
-    named = simulation.named()
-    for what in ("", "the gradient of "):
-        for name, parameter in named.items():
-            values = parameter.grad if what else parameter.detach()
-            if values is not None and not values.isfinite().all():
-                return f"{what}{name}", float(values[~values.isfinite()][0])
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

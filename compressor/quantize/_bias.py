@@ -17,8 +17,8 @@ import numpy.typing as npt
 import onnx
 
 from compressor.errors import QuantizeError
+from compressor.quantize._qdq import sqnr_db
 from compressor.quantize._running import Batches, Floats, logits, run
-from compressor.quantize._sensitivity import sqnr_db
 
 Doubles = npt.NDArray[np.float64]
 Placing = Callable[[onnx.ModelProto], onnx.ModelProto]

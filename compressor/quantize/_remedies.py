@@ -14,8 +14,8 @@ from typing import Any
 
 from compressor.errors import QuantizeError
 from compressor.quantize import quantize
+from compressor.quantize._qdq import Sensitivity, measured
 from compressor.quantize._running import Batches
-from compressor.quantize._sensitivity import Sensitivity, measured
 from compressor.steps.quantize import Settings
 
 Judge = Callable[[bytes], float]

@@ -27,22 +27,17 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
     """
     del batches, settings
     prepared = prepare(model)
-    widening = [
-        _stored(tensor)
-        for tensor in prepared.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT and int(np.prod(tensor.dims)) >= _LEAST_VALUES
-    ]
+    widening, largest = [], float(np.finfo(np.float16).max)
+    for tensor in prepared.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or int(np.prod(tensor.dims)) < _LEAST_VALUES:
+            continue
+        values, name = onnx.numpy_helper.to_array(tensor), tensor.name
+        if not np.abs(values).max() <= largest:
+            message = f"Expected values within float16's {largest:g} in {name!r}, got {np.abs(values).max():g}: "
+            raise QuantizeError(message + "scale the layer down, or keep the model float32")
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_float16"))
+        widening.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
     nodes = [*widening, *prepared.graph.node]
     del prepared.graph.node[:]
     prepared.graph.node.extend(nodes)
     return compact(prepared)
-
-
-def _stored(tensor: onnx.TensorProto) -> onnx.NodeProto:
-    """Store ``tensor`` as float16 under another name; return the Cast node that restores float32."""
-    values, name, largest = onnx.numpy_helper.to_array(tensor), tensor.name, float(np.finfo(np.float16).max)
-    if not np.abs(values).max() <= largest:
-        message = f"Expected values within float16's {largest:g} in {name!r}, got {np.abs(values).max():g}: "
-        raise QuantizeError(message + "scale the layer down, or keep the model float32")
-    tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_float16"))
-    return onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT)

@@ -13,9 +13,8 @@ from compressor.quantize import Searched
 from compressor.quantize._bias import corrected
 from compressor.quantize._calibrator import collect_ranges, nudged, within_reach
 from compressor.quantize._model import chosen, compact, layers, prepare
-from compressor.quantize._qdq import Ranges, place
+from compressor.quantize._qdq import Ranges, of_layers, place
 from compressor.quantize._running import Batches
-from compressor.quantize._sensitivity import of_layers
 from compressor.steps.quantize import Settings
 
 READS = frozenset({
@@ -47,7 +46,12 @@ def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Rang
         message = f"Expected ranges of tensors that the prepared model makes, got {', '.join(unknown[:4])}: "
         raise QuantizeError(message + "match them by value with the exported file first")
     used = {**measured, **inputs, **(ranges or {})}
-    _check_constants(prepared)
+    taken = {name for node in prepared.graph.node if node.op_type not in _LIMITING for name in node.input}
+    for tensor in prepared.graph.initializer:
+        if tensor.name in taken and tensor.data_type == onnx.TensorProto.FLOAT:
+            values = onnx.numpy_helper.to_array(tensor)
+            if values.size:
+                within_reach(tensor.name, float(values.min()), float(values.max()))
     kept = chosen(settings.float_layers, [layer.name for layer in layers(prepared)])
     if settings.float_layers_auto:
         worst = [found.layer for found in of_layers(prepared, used, batches, settings) if found.layer not in kept]
@@ -55,17 +59,3 @@ def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Rang
     if settings.bias_correction:
         prepared = corrected(prepared, lambda changed: place(changed, used, settings, but=kept), batches)
     return compact(place(prepared, used, settings, but=kept))
-
-
-def _check_constants(prepared: onnx.ModelProto) -> None:
-    """Check that the float constants to be quantized are within the range for which a scale exists.
-
-    Raises:
-        QuantizeError: If one is out of range.
-    """
-    taken = {name for node in prepared.graph.node if node.op_type not in _LIMITING for name in node.input}
-    for tensor in prepared.graph.initializer:
-        if tensor.name in taken and tensor.data_type == onnx.TensorProto.FLOAT:
-            values = onnx.numpy_helper.to_array(tensor)
-            if values.size:
-                within_reach(tensor.name, float(values.min()), float(values.max()))

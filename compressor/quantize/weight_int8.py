@@ -35,7 +35,15 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
     widening = []
     for name, axis in _weights(prepared, kept, constants).items():
         values = onnx.numpy_helper.to_array(constants[name]).astype(np.float32)
-        widening += _replaced(prepared, constants[name], *_rounded(values, axis if settings.per_channel else None))
+        rounded, scale = _rounded(values, axis if settings.per_channel else None)
+        stored, factor, cast = (f"{name}_{part}" for part in ("int8", "scale", "cast"))
+        prepared.graph.initializer.remove(constants[name])
+        prepared.graph.initializer.append(onnx.numpy_helper.from_array(rounded, stored))
+        prepared.graph.initializer.append(onnx.numpy_helper.from_array(scale, factor))
+        widening += [
+            onnx.helper.make_node("Cast", [stored], [cast], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Mul", [cast, factor], [name]),
+        ]
     nodes = [*widening, *prepared.graph.node]
     del prepared.graph.node[:]
     prepared.graph.node.extend(nodes)
@@ -66,17 +74,3 @@ def _rounded(values: npt.NDArray[np.float32], axis: int | None) -> tuple[npt.NDA
     largest = np.abs(values).max(axis=others, keepdims=True)
     scale = np.where(largest > 0, largest / _LARGEST, 1).astype(np.float32)
     return np.clip(np.round(values / scale), -_LARGEST, _LARGEST).astype(np.int8), scale
-
-
-def _replaced(
-    model: onnx.ModelProto, weight: onnx.TensorProto, values: npt.NDArray[np.int8], scale: npt.NDArray[np.float32]
-) -> list[onnx.NodeProto]:
-    """Replace ``weight`` by ``values`` and ``scale``; return the nodes that restore it."""
-    name, stored, factor, cast = weight.name, *(f"{weight.name}_{part}" for part in ("int8", "scale", "cast"))
-    model.graph.initializer.remove(weight)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(values, stored))
-    model.graph.initializer.append(onnx.numpy_helper.from_array(scale, factor))
-    return [
-        onnx.helper.make_node("Cast", [stored], [cast], to=onnx.TensorProto.FLOAT),
-        onnx.helper.make_node("Mul", [cast, factor], [name]),
-    ]

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.data._table import Table
-from compressor.devices.bench import DeviceAnswer, DeviceBench
-from compressor.devices.orders import Subject
+from compressor.devices.bench import DeviceAnswer, DeviceBench, Subject
 from compressor.errors import DeviceMeasureError, PublishError
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe
 from compressor.gates.kinds import measured

@@ -142,20 +142,21 @@ def _opened(ground: Ground, space: Space, budget: Budget, storage: str) -> optun
         study = optuna.create_study(
             study_name=name, storage=kept, directions=["minimize"] * 3, load_if_exists=True
         )  # fmt: skip
-        study.sampler = _sampler(budget.sampler, ground.recipe.train.seed + len(study.trials), allowed_drop(ground))
+        allowed, seed = allowed_drop(ground), ground.recipe.train.seed + len(study.trials)
+
+        def constraints(trial: optuna.trial.FrozenTrial) -> tuple[float]:
+            found = trial.user_attrs.get("measured")
+            return (found["drop"] - allowed if found else 1.0,)
+
+        if budget.sampler == "nsga2":
+            study.sampler = optuna.samplers.NSGAIISampler(
+                population_size=_POPULATION, seed=seed, constraints_func=constraints
+            )
+        else:
+            study.sampler = optuna.samplers.TPESampler(
+                n_startup_trials=_START_UP_TRIALS, seed=seed, constraints_func=constraints
+            )
     return study
-
-
-def _sampler(name: str, seed: int, allowed: float) -> optuna.samplers.BaseSampler:
-    import optuna  # noqa: PLC0415 - see above
-
-    def constraints(trial: optuna.trial.FrozenTrial) -> tuple[float]:
-        found = trial.user_attrs.get("measured")
-        return (found["drop"] - allowed if found else 1.0,)
-
-    if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(population_size=_POPULATION, seed=seed, constraints_func=constraints)
-    return optuna.samplers.TPESampler(n_startup_trials=_START_UP_TRIALS, seed=seed, constraints_func=constraints)
 
 
 def _enqueue_first(study: optuna.Study, ground: Ground, space: Space) -> None:

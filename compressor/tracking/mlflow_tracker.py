@@ -178,7 +178,9 @@ def _wrapped(uri: str) -> Iterator[None]:
         first = _first(error)
         said = shorten(redacted(str(first)), _MAX_SAID, placeholder=" …")
         message = f"Expected MLflow at {redacted(uri)} to take the run, got {type(first).__name__}: {said}"
-        if _is_server(uri) and not _refuses(error):
+        status = getattr(error, "get_http_status_code", lambda: 0)()
+        refused = status in _REFUSED and status not in _BUSY  # a retry would get the same answer
+        if _is_server(uri) and not refused:
             raise TrackingUnreachableError(f"{message}: start it, or look at address and network") from error
         raise TrackingError(f"{message}: look at the address and at what you may do there") from error
 
@@ -188,9 +190,3 @@ def _first(error: BaseException) -> BaseException:
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return error
-
-
-def _refuses(error: Exception) -> bool:
-    """Return whether a retry would get the same answer from the server."""
-    status = getattr(error, "get_http_status_code", lambda: 0)()
-    return status in _REFUSED and status not in _BUSY

@@ -121,7 +121,13 @@ def work_on(order: WorkOrder, place: Workplace, client: ServerClient, progress: 
         try:
             outcome = _retrain(order, place, client, progress)
             heartbeat.require()
-            _hand_in(order, place, client, outcome)
+            certificate = outcome.certificate
+            if outcome.verdict.value == "pass":
+                bundles, url = list(outcome.bundles), place.server_url
+                publish(bundles, keys=place.keys, server_url=url, token=place.token, ca=place.ca)
+                client.done(order.id, f"{certificate.model}-{certificate.version}", to_document(certificate))
+            else:
+                client.failed(order.id, f"gate_{outcome.verdict.value}", refusals(certificate))
         except (JobLostError, ServerUnreachableError):
             raise
         except KeyboardInterrupt:
@@ -199,15 +205,14 @@ def find_checkpoint(base: Path, place: Workplace) -> Path | None:
     except WireError as error:
         message = f"Expected the bundle of the release before, got: {error}"
         raise WorkerError(message) from error
-    found = (path for path in _checkpoints(place) if path.is_file() and _small_enough(path))
-    return next((path for path in found if sha256_file(path) == wanted), None)
-
-
-def _small_enough(path: Path) -> bool:
-    if (length := path.stat().st_size) <= _MAX_WEIGHTS_BYTES:
-        return True
-    _LOG.warning("Weights above %s bytes are not looked at. path=%s bytes=%s", _MAX_WEIGHTS_BYTES, path, length)
-    return False
+    for path in _checkpoints(place):
+        if not path.is_file():
+            continue
+        if (length := path.stat().st_size) > _MAX_WEIGHTS_BYTES:
+            _LOG.warning("Weights above %s bytes are not looked at. path=%s bytes=%s", _MAX_WEIGHTS_BYTES, path, length)
+        elif sha256_file(path) == wanted:
+            return path
+    return None
 
 
 def _checkpoints(place: Workplace) -> Iterator[Path]:
@@ -233,15 +238,6 @@ def _version(order: WorkOrder, base: Path, folder: Path, client: ServerClient) -
     version = client.next_version(order.model, read_bundle(base).manifest.version)
     write_atomically(kept, json.dumps({"version": version}).encode())
     return version
-
-
-def _hand_in(order: WorkOrder, place: Workplace, client: ServerClient, outcome: Outcome) -> None:
-    if outcome.verdict.value != "pass":
-        client.failed(order.id, f"gate_{outcome.verdict.value}", refusals(outcome.certificate))
-        return
-    publish(list(outcome.bundles), keys=place.keys, server_url=place.server_url, token=place.token, ca=place.ca)
-    certificate = outcome.certificate
-    client.done(order.id, f"{certificate.model}-{certificate.version}", to_document(certificate))
 
 
 def refusals(certificate: Certificate) -> str:

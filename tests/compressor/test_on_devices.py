@@ -16,9 +16,8 @@ from compressor import tasks
 from compressor.cli.device_options import Reach
 from compressor.cli.devices import bench_for, bench_of, devices_named, gate_bundle, gate_on, merged, rules_on
 from compressor.data import digits
-from compressor.devices.bench import DeviceAnswer, ServerBench, _misfit, believed, silence
+from compressor.devices.bench import DeviceAnswer, ServerBench, Subject, _misfit, believed, make_order, silence
 from compressor.devices.client import Known, Standing
-from compressor.devices.orders import Subject, make_order
 from compressor.errors import DeviceMeasureError, PackageError, RecipeError, ServerUnreachableError
 from compressor.gates.certificate import Certificate, DeviceRecord
 from compressor.gates.evidence import AGREEMENT, GateRecipe

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from compressor.devices.bench import DeviceAnswer, ServerBench
-from compressor.devices.orders import Subject, make_order, sign_order
+from compressor.devices.bench import DeviceAnswer, ServerBench, Subject, make_order, sign_order
 from compressor.errors import DeviceMeasureError
 from compressor.progress import Silent
 from compressor.release.keys import init_keys

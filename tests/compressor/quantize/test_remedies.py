@@ -13,8 +13,8 @@ import pytest
 from compressor import networks
 from compressor.errors import QuantizeError
 from compressor.export.onnx import export_onnx
+from compressor.quantize._qdq import Sensitivity
 from compressor.quantize._remedies import LADDER, TriedRung, applied, climb, following, started_from
-from compressor.quantize._sensitivity import Sensitivity
 from compressor.steps.quantize import Settings
 
 SHAPE = (1, 12, 12)

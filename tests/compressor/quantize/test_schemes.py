@@ -143,6 +143,6 @@ def test_schemes_that_would_harm_a_convolutional_onnx_refuse_it(scheme: str, sai
 
 def test_schemes_import_without_torch() -> None:
     """Quantizing needs no torch in the process: 200 MB less."""
-    names = [f"compressor.quantize.{name}" for name in (*schemes(), "_remedies", "_sensitivity")]
+    names = [f"compressor.quantize.{name}" for name in (*schemes(), "_remedies", "_qdq")]
     code = f"import sys, {', '.join(names)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,9 +17,8 @@ from compressor.export.onnx import export_onnx
 from compressor.quantize._bias import corrected
 from compressor.quantize._calibrator import collect_ranges
 from compressor.quantize._model import chosen, compact, layers, prepare
-from compressor.quantize._qdq import place
+from compressor.quantize._qdq import measured, place, sqnr_db
 from compressor.quantize._running import logits
-from compressor.quantize._sensitivity import measured, sqnr_db
 from compressor.quantize.static_int8 import quantize
 from compressor.steps.quantize import Settings
 

@@ -16,9 +16,7 @@ from compressor.gates.certificate import Certificate, Line
 from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe
 from compressor.run.pipeline import Outcome
-from compressor.tracking.logbook import Logbook, logbook
-from compressor.tracking.record import parameters_of, record_of
-from compressor.tracking.timing import Timed
+from compressor.tracking.logbook import Logbook, Timed, logbook, parameters_of, record_of
 from compressor.tracking.tracker import Record, Recorded
 
 RECIPE = Path(__file__).parents[1] / "pipeline_recipe.toml"

@@ -14,7 +14,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata
 
-from compressor.devices.orders import Subject, make_order, sign_order
+from compressor.devices.bench import Subject, make_order, sign_order
 from compressor.release.keys import init_keys, load_signer, read_root, signed_bytes
 from edge_agent.measuring.order_check import OrderVerdict, run
 from server.trust.online_keys import init_online_keys, load_online_key

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from compressor.devices.orders import Subject, make_order, sign_order
+from compressor.devices.bench import Subject, make_order, sign_order
 from compressor.release.keys import init_keys
 from server.fleet.measurements import KEEP_MS
 from wire.canonical import sha256_hex
