@@ -101,8 +101,8 @@ def chosen(mutants: Sequence[dict[str, object]], count: int, seed: str) -> list[
 
 
 @contextmanager
-def copied(scope: Scope) -> Iterator[Path]:
-    """Yield a copy of this checkout's files known to git, set up for mutmut; nothing is written here."""
+def copied() -> Iterator[Path]:
+    """Yield a copy of this checkout's files known to git; nothing is written here."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -115,14 +115,18 @@ def copied(scope: Scope) -> Iterator[Path]:
             if (ROOT / file).is_file():
                 (copy / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / file, copy / file)
-        from scripts.mutation.operators import TEXT_LINES  # noqa: PLC0415 - needs mutmut, --help does not
-
-        settings = MUTMUT.format(
-            sources=json.dumps(scope.sources), tests=json.dumps(scope.tests), patterns=json.dumps(TEXT_LINES), lane=LANE
-        )
-        with (copy / "pyproject.toml").open("a") as file:
-            file.write(settings)
         yield copy
+
+
+def set_up(copy: Path, scope: Scope) -> None:
+    """Make ``copy`` one in which mutmut mutates the sources of ``scope``, whatever it was set up for before."""
+    from scripts.mutation.operators import TEXT_LINES  # noqa: PLC0415 - needs mutmut, --help does not
+
+    settings = MUTMUT.format(
+        sources=json.dumps(scope.sources), tests=json.dumps(scope.tests), patterns=json.dumps(TEXT_LINES), lane=LANE
+    )
+    shutil.rmtree(copy / "mutants", ignore_errors=True)
+    (copy / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + settings)
 
 
 def engine(copy: Path, *arguments: str) -> str:
@@ -210,20 +214,20 @@ def main() -> int:
     started, reasons = time.monotonic(), allowed()
     rows, every = [], []
     listed: dict[str, list[dict[str, object]]] = {}
-    for name in names:
-        with copied(known[name]) as copy:
+    with copied() as copy:
+        for name in names:
+            set_up(copy, known[name])
             found = json.loads(engine(copy, "list"))
-        every += found
-        listed[name] = [mutant for mutant in found if options.only in str(mutant["was"])]
-    wanted = shares({name: len(found) for name, found in listed.items()}, QUICK if options.quick else options.sample)
-    for name in names:
-        sample = chosen(listed[name], wanted[name], f"{options.seed} {name}")
-        if not sample:
-            continue
-        begun = time.monotonic()
-        with copied(known[name]) as copy:
+            every += found
+            listed[name] = [mutant for mutant in found if options.only in str(mutant["was"])]
+        count = QUICK if options.quick else options.sample
+        for name, share in shares({name: len(found) for name, found in listed.items()}, count).items():
+            begun, sample = time.monotonic(), chosen(listed[name], share, f"{options.seed} {name}")
+            if not sample:
+                continue
+            set_up(copy, known[name])
             rows += run_scope(known[name], copy, sample, options.jobs)
-        print(f"{name}: {len(sample)} of {len(listed[name])} in {time.monotonic() - begun:.0f} s", file=sys.stderr)
+            print(f"{name}: {share} of {len(listed[name])} in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     old = stale(reasons, [key(mutant) for mutant in every], rows, {str(mutant["file"]) for mutant in every})
     open_survivors = [row for row in rows if row["status"] == "survived" and key(row) not in reasons]
     for row in (row for row in rows if row["status"] == "survived"):

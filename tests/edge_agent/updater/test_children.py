@@ -24,8 +24,11 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
     """Put another program in the place of a child: ``python -m`` looks in the current folder first."""
 
     def write(name: str, code: str) -> None:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(code)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in path.relative_to(tmp_path).parents[:-1]:
+            (tmp_path / folder / "__init__.py").touch()
+        path.write_text(code)
 
     monkeypatch.chdir(tmp_path)
     return write
