@@ -206,6 +206,37 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
 
 
 @main.command(
+    "try",
+    help="Print what a model answers, one JSON line for each input, without any server.\n\nBUNDLE is a file .tfb of"
+    " `compressor run`; without it, the handwritten digits that came with this program. Files are never deleted. A"
+    " folder is watched for new files until Ctrl-C; with --once the command ends when the present ones are answered."
+    " The keys of a record: docs/reference/answers.md.",
+    epilog=_example(
+        "edge-agent try build/digits-1-gateway.tfb --path pictures",
+        "edge-agent try build/digits-1-gateway.tfb --path pictures --once | jq -r .label",
+        "edge-agent try model.tfb --path picture.png",
+        "edge-agent try model.tfb --source my_package.camera:open_source --set device=2 --count 100",
+    ),
+)
+@click.argument("bundle", required=False, type=click.Path(), callback=_path)
+@click.option("--source", "kind", default="folder", metavar="KIND", help="folder, or a kind of [source]. [folder]")
+@click.option("--path", type=click.Path(), callback=_path, help="The folder, a zip, or one file.")
+@click.option("--set", "keys", multiple=True, metavar="KEY=VALUE", help="Another key of the source, as in [source].")
+@click.option("--once", is_flag=True, help="End when the files that are there are answered.")
+@click.option("--count", type=click.IntRange(min=0), default=0, help="End after this many answers. [0: go on]")
+def try_(bundle: Path | None, kind: str, path: Path | None, keys: tuple[str, ...], *, once: bool, count: int) -> None:
+    """Try."""
+    with _coded(bundle or Path()):
+        from edge_agent.inference.trial import Trial, document_of, packaged, run  # noqa: PLC0415 - numpy and a runtime
+
+        own, pictures = packaged() if bundle is None else (bundle, None)
+        document = document_of(kind, path or pictures, keys)
+        trial = Trial(bundle=own, source=document, once=once, count=count)
+        if not run(trial, sys.stdout.buffer, lambda text: print(text, file=sys.stderr)):
+            sys.exit(EXIT_FAULT)
+
+
+@main.command(
     help="Show whether an agent runs and what it last said: connected or not, the release it serves, the update under"
     " way.\n\nWhether it runs is asked of its lock; the rest is as old as `age` says. Exit codes: 0 it runs and serves,"
     " 7 none runs, 8 it runs and serves nothing (degraded, in safe mode, refused by the broker, or"

@@ -48,7 +48,7 @@ INPUT_AGAIN = "input_tried_again"
 OUT_OF_MEMORY = "out_of_memory"
 _MAX_REQUESTS = 8
 _PIPE_BYTES = 65536
-_STOP = Frame({"type": "stop"})
+STOP = Frame({"type": "stop"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +227,7 @@ class InferenceLoop:
         """Process all notices, waiting up to ``wait_s`` for the first; return False to stop."""
         with contextlib.suppress(queue.Empty):
             notice = self.notices.get(timeout=wait_s) if wait_s else self.notices.get_nowait()
-            while notice is not _STOP:
+            while notice is not STOP:
                 self._heed(notice)
                 notice = self.notices.get_nowait()
             return False
@@ -241,7 +241,7 @@ class InferenceLoop:
         elif notice.kind == "samples":
             self._grant(notice.header)
         elif notice.kind == "stop":
-            self.notices.put(_STOP)
+            self.notices.put(STOP)
         else:
             self._fault("frame_unknown", f"Expected swap, samples or stop, got {notice.kind!r}")
 
@@ -331,7 +331,7 @@ def _listen(child: InferenceLoop) -> None:
         while data := os.read(0, _PIPE_BYTES):
             for frame in decoder.feed(data):
                 child.notices.put(frame)
-    child.notices.put(_STOP)
+    child.notices.put(STOP)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -383,7 +383,7 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     around = SinkSurroundings(state=options.state, device=options.device, site=options.site, tell=tell)
     child.answers = open_answers(parse_json(options.sinks.encode()), around)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
-    signal.signal(signal.SIGTERM, lambda *_, notices=child.notices: notices.put(_STOP))
+    signal.signal(signal.SIGTERM, lambda *_, notices=child.notices: notices.put(STOP))
     threading.Thread(target=_listen, args=(child,), name="listen", daemon=True).start()
     child.run()
 

@@ -1,0 +1,217 @@
+"""``edge-agent try``: the answers of a bundle to a source, in this process and without a server.
+
+Nothing is deleted and nothing is reported: pictures stay where they are.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import zipfile
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from edge_agent import sources
+from edge_agent.device.clock import SystemClock
+from edge_agent.errors import SourceError
+from edge_agent.inference.answers import Answers
+from edge_agent.inference.child import STOP, CountingSettings, InferenceLoop, suffixes_of
+from edge_agent.inference.served_model import load_model
+from edge_agent.sinks._accounts import open_accounts
+from edge_agent.sinks._delivery import Delivery
+from edge_agent.sinks._filters import SinkSettings
+from edge_agent.sources import Capture, Source, Surroundings
+from edge_agent.sources.directory import MAX_FILE_BYTES
+from wire.answers import AnswerRecord
+from wire.codec import Json, encode
+from wire.errors import SettingsError
+from wire.settings import nearest
+
+FOLDER = "folder"
+_NAME = "stdout"
+_QUEUE = 100_000
+_END_S = 60.0  # for a slow reader of what was answered
+_REPLAY_S = 0.5
+_ANSWERED = frozenset({"image_invalid", "image_too_large", "sensor_invalid", "runtime"})
+"""Faults of an input, which its answer reports."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What to try. ``source``: a document with ``kind``; ``once``: end when the files that are there are answered.
+
+    ``count``: end after so many answers; 0: never.
+    """
+
+    bundle: Path
+    source: Mapping[str, Json]
+    once: bool = False
+    count: int = 0
+
+
+@dataclass(slots=True)
+class Listed:
+    """A source of inputs by name, each once; ``read`` returns the bytes of one. Nothing is deleted."""
+
+    left: deque[str]
+    read: Callable[[str], bytes]
+
+    def take(self) -> Capture | None:
+        """Return the next input; one that can't be read is returned empty, and its answer says so."""
+        if not self.left:
+            return None
+        name = self.left.popleft()
+        try:
+            return Capture(name, self.read(name), name)
+        except (OSError, zipfile.BadZipFile, RuntimeError):
+            return Capture(name, b"", name)
+
+    def done(self, capture: Capture) -> None:
+        """Do nothing: files stay."""
+
+    def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
+        """Do nothing: files stay, and are not returned again."""
+        del capture, code, final
+        return True
+
+    def take_dropped(self) -> int:
+        """Return 0: nothing is dropped."""
+        return 0
+
+
+class _Printed:
+    """A sink that writes JSON lines to a stream, ``most`` of them (0: all), and then ends the loop."""
+
+    def __init__(self, out: BinaryIO, most: int, loop: InferenceLoop) -> None:
+        self._out, self._left, self._loop = out, most or sys.maxsize, loop
+
+    def send(self, records: Sequence[AnswerRecord]) -> int:
+        """Write answers; the end of the reader ends the loop too."""
+        wanted = records[: self._left]
+        try:
+            self._out.write(b"".join(encode(record) + b"\n" for record in wanted))
+            self._out.flush()
+        except BrokenPipeError:
+            wanted, self._left = [], 0
+        self._left -= len(wanted)
+        if self._left <= 0:
+            self._loop.notices.put(STOP)
+        return len(wanted)
+
+    def close(self) -> None:
+        """Do nothing: the stream is not ours."""
+
+
+def run(trial: Trial, out: BinaryIO, note: Callable[[str], None]) -> int:
+    """Write an answer a line to ``out`` until SIGINT, SIGTERM, the end of the files, or ``count``; return how many.
+
+    ``note`` gets lines for people.
+
+    Raises:
+        WireError: If the bundle is invalid.
+        AgentError: If the runtime is missing, or the source can't be opened.
+        OSError: If the bundle can't be read.
+    """
+    model = load_model(trial.bundle)
+    note(f"{model.manifest.release} for {model.manifest.target} on {model.manifest.runtime}")
+
+    def say(header: Mapping[str, Json], _payload: bytes) -> None:
+        if header["type"] == "fault" and header["code"] not in _ANSWERED:
+            note(f"{header['code']}: {header['text']}")
+
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    source = _opened(trial, suffixes_of(model.manifest), note)
+    loop = InferenceLoop(model, source, say, SystemClock(), CountingSettings())
+    account = open_accounts(None, [_NAME])[_NAME]
+    printed = Delivery(_NAME, _Printed(out, trial.count, loop), SinkSettings(queue=_QUEUE), account, lambda *_: None)
+    loop.answers = Answers(deliveries=[printed])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.notices.put(STOP))
+    while loop.step() and not (isinstance(source, Listed) and not source.left):
+        pass
+    printed.close(_END_S)
+    return account.counts["sent"]
+
+
+def _opened(trial: Trial, suffixes: frozenset[str], note: Callable[[str], None]) -> Source:
+    kind, path = trial.source["kind"], Path(str(trial.source.get("path", "")))
+    archive = path.suffix.lower() == ".zip"
+    if kind == sources.SourceConfig().kind and path.is_file() and (not archive or trial.once):
+        if not archive:
+            return Listed(deque([str(path)]), lambda name: _read(Path(name)))
+        with zipfile.ZipFile(path) as zipped:
+            names = [item.filename for item in zipped.infolist() if item.file_size <= MAX_FILE_BYTES]
+        return _some(names, path, suffixes, lambda name: zipfile.ZipFile(path).read(name))
+    if kind == sources.SourceConfig().kind and trial.once:
+        return _some([item.name for item in path.glob("*")], path, suffixes, lambda name: _read(path / name))
+    document = dict(trial.source)
+    if archive:
+        document |= {"kind": "synthetic", "interval_s": _REPLAY_S}
+        document.pop("keep", None)
+    around = Surroundings(suffixes=lambda: suffixes, tell=lambda code, text: note(f"{code}: {text}"))
+    return sources.load(document, SystemClock(), around)
+
+
+def _some(names: Sequence[str], path: Path, suffixes: frozenset[str], read: Callable[[str], bytes]) -> Listed:
+    found = sorted(name for name in names if Path(name).suffix.lower() in suffixes and Path(name).name[0] != ".")
+    if not found:
+        message = f"Expected files ending in {' '.join(sorted(suffixes))} in {path}, got none: check --path"
+        raise SourceError(message)
+    return Listed(deque(found), read)
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_FILE_BYTES + 1)  # one byte more than allowed, so that decoding reports "too large"
+
+
+def packaged() -> tuple[Path, Path]:
+    """Return the bundle and the pictures that a wheel carries.
+
+    Raises:
+        SourceError: If this installation has none, as a clone.
+    """
+    folder = Path(__file__).parent.parent / "try"
+    bundles, pictures = sorted(folder.glob("*.tfb")), folder / "pictures.zip"
+    if not bundles or not pictures.exists():
+        message = f"Expected the bundle that a wheel carries in {folder}, got none: this is a clone; name a bundle"
+        raise SourceError(f"{message} (./scripts/setup, then: compressor run models/digits)")
+    return bundles[0], pictures
+
+
+def document_of(kind: str, path: Path | None, keys: Sequence[str]) -> dict[str, Json]:
+    """Return the document of a source; ``folder`` is ``directory``, whose files stay.
+
+    Raises:
+        SourceError: If the kind is unknown, a key has no value, or the source rejects it.
+    """
+    known = (FOLDER, *sources.names())
+    if kind not in known and ":" not in kind:
+        message = f"Expected --source as one of {', '.join(known)} or 'package.module:function', got {kind!r}"
+        raise SourceError(message + nearest(kind, known))
+    kind = sources.SourceConfig().kind if kind == FOLDER else kind
+    table: dict[str, object] = {"kind": kind}
+    for text in keys:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise SourceError(f"Expected --set KEY=VALUE, got {text!r}: write KEY=VALUE")
+        try:
+            table[key] = json.loads(value)
+        except ValueError:
+            table[key] = value
+    if path is not None:
+        table["path"] = str(path)
+    if kind == sources.SourceConfig().kind:
+        table["keep"] = True
+        if path is None:
+            raise SourceError("Expected --path with the folder, the zip or the file to answer, got none: give --path")
+        if not path.exists():
+            raise SourceError(f"Expected a folder, a zip or a file at {path}, got nothing there: check --path")
+    try:
+        return sources.SourceConfig.from_table(table, "--set", Path.cwd()).document
+    except SettingsError as error:
+        raise SourceError(str(error)) from error

@@ -1,0 +1,92 @@
+"""``edge-agent try``: answers a line, nothing deleted, and an error that names what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_agent.errors import SourceError
+from edge_agent.inference.trial import document_of
+
+LIMIT_S = 60
+
+
+def tried(*arguments: object) -> tuple[int, list[dict], str]:
+    """Run the command; return its exit code, its answers and what it wrote for people."""
+    command = [sys.executable, "-c", "from edge_agent.cli import main; main()", "try", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+@pytest.fixture
+def pictures(tiny: dict, tmp_path: Path) -> Path:
+    """A folder of three pictures, a broken one, and notes."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(tiny["images"](3)):
+        (folder / f"{number}.png").write_bytes(tiny["png"](image))
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("mine")
+    return folder
+
+
+def test_each_file_of_a_folder_gets_one_answer_and_stays(bundle: Callable, pictures: Path) -> None:
+    """In the order of their names; the broken one with a reason, and the command ends."""
+    before = sorted(pictures.iterdir())
+    code, answers, _ = tried(bundle(), "--path", pictures, "--once")
+    assert (code, [record["id"] for record in answers]) == (0, ["0.png", "1.png", "2.png", "broken.png"])
+    assert [record.get("error", record.get("label")) in {"a", "b", "c"} for record in answers] == [True] * 3 + [False]
+    assert sorted(pictures.iterdir()) == before
+
+
+def test_a_watched_folder_ends_after_the_wanted_number(bundle: Callable, pictures: Path) -> None:
+    """``--count`` ends the watching, and no more lines come."""
+    code, answers, _ = tried(bundle(), "--path", pictures, "--count", 2)
+    assert (code, len(answers), len(list(pictures.iterdir()))) == (0, 2, 5)
+
+
+def test_one_file_and_a_zip_are_answered(bundle: Callable, pictures: Path, tmp_path: Path) -> None:
+    """Both end by themselves."""
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in pictures.iterdir():
+            file.write(path, path.name)
+    assert len(tried(bundle(), "--path", pictures / "1.png")[1]) == 1
+    assert len(tried(bundle(), "--path", archive, "--once")[1]) == 4
+
+
+def test_a_clone_without_a_bundle_says_how_to_get_one() -> None:
+    """The wheel carries one; a clone does not."""
+    code, _, text = tried()
+    assert (code, "compressor run models/digits" in text) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "keys", "wanted"),
+    [
+        ("fodler", None, (), "did you mean 'folder'"),
+        ("folder", None, (), "give --path"),
+        ("folder", "/nowhere", (), "nothing there"),
+        ("synthetic", "/tmp", ("rate",), "KEY=VALUE"),
+        ("synthetic", "/tmp", ("rate_hertz=1",), "did you mean 'rate_hz'"),
+        ("synthetic", "/tmp", ("rate_hz=-1",), "between 0 and 10000, got -1"),
+    ],
+)
+def test_a_wrong_source_is_refused_with_a_next_step(
+    kind: str, path: str | None, keys: tuple[str, ...], wanted: str
+) -> None:
+    """The error names the option, the expectation and the value."""
+    with pytest.raises(SourceError, match=wanted):
+        document_of(kind, None if path is None else Path(path), keys)
+
+
+def test_values_of_keys_are_json_or_text() -> None:
+    """Numbers, booleans and plain words need no quotes."""
+    document = document_of("synthetic", Path("/tmp"), ("rate_hz=2.5", "repeat=false"))
+    assert document == {"kind": "synthetic", "path": "/tmp", "rate_hz": 2.5, "repeat": False}
