@@ -191,7 +191,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
     """Return ``recipe`` with the model file given on the command line instead of its own."""
-    from compressor.recipe.checks import check_recipe, unread  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe.read import check_recipe, unread  # noqa: PLC0415 - the command line starts fast
 
     named = {name: str(path.resolve()) for name, path in given.items() if path is not None}
     if not named:

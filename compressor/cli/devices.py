@@ -13,8 +13,7 @@ from compressor.devices.bench import DeviceAnswer, DeviceBench, ServerBench
 from compressor.errors import DeviceMeasureError, PackageError, PublishError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, DeviceRecord
-from compressor.gates.device import device_in
-from compressor.gates.evidence import AGREEMENT, GateRecipe, worst
+from compressor.gates.evidence import AGREEMENT, GateRecipe, device_in, worst
 from compressor.gates.kinds import KINDS, Place
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe

@@ -14,9 +14,8 @@ from typing import TypeVar
 
 from compressor.errors import PackageError
 from compressor.gates import AllOf, Evidence, Gate, GateResult, Judgement, MetricEvidence, Verdict
-from compressor.gates.device import Agreement, OnDevice, device_for
-from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe, worst
-from compressor.gates.kinds import KINDS, Kind, Place, gate, is_timed, kind_of
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe, device_for, worst
+from compressor.gates.kinds import KINDS, Agreement, Kind, OnDevice, Place, gate, is_timed, kind_of
 from compressor.statistics.paired import Paired
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document

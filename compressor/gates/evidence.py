@@ -13,6 +13,7 @@ from typing import Protocol
 from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.paired import Paired
 
+DEVICE_PREFIX = "device:"
 AGREEMENT = "device_flip_ratio"
 """The gate on the share of rows for which a device answers differently from this host."""
 
@@ -36,6 +37,20 @@ class GateRecipe:
     def limit(self) -> float | None:
         """The given limit, ``max`` or ``min``."""
         return self.max if self.max is not None else self.min
+
+
+def device_in(on: str) -> tuple[str, str]:
+    """Return (device, target) of ``on``: ``device:ID`` or ``TARGET@device:ID``; ("", "") if it names no device."""
+    target, at, rest = on.rpartition("@")
+    if not rest.startswith(DEVICE_PREFIX) or (at and not target):
+        return "", ""
+    return rest.removeprefix(DEVICE_PREFIX), target
+
+
+def device_for(on: str, target: str) -> str:
+    """Return the device that ``on`` names for ``target``, "" for none."""
+    device, only = device_in(on)
+    return device if only in {"", target} else ""
 
 
 class Verdict(StrEnum):

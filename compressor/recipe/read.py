@@ -1,31 +1,52 @@
-"""Reads a recipe, all inputs of a run, strictly from one TOML file.
+"""Reads a recipe, all inputs of a run, strictly from one TOML file, and checks its values and its tables together.
 
-Decides which keys exist, their types, defaults and ranges. Does not decide whether a data set or a network of that name
-exists (their folders do), nor what a gate means (``gates`` does).
+Decides which keys exist, their types, defaults and ranges, and which tables fit each other. A key that nothing would
+read, because of other settings, is an error; one at its default value counts as not set. Reads no plug-in folder except
+those of the steps and the formats: whether a data set or a network of that name exists, and whether a quantizing scheme
+reads its keys, is checked before a run (``preflight``). What a gate means is up to ``gates``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from compressor import formats, steps
+from compressor import formats, steps, tasks
 from compressor.errors import RecipeError
-from compressor.gates.evidence import GateRecipe
-from compressor.gates.kinds import KINDS, RENAMED, kind_of
-from compressor.recipe.checks import check_recipe, check_unread
+from compressor.gates.evidence import DEVICE_PREFIX, GateRecipe, device_in
+from compressor.gates.kinds import KINDS, RENAMED, Place, holds_for, kind_of
 from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, Recipe, TargetRecipe, TrainRecipe
+from compressor.steps._selection import network_steps
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
-from wire.errors import PathError, SettingsError
+from edge_agent import declarations
+from wire.errors import NameRefusedError, PathError, SettingsError
 from wire.paths import without_tilde
-from wire.settings import fields_from, names_of, nearest, parse_toml, plain_table, read_toml
+from wire.settings import (
+    Bound,
+    OneOf,
+    check,
+    fields_from,
+    is_given,
+    names_of,
+    nearest,
+    parse_toml,
+    plain_table,
+    read_toml,
+)
+from wire.topics import check_name
 
 DEFAULT_STEPS = [{"step": "quantize"}]
 _GIVEN = {"quantize": {"own": None}}  # not set by a table: a scheme's own keys are in the step's table
+_ROUNDING = 1e-9
+SHARE_NAMES = ("train", "calibration", "gate", "reference")
+READ_BY_IMPORTS = frozenset({"seed"})
+"""The only key of ``[train]`` that is read with an imported file: the seed of the splits."""
+_OF_TRAINING = frozenset({"epochs", "learning_rate"})
 _TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance")
 
 
@@ -183,3 +204,254 @@ def _gates(table: Mapping[str, object]) -> tuple[GateRecipe, ...]:
             raise RecipeError(message)
         gates.append(gate)
     return tuple(gates)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check value ranges and consistency between tables.
+
+    Raises:
+        RecipeError: If a check fails.
+        PluginError: If there is no such task or gate.
+    """
+    _check_names(recipe)
+    _check_ranges(recipe)
+    shares = recipe.data.shares
+    if shares and (
+        set(shares) != set(SHARE_NAMES) or min(shares.values()) <= 0 or not abs(sum(shares.values()) - 1) <= _ROUNDING
+    ):
+        message = f"Expected in [data] shares positive {', '.join(SHARE_NAMES)} that sum to 1, got {dict(shares)}"
+        raise RecipeError(message)
+    check_task(recipe)
+    _check_gates(recipe)
+    _check_import(recipe)
+    _check_steps(recipe)
+
+
+def check_task(recipe: Recipe) -> None:
+    """Check that the settings of ``recipe`` fit its task.
+
+    Raises:
+        RecipeError: If one belongs to another task, or mean and deviation of the values are inconsistent.
+        PluginError: If there is no such task.
+    """
+    tasks.check(recipe.data)
+    task, data = tasks.of(recipe.data), recipe.data
+    wrong = next((place for place in task.foreign if gives(recipe, place)), None)
+    if wrong is not None:
+        message = f"Expected {wrong} in {task.foreign[wrong]} alone, got it in a recipe {task.recipes}: leave it out"
+        raise RecipeError(message)
+    if len(data.target_mean) != len(data.target_std) or any(not spread > 0 for spread in data.target_std):
+        message = "Expected in [data] target_mean and target_std one number a value, each std above 0"
+        raise RecipeError(f"{message}, got {list(data.target_mean)} and {list(data.target_std)}")
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Check what no range expresses: at least one target, unique labels, valid names and paths."""
+    model = recipe.model
+    if not recipe.targets:
+        message = "Expected a table [targets.NAME], got none: write [targets.host], or leave [targets] out"
+        raise RecipeError(message)
+    twice = [name for name in model.labels if model.labels.count(name) > 1]
+    if twice:
+        message = f"Expected in [model] labels each name once, got {twice[0]!r} {model.labels.count(twice[0])} times"
+        raise RecipeError(message)
+    if recipe.data.generated:
+        message = f"Expected in [data] path or stand_in, got both ({recipe.data.path}, {recipe.data.stand_in})"
+        raise RecipeError(f"{message}: a stand-in is for a recipe without data of its own")
+    given = (getattr(model, key) for key in formats.model_keys())
+    if any("\0" in path for path in (recipe.data.path, model.checkpoint, *given)):
+        message = "Expected paths without a NUL character in [data] and [model], got one: write it without"
+        raise RecipeError(message)
+    try:
+        check_name(model.name, "[model] name")
+        for target in recipe.targets:
+            check_name(target.name, "a target's name")
+    except NameRefusedError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    """Check every value that has a range or a list of choices."""
+    train = recipe.train
+    tables = [
+        ("[model]", recipe.model), ("[data]", recipe.data), ("[train]", train), ("[acceptance]", recipe.acceptance),
+        *((f"[targets.{target.name}]", target) for target in recipe.targets),
+    ]  # fmt: skip
+    endings = {one.name: tuple(one.formats) for one in declarations.runtimes()}
+    try:
+        for where, table in tables:
+            check(table, where)
+        Bound(0, max(0, train.epochs - 1)).check("[train] warm_up_epochs", train.warm_up_epochs)
+        OneOf(("huber", "mse")).check("[train] loss", train.loss or "huber")
+        for gate in recipe.gates:  # points or per cent by mistake are rejected
+            Bound(0.5, 0.9999).check(f"[gates] {gate.name} confidence", gate.confidence)
+            kind, limit = kind_of(gate.name), "min" if gate.max is None else "max"
+            allowed = kind.unit.range_of(maximum=limit == "max") if kind is not None else None
+            if kind is not None and allowed is not None:
+                Bound(*allowed).check(f"[gates] {gate.name} {limit}{kind.unit.hint}", gate.limit or 0.0)
+        for item in recipe.targets:  # of one format, the key has no use; of none, preflight names the nearest runtime
+            if len(known := endings.get(item.runtime, ())) > 1:
+                OneOf(known).check(f"[targets.{item.name}] format", item.format)
+    except SettingsError as error:
+        raise RecipeError(str(error)) from error
+    for step in recipe.compress:
+        steps.check(step)
+
+
+def _check_gates(recipe: Recipe) -> None:
+    """Check that every gate belongs to the recipe's task, and its target or device can give evidence for it."""
+    names, task = [target.name for target in recipe.targets], tasks.of(recipe.data)
+    foreign = []
+    for gate in recipe.gates:
+        kind, where = kind_of(gate.name), f"[gates] {gate.name}"
+        place = Place.BOTH if kind is None else kind.place
+        foreign += [kind] if kind is not None and not holds_for(kind, *task.gates) else []
+        device, on = device_in(gate.on)
+        if device and place is Place.HOST:
+            message = f"Expected in {where} on = a target, got {gate.on!r}: a device has no evidence for this gate"
+            raise RecipeError(message)
+        if not device and (place is Place.DEVICE or DEVICE_PREFIX in gate.on):
+            message = f'Expected in {where} on = "device:ID" or "TARGET@device:ID", got {gate.on!r}'
+            raise RecipeError(message)
+        try:
+            check_name(device or "none", f"the device in {where}")
+        except NameRefusedError as error:
+            raise RecipeError(str(error)) from error
+        _check_target(on if device else gate.on, names, where)
+    if foreign:
+        own = ", ".join(sorted(name for name, kind in KINDS.items() if kind.tasks and holds_for(kind, *task.gates)))
+        got, whose = (
+            ", ".join(kind.name for kind in foreign),
+            " or ".join(tasks.named(of).recipes for of in foreign[0].tasks),
+        )
+        message = f"Expected in [gates] what a recipe {task.recipes} has, got {got}"
+        raise RecipeError(f"{message}: that is for one {whose}; use {own or 'those of every recipe'}")
+
+
+def _check_target(on: str, names: Sequence[str], where: str) -> None:
+    if on and on not in names:
+        message = f"Expected in {where} on = one of {', '.join(names)}, got {on!r}"
+        raise RecipeError(message + nearest(on, names))
+
+
+def _check_import(recipe: Recipe) -> None:
+    """Reject what an imported file does not allow: steps that change a network, and another runtime's file."""
+    model = recipe.model
+    given = [name for name in ("checkpoint", *formats.model_keys()) if getattr(model, name)]
+    if len(given) > 1:
+        message = f"Expected in [model] one of checkpoint, {', '.join(formats.model_keys())}, got {', '.join(given)}"
+        raise RecipeError(message)
+    file_format = formats.imported(model)
+    if file_format is None:
+        return
+    runtime = file_format.runtime
+    wrong = [target.name for target in recipe.targets if target.runtime != runtime]
+    if wrong:
+        message = f"Expected targets of runtime {runtime!r} for [model] {given[0]}, got another in {', '.join(wrong)}"
+        raise RecipeError(f"{message}: only a network is exported to both formats")
+    kept = [step.step for step in recipe.compress if file_format.finished or steps.level(step) == steps.NETWORK]
+    if kept:
+        message = f"Expected no step {kept[0]!r} with [model] {given[0]}, got one"
+        remedy = "write compress = []" if kept[0] == "quantize" else "give checkpoint and network"
+        raise RecipeError(f"{message}: {remedy}")
+
+
+def _check_steps(recipe: Recipe) -> None:
+    """Check that steps name known targets and fit each other.
+
+    QAT and quantization use the same grid: otherwise the training is lost. Rescue is used only for ONNX targets: its
+    result would not apply to a TFLite file of the same step.
+    """
+    names, trained = [target.name for target in recipe.targets], network_steps(recipe)
+    for step in (step for step in recipe.compress if isinstance(step, QuantizeRecipe)):
+        _check_target(step.on, names, "[[compress]]")
+        on = next((item.runtime for item in recipe.targets if item.name == step.on), formats.BASELINE)
+        keys = formats.or_plain(on).grid
+        for qat, key in ((qat, key) for qat in trained if qat.step == "qat" for key in keys):
+            if step.scheme == "static_int8" and getattr(qat, key) != getattr(step, key):
+                said = f"{key} = {str(getattr(qat, key)).lower()} in both steps"
+                message = f"Expected [[compress]] 'qat' and 'quantize' with the same {key}, got two: set {said}"
+                raise RecipeError(message)
+        others = [
+            item.name
+            for item in recipe.targets
+            if not formats.or_plain(item.runtime).rescues and step.on in {"", item.name}
+        ]
+        if step.rescue and (others or recipe.model.imported):
+            got = f"target {others[0]!r}" if others else "an imported file"
+            message = f"Expected rescue for ONNX targets of a trained network alone, got {got}"
+            raise RecipeError(f"{message}: set on = the ONNX target in this step, and another step for the others")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unread:
+    """A key of a table that is not read, and why."""
+
+    table: str
+    key: str
+    why: str
+
+
+def check_unread(recipe: Recipe) -> None:
+    """Check that every key that ``recipe`` sets is read.
+
+    Raises:
+        RecipeError: If one is not; the message names the key, the table and the reason.
+    """
+    found = next(unread(recipe), None)
+    if found is not None:
+        message = f"Expected no {found.key} in {found.table} {found.why}, got one"
+        raise RecipeError(f"{message}: nothing would read it; leave it out")
+
+
+def unread(recipe: Recipe) -> Iterator[Unread]:
+    """Yield the keys of ``recipe`` that nothing would read."""
+    model = recipe.model
+    if model.imported:
+        why = f"with [model] {next(key for key in formats.model_keys() if getattr(model, key))}"
+        yield from (Unread("[model]", key, why) for key in ("network", "network_options") if is_given(model, key))
+        yield from (
+            Unread("[train]", key, f"{why}, which is not trained")
+            for key in _names(recipe.train)
+            if key not in READ_BY_IMPORTS and is_given(recipe.train, key)
+        )
+    elif model.checkpoint:
+        read = [steps.train_reads(step) for step in network_steps(recipe)]
+        used = (
+            frozenset(_names(recipe.train)) - _OF_TRAINING if None in read else frozenset().union(*filter(None, read))
+        )
+        used |= READ_BY_IMPORTS | {"fine_tune_epochs", "fine_tune_learning_rate"}  # the latter: for a later retraining
+        unused = frozenset(_names(recipe.train)) - used
+        why = "with [model] checkpoint, whose weights are taken as they are"
+        yield from (Unread("[train]", key, why) for key in sorted(unused) if is_given(recipe.train, key))
+    for place, why in tasks.of(recipe.data).unread.items():
+        table, _, key = place.rpartition(" ")
+        if gives(recipe, place):
+            yield Unread(table, key, why)
+    yield from (
+        Unread(f"[[compress]] {step.step}", key, why)
+        for step in recipe.compress
+        for key, why in steps.unread(step).items()
+        if is_given(step, key)
+    )
+    endings = {one.name: one.formats for one in declarations.runtimes()}
+    for target in recipe.targets:
+        if target.format and len(endings.get(target.runtime, ())) < 2:  # noqa: PLR2004 - no choice
+            yield Unread(f"[targets.{target.name}]", "format", f"of runtime {target.runtime!r}")
+    for gate in recipe.gates:
+        kind = kind_of(gate.name)
+        if kind is not None and not kind.bounded and is_given(gate, "confidence"):
+            yield Unread(f"[gates] {gate.name}", "confidence", "of a gate that compares a figure with its limit")
+
+
+def gives(recipe: Recipe, place: str) -> bool:
+    """Return whether ``recipe`` sets the key at ``place``, such as ``[train] loss`` or ``[[compress]] qat epochs``."""
+    table, _, key = place.rpartition(" ")
+    if not table.startswith("[["):
+        return is_given(getattr(recipe, table.strip("[]")), key)
+    name = table.partition("]] ")[2]
+    return any(hasattr(step, key) and is_given(step, key) for step in recipe.compress if name in {"", step.step})
+
+
+def _names(table: Any) -> tuple[str, ...]:  # noqa: ANN401 - any dataclass of a recipe
+    return tuple(field.name for field in dataclasses.fields(table))

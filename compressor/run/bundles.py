@@ -13,7 +13,7 @@ import numpy as np
 
 from compressor.data._table import Table, concatenate
 from compressor.gates.certificate import Certificate
-from compressor.gates.device import device_for
+from compressor.gates.evidence import device_for
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import AcceptanceRecipe, TargetRecipe
 from compressor.release import drift_reference, package

@@ -16,8 +16,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from compressor.cache import write_atomically
-from compressor.recipe.checks import check_recipe
 from compressor.recipe.model import Recipe
+from compressor.recipe.read import check_recipe
 from compressor.report.page import card, figure_div
 from compressor.search.pareto import SearchResult, Tried, chosen, feasible, front
 from compressor.search.recipe_text import absolute, recipe_text

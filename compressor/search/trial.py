@@ -20,7 +20,7 @@ from compressor import formats, tasks
 from compressor.cache import Cache, Result
 from compressor.closure import code_digests, package
 from compressor.errors import MeasureError, PluginError, QuantizeError, RecipeError
-from compressor.gates.device import device_for
+from compressor.gates.evidence import device_for
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run import imported_model

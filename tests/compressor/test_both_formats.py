@@ -10,8 +10,7 @@ import pytest
 from compressor.errors import RecipeError
 from compressor.gates import Verdict
 from compressor.measurement.predictions import Candidate, predict
-from compressor.recipe.checks import check_recipe
-from compressor.recipe.read import read_recipe
+from compressor.recipe.read import check_recipe, read_recipe
 from compressor.release.regate import check_golden, gate_again
 from compressor.release.verify import verify_bundle
 from compressor.run.pipeline import Outcome, run_recipe

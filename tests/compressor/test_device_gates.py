@@ -10,8 +10,7 @@ import pytest
 from compressor.gates import Judgement
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, rules_for
-from compressor.gates.device import device_for, device_in
-from compressor.gates.evidence import AGREEMENT, DeviceEvidence, Evidence, GateRecipe, Verdict
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence, Evidence, GateRecipe, Verdict, device_for, device_in
 from compressor.gates.kinds import KINDS
 from compressor.statistics.paired import Paired
 

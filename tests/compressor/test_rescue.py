@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import RecipeError
-from compressor.recipe.checks import check_recipe
 from compressor.recipe.model import Recipe, TargetRecipe
-from compressor.recipe.read import read_recipe
+from compressor.recipe.read import check_recipe, read_recipe
 from compressor.run.pipeline import Outcome, run_recipe
 from compressor.steps.quantize import Settings
 

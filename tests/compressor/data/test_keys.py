@@ -16,8 +16,8 @@ from compressor.data._front_end import preprocessing_of
 from compressor.data._split import split
 from compressor.data._table import Table
 from compressor.errors import CompressorError, DataError
-from compressor.recipe.checks import check_task
 from compressor.recipe.model import DataRecipe, ModelRecipe, Recipe, TrainRecipe
+from compressor.recipe.read import check_task
 from edge_agent import front_ends
 from tests.compressor.data.test_idx import _write
 from tests.compressor.data.test_labelled_images import _png

@@ -37,7 +37,6 @@ from compressor.gates.certificate import (
     rules_for,
     write_certificate,
 )
-from compressor.gates.device import Agreement
 from compressor.gates.evidence import (
     AGREEMENT,
     DeviceEvidence,
@@ -48,7 +47,18 @@ from compressor.gates.evidence import (
     Verdict,
     missing,
 )
-from compressor.gates.kinds import KINDS, Kind, Place, added_to, holds_for, is_timed, kind_of, measured, text_of
+from compressor.gates.kinds import (
+    KINDS,
+    Agreement,
+    Kind,
+    Place,
+    added_to,
+    holds_for,
+    is_timed,
+    kind_of,
+    measured,
+    text_of,
+)
 from compressor.gates.metrics import ErrorCeiling, WorstSliceIncrease, level_of
 from compressor.statistics.paired import Paired, p_value
 from compressor.statistics.power import MAX_SAMPLES, samples_for

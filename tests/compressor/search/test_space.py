@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from compressor.prune.settings import PruneSettings
-from compressor.recipe.checks import check_recipe
 from compressor.recipe.model import Recipe
-from compressor.recipe.read import read_recipe
+from compressor.recipe.read import check_recipe, read_recipe
 from compressor.search.space import (
     MACS_RATIOS,
     NONE,
