@@ -47,25 +47,25 @@ class Format(ModelFormat):
 
     def schemes(self) -> tuple[str, ...]:
         """Return the schemes of our TFLite quantizer."""
-        from compressor.tflite.by_recipe import READS  # noqa: PLC0415 - loads the ONNX calibrator
+        from compressor.tflite.quantizing import READS  # noqa: PLC0415 - loads the ONNX calibrator
 
         return tuple(sorted(READS))
 
     def reads(self, scheme: str) -> frozenset[str] | None:
         """Return what the TFLite quantizer reads for ``scheme``."""
-        from compressor.tflite.by_recipe import READS  # noqa: PLC0415 - loads the ONNX calibrator
+        from compressor.tflite.quantizing import READS  # noqa: PLC0415 - loads the ONNX calibrator
 
         return READS.get(scheme)
 
     def quantize(self, model: bytes, batches: Batches, settings: Settings, ranges: Ranges | None) -> bytes:
         """Return ``model`` quantized with our ranges, or with learned ones."""
-        from compressor.tflite.by_recipe import quantize_by  # noqa: PLC0415 - loads LiteRT
+        from compressor.tflite.quantizing import quantize_by  # noqa: PLC0415 - loads LiteRT
 
         return quantize_by(model, batches, settings, ranges=ranges)
 
     def activations(self, model: bytes, rows: Floats) -> Mapping[str, Floats]:
         """Return the float tensors of a run that keeps them all."""
-        from compressor.tflite.by_recipe import tensors  # noqa: PLC0415 - loads LiteRT
+        from compressor.tflite.quantizing import tensors  # noqa: PLC0415 - loads LiteRT
 
         return tensors(model, rows)
 

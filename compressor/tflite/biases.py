@@ -17,7 +17,7 @@ import numpy as np
 
 from compressor.errors import QuantizeError
 from compressor.tflite import flatbuffer
-from compressor.tflite.naming import BIAS_PLACE, WEIGHT_PLACE
+from compressor.tflite.flatbuffer import BIAS_PLACE, WEIGHT_PLACE
 from compressor.tflite.packages import required
 
 _MOST_STEPS = 2**30  # half of int32: operators that share a scale may narrow the input's
@@ -59,7 +59,11 @@ def fitted(model: bytes, ranges: Mapping[str, tuple[float, float]], *, per_chann
         if changed is not by_channel:
             shape = np.moveaxis(values, _CHANNEL_AXIS.get(name, 0), 0).shape
             whole = np.moveaxis(changed.reshape(shape), 0, _CHANNEL_AXIS.get(name, 0))
-            weights.buffer = _with_buffer(tree, np.ascontiguousarray(whole))
+            buffer = required("ai_edge_litert.schema_py_generated").BufferT()
+            # A new buffer, because another layer may share the old one.
+            buffer.data = np.frombuffer(np.ascontiguousarray(whole).tobytes(), np.uint8)
+            tree.buffers.append(buffer)
+            weights.buffer = len(tree.buffers) - 1
             lifted += 1
     return flatbuffer.write(tree) if lifted else model
 
@@ -78,11 +82,3 @@ def _lifted(weights: Any, least: Any, *, per_channel: bool) -> Any:  # noqa: ANN
     signs = np.where(weights[rows, places] < 0, -1.0, 1.0)
     changed[rows, places] = (signs * least[rows]).astype(weights.dtype)
     return changed
-
-
-def _with_buffer(tree: Any, values: Any) -> int:  # noqa: ANN401 - generated, untyped
-    """Return the index of a new buffer with ``values``: another layer may share the original one."""
-    buffer = required("ai_edge_litert.schema_py_generated").BufferT()
-    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-    tree.buffers.append(buffer)
-    return len(tree.buffers) - 1

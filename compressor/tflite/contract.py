@@ -47,11 +47,7 @@ def _spec(tensor: Any, name: bytes | None, image_layout: str) -> TensorSpec:  # 
     if not dtype:
         message = f"Expected {label!r} of type {', '.join(_DTYPES.values())}, got type {tensor.type}: convert it"
         raise MeasureError(message)
-    scale, zero_point = _affine(tensor.quantization)
+    affine, scale, zero_point = tensor.quantization, 0.0, 0
+    if affine is not None and affine.scale is not None and len(affine.scale):
+        scale, zero_point = float(affine.scale[0]), int(affine.zeroPoint[0])
     return TensorSpec(name=label, shape=shape, dtype=dtype, layout=layout, scale=scale, zero_point=zero_point)
-
-
-def _affine(quantization: Any) -> tuple[float, int]:  # noqa: ANN401 - generated, untyped
-    if quantization is None or quantization.scale is None or len(quantization.scale) == 0:
-        return 0.0, 0
-    return float(quantization.scale[0]), int(quantization.zeroPoint[0])

@@ -18,6 +18,10 @@ from compressor.tflite.packages import required
 
 _ALIGNMENT = 16
 _IDENTIFIER = b"TFL3"
+OUTPUT_NAMES = ("logits", "embedding")
+WEIGHT_PLACE = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
+BIAS_PLACE = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+"""Where an operator with weights has them, and its bias, among its inputs."""
 
 
 def read(model: bytes, error_class: type[CompressorError]) -> Any:  # noqa: ANN401 - generated, untyped
@@ -42,10 +46,32 @@ def read(model: bytes, error_class: type[CompressorError]) -> Any:  # noqa: ANN4
 
 def write(model: Any) -> bytes:  # noqa: ANN401 - generated, untyped
     """Return the file of ``model``, a ``ModelT``, without leftovers of the conversion."""
-    _strip(model)
-    builder = _builder()
+    model.description, model.metadata, model.metadataBuffer = b"", None, None
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    for affine, tensor in ((one.quantization, one) for one in tensors if one.quantization is not None):
+        affine.min = affine.max = None
+        if affine.details is None and (affine.scale is None or not len(affine.scale)):
+            tensor.quantization = None
+    # Buffer 0 is reserved for "no data"; of the others those stay that a tensor uses.
+    used = sorted({0} | {int(tensor.buffer) for tensor in tensors})
+    places = {old: new for new, old in enumerate(used)}
+    for tensor in tensors:
+        tensor.buffer = places[int(tensor.buffer)]
+    model.buffers = [model.buffers[old] for old in used]
+    builder = _aligning_builder()
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
+
+
+def _aligning_builder() -> Any:  # noqa: ANN401 - untyped
+    """Return a builder that aligns data: Python's own ignores ``force_align``; byte vectors hold the tensors' data."""
+    base: Any = required("flatbuffers").Builder
+
+    class _Aligning(base):  # type: ignore[misc]  # untyped
+        def StartVector(self, size: int, count: int, alignment: int) -> object:  # noqa: N802 - overrides
+            return super().StartVector(size, count, _ALIGNMENT if size == 1 else alignment)
+
+    return _Aligning(1024)
 
 
 def operator_name(model: Any, operator: Any) -> str:  # noqa: ANN401 - generated, untyped
@@ -92,40 +118,3 @@ def _check(model: Any) -> None:  # noqa: ANN401 - generated, untyped
         for entry in [*signature.inputs, *signature.outputs]:
             entry.name.decode()
             _ = model.subgraphs[signature.subgraphIndex].tensors[entry.tensorIndex]
-
-
-def _strip(model: Any) -> None:  # noqa: ANN401 - generated, untyped
-    model.description, model.metadata, model.metadataBuffer = b"", None, None
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            if tensor.quantization is not None:
-                tensor.quantization.min = tensor.quantization.max = None
-                if not _has_scales(tensor.quantization):
-                    tensor.quantization = None
-    _drop_unused_buffers(model)
-
-
-def _has_scales(quantization: Any) -> bool:  # noqa: ANN401 - generated, untyped
-    return bool(quantization.scale is not None and len(quantization.scale)) or quantization.details is not None
-
-
-def _drop_unused_buffers(model: Any) -> None:  # noqa: ANN401 - generated, untyped
-    """Keep buffer 0, which the schema reserves for "no data", and those that a tensor uses."""
-    used = sorted({0} | {int(tensor.buffer) for graph in model.subgraphs for tensor in graph.tensors})
-    places = {old: new for new, old in enumerate(used)}
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            tensor.buffer = places[int(tensor.buffer)]
-    model.buffers = [model.buffers[old] for old in used]
-
-
-def _builder() -> Any:  # noqa: ANN401 - untyped
-    base: Any = required("flatbuffers").Builder
-
-    class _Aligning(base):  # type: ignore[misc]  # untyped
-        """The Python builder ignores ``force_align``; byte vectors hold the tensors' data."""
-
-        def StartVector(self, size: int, count: int, alignment: int) -> object:  # noqa: N802 - overrides
-            return super().StartVector(size, count, _ALIGNMENT if size == 1 else alignment)
-
-    return _Aligning(1024)

@@ -40,7 +40,9 @@ def inspect(artifact: bytes) -> GraphFigures:
     """
     model = flatbuffer.read(artifact, MeasureError)
     operators = [(flatbuffer.operator_name(model, one), one) for one in model.subgraphs[0].operators]
-    _refuse_custom([name for name, _ in operators])
+    if custom := sorted({name.partition(":")[2] for name, _ in operators if ":" in name}):
+        message = f"Expected built-in TFLite operators only, got {', '.join(custom)}"
+        raise MeasureError(f"{message}: devices lack them; rebuild the model from built-in layers, or export to ONNX")
     tensors = model.subgraphs[0].tensors
     counted = dict(sorted(Counter(name for name, _ in operators).items()))
     try:
@@ -57,13 +59,6 @@ def inspect(artifact: bytes) -> GraphFigures:
         )
     share = sum(count for count, integer in macs if integer) / total
     return GraphFigures(macs=total, int8_macs_ratio=share, operators=counted)
-
-
-def _refuse_custom(names: Sequence[str]) -> None:
-    custom = sorted({name.partition(":")[2] for name in names if ":" in name})
-    if custom:
-        message = f"Expected built-in TFLite operators only, got {', '.join(custom)}"
-        raise MeasureError(f"{message}: devices lack them; rebuild the model from built-in layers, or export to ONNX")
 
 
 def _macs(name: str, operator: Any, tensors: Sequence[Any]) -> int:  # noqa: ANN401 - generated, untyped

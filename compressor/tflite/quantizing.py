@@ -1,26 +1,31 @@
-"""Quantization of TFLite files with our own ranges.
+"""Quantization of TFLite files by a recipe's step ``quantize``, with our own ranges or with learned ones.
 
 ai-edge-quantizer inserts the scales; its calibrator is not used: its moving averages cost 1.5 points, true ranges none.
-Decides which operators are quantized and how; the ranges are passed in.
+Nor is its option for float edges: the file does not load if an output is also read inside the graph, as an embedding
+is; here a QUANTIZE stands before the graph, and a DEQUANTIZE after each output. Decides which settings of the step are
+for TFLite, and which operators are quantized and how.
+Source: TensorFlow, lite/tools/versioning/op_version.cc (versions of QUANTIZE and DEQUANTIZE by type).
 """
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compressor.errors import QuantizeError
-from compressor.quantize._calibrator import within_reach
+from compressor.quantize._calibrator import Summary, nudged, within_reach
+from compressor.quantize._running import Batches
+from compressor.steps.quantize import Settings
 from compressor.tflite import flatbuffer
 from compressor.tflite.biases import fitted
-from compressor.tflite.edges import make_float
-from compressor.tflite.naming import OUTPUT_NAMES, WEIGHT_PLACE
+from compressor.tflite.flatbuffer import OUTPUT_NAMES, WEIGHT_PLACE
 from compressor.tflite.packages import quiet, required
-from compressor.tflite.ranges import activations
+from compressor.tflite.ranges import Floats, Recorder, activations, collect_ranges
 from wire.settings import nearest
 
 SCHEMES = ("static_int8", "static_int8_16", "dynamic_int8", "weight_int8", "float16")
@@ -30,6 +35,60 @@ _WEIGHT_BITS, _FLOAT_BITS = 8, 16
 _LONGEST = 300
 
 Ranges = Mapping[str, tuple[float, float]]
+_LAYERS = frozenset({"per_channel", "float_layers"})
+_CALIBRATED = _LAYERS | {
+    "calibration", "percentile", "integer_io", "float_layers_auto", "bias_correction", "reduce_range",
+}  # fmt: skip
+READS: Mapping[str, frozenset[str]] = {
+    "static_int8": _CALIBRATED, "static_int8_16": _CALIBRATED, "dynamic_int8": _LAYERS, "weight_int8": _LAYERS,
+    "float16": frozenset({"float_layers"}), "none": frozenset(),
+}  # fmt: skip
+"""The settings that each scheme reads here, including those that it rejects (``float_layers_auto``).
+
+``reduce_range = false`` is accepted, because weights have 8 bits here."""
+_STATIC = frozenset({"static_int8", "static_int8_16"})
+
+
+def quantize_by(model: bytes, batches: Batches, settings: Settings, *, ranges: Ranges | None = None) -> bytes:
+    """Return the float TFLite ``model`` quantized with ``settings``; ``batches()`` yields float32 (N, H, W, C).
+
+    ``ranges``: learned (low, high) by tensor name, instead of the calibrated ones.
+
+    Raises:
+        QuantizeError: If a setting does not apply to TFLite, or the model can't be quantized.
+        PluginError: If the extra ``tflite`` is not installed.
+    """
+    if settings.scheme == "none":
+        return model
+    if settings.float_layers_auto or settings.bias_correction:
+        name = "float_layers_auto" if settings.float_layers_auto else "bias_correction"
+        message = f"Expected {name} with a target of runtime 'onnx', got a litert target"
+        raise QuantizeError(f"{message}: name layers in float_layers, or put a step 'equalize' before the export")
+    used: dict[str, tuple[float, float]] = {}
+    if settings.scheme in _STATIC:
+        summary = partial(Summary, settings.calibration, settings.percentile)
+        measured = collect_ranges(model, batches, summary=summary)
+        source = next(iter(measured))  # the input comes first
+        if settings.scheme == "static_int8":
+            measured[source] = nudged(*measured[source])
+        used = {**measured, **(ranges or {})}
+    return quantize(
+        model, used or None, scheme=settings.scheme, per_channel=settings.per_channel,
+        integer_io=settings.integer_io, float_layers=settings.float_layers,
+    )  # fmt: skip
+
+
+def tensors(model: bytes, rows: Floats) -> dict[str, Floats]:
+    """Return the values of the input and of every float tensor of ``model`` for ``rows``, float32 (N, H, W, C).
+
+    Raises:
+        QuantizeError: If it is not a TFLite file of one graph and one input.
+        MeasureError: If the model does not run on the rows.
+    """
+    names = activations(model)
+    parts = list(Recorder(model, list(names), rows).run(rows))
+    joined = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return dict(zip(names.values(), joined, strict=True))
 
 
 def quantize(
@@ -68,7 +127,13 @@ def quantize(
         raise QuantizeError(
             f"{message}: LiteRT's depthwise kernel reads a scale per channel, past the end of a single one"
         )
-    _require_float(model)
+    types = required("ai_edge_litert.schema_py_generated").TensorType
+    smaller = {types.INT4, types.INT8, types.UINT8, types.INT16, types.FLOAT16}
+    tensors_of = [one for graph in flatbuffer.read(model, QuantizeError).subgraphs for one in graph.tensors]
+    found = next((one.name.decode(errors="replace") for one in tensors_of if one.type in smaller), None)
+    if found is not None:
+        message = f"Expected a float TFLite model, got one whose {found!r} is quantized: take the file it was made from"
+        raise QuantizeError(message)
     statistics = _statistics(model, ranges or {}) if scheme in _ACTIVATION_BITS else None
     if scheme == "static_int8":  # with int16 activations biases are int64
         model = fitted(model, ranges or {}, per_channel=per_channel)
@@ -81,7 +146,10 @@ def quantize(
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
             message = f"Expected a float TFLite model that {scheme!r} quantizes, got: {str(error)[:_LONGEST]}"
             raise QuantizeError(message) from error
-    return _finished(bytes(result.quantized_model), integer_io=integer_io)
+    tree = flatbuffer.read(bytes(result.quantized_model), QuantizeError)
+    if not integer_io:
+        _make_edges_float(tree)
+    return flatbuffer.write(tree)
 
 
 def _instruct(quantizer: Any, scheme: str, *, per_channel: bool, kept: Sequence[str]) -> None:  # noqa: ANN401
@@ -102,16 +170,6 @@ def _instruct(quantizer: Any, scheme: str, *, per_channel: bool, kept: Sequence[
         quantizer.update_quantization_recipe(scope, every, None, algorithm.NO_QUANTIZE)
 
 
-def _require_float(model: bytes) -> None:
-    types = required("ai_edge_litert.schema_py_generated").TensorType
-    smaller = {types.INT4, types.INT8, types.UINT8, types.INT16, types.FLOAT16}
-    tensors = [one for graph in flatbuffer.read(model, QuantizeError).subgraphs for one in graph.tensors]
-    found = next((one.name.decode(errors="replace") for one in tensors if one.type in smaller), None)
-    if found is not None:
-        message = f"Expected a float TFLite model, got one whose {found!r} is quantized: take the file it was made from"
-        raise QuantizeError(message)
-
-
 def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Any]]:
     """Return ``ranges`` in the form of ai-edge-quantizer's calibration result."""
     missing = [name for name in activations(model).values() if name not in ranges]
@@ -122,25 +180,18 @@ def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Any]]:
         if not (np.isfinite(low) and np.isfinite(high) and low <= high):
             raise QuantizeError(f"Expected a finite range of {name!r}, got {low} to {high}: check the calibration data")
         within_reach(name, low, high)
-    for name, values in _constants(model):
-        within_reach(name, float(values.min()), float(values.max()))
+    tree = flatbuffer.read(model, QuantizeError)
+    for operator in tree.subgraphs[0].operators:
+        if flatbuffer.operator_name(tree, operator) in _LIMITING:
+            continue  # the constants of clips and paddings are not quantized
+        for tensor in (tree.subgraphs[0].tensors[index] for index in operator.inputs if index >= 0):
+            values = flatbuffer.constant(tree, tensor)
+            if values is not None and values.size:
+                within_reach(tensor.name.decode(), float(values.min()), float(values.max()))
     return {
         name: {"min": np.array([[low]], dtype=np.float32), "max": np.array([[high]], dtype=np.float32)}
         for name, (low, high) in ranges.items()
     }
-
-
-def _constants(model: bytes) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Yield name and values of the float constants that are quantized: those of clips and paddings are not."""
-    tree = flatbuffer.read(model, QuantizeError)
-    graph = tree.subgraphs[0]
-    for operator in graph.operators:
-        if flatbuffer.operator_name(tree, operator) in _LIMITING:
-            continue
-        for tensor in (graph.tensors[index] for index in operator.inputs if index >= 0):
-            values = flatbuffer.constant(tree, tensor)
-            if values is not None and values.size:
-                yield tensor.name.decode(), values
 
 
 def layers(model: bytes) -> tuple[str, ...]:
@@ -181,9 +232,57 @@ def _scopes(model: bytes, float_layers: Sequence[str]) -> list[str]:
     return scopes
 
 
-def _finished(model: bytes, *, integer_io: bool) -> bytes:
-    """Return ``model`` stripped, with float edges unless ``integer_io``."""
-    tree = flatbuffer.read(model, QuantizeError)
-    if not integer_io:
-        make_float(tree)
-    return flatbuffer.write(tree)
+def _make_edges_float(model: Any) -> None:  # noqa: ANN401 - generated, untyped
+    """Replace the integer inputs and outputs of the first graph of ``model``, a ``ModelT``, by float32 ones.
+
+    The new tensors take over the names; the inner ones get the suffix ``.integers``. Changed in place.
+    """
+    schema = required("ai_edge_litert.schema_py_generated")
+    graph = model.subgraphs[0]
+    integers = {schema.TensorType.INT8, schema.TensorType.INT16}
+    for index in [one for one in graph.inputs if graph.tensors[one].type in integers]:
+        edge = _edge(model, graph, index, graph.inputs)
+        graph.operators.insert(0, _operator(model, "QUANTIZE", graph.tensors[index].type, edge, index))
+    for index in [one for one in graph.outputs if graph.tensors[one].type in integers]:
+        edge = _edge(model, graph, index, graph.outputs)
+        graph.operators.append(_operator(model, "DEQUANTIZE", graph.tensors[index].type, index, edge))
+
+
+def _edge(model: Any, graph: Any, index: int, ends: list[int]) -> int:  # noqa: ANN401 - generated, untyped
+    """Add the float tensor that replaces ``index`` as input or output, and return its index."""
+    schema = required("ai_edge_litert.schema_py_generated")
+    inside, edge = graph.tensors[index], copy.copy(graph.tensors[index])
+    edge.type, edge.quantization, edge.buffer = schema.TensorType.FLOAT32, None, 0
+    inside.name = edge.name + b".integers"
+    graph.tensors.append(edge)
+    new = len(graph.tensors) - 1
+    ends[ends.index(index)] = new
+    is_input = ends is graph.inputs
+    for signature in model.signatureDefs or []:
+        for entry in signature.inputs if is_input else signature.outputs:
+            if entry.tensorIndex == index:
+                entry.tensorIndex = new
+    return new
+
+
+def _operator(model: Any, kind: str, integer: int, source: int, target: int) -> Any:  # noqa: ANN401 - generated
+    schema = required("ai_edge_litert.schema_py_generated")
+    wide = integer == schema.TensorType.INT16
+    version = (2 if wide else 1) if kind == "QUANTIZE" else (3 if wide else 2)
+    operator = schema.OperatorT()
+    operator.opcodeIndex = _code(model, getattr(schema.BuiltinOperator, kind), version)
+    operator.inputs, operator.outputs = [source], [target]
+    return operator
+
+
+def _code(model: Any, builtin: int, version: int) -> int:  # noqa: ANN401 - generated, untyped
+    """Return the index of the operator's code with at least this version, added if the model has none."""
+    for index, code in enumerate(model.operatorCodes):
+        if code.builtinCode == builtin:
+            code.version = max(code.version, version)
+            return index
+    code = required("ai_edge_litert.schema_py_generated").OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1

@@ -308,7 +308,7 @@ def litert_rows(name: str, network: nn.Module, data: Data) -> Iterator[Row]:
     """
     try:
         from compressor.export.tflite import export_tflite
-        from compressor.tflite.by_recipe import quantize_by
+        from compressor.tflite.quantizing import quantize_by
     except ImportError as error:
         print(f"left out LiteRT: {error}", file=sys.stderr)
         return

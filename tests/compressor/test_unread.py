@@ -20,8 +20,7 @@ from compressor.recipe import preflight
 from compressor.recipe.model import DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe
 from compressor.recipe.read import parse_recipe
 from compressor.steps.quantize import Settings
-from compressor.tflite import by_recipe
-from compressor.tflite.quantizing import SCHEMES
+from compressor.tflite.quantizing import READS, SCHEMES
 
 MINIMAL = '[model]\nname = "m"\n'
 CHECKPOINT = MINIMAL + 'checkpoint = "w.pt"\n'
@@ -156,7 +155,7 @@ def test_settings_of_another_scheme_are_refused_before_the_run(
 
 def test_every_scheme_of_tflite_says_what_it_reads() -> None:
     """As its quantizer has them, and ``none``."""
-    assert set(by_recipe.READS) == {*SCHEMES, "none"}
+    assert set(READS) == {*SCHEMES, "none"}
 
 
 def test_every_key_of_a_recipe_is_read_somewhere() -> None:

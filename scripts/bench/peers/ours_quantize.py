@@ -21,7 +21,7 @@ source, data, target = sys.argv[1:4]
 settings = Settings(reduce_range=False)
 litert = source.endswith(".tflite")
 if litert:
-    from compressor.tflite.by_recipe import quantize_by as quantize
+    from compressor.tflite.quantizing import quantize_by as quantize
 else:
     from compressor.quantize import quantize
 rows = np.load(data, allow_pickle=False)["calibration_nhwc" if litert else "calibration"]
