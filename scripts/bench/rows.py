@@ -36,8 +36,9 @@ def told(rows: Sequence[Row], file: Path | None, table: Sequence[Any] = ()) -> i
     """
     for row in rows:
         ratio = f"{row.ratio:.3f}" if row.ratio else "-"
+        reference = "-" if row.reference is None else f"{row.reference:.4g}"
         verdict = {None: "", True: "met", False: "MISSED"}[row.met]
-        print(f"{row.what:<78}{row.ours:>11.4g}{row.reference or 0:>11.4g}{ratio:>8}  {row.target:<14}{verdict}")
+        print(f"{row.what:<78}{row.ours:>11.4g}{reference:>11}{ratio:>8}  {row.target:<14}{verdict}")
     if file is not None:
         listed = [{**asdict(row), "ratio": row.ratio} for row in rows]
         document = {"table": [asdict(line) for line in table], "rows": listed} if table else listed
