@@ -206,7 +206,7 @@ def change(story: Story) -> None:
     found = story.wait_for("the alarm", lambda: _covering(story), limit_s=120)
     story.detected = found
     story.console.say(f"verdict: {found['kind']} on {', '.join(sorted(found['devices']))}: {found['cause']}")
-    story.console.say(f"heard after {windows_to_detect(story)} windows of {WINDOW_S:.0f} s")
+    story.console.say(f"detected after {windows_to_detect(story)} windows of {WINDOW_S:.0f} s")
 
 
 def _covering(story: Story) -> dict[str, Any] | None:
