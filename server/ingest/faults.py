@@ -36,17 +36,19 @@ class FaultEvents:
         words = shortened(text, _WORDS_LIMIT) + (f" ({silent} more like it before)" if silent else "")
         device = sender if registered else None
         data = {} if registered or not sender else {"sender": shortened(sender, _SENDER_LIMIT)}
-        self._rows.append(event_row(now_ms, "ingest", code, Severity.WARNING, words, device=device, data=data))
+        if len(self._rows) < _LIMIT:  # a store that refuses for days takes none of them
+            self._rows.append(event_row(now_ms, "ingest", code, Severity.WARNING, words, device=device, data=data))
 
     @property
-    def pending(self) -> bool:
-        """Whether there are rows for the event log."""
-        return bool(self._rows)
+    def rows(self) -> tuple[dict[str, object], ...]:
+        """The rows for the event log that are not stored yet."""
+        return tuple(self._rows)
 
-    def take(self) -> list[dict[str, object]]:
-        """Return the rows for the event log and clear them."""
-        rows, self._rows = self._rows, []
-        return rows
+    def take(self, count: int | None = None) -> list[dict[str, object]]:
+        """Return the rows for the event log, or the first ``count``, and remove them: they are stored."""
+        taken = self._rows[:count]
+        del self._rows[: len(taken)]
+        return taken
 
 
 def printable(text: str) -> str:

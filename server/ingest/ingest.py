@@ -121,9 +121,9 @@ class Ingest:
             self._refused_s = min(self._refused_s, time.monotonic())
             return
         arrivals += self._believe(incoming, sites, now_ms)
-        if arrivals or self.fault_events.pending:
+        if arrivals or self.fault_events.rows:
             self._keep(arrivals, now_ms)
-        if not self._retry:
+        if not self._retry and not self.fault_events.rows:
             self._refused_s = float("inf")
             self.outages.worked(_STORE)
 
@@ -226,7 +226,8 @@ class Ingest:
             journal = WriteBatch(
                 connection=connection, config=self.config, fault_events=self.fault_events, now_ms=now_ms
             )
-            journal.write(fresh, arrivals, progress)
+            faults = journal.write(fresh, arrivals, progress)
+        self.fault_events.take(faults)
         self._progress.update(progress)
         if len(self._progress) > _CACHE_LIMIT:
             self._progress.clear()

@@ -31,7 +31,7 @@ _NO_BUDGET = "budget_zero"  # the device's answer to a request for samples that 
 
 @dataclass(slots=True, kw_only=True)
 class WriteBatch:
-    """Writes a batch; the caller commits."""
+    """Writes a batch; the caller commits, and then takes the rows of ``fault_events``, which are stored with it."""
 
     connection: sa.Connection
     config: IngestConfig
@@ -43,8 +43,11 @@ class WriteBatch:
 
     def write(
         self, fresh: Sequence[Arrival], arrivals: Sequence[Arrival], progress: Mapping[StreamKey, StreamProgress]
-    ) -> None:
-        """Store ``fresh``, every stream's progress, and when devices were last seen (``arrivals``: with duplicates)."""
+    ) -> int:
+        """Store ``fresh``, every stream's progress, and when devices were last seen (``arrivals``: with duplicates).
+
+        Returns how many rows of ``fault_events`` were stored with them.
+        """
         self._senders = frozenset(item.topic.device for item in arrivals)
         self._places = self._placed(fresh)
         for item in fresh:  # first, because it records which clocks are off
@@ -57,7 +60,9 @@ class WriteBatch:
         store.put_progress(self.connection, [self._progress(key, reached) for key, reached in progress.items()])
         alive = {item.topic.device for item in arrivals if not item.retained and not _is_will(item)}
         fleet_store.touch_devices(self.connection, sorted(alive), self.now_ms)
-        event_store.insert_events(self.connection, rows + self.fault_events.take())
+        faults = self.fault_events.rows
+        event_store.insert_events(self.connection, [*rows, *faults])
+        return len(faults)
 
     def _placed(self, fresh: Sequence[Arrival]) -> Mapping[str, Mapping[str, int]]:
         """Return the place of every boot, by device; new boots are stored."""

@@ -36,7 +36,7 @@ def test_a_fault_is_told_once_a_minute_and_counted_always() -> None:
         (0, "no JSON"),
         (60_000, "no JSON (2 more like it before)"),
     ]
-    assert (faults.counts, faults.pending) == ({"garbage": 5}, False)
+    assert (faults.counts, faults.rows) == ({"garbage": 5}, ())
 
 
 def test_senders_and_kinds_of_fault_are_told_apart() -> None:

@@ -382,6 +382,27 @@ def _full_disk(_device: str, _sample: Sample, _now_ms: int) -> None:
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.parametrize("table", ["windows", "events"])
+def test_a_fault_that_could_not_be_stored_is_told_later(
+    fleet: MemoryFleet, caplog: pytest.LogCaptureFixture, table: str
+) -> None:
+    """Once, with what came with it or alone; meanwhile nothing says that the store works again."""
+    device = fleet.enrol()
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {table} RENAME TO away"))
+    device.say("tele/drift", b"garbage")
+    if table == "windows":
+        device.report(0)
+    for _ in range(3):
+        fleet.app.parts.ingest.turn(fleet.clock())
+    assert not [text for text in caplog.messages if text.startswith("Works again")]
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text(f"ALTER TABLE away RENAME TO {table}"))
+    fleet.turn()
+    fleet.turn()
+    assert fleet.codes() == ["message_invalid"]
+
+
 def test_takes_nothing_more_while_the_store_refuses(fleet: MemoryFleet) -> None:
     """One batch waits, however long the outage; the inbox limits the rest."""
     device, ingest = fleet.enrol(), fleet.app.parts.ingest
