@@ -56,7 +56,7 @@ def written(tmp_path: Path) -> Iterator[None]:
 
 
 def test_every_folder_of_plug_ins_has_an_example() -> None:
-    """A reader finds a whole file to begin with."""
+    """A reader finds a complete file to start from."""
     wanted = {"compressor/data", "compressor/networks", "compressor/steps", "compressor/quantize"}
     wanted |= {"edge_agent/sources", "edge_agent/runtimes", "edge_agent/front_ends"}
     assert {name.rpartition("/")[0] for name in EXAMPLES} == wanted
@@ -121,7 +121,7 @@ def test_the_scheme_gives_a_model_that_runs() -> None:
 
 @pytest.mark.usefixtures("written")
 def test_the_source_gives_the_newest_picture_once(tmp_path: Path) -> None:
-    """Whole, by its name, and not again; its own key comes from agent.toml."""
+    """The complete picture, by its name, and only once; its own key comes from agent.toml."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     (tmp_path / "agent.toml").write_text('[source]\nkind = "newest"\npath = "pictures"\nlargest_bytes = 1\n')

@@ -16,7 +16,7 @@ SERVER_FORBIDS = {"torch", "torchvision", "onnx", "onnxruntime", "PIL", "compres
 
 
 def loaded_by(module: str) -> set[str]:
-    """Return the top-level packages that a fresh interpreter holds after importing ``module``."""
+    """Return the top-level packages that are loaded in a fresh interpreter after importing ``module``."""
     program = f"import sys; before = set(sys.modules); import {module}; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

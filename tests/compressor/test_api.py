@@ -147,7 +147,7 @@ def test_a_recipe_in_memory_runs_in_silence_and_says_how_far_it_is(
 
 
 def test_a_run_ends_when_its_progress_raises(tmp_path: Path) -> None:
-    """How a notebook cancels: the exception comes through as it is."""
+    """A notebook can cancel in this way: the exception is passed on unchanged."""
 
     def stop(_event: ProgressEvent) -> None:
         raise KeyboardInterrupt

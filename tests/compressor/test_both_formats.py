@@ -63,7 +63,7 @@ def test_learnt_ranges_reach_both_formats(bundles: dict[str, Bundle]) -> None:
 
 
 def test_bundles_verify_and_are_judged_again(outcome: Outcome) -> None:
-    """Golden vectors, digests and verdicts hold for LiteRT as for onnxruntime."""
+    """Golden vectors, digests and verdicts are valid for LiteRT as for onnxruntime."""
     for path in outcome.bundles:
         assert verify_bundle(path).complete
         assert gate_again(path).verdict == "pass"

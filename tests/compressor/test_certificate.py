@@ -169,7 +169,7 @@ def test_a_folder_without_the_numbers_of_every_target_is_refused(tmp_path: Path)
 
 
 def test_a_model_no_better_than_one_answer_is_said_to_be_so() -> None:
-    """Gates of drops compare a useless model with the useless one that it came from."""
+    """Gates on drops would compare a useless model with the useless one from which it was made."""
     counts = {"class:a": (0, 0, 60), "class:b": (0, 0, 40)}
     said = guessing(Certificate(figures={"accuracy": 0.6}, counts=counts))
     assert "It is right on 60.00 %, no more than the answer 'a' to everything would be" in said[0]

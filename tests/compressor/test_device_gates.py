@@ -74,14 +74,14 @@ def test_other_predictions_are_a_disagreement() -> None:
     ],
 )
 def test_golden_vectors_that_differ_are_a_disagreement(figures: dict[str, float], words: str) -> None:
-    """The artifact computes something else there."""
+    """The artifact computes something else on the device."""
     verdict, text = said(judged(**figures), AGREEMENT, "cam-1")
     assert verdict is Verdict.FAIL
     assert words in text
 
 
 def test_a_device_that_passes_where_the_host_fails_is_refused() -> None:
-    """Its better word is not taken for this host's."""
+    """A pass on the device does not replace that of this host."""
     slow = replace(HERE, figures={"latency_p95_ms": 9.0})
     verdict, text = said(judged(slow), AGREEMENT, "cam-1")
     assert verdict is Verdict.FAIL

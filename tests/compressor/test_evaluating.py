@@ -45,10 +45,10 @@ class Inner(nn.Module):
 
 
 class Wrapper(nn.Module):
-    """Holds a network: its own mode is not that of the network inside."""
+    """Contains a network: its own mode is not that of the network inside."""
 
     def __init__(self, inner: nn.Module) -> None:
-        """Hold ``inner``."""
+        """Store ``inner``."""
         super().__init__()
         self.inner = inner
 
@@ -132,7 +132,7 @@ def test_an_export_to_tflite_changes_neither_modes_nor_statistics(which: int) ->
 
 
 def test_modes_come_back_after_an_error() -> None:
-    """A forward pass that fails leaves the network as it was."""
+    """After a forward pass that fails, the network is unchanged."""
     network = networks()[0]
 
     def failing() -> None:

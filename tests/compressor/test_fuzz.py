@@ -1,4 +1,4 @@
-"""Seeded damage of every file that a person hands in: one coded line each time, never a stack, never a wrong pass.
+"""Seeded damage of every file that a user supplies: one line with a code, never a stack, never a wrong pass.
 
 A runtime may crash on a damaged model, so the damage is tried in a process of its own.
 """

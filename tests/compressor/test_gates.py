@@ -58,7 +58,7 @@ def test_accuracy_has_three_verdicts(counts: Paired, verdict: Verdict) -> None:
 
 
 def test_inconclusive_says_how_many_more_are_needed() -> None:
-    """The number travels in the result and in the text."""
+    """The number is in the result and in the text."""
     result = AccuracyDrop(0.01).judge(Evidence(accuracy=Paired(1, 1, 200)))
     assert result.verdict is Verdict.INCONCLUSIVE
     assert result.needs > 50

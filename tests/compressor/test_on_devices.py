@@ -95,7 +95,7 @@ def test_answers_of_another_form_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["order", "device", "artifact_sha256", "bundle_sha256", "rows_sha256"])
 def test_a_report_of_something_else_is_not_believed(name: str) -> None:
-    """Also when it comes from our own server."""
+    """Also if it comes from our own server."""
     data = encode_report(report(**{name: "cam-2"}), HERE.tobytes())
     with pytest.raises(DeviceMeasureError, match=f"{name}.*not believed"):
         believed(ORDER, data)
@@ -153,7 +153,7 @@ def test_too_many_rows_are_said_before_anything_is_sent(tmp_path: Path) -> None:
 
 
 class Losing(BaseHTTPRequestHandler):
-    """A server of measurements that ends its first answer to an order, with or without having taken it."""
+    """A server of measurements that cuts off its first answer to an order, which it has stored or not."""
 
     keeps, orders = True, 0
 
@@ -190,7 +190,7 @@ def test_an_order_whose_answer_is_lost_is_asked_for_and_sent_again_only_where_it
     orders: int,
     tmp_path: Path,
 ) -> None:
-    """A server that was killed with the order taken would refuse it the second time."""
+    """A server that was killed after it had stored the order would refuse it the second time."""
     init_keys(tmp_path / "keys", init_online_keys(tmp_path / "server"))
     handler = type("Handler", (Losing,), {"keeps": keeps})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -249,7 +249,7 @@ def test_a_way_to_devices_needs_server_token_and_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on", ["cam-1", "pi@device:cam-1", "device:"])
 def test_gate_says_how_a_device_is_named(tmp_path: Path, on: str) -> None:
-    """``--on`` takes a device and nothing else."""
+    """``--on`` accepts a device and nothing else."""
     with pytest.raises(DeviceMeasureError, match="--on device:ID"):
         gate_bundle(tmp_path, on, Reach(), None, Silent())
 

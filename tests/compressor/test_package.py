@@ -68,7 +68,7 @@ def test_foreign_bytes_are_no_golden_vectors() -> None:
 
 
 def test_golden_rows_are_right_and_cover_the_classes() -> None:
-    """Only right and confident rows are taken, each class in turn."""
+    """Only right and confident rows are selected, each class in turn."""
     labels = np.arange(60) % 3
     logits = np.eye(3, dtype=np.float32)[labels]
     logits[0] = logits[0][::-1]
@@ -109,7 +109,7 @@ def test_the_bill_of_materials_is_cyclonedx() -> None:
 
 
 def test_the_bill_of_materials_keeps_to_the_official_schema() -> None:
-    """CycloneDX 1.6, strict; the schema comes with the reference library and sees a missing type."""
+    """CycloneDX 1.6, strict; the schema is that of the reference library and detects a missing type."""
     validator = JsonStrictValidator(SchemaVersion.V1_6)
     document = json.loads(bill_of_materials(_parts(), _parts().certificate))
     assert validator.validate_str(json.dumps(document)) is None

@@ -35,7 +35,7 @@ def test_flips_layers_and_steps_are_on_the_page(outcome: Outcome) -> None:
 
 
 def test_a_bootstrapped_gate_is_judged_in_the_run_and_again_from_its_folder(outcome: Outcome) -> None:
-    """The bounds travel in the certificate."""
+    """The certificate contains the bounds."""
     folder = outcome.report.parent
     kept = read_certificate((folder / "gate.json").read_bytes())
     assert kept.metrics["auc_drop"].n == 912

@@ -115,7 +115,7 @@ def test_a_missing_file_is_a_recipe_error(tmp_path: Path) -> None:
 
 
 def test_a_tilde_in_a_path_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of data and of a model that comes in."""
+    """In the path of data and of an imported model."""
     monkeypatch.setenv("HOME", "/home/me")
     path = tmp_path / "recipe.toml"
     path.write_text('[model]\nname = "m"\ncheckpoint = "~/a.pt"\n[data]\npath = "~/d"\n')

@@ -1,4 +1,4 @@
-"""Steps are found again by content, and files appear whole."""
+"""Results are found again by their inputs, and files are complete or absent."""
 
 from __future__ import annotations
 

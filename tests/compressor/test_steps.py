@@ -92,7 +92,7 @@ def test_the_defaults_are_in_their_own_ranges(name: str) -> None:
 
 @pytest.mark.parametrize("name", steps.names())
 def test_a_value_out_of_range_is_said_with_its_key(name: str) -> None:
-    """Each number is refused below its bound and above it, and taken at both, by name."""
+    """Each number is refused below its bound and above it, and accepted at both, by name."""
     settings = steps.module(name).Settings()
     bounds = {key: rule for key, rule in rules(type(settings)).items() if isinstance(rule, Bound)}
     for key, bound in bounds.items():

@@ -194,7 +194,7 @@ def test_a_job_that_breaks_the_worker_is_reported(
 
 
 def test_no_job_is_leased_that_could_not_be_signed(host: BuildHost, samples: bytes, tmp_path: Path) -> None:
-    """Without the release key the worker ends before it takes anything."""
+    """Without the release key the worker ends before it leases a job."""
     host.place = replace(host.place, keys=tmp_path / "none")
     job = host.job(samples)
     with pytest.raises(TrustError):
@@ -216,7 +216,7 @@ def test_a_lost_lease_is_noticed(host: BuildHost, samples: bytes) -> None:
 
 
 def test_the_base_weights_are_known_by_their_digest(host: BuildHost) -> None:
-    """Other weights beside the bundle are never taken for the base's."""
+    """Other weights beside the bundle are never used as the base."""
     bundle = host.first.bundles[0]
     assert find_checkpoint(bundle, host.place) == host.place.out / "float.pt"
     (host.place.out / "float.pt").write_bytes(b"other weights")

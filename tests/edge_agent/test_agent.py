@@ -335,7 +335,7 @@ def test_rolls_back_when_the_child_ends_in_probation(world: World) -> None:
 
 
 def ends_on(world: World, item: str) -> None:
-    """Let the child end while it holds ``item``, and the next one start."""
+    """Let the child end while it works on ``item``, and the next one start."""
     held = InFlight(world.state)
     held._pid = world.children[-1].pid
     held.begin(item)
@@ -430,7 +430,7 @@ def test_sends_until_the_server_acknowledges(world: World) -> None:
 
 
 def test_sends_again_what_nobody_acknowledged(world: World) -> None:
-    """After the timeout the same number comes again."""
+    """After the timeout the same number is sent again."""
     before = len(world.heard)
     world.clock.advance(60.0)
     world.turns(1)
@@ -905,7 +905,7 @@ def test_a_release_in_safe_mode_may_be_sent_again(world: World) -> None:
 
 @pytest.mark.parametrize("gen", [2**63 - 1, 2**53 + 1, 2**53, 2**32 + 1, -1])
 def test_a_gen_that_is_no_servers_blocks_nothing(world: World, gen: int) -> None:
-    """It is counted as garbage; the next real one is taken up."""
+    """It is counted as garbage; the next valid one is accepted."""
     document = {**to_document(world.release(1)), "gen": gen}
     world.say("desired", canonical_bytes(document))
     world.turns(2)

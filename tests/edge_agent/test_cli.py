@@ -206,7 +206,7 @@ def test_a_device_s_own_fault_counts_before_the_server_s(
 def test_a_tilde_behind_an_equals_sign_is_the_home_directory(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shell leaves it as it is there; no folder of that name is made."""
+    """A shell does not expand it there; no folder of that name is created."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert call("enrol", "--server", url, "--claim", "good", "--state=~/agent")[0] == 0

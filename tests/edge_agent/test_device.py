@@ -1,4 +1,4 @@
-"""A whole device with real parts: mosquitto, HTTP, inference child, probe, disk; only the signatures are in memory."""
+"""A complete device with real parts: mosquitto, HTTP, inference child, probe, disk; only signatures are in memory."""
 
 import http.server
 import importlib.util
@@ -222,7 +222,7 @@ def test_installs_a_release_counts_and_reports_until_acknowledged(
 
 
 def test_swaps_to_the_next_release_without_a_new_child(agent: Callable, server: Server, tmp_path: Path) -> None:
-    """The second release comes by a hot swap into the same process."""
+    """The second release is swapped into the same process."""
     first, second = publish(tmp_path, 1), publish(tmp_path, 2)
     device = agent({**first[0], **second[0]})
     server.say("desired", first[1], retain=True)

@@ -44,7 +44,7 @@ def test_an_order_to_end_holds_for_one_start(tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_counts_as_a_crash(tmp_path: Path) -> None:
-    """And is replaced by a whole one."""
+    """It is replaced by a valid one."""
     (tmp_path / "last_start.json").write_bytes(b"\x00" * 40)
     assert last_end.begin(tmp_path, RealDisk()) is LastEnd.AGENT
     last_end.end(tmp_path, RealDisk())

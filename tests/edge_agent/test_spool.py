@@ -62,7 +62,7 @@ def held(spool: Spool) -> list[tuple[str, int]]:
 
 
 def test_sends_events_before_drift_before_samples(tmp_path: Path) -> None:
-    """The most urgent leaves first, whatever came first."""
+    """The most urgent is sent first, whatever arrived first."""
     spool = spool_at(tmp_path)
     for stream in ["unknown", "sample", "infer", "drift", "event"]:
         spool.add(Row(stream=stream, boot=BOOT, seq=1, payload=b"x"))
@@ -80,7 +80,7 @@ def test_keeps_rows_over_a_restart(tmp_path: Path) -> None:
 
 
 def test_does_not_send_what_is_not_committed(tmp_path: Path) -> None:
-    """A row leaves only after it is durable."""
+    """A row is sent only after it is durable."""
     spool = spool_at(tmp_path)
     spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"one"))
     assert held(spool) == []
@@ -99,7 +99,7 @@ def test_deletes_only_up_to_the_watermark(tmp_path: Path) -> None:
 
 
 def test_sends_again_after_the_timeout(tmp_path: Path) -> None:
-    """A row without acknowledgement comes again, not before its time."""
+    """An unacknowledged row is sent again, not before its time."""
     spool = spool_at(tmp_path)
     spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"x"))
     spool.commit()
@@ -306,7 +306,7 @@ def test_a_full_disk_at_the_start_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_can_not_be_migrated_now_is_not_taken_for_damaged(tmp_path: Path) -> None:
-    """An older file on a full disk stays where it is, whole, and comes over when there is room."""
+    """An older file on a full disk stays unchanged, and is converted when there is room."""
     with closing(sqlite3.connect(tmp_path / "spool.db")) as database:
         database.executescript(OF_42F48EE)
     with no_file_grows(), pytest.raises(SpoolError, match="nothing of it is lost"):
@@ -376,7 +376,7 @@ def test_brings_the_spool_of_the_first_agents_to_today(tmp_path: Path) -> None:
 
 
 def test_an_open_row_is_replaced_and_stays_until_it_is_closed(tmp_path: Path) -> None:
-    """It is one row, neither handed out nor counted as waiting; closed, it leaves as it was last."""
+    """It is one row, neither sent nor counted as waiting; closed, it is sent in its last state."""
     spool = spool_at(tmp_path)
     for payload, is_open in [(b"one", True), (b"three", True), (b"five5", False)]:
         assert held(spool) == []
@@ -417,7 +417,7 @@ def test_no_watermark_deletes_an_open_row(tmp_path: Path) -> None:
 
 
 def test_only_lazy_rows_are_not_urgent(tmp_path: Path) -> None:
-    """A reading of the machine waits for another write; anything else is worth one."""
+    """A hardware reading waits for another write; any other row causes one."""
     spool = spool_at(tmp_path)
     spool.add(Row(stream="hw", boot=BOOT, seq=1, payload=b"x", open=True, lazy=True))
     assert not spool.urgent
@@ -442,7 +442,7 @@ def test_a_file_that_is_damaged_while_it_is_open_is_replaced(tmp_path: Path) -> 
 
 
 def test_a_new_file_begins_without_marks_of_the_old_one(tmp_path: Path) -> None:
-    """Row numbers begin again: the first row of the new file is not taken for one that is on its way."""
+    """Row numbers start again: the first row of the new file is not mistaken for one that was already sent."""
     spool = spool_at(tmp_path)
     for seq in range(1, 40):
         spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x" * 4000))

@@ -136,7 +136,7 @@ def test_a_change_is_written_at_once_and_figures_each_minute(tmp_path: Path) -> 
 
 
 def test_a_reader_never_keeps_an_agent_from_starting(tmp_path: Path) -> None:
-    """Readers hold the lock only while they look: an agent that starts then tries again; two agents stay impossible."""
+    """Readers lock only while they read: an agent that starts then tries again; two agents remain impossible."""
     script = "import sys; from pathlib import Path; from edge_agent.device.lock import holder\n"
     script += "while 1: holder(Path(sys.argv[1]))"
     AgentLock(tmp_path).release()

@@ -125,7 +125,7 @@ def test_drops_notices_of_an_earlier_child(supervisor: Supervisor) -> None:
 
 
 def _on_an_input(supervisor: Supervisor, state: Path, item: str, now_s: float = 0.0) -> Fact | None:
-    """Let the current child end while it holds ``item``, and the next one start."""
+    """Let the current child end while it works on ``item``, and the next one start."""
     held = InFlight(state)
     held._pid = supervisor.child.pid
     held.begin(item)

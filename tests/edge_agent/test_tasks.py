@@ -77,7 +77,7 @@ def test_only_classes_flip() -> None:
     ],
 )
 def test_a_manifest_tells_how_many_outputs_there_are(manifest: Manifest, outputs: int) -> None:
-    """By its names, else by the file's output."""
+    """By its names, otherwise by the file's output."""
     assert tasks.outputs_of(manifest) == outputs
 
 

@@ -132,7 +132,7 @@ def reports(telemetry: Telemetry) -> list[tuple[str, int, int]]:
 
 
 def test_parts_add_up_to_one_window(tmp_path: Path) -> None:
-    """Nothing leaves before the window closes; then one report has the sum."""
+    """Nothing is sent before the window closes; then one report has the sum."""
     telemetry = telemetry_at(tmp_path)
     telemetry.window(part(3))
     telemetry.window(part(4))
@@ -142,7 +142,7 @@ def test_parts_add_up_to_one_window(tmp_path: Path) -> None:
 
 
 def test_an_empty_window_is_no_report(tmp_path: Path) -> None:
-    """A window in which nothing was inferred leaves nothing, and takes no number."""
+    """A window without an inference sends nothing, and uses no number."""
     telemetry = telemetry_at(tmp_path)
     telemetry.window(part(0, closed=True))
     telemetry.window(part(5, closed=True))
@@ -164,7 +164,7 @@ def test_an_open_window_goes_on_after_a_kill(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [{"hour": 2}, {"artifact": "ef"}])
 def test_an_open_window_ends_where_something_else_is_counted(tmp_path: Path, other: dict[str, object]) -> None:
-    """Another hour or release: the old window leaves as it was, the new counts get a report of their own."""
+    """Another hour or release: the old window is sent as it is, the new counts get their own report."""
     telemetry = telemetry_at(tmp_path)
     telemetry.window(part(3))
     telemetry.spool.commit()
@@ -239,7 +239,7 @@ def test_a_window_without_a_date_is_held_until_the_time_is_known(tmp_path: Path)
 
 
 def test_windows_of_two_releases_without_a_date_are_both_held(tmp_path: Path) -> None:
-    """A swap before the time is known: neither window leaves before, nor is one left behind as a gap."""
+    """A swap before the time is known: neither window is sent before, nor is one left behind as a gap."""
     telemetry = telemetry_at(tmp_path)
     telemetry.turn(1000, 1.0, known=False)
     for artifact, n in [("ab", 3), ("ef", 4)]:

@@ -137,7 +137,7 @@ def test_a_writer_that_forgets_a_flush_is_found(fault: str, tmp_path: Path, monk
 def test_every_file_of_a_backup_is_flushed_before_the_settings_that_make_it_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy is a server's from ``server.toml`` on; by then nothing else may be in the cache alone."""
+    """A copy with ``server.toml`` counts as a backup; all other files must be on the disk by then."""
     recorder = Recorder(monkeypatch)
     _back_up(tmp_path)
     for path in (path for path in (tmp_path / "copy").rglob("*") if path.is_file()):

@@ -271,11 +271,11 @@ class Fleet:
             return database.execute(query).fetchall()
 
     def counted(self) -> int:
-        """Return how many inferences all stored windows hold."""
+        """Return the number of inferences in all stored windows."""
         return self.rows("select coalesce(sum(n), 0) from windows")[0][0]
 
     def inferences(self) -> int:
-        """Return how many inferences all stored rows of ``tele/infer`` hold."""
+        """Return the number of inferences in all stored rows of ``tele/infer``."""
         batches = self.rows("select rows from batches where stream = 'infer'")
         return sum(row["n"] for (text,) in batches for row in json.loads(text))
 
@@ -312,7 +312,7 @@ class Fleet:
         return self.watched(program) if self.home else program
 
     def watched(self, program: Program) -> Program:
-        """Return ``program`` with a home of its own, every connection it makes noted."""
+        """Return ``program`` with its own home, and with every connection recorded."""
         program.environment = {**program.environment, "HOME": str(self.home), "XDG_CACHE_HOME": ""}
         program.trace = program.log.with_suffix(".trace")
         return program
@@ -406,7 +406,7 @@ Wait = Callable[..., object]
 
 @pytest.fixture
 def wait() -> Wait:
-    """Wait until something holds."""
+    """Wait until a condition is true."""
     return wait_until
 
 

@@ -1,4 +1,4 @@
-"""A whole run whose gates are measured on a device too: real server, broker, agent; passes, fails, disagrees."""
+"""A complete run whose gates are measured on a device too: real server, broker, agent; passes, fails, disagrees."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_agent_killed_in_the_middle_of_a_download_resumes_it(fleet: Fleet, relay
 
 
 def test_agent_killed_at_each_phase_of_the_switch_ends_on_the_new_release(fleet: Fleet, wait: Wait) -> None:
-    """After each kill -9 exactly one of {old, new} is current and whole, and in the end the new one is committed."""
+    """After each kill -9 exactly one of {old, new} is current and complete; in the end the new one is committed."""
     device = fleet.add("dev")
     fleet.roll_out(fleet.release(1))
     device.reaches("committed", "tiny-1")

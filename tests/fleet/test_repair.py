@@ -24,7 +24,7 @@ def bundle(device: Device) -> Path:
 
 
 def test_a_damaged_bundle_is_fetched_again_and_serves(fleet: Fleet, wait: Wait, damages: dict) -> None:
-    """Neither safe mode nor a person: degraded with a reason, then whole, current and serving."""
+    """Neither safe mode nor a person: degraded with a reason, then complete, current and serving."""
     device, release = fleet.add("dev"), fleet.release(1)
     fleet.roll_out(release)
     device.reaches("committed", release)

@@ -74,7 +74,7 @@ class Reader:
         return done.stdout
 
     def wait(self, condition: object) -> None:
-        """Wait until ``condition`` holds."""
+        """Wait until ``condition`` is true."""
         deadline = time.monotonic() + LIMIT_S
         while not condition():  # type: ignore[operator]
             assert time.monotonic() < deadline, "not in time"

@@ -202,7 +202,7 @@ def test_a_busy_broker_port_stops_what_was_started(state: StateDirectory) -> Non
 
 
 def test_refuses_to_listen_beyond_loopback_without_tls(state: StateDirectory) -> None:
-    """Passwords would travel in the clear."""
+    """Passwords would be sent unencrypted."""
     with pytest.raises(ConfigError, match="loopback"):
         ServerApp.open(state.path, overrides=Overrides(bind="0.0.0.0"))  # noqa: S104 - it is refused
 

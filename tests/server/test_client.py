@@ -177,7 +177,7 @@ def test_refusals_carry_the_servers_code_and_the_next_step(client: FleetClient, 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"two\nlines", "tøken".encode(), b"x" * 5000])
 def test_a_token_comes_from_a_file_and_is_never_shown(tmp_path: Path, content: bytes) -> None:
-    """A file that holds none is named; its content is in no message."""
+    """A file without a token is named; its content is in no message."""
     path = tmp_path / "operator.token"
     path.write_bytes(content)
     with pytest.raises(ClientFileError, match=r"operator\.token") as caught:
@@ -235,7 +235,7 @@ def _certificate(folder: Path) -> None:
 
 
 def test_tls_is_believed_by_the_ca_file_alone(state: StateDirectory, clock: FakeClock) -> None:
-    """With the authority it answers; without, under another name or with a file of something else it is refused."""
+    """With the authority it answers; without it, under another name or with another file it is refused."""
     _certificate(state.path)
     with state.config.open("a") as file:
         file.write('[tls]\ncertificate = "server.pem"\nkey = "server.key"\nca = "server.pem"\n')

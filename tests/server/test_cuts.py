@@ -71,7 +71,7 @@ def test_an_event_of_no_name_is_kept_under_another(fleet: MemoryFleet, names: tu
 
 
 def test_a_boot_that_is_too_long_is_refused_with_an_event(fleet: MemoryFleet) -> None:
-    """Two boots of one beginning would be one; the message is not taken for another's."""
+    """Two boots with the same beginning would be one; the message is not attributed to another."""
     device = fleet.enrol()
     command = fleet.app.parts.fleet.send_command("cam-1", "selftest", {}, 60.0)
     device.say("state", State(state=DeviceState.READY, at_ms=0, boot="b" * 65))

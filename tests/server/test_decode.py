@@ -52,7 +52,7 @@ def test_a_name_has_at_most_64_printable_characters(leaf: str, message: object, 
 
 @pytest.mark.parametrize(("leaf", "message"), [("event", EVENT), ("tele/sample", SAMPLE), ("tele/hw", BATCH)])
 def test_a_number_of_a_stream_is_not_below_the_oldest(leaf: str, message: object) -> None:
-    """Equal is the only message that the device still holds."""
+    """Equal means the only message that the device still has."""
     assert read(leaf, replace(message, oldest_seq=5)).seq == 5
     for wrong, text in (({"oldest_seq": 6}, "oldest_seq <= seq"), ({"seq": -1}, "seq from"), ({"seq": 2**62}, "seq")):
         with pytest.raises(MessageError, match=f"Expected {text}"):

@@ -27,7 +27,7 @@ RIGHT, OFF = (
     ],
 )
 def test_a_moment_is_believed_while_it_can_be_true(time: DeviceTime, at_ms: int, filed_ms: int) -> None:
-    """Else the time of arrival counts."""
+    """Otherwise the time of arrival counts."""
     assert time.of(at_ms) == filed_ms
 
 
@@ -44,7 +44,7 @@ def test_a_moment_is_believed_while_it_can_be_true(time: DeviceTime, at_ms: int,
     ],
 )
 def test_a_window_keeps_its_start_while_it_can_be_true(time: DeviceTime, start_ms: int, filed_ms: int) -> None:
-    """Else it is filed under the window in which it arrives, on the same grid."""
+    """Otherwise it is filed under the window in which it arrives, on the same grid."""
     assert time.of_window(start_ms, HOUR) == filed_ms
 
 

@@ -33,7 +33,7 @@ def test_a_claim_works_once(fleet: MemoryFleet) -> None:
     {"": "a"}, {" ": "a"}, {"k" * 64: "a"}, {"k": "a" * 256}, {str(number): "a" for number in range(33)},
 ])  # fmt: skip
 def test_attributes_are_words_not_files(fleet: MemoryFleet, attributes: dict[str, str]) -> None:
-    """Each is shown on pages and names a pool; the longest that are taken are taken."""
+    """Each is shown on pages and names a pool; the longest permitted ones are accepted."""
     claim = fleet.app.parts.enrolment.claim
     with pytest.raises(NameRefusedError, match="attribute"):
         claim("berlin", "cam-1", attributes)
@@ -49,7 +49,7 @@ def test_a_claim_expires(fleet: MemoryFleet) -> None:
 
 
 def test_a_refused_claim_is_an_event_that_names_the_cause_and_never_the_claim(fleet: MemoryFleet) -> None:
-    """Unknown, used, expired, void, or its id taken meanwhile; once a minute, however often it is tried."""
+    """Unknown, used, expired, void, or its id already in use; once a minute, however often it is tried."""
     enrolment, day_ms = fleet.app.parts.enrolment, 86_400_000
     used, void, early = (enrolment.claim("berlin", name, {}) for name in ("cam-1", "cam-2", "cam-3"))
     enrolment.enrol(used)
@@ -80,7 +80,7 @@ def test_an_id_of_a_removed_device_is_refused_elsewhere_with_a_way_out(fleet: Me
 
 
 def test_enrolling_again_replaces_the_password(fleet: MemoryFleet) -> None:
-    """A device that lost its disk comes back; the old password is dead, also in the cache."""
+    """A device that lost its disk enrols again; the old password is invalid, also in the cache."""
     enrolment = fleet.app.parts.enrolment
     first = enrolment.enrol(enrolment.claim("berlin", "cam-1", {}))
     assert enrolment.authenticate("cam-1", first.password)

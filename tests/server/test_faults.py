@@ -83,7 +83,7 @@ def test_text_is_what_a_terminal_can_show(text: str, clean: str) -> None:
 
 @pytest.mark.parametrize(("length", "cut"), [(100, False), (101, True)])
 def test_a_text_that_is_cut_says_how_long_it_was(length: int, *, cut: bool) -> None:
-    """At the limit it is whole."""
+    """At the limit it is complete."""
     found = shortened("x" * length, 100)
     assert len(found) == 100
     assert found.endswith(f"... (cut from {length} characters)") is cut

@@ -68,7 +68,7 @@ def test_a_redelivered_report_is_acknowledged_again(fleet: MemoryFleet) -> None:
 
 
 def test_acknowledges_only_what_is_contiguous(fleet: MemoryFleet) -> None:
-    """A gap holds the watermark until it is filled, also over a restart of the server."""
+    """A gap stops the watermark until it is filled, also over a restart of the server."""
     device = fleet.enrol()
     device.report(0)
     device.report(2)
@@ -132,7 +132,7 @@ def test_nothing_is_acknowledged_before_it_is_stored(fleet: MemoryFleet) -> None
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_garbage_is_recorded_and_does_no_harm(fleet: MemoryFleet, leaf: str) -> None:
-    """Whatever comes on any topic, the next good report is counted."""
+    """Whatever arrives on any topic, the next valid report is counted."""
     device = fleet.enrol()
     for payload in GARBAGE:
         device.say(leaf, payload)
@@ -251,7 +251,7 @@ def test_a_clock_is_off_by_more_than_five_minutes(fleet: MemoryFleet, off_ms: in
 
 
 def test_a_report_that_the_broker_kept_says_nothing_of_the_clock(fleet: MemoryFleet) -> None:
-    """It was right an hour ago, when it was sent; one that comes now does."""
+    """It was right an hour ago, when it was sent; a message that arrives now shows the clock."""
     device = fleet.enrol()
     late = Reported(at_ms=fleet.clock(), current=InstalledRelease("digits-1", "0" * 64))
     device.say("reported", late, retain=True)

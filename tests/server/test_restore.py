@@ -181,7 +181,7 @@ def test_a_backup_has_everything_but_scratch_and_is_private(state: StateDirector
 
 @pytest.mark.parametrize("target", ["there", "state/inside"])
 def test_a_backup_goes_to_a_new_place_outside(state: StateDirectory, tmp_path: Path, target: str) -> None:
-    """Nothing is overwritten, and the next backup does not hold this one."""
+    """Nothing is overwritten, and the next backup does not contain this one."""
     (tmp_path / "there").mkdir()
     done = CliRunner().invoke(main, ["backup", str(state.path), str(tmp_path / target)])
     assert (done.exit_code, done.stderr.split(":")[0]) == (1, "error [state_directory]")

@@ -68,7 +68,7 @@ def test_it_leaves_every_list_and_keeps_its_history(fleet: MemoryFleet, action: 
 
 @BOTH
 def test_what_the_broker_retained_is_cleared(fleet: MemoryFleet, action: str) -> None:
-    """Also a will that comes after the session was cut; other devices' messages stay."""
+    """Also a will published after the session was ended; other devices' messages stay."""
     device, other = _heard(fleet), fleet.enrol("cam-2")
     other.say("state", State(state=DeviceState.READY), retain=True)
     fleet.turn()

@@ -88,7 +88,7 @@ def test_a_device_that_is_not_ready_is_the_matter(
 
 
 def test_silence_and_never_heard_are_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
-    """Both sides of the bound of silence; and one that was enrolled and never came."""
+    """Both sides of the bound of silence; and a device that was enrolled and never reported."""
     del cam
     fleet.clock.now_ms += 7_200_000
     assert matter(fleet) == {}

@@ -29,7 +29,7 @@ def test_relative_paths_are_below_the_folder_of_the_settings(tmp_path: Path) -> 
     (TLS + "[broker]\nbind = '::'", r"broker\.public_host, the address for devices"),
 ])  # fmt: skip
 def test_who_listens_everywhere_says_what_devices_are_told(tmp_path: Path, text: str, words: str) -> None:
-    """Else they would be sent to their own loopback."""
+    """Otherwise devices would connect to their own loopback."""
     with pytest.raises(ConfigError, match=words):
         _read(tmp_path, text)
 

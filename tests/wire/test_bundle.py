@@ -188,7 +188,7 @@ def test_a_file_the_manifest_does_not_name_is_refused() -> None:
 
 
 def test_an_oversize_bundle_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    """The limit holds for the file and for bytes."""
+    """The limit applies to the file and to bytes."""
     path = tmp_path / "digits.tfb"
     path.write_bytes(GOOD)
     with pytest.raises(BundleOversizeError) as caught:

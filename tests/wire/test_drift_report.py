@@ -1,4 +1,4 @@
-"""One window of counters in under 800 bytes, and nothing else passes for one."""
+"""One window of counters in under 800 bytes; nothing else is accepted as one."""
 
 import random
 import struct
@@ -124,7 +124,7 @@ def test_an_oversize_shape_is_refused_before_anything_is_made_of_it(shape: tuple
 
 
 def test_an_oversize_report_is_refused() -> None:
-    """The limit holds before anything is parsed."""
+    """The limit is checked before anything is parsed."""
     with pytest.raises(MessageError, match="at most"):
         decode_report(b"TFD1" + bytes(MAX_REPORT_BYTES))
 

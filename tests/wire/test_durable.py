@@ -13,7 +13,7 @@ from wire.durable import write_atomically
 
 
 def test_writers_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
-    """Every write succeeds, and the file is one of theirs, whole."""
+    """Every write succeeds, and the file is one of theirs, complete."""
     texts = [bytes([65 + number]) * 5_000 for number in range(24)]
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(lambda text: write_atomically(tmp_path / "passwords", text), texts))

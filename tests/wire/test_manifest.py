@@ -73,7 +73,7 @@ def test_a_manifest_that_says_how_images_are_decoded_is_refused_by_readers_that_
 
 
 def test_a_manifest_that_names_a_task_is_refused_by_readers_that_would_answer_otherwise() -> None:
-    """It is of schema 3, however its images are decoded; without a task none is written."""
+    """It has schema 3, however its images are decoded; without a task none is written."""
     for preprocessing in (GOOD.preprocessing, DECODING):
         told = replace(GOOD, schema=3, task="tags", preprocessing=preprocessing)
         assert read_manifest(encode(told)) == told
@@ -123,7 +123,7 @@ def test_names_the_release_and_the_target_path() -> None:
 
 
 def test_a_regression_says_its_values_and_their_unit() -> None:
-    """Names, mean and spread travel as JSON that older readers pass over."""
+    """Names, mean and spread are JSON that older readers ignore."""
     spec = TensorSpec(name="logits", mean=(20, 1.5), spread=(2.0, 0.5))
     read = read_manifest(encode(replace(GOOD, outputs=(spec,), values=("heat", "load"))))
     assert read.values == ("heat", "load")

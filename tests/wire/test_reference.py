@@ -1,4 +1,4 @@
-"""The reference comes back byte for byte, and only with the artifact that made it."""
+"""The reference is read byte for byte, and only with the artifact that made it."""
 
 from dataclasses import replace
 
@@ -110,7 +110,7 @@ def test_every_truncation_is_refused() -> None:
 
 
 def test_refuses_an_oversize_reference() -> None:
-    """The limit holds before anything is parsed."""
+    """The limit is checked before anything is parsed."""
     with pytest.raises(ReferenceProfileError, match="at most"):
         read_reference(b"TFR1" + bytes(MAX_REFERENCE_BYTES))
 

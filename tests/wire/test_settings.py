@@ -77,7 +77,7 @@ def test_refuses_with_key_expectation_and_value(table: dict[str, object], words:
 
 
 def test_takes_what_is_meant_at_both_ends_of_every_bound() -> None:
-    """Whole numbers where numbers are meant, lists as tuples, tables in tables."""
+    """Whole numbers for numbers, lists as tuples, tables in tables."""
     read = _read(ratio=1, limit=9, sizes=[1, 2], labels={"lens": "a"}, colour="grey", inner={"port": 65_535})
     assert (read.ratio, read.limit, read.sizes, read.labels) == (1.0, 9.0, (1, 2), {"lens": "a"})
     assert (read.inner.port, _read(inner={"port": 0}).inner.port, _read(limit=0).limit) == (65_535, 0, 0.0)
@@ -111,7 +111,7 @@ def test_values_that_no_table_gave_are_checked_too() -> None:
 
 
 def test_a_file_is_not_read_beyond_its_limit(tmp_path: Path) -> None:
-    """A file of the limit is read whole; one byte more, a folder and no file are errors that name the path."""
+    """A file at the limit is read completely; one byte more, a folder and no file are errors that name the path."""
     path = tmp_path / "a.toml"
     path.write_bytes(b"#" * (MAX_TOML_BYTES - 6) + b"\na = 1")
     assert read_toml(path) == {"a": 1}

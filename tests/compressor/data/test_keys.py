@@ -107,7 +107,7 @@ def outcome(asked: DataRecipe) -> str:
 
 
 def loaded(table: Table) -> str:
-    """Return all that ``table`` holds, as text."""
+    """Return the contents of ``table``, as text."""
     told = None if table.told is None else table.told.tolist()
     columns = [table.hashes, table.labels, table.slices, table.sources]
     return f"{[column.tolist() for column in columns]} {table.class_names} {table.corrupt} {table.shares} {told}"

@@ -171,7 +171,7 @@ def test_the_same_picture_is_the_same_however_the_camera_was_held(tmp_path: Path
 
 
 def test_a_large_picture_is_held_as_the_device_decodes_it(tmp_path: Path) -> None:
-    """Of 7 megapixels, more than a set may hold at its size: an eighth a side, the very same pixels."""
+    """A picture of 7 megapixels, more than a set may hold at full size: an eighth per side, exactly the same pixels."""
     buffer = io.BytesIO()
     small = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     Image.fromarray(small).resize((3000, 2400)).save(buffer, "JPEG")

@@ -121,7 +121,7 @@ def test_the_next_steps_of_a_series_are_the_values(tmp_path: Path) -> None:
 
 
 def test_a_horizon_that_no_source_spans_is_refused(tmp_path: Path) -> None:
-    """Else the values of one source would be inputs of the next."""
+    """Otherwise the values of one source would be inputs of the next."""
     with pytest.raises(DataError, match="2 and 3 after it"):
         data.load(series(tmp_path, 3))
 

@@ -164,7 +164,7 @@ def test_data_too_small_to_split_is_still_explored() -> None:
 
 
 def test_the_report_opens_offline_and_escapes_names(planted: tuple[Table, Exploration]) -> None:
-    """The page asks the network for nothing; JSON holds the same findings."""
+    """The page makes no network requests; the JSON file has the same findings."""
     page = report.render("<b>mine</b>", planted[1], planted[0])
     assert "&lt;b&gt;mine&lt;/b&gt;" in page
     assert "default-src 'none'" in page

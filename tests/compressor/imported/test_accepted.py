@@ -179,7 +179,7 @@ def test_a_tflite_file_becomes_a_gated_bundle(
 
 
 def test_compared_with_itself_stands_in_gate_json_and_in_the_card(run: Run, home: Path, tflite: bytes) -> None:
-    """Wherever the verdict is read; a file that was quantized is not called so."""
+    """Wherever the verdict is shown; a file that was quantized does not get the remark."""
     words = "It was compared with itself: nothing was compressed"
     assert run("--tflite", tflite, recipe="tflite")[0] == 0
     assert words in " ".join(json.loads((home / "out" / "gate.json").read_bytes())["remarks"])

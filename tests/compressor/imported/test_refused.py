@@ -190,7 +190,7 @@ def test_a_file_that_is_too_large_is_not_read(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("option", "recipe"), [("--onnx", "int8"), ("--tflite", "tflite"), ("--checkpoint", "int8")])
 def test_a_misfit_is_said_before_any_data_is_read(option: str, recipe: str, run: Run) -> None:
-    """With data that are not there either, the file comes first."""
+    """If the data is missing too, the file is reported first."""
     edits = {'dataset = "digits"': 'dataset = "labelled_images"\npath = "none.zip"'}
     code, line = run(option, b"none", recipe=recipe, edits=edits)
     assert code == 4
@@ -317,7 +317,7 @@ def export_training(network: torch.nn.Module) -> bytes:
 
 
 def test_a_file_in_training_mode_is_refused(run: Run, network: torch.nn.Module) -> None:
-    """Its batch norm looks at the whole batch: gates would judge other answers than a device gets."""
+    """Its batch norm depends on the whole batch: the gates would judge other answers than a device gets."""
     own = onnx.load_from_string(export_training(network))
     code, line = run("--onnx", own)
     assert code == 4

@@ -96,7 +96,7 @@ def test_the_schedule_is_cubic() -> None:
 
 
 def test_masks_come_off_when_training_fails() -> None:
-    """An error inside leaves plain weights with their zeros."""
+    """After an error inside, plain weights with their zeros are left."""
     network = _network()
     masks = make_masks(network, SparsifySettings(sparsity=0.5))
     with pytest.raises(KeyboardInterrupt), held(network, masks):

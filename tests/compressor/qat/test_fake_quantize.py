@@ -106,14 +106,14 @@ def test_ends_are_pinned_after_relus() -> None:
 
 
 def test_a_tensor_that_is_always_zero_has_a_range() -> None:
-    """A dead tensor neither divides by zero nor comes back as NaN."""
+    """A dead tensor neither divides by zero nor becomes NaN."""
     quantizer = _quantizer(torch.zeros(4))
     assert quantizer(torch.zeros(4)).tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("reduce_range", [False, True])
 def test_onnxruntime_gives_the_same_integers(uneven: Callable[[str], nn.Module], *, reduce_range: bool) -> None:
-    """The grid is the one that onnxruntime's quantizer finds by itself, reduced or not."""
+    """The grid equals that of onnxruntime's quantizer, reduced or not."""
     from onnxruntime.quantization.quant_utils import quantize_data  # noqa: PLC0415 - slow
 
     weight = uneven("resnet8").get_parameter("stem.weight").detach()

@@ -35,5 +35,5 @@ def test_saliency_for_the_answer_is_orange_and_against_it_blue() -> None:
 
 
 def test_no_saliency_at_all_divides_by_nothing() -> None:
-    """A model that does not care where leaves the picture as it is."""
+    """If no region matters to the model, the picture is unchanged."""
     assert np.all(overlay(np.full((2, 2, 3), 128, np.uint8), np.zeros((2, 2), np.float32), 0.0) == 128)

@@ -30,7 +30,7 @@ def test_help_imports_neither_torch_nor_optuna() -> None:
 
 @pytest.mark.parametrize("storage", ["postgresql+nodriver://x/y", "nonsense", "sqlite:////proc/none/search.db"])
 def test_refuses_a_storage_that_cannot_be_opened_before_it_trains(storage: str, tmp_path: Path) -> None:
-    """A wrong URL costs seconds and not the training; it is not shown, because it may hold a password."""
+    """A wrong URL is reported within seconds, before training; it is not shown, because it may contain a password."""
     recipe = Path(__file__).with_name("search_recipe.toml")
     done = CliRunner().invoke(command, [str(recipe), "--out", str(tmp_path / "out"), "--storage", storage])
     assert isinstance(done.exception, CompressorError)

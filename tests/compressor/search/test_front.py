@@ -99,7 +99,7 @@ def test_a_slower_int8_is_said_and_fp32_kept() -> None:
 
 
 def test_int8_that_is_slower_than_a_pruned_float_form_is_said() -> None:
-    """Where pruning made both faster than fp32, int8 is judged beside the float form that is taken."""
+    """If pruning made both faster than fp32, int8 is compared with the float variant that is selected."""
     tried = [
         point(0, 1.0, 100, 0, name="fp32"), point(2, 0.8, 15, 0, name="prune 0.5 + static_int8"),
         point(3, 0.6, 50, 0, integer=False, name="prune 0.5"),

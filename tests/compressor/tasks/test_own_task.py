@@ -1,4 +1,4 @@
-"""A task from outside, a folder a side: through run, gate, bundle, agent and report without an edit anywhere else."""
+"""An external task, one folder on each side: through run, gate, bundle, agent and report without any other edit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights on disk: whole, and nothing but weights."""
+"""Weights on disk: complete, and nothing but weights."""
 
 from __future__ import annotations
 

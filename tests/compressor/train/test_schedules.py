@@ -35,7 +35,7 @@ def test_each_schedule_is_what_its_name_says() -> None:
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "step"])
 def test_warm_up_rises_to_the_peak(name: str) -> None:
-    """Two epochs of two steps rise evenly; the peak comes right after."""
+    """Two epochs of two steps rise evenly; the peak follows directly."""
     assert _rates(name, 2)[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 

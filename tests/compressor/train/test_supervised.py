@@ -74,7 +74,7 @@ def test_nothing_to_learn_from_is_an_error() -> None:
 
 
 def test_augmentation_keeps_the_shape_and_strength_zero_the_values() -> None:
-    """Augmented batches look alike in shape; strength 0 hands the batch back."""
+    """Augmented batches have the same shape; strength 0 returns the batch unchanged."""
     x = torch.rand(4, 3, 10, 6)
     generator = torch.Generator().manual_seed(0)
     assert augment(x, 0.0, generator) is x

@@ -39,7 +39,7 @@ restart_max_s = 0.1
 
 
 class Device:
-    """A state directory with a release, its agent, and a watch on how many images were taken by when."""
+    """A state directory with a release, its agent, and a record of how many images were taken by which time."""
 
     def __init__(self, state: Path, bundle: Path) -> None:
         """Make a state directory as if enrolled and updated; nothing runs."""
@@ -74,7 +74,7 @@ class Device:
         return next((int(pid) for path in tasks for pid in path.read_text().split()), None)
 
     def feed(self, data: bytes, seconds: float) -> None:
-        """Drop an image each 10 ms, and note how many were taken."""
+        """Drop an image every 10 ms, and record how many were taken."""
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
             (self.state / "new.png").write_bytes(data)
@@ -84,7 +84,7 @@ class Device:
             time.sleep(0.01)
 
     def look(self) -> int:
-        """Note how many images were taken by now; return it."""
+        """Record how many images have been taken by now; return it."""
         left = sum(1 for _ in (self.state / "inbox").iterdir())
         self.taken.append((time.monotonic(), self.dropped - left))
         return self.dropped - left
@@ -97,7 +97,7 @@ class Device:
         self.lost += self.look() + 1 - before
 
     def counted(self) -> tuple[int, int]:
-        """Return how many inferences the spool holds: in drift reports, and in rows of infer."""
+        """Return the number of inferences in the spool: in drift reports, and in rows of infer."""
         rows = Spool(path=self.state / "spool.db", limit_bytes=1 << 30)._rows("", ())
         drift = sum(decode_report(row.payload).counters.n for row in rows if row.stream == "drift")
         batches = [decode(Batch, row.payload) for row in rows if row.stream == "infer"]

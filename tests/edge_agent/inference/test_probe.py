@@ -36,7 +36,7 @@ def test_a_missing_bundle_is_one_coded_line_and_exit_code_1() -> None:
 
 
 def test_refuses_logits_that_differ_from_the_golden_ones(bundle: Callable) -> None:
-    """A model that computes something else here than on the build host doesn't get in."""
+    """A model that computes other outputs here than on the build host is refused."""
     buffer = io.BytesIO()
     np.savez(buffer, inputs=np.zeros((2, 1, 8, 8), np.float32), logits=np.ones((2, 3), np.float32))
     assert probe(bundle(golden_npz=buffer.getvalue())).code == "golden_mismatch"

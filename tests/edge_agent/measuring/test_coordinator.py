@@ -125,7 +125,7 @@ def test_an_order_that_is_none_is_refused(scene: Scene, order: object) -> None:
 
 
 def test_gives_way_to_an_update(scene: Scene) -> None:
-    """An update that comes in the middle ends the measurement."""
+    """An update in the middle ends the measurement."""
     coordinator = scene.coordinator()
     coordinator.asked(COMMAND)
     coordinator.turn()
@@ -148,7 +148,7 @@ def test_says_that_a_restart_cut_a_measurement_short(scene: Scene) -> None:
 
 
 def test_a_damaged_note_stops_nothing(scene: Scene) -> None:
-    """A note that a power cut left half-written is taken away."""
+    """A note that a power cut left half-written is deleted."""
     (scene.state / NOTE).write_bytes(b"{")
     scene.coordinator().resume()
     assert scene.answers == []

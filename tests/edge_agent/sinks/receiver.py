@@ -13,7 +13,7 @@ class Receiver:
     """A sink in memory: waits while ``gate`` is closed, fails while ``broken``; ``ids`` are those received."""
 
     def __init__(self) -> None:
-        """Start open and whole."""
+        """Start open and intact."""
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()

@@ -83,7 +83,7 @@ def test_what_a_kill_cut_off_is_counted_at_the_next_start(tmp_path: Path) -> Non
 
 
 def test_a_file_of_another_size_or_content_starts_from_zero(tmp_path: Path) -> None:
-    """A hurt file never ends serving."""
+    """A damaged file never ends serving."""
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "accounts").write_bytes(b"x" * 10)
     assert open_accounts(tmp_path, ["log"])["log"].counts["offered"] == 0

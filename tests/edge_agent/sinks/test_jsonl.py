@@ -1,4 +1,4 @@
-"""The file of JSON lines: whole lines, rotation, a full disk."""
+"""The file of JSON lines: complete lines, rotation, a full disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wire.errors import SettingsError
 
 
 def ids(path: Path) -> list[str]:
-    """Return the ids in a file of whole lines."""
+    """Return the ids in a file of complete lines."""
     text = path.read_text()
     assert text == "" or text.endswith("\n")
     return [json.loads(line)["id"] for line in text.splitlines()]
@@ -57,7 +57,7 @@ def test_files_are_rotated_before_they_are_too_long(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of a batch that was written before the disk was full is taken back, and the error names the file."""
+    """The written half of a batch is removed again when the disk is full, and the error names the file."""
     path = tmp_path / "a.jsonl"
     sink = JsonLines(path, Settings())
     sink.send(some(1))

@@ -1,4 +1,4 @@
-"""The folder as a source: which files it takes, when they are whole, and that it deletes nothing else."""
+"""The folder as a source: which files it takes, when they are complete, and that it deletes nothing else."""
 
 import fcntl
 import os
@@ -113,7 +113,7 @@ def test_leaves_names_alone_that_say_unfinished(name: str, folder: Callable[...,
 
 
 def test_a_file_written_in_place_is_taken_when_it_rests(folder: Callable[..., Folder]) -> None:
-    """Growing every 0.4 s it is not taken; half a second after the last byte it is, whole."""
+    """While it grows every 0.4 s it is not taken; half a second after the last byte it is, completely."""
     pictures = folder()
     path = pictures.write("a.png", b"")
     for _ in range(5):
@@ -165,7 +165,7 @@ def test_what_can_not_be_decoded_is_tried_again_and_then_moves_to_bad(folder: Ca
 
 
 def test_a_refused_file_that_grows_is_served_whole(folder: Callable[..., Folder]) -> None:
-    """A writer that closed its file in the middle: the refused half becomes whole, and nothing is set aside."""
+    """A writer that closed its file in the middle: the refused half becomes complete, and nothing is set aside."""
     pictures = folder()
     path = pictures.write("a.png", b"half")
     assert pictures.served(1, "image_invalid") == ["a.png"]
@@ -303,7 +303,7 @@ def test_what_is_dropped_is_told_at_once_and_then_once_an_hour(tmp_path: Path, k
 
 
 def test_a_file_that_waits_for_its_answer_is_not_taken_twice(folder: Callable[..., Folder]) -> None:
-    """It stays in the folder until it is done with, however often the folder is read."""
+    """It stays in the folder until its answer is delivered, however often the folder is read."""
     pictures = folder()
     pictures.write("a.png")
     pictures.clock.advance(1)

@@ -44,7 +44,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(params=[*sources.names(), "outside"])
 def source(request: pytest.FixtureRequest, opened: Callable, outside: str) -> tuple[sources.Source, FakeClock]:
-    """Every source of the folder, on a folder of three images where it takes a path, and one from outside."""
+    """Every source of the folder, on a folder of three images if it has a path, and an external one."""
     if request.param == "outside":
         clock = FakeClock()
         return sources.load({"kind": outside}, clock), clock

@@ -70,7 +70,7 @@ def test_connects_again_and_subscribes_again_after_a_broker_restart(broker: Brok
 
 
 def test_hands_over_at_most_the_inflight_limit(broker: Broker) -> None:
-    """With a broker that answers nothing, message 17 is not taken."""
+    """With a broker that answers nothing, message 17 is not accepted."""
     transport, notices = start(broker.port)
     wait_link(notices, Link.UP)
     broker.process.send_signal(19)  # SIGSTOP

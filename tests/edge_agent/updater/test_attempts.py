@@ -25,7 +25,7 @@ def refuse(device: object, release: Callable) -> Desired:
 
 
 def test_a_change_of_settings_does_not_try_a_refused_release_again(device: object, release: Callable) -> None:
-    """Same attempt, newer generation: taken over, echoed, nothing tried, also after a restart."""
+    """Same attempt, newer generation: accepted, echoed, nothing tried, also after a restart."""
     desired = refuse(device, release)
     device.offer(replace(desired, gen=3, config={"sample_bytes_per_day": 7}))
     device.restart()
@@ -122,7 +122,7 @@ def test_a_full_disk_is_told_even_when_it_can_not_be_written(device: object, rel
 
 
 class Full:
-    """A disk that can remove, and nothing else."""
+    """A disk on which files can be removed, and nothing else."""
 
     def write(self, *_arguments: object) -> None:
         """Fail as the kernel does."""

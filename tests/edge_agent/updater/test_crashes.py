@@ -50,7 +50,7 @@ class CrashingDisk:
 
 
 def check_one_is_current(device: object) -> None:
-    """Old or new, whole: its slot is readable and its bundle has its digest."""
+    """Old or new, complete: its slot is readable and its bundle has its digest."""
     current = device.slots.current()
     assert current.release in {"m-1", "m-2"}
     assert sha256_file(device.slots.bundle(current.sha256)) == current.sha256

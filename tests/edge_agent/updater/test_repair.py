@@ -64,7 +64,7 @@ class Scene:
 
 @pytest.fixture
 def scene(device: Any, release: Callable) -> Scene:  # noqa: ANN401 - the conftest's class can't be imported
-    """Slot a holds ``m-1``, slot b ``m-2``, which is current and committed."""
+    """Slot a contains ``m-1``, slot b ``m-2``, which is current and committed."""
     for version in (1, 2):
         device.install(release(version))
     device.served.clear()
@@ -111,7 +111,7 @@ def test_a_damaged_bundle_is_fetched_and_the_other_slot_runs_meanwhile(scene: Sc
 
 
 def test_a_bundle_that_is_served_from_memory_keeps_serving(scene: Scene) -> None:
-    """Nothing is switched, and the child that serves is started again from the whole file."""
+    """Nothing is switched, and the serving child is started again from the complete file."""
     scene.served = scene.device.slots.read("b").sha256
     scene.bundle("b").unlink()
     assert [scene.turn(0.0), scene.turn(0.1)] == [2, 1]
@@ -226,7 +226,7 @@ def test_an_update_that_downloads_the_same_bundle_is_not_disturbed(scene: Scene,
 
 
 def test_an_older_agents_slot_gets_its_length(scene: Scene) -> None:
-    """From the whole bundle, or from the record of the update; without a length it could not be fetched again."""
+    """From the complete bundle, or from the record of the update; without a length it could not be fetched again."""
     slots = scene.device.slots
     for name in ("a", "b"):
         slots.fill(name, replace(slots.read(name), length_bytes=0))

@@ -15,7 +15,7 @@ A, B = "a" * 64, "b" * 64
 
 @pytest.fixture
 def slots(tmp_path: Path) -> Slots:
-    """Slot a holds a release and is current."""
+    """Slot a has a release and is current."""
     found = Slots(tmp_path, RealDisk())
     found.fill("a", SlotRelease(release="m-1", sha256=A, security_floor=1, latency_budget_ms=20.0, length_bytes=9))
     found.switch("a")

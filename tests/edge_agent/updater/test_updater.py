@@ -28,7 +28,7 @@ class Small(RealDisk):
 
 
 def test_a_good_release_is_committed(device: object, release: Callable) -> None:
-    """The whole chain, in order, ends with the release current and served."""
+    """All phases, in order, end with the release current and served."""
     device.install(release(1))
     assert device.phases == GOOD
     assert (device.current(), device.served[-1].release) == ("m-1", "m-1")
@@ -217,7 +217,7 @@ def test_verification_and_probe_end_at_their_own_deadline(
 
 
 def test_a_bundle_with_another_digest_is_removed_before_the_next_try(device: object, release: Callable) -> None:
-    """Wrong bytes take no room while the device waits, and are never taken for a download that is done."""
+    """Wrong bytes use no space while the device waits, and are never mistaken for a finished download."""
     new = device.publish(release(1))
     device.blobs[new.target.sha256] = new.data[:-1] + b"?"
     device.offer(new.desired)
@@ -265,7 +265,7 @@ def test_a_bad_first_release_leaves_none(device: object, release: Callable) -> N
 
 
 def test_a_probe_that_fails_says_why(device: object, release: Callable) -> None:
-    """The probe's own code travels."""
+    """The event has the probe's own code."""
     device.probe = ProbeResult(code="latency_over_budget", text="too slow")
     device.boot()
     device.offer(device.publish(release(1)).desired)

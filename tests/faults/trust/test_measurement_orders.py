@@ -56,7 +56,7 @@ def signed(payload: bytes, signer: CryptoSigner, kind: str = ORDER_TYPE) -> dict
 
 
 def test_obeys_what_the_release_key_signed(scene: Scene, order: MeasureOrder, ask: Ask) -> None:
-    """The order comes out of its envelope as it went in."""
+    """The order in the envelope is unchanged."""
     assert ask(sign_order(order, scene.keys)) == OrderVerdict(ok=True, order=order)
 
 
@@ -155,7 +155,7 @@ def test_a_release_key_that_was_taken_back_signs_no_order(scene: Scene, order: M
 
 
 def test_a_clock_set_back_is_noticed(scene: Scene, order: MeasureOrder, ask: Ask) -> None:
-    """Else an order that has run out would look fresh."""
+    """Otherwise an expired order would look valid."""
     assert scene.ask().ok
     assert ask(sign_order(order, scene.keys), -24 * HOUR_MS).code == "clock_behind"
 

@@ -35,7 +35,7 @@ Bundles = Callable[..., Path]
 
 @dataclass
 class Site:
-    """A whole server on HTTP and a build host."""
+    """A complete server on HTTP and a build host."""
 
     folder: Path
     app: ServerApp
@@ -72,7 +72,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_publishes_registers_and_devices_believe(site: Site, bundle: Bundles) -> None:
-    """The whole way, twice: the second time nothing is sent."""
+    """All steps, twice: the second time nothing is sent."""
     first = site.publish(bundle(1), bundle(2, security_floor=3))
     assert first.paths == ("meter-1/gateway.tfb", "meter-2/gateway.tfb")
     assert sum(site.sent) > 0

@@ -224,7 +224,7 @@ def test_air_gap_reads_the_same_metadata_from_a_folder(scene: Scene) -> None:
 
 
 def test_follows_the_root_that_the_old_root_signed(scene: Scene) -> None:
-    """A rotated root, signed by its predecessor, is taken over by devices in the field."""
+    """Devices in the field accept a rotated root that its predecessor signed."""
     metadata = scene.read("1.root.json")
     metadata.signed.version = 2
     data = sign(metadata.signed, signer_from((scene.keys / "root.key").read_bytes()))

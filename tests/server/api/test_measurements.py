@@ -209,5 +209,5 @@ def test_a_device_can_be_asked_for_before_training(scene: Scene) -> None:
 
 @pytest.mark.parametrize("order", ["..", "x" * 32, "0" * 32, "%2e%2e%2fkeys"])
 def test_an_id_leads_nowhere_else(scene: Scene, order: str) -> None:
-    """No path comes out of a request."""
+    """No path is made from a request."""
     assert scene.ask("GET", f"/{order}/report").status_code == 404

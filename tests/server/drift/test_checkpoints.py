@@ -115,7 +115,7 @@ def test_a_window_that_came_late_while_the_server_was_down_is_folded_in(lived: F
 
 
 def test_late_windows_are_folded_together_with_the_next_slot(lived: FleetWorld) -> None:
-    """However many come late, and however often the service has its turn, nothing is folded before a slot is due."""
+    """However many late windows arrive and however often the service runs, nothing is computed before a slot is due."""
     before, slot = lived.service._moment, lived.slot - 1
     for _ in range(3):
         lived.arrive("d5", replace(lived.report("d5", slot), boot="11" * 8), lived.slot * 10_000)

@@ -84,7 +84,7 @@ def test_contexts_are_kept_one_by_one(world: FleetWorld, restarted: Restart) -> 
 
 
 def test_a_baseline_stays_complete_when_more_windows_are_asked_for(world: FleetWorld, restarted: Restart) -> None:
-    """The setting holds for baselines to come."""
+    """The setting applies to later baselines."""
     world.live(15)
     config = replace(world.service.config, baseline_windows=40)
     world.service = restarted(world)

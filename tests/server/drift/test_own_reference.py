@@ -119,7 +119,7 @@ def test_a_reference_of_another_artifact_than_the_signed_one_is_refused(fleet: M
 
 
 def test_windows_of_an_artifact_that_did_not_make_the_reference_are_not_compared_with_it(world: FleetWorld) -> None:
-    """The operator reads why, once, as a fault of the device; nothing is judged by it."""
+    """The operator sees the reason, once, as a fault of the device; nothing is judged by it."""
     world.keys = {"d1": ("a1" * 16, "b9" * 16)}
     world.live(15)
     banks = world.service._moment.state.banks

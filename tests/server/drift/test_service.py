@@ -120,7 +120,7 @@ def test_silence_becomes_a_fault(world: FleetWorld) -> None:
 def test_a_late_window_gives_the_same_evidence_as_a_punctual_one(
     world: FleetWorld, restarted: Callable[[FleetWorld], DriftService]
 ) -> None:
-    """The state depends on the windows, not on when they came: a restart folds to the same values."""
+    """The state depends on the windows, not on their arrival: after a restart it has the same values."""
     world.live(14)
     late = world.report("d2", world.slot)
     world.absent = {"d2"}
@@ -166,7 +166,7 @@ def test_evidence_is_stored_for_every_device_and_window(world: FleetWorld) -> No
 
 
 def test_an_outage_of_a_whole_fleet_is_noted_in_one_transaction(world: FleetWorld) -> None:
-    """Each silent device has a verdict of its own; a commit for each would hold up everybody else for minutes."""
+    """Each silent device has its own verdict; a commit for each would delay everything else for minutes."""
     commits: list[object] = []
     sa.event.listen(world.database.engine, "commit", commits.append)
     verdicts = [DriftVerdict(kind=VerdictKind.DEVICE_FAULT, devices=(f"d{i}",), detail="silent") for i in range(50)]

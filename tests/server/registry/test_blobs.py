@@ -1,4 +1,4 @@
-"""Blobs on disk: whole or not there."""
+"""Blobs on disk: complete or absent."""
 
 from __future__ import annotations
 

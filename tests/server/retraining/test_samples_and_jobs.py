@@ -134,7 +134,7 @@ def test_a_job_that_kills_its_workers_ends(site: Site) -> None:
 
 
 def test_a_job_that_kills_the_same_worker_ends(site: Site) -> None:
-    """A worker that comes back under its name and takes its job up again is one more attempt."""
+    """A worker that returns under its name and leases its job again uses one more attempt."""
     first = job(site)
     attempts = [known.attempts for turn in range(3) if (known := site.service.jobs.lease("w", turn)) is not None]
     assert attempts == [1, 2, 3]

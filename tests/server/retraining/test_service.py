@@ -119,7 +119,7 @@ def test_nobody_left_to_update_is_settled(site: Site) -> None:
 
 
 def test_the_canary_is_a_device_that_can_take_the_release(site: Site) -> None:
-    """A drifted device that can't would have the whole rollout refused."""
+    """With a drifted device that can't run it, the whole rollout would be refused."""
     gated(site)
     with site.service.triggers.database.begin() as connection:
         connection.execute(DEVICES.update().where(DEVICES.c.device == "d1").values(attributes={"target": "other"}))

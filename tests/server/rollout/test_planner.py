@@ -262,7 +262,7 @@ def test_a_rollout_in_which_nobody_committed_has_not_succeeded() -> None:
 
 
 def test_a_group_opens_when_each_one_before_it_holds() -> None:
-    """A canary that came late and failed closes the way, however good the group after it is."""
+    """A canary that started late and failed blocks the rollout, however good the next group is."""
     groups, waits = (
         (
             Group(name="a", success_ratio=1.0, error_ratio=1.0),

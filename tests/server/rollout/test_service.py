@@ -354,7 +354,7 @@ def test_a_restart_between_intent_and_telling_tells_again(scene: Scene) -> None:
 
 @pytest.mark.slow
 def test_a_restart_between_telling_and_noting_does_not_tell_twice(scene: Scene) -> None:
-    """The telling was on disk, its note was not: gen is taken over."""
+    """The message was on disk, the record of it was not: its gen is used."""
     rollout = scene.start()
     scene.turn()
     gen = scene.fleet.app.parts.fleet.device("d0").desired_gen

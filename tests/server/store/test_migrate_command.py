@@ -48,7 +48,7 @@ def _is_current(state: StateDirectory) -> bool:
 
 
 def test_a_yes_migrates_and_leaves_a_private_copy_of_the_database(old_state: StateDirectory, tmp_path: Path) -> None:
-    """The copy is the old database, whole, for the day when the older version must come back."""
+    """The copy is the complete old database, in case the older version must be restored."""
     code, out, _ = _run("migrate", old_state.path, answer="y\n")
     assert (code, _is_current(old_state)) == (0, True)
     backup = next((old_state.path / "backups").iterdir())

@@ -141,7 +141,7 @@ def test_refuses_missing_bundles_and_changed_bytes(host: Host) -> None:
 
 @pytest.mark.parametrize("name", ["../keys/snapshot.key", "x.json", "0.root.json", "timestamp.json/", "01.root.json"])
 def test_serves_nothing_but_metadata(host: Host, name: str) -> None:
-    """No other name leaves the folder."""
+    """No other file of the folder is served."""
     assert host.repository.metadata_file(name) is None
 
 
