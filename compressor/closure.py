@@ -120,17 +120,15 @@ def located(name: str) -> ModuleSpec | None:
         return None
     for part in rest:
         folders = spec.submodule_search_locations if spec is not None else None
-        spec = _below_of(f"{spec.name}.{part}", part, folders) if spec is not None and folders else None
+        if spec is None or not folders:
+            return None
+        name = f"{spec.name}.{part}"
+        try:
+            spec = PathFinder.find_spec(name, folders)
+        except KeyError:  # nested folders without __init__.py: Python expects the outer one to be imported already
+            spec = ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [str(Path(folder) / part) for folder in folders]
     return spec
-
-
-def _below_of(name: str, part: str, folders: Sequence[str]) -> ModuleSpec | None:
-    try:
-        return PathFinder.find_spec(name, folders)
-    except KeyError:  # nested folders without __init__.py: Python expects the outer one to be imported already
-        spec = ModuleSpec(name, None, is_package=True)
-        spec.submodule_search_locations = [str(Path(folder) / part) for folder in folders]
-        return spec
 
 
 @lru_cache(maxsize=2048)

@@ -138,10 +138,21 @@ def pictures(
 def preprocessing_of(data: DataRecipe, layout: str = "NCHW") -> Preprocessing:
     """Return the manifest's preprocessing from an image of ``data`` to the input tensor in ``layout``.
 
+    Every option of a front end is written out: a later change of defaults does not affect old bundles.
+
     Raises:
         DataError: If the data set has no such front end, or an option is unknown or out of range.
     """
-    channels = data.channels
+    channels, options = data.channels, {}
+    if data.front_end:
+        name = f"{data.dataset.partition(':')[0]}:front_end" if ":" in data.dataset else data.dataset
+        try:
+            asked = plugins.resolve("compressor.data", name, "front_end", known=datasets())
+            options = cast("tuple[str, dict[str, float]]", asked(data))[1]
+        except PluginError:  # the data set has no front_end: options unknown to the front end are the data set's
+            known, given = completed(data.front_end, {}), options_of(data)
+            own = {key: value for key, value in given.items() if key in known or key.rstrip("0123456789_") in known}
+            options = completed(data.front_end, own)
     return Preprocessing(
         width=data.width,
         height=data.height,
@@ -152,18 +163,5 @@ def preprocessing_of(data: DataRecipe, layout: str = "NCHW") -> Preprocessing:
         orientation=ORIENTATIONS[0] if data.front_end else data.orientation,
         decode=DECODES[0] if data.front_end else data.decode,
         front_end=data.front_end,
-        front_end_options=_front_end_options(data) if data.front_end else {},
+        front_end_options={key: float(options[key]) for key in sorted(options)},
     )
-
-
-def _front_end_options(data: DataRecipe) -> dict[str, float]:
-    """Return every option of the front end, written out: a later change of defaults does not affect old bundles."""
-    name = f"{data.dataset.partition(':')[0]}:front_end" if ":" in data.dataset else data.dataset
-    try:
-        asked = plugins.resolve("compressor.data", name, "front_end", known=datasets())
-        options = cast("tuple[str, dict[str, float]]", asked(data))[1]
-    except PluginError:  # the data set has no front_end: options unknown to the front end are the data set's
-        known, given = completed(data.front_end, {}), options_of(data)
-        own = {key: value for key, value in given.items() if key in known or key.rstrip("0123456789_") in known}
-        options = completed(data.front_end, own)
-    return {key: float(options[key]) for key in sorted(options)}

@@ -55,12 +55,12 @@ def samples(store: Names, options: Mapping[str, float], *, binary: bool, ahead: 
         DataError: If ``steps`` is not given, a series has no label entry, or a value or time can't be read.
     """
     sizes = _sizes(options, ahead=ahead)
-    spans = _labels(store)
+    labels = _labels(store)
     found: list[Sample] = []
     for name in store.names():
         if name.endswith(".csv"):
             table = read(store, name)
-            anomalous = _anomalous(table, _spans_of(spans, name))
+            anomalous = _anomalous(table, labels, name)
             found += _cut(table, anomalous, sizes, binary=binary)
     return found
 
@@ -134,21 +134,18 @@ def _labels(store: Names) -> Mapping[str, object]:
     return document
 
 
-def _spans_of(spans: Mapping[str, object], name: str) -> list[tuple[datetime, datetime]]:
+def _anomalous(table: Columns, labels: Mapping[str, object], name: str) -> npt.NDArray[np.bool_]:
+    """Return which lines of the series ``name`` lie in a span that ``labels`` give for it, bool (N,)."""
     file = PurePosixPath(name).name
-    own = next((value for key, value in spans.items() if PurePosixPath(key).name == file), None)
+    own = next((value for key, value in labels.items() if PurePosixPath(key).name == file), None)
     if not isinstance(own, list):
         message = f"Expected spans of {file} in {LABELS}, got none: add an entry (an empty list where all is normal)"
         raise DataError(message)
     try:
-        return [(datetime.fromisoformat(first), datetime.fromisoformat(last)) for first, last in own]
+        spans = [(datetime.fromisoformat(first), datetime.fromisoformat(last)) for first, last in own]
     except (TypeError, ValueError) as error:
         message = f"Expected spans of {file} in {LABELS} as [first, last] times, got: {error}"
         raise DataError(message) from error
-
-
-def _anomalous(table: Columns, spans: list[tuple[datetime, datetime]]) -> npt.NDArray[np.bool_]:
-    """Return which lines of the series lie in a span, bool (N,)."""
     marks = []
     for row, text in enumerate(table.required(_TIME), start=table.first_row):
         try:

@@ -131,10 +131,8 @@ def read(store: Names, name: str) -> Columns:
         PluginError: If it is Parquet and ``pyarrow`` is not installed.
     """
     content = store.read(name, MAX_TABLE_BYTES)
-    return _parquet(content, name) if name.endswith(".parquet") else _csv(content, name)
-
-
-def _csv(content: bytes, name: str) -> Columns:
+    if name.endswith(".parquet"):
+        return _parquet(content, name)
     try:
         lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig")), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:

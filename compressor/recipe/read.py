@@ -135,7 +135,10 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
     except SettingsError as error:
         raise RecipeError(str(error)) from error
     check_recipe(recipe)
-    check_unread(recipe)
+    unused = next(unread(recipe), None)
+    if unused is not None:
+        message = f"Expected no {unused.key} in {unused.table} {unused.why}, got one"
+        raise RecipeError(f"{message}: nothing would read it; leave it out")
     return recipe
 
 
@@ -390,18 +393,6 @@ class Unread:
     table: str
     key: str
     why: str
-
-
-def check_unread(recipe: Recipe) -> None:
-    """Check that every key that ``recipe`` sets is read.
-
-    Raises:
-        RecipeError: If one is not; the message names the key, the table and the reason.
-    """
-    found = next(unread(recipe), None)
-    if found is not None:
-        message = f"Expected no {found.key} in {found.table} {found.why}, got one"
-        raise RecipeError(f"{message}: nothing would read it; leave it out")
 
 
 def unread(recipe: Recipe) -> Iterator[Unread]:

@@ -77,23 +77,18 @@ def gate_again(path: Path) -> Certificate:
         except OSError as error:
             message = f"Expected gate.json in {path}, got: {error.strerror}: run `compressor run` first"
             raise PackageError(message) from error
-        return _folder_again(read)
+        if read.targets:  # the verdict of every target's rules on its recorded numbers
+            combined = certificates.combine([_again(item, {}) for item in read.targets])
+            return replace(combined, code_digests=read.code_digests)
+        if len({line.target for line in read.gates}) > 1:
+            message = "Expected the numbers of every target in gate.json, got those of one"
+            raise PackageError(f"{message}: it is from an older version; run `compressor run` again")
+        return _again(read, {})
     bundle = open_bundle(path)
     if CERTIFICATE not in bundle.files:
         message = f"Expected {CERTIFICATE} in {path}, got none: build the bundle again"
         raise PackageError(message)
     return _again(read_certificate(bundle.files[CERTIFICATE]), _measured(bundle))
-
-
-def _folder_again(read: Certificate) -> Certificate:
-    """Return the verdict of every target's rules on its recorded numbers."""
-    if not read.targets and len({line.target for line in read.gates}) > 1:
-        message = "Expected the numbers of every target in gate.json, got those of one"
-        raise PackageError(f"{message}: it is from an older version; run `compressor run` again")
-    if not read.targets:
-        return _again(read, {})
-    combined = certificates.combine([_again(item, {}) for item in read.targets])
-    return replace(combined, code_digests=read.code_digests)
 
 
 def _measured(bundle: Bundle) -> dict[str, float]:

@@ -37,22 +37,20 @@ def section(changes: Changes, class_names: Sequence[str]) -> str:
     said = f"<p>{escape(phrases.flips(changes))}</p>"
     if not changes.first:
         return said
-    flips = "".join(_flip(changed, class_names) for changed in changes.first)
-    return f'{said}<div class="flips">{flips}</div><p class="muted">{escape(_NOTE)}</p>'
-
-
-def _flip(changed: Changed, class_names: Sequence[str]) -> str:
-    flip = changed.explained.flip
-    label, before, after = (escape(class_names[index]) for index in (flip.label, flip.before, flip.after))
-    verdict, word = ("pass", "✓ got better") if flip.won else ("inconclusive", "other mistake")
-    verdict, word = ("fail", "✗ got worse") if flip.lost else (verdict, word)
-    return (
-        f'<div class="flip">{_pictures(changed, before, after)}'
-        f'<p><span class="mark {verdict}">{word}</span> label <b>{label}</b>'
-        f'<span class="muted"> · {escape(phrases.short(flip.slice))} · row {flip.row}</span></p>'
-        f"<p>{before} <small>margin {flip.before_margin:.2f}</small> → {after} "
-        f"<small>margin {flip.after_margin:.2f}</small></p></div>"
-    )
+    made = []
+    for changed in changes.first:
+        flip = changed.explained.flip
+        label, before, after = (escape(class_names[index]) for index in (flip.label, flip.before, flip.after))
+        verdict, word = ("pass", "✓ got better") if flip.won else ("inconclusive", "other mistake")
+        verdict, word = ("fail", "✗ got worse") if flip.lost else (verdict, word)
+        made.append(
+            f'<div class="flip">{_pictures(changed, before, after)}'
+            f'<p><span class="mark {verdict}">{word}</span> label <b>{label}</b>'
+            f'<span class="muted"> · {escape(phrases.short(flip.slice))} · row {flip.row}</span></p>'
+            f"<p>{before} <small>margin {flip.before_margin:.2f}</small> → {after} "
+            f"<small>margin {flip.after_margin:.2f}</small></p></div>"
+        )
+    return f'{said}<div class="flips">{"".join(made)}</div><p class="muted">{escape(_NOTE)}</p>'
 
 
 def _pictures(changed: Changed, before: str, after: str) -> str:

@@ -25,21 +25,12 @@ VALUE = "value"
 
 
 def read(table: Table, data: DataRecipe) -> Table:
-    """Return ``table`` with numbers as labels; see ``as_numbers``.
-
-    Raises:
-        DataError: If a label is not a finite number, or a number is the same in all rows.
-    """
-    del data
-    return as_numbers(table)
-
-
-def as_numbers(table: Table) -> Table:
     """Return ``table`` with float32 (N, D) labels.
 
     Raises:
         DataError: If a label is not a finite number, or a number is the same in all rows: nothing could be learned.
     """
+    del data
     if table.labels.ndim == 1:
         parsed = np.array([_number(name) for name in table.class_names])
         labels = parsed[table.labels][:, None].astype(np.float32)

@@ -14,7 +14,7 @@ from compressor.data._table import Table, make_table, make_value_table
 from compressor.errors import ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import parse_recipe
-from compressor.tasks.regression.targets import EXTREMES, as_numbers, extremes, fitted, grouped
+from compressor.tasks.regression.targets import EXTREMES, extremes, fitted, grouped, read
 
 OPTIONS = {"steps": 2, "channels": 1, "low": 0, "high": 10}
 NUMBERS = parse_recipe(b'[model]\nname = "n"\n[data]\nlabel = "number"')
@@ -24,6 +24,11 @@ def labelled(*names: str) -> Table:
     """Return a table of as many different images as ``names``, which are their labels."""
     images = [np.full((4, 4, 3), i, np.uint8) for i in range(len(names))]
     return make_table(images, names, slices=["all"] * len(names))
+
+
+def as_numbers(table: Table) -> Table:
+    """Return ``table`` with numbers as labels."""
+    return read(table, NUMBERS.data)
 
 
 def windows(path: Path, **settings: object) -> DataRecipe:
