@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import struct
 import sys
@@ -23,10 +24,12 @@ from compressor.recipe.model import DataRecipe, TrainRecipe
 from compressor.recipe.read import parse_recipe, recipe_of
 from compressor.search.recipe_text import recipe_text
 from compressor.steps._base import Bench, Rows
-from edge_agent import declarations, front_ends, runtimes, sources
+from edge_agent import declarations, front_ends, runtimes, sinks, sources
 from edge_agent.config import read_config
 from edge_agent.device import hardware
 from edge_agent.device.clock import FakeClock
+from edge_agent.errors import SinkError
+from wire.answers import AnswerRecord
 from wire.bundle import build_bundle, parse_bundle
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 
@@ -58,7 +61,7 @@ def written(tmp_path: Path) -> Iterator[None]:
 def test_every_folder_of_plug_ins_has_an_example() -> None:
     """A reader finds a complete file to start from."""
     wanted = {"compressor/data", "compressor/networks", "compressor/steps", "compressor/quantize"}
-    wanted |= {"edge_agent/sources", "edge_agent/runtimes", "edge_agent/front_ends"}
+    wanted |= {"edge_agent/sources", "edge_agent/sinks", "edge_agent/runtimes", "edge_agent/front_ends"}
     assert {name.rpartition("/")[0] for name in EXAMPLES} == wanted
 
 
@@ -133,6 +136,18 @@ def test_the_source_gives_the_newest_picture_once(tmp_path: Path) -> None:
     assert taken is not None
     assert (taken.name, taken.data) == ("a.png", b"a")
     assert source.take() is None
+
+
+@pytest.mark.usefixtures("written")
+def test_the_sink_keeps_the_newest_answer(tmp_path: Path) -> None:
+    """The file has the last of several answers; without a path the error names the key."""
+    (tmp_path / "agent.toml").write_text('[sinks.display]\nkind = "latest"\npath = "newest.json"\n')
+    document = read_config(tmp_path / "agent.toml").sinks["display"].document
+    sink, _ = sinks.load(document, sinks.SinkSurroundings(name="display"))
+    assert sink.send([AnswerRecord(id="1"), AnswerRecord(id="2")]) == 2
+    assert json.loads((tmp_path / "newest.json").read_text())["id"] == "2"
+    with pytest.raises(SinkError, match=r"set path in \[sinks.display\]"):
+        sinks.load({"kind": "latest"}, sinks.SinkSurroundings(name="display"))
 
 
 @pytest.mark.usefixtures("written")
