@@ -16,6 +16,7 @@ from edge_agent.sinks import MAX_SINKS, SinkConfig
 from edge_agent.sources import SourceConfig
 from wire.errors import SettingsError
 from wire.settings import Bound, fields_from, read_toml
+from wire.topics import is_name
 
 _MOST_S = 366 * 86_400  # a wait of more than a year is a typing error
 _MOST = 2**53  # larger integers are not exact in JSON
@@ -152,11 +153,15 @@ class AgentConfig:
     sinks: Mapping[str, SinkConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Reject more sinks than have an account.
+        """Reject more sinks than have an account, and names of sinks that can't be part of a topic or file name.
 
         Raises:
-            SettingsError: If there are more.
+            SettingsError: If there are such.
         """
+        for name in self.sinks:
+            if not is_name(name):
+                message = f"Expected a name of a sink of 1 to 63 characters a-z 0-9 _ -, got {name!r}: rename it"
+                raise SettingsError(message)
         if len(self.sinks) > MAX_SINKS:
             message = f"Expected at most {MAX_SINKS} tables [sinks.NAME], got {len(self.sinks)}: remove some"
             raise SettingsError(message)

@@ -144,9 +144,14 @@ class SourceError(AgentError):
 
 
 class SinkError(AgentError):
-    """A sink of answers is misconfigured, or can't deliver now."""
+    """A sink of answers is misconfigured, or can't deliver now; the first ``delivered`` answers reached a receiver."""
 
     code = "sink_failed"
+
+    def __init__(self, text: str, *, delivered: int = 0) -> None:
+        """Take the text, and how many of the answers of this call were delivered before the failure."""
+        super().__init__(text)
+        self.delivered = delivered
 
 
 class AgentConfigError(AgentError):

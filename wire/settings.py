@@ -211,6 +211,16 @@ def is_given(table: object, key: str) -> bool:
     return bool(getattr(table, key) != default_of(table, key))
 
 
+def given_of(settings: object) -> dict[str, Any]:
+    """Return the fields of ``settings`` that are not at their defaults, as JSON."""
+    found: dict[str, Any] = {}
+    for name in sorted(names_of(settings)):
+        if is_given(settings, name):
+            value = getattr(settings, name)
+            found[name] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+    return found
+
+
 def said(hint: object) -> str:
     """Return the name of a type in error messages and in the guide."""
     origin, arguments = get_origin(hint), get_args(hint)

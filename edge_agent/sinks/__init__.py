@@ -2,8 +2,8 @@
 
 A sink's module has ``Settings``, a frozen dataclass of its own keys of ``[sinks.NAME]``, with ranges and reasons, and
 ``open_sink(settings, around) -> Sink``. The control process imports the files of this folder to check their settings:
-before ``open_sink`` they may import only the standard library. The keys that every sink takes (filters, length of the
-queue) are in ``_filters``.
+before ``open_sink`` they may import only the standard library. External sinks may import anything: their settings are
+checked in a separate process. The keys that every sink takes (filters, length of the queue) are in ``_filters``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_agent.errors import SinkError
+from edge_agent.outside import checked_apart, declared
 from edge_agent.sinks._filters import SinkSettings
 from wire import plugins
 from wire.answers import AnswerRecord
 from wire.codec import Json
 from wire.errors import SettingsError
-from wire.settings import fields_from, is_given, names_of, nearest, plain_table
-from wire.topics import is_name
+from wire.settings import fields_from, given_of, names_of, nearest, plain_table
 
-__all__ = ["MAX_SINKS", "Sink", "SinkConfig", "SinkSurroundings", "load", "names"]
+__all__ = ["MAX_SINKS", "Sink", "SinkConfig", "SinkSurroundings", "checked", "load", "names", "settings_of"]
 
 
 MAX_SINKS = 16
@@ -51,10 +51,10 @@ class Sink(Protocol):
     """Where answers go. Both methods are called from the sink's own thread and may wait."""
 
     def send(self, records: Sequence[AnswerRecord]) -> int:
-        """Deliver answers in order; return how many of the first reached a receiver: the rest is dropped.
+        """Deliver answers in order; return how many reached a receiver: the rest is dropped.
 
         Raises:
-            SinkError: If none can be delivered now; they are offered again.
+            SinkError: If not all can be delivered now; those after the first ``delivered`` are offered again.
         """
 
     def close(self) -> None:
@@ -73,20 +73,16 @@ class SinkConfig:
         """Return the checked table; relative paths are relative to ``folder``.
 
         Raises:
-            SettingsError: If the sink is unknown, its name can't be one, or its settings reject a key or value.
+            SettingsError: If the sink is unknown, or its settings reject a key or value.
         """
-        name = where.rsplit(" ", 1)[-1]
-        if not is_name(name):
-            message = f"Expected a name of a sink of 1 to 63 characters a-z 0-9 _ -, got [sinks.{name}]: rename it"
-            raise SettingsError(message)
         table = dict(plain_table(value, where))
         kind = table.pop("kind", None)
         if not isinstance(kind, str) or (":" not in kind and kind not in names()):
             message = f"Expected {where} kind as one of {', '.join(names())} or 'package.module:function', got {kind!r}"
             raise SettingsError(message + nearest(str(kind), names()))
         if ":" in kind:
-            return cls(kind, table)  # a person's own code is imported by the child alone, which checks its keys
-        return cls(kind, _as_json(_settings(_declared(kind)[0], table, where, folder)))
+            return cls(kind, checked_apart(__name__, kind, table, where, folder))
+        return cls(kind, checked(kind, table, where, folder))
 
     @property
     def document(self) -> dict[str, Json]:
@@ -99,6 +95,26 @@ def names() -> tuple[str, ...]:
     return plugins.names(__name__)
 
 
+def settings_of(kind: str) -> type[Any]:
+    """Return the settings class of a kind, from this folder or external.
+
+    Raises:
+        SinkError: If an external one can't be imported.
+    """
+    return _declared(kind)[0]
+
+
+def checked(kind: str, table: Mapping[str, object], where: str, folder: Path | None) -> dict[str, Json]:
+    """Return the keys of ``table`` that are not at their defaults, as the sink ``kind`` accepts them.
+
+    Raises:
+        SettingsError: If it rejects one.
+        SinkError: If it is external and can't be imported.
+    """
+    own, common = _settings(settings_of(kind), table, where, folder)
+    return given_of(own) | given_of(common)
+
+
 def load(document: Mapping[str, Json], around: SinkSurroundings) -> tuple[Sink, Any]:
     """Return the sink that ``document`` names by ``kind``, and its ``SinkSettings``.
 
@@ -109,42 +125,35 @@ def load(document: Mapping[str, Json], around: SinkSurroundings) -> tuple[Sink, 
     if not isinstance(kind, str) or (":" not in kind and kind not in names()):
         message = f"Expected a sink of {', '.join(names())}, got {kind!r}"
         raise SinkError(message)
-    declared, open_sink = _declared(kind)
+    settings, open_sink = _declared(kind)
     given = {key: value for key, value in document.items() if key != "kind"}
     try:
-        own, common = _settings(declared, given, f"[sinks.{around.name}]", None)
+        own, common = _settings(settings, given, f"[sinks.{around.name}]", None)
         return open_sink(own, around), common
+    except SinkError:
+        raise
     except SettingsError as error:
         raise SinkError(str(error)) from error
+    except Exception as error:  # a person's own code may raise anything, and must not end inference
+        message = f"Expected the sink {kind!r} to open, got {type(error).__name__}: {str(error)[:200]}: correct it"
+        raise SinkError(message) from error
 
 
-def _settings(declared: type[Any], table: Mapping[str, object], where: str, folder: Path | None) -> tuple[Any, Any]:
+def _settings(own_settings: type[Any], table: Mapping[str, object], where: str, folder: Path | None) -> tuple[Any, Any]:
     """Return the sink's own settings and the common ones.
 
     Raises:
         SettingsError: If a key is unknown or a value is out of its range.
     """
     shared = names_of(SinkSettings)
-    unknown = sorted(table.keys() - shared - names_of(declared))
+    unknown = sorted(table.keys() - shared - names_of(own_settings))
     if unknown:
-        known = sorted(shared | names_of(declared))
+        known = sorted(shared | names_of(own_settings))
         message = f"Expected in {where} one of {', '.join(known)}, got {unknown[0]!r}{nearest(unknown[0], known)}"
         raise SettingsError(message)
     own = {key: item for key, item in table.items() if key not in shared}
     common = {key: item for key, item in table.items() if key in shared}
-    return fields_from(declared, own, where, folder=folder), fields_from(SinkSettings, common, where)
-
-
-def _as_json(both: tuple[Any, Any]) -> dict[str, Json]:
-    found: dict[str, Json] = {}
-    for settings in both:
-        for name in sorted(names_of(settings)):
-            if is_given(settings, name):
-                value = getattr(settings, name)
-                found[name] = (
-                    str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-                )
-    return found
+    return fields_from(own_settings, own, where, folder=folder), fields_from(SinkSettings, common, where)
 
 
 def _declared(kind: str) -> tuple[type[Any], Callable[..., Sink]]:
@@ -156,19 +165,4 @@ def _declared(kind: str) -> tuple[type[Any], Callable[..., Sink]]:
     if ":" not in kind:
         module: Any = importlib.import_module(f"{__name__}.{kind}")
         return module.Settings, module.open_sink
-    name, _, function = kind.partition(":")
-    try:
-        module = importlib.import_module(name)
-    except Exception as error:  # a person's own code may raise anything
-        message = f"Expected the sink {kind!r} to import, got {type(error).__name__}: {str(error)[:200]}"
-        raise SinkError(f"{message}: install its package beside the agent, or correct it") from error
-    open_sink = getattr(module, function, None)
-    if not callable(open_sink):
-        message = f"Expected a function {function!r} in {name}, got {type(open_sink).__name__}"
-        raise SinkError(f"{message}: name it in kind")
-    return getattr(module, "Settings", _NoSettings), open_sink
-
-
-@dataclass(frozen=True, slots=True)
-class _NoSettings:
-    """The settings of a sink that declares none."""
+    return declared(kind, "sink", SinkError)

@@ -81,11 +81,17 @@ class Delivery:
         while (batch := self._next(pause_s)) is not None:
             try:
                 delivered = self._sink.send([record for _, record in batch])
-            except (SinkError, OSError) as error:
+                if not isinstance(delivered, int) or not 0 <= delivered <= len(batch):
+                    message = f"Expected send to return 0 to {len(batch)}, got {delivered!r}: correct the sink"
+                    raise SinkError(message)  # noqa: TRY301 - handled as any failure of a sink
+            except Exception as error:  # noqa: BLE001 - outermost frame of a thread: a sink from outside may raise anything
+                if not isinstance(error, SinkError | OSError):
+                    _LOG.exception("sink failed sink=%s", self.name)
                 if not pause_s:
                     self._tell("sink_failed", f"{self.name}: {error}: the answers wait, and the oldest are dropped")
-                pause_s = min(_RETRY_MAX_S, pause_s * 2 or _RETRY_MIN_S)
-                self._give_back(batch)
+                delivered = error.delivered if isinstance(error, SinkError) else 0
+                pause_s = _RETRY_MIN_S if delivered else min(_RETRY_MAX_S, pause_s * 2 or _RETRY_MIN_S)
+                self._give_back(batch, delivered)
                 continue
             if pause_s:
                 _LOG.info("sink works again sink=%s", self.name)
@@ -113,11 +119,13 @@ class Delivery:
             self._sending = (batch[0][0], batch[-1][0])
             return batch
 
-    def _give_back(self, batch: list[tuple[int, AnswerRecord]]) -> None:
-        """Put answers that were not taken back to the front; what has no room any more is dropped, the oldest first."""
+    def _give_back(self, batch: list[tuple[int, AnswerRecord]], delivered: int) -> None:
+        """Put all but the first ``delivered`` back to the front; what has no room is dropped, the oldest first."""
         with self._wake:
             self._sending = None
+            self.account.add("sent", delivered)
+            back = batch[delivered:]
             room = max(0, self._limit - len(self._queue))
-            kept = batch[-room:] if room else []
-            self._drop(len(batch) - len(kept))
+            kept = back[-room:] if room else []
+            self._drop(len(back) - len(kept))
             self._queue.extendleft(reversed(kept))

@@ -10,10 +10,7 @@ process.
 from __future__ import annotations
 
 import importlib
-import json
 import logging
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +18,11 @@ from typing import Any, Protocol
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
+from edge_agent.outside import checked_apart, declared
 from wire import plugins
 from wire.codec import Json
 from wire.errors import SettingsError
-from wire.settings import fields_from, is_given, names_of, nearest, plain_table
+from wire.settings import fields_from, given_of, names_of, nearest, plain_table
 
 __all__ = [
     "IMAGE_SUFFIXES", "INBOX", "SOURCE_UNREAD", "Capture", "Source", "SourceConfig", "Surroundings", "load", "names",
@@ -32,7 +30,6 @@ __all__ = [
 ]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
-LIMIT_S = 60.0  # limit for an import that hangs; a framework on a small board takes ten
 INBOX = "inbox"
 """The folder in the state directory that is the default path of a source."""
 _ONCE_OF_ALL = frozenset({"path", "suffixes", "settle_s", "interval_s", "repeat", "keep", "backlog"})
@@ -101,11 +98,6 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class NoSettings:
-    """The settings of a source that declares none."""
-
-
-@dataclass(frozen=True, slots=True)
 class SourceConfig:
     """``[source]``, checked: the source, and the given keys as JSON; paths in them are absolute."""
 
@@ -122,16 +114,15 @@ class SourceConfig:
         table = dict(plain_table(value, where))
         kind = table.pop("kind", cls().kind)
         if isinstance(kind, str) and ":" in kind:
-            return cls(kind, _checked_apart(kind, table, where, folder))
+            return cls(kind, checked_apart(__name__, kind, table, where, folder))
         if kind not in names():
             message = f"Expected {where} kind as one of {', '.join(names())} or 'package.module:function', got {kind!r}"
             raise SettingsError(message + nearest(str(kind), names()))
-        settings = settings_of(kind)
-        unused = sorted(_ONCE_OF_ALL & table.keys() - names_of(settings))
+        unused = sorted(_ONCE_OF_ALL & table.keys() - names_of(settings_of(kind)))
         if unused:
             _LOG.warning("Left out keys that this kind of source does not take. kind=%s keys=%s", kind, unused)
         given = {key: item for key, item in table.items() if key not in unused}
-        return cls(kind, as_json(fields_from(settings, given, where, folder=folder)))
+        return cls(kind, checked(kind, given, where, folder))
 
     @property
     def document(self) -> dict[str, Json]:
@@ -139,36 +130,14 @@ class SourceConfig:
         return {"kind": self.kind, **self.keys}
 
 
-def _checked_apart(kind: str, keys: Mapping[str, object], where: str, folder: Path | None) -> dict[str, Json]:
-    """Return the given keys that are not at their defaults, as the external source ``kind`` accepts them.
-
-    A process of its own (``python -m edge_agent.sources``) imports the source, which may load or crash anything.
+def checked(kind: str, table: Mapping[str, object], where: str, folder: Path | None) -> dict[str, Json]:
+    """Return the keys of ``table`` that are not at their defaults, as the source ``kind`` accepts them.
 
     Raises:
-        SettingsError: If it can't be imported, rejects them, crashes its process, or exceeds ``LIMIT_S``.
+        SettingsError: If it rejects one.
+        SourceError: If it is external and can't be imported.
     """
-    asked = {"kind": kind, "keys": dict(keys), "where": where, "folder": None if folder is None else str(folder)}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "edge_agent.sources"],
-            input=json.dumps(asked, default=str),
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        message = f"Expected {where} kind {kind!r} to import within {LIMIT_S:g} s, got no end of it"
-        raise SettingsError(message) from error
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError as error:
-        message = f"Expected {where} kind {kind!r} to import, got the end of its process ({done.returncode})"
-        raise SettingsError(f"{message}: see what it wrote above") from error
-    if "error" in answer:
-        raise SettingsError(answer["error"])
-    found: dict[str, Json] = answer["keys"]
-    return found
+    return given_of(fields_from(settings_of(kind), table, where, folder=folder))
 
 
 def names() -> tuple[str, ...]:
@@ -212,16 +181,6 @@ def placed(source: SourceConfig, state: Path) -> SourceConfig:
     return SourceConfig(source.kind, keys)
 
 
-def as_json(settings: object) -> dict[str, Json]:
-    """Return the fields of ``settings`` that are not at their defaults."""
-    found: dict[str, Json] = {}
-    for name in sorted(names_of(settings)):
-        if is_given(settings, name):
-            value = getattr(settings, name)
-            found[name] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-    return found
-
-
 def settings_of(kind: str) -> type[Any]:
     """Return the settings class of a kind, from this folder or external.
 
@@ -240,14 +199,4 @@ def _declared(kind: str) -> tuple[type[Any], Callable[..., Source]]:
     if ":" not in kind:
         module: Any = importlib.import_module(f"{__name__}.{kind}")
         return module.Settings, module.open_source
-    name, _, function = kind.partition(":")
-    try:
-        module = importlib.import_module(name)
-    except Exception as error:  # a person's own code may raise anything
-        message = f"Expected the source {kind!r} to import, got {type(error).__name__}: {str(error)[:200]}"
-        raise SourceError(f"{message}: install its package beside the agent, or mend it") from error
-    open_source = getattr(module, function, None)
-    if not callable(open_source):
-        message = f"Expected a function {function!r} in {name}, got {type(open_source).__name__}"
-        raise SourceError(f"{message}: name it in [source] kind")
-    return getattr(module, "Settings", NoSettings), open_source
+    return declared(kind, "source", SourceError)

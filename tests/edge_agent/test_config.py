@@ -107,3 +107,12 @@ def test_a_file_beyond_the_limit_is_refused_not_cut(tmp_path: Path) -> None:
     path.write_bytes(b"#" * (MAX_TOML_BYTES - len(end) + 1) + end)
     with pytest.raises(AgentConfigError, match=f"at most {MAX_TOML_BYTES} bytes in .*agent.toml"):
         read_config(path)
+
+
+@pytest.mark.parametrize("name", ["my log", "a/b", "", "Log", "x" * 64])
+def test_a_name_of_a_sink_that_can_not_be_in_a_topic_is_refused(name: str, tmp_path: Path) -> None:
+    """The name is also that of a file and of a level of a topic."""
+    path = tmp_path / "agent.toml"
+    path.write_text(f'[sinks."{name}"]\nkind = "jsonl"\n')
+    with pytest.raises(AgentConfigError, match="a name of a sink of 1 to 63 characters"):
+        read_config(path)

@@ -10,14 +10,18 @@ from wire.answers import AnswerRecord
 
 
 class Receiver:
-    """A sink in memory: waits while ``gate`` is closed, fails while ``broken``; ``ids`` are those received."""
+    """A sink in memory: waits while ``gate`` is closed; ``ids`` are those received.
+
+    Fails ``broken`` times; once after the first ``fails_after`` of a longer batch; raises or returns ``fault`` once.
+    """
 
     def __init__(self) -> None:
         """Start open and intact."""
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
-        self.broken = 0
+        self.broken = self.fails_after = 0
+        self.fault: object = ""
         self.ids: list[str] = []
         self.closed = False
 
@@ -28,6 +32,15 @@ class Receiver:
         if self.broken:
             self.broken -= 1
             raise SinkError("Expected a receiver, got none")
+        if self.fault != "":
+            fault, self.fault = self.fault, ""
+            if isinstance(fault, Exception):
+                raise fault
+            return fault  # type: ignore[return-value]
+        if 0 < self.fails_after < len(records):
+            taken, self.fails_after = self.fails_after, 0
+            self.ids += [record.id for record in records[:taken]]
+            raise SinkError("Expected a receiver, got none", delivered=taken)
         self.ids += [record.id for record in records]
         return len(records)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
@@ -58,6 +60,36 @@ def test_what_a_broken_sink_refused_comes_again() -> None:
         assert to._thread.is_alive()
     to.close(10)
     assert sink.ids == ["1", "2", "3"]
+
+
+def test_what_a_failing_sink_delivered_is_sent_and_the_rest_comes_again() -> None:
+    """Of a batch of three the first two are counted at the failure; only the third comes again."""
+    sink = Receiver()
+    sink.fails_after = 2
+    to = delivery(sink)
+    sink.gate.clear()
+    offer(to, 0)
+    assert sink.entered.wait(10)
+    offer(to, 1, 2, 3)
+    sink.gate.set()
+    while len(sink.ids) < 4:
+        assert to._thread.is_alive()
+    to.close(10)
+    assert (sink.ids, to.account.counts["sent"], to.account.open) == (["0", "1", "2", "3"], 4, 0)
+
+
+@pytest.mark.parametrize("fault", [KeyError("a person's mistake"), None, 3, -1])
+def test_a_sink_from_outside_may_raise_or_return_anything(fault: object) -> None:
+    """Its thread goes on, the answers wait and come again, and the account's sums agree."""
+    sink, told = Receiver(), []
+    sink.fault = fault
+    to = Delivery("log", sink, SinkSettings(), open_accounts(None, ["log"])["log"], lambda *said: told.append(said))
+    offer(to, 1, 2)
+    while not sink.ids:
+        assert to._thread.is_alive()
+    to.close(10)
+    assert (sink.ids, to.account.counts["sent"], to.account.open) == (["1", "2"], 2, 0)
+    assert [code for code, _ in told] == ["sink_failed"]
 
 
 def test_filtered_answers_are_settled_and_counted() -> None:
