@@ -107,7 +107,7 @@ def extremes(
     smallest: dict[str, torch.Tensor] = {}
     largest: dict[str, torch.Tensor] = {}
 
-    class _Watch(fx.Interpreter):
+    class _Extremes(fx.Interpreter):
         def run_node(self, n: fx.Node) -> object:
             value = super().run_node(n)
             if n.name in wanted:
@@ -117,7 +117,7 @@ def extremes(
                 largest[key] = torch.maximum(high, largest.get(key, high))
             return value
 
-    watch = _Watch(trace(network))
+    watch = _Extremes(trace(network))
     with torch.no_grad(), evaluating(network):
         for part in np.array_split(inputs, max(1, len(inputs) // 64, -(-inputs.nbytes // INPUT_BYTES))):
             watch.run(torch.from_numpy(np.ascontiguousarray(part)))

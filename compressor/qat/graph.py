@@ -52,7 +52,7 @@ class TracedLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class QuantizedNode:
     """An FX node whose output is quantized; ``ceiling`` is finite after ReLU6, ``positive`` after ReLU and ReLU6."""
 
     node: str
@@ -115,7 +115,7 @@ def layers(traced: fx.GraphModule) -> tuple[TracedLayer, ...]:
     return tuple(found)
 
 
-def points(traced: fx.GraphModule, floats: Iterable[str]) -> tuple[Point, ...]:
+def points(traced: fx.GraphModule, floats: Iterable[str]) -> tuple[QuantizedNode, ...]:
     """Return the nodes whose activations are quantized; ``floats`` are the nodes whose output is a float tensor."""
     inside = {layer.node for layer in layers(traced) if layer.norm}
     known = set(floats) - inside
@@ -127,7 +127,9 @@ def points(traced: fx.GraphModule, floats: Iterable[str]) -> tuple[Point, ...]:
         if node.op != "placeholder" and len(users) == 1 and operation(traced, users[0]) in CEILINGS:
             continue  # a ReLU is its only reader, so that runtimes fuse the two
         ceiling = CEILINGS.get(operation(traced, node))
-        found.append(Point(node.name) if ceiling is None else Point(node.name, positive=True, ceiling=ceiling))
+        found.append(
+            QuantizedNode(node.name) if ceiling is None else QuantizedNode(node.name, positive=True, ceiling=ceiling)
+        )
     return tuple(found)
 
 

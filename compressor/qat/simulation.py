@@ -17,7 +17,7 @@ from torch import fx, nn
 from compressor.errors import QuantizeError
 from compressor.portions import portions
 from compressor.qat.fake_quantize import ActivationQuantizer, Grid, QuantizedHardswish, QuantizedLayer
-from compressor.qat.graph import Point, TracedLayer, bias_of, fold, operation, points, trace, weight_of
+from compressor.qat.graph import TracedLayer, bias_of, fold, operation, points, trace, weight_of
 
 _ROWS_AT_ONCE = 128
 _COMPARED_ROWS = 32
@@ -159,7 +159,14 @@ def simulate(network: nn.Module, example: npt.NDArray[np.float32], grid: Grid) -
             copy.add_submodule(name, QuantizedHardswish())
             node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
     nodes = {node.name: node for node in copy.graph.nodes}
-    quantizers = {point.node: _insert(copy, nodes[point.node], point) for point in where}
+    quantizers: dict[str, ActivationQuantizer] = {}
+    for point in where:
+        quantizers[point.node] = ActivationQuantizer(positive=point.positive, ceiling=point.ceiling)
+        copy.add_submodule(f"quantizer_of_{point.node}", quantizers[point.node])
+        node = nodes[point.node]
+        with copy.graph.inserting_after(node):
+            inserted = copy.graph.call_module(f"quantizer_of_{point.node}", (node,))
+        node.replace_all_uses_with(inserted, delete_user_cb=lambda user, new=inserted: user is not new)
     for layer in found:
         if layer.norm:  # folded: it does nothing more
             norm = nodes[layer.output]
@@ -174,7 +181,7 @@ def float_nodes(traced: fx.GraphModule, example: npt.NDArray[np.float32]) -> lis
     """Return the FX nodes of ``traced`` that output one float tensor, found by running ``example``, (N, C, H, W)."""
     names: list[str] = []
 
-    class _Watch(fx.Interpreter):
+    class _FloatNodes(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - any node's value
             value = super().run_node(n)
             if n.op not in {"output", "get_attr"} and isinstance(value, torch.Tensor) and value.is_floating_point():
@@ -182,15 +189,5 @@ def float_nodes(traced: fx.GraphModule, example: npt.NDArray[np.float32]) -> lis
             return value
 
     with torch.no_grad():
-        _Watch(traced).run(torch.from_numpy(np.ascontiguousarray(example)))
+        _FloatNodes(traced).run(torch.from_numpy(np.ascontiguousarray(example)))
     return names
-
-
-def _insert(copy: fx.GraphModule, node: fx.Node, point: Point) -> ActivationQuantizer:
-    quantizer = ActivationQuantizer(positive=point.positive, ceiling=point.ceiling)
-    name = f"quantizer_of_{point.node}"
-    copy.add_submodule(name, quantizer)
-    with copy.graph.inserting_after(node):
-        inserted = copy.graph.call_module(name, (node,))
-    node.replace_all_uses_with(inserted, delete_user_cb=lambda user: user is not inserted)
-    return quantizer

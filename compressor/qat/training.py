@@ -40,7 +40,7 @@ PLAIN, CLIPPED, EQUALIZED = "min/max ranges", "clipped weights", "equalized chan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class QatPlan:
     """Training settings. ``max_steps`` 0: no limit besides ``epochs``. ``distill``: share of the teacher in the loss.
 
     ``loss``: of a regression, as in ``[train]``.
@@ -127,7 +127,7 @@ def train(
     simulation: Simulation,
     rows: Rows,
     search: Rows,
-    plan: Plan,
+    plan: QatPlan,
     *,
     teacher: nn.Module | None = None,
     tell: Callable[[str], None] | None = None,
@@ -195,7 +195,7 @@ class _Epoch:
     mean: float
 
 
-def _epochs(simulation: Simulation, rows: Rows, plan: Plan, teacher: nn.Module | None) -> Iterator[_Epoch]:
+def _epochs(simulation: Simulation, rows: Rows, plan: QatPlan, teacher: nn.Module | None) -> Iterator[_Epoch]:
     batch = min(plan.batch, len(rows))
     per_epoch = len(rows) // batch
     total = min(plan.epochs * per_epoch, plan.max_steps or plan.epochs * per_epoch)
@@ -228,7 +228,7 @@ def _epochs(simulation: Simulation, rows: Rows, plan: Plan, teacher: nn.Module |
         yield _Epoch(len(losses), float(np.mean(losses)))
 
 
-def _check_finite(loss: float, simulation: Simulation, plan: Plan) -> None:
+def _check_finite(loss: float, simulation: Simulation, plan: QatPlan) -> None:
     """Reject a loss or a range's gradient that is not finite: rounding hides NaN from the loss, but not from these."""
     gradients = [end.grad.flatten() for end in simulation.ends() if end.grad is not None]
     if math.isfinite(loss) and (not gradients or torch.cat(gradients).isfinite().all()):
@@ -247,7 +247,7 @@ def _check_finite(loss: float, simulation: Simulation, plan: Plan) -> None:
 class _Loss:
     """The task's loss on the labels mixed with its loss towards the teacher."""
 
-    plan: Plan
+    plan: QatPlan
     own: TaskLoss
     teacher: nn.Module | None
     generator: torch.Generator

@@ -17,8 +17,9 @@ import numpy.typing as npt
 import onnx
 
 from compressor.errors import QuantizeError
+from compressor.quantize import Batches
 from compressor.quantize._qdq import sqnr_db
-from compressor.quantize._running import Batches, Floats, logits, run
+from compressor.quantize._running import Floats, logits, run
 
 Doubles = npt.NDArray[np.float64]
 Placing = Callable[[onnx.ModelProto], onnx.ModelProto]

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize._running import Batches, Floats, run
+from compressor.quantize import Batches
+from compressor.quantize._running import Floats, run
 from compressor.steps.quantize import CALIBRATIONS
 from wire.settings import nearest
 

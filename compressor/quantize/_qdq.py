@@ -22,9 +22,10 @@ import numpy.typing as npt
 import onnx
 
 from compressor.errors import QuantizeError
+from compressor.quantize import Batches
 from compressor.quantize._calibrator import collect_ranges
 from compressor.quantize._model import layers, prepare
-from compressor.quantize._running import Batches, logits
+from compressor.quantize._running import logits
 from compressor.steps.quantize import Settings
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compressor.errors import QuantizeError
-from compressor.quantize import quantize
+from compressor.quantize import Batches, quantize
 from compressor.quantize._qdq import Sensitivity, measured
-from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 Judge = Callable[[bytes], float]

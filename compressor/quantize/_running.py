@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +11,13 @@ import onnx
 
 from compressor.errors import QuantizeError
 from compressor.portions import TENSOR_BYTES, portions, rows_within
+from compressor.quantize import Batches
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime  # telemetry must be off before the import
 
 Floats = npt.NDArray[np.float32]
-Batches = Callable[[], Iterable[Floats]]
 
 _ERROR = 3
 _MOST_ROWS = 64

@@ -12,10 +12,9 @@ from pathlib import Path
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize import Searched
+from compressor.quantize import Batches, Searched
 from compressor.quantize._model import CONVOLUTIONS, PRODUCTS, chosen, compact, layers, prepare
 from compressor.quantize._qdq import silenced, unable
-from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

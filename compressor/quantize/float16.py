@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize import Searched
+from compressor.quantize import Batches, Searched
 from compressor.quantize._model import compact, prepare
-from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS: frozenset[str] = frozenset()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from compressor.quantize import Searched
+from compressor.quantize import Batches, Searched
 from compressor.quantize._model import loaded
-from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS: frozenset[str] = frozenset()

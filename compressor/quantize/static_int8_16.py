@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from compressor.errors import QuantizeError
-from compressor.quantize import Searched
-from compressor.quantize._running import Batches
+from compressor.quantize import Batches, Searched
 from compressor.steps.quantize import Settings
 
 READS: frozenset[str] = frozenset()

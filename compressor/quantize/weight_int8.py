@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compressor.quantize import Searched
+from compressor.quantize import Batches, Searched
 from compressor.quantize._model import CONVOLUTIONS, PRODUCTS, chosen, compact, layers, prepare
-from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS = frozenset({"per_channel", "float_layers"})

@@ -103,7 +103,15 @@ def search(ground: Ground, space: Space, budget: Budget, storage: str) -> tuple[
     """
     with _storage_errors():
         study = _opened(ground, space, budget, storage)
-        _enqueue_first(study, ground, space)
+        there = {item.origin for item in _settled(study)}
+        there |= {trial.user_attrs.get("origin", SAMPLED) for trial in study.trials if trial.state.name == "WAITING"}
+        firsts = {FP32: Point(), OWN: nearest(ground.own, space)}
+        if key_of(ground.own) == key_of(()):
+            del firsts[OWN]
+        for origin, point in firsts.items():
+            if origin not in there:
+                study.enqueue_trial(parameters(point, space), user_attrs={"origin": origin})
+
         end = time.monotonic() + budget.timeout_s if budget.timeout_s else None
         objective = _objective(study, ground, space)
         while len(_settled(study)) < budget.trials and (end is None or time.monotonic() < end):
@@ -157,18 +165,6 @@ def _opened(ground: Ground, space: Space, budget: Budget, storage: str) -> optun
                 n_startup_trials=_START_UP_TRIALS, seed=seed, constraints_func=constraints
             )
     return study
-
-
-def _enqueue_first(study: optuna.Study, ground: Ground, space: Space) -> None:
-    """Enqueue the float model and the recipe's own steps, unless they were tried or are already in the queue."""
-    there = {item.origin for item in _settled(study)}
-    there |= {trial.user_attrs.get("origin", SAMPLED) for trial in study.trials if trial.state.name == "WAITING"}
-    firsts = {FP32: Point(), OWN: nearest(ground.own, space)}
-    if key_of(ground.own) == key_of(()):
-        del firsts[OWN]
-    for origin, point in firsts.items():
-        if origin not in there:
-            study.enqueue_trial(parameters(point, space), user_attrs={"origin": origin})
 
 
 def _enqueue_untried(study: optuna.Study, ground: Ground, space: Space, repeated: dict[str, object]) -> bool:

@@ -52,7 +52,7 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     simulated = simulation.simulate(network, rows, grid)
     with training.single_thread():
         prepared = training.prepare(simulated, rows, bench.search, equalize=settings.equalize)
-    plan = training.Plan(
+    plan = training.QatPlan(
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         learning_rate=settings.learning_rate,

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.errors import MeasureError, QuantizeError
+from compressor.quantize import Batches
 from compressor.quantize._calibrator import Summary
-from compressor.quantize._running import Batches
 from compressor.tflite import flatbuffer
 from compressor.tflite.packages import quiet, required
 

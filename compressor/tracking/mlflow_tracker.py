@@ -71,7 +71,14 @@ class MlflowTracker:
         """
         with _wrapped(self.uri):
             client = _client(self.uri)
-            experiment = _experiment(client, self.uri, record.experiment)
+            known = client.get_experiment_by_name(record.experiment)
+            if known is not None:
+                experiment = str(known.experiment_id)
+            else:
+                beside = None
+                if self.uri.startswith("sqlite:///"):
+                    beside = (Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+                experiment = str(client.create_experiment(record.experiment, artifact_location=beside))
             run = client.create_run(experiment, run_name=record.name).info.run_id
             try:
                 _fill(client, run, record)
@@ -124,17 +131,6 @@ def _client(uri: str) -> MlflowClient:
     from mlflow import MlflowClient  # noqa: PLC0415 - optional, and 1.5 seconds of importing
 
     return MlflowClient(tracking_uri=uri)
-
-
-def _experiment(client: MlflowClient, uri: str, name: str) -> str:
-    """Return the id of the experiment called ``name``, created if it does not exist."""
-    known = client.get_experiment_by_name(name)
-    if known is not None:
-        return str(known.experiment_id)
-    beside = None
-    if uri.startswith("sqlite:///"):
-        beside = (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
-    return str(client.create_experiment(name, artifact_location=beside))
 
 
 def _fill(client: MlflowClient, run: str, record: Record) -> None:

@@ -92,7 +92,7 @@ def share_of(loss: nn.Module, own: torch.Tensor, whole: torch.Tensor) -> float:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Training:
+class TrainingState:
     """What an epoch works with; ``generator`` shuffles and draws augmentation and mixing.
 
     ``objective`` is the loss as a module; with several processes it averages their gradients.
@@ -214,7 +214,7 @@ def steps_and_batch(samples: Samples, settings: TrainRecipe, world: World) -> tu
     return len(samples) // batch, batch
 
 
-def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: TrainRecipe, world: World) -> Training:
+def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: TrainRecipe, world: World) -> TrainingState:
     """Return a training before its first step; with several processes it starts from rank 0's weights.
 
     Raises:
@@ -235,7 +235,7 @@ def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: Train
     else:
         optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=decay)
     steps, _ = steps_and_batch(samples, settings, world)
-    return Training(
+    return TrainingState(
         network=network,
         loss=loss,
         objective=objective,

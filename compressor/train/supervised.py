@@ -23,7 +23,7 @@ from torch import nn
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
-from compressor.train.loop import State, Training, begun, copied
+from compressor.train.loop import State, TrainingState, begun, copied
 from compressor.train.processes.world import World
 from compressor.train.samples import Floats, Samples, check_learnable, checked
 from compressor.train.scoring import Score, score
@@ -160,7 +160,7 @@ def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Opt
     return network.eval()
 
 
-def _run(training: Training, held: Samples | None, options: Options) -> _Course:
+def _run(training: TrainingState, held: Samples | None, options: Options) -> _Course:
     key = _key(training, held) if options.resume else ""
     state = _load(options.resume, key) if options.resume else None
     course = _Course()
@@ -194,7 +194,7 @@ def _tell(epoch: Epoch, options: Options) -> None:
         options.on_epoch(epoch)
 
 
-def _key(training: Training, held: Samples | None) -> str:
+def _key(training: TrainingState, held: Samples | None) -> str:
     """Return the SHA-256 of everything a training starts from, hexadecimal: another start is another training."""
     settings = f"{training.settings} {type(training.loss).__qualname__} {training.world.size}"
     digest = hashlib.sha256(f"{torch.__version__} {settings}".encode())

@@ -26,7 +26,6 @@ from compressor.data import labelled_images
 from compressor.data._table import Table
 from compressor.devices.bench import ServerBench
 from compressor.errors import CompressorError, JobLostError, ServerUnreachableError, WorkerError
-from compressor.gates.certificate import Certificate
 from compressor.progress import Bars, Progress
 from compressor.recipe.model import DataRecipe, Recipe
 from compressor.recipe.read import read_recipe
@@ -68,7 +67,7 @@ class Workplace:
 
 
 @dataclass(slots=True, kw_only=True)
-class Heartbeat:
+class LeaseHeartbeat:
     """Renews a lease in the background while the pipeline runs."""
 
     client: ServerClient
@@ -78,7 +77,7 @@ class Heartbeat:
     _over: threading.Event = field(default_factory=threading.Event)
 
     @contextlib.contextmanager
-    def beating(self) -> Iterator[Heartbeat]:
+    def beating(self) -> Iterator[LeaseHeartbeat]:
         """Send lease heartbeats while the context is open."""
         thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         thread.start()
@@ -117,7 +116,7 @@ def work_on(order: WorkOrder, place: Workplace, client: ServerClient, progress: 
             reached.
         KeyboardInterrupt: After the lease was released.
     """
-    with Heartbeat(client=client, job=order.id).beating() as heartbeat:
+    with LeaseHeartbeat(client=client, job=order.id).beating() as heartbeat:
         try:
             outcome = _retrain(order, place, client, progress)
             heartbeat.require()
@@ -127,7 +126,9 @@ def work_on(order: WorkOrder, place: Workplace, client: ServerClient, progress: 
                 publish(bundles, keys=place.keys, server_url=url, token=place.token, ca=place.ca)
                 client.done(order.id, f"{certificate.model}-{certificate.version}", to_document(certificate))
             else:
-                client.failed(order.id, f"gate_{outcome.verdict.value}", refusals(certificate))
+                refused = [line for line in certificate.gates if line.verdict != "pass"]
+                text = "; ".join(f"{line.title} {line.verdict}: {line.text}" for line in refused)
+                client.failed(order.id, f"gate_{outcome.verdict.value}", text or certificate.verdict)
         except (JobLostError, ServerUnreachableError):
             raise
         except KeyboardInterrupt:
@@ -238,12 +239,6 @@ def _version(order: WorkOrder, base: Path, folder: Path, client: ServerClient) -
     version = client.next_version(order.model, read_bundle(base).manifest.version)
     write_atomically(kept, json.dumps({"version": version}).encode())
     return version
-
-
-def refusals(certificate: Certificate) -> str:
-    """Return the text of the gates that did not pass."""
-    lines = [line for line in certificate.gates if line.verdict != "pass"]
-    return "; ".join(f"{line.title} {line.verdict}: {line.text}" for line in lines) or certificate.verdict
 
 
 def worker_name(out: Path) -> str:

@@ -90,7 +90,10 @@ class ServerClient(Connection):
             ServerUnreachableError: If the server did not answer.
             WorkerError: If it refused.
         """
-        releases = _document(self._get("/api/releases")).get("releases")
+        try:
+            releases = _document(_check(self._http.get("/api/releases"))).get("releases")
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
         known = [item for item in releases if isinstance(item, dict)] if isinstance(releases, list) else []
         versions = [item.get("version") for item in known if item.get("model") == model]
         return max([after, *(version for version in versions if isinstance(version, int))]) + 1
@@ -138,12 +141,6 @@ class ServerClient(Connection):
             raise self._unreachable(error) from error
         finally:
             aside.unlink(missing_ok=True)
-
-    def _get(self, address: str) -> httpx.Response:
-        try:
-            return _check(self._http.get(address))
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
 
     def _post(self, address: str, body: dict[str, Json]) -> httpx.Response:
         try:

@@ -24,7 +24,7 @@ from compressor.recipe.read import read_recipe
 from compressor.release.keys import init_keys
 from compressor.release.publish import publish
 from compressor.run.pipeline import Outcome, run_recipe
-from compressor.worker import Heartbeat, Workplace, find_checkpoint, read_samples, serve, sole_worker, worker_name
+from compressor.worker import LeaseHeartbeat, Workplace, find_checkpoint, read_samples, serve, sole_worker, worker_name
 from compressor.worker.client import ServerClient
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
@@ -209,7 +209,7 @@ def test_a_lost_lease_is_noticed(host: BuildHost, samples: bytes) -> None:
         order = client.lease()
         assert order is not None
         host.app.parts.retraining.jobs.failed(job.id, worker_name(host.place.out), "released", "", 0)
-        with Heartbeat(client=client, job=order.id, interval_s=0.01).beating() as heartbeat:
+        with LeaseHeartbeat(client=client, job=order.id, interval_s=0.01).beating() as heartbeat:
             assert heartbeat.lost.wait(10)
             with pytest.raises(JobLostError):
                 heartbeat.require()

@@ -32,7 +32,7 @@ from compressor.steps._base import Rows
 from compressor.train import checkpoint
 from compressor.train.loop import steps_and_batch
 from compressor.train.processes import job, torchrun
-from compressor.train.processes.job import NetworkSpec, TrainingJob
+from compressor.train.processes.job import NetworkSpec, SharedTraining
 from compressor.train.processes.world import Channel, World, joined
 from compressor.train.samples import check_learnable, checked
 from compressor.train.supervised import Epoch
@@ -79,7 +79,7 @@ def fit_distributed(
         CheckpointError: If the start weights don't fit.
     """
     launch = launch or Launch()
-    work = TrainingJob(
+    work = SharedTraining(
         spec=network_spec,
         rows=rows,
         settings=settings,
@@ -106,7 +106,7 @@ def fit_distributed(
         return checkpoint.load(networks.build(*network_spec), folder / job.TRAINED)
 
 
-def _check(work: TrainingJob) -> None:
+def _check(work: SharedTraining) -> None:
     """Check here what every process would reject, so that the error is immediate and appears once.
 
     Raises:
@@ -210,29 +210,26 @@ def _work(folder: Path, channel: Channel) -> None:
     if channel.world.rank > 0:
         with tempfile.TemporaryDirectory() as name:
             received = job.receive(channel, Path(name))
-            if isinstance(received, job.TrainingJob):
+            if isinstance(received, job.SharedTraining):
                 received.train(channel.world)
         return
     work = job.read(folder)
     job.send(channel, work)
 
     def on_epoch(epoch: Epoch) -> None:
-        if os.getppid() == 1 or not _alive(work.parent):
+        gone = os.getppid() == 1
+        try:
+            os.kill(work.parent, 0)  # only asks whether there is such a process
+        except ProcessLookupError:
+            gone = True
+        except PermissionError:
+            pass
+        if gone:
             message = f"Expected the process {work.parent} that wants this training, got none: run it again"
             raise TrainError(message)
         job.append_epoch(folder, epoch)
 
     checkpoint.save(work.train(channel.world, on_epoch), folder / job.TRAINED)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 if __name__ == "__main__":

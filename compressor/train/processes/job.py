@@ -36,7 +36,7 @@ _JOB, _EPOCHS, _STARTED = "job.json", "epochs.jsonl", "started.pt"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class TrainingJob:
+class SharedTraining:
     """A training for ``settings.processes`` processes.
 
     ``spec``: name, classes, channels, height, width and options of the network. ``start``: a checkpoint to start from,
@@ -86,7 +86,7 @@ class TrainingJob:
         return {"inputs": self.rows.inputs, "labels": self.rows.labels, **held}
 
 
-def write(work: TrainingJob, folder: Path) -> None:
+def write(work: SharedTraining, folder: Path) -> None:
     """Write ``work`` into ``folder``, which exists and is empty.
 
     Raises:
@@ -107,7 +107,7 @@ def write(work: TrainingJob, folder: Path) -> None:
         raise TrainError(message) from error
 
 
-def read(folder: Path) -> TrainingJob:
+def read(folder: Path) -> SharedTraining:
     """Return the job in ``folder``."""
     document = json.loads((folder / _JOB).read_text())
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in document["arrays"]}
@@ -115,7 +115,7 @@ def read(folder: Path) -> TrainingJob:
     return _job(document, arrays, (folder / _STARTED).read_bytes(), resume, document["parent"])
 
 
-def send(channel: Channel, work: TrainingJob | int) -> None:
+def send(channel: Channel, work: SharedTraining | int) -> None:
     """Send ``work`` from rank 0 to the other processes; a number ends them with this exit code.
 
     Raises:
@@ -142,7 +142,7 @@ def send(channel: Channel, work: TrainingJob | int) -> None:
         channel.message(state)
 
 
-def receive(channel: Channel, folder: Path) -> TrainingJob | int:
+def receive(channel: Channel, folder: Path) -> SharedTraining | int:
     """Return the next job from rank 0, or at the end its exit code; the state to resume from is written to ``folder``.
 
     Raises:
@@ -163,8 +163,8 @@ def receive(channel: Channel, folder: Path) -> TrainingJob | int:
 
 def _job(
     document: Mapping[str, Any], arrays: Mapping[str, Any], start: bytes, resume: Path | None, parent: int
-) -> TrainingJob:
-    return TrainingJob(
+) -> SharedTraining:
+    return SharedTraining(
         spec=tuple(document["spec"]),
         rows=Rows(arrays["inputs"], arrays["labels"], document["task"]),
         settings=TrainRecipe(**document["settings"]),
@@ -208,7 +208,7 @@ def shared(command: Callable[[], int]) -> int:
     with joined() as channel:
         if channel.world.rank > 0:
             with tempfile.TemporaryDirectory(prefix="tinyfleet-train-") as folder:
-                while isinstance(work := receive(channel, Path(folder)), TrainingJob):
+                while isinstance(work := receive(channel, Path(folder)), SharedTraining):
                     work.train(channel.world)
                 return work
         token = _CHANNEL.set(channel)

@@ -15,7 +15,7 @@ from compressor.errors import QuantizeError, RecipeError, TrainError
 from compressor.qat.fake_quantize import Grid, weight_scale
 from compressor.qat.graph import layers, trace, weight_of
 from compressor.qat.simulation import simulate
-from compressor.qat.training import Plan, score, train
+from compressor.qat.training import QatPlan, score, train
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Applied, Bench, Rows
 from compressor.steps.qat import Settings, apply
@@ -134,7 +134,7 @@ def test_a_training_that_diverged_names_the_layer_and_the_value(
     simulation.observe(easy.inputs)
     with torch.no_grad():
         network.get_parameter(where).view(-1)[0] = float("nan")
-    plan = Plan(
+    plan = QatPlan(
         epochs=1,
         max_steps=1,
         learning_rate=0.5,

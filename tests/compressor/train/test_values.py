@@ -23,7 +23,7 @@ from compressor.steps._base import Bench, Rows
 from compressor.tasks.regression.training import ValueLoss
 from compressor.train.augmentation import draw_mix
 from compressor.train.processes import job
-from compressor.train.processes.job import TrainingJob
+from compressor.train.processes.job import SharedTraining
 from compressor.train.supervised import Epoch, fit
 
 SETTINGS = TrainRecipe(epochs=12, batch=32, learning_rate=0.01, augment=0.0)
@@ -122,7 +122,7 @@ def test_mixup_mixes_numbers_by_the_same_share() -> None:
 def test_numbers_go_to_other_processes_and_back(tmp_path: Path) -> None:
     """Arrays and the loss are the same after the folder."""
     settings = replace(SETTINGS, loss="mse")
-    sent = TrainingJob(spec=("window_cnn", 1, 1, 16, 4, {}), rows=rows(0), settings=settings, held=rows(1))
+    sent = SharedTraining(spec=("window_cnn", 1, 1, 16, 4, {}), rows=rows(0), settings=settings, held=rows(1))
     job.write(sent, tmp_path)
     got = job.read(tmp_path)
     assert got.settings.loss == "mse"
