@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from compressor.errors import QuantizeError
+from compressor.quantize import Batches
 from compressor.quantize._calibrator import Summary, nudged, within_reach
-from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 from compressor.tflite import flatbuffer
 from compressor.tflite.biases import fitted
