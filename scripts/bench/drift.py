@@ -32,7 +32,7 @@ from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import Observation
 from server.drift.detection.pools import FLEET
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
-from server.drift.summaries import psi
+from server.drift.rows import psi
 from wire.bundle import parse_bundle
 from wire.histogram import BINS
 from wire.reference import read_reference

@@ -28,8 +28,7 @@ from scripts.bench.rows import Row, told  # noqa: E402 - found through the line 
 from server.app.server import keep_what_is_loaded  # noqa: E402 - found through the line above
 from server.drift.config import DriftConfig  # noqa: E402 - found through the line above
 from server.drift.service import DriftService  # noqa: E402 - found through the line above
-from server.fleet.fleet import Fleet  # noqa: E402 - found through the line above
-from server.fleet.outbox import Outbox  # noqa: E402 - found through the line above
+from server.fleet.fleet import Fleet, Outbox  # noqa: E402 - found through the line above
 from server.ingest.windows import Windows  # noqa: E402 - found through the line above
 from server.registry.events import EventLog  # noqa: E402 - found through the line above
 from server.registry.versions import Release  # noqa: E402 - found through the line above

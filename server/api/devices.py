@@ -1,18 +1,26 @@
-"""``GET /api/devices``: the registry, the devices' reports, and which release ran when; commands to devices."""
+"""``GET /api/devices``: the registry, the devices' reports, and which release ran when; commands to devices.
+
+Then ``/revoke`` and ``/remove``, by which a device leaves the fleet, and ``/telemetry``, its newest measurements.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth
-from server.api.values import StoredNumber, ValueBody
+from server.api.values import Person, StoredNumber, ValueBody, Why
 from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence
+from server.fleet.revocation import Revocations
+from server.people import SOMEBODY
 from server.registry.lineage import Lineage
+from server.store.database import Database
+from server.store.monitoring.ingest import latest_batches
 from wire.codec import Json, to_document
 
 Evidence = Callable[[str | None], Mapping[str, Mapping[str, Json]]]
@@ -147,3 +155,79 @@ def _body(device: Device, evidence: Mapping[str, Json], presence: Presence) -> D
         desired=to_document(device.desired) if device.desired else None, evidence=dict(evidence),
         ended=device.ended, ended_ms=device.ended_ms, ended_why=device.ended_why,
     )  # fmt: skip
+
+
+class EndRequest(BaseModel, extra="forbid"):
+    """The reason, recorded with the device and in the events; ``by``: who decided it, for the events."""
+
+    why: Why = ""
+    by: Person = SOMEBODY
+
+
+class EndedBody(ValueBody):
+    """A device that left the fleet."""
+
+    device: str
+    site: str
+    ended: str
+    ended_ms: int
+    ended_why: str
+
+
+def revocations_router(auth: Auth, revocations: Revocations) -> APIRouter:
+    """Return the routes for operators.
+
+    Their handlers raise ``UnknownDeviceError`` for a device that is not registered.
+    """
+    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
+
+    @routes.post("/api/devices/{device}/revoke")
+    def revoke(device: str, request: EndRequest | None = None) -> EndedBody:
+        """Refuse a device's credentials on HTTP and broker; it can return only with a new claim."""
+        wanted = request or EndRequest()
+        return EndedBody.of(revocations.revoke(device, wanted.why, by=wanted.by))
+
+    @routes.post("/api/devices/{device}/remove")
+    def remove(device: str, request: EndRequest | None = None) -> EndedBody:
+        """Revoke a device and delete its assignment; its events, evidence and history stay."""
+        wanted = request or EndRequest()
+        return EndedBody.of(revocations.remove(device, wanted.why, by=wanted.by))
+
+    return routes
+
+
+class BatchBody(BaseModel):
+    """One batch as the device sent it; ``docs/reference/wire.md`` describes the rows."""
+
+    t0_ms: int
+    received_ms: int
+    n: int
+    rows: list[dict[str, JsonValue]]
+
+
+class TelemetryBody(BaseModel):
+    """The newest batches of one stream, newest first."""
+
+    device: str
+    stream: str
+    batches: list[BatchBody]
+
+
+def telemetry_router(auth: Auth, fleet: Fleet, database: Database) -> APIRouter:
+    """Return the route for operators."""
+    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/devices/{device}/telemetry")
+    def telemetry(
+        device: str, stream: Literal["infer", "hw"] = "infer", limit: Annotated[int, Query(ge=1, le=500)] = 20
+    ) -> TelemetryBody:
+        """Return the device's measurements: ``infer`` (latency, classes) or ``hw`` (memory, temperature)."""
+        fleet.device(device)
+        with database.begin() as connection:
+            rows = latest_batches(connection, device, stream, limit)
+        return TelemetryBody(
+            device=device, stream=stream,
+            batches=[BatchBody(**{name: row[name] for name in BatchBody.model_fields}) for row in rows],
+        )  # fmt: skip
+
+    return routes

@@ -1,11 +1,13 @@
-"""``GET /api/health``: the server's health and version; status 503 with the reasons when it is unhealthy."""
+"""``GET /api/health``: the server's health, 503 with the reasons when it is unhealthy; ``GET /api/overall``: the fleet's."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
+from server.api.auth import Auth
 from server.api.values import ValueBody
+from server.app.situation import Situation
 from server.app.vitals import Vitals
 from server.clock import Clock
 from wire import __version__
@@ -50,5 +52,37 @@ def router(vitals: Vitals, clock: Clock) -> APIRouter:
             text="; ".join(f"{sign.name}: {sign.text}" for sign in bad),
             signs=[SignBody.of(sign) for sign in signs],
         )  # fmt: skip
+
+    return routes
+
+
+class ConcernBody(ValueBody):
+    """One problem; ``names``: the devices, releases or rollouts that it concerns."""
+
+    signal: str
+    level: str
+    text: str
+    names: list[str]
+
+
+class OverallBody(BaseModel):
+    """The status. ``level``: well, unknown (not everything is known), attention or alarm; the worst of ``concerns``."""
+
+    well: bool
+    level: str
+    text: str
+    concerns: list[ConcernBody]
+
+
+def overall_router(auth: Auth, situation: Situation) -> APIRouter:
+    """Return the routes for operators."""
+    routes = APIRouter(tags=["overall"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/overall")
+    def show() -> OverallBody:
+        """Return the overall status; it is well only when no signal reports a problem."""
+        found = situation.overall()
+        concerns = [ConcernBody.of(one) for one in found.concerns]
+        return OverallBody(well=not concerns, level=found.level.value, text=found.text, concerns=concerns)
 
     return routes

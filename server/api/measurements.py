@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, JsonValue
 from starlette.concurrency import run_in_threadpool
 
 from server.api.auth import Auth
-from server.api.releases.blobs import BlobBody, check_announced, receive
+from server.api.releases import BlobBody, check_announced, receive
 from server.errors import BlobOversizeError
 from server.fleet.fleet import Fleet
 from server.fleet.measurements import Measurement, Measurements

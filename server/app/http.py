@@ -1,17 +1,48 @@
-"""Serves the web application with uvicorn, in a thread, on a socket that is already bound."""
+"""Serves the web application with uvicorn, in a thread, on a socket that is already bound; checks its certificates."""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
 from server.config import TlsConfig
-from server.errors import ServerError
+from server.errors import ConfigError, ServerError
+
+
+def check_certificates(tls: TlsConfig) -> None:
+    """Refuse files that broker and HTTP could not use.
+
+    Raises:
+        ConfigError: If a file can't be read or is not PEM, or key and certificate don't match.
+    """
+    if not tls.enabled:
+        return
+    for name in ("certificate", "key", "ca"):
+        path = Path(getattr(tls, name))
+        try:
+            path.read_bytes()
+        except OSError as error:
+            message = f"Expected the file of tls.{name}, got: {path}: {error.strerror}: correct it in server.toml"
+            raise ConfigError(message) from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except ssl.SSLError as error:
+        message = f"Expected a PEM certificate in {tls.certificate} and its key in {tls.key}, got: {error}"
+        raise ConfigError(message) from error
+    try:
+        context.load_verify_locations(cafile=tls.ca)
+    except ssl.SSLError as error:
+        message = f"Expected PEM certificates in {tls.ca} (tls.ca), got: {error}"
+        raise ConfigError(message) from error
+
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0

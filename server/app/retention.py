@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.store.boots import delete_boots_before
 from server.store.database import Database
 from server.store.events import delete_events_before
-from server.store.monitoring.ingest import delete_batches_before, delete_progress_before
+from server.store.monitoring.ingest import delete_batches_before, delete_boots_before, delete_progress_before
 from server.store.monitoring.windows import delete_windows_before
 
 _EVERY_MS = 3_600_000

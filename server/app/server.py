@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from server.api.enrol import Address, Reception
-from server.app.http import Web
+from server.app.http import Web, check_certificates
 from server.app.services import ServerParts, Service, build_api, build_parts
 from server.app.state_directory import (
     RunAddress,
@@ -27,7 +27,6 @@ from server.app.state_directory import (
     lock_state,
     open_state,
 )
-from server.app.tls import check_certificates
 from server.broker.mqtt import BrokerTransport
 from server.broker.process import Broker, free_port, listening_socket, loopback_of
 from server.clock import Clock, system_now_ms
@@ -36,7 +35,7 @@ from server.dashboard.mount import mount
 from server.errors import ServerError, StateDirectoryError
 from server.fleet.credentials import hash_password, new_secret
 from server.fleet.enrolment import SERVER_USER, EnrolledIdentity, Enrolment
-from server.fleet.lost_devices import LostDevices
+from server.fleet.liveness import LostDevices
 from server.ingest.ingest import subscriptions
 from wire.messages import Severity
 from wire.transport import Transport

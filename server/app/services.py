@@ -14,17 +14,10 @@ from server.api import enrol as enrol_api
 from server.api import events as events_api
 from server.api import evidence as evidence_api
 from server.api import measurements as measurements_api
-from server.api import overall as overall_api
-from server.api import revocations as revocations_api
-from server.api import telemetry as telemetry_api
+from server.api import releases as releases_api
+from server.api import retraining as retraining_api
+from server.api import rollouts as rollouts_api
 from server.api.auth import Auth
-from server.api.releases import blobs as blobs_api
-from server.api.releases import releases as releases_api
-from server.api.releases import rollouts as rollouts_api
-from server.api.releases import tuf as tuf_api
-from server.api.retraining import jobs as jobs_api
-from server.api.retraining import samples as samples_api
-from server.api.retraining import triggers as retraining_api
 from server.app.retention import Housekeeping
 from server.app.situation import Situation
 from server.app.state_directory import StateDirectory
@@ -35,10 +28,9 @@ from server.drift.latest import newest_evidence
 from server.drift.service import DriftService
 from server.fleet.assignments import Assignments
 from server.fleet.enrolment import Enrolment
-from server.fleet.fleet import Fleet
+from server.fleet.fleet import Fleet, Outbox
 from server.fleet.liveness import Liveness
 from server.fleet.measurements import Measurements
-from server.fleet.outbox import Outbox
 from server.fleet.revocation import Revocations
 from server.ingest.ingest import Ingest
 from server.ingest.windows import Windows
@@ -57,9 +49,9 @@ from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
 from server.store.database import Database, open_database
 from server.trust.expiry import ExpiryWatch
-from server.trust.orders import SignedOrders
 from server.trust.releases import register_releases
 from server.trust.repository import TrustRepository
+from server.trust.roots import SignedOrders
 from wire import __version__
 from wire.transport import Transport
 
@@ -210,21 +202,21 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
     auth = parts.auth
     for routes in (
         health.router(parts.vitals, parts.clock),
-        overall_api.router(auth, parts.situation),
+        health.overall_router(auth, parts.situation),
         enrol_api.router(auth, parts.enrolment, reception),
         devices_api.router(
             auth, parts.fleet, parts.lineage, partial(newest_evidence, parts.database), parts.situation.presence
         ),
-        revocations_api.router(auth, parts.revocations),
-        telemetry_api.router(auth, parts.fleet, parts.database),
-        blobs_api.router(auth, parts.blobs, Assignments(parts.database)),
+        devices_api.revocations_router(auth, parts.revocations),
+        devices_api.telemetry_router(auth, parts.fleet, parts.database),
+        releases_api.blobs_router(auth, parts.blobs, Assignments(parts.database)),
         releases_api.router(auth, parts.versions, parts.withdrawal),
-        tuf_api.router(auth, parts.trust, parts.versions, parts.clock),
+        releases_api.metadata_router(auth, parts.trust, parts.versions, parts.clock),
         events_api.router(auth, parts.events),
         rollouts_api.router(auth, parts.rollouts),
-        samples_api.router(auth, parts.retraining.samples, parts.clock),
+        retraining_api.samples_router(auth, parts.retraining.samples, parts.clock),
         measurements_api.router(auth, parts.measurements, parts.fleet),
-        jobs_api.router(auth, parts.retraining.jobs, parts.versions, parts.clock),
+        retraining_api.jobs_router(auth, parts.retraining.jobs, parts.versions, parts.clock),
         retraining_api.router(auth, parts.retraining, parts.clock),
         evidence_api.router(auth, parts.database, parts.drift.verdicts),
         describe.router(api),

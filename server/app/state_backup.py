@@ -15,8 +15,7 @@ import sqlalchemy as sa
 
 from server.app.state_directory import StateDirectory
 from server.errors import StateDirectoryError
-from server.store.backup import back_up_sqlite, sqlite_file
-from server.store.files import sync_tree
+from server.store.backup import back_up_sqlite, sqlite_file, sync_tree
 from server.trust.repository import mark_copy
 from wire.durable import sync_folder, write_atomically
 

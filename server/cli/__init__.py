@@ -45,9 +45,8 @@ from server.errors import (
     ServerError,
 )
 from server.fleet.enrolment import Enrolment
-from server.fleet.fleet import Device, Fleet
+from server.fleet.fleet import Device, Fleet, Outbox
 from server.fleet.liveness import presence
-from server.fleet.outbox import Outbox
 from server.fleet.revocation import Revocations
 from server.ingest.faults import shortened
 from server.people import MAX_WHY

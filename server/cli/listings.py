@@ -11,8 +11,7 @@ from server.fleet.liveness import Presence
 from server.registry.events import LoggedEvent
 from server.registry.versions import Release
 from server.rollout.model import IN_FLIGHT, Rollout
-from server.rollout.outcome import removed_count, replaced_count
-from server.rollout.thresholds import count_members
+from server.rollout.thresholds import count_members, removed_count, replaced_count
 
 Row = Mapping[str, object]
 _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago
 from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, MemberStanding, Rollout, RolloutPhase
-from server.rollout.outcome import removed_count
 from server.rollout.planner import passed
-from server.rollout.thresholds import count_members
+from server.rollout.thresholds import count_members, removed_count
 
 _PHASES = {
     RolloutPhase.AWAITING_APPROVAL: Status("waits for approval", Tone.WARN),

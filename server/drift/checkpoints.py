@@ -1,8 +1,11 @@
-"""Checkpoints of drift detection in the database, so that a restart does not process the whole horizon again.
+"""The state of drift detection in the database: checkpoints, so that a restart does not process the whole horizon again,
+and completed baselines.
 
 Decides what a checkpoint holds, which ones are kept, and whether one is valid. It is valid if the same code with the
 same settings made it, the registry still knows every bank, and the store has every baseline that it names; otherwise
-it is discarded, and processing the windows again gives the same bits. Baselines are stored elsewhere.
+it is discarded, and processing the windows again gives the same bits. 
+A completed baseline is kept for good. A device that returns after longer than the horizon is compared with its old
+baseline; only a new release (another reference or artifact) makes a new one.
 
 ``cursor`` is the position in the windows up to which a checkpoint has processed them: the reader continues from there.
 A later arrival that belongs to a slot before the checkpoint's own makes it stale.
@@ -20,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
 from server.drift.config import DriftConfig
-from server.drift.detection.baseline import Collected, Commissioning, KeptOfDevice
+from server.drift.detection.baseline import Collected, Commissioning, Kept, KeptOfDevice
 from server.drift.detection.detector_bank import DETECTORS, ROWS, DetectorBank
 from server.drift.detection.pools import Pool
 from server.drift.detection.reference import TILTS, Singles
@@ -255,3 +259,56 @@ def _refill(
 
 def _array(block: bytes, kind: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(block, kind).reshape(shape).astype(kind.newbyteorder("="))
+
+
+_KeptOfBank = dict[str, dict[int, Kept]]
+
+
+@dataclass(slots=True)
+class KeptBaselines:
+    """The kept baselines of open banks; only the drift service's thread may use it."""
+
+    database: Database
+    window_ms: int
+    banks: dict[BankKey, _KeptOfBank] = field(default_factory=dict)
+
+    def open(self, key: BankKey, streams: int) -> None:
+        """Read the baselines of the bank ``key``, once; those that do not fit ``streams`` are left out."""
+        if key in self.banks:
+            return
+        bank: _KeptOfBank = {}
+        with self.database.begin() as connection:
+            for row in store.baselines_of(connection, *key):
+                if len(row["counts"]) == streams * BINS * _COUNT.itemsize:
+                    kept = Kept(row["completed_ms"] // self.window_ms, _collected(row, streams))
+                    bank.setdefault(row["device"], {})[row["context"]] = kept
+        self.banks[key] = bank
+
+    def add(self, completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]]) -> None:
+        """Store newly completed baselines; stored ones are never replaced."""
+        fresh = [
+            (key, device, context, kept)
+            for key, found in completed.items()
+            for (device, context), kept in found.items()
+            if context not in self.banks[key].get(device, {})
+        ]
+        if not fresh:
+            return
+        with self.database.begin() as connection:
+            store.add_baselines(connection, [self._row(*one) for one in fresh])
+        for key, device, context, kept in fresh:
+            self.banks[key].setdefault(device, {})[context] = kept
+
+    def _row(self, key: BankKey, device: str, context: int, kept: Kept) -> dict[str, object]:
+        return {
+            "ref_id": key[0], "artifact": key[1], "device": device, "context": context,
+            "completed_ms": kept.slot * self.window_ms, "windows": kept.collected.windows,
+            "counts": kept.collected.counts.astype(_COUNT).tobytes(),
+            "squares": kept.collected.squares.astype(_SCORE).tobytes(),
+        }  # fmt: skip
+
+
+def _collected(row: sa.RowMapping, streams: int) -> Collected:
+    counts = np.frombuffer(row["counts"], _COUNT).astype(np.int64).reshape(streams, BINS)
+    squares = np.frombuffer(row["squares"], _SCORE).astype(np.float64).reshape(streams, _SCORES)
+    return Collected(row["windows"], counts, squares)

@@ -8,14 +8,41 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from server.drift import summaries
 from server.drift.detection.attribution import Share, sentence, top_shares
 from server.drift.detection.detector_bank import ROWS
-from server.drift.detection.reference import Floats, Ints
+from server.drift.detection.reference import Floats, Ints, proportions
 from server.drift.detection.slot_update import BankKey
 from server.drift.findings import BankFacts, Scene, causes
 from server.ingest.windows import StoredWindow
 from wire.histogram import BINS
+
+
+def psi(counts: Ints | Floats, reference: Ints | Floats) -> Floats:
+    """Return the population stability index per stream, (..., 16) and (..., 16) to (...).
+
+    Source: B. Yurdakul, Statistical properties of population stability index, 2018: sum (q - p) ln(q / p).
+    """
+    q, p = proportions(counts), proportions(reference)
+    return np.asarray(((q - p) * np.log(q / p)).sum(axis=-1))
+
+
+def jensen_shannon(counts: Ints | Floats, reference: Ints | Floats) -> Floats:
+    """Return the Jensen-Shannon distance (base 2, 0..1) per stream.
+
+    Source: J. Lin, IEEE Trans. Information Theory 37 (1991) 145-151; the square root is a metric.
+    """
+    q, p = proportions(counts), proportions(reference)
+    middle = (p + q) / 2
+    divergence = (p * np.log2(p / middle)).sum(axis=-1) / 2 + (q * np.log2(q / middle)).sum(axis=-1) / 2
+    return np.asarray(np.sqrt(np.maximum(divergence, 0.0)))
+
+
+def kolmogorov_smirnov(counts: Ints | Floats, reference: Ints | Floats) -> Floats:
+    """Return the largest distance between the binned distribution functions, per stream (0..1)."""
+    q = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
+    p = reference / np.maximum(reference.sum(axis=-1, keepdims=True), 1)
+    return np.asarray(np.abs(np.cumsum(q - p, axis=-1)).max(axis=-1))
+
 
 _TOP = 5
 _TRAINED = 2000.0  # weight of the training reference, in samples, while a device has no baseline
@@ -115,10 +142,10 @@ def _summaries(scene: Scene, latest: Mapping[str, StoredWindow]) -> dict[str, st
 
 def _figures(counts: Ints, own: Floats, names: Sequence[str]) -> list[str]:
     """Return the summaries of each of D windows, ``counts`` and ``own`` (D, S, 16), by stream and name, as JSON."""
-    top = np.argsort(-summaries.jensen_shannon(counts, own), axis=1, kind="stable")[:, :_TOP]
+    top = np.argsort(-jensen_shannon(counts, own), axis=1, kind="stable")[:, :_TOP]
     q: Floats = np.take_along_axis(counts.astype(np.float64), top[..., None], axis=1)
     p: Floats = np.take_along_axis(own, top[..., None], axis=1)
-    found = [summaries.psi(q, p), summaries.jensen_shannon(q, p), summaries.kolmogorov_smirnov(q, p)]
+    found = [psi(q, p), jensen_shannon(q, p), kolmogorov_smirnov(q, p)]
     figures = (np.round(figure, 4).tolist() for figure in found)
     return [
         _AS_JSON({

@@ -21,14 +21,13 @@ from typing import Protocol
 
 import numpy as np
 
-from server.drift.checkpoints import BankAccess, Checkpoints, FleetMoment, HealthMemory, is_due
+from server.drift.checkpoints import BankAccess, Checkpoints, FleetMoment, HealthMemory, KeptBaselines, is_due
 from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import ROWS, Observation
 from server.drift.detection.reference import Ints, training_profile
 from server.drift.detection.slot_update import BankKey, FoldState, SlotOutcome, fold_slot, outcome_of
 from server.drift.findings import BankFacts, Scene, findings
 from server.drift.health import Fault, clock_fault, faults, silence, suspects, usual, worst
-from server.drift.kept_baselines import KeptBaselines
 from server.drift.ledger import Verdicts
 from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, is_whole, pool_rows
 from server.errors import ServerError

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from server.errors import NotAssignedError
 from server.fleet.fleet import as_device
-from server.store import assignments as store
 from server.store import fleet as fleet_store
+from server.store import rollouts as store
 from server.store.database import Database
 
 

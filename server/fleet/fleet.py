@@ -17,12 +17,28 @@ import sqlalchemy as sa
 
 from server.clock import Clock
 from server.errors import DeviceEndedError, UnknownDeviceError
-from server.fleet.outbox import Outbox
 from server.store import fleet as store
 from server.store.database import Database
 from wire.codec import Json, decode, encode
 from wire.messages import MAX_GEN, MAX_GEN_STEP, Command, Desired, DeviceState, Reported, State, UpdatePhase
 from wire.topics import Kind, Topic, check_name
+from wire.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """Publishes messages without a queue: a caller whose message must arrive keeps it and sends it again."""
+
+    transport: Transport
+
+    def send(self, topic: Topic, message: object, *, retain: bool = False) -> bool:
+        """Publish ``message`` (a wire dataclass); return False if the transport can't accept it now."""
+        return self.transport.publish(str(topic), encode(message), retain=retain) is not None
+
+    def clear(self, topic: Topic) -> bool:
+        """Clear the retained message of ``topic``."""
+        return self.transport.publish(str(topic), b"", retain=True) is not None
+
 
 _LOG = logging.getLogger(__name__)
 _PUBLISH_PER_TURN = 500

@@ -1,7 +1,14 @@
-"""Detects silent devices (connected, but sending nothing): one event when it begins and one when it ends."""
+"""Detects silent devices (connected, but sending nothing), and those that are lost after a restart of the broker.
+
+A device that is silent gives one event when it begins and one when it ends. When a device is lost while the broker
+runs, the broker publishes its will. When it is lost while the broker is down, nothing is published: mosquitto keeps
+retained messages over a restart, but no wills. So the server sets the state in their place, in the database and on the
+broker, once every device had time to reconnect.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -71,3 +78,37 @@ def presence(device: Device, now_ms: int, silent_s: float) -> Presence:
     if device.state in _AWAY:
         return Presence.AWAY
     return Presence.SILENT if is_silent(device, now_ms, silent_s) else Presence.THERE
+
+
+BACK_MS = 15 * 60_000  # three times the longest back-off of an agent (max_backoff_s, five minutes by default)
+_GONE = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
+_NAMED = 10
+
+
+@dataclass(slots=True, kw_only=True)
+class LostDevices:
+    """Checks once after each start of the broker; ``started_ms`` returns the time of the start, 0 for never."""
+
+    fleet: Fleet
+    events: EventLog
+    started_ms: Callable[[], int]
+    _looked_at_ms: int = 0
+
+    def turn(self, now_ms: int) -> None:
+        """Mark devices not seen since the broker started as lost, once their time to reconnect is over."""
+        started_ms = self.started_ms()
+        if started_ms == self._looked_at_ms or now_ms - started_ms < BACK_MS:
+            return
+        lost = [device for device in self.fleet.devices() if _is_lost(device, started_ms)]
+        for device in lost:
+            self.fleet.set_lost(device, now_ms)
+        self._looked_at_ms = started_ms
+        if lost:
+            names = ", ".join(device.device for device in lost[:_NAMED])
+            more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+            text = f"Not back {BACK_MS // 60_000} min after the broker started: {names}{more}"
+            self.events.add(now_ms, "liveness", "not_back", Severity.WARNING, text)
+
+
+def _is_lost(device: Device, started_ms: int) -> bool:
+    return device.state not in _GONE and 0 < device.last_seen_ms < started_ms

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 
 from server.clock import Clock
 from server.errors import DeviceEndedError
-from server.fleet.fleet import Device, Fleet, reported_gen
-from server.fleet.outbox import Outbox
+from server.fleet.fleet import Device, Fleet, Outbox, reported_gen
 from server.ingest.faults import shortened
 from server.people import MAX_WHY, SOMEBODY
 from server.registry.events import event_row

@@ -17,8 +17,7 @@ import sqlalchemy as sa
 
 from server.config import IngestConfig
 from server.errors import DatabaseRefusedError, DiskFullError, ServerError
-from server.fleet.fleet import Fleet
-from server.fleet.outbox import Outbox
+from server.fleet.fleet import Fleet, Outbox
 from server.ingest.decode import Arrival, StreamKey, read_arrival
 from server.ingest.drift_batches import decode_many
 from server.ingest.faults import FaultEvents

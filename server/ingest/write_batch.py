@@ -1,28 +1,99 @@
-"""Writes one batch of messages to the store, inside one transaction."""
+"""Writes one batch of messages to the store, inside one transaction.
+
+The order of a device's boots: their ids are random, and a device's clock can't be trusted. A running device sends
+``state`` and ``reported`` before anything else, so a boot first mentioned in one of them is newer than all known boots.
+Messages kept from earlier boots follow, oldest first: a boot first mentioned in an event, while another boot is known,
+is placed right before the newest. A place never changes once assigned, so events carry it, and their order holds when
+the boots are deleted.
+
+The time of something: the device's own time if plausible, else the time of arrival. A device's clock may show 1970 or
+next year. An implausible time must not make a row that counts as the newest, is never deleted or is deleted at once,
+nor a window that makes the server recompute the fleet's evidence. See ADR 16.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
 from server.config import IngestConfig
-from server.ingest.boots import Mention, places
 from server.ingest.decode import Arrival, StreamKey, is_key
-from server.ingest.device_time import DeviceTime
 from server.ingest.drift_batches import WindowReport
 from server.ingest.faults import FaultEvents, shortened
 from server.ingest.watermarks import StreamProgress, from_text, to_text
 from server.ingest.windows import fold
 from server.registry.events import Origin, event_row
 from server.registry.lineage import note_transition
-from server.store import boots as boot_store
 from server.store import events as event_store
 from server.store import fleet as fleet_store
+from server.store.monitoring import ingest as boot_store
 from server.store.monitoring import ingest as store
 from wire.codec import decode, encode
 from wire.messages import Batch, DeviceState, Event, Get, Reported, Response, Severity, State, Stream
+
+_MAX_WINDOW_MS = 7 * 86_400_000  # a longer window has no grid worth keeping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTime:
+    """The plausible times of something that arrives at ``now_ms``.
+
+    ``skew_ms``: tolerated error of a clock. ``oldest_ms``: an older time can't be told from a wrong clock.
+    ``is_off``: the device's clock is known to be off by more, so a message that seems late is not.
+    """
+
+    now_ms: int
+    skew_ms: int
+    oldest_ms: int
+    is_off: bool = False
+
+    def of(self, at_ms: int) -> int:
+        """Return the time of something at ``at_ms`` by the device's clock; never after its arrival."""
+        return min(at_ms, self.now_ms) if self._can_be(at_ms, at_ms) else self.now_ms
+
+    def of_window(self, start_ms: int, len_ms: int) -> int:
+        """Return the start under which a window is stored: its own, or that of the window in which it arrived."""
+        length_ms = min(len_ms, _MAX_WINDOW_MS)
+        if self._can_be(
+            start_ms, start_ms + 2 * length_ms
+        ):  # it is sent after its end, by the next one's at the latest
+            return start_ms
+        return self.now_ms - self.now_ms % max(length_ms, 1)
+
+    def _can_be(self, at_ms: int, sent_ms: int) -> bool:
+        if not self.now_ms - self.oldest_ms < at_ms <= self.now_ms + self.skew_ms:
+            return False
+        return not self.is_off or sent_ms >= self.now_ms - self.skew_ms
+
+
+_SPAN = 2**20  # room between two boots for others that are mentioned late
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A message that names ``boot``; ``runs``: the message shows that this boot is the running one."""
+
+    boot: str
+    runs: bool
+
+
+def places(known: Mapping[str, int], mentions: Iterable[Mention]) -> dict[str, int]:
+    """Return the places of the boots in ``mentions`` that are not in ``known``; a higher place is a later boot."""
+    everyone, fresh = dict(known), {}
+    for mention in mentions:
+        if mention.boot in everyone:
+            continue
+        newest = max(everyone.values(), default=0)
+        if mention.runs or not everyone:
+            place = newest + _SPAN
+        else:
+            below = max((place for place in everyone.values() if place < newest), default=0)
+            place = max(below, newest - _SPAN) + 1
+        everyone[mention.boot] = fresh[mention.boot] = place
+    return fresh
+
 
 _TEXT_LIMIT, _SHOWN = 2_000, 100  # characters
 _DAY_MS = 86_400_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from server.store import lineage as store
+from server.store import fleet as store
 from server.store.database import Database
 from wire.messages import Reported
 

@@ -18,7 +18,6 @@ from server.errors import ServerError, TriggerPhaseError
 from server.fleet.fleet import Fleet
 from server.registry.events import EventLog
 from server.registry.versions import Versions
-from server.retraining.archive import build_archive, distinct
 from server.retraining.config import RetrainingConfig
 from server.retraining.jobs import JobOrder, Jobs
 from server.retraining.ledger import Triggers
@@ -34,7 +33,7 @@ from server.retraining.policy import (
     may_start,
     withdrawn,
 )
-from server.retraining.samples import SampleStore, StoredSample
+from server.retraining.samples import SampleStore, StoredSample, build_archive, distinct
 from server.rollout.create import Request
 from server.rollout.model import Rollout, RolloutPhase
 from server.rollout.selection import candidates

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from server.drift.ledger import Verdicts
 from server.drift.verdicts import VerdictKind
 from server.rollout.service import RolloutService
-from server.store.monitoring.regressions import note_paused_for, paused_for
+from server.store.rollouts import note_paused_for, paused_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,8 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.outcome import devices
 from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
-from server.rollout.thresholds import count_members
+from server.rollout.thresholds import count_members, devices
 
 _NAMED = 20  # at most so many devices are named in a sentence
 

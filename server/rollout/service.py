@@ -36,11 +36,10 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.outcome import outcome
 from server.rollout.planner import plan, settled
 from server.rollout.resuming import Foresight, How, foresee, listed, replaced, resumed, skipped, to_replace
 from server.rollout.selection import candidates, choose_bundle, pick_canaries
-from server.rollout.thresholds import count_members
+from server.rollout.thresholds import count_members, outcome
 from wire.messages import Severity, UpdateStatus
 
 _LOG = logging.getLogger(__name__)

@@ -1,14 +1,14 @@
-"""The success and error thresholds of a group, and the size of a canary. Pure arithmetic."""
+"""Counts of a group's members, its success and error thresholds, the size of a canary, the outcome. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from server.errors import RolloutRefusedError
-from server.rollout.model import IN_FLIGHT, IN_VAIN, Group, Member, MemberStanding
+from server.rollout.model import IN_FLIGHT, IN_VAIN, REMOVED, Group, Member, MemberStanding, Rollout
 
 DETECTION_CONFIDENCE = 0.95
 MAX_CANARIES = 1_000_000  # more devices than any fleet has
@@ -106,3 +106,47 @@ def canary_size(defect_ratio: float) -> int:
         message = f"Expected a defect ratio that {MAX_CANARIES} canaries would show, got {defect_ratio}: ask for more"
         raise RolloutRefusedError(message)
     return max(1, math.ceil(wanted))
+
+
+def outcome(rollout: Rollout) -> str:
+    """Return the figures of ``rollout`` in words; failures stay failures, whatever became of the devices later."""
+    members, counts = rollout.members, count_members(rollout.members)
+    parts = [f"{counts.committed} of {devices(counts.tried)} committed" if counts.tried else "no device tried it"]
+    for standing, one, many in (
+        (MemberStanding.FAILED, "failed", "failed"), (MemberStanding.STUCK, "was stuck", "were stuck"),
+    ):  # fmt: skip
+        found = [member for member in members if member.standing is standing]
+        if found:
+            what = f"{len(found)} of {counts.tried} {one if len(found) == 1 else many}"
+            parts.append(what + _replaced(found))
+    removed = removed_count(members)
+    others = sum(member.standing is MemberStanding.CANCELLED for member in members) - removed
+    parts += [f"{removed} removed"] if removed else []
+    parts += [f"{others} left out"] if others else []
+    parts += [f"{group.name} skipped by {group.skipped_by}" for group in rollout.groups if group.skipped_by]
+    return "; ".join(parts)
+
+
+def removed_count(members: Iterable[Member]) -> int:
+    """Return how many devices left the fleet before the release had an outcome on them."""
+    return sum(member.standing is MemberStanding.CANCELLED and member.code == REMOVED for member in members)
+
+
+def replaced_count(members: Iterable[Member]) -> int:
+    """Return how many devices a person replaced by others: failed, stuck and pending ones."""
+    return sum(bool(member.replaced_by) for member in members)
+
+
+def _replaced(found: Sequence[Member]) -> str:
+    names = dict.fromkeys(member.replaced_by for member in found if member.replaced_by)
+    if not names:
+        return ""
+    who, count = f"replaced by {', '.join(names)}", replaced_count(found)
+    if count < len(found):
+        return f", {count} of them {who}"
+    return f" and was {who}" if count == 1 else f" and were {who}"
+
+
+def devices(count: int) -> str:
+    """Return ``count`` devices in words."""
+    return "1 device" if count == 1 else f"{count} devices"

@@ -49,3 +49,14 @@ def back_up_sqlite(source: Path, target: Path) -> None:
     finally:
         os.close(descriptor)
     sync_folder(target.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Sync ``folder``, and every file and folder below it, so that they survive a power cut."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)

@@ -1,4 +1,4 @@
-"""Tables and queries of rollouts and their members."""
+"""Tables and queries of rollouts: their members, the verdicts that paused one, and what was ever assigned."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 
 from server.store.database import METADATA
+from server.store.registry import RELEASES
 
 ROLLOUTS = sa.Table(
     "rollouts",
@@ -95,3 +96,34 @@ def update_member(connection: sa.Connection, rollout: str, device: str, changes:
     """Change columns of one member."""
     where = (MEMBERS.c.rollout == rollout, MEMBERS.c.device == device)
     connection.execute(MEMBERS.update().where(*where).values(dict(changes)))
+
+
+PAUSED = sa.Table(
+    "paused_for",
+    METADATA,
+    sa.Column("verdict", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+)
+
+
+def paused_for(connection: sa.Connection) -> set[int]:
+    """Return the ids of the verdicts that have been handled."""
+    return set(connection.execute(sa.select(PAUSED.c.verdict)).scalars())
+
+
+def note_paused_for(connection: sa.Connection, verdict: int, at_ms: int) -> None:
+    """Record that a verdict has been handled."""
+    connection.execute(PAUSED.insert(), {"verdict": verdict, "at_ms": at_ms})
+
+
+def was_assigned(connection: sa.Connection, device: str, sha256: str) -> bool:
+    """Return whether a rollout assigned the bundle ``sha256`` to ``device``, or set the device back to it."""
+    told = (MEMBERS.c.device == device, MEMBERS.c.assigned_ms > 0)
+    by_rollout = (
+        sa.select(MEMBERS.c.rollout)
+        .join(ROLLOUTS, ROLLOUTS.c.id == MEMBERS.c.rollout)
+        .join(RELEASES, RELEASES.c.name == ROLLOUTS.c.release)
+        .where(*told, RELEASES.c.sha256 == sha256)
+    )
+    before = sa.select(MEMBERS.c.rollout).where(*told, MEMBERS.c.before.contains(sha256, autoescape=True))
+    return connection.execute(sa.union_all(by_rollout, before).limit(1)).first() is not None

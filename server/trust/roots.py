@@ -1,16 +1,25 @@
-"""The TUF root that devices get at enrolment: installed once, then replaced by versions signed by the one before."""
+"""The TUF root that devices get at enrolment: installed once, then replaced by versions signed by the one before.
+
+Its key for targets also signs measurement orders: they are verified here early; the device verifies them again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import FormatError, VerificationError
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 from tuf.api.serialization import DeserializationError
 
 from server.errors import MetadataRefusedError, RootMissingError, TrustStoreError
 from server.trust.online_keys import ROLES, load_online_key
+from wire.codec import Json
 from wire.durable import write_atomically
 
 MAX_ROOT_BYTES = 256 * 1024
@@ -128,3 +137,26 @@ def read_root(state_dir: Path) -> Root:
 
 def _path(state_dir: Path, version: int) -> Path:
     return state_dir / TUF / f"{version}.root.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedOrders:
+    """Verifies orders against the installed root of ``state_dir``."""
+
+    state_dir: Path
+
+    def __call__(self, envelope: Mapping[str, Json]) -> None:
+        """Check that the key that the root names for targets signed ``envelope``.
+
+        Raises:
+            RootMissingError: If no root is installed.
+            MetadataRefusedError: If the signature is missing or wrong.
+        """
+        root = read_root(self.state_dir)
+        role = root.roles["targets"]
+        try:
+            signed = Envelope.from_dict(copy.deepcopy(cast("dict[str, Any]", dict(envelope))))
+            signed.verify([root.keys[keyid] for keyid in role.keyids], role.threshold)
+        except (VerificationError, FormatError, KeyError, ValueError, TypeError, AttributeError) as error:
+            message = f"Expected a measurement order signed by the release key, got: {error}: sign it with our keys"
+            raise MetadataRefusedError(message) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.ingest.boots import Mention, places
+from server.ingest.write_batch import Mention, places
 from wire.messages import DeviceState, Event, State
 
 if TYPE_CHECKING:

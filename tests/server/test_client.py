@@ -20,9 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from server.api import devices, events, evidence, overall
-from server.api.releases import releases, rollouts
-from server.api.retraining import samples
+from server.api import devices, events, evidence, health, releases, retraining, rollouts
 from server.app.server import ServerApp
 from server.client import (
     Concern,
@@ -74,9 +72,9 @@ def upload(fleet: MemoryFleet, count: int) -> None:
 
 BODIES = {
     DeviceInfo: devices.DeviceBody, ReleaseInfo: releases.ReleaseBody, RolloutInfo: rollouts.RolloutBody,
-    RolloutGroup: rollouts.GroupBody, RolloutDevice: rollouts.MemberBody, SampleInfo: samples.SampleBody,
-    VerdictInfo: evidence.VerdictBody, EventInfo: events.EventBody, FleetStatus: overall.OverallBody,
-    Concern: overall.ConcernBody,
+    RolloutGroup: rollouts.GroupBody, RolloutDevice: rollouts.MemberBody, SampleInfo: retraining.SampleBody,
+    VerdictInfo: evidence.VerdictBody, EventInfo: events.EventBody, FleetStatus: health.OverallBody,
+    Concern: health.ConcernBody,
 }  # fmt: skip
 
 

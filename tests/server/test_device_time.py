@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.ingest.device_time import DeviceTime
+from server.ingest.write_batch import DeviceTime
 
 NOW, SKEW, OLDEST, HOUR = 1_000_000_000, 300_000, 100_000_000, 3_600_000
 RIGHT, OFF = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.fleet.lost_devices import BACK_MS, LostDevices
+from server.fleet.liveness import BACK_MS, LostDevices
 from wire.codec import encode
 from wire.memory_broker import MemoryTransport
 from wire.messages import DeviceState, Get, State

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.app.tls import check_certificates
+from server.app.http import check_certificates
 from server.config import ServerConfig, TlsConfig, read_config
 from server.errors import ConfigError
 

@@ -8,8 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from server.cli import main
-from server.dashboard.pages.new_rollout import offers
-from server.dashboard.pages.releases import release_rows
+from server.dashboard.pages.rollouts import offers, release_rows
 from server.errors import ReleaseWithdrawnError, UnknownReleaseError
 from server.rollout.create import Request
 from server.rollout.model import RolloutPhase

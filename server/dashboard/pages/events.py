@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from server.dashboard.tables import Column, live_table
+from server.dashboard.theme import Column, live_table
 from server.dashboard.views import EventRow, event_row
 from server.dashboard.visit import Pages, Visit
 

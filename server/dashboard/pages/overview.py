@@ -13,8 +13,7 @@ from server.app.overall import Level, Overall
 from server.app.situation import Reading
 from server.dashboard import evidence
 from server.dashboard.services import Services
-from server.dashboard.tables import Column, live_table
-from server.dashboard.theme import and_more, empty, heading, live, meter, pill, tone_class
+from server.dashboard.theme import Column, and_more, empty, heading, live, live_table, meter, pill, tone_class
 from server.dashboard.views import Counts, Cut, DeviceRow, Status, Tone, clock_time, counts, device_row
 from server.dashboard.visit import Pages, Visit
 

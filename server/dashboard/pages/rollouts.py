@@ -1,23 +1,39 @@
-"""``/rollouts``: the progress of each rollout, and the buttons that control it."""
+"""``/rollouts``: a form for a new rollout, the progress of each with the buttons that control it, and the releases."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from nicegui import ui
 
-from server.dashboard.pages.new_rollout import NewRollout
-from server.dashboard.pages.releases import Releases
 from server.dashboard.progress import GroupView, RolloutCard, rollout_card
 from server.dashboard.services import Services
-from server.dashboard.theme import and_more, ask_name, choose, confirm, empty, heading, live, meter, pill
-from server.dashboard.views import Cut, Tone
+from server.dashboard.theme import (
+    and_more,
+    ask_name,
+    ask_why,
+    choose,
+    confirm,
+    empty,
+    heading,
+    keep_fresh,
+    live,
+    meter,
+    pill,
+)
+from server.dashboard.views import Cut, Status, Tone, clock_time
 from server.dashboard.visit import Pages, Visit
 from server.errors import ServerError
+from server.fleet.fleet import Device
+from server.registry.versions import Release
+from server.rollout import create
 from server.rollout.model import Rollout
 from server.rollout.resuming import Foresight, How
+from server.rollout.selection import candidates
+from server.rollout.thresholds import devices
 
 _SHOWN = 20
 _QUESTIONS = {
@@ -167,3 +183,158 @@ def _cards(services: Services) -> Cut[RolloutCard]:
     now_ms = services.fleet.clock()
     cards = [rollout_card(rollout, now_ms) for rollout in services.rollouts.list()]
     return Cut.of(sorted(cards, key=lambda card: not card.open), _SHOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseOffer:
+    """A release that can be rolled out, and the number of devices for it."""
+
+    release: str
+    devices: int
+
+    @property
+    def text(self) -> str:
+        """The entry in the list."""
+        can = f"{devices(self.devices)} can take it" if self.devices else "no device needs it"
+        return f"{self.release}: {can}"
+
+
+def offers(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[ReleaseOffer, ...]:
+    """Return the releases that may be rolled out, newest first, with how many devices can run each and don't."""
+    names = dict.fromkeys(
+        release.name
+        for release in sorted(releases, key=lambda one: (-one.registered_ms, -one.version))
+        if not release.withdrawn_ms
+    )
+    return tuple(ReleaseOffer(name, len(candidates(devices, releases, name))) for name in names)
+
+
+@dataclass(slots=True)
+class NewRollout:
+    """The form on one visitor's page."""
+
+    visit: Visit
+
+    def build(self) -> None:
+        """Show the form once there is a release."""
+        card = ui.element("div").classes("tf-card")
+        with card:
+            heading("New rollout")
+            with ui.element("div").classes("tf-row"):
+                release = ui.select({}, label="Release").props("dense outlined").style("min-width: 300px")
+                canary = ui.number("Devices that go first", value=1, min=1, step=1, precision=0)
+                canary.props("dense outlined").style("width: 180px")
+                ui.button("Make rollout", on_click=lambda: self._make(release.value, canary.value)).props("unelevated")
+            ui.label("Nothing is sent before you approve it. The others follow when the first have committed.").classes(
+                "tf-muted tf-small"
+            )
+
+        def again() -> None:
+            found = {one.release: one.text for one in self._offers()}
+            card.set_visibility(bool(found))
+            if found != release.options:
+                release.set_options(found, value=release.value if release.value in found else next(iter(found), None))
+
+        again()
+        keep_fresh(again)
+
+    def _offers(self) -> tuple[ReleaseOffer, ...]:
+        services = self.visit.services
+        return offers(services.versions.releases(), services.fleet.devices())
+
+    async def _make(self, release: str | None, canary: float | None) -> None:
+        wanted = create.Request(release=release or "", canary=None if canary is None else int(canary))
+        made = await self.visit.do(partial(self.visit.services.rollouts.create, wanted))
+        if made is not None:
+            with self.visit.client:
+                ui.notify(f"Rollout of {made.release} to {len(made.members)} devices made: approve it to begin")
+
+
+_RELEASES_SHOWN = 50
+_NAMED = 12
+_WITHDRAWAL = (
+    "No device is offered it any more, and its rollouts are aborted. Devices that run it go on. This can't be undone."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRow:
+    """One release, over all target classes. ``devices``: some of those that run it."""
+
+    name: str
+    published: str
+    withdrawn: str
+    by: str
+    why: str
+    running: int
+    devices: tuple[str, ...]
+
+
+def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> Cut[ReleaseRow]:
+    """Return the releases, newest first; withdrawn ones with the devices that run them."""
+    running = Counter(device.release for device in devices)
+    newest_first = sorted(releases, key=lambda one: (-one.registered_ms, -one.version, one.path))
+    by_name = {release.name: release for release in reversed(newest_first)}
+    shown = Cut.of(tuple(dict.fromkeys(release.name for release in newest_first)), _RELEASES_SHOWN)
+    rows = tuple(
+        ReleaseRow(
+            name=name,
+            published=clock_time(by_name[name].registered_ms),
+            withdrawn=clock_time(by_name[name].withdrawn_ms),
+            by=by_name[name].withdrawn_by,
+            why=by_name[name].withdrawn_why,
+            running=running[name],
+            devices=tuple(one.device for one in devices if one.release == name)[:_NAMED]
+            if by_name[name].withdrawn_ms
+            else (),
+        )
+        for name in shown.rows
+    )
+    return Cut(rows, shown.more)
+
+
+@dataclass(slots=True)
+class Releases:
+    """The list on one visitor's page."""
+
+    visit: Visit
+
+    def build(self) -> None:
+        """Show the list; it is empty before the first release."""
+        services = self.visit.services
+        live(lambda: release_rows(services.versions.releases(), services.fleet.devices()), self._show)
+
+    def _show(self, found: Cut[ReleaseRow]) -> None:
+        if found.rows:
+            heading("Releases")
+        for row in found.rows:
+            with ui.element("div").classes("tf-card"), ui.element("div").classes("tf-row"):
+                ui.label(row.name).style("font-weight: 600")
+                ui.label(f"published {row.published}").classes("tf-muted tf-small")
+                ui.label(f"runs on {row.running}").classes("tf-small")
+                ui.element("div").classes("tf-grow")
+                if row.withdrawn:
+                    pill(
+                        Status(
+                            f"withdrawn {row.withdrawn}"
+                            + (f" by {row.by}" if row.by else "")
+                            + (f": {row.why}" if row.why else ""),
+                            Tone.BAD,
+                        )
+                    )
+                else:
+                    button = ui.button("Withdraw", on_click=partial(self._ask, row.name))
+                    button.props("no-caps dense outline color=negative").style("padding: 4px 14px")
+                for device in row.devices:
+                    ui.link(device, f"/device/{device}").classes("tf-link tf-small")
+                and_more(row.running - len(row.devices) if row.devices else 0)
+        and_more(found.more, "see fleet-server releases list")
+
+    async def _ask(self, release: str) -> None:
+        why = await ask_why(self.visit.client, f"Withdraw {release}?", _WITHDRAWAL, "Withdraw")
+        if why is None:
+            return
+        running = await self.visit.ask(partial(self.visit.services.withdrawal.withdraw, release, why))
+        if running is not None:
+            with self.visit.client:
+                ui.notify(f"{release} withdrawn; it still runs on {len(running)} devices")

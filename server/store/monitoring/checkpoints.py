@@ -1,15 +1,42 @@
-"""Table and queries of checkpoints: the state of drift detection after a slot, in blocks.
+"""Tables and queries of drift detection: completed baselines, and checkpoints of its state after a slot, in blocks.
 
-Block 0 is the header and is written last: blocks without it belong to a checkpoint that was never finished.
+A baseline is written once and never changed; there is one for each device, release and context. Of a checkpoint,
+block 0 is the header and is written last: blocks without it belong to a checkpoint that was never finished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, upsert
+
+BASELINES = sa.Table(
+    "baselines",
+    METADATA,
+    sa.Column("ref_id", sa.String(32), primary_key=True),
+    sa.Column("artifact", sa.String(32), primary_key=True),
+    sa.Column("device", sa.String(63), primary_key=True),
+    sa.Column("context", sa.Integer, primary_key=True),
+    sa.Column("completed_ms", sa.BigInteger, nullable=False),
+    sa.Column("windows", sa.Integer, nullable=False),
+    sa.Column("counts", sa.LargeBinary, nullable=False),
+    sa.Column("squares", sa.LargeBinary, nullable=False),
+)
+
+
+def add_baselines(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Add baselines; existing ones are not changed."""
+    if rows:
+        connection.execute(upsert(connection, BASELINES).on_conflict_do_nothing(), [dict(row) for row in rows])
+
+
+def baselines_of(connection: sa.Connection, ref_id: str, artifact: str) -> list[sa.RowMapping]:
+    """Return every device's baselines under one reference."""
+    query = BASELINES.select().where(BASELINES.c.ref_id == ref_id, BASELINES.c.artifact == artifact)
+    return list(connection.execute(query.order_by(BASELINES.c.device, BASELINES.c.context)).mappings())
+
 
 CHECKPOINTS = sa.Table(
     "drift_checkpoints",

@@ -11,8 +11,7 @@ import pytest
 
 from server.drift.config import DriftConfig
 from server.drift.service import DriftService
-from server.fleet.fleet import Fleet
-from server.fleet.outbox import Outbox
+from server.fleet.fleet import Fleet, Outbox
 from server.ingest.drift_batches import WindowReport, decode_one
 from server.ingest.windows import Windows, fold
 from server.registry.events import EventLog

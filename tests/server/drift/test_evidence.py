@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from server.drift import summaries
+from server.drift import rows as summaries
 from server.drift.detection.baseline import Commissioning, baselines
 from server.drift.detection.evidence import e_bh, increments, log_alpha, sums, update, values
 from server.drift.detection.reference import TILTS, profile, shapes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.fleet.outbox import Outbox
+from server.fleet.fleet import Outbox
 from server.fleet.revocation import Revocations
 from server.store.monitoring.evidence import latest_evidence, latest_pools
 from wire.memory_broker import MemoryBroker, MemoryTransport

@@ -12,8 +12,7 @@ import pytest
 from server.drift.ledger import Finding, Verdicts
 from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.errors import RolloutRefusedError
-from server.fleet.fleet import Fleet
-from server.fleet.outbox import Outbox
+from server.fleet.fleet import Fleet, Outbox
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.versions import Versions

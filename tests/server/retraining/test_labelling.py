@@ -13,8 +13,8 @@ import pytest
 
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
-from server.retraining.archive import build_archive
 from server.retraining.labelling import LabelForm
+from server.retraining.samples import build_archive
 from server.trust.online_keys import init_online_keys
 from tests.server.retraining.conftest import reference_of
 from wire.bundle import build_bundle, parse_bundle

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from server.errors import LabelRefusedError, LeaseLostError, SampleRefusedError, UnknownSampleError
-from server.retraining.archive import build_archive
-from server.retraining.guard import lower_bound
 from server.retraining.jobs import JobOrder, TrainingJob
+from server.retraining.policy import lower_bound
+from server.retraining.samples import build_archive
 from wire.canonical import sha256_hex
 from wire.messages import Sample
 

@@ -25,10 +25,9 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.outcome import outcome
 from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
 from server.rollout.resuming import How, foresee, resumed, skipped, to_replace
-from server.rollout.thresholds import count_members
+from server.rollout.thresholds import count_members, outcome
 from wire.messages import UpdatePhase, UpdateStatus
 
 NEW, OLD = "meter-2", "meter-1"

@@ -17,10 +17,9 @@ from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
 from server.rollout.create import Request
 from server.rollout.model import Member, Rollout
-from server.rollout.outcome import removed_count, replaced_count
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
-from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members
+from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, removed_count, replaced_count
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]

@@ -1,1 +1,0 @@
-"""Routers for releases, their bundles and metadata, and rollouts."""

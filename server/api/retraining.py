@@ -1,0 +1,206 @@
+"""``/api/retraining``: triggers, the step that they wait for, and a person's approval or withdrawal.
+
+Then ``/api/samples``, for labelling, and ``/api/jobs``, for workers that train.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field, JsonValue
+
+from server.api.auth import Auth
+from server.api.values import StoredNumber, ValueBody
+from server.clock import Clock
+from server.registry.versions import Versions
+from server.retraining.jobs import Jobs
+from server.retraining.policy import APPROVABLE, Trigger
+from server.retraining.samples import SampleStore
+from server.retraining.service import RetrainingService
+
+
+class SampleBody(ValueBody):
+    """One sample; ``label`` is "" until a person labels it. ``predicted`` is the index of the model's class."""
+
+    id: int
+    device: str
+    sha256: str
+    media_type: str
+    length_bytes: int
+    lane: str
+    inclusion_ratio: float
+    predicted: int
+    confidence: float
+    at_ms: int
+    label: str
+    label_by: str
+
+
+class SamplesBody(BaseModel):
+    """Samples, newest first; unlabelled ones oldest first, each image once."""
+
+    samples: list[SampleBody]
+
+
+class LabelBody(BaseModel, extra="forbid"):
+    """A label and the person who assigns it: a class of the model, or its numbers, separated by spaces."""
+
+    label: str | int | float = Field(union_mode="left_to_right")
+    by: str = Field(max_length=100)
+
+
+def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
+    """Return the routes for operators."""
+    routes = APIRouter(tags=["samples"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/samples")
+    def list_samples(
+        unlabelled: bool = False,  # noqa: FBT001, FBT002 - a query
+        limit: Annotated[int, Query(ge=1, le=5000)] = 100,
+        after: StoredNumber | None = None,
+    ) -> SamplesBody:
+        """Return samples; ``after``: the id of the last sample of the previous page."""
+        found = samples.latest(unlabelled=unlabelled, limit=limit, after=after)
+        return SamplesBody(samples=[SampleBody.of(one) for one in found])
+
+    @routes.get("/api/samples/{sample}/image")
+    def image(sample: StoredNumber) -> Response:
+        """Return the encoded image."""
+        known = samples.sample(sample)
+        headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+        return Response(samples.image(known), media_type=known.media_type, headers=headers)
+
+    @routes.put("/api/samples/{sample}/label")
+    def label(sample: StoredNumber, body: LabelBody) -> SampleBody:
+        """Label the image of a sample."""
+        return SampleBody.of(samples.label(sample, str(body.label), body.by, clock()))
+
+    return routes
+
+
+class TriggerBody(BaseModel):
+    """One trigger. ``approvable``: a person may approve now; ``release``: the drifted one, ``result``: the new one."""
+
+    id: int
+    model: str
+    cause: str
+    words: str
+    verdict: int
+    devices: list[str]
+    since_ms: int
+    release: str
+    phase: str
+    approved: bool
+    approvable: bool
+    job: str
+    result: str
+    rollout: str
+    text: str
+    opened_ms: int
+    updated_ms: int
+
+
+class TriggersBody(BaseModel):
+    """Triggers, newest first."""
+
+    retraining: list[TriggerBody]
+
+
+def router(auth: Auth, retraining: RetrainingService, clock: Clock) -> APIRouter:
+    """Return the routes for operators."""
+    triggers = retraining.triggers
+    routes = APIRouter(tags=["retraining"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/retraining")
+    def list_triggers(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> TriggersBody:
+        """Return the newest triggers."""
+        return TriggersBody(retraining=[_body(trigger) for trigger in triggers.all(limit)])
+
+    @routes.post("/api/retraining/{trigger}/approve")
+    def approve(trigger: StoredNumber) -> TriggerBody:
+        """Approve training without proof of harm, or the rollout of a release that passed its gates."""
+        return _body(triggers.approve(trigger))
+
+    @routes.post("/api/retraining/{trigger}/withdraw")
+    def withdraw(trigger: StoredNumber) -> TriggerBody:
+        """End a retraining; the same verdict does not start another one."""
+        return _body(retraining.withdraw(trigger, clock()))
+
+    return routes
+
+
+def _body(trigger: Trigger) -> TriggerBody:
+    names = [name for name in TriggerBody.model_fields if name not in {"approvable", "phase", "devices"}]
+    return TriggerBody(
+        **{name: getattr(trigger, name) for name in names}, phase=trigger.phase.value, devices=list(trigger.devices),
+        approvable=trigger.phase in APPROVABLE,
+    )  # fmt: skip
+
+
+class WorkerBody(BaseModel):
+    """The worker's name, which it keeps over restarts."""
+
+    worker: str = Field(min_length=1, max_length=100)
+
+
+class DoneBody(WorkerBody):
+    """The result of the job: the published release, and its certificate."""
+
+    release: str = Field(min_length=1, max_length=127)
+    certificate: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class FailedBody(WorkerBody):
+    """Why the job failed; the code ``released`` returns it to the queue."""
+
+    code: str = Field(min_length=1, max_length=64)
+    text: str = ""
+
+
+class JobBody(ValueBody):
+    """One job."""
+
+    id: str
+    model: str
+    base_release: str
+    base_sha256: str
+    cause: str
+    labelled: int
+    samples_sha256: str
+    lease_until_ms: int
+
+
+def jobs_router(auth: Auth, jobs: Jobs, versions: Versions, clock: Clock) -> APIRouter:
+    """Return the routes for build hosts."""
+    routes = APIRouter(tags=["jobs"], dependencies=[Depends(auth.builder)])
+
+    @routes.post("/api/jobs/lease", response_model=JobBody, responses={204: {"description": "no job"}})
+    def lease(body: WorkerBody) -> JobBody | Response:
+        """Lease a job; 204 when there is none."""
+        job = jobs.lease(body.worker, clock())
+        return Response(status_code=204) if job is None else JobBody.of(job)
+
+    @routes.post("/api/jobs/{job}/heartbeat")
+    def heartbeat(job: str, body: WorkerBody) -> JobBody:
+        """Extend the lease."""
+        return JobBody.of(jobs.heartbeat(job, body.worker, clock()))
+
+    @routes.post("/api/jobs/{job}/done")
+    def done(job: str, body: DoneBody) -> JobBody:
+        """Finish a job with a release that is published already."""
+        versions.release(body.release)
+        return JobBody.of(jobs.done(job, body.worker, body.release, body.certificate, clock()))
+
+    @routes.post("/api/jobs/{job}/failed")
+    def failed(job: str, body: FailedBody) -> JobBody:
+        """Finish a job without a release."""
+        return JobBody.of(jobs.failed(job, body.worker, body.code, body.text, clock()))
+
+    @routes.get("/api/jobs/{job}/samples.zip")
+    def samples(job: str) -> FileResponse:
+        """Return the job's labelled samples."""
+        return FileResponse(jobs.samples(job), media_type="application/zip", filename="samples.zip")
+
+    return routes

@@ -1,1 +1,0 @@
-"""Routers for samples, triggers and jobs of retraining."""
