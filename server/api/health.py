@@ -1,4 +1,4 @@
-"""``GET /api/health``: the server's health, 503 with the reasons when it is unhealthy; ``GET /api/overall``: the fleet's."""
+"""``GET /api/health``: the server's health, 503 with the reasons if it is unhealthy; ``/api/overall``: the fleet's."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``GET /api/releases``: the releases with their gate certificates; ``…/withdraw``: ends a release for good.
 
-Then the bundles (``/api/blobs`` for the build host, ``/blobs`` for devices: assigned ones only) and the signed metadata.
+Then the bundles (``/api/blobs`` for the build host, ``/blobs`` for devices: assigned ones only), and signed metadata.
 """
 
 from __future__ import annotations

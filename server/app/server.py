@@ -12,7 +12,6 @@ import gc
 import os
 import socket
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -159,7 +158,12 @@ class ServerApp:
             self.parts.vitals.expect(
                 (_INGEST, _REVOCATIONS, *(_name(service) for service in self._services())), self.clock()
             )
-            for name, loop in self._loops():
+            for name, loop in (
+                ("ingest", self._ingest_loop),
+                ("turns", self._turn_loop),
+                ("drift", self._drift_loop),
+                ("revocations", self._revocation_loop),
+            ):
                 thread = threading.Thread(target=loop, name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
@@ -170,12 +174,6 @@ class ServerApp:
             raise
         self.state.write_address(self.address)
         self.parts.events.add(self.clock(), "server", "started", Severity.INFO, f"Serving {self.http_url}")
-
-    def _loops(self) -> tuple[tuple[str, Callable[[], None]], ...]:
-        return (
-            ("ingest", self._ingest_loop), ("turns", self._turn_loop), ("drift", self._drift_loop),
-            ("revocations", self._revocation_loop),
-        )  # fmt: skip
 
     def connect(self) -> None:
         """Connect to the broker (part of ``start``; alone in tests that call ``turn``).

@@ -79,7 +79,11 @@ class Situation:
             silent=_names(device for device in seen if is_silent(device, now_ms, self.silent_s)),
             disconnected=_names(device for device in seen if device.state is DeviceState.DISCONNECTED),
             never_seen=_names(device for device in devices if device.last_seen_ms <= 0),
-            degraded=_names(device for device in seen if _is_degraded(device)),
+            degraded=_names(
+                device
+                for device in seen
+                if device.state is DeviceState.DEGRADED or (device.reported is not None and device.reported.safe_mode)
+            ),
             update_failed=_names(
                 device for device in seen if device.reported and device.reported.update.phase in _UPDATE_FAILED
             ),
@@ -121,10 +125,6 @@ class Situation:
 
 def _names(devices: Iterable[Device]) -> tuple[str, ...]:
     return tuple(device.device for device in devices)
-
-
-def _is_degraded(device: Device) -> bool:
-    return device.state is DeviceState.DEGRADED or (device.reported is not None and device.reported.safe_mode)
 
 
 def _is_near(evidence: Mapping[str, Json]) -> bool:

@@ -164,7 +164,9 @@ class StateDirectory:
                 return found
             problem: object = found
         except FileNotFoundError:
-            return self._ports_of_42f48ee()
+            before = self.read_address()  # servers of 42f48ee kept the ports only there
+            tail = before.http_url.rpartition(":")[2] if before else ""
+            return ServerPorts(int(tail), before.mqtt_port) if before and tail.isdigit() and before.mqtt_port else None
         except (OSError, ValueError, TypeError) as error:
             problem = error
         message = (
@@ -172,12 +174,6 @@ class StateDirectory:
             "or write the ports there that a device's identity.json has"
         )
         raise StateDirectoryError(message)
-
-    def _ports_of_42f48ee(self) -> ServerPorts | None:
-        """Return the ports of a directory whose server kept them only in ``run/address.json``."""
-        before = self.read_address()
-        tail = before.http_url.rpartition(":")[2] if before else ""
-        return ServerPorts(int(tail), before.mqtt_port) if before and tail.isdigit() and before.mqtt_port else None
 
     def keep_ports(self, ports: ServerPorts) -> None:
         """Store the ports that devices get from now on."""

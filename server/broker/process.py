@@ -149,7 +149,7 @@ class Broker:
         program_path(self.config.program)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._end_leftover()
-        check_port_free(self.config.bind, self.port, "broker")
+        listening_socket(self.config.bind, self.port, "broker").close()  # no other program listens on it
         as_root = os.geteuid() == 0
         text = render_config(self._paths, self.config, self.tls, self.port, as_root=as_root)
         write_atomically(self._paths.config, text.encode())
@@ -309,15 +309,6 @@ def program_path(program: str) -> str:
 def loopback_of(bind: str) -> str:
     """Return the loopback address at which this machine reaches a listener on ``bind``."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 - translated, not bound
-
-
-def check_port_free(bind: str, port: int, what: str) -> None:
-    """Check that no other program listens on a port.
-
-    Raises:
-        PortInUseError: If it can't be bound.
-    """
-    listening_socket(bind, port, what).close()
 
 
 def listening_socket(bind: str, port: int, what: str) -> socket.socket:

@@ -90,22 +90,17 @@ def read(database: Database, device: str | None, limit: int) -> tuple[ChartPoint
 def pools(database: Database) -> Cut[PoolView]:
     """Return the pools of the newest window, the whole fleet first, then those with the most evidence."""
     with database.begin() as connection:
-        rows = [{str(key): value for key, value in row.items()} for row in latest_pools(connection)]
+        rows = latest_pools(connection)
+    views = []
+    for row in rows:
+        ratio = evidence_share(_number(row["log_value"]), _number(row["log_threshold"]) or 0.0) or 0.0
+        name = f"{row['attribute']} {row['value']}".strip() or _EVERYBODY
+        status = evidence_status(ratio, flagged=bool(row["alarm"]))
+        views.append(PoolView(name=name, members=f"{row['members']} devices", ratio=ratio, status=status))
     found: dict[str, PoolView] = {}
-    views = [pool_view(row) for row in rows]
     for view in sorted(views, key=lambda view: (view.name != _EVERYBODY, -view.ratio, view.name)):
         found.setdefault(view.name, view)  # during a rollout a pool has two references; the higher one counts
     return Cut.of(tuple(found.values()), _POOLS)
-
-
-def pool_view(row: Mapping[str, object]) -> PoolView:
-    """Return the view of one pool's stored row."""
-    ratio = evidence_share(_number(row["log_value"]), _number(row["log_threshold"]) or 0.0) or 0.0
-    alarm, name = bool(row["alarm"]), f"{row['attribute']} {row['value']}".strip()
-    members = int(_number(row["members"]) or 0)
-    return PoolView(
-        name=name or _EVERYBODY, members=f"{members} devices", ratio=ratio, status=evidence_status(ratio, flagged=alarm)
-    )
 
 
 def point(row: Mapping[str, object]) -> ChartPoint:

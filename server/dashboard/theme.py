@@ -37,7 +37,8 @@ def frame(title: str, path: str, is_open: Callable[[], bool]) -> Iterator[None]:
     ui.add_head_html(f"<style>{STYLE}</style>")
     ui.page_title(f"{title}: tinyfleet")
     ui.colors(primary="#1f5fbf", negative="#b3261e")
-    dark = ui.dark_mode(_chosen_dark())
+    request = ui.context.client.request
+    dark = ui.dark_mode({"0": False, "1": True}.get(request.cookies.get(_DARK_COOKIE, "") if request else ""))
     with ui.header().classes("tf-bar"):
         ui.label("tinyfleet").classes("tf-brand")
         for target, name in PAGES:
@@ -51,11 +52,6 @@ def frame(title: str, path: str, is_open: Callable[[], bool]) -> Iterator[None]:
             ui.button("Log out").props("flat dense no-caps color=grey type=submit")
     with ui.element("div").classes("tf-page"):
         yield
-
-
-def _chosen_dark() -> bool | None:
-    request = ui.context.client.request
-    return {"0": False, "1": True}.get(request.cookies.get(_DARK_COOKIE, "") if request else "")
 
 
 async def _turn_dark(dark: ui.dark_mode) -> None:

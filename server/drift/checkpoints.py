@@ -1,9 +1,10 @@
-"""The state of drift detection in the database: checkpoints, so that a restart does not process the whole horizon again,
-and completed baselines.
+"""The state of drift detection in the database: checkpoints and completed baselines.
+
+A checkpoint saves a restart from processing the whole horizon again.
 
 Decides what a checkpoint holds, which ones are kept, and whether one is valid. It is valid if the same code with the
 same settings made it, the registry still knows every bank, and the store has every baseline that it names; otherwise
-it is discarded, and processing the windows again gives the same bits. 
+it is discarded, and processing the windows again gives the same bits.
 A completed baseline is kept for good. A device that returns after longer than the horizon is compared with its old
 baseline; only a new release (another reference or artifact) makes a new one.
 
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 
 from server.drift.config import DriftConfig
 from server.drift.detection.baseline import Collected, Commissioning, Kept, KeptOfDevice
@@ -280,7 +280,9 @@ class KeptBaselines:
         with self.database.begin() as connection:
             for row in store.baselines_of(connection, *key):
                 if len(row["counts"]) == streams * BINS * _COUNT.itemsize:
-                    kept = Kept(row["completed_ms"] // self.window_ms, _collected(row, streams))
+                    counts = np.frombuffer(row["counts"], _COUNT).astype(np.int64).reshape(streams, BINS)
+                    squares = np.frombuffer(row["squares"], _SCORE).astype(np.float64).reshape(streams, _SCORES)
+                    kept = Kept(row["completed_ms"] // self.window_ms, Collected(row["windows"], counts, squares))
                     bank.setdefault(row["device"], {})[row["context"]] = kept
         self.banks[key] = bank
 
@@ -306,9 +308,3 @@ class KeptBaselines:
             "counts": kept.collected.counts.astype(_COUNT).tobytes(),
             "squares": kept.collected.squares.astype(_SCORE).tobytes(),
         }  # fmt: skip
-
-
-def _collected(row: sa.RowMapping, streams: int) -> Collected:
-    counts = np.frombuffer(row["counts"], _COUNT).astype(np.int64).reshape(streams, BINS)
-    squares = np.frombuffer(row["squares"], _SCORE).astype(np.float64).reshape(streams, _SCORES)
-    return Collected(row["windows"], counts, squares)

@@ -7,7 +7,7 @@ confident, and the device was quiet under the previous release.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,19 +57,18 @@ class Scene:
 
 def findings(scene: Scene) -> tuple[Finding, ...]:
     """Return the verdicts of one window with their causes."""
-    devices = [_view(scene, device) for device in sorted(scene.state.current.keys() | scene.faults.keys())]
+    devices = []
+    for device in sorted(scene.state.current.keys() | scene.faults.keys()):
+        fault = scene.faults.get(device)
+        view = DeviceView(
+            device=device,
+            attributes=scene.attributes.get(device, {}),
+            flagged=device in scene.outcome.flagged,
+            fault=fault.code if fault else "",
+            regression=_regression(scene, device, fault),
+        )
+        devices.append(view)
     return tuple(_finding(scene, verdict) for verdict in conclude(devices, _pools(scene.outcome)))
-
-
-def _view(scene: Scene, device: str) -> DeviceView:
-    fault = scene.faults.get(device)
-    return DeviceView(
-        device=device,
-        attributes=scene.attributes.get(device, {}),
-        flagged=device in scene.outcome.flagged,
-        fault=fault.code if fault else "",
-        regression=_regression(scene, device, fault),
-    )
 
 
 def _pools(outcome: SlotOutcome) -> Pools:
@@ -120,7 +119,9 @@ def causes(scene: Scene, devices: Iterable[str], *, training: bool = False) -> t
 
 
 def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
-    facts, fresh = _facts_of(scene, verdict.devices), not scene.senders.isdisjoint(verdict.devices)
+    keys = (scene.state.current[device].key for device in verdict.devices if device in scene.state.current)
+    facts = scene.facts.get(next(keys, ("", "")), BankFacts())
+    fresh = not scene.senders.isdisjoint(verdict.devices)
     if verdict.kind is VerdictKind.DEVICE_FAULT:
         return Finding(
             verdict=verdict, cause=scene.faults[verdict.devices[0]].text, release=facts.release, model=facts.model
@@ -138,11 +139,3 @@ def _pool_causes(scene: Scene, verdict: DriftVerdict) -> tuple[Share, ...]:
         if key[1] == name and key in scene.outcome.pool_alarms:
             return shares(pool.recent, scene.facts.get(key[0], BankFacts()).streams(len(pool.recent)))
     return ()
-
-
-def _facts_of(scene: Scene, devices: Sequence[str]) -> BankFacts:
-    for device in devices:
-        now = scene.state.current.get(device)
-        if now is not None:
-            return scene.facts.get(now.key, BankFacts())
-    return BankFacts()

@@ -101,16 +101,37 @@ class DriftService:
 
     def turn(self, now_ms: int) -> None:
         """Process every slot that is due, at most a few hundred; then make verdicts for the newest."""
-        due_ms = self._due_ms(now_ms)
+        due_ms = (now_ms - self.config.grace_ms) // self.config.window_ms * self.config.window_ms
         newest = due_ms // self.config.window_ms - 1
-        if not self._started:
-            self._restart(now_ms)
+        if not self._started:  # continue from the newest valid checkpoint; without one, process all windows again
+            with self.database.begin() as connection:
+                latest = store.latest_evidence_ms(connection)
+            self._spoken_slot = -1 if latest is None else latest // self.config.window_ms
+            self._written_slot, self._started_ms = self._spoken_slot, now_ms
+            self._moment, self._started = self._newest_checkpoint(), True
         elif newest <= self._done_slot:
             return
-        self._take_late(now_ms)
+        # Rewind to before the earliest window that arrived since the last turn, if its slot is already processed.
+        horizon_ms = self._horizon(now_ms) * self.config.window_ms
+        self._moment.cursor, late_ms = self.windows.arrived(self._moment.cursor, horizon_ms)
+        if late_ms is not None and late_ms // self.config.window_ms <= self._moment.state.slot:
+            self._rewind(late_ms // self.config.window_ms)
         devices = self.fleet.devices()
-        turn = _Turn(now_ms=now_ms, newest=newest, devices=devices, attributes=_attributes(devices))
-        starts = self._starts(max(self._moment.state.slot + 1, self._horizon(now_ms)), due_ms)
+        turn = _Turn(
+            now_ms=now_ms,
+            newest=newest,
+            devices=devices,
+            attributes={
+                device.device: attributes_of(
+                    device.site, device.attributes, device.reported.attributes if device.reported else {}
+                )
+                for device in devices
+            },
+        )
+        slot = max(self._moment.state.slot + 1, self._horizon(now_ms))
+        with self.database.begin() as reading:
+            found = store.window_starts(reading, slot * self.config.window_ms, due_ms, _SLOTS_PER_TURN)
+        starts = sorted({start // self.config.window_ms * self.config.window_ms for start in found})
         for start_ms in starts:
             self._fold(start_ms // self.config.window_ms, turn)
             if not self.goes_on():
@@ -120,24 +141,8 @@ class DriftService:
             if newest > max(self._spoken_slot, self._moment.state.slot):
                 self._speak(newest, turn, judged=False)
 
-    def _due_ms(self, now_ms: int) -> int:
-        return (now_ms - self.config.grace_ms) // self.config.window_ms * self.config.window_ms
-
     def _horizon(self, now_ms: int) -> int:
         return max((now_ms - self.config.horizon_ms) // self.config.window_ms, 0)
-
-    def _starts(self, slot: int, end_ms: int) -> list[int]:
-        with self.database.begin() as connection:
-            starts = store.window_starts(connection, slot * self.config.window_ms, end_ms, _SLOTS_PER_TURN)
-        return sorted({start // self.config.window_ms * self.config.window_ms for start in starts})
-
-    def _restart(self, now_ms: int) -> None:
-        """Continue from the newest valid checkpoint; without one, process all windows again."""
-        with self.database.begin() as connection:
-            latest = store.latest_evidence_ms(connection)
-        self._spoken_slot = -1 if latest is None else latest // self.config.window_ms
-        self._written_slot, self._started_ms = self._spoken_slot, now_ms
-        self._moment, self._started = self._newest_checkpoint(), True
 
     def _newest_checkpoint(self) -> FleetMoment:
         found = self._checkpoints.newest(BankAccess(self._open_all, lambda key: self._kept.banks[key]))
@@ -148,13 +153,6 @@ class DriftService:
 
     def _open_all(self, state: FoldState, keys: Collection[BankKey]) -> bool:
         return not self._open(state, keys)
-
-    def _take_late(self, now_ms: int) -> None:
-        """Rewind to before the earliest window that arrived since the last turn, if its slot is already processed."""
-        horizon_ms = self._horizon(now_ms) * self.config.window_ms
-        self._moment.cursor, start_ms = self.windows.arrived(self._moment.cursor, horizon_ms)
-        if start_ms is not None and start_ms // self.config.window_ms <= self._moment.state.slot:
-            self._rewind(start_ms // self.config.window_ms)
 
     def _rewind(self, slot: int) -> None:
         """Restore the state before ``slot``; the caller then processes the slots again."""
@@ -173,7 +171,10 @@ class DriftService:
         found = self.windows.between(start_ms, start_ms + self.config.window_ms)
         windows = tuple(window for window in found if window.device in turn.attributes)  # of the fleet
         self._before = self._moment.copy(spare=self._before)
-        self._leave_out_who_left(turn.attributes.keys())
+        fleet = turn.attributes.keys()
+        self._moment.state.keep_only(fleet)
+        for gone in self._moment.health.keys() - set(fleet):
+            del self._moment.health[gone]
         observed, state = self._observe(windows, slot), self._moment.state
         settings = self.config.settings
         self._outcome = fold_slot(state, slot, observed, turn.attributes, settings, self._kept.banks)
@@ -184,11 +185,6 @@ class DriftService:
             self._speak(slot, turn, judged=True)
         if is_due(slot, self._before.state.slot, turn.newest):
             self._checkpoints.save(self._moment)
-
-    def _leave_out_who_left(self, fleet: Collection[str]) -> None:
-        self._moment.state.keep_only(fleet)
-        for gone in self._moment.health.keys() - set(fleet):
-            del self._moment.health[gone]
 
     def _write(self, slot: int, windows: Sequence[StoredWindow], turn: _Turn) -> None:
         start_ms = slot * self.config.window_ms
@@ -251,7 +247,10 @@ class DriftService:
                 text = f"reference {key[0][:12]}… is of no published release: publish it, or update the device"
                 refused[key] = Fault("unknown_reference", text, "device")
             else:
-                self._open_bank(state, key, release, reference)
+                settings, streams = self.config.settings, len(reference.streams)
+                self._facts[key] = BankFacts(release.name, release.model, usual(reference))
+                self._kept.open(key, streams)
+                state.open_bank(key, streams, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
         return refused
 
     def _reference(self, key: BankKey) -> Reference | None:
@@ -260,12 +259,6 @@ class DriftService:
         if reference is not None and not reference.artifact_sha256.startswith(key[1]):
             reference.check_artifact(key[1])
         return reference
-
-    def _open_bank(self, state: FoldState, key: BankKey, release: Release, reference: Reference) -> None:
-        settings, streams = self.config.settings, len(reference.streams)
-        self._facts[key] = BankFacts(release.name, release.model, usual(reference))
-        self._kept.open(key, streams)
-        state.open_bank(key, streams, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
 
     def _faults_of(self, slot: int, turn: _Turn, *, silent: bool = True) -> dict[str, Fault]:
         known = {device.device: device for device in turn.devices}
@@ -327,12 +320,3 @@ def _damage(window: StoredWindow, streams: int) -> Fault | None:
         text = f"a window that can't be read: {len(window.data)} bytes for {window.shape.total} counts"
         return Fault("unreadable", text, "device")
     return None
-
-
-def _attributes(devices: Sequence[Device]) -> dict[str, dict[str, str]]:
-    return {
-        device.device: attributes_of(
-            device.site, device.attributes, device.reported.attributes if device.reported else {}
-        )
-        for device in devices
-    }

@@ -143,15 +143,13 @@ def _drift(devices: Sequence[DeviceView], pools: Pools) -> list[DriftVerdict]:
     found, rest = _concentrated(devices, flagged)
     sites, rest = _sites(devices, rest)
     found += sites
-    if len(flagged) >= max(_MIN_DEVICES, _HALF * len(devices)) and not _explained(found, len(flagged)):
+    if len(flagged) >= max(_MIN_DEVICES, _HALF * len(devices)) and not any(
+        len(verdict.devices) >= _EXPLAINED_RATIO * len(flagged) for verdict in found
+    ):
         return [DriftVerdict(kind=VerdictKind.FLEET, devices=_names(flagged))]
     found += _from_pools(devices, pools, {verdict.attributes for verdict in found})
     found += [DriftVerdict(kind=VerdictKind.DEVICE_LOCAL, devices=(view.device,)) for view in rest]
     return found
-
-
-def _explained(found: Sequence[DriftVerdict], flagged: int) -> bool:
-    return any(len(verdict.devices) >= _EXPLAINED_RATIO * flagged for verdict in found)
 
 
 def _concentrated(
@@ -159,7 +157,13 @@ def _concentrated(
 ) -> tuple[list[DriftVerdict], list[DeviceView]]:
     """Return cohorts until 80 % of the flagged devices are explained (or none is concentrated), and the rest."""
     found: list[DriftVerdict] = []
-    members = _members(devices, flagged)
+    shared = Counter(one for seen in flagged for one in seen.attributes.items())
+    having: dict[Attribute, set[str]] = {one: set() for one, count in shared.items() if count >= _MIN_DEVICES}
+    for seen in devices:
+        for one in seen.attributes.items():
+            if one in having:
+                having[one].add(seen.device)
+    members = {one: frozenset(names) for one, names in having.items()}
     rest = {view.device: view for view in flagged}
     own = {view.device: sorted(item for item in view.attributes.items() if item in members) for view in flagged}
     hits: Counter[Attributes] = Counter((item,) for items in own.values() for item in items)
@@ -177,17 +181,6 @@ def _concentrated(
             del rest[view.device]
             hits.subtract((item,) for item in own[view.device])
     return found, list(rest.values())
-
-
-def _members(devices: Sequence[DeviceView], flagged: Sequence[DeviceView]) -> dict[Attribute, frozenset[str]]:
-    """Return the devices with each attribute value that enough flagged devices share: no set can have more."""
-    hits = Counter(item for view in flagged for item in view.attributes.items())
-    found: dict[Attribute, set[str]] = {item: set() for item, count in hits.items() if count >= _MIN_DEVICES}
-    for view in devices:
-        for item in view.attributes.items():
-            if item in found:
-                found[item].add(view.device)
-    return {item: frozenset(names) for item, names in found.items()}
 
 
 def _best(

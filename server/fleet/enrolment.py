@@ -67,7 +67,16 @@ class Enrolment:
         if check_name(device, "a device id") == SERVER_USER:
             message = f"Expected a device id other than {SERVER_USER!r}, which is the server's own"
             raise NameRefusedError(message)
-        _check_attributes(attributes)
+        if len(attributes) > _MAX_ATTRIBUTES:
+            message = f"Expected at most {_MAX_ATTRIBUTES} attributes, got {len(attributes)}"
+            raise NameRefusedError(message)
+        for key, value in attributes.items():
+            if not 0 < len(key.strip()) <= len(key) <= _MAX_KEY or len(value) > _MAX_VALUE:
+                message = (
+                    f"Expected an attribute's name of 1 to {_MAX_KEY} characters and a value of at most {_MAX_VALUE}, "
+                    f"got {key[:50]!r} ({len(key)}) with {value[:50]!r} ({len(value)})"
+                )
+                raise NameRefusedError(message)
         secret = new_secret()
         row = {
             "claim_sha256": sha256_hex(secret.encode()), "site": site, "device": device,
@@ -156,20 +165,6 @@ class Enrolment:
         with self.database.begin() as connection:
             row = store.one_device(connection, device)
         return str(row["ended"]) if row else ""
-
-
-def _check_attributes(attributes: Mapping[str, str]) -> None:
-    """Refuse empty and very long attributes: every page and every step of drift detection reads them."""
-    if len(attributes) > _MAX_ATTRIBUTES:
-        message = f"Expected at most {_MAX_ATTRIBUTES} attributes, got {len(attributes)}"
-        raise NameRefusedError(message)
-    for key, value in attributes.items():
-        if not 0 < len(key.strip()) <= len(key) <= _MAX_KEY or len(value) > _MAX_VALUE:
-            message = (
-                f"Expected an attribute's name of 1 to {_MAX_KEY} characters and a value of at most {_MAX_VALUE}, "
-                f"got {key[:50]!r} ({len(key)}) with {value[:50]!r} ({len(value)})"
-            )
-            raise NameRefusedError(message)
 
 
 def _refusal(connection: sa.Connection, claim_sha256: str, now_ms: int) -> ClaimRefusedError:

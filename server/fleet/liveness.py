@@ -99,7 +99,11 @@ class LostDevices:
         started_ms = self.started_ms()
         if started_ms == self._looked_at_ms or now_ms - started_ms < BACK_MS:
             return
-        lost = [device for device in self.fleet.devices() if _is_lost(device, started_ms)]
+        lost = [
+            device
+            for device in self.fleet.devices()
+            if device.state not in _GONE and 0 < device.last_seen_ms < started_ms
+        ]
         for device in lost:
             self.fleet.set_lost(device, now_ms)
         self._looked_at_ms = started_ms
@@ -108,7 +112,3 @@ class LostDevices:
             more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
             text = f"Not back {BACK_MS // 60_000} min after the broker started: {names}{more}"
             self.events.add(now_ms, "liveness", "not_back", Severity.WARNING, text)
-
-
-def _is_lost(device: Device, started_ms: int) -> bool:
-    return device.state not in _GONE and 0 < device.last_seen_ms < started_ms

@@ -102,10 +102,7 @@ class Measurements:
             if not self.blobs.has(sha256) or self.blobs.path(sha256).stat().st_size != length_bytes:
                 message = f"Expected {length_bytes} bytes of {sha256[:12]}… here, got others or none: upload them first"
                 raise MeasurementRefusedError(message)
-        self._begin(order, envelope, (order.expires_ms - now_ms) / 1000)
-        return self.get(order.order)
-
-    def _begin(self, order: MeasureOrder, envelope: Mapping[str, Json], ttl_s: float) -> None:
+        ttl_s = (order.expires_ms - now_ms) / 1000
         folder = self.folder / order.order
         try:
             folder.mkdir(mode=0o700, parents=True)
@@ -115,6 +112,7 @@ class Measurements:
         write_atomically(folder / _ENVELOPE, canonical_bytes(envelope))
         command = self.fleet.send_command(order.device, MEASURE_VERB, {"order": dict(envelope)}, ttl_s)
         write_atomically(folder / _COMMAND, command.encode())
+        return self.get(order.order)
 
     def get(self, order: str) -> Measurement:
         """Return one measurement.
@@ -222,20 +220,17 @@ class Measurements:
         """Delete old measurements."""
         if now_ms >= self._next_ms:
             self._next_ms = now_ms + _EVERY_MS
-            self._sweep(now_ms)
-
-    def _sweep(self, now_ms: int) -> None:
-        for folder in self._folders():
-            try:
-                old = self._read(folder).expires_ms + KEEP_MS < now_ms
-            except UnknownMeasurementError:
-                old = folder.stat().st_mtime * 1000 + KEEP_MS < now_ms
-            if old:
-                shutil.rmtree(folder, ignore_errors=True)
-        needed = self._needed_by_all()
-        for path in self.blobs.folder.glob("?" * 64):
-            if path.name not in needed and path.stat().st_mtime * 1000 + KEEP_MS < now_ms:
-                path.unlink(missing_ok=True)
+            for folder in self._folders():
+                try:
+                    old = self._read(folder).expires_ms + KEEP_MS < now_ms
+                except UnknownMeasurementError:
+                    old = folder.stat().st_mtime * 1000 + KEEP_MS < now_ms
+                if old:
+                    shutil.rmtree(folder, ignore_errors=True)
+            needed = self._needed_by_all()
+            for path in self.blobs.folder.glob("?" * 64):
+                if path.name not in needed and path.stat().st_mtime * 1000 + KEEP_MS < now_ms:
+                    path.unlink(missing_ok=True)
 
     def _folders(self) -> list[Path]:
         return list(self.folder.glob("?" * _ID_LENGTH))

@@ -109,7 +109,13 @@ class Ingest:
         """Handle one batch that ``take`` returned, after what the store refused before."""
         for notice in notices:
             if isinstance(notice, LinkChange):
-                self._link(notice)
+                if notice.link is Link.UP:
+                    self.fleet.forget_published()
+                    _LOG.info("Connected to the broker.")
+                else:
+                    _LOG.warning(
+                        "The connection to the broker changed. link=%s reason=%s", notice.link.value, notice.reason
+                    )
         incoming = self._unread + [notice for notice in notices if isinstance(notice, Incoming)]
         arrivals, self._retry, self._unread = self._retry, [], []
         try:
@@ -148,13 +154,6 @@ class Ingest:
         with self._inbox.mutex:
             oldest_s = self._inbox.queue[0][0] if self._inbox.queue else float("inf")
         return max(0.0, time.monotonic() - min(oldest_s, self._refused_s))
-
-    def _link(self, change: LinkChange) -> None:
-        if change.link is Link.UP:
-            self.fleet.forget_published()
-            _LOG.info("Connected to the broker.")
-        else:
-            _LOG.warning("The connection to the broker changed. link=%s reason=%s", change.link.value, change.reason)
 
     def _believe(self, notices: Sequence[Incoming], sites: Mapping[str, str], now_ms: int) -> list[Arrival]:
         """Return the messages that decode and come from a device in ``sites`` (sites of registered devices, by id).
@@ -201,21 +200,22 @@ class Ingest:
                 for arrival in arrivals:
                     self._keep([arrival], now_ms)
                 return
-            self._discard(arrivals, now_ms, error)
-
-    def _discard(self, arrivals: list[Arrival], now_ms: int, error: Exception) -> None:
-        """Skip a message that can never be stored; otherwise the device would send it forever."""
-        _LOG.warning("A message can't be stored. topic=%s error=%s", arrivals and arrivals[0].topic, error)
-        self._refuse(
-            now_ms, "not_storable", f"Expected a message that can be stored, got: {error}", "", registered=False
-        )
-        try:
-            self._commit(arrivals, now_ms, discard=True)
-        except _REFUSALS:
-            self._retry += arrivals
+            # Skip a message that can never be stored; otherwise the device would send it forever.
+            _LOG.warning("A message can't be stored. topic=%s error=%s", arrivals and arrivals[0].topic, error)
+            self._refuse(
+                now_ms, "not_storable", f"Expected a message that can be stored, got: {error}", "", registered=False
+            )
+            try:
+                self._commit(arrivals, now_ms, discard=True)
+            except _REFUSALS:
+                self._retry += arrivals
 
     def _commit(self, arrivals: list[Arrival], now_ms: int, *, discard: bool = False) -> None:
-        progress = self._progress_of({arrival.key for arrival in arrivals if arrival.key is not None})
+        keys = {arrival.key for arrival in arrivals if arrival.key is not None}
+        progress = {key: self._progress[key].copy() for key in keys if key in self._progress}
+        if missing := keys - progress.keys():
+            with self.database.begin() as reading:
+                progress |= load_progress(reading, missing)
         fresh = [arrival for arrival in arrivals if self._is_new(arrival, progress, now_ms)]
         fresh = [] if discard else fresh
         if unkept := self._keep_samples(fresh, now_ms):  # treated as not received, so that they are sent again
@@ -231,15 +231,16 @@ class Ingest:
         if len(self._progress) > _CACHE_LIMIT:
             self._progress.clear()
         self.figures.accepted += len(fresh)
-        self._acknowledge(progress, {arrival.topic.device: arrival.topic.site for arrival in arrivals}, now_ms)
-        self._answer(fresh)
-
-    def _progress_of(self, keys: set[StreamKey]) -> dict[StreamKey, StreamProgress]:
-        found = {key: self._progress[key].copy() for key in keys if key in self._progress}
-        if missing := keys - found.keys():
-            with self.database.begin() as connection:
-                found |= load_progress(connection, missing)
-        return found
+        sites = {arrival.topic.device: arrival.topic.site for arrival in arrivals}
+        marks: dict[str, list[Watermark]] = {}
+        for stream, reached in progress.items():
+            if reached.through_seq >= 0:
+                marks.setdefault(stream.device, []).append(Watermark(stream.stream, stream.boot, reached.through_seq))
+        for receiver, watermarks in marks.items():
+            topic = Topic(site=sites[receiver], device=receiver, kind=Kind.CMD, leaf="ack")
+            self.outbox.send(topic, Ack(tuple(watermarks), now_ms))
+        for device in {item.topic.device for item in fresh if isinstance(item.message, Get)}:
+            self.fleet.publish_desired(device)
 
     def _is_new(self, arrival: Arrival, progress: dict[StreamKey, StreamProgress], now_ms: int) -> bool:
         key = arrival.key
@@ -270,19 +271,6 @@ class Ingest:
                 text = f"Expected to write a sample, got: {error}: free the server's disk"
                 self.fault_events.add(now_ms, "sample_not_kept", text, sender=arrival.topic.device, registered=True)
         return unkept
-
-    def _acknowledge(self, progress: dict[StreamKey, StreamProgress], sites: Mapping[str, str], now_ms: int) -> None:
-        marks: dict[str, list[Watermark]] = {}
-        for key, reached in progress.items():
-            if reached.through_seq >= 0:
-                marks.setdefault(key.device, []).append(Watermark(key.stream, key.boot, reached.through_seq))
-        for device, watermarks in marks.items():
-            topic = Topic(site=sites[device], device=device, kind=Kind.CMD, leaf="ack")
-            self.outbox.send(topic, Ack(tuple(watermarks), now_ms))
-
-    def _answer(self, fresh: Sequence[Arrival]) -> None:
-        for device in {item.topic.device for item in fresh if isinstance(item.message, Get)}:
-            self.fleet.publish_desired(device)
 
 
 def _sender(topic: str) -> str:

@@ -114,7 +114,13 @@ def fold(
 
     The caller owns the transaction and makes sure that no report is merged twice.
     """
-    rows, problems = _believed(reports, now_ms)
+    rows: list[dict[str, object]] = []
+    problems: list[HistogramError] = []
+    for site, device, report in reports:
+        try:
+            rows.append(_row(site, device, report.head, check_report(report)) | {"received_ms": now_ms})
+        except HistogramError as error:
+            problems.append(error)
     stored = store.windows_at(connection, {_key(row) for row in rows})
     folded: dict[tuple[object, ...], dict[str, object]] = {}
     for row in rows:
@@ -126,18 +132,6 @@ def fold(
     store.delete_windows(connection, [int(stored[key]["id"]) for key in folded if key in stored])
     store.insert_windows(connection, list(folded.values()))
     return problems
-
-
-def _believed(
-    reports: Iterable[tuple[str, str, WindowReport]], now_ms: int
-) -> tuple[list[dict[str, object]], list[HistogramError]]:
-    rows, problems = [], []
-    for site, device, report in reports:
-        try:
-            rows.append(_row(site, device, report.head, check_report(report)) | {"received_ms": now_ms})
-        except HistogramError as error:
-            problems.append(error)
-    return rows, problems
 
 
 def _key(row: Mapping[str, object]) -> tuple[object, ...]:
@@ -153,7 +147,7 @@ def _merged(older: Mapping[str, object] | sa.RowMapping | None, row: dict[str, o
         "n": total.n,
         "len_ms": max(int(str(older["len_ms"])), int(str(row["len_ms"]))),
         "reports": int(str(older["reports"])) + 1,
-        "values": _packed(min(value, _MAX_COUNT) for value in total.values),
+        "values": array(_WORD, (min(value, _MAX_COUNT) for value in total.values)).tobytes(),
     }
 
 
@@ -167,23 +161,19 @@ def _row(site: str, device: str, head: SealedReport, words: bytes) -> dict[str, 
     }  # fmt: skip
 
 
-def _packed(values: Iterable[int]) -> bytes:
-    return array(_WORD, values).tobytes()
-
-
 def _words(data: bytes) -> array[int]:
     words = array(_WORD)
     words.frombytes(data)
     return words
 
 
-def _shape(row: Mapping[str, object] | sa.RowMapping) -> Shape:
-    return Shape(*(int(str(row[name])) for name in ("streams", "classes", "confidence_bins")))
-
-
 def _counters(row: Mapping[str, object] | sa.RowMapping) -> Counters:
     values = row["values"]
-    return Counters(_shape(row), int(str(row["n"])), tuple(_words(values if isinstance(values, bytes) else b"")))
+    return Counters(
+        Shape(*(int(str(row[name])) for name in ("streams", "classes", "confidence_bins"))),
+        int(str(row["n"])),
+        tuple(_words(values if isinstance(values, bytes) else b"")),
+    )
 
 
 def _window(row: sa.RowMapping) -> StoredWindow:

@@ -129,7 +129,11 @@ class WriteBatch:
         store.insert_batches(self.connection, [self._batch(item) for item in fresh if isinstance(item.message, Batch)])
         rows = [self._event(item.topic.device, item.message) for item in fresh if isinstance(item.message, Event)]
         store.put_progress(self.connection, [self._progress(key, reached) for key, reached in progress.items()])
-        alive = {item.topic.device for item in arrivals if not item.retained and not _is_will(item)}
+        alive = {
+            item.topic.device
+            for item in arrivals  # a will is published by the broker: no sign of life
+            if not item.retained and not (isinstance(item.message, State) and item.message.state is DeviceState.LOST)
+        }
         fleet_store.touch_devices(self.connection, sorted(alive), self.now_ms)
         faults = self.fault_events.rows
         event_store.insert_events(self.connection, [*rows, *faults])
@@ -167,7 +171,11 @@ class WriteBatch:
     def _apply(self, item: Arrival) -> None:
         device, message = item.topic.device, item.message
         if isinstance(message, State):
-            self._state(device, message, retained=item.retained)
+            if message.state is not None and not self._is_outlived(device, message):
+                fleet_store.update_device(self.connection, device, {"state": message.state.value})
+            # A will was written when the device connected.
+            if message.state is not DeviceState.LOST and not item.retained:
+                self._note_clock(device, message.at_ms)
         elif isinstance(message, Reported):
             self._reported(device, message, retained=item.retained)
         elif isinstance(message, Get):
@@ -180,12 +188,6 @@ class WriteBatch:
             awaited = fleet_store.answer_command(self.connection, device, message.id, answer)
             if awaited and message.code == _NO_BUDGET:  # nobody waits for this answer, and nothing else would report it
                 self.fault_events.add(self.now_ms, "samples_refused", message.text, sender=device, registered=True)
-
-    def _state(self, device: str, message: State, *, retained: bool) -> None:
-        if message.state is not None and not self._is_outlived(device, message):
-            fleet_store.update_device(self.connection, device, {"state": message.state.value})
-        if message.state is not DeviceState.LOST and not retained:  # a will was written when the device connected
-            self._note_clock(device, message.at_ms)
 
     def _reported(self, device: str, message: Reported, *, retained: bool) -> None:
         row = fleet_store.one_device(self.connection, device)
@@ -261,11 +263,6 @@ class WriteBatch:
             "device": key.device, "stream": key.stream.value, "boot": key.boot, "through_seq": reached.through_seq,
             "ahead": to_text(reached.ahead), "at_ms": self.now_ms,
         }  # fmt: skip
-
-
-def _is_will(item: Arrival) -> bool:
-    """Return whether ``item`` is a will, published by the broker: no sign of life."""
-    return isinstance(item.message, State) and item.message.state is DeviceState.LOST
 
 
 def device_time(config: IngestConfig, now_ms: int, *, is_off: bool = False) -> DeviceTime:

@@ -82,7 +82,10 @@ class SampleStore:
                 return
             today_bytes = store.sample_bytes(connection, device, now_ms - _DAY_MS)
         data = self._checked(sample, today_bytes)
-        self._store(sample, data)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        final = self.folder / f"{sample.sha256}.{EXTENSIONS[sample.media_type]}"
+        if not final.exists():
+            write_atomically(final, data)
         row = {
             "device": device, "boot": sample.boot, "seq": sample.seq, "sha256": sample.sha256,
             "media_type": sample.media_type, "length_bytes": len(data), "request": sample.request,
@@ -120,12 +123,6 @@ class SampleStore:
             message = f"Expected at most {self.config.max_device_bytes_per_day} bytes a day, got {today_bytes} before"
             raise SampleRefusedError(message)
         return data
-
-    def _store(self, sample: Sample, data: bytes) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        final = self.folder / f"{sample.sha256}.{EXTENSIONS[sample.media_type]}"
-        if not final.exists():
-            write_atomically(final, data)
 
     def latest(
         self, *, unlabelled: bool = False, limit: int = 100, after: int | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -99,30 +99,30 @@ class RetrainingService:
         """Open triggers for new verdicts, then advance every open one by at most one step."""
         with self._lock:
             alarms = {verdict.key: verdict for verdict in self.verdicts.open()}
-            self._start(alarms, now_ms)
+            known = self.triggers.all() if alarms else ()
+            for alarm in alarms.values():
+                if may_start(alarm, known, self.config, now_ms):
+                    opened = self.triggers.add(Trigger(
+                        id=0, model=alarm.model, cause=alarm.key, words=alarm.cause, verdict=alarm.id,
+                        devices=alarm.devices, since_ms=alarm.first_window_ms, release=alarm.release,
+                        opened_ms=now_ms, updated_ms=now_ms,
+                    ))  # fmt: skip
+                    self._say(opened, now_ms)
             for trigger in self.triggers.open():
                 try:
                     self._move(trigger, alarms.get(trigger.cause), now_ms)
                 except ServerError as error:
                     self._stumble(trigger, error, now_ms)
 
-    def _start(self, alarms: Mapping[str, StoredVerdict], now_ms: int) -> None:
-        known = self.triggers.all() if alarms else ()
-        for verdict in alarms.values():
-            if may_start(verdict, known, self.config, now_ms):
-                trigger = self.triggers.add(Trigger(
-                    id=0, model=verdict.model, cause=verdict.key, words=verdict.cause, verdict=verdict.id,
-                    devices=verdict.devices, since_ms=verdict.first_window_ms, release=verdict.release,
-                    opened_ms=now_ms, updated_ms=now_ms,
-                ))  # fmt: skip
-                self._say(trigger, now_ms)
-
     def _move(self, trigger: Trigger, alarm: StoredVerdict | None, now_ms: int) -> None:
         if alarm is not None:
             together = tuple(sorted({*trigger.devices, *alarm.devices}))
             trigger = replace(trigger, devices=together, words=alarm.cause, verdict=alarm.id)
         if trigger.phase is RetrainingPhase.GATED and not trigger.rollout:
-            trigger = replace(trigger, rollout=self._rollout_of(trigger.result))
+            found = (
+                one.id for one in self.rollouts.list() if one.release == trigger.result and one.phase not in _IN_VAIN
+            )
+            trigger = replace(trigger, rollout=next(found, ""))
         moved, step = advance(trigger, self._facts(trigger, alarm, now_ms), self.config, now_ms)
         if step is NextStep.CREATE_JOB:
             moved = replace(moved, job=self._propose(moved, now_ms))
@@ -158,13 +158,14 @@ class RetrainingService:
             if sample.lane == "audit" and not forms[sample.artifact_sha256].values  # no number is reported to compare
         ]  # fmt: skip
         wrong = sum(_is_wrong(sample, forms[sample.artifact_sha256].classes) for sample in audited)
+        reference = self.versions.reference(self.versions.release(trigger.release).custom.ref_id)
         return TriggerFacts(
             windows=known.windows if known else 0,
             quiet_ms=quiet_ms,
             labelled=len(labelled),
             audited=len(audited),
             wrong=wrong,
-            source_risk=self._source_risk(trigger),
+            source_risk=reference.risk if reference else 0.0,
             job=JobFacts(),
             rollout="",
         )
@@ -174,11 +175,6 @@ class RetrainingService:
         form = self.versions.label_form_of_bundle(self.versions.release(trigger.release).sha256)
         labelled = self.samples.labelled(trigger.devices, trigger.since_ms)
         return [sample for sample in labelled if not form.problem(sample.label)]
-
-    def _rollout_of(self, release: str) -> str:
-        """Return the newest rollout of ``release`` that is open or succeeded, "" for none."""
-        found = (one.id for one in self.rollouts.list() if one.release == release and one.phase not in _IN_VAIN)
-        return next(found, "")
 
     def _takers(self, release: str) -> tuple[str, ...]:
         found = candidates(self.fleet.devices(), self.versions.releases(), release)
@@ -191,10 +187,6 @@ class RetrainingService:
         if phase is RolloutPhase.SUCCEEDED:
             return "succeeded"
         return "failed" if phase in {RolloutPhase.ABORTED, RolloutPhase.FAILED} else "open"
-
-    def _source_risk(self, trigger: Trigger) -> float:
-        reference = self.versions.reference(self.versions.release(trigger.release).custom.ref_id)
-        return reference.risk if reference else 0.0
 
     def _collect(self, trigger: Trigger, now_ms: int) -> Trigger:
         """Request samples from the devices, if somebody opted in and the last request is old enough."""

@@ -41,7 +41,19 @@ def draft(
     Raises:
         RolloutRefusedError: If no device can run it, or a number is impossible.
     """
-    _check(request)
+    if isinstance(request.canary, int) and not 1 <= request.canary <= MAX_CANARIES:
+        message = f"Expected canary from 1 to {MAX_CANARIES}, got {request.canary}"
+        raise RolloutRefusedError(message)
+    for key in ("success_ratio", "error_ratio"):
+        ratio = getattr(request, key)
+        if ratio is not None and not 0 <= ratio <= 1:
+            message = f"Expected {key} from 0 to 1, got {ratio}"
+            raise RolloutRefusedError(message)
+    for key in ("probation_s", "deadline_s"):
+        time_s = getattr(request, key)
+        if time_s is not None and not 0 < time_s <= MAX_TIME_S:
+            message = f"Expected {key} above 0 and at most {MAX_TIME_S} (a year), got {time_s}"
+            raise RolloutRefusedError(message)
     names, groups = _grouping(request, config, candidates(devices, releases, request.release), identity)
     success = config.success_ratio if request.success_ratio is None else request.success_ratio
     errors = config.error_ratio if request.error_ratio is None else request.error_ratio
@@ -77,19 +89,3 @@ def _grouping(
         raise RolloutRefusedError(message)
     rest = tuple(sorted(known - set(chosen)))
     return ["canary", *(f"group {number + 2}" for number in range(len(request.groups))), "rest"], [*named, rest]
-
-
-def _check(request: Request) -> None:
-    if isinstance(request.canary, int) and not 1 <= request.canary <= MAX_CANARIES:
-        message = f"Expected canary from 1 to {MAX_CANARIES}, got {request.canary}"
-        raise RolloutRefusedError(message)
-    for name in ("success_ratio", "error_ratio"):
-        ratio = getattr(request, name)
-        if ratio is not None and not 0 <= ratio <= 1:
-            message = f"Expected {name} from 0 to 1, got {ratio}"
-            raise RolloutRefusedError(message)
-    for name in ("probation_s", "deadline_s"):
-        time_s = getattr(request, name)
-        if time_s is not None and not 0 < time_s <= MAX_TIME_S:
-            message = f"Expected {name} above 0 and at most {MAX_TIME_S} (a year), got {time_s}"
-            raise RolloutRefusedError(message)

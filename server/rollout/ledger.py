@@ -101,11 +101,10 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
         values["standing"] = _standing(row)
         values["retried_from"] = MemberStanding(row["retried_from"]) if row["retried_from"] else None
         members[row["rollout"]].append(Member(**values))
-    return tuple(_rollout(row, tuple(members[row["id"]])) for row in rows)
-
-
-def _rollout(row: sa.RowMapping, members: tuple[Member, ...]) -> Rollout:
-    values = {str(key): value for key, value in row.items()}
-    values["groups"] = tuple(Group(**group) for group in row["groups"])
-    values["phase"] = RolloutPhase(row["phase"])
-    return Rollout(**values, members=members)
+    found = []
+    for row in rows:
+        values = {str(key): value for key, value in row.items()}
+        values["groups"] = tuple(Group(**group) for group in row["groups"])
+        values["phase"] = RolloutPhase(row["phase"])
+        found.append(Rollout(**values, members=tuple(members[row["id"]])))
+    return tuple(found)

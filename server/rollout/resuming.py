@@ -93,7 +93,11 @@ def resumed(
     changed = replace(rollout, phase=RolloutPhase.RUNNING, members=tuple(members))
     pause = stop(changed)
     if pause is not None:
-        message = f"Expected {how.value} to let {rollout.id} go on, got: {pause.text}: {_advice(how)}"
+        alternatives = " or ".join(other.value for other in How if other is not how)
+        message = (
+            f"Expected {how.value} to let {rollout.id} go on, got: {pause.text}: {alternatives}, or skip the group, "
+            "which names who decided it"
+        )
         raise RolloutRefusedError(message)
     return changed
 
@@ -225,8 +229,3 @@ def _with_others(rollout: Rollout, substitutes: tuple[str, ...], by: str) -> Seq
         else:
             members.append(member)
     return members
-
-
-def _advice(how: How) -> str:
-    others = [other.value for other in How if other is not how]
-    return f"{' or '.join(others)}, or skip the group, which names who decided it"

@@ -249,7 +249,10 @@ class RolloutService:
             devices = {device.device: device for device in self.fleet.devices()}
             releases = self.versions.releases()
             for rollout in rollouts:
-                self._turn(self._with_newcomers(rollout, devices, releases), devices, releases, now_ms)
+                added = self._newcomers(rollout, devices.values(), releases)
+                if added:
+                    self.ledger.add_members(rollout.id, added)
+                self._turn(replace(rollout, members=(*rollout.members, *added)), devices, releases, now_ms)
 
     def _turn(self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int) -> None:
         statuses = self._statuses(rollout, devices, now_ms)
@@ -277,12 +280,6 @@ class RolloutService:
                     f"{other.phase}): {_way_out(other)}"
                 )
                 raise RolloutRefusedError(message)
-
-    def _with_newcomers(self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release]) -> Rollout:
-        added = self._newcomers(rollout, devices.values(), releases)
-        if added:
-            self.ledger.add_members(rollout.id, added)
-        return replace(rollout, members=(*rollout.members, *added))
 
     def _newcomers(
         self, rollout: Rollout, devices: Iterable[Device], releases: Sequence[Release]
@@ -353,7 +350,16 @@ class RolloutService:
 
     def _statuses(self, rollout: Rollout, devices: Mapping[str, Device], now_ms: int) -> dict[str, DeviceStatus]:
         """Return the status of every device, and of awaited members that have left the fleet."""
-        statuses = {name: self._status(device, now_ms) for name, device in devices.items()}
+        statuses = {
+            name: DeviceStatus(
+                device=device.device,
+                desired_release=device.desired_release,
+                desired_gen=device.desired_gen,
+                update=device.reported.update if device.reported else UpdateStatus(),
+                reachable=is_reachable(device, now_ms, self.silent_s),
+            )
+            for name, device in devices.items()
+        }
         gone = {
             member.device for member in rollout.members
             if member.device not in devices and member.standing in {*IN_FLIGHT, MemberStanding.STUCK}
@@ -363,24 +369,11 @@ class RolloutService:
             statuses[device.device] = DeviceStatus(device=device.device, update=update, reachable=False, removed=True)
         return statuses
 
-    def _status(self, device: Device, now_ms: int) -> DeviceStatus:
-        update = device.reported.update if device.reported else UpdateStatus()
-        reachable = is_reachable(device, now_ms, self.silent_s)
-        return DeviceStatus(
-            device=device.device,
-            desired_release=device.desired_release,
-            desired_gen=device.desired_gen,
-            update=update,
-            reachable=reachable,
-        )
-
 
 def _way_out(rollout: Rollout) -> str:
     """Return how a person can end an open rollout: one that waits for absent devices may never end by itself."""
-    counts, aborting = (
-        count_members(rollout.members),
-        "abort it: what committed stays, all others go back to what they ran",
-    )
+    counts = count_members(rollout.members)
+    aborting = "abort it: what committed stays, all others go back to what they ran"
     if counts.awaited or not counts.pending:
         return f"let it end, or {aborting}"
     names = [member.device for member in rollout.members if member.standing is MemberStanding.PENDING]

@@ -76,7 +76,17 @@ class Withdrawal:
         busy = {member.device for rollout in self.rollouts.ledger.open() for member in rollout.members}
         for device in self.fleet.devices():
             if device.desired_release in withdrawn.keys() - {device.release} and device.device not in busy:
-                self._keep_what_runs(device, releases)
+                current = device.reported.current if device.reported else None
+                running = next((one for one in releases if current is not None and one.sha256 == current.sha256), None)
+                probation_s = device.desired.probation_s if device.desired else Desired().probation_s
+                wanted = Desired() if running is None else pointer(running, probation_s)
+                try:
+                    self.fleet.set_desired(
+                        device.device, release=wanted.release, target=wanted.target, sha256=wanted.sha256,
+                        length_bytes=wanted.length_bytes, probation_s=wanted.probation_s,
+                    )  # fmt: skip
+                except ServerError as error:  # the device left the fleet meanwhile
+                    _LOG.warning("A device can't be assigned its release. device=%s error=%s", device.device, error)
 
     def _stop_rollouts(self, withdrawn: Mapping[str, Release]) -> None:
         for rollout in self.rollouts.ledger.open():
@@ -85,16 +95,3 @@ class Withdrawal:
                 why = "the release was withdrawn" + (f": {release.withdrawn_why}" if release.withdrawn_why else "")
                 by = release.withdrawn_by or SOMEBODY
                 self.rollouts.abort(rollout.id, by=by, why=why, code=ReleaseWithdrawnError.code)
-
-    def _keep_what_runs(self, device: Device, releases: tuple[Release, ...]) -> None:
-        current = device.reported.current if device.reported else None
-        running = next((one for one in releases if current is not None and one.sha256 == current.sha256), None)
-        probation_s = device.desired.probation_s if device.desired else Desired().probation_s
-        wanted = Desired() if running is None else pointer(running, probation_s)
-        try:
-            self.fleet.set_desired(
-                device.device, release=wanted.release, target=wanted.target, sha256=wanted.sha256,
-                length_bytes=wanted.length_bytes, probation_s=wanted.probation_s,
-            )  # fmt: skip
-        except ServerError as error:  # the device left the fleet meanwhile
-            _LOG.warning("A device can't be assigned its release. device=%s error=%s", device.device, error)

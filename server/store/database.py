@@ -50,7 +50,8 @@ class Database:
             with self.engine.begin() as connection:
                 yield connection
         except sa.exc.OperationalError as error:
-            if _is_full(error):
+            state = getattr(error.orig, "sqlstate", None)  # PostgreSQL's; Source: its manual, appendix A
+            if state == _DISK_FULL or "database or disk is full" in str(error.orig):
                 message = f"Expected room for the database, got: {error.orig}: free the server's disk, then ask again"
                 raise DiskFullError(message) from error
             message = f"Expected a database that answers, got: {error.orig}: {next_step(error)}"
@@ -175,11 +176,6 @@ def delete_arrived_before(connection: sa.Connection, table: sa.Table, before_ms:
     first = connection.execute(kept).scalar()
     gone = table.delete() if first is None else table.delete().where(table.c.id < first)
     return connection.execute(gone).rowcount
-
-
-def _is_full(error: sa.exc.OperationalError) -> bool:
-    state = getattr(error.orig, "sqlstate", None)  # PostgreSQL's; Source: its manual, appendix A
-    return state == _DISK_FULL or "database or disk is full" in str(error.orig)
 
 
 def next_step(error: sa.exc.SQLAlchemyError) -> str:

@@ -245,18 +245,13 @@ class TrustRepository:
     def _snapshot(self) -> Snapshot | None:
         timestamp = self._timestamp()
         if timestamp is None:
-            self._refuse_lost_timestamp()
+            # Refuse to start again at version 1: devices that saw later versions would refuse it as a rollback. A first
+            # snapshot without a timestamp is allowed: a crash during the first publication leaves it.
+            names = [path.name for path in (self.state_dir / TUF).glob("*.snapshot.json")]
+            if any(name != "1.snapshot.json" for name in names):
+                self._file("timestamp.json")
             return None
         return _parse(self._file(f"{timestamp.snapshot_meta.version}.snapshot.json"), Snapshot).signed
-
-    def _refuse_lost_timestamp(self) -> None:
-        """Refuse to start again at version 1: devices that saw later versions would refuse it as a rollback.
-
-        A first snapshot without a timestamp is allowed: a crash during the first publication leaves it.
-        """
-        names = [path.name for path in (self.state_dir / TUF).glob("*.snapshot.json")]
-        if any(name != "1.snapshot.json" for name in names):
-            self._file("timestamp.json")
 
     def _file(self, name: str) -> bytes:
         data = self.metadata_file(name)

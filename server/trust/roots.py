@@ -49,7 +49,12 @@ def install_root(state_dir: Path, root_file: Path) -> int:
     if previous is not None and version != newest + 1:
         message = f"Expected root version {newest + 1}, got {version}: a root is never replaced, only followed"
         raise MetadataRefusedError(message)
-    _verify(metadata, previous)
+    try:
+        for signer in (metadata.signed, *([previous] if previous else [])):
+            signer.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
+    except (RepositoryError, ValueError) as error:
+        message = f"Expected a root signed by its own and the previous root's keys, got: {error}"
+        raise MetadataRefusedError(message) from error
     for role, ours, _ in _unnamed_keys(state_dir, metadata.signed):
         message = (
             f"Expected a root that names our {role} key {ours[:12]}…, got another: "
@@ -74,15 +79,6 @@ def _parse(data: bytes, source: str) -> Metadata[Root]:
         message = f"Expected root metadata in {source}, got {metadata.signed.type}"
         raise MetadataRefusedError(message)
     return metadata
-
-
-def _verify(metadata: Metadata[Root], previous: Root | None) -> None:
-    try:
-        for signer in (metadata.signed, *([previous] if previous else [])):
-            signer.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
-    except (RepositoryError, ValueError) as error:
-        message = f"Expected a root signed by its own and the previous root's keys, got: {error}"
-        raise MetadataRefusedError(message) from error
 
 
 def check_online_keys(state_dir: Path, root: Root) -> None:

@@ -1,4 +1,4 @@
-"""``/device/{id}``: one device: drift evidence over time, the streams behind it, its updates and its health; how it leaves the fleet."""
+"""``/device/{id}``: drift evidence over time, the streams behind it, updates and health; buttons to end the device."""
 
 from __future__ import annotations
 
@@ -165,14 +165,10 @@ def _streams(newest: evidence.ChartPoint | None) -> None:
     ui.label(f"{newest.n} inferences in the newest window").classes("tf-muted tf-small")
 
 
-def _history(services: Services, device: str) -> Cut[tuple[str, str]]:
-    found = Cut.of(services.lineage.history(device)[::-1], _HISTORY)
-    return Cut(tuple((clock_time(ran.from_ms), ran.release or "nothing") for ran in found.rows), found.more)
-
-
 def _ran_here(services: Services, device: str) -> tuple[Cut[tuple[str, str]], bool]:
     there = is_reachable(services.fleet.device(device), services.fleet.clock(), services.situation.silent_s)
-    return _history(services, device), there
+    found = Cut.of(services.lineage.history(device)[::-1], _HISTORY)
+    return Cut(tuple((clock_time(ran.from_ms), ran.release or "nothing") for ran in found.rows), found.more), there
 
 
 def _ran(history: Cut[tuple[str, str]], there: bool) -> None:  # noqa: FBT001 - what one look found

@@ -104,26 +104,21 @@ def _show(view: View) -> None:
         _figure(figures.updating, "updating", Tone.BUSY)
         _figure(figures.drifting, "drifting", Tone.BAD)
         _figure(figures.troubled, "in trouble", Tone.BAD)
-    show_overall(view.overall)
+    tone, words = _LEVELS[view.overall.level]
+    with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{tone}"):
+        pill(Status(words, tone))
+        if not view.overall.concerns:
+            ui.label(view.overall.text)
+        for concern in view.overall.concerns:
+            with ui.element("div").classes("tf-row").style("gap: 8px"):
+                pill(Status(concern.level.value, _LEVELS[concern.level][0]))
+                ui.label(concern.text)
     if view.verdicts:
         heading("Open verdicts")
     for card in view.verdicts:
         show_verdict(card)
     if view.pools.rows:
         _pools(view.pools)
-
-
-def show_overall(status: Overall) -> None:
-    """Show the overall status and every concern."""
-    tone, words = _LEVELS[status.level]
-    with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{tone}"):
-        pill(Status(words, tone))
-        if not status.concerns:
-            ui.label(status.text)
-        for concern in status.concerns:
-            with ui.element("div").classes("tf-row").style("gap: 8px"):
-                pill(Status(concern.level.value, _LEVELS[concern.level][0]))
-                ui.label(concern.text)
 
 
 def _pools(pools: Cut[evidence.PoolView]) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 
 from nicegui import ui
 
-from server.dashboard.learning import RetrainingStage, TriggerCard, trigger_card
+from server.dashboard.learning import TriggerCard, trigger_card
 from server.dashboard.services import Services
 from server.dashboard.theme import and_more, confirm, empty, heading, live, pill, tone_class
 from server.dashboard.views import Cut, Tone
@@ -55,7 +55,14 @@ class Approval:
                 ui.button(card.ask, on_click=partial(self._ask, card)).props("no-caps unelevated dense").style(
                     "padding: 4px 14px"
                 )
-        show_stages(card.stages)
+        with ui.element("ol").classes("tf-stages"):
+            for stage in card.stages:
+                tone = Tone.BUSY if stage.now else stage.tone
+                step = ui.element("li").classes(f"tf-stage {tone_class(tone)}")
+                if stage.now:
+                    step.props('aria-current="step"')
+                with step:
+                    ui.label(stage.name)
         ui.label(f"What changed: {card.words or 'not known yet'}.")
         if card.text:
             ui.label(card.text[:1].upper() + card.text[1:] + ".").style("font-weight: 600")
@@ -69,18 +76,6 @@ class Approval:
     async def _ask(self, card: TriggerCard) -> None:
         if await confirm(self.visit.client, f"{card.ask}?", _DETAILS[card.ask], card.ask):
             await self.visit.do(partial(self.visit.services.retraining.triggers.approve, card.id))
-
-
-def show_stages(stages: tuple[RetrainingStage, ...]) -> None:
-    """Show the stages: passed, current, and to come."""
-    with ui.element("ol").classes("tf-stages"):
-        for stage in stages:
-            tone = Tone.BUSY if stage.now else stage.tone
-            step = ui.element("li").classes(f"tf-stage {tone_class(tone)}")
-            if stage.now:
-                step.props('aria-current="step"')
-            with step:
-                ui.label(stage.name)
 
 
 def _cards(services: Services) -> Cut[TriggerCard]:

@@ -166,7 +166,9 @@ def sentence(found: Sequence[Share]) -> str:
     """
     said = _subjects(found, "input")[:_INPUTS] or _subjects(found, "embedding")[:1]
     outputs = _subjects(found, "output")[: _OUTPUTS if said else _OUTPUTS + 1]
-    parts = [", ".join(_in_order(part)) for part in (said, outputs) if part]
+    parts = [
+        ", ".join(dict.fromkeys(share.words for share in sorted(part, key=_rank))) for part in (said, outputs) if part
+    ]
     return "; ".join(parts) or UNKNOWN_CAUSE
 
 
@@ -178,10 +180,6 @@ def _subjects(found: Sequence[Share], kind: str) -> list[Share]:
         telling.setdefault(_subject(share), share)
     worth = [share for share in telling.values() if share.kind == kind and share.share_ratio >= _SOME * limit]
     return sorted(worth, key=lambda share: (share.share_ratio < _MUCH * limit, _rank(share), -share.share_ratio))
-
-
-def _in_order(part: Sequence[Share]) -> list[str]:
-    return list(dict.fromkeys(share.words for share in sorted(part, key=_rank)))
 
 
 def _subject(share: Share) -> str:

@@ -51,14 +51,14 @@ def names(devices: Iterable[str], attributes: Mapping[str, Mapping[str, str]]) -
     for device in everyone:
         for pair in attributes.get(device, {}).items():
             found.setdefault(pair, set()).add(device)
-    shared = {pair: frozenset(members) for pair, members in sorted(found.items()) if _is_cohort(members, everyone)}
+    shared = {
+        pair: frozenset(members)
+        for pair, members in sorted(found.items())
+        if MIN_MEMBERS <= len(members) < len(everyone)
+    }
     largest = sorted(shared, key=lambda pair: -len(shared[pair]))[: _MAX_POOLS - 1]
     pools = {FLEET: everyone} if len(everyone) >= MIN_MEMBERS else {}
     return pools | {pair: shared[pair] for pair in largest}
-
-
-def _is_cohort(members: set[str], everyone: frozenset[str]) -> bool:
-    return MIN_MEMBERS <= len(members) < len(everyone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,12 @@ def outcome_of(state: FoldState, settings: DetectorSettings) -> SlotOutcome:
 
 def _devices(state: FoldState, settings: DetectorSettings) -> tuple[dict[str, float], Decision]:
     """Return the log values by device, and the decision on them in the order of names."""
-    log_values = _log_values(state)
+    log_values: dict[str, float] = {}
+    for key, bank in state.banks.items():
+        of_bank: Floats = bank.log_values()
+        for device, row in bank.rows.items():
+            if bank.ready[row] and state.is_in(device, key):
+                log_values[device] = float(of_bank[row])
     return log_values, e_bh(np.array([log_values[name] for name in sorted(log_values)]), settings.log_alpha)
 
 
@@ -181,16 +186,6 @@ def _is_quiet(state: FoldState, device: str, key: BankKey, settings: DetectorSet
         return False
     value = float(values(bank.training_m[bank.rows[device]])) if bank.training else np.inf
     return bool(device not in state.flagged and value < np.log(max(len(state.current), 1)) - settings.log_alpha)
-
-
-def _log_values(state: FoldState) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for key, bank in state.banks.items():
-        log_values: Floats = bank.log_values()
-        for device, row in bank.rows.items():
-            if bank.ready[row] and state.is_in(device, key):
-                found[device] = float(log_values[row])
-    return found
 
 
 def _step_pools(
