@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from compressor.data import load
-from compressor.data._camera import DRIFTED, LENS_A, LENS_B
 from compressor.data._split import Splits, split
 from compressor.data._table import Integers, Table
-from compressor.data.digits import render, source_number
+from compressor.data.digits import DRIFTED, LENS_A, LENS_B, render, source_number
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import read_recipe
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compressor.data import digits
-from compressor.data._camera import DRIFTED
+from compressor.data.digits import DRIFTED
 from compressor.errors import PackageError, TrustError
 from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate

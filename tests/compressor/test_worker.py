@@ -16,7 +16,7 @@ from PIL import Image
 
 from compressor import worker
 from compressor.data import digits
-from compressor.data._camera import DRIFTED
+from compressor.data.digits import DRIFTED
 from compressor.errors import JobLostError, TrustError, WorkerError
 from compressor.progress import Silent
 from compressor.recipe.model import DataRecipe

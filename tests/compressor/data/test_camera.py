@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from compressor.data._camera import DRIFTED, LENS_A, Camera, capture
-from compressor.data.digits import source_images
+from compressor.data.digits import DRIFTED, LENS_A, Camera, capture, source_images
 
 STILL = Camera(
     zoom=0.6, noise=0.0, shift_jitter_px=0, gain_jitter=0, rotation_jitter_deg=0, defocus_px=0, diffraction_px=0.3

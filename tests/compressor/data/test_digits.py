@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from compressor.data import load
-from compressor.data._camera import DRIFTED
 from compressor.data._split import split
-from compressor.data.digits import VIEWS, render, source_images, source_number
+from compressor.data.digits import DRIFTED, VIEWS, render, source_images, source_number
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
 
