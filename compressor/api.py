@@ -36,8 +36,7 @@ from compressor.gates.evidence import Verdict
 from compressor.progress import Silent, Stage
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe, read_recipe, recipe_of
-from compressor.run.pipeline import run_recipe
-from compressor.run.quick import quick_of
+from compressor.run.pipeline import quick_of, run_recipe
 from compressor.search.recipe_text import recipe_text
 
 if TYPE_CHECKING:

@@ -161,8 +161,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.cli.devices import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
-    from compressor.run.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
-    from compressor.run.quick import quick_of  # noqa: PLC0415 - the command line starts fast
+    from compressor.run.pipeline import quick_of, run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
     bars = Bars()

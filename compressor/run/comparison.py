@@ -19,8 +19,7 @@ from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.parity import Pair, find
 from compressor.measurement.predictions import Candidate, Compared, Predictions
 from compressor.recipe.model import TargetRecipe
-from compressor.run.model_files import Form
-from compressor.run.stages import Run
+from compressor.run.stages import Form, Run
 
 _PARITY_ROWS = 512
 ITSELF = "itself (nothing was compressed)"

@@ -1,7 +1,7 @@
 """From weights to files: the network steps, the exports, the steps after the export. Each result is cached.
 
-Decides in which order a recipe's steps run and their inputs. A step's file decides what it does; the gates judge its
-result.
+Decides in which order a recipe's steps run and their inputs, and the final settings of a step with ``rescue``: remedies
+are tried on search rows, never on the gate split. A step's file decides what it does; the gates judge its result.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,11 @@ from numpy.typing import NDArray
 
 from compressor import formats, steps, tasks
 from compressor.cache import Result, Stage
-from compressor.closure import plugin
+from compressor.closure import package, plugin
 from compressor.data._table import Table
 from compressor.measurement import first_run, left_float
-from compressor.recipe.model import TargetRecipe
-from compressor.run.model_files import (
-    Form,
-    Models,
-    bare,
-    float_target,
-    with_contract,
-)
-from compressor.run.stages import Run, table_digest, versions
+from compressor.recipe.model import Recipe, TargetRecipe
+from compressor.run.stages import Form, Models, Run, bare, float_target, table_digest, versions, with_contract
 from compressor.steps._base import Bench, Network
 from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
@@ -242,3 +236,68 @@ def _placed(run: Run, model: bytes, runtime: str, calibration: Sequence[Table], 
     by_node = placed.activations(network, run.inputs(rows))  # type: ignore[arg-type]
     file_format = formats.named(runtime)
     return placed.place(learnt, by_node, file_format.activations(model, run.inputs(rows, file_format.layout)))
+
+
+def rescued(run: Run, form: Form, calibration: Sequence[Table], search: Table) -> tuple[Recipe, Notes]:
+    """Return the recipe with the chosen settings of every step with rescue, and the cost of each rung.
+
+    ``form``: the float ONNX file after the network steps.
+
+    Raises:
+        QuantizeError: If the float model can't be read.
+        MeasureError: If a rung's file can't be run.
+    """
+    recipe, notes, changed = run.recipe, [], []
+    for step in recipe.compress:
+        if not isinstance(step, QuantizeRecipe) or not step.rescue:
+            changed.append(step)
+            continue
+        target = next(
+            item for item in recipe.targets if formats.named(item.runtime).rescues and step.on in {"", item.name}
+        )
+        said = json.loads(_climbed(run, form, step, target, calibration, search))
+        chosen = {**said["settings"], "float_layers": tuple(said["settings"]["float_layers"])}
+        changed.append(QuantizeRecipe(**chosen))
+        notes.append((f"rescue {step.on or target.name}", said["rungs"]))
+    return replace(recipe, compress=tuple(changed)), tuple(notes)
+
+
+def _climbed(
+    run: Run, form: Form, step: QuantizeRecipe, target: TargetRecipe, calibration: Sequence[Table],
+    search: Table,
+) -> bytes:  # fmt: skip
+    """Return the chosen settings and a line for every rung tried, as JSON; cached."""
+    tables, file_format = [*calibration, search], formats.named(target.runtime)
+    inputs = {
+        "model": form.digest, "settings": repr(step), "preprocessing": repr(run.preprocessing),
+        "data": sha256_hex("".join(table_digest(item) for item in tables).encode()),
+        **versions(*file_format.quantized_with),
+    }  # fmt: skip
+
+    def batches() -> Iterator[Floats]:
+        return run.batches(calibration, file_format.layout)
+
+    @cache
+    def tried() -> Floats:
+        return next(iter(batches()))[: first_run.ROWS].copy()  # once for all rungs, and no view of the whole batch
+
+    def judge(artifact: bytes) -> float:
+        first_run.check(target.runtime, artifact, tried(), "a file of the rescue")
+        candidate = bare(run.recipe, run.table, artifact, replace(target, format=""))
+        return run.task.judging.score(run.predict("rescue", candidate, search), search.labels)
+
+    def make() -> bytes:
+        from compressor.quantize._remedies import climb  # noqa: PLC0415 - onnxruntime only to quantize
+
+        climbed = climb(form.data, batches, judge, replace(step, rescue=0.0), allowed_drop=step.rescue)
+        rungs = {
+            item.rung.name: f"{item.artifact_bytes:,} bytes, {item.seconds:.1f} s, {item.why}" for item in climbed.tried
+        }
+        return json.dumps({"settings": asdict(climbed.chosen.settings), "rungs": rungs}).encode()
+
+    entries = (
+        *package("compressor.quantize"),
+        plugin("edge_agent.runtimes", target.runtime),
+    )  # a rung may be any scheme
+    entries += (run.task.code("evidence"),)
+    return run.cache.result(Stage(name="rescue", inputs=inputs, make=make, uses=entries)).data

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compressor import formats
 from compressor.cache import Result
@@ -21,8 +20,7 @@ from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import Recipe
 from compressor.run.compression import check_calibration, compress
-from compressor.run.model_files import Form, Models, bare, float_target, input_of, with_contract
-from compressor.run.stages import Run
+from compressor.run.stages import Form, Models, Run, bare, float_target, input_of, with_contract
 from compressor.steps._selection import artifact_steps
 from edge_agent import runtimes
 from edge_agent.errors import AgentError
@@ -65,7 +63,9 @@ def models_of(run: Run, calibration: Sequence[Table]) -> Models:
         QuantizeError: If it can't be quantized.
     """
     recipe = run.recipe
-    file_format = _format_of(recipe)
+    file_format = formats.imported(recipe.model)
+    if file_format is None:
+        raise CheckpointError(f"Expected in [model] one of {', '.join(formats.model_keys())}, got none")
     check_calibration(calibration)
     data = _imported(recipe, file_format)
     plain = bare(recipe, run.table, data, float_target(recipe, file_format.runtime))
@@ -98,10 +98,18 @@ def check(recipe: Recipe) -> None:
     """
     model = recipe.model
     if model.checkpoint:
-        _check_weights(recipe, recipe.folder / model.checkpoint)
-    if not model.imported:
+        from compressor import networks  # noqa: PLC0415 - torch is loaded only where a checkpoint is
+        from compressor.train import checkpoint  # noqa: PLC0415 - as above
+
+        path, pictures = recipe.folder / model.checkpoint, recipe.data
+        _read(path, "[model] checkpoint")
+        checkpoint.check_finite(path)
+        if model.labels:
+            sizes = (len(model.labels), pictures.channels, pictures.height, pictures.width)
+            checkpoint.load(networks.build(model.network, *sizes, model.network_options), path)
+    file_format = formats.imported(model)
+    if file_format is None:
         return
-    file_format = _format_of(recipe)
     data = _imported(recipe, file_format)
     inputs, outputs = file_format.tensors(data)
     wanted = _input(inputs, input_of(recipe, file_format.runtime))
@@ -113,18 +121,6 @@ def check(recipe: Recipe) -> None:
         runtimes.load(Manifest(runtime=file_format.runtime, inputs=(wanted,)), data).close()
     except AgentError as error:
         raise MeasureError(str(error)) from error
-
-
-def _check_weights(recipe: Recipe, path: Path) -> None:
-    from compressor import networks  # noqa: PLC0415 - torch is loaded only where a checkpoint is
-    from compressor.train import checkpoint  # noqa: PLC0415 - as above
-
-    _read(path, "[model] checkpoint")
-    checkpoint.check_finite(path)
-    model, data = recipe.model, recipe.data
-    if model.labels:
-        sizes = (len(model.labels), data.channels, data.height, data.width)
-        checkpoint.load(networks.build(model.network, *sizes, model.network_options), path)
 
 
 def _stated(candidate: Candidate, specs: tuple[Specs, Specs], plain: bytes) -> Candidate:
@@ -143,31 +139,21 @@ def _meant(run: Run, candidate: Candidate, specs: tuple[Specs, Specs], rows: Tab
     layout = candidate.manifest.inputs[0].layout
     given = run.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), layout)
     said = predictions.predict(candidate, given)
-    _check_width(candidate, said.logits)
-    _check_alone(
-        said.logits, np.concatenate([predictions.predict(candidate, row[None]).logits for row in given[:_ALONE]])
-    )
     inputs, outputs = specs
+    logits, classes = said.logits, candidate.manifest.outputs[0].shape[1]
+    if logits.shape[1:] != (classes,):
+        message = f"Expected logits (N, {classes}), got {logits.shape} for one row: check [model] labels and the export"
+        raise MeasureError(message)
+    alone = np.concatenate([predictions.predict(candidate, row[None]).logits for row in given[:_ALONE]])
+    apart, spread = float(np.abs(logits[: len(alone)] - alone).max()), float(np.ptp(logits))
+    if apart > _MAX_APART_RATIO * spread + _ROUNDING * (1 + float(np.abs(logits).max())):  # a device runs one at a time
+        message = f"Expected the same logits for a row alone and among others, got {apart:.3g} apart of {spread:.3g}"
+        raise MeasureError(f"{message}: export in evaluation mode (model.eval()); batch norm or dropout still train")
     meaning = run.task.judging.meaning(said.logits, _SUM_SLACK + outputs[0].scale * said.logits.shape[1])
     if not meaning:
         return specs
     run.progress.say("the file gives probabilities (a softmax at its end): their logarithms are taken as logits")
     return inputs, (replace(outputs[0], meaning=meaning), *outputs[1:])
-
-
-def _check_width(candidate: Candidate, logits: NDArray[np.float32]) -> None:
-    classes = candidate.manifest.outputs[0].shape[1]
-    if logits.shape[1:] != (classes,):
-        message = f"Expected logits (N, {classes}), got {logits.shape} for one row: check [model] labels and the export"
-        raise MeasureError(message)
-
-
-def _check_alone(together: NDArray[np.float32], alone: NDArray[np.float32]) -> None:
-    """Reject a file whose outputs for a row depend on the other rows of the batch: a device runs one at a time."""
-    apart, spread = float(np.abs(together[: len(alone)] - alone).max()), float(np.ptp(together))
-    if apart > _MAX_APART_RATIO * spread + _ROUNDING * (1 + float(np.abs(together).max())):
-        message = f"Expected the same logits for a row alone and among others, got {apart:.3g} apart of {spread:.3g}"
-        raise MeasureError(f"{message}: export in evaluation mode (model.eval()); batch norm or dropout still train")
 
 
 def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:
@@ -211,18 +197,6 @@ def _outputs(found: Specs, classes: int) -> Specs:
         raise MeasureError(f"{message}: {name}")
     embedding = [spec for spec in matrices if spec.name == "embedding" and spec is not logits[0]]
     return (replace(logits[0], shape=(-1, classes)), *embedding)
-
-
-def _format_of(recipe: Recipe) -> formats.ModelFormat:
-    """Return the format of the recipe's file.
-
-    Raises:
-        CheckpointError: If it gives none.
-    """
-    found = formats.imported(recipe.model)
-    if found is None:
-        raise CheckpointError(f"Expected in [model] one of {', '.join(formats.model_keys())}, got none")
-    return found
 
 
 def _imported(recipe: Recipe, file_format: formats.ModelFormat) -> bytes:

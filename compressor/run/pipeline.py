@@ -3,7 +3,8 @@
 Decides the order, what is compared, and what is written. A normal run compares the int8 artifact with the float model
 it was made from. A retraining (``base`` and ``extra``) compares it with the previous release's artifact: not worse on
 the gate split, slice by slice, and better on the held-out part of the drifted samples. Only what passed becomes a
-bundle; if the gates fail, a bundle of this name from an earlier run is removed.
+bundle; if the gates fail, a bundle of this name from an earlier run is removed. ``quick_of`` reduces a recipe to data
+and targets that are available here; it does not change the gates.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor import formats, report, tasks
+from compressor import formats, report, stand_ins, tasks
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
 from compressor.data import load_kept
@@ -35,12 +36,10 @@ from compressor.release.drift_reference import MIN_REFERENCE_ROWS
 from compressor.run import imported_model
 from compressor.run.bundles import Judged, make_bundles
 from compressor.run.comparison import ITSELF, Comparison, figures_of, parity_of
-from compressor.run.compression import Lesson, exported, models_of, shaped
+from compressor.run.compression import Lesson, exported, models_of, rescued, shaped
 from compressor.run.device_evidence import said_by_devices
-from compressor.run.model_files import Models
 from compressor.run.report_inputs import shown
-from compressor.run.rescue import rescued
-from compressor.run.stages import Material, Run
+from compressor.run.stages import Material, Models, Run
 from compressor.steps._selection import has_choices, plugins_of
 from wire.bundle import read_bundle
 from wire.errors import WireError
@@ -305,3 +304,23 @@ def _write(run: Run, out: Path, certificate: Certificate, bundles: Mapping[str, 
         targets=tuple(told.targets),
         lineage=dict(told.lineage),
     )
+
+
+def quick_of(recipe: Recipe, out: Path, progress: Progress) -> Recipe:
+    """Return ``recipe`` with its stand-in, written to ``out``, if it has no data; reported to ``progress``.
+
+    A target whose packages are missing is left out, unless none would remain.
+
+    Raises:
+        PluginError: If the recipe's stand-in is unknown.
+        PackageError: If the stand-in can't be written.
+    """
+    able = tuple(target for target in recipe.targets if not preflight.missing(target))
+    for target in recipe.targets if able else ():
+        if target not in able:
+            progress.say(f"left out [targets.{target.name}]: {', '.join(preflight.missing(target))} not installed")
+    recipe = stand_ins.stood_in(replace(recipe, targets=able or recipe.targets), out)
+    if recipe.data.generated:
+        said = "STAND-IN: it runs on generated data, not on what the recipe is for"
+        progress.say(f"{said}. The recipe needs {recipe.data.needs}")
+    return recipe

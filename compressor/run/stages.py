@@ -1,4 +1,4 @@
-"""A run: what it works on, and each of its cached stages: train, export, predict, time.
+"""A run: what it works on, its files with the manifests that run them, and its cached stages.
 
 Defines the inputs in each stage's cache key, so that an interrupted run resumes correctly. Does not decide their order
 or what is compared (``pipeline`` does).
@@ -11,7 +11,7 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,16 +30,16 @@ from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.portions import rows_within
 from compressor.progress import Progress
-from compressor.recipe.model import Recipe, TrainRecipe
-from compressor.run.model_files import Form, Models, input_of
+from compressor.recipe.model import Recipe, TargetRecipe, TrainRecipe
 from compressor.steps._base import Rows
 from compressor.steps._selection import network_steps
 from compressor.tasks import Task
 from edge_agent import declarations
+from edge_agent import tasks as device_tasks
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import parse_json, to_document
-from wire.manifest import Preprocessing
+from wire.manifest import Manifest, Preprocessing, TensorSpec
 
 if TYPE_CHECKING:
     from compressor.data._split import Drifted, Splits
@@ -72,6 +72,46 @@ class Material:
 
         rows, texts, images = np.zeros(0, np.int64), np.zeros(0, np.str_), np.zeros(0, object)
         return cls(Table(images, rows, texts, texts, texts, ()), Splits(rows, rows, rows, rows, rows), None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """A runnable file. ``converted_from``: its plain form, whose graph can be read; empty: it is in that form."""
+
+    candidate: Candidate
+    converted_from: bytes = b""
+
+    @property
+    def data(self) -> bytes:
+        """The file's bytes."""
+        return self.candidate.artifact
+
+    @property
+    def plain(self) -> bytes:
+        """The file in its format's plain form."""
+        return self.converted_from or self.data
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the file."""
+        return sha256_hex(self.candidate.artifact)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Models:
+    """All models of a run; every field is empty until a model is made.
+
+    ``trained``: the weights before any step, ``weights``: after the last (None for an imported file); ``baseline``: the
+    float model without compression, for the baseline's runtime or that of the import; ``floats``: the float file after
+    the network steps, by runtime; ``compressed``: the gated file, by target; ``notes``: measurements of the steps.
+    """
+
+    trained: Result | None = None
+    weights: Result | None = None
+    baseline: Form = field(default_factory=lambda: Form(Candidate(Manifest(), b"")))
+    floats: Mapping[str, Form] = field(default_factory=dict)
+    compressed: Mapping[str, Form] = field(default_factory=dict)
+    notes: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -442,3 +482,55 @@ def _unpack(data: bytes) -> Predictions:
 def versions(*names: str) -> dict[str, str]:
     """Return the installed version of each package, as inputs of a stage."""
     return {f"version {name}": importlib.metadata.version(name) for name in names}
+
+
+def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) -> Candidate:
+    """Return ``artifact`` with the minimal manifest to run it on ``target``: a float32 input, our exporters' names.
+
+    The embedding's width is left open.
+    """
+    data, runtime = recipe.data, declarations.runtime(target.runtime)
+    layout, suffix = runtime.layout, runtime.formats[target.format]
+    preprocessing, task = preprocessing_of(data, layout), tasks.of(data)
+    known = task.device in device_tasks.names()  # found by the reference
+    mean, spread = (table.unit.mean, table.unit.spread) if table.unit is not None else ((), ())
+    logits = TensorSpec(name="logits", shape=(-1, len(table.class_names)), mean=mean, spread=spread)
+    made = Manifest(
+        model=recipe.model.name,
+        version=recipe.model.version,
+        security_floor=recipe.model.security_floor,
+        target=target.name,
+        runtime=target.runtime,
+        artifact=f"model.{suffix}",
+        opset=formats.or_plain(target.runtime).opset,
+        threads=target.threads,
+        inputs=(input_of(recipe, target.runtime),),
+        outputs=(logits, TensorSpec(name="embedding", shape=(-1, -1))),
+        preprocessing=preprocessing,
+        hardware=(target.cpu,),
+        task="" if known else task.device,
+        **{task.names_are: table.class_names},  # type: ignore[arg-type]  # labels or values
+    )
+    return Candidate(replace(made, schema=made.needed_schema), artifact)
+
+
+def input_of(recipe: Recipe, runtime: str) -> TensorSpec:
+    """Return the float32 input that ``recipe`` describes, in the layout of ``runtime``."""
+    data, layout = recipe.data, declarations.runtime(runtime).layout
+    sizes = {"NCHW": (data.channels, data.height, data.width), "NHWC": (data.height, data.width, data.channels)}
+    return TensorSpec(name="input", shape=(-1, *sizes[layout]), dtype="float32", layout=layout)
+
+
+def with_contract(candidate: Candidate, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Candidate:
+    """Return ``candidate`` with the actual inputs and outputs of its file; their meaning is kept."""
+    meant = candidate.manifest.outputs[0]
+    first = replace(outputs[0], mean=meant.mean, spread=meant.spread, meaning=meant.meaning or outputs[0].meaning)
+    outputs = (first, *outputs[1:])
+    return replace(candidate, manifest=replace(candidate.manifest, inputs=inputs, outputs=outputs))
+
+
+def float_target(recipe: Recipe, runtime: str) -> TargetRecipe:
+    """Return a target for the float file of ``runtime``: the recipe's first with it, in the plain format."""
+    found = [target for target in recipe.targets if target.runtime == runtime]
+    first = found[0] if found else replace(recipe.targets[0], runtime=runtime)
+    return replace(first, format="")

@@ -25,9 +25,8 @@ from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run import imported_model
 from compressor.run.compression import Lesson, compress, exported, shaped
-from compressor.run.model_files import Form
 from compressor.run.pipeline import lesson_of, material_of, trained_of
-from compressor.run.stages import Run
+from compressor.run.stages import Form, Run
 from compressor.search.pareto import TrialFigures
 from compressor.search.space import NONE, Point, Space, own_steps, steps_of
 from compressor.statistics.paired import drop_lower, drop_upper, paired

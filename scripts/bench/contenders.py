@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from compressor.cache import Cache
 from compressor.measurement.predictions import Candidate
 from compressor.run.compression import compress, exported, shaped
-from compressor.run.model_files import Form, bare, float_target, with_contract
 from compressor.run.pipeline import lesson_of, trained_of
-from compressor.run.stages import Run
+from compressor.run.stages import Form, Run, bare, float_target, with_contract
 
 Floats = NDArray[np.float32]
 HERE = Path(__file__).resolve().parent

@@ -14,7 +14,7 @@ from compressor.measurement.predictions import Candidate
 from compressor.measurement.saliency import Flip
 from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe
-from compressor.run.explained_flips import explained
+from compressor.run.report_inputs import explained
 from compressor.run.stages import Run
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 

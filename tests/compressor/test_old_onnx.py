@@ -15,7 +15,7 @@ from compressor.quantize import quantize
 from compressor.quantize._running import logits
 from compressor.recipe.read import parse_recipe
 from compressor.run import imported_model
-from compressor.run.model_files import bare, float_target
+from compressor.run.stages import bare, float_target
 from compressor.steps.quantize import Settings
 from tests.compressor.data.test_keys import anything
 

@@ -13,7 +13,7 @@ STAGES = """
 import json, os, sys
 from dataclasses import replace
 from pathlib import Path
-from compressor import cache as step; from compressor.run import rescue
+from compressor import cache as step; from compressor.run import compression as rescue
 from compressor import formats
 from compressor.data import load_kept
 from compressor.progress import Silent
