@@ -28,6 +28,7 @@ from wire.messages import (
     State,
     Stream,
 )  # fmt: skip
+from wire.transport import Link, LinkChange
 
 if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet
@@ -306,6 +307,32 @@ def test_a_device_that_asks_gets_its_desired_again(fleet: MemoryFleet) -> None:
     device.say("get", Get())
     fleet.turn()
     assert device.desired().config == {"sample_bytes_per_day": 9}
+
+
+@pytest.mark.parametrize(("link", "count"), [(Link.UP, 1), (Link.DOWN, 0)])
+def test_after_a_new_connection_every_device_gets_its_desired_again(fleet: MemoryFleet, link: Link, count: int) -> None:
+    """The broker may have lost what it kept; when the connection ends, nothing can be published."""
+    device = fleet.enrol()
+    fleet.app.parts.fleet.set_config("cam-1", {"sample_bytes_per_day": 9})
+    fleet.turn()
+    device.heard.clear()
+    fleet.app.parts.ingest.receive(LinkChange(link, "so"))
+    fleet.turn()
+    fleet.turn()
+    assert len([item for item in device.heard if item.topic.endswith("/desired")]) == count
+
+
+def test_a_refused_message_is_told_of_its_sender(fleet: MemoryFleet) -> None:
+    """A device of the fleet is named as one; what a stranger calls itself is told as its word."""
+    device = fleet.enrol()
+    device.say("tele/drift", b"garbage")
+    device.say("state", State(state=DeviceState.READY), site="paris")
+    device.transport.publish("tf/1/berlin/ghost/tele/drift", b"garbage")
+    fleet.turn()
+    events = fleet.app.parts.events.after(0)
+    assert [(event.code, event.device, event.data) for event in events] == [
+        ("message_invalid", "cam-1", {}), ("wrong_site", "cam-1", {}), ("message_invalid", None, {"sender": "ghost"}),
+    ]  # fmt: skip
 
 
 def test_a_sample_goes_to_its_keeper_once(fleet: MemoryFleet) -> None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import http.server
+import random
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.device.disk import RealDisk
-from edge_agent.updater.download import FetchSettings, HttpFetcher
+from edge_agent.updater.download import FetchSettings, HttpFetcher, _Transfer
 from edge_agent.updater.ports import FetchOrder, Progress, Refusal
 
 DATA = bytes(range(256)) * 2048  # 512 KiB
@@ -205,7 +206,7 @@ def test_goes_on_after_kill_9(fetch: Callable, source: Source, tmp_path: Path) -
         import sys
         from pathlib import Path
         from edge_agent.device.disk import RealDisk
-        from edge_agent.updater.download import FetchSettings, HttpFetcher
+        from edge_agent.updater.download import FetchSettings, HttpFetcher, _Transfer
         from edge_agent.updater.ports import FetchOrder, Progress
         url, folder, sha256, length = sys.argv[1:]
         settings = FetchSettings(base_url=url, username="dev", password="secret")
@@ -220,3 +221,35 @@ def test_goes_on_after_kill_9(fetch: Callable, source: Source, tmp_path: Path) -
     process.wait()
     assert fetch() is None
     assert source.ranges == ["", f"bytes={len(DATA) // 2}-"]
+
+
+class Waits(threading.Event):
+    """Keeps how long somebody would wait."""
+
+    def __init__(self) -> None:
+        """Keep none yet."""
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for nothing."""
+        self.waits.append(timeout)
+        return False
+
+
+class Always(random.Random):
+    """Draws the upper end of every range."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return ``b``."""
+        return max(a, b)
+
+
+def test_waits_twice_as_long_after_each_failure_up_to_a_minute(tmp_path: Path) -> None:
+    """A server that is down is not asked more often by many devices."""
+    settings = FetchSettings(base_url="http://127.0.0.1:9", username="dev", password="")
+    transfer = _Transfer(settings, FetchOrder(SHA256, 9, 0), Progress(cancelled=Waits()), tmp_path / "part")
+    transfer._chance = Always()
+    for failures in (*range(9), 2000):
+        transfer._pause(failures)
+    assert transfer.progress.cancelled.waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0]

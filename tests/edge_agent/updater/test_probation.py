@@ -28,7 +28,8 @@ GOOD = Health(beats=10, inferences=1000, p95_ms=(4.0,) * 10, alive=True)
         (replace(GOOD, errors=50), 1.0, False, ""),
         (Health(inferences=1, errors=9, alive=True), 1.0, False, ""),
         (replace(GOOD, p95_ms=(8.0,) * 10), 1.0, True, "latency_over_budget"),
-        (replace(GOOD, p95_ms=(7.0,) * 10), 1.0, False, ""),
+        (replace(GOOD, p95_ms=(7.5,) * 10), 1.0, False, ""),
+        (replace(GOOD, p95_ms=(7.51,) * 5), 1.0, True, "latency_over_budget"),
         (replace(GOOD, p95_ms=(99.0,) * 4), 1.0, False, ""),
         (replace(GOOD, p95_ms=(4.0,) * 6 + (99.0,) * 4), 1.0, False, ""),
     ],
@@ -71,6 +72,16 @@ def test_errors_that_the_release_before_had_too_are_the_sources() -> None:
 def test_latency_without_a_budget_is_not_judged() -> None:
     """A budget of 0 means that there is none."""
     assert not judge(replace(GOOD, p95_ms=(999.0,) * 10), replace(LIMITS, latency_p95_ms=0.0), 1.0).over
+
+
+def test_a_child_that_ended_is_not_alive_until_it_beats_again() -> None:
+    """However it ended; each kind of end is counted apart."""
+    ends = [GOOD.crashed(), GOOD.hung(), GOOD.without_source()]
+    assert [(end.crashes, end.hangs, end.away, end.alive) for end in ends] == [
+        (1, 0, False, False), (0, 1, False, False), (0, 0, True, False),
+    ]  # fmt: skip
+    again = ends[2].beat(n=1, errors=0, p95_ms=1.0)
+    assert (again.alive, again.away) == (True, False)
 
 
 def test_a_beat_without_inferences_says_nothing_of_latency() -> None:

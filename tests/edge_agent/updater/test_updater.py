@@ -141,6 +141,9 @@ def test_commits_at_once_what_is_current_already(device: object, release: Callab
     device.offer(release(1, gen=7).desired)
     assert device.phases == ["offered", "committed"]
     assert device.updater.status.gen == 7
+    record = device.updater.record
+    assert (record.slot, record.length_bytes) == ("a", len(release(1).data))
+    assert device.served[-1] == device.slots.read("a")
 
 
 def test_a_newer_generation_ends_the_one_in_flight(device: object, release: Callable) -> None:

@@ -221,6 +221,9 @@ def test_air_gap_reads_the_same_metadata_from_a_folder(scene: Scene) -> None:
     """Without any server: a USB stick with the published files."""
     (scene.device / "identity.json").unlink()
     assert run(scene.device, TARGET, scene.tuf, scene.clock_ms[0]).ok
+    (scene.tuf / "timestamp.json").unlink()
+    verdict = run(scene.device, TARGET, scene.tuf, scene.clock_ms[0])
+    assert (verdict.code, verdict.server_ms) == ("metadata_unreachable", 0)
 
 
 def test_follows_the_root_that_the_old_root_signed(scene: Scene) -> None:
