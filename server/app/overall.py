@@ -111,20 +111,17 @@ _LEVELS = tuple(Level)
 
 def overall(signals: Signals) -> Overall:
     """Return the status that follows from ``signals``."""
-    found = [_concern(field.name, getattr(signals, field.name)) for field in fields(signals) if field.name != _DEVICES]
-    concerns = [concern for concern in found if concern is not None]
+    concerns = []
+    for signal in (field.name for field in fields(signals) if field.name != _DEVICES):
+        names = getattr(signals, signal)
+        if names:
+            level, one, many = _WORDS[signal]
+            listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+            counted = one if one == many else f"{len(names)} {one if len(names) == 1 else many}"
+            concerns.append(OpenConcern(signal=signal, level=level, text=f"{counted}: {listed}", names=names))
     if signals.devices == 0:
         concerns.append(OpenConcern(signal=_DEVICES, level=Level.UNKNOWN, text=_NO_DEVICES, names=()))
     ordered = tuple(sorted(concerns, key=lambda concern: -_LEVELS.index(concern.level)))
     if not ordered:
         return Overall(Level.WELL, _NO_PROBLEM, ())
     return Overall(ordered[0].level, "; ".join(concern.text for concern in ordered), ordered)
-
-
-def _concern(signal: str, names: tuple[str, ...]) -> OpenConcern | None:
-    if not names:
-        return None
-    level, one, many = _WORDS[signal]
-    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-    counted = one if one == many else f"{len(names)} {one if len(names) == 1 else many}"
-    return OpenConcern(signal=signal, level=level, text=f"{counted}: {listed}", names=names)

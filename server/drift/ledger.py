@@ -135,8 +135,10 @@ def _kept(older: StoredVerdict, finding: Finding, window_ms: int, *, judged: boo
 def _opened(finding: Finding, number: int, now_ms: int) -> dict[str, object]:
     verdict = finding.verdict
     device = verdict.devices[0] if len(verdict.devices) == 1 else None
-    kind, text, data = verdict.kind.value, _text(finding), {"verdict": number}
-    return event_row(now_ms, "verdict", kind, Severity.WARNING, text, device=device, data=data)
+    subject = _subject(verdict.kind, verdict.attributes, verdict.detail)
+    text = f"{subject}: {_names(verdict.devices)}: {finding.cause}; {ACTIONS[verdict.kind]}"
+    data = {"verdict": number}
+    return event_row(now_ms, "verdict", verdict.kind.value, Severity.WARNING, text, device=device, data=data)
 
 
 def _closed(verdict: StoredVerdict, now_ms: int) -> dict[str, object]:
@@ -144,12 +146,6 @@ def _closed(verdict: StoredVerdict, now_ms: int) -> dict[str, object]:
     subject = _subject(verdict.kind, tuple(verdict.attributes.items()), verdict.detail)
     text = f"Over after {windows}: {subject}: {_names(verdict.devices)}: {verdict.cause}"
     return event_row(now_ms, "verdict", "verdict_closed", Severity.INFO, text, data={"verdict": verdict.id})
-
-
-def _text(finding: Finding) -> str:
-    verdict = finding.verdict
-    subject = _subject(verdict.kind, verdict.attributes, verdict.detail)
-    return f"{subject}: {_names(verdict.devices)}: {finding.cause}; {ACTIONS[verdict.kind]}"
 
 
 def _subject(kind: VerdictKind, attributes: Attributes, detail: str) -> str:

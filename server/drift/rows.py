@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from server.drift.detection.attribution import Share, sentence, top_shares
+from server.drift.detection.attribution import sentence, top_shares
 from server.drift.detection.detector_bank import ROWS
 from server.drift.detection.reference import Floats, Ints, proportions
 from server.drift.detection.slot_update import BankKey
@@ -96,15 +96,13 @@ def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, str]:
         for first in range(0, len(members), ROWS):
             some = members[first : first + ROWS]
             rows = [bank.rows[device] for device in some]
-            found |= zip(some, map(_shares_text, top_shares(recent[rows], streams, _TOP)), strict=True)
+            for device, shares in zip(some, top_shares(recent[rows], streams, _TOP), strict=True):
+                found[device] = _AS_JSON([
+                    {"stream": share.stream, "shape": share.shape, "share_ratio": round(share.share_ratio, 4),
+                     "words": share.words}
+                    for share in shares
+                ])  # fmt: skip
     return found
-
-
-def _shares_text(shares: Iterable[Share]) -> str:
-    return _AS_JSON([
-        {"stream": share.stream, "shape": share.shape, "share_ratio": round(share.share_ratio, 4), "words": share.words}
-        for share in shares
-    ])  # fmt: skip
 
 
 def _cause(scene: Scene, fault: str, training_value: float | None, device: str) -> str:

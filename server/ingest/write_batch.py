@@ -126,7 +126,15 @@ class WriteBatch:
         reports = [self._filed(item, item.message) for item in fresh if isinstance(item.message, WindowReport)]
         for error in fold(self.connection, reports, self.now_ms):
             self.fault_events.add(self.now_ms, error.code, str(error))
-        store.insert_batches(self.connection, [self._batch(item) for item in fresh if isinstance(item.message, Batch)])
+        batches: list[dict[str, object]] = [
+            {
+                "device": item.topic.device, "stream": item.topic.leaf, "n": item.message.n,
+                "t0_ms": self._time(item.topic.device).of(item.message.t0_ms),
+                "rows": [dict(row) for row in item.message.rows], "received_ms": self.now_ms,
+            }
+            for item in fresh if isinstance(item.message, Batch)
+        ]  # fmt: skip
+        store.insert_batches(self.connection, batches)
         rows = [self._event(item.topic.device, item.message) for item in fresh if isinstance(item.message, Event)]
         store.put_progress(self.connection, [self._progress(key, reached) for key, reached in progress.items()])
         alive = {
@@ -234,16 +242,6 @@ class WriteBatch:
             self.fault_events.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
             report = replace(report, head=replace(head, window_start_ms=start_ms))
         return item.topic.site, device, report
-
-    def _batch(self, item: Arrival) -> dict[str, object]:
-        batch = item.message
-        if not isinstance(batch, Batch):
-            return {}
-        return {
-            "device": item.topic.device, "stream": item.topic.leaf, "n": batch.n,
-            "t0_ms": self._time(item.topic.device).of(batch.t0_ms),
-            "rows": [dict(row) for row in batch.rows], "received_ms": self.now_ms,
-        }  # fmt: skip
 
     def _event(self, device: str, event: Event) -> dict[str, object]:
         """Return the row of ``event``; an invalid kind or code is replaced, so that the event keeps its number."""

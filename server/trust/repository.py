@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Snapshot, T, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Snapshot, T, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from server.clock import Clock, system_now_ms
@@ -282,16 +282,16 @@ def _parse(data: bytes, kind: type[T]) -> Metadata[T]:
 
 
 def _trusted(metadata: Metadata[Targets]) -> tuple[TrustedTarget, ...]:
-    return tuple(_target(path, file) for path, file in sorted(metadata.signed.targets.items()))
-
-
-def _target(path: str, file: TargetFile) -> TrustedTarget:
-    try:
-        custom = from_document(TargetCustom, file.custom or {})
-    except MessageError as error:
-        message = f"Expected custom data of {path}, got: {error}"
-        raise MetadataRefusedError(message) from error
-    return TrustedTarget(path=path, sha256=file.hashes.get("sha256", ""), length_bytes=file.length, custom=custom)
+    found = []
+    for path, file in sorted(metadata.signed.targets.items()):
+        try:
+            custom = from_document(TargetCustom, file.custom or {})
+        except MessageError as error:
+            message = f"Expected custom data of {path}, got: {error}"
+            raise MetadataRefusedError(message) from error
+        sha256 = file.hashes.get("sha256", "")
+        found.append(TrustedTarget(path=path, sha256=sha256, length_bytes=file.length, custom=custom))
+    return tuple(found)
 
 
 def _check_targets(

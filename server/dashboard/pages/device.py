@@ -14,7 +14,6 @@ from server.dashboard.services import Services
 from server.dashboard.theme import Column, and_more, ask_why, empty, heading, keep_fresh, live, live_table, meter, pill
 from server.dashboard.views import (
     Cut,
-    EventRow,
     Status,
     Tone,
     ago,
@@ -88,7 +87,12 @@ def _page(services: Services, device: str) -> None:
         live(lambda: _ran_here(services, device), lambda seen: _ran(*seen))
     heading("Events of this device")
     ui.label(f"The newest {_EVENTS}; more by GET /api/events?device={device}.").classes("tf-muted tf-small")
-    live_table(_EVENT_COLUMNS, "id", lambda: _events(services, device), rows_per_page=15)
+    live_table(
+        _EVENT_COLUMNS,
+        "id",
+        lambda: tuple(event_row(event) for event in services.events.latest(_EVENTS, device=device)),
+        rows_per_page=15,
+    )
 
 
 def _summary(services: Services, name: str) -> DeviceSummary:
@@ -183,10 +187,6 @@ def _ran(history: Cut[tuple[str, str]], there: bool) -> None:  # noqa: FBT001 - 
                 if index == 0:
                     pill(Status("running now", Tone.GOOD) if there else Status("running at its last report", Tone.CALM))
     and_more(history.more)
-
-
-def _events(services: Services, device: str) -> tuple[EventRow, ...]:
-    return tuple(event_row(event) for event in services.events.latest(_EVENTS, device=device))
 
 
 def _chart(services: Services, device: str) -> None:

@@ -89,15 +89,15 @@ def replace_slot(
     """
     for table in (EVIDENCE, POOLS):
         connection.execute(table.delete().where(table.c.start_ms >= start_ms, table.c.start_ms < end_ms))
-    if devices:
-        insert_many(connection, EVIDENCE, [{**row, **_texts(row)} for row in devices])
+    rows = []
+    for row in devices:
+        details = {name: row[name] for name in ("streams", "summaries")}
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in details.items()}
+        rows.append({**row, **texts})
+    if rows:
+        insert_many(connection, EVIDENCE, rows)
     if pools:
         insert_many(connection, POOLS, pools)
-
-
-def _texts(row: Mapping[str, object]) -> dict[str, str]:
-    details = {name: row[name] for name in ("streams", "summaries")}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in details.items()}
 
 
 def evidence_of(connection: sa.Connection, device: str | None, limit: int) -> list[sa.RowMapping]:
