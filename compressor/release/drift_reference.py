@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from compressor.measurement.predictions import Predictions
 from edge_agent.inference import drift_counters
+from edge_agent.inference.support import Support, limit_of, of_inputs
 from edge_agent.tasks import DeviceTask
 from wire.histogram import BINS
 from wire.reference import EDGES, PROJECTIONS, Context, Reference
@@ -50,7 +51,8 @@ def make_reference(
     """Return the reference profile of an artifact that answers ``task``.
 
     ``train`` determines edges and projections; each of ``contexts`` its own counts; the first one, held out and
-    labelled, the calibration table and the risk, if the task has classes.
+    labelled, the calibration table and the risk, if the task has classes. The limit of support comes from all contexts:
+    an input like those of any is inside what the model was trained on.
     """
     temperature = float(np.float32(temperature))
     has_embedding = train.predictions.embedding.shape[1] > 0
@@ -75,19 +77,23 @@ def make_reference(
 def _counted(bare: Reference, task: DeviceTask, contexts: Sequence[Seen]) -> Reference:
     projection = drift_counters.projection_of(bare, task)
     counted: list[Context] = []
-    first_rows = np.empty((0, len(bare.streams)))
+    all_rows: list[Floats] = []
     for seen in contexts:
         rows = _values(seen, projection)
-        first_rows = first_rows if counted else rows
+        all_rows.append(rows)
         counter = drift_counters.Counter(bare, task)
         counter.count(rows)
         taken = counter.take()
         counts = taken.values[: len(bare.streams) * BINS]
         counted.append(Context(name=seen.name, n=taken.n, n_effective=seen.n_effective, counts=counts))
+    support = Support.of(bare)
+    distances = [support.distance(of_inputs(row, support)) for rows in all_rows for row in rows.tolist()]
+    limit, rate = limit_of(distances, sum(context.n_effective for context in counted))
+    whole = replace(bare, contexts=tuple(counted), support_limit=limit, support_rate=rate)
     if not bare.classes:
-        return replace(bare, contexts=tuple(counted))
-    right, seen_cells, risk = _table(bare, first_rows, contexts[0].labels)
-    return replace(bare, contexts=tuple(counted), table_right=right, table_seen=seen_cells, risk=risk)
+        return whole
+    right, seen_cells, risk = _table(bare, all_rows[0], contexts[0].labels)
+    return replace(whole, table_right=right, table_seen=seen_cells, risk=risk)
 
 
 def _values(seen: Seen, projection: drift_counters.Projection) -> Floats:

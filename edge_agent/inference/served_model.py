@@ -109,11 +109,10 @@ class ServedModel:
         """Return whether the input is inside what the model was trained on; None if the reference can't tell."""
         if not self.support.limit:
             return None
+        values = image_features(resize_pixels(outcome.image, self.manifest.preprocessing))
         if outcome.embedding is not None:
-            values = drift_counters.embedding_values(outcome.embedding[0], self.projection)
-        else:
-            values = image_features(resize_pixels(outcome.image, self.manifest.preprocessing))
-        return self.support.distance(values) <= self.support.limit
+            values += drift_counters.embedding_values(outcome.embedding[0], self.projection)
+        return bool(self.support.distance(values) <= self.support.limit)
 
     @property
     def task_name(self) -> str:

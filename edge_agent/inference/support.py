@@ -1,7 +1,7 @@
 """Whether an input is inside what the model was trained on: its distance from the training data, against a limit.
 
-The distance is the mean of squared robust z-scores over the streams of the embedding, or of the image's features if the
-model has no embedding: ``((x - median) / (q3 - q1)) ** 2``, with median and quartiles of the reference. The compressor
+The distance is the mean of squared robust z-scores over the streams of the image's features and, if the model has one,
+of the embedding: ``((x - median) / (q3 - q1)) ** 2``, with median and quartiles of the reference. The compressor
 sets the limit by split conformal prediction: on rows that had no part in median and quartiles, the
 ``ceil((n + 1) (1 - rate))``-th smallest distance. So of inputs exchangeable with those rows, at most ``rate`` are
 called unsupported; inputs that depend on each other (frames of a scene) are unsupported together.
@@ -15,11 +15,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 from wire.reference import Reference
 
-RATE = 0.01
+RATES = (0.01, 0.02, 0.05)
+"""Shares that a release may state; the smallest needs 99 independent inputs."""
 _LARGEST = 1e12  # of one squared score: an overflow is an unsupported input, never an error
 _Q1, _MEDIAN, _Q3 = 3, 7, 11  # the 15 edges are the 16-quantiles
 
@@ -28,7 +28,6 @@ _Q1, _MEDIAN, _Q3 = 3, 7, 11  # the 15 edges are the 16-quantiles
 class Support:
     """The rule of one reference. ``streams``: positions in the values; ``centres`` and ``scales``: one for each."""
 
-    kind: str
     streams: tuple[int, ...]
     centres: tuple[float, ...]
     scales: tuple[float, ...]
@@ -38,12 +37,9 @@ class Support:
     @classmethod
     def of(cls, reference: Reference) -> Support:
         """Return the rule; ``limit`` is 0 if the reference states none."""
-        kinds = [spec.kind for spec in reference.streams]
-        kind = "embedding" if "embedding" in kinds else "input"
-        found = [place for place, one in enumerate(kinds) if one == kind]
+        found = [place for place, spec in enumerate(reference.streams) if spec.kind != "output"]
         edges = [reference.edges[place] for place in found]
         return cls(
-            kind=kind,
             streams=tuple(found),
             centres=tuple(row[_MEDIAN] for row in edges),
             scales=tuple(max(row[_Q3] - row[_Q1], 1e-6) for row in edges),
@@ -52,7 +48,7 @@ class Support:
         )
 
     def distance(self, values: Sequence[float]) -> float:
-        """Return the distance of one input; ``values``: of the streams of ``kind`` alone, in their order."""
+        """Return the distance of one input; ``values``: of the rule's streams, in their order."""
         total = 0.0
         for value, centre, scale in zip(values, self.centres, self.scales, strict=True):
             score = (value - centre) / scale
@@ -60,13 +56,21 @@ class Support:
         return total / len(self.centres)
 
 
-def limit_of(distances: Sequence[float], rate: float = RATE) -> float:
-    """Return the limit for ``rate`` from the distances of calibration rows; 0 if there are too few to state one."""
-    place = math.ceil((len(distances) + 1) * (1 - rate))
-    return sorted(distances)[place - 1] if place <= len(distances) else 0.0
+def limit_of(distances: Sequence[float], n_effective: int) -> tuple[float, float]:
+    """Return the limit, and the smallest of ``RATES`` that it can state; (0, 0) if there are too few inputs for any.
+
+    ``distances``: of the calibration rows. ``n_effective``: how many of them are independent; with fewer than there are
+    rows the limit is further out.
+    """
+    ordered = sorted(distances)
+    effective = min(n_effective, len(ordered))
+    for rate in RATES:
+        place = math.ceil((effective + 1) * (1 - rate))
+        if place <= effective:
+            return ordered[math.ceil(place / effective * len(ordered)) - 1], rate
+    return 0.0, 0.0
 
 
-def of_kind(values: Sequence[float], support: Support) -> tuple[float, ...]:
+def of_inputs(values: Sequence[float], support: Support) -> tuple[float, ...]:
     """Return the values of the rule's streams, of all stream ``values``."""
-    found = itemgetter(*support.streams)(values)
-    return found if isinstance(found, tuple) else (found,)
+    return tuple(values[place] for place in support.streams)

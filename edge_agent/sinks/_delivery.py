@@ -93,6 +93,10 @@ class Delivery:
                 pause_s = _RETRY_MIN_S if delivered else min(_RETRY_MAX_S, pause_s * 2 or _RETRY_MIN_S)
                 self._give_back(batch, delivered)
                 continue
+            except Exception as error:  # noqa: BLE001 - outermost; the same answers would make it raise again
+                _LOG.exception("sink raised sink=%s", self.name)
+                self._tell("sink_failed", f"{self.name}: {type(error).__name__}: {error}: {len(batch)} answers dropped")
+                delivered = 0
             if pause_s:
                 _LOG.info("sink works again sink=%s", self.name)
             pause_s = 0.0

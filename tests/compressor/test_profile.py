@@ -11,6 +11,8 @@ import pytest
 from compressor.measurement.predictions import Predictions
 from compressor.release.drift_reference import Seen, equal_mass_edges, make_reference
 from compressor.tasks.classification.evidence import temperature
+from edge_agent.inference import drift_counters
+from edge_agent.inference.support import Support, of_inputs
 from edge_agent.tasks.classification import Classification
 from edge_agent.tasks.regression import Regression
 from wire.reference import read_reference, write_reference
@@ -83,3 +85,25 @@ def test_a_regression_has_streams_of_its_values(width: int) -> None:
     assert (reference.classes, reference.table_seen, reference.risk) == (0, (), 0.0)
     assert min(reference.contexts[0].counts[-16:]) >= 20
     assert read_reference(write_reference(reference)) == reference
+
+
+def test_a_reference_states_the_limit_of_support_of_its_contexts() -> None:
+    """Of the rows that made the limit at most the stated share is beyond it; of inputs of another kind most are."""
+    reference = make_reference("ab" * 32, Classification(4), _seen(600, 0, 20), [_seen(400, 1, 20), _seen(400, 2, 20)])
+    support, projection = Support.of(reference), drift_counters.projection_of(reference, Classification(4))
+
+    def beyond(seed: int, scale: float = 1.0) -> int:
+        seen = _seen(400, seed, 20)
+        embedding = seen.predictions.embedding * scale
+        rows = drift_counters.values(seen.pixels, seen.predictions.logits, embedding, projection).tolist()
+        return sum(support.distance(of_inputs(row, support)) > support.limit for row in rows)
+
+    assert reference.support_rate == 0.01
+    assert 0 < beyond(1) + beyond(2) <= 8
+    assert beyond(3, scale=4.0) > 390
+
+
+def test_too_few_independent_rows_state_no_limit_of_support() -> None:
+    """A rate that can't be kept is not stated."""
+    reference = make_reference("ab" * 32, Classification(4), _seen(400, 0, 9), [_seen(36, 1, 9)])
+    assert (reference.support_limit, reference.support_rate) == (0.0, 0.0)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from edge_agent.inference.support import RATE, Support, limit_of
+from edge_agent.inference.support import RATES, Support, limit_of
 
-RULE = Support(kind="embedding", streams=(1, 3), centres=(1.0, 0.0), scales=(2.0, 0.5), limit=1.0, rate=RATE)
+RULE = Support(streams=(1, 3), centres=(1.0, 0.0), scales=(2.0, 0.5), limit=1.0, rate=RATES[0])
 
 
 def test_the_distance_is_the_mean_of_squared_robust_scores() -> None:
@@ -23,18 +23,28 @@ def test_an_overflow_is_far_away_and_no_error(value: float) -> None:
     assert 1e9 < RULE.distance((value, 0.0)) < math.inf
 
 
-def test_the_limit_is_the_conformal_quantile_by_value() -> None:
-    """Of 99 distances the largest serves a rate of 1 %; of 98 none does, and no limit is stated."""
-    distances = [float(number) for number in range(99)]
-    assert (limit_of(distances, 0.01), limit_of(distances[:98], 0.01)) == (98.0, 0.0)
-    assert limit_of(distances, 0.1) == 89.0
+@pytest.mark.parametrize(
+    ("count", "effective", "wanted"),
+    [
+        (99, 99, (98.0, 0.01)),  # the largest of 99
+        (98, 98, (97.0, 0.02)),  # too few for 1 %
+        (19, 19, (18.0, 0.05)),
+        (18, 18, (0.0, 0.0)),
+        (990, 99, (989.0, 0.01)),  # ten views of each of 99 things: as few as 99
+        (199, 1000, (197.0, 0.01)),  # never more than there are
+    ],
+)
+def test_the_limit_is_the_conformal_quantile_by_value(count: int, effective: int, wanted: tuple[float, float]) -> None:
+    """The ceil((n + 1) (1 - rate))-th smallest distance, for the smallest rate that n allows."""
+    assert limit_of([float(number) for number in range(count)], effective) == wanted
 
 
 def test_at_most_the_stated_share_of_exchangeable_inputs_is_beyond_the_limit() -> None:
-    """Over 400 calibrations of 200 rows, the mean share of new rows beyond the limit is at most the rate."""
+    """Over 400 calibrations of 150 rows, the mean share of new rows beyond the limit is about the rate, not more."""
     rng = np.random.default_rng(0)
     shares = []
     for _ in range(400):
-        limit = limit_of(rng.chisquare(9, 200).tolist(), 0.05)
-        shares.append(float(np.mean(rng.chisquare(9, 500) > limit)))
-    assert 0.04 < np.mean(shares) <= 0.053
+        limit, rate = limit_of(rng.chisquare(9, 150).tolist(), 150)
+        assert rate == 0.01
+        shares.append(float(np.mean(rng.chisquare(9, 1000) > limit)))
+    assert 0.005 < np.mean(shares) <= 0.0108

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,24 @@ def test_a_file_of_another_size_or_content_starts_from_zero(tmp_path: Path) -> N
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "accounts").write_bytes(b"x" * 10)
     assert open_accounts(tmp_path, ["log"])["log"].counts["offered"] == 0
+
+
+def test_a_sink_that_raises_anything_loses_a_batch_and_not_its_thread() -> None:
+    """Code from outside may be wrong for one answer; the next ones arrive, and the lost ones are counted."""
+    sink = Receiver()
+    real, raised = sink.send, []
+
+    def send(records: Sequence[AnswerRecord]) -> int:
+        if not raised:
+            raised.append(len(records))
+            raise ZeroDivisionError
+        return real(records)
+
+    sink.send = send
+    to = delivery(sink)
+    offer(to, 1)
+    while not raised:
+        assert to._thread.is_alive()
+    offer(to, 2, 3)
+    to.close(10)
+    assert (sink.ids, to.account.counts["dropped"], to.settled) == (["2", "3"], 1, 3)
