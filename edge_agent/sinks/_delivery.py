@@ -84,16 +84,14 @@ class Delivery:
                 if not isinstance(delivered, int) or not 0 <= delivered <= len(batch):
                     message = f"Expected send to return 0 to {len(batch)}, got {delivered!r}: correct the sink"
                     raise SinkError(message)  # noqa: TRY301 - handled as any failure of a sink
-            except Exception as error:  # noqa: BLE001 - outermost frame of a thread: a sink from outside may raise anything
-                if not isinstance(error, SinkError | OSError):
-                    _LOG.exception("sink failed sink=%s", self.name)
+            except (SinkError, OSError) as error:
                 if not pause_s:
                     self._tell("sink_failed", f"{self.name}: {error}: the answers wait, and the oldest are dropped")
                 delivered = error.delivered if isinstance(error, SinkError) else 0
                 pause_s = _RETRY_MIN_S if delivered else min(_RETRY_MAX_S, pause_s * 2 or _RETRY_MIN_S)
                 self._give_back(batch, delivered)
                 continue
-            except Exception as error:  # noqa: BLE001 - outermost; the same answers would make it raise again
+            except Exception as error:  # noqa: BLE001 - outermost frame; one answer that makes it raise would do so again
                 _LOG.exception("sink raised sink=%s", self.name)
                 self._tell("sink_failed", f"{self.name}: {type(error).__name__}: {error}: {len(batch)} answers dropped")
                 delivered = 0
