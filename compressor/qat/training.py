@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +33,7 @@ from compressor.tasks._loss import TaskLoss
 from compressor.train import scoring
 from compressor.train.augmentation import augment
 from compressor.train.scoring import Score
+from compressor.train.supervised import one_thread
 
 _TEMPERATURE = 2.0
 PLAIN, CLIPPED, EQUALIZED = "min/max ranges", "clipped weights", "equalized channels, clipped weights"
@@ -148,7 +148,7 @@ def train(
     if not len(rows):
         raise TrainError("Expected rows to train on, got 0: give the train split rows")
     looked_at = (teacher,) if teacher is not None else ()
-    with single_thread(), torch.random.fork_rng(devices=[]), evaluating(*looked_at):
+    with one_thread(), torch.random.fork_rng(devices=[]), evaluating(*looked_at):
         torch.manual_seed(plan.seed)
         first = score(simulation.copy, search)
         kept, steps = _Kept(first, 0, simulation.state()), 0
@@ -164,17 +164,6 @@ def train(
         hint = f"a learning_rate below {plan.learning_rate:g} may help"
         tell(f"qat: no epoch was better than the start, which is kept; {hint}")
     return Trained(first=first, best=kept.score, steps=steps, best_epoch=kept.epoch)
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Compute on one thread: small layers are no faster on two, and the result does not depend on the core count."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def score(network: nn.Module, rows: Rows) -> Score:

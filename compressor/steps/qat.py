@@ -47,10 +47,11 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         TrainError: If there are no rows to learn from or to judge by, or the loss is not finite.
     """
     from compressor.qat import fake_quantize, simulation, training  # noqa: PLC0415 - torch, seconds to import
+    from compressor.train.supervised import one_thread  # noqa: PLC0415 - likewise
 
     grid, rows = fake_quantize.Grid(settings.per_channel, settings.reduce_range), bench.calibration.inputs
     simulated = simulation.simulate(network, rows, grid)
-    with training.single_thread():
+    with one_thread():
         prepared = training.prepare(simulated, rows, bench.search, equalize=settings.equalize)
     plan = training.QatPlan(
         epochs=settings.epochs,

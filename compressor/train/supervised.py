@@ -91,7 +91,7 @@ class _Course:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Train on one thread: small layers are no faster on two, and on a busy machine two wait for each other.
 
     Measured on 2 busy cores: an epoch of ResNet8 on digits takes 6.4 s on one thread, 32.8 s on two. It also makes
@@ -152,7 +152,7 @@ def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Opt
         raise TrainError(message)
     loss = options.loss or samples.task.training.loss(settings, samples.y, samples.outputs)
     training = begun(network, loss, samples, settings, options.world)
-    with _one_thread(), torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         course = _run(training, held.to(options.world.device) if held else None, options)
     best = course.best.state if settings.early_stopping else None
