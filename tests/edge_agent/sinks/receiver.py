@@ -1,12 +1,21 @@
-"""Sinks under test: a recording one, and a delivery to it."""
+"""Sinks under test: a recording one, and how to wait for what its thread does."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from edge_agent.errors import SinkError
 from wire.answers import AnswerRecord
+
+
+def until(wanted: Callable[[], object], limit_s: float = 10.0) -> None:
+    """Return as soon as ``wanted`` is true; an error after ``limit_s``."""
+    end_s = time.monotonic() + limit_s
+    while not wanted():
+        assert time.monotonic() < end_s, "it did not come true"
+        time.sleep(0.002)
 
 
 class Receiver:

@@ -10,7 +10,7 @@ import pytest
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
-from tests.edge_agent.sinks.receiver import Receiver
+from tests.edge_agent.sinks.receiver import Receiver, until
 from wire.answers import AnswerRecord
 
 
@@ -57,8 +57,7 @@ def test_what_a_broken_sink_refused_comes_again() -> None:
     sink.broken = 1
     to = delivery(sink)
     offer(to, 1, 2, 3)
-    while not sink.ids:
-        assert to._thread.is_alive()
+    until(lambda: sink.ids)
     to.close(10)
     assert sink.ids == ["1", "2", "3"]
 
@@ -73,8 +72,7 @@ def test_what_a_failing_sink_delivered_is_sent_and_the_rest_comes_again() -> Non
     assert sink.entered.wait(10)
     offer(to, 1, 2, 3)
     sink.gate.set()
-    while len(sink.ids) < 4:
-        assert to._thread.is_alive()
+    until(lambda: len(sink.ids) == 4)
     to.close(10)
     assert (sink.ids, to.account.counts["sent"], to.account.open) == (["0", "1", "2", "3"], 4, 0)
 
@@ -86,8 +84,7 @@ def test_a_sink_from_outside_may_raise_or_return_anything(fault: object) -> None
     sink.fault = fault
     to = Delivery("log", sink, SinkSettings(), open_accounts(None, ["log"])["log"], lambda *said: told.append(said))
     offer(to, 1, 2)
-    while not sink.ids:
-        assert to._thread.is_alive()
+    until(lambda: sink.ids)
     to.close(10)
     assert (sink.ids, to.account.counts["sent"], to.account.open) == (["1", "2"], 2, 0)
     assert [code for code, _ in told] == ["sink_failed"]
