@@ -77,7 +77,7 @@ class Delivery:
         self.account.add("dropped", number)
 
     def _run(self) -> None:
-        pause_s = 0.0
+        pause_s, raised = 0.0, False
         while (batch := self._next(pause_s)) is not None:
             try:
                 delivered = self._sink.send([record for _, record in batch])
@@ -92,11 +92,15 @@ class Delivery:
                 self._give_back(batch, delivered)
                 continue
             except Exception as error:  # noqa: BLE001 - outermost frame; one answer that makes it raise would do so again
-                _LOG.exception("sink raised sink=%s", self.name)
-                self._tell("sink_failed", f"{self.name}: {type(error).__name__}: {error}: {len(batch)} answers dropped")
-                delivered = 0
-            if pause_s:
-                _LOG.info("sink works again sink=%s", self.name)
+                if not raised:  # a sink that raises each time must not fill log and spool
+                    _LOG.exception("sink raised sink=%s", self.name)
+                    text = f"{self.name}: {type(error).__name__}: {error}: the answers are dropped while it raises"
+                    self._tell("sink_failed", text)
+                delivered, raised = 0, True
+            else:
+                if pause_s or raised:
+                    _LOG.info("sink works again sink=%s", self.name)
+                raised = False
             pause_s = 0.0
             with self._wake:
                 self._sending = None
