@@ -121,6 +121,8 @@ def test_outputs_that_are_no_numbers_are_breakage_at_once() -> None:
     health = Health().beat(n=40, errors=0, p95_ms=1.0, classes=(5, 5, 5))
     assert judge(health, LIMITS, 1.0).code == "output_distribution"
     assert judge(Health().beat(n=40, errors=0, p95_ms=1.0, classes=()), LIMITS, 1.0).code == ""
+    half = Health().beat(n=40, errors=0, p95_ms=1.0, classes=(20, 0, 0))
+    assert judge(half, LIMITS, 1.0).code == "", "half of them may be invalid, and no more"
 
 
 def test_outputs_fade_and_start_again_with_other_labels() -> None:

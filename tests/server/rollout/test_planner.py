@@ -25,7 +25,7 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
+from server.rollout.planner import apply_settlements, left_out, passed, plan, settled, stop
 from server.rollout.resuming import How, foresee, resumed, skipped, to_replace
 from server.rollout.thresholds import count_members, outcome
 from wire.messages import UpdatePhase, UpdateStatus
@@ -69,6 +69,18 @@ def test_a_device_that_is_away_keeps_what_its_try_before_cost() -> None:
     going = replace(going, members=(replace(going.members[0], code="error_rate", air_bytes=77),))
     settle = Settle(device="d0", standing=MemberStanding.PENDING, code="error_rate", air_bytes=77)
     assert [(one, one.air_bytes) for one in plan(going, away, 2000)] == [(settle, 77)]
+
+
+def test_an_outcome_replaces_all_that_the_try_before_left() -> None:
+    """The tolerance of an operator and the standing before a retry belong to that try."""
+    failed = MemberStanding.FAILED
+    member = Member(device="d0", group=0, standing=failed, code="old", air_bytes=7, tolerated=True, retried_from=failed)
+    outcomes = (MemberStanding.COMMITTED, MemberStanding.PENDING)
+    going = [settled(member, Settle(device="d0", standing=one, code="new", air_bytes=9), 50) for one in outcomes]
+    expected = replace(member, code="new", air_bytes=9, tolerated=False, settled_ms=50)
+    assert going == [
+        replace(expected, standing=outcomes[0], retried_from=None), replace(expected, standing=outcomes[1]),
+    ]  # fmt: skip
 
 
 def test_success_is_committed_and_nothing_else() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from server.errors import RolloutRefusedError
-from server.rollout.model import Group, Member, MemberStanding
-from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members
+from server.rollout.model import Group, Member, MemberStanding, Rollout
+from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, outcome
 
 
 def members(**counts: int) -> tuple[Member, ...]:
@@ -69,6 +69,22 @@ def test_a_tolerated_failure_pauses_no_more_and_counts_against_success() -> None
     )
     assert not counts.errors_exceeded(group)
     assert not counts.success_reached(group)
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ({"committed": 2, "failed": 1, "stuck": 1}, "2 of 4 devices committed; 1 of 4 failed; 1 of 4 was stuck"),
+        (
+            {"failed": 2, "stuck": 2, "cancelled": 1},
+            "0 of 4 devices committed; 2 of 4 failed; 2 of 4 were stuck; 1 left out",
+        ),
+        ({"cancelled": 1}, "no device tried it; 1 left out"),
+    ],
+)
+def test_the_outcome_names_each_kind_of_failure(counts: dict[str, int], text: str) -> None:
+    """One and many read alike to a person."""
+    assert outcome(Rollout(id="r", release="m-1", groups=(), members=members(**counts))) == text
 
 
 def test_who_can_not_be_told_yet_is_counted_apart() -> None:
