@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from compressor.measurement.onnx_graph import GraphFigures
 
 _ORT = "ort"
+_ERROR = 3
 _ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_identifier: bytes 4 to 8
 
 
@@ -49,16 +52,32 @@ class Format(ModelFormat):
         return export_onnx(network, channels, height, width)
 
     def saved_as(self, model: bytes, kind: str) -> bytes:
-        """Return ``model`` in ORT format.
+        """Return ``model`` in ORT format, which small devices load without a protobuf parser and without an optimiser.
+
+        The graph is optimised up to the level that is valid on every processor (``ORT_ENABLE_EXTENDED``): layouts for
+        this host's kernels are excluded.
 
         Raises:
-            ExportError: If ``kind`` is another one, or onnxruntime rejects the model.
+            ExportError: If ``kind`` is another one, or onnxruntime can't open or write the model.
         """
-        from compressor.export.ort_format import to_ort_format  # noqa: PLC0415 - loads onnxruntime
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        import onnxruntime  # noqa: PLC0415 - telemetry must be off before the import
 
         if kind != _ORT:
             raise ExportError(f"Expected {_ORT!r} or no format of an ONNX target, got {kind!r}: leave it out")
-        return to_ort_format(model)
+        with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
+            path = Path(folder) / "model.ort"
+            options = onnxruntime.SessionOptions()
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            options.optimized_model_filepath = str(path)
+            options.log_severity_level = _ERROR
+            options.add_session_config_entry("session.save_model_format", "ORT")
+            try:
+                onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+                return path.read_bytes()
+            except Exception as error:  # onnxruntime raises many unrelated classes
+                message = f"Expected a model that onnxruntime writes in its own format, got: {str(error)[:300]}"
+                raise ExportError(message) from error
 
     def schemes(self) -> tuple[str, ...]:
         """Return all schemes but those without a kernel."""
@@ -107,7 +126,7 @@ class Format(ModelFormat):
         import onnxruntime  # noqa: PLC0415 - telemetry must be off before the import
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        options.intra_op_num_threads, options.log_severity_level = 1, _ERROR
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         feed = session.get_inputs()[0]
         size = feed.shape[0] if isinstance(feed.shape[0], int) else 1

@@ -52,7 +52,6 @@ NAMED = re.compile(r"(onnxruntime|ai[-_]edge[-_]litert|tflite[-_]runtime)(\.[\w.
 """What a runtime's file alone may name: packages as modules and distributions, and endings of model files."""
 MAKES_THE_FORMAT = {
     "compressor/formats": "the build host's half of a runtime",
-    "compressor/export": "writes ONNX, ORT format and TFLite",
     "compressor/tflite": "rewrites TFLite",
     "compressor/quantize": "onnxruntime's quantizers rewrite ONNX",
     "compressor/measurement/onnx_graph.py": "asks onnxruntime's optimiser",

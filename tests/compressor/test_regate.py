@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.export.ort_format import to_ort_format
+from compressor import formats
 from compressor.export.tflite import export_tflite
 from compressor.gates.certificate import Certificate, write_certificate
 from compressor.gates.evidence import GateRecipe
@@ -99,6 +99,6 @@ def test_an_onnx_file_that_is_not_int8_fails_when_judged_again(tmp_path: Path) -
 
 def test_ort_format_keeps_what_was_read_before_it_was_written(tmp_path: Path) -> None:
     """Its graph can't be read back: size and golden vectors are measured, the share stays as the build host saw it."""
-    artifact = to_ort_format(float_onnx())
+    artifact = formats.named("onnx").saved_as(float_onnx(), "ort")
     again = gate_again(int8_bundle(tmp_path / "m.tfb", artifact, "onnx", "ort"))
     assert (again.verdict, again.figures["size_bytes"]) == ("pass", float(len(artifact)))
