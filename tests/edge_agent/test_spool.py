@@ -200,6 +200,26 @@ def test_a_merged_window_ends_with_the_later_end(older_ms: int, newer_ms: int, l
     assert (both.window_start_ms, both.window_len_ms) == (1000, length_ms)
 
 
+@pytest.mark.parametrize(("older", "newer"), [(False, False), (True, False), (False, True)])
+def test_a_merged_window_is_late_if_either_was(*, older: bool, newer: bool) -> None:
+    """The server must not take it for one that came in time."""
+    first, second = (replace(decode_report(report(seq).payload), late=late) for seq, late in ((1, older), (2, newer)))
+    assert merged(first, second).late is (older or newer)
+
+
+def test_what_is_held_after_a_merge_is_what_the_file_holds(tmp_path: Path) -> None:
+    """Counts grow when they are added up, and so does the payload: the bound must not drift away."""
+    limit = report(1, n=60_000).length_bytes + 40
+    spool = spool_at(tmp_path, limit)
+    for seq, n in ((1, 60_000), (2, 3)):
+        spool.add(report(seq, n=n))
+        spool.commit()
+    assert len(held(spool)) == 1
+    kept = spool.held_bytes
+    spool.close()
+    assert spool_at(tmp_path, limit).held_bytes == kept
+
+
 def test_merges_until_there_is_room(tmp_path: Path) -> None:
     """One commit may have to merge more than once."""
     spool = spool_at(tmp_path, limit_bytes=2 * report(1).length_bytes)
@@ -405,6 +425,14 @@ def test_overflow_leaves_open_rows_alone(tmp_path: Path) -> None:
     spool.commit()
     assert held(spool) == [("event", 4), ("event", 5)]
     assert [row.key for row in spool.open_rows()] == [("infer", BOOT, 1)]
+
+
+def test_open_rows_alone_may_exceed_the_limit(tmp_path: Path) -> None:
+    """There is nothing to drop: they are written again soon, smaller or closed."""
+    spool = spool_at(tmp_path, 50)
+    spool.add(Row(stream="drift", boot=BOOT, seq=1, payload=b"x" * 100, open=True))
+    spool.commit()
+    assert (spool.count(), spool.held_bytes, spool.dropped()) == (0, 164, 0)
 
 
 def test_no_watermark_deletes_an_open_row(tmp_path: Path) -> None:
