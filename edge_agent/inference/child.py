@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -42,6 +43,8 @@ from wire.manifest import Manifest
 Say = Callable[[Mapping[str, Json], bytes], None]
 Load = Callable[[Path], ServedModel]
 
+LOG_FORMAT = "time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"
+"""As of the control process: both write to one journal."""
 POLL_S = 0.03
 INPUT_CRASHED = "input_crashed"
 INPUT_AGAIN = "input_tried_again"
@@ -391,6 +394,7 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Serve one release; return the exit code: 0 after a stop, 1 if it can't start."""
     options = _options(arguments)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     say = _sayer(protected_stdout())
     try:
         _serve(options, say)
