@@ -42,6 +42,13 @@ def test_the_next_boot_comes_after_many_late_ones() -> None:
     assert found == ["a", *(mention.boot for mention in late), "b", "c"]
 
 
+def test_places_of_one_batch_are_given_once_and_a_known_boot_keeps_its_own() -> None:
+    """Also after a boot that is known already; far from the newest there is nothing to fill."""
+    known = {"a": 7, "b": 5 * 2**20}
+    found = places(known, [Mention("b", True), Mention("x", False), Mention("y", False), Mention("c", True)])
+    assert found == {"x": 4 * 2**20 + 1, "y": 4 * 2**20 + 2, "c": 6 * 2**20}
+
+
 @pytest.fixture
 def cam(fleet: MemoryFleet) -> FakeDevice:
     """An enrolled device."""

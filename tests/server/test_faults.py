@@ -71,6 +71,9 @@ def test_senders_without_end_take_no_memory_without_end() -> None:
     faults.add(2, "garbage", "so", sender="another")
     faults.add(3, "garbage", "so", sender="cam-0")
     assert [row["at_ms"] for row in faults.take()] == [2, 3]
+    for i in range(10_001):
+        faults.add(60_100, "garbage", "so", sender=f"cam-{i}")
+    assert len(faults.rows) == 10_000, "what the store does not take has a bound too"
 
 
 @pytest.mark.parametrize(

@@ -450,8 +450,9 @@ def test_a_message_that_was_cleared_is_no_message(fleet: MemoryFleet) -> None:
     device = fleet.enrol()
     for leaf in LEAVES:
         device.say(leaf, b"")
+    device.report(0)
     fleet.turn()
-    assert (fleet.codes(), fleet.app.parts.ingest.figures.refused) == ([], 0)
+    assert (fleet.codes(), fleet.app.parts.ingest.figures.refused, device.watermark()) == ([], 0, 0)
 
 
 def test_the_lag_is_how_long_the_oldest_message_waits(fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch) -> None:
