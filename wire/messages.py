@@ -53,6 +53,7 @@ class Stream(StrEnum):
     INFER = "infer"
     HW = "hw"
     SAMPLE = "sample"
+    ANSWER = "answer"
     EVENT = "event"
 
 
@@ -173,9 +174,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """``tele/infer`` and ``tele/hw``: ``n`` rows that start at ``t0_ms``.
+    """``tele/infer``, ``tele/hw`` and ``tele/answer``: ``n`` rows that start at ``t0_ms``.
 
     infer rows: {at_ms, n, errors, p50_ms, p95_ms, classes: [count…]}.
+    answer rows: ``wire.answers.AnswerRecord``.
     hw rows: {at_ms, rss_bytes, pss_bytes, cpu_ratio, temperature_celsius, disk_free_bytes, spool_bytes, written_bytes}.
     """
 

@@ -48,6 +48,7 @@ _LOG = logging.getLogger(__name__)
 _BAD_ENDS = frozenset({UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
 _MAX_NOTICES = 500  # per turn, so that a flooded queue can't block the loop
 _STATUS_S = 1.0
+_ANSWERS_S = 10.0  # an answer reaches the server at most this late, even if few come
 _DISK_RETRY_S = 5.0
 _IDENTITY_S = 3600.0  # an identity in use twice is reported once an hour, however often the two disconnect each other
 
@@ -59,6 +60,7 @@ class _Due:
     commit_s: float = 0.0
     lazy_s: float = 0.0
     infer_s: float = 0.0
+    answers_s: float = 0.0
     hw_s: float = 0.0
     status_s: float = 0.0
     disk_s: float = 0.0
@@ -443,6 +445,9 @@ class Agent:
         if self._now_s >= self._due.infer_s:
             self._due.infer_s = self._now_s + self.config.monitor.infer_s
             self._child_inbox.fold(self._now_ms)
+        if self._now_s >= self._due.answers_s:
+            self._due.answers_s = self._now_s + _ANSWERS_S
+            self.telemetry.send_so_far(Stream.ANSWER)
         if self._now_s >= self._due.hw_s:
             self._due.hw_s = self._now_s + self.config.monitor.hw_s
             pid = self.supervisor.child.pid if self.supervisor.child is not None else 0
@@ -456,6 +461,8 @@ class Agent:
             self._unwritten = not self._guard("spool", self.spool.commit)
             if self._unwritten:
                 self._due.commit_s = self._now_s + _DISK_RETRY_S
+            else:
+                self._child_inbox.written()
 
     def _write_status(self) -> None:
         if self._now_s < self._due.status_s:

@@ -16,11 +16,13 @@ from edge_agent.sources import SOURCE_UNREAD
 from edge_agent.telemetry.rows import Telemetry, WindowPart
 from edge_agent.updater.updater import Updater
 from wire import leb128
-from wire.codec import Json, from_document
+from wire.answers import AnswerRecord
+from wire.codec import Json, from_document, parse_json, to_document
 from wire.errors import MessageError, WireError
 from wire.histogram import Counters, Shape
 from wire.messages import Sample, Stream, UpdatePhase
 
+MAX_ANSWERS_BYTES = 4 * 1024 * 1024  # of one frame: a batch of a sink, with room
 MAX_SAMPLE_BYTES = 180 * 1024  # so that with base64 and its envelope it is within the server's limit
 
 
@@ -88,6 +90,19 @@ def read_window(frame: Frame) -> WindowPart:
     )
 
 
+def read_answers(frame: Frame) -> list[dict[str, Json]]:
+    """Return the answers in ``frame`` as rows of ``tele/answer``.
+
+    Raises:
+        MessageError: If one is not an answer.
+    """
+    rows = parse_json(frame.payload, limit_bytes=MAX_ANSWERS_BYTES).get("rows")
+    if not isinstance(rows, list):
+        message = f"Expected a list of answers, got {type(rows).__name__}"
+        raise MessageError(message)
+    return [to_document(from_document(AnswerRecord, row if isinstance(row, dict) else {})) for row in rows]
+
+
 def read_sample(frame: Frame) -> Sample:
     """Return the sample in ``frame``.
 
@@ -147,6 +162,7 @@ class ChildInbox:
     sampled: Callable[[str, int], bool] = lambda _request, _length_bytes: True
     sinks: Mapping[str, Json] = field(default_factory=dict)
     """The last counts of each sink of answers, by name."""
+    _taken: tuple[int, Json] | None = None
     _minute: Minute = field(default_factory=Minute)
     _steady_s: float = float("inf")
 
@@ -155,15 +171,8 @@ class ChildInbox:
         try:
             if frame.kind == "beat":
                 self._count(read_heartbeat(frame), now_s)
-            elif frame.kind == "window":
-                window = read_window(frame)
-                self.telemetry.window(window)
-                if not window.closed:
-                    self._keep_minute(now_ms)
-            elif frame.kind == "sample":
-                sample = read_sample(frame)
-                if self.sampled(sample.request, len(frame.payload)):
-                    self.telemetry.sample(sample)
+            elif frame.kind in {"window", "sample", "answers"}:
+                self._observe(frame, now_ms)
             elif frame.kind == "fault":
                 code = str(frame.header.get("code", "child"))[:64]
                 if code == SOURCE_UNREAD and self.updater.record.phase is UpdatePhase.PROBATION:
@@ -171,6 +180,28 @@ class ChildInbox:
                 self.fault(code, str(frame.header.get("text", "")))
         except (WireError, FrameError) as error:
             self.unreadable(f"child_{frame.kind[:32]}", str(error))
+
+    def _observe(self, frame: Frame, now_ms: int) -> None:
+        """Hand an observation of the child to telemetry."""
+        if frame.kind == "window":
+            window = read_window(frame)
+            self.telemetry.window(window)
+            if not window.closed:
+                self._keep_minute(now_ms)
+        elif frame.kind == "sample":
+            sample = read_sample(frame)
+            if self.sampled(sample.request, len(frame.payload)):
+                self.telemetry.sample(sample)
+        else:
+            for row in read_answers(frame):
+                self.telemetry.row(Stream.ANSWER, row)
+            self._taken = (self.supervisor.starts, frame.header.get("number"))
+
+    def written(self) -> None:
+        """Confirm to the child that the answers taken so far are on the disk."""
+        if self._taken is not None and self.supervisor.child is not None and self._taken[0] == self.supervisor.starts:
+            self.supervisor.child.say({"type": "written", "number": self._taken[1]})
+        self._taken = None
 
     def serving(self, steady_at_s: float) -> None:
         """Record that a release is served from now on; it counts as steady at ``steady_at_s``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +22,11 @@ from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sources import Capture
 from wire.answers import AnswerRecord
-from wire.codec import Json
+from wire.canonical import canonical_bytes
+from wire.codec import Json, to_document
 
 CLOSE_S = 2.0
+WRITTEN_S = 60.0  # a spool commits each second
 NOT_NUMBERS = "outputs_not_finite"
 _TEXT = 500
 
@@ -122,6 +125,37 @@ class Answers:
         for delivery in self.deliveries:
             delivery.close(max(0.0, end_s - time.monotonic()))
         self.settle()
+
+
+class ToAgent:
+    """Hands answers to the control process, and waits until it has written them to the spool."""
+
+    def __init__(self, say: Callable[[Mapping[str, Json], bytes], None]) -> None:
+        """Use ``say`` to send a frame."""
+        self._say = say
+        self._number = 0
+        self._written = -1
+        self._news = threading.Condition()
+
+    def send(self, records: Sequence[AnswerRecord]) -> None:
+        """Return when all ``records`` are written. Several sinks may call it at once.
+
+        Raises:
+            SinkError: If they are not within ``WRITTEN_S``, as on a full disk; they may be written all the same.
+        """
+        rows: list[Json] = [to_document(record) for record in records]
+        with self._news:
+            self._number += 1
+            number = self._number
+            self._say({"type": "answers", "number": number}, canonical_bytes({"rows": rows}))
+            if not self._news.wait_for(lambda: self._written >= number, WRITTEN_S):
+                raise SinkError(f"Expected the answers in the spool within {WRITTEN_S:g} s, got no word: free the disk")
+
+    def written(self, number: Json) -> None:
+        """Note that all answers up to ``number`` are written."""
+        with self._news:
+            self._written = max(self._written, number if isinstance(number, int) else -1)
+            self._news.notify_all()
 
 
 def open_answers(documents: Mapping[str, Json], around: sinks.SinkSurroundings) -> Answers:

@@ -29,7 +29,7 @@ from edge_agent.device import memory_limit
 from edge_agent.device.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
 from edge_agent.in_flight import InFlight
-from edge_agent.inference.answers import Answers, open_answers
+from edge_agent.inference.answers import Answers, ToAgent, open_answers
 from edge_agent.inference.batching import ResultBatcher
 from edge_agent.inference.reservoir import Chosen, Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import ServedModel, load_model
@@ -91,6 +91,7 @@ class InferenceLoop:
         self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
         self.load: Load = load_model
         self.answers = Answers()
+        self.to_agent = ToAgent(say)
         self._results = ResultBatcher(model)
         self._source, self._say, self._clock, self._settings = source, say, clock, settings
         self._window_ms = self._aligned(clock.now_ms())
@@ -243,10 +244,12 @@ class InferenceLoop:
             self._begin_swap(str(notice.header.get("bundle", "")))
         elif notice.kind == "samples":
             self._grant(notice.header)
+        elif notice.kind == "written":
+            self.to_agent.written(notice.header.get("number"))
         elif notice.kind == "stop":
             self.notices.put(STOP)
         else:
-            self._fault("frame_unknown", f"Expected swap, samples or stop, got {notice.kind!r}")
+            self._fault("frame_unknown", f"Expected swap, samples, written or stop, got {notice.kind!r}")
 
     def _begin_swap(self, bundle: str) -> None:
         if self._loading:
@@ -383,7 +386,10 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     source = sources.load(parse_json(options.source.encode()), clock, surroundings)
     child = InferenceLoop(first, source, say, clock, settings)
     child.load, child.in_flight = load, InFlight(options.state, options.run)
-    around = SinkSurroundings(state=options.state, device=options.device, site=options.site, tell=tell)
+    child.to_agent = ToAgent(say)
+    around = SinkSurroundings(
+        state=options.state, device=options.device, site=options.site, tell=tell, to_agent=child.to_agent.send
+    )
     child.answers = open_answers(parse_json(options.sinks.encode()), around)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
     signal.signal(signal.SIGTERM, lambda *_, notices=child.notices: notices.put(STOP))

@@ -36,7 +36,7 @@ class SinkSurroundings:
 
     ``name``: of the sink in ``agent.toml``. ``state``: the agent's state directory, if there is one. ``device``: the
     device's name, ``site``: its site; empty without an enrolment. ``tell``: reports a code and a text to the operator.
-    ``to_agent``: hands an answer to the control process, which sends it to the fleet's server.
+    ``to_agent``: hands answers to the control process, which sends them to the fleet's server.
     """
 
     name: str = ""
@@ -44,7 +44,7 @@ class SinkSurroundings:
     device: str = ""
     site: str = ""
     tell: Callable[[str, str], None] = lambda _code, _text: None
-    to_agent: Callable[[AnswerRecord], None] = lambda _record: None
+    to_agent: Callable[[Sequence[AnswerRecord]], None] = lambda _records: None
 
 
 class Sink(Protocol):

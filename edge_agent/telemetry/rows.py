@@ -225,7 +225,7 @@ class Telemetry:
         self._add(Stream.SAMPLE, seq, encode(replace(sample, boot=self.boot, seq=seq)))
 
     def row(self, stream: Stream, row: Mapping[str, Json]) -> None:
-        """Add a row of ``infer`` or ``hw``; a full batch becomes a message."""
+        """Add a row of ``infer``, ``hw`` or ``answer``; a full batch becomes a message."""
         batch = self._batch(stream)
         self._batches[stream] = batch = replace(batch, rows=(*batch.rows, row))
         self._keep_batch(stream, batch, is_open=len(batch.rows) < self.rows_a_batch)
@@ -234,6 +234,12 @@ class Telemetry:
         """Store an incomplete row, in case of a power cut; the next ``row`` replaces it."""
         batch = self._batch(stream)
         self._keep_batch(stream, replace(batch, rows=(*batch.rows, row)), is_open=True)
+
+    def send_so_far(self, stream: Stream) -> None:
+        """Close the batch of ``stream``, if there are rows in it."""
+        batch = self._batches.get(stream)
+        if batch is not None and batch.rows:
+            self._keep_batch(stream, batch, is_open=False)
 
     def flush(self) -> None:
         """Close the window and every batch."""
@@ -254,9 +260,10 @@ class Telemetry:
         message = Batch(
             stream=stream, boot=self.boot, seq=batch.seq, oldest_seq=0, t0_ms=t0_ms, n=len(batch.rows), rows=batch.rows
         )
+        lazy = is_open and stream is not Stream.ANSWER  # the child waits until its answers are written
         # lazy: readings can wait, and counts were written together with the last part of the window (``so_far``)
         self.spool.add(
-            Row(stream=stream.value, boot=self.boot, seq=batch.seq, payload=encode(message), open=is_open, lazy=is_open)
+            Row(stream=stream.value, boot=self.boot, seq=batch.seq, payload=encode(message), open=is_open, lazy=lazy)
         )
         if not is_open:
             del self._batches[stream]

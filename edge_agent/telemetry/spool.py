@@ -32,8 +32,8 @@ from wire.drift_report import DriftReport, decode_report, encode_report
 from wire.histogram import merge
 from wire.messages import Watermark
 
-PRIORITIES: Mapping[str, int] = {"event": 0, "drift": 1, "hw": 2, "infer": 2, "sample": 3}
-_LAST = 4  # priority of a stream without one: sent last, dropped first
+PRIORITIES: Mapping[str, int] = {"event": 0, "drift": 1, "hw": 2, "infer": 2, "sample": 3, "answer": 4}
+_LAST = 5  # priority of a stream without one: sent last, dropped first
 _OVERHEAD_BYTES = 64  # a row's columns and its part of the indexes
 _MIGRATIONS = (
     # 1: the spool of the first agents, which left the version at 0

@@ -219,9 +219,12 @@ def telemetry_router(auth: Auth, fleet: Fleet, database: Database) -> APIRouter:
 
     @routes.get("/api/devices/{device}/telemetry")
     def telemetry(
-        device: str, stream: Literal["infer", "hw"] = "infer", limit: Annotated[int, Query(ge=1, le=500)] = 20
+        device: str, stream: Literal["infer", "hw", "answer"] = "infer", limit: Annotated[int, Query(ge=1, le=500)] = 20
     ) -> TelemetryBody:
-        """Return the device's measurements: ``infer`` (latency, classes) or ``hw`` (memory, temperature)."""
+        """Return what the device sent: ``infer`` (latency, classes), ``hw`` (memory, temperature) or ``answer``.
+
+        Answers come from devices with a sink of the kind ``fleet``.
+        """
         fleet.device(device)
         with database.begin() as connection:
             rows = latest_batches(connection, device, stream, limit)

@@ -83,7 +83,7 @@ def _telemetry(leaf: str, payload: bytes, report: WindowReport | WireError | Non
     if leaf == Stream.SAMPLE:
         return decode(Sample, payload, limit_bytes=MAX_SAMPLE_BYTES)
     batch = decode(Batch, payload)
-    if leaf not in {Stream.INFER, Stream.HW} or batch.stream != leaf:
+    if leaf not in {Stream.INFER, Stream.HW, Stream.ANSWER} or batch.stream != leaf:
         message = f"Expected a batch of the stream {leaf!r}, got {batch.stream!r}"
         raise MessageError(message)
     _check_number(batch.t0_ms, "t0_ms")
