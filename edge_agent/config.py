@@ -32,13 +32,18 @@ Batch: TypeAlias = Annotated[int, Bound(1, 10_000)]
 Share: TypeAlias = Annotated[float, Bound(0, 1)]
 TwoBytes: TypeAlias = Annotated[int, Bound(0, _U16)]
 FourBytes: TypeAlias = Annotated[int, Bound(0, min(_U32, _MOST_S))]  # MQTT 5, 3.1.2.11.2 and 3.1.3.2.2
-_NO_MORE_THAN = (
-    ("transport.min_backoff_s", "transport.max_backoff_s"),
-    ("update.retry_min_s", "update.retry_max_s"),
-    ("child.restart_min_s", "child.restart_max_s"),
-    ("child.beat_s", "child.hang_s"),
-)
-"""Pairs of keys of which the first may not exceed the second."""
+
+
+def _check_order(config: object, low: str, high: str) -> None:
+    """Check that the value of ``low`` is at most that of ``high``.
+
+    Raises:
+        SettingsError: If it is more.
+    """
+    least, most = getattr(config, low), getattr(config, high)
+    if least > most:
+        message = f"Expected {low} of at most {high} ({most:g}), got {least:g}"
+        raise SettingsError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,10 @@ class TransportConfig:
     ack_timeout_s: Time = 30.0  # without an application acknowledgement for this long: send again
     unacked_rows: Count = 256  # sent and not yet acknowledged by the server, at most
 
+    def __post_init__(self) -> None:
+        """Reject a shortest wait above the longest."""
+        _check_order(self, "min_backoff_s", "max_backoff_s")
+
 
 @dataclass(frozen=True, slots=True)
 class SpoolConfig:
@@ -103,6 +112,10 @@ class UpdateConfig:
     latency_slack_ratio: Number = 1.5  # over the budget, in probation: other programs run too
     reserve_bytes: Bytes = 16 * 1024 * 1024  # stays free on disk after a download
 
+    def __post_init__(self) -> None:
+        """Reject a shortest wait above the longest."""
+        _check_order(self, "retry_min_s", "retry_max_s")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildConfig:
@@ -117,6 +130,11 @@ class ChildConfig:
     max_memory_bytes: Bytes = (
         0  # private memory of the child and of the probe; 0: the limit of the control group or machine
     )
+
+    def __post_init__(self) -> None:
+        """Reject a shortest wait above the longest, and a heartbeat that comes too late."""
+        _check_order(self, "restart_min_s", "restart_max_s")
+        _check_order(self, "beat_s", "hang_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,22 +197,4 @@ def read_config(path: Path) -> AgentConfig:
         hint = "" if path.exists() else ": write it, or leave --config out: every setting has a default"
         message = f"{error}{hint}"
         raise AgentConfigError(message) from error
-    for low, high in _NO_MORE_THAN:
-        if _value(config, low) > _value(config, high):
-            message = (
-                f"Expected {path} {_shown(low)} of at most {high.split('.')[1]} ({_value(config, high):g}), "
-                f"got {_value(config, low):g}"
-            )
-            raise AgentConfigError(message)
     return config
-
-
-def _value(config: AgentConfig, name: str) -> float:
-    table, key = name.split(".")
-    value: float = getattr(getattr(config, table), key)
-    return value
-
-
-def _shown(name: str) -> str:
-    table, key = name.split(".")
-    return f"[{table}] {key}"

@@ -89,20 +89,14 @@ class FrameDecoder:
         """
         self._buffer += data
         frames = []
-        while (frame := self._next()) is not None:
-            frames.append(frame)
+        while len(self._buffer) >= _LENGTHS.size:
+            header_bytes, payload_bytes = _lengths(bytes(self._buffer[: _LENGTHS.size]))
+            start, end = _LENGTHS.size + header_bytes, _LENGTHS.size + header_bytes + payload_bytes
+            if len(self._buffer) < end:
+                break
+            frames.append(_frame(bytes(self._buffer[_LENGTHS.size : start]), bytes(self._buffer[start:end])))
+            del self._buffer[:end]
         return frames
-
-    def _next(self) -> Frame | None:
-        if len(self._buffer) < _LENGTHS.size:
-            return None
-        header_bytes, payload_bytes = _lengths(bytes(self._buffer[: _LENGTHS.size]))
-        start, end = _LENGTHS.size + header_bytes, _LENGTHS.size + header_bytes + payload_bytes
-        if len(self._buffer) < end:
-            return None
-        frame = _frame(bytes(self._buffer[_LENGTHS.size : start]), bytes(self._buffer[start:end]))
-        del self._buffer[:end]
-        return frame
 
 
 def _lengths(data: bytes) -> tuple[int, int]:

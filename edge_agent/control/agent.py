@@ -184,7 +184,7 @@ class Agent:
         self._guard("repair", lambda: self._repair.turn(self._now_s))
         self._supervise(self.supervisor.turn(self._now_s))
         self._measuring.turn()
-        self._measure()
+        self._add_rows()
         for code, text in self.spool.taken_aside():
             self._event("spool", code, Severity.ERROR, text)
         self._commit()
@@ -276,11 +276,11 @@ class Agent:
                 self._child_inbox.take(notice.frame, self._now_ms, self._now_s)
             self._supervise(self.supervisor.heard(notice, self._now_s))
         elif isinstance(notice, JobDone):
-            self._finished(notice)
+            self._take_result(notice)
         elif isinstance(notice, MeasureDone):
             self._guard("measure", lambda: self._measuring.finished(notice))
 
-    def _finished(self, job: JobDone) -> None:
+    def _take_result(self, job: JobDone) -> None:
         if job.token == REPAIR:
             if not self._guard("repair", lambda: self._repair.finished(job.result, self._now_s)):
                 self._repair.soon()
@@ -312,29 +312,21 @@ class Agent:
             self._report()
         elif change.link is Link.TAKEN_OVER:
             self.uplink.disconnected()
-            self._identity_in_use(change.reason)
-        elif change.link is Link.REFUSED:
-            self._link_refused(change.reason)
+            if self._now_s >= self._due.identity_s:  # the transport keeps trying, and inference continues
+                self._due.identity_s = self._now_s + _IDENTITY_S
+                text = (
+                    f"identity in use twice: another client of {self.identity.device} took the connection over "
+                    f"({change.reason}): end the other agent, or enrol this device again for a new password"
+                )
+                self._event("link", "identity_in_use_twice", Severity.ERROR, text)
+        elif change.link is Link.REFUSED:  # a connection or a subscription
+            self._refused = change.reason
+            if self._now_s >= self._due.refused_s:
+                self._due.refused_s = self._now_s + _IDENTITY_S
+                text = f"the broker refused: {change.reason}; it is tried again"
+                self._event("link", "link_refused", Severity.ERROR, text)
         elif change.link is Link.DOWN:
             self.uplink.disconnected()
-
-    def _link_refused(self, reason: str) -> None:
-        """Report that the broker refused a connection or a subscription; the transport keeps trying."""
-        self._refused = reason
-        if self._now_s >= self._due.refused_s:
-            self._due.refused_s = self._now_s + _IDENTITY_S
-            self._event("link", "link_refused", Severity.ERROR, f"the broker refused: {reason}; it is tried again")
-
-    def _identity_in_use(self, reason: str) -> None:
-        """Report that another client uses this identity; the transport keeps trying, and inference continues."""
-        if self._now_s < self._due.identity_s:
-            return
-        self._due.identity_s = self._now_s + _IDENTITY_S
-        text = (
-            f"identity in use twice: another client of {self.identity.device} took the connection over ({reason}): "
-            "end the other agent, or enrol this device again for a new password"
-        )
-        self._event("link", "identity_in_use_twice", Severity.ERROR, text)
 
     def _count_unreadable(self, kind: str, text: str) -> None:
         if self._limiter.count(kind, self._now_ms):
@@ -441,7 +433,7 @@ class Agent:
     def _report(self) -> None:
         self.uplink.say_reported(self._reporter.reported(self._now_ms))
 
-    def _measure(self) -> None:
+    def _add_rows(self) -> None:
         if self._now_s >= self._due.infer_s:
             self._due.infer_s = self._now_s + self.config.monitor.infer_s
             self._child_inbox.fold(self._now_ms)

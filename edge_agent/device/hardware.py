@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,14 @@ class Hardware:
     _written_bytes: int = 0
 
     def read(self, *, now_ms: int, child_pid: int, spool_bytes: int) -> dict[str, Json]:
-        """Return one row of ``tele/hw``; figures that the machine doesn't provide are 0."""
+        """Return one row of ``tele/hw``; figures that the machine doesn't provide are 0.
+
+        Source: proc(5), ``/proc/pid/io``; a process's figure includes that of children it has waited for.
+        """
         pids = [os.getpid(), *([child_pid] if child_pid else [])]
+        before = self._written_bytes
+        # the maximum so far: between the end of a child and the wait for it, its figure is missing
+        self._written_bytes = max(before, sum(self._figure(pid, "io", "write_bytes:") for pid in pids))
         rss_bytes = sum(self._figure(pid, "status", "VmRSS:") for pid in pids) * _KIB
         return {
             "at_ms": now_ms,
@@ -38,7 +45,7 @@ class Hardware:
             "temperature_celsius": self.temperature_celsius(),
             "disk_free_bytes": shutil.disk_usage(self.state).free,
             "spool_bytes": spool_bytes,
-            "written_bytes": self._written_since(pids),
+            "written_bytes": self._written_bytes - before,
         }
 
     def temperature_celsius(self) -> float:
@@ -59,28 +66,16 @@ class Hardware:
             return 0
         return next((int(line.split()[1]) for line in lines if line.startswith(key)), 0)
 
-    def _written_since(self, pids: list[int]) -> int:
-        """Return the bytes that agent and child wrote to the disk since the last call.
-
-        Source: proc(5), ``/proc/pid/io``; a process's figure includes that of children it has waited for.
-        """
-        before = self._written_bytes
-        # the maximum so far: between the end of a child and the wait for it, its figure is missing
-        self._written_bytes = max(before, sum(self._figure(pid, "io", "write_bytes:") for pid in pids))
-        return self._written_bytes - before
-
     def _cpu_ratio(self, pids: list[int]) -> float:
-        now_s, cpu_s = time.monotonic(), sum(self._cpu_of(pid) for pid in pids)
+        now_s, cpu_s = time.monotonic(), 0.0
+        for pid in pids:
+            with suppress(OSError):
+                fields = (self.proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+                ticks = int(fields[11]) + int(fields[12])  # utime, stime: proc(5), fields 14 and 15
+                cpu_s += ticks / os.sysconf("SC_CLK_TCK")
         elapsed_s, used_s = now_s - self._at_s, cpu_s - self._cpu_s
         first, self._at_s, self._cpu_s = self._at_s == 0.0, now_s, cpu_s
         return 0.0 if first or elapsed_s <= 0 else max(0.0, used_s / elapsed_s)
-
-    def _cpu_of(self, pid: int) -> float:
-        try:
-            fields = (self.proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime: proc(5), fields 14 and 15
 
 
 def hardware_class() -> str:

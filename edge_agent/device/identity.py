@@ -51,17 +51,16 @@ def check_folder(state: Path) -> None:
     found = sorted(state.iterdir())
     if any(path.name in _TRACES for path in found):
         return
-    foreign = [path.name for path in found if not _prepared(path)]
+    foreign = []
+    for path in found:
+        folder = path.is_dir() and path.name in _PREPARED_FOLDERS
+        file = path.suffix in _PREPARED_SUFFIXES or path.name in {ROOM, f".{ROOM}.new"}
+        if not (folder or (file and not path.is_dir())):
+            foreign.append(path.name)
     if foreign:
         message = f"Expected a new or empty state directory, got {state} with {', '.join(foreign[:3])}"
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""  # noqa: PLR2004 - as many are named
         raise EnrolmentError(f"{message}{more}: the agent empties folders there; give it one of its own by --state")
-
-
-def _prepared(path: Path) -> bool:
-    if path.is_dir():
-        return path.name in _PREPARED_FOLDERS
-    return path.suffix in _PREPARED_SUFFIXES or path.name in {ROOM, f".{ROOM}.new"}
 
 
 _LOG = logging.getLogger(__name__)
@@ -166,7 +165,8 @@ def _room_in(state: Path, disk: Disk) -> Iterator[None]:
             disk.write(kept, bytes(_ROOM_BYTES))
         except OSError as error:
             message = f"Expected {_ROOM_BYTES} bytes of room in the state directory {state}, got: {error.strerror}"
-            text = f"{message}: {advice(_there(state), error)}, or choose another --state; the claim was not used"
+            there = next((step for step in (state, *state.parents) if step.exists()), state)
+            text = f"{message}: {advice(there, error)}, or choose another --state; the claim was not used"
             raise EnrolmentError(text) from error
         yield
     finally:
@@ -175,11 +175,6 @@ def _room_in(state: Path, disk: Disk) -> Iterator[None]:
         if made:
             with contextlib.suppress(OSError):
                 state.rmdir()
-
-
-def _there(folder: Path) -> Path:
-    """Return ``folder``, or the nearest one above it that exists."""
-    return next((step for step in (folder, *folder.parents) if step.exists()), folder)
 
 
 def _check_address(url: str) -> None:

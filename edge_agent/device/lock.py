@@ -30,21 +30,18 @@ class AgentLock:
             OSError: If the folder can't be written.
         """
         self._descriptor = os.open(state / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not self._taken():
+        for _ in range(_TRIES):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(_PAUSE_S)
+        else:
             pid = _pid(self._descriptor)
             os.close(self._descriptor)
             message = f"Expected {state} for this agent alone, got another one running (pid {pid or 'unknown'})"
             raise IdentityInUseError(message)
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
-
-    def _taken(self) -> bool:
-        for _ in range(_TRIES):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            time.sleep(_PAUSE_S)
-        return False
 
     def release(self) -> None:
         """Release the lock and clear the process id in the file."""

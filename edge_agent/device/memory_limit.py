@@ -58,7 +58,11 @@ def room_bytes(limit_bytes: int) -> int:
 def oom_kills(*, root: Path = Path("/")) -> int:
     """Return how many processes of this control group the OOM killer has killed; 0 if the kernel doesn't count."""
     files = _group_files(root, "memory.events", "memory.oom_control")
-    return _keyed(files[0], "oom_kill") if files else 0
+    try:
+        pairs = dict(line.split() for line in files[0].read_text().splitlines()) if files else {}
+        return int(pairs.get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0
 
 
 def end_text(exit_code: int, *, out_of_memory: bool = False) -> str:
@@ -99,14 +103,6 @@ def _number(path: Path) -> int:
     except (OSError, ValueError):
         return 0
     return value if 0 < value < _NO_LIMIT_BYTES else 0
-
-
-def _keyed(path: Path, key: str) -> int:
-    try:
-        pairs = dict(line.split() for line in path.read_text().splitlines())
-        return int(pairs.get(key, 0))
-    except (OSError, ValueError):
-        return 0
 
 
 def _status_bytes(key: str) -> int:

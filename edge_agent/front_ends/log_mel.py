@@ -90,7 +90,12 @@ def decibels(data: bytes, options: Mapping[str, float]) -> Values:
         SensorError: If it is not a WAV of the configured rate, too large or truncated.
     """
     rate, window, hop, length = _lengths(options)
-    clip = _middle(samples(data, rate), length)
+    sound = samples(data, rate)
+    # the middle of the sound, padded with silence on both sides if it is shorter
+    start = max(0, (len(sound) - length) // 2)
+    sound = sound[start : start + length]
+    before = (length - len(sound)) // 2
+    clip = np.pad(sound, (before, length - len(sound) - before))
     frames = np.lib.stride_tricks.sliding_window_view(clip, window)[::hop]
     taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     spectrum = np.abs(np.fft.rfft(frames * taper)) / (taper.sum() / 2)
@@ -111,7 +116,16 @@ def samples(data: bytes, rate_hz: int) -> Values:
     try:
         with wave.open(io.BytesIO(data)) as file:
             header = file.getparams()
-            _check_header(header, rate_hz, len(data))
+            width, channels = header.sampwidth, header.nchannels
+            if width not in {1, 2} or channels not in {1, 2}:
+                message = f"Expected 8- or 16-bit PCM, mono or stereo, got {8 * width} bits and {channels}"
+                raise SensorError(f"{message} channels: convert it")
+            if header.framerate != rate_hz:
+                message = f"Expected sound at {rate_hz} Hz, got {header.framerate} Hz"
+                raise SensorError(f"{message}: record at that rate or set sample_rate_hz")
+            if not 0 < header.nframes * channels * width <= len(data):
+                message = f"Expected 1 or more frames of sound that fit into {len(data)} bytes, got {header.nframes}"
+                raise SensorError(f"{message} frames: the WAV is empty or cut off")
             body = file.readframes(header.nframes)
     except (wave.Error, struct.error, EOFError, OSError, ValueError, ArithmeticError, RuntimeError) as error:
         message = f"Expected a WAV file (8- or 16-bit PCM), got {len(data)} bytes: {str(error) or 'cut off'}"
@@ -125,33 +139,11 @@ def samples(data: bytes, rate_hz: int) -> Values:
     return sound
 
 
-def _check_header(header: wave._wave_params, rate_hz: int, size_bytes: int) -> None:
-    if header.sampwidth not in {1, 2} or header.nchannels not in {1, 2}:
-        message = f"Expected 8- or 16-bit PCM, mono or stereo, got {8 * header.sampwidth} bits and {header.nchannels}"
-        raise SensorError(f"{message} channels: convert it")
-    if header.framerate != rate_hz:
-        message = (
-            f"Expected sound at {rate_hz} Hz, got {header.framerate} Hz: record at that rate or set sample_rate_hz"
-        )
-        raise SensorError(message)
-    if not 0 < header.nframes * header.nchannels * header.sampwidth <= size_bytes:
-        message = f"Expected 1 or more frames of sound that fit into {size_bytes} bytes, got {header.nframes} frames"
-        raise SensorError(f"{message}: the WAV is empty or cut off")
-
-
 def _lengths(options: Mapping[str, float]) -> tuple[int, int, int, int]:
     """Return sample rate in Hz, then window, hop and clip in samples."""
     rate = int(options["sample_rate_hz"])
     window, hop = (round(options[name] * rate / 1000) for name in ("window_ms", "hop_ms"))
     return rate, window, hop, round(options["clip_s"] * rate)
-
-
-def _middle(sound: Values, length: int) -> Values:
-    """Return the middle ``length`` samples of ``sound``, padded with silence on both sides if it is shorter."""
-    start = max(0, (len(sound) - length) // 2)
-    sound = sound[start : start + length]
-    before = (length - len(sound)) // 2
-    return np.pad(sound, (before, length - len(sound) - before))
 
 
 @lru_cache(maxsize=8)

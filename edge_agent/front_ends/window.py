@@ -55,7 +55,14 @@ def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
     wanted = complete(options)
     if len(data) > MAX_WINDOW_BYTES:
         raise SensorError(f"Expected a window of at most {MAX_WINDOW_BYTES} bytes, got {len(data)}")
-    values = _raw(data, int(wanted["channels"])) if wanted["binary"] else parse(data)
+    if wanted["binary"]:
+        step_bytes = 4 * int(wanted["channels"])
+        if not data or len(data) % step_bytes:
+            message = f"Expected float32 steps of {step_bytes} bytes, got {len(data)} bytes"
+            raise SensorError(f"{message}: the window is cut off")
+        values = np.frombuffer(data, "<f4").astype(np.float64).reshape(-1, int(wanted["channels"]))
+    else:
+        values = parse(data)
     return to_pixels(fitted(values, wanted), *ranges(wanted, int(wanted["channels"])))
 
 
@@ -110,11 +117,3 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _raw(data: bytes, channels: int) -> Values:
-    if not data or len(data) % (4 * channels):
-        raise SensorError(
-            f"Expected float32 steps of {4 * channels} bytes, got {len(data)} bytes: the window is cut off"
-        )
-    return np.frombuffer(data, "<f4").astype(np.float64).reshape(-1, channels)

@@ -31,7 +31,7 @@ from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRe
 from edge_agent.in_flight import InFlight
 from edge_agent.inference.answers import Answers, ToAgent, open_answers
 from edge_agent.inference.batching import ResultBatcher
-from edge_agent.inference.reservoir import Chosen, Reservoir, SampleRequest, media_type
+from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
@@ -112,7 +112,18 @@ class InferenceLoop:
     def run(self) -> None:
         """Send ``ready``, serve until told to stop, send the open window at the end."""
         self._say({"type": "ready", **self._identity()}, b"")
-        self._take_up(self.in_flight)
+        found = self.in_flight
+        if found.again:
+            text = "the agent and its inference child had ended while they held this input: it is tried once more"
+            self._fault(INPUT_AGAIN, f"{found.again}: {text}")
+        if found.left:  # an earlier child crashed on it
+            self._source.refuse(sources.Capture(found.left, b""), INPUT_CRASHED, final=True)
+            self._results.error()
+            text = f"{found.left}: the inference child ended while it held this input: set aside"
+            self._fault(INPUT_CRASHED, text)
+            at = (self._clock.now_ms(), self._clock.monotonic_s(), self._clock.monotonic_s())
+            self.answers.failed(self.model, sources.Capture(found.left, b"", found.left_id), (INPUT_CRASHED, text), at)
+            found.end(found.left, served=False)
         while self.step():
             pass
         self._close_window()
@@ -120,7 +131,7 @@ class InferenceLoop:
 
     def step(self) -> bool:
         """Process received notices, then one turn; waits only if the last turn had no image."""
-        if not self._hear(0.0 if self._busy else POLL_S):
+        if not self._process_notices(0.0 if self._busy else POLL_S):
             return False
         self._busy = self.turn()
         return True
@@ -162,21 +173,6 @@ class InferenceLoop:
         self.answers.when_settled(partial(self._source.done, capture))
         self.in_flight.end(capture.name, served=True)
 
-    def _take_up(self, found: InFlight) -> None:
-        """Set aside the input during which an earlier child crashed; report the one to be retried."""
-        if found.again:
-            text = "the agent and its inference child had ended while they held this input: it is tried once more"
-            self._fault(INPUT_AGAIN, f"{found.again}: {text}")
-        if not found.left:
-            return
-        self._source.refuse(sources.Capture(found.left, b""), INPUT_CRASHED, final=True)
-        self._results.error()
-        text = f"{found.left}: the inference child ended while it held this input: set aside"
-        self._fault(INPUT_CRASHED, text)
-        at = (self._clock.now_ms(), self._clock.monotonic_s(), self._clock.monotonic_s())
-        self.answers.failed(self.model, sources.Capture(found.left, b"", found.left_id), (INPUT_CRASHED, text), at)
-        found.end(found.left, served=False)
-
     @property
     def model(self) -> ServedModel:
         """The model that is served now."""
@@ -200,18 +196,16 @@ class InferenceLoop:
         self._say_counts(closed=True)
         for reservoir in self._results.reservoirs:
             for chosen in reservoir.close_window():
-                self._say_sample(chosen)
+                candidate = chosen.candidate
+                header: dict[str, Json] = {
+                    "type": "sample", "request": chosen.request.request, "lane": chosen.request.lane,
+                    "sha256": candidate.sha256, "media_type": media_type(candidate.data), "at_ms": candidate.at_ms,
+                    "inclusion_ratio": chosen.inclusion_ratio, "predicted": candidate.predicted,
+                    "confidence": candidate.confidence,
+                    "artifact_sha256": self._results.model.manifest.artifact_sha256,
+                }  # fmt: skip
+                self._say(header, candidate.data)
         self._results.reservoirs = [reservoir for reservoir in self._results.reservoirs if not reservoir.exhausted]
-
-    def _say_sample(self, chosen: Chosen) -> None:
-        candidate = chosen.candidate
-        header: dict[str, Json] = {
-            "type": "sample", "request": chosen.request.request, "lane": chosen.request.lane,
-            "sha256": candidate.sha256, "media_type": media_type(candidate.data), "at_ms": candidate.at_ms,
-            "inclusion_ratio": chosen.inclusion_ratio, "predicted": candidate.predicted,
-            "confidence": candidate.confidence, "artifact_sha256": self._results.model.manifest.artifact_sha256,
-        }  # fmt: skip
-        self._say(header, candidate.data)
 
     def _send_heartbeat(self) -> None:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
@@ -227,36 +221,32 @@ class InferenceLoop:
         if not said:
             self._say({"type": "fault", "code": code, "text": text[:500]}, b"")
 
-    def _hear(self, wait_s: float) -> bool:
+    def _process_notices(self, wait_s: float) -> bool:
         """Process all notices, waiting up to ``wait_s`` for the first; return False to stop."""
         with contextlib.suppress(queue.Empty):
             notice = self.notices.get(timeout=wait_s) if wait_s else self.notices.get_nowait()
             while notice is not STOP:
-                self._heed(notice)
+                if isinstance(notice, _Loaded):
+                    self._swap(notice)
+                elif notice.kind == "swap":
+                    bundle = str(notice.header.get("bundle", ""))
+                    if self._loading:
+                        text = "Expected one swap at a time, got another: wait for swapped or fault"
+                        self._say_failed(bundle, "swap_busy", text)
+                    else:
+                        self._loading = True
+                        threading.Thread(target=self._load, args=(bundle,), name="swap", daemon=True).start()
+                elif notice.kind == "samples":
+                    self._grant(notice.header)
+                elif notice.kind == "written":
+                    self.to_agent.written(notice.header.get("number"))
+                elif notice.kind == "stop":
+                    self.notices.put(STOP)
+                else:
+                    self._fault("frame_unknown", f"Expected swap, samples, written or stop, got {notice.kind!r}")
                 notice = self.notices.get_nowait()
             return False
         return True
-
-    def _heed(self, notice: Frame | _Loaded) -> None:
-        if isinstance(notice, _Loaded):
-            self._swap(notice)
-        elif notice.kind == "swap":
-            self._begin_swap(str(notice.header.get("bundle", "")))
-        elif notice.kind == "samples":
-            self._grant(notice.header)
-        elif notice.kind == "written":
-            self.to_agent.written(notice.header.get("number"))
-        elif notice.kind == "stop":
-            self.notices.put(STOP)
-        else:
-            self._fault("frame_unknown", f"Expected swap, samples, written or stop, got {notice.kind!r}")
-
-    def _begin_swap(self, bundle: str) -> None:
-        if self._loading:
-            self._say_failed(bundle, "swap_busy", "Expected one swap at a time, got another: wait for swapped or fault")
-            return
-        self._loading = True
-        threading.Thread(target=self._load, args=(bundle,), name="swap", daemon=True).start()
 
     def _load(self, bundle: str) -> None:
         """Load a model beside the running one; the only method of this class on another thread."""

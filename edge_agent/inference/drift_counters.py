@@ -57,7 +57,13 @@ def image_features(image: NDArray[np.uint8]) -> list[float]:
         return [math.nan] * len(NAMES)
     floats = image.astype(np.float32)
     luma = floats.reshape(-1, 3).dot(_WEIGHTS)
-    red, green, blue = _channel_means(floats)
+    # the means of red, green and blue, 0..1; sums stay below 2^24, so grey images differ by exactly 0
+    if height * width <= _EXACT_PIXELS:
+        totals = _ones(height * width).dot(floats.reshape(-1, 3))
+    else:
+        columns = _ones(height).dot(floats.reshape(height, width * 3))
+        totals = np.add.reduce(columns.reshape(width, 3), axis=0, dtype=np.float64)
+    red, green, blue = (total / (255.0 * height * width) for total in totals.tolist())
     mean = (77 * red + 150 * green + 29 * blue) / 256
     pixels = height * width
     centred = luma - np.float32(mean * _FULL)
@@ -68,19 +74,6 @@ def image_features(image: NDArray[np.uint8]) -> list[float]:
         np.count_nonzero(luma > _CLIPPED) / pixels,
         *_structure(luma, height, width, red - green, blue - (red + green) / 2),
     ]
-
-
-def _channel_means(floats: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Return the means of red, green and blue, 0..1; sums stay below 2^24, so grey images differ by exactly 0."""
-    height, width, _ = floats.shape
-    if height * width <= _EXACT_PIXELS:
-        totals = _ones(height * width).dot(floats.reshape(-1, 3))
-    else:
-        columns = _ones(height).dot(floats.reshape(height, width * 3))
-        totals = np.add.reduce(columns.reshape(width, 3), axis=0, dtype=np.float64)
-    red, green, blue = totals.tolist()
-    full = 255.0 * height * width
-    return red / full, green / full, blue / full
 
 
 @lru_cache(maxsize=8)
@@ -201,21 +194,12 @@ def values(
     row_embeddings: Iterable[NDArray[np.floating] | None] = repeat(None) if embedding is None else embedding
     flat = array("f")  # rounds to float32; overflow becomes infinite, which counts as invalid
     for image, row_logits, row_embedding in zip(images, logits, row_embeddings, strict=False):
-        flat.extend(_row(image, row_logits, row_embedding, projection))
+        # plain floats: for one image numpy's call overhead dominates
+        row = image_features(image)
+        if row_embedding is not None:
+            row += embedding_values(row_embedding, projection)
+        flat.extend(row + projection.task.values(row_logits, projection.temperature))
     return np.frombuffer(flat, np.float32).astype(np.float64).reshape(len(images), -1)
-
-
-def _row(
-    image: NDArray[np.uint8],
-    logits: NDArray[np.floating],
-    embedding: NDArray[np.floating] | None,
-    projection: Projection,
-) -> list[float]:
-    """Return the values of one inference as plain floats, because for one image numpy's call overhead dominates."""
-    row = image_features(image)
-    if embedding is not None:
-        row += embedding_values(embedding, projection)
-    return row + projection.task.values(logits, projection.temperature)
 
 
 def embedding_values(embedding: NDArray[np.floating], projection: Projection) -> list[float]:
@@ -264,7 +248,12 @@ class Counter:
         """
         task = task or tasks.of_reference(reference)
         specs = stream_specs(task, has_embedding=bool(reference.projection_mean))
-        _check_streams(specs, reference)
+        expected, got = [spec.name for spec in specs], [spec.name for spec in reference.streams]
+        if expected != got:
+            message = f"Expected a reference of the streams {expected}, got {got}: rebuild the bundle with this version"
+            raise ReferenceStreamsError(message)
+        if not all(row == tuple(sorted(row)) for row in reference.edges):
+            raise ReferenceStreamsError("Expected ascending edges in every stream, got others: rebuild the bundle")
         self._shape: Shape = reference.shape
         lowest, highest = value_ranges(specs, task)
         above = np.nextafter(highest, np.inf)[:, None]
@@ -280,6 +269,7 @@ class Counter:
 
     def count(self, rows: Floats) -> None:
         """Add inferences: ``rows`` are from ``values``, float64 (N, S)."""
+        bins = self._shape.confidence_bins
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows[start : start + _ROWS_AT_ONCE]
             reached = self._thresholds <= part[:, :, None]  # NaN reaches none
@@ -288,13 +278,9 @@ class Counter:
                 continue
             # one slice holds both columns: the first and the last of the outputs
             for confidence, predicted in part[:, self._confidence :: self._predicted - self._confidence].tolist():
-                self._count_cell(confidence, predicted)
+                if 0 <= confidence <= 1 and 0 <= predicted < self._shape.classes:
+                    self._table[int(predicted) * bins + min(int(confidence * bins), bins - 1)] += 1
         self.n += len(rows)
-
-    def _count_cell(self, confidence: float, predicted: float) -> None:
-        bins = self._shape.confidence_bins
-        if 0 <= confidence <= 1 and 0 <= predicted < self._shape.classes:
-            self._table[int(predicted) * bins + min(int(confidence * bins), bins - 1)] += 1
 
     def take(self) -> Counters:
         """Return the counters so far and restart from zero."""
@@ -303,13 +289,3 @@ class Counter:
         counters = Counters(self._shape, self.n, (*bins.ravel().tolist(), *invalid.tolist(), *self._table))
         self._clear()
         return counters
-
-
-def _check_streams(specs: Sequence[StreamSpec], reference: Reference) -> None:
-    expected, got = [spec.name for spec in specs], [spec.name for spec in reference.streams]
-    if expected != got:
-        message = f"Expected a reference of the streams {expected}, got {got}: rebuild the bundle with this version"
-        raise ReferenceStreamsError(message)
-    if not all(row == tuple(sorted(row)) for row in reference.edges):
-        message = "Expected ascending edges in every stream, got others: rebuild the bundle"
-        raise ReferenceStreamsError(message)

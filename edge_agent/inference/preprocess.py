@@ -179,13 +179,16 @@ def _draft(image: Image.Image, pre: Preprocessing) -> bool:
 
 def _upright_and_reduced(image: Image.Image, pre: Preprocessing) -> Image.Image:
     drafted = image.format in {"JPEG", "MPO"}
-    exact = pre.decode == "reduced"
+    exact, opaque = pre.decode == "reduced", True
     if exact and image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
         raise ImageError(
             f"Expected a still image, got an animation of {getattr(image, 'n_frames', 1)} frames: save one"
         )
     turn = _orientation(image) if pre.orientation == "exif" else 1
-    if exact and _has_transparency(image):
+    if exact and ("A" in image.getbands() or "transparency" in image.info):
+        low, _ = image.convert("RGBA").getchannel("A").getextrema()
+        opaque = float(low if isinstance(low, int | float) else low[0]) >= _OPAQUE
+    if not opaque:
         raise ImageError("Expected an opaque image, got transparent pixels: put it on its background and save it anew")
     found = image if image.mode == "RGB" else image.convert("RGB")
     found.load()
@@ -193,13 +196,6 @@ def _upright_and_reduced(image: Image.Image, pre: Preprocessing) -> Image.Image:
         found = found.transpose(_TURNS[turn])
     by = 1 if drafted else reduction(*found.size, pre)
     return found.reduce(by) if by > 1 else found
-
-
-def _has_transparency(image: Image.Image) -> bool:
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return False
-    low, _ = image.convert("RGBA").getchannel("A").getextrema()
-    return float(low if isinstance(low, int | float) else low[0]) < _OPAQUE
 
 
 def _check_depth(image: Image.Image) -> None:

@@ -82,6 +82,20 @@ def read_golden(bundle: Bundle) -> GoldenVectors:
     return golden
 
 
+def golden_differences(runtime: runtimes.Runtime, task: DeviceTask, golden: GoldenVectors) -> tuple[float, int]:
+    """Return the largest difference from the golden logits, and how many rows have another answer.
+
+    Raises:
+        GoldenError: If the outputs have another shape.
+    """
+    # one by one, as on the device; a batch may use other kernels
+    logits = np.concatenate([runtime.run(golden.inputs[i : i + 1])[0] for i in range(len(golden.inputs))])
+    if logits.shape != golden.logits.shape:
+        raise GoldenError(f"Expected logits of shape {golden.logits.shape}, got {logits.shape}")
+    differences = np.nan_to_num(np.abs(logits - golden.logits), nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER)
+    return float(differences.max()), task.flips(logits, golden.logits)
+
+
 def judge(figures: ProbeVerdict, budgets: Budgets) -> ProbeVerdict:
     """Return ``figures`` with the verdict of the budgets; 0 means no limit on latency and memory."""
     if figures.flips > budgets.golden_max_flips or not figures.max_abs <= budgets.golden_max_abs:
@@ -107,7 +121,17 @@ def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> ProbeVerdict:
         golden = read_golden(bundle)
         task = tasks.of_manifest(bundle.manifest)
         runtime = runtimes.load(bundle.manifest, bundle.artifact)
-        return judge(_figures(runtime, task, golden), bundle.manifest.budgets)
+        max_abs, flips = golden_differences(runtime, task, golden)
+        p50_ms, p95_ms = np.percentile(_latencies_ms(runtime, golden.inputs), [50, 95]).tolist()
+        figures = ProbeVerdict(
+            ok=False,
+            latency_p50_ms=p50_ms,
+            latency_p95_ms=p95_ms,
+            peak_memory_bytes=peak_memory_bytes(),
+            max_abs=max_abs,
+            flips=flips,
+        )
+        return judge(figures, bundle.manifest.budgets)
     except (RuntimeMissingError, TaskMissingError, RuntimeMemoryError) as error:
         return ProbeVerdict(ok=False, code=error.code, text=str(error))
     except MemoryError:
@@ -116,26 +140,6 @@ def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> ProbeVerdict:
         )
     except (WireError, AgentError, OSError) as error:
         return ProbeVerdict(ok=False, code="bundle_invalid", text=str(error))
-
-
-def _figures(runtime: runtimes.Runtime, task: DeviceTask, golden: GoldenVectors) -> ProbeVerdict:
-    # one by one, as on the device; a batch may use other kernels
-    logits = np.concatenate([runtime.run(golden.inputs[i : i + 1])[0] for i in range(len(golden.inputs))])
-    if logits.shape != golden.logits.shape:
-        raise GoldenError(f"Expected logits of shape {golden.logits.shape}, got {logits.shape}")
-    flips = task.flips(logits, golden.logits)
-    p50_ms, p95_ms = np.percentile(_latencies_ms(runtime, golden.inputs), [50, 95]).tolist()
-    differences = np.nan_to_num(np.abs(logits - golden.logits), nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER)
-    return ProbeVerdict(
-        ok=False,
-        code="",
-        text="",
-        latency_p50_ms=p50_ms,
-        latency_p95_ms=p95_ms,
-        peak_memory_bytes=peak_memory_bytes(),
-        max_abs=float(differences.max()),
-        flips=flips,
-    )
 
 
 def peak_memory_bytes() -> int:

@@ -117,10 +117,7 @@ class Reservoir:
         )
         heapq.heappush(self._held, (key, self._offered, candidate))
         self._held_bytes += len(data)
-        self._shrink()
-
-    def _shrink(self) -> None:
-        """Drop the smallest keys until count and bytes fit; the byte limit permanently lowers the capacity."""
+        # drop the smallest keys until count and bytes fit; the byte limit permanently lowers the capacity
         while len(self._held) > self._capacity or self._held_bytes > self._left_bytes:
             _, _, candidate = heapq.heappop(self._held)
             self._held_bytes -= len(candidate.data)

@@ -149,6 +149,11 @@ def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int 
     reference = read_reference(bundle.files[REFERENCE])
     reference.check_artifact(bundle.manifest.artifact_sha256)
     task = tasks.of(bundle.manifest, reference)
+    names = [output.name for output in bundle.manifest.outputs]
+    projected = bool(reference.projection_mean)
+    if projected and "embedding" not in names:
+        message = f"Expected an output 'embedding', which the reference projects, got {names}: rebuild the bundle"
+        raise RuntimeLoadError(message)
     model = ServedModel(
         manifest=bundle.manifest,
         runtime=runtimes.load(bundle.manifest, bundle.artifact, threads=threads),
@@ -156,19 +161,9 @@ def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int 
         ref_id=reference.ref_id,
         projection=drift_counters.projection_of(reference, task),
         counter=drift_counters.Counter(reference, task),
-        embedding_index=_embedding_index(bundle.manifest, reference),
+        embedding_index=names.index("embedding") if projected else None,
         support=Support.of(reference),
         max_memory_bytes=max_memory_bytes,
     )
     model.warm()
     return model
-
-
-def _embedding_index(manifest: Manifest, reference: Reference) -> int | None:
-    if not reference.projection_mean:
-        return None
-    names = [output.name for output in manifest.outputs]
-    if "embedding" not in names:
-        message = f"Expected an output 'embedding', which the reference projects, got {names}: rebuild the bundle"
-        raise RuntimeLoadError(message)
-    return names.index("embedding")

@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from edge_agent import declarations, runtimes, tasks
 from edge_agent.errors import AgentError, ImageError
 from edge_agent.inference.preprocess import to_tensor
-from edge_agent.inference.probe import GoldenVectors, peak_memory_bytes, read_golden
-from edge_agent.tasks import DeviceTask
+from edge_agent.inference.probe import golden_differences, peak_memory_bytes, read_golden
 from wire import __version__
 from wire.bundle import Bundle, read_bundle
 from wire.canonical import sha256_file
@@ -37,7 +36,6 @@ from wire.manifest import Manifest
 from wire.measurement import MeasureOrder, MeasureReport, blank_report, encode_report, read_order
 
 _NPY_HEADER_BYTES = 4096
-_NOT_A_NUMBER = 1e30  # JSON has no NaN
 _WARM_UP_RUNS, _REPEATS, _RUNS, _MEMORY_RUNS = 20, 7, 60, 8  # as the build host's own measurement
 _LOWEST = 19
 Floats = NDArray[np.float32]
@@ -58,33 +56,29 @@ def measure(order: MeasureOrder, bundle_path: Path, rows_path: Path | None) -> b
         raise MessageError("Expected the artifact that the order names, got a bundle of another")
     golden = read_golden(bundle)
     runtime = runtimes.load(bundle.manifest, bundle.artifact)
-    peak_bytes = _peak(runtime, golden)
-    task = tasks.of_manifest(bundle.manifest)
-    report = _golden(runtime, task, golden, blank_report(order))
-    report = dataclasses.replace(report, peak_memory_bytes=peak_bytes, facts=_facts(bundle))
-    pixels = _pixels(order, rows_path) if rows_path is not None else None
-    report = _timed(runtime, _inputs(pixels, bundle.manifest, golden), report)
-    logits = _logits(runtime, pixels, bundle.manifest) if pixels is not None else np.zeros((0, 0), "<f4")
-    report = dataclasses.replace(report, classes=logits.shape[1])
-    return encode_report(report, logits.tobytes())
-
-
-def _peak(runtime: runtimes.Runtime, golden: GoldenVectors) -> int:
     for index in range(min(_MEMORY_RUNS, len(golden.inputs))):
         runtime.run(golden.inputs[index : index + 1])
-    return peak_memory_bytes()
-
-
-def _golden(runtime: runtimes.Runtime, task: DeviceTask, golden: GoldenVectors, report: MeasureReport) -> MeasureReport:
-    logits = np.concatenate([runtime.run(golden.inputs[i : i + 1])[0] for i in range(len(golden.inputs))])
-    if logits.shape != golden.logits.shape:
-        message = f"Expected golden logits of shape {golden.logits.shape}, got {logits.shape}"
-        raise MessageError(message)
-    differences = np.nan_to_num(np.abs(logits - golden.logits), nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER)
-    flips = task.flips(logits, golden.logits)
-    return dataclasses.replace(
-        report, golden_max_abs=float(differences.max()), golden_flips=flips, golden_rows=len(logits)
+    peak_bytes = peak_memory_bytes()
+    max_abs, flips = golden_differences(runtime, tasks.of_manifest(bundle.manifest), golden)
+    report = dataclasses.replace(
+        blank_report(order),
+        golden_max_abs=max_abs,
+        golden_flips=flips,
+        golden_rows=len(golden.inputs),
+        peak_memory_bytes=peak_bytes,
+        facts=_facts(bundle),
     )
+    pixels = _pixels(order, rows_path) if rows_path is not None else None
+    logits = np.zeros((0, 0), "<f4")
+    if pixels is None:
+        inputs = [golden.inputs[index : index + 1] for index in range(min(_RUNS, len(golden.inputs)))]
+        report = _timed(runtime, inputs, report)
+    else:
+        report = _timed(runtime, [_tensor(image, bundle.manifest) for image in pixels[:_RUNS]], report)
+        answers = (runtime.run(_tensor(image, bundle.manifest))[0] for image in pixels)  # one by one, as on the device
+        logits = np.concatenate([np.asarray(answer, "<f4").reshape(1, -1) for answer in answers])
+    report = dataclasses.replace(report, classes=logits.shape[1])
+    return encode_report(report, logits.tobytes())
 
 
 def _pixels(order: MeasureOrder, path: Path) -> NDArray[np.uint8]:
@@ -107,37 +101,23 @@ def _tensor(image: NDArray[np.uint8], manifest: Manifest) -> Floats:
     return to_tensor(np.ascontiguousarray(rgb), manifest.preprocessing)
 
 
-def _inputs(pixels: NDArray[np.uint8] | None, manifest: Manifest, golden: GoldenVectors) -> list[Floats]:
-    if pixels is None:
-        return [golden.inputs[index : index + 1] for index in range(min(_RUNS, len(golden.inputs)))]
-    return [_tensor(image, manifest) for image in pixels[:_RUNS]]
-
-
 def _timed(runtime: runtimes.Runtime, inputs: list[Floats], report: MeasureReport) -> MeasureReport:
     for index in range(_WARM_UP_RUNS):
         runtime.run(inputs[index % len(inputs)])
-    repeats = [_times_ms(runtime, inputs) for _ in range(_REPEATS)]
-    p50, p95 = (float(np.median([np.percentile(times, q) for times in repeats])) for q in (50, 95))
-    return dataclasses.replace(report, latency_p50_ms=round(p50, 4), latency_p95_ms=round(p95, 4))
-
-
-def _times_ms(runtime: runtimes.Runtime, inputs: list[Floats]) -> list[float]:
+    repeats: list[list[float]] = []
     gc.disable()
     try:
-        times = []
-        for row in inputs:
-            start = time.perf_counter_ns()
-            runtime.run(row)
-            times.append((time.perf_counter_ns() - start) / 1e6)
+        for _ in range(_REPEATS):
+            times_ms = []
+            for row in inputs:
+                start = time.perf_counter_ns()
+                runtime.run(row)
+                times_ms.append((time.perf_counter_ns() - start) / 1e6)
+            repeats.append(times_ms)
     finally:
         gc.enable()
-    return times
-
-
-def _logits(runtime: runtimes.Runtime, pixels: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
-    """Return the logits of every row, float32 little-endian (N, classes), inferred one by one as on the device."""
-    said = [np.asarray(runtime.run(_tensor(image, manifest))[0], "<f4").reshape(1, -1) for image in pixels]
-    return np.concatenate(said)
+    p50, p95 = (float(np.median([np.percentile(times, q) for times in repeats])) for q in (50, 95))
+    return dataclasses.replace(report, latency_p50_ms=round(p50, 4), latency_p95_ms=round(p95, 4))
 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
@@ -160,13 +140,6 @@ def _cpu() -> str:
     return (named[0] if named else platform.machine())[:120]
 
 
-def _yield_to_the_model_that_serves() -> None:
-    """Run at the lowest priority, and be the first to be killed when memory runs out."""
-    os.nice(_LOWEST)
-    with contextlib.suppress(OSError):  # a kernel without it offers no alternative
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
 def _end_with_parent() -> None:
     if not os.read(0, 1):
         os._exit(1)
@@ -180,7 +153,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    _yield_to_the_model_that_serves()
+    os.nice(_LOWEST)
+    with contextlib.suppress(OSError):  # the first to be killed when memory runs out; some kernels don't have it
+        Path("/proc/self/oom_score_adj").write_text("1000")
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         options.out.write_bytes(measure(read_order(options.order.read_bytes()), options.bundle, options.rows))

@@ -75,7 +75,13 @@ class ProcessMeasurer:
         try:
             self.disk.write(self.folder / ENVELOPE, envelope)
             order = self._verified()
-            return order if isinstance(order, Refusal) else self._measured(order, progress)
+            if isinstance(order, Refusal):
+                return order
+            refusal = self._no_room(order) or self._fetched(order, progress)
+            if refusal is not None:
+                return refusal
+            self.disk.write(self.folder / ORDER, encode(order))
+            return self._measured(order, progress) or self._submitted(order, progress)
         except OSError as error:
             return Refusal("no_space", f"Expected to write below {self.folder}, got: {error}: free the disk")
         finally:
@@ -91,16 +97,6 @@ class ProcessMeasurer:
         if answer.get("ok") is not True or not isinstance(order, dict):
             return Refusal(str(answer.get("code") or "signature_invalid"), str(answer.get("text", "")))
         return from_document(MeasureOrder, order)
-
-    def _measured(self, order: MeasureOrder, progress: Progress) -> SubmittedReport | Refusal:
-        refusal = self._no_room(order) or self._fetched(order, progress)
-        if refusal is not None:
-            return refusal
-        self.disk.write(self.folder / ORDER, encode(order))
-        refusal = self._benched(order, progress)
-        if refusal is not None:
-            return refusal
-        return self._handed_in(order, progress)
 
     def _no_room(self, order: MeasureOrder) -> Refusal | None:
         wanted = order.bundle_length_bytes + order.rows_length_bytes
@@ -123,7 +119,7 @@ class ProcessMeasurer:
                 return _CANCELLED if progress.cancelled.is_set() else refusal
         return None
 
-    def _benched(self, order: MeasureOrder, progress: Progress) -> Refusal | None:
+    def _measured(self, order: MeasureOrder, progress: Progress) -> Refusal | None:
         folder = self.folder
         command = [sys.executable, "-m", "edge_agent.measuring.child", "--order", str(folder / ORDER)]
         command += ["--bundle", str(folder / order.bundle_sha256), "--out", str(folder / REPORT)]
@@ -133,21 +129,18 @@ class ProcessMeasurer:
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
         with child:
             try:
-                return self._awaited(child, progress) or _verdict(child.returncode, log)
+                deadline_s = self.clock_s() + self.limits.limit_s
+                while child.poll() is None:
+                    if progress.cancelled.wait(_POLL_S):
+                        return _CANCELLED
+                    if self.clock_s() > deadline_s:
+                        text = f"Expected a measurement within {self.limits.limit_s:.0f} s, got none: order fewer rows"
+                        return Refusal("measure_timeout", f"{text}, or raise [measure] limit_s in agent.toml")
+                return _verdict(child.returncode, log)
             finally:
                 child.kill()
 
-    def _awaited(self, child: subprocess.Popen[bytes], progress: Progress) -> Refusal | None:
-        deadline_s = self.clock_s() + self.limits.limit_s
-        while child.poll() is None:
-            if progress.cancelled.wait(_POLL_S):
-                return _CANCELLED
-            if self.clock_s() > deadline_s:
-                text = f"Expected a measurement within {self.limits.limit_s:.0f} s, got none: order fewer rows"
-                return Refusal("measure_timeout", f"{text}, or raise [measure] limit_s in agent.toml")
-        return None
-
-    def _handed_in(self, order: MeasureOrder, progress: Progress) -> SubmittedReport | Refusal:
+    def _submitted(self, order: MeasureOrder, progress: Progress) -> SubmittedReport | Refusal:
         """Check the report's head and stream the file: the control process never holds all of it in memory."""
         path = self.folder / REPORT
         with path.open("rb") as file:
@@ -158,7 +151,7 @@ class ProcessMeasurer:
             problem = str(error)
         if problem:
             return Refusal("report_invalid", problem)
-        refusal = hand_in(self.settings, f"/api/measurements/{order.order}/report", path, progress)
+        refusal = submit(self.settings, f"/api/measurements/{order.order}/report", path, progress)
         return refusal or SubmittedReport(order.order, sha256_file(path))
 
 
@@ -182,7 +175,7 @@ def _verdict(exit_code: int, log: Path) -> Refusal | None:
     return Refusal("child_crashed", f"Expected a measurement, got exit {exit_code}: {tail}")
 
 
-def hand_in(settings: FetchSettings, address: str, report: Path, progress: Progress) -> Refusal | None:
+def submit(settings: FetchSettings, address: str, report: Path, progress: Progress) -> Refusal | None:
     """Send the file ``report`` to ``address`` below the server's URL; return None, or why it was refused."""
     reason = ""
     for attempt in range(settings.attempts):

@@ -60,7 +60,9 @@ class OrderVerdict:
         return canonical_bytes({"ok": True, "order": to_document(self.order)})
 
 
-def check(state: Path, envelope: bytes, *, fetcher: FetcherInterface, identity: Identity, now_ms: int) -> OrderVerdict:
+def check(  # noqa: PLR0911 - one return a rule, in order
+    state: Path, envelope: bytes, *, fetcher: FetcherInterface, identity: Identity, now_ms: int
+) -> OrderVerdict:
     """Return the order in ``envelope`` if this device may execute it, or why not.
 
     Args:
@@ -87,7 +89,13 @@ def check(state: Path, envelope: bytes, *, fetcher: FetcherInterface, identity: 
     except (MessageError, VerificationError, FormatError, KeyError, ValueError, TypeError, AttributeError) as error:
         text = f"Expected a measurement order signed by our release key, got: {type(error).__name__}: {error}"
         return OrderVerdict(code="signature_invalid", text=text[:300])
-    return _timely(order, identity.device, now_ms)
+    if order.device != identity.device:
+        text = f"Expected an order for {identity.device}, got one for {order.device}"
+        return OrderVerdict(code="order_invalid", text=text)
+    if now_ms > order.expires_ms or now_ms < order.issued_ms - TOLERANCE_MS:
+        text = f"Expected an order from {order.issued_ms} to {order.expires_ms}, got it at {now_ms}: order again"
+        return OrderVerdict(code="order_expired", text=f"{text}, or set this device's clock")
+    return OrderVerdict(ok=True, order=order)
 
 
 def newest_root(state: Path, fetcher: FetcherInterface, base_url: str) -> Root:
@@ -121,15 +129,6 @@ def _signed_payload(data: bytes, root: Root) -> bytes:
     role = root.roles["targets"]
     envelope.verify([root.keys[keyid] for keyid in role.keyids], role.threshold)
     return bytes(envelope.payload)
-
-
-def _timely(order: MeasureOrder, device: str, now_ms: int) -> OrderVerdict:
-    if order.device != device:
-        return OrderVerdict(code="order_invalid", text=f"Expected an order for {device}, got one for {order.device}")
-    if now_ms > order.expires_ms or now_ms < order.issued_ms - TOLERANCE_MS:
-        text = f"Expected an order from {order.issued_ms} to {order.expires_ms}, got it at {now_ms}: order again"
-        return OrderVerdict(code="order_expired", text=f"{text}, or set this device's clock")
-    return OrderVerdict(ok=True, order=order)
 
 
 def run(state: Path, path: Path, now_ms: int) -> OrderVerdict:

@@ -101,7 +101,12 @@ def check_contract(spec: TensorSpec) -> None:
         RuntimeLoadError: If the scale is negative or not finite, or the zero point is out of the type's range; or if
             mean and spread are not one finite number per value, with the spread above 0.
     """
-    _check_unit(spec)
+    if has_unit(spec):
+        width, mean, spread = spec.shape[-1] if spec.shape else -1, spec.mean, spec.spread
+        known = all(map(math.isfinite, (*mean, *spread))) and all(size > 0 for size in spread)
+        if not (len(mean) == len(spread) > 0 and width in {-1, len(mean)} and known):
+            wanted = f"a finite mean and a spread above 0 for each of {width} values of {spec.name!r}"
+            raise RuntimeLoadError(f"Expected {wanted}, got {mean} and {spread}: rebuild the bundle")
     if spec.dtype not in QUANTIZED_DTYPES:
         return
     low, high = _LIMITS[spec.dtype]
@@ -109,16 +114,6 @@ def check_contract(spec: TensorSpec) -> None:
         wanted = f"a finite scale of 0 or more and a zero point of {low} to {high} for {spec.name!r} {spec.dtype}"
         message = f"Expected {wanted}, got {spec.scale} and {spec.zero_point}: rebuild the bundle"
         raise RuntimeLoadError(message)
-
-
-def _check_unit(spec: TensorSpec) -> None:
-    if not has_unit(spec):
-        return
-    width, mean, spread = spec.shape[-1] if spec.shape else -1, spec.mean, spec.spread
-    known = all(map(math.isfinite, (*mean, *spread))) and all(size > 0 for size in spread)
-    if not (len(mean) == len(spread) > 0 and width in {-1, len(mean)} and known):
-        wanted = f"a finite mean and a spread above 0 for each of {width} values of {spec.name!r}"
-        raise RuntimeLoadError(f"Expected {wanted}, got {mean} and {spread}: rebuild the bundle")
 
 
 def failure(message: str, kind: type[RuntimeSeamError]) -> RuntimeSeamError:

@@ -76,8 +76,13 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
         message = f"Expected no session options for litert, got {sorted(manifest.session_options)}: leave them out"
         raise RuntimeLoadError(message)
     interpreter, tensors = _opened(artifact, threads)
-    source = _input(tensors, manifest)
-    return _LiteRtRuntime(interpreter, source, manifest.inputs[0], _outputs(tensors, manifest))
+    if len(tensors.inputs) != 1 or len(manifest.inputs) != 1:
+        message = f"Expected one input, got {len(tensors.inputs)} in the model and {len(manifest.inputs)}"
+        raise RuntimeLoadError(f"{message} in the manifest: export a model of one input")
+    source, spec = tensors.inputs[0], manifest.inputs[0]
+    _check_tensor(source, spec, "input")
+    _check_quantization(source, spec)
+    return _LiteRtRuntime(interpreter, source, spec, _outputs(tensors, manifest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +135,6 @@ def _refusal(text: str) -> str:
     return f"Expected operators this LiteRT knows, got {operator}: update ai-edge-litert or export for an older one"
 
 
-def _input(tensors: _Tensors, manifest: Manifest) -> Details:
-    if len(tensors.inputs) != 1 or len(manifest.inputs) != 1:
-        message = f"Expected one input, got {len(tensors.inputs)} in the model and {len(manifest.inputs)}"
-        raise RuntimeLoadError(f"{message} in the manifest: export a model of one input")
-    source, spec = tensors.inputs[0], manifest.inputs[0]
-    _check_tensor(source, spec, "input")
-    _check_quantization(source, spec)
-    return source
-
-
 def _outputs(tensors: _Tensors, manifest: Manifest) -> tuple[Output, ...]:
     wanted = [spec.name for spec in manifest.outputs]
     if len(wanted) > len(tensors.outputs):
@@ -151,8 +146,17 @@ def _outputs(tensors: _Tensors, manifest: Manifest) -> tuple[Output, ...]:
         message = f"Expected the outputs {wanted} in the model, got {sorted(named)}: {missing} can't be guessed"
         raise RuntimeLoadError(message)
     chosen = _in_order(tensors) if missing else [named[name] for name in wanted]
-    pairs = zip(chosen, manifest.outputs, strict=False)
-    return tuple((int(details["index"]), _output_spec(details, spec)) for details, spec in pairs)
+    outputs: list[Output] = []
+    for details, declared in zip(chosen, manifest.outputs, strict=False):
+        _check_tensor(details, declared, "output")
+        spec = declared
+        if spec.dtype in QUANTIZED_DTYPES and spec.scale == 0 and spec.zero_point == 0:
+            scale, zero_point = _own(details, spec)  # the manifest leaves them to the model
+            spec = replace(spec, scale=scale, zero_point=zero_point)
+            check_contract(spec)
+        _check_quantization(details, spec)
+        outputs.append((int(details["index"]), spec))
+    return tuple(outputs)
 
 
 def _in_order(tensors: _Tensors) -> list[Details]:
@@ -164,17 +168,6 @@ def _in_order(tensors: _Tensors) -> list[Details]:
     if len(signature) != len(tensors.outputs) or not all(re.fullmatch(r"output_\d+", name) for name in signature):
         return tensors.outputs
     return [signature[name] for name in sorted(signature, key=lambda name: int(name.removeprefix("output_")))]
-
-
-def _output_spec(details: Details, spec: TensorSpec) -> TensorSpec:
-    """Return ``spec``, checked, with the model's own scale and zero point if the manifest omits them."""
-    _check_tensor(details, spec, "output")
-    if spec.dtype in QUANTIZED_DTYPES and spec.scale == 0 and spec.zero_point == 0:
-        scale, zero_point = _own(details, spec)
-        spec = replace(spec, scale=scale, zero_point=zero_point)
-        check_contract(spec)
-    _check_quantization(details, spec)
-    return spec
 
 
 def _check_tensor(details: Details, spec: TensorSpec, kind: str) -> None:

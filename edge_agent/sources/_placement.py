@@ -22,31 +22,26 @@ def check_placement(folder: Path, state: Path | None) -> None:
     Raises:
         SourceError: If it is, contains or is inside a folder that a source must not touch.
     """
-    for name, kept in _protected(state):
+    protected = [("the root directory", Path("/"))]
+    with contextlib.suppress(RuntimeError):  # no home in the environment and no entry for this user
+        protected.append(("the home directory", Path.home()))
+    if state is not None:
+        protected.append(("the agent's state directory", state))
+    for name, kept in protected:
         if not kept.exists():
             continue
         if _identity(folder) in _chain(kept):
             raise _refused(
                 folder, f"{name} ({kept})" if folder.samefile(kept) else f"a folder that holds {name}, {kept}"
             )
-    if state is None or not state.exists() or _in_inbox(folder, state):
+    if state is None or not state.exists():
+        return
+    inbox = state / INBOX
+    if inbox.exists() and not inbox.is_symlink() and _identity(inbox) in _chain(folder):
         return
     for kept in (state, *state.iterdir()):
         if kept.name != INBOX and kept.exists() and _identity(kept) in _chain(folder):
             raise _refused(folder, f"a folder that the agent keeps its own files in, {kept}")
-
-
-def _protected(state: Path | None) -> list[tuple[str, Path]]:
-    """Return the folders that may be neither a source nor inside one, with their names in messages."""
-    found = [("the root directory", Path("/"))]
-    with contextlib.suppress(RuntimeError):  # no home in the environment and no entry for this user
-        found.append(("the home directory", Path.home()))
-    return found if state is None else [*found, ("the agent's state directory", state)]
-
-
-def _in_inbox(folder: Path, state: Path) -> bool:
-    inbox = state / INBOX
-    return inbox.exists() and not inbox.is_symlink() and _identity(inbox) in _chain(folder)
 
 
 def _refused(folder: Path, problem: str) -> SourceError:

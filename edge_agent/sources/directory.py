@@ -187,7 +187,9 @@ class DirectorySource:
             self._kept = {name: was for name, was in self._kept.items() if name in present}
         except OSError as error:  # the folder is missing for a moment (a card, a mount): nothing waits
             found = []
-            self._tell_away(error, now_s)
+            if now_s - self._here_s >= _AWAY_S:
+                text = f"Expected a folder that can be read at {self._folder}, got: {error.strerror}"
+                self._tell_once("source_missing", f"{text}: nothing is served before it is there again")
         self._unfinished, self._seen = unfinished, present
         self._waiting = deque(sorted(found))
         while len(self._waiting) > self._settings.backlog:
@@ -221,11 +223,6 @@ class DirectorySource:
                 "source_dropped", f"{text}: the {self._dropped_untold} oldest were {end} unserved: {advice}"
             )
             self._dropped_untold, self._dropped_due_s = 0, now_s + _DROPPED_S
-
-    def _tell_away(self, error: OSError, now_s: float) -> None:
-        if now_s - self._here_s >= _AWAY_S:
-            text = f"Expected a folder that can be read at {self._folder}, got: {error.strerror}"
-            self._tell_once("source_missing", f"{text}: nothing is served before it is there again")
 
     def _tell_once(self, code: str, text: str) -> None:
         if code not in self._told:

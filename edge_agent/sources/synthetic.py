@@ -121,18 +121,15 @@ class SyntheticSource:
         name = self._next_name() if now_s >= self._due_s else None
         if name is None:
             return None
-        self._skip_late(now_s)
+        if self._interval_s > 0 and now_s - self._due_s > _LATE_S:
+            late = int((now_s - self._due_s) / self._interval_s)
+            self._dropped += late
+            self._due_s += late * self._interval_s
         self._due_s += self._interval_s
         try:
             return Capture(name, self._read(name))
         except (OSError, zipfile.BadZipFile, RuntimeError):  # decoding empty data reports the error and counts it
             return Capture(name, b"")
-
-    def _skip_late(self, now_s: float) -> None:
-        if self._interval_s > 0 and now_s - self._due_s > _LATE_S:
-            late = int((now_s - self._due_s) / self._interval_s)
-            self._dropped += late
-            self._due_s += late * self._interval_s
 
     def _next_name(self) -> str | None:
         for _ in range(len(self._names)):

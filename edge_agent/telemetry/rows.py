@@ -34,12 +34,6 @@ MAX_TEXT = 500
 CLOSING_MS = 60_000  # how long after its end a window waits for the child to close it; clocks may differ this much
 
 
-def _shortened(text: str) -> str:
-    """Return ``text`` of at most ``MAX_TEXT`` characters; a cut text ends with its full length."""
-    mark = f"... (cut from {len(text):,} characters)"
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - len(mark)] + mark
-
-
 def new_boot() -> str:
     """Return an id for this start of the agent: 16 hex digits, unique without a clock or a counter on disk."""
     return secrets.token_hex(8)
@@ -142,7 +136,10 @@ class Telemetry:
         self, kind: str, code: str, *, at_ms: int, text: str = "",
         severity: Severity = Severity.INFO, data: Mapping[str, Json] | None = None,
     ) -> None:  # fmt: skip
-        """Add an event."""
+        """Add an event; a text longer than ``MAX_TEXT`` is cut and ends with its full length."""
+        if len(text) > MAX_TEXT:
+            mark = f"... (cut from {len(text):,} characters)"
+            text = text[: MAX_TEXT - len(mark)] + mark
         seq = self.numberer.next(Stream.EVENT)
         message = Event(
             boot=self.boot,
@@ -151,7 +148,7 @@ class Telemetry:
             kind=kind,
             code=code,
             severity=severity,
-            text=_shortened(text),
+            text=text,
             data=data or {},
         )
         self._add(Stream.EVENT, seq, encode(message))

@@ -196,7 +196,10 @@ class Spool:
         except SpoolError:
             if not self._unreadable:
                 self._held_bytes = self._sum()
-            self._shorten_pending()
+            while sum(row.length_bytes for row in self._pending.values()) > self.limit_bytes:
+                worst = max(self._pending.values(), key=lambda row: PRIORITIES.get(row.stream, _LAST))
+                del self._pending[worst.key]
+                self._lost += 1
             raise
         self._lost = 0
         for key, row in self._pending.items():
@@ -390,12 +393,6 @@ class Spool:
         self._held_bytes += len(payload) - len(newer.payload)
         self._delete(older.id, len(older.payload))
         return True
-
-    def _shorten_pending(self) -> None:
-        while sum(row.length_bytes for row in self._pending.values()) > self.limit_bytes:
-            worst = max(self._pending.values(), key=lambda row: PRIORITIES.get(row.stream, _LAST))
-            del self._pending[worst.key]
-            self._lost += 1
 
 
 def merged(older: DriftReport, newer: DriftReport) -> DriftReport:

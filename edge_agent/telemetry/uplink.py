@@ -102,17 +102,8 @@ class Uplink:
                 del self._due[kind]
         while self._answers and self._publish(self._topic(Kind.RES), self._answers[0], retain=False):
             self._answers.popleft()
-        if not self._due:
-            self._send_rows(now_s)
-
-    def stop(self, now_ms: int) -> None:
-        """Publish the state disconnected, and disconnect in order."""
-        self.say_state(DeviceState.DISCONNECTED, now_ms)
-        if self.up:
-            self._publish(self._topic(Kind.STATE), encode(self._state), retain=True)
-        self.transport.stop()
-
-    def _send_rows(self, now_s: float) -> None:
+        if self._due:
+            return
         config = self.config
         rows = self.spool.hand_out(
             now_s, limit=config.inflight_messages, resend_s=config.ack_timeout_s, unacked=config.unacked_rows
@@ -122,6 +113,13 @@ class Uplink:
                 for kept in rows[index:]:
                     self.spool.take_back(kept)
                 return
+
+    def stop(self, now_ms: int) -> None:
+        """Publish the state disconnected, and disconnect in order."""
+        self.say_state(DeviceState.DISCONNECTED, now_ms)
+        if self.up:
+            self._publish(self._topic(Kind.STATE), encode(self._state), retain=True)
+        self.transport.stop()
 
     def _send(self, row: Row) -> bool:
         try:

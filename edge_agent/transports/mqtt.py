@@ -81,7 +81,17 @@ class MqttTransport:
         self._handed = 0  # written by the caller's thread only
         self._answered = 0  # written by paho's thread only: so no lock, which would deadlock with paho's own
         self._heard_s = float("-inf")
-        self._client = self._new_client()
+        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=settings.client_id, protocol=paho.MQTTv5)
+        client.username_pw_set(settings.username, settings.password)
+        if settings.tls_ca:
+            client.tls_set_context(client_context(settings.tls_ca))
+        client.suppress_exceptions = True
+        client.max_inflight_messages_set(settings.pace.inflight_messages)
+        client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
+        client.on_disconnect, client.on_subscribe = self._on_disconnect, self._on_subscribe
+        client.on_message, client.on_publish = self._on_message, self._on_publish
+        client.on_socket_open, client.on_log = _without_delay, self._on_log
+        self._client = client
 
     def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
         """Connect in the background and stay connected; subscribe on every connect."""
@@ -124,20 +134,6 @@ class MqttTransport:
         self._client.disconnect()
         self._client.loop_stop()
         self._up = False
-
-    def _new_client(self) -> paho.Client:
-        settings = self._settings
-        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=settings.client_id, protocol=paho.MQTTv5)
-        client.username_pw_set(settings.username, settings.password)
-        if settings.tls_ca:
-            client.tls_set_context(client_context(settings.tls_ca))
-        client.suppress_exceptions = True
-        client.max_inflight_messages_set(settings.pace.inflight_messages)
-        client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
-        client.on_disconnect, client.on_subscribe = self._on_disconnect, self._on_subscribe
-        client.on_message, client.on_publish = self._on_message, self._on_publish
-        client.on_socket_open, client.on_log = _without_delay, self._on_log
-        return client
 
     def _tell(self, notice: Notice) -> None:
         try:

@@ -86,7 +86,8 @@ def ask(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | No
     except OSError as error:
         return NoAnswer("launch_failed", str(error))
     out_of_memory = done.returncode == -signal.SIGKILL and oom_kills() > killed
-    ended = f"{end_text(done.returncode, out_of_memory=out_of_memory)}: {_tail(done.stderr)}"
+    tail = done.stderr.decode(errors="replace").strip()[-_TAIL:]
+    ended = f"{end_text(done.returncode, out_of_memory=out_of_memory)}: {tail}"
     lines = done.stdout.splitlines()
     try:
         return (
@@ -94,7 +95,3 @@ def ask(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | No
         )
     except MessageError as error:
         return NoAnswer("child_crashed", f"{ended}: {error}")
-
-
-def _tail(text: bytes) -> str:
-    return text.decode(errors="replace").strip()[-_TAIL:]

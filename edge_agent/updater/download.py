@@ -155,29 +155,23 @@ class _Transfer:
                 reason = f"{type(error).__name__}: {error}"
             failures = 0 if self.progress.done_bytes > before else failures + 1
             if self.progress.done_bytes < self.order.length_bytes:
-                self._pause(failures)
+                ceiling_s = min(self.settings.retry_max_s, self.settings.retry_min_s * 2.0 ** min(failures, 30))
+                self.progress.cancelled.wait(self._chance.uniform(0.0, ceiling_s))
         if not self.part.exists():
             self.part.touch()
 
-    def _pause(self, failures: int) -> None:
-        ceiling_s = min(self.settings.retry_max_s, self.settings.retry_min_s * 2.0 ** min(failures, 30))
-        self.progress.cancelled.wait(self._chance.uniform(0.0, ceiling_s))
-
     def _connect_once(self) -> None:
-        link = connection(self.settings)
-        try:
-            parts = urllib.parse.urlsplit(self.settings.base_url)
-            link.request("GET", f"{parts.path.rstrip('/')}/blobs/{self.order.sha256}", headers=self._headers())
-            self._take(link.getresponse())
-        finally:
-            link.close()
-
-    def _headers(self) -> dict[str, str]:
         secret = base64.b64encode(f"{self.settings.username}:{self.settings.password}".encode()).decode()
         headers = {"Authorization": f"Basic {secret}", "Accept-Encoding": "identity"}
         if self.progress.done_bytes:
             headers["Range"] = f"bytes={self.progress.done_bytes}-"
-        return headers
+        link = connection(self.settings)
+        try:
+            parts = urllib.parse.urlsplit(self.settings.base_url)
+            link.request("GET", f"{parts.path.rstrip('/')}/blobs/{self.order.sha256}", headers=headers)
+            self._take(link.getresponse())
+        finally:
+            link.close()
 
     def _take(self, response: HTTPResponse) -> None:
         status = response.status
@@ -189,16 +183,14 @@ class _Transfer:
         if status in _CLIENT_ERRORS:
             raise _StopError(Refusal(f"http_{status}", f"Expected the bundle, got HTTP {status} {response.reason}"))
         expected = _OK if not self.progress.done_bytes else _PARTIAL
-        if status != expected or not self._range_fits(response):
+        given = response.headers.get("Content-Range", "")
+        range_fits = status == _OK or given.startswith(f"bytes {self.progress.done_bytes}-")
+        if status != expected or not range_fits:
             message = f"Expected HTTP {expected} from byte {self.progress.done_bytes}, got {status}"
             raise HTTPException(message)
         if (response.length or 0) > self.order.length_bytes - self.progress.done_bytes:
             self._refuse_length()
         self._read(response)
-
-    def _range_fits(self, response: HTTPResponse) -> bool:
-        given = response.headers.get("Content-Range", "")
-        return response.status == _OK or given.startswith(f"bytes {self.progress.done_bytes}-")
 
     def _refuse_length(self) -> None:
         text = f"Expected {self.order.length_bytes} signed bytes, got more: publish the bundle again"
@@ -213,7 +205,9 @@ class _Transfer:
                 if self.progress.done_bytes + len(chunk) > self.order.length_bytes:
                     self._refuse_length()
                 self._write(file, chunk)
-                self._keep_rate(self.progress.done_bytes - first, time.monotonic() - started_s)
+                if self.order.max_bytes_per_s:
+                    ahead_s = (self.progress.done_bytes - first) / self.order.max_bytes_per_s
+                    self.progress.cancelled.wait(max(0.0, ahead_s - (time.monotonic() - started_s)))
 
     def _write(self, file: FileIO, chunk: bytes) -> None:
         rest = memoryview(chunk)
@@ -224,11 +218,6 @@ class _Transfer:
             raise _DiskError(error) from error
         self._digest.update(chunk)
         self.progress.done_bytes += len(chunk)
-
-    def _keep_rate(self, done_bytes: int, elapsed_s: float) -> None:
-        if self.order.max_bytes_per_s:
-            ahead_s = done_bytes / self.order.max_bytes_per_s - elapsed_s
-            self.progress.cancelled.wait(max(0.0, ahead_s))
 
 
 def _opened(part: Path) -> FileIO:

@@ -159,14 +159,11 @@ def judge(health: Health, limits: Limits, elapsed_s: float) -> Judgement:
         )
     over = elapsed_s >= limits.probation_s and (health.alive or health.away)
     broken = _broken(health.outputs, limits, tried, over=over)
-    unjudged = _unjudged(health) if over and not health.inferences else ""
-    return Judgement(over or bool(broken), "output_distribution" if broken else "", broken or unjudged)
-
-
-def _unjudged(health: Health) -> str:
-    """Return the grounds on which a release without any inference is kept."""
-    why = "the source was away" if health.away else f"the source gave {health.errors or 'no'} inputs, none served"
-    return f"no inferences in probation: {why}; kept on its golden vectors alone"
+    text = broken
+    if over and not broken and not health.inferences:
+        why = "the source was away" if health.away else f"the source gave {health.errors or 'no'} inputs, none served"
+        text = f"no inferences in probation: {why}; kept on its golden vectors alone"
+    return Judgement(over or bool(broken), "output_distribution" if broken else "", text)
 
 
 def _broken(outputs: Outputs, limits: Limits, tried: int, *, over: bool) -> str:

@@ -108,18 +108,14 @@ class Updater:
         """
         self.record, self.damage = self._records.read()
         if self.record.phase is _P.PROBATION and not self.record.code and ended is not LastEnd.IN_ORDER:
-            self._count_boot(ended)
+            machine = ended is LastEnd.MACHINE
+            allowed = self.config.max_machine_ends if machine else self.config.max_boots
+            count = self.slots.count_start(self.record.slot, machine=machine)
+            if count > allowed:  # a release that keeps crashing the agent, or the machine, must not stay
+                what = "ends of the machine" if machine else "starts"
+                text = f"Expected a healthy start, got {count} {what} in probation"
+                self._keep(replace(self.record, code="child_crashed", text=text))
         self._step(now_ms, now_s)
-
-    def _count_boot(self, ended: LastEnd) -> None:
-        """Count a start on probation: a release that keeps crashing the agent, or the machine, must not stay."""
-        machine = ended is LastEnd.MACHINE
-        allowed = self.config.max_machine_ends if machine else self.config.max_boots
-        count = self.slots.count_start(self.record.slot, machine=machine)
-        if count > allowed:
-            what = "ends of the machine" if machine else "starts"
-            text = f"Expected a healthy start, got {count} {what} in probation"
-            self._keep(replace(self.record, code="child_crashed", text=text))
 
     def offer(self, desired: Desired, now_ms: int, now_s: float) -> bool:
         """Take a desired state; return whether it led to a phase that ``changed`` was called with."""
@@ -159,7 +155,12 @@ class Updater:
         elif record.in_flight and self.watch.known and too_late(record.desired, now_ms):
             self._refuse(Refusal("deadline_passed", "the window or deadline of this attempt is over"), now_ms)
         elif record.phase is _P.DEFERRED and self._open(now_ms) and now_s >= self._again_s:
-            self._begin_again(now_ms, now_s)
+            opened = follow(record, Signal.OPEN, now_ms)
+            if record.code:  # the reason why it was deferred stays until it gets beyond that point
+                self.record = replace(opened, since_ms=record.since_ms)
+            else:
+                self._enter(opened)
+            self._step(now_ms, now_s)
         elif now_s >= self._retry_s:
             self._retry_s = float("inf")
             self._step(now_ms, now_s)
@@ -208,11 +209,8 @@ class Updater:
         self._doubts += kind is Course.DOUBTFUL
         if kind is Course.FINAL or self._doubts >= DOUBTFUL_TRIES:
             self._refuse(refusal, now_ms)
-        else:
-            self._defer(refusal, now_ms, now_s)
-
-    def _defer(self, refusal: Refusal, now_ms: int, now_s: float) -> None:
-        """Defer the attempt with its reason; the same reason again is neither reported nor written again."""
+            return
+        # deferred with its reason; the same reason again is neither reported nor written again
         old, config = self.record, self.config
         self._tries += 1
         ceiling_s = min(config.defer_max_s, config.retry_min_s * 2.0 ** min(self._tries, 30))
@@ -224,15 +222,6 @@ class Updater:
             self.record = replace(record, since_ms=old.since_ms)
         else:
             self._tell_first(record)
-
-    def _begin_again(self, now_ms: int, now_s: float) -> None:
-        """Restart the attempt. The reason why it was deferred stays until it gets beyond that point."""
-        opened = follow(self.record, Signal.OPEN, now_ms)
-        if self.record.code:
-            self.record = replace(opened, since_ms=self.record.since_ms)
-        else:
-            self._enter(opened)
-        self._step(now_ms, now_s)
 
     def _open(self, now_ms: int) -> bool:
         """Return whether the maintenance window is open; never while the time is unknown."""
@@ -287,7 +276,11 @@ class Updater:
             self._run(lambda: _prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
                       now_s + self.config.probe_deadline_s)  # fmt: skip
         elif record.phase is _P.STAGED:
-            self._switch(now_ms, now_s)
+            self.slots.fill(record.slot, _release(record))
+            self.slots.clear_starts(record.slot)
+            self.slots.switch(record.slot)
+            self._enter(follow(record, Signal.SWITCHED, now_ms))
+            self._begin_probation(now_ms, now_s)
         elif record.phase is _P.PROBATION:
             self._begin_probation(now_ms, now_s)
         elif record.phase in {_P.REFUSED, _P.DEFERRED}:
@@ -311,14 +304,6 @@ class Updater:
             self._fail(Refusal(self.watch.fault.value, f"{text}: it is set by the network, or set it"), now_ms, now_s)
         else:
             self._run(lambda: self.ports.verifier.check(desired.target), now_s + self.config.verify_deadline_s)
-
-    def _switch(self, now_ms: int, now_s: float) -> None:
-        record, slots = self.record, self.slots
-        slots.fill(record.slot, _release(record))
-        slots.clear_starts(record.slot)
-        slots.switch(record.slot)
-        self._enter(follow(record, Signal.SWITCHED, now_ms))
-        self._begin_probation(now_ms, now_s)
 
     def _begin_probation(self, now_ms: int, now_s: float) -> None:
         if self.record.code:

@@ -199,7 +199,8 @@ def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str
     try:
         updater = Updater(str(tuf_folder(state)), base_url, fetcher=fetcher, config=LIMITS, bootstrap=root)
         updater.refresh()
-        versions = _versions(state / "tuf")
+        stored = {role: (state / "tuf" / f"{role}.json").read_bytes() for role in _ROLES}  # ``refresh`` verified them
+        versions = {role: Metadata.from_bytes(data).signed.version for role, data in stored.items()}
         older = seen.behind(versions)
         if older:
             text = f"Expected {older} of version {seen.versions[older]} or newer, got {versions.get(older, 0)}"
@@ -255,11 +256,6 @@ def tuf_folder(state: Path) -> Path:
     for path in [*(folder / f"{role}.json" for role in _ROLES), *(folder / "root_history").iterdir()]:
         make_way(path)
     return folder
-
-
-def _versions(folder: Path) -> dict[str, int]:
-    """Return the versions of the metadata in python-tuf's folder, which it has just verified."""
-    return {role: Metadata.from_bytes((folder / f"{role}.json").read_bytes()).signed.version for role in _ROLES}
 
 
 def _code(error: Exception) -> str:

@@ -104,7 +104,8 @@ def reconcile(facts: InstalledFacts) -> RepairPlan:
     slots = {name: facts.slots.get(name, SlotFacts()) for name in NAMES}
     wanted = _wanted(facts, slots)
     if facts.committed is not None and not wanted:
-        wanted = _room(facts, slots)
+        vacant = [name for name in NAMES if slots[name].release is None]  # unreadable or empty
+        wanted = vacant[0] if vacant else other(facts.current)
         slots[wanted] = SlotFacts(
             release=facts.committed, noted=False, record=Condition.WHOLE, bundle=facts.committed_bundle
         )
@@ -118,7 +119,7 @@ def reconcile(facts: InstalledFacts) -> RepairPlan:
         return RepairPlan()
     first, second = slots[wanted], slots[other(wanted)]
     serving = first.release is not None and facts.served == first.release.sha256 and not first.tired
-    stand_in = second.able and _allowed(second.release, facts.floor)
+    stand_in = second.able and facts.floor is not None and _floor(second.release) >= facts.floor
     chosen = wanted if first.able or serving or not stand_in else other(wanted)
     if first.tired and not stand_in:
         chosen = facts.current or wanted  # neither can run: left to the code that counts the starts
@@ -148,18 +149,8 @@ def _wanted(facts: InstalledFacts, slots: Mapping[str, SlotFacts]) -> str:
     return ranked[0] if ranked else ""
 
 
-def _room(facts: InstalledFacts, slots: Mapping[str, SlotFacts]) -> str:
-    """Return the slot for a release that is in none: an unreadable or empty one, else the one that is not current."""
-    vacant = [name for name in NAMES if slots[name].release is None]
-    return vacant[0] if vacant else other(facts.current)
-
-
 def _floor(release: SlotRelease | None) -> int:
     return release.security_floor if release is not None else 0
-
-
-def _allowed(release: SlotRelease | None, floor: int | None) -> bool:
-    return release is not None and floor is not None and release.security_floor >= floor
 
 
 def _trouble(first: SlotFacts) -> tuple[str, str]:

@@ -150,7 +150,13 @@ class Repair:
             self.updater.activate(None if plan.rest else slots.current())
         fetches = [action for action in plan.actions if isinstance(action, Fetch)]
         if fetches:
-            self._fetch(fetches[0].release)
+            release, record = fetches[0].release, self.updater.record
+            if record.in_flight and record.desired.sha256 == release.sha256:
+                return  # the update downloads it, into the same file
+            fetcher, progress = self.updater.ports.fetcher, Progress()
+            self._busy, self._progress, self._fetching = True, progress, release.sha256
+            order = FetchOrder(release.sha256, release.length_bytes, self.updater.config.max_bytes_per_s)
+            self.updater.ports.worker.run(TOKEN, lambda: Fetched(release, fetcher.fetch(order, progress)))
         elif plan.code == "release_lost":
             self.ask()
 
@@ -159,14 +165,6 @@ class Repair:
             self.tell(plan.code, Severity.WARNING, plan.text)
         else:
             self.tell("repaired", Severity.INFO, f"what should run here is whole again after {self.code}")
-
-    def _fetch(self, release: SlotRelease) -> None:
-        fetcher, progress = self.updater.ports.fetcher, Progress()
-        if self.updater.record.in_flight and self.updater.record.desired.sha256 == release.sha256:
-            return
-        self._busy, self._progress, self._fetching = True, progress, release.sha256
-        order = FetchOrder(release.sha256, release.length_bytes, self.updater.config.max_bytes_per_s)
-        self.updater.ports.worker.run(TOKEN, lambda: Fetched(release, fetcher.fetch(order, progress)))
 
     def _fetched(self, result: Fetched, now_s: float) -> None:
         if result.refusal is None:

@@ -7,7 +7,7 @@ missing file means that it was lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,7 +137,9 @@ class Slots:
         committed = [found.security_floor for name in NAMES if name != unproved and (found := self.read(name))]
         if committed:
             return max(committed)
-        return 0 if files.read().condition is Condition.ABSENT and not any(self._traces()) else None
+        # files that show that this device has had a release; the first agents wrote no floor of 0
+        traces = [path for path in (self.state / "slots").glob("*") if path.name != "boots.json"]
+        return 0 if files.read().condition is Condition.ABSENT and not traces else None
 
     def raise_floor(self, floor: int) -> None:
         """Store ``floor`` if it is higher than the stored one, or the first.
@@ -222,10 +224,6 @@ class Slots:
     def _floor(self) -> Twin:
         return Twin(self.state / "floor.json", self.disk)
 
-    def _traces(self) -> Iterator[Path]:
-        """Yield files that show that this device has had a release; the first agents wrote no floor of 0."""
-        yield from (path for path in (self.state / "slots").glob("*") if path.name != "boots.json")
-
     def _boots(self) -> dict[str, int]:
         try:
             document = read_record(self.state / "slots" / "boots.json")
@@ -275,14 +273,12 @@ class Records:
             pass
         except (OSError, WireError) as error:
             damage = f"Expected an update record in {path}, got: {error}: the last desired state is taken again"
-        return UpdateRecord(desired=Desired(gen=max(0, self._gen() - 1))), damage
-
-    def _gen(self) -> int:
         try:
             gen = read_record(self.state / "gen.json").get("gen")
         except (OSError, WireError):
-            return 0
-        return gen if isinstance(gen, int) and 0 <= gen <= MAX_GEN else 0
+            gen = 0
+        known = gen if isinstance(gen, int) and 0 <= gen <= MAX_GEN else 0
+        return UpdateRecord(desired=Desired(gen=max(0, known - 1))), damage
 
     def write(self, record: UpdateRecord) -> None:
         """Store the record.

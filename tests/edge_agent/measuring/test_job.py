@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.device.disk import RealDisk
-from edge_agent.measuring.job import JobLimits, ProcessMeasurer, _verdict, hand_in
+from edge_agent.measuring.job import JobLimits, ProcessMeasurer, _verdict, submit
 from edge_agent.updater.download import FetchSettings
 from edge_agent.updater.ports import Progress, Refusal
 from wire.measurement import MeasureOrder
@@ -77,7 +77,7 @@ def test_a_full_disk_ends_a_measurement_with_its_reason(measurer: ProcessMeasure
 def test_a_report_that_the_server_does_not_take_is_said(measurer: ProcessMeasurer, tmp_path: Path) -> None:
     """A server that stays away ends in an answer, not in silence."""
     (tmp_path / "report").write_bytes(b"data")
-    refused = hand_in(NOWHERE, "/api/measurements/x/report", tmp_path / "report", Progress())
+    refused = submit(NOWHERE, "/api/measurements/x/report", tmp_path / "report", Progress())
     assert refused is not None
     assert refused.code == "report_undelivered"
     assert "secret" not in refused.text
