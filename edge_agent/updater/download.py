@@ -155,10 +155,14 @@ class _Transfer:
                 reason = f"{type(error).__name__}: {error}"
             failures = 0 if self.progress.done_bytes > before else failures + 1
             if self.progress.done_bytes < self.order.length_bytes:
-                ceiling_s = min(self.settings.retry_max_s, self.settings.retry_min_s * 2.0 ** min(failures, 30))
-                self.progress.cancelled.wait(self._chance.uniform(0.0, ceiling_s))
+                self._pause(failures)
         if not self.part.exists():
             self.part.touch()
+
+    def _pause(self, failures: int) -> None:
+        """Wait with full jitter, longer after each failure in a row."""
+        ceiling_s = min(self.settings.retry_max_s, self.settings.retry_min_s * 2.0 ** min(failures, 30))
+        self.progress.cancelled.wait(self._chance.uniform(0.0, ceiling_s))
 
     def _connect_once(self) -> None:
         secret = base64.b64encode(f"{self.settings.username}:{self.settings.password}".encode()).decode()
