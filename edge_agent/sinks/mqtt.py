@@ -1,0 +1,284 @@
+"""A broker of the site, for applications: every answer as JSON on one topic, with Home Assistant discovery on request.
+
+An answer counts as sent when the broker has acknowledged it (PUBACK). What was published and not acknowledged is sent
+again by paho after a new connection, and the account waits for that: it isn't published twice. ``TOPIC/answer`` has the
+answers, ``TOPIC/state`` is ``online`` or ``offline``, retained, also by the connection's will.
+
+This is not the connection to the fleet's server, which has credentials and rules of its own (``transports/mqtt.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from edge_agent.errors import SinkError
+from edge_agent.sinks import SinkSurroundings
+from edge_agent.sinks._home_assistant import OFFLINE, ONLINE, Place, discovery
+from wire.answers import AnswerRecord
+from wire.codec import encode
+from wire.errors import SettingsError
+from wire.settings import Bound, OneOf
+
+if TYPE_CHECKING:
+    import ssl
+
+    import paho.mqtt.client as paho
+    from paho.mqtt.reasoncodes import ReasonCode
+
+_LOG = logging.getLogger(__name__)
+_WAIT_S = 5.0  # for a connection
+_ACK_S = 10.0  # without any acknowledgement: the answers go back to the queue
+_CLOSE_S = 1.0
+_KEEPALIVE_S = 30
+_BACKOFF_S = (1, 60)
+_IN_FLIGHT = 20  # mosquitto's receive maximum
+_MOST_PENDING = 2048  # published and not acknowledged
+_FAILURE = 128  # MQTT 5.0, 2.4: reason codes from 0x80 on are failures
+_LONGEST_PASSWORD_BYTES = 65_535  # MQTT 5.0, 3.1.3.6
+_LONGEST_TOPIC_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``[sinks.NAME]`` of ``kind = "mqtt"``: answers on a topic of a broker for the applications on site."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Bound(1, 65_535)] = 1883
+    username: str = ""
+    password_file: Path | None = None  # only its owner may read it (mode 0600)
+    tls: bool = False  # with the certificates of the system
+    tls_ca: Path | None = None  # TLS with the certificates in this PEM file, in the place of the system's
+    protocol: Annotated[str, OneOf(("5", "3.1.1"))] = "5"  # with 3.1.1 a broker can't say that it refused an answer
+    topic: str = ""  # answers are on TOPIC/answer; empty: tinyfleet/DEVICE
+    retain_last: bool = False  # the broker keeps the last answer for those who subscribe later
+    home_assistant: bool = False  # publish discovery messages
+    home_assistant_prefix: str = "homeassistant"
+
+    def __post_init__(self) -> None:
+        """Check the fields together.
+
+        Raises:
+            SettingsError: If a topic can't be one, or there is a password without a name.
+        """
+        for name, topic in (("topic", self.topic), ("home_assistant_prefix", self.home_assistant_prefix)):
+            wrong = set(topic) & set("+#\0") or topic.startswith(("/", "$")) or topic.endswith("/")
+            if wrong or len(topic.encode()) > _LONGEST_TOPIC_BYTES:
+                message = f"Expected {name} as levels of a topic without + # and without / at its ends, got {topic!r}"
+                raise SettingsError(message)
+        if self.password_file is not None and not self.username:
+            raise SettingsError("Expected username beside password_file, got none: set it, or leave the file out")
+
+
+class SiteBroker:
+    """The sink of one broker. ``send`` is called by one thread; the callbacks by paho's."""
+
+    def __init__(self, client: paho.Client, settings: Settings, place: Place) -> None:
+        """Connect in the background and stay connected."""
+        self._client, self._settings, self._place = client, settings, place
+        self._up = threading.Event()
+        self._why = "no answer"
+        self._acknowledged = threading.Event()
+        self._codes: dict[int, ReasonCode] = {}  # of acknowledgements, by message number
+        self._pending: dict[int, tuple[AnswerRecord, int]] = {}  # published answers by identity, with message numbers
+        self._announced: dict[str, bytes] = {}
+        self._release = ""
+        client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
+        client.on_disconnect, client.on_publish = self._on_disconnect, self._on_publish
+        client.suppress_exceptions = True
+        client.max_inflight_messages_set(_IN_FLIGHT)
+        client.reconnect_delay_set(*_BACKOFF_S)
+        client.will_set(place.state_topic, OFFLINE, qos=1, retain=True)
+        client.connect_async(settings.host, settings.port, _KEEPALIVE_S)
+        client.loop_start()
+
+    def send(self, records: Sequence[AnswerRecord]) -> int:
+        """Publish the answers and wait for their acknowledgements.
+
+        Raises:
+            SinkError: If there is no connection, or acknowledgements are missing or refusals.
+        """
+        if not self._up.wait(_WAIT_S):
+            message = (
+                f"Expected a connection to the broker {self._settings.host}:{self._settings.port}, got {self._why}"
+            )
+            raise SinkError(f"{message}: start it, or correct host, port, username or password_file")
+        if self._settings.home_assistant:
+            for record in records:
+                self._announce(record)
+        for record in records:
+            if id(record) not in self._pending:
+                self._publish(record)
+        numbers = [self._pending[id(record)][1] for record in records]
+        delivered = self._wait(numbers)
+        for record in records[:delivered]:
+            self._codes.pop(self._pending.pop(id(record))[1], None)
+        if delivered == len(records):
+            if not self._pending:
+                self._codes.clear()
+            return delivered
+        code = self._codes.pop(numbers[delivered], None)
+        if code is None:
+            message = f"Expected an acknowledgement of the broker within {_ACK_S:g} s, got none"
+            raise SinkError(f"{message} ({self._why})", delivered=delivered)
+        self._pending.pop(id(records[delivered]))
+        message = f"Expected the broker to take an answer on {self._place.topic}, got {code} ({code.value})"
+        raise SinkError(f"{message}: allow the topic, or correct it", delivered=delivered)
+
+    def _publish(self, record: AnswerRecord) -> None:
+        """Give an answer to paho.
+
+        Raises:
+            SinkError: If too many wait for an acknowledgement.
+        """
+        if len(self._pending) >= _MOST_PENDING:
+            message = f"Expected fewer than {_MOST_PENDING} answers without acknowledgement, got more"
+            raise SinkError(f"{message}: see why the broker does not acknowledge")
+        info = self._client.publish(self._place.topic, encode(record), qos=1, retain=self._settings.retain_last)
+        self._pending[id(record)] = (record, info.mid)
+
+    def _wait(self, numbers: Sequence[int]) -> int:
+        """Wait for the acknowledgements of ``numbers``; return how many of the first came and are no refusals."""
+        delivered, moved_s = 0, time.monotonic()
+        while True:
+            self._acknowledged.clear()  # before looking: one that comes meanwhile sets it again
+            before = delivered
+            while delivered < len(numbers) and (code := self._codes.get(numbers[delivered])) is not None:
+                if code.value >= _FAILURE:
+                    return delivered
+                delivered += 1
+            if delivered == len(numbers):
+                return delivered
+            now_s = time.monotonic()
+            moved_s = now_s if delivered > before else moved_s
+            if now_s - moved_s >= _ACK_S:
+                return delivered
+            self._acknowledged.wait(_ACK_S - (now_s - moved_s))
+
+    def _announce(self, record: AnswerRecord) -> None:
+        """Publish what is new for Home Assistant in ``record``; a new release removes what it does not have."""
+        if record.error:
+            return
+        wanted = discovery(record, self._place)
+        if record.release != self._release:
+            for topic in self._announced.keys() - wanted.keys():
+                self._client.publish(topic, b"", qos=1, retain=True)
+            self._announced = {topic: text for topic, text in self._announced.items() if topic in wanted}
+            self._release = record.release
+        for topic, text in wanted.items():
+            if self._announced.get(topic) != text:
+                self._client.publish(topic, text, qos=1, retain=True)
+                self._announced = {**self._announced, topic: text}
+
+    def _on_connect(
+        self, client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        if reason.is_failure:
+            self._why = f"{reason} ({reason.value})"
+            return
+        for topic, text in self._announced.items():  # a broker without memory has lost them
+            client.publish(topic, text, qos=1, retain=True)
+        client.publish(self._place.state_topic, ONLINE, qos=1, retain=True)
+        self._up.set()
+
+    def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
+        self._why = "no connection"
+
+    def _on_disconnect(
+        self, _client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        if self._up.is_set():
+            self._why = f"{reason} ({reason.value})"
+        self._up.clear()
+
+    def _on_publish(
+        self, _client: paho.Client, _data: object, number: int, reason: ReasonCode, _properties: object
+    ) -> None:
+        self._codes[number] = reason
+        self._acknowledged.set()
+
+    def close(self) -> None:
+        """Say that the device is gone and disconnect."""
+        if self._up.is_set():
+            info = self._client.publish(self._place.state_topic, OFFLINE, qos=1, retain=True)
+            self._wait_for(info.mid)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _wait_for(self, number: int) -> None:
+        end_s = time.monotonic() + _CLOSE_S
+        while number not in self._codes and time.monotonic() < end_s:
+            self._acknowledged.clear()
+            if number not in self._codes:
+                self._acknowledged.wait(max(0.0, end_s - time.monotonic()))
+
+
+def open_sink(settings: Settings, around: SinkSurroundings) -> SiteBroker:
+    """Return the sink of the broker of ``settings``; it connects in the background.
+
+    Raises:
+        SinkError: If the password or the certificates can't be read, or others may read the password.
+    """
+    import paho.mqtt.client as paho  # noqa: PLC0415 - the control process checks settings and needs no client
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion  # noqa: PLC0415 - as above
+
+    version = MQTTProtocolVersion.MQTTv5 if settings.protocol == "5" else MQTTProtocolVersion.MQTTv311
+    name = f"tinyfleet-{around.device or os.urandom(4).hex()}-{around.name}"
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=version)
+    if settings.username:
+        client.username_pw_set(settings.username, _password(settings.password_file))
+    if settings.tls or settings.tls_ca is not None:
+        client.tls_set_context(_certificates(settings.tls_ca))
+    device = around.device or "device"
+    topic = settings.topic or f"tinyfleet/{device}"
+    place = Place(
+        prefix=settings.home_assistant_prefix,
+        device=device,
+        sink=around.name,
+        topic=f"{topic}/answer",
+        state_topic=f"{topic}/state",
+    )
+    return SiteBroker(client, settings, place)
+
+
+def _password(path: Path | None) -> str | None:
+    """Return the first line of the file at ``path``.
+
+    Raises:
+        SinkError: If it can't be read, others than its owner may, or it is no text.
+    """
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(_LONGEST_PASSWORD_BYTES)
+        if mode & 0o077:
+            message = f"Expected a password in {path} that only its owner may read, got mode {mode & 0o777:04o}"
+            raise SinkError(f"{message}: chmod 600 {path}")
+        return data.decode().partition("\n")[0].removesuffix("\r")
+    except OSError as error:
+        raise SinkError(f"Expected a password in {path}, got: {error.strerror}: correct password_file") from error
+    except UnicodeDecodeError as error:
+        raise SinkError(f"Expected a password as UTF-8 text in {path}, got: {error.reason}: write it again") from error
+
+
+def _certificates(path: Path | None) -> ssl.SSLContext:
+    """Return the TLS context that trusts the certificates at ``path``, or without one those of the system.
+
+    Raises:
+        SinkError: If they can't be read.
+    """
+    from edge_agent.device.tls import client_context  # noqa: PLC0415 - only with TLS
+
+    try:
+        return client_context("" if path is None else path.read_text())
+    except (OSError, ValueError) as error:
+        message = f"Expected certificates in PEM at {path}, got: {error}: correct tls_ca"
+        raise SinkError(message) from error

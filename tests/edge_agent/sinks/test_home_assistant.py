@@ -1,0 +1,81 @@
+"""Discovery of Home Assistant: topics and keys as in its documentation, and templates that give the values."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from edge_agent.sinks._home_assistant import Place, discovery
+from wire.answers import AnswerRecord
+from wire.codec import encode
+
+PLACE = Place(device="cam-1", sink="site", topic="tinyfleet/cam-1/answer", state_topic="tinyfleet/cam-1/state")
+CLASS = AnswerRecord(id="1", task="classification", release="digits-3", label="7", confidence=0.9, supported=False)
+NUMBERS = AnswerRecord(id="2", task="regression", release="power-2", values={"power_w": 4.5, 'x "y" ä': -1.0})
+
+
+def documents(record: AnswerRecord) -> dict[str, dict[str, object]]:
+    """Return the discovery messages by entity."""
+    return {topic.split("/")[3]: json.loads(text) for topic, text in discovery(record, PLACE).items()}
+
+
+def rendered(template: object, record: AnswerRecord) -> str:
+    """Return what Home Assistant reads out of a published record; its templates are Jinja."""
+    jinja2 = pytest.importorskip("jinja2")
+    return str(jinja2.Template(template).render(value_json=json.loads(encode(record))))
+
+
+def test_a_classifier_is_a_sensor_and_a_binary_sensor() -> None:
+    """Topics by value; each message has the device, its availability and an id that no other entity has."""
+    topics = sorted(discovery(CLASS, PLACE))
+    assert topics == [
+        "homeassistant/binary_sensor/tinyfleet_cam-1/site_supported/config",
+        "homeassistant/sensor/tinyfleet_cam-1/site_label/config",
+    ]
+    label = documents(CLASS)["site_label"]
+    assert (label["state_topic"], label["json_attributes_topic"]) == (PLACE.topic, PLACE.topic)
+    assert (label["availability_topic"], label["unique_id"]) == (PLACE.state_topic, "tinyfleet_cam-1_site_label")
+    assert label["origin"] == {"name": "tinyfleet"}
+    assert label["device"] == {
+        "identifiers": ["tinyfleet_cam-1"],
+        "name": "cam-1",
+        "manufacturer": "tinyfleet",
+        "model": "classification",
+        "sw_version": "digits-3",
+    }
+
+
+def test_templates_give_the_values_of_a_record() -> None:
+    """Without a value it is ``None``, for which Home Assistant shows the entity as unknown."""
+    found = documents(CLASS)
+    failed = AnswerRecord(error="image_invalid")
+    assert rendered(found["site_label"]["value_template"], CLASS) == "7"
+    assert rendered(found["site_label"]["value_template"], failed) == "None"
+    supported = found["site_supported"]["value_template"]
+    values = [rendered(supported, AnswerRecord(supported=value)) for value in (True, False, None)]
+    assert values == ["ON", "OFF", "None"]
+
+
+def test_each_number_of_a_regression_is_a_sensor() -> None:
+    """Also one whose name has other characters than an object id may have; no entity for an unknown support."""
+    found = documents(NUMBERS)
+    assert len(found) == 2
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", name) for name in found)
+    assert {one["name"]: rendered(one["value_template"], NUMBERS) for one in found.values()} == {
+        "power_w": "4.5",
+        'x "y" ä': "-1.0",
+    }
+    assert found["site_power_w"]["state_class"] == "measurement"
+    assert rendered(found["site_power_w"]["value_template"], CLASS) == "None"
+
+
+def test_names_that_differ_in_other_characters_are_two_entities() -> None:
+    """They would take each other's place otherwise."""
+    assert len(documents(AnswerRecord(values={"a b": 1.0, "a_b": 2.0, "a.b": 3.0}))) == 3
+
+
+def test_an_input_without_an_answer_announces_nothing() -> None:
+    """The first input of a device may be a bad one."""
+    assert discovery(AnswerRecord(error="image_invalid", supported=True), PLACE) == {}
