@@ -22,6 +22,7 @@ AGREED = {
     "compressor/steps": {"Settings", "LEVEL"},
     "edge_agent/front_ends": {"decode", "complete", "SUFFIXES", "OPTIONS"},
     "edge_agent/runtimes": {"load"},
+    "edge_agent/sinks": {"open_sink", "Settings"},
     "edge_agent/sources": {"open_source", "Settings"},
 }
 
