@@ -93,6 +93,8 @@ class JsonLines:
         self._size += len(data)
 
     def _rotate(self) -> None:
+        if self._settings.sync:
+            os.fdatasync(self._descriptor)
         os.close(self._descriptor)
         for number in range(self._settings.files - 1, 0, -1):
             older = self._path.with_name(f"{self._path.name}.{number}")

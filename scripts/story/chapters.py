@@ -183,6 +183,7 @@ def commission(story: Story) -> None:
     story.wait_for("a baseline on every device", ready, limit_s=300)
     alarms = drift_verdicts(story)
     story.console.say(f"alarms so far: {len(alarms)}")
+    answers(story)
 
 
 def _judged(story: Story) -> set[str]:
@@ -196,6 +197,27 @@ def drift_verdicts(story: Story) -> list[dict[str, Any]]:
     return [verdict for verdict in found if verdict["kind"] in _DRIFT_KINDS]
 
 
+def answers(story: Story) -> None:
+    """Print the last answer of each device."""
+    found = story.wait_for("an answer of every device", lambda: _last_answers(story), limit_s=60)
+    for device, row in found.items():
+        known = {True: "like the training data", False: "NOT like the training data"}.get(row["supported"], "")
+        said = f"{row.get('label') or row.get('error')} ({100 * (row.get('confidence') or 0):.0f} %)"
+        story.console.say(f"{device:10} answers {said:12} {known}")
+
+
+def _last_answers(story: Story) -> dict[str, dict[str, Any]] | None:
+    found = {}
+    for device in story.plan.devices:
+        path = f"/api/devices/{device.device}/telemetry"
+        batches = story.server.request("GET", path, query={"stream": "answer", "limit": "1"})["batches"]
+        rows = [row for batch in batches for row in batch["rows"] if row["at_ms"] > story.changed_ms]
+        if not rows:
+            return None
+        found[device.device] = rows[-1]
+    return found
+
+
 def change(story: Story) -> None:
     """Change the world and wait until the server detects it."""
     story.console.chapter(f"The world changes: {story.plan.change}")
@@ -206,6 +228,7 @@ def change(story: Story) -> None:
     found = story.wait_for("the alarm", lambda: _covering(story), limit_s=120)
     story.detected = found
     story.console.say(f"verdict: {found['kind']} on {', '.join(sorted(found['devices']))}: {found['cause']}")
+    answers(story)
     story.console.say(f"detected after {windows_to_detect(story)} windows of {WINDOW_S:.0f} s")
 
 

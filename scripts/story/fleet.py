@@ -35,6 +35,13 @@ rows_a_batch = 1
 # Raw inputs never leave a device unless both it and the server (below) say how many bytes a day.
 [samples]
 max_bytes_per_day = 4000000
+# What the model answers: all of it into a file on the device, STATE/answers/log.jsonl, and some to the server.
+[sinks.log]
+kind = "jsonl"
+[sinks.server]
+kind = "fleet"
+every_s = 2.0
+max_bytes_per_day = 100000000
 [transport]
 max_backoff_s = 5.0
 ack_timeout_s = 10.0

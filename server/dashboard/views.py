@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,6 +13,9 @@ from server.app.overall import NEAR_RATIO
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable, is_silent
 from server.registry.events import LoggedEvent
+from wire.answers import AnswerRecord
+from wire.codec import Json, from_document
+from wire.errors import MessageError
 from wire.messages import DeviceState, Severity, UpdatePhase, UpdateStatus
 
 T = TypeVar("T")
@@ -94,6 +98,18 @@ class EventRow:
     device: str
     what: str
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRow:
+    """One answer of a device."""
+
+    id: str
+    at: str
+    answer: str
+    confidence: str
+    supported: Status
+    release: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +211,36 @@ def counts(rows: tuple[DeviceRow, ...]) -> Counts:
         updating=sum(row.there and row.phase.tone is Tone.BUSY for row in rows),
         drifting=sum(row.evidence.tone is Tone.BAD for row in rows),
         troubled=sum(Tone.BAD in {row.state.tone, row.phase.tone} for row in rows),
+    )
+
+
+def answer_rows(batches: Sequence[Sequence[Mapping[str, Json]]], most: int) -> tuple[AnswerRow, ...]:
+    """Return the newest ``most`` answers, newest first, each input once; ``batches`` are as sent, newest first.
+
+    A row that is no answer is left out: the device is another program.
+    """
+    found: dict[str, AnswerRecord] = {}
+    for document in (row for batch in batches for row in reversed(batch)):
+        with contextlib.suppress(MessageError):
+            record = from_document(AnswerRecord, document)
+            found.setdefault(record.id, record)
+    return tuple(_answer_row(record) for record in list(found.values())[:most])
+
+
+def _answer_row(record: AnswerRecord) -> AnswerRow:
+    values = ", ".join(f"{name} {value:.6g}" for name, value in record.values.items())
+    supported = {
+        True: Status("yes", Tone.GOOD),
+        False: Status("no: unlike the training data", Tone.WARN),
+        None: Status("unknown"),
+    }
+    return AnswerRow(
+        id=record.id,
+        at=clock_time(record.at_ms),
+        answer=record.label or values or f"none: {record.error.replace('_', ' ') or 'no label'}",
+        confidence="" if record.confidence is None else f"{100 * record.confidence:.0f} %",
+        supported=Status("") if record.error else supported[record.supported],
+        release=record.release,
     )
 
 

@@ -37,6 +37,7 @@ NOT_DURABLE = {
     "edge_agent/device/record_file.py": "moves a folder out of the way of a file, which is then written durably",
     "edge_agent/telemetry/spool.py": "sets a damaged spool aside; a power cut in between is continued",
     "edge_agent/control/status_file.py": "said again each second: a flush each time would wear the flash",
+    "edge_agent/sinks/jsonl.py": "rotates answers; unless `sync` is set a power cut may lose the last seconds of them",
     "edge_agent/updater/ports.py": "an in-memory seam for tests",
     "edge_agent/updater/verification.py": "moves a file out of the way of a folder",
 }

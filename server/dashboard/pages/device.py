@@ -13,10 +13,12 @@ from server.dashboard import evidence
 from server.dashboard.services import Services
 from server.dashboard.theme import Column, and_more, ask_why, empty, heading, keep_fresh, live, live_table, meter, pill
 from server.dashboard.views import (
+    AnswerRow,
     Cut,
     Status,
     Tone,
     ago,
+    answer_rows,
     clock_time,
     event_row,
     evidence_status,
@@ -28,10 +30,21 @@ from server.drift.rows import attributes_left_out, attributes_of
 from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable
+from server.store.monitoring.ingest import latest_batches
+from wire.messages import Stream
 
 _WINDOWS = 200
 _EVENTS = 100
 _HISTORY = 12
+_ANSWERS = 10
+_ANSWER_COLUMNS = (
+    Column(name="at", label="Time (UTC)"),
+    Column(name="answer", label="Answer"),
+    Column(name="confidence", label="Confidence"),
+    Column(name="supported", label="Like the training data", look="pill"),
+    Column(name="id", label="Input", look="wrapped"),
+    Column(name="release", label="Release"),
+)
 _EVENT_COLUMNS = (
     Column(name="at", label="Time (UTC)"),
     Column(name="severity", label="Severity", look="pill"),
@@ -82,6 +95,12 @@ def _page(services: Services, device: str) -> None:
         with ui.element("section").classes("tf-card"):
             heading("What holds the evidence")
             live(lambda: _newest(services, device), _streams)
+    with ui.element("section").classes("tf-card"):
+        heading("Last answers")
+        ui.label(
+            f'The newest {_ANSWERS} that the device sent: it does if its agent.toml has a sink with kind = "fleet".'
+        ).classes("tf-muted tf-small")
+        live_table(_ANSWER_COLUMNS, "id", lambda: _answers(services, device), rows_per_page=_ANSWERS)
     with ui.element("section").classes("tf-card"):
         heading("Releases that ran here")
         live(lambda: _ran_here(services, device), lambda seen: _ran(*seen))
@@ -167,6 +186,12 @@ def _streams(newest: evidence.ChartPoint | None) -> None:
             meter(share.share_ratio, Tone.BAD if newest.flagged else Tone.CALM)
             ui.label(f"{100 * share.share_ratio:.0f} %").classes("tf-number tf-small")
     ui.label(f"{newest.n} inferences in the newest window").classes("tf-muted tf-small")
+
+
+def _answers(services: Services, device: str) -> tuple[AnswerRow, ...]:
+    with services.database.begin() as connection:
+        batches = latest_batches(connection, device, Stream.ANSWER.value, _ANSWERS)
+    return answer_rows([batch["rows"] for batch in batches], _ANSWERS)
 
 
 def _ran_here(services: Services, device: str) -> tuple[Cut[tuple[str, str]], bool]:

@@ -8,6 +8,7 @@ from server.dashboard.views import (
     Cut,
     Tone,
     ago,
+    answer_rows,
     clock_time,
     counts,
     device_row,
@@ -165,3 +166,16 @@ def test_an_event_says_what_happened_once() -> None:
 def test_a_list_that_is_cut_says_how_many_are_not_shown(limit: int, expected: Cut[str]) -> None:
     """The first twenty can't be mistaken for all."""
     assert Cut.of(["a", "b", "c"], limit) == expected
+
+
+def test_answers_are_shown_newest_first_and_each_input_once() -> None:
+    """An input that was answered again after a crash stands once; what is no answer is left out."""
+    first = [{"id": "a", "label": "cat", "confidence": 0.914, "supported": True}, {"id": "b", "values": {"power": 2.5}}]
+    second = [{"id": "b", "values": {"power": 2.5}}, {"id": "c", "error": "image_invalid"}, {"id": 7}]
+    rows = answer_rows([second, first], 10)
+    assert [(row.id, row.answer, row.confidence, row.supported.text) for row in rows] == [
+        ("c", "none: image invalid", "", ""),
+        ("b", "power 2.5", "", "unknown"),
+        ("a", "cat", "91 %", "yes"),
+    ]
+    assert len(answer_rows([second, first], 2)) == 2
