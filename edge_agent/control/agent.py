@@ -26,6 +26,7 @@ from edge_agent.device.clock import Clock
 from edge_agent.device.disk import DISK_FAILED, Disk, advice, trouble
 from edge_agent.device.hardware import Hardware
 from edge_agent.device.identity import Identity
+from edge_agent.device.notify import Notifier, condition_of
 from edge_agent.device.record_file import newer_records
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
@@ -201,6 +202,7 @@ class Agent:
 
     def stop(self) -> None:
         """Stop the child, store its last report, try to send it, and disconnect in order."""
+        self.parts.notifier.stopping()
         self._measuring.stop()
         self.supervisor.stop()
         self._drain()
@@ -461,6 +463,8 @@ class Agent:
             return
         self._due.status_s = self._now_s + _STATUS_S
         facts = {**self._reporter.status(connected=self.uplink.up), "refused": self._refused}
+        idle_s, keepalive_s = self.parts.transport.idle_s(), self.config.transport.keepalive_s
+        self.parts.notifier.turn(condition_of(facts, idle_s=idle_s, keepalive_s=keepalive_s), self._now_s)
         try:
             figures = {**running(self.uplink, self.spool, self._limiter), "at_ms": self._now_ms}
             figures["answers"] = dict(self._child_inbox.sinks)
@@ -501,3 +505,4 @@ class AgentParts:
     ports: UpdatePorts
     notices: Notices
     measurer: Measurer = field(default_factory=NoMeasurer)
+    notifier: Notifier = field(default_factory=Notifier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from edge_agent.device import hardware
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
+from edge_agent.device.notify import from_environment
 from edge_agent.measuring.job import JobLimits, ProcessMeasurer
 from edge_agent.sources import placed
 from edge_agent.telemetry.rows import new_boot
@@ -62,6 +64,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         ports=ports,
         notices=notices,
         measurer=measurer,
+        notifier=from_environment(os.environ),
     )
     return Agent(identity, config, state, boot, parts)
 

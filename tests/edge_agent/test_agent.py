@@ -5,6 +5,7 @@ import errno
 import itertools
 import queue
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from edge_agent.device import last_end
 from edge_agent.device.clock import FakeClock
 from edge_agent.device.disk import RealDisk, trouble
 from edge_agent.device.identity import Identity
+from edge_agent.device.notify import Notifier
 from edge_agent.device.record_file import Condition, condition, read_record
 from edge_agent.in_flight import InFlight
 from edge_agent.pipe_frames import Frame
@@ -306,6 +308,24 @@ def test_installs_a_release_and_reports_each_phase(world: World) -> None:
     world.install(1)
     assert world.events()[1:] == ["offered", "downloading", "verifying", "staged", "probation", "committed"]
     assert decode(Reported, world.last("reported")).current.release == "m-1"
+
+
+def test_systemd_is_told_what_the_agent_serves(world: World) -> None:
+    """Through a real socket: ready, the release and the connection, a sign of life, and the orderly end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(world.state / "notify"))
+        systemd.settimeout(5)
+        world.agent.parts = replace(world.agent.parts, notifier=Notifier(str(world.state / "notify"), 60.0))
+        world.turns(1)
+        assert systemd.recv(4096) == b"READY=1\nSTATUS=init (no_release), connected\nWATCHDOG=1"
+        world.install(1)
+        world.turns(2)
+        world.agent.stop()
+        systemd.setblocking(False)
+        sent = systemd.recv(65_536).split(b"\n")
+        while b"STOPPING=1" not in sent:
+            last, sent = sent, systemd.recv(65_536).split(b"\n")
+    assert last == [b"STATUS=ready, m-1, connected"]
 
 
 def test_only_an_agent_that_was_told_to_end_has_ended_in_order(world: World) -> None:
