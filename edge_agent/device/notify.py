@@ -15,7 +15,7 @@ import math
 import os
 import socket
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from wire.codec import Json
 
@@ -43,16 +43,16 @@ class Condition:
         return math.isinf(self.idle_s) or self.idle_s <= SILENT_KEEPALIVES * self.keepalive_s
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Notifier:
     """Sends datagrams to ``address``; "" sends nothing. ``limit_s``: the watchdog's, 0 for none."""
 
     address: str = ""
     limit_s: float = 0.0
-    _ready: bool = field(default=False, init=False)
-    _status: str = field(default="", init=False)
-    _first_s: float | None = field(default=None, init=False)
-    _pinged_s: float = field(default=float("-inf"), init=False)
+    _ready: bool = False
+    _status: str = ""
+    _first_s: float | None = None
+    _pinged_s: float = float("-inf")
 
     def turn(self, seen: Condition, now_s: float) -> None:
         """Send what has changed, and a sign of life if one is due. Never raises. ``now_s``: monotonic."""
@@ -116,4 +116,4 @@ def from_environment(environment: MutableMapping[str, str], pid: int | None = No
         _LOG.warning("systemd is not notified: expected NOTIFY_SOCKET as /path or @name, got %r", address)
         address = ""
     mine = owner in {"", str(os.getpid() if pid is None else pid)}
-    return Notifier(address, int(limit_us) / 1e6 if limit_us.isdecimal() and mine else 0.0)
+    return Notifier(address=address, limit_s=int(limit_us) / 1e6 if limit_us.isdecimal() and mine else 0.0)

@@ -315,7 +315,8 @@ def test_systemd_is_told_what_the_agent_serves(world: World) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(world.state / "notify"))
         systemd.settimeout(5)
-        world.agent.parts = replace(world.agent.parts, notifier=Notifier(str(world.state / "notify"), 60.0))
+        notifier = Notifier(address=str(world.state / "notify"), limit_s=60.0)
+        world.agent.parts = replace(world.agent.parts, notifier=notifier)
         world.turns(1)
         assert systemd.recv(4096) == b"READY=1\nSTATUS=init (no_release), connected\nWATCHDOG=1"
         world.install(1)

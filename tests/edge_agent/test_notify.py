@@ -47,7 +47,7 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
 def test_an_agent_without_a_network_is_ready_after_a_while(systemd: tuple[str, Read]) -> None:
     """Neither connected nor serving: a restart would not help."""
     address, read = systemd
-    notifier = Notifier(address)
+    notifier = Notifier(address=address)
     for now_s in (100.0, 100.0 + READY_S - 0.01):
         notifier.turn(seen(), now_s)
     assert read() == ["STATUS=init"]
@@ -60,7 +60,7 @@ def test_an_agent_without_a_network_is_ready_after_a_while(systemd: tuple[str, R
 def test_a_connected_or_serving_agent_is_ready_at_once(systemd: tuple[str, Read], condition: Condition) -> None:
     """Each of the two is enough, and READY is sent once."""
     address, read = systemd
-    notifier = Notifier(address)
+    notifier = Notifier(address=address)
     notifier.turn(condition, 5.0)
     notifier.turn(condition, 6.0)
     assert read() == ["READY=1", "STATUS=init"]
@@ -69,7 +69,7 @@ def test_a_connected_or_serving_agent_is_ready_at_once(systemd: tuple[str, Read]
 def test_the_watchdog_is_fed_three_times_a_limit(systemd: tuple[str, Read]) -> None:
     """Each third of the limit, not before."""
     address, read = systemd
-    notifier = Notifier(address, 60.0)
+    notifier = Notifier(address=address, limit_s=60.0)
     for now_s in (0.0, 19.9, 20.0, 39.9, 40.0):
         notifier.turn(seen(serving=True), now_s)
     assert read().count("WATCHDOG=1") == 3
@@ -81,14 +81,14 @@ def test_a_connection_that_can_not_be_up_starves_the_watchdog(
 ) -> None:
     """Four keep-alives of silence on a link that counts as up; a device without a network is not restarted."""
     address, read = systemd
-    Notifier(address, 60.0).turn(seen(idle_s=idle_s), 0.0)
+    Notifier(address=address, limit_s=60.0).turn(seen(idle_s=idle_s), 0.0)
     assert read().count("WATCHDOG=1") == fed
 
 
 def test_the_status_is_one_line_and_sent_when_it_changes(systemd: tuple[str, Read]) -> None:
     """A line break in it would be another message to systemd."""
     address, read = systemd
-    notifier = Notifier(address)
+    notifier = Notifier(address=address)
     for status in ("ready", "ready", "a\nSTOPPING=1" + "x" * 300):
         notifier.turn(seen(status=status), 0.0)
     assert read() == ["STATUS=ready", ("STATUS=a STOPPING=1" + "x" * 300)[:207]]
@@ -105,7 +105,7 @@ def test_without_systemd_nothing_happens() -> None:
 
 def test_what_could_not_be_sent_is_sent_later(tmp_path: Path) -> None:
     """The socket is away while systemd is re-executed: nothing is raised, and nothing is lost."""
-    notifier = Notifier(str(tmp_path / "notify"))
+    notifier = Notifier(address=str(tmp_path / "notify"))
     notifier.turn(seen(serving=True), 0.0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         bound.bind(str(tmp_path / "notify"))
