@@ -14,7 +14,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
-from edge_agent import sources
+from edge_agent import sinks, sources
+from edge_agent.sinks._filters import SinkSettings
 from wire.settings import Bound, OneOf, default_of, names_of, rules
 
 APIS = ("compressor.api", "edge_agent.api", "server.client")
@@ -90,7 +91,12 @@ names the nearest. [How to connect a sensor of your own](../how-to/own-sensor.md
 def _tables(config: type) -> Iterator[str]:
     """Yield a section for each table of a settings class; keys outside any table come first."""
     hints = get_type_hints(config)
-    plain = [field for field in dataclasses.fields(config) if not dataclasses.is_dataclass(hints[field.name])]
+    by_name = Mapping[str, sinks.SinkConfig]
+    plain = [
+        field
+        for field in dataclasses.fields(config)
+        if not dataclasses.is_dataclass(hints[field.name]) and hints[field.name] != by_name
+    ]
     if plain:
         yield _section("Outside of any table", config, {field.name for field in plain})
     for field in dataclasses.fields(config):
@@ -100,6 +106,19 @@ def _tables(config: type) -> Iterator[str]:
                 yield from _sources()
             else:
                 yield _section(f"[{field.name}]", table, names_of(table))
+        elif hints[field.name] == by_name:
+            yield from _sinks()
+
+
+def _sinks() -> Iterator[str]:
+    """Yield the keys common to all sinks, and a section for the keys of each."""
+    kinds = ", ".join(f"`{name}`" for name in sinks.names())
+    kind = f"| `kind` | text | {kinds}, or `package.module:function` | | [where answers go](answers.md) |\n"
+    line = "|---|---|---|---|---|\n"
+    yield _section("[sinks.NAME]", SinkSettings, names_of(SinkSettings)).replace(line, line + kind, 1)
+    for name in sinks.names():
+        table = sinks.settings_of(name)
+        yield _section(f'[sinks.NAME] of kind = "{name}"', table, names_of(table))
 
 
 def _sources() -> Iterator[str]:
@@ -138,8 +157,9 @@ def _section(title: str, table: type, names: Collection[str]) -> str:
 
 def _comments(table: type) -> dict[str, str]:
     """Return the comment after each field of a dataclass in its source."""
-    found = (re.match(r"\s+(\w+): .*?  # (.*)", line) for line in inspect.getsource(table).splitlines())
-    return {one[1]: one[2].replace("|", "\\|") for one in found if one}
+    pattern = r"^ {4}(\w+): [^#\n]*(?:\n {8}[^#\n]*)?  # (.*)"  # the value may stand on a line of its own
+    found = re.findall(pattern, inspect.getsource(table), flags=re.MULTILINE)
+    return {name: text.replace("|", "\\|") for name, text in found}
 
 
 def _range(rule: Bound | OneOf | None) -> str:

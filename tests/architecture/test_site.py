@@ -14,8 +14,9 @@ from typing import get_type_hints
 
 import pytest
 
-from edge_agent import front_ends, sources
+from edge_agent import front_ends, sinks, sources
 from edge_agent.config import AgentConfig
+from edge_agent.sinks._filters import SinkSettings
 from scripts.site import reference
 from server.config import ServerConfig
 
@@ -77,6 +78,10 @@ def test_the_list_of_decision_records_has_each_with_its_title() -> None:
     assert [line for line in listed if line.startswith("| ") and "](" in line] == rows
 
 
+def _names(config: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(config)}
+
+
 def _keys(config: type) -> Iterator[str]:
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):
@@ -85,6 +90,11 @@ def _keys(config: type) -> Iterator[str]:
             for name in sources.names():
                 yield f'## [source] of kind = "{name}"'
                 yield from _keys(sources.settings_of(name))
+        elif field.name == "sinks":
+            yield from ("## [sinks.NAME]\n", "| `kind` |", *_keys(SinkSettings))
+            for name in sinks.names():
+                yield f'## [sinks.NAME] of kind = "{name}"'
+                yield from _keys(sinks.settings_of(name))
         elif dataclasses.is_dataclass(hints[field.name]):
             yield f"## [{field.name}]"
             yield from _keys(hints[field.name])
@@ -108,6 +118,24 @@ def test_the_pages_of_settings_have_every_key(page: object, config: type) -> Non
     """Also those of later."""
     text = page()  # type: ignore[operator]
     assert [key for key in _keys(config) if key not in text] == []
+
+
+def test_the_reason_of_a_key_is_on_the_page_wherever_its_comment_stands() -> None:
+    """Also after a value that has a line of its own; no key gets the comment of the next one."""
+    text = reference.agent_toml()
+    for name, words in (("max_memory_bytes", "private memory of the child"), ("changes_only", "an answer passes if")):
+        assert re.search(rf"^\| `{name}` \|.*\| {words}.* \|$", text, flags=re.MULTILINE), name
+    assert re.search(r"^\| `enabled` \|.*\|  \|$", text, flags=re.MULTILINE)
+
+
+def test_the_page_of_answers_has_every_sink_and_key() -> None:
+    """A row for each kind with its own keys, and one for each key of every sink."""
+    text = (ROOT / "docs" / "reference" / "answers.md").read_text(encoding="utf-8")
+    for name in sinks.names():
+        row = re.search(rf"^\| `{name}` \|.*$", text, flags=re.MULTILINE)
+        assert row is not None, name
+        assert [key for key in sorted(_names(sinks.settings_of(name))) if f"`{key}`" not in row[0]] == []
+    assert [key for key in sorted(_names(SinkSettings)) if f"\n| `{key}` |" not in text] == []
 
 
 def test_the_page_of_the_rest_interface_says_who_may_call() -> None:
