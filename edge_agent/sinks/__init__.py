@@ -75,6 +75,8 @@ class SinkConfig:
         Raises:
             SettingsError: If the sink is unknown, or its settings reject a key or value.
         """
+        file, found, name = where.rpartition(" sinks ")
+        where = f"{file} [sinks.{name}]" if found else where
         table = dict(plain_table(value, where))
         kind = table.pop("kind", None)
         if not isinstance(kind, str) or (":" not in kind and kind not in names()):

@@ -43,7 +43,7 @@ def test_its_own_keys_and_those_of_every_sink_reach_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        (f'kind = "{KIND}"\nwdth = 3', r"agent.toml sinks own one of .*, got 'wdth': did you mean 'width'"),
+        (f'kind = "{KIND}"\nwdth = 3', r"agent.toml \[sinks.own\] one of .*, got 'wdth': did you mean 'width'"),
         (f'kind = "{KIND}"\nwidth = 101', "width between 1 and 100, got 101"),
         (f'kind = "{KIND}"\nqueue = 0', "queue between 1 and 100000, got 0"),
         ('kind = "no_such_module:open_sink"', "the sink 'no_such_module:open_sink' to import, got ModuleNotFoundError"),
