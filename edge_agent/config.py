@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from edge_agent.errors import AgentConfigError
+from edge_agent.local_api.settings import ApiConfig
 from edge_agent.sinks import MAX_SINKS, SinkConfig
 from edge_agent.sources import SourceConfig
 from wire.errors import SettingsError
@@ -169,6 +170,7 @@ class AgentConfig:
     samples: SampleConfig = field(default_factory=SampleConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     sinks: Mapping[str, SinkConfig] = field(default_factory=dict)
+    api: ApiConfig = field(default_factory=ApiConfig)
 
     def __post_init__(self) -> None:
         """Reject more sinks than have an account, and names of sinks that can't be part of a topic or file name.

@@ -18,6 +18,7 @@ AgentError
 ├── ModelClosedError         a closed model is asked for an answer
 ├── SourceError              a source of images can't be opened
 ├── SinkError                a sink of answers can't be opened, or takes none now
+├── ApiError                 a request to the local interface can't be served
 ├── AgentConfigError         agent.toml has an unknown key or an impossible value
 ├── IdentityError            the device is not enrolled, or its identity can't be read
 ├── EnrolmentError           the server refused or could not be reached
@@ -152,6 +153,17 @@ class SinkError(AgentError):
         """Take the text, and how many of the answers of this call were delivered before the failure."""
         super().__init__(text)
         self.delivered = delivered
+
+
+class ApiError(AgentError):
+    """A request to the local interface can't be served; ``status`` is that of HTTP."""
+
+    code = "api_request"
+
+    def __init__(self, status: int, text: str, *, retry_s: int = 0) -> None:
+        """Take the status, the text, and after how many seconds another try makes sense (0: never)."""
+        super().__init__(text)
+        self.status, self.retry_s = status, retry_s
 
 
 class AgentConfigError(AgentError):

@@ -25,6 +25,7 @@ from edge_agent.updater.ports import ThreadWorker
 from edge_agent.updater.updater import UpdatePorts
 from wire.canonical import canonical_bytes
 from wire.codec import Json
+from wire.settings import given_of
 from wire.transport import Transport
 
 
@@ -82,6 +83,7 @@ def child_arguments(
     return (
         "--source", canonical_bytes(config.source.document).decode(),
         *(("--sinks", canonical_bytes(documents).decode()) if documents else ()),
+        *(("--api", canonical_bytes(given_of(config.api)).decode()) if config.api.on else ()),
         *(() if identity is None else ("--device", identity.device, "--site", identity.site)),
         "--window-ms", str(round(monitor.window_s * 1000)),
         "--beat-s", str(config.child.beat_s),

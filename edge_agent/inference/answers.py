@@ -39,63 +39,63 @@ class Answers:
     device: str = ""
     drift: str = ""
     """The state that the server last reported."""
+    watch: Callable[[AnswerRecord, bytes, ServedModel], None] | None = None
+    """Gets each record, its input and the model; must not wait."""
     _start: str = field(default_factory=lambda: secrets.token_hex(4))
     _number: int = 0
     _waiting: deque[tuple[int, Callable[[], None]]] = field(default_factory=deque)
 
     def answered(self, model: ServedModel, capture: Capture, outcome: Inference, at: tuple[int, float, float]) -> None:
         """Offer the answer to ``capture``; ``at``: when it was taken, UTC ms and monotonic s, and the time now."""
-        if not self.deliveries:
+        if not self.deliveries and self.watch is None:
             return
         said = model.answer(outcome)
         finite = bool(said.label or said.values)
-        self._offer(
-            AnswerRecord(
-                id=self._id(capture),
-                at_ms=at[0],
-                device=self.device,
-                release=model.manifest.release,
-                task=model.task_name,
-                label=said.label,
-                confidence=said.confidence if math.isfinite(said.confidence) else None,
-                values=said.values,
-                supported=model.supported(outcome),
-                support_rate=model.support_rate,
-                drift=self.drift,
-                latency_ms=round((at[2] - at[1]) * 1000, 3),
-                run_ms=round(outcome.run_ms, 3),
-                error="" if finite else NOT_NUMBERS,
-                text="" if finite else "Expected numbers from the model, got NaN or infinity",
-            ),
-            at[2],
+        record = AnswerRecord(
+            id=self._id(capture),
+            at_ms=at[0],
+            device=self.device,
+            release=model.manifest.release,
+            task=model.task_name,
+            label=said.label,
+            confidence=said.confidence if math.isfinite(said.confidence) else None,
+            values=said.values,
+            supported=model.supported(outcome),
+            support_rate=model.support_rate,
+            drift=self.drift,
+            latency_ms=round((at[2] - at[1]) * 1000, 3),
+            run_ms=round(outcome.run_ms, 3),
+            error="" if finite else NOT_NUMBERS,
+            text="" if finite else "Expected numbers from the model, got NaN or infinity",
         )
+        self._offer(record, capture, model, at[2])
 
     def failed(self, model: ServedModel, capture: Capture, why: tuple[str, str], at: tuple[int, float, float]) -> None:
         """Offer the record of an input that got no answer; ``why``: a code and a text."""
-        if not self.deliveries:
+        if not self.deliveries and self.watch is None:
             return
-        self._offer(
-            AnswerRecord(
-                id=self._id(capture),
-                at_ms=at[0],
-                device=self.device,
-                release=model.manifest.release,
-                task=model.task_name,
-                error=why[0],
-                text=why[1][:_TEXT],
-                drift=self.drift,
-                latency_ms=round((at[2] - at[1]) * 1000, 3),
-            ),
-            at[2],
+        record = AnswerRecord(
+            id=self._id(capture),
+            at_ms=at[0],
+            device=self.device,
+            release=model.manifest.release,
+            task=model.task_name,
+            error=why[0],
+            text=why[1][:_TEXT],
+            drift=self.drift,
+            latency_ms=round((at[2] - at[1]) * 1000, 3),
         )
+        self._offer(record, capture, model, at[2])
 
     def _id(self, capture: Capture) -> str:
         if capture.id:
             return os.fsencode(capture.id).decode("utf-8", "backslashreplace")
         return f"{self._start}-{self._number + 1}"
 
-    def _offer(self, record: AnswerRecord, now_s: float) -> None:
+    def _offer(self, record: AnswerRecord, capture: Capture, model: ServedModel, now_s: float) -> None:
         self._number += 1
+        if self.watch is not None:
+            self.watch(record, capture.data, model)
         for delivery in self.deliveries:
             delivery.offer(record, now_s)
 

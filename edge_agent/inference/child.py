@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from edge_agent import front_ends, sources
 from edge_agent.device import memory_limit
@@ -33,12 +33,14 @@ from edge_agent.inference.answers import Answers, ToAgent, open_answers
 from edge_agent.inference.batching import ResultBatcher
 from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import ServedModel, load_model
+from edge_agent.local_api.settings import ApiConfig
 from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
 from wire import leb128
 from wire.codec import Json, parse_json
 from wire.errors import WireError
 from wire.manifest import Manifest
+from wire.settings import fields_from
 
 Say = Callable[[Mapping[str, Json], bytes], None]
 Load = Callable[[Path], ServedModel]
@@ -52,6 +54,9 @@ OUT_OF_MEMORY = "out_of_memory"
 _MAX_REQUESTS = 8
 _PIPE_BYTES = 65536
 STOP = Frame({"type": "stop"})
+WAKE = Frame({"type": "wake"})
+"""Makes an idle loop turn at once."""
+_ASKED = "a request of the local interface"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +85,22 @@ class _Loaded:
     error: Exception | None
 
 
+class Api(Protocol):
+    """The local interface, for the loop: its methods never wait."""
+
+    def waiting(self) -> bool:
+        """Note that the loop turns; return whether a request waits for the model."""
+
+    def serve(self, model: ServedModel) -> None:
+        """Serve one waiting request."""
+
+    def dropped(self, count: int) -> None:
+        """Note inputs that never reached the model."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
 class InferenceLoop:
     """State of the loop. All of it belongs to one thread; only ``notices`` is shared."""
 
@@ -92,6 +113,7 @@ class InferenceLoop:
         self.load: Load = load_model
         self.answers = Answers()
         self.to_agent = ToAgent(say)
+        self.api: Api | None = None
         self._results = ResultBatcher(model)
         self._source, self._say, self._clock, self._settings = source, say, clock, settings
         self._window_ms = self._aligned(clock.now_ms())
@@ -127,6 +149,8 @@ class InferenceLoop:
         while self.step():
             pass
         self._close_window()
+        if self.api is not None:
+            self.api.close()
         self.answers.close()
 
     def step(self) -> bool:
@@ -149,12 +173,22 @@ class InferenceLoop:
         if now_s >= self._checkpoint_due_s:
             self._checkpoint_due_s = now_s + self._settings.checkpoint_s
             self._say_counts(closed=False)
+        asked = self.api is not None and self._serve_asked(self.api)
         capture = self._source.take()
         if capture is None:
             self._results.settle()
-            return False
+            return asked
         self.in_flight.begin(capture.name, capture.id)
         self._serve(capture, now_ms, now_s)
+        return True
+
+    def _serve_asked(self, api: Api) -> bool:
+        """Serve one request of the local interface, marked as in flight; return whether there was one."""
+        if not api.waiting():
+            return False
+        self.in_flight.begin(_ASKED)
+        api.serve(self._results.model)
+        self.in_flight.end(_ASKED, served=False)
         return True
 
     def _serve(self, capture: sources.Capture, now_ms: int, now_s: float) -> None:
@@ -210,7 +244,10 @@ class InferenceLoop:
     def _send_heartbeat(self) -> None:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
         self._said_faults.clear()
-        figures = self._results.take_heartbeat().figures(self._source.take_dropped())
+        dropped = self._source.take_dropped()
+        if self.api is not None:
+            self.api.dropped(dropped)
+        figures = self._results.take_heartbeat().figures(dropped)
         sinks = {"sinks": self.answers.figures} if self.answers.deliveries else {}
         self._say({"type": "beat", **figures, **sinks, **self._identity()}, b"")
 
@@ -242,7 +279,7 @@ class InferenceLoop:
                     self.to_agent.written(notice.header.get("number"))
                 elif notice.kind == "stop":
                     self.notices.put(STOP)
-                else:
+                elif notice is not WAKE:
                     self._fault("frame_unknown", f"Expected swap, samples, written or stop, got {notice.kind!r}")
                 notice = self.notices.get_nowait()
             return False
@@ -335,6 +372,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--source", required=True, help='JSON, for example {"kind": "directory", "path": "inbox"}')
     parser.add_argument("--sinks", default="{}", help='JSON by name, for example {"log": {"kind": "jsonl"}}')
+    parser.add_argument("--api", default="", help='JSON, for example {"listen": "127.0.0.1:8500"}; empty: none')
     parser.add_argument("--device", default="", help="the device's name, for answers")
     parser.add_argument("--site", default="", help="the device's site, for topics of answers")
     parser.add_argument("--window-ms", type=int, default=_DEFAULTS.window_ms)
@@ -381,10 +419,28 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
         state=options.state, device=options.device, site=options.site, tell=tell, to_agent=child.to_agent.send
     )
     child.answers = open_answers(parse_json(options.sinks.encode()), around)
+    if options.api:
+        open_api(fields_from(ApiConfig, parse_json(options.api.encode()), "[api]"), child, tell)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
     signal.signal(signal.SIGTERM, lambda *_, notices=child.notices: notices.put(STOP))
     threading.Thread(target=_listen, args=(child,), name="listen", daemon=True).start()
     child.run()
+
+
+def open_api(config: ApiConfig, loop: InferenceLoop, tell: Callable[[str, str], None]) -> None:
+    """Open the local interface of ``loop``; one that can't be opened is reported, and inference goes on without it."""
+    from edge_agent.local_api.api import ApiSurroundings, LocalApi  # noqa: PLC0415 - most devices need no HTTP server
+
+    answers = loop.answers
+    around = ApiSurroundings(
+        model=lambda: loop.model, wake=lambda: loop.notices.put(WAKE), sinks=lambda: answers.figures
+    )
+    try:
+        loop.api = api = LocalApi(config, around)
+    except AgentError as error:
+        tell("api_failed", str(error))
+        return
+    answers.watch = api.answered
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -66,7 +66,7 @@ class UnixSocket:
         self._end_s = float("inf")  # monotonic; the thread ends by then, and earlier if nothing waits
         self._no_room = False
         try:
-            self._listener = _listen(path, settings.clients)
+            self._listener = listen(path, settings.clients)
         except BaseException:
             os.close(self._wake_reader)
             os.close(self._wake_writer)
@@ -170,7 +170,7 @@ class UnixSocket:
         client.connection.close()
 
 
-def _listen(path: Path, backlog: int) -> socket.socket:
+def listen(path: Path, backlog: int) -> socket.socket:
     """Return a listening socket at ``path``; a socket that nobody listens at any more is replaced.
 
     Raises:

@@ -1,0 +1,337 @@
+"""The local interface: what each address answers, and the seam to the inference loop.
+
+Decides what a request gets. A request that needs the model waits in a bounded queue for the loop, which serves at most
+one between two inputs: the model is run by one thread, and a slow client never holds it up. Such requests are not
+counted for drift, and their answers go to no sink. ``docs/how-to/local-api.md`` lists the addresses.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import stat
+import threading
+import time
+import urllib.parse
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_agent.errors import AgentError, ApiError
+from edge_agent.inference.served_model import ServedModel
+from edge_agent.local_api import metrics, open_inference
+from edge_agent.local_api.http_server import ApiServer, Limits, Reply, Request, json_reply
+from edge_agent.local_api.open_inference import InferRequest
+from edge_agent.local_api.recent import MAX_ANSWERS, KeptInput, Recent
+from edge_agent.local_api.settings import ApiConfig, address_of, is_loopback
+from edge_agent.sinks.unix import listen
+from wire import __version__
+from wire.answers import AnswerRecord
+from wire.codec import Json, encode, to_document
+
+_LOG = logging.getLogger(__name__)
+_RETRY_S = 1
+_READY_S = 20.0  # without a turn of the loop for this long, the model is not ready
+_STREAM_S = 10.0  # between two signs of life of a stream without answers
+_TOKEN_LENGTHS = range(16, 4097)
+_OTHERS_BITS = 0o077
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """A request for the loop's thread."""
+
+    work: Callable[[ServedModel], Any]
+    done: threading.Event = field(default_factory=threading.Event)
+    result: Any = None
+    error: Exception | None = None
+    left: bool = False
+    """Nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSurroundings:
+    """What the interface uses of the loop. ``wake``: makes an idle loop turn at once. ``sinks``: counts by name."""
+
+    model: Callable[[], ServedModel]
+    wake: Callable[[], None] = lambda: None
+    sinks: Callable[[], Mapping[str, Json]] = dict
+
+
+class LocalApi:
+    """The interface. ``waiting``, ``serve``, ``answered`` and ``dropped`` are for the loop's thread, and never wait."""
+
+    def __init__(self, config: ApiConfig, around: ApiSurroundings) -> None:
+        """Listen and serve.
+
+        Raises:
+            ApiError: If an address can't be listened at, or the token can't be used.
+            SinkError: If the unix socket can't be made.
+        """
+        self._config, self._around = config, around
+        self._recent = Recent(config.keep_bytes)
+        self._jobs: deque[_Job] = deque()
+        self._alone = threading.Lock()
+        self._turned_s = time.monotonic()
+        self._start_s = time.time()
+        self._streams = threading.BoundedSemaphore(max(1, config.connections // 2))
+        self._servers = [ApiServer(listener, limits, self.answer) for listener, limits in _listeners(config)]
+        for server in self._servers:
+            server.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Address and port of the TCP listener."""
+        found: tuple[str, int] = self._servers[0].socket.getsockname()[:2]
+        return found
+
+    def waiting(self) -> bool:
+        """Note that the loop turns; return whether a request waits for the model."""
+        self._turned_s = time.monotonic()
+        return bool(self._jobs)
+
+    def serve(self, model: ServedModel) -> None:
+        """Serve one waiting request."""
+        job = self._jobs.popleft()
+        if job.left:
+            return
+        try:
+            job.result = job.work(model)
+        except AgentError as error:
+            job.error = error
+        except Exception as error:  # a request must not end inference  # noqa: BLE001
+            _LOG.exception("A request of the local interface failed.")
+            job.error = error
+        job.done.set()
+
+    def answered(self, record: AnswerRecord, data: bytes, model: ServedModel) -> None:
+        """Note an answer and its input."""
+        labels = model.manifest.labels
+        predicted = labels.index(record.label) if record.label in labels else -1
+        sha256 = model.manifest.artifact_sha256
+        self._recent.add(KeptInput(record=record, data=data, artifact_sha256=sha256, predicted=predicted))
+
+    def dropped(self, count: int) -> None:
+        """Note inputs that never reached the model."""
+        if count:
+            self._recent.dropped(count)
+
+    def close(self) -> None:
+        """Stop listening and end all streams."""
+        self._recent.close()
+        for server in self._servers:
+            server.stop()
+        if self._config.unix is not None:
+            self._config.unix.unlink(missing_ok=True)
+
+    def _on_loop(self, work: Callable[[ServedModel], Any]) -> Any:  # noqa: ANN401 - what ``work`` returns
+        """Return what ``work`` returns on the loop's thread.
+
+        Raises:
+            ApiError: If too many wait, it took too long, or it failed.
+        """
+        job = _Job(work=work)
+        with self._alone:
+            if len(self._jobs) >= self._config.queue:
+                raise ApiError(
+                    503, f"Expected at most {self._config.queue} requests to wait, got more", retry_s=_RETRY_S
+                )
+            self._jobs.append(job)
+        self._around.wake()
+        if not job.done.wait(self._config.wait_s):
+            job.left = True
+            raise ApiError(
+                503, f"Expected the model's turn within {self._config.wait_s:g} s, got none", retry_s=_RETRY_S
+            )
+        if isinstance(job.error, AgentError):
+            raise ApiError(400, str(job.error)) from job.error
+        if job.error is not None:
+            raise ApiError(500, f"Expected an answer, got {type(job.error).__name__}: see the log") from job.error
+        return job.result
+
+    def answer(self, request: Request) -> Reply:
+        """Return the reply to a request; called from a thread of its own.
+
+        Raises:
+            ApiError: If there is none.
+        """
+        path = request.path.rstrip("/") or "/"
+        if path.startswith("/v2/models/"):
+            return self._model(request, path.removeprefix("/v2/models/"))
+        routes: Mapping[str, tuple[str, Callable[[Request], Reply]]] = {
+            "/v2": ("GET", self._server_metadata),
+            "/v2/health/live": ("GET", lambda _: Reply()),
+            "/v2/health/ready": ("GET", lambda _: self._ready()),
+            "/v2/repository/index": ("POST", lambda _: self._index()),
+            "/metrics": ("GET", self._metrics),
+            "/v1/answers": ("GET", self._answers),
+            "/v1/answers/stream": ("GET", lambda _: self._stream()),
+        }
+        if path not in routes:
+            raise ApiError(404, f"Expected one of {', '.join(routes)}, got {path[:80]!r}")
+        method, handle = routes[path]
+        if request.method != method:
+            raise ApiError(405, f"Expected {method} for {path}, got {request.method}")
+        return handle(request)
+
+    def _model(self, request: Request, rest: str) -> Reply:
+        """Answer ``/v2/models/NAME[/versions/VERSION][/ready|/infer]``."""
+        served = self._around.model()
+        parts = [urllib.parse.unquote(part) for part in rest.split("/")]
+        name, leaves = parts[0], parts[1:]
+        if leaves[:1] == ["versions"]:
+            version, leaves = "".join(leaves[1:2]), leaves[2:]
+        else:
+            version = str(served.manifest.version)
+        if (name, version) != (served.manifest.model, str(served.manifest.version)):
+            got = f"{name[:80]!r}, version {version[:20]}"
+            raise ApiError(
+                404, f"Expected the model {served.manifest.model}, version {served.manifest.version}, got {got}"
+            )
+        wanted = {(): "GET", ("ready",): "GET", ("infer",): "POST"}.get(tuple(leaves))
+        if wanted is None:
+            raise ApiError(404, f"Expected ready or infer behind the model, got {'/'.join(leaves)[:80]!r}")
+        if request.method != wanted:
+            raise ApiError(405, f"Expected {wanted}, got {request.method}")
+        if not leaves:
+            return json_reply(open_inference.metadata(served.manifest, served.task_name))
+        return self._ready() if leaves == ["ready"] else self._infer(request, served)
+
+    def _server_metadata(self, _request: Request) -> Reply:
+        return json_reply({"name": "tinyfleet", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    def _ready(self) -> Reply:
+        if time.monotonic() - self._turned_s > _READY_S:
+            raise ApiError(503, "Expected the model to answer, got none for long: see the log", retry_s=_RETRY_S)
+        return Reply()
+
+    def _index(self) -> Reply:
+        manifest = self._around.model().manifest
+        found = {"name": manifest.model, "version": str(manifest.version), "state": "READY", "reason": ""}
+        return json_reply([found])
+
+    def _infer(self, request: Request, served: ServedModel) -> Reply:
+        length = request.headers.get(open_inference.JSON_LENGTH.lower())
+        if length is not None and not (length.isascii() and length.isdigit()):
+            raise ApiError(400, f"Expected {open_inference.JSON_LENGTH} as a number, got {length[:20]!r}")
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise ApiError(415, "Expected a body that is not compressed, got Content-Encoding: send it as it is")
+        asked = open_inference.read_request(request.body, None if length is None else int(length), served.manifest)
+        manifest, outputs = self._on_loop(lambda model: (model.manifest, _outputs(model, asked)))
+        body, json_length = open_inference.write_response(manifest, asked, outputs)
+        if json_length is None:
+            return Reply(body=body)
+        headers = {open_inference.JSON_LENGTH: str(json_length)}
+        return Reply(body=body, content_type="application/octet-stream", headers=headers)
+
+    def _metrics(self, _request: Request) -> Reply:
+        model = self._around.model()
+        manifest, statuses = model.manifest, Counter[int]()
+        for server in self._servers:
+            statuses.update(dict(server.statuses))
+        release = {
+            "release": manifest.release, "model": manifest.model, "version": str(manifest.version),
+            "target": manifest.target, "runtime": manifest.runtime, "task": model.task_name,
+        }  # fmt: skip
+        measured = metrics.Measured(
+            totals=self._recent.totals,
+            release=release,
+            sinks=self._around.sinks(),
+            requests=statuses,
+            start_s=self._start_s,
+        )
+        return Reply(body=metrics.text_of(measured).encode(), content_type=metrics.CONTENT_TYPE)
+
+    def _answers(self, request: Request) -> Reply:
+        count = request.query.get("n", "10")
+        if not (count.isascii() and count.isdigit() and len(count) < 4 and 1 <= int(count) <= MAX_ANSWERS):  # noqa: PLR2004 - digits
+            raise ApiError(400, f"Expected n of 1 to {MAX_ANSWERS}, got {count[:20]!r}")
+        return json_reply([to_document(record) for record in self._recent.last(int(count))])
+
+    def _stream(self) -> Reply:
+        if not self._streams.acquire(blocking=False):
+            raise ApiError(503, "Expected fewer streams at once, got more: raise [api] connections", retry_s=_RETRY_S)
+        return Reply(content_type="text/event-stream", stream=self._events())
+
+    def _events(self) -> Iterator[bytes]:
+        """Yield server-sent events; a comment now and then, so that a client that has gone is noticed."""
+        try:
+            with self._recent.following() as follower:
+                yield b": answers from now on\n\n"
+                while (found := self._recent.next(follower, _STREAM_S)) is not None:
+                    records, lost = found
+                    events = [b"event: lost\ndata: %d\n\n" % lost] if lost else []
+                    events += [b"event: answer\ndata: " + encode(record) + b"\n\n" for record in records]
+                    yield b"".join(events) or b": none\n\n"
+        finally:
+            self._streams.release()
+
+
+def _outputs(model: ServedModel, asked: InferRequest) -> dict[str, Any]:
+    """Return the outputs by name: the model's own of its tensor, or the task's answer of an encoded input."""
+    if asked.tensor is not None:
+        outputs = model.runtime.run(asked.tensor)
+        return {spec.name: value for spec, value in zip(model.manifest.outputs, outputs, strict=True)}
+    outcome = model.infer(asked.image)
+    said, supported = model.answer(outcome), model.supported(outcome)
+    found: dict[str, Any] = {}
+    if said.label:
+        found = {"label": said.label.encode(), "confidence": np.array([said.confidence], np.float32)}
+    elif said.values and all(map(math.isfinite, said.values.values())):
+        found = {name: np.array([value], np.float32) for name, value in said.values.items()}
+    if not found:
+        raise ApiError(500, "Expected numbers from the model, got NaN or infinity")
+    return found | ({} if supported is None else {"supported": np.array([supported])})
+
+
+def _listeners(config: ApiConfig) -> Iterator[tuple[socket.socket, Limits]]:
+    token = b"" if config.token_file is None else _token(config.token_file)
+    if config.listen:
+        host, port = address_of(config.listen)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listener = socket.create_server((host, port), family=family, backlog=config.connections)
+        except OSError as error:
+            message = f"Expected an address to listen at, {config.listen}, got: {error.strerror}: set another"
+            raise ApiError(500, message) from error
+        _LOG.info("local interface listens address=%s port=%s", *listener.getsockname()[:2])
+        yield listener, _limits(config, token, local=is_loopback(host))
+    if config.unix is not None:
+        listener = listen(config.unix, config.connections)
+        listener.setblocking(True)
+        yield listener, _limits(config, b"", local=False)
+
+
+def _limits(config: ApiConfig, token: bytes, *, local: bool) -> Limits:
+    return Limits(
+        body_bytes=config.body_bytes,
+        connections=config.connections,
+        wait_s=config.wait_s,
+        token=token,
+        local=local,
+    )
+
+
+def _token(path: Path) -> bytes:
+    """Return the token in ``path``.
+
+    Raises:
+        ApiError: If it can't be read, others may read it, or it is too short.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            token = file.read(_TOKEN_LENGTHS.stop).strip()
+    except OSError as error:
+        raise ApiError(500, f"Expected a token in {path}, got: {error.strerror}: write one of 16 characters") from error
+    if stat.S_IMODE(mode) & _OTHERS_BITS:
+        raise ApiError(500, f"Expected {path} to be readable by its owner only, got {stat.S_IMODE(mode):o}: chmod 600")
+    if len(token) not in _TOKEN_LENGTHS or not token.isascii() or len(token.split()) != 1:
+        raise ApiError(500, f"Expected a token of 16 characters or more without blanks in {path}, got {len(token)}")
+    return token
