@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout.model import Member
-from wire.messages import DeviceState
+from wire.messages import DeviceState, Reported
+from wire.tuf_target import TargetCustom
 
 TARGET_ATTRIBUTE = "target"
 _AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
@@ -24,15 +25,13 @@ def choose_bundle(releases: Iterable[Release], name: str, device: Device) -> Rel
     wanted = device.attributes.get(TARGET_ATTRIBUTE)
     if wanted:
         return next((bundle for bundle in bundles if bundle.target == wanted), None)
-    if device.reported is None:
-        return bundles[0] if len(bundles) == 1 else None
-    return next((bundle for bundle in bundles if _runs(bundle, device)), None)
-
-
-def _runs(bundle: Release, device: Device) -> bool:
-    reported, custom = device.reported, bundle.custom
+    reported = device.reported
     if reported is None:
-        return False
+        return bundles[0] if len(bundles) == 1 else None
+    return next((bundle for bundle in bundles if _runs(bundle.custom, reported)), None)
+
+
+def _runs(custom: TargetCustom, reported: Reported) -> bool:
     runtime = not reported.runtimes or not custom.runtime or custom.runtime in reported.runtimes
     hardware = not custom.hardware or not reported.hardware or reported.hardware in custom.hardware
     return runtime and hardware

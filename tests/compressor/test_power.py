@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compressor.statistics.paired import Paired, p_value, trinomial
+from compressor.statistics.paired import EXACT_UP_TO, Paired, p_value, trinomial
 from compressor.statistics.power import Plan, _least, approximate_samples_for, samples_for, samples_still_needed
 
 
@@ -72,3 +72,22 @@ def test_the_power_of_very_few_samples(margin: float, n: int, power: float) -> N
 def test_nothing_seen_asks_for_the_plan() -> None:
     """Before the first sample, as many discordant pairs as the margin are assumed."""
     assert samples_still_needed(Paired(0, 0, 0), 0.02) == samples_for(0.02, 0.02)
+
+
+@pytest.mark.parametrize(("seen", "margin"), [(Paired(40, 20, 1000), 0.03), (Paired(30, 20, 1000), 0.02)])
+def test_the_samples_still_needed_cover_the_drop_already_seen(seen: Paired, margin: float) -> None:
+    """The power at the observed rates, drop included, is 80 %, and below it with 7 % fewer samples."""
+    plan = Plan(margin=margin, discordance=seen.discordance, drop=seen.drop, seen=seen)
+    more = samples_still_needed(seen, margin)
+    assert plan.power(seen.n + more) >= 0.8 > plan.power(seen.n + int(0.93 * more))
+
+
+def test_one_more_sample_is_asked_for_where_one_is_enough() -> None:
+    """400 equal answers already show a drop below a point."""
+    assert samples_still_needed(Paired(0, 0, 400), 0.01) == 1
+
+
+def test_a_p_value_that_equals_the_risk_passes() -> None:
+    """Of 42 and 43 pairs without a drop, 21 may be lost: the score test gives 1.02 / 2, just the risk of 51 %."""
+    plan = Plan(margin=0.0, discordance=0.4, confidence=0.49)
+    assert plan._most_lost(np.array([42.0, 43.0]), 100, EXACT_UP_TO).tolist() == [21, 21]

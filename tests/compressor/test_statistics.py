@@ -133,3 +133,17 @@ def test_bounds_of_one_proportion_equal_scipys(successes: int, n: int) -> None:
     """Clopper and Pearson's, one-sided at each end."""
     found = stats.binomtest(successes, n).proportion_ci(0.9, method="exact")
     assert proportion_bounds(successes, n, 0.95) == pytest.approx((found.low, found.high))
+
+
+@pytest.mark.parametrize(("lost", "drop", "expected"), [(0.0, 0.0, 0.0), (0.0, 1.0, -np.inf), (3.0, -1.0, np.inf)])
+def test_without_spread_the_statistic_is_decided_by_its_sign(lost: float, drop: float, expected: float) -> None:
+    """Tango's variance is 0 there; nothing is divided by it."""
+    with np.errstate(all="raise"):
+        assert float(score_statistic(np.array(lost), np.array(0.0), 10, drop)) == expected
+
+
+@pytest.mark.parametrize("n", [16, 27, 40])
+def test_wilsons_interval_ends_at_0_and_1(n: int) -> None:
+    """With these numbers the formula gives a little more than 1 or less than 0, by rounding."""
+    assert (wilson(0, n, 0.95)[0], wilson(n, n, 0.95)[1]) == (pytest.approx(0.0), pytest.approx(1.0))
+    assert (wilson(0, n, 0.95)[0] >= 0, wilson(n, n, 0.95)[1] <= 1) == (True, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.drift.detection.attribution import UNKNOWN_CAUSE, sentence, shares, words
+from server.drift.detection.attribution import UNKNOWN_CAUSE, Share, sentence, shares, words
 from server.drift.detection.evidence import fade, increments, sums
 from server.drift.detection.reference import SHAPES, TILTS, Floats, Ints, Profile, profile
 from wire.histogram import BINS
@@ -121,3 +121,13 @@ def test_a_move_is_reported_from_a_third_of_the_best_tilt_on(moved: float, shape
     recent = np.zeros((1, len(SHAPES), TILTS // len(SHAPES)))
     recent[0, SHAPES.index("spread"), 0], recent[0, SHAPES.index("up"), 0] = 10.0, moved
     assert shares(recent.reshape(1, TILTS), [("luma_mean", "input")])[0].shape == shape
+
+
+@pytest.mark.parametrize(("door", "said"), [(0.6, "door higher, shaking higher"), (0.4, "shaking higher, door higher")])
+def test_subjects_of_equal_rank_are_ordered_by_their_share(door: float, said: str) -> None:
+    """Streams of an own sensor have no rank: the one with more evidence comes first."""
+    found = [
+        Share(stream=stream, kind="input", shape="up", share_ratio=ratio, words=words(stream, "up"))
+        for stream, ratio in (("shaking", 1 - door), ("door", door))
+    ]
+    assert sentence(found) == said
