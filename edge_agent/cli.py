@@ -8,40 +8,30 @@ configuration · 4 the state directory is in use · 5 enrolment failed · 6 the 
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import signal
+import importlib.util
+import json
+import os
 import sys
-import threading
-import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from edge_agent.config import AgentConfig, read_config
 from edge_agent.control.status_file import AgentHealth, read_status
-from edge_agent.device import hardware
-from edge_agent.device.disk import RealDisk, advice
+from edge_agent.device import disk, hardware
+from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import check_folder, read_identity
 from edge_agent.device.identity import enrol as trade_claim
 from edge_agent.device.lock import AgentLock
-from edge_agent.errors import (
-    AgentConfigError,
-    AgentError,
-    EnrolmentError,
-    IdentityError,
-    IdentityInUseError,
-    SourceError,
-    SpoolError,
-)
+from edge_agent.errors import EnrolmentError
+from edge_agent.exits import EXIT_FAULT, coded
+from edge_agent.sources import placed
 from wire import __version__
 from wire.canonical import canonical_bytes
 from wire.codec import Json
-from wire.errors import PathError, WireError
+from wire.errors import PathError
 from wire.paths import typed_path, without_tilde
 
-EXIT_FAULT, EXIT_UNUSABLE, EXIT_IN_USE, EXIT_ENROLMENT, EXIT_DISK = 1, 3, 4, 5, 6
 EXIT_NOT_RUNNING, EXIT_DEGRADED, EXIT_STALE, EXIT_SERVER = 7, 8, 9, 10
 _HEALTH_EXITS = {
     AgentHealth.SERVING: 0,
@@ -51,15 +41,6 @@ _HEALTH_EXITS = {
     AgentHealth.DEGRADED: EXIT_DEGRADED,
     AgentHealth.STALE: EXIT_STALE,
 }
-_EXITS: tuple[tuple[type[Exception], int], ...] = (
-    (IdentityInUseError, EXIT_IN_USE),
-    (EnrolmentError, EXIT_ENROLMENT),
-    (IdentityError, EXIT_UNUSABLE),
-    (AgentConfigError, EXIT_UNUSABLE),
-    (SourceError, EXIT_UNUSABLE),
-    (SpoolError, EXIT_DISK),
-    (OSError, EXIT_DISK),
-)
 _MAX_CLAIM_BYTES = 1024
 
 
@@ -139,7 +120,7 @@ def enrol(server: str, claim_file: str | None, claim: str | None, ca: Path | Non
     """Enrol."""
     if (claim is None) == (claim_file is None):
         raise click.UsageError("Expected --claim-file FILE (- is standard input) or --claim, and not both")
-    with _coded(state):
+    with coded(state):
         if (state / "identity.json").exists():
             message = f"Expected no identity in {state}, got one: use another --state or remove identity.json"
             raise EnrolmentError(message)
@@ -188,21 +169,13 @@ def _certificates(path: Path) -> str:
 )
 @click.option("--verbose", is_flag=True, help="Log every step.")
 def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
-    """Run."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
-        stream=sys.stderr,
-    )
-    with _coded(state):
+    """Check what a person can have got wrong, then become the control process, which needs less memory."""
+    with coded(state):
         config = read_config(config_path) if config_path is not None else AgentConfig()
-        identity = read_identity(state)
-        lock = AgentLock(state)
-        from edge_agent.control.agent import run as run_loop  # noqa: PLC0415 - status and enrol need neither paho nor SQLite
-        from edge_agent.control.assembly import build_agent  # noqa: PLC0415 - the same
-
-        run_loop(build_agent(identity, config, state), _until_signal())
-        lock.release()
+        read_identity(state)
+        AgentLock(state).release()
+        placed(config.source, state)
+        os.execv(sys.executable, _control_command(state, config_path, verbose=verbose))  # noqa: S606 - no shell
 
 
 @main.command(
@@ -226,7 +199,7 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
 @click.option("--count", type=click.IntRange(min=0), default=0, help="End after this many answers. [0: go on]")
 def try_(bundle: Path | None, kind: str, path: Path | None, keys: tuple[str, ...], *, once: bool, count: int) -> None:
     """Try."""
-    with _coded(bundle or Path()):
+    with coded(bundle or Path()):
         from edge_agent.inference.trial import Trial, document_of, packaged, run  # noqa: PLC0415 - numpy and a runtime
 
         own, pictures = packaged() if bundle is None else (bundle, None)
@@ -248,7 +221,7 @@ def try_(bundle: Path | None, kind: str, path: Path | None, keys: tuple[str, ...
 @click.option("--json", "as_json", is_flag=True, help="The whole document.")
 def status(state: Path, *, as_json: bool) -> None:
     """Show the status."""
-    with _coded(state):
+    with coded(state):
         seen = read_status(state)
         if as_json:
             health: dict[str, Json] = {"health": seen.health.value, "age_s": seen.age_s, "pid": seen.pid}
@@ -281,7 +254,7 @@ def status(state: Path, *, as_json: bool) -> None:
 @_STATE
 def selftest(state: Path) -> None:
     """Check."""
-    with _coded(state):
+    with coded(state):
         from edge_agent.device.selftest import checks  # noqa: PLC0415 - status needs none of it
 
         code = 0
@@ -292,37 +265,16 @@ def selftest(state: Path) -> None:
         sys.exit(code)
 
 
+def _control_command(state: Path, config_path: Path | None, *, verbose: bool) -> list[str]:
+    """Return the command of the control process; without docstrings if byte code of that kind is installed."""
+    config = None if config_path is None else str(config_path)
+    asked = {"state": str(state), "config": config, "verbose": verbose}
+    compiled = (importlib.util.cache_from_source(module.__file__ or "", optimization=2) for module in (json, disk))
+    flags = ["-OO"] if all(os.path.exists(path) for path in compiled) else []  # noqa: PTH110 - of text
+    return [sys.executable, *flags, "-P", "-m", "edge_agent.control", json.dumps(asked)]
+
+
 def _short(value: Json) -> str:
     if not isinstance(value, dict):
         return "none" if value is None else str(value)
     return " ".join(f"{key}={item}" for key, item in value.items() if item not in ("", None))
-
-
-class _until_signal:  # noqa: N801 - reads as the condition it is
-    """True once SIGTERM or SIGINT has arrived."""
-
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def _ask(self, _number: int, _frame: types.FrameType | None) -> None:
-        self._asked.set()
-
-    def __call__(self) -> bool:
-        return self._asked.is_set()
-
-
-@contextlib.contextmanager
-def _coded(state: Path) -> Iterator[None]:
-    """Turn errors of the ``with`` block into ``error [code]: message`` and an exit code; never a traceback."""
-    try:
-        yield
-    except BrokenPipeError:  # the reader closed the pipe: click ends quietly
-        raise
-    except (AgentError, WireError, OSError) as error:
-        code, words = getattr(error, "code", "disk"), str(error)
-        if isinstance(error, OSError):
-            words = f"Expected files that can be read and written, got: {words}: {advice(state, error)}"
-        print(f"error [{code}]: {words}", file=sys.stderr)
-        sys.exit(next((number for kind, number in _EXITS if isinstance(error, kind)), EXIT_FAULT))

@@ -1,0 +1,46 @@
+"""Exit codes of the device's commands, and how an error becomes one. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_agent.device.disk import advice
+from edge_agent.errors import (
+    AgentConfigError,
+    AgentError,
+    EnrolmentError,
+    IdentityError,
+    IdentityInUseError,
+    SourceError,
+    SpoolError,
+)
+from wire.errors import WireError
+
+EXIT_FAULT, EXIT_UNUSABLE, EXIT_IN_USE, EXIT_ENROLMENT, EXIT_DISK = 1, 3, 4, 5, 6
+_EXITS: tuple[tuple[type[Exception], int], ...] = (
+    (IdentityInUseError, EXIT_IN_USE),
+    (EnrolmentError, EXIT_ENROLMENT),
+    (IdentityError, EXIT_UNUSABLE),
+    (AgentConfigError, EXIT_UNUSABLE),
+    (SourceError, EXIT_UNUSABLE),
+    (SpoolError, EXIT_DISK),
+    (OSError, EXIT_DISK),
+)
+
+
+@contextlib.contextmanager
+def coded(state: Path) -> Iterator[None]:
+    """Turn errors of the ``with`` block into ``error [code]: message`` and an exit code; never a traceback."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader closed the pipe: click ends quietly
+        raise
+    except (AgentError, WireError, OSError) as error:
+        code, words = getattr(error, "code", "disk"), str(error)
+        if isinstance(error, OSError):
+            words = f"Expected files that can be read and written, got: {words}: {advice(state, error)}"
+        print(f"error [{code}]: {words}", file=sys.stderr)
+        sys.exit(next((number for kind, number in _EXITS if isinstance(error, kind)), EXIT_FAULT))
