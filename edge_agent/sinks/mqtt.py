@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -91,6 +92,7 @@ class SiteBroker:
         self._release = ""
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
         client.on_disconnect, client.on_publish = self._on_disconnect, self._on_publish
+        client.on_socket_open = _without_delay
         client.suppress_exceptions = True
         client.max_inflight_messages_set(_IN_FLIGHT)
         client.reconnect_delay_set(*_BACKOFF_S)
@@ -112,6 +114,7 @@ class SiteBroker:
         if self._settings.home_assistant:
             for record in records:
                 self._announce(record)
+        self._forget({id(record) for record in records})
         for record in records:
             if id(record) not in self._pending:
                 self._publish(record)
@@ -120,8 +123,7 @@ class SiteBroker:
         for record in records[:delivered]:
             self._codes.pop(self._pending.pop(id(record))[1], None)
         if delivered == len(records):
-            if not self._pending:
-                self._codes.clear()
+            self._forget(set())
             return delivered
         code = self._codes.pop(numbers[delivered], None)
         if code is None:
@@ -130,6 +132,14 @@ class SiteBroker:
         self._pending.pop(id(records[delivered]))
         message = f"Expected the broker to take an answer on {self._place.topic}, got {code} ({code.value})"
         raise SinkError(f"{message}: allow the topic, or correct it", delivered=delivered)
+
+    def _forget(self, offered: set[int]) -> None:
+        """Forget what was acknowledged and is not offered again: it was dropped from the queue meanwhile."""
+        for key, (_, number) in list(self._pending.items()):
+            if key not in offered and self._codes.pop(number, None) is not None:
+                del self._pending[key]
+        if not self._pending:
+            self._codes.clear()  # of announcements
 
     def _publish(self, record: AnswerRecord) -> None:
         """Give an answer to paho.
@@ -182,6 +192,7 @@ class SiteBroker:
         if reason.is_failure:
             self._why = f"{reason} ({reason.value})"
             return
+        _LOG.info("connected to a broker on site sink=%s host=%s", self._place.sink, self._settings.host)
         for topic, text in self._announced.items():  # a broker without memory has lost them
             client.publish(topic, text, qos=1, retain=True)
         client.publish(self._place.state_topic, ONLINE, qos=1, retain=True)
@@ -195,6 +206,7 @@ class SiteBroker:
     ) -> None:
         if self._up.is_set():
             self._why = f"{reason} ({reason.value})"
+            _LOG.info("disconnected from a broker on site sink=%s reason=%s", self._place.sink, self._why)
         self._up.clear()
 
     def _on_publish(
@@ -217,6 +229,12 @@ class SiteBroker:
             self._acknowledged.clear()
             if number not in self._codes:
                 self._acknowledged.wait(max(0.0, end_s - time.monotonic()))
+
+
+def _without_delay(_client: paho.Client, _data: object, connection: object) -> None:
+    """Disable Nagle's algorithm: an answer would wait up to 40 ms for the acknowledgement of the one before."""
+    if isinstance(connection, socket.socket):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def open_sink(settings: Settings, around: SinkSurroundings) -> SiteBroker:

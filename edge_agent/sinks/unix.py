@@ -79,7 +79,7 @@ class UnixSocket:
         """Give the answers to every client; return 0 if there is none."""
         lines = b"".join(encode(record) + b"\n" for record in records)
         with self._lock:
-            self._accept()
+            unseen = self._accept()
             for client in list(self._clients):
                 if client.waiting and len(client.waiting) + len(lines) > self._settings.client_bytes:
                     self._drop(client, "it reads too slowly")
@@ -87,7 +87,9 @@ class UnixSocket:
                 client.waiting += lines
                 self._flush(client)
             served = bool(self._clients)
-        self._wake()
+            unseen = unseen or any(client.waiting for client in self._clients)
+        if unseen:  # the thread has to wait for other clients, or for one that takes no more now
+            self._wake()
         return len(records) if served else 0
 
     def close(self) -> None:
@@ -136,17 +138,19 @@ class UnixSocket:
                     elif found.get(number, 0) & select.POLLOUT:
                         self._flush(client)
 
-    def _accept(self) -> None:
-        """Take on who waits at the socket; the lock is held."""
+    def _accept(self) -> bool:
+        """Accept who waits at the socket, and return whether somebody did; the lock is held."""
+        accepted = False
         while True:
             try:
                 connection, _ = self._listener.accept()
             except BlockingIOError:
                 self._no_room = False
-                return
+                return accepted
             except OSError:  # the process has no descriptor left: it is tried again later, not at once
                 self._no_room = True
-                return
+                return accepted
+            accepted = True
             connection.setblocking(False)
             self._clients.append(client := _Client(connection))
             if len(self._clients) > self._settings.clients:

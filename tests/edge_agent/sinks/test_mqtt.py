@@ -181,6 +181,29 @@ def test_a_broker_that_stops_answering_gets_the_same_answers_once(
     assert found == ["0", "1", "2", "3", "4"]
 
 
+def test_answers_that_were_dropped_meanwhile_are_forgotten(
+    opened: Callable[..., SiteBroker], broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outages never add up: what was published and is not offered again ends with its acknowledgement."""
+    sink = opened()
+    assert sink.send(some(0)) == 1
+    monkeypatch.setattr(sink_module, "_MOST_PENDING", 5)
+    for first in (10, 20, 30):
+        broker.process.send_signal(19)  # SIGSTOP
+        monkeypatch.setattr(sink_module, "_ACK_S", 0.1)
+        with pytest.raises(SinkError, match="acknowledgement of the broker"):
+            sink.send(some(first, first + 1, first + 2))
+        broker.process.send_signal(18)  # SIGCONT
+        monkeypatch.setattr(sink_module, "_ACK_S", LIMIT_S)
+        assert sink.send(some(first + 5)) == 1
+        assert (sink._pending, sink._codes) == ({}, {})
+    broker.process.send_signal(19)
+    monkeypatch.setattr(sink_module, "_ACK_S", 0.1)
+    with pytest.raises(SinkError, match="fewer than 5 answers without acknowledgement"):
+        sink.send(some(*range(6)))
+    broker.process.send_signal(18)
+
+
 def test_a_refused_answer_is_not_sent(broker: Broker, opened: Callable[..., SiteBroker]) -> None:
     """MQTT 5 says so: the error names topic and reason, and the first ones count."""
     (broker.folder / "acl").write_text("topic write tinyfleet/#\n")
