@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,11 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parents[2]
 SCOPE = Path(__file__).with_name("scope.toml")
 ALLOWED = ROOT / "tests" / "mutants_allowed.toml"
 QUICK = 6
+KILLED_S = 10
 STATUSES = ("killed", "survived", "timed out")
 TEACH = f"""
 A mutant is the code with one small change: < for <=, a call left out, a condition that is never met, another number.
@@ -41,6 +44,7 @@ examples:
   scripts/mutants --json mutants.json          each mutant with file, line and outcome
 
 Exit code: 0 if every survivor has its reason and no entry is stale, 1 if not, 2 if tests fail without a mutant.
+Ctrl-C and SIGTERM stop it and leave nothing behind: neither processes nor the copy of the checkout.
 """
 LANE = "not slow and not broker and not browser and not nightly"  # of scripts/test --fast
 MUTMUT = """
@@ -132,16 +136,28 @@ def set_up(copy: Path, scope: Scope) -> None:
 def engine(copy: Path, *arguments: str) -> str:
     """Run ``engine.py`` in ``copy``; return what it printed.
 
+    The engine and its forks are a session of their own, which is killed if the wait is interrupted: they would go on
+    testing, and write into ``copy`` while it is removed.
+
     Raises:
         SystemExit: With 2, if it fails; the end of its output is shown.
     """
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONHASHSEED": "0"}
     program = [sys.executable, "-m", "scripts.mutation.engine", *arguments]
-    done = subprocess.run(program, cwd=copy, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.stderr.write("\n".join((done.stdout + done.stderr).replace("\r", "\n").splitlines()[-40:]) + "\n")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        program, cwd=copy, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            printed, errors = process.communicate()
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate(timeout=KILLED_S)  # until the last fork has closed its output
+    if process.returncode:
+        sys.stderr.write("\n".join((printed + errors).replace("\r", "\n").splitlines()[-40:]) + "\n")
         raise SystemExit(2)
-    return done.stdout
+    return printed
 
 
 def run_scope(scope: Scope, copy: Path, sample: Sequence[dict[str, object]], jobs: int) -> list[dict[str, object]]:
@@ -202,6 +218,16 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def stop(number: int, _frame: FrameType | None) -> None:
+    """Leave the program as an exception does, so that the engine is killed and the copy removed.
+
+    Raises:
+        SystemExit: With the shell's exit code for the signal ``number``.
+    """
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
 def main() -> int:
     """Run the requested mutants; return the exit code."""
     parser = arguments()
@@ -211,6 +237,8 @@ def main() -> int:
     for name in names:
         if name not in known:
             parser.error(f"expected --modules of {', '.join(known)}, got {name!r}")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     started, reasons = time.monotonic(), allowed()
     rows, every = [], []
     listed: dict[str, list[dict[str, object]]] = {}

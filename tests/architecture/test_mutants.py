@@ -1,8 +1,12 @@
 """``scripts/mutants``: its sample, its reasons, and one small run."""
 
+import fcntl
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import libcst as cst
@@ -89,6 +93,56 @@ def test_the_help_teaches_without_anything_installed() -> None:
         [sys.executable, "-S", "-m", "scripts.mutation", "--help"], cwd=ROOT, check=False, capture_output=True
     )
     assert (done.returncode, b"scripts/mutants --quick" in done.stdout) == (0, True)
+
+
+FORKS = """
+import fcntl, os, signal, time
+held = open("lock", "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+if os.fork():
+    os.kill(os.getppid(), signal.SIGUSR1)
+time.sleep(60)
+"""
+
+
+def test_an_interrupted_engine_is_killed_with_its_forks(tmp_path: Path) -> None:
+    """The lock is held by both processes until both are gone."""
+    (tmp_path / "scripts" / "mutation").mkdir(parents=True)
+    (tmp_path / "scripts" / "mutation" / "engine.py").write_text(FORKS)
+    before = signal.signal(signal.SIGUSR1, mutants.stop)
+    try:
+        with pytest.raises(SystemExit, match=str(128 + signal.SIGUSR1)):
+            mutants.engine(tmp_path, "run")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with (tmp_path / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_run_leaves_no_process_and_no_folder(tmp_path: Path, number: signal.Signals) -> None:
+    """Stopped while its engine lists the mutants: a process in the copy of the checkout."""
+    command = [sys.executable, "-m", "scripts.mutation", "--quick"]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}) as process:
+        until = time.monotonic() + 60
+        while not _inside(tmp_path) and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
+    assert (_inside(tmp_path), list(tmp_path.iterdir())) == ([], [])
+
+
+def _inside(folder: Path) -> list[str]:
+    """Return the processes that work in ``folder``."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if place.readlink().is_relative_to(folder):
+                found.append(place.parent.name)
+        except OSError:  # ended meanwhile
+            continue
+    return found
 
 
 @pytest.mark.nightly
