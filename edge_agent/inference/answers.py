@@ -26,6 +26,7 @@ from wire.canonical import canonical_bytes
 from wire.codec import Json, to_document
 
 CLOSE_S = 2.0
+_STACK_BYTES = 1024 * 1024  # of a sink's threads: by default 8 MiB each count against the child's limit on memory
 WRITTEN_S = 60.0  # a spool commits each second
 NOT_NUMBERS = "outputs_not_finite"
 _TEXT = 500
@@ -165,12 +166,16 @@ def open_answers(documents: Mapping[str, Json], around: sinks.SinkSurroundings) 
     """
     accounts = open_accounts(around.state, list(documents))
     deliveries = []
-    for name, document in documents.items():
-        own = replace(around, name=name)
-        try:
-            sink, settings = sinks.load(document if isinstance(document, dict) else {}, own)
-        except SinkError as error:
-            around.tell(error.code, f"{name}: {error}")
-            continue
-        deliveries.append(Delivery(name, sink, settings, accounts[name], around.tell))
+    before = threading.stack_size(_STACK_BYTES)
+    try:
+        for name, document in documents.items():
+            own = replace(around, name=name)
+            try:
+                sink, settings = sinks.load(document if isinstance(document, dict) else {}, own)
+            except SinkError as error:
+                around.tell(error.code, f"{name}: {error}")
+                continue
+            deliveries.append(Delivery(name, sink, settings, accounts[name], around.tell))
+    finally:
+        threading.stack_size(before)
     return Answers(deliveries=deliveries, device=around.device)
