@@ -14,7 +14,7 @@ from compressor.data._front_end import Ranged, Sample, chosen, tabled
 from compressor.data._table import Table
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
-from edge_agent.front_ends import log_mel, mfcc
+from edge_agent.front_ends import log_mel, mfcc, settings_from
 
 READS = frozenset({"path", "allow_corrupt", "front_end", "options"})
 _PARTS = 3  # of a file's name
@@ -55,10 +55,11 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
     name, options = front_end(data)
     samples = _samples((root or Path()) / data.path)
     if name == "mfcc":
-        return [Ranged(mfcc.cepstrum(sample.data, options), sample.source) for sample in samples]
-    unfloored = {**options, "floor_db": _SILENCE_DB}
-    heard = [(log_mel.decibels(sample.data, unfloored), sample.source) for sample in samples]
-    return [Ranged(values[values > _SILENCE_DB][:, None], source) for values, source in heard]  # without padding
+        cepstral = settings_from(mfcc.Settings, options)
+        return [Ranged(mfcc.cepstrum(sample.data, cepstral), sample.source) for sample in samples]
+    unfloored = settings_from(log_mel.Settings, {**options, "floor_db": _SILENCE_DB, "ceiling_db": 0.0})
+    levels = [(log_mel.decibels(sample.data, unfloored), sample.source) for sample in samples]
+    return [Ranged(values[values > _SILENCE_DB][:, None], source) for values, source in levels]  # without padding
 
 
 def _samples(path: Path) -> list[Sample]:

@@ -1,9 +1,10 @@
 """Front ends: from a sensor's bytes to a small picture of numbers. The folder is the registry.
 
-A front end's module has ``OPTIONS`` (each with default and limits), ``SUFFIXES`` (of the files it reads) and
-``decode(data: bytes, options: Mapping[str, float]) -> uint8 (H, W, 3)`` with equal channels. From that picture on,
-preprocessing, drift monitor and runtimes work as for a camera's. The compressor calls the same function, so that
-training and device get equal numbers. Uses only numpy and the standard library; a module is imported when named.
+A front end's module has ``Settings`` (a frozen dataclass of numbers: the ``[data] options`` of a recipe, each with
+default and range), ``SUFFIXES`` (of the files it reads) and ``decode(data: bytes, settings: Settings) -> uint8 (H, W,
+3)`` with equal channels. From that picture on, preprocessing, drift monitor and runtimes work as for a camera's. The
+compressor calls the same function, so that training and device get equal numbers. A manifest holds every setting as a
+number by name. Uses only numpy and the standard library; a module is imported when named.
 
 Source for the idea (8-bit features as the model's picture): TensorFlow Lite Micro, ``micro_speech`` example.
 """
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import cast
+from functools import lru_cache
+from typing import Any, cast
 
 from edge_agent.errors import SensorError
-from edge_agent.front_ends._base import FrontEnd, Option, Pixels
+from edge_agent.front_ends._base import FrontEnd, Pixels, as_options, settings_from
 from wire import plugins
 
-__all__ = ["Option", "Pixels", "complete", "decode", "names", "options", "suffixes"]
+__all__ = ["Pixels", "complete", "decode", "names", "settings_from", "settings_of", "suffixes"]
 
 
 def names() -> tuple[str, ...]:
@@ -32,7 +34,7 @@ def decode(name: str, data: bytes, options: Mapping[str, float]) -> Pixels:
     Raises:
         SensorError: If the front end is unknown, it can't read ``data``, or an option is unknown or out of range.
     """
-    return _load(name).decode(data, options)
+    return _load(name).decode(data, _settings(name, tuple(options.items())))
 
 
 def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:
@@ -41,7 +43,7 @@ def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:
     Raises:
         SensorError: If the front end is unknown, or an option is unknown or out of range.
     """
-    return _load(name).complete(options)
+    return as_options(settings_from(_load(name).Settings, options))
 
 
 def suffixes(name: str) -> frozenset[str]:
@@ -53,13 +55,19 @@ def suffixes(name: str) -> frozenset[str]:
     return _load(name).SUFFIXES
 
 
-def options(name: str) -> Mapping[str, Option]:
-    """Return the options that the front end ``name`` declares, with default and limits.
+def settings_of(name: str) -> type:
+    """Return the ``Settings`` of the front end ``name``.
 
     Raises:
         SensorError: If the front end is unknown.
     """
-    return _load(name).OPTIONS
+    return _load(name).Settings
+
+
+@lru_cache(maxsize=8)
+def _settings(name: str, options: tuple[tuple[str, float], ...]) -> Any:  # noqa: ANN401 - the Settings of its module
+    """Return the settings in ``options``; kept, because a device has the same ones for every input."""
+    return settings_from(_load(name).Settings, dict(options))
 
 
 def _load(name: str) -> FrontEnd:

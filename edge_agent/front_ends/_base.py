@@ -1,98 +1,95 @@
-"""Helpers of front ends: options with limits, and the conversion of real numbers to 8-bit pixels."""
+"""Helpers of front ends: settings as numbers by name, and the conversion of real numbers to 8-bit pixels."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import SensorError
-from wire.settings import nearest
+from wire.errors import SettingsError
+from wire.settings import default_of, fields_from, names_of
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
 Values: TypeAlias = "NDArray[np.float64]"
 
+T = TypeVar("T")
 MAX_SIDE = 4096
 _LEVELS = 255
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One option: its default, the smallest and the largest value, and whether it must be an integer."""
-
-    default: float
-    low: float
-    high: float
-    whole: bool = False
+_COLUMNS = "columns"
 
 
 class FrontEnd(Protocol):
     """A front end's module.
 
-    ``SUFFIXES``: of the files that it reads, lower case, with dot. ``OPTIONS``: the keys of ``[data] options``.
+    ``SUFFIXES``: of the files that it reads, lower case, with dot. ``Settings``: a frozen dataclass whose fields are
+    numbers with a default and a range. With a field ``columns``, a mapping, it also takes ``low_0``, ``high_0`` and so
+    on: finite numbers for single columns.
     """
 
     SUFFIXES: frozenset[str]
-    OPTIONS: Mapping[str, Option]
+    Settings: type
 
-    def decode(self, data: bytes, options: Mapping[str, float]) -> Pixels:
+    def decode(self, data: bytes, settings: Any) -> Pixels:  # noqa: ANN401 - the Settings of the same module
         """Return the picture of ``data``, uint8 (H, W, 3); raises ``SensorError``."""
 
-    def complete(self, options: Mapping[str, float]) -> dict[str, float]:
-        """Return ``options`` with all defaults filled in; raises ``SensorError``."""
 
+def settings_from(cls: type[T], options: Mapping[str, float]) -> T:
+    """Return ``cls``, a front end's ``Settings``, filled from ``options`` as in a recipe or a manifest.
 
-def settled(
-    options: Mapping[str, float], known: Mapping[str, Option], *, numbered: Sequence[str] = ()
-) -> dict[str, float]:
-    """Return all of ``known`` with their values from ``options`` or their defaults.
-
-    ``numbered`` are prefixes of per-channel options, such as ``low_`` for ``low_0``: any finite value, returned
-    unchanged.
+    A manifest holds all numbers as floats: 32.0 is a whole number.
 
     Raises:
-        SensorError: If an option is unknown, not a finite number, not an integer if required, or out of range.
+        SensorError: If an option is unknown, not a finite number, not a whole one if required, out of range, or
+            contradicts another.
     """
-    result = {name: option.default for name, option in known.items()}
-    for name, value in options.items():
-        own = next((prefix for prefix in numbered if name.startswith(prefix) and name[len(prefix) :].isdecimal()), "")
-        if name not in known and not own:
-            raise SensorError(f"Expected an option of {', '.join(known)}, got {name!r}{nearest(name, known)}")
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise SensorError(f"Expected the option {name} to be a finite number, got {value!r}")
-        if not own:
-            _check(name, value, known[name])
-        result[name] = float(value)
-    return result
+    name, known = cls.__module__.rpartition(".")[2], names_of(cls)
+    table: dict[str, object] = {}
+    columns: dict[str, float] = {}
+    for key, value in options.items():
+        head, _, number = key.rpartition("_")
+        if _COLUMNS in known and head in {"low", "high"} and number.isdecimal():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise SensorError(f"Expected {name} {key} to be a finite number, got {value!r}")
+            columns[key] = float(value)
+        else:
+            whole = key in known and isinstance(default_of(cls, key), int)
+            table[key] = int(value) if whole and isinstance(value, float) and value.is_integer() else value
+    try:
+        return fields_from(cls, table, name, given={_COLUMNS: columns} if _COLUMNS in known else None)
+    except SettingsError as error:
+        raise SensorError(str(error)) from error
 
 
-def _check(name: str, value: float, option: Option) -> None:
-    if not option.low <= value <= option.high or (option.whole and value != int(value)):
-        kind = "a whole number" if option.whole else "a number"
-        message = f"Expected the option {name} to be {kind} from {option.low:g} to {option.high:g}, got {value!r}"
-        raise SensorError(message)
+def as_options(settings: object) -> dict[str, float]:
+    """Return every setting as a number by its name, as in a manifest; those of single columns come last."""
+    plain = {
+        field.name: float(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)  # type: ignore[arg-type]  # a dataclass, by the contract
+        if field.name != _COLUMNS
+    }
+    return {**plain, **getattr(settings, _COLUMNS, {})}
 
 
-def ranges(options: Mapping[str, float], count: int) -> tuple[Values, Values]:
+def ranges(low: float, high: float, columns: Mapping[str, float], count: int) -> tuple[Values, Values]:
     """Return low and high of ``count`` columns, float64 (count,) each: ``low_0`` and so on, or else ``low``, ``high``.
 
     Raises:
-        SensorError: If a high is not above its low, or a numbered option has no column.
+        SettingsError: If a high is not above its low, or ``columns`` has a number beyond the last column.
     """
-    for name in options:
-        head, _, number = name.rpartition("_")
-        if head in {"low", "high"} and number.isdecimal() and int(number) >= count:
-            raise SensorError(f"Expected options for columns 0 to {count - 1}, got {name!r}")
-    low = np.array([options.get(f"low_{i}", options["low"]) for i in range(count)])
-    high = np.array([options.get(f"high_{i}", options["high"]) for i in range(count)])
-    if not np.all(high > low):
-        worst = int(np.argmin(high - low))
-        raise SensorError(f"Expected high above low, got {low[worst]:g} to {high[worst]:g} for column {worst}")
-    return low, high
+    for name in columns:
+        if int(name.rpartition("_")[2]) >= count:
+            raise SettingsError(f"Expected options for columns 0 to {count - 1}, got {name!r}")
+    lows = np.array([columns.get(f"low_{i}", low) for i in range(count)])
+    highs = np.array([columns.get(f"high_{i}", high) for i in range(count)])
+    if not np.all(highs > lows):
+        worst = int(np.argmin(highs - lows))
+        raise SettingsError(f"Expected high above low, got {lows[worst]:g} to {highs[worst]:g} for column {worst}")
+    return lows, highs
 
 
 def to_pixels(values: Values, low: Values | float, high: Values | float) -> Pixels:

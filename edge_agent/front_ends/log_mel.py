@@ -13,83 +13,102 @@ from __future__ import annotations
 import io
 import struct
 import wave
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import SensorError
-from edge_agent.front_ends._base import Option, Pixels, Values, settled, to_pixels
+from edge_agent.front_ends._base import Pixels, Values, to_pixels
+from wire.errors import SettingsError
+from wire.settings import Bound
 
 MAX_WAV_BYTES = 16 * 1024 * 1024
 MAX_FRAMES = 4096
-SPECTRUM_OPTIONS = {
-    "sample_rate_hz": Option(default=16_000, low=1_000, high=192_000, whole=True),
-    "clip_s": Option(default=1.0, low=0.01, high=60.0),
-    "window_ms": Option(default=32.0, low=1.0, high=500.0),
-    "hop_ms": Option(default=16.0, low=1.0, high=500.0),
-    "mels": Option(default=32, low=4, high=256, whole=True),
-    "low_hz": Option(default=80.0, low=0.0, high=96_000.0),
-    "high_hz": Option(default=0.0, low=0.0, high=96_000.0),  # 0: half the sample rate
-    "floor_db": Option(default=-90.0, low=-200.0, high=100.0),
-}
 SUFFIXES = frozenset({".wav", ".wave"})
-OPTIONS = {**SPECTRUM_OPTIONS, "ceiling_db": Option(default=-10.0, low=-200.0, high=100.0)}
 _TINY = 1e-20  # power of digital silence, far below any floor
 
 
-def complete(options: Mapping[str, float]) -> dict[str, float]:
-    """Return ``options`` with all defaults filled in.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spectrum:
+    """The mel bands of a clip: what ``log_mel`` and ``mfcc`` share."""
 
-    Raises:
-        SensorError: If an option is unknown or out of range, or two contradict each other.
-    """
-    wanted = settled(options, OPTIONS)
-    check_spectrum(wanted)
-    if wanted["ceiling_db"] <= wanted["floor_db"]:
-        message = f"Expected ceiling_db above floor_db, got {wanted['ceiling_db']:g} and {wanted['floor_db']:g}"
-        raise SensorError(message)
-    return wanted
+    sample_rate_hz: Annotated[int, Bound(1_000, 192_000)] = 16_000  # that of the microphone; nothing is resampled
+    clip_s: Annotated[float, Bound(0.01, 60.0)] = 1.0  # the middle of a longer sound; a shorter one is padded
+    window_ms: Annotated[float, Bound(1.0, 500.0)] = 32.0  # 512 samples at 16 kHz
+    hop_ms: Annotated[float, Bound(1.0, 500.0)] = 16.0  # half a window
+    mels: Annotated[int, Bound(4, 256)] = 32  # bands, the columns of the picture
+    low_hz: Annotated[float, Bound(0.0, 96_000.0)] = 80.0  # below speech
+    high_hz: Annotated[float, Bound(0.0, 96_000.0)] = 0.0  # 0: half the sample rate
+    floor_db: Annotated[float, Bound(-200.0, 100.0)] = -90.0  # re full-scale sine; near the noise of 16 bits
+
+    def __post_init__(self) -> None:
+        """Check the values together.
+
+        Raises:
+            SettingsError: If the window is longer than the clip, bands exceed the spectrum, or there are too many
+                frames.
+        """
+        rate, window, hop, length = self.lengths
+        if not 8 <= window <= length or hop < 1 or 1 + (length - window) // hop > MAX_FRAMES:  # noqa: PLR2004 - of a window
+            message = f"Expected windows of 8 samples to the clip and at most {MAX_FRAMES} frames, got {window} samples"
+            raise SettingsError(f"{message} every {hop} in a clip of {length}: change window_ms, hop_ms or clip_s")
+        if not self.low_hz < (self.high_hz or rate / 2) <= rate / 2:
+            message = f"Expected low_hz < high_hz <= {rate / 2:g}, got {self.low_hz:g} and {self.high_hz or rate / 2:g}"
+            raise SettingsError(message)
+        _ = self.filters
+
+    @property
+    def lengths(self) -> tuple[int, int, int, int]:
+        """Sample rate in Hz, then window, hop and clip in samples."""
+        rate = self.sample_rate_hz
+        return rate, round(self.window_ms * rate / 1000), round(self.hop_ms * rate / 1000), round(self.clip_s * rate)
+
+    @property
+    def filters(self) -> Values:
+        """The triangular bands, float64 (mels, window // 2 + 1), peak 1."""
+        rate, window, _, _ = self.lengths
+        return _filters(rate, window, self.mels, self.low_hz, self.high_hz or rate / 2)
 
 
-def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(Spectrum):
+    """``[data] options`` of ``front_end = "log_mel"``."""
+
+    ceiling_db: Annotated[float, Bound(-200.0, 100.0)] = -10.0  # re full-scale sine: the level that becomes 255
+
+    def __post_init__(self) -> None:
+        """Check the values together.
+
+        Raises:
+            SettingsError: If two contradict each other.
+        """
+        Spectrum.__post_init__(self)  # super() does not work in a dataclass with slots before Python 3.14
+        if self.ceiling_db <= self.floor_db:
+            message = f"Expected ceiling_db above floor_db, got {self.ceiling_db:g} and {self.floor_db:g}"
+            raise SettingsError(message)
+
+
+def decode(data: bytes, settings: Settings) -> Pixels:
     """Return the log-mel picture of the WAV in ``data``, uint8 (frames, mels, 3).
-
-    Raises:
-        SensorError: If it is not a WAV of the configured rate, too large or truncated, or an option is out of range.
-    """
-    wanted = complete(options)
-    return to_pixels(decibels(data, wanted), wanted["floor_db"], wanted["ceiling_db"])
-
-
-def check_spectrum(options: Mapping[str, float]) -> None:
-    """Check that the complete ``options`` of the spectrum are consistent.
-
-    Raises:
-        SensorError: If the window is longer than the clip, bands exceed the spectrum, or there are too many frames.
-    """
-    rate, window, hop, length = _lengths(options)
-    top = options["high_hz"] or rate / 2
-    if not 8 <= window <= length or hop < 1 or 1 + (length - window) // hop > MAX_FRAMES:  # noqa: PLR2004 - of a window
-        message = f"Expected windows of 8 samples to the clip and at most {MAX_FRAMES} frames, got windows of {window}"
-        raise SensorError(f"{message} every {hop} in a clip of {length}: change window_ms, hop_ms or clip_s")
-    if not options["low_hz"] < top <= rate / 2:
-        message = f"Expected low_hz < high_hz <= {rate / 2:g}, got {options['low_hz']:g} and {top:g}"
-        raise SensorError(message)
-    _filters(rate, window, int(options["mels"]), options["low_hz"], top)
-
-
-def decibels(data: bytes, options: Mapping[str, float]) -> Values:
-    """Return the mel bands of the WAV in ``data`` in dB re full-scale sine, float64 (frames, mels), not clipped above.
-
-    ``options`` are complete (``complete``). Values below ``floor_db`` are raised to it.
 
     Raises:
         SensorError: If it is not a WAV of the configured rate, too large or truncated.
     """
-    rate, window, hop, length = _lengths(options)
+    return to_pixels(decibels(data, settings), settings.floor_db, settings.ceiling_db)
+
+
+def decibels(data: bytes, settings: Spectrum) -> Values:
+    """Return the mel bands of the WAV in ``data`` in dB re full-scale sine, float64 (frames, mels), not clipped above.
+
+    Values below ``floor_db`` are raised to it.
+
+    Raises:
+        SensorError: If it is not a WAV of the configured rate, too large or truncated.
+    """
+    rate, window, hop, length = settings.lengths
     sound = samples(data, rate)
     # the middle of the sound, padded with silence on both sides if it is shorter
     start = max(0, (len(sound) - length) // 2)
@@ -99,9 +118,8 @@ def decibels(data: bytes, options: Mapping[str, float]) -> Values:
     frames = np.lib.stride_tricks.sliding_window_view(clip, window)[::hop]
     taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     spectrum = np.abs(np.fft.rfft(frames * taper)) / (taper.sum() / 2)
-    bands = _filters(rate, window, int(options["mels"]), options["low_hz"], options["high_hz"] or rate / 2)
-    levels: Values = 10 * np.log10(np.maximum(spectrum**2 @ bands.T, _TINY))
-    return np.maximum(levels, options["floor_db"])
+    levels: Values = 10 * np.log10(np.maximum(spectrum**2 @ settings.filters.T, _TINY))
+    return np.maximum(levels, settings.floor_db)
 
 
 def samples(data: bytes, rate_hz: int) -> Values:
@@ -139,19 +157,12 @@ def samples(data: bytes, rate_hz: int) -> Values:
     return sound
 
 
-def _lengths(options: Mapping[str, float]) -> tuple[int, int, int, int]:
-    """Return sample rate in Hz, then window, hop and clip in samples."""
-    rate = int(options["sample_rate_hz"])
-    window, hop = (round(options[name] * rate / 1000) for name in ("window_ms", "hop_ms"))
-    return rate, window, hop, round(options["clip_s"] * rate)
-
-
 @lru_cache(maxsize=8)
 def _filters(rate: int, window: int, mels: int, low_hz: float, high_hz: float) -> Values:
     """Return the triangular bands, float64 (mels, window // 2 + 1), peak 1.
 
     Raises:
-        SensorError: If a band contains no line of the spectrum.
+        SettingsError: If a band contains no line of the spectrum.
     """
     edges_mel = np.linspace(_mel(low_hz), _mel(high_hz), mels + 2)
     lines = _mel(np.arange(window // 2 + 1) * (rate / window))
@@ -163,7 +174,7 @@ def _filters(rate: int, window: int, mels: int, low_hz: float, high_hz: float) -
         message = (
             f"Expected every mel band to hold a line of the spectrum, got {empty} of {mels} without: fewer mels, a"
         )
-        raise SensorError(f"{message} longer window_ms or a higher low_hz")
+        raise SettingsError(f"{message} longer window_ms or a higher low_hz")
     return bands
 
 

@@ -9,57 +9,59 @@ Source: Davis and Mermelstein 1980, equation 1; DCT-II with the orthonormal fact
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 
-from edge_agent.errors import SensorError
-from edge_agent.front_ends._base import Option, Pixels, Values, ranges, settled, to_pixels
-from edge_agent.front_ends.log_mel import SPECTRUM_OPTIONS, check_spectrum, decibels
+from edge_agent.front_ends._base import Pixels, Values, ranges, to_pixels
+from edge_agent.front_ends.log_mel import Spectrum, decibels
+from wire.errors import SettingsError
+from wire.settings import Bound
 
 SUFFIXES = frozenset({".wav", ".wave"})
-OPTIONS = {
-    **SPECTRUM_OPTIONS,
-    "coefficients": Option(default=10, low=1, high=64, whole=True),
-    "low": Option(default=-100.0, low=-1e4, high=1e4),
-    "high": Option(default=100.0, low=-1e4, high=1e4),
-}
-_NUMBERED = ("low_", "high_")
 
 
-def complete(options: Mapping[str, float]) -> dict[str, float]:
-    """Return ``options`` with all defaults filled in.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(Spectrum):
+    """``[data] options`` of ``front_end = "mfcc"``."""
 
-    Raises:
-        SensorError: If an option is unknown or out of range, or two contradict each other.
-    """
-    wanted = settled(options, OPTIONS, numbered=_NUMBERED)
-    check_spectrum(wanted)
-    if wanted["coefficients"] > wanted["mels"]:
-        message = f"Expected at most as many coefficients as mels, got {wanted['coefficients']:g}, {wanted['mels']:g}"
-        raise SensorError(message)
-    ranges(wanted, int(wanted["coefficients"]))
-    return wanted
+    coefficients: Annotated[int, Bound(1, 64)] = 10  # of the DCT, the columns of the picture
+    low: Annotated[float, Bound(-1e4, 1e4)] = -100.0  # becomes 0, in every column without a low_K of its own
+    high: Annotated[float, Bound(-1e4, 1e4)] = 100.0  # becomes 255, in every column without a high_K of its own
+    columns: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the values together.
+
+        Raises:
+            SettingsError: If two contradict each other.
+        """
+        Spectrum.__post_init__(self)  # super() does not work in a dataclass with slots before Python 3.14
+        if self.coefficients > self.mels:
+            message = f"Expected at most as many coefficients as mels, got {self.coefficients}, {self.mels}"
+            raise SettingsError(message)
+        ranges(self.low, self.high, self.columns, self.coefficients)
 
 
-def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
+def decode(data: bytes, settings: Settings) -> Pixels:
     """Return the MFCC picture of the WAV in ``data``, uint8 (frames, coefficients, 3).
-
-    Raises:
-        SensorError: If it is not a WAV of the configured rate, too large or truncated, or an option is out of range.
-    """
-    wanted = complete(options)
-    return to_pixels(cepstrum(data, wanted), *ranges(wanted, int(wanted["coefficients"])))
-
-
-def cepstrum(data: bytes, options: Mapping[str, float]) -> Values:
-    """Return the coefficients of the WAV in ``data``, float64 (frames, coefficients); ``options`` are complete.
 
     Raises:
         SensorError: If it is not a WAV of the configured rate, too large or truncated.
     """
-    bands = decibels(data, options)
-    rows: Values = np.matmul(bands, _cosines(int(options["mels"]), int(options["coefficients"])).T)
+    lows, highs = ranges(settings.low, settings.high, settings.columns, settings.coefficients)
+    return to_pixels(cepstrum(data, settings), lows, highs)
+
+
+def cepstrum(data: bytes, settings: Settings) -> Values:
+    """Return the coefficients of the WAV in ``data``, float64 (frames, coefficients).
+
+    Raises:
+        SensorError: If it is not a WAV of the configured rate, too large or truncated.
+    """
+    rows: Values = np.matmul(decibels(data, settings), _cosines(settings.mels, settings.coefficients).T)
     return rows
 
 

@@ -11,49 +11,53 @@ as colour instead of brightness.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from edge_agent.errors import SensorError
-from edge_agent.front_ends._base import Option, Pixels, Values, as_array, settled
+from edge_agent.front_ends._base import Pixels, Values, as_array
+from wire.errors import SettingsError
+from wire.settings import Bound
 
 MAX_STROKE_BYTES = 1024 * 1024
 MAX_POINTS = 4096
 SUFFIXES = frozenset({".json"})
-OPTIONS = {
-    "side": Option(default=32, low=8, high=128, whole=True),
-    "line_px": Option(default=2.5, low=1.0, high=16.0),
-    "margin_px": Option(default=3.0, low=0.0, high=32.0),
-}
 _DARKEST, _BRIGHTEST = 96, 255
 _STEP_PX = 1.0  # between two dabs along the path
 
 
-def complete(options: Mapping[str, float]) -> dict[str, float]:
-    """Return ``options`` with all defaults filled in.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``[data] options`` of ``front_end = "stroke"``."""
 
-    Raises:
-        SensorError: If an option is unknown or out of range, or the margins leave no room.
-    """
-    wanted = settled(options, OPTIONS)
-    if 2 * wanted["margin_px"] >= wanted["side"] - 2:
-        raise SensorError(f"Expected margins that leave room, got {wanted['margin_px']:g} of {wanted['side']:g} pixels")
-    return wanted
+    side: Annotated[int, Bound(8, 128)] = 32  # of the picture, in pixels
+    line_px: Annotated[float, Bound(1.0, 16.0)] = 2.5  # width of the line
+    margin_px: Annotated[float, Bound(0.0, 32.0)] = 3.0  # left free on each side: half a line and room to shift
+
+    def __post_init__(self) -> None:
+        """Check the values together.
+
+        Raises:
+            SettingsError: If the margins leave no room.
+        """
+        if 2 * self.margin_px >= self.side - 2:
+            message = f"Expected margins that leave room, got {self.margin_px:g} of {self.side} pixels"
+            raise SettingsError(message)
 
 
-def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
+def decode(data: bytes, settings: Settings) -> Pixels:
     """Return the picture of the stroke in ``data``, uint8 (side, side, 3), equal channels.
 
     Raises:
-        SensorError: If ``data`` is not a list of 2 to ``MAX_POINTS`` finite points, or an option is out of range.
+        SensorError: If ``data`` is not a list of 2 to ``MAX_POINTS`` finite points.
     """
-    wanted = complete(options)
-    side, margin = int(wanted["side"]), wanted["margin_px"]
+    side, margin = settings.side, settings.margin_px
     points = points_of(data)
     middle, extent = (points.max(axis=0) + points.min(axis=0)) / 2, float(np.ptp(points, axis=0).max())
     placed = (points - middle) * ((side - 1 - 2 * margin) / max(extent, 1e-9)) * (1, -1) + (side - 1) / 2
-    return _drawn(_dense(placed), side, wanted["line_px"])
+    return _drawn(_dense(placed), side, settings.line_px)
 
 
 def points_of(data: bytes) -> Values:

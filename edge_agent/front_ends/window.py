@@ -12,67 +12,70 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from edge_agent.errors import SensorError
-from edge_agent.front_ends._base import MAX_SIDE, Option, Pixels, Values, as_array, ranges, settled, to_pixels
+from edge_agent.front_ends._base import MAX_SIDE, Pixels, Values, as_array, ranges, to_pixels
+from wire.settings import Bound
 
 MAX_WINDOW_BYTES = 4 * 1024 * 1024
 MAX_STEPS = 65_536
 SUFFIXES = frozenset({".csv", ".json", ".bin", ".f32", ".raw"})
-OPTIONS = {
-    "steps": Option(default=64, low=2, high=MAX_SIDE, whole=True),
-    "channels": Option(default=1, low=1, high=256, whole=True),
-    "binary": Option(default=0, low=0, high=1, whole=True),
-    "resample": Option(default=0, low=0, high=1, whole=True),
-    "stride": Option(default=0, low=0, high=1e9, whole=True),
-    "source_windows": Option(default=8, low=1, high=1e6, whole=True),
-    "low": Option(default=-1.0, low=-1e12, high=1e12),
-    "high": Option(default=1.0, low=-1e12, high=1e12),
-}
-_NUMBERED = ("low_", "high_")
 
 
-def complete(options: Mapping[str, float]) -> dict[str, float]:
-    """Return ``options`` with all defaults filled in.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``[data] options`` of ``front_end = "window"``."""
 
-    Raises:
-        SensorError: If an option is unknown or out of range, or a high is not above its low.
-    """
-    wanted = settled(options, OPTIONS, numbered=_NUMBERED)
-    ranges(wanted, int(wanted["channels"]))
-    return wanted
+    steps: Annotated[int, Bound(2, MAX_SIDE)] = 64  # in time, the rows of the picture
+    channels: Annotated[int, Bound(1, 256)] = 1  # the columns of the picture
+    binary: Annotated[int, Bound(0, 1)] = 0  # 1: raw float32 instead of text
+    resample: Annotated[int, Bound(0, 1)] = 0  # 1: a window of another length is stretched, not rejected
+    stride: Annotated[int, Bound(0, 1e9)] = 0  # steps from window to window of a series; 0: they don't overlap
+    source_windows: Annotated[int, Bound(1, 1e6)] = 8  # neighbours in a series that stay in one split
+    low: Annotated[float, Bound(-1e12, 1e12)] = -1.0  # becomes 0, in every column without a low_K of its own
+    high: Annotated[float, Bound(-1e12, 1e12)] = 1.0  # becomes 255, in every column without a high_K of its own
+    columns: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the values together.
+
+        Raises:
+            SettingsError: If a high is not above its low.
+        """
+        ranges(self.low, self.high, self.columns, self.channels)
 
 
-def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
+def decode(data: bytes, settings: Settings) -> Pixels:
     """Return the picture of the window in ``data``, uint8 (steps, channels, 3).
 
     Raises:
-        SensorError: If ``data`` is not a window of ``steps`` x ``channels`` finite numbers, or an option is out of
-            range.
+        SensorError: If ``data`` is not a window of ``steps`` x ``channels`` finite numbers.
     """
-    wanted = complete(options)
     if len(data) > MAX_WINDOW_BYTES:
         raise SensorError(f"Expected a window of at most {MAX_WINDOW_BYTES} bytes, got {len(data)}")
-    if wanted["binary"]:
-        step_bytes = 4 * int(wanted["channels"])
+    if settings.binary:
+        step_bytes = 4 * settings.channels
         if not data or len(data) % step_bytes:
             message = f"Expected float32 steps of {step_bytes} bytes, got {len(data)} bytes"
             raise SensorError(f"{message}: the window is cut off")
-        values = np.frombuffer(data, "<f4").astype(np.float64).reshape(-1, int(wanted["channels"]))
+        values = np.frombuffer(data, "<f4").astype(np.float64).reshape(-1, settings.channels)
     else:
         values = parse(data)
-    return to_pixels(fitted(values, wanted), *ranges(wanted, int(wanted["channels"])))
+    lows, highs = ranges(settings.low, settings.high, settings.columns, settings.channels)
+    return to_pixels(fitted(values, settings), lows, highs)
 
 
-def fitted(values: Values, options: Mapping[str, float]) -> Values:
-    """Return ``values`` (T, channels) as float64 (steps, channels), checked and resampled; ``options`` are complete.
+def fitted(values: Values, settings: Settings) -> Values:
+    """Return ``values`` (T, channels) as float64 (steps, channels), checked and resampled.
 
     Raises:
-        SensorError: If it has other channels or steps than the options, or a number that is not finite.
+        SensorError: If it has other channels or steps than the settings, or a number that is not finite.
     """
-    steps, channels = int(options["steps"]), int(options["channels"])
+    steps, channels = settings.steps, settings.channels
     if values.ndim != 2 or values.shape[1] != channels or not 1 < len(values) <= MAX_STEPS:  # noqa: PLR2004 - (T, C)
         raise SensorError(f"Expected a window of 2 to {MAX_STEPS} steps x {channels} channels, got {values.shape}")
     if not np.isfinite(values).all():
@@ -80,7 +83,7 @@ def fitted(values: Values, options: Mapping[str, float]) -> Values:
         raise SensorError(f"Expected finite numbers, got {values[row, column]} at step {row}, channel {column}")
     if len(values) == steps:
         return values
-    if not options["resample"]:
+    if not settings.resample:
         raise SensorError(f"Expected {steps} steps, got {len(values)}: send that many or set resample = 1")
     places = np.linspace(0, len(values) - 1, steps)
     return np.stack([np.interp(places, np.arange(len(values)), column) for column in values.T], axis=1)

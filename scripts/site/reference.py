@@ -77,14 +77,9 @@ names the nearest. [How to connect a sensor of your own](../how-to/own-sensor.md
 """
     for name in sensors.names():
         module = importlib.import_module(f"edge_agent.front_ends.{name}")
-        rows = [
-            f"| `{key}` | {'whole number' if option.whole else 'number'} | {Bound(option.low, option.high).text} | "
-            f"`{option.default:g}` |"
-            for key, option in sensors.options(name).items()
-        ]
         ends = " ".join(f"`{suffix}`" for suffix in sorted(sensors.suffixes(name)))
-        table = "\n".join(["| option | type | range | default |", "|---|---|---|---|", *rows])
-        text += f"\n## {name}\n\n{_doc(module)}\n\nReads {ends}.\n\n{table}\n"
+        own = f"{_doc(module)}\n\nReads {ends}."
+        text += _section(name, sensors.settings_of(name), sensors.complete(name, {}), text=own)
     return text
 
 
@@ -139,9 +134,9 @@ Where inputs come from. The other keys are those of the kind:
         yield _section(f'[source] of kind = "{name}"', table, names_of(table))
 
 
-def _section(title: str, table: type, names: Collection[str]) -> str:
-    """Return heading, docstring of the class, and a row for each key with the reason for its default."""
-    hints, comments, text = get_type_hints(table), _comments(table), _plain(inspect.getdoc(table) or "")
+def _section(title: str, table: type, names: Collection[str], *, text: str = "") -> str:
+    """Return heading, ``text`` (or the class's docstring), and a row for each key with the reason for its default."""
+    hints, comments, text = get_type_hints(table), _comments(table), text or _plain(inspect.getdoc(table) or "")
     ranges = rules(table)
     rows = []
     for field in dataclasses.fields(table):
@@ -158,8 +153,8 @@ def _section(title: str, table: type, names: Collection[str]) -> str:
 def _comments(table: type) -> dict[str, str]:
     """Return the comment after each field of a dataclass in its source."""
     pattern = r"^ {4}(\w+): [^#\n]*(?:\n {8}[^#\n]*)?  # (.*)"  # the value may stand on a line of its own
-    found = re.findall(pattern, inspect.getsource(table), flags=re.MULTILINE)
-    return {name: text.replace("|", "\\|") for name, text in found}
+    text = "\n".join(inspect.getsource(cls) for cls in table.__mro__[:-1])
+    return {name: why.replace("|", "\\|") for name, why in re.findall(pattern, text, flags=re.MULTILINE)}
 
 
 def _range(rule: Bound | OneOf | None) -> str:

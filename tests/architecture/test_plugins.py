@@ -20,7 +20,7 @@ AGREED = {
     "compressor/networks": {"build"},
     "compressor/quantize": {"quantize", "READS"},
     "compressor/steps": {"Settings", "LEVEL"},
-    "edge_agent/front_ends": {"decode", "complete", "SUFFIXES", "OPTIONS"},
+    "edge_agent/front_ends": {"decode", "SUFFIXES", "Settings"},
     "edge_agent/runtimes": {"load"},
     "edge_agent/sinks": {"open_sink", "Settings"},
     "edge_agent/sources": {"open_source", "Settings"},

@@ -107,7 +107,7 @@ def test_the_page_of_front_ends_has_every_option_of_each() -> None:
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", reference.front_ends(), flags=re.DOTALL | re.MULTILINE))
     assert tuple(sections) == front_ends.names()
     for name, text in sections.items():
-        assert set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)) == set(front_ends.options(name))
+        assert set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)) == set(front_ends.complete(name, {}))
     assert "| `mels` | whole number | between 4 and 256 | `32` |" in sections["log_mel"]
 
 

@@ -62,8 +62,8 @@ def test_pictures_are_uint8_with_equal_channels_and_the_same_each_time(
 
 def test_a_full_scale_sine_is_zero_decibels_in_its_own_band() -> None:
     """The decibels are relative to a full-scale sine, and the loudest band is the one around its frequency."""
-    options = log_mel.complete(SOUND)
-    levels = log_mel.decibels(wav(hertz=1000.0), options)[3]
+    settings = front_ends.settings_from(log_mel.Settings, SOUND)
+    levels = log_mel.decibels(wav(hertz=1000.0), settings)[3]
     edges = np.linspace(*(2595 * np.log10(1 + np.array([100.0, 4000.0]) / 700)), 26)
     peak = 2595 * np.log10(1 + 1000 / 700)
     assert edges[levels.argmax()] < peak < edges[levels.argmax() + 2]
@@ -87,9 +87,9 @@ def test_clips_of_any_length_give_pictures_of_one_size() -> None:
 
 def test_the_cepstrum_is_the_orthonormal_dct_of_the_bands() -> None:
     """With all coefficients, the DCT preserves the energy of each frame."""
-    options = mfcc.complete({**SOUND, "coefficients": 24})
-    bands = log_mel.decibels(wav(), options)
-    assert np.allclose((mfcc.cepstrum(wav(), options) ** 2).sum(axis=1), (bands**2).sum(axis=1))
+    settings = front_ends.settings_from(mfcc.Settings, {**SOUND, "coefficients": 24})
+    bands = log_mel.decibels(wav(), settings)
+    assert np.allclose((mfcc.cepstrum(wav(), settings) ** 2).sum(axis=1), (bands**2).sum(axis=1))
 
 
 def _huge_header() -> bytes:
@@ -217,7 +217,10 @@ def test_strokes_that_are_none_are_refused(data: bytes) -> None:
         ("mfcc", {"coefficients": 40}, "as many coefficients as mels"),
         ("mfcc", {"low_12": 0.0}, "columns 0 to 9"),
         ("window", {"low": 2.0}, "high above low"),
-        ("window", {"high": float("nan")}, "a finite number"),
+        ("window", {"high": float("nan")}, "between -1000000000000 and 1000000000000, got nan"),
+        ("window", {"high_0": float("nan")}, "window high_0 to be a finite number"),
+        ("window", {"columns": 1.0}, "Expected in window one of steps"),
+        ("log_mel", {"low_0": 1.0}, "did you mean 'low_hz'"),
         ("stroke", {"side": 8, "margin_px": 4}, "leave room"),
     ],
 )

@@ -22,6 +22,7 @@ from edge_agent import front_ends
 from tests.compressor.data.test_idx import _write
 from tests.compressor.data.test_labelled_images import _png
 from tests.compressor.data.test_spoken import OPTIONS, wav
+from wire.settings import rules
 
 SHARES = {"train": 0.4, "calibration": 0.2, "gate": 0.2, "reference": 0.2}
 COUNT = 40
@@ -153,8 +154,9 @@ def test_an_option_changes_the_pictures_or_is_refused(
     plain = loaded(data.load(asked))
     own = {"coefficients": 12.0, "mels": 18.0, "clip_s": 0.2, "channels": 2.0, "low": -3.0, "high": 77.0, "steps": 3.0,
            "floor_db": -25.0, "ceiling_db": -20.0, "high_hz": 3000.0, "sample_rate_hz": 9000.0}  # fmt: skip
-    for name, option in front_ends._load(front_end).OPTIONS.items():
-        value = own.get(name, min(option.high, max(option.default * 1.5, option.default + 1, option.low)))
+    bounds = rules(front_ends.settings_of(front_end))
+    for name, default in front_ends.complete(front_end, {}).items():
+        value = own.get(name, min(bounds[name].high, max(default * 1.5, default + 1, bounds[name].low)))
         try:
             changed = loaded(data.load(replace(asked, options={**asked.options, name: value})))
         except DataError:
