@@ -66,11 +66,15 @@ class Settings:
         """Check the fields together.
 
         Raises:
-            SettingsError: If a topic can't be one, or there is a password without a name.
+            SettingsError: If a topic can't be one, there is no host, or there is a password without a name.
         """
+        if not self.host:
+            raise SettingsError("Expected host as the name or address of a broker, got none: set it")
+        if not self.home_assistant_prefix:
+            raise SettingsError("Expected home_assistant_prefix as levels of a topic, got none: leave it out")
         for name, topic in (("topic", self.topic), ("home_assistant_prefix", self.home_assistant_prefix)):
-            wrong = set(topic) & set("+#\0") or topic.startswith(("/", "$")) or topic.endswith("/")
-            if wrong or len(topic.encode()) > _LONGEST_TOPIC_BYTES:
+            wrong = set(topic) & set("+#") or topic.startswith(("/", "$")) or topic.endswith("/")
+            if wrong or not topic.isprintable() or len(topic.encode()) > _LONGEST_TOPIC_BYTES:
                 message = f"Expected {name} as levels of a topic without + # and without / at its ends, got {topic!r}"
                 raise SettingsError(message)
         if self.password_file is not None and not self.username:

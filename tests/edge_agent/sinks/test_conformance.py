@@ -19,6 +19,8 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent import sinks
@@ -227,3 +229,31 @@ def test_the_files_of_the_folder_load_the_standard_library_only(kind: str) -> No
     )
     found = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert found.stderr.strip() == ""
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.lists(st.text(max_size=5), max_size=3),
+)
+
+
+@pytest.mark.parametrize("kind", sinks.names())
+@given(data=st.data())
+def test_any_value_of_any_key_is_taken_or_refused_by_its_name(kind: str, data: st.DataObject) -> None:
+    """What TOML can hold never raises anything else, and what is taken is taken again by the child."""
+    keys = sorted({one.name for declared in (sinks.settings_of(kind), SinkSettings) for one in fields(declared)})
+    table = data.draw(st.dictionaries(st.sampled_from(keys), VALUES, max_size=4))
+    try:
+        found = SinkConfig.from_table({"kind": kind, **NOWHERE.get(kind, {}), **table}, "agent.toml sinks one", None)
+    except SettingsError as error:
+        found, text = None, str(error)
+    if found is None:
+        assert "[sinks.one]" in text
+        return
+    again = SinkConfig.from_table(found.document, "agent.toml sinks one", None)
+    assert again == found
+    assert json.loads(json.dumps(found.document)) == found.document
