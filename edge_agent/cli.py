@@ -188,6 +188,7 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
         "edge-agent try build/digits-1-gateway.tfb --path pictures",
         "edge-agent try build/digits-1-gateway.tfb --path pictures --once | jq -r .label",
         "edge-agent try model.tfb --path picture.png",
+        "edge-agent try model.tfb --path pictures --listen 127.0.0.1:8500",
         "edge-agent try model.tfb --source my_package.camera:open_source --set device=2 --count 100",
     ),
 )
@@ -197,14 +198,20 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
 @click.option("--set", "keys", multiple=True, metavar="KEY=VALUE", help="Another key of the source, as in [source].")
 @click.option("--once", is_flag=True, help="End when the files that are there are answered.")
 @click.option("--count", type=click.IntRange(min=0), default=0, help="End after this many answers. [0: go on]")
-def try_(bundle: Path | None, kind: str, path: Path | None, keys: tuple[str, ...], *, once: bool, count: int) -> None:
-    """Try."""
+@click.option(
+    "--listen",
+    default="",
+    metavar="ADDRESS:PORT",
+    help="Serve the local interface on loopback: a page with the last picture and its answer, KServe v2, metrics.",
+)
+def try_(bundle: Path | None, kind: str, path: Path | None, keys: tuple[str, ...], *, listen: str, **ends: int) -> None:
+    """Try; ``ends``: ``once`` and ``count``."""
     with coded(bundle or Path()):
         from edge_agent.inference.trial import Trial, document_of, packaged, run  # noqa: PLC0415 - numpy and a runtime
 
         own, pictures = packaged() if bundle is None else (bundle, None)
         document = document_of(kind, path or pictures, keys)
-        trial = Trial(bundle=own, source=document, once=once, count=count)
+        trial = Trial(bundle=own, source=document, once=bool(ends["once"]), count=ends["count"], listen=listen)
         if not run(trial, sys.stdout.buffer, lambda text: print(text, file=sys.stderr)):
             sys.exit(EXIT_FAULT)
 

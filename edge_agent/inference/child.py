@@ -420,26 +420,29 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     )
     child.answers = open_answers(parse_json(options.sinks.encode()), around)
     if options.api:
-        open_api(fields_from(ApiConfig, parse_json(options.api.encode()), "[api]"), child, tell)
+        try:
+            open_api(fields_from(ApiConfig, parse_json(options.api.encode()), "[api]"), child)
+        except AgentError as error:  # inference goes on without it
+            tell("api_failed", str(error))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
     signal.signal(signal.SIGTERM, lambda *_, notices=child.notices: notices.put(STOP))
     threading.Thread(target=_listen, args=(child,), name="listen", daemon=True).start()
     child.run()
 
 
-def open_api(config: ApiConfig, loop: InferenceLoop, tell: Callable[[str, str], None]) -> None:
-    """Open the local interface of ``loop``; one that can't be opened is reported, and inference goes on without it."""
+def open_api(config: ApiConfig, loop: InferenceLoop) -> None:
+    """Open the local interface of ``loop``, whose sinks are opened.
+
+    Raises:
+        AgentError: If it can't listen as configured.
+    """
     from edge_agent.local_api.api import ApiSurroundings, LocalApi  # noqa: PLC0415 - most devices need no HTTP server
 
     answers = loop.answers
     around = ApiSurroundings(
         model=lambda: loop.model, wake=lambda: loop.notices.put(WAKE), sinks=lambda: answers.figures
     )
-    try:
-        loop.api = api = LocalApi(config, around)
-    except AgentError as error:
-        tell("api_failed", str(error))
-        return
+    loop.api = api = LocalApi(config, around)
     answers.watch = api.answered
 
 

@@ -19,8 +19,9 @@ from edge_agent import sources
 from edge_agent.device.clock import SystemClock
 from edge_agent.errors import SourceError
 from edge_agent.inference.answers import Answers
-from edge_agent.inference.child import STOP, CountingSettings, InferenceLoop, suffixes_of
+from edge_agent.inference.child import STOP, CountingSettings, InferenceLoop, open_api, suffixes_of
 from edge_agent.inference.served_model import load_model
+from edge_agent.local_api.settings import ApiConfig
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
@@ -44,13 +45,14 @@ _ANSWERED = frozenset({"image_invalid", "image_too_large", "sensor_invalid", "ru
 class Trial:
     """What to try. ``source``: a document with ``kind``; ``once``: end when the files that are there are answered.
 
-    ``count``: end after so many answers; 0: never.
+    ``count``: end after so many answers; 0: never. ``listen``: the address of the local interface; empty: none.
     """
 
     bundle: Path
     source: Mapping[str, Json]
     once: bool = False
     count: int = 0
+    listen: str = ""
 
 
 @dataclass(slots=True)
@@ -113,7 +115,7 @@ def run(trial: Trial, out: BinaryIO, note: Callable[[str], None]) -> int:
 
     Raises:
         WireError: If the bundle is invalid.
-        AgentError: If the runtime is missing, or the source can't be opened.
+        AgentError: If the runtime is missing, or the source or the local interface can't be opened.
         OSError: If the bundle can't be read.
     """
     model = load_model(trial.bundle)
@@ -129,10 +131,15 @@ def run(trial: Trial, out: BinaryIO, note: Callable[[str], None]) -> int:
     account = open_accounts(None, [_NAME])[_NAME]
     printed = Delivery(_NAME, _Printed(out, trial.count, loop), SinkSettings(queue=_QUEUE), account, lambda *_: None)
     loop.answers = Answers(deliveries=[printed])
+    if trial.listen:
+        open_api(ApiConfig(listen=trial.listen), loop)
+        note(f"page: http://{trial.listen}/")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.notices.put(STOP))
     while loop.step() and not (isinstance(source, Listed) and not source.left):
         pass
+    if loop.api is not None:
+        loop.api.close()
     printed.close(_END_S)
     return account.counts["sent"]
 

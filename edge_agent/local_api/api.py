@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.errors import AgentError, ApiError
+from edge_agent.inference.reservoir import media_type
 from edge_agent.inference.served_model import ServedModel
 from edge_agent.local_api import metrics, open_inference
 from edge_agent.local_api.http_server import ApiServer, Limits, Reply, Request, json_reply
@@ -41,6 +42,12 @@ _READY_S = 20.0  # without a turn of the loop for this long, the model is not re
 _STREAM_S = 10.0  # between two signs of life of a stream without answers
 _TOKEN_LENGTHS = range(16, 4097)
 _OTHERS_BITS = 0o077
+_PAGE = Path(__file__).with_name("page.html")
+_HTML = "text/html; charset=utf-8"
+_PAGE_RULES = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,7 +177,9 @@ class LocalApi:
             "/v2/health/ready": ("GET", lambda _: self._ready()),
             "/v2/repository/index": ("POST", lambda _: self._index()),
             "/metrics": ("GET", self._metrics),
+            "/": ("GET", lambda _: Reply(body=_PAGE.read_bytes(), content_type=_HTML, headers=_PAGE_RULES)),
             "/v1/answers": ("GET", self._answers),
+            "/v1/inputs": ("GET", self._input),
             "/v1/answers/stream": ("GET", lambda _: self._stream()),
         }
         if path not in routes:
@@ -253,6 +262,17 @@ class LocalApi:
         if not (count.isascii() and count.isdigit() and len(count) < 4 and 1 <= int(count) <= MAX_ANSWERS):  # noqa: PLR2004 - digits
             raise ApiError(400, f"Expected n of 1 to {MAX_ANSWERS}, got {count[:20]!r}")
         return json_reply([to_document(record) for record in self._recent.last(int(count))])
+
+    def _input(self, request: Request) -> Reply:
+        kept = self._kept(request.query.get("id", ""))
+        return Reply(body=kept.data, content_type=media_type(kept.data))
+
+    def _kept(self, name: str) -> KeptInput:
+        kept = self._recent.input(name)
+        if kept is None:
+            advice = f"it is unknown, or older than the last {self._config.keep_bytes} bytes (keep_bytes in [api])"
+            raise ApiError(404, f"Expected the id of a kept input, got {name[:80]!r}: {advice}")
+        return kept
 
     def _stream(self) -> Reply:
         if not self._streams.acquire(blocking=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from edge_agent.errors import SourceError
 from edge_agent.inference.trial import document_of
+from tests.edge_agent.conftest import free_port
 
 LIMIT_S = 60
 
@@ -90,3 +92,25 @@ def test_values_of_keys_are_json_or_text() -> None:
     """Numbers, booleans and plain words need no quotes."""
     document = document_of("synthetic", Path("/tmp"), ("rate_hz=2.5", "repeat=false"))
     assert document == {"kind": "synthetic", "path": "/tmp", "rate_hz": 2.5, "repeat": False}
+
+
+def test_a_page_shows_what_is_tried(bundle: Callable, pictures: Path) -> None:
+    """``--listen`` serves the page and the answers beside the lines; the address is named."""
+    command = [sys.executable, "-c", "from edge_agent.cli import main; main()", "try", str(bundle())]
+    port = free_port()
+    command += ["--path", str(pictures), "--listen", f"127.0.0.1:{port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        try:
+            lines = [json.loads(running.stdout.readline()) for _ in range(4)]
+            found = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/answers", timeout=20).read())
+        finally:
+            running.terminate()
+        assert [answer["id"] for answer in found] == [answer["id"] for answer in lines]
+        assert f"page: http://127.0.0.1:{port}/" in running.stderr.read().decode()
+        assert running.wait(LIMIT_S) == 0
+
+
+def test_a_page_is_not_shown_to_the_network(bundle: Callable, pictures: Path) -> None:
+    """``try`` has no token."""
+    code, _, words = tried(bundle(), "--path", pictures, "--listen", "0.0.0.0:8500")
+    assert (code != 0, "which is not loopback" in words) == (True, True)

@@ -6,6 +6,7 @@ import http.client
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -118,6 +119,22 @@ def test_inputs_are_kept_within_their_bytes() -> None:
     assert [one.input(name) for name in "abcd"] == [None] * 4
     one.add(kept("e", 30))
     assert one.input("e") is not None
+
+
+def test_the_page_shows_the_last_picture(
+    running: Callable[..., Running], drop: Callable, pictures: list[bytes]
+) -> None:
+    """The page loads nothing from elsewhere; the picture is the input's bytes, and one that is gone is not found."""
+    one = running(keep_bytes=len(pictures[0]))
+    status, page = one.ask("GET", "/")
+    assert (status, b"EventSource" in page, b"http:" in page or b"https:" in page) == (200, True, False)
+    drop({"a b.png": pictures[0]})
+    until(lambda: one.get("/v1/answers"))
+    name = quote(one.get("/v1/answers")[0]["id"], safe="")
+    assert one.ask("GET", f"/v1/inputs?id={name}") == (200, pictures[0])
+    drop({"c.png": pictures[1]})
+    until(lambda: len(one.get("/v1/answers")) == 2)
+    assert one.ask("GET", f"/v1/inputs?id={name}")[0] == 404
 
 
 def test_metrics_are_what_prometheus_reads(
