@@ -7,6 +7,7 @@ counted for drift, and their answers go to no sink. ``docs/how-to/local-api.md``
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -50,7 +51,7 @@ _PAGE_RULES = {
 }
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Job:
     """A request for the loop's thread."""
 
@@ -58,8 +59,6 @@ class _Job:
     done: threading.Event = field(default_factory=threading.Event)
     result: Any = None
     error: Exception | None = None
-    left: bool = False
-    """Nobody waits for it any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +104,10 @@ class LocalApi:
 
     def serve(self, model: ServedModel) -> None:
         """Serve one waiting request."""
-        job = self._jobs.popleft()
-        if job.left:
-            return
+        with self._alone:
+            if not self._jobs:  # the last one has given up
+                return
+            job = self._jobs.popleft()
         try:
             job.result = job.work(model)
         except AgentError as error:
@@ -152,7 +152,8 @@ class LocalApi:
             self._jobs.append(job)
         self._around.wake()
         if not job.done.wait(self._config.wait_s):
-            job.left = True
+            with self._alone, contextlib.suppress(ValueError):  # it has been taken meanwhile
+                self._jobs.remove(job)
             raise ApiError(
                 503, f"Expected the model's turn within {self._config.wait_s:g} s, got none", retry_s=_RETRY_S
             )

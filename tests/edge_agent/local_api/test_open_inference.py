@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edge_agent import api
+from edge_agent.inference.child import WAKE
 from edge_agent.inference.preprocess import decode_image, to_tensor
 from edge_agent.inference.served_model import load_model
 from edge_agent.local_api.api import _Job
@@ -149,13 +150,16 @@ def test_requests_are_no_inputs_of_the_device(client: tuple[Running, object], pi
 
 def test_requests_beyond_the_queue_are_told_to_come_again(running: Callable[..., Running]) -> None:
     """While the loop hangs, requests wait in a bounded queue and for a bounded time, and it serves others later."""
-    one, gate = running(queue=1, wait_s=1.0), threading.Event()
+    one, gate = running(queue=1, wait_s=3.0), threading.Event()
     one.api._jobs.append(_Job(work=lambda _: gate.wait(20)))  # the loop takes it and hangs
+    one.loop.notices.put(WAKE)
     until(lambda: not one.api._jobs)
     body = json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["AAAA"]}]}).encode()
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: one.ask("POST", "/v2/models/tiny/infer", body), range(2)))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(one.ask, "POST", "/v2/models/tiny/infer", body)
+        until(lambda: one.api._jobs)
+        found = [one.ask("POST", "/v2/models/tiny/infer", body), first.result()]
     gate.set()
     assert [status for status, _ in found] == [503, 503]
-    assert sorted(json.loads(text)["error"][9:26] for _, text in found) == ["at most 1 request", "the model's turn "]
+    assert [json.loads(text)["error"][9:26] for _, text in found] == ["at most 1 request", "the model's turn "]
     assert one.ask("POST", "/v2/models/tiny/infer", body)[0] == 400
