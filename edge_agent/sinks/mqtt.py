@@ -108,7 +108,7 @@ class SiteBroker:
         """Publish the answers and wait for their acknowledgements.
 
         Raises:
-            SinkError: If there is no connection, or acknowledgements are missing or refusals.
+            SinkError: If there is no connection, too many wait for an acknowledgement, or one is missing or a refusal.
         """
         if not self._up.wait(_WAIT_S):
             message = (
@@ -120,20 +120,25 @@ class SiteBroker:
                 self._announce(record)
         self._forget({id(record) for record in records})
         for record in records:
-            if id(record) not in self._pending:
-                self._publish(record)
+            if id(record) in self._pending:
+                continue
+            if len(self._pending) >= _MOST_PENDING:
+                message = f"Expected fewer than {_MOST_PENDING} answers without acknowledgement, got more"
+                raise SinkError(f"{message}: see why the broker does not acknowledge")
+            info = self._client.publish(self._place.topic, encode(record), qos=1, retain=self._settings.retain_last)
+            self._pending[id(record)] = (record, info.mid)
         numbers = [self._pending[id(record)][1] for record in records]
-        delivered = self._wait(numbers)
+        delivered = self._wait(numbers, _ACK_S)
         for record in records[:delivered]:
             self._codes.pop(self._pending.pop(id(record))[1], None)
         if delivered == len(records):
             self._forget(set())
             return delivered
-        code = self._codes.pop(numbers[delivered], None)
-        if code is None:
+        code = self._codes.get(numbers[delivered])
+        if code is None or code.value < _FAILURE:  # come at the last moment: it counts at the next offer
             message = f"Expected an acknowledgement of the broker within {_ACK_S:g} s, got none"
             raise SinkError(f"{message} ({self._why})", delivered=delivered)
-        self._pending.pop(id(records[delivered]))
+        del self._pending[id(records[delivered])], self._codes[numbers[delivered]]
         message = f"Expected the broker to take an answer on {self._place.topic}, got {code} ({code.value})"
         raise SinkError(f"{message}: allow the topic, or correct it", delivered=delivered)
 
@@ -145,20 +150,11 @@ class SiteBroker:
         if not self._pending:
             self._codes.clear()  # of announcements
 
-    def _publish(self, record: AnswerRecord) -> None:
-        """Give an answer to paho.
+    def _wait(self, numbers: Sequence[int], limit_s: float) -> int:
+        """Wait for the acknowledgements of ``numbers``; return how many of the first came and are no refusals.
 
-        Raises:
-            SinkError: If too many wait for an acknowledgement.
+        Ends ``limit_s`` after the last one that came.
         """
-        if len(self._pending) >= _MOST_PENDING:
-            message = f"Expected fewer than {_MOST_PENDING} answers without acknowledgement, got more"
-            raise SinkError(f"{message}: see why the broker does not acknowledge")
-        info = self._client.publish(self._place.topic, encode(record), qos=1, retain=self._settings.retain_last)
-        self._pending[id(record)] = (record, info.mid)
-
-    def _wait(self, numbers: Sequence[int]) -> int:
-        """Wait for the acknowledgements of ``numbers``; return how many of the first came and are no refusals."""
         delivered, moved_s = 0, time.monotonic()
         while True:
             self._acknowledged.clear()  # before looking: one that comes meanwhile sets it again
@@ -171,9 +167,9 @@ class SiteBroker:
                 return delivered
             now_s = time.monotonic()
             moved_s = now_s if delivered > before else moved_s
-            if now_s - moved_s >= _ACK_S:
+            if now_s - moved_s >= limit_s:
                 return delivered
-            self._acknowledged.wait(_ACK_S - (now_s - moved_s))
+            self._acknowledged.wait(limit_s - (now_s - moved_s))
 
     def _announce(self, record: AnswerRecord) -> None:
         """Publish what is new for Home Assistant in ``record``; a new release removes what it does not have."""
@@ -223,16 +219,9 @@ class SiteBroker:
         """Say that the device is gone and disconnect."""
         if self._up.is_set():
             info = self._client.publish(self._place.state_topic, OFFLINE, qos=1, retain=True)
-            self._wait_for(info.mid)
+            self._wait([info.mid], _CLOSE_S)
         self._client.disconnect()
         self._client.loop_stop()
-
-    def _wait_for(self, number: int) -> None:
-        end_s = time.monotonic() + _CLOSE_S
-        while number not in self._codes and time.monotonic() < end_s:
-            self._acknowledged.clear()
-            if number not in self._codes:
-                self._acknowledged.wait(max(0.0, end_s - time.monotonic()))
 
 
 def _without_delay(_client: paho.Client, _data: object, connection: object) -> None:
