@@ -24,12 +24,13 @@ from edge_agent.device.identity import check_folder, read_identity
 from edge_agent.device.identity import enrol as trade_claim
 from edge_agent.device.lock import AgentLock
 from edge_agent.errors import EnrolmentError
-from edge_agent.exits import EXIT_FAULT, coded
+from edge_agent.exits import EXIT_FAULT, EXIT_UNUSABLE, coded
 from edge_agent.sources import placed
 from wire import __version__
 from wire.canonical import canonical_bytes
 from wire.codec import Json
-from wire.errors import PathError
+from wire.errors import InstallationError, PathError
+from wire.installation import check_alone
 from wire.paths import typed_path, without_tilde
 
 EXIT_NOT_RUNNING, EXIT_DEGRADED, EXIT_STALE, EXIT_SERVER = 7, 8, 9, 10
@@ -94,7 +95,12 @@ Exit codes:
 )
 @click.version_option(__version__, prog_name="edge-agent")
 def main() -> None:
-    """Group the commands."""
+    """Check the installation, before any command."""
+    try:
+        check_alone()
+    except InstallationError as error:
+        print(f"error [{error.code}]: {error}", file=sys.stderr)
+        sys.exit(EXIT_UNUSABLE)
 
 
 @main.command(

@@ -9,6 +9,7 @@ WireError
 ├── ReferenceProfileError   a reference that can't be decoded
 ├── PathError               a path with an unknown home directory, or with a NUL character
 ├── SettingsError           a file of settings with an unknown key, a wrong type or a value out of range
+├── InstallationError       two distributions of tinyfleet in one environment
 └── BundleError             a bundle that is rejected
     ├── BundleOversizeError
     ├── BundleEntryError
@@ -74,6 +75,12 @@ class ReferenceProfileError(WireError):
     """A reference profile can't be decoded or belongs to another artifact."""
 
     code = "reference_invalid"
+
+
+class InstallationError(WireError):
+    """``tinyfleet`` and ``tinyfleet-agent`` are installed in one environment."""
+
+    code = "installation_mixed"
 
 
 class BundleError(WireError):

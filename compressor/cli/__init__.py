@@ -25,6 +25,7 @@ from compressor.errors import CompressorError
 from wire import __version__
 from wire.errors import WireError
 from wire.extras import missing_extra
+from wire.installation import check_alone
 
 if TYPE_CHECKING:
     from compressor.recipe.model import Recipe
@@ -310,6 +311,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     """Return the exit code; under torchrun one process runs the command, the others share its trainings."""
 
     def command() -> object:
+        check_alone()
         return app.main(args=arguments, prog_name="compressor", standalone_mode=False)
 
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":

@@ -21,6 +21,7 @@ from edge_agent.updater.children import ChildProber
 from edge_agent.updater.storage.slots import Slots
 from wire.codec import parse_json
 from wire.errors import MessageError
+from wire.installation import install_name
 
 LIMIT_S = 5.0
 PAUSES_S = (1.0, 2.0, 3.0)
@@ -47,7 +48,9 @@ def checks(state: Path, runtimes: tuple[str, ...], pause: Callable[[float], None
     except IdentityError as error:
         yield Check(name="identity", ok=False, text=str(error))
         return
-    yield Check(name="runtime", ok=bool(runtimes), text=", ".join(runtimes) or "none: pip install tinyfleet[onnx]")
+    yield Check(
+        name="runtime", ok=bool(runtimes), text=", ".join(runtimes) or f"none: pip install {install_name()}[onnx]"
+    )
     yield _disk(state)
     yield _release(state)
     yield _server(identity, pause)

@@ -11,6 +11,7 @@ from typing import cast
 from edge_agent import declarations
 from edge_agent.errors import RuntimeMissingError
 from edge_agent.runtimes._base import Array, Runtime, RuntimeModule
+from wire.installation import install_name
 from wire.manifest import Manifest
 
 __all__ = ["Array", "Runtime", "load"]
@@ -30,5 +31,5 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int | None = None) -> 
         module = cast("RuntimeModule", importlib.import_module(f"{__name__}.{name}"))
     except ImportError as error:
         message = f"Expected {error.name or 'a package'} for runtime {manifest.runtime!r}, got nothing: pip install "
-        raise RuntimeMissingError(f"{message}tinyfleet[{manifest.runtime}]") from error
+        raise RuntimeMissingError(f"{message}{install_name()}[{manifest.runtime}]") from error
     return module.load(manifest, artifact, threads=threads or manifest.threads or 1)

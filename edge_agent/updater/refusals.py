@@ -48,7 +48,7 @@ def admit(  # noqa: PLR0911 - one return a rule, in order
         return Refusal("hardware_mismatch", f"Expected one of {', '.join(custom.hardware)}, got {device.hardware}")
     if custom.runtime and custom.runtime not in device.runtimes:
         text = f"Expected the runtime {custom.runtime!r}, got {', '.join(device.runtimes) or 'none'}"
-        return Refusal("runtime_missing", f"{text}: install tinyfleet[{custom.runtime}]")
+        return Refusal("runtime_missing", f"{text}: install the extra {custom.runtime} of tinyfleet or tinyfleet-agent")
     return None
 
 

@@ -65,7 +65,8 @@ from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire import __version__
 from wire.codec import Json
-from wire.errors import PathError, WireError
+from wire.errors import InstallationError, PathError, WireError
+from wire.installation import check_alone
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.paths import typed_path
 
@@ -155,6 +156,10 @@ def main() -> None:
     Every command names the server's state directory DIR, which holds its settings (server.toml), keys, tokens and
     database. All but init, run and migrate also work beside a running server.
     """
+    try:
+        check_alone()
+    except InstallationError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command(epilog=_example("fleet-server init state"))

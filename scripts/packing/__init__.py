@@ -1,0 +1,1 @@
+"""Builds the wheels of this checkout; `scripts/package` starts it."""
