@@ -180,9 +180,10 @@ class _Running:
 class Hook:
     """The sink of one command. For one thread."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, around: SinkSurroundings) -> None:
         """Prepare; the program is started for the first answer."""
-        self._settings, self._name = settings, name
+        self._settings, self._name, self._tell = settings, around.name, around.tell
+        self._failing = False  # with ``each``
         self._running: _Running | None = None
         self._pause_s, self._not_before_s = 0.0, float("-inf")
 
@@ -269,8 +270,10 @@ class Hook:
                 break
             data = data[done:]
         code = running.end(max(0.0, end_s - time.monotonic()))
-        if code:
-            _LOG.warning("hook=%s failed for one answer code=%d", self._name, code)
+        if code and not self._failing:  # once: thirty a second would fill log and spool
+            text = f"Expected exit code 0 of {self._settings.command[0]} for an answer, got {code}"
+            self._tell("sink_failed", f"{self._name}: {text}: answers for which it fails are dropped; see its log")
+        self._failing = code != 0
         return code == 0
 
     def close(self) -> None:
@@ -282,4 +285,4 @@ class Hook:
 
 def open_sink(settings: Settings, around: SinkSurroundings) -> Hook:
     """Return the sink of the command of ``settings``; the program is started for the first answer."""
-    return Hook(settings, around.name)
+    return Hook(settings, around)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import SinkError
-from edge_agent.sinks import SinkConfig
+from edge_agent.sinks import SinkConfig, SinkSurroundings
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
@@ -38,14 +38,23 @@ CONFIRM = KEEP + "    print('done', name, flush=True)\n"
 
 
 @pytest.fixture
-def hook(tmp_path: Path) -> Callable[..., Hook]:
+def told() -> list[tuple[str, str]]:
+    """What an operator is told."""
+    return []
+
+
+@pytest.fixture
+def hook(tmp_path: Path, told: list[tuple[str, str]]) -> Callable[..., Hook]:
     """Make the sink of a Python program with ``lines()``, and ``out``, a file of what it got."""
 
     def build(text: str, **keys: object) -> Hook:
         path = tmp_path / "hook.py"
         opened = f"os.open({str(tmp_path / 'got')!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)"
         path.write_text(f"import itertools, json, os, resource, sys, time\nout = {opened}\n{READ_LINE}{text}")
-        return Hook(Settings(command=(sys.executable, "-S", str(path)), **keys), "hook")  # type: ignore[arg-type]
+        return Hook(
+            Settings(command=(sys.executable, "-S", str(path)), **keys),
+            SinkSurroundings(name="hook", tell=lambda *said: told.append(said)),
+        )  # type: ignore[arg-type]
 
     return build
 
@@ -120,19 +129,22 @@ def test_a_batch_larger_than_a_pipe_reaches_a_program_that_confirms(hook: Callab
     assert got(tmp_path) == [record.id for record in records]
 
 
-def test_each_runs_once_for_an_answer_and_its_exit_code_counts(hook: Callable[..., Hook], tmp_path: Path) -> None:
-    """A failed one and one over its limit are dropped; the others are sent."""
+def test_each_runs_once_for_an_answer_and_its_exit_code_counts(
+    hook: Callable[..., Hook], tmp_path: Path, told: list[tuple[str, str]]
+) -> None:
+    """A failed one and one over its limit are dropped, the others are sent; failures in a row are reported once."""
     text = "name = next(lines())\nos.write(out, (name + ' ').encode())\n"
     sink = hook(text + "time.sleep(60 if name == '3' else 0)\nsys.exit(name == '2')", each=True, limit_s=1.0)
     assert sink.send(some(1, 2, 3, 4)) == 2
     assert got(tmp_path) == ["1", "2", "3", "4"]
+    assert [text.partition(":")[2][:30] for _, text in told] == [" Expected exit code 0 of " + sys.executable[:5]]
 
 
 def test_a_program_that_is_not_there_is_named() -> None:
     """The answers wait until it is."""
     for each in (True, False):
         with pytest.raises(SinkError, match="that can be started at /nonexistent/hook, got: No such file"):
-            Hook(Settings(command=("/nonexistent/hook",), each=each), "hook").send(some(1))
+            Hook(Settings(command=("/nonexistent/hook",), each=each), SinkSurroundings(name="hook")).send(some(1))
 
 
 def test_its_output_goes_to_the_log_and_is_bounded(hook: Callable[..., Hook], caplog: pytest.LogCaptureFixture) -> None:

@@ -84,7 +84,7 @@ def test_the_script_confirms_each_answer(folder: Path) -> None:
     text = blocks("sh")[0].replace("logger -t bell", f"echo >>{folder / 'got'}")
     (folder / "bell").write_text(text)
     (folder / "bell").chmod(0o755)
-    sink = Hook(ExecSettings(command=(str(folder / "bell"),), confirm=True), "bell")
+    sink = Hook(ExecSettings(command=(str(folder / "bell"),), confirm=True), SinkSurroundings(name="bell"))
     assert sink.send([AnswerRecord(id=str(number)) for number in range(20)]) == 20
     sink.close()
     assert (folder / "got").read_text().count('"id"') == 20
