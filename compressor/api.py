@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from compressor.cache import write_atomically
 from compressor.data.arrays import pictures
-from compressor.errors import CheckpointError, DataError, ExportError, PackageError
+from compressor.errors import CheckpointError, DataError, ExportError, PackageError, RecipeError
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import Verdict
 from compressor.progress import Silent, Stage
@@ -38,6 +38,8 @@ from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe, read_recipe, recipe_of
 from compressor.run.pipeline import quick_of, run_recipe
 from compressor.search.recipe_text import recipe_text
+from wire.errors import SettingsError
+from wire.settings import plain_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -205,7 +207,8 @@ def run(
     """Run a recipe to its verdict; an interrupted run resumes where it stopped.
 
     Args:
-        recipe: The path of a recipe or its folder, or a ``Recipe`` (``read_recipe``, ``parse_recipe``).
+        recipe: The path of a recipe or its folder, or a ``Recipe`` (``read_recipe``, ``parse_recipe``), whose
+            values are checked again, because they may have been replaced.
         out: The folder for bundles, report, certificate and the cache of stages.
         data: The data set's zip or folder, instead of the recipe's path.
         version: Version of the release, instead of the recipe's.
@@ -215,7 +218,7 @@ def run(
     Raises:
         CompressorError: If the run fails; the subclass and its ``code`` give the reason.
     """
-    read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    read = _checked(recipe) if isinstance(recipe, Recipe) else read_recipe(recipe)
     read = read.with_data(None if data is None else Path(data))
     said = None if progress is None else _Reported(progress)
     if quick:
@@ -242,6 +245,15 @@ def run(
         remarks=tuple(dict.fromkeys(remark for part in parts for remark in part.remarks)),
         recipe=outcome.recipe,
     )
+
+
+def _checked(recipe: Recipe) -> Recipe:
+    """Return ``recipe`` as read from a file with its values, so that replaced ones are checked as strictly."""
+    stand_in = recipe.data.stand_in if recipe.data.generated else ""  # set by an earlier run with quick, beside a path
+    own = replace(recipe, data=replace(recipe.data, stand_in="")) if stand_in else recipe
+    read = parse_recipe(recipe_text(own).encode())
+    data = replace(read.data, stand_in=stand_in or read.data.stand_in)
+    return replace(read, folder=recipe.folder, data=data)
 
 
 def compress(
@@ -272,20 +284,25 @@ def compress(
     x = np.asarray(data.x)
     height, width = pictures(x, "Arrays.x")[0].shape[:2]
     colour = "grey" if x.ndim == _GREY or x.shape[3] != _RGB else "rgb"
-    recipe = recipe_of({
+    names = _names(data)
+    try:
+        quantize = plain_table(settings.quantize, "CompressOptions.quantize")
+    except SettingsError as error:
+        raise RecipeError(str(error)) from error
+    recipe = recipe_of(_plain({
         "model": {
-            "name": settings.name, "version": settings.version, "labels": list(data.class_names), "onnx": "model.onnx",
+            "name": settings.name, "version": settings.version, "labels": names, "onnx": "model.onnx",
         },
         "data": {
             "dataset": "arrays", "path": "data.npz", "slices": "slice" if len(data.slices) else "", "colour": colour,
             "width": width, "height": height, "mean": settings.mean, "std": settings.std, "shares": dict(_SHARES),
         },
         "train": {"seed": settings.seed},
-        "compress": [{"step": "quantize", **settings.quantize}],
+        "compress": [{"step": "quantize", **quantize}],
         "targets": {_TARGET: {"runtime": "onnx", "cpu": platform.machine(), "threads": settings.threads}},
         "gates": settings.gates,
-    })  # fmt: skip
-    artifact = _artifact(model, (len(data.class_names), recipe.data.channels, height, width))
+    }))  # fmt: skip
+    artifact = _artifact(model, (len(names), recipe.data.channels, height, width))
     write_atomically(folder / "model.onnx", artifact)
     write_atomically(folder / "data.npz", _npz(data))
     write_atomically(folder / "recipe.toml", recipe_text(recipe, ("Written by compressor.api.compress.",)).encode())
@@ -319,6 +336,26 @@ def _artifact(model: nn.Module | bytes | Path | str, sizes: tuple[int, int, int,
         raise ExportError(message) from error
     name = type(given).__name__
     return export_onnx(with_embedding(name, own, classes, torch.zeros(2, *shape)), *shape)
+
+
+def _names(data: Arrays) -> list[str]:
+    given: object = data.class_names
+    names = [] if given is None or isinstance(given, str) else list(data.class_names)
+    wrong = next((name for name in names if not isinstance(name, str)), None)
+    if not names or wrong is not None:
+        got = repr(given)[:80] if wrong is None else f"{type(wrong).__name__} {wrong!r}"
+        message = f"Expected Arrays.class_names as a list of texts, one for each class, got {got}"
+        raise DataError(f"{message}: write [str(name) for name in names]")
+    return [str(name) for name in names]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of a recipe
+    """Return ``value`` with Python's numbers in the place of numpy's, which a mean or an index of arrays gives."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _npz(data: Arrays) -> bytes:

@@ -47,7 +47,7 @@ def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -
     else:
         message = f"Expected a plug-in of {package} ({', '.join(known)}) or 'package.module:function', got {name!r}"
         raise PluginError(message + nearest(name, known))
-    found: object = getattr(_module(module_name, name), function, None)
+    found = _member(_module(module_name, name), function)
     if not callable(found):
         message = f"Expected a function {function!r} in {module_name}, got {type(found).__name__}"
         raise PluginError(message)
@@ -55,23 +55,36 @@ def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -
 
 
 def attribute(name: str) -> object:
-    """Return the object named by ``name``, ``my_package.my_module:ATTRIBUTE``; None if there is no such attribute.
+    """Return the object named by ``name``, ``my_package.my_module:ATTRIBUTE``.
 
     Raises:
-        PluginError: If the module, or a package it needs, is missing or fails to import.
+        PluginError: If the module, or a package it needs, is missing or fails to import, or has no such attribute.
     """
     module_name, _, found = name.partition(":")
-    return getattr(_module(module_name, name), found, None)
+    return _member(_module(module_name, name), found)
 
 
-def _module(module_name: str, name: str) -> object:
+def _member(module: ModuleType, name: str) -> object:
+    if not hasattr(module, name):
+        public = [known for known in vars(module) if not known.startswith("_")]
+        message = f"Expected {name!r} in {module.__name__}, got no such name"
+        raise PluginError(f"{message}{nearest(name, public) or f' in {module.__file__}: define it there'}")
+    return getattr(module, name)
+
+
+def _module(module_name: str, name: str) -> ModuleType:
     if _Declaring not in sys.meta_path:  # a person's own plug-ins may import torchvision directly
         sys.meta_path.insert(0, _Declaring)
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        message = f"Expected the package {error.name!r} for {name!r}, got none: install it beside tinyfleet"
+        own = (error.name or "").partition(".")[0] == module_name.partition(".")[0]
+        remedy = "put its folder on PYTHONPATH or install it" if own else "install it beside tinyfleet"
+        message = f"Expected the {'module' if own else 'package'} {error.name!r} for {name!r}, got none: {remedy}"
         raise PluginError(message) from error
+    except SystemExit as error:  # a script that parses its arguments at import: its exit code must not become ours
+        message = f"Expected {name!r} to import, got the end of the program, exit({error.code!r})"
+        raise PluginError(f"{message}: move what runs at import below `if __name__ == '__main__':`") from error
     except Exception as error:  # importing runs the plug-in's code, which may raise anything
         message = f"Expected {name!r} to import, got {failure(error)}"
         raise PluginError(message) from error
@@ -79,7 +92,8 @@ def _module(module_name: str, name: str) -> object:
 
 def failure(error: Exception) -> str:
     """Return what a plug-in raised and where, for its author: ``KeyError: 'x' in mine.py, line 3``."""
-    frames = traceback.extract_tb(error.__traceback__)
+    traced = None if isinstance(error, SyntaxError) else error.__traceback__  # a syntax error names its own place
+    frames = traceback.extract_tb(traced)
     place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {str(error)[:200]}{place}: mend the plug-in"
 

@@ -99,7 +99,7 @@ def parse_toml(data: bytes, where: str, *, limit_bytes: int = MAX_TOML_BYTES) ->
     import tomllib  # noqa: PLC0415 - a program without a file does not need it
 
     try:
-        return tomllib.loads(data.decode())
+        return tomllib.loads(data.decode("utf-8-sig"))  # editors of Windows begin a file with a mark of its encoding
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         message = f"Expected TOML in {where}, got: {error}: correct it"
         raise SettingsError(message) from error

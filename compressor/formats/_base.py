@@ -110,6 +110,10 @@ class ModelFormat:
         """Return the schemes of ``compressor.quantize`` that apply to it, ``none`` among them."""
         return ("none",)
 
+    def takes(self, scheme: str) -> bool:
+        """Return whether ``scheme``, one of ``compressor.quantize`` or a person's own, applies to it."""
+        return scheme in self.schemes()
+
     def reads(self, scheme: str) -> frozenset[str] | None:
         """Return the keys of a ``quantize`` step that ``scheme`` reads here; None if it may read all.
 

@@ -83,6 +83,10 @@ class Format(ModelFormat):
         """Return all schemes but those without a kernel."""
         return tuple(name for name in quantize.schemes() if quantize.searched(name).onnx)
 
+    def takes(self, scheme: str) -> bool:
+        """Return whether it is one of them, or a person's own."""
+        return ":" in scheme or scheme in self.schemes()
+
     def reads(self, scheme: str) -> frozenset[str] | None:
         """Return what the file of ``scheme`` declares."""
         return quantize.reads(scheme)

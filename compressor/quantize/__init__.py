@@ -8,7 +8,6 @@ the scheme. Modules that begin with ``_`` are helpers of schemes.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -47,15 +46,30 @@ def schemes() -> tuple[str, ...]:
 
 
 def reads(scheme: str) -> frozenset[str] | None:
-    """Return the keys that the file of ``scheme`` reads; None for a person's own, or an unknown scheme.
+    """Return the keys that the file of ``scheme`` reads, as its ``READS`` says.
+
+    None if it says nothing, or is a person's own that is not here: it may read all.
 
     Raises:
         PluginError: If a package that the scheme needs is missing.
     """
-    if scheme not in schemes():
+    try:
+        function = resolve(scheme)
+    except PluginError:
+        if scheme in schemes():
+            raise
         return None
-    found: frozenset[str] | None = getattr(importlib.import_module(f"{__name__}.{scheme}"), "READS", None)
+    found: frozenset[str] | None = getattr(sys.modules[function.__module__], "READS", None)
     return found
+
+
+def resolve(scheme: str) -> Callable[..., object]:
+    """Return the function of ``scheme``.
+
+    Raises:
+        PluginError: If there is none, its module fails to import, or a package that it needs is missing.
+    """
+    return plugins.resolve(__name__, scheme, "quantize", known=schemes())
 
 
 def own_settings(scheme: str) -> type[Any] | None:
@@ -64,7 +78,7 @@ def own_settings(scheme: str) -> type[Any] | None:
     Raises:
         PluginError: If there is no such scheme, or a package that it needs is missing.
     """
-    function = plugins.resolve(__name__, scheme, "quantize", known=schemes())
+    function = resolve(scheme)
     found: type[Any] | None = getattr(sys.modules[function.__module__], "Settings", None)
     return None if found is Settings else found  # a scheme may import the step's class by that name
 
@@ -75,7 +89,7 @@ def searched(scheme: str) -> Searched:
     A scheme that does not exist here, or whose package is missing, may exist on another host of the search.
     """
     try:
-        function = plugins.resolve(__name__, scheme, "quantize", known=schemes())
+        function = resolve(scheme)
     except PluginError:
         return Searched()
     found = getattr(sys.modules[function.__module__], "SEARCHED", None)
@@ -93,7 +107,7 @@ def quantize(
         PluginError: If there is no such scheme.
         QuantizeError: If the model can't be quantized.
     """
-    scheme = plugins.resolve(__name__, settings.scheme, "quantize", known=schemes())
+    scheme = resolve(settings.scheme)
     learnt = {"ranges": ranges} if ranges and "ranges" in inspect.signature(scheme).parameters else {}
     quantized = scheme(model, batches, settings, **learnt)
     if not isinstance(quantized, bytes):

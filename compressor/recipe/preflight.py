@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from compressor import formats, plugins, tasks
+from compressor import formats, plugins, quantize, tasks
 from compressor.closure import located
 from compressor.data import check_read
 from compressor.errors import PackageError, PluginError, RecipeError
@@ -33,7 +33,7 @@ def check(recipe: Recipe, out: Path) -> None:
     Raises:
         DataError: If ``[data]`` sets a key that its data set does not read.
         PluginError: If a data set, network, scheme or runtime does not exist; the nearest one is named.
-        RecipeError: If a key is set that the scheme reads for none of its targets.
+        RecipeError: If a scheme does not apply to a runtime, or a key is set that it reads for none of its targets.
         PackageError: If ``out`` is not a folder, can't be created or written, or holds foreign files with a result's
             name.
         CheckpointError: If a checkpoint or model file does not exist, is too large, or holds no weights.
@@ -53,13 +53,16 @@ def check(recipe: Recipe, out: Path) -> None:
     for step in recipe.compress:
         if isinstance(step, QuantizeRecipe):
             _require("compressor.quantize", step.scheme, "[[compress]] scheme")
-            _check_read(step, recipe)
+            quantize.resolve(step.scheme)  # before anything is trained
     known = [one.name for one in declarations.runtimes() if one.offered]
     for target in recipe.targets:
         if target.runtime not in known:
             said = f"Expected in [targets.{target.name}] a runtime of {', '.join(known)}, got {target.runtime!r}"
             raise PluginError(said + nearest(target.runtime, known))
         _installed(target)
+    for step in recipe.compress:
+        if isinstance(step, QuantizeRecipe):
+            _check_scheme(step, recipe)
     _writable(out)
     check_run_folder(out, RESULTS)
     if recipe.model.imported or recipe.model.checkpoint:
@@ -73,9 +76,19 @@ def missing(target: TargetRecipe) -> list[str]:
     return [name for name in formats.or_plain(target.runtime).modules if not _there(name)]
 
 
-def _check_read(step: QuantizeRecipe, recipe: Recipe) -> None:
-    """Reject settings that the scheme of ``step`` reads for none of the step's targets."""
+def _check_scheme(step: QuantizeRecipe, recipe: Recipe) -> None:
+    """Reject a scheme that does not apply to one of the step's targets, and settings that it reads for none of them."""
     runtimes = {target.runtime for target in recipe.targets if step.on in {"", target.name}}
+    for runtime in sorted(runtimes):
+        if not (there := formats.named(runtime)).takes(step.scheme):
+            message = f"Expected as [[compress]] scheme for runtime {runtime!r} one of {', '.join(there.schemes())}"
+            able = [name for name in formats.known() if formats.named(name).takes(step.scheme)]
+            remedy = (
+                f"{' and '.join(able)} has it: set on = a target of that runtime in this step"
+                if able
+                else "take one of these"
+            )
+            raise RecipeError(f"{message}, got {step.scheme!r}: {remedy}")
     found = formats.unread(step, sorted(runtimes))
     if found:
         on = " and ".join(sorted(runtimes))

@@ -57,7 +57,11 @@ def read_recipe(path: Path | str) -> Recipe:
         RecipeError: If it can't be read, or has an unknown key, a wrong type or a value out of range.
         PluginError: If an external gate can't be imported.
     """
-    file = Path(path) / "recipe.toml" if Path(path).is_dir() else Path(path)
+    try:
+        file = Path(path) / "recipe.toml" if Path(path).is_dir() else Path(path)
+    except (OSError, TypeError) as error:  # text or bytes of a recipe: too long for a path
+        message = f"Expected the path of a recipe or its folder, got {str(path)[:60]!r}"
+        raise RecipeError(f"{message}: for the text of a recipe there is parse_recipe") from error
     try:
         document = read_toml(file)
     except SettingsError as error:
@@ -82,14 +86,14 @@ def read_recipe(path: Path | str) -> Recipe:
         raise RecipeError(message) from error
 
 
-def parse_recipe(data: bytes, name: str = "recipe") -> Recipe:
-    """Return the recipe in ``data``; ``name`` is the file's, for messages.
+def parse_recipe(data: bytes | str, name: str = "recipe") -> Recipe:
+    """Return the recipe in ``data``, the content of its file; ``name`` is the file's, for messages.
 
     Raises:
         RecipeError: As in ``read_recipe``.
     """
     try:
-        document = parse_toml(data, name)
+        document = parse_toml(data.encode(errors="surrogatepass") if isinstance(data, str) else data, name)
     except SettingsError as error:
         raise RecipeError(str(error)) from error
     return _named(document, name)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from compressor import formats
+from compressor.errors import RecipeError
 from compressor.recipe.model import AcceptanceRecipe, Recipe
 from wire.settings import is_given
 
 _BARE = re.compile("[A-Za-z0-9_-]+")
-_EMPTY: tuple[object, ...] = ("", (), {})
 
 
 def absolute(recipe: Recipe, data_root: Path | None = None) -> Recipe:
@@ -38,7 +38,11 @@ def absolute(recipe: Recipe, data_root: Path | None = None) -> Recipe:
 
 
 def recipe_text(recipe: Recipe, remarks: tuple[str, ...] = ()) -> str:
-    """Return ``recipe`` as TOML with every value; ``remarks`` become comments at the top."""
+    """Return ``recipe`` as TOML with every value; ``remarks`` become comments at the top.
+
+    Raises:
+        RecipeError: If a value that was replaced in ``recipe`` is of a type that TOML does not have.
+    """
     parts = ["\n".join(f"# {' '.join(remark.split())}" for remark in remarks)] if remarks else []
     if not recipe.compress:
         parts.append("compress = []")
@@ -63,7 +67,8 @@ def _pairs(value: Any, without: str) -> dict[str, Any]:  # noqa: ANN401 - any da
         if dataclasses.is_dataclass(item):  # a scheme's own keys are in the step's table
             found |= _pairs(item, "")
             continue
-        if field.name != without and item is not None and not (item in _EMPTY and not is_given(value, field.name)):
+        empty = isinstance(item, str | tuple | list | Mapping) and not item
+        if field.name != without and item is not None and not (empty and not is_given(value, field.name)):
             found[field.name] = item
     return found
 
@@ -75,9 +80,14 @@ def _value(value: Any) -> str:  # noqa: ANN401 - any value of a recipe
         return _text(value)
     if isinstance(value, Mapping):
         return _inline(value)
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
-    return repr(value)
+    if isinstance(value, int | float):
+        return repr(float(value) if isinstance(value, float) else int(value))  # numpy's float64 is one of them
+    message = (
+        f"Expected in a recipe text, numbers, true or false, lists or tables, got {type(value).__name__} {value!r}"
+    )
+    raise RecipeError(f"{message}: replace it")
 
 
 def _inline(values: Mapping[str, Any]) -> str:

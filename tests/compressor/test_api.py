@@ -8,6 +8,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,10 +177,25 @@ def test_no_bundle_without_a_pass(result: RunResult, tmp_path: Path) -> None:
         ({"y": pictures().y.astype(float)}, GATES, DataError, "Expected Arrays.y as integers"),
         ({"y": pictures().y[:-1]}, GATES, DataError, "Expected y as integers (900,)"),
         ({"class_names": ("left",)}, GATES, CompressorError, "of 1 classes, got a tensor (2, 2)"),
+        (
+            {"class_names": None},
+            GATES,
+            DataError,
+            "Arrays.class_names as a list of texts, one for each class, got None",
+        ),
+        ({"class_names": "ab"}, GATES, DataError, "one for each class, got 'ab': write [str(name)"),
+        ({"class_names": np.arange(2)}, GATES, DataError, "one for each class, got int64 "),
         ({"sources": ["a"]}, GATES, DataError, "Expected 'source' as texts"),
         ({}, replace(GATES, gates={"acuracy": {"min": 1}}), RecipeError, "did you mean 'accuracy'?"),
         ({}, replace(GATES, gates={"accuracy": 3}), RecipeError, "to be a table, got int 3"),
         ({}, replace(GATES, quantize={"schema": "none"}), RecipeError, "did you mean 'scheme'?"),
+        (
+            {},
+            replace(GATES, quantize="float16"),
+            RecipeError,
+            "CompressOptions.quantize to be a table, got str 'float16'",
+        ),
+        ({}, replace(GATES, quantize=None), RecipeError, "CompressOptions.quantize to be a table, got NoneType"),
         ({}, replace(GATES, name="two words"), RecipeError, "[model] name"),
     ],
 )
@@ -191,6 +207,37 @@ def test_what_does_not_fit_is_named(
         compress(network(), replace(pictures(), **changes), out=tmp_path, options=options)
     assert said in str(caught.value)
     assert not list(tmp_path.glob("*.tfb"))
+
+
+def test_numbers_of_numpy_are_numbers(result: RunResult, tmp_path: Path) -> None:
+    """A mean or a limit computed from arrays is taken as Python's number; the bundle has the same bytes."""
+    gates = {name: {key: np.float64(value) for key, value in limits.items()} for name, limits in GATES.gates.items()}
+    options = replace(GATES, gates=gates, mean=np.float32(GATES.mean), std=np.float64(GATES.std), seed=np.int64(0))
+    names = np.array(pictures().class_names)
+    again = compress(network(), replace(pictures(), class_names=names), out=tmp_path, options=options)
+    assert again.bundle_bytes() == result.bundle_bytes()
+
+
+@pytest.mark.parametrize(
+    ("table", "changes", "said"),
+    [
+        ("train", {"optimizer": "adam"}, "[train] optimizer to be adamw or sgd, got 'adam'"),
+        ("train", {"epochs": -3}, "[train] epochs between 1 and"),
+        ("train", {"epochs": "3"}, "[train] epochs to be a whole number, got str '3'"),
+        ("train", {"seed": np.int64(3)}, "true or false, lists or tables, got int64 "),
+        ("model", {"name": "two words"}, "[model] name"),
+    ],
+)
+def test_replaced_values_of_a_recipe_are_checked(
+    tmp_path: Path, table: str, changes: dict[str, Any], said: str
+) -> None:
+    """As strictly as a file's, before anything is read: an unknown optimizer would train as another one."""
+    recipe = parse_recipe(RECIPE.decode())
+    wrong = replace(recipe, **{table: replace(getattr(recipe, table), **changes)})
+    with pytest.raises(RecipeError) as caught:
+        run(wrong, out=tmp_path / "out")
+    assert said in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 class Odd(nn.Module):
@@ -227,6 +274,10 @@ def test_paths_that_are_not_there_are_named(tmp_path: Path) -> None:
     """A recipe and data."""
     with pytest.raises(RecipeError, match=r"Expected a recipe at .*: give a recipe.s TOML file, or its folder"):
         run(tmp_path / "recipe.toml", out=tmp_path)
+    with pytest.raises(RecipeError, match="for the text of a recipe there is parse_recipe"):
+        run("# a recipe's text, not its path\n" * 200, out=tmp_path)
+    with pytest.raises(RecipeError, match="for the text of a recipe there is parse_recipe"):
+        run(RECIPE, out=tmp_path)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="Expected data at"):
         run(parse_recipe(RECIPE), out=tmp_path, data=tmp_path / "nothing.zip")
     (tmp_path / "recipe.toml").write_bytes(RECIPE)

@@ -137,3 +137,10 @@ def test_the_reader_loads_neither_toml_nor_difflib_before_it_needs_them() -> Non
     """A process that is given its settings stays small."""
     code = "import sys, wire.settings; sys.exit(bool({'tomllib', 'difflib', 'json'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_byte_order_mark_of_an_editor_is_no_part_of_the_file() -> None:
+    """Editors of Windows write one; in any other place it is an error."""
+    assert parse_toml(b"\xef\xbb\xbfa = 1\n", "a.toml") == {"a": 1}
+    with pytest.raises(SettingsError, match="line 2"):
+        parse_toml(b"a = 1\n\xef\xbb\xbfb = 2\n", "a.toml")

@@ -70,9 +70,9 @@ def test_a_gate_of_another_task_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("not_there_at_all:GATE", "the package 'not_there_at_all'"),
+        ("not_there_at_all:GATE", "the module 'not_there_at_all'"),
         ("trial_gate:NO_KIND", "a compressor.gates.kinds.Kind, got int"),
-        ("trial_gate:NOTHING", "got NoneType"),
+        ("trial_gate:NO_KINT", "did you mean 'NO_KIND'"),
         ("trial_gate:BOUNDED_FROM_BELOW", "of a bounded one ('max',)"),
         ("trial_gate:EMPTY", "with measure and without make"),
     ],

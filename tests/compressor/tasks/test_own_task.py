@@ -169,8 +169,8 @@ def test_the_agents_child_serves_and_counts_it(outcome: Outcome, tmp_path: Path)
     ("lines", "said"),
     [
         ('task = "regresion"', "classification or regression, or 'module:attribute', got 'regresion'"),
-        ('task = "not_there_at_all:TASK"', "the package 'not_there_at_all'"),
-        ('task = "trial_tags:NOTHING"', "a compressor.tasks.Task as 'trial_tags:NOTHING', got NoneType"),
+        ('task = "not_there_at_all:TASK"', "the module 'not_there_at_all'"),
+        ('task = "trial_tags:TAKS"', "'TAKS' in trial_tags, got no such name: did you mean 'TASK'"),
         ('task = "trial_tags:TASK"\nlabel = "number"', "which is of regression: leave one of the two out"),
         ('task = "trial_tags:TASK"\n[train]\nclass_weights = "balanced"', "class_weights in a recipe of classes alone"),
         ('task = "trial_tags:TASK"\n[gates]\naccuracy = {min = 0.5}', "that is for one of classes"),
