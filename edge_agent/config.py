@@ -176,8 +176,10 @@ class AgentConfig:
         """Reject more sinks than have an account, and names of sinks that can't be part of a topic or file name.
 
         Raises:
-            SettingsError: If there are such.
+            SettingsError: If there are such, or if inputs are to come by a local interface that is off.
         """
+        if self.source.kind == "push" and not self.api.on:
+            raise SettingsError('Expected [api] listen or unix beside kind = "push" in [source], got neither: set one')
         for name in self.sinks:
             if not is_name(name):
                 message = f"Expected a name of a sink of 1 to 63 characters a-z 0-9 _ -, got {name!r}: rename it"

@@ -36,6 +36,7 @@ from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
+from edge_agent.sources.push import PushSource
 from wire import leb128
 from wire.codec import Json, parse_json
 from wire.errors import WireError
@@ -115,7 +116,7 @@ class InferenceLoop:
         self.to_agent = ToAgent(say)
         self.api: Api | None = None
         self._results = ResultBatcher(model)
-        self._source, self._say, self._clock, self._settings = source, say, clock, settings
+        self.source, self._say, self._clock, self._settings = source, say, clock, settings
         self._window_ms = self._aligned(clock.now_ms())
         self._beat_due_s = clock.monotonic_s() + settings.beat_s
         self._checkpoint_due_s = clock.monotonic_s() + settings.checkpoint_s
@@ -139,7 +140,7 @@ class InferenceLoop:
             text = "the agent and its inference child had ended while they held this input: it is tried once more"
             self._fault(INPUT_AGAIN, f"{found.again}: {text}")
         if found.left:  # an earlier child crashed on it
-            self._source.refuse(sources.Capture(found.left, b""), INPUT_CRASHED, final=True)
+            self.source.refuse(sources.Capture(found.left, b""), INPUT_CRASHED, final=True)
             self._results.error()
             text = f"{found.left}: the inference child ended while it held this input: set aside"
             self._fault(INPUT_CRASHED, text)
@@ -174,7 +175,7 @@ class InferenceLoop:
             self._checkpoint_due_s = now_s + self._settings.checkpoint_s
             self._say_counts(closed=False)
         asked = self.api is not None and self._serve_asked(self.api)
-        capture = self._source.take()
+        capture = self.source.take()
         if capture is None:
             self._results.settle()
             return asked
@@ -195,7 +196,7 @@ class InferenceLoop:
         try:
             outcome = self._results.model.infer(capture.data)
         except (ImageError, RuntimeSeamError) as error:
-            if self._source.refuse(capture, error.code):
+            if self.source.refuse(capture, error.code):
                 self._results.error()
                 self._fault(error.code, f"{capture.name}: {error}")
                 times = (now_ms, now_s, self._clock.monotonic_s())
@@ -204,7 +205,7 @@ class InferenceLoop:
             return
         self.answers.answered(self._results.model, capture, outcome, (now_ms, now_s, self._clock.monotonic_s()))
         self._results.add(outcome, capture.data, now_ms)
-        self.answers.when_settled(partial(self._source.done, capture))
+        self.answers.when_settled(partial(self.source.done, capture))
         self.in_flight.end(capture.name, served=True)
 
     @property
@@ -244,7 +245,7 @@ class InferenceLoop:
     def _send_heartbeat(self) -> None:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
         self._said_faults.clear()
-        dropped = self._source.take_dropped()
+        dropped = self.source.take_dropped()
         if self.api is not None:
             self.api.dropped(dropped)
         figures = self._results.take_heartbeat().figures(dropped)
@@ -440,7 +441,10 @@ def open_api(config: ApiConfig, loop: InferenceLoop) -> None:
 
     answers = loop.answers
     around = ApiSurroundings(
-        model=lambda: loop.model, wake=lambda: loop.notices.put(WAKE), sinks=lambda: answers.figures
+        model=lambda: loop.model,
+        wake=lambda: loop.notices.put(WAKE),
+        sinks=lambda: answers.figures,
+        push=loop.source if isinstance(loop.source, PushSource) else None,
     )
     loop.api = api = LocalApi(config, around)
     answers.watch = api.answered

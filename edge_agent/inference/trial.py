@@ -155,6 +155,8 @@ def _opened(trial: Trial, suffixes: frozenset[str], note: Callable[[str], None])
         return _some(names, path, suffixes, lambda name: zipfile.ZipFile(path).read(name))
     if kind == sources.SourceConfig().kind and trial.once:
         return _some([item.name for item in path.glob("*")], path, suffixes, lambda name: _read(path / name))
+    if kind == "push" and not trial.listen:
+        raise SourceError("Expected --listen beside --source push, where inputs are sent to, got none: give --listen")
     document = dict(trial.source)
     if archive:
         document |= {"kind": "synthetic", "interval_s": _REPLAY_S}

@@ -33,6 +33,7 @@ from edge_agent.local_api.open_inference import InferRequest
 from edge_agent.local_api.recent import MAX_ANSWERS, KeptInput, Recent
 from edge_agent.local_api.settings import ApiConfig, address_of, is_loopback
 from edge_agent.sinks.unix import listen
+from edge_agent.sources.push import PushSource
 from wire import __version__
 from wire.answers import AnswerRecord
 from wire.codec import Json, encode, to_document
@@ -63,11 +64,16 @@ class _Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSurroundings:
-    """What the interface uses of the loop. ``wake``: makes an idle loop turn at once. ``sinks``: counts by name."""
+    """What the interface uses of the loop.
+
+    ``wake``: makes an idle loop turn at once. ``sinks``: counts by name. ``push``: the source, if it takes inputs from
+    here.
+    """
 
     model: Callable[[], ServedModel]
     wake: Callable[[], None] = lambda: None
     sinks: Callable[[], Mapping[str, Json]] = dict
+    push: PushSource | None = None
 
 
 class LocalApi:
@@ -172,23 +178,26 @@ class LocalApi:
         path = request.path.rstrip("/") or "/"
         if path.startswith("/v2/models/"):
             return self._model(request, path.removeprefix("/v2/models/"))
-        routes: Mapping[str, tuple[str, Callable[[Request], Reply]]] = {
-            "/v2": ("GET", self._server_metadata),
-            "/v2/health/live": ("GET", lambda _: Reply()),
-            "/v2/health/ready": ("GET", lambda _: self._ready()),
-            "/v2/repository/index": ("POST", lambda _: self._index()),
-            "/metrics": ("GET", self._metrics),
-            "/": ("GET", lambda _: Reply(body=_PAGE.read_bytes(), content_type=_HTML, headers=_PAGE_RULES)),
-            "/v1/answers": ("GET", self._answers),
-            "/v1/inputs": ("GET", self._input),
-            "/v1/answers/stream": ("GET", lambda _: self._stream()),
+        routes: Mapping[tuple[str, str], Callable[[Request], Reply]] = {
+            ("GET", "/"): lambda _: Reply(body=_PAGE.read_bytes(), content_type=_HTML, headers=_PAGE_RULES),
+            ("GET", "/v2"): self._server_metadata,
+            ("GET", "/v2/health/live"): lambda _: Reply(),
+            ("GET", "/v2/health/ready"): lambda _: self._ready(),
+            ("POST", "/v2/repository/index"): lambda _: self._index(),
+            ("GET", "/metrics"): self._metrics,
+            ("GET", "/v1/answers"): self._answers,
+            ("GET", "/v1/answers/stream"): lambda _: self._stream(),
+            ("GET", "/v1/inputs"): self._input,
+            ("POST", "/v1/inputs"): self._push,
         }
-        if path not in routes:
-            raise ApiError(404, f"Expected one of {', '.join(routes)}, got {path[:80]!r}")
-        method, handle = routes[path]
-        if request.method != method:
-            raise ApiError(405, f"Expected {method} for {path}, got {request.method}")
-        return handle(request)
+        handle = routes.get((request.method, path))
+        if handle is not None:
+            return handle(request)
+        others = [method for method, known in routes if known == path]
+        if others:
+            raise ApiError(405, f"Expected {others[0]} for {path}, got {request.method}")
+        known_paths = ", ".join(dict.fromkeys(known for _, known in routes))
+        raise ApiError(404, f"Expected one of {known_paths}, got {path[:80]!r}")
 
     def _model(self, request: Request, rest: str) -> Reply:
         """Answer ``/v2/models/NAME[/versions/VERSION][/ready|/infer]``."""
@@ -267,6 +276,32 @@ class LocalApi:
     def _input(self, request: Request) -> Reply:
         kept = self._kept(request.query.get("id", ""))
         return Reply(body=kept.data, content_type=media_type(kept.data))
+
+    def _push(self, request: Request) -> Reply:
+        source = self._around.push
+        if source is None:
+            raise ApiError(404, 'Expected kind = "push" in [source] for inputs by HTTP, got another source: set it')
+        wait = request.query.get("wait", "0")
+        if wait not in {"0", "1"} or not request.body:
+            raise ApiError(
+                400, f"Expected an encoded input as the body, and wait=0 or 1, got {len(request.body)} bytes"
+            )
+        name = source.new_id()
+        if wait == "1":
+            self._recent.expect(name)
+        if not source.offer(name, request.body):
+            if wait == "1":
+                self._recent.awaited(name, 0.0)
+            raise ApiError(429, "Expected room for one more input, got none: send it again later", retry_s=_RETRY_S)
+        self._around.wake()
+        if wait == "0":
+            return json_reply({"id": name}, 202)
+        record = self._recent.awaited(name, self._config.wait_s)
+        if record is None:
+            raise ApiError(
+                504, f"Expected the answer to {name} within {self._config.wait_s:g} s, got none: it may come"
+            )
+        return json_reply(to_document(record))
 
     def _kept(self, name: str) -> KeptInput:
         kept = self._recent.input(name)

@@ -13,6 +13,7 @@ from edge_agent import sources
 from edge_agent.config import AgentConfig, read_config
 from edge_agent.device.clock import FakeClock
 from edge_agent.errors import AgentConfigError, SourceError
+from edge_agent.sources.push import PushSource
 from edge_agent.sources.synthetic import MAX_IMAGE_BYTES
 from wire.settings import Bound, rules
 
@@ -51,7 +52,10 @@ def source(request: pytest.FixtureRequest, opened: Callable, outside: str) -> tu
     if "path" in {field.name for field in fields(sources.settings_of(request.param))}:
         return opened(request.param)
     clock = FakeClock()
-    return sources.load({"kind": request.param}, clock), clock
+    found = sources.load({"kind": request.param}, clock)
+    if isinstance(found, PushSource):
+        assert all(found.offer(found.new_id(), b"data") for _ in range(3))
+    return found, clock
 
 
 def _taken(source: sources.Source, clock: FakeClock, count: int) -> list[sources.Capture]:
@@ -155,7 +159,7 @@ def test_settings_of_a_source_come_from_agent_toml(tmp_path: Path, opened: Calla
         ("backlg = 10", r"agent.toml \[source\] one of path, .*, got 'backlg': did you mean 'backlog'"),
         ('kind = "synthetic"\nsed = 1', r"got 'sed': did you mean 'seed'"),
         ('kind = "synthetic"\nrate_hz = 10001', r"\[source\] rate_hz between 0 and 10000, got 10001"),
-        ('kind = "syntetic"', r"kind as one of directory, synthetic .*, got 'syntetic': did you mean 'synthetic'"),
+        ('kind = "syntetic"', r"kind as one of .*directory.*, synthetic .*, got 'syntetic': did you mean 'synthetic'"),
         ("kind = 3", r"kind as one of .*, got 3"),
     ],
 )

@@ -1,0 +1,81 @@
+"""Inputs by HTTP: served as from any source, with the answer in the reply for who waits."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from edge_agent import api
+from edge_agent.inference.child import WAKE
+from edge_agent.local_api.api import _Job
+from tests.edge_agent.local_api.conftest import Running
+from tests.edge_agent.sinks.receiver import until
+
+PUSH = {"kind": "push"}
+
+
+def test_the_answer_comes_back_to_who_waits(running: Callable[..., Running], pictures: list[bytes]) -> None:
+    """It is the answer of ``edge_agent.api``, and the input counts for drift."""
+    one = running(PUSH)
+    status, body = one.ask("POST", "/v1/inputs?wait=1", pictures[0])
+    with api.open_bundle(one.bundle) as model:
+        wanted = model.answer(pictures[0])
+    assert (status, json.loads(body)["label"]) == (200, wanted.label)
+    assert json.loads(body)["confidence"] == pytest.approx(wanted.confidence)
+    until(lambda: sum(header["n"] for header, _ in one.said if header["type"] == "beat") == 1)
+
+
+def test_others_find_it_by_its_id(running: Callable[..., Running], pictures: list[bytes]) -> None:
+    """Without ``wait`` the id comes back at once; a bad input's record has the reason."""
+    one = running(PUSH)
+    names = [json.loads(one.ask("POST", "/v1/inputs", data)[1])["id"] for data in (pictures[0], b"no image")]
+    until(lambda: len(one.get("/v1/answers")) == 2)
+    found = {answer["id"]: answer.get("error") for answer in one.get("/v1/answers")}
+    assert found == {names[0]: None, names[1]: "image_invalid"}
+
+
+def test_many_senders_get_each_their_own_answer(running: Callable[..., Running], pictures: list[bytes]) -> None:
+    """Eight at once, over and over: no answer is mixed up or missing."""
+    one = running({"kind": "push", "queue": 1000})
+    with api.open_bundle(one.bundle) as model:
+        wanted = [model.answer(data).label for data in pictures]
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda n: one.ask("POST", "/v1/inputs?wait=1", pictures[n % 8]), range(80)))
+    assert [json.loads(body)["label"] for _, body in replies] == [wanted[n % 8] for n in range(80)]
+    assert len({json.loads(body)["id"] for _, body in replies}) == 80
+
+
+def test_a_full_queue_refuses_and_a_late_answer_is_named(
+    running: Callable[..., Running], pictures: list[bytes]
+) -> None:
+    """429 with Retry-After while the loop hangs; who waits too long gets the id."""
+    one, gate = running({"kind": "push", "queue": 1}, wait_s=0.5), threading.Event()
+    one.api._jobs.append(_Job(work=lambda _: gate.wait(20)))
+    one.loop.notices.put(WAKE)
+    until(lambda: not one.api._jobs)
+    late = one.ask("POST", "/v1/inputs?wait=1", pictures[0])
+    full = one.ask("POST", "/v1/inputs", pictures[0])
+    gate.set()
+    assert (late[0], "push-" in json.loads(late[1])["error"], full[0]) == (504, True, 429)
+    until(lambda: one.get("/v1/answers"))
+    assert one.ask("POST", "/v1/inputs?wait=1", pictures[1])[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "body", "status"),
+    [
+        (None, "/v1/inputs", b"x", 404),
+        (PUSH, "/v1/inputs", b"", 400),
+        (PUSH, "/v1/inputs?wait=2", b"x", 400),
+        (PUSH, "/v1/inputs", bytes(4097), 413),
+    ],
+)
+def test_what_is_no_input_is_refused(
+    source: dict | None, path: str, body: bytes, status: int, running: Callable[..., Running]
+) -> None:
+    """Another source, nothing, a wrong word, too much."""
+    assert running(source, body_bytes=4096).ask("POST", path, body)[0] == status
