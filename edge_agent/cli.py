@@ -45,6 +45,12 @@ _HEALTH_EXITS = {
 _MAX_CLAIM_BYTES = 1024
 
 
+def _address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Return a path without a tilde; an address stays as it is."""
+    path = None if value is None or "://" in value else _path(_context, _parameter, value)
+    return value if path is None else str(path)
+
+
 def _path(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
     try:
         return None if value is None else typed_path(value)
@@ -195,12 +201,13 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
         "edge-agent try build/digits-1-gateway.tfb --path pictures --once | jq -r .label",
         "edge-agent try model.tfb --path picture.png",
         "edge-agent try model.tfb --path pictures --listen 127.0.0.1:8500",
+        "edge-agent try model.tfb --source camera --path rtsp://camera.local/stream --set rate_hz=2",
         "edge-agent try model.tfb --source my_package.camera:open_source --set device=2 --count 100",
     ),
 )
 @click.argument("bundle", required=False, type=click.Path(), callback=_path)
 @click.option("--source", "kind", default="folder", metavar="KIND", help="folder, or a kind of [source]. [folder]")
-@click.option("--path", type=click.Path(), callback=_path, help="The folder, a zip, or one file.")
+@click.option("--path", callback=_address, help="The folder, a zip, one file, or the address or device of a camera.")
 @click.option("--set", "keys", multiple=True, metavar="KEY=VALUE", help="Another key of the source, as in [source].")
 @click.option("--once", is_flag=True, help="End when the files that are there are answered.")
 @click.option("--count", type=click.IntRange(min=0), default=0, help="End after this many answers. [0: go on]")
@@ -210,15 +217,16 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
     metavar="ADDRESS:PORT",
     help="Serve the local interface on loopback: a page with the last picture and its answer, KServe v2, metrics.",
 )
-def try_(bundle: Path | None, kind: str, path: Path | None, keys: tuple[str, ...], *, listen: str, **ends: int) -> None:
+def try_(bundle: Path | None, kind: str, path: str | None, keys: tuple[str, ...], *, listen: str, **ends: int) -> None:
     """Try; ``ends``: ``once`` and ``count``."""
     with coded(bundle or Path()):
-        from edge_agent.inference.trial import Trial, document_of, packaged, run  # noqa: PLC0415 - numpy and a runtime
+        from edge_agent.inference import trial as trying  # noqa: PLC0415 - numpy and a runtime
 
-        own, pictures = packaged() if bundle is None else (bundle, None)
-        document = document_of(kind, path or pictures, keys)
-        trial = Trial(bundle=own, source=document, once=bool(ends["once"]), count=ends["count"], listen=listen)
-        if not run(trial, sys.stdout.buffer, lambda text: print(text, file=sys.stderr)):
+        own, pictures = trying.packaged() if bundle is None else (bundle, None)
+        own_path = str(pictures) if pictures is not None and kind == trying.FOLDER else None
+        document = trying.document_of(kind, path or own_path, keys)
+        trial = trying.Trial(bundle=own, source=document, once=bool(ends["once"]), count=ends["count"], listen=listen)
+        if not trying.run(trial, sys.stdout.buffer, lambda text: print(text, file=sys.stderr)):
             sys.exit(EXIT_FAULT)
 
 

@@ -26,6 +26,7 @@ from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
 from edge_agent.sources import Capture, Source, Surroundings
+from edge_agent.sources._stream import StreamSource
 from edge_agent.sources.directory import MAX_FILE_BYTES
 from wire.answers import AnswerRecord
 from wire.codec import Json, encode
@@ -71,6 +72,11 @@ class Listed:
             return Capture(name, self.read(name), name)
         except (OSError, zipfile.BadZipFile, RuntimeError):
             return Capture(name, b"", name)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no other input."""
+        return not self.left
 
     def done(self, capture: Capture) -> None:
         """Do nothing: files stay."""
@@ -136,10 +142,12 @@ def run(trial: Trial, out: BinaryIO, note: Callable[[str], None]) -> int:
         note(f"page: http://{trial.listen}/")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: loop.notices.put(STOP))
-    while loop.step() and not (isinstance(source, Listed) and not source.left):
+    while loop.step() and not (isinstance(source, Listed | StreamSource) and source.ended):
         pass
     if loop.api is not None:
         loop.api.close()
+    if isinstance(source, StreamSource):
+        source.close()
     printed.close(_END_S)
     return account.counts["sent"]
 
@@ -192,7 +200,7 @@ def packaged() -> tuple[Path, Path]:
     return bundles[0], pictures
 
 
-def document_of(kind: str, path: Path | None, keys: Sequence[str]) -> dict[str, Json]:
+def document_of(kind: str, path: str | None, keys: Sequence[str]) -> dict[str, Json]:
     """Return the document of a source; ``folder`` is ``directory``, whose files stay.
 
     Raises:
@@ -213,12 +221,13 @@ def document_of(kind: str, path: Path | None, keys: Sequence[str]) -> dict[str, 
         except ValueError:
             table[key] = value
     if path is not None:
-        table["path"] = str(path)
+        there = "://" not in path and Path(path).exists()  # otherwise an address, or the name of a device
+        table["path"] = str(Path(path).absolute()) if there else path
     if kind == sources.SourceConfig().kind:
         table["keep"] = True
         if path is None:
             raise SourceError("Expected --path with the folder, the zip or the file to answer, got none: give --path")
-        if not path.exists():
+        if not Path(path).exists():
             raise SourceError(f"Expected a folder, a zip or a file at {path}, got nothing there: check --path")
     try:
         return sources.SourceConfig.from_table(table, "--set", Path.cwd()).document

@@ -22,7 +22,7 @@ from edge_agent.outside import checked_apart, declared
 from wire import plugins
 from wire.codec import Json
 from wire.errors import SettingsError
-from wire.settings import fields_from, given_of, names_of, nearest, plain_table
+from wire.settings import default_of, fields_from, given_of, names_of, nearest, plain_table
 
 __all__ = [
     "IMAGE_SUFFIXES", "INBOX", "SOURCE_UNREAD", "Capture", "Source", "SourceConfig", "Surroundings", "load", "names",
@@ -173,7 +173,7 @@ def placed(source: SourceConfig, state: Path) -> SourceConfig:
         return source
     declared = settings_of(source.kind)
     keys = dict(source.keys)
-    if "path" in names_of(declared):
+    if "path" in names_of(declared) and default_of(declared, "path") is None:
         keys.setdefault("path", str((state / INBOX).absolute()))
     check = getattr(importlib.import_module(f"{__name__}.{source.kind}"), "check_place", None)
     if check is not None:

@@ -85,12 +85,12 @@ def test_a_wrong_source_is_refused_with_a_next_step(
 ) -> None:
     """The error names the option, the expectation and the value."""
     with pytest.raises(SourceError, match=wanted):
-        document_of(kind, None if path is None else Path(path), keys)
+        document_of(kind, path, keys)
 
 
 def test_values_of_keys_are_json_or_text() -> None:
     """Numbers, booleans and plain words need no quotes."""
-    document = document_of("synthetic", Path("/tmp"), ("rate_hz=2.5", "repeat=false"))
+    document = document_of("synthetic", "/tmp", ("rate_hz=2.5", "repeat=false"))
     assert document == {"kind": "synthetic", "path": "/tmp", "rate_hz": 2.5, "repeat": False}
 
 

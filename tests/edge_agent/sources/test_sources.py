@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from edge_agent import sources
 from edge_agent.config import AgentConfig, read_config
 from edge_agent.device.clock import FakeClock
 from edge_agent.errors import AgentConfigError, SourceError
+from edge_agent.sources._stream import StreamSource
 from edge_agent.sources.push import PushSource
 from edge_agent.sources.synthetic import MAX_IMAGE_BYTES
+from tests.edge_agent.sources.prepared import prepared, taken
 from wire.settings import Bound, rules
 
 ROOT = Path(__file__).parents[3]
@@ -44,36 +46,23 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(params=[*sources.names(), "outside"])
-def source(request: pytest.FixtureRequest, opened: Callable, outside: str) -> tuple[sources.Source, FakeClock]:
-    """Every source of the folder, on a folder of three images if it has a path, and an external one."""
-    if request.param == "outside":
-        clock = FakeClock()
-        return sources.load({"kind": outside}, clock), clock
-    if "path" in {field.name for field in fields(sources.settings_of(request.param))}:
-        return opened(request.param)
+def source(request: pytest.FixtureRequest, tmp_path: Path, outside: str) -> Iterator[tuple[sources.Source, FakeClock]]:
+    """Every source of the folder, with what it needs, and an external one."""
+    document = {"kind": outside} if request.param == "outside" else prepared(request.param, tmp_path / "inputs")
     clock = FakeClock()
-    found = sources.load({"kind": request.param}, clock)
-    if isinstance(found, PushSource):
-        assert all(found.offer(found.new_id(), b"data") for _ in range(3))
-    return found, clock
-
-
-def _taken(source: sources.Source, clock: FakeClock, count: int) -> list[sources.Capture]:
-    """Return the inputs that arrive within a minute of the clock, at most ``count``."""
-    taken: list[sources.Capture] = []
-    for _ in range(300):
-        if len(taken) == count:
-            break
-        taken += [capture] if (capture := source.take()) is not None else []
-        clock.advance(0.2)
-    return taken
+    opened = sources.load(document, clock)
+    if isinstance(opened, PushSource):
+        assert all(opened.offer(opened.new_id(), b"data") for _ in range(3))
+    yield opened, clock
+    if isinstance(opened, StreamSource):
+        opened.close()
 
 
 def test_conformance_gives_inputs_with_a_name_and_bytes(source: tuple[sources.Source, FakeClock]) -> None:
     """Inputs arrive one by one, and the source accepts that each was served."""
-    taken = _taken(*source, 3)
-    assert taken
-    for capture in taken:
+    found = taken(*source, 3)
+    assert found
+    for capture in found:
         assert capture.name
         assert isinstance(capture.data, bytes)
         source[0].done(capture)
@@ -81,15 +70,15 @@ def test_conformance_gives_inputs_with_a_name_and_bytes(source: tuple[sources.So
 
 def test_conformance_an_input_refused_for_good_does_not_come_again(source: tuple[sources.Source, FakeClock]) -> None:
     """``final`` is always respected, also by a source that repeats itself."""
-    first = _taken(*source, 1)[0]
+    first = taken(*source, 1)[0]
     assert source[0].refuse(first, "input_crashed", final=True) is True
-    later = _taken(*source, 5)
+    later = taken(*source, 5)
     assert first.name not in {capture.name for capture in later}
 
 
 def test_conformance_counts_what_was_dropped_once(source: tuple[sources.Source, FakeClock]) -> None:
     """The count starts at 0, and each drop is reported once."""
-    _taken(*source, 1)
+    taken(*source, 1)
     source[1].advance(10)
     source[0].take()
     assert source[0].take_dropped() >= 0

@@ -1,0 +1,147 @@
+"""The camera: real ffmpeg, real streams on loopback; a camera that fails costs a reconnection and nothing else."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_agent import sources
+from edge_agent.device.clock import SystemClock
+from edge_agent.errors import SourceError
+from edge_agent.sources._stream import StreamSource
+from edge_agent.sources.camera import Settings
+from tests.edge_agent.conftest import free_port
+from tests.edge_agent.sinks.receiver import until
+from tests.edge_agent.sources.camera_server import CameraServer
+from tests.edge_agent.sources.prepared import ffmpeg, jpeg, video
+from wire.errors import SettingsError
+
+FAST: dict[str, object] = {"retry_s": 0.01}
+
+
+@pytest.fixture
+def camera() -> Iterator[Callable[..., StreamSource]]:
+    """Open cameras; what they report is in ``told``, and all are closed at the end."""
+    opened: list[StreamSource] = []
+
+    def start(path: str, told: list[tuple[str, str]] | None = None, **settings: object) -> StreamSource:
+        kept = told if told is not None else []
+        around = sources.Surroundings(tell=lambda code, text: kept.append((code, text)))
+        source = sources.load({"kind": "camera", "path": path, **settings}, SystemClock(), around)
+        assert isinstance(source, StreamSource)
+        opened.append(source)
+        return source
+
+    yield start
+    for source in opened:
+        source.close()
+
+
+def _next(source: sources.Source) -> sources.Capture:
+    found: list[sources.Capture] = []
+    until(lambda: found or ((capture := source.take()) and found.append(capture)), 30)
+    return found[0]
+
+
+def _own_processes() -> list[str]:
+    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
+    return [pid for task in tasks for pid in (task / "children").read_text().split()]
+
+
+def test_every_frame_of_a_video_file_comes_once_and_in_order(camera: Callable, tmp_path: Path) -> None:
+    """However slow the model is; then the source has ended, and ffmpeg with it."""
+    source = camera(str(video(tmp_path / "video.mp4", 6)))
+    names = [_next(source).name for _ in range(6)]
+    until(lambda: source.ended)
+    assert [name.rsplit(" ", 1)[1] for name in names] == ["1", "2", "3", "4", "5", "6"]
+    assert source.take_dropped() == 0
+
+
+def test_a_stream_of_ffmpeg_is_read_and_only_the_newest_frame_waits(camera: Callable) -> None:
+    """MJPEG over HTTP at 50 frames a second; those that nobody took are counted."""
+    ffmpeg("-version")
+    address = f"http://127.0.0.1:{free_port()}/"
+    options = "-nostdin -loglevel quiet -re -f lavfi -i testsrc=size=64x48:rate=50 -c:v mjpeg -f mpjpeg -listen 1"
+    server = subprocess.Popen(["ffmpeg", *options.split(), address])
+    try:
+        source = camera(address, **FAST)
+        first = _next(source)
+        until(lambda: source.take_dropped() >= 3)
+        second = _next(source)
+    finally:
+        server.kill()
+        server.wait()
+    assert Image.open(io.BytesIO(second.data)).size == (64, 48)
+    assert int(second.name.rsplit(" ", 1)[1]) >= int(first.name.rsplit(" ", 1)[1]) + 4
+    assert first.id == ""
+
+
+def test_a_camera_that_stalls_is_opened_again(camera: Callable) -> None:
+    """It sends nothing on an open connection; ffmpeg alone would wait for ever."""
+    server = CameraServer(jpeg(), stalls=True)
+    source = camera(server.address, stall_s=0.5, **FAST)
+    _next(source)
+    until(lambda: server.connections >= 3, 30)
+    assert _next(source).data
+    assert len(_own_processes()) <= 1
+    server.close()
+
+
+def test_a_camera_that_is_away_is_reported_once_without_its_password(camera: Callable, tmp_path: Path) -> None:
+    """Nobody listens; it is tried again, silently."""
+    (tmp_path / "password").write_text("s3cret\n")
+    port, told = free_port(), []
+    address = f"http://127.0.0.1:{port}/video"
+    source = camera(address, told, username="me", password_file=str(tmp_path / "password"), **FAST)
+    until(lambda: told, 30)
+    time_s = time.monotonic()
+    until(lambda: time.monotonic() > time_s + 1.0)
+    assert [code for code, _ in told] == ["source_missing"]
+    assert "Connection refused" in told[0][1]
+    assert "s3cret" not in told[0][1]
+    assert source.take() is None
+
+
+def test_the_region_of_a_frame_is_cut_out_before_anything_else(camera: Callable, tmp_path: Path) -> None:
+    """The right lower quarter of a picture whose quarters differ, resized, without loss."""
+    quarters = np.zeros((48, 64, 3), np.uint8)
+    quarters[24:, 32:] = (200, 100, 50)
+    Image.fromarray(quarters).save(tmp_path / "still.png")
+    source = camera(str(tmp_path / "still.png"), region=[0.5, 0.5, 0.5, 0.5], resize=[16, 12], picture="png")
+    found = np.asarray(Image.open(io.BytesIO(_next(source).data)).convert("RGB"))
+    assert found.shape == (12, 16, 3)
+    assert np.abs(found.astype(int) - (200, 100, 50)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"region": (0.5, 0, 0.6, 1)}, "within 0 to 1"),
+        ({"region": (0, 0, 0, 1)}, "within 0 to 1"),
+        ({"region": (0, 0, 1)}, "within 0 to 1"),
+        ({"resize": (0, 8)}, "of 1 to 8192 pixels"),
+        ({"picture": "copy", "rate_hz": 1.0}, "without region"),
+        ({"path": "video.mp4"}, "a whole path"),
+        ({"input_options": "-f 'v4l2"}, "as on a command line"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused(settings: dict, words: str) -> None:
+    """Before anything is started; the bound itself is valid."""
+    with pytest.raises(SettingsError, match=words):
+        Settings(**settings)
+    Settings(region=(0.7, 0, 0.3, 1), resize=(1, 8192), picture="copy" if not settings else "png")
+
+
+def test_a_missing_video_file_is_named(tmp_path: Path) -> None:
+    """It isn't waited for, as a camera is."""
+    ffmpeg("-version")
+    with pytest.raises(SourceError, match=r"Expected a video file at .*none.mp4, got none"):
+        sources.load({"kind": "camera", "path": str(tmp_path / "none.mp4")}, SystemClock())
