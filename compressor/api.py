@@ -33,7 +33,7 @@ from compressor.data.arrays import pictures
 from compressor.errors import CheckpointError, DataError, ExportError, PackageError, RecipeError
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import Verdict
-from compressor.progress import Silent, Stage
+from compressor.progress import Silent, StageProgress
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe, read_recipe, recipe_of
 from compressor.run.pipeline import quick_of, run_recipe
@@ -379,7 +379,7 @@ class _Reported:
         self._tell = tell
 
     @contextmanager
-    def stage(self, name: str, total: int, unit: str) -> Iterator[Stage]:
+    def stage(self, name: str, total: int, unit: str) -> Iterator[StageProgress]:
         self._tell(ProgressEvent(stage=name, total=total, unit=unit))
         yield _Counted(self._tell, ProgressEvent(stage=name, total=total, unit=unit))
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 
-class Stage(Protocol):
+class StageProgress(Protocol):
     """One stage of the run."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -21,7 +21,7 @@ class Stage(Protocol):
 class Progress(Protocol):
     """Receives the progress of a run."""
 
-    def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Stage]:
+    def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[StageProgress]:
         """Return a context that is open while the stage runs."""
 
     def say(self, text: str) -> None:
@@ -37,7 +37,7 @@ class Silent:
     """Reports nothing: for tests and for programs that show their own progress."""
 
     @contextmanager
-    def stage(self, name: str, total: int, unit: str) -> Iterator[Stage]:
+    def stage(self, name: str, total: int, unit: str) -> Iterator[StageProgress]:
         """Yield a stage that reports nothing."""
         del name, total, unit
         yield _Nothing()
@@ -66,7 +66,7 @@ class Bars:
     """Shows bars on stderr; if stderr is not a terminal, one line per stage instead."""
 
     @contextmanager
-    def stage(self, name: str, total: int, unit: str) -> Iterator[Stage]:
+    def stage(self, name: str, total: int, unit: str) -> Iterator[StageProgress]:
         """Yield a stage that advances a bar."""
         start = time.monotonic()
         shown = sys.stderr.isatty()

@@ -244,7 +244,7 @@ class _Releases:
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class _RunningOn:
     running: tuple[str, ...] = ()
 
 
@@ -323,7 +323,7 @@ class FleetClient:
 
     def running(self, release: str) -> tuple[str, ...]:
         """Return the ids of the devices that report running ``release``."""
-        return self._get(_Running, f"/api/releases/{_part(release)}").running
+        return self._get(_RunningOn, f"/api/releases/{_part(release)}").running
 
     def rollouts(self) -> tuple[RolloutInfo, ...]:
         """Return every rollout, newest first."""

@@ -29,7 +29,7 @@ def matches(pattern: str, topic: str) -> bool:
 
 
 @dataclass(slots=True)
-class _Client:
+class _Connection:
     listener: Listener
     subscriptions: tuple[str, ...]
     will: Will | None
@@ -39,8 +39,8 @@ class _Client:
 class MemoryBroker:
     """The broker; one per test or demo."""
 
-    _clients: dict[str, _Client] = field(default_factory=dict)
-    _taken_over: dict[str, list[_Client]] = field(default_factory=dict)
+    _clients: dict[str, _Connection] = field(default_factory=dict)
+    _taken_over: dict[str, list[_Connection]] = field(default_factory=dict)
     _retained: dict[str, bytes] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _turn: itertools.count[int] = field(default_factory=itertools.count)
@@ -51,7 +51,7 @@ class MemoryBroker:
             older = self._clients.pop(client_id, None)
             if older is not None:
                 self._taken_over.setdefault(client_id, []).append(older)
-            self._clients[client_id] = _Client(listener, subscriptions, will)
+            self._clients[client_id] = _Connection(listener, subscriptions, will)
             kept = [
                 Incoming(topic, payload, retained=True)
                 for topic, payload in self._retained.items()
@@ -94,8 +94,8 @@ class MemoryBroker:
 
     def _deliver(self, topic: str, payload: bytes, *, retain: bool) -> None:
         with self._lock:
-            receivers: list[_Client] = []
-            groups: dict[tuple[str, str], list[_Client]] = {}  # of shared subscriptions
+            receivers: list[_Connection] = []
+            groups: dict[tuple[str, str], list[_Connection]] = {}  # of shared subscriptions
             for client in self._clients.values():
                 for pattern in client.subscriptions:
                     if pattern.startswith("$share/"):

@@ -31,7 +31,7 @@ Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class SensorSample:
     """One sample before its front end: the bytes that a device would get, and its metadata.
 
     ``values``: for a regression, the numbers to predict by name; the label is then unused.
@@ -85,7 +85,7 @@ def completed(name: str, options: Mapping[str, float]) -> dict[str, float]:
 
 
 def tabled(
-    data: DataRecipe, path: Path, front_end: tuple[str, Mapping[str, float]], samples: list[Sample], *, what: str
+    data: DataRecipe, path: Path, front_end: tuple[str, Mapping[str, float]], samples: list[SensorSample], *, what: str
 ) -> Table:
     """Return the table of the front end's pictures of ``samples``; ``front_end``: its name and options.
 
@@ -108,7 +108,7 @@ def tabled(
     return make_table(images, [sample.label for sample in kept], slices=slices, sources=sources, corrupt=left_out)
 
 
-def _values(samples: list[Sample]) -> tuple[tuple[str, ...], list[list[float]]]:
+def _values(samples: list[SensorSample]) -> tuple[tuple[str, ...], list[list[float]]]:
     names = tuple(samples[0].values)
     for sample in samples:
         if tuple(sample.values) != names:
@@ -121,8 +121,8 @@ def _values(samples: list[Sample]) -> tuple[tuple[str, ...], list[list[float]]]:
 
 
 def pictures(
-    samples: list[Sample], name: str, options: Mapping[str, float]
-) -> tuple[list[npt.NDArray[np.uint8]], list[Sample], list[str]]:
+    samples: list[SensorSample], name: str, options: Mapping[str, float]
+) -> tuple[list[npt.NDArray[np.uint8]], list[SensorSample], list[str]]:
     """Return the pictures, their samples, and ``name: reason`` of those that the front end rejected."""
     images, kept, corrupt = [], [], []
     for sample in samples:

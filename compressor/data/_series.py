@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.data._archive import Names
-from compressor.data._front_end import Sample
+from compressor.data._front_end import SensorSample
 from compressor.data._window_table import Columns, encoded, read
 from compressor.errors import DataError
 
@@ -45,7 +45,7 @@ class _Sizes:
         return self.steps + self.horizon
 
 
-def samples(store: Names, options: Mapping[str, float], *, binary: bool, ahead: bool = False) -> list[Sample]:
+def samples(store: Names, options: Mapping[str, float], *, binary: bool, ahead: bool = False) -> list[SensorSample]:
     """Return the windows of every CSV series in the label file, in the order of their names.
 
     ``ahead``: the next ``horizon`` steps are the values to predict; a window is in the slice ``<series> anomaly`` if it
@@ -56,7 +56,7 @@ def samples(store: Names, options: Mapping[str, float], *, binary: bool, ahead: 
     """
     sizes = _sizes(options, ahead=ahead)
     labels = _labels(store)
-    found: list[Sample] = []
+    found: list[SensorSample] = []
     for name in store.names():
         if name.endswith(".csv"):
             table = read(store, name)
@@ -82,7 +82,7 @@ def _sizes(options: Mapping[str, float], *, ahead: bool) -> _Sizes:
     return _Sizes(steps=steps, stride=stride, group=group, horizon=horizon)
 
 
-def _cut(table: Columns, anomalous: npt.NDArray[np.bool_], sizes: _Sizes, *, binary: bool) -> list[Sample]:
+def _cut(table: Columns, anomalous: npt.NDArray[np.bool_], sizes: _Sizes, *, binary: bool) -> list[SensorSample]:
     """Return the windows of one series; overlapping windows that reach into the next source are left out."""
     channels = [column for column in table.columns if column != _TIME]
     if not channels:
@@ -109,7 +109,7 @@ def _cut(table: Columns, anomalous: npt.NDArray[np.bool_], sizes: _Sizes, *, bin
         }
         data = encoded(values[start:end], binary=binary)
         found.append(
-            Sample(
+            SensorSample(
                 name=f"{table.name} step {start}",
                 data=data,
                 label=label,

@@ -40,7 +40,7 @@ DEFAULT_SHARES = Shares()
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class TargetUnit:
     """Mean and standard deviation of each of D values: the network outputs ``(value - mean) / spread``."""
 
     mean: tuple[float, ...]
@@ -77,7 +77,7 @@ class Table:
     class_names: tuple[str, ...]
     corrupt: tuple[str, ...] = ()
     shares: Shares = DEFAULT_SHARES
-    unit: Unit | None = None
+    unit: TargetUnit | None = None
     told: Texts | None = None
     task: str = ""
 

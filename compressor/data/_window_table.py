@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressor.data._archive import Names
-from compressor.data._front_end import Sample, Values
+from compressor.data._front_end import SensorSample, Values
 from compressor.data._table import check_label
 from compressor.errors import ArchiveError, ColumnError, DataError, PluginError
 
@@ -66,7 +66,7 @@ class Columns:
         return found
 
 
-def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool = False) -> list[Sample]:
+def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool = False) -> list[SensorSample]:
     """Return the windows of the table ``name``; ``slices`` is the slice column, or empty.
 
     ``columns``: the targets are in the columns ``target`` and ``target_…``, not in ``label``.
@@ -100,7 +100,7 @@ def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool
     for row, own in enumerate(windows):
         rows.setdefault(own, []).append(row)
     return [
-        Sample(
+        SensorSample(
             name=f"{name} window {own}",
             data=encoded(values[steps], binary=binary),
             label=_only(labels, steps, f"label of window {own} in {name}"),

@@ -53,7 +53,7 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class LabelRow:
     """One line of the CSV."""
 
     path: str
@@ -98,11 +98,11 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
 @contextmanager
 def _opened(path: Path) -> Iterator[Store]:
     if path.is_dir():
-        yield _Folder(path)
+        yield _ImageFolder(path)
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            yield _Zip(archive)
+            yield _ImageZip(archive)
     except (OSError, zipfile.BadZipFile) as error:
         message = f"Expected a zip or folder of images at {path}, got: {error}"
         raise ArchiveError(message) from error
@@ -120,7 +120,7 @@ def safe_path(name: str) -> str:
     return name
 
 
-class _Folder:
+class _ImageFolder:
     """A folder as a store."""
 
     def __init__(self, path: Path) -> None:
@@ -138,7 +138,7 @@ class _Folder:
         return file.read_bytes()
 
 
-class _Zip:
+class _ImageZip:
     """A zip as a store. Sizes are checked before and while an entry is decompressed."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
@@ -173,7 +173,7 @@ def _oversize(name: str, got_bytes: int, limit_bytes: int) -> ArchiveError:
     return ArchiveError(f"Expected {name[:200]!r} of at most {limit_bytes} bytes, got {got_bytes}")
 
 
-def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[Row]:
+def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[LabelRow]:
     names = store.csv_names()
     if not names:
         message = f"Expected labels.csv at the top of {path}, got no CSV file"
@@ -207,7 +207,7 @@ def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[Row]:
     return rows
 
 
-def _check_contradictions(rows: list[Row], name: str) -> None:
+def _check_contradictions(rows: list[LabelRow], name: str) -> None:
     """Check that no path has two labels.
 
     Raises:
@@ -224,7 +224,7 @@ def _check_contradictions(rows: list[Row], name: str) -> None:
             raise DataError(f"{message}: leave the wrong row out")
 
 
-def _row(line: dict[str | None, str], data: DataRecipe, where: str, *, named: bool) -> Row:
+def _row(line: dict[str | None, str], data: DataRecipe, where: str, *, named: bool) -> LabelRow:
     """Return the row of a ``line``; ``named``: its label is the name of a class."""
     if None in line:
         message = f"Expected no more cells in {where} than the header has, got {len(line[None])} more"
@@ -236,7 +236,7 @@ def _row(line: dict[str | None, str], data: DataRecipe, where: str, *, named: bo
     if named:
         check_label(line["label"], f"{where}, column 'label'")
     part, split = ((line[name] or "") if name else "" for name in (data.slices, data.split))
-    return Row(
+    return LabelRow(
         path=line["path"],
         label=line["label"],
         slice=part if data.slices else "all",
@@ -246,8 +246,8 @@ def _row(line: dict[str | None, str], data: DataRecipe, where: str, *, named: bo
 
 
 def _decode_all(
-    store: Store, rows: list[Row], pre: Preprocessing
-) -> tuple[list[npt.NDArray[np.uint8]], list[Row], list[str]]:
+    store: Store, rows: list[LabelRow], pre: Preprocessing
+) -> tuple[list[npt.NDArray[np.uint8]], list[LabelRow], list[str]]:
     """Return the images as the device decodes them, their rows, and ``name: reason`` of unreadable ones."""
     images, kept, corrupt, held_bytes = [], [], [], 0
     most = MAX_IMAGE_PIXELS if pre.decode == "full" else DECODED_PIXELS
@@ -268,7 +268,7 @@ def _decode_all(
     return images, kept, corrupt
 
 
-def _class_name(row: Row, label: str) -> str:
+def _class_name(row: LabelRow, label: str) -> str:
     if label != "floor":
         return row.label
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from compressor.data._archive import Names, opened
-from compressor.data._front_end import Ranged, Sample, chosen, tabled
+from compressor.data._front_end import Ranged, SensorSample, chosen, tabled
 from compressor.data._table import Table
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
@@ -62,7 +62,7 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
     return [Ranged(values[values > _SILENCE_DB][:, None], source) for values, source in levels]  # without padding
 
 
-def _samples(path: Path) -> list[Sample]:
+def _samples(path: Path) -> list[SensorSample]:
     with opened(path) as store:
         found = [name for name in store.names() if name.lower().endswith(".wav")]
         if not found:
@@ -71,11 +71,11 @@ def _samples(path: Path) -> list[Sample]:
         return [_sample(store, name) for name in found]
 
 
-def _sample(store: Names, name: str) -> Sample:
+def _sample(store: Names, name: str) -> SensorSample:
     stem = PurePosixPath(name).stem
     parts = stem.split("_")
     if len(parts) < _PARTS or not all(parts):
         message = f"Expected a file named label_speaker_index.wav, got {name[:200]!r}: rename it"
         raise DataError(message)
     content = store.read(name, log_mel.MAX_WAV_BYTES)
-    return Sample(name=name, data=content, label=parts[0], slice="_".join(parts[1:-1]), source=stem)
+    return SensorSample(name=name, data=content, label=parts[0], slice="_".join(parts[1:-1]), source=stem)

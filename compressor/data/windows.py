@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from compressor import tasks
 from compressor.data import _series, _window_table, check_options
 from compressor.data._archive import Names, opened
-from compressor.data._front_end import Ranged, Sample, chosen, options_of, tabled
+from compressor.data._front_end import Ranged, SensorSample, chosen, options_of, tabled
 from compressor.data._table import Table, check_label
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
@@ -80,7 +80,7 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
     ]
 
 
-def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample]:
+def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[SensorSample]:
     """Return all windows; their bytes are raw float32 if options have ``binary`` and ``text`` is off, else JSON."""
     options = options_of(data)
     binary, columns = bool(options.get("binary", 0)) and not text, tasks.of(data).columns
@@ -109,7 +109,7 @@ def _check_unread(data: DataRecipe, form: str, options: tuple[str, ...]) -> None
         raise DataError(f"{message}: leave it out; only a table of windows has a slice column")
 
 
-def _tables(store: Names, data: DataRecipe, *, binary: bool) -> list[Sample]:
+def _tables(store: Names, data: DataRecipe, *, binary: bool) -> list[SensorSample]:
     names, columns = [name for name in store.names() if name.endswith(_TABLES)], tasks.of(data).columns
     return [
         sample
@@ -118,7 +118,7 @@ def _tables(store: Names, data: DataRecipe, *, binary: bool) -> list[Sample]:
     ]
 
 
-def _strokes(store: Names, name: str) -> list[Sample]:
+def _strokes(store: Names, name: str) -> list[SensorSample]:
     """Return the strokes of a JSON file; a stroke's bytes are a JSON list of its points."""
     try:
         document = json.loads(store.read(name, _MAX_STROKES_BYTES))
@@ -130,7 +130,7 @@ def _strokes(store: Names, name: str) -> list[Sample]:
     return [_stroke(name, place, stroke) for place, stroke in listed]
 
 
-def _stroke(name: str, place: int, stroke: object) -> Sample:
+def _stroke(name: str, place: int, stroke: object) -> SensorSample:
     stem = PurePosixPath(name).stem
     try:
         points = [(point["x"], point["y"]) for point in stroke["strokePoints"]]  # type: ignore[index]
@@ -140,7 +140,7 @@ def _stroke(name: str, place: int, stroke: object) -> Sample:
         raise DataError(message) from error
     check_label(label, f"{name}, stroke {place}")
     who = stem.rpartition("_")[0] or stem
-    return Sample(
+    return SensorSample(
         name=f"{name} stroke {place}",
         data=json.dumps(points).encode(),
         label=label,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.exploration.thumbnails import Hashes, Thumbs
-from compressor.progress import Stage
+from compressor.progress import StageProgress
 
 MAX_BITS = 6
 """Measured: 3 bits found 66 and 57 % of copies saved again as JPEG of quality 50 (digits, meter digits), 56 and 53 % of
@@ -40,7 +40,7 @@ def equal_groups(keys: npt.NDArray[np.str_]) -> list[Rows]:
     return sorted(groups, key=lambda group: int(group[0]))
 
 
-def near_pairs(thumbs: Thumbs, hashes: Hashes, parts: npt.NDArray[np.int64], stage: Stage) -> Rows:
+def near_pairs(thumbs: Thumbs, hashes: Hashes, parts: npt.NDArray[np.int64], stage: StageProgress) -> Rows:
     """Return near duplicates in different parts, int64 (pairs, 2), most similar first.
 
     ``parts``: int64 (N,), the part of each row; rows below 0 are left out. The search stops after ``MAX_CANDIDATES``

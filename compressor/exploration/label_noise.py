@@ -20,7 +20,7 @@ from compressor import tasks
 from compressor.data._table import Table
 from compressor.exploration.simple_model import Integers, Scores, out_of_sample
 from compressor.exploration.thumbnails import Thumbs
-from compressor.progress import Stage
+from compressor.progress import StageProgress
 
 FOLDS = 4
 MAX_ROWS = 20_000
@@ -54,7 +54,7 @@ class Noise:
     skipped: str = ""
 
 
-def suspects(table: Table, thumbs: Thumbs, stage: Stage) -> Noise:
+def suspects(table: Table, thumbs: Thumbs, stage: StageProgress) -> Noise:
     """Return the suspects of ``table``; ``stage`` advances once per fold.
 
     Deterministic. Of more than ``MAX_ROWS`` rows every k-th is judged; labels of a regression are not judged.

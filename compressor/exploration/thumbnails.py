@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from compressor.progress import Stage
+from compressor.progress import StageProgress
 
 SIDE = 16
 _HASH_SIZE = (9, 8)  # width, height: eight differences a row
@@ -16,7 +16,7 @@ Thumbs = npt.NDArray[np.float32]
 Hashes = npt.NDArray[np.uint64]
 
 
-def thumbnails(images: Sequence[npt.NDArray[np.uint8]], stage: Stage) -> tuple[Thumbs, Hashes]:
+def thumbnails(images: Sequence[npt.NDArray[np.uint8]], stage: StageProgress) -> tuple[Thumbs, Hashes]:
     """Return each image as grey float32 (N, SIDE, SIDE), 0..255, and its 64-bit difference hash, uint64 (N,).
 
     ``images``: uint8 (H, W, 3) each, of any size.

@@ -15,7 +15,7 @@ from typing import TypeVar
 from compressor.errors import PackageError
 from compressor.gates import AllOf, Evidence, Gate, GateResult, Judgement, MetricEvidence, Verdict
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe, device_for, worst
-from compressor.gates.kinds import KINDS, Agreement, Kind, OnDevice, Place, gate, is_timed, kind_of
+from compressor.gates.kinds import KINDS, Agreement, GateKind, OnDevice, Place, gate, is_timed, kind_of
 from compressor.statistics.paired import Paired
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
@@ -136,7 +136,7 @@ def agreeing(rules: Sequence[GateRecipe], device: str) -> list[GateRecipe]:
     return _added([rule for rule in rules if rule.on == device], of_devices, device)
 
 
-def _added(rules: Sequence[GateRecipe], kinds: Sequence[Kind], on: str = "") -> list[GateRecipe]:
+def _added(rules: Sequence[GateRecipe], kinds: Sequence[GateKind], on: str = "") -> list[GateRecipe]:
     """Return the rules of those ``kinds`` that apply by default and have no rule yet."""
     named = {rule.name for rule in rules}
     return [kind.rule(kind.added, on) for kind in kinds if kind.added is not None and kind.name not in named]

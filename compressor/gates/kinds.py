@@ -115,7 +115,7 @@ class Place(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class GateKind:
     """One kind of gate.
 
     ``limits``: which of ``max`` and ``min`` a recipe may give. ``tasks``: the tasks that have it; empty: every task.
@@ -156,67 +156,68 @@ def _of(gate: Callable[[float, float], Gate]) -> Callable[[str, float, float], G
 
 MOST, LEAST = ("max",), ("min",)
 _ROWS = (
-    Kind(name="accuracy_drop", make=_of(AccuracyDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
-         beside=("drop", "drop_upper")),
-    Kind(name="worst_slice_drop", make=_of(WorstSliceDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
-    Kind(name="worst_class_drop", make=_of(partial(WorstSliceDrop, by_class=True)), limits=MOST, tasks=CLASSES,
-         unit=POINTS, bounded=True),
-    Kind(name="flip_ratio", make=_of(FlipRatio), limits=MOST, tasks=CLASSES, unit=SHARE, bounded=True),
-    Kind(name="negative_flip_ratio", make=_of(partial(FlipRatio, negative=True)), limits=MOST, tasks=CLASSES,
-         unit=SHARE, bounded=True),
-    Kind(name="auc_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
-    Kind(name="ranking_precision_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
-         formerly=("map_drop",)),
-    Kind(name="calibration_error_increase", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
-    *(Kind(name=name, make=MetricDrop, limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True,
+    GateKind(name="accuracy_drop", make=_of(AccuracyDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
+             beside=("drop", "drop_upper")),
+    GateKind(name="worst_slice_drop", make=_of(WorstSliceDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
+    GateKind(name="worst_class_drop", make=_of(partial(WorstSliceDrop, by_class=True)), limits=MOST, tasks=CLASSES,
+             unit=POINTS, bounded=True),
+    GateKind(name="flip_ratio", make=_of(FlipRatio), limits=MOST, tasks=CLASSES, unit=SHARE, bounded=True),
+    GateKind(name="negative_flip_ratio", make=_of(partial(FlipRatio, negative=True)), limits=MOST, tasks=CLASSES,
+             unit=SHARE, bounded=True),
+    GateKind(name="auc_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
+    GateKind(name="ranking_precision_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
+             formerly=("map_drop",)),
+    GateKind(name="calibration_error_increase", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
+    *(GateKind(name=name, make=MetricDrop, limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True,
            beside=(f"{name}_upper",)) for name in VALUED),
-    Kind(name=WORST_SLICE, make=_of(WorstSliceIncrease), limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True),
-    *(Kind(name=name, make=ErrorCeiling, limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True,
+    GateKind(name=WORST_SLICE, make=_of(WorstSliceIncrease), limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True),
+    *(GateKind(name=name, make=ErrorCeiling, limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True,
            beside=(f"{name}_low", f"{name}_high", f"float_{name}", f"baseline_{name}", f"constant_{name}"))
       for name in ERRORS),
-    Kind(name="accuracy", make=_of(AccuracyFloor), limits=LEAST, tasks=CLASSES, unit=SHARE, bounded=True,
-         beside=("accuracy_low", "accuracy_high", "float_accuracy", "baseline_accuracy", "reordered_accuracy",
+    GateKind(name="accuracy", make=_of(AccuracyFloor), limits=LEAST, tasks=CLASSES, unit=SHARE, bounded=True,
+             beside=("accuracy_low", "accuracy_high", "float_accuracy", "baseline_accuracy", "reordered_accuracy",
                  "reordered_accuracy_low", "drifted_accuracy_before", "drifted_accuracy")),
-    Kind(name=BETTER_THAN_CONSTANT, make=_of(BetterThanConstant), limits=LEAST, place=Place.HOST, unit=POINTS,
-         added=0.0),
-    Kind(name=LABEL_ORDER, make=_of(LabelOrder), limits=MOST, tasks=CLASSES, place=Place.HOST, unit=POINTS, added=0.0),
-    Kind(name="superiority", make=_of(Superiority), limits=LEAST, tasks=CLASSES, place=Place.HOST, unit=SHARE,
-         bounded=True, added=0.0, retrained=True),
-    Kind(name=AGREEMENT, limits=MOST, place=Place.DEVICE, unit=SHARE, added=0.01),
-    Kind(name="calibration_error", tasks=CLASSES, unit=SHARE),
-    Kind(name="int8_macs_ratio", place=Place.HOST, unit=SHARE),
-    Kind(name="latency_p50_ms", unit=MILLISECONDS, timed=True, beside=("float_latency_p50_ms",)),
-    Kind(name="latency_p95_ms", unit=MILLISECONDS, timed=True, beside=("float_latency_p95_ms",)),
-    Kind(name="latency_ratio", place=Place.HOST, unit=FACTOR, timed=True),
-    Kind(name="parity_cosine", place=Place.HOST),
-    Kind(name="parity_flip_ratio", tasks=CLASSES, place=Place.HOST, unit=SHARE),
-    Kind(name="parity_max_abs", place=Place.HOST),
-    Kind(name="peak_memory_bytes", unit=BYTES, timed=True, beside=("float_peak_memory_bytes",)),
-    Kind(name="size_bytes", place=Place.HOST, unit=BYTES, beside=("float_size_bytes",)),
-    Kind(name="size_ratio", place=Place.HOST, unit=PROPORTION),
-    Kind(name="speed_up_ratio", place=Place.HOST, unit=FACTOR, timed=True),
+    GateKind(name=BETTER_THAN_CONSTANT, make=_of(BetterThanConstant), limits=LEAST, place=Place.HOST, unit=POINTS,
+             added=0.0),
+    GateKind(name=LABEL_ORDER, make=_of(LabelOrder), limits=MOST, tasks=CLASSES, place=Place.HOST, unit=POINTS,
+             added=0.0),
+    GateKind(name="superiority", make=_of(Superiority), limits=LEAST, tasks=CLASSES, place=Place.HOST, unit=SHARE,
+             bounded=True, added=0.0, retrained=True),
+    GateKind(name=AGREEMENT, limits=MOST, place=Place.DEVICE, unit=SHARE, added=0.01),
+    GateKind(name="calibration_error", tasks=CLASSES, unit=SHARE),
+    GateKind(name="int8_macs_ratio", place=Place.HOST, unit=SHARE),
+    GateKind(name="latency_p50_ms", unit=MILLISECONDS, timed=True, beside=("float_latency_p50_ms",)),
+    GateKind(name="latency_p95_ms", unit=MILLISECONDS, timed=True, beside=("float_latency_p95_ms",)),
+    GateKind(name="latency_ratio", place=Place.HOST, unit=FACTOR, timed=True),
+    GateKind(name="parity_cosine", place=Place.HOST),
+    GateKind(name="parity_flip_ratio", tasks=CLASSES, place=Place.HOST, unit=SHARE),
+    GateKind(name="parity_max_abs", place=Place.HOST),
+    GateKind(name="peak_memory_bytes", unit=BYTES, timed=True, beside=("float_peak_memory_bytes",)),
+    GateKind(name="size_bytes", place=Place.HOST, unit=BYTES, beside=("float_size_bytes",)),
+    GateKind(name="size_ratio", place=Place.HOST, unit=PROPORTION),
+    GateKind(name="speed_up_ratio", place=Place.HOST, unit=FACTOR, timed=True),
 )  # fmt: skip
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ROWS}
+KINDS: Mapping[str, GateKind] = {kind.name: kind for kind in _ROWS}
 """Every gate that a recipe may name, by its name, except external gates."""
 RENAMED: Mapping[str, str] = {old: kind.name for kind in _ROWS for old in kind.formerly}
 """Names of gates in older recipes and certificates, mapped to their present names."""
-_BESIDE: Mapping[str, Kind] = {name: kind for kind in _ROWS for name in kind.beside}
+_BESIDE: Mapping[str, GateKind] = {name: kind for kind in _ROWS for name in kind.beside}
 
 
-def kind_of(name: str) -> Kind | None:
+def kind_of(name: str) -> GateKind | None:
     """Return the kind of the gate ``name`` in a recipe or certificate; None if this version has none.
 
     An external one, ``my_package.my_module:ATTRIBUTE``, is imported and keeps its whole name.
 
     Raises:
-        PluginError: If the module of an external gate can't be imported, or the attribute is not a ``Kind``.
+        PluginError: If the module of an external gate can't be imported, or the attribute is not a ``GateKind``.
     """
     if ":" not in name:
         found = _own(name)
         return None if found is None else replace(found, name=name)
     made = plugins.attribute(name)
-    if not isinstance(made, Kind):
-        message = f"Expected as the gate {name!r} a compressor.gates.kinds.Kind, got {type(made).__name__}"
+    if not isinstance(made, GateKind):
+        message = f"Expected as the gate {name!r} a compressor.gates.kinds.GateKind, got {type(made).__name__}"
         raise PluginError(message)
     if made.measure is None or made.make is not None:
         message = f"Expected the gate {name!r} with measure and without make, got others: say what it looks at"
@@ -227,7 +228,7 @@ def kind_of(name: str) -> Kind | None:
     return replace(made, name=name, timed=False)
 
 
-def _own(name: str) -> Kind | None:
+def _own(name: str) -> GateKind | None:
     return KINDS.get(RENAMED.get(name, name))
 
 
@@ -349,7 +350,7 @@ def added_to(*tasks: str) -> tuple[str, ...]:
     )
 
 
-def holds_for(kind: Kind, *tasks: str) -> bool:
+def holds_for(kind: GateKind, *tasks: str) -> bool:
     """Return whether one of ``tasks`` has gates of ``kind``."""
     return not kind.tasks or not set(tasks).isdisjoint(kind.tasks)
 
@@ -366,13 +367,13 @@ def text_of(figure: str, value: float) -> str:
     return (NUMBER if kind is None else kind.unit).text(value)
 
 
-def _behind(figure: str) -> Kind | None:
+def _behind(figure: str) -> GateKind | None:
     """Return the kind of gate with the unit of ``figure``; None if no gate here uses it."""
     if ":" not in figure:
         return _BESIDE.get(figure) or KINDS.get(figure)
     module, _, attribute = figure.partition(":")
     found = getattr(sys.modules.get(module), attribute, None)  # loaded by the run's recipe, or not at all
-    return found if isinstance(found, Kind) else None
+    return found if isinstance(found, GateKind) else None
 
 
 def measured(rules: Sequence[GateRecipe], compared: object) -> Evidence:

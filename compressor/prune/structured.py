@@ -37,7 +37,7 @@ _LADDER, _HELPS, _PATIENCE, _EXTRA_ROUNDS = 0.85, 0.98, 3, 3
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class _Job:
+class _Pruning:
     """What all rounds share; ``first_channels`` are the original widths by root layer."""
 
     bench: Bench
@@ -91,13 +91,15 @@ def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
     return Applied(network=network, notes=notes, nothing=nothing)
 
 
-def _job(network: nn.Module, bench: Bench, settings: PruneSettings, measured: tuple[ChannelSensitivity, ...]) -> _Job:
+def _job(
+    network: nn.Module, bench: Bench, settings: PruneSettings, measured: tuple[ChannelSensitivity, ...]
+) -> _Pruning:
     _, channels, height, width = bench.train.inputs.shape
     shape = (channels, height, width)
     limit = settings.protect_sensitive
     protected = sensitive_layers(measured, limit) if limit else frozenset()
     first = {group.root: group.channels for group in find_groups(network, shape, protected)}
-    return _Job(
+    return _Pruning(
         bench=bench,
         settings=settings,
         shape=shape,
@@ -107,14 +109,14 @@ def _job(network: nn.Module, bench: Bench, settings: PruneSettings, measured: tu
     )
 
 
-def _in_rounds(network: nn.Module, job: _Job, share: float, notes: dict[str, Any]) -> None:
+def _in_rounds(network: nn.Module, job: _Pruning, share: float, notes: dict[str, Any]) -> None:
     rounds = job.settings.rounds
     for number in range(1, rounds + 1):
         epochs = job.settings.fine_tune_epochs if number == rounds else min(1, job.settings.fine_tune_epochs)
         _round(network, job, share ** (number / rounds), epochs, notes)
 
 
-def _round(network: nn.Module, job: _Job, share: float, epochs: int, notes: dict[str, Any]) -> None:
+def _round(network: nn.Module, job: _Pruning, share: float, epochs: int, notes: dict[str, Any]) -> None:
     """Narrow ``network`` to ``share`` of its original MACs, fine-tune, and note the results."""
     number = 1 + sum(name.endswith("_macs") for name in notes)
     job.bench.tell(f"pruning, round {number}")
@@ -125,7 +127,7 @@ def _round(network: nn.Module, job: _Job, share: float, epochs: int, notes: dict
     notes |= pruned | judged(network, job.bench.search, f"round_{number}_{{}}_tuned")
 
 
-def _narrow_to(network: nn.Module, job: _Job, share: float) -> nn.Module:
+def _narrow_to(network: nn.Module, job: _Pruning, share: float) -> nn.Module:
     settings = job.settings
     groups: tuple[ChannelGroup, ...] = find_groups(network, job.shape, job.protected)
     scores = channel_scores(network, groups, settings.importance, job.bench.train)
@@ -138,7 +140,7 @@ def _narrow_to(network: nn.Module, job: _Job, share: float) -> nn.Module:
     return narrow(network, job.shape, plan(network, job.shape, groups, scores, limits))
 
 
-def _to_latency(network: nn.Module, job: _Job, notes: dict[str, Any]) -> None:
+def _to_latency(network: nn.Module, job: _Pruning, notes: dict[str, Any]) -> None:
     """Prune to the first share of MACs that is fast enough, or to the fastest found, and note which."""
     unpruned, inputs, goal = copy.deepcopy(network), job.bench.train.inputs, job.settings.latency_ratio
     share, why = _share_for_latency(unpruned, job)
@@ -158,7 +160,7 @@ def _to_latency(network: nn.Module, job: _Job, notes: dict[str, Any]) -> None:
     notes["latency_verdict"] = "reached" if reached <= goal else why or f"not reached after {_EXTRA_ROUNDS} more rounds"
 
 
-def _share_for_latency(unpruned: nn.Module, job: _Job) -> tuple[float, str]:
+def _share_for_latency(unpruned: nn.Module, job: _Pruning) -> tuple[float, str]:
     """Return the share of MACs to keep, and why the goal can't be reached; "" if it can."""
     best_share, best, tried, why = 1.0, 1.0, 0, ""
     share = _LADDER

@@ -30,7 +30,7 @@ _MIN_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Seen:
+class DeviceSamples:
     """N samples as the device sees them.
 
     ``pixels``: uint8 (N, H, W, 3) from ``preprocess.resize_pixels``; ``labels``: int64 (N,), or float32 (N, D) of a
@@ -46,7 +46,11 @@ class Seen:
 
 
 def make_reference(
-    artifact_sha256: str, task: DeviceTask, train: Seen, contexts: Sequence[Seen], temperature: float = 1.0
+    artifact_sha256: str,
+    task: DeviceTask,
+    train: DeviceSamples,
+    contexts: Sequence[DeviceSamples],
+    temperature: float = 1.0,
 ) -> Reference:
     """Return the reference profile of an artifact that answers ``task``.
 
@@ -74,7 +78,7 @@ def make_reference(
     return _counted(bare, task, contexts)
 
 
-def _counted(bare: Reference, task: DeviceTask, contexts: Sequence[Seen]) -> Reference:
+def _counted(bare: Reference, task: DeviceTask, contexts: Sequence[DeviceSamples]) -> Reference:
     projection = drift_counters.projection_of(bare, task)
     counted: list[Context] = []
     all_rows: list[Floats] = []
@@ -96,7 +100,7 @@ def _counted(bare: Reference, task: DeviceTask, contexts: Sequence[Seen]) -> Ref
     return replace(whole, table_right=right, table_seen=seen_cells, risk=risk)
 
 
-def _values(seen: Seen, projection: drift_counters.Projection) -> Floats:
+def _values(seen: DeviceSamples, projection: drift_counters.Projection) -> Floats:
     embedding = seen.predictions.embedding if seen.predictions.embedding.shape[1] else None
     return drift_counters.values(seen.pixels, seen.predictions.logits, embedding, projection)
 

@@ -142,9 +142,9 @@ def _reference(run: Run, compared: Comparison) -> Reference:
     return drift_reference.make_reference(compared.form.digest, task, seen, contexts, temperature)
 
 
-def _seen(run: Run, candidate: Candidate, table: Table, name: str) -> drift_reference.Seen:
+def _seen(run: Run, candidate: Candidate, table: Table, name: str) -> drift_reference.DeviceSamples:
     predictions = run.predict(f"profile {name}", candidate, table)
     effective = len(np.unique(table.sources))
-    return drift_reference.Seen(
+    return drift_reference.DeviceSamples(
         pixels=run.pixels(table), labels=table.labels, predictions=predictions, n_effective=effective, name=name
     )

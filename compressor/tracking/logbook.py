@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from compressor.errors import CompressorError, TrackingError, TrackingUnreachableError
 from compressor.gates.certificate import Certificate
-from compressor.progress import Progress, Stage
+from compressor.progress import Progress, StageProgress
 from compressor.recipe.model import Recipe
 from compressor.run.pipeline import Outcome
 from compressor.tracking.mlflow_tracker import EXPERIMENT_VARIABLE, tracker_at
@@ -50,7 +50,7 @@ class Timed:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str, total: int, unit: str) -> Iterator[Stage]:
+    def stage(self, name: str, total: int, unit: str) -> Iterator[StageProgress]:
         """Yield the stage of ``inner``; its time counts even if it fails."""
         start = self.clock()
         try:

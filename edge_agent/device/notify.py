@@ -29,7 +29,7 @@ _STATUS_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class ServiceHealth:
     """The agent as systemd sees it. ``idle_s``: since the broker's last packet, infinite while not connected."""
 
     status: str
@@ -54,7 +54,7 @@ class Notifier:
     _first_s: float | None = None
     _pinged_s: float = float("-inf")
 
-    def turn(self, seen: Condition, now_s: float) -> None:
+    def turn(self, seen: ServiceHealth, now_s: float) -> None:
         """Send what has changed, and a sign of life if one is due. Never raises. ``now_s``: monotonic."""
         if not self.address:
             return
@@ -91,7 +91,7 @@ class Notifier:
         return True
 
 
-def condition_of(facts: Mapping[str, Json], *, idle_s: float, keepalive_s: float) -> Condition:
+def condition_of(facts: Mapping[str, Json], *, idle_s: float, keepalive_s: float) -> ServiceHealth:
     """Return what systemd is told, from the ``facts`` that ``edge-agent status`` shows."""
     reason, current = facts.get("reason"), facts.get("current")
     words = [
@@ -99,7 +99,7 @@ def condition_of(facts: Mapping[str, Json], *, idle_s: float, keepalive_s: float
         *([str(current["release"])] if isinstance(current, dict) else []),
         "connected" if facts.get("connected") else "not connected",
     ]
-    return Condition(
+    return ServiceHealth(
         status=", ".join(words), serving=facts.get("serving") is True, idle_s=idle_s, keepalive_s=keepalive_s
     )
 

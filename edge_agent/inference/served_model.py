@@ -23,7 +23,7 @@ from edge_agent.inference.drift_counters import image_features
 from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor
 from edge_agent.inference.support import Support
 from edge_agent.tasks import DeviceTask
-from edge_agent.tasks._base import Said
+from edge_agent.tasks._base import TaskAnswer
 from wire.bundle import REFERENCE, read_bundle
 from wire.errors import BundleError
 from wire.manifest import Manifest
@@ -98,12 +98,12 @@ class ServedModel:
         found = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
         return drift_counters.values(pixels, logits, np.concatenate(found) if found else None, self.projection)
 
-    def answer(self, outcome: Inference) -> Said:
+    def answer(self, outcome: Inference) -> TaskAnswer:
         """Return the answer of one inference; a classifier's has no label and a regression's no value if not finite."""
         logits: list[float] = outcome.logits[0].tolist()
         names = self.manifest.labels or self.manifest.values
         said = self.task.answer(logits, self.task.values(outcome.logits[0], self.projection.temperature), names)
-        return said if all(map(math.isfinite, said.values.values())) else Said()
+        return said if all(map(math.isfinite, said.values.values())) else TaskAnswer()
 
     def supported(self, outcome: Inference) -> bool | None:
         """Return whether the input is inside what the model was trained on; None if the reference can't tell."""

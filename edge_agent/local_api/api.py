@@ -258,7 +258,7 @@ class LocalApi:
             "release": manifest.release, "model": manifest.model, "version": str(manifest.version),
             "target": manifest.target, "runtime": manifest.runtime, "task": model.task_name,
         }  # fmt: skip
-        measured = metrics.Measured(
+        measured = metrics.ServedFigures(
             totals=self._recent.totals,
             release=release,
             sinks=self._around.sinks(),

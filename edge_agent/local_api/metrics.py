@@ -18,7 +18,7 @@ _SETTLED = ("filtered", "sent", "dropped", "cut_off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class ServedFigures:
     """What is exposed. ``release``: labels of the served release; ``requests``: of this interface, by status."""
 
     totals: Totals
@@ -28,12 +28,12 @@ class Measured:
     start_s: float
 
 
-def text_of(measured: Measured) -> str:
+def text_of(measured: ServedFigures) -> str:
     """Return the page."""
     return "\n".join(_lines(measured)) + "\n"
 
 
-def _lines(measured: Measured) -> Iterator[str]:
+def _lines(measured: ServedFigures) -> Iterator[str]:
     totals = measured.totals
     yield from _head("tinyfleet_release_info", "gauge", "The served release, as labels.")
     yield _sample("tinyfleet_release_info", 1, measured.release)

@@ -17,7 +17,7 @@ from typing import Protocol
 from edge_agent.config import MeasureConfig
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import read_record, write_record
-from edge_agent.updater.ports import Progress, Refusal
+from edge_agent.updater.ports import FetchProgress, Refusal
 from wire.canonical import canonical_bytes
 from wire.codec import Json
 from wire.errors import MessageError
@@ -65,14 +65,14 @@ class MeasureDone:
 class Measurer(Protocol):
     """Runs a measurement beside the loop."""
 
-    def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
+    def start(self, envelope: bytes, progress: FetchProgress, done: Callable[[object], None]) -> None:
         """Run it in the background and call ``done`` once, from any thread, with the result."""
 
 
 class NoMeasurer:
     """The measurer of an agent that does not measure."""
 
-    def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
+    def start(self, envelope: bytes, progress: FetchProgress, done: Callable[[object], None]) -> None:
         """Refuse."""
         del envelope, progress
         done(Refusal("unsupported", "Expected an agent that measures, got one that does not"))
@@ -109,7 +109,7 @@ class MeasurementCoordinator:
     answer: Callable[[Response], None]
     tell: Callable[[str, str], None] = lambda _code, _text: None
     _command: str = ""
-    _progress: Progress | None = None
+    _progress: FetchProgress | None = None
 
     def resume(self) -> None:
         """Report a measurement interrupted by a restart as failed, and delete its files.
@@ -176,7 +176,7 @@ class MeasurementCoordinator:
             write_record(self.disk, self.state / NOTE, {"command": command})
         except OSError as error:
             return Refusal("no_space", f"Expected to note the measurement, got: {error}: free the disk")
-        self._command, self._progress = command, Progress()
+        self._command, self._progress = command, FetchProgress()
         self.tell("measure_begun", f"command {command}")
         self.measurer.start(envelope, self._progress, lambda result: self.put(MeasureDone(command, result)))
         return None

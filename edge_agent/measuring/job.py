@@ -24,7 +24,7 @@ from edge_agent.device.disk import Disk
 from edge_agent.measuring.coordinator import FOLDER, SubmittedReport, sweep
 from edge_agent.updater.children import NoAnswer, ask
 from edge_agent.updater.download import FetchSettings, HttpFetcher, connection
-from edge_agent.updater.ports import FetchOrder, Progress, Refusal, outcome
+from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal, outcome
 from wire.canonical import sha256_file
 from wire.codec import Json, encode, from_document, parse_json
 from wire.errors import MessageError
@@ -65,12 +65,12 @@ class ProcessMeasurer:
         """The folder with all files of a measurement."""
         return self.state / FOLDER
 
-    def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
+    def start(self, envelope: bytes, progress: FetchProgress, done: Callable[[object], None]) -> None:
         """Run it on a thread of its own; ``done`` gets a ``SubmittedReport``, a ``Refusal`` or an exception."""
         job = lambda: done(outcome(lambda: self.run(envelope, progress)))  # noqa: E731 - one frame of the thread
         threading.Thread(target=job, name="measurement", daemon=True).start()
 
-    def run(self, envelope: bytes, progress: Progress) -> SubmittedReport | Refusal:
+    def run(self, envelope: bytes, progress: FetchProgress) -> SubmittedReport | Refusal:
         """Return the report that the server has stored, or why there is none; the folder is emptied in any case."""
         try:
             self.disk.write(self.folder / ENVELOPE, envelope)
@@ -108,7 +108,7 @@ class ProcessMeasurer:
             return Refusal("no_space", f"Expected {wanted} bytes and the reserve on disk, got {free}: free the disk")
         return None
 
-    def _fetched(self, order: MeasureOrder, progress: Progress) -> Refusal | None:
+    def _fetched(self, order: MeasureOrder, progress: FetchProgress) -> Refusal | None:
         address = f"{self.settings.base_url.rstrip('/')}/api/measurements/{order.order}"
         fetcher = HttpFetcher(replace(self.settings, base_url=address), self.folder, self.disk)
         wanted = [(order.bundle_sha256, order.bundle_length_bytes)]
@@ -119,7 +119,7 @@ class ProcessMeasurer:
                 return _CANCELLED if progress.cancelled.is_set() else refusal
         return None
 
-    def _measured(self, order: MeasureOrder, progress: Progress) -> Refusal | None:
+    def _measured(self, order: MeasureOrder, progress: FetchProgress) -> Refusal | None:
         folder = self.folder
         command = [sys.executable, "-m", "edge_agent.measuring.child", "--order", str(folder / ORDER)]
         command += ["--bundle", str(folder / order.bundle_sha256), "--out", str(folder / REPORT)]
@@ -140,7 +140,7 @@ class ProcessMeasurer:
             finally:
                 child.kill()
 
-    def _submitted(self, order: MeasureOrder, progress: Progress) -> SubmittedReport | Refusal:
+    def _submitted(self, order: MeasureOrder, progress: FetchProgress) -> SubmittedReport | Refusal:
         """Check the report's head and stream the file: the control process never holds all of it in memory."""
         path = self.folder / REPORT
         with path.open("rb") as file:
@@ -175,7 +175,7 @@ def _verdict(exit_code: int, log: Path) -> Refusal | None:
     return Refusal("child_crashed", f"Expected a measurement, got exit {exit_code}: {tail}")
 
 
-def submit(settings: FetchSettings, address: str, report: Path, progress: Progress) -> Refusal | None:
+def submit(settings: FetchSettings, address: str, report: Path, progress: FetchProgress) -> Refusal | None:
     """Send the file ``report`` to ``address`` below the server's URL; return None, or why it was refused."""
     reason = ""
     for attempt in range(settings.attempts):

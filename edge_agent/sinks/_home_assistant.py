@@ -23,7 +23,7 @@ _SUPPORTED = "{{ 'None' if value_json.supported is none else 'ON' if value_json.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class SinkTopics:
     """Where it is published. ``prefix``: of discovery; ``topic``: of answers; ``state_topic``: of availability."""
 
     prefix: str = "homeassistant"
@@ -33,7 +33,7 @@ class Place:
     state_topic: str
 
 
-def discovery(record: AnswerRecord, place: Place) -> dict[str, bytes]:
+def discovery(record: AnswerRecord, place: SinkTopics) -> dict[str, bytes]:
     """Return the discovery messages for answers like ``record``, by topic; none for an input without an answer."""
     found: dict[str, bytes] = {}
     if record.error:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from edge_agent.errors import SinkError
 from edge_agent.sinks import SinkSurroundings
-from edge_agent.sinks._home_assistant import OFFLINE, ONLINE, Place, discovery
+from edge_agent.sinks._home_assistant import OFFLINE, ONLINE, SinkTopics, discovery
 from wire.answers import AnswerRecord
 from wire.codec import encode
 from wire.errors import SettingsError
@@ -84,7 +84,7 @@ class Settings:
 class SiteBroker:
     """The sink of one broker. ``send`` is called by one thread; the callbacks by paho's."""
 
-    def __init__(self, client: paho.Client, settings: Settings, place: Place) -> None:
+    def __init__(self, client: paho.Client, settings: Settings, place: SinkTopics) -> None:
         """Connect in the background and stay connected."""
         self._client, self._settings, self._place = client, settings, place
         self._up = threading.Event()
@@ -248,7 +248,7 @@ def open_sink(settings: Settings, around: SinkSurroundings) -> SiteBroker:
         client.tls_set_context(_certificates(settings.tls_ca))
     device = around.device or "device"
     topic = settings.topic or f"tinyfleet/{device}"
-    place = Place(
+    place = SinkTopics(
         prefix=settings.home_assistant_prefix,
         device=device,
         sink=around.name,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from edge_agent.errors import TaskMissingError
-from edge_agent.tasks._base import DeviceTask, Outputs, Said, Seen, Stream
+from edge_agent.tasks._base import DeviceTask, Outputs, OutputStream, Seen, TaskAnswer
 from wire import plugins
 from wire.manifest import Manifest
 from wire.reference import Reference
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 __all__ = [
-    "DeviceTask", "Outputs", "Said", "Seen", "Stream", "is_installed", "make", "name_of", "names", "of", "of_manifest",
+    "DeviceTask",
+    "OutputStream",
+    "Outputs",
+    "Seen",
+    "TaskAnswer",
+    "is_installed",
+    "make",
+    "name_of",
+    "names",
+    "of",
+    "of_manifest",
     "of_reference",
 ]  # fmt: skip
 

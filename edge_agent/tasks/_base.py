@@ -18,7 +18,7 @@ UNBOUNDED = 1e30
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class OutputStream:
     """One stream of the outputs: its name, and the smallest and largest possible value.
 
     ``edges``: its 15 edges, if its values are class indices; otherwise the rows of the train split determine them.
@@ -47,7 +47,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class TaskAnswer:
     """The answer for people: a ``label`` with its ``confidence``, or ``values`` by name."""
 
     label: str = ""
@@ -63,7 +63,7 @@ class DeviceTask(Protocol):
     """
 
     @property
-    def streams(self) -> tuple[Stream, ...]: ...
+    def streams(self) -> tuple[OutputStream, ...]: ...
 
     @property
     def classes(self) -> int: ...
@@ -74,7 +74,7 @@ class DeviceTask(Protocol):
     def seen(self, values: Sequence[float]) -> Seen:
         """Return the values for heartbeat and samples from the stream ``values`` of one inference."""
 
-    def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> Said:
+    def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> TaskAnswer:
         """Return the answer of one inference; ``names``: of the outputs, from the manifest."""
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:

@@ -9,7 +9,7 @@ from operator import mul
 
 import numpy as np
 
-from edge_agent.tasks._base import Outputs, Said, Seen, Stream, equal_runs
+from edge_agent.tasks._base import Outputs, OutputStream, Seen, TaskAnswer, equal_runs
 
 _NAMES = 4
 
@@ -21,13 +21,13 @@ class Classification:
     classes: int
 
     @property
-    def streams(self) -> tuple[Stream, ...]:
+    def streams(self) -> tuple[OutputStream, ...]:
         """The confidence, the entropy, the margin to the second class, and the predicted class."""
         return (
-            Stream("confidence", (0.0, 1.0)),
-            Stream("entropy", (-1e-6, float(np.log(max(self.classes, 2)) + 1e-3))),
-            Stream("margin", (0.0, 1.0)),
-            Stream("predicted", (0.0, float(self.classes - 1)), equal_runs(self.classes)),
+            OutputStream("confidence", (0.0, 1.0)),
+            OutputStream("entropy", (-1e-6, float(np.log(max(self.classes, 2)) + 1e-3))),
+            OutputStream("margin", (0.0, 1.0)),
+            OutputStream("predicted", (0.0, float(self.classes - 1)), equal_runs(self.classes)),
         )
 
     def values(self, outputs: Outputs, temperature: float) -> list[float]:
@@ -49,13 +49,13 @@ class Classification:
         confidence, _, margin, number = values
         return Seen(-1 if math.isnan(number) else int(number), confidence, margin)
 
-    def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> Said:
+    def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> TaskAnswer:
         """Return the predicted class by name; empty if the logits were not numbers."""
         del outputs
         if math.isnan(values[-1]):
-            return Said()
+            return TaskAnswer()
         number = int(values[-1])
-        return Said(label=names[number] if number < len(names) else str(number), confidence=values[0])
+        return TaskAnswer(label=names[number] if number < len(names) else str(number), confidence=values[0])
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
         """Return how many rows have another largest logit."""

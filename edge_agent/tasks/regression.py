@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.tasks._base import Outputs, Said, Seen, Stream
+from edge_agent.tasks._base import Outputs, OutputStream, Seen, TaskAnswer
 
 MAX_VALUES = 4
 """At most this many values get a drift stream, ``value_0`` first; more would dilute the test."""
@@ -24,9 +24,9 @@ class Regression:
         return 0
 
     @property
-    def streams(self) -> tuple[Stream, ...]:
+    def streams(self) -> tuple[OutputStream, ...]:
         """The first values."""
-        return tuple(Stream(name=f"value_{index}") for index in range(min(self.outputs, MAX_VALUES)))
+        return tuple(OutputStream(name=f"value_{index}") for index in range(min(self.outputs, MAX_VALUES)))
 
     def values(self, outputs: Outputs, temperature: float) -> list[float]:
         """Return the first values unchanged."""
@@ -38,10 +38,10 @@ class Regression:
         """Return whether the values were numbers; numbers are not labelled on the server."""
         return Seen(0 if all(map(math.isfinite, values)) else -1)
 
-    def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> Said:
+    def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> TaskAnswer:
         """Return the values by name."""
         del values
-        return Said(values=dict(zip(names, outputs, strict=False)))
+        return TaskAnswer(values=dict(zip(names, outputs, strict=False)))
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
         """Return 0: numbers don't flip."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import Condition, condition, make_way
 from edge_agent.device.tls import http_connection
-from edge_agent.updater.ports import FetchOrder, Progress, Refusal, disk_refusal
+from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal, disk_refusal
 
 CHUNK_BYTES = 64 * 1024
 _OK, _PARTIAL, _RANGE_BAD = 200, 206, 416
@@ -71,7 +71,7 @@ class HttpFetcher:
     folder: Path
     disk: Disk
 
-    def fetch(self, order: FetchOrder, progress: Progress) -> Refusal | None:
+    def fetch(self, order: FetchOrder, progress: FetchProgress) -> Refusal | None:
         """Download the bundle into the blob folder and check its digest; return None, or why it failed."""
         target = self.folder / order.sha256
         try:
@@ -110,7 +110,7 @@ class HttpFetcher:
 class _Transfer:
     """One download with its digest so far."""
 
-    def __init__(self, settings: FetchSettings, order: FetchOrder, progress: Progress, part: Path) -> None:
+    def __init__(self, settings: FetchSettings, order: FetchOrder, progress: FetchProgress, part: Path) -> None:
         self.settings, self.order, self.progress, self.part = settings, order, progress, part
         self._digest = hashlib.sha256()
         self._chance = random.Random()  # noqa: S311 - jitter is no secret

@@ -64,7 +64,7 @@ class Proof:
 
 
 @dataclass(slots=True)
-class Progress:
+class FetchProgress:
     """Shared by the loop and the fetching worker: the worker counts bytes, the loop may cancel."""
 
     done_bytes: int = 0
@@ -92,7 +92,7 @@ class Verifier(Protocol):
 class Fetcher(Protocol):
     """Downloads bundles."""
 
-    def fetch(self, order: FetchOrder, progress: Progress) -> Refusal | None:
+    def fetch(self, order: FetchOrder, progress: FetchProgress) -> Refusal | None:
         """Download the bundle into the blob folder and check its digest; return None, or why it failed."""
 
 
@@ -128,7 +128,7 @@ class MemoryFetcher:
     blobs: Mapping[str, bytes | Refusal]
     folder: Path
 
-    def fetch(self, order: FetchOrder, progress: Progress) -> Refusal | None:
+    def fetch(self, order: FetchOrder, progress: FetchProgress) -> Refusal | None:
         """Write the bundle into the blob folder."""
         found = self.blobs.get(order.sha256, Refusal("http_404", "no such blob"))
         if isinstance(found, Refusal):

@@ -25,7 +25,7 @@ INVALID_RATIO = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ProbationLimits:
     """The limits for a release on probation. ``latency_p95_ms`` of 0: no limit."""
 
     probation_s: float = 600.0
@@ -127,7 +127,7 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ProbationResult:
     """``over``: decided; ``code`` empty: healthy, and ``text`` names what could not be judged."""
 
     over: bool = False
@@ -135,26 +135,28 @@ class Judgement:
     text: str = ""
 
 
-def judge(health: Health, limits: Limits, elapsed_s: float) -> Judgement:
+def judge(health: Health, limits: ProbationLimits, elapsed_s: float) -> ProbationResult:
     """Return whether probation is over, and how it ended."""
     tried = health.inferences + health.errors
     error_ratio = health.errors / tried if tried else 0.0
     p95_ms = sorted(health.p95_ms)[len(health.p95_ms) // 2] if health.p95_ms else 0.0  # the (upper) median
     allowed_ms = limits.latency_p95_ms * limits.latency_slack_ratio
     if health.crashes:
-        return Judgement(True, "child_crashed", f"the child ended {health.crashes} times in probation")
+        return ProbationResult(True, "child_crashed", f"the child ended {health.crashes} times in probation")
     if health.hangs:
-        return Judgement(True, "child_hung", f"the child missed its heartbeats {health.hangs} times in probation")
+        return ProbationResult(True, "child_hung", f"the child missed its heartbeats {health.hangs} times in probation")
     if health.unread and not tried:
-        return Judgement(True, "inputs_unread", "Expected inputs to be read as by the release before, got none read")
+        return ProbationResult(
+            True, "inputs_unread", "Expected inputs to be read as by the release before, got none read"
+        )
     allowed_ratio = limits.max_error_ratio + limits.usual_error_ratio
     if tried >= ENOUGH_INFERENCES and error_ratio > allowed_ratio:
         usual = f" ({limits.usual_error_ratio:.2%} under the release before)" if limits.usual_error_ratio else ""
-        return Judgement(
+        return ProbationResult(
             True, "error_rate", f"Expected at most {allowed_ratio:.2%} errors{usual}, got {error_ratio:.2%}"
         )
     if allowed_ms and len(health.p95_ms) >= ENOUGH_BEATS and p95_ms > allowed_ms:
-        return Judgement(
+        return ProbationResult(
             True, "latency_over_budget", f"Expected p95 of at most {allowed_ms:.1f} ms, got {p95_ms:.1f} ms"
         )
     over = elapsed_s >= limits.probation_s and (health.alive or health.away)
@@ -163,10 +165,10 @@ def judge(health: Health, limits: Limits, elapsed_s: float) -> Judgement:
     if over and not broken and not health.inferences:
         why = "the source was away" if health.away else f"the source gave {health.errors or 'no'} inputs, none served"
         text = f"no inferences in probation: {why}; kept on its golden vectors alone"
-    return Judgement(over or bool(broken), "output_distribution" if broken else "", text)
+    return ProbationResult(over or bool(broken), "output_distribution" if broken else "", text)
 
 
-def _broken(outputs: Outputs, limits: Limits, tried: int, *, over: bool) -> str:
+def _broken(outputs: Outputs, limits: ProbationLimits, tried: int, *, over: bool) -> str:
     """Return what is wrong with the outputs; the class histogram is judged only at the end, when it is fullest."""
     if tried >= ENOUGH_INFERENCES and outputs.invalid > INVALID_RATIO * tried:
         return f"Expected numbers, got {outputs.invalid} of {tried} outputs that are none"

@@ -28,8 +28,8 @@ from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.updater.ports import (
     Fetcher,
     FetchOrder,
+    FetchProgress,
     Prober,
-    Progress,
     Proof,
     Refusal,
     TargetInfo,
@@ -37,7 +37,7 @@ from edge_agent.updater.ports import (
     Worker,
     disk_refusal,
 )
-from edge_agent.updater.probation import Health, Judgement, Limits, Outputs, Tries, judge
+from edge_agent.updater.probation import Health, Outputs, ProbationLimits, ProbationResult, Tries, judge
 from edge_agent.updater.refusals import DOUBTFUL_TRIES, Course, DeviceFacts, admit, course, space
 from edge_agent.updater.states import Signal, UpdateRecord, follow, same_attempt, too_late, window_open
 from edge_agent.updater.storage.slots import Records, SlotRelease, Slots, other
@@ -78,7 +78,7 @@ class Updater:
     chance: random.Random = field(default_factory=random.Random)
     _token: int = 0
     _waiting: bool = False
-    _progress: Progress = field(default_factory=Progress)
+    _progress: FetchProgress = field(default_factory=FetchProgress)
     _tries: int = 0
     _doubts: int = 0
     _again_s: float = 0.0
@@ -132,7 +132,7 @@ class Updater:
             self._roll_back("superseded", "a newer desired state", now_ms)
         self._undo_switch()
         self._end_job()
-        self._progress = Progress()
+        self._progress = FetchProgress()
         self._tries = self._doubts = 0
         self._again_s = 0.0
         floor = self.floor()
@@ -270,7 +270,7 @@ class Updater:
         elif record.phase is _P.DOWNLOADING:
             rates = [rate for rate in (record.desired.max_bytes_per_s, self.config.max_bytes_per_s) if rate]
             order = FetchOrder(record.desired.sha256, record.length_bytes, min(rates, default=0))
-            progress = self._progress = Progress()
+            progress = self._progress = FetchProgress()
             self._run(lambda: self.ports.fetcher.fetch(order, progress), float("inf"))
         elif record.phase is _P.VERIFYING:
             self._run(lambda: _prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
@@ -314,7 +314,7 @@ class Updater:
         self.activate(_release(self.record))
 
     def _judge(self, now_ms: int, now_s: float) -> None:
-        limits = Limits(
+        limits = ProbationLimits(
             probation_s=self.record.desired.probation_s,
             max_error_ratio=self.config.max_error_ratio,
             latency_p95_ms=self.record.latency_budget_ms,
@@ -323,7 +323,7 @@ class Updater:
             usual_shares=self.record.usual_shares,
             usual_error_ratio=self.record.usual_error_ratio,
         )
-        verdict: Judgement = judge(self.health, limits, now_s - self._probation_s)
+        verdict: ProbationResult = judge(self.health, limits, now_s - self._probation_s)
         if verdict.over and verdict.code:
             self._roll_back(verdict.code, verdict.text, now_ms)
         elif verdict.over:

@@ -15,7 +15,7 @@ from server.api.values import Person, ValueBody, Why
 from server.errors import RolloutRefusedError
 from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
-from server.rollout.create import Request
+from server.rollout.create import RolloutOptions
 from server.rollout.model import Member, Rollout
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
@@ -237,13 +237,13 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
     return routes
 
 
-def _request(body: RolloutRequest) -> Request:
+def _request(body: RolloutRequest) -> RolloutOptions:
     canary = body.canary
     if body.defect_ratio is not None:
         if canary is not None:
             raise RolloutRefusedError("Expected canary or defect_ratio, got both")
         canary = canary_size(body.defect_ratio)
-    return Request(
+    return RolloutOptions(
         release=body.release, canary=canary, groups=body.groups, probation_s=body.probation_s,
         deadline_s=body.deadline_s, success_ratio=body.success_ratio, error_ratio=body.error_ratio,
         approved=body.approved,

@@ -34,7 +34,7 @@ from server.retraining.policy import (
     withdrawn,
 )
 from server.retraining.samples import SampleStore, StoredSample, build_archive, distinct
-from server.rollout.create import Request
+from server.rollout.create import RolloutOptions
 from server.rollout.model import Rollout, RolloutPhase
 from server.rollout.selection import candidates
 from wire.codec import Json
@@ -49,7 +49,7 @@ _IN_VAIN = frozenset({RolloutPhase.ABORTING, RolloutPhase.ABORTED, RolloutPhase.
 class Rollouts(Protocol):
     """The part of rollouts that retraining uses; ``rollout.service.RolloutService`` implements it."""
 
-    def create(self, request: Request) -> Rollout:
+    def create(self, request: RolloutOptions) -> Rollout:
         """Create a rollout."""
 
     def get(self, rollout: str) -> Rollout:
@@ -234,7 +234,7 @@ class RetrainingService:
         self.versions.release(trigger.result)
         takers = self._takers(trigger.result)
         canary = [device for device in trigger.devices if device in takers][: self.config.canary]
-        request = Request(
+        request = RolloutOptions(
             release=trigger.result,
             canary=tuple(canary) or self.config.canary,
             probation_s=self.config.probation_s,

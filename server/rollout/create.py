@@ -15,7 +15,7 @@ from server.rollout.thresholds import MAX_CANARIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class RolloutOptions:
     """A request for a rollout; None takes the setting of ``[rollout]``.
 
     ``canary``: a number of devices, or a list. ``groups``: device lists that follow; devices in no list come last,
@@ -33,8 +33,8 @@ class Request:
 
 
 def draft(
-    request: Request, config: RolloutConfig, devices: Sequence[Device], releases: Sequence[Release], *, identity: str,
-    now_ms: int,
+    request: RolloutOptions, config: RolloutConfig, devices: Sequence[Device], releases: Sequence[Release], *,
+    identity: str, now_ms: int,
 ) -> Rollout:  # fmt: skip
     """Return the rollout for ``request``; ``config`` gives the defaults.
 
@@ -71,7 +71,7 @@ def draft(
 
 
 def _grouping(
-    request: Request, config: RolloutConfig, allowed: Sequence[Device], seed: str
+    request: RolloutOptions, config: RolloutConfig, allowed: Sequence[Device], seed: str
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     canary = config.canary if request.canary is None else request.canary
     first = pick_canaries(allowed, canary, seed) if isinstance(canary, int) else tuple(canary)

@@ -17,7 +17,7 @@ from server.registry.events import EventLog
 from server.registry.versions import Release, Versions
 from server.rollout.assignments import Assigner
 from server.rollout.config import RolloutConfig
-from server.rollout.create import Request, draft
+from server.rollout.create import RolloutOptions, draft
 from server.rollout.ledger import RolloutLedger
 from server.rollout.model import (
     ABORTABLE,
@@ -75,7 +75,7 @@ class RolloutService:
         """
         return self.ledger.get(rollout)
 
-    def create(self, request: Request) -> Rollout:
+    def create(self, request: RolloutOptions) -> Rollout:
         """Create a rollout; it runs at once when ``approved``.
 
         Raises:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compressor.measurement.predictions import Predictions
-from compressor.release.drift_reference import Seen, equal_mass_edges, make_reference
+from compressor.release.drift_reference import DeviceSamples, equal_mass_edges, make_reference
 from compressor.tasks.classification.evidence import temperature
 from edge_agent.inference import drift_counters
 from edge_agent.inference.support import Support, of_inputs
@@ -38,13 +38,13 @@ def test_edges_ascend_strictly_even_where_values_repeat(values: np.ndarray) -> N
     assert int(np.searchsorted(edges, np.nanmin(values) - 0.1, side="right")) not in known
 
 
-def _seen(n: int, seed: int, width: int) -> Seen:
+def _seen(n: int, seed: int, width: int) -> DeviceSamples:
     rng = np.random.default_rng(seed)
     predictions = Predictions(
         rng.normal(size=(n, 4)).astype(np.float32), rng.normal(size=(n, width)).astype(np.float32)
     )
     pixels = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
-    return Seen(pixels=pixels, labels=predictions.classes, predictions=predictions, n_effective=n // 2)
+    return DeviceSamples(pixels=pixels, labels=predictions.classes, predictions=predictions, n_effective=n // 2)
 
 
 @pytest.mark.parametrize("width", [0, 3, 20])

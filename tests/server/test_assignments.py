@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.rollout.create import Request
+from server.rollout.create import RolloutOptions
 from wire.canonical import sha256_hex
 from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
 from wire.tuf_target import TargetCustom, target_path
@@ -31,7 +31,7 @@ class Shelf:
             rollouts.abort(rollout.id)
         for _ in range(3):
             self.fleet.turn()
-        rollouts.create(Request(release=f"m-{version}", canary=["cam-1"], approved=True))
+        rollouts.create(RolloutOptions(release=f"m-{version}", canary=["cam-1"], approved=True))
         for _ in range(3):
             self.fleet.turn()
 

@@ -11,7 +11,7 @@ import pytest
 from server.app.server import ServerApp
 from server.app.services import ServerParts
 from server.clock import system_now_ms
-from server.rollout.create import Request
+from server.rollout.create import RolloutOptions
 from server.store.monitoring.windows import insert_windows
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
@@ -89,7 +89,7 @@ def test_an_approved_rollout_goes_on_within_two_seconds_of_a_restart(fleet: Memo
     device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock(), boot="ab" * 8), retain=True)
     fleet.turn()
     _report(parts, _publish(parts), last_hour - HOURS)
-    parts.rollouts.create(Request(release="meter-1", canary=["cam-0"], approved=True))
+    parts.rollouts.create(RolloutOptions(release="meter-1", canary=["cam-0"], approved=True))
     fleet.app.stop()
     app = ServerApp.open(
         fleet.state.path, transport=MemoryTransport(broker=fleet.broker, client_id="server"), pages=False

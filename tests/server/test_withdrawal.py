@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from server.cli import main
 from server.dashboard.pages.rollouts import offers, release_rows
 from server.errors import ReleaseWithdrawnError, UnknownReleaseError
-from server.rollout.create import Request
+from server.rollout.create import RolloutOptions
 from server.rollout.model import RolloutPhase
 from wire.canonical import sha256_hex
 from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
@@ -47,7 +47,7 @@ def say_runs(fleet: MemoryFleet, device: FakeDevice, release: str, sha256: str) 
 
 def roll_out(fleet: MemoryFleet, release: str, **options: object) -> str:
     """Roll a release out; return the rollout's id."""
-    made = fleet.app.parts.rollouts.create(Request(release=release, canary=1, approved=True, **options))  # type: ignore[arg-type]
+    made = fleet.app.parts.rollouts.create(RolloutOptions(release=release, canary=1, approved=True, **options))  # type: ignore[arg-type]
     fleet.turn()
     return made.id
 

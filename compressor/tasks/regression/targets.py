@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data._table import Labels, Table, Unit
+from compressor.data._table import Labels, Table, TargetUnit
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe, Recipe
 
@@ -113,16 +113,16 @@ def fitted(recipe: Recipe, table: Table, train: Table) -> Table:
         if len(data.target_mean) != count or len(data.target_std) != count:
             message = f"Expected in [data] target_mean and target_std {count} numbers ({', '.join(table.class_names)})"
             raise DataError(f"{message}, got {len(data.target_mean)} and {len(data.target_std)}: one for each value")
-        return replace(table, unit=Unit(data.target_mean, data.target_std))
+        return replace(table, unit=TargetUnit(data.target_mean, data.target_std))
     if model.imported or model.checkpoint:
-        return replace(table, unit=Unit((0.0,) * count, (1.0,) * count))
+        return replace(table, unit=TargetUnit((0.0,) * count, (1.0,) * count))
     wide: Wide = train.labels.astype(np.float64)
     spread: Wide = wide.std(axis=0)
     for name, width in zip(table.class_names, spread.tolist(), strict=True):
         if not width > 0:
             message = f"Expected train rows of different {name!r}, got {len(wide)} of {wide[0].tolist()}"
             raise DataError(f"{message}: nothing can be learnt from a constant; give train other sources")
-    return replace(table, unit=Unit(_rounded(wide.mean(axis=0)), _rounded(spread)))
+    return replace(table, unit=TargetUnit(_rounded(wide.mean(axis=0)), _rounded(spread)))
 
 
 def _rounded(values: Wide) -> tuple[float, ...]:

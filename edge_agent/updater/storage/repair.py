@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from edge_agent.device.record_file import Condition, condition
-from edge_agent.updater.ports import FetchOrder, Progress, Refusal
+from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.reconcile import Choose, Fetch, InstalledFacts, Note, RepairPlan, SlotFacts, reconcile
 from edge_agent.updater.storage.slots import NAMES, SlotRelease
@@ -64,7 +64,7 @@ class Repair:
     _fetching: str = ""
     _resting: bool = False
     _failures: int = 0
-    _progress: Progress = field(default_factory=Progress)
+    _progress: FetchProgress = field(default_factory=FetchProgress)
 
     def soon(self) -> None:
         """Inspect in the next turn."""
@@ -153,7 +153,7 @@ class Repair:
             release, record = fetches[0].release, self.updater.record
             if record.in_flight and record.desired.sha256 == release.sha256:
                 return  # the update downloads it, into the same file
-            fetcher, progress = self.updater.ports.fetcher, Progress()
+            fetcher, progress = self.updater.ports.fetcher, FetchProgress()
             self._busy, self._progress, self._fetching = True, progress, release.sha256
             order = FetchOrder(release.sha256, release.length_bytes, self.updater.config.max_bytes_per_s)
             self.updater.ports.worker.run(TOKEN, lambda: Fetched(release, fetcher.fetch(order, progress)))

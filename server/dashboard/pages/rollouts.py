@@ -243,7 +243,7 @@ class NewRollout:
         return offers(services.versions.releases(), services.fleet.devices())
 
     async def _make(self, release: str | None, canary: float | None) -> None:
-        wanted = create.Request(release=release or "", canary=None if canary is None else int(canary))
+        wanted = create.RolloutOptions(release=release or "", canary=None if canary is None else int(canary))
         made = await self.visit.do(partial(self.visit.services.rollouts.create, wanted))
         if made is not None:
             with self.visit.client:

@@ -71,7 +71,7 @@ def test_a_gate_of_another_task_is_refused() -> None:
     ("name", "said"),
     [
         ("not_there_at_all:GATE", "the module 'not_there_at_all'"),
-        ("trial_gate:NO_KIND", "a compressor.gates.kinds.Kind, got int"),
+        ("trial_gate:NO_KIND", "a compressor.gates.kinds.GateKind, got int"),
         ("trial_gate:NO_KINT", "did you mean 'NO_KIND'"),
         ("trial_gate:BOUNDED_FROM_BELOW", "of a bounded one ('max',)"),
         ("trial_gate:EMPTY", "with measure and without make"),

@@ -50,7 +50,7 @@ from compressor.gates.evidence import (
 from compressor.gates.kinds import (
     KINDS,
     Agreement,
-    Kind,
+    GateKind,
     Place,
     added_to,
     holds_for,
@@ -371,11 +371,11 @@ def test_an_external_metric_is_measured_with_its_bounds(tmp_path: Path, monkeypa
     """A number is added to the figures, a metric to the metrics, a failure to the reasons."""
     (tmp_path / "outside_gates.py").write_text(
         "from compressor.errors import MeasureError\n"
-        "from compressor.gates.kinds import SHARE, Kind\n"
+        "from compressor.gates.kinds import SHARE, GateKind\n"
         "def fails(compared):\n    raise MeasureError('no rows')\n"
-        "NUMBER, METRIC, NONE = Kind(measure=lambda c: 3, unit=SHARE, timed=True), "
-        "Kind(measure=lambda c: c, bounded=True, limits=('max',)), "
-        "Kind(measure=fails)\n"
+        "NUMBER, METRIC, NONE = GateKind(measure=lambda c: 3, unit=SHARE, timed=True), "
+        "GateKind(measure=lambda c: c, bounded=True, limits=('max',)), "
+        "GateKind(measure=fails)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     names = [f"outside_gates:{name}" for name in ("NUMBER", "METRIC", "NONE")]
@@ -439,7 +439,7 @@ def test_a_row_makes_its_rule_where_it_is_asked_to() -> None:
     """By the limit that it has, on a device or here."""
     assert KINDS["accuracy"].rule(0.9) == GateRecipe(name="accuracy", min=0.9)
     assert KINDS["size_bytes"].rule(9.0, "cam-1") == GateRecipe(name="size_bytes", max=9.0, on="cam-1")
-    assert Kind(name="x", place=Place.HOST).rule(1.0).limit == 1.0
+    assert GateKind(name="x", place=Place.HOST).rule(1.0).limit == 1.0
 
 
 def test_rules_go_to_the_host_and_to_each_device_once() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.gates.kinds import SHARE, Kind, Place
+from compressor.gates.kinds import SHARE, GateKind, Place
 
 
 def right_where_sure(compared: Any) -> float:  # noqa: ANN401 - as a person writes it
@@ -21,10 +21,10 @@ def breaks(compared: Any) -> float:  # noqa: ANN401 - as above
     return float(compared.no_such_field)
 
 
-RIGHT_WHERE_SURE = Kind(limits=("min",), tasks=("classification",), unit=SHARE, measure=right_where_sure)
-HERE_ONLY = Kind(place=Place.HOST, measure=right_where_sure)
-BROKEN = Kind(measure=breaks)
-WITHOUT_END = Kind(measure=lambda _compared: float("nan"))
-BOUNDED_FROM_BELOW = Kind(limits=("min",), bounded=True, measure=right_where_sure)
-EMPTY = Kind()
+RIGHT_WHERE_SURE = GateKind(limits=("min",), tasks=("classification",), unit=SHARE, measure=right_where_sure)
+HERE_ONLY = GateKind(place=Place.HOST, measure=right_where_sure)
+BROKEN = GateKind(measure=breaks)
+WITHOUT_END = GateKind(measure=lambda _compared: float("nan"))
+BOUNDED_FROM_BELOW = GateKind(limits=("min",), bounded=True, measure=right_where_sure)
+EMPTY = GateKind()
 NO_KIND = 3

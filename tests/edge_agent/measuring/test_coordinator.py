@@ -21,7 +21,7 @@ from edge_agent.measuring.coordinator import (
     SubmittedReport,
     refusal,
 )
-from edge_agent.updater.ports import Progress, Refusal
+from edge_agent.updater.ports import FetchProgress, Refusal
 from wire.measurement import MAX_ENVELOPE_BYTES
 from wire.messages import Command, Response
 
@@ -34,9 +34,9 @@ class HeldMeasurer:
     """A measurer whose measurement lasts until the test ends it."""
 
     done: list[Callable[[object], None]] = field(default_factory=list)
-    progress: list[Progress] = field(default_factory=list)
+    progress: list[FetchProgress] = field(default_factory=list)
 
-    def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
+    def start(self, envelope: bytes, progress: FetchProgress, done: Callable[[object], None]) -> None:
         """Keep it."""
         assert envelope
         self.done.append(done)

@@ -12,7 +12,7 @@ import pytest
 from edge_agent.device.disk import RealDisk
 from edge_agent.measuring.job import JobLimits, ProcessMeasurer, _verdict, submit
 from edge_agent.updater.download import FetchSettings
-from edge_agent.updater.ports import Progress, Refusal
+from edge_agent.updater.ports import FetchProgress, Refusal
 from wire.measurement import MeasureOrder
 
 LIMITS = JobLimits(max_bytes=1000, limit_s=30.0, reserve_bytes=0)
@@ -52,7 +52,7 @@ def test_leaves_the_reserve_on_the_disk(measurer: ProcessMeasurer) -> None:
 
 def test_an_order_that_nobody_signed_ends_before_a_byte_is_fetched(measurer: ProcessMeasurer) -> None:
     """A device that is not enrolled trusts no signature, and its folder is empty again."""
-    ended = measurer.run(b'{"payload": ""}', Progress())
+    ended = measurer.run(b'{"payload": ""}', FetchProgress())
     assert isinstance(ended, Refusal)
     assert ended.code == "metadata_unreachable"
     assert list(measurer.state.iterdir()) == []
@@ -68,7 +68,7 @@ def test_a_full_disk_ends_a_measurement_with_its_reason(measurer: ProcessMeasure
             """Fail as the kernel does."""
             raise OSError(errno.ENOSPC, f"No space left on device for {len(data)} bytes", str(path))
 
-    ended = replace(measurer, disk=FullDisk()).run(b"{}", Progress())
+    ended = replace(measurer, disk=FullDisk()).run(b"{}", FetchProgress())
     assert isinstance(ended, Refusal)
     assert ended.code == "no_space"
     assert list(measurer.state.iterdir()) == []
@@ -77,7 +77,7 @@ def test_a_full_disk_ends_a_measurement_with_its_reason(measurer: ProcessMeasure
 def test_a_report_that_the_server_does_not_take_is_said(measurer: ProcessMeasurer, tmp_path: Path) -> None:
     """A server that stays away ends in an answer, not in silence."""
     (tmp_path / "report").write_bytes(b"data")
-    refused = submit(NOWHERE, "/api/measurements/x/report", tmp_path / "report", Progress())
+    refused = submit(NOWHERE, "/api/measurements/x/report", tmp_path / "report", FetchProgress())
     assert refused is not None
     assert refused.code == "report_undelivered"
     assert "secret" not in refused.text
@@ -99,6 +99,6 @@ def test_the_measurer_tells_its_end_from_its_own_thread(measurer: ProcessMeasure
     """The callback runs once, in the measurement's own thread."""
     heard: list[object] = []
     ended = threading.Event()
-    measurer.start(b"{}", Progress(), lambda result: (heard.append(result), ended.set()))  # type: ignore[func-returns-value]
+    measurer.start(b"{}", FetchProgress(), lambda result: (heard.append(result), ended.set()))  # type: ignore[func-returns-value]
     assert ended.wait(30)
     assert [type(item) for item in heard] == [Refusal]

@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from edge_agent.sinks._home_assistant import Place, discovery
+from edge_agent.sinks._home_assistant import SinkTopics, discovery
 from wire.answers import AnswerRecord
 from wire.codec import encode
 
-PLACE = Place(device="cam-1", sink="site", topic="tinyfleet/cam-1/answer", state_topic="tinyfleet/cam-1/state")
+PLACE = SinkTopics(device="cam-1", sink="site", topic="tinyfleet/cam-1/answer", state_topic="tinyfleet/cam-1/state")
 CLASS = AnswerRecord(id="1", task="classification", release="digits-3", label="7", confidence=0.9, supported=False)
 NUMBERS = AnswerRecord(id="2", task="regression", release="power-2", values={"power_w": 4.5, 'x "y" ä': -1.0})
 

@@ -17,7 +17,7 @@ import pytest
 
 from edge_agent.device.disk import RealDisk
 from edge_agent.updater.download import FetchSettings, HttpFetcher, _Transfer
-from edge_agent.updater.ports import FetchOrder, Progress, Refusal
+from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal
 
 DATA = bytes(range(256)) * 2048  # 512 KiB
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -103,9 +103,11 @@ def fetch(source: Source, tmp_path: Path) -> Callable[..., Refusal | None]:
         retry_max_s=0.02,
     )
 
-    def run(length: int = len(DATA), sha256: str = SHA256, rate: int = 0, progress: Progress | None = None) -> object:
+    def run(
+        length: int = len(DATA), sha256: str = SHA256, rate: int = 0, progress: FetchProgress | None = None
+    ) -> object:
         fetcher = HttpFetcher(settings, tmp_path, RealDisk())
-        return fetcher.fetch(FetchOrder(sha256, length, rate), progress or Progress())
+        return fetcher.fetch(FetchOrder(sha256, length, rate), progress or FetchProgress())
 
     return run
 
@@ -194,7 +196,7 @@ def test_keeps_to_the_rate(fetch: Callable) -> None:
 def test_ends_when_cancelled(fetch: Callable, source: Source) -> None:
     """A newer desired state ends a download that waits."""
     source.answers = ["503"] * 9
-    progress = Progress()
+    progress = FetchProgress()
     progress.cancelled.set()
     assert fetch(progress=progress).code == "superseded"
 
@@ -207,10 +209,10 @@ def test_goes_on_after_kill_9(fetch: Callable, source: Source, tmp_path: Path) -
         from pathlib import Path
         from edge_agent.device.disk import RealDisk
         from edge_agent.updater.download import FetchSettings, HttpFetcher, _Transfer
-        from edge_agent.updater.ports import FetchOrder, Progress
+        from edge_agent.updater.ports import FetchOrder, FetchProgress
         url, folder, sha256, length = sys.argv[1:]
         settings = FetchSettings(base_url=url, username="dev", password="secret")
-        HttpFetcher(settings, Path(folder), RealDisk()).fetch(FetchOrder(sha256, int(length)), Progress())
+        HttpFetcher(settings, Path(folder), RealDisk()).fetch(FetchOrder(sha256, int(length)), FetchProgress())
     """)
     url = f"http://127.0.0.1:{source.port}"
     process = subprocess.Popen([sys.executable, "-c", program, url, str(tmp_path), SHA256, str(len(DATA))])
@@ -248,7 +250,7 @@ class Always(random.Random):
 def test_waits_twice_as_long_after_each_failure_up_to_a_minute(tmp_path: Path) -> None:
     """A server that is down is not asked more often by many devices."""
     settings = FetchSettings(base_url="http://127.0.0.1:9", username="dev", password="")
-    transfer = _Transfer(settings, FetchOrder(SHA256, 9, 0), Progress(cancelled=Waits()), tmp_path / "part")
+    transfer = _Transfer(settings, FetchOrder(SHA256, 9, 0), FetchProgress(cancelled=Waits()), tmp_path / "part")
     transfer._chance = Always()
     for failures in (*range(9), 2000):
         transfer._pause(failures)

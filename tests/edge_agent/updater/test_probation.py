@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.updater.probation import Health, Limits, Outputs, Tries, judge
+from edge_agent.updater.probation import Health, Outputs, ProbationLimits, Tries, judge
 
-LIMITS = Limits(probation_s=60.0, max_error_ratio=0.05, latency_p95_ms=5.0, latency_slack_ratio=1.5)
+LIMITS = ProbationLimits(probation_s=60.0, max_error_ratio=0.05, latency_p95_ms=5.0, latency_slack_ratio=1.5)
 GOOD = Health(beats=10, inferences=1000, p95_ms=(4.0,) * 10, alive=True)
 
 
@@ -110,7 +110,7 @@ EVEN = replace(LIMITS, class_shares=(0.3, 0.3, 0.4))
         (seen(99, 1), EVEN, ""),
     ],
 )
-def test_one_class_alone_is_breakage_unless_it_was_usual(health: Health, limits: Limits, code: str) -> None:
+def test_one_class_alone_is_breakage_unless_it_was_usual(health: Health, limits: ProbationLimits, code: str) -> None:
     """Compared with the reference and the previous release on this device; a camera on one scene sees one class."""
     assert judge(health, limits, 59.0).code == ""
     assert judge(health, limits, 60.0).code == code

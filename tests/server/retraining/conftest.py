@@ -21,7 +21,7 @@ from server.retraining.jobs import Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.samples import SampleStore
 from server.retraining.service import RetrainingService
-from server.rollout.create import Request
+from server.rollout.create import RolloutOptions
 from server.rollout.model import Rollout, RolloutPhase
 from server.store.database import open_database
 from server.store.fleet import insert_device
@@ -44,11 +44,11 @@ CONFIG = RetrainingConfig(
 class RolloutBook:
     """Rollouts that end when the test ends them."""
 
-    requests: list[Request] = field(default_factory=list)
+    requests: list[RolloutOptions] = field(default_factory=list)
     phase: RolloutPhase = RolloutPhase.RUNNING
     refuses: bool = False
 
-    def create(self, request: Request) -> Rollout:
+    def create(self, request: RolloutOptions) -> Rollout:
         """Note the request."""
         if self.refuses:
             raise RolloutRefusedError("Expected devices without an open rollout, got some of r1")

@@ -9,7 +9,7 @@ import pytest
 from server.drift.verdicts import VerdictKind
 from server.errors import LeaseLostError, TriggerPhaseError
 from server.registry.blobs import Blobs
-from server.rollout.create import Request
+from server.rollout.create import RolloutOptions
 from server.rollout.model import RolloutPhase
 from server.store.fleet import DEVICES
 
@@ -91,7 +91,7 @@ def gated(site: Site) -> None:
 def test_a_rollout_that_is_there_is_adopted(site: Site) -> None:
     """The server crashed after it had created the rollout: otherwise the next one would be refused for ever."""
     gated(site)
-    site.rollouts.create(Request(release="model-2", canary=1))
+    site.rollouts.create(RolloutOptions(release="model-2", canary=1))
     site.rollouts.refuses = True
     assert turns(site) == "rollout"
     assert site.service.triggers.all()[0].rollout == "r1"
@@ -102,7 +102,7 @@ def test_a_rollout_that_is_there_is_adopted(site: Site) -> None:
 def test_a_rollout_by_hand_needs_no_approval(by_hand: Site) -> None:
     """A person who rolls the release out has approved it; an aborted rollout does not count."""
     gated(by_hand)
-    by_hand.rollouts.create(Request(release="model-2", canary=1))
+    by_hand.rollouts.create(RolloutOptions(release="model-2", canary=1))
     by_hand.rollouts.phase = RolloutPhase.ABORTED
     assert turns(by_hand) == "gated"
     by_hand.rollouts.phase = RolloutPhase.RUNNING

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from server.errors import RolloutPhaseError, RolloutRefusedError, UnknownReleaseError
-from server.rollout.create import Request
+from server.rollout.create import RolloutOptions
 from server.rollout.model import MemberStanding, Rollout, RolloutPhase
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
@@ -50,7 +50,7 @@ class Scene:
     def start(self, **request: object) -> Rollout:
         """Make an approved rollout of the new release with ``d0`` as its canary."""
         wanted = {"canary": ["d0"], "approved": True, "success_ratio": 1.0, "error_ratio": 0.0, **request}
-        return self.service.create(Request(release=NEW, **wanted))  # type: ignore[arg-type]
+        return self.service.create(RolloutOptions(release=NEW, **wanted))  # type: ignore[arg-type]
 
     def say(self, device: str, phase: UpdatePhase, code: str = "", release: str = NEW) -> None:
         """Let a device report its progress on its last assignment, and ingest it."""
@@ -417,18 +417,18 @@ def test_rest_says_whom_an_act_tells_and_does_it(scene: Scene) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        Request(release=NEW, canary=["nobody"]),
-        Request(release=NEW, canary=0),
-        Request(release=NEW, canary=["d0", "d0"]),
-        Request(release=NEW, canary=1, success_ratio=1.1),
-        Request(release=NEW, canary=1, error_ratio=float("nan")),
-        Request(release=NEW, canary=1, probation_s=1e300),
-        Request(release=NEW, canary=1, deadline_s=float("nan")),
-        Request(release=NEW, canary=10**30),
-        Request(release=NEW, canary=["d0"], groups=[[]]),
+        RolloutOptions(release=NEW, canary=["nobody"]),
+        RolloutOptions(release=NEW, canary=0),
+        RolloutOptions(release=NEW, canary=["d0", "d0"]),
+        RolloutOptions(release=NEW, canary=1, success_ratio=1.1),
+        RolloutOptions(release=NEW, canary=1, error_ratio=float("nan")),
+        RolloutOptions(release=NEW, canary=1, probation_s=1e300),
+        RolloutOptions(release=NEW, canary=1, deadline_s=float("nan")),
+        RolloutOptions(release=NEW, canary=10**30),
+        RolloutOptions(release=NEW, canary=["d0"], groups=[[]]),
     ],
 )
-def test_refuses_what_can_not_be(scene: Scene, request_: Request) -> None:
+def test_refuses_what_can_not_be(scene: Scene, request_: RolloutOptions) -> None:
     """Unknown or repeated devices, no canary, impossible ratios: coded, and nothing is stored."""
     with pytest.raises(RolloutRefusedError):
         scene.service.create(request_)
@@ -438,7 +438,7 @@ def test_refuses_what_can_not_be(scene: Scene, request_: Request) -> None:
 def test_refuses_an_unknown_release_and_a_second_open_rollout(scene: Scene) -> None:
     """Two rollouts must not pull at one device."""
     with pytest.raises(UnknownReleaseError):
-        scene.service.create(Request(release="meter-9"))
+        scene.service.create(RolloutOptions(release="meter-9"))
     scene.start()
     with pytest.raises(RolloutRefusedError, match="open rollout"):
         scene.start()
@@ -448,7 +448,7 @@ def test_a_rollout_that_only_waits_for_who_is_away_says_how_it_ends(scene: Scene
     """It may never end by itself, so the text does not suggest to wait."""
     scene.is_there("d2", DeviceState.LOST)
     scene.publish(3)
-    rollout, other = scene.start(), Request(release="meter-3", canary=["d0"])
+    rollout, other = scene.start(), RolloutOptions(release="meter-3", canary=["d0"])
     with pytest.raises(RolloutRefusedError, match=r"running[)]: let it end, or abort it"):
         scene.service.create(other)
     scene.turn()

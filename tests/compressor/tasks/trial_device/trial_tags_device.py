@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_agent.tasks import Said, Seen, Stream
+from edge_agent.tasks import OutputStream, Seen, TaskAnswer
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Tags:
     @property
     def streams(self):  # noqa: ANN201 - as a person writes it
         """How many tags, and how unsure the least sure one is."""
-        return (Stream("tags", (0.0, float(self.outputs))), Stream("weakest"))
+        return (OutputStream("tags", (0.0, float(self.outputs))), OutputStream("weakest"))
 
     def values(self, outputs, temperature):  # noqa: ANN001, ANN201 - as above
         """Return the number of tags and the smallest score, without its sign."""
@@ -33,7 +33,7 @@ class Tags:
         """Return the tags, and the score of each."""
         del values
         label = "+".join(name for name, score in zip(names, outputs, strict=True) if score > 0)
-        return Said(label=label or "none", values=dict(zip(names, outputs, strict=True)))
+        return TaskAnswer(label=label or "none", values=dict(zip(names, outputs, strict=True)))
 
     def flips(self, outputs, golden) -> int:  # noqa: ANN001 - as above
         """Return how many rows have another set of tags."""

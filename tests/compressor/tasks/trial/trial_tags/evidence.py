@@ -4,7 +4,7 @@ import numpy as np
 
 from compressor.gates import Reordered
 from compressor.gates.evidence import Evidence
-from compressor.gates.kinds import SHARE, Kind
+from compressor.gates.kinds import SHARE, GateKind
 from compressor.measurement.parity import matrix
 
 
@@ -17,7 +17,7 @@ def score(said, labels) -> float:  # noqa: ANN001 - as above
     return float(_right(said, labels).mean())
 
 
-RIGHT_TAGS = Kind(
+RIGHT_TAGS = GateKind(
     limits=("min",), tasks=("trial_tags:TASK",), unit=SHARE,
     measure=lambda compared: score(compared.candidate, compared.labels),
 )  # fmt: skip
