@@ -98,6 +98,29 @@ def test_deletes_only_up_to_the_watermark(tmp_path: Path) -> None:
     assert spool.oldest("event", BOOT) == 3
 
 
+def test_rows_that_left_no_longer_count_against_the_limit(tmp_path: Path) -> None:
+    """Stored by the server or dropped: in memory as in the file, so that the spool never fills up with nothing."""
+    spool = spool_at(tmp_path)
+    for seq in range(1, 6):
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x" * seq))
+    spool.commit()
+    spool.acked(Watermark(Stream.EVENT, BOOT, 2))
+    assert spool.held_bytes == spool._sum() == 3 * 64 + 3 + 4 + 5
+    spool.drop(spool.hand_out(0.0, limit=1, resend_s=0.0, unacked=9)[0])
+    assert held(spool) == [("event", 4), ("event", 5)]
+    assert spool.held_bytes == spool._sum() == 2 * 64 + 4 + 5
+
+
+def test_only_new_rows_are_flushed_to_the_disk(tmp_path: Path) -> None:
+    """Flash wears: a row that a power cut brings back is only sent and acknowledged again."""
+    spool = spool_at(tmp_path)
+    spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"x"))
+    spool.commit()
+    full = spool._select("PRAGMA synchronous")
+    spool.acked(Watermark(Stream.EVENT, BOOT, 1))
+    assert (full, spool._select("PRAGMA synchronous")) == ([(2,)], [(1,)])
+
+
 def test_sends_again_after_the_timeout(tmp_path: Path) -> None:
     """An unacknowledged row is sent again, not before its time."""
     spool = spool_at(tmp_path)

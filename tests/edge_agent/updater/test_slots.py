@@ -29,6 +29,13 @@ def test_a_pointer_to_an_empty_slot_names_none(slots: Slots) -> None:
     assert (slots.current_name(), slots.current()) == ("", None)
 
 
+@pytest.mark.parametrize("name", ["", "c", "../update"])
+def test_there_are_two_slots(slots: Slots, name: str) -> None:
+    """A record that names another one names none, whatever file is there."""
+    slots.fill(name, SlotRelease(release="m-9", sha256=B))
+    assert slots.look(name) == (None, Condition.ABSENT)
+
+
 def test_parts_of_what_is_kept_stay(slots: Slots) -> None:
     """A resumed download starts at its offset; unreferenced files are deleted, complete or partial."""
     for name in (A, f"{B}.part", "c" * 64, f"{'d' * 64}.part"):

@@ -156,6 +156,29 @@ def test_a_newer_generation_ends_the_one_in_flight(device: object, release: Call
     assert device.phases == ["offered", *GOOD[:-1]]
 
 
+def test_a_download_that_nobody_wants_any_more_is_cancelled_and_its_end_ignored(
+    device: object, release: Callable
+) -> None:
+    """Also when the newer generation has to wait for its window, so that no job follows at once."""
+    device.offer(device.publish(release(1)).desired)
+    _finish_one_job(device)
+    progress = device.updater._progress
+    device.offer(replace(device.publish(release(2)).desired, not_before_ms=device.now_ms + 5000))
+    assert progress.cancelled.is_set()
+    device.blobs.clear()
+    device.work()
+    assert device.phases == ["offered", "downloading", "offered", "deferred"]
+
+
+def test_a_job_ends_once(device: object, release: Callable) -> None:
+    """A second result of the same job changes nothing."""
+    device.offer(release(1).desired)
+    token = device.updater._token
+    for code in ("metadata_unreachable", "no_space"):
+        device.updater.finished(token, Refusal(code, ""), device.now_ms, device.now_s)
+    assert device.phases == ["offered", "metadata_unreachable"]
+
+
 def test_a_newer_generation_ends_a_probation_by_rolling_back(device: object, release: Callable) -> None:
     """The trial is undone before the next one begins."""
     device.install(release(1))
@@ -256,6 +279,20 @@ def test_an_unhealthy_release_is_rolled_back(device: object, release: Callable, 
     device.pass_time(1)
     assert (device.phases[-1], device.current(), device.served[-1].release) == (code, "m-1", "m-1")
     assert device.slots.previous() is None
+
+
+@pytest.mark.parametrize(("allowed", "code"), [(0.4, "committed"), (0.39, "error_rate")])
+def test_the_configuration_says_how_many_inferences_may_fail(
+    device_on: Callable, release: Callable, tmp_path: Path, allowed: float, code: str
+) -> None:
+    """Both sides of the bound: 40 of 100 failed."""
+    device = device_on(tmp_path, RealDisk(), config=UpdateConfig(reserve_bytes=0, max_error_ratio=allowed))
+    new = device.publish(release(1)).desired
+    device.offer(new)
+    device.work()
+    device.beat(n=60, errors=40)
+    device.pass_time(new.probation_s)
+    assert device.phases[-1] == code
 
 
 def test_a_bad_first_release_leaves_none(device: object, release: Callable) -> None:

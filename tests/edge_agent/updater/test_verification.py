@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,10 +79,18 @@ def test_a_file_that_ends_too_early_is_no_file(url: str, name: str, why: str) ->
         list(MetadataFetcher().fetch(f"{url}/{name}.json"))
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/root.json", "https://127.0.0.1:9/root.json"])
+def test_a_server_that_is_not_there_is_named(address: str) -> None:
     """With the address."""
-    with pytest.raises(DownloadError, match=r"Expected an answer from http://127\.0\.0\.1:9/root\.json"):
-        MetadataFetcher().fetch("http://127.0.0.1:9/root.json")
+    with pytest.raises(DownloadError, match=f"Expected an answer from {re.escape(address)}"):
+        MetadataFetcher().fetch(address)
+
+
+def test_a_device_that_never_enrolled_knows_no_server(tmp_path: Path) -> None:
+    """It is tried again, and the text names the next step."""
+    verdict = verification.run(tmp_path, "meter-1/gateway.tfb", None, 0)
+    assert (verdict.ok, verdict.code) == (False, "metadata_unreachable")
+    assert "run edge-agent enrol" in verdict.text
 
 
 def test_a_file_of_a_folder_that_is_missing_is_missing_as_over_http(tmp_path: Path) -> None:
