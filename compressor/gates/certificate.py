@@ -106,7 +106,8 @@ def rules_for(
 
     A gate on a device also applies on this host, except for figures that a host with another processor can't measure
     (``timed`` is then False); and every device must agree with this host. ``alone``: gates on the candidate alone,
-    which are added to others; without other gates they are not added.
+    which are added to others; without other gates they are not added. Those of a retraining alone are left out of
+    other runs first, because a recipe without any other would pass unjudged.
 
     Raises:
         PluginError: If an external gate can't be imported.
@@ -120,12 +121,12 @@ def rules_for(
             there.append(replace(item, on=device))
             if kind is None or (kind.place is not Place.DEVICE and (timed or not kind.timed)):
                 here.append(replace(item, on=""))
+    if not retrained:
+        here = [rule for rule in here if rule.name not in KINDS or not KINDS[rule.name].retrained]
     if here or there:
         here += _added(here, [KINDS[name] for name in alone])
     if retrained:
         here += _added(here, [kind for kind in KINDS.values() if kind.retrained])
-    else:
-        here = [rule for rule in here if rule.name not in KINDS or not KINDS[rule.name].retrained]
     devices = dict.fromkeys(rule.on for rule in there)
     return (*here, *there, *(rule for name in devices for rule in agreeing(there, name)))
 

@@ -27,7 +27,7 @@ from compressor.errors import DataError, PackageError
 from compressor.gates import LABEL_ORDER, Verdict, few
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
-from compressor.gates.kinds import added_to
+from compressor.gates.kinds import KINDS, added_to
 from compressor.gates.kinds import measured as measured_by
 from compressor.progress import Progress, Silent
 from compressor.recipe import preflight
@@ -234,6 +234,9 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
         recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=alone
     )
     here = [rule for rule in rules if not rule.on]
+    for rule in recipe.gates if compared.drifted is None else ():
+        if rule.name in KINDS and KINDS[rule.name].retrained:
+            run.progress.say(f"{target.name}: {rule.name} is not judged: only a retraining has drifted samples")
     evidence = judging.evidence(compared.gate_set, names, figures, compared.drifted, here)
     evidence = evidence.beside(measured_by(here, compared.gate_set))
     fitted = (compared.calibration, run.rows("calibration").labels)

@@ -51,26 +51,33 @@ def make(name: str, outputs: int) -> DeviceTask:
     """Return the task ``name`` for a model with ``outputs`` outputs.
 
     Raises:
-        TaskMissingError: If neither this folder nor an installed package has it, or creating it fails.
+        TaskMissingError: If neither this folder nor an installed package has it, two packages do, or creating it fails.
     """
     if name in names():
         return cast("DeviceTask", importlib.import_module(f"{__name__}.{name}").make(outputs))
     found = _external()
     if name not in found:
-        message = f"Expected a task of {', '.join((*names(), *found))}, got {name!r}: install the package that has it"
-        raise TaskMissingError(message)
+        known = ", ".join(dict.fromkeys((*names(), *found)))
+        raise TaskMissingError(f"Expected a task of {known}, got {name!r}: install the package that has it")
+    points = found[name]
+    if len({point.value for point in points}) > 1:  # which one is found first differs from device to device
+        whose = " and ".join(sorted(f"{point.value!r} of {point.dist.name if point.dist else '?'}" for point in points))
+        raise TaskMissingError(f"Expected one task {name!r}, got {whose}: uninstall one of the packages")
     try:
-        made = cast("Callable[[int], DeviceTask]", found[name].load())
+        made = cast("Callable[[int], DeviceTask]", points[0].load())
         return made(outputs)
-    except Exception as error:  # foreign code may raise anything
-        message = f"Expected the task {name!r} of {found[name].value!r}, got {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:  # foreign code may raise anything
+        message = f"Expected the task {name!r} of {points[0].value!r}, got {type(error).__name__}: {error}"
         raise TaskMissingError(message) from error
 
 
-def _external() -> dict[str, EntryPoint]:
+def _external() -> dict[str, list[EntryPoint]]:
     from importlib import metadata  # noqa: PLC0415 - 1.4 MB that only a task from outside needs
 
-    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+    found: dict[str, list[EntryPoint]] = {}
+    for point in metadata.entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return found
 
 
 def of(manifest: Manifest, reference: Reference) -> DeviceTask:

@@ -59,6 +59,8 @@ def test_superiority_is_asked_of_a_retraining_alone() -> None:
     """A recipe's own margin takes the place of the default, and a first release isn't failed for want of drift."""
     gates = (GateRecipe(name="superiority", min=0.05),)
     assert rules_for(gates, "host", retrained=False) == ()
+    alone = ("better_than_constant",)  # alone it would pass a release that nothing else judges
+    assert rules_for(gates, "host", retrained=False, alone=alone) == ()
     assert [rule.min for rule in rules_for(gates, "host", retrained=True)] == [0.05]
     assert [rule.min for rule in rules_for((), "host", retrained=True)] == [0.0]
 

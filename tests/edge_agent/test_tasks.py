@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,3 +87,25 @@ def test_a_task_that_nobody_installed_is_named() -> None:
     """With those there are; nothing is imported for it."""
     with pytest.raises(TaskMissingError, match="Expected a task of classification, regression, got 'antigravity:fly'"):
         tasks.make("antigravity:fly", 2)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ("second_task:make", "got 'first_task:make' of own-0 and 'second_task:make' of own-1: uninstall one"),
+        ("first_task:make", "got SystemExit: 0"),
+    ],
+)
+def test_a_task_that_two_packages_have_or_that_ends_its_process_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: str, said: str
+) -> None:
+    """Which of two comes first differs from device to device; an exit at import is an error like any other."""
+    (tmp_path / "first_task.py").write_text("raise SystemExit(0)\n")
+    for number, value in enumerate(("first_task:make", others)):
+        info = tmp_path / f"own_{number}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: own-{number}\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(f"[edge_agent.tasks]\nmine = {value}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TaskMissingError, match=re.escape(said)):
+        tasks.make("mine", 2)
