@@ -60,7 +60,7 @@ def test_a_failed_installation_leaves_nothing_half_done(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="apt-get install systemd")
 def test_the_unit_is_valid_and_confined(tmp_path: Path) -> None:
     """By `systemd-analyze verify`, without a word; and an exposure of at most 2 of 10."""
-    (program := tmp_path / "opt" / "tinyfleet" / "current" / "bin" / "edge-agent").parent.mkdir(parents=True)
+    (program := tmp_path / "opt" / "tinyfleet-agent" / "current" / "bin" / "edge-agent").parent.mkdir(parents=True)
     shutil.copy("/bin/true", program)
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text(encoding="utf-8").replace("@PREFIX@", str(tmp_path)))
@@ -86,10 +86,10 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_installed_agent_answers_and_is_small(device: Path) -> None:
     """Installers, tests and headers are gone; beside runtime and numpy there are at most 20 MB."""
     root = device / "root"
-    program = root / "opt/tinyfleet/current/bin/edge-agent"
+    program = root / "opt/tinyfleet-agent/current/bin/edge-agent"
     answers = subprocess.check_output([program, "try", "--once"], text=True, cwd="/").splitlines()
     assert sum(json.loads(line)["supported"] for line in answers) >= 18
-    site = next((root / "opt/tinyfleet/current/lib").glob("python*/site-packages"))
+    site = next((root / "opt/tinyfleet-agent/current/lib").glob("python*/site-packages"))
     gone = {"pip", "setuptools", "tests", "include", "f2py"}
     assert not gone & {path.name for path in site.rglob("*") if path.is_dir()}
     assert not [*site.rglob("*.h"), *site.rglob("*.pyi")]
@@ -108,7 +108,7 @@ def test_state_and_settings_outlive_a_second_installation_and_a_removal(device: 
     done = installed(root, "--wheel", wheel)
     assert "already installed" in done.stdout, done.stdout + done.stderr
     assert (settings.read_text(), "this device is enrolled" in done.stdout) == ("# mine\n", True)
-    assert len([path for path in (root / "opt/tinyfleet").iterdir() if not path.is_symlink()]) == 1
+    assert len([path for path in (root / "opt/tinyfleet-agent").iterdir() if not path.is_symlink()]) == 1
     assert installed(root, "--uninstall").returncode == 0
     assert (identity.exists(), settings.exists(), list((root / "opt").iterdir())) == (True, True, [])
     assert installed(root, "--uninstall", "--purge").returncode == 0
