@@ -410,6 +410,7 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     surroundings = sources.Surroundings(
         state=options.state,
         suffixes=lambda: suffixes_of((first if child is None else child.model).manifest),
+        options=lambda: (first if child is None else child.model).manifest.preprocessing.front_end_options,
         tell=tell,
     )
     source = sources.load(parse_json(options.source.encode()), clock, surroundings)

@@ -132,7 +132,12 @@ def run(trial: Trial, out: BinaryIO, note: Callable[[str], None]) -> int:
             note(f"{header['code']}: {header['text']}")
 
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    source = _opened(trial, suffixes_of(model.manifest), note)
+    around = Surroundings(
+        suffixes=lambda: suffixes_of(model.manifest),
+        options=lambda: model.manifest.preprocessing.front_end_options,
+        tell=lambda code, text: note(f"{code}: {text}"),
+    )
+    source = _opened(trial, around)
     loop = InferenceLoop(model, source, say, SystemClock(), CountingSettings())
     account = open_accounts(None, [_NAME])[_NAME]
     printed = Delivery(_NAME, _Printed(out, trial.count, loop), SinkSettings(queue=_QUEUE), account, lambda *_: None)
@@ -152,7 +157,8 @@ def run(trial: Trial, out: BinaryIO, note: Callable[[str], None]) -> int:
     return account.counts["sent"]
 
 
-def _opened(trial: Trial, suffixes: frozenset[str], note: Callable[[str], None]) -> Source:
+def _opened(trial: Trial, around: Surroundings) -> Source:
+    suffixes = around.suffixes()
     kind, path = trial.source["kind"], Path(str(trial.source.get("path", "")))
     archive = path.suffix.lower() == ".zip"
     if kind == sources.SourceConfig().kind and path.is_file() and (not archive or trial.once):
@@ -169,7 +175,6 @@ def _opened(trial: Trial, suffixes: frozenset[str], note: Callable[[str], None])
     if archive:
         document |= {"kind": "synthetic", "interval_s": _REPLAY_S}
         document.pop("keep", None)
-    around = Surroundings(suffixes=lambda: suffixes, tell=lambda code, text: note(f"{code}: {text}"))
     return sources.load(document, SystemClock(), around)
 
 

@@ -54,11 +54,13 @@ class Surroundings:
 
     ``state``: the agent's state directory; without one nothing is moved or remembered across restarts. ``suffixes``:
     returns the suffixes (lower case, with dot) that the served release reads now; a source must not touch other files.
-    ``tell``: reports a code and a text to the operator.
+    ``options``: returns the options of its front end, all of them; {} for images. ``tell``: reports a code and a text
+    to the operator.
     """
 
     state: Path | None = None
     suffixes: Callable[[], frozenset[str]] = lambda: IMAGE_SUFFIXES
+    options: Callable[[], Mapping[str, float]] = dict
     tell: Callable[[str, str], None] = _silent
 
 

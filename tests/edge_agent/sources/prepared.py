@@ -38,13 +38,28 @@ def _camera(folder: Path) -> dict[str, object]:
     return {"path": str(video(folder / "video.mp4"))}
 
 
+def _lines(folder: Path) -> dict[str, object]:
+    (folder / "log.csv").write_text("1\n2\n3\n4\n5\n6\n")
+    return {"path": str(folder / "log.csv"), "whole": True, "steps": 2}
+
+
+def _microphone(folder: Path) -> dict[str, object]:
+    (folder / "sound.pcm").write_bytes(bytes(16_000))
+    return {"path": str(folder / "sound.pcm"), "rate_hz": 8000, "clip_s": 0.1}
+
+
 def _folder(folder: Path) -> dict[str, object]:
     for name in ("b.png", "a.png", "c.png"):
         (folder / name).write_bytes(name.encode())
     return {"path": str(folder)}
 
 
-_OWN: dict[str, Callable[[Path], dict[str, object]]] = {"camera": _camera, "push": lambda _: {}}
+_OWN: dict[str, Callable[[Path], dict[str, object]]] = {
+    "camera": _camera,
+    "lines": _lines,
+    "microphone": _microphone,
+    "push": lambda _: {},
+}
 
 
 def prepared(kind: str, folder: Path) -> dict[str, object]:

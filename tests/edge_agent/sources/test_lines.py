@@ -1,0 +1,145 @@
+"""Sensor lines: windows of a file that grows and is rotated, of a FIFO, and of a real terminal device."""
+
+from __future__ import annotations
+
+import json
+import os
+import tty
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_agent import front_ends, sources
+from edge_agent.device.clock import SystemClock
+from edge_agent.errors import SourceError
+from edge_agent.sources._stream import StreamSource
+from edge_agent.sources.lines import Settings
+from tests.edge_agent.sinks.receiver import until
+from wire.errors import SettingsError
+
+Told = list[tuple[str, str]]
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[..., tuple[StreamSource, Told]]]:
+    """Open sources of lines; all are closed at the end."""
+    opened: list[StreamSource] = []
+
+    def start(path: Path, release: dict[str, float] | None = None, **settings: object) -> tuple[StreamSource, Told]:
+        told: Told = []
+        around = sources.Surroundings(options=lambda: release or {}, tell=lambda code, text: told.append((code, text)))
+        document = {"kind": "lines", "path": str(path), "retry_s": 0.01, **settings}
+        source = sources.load(document, SystemClock(), around)
+        assert isinstance(source, StreamSource)
+        opened.append(source)
+        return source, told
+
+    yield start
+    for source in opened:
+        source.close()
+
+
+def _next(source: StreamSource) -> object:
+    found: list[sources.Capture] = []
+    until(lambda: found or ((capture := source.take()) and found.append(capture)))
+    return json.loads(found[0].data)
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+def test_windows_of_steps_begin_every_hop_lines(lines: Callable, tmp_path: Path) -> None:
+    """Half a line waits for its rest; JSON lists are lines too."""
+    path = tmp_path / "log.csv"
+    path.write_text("x,y\n1,2\n3,4\n[5, 6]\n7,")
+    source, _ = lines(path, steps=2, hop=1, whole=True)
+    assert _next(source) == [[1, 2], [3, 4]]
+    assert _next(source) == [[3, 4], [5, 6]]
+    _append(path, "8\n")
+    assert _next(source) == [[5, 6], [7, 8]]
+
+
+def test_a_hop_above_the_window_leaves_lines_out(lines: Callable, tmp_path: Path) -> None:
+    """Of every three lines the first two are a window."""
+    path = tmp_path / "log.csv"
+    path.write_text("".join(f"{n}\n" for n in range(1, 7)))
+    source, _ = lines(path, steps=2, hop=3, whole=True)
+    assert [_next(source), _next(source)] == [[[1], [2]], [[4], [5]]]
+
+
+def test_a_file_is_followed_over_rotation_and_truncation(lines: Callable, tmp_path: Path) -> None:
+    """What was there before isn't read; a window never spans two files."""
+    path = tmp_path / "log.csv"
+    path.write_text("9\n9\n")
+    source, told = lines(path, steps=2)
+    _append(path, "1\n2\n3\n")
+    assert _next(source) == [[1], [2]]
+    path.rename(tmp_path / "log.csv.1")
+    path.write_text("4\n5\n\n\n\n")
+    assert _next(source) == [[4], [5]]
+    path.write_text("6\n7\n")
+    assert _next(source) == [[6], [7]]
+    assert told == []
+
+
+def test_a_fifo_outlives_its_writers(lines: Callable, tmp_path: Path) -> None:
+    """One writer leaves in the middle of a window, and another goes on."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    source, told = lines(path, steps=2, columns=["b", "a"])
+    _append(path, '{"a": 1, "b": 2}\n')
+    _append(path, '{"b": 4, "a": 3, "c": 9}\n')
+    assert _next(source) == [[2, 1], [4, 3]]
+    assert told == []
+
+
+def test_a_serial_device_is_read_and_read_again_when_it_is_back(lines: Callable, tmp_path: Path) -> None:
+    """A pseudo terminal that is pulled and plugged in under the same name."""
+    path = tmp_path / "tty"
+    for first in (1, 3):
+        master, slave = os.openpty()
+        tty.setraw(slave)
+        path.unlink(missing_ok=True)
+        path.symlink_to(os.ttyname(slave))
+        if first == 1:
+            source, _ = lines(path, steps=2, baud=115_200)
+        os.write(master, f"9\r\n{first}\r\n{first + 1}\r\n".encode())
+        assert _next(source) == [[first], [first + 1]]
+        os.close(slave)
+        os.close(master)
+
+
+@pytest.mark.parametrize("line", ["1,x", '{"b": 1}', "[1, null]", "[", "\xff", "1," * 40_000, "[true]"])
+def test_a_line_of_no_numbers_is_named_once_and_ends_its_window(line: str, lines: Callable, tmp_path: Path) -> None:
+    """The next window begins after it."""
+    path = tmp_path / "log.csv"
+    path.write_text(f"1\n{line}\n2\n{line}\n3\n4\n", encoding="latin-1")
+    source, told = lines(path, steps=2, columns=["a"], whole=True)
+    assert _next(source) == [[3], [4]]
+    assert [code for code, _ in told] == ["source_line_invalid"]
+
+
+@pytest.mark.parametrize("binary", [0, 1])
+def test_the_release_states_the_steps_and_its_front_end_reads_the_window(
+    binary: int, lines: Callable, tmp_path: Path
+) -> None:
+    """The same pixels whether as text or as raw numbers."""
+    options = front_ends.complete("window", {"steps": 2, "channels": 2, "binary": binary})
+    path = tmp_path / "log.csv"
+    path.write_text("-1,1\n0.5,0\n")
+    source, _ = lines(path, options, whole=True)
+    found: list[sources.Capture] = []
+    until(lambda: found or ((capture := source.take()) and found.append(capture)))
+    assert np.array_equal(front_ends.decode("window", found[0].data, options)[..., 0], [[0, 255], [191, 128]])
+
+
+def test_without_steps_or_with_a_rate_of_no_line_it_does_not_start(lines: Callable, tmp_path: Path) -> None:
+    """Both are named."""
+    with pytest.raises(SourceError, match="Expected steps in"):
+        lines(tmp_path / "log.csv")
+    with pytest.raises(SettingsError, match="got 115201"):
+        Settings(baud=115_201)
