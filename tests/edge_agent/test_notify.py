@@ -13,16 +13,16 @@ import pytest
 
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
-from edge_agent.device.notify import READY_S, Condition, Notifier, from_environment
+from edge_agent.device.notify import READY_S, Notifier, ServiceHealth, from_environment
 from edge_agent.device.record_file import write_record
 from wire.codec import to_document
 
 Read = Callable[[], list[str]]
 
 
-def seen(*, status: str = "init", serving: bool = False, idle_s: float = math.inf) -> Condition:
+def seen(*, status: str = "init", serving: bool = False, idle_s: float = math.inf) -> ServiceHealth:
     """Return a condition with a keep-alive of 30 s."""
-    return Condition(status=status, serving=serving, idle_s=idle_s, keepalive_s=30.0)
+    return ServiceHealth(status=status, serving=serving, idle_s=idle_s, keepalive_s=30.0)
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -57,7 +57,7 @@ def test_an_agent_without_a_network_is_ready_after_a_while(systemd: tuple[str, R
 
 
 @pytest.mark.parametrize("condition", [seen(idle_s=0.0), seen(serving=True)])
-def test_a_connected_or_serving_agent_is_ready_at_once(systemd: tuple[str, Read], condition: Condition) -> None:
+def test_a_connected_or_serving_agent_is_ready_at_once(systemd: tuple[str, Read], condition: ServiceHealth) -> None:
     """Each of the two is enough, and READY is sent once."""
     address, read = systemd
     notifier = Notifier(address=address)
