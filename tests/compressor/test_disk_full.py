@@ -16,7 +16,7 @@ from PIL import Image
 
 from compressor.cli import main
 from compressor.errors import CompressorError
-from compressor.progress import Silent, Stage
+from compressor.progress import Silent, StageProgress
 from compressor.recipe.read import read_recipe
 from compressor.run.pipeline import Outcome, run_recipe
 
@@ -74,7 +74,7 @@ class Filling(Silent):
         self._disk, self._name, self._leave_bytes = disk, name, leave_bytes
 
     @contextmanager
-    def stage(self, name: str, total: int, unit: str) -> Iterator[Stage]:
+    def stage(self, name: str, total: int, unit: str) -> Iterator[StageProgress]:
         """Fill the disk if it is time."""
         if name == self._name:
             fill(self._disk, self._leave_bytes)
