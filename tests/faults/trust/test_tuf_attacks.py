@@ -12,6 +12,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Signed, TargetFile, Targets
 
+from edge_agent.device.record_file import copy_of
 from edge_agent.updater.verification import DirectoryFetcher, run, verify
 from server.errors import MetadataRefusedError
 from server.trust.online_keys import load_online_key
@@ -212,9 +213,13 @@ def test_unreachable_server_is_no_verdict(scene: Scene) -> None:
     (scene.device / "identity.json").write_text(
         json.dumps({"site": "s", "device": "d", "http_url": "http://127.0.0.1:9"})
     )
-    assert scene.ask().code == "metadata_unreachable"
-    (scene.device / "identity.json").unlink()
-    assert scene.ask().code == "metadata_unreachable"
+    away = scene.ask()
+    assert (away.code, "http://127.0.0.1:9/tuf/" in away.text) == ("metadata_unreachable", True)
+    identity = scene.device / "identity.json"
+    for path in (identity, copy_of(identity)):
+        path.unlink()
+    never = scene.ask()
+    assert (never.code, "run edge-agent enrol" in never.text) == ("metadata_unreachable", True)
 
 
 def test_air_gap_reads_the_same_metadata_from_a_folder(scene: Scene) -> None:
