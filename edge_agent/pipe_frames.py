@@ -19,6 +19,11 @@ from wire.errors import MessageError
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PAYLOAD_BYTES = 32 * 1024 * 1024
+MAX_SAMPLE_BYTES = (
+    180 * 1024
+)  # of an input in ``sample``, so that with base64 and its envelope it is within the server's limit
+CORRECTION = "correction"
+"""The lane of inputs whose answer the device's user corrected."""
 _LENGTHS = struct.Struct(">II")
 
 

@@ -161,7 +161,10 @@ class RolloutInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleInfo:
-    """One input that a device uploaded. ``label`` is "" until a person labels it; ``predicted`` is a class index."""
+    """One input that a device uploaded. ``label`` is "" until a person labels it; ``predicted`` is a class index.
+
+    ``claimed``: in the lane ``correction``, what the device's user says that it is.
+    """
 
     id: int = 0
     device: str = ""
@@ -175,6 +178,7 @@ class SampleInfo:
     at_ms: int = 0
     label: str = ""
     label_by: str = ""
+    claimed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

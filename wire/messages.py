@@ -194,10 +194,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """``tele/sample``: one input that the server requested.
+    """``tele/sample``: one input that the server requested, or that the device's user corrected.
 
-    ``lane`` is ``audit`` (uniform, with the probability ``inclusion_ratio``) or ``drift``. ``data`` is the encoded
-    image in base64, ``sha256`` the digest of the decoded bytes.
+    ``lane`` is ``audit`` (uniform, with the probability ``inclusion_ratio``), ``drift``, or ``correction``: then
+    ``label`` is what the user says that it is. ``data`` is the encoded image in base64, ``sha256`` the digest of the
+    decoded bytes.
     """
 
     boot: str = ""
@@ -212,6 +213,7 @@ class Sample:
     predicted: int = -1
     confidence: float = 0.0
     artifact_sha256: str = ""
+    label: str = field(default="", metadata=OMIT_DEFAULT)
     data: str = ""
     extra: Mapping[str, Json] = field(default_factory=dict)
 

@@ -154,6 +154,7 @@ class Agent:
             fault=self._fault,
             steady=self._steady,
             sampled=self._sampled,
+            corrected=self._corrected,
         )
         self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
         self._watch = ClockWatch().at_least(TimeFloor(state / "tuf" / "time_floor.json").read_ms())
@@ -366,6 +367,14 @@ class Agent:
 
     def _sampled(self, request: str, length_bytes: int) -> bool:
         return self._guard("samples", lambda: self._inbox.sampled(request, length_bytes, self._now_ms))
+
+    def _corrected(self, length_bytes: int) -> bool:
+        found: list[bool] = []
+        self._guard("samples", lambda: found.append(self._inbox.corrected(length_bytes, self._now_ms)))
+        if found == [False]:
+            limit = f"max_bytes_per_day in [samples], {self.config.samples.max_bytes_per_day} bytes"
+            self._fault("correction_dropped", f"Expected a correction within {limit}, got more today: it is not sent")
+        return found == [True]
 
     def _fault(self, code: str, text: str) -> None:
         if self._limiter.count(f"fault_{code}", self._now_ms):

@@ -84,6 +84,7 @@ def child_arguments(
         "--source", canonical_bytes(config.source.document).decode(),
         *(("--sinks", canonical_bytes(documents).decode()) if documents else ()),
         *(("--api", canonical_bytes(given_of(config.api)).decode()) if config.api.on else ()),
+        *(("--corrections",) if config.api.on and config.samples.max_bytes_per_day else ()),
         *(() if identity is None else ("--device", identity.device, "--site", identity.site)),
         "--window-ms", str(round(monitor.window_s * 1000)),
         "--beat-s", str(config.child.beat_s),

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_agent.control.supervisor import Supervisor
 from edge_agent.errors import FrameError
-from edge_agent.pipe_frames import Frame
+from edge_agent.pipe_frames import CORRECTION, MAX_SAMPLE_BYTES, Frame
 from edge_agent.sources import SOURCE_UNREAD
 from edge_agent.telemetry.rows import Telemetry, WindowPart
 from edge_agent.updater.updater import Updater
@@ -23,7 +23,6 @@ from wire.histogram import Counters, Shape
 from wire.messages import Sample, Stream, UpdatePhase
 
 MAX_ANSWERS_BYTES = 4 * 1024 * 1024  # of one frame: a batch of a sink, with room
-MAX_SAMPLE_BYTES = 180 * 1024  # so that with base64 and its envelope it is within the server's limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +149,8 @@ class Minute:
 class ChildInbox:
     """``unreadable`` and ``fault`` get a kind or code and a text; ``steady`` is called once the child has run for long.
 
-    ``sampled`` gets a request and the length of an input, and returns whether it may be sent on.
+    ``sampled`` gets a request and the length of an input, ``corrected`` the length of an input whose answer a user
+    corrected; both return whether it may be sent on.
     """
 
     telemetry: Telemetry
@@ -160,6 +160,7 @@ class ChildInbox:
     fault: Callable[[str, str], None]
     steady: Callable[[], None]
     sampled: Callable[[str, int], bool] = lambda _request, _length_bytes: True
+    corrected: Callable[[int], bool] = lambda _length_bytes: True
     sinks: Mapping[str, Json] = field(default_factory=dict)
     """The last counts of each sink of answers, by name."""
     _taken: tuple[int, Json] | None = None
@@ -190,7 +191,10 @@ class ChildInbox:
                 self._keep_minute(now_ms)
         elif frame.kind == "sample":
             sample = read_sample(frame)
-            if self.sampled(sample.request, len(frame.payload)):
+            if sample.lane == CORRECTION:
+                if self.corrected(len(frame.payload)):
+                    self.telemetry.sample(replace(sample, request="", inclusion_ratio=0.0))
+            elif self.sampled(sample.request, len(frame.payload)):
                 self.telemetry.sample(sample)
         else:
             for row in read_answers(frame):

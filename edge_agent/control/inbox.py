@@ -75,6 +75,12 @@ class CommandState:
         ]
         return replace(self, open=tuple(grant for grant in left if grant.count > 0 and grant.budget_bytes > 0))
 
+    def spending(self, length_bytes: int, now_ms: int) -> CommandState:
+        """Return the ledger after one input was sent that no server requested."""
+        day = now_ms // DAY_MS
+        spent_bytes = length_bytes + (self.granted_bytes if self.day == day else 0)
+        return replace(self, day=day, granted_bytes=spent_bytes)
+
     def remember(self, command: Command) -> CommandState:
         """Return the ledger with this command among those seen."""
         return replace(self, seen=(*self.seen, command.id)[-KEPT_IDS:])
@@ -226,6 +232,22 @@ class Inbox:
         ledger = self._known(now_ms).sampled(request, length_bytes)
         self.ledger.write(ledger)
         self._ledger = ledger
+
+    def corrected(self, length_bytes: int, now_ms: int) -> bool:
+        """Deduct an input that the device's user corrected from today's budget; return False if it exceeds it.
+
+        The owner's limit applies; the server's setting, which is for what it requests itself, does not.
+
+        Raises:
+            OSError: If the ledger can't be written.
+        """
+        ledger = self._known(now_ms)
+        if length_bytes > ledger.left(self.config.max_bytes_per_day, now_ms):
+            return False
+        spent = ledger.spending(length_bytes, now_ms)
+        self.ledger.write(spent)
+        self._ledger = spent
+        return True
 
     def serving(self, now_ms: int) -> None:
         """Send a newly started child the rest of each grant; on a swap within a child it keeps them."""

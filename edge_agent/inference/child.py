@@ -374,6 +374,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--source", required=True, help='JSON, for example {"kind": "directory", "path": "inbox"}')
     parser.add_argument("--sinks", default="{}", help='JSON by name, for example {"log": {"kind": "jsonl"}}')
     parser.add_argument("--api", default="", help='JSON, for example {"listen": "127.0.0.1:8500"}; empty: none')
+    parser.add_argument("--corrections", action="store_true", help="inputs that a user corrects may leave the device")
     parser.add_argument("--device", default="", help="the device's name, for answers")
     parser.add_argument("--site", default="", help="the device's site, for topics of answers")
     parser.add_argument("--window-ms", type=int, default=_DEFAULTS.window_ms)
@@ -423,7 +424,11 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     child.answers = open_answers(parse_json(options.sinks.encode()), around)
     if options.api:
         try:
-            open_api(fields_from(ApiConfig, parse_json(options.api.encode()), "[api]"), child)
+            open_api(
+                fields_from(ApiConfig, parse_json(options.api.encode()), "[api]"),
+                child,
+                say if options.corrections else None,
+            )
         except AgentError as error:  # inference goes on without it
             tell("api_failed", str(error))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
@@ -432,8 +437,8 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     child.run()
 
 
-def open_api(config: ApiConfig, loop: InferenceLoop) -> None:
-    """Open the local interface of ``loop``, whose sinks are opened.
+def open_api(config: ApiConfig, loop: InferenceLoop, correct: Say | None = None) -> None:
+    """Open the local interface of ``loop``, whose sinks are opened; ``correct`` sends corrected inputs, if allowed.
 
     Raises:
         AgentError: If it can't listen as configured.
@@ -446,6 +451,7 @@ def open_api(config: ApiConfig, loop: InferenceLoop) -> None:
         wake=lambda: loop.notices.put(WAKE),
         sinks=lambda: answers.figures,
         push=loop.source if isinstance(loop.source, PushSource) else None,
+        correct=correct,
     )
     loop.api = api = LocalApi(config, around)
     answers.watch = api.answered

@@ -32,11 +32,14 @@ from edge_agent.local_api.http_server import ApiServer, Limits, Reply, Request, 
 from edge_agent.local_api.open_inference import InferRequest
 from edge_agent.local_api.recent import MAX_ANSWERS, KeptInput, Recent
 from edge_agent.local_api.settings import ApiConfig, address_of, is_loopback
+from edge_agent.pipe_frames import CORRECTION, MAX_SAMPLE_BYTES
 from edge_agent.sinks.unix import listen
 from edge_agent.sources.push import PushSource
 from wire import __version__
 from wire.answers import AnswerRecord
-from wire.codec import Json, encode, to_document
+from wire.canonical import sha256_hex
+from wire.codec import Json, encode, parse_json, to_document
+from wire.errors import MessageError
 
 _LOG = logging.getLogger(__name__)
 _RETRY_S = 1
@@ -44,6 +47,9 @@ _READY_S = 20.0  # without a turn of the loop for this long, the model is not re
 _STREAM_S = 10.0  # between two signs of life of a stream without answers
 _TOKEN_LENGTHS = range(16, 4097)
 _OTHERS_BITS = 0o077
+_CORRECTED = frozenset({"image/png", "image/jpeg"})  # what a server stores
+_CORRECTION_BYTES = 16 * 1024
+_MAX_LABEL = 100
 _PAGE = Path(__file__).with_name("page.html")
 _HTML = "text/html; charset=utf-8"
 _PAGE_RULES = {
@@ -67,13 +73,14 @@ class ApiSurroundings:
     """What the interface uses of the loop.
 
     ``wake``: makes an idle loop turn at once. ``sinks``: counts by name. ``push``: the source, if it takes inputs from
-    here.
+    here. ``correct``: sends a frame with a corrected input to the control process; None: inputs don't leave the device.
     """
 
     model: Callable[[], ServedModel]
     wake: Callable[[], None] = lambda: None
     sinks: Callable[[], Mapping[str, Json]] = dict
     push: PushSource | None = None
+    correct: Callable[[Mapping[str, Json], bytes], None] | None = None
 
 
 class LocalApi:
@@ -189,6 +196,7 @@ class LocalApi:
             ("GET", "/v1/answers/stream"): lambda _: self._stream(),
             ("GET", "/v1/inputs"): self._input,
             ("POST", "/v1/inputs"): self._push,
+            ("POST", "/v1/correct"): self._correct,
         }
         handle = routes.get((request.method, path))
         if handle is not None:
@@ -302,6 +310,33 @@ class LocalApi:
                 504, f"Expected the answer to {name} within {self._config.wait_s:g} s, got none: it may come"
             )
         return json_reply(to_document(record))
+
+    def _correct(self, request: Request) -> Reply:
+        """Send an input whose answer is wrong, with the label that the user gives, to the control process."""
+        if self._around.correct is None:
+            advice = "set max_bytes_per_day in [samples], so that inputs may leave the device"
+            raise ApiError(403, f"Expected a device that sends corrections, got one that does not: {advice}")
+        try:
+            document = parse_json(request.body, limit_bytes=_CORRECTION_BYTES)
+        except MessageError as error:
+            raise ApiError(400, f"Expected a JSON object with id and label, got: {error}") from error
+        name, label = document.get("id"), document.get("label")
+        if not isinstance(name, str) or not isinstance(label, str):
+            raise ApiError(400, "Expected id and label as text, got others")
+        if not 0 < len(label.strip()) <= _MAX_LABEL or not label.isprintable():
+            raise ApiError(400, f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}")
+        kept = self._kept(name)
+        kind = media_type(kept.data)
+        if kind not in _CORRECTED or len(kept.data) > MAX_SAMPLE_BYTES:
+            got = f"{kind} of {len(kept.data)} bytes"
+            raise ApiError(415, f"Expected a PNG or JPEG of at most {MAX_SAMPLE_BYTES} bytes to correct, got {got}")
+        header: dict[str, Json] = {
+            "type": "sample", "lane": CORRECTION, "label": label.strip(), "sha256": sha256_hex(kept.data),
+            "media_type": kind, "at_ms": kept.record.at_ms, "predicted": kept.predicted,
+            "confidence": kept.record.confidence or 0.0, "artifact_sha256": kept.artifact_sha256,
+        }  # fmt: skip
+        self._around.correct(header, kept.data)
+        return json_reply({"id": name, "label": label.strip()}, 202)
 
     def _kept(self, name: str) -> KeptInput:
         kept = self._recent.input(name)

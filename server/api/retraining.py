@@ -22,7 +22,10 @@ from server.retraining.service import RetrainingService
 
 
 class SampleBody(ValueBody):
-    """One sample; ``label`` is "" until a person labels it. ``predicted`` is the index of the model's class."""
+    """One sample; ``label`` is "" until a person labels it. ``predicted`` is the index of the model's class.
+
+    ``claimed``: in the lane ``correction``, what the device's user says that it is.
+    """
 
     id: int
     device: str
@@ -36,6 +39,7 @@ class SampleBody(ValueBody):
     at_ms: int
     label: str
     label_by: str
+    claimed: str = ""
 
 
 class SamplesBody(BaseModel):

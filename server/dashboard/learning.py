@@ -28,7 +28,11 @@ _PHASES = {
 }
 _ASKS = {RetrainingPhase.COLLECTING: "Train anyway", RetrainingPhase.GATED: "Approve rollout"}
 _NAMED = 6
-_LANES = {"audit": "audit: drawn uniformly", "drift": "drift: looks new"}
+_LANES = {
+    "audit": "audit: drawn uniformly",
+    "drift": "drift: looks new",
+    "correction": "correction: a user of the device said so",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,8 @@ def sample_card(sample: StoredSample, form: LabelForm, now_ms: int) -> SampleCar
         guess = f"predicts {', '.join(form.values)}"
     elif sample.predicted < 0:
         guess = "no prediction"
+    if sample.claimed:
+        guess = f"{guess}; a user says {sample.claimed}"
     return SampleCard(
         id=sample.id,
         device=sample.device,

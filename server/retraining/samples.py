@@ -2,7 +2,8 @@
 
 An image is stored as ``samples/<sha256>.<png|jpg>``; written to a temporary file, synced, renamed. A label belongs to
 the image: every sample of it, from any device, gets the label. It must fit the model that took the sample, a class or
-numbers: a typing error would fail the job that trains with it.
+numbers: a typing error would fail the job that trains with it. The label that a device's user gave with a correction
+is only a claim, shown to the person who labels.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg"}
 _DAY_MS = 86_400_000
 _MAX_LABEL = 100
 _MAX_KEY = 64
-_LANES = ("audit", "drift")
+_LANES = ("audit", "drift", "correction")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSample:
-    """One sample. ``predicted`` is the index of the model's class; ``label`` a class name or numbers, "" before."""
+    """One sample. ``predicted`` is the index of the model's class; ``label`` a class name or numbers, "" before.
+
+    ``claimed``: what the device's user says that it is, in the lane ``correction``.
+    """
 
     id: int
     device: str
@@ -52,6 +56,7 @@ class StoredSample:
     received_ms: int
     label: str
     label_by: str
+    claimed: str = ""
 
     @property
     def file_name(self) -> str:
@@ -92,6 +97,7 @@ class SampleStore:
             "lane": sample.lane, "inclusion_ratio": sample.inclusion_ratio, "predicted": sample.predicted,
             "confidence": sample.confidence, "artifact_sha256": sample.artifact_sha256,
             "at_ms": sample.at_ms or now_ms, "received_ms": now_ms,
+            "claimed": sample.label if sample.lane == "correction" else "",
         }  # fmt: skip
         with self.database.begin() as connection:
             known = store.known_label(connection, sample.sha256)
@@ -102,8 +108,11 @@ class SampleStore:
     def _checked(self, sample: Sample, today_bytes: int) -> bytes:
         limit_bytes = self.config.max_sample_bytes
         if sample.media_type not in EXTENSIONS or sample.lane not in _LANES:
-            message = f"Expected a PNG or JPEG of lane audit or drift, got {sample.media_type!r} {sample.lane!r}"
+            message = f"Expected a PNG or JPEG of lane {' or '.join(_LANES)}, got {sample.media_type!r} {sample.lane!r}"
             raise SampleRefusedError(message[:300])
+        if len(sample.label) > _MAX_LABEL or not (sample.label + " ").isprintable():
+            message = f"Expected a label of at most {_MAX_LABEL} printable characters, got {sample.label[:40]!r}"
+            raise SampleRefusedError(message)
         if len(sample.request) > _MAX_KEY or len(sample.artifact_sha256) > _MAX_KEY:
             got = f"{len(sample.request)} and {len(sample.artifact_sha256)}"
             message = f"Expected request and artifact_sha256 of at most {_MAX_KEY} characters, got {got}"

@@ -29,6 +29,7 @@ SAMPLES = sa.Table(
     sa.Column("label", sa.String(127)),
     sa.Column("label_by", sa.String(127)),
     sa.Column("labelled_ms", sa.BigInteger, nullable=False, default=0),
+    sa.Column("claimed", sa.String(127), nullable=False, default="", server_default=""),
     sa.UniqueConstraint("device", "boot", "seq"),
     sqlite_autoincrement=True,
 )

@@ -41,6 +41,7 @@ from wire.messages import (
     Event,
     Reported,
     Response,
+    Sample,
     Severity,
     State,
     Stream,
@@ -547,6 +548,27 @@ def test_the_sample_budget_survives_a_restart(world: World) -> None:
         world.say("cmd/samples", Command(id="2", verb="samples", arguments={"count": 3}))
         world.turns(2)
         assert decode(Response, world.last("res")).code == "budget_zero"
+
+
+def corrections(world: World) -> list[Sample]:
+    """Return the samples that arrived at the broker, after one more correction of 300 bytes by a user."""
+    world.children[-1].speak("sample", b"x" * 300, lane="correction", label="7", request="r")
+    world.turns(3)
+    sent = (message for message in world.heard if message.topic.endswith("tele/sample"))
+    return list({sample.seq: sample for sample in (decode(Sample, message.payload) for message in sent)}.values())
+
+
+def test_a_correction_takes_from_the_owner_s_budget_and_from_no_grant(world: World) -> None:
+    """It needs no request; grant and lane of an audit stay untouched; beyond the budget an event says so."""
+    world.sample_bytes = 1000
+    world.agent.stop()
+    world.agent = world.make("00000000000000bb")
+    world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 0}))
+    world.turns(7, seconds=0.1)
+    world.beat(1)
+    found = [corrections(world) for _ in range(4)][-1]
+    assert [(sample.lane, sample.label, sample.request) for sample in found] == [("correction", "7", "")] * 3
+    assert "correction_dropped" in world.events()
 
 
 def granted(world: World) -> list[tuple[int, int]]:

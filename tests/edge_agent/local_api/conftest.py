@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,18 +61,19 @@ def running(bundle: Callable, tmp_path: Path) -> Iterator[Callable[..., Running]
     """Start loops on the folder ``inbox``, or another source; ended at the end."""
     started: list[Running] = []
 
-    def start(source: dict | None = None, **keys: object) -> Running:
+    def start(source: dict | None = None, *, corrects: bool = False, **keys: object) -> Running:
         (tmp_path / "inbox").mkdir(exist_ok=True)
         said: list[tuple[dict, bytes]] = []
         path = bundle()
         document = source or {"kind": "directory", "path": str(tmp_path / "inbox"), "settle_s": 0.0}
         opened: Source = load(document, SystemClock(), Surroundings())
-        loop = InferenceLoop(
-            load_model(path), opened, lambda header, data: said.append((dict(header), data)), SystemClock(),
-            CountingSettings(beat_s=0.1),
-        )  # fmt: skip
+
+        def say(header: Mapping[str, object], data: bytes) -> None:
+            said.append((dict(header), data))
+
+        loop = InferenceLoop(load_model(path), opened, say, SystemClock(), CountingSettings(beat_s=0.1))
         config = ApiConfig(**{"listen": "127.0.0.1:0", **keys})
-        open_api(config, loop)
+        open_api(config, loop, say if corrects else None)
         thread = threading.Thread(target=loop.run, daemon=True)
         thread.start()
         started.append(Running(loop, loop.api, thread, said, path))

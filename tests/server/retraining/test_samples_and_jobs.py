@@ -71,6 +71,22 @@ def test_a_label_belongs_to_the_image(site: Site) -> None:
     assert [sample.label for sample in site.service.samples.latest()] == ["7", "7"]
 
 
+def test_a_correction_has_the_user_s_label_as_a_claim_only(site: Site) -> None:
+    """It waits for a person's label as any sample; a label in another lane is no claim."""
+    site.service.samples.accept("d1", replace(upload(1), lane="correction", label="7"), 0)
+    site.service.samples.accept("d1", replace(upload(2), label="7"), 0)
+    found = {sample.lane: (sample.claimed, sample.label) for sample in site.service.samples.latest(unlabelled=True)}
+    assert found == {"correction": ("7", ""), "audit": ("", "")}
+
+
+@pytest.mark.parametrize("label", ["a" * 101, "a\n", "\x00"])
+def test_a_claim_that_can_not_be_shown_is_refused(site: Site, label: str) -> None:
+    """A device is another's machine."""
+    with pytest.raises(SampleRefusedError, match="printable"):
+        site.service.samples.accept("d1", replace(upload(1), lane="correction", label=label), 0)
+    site.service.samples.accept("d1", replace(upload(1), lane="correction", label="a" * 100), 0)
+
+
 def test_labels_are_checked(site: Site) -> None:
     """An empty label and an unknown sample are refused."""
     site.service.samples.accept("d1", upload(1), 0)

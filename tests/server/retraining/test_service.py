@@ -63,6 +63,15 @@ def test_harmless_drift_is_not_retrained_without_a_person(site: Site) -> None:
     assert turns(site) == "proposed"
 
 
+def test_corrections_are_no_proof_of_harm(site: Site) -> None:
+    """Users correct what is wrong, so the share of errors among corrections says nothing of the model."""
+    site.alarm(3)
+    turns(site)
+    site.upload(30, wrong=1)
+    site.upload(30, wrong=30, lane="correction", start=30)
+    assert turns(site) == "collecting"
+
+
 def test_a_rollout_waits_for_a_person_where_it_is_not_automatic(by_hand: Site) -> None:
     """Without a person it stops after the gates."""
     by_hand.alarm(3)
