@@ -55,7 +55,11 @@ class RuntimeFile:
 
 
 def runtimes() -> tuple[RuntimeFile, ...]:
-    """Return the runtimes of the folder, installed or not, by name."""
+    """Return the runtimes of the folder, installed or not, by name.
+
+    Raises:
+        RuntimeMissingError: If a file declares something else than literals.
+    """
     return tuple(map(_declared, plugins.names(_FOLDER)))
 
 
@@ -63,7 +67,7 @@ def runtime(name: str) -> RuntimeFile:
     """Return the declarations of the runtime ``name``.
 
     Raises:
-        RuntimeMissingError: If the folder has no such file.
+        RuntimeMissingError: If the folder has no such file, or it declares something else than literals.
     """
     known = plugins.names(_FOLDER)
     if name not in known:
@@ -77,11 +81,15 @@ def _declared(name: str) -> RuntimeFile:
     source = spec.loader.get_source(name) if spec and spec.loader else ""  # type: ignore[attr-defined]  # of a file
     wanted = {name.upper(): name for name in ("packages", "formats", "layout", "offered")}
     found: dict[str, Any] = {}
-    for node in ast.parse(source or "").body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            if isinstance(target, ast.Name) and target.id in wanted:
-                found[wanted[target.id]] = ast.literal_eval(node.value)
+    try:
+        for node in ast.parse(source or "").body:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if isinstance(target, ast.Name) and target.id in wanted:
+                    found[wanted[target.id]] = ast.literal_eval(node.value)
+    except (SyntaxError, ValueError) as error:  # the latter: computed, not a literal
+        message = f"Expected {', '.join(wanted)} as literals in {name}.py of {_FOLDER}, got: {error}"
+        raise RuntimeMissingError(f"{message}: correct or remove the file") from error
     return RuntimeFile(name=name, **found)
 
 

@@ -15,6 +15,9 @@ from compressor.closure import plugin
 from compressor.errors import PluginError
 from compressor.formats._base import Batches, Floats, ModelFormat, Ranges, Tensors
 from compressor.steps.quantize import Settings
+from edge_agent import declarations
+from edge_agent.declarations import RuntimeFile
+from edge_agent.errors import RuntimeMissingError
 from wire.settings import is_given, nearest
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BASELINE", "KEYS", "Batches", "Floats", "ModelFormat", "Ranges", "Tensors", "code", "imported", "known",
-    "model_keys", "named", "or_plain", "unread",
+    "model_keys", "named", "or_plain", "runtimes", "unread",
 ]  # fmt: skip
 
 BASELINE = "onnx"
@@ -60,6 +63,21 @@ def named(runtime: str) -> ModelFormat:
     except ModuleNotFoundError as error:
         message = f"Expected the package {error.name!r} for the format of {runtime!r}, got none: install it"
         raise PluginError(message) from error
+    except Exception as error:  # importing runs the file's code
+        message = f"Expected the format of {runtime!r} to import, got {plugins.failure(error)}"
+        raise PluginError(message) from error
+
+
+def runtimes() -> tuple[RuntimeFile, ...]:
+    """Return what the device parts of all runtimes declare.
+
+    Raises:
+        PluginError: If a file declares something else than literals.
+    """
+    try:
+        return declarations.runtimes()
+    except RuntimeMissingError as error:
+        raise PluginError(str(error)) from error
 
 
 def or_plain(runtime: str) -> ModelFormat:

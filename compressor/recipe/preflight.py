@@ -19,7 +19,6 @@ from compressor.data import check_read
 from compressor.errors import PackageError, PluginError, RecipeError
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.steps.quantize import Settings as QuantizeRecipe
-from edge_agent import declarations
 from edge_agent import tasks as device_tasks
 from wire.settings import nearest
 
@@ -54,11 +53,12 @@ def check(recipe: Recipe, out: Path) -> None:
         if isinstance(step, QuantizeRecipe):
             _require("compressor.quantize", step.scheme, "[[compress]] scheme")
             quantize.resolve(step.scheme)  # before anything is trained
-    known = [one.name for one in declarations.runtimes() if one.offered]
+    known = [one.name for one in formats.runtimes() if one.offered]
     for target in recipe.targets:
         if target.runtime not in known:
             said = f"Expected in [targets.{target.name}] a runtime of {', '.join(known)}, got {target.runtime!r}"
             raise PluginError(said + nearest(target.runtime, known))
+        formats.named(target.runtime)  # a runtime may lack its part for the build host
         _installed(target)
     for step in recipe.compress:
         if isinstance(step, QuantizeRecipe):

@@ -23,7 +23,6 @@ from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, R
 from compressor.steps._selection import network_steps
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
-from edge_agent import declarations
 from wire.errors import NameRefusedError, PathError, SettingsError
 from wire.paths import without_tilde
 from wire.settings import (
@@ -284,7 +283,7 @@ def _check_ranges(recipe: Recipe) -> None:
         ("[model]", recipe.model), ("[data]", recipe.data), ("[train]", train), ("[acceptance]", recipe.acceptance),
         *((f"[targets.{target.name}]", target) for target in recipe.targets),
     ]  # fmt: skip
-    endings = {one.name: tuple(one.formats) for one in declarations.runtimes()}
+    endings = {one.name: tuple(one.formats) for one in formats.runtimes()}
     try:
         for where, table in tables:
             check(table, where)
@@ -429,7 +428,7 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         for key, why in steps.unread(step).items()
         if is_given(step, key)
     )
-    endings = {one.name: one.formats for one in declarations.runtimes()}
+    endings = {one.name: one.formats for one in formats.runtimes()}
     for target in recipe.targets:
         if target.format and len(endings.get(target.runtime, ())) < 2:  # noqa: PLR2004 - no choice
             yield Unread(f"[targets.{target.name}]", "format", f"of runtime {target.runtime!r}")

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from compressor import formats
+from compressor.errors import PluginError
+from compressor.recipe.read import recipe_of
 from edge_agent import declarations, runtimes
 
 ROOT = Path(__file__).parents[2]
@@ -180,3 +183,23 @@ def test_a_declaration_with_a_type_is_read_too(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(runtimes.__spec__, "submodule_search_locations", [str(tmp_path)])
     found = declarations.runtime("typed")
     assert (found.installed, dict(found.formats), found.layout) == (False, {"": "x"}, "NCHW")
+
+
+@pytest.mark.parametrize("text", ["PACKAGES = dict(a='b')\n", "def load(:\n"])
+def test_a_file_of_a_runtime_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Every recipe and every start of an agent reads all declarations: an error that names no file helps nobody."""
+    (tmp_path / "broken.py").write_text(text)
+    monkeypatch.setattr(runtimes.__spec__, "submodule_search_locations", [str(tmp_path)])
+    with pytest.raises(PluginError, match=r"as literals in broken\.py of .*: correct or remove the file"):
+        recipe_of({"model": {"name": "m"}})
+
+
+def test_a_file_of_a_format_that_does_not_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every recipe asks all formats whether it brings a file of theirs."""
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path)])
+    monkeypatch.setattr(formats.__spec__, "submodule_search_locations", [*formats.__path__])
+    with pytest.raises(PluginError, match=r"'broken' to import, got RuntimeError: no licence in broken\.py, line 1"):
+        recipe_of({"model": {"name": "m"}})
