@@ -430,6 +430,16 @@ def test_an_open_row_is_replaced_and_stays_until_it_is_closed(tmp_path: Path) ->
     assert not spool._open_bytes  # nothing of closed rows is kept in memory
 
 
+def test_a_row_is_read_as_it_was_added(tmp_path: Path) -> None:
+    """Over a restart: a report that continues stays open, and can be merged once it is closed."""
+    row = replace(report(1), open=True)
+    spool = spool_at(tmp_path)
+    spool.add(row)
+    spool.commit()
+    spool.close()
+    assert spool_at(tmp_path).open_rows() == [replace(row, id=1)]
+
+
 def test_a_closed_row_is_never_replaced(tmp_path: Path) -> None:
     """A row that may have been sent under a key never changes."""
     spool = spool_at(tmp_path)
