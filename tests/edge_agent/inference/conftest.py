@@ -157,6 +157,7 @@ def child(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
         memory_bytes: int = 0,
         run: str = "",
         sinks: object = None,
+        api: object = None,
         **settings: object,
     ) -> ChildProcess:
         source = {"kind": "directory", "path": str(tmp_path / "inbox"), **settings}
@@ -164,6 +165,7 @@ def child(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
         arguments = ["--bundle", str(bundle), "--source", json.dumps(source), "--window-ms", str(window_ms)]
         arguments += ["--state", str(tmp_path / "state"), "--memory-bytes", str(memory_bytes), "--run", run]
         arguments += ["--sinks", json.dumps(sinks or {}), "--device", "cam-1", "--site", "north"]
+        arguments += ["--api", json.dumps(api)] if api else []
         command = [sys.executable, "-m", "edge_agent.inference.child", *arguments, "--beat-s", "0.1"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append(process)
