@@ -257,6 +257,9 @@ def _check_names(recipe: Recipe) -> None:
     if not recipe.targets:
         message = "Expected a table [targets.NAME], got none: write [targets.host], or leave [targets] out"
         raise RecipeError(message)
+    if any(not target.cpu.strip() for target in recipe.targets):
+        message = "Expected in [targets] cpu the device's processor, as its `uname -m` prints it, got nothing"
+        raise RecipeError(f"{message}: write x86_64, aarch64 or its own, or leave cpu out")
     twice = [name for name in model.labels if model.labels.count(name) > 1]
     if twice:
         message = f"Expected in [model] labels each name once, got {twice[0]!r} {model.labels.count(twice[0])} times"

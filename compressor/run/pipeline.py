@@ -230,6 +230,10 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
     figures = measured.known
     alone = () if recipe.model.allow_constant else added_to(*run.task.gates)  # the recipe gives a reason against them
     timed = target.cpu == platform.machine()
+    if not timed:  # a misspelt processor looks the same, and no device would take the release
+        run.progress.say(
+            f"{target.name}: latency is not measured here: cpu = {target.cpu!r}, not {platform.machine()!r}"
+        )
     rules = certificates.rules_for(
         recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=alone
     )

@@ -135,7 +135,7 @@ def test_a_recipe_in_memory_runs_in_silence_and_says_how_far_it_is(
     path = tmp_path / "tiny.npz"
     arrays = pictures()
     np.savez(path, x=arrays.x, y=arrays.y, class_names=np.array(arrays.class_names))
-    recipe = parse_recipe(RECIPE)
+    recipe = parse_recipe(RECIPE + b'superiority = {min = 0}\n[targets.far]\ncpu = "x86"\n')
     with caplog.at_level(logging.INFO):
         result = run(recipe, out=tmp_path / "out", data=path, version=7, quick=True, progress=heard.append)
     out, err = capfd.readouterr()
@@ -144,7 +144,9 @@ def test_a_recipe_in_memory_runs_in_silence_and_says_how_far_it_is(
     ends = {event.stage: (event.done, event.total) for event in heard if event.stage}
     assert ends["train"] == (2, 2)
     assert ends["write"][0] == ends["write"][1]
-    assert any(not event.stage and event.text for event in heard)
+    said = [event.text for event in heard if not event.stage]
+    assert any(text.startswith("far: latency is not measured here: cpu = 'x86', not ") for text in said)
+    assert "far: superiority is not judged: only a retraining has drifted samples" in said
 
 
 def test_a_run_ends_when_its_progress_raises(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_fills_everything_but_the_name_with_defaults() -> None:
         (MINIMAL + '[[compress]]\nstep = "quantise"\n', "did you mean 'quantize'?"),
         (MINIMAL + '[compress]\nstep = "quantize"\n', "write [[compress]]"),
         (MINIMAL + "[targets.pi]\ncores = 1\n", "in [targets.pi] one of runtime, cpu, threads, format, got 'cores'"),
+        (MINIMAL + '[targets.pi]\ncpu = ""\n', "[targets] cpu the device's processor, as its `uname -m` prints it"),
         ("", "Expected in [model] the key 'name'"),
     ],
 )
