@@ -173,7 +173,7 @@ class AgentConfig:
     api: ApiConfig = field(default_factory=ApiConfig)
 
     def __post_init__(self) -> None:
-        """Reject more sinks than have an account, and names of sinks that can't be part of a topic or file name.
+        """Reject more sinks than have an account, unfit names of sinks, and two sinks with one path.
 
         Raises:
             SettingsError: If there are such, or if inputs are to come by a local interface that is off.
@@ -183,6 +183,12 @@ class AgentConfig:
         for name in self.sinks:
             if not is_name(name):
                 message = f"Expected a name of a sink of 1 to 63 characters a-z 0-9 _ -, got {name!r}: rename it"
+                raise SettingsError(message)
+        at: dict[object, str] = {}
+        for name, sink in self.sinks.items():
+            path = sink.keys.get("path")
+            if path is not None and ":" not in sink.kind and at.setdefault(path, name) != name:
+                message = f"Expected [sinks.{name}] path of its own, got that of [sinks.{at[path]}], {path}: change one"
                 raise SettingsError(message)
         if len(self.sinks) > MAX_SINKS:
             message = f"Expected at most {MAX_SINKS} tables [sinks.NAME], got {len(self.sinks)}: remove some"

@@ -361,6 +361,8 @@ class Agent:
         self.supervisor.healthy()
         if self.updater.record.phase is not UpdatePhase.PROBATION:
             self._guard("slots", lambda: self._slots.clear_starts(self._slots.current_name()))
+        if self._repair.code == "slot_failed":
+            self._repair.soon()  # it serves: the device must not stay degraded until the next look
         if self.supervisor.safe_mode:
             self.supervisor.safe_mode = False
             self._report()

@@ -6,9 +6,11 @@ Nothing is deleted and nothing is reported: pictures stay where they are.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +72,7 @@ class Listed:
         name = self.left.popleft()
         try:
             return Capture(name, self.read(name), name)
-        except (OSError, zipfile.BadZipFile, RuntimeError):
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError):
             return Capture(name, b"", name)
 
     @property
@@ -164,8 +166,11 @@ def _opened(trial: Trial, around: Surroundings) -> Source:
     if kind == sources.SourceConfig().kind and path.is_file() and (not archive or trial.once):
         if not archive:
             return Listed(deque([str(path)]), lambda name: _read(Path(name)))
-        with zipfile.ZipFile(path) as zipped:
-            names = [item.filename for item in zipped.infolist() if item.file_size <= MAX_FILE_BYTES]
+        try:
+            with zipfile.ZipFile(path) as zipped:
+                names = [item.filename for item in zipped.infolist() if item.file_size <= MAX_FILE_BYTES]
+        except (zipfile.BadZipFile, OSError) as error:
+            raise SourceError(f"Expected an intact zip at {path}, got: {error}: check --path") from error
         return _some(names, path, suffixes, lambda name: zipfile.ZipFile(path).read(name))
     if kind == sources.SourceConfig().kind and trial.once:
         return _some([item.name for item in path.glob("*")], path, suffixes, lambda name: _read(path / name))
@@ -187,8 +192,8 @@ def _some(names: Sequence[str], path: Path, suffixes: frozenset[str], read: Call
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_FILE_BYTES + 1)  # one byte more than allowed, so that decoding reports "too large"
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - a FIFO must not wait
+        return file.read(MAX_FILE_BYTES + 1) or b""  # one byte more than allowed, so that decoding reports "too large"
 
 
 def packaged() -> tuple[Path, Path]:

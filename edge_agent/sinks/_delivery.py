@@ -91,7 +91,7 @@ class Delivery:
                 pause_s = _RETRY_MIN_S if delivered else min(_RETRY_MAX_S, pause_s * 2 or _RETRY_MIN_S)
                 self._give_back(batch, delivered)
                 continue
-            except Exception as error:  # noqa: BLE001 - outermost frame; one answer that makes it raise would do so again
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - outermost frame; the same answer would raise again
                 if not raised:  # a sink that raises each time must not fill log and spool
                     _LOG.exception("sink raised sink=%s", self.name)
                     text = f"{self.name}: {type(error).__name__}: {error}: the answers are dropped while it raises"

@@ -19,6 +19,10 @@ from wire.codec import encode
 from wire.settings import Bound
 
 _TAIL_BYTES = 64 * 1024
+_HEAD = b'{"'
+"""The first bytes of every record. The last line of another file must not be cut off."""
+_FOLDER = "answers"
+"""The only folder in the state directory where answers may be written: the agent's own files are beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ class JsonLines:
         """Open the file and cut off an incomplete last line.
 
         Raises:
-            SinkError: If it can't be opened.
+            SinkError: If it can't be opened, or is no file of answers.
         """
         self._path, self._settings = path, settings
         self._descriptor = -1
@@ -51,6 +55,11 @@ class JsonLines:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self._path, flags, 0o640)
             self._size = os.fstat(self._descriptor).st_size
+            head = os.pread(self._descriptor, len(_HEAD), 0)
+            if not _HEAD.startswith(head):
+                os.close(self._descriptor)
+                message = f"Expected a file of answers or none at {self._path}, got another one, which begins with"
+                raise SinkError(f"{message} {head!r}: give path a file of its own")
             tail = os.pread(self._descriptor, _TAIL_BYTES, max(0, self._size - _TAIL_BYTES))
             if tail and not tail.endswith(b"\n"):
                 self._cut(self._size - len(tail) + tail.rfind(b"\n") + 1)
@@ -114,11 +123,16 @@ def open_sink(settings: Settings, around: SinkSurroundings) -> JsonLines:
     """Return the sink for the file of ``settings``.
 
     Raises:
-        SinkError: If there is no path, or the file can't be opened.
+        SinkError: If there is no path, or the file can't be opened, or belongs to the agent or somebody else.
     """
     path = settings.path
     if path is None and around.state is not None:
-        path = around.state / "answers" / f"{around.name}.jsonl"
+        path = around.state / _FOLDER / f"{around.name}.jsonl"
     if path is None:
         raise SinkError(f"Expected a path of the file for answers, got none: set path in [sinks.{around.name}]")
+    if around.state is not None:
+        state, real = around.state.resolve(), path.resolve()
+        if real.is_relative_to(state) and not real.is_relative_to(state / _FOLDER):
+            message = f"Expected a file outside of the agent's own ones ({around.state}), got {path}"
+            raise SinkError(f"{message}: write to {around.state / _FOLDER}, or leave path out")
     return JsonLines(path, settings)

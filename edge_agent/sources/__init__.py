@@ -160,9 +160,60 @@ def load(document: Mapping[str, Json], clock: Clock, surroundings: Surroundings 
     settings, open_source = _declared(kind)
     given = {key: value for key, value in document.items() if key != "kind"}
     try:
-        return open_source(fields_from(settings, given, "[source]"), clock, surroundings)
+        own = fields_from(settings, given, "[source]")
     except SettingsError as error:
         raise SourceError(str(error)) from error
+    if ":" not in kind:
+        return open_source(own, clock, surroundings)
+    return _OutsideSource(kind, _called(kind, "open", lambda: open_source(own, clock, surroundings)))
+
+
+@dataclass(slots=True)
+class _OutsideSource:
+    """An external source, whose faults become ``SourceError``: they are no fault of the release that is served."""
+
+    _kind: str
+    _source: Any
+
+    def take(self) -> Capture | None:
+        """Return the next image, or None if there is none."""
+        found = _called(self._kind, "return the next input", lambda: self._source.take())  # noqa: PLW0108 - it may lack the method
+        if found is not None and not isinstance(found, Capture):
+            message = f"Expected take of the source {self._kind!r} to return a Capture or None, got {found!r:.100}"
+            raise SourceError(f"{message}: correct it")
+        return found
+
+    def done(self, capture: Capture) -> None:
+        """Record that ``capture`` was served."""
+        _called(self._kind, "record a served input", lambda: self._source.done(capture))
+
+    def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
+        """Set ``capture`` aside."""
+        return bool(_called(self._kind, "set an input aside", lambda: self._source.refuse(capture, code, final=final)))
+
+    def take_dropped(self) -> int:
+        """Return how many images were dropped since the last call."""
+        dropped = _called(self._kind, "count dropped inputs", lambda: self._source.take_dropped())  # noqa: PLW0108 - the same
+        if not isinstance(dropped, int) or dropped < 0:
+            message = f"Expected take_dropped of the source {self._kind!r} to return a number, got {dropped!r:.100}"
+            raise SourceError(f"{message}: correct it")
+        return dropped
+
+
+def _called(kind: str, wanted: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - what a person's own code returns
+    """Return what ``call`` of an external source returns.
+
+    Raises:
+        SourceError: If it raises anything.
+    """
+    try:
+        return call()
+    except SourceError:
+        raise
+    except (Exception, SystemExit) as error:  # a person's own code may raise anything
+        _LOG.exception("source raised kind=%s", kind)
+        message = f"Expected the source {kind!r} to {wanted}, got {type(error).__name__}: {str(error)[:200]}"
+        raise SourceError(f"{message}: correct it, or what it reads from") from error
 
 
 def placed(source: SourceConfig, state: Path) -> SourceConfig:

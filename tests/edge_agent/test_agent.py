@@ -684,6 +684,23 @@ def test_falls_back_to_the_other_slot_then_to_safe_mode(world: World) -> None:
     assert decode(Reported, world.last("reported")).safe_mode
 
 
+def test_a_slot_that_serves_again_is_degraded_no_longer(world: World) -> None:
+    """Once it has run long enough, its failed starts are forgotten and reported no more, without the next look."""
+    world.install(1)
+    slots = Slots(world.state, RealDisk())
+    for _ in range(9):
+        slots.count_start(slots.current_name())
+    world.agent.stop()
+    world.agent = world.make("00000000000000bb")
+    world.agent._repair.period_s = 3600.0
+    world.turns(3)
+    assert world.agent._reporter.status(connected=True)["reason"] == "slot_failed"
+    for _ in range(12):
+        world.children[-1].speak("beat", n=1)
+        world.turns(1)
+    assert world.agent._reporter.status(connected=True)["state"] == "ready"
+
+
 def test_serves_the_current_release_after_a_restart(world: World) -> None:
     """Offline too: nothing but the slots is needed."""
     Slots(world.state, RealDisk()).fill("a", SlotRelease(release="m-1", sha256="ff" * 32))

@@ -116,3 +116,11 @@ def test_a_name_of_a_sink_that_can_not_be_in_a_topic_is_refused(name: str, tmp_p
     path.write_text(f'[sinks."{name}"]\nkind = "jsonl"\n')
     with pytest.raises(AgentConfigError, match="a name of a sink of 1 to 63 characters"):
         read_config(path)
+
+
+def test_two_sinks_need_two_paths(tmp_path: Path) -> None:
+    """Two writers of one file would rotate and cut each other's lines."""
+    path = tmp_path / "agent.toml"
+    path.write_text('[sinks.a]\nkind = "jsonl"\npath = "x.jsonl"\n[sinks.b]\nkind = "jsonl"\npath = "./x.jsonl"\n')
+    with pytest.raises(AgentConfigError, match=r"\[sinks.b\] path of its own, got that of \[sinks.a\]"):
+        read_config(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -61,6 +62,16 @@ def test_one_file_and_a_zip_are_answered(bundle: Callable, pictures: Path, tmp_p
             file.write(path, path.name)
     assert len(tried(bundle(), "--path", pictures / "1.png")[1]) == 1
     assert len(tried(bundle(), "--path", archive, "--once")[1]) == 4
+
+
+def test_a_fifo_and_a_damaged_zip_end_too(bundle: Callable, pictures: Path, tmp_path: Path) -> None:
+    """What can't be read is answered with a reason or refused; nothing hangs, and there is no traceback."""
+    os.mkfifo(pictures / "a.png")
+    assert [record["id"] for record in tried(bundle(), "--path", pictures, "--once")[1]][-2:] == ["a.png", "broken.png"]
+    archive = tmp_path / "all.zip"
+    archive.write_bytes(b"no zip")
+    code, _, text = tried(bundle(), "--path", archive, "--once")
+    assert (code, "Expected an intact zip" in text, "Traceback" in text) == (3, True, False)
 
 
 def test_a_clone_without_a_bundle_says_how_to_get_one() -> None:

@@ -43,7 +43,7 @@ class Receiver:
             raise SinkError("Expected a receiver, got none")
         if self.fault != "":
             fault, self.fault = self.fault, ""
-            if isinstance(fault, Exception):
+            if isinstance(fault, BaseException):
                 raise fault
             return fault  # type: ignore[return-value]
         if 0 < self.fails_after < len(records):

@@ -77,7 +77,9 @@ def test_what_a_failing_sink_delivered_is_sent_and_the_rest_comes_again() -> Non
     assert (sink.ids, to.account.counts["sent"], to.account.open) == (["0", "1", "2", "3"], 4, 0)
 
 
-@pytest.mark.parametrize(("fault", "lost"), [(KeyError("a person's mistake"), 1), (None, 0), (3, 0), (-1, 0)])
+@pytest.mark.parametrize(
+    ("fault", "lost"), [(KeyError("a person's mistake"), 1), (SystemExit(3), 1), (None, 0), (3, 0), (-1, 0)]
+)
 def test_a_sink_from_outside_may_raise_or_return_anything(fault: object, lost: int) -> None:
     """Its thread goes on. What it raises without declaring it loses the batch, which would make it raise again."""
     sink, told = Receiver(), []

@@ -43,6 +43,18 @@ def test_a_line_that_a_power_cut_left_is_cut_off(tmp_path: Path) -> None:
     assert ids(path) == ["1", "3"]
 
 
+@pytest.mark.parametrize("name", ["identity.json", "slots/a.json", "../notes.txt"])
+def test_files_of_the_agent_and_of_others_stay_as_they_are(tmp_path: Path, name: str) -> None:
+    """A path that names one by mistake is refused; nothing is appended, and no last line is cut off."""
+    state = tmp_path / "state"
+    (state / "slots").mkdir(parents=True)
+    text = '{"mine":1}' if name.endswith("json") else "first\nsecond"
+    (state / name).write_text(text)
+    with pytest.raises(SinkError, match=r"got another one|outside of the agent's own"):
+        load({"kind": "jsonl", "path": str(state / name)}, SinkSurroundings(name="log", state=state))
+    assert (state / name).read_text() == text
+
+
 def test_files_are_rotated_before_they_are_too_long(tmp_path: Path) -> None:
     """No file exceeds the limit, the newest is the first, and no more than the asked number stay."""
     path = tmp_path / "a.jsonl"

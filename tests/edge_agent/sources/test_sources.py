@@ -195,6 +195,28 @@ def test_a_source_from_outside_that_is_broken_is_an_error(
         _configured(tmp_path, 'kind = "broken:open_source"')
 
 
+@pytest.mark.parametrize(
+    ("opens", "takes", "words"),
+    [
+        ("raise RuntimeError('no camera')", "", "to open, got RuntimeError: no camera"),
+        ("return None", "", "to return the next input, got AttributeError"),
+        ("return Camera()", "raise OSError('unplugged')", "to return the next input, got OSError: unplugged"),
+        ("return Camera()", "raise SystemExit(3)", "to return the next input, got SystemExit: 3"),
+        ("return Camera()", "return b'image'", "to return a Capture or None, got b'image'"),
+    ],
+)
+def test_what_an_external_source_raises_is_a_fault_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: str, takes: str, words: str
+) -> None:
+    """Under its own code, which blames neither the bundle nor the release."""
+    code = f"def open_source(*_):\n    {opens}\nclass Camera:\n    def take(self):\n        {takes or 'return None'}\n"
+    (tmp_path / "camera_of_mine.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "camera_of_mine", raising=False)
+    with pytest.raises(SourceError, match=words):
+        sources.load({"kind": "camera_of_mine:open_source"}, FakeClock()).take()
+
+
 def test_the_control_process_loads_nothing_of_a_source_from_outside(tmp_path: Path, outside: str) -> None:
     """Its numpy stays in the process that reads its settings."""
     (tmp_path / "agent.toml").write_text(f'[source]\nkind = "{outside}"\n')
