@@ -46,9 +46,14 @@ class Answers:
     _number: int = 0
     _waiting: deque[tuple[int, Callable[[], None]]] = field(default_factory=deque)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody gets answers."""
+        return bool(self.deliveries) or self.watch is not None
+
     def answered(self, model: ServedModel, capture: Capture, outcome: Inference, at: tuple[int, float, float]) -> None:
         """Offer the answer to ``capture``; ``at``: when it was taken, UTC ms and monotonic s, and the time now."""
-        if not self.deliveries and self.watch is None:
+        if not self.wanted:
             return
         said = model.answer(outcome)
         finite = bool(said.label or said.values)
@@ -73,7 +78,7 @@ class Answers:
 
     def failed(self, model: ServedModel, capture: Capture, why: tuple[str, str], at: tuple[int, float, float]) -> None:
         """Offer the record of an input that got no answer; ``why``: a code and a text."""
-        if not self.deliveries and self.watch is None:
+        if not self.wanted:
             return
         record = AnswerRecord(
             id=self._id(capture),

@@ -203,6 +203,8 @@ class InferenceLoop:
                 self.answers.failed(self._results.model, capture, (error.code, str(error)), times)
             self.in_flight.end(capture.name, served=False)
             return
+        if self.answers.wanted:
+            outcome = self._results.model.with_row(outcome)
         self.answers.answered(self._results.model, capture, outcome, (now_ms, now_s, self._clock.monotonic_s()))
         self._results.add(outcome, capture.data, now_ms)
         self.answers.when_settled(partial(self.source.done, capture))

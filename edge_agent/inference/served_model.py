@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,8 @@ from edge_agent import front_ends, runtimes, tasks
 from edge_agent.device.memory_limit import room_bytes
 from edge_agent.errors import RuntimeLoadError
 from edge_agent.inference import drift_counters
-from edge_agent.inference.drift_counters import image_features
 from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor
-from edge_agent.inference.support import Support
+from edge_agent.inference.support import Support, of_inputs
 from edge_agent.tasks import DeviceTask
 from edge_agent.tasks._base import TaskAnswer
 from wire.bundle import REFERENCE, read_bundle
@@ -35,13 +34,14 @@ class Inference:
     """One inference, not yet counted.
 
     ``image``: uint8 (H, W, 3), as decoded; ``logits``: (1, classes); ``embedding``: (1, D) or None; ``run_ms``: of the
-    runtime call only.
+    runtime call only. ``row``: (1, S), its stream values, where an answer needed them before it is counted.
     """
 
     image: NDArray[np.uint8]
     logits: NDArray[np.float32]
     embedding: NDArray[np.float32] | None
     run_ms: float
+    row: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,8 @@ class ServedModel:
         Raises:
             ReferenceStreamsError: If the embedding isn't as wide as the reference's projection.
         """
+        if all(outcome.row is not None for outcome in outcomes):
+            return np.concatenate([outcome.row for outcome in outcomes])
         pixels = [resize_pixels(outcome.image, self.manifest.preprocessing) for outcome in outcomes]
         logits = np.concatenate([outcome.logits for outcome in outcomes])
         found = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
@@ -102,17 +104,27 @@ class ServedModel:
         """Return the answer of one inference; a classifier's has no label and a regression's no value if not finite."""
         logits: list[float] = outcome.logits[0].tolist()
         names = self.manifest.labels or self.manifest.values
-        said = self.task.answer(logits, self.task.values(outcome.logits[0], self.projection.temperature), names)
+        if outcome.row is None:
+            values = self.task.values(outcome.logits[0], self.projection.temperature)
+        else:
+            values = outcome.row[0, -len(self.task.streams) :].tolist()
+        said = self.task.answer(logits, values, names)
         return said if all(map(math.isfinite, said.values.values())) else TaskAnswer()
 
     def supported(self, outcome: Inference) -> bool | None:
         """Return whether the input is inside what the model was trained on; None if the reference can't tell."""
         if not self.support.limit:
             return None
-        values = image_features(resize_pixels(outcome.image, self.manifest.preprocessing))
-        if outcome.embedding is not None:
-            values += drift_counters.embedding_values(outcome.embedding[0], self.projection)
-        return bool(self.support.distance(values) <= self.support.limit)
+        row = self.values([outcome])[0].tolist()
+        return bool(self.support.distance(of_inputs(row, self.support)) <= self.support.limit)
+
+    def with_row(self, outcome: Inference) -> Inference:
+        """Return ``outcome`` with its stream values, so that answering and counting compute them once.
+
+        Raises:
+            ReferenceStreamsError: If the embedding isn't as wide as the reference's projection.
+        """
+        return replace(outcome, row=self.values([outcome]))
 
     @property
     def task_name(self) -> str:

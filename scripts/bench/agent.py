@@ -23,8 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,14 +39,21 @@ from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import write_record
 from edge_agent.inference import drift_counters, preprocess
+from edge_agent.inference.answers import Answers
 from edge_agent.inference.batching import MAX_WAITING, ResultBatcher
 from edge_agent.inference.child import CountingSettings, InferenceLoop
 from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.pipe_frames import Frame
+from edge_agent.sinks._accounts import open_accounts
+from edge_agent.sinks._delivery import Delivery
+from edge_agent.sinks._filters import SinkSettings
+from edge_agent.sinks.jsonl import JsonLines
+from edge_agent.sinks.jsonl import Settings as JsonlSettings
 from edge_agent.sources import Capture
 from edge_agent.tasks.classification import Classification
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.storage.slots import SlotRelease, Slots
+from wire.answers import AnswerRecord
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
 from wire.codec import encode, to_document
@@ -60,6 +67,8 @@ from wire.transport import Incoming, Notice
 CLASSES, WIDTH, SIDE = 10, 64, 32
 LAYERS_OF_5_MS = 6
 LIMIT_US, LIMIT_SHARE, LIMIT_BYTES, LIMIT_CONTROL_MB = 60.0, 0.05, 800, 16.0
+LIMIT_FILE_MS = 5.0
+WAIT_S = 10.0  # for a line that never comes
 LIMIT_IDLE_MB, LIMIT_BUSY_MB = 2.0, 5.0  # to flash per hour: without images, and at one per second
 NOVEMBER_MB = 21.0  # at idle, before the status was written on change and readings were batched
 MAX_LEFT = 3  # images of the last seconds: an agent that serves none writes little
@@ -208,6 +217,79 @@ def whole_turn(model: ServedModel, seconds: float) -> Row:
         "-",
         True,
     )
+
+
+class _Timed:
+    """A sink that writes JSON lines and notes when each answer was on its way to the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = JsonLines(path, JsonlSettings())
+        self.written_s: dict[str, float] = {}
+
+    def send(self, records: Sequence[AnswerRecord]) -> int:
+        sent = self._lines.send(records)
+        self.written_s |= dict.fromkeys((record.id for record in records), time.perf_counter())
+        return sent
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+def answers(folder: Path, seconds: float) -> list[Row]:
+    """Return the cost of an inference with its counting, its answer and a sink's file, and the delay of the line.
+
+    The cost is processor time of the whole process, the sink's thread included, of 64 inferences in turns; the delay is
+    that of one input every 20 ms, with one other process that keeps a core busy.
+    """
+    model = load_model(write_bundle(folder, LAYERS_OF_5_MS))
+    model = replace(model, support=replace(model.support, limit=1.0, rate=0.01))
+    data, outcome = some_png(), model.infer(some_png())
+    tensor = preprocess.to_tensor(outcome.image, PRE)
+    sink, account = _Timed(folder / "answers.jsonl"), open_accounts(None, ["log"])["log"]
+    found = Answers(deliveries=[Delivery("log", sink, SinkSettings(queue=100_000), account, lambda *_: None)])
+    tally = ResultBatcher(model)
+
+    def serve(count: bool) -> float:  # noqa: FBT001 - what is compared
+        start_ns = time.process_time_ns()
+        for number in range(64):
+            model.runtime.run(tensor)
+            if count:
+                counted = model.with_row(outcome)
+                found.answered(model, Capture("a.png", data, str(number)), counted, (0, 0.0, 0.001))
+                tally.add(counted, b"", 0)
+                found.settle()
+        return (time.process_time_ns() - start_ns) / 64_000
+
+    pairs = [(serve(count=True), serve(count=False)) for _ in range(max(3, round(seconds * 3)))]
+    ours, bare = (float(np.median([pair[place] for pair in pairs])) for place in (0, 1))
+    added = float(np.median([with_answer - without for with_answer, without in pairs]))
+    limit = max(LIMIT_US, LIMIT_SHARE * bare)
+    rows = [Row("counting and answering into a file, 5 ms model: us added, against the bare run", added, bare,
+                ours / bare, f"<= {LIMIT_SHARE:.0%} of the run or {LIMIT_US:g} us", added <= limit)]  # fmt: skip
+    busy = subprocess.Popen(
+        [sys.executable, "-c", "while True: pass"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        delays_ms = [_delay_ms(model, found, sink, f"late-{number}") for number in range(round(50 * seconds))]
+    finally:
+        busy.kill()
+        busy.wait()
+    found.close()
+    late = float(np.percentile(delays_ms, 95))
+    rows.append(Row("an answer's line in a file after the inference, one core busy: p95 in ms", late, 0.0, 0.0,
+                    f"<= {LIMIT_FILE_MS:g} ms", late <= LIMIT_FILE_MS))  # fmt: skip
+    return rows
+
+
+def _delay_ms(model: ServedModel, found: Answers, sink: _Timed, name: str) -> float:
+    """Return how long after an inference its answer was in the file."""
+    outcome = model.infer(some_png())
+    done_s = time.perf_counter()
+    found.answered(model, Capture(name, b"", name), outcome, (0, 0.0, 0.001))
+    while name not in sink.written_s and time.perf_counter() - done_s < WAIT_S:
+        time.sleep(0.0005)
+    time.sleep(0.02)
+    return (sink.written_s.get(name, float("inf")) - done_s) * 1000
 
 
 def report_size(n: int) -> Row:
@@ -472,6 +554,7 @@ def main() -> int:
         folder = Path(name)
         rows = overheads(folder, seconds)
         rows.append(whole_turn(load_model(write_bundle(folder, LAYERS_OF_5_MS)), seconds))
+        rows += answers(folder, seconds)
         rows += [report_size(n) for n in (60, 3600, 86_400)]
         rows.append(swaps(folder, 5 if options.quick else 60))
         rows += memory(folder, 2.5)
