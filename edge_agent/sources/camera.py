@@ -24,6 +24,7 @@ from urllib.parse import quote
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
 from edge_agent.sources import Surroundings
+from edge_agent.sources._password import read_password
 from edge_agent.sources._process import check_program, output_of, without_password
 from edge_agent.sources._region import check_region
 from edge_agent.sources._stream import Pace, StreamSource
@@ -119,13 +120,9 @@ def _command(settings: Settings) -> list[str]:
 def _address(settings: Settings) -> str:
     if not settings.username and settings.password_file is None:
         return settings.path
-    try:
-        lines = settings.password_file.read_text().splitlines() if settings.password_file is not None else []
-    except OSError as error:
-        message = f"Expected a file that can be read at {settings.password_file}, got: {error.strerror}"
-        raise SourceError(message) from error
+    password = read_password(settings.password_file)
     scheme, _, rest = settings.path.partition("://")
-    return f"{scheme}://{quote(settings.username, '')}:{quote(lines[0] if lines else '', '')}@{rest}"
+    return f"{scheme}://{quote(settings.username, '')}:{quote(password, '')}@{rest}"
 
 
 def _frames(command: list[str], stall_s: float, stop: threading.Event) -> Iterator[bytes]:

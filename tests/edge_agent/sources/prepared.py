@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent import sources
 from edge_agent.device.clock import FakeClock
@@ -48,6 +50,17 @@ def _microphone(folder: Path) -> dict[str, object]:
     return {"path": str(folder / "sound.pcm"), "rate_hz": 8000, "clip_s": 0.1}
 
 
+def publish(port: int, topic: str, *payloads: bytes) -> None:
+    """Publish retained messages: they reach a source that subscribes later."""
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    for payload in payloads:
+        client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
+    client.disconnect()
+    client.loop_stop()
+
+
 def _folder(folder: Path) -> dict[str, object]:
     for name in ("b.png", "a.png", "c.png"):
         (folder / name).write_bytes(name.encode())
@@ -58,6 +71,7 @@ _OWN: dict[str, Callable[[Path], dict[str, object]]] = {
     "camera": _camera,
     "lines": _lines,
     "microphone": _microphone,
+    "mqtt": lambda _: {"topic": "conformance/+"},
     "push": lambda _: {},
 }
 

@@ -98,6 +98,7 @@ def test_a_camera_that_stalls_is_opened_again(camera: Callable) -> None:
 def test_a_camera_that_is_away_is_reported_once_without_its_password(camera: Callable, tmp_path: Path) -> None:
     """Nobody listens; it is tried again, silently."""
     (tmp_path / "password").write_text("s3cret\n")
+    (tmp_path / "password").chmod(0o600)
     port, told = free_port(), []
     address = f"http://127.0.0.1:{port}/video"
     source = camera(address, told, username="me", password_file=str(tmp_path / "password"), **FAST)

@@ -16,7 +16,7 @@ from edge_agent.errors import AgentConfigError, SourceError
 from edge_agent.sources._stream import StreamSource
 from edge_agent.sources.push import PushSource
 from edge_agent.sources.synthetic import MAX_IMAGE_BYTES
-from tests.edge_agent.sources.prepared import prepared, taken
+from tests.edge_agent.sources.prepared import prepared, publish, taken
 from wire.settings import Bound, rules
 
 ROOT = Path(__file__).parents[3]
@@ -49,6 +49,10 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> str:
 def source(request: pytest.FixtureRequest, tmp_path: Path, outside: str) -> Iterator[tuple[sources.Source, FakeClock]]:
     """Every source of the folder, with what it needs, and an external one."""
     document = {"kind": outside} if request.param == "outside" else prepared(request.param, tmp_path / "inputs")
+    if request.param == "mqtt":
+        document["port"] = port = request.getfixturevalue("broker").port
+        for number in range(8):
+            publish(port, f"conformance/{number}", b"data")
     clock = FakeClock()
     opened = sources.load(document, clock)
     if isinstance(opened, PushSource):
