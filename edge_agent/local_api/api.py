@@ -19,6 +19,7 @@ import urllib.parse
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,14 @@ class LocalApi:
         self._turned_s = time.monotonic()
         self._start_s = time.time()
         self._streams = threading.BoundedSemaphore(max(1, config.connections // 2))
-        self._servers = [ApiServer(listener, limits, self.answer) for listener, limits in _listeners(config)]
+        self._servers: list[ApiServer] = []
+        try:
+            for listener, limits in _listeners(config):
+                self._servers.append(ApiServer(listener, limits, self.answer))
+        except AgentError:  # of the second address: nobody must wait at the first
+            for server in self._servers:
+                server.server_close()
+            raise
         for server in self._servers:
             server.start()
 
@@ -348,7 +356,9 @@ class LocalApi:
     def _stream(self) -> Reply:
         if not self._streams.acquire(blocking=False):
             raise ApiError(503, "Expected fewer streams at once, got more: raise [api] connections", retry_s=_RETRY_S)
-        return Reply(content_type="text/event-stream", stream=self._events())
+        events = self._events()
+        first = next(events)  # begun, so that it frees its place even if the client has gone before a byte is sent
+        return Reply(content_type="text/event-stream", stream=chain([first], events))
 
     def _events(self) -> Iterator[bytes]:
         """Yield server-sent events; a comment now and then, so that a client that has gone is noticed."""

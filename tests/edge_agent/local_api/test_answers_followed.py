@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -76,6 +78,20 @@ def test_a_stream_gives_each_answer_from_now_on(
         connection.close()
     drop({"x.png": pictures[0], "y.png": pictures[1]})
     until(lambda: not one.api._recent._followers or drop({"z.png": pictures[0]}))
+
+
+def test_a_stream_whose_client_went_at_once_frees_its_place(running: Callable[..., Running]) -> None:
+    """Reset before or while the head is sent, many times: the next one still gets a stream."""
+    one = running(connections=8)
+
+    def come_and_go() -> bool:
+        with socket.create_connection(one.api.address, timeout=20) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(b"GET /v1/answers/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return one.api._servers[0].statuses.total() >= 8
+
+    until(come_and_go, 30.0)
+    until(lambda: one.api._recent.add(kept("x", 1)) or one.api._streams._value == 4, 30.0)
 
 
 def test_streams_leave_room_for_other_requests(running: Callable[..., Running]) -> None:

@@ -19,6 +19,7 @@ from edge_agent.device.clock import SystemClock
 from edge_agent.errors import ApiError, SinkError
 from edge_agent.local_api.api import ApiSurroundings, LocalApi
 from edge_agent.local_api.settings import ApiConfig
+from tests.edge_agent.conftest import free_port
 from tests.edge_agent.local_api.conftest import Running
 from tests.edge_agent.sinks.receiver import until
 from wire.errors import SettingsError
@@ -222,6 +223,16 @@ def test_a_unix_socket_serves_the_same_to_owner_and_group(running: Callable[...,
             LocalApi(ApiConfig(unix=path), ApiSurroundings(model=SystemClock))
         one.api.close()
         assert not path.exists()
+
+
+def test_a_second_address_that_fails_frees_the_first(tmp_path: Path) -> None:
+    """Nobody waits at a port that nobody serves."""
+    port = free_port()
+    (tmp_path / "s").write_text("a file")
+    with pytest.raises(SinkError, match="another file"):
+        LocalApi(ApiConfig(listen=f"127.0.0.1:{port}", unix=tmp_path / "s"), ApiSurroundings(model=SystemClock))
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_a_port_in_use_is_named(running: Callable[..., Running]) -> None:
