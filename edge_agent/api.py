@@ -123,9 +123,9 @@ class DeviceModel:
             data = _encoded(given, self.manifest)
         else:
             data = given if isinstance(given, bytes) else _read(Path(given))
-        return self._said(self._served.infer(data))
+        return self._answer(self._served.infer(data))
 
-    def _said(self, outcome: Inference) -> Answer:
+    def _answer(self, outcome: Inference) -> Answer:
         served, logits = self._served, [float(value) for value in outcome.logits[0]]
         names = [spec.name for spec in served.reference.streams]
         row = served.values([outcome])[0].tolist()

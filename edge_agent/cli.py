@@ -2,8 +2,8 @@
 
 Exit codes: 0 done · 1 a check of ``selftest`` failed, or an unexpected fault · 2 wrong usage · 3 not enrolled or bad
 configuration · 4 the state directory is in use · 5 enrolment failed · 6 the disk or the spool can't be written; of
-``status`` also: 7 no agent runs · 8 it serves nothing or is degraded · 9 it has said nothing for long; of ``selftest``:
-10 the device is fit, the server not well.
+``status`` also: 7 no agent runs · 8 it serves nothing or is degraded · 9 it has reported nothing for long; of
+``selftest``: 10 the device is fit, the server is not reachable or reports a fault.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ Exit codes:
   6  the disk or the spool can't be written
   7  status: no agent runs
   8  status: it runs and serves nothing, or is degraded
-  9  status: it runs and has said nothing for three minutes
-  10 selftest: this device is fit, but the server did not answer or is not well
+  9  status: it runs and has reported nothing for three minutes
+  10 selftest: this device is fit, but the server did not answer or reports a fault
 """
 
 
@@ -231,11 +231,11 @@ def try_(bundle: Path | None, kind: str, path: str | None, keys: tuple[str, ...]
 
 
 @main.command(
-    help="Show whether an agent runs and what it last said: connected or not, the release it serves, the update under"
-    " way.\n\nWhether it runs is asked of its lock; the rest is as old as `age` says. Exit codes: 0 it runs and serves,"
+    help="Show whether an agent runs and its last report: connected or not, the release it serves, the update under"
+    " way.\n\nIts lock file shows whether it runs; the rest is as old as `age`. Exit codes: 0 it runs and serves,"
     " 7 none runs, 8 it runs and serves nothing (degraded, in safe mode, refused by the broker, or"
     " waiting for a first release), 9 it runs and"
-    " has said nothing for three minutes, 3 none ever ran here.",
+    " has reported nothing for three minutes, 3 none ever ran here.",
     epilog=_example("edge-agent status --state agent", "edge-agent status --state agent --json"),
 )
 @_STATE
@@ -251,7 +251,7 @@ def status(state: Path, *, as_json: bool) -> None:
             print(f"{'agent':12} {seen.health}{f', pid {seen.pid}' if seen.pid > 0 else ''}")
             print(f"{'age':12} {f'{seen.age_s:.0f} s' if seen.age_s >= 0 else 'unknown'}")
             if not seen.pid:
-                print("It last said:")
+                print("Its last report:")
             for key in ("state", "reason", "connected", "serving", "safe_mode", "spool_rows", "spool_bytes"):
                 print(f"{key:12} {seen.document.get(key)}")
             if refused := seen.document.get("refused"):
@@ -267,9 +267,9 @@ def status(state: Path, *, as_json: bool) -> None:
 
 
 @main.command(
-    help="Check identity, disk, runtime and the installed release on this device, then ask the server how it is.\n\n"
-    "One line a check. Exit codes: 0 all is well, 1 a check of the device failed, 10 the device is fit, but the server"
-    " did not answer or is not well (asked again for some seconds).",
+    help="Check identity, disk, runtime and the installed release on this device, then request the server's health.\n\n"
+    "One line a check. Exit codes: 0 every check passed, 1 a check of the device failed, 10 the device is fit, but the"
+    " server did not answer or reports a fault (tried for some seconds).",
     epilog=_example("edge-agent selftest --state agent"),
 )
 @_STATE

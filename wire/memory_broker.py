@@ -128,13 +128,13 @@ class MemoryTransport:
         """Connect immediately."""
         self._up = True
 
-        def hear(notice: Notice) -> None:
+        def receive(notice: Notice) -> None:
             if isinstance(notice, LinkChange):
                 self._up = notice.link is Link.UP
             listener(notice)
 
-        self._listener = hear
-        self.broker.connect(self.client_id, hear, subscriptions, will)
+        self._listener = receive
+        self.broker.connect(self.client_id, receive, subscriptions, will)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
         """Deliver immediately; None if not connected, or if another client took over the identity."""

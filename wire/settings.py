@@ -221,17 +221,17 @@ def given_of(settings: object) -> dict[str, Any]:
     return found
 
 
-def said(hint: object) -> str:
+def type_name(hint: object) -> str:
     """Return the name of a type in error messages and in the guide."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return said(arguments[0])
+        return type_name(arguments[0])
     if origin in {Union, types.UnionType}:
-        return " or ".join(said(option) for option in arguments if option is not type(None))
+        return " or ".join(type_name(option) for option in arguments if option is not type(None))
     if origin is tuple:
-        return f"a list of {said(arguments[0])}"
+        return f"a list of {type_name(arguments[0])}"
     if origin is Mapping:
-        return f"a table of {said(arguments[1])}"
+        return f"a table of {type_name(arguments[1])}"
     return "a table" if _is_table(hint) else _NAMES.get(hint, str(hint))  # type: ignore[call-overload]
 
 
@@ -254,7 +254,7 @@ def _made(value: object, hint: object, where: str, folder: Path | None) -> objec
         own = getattr(hint, "from_table", None)  # a table whose keys depend on one of them
         return fields_from(hint, value, where, folder=folder) if own is None else own(value, where, folder)  # type: ignore[arg-type]
     if not _fits(value, hint):
-        message = f"Expected {where} to be {said(hint)}, got {type(value).__name__} {value!r}"
+        message = f"Expected {where} to be {type_name(hint)}, got {type(value).__name__} {value!r}"
         raise SettingsError(message)
     if origin in {Union, types.UnionType}:
         absent = value == "" and Path in arguments and type(None) in arguments

@@ -26,23 +26,23 @@ class _until_signal:  # noqa: N801 - reads as the condition it is
     """True once SIGTERM or SIGINT has arrived."""
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._stop)
 
-    def _ask(self, _number: int, _frame: types.FrameType | None) -> None:
-        self._asked.set()
+    def _stop(self, _number: int, _frame: types.FrameType | None) -> None:
+        self._stopping.set()
 
     def __call__(self) -> bool:
-        return self._asked.is_set()
+        return self._stopping.is_set()
 
 
 def main() -> None:
     """Run the agent that the first argument describes until SIGTERM."""
-    asked = json.loads(sys.argv[1])
-    state, config_path = Path(asked["state"]), asked["config"]
+    options = json.loads(sys.argv[1])
+    state, config_path = Path(options["state"]), options["config"]
     logging.basicConfig(
-        level=logging.DEBUG if asked["verbose"] else logging.INFO,
+        level=logging.DEBUG if options["verbose"] else logging.INFO,
         format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
         stream=sys.stderr,
     )

@@ -20,7 +20,7 @@ from edge_agent.control.child_inbox import ChildInbox
 from edge_agent.control.inbox import CommandStateFile, Inbox
 from edge_agent.control.reported import EventLimiter, Reporter, running
 from edge_agent.control.status_file import StatusFile
-from edge_agent.control.supervisor import ChildEnded, ChildSaid, Fact, Launch, Supervisor
+from edge_agent.control.supervisor import ChildEnded, ChildFrame, Fact, Launch, Supervisor
 from edge_agent.device import last_end
 from edge_agent.device.clock import Clock
 from edge_agent.device.disk import DISK_FAILED, Disk, advice, trouble
@@ -110,9 +110,9 @@ class Agent:
         self._repair = Repair(
             updater=self.updater,
             period_s=config.update.repair_s,
-            tell=self._repair_said,
+            report=self._repair_event,
             served=self._served_digest,
-            ask=self._ask_again,
+            request_desired=self._request_desired,
         )
         self._disk_trouble, self._unwritten = "", False
         self._refused = ""  # why the broker refused this device, until it accepts it
@@ -132,7 +132,7 @@ class Agent:
             condition=self._condition,
             put=parts.notices.put,
             answer=self.uplink.answer,
-            tell=lambda code, text: self._event("measure", code, Severity.INFO, text),
+            report=lambda code, text: self._event("measure", code, Severity.INFO, text),
         )
         self._inbox = Inbox(
             offer=self._desired,
@@ -144,7 +144,7 @@ class Agent:
             config=config.samples,
             ledger=CommandStateFile(state, parts.disk),
             measuring=self._measuring,
-            server_said=self._server_said,
+            server_time=self._server_time,
         )
         self._child_inbox = ChildInbox(
             telemetry=self.telemetry,
@@ -191,7 +191,7 @@ class Agent:
             self._event("spool", code, Severity.ERROR, text)
         self._commit()
         self._look_at_disk()
-        self.uplink.say_state(self._reporter.state(), self._now_ms, self._reporter.reason())
+        self.uplink.report_state(self._reporter.state(), self._now_ms, self._reporter.reason())
         self._guard("uplink", lambda: self.uplink.turn(self._now_s))
         self._write_status()
         return busy
@@ -243,8 +243,8 @@ class Agent:
         if before != self._disk_trouble:
             self._report()
 
-    def _server_said(self, server_ms: int) -> None:
-        self._watch = self._watch.heard(server_ms, self._now_s)
+    def _server_time(self, server_ms: int) -> None:
+        self._watch = self._watch.with_server_time(server_ms, self._now_s)
 
     def _guard(self, part: str, step: Callable[[], None]) -> bool:
         """Take a step; a full or failing disk is reported and retried, not fatal. Return whether the step succeeded."""
@@ -274,10 +274,10 @@ class Agent:
             self._inbox.take(notice, self._now_ms)
         elif isinstance(notice, LinkChange):
             self._link(notice)
-        elif isinstance(notice, ChildSaid | ChildEnded):
-            if isinstance(notice, ChildSaid) and notice.number == self.supervisor.starts:
+        elif isinstance(notice, ChildFrame | ChildEnded):
+            if isinstance(notice, ChildFrame) and notice.number == self.supervisor.starts:
                 self._child_inbox.take(notice.frame, self._now_ms, self._now_s)
-            self._supervise(self.supervisor.heard(notice, self._now_s))
+            self._supervise(self.supervisor.receive(notice, self._now_s))
         elif isinstance(notice, JobDone):
             self._take_result(notice)
         elif isinstance(notice, MeasureDone):
@@ -289,18 +289,18 @@ class Agent:
                 self._repair.soon()
             return
         if isinstance(job.result, Refusal) and job.result.server_ms:
-            self._server_said(job.result.server_ms)
+            self._server_time(job.result.server_ms)
         self._guard("updater", lambda: self.updater.finished(job.token, job.result, self._now_ms, self._now_s))
 
-    def _repair_said(self, code: str, severity: Severity, text: str) -> None:
+    def _repair_event(self, code: str, severity: Severity, text: str) -> None:
         self._event("repair", code, severity, text)
         self._report()
 
     def _served_digest(self) -> str:
         return self.supervisor.serving.name if self.supervisor.serving is not None else ""
 
-    def _ask_again(self) -> None:
-        self.uplink.ask(self._now_ms)
+    def _request_desired(self) -> None:
+        self.uplink.request_desired(self._now_ms)
 
     def _condition(self) -> DeviceCondition:
         hardware, record = self._hardware, self.updater.record
@@ -444,7 +444,7 @@ class Agent:
         self.telemetry.event(kind, code, at_ms=self._now_ms, severity=severity, text=text)
 
     def _report(self) -> None:
-        self.uplink.say_reported(self._reporter.reported(self._now_ms))
+        self.uplink.send_reported(self._reporter.reported(self._now_ms))
 
     def _add_rows(self) -> None:
         if self._now_s >= self._due.infer_s:
@@ -500,7 +500,7 @@ def run(agent: Agent, stopped: Callable[[], bool], pause_s: float = 0.1) -> None
         agent.stop()
 
 
-Notice = Incoming | LinkChange | Delivered | ChildSaid | ChildEnded | JobDone | MeasureDone
+Notice = Incoming | LinkChange | Delivered | ChildFrame | ChildEnded | JobDone | MeasureDone
 
 Notices = queue.SimpleQueue[Notice]
 

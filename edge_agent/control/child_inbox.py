@@ -204,7 +204,7 @@ class ChildInbox:
     def written(self) -> None:
         """Confirm to the child that the answers taken so far are on the disk."""
         if self._taken is not None and self.supervisor.child is not None and self._taken[0] == self.supervisor.starts:
-            self.supervisor.child.say({"type": "written", "number": self._taken[1]})
+            self.supervisor.child.send({"type": "written", "number": self._taken[1]})
         self._taken = None
 
     def serving(self, steady_at_s: float) -> None:

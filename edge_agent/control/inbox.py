@@ -142,7 +142,7 @@ class CommandStateFile:
 
 @dataclass(slots=True, kw_only=True)
 class Inbox:
-    """Parses messages and passes them on. ``server_said`` gets the server's time."""
+    """Parses messages and passes them on. ``server_time`` gets the server's time."""
 
     offer: Callable[[Desired], None]
     acked: Callable[[tuple[Watermark, ...]], None]
@@ -153,7 +153,7 @@ class Inbox:
     config: SampleConfig
     ledger: CommandStateFile
     measuring: MeasurementCoordinator
-    server_said: Callable[[int], None] = lambda _server_ms: None
+    server_time: Callable[[int], None] = lambda _server_ms: None
     _ledger: CommandState | None = None
     _seen: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_IDS))
     _told: int = 0
@@ -172,7 +172,7 @@ class Inbox:
             self._desired(decode(Desired, payload))
         elif topic.kind is Kind.CMD and topic.leaf == "ack":
             ack = decode(Ack, payload)
-            self.server_said(ack.at_ms)
+            self.server_time(ack.at_ms)
             self.acked(ack.watermarks)
         elif topic.kind is Kind.CMD:
             self._command(decode(Command, payload), topic.leaf, now_ms)
@@ -198,7 +198,7 @@ class Inbox:
         elif verb == "samples":
             self.answer(self._samples(command, now_ms))
         elif verb == MEASURE_VERB:
-            refused = self._keep(ledger.remember(command), command) or self.measuring.asked(command)
+            refused = self._keep(ledger.remember(command), command) or self.measuring.receive(command)
             if refused is not None:
                 self.answer(refused)
         elif verb == "selftest":
@@ -220,7 +220,7 @@ class Inbox:
         refused = self._keep(ledger.granting(grant, now_ms).remember(command), command)
         if refused is not None:
             return refused
-        child.say({"type": "samples", **to_document(grant)})
+        child.send({"type": "samples", **to_document(grant)})
         return Response(id=command.id, ok=True, data={"budget_bytes": grant.budget_bytes})
 
     def sampled(self, request: str, length_bytes: int, now_ms: int) -> None:
@@ -256,7 +256,7 @@ class Inbox:
             return
         self._told = self.supervisor.starts
         for grant in self._known(now_ms).open if allowed else ():
-            child.say({"type": "samples", **to_document(grant)})
+            child.send({"type": "samples", **to_document(grant)})
 
     def _wanted(self) -> Json:
         return self.reporter.updater.record.desired.config.get(BUDGET_KEY)

@@ -2,7 +2,7 @@
 
 Decides when a child counts as hung, when it is restarted, whether a release is loaded by a hot swap or a start, and
 whether a crash is attributed to the input in flight (``Suspicion``), to an absent source, or to the release.
-Does not decide what a crash of the release means for an update (``agent`` tells the updater).
+Does not decide what a crash of the release means for an update (``agent`` reports it to the updater).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _STOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class ChildSaid:
+class ChildFrame:
     """A frame from child ``number``."""
 
     number: int
@@ -73,7 +73,7 @@ class ChildEnded:
     reason: str
 
 
-ChildNotice = ChildSaid | ChildEnded
+ChildNotice = ChildFrame | ChildEnded
 Listener = Callable[[ChildNotice], None]
 
 
@@ -84,7 +84,7 @@ class Child(Protocol):
     def pid(self) -> int:
         """Its process id; 0 for none."""
 
-    def say(self, header: Mapping[str, Json]) -> None:
+    def send(self, header: Mapping[str, Json]) -> None:
         """Send a frame; a broken pipe is no error, because a notice reports the child's end."""
 
     def kill(self) -> None:
@@ -147,7 +147,7 @@ class Supervisor:
         self._suspicion = Suspicion()
         if bundle is not None and ready and self.child is not None:
             self._limit_s = now_s + self.config.start_s
-            self.child.say({"type": "swap", "bundle": str(bundle)})
+            self.child.send({"type": "swap", "bundle": str(bundle)})
         elif self.child is not None:
             self._end()
 
@@ -165,7 +165,7 @@ class Supervisor:
         self._end(keep_held=True)
         return blamed
 
-    def heard(self, notice: ChildNotice, now_s: float) -> Fact | None:
+    def receive(self, notice: ChildNotice, now_s: float) -> Fact | None:
         """Handle a notice; stale ones are dropped."""
         if notice.number != self.starts or self.child is None:
             return None
@@ -198,7 +198,7 @@ class Supervisor:
         self._limit_s = now_s + self.config.hang_s
         if self.wanted is not None and bundle != self.wanted and self.child is not None:
             self._limit_s = now_s + self.config.start_s
-            self.child.say({"type": "swap", "bundle": str(self.wanted)})
+            self.child.send({"type": "swap", "bundle": str(self.wanted)})
             return None
         return Fact.SERVING
 
@@ -282,14 +282,14 @@ class ProcessChild:
         """Its process id."""
         return self.process.pid
 
-    def say(self, header: Mapping[str, Json]) -> None:
+    def send(self, header: Mapping[str, Json]) -> None:
         """Send a frame; frames to a child are small, so the pipe takes them at once."""
         try:
             if self.process.stdin is not None:
                 self.process.stdin.write(encode_frame(header))
                 self.process.stdin.flush()
         except (OSError, ValueError) as error:
-            _LOG.warning("child can't be told type=%s error=%s", header.get("type"), error)
+            _LOG.warning("frame could not be sent to the child type=%s error=%s", header.get("type"), error)
 
     def kill(self) -> None:
         """End it now."""
@@ -297,7 +297,7 @@ class ProcessChild:
 
     def stop(self) -> None:
         """End it in order, or by force after a while."""
-        self.say({"type": "stop"})
+        self.send({"type": "stop"})
         try:
             self.process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -309,7 +309,7 @@ class ProcessChild:
         reason = ""
         try:
             while self.process.stdout is not None and (frame := read_frame(self.process.stdout)) is not None:
-                self.put(ChildSaid(self.number, frame))
+                self.put(ChildFrame(self.number, frame))
         except (FrameError, OSError, ValueError) as error:
             reason = str(error)
             self.process.kill()

@@ -106,7 +106,7 @@ def advice(folder: Path, error: OSError | None = None) -> str:
         return f"{text} (or files, or a quota)"
     if code == DISK_READ_ONLY:
         text = f"the file system of {folder} is read-only: mount it for writing (mount -o remount,rw)"
-        return f"{text}; if it turned so by itself, the kernel found a fault (dmesg): check the disk"
+        return f"{text}; if nobody mounted it so, the kernel found a fault (dmesg): check the disk"
     if error is not None and error.errno in {errno.EACCES, errno.EPERM}:
         return f"give the files in {folder} to the user that runs this (uid {os.geteuid()})"
     if error is not None and error.errno == errno.EIO:

@@ -129,7 +129,7 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "")
     """
     _check_address(server_url)
     with _room_in(state, disk):
-        answer = _ask(server_url.rstrip("/") + "/api/enrol", canonical_bytes({"claim": claim}), ca)
+        answer = _post(server_url.rstrip("/") + "/api/enrol", canonical_bytes({"claim": claim}), ca)
     root = answer.pop("root", None)
     try:
         identity = from_document(Identity, {"http_url": server_url, **answer})
@@ -194,7 +194,7 @@ def _check_address(url: str) -> None:
         raise EnrolmentError(message)
 
 
-def _ask(url: str, body: bytes, ca: str) -> dict[str, Json]:
+def _post(url: str, body: bytes, ca: str) -> dict[str, Json]:
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - scheme checked by enrol
     try:
         context = client_context(ca) if url.startswith("https:") else None

@@ -198,7 +198,7 @@ class Twin:
         for path in (self.copy, self.path):
             write_record(self.disk, path, sealed(document))
 
-    def mend(self) -> bool:
+    def restore(self) -> bool:
         """Write the record again if one of its files is damaged; return whether one was.
 
         Raises:

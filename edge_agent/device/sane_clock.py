@@ -44,7 +44,7 @@ class ClockWatch:
         """Return this watch with ``lower_ms`` as a lower bound of the time."""
         return replace(self, lower_ms=max(self.lower_ms, lower_ms))
 
-    def heard(self, server_ms: int, now_s: float) -> ClockWatch:
+    def with_server_time(self, server_ms: int, now_s: float) -> ClockWatch:
         """Return this watch with the server's time as a hint; a time below the lower bound is ignored."""
         if server_ms < self.lower_ms - TOLERANCE_MS:
             return self

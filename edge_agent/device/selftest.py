@@ -68,16 +68,16 @@ def _disk(state: Path) -> Check:
 
 def _server(identity: Identity, pause: Callable[[float], None]) -> Check:
     """Check the server's health; if it is starting, or full for a moment, retry for a few seconds."""
-    found = _ask(identity)
+    found = _server_health(identity)
     for pause_s in PAUSES_S:
         if found.ok or found.own:
             break
         pause(pause_s)
-        found = _ask(identity)
+        found = _server_health(identity)
     return found
 
 
-def _ask(identity: Identity) -> Check:
+def _server_health(identity: Identity) -> Check:
     connection = http_connection(identity.http_url, identity.mqtt_tls_ca, LIMIT_S)
     try:
         connection.request("GET", f"{urllib.parse.urlsplit(identity.http_url).path.rstrip('/')}/api/health")

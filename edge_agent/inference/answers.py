@@ -136,9 +136,9 @@ class Answers:
 class ToAgent:
     """Hands answers to the control process, and waits until it has written them to the spool."""
 
-    def __init__(self, say: Callable[[Mapping[str, Json], bytes], None]) -> None:
-        """Use ``say`` to send a frame."""
-        self._say = say
+    def __init__(self, send: Callable[[Mapping[str, Json], bytes], None]) -> None:
+        """Use ``send`` to send a frame."""
+        self._send = send
         self._number = 0
         self._written = -1
         self._news = threading.Condition()
@@ -153,9 +153,10 @@ class ToAgent:
         with self._news:
             self._number += 1
             number = self._number
-            self._say({"type": "answers", "number": number}, canonical_bytes({"rows": rows}))
+            self._send({"type": "answers", "number": number}, canonical_bytes({"rows": rows}))
             if not self._news.wait_for(lambda: self._written >= number, WRITTEN_S):
-                raise SinkError(f"Expected the answers in the spool within {WRITTEN_S:g} s, got no word: free the disk")
+                message = f"Expected the answers in the spool within {WRITTEN_S:g} s, got none: free the disk"
+                raise SinkError(message)
 
     def written(self, number: Json) -> None:
         """Note that all answers up to ``number`` are written."""

@@ -43,7 +43,7 @@ from wire.errors import WireError
 from wire.manifest import Manifest
 from wire.settings import fields_from
 
-Say = Callable[[Mapping[str, Json], bytes], None]
+Send = Callable[[Mapping[str, Json], bytes], None]
 Load = Callable[[Path], ServedModel]
 
 LOG_FORMAT = "time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"
@@ -106,23 +106,23 @@ class InferenceLoop:
     """State of the loop. All of it belongs to one thread; only ``notices`` is shared."""
 
     def __init__(
-        self, model: ServedModel, source: sources.Source, say: Say, clock: Clock, settings: CountingSettings
+        self, model: ServedModel, source: sources.Source, send: Send, clock: Clock, settings: CountingSettings
     ) -> None:
         """Prepare to serve ``model``; inputs are marked as in flight once ``in_flight`` is set."""
         self.in_flight = InFlight(None)
         self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
         self.load: Load = load_model
         self.answers = Answers()
-        self.to_agent = ToAgent(say)
+        self.to_agent = ToAgent(send)
         self.api: Api | None = None
         self._results = ResultBatcher(model)
-        self.source, self._say, self._clock, self._settings = source, say, clock, settings
+        self.source, self._send, self._clock, self._settings = source, send, clock, settings
         self._window_ms = self._aligned(clock.now_ms())
         self._beat_due_s = clock.monotonic_s() + settings.beat_s
         self._checkpoint_due_s = clock.monotonic_s() + settings.checkpoint_s
         self._loading = False
         self._busy = True
-        self._said_faults: dict[str, int] = {}
+        self._fault_counts: dict[str, int] = {}
 
     def _aligned(self, now_ms: int) -> int:
         return now_ms - now_ms % self._settings.window_ms
@@ -134,7 +134,7 @@ class InferenceLoop:
 
     def run(self) -> None:
         """Send ``ready``, serve until told to stop, send the open window at the end."""
-        self._say({"type": "ready", **self._identity()}, b"")
+        self._send({"type": "ready", **self._identity()}, b"")
         found = self.in_flight
         if found.again:
             text = "the agent and its inference child had ended while they held this input: it is tried once more"
@@ -173,7 +173,7 @@ class InferenceLoop:
             self._send_heartbeat()
         if now_s >= self._checkpoint_due_s:
             self._checkpoint_due_s = now_s + self._settings.checkpoint_s
-            self._say_counts(closed=False)
+            self._send_counts(closed=False)
         asked = self.api is not None and self._serve_asked(self.api)
         capture = self.source.take()
         if capture is None:
@@ -215,7 +215,7 @@ class InferenceLoop:
         """The model that is served now."""
         return self._results.model
 
-    def _say_counts(self, *, closed: bool) -> None:
+    def _send_counts(self, *, closed: bool) -> None:
         """Send the counts since the last time; empty counts are sent only when the window closes."""
         self._results.settle()
         counters = self._results.model.counter.take()
@@ -227,10 +227,10 @@ class InferenceLoop:
             "context": self._settings.context, "n": counters.n, "streams": shape.streams, "classes": shape.classes,
             "confidence_bins": shape.confidence_bins, "closed": closed,
         }  # fmt: skip
-        self._say({**header, **self._identity()}, leb128.encode(counters.values))
+        self._send({**header, **self._identity()}, leb128.encode(counters.values))
 
     def _close_window(self) -> None:
-        self._say_counts(closed=True)
+        self._send_counts(closed=True)
         for reservoir in self._results.reservoirs:
             for chosen in reservoir.close_window():
                 candidate = chosen.candidate
@@ -241,25 +241,25 @@ class InferenceLoop:
                     "confidence": candidate.confidence,
                     "artifact_sha256": self._results.model.manifest.artifact_sha256,
                 }  # fmt: skip
-                self._say(header, candidate.data)
+                self._send(header, candidate.data)
         self._results.reservoirs = [reservoir for reservoir in self._results.reservoirs if not reservoir.exhausted]
 
     def _send_heartbeat(self) -> None:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
-        self._said_faults.clear()
+        self._fault_counts.clear()
         dropped = self.source.take_dropped()
         if self.api is not None:
             self.api.dropped(dropped)
         figures = self._results.take_heartbeat().figures(dropped)
         sinks = {"sinks": self.answers.figures} if self.answers.deliveries else {}
-        self._say({"type": "beat", **figures, **sinks, **self._identity()}, b"")
+        self._send({"type": "beat", **figures, **sinks, **self._identity()}, b"")
 
     def _fault(self, code: str, text: str) -> None:
         """Report a fault, each code once between two heartbeats: the heartbeat has the number."""
-        said = self._said_faults.get(code, 0)
-        self._said_faults[code] = said + 1
-        if not said:
-            self._say({"type": "fault", "code": code, "text": text[:500]}, b"")
+        count = self._fault_counts.get(code, 0)
+        self._fault_counts[code] = count + 1
+        if not count:
+            self._send({"type": "fault", "code": code, "text": text[:500]}, b"")
 
     def _process_notices(self, wait_s: float) -> bool:
         """Process all notices, waiting up to ``wait_s`` for the first; return False to stop."""
@@ -272,7 +272,7 @@ class InferenceLoop:
                     bundle = str(notice.header.get("bundle", ""))
                     if self._loading:
                         text = "Expected one swap at a time, got another: wait for swapped or fault"
-                        self._say_failed(bundle, "swap_busy", text)
+                        self._send_failed(bundle, "swap_busy", text)
                     else:
                         self._loading = True
                         threading.Thread(target=self._load, args=(bundle,), name="swap", daemon=True).start()
@@ -299,17 +299,17 @@ class InferenceLoop:
         self._loading = False
         if loaded.model is None:
             code = OUT_OF_MEMORY if isinstance(loaded.error, MemoryError) else "bundle_invalid"
-            self._say_failed(loaded.bundle, getattr(loaded.error, "code", code), str(loaded.error) or code)
+            self._send_failed(loaded.bundle, getattr(loaded.error, "code", code), str(loaded.error) or code)
             return
         self._send_heartbeat()  # figures of the old model must not count for the new one
         self._close_window()
         old, self._results = self._results, ResultBatcher(loaded.model)
         self._results.reservoirs = old.reservoirs
         old.model.runtime.close()
-        self._say({"type": "swapped", "bundle": loaded.bundle, **self._identity()}, b"")
+        self._send({"type": "swapped", "bundle": loaded.bundle, **self._identity()}, b"")
 
-    def _say_failed(self, bundle: str, code: str, text: str) -> None:
-        self._say({"type": "fault", "code": code, "text": text[:500], "bundle": bundle}, b"")
+    def _send_failed(self, bundle: str, code: str, text: str) -> None:
+        self._send({"type": "fault", "code": code, "text": text[:500], "bundle": bundle}, b"")
 
     def _grant(self, header: Mapping[str, Json]) -> None:
         numbers = [header.get(key, 0) for key in ("count", "budget_bytes")]
@@ -347,16 +347,16 @@ def protected_stdout() -> BinaryIO:
     return out
 
 
-def _sayer(out: BinaryIO) -> Say:
+def _frame_sender(out: BinaryIO) -> Send:
     alone = threading.Lock()  # sinks report from threads of their own
 
-    def say(header: Mapping[str, Json], payload: bytes) -> None:
+    def send(header: Mapping[str, Json], payload: bytes) -> None:
         rest = memoryview(encode_frame(header, payload))
         with alone:
             while rest:
                 rest = rest[out.write(rest) or 0 :]
 
-    return say
+    return send
 
 
 def _listen(child: InferenceLoop) -> None:
@@ -390,7 +390,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _serve(options: argparse.Namespace, say: Say) -> None:
+def _serve(options: argparse.Namespace, send: Send) -> None:
     clock = SystemClock()
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when a file is opened on which the source holds a lease
     ceiling = memory_limit.ceiling_bytes(options.memory_bytes)
@@ -408,7 +408,7 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     child: InferenceLoop | None = None
 
     def tell(code: str, text: str) -> None:
-        say({"type": "fault", "code": code, "text": text[:500]}, b"")
+        send({"type": "fault", "code": code, "text": text[:500]}, b"")
 
     surroundings = sources.Surroundings(
         state=options.state,
@@ -417,9 +417,9 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
         tell=tell,
     )
     source = sources.load(parse_json(options.source.encode()), clock, surroundings)
-    child = InferenceLoop(first, source, say, clock, settings)
+    child = InferenceLoop(first, source, send, clock, settings)
     child.load, child.in_flight = load, InFlight(options.state, options.run)
-    child.to_agent = ToAgent(say)
+    child.to_agent = ToAgent(send)
     around = SinkSurroundings(
         state=options.state, device=options.device, site=options.site, tell=tell, to_agent=child.to_agent.send
     )
@@ -463,14 +463,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve one release; return the exit code: 0 after a stop, 1 if it can't start."""
     options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-    say = _sayer(protected_stdout())
+    send = _frame_sender(protected_stdout())
     try:
-        _serve(options, say)
+        _serve(options, send)
     except BrokenPipeError:  # the control process is gone: nobody to report to
         return 0
     except (AgentError, WireError, OSError, MemoryError) as error:
         code = getattr(error, "code", OUT_OF_MEMORY if isinstance(error, MemoryError) else "bundle_invalid")
-        say({"type": "fault", "code": code, "text": str(error)[:500] or code, "fatal": True}, b"")
+        send({"type": "fault", "code": code, "text": str(error)[:500] or code, "fatal": True}, b"")
         return 1
     return 0
 

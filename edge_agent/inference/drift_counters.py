@@ -22,7 +22,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import tasks
 from edge_agent.errors import ReferenceStreamsError
 from edge_agent.tasks import DeviceTask
 from edge_agent.tasks._base import UNBOUNDED
@@ -240,13 +239,12 @@ class Counter:
     streams of an inference.
     """
 
-    def __init__(self, reference: Reference, task: DeviceTask | None = None) -> None:
-        """Start empty; ``task``: the task of the outputs, if it is not that of the reference.
+    def __init__(self, reference: Reference, task: DeviceTask) -> None:
+        """Start empty; ``task``: the task of the outputs.
 
         Raises:
             ReferenceStreamsError: If the reference's streams differ from this agent's, or edges are not ascending.
         """
-        task = task or tasks.of_reference(reference)
         specs = stream_specs(task, has_embedding=bool(reference.projection_mean))
         expected, got = [spec.name for spec in specs], [spec.name for spec in reference.streams]
         if expected != got:

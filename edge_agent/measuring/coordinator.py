@@ -81,7 +81,8 @@ class NoMeasurer:
 def refusal(condition: DeviceCondition, config: MeasureConfig) -> Refusal | None:
     """Return why a device in this condition refuses to measure, or None."""
     if not config.enabled:
-        return Refusal("measure_disabled", "Expected [measure] enabled in agent.toml, got false: the owner says no")
+        text = "Expected [measure] enabled in agent.toml, got false: the device's owner has to allow measurements"
+        return Refusal("measure_disabled", text)
     if condition.updating:
         return Refusal("busy", "Expected no update in flight, got one: order again when it has ended")
     if condition.temperature_celsius > config.max_temperature_celsius > 0:
@@ -97,7 +98,7 @@ def refusal(condition: DeviceCondition, config: MeasureConfig) -> Refusal | None
 class MeasurementCoordinator:
     """The measurement in progress, if any. Used by the loop's thread only; ``put`` enqueues for it.
 
-    ``tell`` gets a code and a text when a measurement begins or ends: events for the operator.
+    ``report`` gets a code and a text when a measurement begins or ends: events for the operator.
     """
 
     state: Path
@@ -107,7 +108,7 @@ class MeasurementCoordinator:
     condition: Callable[[], DeviceCondition]
     put: Callable[[MeasureDone], None]
     answer: Callable[[Response], None]
-    tell: Callable[[str, str], None] = lambda _code, _text: None
+    report: Callable[[str, str], None] = lambda _code, _text: None
     _command: str = ""
     _progress: FetchProgress | None = None
 
@@ -126,10 +127,10 @@ class MeasurementCoordinator:
         if isinstance(command, str) and command:
             text = "Expected the agent to run through, got a restart in the middle: order the measurement again"
             self.answer(Response(id=command, ok=False, code="interrupted", text=text))
-            self.tell("interrupted", text)
+            self.report("interrupted", text)
         self.disk.remove(note)
 
-    def asked(self, command: Command) -> Response | None:
+    def receive(self, command: Command) -> Response | None:
         """Start a measurement; return a response that refuses it, or None: then the response follows at its end."""
         envelope = _envelope(command)
         if self._command:
@@ -154,11 +155,11 @@ class MeasurementCoordinator:
         self._command, self._progress = "", None
         result = done.result
         if isinstance(result, SubmittedReport):
-            self.tell("measured", f"order {result.order}")
+            self.report("measured", f"order {result.order}")
             data: dict[str, Json] = {"order": result.order, "report_sha256": result.report_sha256}
             self.answer(Response(id=done.command, ok=True, data=data))
         elif isinstance(result, Refusal):
-            self.tell(result.code, result.text)
+            self.report(result.code, result.text)
             self.answer(_refused(done.command, result))
         else:
             error = result if isinstance(result, Exception) else None
@@ -177,7 +178,7 @@ class MeasurementCoordinator:
         except OSError as error:
             return Refusal("no_space", f"Expected to note the measurement, got: {error}: free the disk")
         self._command, self._progress = command, FetchProgress()
-        self.tell("measure_begun", f"command {command}")
+        self.report("measure_begun", f"command {command}")
         self.measurer.start(envelope, self._progress, lambda result: self.put(MeasureDone(command, result)))
         return None
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from edge_agent.device.disk import Disk
 from edge_agent.measuring.coordinator import FOLDER, SubmittedReport, sweep
-from edge_agent.updater.children import NoAnswer, ask
+from edge_agent.updater.children import NoAnswer, run_child
 from edge_agent.updater.download import FetchSettings, HttpFetcher, connection
 from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal, outcome
 from wire.canonical import sha256_file
@@ -90,7 +90,7 @@ class ProcessMeasurer:
     def _verified(self) -> MeasureOrder | Refusal:
         module = "edge_agent.measuring.order_check"
         arguments = ["--state", str(self.state), "--envelope", str(self.folder / ENVELOPE)]
-        answer = ask([module, *arguments], self.limits.limit_s)
+        answer = run_child([module, *arguments], self.limits.limit_s)
         if isinstance(answer, NoAnswer):
             return Refusal("order_unchecked", f"Expected a verdict on the order, got: {answer.text}")
         order = answer.get("order")

@@ -221,8 +221,8 @@ class _LiteRtRuntime:
         try:
             outputs = self._run(self._interpreter, values)
         except (ValueError, RuntimeError, MemoryError) as error:
-            said = str(error)[:300] or type(error).__name__
-            raise failure(f"Expected LiteRT to run, got: {said}", RuntimeSeamError) from error
+            reason = str(error)[:300] or type(error).__name__
+            raise failure(f"Expected LiteRT to run, got: {reason}", RuntimeSeamError) from error
         if not self._decoded:
             return tuple(outputs)
         return tuple([real_output(values, spec) for values, (_, spec) in zip(outputs, self._outputs, strict=True)])

@@ -62,13 +62,13 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
         with _own_mode(flushes=False):
             session = ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many unrelated classes
-        message = f"Expected an ONNX model that onnxruntime {ort.__version__} opens, got: {_said(error)}"
+        message = f"Expected an ONNX model that onnxruntime {ort.__version__} opens, got: {_reason(error)}"
         raise failure(message, RuntimeLoadError) from error
     _check_signature(session, manifest)
     return _OnnxRuntime(session, manifest, flushes=options.get_session_config_entry(_DENORMAL) == "1")
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(error)[:300] or type(error).__name__
 
 
@@ -156,7 +156,7 @@ class _OnnxRuntime:
             with _own_mode(flushes=self._flushes):
                 outputs = session.run(self._outputs, {self._spec.name: batch})
         except Exception as error:  # see ``load``
-            raise failure(f"Expected onnxruntime to run, got: {_said(error)}", RuntimeSeamError) from error
+            raise failure(f"Expected onnxruntime to run, got: {_reason(error)}", RuntimeSeamError) from error
         return tuple([real_output(values, spec) for values, spec in zip(outputs, self._specs, strict=True)])
 
     def close(self) -> None:

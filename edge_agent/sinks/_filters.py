@@ -41,7 +41,8 @@ class SinkSettings:
                 "Expected changes_only = true beside change_by, got false: set it, or leave change_by out"
             )
         if self.reject and not self.above and not self.thresholds:
-            raise SettingsError("Expected above or thresholds beside reject, got neither: say below what to reject")
+            message = "Expected above or thresholds beside reject, got neither"
+            raise SettingsError(f"{message}: set the confidence below which an answer is rejected")
 
 
 @dataclass(slots=True)

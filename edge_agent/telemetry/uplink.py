@@ -57,9 +57,9 @@ class Uplink:
         if self._state.at_ms:  # the server compares it with its own clock
             self._state = replace(self._state, at_ms=now_ms)
         self._due[Kind.STATE] = encode(self._state)
-        self.ask(now_ms)
+        self.request_desired(now_ms)
 
-    def ask(self, now_ms: int) -> None:
+    def request_desired(self, now_ms: int) -> None:
         """Ask the server for ``desired``."""
         self._due[Kind.GET] = encode(Get(at_ms=now_ms))
 
@@ -67,7 +67,7 @@ class Uplink:
         """Stop sending until the next connection."""
         self.up = False
 
-    def say_state(self, state: DeviceState, now_ms: int, reason: str = "") -> None:
+    def report_state(self, state: DeviceState, now_ms: int, reason: str = "") -> None:
         """Publish the state and the reason why it is not ready, if one of them has changed."""
         if state is not self._state.state or reason != self._state.reason or not self._state.at_ms:
             self._state = State(
@@ -75,7 +75,7 @@ class Uplink:
             )
             self._due[Kind.STATE] = encode(self._state)
 
-    def say_reported(self, reported: Reported) -> None:
+    def send_reported(self, reported: Reported) -> None:
         """Publish the full document."""
         self._due[Kind.REPORTED] = encode(reported)
 
@@ -116,7 +116,7 @@ class Uplink:
 
     def stop(self, now_ms: int) -> None:
         """Publish the state disconnected, and disconnect in order."""
-        self.say_state(DeviceState.DISCONNECTED, now_ms)
+        self.report_state(DeviceState.DISCONNECTED, now_ms)
         if self.up:
             self._publish(self._topic(Kind.STATE), encode(self._state), retain=True)
         self.transport.stop()

@@ -135,7 +135,7 @@ class MqttTransport:
         self._client.loop_stop()
         self._up = False
 
-    def _tell(self, notice: Notice) -> None:
+    def _notify(self, notice: Notice) -> None:
         try:
             self._listener(notice)
         except Exception:  # noqa: BLE001 - outermost frame of a callback: a listener's fault must not end paho's thread
@@ -152,13 +152,13 @@ class MqttTransport:
         self, client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         if reason.is_failure:
-            self._tell(LinkChange(Link.REFUSED, f"{reason} ({reason.value})"))
+            self._notify(LinkChange(Link.REFUSED, f"{reason} ({reason.value})"))
             return
         self._heard_s = self._up_s = time.monotonic()
         self._up = True
         if self._subscriptions:
             client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._subscriptions])
-        self._tell(LinkChange(Link.UP))
+        self._notify(LinkChange(Link.UP))
 
     def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
         self._failures, self._closes, self._taken_over = self._failures + 1, 0, False
@@ -174,14 +174,14 @@ class MqttTransport:
         self._failures = 1 if stable and not self._taken_over else self._failures + 1
         self._up = False
         self._back_off()
-        self._tell(LinkChange(Link.TAKEN_OVER if self._taken_over else Link.DOWN, f"{reason} ({reason.value})"))
+        self._notify(LinkChange(Link.TAKEN_OVER if self._taken_over else Link.DOWN, f"{reason} ({reason.value})"))
 
     def _on_subscribe(
         self, client: paho.Client, _data: object, _mid: int, reasons: list[ReasonCode], _properties: object
     ) -> None:
         refused = [reason for reason in reasons if reason.value >= _FAILURE]
         for reason in refused:
-            self._tell(LinkChange(Link.REFUSED, f"subscription: {reason} ({reason.value})"))
+            self._notify(LinkChange(Link.REFUSED, f"subscription: {reason} ({reason.value})"))
         connection = client.socket()
         if refused and isinstance(connection, socket.socket):  # a broker may be reloading its access rules: try again
             with contextlib.suppress(OSError):
@@ -192,7 +192,7 @@ class MqttTransport:
             topic = message.topic
         except UnicodeDecodeError:
             return
-        self._tell(Incoming(topic, bytes(message.payload), bool(message.retain)))
+        self._notify(Incoming(topic, bytes(message.payload), bool(message.retain)))
 
     def _on_publish(
         self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, _properties: object
@@ -201,7 +201,7 @@ class MqttTransport:
         if reason.value >= _FAILURE:
             _LOG.warning("message refused by the broker mid=%s reason=%s", mid, reason)
             return
-        self._tell(Delivered(mid))
+        self._notify(Delivered(mid))
 
     def _on_log(self, _client: paho.Client, _data: object, _level: int, text: str) -> None:
         if text.startswith("Received "):  # the only public sign of a PINGRESP

@@ -35,7 +35,7 @@ class ChildVerifier:
     def check(self, target: str) -> TargetInfo | Refusal:
         """Return the child's verdict on ``target``."""
         module = "edge_agent.updater.verification"
-        answer = ask([module, "--state", str(self.state), "--target", target], self.limit_s)
+        answer = run_child([module, "--state", str(self.state), "--target", target], self.limit_s)
         if isinstance(answer, NoAnswer):
             return Refusal(answer.code, f"Expected a verdict of the verification, got: {answer.text}")
         if answer.get("ok") is not True:
@@ -60,7 +60,7 @@ class ChildProber:
 
     def probe(self, bundle: Path) -> ProbeResult:
         """Return the child's result for ``bundle``."""
-        answer = ask(
+        answer = run_child(
             ["edge_agent.inference.probe", str(bundle), "--memory-bytes", str(self.max_memory_bytes)], self.limit_s
         )
         if isinstance(answer, NoAnswer):
@@ -75,7 +75,7 @@ class ChildProber:
         )
 
 
-def ask(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | NoAnswer:
+def run_child(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | NoAnswer:
     """Return the JSON object in the last line that the child prints, or why there is none."""
     command = [sys.executable, "-m", *module_and_arguments]
     killed = oom_kills()

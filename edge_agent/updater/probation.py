@@ -163,7 +163,8 @@ def judge(health: Health, limits: ProbationLimits, elapsed_s: float) -> Probatio
     broken = _broken(health.outputs, limits, tried, over=over)
     text = broken
     if over and not broken and not health.inferences:
-        why = "the source was away" if health.away else f"the source gave {health.errors or 'no'} inputs, none served"
+        gave = f"the source gave {health.errors or 'no'} inputs, none served"
+        why = "the source was missing" if health.away else gave
         text = f"no inferences in probation: {why}; kept on its golden vectors alone"
     return ProbationResult(over or bool(broken), "output_distribution" if broken else "", text)
 

@@ -221,7 +221,7 @@ class Updater:
         if old.phase is _P.OFFERED and old.code == refusal.code:
             self.record = replace(record, since_ms=old.since_ms)
         else:
-            self._tell_first(record)
+            self._notify_first(record)
 
     def _open(self, now_ms: int) -> bool:
         """Return whether the maintenance window is open; never while the time is unknown."""
@@ -353,9 +353,9 @@ class Updater:
         record = replace(follow(self.record, Signal.REFUSE, now_ms), code=refusal.code, text=refusal.text)
         self.record = record
         self._reclaim()
-        self._tell_first(record)
+        self._notify_first(record)
 
-    def _tell_first(self, record: UpdateRecord) -> None:
+    def _notify_first(self, record: UpdateRecord) -> None:
         """Notify of a phase before persisting it: the disk may be full."""
         self.record = record
         self.changed(record)

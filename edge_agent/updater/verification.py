@@ -188,8 +188,8 @@ def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str
     floor = TimeFloor(state / "tuf" / "time_floor.json")
     seen, root = floor.read(), trusted_root(state)
     if seen is None:
-        text = f"Expected {floor.path} or its copy, got two damaged files: an older release could not be told from a"
-        return TargetVerdict(code="floor_lost", text=f"{text} newer one; enrol this device again in a new --state")
+        text = f"Expected {floor.path} or its copy, got two damaged files: an older release would look like a newer one"
+        return TargetVerdict(code="floor_lost", text=f"{text}; enrol this device again in a new --state")
     if root is None:
         text = f"Expected the root of the enrolment in {state / 'root.json'} or its copy, got neither"
         return TargetVerdict(code="root_lost", text=f"{text}: enrol this device again in a new --state")

@@ -17,7 +17,7 @@ from compressor.data import datasets
 from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS
 from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe
-from wire.settings import said
+from wire.settings import type_name
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipe.md").read_text()
 TABLES = {
@@ -37,7 +37,7 @@ def _fields() -> Iterator[tuple[str, str, object]]:
         hints = get_type_hints(cls)
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             if field.name not in {"step", "own"} and (field.name != "name" or cls is ModelRecipe):
-                yield f"{table} {field.name}", said(hints[field.name]), field.default
+                yield f"{table} {field.name}", type_name(hints[field.name]), field.default
 
 
 def test_every_key_of_a_recipe_is_in_the_guide_and_no_other() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices, run
-from edge_agent.control.supervisor import ChildEnded, ChildSaid
+from edge_agent.control.supervisor import ChildEnded, ChildFrame
 from edge_agent.device import last_end
 from edge_agent.device.clock import FakeClock
 from edge_agent.device.disk import RealDisk, trouble
@@ -67,7 +67,7 @@ class MemoryChild:
     told: list[Mapping[str, object]] = field(default_factory=list)
     pid: int = 0
 
-    def say(self, header: Mapping[str, object]) -> None:
+    def send(self, header: Mapping[str, object]) -> None:
         """Note it; answer a swap at once."""
         self.told.append(header)
         if header["type"] == "swap":
@@ -76,7 +76,7 @@ class MemoryChild:
 
     def speak(self, kind: str, payload: bytes = b"", **header: object) -> None:
         """Send a frame to the agent."""
-        self.put(ChildSaid(self.number, Frame({"type": kind, **header}, payload)))
+        self.put(ChildFrame(self.number, Frame({"type": kind, **header}, payload)))
 
     def kill(self) -> None:
         """End."""
@@ -252,7 +252,7 @@ def test_a_source_that_is_away_to_the_end_of_probation_rolls_nothing_back(world:
     world.turns(8)
     reported = decode(Reported, world.last("reported"))
     assert (reported.current.release, reported.update.phase) == ("m-2", "committed")
-    assert "no inferences in probation: the source was away" in reported.update.text
+    assert "no inferences in probation: the source was missing" in reported.update.text
 
 
 def test_the_status_keeps_a_refusal_until_the_broker_takes_the_device(world: World) -> None:

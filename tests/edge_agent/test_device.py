@@ -257,7 +257,7 @@ def test_a_source_that_is_away_commits_the_release_and_serves_when_it_is_back(
     device = agent(targets)
     server.say("desired", desired, retain=True)
     turn_until(device, server, lambda: committed(device))
-    assert "no inferences in probation: the source was away" in device.updater.record.text
+    assert "no inferences in probation: the source was missing" in device.updater.record.text
     assert (device.supervisor.serving, device._slots.boots("a"), device.supervisor.safe_mode) == (None, 0, False)
     (tmp_path / "inbox").unlink()
     turn_until(device, server, lambda: device.supervisor.serving)

@@ -44,6 +44,10 @@ def _reference(edges: np.ndarray, classes: int = 10, *, embedding: bool = True) 
     )
 
 
+def _counter(reference: Reference) -> drift_counters.Counter:
+    return drift_counters.Counter(reference, tasks.of_reference(reference))
+
+
 def _rows(count: int, *, embedding: bool = True) -> np.ndarray:
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (count, 9, 11, 3), dtype=np.uint8)
@@ -133,7 +137,7 @@ def test_counts_are_those_of_searchsorted_on_float32_edges() -> None:
     """Each value lands in the bin that ``searchsorted(edges, x, side="right")`` names."""
     rows = _rows(300)
     edges = np.quantile(rows, np.linspace(0, 1, 17)[1:-1], axis=0).T.astype(np.float32)
-    counter = drift_counters.Counter(_reference(edges))
+    counter = _counter(_reference(edges))
     counter.count(rows)
     counters = counter.take()
     for stream in range(rows.shape[1]):
@@ -145,7 +149,7 @@ def test_counts_are_those_of_searchsorted_on_float32_edges() -> None:
 def test_a_value_on_an_edge_belongs_to_the_upper_bin() -> None:
     """At the first edge: bin 1; at the last: bin 15; just below the first: bin 0."""
     edges = np.tile(np.linspace(0.1, 0.9, 15, dtype=np.float32), (14, 1))
-    counter = drift_counters.Counter(_reference(edges, embedding=False))
+    counter = _counter(_reference(edges, embedding=False))
     rows = np.full((3, 14), 0.5)
     rows[:, 0] = [edges[0, 0], edges[0, 14], np.nextafter(edges[0, 0], np.float32(0))]
     counter.count(rows)
@@ -156,7 +160,7 @@ def test_a_value_on_an_edge_belongs_to_the_upper_bin() -> None:
 def test_nan_infinity_and_impossible_values_are_counted_as_invalid() -> None:
     """They are in no bin; the inference counts, and the table counts only those with a class and a confidence."""
     edges = np.tile(np.linspace(0.1, 0.9, 15), (14, 1))
-    counter = drift_counters.Counter(_reference(edges, embedding=False))
+    counter = _counter(_reference(edges, embedding=False))
     for bad in (math.nan, math.inf, -math.inf, 1.5):
         row = np.full((1, 14), 0.5)
         row[0, 0] = row[0, 10] = bad
@@ -181,7 +185,7 @@ def test_taking_starts_again_from_zero() -> None:
     """Two windows add up to the counts of one."""
     rows = _rows(40)
     reference = _reference(np.tile(np.linspace(0, 1, 15), (23, 1)))
-    one, two = drift_counters.Counter(reference), drift_counters.Counter(reference)
+    one, two = _counter(reference), _counter(reference)
     one.count(rows)
     two.count(rows[:15])
     first = two.take()
@@ -198,7 +202,7 @@ def test_refuses_a_reference_of_other_streams_or_unsorted_edges() -> None:
     unsorted = dataclasses.replace(good, edges=(good.edges[0][::-1], *good.edges[1:]))
     for reference in (other, unsorted):
         with pytest.raises(ReferenceStreamsError, match="rebuild the bundle"):
-            drift_counters.Counter(reference)
+            _counter(reference)
 
 
 def test_class_edges_give_each_class_its_bin_up_to_sixteen() -> None:
@@ -211,7 +215,7 @@ def test_class_edges_give_each_class_its_bin_up_to_sixteen() -> None:
 def test_a_report_stays_under_800_bytes(n: int) -> None:
     """Equal-mass bins of a window of a minute to a day's images, 23 streams, 10 classes."""
     rng = np.random.default_rng(n)
-    counter = drift_counters.Counter(_reference(np.tile(np.linspace(0, 1, 15), (23, 1))))
+    counter = _counter(_reference(np.tile(np.linspace(0, 1, 15), (23, 1))))
     counter.n = n
     bins = rng.multinomial(n, [1 / 16] * 16, size=23)
     counter._reached = np.hstack([np.cumsum(bins[:, ::-1], axis=1)[:, ::-1], np.zeros((23, 1), np.int64)])
@@ -259,7 +263,7 @@ def test_values_of_a_regression_are_counted_as_they_are() -> None:
     rows = drift_counters.values(
         images, said, None, drift_counters.projection_of(reference, tasks.of_reference(reference))
     )
-    counter = drift_counters.Counter(reference)
+    counter = _counter(reference)
     counter.count(rows)
     counters, last = counter.take(), len(reference.streams) - 1
     assert counters.table == ()
@@ -269,7 +273,7 @@ def test_values_of_a_regression_are_counted_as_they_are() -> None:
 
 def test_a_drift_report_of_a_regression_goes_over_the_wire() -> None:
     """Zero classes are a shape like any other."""
-    counter = drift_counters.Counter(_values_reference())
+    counter = _counter(_values_reference())
     report = DriftReport(
         boot="ab" * 8,
         seq=1,

@@ -37,7 +37,7 @@ def test_knows_a_lower_bound_without_any_hint(now_ms: int, fault: ClockFault | N
 )
 def test_compares_with_what_the_server_said(off_ms: int, fault: ClockFault | None) -> None:
     """The server's time advances with the monotonic clock and replaces a clock that is not trusted."""
-    watch = ClockWatch().heard(NOW_MS, 100.0)
+    watch = ClockWatch().with_server_time(NOW_MS, 100.0)
     now_ms = NOW_MS + 7000 + off_ms
     watch = watch.look(now_ms, 107.0)
     assert (watch.fault, watch.known) == (fault, True)
@@ -53,7 +53,7 @@ def test_a_persisted_floor_raises_the_bound() -> None:
 
 def test_a_server_in_1970_is_no_hint() -> None:
     """An impossible time has no effect."""
-    watch = ClockWatch().heard(1000, 0.0).look(NOW_MS, 1.0)
+    watch = ClockWatch().with_server_time(1000, 0.0).look(NOW_MS, 1.0)
     assert (watch.fault, watch.hint_ms) == (None, 0)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import ChildConfig
-from edge_agent.control.supervisor import ChildEnded, ChildNotice, ChildSaid, Fact, ProcessLauncher, Supervisor
+from edge_agent.control.supervisor import ChildEnded, ChildFrame, ChildNotice, Fact, ProcessLauncher, Supervisor
 from edge_agent.in_flight import InFlight
 from edge_agent.pipe_frames import Frame
 
@@ -23,7 +23,7 @@ class SilentChild:
     pid: int = 7
     told: list[str] = field(default_factory=list)
 
-    def say(self, header: Mapping[str, object]) -> None:
+    def send(self, header: Mapping[str, object]) -> None:
         """Note it."""
         self.told.append(f"{header['type']} {header.get('bundle', '')}".strip())
 
@@ -47,7 +47,7 @@ def supervisor() -> Supervisor:
 
 def said(supervisor: Supervisor, now_s: float, kind: str, **header: str) -> Fact | None:
     """Let the current child send a message."""
-    return supervisor.heard(ChildSaid(supervisor.starts, Frame({"type": kind, **header})), now_s)
+    return supervisor.receive(ChildFrame(supervisor.starts, Frame({"type": kind, **header})), now_s)
 
 
 def test_serves_when_the_child_is_ready(supervisor: Supervisor) -> None:
@@ -74,7 +74,7 @@ def test_restarts_with_back_off(supervisor: Supervisor) -> None:
     """Each crash doubles the pause up to the limit."""
     pauses = []
     for _ in range(6):
-        assert supervisor.heard(ChildEnded(supervisor.starts, "exit 1"), 0.0) is Fact.CRASHED
+        assert supervisor.receive(ChildEnded(supervisor.starts, "exit 1"), 0.0) is Fact.CRASHED
         pauses.append(supervisor._start_s)
         supervisor.turn(supervisor._start_s)
     assert pauses[0] <= 2.0
@@ -103,7 +103,7 @@ def test_the_same_release_again_ends_no_child_that_loads_it(supervisor: Supervis
     supervisor.serve(OLD, 1.0)
     assert supervisor.child.told == []
     assert said(supervisor, 2.0, "ready") is Fact.SERVING
-    supervisor.heard(ChildEnded(supervisor.starts, "exit 1"), 3.0)
+    supervisor.receive(ChildEnded(supervisor.starts, "exit 1"), 3.0)
     supervisor.serve(OLD, 3.0)
     assert supervisor.turn(3.0) is None
     assert supervisor.starts == 2
@@ -113,14 +113,14 @@ def test_a_change_before_ready_starts_anew(supervisor: Supervisor) -> None:
     """A child that still loads is replaced, without blame."""
     supervisor.serve(NEW, 1.0)
     assert supervisor.child.told == ["kill"]
-    assert supervisor.heard(ChildEnded(supervisor.starts, "killed"), 1.0) is None
+    assert supervisor.receive(ChildEnded(supervisor.starts, "killed"), 1.0) is None
     supervisor.turn(1.0)
     assert supervisor.starts == 2
 
 
 def test_drops_notices_of_an_earlier_child(supervisor: Supervisor) -> None:
     """A late frame of a child that was replaced means nothing."""
-    assert supervisor.heard(ChildEnded(0, "exit 1"), 1.0) is None
+    assert supervisor.receive(ChildEnded(0, "exit 1"), 1.0) is None
     assert supervisor.child is not None
 
 
@@ -129,7 +129,7 @@ def _on_an_input(supervisor: Supervisor, state: Path, item: str, now_s: float = 
     held = InFlight(state)
     held._pid = supervisor.child.pid
     held.begin(item)
-    fact = supervisor.heard(ChildEnded(supervisor.starts, "killed by SIGSEGV"), now_s)
+    fact = supervisor.receive(ChildEnded(supervisor.starts, "killed by SIGSEGV"), now_s)
     supervisor.turn(supervisor._start_s)
     return fact
 
@@ -141,7 +141,7 @@ def test_an_end_on_an_input_is_laid_to_the_input_first(supervisor: Supervisor, t
     assert facts == [Fact.INPUT, Fact.INPUT, Fact.CRASHED]
     assert supervisor.last_fault == "killed by SIGSEGV while it held 2.png"
     supervisor.serve(NEW, 0.0)
-    supervisor.heard(ChildEnded(supervisor.starts, "killed"), 0.0)
+    supervisor.receive(ChildEnded(supervisor.starts, "killed"), 0.0)
     supervisor.turn(0.0)
     assert _on_an_input(supervisor, tmp_path, "3.png") is Fact.INPUT
 
@@ -153,7 +153,7 @@ def test_a_child_that_hangs_on_an_input_is_the_inputs_fault(supervisor: Supervis
     said(supervisor, 1.0, "ready")
     held.begin("slow.png")
     assert supervisor.turn(11.0) is Fact.INPUT
-    supervisor.heard(ChildEnded(supervisor.starts, "killed by SIGKILL"), 11.0)
+    supervisor.receive(ChildEnded(supervisor.starts, "killed by SIGKILL"), 11.0)
     assert InFlight(tmp_path).left == "slow.png"
 
 
@@ -162,7 +162,7 @@ def test_an_input_that_an_earlier_child_held_excuses_no_release(supervisor: Supe
     supervisor.state, held = tmp_path, InFlight(tmp_path)
     held._pid = supervisor.child.pid + 1
     held.begin("a.png")
-    assert supervisor.heard(ChildEnded(supervisor.starts, "exit 1"), 0.0) is Fact.CRASHED
+    assert supervisor.receive(ChildEnded(supervisor.starts, "exit 1"), 0.0) is Fact.CRASHED
 
 
 def test_an_input_held_by_a_child_that_was_ended_on_purpose_is_served_by_the_next(
@@ -172,7 +172,7 @@ def test_an_input_held_by_a_child_that_was_ended_on_purpose_is_served_by_the_nex
     supervisor.state = tmp_path
     InFlight(tmp_path).begin("a.png")
     supervisor.serve(NEW, 1.0)
-    supervisor.heard(ChildEnded(supervisor.starts, "killed"), 1.0)
+    supervisor.receive(ChildEnded(supervisor.starts, "killed"), 1.0)
     assert InFlight(tmp_path).left == ""
 
 
@@ -197,16 +197,16 @@ def test_a_real_child_that_cannot_start_says_why(tmp_path: Path) -> None:
 def test_an_end_without_a_source_is_told_from_a_crash(supervisor: Supervisor) -> None:
     """Only the last word of the child that ended counts: another end afterwards is a crash again."""
     said(supervisor, 1.0, "fault", code="source_invalid", text="no folder", fatal=True)
-    assert supervisor.heard(ChildEnded(supervisor.starts, "exit 1"), 1.0) is Fact.SOURCE
+    assert supervisor.receive(ChildEnded(supervisor.starts, "exit 1"), 1.0) is Fact.SOURCE
     supervisor.turn(supervisor._start_s)
-    assert supervisor.heard(ChildEnded(supervisor.starts, "exit 1"), 9.0) is Fact.CRASHED
+    assert supervisor.receive(ChildEnded(supervisor.starts, "exit 1"), 9.0) is Fact.CRASHED
     assert not supervisor.without_source
 
 
 def test_a_child_that_can_not_be_started_is_tried_again(supervisor: Supervisor) -> None:
     """No memory for a process is not a crash of the release: it is started again with back-off."""
     supervisor.serve(None, 1.0)
-    supervisor.heard(ChildEnded(supervisor.starts, "killed"), 1.0)
+    supervisor.receive(ChildEnded(supervisor.starts, "killed"), 1.0)
     good, tries = supervisor.launch, []
 
     def launch(*arguments: object) -> SilentChild:

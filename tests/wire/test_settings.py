@@ -13,7 +13,7 @@ from typing import Annotated
 import pytest
 
 from wire.errors import SettingsError
-from wire.settings import MAX_TOML_BYTES, Bound, OneOf, check, fields_from, parse_toml, read_toml, rules, said
+from wire.settings import MAX_TOML_BYTES, Bound, OneOf, check, fields_from, parse_toml, read_toml, rules, type_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def test_values_that_no_table_gave_are_checked_too() -> None:
     with pytest.raises(SettingsError, match=r"Expected a.toml \[inner\] port between 0 and 65535, got -1"):
         check(Outer(name="x", inner=Inner(-1)), "a.toml")
     assert set(rules(Outer)) == {"ratio", "colour", "limit"}
-    assert said(Annotated[int, Bound(0, 1)] | None) == "a whole number"
+    assert type_name(Annotated[int, Bound(0, 1)] | None) == "a whole number"
 
 
 def test_a_file_is_not_read_beyond_its_limit(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def reconcile(facts: InstalledFacts) -> RepairPlan:
             return RepairPlan(
                 actions=(),
                 code="release_lost",
-                text="Expected slots that say what is installed, got damaged ones: assign it",
+                text="Expected slots that record what is installed, got damaged ones: assign a release",
             )
         return RepairPlan()
     first, second = slots[wanted], slots[other(wanted)]

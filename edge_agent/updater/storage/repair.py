@@ -24,7 +24,7 @@ TOKEN = 0  # of repair's jobs; those of updates begin at 1
 _STANDS_BACK = frozenset({UpdatePhase.STAGED, UpdatePhase.PROBATION})
 _RETRY_S = 10.0
 
-Tell = Callable[[str, Severity, str], None]
+Report = Callable[[str, Severity, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,15 @@ class Fetched:
 class Repair:
     """Keeps the installed releases intact. Runs in the loop's thread, except for the jobs.
 
-    ``tell`` gets a code, a severity and a text; ``ask`` makes the server send ``desired`` again. ``served`` returns the
-    digest of the bundle that the child serves.
+    ``report`` gets a code, a severity and a text; ``request_desired`` makes the server send ``desired``
+    again. ``served`` returns the digest of the bundle that the child serves.
     """
 
     updater: Updater
     period_s: float
-    tell: Tell
+    report: Report
     served: Callable[[], str]
-    ask: Callable[[], None]
+    request_desired: Callable[[], None]
     chance: random.Random = field(default_factory=random.Random)
     code: str = ""
     text: str = ""
@@ -81,8 +81,8 @@ class Repair:
         if self._busy or now_s < self._due_s or self.updater.record.phase in _STANDS_BACK:
             return
         self._due_s = now_s + self.period_s
-        for name in self.updater.slots.mend():
-            self.tell("record_mended", Severity.WARNING, f"slots: one of the two files of {name} was damaged or gone")
+        for name in self.updater.slots.restore():
+            self.report("record_mended", Severity.WARNING, f"slots: one of the two files of {name} was damaged or gone")
         record, served, limit = self.updater.record, self.served(), self.updater.config.max_boots
         self._busy = True
         self.updater.ports.worker.run(TOKEN, lambda: Inspected(self._look(record, served, limit), record))
@@ -132,7 +132,7 @@ class Repair:
 
     def _act(self, plan: RepairPlan) -> None:
         if plan.code != self.code:
-            self._say(plan)
+            self._report_plan(plan)
         self.code, self.text = plan.code, plan.text
         slots = self.updater.slots
         for action in plan.actions:
@@ -143,7 +143,7 @@ class Repair:
                 slots.switch(action.slot)
                 after = slots.current()
                 if before is not None:
-                    self.tell("slot_chosen", Severity.WARNING, f"slot {action.slot} is current")
+                    self.report("slot_chosen", Severity.WARNING, f"slot {action.slot} is current")
                 self.updater.activate(after)
         if plan.rest or self._resting:
             self._resting = plan.rest
@@ -158,13 +158,13 @@ class Repair:
             order = FetchOrder(release.sha256, release.length_bytes, self.updater.config.max_bytes_per_s)
             self.updater.ports.worker.run(TOKEN, lambda: Fetched(release, fetcher.fetch(order, progress)))
         elif plan.code == "release_lost":
-            self.ask()
+            self.request_desired()
 
-    def _say(self, plan: RepairPlan) -> None:
+    def _report_plan(self, plan: RepairPlan) -> None:
         if plan.code:
-            self.tell(plan.code, Severity.WARNING, plan.text)
+            self.report(plan.code, Severity.WARNING, plan.text)
         else:
-            self.tell("repaired", Severity.INFO, f"what should run here is whole again after {self.code}")
+            self.report("repaired", Severity.INFO, f"the installed release is complete again after {self.code}")
 
     def _fetched(self, result: Fetched, now_s: float) -> None:
         if result.refusal is None:
@@ -180,7 +180,7 @@ class Repair:
             self.soon()
             return
         if not self._failures:
-            self.tell("repair_failed", Severity.WARNING, f"[{result.refusal.code}] {result.refusal.text}"[:300])
+            self.report("repair_failed", Severity.WARNING, f"[{result.refusal.code}] {result.refusal.text}"[:300])
         self._failures += 1
         config = self.updater.config
         ceiling_s = min(self.period_s, config.retry_min_s * 2.0 ** min(self._failures, 30))

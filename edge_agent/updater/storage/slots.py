@@ -152,13 +152,13 @@ class Slots:
         if not kept or floor > max(kept) or files.read().hurt:
             files.write({"security_floor": max([floor, *kept])})
 
-    def mend(self) -> tuple[str, ...]:
+    def restore(self) -> tuple[str, ...]:
         """Restore records of which one of two files is damaged; return their names.
 
         Raises:
             OSError: If it can't be written.
         """
-        hurt = [name for name in NAMES if self._slot(name).mend()]
+        hurt = [name for name in NAMES if self._slot(name).restore()]
         path = self.state / "slots" / "current"
         found = [_name(path), _name(copy_of(path))]
         if found[0] != found[1] and self.pointer()[1] is Condition.WHOLE:

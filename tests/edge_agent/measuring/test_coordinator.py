@@ -64,7 +64,7 @@ class Scene:
             condition=lambda: self.condition,
             put=self.notices.append,
             answer=self.answers.append,
-            tell=lambda code, _text: self.events.append(code),
+            report=lambda code, _text: self.events.append(code),
         )
 
 
@@ -77,7 +77,7 @@ def scene(tmp_path: Path) -> Scene:
 def test_answers_when_the_measurement_has_ended(scene: Scene) -> None:
     """Nothing is answered at once; then the report's digest is."""
     coordinator = scene.coordinator()
-    assert coordinator.asked(COMMAND) is None
+    assert coordinator.receive(COMMAND) is None
     scene.measurer.done[0](SubmittedReport("ab" * 16, "cd" * 32))
     coordinator.finished(scene.notices[0])
     assert scene.events == ["measure_begun", "measured"]
@@ -88,14 +88,14 @@ def test_answers_when_the_measurement_has_ended(scene: Scene) -> None:
 def test_measures_one_at_a_time(scene: Scene) -> None:
     """A second order is refused while the first runs, and taken up after it."""
     coordinator = scene.coordinator()
-    coordinator.asked(COMMAND)
-    second = coordinator.asked(replace(COMMAND, id="c-2"))
+    coordinator.receive(COMMAND)
+    second = coordinator.receive(replace(COMMAND, id="c-2"))
     assert second is not None
     assert second.code == "busy"
     scene.measurer.done[0](Refusal("no_space", "full"))
     coordinator.finished(scene.notices[0])
     assert [answer.code for answer in scene.answers] == ["no_space"]
-    assert coordinator.asked(replace(COMMAND, id="c-3")) is None
+    assert coordinator.receive(replace(COMMAND, id="c-3")) is None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_weak_or_busy_device_refuses(condition: DeviceCondition, config: Measu
 @pytest.mark.parametrize("order", [None, "text", {"payload": "x" * MAX_ENVELOPE_BYTES}], ids=["none", "text", "long"])
 def test_an_order_that_is_none_is_refused(scene: Scene, order: object) -> None:
     """Before anything is written or started."""
-    refused = scene.coordinator().asked(Command(id="c-1", verb="measure", arguments={"order": order}))  # type: ignore[dict-item]
+    refused = scene.coordinator().receive(Command(id="c-1", verb="measure", arguments={"order": order}))  # type: ignore[dict-item]
     assert refused is not None
     assert refused.code == "arguments_invalid"
     assert list(scene.state.iterdir()) == []
@@ -127,7 +127,7 @@ def test_an_order_that_is_none_is_refused(scene: Scene, order: object) -> None:
 def test_gives_way_to_an_update(scene: Scene) -> None:
     """An update in the middle ends the measurement."""
     coordinator = scene.coordinator()
-    coordinator.asked(COMMAND)
+    coordinator.receive(COMMAND)
     coordinator.turn()
     assert not scene.measurer.progress[0].cancelled.is_set()
     scene.condition = DeviceCondition(updating=True)
@@ -137,7 +137,7 @@ def test_gives_way_to_an_update(scene: Scene) -> None:
 
 def test_says_that_a_restart_cut_a_measurement_short(scene: Scene) -> None:
     """The next start answers the command that was in progress and deletes its files."""
-    scene.coordinator().asked(COMMAND)
+    scene.coordinator().receive(COMMAND)
     (scene.state / FOLDER).mkdir()
     (scene.state / FOLDER / "rows").write_bytes(b"half")
     scene.coordinator().resume()
@@ -158,7 +158,7 @@ def test_a_damaged_note_stops_nothing(scene: Scene) -> None:
 def test_a_fault_of_ours_is_answered_too(scene: Scene) -> None:
     """The waiting host gets an answer."""
     coordinator = scene.coordinator()
-    coordinator.asked(COMMAND)
+    coordinator.receive(COMMAND)
     scene.measurer.done[0](ZeroDivisionError("by zero"))
     coordinator.finished(scene.notices[0])
     assert (scene.answers[0].ok, scene.answers[0].code) == (False, "measure_failed")
@@ -167,7 +167,7 @@ def test_a_fault_of_ours_is_answered_too(scene: Scene) -> None:
 def test_an_agent_that_does_not_measure_says_so(scene: Scene) -> None:
     """No order is left without an answer."""
     coordinator = replace(scene.coordinator(), measurer=NoMeasurer())
-    coordinator.asked(COMMAND)
+    coordinator.receive(COMMAND)
     coordinator.finished(scene.notices[0])
     assert scene.answers[0].code == "unsupported"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.updater.children import ChildProber, ChildVerifier, NoAnswer, ask
+from edge_agent.updater.children import ChildProber, ChildVerifier, NoAnswer, run_child
 from edge_agent.updater.ports import ProbeResult, Refusal, TargetInfo
 from wire.tuf_target import TargetCustom
 
@@ -88,7 +88,7 @@ def test_the_probe_is_told_the_bundle_and_its_memory(child: Child) -> None:
 def test_the_last_line_counts(child: Child) -> None:
     """A library may print before it."""
     child("two.py", "print('hello'); print('{\"ok\": true}')")
-    assert ask(["two"], 60.0) == {"ok": True}
+    assert run_child(["two"], 60.0) == {"ok": True}
 
 
 @pytest.mark.parametrize("code", ["print('no JSON')", "print('[1]')", "", "raise SystemExit(3)"])
@@ -96,7 +96,7 @@ def test_a_child_without_an_answer_has_crashed(child: Child, code: str) -> None:
     """Its exit and the end of its output are reported, for both."""
     for name in ("one.py", VERIFICATION, PROBE):
         child(name, f"import sys; sys.stderr.write('x' * 400 + 'the end\\n')\n{code}")
-    found = ask(["one"], 60.0)
+    found = run_child(["one"], 60.0)
     assert isinstance(found, NoAnswer)
     assert found.code == "child_crashed"
     assert "x" * 293 + "the end" in found.text
@@ -111,12 +111,12 @@ def test_a_child_without_an_answer_has_crashed(child: Child, code: str) -> None:
 def test_a_child_that_does_not_end_is_stuck(child: Child) -> None:
     """At its limit."""
     child("stays.py", "import threading; threading.Event().wait()")
-    assert ask(["stays"], 0.1) == NoAnswer("stuck", "no answer in 0 s")
+    assert run_child(["stays"], 0.1) == NoAnswer("stuck", "no answer in 0 s")
 
 
 def test_a_child_that_can_not_be_started_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again: the release is not at fault."""
     monkeypatch.setattr(sys, "executable", "/not/there/python")
-    found = ask(["one"], 60.0)
+    found = run_child(["one"], 60.0)
     assert isinstance(found, NoAnswer)
     assert (found.code, "/not/there/python" in found.text) == ("launch_failed", True)

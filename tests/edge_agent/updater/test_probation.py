@@ -43,7 +43,7 @@ def test_judges(health: Health, elapsed_s: float, over: object, code: str) -> No
 @pytest.mark.parametrize(
     ("health", "words"),
     [
-        (Health().without_source(), "the source was away"),
+        (Health().without_source(), "the source was missing"),
         (Health(beats=3, alive=True), "the source gave no inputs"),
         (Health(beats=3, errors=9, alive=True), "the source gave 9 inputs, none served"),
         (GOOD, ""),

@@ -36,11 +36,11 @@ class Scene:
     def __post_init__(self) -> None:
         """Install nothing yet."""
         self.repair = Repair(
-            updater=self.device.updater, period_s=PERIOD_S, tell=lambda code, _, text: self.told.append((code, text)),
-            served=lambda: self.served, ask=self.ask, chance=Always(),
+            updater=self.device.updater, period_s=PERIOD_S, report=lambda code, _, text: self.told.append((code, text)),
+            served=lambda: self.served, request_desired=self.request_desired, chance=Always(),
         )  # fmt: skip
 
-    def ask(self) -> None:
+    def request_desired(self) -> None:
         """Count."""
         self.asked += 1
 
@@ -103,7 +103,7 @@ def test_a_damaged_bundle_is_fetched_and_the_other_slot_runs_meanwhile(scene: Sc
     scene.device.slots.count_start("a")
     assert [scene.turn(0.0), scene.turn(0.1)] == [2, 1]
     assert [code for code, _ in scene.told] == ["bundle_damaged", "slot_chosen", "repaired", "slot_chosen"]
-    assert scene.told[2][1].endswith("whole again after bundle_damaged")
+    assert scene.told[2][1].endswith("complete again after bundle_damaged")
     assert [found.release for found in scene.device.served] == ["m-1", "m-2"]
     assert (scene.device.current(), scene.repair.code, scene.repair.text) == ("m-2", "", "")
     assert (scene.device.slots.boots("b"), scene.device.slots.boots("a")) == (0, 1)

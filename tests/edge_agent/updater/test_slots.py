@@ -120,14 +120,14 @@ def test_each_damaged_half_is_named_and_mended(slots: Slots) -> None:
     """A slot, the pointer and the floor; an older agent's pointer without a copy is not damage."""
     slots.raise_floor(3)
     folder = slots.state / "slots"
-    assert slots.mend() == ()
+    assert slots.restore() == ()
     for path in (folder / "a.json", folder / "current", slots.state / "floor.copy.json"):
         path.write_bytes(b"damaged")
-    assert slots.mend() == ("a", "current", "floor")
+    assert slots.restore() == ("a", "current", "floor")
     copy_of(folder / "current").unlink()
-    assert (slots.mend(), copy_of(folder / "current").exists()) == (("floor",), True)
+    assert (slots.restore(), copy_of(folder / "current").exists()) == (("floor",), True)
     (folder / "current").unlink()
-    assert (slots.mend(), slots.current_name()) == (("current", "floor"), "a")
+    assert (slots.restore(), slots.current_name()) == (("current", "floor"), "a")
 
 
 @pytest.mark.parametrize(
@@ -165,11 +165,11 @@ def test_a_record_that_is_whole_twice_is_not_written_again(tmp_path: Path) -> No
     twin = Twin(tmp_path / "one.json", RealDisk())
     twin.write({"n": 1})
     before = twin.path.stat().st_mtime_ns, twin.path.stat().st_ino
-    assert not twin.mend()
+    assert not twin.restore()
     assert (twin.path.stat().st_mtime_ns, twin.path.stat().st_ino) == before
     copy_of(twin.path).unlink()
-    assert twin.mend()
-    assert not twin.mend()
+    assert twin.restore()
+    assert not twin.restore()
     assert copy_of(twin.path).read_bytes() == twin.path.read_bytes()
 
 
@@ -178,7 +178,7 @@ def test_nothing_is_mended_where_nothing_is_whole(tmp_path: Path) -> None:
     twin = Twin(tmp_path / "one.json", RealDisk())
     for path in (twin.path, copy_of(twin.path)):
         path.write_bytes(b"no record")
-    assert not twin.mend()
+    assert not twin.restore()
     assert twin.path.read_bytes() == b"no record"
 
 
