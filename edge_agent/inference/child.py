@@ -429,7 +429,7 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
             open_api(
                 fields_from(ApiConfig, parse_json(options.api.encode()), "[api]"),
                 child,
-                say if options.corrections else None,
+                send if options.corrections else None,
             )
         except AgentError as error:  # inference goes on without it
             tell("api_failed", str(error))
@@ -439,7 +439,7 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
     child.run()
 
 
-def open_api(config: ApiConfig, loop: InferenceLoop, correct: Say | None = None) -> None:
+def open_api(config: ApiConfig, loop: InferenceLoop, correct: Send | None = None) -> None:
     """Open the local interface of ``loop``, whose sinks are opened; ``correct`` sends corrected inputs, if allowed.
 
     Raises:
