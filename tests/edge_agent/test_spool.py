@@ -150,6 +150,27 @@ def test_bounds_what_is_on_the_way(tmp_path: Path) -> None:
     assert sent == [4, 4, 2, 0, 0]
 
 
+def test_urgent_rows_wait_too_while_others_are_on_the_way(tmp_path: Path) -> None:
+    """Three samples are not acknowledged: three events that came later are not sent on top of them."""
+    spool = spool_at(tmp_path)
+    for stream, expected in (("sample", 3), ("event", 0)):
+        for seq in range(1, 4):
+            spool.add(Row(stream=stream, boot=BOOT, seq=seq, payload=b"x"))
+        spool.commit()
+        assert len(spool.hand_out(0.0, limit=9, resend_s=99.0, unacked=3)) == expected
+
+
+def test_a_dropped_row_is_no_longer_on_the_way(tmp_path: Path) -> None:
+    """The next one takes its place at once."""
+    spool = spool_at(tmp_path)
+    for seq in (1, 2):
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x"))
+    spool.commit()
+    (first,) = spool.hand_out(0.0, limit=9, resend_s=99.0, unacked=1)
+    spool.drop(first)
+    assert [row.seq for row in spool.hand_out(0.0, limit=9, resend_s=99.0, unacked=1)] == [2]
+
+
 def test_overflow_drops_the_lowest_priority_oldest_first(tmp_path: Path) -> None:
     """Samples go before drift, the oldest before the newest."""
     spool = spool_at(tmp_path, limit_bytes=5 * 164)
@@ -207,6 +228,16 @@ def test_merges_only_one_context(tmp_path: Path) -> None:
         spool.add(report(seq, context=context))
     spool.commit()
     assert {(row.seq, decode_report(row.payload).counters.n) for row in spool._rows("", ())} == {(2, 10), (3, 20)}
+
+
+def test_the_oldest_report_is_merged_first(tmp_path: Path) -> None:
+    """Its context began first and was seen again last; one merge is enough."""
+    spool = spool_at(tmp_path, limit_bytes=3 * report(1).length_bytes)
+    for seq, context in [(1, 0), (2, 1), (3, 1), (4, 0)]:
+        spool.add(report(seq, context=context))
+    spool.commit()
+    found = {(row.seq, decode_report(row.payload).counters.n) for row in spool._rows("", ())}
+    assert found == {(2, 10), (3, 10), (4, 20)}
 
 
 def test_a_merged_window_spans_both() -> None:
