@@ -64,6 +64,20 @@ def _fields_by_place(node: ast.ClassDef) -> int:
     return names.index("KW_ONLY") if "KW_ONLY" in names else len(fields)
 
 
+AGREED_CLASSES = {"Settings", "Format"}
+"""Each plug-in of some kinds has one of its own by this name."""
+
+
+def test_a_class_name_stands_in_one_file_of_the_project() -> None:
+    """Two meanings of one name are confused in conversations and imports."""
+    places: dict[str, set[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name not in AGREED_CLASSES:
+                places.setdefault(node.name, set()).add(_name(path))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 ROOMS_MAY_HAVE = 14
 PLUG_IN_ROOMS = {
     "data",
