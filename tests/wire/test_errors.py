@@ -16,6 +16,7 @@ def test_codes_are_unique_and_stable() -> None:
         "bundle_invalid",
         "digest_mismatch",
         "histogram_mismatch",
+        "installation_mixed",
         "manifest_invalid",
         "message_invalid",
         "name_refused",
