@@ -1,4 +1,4 @@
-"""The region of interest of pictures, and their size: ``region`` and ``resize`` of every source of pictures.
+"""The region of interest of pictures, and their size: the keys ``region`` and ``resize`` of a source of pictures.
 
 The cropped picture is the input in every respect: the model, drift monitor, ``supported`` and samples for labelling see
 nothing else. So a model for a region is trained on pictures cropped alike.
