@@ -177,3 +177,11 @@ def test_more_samples_than_are_held_at_once_are_weighted_row_by_row(monkeypatch:
     drawn = list(_resampled(strata, 3, generator))
     assert [row.shape for row in drawn] == [(1, 25)] * 3
     assert all((row[0, :5].sum(), row[0, 5:].sum()) == (5, 20) for row in drawn)
+
+
+@pytest.mark.parametrize("shapes", [(9, 9, 1), (9, 1, 9), (1, 9, 9), ((), (), ())])
+def test_errors_need_predictions_of_the_shape_of_the_values(shapes: tuple[int | tuple[int, ...], ...]) -> None:
+    """One prediction for all of them would be compared with each, and no error said so."""
+    truth, before, after = (np.ones(shape) for shape in shapes)
+    with pytest.raises(MeasureError):
+        error_increase(truth, before, after, FEW)

@@ -91,3 +91,9 @@ def test_a_p_value_that_equals_the_risk_passes() -> None:
     """Of 42 and 43 pairs without a drop, 21 may be lost: the score test gives 1.02 / 2, just the risk of 51 %."""
     plan = Plan(margin=0.0, discordance=0.4, confidence=0.49)
     assert plan._most_lost(np.array([42.0, 43.0]), 100, EXACT_UP_TO).tolist() == [21, 21]
+
+
+@pytest.mark.parametrize(("drop", "n"), [(0.02, 3685), (-0.02, 148), (0.0, 413)])
+def test_the_approximation_with_a_drop_is_nams_formula(drop: float, n: int) -> None:
+    """6.1826 (0.06 - d^2) / (0.03 - d)^2: a drop both widens the spread and comes nearer to the margin."""
+    assert approximate_samples_for(0.03, 0.06, drop=drop) == n

@@ -147,3 +147,8 @@ def test_wilsons_interval_ends_at_0_and_1(n: int) -> None:
     """With these numbers the formula gives a little more than 1 or less than 0, by rounding."""
     assert (wilson(0, n, 0.95)[0], wilson(n, n, 0.95)[1]) == (pytest.approx(0.0), pytest.approx(1.0))
     assert (wilson(0, n, 0.95)[0] >= 0, wilson(n, n, 0.95)[1] <= 1) == (True, True)
+
+
+def test_no_p_value_exceeds_one() -> None:
+    """Above forty pairs the score test's is multiplied by its caution."""
+    assert p_value(Paired(60, 0, 100), 0.01) == 1.0

@@ -602,3 +602,12 @@ def report(statuses: dict[str, DeviceStatus], name: str, phase: UpdatePhase | No
     device = statuses[name]
     update = UpdateStatus(phase=phase, gen=device.desired_gen, release=device.desired_release)
     return statuses | {name: replace(device, update=update)}
+
+
+@pytest.mark.parametrize(("gen", "settled"), [(0, []), (1, [MemberStanding.COMMITTED])])
+def test_the_first_generation_of_a_device_counts(gen: int, settled: list[MemberStanding]) -> None:
+    """0 is that of a device that was never assigned anything: whatever it reports is not about this rollout."""
+    update = UpdateStatus(phase=UpdatePhase.COMMITTED, gen=gen, release=NEW)
+    going = change(rollout(MemberStanding.ASSIGNED), "d0", gen=gen)
+    actions = plan(going, {"d0": status("d0", update=update, desired_gen=gen)}, 2000)
+    assert [one.standing for one in actions if isinstance(one, Settle)] == settled

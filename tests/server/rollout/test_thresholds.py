@@ -6,7 +6,7 @@ import pytest
 
 from server.errors import RolloutRefusedError
 from server.rollout.model import Group, Member, MemberStanding, Rollout
-from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, outcome
+from server.rollout.thresholds import MAX_CANARIES, _replaced, canary_size, count_members, outcome
 
 
 def members(**counts: int) -> tuple[Member, ...]:
@@ -121,3 +121,19 @@ def test_success_is_possible_while_enough_may_still_commit() -> None:
     assert count_members(members(failed=1, assigned=1)).success_possible(group)
     assert not count_members(members(failed=2, pending=1)).success_possible(group)
     assert not count_members(members(cancelled=1)).success_possible(group)
+
+
+@pytest.mark.parametrize(
+    ("replaced_by", "text"),
+    [
+        (("",), ""),
+        (("anna",), " and was replaced by anna"),
+        (("anna", "anna"), " and were replaced by anna"),
+        (("anna", ""), ", 1 of them replaced by anna"),
+        (("anna", "", "bo"), ", 2 of them replaced by anna, bo"),
+    ],
+)
+def test_who_replaced_a_device_is_named(replaced_by: tuple[str, ...], text: str) -> None:
+    """Of some, how many; of all, no number."""
+    found = [Member(device=f"d{number}", group=0, replaced_by=name) for number, name in enumerate(replaced_by)]
+    assert _replaced(found) == text
