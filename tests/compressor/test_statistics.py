@@ -9,6 +9,7 @@ from scipy import stats
 from compressor.statistics.paired import (
     EXACT_UP_TO,
     Paired,
+    _tables,
     drop_lower,
     drop_upper,
     exact_p_value,
@@ -152,3 +153,12 @@ def test_wilsons_interval_ends_at_0_and_1(n: int) -> None:
 def test_no_p_value_exceeds_one() -> None:
     """Above forty pairs the score test's is multiplied by its caution."""
     assert p_value(Paired(60, 0, 100), 0.01) == 1.0
+
+
+@pytest.mark.parametrize(("cells", "n", "most"), [(3, 9, 3), (9, 3, 3)])
+def test_every_table_is_enumerated_once(cells: int, n: int, most: int) -> None:
+    """All numbers lost and won up to the bound, and no more than there are samples, by rising statistic."""
+    statistic, lost, won = _tables(cells, n, 0.1, np.inf)
+    expected = [(b, c) for b in range(most + 1) for c in range(most + 1 - b)]
+    assert sorted(zip(lost, won, strict=True)) == expected
+    assert (np.diff(statistic) >= 0).all()
