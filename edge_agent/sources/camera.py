@@ -98,7 +98,8 @@ def _command(settings: Settings) -> list[str]:
     if settings.path.startswith("/dev/"):
         given = ["-f", "v4l2", *given]
     elif settings.path.startswith("rtsp"):
-        given = ["-rtsp_transport", "tcp", *given]  # lost packets of UDP are grey frames
+        # lost packets of UDP are grey frames; a second tells the format, ffmpeg would take five
+        given = ["-rtsp_transport", "tcp", "-analyzeduration", "1000000", *given]
     if not _is_file(settings.path):
         given = ["-fflags", "nobuffer", *given]  # of a file it would leave out the first frame
     filters = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -82,6 +84,35 @@ def test_a_stream_of_ffmpeg_is_read_and_only_the_newest_frame_waits(camera: Call
     assert Image.open(io.BytesIO(second.data)).size == (64, 48)
     assert int(second.name.rsplit(" ", 1)[1]) >= int(first.name.rsplit(" ", 1)[1]) + 4
     assert first.id == ""
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.slow
+def test_an_rtsp_stream_is_read(camera: Callable) -> None:
+    """H.264 over RTP, from the server of Debian's package rtsp-server-perl, which speaks UDP only."""
+    if shutil.which("rtsp-server-perl") is None:
+        pytest.skip("rtsp-server-perl is not installed (apt-get install rtsp-server-perl)")
+    ffmpeg("-version")
+    served, pushed = free_port(), free_port()
+    listen = ["--client_listen_address", "127.0.0.1", "--source_listen_address", "127.0.0.1", "--loglevel", "0"]
+    options = "-nostdin -loglevel quiet -re -f lavfi -i testsrc=size=64x48:rate=10 -c:v libx264 -g 10 -f rtsp"
+    push = ["ffmpeg", *options.split(), f"rtsp://127.0.0.1:{pushed}/cam"]
+    server = subprocess.Popen(["rtsp-server-perl", "-c", str(served), "-s", str(pushed), *listen])
+    pusher = None
+    try:
+        until(lambda: _listens(pushed))
+        pusher = subprocess.Popen(push)
+        source = camera(f"rtsp://127.0.0.1:{served}/cam", input_options="-rtsp_transport udp", retry_s=0.2)
+        assert Image.open(io.BytesIO(_next(source).data)).size == (64, 48)
+    finally:
+        for process in (server, pusher):
+            if process is not None:
+                process.kill()
+                process.wait()
 
 
 def test_a_camera_that_stalls_is_opened_again(camera: Callable) -> None:
