@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import queue
 import secrets
 import threading
 import time
@@ -26,6 +27,7 @@ from wire.canonical import canonical_bytes
 from wire.codec import Json, to_document
 
 CLOSE_S = 2.0
+OPEN_S = 5.0  # for sinks from outside, together
 _STACK_BYTES = 1024 * 1024  # of a sink's threads: by default 8 MiB each count against the child's limit on memory
 WRITTEN_S = 60.0  # a spool commits each second
 NOT_NUMBERS = "outputs_not_finite"
@@ -34,7 +36,7 @@ _TEXT = 500
 
 @dataclass(slots=True, kw_only=True)
 class Answers:
-    """All sinks of one child. For one thread."""
+    """All sinks of one child. For one thread; ``joining`` gets sinks that other threads opened."""
 
     deliveries: Sequence[Delivery] = ()
     device: str = ""
@@ -44,6 +46,7 @@ class Answers:
     """Gets each record, its input and the model; must not wait."""
     _start: str = field(default_factory=lambda: secrets.token_hex(4))
     _number: int = 0
+    joining: queue.SimpleQueue[Delivery] = field(default_factory=queue.SimpleQueue)
     _waiting: deque[tuple[int, Callable[[], None]]] = field(default_factory=deque)
 
     @property
@@ -112,6 +115,10 @@ class Answers:
 
     def settle(self) -> None:
         """Finish the inputs whose answers are settled everywhere."""
+        while not self.joining.empty():
+            joined = self.joining.get()
+            joined.join_at(self._number)
+            self.deliveries = (*self.deliveries, joined)
         if not self._waiting:
             return
         settled = min((delivery.settled for delivery in self.deliveries), default=self._number)
@@ -165,23 +172,39 @@ class ToAgent:
             self._news.notify_all()
 
 
-def open_answers(documents: Mapping[str, Json], around: sinks.SinkSurroundings) -> Answers:
+def open_answers(documents: Mapping[str, Json], around: sinks.SinkSurroundings, *, wait_s: float = OPEN_S) -> Answers:
     """Return the sinks that ``documents`` describe by name; one that can't be opened is reported and left out.
 
-    A sink that fails must not stop inference: drift is counted and reported without it.
+    A sink that fails must not stop inference: drift is counted and reported without it. Sinks from outside are opened
+    by threads of their own; one that takes longer than ``wait_s`` is reported, and gets answers from when it is open.
     """
     accounts = open_accounts(around.state, list(documents))
-    deliveries = []
+    found = Answers(device=around.device)
+
+    def opened(name: str, document: Json) -> None:
+        try:
+            sink, settings = sinks.load(document if isinstance(document, dict) else {}, replace(around, name=name))
+        except SinkError as error:
+            around.tell(error.code, f"{name}: {error}")
+            return
+        found.joining.put(Delivery(name, sink, settings, accounts[name], around.tell))
+
     before = threading.stack_size(_STACK_BYTES)
     try:
+        openers = {}
         for name, document in documents.items():
-            own = replace(around, name=name)
-            try:
-                sink, settings = sinks.load(document if isinstance(document, dict) else {}, own)
-            except SinkError as error:
-                around.tell(error.code, f"{name}: {error}")
-                continue
-            deliveries.append(Delivery(name, sink, settings, accounts[name], around.tell))
+            if isinstance(document, dict) and ":" in str(document.get("kind")):
+                openers[name] = threading.Thread(target=opened, args=(name, document), name=f"open-{name}", daemon=True)
+                openers[name].start()
+            else:
+                opened(name, document)
+        until_s = time.monotonic() + wait_s
+        for name, opener in openers.items():
+            opener.join(max(0.0, until_s - time.monotonic()))
+            if opener.is_alive():
+                text = f"Expected to open within {wait_s:g} s, got no end of it: no answers until it is open"
+                around.tell(SinkError.code, f"{name}: {text}")
     finally:
         threading.stack_size(before)
-    return Answers(deliveries=deliveries, device=around.device)
+    found.settle()
+    return found

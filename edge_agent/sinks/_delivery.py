@@ -41,6 +41,10 @@ class Delivery:
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
 
+    def join_at(self, number: int) -> None:
+        """Count the first answer that is offered as the one after ``number``."""
+        self._offered = number
+
     def offer(self, record: AnswerRecord, now_s: float) -> None:
         """Queue ``record`` if it passes the filter; the oldest waiting one is dropped if the queue is full."""
         self._offered += 1

@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 from edge_agent import api
+from edge_agent.inference.answers import open_answers
+from edge_agent.inference.served_model import load_model
+from edge_agent.sinks import SinkSurroundings
 from edge_agent.sinks._accounts import open_accounts
+from edge_agent.sources import Capture
 
 LOG = {"log": {"kind": "jsonl"}}
 LIMIT_S = 60.0
@@ -107,3 +111,55 @@ def test_a_sink_that_can_not_be_opened_is_reported_and_the_others_work(
     settled(running.until, tmp_path)
     running.end()
     assert len(answers(tmp_path)) == 2
+
+
+SLOW_SINK = """
+import pathlib, time
+
+class Lines:
+    def __init__(self, path): self.path = path
+    def send(self, records):
+        with self.path.open("a") as file: file.writelines(f"{record.id}\\n" for record in records)
+        return len(records)
+    def close(self): pass
+
+def open_sink(settings, around):
+    while not (around.state / "there").exists(): time.sleep(0.01)
+    return Lines(around.state / "lines")
+"""
+
+
+def test_a_sink_from_outside_that_does_not_open_stops_nobody_and_joins_later(
+    bundle: Callable, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported; answers go to the others, and to it from when it is open."""
+    (tmp_path / "slow_sink.py").write_text(SLOW_SINK)
+    monkeypatch.syspath_prepend(tmp_path)
+    told: list[tuple[str, str]] = []
+    (tmp_path / "state").mkdir()
+    around = SinkSurroundings(state=tmp_path / "state", tell=lambda *said: told.append(said))
+    found = open_answers({**LOG, "slow": {"kind": "slow_sink:open_sink"}}, around, wait_s=0.2)
+    assert [code for code, _ in told] == ["sink_failed"]
+    model = load_model(bundle())
+    outcome = model.infer(images(tiny, 1)["00000.png"])
+    done: list[str] = []
+
+    def answer(name: str) -> None:
+        found.answered(model, Capture(name, b"", name), outcome, (0, 0.0, 0.0))
+        found.when_settled(lambda: done.append(name))
+
+    def until(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while not condition():
+            assert time.monotonic() < deadline
+            found.settle()
+
+    answer("a")
+    until(lambda: done == ["a"])
+    (tmp_path / "state" / "there").touch()
+    until(lambda: len(found.deliveries) == 2)
+    answer("b")
+    until(lambda: done == ["a", "b"])
+    found.close()
+    assert (tmp_path / "state" / "lines").read_text() == "b\n"
+    assert [record["id"] for record in answers(tmp_path)] == ["a", "b"]
