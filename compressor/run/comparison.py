@@ -41,8 +41,8 @@ class Comparison:
     parity_unknown: str = ""
 
     @classmethod
-    def of(cls, run: Run, target: str, pairs: tuple[tuple[Pair, ...], str]) -> Comparison:
-        """Return all predictions of ``target``; ``pairs``: as in ``parity_of``, the same for every target.
+    def of(cls, run: Run, target: str, before: Comparison | None) -> Comparison:
+        """Return all predictions of ``target``; ``before``: of another target, which has the same parity.
 
         Raises:
             MeasureError: If a model can't be run.
@@ -55,18 +55,19 @@ class Comparison:
             baseline = run.before.manifest.release
         held = run.drifted.held if run.drifted is not None else None
         gate_set = _compare(run, form, run.rows("gate"))
+        pairs, unknown = _parity(run) if before is None else (before.parity, before.parity_unknown)
         return cls(
             baseline=baseline,
             form=form,
             gate_set=gate_set,
             drifted=None if held is None else _compare(run, form, held),
-            parity=pairs[0],
+            parity=pairs,
             calibration=run.predict("temperature", form.candidate, run.rows("calibration")),
-            parity_unknown=pairs[1],
+            parity_unknown=unknown,
         )
 
 
-def parity_of(run: Run) -> tuple[tuple[Pair, ...], str]:
+def _parity(run: Run) -> tuple[tuple[Pair, ...], str]:
     """Return the parity of every pair of forms, on some rows of the gate split, and which forms failed.
 
     A form that can't be run, such as a float file that no device gets, is left out and named.

@@ -35,7 +35,7 @@ from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.release.drift_reference import MIN_REFERENCE_ROWS
 from compressor.run import imported_model
 from compressor.run.bundles import Judged, make_bundles
-from compressor.run.comparison import ITSELF, Comparison, figures_of, parity_of
+from compressor.run.comparison import ITSELF, Comparison, figures_of
 from compressor.run.compression import Lesson, exported, models_of, rescued, shaped
 from compressor.run.device_evidence import said_by_devices
 from compressor.run.report_inputs import shown
@@ -115,8 +115,11 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     run = replace(opened(recipe, out, progress or Silent()), before=before, devices=devices)
     run = replace(run, material=material_of(run, data_root, extra))
     run = replace(run, models=_models(run, base))
-    pairs = parity_of(run)
-    results = [_judge(run, target, Comparison.of(run, target.name, pairs)) for target in recipe.targets]
+    results: list[Judged] = []
+    compared: Comparison | None = None
+    for target in recipe.targets:
+        compared = Comparison.of(run, target.name, compared)
+        results.append(_judge(run, target, compared))
     combined = certificates.combine([judged.certificate for judged in results])
     bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
     return _write(run, out, combined, bundles, shown(combined, run, results))

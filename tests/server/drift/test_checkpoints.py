@@ -94,7 +94,7 @@ def test_a_checkpoint_that_does_not_fit_is_discarded(lived: FleetWorld, restarte
     if damage == "stamp":
         again.config = replace(again.config, epsilon=1e-9)
     if damage == "baseline":
-        again._keeping.banks["a1" * 16, "b1" * 16] = {}
+        again._kept.banks["a1" * 16, "b1" * 16] = {}
     again.turn(lived.slot * 10_000 + 1_000)
     if damage in {"stamp", "baseline"}:
         assert again._moment.state.slot == lived.service._moment.state.slot
