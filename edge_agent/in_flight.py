@@ -20,13 +20,15 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from edge_agent.device.last_end import boot_id
 
 FOLDER = "source"
+IN_SOURCE = "code of a source from outside"
+"""The item that is marked while such code runs: if it hangs or crashes the child, no input and no release did."""
 SYNCED = 20
 _FILE = "in_flight"
 _MAGIC = b"TFI3"
@@ -79,6 +81,8 @@ class InFlight:
         ``left`` stays in the file until ``begin`` or ``end``; ``again`` is marked as the suspect.
         """
         held = (read_held(state) or Held()) if state is not None else Held()
+        if held.item == IN_SOURCE:
+            held = replace(held, item="", item_id="")
         self._boot, self._run = _digest(boot_id()), _digest(run)
         alone = (held.boot, held.run) == (self._boot, self._run)
         self.left = held.item if alone or held.item == held.suspect else ""
@@ -101,8 +105,9 @@ class InFlight:
     def begin(self, item: str, item_id: str = "") -> None:
         """Mark ``item``, whose answer will have ``item_id``, as about to be decoded."""
         both = (os.fsencode(item)[:_NAME_BYTES], os.fsencode(item_id)[:_NAME_BYTES])
-        self._write(*both, sync=self._to_sync > 0)
-        self._to_sync -= self._to_sync > 0
+        sync = self._to_sync > 0 and item != IN_SOURCE
+        self._write(*both, sync=sync)
+        self._to_sync -= sync
 
     def end(self, item: str, *, served: bool) -> None:
         """Mark ``item`` as done; ``served``: the model has run on it."""

@@ -23,7 +23,7 @@ from typing import Protocol
 from edge_agent.config import ChildConfig
 from edge_agent.device.memory_limit import end_text, oom_kills
 from edge_agent.errors import FrameError, SourceError
-from edge_agent.in_flight import clear_held, read_held
+from edge_agent.in_flight import IN_SOURCE, clear_held, read_held
 from edge_agent.pipe_frames import Frame, encode_frame, read_frame
 from wire.codec import Json
 
@@ -105,7 +105,7 @@ class Fact(StrEnum):
     INPUT = "ended_on_input"
     """The child ended, crashed or hung on the input in flight: the input is set aside, the release is not to blame."""
     SOURCE = "ended_on_source"
-    """The child found no source to open (a missing card, a wrong setting), which no release can change."""
+    """The child found no source to open, or code of one from outside hung or ended it: no release can change that."""
     SERVING = "serving"
 
 
@@ -237,6 +237,9 @@ class Supervisor:
         held = read_held(self.state) if self.state is not None else None
         if held is None or held.pid != pid or not held.item:
             return fact
+        if held.item == IN_SOURCE:
+            self.last_fault = f"{self.last_fault} while it waited for {IN_SOURCE}: correct [source] kind"
+            return Fact.SOURCE
         self._suspicion = self._suspicion.after(held.served)
         self.last_fault = f"{self.last_fault} while it held {held.item}"
         return fact if self._suspicion.of_the_release else Fact.INPUT

@@ -28,7 +28,7 @@ from edge_agent import front_ends, sources
 from edge_agent.device import memory_limit
 from edge_agent.device.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
-from edge_agent.in_flight import InFlight
+from edge_agent.in_flight import IN_SOURCE, InFlight
 from edge_agent.inference.answers import Answers, ToAgent, open_answers
 from edge_agent.inference.batching import ResultBatcher
 from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
@@ -112,6 +112,7 @@ class InferenceLoop:
         self.in_flight = InFlight(None)
         self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
         self.load: Load = load_model
+        self.foreign = False  # the source is code from outside
         self.answers = Answers()
         self.to_agent = ToAgent(send)
         self.api: Api | None = None
@@ -175,7 +176,11 @@ class InferenceLoop:
             self._checkpoint_due_s = now_s + self._settings.checkpoint_s
             self._send_counts(closed=False)
         asked = self.api is not None and self._serve_asked(self.api)
+        if self.foreign:
+            self.in_flight.begin(IN_SOURCE)
         capture = self.source.take()
+        if self.foreign:
+            self.in_flight.end(IN_SOURCE, served=False)
         if capture is None:
             self._results.settle()
             return asked
@@ -416,9 +421,15 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
         options=lambda: (first if child is None else child.model).manifest.preprocessing.front_end_options,
         tell=tell,
     )
-    source = sources.load(parse_json(options.source.encode()), clock, surroundings)
+    document = parse_json(options.source.encode())
+    in_flight, foreign = InFlight(options.state, options.run), ":" in str(document.get("kind"))
+    if foreign:
+        in_flight.begin(IN_SOURCE)
+    source = sources.load(document, clock, surroundings)
+    if foreign:
+        in_flight.end(IN_SOURCE, served=False)
     child = InferenceLoop(first, source, send, clock, settings)
-    child.load, child.in_flight = load, InFlight(options.state, options.run)
+    child.load, child.in_flight, child.foreign = load, in_flight, foreign
     child.to_agent = ToAgent(send)
     around = SinkSurroundings(
         state=options.state, device=options.device, site=options.site, tell=tell, to_agent=child.to_agent.send

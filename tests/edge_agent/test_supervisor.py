@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.config import ChildConfig
 from edge_agent.control.supervisor import ChildEnded, ChildFrame, ChildNotice, Fact, ProcessLauncher, Supervisor
-from edge_agent.in_flight import InFlight
+from edge_agent.in_flight import IN_SOURCE, InFlight
 from edge_agent.pipe_frames import Frame
 
 OLD, NEW = Path("/blobs/old"), Path("/blobs/new")
@@ -220,3 +220,20 @@ def test_a_child_that_can_not_be_started_is_tried_again(supervisor: Supervisor) 
     assert [supervisor.turn(2.0 + step / 10) for step in range(200)] == [None] * 200
     assert (len(tries), supervisor.child is not None) == (3, True)
     assert "launch_failed" in supervisor.last_fault
+
+
+def test_a_child_that_hangs_in_code_of_a_source_from_outside_blames_no_release(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    """However often: no input is set aside for it, and no suspicion falls on the release."""
+    supervisor.state = tmp_path
+    mark = InFlight(tmp_path)
+    mark._pid = 7
+    for start in range(5):
+        mark.begin(IN_SOURCE)
+        assert said(supervisor, 1000.0 * start, "ready") is Fact.SERVING
+        assert supervisor.turn(1000.0 * start + 10) is Fact.SOURCE
+        supervisor.receive(ChildEnded(supervisor.starts, "killed"), 1000.0 * start + 11)
+        supervisor.turn(1000.0 * start + 500)
+    assert "correct [source] kind" in supervisor.last_fault
+    assert (InFlight(tmp_path).left, InFlight(tmp_path).again) == ("", "")
