@@ -17,9 +17,11 @@ marks are flushed to the disk: the image is known at the second crash, or the th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -108,6 +110,13 @@ class InFlight:
         sync = self._to_sync > 0 and item != IN_SOURCE
         self._write(*both, sync=sync)
         self._to_sync -= sync
+
+    @contextlib.contextmanager
+    def during(self, item: str) -> Iterator[None]:
+        """Mark ``item`` for as long as the block runs; if the block raises, the mark stays."""
+        self.begin(item)
+        yield
+        self.end(item, served=False)
 
     def end(self, item: str, *, served: bool) -> None:
         """Mark ``item`` as done; ``served``: the model has run on it."""

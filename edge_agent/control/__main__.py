@@ -20,6 +20,7 @@ from edge_agent.control.assembly import build_agent
 from edge_agent.device.identity import read_identity
 from edge_agent.device.lock import AgentLock
 from edge_agent.exits import coded
+from edge_agent.logs import log_to_stderr
 
 
 class _until_signal:  # noqa: N801 - reads as the condition it is
@@ -41,11 +42,7 @@ def main() -> None:
     """Run the agent that the first argument describes until SIGTERM."""
     options = json.loads(sys.argv[1])
     state, config_path = Path(options["state"]), options["config"]
-    logging.basicConfig(
-        level=logging.DEBUG if options["verbose"] else logging.INFO,
-        format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(logging.DEBUG if options["verbose"] else logging.INFO)
     with coded(state):
         config = read_config(Path(config_path)) if config_path is not None else AgentConfig()
         identity = read_identity(state)

@@ -1,10 +1,11 @@
 """The inference child, ``python -m edge_agent.inference.child``: one thread infers and counts, frames on its pipes.
 
-Sends ``ready``, ``beat``, ``window``, ``sample``, ``swapped``, ``fault``; receives ``swap``, ``samples``, ``stop``
-(``docs/explanation/architecture.md``). A bad image is counted and reported, and never ends the child. Each image is
-marked as in flight before it is decoded (``in_flight``): one that crashed the child is set aside at the next start. A
-swap loads the new model beside the running one and replaces it between two inferences. The counts of a window are sent
-in parts every ``checkpoint_s``, at its close, at a swap, and at an orderly end; the control process adds up the parts.
+Sends ``ready``, ``beat``, ``window``, ``sample``, ``answers``, ``swapped``, ``fault``; receives ``swap``, ``samples``,
+``written``, ``stop`` (``docs/explanation/architecture.md``). A bad image is counted and reported, and never ends the
+child. Each image is marked as in flight before it is decoded (``in_flight``): one that crashed the child is set aside
+at the next start. A swap loads the new model beside the running one and replaces it between two inferences. The counts
+of a window are sent in parts every ``checkpoint_s``, at its close, at a swap, and at an orderly end; the control
+process adds up the parts.
 Windows start at UTC multiples of their length.
 """
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import os
 import queue
 import signal
@@ -34,6 +34,7 @@ from edge_agent.inference.batching import ResultBatcher
 from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.local_api.settings import ApiConfig
+from edge_agent.logs import log_to_stderr
 from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sources.push import PushSource
@@ -46,8 +47,6 @@ from wire.settings import fields_from
 Send = Callable[[Mapping[str, Json], bytes], None]
 Load = Callable[[Path], ServedModel]
 
-LOG_FORMAT = "time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"
-"""As of the control process: both write to one journal."""
 POLL_S = 0.03
 INPUT_CRASHED = "input_crashed"
 INPUT_AGAIN = "input_tried_again"
@@ -62,7 +61,7 @@ _ASKED = "a request of the local interface"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountingSettings:
-    """CountingSettings of counting. ``context``: the reference's context to which its windows belong.
+    """Settings of counting. ``context``: the reference's context to which its windows belong.
 
     ``checkpoint_s``: interval of sending counts: a child that crashes loses those not sent yet.
     """
@@ -112,7 +111,6 @@ class InferenceLoop:
         self.in_flight = InFlight(None)
         self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
         self.load: Load = load_model
-        self.foreign = False  # the source is code from outside
         self.answers = Answers()
         self.to_agent = ToAgent(send)
         self.api: Api | None = None
@@ -176,11 +174,7 @@ class InferenceLoop:
             self._checkpoint_due_s = now_s + self._settings.checkpoint_s
             self._send_counts(closed=False)
         asked = self.api is not None and self._serve_asked(self.api)
-        if self.foreign:
-            self.in_flight.begin(IN_SOURCE)
         capture = self.source.take()
-        if self.foreign:
-            self.in_flight.end(IN_SOURCE, served=False)
         if capture is None:
             self._results.settle()
             return asked
@@ -192,9 +186,8 @@ class InferenceLoop:
         """Serve one request of the local interface, marked as in flight; return whether there was one."""
         if not api.waiting():
             return False
-        self.in_flight.begin(_ASKED)
-        api.serve(self._results.model)
-        self.in_flight.end(_ASKED, served=False)
+        with self.in_flight.during(_ASKED):
+            api.serve(self._results.model)
         return True
 
     def _serve(self, capture: sources.Capture, now_ms: int, now_s: float) -> None:
@@ -421,16 +414,11 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
         options=lambda: (first if child is None else child.model).manifest.preprocessing.front_end_options,
         tell=tell,
     )
-    document = parse_json(options.source.encode())
-    in_flight, foreign = InFlight(options.state, options.run), ":" in str(document.get("kind"))
-    if foreign:
-        in_flight.begin(IN_SOURCE)
-    source = sources.load(document, clock, surroundings)
-    if foreign:
-        in_flight.end(IN_SOURCE, served=False)
+    in_flight = InFlight(options.state, options.run)
+    outside = partial(in_flight.during, IN_SOURCE)
+    source = sources.load(parse_json(options.source.encode()), clock, surroundings, outside)
     child = InferenceLoop(first, source, send, clock, settings)
-    child.load, child.in_flight, child.foreign = load, in_flight, foreign
-    child.to_agent = ToAgent(send)
+    child.load, child.in_flight = load, in_flight
     around = SinkSurroundings(
         state=options.state, device=options.device, site=options.site, tell=tell, to_agent=child.to_agent.send
     )
@@ -473,7 +461,7 @@ def open_api(config: ApiConfig, loop: InferenceLoop, correct: Send | None = None
 def main(arguments: list[str] | None = None) -> int:
     """Serve one release; return the exit code: 0 after a stop, 1 if it can't start."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    log_to_stderr()
     send = _frame_sender(protected_stdout())
     try:
         _serve(options, send)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -147,8 +148,15 @@ def names() -> tuple[str, ...]:
     return plugins.names(__name__)
 
 
-def load(document: Mapping[str, Json], clock: Clock, surroundings: Surroundings = _ALONE) -> Source:
+def load(
+    document: Mapping[str, Json],
+    clock: Clock,
+    surroundings: Surroundings = _ALONE,
+    outside: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Source:
     """Return the source that ``document`` names by ``kind``; the other keys are its own.
+
+    ``outside`` is entered while code of an external source runs.
 
     Raises:
         SourceError: If the kind is unknown, or the source can't be opened as described.
@@ -165,7 +173,9 @@ def load(document: Mapping[str, Json], clock: Clock, surroundings: Surroundings 
         raise SourceError(str(error)) from error
     if ":" not in kind:
         return open_source(own, clock, surroundings)
-    return _OutsideSource(kind, _called(kind, "open", lambda: open_source(own, clock, surroundings)))
+    with outside():
+        opened = _called(kind, "open", lambda: open_source(own, clock, surroundings))
+    return _OutsideSource(kind, opened, outside)
 
 
 @dataclass(slots=True)
@@ -174,10 +184,11 @@ class _OutsideSource:
 
     _kind: str
     _source: Any
+    _outside: Callable[[], AbstractContextManager[None]]
 
     def take(self) -> Capture | None:
         """Return the next image, or None if there is none."""
-        found = _called(self._kind, "return the next input", lambda: self._source.take())  # noqa: PLW0108 - it may lack the method
+        found = self._call("return the next input", lambda: self._source.take())  # noqa: PLW0108 - it may lack the method
         if found is not None and not isinstance(found, Capture):
             message = f"Expected take of the source {self._kind!r} to return a Capture or None, got {found!r:.100}"
             raise SourceError(f"{message}: correct it")
@@ -185,19 +196,23 @@ class _OutsideSource:
 
     def done(self, capture: Capture) -> None:
         """Record that ``capture`` was served."""
-        _called(self._kind, "record a served input", lambda: self._source.done(capture))
+        self._call("record a served input", lambda: self._source.done(capture))
 
     def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
         """Set ``capture`` aside."""
-        return bool(_called(self._kind, "set an input aside", lambda: self._source.refuse(capture, code, final=final)))
+        return bool(self._call("set an input aside", lambda: self._source.refuse(capture, code, final=final)))
 
     def take_dropped(self) -> int:
         """Return how many images were dropped since the last call."""
-        dropped = _called(self._kind, "count dropped inputs", lambda: self._source.take_dropped())  # noqa: PLW0108 - the same
+        dropped = self._call("count dropped inputs", lambda: self._source.take_dropped())  # noqa: PLW0108 - the same
         if not isinstance(dropped, int) or dropped < 0:
             message = f"Expected take_dropped of the source {self._kind!r} to return a number, got {dropped!r:.100}"
             raise SourceError(f"{message}: correct it")
         return dropped
+
+    def _call(self, wanted: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - what a person's own code returns
+        with self._outside():
+            return _called(self._kind, wanted, call)
 
 
 def _called(kind: str, wanted: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - what a person's own code returns

@@ -1,13 +1,16 @@
 """The file with the input in flight, which outlives its writer."""
 
+import importlib
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from edge_agent import in_flight
-from edge_agent.in_flight import FOLDER, SYNCED, Held, InFlight, clear_held, read_held
+from edge_agent import in_flight, sources
+from edge_agent.device.clock import FakeClock
+from edge_agent.in_flight import FOLDER, IN_SOURCE, SYNCED, Held, InFlight, clear_held, read_held
 
 
 def _held(state: Path, *, item: str = "", served: int = 0) -> Held:
@@ -118,3 +121,43 @@ def test_a_disk_that_can_not_be_written_marks_nothing_and_ends_nothing(tmp_path:
     flight.begin("a.png")
     flight.end("a.png", served=True)
     assert read_held(tmp_path) is None
+
+
+OUTSIDE = '''
+from edge_agent.in_flight import read_held
+from edge_agent.sources import Capture
+
+class Asking:
+    """Notes what is marked while each of its methods runs."""
+
+    def __init__(self, state, seen): self.state, self.seen = state, seen
+    def note(self, name): self.seen.append((name, read_held(self.state).item))
+    def take(self): self.note("take"); return Capture("a", b"")
+    def done(self, capture): self.note("done")
+    def refuse(self, capture, code, *, final=False): self.note("refuse"); return True
+    def take_dropped(self): self.note("take_dropped"); return 0
+
+SEEN = []
+
+def open_source(settings, clock, around):
+    source = Asking(around.state, SEEN)
+    source.note("open")
+    return source
+'''
+
+
+def test_all_code_of_a_source_from_outside_runs_under_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it hangs or ends the child, wherever it is, no input and no release is to blame; afterwards nothing is marked."""
+    (tmp_path / "asking.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    mark = InFlight(tmp_path)
+    around = sources.Surroundings(state=tmp_path)
+    source = sources.load({"kind": "asking:open_source"}, FakeClock(), around, partial(mark.during, IN_SOURCE))
+    capture = source.take()
+    source.done(capture)
+    source.refuse(capture, "image_invalid")
+    source.take_dropped()
+    seen = importlib.import_module("asking").SEEN
+    assert [name for name, _ in seen] == ["open", "take", "done", "refuse", "take_dropped"]
+    assert {item for _, item in seen} == {IN_SOURCE}
+    assert read_held(tmp_path).item == ""
