@@ -16,16 +16,13 @@ from pathlib import Path
 
 import click
 
-from edge_agent.config import AgentConfig, read_config
 from edge_agent.control.status_file import AgentHealth, read_status
 from edge_agent.device import disk, hardware
 from edge_agent.device.disk import RealDisk
-from edge_agent.device.identity import check_folder, read_identity
+from edge_agent.device.identity import check_folder
 from edge_agent.device.identity import enrol as trade_claim
-from edge_agent.device.lock import AgentLock
 from edge_agent.errors import EnrolmentError
 from edge_agent.exits import EXIT_FAULT, EXIT_UNUSABLE, coded
-from edge_agent.sources import placed
 from wire import __version__
 from wire.canonical import canonical_bytes
 from wire.codec import Json
@@ -181,13 +178,8 @@ def _certificates(path: Path) -> str:
 )
 @click.option("--verbose", is_flag=True, help="Log every step.")
 def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
-    """Check what a person can have got wrong, then become the control process, which needs less memory."""
-    with coded(state):
-        config = read_config(config_path) if config_path is not None else AgentConfig()
-        read_identity(state)
-        AgentLock(state).release()
-        placed(config.source, state)
-        os.execv(sys.executable, _control_command(state, config_path, verbose=verbose))  # noqa: S606 - no shell
+    """Become the control process, which needs less memory without this command line."""
+    os.execv(sys.executable, _control_command(state, config_path, verbose=verbose))  # noqa: S606 - no shell
 
 
 @main.command(
