@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from compressor.measurement.predictions import Predictions
 from edge_agent.inference import drift_counters
-from edge_agent.inference.support import Support, limit_of, of_inputs
+from edge_agent.inference.support import Support, limit_of
 from edge_agent.tasks import DeviceTask
 from wire.histogram import BINS
 from wire.reference import EDGES, PROJECTIONS, Context, Reference
@@ -91,7 +91,7 @@ def _counted(bare: Reference, task: DeviceTask, contexts: Sequence[DeviceSamples
         counts = taken.values[: len(bare.streams) * BINS]
         counted.append(Context(name=seen.name, n=taken.n, n_effective=seen.n_effective, counts=counts))
     support = Support.of(bare)
-    distances = [support.distance(of_inputs(row, support)) for rows in all_rows for row in rows.tolist()]
+    distances = [support.distance(row) for rows in all_rows for row in rows.tolist()]
     limit, rate = limit_of(distances, sum(context.n_effective for context in counted))
     whole = replace(bare, contexts=tuple(counted), support_limit=limit, support_rate=rate)
     if not bare.classes:

@@ -40,8 +40,6 @@ class Answers:
 
     deliveries: Sequence[Delivery] = ()
     device: str = ""
-    drift: str = ""
-    """The state that the server last reported."""
     watch: Callable[[AnswerRecord, bytes, ServedModel], None] | None = None
     """Gets each record, its input and the model; must not wait."""
     _start: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -71,7 +69,6 @@ class Answers:
             values=said.values,
             supported=model.supported(outcome),
             support_rate=model.support_rate,
-            drift=self.drift,
             latency_ms=round((at[2] - at[1]) * 1000, 3),
             run_ms=round(outcome.run_ms, 3),
             error="" if finite else NOT_NUMBERS,
@@ -91,7 +88,6 @@ class Answers:
             task=model.task_name,
             error=why[0],
             text=why[1][:_TEXT],
-            drift=self.drift,
             latency_ms=round((at[2] - at[1]) * 1000, 3),
         )
         self._offer(record, capture, model, at[2])

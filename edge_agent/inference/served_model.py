@@ -20,7 +20,7 @@ from edge_agent.device.memory_limit import room_bytes
 from edge_agent.errors import RuntimeLoadError
 from edge_agent.inference import drift_counters
 from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor
-from edge_agent.inference.support import Support, of_inputs
+from edge_agent.inference.support import Support
 from edge_agent.tasks import DeviceTask
 from edge_agent.tasks._base import TaskAnswer
 from wire.bundle import REFERENCE, read_bundle
@@ -115,8 +115,7 @@ class ServedModel:
         """Return whether the input is inside what the model was trained on; None if the reference can't tell."""
         if not self.support.limit:
             return None
-        row = self.values([outcome])[0].tolist()
-        return bool(self.support.distance(of_inputs(row, self.support)) <= self.support.limit)
+        return self.support.distance(self.values([outcome])[0].tolist()) <= self.support.limit
 
     def with_row(self, outcome: Inference) -> Inference:
         """Return ``outcome`` with its stream values, so that answering and counting compute them once.

@@ -48,10 +48,10 @@ class Support:
         )
 
     def distance(self, values: Sequence[float]) -> float:
-        """Return the distance of one input; ``values``: of the rule's streams, in their order."""
+        """Return the distance of one input; ``values``: of all streams of the reference."""
         total = 0.0
-        for value, centre, scale in zip(values, self.centres, self.scales, strict=True):
-            score = (value - centre) / scale
+        for place, centre, scale in zip(self.streams, self.centres, self.scales, strict=True):
+            score = (values[place] - centre) / scale
             total += min(score * score, _LARGEST) if score == score else _LARGEST  # noqa: PLR0124 - NaN
         return total / len(self.centres)
 
@@ -69,8 +69,3 @@ def limit_of(distances: Sequence[float], n_effective: int) -> tuple[float, float
         if place <= effective:
             return ordered[math.ceil(place / effective * len(ordered)) - 1], rate
     return 0.0, 0.0
-
-
-def of_inputs(values: Sequence[float], support: Support) -> tuple[float, ...]:
-    """Return the values of the rule's streams, of all stream ``values``."""
-    return tuple(values[place] for place in support.streams)

@@ -23,11 +23,13 @@ from wire.codec import Json
 from wire.errors import SettingsError
 from wire.settings import fields_from, given_of, names_of, nearest, plain_table
 
-__all__ = ["MAX_SINKS", "Sink", "SinkConfig", "SinkSurroundings", "checked", "load", "names", "settings_of"]
+__all__ = ["FOLDER", "MAX_SINKS", "Sink", "SinkConfig", "SinkSurroundings", "checked", "load", "names", "settings_of"]
 
 
 MAX_SINKS = 16
 """The file of accounts has a fixed size."""
+FOLDER = "answers"
+"""The folder in the state directory: the accounts, and what sinks write there by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

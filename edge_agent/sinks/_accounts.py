@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.sinks import MAX_SINKS
+from edge_agent.sinks import FOLDER, MAX_SINKS
 
-FOLDER = "answers"
 _FILE = "accounts"
 _MAGIC = b"TFA1"
 _NAME_BYTES = 64

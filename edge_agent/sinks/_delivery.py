@@ -34,7 +34,7 @@ class Delivery:
         self._sink, self._tell, self._limit = sink, tell, settings.queue
         self._filter = AnswerFilter(settings)
         self._queue: deque[tuple[int, AnswerRecord]] = deque()
-        self._sending: tuple[int, int] | None = None  # numbers of the first and last answer that the sink has now
+        self._sending: int | None = None  # number of the first answer that the sink has now
         self._offered = 0
         self._wake = threading.Condition()
         self._idle = self._closing = False
@@ -66,7 +66,7 @@ class Delivery:
         """All answers offered up to this number are sent, filtered or dropped."""
         with self._wake:
             if self._sending is not None:
-                return self._sending[0] - 1
+                return self._sending - 1
             return self._queue[0][0] - 1 if self._queue else self._offered
 
     def close(self, wait_s: float) -> None:
@@ -126,7 +126,7 @@ class Delivery:
                 self._wake.wait()
                 self._idle = False
             batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-            self._sending = (batch[0][0], batch[-1][0])
+            self._sending = batch[0][0]
             return batch
 
     def _give_back(self, batch: list[tuple[int, AnswerRecord]], delivered: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 from edge_agent.errors import SinkError
-from edge_agent.sinks import SinkSurroundings
+from edge_agent.sinks import FOLDER, SinkSurroundings
 from wire.answers import AnswerRecord
 from wire.codec import encode
 from wire.settings import Bound
@@ -21,7 +21,6 @@ from wire.settings import Bound
 _TAIL_BYTES = 64 * 1024
 _HEAD = b'{"'
 """The first bytes of every record. The last line of another file must not be cut off."""
-_FOLDER = "answers"
 """The only folder in the state directory where answers may be written: the agent's own files are beside it."""
 
 
@@ -127,12 +126,12 @@ def open_sink(settings: Settings, around: SinkSurroundings) -> JsonLines:
     """
     path = settings.path
     if path is None and around.state is not None:
-        path = around.state / _FOLDER / f"{around.name}.jsonl"
+        path = around.state / FOLDER / f"{around.name}.jsonl"
     if path is None:
         raise SinkError(f"Expected a path of the file for answers, got none: set path in [sinks.{around.name}]")
     if around.state is not None:
         state, real = around.state.resolve(), path.resolve()
-        if real.is_relative_to(state) and not real.is_relative_to(state / _FOLDER):
+        if real.is_relative_to(state) and not real.is_relative_to(state / FOLDER):
             message = f"Expected a file outside of the agent's own ones ({around.state}), got {path}"
-            raise SinkError(f"{message}: write to {around.state / _FOLDER}, or leave path out")
+            raise SinkError(f"{message}: write to {around.state / FOLDER}, or leave path out")
     return JsonLines(path, settings)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated
 
 from edge_agent.errors import SinkError
-from edge_agent.sinks import SinkSurroundings
+from edge_agent.sinks import FOLDER, SinkSurroundings
 from wire.answers import AnswerRecord
 from wire.codec import encode
 from wire.settings import Bound
@@ -234,7 +234,7 @@ def open_sink(settings: Settings, around: SinkSurroundings) -> UnixSocket:
     """
     path = settings.path
     if path is None and around.state is not None:
-        path = around.state.absolute() / "answers" / f"{around.name}.sock"
+        path = around.state.absolute() / FOLDER / f"{around.name}.sock"
     if path is None:
         raise SinkError(f"Expected a path of the socket for answers, got none: set path in [sinks.{around.name}]")
     return UnixSocket(path, settings)

@@ -12,7 +12,7 @@ from compressor.measurement.predictions import Predictions
 from compressor.release.drift_reference import DeviceSamples, equal_mass_edges, make_reference
 from compressor.tasks.classification.evidence import temperature
 from edge_agent.inference import drift_counters
-from edge_agent.inference.support import Support, of_inputs
+from edge_agent.inference.support import Support
 from edge_agent.tasks.classification import Classification
 from edge_agent.tasks.regression import Regression
 from wire.reference import read_reference, write_reference
@@ -96,7 +96,7 @@ def test_a_reference_states_the_limit_of_support_of_its_contexts() -> None:
         seen = _seen(400, seed, 20)
         embedding = seen.predictions.embedding * scale
         rows = drift_counters.values(seen.pixels, seen.predictions.logits, embedding, projection).tolist()
-        return sum(support.distance(of_inputs(row, support)) > support.limit for row in rows)
+        return sum(support.distance(row) > support.limit for row in rows)
 
     assert reference.support_rate == 0.01
     assert 0 < beyond(1) + beyond(2) <= 8

@@ -14,13 +14,13 @@ RULE = Support(streams=(1, 3), centres=(1.0, 0.0), scales=(2.0, 0.5), limit=1.0,
 
 def test_the_distance_is_the_mean_of_squared_robust_scores() -> None:
     """((3 - 1) / 2)^2 and ((1 - 0) / 0.5)^2 are 1 and 4."""
-    assert RULE.distance((3.0, 1.0)) == 2.5
+    assert RULE.distance((9.0, 3.0, 9.0, 1.0)) == 2.5
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300])
 def test_an_overflow_is_far_away_and_no_error(value: float) -> None:
     """Odd outputs are unsupported inputs."""
-    assert 1e9 < RULE.distance((value, 0.0)) < math.inf
+    assert 1e9 < RULE.distance((0.0, value, 0.0, 0.0)) < math.inf
 
 
 @pytest.mark.parametrize(
