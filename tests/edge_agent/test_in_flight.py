@@ -147,7 +147,7 @@ def open_source(settings, clock, around):
 
 
 def test_all_code_of_a_source_from_outside_runs_under_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it hangs or ends the child, wherever it is, no input and no release is to blame; afterwards nothing is marked."""
+    """If it hangs or ends the child, no input and no release is to blame; afterwards nothing is marked."""
     (tmp_path / "asking.py").write_text(OUTSIDE)
     monkeypatch.syspath_prepend(tmp_path)
     mark = InFlight(tmp_path)
