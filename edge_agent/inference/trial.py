@@ -162,8 +162,9 @@ def run(trial: Trial, out: BinaryIO, note: Callable[[str], None]) -> int:
 def _opened(trial: Trial, around: Surroundings) -> Source:
     suffixes = around.suffixes()
     kind, path = trial.source["kind"], Path(str(trial.source.get("path", "")))
+    folder = kind == sources.SourceConfig().kind
     archive = path.suffix.lower() == ".zip"
-    if kind == sources.SourceConfig().kind and path.is_file() and (not archive or trial.once):
+    if folder and path.is_file() and (not archive or trial.once):
         if not archive:
             return Listed(deque([str(path)]), lambda name: _read(Path(name)))
         try:
@@ -172,7 +173,7 @@ def _opened(trial: Trial, around: Surroundings) -> Source:
         except (zipfile.BadZipFile, OSError) as error:
             raise SourceError(f"Expected an intact zip at {path}, got: {error}: check --path") from error
         return _some(names, path, suffixes, lambda name: zipfile.ZipFile(path).read(name))
-    if kind == sources.SourceConfig().kind and trial.once:
+    if folder and trial.once:
         return _some([item.name for item in path.glob("*")], path, suffixes, lambda name: _read(path / name))
     if kind == "push" and not trial.listen:
         raise SourceError("Expected --listen beside --source push, where inputs are sent to, got none: give --listen")
