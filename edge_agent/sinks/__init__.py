@@ -8,16 +8,14 @@ checked in a separate process. The keys that every sink takes (filters, length o
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from edge_agent.errors import SinkError
-from edge_agent.outside import checked_apart, declared
+from edge_agent.outside import Kinds, checked_apart
 from edge_agent.sinks._filters import SinkSettings
-from wire import plugins
 from wire.answers import AnswerRecord
 from wire.codec import Json
 from wire.errors import SettingsError
@@ -25,7 +23,7 @@ from wire.settings import fields_from, given_of, names_of, nearest, plain_table
 
 __all__ = ["FOLDER", "MAX_SINKS", "Sink", "SinkConfig", "SinkSurroundings", "checked", "load", "names", "settings_of"]
 
-
+_KINDS = Kinds(__name__, "sink", SinkError)
 MAX_SINKS = 16
 """The file of accounts has a fixed size."""
 FOLDER = "answers"
@@ -80,10 +78,7 @@ class SinkConfig:
         file, found, name = where.rpartition(" sinks ")
         where = f"{file} [sinks.{name}]" if found else where
         table = dict(plain_table(value, where))
-        kind = table.pop("kind", None)
-        if not isinstance(kind, str) or (":" not in kind and kind not in names()):
-            message = f"Expected {where} kind as one of {', '.join(names())} or 'package.module:function', got {kind!r}"
-            raise SettingsError(message + nearest(str(kind), names()))
+        kind = _KINDS.check(table.pop("kind", None), where)
         if ":" in kind:
             return cls(kind, checked_apart(__name__, kind, table, where, folder))
         return cls(kind, checked(kind, table, where, folder))
@@ -96,7 +91,7 @@ class SinkConfig:
 
 def names() -> tuple[str, ...]:
     """Return the names of the sinks in this folder."""
-    return plugins.names(__name__)
+    return _KINDS.names()
 
 
 def settings_of(kind: str) -> type[Any]:
@@ -105,7 +100,7 @@ def settings_of(kind: str) -> type[Any]:
     Raises:
         SinkError: If an external one can't be imported.
     """
-    return _declared(kind)[0]
+    return _KINDS.declared(kind)[0]
 
 
 def checked(kind: str, table: Mapping[str, object], where: str, folder: Path | None) -> dict[str, Json]:
@@ -125,12 +120,8 @@ def load(document: Mapping[str, Json], around: SinkSurroundings) -> tuple[Sink, 
     Raises:
         SinkError: If the kind is unknown, or the sink can't be opened as described.
     """
-    kind = document.get("kind")
-    if not isinstance(kind, str) or (":" not in kind and kind not in names()):
-        message = f"Expected a sink of {', '.join(names())}, got {kind!r}"
-        raise SinkError(message)
-    settings, open_sink = _declared(kind)
-    given = {key: value for key, value in document.items() if key != "kind"}
+    kind, given = _KINDS.split(document)
+    settings, open_sink = _KINDS.declared(kind)
     try:
         own, common = _settings(settings, given, f"[sinks.{around.name}]", None)
         return open_sink(own, around), common
@@ -158,15 +149,3 @@ def _settings(own_settings: type[Any], table: Mapping[str, object], where: str, 
     own = {key: item for key, item in table.items() if key not in shared}
     common = {key: item for key, item in table.items() if key in shared}
     return fields_from(own_settings, own, where, folder=folder), fields_from(SinkSettings, common, where)
-
-
-def _declared(kind: str) -> tuple[type[Any], Callable[..., Sink]]:
-    """Return settings and opener of a kind.
-
-    Raises:
-        SinkError: If an external one can't be imported.
-    """
-    if ":" not in kind:
-        module: Any = importlib.import_module(f"{__name__}.{kind}")
-        return module.Settings, module.open_sink
-    return declared(kind, "sink", SinkError)

@@ -19,11 +19,10 @@ from typing import Any, Protocol
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
-from edge_agent.outside import checked_apart, declared
-from wire import plugins
+from edge_agent.outside import Kinds, checked_apart
 from wire.codec import Json
 from wire.errors import SettingsError
-from wire.settings import default_of, fields_from, given_of, names_of, nearest, plain_table
+from wire.settings import default_of, fields_from, given_of, names_of, plain_table
 
 __all__ = [
     "IMAGE_SUFFIXES", "INBOX", "SOURCE_UNREAD", "Capture", "Source", "SourceConfig", "Surroundings", "load", "names",
@@ -31,6 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
+_KINDS = Kinds(__name__, "source", SourceError)
 INBOX = "inbox"
 """The folder in the state directory that is the default path of a source."""
 _ONCE_OF_ALL = frozenset({"path", "suffixes", "settle_s", "interval_s", "repeat", "keep", "backlog"})
@@ -115,12 +115,9 @@ class SourceConfig:
             SettingsError: If the source is unknown, or its settings reject a key or value.
         """
         table = dict(plain_table(value, where))
-        kind = table.pop("kind", cls().kind)
-        if isinstance(kind, str) and ":" in kind:
+        kind = _KINDS.check(table.pop("kind", cls().kind), where)
+        if ":" in kind:
             return cls(kind, checked_apart(__name__, kind, table, where, folder))
-        if kind not in names():
-            message = f"Expected {where} kind as one of {', '.join(names())} or 'package.module:function', got {kind!r}"
-            raise SettingsError(message + nearest(str(kind), names()))
         unused = sorted(_ONCE_OF_ALL & table.keys() - names_of(settings_of(kind)))
         if unused:
             _LOG.warning("Left out keys that this kind of source does not take. kind=%s keys=%s", kind, unused)
@@ -145,7 +142,7 @@ def checked(kind: str, table: Mapping[str, object], where: str, folder: Path | N
 
 def names() -> tuple[str, ...]:
     """Return the names of the sources in this folder."""
-    return plugins.names(__name__)
+    return _KINDS.names()
 
 
 def load(
@@ -161,21 +158,18 @@ def load(
     Raises:
         SourceError: If the kind is unknown, or the source can't be opened as described.
     """
-    kind = document.get("kind")
-    if not isinstance(kind, str) or (":" not in kind and kind not in names()):
-        message = f"Expected a source of {', '.join(names())}, got {kind!r}"
-        raise SourceError(message)
-    settings, open_source = _declared(kind)
-    given = {key: value for key, value in document.items() if key != "kind"}
+    kind, given = _KINDS.split(document)
+    settings, open_source = _KINDS.declared(kind)
     try:
         own = fields_from(settings, given, "[source]")
     except SettingsError as error:
         raise SourceError(str(error)) from error
-    if ":" not in kind:
-        return open_source(own, clock, surroundings)
-    with outside():
-        opened = _called(kind, "open", lambda: open_source(own, clock, surroundings))
-    return _OutsideSource(kind, opened, outside)
+    if ":" in kind:
+        with outside():
+            external = _called(kind, "open", lambda: open_source(own, clock, surroundings))
+        return _OutsideSource(kind, external, outside)
+    opened: Source = open_source(own, clock, surroundings)
+    return opened
 
 
 @dataclass(slots=True)
@@ -255,16 +249,4 @@ def settings_of(kind: str) -> type[Any]:
     Raises:
         SourceError: If an external one can't be imported.
     """
-    return _declared(kind)[0]
-
-
-def _declared(kind: str) -> tuple[type[Any], Callable[..., Source]]:
-    """Return settings and opener of a kind.
-
-    Raises:
-        SourceError: If an external one can't be imported.
-    """
-    if ":" not in kind:
-        module: Any = importlib.import_module(f"{__name__}.{kind}")
-        return module.Settings, module.open_source
-    return declared(kind, "source", SourceError)
+    return _KINDS.declared(kind)[0]
