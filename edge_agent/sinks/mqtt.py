@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from edge_agent.errors import SinkError
+from edge_agent.on_site import read_password, trusted_certificates
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sinks._home_assistant import OFFLINE, ONLINE, SinkTopics, discovery
 from wire.answers import AnswerRecord
@@ -28,8 +29,6 @@ from wire.errors import SettingsError
 from wire.settings import Bound, OneOf
 
 if TYPE_CHECKING:
-    import ssl
-
     import paho.mqtt.client as paho
     from paho.mqtt.reasoncodes import ReasonCode
 
@@ -42,7 +41,6 @@ _BACKOFF_S = (1, 60)
 _IN_FLIGHT = 20  # mosquitto's receive maximum
 _MOST_PENDING = 2048  # published and not acknowledged
 _FAILURE = 128  # MQTT 5.0, 2.4: reason codes from 0x80 on are failures
-_LONGEST_PASSWORD_BYTES = 65_535  # MQTT 5.0, 3.1.3.6
 _LONGEST_TOPIC_BYTES = 1024
 
 
@@ -243,9 +241,9 @@ def open_sink(settings: Settings, around: SinkSurroundings) -> SiteBroker:
     name = f"tinyfleet-{around.device or os.urandom(4).hex()}-{around.name}"
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=version)
     if settings.username:
-        client.username_pw_set(settings.username, _password(settings.password_file))
+        client.username_pw_set(settings.username, read_password(settings.password_file, SinkError))
     if settings.tls or settings.tls_ca is not None:
-        client.tls_set_context(_certificates(settings.tls_ca))
+        client.tls_set_context(trusted_certificates(settings.tls_ca, SinkError))
     device = around.device or "device"
     topic = settings.topic or f"tinyfleet/{device}"
     place = SinkTopics(
@@ -256,40 +254,3 @@ def open_sink(settings: Settings, around: SinkSurroundings) -> SiteBroker:
         state_topic=f"{topic}/state",
     )
     return SiteBroker(client, settings, place)
-
-
-def _password(path: Path | None) -> str | None:
-    """Return the first line of the file at ``path``.
-
-    Raises:
-        SinkError: If it can't be read, others than its owner may, or it is no text.
-    """
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(_LONGEST_PASSWORD_BYTES)
-        if mode & 0o077:
-            message = f"Expected a password in {path} that only its owner may read, got mode {mode & 0o777:04o}"
-            raise SinkError(f"{message}: chmod 600 {path}")
-        return data.decode().partition("\n")[0].removesuffix("\r")
-    except OSError as error:
-        raise SinkError(f"Expected a password in {path}, got: {error.strerror}: correct password_file") from error
-    except UnicodeDecodeError as error:
-        raise SinkError(f"Expected a password as UTF-8 text in {path}, got: {error.reason}: write it again") from error
-
-
-def _certificates(path: Path | None) -> ssl.SSLContext:
-    """Return the TLS context that trusts the certificates at ``path``, or without one those of the system.
-
-    Raises:
-        SinkError: If they can't be read.
-    """
-    from edge_agent.device.tls import client_context  # noqa: PLC0415 - only with TLS
-
-    try:
-        return client_context("" if path is None else path.read_text())
-    except (OSError, ValueError) as error:
-        message = f"Expected certificates in PEM at {path}, got: {error}: correct tls_ca"
-        raise SinkError(message) from error

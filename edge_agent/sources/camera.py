@@ -23,8 +23,8 @@ from urllib.parse import quote
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
+from edge_agent.on_site import read_password
 from edge_agent.sources import Surroundings
-from edge_agent.sources._password import read_password
 from edge_agent.sources._process import check_program, output_of, without_password
 from edge_agent.sources._region import check_region
 from edge_agent.sources._stream import Pace, StreamSource
@@ -121,7 +121,7 @@ def _command(settings: Settings) -> list[str]:
 def _address(settings: Settings) -> str:
     if not settings.username and settings.password_file is None:
         return settings.path
-    password = read_password(settings.password_file)
+    password = read_password(settings.password_file, SourceError) or ""
     scheme, _, rest = settings.path.partition("://")
     return f"{scheme}://{quote(settings.username, '')}:{quote(password, '')}@{rest}"
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
+from edge_agent.on_site import read_password, trusted_certificates
 from edge_agent.sources import Surroundings
-from edge_agent.sources._password import read_password
 from edge_agent.sources._stream import Pace, StreamSource
 from wire.errors import SettingsError
 from wire.settings import Bound
@@ -81,18 +81,11 @@ def _client(settings: Settings) -> paho.Client:
     import paho.mqtt.client as paho  # noqa: PLC0415 - the control process checks settings and needs no client
     from paho.mqtt.enums import CallbackAPIVersion  # noqa: PLC0415 - as above
 
-    from edge_agent.device.tls import client_context  # noqa: PLC0415 - as above
-
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-    password = read_password(settings.password_file)
     if settings.username:
-        client.username_pw_set(settings.username, password)
+        client.username_pw_set(settings.username, read_password(settings.password_file, SourceError) or "")
     if settings.tls or settings.tls_ca is not None:
-        try:
-            client.tls_set_context(client_context("" if settings.tls_ca is None else settings.tls_ca.read_text()))
-        except (OSError, ValueError) as error:
-            message = f"Expected certificates in PEM at {settings.tls_ca}, got: {error}: correct tls_ca"
-            raise SourceError(message) from error
+        client.tls_set_context(trusted_certificates(settings.tls_ca, SourceError))
     client.suppress_exceptions = True
     return client
 
