@@ -16,6 +16,7 @@ import threading
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -57,13 +58,9 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
         message = f"Expected a FIFO, device or file of PCM at {settings.path}, got none: correct path in [source]"
         raise SourceError(message)
     _format(settings, surroundings)
-
-    def clips(stop: threading.Event) -> Iterator[bytes]:
-        yield from _clips(settings, surroundings, stop)
-
     is_file = settings.path.startswith("/") and Path(settings.path).is_file()
     pace = Pace(backlog=settings.backlog, retry_s=settings.retry_s, waits=is_file)
-    return StreamSource(settings.path, clips, pace, clock, surroundings)
+    return StreamSource(settings.path, partial(_clips, settings, surroundings), pace, clock, surroundings)
 
 
 def _format(settings: Settings, surroundings: Surroundings) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,14 +68,10 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
     Raises:
         SourceError: If the password or the certificates can't be read, or others may read the password.
     """
-    _client(settings)
-
-    def messages(stop: threading.Event) -> Iterator[bytes]:
-        yield from _messages(_client(settings), settings, stop)
-
+    _client(settings)  # a wrong file is reported before the first connection
     pace = Pace(backlog=settings.backlog, retry_s=settings.retry_s)
     name = f"{settings.host}:{settings.port}/{settings.topic}"
-    return StreamSource(name, messages, pace, clock, surroundings)
+    return StreamSource(name, partial(_messages, settings), pace, clock, surroundings)
 
 
 def _client(settings: Settings) -> paho.Client:
@@ -90,7 +87,7 @@ def _client(settings: Settings) -> paho.Client:
     return client
 
 
-def _messages(client: paho.Client, settings: Settings, stop: threading.Event) -> Iterator[bytes]:
+def _messages(settings: Settings, stop: threading.Event) -> Iterator[bytes]:
     """Yield the payloads of one connection.
 
     Raises:
@@ -117,6 +114,7 @@ def _messages(client: paho.Client, settings: Settings, stop: threading.Event) ->
         else:
             client.subscribe(settings.topic)
 
+    client = _client(settings)
     client.on_message, client.on_disconnect = on_message, on_disconnect
     client.on_subscribe, client.on_connect = on_subscribe, on_connect
     client.connect(settings.host, settings.port, _KEEPALIVE_S)
