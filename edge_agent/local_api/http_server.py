@@ -272,7 +272,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         if reply.stream is None:
             self.send_header("Content-Length", str(len(reply.body)))
-        if reply.stream is not None:
+        else:
             self.close_connection = True
         if self.close_connection:
             self.send_header("Connection", "close")

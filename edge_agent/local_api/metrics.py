@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_agent.local_api.recent import Totals
+from edge_agent.local_api.recent import TIMES, Totals
 from wire.codec import Json
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -44,9 +44,9 @@ def _lines(measured: ServedFigures) -> Iterator[str]:
         yield _sample("tinyfleet_inference_errors_total", count, {"code": code})
     yield from _head("tinyfleet_inputs_dropped_total", "counter", "Inputs that never reached the model.")
     yield _sample("tinyfleet_inputs_dropped_total", totals.dropped)
-    help_text = "Time of the runtime's call; quantiles over the last 1024 inputs."
+    help_text = f"Time of the runtime's call; quantiles over the last {TIMES} inputs."
     yield from _summary("tinyfleet_inference_run_seconds", help_text, totals.last_run_s, (totals.run_s, totals.answers))
-    help_text = "Time from taking an input to its answer; quantiles over the last 1024 inputs."
+    help_text = f"Time from taking an input to its answer; quantiles over the last {TIMES} inputs."
     sums = (totals.latency_s, totals.answers)
     yield from _summary("tinyfleet_answer_latency_seconds", help_text, totals.last_latency_s, sums)
     yield from _head("tinyfleet_sink_offered_total", "counter", "Answers offered to a sink, since it was configured.")

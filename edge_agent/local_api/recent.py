@@ -1,8 +1,8 @@
 """The last answers and inputs of this device in memory, and who follows them; totals for the metrics.
 
-Decides what is kept: the last ``MAX_ANSWERS`` answers, and of the newest inputs as many as fit ``keep_bytes``. Each
-follower has a bounded queue of its own: what a slow one can't take is dropped, the oldest first, and counted. Written
-by the inference loop, read by the threads of HTTP requests.
+Decides what is kept: the last ``MAX_ANSWERS`` answers, the times of the last ``TIMES``, and of the newest inputs as
+many as fit ``keep_bytes``, ``_MAX_INPUTS`` at most. Each follower has a bounded queue of its own: what a slow one can't
+take is dropped, the oldest first, and counted. Written by the inference loop, read by the threads of HTTP requests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from wire.answers import AnswerRecord
 
 MAX_ANSWERS = 100
 MAX_FOLLOWED = 256
-_TIMES = 1024
+TIMES = 1024
+_MAX_INPUTS = 1024  # empty ones need no bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,8 @@ class Recent:
         self._left_bytes = keep_bytes
         self._followers: list[Follower] = []
         self._awaited: dict[str, AnswerRecord | None] = {}
-        self._runs_s: deque[float] = deque(maxlen=_TIMES)
-        self._latencies_s: deque[float] = deque(maxlen=_TIMES)
+        self._runs_s: deque[float] = deque(maxlen=TIMES)
+        self._latencies_s: deque[float] = deque(maxlen=TIMES)
         self._totals = Totals()
         self._closed = False
 
@@ -99,7 +100,7 @@ class Recent:
         former = self._inputs.pop(kept.record.id, None)
         self._left_bytes += (len(former.data) if former is not None else 0) - len(kept.data)
         self._inputs[kept.record.id] = kept
-        while self._left_bytes < 0 or len(self._inputs) > _TIMES:
+        while self._left_bytes < 0 or len(self._inputs) > _MAX_INPUTS:
             _, oldest = self._inputs.popitem(last=False)
             self._left_bytes += len(oldest.data)
 
