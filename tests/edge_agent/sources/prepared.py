@@ -15,6 +15,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_agent import sources
 from edge_agent.device.clock import FakeClock
 from edge_agent.sources._stream import StreamSource
+from tests.edge_agent.sinks.receiver import until
+
+Told = list[tuple[str, str]]
+"""What a source reported: codes and texts."""
 
 
 def ffmpeg(*arguments: str) -> bytes:
@@ -80,6 +84,13 @@ def prepared(kind: str, folder: Path) -> dict[str, object]:
     """Return the document of a source of ``kind``, which has at least three inputs; by default files of a folder."""
     folder.mkdir(exist_ok=True)
     return {"kind": kind, **_OWN.get(kind, _folder)(folder)}
+
+
+def next_input(source: sources.Source) -> sources.Capture:
+    """Return the next input, which comes within 30 s."""
+    found: list[sources.Capture] = []
+    until(lambda: found or ((capture := source.take()) and found.append(capture)), 30)
+    return found[0]
 
 
 def taken(source: sources.Source, clock: FakeClock, count: int, limit_s: float = 20.0) -> list[sources.Capture]:

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,34 +23,20 @@ from edge_agent.sources.camera import Settings
 from tests.edge_agent.conftest import free_port
 from tests.edge_agent.sinks.receiver import until
 from tests.edge_agent.sources.camera_server import CameraServer
-from tests.edge_agent.sources.prepared import ffmpeg, jpeg, video
+from tests.edge_agent.sources.prepared import Told, ffmpeg, jpeg, next_input, video
 from wire.errors import SettingsError
 
 FAST: dict[str, object] = {"retry_s": 0.01}
 
 
 @pytest.fixture
-def camera() -> Iterator[Callable[..., StreamSource]]:
-    """Open cameras; what they report is in ``told``, and all are closed at the end."""
-    opened: list[StreamSource] = []
+def camera(stream: Callable[..., StreamSource]) -> Callable[..., StreamSource]:
+    """Open a camera; what it reports is in ``told``."""
 
-    def start(path: str, told: list[tuple[str, str]] | None = None, **settings: object) -> StreamSource:
-        kept = told if told is not None else []
-        around = sources.Surroundings(tell=lambda code, text: kept.append((code, text)))
-        source = sources.load({"kind": "camera", "path": path, **settings}, SystemClock(), around)
-        assert isinstance(source, StreamSource)
-        opened.append(source)
-        return source
+    def start(path: str, told: Told | None = None, **settings: object) -> StreamSource:
+        return stream("camera", told=told, path=path, **settings)
 
-    yield start
-    for source in opened:
-        source.close()
-
-
-def _next(source: sources.Source) -> sources.Capture:
-    found: list[sources.Capture] = []
-    until(lambda: found or ((capture := source.take()) and found.append(capture)), 30)
-    return found[0]
+    return start
 
 
 def _own_processes() -> list[str]:
@@ -61,7 +47,7 @@ def _own_processes() -> list[str]:
 def test_every_frame_of_a_video_file_comes_once_and_in_order(camera: Callable, tmp_path: Path) -> None:
     """However slow the model is; then the source has ended, and ffmpeg with it."""
     source = camera(str(video(tmp_path / "video.mp4", 6)))
-    names = [_next(source).name for _ in range(6)]
+    names = [next_input(source).name for _ in range(6)]
     until(lambda: source.ended)
     assert [name.rsplit(" ", 1)[1] for name in names] == ["1", "2", "3", "4", "5", "6"]
     assert source.take_dropped() == 0
@@ -75,9 +61,9 @@ def test_a_stream_of_ffmpeg_is_read_and_only_the_newest_frame_waits(camera: Call
     server = subprocess.Popen(["ffmpeg", *options.split(), address])
     try:
         source = camera(address, **FAST)
-        first, dropped = _next(source), [0]
+        first, dropped = next_input(source), [0]
         until(lambda: dropped.append(source.take_dropped()) or sum(dropped) >= 3)
-        second = _next(source)
+        second = next_input(source)
     finally:
         server.kill()
         server.wait()
@@ -107,7 +93,7 @@ def test_an_rtsp_stream_is_read(camera: Callable) -> None:
         until(lambda: _listens(pushed))
         pusher = subprocess.Popen(push)
         source = camera(f"rtsp://127.0.0.1:{served}/cam", input_options="-rtsp_transport udp", retry_s=0.2)
-        assert Image.open(io.BytesIO(_next(source).data)).size == (64, 48)
+        assert Image.open(io.BytesIO(next_input(source).data)).size == (64, 48)
     finally:
         for process in (server, pusher):
             if process is not None:
@@ -119,9 +105,9 @@ def test_a_camera_that_stalls_is_opened_again(camera: Callable) -> None:
     """It sends nothing on an open connection; ffmpeg alone would wait for ever."""
     server = CameraServer(jpeg(), stalls=True)
     source = camera(server.address, stall_s=0.5, **FAST)
-    _next(source)
+    next_input(source)
     until(lambda: server.connections >= 3, 30)
-    assert _next(source).data
+    assert next_input(source).data
     assert len(_own_processes()) <= 1
     server.close()
 
@@ -148,7 +134,7 @@ def test_the_region_of_a_frame_is_cut_out_before_anything_else(camera: Callable,
     quarters[24:, 32:] = (200, 100, 50)
     Image.fromarray(quarters).save(tmp_path / "still.png")
     source = camera(str(tmp_path / "still.png"), region=[0.5, 0.5, 0.5, 0.5], resize=[16, 12], picture="png")
-    found = np.asarray(Image.open(io.BytesIO(_next(source).data)).convert("RGB"))
+    found = np.asarray(Image.open(io.BytesIO(next_input(source).data)).convert("RGB"))
     assert found.shape == (12, 16, 3)
     assert np.abs(found.astype(int) - (200, 100, 50)).max() <= 2
 
@@ -169,7 +155,7 @@ def test_settings_that_contradict_themselves_are_refused(settings: dict, words: 
     """Before anything is started; the bound itself is valid."""
     with pytest.raises(SettingsError, match=words):
         Settings(**settings)
-    Settings(region=(0.7, 0, 0.3, 1), resize=(1, 8192), picture="copy" if not settings else "png")
+    Settings(region=(0.7, 0, 0.3, 1), resize=(1, 8192), picture="png")
 
 
 def test_a_missing_video_file_is_named(tmp_path: Path) -> None:

@@ -5,46 +5,33 @@ from __future__ import annotations
 import json
 import os
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge_agent import front_ends, sources
-from edge_agent.device.clock import SystemClock
+from edge_agent import front_ends
 from edge_agent.errors import SourceError
 from edge_agent.sources._stream import StreamSource
 from edge_agent.sources.lines import Settings
-from tests.edge_agent.sinks.receiver import until
+from tests.edge_agent.sources.prepared import Told, next_input
 from wire.errors import SettingsError
-
-Told = list[tuple[str, str]]
 
 
 @pytest.fixture
-def lines() -> Iterator[Callable[..., tuple[StreamSource, Told]]]:
-    """Open sources of lines; all are closed at the end."""
-    opened: list[StreamSource] = []
+def lines(stream: Callable[..., StreamSource]) -> Callable[..., tuple[StreamSource, Told]]:
+    """Open a source of lines, with what it reports."""
 
     def start(path: Path, release: dict[str, float] | None = None, **settings: object) -> tuple[StreamSource, Told]:
         told: Told = []
-        around = sources.Surroundings(options=lambda: release or {}, tell=lambda code, text: told.append((code, text)))
-        document = {"kind": "lines", "path": str(path), "retry_s": 0.01, **settings}
-        source = sources.load(document, SystemClock(), around)
-        assert isinstance(source, StreamSource)
-        opened.append(source)
-        return source, told
+        return stream("lines", release=release, told=told, path=str(path), retry_s=0.01, **settings), told
 
-    yield start
-    for source in opened:
-        source.close()
+    return start
 
 
 def _next(source: StreamSource) -> object:
-    found: list[sources.Capture] = []
-    until(lambda: found or ((capture := source.take()) and found.append(capture)))
-    return json.loads(found[0].data)
+    return json.loads(next_input(source).data)
 
 
 def _append(path: Path, text: str) -> None:
@@ -132,9 +119,8 @@ def test_the_release_states_the_steps_and_its_front_end_reads_the_window(
     path = tmp_path / "log.csv"
     path.write_text("-1,1\n0.5,0\n")
     source, _ = lines(path, options, whole=True)
-    found: list[sources.Capture] = []
-    until(lambda: found or ((capture := source.take()) and found.append(capture)))
-    assert np.array_equal(front_ends.decode("window", found[0].data, options)[..., 0], [[0, 255], [191, 128]])
+    data = next_input(source).data
+    assert np.array_equal(front_ends.decode("window", data, options)[..., 0], [[0, 255], [191, 128]])
 
 
 def test_without_steps_or_with_a_rate_of_no_line_it_does_not_start(lines: Callable, tmp_path: Path) -> None:

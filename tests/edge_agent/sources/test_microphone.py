@@ -6,43 +6,30 @@ import io
 import os
 import shutil
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge_agent import front_ends, sources
-from edge_agent.device.clock import SystemClock
+from edge_agent import front_ends
 from edge_agent.errors import SourceError
 from edge_agent.sources._stream import StreamSource
 from tests.edge_agent.sinks.receiver import until
+from tests.edge_agent.sources.prepared import Told, next_input
 
 RATE = 8000
 SAMPLES = np.arange(RATE, dtype="<i2")
 
 
 @pytest.fixture
-def microphone() -> Iterator[Callable[..., StreamSource]]:
-    """Open microphones; all are closed at the end."""
-    opened: list[StreamSource] = []
+def microphone(stream: Callable[..., StreamSource]) -> Callable[..., StreamSource]:
+    """Open a microphone."""
 
     def start(path: object, release: dict[str, float] | None = None, **settings: object) -> StreamSource:
-        around = sources.Surroundings(options=lambda: release or {})
-        source = sources.load({"kind": "microphone", "path": str(path), **settings}, SystemClock(), around)
-        assert isinstance(source, StreamSource)
-        opened.append(source)
-        return source
+        return stream("microphone", release=release, path=str(path), **settings)
 
-    yield start
-    for source in opened:
-        source.close()
-
-
-def _next(source: StreamSource) -> bytes:
-    found: list[sources.Capture] = []
-    until(lambda: found or ((capture := source.take()) and found.append(capture)), 20)
-    return found[0].data
+    return start
 
 
 def _samples(data: bytes) -> np.ndarray:
@@ -63,7 +50,7 @@ def pcm(tmp_path: Path) -> Path:
 def test_clips_of_a_file_begin_every_hop(hop_s: float, starts: list[int], microphone: Callable, pcm: Path) -> None:
     """None is dropped, and then the source has ended."""
     source = microphone(pcm, rate_hz=RATE, clip_s=0.25, hop_s=hop_s)
-    found = [_samples(_next(source)) for _ in starts]
+    found = [_samples(next_input(source).data) for _ in starts]
     assert [int(clip[0]) for clip in found] == list(starts)
     assert all(len(clip) == 2000 for clip in found)
     until(lambda: source.ended)
@@ -77,7 +64,7 @@ def test_a_hop_above_the_clip_leaves_sound_out(microphone: Callable, tmp_path: P
     for part in (SAMPLES[:3000], SAMPLES[3000:]):
         with path.open("wb") as file:
             file.write(part.tobytes())
-    assert [int(_samples(_next(source))[0]) for _ in range(2)] == [0, 4000]
+    assert [int(_samples(next_input(source).data)[0]) for _ in range(2)] == [0, 4000]
 
 
 def test_arecord_records_at_the_rate_and_length_of_the_release(
@@ -90,26 +77,22 @@ def test_arecord_records_at_the_rate_and_length_of_the_release(
     (tmp_path / "asound.conf").write_text(plug_in)
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "asound.conf"))
     options = front_ends.complete("log_mel", {"sample_rate_hz": RATE, "clip_s": 0.5})
-    data = _next(microphone("tone", options, backlog=1000))
+    data = next_input(microphone("tone", options, backlog=1000)).data
     assert np.array_equal(_samples(data), SAMPLES[:4000])
     assert front_ends.decode("log_mel", data, options).shape[2] == 3
 
 
 def test_a_device_that_is_no_device_is_reported_with_the_words_of_alsa(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    microphone: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Once; it is tried again, as a microphone that is not plugged in yet."""
     if shutil.which("arecord") is None:
         pytest.skip("arecord is not installed (apt-get install alsa-utils)")
     (tmp_path / "asound.conf").write_text("")
     monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "asound.conf"))
-    told: list[tuple[str, str]] = []
-    around = sources.Surroundings(tell=lambda code, text: told.append((code, text)))
-    document = {"kind": "microphone", "path": "none", "rate_hz": RATE, "clip_s": 0.5, "retry_s": 0.01}
-    source = sources.load(document, SystemClock(), around)
-    assert isinstance(source, StreamSource)
+    told: Told = []
+    microphone("none", told=told, rate_hz=RATE, clip_s=0.5, retry_s=0.01)
     until(lambda: told, 20)
-    source.close()
     assert told[0][0] == "source_missing"
     assert "arecord" in told[0][1]
 

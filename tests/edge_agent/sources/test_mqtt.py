@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edge_agent import sources
-from edge_agent.device.clock import SystemClock
 from edge_agent.errors import SourceError
 from edge_agent.sources._stream import StreamSource
 from edge_agent.sources.mqtt import Settings
 from tests.edge_agent.conftest import Broker, free_port
 from tests.edge_agent.sinks.receiver import until
-from tests.edge_agent.sources.prepared import publish
+from tests.edge_agent.sources.prepared import Told, next_input, publish
 from wire.errors import SettingsError
 
 pytestmark = pytest.mark.broker
-Told = list[tuple[str, str]]
 
 
 @pytest.fixture
-def topic() -> Iterator[Callable[..., tuple[StreamSource, Told]]]:
-    """Open sources of topics; all are closed at the end."""
-    opened: list[StreamSource] = []
+def topic(stream: Callable[..., StreamSource]) -> Callable[..., tuple[StreamSource, Told]]:
+    """Open a source of topics, with what it reports."""
 
     def start(port: int, **settings: object) -> tuple[StreamSource, Told]:
         told: Told = []
-        around = sources.Surroundings(tell=lambda code, text: told.append((code, text)))
-        document = {"kind": "mqtt", "port": port, "topic": "cams/+", "retry_s": 0.01, **settings}
-        source = sources.load(document, SystemClock(), around)
-        assert isinstance(source, StreamSource)
-        opened.append(source)
-        return source, told
+        return stream("mqtt", told=told, port=port, topic="cams/+", retry_s=0.01, **settings), told
 
-    yield start
-    for source in opened:
-        source.close()
-
-
-def _next(source: StreamSource) -> bytes:
-    found: list[sources.Capture] = []
-    until(lambda: found or ((capture := source.take()) and found.append(capture)), 20)
-    return found[0].data
+    return start
 
 
 def test_messages_are_inputs_and_the_newest_are_kept(broker: Broker, topic: Callable) -> None:
@@ -52,11 +35,11 @@ def test_messages_are_inputs_and_the_newest_are_kept(broker: Broker, topic: Call
     publish(broker.port, "else/a", b"no")
     publish(broker.port, "cams/a", b"first")
     source, told = topic(broker.port, backlog=2)
-    assert _next(source) == b"first"
+    assert next_input(source).data == b"first"
     publish(broker.port, "cams/b", *(b"%d" % number for number in range(5)))
     dropped = [0]
     until(lambda: dropped.append(source.take_dropped()) or sum(dropped) == 3)
-    assert [_next(source), _next(source)] == [b"3", b"4"]
+    assert [next_input(source).data, next_input(source).data] == [b"3", b"4"]
     assert told == []
 
 
@@ -64,13 +47,13 @@ def test_a_broker_that_is_restarted_is_connected_to_again(broker: Broker, topic:
     """No thread is left over from the connections before."""
     publish(broker.port, "cams/a", b"1")
     source, _ = topic(broker.port)
-    assert _next(source) == b"1"
+    assert next_input(source).data == b"1"
     threads = threading.active_count()
     for number in range(3):
         broker.stop()
         broker.start()
         publish(broker.port, "cams/a", b"again %d" % number)
-        until(lambda wanted=b"again %d" % number: _next(source) == wanted)
+        until(lambda wanted=b"again %d" % number: next_input(source).data == wanted)
     assert threading.active_count() <= threads
 
 
