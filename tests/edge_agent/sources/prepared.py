@@ -45,7 +45,7 @@ def _camera(folder: Path) -> dict[str, object]:
 
 
 def _lines(folder: Path) -> dict[str, object]:
-    (folder / "log.csv").write_text("1\n2\n3\n4\n5\n6\n")
+    (folder / "log.csv").write_text("".join(f"{n}\n" for n in range(1, 13)))  # a followed file has no end to wait for
     return {"path": str(folder / "log.csv"), "whole": True, "steps": 2}
 
 
