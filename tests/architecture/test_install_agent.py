@@ -16,9 +16,11 @@ SCRIPT = ROOT / "scripts" / "install-agent"
 UNIT = ROOT / "edge_agent" / "device" / "tinyfleet-agent.service"
 
 
-def installed(prefix: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def installed(
+    prefix: Path, *arguments: str | Path, script: str | Path = SCRIPT, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Return a run of the script that has ended."""
-    command = ["sh", str(SCRIPT), "--prefix", str(prefix), *map(str, arguments)]
+    command = ["sh", str(script), "--prefix", str(prefix), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
 
@@ -46,6 +48,31 @@ def test_an_interpreter_that_does_not_fit_is_named(tmp_path: Path) -> None:
     for python, wanted in (("/nowhere/python", "python3-venv"), (str(old), "got Python 3.9.2")):
         done = installed(tmp_path / "device", PYTHON=python)
         assert (done.returncode, wanted in done.stderr) == (3, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wheels", "chosen"),
+    [
+        ({"dist/tinyfleet_agent-1.whl": 1}, "tinyfleet_agent-1.whl"),
+        ({"scripts/tinyfleet_agent-2.whl": 1}, "tinyfleet_agent-2.whl"),
+        ({"dist/tinyfleet_agent-1.whl": 2, "scripts/tinyfleet_agent-2.whl": 1}, "tinyfleet_agent-1.whl"),
+        ({"dist/tinyfleet_agent-1.whl": 1, "scripts/tinyfleet_agent-2.whl": 2}, "tinyfleet_agent-2.whl"),
+    ],
+)
+def test_the_newest_wheel_in_dist_or_beside_the_script_is_taken(
+    tmp_path: Path, wheels: dict[str, int], chosen: str
+) -> None:
+    """Also if one of the two places has none; this interpreter makes no environment."""
+    (python := tmp_path / "python").write_text('#!/bin/sh\n[ "$1" != -m ]\n')
+    python.chmod(0o755)
+    for name, at_s in wheels.items():
+        (file := tmp_path / name).parent.mkdir(exist_ok=True)
+        file.touch()
+        os.utime(file, (at_s, at_s))
+    (tmp_path / "scripts").mkdir(exist_ok=True)
+    script = shutil.copy(SCRIPT, tmp_path / "scripts")
+    done = installed(tmp_path / "device", script=script, PYTHON=str(python))
+    assert f"installing {chosen} with onnx" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.slow
