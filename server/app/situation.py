@@ -79,11 +79,7 @@ class Situation:
             silent=_names(device for device in seen if is_silent(device, now_ms, self.silent_s)),
             disconnected=_names(device for device in seen if device.state is DeviceState.DISCONNECTED),
             never_seen=_names(device for device in devices if device.last_seen_ms <= 0),
-            degraded=_names(
-                device
-                for device in seen
-                if device.state is DeviceState.DEGRADED or (device.reported is not None and device.reported.safe_mode)
-            ),
+            degraded=_names(device for device in seen if device.in_trouble),
             update_failed=_names(
                 device for device in seen if device.reported and device.reported.update.phase in _UPDATE_FAILED
             ),

@@ -72,6 +72,11 @@ class Device:
         """The release that the device reports as current, "" for none."""
         return self.reported.current.release if self.reported and self.reported.current else ""
 
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the device reports that its release does not run."""
+        return self.state is DeviceState.DEGRADED or (self.reported is not None and self.reported.safe_mode)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentCommand:

@@ -18,7 +18,8 @@ from server.registry.events import EventLog
 from wire.messages import DeviceState, Severity
 
 _CHECK_EVERY_MS = 15_000
-_AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
+AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
+"""No message reaches a device in such a state."""
 
 
 class Presence(StrEnum):
@@ -60,7 +61,7 @@ class Liveness:
 
 def is_silent(device: Device, now_ms: int, silent_s: float) -> bool:
     """Return whether ``device`` is connected by its state and has sent nothing for ``silent_s``."""
-    expected = device.last_seen_ms > 0 and device.state not in _AWAY
+    expected = device.last_seen_ms > 0 and device.state not in AWAY
     return expected and now_ms - device.last_seen_ms > silent_s * 1000
 
 
@@ -75,13 +76,12 @@ def presence(device: Device, now_ms: int, silent_s: float) -> Presence:
         return Presence.GONE
     if device.last_seen_ms <= 0:
         return Presence.NEVER_CONNECTED
-    if device.state in _AWAY:
+    if device.state in AWAY:
         return Presence.AWAY
     return Presence.SILENT if is_silent(device, now_ms, silent_s) else Presence.THERE
 
 
 BACK_MS = 15 * 60_000  # three times the longest back-off of an agent (max_backoff_s, five minutes by default)
-_GONE = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
 _NAMED = 10
 
 
@@ -102,7 +102,7 @@ class LostDevices:
         lost = [
             device
             for device in self.fleet.devices()
-            if device.state not in _GONE and 0 < device.last_seen_ms < started_ms
+            if device.state not in AWAY and 0 < device.last_seen_ms < started_ms
         ]
         for device in lost:
             self.fleet.set_lost(device, now_ms)

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from server.fleet.fleet import Device
+from server.fleet.liveness import AWAY
 from server.registry.versions import Release
 from server.rollout.model import Member
-from wire.messages import DeviceState, Reported
+from wire.messages import Reported
 from wire.tuf_target import TargetCustom
 
 TARGET_ATTRIBUTE = "target"
-_AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
 
 
 def choose_bundle(releases: Iterable[Release], name: str, device: Device) -> Release | None:
@@ -38,22 +38,19 @@ def _runs(custom: TargetCustom, reported: Reported) -> bool:
 
 
 def candidates(devices: Iterable[Device], releases: Sequence[Release], name: str) -> tuple[Device, ...]:
-    """Return the devices for a rollout of ``name``: they can run it, don't have it, and run no other model."""
+    """Return the devices for a rollout of ``name``: they can run it, don't have it, and run no other model.
+
+    One that has it and is in trouble may be assigned it again.
+    """
     model = next((release.model for release in releases if release.name == name), "")
     models = {release.name: release.model for release in releases}
     return tuple(
         device
         for device in devices
         if choose_bundle(releases, name, device) is not None
-        and not (device.desired_release == device.release == name and not _in_trouble(device))
+        and not (device.desired_release == device.release == name and not device.in_trouble)
         and models.get(device.desired_release or device.release, model) == model
     )
-
-
-def _in_trouble(device: Device) -> bool:
-    """Return whether a device reports that its release does not run: then it may be assigned again."""
-    reported = device.reported
-    return device.state is DeviceState.DEGRADED or (reported is not None and reported.safe_mode)
 
 
 def pick_canaries(devices: Iterable[Device], count: int, seed: str) -> tuple[str, ...]:
@@ -73,7 +70,7 @@ def pick_canaries(devices: Iterable[Device], count: int, seed: str) -> tuple[str
 
 def _away(device: Device) -> bool:
     """Return whether a device is away, or has never connected; one without a release may well be connected."""
-    return device.state in _AWAY or not device.last_seen_ms
+    return device.state in AWAY or not device.last_seen_ms
 
 
 def _hash(seed: str, device: str) -> bytes:
