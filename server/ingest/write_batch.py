@@ -28,7 +28,6 @@ from server.registry.events import Origin, event_row
 from server.registry.lineage import note_transition
 from server.store import events as event_store
 from server.store import fleet as fleet_store
-from server.store.monitoring import ingest as boot_store
 from server.store.monitoring import ingest as store
 from wire.codec import decode, encode
 from wire.messages import Batch, DeviceState, Event, Get, Reported, Response, Severity, State, Stream
@@ -160,14 +159,14 @@ class WriteBatch:
                     mentions.setdefault(item.topic.device, []).append(Mention(message.boot, runs))
         found: dict[str, dict[str, int]] = {device: {} for device in mentions}
         lost = {item.topic.device for item in fresh if isinstance(item.message, State)}
-        for row in boot_store.boots_of(self.connection, mentions.keys() | lost):
+        for row in store.boots_of(self.connection, mentions.keys() | lost):
             found.setdefault(row["device"], {})[row["boot"]] = int(row["place"])
         rows = []
         for device, mentioned in mentions.items():
             for boot, place in places(found[device], mentioned).items():
                 found[device][boot] = place
                 rows.append({"device": device, "boot": boot, "place": place, "heard_ms": self.now_ms})
-        boot_store.insert_boots(self.connection, rows)
+        store.insert_boots(self.connection, rows)
         return found
 
     def _is_outlived(self, device: str, state: State) -> bool:

@@ -110,7 +110,7 @@ class SampleStore:
         if sample.media_type not in EXTENSIONS or sample.lane not in _LANES:
             message = f"Expected a PNG or JPEG of lane {' or '.join(_LANES)}, got {sample.media_type!r} {sample.lane!r}"
             raise SampleRefusedError(message[:300])
-        if len(sample.label) > _MAX_LABEL or not (sample.label + " ").isprintable():
+        if len(sample.label) > _MAX_LABEL or not sample.label.isprintable():
             message = f"Expected a label of at most {_MAX_LABEL} printable characters, got {sample.label[:40]!r}"
             raise SampleRefusedError(message)
         if len(sample.request) > _MAX_KEY or len(sample.artifact_sha256) > _MAX_KEY:
