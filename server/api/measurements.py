@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, JsonValue
 from starlette.concurrency import run_in_threadpool
 
 from server.api.auth import Auth
-from server.api.releases import BlobBody, check_announced, receive
+from server.api.releases import BlobBody, check_announced, read_body, receive
 from server.errors import BlobOversizeError
 from server.fleet.fleet import Fleet
 from server.fleet.measurements import Measurement, Measurements
@@ -106,19 +106,10 @@ def _device_routes(routes: APIRouter, auth: Auth, measurements: Measurements) ->
         """Store the report of the device that the order names."""
         device = await run_in_threadpool(auth.device, request)
         check_announced(request.headers.get("content-length", ""), MAX_REPORT_BYTES)
-        data = await _whole(request)
+        message = f"Expected a report of at most {MAX_REPORT_BYTES} bytes, got more"
+        data = await read_body(request, MAX_REPORT_BYTES, BlobOversizeError(message))
         await run_in_threadpool(measurements.take, order, device, data)
         return BlobBody(sha256=measurements.get(order).report_sha256, length_bytes=len(data))
-
-
-async def _whole(request: Request) -> bytes:
-    pieces = bytearray()
-    async for piece in request.stream():
-        pieces += piece
-        if len(pieces) > MAX_REPORT_BYTES:
-            message = f"Expected a report of at most {MAX_REPORT_BYTES} bytes, got more"
-            raise BlobOversizeError(message)
-    return bytes(pieces)
 
 
 def _body(found: Measurement, fleet: Fleet) -> MeasurementBody:

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from server.api.auth import Auth
 from server.api.values import Person, Why
-from server.errors import BlobOversizeError, BlobRefusedError, MetadataRefusedError
+from server.errors import BlobOversizeError, BlobRefusedError, MetadataRefusedError, ServerError
 from server.fleet.assignments import Assignments
 from server.people import SOMEBODY
 from server.registry.blobs import Blobs
@@ -178,6 +178,20 @@ async def receive(blobs: Blobs, sha256: str, request: Request, limit_bytes: int)
         upload.close()
 
 
+async def read_body(request: Request, limit_bytes: int, oversize: ServerError) -> bytes:
+    """Return the body of ``request``.
+
+    Raises:
+        ServerError: ``oversize``, as soon as more than ``limit_bytes`` have arrived.
+    """
+    pieces = bytearray()
+    async for piece in request.stream():
+        pieces += piece
+        if len(pieces) > limit_bytes:
+            raise oversize
+    return bytes(pieces)
+
+
 _JSON = "application/json"
 
 
@@ -205,7 +219,8 @@ def metadata_router(auth: Auth, repository: TrustRepository, versions: Versions,
     @routes.post("/api/tuf/targets", dependencies=[Depends(auth.builder)], status_code=201)
     async def post_targets(request: Request, base: Annotated[int | None, Query(ge=0)] = None) -> PublishedBody:
         """Publish the next signed targets; their bundles must be uploaded already."""
-        data = await _request_body(request)
+        message = f"Expected targets metadata of at most {MAX_TARGETS_BYTES} bytes, got more"
+        data = await read_body(request, MAX_TARGETS_BYTES, MetadataRefusedError(message))
         return await run_in_threadpool(publish, data, base)
 
     def publish(data: bytes, base: int | None) -> PublishedBody:
@@ -220,13 +235,3 @@ def _file(data: bytes | None, headers: dict[str, str]) -> Response:
     if data is None:
         raise HTTPException(404, "Expected published metadata, got none of that name")
     return Response(data, media_type=_JSON, headers=headers)
-
-
-async def _request_body(request: Request) -> bytes:
-    pieces = bytearray()
-    async for piece in request.stream():
-        pieces += piece
-        if len(pieces) > MAX_TARGETS_BYTES:
-            message = f"Expected targets metadata of at most {MAX_TARGETS_BYTES} bytes, got more"
-            raise MetadataRefusedError(message)
-    return bytes(pieces)
