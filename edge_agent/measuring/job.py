@@ -8,7 +8,6 @@ password, retried while the server is unreachable. Does not decide whether to me
 
 from __future__ import annotations
 
-import base64
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 from edge_agent.device.disk import Disk
 from edge_agent.measuring.coordinator import FOLDER, SubmittedReport, sweep
 from edge_agent.updater.children import NoAnswer, run_child
-from edge_agent.updater.download import FetchSettings, HttpFetcher, connection
+from edge_agent.updater.download import CLIENT_ERRORS, TRY_AGAIN, FetchSettings, HttpFetcher, connection
 from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal, outcome
 from wire.canonical import sha256_file
 from wire.codec import Json, encode, from_document, parse_json
@@ -34,8 +33,6 @@ ENVELOPE, ORDER, REPORT, LOG = "envelope.json", "order.json", "report.tfm", "chi
 _POLL_S = 0.2
 _TAIL, _TAIL_BYTES = 300, 8192
 _OK = range(200, 300)
-_FINAL = range(300, 500)
-_TRY_AGAIN = frozenset({408, 425, 429})
 _ANSWER_BYTES = 4096
 _CANCELLED = Refusal("cancelled", "Expected to finish, got an update to install first: order it again later")
 
@@ -186,7 +183,7 @@ def submit(settings: FetchSettings, address: str, report: Path, progress: FetchP
             if status in _OK:
                 return None
             reason = f"HTTP {status}: {said}"
-            if status in _FINAL and status not in _TRY_AGAIN:
+            if status in CLIENT_ERRORS and status not in TRY_AGAIN:
                 return Refusal(f"http_{status}", f"Expected the server to take the report, got {reason}")
         except (OSError, HTTPException) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -195,11 +192,10 @@ def submit(settings: FetchSettings, address: str, report: Path, progress: FetchP
 
 
 def _put(settings: FetchSettings, address: str, report: Path) -> tuple[int, str]:
-    secret = base64.b64encode(f"{settings.username}:{settings.password}".encode()).decode()
     link = connection(settings)
     try:
         prefix = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
-        headers = {"Authorization": f"Basic {secret}", "Content-Length": str(report.stat().st_size)}
+        headers = {"Authorization": settings.authorization, "Content-Length": str(report.stat().st_size)}
         with report.open("rb") as body:
             link.request("PUT", prefix + address, body=body, headers=headers)
         answer: HTTPResponse = link.getresponse()

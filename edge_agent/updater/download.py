@@ -28,8 +28,9 @@ from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal, disk_re
 
 CHUNK_BYTES = 64 * 1024
 _OK, _PARTIAL, _RANGE_BAD = 200, 206, 416
-_TRY_AGAIN = frozenset({408, 425, 429})
-_CLIENT_ERRORS = range(300, 500)
+CLIENT_ERRORS = range(300, 500)
+TRY_AGAIN = frozenset({408, 425, 429})
+"""Those that may pass by themselves."""
 _CANCELLED = Refusal("superseded", "a newer desired state")
 
 
@@ -45,6 +46,11 @@ class FetchSettings:
     attempts: int = 8
     retry_min_s: float = 1.0
     retry_max_s: float = 60.0
+
+    @property
+    def authorization(self) -> str:
+        """The header ``Authorization`` with the device's name and password."""
+        return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
 
 
 class _DiskError(Exception):
@@ -165,8 +171,7 @@ class _Transfer:
         self.progress.cancelled.wait(self._chance.uniform(0.0, ceiling_s))
 
     def _connect_once(self) -> None:
-        secret = base64.b64encode(f"{self.settings.username}:{self.settings.password}".encode()).decode()
-        headers = {"Authorization": f"Basic {secret}", "Accept-Encoding": "identity"}
+        headers = {"Authorization": self.settings.authorization, "Accept-Encoding": "identity"}
         if self.progress.done_bytes:
             headers["Range"] = f"bytes={self.progress.done_bytes}-"
         link = connection(self.settings)
@@ -182,9 +187,9 @@ class _Transfer:
         if status == _RANGE_BAD or (status == _OK and self.progress.done_bytes):
             self.part.unlink(missing_ok=True)
             self.begin()
-        if status == _RANGE_BAD or status in _TRY_AGAIN:
+        if status == _RANGE_BAD or status in TRY_AGAIN:
             return
-        if status in _CLIENT_ERRORS:
+        if status in CLIENT_ERRORS:
             raise _StopError(Refusal(f"http_{status}", f"Expected the bundle, got HTTP {status} {response.reason}"))
         expected = _OK if not self.progress.done_bytes else _PARTIAL
         given = response.headers.get("Content-Range", "")
