@@ -46,11 +46,10 @@ def replacing(path: Path, *, mode: int = PRIVATE, alone: bool = False) -> Iterat
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        move(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
 
 
 def move(part: Path, path: Path) -> None:
