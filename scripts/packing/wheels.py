@@ -15,7 +15,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-FULL, SLIM = "tinyfleet", "tinyfleet-agent"
+from wire.installation import FULL, SLIM
+
 SLIM_PACKAGES = ("wire", "edge_agent")
 _PACKAGES = ("wire", "compressor", "edge_agent", "server")
 _FILES = ("pyproject.toml", "README.md", "LICENSE")
