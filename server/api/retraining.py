@@ -16,7 +16,6 @@ from server.api.values import StoredNumber, ValueBody
 from server.clock import Clock
 from server.registry.versions import Versions
 from server.retraining.jobs import Jobs
-from server.retraining.policy import APPROVABLE, Trigger
 from server.retraining.samples import SampleStore
 from server.retraining.service import RetrainingService
 
@@ -84,7 +83,7 @@ def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
     return routes
 
 
-class TriggerBody(BaseModel):
+class TriggerBody(ValueBody):
     """One trigger. ``approvable``: a person may approve now; ``release``: the drifted one, ``result``: the new one."""
 
     id: int
@@ -120,27 +119,19 @@ def router(auth: Auth, retraining: RetrainingService, clock: Clock) -> APIRouter
     @routes.get("/api/retraining")
     def list_triggers(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> TriggersBody:
         """Return the newest triggers."""
-        return TriggersBody(retraining=[_body(trigger) for trigger in triggers.all(limit)])
+        return TriggersBody(retraining=[TriggerBody.of(trigger) for trigger in triggers.all(limit)])
 
     @routes.post("/api/retraining/{trigger}/approve")
     def approve(trigger: StoredNumber) -> TriggerBody:
         """Approve training without proof of harm, or the rollout of a release that passed its gates."""
-        return _body(triggers.approve(trigger))
+        return TriggerBody.of(triggers.approve(trigger))
 
     @routes.post("/api/retraining/{trigger}/withdraw")
     def withdraw(trigger: StoredNumber) -> TriggerBody:
         """End a retraining; the same verdict does not start another one."""
-        return _body(retraining.withdraw(trigger, clock()))
+        return TriggerBody.of(retraining.withdraw(trigger, clock()))
 
     return routes
-
-
-def _body(trigger: Trigger) -> TriggerBody:
-    names = [name for name in TriggerBody.model_fields if name not in {"approvable", "phase", "devices"}]
-    return TriggerBody(
-        **{name: getattr(trigger, name) for name in names}, phase=trigger.phase.value, devices=list(trigger.devices),
-        approvable=trigger.phase in APPROVABLE,
-    )  # fmt: skip
 
 
 class WorkerBody(BaseModel):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago
 from server.retraining.labelling import LabelForm
-from server.retraining.policy import APPROVABLE, OVER, RetrainingPhase, Trigger
+from server.retraining.policy import OVER, RetrainingPhase, Trigger
 from server.retraining.samples import StoredSample
 
 _WAY = (
@@ -97,7 +97,7 @@ def sample_card(sample: StoredSample, form: LabelForm, now_ms: int) -> SampleCar
 
 def trigger_card(trigger: Trigger, now_ms: int) -> TriggerCard:
     """Return the card of one retraining."""
-    asks = trigger.phase in APPROVABLE and not trigger.approved
+    asks = trigger.approvable and not trigger.approved
     return TriggerCard(
         id=trigger.id,
         model=trigger.model,

@@ -54,7 +54,7 @@ class Triggers:
     def put(self, trigger: Trigger) -> None:
         """Store a changed trigger; an approval given meanwhile is kept."""
         row = _row(trigger)
-        if not trigger.approved and trigger.phase in APPROVABLE:
+        if not trigger.approved and trigger.approvable:
             row.pop("approved")
         with self.database.begin() as connection:
             store.update_trigger(connection, trigger.id, row)
@@ -67,7 +67,7 @@ class Triggers:
             TriggerPhaseError: If it awaits no approval.
         """
         known = self.trigger(trigger)
-        if known.phase not in APPROVABLE:
+        if not known.approvable:
             names = " or ".join(sorted(phase.value for phase in APPROVABLE))
             message = f"Expected a retraining that is {names}, got {known.phase}"
             raise TriggerPhaseError(message)

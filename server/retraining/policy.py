@@ -98,6 +98,11 @@ class Trigger:
     opened_ms: int = 0
     updated_ms: int = 0
 
+    @property
+    def approvable(self) -> bool:
+        """Whether a person may approve it in this phase."""
+        return self.phase in APPROVABLE
+
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
