@@ -222,9 +222,7 @@ class Ingest:
             self._commit([arrival for arrival in arrivals if arrival.key not in unkept], now_ms)
             return
         with self.database.begin() as connection:
-            batch = WriteBatch(
-                connection=connection, config=self.config, fault_events=self.fault_events, now_ms=now_ms
-            )
+            batch = WriteBatch(connection=connection, config=self.config, fault_events=self.fault_events, now_ms=now_ms)
             faults = batch.write(fresh, arrivals, progress)
         self.fault_events.take(faults)
         self._progress.update(progress)
