@@ -365,6 +365,9 @@ class FleetClient:
         """Yield the samples, newest first; with ``unlabelled``, each unlabelled image once, oldest first.
 
         ``page``: how many one request fetches, 1 to 5,000.
+
+        Raises:
+            AnswerInvalidError: If the server is too old to continue after a page.
         """
         query = {"unlabelled": str(unlabelled).lower(), "limit": str(page)}
         last: SampleInfo | None = None
