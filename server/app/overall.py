@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
+from server.wording import listed
+
 NEAR_RATIO = 0.6  # evidence from this share of its threshold on is shown as near; it raises no alarm
 _NAMED = 6
 
@@ -116,9 +118,10 @@ def overall(signals: Signals) -> Overall:
         names = getattr(signals, signal)
         if names:
             level, one, many = _WORDS[signal]
-            listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
             counted = one if one == many else f"{len(names)} {one if len(names) == 1 else many}"
-            concerns.append(OpenConcern(signal=signal, level=level, text=f"{counted}: {listed}", names=names))
+            concerns.append(
+                OpenConcern(signal=signal, level=level, text=f"{counted}: {listed(names, _NAMED)}", names=names)
+            )
     if signals.devices == 0:
         concerns.append(OpenConcern(signal=_DEVICES, level=Level.UNKNOWN, text=_NO_DEVICES, names=()))
     ordered = tuple(sorted(concerns, key=lambda concern: -_LEVELS.index(concern.level)))

@@ -16,6 +16,7 @@ from server.registry.events import EventLog, event_row
 from server.store.database import Database
 from server.store.events import insert_events
 from server.store.monitoring import evidence as store
+from server.wording import listed
 from wire.messages import Severity
 
 _NAMED = 6  # a line's worth of devices
@@ -136,7 +137,7 @@ def _opened(finding: Finding, number: int, now_ms: int) -> dict[str, object]:
     verdict = finding.verdict
     device = verdict.devices[0] if len(verdict.devices) == 1 else None
     subject = _subject(verdict.kind, verdict.attributes, verdict.detail)
-    text = f"{subject}: {_names(verdict.devices)}: {finding.cause}; {ACTIONS[verdict.kind]}"
+    text = f"{subject}: {listed(verdict.devices, _NAMED)}: {finding.cause}; {ACTIONS[verdict.kind]}"
     data = {"verdict": number}
     return event_row(now_ms, "verdict", verdict.kind.value, Severity.WARNING, text, device=device, data=data)
 
@@ -144,7 +145,7 @@ def _opened(finding: Finding, number: int, now_ms: int) -> dict[str, object]:
 def _closed(verdict: StoredVerdict, now_ms: int) -> dict[str, object]:
     windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
     subject = _subject(verdict.kind, tuple(verdict.attributes.items()), verdict.detail)
-    text = f"Over after {windows}: {subject}: {_names(verdict.devices)}: {verdict.cause}"
+    text = f"Over after {windows}: {subject}: {listed(verdict.devices, _NAMED)}: {verdict.cause}"
     return event_row(now_ms, "verdict", "verdict_closed", Severity.INFO, text, data={"verdict": verdict.id})
 
 
@@ -153,11 +154,6 @@ def _subject(kind: VerdictKind, attributes: Attributes, detail: str) -> str:
     where = ", ".join(value if name == kind.value else f"{name} {value}" for name, value in attributes)
     what = f"{kind.value} of {detail}" if kind is VerdictKind.RELEASE_REGRESSION and detail else kind.value
     return f"{what} {where}" if where else what
-
-
-def _names(devices: Sequence[str]) -> str:
-    more = len(devices) - _NAMED
-    return ", ".join(devices[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _stored(row: sa.RowMapping) -> StoredVerdict:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from server.config import FleetConfig
 from server.fleet.fleet import Device, Fleet
 from server.registry.events import EventLog
+from server.wording import listed
 from wire.messages import DeviceState, Severity
 
 _CHECK_EVERY_MS = 15_000
@@ -108,7 +109,6 @@ class LostDevices:
             self.fleet.set_lost(device, now_ms)
         self._looked_at_ms = started_ms
         if lost:
-            names = ", ".join(device.device for device in lost[:_NAMED])
-            more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-            text = f"Not back {BACK_MS // 60_000} min after the broker started: {names}{more}"
+            names = listed([device.device for device in lost], _NAMED)
+            text = f"Not back {BACK_MS // 60_000} min after the broker started: {names}"
             self.events.add(now_ms, "liveness", "not_back", Severity.WARNING, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from server.wording import listed
 from wire.manifest import Manifest
 
 _NAMED = 20  # at most this many classes are listed in a refusal
@@ -33,9 +34,7 @@ class LabelForm:
     def problem(self, label: str) -> str:
         """Return why ``label`` does not fit, "" if it does."""
         if self.classes and label not in self.classes:
-            more = len(self.classes) - _NAMED
-            listed = ", ".join(self.classes[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-            return f"Expected a class of the model as label ({listed}), got {label[:40]!r}"
+            return f"Expected a class of the model as label ({listed(self.classes, _NAMED)}), got {label[:40]!r}"
         if self.values and not _are_numbers(label.split(), len(self.values)):
             wanted = "a number" if len(self.values) == 1 else f"{len(self.values)} numbers, separated by spaces,"
             return f"Expected {wanted} as label ({', '.join(self.values)}), for example 3.7, got {label[:40]!r}"

@@ -31,8 +31,9 @@ from server.rollout.model import (
 )
 from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
 from server.rollout.thresholds import count_members, devices
+from server.wording import listed
 
-_NAMED = 20  # at most so many devices are named in a sentence
+NAMED = 20  # at most so many devices are named in a sentence
 
 
 class How(StrEnum):
@@ -62,7 +63,7 @@ class Foresight:
     def text(self) -> str:
         """The effects, in words."""
         parts = [
-            f"{devices(len(names))} {what}: {listed(names)}"
+            f"{devices(len(names))} {what}: {listed(names, NAMED)}"
             for names, what in (
                 (self.assigns, "assigned now"), (self.later, "assigned on connecting"), (self.sets_back, "set back"),
                 (self.unaffected, "not affected"),
@@ -165,11 +166,6 @@ def replaced(before: Rollout, after: Rollout) -> tuple[Member, ...]:
         known[member.device] for member in after.members
         if member.replaced_by and not known[member.device].replaced_by
     )  # fmt: skip
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the names for a sentence; of many names only the first ones, with the number of the rest."""
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _in_the_way(rollout: Rollout) -> tuple[int, ...]:

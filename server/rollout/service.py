@@ -37,9 +37,10 @@ from server.rollout.model import (
     Settle,
 )
 from server.rollout.planner import plan, settled
-from server.rollout.resuming import Foresight, How, foresee, listed, replaced, resumed, skipped, to_replace
+from server.rollout.resuming import NAMED, Foresight, How, foresee, replaced, resumed, skipped, to_replace
 from server.rollout.selection import candidates, choose_bundle, pick_canaries
 from server.rollout.thresholds import count_members, outcome
+from server.wording import listed
 from wire.messages import Severity, UpdateStatus
 
 _LOG = logging.getLogger(__name__)
@@ -376,5 +377,6 @@ def _way_out(rollout: Rollout) -> str:
     aborting = "abort it: what committed stays, all others go back to what they ran"
     if counts.awaited or not counts.pending:
         return f"let it end, or {aborting}"
-    names = [member.device for member in rollout.members if member.standing is MemberStanding.PENDING]
-    return f"it waits for devices that are away ({listed(names)}): remove those that are gone for good, or {aborting}"
+    pending = [member.device for member in rollout.members if member.standing is MemberStanding.PENDING]
+    names = listed(pending, NAMED)
+    return f"it waits for devices that are away ({names}): remove those that are gone for good, or {aborting}"

@@ -24,6 +24,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from server.errors import DatabaseForeignError, DatabaseLostError, DatabaseNewerError, DatabaseOutdatedError
+from server.wording import listed
 
 FIRST = "0001"
 _VERSION_TABLE = "alembic_version"
@@ -160,10 +161,9 @@ def _check_first(connection: sa.Connection, tables: set[str]) -> None:
         found = {column["name"] for column in inspector.get_columns(table)}
         missing += [f"{table}.{column}" for column in sorted(columns - found)]
     if missing:
-        more = len(missing) - _SHOWN_LIMIT
-        shown = ", ".join(missing[:_SHOWN_LIMIT]) + (f" and {more} more" if more > 0 else "")
         message = (
-            f"Expected the tables of a fleet's database of commit 42f48ee or newer, got one without {shown}: "
+            "Expected the tables of a fleet's database of commit 42f48ee or newer, got one without "
+            f"{listed(missing, _SHOWN_LIMIT)}: "
             "start it once with tinyfleet of that commit, or set store.url in server.toml to another database"
         )
         raise DatabaseForeignError(message)
