@@ -34,7 +34,6 @@ class DevicePlan:
     sees: str
     before: Table
     after: Table | None = None
-    after_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
