@@ -153,23 +153,23 @@ def load(
 ) -> Source:
     """Return the source that ``document`` names by ``kind``; the other keys are its own.
 
-    ``outside`` is entered while code of an external source runs.
+    ``outside`` is entered while code of an external source runs, from its import on.
 
     Raises:
         SourceError: If the kind is unknown, or the source can't be opened as described.
     """
     kind, given = _KINDS.split(document)
-    settings, open_source = _KINDS.declared(kind)
-    try:
-        own = fields_from(settings, given, "[source]")
-    except SettingsError as error:
-        raise SourceError(str(error)) from error
-    if ":" in kind:
-        with outside():
-            external = _called(kind, "open", lambda: open_source(own, clock, surroundings))
-        return _OutsideSource(kind, external, outside)
-    opened: Source = open_source(own, clock, surroundings)
-    return opened
+    external = ":" in kind
+    with outside() if external else nullcontext():
+        settings, open_source = _KINDS.declared(kind)
+        try:
+            own = fields_from(settings, given, "[source]")
+        except SettingsError as error:
+            raise SourceError(str(error)) from error
+        if not external:
+            opened: Source = open_source(own, clock, surroundings)
+            return opened
+        return _OutsideSource(kind, _called(kind, "open", lambda: open_source(own, clock, surroundings)), outside)
 
 
 @dataclass(slots=True)

@@ -124,8 +124,16 @@ def test_a_disk_that_can_not_be_written_marks_nothing_and_ends_nothing(tmp_path:
 
 
 OUTSIDE = '''
+from dataclasses import dataclass
+from pathlib import Path
 from edge_agent.in_flight import read_held
 from edge_agent.sources import Capture
+
+SEEN = [("import", read_held(Path(__file__).parent).item)]
+
+@dataclass(frozen=True)
+class Settings:
+    def __post_init__(self): SEEN.append(("settings", read_held(Path(__file__).parent).item))
 
 class Asking:
     """Notes what is marked while each of its methods runs."""
@@ -136,8 +144,6 @@ class Asking:
     def done(self, capture): self.note("done")
     def refuse(self, capture, code, *, final=False): self.note("refuse"); return True
     def take_dropped(self): self.note("take_dropped"); return 0
-
-SEEN = []
 
 def open_source(settings, clock, around):
     source = Asking(around.state, SEEN)
@@ -158,6 +164,6 @@ def test_all_code_of_a_source_from_outside_runs_under_its_mark(tmp_path: Path, m
     source.refuse(capture, "image_invalid")
     source.take_dropped()
     seen = importlib.import_module("asking").SEEN
-    assert [name for name, _ in seen] == ["open", "take", "done", "refuse", "take_dropped"]
+    assert [name for name, _ in seen] == ["import", "settings", "open", "take", "done", "refuse", "take_dropped"]
     assert {item for _, item in seen} == {IN_SOURCE}
     assert read_held(tmp_path).item == ""
