@@ -152,11 +152,9 @@ class RetrainingService:
         known = alarm or self.verdicts.verdict(trigger.verdict)
         quiet_ms = 0 if alarm or known is None else max(now_ms - known.closed_ms, 0)
         labelled = distinct(self._labelled(trigger))
-        forms = {sha256: self.versions.label_form(sha256) for sha256 in {one.artifact_sha256 for one in labelled}}
-        audited = [
-            sample for sample in labelled
-            if sample.lane == "audit" and not forms[sample.artifact_sha256].values  # no number is reported to compare
-        ]  # fmt: skip
+        drawn = [sample for sample in labelled if sample.lane == "audit"]
+        forms = {sha256: self.versions.label_form(sha256) for sha256 in {one.artifact_sha256 for one in drawn}}
+        audited = [one for one in drawn if not forms[one.artifact_sha256].values]  # no number is reported to compare
         wrong = sum(_is_wrong(sample, forms[sample.artifact_sha256].classes) for sample in audited)
         reference = self.versions.reference(self.versions.release(trigger.release).custom.ref_id)
         return TriggerFacts(
