@@ -51,9 +51,10 @@ def parsed(wheel: Path) -> int:
     """
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".py")]
+        oldest = (3, int(PYTHONS[0].partition(".")[2]))
         for name in names:
             try:
-                ast.parse(archive.read(name), name, feature_version=(3, 11))
+                ast.parse(archive.read(name), name, feature_version=oldest)
             except SyntaxError as error:
                 message = f"Expected Python {PYTHONS[0]} in {wheel.name}, got {name}:{error.lineno}: {error.msg}"
                 raise ValueError(message) from error
