@@ -19,6 +19,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.sinks._filters import SinkSettings
 from scripts.site import reference
 from server.config import ServerConfig
+from wire.settings import names_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -78,10 +79,6 @@ def test_the_list_of_decision_records_has_each_with_its_title() -> None:
     assert [line for line in listed if line.startswith("| ") and "](" in line] == rows
 
 
-def _names(config: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(config)}
-
-
 def _keys(config: type) -> Iterator[str]:
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):
@@ -134,8 +131,8 @@ def test_the_page_of_answers_has_every_sink_and_key() -> None:
     for name in sinks.names():
         row = re.search(rf"^\| `{name}` \|.*$", text, flags=re.MULTILINE)
         assert row is not None, name
-        assert [key for key in sorted(_names(sinks.settings_of(name))) if f"`{key}`" not in row[0]] == []
-    assert [key for key in sorted(_names(SinkSettings)) if f"\n| `{key}` |" not in text] == []
+        assert [key for key in sorted(names_of(sinks.settings_of(name))) if f"`{key}`" not in row[0]] == []
+    assert [key for key in sorted(names_of(SinkSettings)) if f"\n| `{key}` |" not in text] == []
 
 
 def test_the_page_of_the_rest_interface_says_who_may_call() -> None:
