@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import wire
+from edge_agent import sinks, sources
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "torchvision", "onnx", "onnxscript", "numpy", "PIL", "pydantic", "fastapi", "sqlalchemy", "nicegui"}
@@ -39,6 +40,12 @@ def loaded_by(module: str) -> set[str]:
 def test_the_control_process_stays_small(module: str) -> None:
     """The agent's control process never loads numpy, a runtime, or a framework."""
     assert loaded_by(f"edge_agent.{module}") & DEVICE_FORBIDS == set()
+
+
+@pytest.mark.parametrize("module", [f"{one.__name__}.{name}" for one in (sources, sinks) for name in one.names()])
+def test_a_source_or_sink_loads_the_standard_library_only(module: str) -> None:
+    """The control process imports them to check their settings."""
+    assert loaded_by(module) <= sys.stdlib_module_names | {"edge_agent", "wire"}
 
 
 @pytest.mark.parametrize(
