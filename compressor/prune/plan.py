@@ -69,7 +69,7 @@ def plan(
         shape: (C, H, W) of its input.
         groups: The groups that may be narrowed.
         scores: Importance of each channel, (channels,), by root layer.
-        limits: PlanLimits of the plan.
+        limits: Limits of the plan.
 
     Raises:
         PruneError: If the limit can't be met.

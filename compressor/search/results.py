@@ -107,7 +107,7 @@ def kind_of(item: Tried, found: SearchResult) -> str:
 def _head(found: SearchResult) -> str:
     title = f"{found.release} on {found.target}: {found.choice.tried.name}"
     basis = (
-        "TrialFigures on search rows that no weight was learnt from; training steps choose their best epoch by them, "
+        "Measured on search rows that no weight was learnt from; training steps choose their best epoch by them, "
         "and so did this choice: figures lean to the good side. The gate split is untouched and has the last word."
     )
     lines = "".join(f"<p>{escape(text)}</p>" for text in (*found.choice.reason, basis))

@@ -1,4 +1,4 @@
-"""ChannelSensitivity measures the loss of each layer, and protects layers."""
+"""Sensitivity measures the loss of each layer, and protects layers."""
 
 from __future__ import annotations
 

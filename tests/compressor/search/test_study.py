@@ -129,6 +129,7 @@ def test_the_page_asks_the_network_for_nothing(searched: Searched) -> None:
     page = next(path for path in searched.files if path.name == results.SEARCH_HTML).read_text()
     assert "default-src 'none'" in page
     assert "prefers-color-scheme: dark" in page
+    assert "<p>Measured on search rows that no weight was learnt from" in page
     assert all(item.name in page for item in searched.tried)
     assert "<script src" not in page
     assert "<link" not in page
