@@ -6,7 +6,6 @@ the format's functions. What the device needs of a runtime stands in ``edge_agen
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
@@ -53,19 +52,12 @@ def named(runtime: str) -> ModelFormat:
     """Return the format of ``runtime``.
 
     Raises:
-        PluginError: If the folder has none, or its file does not import.
+        PluginError: If the folder has none, its file or a package that it needs does not import, or has no ``Format``.
     """
-    if runtime not in known():
-        message = f"Expected a runtime of {', '.join(known())} to export to, got {runtime!r}"
-        raise PluginError(message + nearest(runtime, known()))
-    try:
-        return cast("ModelFormat", importlib.import_module(code(runtime)).Format(runtime))
-    except ModuleNotFoundError as error:
-        message = f"Expected the package {error.name!r} for the format of {runtime!r}, got none: install it"
-        raise PluginError(message) from error
-    except Exception as error:  # importing runs the file's code
-        message = f"Expected the format of {runtime!r} to import, got {plugins.failure(error)}"
-        raise PluginError(message) from error
+    if runtime not in (there := known()):
+        message = f"Expected a runtime of {', '.join(there)} to export to, got {runtime!r}"
+        raise PluginError(message + nearest(runtime, there))
+    return cast("type[ModelFormat]", plugins.resolve(__name__, runtime, "Format", known=there))(runtime)
 
 
 def runtimes() -> tuple[RuntimeFile, ...]:
