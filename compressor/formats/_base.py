@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Batches: TypeAlias = Callable[[], Iterable[Floats]]
+"""Restarts the calibration data."""
 Ranges: TypeAlias = Mapping[str, tuple[float, float]]
+"""(low, high) by the name of a tensor."""
 Tensors: TypeAlias = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 Weight: TypeAlias = tuple[str, int, bool]
 Layers: TypeAlias = tuple[list[tuple[str, Floats]], dict[str, Floats]]

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from compressor import plugins
 from compressor.errors import PluginError
+from compressor.formats import Batches, Ranges
 from compressor.steps.quantize import Settings
 
-Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
+__all__ = [
+    "Batches", "Ranges", "Searched", "own_settings", "quantize", "reads", "resolve", "schemes", "searched",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +96,7 @@ def searched(scheme: str) -> Searched:
     return found if isinstance(found, Searched) else Searched()
 
 
-def quantize(
-    model: bytes, batches: Batches, settings: Settings, *, ranges: Mapping[str, tuple[float, float]] | None = None
-) -> bytes:
+def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Ranges | None = None) -> bytes:
     """Return ``model`` quantized by ``settings.scheme``; ``batches()`` restarts the calibration data.
 
     ``ranges``: learned (low, high) by tensor; passed only to schemes that accept them.

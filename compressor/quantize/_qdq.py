@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize import Batches
+from compressor.quantize import Batches, Ranges
 from compressor.quantize._calibrator import collect_ranges
 from compressor.quantize._model import layers, prepare
 from compressor.quantize._running import logits
@@ -35,7 +35,6 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, Te
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-Ranges = Mapping[str, tuple[float, float]]
 _TINY = 1e-30
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize import Batches, Searched
+from compressor.quantize import Batches, Ranges, Searched
 from compressor.quantize._bias import corrected
 from compressor.quantize._calibrator import collect_ranges, nudged, within_reach
 from compressor.quantize._model import chosen, compact, layers, prepare
-from compressor.quantize._qdq import Ranges, of_layers, place
+from compressor.quantize._qdq import of_layers, place
 from compressor.steps.quantize import Settings
 
 READS = frozenset({

@@ -31,7 +31,6 @@ from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]
-Ranges = Mapping[str, tuple[float, float]]
 Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 _HEADER_BYTES = 8
 _PROBE_ROWS = 4
@@ -227,7 +226,7 @@ def _pieces(batches: Iterable[Floats], size: int) -> Iterator[Floats]:
         yield from (padded[start : start + size] for start in range(0, len(padded), size))
 
 
-def _placed(run: Run, model: bytes, runtime: str, calibration: Sequence[Table], weights: Result) -> Ranges:
+def _placed(run: Run, model: bytes, runtime: str, calibration: Sequence[Table], weights: Result) -> formats.Ranges:
     """Return learned ranges by the names of the file's tensors, matched by value on a few calibration rows."""
     from compressor.quantize import _learned_ranges as placed  # noqa: PLC0415 - torch is loaded only where needed
 

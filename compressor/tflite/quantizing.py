@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from compressor.errors import QuantizeError
-from compressor.quantize import Batches
+from compressor.quantize import Batches, Ranges
 from compressor.quantize._calibrator import Summary, nudged, within_reach
 from compressor.steps.quantize import Settings
 from compressor.tflite import flatbuffer
@@ -34,7 +34,6 @@ _ACTIVATION_BITS = {"static_int8": 8, "static_int8_16": 16}
 _WEIGHT_BITS, _FLOAT_BITS = 8, 16
 _LONGEST = 300
 
-Ranges = Mapping[str, tuple[float, float]]
 _LAYERS = frozenset({"per_channel", "float_layers"})
 _CALIBRATED = _LAYERS | {
     "calibration", "percentile", "integer_io", "float_layers_auto", "bias_correction", "reduce_range",
