@@ -54,12 +54,11 @@ def reads(scheme: str) -> frozenset[str] | None:
         PluginError: If a package that the scheme needs is missing.
     """
     try:
-        function = resolve(scheme)
+        found: frozenset[str] | None = _declared(scheme, "READS")
     except PluginError:
         if scheme in schemes():
             raise
         return None
-    found: frozenset[str] | None = getattr(sys.modules[function.__module__], "READS", None)
     return found
 
 
@@ -72,14 +71,18 @@ def resolve(scheme: str) -> Callable[..., object]:
     return plugins.resolve(__name__, scheme, "quantize", known=schemes())
 
 
+def _declared(scheme: str, name: str) -> Any:  # noqa: ANN401 - any declaration
+    """Return the object ``name`` beside the function of ``scheme``; None if its module has none."""
+    return getattr(sys.modules[resolve(scheme).__module__], name, None)
+
+
 def own_settings(scheme: str) -> type[Any] | None:
     """Return the class of the scheme's own keys; None if it declares none.
 
     Raises:
         PluginError: If there is no such scheme, or a package that it needs is missing.
     """
-    function = resolve(scheme)
-    found: type[Any] | None = getattr(sys.modules[function.__module__], "Settings", None)
+    found: type[Any] | None = _declared(scheme, "Settings")
     return None if found is Settings else found  # a scheme may import the step's class by that name
 
 
@@ -89,10 +92,9 @@ def searched(scheme: str) -> Searched:
     A scheme that does not exist here, or whose package is missing, may exist on another host of the search.
     """
     try:
-        function = resolve(scheme)
+        found = _declared(scheme, "SEARCHED")
     except PluginError:
         return Searched()
-    found = getattr(sys.modules[function.__module__], "SEARCHED", None)
     return found if isinstance(found, Searched) else Searched()
 
 
