@@ -126,18 +126,22 @@ def _layers(run: Run, results: Sequence[Judged]) -> report.Layers | None:
 
     A target whose format can't compare layers is passed over.
     """
+    floats = {name: form for name, form in run.models.floats.items() if formats.named(name).compares_layers}
+    judged = min(
+        (item for item in results if item.target.runtime in floats),
+        key=lambda item: -Verdict(item.certificate.verdict).rank,
+        default=None,
+    )
+    if judged is None:
+        return None
+    target, form = judged.target, judged.compared.form
+    file_format, reference = formats.named(target.runtime), floats[target.runtime]
+    pair = parity.find(judged.compared.parity, file_format.float_name, target.name)
+    suspicious = pair is not None and (pair.flip_ratio > _MAX_FLIP_RATIO or pair.cosine < _MIN_COSINE)
     rows = run.rows("gate")
     inputs = run.inputs(rows.take(np.arange(min(_LAYER_ROWS, len(rows)))))
     inputs = inputs[: rows_within(row_bytes(inputs), most=_LAYER_ROWS, limit_bytes=_LAYER_INPUT_BYTES)]
-    for judged in sorted(results, key=lambda item: -Verdict(item.certificate.verdict).rank):
-        target, form = judged.target, judged.compared.form
-        file_format, reference = formats.named(target.runtime), run.models.floats.get(target.runtime)
-        if reference is None or not file_format.compares_layers:
-            continue
-        pair = parity.find(judged.compared.parity, file_format.float_name, target.name)
-        suspicious = pair is not None and (pair.flip_ratio > _MAX_FLIP_RATIO or pair.cosine < _MIN_COSINE)
-        return report.Layers(target.name, _diverging(file_format, reference.plain, form.plain, inputs), suspicious)
-    return None
+    return report.Layers(target.name, _diverging(file_format, reference.plain, form.plain, inputs), suspicious)
 
 
 def _diverging(file_format: formats.ModelFormat, float_model: bytes, compressed: bytes, inputs: Floats) -> str:
