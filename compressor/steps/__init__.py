@@ -1,7 +1,7 @@
 """Steps of ``[[compress]]``. The folder is the registry: a step is one file.
 
 A step's module has ``LEVEL`` and ``Settings``, a frozen dataclass whose field ``step`` is the file's name; the types of
-the other fields carry their ranges. Optional: ``checks(settings)`` if a range depends on another setting, and
+the other fields carry their ranges. Optional: ``check(settings)`` for a condition that a type can't express, and
 ``unread(settings)`` if some settings make others unused. A step of level ``network`` has
 ``apply(network, bench, settings) -> Applied``; the one of level ``artifact`` turns the exported file into a smaller
 one. Importing a step loads neither torch nor a runtime.
@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Protocol, TypeVar, cast
 
 from compressor import plugins
 from compressor.errors import PluginError, RecipeError, StepDidNothingError
 from compressor.steps._base import ARTIFACT, NETWORK, Applied, Bench, Network
-from compressor.steps._settings import Checked, Settings
+from compressor.steps._settings import Settings
 from wire.errors import SettingsError
 from wire.settings import check as check_ranges
 from wire.settings import default_of, nearest
@@ -77,11 +77,9 @@ def check(settings: Settings) -> None:
     """
     try:
         check_ranges(settings, f"[[compress]] {settings.step}")
+        getattr(module(settings.step), "check", lambda _settings: None)(settings)
     except SettingsError as error:
         raise RecipeError(str(error)) from error
-    found: Sequence[Checked] = getattr(module(settings.step), "checks", lambda _settings: ())(settings)
-    for checked in found:
-        checked.require()
 
 
 def unread(settings: Settings) -> Mapping[str, str]:

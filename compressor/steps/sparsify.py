@@ -11,19 +11,20 @@ from typing import cast
 from compressor.prune.settings import UNSTRUCTURED, n_of_m
 from compressor.prune.settings import SparsifySettings as Settings
 from compressor.steps._base import NETWORK, Applied, Bench, Network
-from compressor.steps._settings import Checked
 from compressor.steps._settings import Settings as StepSettings
+from wire.settings import OneOf
 
 LEVEL = NETWORK
 
 
-def checks(settings: Settings) -> list[Checked]:
-    """Return the checks of ``pattern``."""
-    where = "[[compress]] sparsify"
-    patterns: tuple[str, ...] = (UNSTRUCTURED, "2:4", "1:4")
-    if n_of_m(settings.pattern) != (1, 1):
-        patterns = (*patterns, settings.pattern)
-    return [Checked(f"{where} pattern", settings.pattern, one_of=patterns)]
+def check(settings: Settings) -> None:
+    """Check ``pattern``.
+
+    Raises:
+        SettingsError: If it is neither ``unstructured`` nor N of every M.
+    """
+    if n_of_m(settings.pattern) == (1, 1):
+        OneOf((UNSTRUCTURED, "2:4", "1:4")).check("[[compress]] sparsify pattern", settings.pattern)
 
 
 def unread(settings: Settings) -> Mapping[str, str]:

@@ -36,7 +36,7 @@ def test_every_package_ships_its_types() -> None:
 
 
 FIELDS_BY_PLACE = 3
-FROM_A_ROW = {"Shares", "Splits", "Table", "Checked", "Point", "Epoch"}
+FROM_A_ROW = {"Shares", "Splits", "Table", "Point", "Epoch"}
 """Of the compressor: made from the values of one row, a product or a kept file, by their place there."""
 
 
