@@ -15,9 +15,9 @@ from torch import nn
 
 from compressor.errors import ExportError
 from compressor.evaluating import evaluating
+from compressor.export import OPSET
 from compressor.export.stripping import strip
 
-OPSET = 17
 INPUT_NAME = "input"
 OUTPUT_NAMES = ("logits", "embedding")
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from compressor import quantize
 from compressor.errors import ExportError, QuantizeError
+from compressor.export import OPSET
 from compressor.formats._base import WEIGHT_AXES, Batches, Floats, Layers, ModelFormat, Ranges, Tensors, Weight
 from compressor.steps.quantize import Settings
 from wire.manifest import TensorSpec
@@ -39,14 +40,14 @@ class Format(ModelFormat):
     exported_with = ("torch", "onnx")
     quantized_with = ("onnx", "onnxruntime", "numpy")
     made_with = ("torch", "onnx")
-    opset = 17  # of ``export.onnx``, which is not imported for it: it loads torch
+    opset = OPSET
     model_key = "onnx"
     own_schemes = True
     rescues = True
     compares_layers = True
 
     def export(self, network: nn.Module, channels: int, height: int, width: int) -> bytes:
-        """Return ``network`` as ONNX; opset 17, dynamic batch."""
+        """Return ``network`` as ONNX; opset ``OPSET``, dynamic batch."""
         from compressor.export.onnx import export_onnx  # noqa: PLC0415 - loads torch
 
         return export_onnx(network, channels, height, width)

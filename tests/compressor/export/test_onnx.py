@@ -11,7 +11,8 @@ from torch import nn
 
 from compressor import networks
 from compressor.errors import ExportError
-from compressor.export.onnx import OPSET, OUTPUT_NAMES, export_onnx
+from compressor.export import OPSET
+from compressor.export.onnx import OUTPUT_NAMES, export_onnx
 
 
 @pytest.mark.parametrize("name", networks.networks())
