@@ -79,10 +79,12 @@ def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool
     """
     table = read(store, name)
     windows = table.required(_WINDOW)
-    named = [column for column in table.columns if column == _TARGET or column.startswith(f"{_TARGET}_")]
-    if columns and not named:
-        table.required(_TARGET)
-    targets = {column: [repr(value) for value in table.numbers(column).tolist()] for column in named if columns}
+    targets: dict[str, list[str]] = {}
+    if columns:
+        named = [column for column in table.columns if column == _TARGET or column.startswith(f"{_TARGET}_")]
+        if not named:
+            table.required(_TARGET)
+        targets = {column: [repr(value) for value in table.numbers(column).tolist()] for column in named}
     labels = [""] * len(windows) if columns else table.required(_LABEL)
     for row, label in enumerate(labels, start=table.first_row):
         check_label(label, f"{name}, row {row}, column {_LABEL!r}")

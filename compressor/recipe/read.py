@@ -404,8 +404,9 @@ class Unread:
 def unread(recipe: Recipe) -> Iterator[Unread]:
     """Yield the keys of ``recipe`` that nothing would read."""
     model = recipe.model
-    if model.imported:
-        why = f"with [model] {next(key for key in formats.model_keys() if getattr(model, key))}"
+    file_format = formats.imported(model)
+    if file_format is not None:
+        why = f"with [model] {file_format.model_key}"
         yield from (Unread("[model]", key, why) for key in ("network", "network_options") if is_given(model, key))
         yield from (
             Unread("[train]", key, f"{why}, which is not trained")

@@ -45,9 +45,12 @@ def sentences(shown: Shown) -> list[str]:
             f"Nothing was compressed for {', '.join(same)}: it is the very file it is compared with, so that gates of "
             "drops and flips say nothing of it."
         )
-    lines = [line for line in certificate.gates if line.verdict != "pass"]
-    on = {line.target: f" on {line.target}" if several and line.target else "" for line in lines}
-    return [*(f"{line.title}{on[line.target]}: {line.text}." for line in lines), *said]
+    refused = []
+    for line in certificate.gates:
+        if line.verdict != "pass":
+            where = f" on {line.target}" if several and line.target else ""
+            refused.append(f"{line.title}{where}: {line.text}.")
+    return [*refused, *said]
 
 
 def _drifted(shown: Shown) -> list[str]:

@@ -294,9 +294,6 @@ def _climbed(
         }
         return json.dumps({"settings": asdict(climbed.chosen.settings), "rungs": rungs}).encode()
 
-    entries = (
-        *package("compressor.quantize"),
-        plugin("edge_agent.runtimes", target.runtime),
-    )  # a rung may be any scheme
-    entries += (run.task.code("evidence"),)
+    schemes = package("compressor.quantize")  # a rung may be any of them
+    entries = (*schemes, plugin("edge_agent.runtimes", target.runtime), run.task.code("evidence"))
     return run.cache.result(Stage(name="rescue", inputs=inputs, make=make, uses=entries)).data

@@ -331,8 +331,12 @@ class Run:
         """
         target, distribution = formats.named(runtime), declarations.runtime(runtime).distribution
         inputs = {"model": sha256_hex(model), **versions(*([distribution] if distribution else []))}
-        make: Callable[[], bytes] = lambda: target.saved_as(model, kind)  # noqa: E731 - its module keys the stage
-        stage = Stage(name=f"{kind}-format", inputs=inputs, make=make, uses=(formats.code(runtime),))
+        stage = Stage(
+            name=f"{kind}-format",
+            inputs=inputs,
+            make=lambda: target.saved_as(model, kind),
+            uses=(formats.code(runtime),),
+        )
         return self.cache.result(stage).data
 
     def batches(self, tables: Sequence[Table], layout: str = "NCHW", *, most: int = _BATCH) -> Iterator[Floats]:

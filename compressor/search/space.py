@@ -138,10 +138,8 @@ def steps_of(point: Point, recipe: Recipe, target: TargetRecipe) -> tuple[Settin
         own_qat = _like(own, qat.Settings())
         found.append(replace(own_qat, per_channel=per_channel, reduce_range=reduce_range))
     if point.scheme != NONE:
-        default, unused = (
-            QuantizeRecipe(),
-            formats.unread(quantized, (target.runtime,)),
-        )  # the recipe's keys of another scheme
+        default = QuantizeRecipe()
+        unused = formats.unread(quantized, (target.runtime,))  # the recipe's keys of another scheme
         found.append(replace(quantized, **{key: getattr(default, key) for key in unused}))
     return tuple(plain(step) for step in found)
 

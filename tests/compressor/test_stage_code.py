@@ -13,18 +13,18 @@ STAGES = """
 import json, os, sys
 from dataclasses import replace
 from pathlib import Path
-from compressor import cache as step; from compressor.run import compression as rescue
 from compressor import formats
+from compressor.cache import Cache
 from compressor.data import load_kept
 from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe
-from compressor.run.compression import Lesson, compress, exported, shaped
+from compressor.run.compression import Lesson, compress, exported, rescued, shaped
 from compressor.run.stages import Run
 import numpy as np
 
 OURS = ("compressor", "edge_agent", "wire")
 
-class Watched(step.Cache):
+class Watched(Cache):
     def result(self, stage):
         def watched():
             before = set(sys.modules)
@@ -73,7 +73,7 @@ def logits():
 def climbed():
     asked = replace(RECIPE, compress=tuple(
         replace(step, rescue=0.001) if step.step == "quantize" else step for step in RECIPE.compress))
-    return rescue.rescued(replace(shop(), recipe=asked), form(), lesson().calibration, lesson().search)
+    return rescued(replace(shop(), recipe=asked), form(), lesson().calibration, lesson().search)
 
 works = [table, trained, steps, form, int8, predicted, timed, logits]
 for work in [*works, climbed] if RECIPE.targets[0].runtime == formats.BASELINE else works:
