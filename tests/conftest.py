@@ -16,6 +16,17 @@ settings.register_profile("random", deadline=None)
 settings.load_profile("seeded")
 
 
+@pytest.fixture(autouse=True)
+def _stays_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that becomes another program must be tested in a process of its own: here it would end the worker."""
+
+    def refuse(path: str, *_rest: object) -> None:
+        pytest.fail(f"Expected this command to run in a process of its own, got os.exec of {path} in the tests' own")
+
+    for name in ("execv", "execve"):  # the others of os.exec* call these two
+        monkeypatch.setattr(os, name, refuse)
+
+
 @pytest.fixture
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A file system of the test module's ``DISK_BYTES``; skips where we may not mount."""

@@ -40,7 +40,6 @@ _KEEPALIVE_S = 30
 _BACKOFF_S = (1, 60)
 _IN_FLIGHT = 20  # mosquitto's receive maximum
 _MOST_PENDING = 2048  # published and not acknowledged
-_FAILURE = 128  # MQTT 5.0, 2.4: reason codes from 0x80 on are failures
 _LONGEST_TOPIC_BYTES = 1024
 
 
@@ -133,7 +132,7 @@ class SiteBroker:
             self._forget(set())
             return delivered
         code = self._codes.get(numbers[delivered])
-        if code is None or code.value < _FAILURE:  # come at the last moment: it counts at the next offer
+        if code is None or not code.is_failure:  # come at the last moment: it counts at the next offer
             message = f"Expected an acknowledgement of the broker within {_ACK_S:g} s, got none"
             raise SinkError(f"{message} ({self._why})", delivered=delivered)
         del self._pending[id(records[delivered])], self._codes[numbers[delivered]]
@@ -158,7 +157,7 @@ class SiteBroker:
             self._acknowledged.clear()  # before looking: one that comes meanwhile sets it again
             before = delivered
             while delivered < len(numbers) and (code := self._codes.get(numbers[delivered])) is not None:
-                if code.value >= _FAILURE:
+                if code.is_failure:
                     return delivered
                 delivered += 1
             if delivered == len(numbers):

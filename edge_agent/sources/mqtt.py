@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 MAX_INPUT_BYTES = 32 * 1024 * 1024
 _LOOK_S = 0.2
 _KEEPALIVE_S = 30
-_FAILURE = 128  # MQTT 5.0, 2.4: reason codes from 0x80 on are failures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +104,7 @@ def _messages(settings: Settings, stop: threading.Event) -> Iterator[bytes]:
     def on_subscribe(
         _client: paho.Client, _data: object, _number: int, reasons: Sequence[ReasonCode], _more: object
     ) -> None:
-        if reasons[0].value >= _FAILURE:
+        if reasons[0].is_failure:
             arrived.put(f"the topic refused: {reasons[0]}")
 
     def on_connect(client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _more: object) -> None:

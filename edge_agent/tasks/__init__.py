@@ -32,7 +32,7 @@ __all__ = [
     "of",
     "of_manifest",
     "of_reference",
-]  # fmt: skip
+]
 
 GROUP = "edge_agent.tasks"
 

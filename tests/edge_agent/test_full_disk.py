@@ -5,6 +5,7 @@ import errno
 import os
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,10 @@ def enrolled(small_disk: Path) -> Path:
 
 
 def run(state: Path) -> tuple[int, str]:
-    """Return exit code and output of a start that fails."""
-    result = CliRunner().invoke(main, ["run", "--state", str(state)])
-    return result.exit_code, result.output
+    """Return exit code and output of a start that fails; in a process of its own, which becomes the control process."""
+    command = [sys.executable, "-c", "from edge_agent.cli import main; main()", "run", "--state", str(state)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60)
+    return done.returncode, done.stdout
 
 
 @pytest.mark.parametrize("spool", ["", OLD_SPOOL])
