@@ -3,7 +3,7 @@
 Exit codes: 0 done · 1 a check of ``selftest`` failed, or an unexpected fault · 2 wrong usage · 3 not enrolled or bad
 configuration · 4 the state directory is in use · 5 enrolment failed · 6 the disk or the spool can't be written; of
 ``status`` also: 7 no agent runs · 8 it serves nothing or is degraded · 9 it has reported nothing for long; of
-``selftest``: 10 the device is fit, the server is not reachable or reports a fault.
+``selftest``: 10 the device is fit, the server is not reachable or reports a fault; of ``rollback``: 11 refused.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ Exit codes:
   8  status: it runs and serves nothing, or is degraded
   9  status: it runs and has reported nothing for three minutes
   10 selftest: this device is fit, but the server did not answer or reports a fault
+  11 rollback: the device refuses, for the reason in the message
 """
 
 
@@ -276,6 +277,24 @@ def selftest(state: Path) -> None:
                 code = EXIT_FAULT if check.own else code or EXIT_SERVER
             print(f"{'ok  ' if check.ok else 'FAIL' if check.own else 'wait'} {check.name}: {check.text}")
         sys.exit(code)
+
+
+@main.command(
+    help="Go back to the release that was committed before the current one, and give the current one up.\n\nFor a"
+    " person on site; it works without a network, and whether an agent runs or not. The server sees the device as"
+    " rolled back, and this release does not come back until the server assigns one again. Refused below the security"
+    " floor, and where there is no release before.",
+    epilog=_example("edge-agent rollback --state agent"),
+)
+@_STATE
+def rollback(state: Path) -> None:
+    """Roll back."""
+    with coded(state):
+        from edge_agent.control import care  # noqa: PLC0415 - status needs none of it
+
+        care.act_as_owner(state)
+        left, found = care.roll_back(state)
+        print(f"rolled back from {left} to {found}")
 
 
 def _control_command(state: Path, config_path: Path | None, *, verbose: bool) -> list[str]:

@@ -23,6 +23,7 @@ AgentError
 ├── IdentityError            the device is not enrolled, or its identity can't be read
 ├── EnrolmentError           the server refused or could not be reached
 ├── IdentityInUseError       another agent uses this state directory
+├── RequestRefusedError      the agent refuses a request of the device's owner, or doesn't take it
 ├── NewerFormatError         a persistent file was written by a newer agent; also a ``MessageError``
 ├── TransitionError          an update phase has no transition for a signal: a bug of the agent
 └── SpoolError               the spool can't be written; added rows wait in memory
@@ -188,6 +189,17 @@ class IdentityInUseError(AgentError):
     """Another agent runs on this state directory."""
 
     code = "identity_in_use"
+
+
+class RequestRefusedError(AgentError):
+    """The agent refuses a request of the device's owner, or doesn't take it; ``refused`` is the code of the reason."""
+
+    code = "refused"
+
+    def __init__(self, refused: str, text: str) -> None:
+        """Take the code and the text of the refusal."""
+        super().__init__(text)
+        self.refused = refused
 
 
 class SpoolError(AgentError):

@@ -14,12 +14,13 @@ from edge_agent.errors import (
     EnrolmentError,
     IdentityError,
     IdentityInUseError,
+    RequestRefusedError,
     SourceError,
     SpoolError,
 )
 from wire.errors import WireError
 
-EXIT_FAULT, EXIT_UNUSABLE, EXIT_IN_USE, EXIT_ENROLMENT, EXIT_DISK = 1, 3, 4, 5, 6
+EXIT_FAULT, EXIT_UNUSABLE, EXIT_IN_USE, EXIT_ENROLMENT, EXIT_DISK, EXIT_REFUSED = 1, 3, 4, 5, 6, 11
 _EXITS: tuple[tuple[type[Exception], int], ...] = (
     (IdentityInUseError, EXIT_IN_USE),
     (EnrolmentError, EXIT_ENROLMENT),
@@ -27,6 +28,7 @@ _EXITS: tuple[tuple[type[Exception], int], ...] = (
     (AgentConfigError, EXIT_UNUSABLE),
     (SourceError, EXIT_UNUSABLE),
     (SpoolError, EXIT_DISK),
+    (RequestRefusedError, EXIT_REFUSED),
     (OSError, EXIT_DISK),
 )
 
@@ -40,6 +42,8 @@ def coded(state: Path) -> Iterator[None]:
         raise
     except (AgentError, WireError, OSError) as error:
         code, words = getattr(error, "code", "disk"), str(error)
+        if isinstance(error, RequestRefusedError):
+            code = error.refused
         if isinstance(error, OSError):
             words = f"Expected files that can be read and written, got: {words}: {advice(state, error)}"
         print(f"error [{code}]: {words}", file=sys.stderr)

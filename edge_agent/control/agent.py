@@ -17,8 +17,9 @@ from pathlib import Path
 
 from edge_agent.config import AgentConfig
 from edge_agent.control.child_inbox import ChildInbox
-from edge_agent.control.inbox import CommandStateFile, Inbox
+from edge_agent.control.inbox import CommandStateFile, Inbox, expired
 from edge_agent.control.reported import EventLimiter, Reporter, running
+from edge_agent.control.requests import RequestFile
 from edge_agent.control.status_file import StatusFile
 from edge_agent.control.supervisor import ChildEnded, ChildFrame, Fact, Launch, Supervisor
 from edge_agent.device import last_end
@@ -40,9 +41,9 @@ from edge_agent.updater.storage.repair import TOKEN as REPAIR
 from edge_agent.updater.storage.repair import Repair
 from edge_agent.updater.storage.slots import SlotRelease, Slots, other
 from edge_agent.updater.storage.time_floor import TimeFloor
-from edge_agent.updater.updater import UpdatePorts, Updater
+from edge_agent.updater.updater import RECALLED, UpdatePorts, Updater
 from wire import __version__
-from wire.messages import Desired, Reported, Severity, Stream, UpdatePhase, Watermark
+from wire.messages import Command, Desired, Reported, Response, Severity, Stream, UpdatePhase, Watermark
 from wire.transport import Delivered, Incoming, Link, LinkChange, Transport
 
 _LOG = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ _BAD_ENDS = frozenset({UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
 _MAX_NOTICES = 500  # per turn, so that a flooded queue can't block the loop
 _STATUS_S = 1.0
 _ANSWERS_S = 10.0  # an answer reaches the server at most this late, even if few come
+_REQUEST_S = 1.0
 _DISK_RETRY_S = 5.0
 _IDENTITY_S = 3600.0  # an identity in use twice is reported once an hour, however often the two disconnect each other
 
@@ -64,6 +66,7 @@ class _Due:
     answers_s: float = 0.0
     hw_s: float = 0.0
     status_s: float = 0.0
+    request_s: float = 0.0
     disk_s: float = 0.0
     look_s: float = 0.0
     identity_s: float = float("-inf")
@@ -159,6 +162,7 @@ class Agent:
         self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
         self._watch = ClockWatch().at_least(TimeFloor(state / "tuf" / "time_floor.json").read_ms())
         self._wish: Desired | None = None
+        self._requests = RequestFile(state)
 
     def start(self) -> None:
         """Continue interrupted work, serve the current release, connect."""
@@ -191,6 +195,7 @@ class Agent:
             self._event("spool", code, Severity.ERROR, text)
         self._commit()
         self._look_at_disk()
+        self._take_request()
         self.uplink.report_state(self._reporter.state(), self._now_ms, self._reporter.reason())
         self._guard("uplink", lambda: self.uplink.turn(self._now_s))
         self._write_status()
@@ -445,6 +450,35 @@ class Agent:
 
     def _report(self) -> None:
         self.uplink.send_reported(self._reporter.reported(self._now_ms))
+
+    def _take_request(self) -> None:
+        """Execute a request of the device's owner, once a second at most."""
+        if self._now_s < self._due.request_s:
+            return
+        self._due.request_s = self._now_s + _REQUEST_S
+        request = self._requests.take()
+        if request is None or expired(request, self.parts.clock.now_ms()):  # both by the machine's own clock
+            return
+        _LOG.info("request verb=%s id=%s", request.verb, request.id)
+        if request.verb == "rollback":
+            self._requests.answer(self._recall(request))
+        else:
+            text = f"Expected rollback, got {request.verb!r}: the agent is older than this command; start it again"
+            self._requests.answer(Response(id=request.id, ok=False, code="unsupported", text=text))
+
+    def _recall(self, request: Command) -> Response:
+        try:
+            found = self.updater.recall(str(request.arguments.get("leaving", "")), self._now_ms)
+        except OSError as error:
+            text = f"Expected to write the rollback, got: {error}: {advice(self.state, error)}"
+            return Response(id=request.id, ok=False, code="disk_failed", text=text)
+        if isinstance(found, Refusal):
+            return Response(id=request.id, ok=False, code=found.code, text=found.text)
+        if self.updater.record.code != RECALLED:  # otherwise the change of its phase is reported
+            text = f"a person on site went back from {found.left.release} to {found.current.release}"
+            self._event("slots", RECALLED, Severity.WARNING, text)
+            self._report()
+        return Response(id=request.id, ok=True, data={"left": found.left.release, "current": found.current.release})
 
     def _add_rows(self) -> None:
         if self._now_s >= self._due.infer_s:

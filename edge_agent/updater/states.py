@@ -30,6 +30,7 @@ class Signal(StrEnum):
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     REFUSE = "refuse"
+    RECALL = "recall"  # a person on site goes back to the release before
 
 
 _P, _S = UpdatePhase, Signal
@@ -63,6 +64,7 @@ TRANSITIONS: Mapping[tuple[UpdatePhase, Signal], UpdatePhase] = {
     (_P.STAGED, _S.SWITCHED): _P.PROBATION,
     (_P.PROBATION, _S.HEALTHY): _P.COMMITTED,
     (_P.PROBATION, _S.UNHEALTHY): _P.ROLLED_BACK,
+    (_P.COMMITTED, _S.RECALL): _P.PROBATION,  # with a ``code``: which it has failed at once
     (_P.OFFERED, _S.REFUSE): _P.REFUSED,
     (_P.DEFERRED, _S.REFUSE): _P.REFUSED,
     (_P.DOWNLOADING, _S.REFUSE): _P.REFUSED,

@@ -24,6 +24,7 @@ from pathlib import Path
 from edge_agent.config import UpdateConfig
 from edge_agent.device.disk import Disk
 from edge_agent.device.last_end import LastEnd
+from edge_agent.device.record_file import Condition, condition
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.updater.ports import (
     Fetcher,
@@ -45,6 +46,8 @@ from wire.messages import Desired, UpdatePhase, UpdateStatus
 
 _LOG = logging.getLogger(__name__)
 _P = UpdatePhase
+RECALLED = "rolled_back_on_site"
+"""The code of a rollback that a person on site asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,14 @@ class UpdatePorts:
     worker: Worker
     hardware: str
     runtimes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A rollback by a person: the release that was given up, and the one that is current now."""
+
+    left: SlotRelease
+    current: SlotRelease
 
 
 @dataclass(slots=True, kw_only=True)
@@ -196,6 +207,67 @@ class Updater:
         """Return the security floor, None when it is lost."""
         trial = self.record.phase in {_P.STAGED, _P.PROBATION}
         return self.slots.floor(self.record.slot if trial else "")
+
+    def recall(self, leaving: str, now_ms: int) -> Recalled | Refusal:
+        """Go back to the release before the one that should run, as a person on site decided; return both, or why not.
+
+        It stays until the server assigns another release. ``leaving``: the digest that the person saw as current, ""
+        for any. The release that is left is given up: its slot is emptied. An attempt in flight goes on.
+
+        Raises:
+            OSError: If it can't be written. A rollback that is persisted is finished later.
+        """
+        record, slots = self.record, self.slots
+        held, committed = slots.read(record.slot), committed_release(record)
+        trial = record.phase is _P.PROBATION
+        own = trial or (held is not None and committed is not None and held.sha256 == committed.sha256)
+        name = record.slot if own else slots.current_name()  # its slot, also if the other is current because it fails
+        bad, good = slots.read(name), slots.read(other(name))
+        if trial and record.previous_slot != other(name):
+            good = None
+        refusal = self._no_way_back(bad, good, leaving)
+        if refusal is not None or bad is None or good is None:
+            return refusal or Refusal("no_release", "Expected an installed release, got none")
+        text = f"a person on site went back from {bad.release} to {good.release}"
+        slots.clear_starts(other(name))  # asked for: it may try again
+        if trial:
+            self._roll_back(RECALLED, text, now_ms)
+        elif own:
+            verdict = replace(record, code=RECALLED, text=text, previous_slot=other(name))
+            self._keep(follow(verdict, Signal.RECALL, now_ms))
+            self._finish_roll_back(now_ms)
+        else:  # the record is about another release
+            slots.switch(other(name))
+            slots.empty(name)
+            self.activate(good)
+            self._reclaim()
+        return Recalled(bad, good)
+
+    def _no_way_back(  # noqa: PLR0911 - one return a rule, in order
+        self, bad: SlotRelease | None, good: SlotRelease | None, leaving: str
+    ) -> Refusal | None:
+        if bad is None:
+            return Refusal("no_release", "Expected an installed release, got none: assign one on the server")
+        if self.record.phase is _P.STAGED or (self.record.phase is _P.PROBATION and self.record.code):
+            return Refusal("busy", "Expected no change of releases under way, got one: look at edge-agent status")
+        current = self.slots.current()
+        if current is not None and leaving not in {"", current.sha256}:
+            text = f"Expected the release that was current when it was asked, got {current.release}: it has changed"
+            return Refusal("changed", f"{text}; look at edge-agent status")
+        if good is None:
+            text = f"Expected a committed release before {bad.release} on this device, got none"
+            return Refusal("no_previous", f"{text}: assign one on the server, or bring one by edge-agent import")
+        floor = self.floor()
+        if floor is None:
+            text = "Expected the security floor in floor.json, its copy or a slot, got none that is whole"
+            return Refusal("floor_lost", f"{text}: what serves goes on; enrol this device again in a new --state")
+        if good.security_floor < floor:
+            text = f"Expected {good.release} to have a security floor of at least {floor}, got {good.security_floor}"
+            return Refusal("below_security_floor", f"{text}: {bad.release} closed a hole; assign a newer one")
+        if condition(self.slots.bundle(good.sha256), good.sha256) is not Condition.WHOLE:
+            text = f"Expected the bundle of {good.release} as it was installed, got a damaged one or none"
+            return Refusal("bundle_damaged", f"{text}: a running agent fetches it again from the server")
+        return None
 
     def postpone(self, until_s: float) -> None:
         """Take the step again at ``until_s``: the disk failed."""

@@ -101,3 +101,26 @@ def test_survives_a_crash_at_every_durable_operation(
             assert crash_at > 8
             return
     pytest.fail("the update never ended")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_person_s_rollback_survives_a_crash_at_every_durable_operation(
+    tmp_path: Path, device_on: Callable, release: Callable, moment: str
+) -> None:
+    """After the restart either is current, whole; once the decision is on the disk, it is carried out."""
+    for crash_at in range(1, 60):
+        (tmp_path / str(crash_at)).mkdir()
+        device = device_on(tmp_path / str(crash_at), RealDisk())
+        device.install(release(1))
+        device.install(release(2))
+        device.updater.disk = disk = CrashingDisk(crash_at, moment == "before")
+        try:
+            device.updater.recall("", device.now_ms)
+        except Crash:
+            device.restart()
+        back = device.updater.record.phase is UpdatePhase.ROLLED_BACK
+        assert device.current() == ("m-1" if back else "m-2")
+        if disk.count < crash_at:
+            assert crash_at > 4
+            return
+    pytest.fail("the rollback never ended")
