@@ -19,10 +19,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeAlias
 
 from edge_agent import front_ends, sources
 from edge_agent.device import memory_limit
@@ -85,6 +85,10 @@ class _Loaded:
     error: Exception | None
 
 
+Notices: TypeAlias = "queue.SimpleQueue[Frame | _Loaded]"
+"""What the loop is told, from any thread."""
+
+
 class Api(Protocol):
     """The local interface, for the loop: its methods never wait."""
 
@@ -109,7 +113,7 @@ class InferenceLoop:
     ) -> None:
         """Prepare to serve ``model``; inputs are marked as in flight once ``in_flight`` is set."""
         self.in_flight = InFlight(None)
-        self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
+        self.notices: Notices = queue.SimpleQueue()
         self.load: Load = load_model
         self.answers = Answers()
         self.to_agent = ToAgent(send)
@@ -149,6 +153,7 @@ class InferenceLoop:
         while self.step():
             pass
         self._close_window()
+        sources.close(self.source)
         if self.api is not None:
             self.api.close()
         self.answers.close()
@@ -192,6 +197,8 @@ class InferenceLoop:
 
     def _serve(self, capture: sources.Capture, now_ms: int, now_s: float) -> None:
         try:
+            if capture.prepare is not None:
+                capture = replace(capture, data=capture.prepare(capture.data), prepare=None)
             outcome = self._results.model.infer(capture.data)
         except (ImageError, RuntimeSeamError) as error:
             if self.source.refuse(capture, error.code):
@@ -413,6 +420,7 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
         suffixes=lambda: suffixes_of((first if child is None else child.model).manifest),
         options=lambda: (first if child is None else child.model).manifest.preprocessing.front_end_options,
         tell=tell,
+        wake=lambda: None if child is None else child.notices.put(WAKE),
     )
     in_flight = InFlight(options.state, options.run)
     outside = partial(in_flight.during, IN_SOURCE)

@@ -12,7 +12,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from wire.manifest import Preprocessing
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
 Tensor: TypeAlias = "NDArray[np.float32]"
+_T = TypeVar("_T")
 
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 MAX_IMAGE_PIXELS = 32 * 1024 * 1024
@@ -77,6 +78,23 @@ def decode_image(
         ImageError: If it is truncated, in no format of ``FORMATS``, or has more than 8 bits per channel; and with
             ``decode = "reduced"``, if it has transparent pixels or several frames.
     """
+
+    def pixels(image: Image.Image) -> Pixels:
+        return np.asarray(_upright_and_reduced(image, pre))
+
+    return _checked(data, pixels, pre, limit_bytes=limit_bytes, limit_pixels=limit_pixels, room_bytes=room_bytes)
+
+
+def _checked(
+    data: bytes,
+    decode: Callable[[Image.Image], _T],
+    pre: Preprocessing,
+    *,
+    limit_bytes: int = MAX_IMAGE_BYTES,
+    limit_pixels: int = MAX_IMAGE_PIXELS,
+    room_bytes: Callable[[], int] | None,
+) -> _T:
+    """Return what ``decode`` makes of the opened image, once its header is within the limits."""
     if len(data) > limit_bytes:
         message = f"Expected an image of at most {limit_bytes} bytes, got {len(data)}"
         raise ImageTooLargeError(message)
@@ -88,7 +106,7 @@ def decode_image(
         by = 1 if _draft(image, pre) else reduction(*stored, pre)
         _check_size(image, limit_pixels)
         _check_room(image, stored, by, room_bytes)
-        return np.asarray(_upright_and_reduced(image, pre))
+        return decode(image)
     except ImageError:
         raise
     except MemoryError as error:
@@ -96,6 +114,37 @@ def decode_image(
     except Exception as error:  # PIL's decoders raise various errors on broken bytes
         message = f"Expected an intact image ({', '.join(FORMATS)}), got {len(data)} bytes: {_reason(error)}"
         raise ImageError(message) from error
+
+
+def cropped(data: bytes, region: Sequence[float], resize: Sequence[int]) -> bytes:
+    """Return a part of the encoded image in ``data`` as PNG; only the first frame of an animation.
+
+    Args:
+        data: An encoded image.
+        region: x, y, width and height as ratios of the image as stored, before its Exif orientation; () for all.
+        resize: Width and height in pixels; () for those of the region.
+
+    Raises:
+        ImageTooLargeError: If it has more bytes or pixels than allowed, or needs more memory than available.
+        ImageError: If it is truncated, in no format of ``FORMATS``, or has more than 8 bits per channel.
+    """
+
+    def part_of(image: Image.Image) -> bytes:
+        width, height = image.size
+        x, y, wide, high = region or (0, 0, 1, 1)
+        left, top = min(round(x * width), width - 1), min(round(y * height), height - 1)
+        box = (left, top, max(left + 1, round((x + wide) * width)), max(top + 1, round((y + high) * height)))
+        see_through = "A" in image.getbands() or "transparency" in image.info
+        part = image.crop(box).convert("RGBA" if see_through else "L" if image.mode == "L" else "RGB")
+        if resize:
+            part = part.resize((resize[0], resize[1]), Image.Resampling.BILINEAR)
+        exif = Image.Exif()
+        exif[_ORIENTATION] = _orientation(image)
+        out = io.BytesIO()
+        part.save(out, "PNG", compress_level=1, exif=exif)
+        return out.getvalue()
+
+    return _checked(data, part_of, _PLAIN, room_bytes=None)
 
 
 def reduction(width: int, height: int, pre: Preprocessing) -> int:

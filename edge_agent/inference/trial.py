@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import sys
 import zipfile
@@ -21,7 +22,7 @@ from edge_agent import sources
 from edge_agent.device.clock import SystemClock
 from edge_agent.errors import SourceError
 from edge_agent.inference.answers import Answers
-from edge_agent.inference.child import STOP, CountingSettings, InferenceLoop, open_api, suffixes_of
+from edge_agent.inference.child import STOP, WAKE, CountingSettings, InferenceLoop, Notices, open_api, suffixes_of
 from edge_agent.inference.served_model import load_model
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.sinks._accounts import open_accounts
@@ -134,13 +135,16 @@ def run(trial: Trial, out: BinaryIO, note: Callable[[str], None]) -> int:
             note(f"{header['code']}: {header['text']}")
 
     signal.signal(signal.SIGIO, signal.SIG_IGN)
+    notices: Notices = queue.SimpleQueue()
     around = Surroundings(
         suffixes=lambda: suffixes_of(model.manifest),
         options=lambda: model.manifest.preprocessing.front_end_options,
         tell=lambda code, text: note(f"{code}: {text}"),
+        wake=lambda: notices.put(WAKE),
     )
     source = _opened(trial, around)
     loop = InferenceLoop(model, source, say, SystemClock(), CountingSettings())
+    loop.notices = notices
     account = open_accounts(None, [_NAME])[_NAME]
     printed = Delivery(_NAME, _Printed(out, trial.count, loop), SinkSettings(queue=_QUEUE), account, lambda *_: None)
     loop.answers = Answers(deliveries=[printed])
@@ -153,8 +157,7 @@ def run(trial: Trial, out: BinaryIO, note: Callable[[str], None]) -> int:
         pass
     if loop.api is not None:
         loop.api.close()
-    if isinstance(source, StreamSource):
-        source.close()
+    sources.close(source)
     printed.close(_END_S)
     return account.counts["sent"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,8 +25,8 @@ from wire.errors import SettingsError
 from wire.settings import default_of, fields_from, given_of, names_of, plain_table
 
 __all__ = [
-    "IMAGE_SUFFIXES", "INBOX", "SOURCE_UNREAD", "Capture", "Source", "SourceConfig", "Surroundings", "load", "names",
-    "placed",
+    "IMAGE_SUFFIXES", "INBOX", "SOURCE_UNREAD", "Capture", "Source", "SourceConfig", "Surroundings", "close", "load",
+    "names", "placed",
 ]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +49,10 @@ def _silent(_code: str, _text: str) -> None:
     """Report to nobody."""
 
 
+def _awake() -> None:
+    """Do nothing: nobody waits."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What a source may use of the process around it.
@@ -56,13 +60,14 @@ class Surroundings:
     ``state``: the agent's state directory; without one nothing is moved or remembered across restarts. ``suffixes``:
     returns the suffixes (lower case, with dot) that the served release reads now; a source must not touch other files.
     ``options``: returns the options of its front end, all of them; {} for images. ``tell``: reports a code and a text
-    to the operator.
+    to the operator. ``wake``: called from any thread, makes an idle loop call ``take`` at once, not only every 30 ms.
     """
 
     state: Path | None = None
     suffixes: Callable[[], frozenset[str]] = lambda: IMAGE_SUFFIXES
     options: Callable[[], Mapping[str, float]] = dict
     tell: Callable[[str, str], None] = _silent
+    wake: Callable[[], None] = _awake
 
 
 _ALONE = Surroundings()
@@ -73,16 +78,21 @@ class Capture:
     """One encoded image, unchanged; ``name`` is for people.
 
     ``id``: names the input if the source returns it again after a crash, and no other input; empty: none is returned
-    twice.
+    twice. ``prepare``: makes the input of ``data``, such as a part of a picture; called while the input is marked as in
+    flight, because a decoder may crash; raises ``ImageError`` if there is none.
     """
 
     name: str
     data: bytes
     id: str = field(default="", compare=False)
+    prepare: Callable[[bytes], bytes] | None = field(default=None, compare=False, kw_only=True)
 
 
 class Source(Protocol):
-    """A bounded stream of images: what can't be kept is dropped and counted."""
+    """A bounded stream of images: what can't be kept is dropped and counted.
+
+    A source that starts threads or programs also has ``close()``, which ends them; it is called at an orderly end.
+    """
 
     def take(self) -> Capture | None:
         """Return the next image, or None if there is none. Never waits."""
@@ -204,6 +214,11 @@ class _OutsideSource:
             raise SourceError(f"{message}: correct it")
         return dropped
 
+    def close(self) -> None:
+        """End what the source started, if it says how."""
+        if hasattr(self._source, "close"):
+            self._call("end", lambda: self._source.close())  # noqa: PLW0108 - as above
+
     def _call(self, wanted: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - what a person's own code returns
         with self._outside():
             return _called(self._kind, wanted, call)
@@ -223,6 +238,14 @@ def _called(kind: str, wanted: str, call: Callable[[], Any]) -> Any:  # noqa: AN
         _LOG.exception("source raised kind=%s", kind)
         message = f"Expected the source {kind!r} to {wanted}, got {type(error).__name__}: {str(error)[:200]}"
         raise SourceError(f"{message}: correct it, or what it reads from") from error
+
+
+def close(source: Source) -> None:
+    """End the threads and programs that ``source`` started, if it has ``close()``; an external one may fail at it."""
+    end = getattr(source, "close", None)
+    if end is not None:
+        with suppress(SourceError):  # logged
+            end()
 
 
 def placed(source: SourceConfig, state: Path) -> SourceConfig:

@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 AWAY_S = 10.0
 RETRY_MAX_S = 30.0
 MISSING = "source_missing"
-_CLOSE_S = 5.0
+_CLOSE_S = 2.0
 
 Connect = Callable[[threading.Event], Iterator[bytes]]
 """Opens the stream and yields its inputs until it ends, soon after the event is set.
@@ -49,7 +49,7 @@ class StreamSource:
     def __init__(self, name: str, connect: Connect, pace: Pace, clock: Clock, surroundings: Surroundings) -> None:
         """Start to read; ``name``, for people, begins the names of the inputs and stands in reports."""
         self._name, self._connect, self._pace, self._clock = name, connect, pace, clock
-        self._tell = surroundings.tell
+        self._tell, self._wake = surroundings.tell, surroundings.wake
         self._waiting: deque[Capture] = deque()
         self._change = threading.Condition()
         self._stop = threading.Event()
@@ -126,6 +126,7 @@ class StreamSource:
                     self._waiting.popleft()
                     self._dropped += 1
             self._waiting.append(Capture(f"{self._name} {self._clock.now_ms()} {self._number}", data))
+        self._wake()
         self._seen_s = time.monotonic()
 
     def _report_away(self, reason: str) -> None:

@@ -24,16 +24,21 @@ import signal
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
 from edge_agent.sources import SOURCE_UNREAD, Capture, Surroundings
 from edge_agent.sources._bad_inputs import BadInputs, Skipped
 from edge_agent.sources._placement import check_placement
+from edge_agent.sources._region import check_region
 from wire.errors import SettingsError
 from wire.settings import Bound
+
+if TYPE_CHECKING:
+    from edge_agent.sources._folder_events import FolderEvents
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 _UNKNOWN_WRITER = 4  # factor if it is unknown whether a file is still open for writing
@@ -56,13 +61,16 @@ class Settings:
         0.5  # a file written in place is complete when unchanged for this long
     )
     keep: bool = False  # served files stay in the folder
+    region: tuple[float, ...] = ()  # of pictures: x, y, width, height, as shares of the picture: [0.25, 0, 0.5, 1]
+    resize: tuple[int, ...] = ()  # of pictures: width and height in pixels, after the region
     backlog: Annotated[int, Bound(1, 1_000_000)] = (
         1000  # when more files wait, the oldest are not served: the newest matter most
     )
 
     def __post_init__(self) -> None:
-        """Reject invalid suffixes."""
+        """Reject invalid suffixes, and a region outside of the picture."""
         suffixes_in(self.suffixes)
+        check_region(self.region, self.resize)
 
 
 def suffixes_in(text: str) -> frozenset[str]:
@@ -114,7 +122,11 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
     except OSError as error:
         message = f"Expected a folder that can be read at {folder}, got: {error.strerror}"
         raise SourceError(message) from error
-    return DirectorySource(folder, clock, settings, surroundings)
+    from edge_agent.sources._folder_events import FolderEvents  # noqa: PLC0415 - of the child alone: 1 MB
+
+    source = DirectorySource(folder, clock, settings, surroundings)
+    source.events = FolderEvents(folder, surroundings.wake)
+    return source
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,6 +158,7 @@ class DirectorySource:
         self._dropped = self._dropped_untold = 0
         self._dropped_due_s = float("-inf")
         self._scanned_s, self._pause_s = float("-inf"), 0.0
+        self.events: FolderEvents | None = None
 
     def take(self) -> Capture | None:
         """Return the next file, or None if there is none."""
@@ -158,10 +171,22 @@ class DirectorySource:
             name = self._waiting.popleft()
             data = self._read(name, now_s)
             if data is not None:
-                capture = Capture(name, data, _id(name, self._seen[name]))
+                capture = self._captured(name, data)
                 self._held[capture.id] = self._seen[name]
                 return capture
         return None
+
+    def _captured(self, name: str, data: bytes) -> Capture:
+        settings, identity = self._settings, _id(name, self._seen[name])
+        if not settings.region and not settings.resize:
+            return Capture(name, data, identity)
+        if self._surroundings.options():
+            text = "Expected pictures for region and resize, got a release that reads another sensor's files"
+            self._tell_once("source_region", f"{text}: they are not applied; remove both from [source]")
+            return Capture(name, data, identity)
+        from edge_agent.inference.preprocess import cropped  # noqa: PLC0415 - numpy, which the control process lacks
+
+        return Capture(name, data, identity, prepare=partial(cropped, region=settings.region, resize=settings.resize))
 
     def _scan(self, now_s: float) -> None:
         suffixes = self._surroundings.suffixes() | self._more_suffixes
@@ -329,6 +354,11 @@ class DirectorySource:
             return
         except OSError:  # a read-only folder: remember instead
             self._keep(name, seen)
+
+    def close(self) -> None:
+        """Watch the folder no longer."""
+        if self.events is not None:
+            self.events.close()
 
     def take_dropped(self) -> int:
         """Return how many images were dropped since the last call."""

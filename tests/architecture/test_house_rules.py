@@ -58,7 +58,11 @@ def _fields_by_place(node: ast.ClassDef) -> int:
     if not any("dataclass" in one and "kw_only=True" not in one for one in decorators):
         return 0
     fields = [
-        one for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one.annotation)
+        one
+        for one in node.body
+        if isinstance(one, ast.AnnAssign)
+        and "ClassVar" not in ast.unparse(one.annotation)
+        and "kw_only=True" not in ast.unparse(one)
     ]
     names = [ast.unparse(one.annotation) for one in fields]
     return names.index("KW_ONLY") if "KW_ONLY" in names else len(fields)

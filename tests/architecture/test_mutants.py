@@ -123,7 +123,8 @@ def test_an_interrupted_engine_is_killed_with_its_forks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_run_leaves_no_process_and_no_folder(tmp_path: Path, number: signal.Signals) -> None:
     """Stopped while its engine lists the mutants: a process in the copy of the checkout."""
-    command = [sys.executable, "-m", "scripts.mutation", "--quick"]
+    default = f"--default-signal={signal.Signals(number).name.removeprefix('SIG')}"  # under nohup SIGHUP is ignored
+    command = ["env", default, sys.executable, "-m", "scripts.mutation", "--quick"]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}) as process:
         until = time.monotonic() + 60
         while not _inside(tmp_path) and time.monotonic() < until:

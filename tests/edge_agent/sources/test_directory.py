@@ -1,18 +1,28 @@
 """The folder as a source: which files it takes, when they are complete, and that it deletes nothing else."""
 
 import fcntl
+import io
 import os
+import queue
 import resource
+import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from edge_agent import sources
 from edge_agent.device.clock import FakeClock
+from edge_agent.errors import ImageError, SourceError
+from edge_agent.inference.preprocess import cropped, decode_image
 from edge_agent.sources._bad_inputs import BadInputs
+from edge_agent.sources._folder_events import FolderEvents
+from wire.manifest import Preprocessing
 
 
 @pytest.fixture(autouse=True)
@@ -330,3 +340,95 @@ def test_a_new_file_under_the_name_of_one_that_waits_is_served_too(folder: Calla
     assert (second.data, pictures.names()) == (b"second", ["a.png"])
     pictures.source.done(second)
     assert (pictures.names(), pictures.served(5)) == ([], [])
+
+
+def picture(**save: object) -> bytes:
+    """Return a picture of 8 x 4 pixels, left half black, right half white."""
+    out = io.BytesIO()
+    image = Image.new("L", (8, 4))
+    image.paste(255, (4, 0, 8, 4))
+    image.save(out, **{"format": "PNG", **save})
+    return out.getvalue()
+
+
+def decoded(data: bytes) -> Image.Image:
+    """Return the picture in ``data``."""
+    return Image.open(io.BytesIO(data))
+
+
+def test_a_region_of_the_picture_is_the_input(folder: Callable[..., Folder]) -> None:
+    """Crop and size as asked, made only once the input is marked; without keys the bytes are those of the file."""
+    for keys, size, mean in (
+        ({"region": [0.5, 0, 0.5, 1]}, (4, 4), 255),
+        ({"region": [0, 0.5, 0.5, 0.25]}, (4, 1), 0),
+        ({"resize": [2, 3]}, (2, 3), 127),
+        ({"region": [0.5, 0, 0.5, 1], "resize": [6, 2]}, (6, 2), 255),
+    ):
+        pictures = folder(keep=True, **keys)
+        pictures.write(f"{size}.png", picture())
+        pictures.source._waiting.clear()
+        capture = next(found for _ in range(30) if (found := _later(pictures)) is not None)
+        assert capture.data == picture()
+        part = decoded(capture.prepare(capture.data))
+        assert (part.size, part.mode) == (size, "L")
+        assert abs(np.asarray(part).mean() - mean) <= 1, keys
+        pictures.source.done(capture)
+        (pictures.inbox / capture.name).unlink()
+
+
+def _later(pictures: Folder) -> sources.Capture | None:
+    pictures.clock.advance(0.1)
+    return pictures.source.take()
+
+
+def test_a_cropped_picture_keeps_its_orientation_and_a_broken_one_is_named() -> None:
+    """The region is one of the picture as stored; the tag still turns it, as the manifest says. Broken bytes raise."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = cropped(picture(format="JPEG", exif=exif), (0.5, 0, 0.5, 1), (3, 2))
+    assert decode_image(turned, Preprocessing(orientation="exif")).shape == (3, 2, 3)
+    with pytest.raises(ImageError, match="Expected an intact image"):
+        cropped(picture()[:50], (0.5, 0, 0.5, 1), ())
+
+
+@pytest.mark.parametrize("keys", [{"region": [0.5, 0, 0.6, 1]}, {"region": [0, 0, 1]}, {"resize": [0, 3]}])
+def test_a_region_outside_of_the_picture_is_refused(folder: Callable[..., Folder], keys: dict[str, object]) -> None:
+    """The sentence names what is expected."""
+    with pytest.raises(SourceError, match=r"Expected re(gion|size) as"):
+        folder(**keys)
+
+
+def test_a_release_of_sounds_reports_that_a_region_is_not_applied(folder: Callable[..., Folder]) -> None:
+    """Once, and the bytes stay those of the file."""
+    sounds = folder(region=[0, 0, 0.5, 1], suffixes=".wav")
+    sounds.source._surroundings = replace(sounds.source._surroundings, options=lambda: {"rate": 16_000.0})
+    for name in ("a.wav", "b.wav"):
+        sounds.write(name)
+    sounds.clock.advance(0.1)
+    assert sounds.served(3) == ["a.wav", "b.wav"]
+    assert [code for code, _ in sounds.told] == ["source_region"]
+
+
+def test_a_file_moved_in_wakes_the_loop_also_in_a_folder_that_was_replaced(tmp_path: Path) -> None:
+    """News come for a file that is renamed in and for one written whole; a folder that was gone is watched again."""
+    news = queue.SimpleQueue()
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    events = FolderEvents(inbox, lambda: news.put(1))
+    (tmp_path / "a").write_bytes(b"x")
+    (tmp_path / "a").rename(inbox / "a")
+    news.get(timeout=10)
+    shutil.rmtree(inbox)
+    news.get(timeout=10)
+    inbox.mkdir()
+    deadline = time.monotonic() + 10
+    while events._watch < 0:
+        assert time.monotonic() < deadline
+        events._end.wait(0.01)
+    while not news.empty():
+        news.get()
+    (inbox / "b").write_bytes(b"x")
+    news.get(timeout=10)
+    events.close()
+    events.thread.join(10)
+    assert not events.thread.is_alive()

@@ -1,5 +1,6 @@
 """Sources: the contract of all, then the tests of each."""
 
+import queue
 import subprocess
 import sys
 import zipfile
@@ -11,7 +12,7 @@ import pytest
 
 from edge_agent import sources
 from edge_agent.config import AgentConfig, read_config
-from edge_agent.device.clock import FakeClock
+from edge_agent.device.clock import FakeClock, SystemClock
 from edge_agent.errors import AgentConfigError, SourceError
 from edge_agent.sources._stream import StreamSource
 from edge_agent.sources.push import PushSource
@@ -208,6 +209,37 @@ def test_what_an_external_source_raises_is_a_fault_of_the_source(
     monkeypatch.delitem(sys.modules, "camera_of_mine", raising=False)
     with pytest.raises(SourceError, match=words):
         sources.load({"kind": "camera_of_mine:open_source"}, FakeClock()).take()
+
+
+@pytest.mark.parametrize("closes", ["return None", "raise RuntimeError('stuck')", "raise SystemExit(3)"])
+def test_an_external_source_is_closed_at_the_end_whatever_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closes: str
+) -> None:
+    """Its end is called once, and what it raises ends nothing; one without an end is fine."""
+    code = f"class Camera:\n    closed = 0\n    def close(self):\n        Camera.closed += 1\n        {closes}\n"
+    (tmp_path / "closing.py").write_text(
+        f"{code}def open_source(*_):\n    return Camera()\ndef plain(*_):\n    return 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "closing", raising=False)
+    for opens in ("open_source", "plain"):
+        sources.close(sources.load({"kind": f"closing:{opens}"}, FakeClock()))
+    assert sys.modules["closing"].Camera.closed == 1
+
+
+def test_a_stream_wakes_the_loop_for_each_input(tmp_path: Path) -> None:
+    """An input is there when the loop is woken, so that it needs not wait for its next look."""
+    path, woken = tmp_path / "numbers.csv", queue.SimpleQueue()
+    path.write_text("")
+    around = sources.Surroundings(wake=lambda: woken.put(source.take()))
+    source = sources.load({"kind": "lines", "path": str(path), "steps": 1}, SystemClock(), around)
+    with path.open("a") as file:
+        for _ in range(3):
+            file.write("1,2\n")
+            file.flush()
+            assert woken.get(timeout=10).data == b"[[1.0, 2.0]]"
+    sources.close(source)
+    assert source.ended
 
 
 def test_the_control_process_loads_nothing_of_a_source_from_outside(tmp_path: Path, outside: str) -> None:
