@@ -79,6 +79,7 @@ class TransportConfig:
     inflight_messages: Annotated[int, Bound(1, _U16)] = 16  # what paho may hold (MQTT 5, 2.2.1); the rest is spooled
     ack_timeout_s: Time = 30.0  # without an application acknowledgement for this long: send again
     unacked_rows: Count = 256  # sent and not yet acknowledged by the server, at most
+    replay_bytes_per_s: Bytes = 8192  # after an outage, beside what is new: 1,000 devices are 8 MB/s. 0: no limit
 
     def __post_init__(self) -> None:
         """Reject a shortest wait above the longest."""

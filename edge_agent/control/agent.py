@@ -179,7 +179,7 @@ class Agent:
         for sentence in newer_records(self.state):
             self._event("format", "record_newer", Severity.WARNING, sentence)
         self._report()
-        self.uplink.start(self.parts.notices.put, self._now_ms)
+        self.uplink.start(self.parts.notices.put, self._now_ms, self._now_s)
 
     def turn(self) -> bool:
         """Handle the queue and take one step of each part; return whether anything was queued."""
@@ -316,10 +316,10 @@ class Agent:
         _LOG.info("link %s reason=%s", change.link, change.reason)
         if change.link is Link.UP:
             self._refused = ""
-            self.uplink.connected(self._now_ms)
+            self._guard("uplink", lambda: self.uplink.connected(self._now_ms, self._now_s))
             self._report()
         elif change.link is Link.TAKEN_OVER:
-            self.uplink.disconnected()
+            self.uplink.disconnected(self._now_s)
             if self._now_s >= self._due.identity_s:  # the transport keeps trying, and inference continues
                 self._due.identity_s = self._now_s + _IDENTITY_S
                 text = (
@@ -334,7 +334,7 @@ class Agent:
                 text = f"the broker refused: {change.reason}; it is tried again"
                 self._event("link", "link_refused", Severity.ERROR, text)
         elif change.link is Link.DOWN:
-            self.uplink.disconnected()
+            self.uplink.disconnected(self._now_s)
 
     def _count_unreadable(self, kind: str, text: str) -> None:
         if self._limiter.count(kind, self._now_ms):

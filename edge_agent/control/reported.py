@@ -107,7 +107,8 @@ def running(uplink: Uplink, spool: Spool, limiter: EventLimiter) -> dict[str, Js
     idle_s = uplink.transport.idle_s()
     return {
         "idle_s": idle_s if math.isfinite(idle_s) else -1.0, "spool_rows": spool.count(),
-        "spool_bytes": spool.held_bytes, "spool_dropped": spool.dropped(), "garbage": dict(limiter.counts),
+        "spool_bytes": spool.held_bytes, "spool_dropped": sum(spool.dropped().values()),
+        "garbage": dict(limiter.counts),
     }  # fmt: skip
 
 

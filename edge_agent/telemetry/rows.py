@@ -1,7 +1,7 @@
 """Turns the device's observations into rows of the spool, and rows into messages for the wire.
 
 Decides sequence numbers (one sequence per boot and stream, from 1), batching, and the fields set on a message when it
-is sent: the oldest number still held, and whether it is late (from an earlier boot).
+is sent: the oldest number still held, and whether it is late (from an earlier boot, or from before an outage).
 
 Incomplete messages are in the spool too, as open rows, so that a power cut loses only what the child has not reported
 yet: the open window is the sum of the parts that the child reports (counters are a commutative monoid), a batch holds
@@ -242,9 +242,8 @@ class Telemetry:
         """Close the window and every batch."""
         if self._window is not None:
             self._end_window(self._window)
-        for stream, batch in list(self._batches.items()):
-            if batch.rows:
-                self._keep_batch(stream, batch, is_open=False)
+        for stream in list(self._batches):
+            self.send_so_far(stream)
 
     def _batch(self, stream: Stream) -> _OpenBatch:
         if stream not in self._batches:
@@ -291,10 +290,10 @@ def seal(row: Row, *, oldest_seq: int, boot: str) -> bytes:
     Raises:
         MessageError: If the row does not decode, or its stream is unknown to this version.
     """
-    late = row.boot != boot
+    late = row.late or row.boot != boot
     if row.stream == Stream.DRIFT:
         report = decode_report(row.payload)
-        return encode_report(replace(report, oldest_seq=oldest_seq, late=late))
+        return encode_report(replace(report, oldest_seq=oldest_seq, late=late or report.late))
     if row.stream == Stream.EVENT:
         return encode(replace(decode(Event, row.payload), oldest_seq=oldest_seq))
     if row.stream == Stream.SAMPLE:

@@ -4,9 +4,16 @@ Decides which rows are kept, the order of sending, and which rows are dropped on
 once ``commit`` has written it; from then on only a watermark from the server or an overflow deletes it:
 
 1. The lowest priority is dropped first, its oldest row first, so that ``oldest_seq`` can tell the server about it.
+   The records in it are counted by stream, durably, in the same transaction.
 2. Drift reports of one boot, reference, artifact and context are merged instead: resolution is lost, coverage
-   not. Only reports never handed out are merged, or the server would count a window twice.
+   not. Only reports never handed out are merged, or the server would count a window twice; so at most half of the
+   limit is ever handed out, and a server that does not acknowledge for months costs resolution only. The two
+   neighbours that cover the least in relation to their age are merged: last week stays by the hour, last month by the
+   day.
 3. A new event is always taken.
+
+Rows that wait from before the last outage are a *replay*: they are sent after the live ones, within a budget of bytes,
+and marked late. Events keep their order, so that a log is never read backwards.
 
 An *open* row may still change: the next row of its key replaces it, it is neither handed out nor dropped, and after a
 restart ``telemetry`` continues or closes it. A file of a newer agent is never read, a damaged one can't be: either is
@@ -19,21 +26,25 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_agent.device.disk import advice, trouble
 from edge_agent.device.record_file import beside
 from edge_agent.errors import NewerFormatError, SpoolError
+from wire.codec import decode
 from wire.drift_report import DriftReport, decode_report, encode_report
+from wire.errors import WireError
 from wire.histogram import merge
-from wire.messages import Watermark
+from wire.messages import Batch, Watermark
 
 PRIORITIES: Mapping[str, int] = {"event": 0, "drift": 1, "hw": 2, "infer": 2, "sample": 3, "answer": 4}
+_ONE_RECORD = frozenset({"event", "drift", "sample"})
 _LAST = 5  # priority of a stream without one: sent last, dropped first
+_ENDLESS = 2**63 - 1
 _OVERHEAD_BYTES = 64  # a row's columns and its part of the indexes
 _MIGRATIONS = (
     # 1: the spool of the first agents, which left the version at 0
@@ -50,6 +61,8 @@ _MIGRATIONS = (
         "ALTER TABLE rows ADD COLUMN open INTEGER NOT NULL DEFAULT 0",
         "CREATE TABLE counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
     ),
+    # 3: how many reports were merged into this one
+    ("ALTER TABLE rows ADD COLUMN reports INTEGER NOT NULL DEFAULT 1",),
 )
 VERSION = len(_MIGRATIONS)
 """The file's version, as SQLite's ``user_version``; migration ``n`` leads to version ``n`` and is never edited."""
@@ -67,7 +80,8 @@ _LOCKED_S = 5.0
 class Row:
     """One message that waits: ``payload`` is encoded, not yet sealed with ``oldest_seq`` and ``late``.
 
-    ``open``: a later row of the same key replaces it. ``lazy``: not worth a write of its own.
+    ``open``: a later row of the same key replaces it. ``lazy``: not worth a write of its own. ``late``: handed out as
+    part of a replay.
     """
 
     stream: str
@@ -78,6 +92,7 @@ class Row:
     id: int = 0
     open: bool = False
     lazy: bool = False
+    late: bool = False
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -90,6 +105,16 @@ class Row:
         return len(self.payload) + _OVERHEAD_BYTES
 
 
+class _Sendable(NamedTuple):
+    """A row that may be sent: ``needs_mark``, that it was handed out; ``late``: it is part of a replay."""
+
+    id: int
+    priority: int
+    length_bytes: int
+    needs_mark: bool
+    late: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class Spool:
     """SQLite in WAL mode at ``path``, at most ``limit_bytes`` of rows. One thread."""
@@ -100,7 +125,10 @@ class Spool:
     _open_bytes: dict[tuple[str, str, int], int] = field(default_factory=dict)
     _taken_aside: list[tuple[str, str]] = field(default_factory=list)
     _unreadable: bool = False
-    _lost: int = 0
+    _lost: dict[str, int] = field(default_factory=dict)
+    _replayed_id: int = 0
+    _growing: frozenset[int] = frozenset()
+    _unanswered: bool = False
     _handed_s: dict[int, float] = field(default_factory=dict)
     _held_bytes: int = 0
     _database: sqlite3.Connection = field(init=False)
@@ -129,6 +157,7 @@ class Spool:
         self._held_bytes = self._sum()
         self._open_bytes = {row.key: row.length_bytes for row in self.open_rows()}
         self._handed_s.clear()
+        self.begin_replay()
         self._unreadable = False
 
     def _open_anew(self, code: str, mark: str, text: str) -> sqlite3.Connection:
@@ -146,14 +175,26 @@ class Spool:
             message = f"Expected a writable spool at {self.path}, got: {error}: {step}"
             raise SpoolError(message) from error
 
-    def dropped(self) -> int:
-        """Return how many rows were dropped since the file was created.
+    def dropped(self) -> dict[str, int]:
+        """Return how many records of each stream were dropped since the file was created.
+
+        An event or a report is one record, a batch has many. "" is the stream of those that earlier agents dropped.
 
         Raises:
             SpoolError: If it can't be read.
         """
-        ((counted,),) = self._select("SELECT coalesce(sum(value), 0) FROM counts WHERE name = 'dropped'")
-        return int(counted) + self._lost
+        counted = self._select("SELECT name, value FROM counts WHERE name LIKE 'dropped%' ORDER BY name")
+        found = {name.partition("/")[2]: int(value) for name, value in counted}
+        return found | {stream: found.get(stream, 0) + lost for stream, lost in self._lost.items()}
+
+    def merged(self) -> int:
+        """Return how many drift reports were merged into another one since the file was created.
+
+        Raises:
+            SpoolError: If it can't be read.
+        """
+        ((counted,),) = self._select("SELECT coalesce(sum(value), 0) FROM counts WHERE name = 'merged'")
+        return int(counted)
 
     def taken_aside(self) -> list[tuple[str, str]]:
         """Return code and text of each file that was renamed since the last call."""
@@ -191,17 +232,17 @@ class Spool:
                 self._put()
                 self._held_bytes = self.held_bytes
                 self._make_room()
-                if self._lost:
-                    self._count("dropped", self._lost)
+                for stream, records in self._lost.items():
+                    self._count(f"dropped/{stream}", records)
         except SpoolError:
             if not self._unreadable:
                 self._held_bytes = self._sum()
             while sum(row.length_bytes for row in self._pending.values()) > self.limit_bytes:
                 worst = max(self._pending.values(), key=lambda row: PRIORITIES.get(row.stream, _LAST))
                 del self._pending[worst.key]
-                self._lost += 1
+                self._lost[worst.stream] = self._lost.get(worst.stream, 0) + _records(worst.stream, worst.payload)
             raise
-        self._lost = 0
+        self._lost.clear()
         for key, row in self._pending.items():
             if row.open:
                 self._open_bytes[key] = row.length_bytes
@@ -239,31 +280,101 @@ class Spool:
         """
         return self._rows("WHERE open = 1 ORDER BY id", ())
 
-    def hand_out(self, now_s: float, *, limit: int, resend_s: float, unacked: int) -> list[Row]:
+    def begin_replay(self) -> None:
+        """Take everything accepted so far as a replay: it waited through an outage, or through a restart.
+
+        Rows that are open now are not part of it: they grow on.
+
+        Raises:
+            SpoolError: If it can't be read.
+        """
+        ((newest,),) = self._select("SELECT coalesce(max(id), 0) FROM rows")
+        self._replayed_id = int(newest)
+        self._growing = frozenset(row.id for row in self.open_rows())
+
+    def hand_out(
+        self, now_s: float, *, limit: int, resend_s: float, unacked: int, replay_bytes: float = float("inf")
+    ) -> list[Row]:
         """Return up to ``limit`` accepted rows to send now, the most urgent first; mark them as handed out.
 
         A row is handed out again after ``resend_s`` without an acknowledgement; at most ``unacked`` are in flight.
+        A replay takes at most ``replay_bytes`` (and one row more), and three quarters of what may be in flight.
 
         Raises:
             SpoolError: If the mark can't be written: a report not marked might be merged after it was sent.
         """
-        waiting = [row_id for row_id, at_s in self._handed_s.items() if now_s - at_s < resend_s]
-        ids = [
-            int(row_id)
-            for (row_id,) in self._select(
-                "SELECT id FROM rows WHERE open = 0 ORDER BY priority, id LIMIT ?", (unacked,)
-            )
-            if now_s - self._handed_s.get(row_id, float("-inf")) >= resend_s
-        ]
-        chosen = ids[: max(0, min(limit, unacked - len(waiting)))]
+        waiting = sum(now_s - at_s < resend_s for at_s in self._handed_s.values())
+        room = min(limit, unacked - waiting)
+        if room <= 0:
+            return []
+        replay_room = min(room, unacked - unacked // 4 - waiting)
+        chosen = self._choose(self._due(now_s, resend_s, unacked), room, replay_room, replay_bytes)
         if not chosen:
             return []
         marks = ",".join("?" * len(chosen))
         with self._transaction():
-            self._database.execute(f"UPDATE rows SET handed = 1 WHERE id IN ({marks}) AND merge_key != ''", chosen)  # noqa: S608 - only question marks
+            self._database.execute(
+                f"UPDATE rows SET handed = 1 WHERE id IN ({marks}) AND merge_key != ''",  # noqa: S608 - question marks
+                tuple(chosen),
+            )
         found = {row.id: row for row in self._rows(f"WHERE id IN ({marks})", tuple(chosen))}
+        self._unanswered |= not self._handed_s.keys().isdisjoint(chosen)
         self._handed_s.update(dict.fromkeys(chosen, now_s))
-        return [found[row_id] for row_id in chosen if row_id in found]
+        return [replace(found[row_id], late=due.late) for row_id, due in chosen.items() if row_id in found]
+
+    def _choose(
+        self, rows: Iterable[_Sendable], room: int, replay_room: int, replay_bytes: float
+    ) -> dict[int, _Sendable]:
+        """Return the first ``room`` of ``rows``, by id, that neither the replay's budget nor the marks hold back."""
+        chosen: dict[int, _Sendable] = {}
+        events_wait, markable_bytes = False, None
+        for due in rows:
+            if len(chosen) >= room:
+                break
+            is_event = due.priority == PRIORITIES["event"]
+            if due.late and (replay_room <= 0 or replay_bytes <= 0):
+                events_wait |= is_event
+                continue
+            if is_event and events_wait:
+                continue
+            if due.needs_mark:
+                if markable_bytes is None:
+                    handed_bytes = self._sum(f"WHERE priority = {PRIORITIES['drift']} AND handed = 1")
+                    markable_bytes = self.limit_bytes // 2 - handed_bytes
+                if markable_bytes <= 0:
+                    continue
+                markable_bytes -= due.length_bytes
+            if due.late:
+                replay_room, replay_bytes = replay_room - 1, replay_bytes - due.length_bytes
+            chosen[due.id] = due
+        return chosen
+
+    def _due(self, now_s: float, resend_s: float, unacked: int) -> Iterator[_Sendable]:
+        """Yield the rows that may be sent now, in their order; each query reads one range of the index by priority."""
+        last = self._replayed_id
+        live = [(priority, last, _ENDLESS) for priority in range(_LAST + 1)]
+        replay = [(priority, 0, last) for priority in range(_LAST + 1)]
+        for priority, after_id, until_id in (replay[0], *live, *replay[1:]):
+            rows = self._select(
+                "SELECT id, length(payload), merge_key != '' AND NOT handed, stream, boot FROM rows"
+                " WHERE priority = ? AND id > ? AND id <= ? AND open = 0 ORDER BY id LIMIT ?",
+                (priority, after_id, until_id, unacked),
+            )
+            for row_id, length, needs_mark, stream, boot in rows:
+                sent_s = self._handed_s.get(row_id)
+                if sent_s is not None and (now_s - sent_s < resend_s or (row_id > last and self._waits(stream, boot))):
+                    continue  # of a live row before which a replay waits: it can't be acknowledged yet
+                late = row_id <= last and row_id not in self._growing
+                yield _Sendable(row_id, priority, length + _OVERHEAD_BYTES, bool(needs_mark), late)
+
+    def _waits(self, stream: str, boot: str) -> bool:
+        """Return whether rows of this stream and boot are part of the replay."""
+        return bool(
+            self._select(
+                "SELECT 1 FROM rows WHERE stream = ? AND boot = ? AND id <= ? AND open = 0 LIMIT 1",
+                (stream, boot, self._replayed_id),
+            )
+        )
 
     def take_back(self, row: Row) -> None:
         """Undo ``hand_out`` of a row that the transport couldn't accept."""
@@ -291,6 +402,9 @@ class Spool:
         for row_id, length in rows:
             self._handed_s.pop(row_id, None)
             self._held_bytes -= length + _OVERHEAD_BYTES
+        if rows and self._unanswered:  # the server was away, although the broker was not
+            self._unanswered = False
+            self.begin_replay()
         return len(rows)
 
     def drop(self, row: Row) -> None:
@@ -300,8 +414,7 @@ class Spool:
             SpoolError: If it can't be written.
         """
         with self._transaction():
-            self._delete(row.id, len(row.payload))
-            self._count("dropped", 1)
+            self._drop(row.id)
 
     def oldest(self, stream: str, boot: str) -> int:
         """Return the lowest number held of ``stream`` in ``boot``; 0 if there is none."""
@@ -353,22 +466,26 @@ class Spool:
             for stream, boot, seq, payload, key, row_id, is_open in self._select(query, values)
         ]
 
-    def _sum(self) -> int:
-        ((total,),) = self._select(f"SELECT coalesce(sum(length(payload) + {_OVERHEAD_BYTES}), 0) FROM rows")  # noqa: S608 - a constant
+    def _sum(self, where: str = "") -> int:
+        ((total,),) = self._select(f"SELECT coalesce(sum(length(payload) + {_OVERHEAD_BYTES}), 0) FROM rows {where}")  # noqa: S608 - constants
         return int(total)
 
     def _make_room(self) -> None:
         while self._held_bytes > self.limit_bytes:
-            lowest = self._select(
-                "SELECT id, priority, length(payload) FROM rows WHERE open = 0 ORDER BY priority DESC, id LIMIT 1"
-            )
+            lowest = self._select("SELECT id, priority FROM rows WHERE open = 0 ORDER BY priority DESC, id LIMIT 1")
             if not lowest:
                 return
-            ((row_id, priority, length),) = lowest
-            if priority == PRIORITIES["drift"] and self._merge_one():
-                continue
-            self._delete(int(row_id), int(length))
-            self._count("dropped", 1)
+            ((row_id, priority),) = lowest
+            if not (priority == PRIORITIES["drift"] and self._merge_one()):
+                self._drop(int(row_id))
+
+    def _drop(self, row_id: int) -> None:
+        """Delete a row and count the records in it as dropped, in the transaction of the caller."""
+        for stream, payload, reports in self._select(
+            "SELECT stream, payload, reports FROM rows WHERE id = ?", (row_id,)
+        ):
+            self._delete(row_id, len(payload))
+            self._count(f"dropped/{stream}", int(reports) * _records(stream, payload))
 
     def _delete(self, row_id: int, length: int) -> None:
         self._database.execute("DELETE FROM rows WHERE id = ?", (row_id,))
@@ -381,17 +498,25 @@ class Spool:
         self._database.execute(statement, (name, by))
 
     def _merge_one(self) -> bool:
-        keys = self._select(
-            "SELECT merge_key FROM rows WHERE merge_key != '' AND handed = 0 AND open = 0 "
-            "GROUP BY merge_key HAVING count(*) > 1 ORDER BY min(id) LIMIT 1"
+        """Merge the two neighbours whose reports are the fewest in relation to the age of the older; return whether."""
+        pairs = self._select(
+            "SELECT older, id FROM (SELECT id, reports, lag(id) OVER same AS older, lag(reports) OVER same AS before"
+            " FROM rows WHERE merge_key != '' AND handed = 0 AND open = 0"
+            " WINDOW same AS (PARTITION BY merge_key ORDER BY seq))"
+            " WHERE older IS NOT NULL"
+            " ORDER BY 1.0 * (before + reports) / ((SELECT max(id) FROM rows) - older + 1), older LIMIT 1"
         )
-        if not keys:
+        if not pairs:
             return False
-        older, newer = self._rows("WHERE merge_key = ? AND handed = 0 AND open = 0 ORDER BY seq LIMIT 2", keys[0])
+        older, newer = self._rows("WHERE id IN (?, ?) ORDER BY seq", pairs[0])
         payload = encode_report(merged(decode_report(older.payload), decode_report(newer.payload)))
-        self._database.execute("UPDATE rows SET payload = ? WHERE id = ?", (payload, newer.id))
+        self._database.execute(
+            "UPDATE rows SET payload = ?, reports = reports + (SELECT reports FROM rows WHERE id = ?) WHERE id = ?",
+            (payload, older.id, newer.id),
+        )
         self._held_bytes += len(payload) - len(newer.payload)
         self._delete(older.id, len(older.payload))
+        self._count("merged", 1)
         return True
 
 
@@ -410,6 +535,16 @@ def merged(older: DriftReport, newer: DriftReport) -> DriftReport:
         counters=merge(older.counters, newer.counters),
         late=older.late or newer.late,
     )
+
+
+def _records(stream: str, payload: bytes) -> int:
+    """Return how many records the row holds; 1 for one that does not decode."""
+    if stream in _ONE_RECORD:
+        return 1
+    try:
+        return max(1, decode(Batch, payload).n)
+    except WireError:
+        return 1
 
 
 def merge_key(report: DriftReport) -> str:

@@ -1,7 +1,7 @@
 """Publishes the agent's retained documents, responses and the spool's rows over the transport.
 
 Decides what is published and when. Retained documents are sent again on every connection, so a broker without
-persistence is enough.
+persistence is enough. What waited through an outage is replayed at a bounded rate, beside what is new.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from wire.transport import Listener, Transport, Will
 
 _LOG = logging.getLogger(__name__)
 MAX_ANSWERS = 64
+OUTAGE_S = 60.0  # what waited through a shorter loss of the connection is not late
+BURST_S = 8.0  # a replay may be ahead of its rate by this much: a short backlog is sent at once
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,12 +38,16 @@ class Uplink:
     boot: str
     agent_version: str
     up: bool = False
+    _down_s: float = 0.0
+    _paced_s: float = 0.0
+    _replay_bytes: float = float("inf")
     _state: State = field(default_factory=State)
     _due: dict[Kind, bytes] = field(default_factory=dict)
     _answers: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_ANSWERS))
 
-    def start(self, listener: Listener, now_ms: int) -> None:
+    def start(self, listener: Listener, now_ms: int, now_s: float) -> None:
         """Connect in the background, with a will that sets the state to lost."""
+        self._down_s = self._paced_s = now_s
         will = encode(State(state=DeviceState.LOST, at_ms=now_ms, boot=self.boot, agent_version=self.agent_version))
         kinds = [Kind.DESIRED, Kind.CMD]
         self.transport.start(
@@ -50,10 +56,16 @@ class Uplink:
             will=Will(self._topic(Kind.STATE), will, self.config.will_delay_s),
         )
 
-    def connected(self, now_ms: int) -> None:
-        """Publish the state, ask for ``desired``, and send unacknowledged rows again."""
+    def connected(self, now_ms: int, now_s: float) -> None:
+        """Publish the state, ask for ``desired``, and send unacknowledged rows again.
+
+        Raises:
+            SpoolError: If the spool can't be read.
+        """
         self.up = True
         self.spool.take_all_back()
+        if now_s - self._down_s >= OUTAGE_S:
+            self.spool.begin_replay()
         if self._state.at_ms:  # the server compares it with its own clock
             self._state = replace(self._state, at_ms=now_ms)
         self._due[Kind.STATE] = encode(self._state)
@@ -63,8 +75,10 @@ class Uplink:
         """Ask the server for ``desired``."""
         self._due[Kind.GET] = encode(Get(at_ms=now_ms))
 
-    def disconnected(self) -> None:
+    def disconnected(self, now_s: float) -> None:
         """Stop sending until the next connection."""
+        if self.up:
+            self._down_s = now_s
         self.up = False
 
     def report_state(self, state: DeviceState, now_ms: int, reason: str = "") -> None:
@@ -105,14 +119,23 @@ class Uplink:
         if self._due:
             return
         config = self.config
+        rate = config.replay_bytes_per_s or float("inf")
+        self._replay_bytes = min(rate * BURST_S, self._replay_bytes + rate * max(0.0, now_s - self._paced_s))
+        self._paced_s = now_s
         rows = self.spool.hand_out(
-            now_s, limit=config.inflight_messages, resend_s=config.ack_timeout_s, unacked=config.unacked_rows
+            now_s,
+            limit=config.inflight_messages,
+            resend_s=config.ack_timeout_s,
+            unacked=config.unacked_rows,
+            replay_bytes=self._replay_bytes,
         )
         for index, row in enumerate(rows):
             if not self._send(row):
                 for kept in rows[index:]:
                     self.spool.take_back(kept)
                 return
+            if row.late:
+                self._replay_bytes -= row.length_bytes
 
     def stop(self, now_ms: int) -> None:
         """Publish the state disconnected, and disconnect in order."""

@@ -191,7 +191,7 @@ def test_what_was_dropped_is_counted_over_a_restart(tmp_path: Path) -> None:
     spool.close()
     again = spool_at(tmp_path)
     again.drop(again.hand_out(0.0, limit=1, resend_s=0.0, unacked=9)[0])
-    assert again.dropped() == 3
+    assert again.dropped() == {"event": 3}
 
 
 def test_overflow_merges_drift_reports(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_overflow_merges_drift_reports(tmp_path: Path) -> None:
     reports = [decode_report(row.payload) for row in rows]
     assert sum(item.counters.n for item in reports) == 120
     assert max(item.seq for item in reports) == 12
-    assert spool.dropped() == 0
+    assert (spool.dropped(), spool.merged()) == ({}, 12 - len(rows))
 
 
 def test_never_merges_a_report_that_was_sent(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_report_that_alone_is_too_much_is_dropped(tmp_path: Path) -> None:
     spool = spool_at(tmp_path, limit_bytes=report(1).length_bytes - 1)
     spool.add(report(1))
     spool.commit()
-    assert (held(spool), spool.dropped(), spool.held_bytes) == ([], 1, 0)
+    assert (held(spool), spool.dropped(), spool.held_bytes) == ([], {"drift": 1}, 0)
 
 
 def test_never_refuses_a_new_event(tmp_path: Path) -> None:
@@ -354,12 +354,12 @@ def test_what_a_full_disk_does_not_take_waits_within_the_limit(tmp_path: Path) -
         spool.add(Row(stream=stream, boot=BOOT, seq=seq, payload=b"x" * 100))
     with no_file_grows(), pytest.raises(SpoolError, match="free the disk"):
         spool.commit()
-    assert (spool.held_bytes, spool.dropped()) == (4 * 164, 2)
+    assert (spool.held_bytes, spool.dropped()) == (4 * 164, {"sample": 2})
     spool.commit()
     spool.close()
     again = spool_at(tmp_path)
     assert held(again) == [("event", 1), ("event", 2), ("event", 3), ("sample", 3)]
-    assert again.dropped() == 2
+    assert again.dropped() == {"sample": 2}
 
 
 def test_a_full_disk_at_the_start_costs_nothing(tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ def test_open_rows_alone_may_exceed_the_limit(tmp_path: Path) -> None:
     spool = spool_at(tmp_path, 50)
     spool.add(Row(stream="drift", boot=BOOT, seq=1, payload=b"x" * 100, open=True))
     spool.commit()
-    assert (spool.count(), spool.held_bytes, spool.dropped()) == (0, 164, 0)
+    assert (spool.count(), spool.held_bytes, spool.dropped()) == (0, 164, {})
 
 
 def test_no_watermark_deletes_an_open_row(tmp_path: Path) -> None:
