@@ -17,6 +17,8 @@ CompressorError
 ├── QuantizeError          a model that can't be quantized
 ├── MeasureError           an artifact that can't be measured
 │   └── DeviceMeasureError a device did not measure, or its report is not trusted
+├── CannotError            an inventory gives no way to do this with a device
+├── InventoryError         an inventory of devices that can't be read
 ├── PackageError           a bundle that can't be written or verified
 ├── TrustError             keys or signatures
 │   └── KeysExistError     keys would be overwritten
@@ -138,6 +140,18 @@ class DeviceMeasureError(MeasureError):
     """A device did not answer in time, refused, or sent a report that is not trusted."""
 
     code = "device_measure"
+
+
+class CannotError(CompressorError):
+    """The inventory gives no way to do this with the device: a test that needs it is skipped."""
+
+    code = "device_cannot"
+
+
+class InventoryError(CompressorError):
+    """An inventory of devices has an unknown key, a wrong type or a value out of range, or names no device."""
+
+    code = "inventory_invalid"
 
 
 class PackageError(CompressorError):

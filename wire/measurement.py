@@ -16,7 +16,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from wire.codec import Json, encode, from_document, parse_json
+from wire.codec import OMIT_DEFAULT, Json, encode, from_document, parse_json
 from wire.errors import MessageError, NameRefusedError
 from wire.topics import check_name
 from wire.tuf_target import MAX_TARGET_BYTES
@@ -67,7 +67,9 @@ class MeasureReport:
 
     Latencies are of one inference, each percentile the median over repeated runs; ``peak_memory_bytes`` is that of a
     fresh process that opened the bundle and ran a few inputs; ``golden_max_abs`` the largest difference from the golden
-    logits, ``golden_flips`` how many of ``golden_rows`` have another class.
+    logits, ``golden_flips`` how many of ``golden_rows`` have another class. ``temperature_celsius``: of the hottest
+    zone, 0 without a sensor; ``throttle_events``: how often the processor was slowed down meanwhile, -1 if that is
+    unknown; ``energy_mj``: of one inference, all that the meter counts in its time, 0 without a meter.
     """
 
     schema: int = SCHEMA
@@ -84,6 +86,9 @@ class MeasureReport:
     golden_max_abs: float = 0.0
     golden_flips: int = 0
     golden_rows: int = 0
+    temperature_celsius: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    throttle_events: int = field(default=-1, metadata=OMIT_DEFAULT)
+    energy_mj: float = field(default=0.0, metadata=OMIT_DEFAULT)
     facts: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 

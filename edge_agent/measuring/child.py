@@ -25,9 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent import declarations, runtimes, tasks
+from edge_agent.device.hardware import Hardware
 from edge_agent.errors import AgentError, ImageError
 from edge_agent.inference.preprocess import to_tensor
 from edge_agent.inference.probe import golden_differences, peak_memory_bytes, read_golden
+from edge_agent.measuring.meters import Meters
 from wire import __version__
 from wire.bundle import Bundle, read_bundle
 from wire.canonical import sha256_file
@@ -38,11 +40,18 @@ from wire.measurement import MeasureOrder, MeasureReport, blank_report, encode_r
 _NPY_HEADER_BYTES = 4096
 _WARM_UP_RUNS, _REPEATS, _RUNS, _MEMORY_RUNS = 20, 7, 60, 8  # as the build host's own measurement
 _LOWEST = 19
+_METERED_S = 1.0  # meters count in steps of a millisecond and more
 Floats = NDArray[np.float32]
 
 
-def measure(order: MeasureOrder, bundle_path: Path, rows_path: Path | None) -> bytes:
-    """Return the bytes of the report on ``order``, measured in this process.
+def measure(
+    order: MeasureOrder,
+    bundle_path: Path,
+    rows_path: Path | None,
+    *,
+    meters: Meters = Meters(),  # noqa: B008 - frozen
+) -> bytes:
+    """Return the bytes of the report on ``order``, measured in this process; ``meters``: those of this device.
 
     Raises:
         WireError: If the bundle is invalid, or not the one that the order names.
@@ -70,14 +79,21 @@ def measure(order: MeasureOrder, bundle_path: Path, rows_path: Path | None) -> b
     )
     pixels = _pixels(order, rows_path) if rows_path is not None else None
     logits = np.zeros((0, 0), "<f4")
+    throttles = meters.throttle_count()
     if pixels is None:
         inputs = [golden.inputs[index : index + 1] for index in range(min(_RUNS, len(golden.inputs)))]
-        report = _timed(runtime, inputs, report)
     else:
-        report = _timed(runtime, [_tensor(image, bundle.manifest) for image in pixels[:_RUNS]], report)
+        inputs = [_tensor(image, bundle.manifest) for image in pixels[:_RUNS]]
+    report = dataclasses.replace(_timed(runtime, inputs, report), energy_mj=_energy_mj(runtime, inputs, meters))
+    if pixels is not None:
         answers = (runtime.run(_tensor(image, bundle.manifest))[0] for image in pixels)  # one by one, as on the device
         logits = np.concatenate([np.asarray(answer, "<f4").reshape(1, -1) for answer in answers])
-    report = dataclasses.replace(report, classes=logits.shape[1])
+    report = dataclasses.replace(
+        report,
+        classes=logits.shape[1],
+        temperature_celsius=Hardware(state=bundle_path.parent).temperature_celsius(),
+        throttle_events=meters.throttle_events(throttles),
+    )
     return encode_report(report, logits.tobytes())
 
 
@@ -120,6 +136,18 @@ def _timed(runtime: runtimes.Runtime, inputs: list[Floats], report: MeasureRepor
     return dataclasses.replace(report, latency_p50_ms=round(p50, 4), latency_p95_ms=round(p95, 4))
 
 
+def _energy_mj(runtime: runtimes.Runtime, inputs: list[Floats], meters: Meters) -> float:
+    """Return the energy of one inference in millijoules; 0 without a meter, or one that did not move."""
+    before = meters.energy_uj()
+    if not before:
+        return 0.0
+    runs, end_s = 0, time.perf_counter() + _METERED_S
+    while time.perf_counter() < end_s:
+        runtime.run(inputs[runs % len(inputs)])
+        runs += 1
+    return round(meters.spent_uj(before) / runs / 1000, 6)
+
+
 def _facts(bundle: Bundle) -> dict[str, str]:
     manifest = bundle.manifest
     version = declarations.runtime(manifest.runtime).version
@@ -151,6 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--order", type=Path, required=True, help="the verified order as JSON")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--rows", type=Path)
+    parser.add_argument("--energy", type=Path, help="file that counts microjoules; without it: RAPL, if readable")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     os.nice(_LOWEST)
@@ -158,7 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
         Path("/proc/self/oom_score_adj").write_text("1000")
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
-        options.out.write_bytes(measure(read_order(options.order.read_bytes()), options.bundle, options.rows))
+        order, meters = read_order(options.order.read_bytes()), Meters(options.energy)
+        options.out.write_bytes(measure(order, options.bundle, options.rows, meters=meters))
     except (WireError, AgentError, ImageError, OSError) as error:
         code = getattr(error, "code", "no_space" if getattr(error, "errno", 0) == errno.ENOSPC else "disk")
         sys.stdout.write(json.dumps({"ok": False, "code": code, "text": str(error)[:500]}) + "\n")

@@ -1,0 +1,137 @@
+"""Tests on devices as a user runs them: `scripts/hil/run`, inventory, bundle, a test file. A real child measures."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+from compressor.devices.standing import GRACE_S, drift_window
+from wire.bundle import build_bundle, read_bundle
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+USERS_TEST = """
+import pytest
+
+@pytest.mark.on("hardware:here")
+def test_answers_in_time(device, bundle):
+    report = device.measure(bundle).report
+    assert report.golden_flips == 0
+    assert report.latency_p95_ms <= {limit_ms}
+
+@pytest.mark.on("hardware:pi4")
+def test_on_a_board_that_is_not_here(device):
+    raise AssertionError
+"""
+
+
+def run(folder: Path, *arguments: str, keys: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the script on one local device."""
+    (folder / "lab.toml").write_text(
+        f'[devices.bench]\nkind = "local"\nhardware = "here"\npython = "{sys.executable}"\n'
+        f'folder = "{folder / "device"}"\n{keys}'
+    )
+    command = [str(ROOT / "scripts/hil/run"), str(folder / "lab.toml"), "--out", str(folder / "hil"), *arguments]
+    environment = {**os.environ, "TINYFLEET_VENV": str(Path(sys.executable).parents[1])}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+
+
+def report(folder: Path) -> dict:
+    """Return hil.json."""
+    return json.loads((folder / "hil" / "hil.json").read_bytes())
+
+
+def users_test(folder: Path, limit_ms: float) -> str:
+    """Write the test of a user; return its path."""
+    (folder / "test_board.py").write_text(USERS_TEST.format(limit_ms=limit_ms))
+    return str(folder / "test_board.py")
+
+
+def test_a_users_test_of_ten_lines_runs_on_each_device_that_fits(tmp_path: Path, tiny_bundle: Path) -> None:
+    """One test passes on the device here, one is skipped with its reason, and all three reports say so."""
+    done = run(tmp_path, str(tiny_bundle), users_test(tmp_path, 1000))
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = report(tmp_path)
+    assert (document["verdict"], [row["outcome"] for row in document["tests"]]) == ("pass", ["passed", "skipped"])
+    assert document["tests"][0]["figures"]["fact_machine"] == os.uname().machine
+    assert document["tests"][1]["text"].endswith("no device hardware:pi4 in the inventory")
+    names = {item.get("name") for item in ET.parse(tmp_path / "hil" / "junit.xml").iter("property")}  # noqa: S314 - ours
+    assert {"device", "bundle", "measured_latency_p95_ms"} <= names
+    assert "bench" in (tmp_path / "hil" / "hil.html").read_text()
+    assert list((tmp_path / "device").iterdir()) == []
+
+
+def test_a_limit_that_is_exceeded_gates_the_release(tmp_path: Path, tiny_bundle: Path) -> None:
+    """Exit code 1, and the report names the figure."""
+    assert run(tmp_path, str(tiny_bundle), users_test(tmp_path, 0)).returncode == 1
+    assert report(tmp_path)["verdict"] == "fail"
+    assert "latency_p95_ms" in report(tmp_path)["tests"][0]["text"]
+
+
+@pytest.mark.parametrize(("strict", "code"), [("-q", 5), ("--hil-strict", 1)])
+def test_a_run_without_a_device_has_not_passed(tmp_path: Path, tiny_bundle: Path, strict: str, code: int) -> None:
+    """Skipped everywhere: exit code 5; with --hil-strict it has failed."""
+    test = f"{users_test(tmp_path, 0)}::test_on_a_board_that_is_not_here"
+    done = run(tmp_path, str(tiny_bundle), test, strict)
+    assert done.returncode == code, done.stdout
+
+
+def test_the_standard_checks_pass_and_name_what_they_lack(tmp_path: Path, tiny_bundle: Path) -> None:
+    """Golden vectors, latency and memory pass; without a probe, an agent and a meter that moves the rest is skipped."""
+    (tmp_path / "meter").write_text("1000")
+    done = run(tmp_path, str(tiny_bundle), keys=f'energy = "{tmp_path / "meter"}"\n')
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcomes = {row["test"].rpartition("::")[2].partition("[")[0]: row for row in report(tmp_path)["tests"]}
+    passed = {name for name, row in outcomes.items() if row["outcome"] == "passed"}
+    assert passed >= {
+        "test_golden_vectors_are_reproduced", "test_latency_is_within_its_limits", "test_memory_is_within_its_limit",
+    }  # fmt: skip
+    assert "--hil-probe" in outcomes["test_accuracy_on_the_probe"]["text"]
+    assert "meter that moves" in outcomes["test_energy_is_within_its_limit"]["text"]
+
+
+def test_a_device_that_computes_something_else_fails(tmp_path: Path, tiny_bundle: Path) -> None:
+    """Golden vectors of another model: the difference is in the report."""
+    bundle = read_bundle(tiny_bundle)
+    other = bundle.files["golden.npz"]
+    arrays = dict(np.load(io.BytesIO(other)))
+    buffer = io.BytesIO()
+    np.savez(buffer, inputs=arrays["inputs"], logits=arrays["logits"] + 1)
+    tiny_bundle.write_bytes(build_bundle(bundle.manifest, {**bundle.files, "golden.npz": buffer.getvalue()}))
+    assert run(tmp_path, str(tiny_bundle), "-k", "golden").returncode == 1
+    assert report(tmp_path)["tests"][0]["figures"]["golden_max_abs"] == pytest.approx(1)
+
+
+def test_a_device_that_does_not_answer_fails_each_of_its_tests(tmp_path: Path, tiny_bundle: Path) -> None:
+    """An interpreter without the agent: the next step is in the report, and the exit code is 1."""
+    done = run(tmp_path, str(tiny_bundle), "-k", "golden or memory", keys='netns = "there-is-none"\n')
+    assert done.returncode == 1
+    rows = report(tmp_path)["tests"]
+    assert [row["outcome"] for row in rows] == ["failed", "failed"]
+    assert "bench: Expected the agent" in rows[0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("newest_s", "fault", "began_s", "ok"),
+    [
+        (None, "", 0.0, True), (None, "", 3 * 60 + GRACE_S - 1, True), (None, "", 3 * 60 + GRACE_S, False),
+        (3 * 60 + GRACE_S - 1, "", 1e6, True), (3 * 60 + GRACE_S, "", 1e6, False), (10.0, "no_samples", 1e6, False),
+    ],
+)  # fmt: skip
+def test_a_new_device_has_no_drift_window_and_none_is_due(
+    newest_s: float | None, fault: str, began_s: float, *, ok: bool
+) -> None:
+    """Overdue after three windows, counted from the newest, or for a new device from its beginning."""
+    now_s = 2e6
+    newest = None
+    if newest_s is not None:
+        newest = {"start_ms": (now_s - newest_s) * 1000, "n": 1, "phase": "judged", "fault": fault}
+    assert drift_window(newest, now_s, began_s=now_s - began_s, window_s=60.0).ok is ok
