@@ -240,7 +240,7 @@ class Updater:
             slots.switch(other(name))
             slots.empty(name)
             self.activate(good)
-            self._reclaim()
+            self.reclaim()
         return Recalled(bad, good)
 
     def _no_way_back(  # noqa: PLR0911 - one return a rule, in order
@@ -269,6 +269,18 @@ class Updater:
             return Refusal("bundle_damaged", f"{text}: a running agent fetches it again from the server")
         return None
 
+    def reclaim(self, keep: frozenset[str] | None = None) -> None:
+        """Remove bundles that no slot points at, except ``keep``: by default the bundle of the attempt in flight.
+
+        One that can't be removed is not an error: ``repair`` calls this again after each inspection.
+        """
+        if keep is None:
+            keep = frozenset({self.record.desired.sha256} if self.record.in_flight else ())
+        try:
+            self.slots.reclaim(keep)
+        except OSError as error:
+            _LOG.warning("old bundles could not be removed error=%s", error)
+
     def postpone(self, until_s: float) -> None:
         """Take the step again at ``until_s``: the disk failed."""
         self._end_job()
@@ -289,7 +301,7 @@ class Updater:
         self._again_s = now_s + max(config.retry_min_s, self.chance.uniform(0.0, ceiling_s))
         record = replace(follow(old, Signal.WAIT, now_ms), code=refusal.code, text=refusal.text)
         if refusal.code == "no_space":
-            self._reclaim(frozenset())  # what others write is worth more than half of a download
+            self.reclaim(frozenset())  # what others write is worth more than half of a download
         if old.phase is _P.OFFERED and old.code == refusal.code:
             self.record = replace(record, since_ms=old.since_ms)
         else:
@@ -405,7 +417,7 @@ class Updater:
         self.slots.raise_floor(self.record.security_floor)
         self.slots.clear_starts(self.record.slot)
         self._enter(follow(replace(self.record, text=text), Signal.HEALTHY, now_ms))
-        self._reclaim()
+        self.reclaim()
 
     def _roll_back(self, code: str, text: str, now_ms: int) -> None:
         self._keep(replace(self.record, code=code, text=text))
@@ -417,14 +429,14 @@ class Updater:
         slots.empty(record.slot)
         self._enter(follow(record, Signal.UNHEALTHY, now_ms))
         self.activate(slots.current())
-        self._reclaim()
+        self.reclaim()
 
     def _refuse(self, refusal: Refusal, now_ms: int) -> None:
         self._undo_switch()
         self._end_job()
         record = replace(follow(self.record, Signal.REFUSE, now_ms), code=refusal.code, text=refusal.text)
         self.record = record
-        self._reclaim()
+        self.reclaim()
         self._notify_first(record)
 
     def _notify_first(self, record: UpdateRecord) -> None:
@@ -440,15 +452,6 @@ class Updater:
             self.slots.switch(record.previous_slot)
             self.slots.empty(record.slot)
             self.activate(self.slots.current())
-
-    def _reclaim(self, keep: frozenset[str] | None = None) -> None:
-        """Remove bundles that no slot points at, except ``keep``: by default the bundle of the attempt in flight."""
-        if keep is None:
-            keep = frozenset({self.record.desired.sha256} if self.record.in_flight else ())
-        try:
-            self.slots.reclaim(keep)
-        except OSError as error:
-            _LOG.warning("old bundles could not be removed error=%s", error)
 
     def _enter(self, record: UpdateRecord) -> None:
         self._keep(record)

@@ -24,6 +24,7 @@ import argparse
 import contextlib
 import errno
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -73,6 +74,7 @@ LIMITS = UpdaterConfig(
     prefix_targets_with_hash=False,
 )
 _HTTP_NOT_FOUND = 404
+_HALF_WRITTEN = f"{tempfile.gettempprefix()}*"  # python-tuf writes these, then renames them
 _ROLES = ("root", "timestamp", "snapshot", "targets")
 
 
@@ -245,8 +247,10 @@ def trusted_root(state: Path) -> bytes | None:
 def tuf_folder(state: Path) -> Path:
     """Return python-tuf's folder; first move away folders where it writes files, and the other way round.
 
+    Half-written files of a verification that was killed are removed: python-tuf never reads or removes them.
+
     Raises:
-        OSError: If one can't be moved.
+        OSError: If one can't be moved or removed.
     """
     folder = state / "tuf"
     for path in (folder, folder / "root_history"):
@@ -255,6 +259,8 @@ def tuf_folder(state: Path) -> Path:
         path.mkdir(mode=0o700, exist_ok=True)
     for path in [*(folder / f"{role}.json" for role in _ROLES), *(folder / "root_history").iterdir()]:
         make_way(path)
+    for path in [*folder.glob(_HALF_WRITTEN), *(folder / "root_history").glob(_HALF_WRITTEN)]:
+        path.unlink(missing_ok=True)
     return folder
 
 

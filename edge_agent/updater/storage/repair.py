@@ -1,7 +1,8 @@
 """The shell of ``reconcile``: collects the facts, performs the actions, and reports both.
 
-It runs at the start, when a release was committed or a child crashed, and periodically. It pauses while an update is
-staged or on probation, in between two releases. Blocking work runs on the worker.
+It runs at the start, when a release was committed or a child crashed, and periodically; bundles that no slot needs are
+removed then. It pauses while an update is staged or on probation, in between two releases. Blocking work runs on the
+worker.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class Repair:
                 self.soon()  # it has changed since
             else:
                 self._act(reconcile(result.facts))
+                if not self.code:  # a power cut, or a failing disk, may have kept an update from it
+                    self.updater.reclaim()
         elif isinstance(result, Fetched):
             self._fetched(result, now_s)
         else:

@@ -79,6 +79,19 @@ def test_looks_once_a_period_and_when_it_is_told_to(scene: Scene) -> None:
     assert (scene.told, scene.device.served, scene.repair.code) == ([], [], "")
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_bundle_that_no_slot_needs_is_removed(scene: Scene, damaged: bool) -> None:  # noqa: FBT001 - pytest's
+    """A power cut, or a failing disk, kept an update from it; not while what is installed is damaged."""
+    left = scene.bundle("b").with_name("0" * 64)
+    left.write_bytes(b"older")
+    if damaged:
+        scene.bundle("b").write_bytes(b"damaged")
+    scene.repair.turn(0.0)
+    scene.device.worker.work()
+    scene.repair.finished(scene.device.done.get().result, 0.0)
+    assert left.exists() == damaged
+
+
 def test_one_look_at_a_time(scene: Scene) -> None:
     """The worker is not filled with looks that last."""
     scene.repair.turn(0.0)

@@ -71,3 +71,13 @@ def test_a_new_root_may_begin_anew() -> None:
     assert seen.behind({"root": 1, "timestamp": 9}) == ""
     assert seen.behind({"root": 2, "timestamp": 1}) == ""
     assert TrustedTime(versions={"root": 2}).behind({"root": 1}) == "root"
+
+
+def test_what_a_killed_verification_left_half_written_is_removed(scene: Scene) -> None:
+    """python-tuf never removes it: a device that is switched off often would fill its disk."""
+    assert scene.ask().ok
+    left = [scene.device / "tuf" / "tmp0a1b2c3d", scene.device / "tuf" / "root_history" / "tmp4e5f"]
+    for path in left:
+        path.write_bytes(b"{")
+    assert scene.ask().ok
+    assert [path.exists() for path in left] == [False, False]
