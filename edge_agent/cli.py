@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -21,11 +24,12 @@ from edge_agent.device import disk, hardware
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import check_folder
 from edge_agent.device.identity import enrol as trade_claim
+from edge_agent.device.lock import holder
 from edge_agent.errors import EnrolmentError
 from edge_agent.exits import EXIT_FAULT, EXIT_UNUSABLE, coded
 from wire import __version__
 from wire.canonical import canonical_bytes
-from wire.codec import Json
+from wire.codec import Json, to_document
 from wire.errors import InstallationError, PathError
 from wire.installation import check_alone
 from wire.paths import typed_path, without_tilde
@@ -40,6 +44,7 @@ _HEALTH_EXITS = {
     AgentHealth.STALE: EXIT_STALE,
 }
 _MAX_CLAIM_BYTES = 1024
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def _address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -53,6 +58,20 @@ def _path(_context: click.Context, _parameter: click.Parameter, value: str | Non
         return None if value is None else typed_path(value)
     except PathError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def _since(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int:
+    """Return a time in UTC milliseconds, 0 without one."""
+    if value is None:
+        return 0
+    try:
+        if value[-1:] in _UNITS_S:
+            return round((time.time() - float(value[:-1]) * _UNITS_S[value[-1]]) * 1000)
+        at = datetime.fromisoformat(value)
+        return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        message = f"Expected 30s, 10m, 2h, 3d or a time such as 2026-11-29T15:00, got {value!r}"
+        raise click.BadParameter(message) from error
 
 
 _STATE = click.option(
@@ -295,6 +314,63 @@ def rollback(state: Path) -> None:
         care.act_as_owner(state)
         left, found = care.roll_back(state)
         print(f"rolled back from {left} to {found}")
+
+
+@main.command(
+    help="Time a model on this device: p50, p95 and p99 of one inference at a time, and the peak memory of its process."
+    "\n\nBUNDLE is a file .tfb; without it, the release that is current on --state. Where an agent runs on --state, the"
+    " benchmark has the lowest priority and says so: the model that serves is not disturbed, and the figures are those"
+    " of what it leaves over.",
+    epilog=_example("edge-agent benchmark --state agent", "edge-agent benchmark model.tfb --seconds 20 --json"),
+)
+@click.argument("bundle", required=False, type=click.Path(dir_okay=False), callback=_path)
+@click.option("--state", type=click.Path(file_okay=False), callback=_path, help="The agent's state directory.")
+@click.option("--seconds", type=click.FloatRange(0.2, 3600), default=5.0, show_default=True, help="For so long.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def benchmark(bundle: Path | None, state: Path | None, seconds: float, *, as_json: bool) -> None:
+    """Time."""
+    if bundle is None and state is None:
+        raise click.UsageError("Expected a bundle or --state, got neither")
+    with coded(state or Path()):
+        from edge_agent.control import care  # noqa: PLC0415 - status needs none of it
+
+        pid = holder(state) if state is not None else 0
+        if pid:
+            print(f"an agent serves here (pid {pid}): this runs at the lowest priority beside it", file=sys.stderr)
+        found = care.benchmark(bundle, state, seconds)
+        if as_json:
+            print(canonical_bytes(to_document(found)).decode())
+        else:
+            print(f"{'release':12} {found.release}")
+            print(f"{'latency':12} p50 {found.p50_ms:.3f} ms, p95 {found.p95_ms:.3f} ms, p99 {found.p99_ms:.3f} ms")
+            print(f"{'inferences':12} {found.runs}{', beside a model that serves' if found.shared else ''}")
+            print(f"{'memory':12} {found.peak_memory_bytes / 1e6:.1f} MB at the peak, of a process of its own")
+
+
+@main.command(
+    help="Show the device's own log, oldest first: the control process and the inference child, of level INFO and"
+    " above.\n\nIt is in the state directory, at most half a megabyte, without passwords; where systemd runs the"
+    " agent, its journal has the same lines and more: journalctl -u tinyfleet-agent.",
+    epilog=_example(
+        "edge-agent logs --state agent",
+        "edge-agent logs --state agent --since 2h --level WARNING",
+        "edge-agent logs --state agent --since 2026-11-29T15:00 --lines 1000",
+    ),
+)
+@_STATE
+@click.option("-n", "--lines", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
+@click.option("--since", callback=_since, metavar="WHEN", help="30s, 10m, 2h or 3d ago, or a time in UTC.")
+@click.option("--level", type=click.Choice(["INFO", "WARNING", "ERROR"]), default="INFO", help="And above. [INFO]")
+def logs(state: Path, lines: int, since: int, level: str) -> None:
+    """Show."""
+    with coded(state):
+        from edge_agent.logs import read_ring  # noqa: PLC0415 - status needs none of it
+
+        found = read_ring(state, lines, since_ms=since, level=getattr(logging, level))
+        for line in found:
+            print(line)
+        if not found:
+            print(f"no lines in {state / 'agent.log'} for this", file=sys.stderr)
 
 
 def _control_command(state: Path, config_path: Path | None, *, verbose: bool) -> list[str]:

@@ -223,8 +223,8 @@ class Command:
     """``cmd/<verb>``: a request that expires; the response goes to ``res`` with the same ``id``.
 
     Verbs: ``ack`` (arguments ``watermarks``), ``samples`` (``request``, ``count``, ``budget_bytes``,
-    ``lane``), ``measure`` (``order``: a DSSE envelope, see ``wire.measurement``), ``selftest``, ``benchmark``,
-    ``logs``.
+    ``lane``), ``measure`` (``order``: a DSSE envelope, see ``wire.measurement``), ``selftest``, ``benchmark``
+    (answered by ``BenchmarkAnswer``), ``logs`` (``LogsRequest``, answered by ``LogsAnswer``).
     """
 
     id: str = ""
@@ -244,6 +244,44 @@ class Response:
     code: str = ""
     text: str = ""
     data: Mapping[str, Json] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsRequest:
+    """The arguments of the command ``logs``: at most ``lines`` of ``level`` and above since ``since_ms``."""
+
+    lines: int = 100
+    since_ms: int = 0
+    level: str = "INFO"
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogsAnswer:
+    """The data of its response, oldest first; ``left_out``: how many more there are that were too much to send."""
+
+    lines: tuple[str, ...] = ()
+    left_out: int = 0
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkAnswer:
+    """The data of the response to ``benchmark``: one inference at a time of the release that is current on the device.
+
+    ``shared``: a model was served at the same time, at a higher priority. ``peak_memory_bytes``: of a fresh process.
+    """
+
+    release: str = ""
+    sha256: str = ""
+    runs: int = 0
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
+    p99_ms: float = 0.0
+    peak_memory_bytes: int = 0
+    shared: bool = False
+    temperature_celsius: float = 0.0
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

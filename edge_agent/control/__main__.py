@@ -20,7 +20,7 @@ from edge_agent.control.assembly import build_agent
 from edge_agent.device.identity import read_identity
 from edge_agent.device.lock import AgentLock
 from edge_agent.exits import coded
-from edge_agent.logs import log_to_stderr
+from edge_agent.logs import log_to_ring, log_to_stderr
 
 
 class _until_signal:  # noqa: N801 - reads as the condition it is
@@ -47,6 +47,7 @@ def main() -> None:
         config = read_config(Path(config_path)) if config_path is not None else AgentConfig()
         identity = read_identity(state)
         lock = AgentLock(state)
+        log_to_ring(state, [identity.password])
         run(build_agent(identity, config, state), _until_signal())
         lock.release()
 

@@ -31,11 +31,18 @@ from edge_agent.device.notify import Notifier, condition_of
 from edge_agent.device.record_file import newer_records
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
-from edge_agent.measuring.coordinator import DeviceCondition, MeasureDone, MeasurementCoordinator, Measurer, NoMeasurer
+from edge_agent.measuring.coordinator import (
+    DeviceCondition,
+    MeasureDone,
+    MeasurementCoordinator,
+    Measurer,
+    NoMeasurer,
+    refusal,
+)
 from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
-from edge_agent.updater.ports import JobDone, Refusal
+from edge_agent.updater.ports import JobDone, MemoryProber, Prober, ProbeResult, Refusal
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.repair import TOKEN as REPAIR
 from edge_agent.updater.storage.repair import Repair
@@ -43,15 +50,29 @@ from edge_agent.updater.storage.slots import SlotRelease, Slots, other
 from edge_agent.updater.storage.time_floor import TimeFloor
 from edge_agent.updater.updater import RECALLED, UpdatePorts, Updater
 from wire import __version__
-from wire.messages import Command, Desired, Reported, Response, Severity, Stream, UpdatePhase, Watermark
+from wire.codec import to_document
+from wire.messages import (
+    BenchmarkAnswer,
+    Command,
+    Desired,
+    Reported,
+    Response,
+    Severity,
+    Stream,
+    UpdatePhase,
+    Watermark,
+)
 from wire.transport import Delivered, Incoming, Link, LinkChange, Transport
 
 _LOG = logging.getLogger(__name__)
 _BAD_ENDS = frozenset({UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
+_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
 _MAX_NOTICES = 500  # per turn, so that a flooded queue can't block the loop
 _STATUS_S = 1.0
 _ANSWERS_S = 10.0  # an answer reaches the server at most this late, even if few come
 _REQUEST_S = 1.0
+BENCHMARK = -1
+"""Token of the benchmark's job; those of updates begin at 1, and repair's is 0."""
 _DISK_RETRY_S = 5.0
 _IDENTITY_S = 3600.0  # an identity in use twice is reported once an hour, however often the two disconnect each other
 
@@ -147,6 +168,7 @@ class Agent:
             config=config.samples,
             ledger=CommandStateFile(state, parts.disk),
             measuring=self._measuring,
+            benchmark=self._benchmark,
             server_time=self._server_time,
         )
         self._child_inbox = ChildInbox(
@@ -163,14 +185,17 @@ class Agent:
         self._watch = ClockWatch().at_least(TimeFloor(state / "tuf" / "time_floor.json").read_ms())
         self._wish: Desired | None = None
         self._requests = RequestFile(state)
+        self._benchmarked: tuple[str, SlotRelease] | None = None
 
     def start(self) -> None:
         """Continue interrupted work, serve the current release, connect."""
+        current = self._slots.current()
+        _LOG.info("started version=%s release=%s", __version__, current.release if current is not None else "none")
         self._look_at_clock()
         self._due.infer_s = self._now_s + self.config.monitor.infer_s
         self._guard("spool", self.telemetry.take_up)
         self.telemetry.event("agent", "started", at_ms=self._now_ms, data={"version": __version__})
-        self._activate(self._slots.current())
+        self._activate(current)
         ended = last_end.begin(self.state, self.parts.disk)
         self._guard("updater", lambda: self.updater.resume(self._now_ms, self._now_s, ended))
         self._guard("measure", self._measuring.resume)
@@ -293,6 +318,9 @@ class Agent:
             if not self._guard("repair", lambda: self._repair.finished(job.result, self._now_s)):
                 self._repair.soon()
             return
+        if job.token == BENCHMARK:
+            self._benchmark_done(job.result)
+            return
         if isinstance(job.result, Refusal) and job.result.server_ms:
             self._server_time(job.result.server_ms)
         self._guard("updater", lambda: self.updater.finished(job.token, job.result, self._now_ms, self._now_s))
@@ -311,6 +339,36 @@ class Agent:
         hardware, record = self._hardware, self.updater.record
         updating = record.in_flight and record.phase is not UpdatePhase.DEFERRED  # its window may be hours away
         return DeviceCondition(hardware.temperature_celsius(), hardware.battery_ratio(), updating)
+
+    def _benchmark(self, command: Command) -> Response | None:
+        """Begin to time the current release; return the response that refuses it, or None: then it follows later."""
+        current = self._slots.current()
+        refused = refusal(self._condition(), self.config.measure)
+        if self._benchmarked is not None:
+            refused = Refusal("busy", "Expected no benchmark in progress, got one: wait for its end")
+        elif current is None:
+            refused = Refusal("no_release", "Expected an installed release, got none: assign one")
+        if refused is not None or current is None:
+            code, text = (refused.code, refused.text) if refused is not None else ("", "")
+            return Response(id=command.id, ok=False, code=code, text=text)
+        self._benchmarked = (command.id, current)
+        prober, bundle = self.parts.benchmarker, self._slots.bundle(current.sha256)
+        self.parts.ports.worker.run(BENCHMARK, lambda: prober.probe(bundle))
+        return None
+
+    def _benchmark_done(self, result: object) -> None:
+        command, release = self._benchmarked or ("", SlotRelease())
+        self._benchmarked = None
+        if not isinstance(result, ProbeResult) or not result.runs:
+            code, text = (result.code, result.text) if isinstance(result, ProbeResult) else ("internal", repr(result))
+            self.uplink.answer(Response(id=command, ok=False, code=code, text=text[:500]))
+            return
+        figures = BenchmarkAnswer(
+            release=release.release, sha256=release.sha256, runs=result.runs, p50_ms=result.latency_p50_ms,
+            p95_ms=result.latency_p95_ms, p99_ms=result.latency_p99_ms, peak_memory_bytes=result.peak_memory_bytes,
+            shared=self.supervisor.serving is not None, temperature_celsius=self._hardware.temperature_celsius(),
+        )  # fmt: skip
+        self.uplink.answer(Response(id=command, ok=True, data=to_document(figures)))
 
     def _link(self, change: LinkChange) -> None:
         _LOG.info("link %s reason=%s", change.link, change.reason)
@@ -446,6 +504,7 @@ class Agent:
         self._report()
 
     def _event(self, kind: str, code: str, severity: Severity, text: str) -> None:
+        _LOG.log(_LEVELS[severity], "event kind=%s code=%s text=%s", kind, code, text)
         self.telemetry.event(kind, code, at_ms=self._now_ms, severity=severity, text=text)
 
     def _report(self) -> None:
@@ -551,3 +610,4 @@ class AgentParts:
     notices: Notices
     measurer: Measurer = field(default_factory=NoMeasurer)
     notifier: Notifier = field(default_factory=Notifier)
+    benchmarker: Prober = field(default_factory=MemoryProber)

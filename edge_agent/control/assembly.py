@@ -28,6 +28,8 @@ from wire.codec import Json
 from wire.settings import given_of
 from wire.transport import Transport
 
+BENCHMARK_S = 3.0
+
 
 def build_agent(identity: Identity, config: AgentConfig, state: Path, transport: Transport | None = None) -> Agent:
     """Return an agent with real children, disk and clock, and with MQTT unless another ``transport`` is given.
@@ -66,6 +68,9 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         notices=notices,
         measurer=measurer,
         notifier=from_environment(os.environ),
+        benchmarker=ChildProber(
+            config.update.probe_deadline_s, config.child.max_memory_bytes, least_s=BENCHMARK_S, gently=True
+        ),
     )
     return Agent(identity, config, state, boot, parts)
 

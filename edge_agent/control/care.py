@@ -14,9 +14,13 @@ from edge_agent.control.requests import ask
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.lock import AgentLock, holder
 from edge_agent.errors import RequestRefusedError
+from edge_agent.updater.children import ChildProber
 from edge_agent.updater.ports import MemoryFetcher, MemoryProber, MemoryVerifier, Refusal, ThreadWorker
 from edge_agent.updater.storage.slots import Records, Slots
 from edge_agent.updater.updater import UpdatePorts, Updater
+from wire.messages import BenchmarkAnswer
+
+_START_S = 120.0  # to open a large model on a slow disk
 
 
 def act_as_owner(state: Path) -> None:
@@ -71,3 +75,25 @@ def roll_back(state: Path) -> tuple[str, str]:
     if isinstance(found, Refusal):
         raise RequestRefusedError(found.code, found.text)
     return found.left.release, found.current.release
+
+
+def benchmark(bundle: Path | None, state: Path | None, seconds: float) -> BenchmarkAnswer:
+    """Return the figures of ``bundle``, or of the release that is current on ``state``, timed in a fresh process.
+
+    Raises:
+        RequestRefusedError: If there is no release, or the bundle can't be run here.
+    """
+    shared = state is not None and holder(state) != 0
+    current = Slots(state, RealDisk()).current() if state is not None else None
+    if bundle is None and (current is None or state is None):
+        text = f"Expected a current release in {state}, got none: assign one, or name a bundle"
+        raise RequestRefusedError("no_release", text)
+    path = bundle or Slots(state or Path(), RealDisk()).bundle(current.sha256 if current is not None else "")
+    result = ChildProber(seconds + _START_S, least_s=seconds, gently=shared).probe(path)
+    if not result.runs:
+        raise RequestRefusedError(result.code or "child_crashed", f"{path}: {result.text}")
+    return BenchmarkAnswer(
+        release=current.release if current is not None and bundle is None else path.name, runs=result.runs,
+        p50_ms=result.latency_p50_ms, p95_ms=result.latency_p95_ms, p99_ms=result.latency_p99_ms,
+        peak_memory_bytes=result.peak_memory_bytes, shared=shared,
+    )  # fmt: skip

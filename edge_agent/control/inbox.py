@@ -6,6 +6,7 @@ samples. ``samples.json`` keeps the command ids seen and the grants over a resta
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -17,17 +18,19 @@ from edge_agent.control.reported import Reporter
 from edge_agent.control.supervisor import Supervisor
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import read_record, write_record
+from edge_agent.logs import newest_lines
 from edge_agent.measuring.coordinator import MeasurementCoordinator
 from wire.codec import Json, decode, from_document, to_document
 from wire.errors import MessageError, WireError
 from wire.measurement import MEASURE_VERB
-from wire.messages import MAX_GEN_STEP, Ack, Command, Desired, Response, Watermark
+from wire.messages import MAX_GEN, MAX_GEN_STEP, Ack, Command, Desired, LogsAnswer, LogsRequest, Response, Watermark
 from wire.topics import Kind, Topic, parse_topic
 from wire.transport import Incoming
 
 DAY_MS = 86_400_000
 KEPT_IDS = 64
 KEPT_GRANTS = 8  # as many as a child serves at once
+MAX_LOG_LINES, MAX_LOG_BYTES = 1000, 48 * 1024
 BUDGET_KEY = "sample_bytes_per_day"
 
 
@@ -153,6 +156,7 @@ class Inbox:
     config: SampleConfig
     ledger: CommandStateFile
     measuring: MeasurementCoordinator
+    benchmark: Callable[[Command], Response | None]
     server_time: Callable[[int], None] = lambda _server_ms: None
     _ledger: CommandState | None = None
     _seen: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_IDS))
@@ -195,17 +199,39 @@ class Inbox:
             return
         if expired(command, now_ms):
             self.answer(Response(id=command.id, ok=False, code="expired", text="the command came too late"))
-        elif verb == "samples":
-            self.answer(self._samples(command, now_ms))
-        elif verb == MEASURE_VERB:
-            refused = self._keep(ledger.remember(command), command) or self.measuring.receive(command)
-            if refused is not None:
-                self.answer(refused)
-        elif verb == "selftest":
-            self.answer(Response(id=command.id, ok=True, data=to_document(self.reporter.reported(now_ms))))
+            return
+        verbs: dict[str, Callable[[], Response | None]] = {
+            "samples": lambda: self._samples(command, now_ms),
+            MEASURE_VERB: lambda: self._keep(ledger.remember(command), command) or self.measuring.receive(command),
+            "benchmark": lambda: self.benchmark(command),
+            "logs": lambda: self._logs(command),
+            "selftest": lambda: Response(id=command.id, ok=True, data=to_document(self.reporter.reported(now_ms))),
+        }
+        if verb in verbs:
+            response = verbs[verb]()
         else:
-            text = f"Expected samples, measure or selftest, got {verb!r}"
-            self.answer(Response(id=command.id, ok=False, code="unsupported", text=text))
+            text = f"Expected one of {', '.join(verbs)}, got {verb!r}"
+            response = Response(id=command.id, ok=False, code="unsupported", text=text)
+        if response is not None:  # otherwise it follows later
+            self.answer(response)
+
+    def _logs(self, command: Command) -> Response:
+        """Return the newest lines of this device's log, within ``MAX_LOG_BYTES``."""
+        levels = logging.getLevelNamesMapping()
+        try:
+            asked = from_document(LogsRequest, command.arguments)
+        except MessageError as error:
+            return Response(id=command.id, ok=False, code="arguments_invalid", text=str(error))
+        if not (0 < asked.lines <= MAX_LOG_LINES and 0 <= asked.since_ms < MAX_GEN and asked.level in levels):
+            text = f"Expected 1 to {MAX_LOG_LINES} lines, since_ms in UTC and a level as INFO or ERROR, got {asked}"
+            return Response(id=command.id, ok=False, code="arguments_invalid", text=text[:500])
+        try:
+            found, left_out = newest_lines(
+                self.ledger.state, asked.lines, MAX_LOG_BYTES, since_ms=asked.since_ms, level=levels[asked.level]
+            )
+        except OSError as error:
+            return Response(id=command.id, ok=False, code="disk", text=f"Expected to read the log, got: {error}")
+        return Response(id=command.id, ok=True, data=to_document(LogsAnswer(tuple(found), left_out)))
 
     def _samples(self, command: Command, now_ms: int) -> Response:
         allowed = allowed_bytes(self.config.max_bytes_per_day, self._wanted())

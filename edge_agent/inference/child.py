@@ -34,7 +34,7 @@ from edge_agent.inference.batching import ResultBatcher
 from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.local_api.settings import ApiConfig
-from edge_agent.logs import log_to_stderr
+from edge_agent.logs import log_to_ring, log_to_stderr
 from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sources.push import PushSource
@@ -470,6 +470,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve one release; return the exit code: 0 after a stop, 1 if it can't start."""
     options = _options(arguments)
     log_to_stderr()
+    if options.state is not None:
+        log_to_ring(options.state)
     send = _frame_sender(protected_stdout())
     try:
         _serve(options, send)

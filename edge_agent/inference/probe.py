@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import io
 import json
+import os
 import resource
 import sys
 import time
@@ -32,19 +33,25 @@ MAX_GOLDEN_BYTES = 64 * 1024 * 1024
 _NPY_HEADER_BYTES = 4096
 _NOT_A_NUMBER = 1e30  # JSON has no NaN
 _WARM_UP_RUNS = 5
+_LOWEST_PRIORITY = 19
 _RUNS = 50
 _MIN_S = 0.2  # fast models run more often, so that one delay of the system does not become the 95th percentile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeVerdict:
-    """The JSON line. ``max_abs``: largest difference from the golden logits; ``flips``: rows with another class."""
+    """The JSON line. ``runs``: how many inferences were timed.
+
+    ``max_abs``: largest difference from the golden logits; ``flips``: rows with another class.
+    """
 
     ok: bool
     code: str = ""
     text: str = ""
     latency_p50_ms: float = 0.0
     latency_p95_ms: float = 0.0
+    latency_p99_ms: float = 0.0
+    runs: int = 0
     peak_memory_bytes: int = 0
     max_abs: float = 0.0
     flips: int = 0
@@ -114,19 +121,22 @@ def _refused(figures: ProbeVerdict, code: str, expected: str, got: str) -> Probe
     return dataclasses.replace(figures, ok=False, code=code, text=f"Expected {expected}, got {got}")
 
 
-def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> ProbeVerdict:
-    """Return the verdict on the bundle at ``path``, measured in this process."""
+def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES, least_s: float = _MIN_S) -> ProbeVerdict:
+    """Return the verdict on the bundle at ``path``, measured in this process, for ``least_s`` seconds or more."""
     try:
         bundle = read_bundle(path, limit_bytes=limit_bytes)
         golden = read_golden(bundle)
         task = tasks.of_manifest(bundle.manifest)
         runtime = runtimes.load(bundle.manifest, bundle.artifact)
         max_abs, flips = golden_differences(runtime, task, golden)
-        p50_ms, p95_ms = np.percentile(_latencies_ms(runtime, golden.inputs), [50, 95]).tolist()
+        latencies = _latencies_ms(runtime, golden.inputs, least_s)
+        p50_ms, p95_ms, p99_ms = np.percentile(latencies, [50, 95, 99]).tolist()
         figures = ProbeVerdict(
             ok=False,
             latency_p50_ms=p50_ms,
             latency_p95_ms=p95_ms,
+            latency_p99_ms=p99_ms,
+            runs=len(latencies),
             peak_memory_bytes=peak_memory_bytes(),
             max_abs=max_abs,
             flips=flips,
@@ -150,12 +160,12 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _latencies_ms(runtime: runtimes.Runtime, inputs: NDArray[np.float32]) -> list[float]:
+def _latencies_ms(runtime: runtimes.Runtime, inputs: NDArray[np.float32], least_s: float) -> list[float]:
     for index in range(_WARM_UP_RUNS):
         runtime.run(inputs[index % len(inputs)][None])
     latencies: list[float] = []
     started_s = time.perf_counter()
-    while len(latencies) < _RUNS or time.perf_counter() - started_s < _MIN_S:
+    while len(latencies) < _RUNS or time.perf_counter() - started_s < least_s:
         batch = inputs[len(latencies) % len(inputs)][None]
         start_s = time.perf_counter()
         runtime.run(batch)
@@ -169,11 +179,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--limit-bytes", type=int, default=MAX_BUNDLE_BYTES)
     parser.add_argument("--memory-bytes", type=int, default=0, help="private memory; 0: what the machine allows")
+    parser.add_argument("--least-s", type=float, default=_MIN_S, help="seconds of inferences to time")
+    parser.add_argument("--gently", action="store_true", help="at the lowest priority, beside a model that serves")
     options = parser.parse_args(arguments)
+    if options.gently:
+        os.nice(_LOWEST_PRIORITY)
     ceiling = memory_limit.ceiling_bytes(options.memory_bytes)
     memory_limit.go_first()
     memory_limit.keep_below(ceiling)
-    verdict = probe(options.bundle, limit_bytes=options.limit_bytes)
+    verdict = probe(options.bundle, limit_bytes=options.limit_bytes, least_s=options.least_s)
     sys.stdout.write(json.dumps(dataclasses.asdict(verdict)) + "\n")
     return 0 if verdict.ok else 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from edge_agent.device.memory_limit import end_text, oom_kills
@@ -53,26 +53,40 @@ class ChildVerifier:
 
 @dataclass(frozen=True, slots=True)
 class ChildProber:
-    """``python -m edge_agent.inference.probe``."""
+    """``python -m edge_agent.inference.probe``.
+
+    ``least_s``: for how many seconds it times inferences, 0 for its own default. ``gently``: at the lowest priority.
+    """
 
     limit_s: float = 300.0
     max_memory_bytes: int = 0
+    _: KW_ONLY
+    least_s: float = 0.0
+    gently: bool = False
 
     def probe(self, bundle: Path) -> ProbeResult:
         """Return the child's result for ``bundle``."""
-        answer = run_child(
-            ["edge_agent.inference.probe", str(bundle), "--memory-bytes", str(self.max_memory_bytes)], self.limit_s
-        )
+        options = ["--memory-bytes", str(self.max_memory_bytes)]
+        options += [*(["--least-s", str(self.least_s)] if self.least_s else []), *(["--gently"] if self.gently else [])]
+        answer = run_child(["edge_agent.inference.probe", str(bundle), *options], self.limit_s)
         if isinstance(answer, NoAnswer):
             return ProbeResult(code=answer.code, text=f"Expected a verdict of the probe, got: {answer.text}")
-        p95_ms, peak = answer.get("latency_p95_ms"), answer.get("peak_memory_bytes")
+        peak, runs = answer.get("peak_memory_bytes"), answer.get("runs")
+        p50_ms, p95_ms, p99_ms = (_number(answer.get(f"latency_p{one}_ms")) for one in (50, 95, 99))
         return ProbeResult(
             ok=answer.get("ok") is True,
             code=str(answer.get("code", "")),
             text=str(answer.get("text", "")),
-            latency_p95_ms=float(p95_ms) if isinstance(p95_ms, int | float) else 0.0,
+            latency_p95_ms=p95_ms,
             peak_memory_bytes=peak if isinstance(peak, int) else 0,
+            latency_p50_ms=p50_ms,
+            latency_p99_ms=p99_ms,
+            runs=runs if isinstance(runs, int) else 0,
         )
+
+
+def _number(value: Json) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def run_child(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | NoAnswer:

@@ -80,6 +80,9 @@ class ProbeResult:
     text: str = ""
     latency_p95_ms: float = 0.0
     peak_memory_bytes: int = 0
+    latency_p50_ms: float = 0.0
+    latency_p99_ms: float = 0.0
+    runs: int = 0
 
 
 class Verifier(Protocol):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import itertools
+import logging
 import queue
 import shutil
 import socket
@@ -22,23 +23,26 @@ from edge_agent.device.identity import Identity
 from edge_agent.device.notify import Notifier
 from edge_agent.device.record_file import Condition, condition, read_record
 from edge_agent.in_flight import InFlight
+from edge_agent.logs import LogRing
 from edge_agent.pipe_frames import Frame
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
-from edge_agent.updater.ports import InlineWorker, MemoryFetcher, MemoryProber, MemoryVerifier, TargetInfo
+from edge_agent.updater.ports import InlineWorker, MemoryFetcher, MemoryProber, MemoryVerifier, ProbeResult, TargetInfo
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import UpdatePorts
 from wire import leb128
 from wire.bundle import build_bundle
 from wire.canonical import canonical_bytes, sha256_hex
-from wire.codec import decode, encode, to_document
+from wire.codec import decode, encode, from_document, to_document
 from wire.drift_report import decode_report
 from wire.histogram import Shape
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.messages import (
     Ack,
+    BenchmarkAnswer,
     Command,
     Desired,
     Event,
+    LogsAnswer,
     Reported,
     Response,
     Sample,
@@ -180,6 +184,10 @@ class World:
     def last(self, leaf: str) -> bytes:
         """Return the last payload on a topic of the device."""
         return [message.payload for message in self.heard if message.topic == f"tf/1/site/dev/{leaf}"][-1]
+
+    def heard_on(self, leaf: str) -> list[Incoming]:
+        """Return every message on a topic of the device."""
+        return [message for message in self.heard if message.topic == f"tf/1/site/dev/{leaf}"]
 
     def events(self) -> list[str]:
         """Return the codes of all events, in order, each once."""
@@ -493,6 +501,13 @@ def test_garbage_is_counted_and_said_once_a_minute(world: World) -> None:
         (Command(id="3", verb="samples", arguments={"count": 0}), "samples", "arguments_invalid"),
         (Command(id="4", verb="dance"), "dance", "unsupported"),
         (Command(id="5", verb="selftest"), "selftest", ""),
+        (Command(id="9", verb="logs"), "logs", ""),
+        (Command(id="10", verb="logs", arguments={"lines": 0}), "logs", "arguments_invalid"),
+        (Command(id="11", verb="logs", arguments={"lines": 1001}), "logs", "arguments_invalid"),
+        (Command(id="12", verb="logs", arguments={"lines": True}), "logs", "arguments_invalid"),
+        (Command(id="13", verb="logs", arguments={"since_ms": -1}), "logs", "arguments_invalid"),
+        (Command(id="14", verb="logs", arguments={"level": "LOUD"}), "logs", "arguments_invalid"),
+        (Command(id="15", verb="benchmark"), "benchmark", "no_release"),
         (Command(id="6", verb="measure"), "measure", "arguments_invalid"),
         (Command(id="7", verb="measure", expires_ms=5, arguments={"order": {}}), "measure", "expired"),
         (Command(id="8", verb="measure", arguments={"order": {}}), "measure", "unsupported"),
@@ -504,6 +519,35 @@ def test_answers_commands_with_a_code(world: World, command: Command, verb: str,
     world.turns(2)
     response = decode(Response, world.last("res"))
     assert (response.id, response.code) == (command.id, code)
+
+
+def test_sends_the_newest_lines_of_its_log(world: World) -> None:
+    """Those of the level that is asked, and never more bytes than a message should have."""
+    ring = LogRing(world.state, ["very-secret"])
+    for number in range(200):
+        level = logging.ERROR if number % 2 else logging.INFO
+        ring.handle(logging.LogRecord("test", level, "", 0, "line %s %s", (number, "x" * 600), None))
+    world.say("cmd/logs", Command(id="1", verb="logs", arguments={"lines": 1000, "level": "ERROR"}))
+    world.turns(2)
+    answer = from_document(LogsAnswer, decode(Response, world.last("res")).data)
+    kept = [line.split("line ")[1].split()[0] for line in answer.lines]
+    assert (kept[-1], len(kept) + answer.left_out) == ("119", 60)  # of the first 120, which is a minute's limit
+    assert len(world.last("res")) < 60_000
+
+
+def test_times_the_current_release_when_the_server_asks(world: World) -> None:
+    """The figures of a fresh process are the answer; a second question meanwhile is refused."""
+    world.agent.parts = replace(
+        world.agent.parts, benchmarker=MemoryProber(ProbeResult(ok=True, latency_p99_ms=2.5, runs=50))
+    )
+    world.install(1)
+    for number in ["1", "2"]:
+        world.say("cmd/benchmark", Command(id=number, verb="benchmark"))
+    world.turns(3)
+    found = {answer.id: answer for answer in (decode(Response, one.payload) for one in world.heard_on("res"))}
+    figures = from_document(BenchmarkAnswer, found["1"].data)
+    assert (figures.release, figures.p99_ms, figures.runs, figures.shared) == ("m-1", 2.5, 50, True)
+    assert found["2"].code == "busy"
 
 
 def test_forwards_samples_within_the_budget(world: World) -> None:

@@ -1,6 +1,7 @@
 """The commands of a person on site, against a running agent and without one."""
 
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from edge_agent.device.identity import Identity
 from edge_agent.device.lock import holder
 from edge_agent.device.record_file import write_record
 from edge_agent.errors import RequestRefusedError
+from edge_agent.logs import FILE_BYTES, LINES_A_MINUTE, LogRing, read_ring
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.slots import Records, SlotRelease, Slots
 from wire.canonical import sha256_hex
@@ -138,3 +140,62 @@ def test_the_answer_to_another_request_is_not_taken_for_its_own(tmp_path: Path) 
     with pytest.raises(RequestRefusedError):
         ask(tmp_path, "rollback", {}, wait_s=0.2)
     assert json.loads((tmp_path / ANSWER).read_bytes())["id"] == "old"
+
+
+def test_the_log_is_a_ring_without_secrets(tmp_path: Path) -> None:
+    """Two files of a bounded size; the password of the device and those in addresses are masked."""
+    ring = LogRing(tmp_path, [SECRET])
+    for number in range(3 * FILE_BYTES // 3_900):
+        ring._lines = 0  # a new minute each
+        text = f"{number} {SECRET} rtsp://user:hunter2@camera/1 " + "x" * 3_800
+        ring.handle(logging.LogRecord("test", logging.INFO, "", 0, "%s", (text,), None))
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert (files, all(path.stat().st_size <= FILE_BYTES for path in tmp_path.iterdir())) == (
+        ["agent.log", "agent.log.1"],
+        True,
+    )
+    both = "".join(path.read_text() for path in tmp_path.iterdir())
+    assert (SECRET in both, "hunter2" in both, "rtsp://***@camera/1" in both) == (False, False, True)
+    assert (tmp_path / "agent.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_fault_that_repeats_does_not_wear_out_the_flash(tmp_path: Path) -> None:
+    """So many lines a minute, and then how many were left out."""
+    ring = LogRing(tmp_path)
+    for number in range(LINES_A_MINUTE + 30):
+        ring.handle(logging.LogRecord("test", logging.INFO, "", 0, f"line {number}", None, None))
+    assert len(read_ring(tmp_path, 1_000)) == LINES_A_MINUTE
+    ring._minute_s -= 61
+    ring.handle(logging.LogRecord("test", logging.INFO, "", 0, "later", None, None))
+    assert read_ring(tmp_path, 1)[0].endswith("later left_out_before=30")
+
+
+def test_logs_shows_the_newest_lines_since_a_time_of_a_level(tmp_path: Path) -> None:
+    """A traceback belongs to its line."""
+    ring = LogRing(tmp_path)
+    for level, text, at_s in ((20, "old", 1e9), (20, "new", 2e9), (40, "bad\nTraceback", 2e9), (30, "warned", 2.1e9)):
+        record = logging.LogRecord("test", level, "", 0, text, None, None)
+        record.created, record.msecs = at_s, 0.0
+        ring.handle(record)
+    assert call("logs", "--state", tmp_path, "--level", "ERROR")[1].splitlines()[1:] == ["  Traceback"]
+    assert "old" not in call("logs", "--state", tmp_path, "--since", "2002-01-01")[1]
+    assert call("logs", "--state", tmp_path, "-n", 1)[1].strip().endswith("warned")
+    assert "Expected 30s, 10m" in call("logs", "--state", tmp_path, "--since", "yesterday")[1]
+
+
+def test_the_running_agent_keeps_a_log_without_its_password(running: Path) -> None:
+    """Its start and the child that crashes are in it."""
+    until_s = time.monotonic() + LIMIT_S
+    while time.monotonic() < until_s and "child_crashed" not in call("logs", "--state", running)[1]:
+        time.sleep(0.1)
+    lines = call("logs", "--state", running)[1]
+    assert ("child_crashed" in lines, "started version=" in lines, SECRET in lines) == (True, True, False)
+
+
+def test_a_benchmark_names_what_it_needs(device: Path) -> None:
+    """A bundle that can't be opened, a device without a release, and neither."""
+    code, output = call("benchmark", "--state", device)
+    assert (code, "[bundle_invalid]" in output) == (11, True)
+    code, output = call("benchmark", "--state", device.parent)
+    assert (code, "[no_release]" in output) == (11, True)
+    assert call("benchmark")[0] == 2
