@@ -48,6 +48,7 @@ class Entry:
     ``hardware``: its class, for the marker ``on("hardware:…")``. ``state``: the state directory of its agent, on the
     device; without it only measurements run. ``power_off`` to ``network_up``: commands on this host (a switched
     socket, a managed switch); without them a device with a shell gets ``kill -9`` and its ``link`` down.
+    ``cut_s``: how long a network cut lasts; longer than the agent's keep-alive (30 s), it notices by itself.
     ``back_s``: how long the agent may need to serve and to be connected again. ``limit_s``: of one measurement.
     """
 
@@ -57,6 +58,7 @@ class Entry:
     power_on: tuple[str, ...] = ()
     network_down: tuple[str, ...] = ()
     network_up: tuple[str, ...] = ()
+    cut_s: Seconds = 5.0
     back_s: Seconds = 120.0
     limit_s: Seconds = WAIT_S
     limits: DeviceLimits = field(default_factory=DeviceLimits)

@@ -11,8 +11,6 @@ import time
 from compressor.devices.under_test import BundleUnderTest, DeviceUnderTest
 from compressor.errors import CannotError
 
-CUT_S = 5.0
-
 
 def test_golden_vectors_are_reproduced(device: DeviceUnderTest, bundle: BundleUnderTest) -> None:
     """The device computes what the build host computed, within the bundle's tolerance."""
@@ -85,10 +83,10 @@ def test_it_serves_again_after_a_power_cut(device: DeviceUnderTest) -> None:
 
 
 def test_it_goes_on_through_a_network_cut(device: DeviceUnderTest) -> None:
-    """It serves without a network, connects again, and delivers what it kept meanwhile."""
+    """It serves without a network for ``cut_s``, and is connected again afterwards."""
     device.wait(lambda status: bool(status["connected"]), "a connection")
     with device.network_cut():
-        time.sleep(CUT_S)
+        time.sleep(device.entry.cut_s)
         if device.sees_itself:
             assert device.agent()["health"] == "serving"
     device.wait(lambda status: bool(status["connected"]), "a connection again")

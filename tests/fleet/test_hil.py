@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from compressor.devices.inventory import read_inventory
+from compressor.devices.under_test import under_test
 from edge_agent.device.lock import holder
 
 if TYPE_CHECKING:
@@ -83,3 +85,51 @@ def test_a_device_serves_again_after_a_power_cut(fleet: Fleet, served: Device, w
     assert served.program.process.wait(10) == -signal.SIGKILL
     assert holder(served.state) not in {0, before}
     wait(lambda: served.document()["state"] == "ready", "a device that is ready")
+
+
+@pytest.fixture
+def bad_network(fleet: Fleet) -> Iterator[dict[str, str]]:
+    """A namespace behind 30 ms, 2 % loss and 4 Mbit/s each way, from which the fleet's ports are reached."""
+    if os.geteuid() != 0 or not Path("/dev/net/tun").exists():
+        pytest.skip("a network namespace with a TUN interface needs root and /dev/net/tun")
+    address = json.loads((fleet.state / "run" / "address.json").read_bytes())
+    ports = [fleet.client.base_url.port, address["mqtt_port"]]
+    command = [sys.executable, str(ROOT / "scripts/hil/network.py"), f"hil-{os.getpid()}", "--delay-ms", "30"]
+    command += ["--loss", "0.02", "--rate-bit-s", "4000000", *(f"--forward={port}" for port in ports)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield json.loads(process.stdout.readline())
+        process.terminate()
+        counts = json.loads(process.stdout.readline())
+    assert min(counts[way]["lost"] for way in counts) > 0, counts
+    assert min(counts[way]["passed"] for way in counts) > 100, counts
+
+
+@pytest.mark.nightly
+def test_a_device_behind_a_bad_network_updates_and_survives_both_cuts(
+    fleet: Fleet, bad_network: dict[str, str], wait: Wait
+) -> None:
+    """It enrols, installs a release over a slow and lossy line, is measured, and comes back from each cut."""
+    device = fleet.enrol("cam-1", fleet.root / "cam-1")
+    identity = json.loads((device.state / "identity.json").read_bytes())
+    identity["mqtt_host"] = bad_network["host"]
+    identity["http_url"] = f"http://{bad_network['host']}:{fleet.client.base_url.port}"
+    del identity["digest"]
+    (device.state / "identity.json").write_text(json.dumps(identity))
+    table = by_its_shell(device, f'netns = "{bad_network["netns"]}"\nlink = "{bad_network["link"]}"\n')
+    (fleet.root / "lab.toml").write_text(table)
+    here = under_test("bench", read_inventory(fleet.root / "lab.toml")["bench"])
+    here.start()
+    try:
+        wait(lambda: device.status().get("connected"), "a connection")
+        fleet.roll_out(fleet.release(1, pad_bytes=400_000))
+        device.reaches("committed", "tiny-1")
+        tests = check(fleet, over_the_server(fleet) + table, str(fleet.root / "tiny-1.tfb"))
+    finally:
+        os.kill(holder(device.state), signal.SIGKILL)
+    failed = {name: row["text"] for name, row in tests.items() if row["outcome"] == "failed"}
+    assert failed == {}
+    passed = {name for name, row in tests.items() if row["outcome"] == "passed"}
+    assert passed >= {
+        "cam-1 test_golden_vectors_are_reproduced", "cam-1 test_its_standing_is_good",
+        "bench test_it_serves_again_after_a_power_cut", "bench test_it_goes_on_through_a_network_cut",
+    }  # fmt: skip
