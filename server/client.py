@@ -13,6 +13,7 @@ Every error is a ``ServerError``. Nothing is printed, and the token is in no mes
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,14 +29,15 @@ from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
 
 __all__ = [
-    "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "ReleaseInfo", "RolloutDevice", "RolloutGroup",
-    "RolloutInfo", "SampleInfo", "VerdictInfo",
+    "CommandInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "ReleaseInfo", "RolloutDevice",
+    "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
 ]  # fmt: skip
 
 T = TypeVar("T")
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_TOKEN_BYTES = 4096
 _PAGE = 500
+_ANSWER_PAUSE_S = 0.25
 _TEXT = 500
 _FIRST_ERROR, _UNAUTHORIZED = 400, 401
 
@@ -67,6 +69,22 @@ class DeviceInfo:
     ended: str = ""
     ended_ms: int = 0
     ended_why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandInfo:
+    """A command to a device and, once ``answered_ms`` is not 0, its answer: ``data`` if ``ok``, else code and text."""
+
+    id: str = ""
+    device: str = ""
+    verb: str = ""
+    issued_ms: int = 0
+    expires_ms: int = 0
+    answered_ms: int = 0
+    ok: bool = False
+    code: str = ""
+    text: str = ""
+    data: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,6 +338,21 @@ class FleetClient:
     def device(self, device: str) -> DeviceInfo:
         """Return one device."""
         return self._get(DeviceInfo, f"/api/devices/{_part(device)}")
+
+    def command(
+        self, device: str, verb: str, arguments: Mapping[str, Json] | None = None, *, wait_s: float = 30.0
+    ) -> CommandInfo:
+        """Send a command to a device and return it with its answer; ``answered_ms`` is 0 if none came in ``wait_s``.
+
+        ``verb``: selftest, benchmark, logs, … (``docs/reference/wire.md``). The command expires after ``wait_s``.
+        """
+        path = f"/api/devices/{_part(device)}/commands"
+        body: dict[str, Json] = {"verb": verb, "arguments": dict(arguments or {}), "ttl_s": wait_s}
+        found, until_s = self._post(CommandInfo, path, body), time.monotonic() + wait_s
+        while not found.answered_ms and time.monotonic() < until_s:
+            time.sleep(_ANSWER_PAUSE_S)
+            found = self._get(CommandInfo, f"{path}/{_part(found.id)}")
+        return found
 
     def releases(self) -> tuple[ReleaseInfo, ...]:
         """Return every release, oldest first, one entry per target."""

@@ -18,7 +18,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -64,10 +64,11 @@ from server.store.revisions import standing_of, upgrade
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire import __version__
-from wire.codec import Json
+from wire.codec import Json, from_document
 from wire.errors import InstallationError, PathError, WireError
 from wire.installation import check_alone
 from wire.memory_broker import MemoryBroker, MemoryTransport
+from wire.messages import LogsAnswer
 from wire.paths import typed_path
 
 P = ParamSpec("P")
@@ -430,6 +431,64 @@ def remove(directory: Path, device: str, why: str, by: str) -> None:
     without a release.
     """
     _end_device(directory, device, why, lambda revocations: revocations.remove(device, why, by=_person(by)))
+
+
+_WAIT = click.option(
+    "--wait", "wait_s", type=click.FloatRange(1, 3600), default=60.0, show_default=True, help="Seconds."
+)
+
+
+@devices.command(
+    epilog=_example(
+        "fleet-server devices logs state cam-1", "fleet-server devices logs state cam-1 --level WARNING --lines 20"
+    )
+)
+@_STATE
+@_DEVICE
+@click.option("-n", "--lines", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
+@click.option("--level", type=click.Choice(["INFO", "WARNING", "ERROR"]), default="INFO", help="And above. [INFO]")
+@_WAIT
+@_coded
+def logs(directory: Path, device: str, lines: int, level: str, wait_s: float) -> None:
+    """Print the newest lines of a device's log, which it sends now: at most 48 KiB, without passwords."""
+    answer = from_document(LogsAnswer, _ask_device(directory, device, "logs", {"lines": lines, "level": level}, wait_s))
+    if answer.left_out:
+        click.echo(f"{answer.left_out} older lines left out: too much to send; ask for fewer lines", err=True)
+    for line in answer.lines:
+        click.echo(line)
+
+
+@devices.command(epilog=_example("fleet-server devices benchmark state cam-1 | jq .p95_ms"))
+@_STATE
+@_DEVICE
+@_WAIT
+@_coded
+def benchmark(directory: Path, device: str, wait_s: float) -> None:
+    """Let a device time its current release, and print the figures as a JSON object.
+
+    One inference at a time, at the lowest priority beside the model that it serves ("shared" is true then). It refuses
+    during an update, when it is hot, and on a battery that is low.
+    """
+    click.echo(json.dumps(_ask_device(directory, device, "benchmark", {}, wait_s)))
+
+
+def _ask_device(
+    directory: Path, device: str, verb: str, arguments: Mapping[str, Json], wait_s: float
+) -> Mapping[str, Json]:
+    """Return the data of a device's answer.
+
+    Raises:
+        AnsweredError: If it refuses, or doesn't answer in time.
+        ServerError: If no server runs.
+    """
+    with operator_client(open_state(directory)) as server:
+        answer = server.command(device, verb, arguments, wait_s=wait_s)
+    if not answer.answered_ms:
+        text = f"Expected an answer of {device} in {wait_s:.0f} s, got none: is it there? fleet-server devices shows it"
+        raise AnsweredError("no_answer", text)
+    if not answer.ok:
+        raise AnsweredError(answer.code, f"{device}: {answer.text}")
+    return answer.data
 
 
 def _end_device(directory: Path, device: str, why: str, end: Callable[[Revocations], Device]) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
 import ipaddress
 import logging
 import socket
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,7 +25,10 @@ from cryptography.x509.oid import NameOID
 
 from server.api import devices, events, evidence, health, releases, retraining, rollouts
 from server.app.server import ServerApp
+from server.app.state_directory import RunAddress
+from server.cli import main
 from server.client import (
+    CommandInfo,
     Concern,
     DeviceInfo,
     EventInfo,
@@ -37,8 +43,10 @@ from server.client import (
 )
 from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
 from wire.canonical import sha256_hex
+from wire.codec import Json, decode
 from wire.memory_broker import MemoryBroker, MemoryTransport
-from wire.messages import DeviceState, Sample, Severity, State
+from wire.messages import Command, DeviceState, Response, Sample, Severity, State
+from wire.transport import Incoming
 from wire.tuf_target import TargetCustom, target_path
 
 if TYPE_CHECKING:
@@ -70,7 +78,61 @@ def upload(fleet: MemoryFleet, count: int) -> None:
         )
 
 
+def answer_commands(fleet: MemoryFleet, data: dict[str, Json]) -> None:
+    """Let a device cam-2 answer ``logs``, and refuse everything else."""
+    device = fleet.enrol("cam-2")
+
+    def hear(notice: object) -> None:
+        if isinstance(notice, Incoming) and "/cmd/" in notice.topic and not notice.topic.endswith("/ack"):
+            command = decode(Command, notice.payload)
+            fits = command.verb == "logs"
+            device.say("res", Response(id=command.id, ok=fits, code="" if fits else "busy", data=data if fits else {}))
+
+    device.transport.start(hear, subscriptions=("tf/1/berlin/cam-2/cmd/#",))
+
+
+@contextlib.contextmanager
+def turning(fleet: MemoryFleet) -> Iterator[None]:
+    """Let the server turn while the test waits for it."""
+    done = threading.Event()
+
+    def turn() -> None:
+        while not done.wait(0.02):
+            fleet.turn()
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
+def test_a_command_is_returned_with_the_device_s_answer(client: FleetClient, fleet: MemoryFleet) -> None:
+    """An answer, a refusal, and none in time."""
+    answer_commands(fleet, {"lines": ["a", "b"], "left_out": 3})
+    with turning(fleet):
+        logs, refused = client.command("cam-2", "logs", {"lines": 2}), client.command("cam-2", "benchmark")
+        silent = client.command("cam-1", "selftest", wait_s=0.5)
+    assert (logs.ok, logs.data, logs.verb) == (True, {"lines": ["a", "b"], "left_out": 3}, "logs")
+    assert (refused.ok, refused.code, silent.answered_ms) == (False, "busy", 0)
+
+
+def test_commands_of_the_server_print_what_a_device_answers(client: FleetClient, fleet: MemoryFleet) -> None:
+    """Lines as they are; a refusal and a device that is silent have a code and exit code 1."""
+    answer_commands(fleet, {"lines": ["time=1 a", "time=2 b"], "left_out": 3})
+    fleet.state.write_address(RunAddress(http_url=client.url, mqtt_host="127.0.0.1", mqtt_port=9, pid=1))
+    folder = str(fleet.state.path)
+    with turning(fleet):
+        logs = CliRunner().invoke(main, ["devices", "logs", folder, "cam-2"])
+        refused = CliRunner().invoke(main, ["devices", "benchmark", folder, "cam-2"])
+        silent = CliRunner().invoke(main, ["devices", "logs", folder, "cam-1", "--wait", "1"])
+    assert (logs.exit_code, logs.stdout, "3 older lines" in logs.stderr) == (0, "time=1 a\ntime=2 b\n", True)
+    assert (refused.exit_code, "error [busy]: cam-2" in refused.stderr) == (1, True)
+    assert (silent.exit_code, "error [no_answer]" in silent.stderr) == (1, True)
+
+
 BODIES = {
+    CommandInfo: devices.CommandBody,
     DeviceInfo: devices.DeviceBody, ReleaseInfo: releases.ReleaseBody, RolloutInfo: rollouts.RolloutBody,
     RolloutGroup: rollouts.GroupBody, RolloutDevice: rollouts.MemberBody, SampleInfo: retraining.SampleBody,
     VerdictInfo: evidence.VerdictBody, EventInfo: events.EventBody, FleetStatus: health.OverallBody,
