@@ -129,7 +129,8 @@ def main() -> None:
 @main.command(
     help="Trade a one-time claim for this device's identity.\n\nThe claim comes from `fleet-server claim`, by file or"
     " standard input: every user of this machine can read a command line. Identity and credentials are written to the"
-    " state directory, readable by its owner only.",
+    " state directory, readable by its owner only. If the server signs certificates, the device makes a key that never"
+    " leaves it, by the program openssl.",
     epilog=_example(
         "edge-agent enrol --server https://fleet.example --claim-file cam-1.claim --state agent",
         "edge-agent enrol --server https://fleet.example --ca ca.pem --claim-file - --state agent < claim",
@@ -144,8 +145,13 @@ def main() -> None:
     callback=_path,
     help="PEM file to trust for https, instead of the system's.",
 )
+@click.option(
+    "--password", is_flag=True, help="Get a password, also from a server that signs certificates (for development)."
+)
 @_STATE
-def enrol(server: str, claim_file: str | None, claim: str | None, ca: Path | None, state: Path) -> None:
+def enrol(
+    server: str, claim_file: str | None, claim: str | None, ca: Path | None, state: Path, *, password: bool
+) -> None:
     """Enrol."""
     if (claim is None) == (claim_file is None):
         raise click.UsageError("Expected --claim-file FILE (- is standard input) or --claim, and not both")
@@ -155,8 +161,9 @@ def enrol(server: str, claim_file: str | None, claim: str | None, ca: Path | Non
             raise EnrolmentError(message)
         check_folder(state)
         secret = _claim_in(claim_file) if claim_file is not None else str(claim)
-        identity = trade_claim(server, secret, state, RealDisk(), ca=_certificates(ca) if ca else "")
-        print(f"enrolled device={identity.device} site={identity.site} state={state}")
+        identity = trade_claim(server, secret, state, RealDisk(), ca=_certificates(ca) if ca else "", password=password)
+        proof = "certificate" if identity.certified else "password"
+        print(f"enrolled device={identity.device} site={identity.site} proof={proof} state={state}")
 
 
 def _claim_in(name: str) -> str:

@@ -21,6 +21,7 @@ AgentError
 ├── ApiError                 a request to the local interface can't be served
 ├── AgentConfigError         agent.toml has an unknown key or an impossible value
 ├── IdentityError            the device is not enrolled, or its identity can't be read
+│   └── CertificateError     its key or certificate can't be made, read or used
 ├── EnrolmentError           the server refused or could not be reached
 ├── IdentityInUseError       another agent uses this state directory
 ├── RequestRefusedError      the agent refuses a request of the device's owner, or doesn't take it
@@ -177,6 +178,12 @@ class IdentityError(AgentError):
     """There is no identity, or it can't be read: enrol the device."""
 
     code = "identity_missing"
+
+
+class CertificateError(IdentityError):
+    """The device's key or certificate can't be made, read or used."""
+
+    code = "certificate_failed"
 
 
 class EnrolmentError(AgentError):

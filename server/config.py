@@ -79,6 +79,37 @@ class TlsConfig:
         return TlsConfig(*(str(folder / without_tilde(name)) for name in (self.certificate, self.key, self.ca)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCertificatesConfig:
+    """The authority that signs devices' certificates; without one, devices have passwords. Needs [tls].
+
+    ``ca``: PEM file with the authority's certificate, then those above it. ``key``: its private key, 0600.
+    ``broker_port``: where the broker expects certificates; 0: a free one, kept. ``required``: no device may use a
+    password. ``life_days``: a device renews its certificate after two thirds of it.
+    """
+
+    ca: str = ""
+    key: str = ""
+    broker_port: Port = 0
+    required: bool = False
+    life_days: Annotated[float, Bound(0.0001, 3_650)] = 90.0  # a stolen one that nobody notices ends within a season
+
+    @property
+    def enabled(self) -> bool:
+        """Whether devices can get certificates."""
+        return bool(self.ca and self.key)
+
+    def below(self, folder: Path) -> DeviceCertificatesConfig:
+        """Return the same with relative paths below ``folder``.
+
+        Raises:
+            PathError: If one begins with ``~user`` and there is no such user.
+        """
+        if not self.enabled:
+            return self
+        return replace(self, ca=str(folder / without_tilde(self.ca)), key=str(folder / without_tilde(self.key)))
+
+
 @dataclass(frozen=True, slots=True)
 class EnrolmentConfig:
     """``claim_ttl_s``: a week, long enough to post a device."""
@@ -129,6 +160,7 @@ class ServerConfig:
     http: HttpConfig = field(default_factory=HttpConfig)
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
+    certificates: DeviceCertificatesConfig = field(default_factory=DeviceCertificatesConfig)
     enrolment: EnrolmentConfig = field(default_factory=EnrolmentConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
@@ -148,7 +180,9 @@ def read_config(path: Path) -> ServerConfig:
     try:
         config = fields_from(ServerConfig, read_toml(path), str(path))
         broker = replace(config.broker, program=without_tilde(config.broker.program))
-        config = replace(config, broker=broker, tls=config.tls.below(path.parent.resolve()))
+        folder = path.parent.resolve()
+        config = replace(config, broker=broker, tls=config.tls.below(folder))
+        config = replace(config, certificates=config.certificates.below(folder))
     except SettingsError as error:
         raise ConfigError(str(error)) from error
     except PathError as error:
@@ -161,7 +195,7 @@ def check_config(config: ServerConfig) -> ServerConfig:
     """Return ``config`` if it is valid.
 
     Raises:
-        ConfigError: If a number is out of its bounds, or an address beyond loopback lacks TLS.
+        ConfigError: If a number is out of its bounds, or an address beyond loopback or an authority lacks TLS.
     """
     try:
         check(config, "server.toml")
@@ -174,6 +208,11 @@ def check_config(config: ServerConfig) -> ServerConfig:
         "all of certificate, key and ca in [tls], or none",
         "some",
     )
+    certificates = config.certificates
+    _require(certificates.enabled or not (certificates.ca or certificates.key), "both of ca and key in [certificates]",
+             "one")  # fmt: skip
+    _require(certificates.enabled or not certificates.required, "ca and key in [certificates] if required = true", "")
+    _require(tls.enabled or not certificates.enabled, "[tls] of the server if [certificates] has an authority", "none")
     for name, bind in (("http.bind", config.http.bind), ("broker.bind", config.broker.bind)):
         _require(tls.enabled or is_loopback(bind), f"{name} on loopback while [tls] is empty", bind)
     for name, public, bind in (

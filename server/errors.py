@@ -20,6 +20,7 @@ ServerError
 │   └── PortInUseError        another program listens on the port
 ├── UnauthorizedError         no or wrong credentials
 ├── ClaimRefusedError         an enrolment claim is unknown, used, void or expired
+├── CertificateRefusedError   a request for a certificate that can't be signed, or a server that needs one
 ├── DeviceExistsError         the device id is taken
 ├── UnknownDeviceError        no such device
 ├── DeviceEndedError          a device that was revoked or removed
@@ -205,6 +206,13 @@ class ClaimRefusedError(ServerError):
         super().__init__(text)
         self.cause = cause
         self.device = device
+
+
+class CertificateRefusedError(ServerError):
+    """A request for a certificate can't be signed, or a device must prove its identity in another way."""
+
+    code = "certificate_refused"
+    status = 422
 
 
 class DeviceExistsError(ServerError):

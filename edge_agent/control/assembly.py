@@ -11,10 +11,12 @@ from edge_agent.config import AgentConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices
 from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device import hardware
+from edge_agent.device.certificate import own_certificate
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.device.notify import from_environment
+from edge_agent.device.tls import OwnCertificate
 from edge_agent.measuring.job import JobLimits, ProcessMeasurer
 from edge_agent.sources import placed
 from edge_agent.telemetry.rows import new_boot
@@ -35,28 +37,30 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     """Return an agent with real children, disk and clock, and with MQTT unless another ``transport`` is given.
 
     Raises:
+        CertificateError: If the device has a certificate, and it or its key can't be read.
         SourceError: If the source is a folder that must not be consumed.
         SpoolError: If the spool can't be opened.
     """
     config = replace(config, source=placed(config.source, state))
     notices: Notices = queue.SimpleQueue()
-    disk = RealDisk()
+    disk, own = RealDisk(), own_certificate(state) if identity.certified else None
+    fetching = _fetch_settings(identity, config, own)
     ports = UpdatePorts(
         verifier=ChildVerifier(state, config.update.verify_deadline_s),
-        fetcher=HttpFetcher(_fetch_settings(identity, config), state / "blobs" / "sha256", disk),
+        fetcher=HttpFetcher(fetching, state / "blobs" / "sha256", disk),
         prober=ChildProber(config.update.probe_deadline_s, config.child.max_memory_bytes),
         worker=ThreadWorker(notices.put),
         hardware=config.device.hardware or hardware.hardware_class(),
         runtimes=hardware.runtimes(),
     )
-    connection = transport or MqttTransport(mqtt_settings(identity, config))
+    connection = transport or MqttTransport(mqtt_settings(identity, config, own))
     limits = JobLimits(
         max_bytes=config.measure.max_bytes,
         limit_s=config.measure.limit_s,
         reserve_bytes=config.update.reserve_bytes,
         max_bytes_per_s=config.update.max_bytes_per_s,
     )
-    measurer = ProcessMeasurer(state=state, settings=_fetch_settings(identity, config), disk=disk, limits=limits)
+    measurer = ProcessMeasurer(state=state, settings=fetching, disk=disk, limits=limits)
     boot = new_boot()
     launch = ProcessLauncher(child_arguments(config, state, boot, identity))
     parts = AgentParts(
@@ -100,8 +104,8 @@ def child_arguments(
     )  # fmt: skip
 
 
-def mqtt_settings(identity: Identity, config: AgentConfig) -> MqttSettings:
-    """Return the broker's address, the credentials, and limits."""
+def mqtt_settings(identity: Identity, config: AgentConfig, own: OwnCertificate | None = None) -> MqttSettings:
+    """Return the broker's address, the credentials, and limits; ``own``: the device's certificate, if it has one."""
     return MqttSettings(
         host=identity.mqtt_host,
         port=identity.mqtt_port,
@@ -109,17 +113,19 @@ def mqtt_settings(identity: Identity, config: AgentConfig) -> MqttSettings:
         username=identity.device,
         password=identity.password,
         tls_ca=identity.mqtt_tls_ca,
+        own=own,
         pace=config.transport,
     )
 
 
-def _fetch_settings(identity: Identity, config: AgentConfig) -> FetchSettings:
+def _fetch_settings(identity: Identity, config: AgentConfig, own: OwnCertificate | None) -> FetchSettings:
     update = config.update
     return FetchSettings(
         base_url=identity.http_url,
         username=identity.device,
         password=identity.password,
         tls_ca=identity.mqtt_tls_ca,
+        own=own,
         stall_s=update.stall_s,
         attempts=update.download_attempts,
         retry_min_s=update.retry_min_s,

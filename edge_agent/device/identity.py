@@ -1,5 +1,7 @@
 """The device's identity: enrolment with a one-time claim, and ``identity.json`` (0600), which is stored twice.
 
+The proof of the identity is a password in it, or a certificate for a key that was made here (``certificate``).
+
 The password never appears in a log, a message or a ``repr``.
 
 Before enrolment, ``check_folder`` decides whether a folder may become an agent's state directory. The agent changes the
@@ -22,12 +24,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_agent.device.certificate import keep_certificate, make_key, make_request
 from edge_agent.device.disk import Disk, RealDisk, advice
 from edge_agent.device.record_file import Condition, Twin, copy_of, read_record
 from edge_agent.device.tls import client_context
-from edge_agent.errors import EnrolmentError, IdentityError, NewerFormatError
+from edge_agent.errors import CertificateError, EnrolmentError, IdentityError, NewerFormatError
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
+from wire.enrolment import Proof
 from wire.errors import MessageError, WireError
 from wire.topics import check_name
 
@@ -67,13 +71,17 @@ _LOG = logging.getLogger(__name__)
 LIMIT_S = 30.0
 MAX_ANSWER_BYTES = 512 * 1024
 _MAX_PORT = 65_535
+_NO_SUCH_ADDRESS = (404, 405)
 _ROOM_BYTES = 64 * 1024  # identity and root, twice each
 IN_MEMORY = "memory"  # the broker's host if server and agents share a process; then there is no port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The result of enrolment. ``mqtt_tls_ca``: the certificates to trust, as PEM text, for MQTT and HTTP."""
+    """The result of enrolment. ``mqtt_tls_ca``: the certificates to trust, as PEM text, for MQTT and HTTP.
+
+    ``certified``: the device shows a certificate of its own, and has no password.
+    """
 
     site: str = ""
     device: str = ""
@@ -82,6 +90,7 @@ class Identity:
     mqtt_port: int = 0
     http_url: str = ""
     mqtt_tls_ca: str = ""
+    certified: bool = False
 
 
 def read_identity(state: Path) -> Identity:
@@ -116,23 +125,32 @@ def read_identity(state: Path) -> Identity:
     return identity
 
 
-def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "") -> Identity:
+def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "", password: bool = False) -> Identity:
     """Exchange a one-time claim for an identity and write it, with the trusted root, below ``state``.
 
+    If the server signs certificates, the device makes a key of its own and gets one, unless ``password`` is asked for.
     ``ca``: CA certificates in PEM text to verify the server's certificate with, "" for the system's. Later connections
     trust those in the answer.
 
     Raises:
         EnrolmentError: If ``state`` has no room, or the server can't be reached, refuses, or gives an invalid answer.
             Nothing is written then.
+        CertificateError: If the certificate in the answer is not one for the key.
         OSError: If the files can't be written.
     """
     _check_address(server_url)
+    address, body, key = server_url.rstrip("/") + "/api/enrol", {"claim": claim}, b""
     with _room_in(state, disk):
-        answer = _post(server_url.rstrip("/") + "/api/enrol", canonical_bytes({"claim": claim}), ca)
-    root = answer.pop("root", None)
+        if not password and _proof(address, ca) is not Proof.PASSWORD:
+            try:
+                key = make_key()
+                body["request"] = make_request(key)
+            except CertificateError as error:
+                raise EnrolmentError(f"{error}; or enrol with --password where the server permits it") from error
+        answer = _ask(address, ca, canonical_bytes(body))
+    root, certificate = answer.pop("root", None), answer.pop("certificate", "")
     try:
-        identity = from_document(Identity, {"http_url": server_url, **answer})
+        identity = from_document(Identity, {"http_url": server_url, **answer, "certified": bool(key)})
         check_name(identity.site, "a site")
         check_name(identity.device, "a device")
         client_context(identity.mqtt_tls_ca)
@@ -140,14 +158,17 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "")
         message = f"Expected an identity from {server_url}, got: {error}"
         raise EnrolmentError(message) from error
     reachable = 0 < identity.mqtt_port <= _MAX_PORT or identity.mqtt_host == IN_MEMORY
-    if not isinstance(root, str) or not reachable or not identity.password:
-        message = f"Expected an identity with root, password and broker from {server_url}, got {sorted(answer)}"
-        raise EnrolmentError(message)
+    proof = certificate if key else identity.password
+    if not isinstance(root, str) or not reachable or not isinstance(certificate, str) or not proof:
+        message = f"Expected an identity with root, {'certificate' if key else 'password'} and broker from {server_url}"
+        raise EnrolmentError(f"{message}, got {sorted(answer)}")
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
     shutil.rmtree(state / "tuf", ignore_errors=True)  # metadata under an earlier root: trust starts anew
     for path in (copy_of(state / "root.json"), state / "root.json"):
         disk.write(path, root.encode())
+    if key:
+        keep_certificate(state, certificate, disk, key)
     Twin(state / "identity.json", disk).write(to_document(identity))
     return identity
 
@@ -194,13 +215,27 @@ def _check_address(url: str) -> None:
         raise EnrolmentError(message)
 
 
-def _post(url: str, body: bytes, ca: str) -> dict[str, Json]:
+def _proof(address: str, ca: str) -> Proof:
+    """Return how devices prove their identity to the server; an older one only knows passwords."""
+    try:
+        return Proof(str(_ask(address, ca).get("proof")))
+    except (_OlderServerError, ValueError):
+        return Proof.PASSWORD
+
+
+class _OlderServerError(EnrolmentError):
+    """The server has no such address."""
+
+
+def _ask(url: str, ca: str, body: bytes | None = None) -> dict[str, Json]:
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - scheme checked by enrol
     try:
         context = client_context(ca) if url.startswith("https:") else None
         with urllib.request.urlopen(request, timeout=LIMIT_S, context=context) as response:  # noqa: S310 - scheme checked by enrol
             return parse_json(response.read(MAX_ANSWER_BYTES + 1), limit_bytes=MAX_ANSWER_BYTES)
     except urllib.error.HTTPError as error:
+        if body is None and error.code in _NO_SUCH_ADDRESS:
+            raise _OlderServerError(f"Expected {url} to name its proof, got HTTP {error.code}") from error
         message = f"Expected {url} to accept the claim, got HTTP {error.code}: {_reason(error)}"
         raise EnrolmentError(message) from error
     except (OSError, http.client.HTTPException, MessageError) as error:

@@ -4,34 +4,57 @@ from __future__ import annotations
 
 import ssl
 import urllib.parse
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
 
 
-def client_context(ca: str = "") -> ssl.SSLContext:
+@dataclass(frozen=True, slots=True)
+class OwnCertificate:
+    """The files of the device's own certificate (PEM, with those up to the authority) and of its private key."""
+
+    certificate: Path
+    key: Path
+
+    def show(self, context: ssl.SSLContext) -> None:
+        """Make connections of ``context`` show the certificate that the file holds now.
+
+        Raises:
+            OSError: If a file can't be read, or certificate and key don't belong together (an ``ssl.SSLError``).
+        """
+        context.load_cert_chain(self.certificate, self.key)
+
+
+def client_context(ca: str = "", own: OwnCertificate | None = None) -> ssl.SSLContext:
     """Return a context that checks certificate and host name.
 
     Args:
         ca: certificates in PEM text that are trusted instead of the system's; "" for the system's.
+        own: the device's own certificate, if it shows one.
 
     Raises:
-        ssl.SSLError: If ``ca`` holds no certificate (it is an OSError).
+        OSError: If ``ca`` holds no certificate (an ``ssl.SSLError``), or the device's own can't be read.
     """
-    return ssl.create_default_context(cadata=ca) if ca else ssl.create_default_context()
+    context = ssl.create_default_context(cadata=ca) if ca else ssl.create_default_context()
+    if own is not None:
+        own.show(context)
+    return context
 
 
-def http_connection(url: str, ca: str, timeout_s: float) -> HTTPConnection:
+def http_connection(url: str, ca: str, timeout_s: float, own: OwnCertificate | None = None) -> HTTPConnection:
     """Return a connection to the server at ``url``, not opened yet; it follows no redirects.
 
     Args:
         url: http://… or https://….
         ca: as of ``client_context``.
         timeout_s: limit for connecting, and between two pieces of an answer.
+        own: the device's own certificate, if it shows one.
 
     Raises:
-        ssl.SSLError: If ``ca`` holds no certificate (it is an OSError).
+        OSError: As ``client_context``.
     """
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":
-        return HTTPSConnection(host, parts.port, timeout=timeout_s, context=client_context(ca))
+        return HTTPSConnection(host, parts.port, timeout=timeout_s, context=client_context(ca, own))
     return HTTPConnection(host, parts.port, timeout=timeout_s)

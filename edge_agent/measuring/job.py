@@ -195,7 +195,7 @@ def _put(settings: FetchSettings, address: str, report: Path) -> tuple[int, str]
     link = connection(settings)
     try:
         prefix = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
-        headers = {"Authorization": settings.authorization, "Content-Length": str(report.stat().st_size)}
+        headers = {**settings.authorization, "Content-Length": str(report.stat().st_size)}
         with report.open("rb") as body:
             link.request("PUT", prefix + address, body=body, headers=headers)
         answer: HTTPResponse = link.getresponse()

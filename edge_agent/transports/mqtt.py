@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import re
 import socket
 import time
 from dataclasses import dataclass, field
@@ -33,12 +34,14 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import TransportConfig
-from edge_agent.device.tls import client_context
+from edge_agent.device.tls import OwnCertificate, client_context
 from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Notice, Will
 
 _LOG = logging.getLogger(__name__)
 _FAILURE = 128  # MQTT 5.0, 2.4: reason codes from 0x80 on are failures
 _TAKEN_OVER = 142
+_CERTIFICATE_ALERT = re.compile(r"ALERT_((?:CERTIFICATE|BAD_CERTIFICATE|UNKNOWN_CA)\w*)", re.IGNORECASE)
+"""Source: RFC 8446, 6.2, as OpenSSL names the alerts (SSLV3_ALERT_CERTIFICATE_REVOKED, TLSV1_ALERT_UNKNOWN_CA)."""
 _DRAIN_S = 2.0
 TAKE_OVER_CLOSES = 5
 STABLE_S = 60.0
@@ -48,7 +51,8 @@ STABLE_S = 60.0
 class MqttSettings:
     """The broker's address, the credentials, and limits. ``password`` never appears in a log.
 
-    ``tls_ca``: certificates in PEM text, "" for no TLS. ``pace``: ``[transport]`` of ``agent.toml``.
+    ``tls_ca``: certificates in PEM text, "" for no TLS. ``own``: the device's certificate, instead of a password; its
+    file is read again for each connection. ``pace``: ``[transport]`` of ``agent.toml``.
     """
 
     host: str
@@ -57,6 +61,7 @@ class MqttSettings:
     username: str
     password: str
     tls_ca: str = ""
+    own: OwnCertificate | None = None
     pace: TransportConfig = field(default_factory=TransportConfig)
 
     def __repr__(self) -> str:
@@ -82,11 +87,14 @@ class MqttTransport:
         self._answered = 0  # written by paho's thread only: so no lock, which would deadlock with paho's own
         self._heard_s = float("-inf")
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id=settings.client_id, protocol=paho.MQTTv5)
-        client.username_pw_set(settings.username, settings.password)
-        if settings.tls_ca:
-            client.tls_set_context(client_context(settings.tls_ca))
+        if settings.own is None:
+            client.username_pw_set(settings.username, settings.password)
+        self._context = client_context(settings.tls_ca, settings.own) if settings.tls_ca else None
+        if self._context is not None:
+            client.tls_set_context(self._context)
         client.suppress_exceptions = True
         client.max_inflight_messages_set(settings.pace.inflight_messages)
+        client.on_pre_connect = self._on_pre_connect
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
         client.on_disconnect, client.on_subscribe = self._on_disconnect, self._on_subscribe
         client.on_message, client.on_publish = self._on_message, self._on_publish
@@ -148,6 +156,13 @@ class MqttTransport:
         delay_s = self._chance.uniform(ceiling_s / 2 if self._taken_over else 0.0, ceiling_s)
         self._client.reconnect_delay_set(delay_s, delay_s)  # type: ignore[arg-type]  # paho only adds and compares them
 
+    def _on_pre_connect(self, _client: paho.Client, _data: object) -> None:
+        if self._settings.own is not None and self._context is not None:
+            try:
+                self._settings.own.show(self._context)
+            except OSError as error:
+                _LOG.error("own certificate not read, the last one is shown error=%s", error)
+
     def _on_connect(
         self, client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
@@ -206,6 +221,9 @@ class MqttTransport:
     def _on_log(self, _client: paho.Client, _data: object, _level: int, text: str) -> None:
         if text.startswith("Received "):  # the only public sign of a PINGRESP
             self._heard_s = time.monotonic()
+        alert = _CERTIFICATE_ALERT.search(text)
+        if alert is not None:  # with TLS 1.3 it comes after the handshake, and only in paho's log
+            self._notify(LinkChange(Link.REFUSED, f"{alert[1].replace('_', ' ').lower()} (tls)"))
 
 
 def _ignore(_notice: Notice) -> None:

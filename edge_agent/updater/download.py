@@ -23,7 +23,7 @@ from pathlib import Path
 
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import Condition, condition, make_way
-from edge_agent.device.tls import http_connection
+from edge_agent.device.tls import OwnCertificate, http_connection
 from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal, disk_refusal
 
 CHUNK_BYTES = 64 * 1024
@@ -36,21 +36,27 @@ _CANCELLED = Refusal("superseded", "a newer desired state")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchSettings:
-    """The server's address, credentials and time limits. ``tls_ca``: certificates in PEM text, "" for the system's."""
+    """The server's address, credentials and time limits. ``tls_ca``: certificates in PEM text, "" for the system's.
+
+    ``own``: the device's certificate, instead of a password.
+    """
 
     base_url: str
     username: str
     password: str = field(repr=False)
     tls_ca: str = ""
+    own: OwnCertificate | None = None
     stall_s: float = 30.0
     attempts: int = 8
     retry_min_s: float = 1.0
     retry_max_s: float = 60.0
 
     @property
-    def authorization(self) -> str:
-        """The header ``Authorization`` with the device's name and password."""
-        return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
+    def authorization(self) -> dict[str, str]:
+        """The header ``Authorization`` with the device's name and password; none for a device with a certificate."""
+        if self.own is not None:
+            return {}
+        return {"Authorization": f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"}
 
 
 class _DiskError(Exception):
@@ -171,7 +177,7 @@ class _Transfer:
         self.progress.cancelled.wait(self._chance.uniform(0.0, ceiling_s))
 
     def _connect_once(self) -> None:
-        headers = {"Authorization": self.settings.authorization, "Accept-Encoding": "identity"}
+        headers = {**self.settings.authorization, "Accept-Encoding": "identity"}
         if self.progress.done_bytes:
             headers["Range"] = f"bytes={self.progress.done_bytes}-"
         link = connection(self.settings)
@@ -238,4 +244,4 @@ def _opened(part: Path) -> FileIO:
 
 def connection(settings: FetchSettings) -> HTTPConnection:
     """Return a connection to the server of ``settings``, not opened yet; it follows no redirects."""
-    return http_connection(settings.base_url, settings.tls_ca, settings.stall_s)
+    return http_connection(settings.base_url, settings.tls_ca, settings.stall_s, settings.own)

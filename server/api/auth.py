@@ -1,4 +1,4 @@
-"""Authenticates callers: an operator or build host by bearer token, a device by its own password.
+"""Authenticates callers: an operator or build host by bearer token, a device by its own certificate or password.
 
 Every method is a FastAPI dependency: ``Depends(auth.operator)``.
 """
@@ -8,21 +8,24 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import ssl
 from dataclasses import dataclass
 
 from fastapi import Request
 
 from server.errors import UnauthorizedError
+from server.fleet.certificates import Certificates
 from server.fleet.enrolment import Enrolment
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Auth:
-    """The tokens of this server and the passwords of its devices."""
+    """The tokens of this server, and the certificates and passwords of its devices."""
 
     operator_token: str
     builder_token: str
     enrolment: Enrolment
+    certificates: Certificates
 
     def operator(self, request: Request) -> None:
         """Check that the caller is an operator.
@@ -62,10 +65,22 @@ class Auth:
         """Return the id of the calling device.
 
         Raises:
-            UnauthorizedError: If its password is wrong.
+            UnauthorizedError: If its certificate is revoked or unknown, or its password is wrong.
         """
         device = self._device(request)
         _require(bool(device), "a device id and its password")
+        return device
+
+    def certified_device(self, request: Request) -> str:
+        """Return the id of the calling device, which has a certificate.
+
+        Raises:
+            UnauthorizedError: If it has none, or one that is revoked or unknown.
+        """
+        device = self._holder(request)
+        if not device:
+            message = "Expected a certificate of a device of this fleet, got none or a revoked one"
+            raise UnauthorizedError(f"{message}: enrol the device again with a new claim")
         return device
 
     def is_operator(self, token: str) -> bool:
@@ -79,7 +94,13 @@ class Auth:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
 
+    def _holder(self, request: Request) -> str:
+        certificate = peer_certificate(request)
+        return self.certificates.holder(certificate) if certificate else ""
+
     def _device(self, request: Request) -> str:
+        if peer_certificate(request):
+            return self._holder(request)
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return ""
@@ -88,6 +109,15 @@ class Auth:
         except (binascii.Error, UnicodeDecodeError):
             return ""
         return device if device and self.enrolment.authenticate(device, password) else ""
+
+
+def peer_certificate(request: Request) -> bytes:
+    """Return the certificate (DER) that the caller proved to hold in the TLS handshake, empty without one.
+
+    Source: ASGI TLS Extension, version 0.2, ``client_cert_chain``.
+    """
+    chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", ())
+    return ssl.PEM_cert_to_DER_cert(chain[0]) if chain else b""
 
 
 def _require(allowed: bool, what: str) -> None:  # noqa: FBT001 - the condition is the subject

@@ -1,16 +1,20 @@
-"""``POST /api/claims`` (operator) and ``POST /api/enrol`` (the holder of a claim)."""
+"""``POST /api/claims`` (operator), ``/api/enrol`` (the holder of a claim), ``/api/enrol/renew`` (its certificate)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
 from server.errors import RootMissingError, ServerError
+from server.fleet.certificates import Certificates
 from server.fleet.enrolment import EnrolledIdentity, Enrolment
+from server.fleet.fleet import Fleet
+from wire.enrolment import MAX_REQUEST_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +27,18 @@ class Address:
     mqtt_tls_ca: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reception:
     """The parts of the server that enrolment uses.
 
-    ``admit`` makes the broker accept a new device before the device gets its password; ``root`` returns the
-    trusted root metadata, None while there is none.
+    ``admit`` makes the broker accept a new device before the device gets its identity; ``root`` returns the trusted
+    root metadata, None while there is none. ``certified_port``: of the broker, for devices with a certificate.
     """
 
     address: Callable[[], Address]
     root: Callable[[], bytes | None]
     admit: Callable[[EnrolledIdentity], None]
+    certified_port: int = 0
 
 
 class ClaimRequest(BaseModel, extra="forbid"):
@@ -57,11 +62,15 @@ class MadeClaimBody(ClaimBody):
 
 
 class IdentityBody(BaseModel):
-    """Everything that a device needs to connect."""
+    """Everything that a device needs to connect; ``password`` or ``certificate`` is "".
+
+    ``certificate``: PEM, the device's own first, then those up to the authority.
+    """
 
     site: str
     device: str
     password: str
+    certificate: str
     mqtt_host: str
     mqtt_port: int
     mqtt_tls_ca: str
@@ -69,7 +78,33 @@ class IdentityBody(BaseModel):
     root: str
 
 
-def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
+class EnrolRequest(ClaimBody, extra="forbid"):
+    """A claim; ``request``: of a certificate (PKCS #10, PEM), "" for a password."""
+
+    request: str = Field(default="", max_length=MAX_REQUEST_BYTES)
+
+
+class RenewRequest(BaseModel, extra="forbid"):
+    """A request of a certificate (PKCS #10, PEM) for the key that the device has."""
+
+    request: str = Field(max_length=MAX_REQUEST_BYTES)
+
+
+class CertificateBody(BaseModel):
+    """A certificate (PEM), the device's own first, then those up to the authority."""
+
+    certificate: str
+
+
+class ProofBody(BaseModel):
+    """How devices prove their identity here: password, certificate or either."""
+
+    proof: str
+
+
+def router(
+    auth: Auth, enrolment: Enrolment, certificates: Certificates, fleet: Fleet, reception: Reception
+) -> APIRouter:
     """Return the routes of enrolment.
 
     Their handlers raise ``RootMissingError`` while the server has no trusted root.
@@ -83,19 +118,31 @@ def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
         claim = enrolment.claim(request.site, request.device, request.attributes)
         return MadeClaimBody(claim=claim, note=comes_back(request.device, ended))
 
+    @routes.get("/api/enrol")
+    def proof() -> ProofBody:
+        """Return how devices prove their identity here."""
+        return ProofBody(proof=certificates.proof.value)
+
     @routes.post("/api/enrol")
-    def enrol(request: ClaimBody) -> IdentityBody:
+    def enrol(request: EnrolRequest) -> IdentityBody:
         """Exchange a claim for an identity."""
         root = reception.root()
         if root is None:
             raise RootMissingError("Expected a trusted root, got none: run fleet-server trust DIR --root FILE")
-        identity = enrolment.enrol(request.claim)
+        identity = enrolment.enrol(request.claim, request.request)
         try:
             reception.admit(identity)
         except (ServerError, OSError):  # nobody received the password: the claim stays valid for another try
             enrolment.reopen(request.claim)
             raise
-        return IdentityBody(**asdict(identity), **asdict(reception.address()), root=root.decode())
+        address = reception.address()
+        address = replace(address, mqtt_port=reception.certified_port) if identity.certificate else address
+        return IdentityBody(**asdict(identity), **asdict(address), root=root.decode())
+
+    @routes.post("/api/enrol/renew")
+    def renew(request: RenewRequest, device: Annotated[str, Depends(auth.certified_device)]) -> CertificateBody:
+        """Return a new certificate for the calling device, which has one that is still valid."""
+        return CertificateBody(certificate=certificates.renew(fleet.device(device).site, device, request.request))
 
     return routes
 

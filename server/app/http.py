@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.config import TlsConfig
 from server.errors import ConfigError, ServerError
@@ -49,6 +52,27 @@ _STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.01
 
 
+class _NamesItsPeer(H11Protocol):
+    """A connection whose requests carry the client's certificate, if TLS has verified one.
+
+    Source: ASGI TLS Extension, version 0.2, ``client_cert_chain``; uvicorn has no such extension.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
+        """Take the certificate from the finished handshake."""
+        super().connection_made(transport)
+        secured = transport.get_extra_info("ssl_object")
+        certificate = secured.getpeercert(binary_form=True) if secured is not None else None
+        if certificate:
+            chain, application = [ssl.DER_cert_to_PEM_cert(certificate)], self.app
+
+            async def named(scope: Scope, receive: Receive, send: Send) -> None:
+                scope["extensions"] = {**scope.get("extensions", {}), "tls": {"client_cert_chain": chain}}
+                await application(scope, receive, send)
+
+            self.app = named
+
+
 class WebError(ServerError):
     """The web application did not start."""
 
@@ -58,11 +82,16 @@ class WebError(ServerError):
 
 @dataclass(slots=True, kw_only=True)
 class Web:
-    """One uvicorn server; it runs outside the main thread, so that signals stay with the caller."""
+    """One uvicorn server; it runs outside the main thread, so that signals stay with the caller.
+
+    ``authority``: PEM file of the authority of devices; a client may then show a certificate, and one that it did not
+    sign is refused in the handshake.
+    """
 
     api: FastAPI
     listener: socket.socket
     tls: TlsConfig
+    authority: str = ""
     _server: uvicorn.Server | None = None
     _thread: threading.Thread | None = None
 
@@ -75,6 +104,8 @@ class Web:
         settings = uvicorn.Config(
             self.api, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=3,
             ssl_certfile=self.tls.certificate or None, ssl_keyfile=self.tls.key or None,
+            ssl_ca_certs=self.authority or None, ssl_cert_reqs=ssl.CERT_OPTIONAL if self.authority else ssl.CERT_NONE,
+            http=_NamesItsPeer if self.authority else "auto",
         )  # fmt: skip
         server = uvicorn.Server(settings)
         self.listener.listen(1024)

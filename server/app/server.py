@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import socket
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,13 +34,16 @@ from server.clock import Clock, system_now_ms
 from server.config import ServerConfig, check_config, read_config
 from server.dashboard.mount import mount
 from server.errors import ServerError, StateDirectoryError
+from server.fleet.certificates import Certificates
 from server.fleet.credentials import hash_password, new_secret
 from server.fleet.enrolment import SERVER_USER, EnrolledIdentity, Enrolment
+from server.fleet.fleet import Fleet
 from server.fleet.liveness import LostDevices
 from server.ingest.ingest import subscriptions
 from wire.messages import Severity
 from wire.transport import Transport
 
+_LOG = logging.getLogger(__name__)
 _INGEST_WAIT_S = 0.2
 _PAUSE_AFTER_FAULT_S = 1.0
 _INGEST = "loop Ingest"
@@ -65,6 +70,8 @@ class Admission:
     """Who may connect to the broker: the server itself and every enrolled device."""
 
     enrolment: Enrolment
+    certificates: Certificates
+    fleet: Fleet
     broker: Broker | None
     server_hash: str
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -73,11 +80,20 @@ class Admission:
         """Return every password hash, by user name."""
         return {**self.enrolment.password_hashes(), SERVER_USER: self.server_hash}
 
-    def refresh(self) -> None:
-        """Make the broker reload its users; it disconnects everybody who is no longer one."""
-        if self.broker is not None:
-            with self._lock:
-                self.broker.update_users(self.hashes())
+    def refresh(self, revoked: Collection[str] = ()) -> None:
+        """Make the broker reload its users and the revoked certificates; it disconnects users that are none any more.
+
+        ``revoked``: devices whose certificates were just revoked; their sessions are ended.
+        """
+        authority = self.certificates.authority
+        if self.broker is None:
+            return
+        with self._lock:
+            self.broker.update_users(self.hashes(), self.certificates.revocation_list())
+        for device in revoked if authority is not None else ():
+            site, now_ms = self.fleet.device(device).site, self.certificates.clock()
+            if authority is not None and not self.broker.end_session(authority.short_lived((site, device), now_ms)):
+                _LOG.error("The session of a revoked device may go on: restart the server. device=%s", device)
 
     def admit(self, identity: EnrolledIdentity) -> None:
         """Make the broker accept a device that was just enrolled.
@@ -90,8 +106,9 @@ class Admission:
         if self.broker is None:
             return
         with self._lock:
-            self.broker.update_users(self.hashes())
-        self.broker.wait_for_user(identity.device, identity.password)
+            self.broker.update_users(self.hashes(), self.certificates.revocation_list())
+        if identity.password:
+            self.broker.wait_for_user(identity.device, identity.password)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,8 +167,9 @@ class ServerApp:
         """
         try:
             if self.broker is not None:
-                self.broker.start(self.admission.hashes())
-                self.state.keep_ports(ServerPorts(self.web.listener.getsockname()[1], self.broker.port))
+                self.broker.start(self.admission.hashes(), self.parts.certificates.revocation_list())
+                ports = (self.broker.port, self.broker.certificate_port)
+                self.state.keep_ports(ServerPorts(self.web.listener.getsockname()[1], *ports))
             if self.parts.trust.leap(self.clock()):
                 self.parts.events.add(self.clock(), "server", "restored", Severity.ERROR, _RESTORED)
             self.connect()
@@ -307,7 +325,9 @@ def _assemble(
     try:
         password, broker = new_secret(), None
         if transport is None:
-            port = config.broker.port or (before.broker if before else 0) or free_port(config.broker.bind)
+            bind, devices = config.broker.bind, config.certificates
+            port = config.broker.port or (before.broker if before else 0) or free_port(bind)
+            kept = devices.broker_port or (before.certificates if before else 0)
             broker = Broker(
                 folder=state.broker,
                 config=config.broker,
@@ -315,6 +335,8 @@ def _assemble(
                 port=port,
                 user=SERVER_USER,
                 password=password,
+                authority=devices.ca,
+                certificate_port=(kept or free_port(bind)) if devices.enabled else kept,
             )
             host = loopback_of(config.broker.bind)
             transport = BrokerTransport(
@@ -326,9 +348,20 @@ def _assemble(
             _refuse_to_orphan(state, parts)
         if broker is not None:
             _refuse_lost_trust(parts)
-        admission = Admission(enrolment=parts.enrolment, broker=broker, server_hash=hash_password(password))
-        reception = Reception(lambda: _public(address, config), parts.trust.root, admission.admit)
-        web = Web(api=build_api(parts, reception), listener=listener, tls=config.tls)
+        admission = Admission(
+            enrolment=parts.enrolment,
+            certificates=parts.certificates,
+            fleet=parts.fleet,
+            broker=broker,
+            server_hash=hash_password(password),
+        )
+        reception = Reception(
+            address=lambda: _public(address, config),
+            root=parts.trust.root,
+            admit=admission.admit,
+            certified_port=broker.certificate_port if broker else 0,
+        )
+        web = Web(api=build_api(parts, reception), listener=listener, tls=config.tls, authority=config.certificates.ca)
     except BaseException:
         listener.close()
         raise

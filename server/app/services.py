@@ -27,6 +27,7 @@ from server.config import ServerConfig
 from server.drift.latest import newest_evidence
 from server.drift.service import DriftService
 from server.fleet.assignments import Assignments
+from server.fleet.certificates import Certificates
 from server.fleet.enrolment import Enrolment
 from server.fleet.fleet import Fleet, Outbox
 from server.fleet.liveness import Liveness
@@ -48,6 +49,7 @@ from server.rollout.regressions import Regressions
 from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
 from server.store.database import Database, open_database
+from server.trust.authority import load_authority
 from server.trust.expiry import ExpiryWatch
 from server.trust.releases import register_releases
 from server.trust.repository import TrustRepository
@@ -70,6 +72,7 @@ class ServerParts:
     database: Database
     auth: Auth
     enrolment: Enrolment
+    certificates: Certificates
     revocations: Revocations
     withdrawal: Withdrawal
     events: EventLog
@@ -97,7 +100,16 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     database = open_database(config.store.url or state.database_url, str(state.path), may_be_new=not state.has_served())
     events, outbox = EventLog(database), Outbox(transport)
     fleet = Fleet(database=database, outbox=outbox, clock=clock)
-    enrolment = Enrolment(database=database, clock=clock, claim_ttl_s=config.enrolment.claim_ttl_s)
+    certificates = Certificates(
+        database=database,
+        clock=clock,
+        authority=load_authority(config.certificates) if config.certificates.enabled else None,
+        life_s=config.certificates.life_days * 86_400,
+        required=config.certificates.required,
+    )
+    enrolment = Enrolment(
+        database=database, clock=clock, claim_ttl_s=config.enrolment.claim_ttl_s, certificates=certificates
+    )
     blobs = Blobs(state.blobs)
     blobs.sweep()
     versions, trust = Versions(database, blobs), TrustRepository(state.path, clock)
@@ -141,8 +153,14 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     )
     return ServerParts(
         database=database,
-        auth=Auth(state.token("operator"), state.token("builder"), enrolment),
+        auth=Auth(
+            operator_token=state.token("operator"),
+            builder_token=state.token("builder"),
+            enrolment=enrolment,
+            certificates=certificates,
+        ),
         enrolment=enrolment,
+        certificates=certificates,
         revocations=Revocations(fleet=fleet, outbox=outbox, clock=clock),
         withdrawal=withdrawal,
         events=events,
@@ -203,7 +221,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
     for routes in (
         health.router(parts.vitals, parts.clock),
         health.overall_router(auth, parts.situation),
-        enrol_api.router(auth, parts.enrolment, reception),
+        enrol_api.router(auth, parts.enrolment, parts.certificates, parts.fleet, reception),
         devices_api.router(
             auth, parts.fleet, parts.lineage, partial(newest_evidence, parts.database), parts.situation.presence
         ),

@@ -27,6 +27,18 @@ _TEMPLATE = """\
 [broker]
 # port = 0
 """
+_TLS_TEMPLATE = """\
+
+[tls]
+certificate = "ca/server.pem"
+key = "ca/server.key"
+ca = "ca/ca.pem"
+
+[certificates]      # devices prove their identity by a certificate that this server signs
+ca = "ca/ca.pem"
+key = "ca/ca.key"
+# required = true   # no device may use a password
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +53,14 @@ class RunAddress:
 
 @dataclass(frozen=True, slots=True)
 class ServerPorts:
-    """The ports that devices know this server by (``ports.json``); if lost, no device finds it again."""
+    """The ports that devices know this server by (``ports.json``); if lost, no device finds it again.
+
+    ``certificates``: of the broker for devices with a certificate, 0 if there are none.
+    """
 
     http: int
     broker: int
+    certificates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +83,11 @@ class StateDirectory:
     def keys(self) -> Path:
         """The online keys (0600)."""
         return self.path / "keys"
+
+    @property
+    def authority(self) -> Path:
+        """The private authority that ``init --tls-name`` made, and the server's own certificate (0600)."""
+        return self.path / "ca"
 
     @property
     def tuf(self) -> Path:
@@ -160,7 +181,8 @@ class StateDirectory:
         """
         try:
             found = ServerPorts(**json.loads(self.ports.read_text(encoding="utf-8")))
-            if all(type(port) is int and 0 < port < _PORT_LIMIT for port in (found.http, found.broker)):
+            ports = (found.http, found.broker, found.certificates or found.broker)
+            if all(type(port) is int and 0 < port < _PORT_LIMIT for port in ports):
                 return found
             problem: object = found
         except FileNotFoundError:
@@ -177,7 +199,8 @@ class StateDirectory:
 
     def keep_ports(self, ports: ServerPorts) -> None:
         """Store the ports that devices get from now on."""
-        data = json.dumps(asdict(ports)).encode()
+        known = {name: port for name, port in asdict(ports).items() if port}  # older servers know only two
+        data = json.dumps(known).encode()
         if not self.ports.exists() or self.ports.read_bytes() != data:
             write_atomically(self.ports, data)
 
@@ -198,8 +221,10 @@ class StateDirectory:
         write_atomically(self.address, json.dumps(asdict(address), indent=1).encode())
 
 
-def init_state(path: Path) -> StateDirectory:
-    """Create a state directory with fresh tokens; ``trust`` creates the online keys.
+def init_state(path: Path, *, certificates: bool = False) -> StateDirectory:
+    """Create a state directory with fresh tokens; ``trust`` creates the online keys, and the private authority.
+
+    ``certificates``: the settings name the files of a private authority.
 
     Raises:
         StateDirectoryError: If the path exists and is not empty, or can't be written.
@@ -226,7 +251,7 @@ def init_state(path: Path) -> StateDirectory:
             write_atomically(path / f"{role}.token", f"{new_secret()}\n".encode())
         state.ingest_group()
         write_atomically(state.layout, f"{_LAYOUT}\n".encode())
-        write_atomically(state.config, _TEMPLATE.encode())
+        write_atomically(state.config, (_TEMPLATE + _TLS_TEMPLATE * certificates).encode())
     except OSError as error:
         message = f"Expected a directory that can be written, got {path}: {error.strerror}"
         raise StateDirectoryError(message) from error

@@ -5,7 +5,8 @@ and then with growing delays. A mosquitto that a killed server left behind is en
 
 Source of the files: mosquitto.conf(5), 2.0. Patterns expand ``%u`` to the user name, which is the device id, so one
 rule confines every device to its own subtree; ``ingest`` checks the site in the topic. The client id is always the user
-name, whatever a client sends; otherwise a device could disconnect another, or the server, by taking its id.
+name, whatever a client sends; otherwise a device could disconnect another, or the server, by taking its id. Where
+devices have certificates, a second listener takes the user name from the certificate (``use_identity_as_username``).
 """
 
 from __future__ import annotations
@@ -56,6 +57,16 @@ class BrokerPaths:
         return self.folder / "acl"
 
     @property
+    def revoked(self) -> Path:
+        """The list of revoked certificates."""
+        return self.folder / "revoked.pem"
+
+    @property
+    def impostor(self) -> Path:
+        """A certificate and its key, while the session of a revoked device is taken over."""
+        return self.folder / "take-over.pem"
+
+    @property
     def log(self) -> Path:
         """The log of mosquitto; begun anew at each start."""
         return self.folder / "mosquitto.log"
@@ -66,15 +77,30 @@ class BrokerPaths:
         return self.folder / "mosquitto.pid"
 
 
-def render_config(paths: BrokerPaths, config: BrokerConfig, tls: TlsConfig, port: int, *, as_root: bool) -> str:
-    """Return mosquitto.conf."""
-    lines = [
-        "per_listener_settings false",
-        f"listener {port} {config.bind}",
+def render_config(
+    paths: BrokerPaths, config: BrokerConfig, tls: TlsConfig, ports: tuple[int, int], certificates: str = "", *,
+    as_root: bool,
+) -> str:  # fmt: skip
+    """Return mosquitto.conf. ``ports``: for passwords, and for certificates.
+
+    ``certificates``: the PEM file of the authority of devices, "" if they have passwords alone.
+    """
+    own = [f"cafile {tls.ca}", f"certfile {tls.certificate}", f"keyfile {tls.key}"] if tls.enabled else []
+    lines = ["per_listener_settings false", f"listener {ports[0]} {config.bind}", "use_username_as_clientid true", *own]
+    if certificates:
+        lines += [
+            f"listener {ports[1]} {config.bind}",
+            "use_username_as_clientid true",
+            f"cafile {certificates}",
+            *own[1:],
+            "require_certificate true",
+            "use_identity_as_username true",
+            f"crlfile {paths.revoked}",
+        ]
+    lines += [
         "allow_anonymous false",
         f"password_file {paths.passwords}",
         f"acl_file {paths.acl}",
-        "use_username_as_clientid true",
         "persistence true",
         f"persistence_location {paths.folder}/",
         "autosave_interval 5",
@@ -87,8 +113,6 @@ def render_config(paths: BrokerPaths, config: BrokerConfig, tls: TlsConfig, port
         "log_type error",
         "log_type warning",
     ]
-    if tls.enabled:
-        lines += [f"cafile {tls.ca}", f"certfile {tls.certificate}", f"keyfile {tls.key}"]
     if as_root:
         lines.append("user root")
     return "\n".join(lines) + "\n"
@@ -115,11 +139,15 @@ _CONNECT_TIMEOUT_S = 2.0
 _BACK_OFF_LIMIT_MS = 30_000
 _OWN_FILES = 50  # mosquitto's listeners, logs and database
 _ACCEPTED = bytes.fromhex("20020000")
+_DISCONNECT = bytes.fromhex("e000")
 
 
 @dataclass(slots=True, kw_only=True)
 class Broker:
-    """One mosquitto process. ``hashes`` are password hashes by user name, ``user`` the server's own name."""
+    """One mosquitto process. ``hashes`` are password hashes by user name, ``user`` the server's own name.
+
+    With ``authority``, a PEM file, it also listens on ``certificate_port`` for devices with a certificate signed by it.
+    """
 
     folder: Path
     config: BrokerConfig
@@ -127,6 +155,8 @@ class Broker:
     port: int
     user: str
     password: str
+    authority: str = ""
+    certificate_port: int = 0
     _process: subprocess.Popen[bytes] | None = None
     _restart_at_ms: int = 0
     _back_off_ms: int = 0
@@ -138,8 +168,10 @@ class Broker:
         """Derive the paths of the files."""
         self._paths = BrokerPaths(self.folder)
 
-    def start(self, hashes: Mapping[str, str]) -> None:
+    def start(self, hashes: Mapping[str, str], revoked: bytes = b"") -> None:
         """Write the files, start mosquitto and wait until it accepts the server's own user.
+
+        ``revoked``: the list of revoked certificates in PEM, if there is an authority.
 
         Raises:
             BrokerMissingError: If there is no mosquitto.
@@ -150,8 +182,11 @@ class Broker:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._end_leftover()
         listening_socket(self.config.bind, self.port, "broker").close()  # no other program listens on it
-        as_root = os.geteuid() == 0
-        text = render_config(self._paths, self.config, self.tls, self.port, as_root=as_root)
+        if self.authority:
+            listening_socket(self.config.bind, self.certificate_port, "broker").close()
+            write_atomically(self._paths.revoked, revoked)
+        as_root, ports = os.geteuid() == 0, (self.port, self.certificate_port)
+        text = render_config(self._paths, self.config, self.tls, ports, self.authority, as_root=as_root)
         write_atomically(self._paths.config, text.encode())
         write_atomically(self._paths.acl, render_acl(self.user).encode())
         write_atomically(self._paths.passwords, render_passwords(hashes).encode())
@@ -164,9 +199,11 @@ class Broker:
         self._spawn()
         self._wait_until_accepted(self.user, self.password, self.config.start_timeout_s)
 
-    def update_users(self, hashes: Mapping[str, str]) -> None:
-        """Write the password file anew and make mosquitto reload it."""
+    def update_users(self, hashes: Mapping[str, str], revoked: bytes = b"") -> None:
+        """Write the password file and the list of revoked certificates anew and make mosquitto reload them."""
         write_atomically(self._paths.passwords, render_passwords(hashes).encode())
+        if self.authority:
+            write_atomically(self._paths.revoked, revoked)
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGHUP)
 
@@ -177,6 +214,28 @@ class Broker:
             BrokerError: If it does not in time.
         """
         self._wait_until_accepted(user, password, self.config.start_timeout_s)
+
+    def end_session(self, own: bytes) -> bool:
+        """End the session of the device that ``own``, a certificate and its key in PEM, names; return whether it ended.
+
+        mosquitto checks the list of revoked certificates only when a client connects. A second client of the same name
+        takes the session over, without its subscriptions, and leaves. Source: MQTT 3.1.1, 3.1.4 (MQTT-3.1.4-2).
+        """
+        try:
+            write_atomically(self._paths.impostor, own)
+            context = ssl.create_default_context(cafile=self.tls.ca)
+            context.check_hostname = False  # our own child process over loopback: its certificate may name another host
+            context.load_cert_chain(self._paths.impostor)
+            address = (loopback_of(self.config.bind), self.certificate_port)
+            with context.wrap_socket(socket.create_connection(address, _CONNECT_TIMEOUT_S)) as connection:
+                connection.sendall(_connect_packet("", ""))
+                accepted = connection.recv(len(_ACCEPTED)) == _ACCEPTED
+                connection.sendall(_DISCONNECT)
+                return accepted
+        except OSError:
+            return False
+        finally:
+            self._paths.impostor.unlink(missing_ok=True)
 
     def turn(self, now_ms: int) -> bool:
         """Restart mosquitto if it died; return whether it was restarted."""

@@ -61,6 +61,7 @@ from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, next_step, open_database, shown_url
 from server.store.heartbeat import latest_heartbeat_ms
 from server.store.revisions import standing_of, upgrade
+from server.trust.authority import host_name, init_authority
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire import __version__
@@ -163,20 +164,37 @@ def main() -> None:
         raise click.ClickException(str(error)) from error
 
 
-@main.command(epilog=_example("fleet-server init state"))
+@main.command(epilog=_example("fleet-server init state", "fleet-server init state --tls-name fleet.example.org"))
 @_STATE
+@click.option(
+    "--tls-name",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Name or address of this server for devices: makes a private authority, and devices get certificates.",
+)
 @_coded
-def init(directory: Path) -> None:
+def init(directory: Path, hosts: tuple[str, ...]) -> None:
     """Create a new state directory.
 
-    It gets settings, tokens and online keys. DIR must be empty or not exist; nothing is overwritten.
+    It gets settings, tokens and online keys. DIR must be empty or not exist; nothing is overwritten. With --tls-name,
+    which may be given several times, everything is encrypted, and each device proves its identity by a certificate of
+    its own instead of a password.
     """
-    state = init_state(directory)
+    for host in hosts:
+        host_name(host)
+    state = init_state(directory, certificates=bool(hosts))
     init_online_keys(state.path)
+    if hosts:
+        init_authority(state.authority, hosts, system_now_ms())
     open_database(state.database_url).close()
     click.echo(f"state      {state.path}")
     click.echo(f"operator   {state.path / 'operator.token'}")
     click.echo(f"builder    {state.path / 'builder.token'}")
+    if hosts:
+        click.echo(
+            f"authority  {state.authority / 'ca.pem'}   (its key beside it, 0600: see docs/how-to/own-server.md)"
+        )
     click.echo(f"next       compressor keys init KEYS --online {state.path / 'online.pub.json'}")
     click.echo(f"then       fleet-server trust {directory} --root KEYS/metadata/1.root.json")
 

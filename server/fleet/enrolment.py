@@ -19,10 +19,12 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from server.clock import Clock
-from server.errors import ClaimRefusedError, DeviceExistsError, ServerError
+from server.errors import CertificateRefusedError, ClaimRefusedError, DeviceExistsError, ServerError
+from server.fleet.certificates import Certificates
 from server.fleet.credentials import hash_password, new_secret, verify_password
 from server.registry.events import event_row
 from server.store import fleet as store
+from server.store.certificates import revoke_certificates
 from server.store.database import Database
 from server.store.events import insert_events
 from wire.canonical import sha256_hex
@@ -36,13 +38,18 @@ _NOTED_EVERY_MS = 60_000
 _MAX_ATTRIBUTES, _MAX_KEY, _MAX_VALUE = 32, 63, 255
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolledIdentity:
-    """A device's identity and password, handed out once (the server stores only a hash)."""
+    """A device's identity and its proof, handed out once.
+
+    ``password``: the server stores only a hash. ``certificate``: PEM, with those up to the authority, for the key that
+    the device made itself. One of the two is "".
+    """
 
     site: str
     device: str
-    password: str
+    password: str = ""
+    certificate: str = ""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -52,6 +59,7 @@ class Enrolment:
     database: Database
     clock: Clock
     claim_ttl_s: float = 7 * 86_400.0
+    certificates: Certificates | None = None
     _verified: dict[str, bytes] = field(default_factory=dict)
     _noted_ms: dict[tuple[str, str], int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -87,14 +95,22 @@ class Enrolment:
             store.insert_claim(connection, row)
         return secret
 
-    def enrol(self, claim: str) -> EnrolledIdentity:
-        """Consume ``claim`` and return the device's new identity.
+    def enrol(self, claim: str, request: str = "") -> EnrolledIdentity:
+        """Consume ``claim`` and return the device's new identity; its earlier proofs are void.
+
+        ``request``: of a certificate, in PEM; "" for a password.
 
         Raises:
+            CertificateRefusedError: If ``request`` is invalid, or this server expects the other proof.
             ClaimRefusedError: If the claim is unknown, used, void or expired.
             DeviceExistsError: If the id has been taken on another site since.
         """
-        now_ms, password, claim_sha256 = self.clock(), new_secret(), sha256_hex(claim.encode())
+        now_ms, password, certificate = self.clock(), "" if request else new_secret(), ""
+        claim_sha256, certificates = sha256_hex(claim.encode()), self.certificates
+        if certificates is not None:
+            certificates.check(request)
+        elif request:
+            raise CertificateRefusedError("Expected an enrolment by password, got a request for a certificate")
         try:
             with self.database.begin() as connection:
                 row = store.use_claim(connection, claim_sha256, now_ms)
@@ -104,7 +120,8 @@ class Enrolment:
                 known = store.one_device(connection, device)
                 _check_site(known, site)
                 changes = {
-                    "attributes": row["attributes"], "password_hash": hash_password(password), "enrolled_ms": now_ms,
+                    "attributes": row["attributes"], "enrolled_ms": now_ms,
+                    "password_hash": hash_password(password) if password else "",
                     "ended": "", "ended_ms": 0, "ended_why": "",
                 }  # fmt: skip
                 if known is None:
@@ -112,13 +129,16 @@ class Enrolment:
                 else:
                     fresh = store.NEVER_CONNECTED if known["ended"] else {}  # its old reports no longer count
                     store.update_device(connection, device, {**changes, **fresh})
+                revoke_certificates(connection, device, now_ms)
+                if request and certificates is not None:
+                    certificate = certificates.issue(connection, site, device, request).pem
         except ClaimRefusedError as error:
             self._note_refusal(error, error.cause, error.device, now_ms)
             raise
         except DeviceExistsError as error:
             self._note_refusal(error, "id_taken", device, now_ms)
             raise
-        return EnrolledIdentity(site, device, password)
+        return EnrolledIdentity(site=site, device=device, password=password, certificate=certificate)
 
     def _note_refusal(self, error: ServerError, cause: str, device: str, now_ms: int) -> None:
         """Log an event, at most one a minute for each cause and device: anybody may try any claim."""
@@ -141,6 +161,8 @@ class Enrolment:
 
     def authenticate(self, device: str, password: str) -> bool:
         """Return whether ``password`` is that of ``device``; a positive answer is cached as a digest."""
+        if self.certificates is not None and self.certificates.required:
+            return False
         with self.database.begin() as connection:
             row = store.one_device(connection, device)
         row = row if row is not None and not row["ended"] else None
@@ -156,9 +178,12 @@ class Enrolment:
         return True
 
     def password_hashes(self) -> dict[str, str]:
-        """Return the password hash of every device of the fleet, by id, for the broker."""
+        """Return the password hash of every device of the fleet that has a password, by id, for the broker."""
+        if self.certificates is not None and self.certificates.required:
+            return {}
         with self.database.begin() as connection:
-            return {row["device"]: row["password_hash"] for row in store.active_devices(connection)}
+            known = store.active_devices(connection)
+        return {row["device"]: row["password_hash"] for row in known if row["password_hash"]}
 
     def ended(self, device: str) -> str:
         """Return "revoked" or "removed" for a device that a new claim would let in again, else ""."""

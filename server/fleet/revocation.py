@@ -15,7 +15,7 @@ Source: mosquitto 2.0, security_default.c: at SIGHUP, clients that are no longer
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from server.clock import Clock
@@ -25,6 +25,7 @@ from server.ingest.faults import shortened
 from server.people import MAX_WHY, SOMEBODY
 from server.registry.events import event_row
 from server.store import fleet as store
+from server.store.certificates import revoke_certificates, revoked_certificates
 from server.store.events import insert_events
 from wire.messages import Severity
 from wire.topics import Kind, Topic
@@ -34,6 +35,8 @@ REVOKED, REMOVED = "revoked", "removed"
 _RETAINED = (Kind.STATE, Kind.REPORTED, Kind.DESIRED)
 _CLEAR_AFTER_MS = (0, 2_000, 10_000)
 _CLEARED_A_TURN = 200
+_CUT_WITHIN_MS = 600_000
+"""Sessions of devices revoked before that were not admitted by the broker, which starts with the server."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class Revocations:
     outbox: Outbox
     clock: Clock
     _ended: dict[str, int] = field(default_factory=dict)
+    _revoked: frozenset[str] = frozenset()
     _to_clear: list[tuple[int, str]] = field(default_factory=list)
 
     def revoke(self, device: str, why: str = "", *, by: str = SOMEBODY) -> Device:
@@ -83,21 +87,26 @@ class Revocations:
         with self.fleet.database.begin() as connection:
             store.update_device(connection, known.device, gone)
             store.void_claims(connection, known.device, now_ms)
+            revoke_certificates(connection, known.device, now_ms)
             insert_events(connection, [event])
         _LOG.warning("A device was %s. device=%s", ended, known.device)
         return self.fleet.device(known.device)
 
-    def enforce(self, now_ms: int, admit_only_the_fleet: Callable[[], None]) -> None:
+    def enforce(self, now_ms: int, admit_only_the_fleet: Callable[[Collection[str]], None]) -> None:
         """Apply changes in the database to the broker: to its users first, then to its retained messages.
 
         Args:
             now_ms: the time.
-            admit_only_the_fleet: writes the broker's users anew and makes it reload them.
+            admit_only_the_fleet: writes the broker's users and revoked certificates anew and makes it reload them, then
+                ends the sessions of the given devices, whose certificates were revoked.
         """
         with self.fleet.database.begin() as connection:
             ended = store.ended_since(connection)
-        if ended != self._ended:
-            admit_only_the_fleet()
+            revoked = {row["serial"]: row for row in revoked_certificates(connection)}
+        if ended != self._ended or revoked.keys() != self._revoked:
+            news = [row for serial, row in revoked.items() if serial not in self._revoked]
+            admit_only_the_fleet({row["device"] for row in news if row["revoked_ms"] > now_ms - _CUT_WITHIN_MS})
+            self._revoked = frozenset(revoked)
             fresh = [device for device, at_ms in ended.items() if self._ended.get(device) != at_ms]
             self._to_clear += [(now_ms + after_ms, device) for after_ms in _CLEAR_AFTER_MS for device in fresh]
             self._ended = ended

@@ -31,6 +31,7 @@ import pytest
 from compressor.release.keys import init_keys
 from compressor.release.publish import publish
 from server.app.state_directory import init_state
+from server.trust.authority import init_authority
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.bundle import build_bundle
@@ -47,6 +48,15 @@ SERVER_TOML = """\
 turn_interval_s = 0.1
 [drift]
 window_ms = 1000
+"""
+CERTIFICATES_TOML = """\
+[tls]
+certificate = "ca/server.pem"
+key = "ca/server.key"
+ca = "ca/ca.pem"
+[certificates]
+ca = "ca/ca.pem"
+key = "ca/ca.key"
 """
 AGENT_TOML = """\
 [source]
@@ -435,14 +445,22 @@ def relay(fleet: Fleet) -> Iterator[Relay]:
 
 @pytest.fixture
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
-    """A running server with keys and trust, no devices yet; with the parameter ``watched`` under strace."""
+    """A running server with keys and trust, no devices yet.
+
+    With the parameter ``watched`` under strace, with ``certified`` with a private authority, plus its settings.
+    """
     if not shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/sbin"):
         pytest.skip("mosquitto is not installed")
     state = init_state(tmp_path / "server")
     state.config.write_text(SERVER_TOML)
     install_root(state.path, init_keys(tmp_path / "keys", init_online_keys(state.path)))
     made = Fleet(tmp_path, Program(["fleet-server", "run", str(state.path)], tmp_path / "server.log"))
-    if getattr(request, "param", "") == "watched":
+    kind, _, settings = getattr(request, "param", "").partition(" ")
+    if kind == "certified":
+        init_authority(state.authority, ["127.0.0.1"], round(time.time() * 1000))
+        state.config.write_text(SERVER_TOML + CERTIFICATES_TOML + settings)
+        made.ca = state.authority / "ca.pem"
+    if kind == "watched":
         made.home = tmp_path / "home"
         made.home.mkdir()
         made.watched(made.server)

@@ -133,7 +133,9 @@ def test_a_claim_is_not_used_up_when_the_broker_lets_nobody_in(fleet: MemoryFlee
             raise refusals.pop()
 
     reception = Reception(
-        lambda: Address(mqtt_host="127.0.0.1", mqtt_port=1, http_url="http://127.0.0.1"), lambda: b"{}", admit
+        address=lambda: Address(mqtt_host="127.0.0.1", mqtt_port=1, http_url="http://127.0.0.1"),
+        root=lambda: b"{}",
+        admit=admit,
     )
     client = TestClient(build_api(parts, reception))
     body = {"claim": parts.enrolment.claim("berlin", "cam-1", {})}
