@@ -11,7 +11,7 @@ MAX_REQUEST_BYTES = 8 * 1024
 """Longest certificate request in PEM; one for a P-256 key has about 400 bytes."""
 
 
-class Proof(StrEnum):
+class IdentityProof(StrEnum):
     """How devices prove their identity to a server."""
 
     PASSWORD = "password"  # noqa: S105 - the name of a kind

@@ -31,7 +31,7 @@ from edge_agent.device.tls import client_context
 from edge_agent.errors import CertificateError, EnrolmentError, IdentityError, NewerFormatError
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
-from wire.enrolment import Proof
+from wire.enrolment import IdentityProof
 from wire.errors import MessageError, WireError
 from wire.topics import check_name
 
@@ -141,7 +141,7 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "",
     _check_address(server_url)
     address, body, key = server_url.rstrip("/") + "/api/enrol", {"claim": claim}, b""
     with _room_in(state, disk):
-        if not password and _proof(address, ca) is not Proof.PASSWORD:
+        if not password and _proof(address, ca) is not IdentityProof.PASSWORD:
             try:
                 key = make_key()
                 body["request"] = make_request(key)
@@ -215,12 +215,12 @@ def _check_address(url: str) -> None:
         raise EnrolmentError(message)
 
 
-def _proof(address: str, ca: str) -> Proof:
+def _proof(address: str, ca: str) -> IdentityProof:
     """Return how devices prove their identity to the server; an older one only knows passwords."""
     try:
-        return Proof(str(_ask(address, ca).get("proof")))
+        return IdentityProof(str(_ask(address, ca).get("proof")))
     except (_OlderServerError, ValueError):
-        return Proof.PASSWORD
+        return IdentityProof.PASSWORD
 
 
 class _OlderServerError(EnrolmentError):

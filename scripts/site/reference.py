@@ -23,7 +23,8 @@ PROGRAMS = {"compressor": ("compressor.cli", "app"), "edge-agent": ("edge_agent.
             "fleet-server": ("server.cli", "main")}  # fmt: skip
 _VERBS = ("get", "post", "put", "delete")
 _WHO = {
-    "operator": "operator", "builder": "builder", "device": "device", "operator_or_builder": "operator, builder",
+    "operator": "operator", "builder": "builder", "device": "device",
+    "certified_device": "device with a certificate", "operator_or_builder": "operator, builder",
     "device_or_staff": "device, operator, builder",
 }  # fmt: skip
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
@@ -140,9 +139,10 @@ def router(
         return IdentityBody(**asdict(identity), **asdict(address), root=root.decode())
 
     @routes.post("/api/enrol/renew")
-    def renew(request: RenewRequest, device: Annotated[str, Depends(auth.certified_device)]) -> CertificateBody:
+    def renew(wanted: RenewRequest, request: Request) -> CertificateBody:
         """Return a new certificate for the calling device, which has one that is still valid."""
-        return CertificateBody(certificate=certificates.renew(fleet.device(device).site, device, request.request))
+        device = auth.certified_device(request)
+        return CertificateBody(certificate=certificates.renew(fleet.device(device).site, device, wanted.request))
 
     return routes
 

@@ -21,7 +21,7 @@ from server.store.database import Database
 from server.store.events import insert_events
 from server.trust.authority import Authority, IssuedCertificate, requested_key
 from wire.canonical import sha256_hex
-from wire.enrolment import Proof
+from wire.enrolment import IdentityProof
 from wire.messages import Severity
 
 _AGAIN_RATIO = 0.25  # of its life: for so long a renewal that was repeated gets the same certificate
@@ -38,11 +38,11 @@ class Certificates:
     required: bool = False
 
     @property
-    def proof(self) -> Proof:
+    def proof(self) -> IdentityProof:
         """How a device proves its identity here."""
         if self.authority is None:
-            return Proof.PASSWORD
-        return Proof.CERTIFICATE if self.required else Proof.EITHER
+            return IdentityProof.PASSWORD
+        return IdentityProof.CERTIFICATE if self.required else IdentityProof.EITHER
 
     def check(self, request: str) -> None:
         """Check that a device may enrol with this certificate ``request``, or with a password if it is "".
@@ -53,7 +53,7 @@ class Certificates:
         if request and self.authority is None:
             message = "Expected an enrolment by password, got a request for a certificate: this server has no authority"
             raise CertificateRefusedError(f"{message}; set [certificates] in server.toml, or enrol with --password")
-        if not request and self.proof is Proof.CERTIFICATE:
+        if not request and self.proof is IdentityProof.CERTIFICATE:
             message = "Expected a request for a certificate, got none: passwords are switched off here"
             raise CertificateRefusedError(f"{message}; enrol with a newer agent and without --password")
 

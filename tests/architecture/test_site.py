@@ -140,7 +140,10 @@ def test_the_page_of_the_rest_interface_says_who_may_call() -> None:
     text = reference.rest()
     assert "| GET | `/api/overall` | operator |" in text
     assert "| GET | `/blobs/{sha256}` | device, operator, builder |" in text
-    assert re.findall(r"`([^` ]+)[^`]*` \| anybody", text) == ["/api/health", "/api/enrol", "/tuf/{name}"]
+    public = re.findall(r"\| (\w+) \| `([^` ]+)[^`]*` \| anybody", text)
+    assert public == [
+        ("GET", "/api/health"), ("GET", "/api/enrol"), ("POST", "/api/enrol"), ("GET", "/tuf/{name}")
+    ]  # fmt: skip
 
 
 def test_the_pages_of_commands_and_names_are_complete() -> None:
