@@ -35,8 +35,10 @@ class Enroller(http.server.BaseHTTPRequestHandler):
     health: ClassVar[list[int]] = []
 
     def do_GET(self) -> None:
-        """Answer with the next entry of ``health``, if there is one."""
-        if self.health:
+        """Answer with the next entry of ``health``; a server before certificates has no GET of ``/api/enrol``."""
+        if self.path == "/api/enrol":
+            self.send_error(405)
+        elif self.health:
             self.send_response(self.health.pop(0))
             self.end_headers()
             self.wfile.write(b'{"ok": false, "code": "unwell", "text": "room on the disk: 0 MB free"}')
