@@ -63,6 +63,12 @@ class SensorError(ImageError):
     code = "sensor_invalid"
 
 
+class SmootherError(AgentError):
+    """The manifest names a smoother that this agent does not have, or its options are out of range."""
+
+    code = "smoother_invalid"
+
+
 class RuntimeSeamError(AgentError):
     """A runtime is not available or can't run."""
 

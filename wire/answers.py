@@ -20,7 +20,8 @@ class AnswerRecord:
 
     ``id``: names the input; the same input, read again, has the same one if its source can tell. ``at_ms``: when the
     input was taken, UTC. ``label`` and ``confidence`` (calibrated, 0..1): of a classifier. ``values``: of a regression,
-    by name, in the targets' units. ``scores``, ``boxes`` and ``events``: of tasks that have them.
+    by name, in the targets' units. ``inputs``: over how many inputs of a stream the release smoothed them; 1: this one
+    alone. ``scores``, ``boxes`` and ``events``: of tasks that have them.
 
     ``supported``: whether the input is inside what the model was trained on; None: the release can't tell.
     ``support_rate``: the share of inputs like the training data for which it is False by design. ``drift``: the state
@@ -38,6 +39,7 @@ class AnswerRecord:
     label: str = field(default="", metadata=OMIT_DEFAULT)
     confidence: float | None = field(default=None, metadata=OMIT_DEFAULT)
     values: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
+    inputs: int = field(default=1, metadata=OMIT_DEFAULT)
     scores: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
     boxes: tuple[Mapping[str, Json], ...] = field(default=(), metadata=OMIT_DEFAULT)
     events: tuple[Mapping[str, Json], ...] = field(default=(), metadata=OMIT_DEFAULT)

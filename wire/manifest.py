@@ -16,7 +16,7 @@ MAX_IMAGE_SIDE = 4096
 ORIENTATIONS = ("stored", "exif")
 DECODES = ("full", "reduced")
 """The first of each is the default of a manifest that does not name one."""
-SCHEMA_PLAIN, SCHEMA_DECODING, SCHEMA_TASK = 1, 2, 3
+SCHEMA_PLAIN, SCHEMA_DECODING, SCHEMA_TASK, SCHEMA_SMOOTHING = 1, 2, 3, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,8 @@ class Manifest:
     (``labels`` is then empty); an output named ``embedding`` feeds the projections.
     ``task``: a task other than these two, which the device must have installed. A manifest that names one has schema 3,
     so that an agent without tasks rejects it.
+    ``smoothing``: the file of ``edge_agent/smoothers`` that makes the answers of a stream from the outputs of several
+    inputs, with its options by name; empty: each input is answered alone. A manifest that names one has schema 4.
     ``session_options`` are runtime settings as text (onnxruntime: config entries by their own name).
     """
 
@@ -122,6 +124,8 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     values: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
     task: str = field(default="", metadata=OMIT_DEFAULT)
+    smoothing: str = field(default="", metadata=OMIT_DEFAULT)
+    smoothing_options: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
     @property
@@ -132,6 +136,8 @@ class Manifest:
     @property
     def needed_schema(self) -> int:
         """The lowest schema whose readers understand all fields in use."""
+        if self.smoothing:
+            return SCHEMA_SMOOTHING
         return SCHEMA_TASK if self.task else self.preprocessing.schema
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from compressor import child
 from compressor.errors import MeasureError
 from compressor.portions import portions
-from edge_agent import runtimes
+from edge_agent import runtimes, smoothers
 from edge_agent.errors import AgentError
 from wire.codec import decode, encode
 from wire.manifest import MAX_MANIFEST_BYTES, Manifest
@@ -117,6 +117,31 @@ def predict(
     index = names.index("embedding") if "embedding" in names else -1
     flat = columns[index].reshape(len(logits), -1) if index >= 0 else np.zeros((len(logits), 0))
     return Predictions(logits, np.asarray(flat, dtype=np.float32))
+
+
+def smoothed(predictions: Predictions, manifest: Manifest, sources: NDArray[np.str_], interval_ms: int) -> Predictions:
+    """Return ``predictions`` as a device answers them for streams: those of each source in their order.
+
+    ``sources``: str (N,); ``interval_ms``: the time between neighbouring rows of a source. Embeddings stay.
+
+    Raises:
+        MeasureError: If the manifest's smoother is not that of this kind of output.
+    """
+    if not manifest.smoothing:
+        return predictions
+    streams: dict[str, smoothers.Smoother | None] = {}
+    times: dict[str, int] = {}
+    answers = predictions.logits.copy()
+    try:
+        for row, source in enumerate(sources.tolist()):
+            if source not in streams:
+                streams[source], times[source] = smoothers.of_manifest(manifest), 0
+            if (stream := streams[source]) is not None:
+                answers[row], _ = stream.add(predictions.logits[row], times[source])
+            times[source] += interval_ms
+    except AgentError as error:
+        raise MeasureError(str(error)) from error
+    return Predictions(answers, predictions.embedding)
 
 
 def latency(candidates: Mapping[str, Candidate], inputs: Mapping[str, Floats] | Floats) -> dict[str, Latency]:

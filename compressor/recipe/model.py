@@ -183,12 +183,25 @@ class AcceptanceRecipe:
     min_latency_budget_ms: Annotated[float, Bound(1, 60_000)] = 50.0
 
 
+@dataclass(frozen=True, slots=True)
+class SmoothingRecipe:
+    """``[smoothing]``: answers of a stream are made from several inputs, on the device and in the gates alike.
+
+    ``kind``: a file of ``edge_agent/smoothers``; empty: each input is answered alone. The other keys are its own
+    (``options``). ``interval_ms``: of the gates only: the time between neighbouring rows of a source (a recording).
+    """
+
+    kind: str = ""
+    interval_ms: Annotated[int, Bound(0, 86_400_000)] = 1000
+    options: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """The whole recipe. ``folder`` is where it was read from, the base of relative paths.
 
-    ``acceptance`` is not in the ``repr``, so that the digest of a recipe without this table is the same as before the
-    table existed (``run.bundles.lineage_of`` adds it if it differs from the default).
+    ``acceptance`` and ``smoothing`` are not in the ``repr``, so that the digest of a recipe without these tables is the
+    same as before they existed (``run.bundles.lineage_of`` adds what differs from the default).
     """
 
     model: ModelRecipe
@@ -199,6 +212,7 @@ class Recipe:
     gates: tuple[GateRecipe, ...]
     folder: Path = Path()
     acceptance: AcceptanceRecipe = field(default_factory=AcceptanceRecipe, repr=False)
+    smoothing: SmoothingRecipe = field(default_factory=SmoothingRecipe, repr=False)
 
     def with_data(self, path: Path | None) -> Recipe:
         """Return the recipe with the data at ``path`` instead of its own, or unchanged if ``path`` is None.

@@ -19,10 +19,20 @@ from compressor import formats, steps, tasks
 from compressor.errors import RecipeError
 from compressor.gates.evidence import DEVICE_PREFIX, GateRecipe, device_in
 from compressor.gates.kinds import KINDS, RENAMED, Place, holds_for, kind_of
-from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, Recipe, TargetRecipe, TrainRecipe
+from compressor.recipe.model import (
+    AcceptanceRecipe,
+    DataRecipe,
+    ModelRecipe,
+    Recipe,
+    SmoothingRecipe,
+    TargetRecipe,
+    TrainRecipe,
+)
 from compressor.steps._selection import network_steps
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
+from edge_agent import smoothers
+from edge_agent.errors import SmootherError
 from wire.errors import NameRefusedError, PathError, SettingsError
 from wire.paths import without_tilde
 from wire.settings import (
@@ -46,7 +56,7 @@ SHARE_NAMES = ("train", "calibration", "gate", "reference")
 READ_BY_IMPORTS = frozenset({"seed"})
 """The only key of ``[train]`` that is read with an imported file: the seed of the splits."""
 _OF_TRAINING = frozenset({"epochs", "learning_rate"})
-_TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance")
+_TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing")
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -134,6 +144,7 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
             ),
             gates=_gates(plain_table(document.get("gates", {}), "[gates]")),
             acceptance=fields_from(AcceptanceRecipe, document.get("acceptance", {}), "[acceptance]"),
+            smoothing=_smoothing(plain_table(document.get("smoothing", {}), "[smoothing]")),
         )
     except SettingsError as error:
         raise RecipeError(str(error)) from error
@@ -166,6 +177,23 @@ def _steps(value: object) -> tuple[StepSettings, ...]:
             raise RecipeError(message)
         found.append(settings)
     return tuple(found)
+
+
+def _smoothing(table: Mapping[str, object]) -> SmoothingRecipe:
+    """Return the table: ``kind`` and ``interval_ms``, and the smoother's own keys, all written out."""
+    shared = {key: value for key, value in table.items() if key in names_of(SmoothingRecipe) - {"options"}}
+    read = fields_from(SmoothingRecipe, shared, "[smoothing]", given={"options": {}})
+    own = {key: value for key, value in table.items() if key not in shared}
+    if not read.kind:
+        if table:
+            known = ", ".join(smoothers.names())
+            raise RecipeError(f"Expected in [smoothing] kind as one of {known}, got none: add it, or remove the table")
+        return read
+    try:
+        options = smoothers.complete(read.kind, cast("Mapping[str, float]", own))
+    except SmootherError as error:
+        raise RecipeError(f"[smoothing]: {error}") from error
+    return replace(read, options=options)
 
 
 def _quantize(table: Mapping[str, object], where: str) -> StepSettings | None:
@@ -284,6 +312,7 @@ def _check_ranges(recipe: Recipe) -> None:
     train = recipe.train
     tables = [
         ("[model]", recipe.model), ("[data]", recipe.data), ("[train]", train), ("[acceptance]", recipe.acceptance),
+        ("[smoothing]", recipe.smoothing),
         *((f"[targets.{target.name}]", target) for target in recipe.targets),
     ]  # fmt: skip
     endings = {one.name: tuple(one.formats) for one in formats.runtimes()}

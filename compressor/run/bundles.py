@@ -112,6 +112,7 @@ def lineage_of(run: Run, compared: Comparison) -> dict[str, str]:
     recipe, acceptance = repr(replace(run.recipe, folder=Path())), run.recipe.acceptance
     beside = [str(acceptance)] if acceptance != AcceptanceRecipe() else []
     beside += [run.recipe.data.task] if run.recipe.data.task else []
+    beside += [str(run.recipe.smoothing)] if run.recipe.smoothing.kind else []
     lineage = {
         "recipe": sha256_hex(" ".join([recipe, *beside]).encode()),
         "data": table_digest(run.table),

@@ -17,7 +17,7 @@ from compressor.data._table import Table
 from compressor.errors import MeasureError
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.parity import Pair, find
-from compressor.measurement.predictions import Candidate, Compared, Predictions
+from compressor.measurement.predictions import Candidate, Compared, Predictions, smoothed
 from compressor.recipe.model import TargetRecipe
 from compressor.run.stages import Form, Run
 
@@ -89,11 +89,15 @@ def _parity(run: Run) -> tuple[tuple[Pair, ...], str]:
 
 
 def _compare(run: Run, form: Form, rows: Table) -> Compared:
-    float_model = run.predict("float", run.models.baseline.candidate, rows)
-    candidate = run.predict(form.candidate.manifest.target, form.candidate, rows)
+    def answers(name: str, model: Candidate) -> Predictions:
+        interval_ms = run.recipe.smoothing.interval_ms
+        return smoothed(run.predict(name, model, rows), model.manifest, rows.sources, interval_ms)
+
+    float_model = answers("float", run.models.baseline.candidate)
+    candidate = answers(form.candidate.manifest.target, form.candidate)
     baseline = float_model
     if run.before is not None:
-        baseline = run.predict("release before", Candidate(run.before.manifest, run.before.artifact), rows)
+        baseline = answers("release before", Candidate(run.before.manifest, run.before.artifact))
     return Compared(
         labels=rows.labels, slices=rows.slices, baseline=baseline, float_model=float_model, candidate=candidate
     )

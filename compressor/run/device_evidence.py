@@ -7,8 +7,9 @@ the model's size) and how its report becomes evidence. A failure gives no eviden
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from compressor.devices.bench import DeviceAnswer, DeviceBench, Subject
 from compressor.errors import DeviceMeasureError, PublishError
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe
 from compressor.gates.kinds import measured
-from compressor.measurement.predictions import Compared, Predictions
+from compressor.measurement.predictions import Compared, Predictions, smoothed
 from compressor.release import package
 from compressor.run.bundles import golden_budget, golden_of, sized
 from compressor.run.comparison import Comparison
@@ -41,6 +42,8 @@ class Asked:
     class_names: tuple[str, ...]
     rules: Sequence[GateRecipe]
     allowed: Budgets
+    smoothed: Callable[[Predictions], Predictions] = lambda raw: raw
+    """Makes the answers for streams of the gate set's outputs, as in ``gate_set``."""
 
 
 def said_by_devices(run: Run, compared: Comparison, rules: Sequence[GateRecipe]) -> dict[str, DeviceEvidence]:
@@ -68,6 +71,9 @@ def said_by_devices(run: Run, compared: Comparison, rules: Sequence[GateRecipe])
         class_names=run.table.class_names,
         rules=rules,
         allowed=budgets,
+        smoothed=partial(
+            smoothed, manifest=manifest, sources=rows.sources, interval_ms=run.recipe.smoothing.interval_ms
+        ),
     )
     return {device: _one(run, run.devices, device, asked) for device in devices}
 
@@ -128,7 +134,7 @@ def evidence_from(answer: DeviceAnswer, asked: Asked) -> DeviceEvidence:
     if logits.shape != here.logits.shape:
         message = f"Expected logits of shape {here.logits.shape} from {answer.report.device}, got {logits.shape}"
         raise DeviceMeasureError(f"{message}: its runtime runs something else")
-    there = replace(asked.gate_set, candidate=Predictions(logits, here.embedding))
+    there = replace(asked.gate_set, candidate=asked.smoothed(Predictions(logits, here.embedding)))
     other = asked.task.judging.differs(there.candidate, here, asked.allowed.golden_max_abs)
     n, flips = len(there.labels), int(np.count_nonzero(other))
     figures = {

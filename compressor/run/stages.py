@@ -513,6 +513,8 @@ def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) ->
         preprocessing=preprocessing,
         hardware=(target.cpu,),
         task="" if known else task.device,
+        smoothing=recipe.smoothing.kind,
+        smoothing_options=recipe.smoothing.options,
         **{task.names_are: table.class_names},  # type: ignore[arg-type]  # labels or values
     )
     return Candidate(replace(made, schema=made.needed_schema), artifact)

@@ -52,6 +52,9 @@ def recipe_text(recipe: Recipe, remarks: tuple[str, ...] = ()) -> str:
     gates = [f"{_key(gate.name)} = {_inline(_pairs(gate, 'name'))}" for gate in recipe.gates]
     if recipe.acceptance != AcceptanceRecipe():
         parts.append(_table("[acceptance]", recipe.acceptance))
+    if recipe.smoothing.kind:
+        keys = {"kind": recipe.smoothing.kind, "interval_ms": recipe.smoothing.interval_ms, **recipe.smoothing.options}
+        parts.append("\n".join(["[smoothing]", *(f"{key} = {_value(value)}" for key, value in keys.items())]))
     return "\n\n".join([*parts, "\n".join(["[gates]", *gates])]) + "\n"
 
 

@@ -56,7 +56,8 @@ class Answers:
         """Offer the answer to ``capture``; ``at``: when it was taken, UTC ms and monotonic s, and the time now."""
         if not self.wanted:
             return
-        said = model.answer(outcome)
+        shown, inputs = model.smoothed(outcome, at[0])
+        said = model.answer(shown)
         finite = bool(said.label or said.values)
         record = AnswerRecord(
             id=self._id(capture),
@@ -67,6 +68,7 @@ class Answers:
             label=said.label,
             confidence=said.confidence if math.isfinite(said.confidence) else None,
             values=said.values,
+            inputs=inputs,
             supported=model.supported(outcome),
             support_rate=model.support_rate,
             latency_ms=round((at[2] - at[1]) * 1000, 3),

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import front_ends, runtimes, tasks
+from edge_agent import front_ends, runtimes, smoothers, tasks
 from edge_agent.device.memory_limit import room_bytes
 from edge_agent.errors import RuntimeLoadError
 from edge_agent.inference import drift_counters
@@ -56,6 +56,8 @@ class ServedModel:
     counter: drift_counters.Counter
     embedding_index: int | None
     support: Support
+    smoother: smoothers.Smoother | None = None
+    """Keeps the state of the stream that is answered; None: each input is answered alone."""
     max_memory_bytes: int = 0
     """Memory limit of this process; 0: unknown."""
 
@@ -125,6 +127,13 @@ class ServedModel:
         """
         return replace(outcome, row=self.values([outcome]))
 
+    def smoothed(self, outcome: Inference, at_ms: int) -> tuple[Inference, int]:
+        """Return what to answer for the newest input of the stream, and over how many inputs it is; call once each."""
+        if self.smoother is None or not np.isfinite(outcome.logits).all():
+            return outcome, 1
+        outputs, count = self.smoother.add(outcome.logits[0], at_ms)
+        return replace(outcome, logits=outputs[None], row=None), count
+
     @property
     def task_name(self) -> str:
         """The name of the task, for answers."""
@@ -174,6 +183,7 @@ def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int 
         counter=drift_counters.Counter(reference, task),
         embedding_index=names.index("embedding") if projected else None,
         support=Support.of(reference),
+        smoother=smoothers.of_manifest(bundle.manifest),
         max_memory_bytes=max_memory_bytes,
     )
     model.warm()

@@ -16,13 +16,22 @@ from compressor.cli import app
 from compressor.data import datasets
 from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS
-from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe
+from compressor.recipe.model import (
+    AcceptanceRecipe,
+    DataRecipe,
+    ModelRecipe,
+    SmoothingRecipe,
+    TargetRecipe,
+    TrainRecipe,
+)
+from edge_agent.smoothers.mean import Settings as MeanSettings
 from wire.settings import type_name
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipe.md").read_text()
 TABLES = {
     "[model]": ModelRecipe, "[data]": DataRecipe, "[train]": TrainRecipe, "[targets.NAME]": TargetRecipe,
     "[gates] GATE": GateRecipe, "[acceptance]": AcceptanceRecipe,
+    "[smoothing]": SmoothingRecipe, "[smoothing] mean": MeanSettings,
     **{f"[[compress]] {name}": steps.module(name).Settings for name in steps.names()},
 }  # fmt: skip
 
@@ -36,6 +45,8 @@ def _fields() -> Iterator[tuple[str, str, object]]:
     for table, cls in TABLES.items():
         hints = get_type_hints(cls)
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            if (cls, field.name) == (SmoothingRecipe, "options"):  # the smoother's own keys, in its table
+                continue
             if field.name not in {"step", "own"} and (field.name != "name" or cls is ModelRecipe):
                 yield f"{table} {field.name}", type_name(hints[field.name]), field.default
 

@@ -109,6 +109,29 @@ def test_the_default_acceptance_leaves_the_digest_of_a_recipe_as_it_was() -> Non
     assert "acceptance" not in repr(written)
 
 
+def test_smoothing_has_the_keys_of_its_smoother_all_written_out() -> None:
+    """A later change of defaults changes no release; without the table the digest of a recipe stays as it was."""
+    read = parse_recipe((MINIMAL + '[smoothing]\nkind = "mean"\nwindow = 7\ninterval_ms = 40\n').encode())
+    options = {"debounce": 1.0, "gap_ms": 2000.0, "hold_ms": 0.0, "window": 7.0}
+    assert (read.smoothing.kind, read.smoothing.interval_ms, read.smoothing.options) == ("mean", 40, options)
+    assert repr(read) == repr(parse_recipe(MINIMAL.encode()))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("window = 3", "Expected in [smoothing] kind as one of mean, got none"),
+        ('kind = "men"', "did you mean 'mean'"),
+        ('kind = "mean"\nwindows = 3', "did you mean 'window'"),
+        ('kind = "mean"\nwindow = 0', "window between 1 and 1000, got 0"),
+        ('kind = "mean"\ninterval_ms = -1', "interval_ms between 0 and"),
+    ],
+)
+def test_a_smoother_that_is_none_is_named(text: str, words: str) -> None:
+    """Before anything is trained."""
+    assert words in _refusal(f"{MINIMAL}[smoothing]\n{text}\n")
+
+
 def test_a_missing_file_is_a_recipe_error(tmp_path: Path) -> None:
     """A recipe that is not there is a coded error that names the path."""
     with pytest.raises(RecipeError, match=r"nowhere\.toml"):

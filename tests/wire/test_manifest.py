@@ -83,6 +83,17 @@ def test_a_manifest_that_names_a_task_is_refused_by_readers_that_would_answer_ot
     assert b'"task"' not in encode(GOOD)
 
 
+def test_a_manifest_that_smooths_is_refused_by_readers_that_would_answer_for_single_inputs() -> None:
+    """It has schema 4, also with a task; without a smoother nothing is written."""
+    for told in (GOOD, replace(GOOD, task="tags")):
+        smooth = replace(told, schema=4, smoothing="mean", smoothing_options={"window": 5.0})
+        assert read_manifest(encode(smooth)) == smooth
+        for schema in (1, 2, 3):
+            with pytest.raises(ManifestError, match=f"Expected manifest schema 4, got {schema}"):
+                read_manifest(encode(replace(smooth, schema=schema)))
+    assert b"smoothing" not in encode(GOOD)
+
+
 @pytest.mark.parametrize("told", [{"orientation": "upside_down"}, {"decode": "half"}])
 def test_refuses_a_decoding_that_it_does_not_know(told: dict[str, str]) -> None:
     """The error states that the value is of a later version; it is never guessed."""

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from compressor.gates.evidence import GateRecipe
-from compressor.recipe.model import AcceptanceRecipe, Recipe
+from compressor.recipe.model import AcceptanceRecipe, Recipe, SmoothingRecipe
 from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.search.recipe_text import absolute, recipe_text
 from compressor.search.space import Space, steps_of
+from edge_agent.smoothers import complete
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,6 +40,13 @@ def test_every_form_of_a_search_comes_back_equal(recipe: Recipe) -> None:
 def test_what_a_device_must_confirm_comes_back_equal(recipe: Recipe) -> None:
     """A search keeps ``[acceptance]``: the release of the chosen recipe has the recipe's budgets."""
     changed = replace(recipe, acceptance=AcceptanceRecipe(golden_tolerance=0.1))
+    assert parse_recipe(recipe_text(changed).encode()) == changed
+
+
+def test_a_smoother_comes_back_equal(recipe: Recipe) -> None:
+    """With all its keys."""
+    options = complete("mean", {"window": 7})
+    changed = replace(recipe, smoothing=SmoothingRecipe("mean", 250, options))
     assert parse_recipe(recipe_text(changed).encode()) == changed
 
 

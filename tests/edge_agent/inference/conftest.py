@@ -98,13 +98,17 @@ def golden_npz(manifest: Manifest, artifact: bytes, count: int = 4) -> bytes:
 def bundle(tmp_path: Path) -> Callable[..., Path]:
     """Write a bundle of the tiny model; ``files`` replaces entries."""
 
-    def build(*, version: int = 1, budgets: Budgets | None = None, decoding: bool = False, **files: bytes) -> Path:
+    def build(
+        *, version: int = 1, budgets: Budgets | None = None, decoding: bool = False, smoothed: int = 0, **files: bytes
+    ) -> Path:
         artifact = tiny_onnx(version)
         told = {"orientation": "exif", "decode": "reduced"} if decoding else {}
         pre = replace(MANIFEST.preprocessing, **told)
         manifest = replace(
             MANIFEST, schema=pre.schema, version=version, budgets=budgets or Budgets(), preprocessing=pre
         )
+        if smoothed:
+            manifest = replace(manifest, schema=4, smoothing="mean", smoothing_options={"window": float(smoothed)})
         entries = {
             "model.onnx": artifact,
             "reference.bin": write_reference(reference_for(artifact)),

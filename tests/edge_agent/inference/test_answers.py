@@ -7,8 +7,10 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_agent import api
@@ -17,6 +19,7 @@ from edge_agent.inference.served_model import load_model
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sources import Capture
+from wire import leb128
 
 LOG = {"log": {"kind": "jsonl"}}
 LIMIT_S = 60.0
@@ -56,6 +59,35 @@ def test_every_input_gets_an_answer_and_a_bad_one_a_reason(
     good = found["00000.png"]
     assert (good["label"], good["confidence"]) == (wanted.label, pytest.approx(wanted.confidence))
     assert (good["device"], good["release"], good["task"]) == ("cam-1", "tiny-1", "classification")
+
+
+def test_a_release_that_smooths_answers_for_the_last_inputs_and_counts_single_ones(
+    bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path
+) -> None:
+    """The answer is that of the mean logits, as in the gates; a bad input is left out of it; drift counts are equal."""
+    inputs = {**images(tiny, 6), "00002.png": b"no image"}
+    drop(inputs)
+    running = child(bundle(smoothed=3), sinks=LOG)
+    running.until("ready")
+    settled(running.until, tmp_path)
+    assert running.end() == 0
+    found = {record["id"].partition("@")[0]: record for record in answers(tmp_path)}
+    model = load_model(bundle())
+    good = [name for name in sorted(inputs) if name != "00002.png"]
+    rows = {name: model.infer(inputs[name]) for name in good}
+    for at, name in enumerate(good):
+        last = [rows[one].logits for one in good[max(0, at - 2) : at + 1]]
+        wanted = model.answer(replace(rows[name], logits=np.mean(last, axis=0).astype(np.float32)))
+        assert found[name].get("inputs", 1) == len(last)
+        assert (found[name]["label"], found[name]["confidence"]) == (wanted.label, pytest.approx(wanted.confidence))
+    drop(inputs)
+    plain = child(bundle(), sinks=LOG)
+    settled(plain.until, tmp_path)
+    assert plain.end() == 0
+    windows = [[one.payload for one in each.heard if one.kind == "window"] for each in (running, plain)]
+    counts = [np.sum([leb128.decode(one, 23 * 17 + 30)[0] for one in each], axis=0).tolist() for each in windows]
+    assert counts[0] == counts[1]
+    assert sum(counts[0]) > 0
 
 
 def kills(child: Callable, bundle: Path, tmp_path: Path, times: int) -> None:

@@ -1,0 +1,95 @@
+"""Smoothers: what a model answers for an input of a stream, from its outputs for this input and those before it.
+
+The folder is the registry, one smoother a file; a manifest names it. A smoother's module has ``Settings`` (a frozen
+dataclass of numbers with a default and a range) and ``make(settings, classes) -> Smoother``. The compressor's gates
+call the same functions on the rows of each source in their order, so that a release is judged by what a device will
+answer. Drift, ``supported`` and samples are those of single inputs. Uses numpy and the standard library only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.errors import SmootherError
+from wire import plugins
+from wire.errors import SettingsError
+from wire.manifest import Manifest
+from wire.settings import default_of, fields_from, names_of, nearest
+
+Outputs: TypeAlias = "NDArray[np.float32]"
+
+
+class Smoother(Protocol):
+    """The state of one stream."""
+
+    def add(self, outputs: Outputs, at_ms: int) -> tuple[Outputs, int]:
+        """Return the outputs to answer with, and over how many inputs they are.
+
+        Args:
+            outputs: float32 (D,), of the newest input, finite: logits, or the values of a regression in their units.
+            at_ms: When it was taken; only differences matter, and a clock that was set back begins anew.
+        """
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the smoothers in this folder."""
+    return plugins.names(__name__)
+
+
+def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:
+    """Return ``options`` with all defaults of the smoother ``name`` filled in, as in a manifest.
+
+    Raises:
+        SmootherError: If the smoother is unknown, or an option is unknown or out of range.
+    """
+    settings = _settings(name, options)
+    return {key: float(getattr(settings, key)) for key in sorted(names_of(type(settings)))}
+
+
+def make(name: str, options: Mapping[str, float], classes: int) -> Smoother:
+    """Return the smoother ``name`` at the beginning of a stream; ``classes``: how many outputs are classes, or 0.
+
+    Raises:
+        SmootherError: If it is unknown, or an option is unknown, out of range or not for this kind of output.
+    """
+    settings = _settings(name, options)
+    try:
+        return cast("Smoother", _module(name).make(settings, classes))
+    except SettingsError as error:
+        raise SmootherError(str(error)) from error
+
+
+def of_manifest(manifest: Manifest) -> Smoother | None:
+    """Return the smoother of a release at the beginning of a stream; None if it answers for single inputs.
+
+    Raises:
+        SmootherError: If it is unknown, or an option is unknown, out of range or not for this kind of output.
+    """
+    if not manifest.smoothing:
+        return None
+    return make(manifest.smoothing, manifest.smoothing_options, len(manifest.labels))
+
+
+def _settings(name: str, options: Mapping[str, float]) -> Any:  # noqa: ANN401 - the Settings of its module
+    declared = _module(name).Settings
+    known = names_of(declared)
+    table: dict[str, object] = {}
+    for key, value in options.items():  # a manifest holds all numbers as floats: 5.0 is a whole number
+        whole = key in known and isinstance(default_of(declared, key), int)
+        table[key] = int(value) if whole and isinstance(value, float) and value.is_integer() else value
+    try:
+        return fields_from(declared, table, f"smoother {name}")
+    except SettingsError as error:
+        raise SmootherError(str(error)) from error
+
+
+def _module(name: str) -> Any:  # noqa: ANN401 - a module with Settings and make
+    if name not in names():
+        message = f"Expected a smoother of {', '.join(names())}, got {name!r}{nearest(name, names())}"
+        raise SmootherError(f"{message}: update the agent")
+    return importlib.import_module(f"{__name__}.{name}")
