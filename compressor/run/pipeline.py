@@ -260,6 +260,17 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
         remarks.append(
             "It was compared with itself: nothing was compressed, so that gates of drops and flips say nothing."
         )
+    if recipe.smoothing.kind:
+        sources = run.rows("gate").sources
+        followers = len(sources) - len(np.unique(sources))
+        remarks.append(
+            f"Answers are smoothed: {followers} of {len(sources)} gate rows follow another of their source. "
+            + (
+                "The bounds take rows for independent, and are too narrow for answers of one source."
+                if followers
+                else "So the gates judged single inputs: no figure says what smoothing gains."
+            )
+        )
     if recipe.model.allow_constant:
         remarks.append(f"It need not be better than one answer to everything: {recipe.model.allow_constant}.")
     if few(figures):

@@ -39,4 +39,6 @@ def plugins_of(recipe: Recipe) -> tuple[str, ...]:
     found |= {plugin("compressor.gates", gate.name) for gate in recipe.gates if ":" in gate.name}
     if recipe.data.front_end:
         found.add(plugin("edge_agent.front_ends", recipe.data.front_end))
+    if recipe.smoothing.kind:
+        found.add(plugin("edge_agent.smoothers", recipe.smoothing.kind))
     return tuple(sorted(found))

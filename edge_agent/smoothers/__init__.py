@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from edge_agent.errors import SmootherError
 from wire import plugins
 from wire.errors import SettingsError
 from wire.manifest import Manifest
 from wire.settings import default_of, fields_from, names_of, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Outputs: TypeAlias = "NDArray[np.float32]"
 
