@@ -10,6 +10,7 @@ WireError
 ├── PathError               a path with an unknown home directory, or with a NUL character
 ├── SettingsError           a file of settings with an unknown key, a wrong type or a value out of range
 ├── InstallationError       two distributions of tinyfleet in one environment
+├── PatchError              a patch that is not intact, or does not fit its base
 └── BundleError             a bundle that is rejected
     ├── BundleOversizeError
     ├── BundleEntryError
@@ -81,6 +82,12 @@ class InstallationError(WireError):
     """``tinyfleet`` and ``tinyfleet-agent`` are installed in one environment."""
 
     code = "installation_mixed"
+
+
+class PatchError(WireError):
+    """A patch is not intact, does not fit its base, or makes more or fewer bytes than expected."""
+
+    code = "patch_invalid"
 
 
 class BundleError(WireError):

@@ -9,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from wire.codec import Json
+from wire.codec import OMIT_DEFAULT, Json
 
 MAX_TARGET_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """A patch that makes the target from the bundle ``base_sha256``; ``sha256`` and ``length_bytes`` are the patch's."""
+
+    base_sha256: str = ""
+    sha256: str = ""
+    length_bytes: int = 0
+    extra: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +29,8 @@ class TargetCustom:
     """The custom data of one target. The target path is ``<release>/<target>.tfb``.
 
     ``certificate``: the gate's figures (accuracy and its bound, size, latency budget) for people.
+    ``deltas``: patches from earlier bundles, of which a device that has one fetches the patch (``wire.patch``); what they
+    make is checked against the target's own digest.
     """
 
     model: str = ""
@@ -31,6 +43,7 @@ class TargetCustom:
     artifact_sha256: str = ""
     ref_id: str = ""
     certificate: Mapping[str, Json] = field(default_factory=dict)
+    deltas: tuple[Delta, ...] = field(default=(), metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

@@ -126,7 +126,10 @@ class TrainRecipe:
     distribution that mixes pairs of inputs, 0 off. ``class_weights``: ``none`` or ``balanced``. ``processes``: number
     that share each batch on this host. ``loss``: for a regression, on errors in standard deviations of the targets:
     ``huber`` (the default, quadratic up to 1) or ``mse``; ``label_smoothing`` and ``class_weights`` are only for
-    classes.
+    classes. ``fine_tune_layers``: which layers a fine-tuning changes: ``all``, or the ``head`` alone, those after the
+    embedding. The body then stays as it is, and so do its scales, because calibration sees no drifted samples: a patch
+    from the release before is a few percent of the bundle. Not in the ``repr``, like ``Recipe.acceptance``: code that
+    digests it adds it if it is not the default.
     """
 
     epochs: Epochs = 12
@@ -148,10 +151,16 @@ class TrainRecipe:
     class_weights: Annotated[str, OneOf(("none", "balanced"))] = "none"
     processes: Annotated[int, Bound(1, 256)] = 1
     loss: str = ""
+    fine_tune_layers: Annotated[str, OneOf(("all", "head"))] = field(default="all", repr=False)
 
     def for_fine_tuning(self) -> TrainRecipe:
         """Return the settings of a training that starts from a checkpoint."""
         return replace(self, epochs=self.fine_tune_epochs, learning_rate=self.fine_tune_learning_rate)
+
+    @property
+    def keeps_body(self) -> bool:
+        """Whether a fine-tuning changes only the head."""
+        return self.fine_tune_layers == "head"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -401,6 +401,9 @@ def _check_steps(recipe: Recipe) -> None:
     result would not apply to a TFLite file of the same step.
     """
     names, trained = [target.name for target in recipe.targets], network_steps(recipe)
+    if trained and recipe.train.keeps_body:
+        message = f"Expected no step {trained[0].step!r} with [train] fine_tune_layers = 'head', got one"
+        raise RecipeError(f"{message}: it would change the body again; leave it out, or fine-tune all layers")
     for step in (step for step in recipe.compress if isinstance(step, QuantizeRecipe)):
         _check_target(step.on, names, "[[compress]]")
         on = next((item.runtime for item in recipe.targets if item.name == step.on), formats.BASELINE)
@@ -447,7 +450,7 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         used = (
             frozenset(_names(recipe.train)) - _OF_TRAINING if None in read else frozenset().union(*filter(None, read))
         )
-        used |= READ_BY_IMPORTS | {"fine_tune_epochs", "fine_tune_learning_rate"}  # the latter: for a later retraining
+        used |= READ_BY_IMPORTS | {"fine_tune_epochs", "fine_tune_learning_rate", "fine_tune_layers"}  # the latter: for a later retraining
         unused = frozenset(_names(recipe.train)) - used
         why = "with [model] checkpoint, whose weights are taken as they are"
         yield from (Unread("[train]", key, why) for key in sorted(unused) if is_given(recipe.train, key))

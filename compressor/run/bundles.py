@@ -14,7 +14,7 @@ import numpy as np
 from compressor.data._table import Table, concatenate
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import device_for
-from compressor.measurement.predictions import Candidate
+from compressor.measurement.predictions import Candidate, Predictions
 from compressor.recipe.model import AcceptanceRecipe, TargetRecipe
 from compressor.release import drift_reference, package
 from compressor.run.comparison import Comparison
@@ -24,6 +24,8 @@ from edge_agent import tasks as device_tasks
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, TensorSpec
 from wire.reference import Reference
+
+_ROUNDED = 16  # steps within the tolerance of golden vectors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,10 +73,23 @@ def make_bundles(run: Run, results: Sequence[Judged]) -> dict[str, bytes]:
 def golden_of(run: Run, compared: Comparison) -> package.Golden:
     """Return the golden vectors of a comparison: some rows of the gate split and the artifact's outputs here."""
     gate_rows, predictions = run.rows("gate"), compared.gate_set.candidate
+    layout = compared.form.candidate.manifest.preprocessing.layout
     rows = run.task.judging.golden_rows(gate_rows.labels, predictions, package.GOLDEN_MAX)
+    if run.before is not None and package.GOLDEN in run.before.files:
+        kept = package.read_golden(run.before.files[package.GOLDEN]).inputs
+        known = {row.tobytes(): at for at, row in enumerate(run.inputs(gate_rows, layout))}
+        found = [known[row.tobytes()] for row in kept if row.tobytes() in known]
+        same = Predictions(predictions.logits[found], predictions.embedding[found])
+        if found and len(found) == len(kept) and run.task.judging.score(same, gate_rows.labels[found]) == 1:
+            rows = np.array(found, np.int64)  # the same inputs: most of a bundle of a small model is these
     table = gate_rows.take(rows)
-    inputs = run.inputs(table, compared.form.candidate.manifest.preprocessing.layout)
-    return package.Golden(inputs, predictions.logits[rows], table.labels)
+    inputs = run.inputs(table, layout)
+    logits = predictions.logits[rows]
+    if run.before is not None and run.recipe.train.keeps_body:  # a patch has little else to carry than such numbers
+        reach, _ = run.task.judging.golden_reach(logits)
+        step = np.exp2(np.floor(np.log2(max(1e-6, run.recipe.acceptance.golden_tolerance * reach / _ROUNDED))))
+        logits = (np.round(logits / step) * step).astype(np.float32)
+    return package.Golden(inputs, logits, table.labels)
 
 
 def golden_budget(golden: package.Golden, task: Task, acceptance: AcceptanceRecipe) -> Budgets:
@@ -113,6 +128,7 @@ def lineage_of(run: Run, compared: Comparison) -> dict[str, str]:
     beside = [str(acceptance)] if acceptance != AcceptanceRecipe() else []
     beside += [run.recipe.data.task] if run.recipe.data.task else []
     beside += [str(run.recipe.smoothing)] if run.recipe.smoothing.kind else []
+    beside += [run.recipe.train.fine_tune_layers] if run.recipe.train.keeps_body else []
     lineage = {
         "recipe": sha256_hex(" ".join([recipe, *beside]).encode()),
         "data": table_digest(run.table),
@@ -134,7 +150,8 @@ def _reference(run: Run, compared: Comparison) -> Reference:
     contexts = [_seen(run, candidate, run.rows("reference"), "default")]
     if run.drifted is not None:
         drifted = concatenate(run.drifted.train, run.drifted.held)
-        train = concatenate(train, run.drifted.train)
+        if not run.recipe.train.keeps_body:  # else edges and projection of what the body gives stay as they are
+            train = concatenate(train, run.drifted.train)
         contexts.append(_seen(run, candidate, drifted, "retrained"))
     labels = run.rows("calibration").labels
     temperature = run.task.judging.temperature(compared.calibration.logits, labels)

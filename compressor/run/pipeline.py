@@ -202,7 +202,8 @@ def lesson_of(run: Run, *, searched: bool = False) -> Lesson:
     learnt, calibrated = [train], calibration_of(run, train)
     if run.drifted is not None:
         learnt += [run.drifted.train] * repeats(len(train), len(run.drifted.train))
-        calibrated.append(run.drifted.train)
+        if not recipe.train.keeps_body:  # else the scales of the body stay those of the release before
+            calibrated.append(run.drifted.train)
     return Lesson(learnt, calibrated, search)
 
 
@@ -218,7 +219,8 @@ def trained_of(run: Run, lesson: Lesson, base: BasePoint | None) -> Result:
     if base is None and model.checkpoint:
         return imported_model.checkpoint_of(run, len(lesson.search.class_names))
     if base is None or base.checkpoint is None:
-        return run.train(lesson.train, run.recipe.train, None, lesson.search)
+        whole = replace(run.recipe.train, fine_tune_layers="all")
+        return run.train(lesson.train, whole, None, lesson.search)
     try:
         start = base.checkpoint.read_bytes()
     except OSError as error:

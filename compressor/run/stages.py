@@ -205,6 +205,7 @@ class Run:
             "preprocessing": self._preprocessing_digest(), "start": sha256_hex(start) if start else "",
             "classes": "\0".join(tables[0].class_names), **_unit(tables[0]), **versions("torch", "numpy", "pillow"),
         }  # fmt: skip
+        inputs |= {"layers": settings.fine_tune_layers} if settings.keeps_body else {}
         stops = held if settings.early_stopping else None
         inputs |= {"held": table_digest(stops)} if stops is not None else {}
         entries = (

@@ -23,6 +23,7 @@ from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.tasks._loss import TaskLoss
 from compressor.train.augmentation import draw, draw_mix
+from compressor.train.frozen_body import freeze_body
 from compressor.train.processes.world import World, answered
 from compressor.train.samples import Samples
 
@@ -95,7 +96,8 @@ def share_of(loss: nn.Module, own: torch.Tensor, whole: torch.Tensor) -> float:
 class TrainingState:
     """What an epoch works with; ``generator`` shuffles and draws augmentation and mixing.
 
-    ``objective`` is the loss as a module; with several processes it averages their gradients.
+    ``objective`` is the loss as a module; with several processes it averages their gradients. ``frozen``: modules that
+    are not trained.
     """
 
     network: nn.Module
@@ -108,6 +110,7 @@ class TrainingState:
     generator: torch.Generator
     average: Average | None
     world: World
+    frozen: tuple[nn.Module, ...] = ()
 
     def epoch(self, number: int) -> tuple[float, float]:
         """Run epoch ``number``; return mean loss and score on its augmented batches.
@@ -116,6 +119,8 @@ class TrainingState:
             TrainError: If the loss is not finite, or another process is lost.
         """
         self.network.train()
+        for module in self.frozen:
+            module.eval()
         steps, batch = steps_and_batch(self.samples, self.settings, self.world)
         rows = torch.randperm(len(self.samples), generator=self.generator)[: steps * batch].reshape(steps, batch)
         self.world.begin_epoch(self.settings.seed, number)
@@ -218,8 +223,10 @@ def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: Train
     """Return a training before its first step; with several processes it starts from rank 0's weights.
 
     Raises:
-        TrainError: If the batch is too small for the processes, the schedule is unknown, or a process is lost.
+        TrainError: If the batch is too small for the processes, the schedule is unknown, a process is lost, or there is
+            no head to train alone.
     """
+    frozen = freeze_body(network, samples.x) if settings.keeps_body else ()
     objective: nn.Module = Objective(network, loss).to(world.device)
     if world.size > 1:
         with answered(world):
@@ -246,6 +253,7 @@ def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: Train
         generator=torch.Generator().manual_seed(settings.seed),
         average=Average(network, settings.ema) if settings.ema > 0 else None,
         world=world,
+        frozen=frozen,
     )
 
 

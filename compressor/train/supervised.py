@@ -157,6 +157,7 @@ def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Opt
         course = _run(training, held.to(options.world.device) if held else None, options)
     best = course.best.state if settings.early_stopping else None
     network.load_state_dict(best or copied(training.weights()))
+    network.requires_grad_()
     return network.eval()
 
 
@@ -197,6 +198,7 @@ def _tell(epoch: Epoch, options: Options) -> None:
 def _key(training: TrainingState, held: Samples | None) -> str:
     """Return the SHA-256 of everything a training starts from, hexadecimal: another start is another training."""
     settings = f"{training.settings} {type(training.loss).__qualname__} {training.world.size}"
+    settings += " head" if training.settings.keeps_body else ""
     digest = hashlib.sha256(f"{torch.__version__} {settings}".encode())
     tensors = [*training.network.state_dict().values(), *training.loss.state_dict().values()]
     tensors += [training.samples.x, training.samples.y, *((held.x, held.y) if held else ())]
