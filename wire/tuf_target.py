@@ -16,7 +16,7 @@ MAX_TARGET_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """A patch that makes the target from the bundle ``base_sha256``; ``sha256`` and ``length_bytes`` are the patch's."""
+    """A patch that makes the target from the bundle ``base_sha256``; the other fields are the patch's own."""
 
     base_sha256: str = ""
     sha256: str = ""
@@ -29,8 +29,8 @@ class TargetCustom:
     """The custom data of one target. The target path is ``<release>/<target>.tfb``.
 
     ``certificate``: the gate's figures (accuracy and its bound, size, latency budget) for people.
-    ``deltas``: patches from earlier bundles, of which a device that has one fetches the patch (``wire.patch``); what they
-    make is checked against the target's own digest.
+    ``deltas``: patches (``wire.patch``) from earlier bundles; a device that has one of these fetches the patch, and
+    checks the result against the target's own digest.
     """
 
     model: str = ""

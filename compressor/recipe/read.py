@@ -450,7 +450,11 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         used = (
             frozenset(_names(recipe.train)) - _OF_TRAINING if None in read else frozenset().union(*filter(None, read))
         )
-        used |= READ_BY_IMPORTS | {"fine_tune_epochs", "fine_tune_learning_rate", "fine_tune_layers"}  # the latter: for a later retraining
+        used |= READ_BY_IMPORTS | {
+            "fine_tune_epochs",
+            "fine_tune_learning_rate",
+            "fine_tune_layers",
+        }  # the latter: for a later retraining
         unused = frozenset(_names(recipe.train)) - used
         why = "with [model] checkpoint, whose weights are taken as they are"
         yield from (Unread("[train]", key, why) for key in sorted(unused) if is_given(recipe.train, key))

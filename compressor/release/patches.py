@@ -7,7 +7,6 @@ and scales as they are (``[train] fine_tune_layers = "head"``) makes a patch of 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import lzma
 import zipfile
@@ -18,7 +17,6 @@ import numpy as np
 
 from wire.leb128 import encode
 from wire.patch import MAGIC, MAX_SEGMENTS, lzma_filter
-from wire.tuf_target import Delta
 
 _RUN_BYTES = 8
 """The shortest run of equal bytes that is looked for in entries of different lengths."""
@@ -39,13 +37,6 @@ def make_patch(base: bytes, new: bytes) -> bytes:
         if len(segments) <= MAX_SEGMENTS:
             found.append(_packed(base, new, segments))
     return min(found or [_packed(base, new, [(0, 0, len(new))])], key=len)
-
-
-def delta_of(base: bytes, patch: bytes) -> Delta:
-    """Return the statement about ``patch`` for the signed target."""
-    return Delta(
-        base_sha256=hashlib.sha256(base).hexdigest(), sha256=hashlib.sha256(patch).hexdigest(), length_bytes=len(patch)
-    )
 
 
 def _joined(base: bytes, new: bytes, *, differences_in_text: bool) -> list[Segment]:

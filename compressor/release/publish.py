@@ -8,8 +8,8 @@ twice with other bytes) but appears on the server only once it is published ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -40,10 +40,11 @@ Progress = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Result of publishing: the TUF paths and the targets version."""
+    """Result of publishing: the TUF paths, the targets version, and by path the patches as bytes and share of it."""
 
     paths: tuple[str, ...]
     version: int
+    patches: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
 
 
 def publish(  # noqa: PLR0913 - who, what, where and how it is reached
@@ -53,6 +54,7 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
     server_url: str,
     token: str,
     ca: Path | None = None,
+    bases: Sequence[Path] = (),
     expires_days: int = TARGETS_DAYS,
     progress: Progress = lambda _bytes: None,
 ) -> Published:
@@ -64,6 +66,8 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
         server_url: Address of the server, as ``http://host:port``.
         token: The server's builder token.
         ca: PEM file to trust for https, instead of the system's certificates.
+        bases: Bundles that devices have now: from those of the same model and target, patches are published too. A
+            release that is published already keeps the patches that it has.
         expires_days: Validity of the signed list of releases.
         progress: Called with the number of bytes just sent.
 
@@ -77,7 +81,7 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
         ServerUnreachableError: If the server did not answer.
         PublishError: If the server refused for another reason.
     """
-    signables = [read_signable(path) for path in bundles]
+    signables = [read_signable(path, bases) for path in bundles]
     root = read_root(keys)
     ours = read_targets(keys, root)
     add_targets(ours, signables)  # rejects other bytes under a name we signed before, even if the server forgot it
@@ -94,13 +98,18 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
                     headers = {"Content-Length": str(one.length_bytes), "Content-Type": "application/octet-stream"}
                     content = _chunks(one.source, progress)
                     _check(client.put(f"/api/blobs/{one.sha256}", content=content, headers=headers))
+                    for delta, patch in zip(one.custom.deltas, one.patches, strict=True):
+                        _check(client.put(f"/api/blobs/{delta.sha256}", content=patch))
                 data = sign_targets(published, max(base, ours.version) + 1, keys, root, expires_days)
                 _check(client.post("/api/tuf/targets", content=data, params={"base": base}))
                 write_atomically(keys / METADATA / TARGETS_FILE, data, mode=0o644)
     except httpx.HTTPError as error:
         message = f"Expected an answer from {server_url}, got: {error!r}: is the server running?"
         raise ServerUnreachableError(message) from error
-    return Published(tuple(signable.path for signable in signables), published.version)
+    patches = {
+        one.path: tuple((len(patch), len(patch) / one.length_bytes) for patch in one.patches) for one in signables
+    }
+    return Published(tuple(signable.path for signable in signables), published.version, patches)
 
 
 def _chunks(path: Path, progress: Progress) -> Iterator[bytes]:
@@ -126,7 +135,16 @@ def _check(response: httpx.Response) -> None:
 @click.option("--server", "server_url", required=True, help="Address of the server, http://host:port.")
 @click.option("--token-file", required=True, type=click.Path(path_type=Path), help="File with the builder token.")
 @click.option("--ca", type=click.Path(path_type=Path), help="PEM file to trust for https, instead of the system's.")
-def command(bundles: tuple[Path, ...], keys: Path, server_url: str, token_file: Path, ca: Path | None) -> None:
+@click.option(
+    "--base",
+    "bases",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A bundle that devices have now: publish a patch from it too. May be given several times.",
+)
+def command(
+    bundles: tuple[Path, ...], keys: Path, server_url: str, token_file: Path, ca: Path | None, bases: tuple[Path, ...]
+) -> None:
     """Sign BUNDLES that passed their gates and hand them to the server.
 
     Only a bundle whose certificate says pass is signed. The server then offers the release; a rollout is started there.
@@ -135,6 +153,7 @@ def command(bundles: tuple[Path, ...], keys: Path, server_url: str, token_file: 
     Examples:
       compressor publish build/digits-1-*.tfb --keys keys \\
         --server https://fleet.example:8443 --token-file state/builder.token
+      compressor publish digits-2-gateway.tfb --base digits-1-gateway.tfb …    with a patch
     """  # noqa: D301 - \b is click's: keep the lines
     try:
         token = token_file.read_text().strip()
@@ -143,6 +162,10 @@ def command(bundles: tuple[Path, ...], keys: Path, server_url: str, token_file: 
         message = f"Expected bundles and a token file that can be read, got: {error}"
         raise PublishError(message) from error
     with tqdm(total=total_bytes, unit="B", unit_scale=True, desc="upload", leave=False) as bar:
-        done = publish(list(bundles), keys=keys, server_url=server_url, token=token, ca=ca, progress=bar.update)
+        done = publish(
+            list(bundles), keys=keys, server_url=server_url, token=token, ca=ca, bases=bases, progress=bar.update
+        )
     for path in done.paths:
         click.echo(f"published {path} (targets version {done.version})")
+        for length_bytes, share in done.patches[path]:
+            click.echo(f"  patch from a base: {length_bytes:,} bytes on air, {100 * share:.1f} % of the bundle")

@@ -7,7 +7,7 @@ Source: OLPC canonical JSON, as TUF specification 1.0.33, section 4.2.1 uses it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,12 +25,13 @@ from compressor.release.keys import (
     signed_bytes,
     verify,
 )
+from compressor.release.patches import make_patch
 from wire.bundle import CERTIFICATE, MAX_BUNDLE_BYTES, REFERENCE, Bundle, parse_bundle
 from wire.canonical import sha256_hex
 from wire.codec import Json, parse_json, to_document
 from wire.durable import write_atomically
 from wire.errors import WireError
-from wire.tuf_target import TargetCustom, target_path
+from wire.tuf_target import Delta, TargetCustom, target_path
 
 MAX_CERTIFICATE_BYTES = 4 * 1024 * 1024
 TARGETS_FILE = "targets.json"
@@ -38,32 +39,35 @@ TARGETS_FILE = "targets.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signable:
-    """A bundle that may be signed: its digest, and the content of the signed target."""
+    """A bundle that may be signed: its digest, the content of the signed target, and the patches that it names."""
 
     source: Path
     path: str
     sha256: str
     length_bytes: int
     custom: TargetCustom
+    patches: tuple[bytes, ...] = ()
 
 
-def read_signable(source: Path) -> Signable:
-    """Return the bundle at ``source`` if it may be signed.
+def read_signable(source: Path, bases: Sequence[Path] = ()) -> Signable:
+    """Return the bundle at ``source`` if it may be signed, with a patch from each of ``bases`` of its model and target.
+
+    A patch that is not smaller than the bundle is left out.
 
     Raises:
-        PackageError: If it can't be read or is not a valid bundle.
+        PackageError: If it or one of ``bases`` can't be read or is not a valid bundle.
         GateNotPassedError: If its certificate is missing or does not say ``pass``.
     """
-    try:
-        if source.stat().st_size > MAX_BUNDLE_BYTES:
-            message = f"Expected a bundle of at most {MAX_BUNDLE_BYTES} bytes, got {source} of more"
-            raise PackageError(message)
-        data = source.read_bytes()
-        bundle = parse_bundle(data)
-    except (OSError, WireError) as error:
-        message = f"Expected a valid bundle at {source}, got: {error}: make it with `compressor run`"
-        raise PackageError(message) from error
+    data, bundle = _read(source)
     manifest, figures = bundle.manifest, _certificate(source, bundle).get("figures")
+    patches, deltas = [], []
+    for earlier in bases:
+        base, before = _read(earlier)
+        same = (before.manifest.model, before.manifest.target) == (manifest.model, manifest.target)
+        patch = make_patch(base, data) if same and base != data else data
+        if len(patch) < len(data):
+            patches.append(patch)
+            deltas.append(Delta(base_sha256=sha256_hex(base), sha256=sha256_hex(patch), length_bytes=len(patch)))
     custom = TargetCustom(
         model=manifest.model,
         version=manifest.version,
@@ -75,9 +79,24 @@ def read_signable(source: Path) -> Signable:
         artifact_sha256=manifest.artifact_sha256,
         ref_id=manifest.files.get(REFERENCE, ""),
         certificate={"verdict": "pass", **(figures if isinstance(figures, dict) else {})},
+        deltas=tuple(deltas),
     )
     path = target_path(manifest.model, manifest.version, manifest.target)
-    return Signable(source=source, path=path, sha256=sha256_hex(data), length_bytes=len(data), custom=custom)
+    return Signable(
+        source=source, path=path, sha256=sha256_hex(data), length_bytes=len(data), custom=custom, patches=tuple(patches)
+    )
+
+
+def _read(source: Path) -> tuple[bytes, Bundle]:
+    try:
+        if source.stat().st_size > MAX_BUNDLE_BYTES:
+            message = f"Expected a bundle of at most {MAX_BUNDLE_BYTES} bytes, got {source} of more"
+            raise PackageError(message)
+        data = source.read_bytes()
+        return data, parse_bundle(data)
+    except (OSError, WireError) as error:
+        message = f"Expected a valid bundle at {source}, got: {error}: make it with `compressor run`"
+        raise PackageError(message) from error
 
 
 def _certificate(source: Path, bundle: Bundle) -> Mapping[str, Json]:

@@ -21,6 +21,7 @@ from compressor.run.comparison import Comparison
 from compressor.run.stages import Run, table_digest
 from compressor.tasks import Task
 from edge_agent import tasks as device_tasks
+from wire.bundle import GOLDEN
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, TensorSpec
 from wire.reference import Reference
@@ -75,8 +76,8 @@ def golden_of(run: Run, compared: Comparison) -> package.Golden:
     gate_rows, predictions = run.rows("gate"), compared.gate_set.candidate
     layout = compared.form.candidate.manifest.preprocessing.layout
     rows = run.task.judging.golden_rows(gate_rows.labels, predictions, package.GOLDEN_MAX)
-    if run.before is not None and package.GOLDEN in run.before.files:
-        kept = package.read_golden(run.before.files[package.GOLDEN]).inputs
+    if run.before is not None and GOLDEN in run.before.files:
+        kept = package.read_golden(run.before.files[GOLDEN]).inputs
         known = {row.tobytes(): at for at, row in enumerate(run.inputs(gate_rows, layout))}
         found = [known[row.tobytes()] for row in kept if row.tobytes() in known]
         same = Predictions(predictions.logits[found], predictions.embedding[found])

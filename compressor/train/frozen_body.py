@@ -37,7 +37,7 @@ def freeze_body(network: nn.Module, x: torch.Tensor) -> tuple[nn.Module, ...]:
         message = f"Expected a network with layers {where} its embedding, got none"
         raise TrainError(f'{message}: set fine_tune_layers = "all" in [train]')
     for name in body:
-        parameters[name].requires_grad_(requires_grad=False)
+        parameters[name].requires_grad_(False)
     frozen = []
     for module in network.modules():
         tensors = [*module.parameters(), *module.buffers()]  # a module without any (dropout) may belong to the head

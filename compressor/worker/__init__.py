@@ -43,7 +43,7 @@ _HEARTBEAT_S = 10.0
 _POLL_S = 2.0
 _BACK_OFF_MAX_S = 60.0
 _RELEASED, _INTERNAL = "released", "internal"
-_WEIGHTS = "float.pt"
+_WEIGHTS, _BASE = "float.pt", "base.tfb"
 _SEARCH_DEPTH, _SEARCH_FILES = 4, 1000  # folders down, files at each depth: a wrong --out must not read a whole disk
 _MAX_WEIGHTS_BYTES = 4 * 1024**3
 _EXITS = {"pass": 0, "fail": 2, "inconclusive": 3}
@@ -122,8 +122,8 @@ def work_on(order: WorkOrder, place: Workplace, client: ServerClient, progress: 
             heartbeat.require()
             certificate = outcome.certificate
             if outcome.verdict.value == "pass":
-                bundles, url = list(outcome.bundles), place.server_url
-                publish(bundles, keys=place.keys, server_url=url, token=place.token, ca=place.ca)
+                bundles, url, bases = list(outcome.bundles), place.server_url, [place.folder(order) / _BASE]
+                publish(bundles, keys=place.keys, server_url=url, token=place.token, ca=place.ca, bases=bases)
                 client.done(order.id, f"{certificate.model}-{certificate.version}", to_document(certificate))
             else:
                 refused = [line for line in certificate.gates if line.verdict != "pass"]
@@ -160,7 +160,7 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
         raise WorkerError(message)
     folder = place.folder(order)
     progress.say(f"job {order.id}: {order.labelled} samples for {order.base_release}, {order.cause}")
-    base, samples = folder / "base.tfb", folder / "samples.zip"
+    base, samples = folder / _BASE, folder / "samples.zip"
     client.fetch_bundle(order.base_sha256, base)
     client.fetch_samples(order, samples)
     extra = read_samples(samples, place.recipe.data)

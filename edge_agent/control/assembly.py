@@ -23,6 +23,7 @@ from edge_agent.telemetry.rows import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher
+from edge_agent.updater.patched_download import PatchedFetcher
 from edge_agent.updater.ports import ThreadWorker
 from edge_agent.updater.updater import UpdatePorts
 from wire.canonical import canonical_bytes
@@ -44,10 +45,10 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     config = replace(config, source=placed(config.source, state))
     notices: Notices = queue.SimpleQueue()
     disk, own = RealDisk(), own_certificate(state) if identity.certified else None
-    fetching = _fetch_settings(identity, config, own)
+    fetching, blobs = _fetch_settings(identity, config, own), state / "blobs" / "sha256"
     ports = UpdatePorts(
         verifier=ChildVerifier(state, config.update.verify_deadline_s),
-        fetcher=HttpFetcher(fetching, state / "blobs" / "sha256", disk),
+        fetcher=PatchedFetcher(HttpFetcher(fetching, blobs, disk), blobs, disk),
         prober=ChildProber(config.update.probe_deadline_s, config.child.max_memory_bytes),
         worker=ThreadWorker(notices.put),
         hardware=config.device.hardware or hardware.hardware_class(),

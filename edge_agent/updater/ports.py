@@ -8,12 +8,12 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from edge_agent.device.record_file import make_way
-from wire.tuf_target import TargetCustom
+from wire.tuf_target import Delta, TargetCustom
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,13 @@ class TargetInfo:
 
 @dataclass(frozen=True, slots=True)
 class FetchOrder:
-    """What to fetch; ``max_bytes_per_s`` of 0: no limit."""
+    """What to fetch; ``max_bytes_per_s`` of 0: no limit. ``deltas``: the signed patches that make it from others."""
 
     sha256: str
     length_bytes: int
     max_bytes_per_s: int = 0
+    _: KW_ONLY
+    deltas: tuple[Delta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,13 @@ class Proof:
 
 @dataclass(slots=True)
 class FetchProgress:
-    """Shared by the loop and the fetching worker: the worker counts bytes, the loop may cancel."""
+    """Shared by the loop and the fetching worker: the worker counts bytes, the loop may cancel.
+
+    ``how``: how the bundle came here, where that is worth a record: by a patch, or why not.
+    """
 
     done_bytes: int = 0
+    how: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from edge_agent.errors import TransitionError
 from wire.messages import Desired, UpdatePhase, UpdateStatus
+from wire.tuf_target import Delta
 
 
 class Signal(StrEnum):
@@ -81,10 +82,10 @@ class UpdateRecord:
     In probation a ``code`` means: decided to roll back, maybe not done yet. While deferred it names the awaited
     condition; none: the maintenance window.
 
-    ``length_bytes``, ``security_floor`` and ``artifact_sha256`` come from signed metadata, ``slot`` is the bundle's
-    slot, ``previous_slot`` the slot that was current before (empty: none), ``latency_budget_ms`` the manifest's,
-    ``class_shares`` how often the reference predicts each class, ``usual_shares`` how often the previous release did
-    on this device, ``usual_error_ratio`` the share of inputs that the previous release could not serve.
+    ``length_bytes``, ``security_floor``, ``artifact_sha256`` and ``deltas`` come from signed metadata, ``slot`` is the
+    bundle's slot, ``previous_slot`` the slot that was current before (empty: none), ``latency_budget_ms`` the
+    manifest's, ``class_shares`` how often the reference predicts each class, ``usual_shares`` how often the previous
+    release did on this device, ``usual_error_ratio`` the share of inputs that the previous release could not serve.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -95,6 +96,7 @@ class UpdateRecord:
     length_bytes: int = 0
     security_floor: int = 0
     artifact_sha256: str = ""
+    deltas: tuple[Delta, ...] = ()
     slot: str = ""
     previous_slot: str = ""
     latency_budget_ms: float = 0.0

@@ -198,7 +198,7 @@ class Updater:
         elif self.record.phase is _P.OFFERED and isinstance(result, TargetInfo):
             self._admit(result, now_ms, now_s)
         elif self.record.phase is _P.DOWNLOADING:
-            self._enter(follow(self.record, Signal.FETCHED, now_ms))
+            self._enter(follow(replace(self.record, text=self._progress.how), Signal.FETCHED, now_ms))
             self._step(now_ms, now_s)
         elif self.record.phase is _P.VERIFYING and isinstance(result, Proof):
             self._stage(result, now_ms, now_s)
@@ -332,6 +332,7 @@ class Updater:
         record = replace(
             self.record, code="", text="", length_bytes=target.length_bytes,
             security_floor=target.custom.security_floor, artifact_sha256=target.custom.artifact_sha256,
+            deltas=target.custom.deltas,
         )  # fmt: skip
         self._enter(follow(record, Signal.ACCEPTED, now_ms))
         self._step(now_ms, now_s)
@@ -353,7 +354,7 @@ class Updater:
             self._check(now_ms, now_s)
         elif record.phase is _P.DOWNLOADING:
             rates = [rate for rate in (record.desired.max_bytes_per_s, self.config.max_bytes_per_s) if rate]
-            order = FetchOrder(record.desired.sha256, record.length_bytes, min(rates, default=0))
+            order = FetchOrder(record.desired.sha256, record.length_bytes, min(rates, default=0), deltas=record.deltas)
             progress = self._progress = FetchProgress()
             self._run(lambda: self.ports.fetcher.fetch(order, progress), float("inf"))
         elif record.phase is _P.VERIFYING:

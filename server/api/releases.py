@@ -28,6 +28,14 @@ from server.trust.repository import MAX_TARGETS_BYTES, TrustRepository
 from wire.bundle import MAX_BUNDLE_BYTES
 
 
+class PatchBody(BaseModel):
+    """A patch: what a device that has the bundle ``base_sha256`` fetches instead of the whole."""
+
+    base_sha256: str
+    sha256: str
+    length_bytes: int
+
+
 class ReleaseBody(BaseModel):
     """One release for one target class."""
 
@@ -43,6 +51,7 @@ class ReleaseBody(BaseModel):
     security_floor: int
     registered_ms: int
     certificate: dict[str, JsonValue]
+    patches: list[PatchBody] = []
     withdrawn_ms: int = 0
     withdrawn_why: str = ""
     withdrawn_by: str = ""
@@ -108,6 +117,10 @@ def _body(release: Release) -> ReleaseBody:
         sha256=release.sha256, length_bytes=release.length_bytes, runtime=release.custom.runtime,
         hardware=list(release.custom.hardware), security_floor=release.custom.security_floor,
         registered_ms=release.registered_ms, certificate=dict(release.certificate),
+        patches=[
+            PatchBody(base_sha256=one.base_sha256, sha256=one.sha256, length_bytes=one.length_bytes)
+            for one in release.custom.deltas
+        ],
         withdrawn_ms=release.withdrawn_ms, withdrawn_why=release.withdrawn_why, withdrawn_by=release.withdrawn_by,
     )  # fmt: skip
 

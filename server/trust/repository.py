@@ -306,6 +306,10 @@ def _check_targets(
         if target.length_bytes > MAX_TARGET_BYTES or not blob_exists(target.sha256):
             message = f"Expected the bundle of {target.path} here, got no blob {target.sha256[:12]}…: upload it first"
             raise MetadataRefusedError(message)
+        absent = [delta.sha256 for delta in custom.deltas if not blob_exists(delta.sha256)]
+        if absent:
+            message = f"Expected the patches of {target.path} here, got no blob {absent[0][:12]}…: upload it first"
+            raise MetadataRefusedError(message)
         if known.get(target.path, target.sha256) != target.sha256:
             message = f"Expected the bytes of {target.path} to stay, got others: raise the version"
             raise MetadataRefusedError(message)

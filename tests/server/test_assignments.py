@@ -10,7 +10,7 @@ import pytest
 from server.rollout.create import RolloutOptions
 from wire.canonical import sha256_hex
 from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
-from wire.tuf_target import TargetCustom, target_path
+from wire.tuf_target import Delta, TargetCustom, target_path
 
 if TYPE_CHECKING:
     from conftest import FakeDevice, MemoryFleet
@@ -104,3 +104,22 @@ def test_people_and_build_hosts_fetch_everything(shelf: Shelf) -> None:
         assert shelf.fleet.client(role).head(f"/blobs/{digest(3)}").status_code == 200
     login = ("cam-1", shelf.told.identity.password)
     assert shelf.fleet.client(None).head(f"/blobs/{digest(3)}", auth=login).status_code == 403
+
+
+def test_a_patch_goes_to_those_who_are_to_run_its_release(shelf: Shelf) -> None:
+    """Before the rollout nobody gets it, then the device alone; the list of releases says how long it is."""
+    patch, versions = b"patch", shelf.fleet.app.parts.versions
+    versions.blobs.put(sha256_hex(patch), [patch])
+    delta = Delta(base_sha256=digest(1), sha256=sha256_hex(patch), length_bytes=len(patch))
+    custom = TargetCustom(model="m", version=2, target="gateway", deltas=(delta,))
+    versions.register(target_path("m", 2, "gateway"), custom, sha256=digest(2), length_bytes=8, now_ms=2)
+
+    def fetch(device: FakeDevice) -> int:
+        login = (device.identity.device, device.identity.password)
+        return shelf.fleet.client(None).get(f"/blobs/{sha256_hex(patch)}", auth=login).status_code
+
+    assert fetch(shelf.told) == 403
+    shelf.roll_out(2)
+    assert [fetch(shelf.told), fetch(shelf.other)] == [200, 403]
+    said = shelf.fleet.client("operator").get("/api/releases").json()["releases"][1]["patches"]
+    assert said == [{"base_sha256": digest(1), "sha256": sha256_hex(patch), "length_bytes": 5}]

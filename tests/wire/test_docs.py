@@ -22,7 +22,7 @@ TYPES = {
     for name, cls in vars(module).items()
     if dataclasses.is_dataclass(cls)
 }
-PARTS = {"InstalledRelease", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing", "Budgets"}
+PARTS = {"InstalledRelease", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing", "Budgets", "Delta"}
 
 
 @pytest.mark.parametrize(("name", "text"), EXAMPLES)

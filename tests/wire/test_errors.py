@@ -20,6 +20,7 @@ def test_codes_are_unique_and_stable() -> None:
         "manifest_invalid",
         "message_invalid",
         "name_refused",
+        "patch_invalid",
         "path_invalid",
         "reference_invalid",
         "settings_invalid",

@@ -32,10 +32,10 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def bundle_bytes(version: int = 1, *, verdict: str = "pass", security_floor: int = 0) -> bytes:
+def bundle_bytes(version: int = 1, *, verdict: str = "pass", security_floor: int = 0, model: str = "meter") -> bytes:
     """Return a small valid bundle."""
     manifest = Manifest(
-        model="meter", version=version, target="gateway", security_floor=security_floor,
+        model=model, version=version, target="gateway", security_floor=security_floor,
         inputs=(TensorSpec(name="input", shape=(-1, 1, 8, 8)),), outputs=(TensorSpec(name="logits", shape=(-1, 10)),),
         preprocessing=Preprocessing(width=8, height=8),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,9 +27,13 @@ from compressor.release.signing import sign_bundles
 from edge_agent.updater.verification import TargetVerdict, run
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
+from server.errors import MetadataRefusedError
 from server.trust.online_keys import init_online_keys
+from server.trust.repository import _check_targets
 from server.trust.roots import install_root
+from wire.canonical import sha256_hex
 from wire.memory_broker import MemoryBroker, MemoryTransport
+from wire.patch import apply_patch
 
 Bundles = Callable[..., Path]
 
@@ -117,6 +122,35 @@ def test_refuses_a_list_that_another_key_signed(site: Site, bundle: Bundles) -> 
     init_keys(site.folder / "foreign", site.folder / "state" / "online.pub.json")
     with pytest.raises(TrustError):
         site.publish(bundle(2), keys="foreign")
+
+
+def test_a_patch_from_a_base_is_signed_and_uploaded(site: Site, bundle: Bundles) -> None:
+    """The device reads it in the signed target, the server has its bytes; another model's bundle gives none."""
+    base, new, other = bundle(1), bundle(2), bundle(3, model="other")
+    site.publish(base)
+    where = {"keys": site.folder / "keys", "server_url": site.app.http_url, "token": site.token}
+    done = publish([new], **where, bases=[base, other, new])
+    (delta,) = site.ask("meter-2/gateway.tfb").custom.deltas
+    assert delta.base_sha256 == sha256_hex(base.read_bytes())
+    made = io.BytesIO()
+    patch = site.app.parts.blobs.read(delta.sha256)
+    with base.open("rb") as old:
+        apply_patch(old, io.BytesIO(patch), made.write, new.stat().st_size)
+    assert made.getvalue() == new.read_bytes()
+    assert done.patches["meter-2/gateway.tfb"] == ((len(patch), len(patch) / new.stat().st_size),)
+
+
+def test_metadata_without_its_patch_is_refused(site: Site, bundle: Bundles) -> None:
+    """A target must not name a patch that nobody can fetch."""
+    base, new = bundle(1), bundle(2)
+    site.publish(base)
+    where = {"keys": site.folder / "keys", "server_url": site.app.http_url, "token": site.token}
+    publish([new], **where, bases=[base])
+    newest = site.app.parts.trust.current_targets()
+    (delta,) = site.ask("meter-2/gateway.tfb").custom.deltas
+    with pytest.raises(MetadataRefusedError, match="patches of meter-2"):
+        _check_targets(site.app.parts.trust.targets(), (), lambda sha256: sha256 != delta.sha256)
+    assert site.app.parts.trust.current_targets() == newest
 
 
 def test_a_conflict_changes_nothing_here_and_nothing_there(site: Site, bundle: Bundles) -> None:
