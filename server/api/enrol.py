@@ -77,7 +77,7 @@ class IdentityBody(BaseModel):
     root: str
 
 
-class EnrolRequest(ClaimBody, extra="forbid"):
+class EnrolRequest(ClaimBody):
     """A claim; ``request``: of a certificate (PKCS #10, PEM), "" for a password."""
 
     request: str = Field(default="", max_length=MAX_REQUEST_BYTES)
