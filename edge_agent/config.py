@@ -158,6 +158,28 @@ class MeasureConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HookConfig:
+    """A program that is asked before a release is switched to; ``updater/hook.py`` defines its exit codes."""
+
+    before_switch: tuple[str, ...] = ()  # an absolute path and arguments; empty: nobody is asked
+    timeout_s: Time = 30.0  # without an end by then it is killed, with all that it started
+    ask_again_s: Time = 60.0  # after an answer that it is busy
+    user: str = ""  # whose rights it has; empty: the agent's
+
+    def __post_init__(self) -> None:
+        """Check the command.
+
+        Raises:
+            SettingsError: If it does not begin with an absolute path.
+        """
+        command = self.before_switch
+        if command and (not command[0].startswith("/") or any("\0" in part for part in command)):
+            got = repr(list(command))
+            message = f'Expected an absolute path and arguments, got {got}: before_switch = ["/usr/local/bin/idle"]'
+            raise SettingsError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
     """All settings of a device integrator."""
 
@@ -167,6 +189,7 @@ class AgentConfig:
     transport: TransportConfig = field(default_factory=TransportConfig)
     spool: SpoolConfig = field(default_factory=SpoolConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
+    hooks: HookConfig = field(default_factory=HookConfig)
     child: ChildConfig = field(default_factory=ChildConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)

@@ -8,6 +8,7 @@ skip them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -88,7 +89,10 @@ class InstalledRelease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStatus:
-    """Progress towards ``desired``; ``code`` is the reason if it was refused or rolled back."""
+    """Progress towards ``desired``; ``code`` is the reason if it was refused, rolled back or deferred.
+
+    ``until_ms``: when a deferred update goes on, as far as the device knows; 0: unknown.
+    """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
     gen: int = 0
@@ -98,6 +102,7 @@ class UpdateStatus:
     since_ms: int = 0
     done_bytes: int = 0
     total_bytes: int = 0
+    until_ms: int = field(default=0, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -120,15 +125,51 @@ class Reported:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceWindow:
+    """A window that recurs, by the clock on the wall: from ``start`` to ``end`` (``HH:MM``), on ``days``.
+
+    An ``end`` at or before ``start`` is on the next day. ``days``: those on which it starts, ``mon`` to ``sun``; none:
+    each day. ``time_zone``: a name of the IANA database, such as ``Europe/Berlin``; "": the device's own.
+    """
+
+    start: str = "00:00"
+    end: str = "00:00"
+    days: tuple[str, ...] = ()
+    time_zone: str = ""
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Reject times and days that are none.
+
+        Raises:
+            MessageError: If there are such.
+        """
+        for name in ("start", "end"):
+            if not _CLOCK.fullmatch(getattr(self, name)):
+                message = f"Expected {name} of the maintenance window from 00:00 to 23:59, got {getattr(self, name)!r}"
+                raise MessageError(message)
+        for day in self.days:
+            if day not in DAYS:
+                message = f"Expected days of the maintenance window of {' '.join(DAYS)}, got {day!r}"
+                raise MessageError(message)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
     """``desired``, retained: a pointer to a release. Nothing in it is trusted unless signed metadata agrees.
 
     ``gen`` only grows, from 0 to ``MAX_GEN``; a device ignores one more than ``MAX_GEN_STEP`` above the last it
     accepted. ``target`` is the TUF target path, ``sha256`` its digest. ``probation_s`` is how long the new release must
-    stay healthy. ``not_before_ms``/``not_after_ms`` is the maintenance window (0: any time), ``deadline_ms`` ends the
-    attempt (0: never). ``config`` carries agent settings: ``sample_bytes_per_day`` (int, default 0). ``attempt`` is the
-    ``gen`` of the assignment, which a change of settings keeps; 0: an older server, which does not send it.
+    stay healthy. ``window``: the device switches inside of it only, and downloads and verifies before; None: at any
+    time. ``not_before_ms``/``not_after_ms`` bound the whole attempt (0: no bound), ``deadline_ms`` ends it (0: never),
+    unless the device has switched by then. ``config`` carries agent settings: ``sample_bytes_per_day`` (int, default
+    0). ``attempt`` is the ``gen`` of the assignment, which a change of settings keeps; 0: an older server, which does
+    not send it.
     """
 
     gen: int = 0
@@ -143,6 +184,7 @@ class Desired:
     max_bytes_per_s: int = 0
     config: Mapping[str, Json] = field(default_factory=dict)
     attempt: int = field(default=0, metadata=OMIT_DEFAULT)
+    window: MaintenanceWindow | None = field(default=None, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

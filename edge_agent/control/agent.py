@@ -28,7 +28,7 @@ from edge_agent.device.disk import DISK_FAILED, Disk, advice, trouble
 from edge_agent.device.hardware import Hardware
 from edge_agent.device.identity import Identity
 from edge_agent.device.notify import Notifier, condition_of
-from edge_agent.device.record_file import newer_records
+from edge_agent.device.record_file import newer_records, remove_half_written
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
 from edge_agent.measuring.coordinator import (
@@ -189,6 +189,7 @@ class Agent:
 
     def start(self) -> None:
         """Continue interrupted work, serve the current release, connect."""
+        remove_half_written(self.state)
         current = self._slots.current()
         _LOG.info("started version=%s release=%s", __version__, current.release if current is not None else "none")
         self._look_at_clock()

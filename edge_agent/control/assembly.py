@@ -23,6 +23,7 @@ from edge_agent.telemetry.rows import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher
+from edge_agent.updater.hook import ProgramHook
 from edge_agent.updater.patched_download import PatchedFetcher
 from edge_agent.updater.ports import ThreadWorker
 from edge_agent.updater.updater import UpdatePorts
@@ -53,6 +54,8 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         worker=ThreadWorker(notices.put),
         hardware=config.device.hardware or hardware.hardware_class(),
         runtimes=hardware.runtimes(),
+        hook=ProgramHook(config.hooks) if config.hooks.before_switch else None,
+        ask_again_s=config.hooks.ask_again_s,
     )
     connection = transport or MqttTransport(mqtt_settings(identity, config, own))
     limits = JobLimits(

@@ -14,6 +14,7 @@ same record or the next one.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -112,6 +113,16 @@ def make_way(path: Path) -> None:
     """
     if path.is_dir() and not path.is_symlink():
         path.rename(beside(path, "damaged"))
+
+
+def remove_half_written(state: Path) -> None:
+    """Remove what a power cut left of files below ``state`` that were being written; at the start, without a writer.
+
+    The next write of a file removes its own, but some files are never written again. A failing disk is not an error.
+    """
+    for path in [path for folder in ("", "slots/", "tuf/") for path in state.glob(f"{folder}.*.new")]:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def newer_records(state: Path) -> list[str]:

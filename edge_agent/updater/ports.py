@@ -112,6 +112,18 @@ class Prober(Protocol):
         """Return the result of a new child process for ``bundle``."""
 
 
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """The application agrees to a switch."""
+
+
+class SwitchHook(Protocol):
+    """Asks the application on the device before a switch."""
+
+    def ask(self, release: str, current: str) -> Consent | Refusal:
+        """Return whether ``release`` may replace ``current`` now."""
+
+
 class Worker(Protocol):
     """Runs blocking jobs."""
 
@@ -161,6 +173,19 @@ class MemoryProber:
     def probe(self, bundle: Path) -> ProbeResult:
         """Return the answer."""
         return self.result if bundle.exists() else ProbeResult(code="bundle_invalid", text=f"{bundle} is missing")
+
+
+@dataclass(slots=True)
+class MemoryHook:
+    """Answers in order, the last one again and again, for tests; ``asked`` keeps what was asked about."""
+
+    answers: list[Consent | Refusal]
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def ask(self, release: str, current: str) -> Consent | Refusal:
+        """Return the next answer."""
+        self.asked.append((release, current))
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 @dataclass(frozen=True, slots=True)

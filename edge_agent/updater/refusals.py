@@ -99,6 +99,10 @@ COURSES: Mapping[str, Course] = {
     "no_space": _P,
     "disk_failed": _P,
     "launch_failed": _P,  # no process could be started: memory or process table is full
+    # the application, or the program that is asked for it
+    "application_busy": _P,
+    "hook_failed": _P,
+    "hook_hung": _P,
     # another program may have held the processor or the memory; a cable or a proxy may have changed the bytes
     "digest_mismatch": _D,
     "latency_over_budget": _D,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from edge_agent.errors import TransitionError
+from wire.codec import OMIT_DEFAULT
 from wire.messages import Desired, UpdatePhase, UpdateStatus
 from wire.tuf_target import Delta
 
@@ -57,6 +58,7 @@ TRANSITIONS: Mapping[tuple[UpdatePhase, Signal], UpdatePhase] = {
     (_P.OFFERED, _S.WAIT): _P.DEFERRED,
     (_P.DOWNLOADING, _S.WAIT): _P.DEFERRED,
     (_P.VERIFYING, _S.WAIT): _P.DEFERRED,
+    (_P.DEFERRED, _S.WAIT): _P.DEFERRED,
     (_P.DEFERRED, _S.OPEN): _P.OFFERED,
     (_P.OFFERED, _S.PRESENT): _P.COMMITTED,
     (_P.OFFERED, _S.ACCEPTED): _P.DOWNLOADING,
@@ -86,6 +88,7 @@ class UpdateRecord:
     bundle's slot, ``previous_slot`` the slot that was current before (empty: none), ``latency_budget_ms`` the
     manifest's, ``class_shares`` how often the reference predicts each class, ``usual_shares`` how often the previous
     release did on this device, ``usual_error_ratio`` the share of inputs that the previous release could not serve.
+    ``until_ms``: when a deferred update goes on, 0 if that is unknown.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -103,6 +106,7 @@ class UpdateRecord:
     class_shares: tuple[float, ...] = ()
     usual_shares: tuple[float, ...] = ()
     usual_error_ratio: float = 0.0
+    until_ms: int = field(default=0, metadata=OMIT_DEFAULT)
 
     @property
     def in_flight(self) -> bool:
@@ -120,6 +124,7 @@ class UpdateRecord:
             since_ms=self.since_ms,
             done_bytes=done_bytes,
             total_bytes=self.length_bytes,
+            until_ms=self.until_ms if self.phase is UpdatePhase.DEFERRED else 0,
         )
 
 

@@ -9,7 +9,9 @@ Order rules:
 3. Results carry the token of their job; those of an ended attempt are dropped.
 4. An attempt refused for a temporary reason (``refusals``) is deferred and restarts at ``offered``, with back-off;
    nothing that depends on the time is judged while the time is not known.
-5. Slots: fill the free one, switch, persist probation. To go back: persist the verdict, switch, empty the slot.
+5. A proved release is switched to inside of its maintenance window only (``maintenance``), and if the application
+   agrees (``hook``); otherwise it is deferred, and verified again when it goes on.
+6. Slots: fill the free one, switch, persist probation. To go back: persist the verdict, switch, empty the slot.
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ from edge_agent.device.disk import Disk
 from edge_agent.device.last_end import LastEnd
 from edge_agent.device.record_file import Condition, condition
 from edge_agent.device.sane_clock import ClockWatch
+from edge_agent.updater.maintenance import WINDOW_CODES, closed
 from edge_agent.updater.ports import (
+    Consent,
     Fetcher,
     FetchOrder,
     FetchProgress,
     Prober,
     Proof,
     Refusal,
+    SwitchHook,
     TargetInfo,
     Verifier,
     Worker,
@@ -46,13 +51,18 @@ from wire.messages import Desired, UpdatePhase, UpdateStatus
 
 _LOG = logging.getLogger(__name__)
 _P = UpdatePhase
+_ANSWERS = frozenset({"application_busy", "hook_failed", "hook_hung"})
+_LOOK_S = 1.0  # how often a closed window is looked at
 RECALLED = "rolled_back_on_site"
 """The code of a rollback that a person on site asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdatePorts:
-    """The updater's dependencies. ``hardware`` and ``runtimes`` describe the device."""
+    """The updater's dependencies. ``hardware`` and ``runtimes`` describe the device.
+
+    ``hook``: asked before a switch, again after ``ask_again_s``; None: nobody is asked.
+    """
 
     verifier: Verifier
     fetcher: Fetcher
@@ -60,6 +70,8 @@ class UpdatePorts:
     worker: Worker
     hardware: str
     runtimes: tuple[str, ...]
+    hook: SwitchHook | None = None
+    ask_again_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,7 @@ class Updater:
     _retry_s: float = float("inf")
     _probation_s: float = 0.0
     _deadline_s: float = float("inf")
+    _proof: Proof | None = None
 
     @property
     def slots(self) -> Slots:
@@ -165,13 +178,8 @@ class Updater:
             self._judge(now_ms, now_s)
         elif record.in_flight and self.watch.known and too_late(record.desired, now_ms):
             self._refuse(Refusal("deadline_passed", "the window or deadline of this attempt is over"), now_ms)
-        elif record.phase is _P.DEFERRED and self._open(now_ms) and now_s >= self._again_s:
-            opened = follow(record, Signal.OPEN, now_ms)
-            if record.code:  # the reason why it was deferred stays until it gets beyond that point
-                self.record = replace(opened, since_ms=record.since_ms)
-            else:
-                self._enter(opened)
-            self._step(now_ms, now_s)
+        elif record.phase is _P.DEFERRED and self._open(now_ms) and now_s >= self._again_s and not self._waiting:
+            self._go_on(now_ms, now_s)
         elif now_s >= self._retry_s:
             self._retry_s = float("inf")
             self._step(now_ms, now_s)
@@ -201,7 +209,10 @@ class Updater:
             self._enter(follow(replace(self.record, text=self._progress.how), Signal.FETCHED, now_ms))
             self._step(now_ms, now_s)
         elif self.record.phase is _P.VERIFYING and isinstance(result, Proof):
-            self._stage(result, now_ms, now_s)
+            self._proof = result
+            self._consider(result, now_ms, now_s)
+        elif isinstance(result, Consent):
+            self._agreed(now_ms, now_s)
 
     def floor(self) -> int | None:
         """Return the security floor, None when it is lost."""
@@ -286,6 +297,32 @@ class Updater:
         self._end_job()
         self._retry_s = until_s
 
+    def _go_on(self, now_ms: int, now_s: float) -> None:
+        """Offer a deferred update again, unless its window is still closed or the application is to be asked first."""
+        record, hook = self.record, self.ports.hook
+        if record.code in WINDOW_CODES and (shut := closed(record.desired, now_ms, known=self.watch.known)):
+            self._again_s = now_s + _LOOK_S
+            if (shut.code, shut.until_ms) != (record.code, record.until_ms):  # the clock was set
+                self._notify_first(replace(record, code=shut.code, text=shut.text, until_ms=shut.until_ms))
+            return
+        if record.code in _ANSWERS and hook is not None:
+            self._ask(hook)
+            return
+        opened = follow(record, Signal.OPEN, now_ms)
+        if record.code:  # the reason why it was deferred stays until it gets beyond that point
+            self.record = replace(opened, since_ms=record.since_ms)
+        else:
+            self._enter(opened)
+        self._step(now_ms, now_s)
+
+    def _agreed(self, now_ms: int, now_s: float) -> None:
+        """Switch, or after a wait verify again first: then the application is asked once more."""
+        if self.record.phase is _P.VERIFYING and self._proof is not None:
+            self._consider(self._proof, now_ms, now_s, agreed=True)
+        elif self.record.phase is _P.DEFERRED:
+            self.record = replace(follow(self.record, Signal.OPEN, now_ms), since_ms=self.record.since_ms)
+            self._step(now_ms, now_s)
+
     def _fail(self, refusal: Refusal, now_ms: int, now_s: float) -> None:
         if refusal.code == "digest_mismatch" and self.record.phase is _P.VERIFYING:
             self.disk.remove(self.slots.bundle(self.record.desired.sha256))
@@ -296,13 +333,18 @@ class Updater:
             return
         # deferred with its reason; the same reason again is neither reported nor written again
         old, config = self.record, self.config
-        self._tries += 1
-        ceiling_s = min(config.defer_max_s, config.retry_min_s * 2.0 ** min(self._tries, 30))
-        self._again_s = now_s + max(config.retry_min_s, self.chance.uniform(0.0, ceiling_s))
-        record = replace(follow(old, Signal.WAIT, now_ms), code=refusal.code, text=refusal.text)
+        if refusal.code in _ANSWERS:
+            wait_s = self.ports.ask_again_s
+        else:
+            self._tries += 1
+            ceiling_s = min(config.defer_max_s, config.retry_min_s * 2.0 ** min(self._tries, 30))
+            wait_s = max(config.retry_min_s, self.chance.uniform(0.0, ceiling_s))
+        self._again_s, until_ms = now_s + wait_s, now_ms + round(wait_s * 1000)
+        waiting = follow(old, Signal.WAIT, now_ms)
+        record = replace(waiting, code=refusal.code, text=refusal.text, until_ms=until_ms)
         if refusal.code == "no_space":
             self.reclaim(frozenset())  # what others write is worth more than half of a download
-        if old.phase is _P.OFFERED and old.code == refusal.code:
+        if old.phase in {_P.OFFERED, _P.DEFERRED} and old.code == refusal.code:
             self.record = replace(record, since_ms=old.since_ms)
         else:
             self._notify_first(record)
@@ -330,14 +372,23 @@ class Updater:
             self._fail(refusal, now_ms, now_s)
             return
         record = replace(
-            self.record, code="", text="", length_bytes=target.length_bytes,
+            self.record, code="", text="", until_ms=0, length_bytes=target.length_bytes,
             security_floor=target.custom.security_floor, artifact_sha256=target.custom.artifact_sha256,
             deltas=target.custom.deltas,
         )  # fmt: skip
         self._enter(follow(record, Signal.ACCEPTED, now_ms))
         self._step(now_ms, now_s)
 
-    def _stage(self, proof: Proof, now_ms: int, now_s: float) -> None:
+    def _consider(self, proof: Proof, now_ms: int, now_s: float, *, agreed: bool = False) -> None:
+        """Switch to the proved release, unless its window is closed or the application is to be asked (``agreed``)."""
+        shut, hook = closed(self.record.desired, now_ms, known=self.watch.known), self.ports.hook
+        if shut is not None:
+            waiting = follow(self.record, Signal.WAIT, now_ms)
+            self._notify_first(replace(waiting, code=shut.code, text=shut.text, until_ms=shut.until_ms))
+            return
+        if hook is not None and not agreed and self.slots.current() is not None:
+            self._ask(hook)
+            return
         current = self.slots.current_name()
         record = replace(
             self.record, slot=other(current), previous_slot=current, latency_budget_ms=proof.latency_budget_ms,
@@ -371,6 +422,11 @@ class Updater:
         elif record.phase in {_P.REFUSED, _P.DEFERRED}:
             self._records.write(record)  # again, if the disk was full before
 
+    def _ask(self, hook: SwitchHook) -> None:
+        current, release = self.slots.current(), self.record.desired.release
+        before = current.release if current is not None else ""
+        self._run(lambda: hook.ask(release, before), float("inf"))  # it has a time limit of its own
+
     def _check(self, now_ms: int, now_s: float) -> None:
         desired, current = self.record.desired, self.slots.current()
         if current is not None and current.sha256 == desired.sha256:
@@ -383,7 +439,8 @@ class Updater:
             self._enter(follow(record, Signal.PRESENT, now_ms))
             self.activate(current)
         elif not self._open(now_ms):
-            self._enter(follow(replace(self.record, code="", text=""), Signal.WAIT, now_ms))
+            until_ms = desired.not_before_ms if self.watch.known else 0
+            self._enter(follow(replace(self.record, code="", text="", until_ms=until_ms), Signal.WAIT, now_ms))
         elif self.watch.fault is not None:
             text = "Expected a clock that may judge whether signed metadata has expired, got one that can not be right"
             self._fail(Refusal(self.watch.fault.value, f"{text}: it is set by the network, or set it"), now_ms, now_s)

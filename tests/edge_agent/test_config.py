@@ -124,3 +124,11 @@ def test_two_sinks_need_two_paths(tmp_path: Path) -> None:
     path.write_text('[sinks.a]\nkind = "jsonl"\npath = "x.jsonl"\n[sinks.b]\nkind = "jsonl"\npath = "./x.jsonl"\n')
     with pytest.raises(AgentConfigError, match=r"\[sinks.b\] path of its own, got that of \[sinks.a\]"):
         read_config(path)
+
+
+@pytest.mark.parametrize("command", ['["idle"]', '["/bin/idle", "\\u0000"]'])
+def test_a_hook_is_an_absolute_path(tmp_path: Path, command: str) -> None:
+    """Without a shell there is no search for it; the error shows how."""
+    with pytest.raises(AgentConfigError, match=r'before_switch = \["/usr/local/bin/idle"\]'):
+        config_of(tmp_path, f"[hooks]\nbefore_switch = {command}\n")
+    assert config_of(tmp_path, '[hooks]\nbefore_switch = ["/bin/true"]\n').hooks.before_switch == ("/bin/true",)

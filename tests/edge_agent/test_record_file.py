@@ -9,7 +9,7 @@ import pytest
 from edge_agent.control.inbox import CommandState, CommandStateFile
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import read_identity
-from edge_agent.device.record_file import newer_records, read_record, write_record
+from edge_agent.device.record_file import newer_records, read_record, remove_half_written, write_record
 from edge_agent.errors import IdentityError, NewerFormatError
 from edge_agent.updater.storage.slots import Records, SlotRelease, Slots
 from edge_agent.updater.storage.time_floor import TimeFloor
@@ -87,3 +87,12 @@ def test_a_format_that_is_no_number_is_damage(tmp_path: Path, format_: str) -> N
     with pytest.raises(MessageError) as caught:
         read_record(tmp_path / "gen.json")
     assert not isinstance(caught.value, NewerFormatError)
+
+
+def test_what_a_power_cut_left_half_written_is_removed(tmp_path: Path) -> None:
+    """Only that: the records, and other files, stay."""
+    for name in (".identity.json.new", "slots/.a.json.new", "tuf/.time_floor.json.new", "slots/a.json", "status.new"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"{")
+    remove_half_written(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["a.json", "status.new"]

@@ -22,7 +22,10 @@ TYPES = {
     for name, cls in vars(module).items()
     if dataclasses.is_dataclass(cls)
 }
-PARTS = {"InstalledRelease", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing", "Budgets", "Delta"}
+PARTS = {
+    "InstalledRelease", "MaintenanceWindow", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing", "Budgets",
+    "Delta",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "text"), EXAMPLES)
