@@ -155,6 +155,7 @@ class MeasureConfig:
     limit_s: Time = 600.0  # time limit of the measuring child
     max_temperature_celsius: Number = 80.0  # hotter processors are throttled; 0 never refuses
     min_battery_ratio: Share = 0.3  # below it, and not charging, energy is reserved for the served model
+    energy: Path | None = None  # a file that counts microjoules; "": RAPL, where the agent may read it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

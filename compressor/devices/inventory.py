@@ -127,7 +127,7 @@ class EmulatedEntry(ShellEntry):
 class ServerEntry(Entry):
     """``kind = "server"``: the device ``id`` by its agent, over ``server``; ``keys``: the folder of the release key.
 
-    ``token_file``: the builder token. ``operator_token_file``: for the checks of the device's standing.
+    ``token_file``: the builder token. ``operator_token_file``: for the checks of its fitness.
     """
 
     server: str

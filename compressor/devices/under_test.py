@@ -21,9 +21,9 @@ from compressor import data, tasks
 from compressor.data._split import split
 from compressor.devices.bench import DeviceAnswer, DeviceBench, ServerBench, Subject
 from compressor.devices.client import DeviceClient
+from compressor.devices.fitness import FitnessCheck, FitnessClient
 from compressor.devices.inventory import DeviceLimits, EmulatedEntry, Entry, LocalEntry, ServerEntry, ShellEntry
 from compressor.devices.shell import COMMAND_S, ShellBench, shell_of
-from compressor.devices.standing import StandingCheck, StandingClient
 from compressor.errors import CannotError, CompressorError, DataError, DeviceMeasureError, PackageError
 from compressor.measurement.predictions import Predictions
 from compressor.progress import Silent
@@ -143,8 +143,8 @@ class DeviceUnderTest:
         document: Mapping[str, Any] = json.loads(self._shell_bench.shell.run(f"{line} || true"))
         return document
 
-    def standing(self) -> tuple[StandingCheck, ...]:
-        """Return the checks of its standing with its server.
+    def fitness(self) -> tuple[FitnessCheck, ...]:
+        """Return the checks of its fitness for a rollout.
 
         Raises:
             CannotError: If it is not reached over a server, or the inventory names no operator token.
@@ -154,7 +154,7 @@ class DeviceUnderTest:
         entry = self.entry
         if not isinstance(entry, ServerEntry) or entry.operator_token_file is None:
             raise CannotError(f"Expected operator_token_file and a server of {self.name}, got none")
-        with StandingClient(entry.server.rstrip("/"), _token(entry.operator_token_file), entry.ca) as client:
+        with FitnessClient(entry.server.rstrip("/"), _token(entry.operator_token_file), entry.ca) as client:
             return client.checks(self.id, window_s=entry.window_s)
 
     @property

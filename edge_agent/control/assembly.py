@@ -64,7 +64,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         reserve_bytes=config.update.reserve_bytes,
         max_bytes_per_s=config.update.max_bytes_per_s,
     )
-    measurer = ProcessMeasurer(state=state, settings=fetching, disk=disk, limits=limits)
+    measurer = ProcessMeasurer(state=state, settings=fetching, disk=disk, limits=limits, energy=config.measure.energy)
     boot = new_boot()
     launch = ProcessLauncher(child_arguments(config, state, boot, identity))
     parts = AgentParts(

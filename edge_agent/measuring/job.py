@@ -49,12 +49,13 @@ class JobLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessMeasurer:
-    """The measurer of a real device: child processes, HTTP and the disk."""
+    """The measurer of a real device: child processes, HTTP and the disk. ``energy``: a file that counts microjoules."""
 
     state: Path
     settings: FetchSettings
     disk: Disk
     limits: JobLimits
+    energy: Path | None = None
     clock_s: Callable[[], float] = time.monotonic
 
     @property
@@ -121,6 +122,7 @@ class ProcessMeasurer:
         command = [sys.executable, "-m", "edge_agent.measuring.child", "--order", str(folder / ORDER)]
         command += ["--bundle", str(folder / order.bundle_sha256), "--out", str(folder / REPORT)]
         command += ["--rows", str(folder / order.rows_sha256)] if order.rows else []
+        command += ["--energy", str(self.energy)] if self.energy else []
         log = folder / LOG
         with log.open("wb") as output:  # its stdin: the pipe's end tells the child that its parent is gone
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)

@@ -68,9 +68,9 @@ def test_it_answers_as_this_host_does(device: DeviceUnderTest, bundle: BundleUnd
     assert flips <= device.limits.flip_ratio * bundle.subject.n
 
 
-def test_its_standing_is_good(device: DeviceUnderTest) -> None:
+def test_it_is_fit_for_a_rollout(device: DeviceUnderTest) -> None:
     """Its server sees it online on the desired release, its self-test passes, and its drift window is not overdue."""
-    assert [f"{check.name}: {check.text}" for check in device.standing() if not check.ok] == []
+    assert [f"{check.name}: {check.text}" for check in device.fitness() if not check.ok] == []
 
 
 def test_it_serves_again_after_a_power_cut(device: DeviceUnderTest) -> None:

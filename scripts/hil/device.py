@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from compressor.devices.standing import StandingClient
+from compressor.devices.fitness import FitnessClient
 from compressor.errors import CompressorError
 
 
@@ -31,7 +31,7 @@ from compressor.errors import CompressorError
 def main(url: str, token_file: Path, device: str, release: str, window_s: float, *, as_json: bool) -> None:
     """Check whether a device is fit for a rollout."""
     try:
-        with StandingClient(url.rstrip("/"), token_file.read_text().strip()) as client:
+        with FitnessClient(url.rstrip("/"), token_file.read_text().strip()) as client:
             checks = client.checks(device, release=release, window_s=window_s)
     except CompressorError as error:
         raise click.ClickException(f"[{error.code}] {error}") from error

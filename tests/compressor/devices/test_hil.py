@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from compressor.devices.standing import GRACE_S, drift_window
+from compressor.devices.fitness import GRACE_S, drift_window
 from wire.bundle import build_bundle, read_bundle
 
 pytestmark = pytest.mark.slow

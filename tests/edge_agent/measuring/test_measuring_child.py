@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +50,7 @@ class Case:
         (self.folder / "order.json").write_bytes(encode(self.order))
         files = {"--order": "order.json", "--bundle": "bundle", "--out": "report"}
         files |= {"--rows": "rows"} if self.order.rows else {}
+        files |= {"--energy": "meter"} if (self.folder / "meter").exists() else {}
         arguments = [text for name, file in files.items() for text in (name, str(self.folder / file))]
         return [sys.executable, "-m", "edge_agent.measuring.child", *arguments]
 
@@ -93,6 +95,28 @@ def test_reports_what_the_model_says_of_every_row(case: Case, tiny: ModuleType) 
     assert (report.golden_rows, report.golden_flips) == (4, 0)
     assert 0 < report.latency_p50_ms <= report.latency_p95_ms
     assert report.facts["priority"] == "nice 19"
+
+
+def test_a_meter_gives_the_energy_of_one_inference(case: Case) -> None:
+    """A file that counts while the child runs; without one, or one that stands still, there is no figure."""
+    assert case.run() == {"ok": True}
+    assert case.report()[0].energy_mj == 0
+    meter, end = case.folder / "meter", threading.Event()
+
+    def count() -> None:
+        spent_uj = 0
+        while not end.wait(0.002):
+            spent_uj += 5000
+            (case.folder / "new").write_text(f"{spent_uj}\n")
+            (case.folder / "new").rename(meter)
+
+    meter.write_text("0")
+    ticking = threading.Thread(target=count)
+    ticking.start()
+    assert case.run() == {"ok": True}
+    end.set()
+    ticking.join()
+    assert case.report()[0].energy_mj > 0
 
 
 def test_golden_vectors_alone_are_measured_too(case: Case) -> None:

@@ -25,7 +25,7 @@ _FIRST_ERROR = 400
 
 
 @dataclass(frozen=True, slots=True)
-class StandingCheck:
+class FitnessCheck:
     """One check and its result."""
 
     name: str
@@ -33,10 +33,10 @@ class StandingCheck:
     text: str
 
 
-class StandingClient(Connection):
+class FitnessClient(Connection):
     """Asks the server about a device, with the operator token."""
 
-    def checks(self, device: str, *, release: str = "", window_s: float = 3600.0) -> tuple[StandingCheck, ...]:
+    def checks(self, device: str, *, release: str = "", window_s: float = 3600.0) -> tuple[FitnessCheck, ...]:
         """Return every check of ``device``; ``release``: that it must run, "": the one that the server desires.
 
         ``window_s``: the length of its drift windows.
@@ -55,27 +55,27 @@ class StandingClient(Connection):
             began_ms = self._ask("GET", f"/api/devices/{device}/ran?at_ms={int(now_s * 1000)}")["from_ms"]
         rows = self._ask("GET", f"/api/evidence?device={device}&limit=1")["evidence"]
         return (
-            StandingCheck("online", known["last_seen_ms"] > 0 and known["state"] in _ONLINE, known["state"]),
-            StandingCheck(
+            FitnessCheck("online", known["last_seen_ms"] > 0 and known["state"] in _ONLINE, known["state"]),
+            FitnessCheck(
                 "release",
                 known["release"] == wanted,
                 f"runs {known['release'] or 'nothing'}, wanted {wanted or 'none'}",
             ),
-            StandingCheck("last update", phase not in _BAD_ENDS, f"{phase} {code}".strip()),
+            FitnessCheck("last update", phase not in _BAD_ENDS, f"{phase} {code}".strip()),
             self._selftest(device, time.monotonic),
             drift_window(rows[0] if rows else None, now_s, began_s=began_ms / 1000, window_s=window_s),
         )
 
-    def _selftest(self, device: str, clock_s: Callable[[], float]) -> StandingCheck:
+    def _selftest(self, device: str, clock_s: Callable[[], float]) -> FitnessCheck:
         path = f"/api/devices/{device}/commands"
         sent = self._ask("POST", path, {"verb": "selftest", "ttl_s": _ANSWER_S})
         deadline_s = clock_s() + _ANSWER_S
         while clock_s() < deadline_s:
             answer = self._ask("GET", f"{path}/{sent['id']}")
             if answer["answered_ms"]:
-                return StandingCheck("self-test", answer["ok"], answer["text"] or json.dumps(answer["data"]))
+                return FitnessCheck("self-test", answer["ok"], answer["text"] or json.dumps(answer["data"]))
             time.sleep(_POLL_S)
-        return StandingCheck("self-test", ok=False, text=f"no answer within {_ANSWER_S:g} s")
+        return FitnessCheck("self-test", ok=False, text=f"no answer within {_ANSWER_S:g} s")
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - whatever JSON the server answers
         try:
@@ -88,7 +88,7 @@ class StandingClient(Connection):
         return answer.json()
 
 
-def drift_window(newest: Mapping[str, Any] | None, now_s: float, *, began_s: float, window_s: float) -> StandingCheck:
+def drift_window(newest: Mapping[str, Any] | None, now_s: float, *, began_s: float, window_s: float) -> FitnessCheck:
     """Return the check of the newest drift window, which is overdue after three windows without one.
 
     ``began_s``: when the device began to run its release: one that is new has no window before its first has ended.
@@ -98,8 +98,8 @@ def drift_window(newest: Mapping[str, Any] | None, now_s: float, *, began_s: flo
     if newest is None:
         age_s = now_s - began_s
         text = f"none yet: it has run for {age_s:.0f} s, the first is due by {allowed_s:.0f} s"
-        return StandingCheck("drift window", age_s < allowed_s, text)
+        return FitnessCheck("drift window", age_s < allowed_s, text)
     age_s = now_s - newest["start_ms"] / 1000
     fault = f", {newest['fault']}" if newest["fault"] else ""
     text = f"newest began {age_s:.0f} s ago, {newest['n']} inferences, {newest['phase']}{fault}"
-    return StandingCheck("drift window", age_s < allowed_s and not fault, text)
+    return FitnessCheck("drift window", age_s < allowed_s and not fault, text)
