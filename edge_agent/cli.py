@@ -280,6 +280,15 @@ def status(state: Path, *, as_json: bool) -> None:
             answers = seen.document.get("answers")
             for name, counts in answers.items() if isinstance(answers, dict) else ():
                 print(f"{'answers':12} {name}: {_short(counts)}")
+            usage, dropped = seen.document.get("usage"), seen.document.get("dropped")
+            for day in usage.values() if isinstance(usage, dict) else ():
+                if isinstance(day, dict) and day.get("day"):
+                    air = f"sent {day.get('sent_bytes')} B, received {day.get('received_bytes')} B"
+                    print(f"{'used':12} {day['day']}: {air}, written to the disk {day.get('written_bytes')} B")
+            if dropped or seen.document.get("merged"):
+                print(
+                    f"{'spool full':12} dropped: {_short(dropped)}; drift reports merged: {seen.document.get('merged')}"
+                )
             for key in ("current", "previous", "update"):
                 print(f"{key:12} {_short(seen.document.get(key))}")
         sys.exit(_HEALTH_EXITS[seen.health])

@@ -220,7 +220,8 @@ class Batch:
 
     infer rows: {at_ms, n, errors, p50_ms, p95_ms, classes: [count…]}.
     answer rows: ``wire.answers.AnswerRecord``.
-    hw rows: {at_ms, rss_bytes, pss_bytes, cpu_ratio, temperature_celsius, disk_free_bytes, spool_bytes, written_bytes}.
+    hw rows: {at_ms, rss_bytes, pss_bytes, cpu_ratio, temperature_celsius, disk_free_bytes, spool_bytes, written_bytes},
+    and now and then ``usage``: ``DayUsage``.
     """
 
     stream: Stream | None = Stream.INFER
@@ -231,6 +232,23 @@ class Batch:
     n: int = 0
     rows: tuple[Mapping[str, Json], ...] = ()
     late: bool = False
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayUsage:
+    """``usage`` in a row of ``tele/hw``: what a device has used so far in one UTC day, ``day`` as YYYY-MM-DD.
+
+    ``sent_bytes`` and ``received_bytes`` on air, ``written_bytes`` to the disk. ``dropped``: records by stream that the
+    spool had no room for, and ``merged``: drift reports that it merged into others, both since the spool was created.
+    """
+
+    day: str = ""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    written_bytes: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    merged: int = 0
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import queue
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,15 +20,17 @@ from edge_agent.control.child_inbox import ChildInbox
 from edge_agent.control.inbox import CommandStateFile, Inbox, expired
 from edge_agent.control.reported import EventLimiter, Reporter, running
 from edge_agent.control.requests import RequestFile
+from edge_agent.control.status_file import FILE as STATUS_FILE
 from edge_agent.control.status_file import StatusFile
 from edge_agent.control.supervisor import ChildEnded, ChildFrame, Fact, Launch, Supervisor
 from edge_agent.device import last_end
+from edge_agent.device.byte_meter import ByteMeter
 from edge_agent.device.clock import Clock
 from edge_agent.device.disk import DISK_FAILED, Disk, advice, trouble
 from edge_agent.device.hardware import Hardware
 from edge_agent.device.identity import Identity
 from edge_agent.device.notify import Notifier, condition_of
-from edge_agent.device.record_file import newer_records, remove_half_written
+from edge_agent.device.record_file import newer_records, read_record, remove_half_written
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
 from edge_agent.measuring.coordinator import (
@@ -42,6 +44,7 @@ from edge_agent.measuring.coordinator import (
 from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
+from edge_agent.telemetry.usage import UsageLedger
 from edge_agent.updater.ports import JobDone, MemoryProber, Prober, ProbeResult, Refusal
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.repair import TOKEN as REPAIR
@@ -50,10 +53,12 @@ from edge_agent.updater.storage.slots import SlotRelease, Slots, other
 from edge_agent.updater.storage.time_floor import TimeFloor
 from edge_agent.updater.updater import RECALLED, UpdatePorts, Updater
 from wire import __version__
-from wire.codec import to_document
+from wire.codec import Json, to_document
+from wire.errors import MessageError
 from wire.messages import (
     BenchmarkAnswer,
     Command,
+    DayUsage,
     Desired,
     Reported,
     Response,
@@ -125,7 +130,7 @@ class Agent:
             changed=self._phase_changed,
         )
         self._slots = Slots(state, parts.disk)
-        self._hardware = Hardware(state=state)
+        self._hardware, self._usage = Hardware(state=state), UsageLedger(meter=parts.meter)
         self._limiter, self._due, self._status = EventLimiter(), _Due(), StatusFile(state)
         base = Reported(
             boot=boot, agent_version=__version__, hardware=parts.ports.hardware, runtimes=parts.ports.runtimes,
@@ -193,6 +198,9 @@ class Agent:
         current = self._slots.current()
         _LOG.info("started version=%s release=%s", __version__, current.release if current is not None else "none")
         self._look_at_clock()
+        with contextlib.suppress(OSError, MessageError):
+            usage = read_record(self.state / STATUS_FILE).get("usage")
+            self._usage.restore(usage if isinstance(usage, dict) else {})
         self._due.infer_s = self._now_s + self.config.monitor.infer_s
         self._guard("spool", self.telemetry.take_up)
         self.telemetry.event("agent", "started", at_ms=self._now_ms, data={"version": __version__})
@@ -551,7 +559,16 @@ class Agent:
             self._due.hw_s = self._now_s + self.config.monitor.hw_s
             pid = self.supervisor.child.pid if self.supervisor.child is not None else 0
             row = self._hardware.read(now_ms=self._now_ms, child_pid=pid, spool_bytes=self.spool.held_bytes)
+            written = row["written_bytes"]
+            used = self._usage.add(
+                self._now_ms, self._now_s, written if isinstance(written, int) else 0, known=self._watch.known
+            )
+            if used is not None:
+                self._guard("spool", lambda: row.update(usage=self._with_losses(used)))
             self.telemetry.row(Stream.HW, row)
+
+    def _with_losses(self, used: DayUsage) -> Json:
+        return to_document(replace(used, dropped=self.spool.dropped(), merged=self.spool.merged()))
 
     def _commit(self) -> None:
         if self._now_s >= (self._due.commit_s if self.spool.urgent else max(self._due.commit_s, self._due.lazy_s)):
@@ -573,6 +590,7 @@ class Agent:
         try:
             figures = {**running(self.uplink, self.spool, self._limiter), "at_ms": self._now_ms}
             figures["answers"] = dict(self._child_inbox.sinks)
+            figures["usage"] = self._usage.document()
             self._status.write(facts, figures, self._now_s)
         except (OSError, SpoolError) as error:
             _LOG.debug("status not written error=%s", error)
@@ -612,3 +630,4 @@ class AgentParts:
     measurer: Measurer = field(default_factory=NoMeasurer)
     notifier: Notifier = field(default_factory=Notifier)
     benchmarker: Prober = field(default_factory=MemoryProber)
+    meter: ByteMeter = field(default_factory=ByteMeter)

@@ -11,6 +11,7 @@ from edge_agent.config import AgentConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices
 from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device import hardware
+from edge_agent.device.byte_meter import ByteMeter
 from edge_agent.device.certificate import own_certificate
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
@@ -45,10 +46,10 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     """
     config = replace(config, source=placed(config.source, state))
     notices: Notices = queue.SimpleQueue()
-    disk, own = RealDisk(), own_certificate(state) if identity.certified else None
-    fetching, blobs = _fetch_settings(identity, config, own), state / "blobs" / "sha256"
+    disk, own, meter = RealDisk(), own_certificate(state) if identity.certified else None, ByteMeter()
+    fetching, blobs = replace(_fetch_settings(identity, config, own), meter=meter), state / "blobs" / "sha256"
     ports = UpdatePorts(
-        verifier=ChildVerifier(state, config.update.verify_deadline_s),
+        verifier=ChildVerifier(state, config.update.verify_deadline_s, meter),
         fetcher=PatchedFetcher(HttpFetcher(fetching, blobs, disk), blobs, disk),
         prober=ChildProber(config.update.probe_deadline_s, config.child.max_memory_bytes),
         worker=ThreadWorker(notices.put),
@@ -57,7 +58,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         hook=ProgramHook(config.hooks) if config.hooks.before_switch else None,
         ask_again_s=config.hooks.ask_again_s,
     )
-    connection = transport or MqttTransport(mqtt_settings(identity, config, own))
+    connection = transport or MqttTransport(replace(mqtt_settings(identity, config, own), meter=meter))
     limits = JobLimits(
         max_bytes=config.measure.max_bytes,
         limit_s=config.measure.limit_s,
@@ -79,6 +80,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         benchmarker=ChildProber(
             config.update.probe_deadline_s, config.child.max_memory_bytes, least_s=BENCHMARK_S, gently=True
         ),
+        meter=meter,
     )
     return Agent(identity, config, state, boot, parts)
 

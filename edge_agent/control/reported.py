@@ -108,6 +108,7 @@ def running(uplink: Uplink, spool: Spool, limiter: EventLimiter) -> dict[str, Js
     return {
         "idle_s": idle_s if math.isfinite(idle_s) else -1.0, "spool_rows": spool.count(),
         "spool_bytes": spool.held_bytes, "spool_dropped": sum(spool.dropped().values()),
+        "dropped": dict(spool.dropped()), "merged": spool.merged(),
         "garbage": dict(limiter.counts),
     }  # fmt: skip
 

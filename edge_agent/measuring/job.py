@@ -194,13 +194,10 @@ def submit(settings: FetchSettings, address: str, report: Path, progress: FetchP
 
 
 def _put(settings: FetchSettings, address: str, report: Path) -> tuple[int, str]:
-    link = connection(settings)
-    try:
+    with connection(settings) as link:
         prefix = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
         headers = {**settings.authorization, "Content-Length": str(report.stat().st_size)}
         with report.open("rb") as body:
             link.request("PUT", prefix + address, body=body, headers=headers)
         answer: HTTPResponse = link.getresponse()
         return answer.status, answer.read(_ANSWER_BYTES).decode(errors="replace")[:200]
-    finally:
-        link.close()

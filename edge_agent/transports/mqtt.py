@@ -34,6 +34,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import TransportConfig
+from edge_agent.device.byte_meter import ByteMeter
 from edge_agent.device.tls import OwnCertificate, client_context
 from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Notice, Will
 
@@ -52,7 +53,8 @@ class MqttSettings:
     """The broker's address, the credentials, and limits. ``password`` never appears in a log.
 
     ``tls_ca``: certificates in PEM text, "" for no TLS. ``own``: the device's certificate, instead of a password; its
-    file is read again for each connection. ``pace``: ``[transport]`` of ``agent.toml``.
+    file is read again for each connection. ``pace``: ``[transport]`` of ``agent.toml``. ``meter`` counts the bytes of
+    the connection.
     """
 
     host: str
@@ -63,6 +65,7 @@ class MqttSettings:
     tls_ca: str = ""
     own: OwnCertificate | None = None
     pace: TransportConfig = field(default_factory=TransportConfig)
+    meter: ByteMeter = field(default_factory=ByteMeter)
 
     def __repr__(self) -> str:
         """Leave the password out."""
@@ -86,6 +89,7 @@ class MqttTransport:
         self._handed = 0  # written by the caller's thread only
         self._answered = 0  # written by paho's thread only: so no lock, which would deadlock with paho's own
         self._heard_s = float("-inf")
+        self._watched = -1
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id=settings.client_id, protocol=paho.MQTTv5)
         if settings.own is None:
             client.username_pw_set(settings.username, settings.password)
@@ -98,7 +102,8 @@ class MqttTransport:
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
         client.on_disconnect, client.on_subscribe = self._on_disconnect, self._on_subscribe
         client.on_message, client.on_publish = self._on_message, self._on_publish
-        client.on_socket_open, client.on_log = _without_delay, self._on_log
+        client.on_socket_open, client.on_socket_close = self._on_socket_open, self._on_socket_close
+        client.on_log = self._on_log
         self._client = client
 
     def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
@@ -218,6 +223,14 @@ class MqttTransport:
             return
         self._notify(Delivered(mid))
 
+    def _on_socket_open(self, _client: paho.Client, _data: object, connection: object) -> None:
+        if isinstance(connection, socket.socket):  # without Nagle's algorithm, which makes each chunk wait for 40 ms
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._watched = self._settings.meter.watch(connection)
+
+    def _on_socket_close(self, _client: paho.Client, _data: object, _connection: object) -> None:
+        self._settings.meter.settle(self._watched)
+
     def _on_log(self, _client: paho.Client, _data: object, _level: int, text: str) -> None:
         if text.startswith("Received "):  # the only public sign of a PINGRESP
             self._heard_s = time.monotonic()
@@ -232,9 +245,3 @@ def _ignore(_notice: Notice) -> None:
 
 def _properties(packet: int) -> Properties:
     return Properties(packet)  # type: ignore[no-untyped-call]  # paho leaves it untyped
-
-
-def _without_delay(_client: paho.Client, _data: object, connection: object) -> None:
-    """Disable Nagle's algorithm: each chunk that waits for an acknowledgement would cost 40 ms."""
-    if isinstance(connection, socket.socket):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

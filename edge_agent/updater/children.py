@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
+from edge_agent.device.byte_meter import AirBytes, ByteMeter
 from edge_agent.device.memory_limit import end_text, oom_kills
 from edge_agent.updater.ports import ProbeResult, Refusal, TargetInfo
 from wire.codec import Json, from_document, parse_json
@@ -31,6 +32,7 @@ class ChildVerifier:
 
     state: Path
     limit_s: float = 300.0
+    meter: ByteMeter = field(default_factory=ByteMeter)
 
     def check(self, target: str) -> TargetInfo | Refusal:
         """Return the child's verdict on ``target``."""
@@ -38,6 +40,9 @@ class ChildVerifier:
         answer = run_child([module, "--state", str(self.state), "--target", target], self.limit_s)
         if isinstance(answer, NoAnswer):
             return Refusal(answer.code, f"Expected a verdict of the verification, got: {answer.text}")
+        sent, received = answer.get("sent_bytes"), answer.get("received_bytes")
+        if isinstance(sent, int) and isinstance(received, int):
+            self.meter.add(AirBytes(sent, received))
         if answer.get("ok") is not True:
             server_ms = answer.get("server_ms")
             return Refusal(

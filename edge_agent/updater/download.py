@@ -16,11 +16,14 @@ import hashlib
 import random
 import time
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from io import FileIO
 from pathlib import Path
 
+from edge_agent.device.byte_meter import ByteMeter
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import Condition, condition, make_way
 from edge_agent.device.tls import OwnCertificate, http_connection
@@ -38,7 +41,7 @@ _CANCELLED = Refusal("superseded", "a newer desired state")
 class FetchSettings:
     """The server's address, credentials and time limits. ``tls_ca``: certificates in PEM text, "" for the system's.
 
-    ``own``: the device's certificate, instead of a password.
+    ``own``: the device's certificate, instead of a password. ``meter`` counts the bytes of the connections.
     """
 
     base_url: str
@@ -50,6 +53,7 @@ class FetchSettings:
     attempts: int = 8
     retry_min_s: float = 1.0
     retry_max_s: float = 60.0
+    meter: ByteMeter = field(default_factory=ByteMeter, repr=False, compare=False)
 
     @property
     def authorization(self) -> dict[str, str]:
@@ -180,13 +184,10 @@ class _Transfer:
         headers = {**self.settings.authorization, "Accept-Encoding": "identity"}
         if self.progress.done_bytes:
             headers["Range"] = f"bytes={self.progress.done_bytes}-"
-        link = connection(self.settings)
-        try:
+        with connection(self.settings) as link:
             parts = urllib.parse.urlsplit(self.settings.base_url)
             link.request("GET", f"{parts.path.rstrip('/')}/blobs/{self.order.sha256}", headers=headers)
             self._take(link.getresponse())
-        finally:
-            link.close()
 
     def _take(self, response: HTTPResponse) -> None:
         status = response.status
@@ -242,6 +243,18 @@ def _opened(part: Path) -> FileIO:
         raise _DiskError(error) from error
 
 
-def connection(settings: FetchSettings) -> HTTPConnection:
-    """Return a connection to the server of ``settings``, not opened yet; it follows no redirects."""
-    return http_connection(settings.base_url, settings.tls_ca, settings.stall_s, settings.own)
+@contextmanager
+def connection(settings: FetchSettings) -> Iterator[HTTPConnection]:
+    """Yield an open connection to the server of ``settings``, counted by its meter; it follows no redirects.
+
+    Raises:
+        OSError: If there is none.
+    """
+    link, watched = http_connection(settings.base_url, settings.tls_ca, settings.stall_s, settings.own), -1
+    try:
+        link.connect()
+        watched = settings.meter.watch(link.sock)
+        yield link
+    finally:
+        link.close()
+        settings.meter.settle(watched)

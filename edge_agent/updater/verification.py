@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import ssl
 import sys
 import tempfile
 import time
@@ -30,11 +31,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tuf.api.exceptions import (
     BadVersionNumberError,
@@ -50,6 +52,7 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
+from edge_agent.device.byte_meter import AirBytes, ByteMeter
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import read_identity
 from edge_agent.device.record_file import beside, copy_of, make_way
@@ -82,7 +85,7 @@ _ROLES = ("root", "timestamp", "snapshot", "targets")
 class TargetVerdict:
     """The child's output. ``code`` is empty when ``ok``; otherwise only ``code``, ``text`` and ``server_ms`` are set.
 
-    ``server_ms``: the server's time (HTTP ``Date``), 0 if unknown.
+    ``server_ms``: the server's time (HTTP ``Date``), 0 if unknown. ``moved``: over the network, in any case.
     """
 
     ok: bool = False
@@ -92,13 +95,58 @@ class TargetVerdict:
     length_bytes: int = 0
     custom: TargetCustom = field(default_factory=TargetCustom)
     server_ms: int = 0
+    moved: AirBytes = field(default_factory=AirBytes)
 
     def line(self) -> bytes:
         """Return the JSON line that the parent reads, without the line feed."""
+        moved = {"sent_bytes": self.moved.sent, "received_bytes": self.moved.received}
         if not self.ok:
-            return canonical_bytes({"ok": False, "code": self.code, "text": self.text, "server_ms": self.server_ms})
+            refusal = {"code": self.code, "text": self.text, "server_ms": self.server_ms}
+            return canonical_bytes({"ok": False, **refusal, **moved})
         document = {"sha256": self.sha256, "length_bytes": self.length_bytes, "custom": to_document(self.custom)}
-        return canonical_bytes({"ok": True, **document})
+        return canonical_bytes({"ok": True, **document, **moved})
+
+
+class _CountedConnection(HTTPConnection):
+    """A connection whose bytes ``meter`` counts."""
+
+    meter: ByteMeter
+
+    def connect(self) -> None:
+        """Connect."""
+        super().connect()
+        self.meter.watch(self.sock)
+
+
+class _CountedTlsConnection(_CountedConnection, HTTPSConnection):
+    """The same with TLS."""
+
+
+class _CountingHandler(urllib.request.AbstractHTTPHandler):
+    """Opens http and https addresses, before urllib's own handlers."""
+
+    handler_order = 400
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+    def __init__(self, meter: ByteMeter, context: ssl.SSLContext | None) -> None:
+        super().__init__()
+        self._meter, self._context = meter, context
+
+    def http_open(self, request: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(partial(self._connection, _CountedConnection), request)
+
+    def https_open(self, request: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(partial(self._connection, _CountedTlsConnection), request, context=self._context)
+
+    def _connection(
+        self,
+        kind: type[_CountedConnection],
+        host: str,
+        **arguments: Any,  # noqa: ANN401 - urllib's, handed on as they are
+    ) -> HTTPConnection:
+        link = kind(host, **arguments)
+        link.meter = self._meter
+        return link
 
 
 class MetadataFetcher(FetcherInterface):
@@ -110,10 +158,9 @@ class MetadataFetcher(FetcherInterface):
         Raises:
             OSError: If ``ca`` is not a certificate.
         """
-        handlers = []
-        if ca:  # only then: loading the system's certificates costs megabytes, and plain HTTP needs none
-            handlers = [urllib.request.HTTPSHandler(context=client_context(ca))]
-        self._opener = urllib.request.build_opener(*handlers)
+        # without ``ca`` no context: loading the system's certificates costs megabytes, and plain HTTP needs none
+        self.meter = ByteMeter()
+        self._opener = urllib.request.build_opener(_CountingHandler(self.meter, client_context(ca) if ca else None))
         self.server_ms = 0
 
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -305,7 +352,8 @@ def run(state: Path, target: str, metadata_dir: Path | None, now_ms: int) -> Tar
         text = f"Expected an enrolled device in {state}, got: {error}: run edge-agent enrol"
         return TargetVerdict(code="metadata_unreachable", text=text)
     base_url = identity.http_url.rstrip("/") + "/tuf/"
-    return verify(state, target, fetcher=fetcher, base_url=base_url, now_ms=now_ms)
+    verdict = verify(state, target, fetcher=fetcher, base_url=base_url, now_ms=now_ms)
+    return replace(verdict, moved=fetcher.meter.read())
 
 
 def main(arguments: list[str] | None = None) -> int:

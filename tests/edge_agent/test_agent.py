@@ -17,6 +17,7 @@ from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConf
 from edge_agent.control.agent import Agent, AgentParts, Notices, run
 from edge_agent.control.supervisor import ChildEnded, ChildFrame
 from edge_agent.device import last_end
+from edge_agent.device.byte_meter import AirBytes
 from edge_agent.device.clock import FakeClock
 from edge_agent.device.disk import RealDisk, trouble
 from edge_agent.device.identity import Identity
@@ -38,8 +39,10 @@ from wire.histogram import Shape
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.messages import (
     Ack,
+    Batch,
     BenchmarkAnswer,
     Command,
+    DayUsage,
     Desired,
     Event,
     LogsAnswer,
@@ -1037,3 +1040,22 @@ def test_a_record_with_an_impossible_gen_is_left_behind(device_with: Callable[[i
     world.turns(3)
     assert serves(world, 1)
     assert world.agent.updater.record.desired.gen == 1
+
+
+def test_reports_what_a_day_costs_and_keeps_it_over_a_restart(world: World) -> None:
+    """A row of ``hw`` has the day's bytes and the spool's losses; ``status.json`` carries the day on."""
+    world.agent.parts.meter.add(AirBytes(1000, 500))
+    world.turns(3, seconds=60.0)
+    world.agent.stop()
+    world.agent = world.make("00000000000000bb")
+    world.turns(2, seconds=60.0)
+    world.agent.stop()
+    rows = [
+        row
+        for message in world.heard
+        if message.topic.endswith("/tele/hw")
+        for row in decode(Batch, message.payload).rows
+    ]
+    found = [from_document(DayUsage, row["usage"]) for row in rows if "usage" in row]
+    assert [(used.sent_bytes, used.received_bytes, used.merged) for used in found][-1] == (1000, 500, 0)
+    assert read_record(world.state / "status.json")["usage"]["today"]["sent_bytes"] == 1000
