@@ -21,6 +21,8 @@ from server.people import SOMEBODY
 from server.registry.lineage import Lineage
 from server.store.database import Database
 from server.store.monitoring.ingest import latest_batches
+from server.store.monitoring.usage import device_days
+from server.store.monitoring.windows import LATE_MS, late_windows
 from wire.codec import Json, to_document
 
 Evidence = Callable[[str | None], Mapping[str, Mapping[str, Json]]]
@@ -213,6 +215,38 @@ class TelemetryBody(BaseModel):
     batches: list[BatchBody]
 
 
+class DayBody(ValueBody):
+    """What a device used in one UTC day so far; ``docs/reference/wire.md``, DayUsage."""
+
+    day: str
+    sent_bytes: int
+    received_bytes: int
+    written_bytes: int
+    dropped: dict[str, int]
+    merged: int
+    received_ms: int
+
+
+class LateBody(ValueBody):
+    """Windows that arrived more than five minutes after their end: how many, with how many inferences.
+
+    ``delay_ms``: the longest delay; ``merged``: how many stand for more than one of the device's windows.
+    """
+
+    windows: int
+    n: int
+    delay_ms: int
+    merged: int
+
+
+class UsageBody(BaseModel):
+    """The newest days, newest first."""
+
+    device: str
+    days: list[DayBody]
+    late: LateBody
+
+
 def telemetry_router(auth: Auth, fleet: Fleet, database: Database) -> APIRouter:
     """Return the route for operators."""
     routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
@@ -232,5 +266,17 @@ def telemetry_router(auth: Auth, fleet: Fleet, database: Database) -> APIRouter:
             device=device, stream=stream,
             batches=[BatchBody(**{name: row[name] for name in BatchBody.model_fields}) for row in rows],
         )  # fmt: skip
+
+    @routes.get("/api/devices/{device}/usage")
+    def usage(device: str, days: Annotated[int, Query(ge=1, le=366)] = 30) -> UsageBody:
+        """Return what the device used by day: bytes on air and to its disk, what its spool dropped, what came late."""
+        fleet.device(device)
+        with database.begin() as connection:
+            found, late = device_days(connection, device, days), late_windows(connection, device, LATE_MS)
+        return UsageBody(
+            device=device,
+            days=[DayBody(**{name: row[name] for name in DayBody.model_fields}) for row in found],
+            late=LateBody(**{name: int(late[name]) for name in LateBody.model_fields}),
+        )
 
     return routes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from server.store.database import Database
 from server.store.events import delete_events_before
 from server.store.monitoring.ingest import delete_batches_before, delete_boots_before, delete_progress_before
+from server.store.monitoring.usage import delete_device_days_before
 from server.store.monitoring.windows import delete_windows_before
 
 _EVERY_MS = 3_600_000
@@ -29,7 +30,7 @@ class Housekeeping:
         before_ms = now_ms - int(self.retention_days * _DAY_MS)
         for delete in (
             delete_windows_before, delete_batches_before, delete_events_before, delete_progress_before,
-            delete_boots_before,
+            delete_boots_before, delete_device_days_before,
         ):  # fmt: skip
             with self.database.begin() as connection:
                 delete(connection, before_ms)

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from nicegui import Client, ui
 
-from server.dashboard.views import AnswerRow, DeviceRow, EventRow, Status, Tone
+from server.dashboard.views import AnswerRow, DeviceRow, EventRow, Status, Tone, UsageRow
 from server.people import MAX_NAME, MAX_WHY
 
 STYLE = files("server.dashboard").joinpath("theme.css").read_text(encoding="utf-8")
@@ -210,7 +210,7 @@ def _answers(dialog: ui.dialog, action: str, answer: Callable[[], object]) -> No
         ui.button(action, on_click=lambda: dialog.submit(answer()) if answer() else None).props("unelevated no-caps")
 
 
-Row = AnswerRow | DeviceRow | EventRow
+Row = AnswerRow | DeviceRow | EventRow | UsageRow
 _PILL = """<q-td :props="props"><span v-if="props.value && props.value.text"
  :class="'tf-pill tf-' + props.value.tone">{{ props.value.text }}</span></q-td>"""
 _DEVICE = """<q-td :props="props"><a v-if="props.value" class="tf-link" :href="'/device/' + props.value">

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from server.app.overall import NEAR_RATIO
 from server.fleet.fleet import Device
@@ -112,6 +112,16 @@ class AnswerRow:
     release: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """What a device used in one day."""
+
+    day: str
+    sent: str
+    received: str
+    written: str
+
+
 @dataclass(frozen=True, slots=True)
 class Cut(Generic[T]):
     """The first rows of a list, and how many more it has."""
@@ -134,6 +144,24 @@ def ago(at_ms: int, now_ms: int) -> str:
         if passed_ms >= unit_ms:
             return f"{passed_ms // unit_ms} {name} ago"
     return "just now" if passed_ms < 10 * _SECOND_MS else f"{passed_ms // (10 * _SECOND_MS) * 10} s ago"
+
+
+def losses_text(newest_day: Mapping[str, Any], late: Mapping[str, Any]) -> str:
+    """Return what a device's spool dropped and merged, and what came late, in words.
+
+    ``newest_day``: its row of ``device_days``, or none; ``late``: ``late_windows``.
+    """
+    dropped = ", ".join(f"{stream or 'other'} {records:,}" for stream, records in newest_day.get("dropped", {}).items())
+    parts = [f"Dropped by its full spool so far: {dropped}." if dropped else "Its spool has dropped nothing."]
+    if newest_day.get("merged"):
+        parts.append(f"Drift reports merged there: {newest_day['merged']:,}.")
+    if late["windows"]:
+        waited = ago(1, int(late["delay_ms"]) + 1).removesuffix(" ago")
+        merged = f"; {late['merged']:,} stand for several" if late["merged"] else ""
+        parts.append(
+            f"Windows that came late: {late['windows']:,} with {late['n']:,} inferences, up to {waited}{merged}."
+        )
+    return " ".join(parts)
 
 
 def clock_time(at_ms: int) -> str:

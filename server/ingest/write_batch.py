@@ -13,8 +13,9 @@ nor a window that makes the server recompute the fleet's evidence. See ADR 16.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -29,10 +30,13 @@ from server.registry.lineage import note_transition
 from server.store import events as event_store
 from server.store import fleet as fleet_store
 from server.store.monitoring import ingest as store
-from wire.codec import decode, encode
-from wire.messages import Batch, DeviceState, Event, Get, Reported, Response, Severity, State, Stream
+from server.store.monitoring import usage as usage_store
+from wire.codec import decode, encode, from_document
+from wire.errors import WireError
+from wire.messages import Batch, DayUsage, DeviceState, Event, Get, Reported, Response, Severity, State, Stream
 
 _MAX_WINDOW_MS = 7 * 86_400_000  # a longer window has no grid worth keeping
+_EARLIEST_MS = 1_700_000_000_000  # November 2023: no device of this project counted anything before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +56,14 @@ class DeviceTime:
         """Return the time of something at ``at_ms`` by the device's clock; never after its arrival."""
         return min(at_ms, self.now_ms) if self._can_be(at_ms, at_ms) else self.now_ms
 
-    def of_window(self, start_ms: int, len_ms: int) -> int:
-        """Return the start under which a window is stored: its own, or that of the window in which it arrived."""
+    def of_window(self, start_ms: int, len_ms: int, *, late: bool = False) -> int:
+        """Return the start under which a window is stored: its own, or that of the window in which it arrived.
+
+        ``late``: the device says that the window waited on it, which a clock that is right may say of any age.
+        """
         length_ms = min(len_ms, _MAX_WINDOW_MS)
+        if late and not self.is_off and _EARLIEST_MS < start_ms <= self.now_ms - self.oldest_ms:
+            return start_ms
         if self._can_be(
             start_ms, start_ms + 2 * length_ms
         ):  # it is sent after its end, by the next one's at the latest
@@ -96,6 +105,7 @@ def places(known: Mapping[str, int], mentions: Iterable[Mention]) -> dict[str, i
 
 _TEXT_LIMIT, _SHOWN = 2_000, 100  # characters
 _DAY_MS = 86_400_000
+_DAY_LENGTH, _MAX_FIGURE, _MAX_STREAMS = len("2026-11-29"), 2**62, 16
 _NO_BUDGET = "budget_zero"  # the device's answer to a request for samples that its owner does not allow
 
 
@@ -134,6 +144,7 @@ class WriteBatch:
             for item in fresh if isinstance(item.message, Batch)
         ]  # fmt: skip
         store.insert_batches(self.connection, batches)
+        usage_store.put_device_days(self.connection, [day for item in fresh for day in self._days(item)])
         rows = [self._event(item.topic.device, item.message) for item in fresh if isinstance(item.message, Event)]
         store.put_progress(self.connection, [self._progress(key, reached) for key, reached in progress.items()])
         alive = {
@@ -145,6 +156,33 @@ class WriteBatch:
         faults = self.fault_events.rows
         event_store.insert_events(self.connection, [*rows, *faults])
         return len(faults)
+
+    def _days(self, item: Arrival) -> Iterator[dict[str, object]]:
+        """Yield what the rows of ``hw`` in ``item`` report of their days; a report that can't be true is a fault."""
+        if not isinstance(item.message, Batch) or item.message.stream is not Stream.HW:
+            return
+        for row in item.message.rows:
+            document = row.get("usage")
+            if not isinstance(document, dict):
+                continue
+            try:
+                used = from_document(DayUsage, document)
+                day_ms = round(datetime.fromisoformat(used.day).replace(tzinfo=UTC).timestamp() * 1000)
+            except (WireError, ValueError) as error:
+                self.fault_events.add(
+                    self.now_ms, "message_invalid", f"Expected the usage of a day, got: {error}",
+                    sender=item.topic.device, registered=True,
+                )  # fmt: skip
+                continue
+            figures = (used.sent_bytes, used.received_bytes, used.written_bytes, used.merged, *used.dropped.values())
+            plausible = len(used.day) == _DAY_LENGTH and day_ms <= self.now_ms + _DAY_MS
+            if plausible and all(0 <= figure < _MAX_FIGURE for figure in figures):
+                yield {
+                    "device": item.topic.device, "day": used.day, "sent_bytes": used.sent_bytes,
+                    "received_bytes": used.received_bytes, "written_bytes": used.written_bytes,
+                    "dropped": {name: used.dropped[name] for name in sorted(used.dropped)[:_MAX_STREAMS]},
+                    "merged": used.merged, "received_ms": self.now_ms,
+                }  # fmt: skip
 
     def _placed(self, fresh: Sequence[Arrival]) -> Mapping[str, Mapping[str, int]]:
         """Return the place of every boot, by device; new boots are stored."""
@@ -232,7 +270,7 @@ class WriteBatch:
     def _filed(self, item: Arrival, report: WindowReport) -> tuple[str, str, WindowReport]:
         """Return a report as ``fold`` takes it, under a plausible time."""
         head, device = report.head, item.topic.device
-        start_ms = self._time(device).of_window(head.window_start_ms, head.window_len_ms)
+        start_ms = self._time(device).of_window(head.window_start_ms, head.window_len_ms, late=head.late)
         if start_ms != head.window_start_ms:
             text = (
                 f"Expected a window that can have been counted by now, got one from {head.window_start_ms}: set the "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from server.ingest.write_batch import DeviceTime
 
 NOW, SKEW, OLDEST, HOUR = 1_000_000_000, 300_000, 100_000_000, 3_600_000
+BORN_MS, LATER = 1_700_000_000_000, 1_800_000_000_000
 RIGHT, OFF = (
     DeviceTime(now_ms=NOW, skew_ms=SKEW, oldest_ms=OLDEST),
     DeviceTime(now_ms=NOW, skew_ms=SKEW, oldest_ms=OLDEST, is_off=True),
@@ -46,6 +49,21 @@ def test_a_moment_is_believed_while_it_can_be_true(time: DeviceTime, at_ms: int,
 def test_a_window_keeps_its_start_while_it_can_be_true(time: DeviceTime, start_ms: int, filed_ms: int) -> None:
     """Otherwise it is filed under the window in which it arrives, on the same grid."""
     assert time.of_window(start_ms, HOUR) == filed_ms
+
+
+@pytest.mark.parametrize(
+    ("time", "start_ms", "own"),
+    [
+        (RIGHT, BORN_MS + 1, True),
+        (RIGHT, BORN_MS, False),  # of a clock that began at its epoch
+        (RIGHT, LATER - OLDEST, True),
+        (OFF, LATER - OLDEST, False),
+    ],
+)
+def test_a_late_window_keeps_its_start_at_any_age(time: DeviceTime, start_ms: int, *, own: bool) -> None:
+    """It waited on a device longer than the retention; what it counted is not of today."""
+    filed_ms = replace(time, now_ms=LATER).of_window(start_ms, HOUR, late=True)
+    assert filed_ms == (start_ms if own else LATER - LATER % HOUR)
 
 
 @pytest.mark.parametrize("len_ms", [2**52, 0])

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from nicegui import ui
 
 from server.dashboard import evidence
+from server.dashboard.progress import in_bytes
 from server.dashboard.services import Services
 from server.dashboard.theme import Column, and_more, ask_why, empty, heading, keep_fresh, live, live_table, meter, pill
 from server.dashboard.views import (
@@ -17,11 +18,13 @@ from server.dashboard.views import (
     Cut,
     Status,
     Tone,
+    UsageRow,
     ago,
     answer_rows,
     clock_time,
     event_row,
     evidence_status,
+    losses_text,
     phase_status,
     state_status,
 )
@@ -31,6 +34,8 @@ from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable
 from server.store.monitoring.ingest import latest_batches
+from server.store.monitoring.usage import device_days
+from server.store.monitoring.windows import LATE_MS, late_windows
 from wire.messages import Stream
 
 _WINDOWS = 200
@@ -44,6 +49,13 @@ _ANSWER_COLUMNS = (
     Column(name="supported", label="Like the training data", look="pill"),
     Column(name="id", label="Input", look="wrapped"),
     Column(name="release", label="Release"),
+)
+_DAYS = 7
+_USAGE_COLUMNS = (
+    Column(name="day", label="Day (UTC)"),
+    Column(name="sent", label="Sent"),
+    Column(name="received", label="Received"),
+    Column(name="written", label="Written to its disk"),
 )
 _EVENT_COLUMNS = (
     Column(name="at", label="Time (UTC)"),
@@ -101,6 +113,10 @@ def _page(services: Services, device: str) -> None:
             f'The newest {_ANSWERS} that the device sent: it does if its agent.toml has a sink with kind = "fleet".'
         ).classes("tf-muted tf-small")
         live_table(_ANSWER_COLUMNS, "id", lambda: _answers(services, device), rows_per_page=_ANSWERS)
+    with ui.element("section").classes("tf-card"):
+        heading("Data and disk")
+        live(lambda: _losses(services, device), _sentence)
+        live_table(_USAGE_COLUMNS, "day", lambda: _usage(services, device), rows_per_page=_DAYS)
     with ui.element("section").classes("tf-card"):
         heading("Releases that ran here")
         live(lambda: _ran_here(services, device), lambda seen: _ran(*seen))
@@ -192,6 +208,31 @@ def _answers(services: Services, device: str) -> tuple[AnswerRow, ...]:
     with services.database.begin() as connection:
         batches = latest_batches(connection, device, Stream.ANSWER.value, _ANSWERS)
     return answer_rows([batch["rows"] for batch in batches], _ANSWERS)
+
+
+def _usage(services: Services, device: str) -> tuple[UsageRow, ...]:
+    with services.database.begin() as connection:
+        days = device_days(connection, device, _DAYS)
+    return tuple(
+        UsageRow(
+            day=day["day"],
+            sent=in_bytes(day["sent_bytes"]) or "0 B",
+            received=in_bytes(day["received_bytes"]) or "0 B",
+            written=in_bytes(day["written_bytes"]) or "0 B",
+        )
+        for day in days
+    )
+
+
+def _sentence(text: str) -> None:
+    ui.label(text).classes("tf-muted tf-small")
+
+
+def _losses(services: Services, device: str) -> str:
+    """Return what came late and what was lost for want of room, in words."""
+    with services.database.begin() as connection:
+        days, late = device_days(connection, device, 1), late_windows(connection, device, LATE_MS)
+    return losses_text(dict(days[0]) if days else {}, dict(late))
 
 
 def _ran_here(services: Services, device: str) -> tuple[Cut[tuple[str, str]], bool]:

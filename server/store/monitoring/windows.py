@@ -33,6 +33,8 @@ WINDOWS = sa.Table(
     sqlite_autoincrement=True,
 )
 _KEY = ("device", "start_ms", "ref_id", "artifact", "context")
+LATE_MS = 300_000
+"""A window that arrives later after its end waited on its device; a child may close one a minute late."""
 
 
 def windows_at(
@@ -91,6 +93,24 @@ def windows_between(connection: sa.Connection, start_ms: int, end_ms: int, devic
     if device is not None:
         query = query.where(WINDOWS.c.device == device)
     return list(connection.execute(query.order_by(WINDOWS.c.start_ms, WINDOWS.c.device)).mappings())
+
+
+def late_windows(connection: sa.Connection, device: str, late_ms: int) -> sa.RowMapping:
+    """Return a summary of the windows of ``device`` that arrived more than ``late_ms`` after their end.
+
+    ``windows``, their inferences ``n``, the longest ``delay_ms``, and how many were ``merged`` on the device (longer
+    than its shortest window).
+    """
+    columns, other = WINDOWS.c, WINDOWS.alias()
+    delay_ms = columns.received_ms - columns.start_ms - columns.len_ms
+    shortest = sa.select(sa.func.min(other.c.len_ms)).where(other.c.device == device).scalar_subquery()
+    query = sa.select(
+        sa.func.count().label("windows"),
+        sa.func.coalesce(sa.func.sum(columns.n), 0).label("n"),
+        sa.func.coalesce(sa.func.max(delay_ms), 0).label("delay_ms"),
+        sa.func.coalesce(sa.func.sum(sa.case((columns.len_ms > shortest, 1), else_=0)), 0).label("merged"),
+    ).where(columns.device == device, delay_ms > late_ms)
+    return connection.execute(query).mappings().one()
 
 
 def latest_cursor(connection: sa.Connection) -> int:
