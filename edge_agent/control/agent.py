@@ -24,7 +24,6 @@ from edge_agent.control.status_file import FILE as STATUS_FILE
 from edge_agent.control.status_file import StatusFile
 from edge_agent.control.supervisor import ChildEnded, ChildFrame, Fact, Launch, Supervisor
 from edge_agent.device import last_end
-from edge_agent.device.byte_meter import ByteMeter
 from edge_agent.device.clock import Clock
 from edge_agent.device.disk import DISK_FAILED, Disk, advice, trouble
 from edge_agent.device.hardware import Hardware
@@ -41,6 +40,7 @@ from edge_agent.measuring.coordinator import (
     NoMeasurer,
     refusal,
 )
+from edge_agent.telemetry.byte_meter import ByteMeter
 from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink

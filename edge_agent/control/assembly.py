@@ -11,7 +11,6 @@ from edge_agent.config import AgentConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices
 from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device import hardware
-from edge_agent.device.byte_meter import ByteMeter
 from edge_agent.device.certificate import own_certificate
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
@@ -20,6 +19,7 @@ from edge_agent.device.notify import from_environment
 from edge_agent.device.tls import OwnCertificate
 from edge_agent.measuring.job import JobLimits, ProcessMeasurer
 from edge_agent.sources import placed
+from edge_agent.telemetry.byte_meter import ByteMeter
 from edge_agent.telemetry.rows import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier

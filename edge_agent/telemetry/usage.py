@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from edge_agent.device.byte_meter import AirBytes, ByteMeter
+from edge_agent.telemetry.byte_meter import AirBytes, ByteMeter
 from wire.codec import Json, from_document, to_document
 from wire.errors import MessageError
 from wire.messages import DayUsage

@@ -34,8 +34,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import TransportConfig
-from edge_agent.device.byte_meter import ByteMeter
 from edge_agent.device.tls import OwnCertificate, client_context
+from edge_agent.telemetry.byte_meter import ByteMeter
 from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Notice, Will
 
 _LOG = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import sys
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
-from edge_agent.device.byte_meter import AirBytes, ByteMeter
 from edge_agent.device.memory_limit import end_text, oom_kills
+from edge_agent.telemetry.byte_meter import AirBytes, ByteMeter
 from edge_agent.updater.ports import ProbeResult, Refusal, TargetInfo
 from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError

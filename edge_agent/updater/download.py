@@ -23,10 +23,10 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from io import FileIO
 from pathlib import Path
 
-from edge_agent.device.byte_meter import ByteMeter
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import Condition, condition, make_way
 from edge_agent.device.tls import OwnCertificate, http_connection
+from edge_agent.telemetry.byte_meter import ByteMeter
 from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal, disk_refusal
 
 CHUNK_BYTES = 64 * 1024

@@ -52,13 +52,13 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
-from edge_agent.device.byte_meter import AirBytes, ByteMeter
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import read_identity
 from edge_agent.device.record_file import beside, copy_of, make_way
 from edge_agent.device.sane_clock import HINT_TOLERANCE_MS, ClockFault
 from edge_agent.device.tls import client_context
 from edge_agent.errors import IdentityError
+from edge_agent.telemetry.byte_meter import AirBytes, ByteMeter
 from edge_agent.updater.storage.time_floor import TimeFloor
 from wire.canonical import canonical_bytes
 from wire.codec import from_document, to_document

@@ -17,7 +17,6 @@ from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConf
 from edge_agent.control.agent import Agent, AgentParts, Notices, run
 from edge_agent.control.supervisor import ChildEnded, ChildFrame
 from edge_agent.device import last_end
-from edge_agent.device.byte_meter import AirBytes
 from edge_agent.device.clock import FakeClock
 from edge_agent.device.disk import RealDisk, trouble
 from edge_agent.device.identity import Identity
@@ -26,6 +25,7 @@ from edge_agent.device.record_file import Condition, condition, read_record
 from edge_agent.in_flight import InFlight
 from edge_agent.logs import LogRing
 from edge_agent.pipe_frames import Frame
+from edge_agent.telemetry.byte_meter import AirBytes
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
 from edge_agent.updater.ports import InlineWorker, MemoryFetcher, MemoryProber, MemoryVerifier, ProbeResult, TargetInfo
 from edge_agent.updater.storage.slots import SlotRelease, Slots

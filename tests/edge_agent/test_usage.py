@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge_agent.config import TransportConfig
-from edge_agent.device.byte_meter import AirBytes, ByteMeter
 from edge_agent.device.disk import RealDisk
+from edge_agent.telemetry.byte_meter import AirBytes, ByteMeter
 from edge_agent.telemetry.usage import REPORT_S, UsageLedger
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.download import FetchSettings, HttpFetcher
