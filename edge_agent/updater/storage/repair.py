@@ -100,7 +100,7 @@ class Repair:
                 self.soon()  # it has changed since
             else:
                 self._act(reconcile(result.facts))
-                if not self.code:  # a power cut, or a failing disk, may have kept an update from it
+                if not self.code and not self.updater.record.in_flight:  # a power cut may have kept an update from it
                     self.updater.reclaim()
         elif isinstance(result, Fetched):
             self._fetched(result, now_s)

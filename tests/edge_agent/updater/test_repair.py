@@ -79,17 +79,19 @@ def test_looks_once_a_period_and_when_it_is_told_to(scene: Scene) -> None:
     assert (scene.told, scene.device.served, scene.repair.code) == ([], [], "")
 
 
-@pytest.mark.parametrize("damaged", [False, True])
-def test_a_bundle_that_no_slot_needs_is_removed(scene: Scene, damaged: bool) -> None:  # noqa: FBT001 - pytest's
-    """A power cut, or a failing disk, kept an update from it; not while what is installed is damaged."""
+@pytest.mark.parametrize(("phase", "damaged"), [("committed", False), ("committed", True), ("downloading", False)])
+def test_a_bundle_that_no_slot_needs_is_removed(scene: Scene, phase: str, damaged: bool) -> None:  # noqa: FBT001 - pytest's
+    """If a power cut kept an update from it; not while what is installed is damaged, nor what an update works on."""
     left = scene.bundle("b").with_name("0" * 64)
-    left.write_bytes(b"older")
+    left.write_bytes(b"older, or a patch")
     if damaged:
         scene.bundle("b").write_bytes(b"damaged")
+    updater = scene.device.updater
+    updater.record = replace(updater.record, phase=UpdatePhase(phase))
     scene.repair.turn(0.0)
     scene.device.worker.work()
     scene.repair.finished(scene.device.done.get().result, 0.0)
-    assert left.exists() == damaged
+    assert left.exists() == (damaged or phase == "downloading")
 
 
 def test_one_look_at_a_time(scene: Scene) -> None:
