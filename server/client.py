@@ -173,6 +173,7 @@ class RolloutInfo:
     removed: int = 0
     committed_ratio: float | None = None
     air_bytes: int = 0
+    window: Mapping[str, Json] | None = None
     groups: tuple[RolloutGroup, ...] = ()
     members: tuple[RolloutDevice, ...] = ()
 

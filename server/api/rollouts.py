@@ -6,6 +6,7 @@ Failures stay in every figure: ``failed`` and ``stuck`` include devices that wer
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field, computed_field
@@ -20,15 +21,30 @@ from server.rollout.model import Member, Rollout
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, removed_count, replaced_count
+from wire.codec import to_document
+from wire.messages import MaintenanceWindow
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
 
 
+class WindowBody(BaseModel, extra="forbid"):
+    """A maintenance window: from ``start`` to ``end`` (``HH:MM``) on ``days`` (``mon`` to ``sun``; none: each day).
+
+    ``time_zone``: an IANA name; empty: each device's own. An ``end`` at or before ``start`` is on the next day.
+    """
+
+    start: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+    end: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+    days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(default_factory=list, max_length=7)
+    time_zone: Annotated[str, Field(max_length=64)] = ""
+
+
 class RolloutRequest(BaseModel, extra="forbid"):
     """A new rollout. ``canary``: a number of devices, or a list; or ``defect_ratio``: the share of defects to detect.
 
-    ``groups``: device lists between the canary and the rest.
+    ``groups``: device lists between the canary and the rest. ``window``: devices switch inside of it only;
+    ``deadline_s`` counts from the assignment, so it has to reach beyond the next opening.
     """
 
     release: str
@@ -40,6 +56,7 @@ class RolloutRequest(BaseModel, extra="forbid"):
     success_ratio: Ratio | None = None
     error_ratio: Ratio | None = None
     approved: bool = False
+    window: WindowBody | None = None
 
 
 class ApproveRequest(BaseModel, extra="forbid"):
@@ -157,6 +174,7 @@ class RolloutBody(BaseModel):
     text: str
     probation_s: float
     deadline_s: float
+    window: WindowBody | None
     created_ms: int
     updated_ms: int
     committed: int
@@ -246,15 +264,28 @@ def _request(body: RolloutRequest) -> RolloutOptions:
     return RolloutOptions(
         release=body.release, canary=canary, groups=body.groups, probation_s=body.probation_s,
         deadline_s=body.deadline_s, success_ratio=body.success_ratio, error_ratio=body.error_ratio,
-        approved=body.approved,
+        approved=body.approved, window=_window(body.window),
     )  # fmt: skip
+
+
+def _window(body: WindowBody | None) -> MaintenanceWindow | None:
+    if body is None:
+        return None
+    try:
+        ZoneInfo(body.time_zone or "UTC")
+    except (LookupError, ValueError, OSError) as error:
+        message = f"Expected a time zone of the IANA database such as Europe/Berlin, got {body.time_zone!r}"
+        raise RolloutRefusedError(message) from error
+    return MaintenanceWindow(start=body.start, end=body.end, days=tuple(body.days), time_zone=body.time_zone)
 
 
 def _body(rollout: Rollout) -> RolloutBody:
     counts = count_members(rollout.members)
     return RolloutBody(
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
-        probation_s=rollout.probation_s, deadline_s=rollout.deadline_s, created_ms=rollout.created_ms,
+        probation_s=rollout.probation_s, deadline_s=rollout.deadline_s,
+        window=WindowBody.model_validate(to_document(rollout.window)) if rollout.window else None,
+        created_ms=rollout.created_ms,
         updated_ms=rollout.updated_ms, committed=counts.committed, failed=counts.failed, stuck=counts.stuck,
         pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
         committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),

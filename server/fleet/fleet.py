@@ -20,7 +20,17 @@ from server.errors import DeviceEndedError, UnknownDeviceError
 from server.store import fleet as store
 from server.store.database import Database
 from wire.codec import Json, decode, encode
-from wire.messages import MAX_GEN, MAX_GEN_STEP, Command, Desired, DeviceState, Reported, State, UpdatePhase
+from wire.messages import (
+    MAX_GEN,
+    MAX_GEN_STEP,
+    Command,
+    Desired,
+    DeviceState,
+    MaintenanceWindow,
+    Reported,
+    State,
+    UpdatePhase,
+)
 from wire.topics import Kind, Topic, check_name
 from wire.transport import Transport
 
@@ -154,20 +164,22 @@ class Fleet:
 
     def set_desired(  # noqa: PLR0913 - the fields of a pointer to a release
         self, device: str, *, release: str, target: str, sha256: str, length_bytes: int, probation_s: float = 600.0,
-        config: Mapping[str, Json] | None = None,
+        config: Mapping[str, Json] | None = None, window: MaintenanceWindow | None = None,
     ) -> int:  # fmt: skip
         """Assign ``release`` to ``device``; return the new ``gen``.
 
         ``target`` is the TUF target path, ``sha256`` and ``length_bytes`` the bundle's. ``config`` None keeps
-        the device's settings. It counts as a new attempt, even of a release that the device refused before.
+        the device's settings. ``window``: in which the device may switch, None for any time. It counts as a new
+        attempt, even of a release that the device refused before.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
             DeviceEndedError: If it was revoked or removed.
         """
         pointer = Desired(
-            release=release, target=target, sha256=sha256, length_bytes=length_bytes, probation_s=probation_s
-        )
+            release=release, target=target, sha256=sha256, length_bytes=length_bytes, probation_s=probation_s,
+            window=window,
+        )  # fmt: skip
 
         def change(old: Desired, gen: int) -> Desired:
             settings = old.config if config is None else config

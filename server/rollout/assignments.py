@@ -16,7 +16,7 @@ from server.rollout.model import IN_VAIN, Member, MemberStanding, Rollout, Settl
 from server.rollout.planner import left_out
 from server.rollout.selection import choose_bundle
 from wire.codec import decode, encode
-from wire.messages import Desired
+from wire.messages import Desired, MaintenanceWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,15 @@ class Assigner:
             before = member.before if again or not device.desired else encode(device.desired).decode()
             intent = {"standing": MemberStanding.ASSIGNING.value, "before": before, "assigned_ms": now_ms}
             self.ledger.change_member(rollout.id, member.device, {**intent, "gen": device.desired_gen})
-            gen = self._tell(device, pointer(bundle, rollout.probation_s))
+            gen = self._tell(device, pointer(bundle, rollout.probation_s), rollout.window)
         self.ledger.change_member(rollout.id, member.device, {"standing": MemberStanding.ASSIGNED.value, "gen": gen})
         return None
 
     def set_back(self, rollout: Rollout, member: Member, device: Device) -> Settle | None:
-        """Restore the previous ``desired`` of ``device``; a device that failed or is stuck keeps its standing."""
+        """Restore the previous ``desired`` of ``device``; a device that failed or is stuck keeps its standing.
+
+        A way back waits for no maintenance window.
+        """
         self._tell(device, self._before(rollout, member, device))
         if member.standing in IN_VAIN:
             return None
@@ -60,10 +63,10 @@ class Assigner:
         running = next((item for item in self.releases if current and item.sha256 == current.sha256), None)
         return pointer(running, before.probation_s) if running and running.name != rollout.release else Desired()
 
-    def _tell(self, device: Device, desired: Desired) -> int:
+    def _tell(self, device: Device, desired: Desired, window: MaintenanceWindow | None = None) -> int:
         return self.fleet.set_desired(
             device.device, release=desired.release, target=desired.target, sha256=desired.sha256,
-            length_bytes=desired.length_bytes, probation_s=desired.probation_s,
+            length_bytes=desired.length_bytes, probation_s=desired.probation_s, window=window,
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from server.rollout.config import MAX_TIME_S, RolloutConfig
 from server.rollout.model import Group, Rollout, RolloutPhase
 from server.rollout.selection import as_members, candidates, pick_canaries
 from server.rollout.thresholds import MAX_CANARIES
+from wire.messages import MaintenanceWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,7 @@ class RolloutOptions:
     """A request for a rollout; None takes the setting of ``[rollout]``.
 
     ``canary``: a number of devices, or a list. ``groups``: device lists that follow; devices in no list come last,
-    together with devices that enrol later. ``approved``: start at once.
+    together with devices that enrol later. ``approved``: start at once. ``window``: in which devices may switch.
     """
 
     release: str
@@ -30,6 +31,7 @@ class RolloutOptions:
     success_ratio: float | None = None
     error_ratio: float | None = None
     approved: bool = False
+    window: MaintenanceWindow | None = None
 
 
 def draft(
@@ -65,6 +67,7 @@ def draft(
         phase=RolloutPhase.RUNNING if request.approved else RolloutPhase.AWAITING_APPROVAL,
         probation_s=config.probation_s if request.probation_s is None else request.probation_s,
         deadline_s=config.deadline_s if request.deadline_s is None else request.deadline_s,
+        window=request.window,
         created_ms=now_ms,
         updated_ms=now_ms,
     )

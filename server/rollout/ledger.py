@@ -11,6 +11,8 @@ from server.errors import UnknownRolloutError
 from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.store import rollouts as store
 from server.store.database import Database
+from wire.codec import decode, encode
+from wire.messages import MaintenanceWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class RolloutLedger:
 
     def add(self, rollout: Rollout) -> None:
         """Store a new rollout."""
-        row = {**asdict(rollout), "phase": rollout.phase.value}
+        window = encode(rollout.window).decode() if rollout.window is not None else ""
+        row = {**asdict(rollout), "phase": rollout.phase.value, "window": window}
         del row["members"]
         with self.database.begin() as connection:
             store.insert_rollout(connection, row, [_row(rollout.id, member) for member in rollout.members])
@@ -106,5 +109,6 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
         values = {str(key): value for key, value in row.items()}
         values["groups"] = tuple(Group(**group) for group in row["groups"])
         values["phase"] = RolloutPhase(row["phase"])
+        values["window"] = decode(MaintenanceWindow, row["window"].encode()) if row["window"] else None
         found.append(Rollout(**values, members=tuple(members[row["id"]])))
     return tuple(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from wire.messages import UpdateStatus
+from wire.messages import MaintenanceWindow, UpdateStatus
 
 
 class RolloutPhase(StrEnum):
@@ -88,7 +88,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One rollout. Groups below ``opened`` are open; if ``dynamic``, devices that enrol later join the last group."""
+    """One rollout. Groups below ``opened`` are open; if ``dynamic``, devices that enrol later join the last group.
+
+    ``window``: devices switch inside of it only, by their own clock; None: at any time.
+    """
 
     id: str
     release: str
@@ -101,6 +104,7 @@ class Rollout:
     probation_s: float = 600.0
     deadline_s: float = 86_400.0
     dynamic: bool = True
+    window: MaintenanceWindow | None = None
     created_ms: int = 0
     updated_ms: int = 0
 

@@ -22,6 +22,7 @@ ROLLOUTS = sa.Table(
     sa.Column("probation_s", sa.Float, nullable=False),
     sa.Column("deadline_s", sa.Float, nullable=False),
     sa.Column("dynamic", sa.Boolean, nullable=False),
+    sa.Column("window", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
 )

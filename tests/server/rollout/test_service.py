@@ -13,7 +13,8 @@ from server.rollout.model import MemberStanding, Rollout, RolloutPhase
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from wire.canonical import sha256_hex
-from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
+from wire.codec import to_document
+from wire.messages import DeviceState, InstalledRelease, MaintenanceWindow, Reported, State, UpdatePhase, UpdateStatus
 from wire.tuf_target import TargetCustom, target_path
 
 if TYPE_CHECKING:
@@ -476,3 +477,38 @@ def test_rest_makes_watches_and_steers(scene: Scene) -> None:
     assert [item["id"] for item in client.get("/api/rollouts").json()["rollouts"]] == [made["id"]]
     assert client.get("/api/rollouts/none").json()["code"] == "unknown_rollout"
     assert scene.fleet.client(None).get("/api/rollouts").status_code == 401
+
+
+def test_a_window_reaches_the_devices_and_the_way_back_has_none(scene: Scene) -> None:
+    """Through REST, the store and MQTT; an abort waits for no window, not even that of the assignment before."""
+    client, window = (
+        scene.fleet.client(),
+        {"start": "22:00", "end": "04:00", "days": ["sat"], "time_zone": "Asia/Tokyo"},
+    )
+    body = {"release": "meter-1", "canary": ["d0"], "approved": True, "window": window}
+    made = client.post("/api/rollouts", json=body).json()
+    scene.turn()
+    assert (made["window"], client.get(f"/api/rollouts/{made['id']}").json()["window"]) == (window, window)
+    assert to_document(scene.devices["d0"].desired())["window"] == window
+    scene.service.abort(made["id"])
+    scene.turn()
+    rollout = scene.start(window=MaintenanceWindow(start="01:00", end="02:00"))
+    scene.turn()
+    scene.service.abort(rollout.id)
+    scene.turn()
+    assert scene.devices["d0"].desired().window is None
+
+
+@pytest.mark.parametrize(
+    ("window", "status", "says"),
+    [
+        ({"start": "24:00", "end": "01:00"}, 422, "start"),
+        ({"start": "23:00", "end": "01:00", "days": ["monday"]}, 422, "days"),
+        ({"start": "23:00", "end": "01:00", "time_zone": "Europe/Berlim"}, 422, "Europe/Berlim"),
+        ({"start": "23:00", "end": "01:00", "time_zone": "../../etc/passwd"}, 422, "IANA"),
+    ],
+)
+def test_a_window_that_is_none_is_refused_by_name(scene: Scene, window: dict, status: int, says: str) -> None:
+    """No device is assigned anything."""
+    answer = scene.fleet.client().post("/api/rollouts", json={"release": NEW, "canary": ["d0"], "window": window})
+    assert (answer.status_code, says in answer.text) == (status, True)
