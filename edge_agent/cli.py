@@ -274,9 +274,16 @@ def status(state: Path, *, as_json: bool) -> None:
             for key in ("state", "reason", "connected", "serving", "safe_mode", "spool_rows", "spool_bytes"):
                 print(f"{key:12} {seen.document.get(key)}")
             if refused := seen.document.get("refused"):
-                unknown = str(refused).endswith(("(134)", "(135)"))  # MQTT 5, 3.2.2.2: bad password, not authorized
+                unknown = str(refused).endswith(
+                    ("(134)", "(135)", "(tls)")
+                )  # MQTT 5, 3.2.2.2: bad password, not authorized
                 advice_text = ": it is revoked or unknown there: ask the operator" if unknown else "; it is tried again"
                 print(f"{'broker':12} refused this device: {refused}{advice_text}")
+            certificate = seen.document.get("certificate")
+            if isinstance(certificate, dict):
+                until_ms, problem = certificate.get("until_ms"), certificate.get("problem")
+                until = datetime.fromtimestamp(until_ms / 1000, UTC) if isinstance(until_ms, int) else None
+                print(f"{'certificate':12} until {until:%Y-%m-%d %H:%M} UTC{f': {problem}' if problem else ''}")
             answers = seen.document.get("answers")
             for name, counts in answers.items() if isinstance(answers, dict) else ():
                 print(f"{'answers':12} {name}: {_short(counts)}")

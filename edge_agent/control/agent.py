@@ -18,6 +18,7 @@ from pathlib import Path
 from edge_agent.config import AgentConfig
 from edge_agent.control.child_inbox import ChildInbox
 from edge_agent.control.inbox import CommandStateFile, Inbox, expired
+from edge_agent.control.renewal import RENEWAL, Renewal
 from edge_agent.control.reported import EventLimiter, Reporter, running
 from edge_agent.control.requests import RequestFile
 from edge_agent.control.status_file import FILE as STATUS_FILE
@@ -224,6 +225,8 @@ class Agent:
         self._guard("repair", lambda: self._repair.turn(self._now_s))
         self._supervise(self.supervisor.turn(self._now_s))
         self._measuring.turn()
+        if self.parts.renewal is not None and self._watch.fault is None:
+            self.parts.renewal.turn(self._now_ms, self._now_s)
         self._add_rows()
         for code, text in self.spool.taken_aside():
             self._event("spool", code, Severity.ERROR, text)
@@ -329,6 +332,11 @@ class Agent:
             return
         if job.token == BENCHMARK:
             self._benchmark_done(job.result)
+            return
+        if job.token == RENEWAL and self.parts.renewal is not None:
+            note = self.parts.renewal.finished(job.result, self._now_ms, self._now_s)
+            if note is not None and self._limiter.count(note.code, self._now_ms):
+                self._event("certificate", note.code, note.severity, note.text)
             return
         if isinstance(job.result, Refusal) and job.result.server_ms:
             self._server_time(job.result.server_ms)
@@ -585,6 +593,8 @@ class Agent:
             return
         self._due.status_s = self._now_s + _STATUS_S
         facts = {**self._reporter.status(connected=self.uplink.up), "refused": self._refused}
+        if self.parts.renewal is not None:
+            facts["certificate"] = self.parts.renewal.status()
         idle_s, keepalive_s = self.parts.transport.idle_s(), self.config.transport.keepalive_s
         self.parts.notifier.turn(condition_of(facts, idle_s=idle_s, keepalive_s=keepalive_s), self._now_s)
         try:
@@ -629,5 +639,6 @@ class AgentParts:
     notices: Notices
     measurer: Measurer = field(default_factory=NoMeasurer)
     notifier: Notifier = field(default_factory=Notifier)
+    renewal: Renewal | None = None
     benchmarker: Prober = field(default_factory=MemoryProber)
     meter: ByteMeter = field(default_factory=ByteMeter)

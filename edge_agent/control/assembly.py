@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices
+from edge_agent.control.renewal import Renewal, ServerRenewer
 from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device import hardware
 from edge_agent.device.certificate import own_certificate
@@ -66,6 +68,10 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         max_bytes_per_s=config.update.max_bytes_per_s,
     )
     measurer = ProcessMeasurer(state=state, settings=fetching, disk=disk, limits=limits, energy=config.measure.energy)
+    renewal = None
+    if own is not None:
+        chance = random.random()  # noqa: S311 - spreads renewals of a fleet, no secret
+        renewal = Renewal(renewer=ServerRenewer(fetching, own, disk), worker=ports.worker, chance=chance)
     boot = new_boot()
     launch = ProcessLauncher(child_arguments(config, state, boot, identity))
     parts = AgentParts(
@@ -77,6 +83,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         notices=notices,
         measurer=measurer,
         notifier=from_environment(os.environ),
+        renewal=renewal,
         benchmarker=ChildProber(
             config.update.probe_deadline_s, config.child.max_memory_bytes, least_s=BENCHMARK_S, gently=True
         ),

@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from edge_agent.device.certificate import own_certificate
+from edge_agent.device.certificate import own_certificate, validity
 from edge_agent.device.tls import client_context
 
 if TYPE_CHECKING:
@@ -96,6 +97,41 @@ def test_a_server_may_require_certificates(fleet: Fleet) -> None:
     refused = _enrol(fleet, fleet.root / "dev", claim, "--password")
     assert (refused.returncode, "passwords are switched off here" in refused.stderr) == (5, True)
     assert _enrol(fleet, fleet.root / "dev", claim).returncode == 0
+
+
+@pytest.mark.parametrize("fleet", ["certified life_days = 0.00018"], indirect=True)
+def test_a_device_renews_its_certificate_while_it_serves(fleet: Fleet, wait: Wait) -> None:
+    """A life of 16 s: the new one is for the same key, and opens the next session and the next request."""
+    device = fleet.add("dev")
+    key, first = ((device.state / name).read_bytes() for name in ("device.key", "device.pem"))
+    wait(lambda: (device.state / "device.pem").read_bytes() != first, "a renewal")
+    assert (device.state / "device.key").read_bytes() == key
+    assert _asked(fleet, device) == 403
+    fleet.server.stop()
+    fleet.start()
+    wait(lambda: device.document()["presence"] == "there", "the device at the new server")
+    wait(lambda: "certificate_renewed" in _codes(fleet), "its event")
+    assert device.status()["certificate"]["problem"] == ""
+
+
+@pytest.mark.parametrize("fleet", ["certified life_days = 0.0001"], indirect=True)
+def test_a_device_whose_certificate_expired_names_the_way_back(fleet: Fleet, wait: Wait) -> None:
+    """A life of 9 s, over before the agent starts: a new claim lets it in again."""
+    device = fleet.enrol("dev", fleet.root / "dev")
+    certificate = own_certificate(device.state)
+    wait(lambda: validity(certificate)[1] < time.time() * 1000, "the end of the certificate")
+    device.program.start()
+    wait(lambda: "get a new claim" in device.status().get("certificate", {}).get("problem", ""), "the way back")
+    status = subprocess.run([BIN / "edge-agent", "status", "--state", device.state], capture_output=True, check=False)
+    assert b"get a new claim (fleet-server claim), remove identity.json" in status.stdout
+    device.program.stop()
+    (device.state / "identity.json").unlink()
+    claim = fleet.post("/api/claims", {"site": "site", "device": "dev", "attributes": {}})["claim"]
+    assert _enrol(fleet, device.state, claim).returncode == 0
+
+
+def _codes(fleet: Fleet) -> list[str]:
+    return [event["code"] for event in fleet.get("/api/events", after=0, limit=1000)["events"]]
 
 
 def _enrol(fleet: Fleet, state: Path, claim: str, *more: str) -> subprocess.CompletedProcess[str]:
