@@ -279,11 +279,6 @@ def status(state: Path, *, as_json: bool) -> None:
                 )  # MQTT 5, 3.2.2.2: bad password, not authorized
                 advice_text = ": it is revoked or unknown there: ask the operator" if unknown else "; it is tried again"
                 print(f"{'broker':12} refused this device: {refused}{advice_text}")
-            certificate = seen.document.get("certificate")
-            if isinstance(certificate, dict):
-                until_ms, problem = certificate.get("until_ms"), certificate.get("problem")
-                until = datetime.fromtimestamp(until_ms / 1000, UTC) if isinstance(until_ms, int) else None
-                print(f"{'certificate':12} until {until:%Y-%m-%d %H:%M} UTC{f': {problem}' if problem else ''}")
             answers = seen.document.get("answers")
             for name, counts in answers.items() if isinstance(answers, dict) else ():
                 print(f"{'answers':12} {name}: {_short(counts)}")
@@ -296,7 +291,7 @@ def status(state: Path, *, as_json: bool) -> None:
                 print(
                     f"{'spool full':12} dropped: {_short(dropped)}; drift reports merged: {seen.document.get('merged')}"
                 )
-            for key in ("current", "previous", "update"):
+            for key in ("current", "previous", "update", "certificate"):
                 print(f"{key:12} {_short(seen.document.get(key))}")
         sys.exit(_HEALTH_EXITS[seen.health])
 

@@ -144,7 +144,7 @@ class Renewal:
 
     def status(self) -> dict[str, Json]:
         """Return until when the certificate is valid and why it was not renewed, for ``edge-agent status``."""
-        return {"until_ms": self._valid_ms[1] if self._valid_ms else 0, "problem": self._problem}
+        return {"until": self._until() if self._valid_ms else "", "problem": self._problem}
 
     def _until(self) -> str:
         until_ms = self._valid_ms[1] if self._valid_ms else 0
