@@ -20,6 +20,7 @@ from compressor.devices.bench import DeviceAnswer, Subject, believed, make_order
 from compressor.devices.inventory import EmulatedEntry, LocalEntry, ShellEntry, SshEntry
 from compressor.errors import DeviceMeasureError
 from compressor.progress import Progress, Silent
+from wire.canonical import sha256_hex
 from wire.codec import encode
 
 COMMAND_S = 60.0
@@ -147,25 +148,27 @@ class ShellBench:
             DeviceMeasureError: If it is missing and no wheel is named, or can't be installed.
         """
         entry, run = self.entry, self.shell.run
-        tried = (entry.python, f"{entry.folder}/venv/bin/python")
-        for python in () if self._python else tried:
+        wheel = entry.wheel.read_bytes() if entry.wheel is not None and entry.wheel.is_file() else b""
+        venv = f"{entry.folder}/agent-{sha256_hex(wheel)[:12]}"  # another wheel is another environment
+        for python in () if self._python else (entry.python, f"{venv}/bin/python"):
             try:
-                run(f"{shlex.quote(python)} -c 'import edge_agent, wire'")
+                run(f"{shlex.quote(python)} -P -c 'import edge_agent, wire'")
                 self._python = shlex.quote(python)
                 break
             except DeviceMeasureError as error:
-                if entry.wheel is None or not entry.wheel.is_file():
+                if not wheel:
                     message = f"Expected the agent in the environment of {python} on {self.name}, got: {error}"
                     raise DeviceMeasureError(f"{message}; name python, or a wheel that is there") from error
-        if entry.wheel and not self._python:
-            place, venv = f"{entry.folder}/{entry.wheel.name}", shlex.quote(f"{entry.folder}/venv")
+        if entry.wheel is not None and not self._python:
+            place, new = f"{entry.folder}/{entry.wheel.name}", shlex.quote(f"{venv}/bin/python")
             run(f"mkdir -p {shlex.quote(entry.folder)}")
-            self.shell.write(place, entry.wheel.read_bytes())
-            pip = f"{venv}/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all:"
+            self.shell.write(place, wheel)
+            pip = f"{new} -m pip install --quiet --disable-pip-version-check --only-binary :all:"
             wanted = shlex.quote(f"{place}[{entry.runtime}]")
-            run(f"{shlex.quote(entry.python)} -m venv {venv} && {pip} {wanted}", limit_s=_INSTALL_S)
-            self._python = f"{venv}/bin/python"
-        return f"{_ENVIRONMENT} {self._python}"
+            made = f"{shlex.quote(entry.python)} -m venv {shlex.quote(venv)} && {pip} {wanted}"
+            run(f"{made} || {{ rm -rf {shlex.quote(venv)}; exit 1; }}", limit_s=_INSTALL_S)
+            self._python = new
+        return f"{_ENVIRONMENT} {self._python} -P"
 
     def check(self, device: str) -> None:
         """Check that the device answers and has the agent; ``device`` is its name.
@@ -208,7 +211,7 @@ class ShellBench:
             )
             return believed(order, run(f"cat {place}/report"))
         finally:
-            run(f"rm -rf {place}")
+            run(f"rm -rf {place}; rmdir {shlex.quote(self.entry.folder)} 2>/dev/null || true")
 
 
 def this_host() -> ShellBench:

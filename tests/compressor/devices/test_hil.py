@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from compressor.devices.fitness import GRACE_S, drift_window
+from scripts.packing import wheels
 from wire.bundle import build_bundle, read_bundle
 
 pytestmark = pytest.mark.slow
@@ -33,10 +34,12 @@ def test_on_a_board_that_is_not_here(device):
 """
 
 
-def run(folder: Path, *arguments: str, keys: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *arguments: str, keys: str = "", python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
     """Run the script on one local device."""
     (folder / "lab.toml").write_text(
-        f'[devices.bench]\nkind = "local"\nhardware = "here"\npython = "{sys.executable}"\n'
+        f'[devices.bench]\nkind = "local"\nhardware = "here"\npython = "{python}"\n'
         f'folder = "{folder / "device"}"\n{keys}'
     )
     command = [str(ROOT / "scripts/hil/run"), str(folder / "lab.toml"), "--out", str(folder / "hil"), *arguments]
@@ -66,7 +69,7 @@ def test_a_users_test_of_ten_lines_runs_on_each_device_that_fits(tmp_path: Path,
     names = {item.get("name") for item in ET.parse(tmp_path / "hil" / "junit.xml").iter("property")}  # noqa: S314 - ours
     assert {"device", "bundle", "measured_latency_p95_ms"} <= names
     assert "bench" in (tmp_path / "hil" / "hil.html").read_text()
-    assert list((tmp_path / "device").iterdir()) == []
+    assert not (tmp_path / "device").exists()
 
 
 def test_a_limit_that_is_exceeded_gates_the_release(tmp_path: Path, tiny_bundle: Path) -> None:
@@ -117,6 +120,21 @@ def test_a_device_that_does_not_answer_fails_each_of_its_tests(tmp_path: Path, t
     rows = report(tmp_path)["tests"]
     assert [row["outcome"] for row in rows] == ["failed", "failed"]
     assert "bench: Expected the agent" in rows[0]["text"]
+
+
+@pytest.mark.nightly
+def test_the_agent_is_installed_from_its_wheel_where_it_is_missing(tmp_path: Path, tiny_bundle: Path) -> None:
+    """A bare interpreter gets an environment with nothing but the device's packages; the next run finds it."""
+    (tmp_path / "try").mkdir()
+    wheel = wheels.build(ROOT, tmp_path / "try", tmp_path / "dist", tmp_path / "work")[-1]
+    bare = Path(sys.base_prefix) / "bin" / "python3"
+    keys = f'wheel = "{wheel}"\n'
+    for _ in range(2):
+        done = run(tmp_path, str(tiny_bundle), "-k", "golden", keys=keys, python=str(bare))
+        assert done.returncode == 0, done.stdout + done.stderr
+    environments = list((tmp_path / "device").glob("agent-*"))
+    assert len(environments) == 1
+    assert not list(environments[0].glob("lib/*/site-packages/compressor"))
 
 
 @pytest.mark.parametrize(
