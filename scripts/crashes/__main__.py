@@ -51,13 +51,14 @@ _HOUR_MS = 3_600_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """An update to ``m-3``. ``before``: the releases that the device has; ``bad``: its child serves nothing but errors.
+    """An update to the release ``to``. ``before``: the releases that the device has; ``bad``: its child only fails.
 
     ``end`` is the update's last phase, ``kept`` the release that is current then.
     """
 
     name: str
     before: tuple[int, ...] = (1, 2)
+    to: int = 3
     bad: bool = False
     end: str = "committed"
     kept: str = "m-3"
@@ -67,6 +68,7 @@ SCENARIOS = (
     Scenario(name="commit"),
     Scenario(name="roll_back", bad=True, end="rolled_back", kept="m-2"),
     Scenario(name="first_install", before=()),
+    Scenario(name="patch", to=4, kept="m-4"),
 )
 
 
@@ -146,13 +148,13 @@ class Matrix:
     def plan(self, version: int, hour: int) -> Plan:
         """Return the plan to install a release, at an hour after the first start."""
         releases = self.scene.releases
-        bad = frozenset({releases[-1].artifact} if self.scenario.bad else ())
+        bad = frozenset({releases[self.scenario.to - 1].artifact} if self.scenario.bad else ())
         wish, start_ms = releases[version - 1].desired, self.start_ms + hour * _HOUR_MS
         return Plan(state=self.state, releases=releases, start_ms=start_ms, wish=wish, bad=bad)
 
     def update(self, hour: int = 10) -> Plan:
         """Return the plan of the update under test."""
-        return self.plan(3, hour)
+        return self.plan(self.scenario.to, hour)
 
     def violations(self, point: Point, fault: str, usual: frozenset[str]) -> tuple[list[str], bool]:
         """Inject ``fault`` at ``point``; return which invariants did not hold, and whether it was injected.
@@ -197,7 +199,7 @@ class Matrix:
         slots, found = self._slots(), []
         current = slots.current()
         old = f"m-{self.scenario.before[-1]}" if self.scenario.before else ""
-        allowed = {self.scenario.kept} if done else {old, "m-3"}
+        allowed = {self.scenario.kept} if done else {old, f"m-{self.scenario.to}"}
         name = current.release if current is not None else ""
         when = "after a restart" if done else "at once"
         if name not in allowed:

@@ -1,8 +1,8 @@
 """The device of the matrix: the real agent with one thread, which takes a release to its end and reports to the runner.
 
 Real: the agent and all of its parts, the spool, python-tuf on signed metadata, the download over HTTP, the file system.
-In memory: the broker, the clock, the probe and the child (neither writes files during an update), and the verification
-runs in this process instead of a child, so that every call is one of this process's single thread and has a number.
+In memory: the broker, the clock, the probe and the child (neither writes files during an update). Verification and
+patching run in this process instead of a child, so that every call is one of its single thread and has a number.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ from edge_agent.device.record_file import Condition, condition
 from edge_agent.errors import AgentError
 from edge_agent.pipe_frames import Frame
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
+from edge_agent.updater import patched_download
 from edge_agent.updater.download import FetchSettings, HttpFetcher
+from edge_agent.updater.patch_child import patched
+from edge_agent.updater.patched_download import PatchedFetcher
 from edge_agent.updater.ports import InlineWorker, MemoryProber, Refusal, TargetInfo
 from edge_agent.updater.updater import UpdatePorts
 from edge_agent.updater.verification import run as verify
 from scripts.crashes.scene import DEVICE, SITE, Release
-from wire.codec import decode, encode
+from wire.codec import Json, decode, encode
 from wire.drift_report import decode_report
 from wire.messages import Ack, Batch, Desired, Event, Stream, UpdatePhase, Watermark
 from wire.transport import Incoming
@@ -81,6 +84,17 @@ class _Verifier:
         return Refusal(verdict.code, verdict.text, verdict.server_ms)
 
 
+def _patch_here(module_and_arguments: list[str], limit_s: float) -> dict[str, Json]:
+    """Do what the child that applies a patch does, and answer as it does."""
+    del limit_s
+    base, patch, result, length_bytes, sha256 = module_and_arguments[1:]
+    code, text = patched(Path(base), Path(patch), Path(result), int(length_bytes), sha256)
+    return {"ok": not code, "code": code, "text": text}
+
+
+patched_download.run_child = _patch_here
+
+
 @dataclass(slots=True)
 class _Child:
     """A child that loads any whole bundle, and tells it in heartbeats."""
@@ -122,7 +136,7 @@ class Device:
     def run(self) -> None:
         """Run until the wish has ended and everything was acknowledged, then end in order."""
         plan, clock = self.plan, FakeClock(wall_ms=self.plan.start_ms)
-        identity, disk = read_identity(plan.state), RealDisk()
+        identity, disk, blobs = read_identity(plan.state), RealDisk(), plan.state / "blobs" / "sha256"
         settings = FetchSettings(
             base_url=identity.http_url, username="d", password="p", attempts=CONFIG.update.download_attempts,  # noqa: S106 - no secret
             retry_min_s=CONFIG.update.retry_min_s, retry_max_s=CONFIG.update.retry_max_s,
@@ -130,7 +144,7 @@ class Device:
         worker = InlineWorker(self.notices.put)
         ports = UpdatePorts(
             verifier=_Verifier(plan.state, clock),
-            fetcher=HttpFetcher(settings, plan.state / "blobs" / "sha256", disk),
+            fetcher=PatchedFetcher(HttpFetcher(settings, blobs, disk), blobs, disk),
             prober=MemoryProber(), worker=worker, hardware="x86_64", runtimes=("onnx",),
         )  # fmt: skip
         parts = AgentParts(

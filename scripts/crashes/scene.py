@@ -16,8 +16,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from compressor.release.keys import init_keys
-from compressor.release.signing import sign_bundles
+from compressor.release.keys import TARGETS_DAYS, init_keys, read_root
+from compressor.release.signing import add_targets, read_signable, read_targets, sign_targets
 from server.trust.online_keys import init_online_keys
 from server.trust.repository import TrustRepository
 from server.trust.roots import install_root
@@ -74,12 +74,15 @@ class Scene:
 
 
 def make_scene(folder: Path) -> Scene:
-    """Return a scene with three signed releases below ``folder``; its server does not run yet."""
+    """Return a scene with four signed releases below ``folder``; its server does not run yet.
+
+    The last one may be made by a patch from the second.
+    """
     online = init_online_keys(folder)
     install_root(folder, init_keys(folder / "offline", online))
     (folder / "blobs").mkdir(exist_ok=True)
     bundles, releases = [], []
-    for version in (1, 2, 3):
+    for version in (1, 2, 3, 4):
         manifest = Manifest(
             model="m", version=version, target="t", security_floor=version,
             inputs=(TensorSpec(name="input", shape=(-1, 1, 8, 8)),), outputs=(TensorSpec(name="y", shape=(-1, 2)),),
@@ -96,7 +99,13 @@ def make_scene(folder: Path) -> Scene:
             length_bytes=len(data), probation_s=4.0, attempt=version,
         )  # fmt: skip
         releases.append(Release(wish, sha256_hex(artifact)))
-    signed = sign_bundles(bundles, folder / "offline").read_bytes()
+    signables = [read_signable(path, [bundles[1]] if path is bundles[3] else []) for path in bundles]
+    for patch in signables[3].patches:
+        (folder / "blobs" / sha256_hex(patch)).write_bytes(patch)
+    root = read_root(folder / "offline")
+    targets = read_targets(folder / "offline", root)
+    add_targets(targets, signables)
+    signed = sign_targets(targets, targets.version + 1, folder / "offline", root, TARGETS_DAYS)
     TrustRepository(folder, lambda: time.time_ns() // 1_000_000).publish_targets(signed, lambda _sha256: True)
     return Scene(folder, tuple(releases))
 
