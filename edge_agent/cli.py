@@ -3,7 +3,8 @@
 Exit codes: 0 done · 1 a check of ``selftest`` failed, or an unexpected fault · 2 wrong usage · 3 not enrolled or bad
 configuration · 4 the state directory is in use · 5 enrolment failed · 6 the disk or the spool can't be written; of
 ``status`` also: 7 no agent runs · 8 it serves nothing or is degraded · 9 it has reported nothing for long; of
-``selftest``: 10 the device is fit, the server is not reachable or reports a fault; of ``rollback``: 11 refused.
+``selftest``: 10 the device is fit, the server is not reachable or reports a fault; of ``rollback`` and
+``import``: 11 refused.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ Exit codes:
   8  status: it runs and serves nothing, or is degraded
   9  status: it runs and has reported nothing for three minutes
   10 selftest: this device is fit, but the server did not answer or reports a fault
-  11 rollback: the device refuses, for the reason in the message
+  11 rollback, import, benchmark: the device refuses, for the reason in the message
 """
 
 
@@ -332,6 +333,34 @@ def rollback(state: Path) -> None:
         care.act_as_owner(state)
         left, found = care.roll_back(state)
         print(f"rolled back from {left} to {found}")
+
+
+@main.command(
+    "import",
+    help="Install a release from a USB stick: a folder or zip of `fleet-server releases export`.\n\nNothing is trusted"
+    " because it is at hand: signatures, expiry, security floor and digests are verified as over the network, the"
+    " golden vectors are run, and the release is on probation. The next assignment of the server counts, whatever it"
+    " names. Where no agent runs, the release is copied, and installed as one starts.",
+    epilog=_example(
+        "edge-agent import /media/usb --state agent", "edge-agent import digits-3.zip --state agent --probation 60"
+    ),
+)
+@click.argument("at", metavar="FOLDER|ZIP", type=click.Path(), callback=_path)
+@_STATE
+@click.option(
+    "--probation",
+    type=click.FloatRange(1, 86_400),
+    default=600.0,
+    show_default=True,
+    help="Seconds of trial.",
+)
+def import_(at: Path, state: Path, probation: float) -> None:
+    """Import."""
+    with coded(state):
+        from edge_agent.control import care  # noqa: PLC0415 - status needs none of it
+
+        care.act_as_owner(state)
+        print(care.bring(state, at, probation, lambda text: print(text, file=sys.stderr)))
 
 
 @main.command(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -32,7 +33,7 @@ from edge_agent.device.identity import Identity
 from edge_agent.device.notify import Notifier, condition_of
 from edge_agent.device.record_file import newer_records, read_record, remove_half_written
 from edge_agent.device.sane_clock import ClockWatch
-from edge_agent.errors import SpoolError
+from edge_agent.errors import RequestRefusedError, SpoolError
 from edge_agent.measuring.coordinator import (
     DeviceCondition,
     MeasureDone,
@@ -46,6 +47,7 @@ from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
 from edge_agent.telemetry.usage import UsageLedger
+from edge_agent.updater.imported import FOLDER as IMPORT
 from edge_agent.updater.ports import JobDone, MemoryProber, Prober, ProbeResult, Refusal
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.repair import TOKEN as REPAIR
@@ -54,7 +56,7 @@ from edge_agent.updater.storage.slots import SlotRelease, Slots, other
 from edge_agent.updater.storage.time_floor import TimeFloor
 from edge_agent.updater.updater import RECALLED, UpdatePorts, Updater
 from wire import __version__
-from wire.codec import Json, to_document
+from wire.codec import Json, from_document, to_document
 from wire.errors import MessageError
 from wire.messages import (
     BenchmarkAnswer,
@@ -517,6 +519,8 @@ class Agent:
         )
         if not record.in_flight:
             self._repair.soon()
+            if record.imported:
+                shutil.rmtree(self.state / IMPORT, ignore_errors=True)
         _LOG.info("update phase=%s gen=%s release=%s code=%s", phase, wish.gen, wish.release, record.code)
         self._report()
 
@@ -536,25 +540,33 @@ class Agent:
         if request is None or expired(request, self.parts.clock.now_ms()):  # both by the machine's own clock
             return
         _LOG.info("request verb=%s id=%s", request.verb, request.id)
-        if request.verb == "rollback":
-            self._requests.answer(self._recall(request))
-        else:
-            text = f"Expected rollback, got {request.verb!r}: the agent is older than this command; start it again"
-            self._requests.answer(Response(id=request.id, ok=False, code="unsupported", text=text))
+        self._requests.answer(self._serve(request))
 
-    def _recall(self, request: Command) -> Response:
+    def _serve(self, request: Command) -> Response:
+        """Execute a request; an import only begins, and the same checks follow as for a release of the server."""
         try:
-            found = self.updater.recall(str(request.arguments.get("leaving", "")), self._now_ms)
+            if request.verb == "rollback":
+                return Response(id=request.id, ok=True, data=self._recall(str(request.arguments.get("leaving", ""))))
+            if request.verb == "import":
+                self.updater.bring(from_document(Desired, request.arguments), self._now_ms, self._now_s)
+                return Response(id=request.id, ok=True)
+        except RequestRefusedError as error:
+            return Response(id=request.id, ok=False, code=error.refused, text=str(error))
+        except MessageError as error:
+            return Response(id=request.id, ok=False, code=error.code, text=str(error))
         except OSError as error:
-            text = f"Expected to write the rollback, got: {error}: {advice(self.state, error)}"
+            text = f"Expected to write it, got: {error}: {advice(self.state, error)}"
             return Response(id=request.id, ok=False, code="disk_failed", text=text)
-        if isinstance(found, Refusal):
-            return Response(id=request.id, ok=False, code=found.code, text=found.text)
+        text = f"Expected rollback or import, got {request.verb!r}: this agent is older; start it again"
+        return Response(id=request.id, ok=False, code="unsupported", text=text)
+
+    def _recall(self, leaving: str) -> dict[str, Json]:
+        found = self.updater.recall(leaving, self._now_ms)
         if self.updater.record.code != RECALLED:  # otherwise the change of its phase is reported
             text = f"a person on site went back from {found.left.release} to {found.current.release}"
             self._event("slots", RECALLED, Severity.WARNING, text)
             self._report()
-        return Response(id=request.id, ok=True, data={"left": found.left.release, "current": found.current.release})
+        return {"left": found.left.release, "current": found.current.release}
 
     def _add_rows(self) -> None:
         if self._now_s >= self._due.infer_s:

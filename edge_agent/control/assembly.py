@@ -27,12 +27,15 @@ from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.hook import ProgramHook
+from edge_agent.updater.imported import FOLDER as IMPORT
+from edge_agent.updater.imported import StagedFetcher
 from edge_agent.updater.patched_download import PatchedFetcher
 from edge_agent.updater.ports import ThreadWorker
 from edge_agent.updater.updater import UpdatePorts
 from wire.canonical import canonical_bytes
 from wire.codec import Json
 from wire.settings import given_of
+from wire.stick import METADATA
 from wire.transport import Transport
 
 BENCHMARK_S = 3.0
@@ -59,6 +62,8 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         runtimes=hardware.runtimes(),
         hook=ProgramHook(config.hooks) if config.hooks.before_switch else None,
         ask_again_s=config.hooks.ask_again_s,
+        import_verifier=ChildVerifier(state, config.update.verify_deadline_s, metadata=state / IMPORT / METADATA),
+        import_fetcher=StagedFetcher(state, state / "blobs" / "sha256", disk),
     )
     connection = transport or MqttTransport(replace(mqtt_settings(identity, config, own), meter=meter))
     limits = JobLimits(

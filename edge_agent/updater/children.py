@@ -28,16 +28,19 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ChildVerifier:
-    """``python -m edge_agent.updater.verification``."""
+    """``python -m edge_agent.updater.verification``; ``metadata``: a folder instead of the server's."""
 
     state: Path
     limit_s: float = 300.0
     meter: ByteMeter = field(default_factory=ByteMeter)
+    _: KW_ONLY
+    metadata: Path | None = None
 
     def check(self, target: str) -> TargetInfo | Refusal:
         """Return the child's verdict on ``target``."""
         module = "edge_agent.updater.verification"
-        answer = run_child([module, "--state", str(self.state), "--target", target], self.limit_s)
+        folder = [] if self.metadata is None else ["--metadata-dir", str(self.metadata)]
+        answer = run_child([module, "--state", str(self.state), "--target", target, *folder], self.limit_s)
         if isinstance(answer, NoAnswer):
             return Refusal(answer.code, f"Expected a verdict of the verification, got: {answer.text}")
         sent, received = answer.get("sent_bytes"), answer.get("received_bytes")

@@ -80,6 +80,7 @@ COURSES: Mapping[str, Course] = {
     "floor_lost": _F,
     "root_lost": _F,
     "bundle_invalid": _F,
+    "import_lost": _F,  # what a person brought is no longer there
     # the device's properties
     "hardware_mismatch": _F,
     "runtime_missing": _F,

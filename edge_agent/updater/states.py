@@ -88,7 +88,8 @@ class UpdateRecord:
     bundle's slot, ``previous_slot`` the slot that was current before (empty: none), ``latency_budget_ms`` the
     manifest's, ``class_shares`` how often the reference predicts each class, ``usual_shares`` how often the previous
     release did on this device, ``usual_error_ratio`` the share of inputs that the previous release could not serve.
-    ``until_ms``: when a deferred update goes on, 0 if that is unknown.
+    ``until_ms``: when a deferred update goes on, 0 if that is unknown. ``imported``: a person brought the
+    release; it lies in ``import`` below the state directory.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -107,6 +108,7 @@ class UpdateRecord:
     usual_shares: tuple[float, ...] = ()
     usual_error_ratio: float = 0.0
     until_ms: int = field(default=0, metadata=OMIT_DEFAULT)
+    imported: bool = field(default=False, metadata=OMIT_DEFAULT)
 
     @property
     def in_flight(self) -> bool:

@@ -28,12 +28,14 @@ from edge_agent.device.disk import Disk
 from edge_agent.device.last_end import LastEnd
 from edge_agent.device.record_file import Condition, condition
 from edge_agent.device.sane_clock import ClockWatch
+from edge_agent.errors import RequestRefusedError
 from edge_agent.updater.maintenance import WINDOW_CODES, closed
 from edge_agent.updater.ports import (
     Consent,
     Fetcher,
     FetchOrder,
     FetchProgress,
+    MemoryVerifier,
     Prober,
     Proof,
     Refusal,
@@ -62,6 +64,7 @@ class UpdatePorts:
     """The updater's dependencies. ``hardware`` and ``runtimes`` describe the device.
 
     ``hook``: asked before a switch, again after ``ask_again_s``; None: nobody is asked.
+    ``import_verifier`` and ``import_fetcher`` take a release that a person brought, without a network.
     """
 
     verifier: Verifier
@@ -72,6 +75,8 @@ class UpdatePorts:
     runtimes: tuple[str, ...]
     hook: SwitchHook | None = None
     ask_again_s: float = 60.0
+    import_verifier: Verifier = field(default_factory=lambda: MemoryVerifier({}))
+    import_fetcher: Fetcher | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +159,7 @@ class Updater:
                 self._enter(replace(self.record, desired=desired))
                 return True
             self._roll_back("superseded", "a newer desired state", now_ms)
-        self._undo_switch()
-        self._end_job()
-        self._progress = FetchProgress()
-        self._tries = self._doubts = 0
-        self._again_s = 0.0
-        floor = self.floor()
-        if floor is not None:  # before the first slot is filled: from then on a floor that is missing was lost
-            self.slots.raise_floor(floor)
-        self._records.write_gen(desired.gen)
-        base = UpdateRecord(phase=self.record.phase, desired=desired)
-        self._enter(follow(base, Signal.OFFER if desired.sha256 else Signal.CLEAR, now_ms))
-        self._step(now_ms, now_s)
+        self._begin(UpdateRecord(phase=self.record.phase, desired=desired), now_ms, now_s)
         return True
 
     def turn(self, now_ms: int, now_s: float) -> None:
@@ -219,13 +213,31 @@ class Updater:
         trial = self.record.phase in {_P.STAGED, _P.PROBATION}
         return self.slots.floor(self.record.slot if trial else "")
 
-    def recall(self, leaving: str, now_ms: int) -> Recalled | Refusal:
-        """Go back to the release before the one that should run, as a person on site decided; return both, or why not.
+    def bring(self, wish: Desired, now_ms: int, now_s: float) -> None:
+        """Begin to install a release that a person brought.
+
+        It has the generation of the last ``desired``, so that the server's next one counts, whatever it names. ``wish``
+        needs a release, target, digest, length and probation.
+
+        Raises:
+            RequestRefusedError: If another release is in its probation.
+            OSError: If it can't be written.
+        """
+        if self.record.phase in {_P.STAGED, _P.PROBATION} or self.ports.import_fetcher is None:
+            text = f"Expected no release in its probation, got {self.record.desired.release}"
+            raise RequestRefusedError("busy", f"{text}: import it when that has ended (edge-agent status)")
+        old = self.record.desired
+        desired = replace(wish, gen=old.gen, attempt=old.attempt, config=old.config)
+        self._begin(UpdateRecord(phase=self.record.phase, desired=desired, imported=True), now_ms, now_s)
+
+    def recall(self, leaving: str, now_ms: int) -> Recalled:
+        """Go back to the release before the one that should run, as a person on site decided; return both.
 
         It stays until the server assigns another release. ``leaving``: the digest that the person saw as current, ""
         for any. The release that is left is given up: its slot is emptied. An attempt in flight goes on.
 
         Raises:
+            RequestRefusedError: If there is no release before, or it may not or can't run.
             OSError: If it can't be written. A rollback that is persisted is finished later.
         """
         record, slots = self.record, self.slots
@@ -236,9 +248,10 @@ class Updater:
         bad, good = slots.read(name), slots.read(other(name))
         if trial and record.previous_slot != other(name):
             good = None
-        refusal = self._no_way_back(bad, good, leaving)
-        if refusal is not None or bad is None or good is None:
-            return refusal or Refusal("no_release", "Expected an installed release, got none")
+        if bad is None:
+            text = "Expected an installed release, got none: assign one on the server"
+            raise RequestRefusedError("no_release", text)
+        good = self._way_back(bad, good, leaving)
         text = f"a person on site went back from {bad.release} to {good.release}"
         slots.clear_starts(other(name))  # asked for: it may try again
         if trial:
@@ -254,31 +267,32 @@ class Updater:
             self.reclaim()
         return Recalled(bad, good)
 
-    def _no_way_back(  # noqa: PLR0911 - one return a rule, in order
-        self, bad: SlotRelease | None, good: SlotRelease | None, leaving: str
-    ) -> Refusal | None:
-        if bad is None:
-            return Refusal("no_release", "Expected an installed release, got none: assign one on the server")
+    def _way_back(self, bad: SlotRelease, good: SlotRelease | None, leaving: str) -> SlotRelease:
+        """Return ``good`` if the device may go back to it from ``bad``."""
         if self.record.phase is _P.STAGED or (self.record.phase is _P.PROBATION and self.record.code):
-            return Refusal("busy", "Expected no change of releases under way, got one: look at edge-agent status")
+            text = "Expected no change of releases under way, got one: look at edge-agent status"
+            raise RequestRefusedError("busy", text)
         current = self.slots.current()
         if current is not None and leaving not in {"", current.sha256}:
             text = f"Expected the release that was current when it was asked, got {current.release}: it has changed"
-            return Refusal("changed", f"{text}; look at edge-agent status")
+            raise RequestRefusedError("changed", f"{text}; look at edge-agent status")
         if good is None:
             text = f"Expected a committed release before {bad.release} on this device, got none"
-            return Refusal("no_previous", f"{text}: assign one on the server, or bring one by edge-agent import")
+            raise RequestRefusedError("no_previous", f"{text}: assign one on the server, or use edge-agent import")
         floor = self.floor()
         if floor is None:
             text = "Expected the security floor in floor.json, its copy or a slot, got none that is whole"
-            return Refusal("floor_lost", f"{text}: what serves goes on; enrol this device again in a new --state")
+            text = f"{text}: what serves goes on; enrol this device again in a new --state"
+            raise RequestRefusedError("floor_lost", text)
         if good.security_floor < floor:
             text = f"Expected {good.release} to have a security floor of at least {floor}, got {good.security_floor}"
-            return Refusal("below_security_floor", f"{text}: {bad.release} closed a hole; assign a newer one")
+            raise RequestRefusedError(
+                "below_security_floor", f"{text}: {bad.release} closed a hole; assign a newer one"
+            )
         if condition(self.slots.bundle(good.sha256), good.sha256) is not Condition.WHOLE:
             text = f"Expected the bundle of {good.release} as it was installed, got a damaged one or none"
-            return Refusal("bundle_damaged", f"{text}: a running agent fetches it again from the server")
-        return None
+            raise RequestRefusedError("bundle_damaged", f"{text}: a running agent fetches it again from the server")
+        return good
 
     def reclaim(self, keep: frozenset[str] | None = None) -> None:
         """Remove bundles that no slot points at, except ``keep``: by default the bundle of the attempt in flight.
@@ -322,6 +336,20 @@ class Updater:
         elif self.record.phase is _P.DEFERRED:
             self.record = replace(follow(self.record, Signal.OPEN, now_ms), since_ms=self.record.since_ms)
             self._step(now_ms, now_s)
+
+    def _begin(self, record: UpdateRecord, now_ms: int, now_s: float) -> None:
+        """End the attempt in flight and begin the one of ``record``, which has its phase."""
+        self._undo_switch()
+        self._end_job()
+        self._progress = FetchProgress()
+        self._tries = self._doubts = 0
+        self._again_s = 0.0
+        floor = self.floor()
+        if floor is not None:  # before the first slot is filled: from then on a floor that is missing was lost
+            self.slots.raise_floor(floor)
+        self._records.write_gen(record.desired.gen)
+        self._enter(follow(record, Signal.OFFER if record.desired.sha256 else Signal.CLEAR, now_ms))
+        self._step(now_ms, now_s)
 
     def _fail(self, refusal: Refusal, now_ms: int, now_s: float) -> None:
         if refusal.code == "digest_mismatch" and self.record.phase is _P.VERIFYING:
@@ -407,7 +435,9 @@ class Updater:
             rates = [rate for rate in (record.desired.max_bytes_per_s, self.config.max_bytes_per_s) if rate]
             order = FetchOrder(record.desired.sha256, record.length_bytes, min(rates, default=0), deltas=record.deltas)
             progress = self._progress = FetchProgress()
-            self._run(lambda: self.ports.fetcher.fetch(order, progress), float("inf"))
+            brought = self.ports.import_fetcher if record.imported else None
+            fetcher = brought or self.ports.fetcher
+            self._run(lambda: fetcher.fetch(order, progress), float("inf"))
         elif record.phase is _P.VERIFYING:
             self._run(lambda: _prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
                       now_s + self.config.probe_deadline_s)  # fmt: skip
@@ -445,7 +475,8 @@ class Updater:
             text = "Expected a clock that may judge whether signed metadata has expired, got one that can not be right"
             self._fail(Refusal(self.watch.fault.value, f"{text}: it is set by the network, or set it"), now_ms, now_s)
         else:
-            self._run(lambda: self.ports.verifier.check(desired.target), now_s + self.config.verify_deadline_s)
+            verifier = self.ports.import_verifier if self.record.imported else self.ports.verifier
+            self._run(lambda: verifier.check(desired.target), now_s + self.config.verify_deadline_s)
 
     def _begin_probation(self, now_ms: int, now_s: float) -> None:
         if self.record.code:

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -52,6 +53,7 @@ from server.ingest.faults import shortened
 from server.people import MAX_WHY
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
+from server.registry.stick import write_stick
 from server.registry.versions import Versions
 from server.rollout.ledger import RolloutLedger
 from server.rollout.resuming import How
@@ -63,6 +65,7 @@ from server.store.heartbeat import latest_heartbeat_ms
 from server.store.revisions import standing_of, upgrade
 from server.trust.authority import host_name, init_authority
 from server.trust.online_keys import init_online_keys
+from server.trust.repository import TrustRepository
 from server.trust.roots import install_root
 from wire import __version__
 from wire.codec import Json, from_document
@@ -535,6 +538,38 @@ def releases() -> None:
 
     "fleet-server releases DIR" is short for "fleet-server releases list DIR".
     """
+
+
+@releases.command(
+    epilog=_example(
+        "fleet-server releases export state digits-3 /media/usb",
+        "fleet-server releases export state digits-3 digits-3.zip --target gateway",
+    )
+)
+@_STATE
+@click.argument("release", metavar="RELEASE")
+@click.argument("to", metavar="FOLDER|ZIP", type=click.Path(), callback=_path)
+@click.option("--target", help="Only the bundle of this target class. [every one]")
+@_coded
+def export(directory: Path, release: str, to: Path, target: str | None) -> None:
+    """Write RELEASE for devices without a network: "edge-agent import" installs it there.
+
+    The bundles and the signed metadata as they are published; devices verify them as over the network. It can be
+    imported until the metadata expire, which it prints: the timestamp holds for a week.
+    """
+    _, database = _opened(directory)
+    state = open_state(directory)
+    blobs = Blobs(state.blobs)
+    versions = Versions(database, blobs)
+    found = versions.release(release, target)
+    if found.withdrawn_ms:
+        raise ReleaseWithdrawnError(f"Expected a release that may be rolled out, got {release}: it was withdrawn")
+    wanted = [one for one in versions.releases() if one.name == release and target in {None, one.target}]
+    index = write_stick(to, wanted, TrustRepository(state.path), blobs)
+    database.close()
+    until = datetime.fromtimestamp(index.expires_ms / 1000, UTC).isoformat(timespec="minutes")
+    size = sum(one.length_bytes for one in index.targets)
+    click.echo(f"{release}: {len(index.targets)} bundles, {size / 1e6:.1f} MB, can be imported until {until}")
 
 
 @releases.command("list", epilog=_example("fleet-server releases list state --json"))

@@ -349,9 +349,13 @@ def would_ignore(known: Device) -> bool:
 
 
 def has_lost(known: Device) -> bool:
-    """Return whether the device reports that it committed the desired release and no longer has it."""
+    """Return whether the device reports that it committed the desired release and no longer has it.
+
+    One that reports another release of the same generation got that from a person on site: it is left alone.
+    """
     reported, desired = known.reported, known.desired
     if reported is None or desired is None or not desired.sha256 or reported.gen != desired.gen:
         return False
     current = reported.current.sha256 if reported.current is not None else ""
-    return reported.update.phase is UpdatePhase.COMMITTED and current != desired.sha256
+    committed = reported.update.phase is UpdatePhase.COMMITTED and reported.update.release in {"", desired.release}
+    return committed and current != desired.sha256

@@ -15,6 +15,7 @@ import pytest
 
 from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices, run
+from edge_agent.control.requests import ANSWER, put
 from edge_agent.control.supervisor import ChildEnded, ChildFrame
 from edge_agent.device import last_end
 from edge_agent.device.clock import FakeClock
@@ -27,6 +28,7 @@ from edge_agent.logs import LogRing
 from edge_agent.pipe_frames import Frame
 from edge_agent.telemetry.byte_meter import AirBytes
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
+from edge_agent.updater.imported import BUNDLE, FOLDER, StagedFetcher
 from edge_agent.updater.ports import InlineWorker, MemoryFetcher, MemoryProber, MemoryVerifier, ProbeResult, TargetInfo
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import UpdatePorts
@@ -133,6 +135,8 @@ class World:
             worker=self.worker,
             hardware="x86_64",
             runtimes=("onnx",),
+            import_verifier=MemoryVerifier(self.targets),
+            import_fetcher=StagedFetcher(self.state, self.state / "blobs" / "sha256", RealDisk()),
         )
         parts = AgentParts(
             clock=self.clock,
@@ -536,6 +540,62 @@ def test_sends_the_newest_lines_of_its_log(world: World) -> None:
     kept = [line.split("line ")[1].split()[0] for line in answer.lines]
     assert (kept[-1], len(kept) + answer.left_out) == ("119", 60)  # of the first 120, which is a minute's limit
     assert len(world.last("res")) < 60_000
+
+
+def bring(world: World, version: int) -> None:
+    """Leave a release that a person brought, and the request to install it."""
+    wish = world.release(version)
+    staged = world.state / FOLDER / BUNDLE
+    staged.parent.mkdir(exist_ok=True)
+    staged.write_bytes(world.blobs.pop(wish.sha256))
+    put(world.state, Command(id="on site", verb="import", arguments=to_document(wish)))
+    world.turns(8, seconds=0.2)
+
+
+def test_installs_what_a_person_brought_without_the_server(world: World) -> None:
+    """With the generation of the server's last assignment, so that its next one counts; nothing is left behind."""
+    world.install(1)
+    bring(world, 2)
+    assert decode(Response, (world.state / ANSWER).read_bytes()).ok
+    world.beat(2)
+    world.turns(5)
+    reported = decode(Reported, world.last("reported"))
+    assert (reported.current.release, reported.update.release, reported.gen) == ("m-2", "m-2", 1)
+    assert (world.events()[-1], (world.state / FOLDER).exists()) == ("committed", False)
+    world.say("desired", replace(world.release(3), gen=2))
+    world.turns(6, seconds=0.1)
+    assert world.agent.updater.record.desired.release == "m-3"
+
+
+def test_what_a_person_brought_is_refused_as_what_the_server_sends(world: World) -> None:
+    """Below the security floor; what was copied is removed."""
+    world.install(1)
+    world.agent.updater.slots.raise_floor(5)
+    bring(world, 2)
+    assert (world.events()[-1], world.agent.updater.record.phase) == ("below_security_floor", UpdatePhase.REFUSED)
+    assert not (world.state / FOLDER).exists()
+
+
+def test_nothing_is_imported_during_a_probation(world: World) -> None:
+    """The release on trial is judged to its end."""
+    world.install(1)
+    _probation(world)
+    bring(world, 3)
+    answer = decode(Response, (world.state / ANSWER).read_bytes())
+    assert (answer.ok, answer.code, world.agent.updater.record.desired.release) == (False, "busy", "m-2")
+
+
+def test_goes_back_where_an_update_was_refused_since(world: World) -> None:
+    """The record is about the refused release; the event is one of its own."""
+    world.install(1)
+    world.install(2)
+    world.say("desired", replace(world.release(3), target="m-9"))
+    world.turns(3)
+    put(world.state, Command(id="back", verb="rollback"))
+    world.turns(3)
+    reported = decode(Reported, world.last("reported"))
+    assert (reported.current.release, reported.previous, reported.update.release) == ("m-1", None, "m-3")
+    assert world.events()[-1] == "rolled_back_on_site"
 
 
 def test_times_the_current_release_when_the_server_asks(world: World) -> None:

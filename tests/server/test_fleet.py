@@ -92,6 +92,14 @@ def test_the_next_gen_is_one_the_device_will_take(
             ),
             False,
         ),
+        (
+            Reported(  # a person on site brought it
+                gen=1,
+                current=InstalledRelease("m-3", "2" * 64),
+                update=UpdateStatus(phase=UpdatePhase.COMMITTED, gen=1, release="m-3"),
+            ),
+            False,
+        ),
         (Reported(gen=1, update=UpdateStatus(phase=UpdatePhase.REFUSED, gen=1)), False),
         (Reported(gen=0, update=UpdateStatus(phase=UpdatePhase.COMMITTED, gen=0)), False),
     ],

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.updater.ports import Refusal
+from edge_agent.errors import RequestRefusedError
 from edge_agent.updater.storage.reconcile import InstalledFacts
 from edge_agent.updater.storage.repair import Inspected, Repair
 from wire.messages import UpdatePhase
@@ -21,6 +21,13 @@ def facts(device: object) -> InstalledFacts:
     found = device.done.get().result
     assert isinstance(found, Inspected)
     return found.facts
+
+
+def refusal(device: object, leaving: str = "") -> str:
+    """Return the code with which the device refuses to go back."""
+    with pytest.raises(RequestRefusedError) as refused:
+        device.updater.recall(leaving, device.now_ms)
+    return refused.value.refused
 
 
 def test_goes_back_and_stays_there(device: object, release: Callable) -> None:
@@ -63,8 +70,7 @@ def test_refuses_what_would_not_be_right(device: object, release: Callable, prep
     """With the code of the reason; nothing changes."""
     prepare(device, release)
     before, phases = device.current(), len(device.phases)
-    found = device.updater.recall("", device.now_ms)
-    assert (found.code if isinstance(found, Refusal) else found) == code
+    assert refusal(device) == code
     assert (device.current(), len(device.phases)) == (before, phases)
 
 
@@ -72,7 +78,7 @@ def test_refuses_when_another_release_is_current_than_was_seen(device: object, r
     """A request that waited must not leave a release that its author has never seen."""
     for version in (1, 2, 3):
         device.install(release(version))
-    assert device.updater.recall(release(2).target.sha256, device.now_ms).code == "changed"
+    assert refusal(device, release(2).target.sha256) == "changed"
     assert device.current() == "m-3"
 
 
@@ -81,7 +87,7 @@ def test_ends_a_probation(device: object, release: Callable) -> None:
     device.publish(release(1))
     device.offer(release(1).desired)
     device.work()
-    assert device.updater.recall("", device.now_ms).code == "no_previous"
+    assert refusal(device) == "no_previous"
     device.beat()
     device.pass_time(10.0)
     device.publish(release(2))
