@@ -47,9 +47,9 @@ from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
 from edge_agent.telemetry.usage import UsageLedger
-from edge_agent.updater.imported import FOLDER as IMPORT
 from edge_agent.updater.ports import JobDone, MemoryProber, Prober, ProbeResult, Refusal
 from edge_agent.updater.states import UpdateRecord
+from edge_agent.updater.storage.imported import FOLDER as IMPORT
 from edge_agent.updater.storage.repair import TOKEN as REPAIR
 from edge_agent.updater.storage.repair import Repair
 from edge_agent.updater.storage.slots import SlotRelease, Slots, other

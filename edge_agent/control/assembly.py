@@ -27,10 +27,10 @@ from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.hook import ProgramHook
-from edge_agent.updater.imported import FOLDER as IMPORT
-from edge_agent.updater.imported import StagedFetcher
 from edge_agent.updater.patched_download import PatchedFetcher
 from edge_agent.updater.ports import ThreadWorker
+from edge_agent.updater.storage.imported import FOLDER as IMPORT
+from edge_agent.updater.storage.imported import StagedFetcher
 from edge_agent.updater.updater import UpdatePorts
 from wire.canonical import canonical_bytes
 from wire.codec import Json

@@ -20,10 +20,10 @@ from edge_agent.device.disk import RealDisk
 from edge_agent.device.lock import AgentLock, holder
 from edge_agent.errors import AgentError, RequestRefusedError
 from edge_agent.updater.children import ChildProber
-from edge_agent.updater.imported import FOLDER
 from edge_agent.updater.ports import MemoryFetcher, MemoryProber, MemoryVerifier, ThreadWorker
-from edge_agent.updater.stick import DeviceKind, stage
+from edge_agent.updater.storage.imported import FOLDER
 from edge_agent.updater.storage.slots import Records, Slots
+from edge_agent.updater.storage.stick import DeviceKind, stage
 from edge_agent.updater.updater import UpdatePorts, Updater
 from wire.codec import to_document
 from wire.messages import BenchmarkAnswer, Command, Desired, UpdatePhase

@@ -126,6 +126,11 @@ class Updater:
         return Records(self.state, self.disk)
 
     @property
+    def _fetcher(self) -> Fetcher:
+        brought = self.ports.import_fetcher if self.record.imported else None
+        return brought or self.ports.fetcher
+
+    @property
     def status(self) -> UpdateStatus:
         """The update's status for ``reported``."""
         return self.record.status(self._progress.done_bytes)
@@ -435,9 +440,7 @@ class Updater:
             rates = [rate for rate in (record.desired.max_bytes_per_s, self.config.max_bytes_per_s) if rate]
             order = FetchOrder(record.desired.sha256, record.length_bytes, min(rates, default=0), deltas=record.deltas)
             progress = self._progress = FetchProgress()
-            brought = self.ports.import_fetcher if record.imported else None
-            fetcher = brought or self.ports.fetcher
-            self._run(lambda: fetcher.fetch(order, progress), float("inf"))
+            self._run(lambda: self._fetcher.fetch(order, progress), float("inf"))
         elif record.phase is _P.VERIFYING:
             self._run(lambda: _prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
                       now_s + self.config.probe_deadline_s)  # fmt: skip

@@ -28,8 +28,8 @@ from edge_agent.logs import LogRing
 from edge_agent.pipe_frames import Frame
 from edge_agent.telemetry.byte_meter import AirBytes
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
-from edge_agent.updater.imported import BUNDLE, FOLDER, StagedFetcher
 from edge_agent.updater.ports import InlineWorker, MemoryFetcher, MemoryProber, MemoryVerifier, ProbeResult, TargetInfo
+from edge_agent.updater.storage.imported import BUNDLE, FOLDER, StagedFetcher
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import UpdatePorts
 from wire import leb128

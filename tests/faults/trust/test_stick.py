@@ -14,8 +14,8 @@ from edge_agent.control.care import bring
 from edge_agent.control.requests import RequestFile
 from edge_agent.device.disk import RealDisk
 from edge_agent.errors import RequestRefusedError
-from edge_agent.updater.imported import BUNDLE, FOLDER
-from edge_agent.updater.stick import DeviceKind, stage
+from edge_agent.updater.storage.imported import BUNDLE, FOLDER
+from edge_agent.updater.storage.stick import DeviceKind, stage
 from server.errors import UnknownReleaseError
 from server.registry.blobs import Blobs
 from server.registry.stick import write_stick

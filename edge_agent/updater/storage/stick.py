@@ -19,8 +19,8 @@ from typing import IO
 from edge_agent.device.disk import Disk
 from edge_agent.errors import RequestRefusedError
 from edge_agent.updater.children import ChildVerifier
-from edge_agent.updater.imported import BUNDLE, FOLDER
 from edge_agent.updater.ports import Refusal, TargetInfo
+from edge_agent.updater.storage.imported import BUNDLE, FOLDER
 from wire.codec import decode
 from wire.errors import MessageError
 from wire.stick import BLOBS, INDEX, MAX_INDEX_BYTES, METADATA, METADATA_NAME, Stick, StickTarget
