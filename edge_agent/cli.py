@@ -364,6 +364,24 @@ def import_(at: Path, state: Path, probation: float) -> None:
 
 
 @main.command(
+    help="Collect what helps to find a fault into one archive, .tar.gz or .zip: log, status, update record, slots,"
+    " versions and the machine.\n\nWithout secrets: no password, key, token, input, answer or bundle is in it, and"
+    " passwords that the settings name are masked wherever they appear. Readable by its owner alone.",
+    epilog=_example("edge-agent export cam-1.tar.gz --state agent --config agent.toml"),
+)
+@click.argument("to", metavar="FILE", type=click.Path(dir_okay=False), callback=_path)
+@_STATE
+@click.option("--config", "config_path", type=click.Path(dir_okay=False), callback=_path, help="agent.toml, to add it.")
+def export(to: Path, state: Path, config_path: Path | None) -> None:
+    """Export."""
+    with coded(to.parent):
+        from edge_agent.control import diagnostics  # noqa: PLC0415 - status needs none of it
+
+        names = diagnostics.export(state, to, config_path)
+        print(f"{to}: {len(names)} files, without passwords, keys, inputs and answers")
+
+
+@main.command(
     help="Time a model on this device: p50, p95 and p99 of one inference at a time, and the peak memory of its process."
     "\n\nBUNDLE is a file .tfb; without it, the release that is current on --state. Where an agent runs on --state, the"
     " benchmark has the lowest priority and says so: the model that serves is not disturbed, and the figures are those"
