@@ -364,24 +364,6 @@ def import_(at: Path, state: Path, probation: float) -> None:
 
 
 @main.command(
-    help="Collect what helps to find a fault into one archive, .tar.gz or .zip: log, status, update record, slots,"
-    " versions and the machine.\n\nWithout secrets: no password, key, token, input, answer or bundle is in it, and"
-    " passwords that the settings name are masked wherever they appear. Readable by its owner alone.",
-    epilog=_example("edge-agent export cam-1.tar.gz --state agent --config agent.toml"),
-)
-@click.argument("to", metavar="FILE", type=click.Path(dir_okay=False), callback=_path)
-@_STATE
-@click.option("--config", "config_path", type=click.Path(dir_okay=False), callback=_path, help="agent.toml, to add it.")
-def export(to: Path, state: Path, config_path: Path | None) -> None:
-    """Export."""
-    with coded(to.parent):
-        from edge_agent.control import diagnostics  # noqa: PLC0415 - status needs none of it
-
-        names = diagnostics.export(state, to, config_path)
-        print(f"{to}: {len(names)} files, without passwords, keys, inputs and answers")
-
-
-@main.command(
     help="Time a model on this device: p50, p95 and p99 of one inference at a time, and the peak memory of its process."
     "\n\nBUNDLE is a file .tfb; without it, the release that is current on --state. Where an agent runs on --state, the"
     " benchmark has the lowest priority and says so: the model that serves is not disturbed, and the figures are those"
@@ -439,12 +421,28 @@ def logs(state: Path, lines: int, since: int, level: str) -> None:
 
 
 def _control_command(state: Path, config_path: Path | None, *, verbose: bool) -> list[str]:
-    """Return the command of the control process; without docstrings if byte code of that kind is installed."""
+    """Return the command of the control process; without docstrings if ``scripts/install-agent`` made such code."""
     config = None if config_path is None else str(config_path)
     asked = {"state": str(state), "config": config, "verbose": verbose}
-    compiled = (importlib.util.cache_from_source(module.__file__ or "", optimization=2) for module in (json, disk))
-    flags = ["-OO"] if all(os.path.exists(path) for path in compiled) else []  # noqa: PTH110 - of text
+    folder = os.path.join(sys.prefix, "bytecode")  # noqa: PTH118 - of text
+    fresh = all(_is_compiled(module.__file__ or "", folder) for module in (json, disk))
+    flags = ["-OO", "-X", f"pycache_prefix={folder}"] if fresh else []
     return [sys.executable, *flags, "-P", "-m", "edge_agent.control", json.dumps(asked)]
+
+
+def _is_compiled(source: str, folder: str) -> bool:
+    """Return whether ``folder`` has the present byte code of ``source``, without docstrings.
+
+    A newer Python or another file would be compiled at each start, which takes more memory than the docstrings.
+    Source: PEP 552: a magic number, flags, the time and the size of the source.
+    """
+    try:
+        with open(f"{folder}{os.path.splitext(source)[0]}.{sys.implementation.cache_tag}.opt-2.pyc", "rb") as file:  # noqa: PTH122, PTH123 - of text
+            head = file.read(12)
+        changed_s = int(os.stat(source).st_mtime)  # noqa: PTH116 - of text
+    except OSError:
+        return False
+    return head == importlib.util.MAGIC_NUMBER + bytes(4) + (changed_s & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def _short(value: Json) -> str:

@@ -48,6 +48,8 @@ Send = Callable[[Mapping[str, Json], bytes], None]
 Load = Callable[[Path], ServedModel]
 
 POLL_S = 0.03
+WOKEN_POLL_S = 0.25
+"""With a source that wakes the loop: a window's end, a heartbeat or a lost message waits no longer."""
 INPUT_CRASHED = "input_crashed"
 INPUT_AGAIN = "input_tried_again"
 OUT_OF_MEMORY = "out_of_memory"
@@ -160,7 +162,9 @@ class InferenceLoop:
 
     def step(self) -> bool:
         """Process received notices, then one turn; waits only if the last turn had no image."""
-        if not self._process_notices(0.0 if self._busy else POLL_S):
+        woken = getattr(self.source, "wakes", False)
+        pause_s = max(POLL_S, min(WOKEN_POLL_S, self._settings.beat_s / 2)) if woken else POLL_S
+        if not self._process_notices(0.0 if self._busy else pause_s):
             return False
         self._busy = self.turn()
         return True

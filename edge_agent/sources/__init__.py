@@ -60,7 +60,7 @@ class Surroundings:
     ``state``: the agent's state directory; without one nothing is moved or remembered across restarts. ``suffixes``:
     returns the suffixes (lower case, with dot) that the served release reads now; a source must not touch other files.
     ``options``: returns the options of its front end, all of them; {} for images. ``tell``: reports a code and a text
-    to the operator. ``wake``: called from any thread, makes an idle loop call ``take`` at once, not only every 30 ms.
+    to the operator. ``wake``: called from any thread, makes an idle loop call ``take`` at once, not only after 30 ms.
     """
 
     state: Path | None = None
@@ -91,7 +91,8 @@ class Capture:
 class Source(Protocol):
     """A bounded stream of images: what can't be kept is dropped and counted.
 
-    A source that starts threads or programs also has ``close()``, which ends them; it is called at an orderly end.
+    A source that starts threads or programs also has ``close()``, which ends them; it is called at an orderly end. One
+    that calls ``Surroundings.wake`` for every input also has ``wakes = True``, and is looked at less often.
     """
 
     def take(self) -> Capture | None:
@@ -213,6 +214,11 @@ class _OutsideSource:
             message = f"Expected take_dropped of the source {self._kind!r} to return a number, got {dropped!r:.100}"
             raise SourceError(f"{message}: correct it")
         return dropped
+
+    @property
+    def wakes(self) -> bool:
+        """Whether it says that it wakes the loop for every input."""
+        return getattr(self._source, "wakes", False) is True
 
     def close(self) -> None:
         """End what the source started, if it says how."""

@@ -1,7 +1,7 @@
 """News of a folder, so that a file that is moved into it or closed after writing is found at once.
 
-Only makes the loop look earlier: where the kernel or the file system has no such news (network file systems), the
-folder is looked at regularly all the same. A folder that goes (a card, a mount) is watched again once it is back;
+Where the kernel or the file system has no such news (network file systems), the folder is looked at regularly all the
+same. A folder that goes (a card, a mount) is watched again once it is back;
 watching does not keep a card from being unmounted.
 
 Source: inotify(7). Python has no module for it; numpy has ``ctypes`` loaded already.
@@ -27,18 +27,24 @@ _STACK_BYTES = 256 * 1024  # by default 8 MiB count against the child's limit on
 
 
 class FolderEvents:
-    """A thread that calls ``wake`` when a file appears in ``folder`` or is written whole."""
+    """A thread that calls ``wake`` when a file appears in ``folder`` or is written whole.
+
+    ``works``: whether there is such news at all.
+    """
 
     def __init__(self, folder: Path, wake: Callable[[], None]) -> None:
         """Start to watch."""
         self._folder, self._wake = os.fsencode(folder), wake
         self._end = threading.Event()
+        self._alone = threading.Lock()
         self._libc = ctypes.CDLL(None, use_errno=True)
         try:
             self._descriptor = int(self._libc.inotify_init1(os.O_CLOEXEC))
         except AttributeError:  # no such call here
             self._descriptor = -1
         self._watch = -1
+        self._moved: set[str] | None = None
+        self.works = self._descriptor >= 0
         self.thread = threading.Thread(target=self._run, name="source-news", daemon=True)
         if self._descriptor >= 0:
             self._add()
@@ -62,10 +68,20 @@ class FolderEvents:
             data = os.read(self._descriptor, _READ_BYTES)
             if self._end.is_set():
                 break
-            if any(mask & (_IGNORED | _MOVED_AWAY) for mask in _masks(data)):
+            events = _events(data)
+            if any(mask & (_IGNORED | _MOVED_AWAY) for mask, _ in events):
                 self._watch = -1
+            moved = {name for mask, name in events if mask & _MOVED_TO}
+            with self._alone:
+                self._moved = moved | (self._moved or set())
             self._wake()
         os.close(self._descriptor)
+
+    def take(self) -> set[str] | None:
+        """Return the names of the files that were moved in since the last call, which are whole; None without news."""
+        with self._alone:
+            moved, self._moved = self._moved, None
+            return moved
 
     def close(self) -> None:
         """End the thread."""
@@ -74,11 +90,12 @@ class FolderEvents:
             self._libc.inotify_rm_watch(self._descriptor, self._watch)  # which is news: the thread wakes
 
 
-def _masks(data: bytes) -> list[int]:
-    """Return the mask of each event."""
+def _events(data: bytes) -> list[tuple[int, str]]:
+    """Return the mask and the name of each event."""
     found, at = [], 0
     while at + _EVENT.size <= len(data):
         _, mask, _, length = _EVENT.unpack_from(data, at)
-        found.append(mask)
-        at += _EVENT.size + length
+        at += _EVENT.size
+        found.append((mask, os.fsdecode(data[at : at + length].rstrip(b"\0"))))
+        at += length
     return found

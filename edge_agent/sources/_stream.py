@@ -81,6 +81,8 @@ class StreamSource:
             dropped, self._dropped = self._dropped, 0
             return dropped
 
+    wakes = True
+
     @property
     def ended(self) -> bool:
         """Whether the stream has ended for good and all its inputs were taken."""

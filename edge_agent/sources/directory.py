@@ -44,6 +44,7 @@ MAX_FILE_BYTES = 32 * 1024 * 1024
 _UNKNOWN_WRITER = 4  # factor if it is unknown whether a file is still open for writing
 _RETRY_S = 2.0
 _RESCAN_S = 1.0
+_AT_ONCE_S = 0.1  # with news, a folder is scanned at once unless its scans take long
 _UNREADABLE_S = 30.0  # between two tries of an unreadable file: its permissions may be set later
 _DROPPED_S = 3600.0  # interval of reports of dropped files
 _AWAY_S = 10.0  # a folder that is missing for this long (a card, a mount) is reported
@@ -158,13 +159,20 @@ class DirectorySource:
         self._dropped = self._dropped_untold = 0
         self._dropped_due_s = float("-inf")
         self._scanned_s, self._pause_s = float("-inf"), 0.0
+        self._moved: set[str] = set()  # names of files that were moved in since the last scan: they are whole
+        self._resting = False
         self.events: FolderEvents | None = None
 
     def take(self) -> Capture | None:
         """Return the next file, or None if there is none."""
         now_s = self._clock.monotonic_s()
+        moved = self.events.take() if self.events is not None else None
+        if moved is not None:
+            self._moved |= moved
+            self._pause_s = self._pause_s if self._pause_s > _AT_ONCE_S else 0.0
         if now_s - self._scanned_s >= (_RESCAN_S if self._waiting else self._pause_s):
             self._scan(now_s)
+            self._moved.clear()
             self._scanned_s = now_s
             self._pause_s = min(_RESCAN_S, _SCAN_SHARE * (self._clock.monotonic_s() - now_s))
         while self._waiting:
@@ -195,6 +203,7 @@ class DirectorySource:
         present: dict[str, _Seen] = {}
         ignored: dict[str, str] = {}  # by suffix
         no_file = ""
+        self._resting = False
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
@@ -266,14 +275,18 @@ class DirectorySource:
             renamed = entry.inode() in self._unfinished or status.st_ctime_ns > status.st_mtime_ns
             whole_since_s = now_s - self._settings.settle_s * _UNKNOWN_WRITER if renamed and status.st_size else now_s
             seen = _Seen(size=status.st_size, mtime_ns=status.st_mtime_ns, rested_s=whole_since_s)
+        if entry.name in self._moved and status.st_size and not seen.refused:
+            seen.rested_s = now_s - self._settings.settle_s * _UNKNOWN_WRITER
         present[entry.name] = seen
         if self._kept.get(entry.name) == (seen.size, seen.mtime_ns) or _id(entry.name, seen) in self._held:
             return False
         if self._skipped and self._key(entry.name, seen) in self._skipped:
             return False
-        return now_s - seen.rested_s >= (
+        whole = now_s - seen.rested_s >= (
             max(_RETRY_S, self._settings.settle_s) if seen.refused else self._settings.settle_s
         )
+        self._resting |= not whole
+        return whole
 
     def _read(self, name: str, now_s: float) -> bytes | None:
         seen = self._seen[name]
@@ -354,6 +367,11 @@ class DirectorySource:
             return
         except OSError:  # a read-only folder: remember instead
             self._keep(name, seen)
+
+    @property
+    def wakes(self) -> bool:
+        """Whether the next file wakes the loop: not while one rests that is not known to be whole."""
+        return self.events is not None and self.events.works and not self._resting
 
     def close(self) -> None:
         """Watch the folder no longer."""

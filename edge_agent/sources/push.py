@@ -28,6 +28,8 @@ class Settings:
 class PushSource:
     """A queue from the threads of the local interface to the loop."""
 
+    wakes = True  # the local interface does
+
     def __init__(self, settings: Settings) -> None:
         """Start empty."""
         self._settings = settings

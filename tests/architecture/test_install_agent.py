@@ -116,6 +116,9 @@ def test_the_installed_agent_answers_and_is_small(device: Path) -> None:
     program = root / "opt/tinyfleet-agent/current/bin/edge-agent"
     answers = subprocess.check_output([program, "try", "--once"], text=True, cwd="/").splitlines()
     assert sum(json.loads(line)["supported"] for line in answers) >= 18
+    asked = "import pathlib, edge_agent.cli as cli; print(cli._control_command(pathlib.Path('s'), None, verbose=False))"
+    python = program.resolve().with_name("python")
+    assert "'-OO'" in subprocess.check_output([python, "-P", "-c", asked], text=True)
     site = next((root / "opt/tinyfleet-agent/current/lib").glob("python*/site-packages"))
     gone = {"pip", "setuptools", "tests", "include", "f2py"}
     assert not gone & {path.name for path in site.rglob("*") if path.is_dir()}

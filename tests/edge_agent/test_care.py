@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import subprocess
 import sys
 import time
@@ -200,38 +199,3 @@ def test_a_benchmark_names_what_it_needs(device: Path) -> None:
     code, output = call("benchmark", "--state", device.parent)
     assert (code, "[no_release]" in output) == (11, True)
     assert call("benchmark")[0] == 2
-
-
-@pytest.mark.parametrize("name", ["found.tar.gz", "found.zip"])
-def test_diagnostics_have_no_secrets(device: Path, tmp_path: Path, name: str) -> None:
-    """Each secret of the device is put where it could leak from, and is in no file of the archive."""
-    secrets = [SECRET, "camera-pass-1", "token-of-api", "in-the-command", "hunter22", "PRIVATE KEY", "answer-of-model"]
-    (tmp_path / "camera.txt").write_text("camera-pass-1\n")
-    (tmp_path / "agent.toml").write_text(
-        '[api]\ntoken = "token-of-api"\n[source]\nkind = "camera"\npassword_file = "camera.txt"\n'
-        'path = "rtsp://me:hunter22@camera/1"\n[sinks.hook]\ncommand = ["sh", "-c", "in-the-command"]\n'
-    )
-    (device / "device.key").write_text("PRIVATE KEY")
-    for folder in ("answers", "inbox"):
-        (device / folder).mkdir()
-        (device / folder / "answer-of-model.json").write_text("answer-of-model")
-    (device / "spool.db").write_bytes(b"answer-of-model")
-    (device / "agent.log").write_text(f"time=2026 {SECRET} camera-pass-1 token-of-api rtsp://me:hunter22@camera\n")
-    out = tmp_path / name
-    assert call("export", out, "--state", device, "--config", tmp_path / "agent.toml")[0] == 0
-    shutil.unpack_archive(out, tmp_path / "unpacked")
-    text = "".join(path.read_text() for path in (tmp_path / "unpacked").rglob("*") if path.is_file())
-    assert [secret for secret in secrets if secret in text] == []
-    assert ("cam-1" in text, "m-2" in text, "rtsp://***@camera/1" in text) == (True, True, True)
-    assert out.stat().st_mode & 0o777 == 0o600
-
-
-def test_an_export_replaces_no_file(device: Path, tmp_path: Path) -> None:
-    """Nor is it written under a name that no program opens, nor from a folder that is none."""
-    (tmp_path / "kept.zip").write_text("kept")
-    for name, state, code in (
-        ("kept.zip", device, "export_exists"), ("a.rar", device, "export_name"), ("a.zip", tmp_path / "x", "no_state"),
-    ):  # fmt: skip
-        found = call("export", tmp_path / name, "--state", state)
-        assert (found[0], f"[{code}]" in found[1]) == (11, True)
-    assert (tmp_path / "kept.zip").read_text() == "kept"

@@ -432,3 +432,20 @@ def test_a_file_moved_in_wakes_the_loop_also_in_a_folder_that_was_replaced(tmp_p
     events.close()
     events.thread.join(10)
     assert not events.thread.is_alive()
+
+
+def test_a_file_moved_in_is_whole_even_if_it_was_written_in_the_same_moment(folder: Callable[..., Folder]) -> None:
+    """Its times tell no rename within a tick of the kernel's clock; the news do. One that is written in place rests."""
+    pictures = folder(settle_s=5.0)
+    pictures.source.events.close()
+    for number in range(20):
+        (pictures.inbox / ".new").write_bytes(b"x")
+        (pictures.inbox / ".new").rename(pictures.inbox / f"{number}.png")
+        os.utime(pictures.inbox / f"{number}.png", ns=(2**62, 2**62))  # as if nothing told of the rename
+    pictures.write("whole.png")
+    os.utime(pictures.inbox / "whole.png", ns=(2**62, 2**62))
+    pictures.source.events._moved = {f"{number}.png" for number in range(20)}
+    assert sorted(pictures.served(0.2)) == sorted(f"{number}.png" for number in range(20))
+    assert pictures.source.wakes is False
+    assert pictures.served(8) == ["whole.png"]
+    assert pictures.source.wakes is True
