@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from wire.codec import OMIT_DEFAULT, Json
 from wire.errors import MessageError
+from wire.shadow import ShadowCounts, ShadowOrder
 
 MAX_GEN = 2**53  # the largest integer that every JSON reader represents exactly
 MAX_GEN_STEP = 2**32  # a generation further ahead than this of the last one is not from a server
@@ -92,6 +93,7 @@ class UpdateStatus:
     """Progress towards ``desired``; ``code`` is the reason if it was refused, rolled back or deferred.
 
     ``until_ms``: when a deferred update goes on, as far as the device knows; 0: unknown.
+    ``shadow``: what was counted in the shadow of this attempt; None: there was none.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -103,6 +105,7 @@ class UpdateStatus:
     done_bytes: int = 0
     total_bytes: int = 0
     until_ms: int = field(default=0, metadata=OMIT_DEFAULT)
+    shadow: ShadowCounts | None = field(default=None, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -170,6 +173,10 @@ class Desired:
     unless the device has switched by then. ``config`` carries agent settings: ``sample_bytes_per_day`` (int, default
     0). ``attempt`` is the ``gen`` of the assignment, which a change of settings keeps; 0: an older server, which does
     not send it.
+    stay healthy. ``not_before_ms``/``not_after_ms`` is the maintenance window (0: any time), ``deadline_ms`` ends the
+    attempt (0: never). ``config`` carries agent settings: ``sample_bytes_per_day`` (int, default 0). ``attempt`` is the
+    ``gen`` of the assignment, which a change of settings keeps; 0: an older server, which does not send it.
+    ``shadow``: before it switches, the device compares the release with the one that serves; None: it does not.
     """
 
     gen: int = 0
@@ -185,6 +192,7 @@ class Desired:
     config: Mapping[str, Json] = field(default_factory=dict)
     attempt: int = field(default=0, metadata=OMIT_DEFAULT)
     window: MaintenanceWindow | None = field(default=None, metadata=OMIT_DEFAULT)
+    shadow: ShadowOrder | None = field(default=None, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

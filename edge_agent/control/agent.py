@@ -70,6 +70,7 @@ from wire.messages import (
     UpdatePhase,
     Watermark,
 )
+from wire.shadow import ShadowCounts
 from wire.transport import Delivered, Incoming, Link, LinkChange, Transport
 
 _LOG = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ class Agent:
             config=config.update,
             activate=self._activate,
             changed=self._phase_changed,
+            compare=self._compare,
         )
         self._slots = Slots(state, parts.disk)
         self._hardware, self._usage = Hardware(state=state), UsageLedger(meter=parts.meter)
@@ -188,6 +190,8 @@ class Agent:
             steady=self._steady,
             sampled=self._sampled,
             corrected=self._corrected,
+            compared=self._compared,
+            challenger_ended=self._challenger_ended,
         )
         self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
         self._watch = ClockWatch().at_least(TimeFloor(state / "tuf" / "time_floor.json").read_ms())
@@ -473,6 +477,9 @@ class Agent:
             return
         crashed = fact is Fact.CRASHED
         self._event("child", f"child_{fact}", Severity.WARNING, self.supervisor.last_fault)
+        if fact is Fact.CHALLENGER:
+            self._challenger_ended(self.supervisor.challenger_code, self.supervisor.last_fault)
+            return
         if fact in {Fact.INPUT, Fact.SOURCE}:
             if fact is Fact.SOURCE and self.updater.record.phase is UpdatePhase.PROBATION:
                 self.updater.health = self.updater.health.without_source()
@@ -508,6 +515,18 @@ class Agent:
     def _activate(self, release: SlotRelease | None) -> None:
         self.supervisor.safe_mode = False
         self.supervisor.serve(self._slots.bundle(release.sha256) if release is not None else None, self._now_s)
+
+    def _compare(self, release: SlotRelease | None) -> None:
+        self.supervisor.compare(self._slots.bundle(release.sha256) if release is not None else None)
+
+    def _compared(self, counts: ShadowCounts) -> None:
+        written: list[bool] = []
+        self._guard("updater", lambda: written.append(self.updater.compared(counts, self._now_s)))
+        if written == [True]:
+            self._report()
+
+    def _challenger_ended(self, code: str, text: str) -> None:
+        self._guard("updater", lambda: self.updater.challenger_ended(code, text, self._now_ms, self._now_s))
 
     def _phase_changed(self, record: UpdateRecord) -> None:
         phase = record.phase or UpdatePhase.IDLE

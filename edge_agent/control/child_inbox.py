@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from edge_agent.control.supervisor import Supervisor
 from edge_agent.errors import FrameError
@@ -17,10 +18,11 @@ from edge_agent.telemetry.rows import Telemetry, WindowPart
 from edge_agent.updater.updater import Updater
 from wire import leb128
 from wire.answers import AnswerRecord
-from wire.codec import Json, from_document, parse_json, to_document
+from wire.codec import Json, decode, from_document, parse_json, to_document
 from wire.errors import MessageError, WireError
 from wire.histogram import Counters, Shape
 from wire.messages import Sample, Stream, UpdatePhase
+from wire.shadow import ShadowCounts
 
 MAX_ANSWERS_BYTES = 4 * 1024 * 1024  # of one frame: a batch of a sink, with room
 
@@ -150,7 +152,8 @@ class ChildInbox:
     """``unreadable`` and ``fault`` get a kind or code and a text; ``steady`` is called once the child has run for long.
 
     ``sampled`` gets a request and the length of an input, ``corrected`` the length of an input whose answer a user
-    corrected; both return whether it may be sent on.
+    corrected; both return whether it may be sent on. ``compared`` gets the counts of a shadow, ``challenger_ended`` the
+    code and text of its end.
     """
 
     telemetry: Telemetry
@@ -161,6 +164,8 @@ class ChildInbox:
     steady: Callable[[], None]
     sampled: Callable[[str, int], bool] = lambda _request, _length_bytes: True
     corrected: Callable[[int], bool] = lambda _length_bytes: True
+    compared: Callable[[ShadowCounts], None] = lambda _counts: None
+    challenger_ended: Callable[[str, str], None] = lambda _code, _text: None
     sinks: Mapping[str, Json] = field(default_factory=dict)
     """The last counts of each sink of answers, by name."""
     _taken: tuple[int, Json] | None = None
@@ -174,6 +179,8 @@ class ChildInbox:
                 self._count(read_heartbeat(frame), now_s)
             elif frame.kind in {"window", "sample", "answers"}:
                 self._observe(frame, now_ms)
+            elif frame.kind in {"shadow", "shadow_ended"}:
+                self._compare(frame)
             elif frame.kind == "fault":
                 code = str(frame.header.get("code", "child"))[:64]
                 if code == SOURCE_UNREAD and self.updater.record.phase is UpdatePhase.PROBATION:
@@ -200,6 +207,16 @@ class ChildInbox:
             for row in read_answers(frame):
                 self.telemetry.row(Stream.ANSWER, row)
             self._taken = (self.supervisor.starts, frame.header.get("number"))
+
+    def _compare(self, frame: Frame) -> None:
+        """Take what a shadow counted, or its end; that of an earlier attempt is dropped."""
+        if Path(str(frame.header.get("bundle", ""))).name != self.updater.record.desired.sha256:
+            return
+        if frame.kind == "shadow":
+            self.compared(decode(ShadowCounts, frame.payload))
+        else:
+            code = str(frame.header.get("code") or "challenger_crashed")[:64]
+            self.challenger_ended(code, str(frame.header.get("text", ""))[:500])
 
     def written(self) -> None:
         """Confirm to the child that the answers taken so far are on the disk."""

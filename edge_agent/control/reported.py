@@ -43,7 +43,9 @@ class EventLimiter:
 
 
 NO_RELEASE = "no_release"
-_BUSY = frozenset({UpdatePhase.DOWNLOADING, UpdatePhase.VERIFYING, UpdatePhase.STAGED, UpdatePhase.PROBATION})
+_BUSY = frozenset(
+    {UpdatePhase.DOWNLOADING, UpdatePhase.VERIFYING, UpdatePhase.SHADOW, UpdatePhase.STAGED, UpdatePhase.PROBATION}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

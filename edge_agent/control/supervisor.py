@@ -27,6 +27,7 @@ from edge_agent.in_flight import IN_SOURCE, clear_held, read_held
 from edge_agent.pipe_frames import Frame, encode_frame, read_frame
 from wire.codec import Json
 
+CHALLENGER_HUNG = "challenger_hung"
 MAX_INPUTS = 3
 FORGIVEN_AFTER = 100
 
@@ -106,6 +107,8 @@ class Fact(StrEnum):
     """The child ended, crashed or hung on the input in flight: the input is set aside, the release is not to blame."""
     SOURCE = "ended_on_source"
     """The child found no source to open, or code of one from outside hung or ended it: no release can change that."""
+    CHALLENGER = "ended_beside_challenger"
+    """The child ended or hung while it ran a challenger beside the release: it is started again without."""
     SERVING = "serving"
 
 
@@ -125,6 +128,10 @@ class Supervisor:
     last_fault: str = ""
     without_source: bool = False
     state: Path | None = None
+    challenger: Path | None = None
+    challenger_code: str = ""
+    """Why the last challenger ended, after ``Fact.CHALLENGER``."""
+    _comparing: bool = False
     _suspicion: Suspicion = field(default_factory=Suspicion)
     _failures: int = 0
     _start_s: float = 0.0
@@ -151,6 +158,20 @@ class Supervisor:
         elif self.child is not None:
             self._end()
 
+    def compare(self, bundle: Path | None) -> None:
+        """Run ``bundle`` as a challenger beside the release that serves; None: none any more."""
+        if bundle == self.challenger:
+            return
+        self.challenger = bundle
+        if self._comparing or bundle is not None:
+            self._send_challenger()
+
+    def _send_challenger(self) -> None:
+        """Tell the child about the challenger, once it serves what it should."""
+        if self.child is not None and self.serving is not None and self.serving == self.wanted and not self._doomed:
+            self._comparing = self.challenger is not None
+            self.child.send({"type": "shadow", "bundle": str(self.challenger or "")})
+
     def turn(self, now_s: float) -> Fact | None:
         """Start the child when due; kill it when it sends nothing for too long."""
         if self.child is None:
@@ -162,7 +183,7 @@ class Supervisor:
         _LOG.warning("child hung pid=%s", self.child.pid)
         self.last_fault = f"no heartbeat for {self.config.hang_s:g} s"
         blamed = self._blamed(Fact.HUNG, self.child.pid)
-        self._end(keep_held=True)
+        self._end(keep_held=blamed is not Fact.CHALLENGER)
         return blamed
 
     def receive(self, notice: ChildNotice, now_s: float) -> Fact | None:
@@ -180,6 +201,12 @@ class Supervisor:
             return self._serves(Path(str(frame.header.get("bundle", ""))), now_s)
         if frame.kind == "fault":
             return self._fault(frame, now_s)
+        if frame.kind == "shadow_ended":
+            if frame.header.get("bundle") == str(self.challenger):
+                self.challenger = None
+            self._comparing = self.challenger is not None
+            if frame.header.get("code") == CHALLENGER_HUNG:  # its thread runs on, and holds its memory
+                self._end()
         return None
 
     def healthy(self) -> None:
@@ -200,6 +227,8 @@ class Supervisor:
             self._limit_s = now_s + self.config.start_s
             self.child.send({"type": "swap", "bundle": str(self.wanted)})
             return None
+        if self.challenger is not None:
+            self._send_challenger()
         return Fact.SERVING
 
     def _fault(self, frame: Frame, now_s: float) -> Fact | None:
@@ -224,6 +253,9 @@ class Supervisor:
         self.last_fault = f"{notice.reason}; {self._fatal}" if self._fatal else notice.reason
         self.without_source = self._fatal_code == SourceError.code
         blamed = Fact.SOURCE if self.without_source else self._blamed(Fact.CRASHED, pid)
+        if blamed is Fact.CHALLENGER:
+            self._start_s = now_s
+            return blamed
         self._failures = 1 if blamed is Fact.INPUT else self._failures + 1
         ceiling_s = min(self.config.restart_max_s, self.config.restart_min_s * 2.0 ** min(self._failures, 30))
         slow = self.safe_mode and blamed is Fact.CRASHED
@@ -235,11 +267,20 @@ class Supervisor:
     def _blamed(self, fact: Fact, pid: int) -> Fact:
         """Return ``fact``, or ``INPUT`` if the input in flight of child ``pid`` is the first suspect."""
         held = read_held(self.state) if self.state is not None else None
-        if held is None or held.pid != pid or not held.item:
-            return fact
-        if held.item == IN_SOURCE:
+        if held is not None and (held.pid != pid or not held.item):
+            held = None
+        if held is not None and held.item == IN_SOURCE:
             self.last_fault = f"{self.last_fault} while it waited for {IN_SOURCE}: correct [source] kind"
             return Fact.SOURCE
+        if self._comparing:  # whoever was at fault: the release that serves is known to run without a challenger
+            self._comparing, self.challenger = False, None
+            memory = "out of memory" in self.last_fault or self._fatal_code == "out_of_memory"
+            ended = "challenger_out_of_memory" if memory else "challenger_crashed"
+            self.challenger_code = CHALLENGER_HUNG if fact is Fact.HUNG else ended
+            self._forgive()
+            return Fact.CHALLENGER
+        if held is None:
+            return fact
         self._suspicion = self._suspicion.after(held.served)
         self.last_fault = f"{self.last_fault} while it held {held.item}"
         return fact if self._suspicion.of_the_release else Fact.INPUT
@@ -252,6 +293,7 @@ class Supervisor:
     def _start(self, bundle: Path, now_s: float) -> None:
         self.starts += 1
         self._bundle, self._doomed, self.serving, self._fatal = bundle, False, None, ""
+        self._comparing = False
         self._fatal_code = ""
         self._limit_s = now_s + self.config.start_s
         try:

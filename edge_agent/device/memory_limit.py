@@ -55,6 +55,16 @@ def room_bytes(limit_bytes: int) -> int:
     return max(0, limit_bytes - _status_bytes("RssAnon:"))
 
 
+def free_bytes(limit_bytes: int) -> int:
+    """Return how much more private memory this process may allocate and the machine has."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return room_bytes(limit_bytes)
+    available = [int(line.split()[1]) * _KIB for line in lines if line.startswith("MemAvailable:")]
+    return min(room_bytes(limit_bytes), *available) if available else room_bytes(limit_bytes)
+
+
 def oom_kills(*, root: Path = Path("/")) -> int:
     """Return how many processes of this control group the OOM killer has killed; 0 if the kernel doesn't count."""
     files = _group_files(root, "memory.events", "memory.oom_control")

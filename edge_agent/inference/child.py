@@ -1,11 +1,11 @@
 """The inference child, ``python -m edge_agent.inference.child``: one thread infers and counts, frames on its pipes.
 
-Sends ``ready``, ``beat``, ``window``, ``sample``, ``answers``, ``swapped``, ``fault``; receives ``swap``, ``samples``,
-``written``, ``stop`` (``docs/explanation/architecture.md``). A bad image is counted and reported, and never ends the
-child. Each image is marked as in flight before it is decoded (``in_flight``): one that crashed the child is set aside
-at the next start. A swap loads the new model beside the running one and replaces it between two inferences. The counts
-of a window are sent in parts every ``checkpoint_s``, at its close, at a swap, and at an orderly end; the control
-process adds up the parts.
+Sends ``ready``, ``beat``, ``window``, ``sample``, ``answers``, ``swapped``, ``fault``, ``shadow``, ``shadow_ended``;
+receives ``swap``, ``shadow``, ``samples``, ``written``, ``stop`` (``docs/explanation/architecture.md``). A bad image is
+counted and reported, and never ends the child. Each image is marked as in flight before it is decoded (``in_flight``):
+one that crashed the child is set aside at the next start. A swap loads the new model beside the running one and
+replaces it between two inferences. The counts of a window are sent in parts every ``checkpoint_s``, at its close, at a
+swap, and at an orderly end; the control process adds up the parts.
 Windows start at UTC multiples of their length.
 """
 
@@ -33,13 +33,14 @@ from edge_agent.inference.answers import Answers, ToAgent, open_answers
 from edge_agent.inference.batching import ResultBatcher
 from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import ServedModel, load_model
+from edge_agent.inference.shadow import Shadow
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.logs import log_to_ring, log_to_stderr
 from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sources.push import PushSource
 from wire import leb128
-from wire.codec import Json, parse_json
+from wire.codec import Json, encode, parse_json
 from wire.errors import WireError
 from wire.manifest import Manifest
 from wire.settings import fields_from
@@ -117,6 +118,8 @@ class InferenceLoop:
         self.in_flight = InFlight(None)
         self.notices: Notices = queue.SimpleQueue()
         self.load: Load = load_model
+        self.room: Callable[[], int] = lambda: sys.maxsize
+        self._shadow: Shadow | None = None
         self.answers = Answers()
         self.to_agent = ToAgent(send)
         self.api: Api | None = None
@@ -155,6 +158,7 @@ class InferenceLoop:
         while self.step():
             pass
         self._close_window()
+        self._end_shadow()
         sources.close(self.source)
         if self.api is not None:
             self.api.close()
@@ -218,6 +222,8 @@ class InferenceLoop:
         self._results.add(outcome, capture.data, now_ms)
         self.answers.when_settled(partial(self.source.done, capture))
         self.in_flight.end(capture.name, served=True)
+        if self._shadow is not None:
+            self._shadow.offer(capture.data, self._results.model, outcome)
 
     @property
     def model(self) -> ServedModel:
@@ -262,6 +268,24 @@ class InferenceLoop:
         figures = self._results.take_heartbeat().figures(dropped)
         sinks = {"sinks": self.answers.figures} if self.answers.deliveries else {}
         self._send({"type": "beat", **figures, **sinks, **self._identity()}, b"")
+        self._send_shadow()
+
+    def _send_shadow(self) -> None:
+        """Send what the challenger was found to do since the last time, or its end."""
+        shadow = self._shadow
+        if shadow is None:
+            return
+        if shadow.loaded:
+            self._send({"type": "shadow", "bundle": str(shadow.bundle)}, encode(shadow.take()))
+        if shadow.ended is not None:
+            code, text = shadow.ended
+            self._send({"type": "shadow_ended", "bundle": str(shadow.bundle), "code": code, "text": text[:500]}, b"")
+            self._end_shadow()
+
+    def _end_shadow(self) -> None:
+        if self._shadow is not None:
+            self._shadow.close()
+        self._shadow = None
 
     def _fault(self, code: str, text: str) -> None:
         """Report a fault, each code once between two heartbeats: the heartbeat has the number."""
@@ -285,6 +309,11 @@ class InferenceLoop:
                     else:
                         self._loading = True
                         threading.Thread(target=self._load, args=(bundle,), name="swap", daemon=True).start()
+                elif notice.kind == "shadow":
+                    self._send_shadow()
+                    self._end_shadow()
+                    bundle = str(notice.header.get("bundle", ""))
+                    self._shadow = Shadow(Path(bundle), self.load, self.room) if bundle else None
                 elif notice.kind == "samples":
                     self._grant(notice.header)
                 elif notice.kind == "written":
@@ -292,7 +321,9 @@ class InferenceLoop:
                 elif notice.kind == "stop":
                     self.notices.put(STOP)
                 elif notice is not WAKE:
-                    self._fault("frame_unknown", f"Expected swap, samples, written or stop, got {notice.kind!r}")
+                    self._fault(
+                        "frame_unknown", f"Expected swap, shadow, samples, written or stop, got {notice.kind!r}"
+                    )
                 notice = self.notices.get_nowait()
             return False
         return True
@@ -311,6 +342,7 @@ class InferenceLoop:
             self._send_failed(loaded.bundle, getattr(loaded.error, "code", code), str(loaded.error) or code)
             return
         self._send_heartbeat()  # figures of the old model must not count for the new one
+        self._end_shadow()
         self._close_window()
         old, self._results = self._results, ResultBatcher(loaded.model)
         self._results.reservoirs = old.reservoirs
@@ -431,6 +463,7 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
     source = sources.load(parse_json(options.source.encode()), clock, surroundings, outside)
     child = InferenceLoop(first, source, send, clock, settings)
     child.load, child.in_flight = load, in_flight
+    child.room = partial(memory_limit.free_bytes, ceiling)
     around = SinkSurroundings(
         state=options.state, device=options.device, site=options.site, tell=tell, to_agent=child.to_agent.send
     )

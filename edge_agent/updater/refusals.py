@@ -87,6 +87,14 @@ COURSES: Mapping[str, Course] = {
     "task_missing": _F,
     "golden_mismatch": _F,
     "memory_over_budget": _F,
+    # the shadow
+    "shadow_disagreement": _F,
+    "shadow_errors": _F,
+    "shadow_too_few": _F,
+    "shadow_no_room": _F,
+    "challenger_crashed": _F,
+    "challenger_hung": _F,
+    "challenger_out_of_memory": _F,
     # the end of an attempt
     "deadline_passed": _F,
     "superseded": _F,

@@ -14,6 +14,7 @@ from enum import StrEnum
 from edge_agent.errors import TransitionError
 from wire.codec import OMIT_DEFAULT
 from wire.messages import Desired, UpdatePhase, UpdateStatus
+from wire.shadow import ShadowCounts
 from wire.tuf_target import Delta
 
 
@@ -28,6 +29,8 @@ class Signal(StrEnum):
     ACCEPTED = "accepted"  # signed metadata agrees, and the release may run here
     FETCHED = "fetched"  # the bundle is in the blob folder and its digest is right
     PROVED = "proved"  # bundle checked, golden vectors and budgets within limits
+    COMPARE = "compare"  # proved, and to be compared with the release that serves
+    COMPARED = "compared"  # the shadow is over: the bundle is checked again, hours may have passed
     SWITCHED = "switched"  # the slot is current
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
@@ -45,6 +48,7 @@ TRANSITIONS: Mapping[tuple[UpdatePhase, Signal], UpdatePhase] = {
     (_P.DEFERRED, _S.OFFER): _P.OFFERED,
     (_P.DOWNLOADING, _S.OFFER): _P.OFFERED,
     (_P.VERIFYING, _S.OFFER): _P.OFFERED,
+    (_P.SHADOW, _S.OFFER): _P.OFFERED,
     (_P.STAGED, _S.OFFER): _P.OFFERED,
     (_P.IDLE, _S.CLEAR): _P.IDLE,
     (_P.COMMITTED, _S.CLEAR): _P.IDLE,
@@ -54,6 +58,7 @@ TRANSITIONS: Mapping[tuple[UpdatePhase, Signal], UpdatePhase] = {
     (_P.DEFERRED, _S.CLEAR): _P.IDLE,
     (_P.DOWNLOADING, _S.CLEAR): _P.IDLE,
     (_P.VERIFYING, _S.CLEAR): _P.IDLE,
+    (_P.SHADOW, _S.CLEAR): _P.IDLE,
     (_P.STAGED, _S.CLEAR): _P.IDLE,
     (_P.OFFERED, _S.WAIT): _P.DEFERRED,
     (_P.DOWNLOADING, _S.WAIT): _P.DEFERRED,
@@ -64,6 +69,8 @@ TRANSITIONS: Mapping[tuple[UpdatePhase, Signal], UpdatePhase] = {
     (_P.OFFERED, _S.ACCEPTED): _P.DOWNLOADING,
     (_P.DOWNLOADING, _S.FETCHED): _P.VERIFYING,
     (_P.VERIFYING, _S.PROVED): _P.STAGED,
+    (_P.VERIFYING, _S.COMPARE): _P.SHADOW,
+    (_P.SHADOW, _S.COMPARED): _P.VERIFYING,
     (_P.STAGED, _S.SWITCHED): _P.PROBATION,
     (_P.PROBATION, _S.HEALTHY): _P.COMMITTED,
     (_P.PROBATION, _S.UNHEALTHY): _P.ROLLED_BACK,
@@ -72,9 +79,10 @@ TRANSITIONS: Mapping[tuple[UpdatePhase, Signal], UpdatePhase] = {
     (_P.DEFERRED, _S.REFUSE): _P.REFUSED,
     (_P.DOWNLOADING, _S.REFUSE): _P.REFUSED,
     (_P.VERIFYING, _S.REFUSE): _P.REFUSED,
+    (_P.SHADOW, _S.REFUSE): _P.REFUSED,
     (_P.STAGED, _S.REFUSE): _P.REFUSED,
 }
-IN_FLIGHT = frozenset({_P.OFFERED, _P.DEFERRED, _P.DOWNLOADING, _P.VERIFYING, _P.STAGED, _P.PROBATION})
+IN_FLIGHT = frozenset({_P.OFFERED, _P.DEFERRED, _P.DOWNLOADING, _P.VERIFYING, _P.SHADOW, _P.STAGED, _P.PROBATION})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +98,8 @@ class UpdateRecord:
     release did on this device, ``usual_error_ratio`` the share of inputs that the previous release could not serve.
     ``until_ms``: when a deferred update goes on, 0 if that is unknown. ``imported``: a person brought the
     release; it lies in ``import`` below the state directory.
+    ``shadow``: the counts of its shadow, ``shadow_over`` whether that is over, ``shadow_starts`` how often the agent or
+    the machine ended in it.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -109,6 +119,9 @@ class UpdateRecord:
     usual_error_ratio: float = 0.0
     until_ms: int = field(default=0, metadata=OMIT_DEFAULT)
     imported: bool = field(default=False, metadata=OMIT_DEFAULT)
+    shadow: ShadowCounts | None = field(default=None, metadata=OMIT_DEFAULT)
+    shadow_over: bool = field(default=False, metadata=OMIT_DEFAULT)
+    shadow_starts: int = field(default=0, metadata=OMIT_DEFAULT)
 
     @property
     def in_flight(self) -> bool:
@@ -127,6 +140,7 @@ class UpdateRecord:
             done_bytes=done_bytes,
             total_bytes=self.length_bytes,
             until_ms=self.until_ms if self.phase is UpdatePhase.DEFERRED else 0,
+            shadow=self.shadow,
         )
 
 

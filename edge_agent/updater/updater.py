@@ -47,14 +47,17 @@ from edge_agent.updater.ports import (
 )
 from edge_agent.updater.probation import Health, Outputs, ProbationLimits, ProbationResult, Tries, judge
 from edge_agent.updater.refusals import DOUBTFUL_TRIES, Course, DeviceFacts, admit, course, space
+from edge_agent.updater.shadow import NO_ROOM, ShadowResult, judge_shadow, longest_s
 from edge_agent.updater.states import Signal, UpdateRecord, follow, same_attempt, too_late, window_open
 from edge_agent.updater.storage.slots import Records, SlotRelease, Slots, other
 from wire.messages import Desired, UpdatePhase, UpdateStatus
+from wire.shadow import ShadowCounts, ShadowOrder, merge_shadow
 
 _LOG = logging.getLogger(__name__)
 _P = UpdatePhase
 _ANSWERS = frozenset({"application_busy", "hook_failed", "hook_hung"})
 _LOOK_S = 1.0  # how often a closed window is looked at
+_SHADOW_KEPT_S = 45.0  # as the counts of an open window: at most so many seconds of them are lost with the agent
 RECALLED = "rolled_back_on_site"
 """The code of a rollback that a person on site asked for."""
 
@@ -89,7 +92,10 @@ class Recalled:
 
 @dataclass(slots=True, kw_only=True)
 class Updater:
-    """One update at a time. ``activate`` makes the child serve a release (None: none); ``changed`` gets each phase."""
+    """One update at a time. ``activate`` makes the child serve a release (None: none); ``changed`` gets each phase.
+
+    ``compare`` makes it run a release beside the one that serves (None: none any more).
+    """
 
     state: Path
     disk: Disk
@@ -97,6 +103,7 @@ class Updater:
     config: UpdateConfig
     activate: Callable[[SlotRelease | None], None]
     changed: Callable[[UpdateRecord], None]
+    compare: Callable[[SlotRelease | None], None] = lambda _challenger: None
     record: UpdateRecord = field(default_factory=UpdateRecord)
     health: Health = field(default_factory=Health)
     usual: Outputs = field(default_factory=Outputs)
@@ -115,6 +122,8 @@ class Updater:
     _probation_s: float = 0.0
     _deadline_s: float = float("inf")
     _proof: Proof | None = None
+    _shadow_end_s: float = float("inf")
+    _shadow_kept_s: float = 0.0
 
     @property
     def slots(self) -> Slots:
@@ -149,6 +158,11 @@ class Updater:
                 what = "ends of the machine" if machine else "starts"
                 text = f"Expected a healthy start, got {count} {what} in probation"
                 self._keep(replace(self.record, code="child_crashed", text=text))
+        elif self.record.phase is _P.SHADOW and ended is not LastEnd.IN_ORDER:
+            self._keep(replace(self.record, shadow_starts=self.record.shadow_starts + 1))
+            if self.record.shadow_starts > self.config.max_boots:
+                text = f"Expected an agent that runs on beside a challenger, got {self.record.shadow_starts} ends of it"
+                self._refuse(Refusal("challenger_crashed", text), now_ms)
         self._step(now_ms, now_s)
 
     def offer(self, desired: Desired, now_ms: int, now_s: float) -> bool:
@@ -182,6 +196,8 @@ class Updater:
         elif now_s >= self._retry_s:
             self._retry_s = float("inf")
             self._step(now_ms, now_s)
+        elif record.phase is _P.SHADOW:
+            self._judge_shadow(now_ms, now_s)
         elif now_s >= self._deadline_s:
             self._end_job()
             self._fail(Refusal("stuck", f"Expected an end of {record.phase} in time, got none"), now_ms, now_s)
@@ -207,11 +223,40 @@ class Updater:
         elif self.record.phase is _P.DOWNLOADING:
             self._enter(follow(replace(self.record, text=self._progress.how), Signal.FETCHED, now_ms))
             self._step(now_ms, now_s)
+        elif self.record.phase is _P.VERIFYING and isinstance(result, Proof) and self._to_compare():
+            self._enter(replace(follow(self.record, Signal.COMPARE, now_ms), shadow=ShadowCounts()))
+            self._step(now_ms, now_s)
         elif self.record.phase is _P.VERIFYING and isinstance(result, Proof):
             self._proof = result
             self._consider(result, now_ms, now_s)
         elif isinstance(result, Consent):
             self._agreed(now_ms, now_s)
+
+    def compared(self, counts: ShadowCounts, now_s: float) -> bool:
+        """Add counts of the shadow; return whether they were written, as they are now and then.
+
+        Raises:
+            OSError: If they can't be written.
+        """
+        if self.record.phase is not _P.SHADOW:
+            return False
+        before = self.record.shadow or ShadowCounts()
+        self.record = replace(self.record, shadow=merge_shadow((before, counts)))
+        if now_s < self._shadow_kept_s:
+            return False
+        self._shadow_kept_s = now_s + _SHADOW_KEPT_S
+        self._records.write(self.record)
+        return True
+
+    def challenger_ended(self, code: str, text: str, now_ms: int, now_s: float) -> None:
+        """End the shadow because its challenger did: it is refused, or goes on without if there was no room for two."""
+        order = self.record.desired.shadow
+        if self.record.phase is not _P.SHADOW or order is None:
+            return
+        if code == NO_ROOM and not order.required:
+            self._end_shadow(ShadowResult(True, "", f"{text}: not compared"), now_ms, now_s)
+        else:
+            self._end_shadow(ShadowResult(True, code, text), now_ms, now_s)
 
     def floor(self) -> int | None:
         """Return the security floor, None when it is lost."""
@@ -356,6 +401,25 @@ class Updater:
         self._enter(follow(record, Signal.OFFER if record.desired.sha256 else Signal.CLEAR, now_ms))
         self._step(now_ms, now_s)
 
+    def _to_compare(self) -> bool:
+        """Return whether a proved release is to be compared before it is switched to: with one that serves."""
+        order = self.record.desired.shadow
+        wanted = order is not None and order.seconds > 0 and not self.record.shadow_over
+        return wanted and self.slots.current() is not None
+
+    def _judge_shadow(self, now_ms: int, now_s: float) -> None:
+        order, counts = self.record.desired.shadow or ShadowOrder(), self.record.shadow or ShadowCounts()
+        too_long = now_s >= self._shadow_end_s
+        self._end_shadow(judge_shadow(order, counts, self.config.max_error_ratio, too_long=too_long), now_ms, now_s)
+
+    def _end_shadow(self, result: ShadowResult, now_ms: int, now_s: float) -> None:
+        if result.over and result.code:
+            self._refuse(Refusal(result.code, result.text), now_ms)
+        elif result.over:
+            self.compare(None)
+            self._enter(replace(follow(self.record, Signal.COMPARED, now_ms), shadow_over=True, text=result.text))
+            self._step(now_ms, now_s)
+
     def _fail(self, refusal: Refusal, now_ms: int, now_s: float) -> None:
         if refusal.code == "digest_mismatch" and self.record.phase is _P.VERIFYING:
             self.disk.remove(self.slots.bundle(self.record.desired.sha256))
@@ -444,6 +508,9 @@ class Updater:
         elif record.phase is _P.VERIFYING:
             self._run(lambda: _prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
                       now_s + self.config.probe_deadline_s)  # fmt: skip
+        elif record.phase is _P.SHADOW:
+            self._shadow_end_s = now_s + longest_s(record.desired.shadow or ShadowOrder())
+            self.compare(_release(record))
         elif record.phase is _P.STAGED:
             self.slots.fill(record.slot, _release(record))
             self.slots.clear_starts(record.slot)
@@ -563,6 +630,7 @@ class Updater:
         self._token += 1
         self._waiting = False
         self._progress.cancelled.set()
+        self.compare(None)
         self._retry_s = self._deadline_s = float("inf")
 
 

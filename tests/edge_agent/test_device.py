@@ -34,6 +34,7 @@ from wire.codec import decode, encode
 from wire.drift_report import decode_report
 from wire.messages import Ack, Command, Desired, Event, Reported, State, Stream, UpdatePhase, Watermark
 from wire.reference import write_reference
+from wire.shadow import ShadowOrder
 from wire.transport import Incoming, Notice
 from wire.tuf_target import TargetCustom
 
@@ -246,6 +247,58 @@ def test_a_child_killed_in_probation_rolls_back(agent: Callable, server: Server,
     turn_until(device, server, lambda: device.supervisor.serving is not None)
     assert device.updater.status.code == "child_crashed"
     assert device.supervisor.serving.name == first[1].sha256
+
+
+def _images(tmp_path: Path, count: int, seed: int = 1) -> None:
+    """Put images into the inbox, each by one rename."""
+    inbox, models = tmp_path / "inbox", tiny()
+    for number, image in enumerate(models.some_images(count, seed)):
+        (inbox / f".{seed}-{number}").write_bytes(models.png(image))
+        (inbox / f".{seed}-{number}").rename(inbox / f"{seed}-{number:03}.png")
+
+
+def _in_shadow(agent: Callable, server: Server, tmp_path: Path, order: ShadowOrder) -> Agent:
+    """Return a device that serves tiny-1 and compares tiny-2 with it, and has counted."""
+    first, second = publish(tmp_path, 1), publish(tmp_path, 2)
+    device = agent({**first[0], **second[0]})
+    server.say("desired", first[1], retain=True)
+    turn_until(device, server, lambda: committed(device) and device.supervisor.serving)
+    server.say("desired", replace(second[1], shadow=order), retain=True)
+    turn_until(device, server, lambda: device.updater.record.phase is UpdatePhase.SHADOW)
+    turn_until(device, server, lambda: device.updater.record.shadow.seconds > 0)
+    _images(tmp_path, 30)
+    turn_until(device, server, lambda: device.updater.record.shadow.n + device.updater.record.shadow.skipped == 30)
+    return device
+
+
+def test_a_release_is_compared_on_the_inputs_then_switched_to(agent: Callable, server: Server, tmp_path: Path) -> None:
+    """Over a real broker, with real children: the counts are in the report of the committed release."""
+    device = _in_shadow(agent, server, tmp_path, ShadowOrder(3.0))
+    turn_until(device, server, lambda: committed(device) and device.updater.record.desired.gen == 2)
+    turn_until(device, server, lambda: phases(server)[-1:] == ["committed"])
+    assert phases(server)[-7:] == [
+        "downloading", "verifying", "shadow", "verifying", "staged", "probation", "committed",
+    ]  # fmt: skip
+    shadow = decode(Reported, server.messages("tf/1/site/dev/reported")[-1]).update.shadow
+    assert (shadow.n + shadow.skipped, shadow.errors) == (30, 0)
+    assert shadow.n > 0
+    assert shadow.seconds >= 3.0
+
+
+def test_a_child_killed_in_the_shadow_refuses_the_challenger_and_serves_on(
+    agent: Callable, server: Server, tmp_path: Path
+) -> None:
+    """Kill -9: the release that serves is not blamed, no start of its slot counts, and it serves the next inputs."""
+    device = _in_shadow(agent, server, tmp_path, ShadowOrder(600.0))
+    served = device.supervisor.serving
+    device.supervisor.child.kill()
+    turn_until(device, server, lambda: device.updater.record.phase is UpdatePhase.REFUSED)
+    turn_until(device, server, lambda: device.supervisor.serving is not None)
+    assert (device.updater.status.code, device.updater.status.shadow.errors) == ("challenger_crashed", 0)
+    assert device.updater.status.shadow.n > 0
+    assert (device.supervisor.serving, device.updater.slots.boots(device.updater.slots.current_name())) == (served, 0)
+    _images(tmp_path, 5, seed=2)
+    turn_until(device, server, lambda: not list((tmp_path / "inbox").iterdir()))
 
 
 def test_a_source_that_is_away_commits_the_release_and_serves_when_it_is_back(

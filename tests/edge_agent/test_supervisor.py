@@ -1,6 +1,7 @@
 """The supervisor: starts, restarts with back-off, hangs, swaps; and one real process."""
 
 import errno
+import os
 import queue
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -237,3 +238,74 @@ def test_a_child_that_hangs_in_code_of_a_source_from_outside_blames_no_release(
         supervisor.turn(1000.0 * start + 500)
     assert "correct [source] kind" in supervisor.last_fault
     assert (InFlight(tmp_path).left, InFlight(tmp_path).again) == ("", "")
+
+
+@pytest.fixture
+def comparing(supervisor: Supervisor) -> Supervisor:
+    """A supervisor whose child serves OLD and compares NEW with it."""
+    said(supervisor, 1.0, "ready")
+    supervisor.compare(NEW)
+    return supervisor
+
+
+def ended(supervisor: Supervisor, now_s: float, reason: str) -> Fact | None:
+    """Let the current child end."""
+    return supervisor.receive(ChildEnded(supervisor.starts, reason), now_s)
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("killed by SIGSEGV", "challenger_crashed"),
+        ("killed by SIGKILL, out of memory", "challenger_out_of_memory"),
+    ],
+)
+def test_a_child_that_ends_beside_a_challenger_is_started_at_once_without_it(
+    comparing: Supervisor, reason: str, code: str
+) -> None:
+    """The challenger is to blame; no back-off, and the next child is not told of it."""
+    assert comparing.child.told == [f"shadow {NEW}"]
+    assert ended(comparing, 2.0, reason) is Fact.CHALLENGER
+    comparing.turn(2.0)
+    said(comparing, 3.0, "ready")
+    assert (comparing.challenger_code, comparing.serving, comparing.child.told) == (code, OLD, [])
+    assert ended(comparing, 4.0, "exit 1") is Fact.CRASHED
+
+
+def test_a_hang_beside_a_challenger_is_its_fault(comparing: Supervisor) -> None:
+    """Missed heartbeats: killed, and started again at once."""
+    assert comparing.turn(11.1) is Fact.CHALLENGER
+    assert comparing.challenger_code == "challenger_hung"
+    assert ended(comparing, 11.2, "killed by SIGKILL") is None
+    comparing.turn(11.2)
+    assert comparing.child is not None
+
+
+def test_the_input_in_flight_is_served_again_after_an_end_beside_a_challenger(tmp_path: Path) -> None:
+    """It is no suspect: it may have been served when the challenger crashed."""
+    made = Supervisor(launch=lambda *_: SilentChild(os.getpid()), put=print, config=ChildConfig(), state=tmp_path)
+    made.serve(OLD, 0.0)
+    made.turn(0.0)
+    said(made, 1.0, "ready")
+    made.compare(NEW)
+    InFlight(tmp_path).begin("a.png")
+    assert ended(made, 2.0, "killed by SIGSEGV") is Fact.CHALLENGER
+    assert InFlight(tmp_path).left == ""
+
+
+def test_a_challenger_whose_thread_hangs_costs_the_child(comparing: Supervisor) -> None:
+    """The thread can't be ended alone; one that only failed costs nothing."""
+    said(comparing, 2.0, "shadow_ended", bundle=str(NEW), code="bundle_invalid")
+    assert comparing.child.told == [f"shadow {NEW}"]
+    comparing.compare(NEW)
+    comparing.compare(None)
+    said(comparing, 3.0, "shadow_ended", bundle=str(NEW), code="challenger_hung")
+    assert comparing.child.told[-2:] == ["shadow", "kill"]
+
+
+def test_a_challenger_is_named_again_to_the_next_champion(comparing: Supervisor) -> None:
+    """A swap in the child ends its shadow; the supervisor begins it again."""
+    other = Path("/blobs/other")
+    comparing.serve(other, 2.0)
+    said(comparing, 3.0, "swapped", bundle=str(other))
+    assert comparing.child.told == [f"shadow {NEW}", f"swap {other}", f"shadow {NEW}"]

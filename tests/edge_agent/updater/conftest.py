@@ -87,6 +87,7 @@ class Device:
     now_s: float = 0.0
     phases: list[str] = field(default_factory=list)
     served: list[SlotRelease | None] = field(default_factory=list)
+    compared: list[SlotRelease | None] = field(default_factory=list)
     done: queue.SimpleQueue[JobDone] = field(default_factory=queue.SimpleQueue)
     config: UpdateConfig = field(default_factory=lambda: UpdateConfig(reserve_bytes=0))
 
@@ -114,6 +115,7 @@ class Device:
             config=self.config,
             activate=self.served.append,
             changed=self._heard,
+            compare=self.compared.append,
         )
 
     def _heard(self, record: UpdateRecord) -> None:
