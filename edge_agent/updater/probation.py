@@ -7,11 +7,17 @@ predicts it half of the time: a camera in front of one scene sees one class, and
 Faults of the source do not count against a release: errors are judged beyond those of the previous release, and if the
 source is away to the end, or has no inputs, a release that was loaded and passed its golden vectors is kept. If the
 source has inputs that the previous release served and the new release does not read, that is the release's fault.
+
+The shadow before it, if one is ordered, is judged here, too. Disagreement is no error: the release that serves may be
+the one that is wrong. It refuses a release only above the limit that the server ordered, and only at the end, because
+inputs that follow each other show the same scene.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+
+from wire.shadow import ShadowCounts, ShadowOrder
 
 ENOUGH_INFERENCES = 20  # with fewer, a ratio means nothing
 ENOUGH_BEATS = 5
@@ -22,6 +28,8 @@ KEPT_TRIES = 200  # recent inputs only: a camera may have failed an hour ago
 GROSS_RATIO = 0.95
 USUAL_RATIO = 0.5
 INVALID_RATIO = 0.5
+PATIENCE_S = 600.0
+NO_ROOM = "shadow_no_room"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,3 +189,35 @@ def _broken(outputs: Outputs, limits: ProbationLimits, tried: int, *, over: bool
     if shares[top] <= GROSS_RATIO or max(usual) >= USUAL_RATIO:
         return ""
     return f"Expected class {top} in about {max(usual):.0%} of predictions, as before, got {shares[top]:.0%}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowResult:
+    """``over``: decided; ``code`` empty: go on to the switch, and ``text`` sums up what was compared."""
+
+    over: bool = False
+    code: str = ""
+    text: str = ""
+
+
+def longest_s(order: ShadowOrder) -> float:
+    """Return after how long a shadow ends even if its challenger was rarely beside a champion."""
+    return 2 * order.seconds + PATIENCE_S
+
+
+def judge_shadow(order: ShadowOrder, counts: ShadowCounts, max_error_ratio: float, *, too_long: bool) -> ShadowResult:
+    """Return whether the shadow is over, and how it ended."""
+    tried, ratio = counts.n + counts.errors, counts.disagreement_ratio
+    if tried >= ENOUGH_INFERENCES and counts.error_ratio > max_error_ratio:
+        text = f"Expected the challenger to answer what the champion did, got {counts.errors} errors in {tried} inputs"
+        return ShadowResult(True, "shadow_errors", text)
+    if counts.seconds < order.seconds and not too_long:
+        return ShadowResult()
+    if tried < ENOUGH_INFERENCES:
+        text = f"Expected at least {ENOUGH_INFERENCES} inputs in the shadow, got {tried}"
+        return ShadowResult(True, "shadow_too_few" if order.required else "", text)
+    if ratio is not None and ratio > order.max_ratio:
+        text = f"Expected at most {order.max_ratio:.2%} of two labels, got {counts.disagreed} of {counts.n} inputs"
+        return ShadowResult(True, "shadow_disagreement", text)
+    text = f"{counts.n} inputs compared"
+    return ShadowResult(True, "", text if ratio is None else f"{text}, {counts.disagreed} with two labels")

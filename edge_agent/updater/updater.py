@@ -9,9 +9,10 @@ Order rules:
 3. Results carry the token of their job; those of an ended attempt are dropped.
 4. An attempt refused for a temporary reason (``refusals``) is deferred and restarts at ``offered``, with back-off;
    nothing that depends on the time is judged while the time is not known.
-5. A proved release is switched to inside of its maintenance window only (``maintenance``), and if the application
+5. A proved release may be compared with the current one first (``shadow``); then it is checked again.
+6. A proved release is switched to inside of its maintenance window only (``maintenance``), and if the application
    agrees (``hook``); otherwise it is deferred, and verified again when it goes on.
-6. Slots: fill the free one, switch, persist probation. To go back: persist the verdict, switch, empty the slot.
+7. Slots: fill the free one, switch, persist probation. To go back: persist the verdict, switch, empty the slot.
 """
 
 from __future__ import annotations
@@ -45,9 +46,19 @@ from edge_agent.updater.ports import (
     Worker,
     disk_refusal,
 )
-from edge_agent.updater.probation import Health, Outputs, ProbationLimits, ProbationResult, Tries, judge
+from edge_agent.updater.probation import (
+    NO_ROOM,
+    Health,
+    Outputs,
+    ProbationLimits,
+    ProbationResult,
+    ShadowResult,
+    Tries,
+    judge,
+    judge_shadow,
+    longest_s,
+)
 from edge_agent.updater.refusals import DOUBTFUL_TRIES, Course, DeviceFacts, admit, course, space
-from edge_agent.updater.shadow import NO_ROOM, ShadowResult, judge_shadow, longest_s
 from edge_agent.updater.states import Signal, UpdateRecord, follow, same_attempt, too_late, window_open
 from edge_agent.updater.storage.slots import Records, SlotRelease, Slots, other
 from wire.messages import Desired, UpdatePhase, UpdateStatus
@@ -222,9 +233,6 @@ class Updater:
             self._admit(result, now_ms, now_s)
         elif self.record.phase is _P.DOWNLOADING:
             self._enter(follow(replace(self.record, text=self._progress.how), Signal.FETCHED, now_ms))
-            self._step(now_ms, now_s)
-        elif self.record.phase is _P.VERIFYING and isinstance(result, Proof) and self._to_compare():
-            self._enter(replace(follow(self.record, Signal.COMPARE, now_ms), shadow=ShadowCounts()))
             self._step(now_ms, now_s)
         elif self.record.phase is _P.VERIFYING and isinstance(result, Proof):
             self._proof = result
@@ -401,12 +409,6 @@ class Updater:
         self._enter(follow(record, Signal.OFFER if record.desired.sha256 else Signal.CLEAR, now_ms))
         self._step(now_ms, now_s)
 
-    def _to_compare(self) -> bool:
-        """Return whether a proved release is to be compared before it is switched to: with one that serves."""
-        order = self.record.desired.shadow
-        wanted = order is not None and order.seconds > 0 and not self.record.shadow_over
-        return wanted and self.slots.current() is not None
-
     def _judge_shadow(self, now_ms: int, now_s: float) -> None:
         order, counts = self.record.desired.shadow or ShadowOrder(), self.record.shadow or ShadowCounts()
         too_long = now_s >= self._shadow_end_s
@@ -477,7 +479,16 @@ class Updater:
         self._step(now_ms, now_s)
 
     def _consider(self, proof: Proof, now_ms: int, now_s: float, *, agreed: bool = False) -> None:
-        """Switch to the proved release, unless its window is closed or the application is to be asked (``agreed``)."""
+        """Switch to the proved release, unless it is to be compared first, its window is closed, or to be ``agreed``.
+
+        The shadow needs no window: the release answers nobody in it.
+        """
+        order = self.record.desired.shadow
+        wanted = order is not None and order.seconds > 0 and not self.record.shadow_over
+        if wanted and self.slots.current() is not None:
+            self._enter(replace(follow(self.record, Signal.COMPARE, now_ms), shadow=ShadowCounts()))
+            self._step(now_ms, now_s)
+            return
         shut, hook = closed(self.record.desired, now_ms, known=self.watch.known), self.ports.hook
         if shut is not None:
             waiting = follow(self.record, Signal.WAIT, now_ms)

@@ -23,7 +23,8 @@ TYPES = {
     if dataclasses.is_dataclass(cls)
 }
 PARTS = {
-    "InstalledRelease", "MaintenanceWindow", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing", "Budgets",
+    "InstalledRelease", "ShadowCounts", "ShadowOrder",
+    "ShadowPair", "MaintenanceWindow", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing", "Budgets",
     "Delta",
 }  # fmt: skip
 

@@ -1,6 +1,5 @@
 """Counts of a shadow: bins, bounds, and that merging loses nothing."""
 
-
 import numpy as np
 import pytest
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.device.last_end import LastEnd
-from edge_agent.updater.shadow import judge_shadow, longest_s
+from edge_agent.updater.probation import judge_shadow, longest_s
 from wire.messages import UpdatePhase
 from wire.shadow import ShadowCounts, ShadowOrder
 
