@@ -35,6 +35,7 @@ from wire.bundle import GOLDEN
 from wire.manifest import Manifest
 
 _POLL_S = 0.5
+_AWAY = frozenset({"disconnected", "lost", ""})
 _AGENT = "from edge_agent.cli import main; main()"
 _KILL = """\
 import os, signal, sys
@@ -138,7 +139,7 @@ class DeviceUnderTest:
         if isinstance(self.entry, ServerEntry):
             with self._client() as client:
                 state = client.known(self.id).state
-            return {"health": "serving" if state == "ready" else state, "connected": state == "ready"}
+            return {"health": "serving" if state == "ready" else state, "connected": state not in _AWAY}
         line = self._agent_command("status", "--json")
         document: Mapping[str, Any] = json.loads(self._shell_bench.shell.run(f"{line} || true"))
         return document
@@ -190,6 +191,7 @@ class DeviceUnderTest:
             bench = self._shell_bench
             bench.shell.run(f"{bench.python()} -c {shlex.quote(_KILL)} {shlex.quote(self._state)}")
         try:
+            self._wait_for_its_server()
             yield
         finally:
             if entry.power_on:
@@ -215,9 +217,15 @@ class DeviceUnderTest:
             down, up = (*link, "down"), (*link, "up")
         _here(down)
         try:
+            self._wait_for_its_server()
             yield
         finally:
             _here(up)
+
+    def _wait_for_its_server(self) -> None:
+        """Over a server: wait until it has noticed the cut, so that what it says later is of the time after it."""
+        if isinstance(self.entry, ServerEntry):
+            self.wait(lambda status: not status["connected"], "a loss of its connection that the server notices")
 
     def wait(self, holds: Callable[[Mapping[str, Any]], bool], what: str) -> Mapping[str, Any]:
         """Return the agent's status once ``holds`` is true of it, at most ``back_s`` from now.

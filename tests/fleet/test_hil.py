@@ -88,6 +88,28 @@ def test_a_device_serves_again_after_a_power_cut(fleet: Fleet, served: Device, w
     wait(lambda: served.document()["state"] == "ready", "a device that is ready")
 
 
+def test_a_cut_over_a_server_lasts_until_the_server_has_noticed_it(fleet: Fleet, wait: Wait) -> None:
+    """Otherwise the state from before the cut would pass for the one after it; commands of the inventory do the cut."""
+    device = fleet.enrol("cam-1", fleet.root / "cam-1")
+    settings = device.state / "agent.toml"
+    settings.write_text(settings.read_text().replace("[transport]", "[transport]\nwill_delay_s = 0"))
+    device.program.start()
+    wait(lambda: device.status().get("connected"), "a connection")
+    fleet.roll_out(fleet.release(1))
+    device.reaches("committed", "tiny-1")
+    log = fleet.root / "cuts"
+    off = ["sh", "-c", f"kill -9 {device.program.process.pid}; echo off >>{log}"]
+    agent = (
+        f"{sys.executable} -c 'from edge_agent.cli import main; main()' run --state {device.state} --config {settings}"
+    )
+    on = ["sh", "-c", f"echo on >>{log}; setsid {agent} </dev/null >/dev/null 2>&1 &"]
+    table = f"{over_the_server(fleet)}power_off = {json.dumps(off)}\npower_on = {json.dumps(on)}\nback_s = 60\n"
+    tests = check(fleet, table, "-k", "power")
+    os.kill(holder(device.state), signal.SIGKILL)
+    assert tests["cam-1 test_it_serves_again_after_a_power_cut"]["outcome"] == "passed", tests
+    assert log.read_text().split() == ["off", "on"]
+
+
 @pytest.fixture
 def bad_network(fleet: Fleet) -> Iterator[dict[str, str]]:
     """A namespace behind 30 ms, 2 % loss and 4 Mbit/s each way, from which the fleet's ports are reached."""
