@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tempfile
 import time
 import wave
@@ -28,7 +29,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_agent import front_ends
-from edge_agent.errors import ImageError, ModelClosedError, SensorError, SignatureRefusedError, SourceError
+from edge_agent.errors import (
+    AgentConfigError,
+    ImageError,
+    ModelClosedError,
+    SensorError,
+    SignatureRefusedError,
+    SourceError,
+)
 from edge_agent.inference.served_model import Inference, ServedModel, load_model
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.ports import ProbeResult
@@ -119,11 +127,7 @@ class DeviceModel:
         """
         if self._closed:
             raise ModelClosedError(f"Expected an open bundle, got {self.manifest.release} closed: open it again")
-        if isinstance(given, np.ndarray):
-            data = _encoded(given, self.manifest)
-        else:
-            data = given if isinstance(given, bytes) else _read(Path(given))
-        return self._answer(self._served.infer(data))
+        return self._answer(self._served.infer(_data_of(given, self.manifest)))
 
     def _answer(self, outcome: Inference) -> Answer:
         served, logits = self._served, [float(value) for value in outcome.logits[0]]
@@ -180,13 +184,20 @@ def open_bundle(path: Path | str, *, trust: Trust | None = None, threads: int | 
         AgentError: If the runtime is missing, or parts of the bundle don't fit each other.
         SignatureRefusedError: If signed metadata does not vouch for the bundle.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise BundleError(f"Expected the path of a bundle, got {type(path).__name__}: give the .tfb file of a run")
+    if not (trust is None or isinstance(trust, Trust)):
+        raise AgentConfigError(f"Expected trust=Trust(root=…, metadata=…), got {type(trust).__name__}: make one")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise AgentConfigError(f"Expected threads as a whole number from 1 on, got {threads!r}: leave it out")
     place = Path(path)
     try:
         served = load_model(place, threads=threads)
         if trust is not None:
             _check_signature(place.read_bytes(), served.manifest, trust)
-    except OSError as error:
-        message = f"Expected a bundle at {place}, got: {error.strerror or error}: give the .tfb file of a run"
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        why = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        message = f"Expected a bundle at {place}, got: {why}: give the .tfb file of a run"
         raise BundleError(message) from error
     return DeviceModel(place, served, signed=trust is not None)
 
@@ -215,11 +226,24 @@ def _check_signature(data: bytes, manifest: Manifest, trust: Trust) -> None:
         raise SignatureRefusedError("target_mismatch", f"{text}: take the bundle that was published")
 
 
+def _data_of(given: object, manifest: Manifest) -> bytes:
+    """Return the bytes of an input; callers without a type checker give anything."""
+    if isinstance(given, np.ndarray):
+        return _encoded(given, manifest)
+    if isinstance(given, str | os.PathLike):
+        return _read(Path(given))
+    if isinstance(given, bytes | bytearray | memoryview):
+        return bytes(given)
+    message = f"Expected a path, a file's bytes or an array, got {type(given).__name__}: numpy.asarray makes one"
+    raise ImageError(message)
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"Expected a readable file at {path}, got: {error.strerror}: check the path") from error
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        why = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        raise SourceError(f"Expected a readable file at {path}, got: {why}: check the path") from error
 
 
 def _encoded(values: NDArray[Any], manifest: Manifest) -> bytes:

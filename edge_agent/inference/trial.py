@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from edge_agent import sources
 from edge_agent.device.clock import SystemClock
-from edge_agent.errors import SourceError
+from edge_agent.errors import ImageError, SourceError
 from edge_agent.inference.answers import Answers
 from edge_agent.inference.child import STOP, WAKE, CountingSettings, InferenceLoop, Notices, open_api, suffixes_of
 from edge_agent.inference.served_model import load_model
@@ -67,14 +67,19 @@ class Listed:
     read: Callable[[str], bytes]
 
     def take(self) -> Capture | None:
-        """Return the next input; one that can't be read is returned empty, and its answer says so."""
+        """Return the next input; the answer to one that can't be read has the reason."""
         if not self.left:
             return None
         name = self.left.popleft()
         try:
             return Capture(name, self.read(name), name)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError):
-            return Capture(name, b"", name)
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+            why = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+
+            def refuse(_data: bytes) -> bytes:
+                raise ImageError(f"Expected a file that can be read, got: {why}: check its rights, or write it again")
+
+            return Capture(name, b"", name, prepare=refuse)
 
     @property
     def ended(self) -> bool:
@@ -104,8 +109,9 @@ class _Printed:
         """Write answers; the end of the reader ends the loop too."""
         wanted = records[: self._left]
         try:
-            self._out.write(b"".join(encode(record) + b"\n" for record in wanted))
-            self._out.flush()
+            rest = memoryview(b"".join(encode(record) + b"\n" for record in wanted))
+            while rest:  # unbuffered
+                rest = rest[self._out.write(rest) :]
         except BrokenPipeError:
             wanted, self._left = [], 0
         self._left -= len(wanted)

@@ -20,6 +20,7 @@ from compressor.release.keys import init_keys
 from compressor.release.signing import sign_bundles
 from edge_agent.api import DeviceModel, Trust, open_bundle
 from edge_agent.errors import (
+    AgentConfigError,
     ImageError,
     ModelClosedError,
     SensorError,
@@ -228,3 +229,32 @@ def test_the_control_process_never_loads_it() -> None:
     folder = Path(drift_counters.__file__).parent
     others = [path for path in folder.rglob("*.py") if path.name != "api.py"]
     assert [path.name for path in others if "edge_agent.api" in path.read_text(encoding="utf-8")] == []
+
+
+@pytest.mark.parametrize("given", [None, 7, [[1, 2], [3, 4]], {"path": "a.png"}, object()])
+def test_a_value_of_another_type_is_named(model: DeviceModel, given: object) -> None:
+    """With what fits, and as an error of this interface."""
+    with pytest.raises(ImageError, match=f"Expected a path, a file's bytes or an array, got {type(given).__name__}"):
+        model.answer(given)
+
+
+def test_wrong_types_of_the_arguments_are_named(bundle: Callable[..., Path]) -> None:
+    """Each is an ``AgentError`` or a ``WireError`` with the expectation."""
+    with pytest.raises(BundleError, match="Expected the path of a bundle, got NoneType"):
+        open_bundle(None)
+    with pytest.raises(BundleError, match="embedded null byte"):
+        open_bundle("a\0b")
+    with pytest.raises(AgentConfigError, match="Expected trust=Trust"):
+        open_bundle(bundle(), trust="1.root.json")
+    for threads in (0, -1, "2", 1.5, True):
+        with pytest.raises(AgentConfigError, match="Expected threads as a whole number from 1 on"):
+            open_bundle(bundle(), threads=threads)
+
+
+def test_bytes_of_any_kind_and_a_path_with_a_zero_byte(model: DeviceModel) -> None:
+    """A buffer is read like bytes; a path that can't exist is an error of the source."""
+    for given in (bytearray(b"no picture"), memoryview(b"no picture")):
+        with pytest.raises(ImageError):
+            model.answer(given)
+    with pytest.raises(SourceError, match="embedded null byte"):
+        model.answer("a\0b")

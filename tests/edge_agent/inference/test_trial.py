@@ -125,3 +125,40 @@ def test_a_page_is_not_shown_to_the_network(bundle: Callable, pictures: Path) ->
     """``try`` has no token."""
     code, _, words = tried(bundle(), "--path", pictures, "--listen", "0.0.0.0:8500")
     assert (code != 0, "which is not loopback" in words) == (True, True)
+
+
+def test_a_file_that_can_not_be_read_has_the_reason(bundle: Callable, pictures: Path, tmp_path: Path) -> None:
+    """A folder with the name of a picture, and an entry of a zip that is damaged: not "0 bytes"."""
+    (pictures / "folder.png").mkdir()
+    _, answers, _ = tried(bundle(), "--path", pictures, "--once")
+    (found,) = [record for record in answers if record["id"] == "folder.png"]
+    assert (found["error"], "got: Is a directory" in found["text"]) == ("image_invalid", True)
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(pictures / "0.png", "0.png")
+    data = bytearray(archive.read_bytes())
+    data[60] ^= 1
+    archive.write_bytes(data)
+    _, answers, _ = tried(bundle(), "--path", archive, "--once")
+    assert "Bad CRC-32" in answers[0]["text"]
+
+
+def test_what_a_plug_in_prints_is_no_answer(bundle: Callable, tmp_path: Path) -> None:
+    """Lines of code from outside go to standard error; standard output has answers alone."""
+    (tmp_path / "loud.py").write_text(
+        "import os\nfrom edge_agent.sources import Capture\n\n"
+        "class Loud:\n"
+        "    def take(self):\n        print('loud', flush=True)\n        os.system('echo louder')\n"
+        "        return Capture('a', b'no picture')\n"
+        "    def done(self, capture): pass\n"
+        "    def refuse(self, capture, code, *, final=False): return True\n"
+        "    def take_dropped(self): return 0\n\n"
+        "def open_source(*_): return Loud()\n"
+    )
+    command = [sys.executable, "-c", "from edge_agent.cli import main; main()", "try", str(bundle())]
+    done = subprocess.run(
+        [*command, "--source", "loud:open_source", "--count", "2"], capture_output=True, text=True, timeout=LIMIT_S,
+        check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert [json.loads(line)["error"] for line in done.stdout.splitlines()] == ["image_invalid"] * 2, done.stderr
+    assert ("loud\n" in done.stderr, "louder" in done.stderr) == (True, True)
