@@ -241,13 +241,12 @@ def try_(bundle: Path | None, kind: str, path: str | None, keys: tuple[str, ...]
     """Try; ``ends``: ``once`` and ``count``."""
     with coded(bundle or Path()):
         from edge_agent.inference import trial as trying  # noqa: PLC0415 - numpy and a runtime
-        from edge_agent.inference.child import protected_stdout  # noqa: PLC0415 - numpy and a runtime
 
         own, pictures = trying.packaged() if bundle is None else (bundle, None)
         own_path = str(pictures) if pictures is not None and kind == trying.FOLDER else None
         document = trying.document_of(kind, path or own_path, keys)
         trial = trying.Trial(bundle=own, source=document, once=bool(ends["once"]), count=ends["count"], listen=listen)
-        if not trying.run(trial, protected_stdout(), lambda text: print(text, file=sys.stderr)):
+        if not trying.run(trial, lambda text: print(text, file=sys.stderr)):
             sys.exit(EXIT_FAULT)
 
 

@@ -22,7 +22,16 @@ from edge_agent import sources
 from edge_agent.device.clock import SystemClock
 from edge_agent.errors import ImageError, SourceError
 from edge_agent.inference.answers import Answers
-from edge_agent.inference.child import STOP, WAKE, CountingSettings, InferenceLoop, Notices, open_api, suffixes_of
+from edge_agent.inference.child import (
+    STOP,
+    WAKE,
+    CountingSettings,
+    InferenceLoop,
+    Notices,
+    open_api,
+    protected_stdout,
+    suffixes_of,
+)
 from edge_agent.inference.served_model import load_model
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.sinks._accounts import open_accounts
@@ -123,16 +132,18 @@ class _Printed:
         """Do nothing: the stream is not ours."""
 
 
-def run(trial: Trial, out: BinaryIO, note: Callable[[str], None]) -> int:
-    """Write an answer a line to ``out`` until SIGINT, SIGTERM, the end of the files, or ``count``; return how many.
+def run(trial: Trial, note: Callable[[str], None]) -> int:
+    """Write an answer a line to standard output until SIGINT, SIGTERM, the end of the files, or ``count``.
 
-    ``note`` gets lines for people.
+    Returns how many. ``note`` gets lines for people. What else is written to standard output, as by a plug-in, goes to
+    standard error from now on.
 
     Raises:
         WireError: If the bundle is invalid.
         AgentError: If the runtime is missing, or the source or the local interface can't be opened.
         OSError: If the bundle can't be read.
     """
+    out = protected_stdout()
     model = load_model(trial.bundle)
     note(f"{model.manifest.release} for {model.manifest.target} on {model.manifest.runtime}")
 
