@@ -323,6 +323,9 @@ class Updater:
             slots.empty(name)
             self.activate(good)
             self.reclaim()
+        self.usual, self.usual_tries = Outputs(), Tries()  # were those of the release that was left
+        if self.record.phase is _P.SHADOW:  # what was compared was compared with it
+            self._keep(replace(self.record, shadow=None))
         return Recalled(bad, good)
 
     def _way_back(self, bad: SlotRelease, good: SlotRelease | None, leaving: str) -> SlotRelease:

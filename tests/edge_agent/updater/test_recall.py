@@ -103,8 +103,10 @@ def test_an_attempt_in_flight_goes_on(device: object, release: Callable) -> None
     device.install(release(2))
     device.publish(release(3))
     device.offer(replace(release(3).desired, not_before_ms=device.now_ms + 5_000))
+    device.updater.usual = device.updater.usual.add((9, 1), 10)
     assert device.updater.recall("", device.now_ms).current.release == "m-1"
     assert (device.updater.record.phase, device.current()) == (UpdatePhase.DEFERRED, "m-1")
+    assert device.updater.usual.classes == ()
     device.pass_time(10.0)
     device.work()
     assert device.current() == "m-3"
