@@ -485,7 +485,8 @@ class Agent:
                 self.updater.health = self.updater.health.without_source()
             return  # set aside by the next child, or away; counts against neither the slot nor a release in probation
         if self.updater.record.phase is UpdatePhase.PROBATION:
-            self.updater.health = self.updater.health.crashed() if crashed else self.updater.health.hung()
+            health, fault = self.updater.health, self.supervisor.last_fault
+            self.updater.health = health.crashed(fault) if crashed else health.hung(fault)
         else:
             self._repair.soon()
             self._guard("slots", self._count_bad_start)

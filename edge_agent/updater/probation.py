@@ -93,12 +93,13 @@ class Outputs:
 class Health:
     """The observations since the switch: ``p95_ms`` of the last heartbeats, sums of the others.
 
-    ``away``: the release was loaded and found no source to open. ``unread``: the release does not read inputs that
-    the previous one served.
+    ``fault``: how the child ended last. ``away``: the release was loaded and found no source to open. ``unread``: the
+    release does not read inputs that the previous one served.
     """
 
     crashes: int = 0
     hangs: int = 0
+    fault: str = ""
     beats: int = 0
     inferences: int = 0
     errors: int = 0
@@ -117,13 +118,13 @@ class Health:
             p95_ms=p95s, alive=True, away=False, outputs=outputs,
         )  # fmt: skip
 
-    def crashed(self) -> Health:
+    def crashed(self, fault: str = "") -> Health:
         """Return this health after the child ended by itself."""
-        return replace(self, crashes=self.crashes + 1, alive=False)
+        return replace(self, crashes=self.crashes + 1, alive=False, fault=fault)
 
-    def hung(self) -> Health:
+    def hung(self, fault: str = "") -> Health:
         """Return this health after the child missed its heartbeats and was killed."""
-        return replace(self, hangs=self.hangs + 1, alive=False)
+        return replace(self, hangs=self.hangs + 1, alive=False, fault=fault)
 
     def without_source(self) -> Health:
         """Return this health after the child ended because it found no source."""
@@ -150,9 +151,11 @@ def judge(health: Health, limits: ProbationLimits, elapsed_s: float) -> Probatio
     p95_ms = sorted(health.p95_ms)[len(health.p95_ms) // 2] if health.p95_ms else 0.0  # the (upper) median
     allowed_ms = limits.latency_p95_ms * limits.latency_slack_ratio
     if health.crashes:
-        return ProbationResult(True, "child_crashed", f"the child ended {health.crashes} times in probation")
+        text = f"the child ended {health.crashes} times in probation"
+        return ProbationResult(True, "child_crashed", f"{text}: {health.fault}" if health.fault else text)
     if health.hangs:
-        return ProbationResult(True, "child_hung", f"the child missed its heartbeats {health.hangs} times in probation")
+        text = f"the child missed its heartbeats {health.hangs} times in probation"
+        return ProbationResult(True, "child_hung", f"{text}: {health.fault}" if health.fault else text)
     if health.unread and not tried:
         return ProbationResult(
             True, "inputs_unread", "Expected inputs to be read as by the release before, got none read"

@@ -377,7 +377,7 @@ class Relay(socketserver.ThreadingTCPServer):
 
     def __init__(self, server_port: int) -> None:
         """Listen on a free port."""
-        self.server_port, self.asked = server_port, b""
+        self.server_port, self.asked, self.connections = server_port, b"", []
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -388,6 +388,7 @@ class Relay(socketserver.ThreadingTCPServer):
 
     def finish_request(self, request: socket.socket, _address: object) -> None:
         """Relay one connection until one side closes."""
+        self.connections.append(request)
         with socket.create_connection(("127.0.0.1", self.server_port)) as upstream:
             threading.Thread(target=self.pump, args=(upstream, request), daemon=True).start()
             self.pump(request, upstream)
@@ -403,6 +404,12 @@ class Relay(socketserver.ThreadingTCPServer):
 
     def handle_error(self, *_arguments: object) -> None:
         """Log nothing: the device was killed."""
+
+    def cut(self) -> None:
+        """End every connection."""
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def ranges(self) -> list[int]:
         """Return the first byte of each request for a bundle."""

@@ -89,6 +89,29 @@ def test_a_swap_serves_on_without_an_error_and_closes_the_old_counters(
     assert {window["release"] for window in windows} == {"tiny-1", "tiny-2"}
 
 
+@pytest.mark.slow
+def test_no_inference_fails_in_200_swaps_under_load(
+    bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path
+) -> None:
+    """Inputs wait all the time; each is answered once, by one of the two releases, by the same process."""
+    bundles = [bundle(version=1), bundle(version=2)]
+    running = child(bundles[0], window_ms=1000)
+    running.until("ready")
+    images, dropped = _images(tiny, 20), 0
+    for swap in range(200):
+        while dropped - _served(running) < 200:  # the folder is never empty
+            drop({f"{dropped:06}-{name}": data for name, data in images.items()})
+            dropped += len(images)
+        running.tell(type="swap", bundle=str(bundles[(swap + 1) % 2]))
+        assert running.until("swapped").header["release"] == f"tiny-{(swap + 1) % 2 + 1}"
+    running.until("window", lambda _: _served(running) == dropped)
+    beats = [frame.header for frame in running.heard if frame.kind == "beat"]
+    assert sum(beat["errors"] + beat.get("dropped", 0) for beat in beats) == 0
+    assert not [frame for frame in running.heard if frame.kind == "fault"]
+    assert not list((tmp_path / "inbox").iterdir())
+    assert (running.end(), _served(running)) == (0, dropped)
+
+
 def test_a_swap_to_a_damaged_bundle_is_a_fault_and_the_old_release_serves_on(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path
 ) -> None:
