@@ -3,7 +3,9 @@
 An order is sent in a DSSE envelope, whose signed bytes begin with ``DSSEv1`` and the payload's type: no TUF metadata
 does, so an order is never an install and signed metadata is never an order. A report is binary: magic ``TFM1``, the
 length of the header (4 bytes, big-endian), the header as canonical JSON, then the logits, float32 little-endian
-(rows, classes). Decides the format and the limits. Verifies no signature and runs nothing.
+(rows, classes). A device with a certificate signs a statement with the report's digest, in an envelope of another type
+that also has its certificate; it travels in an HTTP header beside the report. Decides the format and the limits.
+Verifies no signature and runs nothing.
 Source: DSSE protocol 1.0.2, https://github.com/secure-systems-lab/dsse.
 """
 
@@ -16,6 +18,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from wire.canonical import canonical_bytes
 from wire.codec import OMIT_DEFAULT, Json, encode, from_document, parse_json
 from wire.errors import MessageError, NameRefusedError
 from wire.topics import check_name
@@ -23,6 +26,10 @@ from wire.tuf_target import MAX_TARGET_BYTES
 
 SCHEMA = 1
 ORDER_TYPE = "application/vnd.tinyfleet.measurement-order+json"
+STATEMENT_TYPE = "application/vnd.tinyfleet.measurement-report+json"
+SIGNATURE_HEADER = "Tinyfleet-Report-Signature"
+"""Its value is the envelope of the statement in base64; servers before 0.3 ignore it."""
+MAX_SIGNATURE_BYTES = 16 * 1024
 MEASURE_VERB = "measure"
 MAX_ENVELOPE_BYTES = 16 * 1024
 MAX_ROWS_BYTES = 256 * 1024 * 1024
@@ -91,6 +98,68 @@ class MeasureReport:
     energy_mj: float = field(default=0.0, metadata=OMIT_DEFAULT)
     facts: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportStatement:
+    """What a device signs: that the report with this SHA-256 is its answer to the order."""
+
+    schema: int = SCHEMA
+    order: str = ""
+    device: str = ""
+    report_sha256: str = ""
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedStatement:
+    """A statement, the bytes that its signature is over (``signed_bytes``), and the certificate (PEM) to verify it."""
+
+    statement: ReportStatement
+    signature: bytes
+    certificate: str
+
+
+def signed_bytes(statement: ReportStatement) -> bytes:
+    """Return the bytes that a device signs. Source: DSSE protocol 1.0.2, pre-authentication encoding."""
+    payload = encode(statement)
+    return b"DSSEv1 %d %s %d %s" % (len(STATEMENT_TYPE), STATEMENT_TYPE.encode(), len(payload), payload)
+
+
+def encode_statement(signed: SignedStatement) -> bytes:
+    """Return the envelope of a signed statement as JSON."""
+    sig = base64.b64encode(signed.signature).decode()
+    document: dict[str, Json] = {
+        "payload": base64.b64encode(encode(signed.statement)).decode(), "payloadType": STATEMENT_TYPE,
+        "signatures": [{"keyid": "", "sig": sig}], "certificate": signed.certificate,
+    }  # fmt: skip
+    return canonical_bytes(document)
+
+
+def decode_statement(data: bytes) -> SignedStatement:
+    """Return the signed statement in an envelope; verifies nothing.
+
+    Raises:
+        MessageError: If it can't be decoded, or is of another type.
+    """
+    envelope = parse_json(data, limit_bytes=MAX_SIGNATURE_BYTES)
+    payload, kind, signatures = envelope.get("payload"), envelope.get("payloadType"), envelope.get("signatures")
+    first = signatures[0] if isinstance(signatures, list) and len(signatures) == 1 else None
+    sig, certificate = first.get("sig") if isinstance(first, Mapping) else None, envelope.get("certificate")
+    if kind != STATEMENT_TYPE or not all(isinstance(one, str) for one in (payload, sig, certificate)):
+        message = (
+            f"Expected a statement of {STATEMENT_TYPE} with one signature and a certificate, got {str(kind)[:80]!r}"
+        )
+        raise MessageError(message)
+    try:
+        decoded, signature = (base64.b64decode(str(text), validate=True) for text in (payload, sig))
+    except (binascii.Error, ValueError) as error:
+        message = f"Expected a statement in base64, got: {error}"
+        raise MessageError(message) from error
+    statement = from_document(ReportStatement, parse_json(decoded))
+    if encode(statement) != decoded:
+        raise MessageError("Expected a statement in canonical JSON, got another form")
+    return SignedStatement(statement, signature, str(certificate))
 
 
 def read_order(payload: bytes) -> MeasureOrder:

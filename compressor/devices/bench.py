@@ -1,7 +1,8 @@
 """Measures a candidate on a device through its agent: what is sent, how long to wait, which report is accepted.
 
 Decides which report is accepted: one from the device that was ordered, for this order, artifact and rows, with finite
-logits. Anything else is a ``DeviceMeasureError`` with its reason, and the gate then fails without a measurement.
+logits, and signed by the device's key if this host has noted it. Anything else is a ``DeviceMeasureError`` with its
+reason, and the gate then fails without a measurement.
 
 An order is signed by the release key: it permits one device to measure one bundle once, never to install it. It is a
 DSSE envelope with its own payload type, so that its signature is not valid for TUF metadata, and theirs is not valid
@@ -24,6 +25,7 @@ from securesystemslib.dsse import Envelope
 
 from compressor.devices import WAIT_S
 from compressor.devices.client import DeviceClient, Known, Standing
+from compressor.devices.pins import check_signed, read_pins
 from compressor.errors import DeviceMeasureError, ServerUnreachableError
 from compressor.progress import Progress, Silent
 from compressor.release.keys import load_signer, read_root
@@ -100,9 +102,11 @@ class ServerBench:
         Raises:
             DeviceMeasureError: If it does not answer in time, refuses, or its report is not accepted.
             ServerUnreachableError: If the server did not answer.
-            TrustError: If the release key is missing.
+            TrustError: If the release key is missing, or the notes of devices' keys are damaged.
         """
-        progress = progress or Silent()
+        progress, pin = progress or Silent(), read_pins(self.keys).get(device, "")
+        if not pin:
+            progress.say(f"{device}: its key is not noted here, so its figures are the server's word (keys pin)")
         holds_s = min(self.wait_s, MAX_ORDER_MS / 1000)
         try:
             order = make_order(subject, device, now_ms=self.now_ms(), holds_s=holds_s)
@@ -127,7 +131,11 @@ class ServerBench:
                     if not self._patiently(lambda: client.has(order.order), deadline_s, progress):
                         client.order(envelope)
                 self._await(client, order, progress, deadline_s)
-                return believed(order, self._patiently(lambda: client.report(order.order), deadline_s, progress))
+                report = self._patiently(lambda: client.report(order.order), deadline_s, progress)
+                if pin:
+                    signature = self._patiently(lambda: client.signature(order.order), deadline_s, progress)
+                    check_signed(order, report, signature, pin)
+                return believed(order, report)
             finally:
                 with contextlib.suppress(ServerUnreachableError):  # the server itself ends an order that has expired
                     client.drop(order.order)

@@ -118,6 +118,19 @@ class DeviceClient(Connection):
             raise self._unreachable(error) from error
         return bytes(pieces)
 
+    def signature(self, order: str) -> bytes:
+        """Return the statement by which the device signed its report, not yet verified; empty if there is none.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            DeviceMeasureError: If it refused.
+        """
+        try:
+            response = self._http.get(f"/api/measurements/{order}/signature")
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        return b"" if response.status_code == _NOT_FOUND else bytes(_check(response).content)
+
     def drop(self, order: str) -> None:
         """Delete a measurement and its files on the server; an unknown one is not an error.
 

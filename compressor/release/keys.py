@@ -22,6 +22,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, T, Targets
 from tuf.api.serialization import DeserializationError
 
+from compressor.devices.pins import note_pin
 from compressor.errors import KeysExistError, TrustError
 from wire.durable import move, sync_folder, write_atomically
 
@@ -205,6 +206,7 @@ def keys() -> None:
     Examples:
       compressor keys init keys --online state/online.pub.json
       compressor keys show keys
+      compressor keys pin keys cam-1 FINGERPRINT
     """  # noqa: D301 - \b is click's: keep the lines
 
 
@@ -242,3 +244,21 @@ def show_command(folder: Path) -> None:
     for row in show_keys(folder):
         where = "here" if row.here else "elsewhere"
         click.echo(f"{row.role:10} {row.key_id[:16]}  {where:9}  {row.expires}")
+
+
+@keys.command("pin")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("device")
+@click.argument("fingerprint")
+def pin_command(folder: Path, device: str, fingerprint: str) -> None:
+    """Note in FOLDER that DEVICE has the key with FINGERPRINT: only what it signs counts as measured there.
+
+    The device prints the fingerprint (`edge-agent selftest`). From then on no server can invent its measurements. Note
+    it again when the device was enrolled again.
+
+    \b
+    Example:
+      compressor keys pin keys cam-1 4f7c2c6c0a9f4f6c5a3d5b4e1d0c9b8a7f6e5d4c3b2a1908172635
+    """  # noqa: D301 - \b is click's: keep the lines
+    note_pin(folder, device, fingerprint)
+    click.echo(f"{device} answers with the key {fingerprint[:16]}… from now on")

@@ -18,6 +18,7 @@ from edge_agent.device.disk import Disk, RealDisk
 from edge_agent.device.record_file import copy_of
 from edge_agent.device.tls import OwnCertificate
 from edge_agent.errors import CertificateError
+from wire.canonical import sha256_hex
 
 KEY, CERTIFICATE = "device.key", "device.pem"
 _LIMIT_S = 30.0
@@ -110,6 +111,15 @@ def signature(own: OwnCertificate, data: bytes) -> bytes:
         CertificateError: If ``openssl`` fails.
     """
     return _openssl("dgst", "-sha256", "-sign", str(own.key), data=data)
+
+
+def fingerprint(own: OwnCertificate) -> str:
+    """Return the SHA-256 of the public key (DER), by which a build host knows this device.
+
+    Raises:
+        CertificateError: If ``openssl`` fails.
+    """
+    return sha256_hex(_openssl("pkey", "-in", str(own.key), "-pubout", "-outform", "DER"))
 
 
 def _openssl(*arguments: str, data: bytes = b"") -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.device.certificate import fingerprint, own_certificate
 from edge_agent.device.disk import RealDisk, advice
 from edge_agent.device.identity import Identity, read_identity
 from edge_agent.device.tls import http_connection
@@ -44,7 +45,8 @@ def checks(state: Path, runtimes: tuple[str, ...], pause: Callable[[float], None
     """Yield the results, the device's own first; ``pause`` waits for a server that is not healthy yet."""
     try:
         identity = read_identity(state)
-        yield Check(name="identity", ok=True, text=f"{identity.device} at {identity.site}")
+        key = f", key {fingerprint(own_certificate(state))}" if identity.certified else ""
+        yield Check(name="identity", ok=True, text=f"{identity.device} at {identity.site}{key}")
     except IdentityError as error:
         yield Check(name="identity", ok=False, text=str(error))
         return

@@ -3,23 +3,27 @@
 Steps: verify the order (a child), check the disk, fetch bundle and rows, measure (a child), submit the report. All
 files are in the folder ``measure`` of the state directory, which is emptied at the end and at every start of the
 agent: nothing of a measurement reaches slots or ``blobs``. The report is submitted by one PUT with the device's own
-password, retried while the server is unreachable. Does not decide whether to measure: ``coordinator`` does.
+password or certificate, retried while the server is unreachable; with a certificate, the device's key signs it (a
+child). Does not decide whether to measure: ``coordinator`` does.
 """
 
 from __future__ import annotations
 
+import base64
 import signal
 import subprocess
 import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
+from edge_agent.device.certificate import signature
 from edge_agent.device.disk import Disk
+from edge_agent.errors import CertificateError
 from edge_agent.measuring.coordinator import FOLDER, SubmittedReport, sweep
 from edge_agent.updater.children import NoAnswer, run_child
 from edge_agent.updater.download import CLIENT_ERRORS, TRY_AGAIN, FetchSettings, HttpFetcher, connection
@@ -27,7 +31,17 @@ from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal, outcome
 from wire.canonical import sha256_file
 from wire.codec import Json, encode, from_document, parse_json
 from wire.errors import MessageError
-from wire.measurement import MAX_REPORT_HEAD_BYTES, MeasureOrder, answers, report_head
+from wire.measurement import (
+    MAX_REPORT_HEAD_BYTES,
+    SIGNATURE_HEADER,
+    MeasureOrder,
+    ReportStatement,
+    SignedStatement,
+    answers,
+    encode_statement,
+    report_head,
+    signed_bytes,
+)
 
 ENVELOPE, ORDER, REPORT, LOG = "envelope.json", "order.json", "report.tfm", "child.log"
 _POLL_S = 0.2
@@ -150,8 +164,17 @@ class ProcessMeasurer:
             problem = str(error)
         if problem:
             return Refusal("report_invalid", problem)
-        refusal = submit(self.settings, f"/api/measurements/{order.order}/report", path, progress)
-        return refusal or SubmittedReport(order.order, sha256_file(path))
+        digest, own, headers = sha256_file(path), self.settings.own, {}
+        if own is not None:
+            statement = ReportStatement(order=order.order, device=order.device, report_sha256=digest)
+            try:
+                proof = signature(own, signed_bytes(statement))
+            except CertificateError as error:
+                return Refusal("report_unsigned", str(error))
+            envelope = encode_statement(SignedStatement(statement, proof, own.certificate.read_text()))
+            headers[SIGNATURE_HEADER] = base64.b64encode(envelope).decode()
+        refusal = submit(self.settings, f"/api/measurements/{order.order}/report", path, progress, headers)
+        return refusal or SubmittedReport(order.order, digest)
 
 
 def _verdict(exit_code: int, log: Path) -> Refusal | None:
@@ -174,14 +197,16 @@ def _verdict(exit_code: int, log: Path) -> Refusal | None:
     return Refusal("child_crashed", f"Expected a measurement, got exit {exit_code}: {tail}")
 
 
-def submit(settings: FetchSettings, address: str, report: Path, progress: FetchProgress) -> Refusal | None:
+def submit(
+    settings: FetchSettings, address: str, report: Path, progress: FetchProgress, headers: Mapping[str, str]
+) -> Refusal | None:
     """Send the file ``report`` to ``address`` below the server's URL; return None, or why it was refused."""
-    reason = ""
+    reason, headers = "", {**settings.authorization, **headers, "Content-Length": str(report.stat().st_size)}
     for attempt in range(settings.attempts):
         if progress.cancelled.is_set():
             break
         try:
-            status, said = _put(settings, address, report)
+            status, said = _put(settings, address, report, headers)
             if status in _OK:
                 return None
             reason = f"HTTP {status}: {said}"
@@ -193,10 +218,9 @@ def submit(settings: FetchSettings, address: str, report: Path, progress: FetchP
     return Refusal("report_undelivered", f"Expected the server to take the report, got {reason}")
 
 
-def _put(settings: FetchSettings, address: str, report: Path) -> tuple[int, str]:
+def _put(settings: FetchSettings, address: str, report: Path, headers: Mapping[str, str]) -> tuple[int, str]:
     with connection(settings) as link:
         prefix = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
-        headers = {**settings.authorization, "Content-Length": str(report.stat().st_size)}
         with report.open("rb") as body:
             link.request("PUT", prefix + address, body=body, headers=headers)
         answer: HTTPResponse = link.getresponse()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, Field, JsonValue
@@ -9,10 +12,10 @@ from starlette.concurrency import run_in_threadpool
 
 from server.api.auth import Auth
 from server.api.releases import BlobBody, check_announced, read_body, receive
-from server.errors import BlobOversizeError
+from server.errors import BlobOversizeError, MeasurementRefusedError
 from server.fleet.fleet import Fleet
 from server.fleet.measurements import Measurement, Measurements
-from wire.measurement import MAX_REPORT_BYTES, MAX_ROWS_BYTES
+from wire.measurement import MAX_REPORT_BYTES, MAX_ROWS_BYTES, SIGNATURE_HEADER
 
 _BYTES = "application/octet-stream"
 
@@ -90,6 +93,11 @@ def router(auth: Auth, measurements: Measurements, fleet: Fleet) -> APIRouter:
         """Return the device's report."""
         return FileResponse(measurements.report(order), media_type=_BYTES)
 
+    @routes.get("/api/measurements/{order}/signature", dependencies=builder)
+    def signature(order: str) -> FileResponse:
+        """Return the statement by which the device signed its report; 404 if it has no certificate."""
+        return FileResponse(measurements.signature(order), media_type="application/json")
+
     _device_routes(routes, auth, measurements)
     return routes
 
@@ -108,8 +116,16 @@ def _device_routes(routes: APIRouter, auth: Auth, measurements: Measurements) ->
         check_announced(request.headers.get("content-length", ""), MAX_REPORT_BYTES)
         message = f"Expected a report of at most {MAX_REPORT_BYTES} bytes, got more"
         data = await read_body(request, MAX_REPORT_BYTES, BlobOversizeError(message))
-        await run_in_threadpool(measurements.take, order, device, data)
+        await run_in_threadpool(measurements.take, order, device, data, _signature(request))
         return BlobBody(sha256=measurements.get(order).report_sha256, length_bytes=len(data))
+
+
+def _signature(request: Request) -> bytes:
+    try:
+        return base64.b64decode(request.headers.get(SIGNATURE_HEADER, ""), validate=True)
+    except (binascii.Error, ValueError) as error:
+        message = f"Expected a signature in base64 in {SIGNATURE_HEADER}, got: {error}"
+        raise MeasurementRefusedError(message) from error
 
 
 def _body(found: Measurement, fleet: Fleet) -> MeasurementBody:

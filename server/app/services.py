@@ -143,7 +143,13 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         config=config.retraining,
     )
     withdrawal = Withdrawal(versions=versions, fleet=fleet, rollouts=rollouts, clock=clock)
-    measurements = Measurements(folder=state.measurements, fleet=fleet, clock=clock, check=SignedOrders(state.path))
+    measurements = Measurements(
+        folder=state.measurements,
+        fleet=fleet,
+        clock=clock,
+        check=SignedOrders(state.path),
+        certificates=certificates,
+    )
     outages = Outages()
     ingest = Ingest(
         database=database, fleet=fleet, outbox=outbox, config=config.ingest, keep_sample=samples.accept, outages=outages

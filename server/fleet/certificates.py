@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from server.clock import Clock
 from server.errors import CertificateRefusedError
@@ -22,6 +25,7 @@ from server.store.events import insert_events
 from server.trust.authority import Authority, IssuedCertificate, requested_key
 from wire.canonical import sha256_hex
 from wire.enrolment import IdentityProof
+from wire.measurement import SignedStatement, signed_bytes
 from wire.messages import Severity
 
 _AGAIN_RATIO = 0.25  # of its life: for so long a renewal that was repeated gets the same certificate
@@ -115,3 +119,21 @@ class Certificates:
             return b""
         revoked = {int(serial, 16): at_ms for serial, (_, at_ms) in self.revoked().items()}
         return self.authority.revocation_list(revoked, self.clock())
+
+    def certified(self, device: str) -> bool:
+        """Return whether ``device`` has a valid certificate."""
+        with self.database.begin() as connection:
+            return store.newest_certificate(connection, device, self.clock()) is not None
+
+    def signed_by(self, device: str, signed: SignedStatement) -> bool:
+        """Return whether the key that ``device`` enrolled with signed the statement; its certificate is ignored."""
+        with self.database.begin() as connection:
+            known = store.newest_certificate(connection, device, self.clock())
+        key = x509.load_pem_x509_certificate(known["pem"].encode()).public_key() if known is not None else None
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
+        try:
+            key.verify(signed.signature, signed_bytes(signed.statement), ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True

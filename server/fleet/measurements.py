@@ -24,18 +24,28 @@ from server.errors import (
     UnknownDeviceError,
     UnknownMeasurementError,
 )
+from server.fleet.certificates import Certificates
 from server.fleet.fleet import Fleet
 from server.registry.blobs import Blobs
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import Json
 from wire.durable import write_atomically
 from wire.errors import MessageError
-from wire.measurement import MEASURE_VERB, MeasureOrder, answers, decode_report, unverified_order
+from wire.measurement import (
+    MEASURE_VERB,
+    MeasureOrder,
+    ReportStatement,
+    answers,
+    decode_report,
+    decode_statement,
+    unverified_order,
+)
 
 KEEP_MS = 24 * 3_600_000
 """How long order, report and bytes are kept: rows are training data, which a server should not keep."""
 _EVERY_MS = 600_000
-_REPORT, _ENVELOPE, _COMMAND, _ASKED = "report.tfm", "envelope.json", "command", "asked"
+_REPORT, _SIGNATURE, _ENVELOPE, _COMMAND = "report.tfm", "signature.json", "envelope.json", "command"
+_ASKED = "asked"
 _ID_LENGTH = 32
 
 
@@ -75,6 +85,7 @@ class Measurements:
     fleet: Fleet
     clock: Clock
     check: OrderCheck
+    certificates: Certificates | None = None
     _next_ms: int = 0
     blobs: Blobs = field(init=False)
 
@@ -171,8 +182,10 @@ class Measurements:
         (folder / _ASKED).touch(mode=0o600)
         return self.blobs.path(sha256)
 
-    def take(self, order: str, device: str, data: bytes) -> None:
+    def take(self, order: str, device: str, data: bytes, signature: bytes = b"") -> None:
         """Store the report of ``device``; the same bytes again change nothing.
+
+        ``signature``: the envelope in which a device with a certificate signed it, stored for the build host.
 
         Raises:
             UnknownMeasurementError: If there is no such measurement.
@@ -182,7 +195,7 @@ class Measurements:
         folder = self._folder(order)
         parsed = self._of(folder, device)
         try:
-            problem = answers(parsed, decode_report(data)[0])
+            problem = answers(parsed, decode_report(data)[0]) or self._unsigned(parsed, data, signature)
         except MessageError as error:
             problem = str(error)
         path = folder / _REPORT
@@ -190,7 +203,35 @@ class Measurements:
             problem = "Expected the report that is here already, got another: a report is never replaced"
         if problem:
             raise MeasurementRefusedError(problem)
+        if signature:
+            write_atomically(folder / _SIGNATURE, signature)
         write_atomically(path, data)
+
+    def _unsigned(self, order: MeasureOrder, data: bytes, signature: bytes) -> str:
+        """Return why the report of a device with a certificate is not signed by its key, or ""."""
+        if self.certificates is None or not self.certificates.certified(order.device):
+            return ""
+        if not signature:
+            return f"Expected a report signed by the key of {order.device}, got no signature: update its agent"
+        signed, sha256 = decode_statement(signature), sha256_hex(data)
+        said = ReportStatement(order=order.order, device=order.device, report_sha256=sha256)
+        if signed.statement != said or not self.certificates.signed_by(order.device, signed):
+            return f"Expected a report signed by the key of {order.device}, got another signature"
+        return ""
+
+    def signature(self, order: str) -> Path:
+        """Return the path of the report's signature.
+
+        Raises:
+            UnknownMeasurementError: If there is none, or no such measurement.
+        """
+        path = self._folder(order) / _SIGNATURE
+        if not path.is_file():
+            message = (
+                f"Expected a signed report of {order}, got none: its device has no certificate, or not measured yet"
+            )
+            raise UnknownMeasurementError(message)
+        return path
 
     def report(self, order: str) -> Path:
         """Return the path of the report.

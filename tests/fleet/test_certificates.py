@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -14,8 +15,12 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from compressor.devices.bench import ServerBench, Subject
+from compressor.devices.pins import note_pin
+from compressor.errors import DeviceMeasureError
 from edge_agent.device.certificate import own_certificate, validity
 from edge_agent.device.tls import client_context
+from wire.bundle import build_bundle, read_bundle
 
 if TYPE_CHECKING:
     from conftest import Device, Fleet, Wait
@@ -138,3 +143,22 @@ def _enrol(fleet: Fleet, state: Path, claim: str, *more: str) -> subprocess.Comp
     command = [str(BIN / "edge-agent"), "enrol", "--server", str(fleet.client.base_url), "--ca", str(fleet.ca)]
     command += ["--claim", claim, "--state", str(state), *more]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@CERTIFIED
+def test_what_a_device_measured_is_signed_by_its_key(fleet: Fleet) -> None:
+    """The build host notes the key that the device prints, and believes no other."""
+    device = fleet.add("cam-1")
+    built = read_bundle(fleet.build(1))
+    bundle = build_bundle(built.manifest, {name: built.files[name] for name in ("model.onnx", "golden.npz")})
+    subject = Subject(artifact_sha256=built.manifest.artifact_sha256, bundle=bundle)
+    token = (fleet.state / "builder.token").read_text().strip()
+    bench = ServerBench(
+        url=str(fleet.client.base_url), token=token, keys=fleet.keys, ca=fleet.ca, wait_s=40.0, poll_s=0.05
+    )
+    checked = subprocess.run([BIN / "edge-agent", "selftest", "--state", device.state], capture_output=True, check=True)
+    note_pin(fleet.keys, "cam-1", re.search(r"cam-1 at site, key (\w{64})", checked.stdout.decode())[1])
+    assert bench.measure(subject, "cam-1").report.golden_flips == 0
+    note_pin(fleet.keys, "cam-1", "0" * 64)
+    with pytest.raises(DeviceMeasureError, match=r"got one by the key .* enrolled again"):
+        bench.measure(subject, "cam-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,8 @@ from server.fleet.certificates import Certificates
 from server.fleet.enrolment import Enrolment
 from server.trust.authority import Authority, host_name, init_authority, load_authority
 from tests.server.conftest import EPOCH_MS
+from wire.canonical import sha256_hex
+from wire.measurement import MeasureOrder, ReportStatement, SignedStatement, encode_statement, signed_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,3 +172,32 @@ def test_a_name_that_is_no_host_is_refused(host: str) -> None:
     """Devices could never verify it."""
     with pytest.raises(StateDirectoryError, match="Expected a host name or an IP address"):
         host_name(host)
+
+
+def test_only_the_enrolled_key_signs_for_its_device(certificates: Certificates, enrolment: Enrolment) -> None:
+    """The certificate in the envelope proves nothing."""
+    _enrol(enrolment)
+    said = ReportStatement(order="ab" * 16, device="cam-1", report_sha256="cd" * 32)
+    by = [SignedStatement(said, key.sign(signed_bytes(said), ec.ECDSA(hashes.SHA256())), "any") for key in (KEY, OTHER)]
+    assert [certificates.signed_by("cam-1", signed) for signed in by] == [True, False]
+    assert not certificates.signed_by("cam-2", by[0])
+
+
+def test_a_device_with_a_certificate_can_t_report_unsigned(
+    fleet: MemoryFleet, certificates: Certificates, enrolment: Enrolment
+) -> None:
+    """Nor with a signature of another report; a device with a password reports as before."""
+    _enrol(enrolment)
+    order = MeasureOrder(order="ab" * 16, device="cam-1")
+    measurements = replace(fleet.app.parts.measurements, certificates=certificates)
+
+    def problem(said: ReportStatement | None) -> str:
+        sign = lambda one: KEY.sign(signed_bytes(one), ec.ECDSA(hashes.SHA256()))  # noqa: E731 - of this test
+        envelope = b"" if said is None else encode_statement(SignedStatement(said, sign(said), "any"))
+        return measurements._unsigned(order, b"report", envelope)
+
+    said = ReportStatement(order=order.order, device="cam-1", report_sha256=sha256_hex(b"report"))
+    assert problem(said) == ""
+    assert "got no signature" in problem(None)
+    assert "got another signature" in problem(replace(said, report_sha256=sha256_hex(b"other")))
+    assert measurements._unsigned(replace(order, device="cam-2"), b"report", b"") == ""

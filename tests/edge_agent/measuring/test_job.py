@@ -77,7 +77,7 @@ def test_a_full_disk_ends_a_measurement_with_its_reason(measurer: ProcessMeasure
 def test_a_report_that_the_server_does_not_take_is_said(measurer: ProcessMeasurer, tmp_path: Path) -> None:
     """A server that stays away ends in an answer, not in silence."""
     (tmp_path / "report").write_bytes(b"data")
-    refused = submit(NOWHERE, "/api/measurements/x/report", tmp_path / "report", FetchProgress())
+    refused = submit(NOWHERE, "/api/measurements/x/report", tmp_path / "report", FetchProgress(), {})
     assert refused is not None
     assert refused.code == "report_undelivered"
     assert "secret" not in refused.text
