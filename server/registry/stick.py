@@ -16,9 +16,10 @@ from server.registry.blobs import Blobs
 from server.registry.versions import Release
 from server.trust.repository import TrustRepository
 from wire.codec import encode
-from wire.durable import sync_folder, write_atomically
+from wire.durable import replacing, write_atomically
 from wire.stick import BLOBS, INDEX, METADATA, Stick, StickTarget
 
+_FOR_ALL = 0o644  # the agent's user reads it, whoever wrote it; it holds no secret
 _TRIES = 5  # a running server may publish in between
 
 
@@ -46,26 +47,21 @@ def write_stick(to: Path, releases: Sequence[Release], repository: TrustReposito
     files = {f"{METADATA}/{name}": data for name, data in metadata.items()}
     bundles = {f"{BLOBS}/{release.sha256}": blobs.path(release.sha256) for release in releases}
     if to.suffix.lower() == ".zip":
-        new = to.with_name(f".{to.name}.new")
-        try:
-            with zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as archive:
-                for name, path in bundles.items():
-                    archive.write(path, name)
-                for name, data in [*files.items(), (INDEX, encode(index))]:
-                    archive.writestr(name, data)
-            new.replace(to)
-        finally:
-            new.unlink(missing_ok=True)
+        with replacing(to, mode=_FOR_ALL) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name, path in bundles.items():
+                archive.write(path, name)
+            for name, data in [*files.items(), (INDEX, encode(index))]:
+                archive.writestr(name, data)
         return index
     (to / INDEX).unlink(missing_ok=True)
     for name, path in bundles.items():
         (to / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, to / name)
+        with replacing(to / name, mode=_FOR_ALL) as file, path.open("rb") as blob:
+            shutil.copyfileobj(blob, file)
     for name, data in files.items():
         (to / name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(to / name, data)
-    sync_folder(to / BLOBS)
-    write_atomically(to / INDEX, encode(index))
+        write_atomically(to / name, data, mode=_FOR_ALL)
+    write_atomically(to / INDEX, encode(index), mode=_FOR_ALL)
     return index
 
 

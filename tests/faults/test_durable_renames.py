@@ -36,6 +36,8 @@ NOT_DURABLE = {
     "edge_agent/sources/_bad_inputs.py": "moves what was written by others, without a change, on one file system",
     "edge_agent/device/record_file.py": "moves a folder out of the way of a file, which is then written durably",
     "edge_agent/telemetry/spool.py": "sets a damaged spool aside; a power cut in between is continued",
+    "edge_agent/control/requests.py": "an answer to the person who waits for it; after a power cut nobody does",
+    "edge_agent/logs.py": "rotates the log; a power cut may lose the last lines",
     "edge_agent/control/status_file.py": "said again each second: a flush each time would wear the flash",
     "edge_agent/sinks/jsonl.py": "rotates answers; unless `sync` is set a power cut may lose the last seconds of them",
     "edge_agent/updater/ports.py": "an in-memory seam for tests",
