@@ -174,6 +174,8 @@ class RolloutInfo:
     committed_ratio: float | None = None
     air_bytes: int = 0
     window: Mapping[str, Json] | None = None
+    shadow: Mapping[str, Json] | None = None
+    shadow_counts: Mapping[str, Json] | None = None
     groups: tuple[RolloutGroup, ...] = ()
     members: tuple[RolloutDevice, ...] = ()
 

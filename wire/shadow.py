@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from wire.codec import Json
 from wire.errors import MessageError
@@ -80,8 +79,8 @@ class ShadowCounts:
     skipped: int = 0
     pairs: tuple[ShadowPair, ...] = ()
     other_pairs: int = 0
-    differences: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
-    run_steps: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    differences: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    run_steps: Mapping[str, int] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
     @property

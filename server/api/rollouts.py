@@ -23,6 +23,7 @@ from server.rollout.service import RolloutService
 from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, removed_count, replaced_count
 from wire.codec import to_document
 from wire.messages import MaintenanceWindow
+from wire.shadow import MAX_SHADOW_S, ShadowOrder, merge_shadow
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
@@ -38,6 +39,48 @@ class WindowBody(BaseModel, extra="forbid"):
     end: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
     days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = Field(default_factory=list, max_length=7)
     time_zone: Annotated[str, Field(max_length=64)] = ""
+
+
+class ShadowBody(ValueBody, extra="forbid"):
+    """For ``seconds``, devices compare the release with the one that serves before they switch.
+
+    ``max_ratio``: above this share of inputs with two labels a device refuses it; 1: never. ``required``: it also
+    refuses it if it can't compare.
+    """
+
+    seconds: Annotated[float, Field(gt=0, le=MAX_SHADOW_S)]
+    max_ratio: Ratio = 1.0
+    required: bool = False
+
+
+class ShadowPairBody(ValueBody):
+    """How often the release that serves, the champion, answered one label and the new one another."""
+
+    champion: str
+    challenger: str
+    n: int
+
+
+class ShadowCountsBody(ValueBody):
+    """What devices counted before they switched. Disagreement is not error: it does not say which is right.
+
+    ``n``: inputs compared; ``disagreed``: those with two labels, in ``pairs`` and ``other_pairs``. ``differences``: of
+    numbers, by octave (``docs/reference/wire.md``). ``errors``: inputs that only the champion could answer;
+    ``skipped``: not compared. ``p50_ms`` and ``p95_ms``: of the challenger's runs, at low priority.
+    """
+
+    devices: int
+    seconds: float
+    n: int
+    disagreed: int
+    disagreement_ratio: float | None
+    pairs: list[ShadowPairBody]
+    other_pairs: int
+    differences: dict[str, dict[str, int]]
+    errors: int
+    skipped: int
+    p50_ms: float
+    p95_ms: float
 
 
 class RolloutRequest(BaseModel, extra="forbid"):
@@ -57,6 +100,7 @@ class RolloutRequest(BaseModel, extra="forbid"):
     error_ratio: Ratio | None = None
     approved: bool = False
     window: WindowBody | None = None
+    shadow: ShadowBody | None = None
 
 
 class ApproveRequest(BaseModel, extra="forbid"):
@@ -175,6 +219,8 @@ class RolloutBody(BaseModel):
     probation_s: float
     deadline_s: float
     window: WindowBody | None
+    shadow: ShadowBody | None
+    shadow_counts: ShadowCountsBody | None
     created_ms: int
     updated_ms: int
     committed: int
@@ -265,6 +311,7 @@ def _request(body: RolloutRequest) -> RolloutOptions:
         release=body.release, canary=canary, groups=body.groups, probation_s=body.probation_s,
         deadline_s=body.deadline_s, success_ratio=body.success_ratio, error_ratio=body.error_ratio,
         approved=body.approved, window=_window(body.window),
+        shadow=ShadowOrder(**body.shadow.model_dump()) if body.shadow else None,
     )  # fmt: skip
 
 
@@ -285,11 +332,25 @@ def _body(rollout: Rollout) -> RolloutBody:
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
         probation_s=rollout.probation_s, deadline_s=rollout.deadline_s,
         window=WindowBody.model_validate(to_document(rollout.window)) if rollout.window else None,
+        shadow=ShadowBody.of(rollout.shadow) if rollout.shadow else None, shadow_counts=_shadow_counts(rollout),
         created_ms=rollout.created_ms,
         updated_ms=rollout.updated_ms, committed=counts.committed, failed=counts.failed, stuck=counts.stuck,
         pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
         committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),
         groups=_groups(rollout), members=[_member(member) for member in rollout.members],
+    )  # fmt: skip
+
+
+def _shadow_counts(rollout: Rollout) -> ShadowCountsBody | None:
+    found = [member.shadow for member in rollout.members if member.shadow]
+    if not found:
+        return None
+    total = merge_shadow(found)
+    return ShadowCountsBody(
+        devices=len(found), seconds=total.seconds, n=total.n, disagreed=total.disagreed,
+        disagreement_ratio=total.disagreement_ratio, pairs=[ShadowPairBody.of(pair) for pair in total.pairs],
+        other_pairs=total.other_pairs, differences={name: dict(bins) for name, bins in total.differences.items()},
+        errors=total.errors, skipped=total.skipped, p50_ms=total.run_ms(0.5), p95_ms=total.run_ms(0.95),
     )  # fmt: skip
 
 

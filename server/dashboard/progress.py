@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from server.dashboard.views import Cut, Status, Tone, ago
 from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.planner import passed
-from server.rollout.thresholds import count_members, removed_count
+from server.rollout.thresholds import count_members, devices, removed_count
+from wire.shadow import merge_shadow
 
 _PHASES = {
     RolloutPhase.AWAITING_APPROVAL: Status("waits for approval", Tone.WARN),
@@ -77,6 +78,7 @@ class RolloutCard:
     reason: str
     created: str
     air: str
+    shadow: str
     groups: tuple[GroupView, ...]
     actions: tuple[str, ...]
     open: bool
@@ -91,6 +93,7 @@ def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
         reason=rollout.text,
         created=f"made {ago(rollout.created_ms, now_ms)}",
         air=in_bytes(sum(member.air_bytes for member in rollout.members)),
+        shadow=_shadow(rollout),
         groups=tuple(_group(rollout, index) for index in range(len(rollout.groups))),
         actions=actions(rollout.phase),
         open=rollout.phase in OPEN_PHASES,
@@ -105,6 +108,21 @@ def actions(phase: RolloutPhase) -> tuple[str, ...]:
         RolloutPhase.PAUSED: "resume",
     }.get(phase)
     return (first, "abort") if first else ()
+
+
+def _shadow(rollout: Rollout) -> str:
+    """Return what its devices counted before they switched; "" for nothing. It claims no error: nobody knows which."""
+    found = [member.shadow for member in rollout.members if member.shadow]
+    total = merge_shadow(found)
+    if not total.n + total.errors:
+        return ""
+    text = f"in the shadow of {devices(len(found))}: {total.n} inputs compared"
+    if total.disagreement_ratio is not None:
+        text += f", {total.disagreed} ({100 * total.disagreement_ratio:.1f} %) with two labels"
+    if total.pairs:
+        top = total.pairs[0]
+        text += f", most often {top.champion or 'none'} → {top.challenger or 'none'} ({top.n})"
+    return text + (f"; {total.errors} that only the release before could answer" if total.errors else "")
 
 
 def in_bytes(count_bytes: int) -> str:

@@ -31,6 +31,7 @@ from wire.messages import (
     State,
     UpdatePhase,
 )
+from wire.shadow import ShadowOrder
 from wire.topics import Kind, Topic, check_name
 from wire.transport import Transport
 
@@ -165,12 +166,13 @@ class Fleet:
     def set_desired(  # noqa: PLR0913 - the fields of a pointer to a release
         self, device: str, *, release: str, target: str, sha256: str, length_bytes: int, probation_s: float = 600.0,
         config: Mapping[str, Json] | None = None, window: MaintenanceWindow | None = None,
+        shadow: ShadowOrder | None = None,
     ) -> int:  # fmt: skip
         """Assign ``release`` to ``device``; return the new ``gen``.
 
         ``target`` is the TUF target path, ``sha256`` and ``length_bytes`` the bundle's. ``config`` None keeps
-        the device's settings. ``window``: in which the device may switch, None for any time. It counts as a new
-        attempt, even of a release that the device refused before.
+        the device's settings. ``window``: in which the device may switch, None for any time. ``shadow``: for how long
+        it compares the release first. It counts as a new attempt, even of a release that the device refused before.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
@@ -178,7 +180,7 @@ class Fleet:
         """
         pointer = Desired(
             release=release, target=target, sha256=sha256, length_bytes=length_bytes, probation_s=probation_s,
-            window=window,
+            window=window, shadow=shadow,
         )  # fmt: skip
 
         def change(old: Desired, gen: int) -> Desired:

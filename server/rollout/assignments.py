@@ -16,7 +16,7 @@ from server.rollout.model import IN_VAIN, Member, MemberStanding, Rollout, Settl
 from server.rollout.planner import left_out
 from server.rollout.selection import choose_bundle
 from wire.codec import decode, encode
-from wire.messages import Desired, MaintenanceWindow
+from wire.messages import Desired
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Assigner:
             before = member.before if again or not device.desired else encode(device.desired).decode()
             intent = {"standing": MemberStanding.ASSIGNING.value, "before": before, "assigned_ms": now_ms}
             self.ledger.change_member(rollout.id, member.device, {**intent, "gen": device.desired_gen})
-            gen = self._tell(device, pointer(bundle, rollout.probation_s), rollout.window)
+            gen = self._tell(device, pointer(bundle, rollout.probation_s), rollout)
         self.ledger.change_member(rollout.id, member.device, {"standing": MemberStanding.ASSIGNED.value, "gen": gen})
         return None
 
@@ -52,8 +52,9 @@ class Assigner:
         self._tell(device, self._before(rollout, member, device))
         if member.standing in IN_VAIN:
             return None
-        air_bytes = device.reported.update.done_bytes if device.reported else 0
-        return replace(left_out(member, "aborted"), air_bytes=air_bytes)
+        update = device.reported.update if device.reported else None
+        air_bytes, shadow = (update.done_bytes, update.shadow) if update else (0, None)
+        return replace(left_out(member, "aborted"), air_bytes=air_bytes, shadow=shadow)
 
     def _before(self, rollout: Rollout, member: Member, device: Device) -> Desired:
         before = decode(Desired, member.before.encode()) if member.before else Desired()
@@ -63,10 +64,12 @@ class Assigner:
         running = next((item for item in self.releases if current and item.sha256 == current.sha256), None)
         return pointer(running, before.probation_s) if running and running.name != rollout.release else Desired()
 
-    def _tell(self, device: Device, desired: Desired, window: MaintenanceWindow | None = None) -> int:
+    def _tell(self, device: Device, desired: Desired, rollout: Rollout | None = None) -> int:
+        """Set ``desired``, with the window and the shadow of ``rollout``; None: a way back, which has neither."""
         return self.fleet.set_desired(
             device.device, release=desired.release, target=desired.target, sha256=desired.sha256,
-            length_bytes=desired.length_bytes, probation_s=desired.probation_s, window=window,
+            length_bytes=desired.length_bytes, probation_s=desired.probation_s,
+            window=rollout.window if rollout else None, shadow=rollout.shadow if rollout else None,
         )  # fmt: skip
 
 

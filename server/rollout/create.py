@@ -13,6 +13,7 @@ from server.rollout.model import Group, Rollout, RolloutPhase
 from server.rollout.selection import as_members, candidates, pick_canaries
 from server.rollout.thresholds import MAX_CANARIES
 from wire.messages import MaintenanceWindow
+from wire.shadow import ShadowOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class RolloutOptions:
 
     ``canary``: a number of devices, or a list. ``groups``: device lists that follow; devices in no list come last,
     together with devices that enrol later. ``approved``: start at once. ``window``: in which devices may switch.
+    ``shadow``: for how long they compare the release with the one that serves before.
     """
 
     release: str
@@ -32,6 +34,7 @@ class RolloutOptions:
     error_ratio: float | None = None
     approved: bool = False
     window: MaintenanceWindow | None = None
+    shadow: ShadowOrder | None = None
 
 
 def draft(
@@ -68,6 +71,7 @@ def draft(
         probation_s=config.probation_s if request.probation_s is None else request.probation_s,
         deadline_s=config.deadline_s if request.deadline_s is None else request.deadline_s,
         window=request.window,
+        shadow=request.shadow,
         created_ms=now_ms,
         updated_ms=now_ms,
     )

@@ -13,6 +13,7 @@ from server.store import rollouts as store
 from server.store.database import Database
 from wire.codec import decode, encode
 from wire.messages import MaintenanceWindow
+from wire.shadow import ShadowCounts, ShadowOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class RolloutLedger:
 
     def add(self, rollout: Rollout) -> None:
         """Store a new rollout."""
-        window = encode(rollout.window).decode() if rollout.window is not None else ""
-        row = {**asdict(rollout), "phase": rollout.phase.value, "window": window}
+        documents = {"window": as_text(rollout.window), "shadow": as_text(rollout.shadow)}
+        row = {**asdict(rollout), "phase": rollout.phase.value, **documents}
         del row["members"]
         with self.database.begin() as connection:
             store.insert_rollout(connection, row, [_row(rollout.id, member) for member in rollout.members])
@@ -82,13 +83,19 @@ class RolloutLedger:
             store.update_rollout(connection, after.id, {**changes, "groups": groups})
 
 
+def as_text(document: object) -> str:
+    """Return a document of the wire as its column holds it: JSON, "" for None."""
+    return "" if document is None else encode(document).decode()
+
+
 def _with_members(connection: sa.Connection, row: sa.RowMapping | None) -> Rollout | None:
     return _rollouts(connection, [row])[0] if row is not None else None
 
 
 def _row(rollout: str, member: Member) -> dict[str, object]:
     retried_from = member.retried_from.value if member.retried_from else ""
-    return {"rollout": rollout, **asdict(member), "standing": member.standing.value, "retried_from": retried_from}
+    row = {"rollout": rollout, **asdict(member), "standing": member.standing.value, "retried_from": retried_from}
+    return {**row, "shadow": as_text(member.shadow)}
 
 
 def _standing(row: sa.RowMapping) -> MemberStanding:
@@ -103,6 +110,7 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
         values = {str(key): value for key, value in row.items() if key != "rollout"}
         values["standing"] = _standing(row)
         values["retried_from"] = MemberStanding(row["retried_from"]) if row["retried_from"] else None
+        values["shadow"] = decode(ShadowCounts, row["shadow"].encode()) if row["shadow"] else None
         members[row["rollout"]].append(Member(**values))
     found = []
     for row in rows:
@@ -110,5 +118,6 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
         values["groups"] = tuple(Group(**group) for group in row["groups"])
         values["phase"] = RolloutPhase(row["phase"])
         values["window"] = decode(MaintenanceWindow, row["window"].encode()) if row["window"] else None
+        values["shadow"] = decode(ShadowOrder, row["shadow"].encode()) if row["shadow"] else None
         found.append(Rollout(**values, members=tuple(members[row["id"]])))
     return tuple(found)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from wire.messages import MaintenanceWindow, UpdateStatus
+from wire.shadow import ShadowCounts, ShadowOrder
 
 
 class RolloutPhase(StrEnum):
@@ -55,6 +56,7 @@ class Member:
     ``tolerate``; it still counts against success. ``replaced_by``: the person who let another device try in its place;
     the failure stays, but the group is judged without it. ``retried_from``: the earlier standing (failed or stuck)
     during a retry; ``code`` is still the earlier one, and both apply again if the retry ends without an outcome.
+    ``shadow``: what it counted before it switched, or refused to.
     """
 
     device: str
@@ -69,6 +71,7 @@ class Member:
     tolerated: bool = False
     replaced_by: str = ""
     retried_from: MemberStanding | None = None
+    shadow: ShadowCounts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +93,8 @@ class Group:
 class Rollout:
     """One rollout. Groups below ``opened`` are open; if ``dynamic``, devices that enrol later join the last group.
 
-    ``window``: devices switch inside of it only, by their own clock; None: at any time.
+    ``window``: devices switch inside of it only, by their own clock; None: at any time. ``shadow``: how they
+    compare the release with the one that serves before that; None: they don't.
     """
 
     id: str
@@ -105,6 +109,7 @@ class Rollout:
     deadline_s: float = 86_400.0
     dynamic: bool = True
     window: MaintenanceWindow | None = None
+    shadow: ShadowOrder | None = None
     created_ms: int = 0
     updated_ms: int = 0
 
@@ -151,6 +156,7 @@ class Settle:
     standing: MemberStanding
     code: str = ""
     air_bytes: int = 0
+    shadow: ShadowCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,8 @@ def settled(member: Member, settle: Settle, now_ms: int) -> Member:
     """Return ``member`` with ``settle`` applied; an outcome clears ``retried_from``, being pending does not."""
     retried_from = member.retried_from if settle.standing is MemberStanding.PENDING else None
     ended = replace(member, standing=settle.standing, code=settle.code, settled_ms=now_ms)
-    return replace(ended, air_bytes=settle.air_bytes, tolerated=False, retried_from=retried_from)
+    shadow = settle.shadow or member.shadow
+    return replace(ended, air_bytes=settle.air_bytes, shadow=shadow, tolerated=False, retried_from=retried_from)
 
 
 def left_out(member: Member, code: str) -> Settle:
@@ -131,13 +132,20 @@ def _settle(rollout: Rollout, member: Member, status: DeviceStatus | None, now_m
     update, told = status.update, member.standing in {MemberStanding.ASSIGNED, MemberStanding.STUCK}
     about = member.gen > 0 and update.gen >= member.gen and update.release == rollout.release
     if about and update.phase is UpdatePhase.COMMITTED and member.standing is not MemberStanding.ASSIGNING:
-        return Settle(device=member.device, standing=MemberStanding.COMMITTED, code="", air_bytes=update.done_bytes)
+        return Settle(
+            device=member.device,
+            standing=MemberStanding.COMMITTED,
+            code="",
+            air_bytes=update.done_bytes,
+            shadow=update.shadow,
+        )
     if told and about and update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}:
         return Settle(
             device=member.device,
             standing=MemberStanding.FAILED,
             code=update.code or update.phase.value,
             air_bytes=update.done_bytes,
+            shadow=update.shadow,
         )
     if status.removed:
         return None if member.standing in IN_VAIN else left_out(member, REMOVED)
@@ -149,6 +157,7 @@ def _settle(rollout: Rollout, member: Member, status: DeviceStatus | None, now_m
             standing=MemberStanding.STUCK,
             code=MemberStanding.STUCK.value,
             air_bytes=update.done_bytes,
+            shadow=update.shadow if about else None,
         )
     return None
 

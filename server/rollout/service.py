@@ -18,7 +18,7 @@ from server.registry.versions import Release, Versions
 from server.rollout.assignments import Assigner
 from server.rollout.config import RolloutConfig
 from server.rollout.create import RolloutOptions, draft
-from server.rollout.ledger import RolloutLedger
+from server.rollout.ledger import RolloutLedger, as_text
 from server.rollout.model import (
     ABORTABLE,
     IN_FLIGHT,
@@ -298,7 +298,7 @@ class RolloutService:
         after = settled(member, settle, now_ms)
         changes = {
             "standing": after.standing.value, "code": after.code, "air_bytes": after.air_bytes,
-            "settled_ms": after.settled_ms, "tolerated": after.tolerated,
+            "settled_ms": after.settled_ms, "tolerated": after.tolerated, "shadow": as_text(after.shadow),
             "retried_from": after.retried_from.value if after.retried_from else "",
         }  # fmt: skip
         self.ledger.change_member(rollout.id, settle.device, changes)

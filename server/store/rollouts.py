@@ -23,6 +23,7 @@ ROLLOUTS = sa.Table(
     sa.Column("deadline_s", sa.Float, nullable=False),
     sa.Column("dynamic", sa.Boolean, nullable=False),
     sa.Column("window", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("shadow", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
 )
@@ -43,6 +44,7 @@ MEMBERS = sa.Table(
     sa.Column("tolerated", sa.Boolean, nullable=False, default=False),
     sa.Column("replaced_by", sa.String(100), nullable=False, default="", server_default=""),
     sa.Column("retried_from", sa.String(32), nullable=False, default="", server_default=""),
+    sa.Column("shadow", sa.Text, nullable=False, default="", server_default=""),
 )
 
 

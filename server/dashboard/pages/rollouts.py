@@ -93,6 +93,8 @@ class Steering:
                 button.props(f"no-caps dense {_LOOKS[action]}").style("padding: 4px 14px")
         if card.reason:
             ui.label(card.reason).style("font-weight: 600")
+        if card.shadow:
+            ui.label(card.shadow).classes("tf-small")
         for group in card.groups:
             show_group(group, partial(self._skip, card, group.name) if group.may_skip else None)
 

@@ -11,6 +11,7 @@ from server.retraining.labelling import LabelForm
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.samples import StoredSample
 from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
+from wire.shadow import ShadowCounts, ShadowPair
 
 NOW_MS = 1_795_000_000_000
 ROLLOUT = Rollout(
@@ -112,3 +113,12 @@ def test_the_way_shows_where_a_retraining_is() -> None:
     assert tones == [(Tone.GOOD, False), (Tone.GOOD, False), (Tone.CALM, True), (Tone.CALM, False)]
     assert not any(stage.now for stage in stages(RetrainingPhase.WITHDRAWN))
     assert all(stage.tone is Tone.GOOD for stage in stages(RetrainingPhase.SETTLED))
+
+
+def test_a_shadow_is_told_without_a_claim_of_error() -> None:
+    """Inputs, labels that differ and the most frequent pair, summed over the devices; nothing without a shadow."""
+    seen = ShadowCounts(n=90, disagreed=4, pairs=(ShadowPair("3", "", 4),))
+    members = tuple(replace(member, shadow=seen) for member in ROLLOUT.members[:2])
+    text = "in the shadow of 2 devices: 180 inputs compared, 8 (4.4 %) with two labels, most often 3 → none (8)"
+    assert rollout_card(replace(ROLLOUT, members=members), NOW_MS).shadow == text
+    assert rollout_card(ROLLOUT, NOW_MS).shadow == ""

@@ -15,6 +15,7 @@ from server.rollout.service import RolloutService
 from wire.canonical import sha256_hex
 from wire.codec import to_document
 from wire.messages import DeviceState, InstalledRelease, MaintenanceWindow, Reported, State, UpdatePhase, UpdateStatus
+from wire.shadow import ShadowCounts, ShadowOrder, ShadowPair
 from wire.tuf_target import TargetCustom, target_path
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ class Scene:
         wanted = {"canary": ["d0"], "approved": True, "success_ratio": 1.0, "error_ratio": 0.0, **request}
         return self.service.create(RolloutOptions(release=NEW, **wanted))  # type: ignore[arg-type]
 
-    def say(self, device: str, phase: UpdatePhase, code: str = "", release: str = NEW) -> None:
+    def say(
+        self, device: str, phase: UpdatePhase, code: str = "", release: str = NEW, shadow: ShadowCounts | None = None
+    ) -> None:
         """Let a device report its progress on its last assignment, and ingest it."""
         gen = self.fleet.app.parts.fleet.device(device).desired_gen
-        update = UpdateStatus(phase=phase, gen=gen, release=release, code=code, done_bytes=77)
+        update = UpdateStatus(phase=phase, gen=gen, release=release, code=code, done_bytes=77, shadow=shadow)
         current = InstalledRelease(release, "") if phase is UpdatePhase.COMMITTED else None
         report = Reported(gen=gen, at_ms=self.fleet.clock(), boot="ab" * 8, current=current, update=update)
         self.devices[device].say("reported", report, retain=True)
@@ -512,3 +515,39 @@ def test_a_window_that_is_none_is_refused_by_name(scene: Scene, window: dict, st
     """No device is assigned anything."""
     answer = scene.fleet.client().post("/api/rollouts", json={"release": NEW, "canary": ["d0"], "window": window})
     assert (answer.status_code, says in answer.text) == (status, True)
+
+
+def test_the_shadows_of_the_devices_are_ordered_and_summed(scene: Scene) -> None:
+    """Through REST, the store and MQTT; a device that refused is in the sum, and the sum survives a restart."""
+    client, order = scene.fleet.client(), {"seconds": 60.0, "max_ratio": 0.1, "required": True}
+    body = {"release": NEW, "canary": ["d0", "d1"], "approved": True, "error_ratio": 0.9, "shadow": order}
+    made = client.post("/api/rollouts", json=body).json()
+    scene.turn()
+    assert (made["shadow"], made["shadow_counts"]) == (order, None)
+    assert to_document(scene.devices["d0"].desired())["shadow"] == order
+    seen = ShadowCounts(
+        seconds=60, n=90, disagreed=4, skipped=10, pairs=(ShadowPair("3", "8", 4),), run_steps={"8": 90}
+    )
+    scene.say("d0", UpdatePhase.COMMITTED, shadow=seen)
+    worse = ShadowCounts(seconds=60, n=10, disagreed=6, pairs=(ShadowPair("3", "8", 1), ShadowPair("1", "7", 5)))
+    scene.say("d1", UpdatePhase.REFUSED, "shadow_disagreement", shadow=worse)
+    scene.fleet.restart()
+    found = scene.fleet.client().get(f"/api/rollouts/{made['id']}").json()["shadow_counts"]
+    assert [found[key] for key in ("devices", "n", "disagreed", "skipped", "p50_ms")] == [2, 100, 10, 10, 4.0]
+    assert (found["disagreement_ratio"], [pair["n"] for pair in found["pairs"]]) == (0.1, [5, 5])
+
+
+def test_the_way_back_has_no_shadow(scene: Scene) -> None:
+    """A release that served is not compared again."""
+    rollout = scene.start(shadow=ShadowOrder(60.0))
+    scene.turn()
+    scene.service.abort(rollout.id)
+    scene.turn()
+    assert scene.devices["d0"].desired().shadow is None
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": 0}, {"seconds": 1e9}, {"seconds": 1, "max_ratio": 1.1}, {}])
+def test_an_impossible_shadow_is_refused(scene: Scene, wrong: dict) -> None:
+    """No device is assigned anything."""
+    answer = scene.fleet.client().post("/api/rollouts", json={"release": NEW, "canary": ["d0"], "shadow": wrong})
+    assert (answer.status_code, "shadow" in answer.text) == (422, True)
