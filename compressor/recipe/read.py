@@ -397,14 +397,22 @@ def _check_import(recipe: Recipe) -> None:
 def _check_steps(recipe: Recipe) -> None:
     """Check that steps name known targets and fit each other.
 
-    QAT and quantization use the same grid: otherwise the training is lost. Rescue is used only for ONNX targets: its
-    result would not apply to a TFLite file of the same step.
+    A target is quantized once: a second scheme would work on the file of the first. QAT and quantization use the same
+    grid: otherwise the training is lost. Rescue is used only for ONNX targets: its result would not apply to a TFLite
+    file of the same step.
     """
     names, trained = [target.name for target in recipe.targets], network_steps(recipe)
     if trained and recipe.train.keeps_body:
         message = f"Expected no step {trained[0].step!r} with [train] fine_tune_layers = 'head', got one"
         raise RecipeError(f"{message}: it would change the body again; leave it out, or fine-tune all layers")
-    for step in (step for step in recipe.compress if isinstance(step, QuantizeRecipe)):
+    quantizers = [step for step in recipe.compress if isinstance(step, QuantizeRecipe)]
+    for target in recipe.targets:
+        own = [step for step in quantizers if step.on in {"", target.name}]
+        if len(own) > 1:
+            schemes = ", ".join(step.scheme for step in own)
+            message = f"Expected one [[compress]] 'quantize' for target {target.name!r}, got {len(own)} ({schemes})"
+            raise RecipeError(f"{message}: give each an on = a target of its own, or remove all but one")
+    for step in quantizers:
         _check_target(step.on, names, "[[compress]]")
         on = next((item.runtime for item in recipe.targets if item.name == step.on), formats.BASELINE)
         keys = formats.or_plain(on).grid

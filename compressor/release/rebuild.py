@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressor.devices.bench import DeviceBench
 from compressor.errors import PackageError
-from compressor.gates.certificate import read_certificate
+from compressor.gates.certificate import STAND_IN, read_certificate
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import open_bundle
-from compressor.run.pipeline import run_recipe
+from compressor.run.bundles import recipe_digest
+from compressor.run.pipeline import run_recipe, shortened
 from wire.bundle import CERTIFICATE
 from wire.canonical import sha256_hex
 
@@ -45,16 +46,27 @@ def rebuild(
 ) -> Rebuilt:
     """Return how the bundle at ``path`` differs from the one that ``recipe`` gives now, built without a cache.
 
-    ``devices``: the bench for devices that gates name; they measure again.
+    A bundle of a quick run is compared with another quick run. ``devices``: the bench for devices that gates name; they
+    measure again.
 
     Raises:
-        PackageError: If the bundle can't be read, the recipe has no such target or its gates don't pass now.
+        PackageError: If the bundle can't be read or is from a stand-in, the recipe has no such target or its gates
+            don't pass now.
         CompressorError: As raised by a run.
     """
     bundle = open_bundle(path)
     manifest = bundle.manifest
+    if STAND_IN in read_certificate(bundle.files[CERTIFICATE]).remarks:
+        message = f"Expected a bundle of the recipe's own data, got {path} from its stand-in (--quick)"
+        raise PackageError(f"{message}: run the recipe with --data, then rebuild that bundle")
+    ran = replace(recipe, model=replace(recipe.model, version=manifest.version))
+    quick = recipe_digest(ran) != manifest.lineage.get("recipe") == recipe_digest(shortened(ran))
+    if quick and progress is not None:
+        progress.say(f"{path.name} is from a quick run: rebuilding it with --quick too")
     with tempfile.TemporaryDirectory(prefix="tinyfleet-rebuild-") as folder:
-        outcome = run_recipe(recipe, out=Path(folder), version=manifest.version, progress=progress, devices=devices)
+        outcome = run_recipe(
+            recipe, out=Path(folder), version=manifest.version, progress=progress, quick=quick, devices=devices
+        )
         made = Path(folder) / f"{manifest.release}-{manifest.target}.tfb"
         if made not in outcome.bundles:
             names = ", ".join(bundle.name for bundle in outcome.bundles) or f"none, verdict {outcome.verdict}"

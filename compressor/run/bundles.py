@@ -15,7 +15,7 @@ from compressor.data._table import Table, concatenate
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import device_for
 from compressor.measurement.predictions import Candidate, Predictions
-from compressor.recipe.model import AcceptanceRecipe, TargetRecipe
+from compressor.recipe.model import AcceptanceRecipe, Recipe, TargetRecipe
 from compressor.release import drift_reference, package
 from compressor.run.comparison import Comparison
 from compressor.run.stages import Run, table_digest
@@ -123,15 +123,19 @@ def _budgets(run: Run, target: TargetRecipe, certificate: Certificate, golden: p
     return replace(golden_budget(golden, run.task, acceptance), latency_p95_ms=float(doubled))
 
 
+def recipe_digest(recipe: Recipe) -> str:
+    """Return the digest of all that ``recipe`` states, wherever its file is."""
+    beside = [str(recipe.acceptance)] if recipe.acceptance != AcceptanceRecipe() else []
+    beside += [recipe.data.task] if recipe.data.task else []
+    beside += [str(recipe.smoothing)] if recipe.smoothing.kind else []
+    beside += [recipe.train.fine_tune_layers] if recipe.train.keeps_body else []
+    return sha256_hex(" ".join([repr(replace(recipe, folder=Path())), *beside]).encode())
+
+
 def lineage_of(run: Run, compared: Comparison) -> dict[str, str]:
     """Return the inputs of a release: digests of recipe, data and models, and its baseline."""
-    recipe, acceptance = repr(replace(run.recipe, folder=Path())), run.recipe.acceptance
-    beside = [str(acceptance)] if acceptance != AcceptanceRecipe() else []
-    beside += [run.recipe.data.task] if run.recipe.data.task else []
-    beside += [str(run.recipe.smoothing)] if run.recipe.smoothing.kind else []
-    beside += [run.recipe.train.fine_tune_layers] if run.recipe.train.keeps_body else []
     lineage = {
-        "recipe": sha256_hex(" ".join([recipe, *beside]).encode()),
+        "recipe": recipe_digest(run.recipe),
         "data": table_digest(run.table),
         "float_weights": run.models.trained.digest if run.models.trained else run.models.baseline.digest,
         "float_model": run.models.baseline.digest,

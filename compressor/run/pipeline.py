@@ -102,8 +102,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     if version is not None:
         recipe = replace(recipe, model=replace(recipe.model, version=version))
     if quick:
-        train = replace(recipe.train, epochs=_QUICK_EPOCHS, fine_tune_epochs=_QUICK_EPOCHS)
-        recipe = replace(recipe, train=train)
+        recipe = shortened(recipe)
     preflight.check(recipe, out)
     before = None
     if base is not None:
@@ -123,6 +122,12 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     combined = certificates.combine([judged.certificate for judged in results])
     bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
     return _write(run, out, combined, bundles, shown(combined, run, results))
+
+
+def shortened(recipe: Recipe) -> Recipe:
+    """Return ``recipe`` with the training of a quick run."""
+    train = replace(recipe.train, epochs=_QUICK_EPOCHS, fine_tune_epochs=_QUICK_EPOCHS)
+    return replace(recipe, train=train)
 
 
 def opened(recipe: Recipe, out: Path, progress: Progress) -> Run:

@@ -28,8 +28,10 @@ _CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages and those of the repository's top folder."""
+    """Add the generated pages, in place of the short ones of a checkout, and those of the repository's top folder."""
     for path, made in reference.pages().items():
+        if (short := files.get_file_from_path(path)) is not None:
+            files.remove(short)
         files.append(File.generated(config, path, content=made()))
     for name, path in TOP.items():
         files.append(File.generated(config, path, content=below_docs((ROOT / name).read_text())))

@@ -43,7 +43,8 @@ class RolloutLedger:
         Raises:
             UnknownRolloutError: If there is none of that id.
         """
-        missing = UnknownRolloutError(f"Expected the id of a rollout, got {rollout[:80]!r}: see GET /api/rollouts")
+        message = f"Expected the id of a rollout, got {rollout[:80]!r}: fleet-server rollouts list prints them"
+        missing = UnknownRolloutError(message)
         return self.database.row(
             lambda connection: _with_members(connection, store.one_rollout(connection, rollout)), missing
         )

@@ -79,6 +79,14 @@ def test_the_list_of_decision_records_has_each_with_its_title() -> None:
     assert [line for line in listed if line.startswith("| ") and "](" in line] == rows
 
 
+@pytest.mark.parametrize("path", sorted(reference.pages()))
+def test_a_generated_page_is_also_in_a_checkout(path: str) -> None:
+    """A short one, which says how to make the whole one and where the same stands: no link leads nowhere."""
+    text = (ROOT / "docs" / path).read_text(encoding="utf-8")
+    assert "`./scripts/docs` makes this page" in text
+    assert text.splitlines()[0] == reference.pages()[path]().splitlines()[0]
+
+
 def _keys(config: type) -> Iterator[str]:
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):

@@ -9,8 +9,9 @@ import pytest
 
 from compressor.cli.output import print_rebuilt
 from compressor.errors import PackageError
-from compressor.gates.certificate import read_certificate, write_certificate
+from compressor.gates.certificate import STAND_IN, read_certificate, write_certificate
 from compressor.gates.evidence import GateRecipe
+from compressor.progress import Bars
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import read_recipe
 from compressor.release.rebuild import rebuild
@@ -36,6 +37,28 @@ def outcome(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Outcome
 def test_a_bundle_built_again_from_nothing_has_the_same_bytes(recipe: Recipe, outcome: Outcome) -> None:
     """Training, export, calibration, reference and certificate are all repeated."""
     assert rebuild(outcome.bundles[0], recipe).same
+
+
+def test_a_bundle_of_a_quick_run_is_rebuilt_by_one(
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle names its recipe by a digest, which is that of the shortened one; a sentence says so at the start."""
+    longer = replace(recipe, train=replace(recipe.train, epochs=7))
+    bundle = run_recipe(longer, out=tmp_path, quick=True).bundles[0]
+    assert rebuild(bundle, longer, Bars()).same
+    assert "rebuilding it with --quick too" in capsys.readouterr().err
+
+
+def test_a_bundle_of_generated_data_is_not_rebuilt(recipe: Recipe, outcome: Outcome, tmp_path: Path) -> None:
+    """Its data lies in another folder each time: the answer comes before anything is trained."""
+    bundle = open_bundle(outcome.bundles[0])
+    certificate = replace(read_certificate(bundle.files[CERTIFICATE]), remarks=(STAND_IN,))
+    entries = {name: data for name, data in bundle.files.items() if name != MANIFEST}
+    (path := tmp_path / "a.tfb").write_bytes(
+        build_bundle(bundle.manifest, entries | {CERTIFICATE: write_certificate(certificate)})
+    )
+    with pytest.raises(PackageError, match=r"got .*a\.tfb from its stand-in \(--quick\): run the recipe with --data"):
+        rebuild(path, recipe)
 
 
 def test_another_seed_is_named_as_the_reason(recipe: Recipe, outcome: Outcome) -> None:

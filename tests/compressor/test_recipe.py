@@ -53,6 +53,10 @@ def test_fills_everything_but_the_name_with_defaults() -> None:
         (MINIMAL + '[gates]\nsize_bytes = {max = 1, on = "pie"}\n[targets.pi]\n', "did you mean 'pi'?"),
         (MINIMAL + '[[compress]]\nstep = "quantise"\n', "did you mean 'quantize'?"),
         (MINIMAL + '[compress]\nstep = "quantize"\n', "write [[compress]]"),
+        (
+            MINIMAL + '[[compress]]\nstep = "quantize"\n[[compress]]\nstep = "quantize"\nscheme = "dynamic_int8"\n',
+            "one [[compress]] 'quantize' for target 'host', got 2 (static_int8, dynamic_int8): give each an on",
+        ),
         (MINIMAL + "[targets.pi]\ncores = 1\n", "in [targets.pi] one of runtime, cpu, threads, format, got 'cores'"),
         (MINIMAL + '[targets.pi]\ncpu = ""\n', "[targets] cpu the device's processor, as its `uname -m` prints it"),
         ("", "Expected in [model] the key 'name'"),

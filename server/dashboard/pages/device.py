@@ -85,16 +85,17 @@ def add_page(pages: Pages) -> None:
 
 
 def _build(device: str, visit: Visit) -> None:
+    try:
+        visit.services.fleet.device(device)
+    except UnknownDeviceError:
+        visit.client.status_code = 404
+        empty("No such device", "It may have been spelled differently; the overview lists every device.")
+        return
     _page(visit.services, device)
     Leaving(visit, device).build()
 
 
 def _page(services: Services, device: str) -> None:
-    try:
-        services.fleet.device(device)
-    except UnknownDeviceError:
-        empty("No such device", "It may have been spelled differently; the overview lists every device.")
-        return
     heading(device, 1)
     live(lambda: _summary(services, device), _head)
     with ui.element("div").classes("tf-wide"):

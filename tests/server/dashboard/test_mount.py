@@ -29,10 +29,12 @@ def test_a_server_shows_its_pages_to_who_logged_in(app: ServerApp) -> None:
     with httpx.Client(base_url=app.http_url) as client:
         assert client.get("/").headers["location"] == "/login"
         client.post("/login", data={"token": app.state.token("operator")})
-        for path in ("/", "/rollouts", "/events", "/samples", "/retraining", "/device/nobody"):
+        for path in ("/", "/rollouts", "/events", "/samples", "/retraining"):
             answer = client.get(path)
             assert answer.status_code == 200, path
             assert "tinyfleet" in answer.text
+        answer = client.get("/device/nobody")
+        assert (answer.status_code, "No such device" in answer.text) == (404, True)
 
 
 def test_the_api_stays_an_api(app: ServerApp) -> None:
