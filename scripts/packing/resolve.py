@@ -61,10 +61,14 @@ def parsed(wheel: Path) -> int:
     return len(names)
 
 
-def _command(wheel: Path, runtime: str, machine: str, python: str, folder: str) -> list[str | os.PathLike[str]]:
+def platforms(machine: str) -> list[str]:
+    """Return pip's options for a device of ``machine``, as `uname -m` prints it."""
     tags = [f"manylinux_2_{glibc}_{machine}" for glibc in _GLIBCS] + [f"manylinux2014_{machine}", f"linux_{machine}"]
-    platforms = [part for tag in tags for part in ("--platform", tag)]
+    return [part for tag in tags for part in ("--platform", tag)]
+
+
+def _command(wheel: Path, runtime: str, machine: str, python: str, folder: str) -> list[str | os.PathLike[str]]:
     return [
         sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:", "--python-version", python,
-        "--implementation", "cp", *platforms, "--dest", folder, f"{wheel.resolve()}[{runtime}]",
+        "--implementation", "cp", *platforms(machine), "--dest", folder, f"{wheel.resolve()}[{runtime}]",
     ]  # fmt: skip
