@@ -262,7 +262,11 @@ def _made(value: object, hint: object, where: str, folder: Path | None) -> objec
     if origin is tuple and isinstance(value, list):
         return tuple(_made(item, arguments[0], where, folder) for item in value)
     plain = arguments[0] if origin is Annotated else hint
-    made = float(value) if plain is float and isinstance(value, int | float) else value
+    try:
+        made = float(value) if plain is float and isinstance(value, int | float) else value
+    except OverflowError as error:  # a float ends at 1.8e308, an integer of TOML does not
+        message = f"Expected {where} to be a number, got one beyond the range of a float: {str(value)[:40]}…"
+        raise SettingsError(message) from error
     rule = rule_of(hint)
     if rule is not None:
         rule.check(where, made)  # type: ignore[arg-type]  # its type is that of the field
