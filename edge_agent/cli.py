@@ -420,6 +420,37 @@ def logs(state: Path, lines: int, since: int, level: str) -> None:
             print(f"no lines in {state / 'agent.log'} for this", file=sys.stderr)
 
 
+@main.command(
+    help="Run the update client by itself, for judges from outside (tuf-conformance): `init` trusts the root metadata"
+    " in a file, `refresh` follows the metadata of a repository, `download` then stores a target. Exit code 0 if all"
+    " of it was accepted, 1 otherwise.",
+    epilog=_example(
+        "edge-agent tuf --metadata-dir trusted init 1.root.json",
+        "edge-agent tuf --metadata-dir trusted --metadata-url http://localhost:8888/tuf refresh",
+    ),
+)
+@click.option("--metadata-dir", required=True, type=click.Path(), callback=_path, help="Folder of trusted metadata.")
+@click.option("--metadata-url", default="", help="Address of the repository's metadata.")
+@click.option("--target-name", default="", help="Path of the target.")
+@click.option("--target-base-url", default="", help="Address of the repository's targets.")
+@click.option("--target-dir", type=click.Path(), callback=_path, help="Folder for downloads.")
+@click.argument("act", metavar="init|refresh|download", type=click.Choice(["init", "refresh", "download"]))
+@click.argument("trusted_root", required=False, type=click.Path(), callback=_path)
+def tuf(metadata_dir: Path, metadata_url: str, act: str, trusted_root: Path | None, **wanted: str | Path) -> None:
+    """Judge; ``wanted``: ``target_name``, ``target_base_url`` and ``target_dir``."""
+    if (trusted_root is None) == (act == "init") or (act == "download" and not all(wanted.values())):
+        raise click.UsageError("Expected a root for init, and only there; three options --target-… for download")
+    with coded(metadata_dir):
+        from edge_agent.updater import verification  # noqa: PLC0415 - python-tuf
+
+        if trusted_root is not None:
+            verification.trust_root(metadata_dir, trusted_root)
+            return
+        name, base_url, folder = (wanted[key] for key in ("target_name", "target_base_url", "target_dir"))
+        target = verification.JudgedTarget(str(name), str(base_url), Path(folder)) if act == "download" else None
+        verification.refresh_judged(metadata_dir, metadata_url, target)
+
+
 def _control_command(state: Path, config_path: Path | None, *, verbose: bool) -> list[str]:
     """Return the command of the control process; without docstrings if ``scripts/install-agent`` made such code."""
     config = None if config_path is None else str(config_path)

@@ -14,6 +14,9 @@
 Metadata that has expired by a clock which is a day or more ahead of the server's own (HTTP ``Date``) is reported as
 ``clock_ahead``: still refused, because a date is not signed, but under another code.
 
+``trust_root`` and ``refresh_judged`` are the same client without a device around it, for judges from outside
+(``edge-agent tuf``). Source: tuf-conformance, client-under-test CLI (CLIENT-CLI.md).
+
 Does not download the bundle nor judge the release (security floor, hardware): the updater does.
 Runs without ``cryptography``: ed25519 is verified by securesystemslib's own pure Python.
 """
@@ -57,7 +60,7 @@ from edge_agent.device.identity import read_identity
 from edge_agent.device.record_file import beside, copy_of, make_way
 from edge_agent.device.sane_clock import HINT_TOLERANCE_MS, ClockFault
 from edge_agent.device.tls import client_context
-from edge_agent.errors import IdentityError
+from edge_agent.errors import IdentityError, SignatureRefusedError
 from edge_agent.telemetry.byte_meter import AirBytes, ByteMeter
 from edge_agent.updater.storage.time_floor import TimeFloor
 from wire.canonical import canonical_bytes
@@ -169,6 +172,7 @@ class MetadataFetcher(FetcherInterface):
         try:
             response = self._opener.open(url, timeout=SOCKET_TIMEOUT_S)
         except urllib.error.HTTPError as error:
+            error.close()
             self.server_ms = _date_ms(error.headers.get("Date")) or self.server_ms
             raise DownloadHTTPError(f"Expected {url}, got HTTP {error.code}", error.code) from error
         except (OSError, HTTPException) as error:
@@ -354,6 +358,58 @@ def run(state: Path, target: str, metadata_dir: Path | None, now_ms: int) -> Tar
     base_url = identity.http_url.rstrip("/") + "/tuf/"
     verdict = verify(state, target, fetcher=fetcher, base_url=base_url, now_ms=now_ms)
     return replace(verdict, moved=fetcher.meter.read())
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedTarget:
+    """A target to download: its path, the address below which targets are, and the folder that it is stored in."""
+
+    name: str
+    base_url: str
+    folder: Path
+
+
+def trust_root(folder: Path, root: Path) -> None:
+    """Trust the root metadata in the file ``root`` from now on; ``folder`` keeps what is trusted.
+
+    Raises:
+        SignatureRefusedError: If a file can't be read or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "root.json").write_bytes(root.read_bytes())
+    except OSError as error:
+        raise SignatureRefusedError("disk_failed", f"Expected to copy {root} to {folder}, got: {error}") from error
+
+
+def refresh_judged(folder: Path, url: str, target: JudgedTarget | None = None) -> None:
+    """Bring the trusted metadata in ``folder`` up to date from ``url``; with ``target``, download that, too.
+
+    Raises:
+        SignatureRefusedError: If metadata or target is refused, or can't be read, fetched or stored.
+    """
+    try:
+        updater = Updater(
+            str(folder),
+            url,
+            None if target is None else str(target.folder),
+            None if target is None else target.base_url,
+            fetcher=MetadataFetcher(),
+            config=replace(LIMITS, prefix_targets_with_hash=True),  # as any repository but ours has them
+            bootstrap=None,
+        )
+        updater.refresh()
+        if target is None:
+            return
+        target.folder.mkdir(parents=True, exist_ok=True)
+        found = updater.get_targetinfo(target.name)
+        if found is None:
+            raise SignatureRefusedError("unknown_target", f"Expected a signed target {target.name!r}, got none")
+        if updater.find_cached_target(found) is None:
+            updater.download_target(found)
+    except (DownloadError, RepositoryError, OSError, ValueError) as error:
+        text = f"Expected what {url} offers to be signed and current, got {type(error).__name__}: {error}"
+        raise SignatureRefusedError("signature_invalid", text[:500]) from error
 
 
 def main(arguments: list[str] | None = None) -> int:
