@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import IO
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -43,7 +44,7 @@ from edge_agent.inference.answers import Answers
 from edge_agent.inference.batching import MAX_WAITING, ResultBatcher
 from edge_agent.inference.child import CountingSettings, InferenceLoop
 from edge_agent.inference.served_model import ServedModel, load_model
-from edge_agent.pipe_frames import Frame
+from edge_agent.pipe_frames import Frame, encode_frame, read_frame
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
@@ -445,6 +446,81 @@ def memory(folder: Path, seconds: float) -> list[Row]:
     ]  # fmt: skip
 
 
+TWO_MODELS = """
+import sys
+from pathlib import Path
+from edge_agent.inference.served_model import load_model
+held = []
+for bundle in sys.argv[2:]:
+    held.append(load_model(Path(bundle)))
+    for _ in range(40):
+        held[-1].infer(Path(sys.argv[1]).read_bytes())
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    print(next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6, flush=True)
+"""
+LIMIT_SHADOW_MB, IMAGES_IN_SHADOW = 8.0, 400
+
+
+def shadow(folder: Path) -> list[Row]:
+    """Return what a challenger costs an inference child beside the model itself, and the champion's latency then."""
+    first, second = write_bundle(folder, LAYERS_OF_5_MS, 1), write_bundle(folder, LAYERS_OF_5_MS, 2)
+    image = folder / "shadow.png"
+    image.write_bytes(some_png())
+    two = [sys.executable, "-c", TWO_MODELS, str(image), str(first), str(second)]
+    one_mb, both_mb = map(float, subprocess.run(two, capture_output=True, check=True, text=True).stdout.split())
+    alone, beside = _child_with(folder, first, None), _child_with(folder, first, second)
+    own_mb, extra_mb = both_mb - one_mb, beside[0] - alone[0]
+    return [
+        Row("challenger in the inference child: PSS in MB, against a second model alone", extra_mb, own_mb,
+            extra_mb - own_mb, f"<= {LIMIT_SHADOW_MB:g} MB more", extra_mb - own_mb <= LIMIT_SHADOW_MB),
+        Row("champion's p50 of a run beside a challenger, in ms, against alone", beside[1], alone[1],
+            beside[1] / alone[1], "-", True),
+        Row("champion's p95 of a run beside a challenger, in ms, against alone", beside[2], alone[2],
+            beside[2] / alone[2], "-", True),
+    ]  # fmt: skip
+
+
+def _child_with(folder: Path, champion: Path, challenger: Path | None) -> tuple[float, float, float]:
+    """Return a child's PSS in MB after a run of images without a pause, and its p50 and p95 of an inference in ms."""
+    inbox = folder / f"inbox-{challenger is not None}"
+    inbox.mkdir()
+    command = [sys.executable, "-m", "edge_agent.inference.child", "--bundle", str(champion)]
+    command += ["--source", json.dumps({"kind": "directory", "path": str(inbox)})]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    given, out = child.stdin, child.stdout
+    if given is None or out is None:
+        raise SystemExit("Expected pipes to the child, got none")
+    try:
+        _until(out, "ready")
+        if challenger is not None:
+            given.write(encode_frame({"type": "shadow", "bundle": str(challenger)}))
+            given.flush()
+            _until(out, "shadow")
+        for number in range(IMAGES_IN_SHADOW):
+            (inbox / f".{number}").write_bytes(some_png(number))
+            (inbox / f".{number}").rename(inbox / f"{number:04}.png")
+        served, p50s, p95s = 0, [], []
+        while served < IMAGES_IN_SHADOW:
+            beat = _until(out, "beat").header
+            served += int(str(beat["n"]))
+            if beat["n"]:
+                p50s.append(float(str(beat["p50_ms"])))
+                p95s.append(float(str(beat["p95_ms"])))
+        return _memory(child.pid)[0], float(np.median(p50s)), float(np.median(p95s))
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _until(out: IO[bytes], kind: str) -> Frame:
+    """Return the next frame of ``kind``."""
+    while (frame := read_frame(out)) is not None:
+        if frame.kind == kind:
+            return frame
+    message = f"Expected a frame {kind}, got the end of the child"
+    raise SystemExit(message)
+
+
 def _acknowledge(server: MqttTransport, message: Incoming) -> None:
     """Acknowledge one message of a device immediately, as the server does."""
     topic = parse_topic(message.topic)
@@ -558,6 +634,7 @@ def main() -> int:
         rows += [report_size(n) for n in (60, 3600, 86_400)]
         rows.append(swaps(folder, 5 if options.quick else 60))
         rows += memory(folder, 2.5)
+        rows += shadow(folder)
     with tempfile.TemporaryDirectory(dir=options.disk) as name:
         rows += flash(Path(name), (2 if options.quick else 14) * MonitorConfig().checkpoint_s)
     for row in rows:
