@@ -29,8 +29,8 @@ from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
 
 __all__ = [
-    "CommandInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "ReleaseInfo", "RolloutDevice",
-    "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
+    "CommandInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "PatchInfo", "ReleaseInfo",
+    "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -88,6 +88,15 @@ class CommandInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PatchInfo:
+    """A patch: what a device that has the bundle ``base_sha256`` fetches instead of the whole."""
+
+    base_sha256: str = ""
+    sha256: str = ""
+    length_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseInfo:
     """One release for one target. ``withdrawn_ms`` is 0 as long as it may be rolled out."""
 
@@ -103,6 +112,7 @@ class ReleaseInfo:
     security_floor: int = 0
     registered_ms: int = 0
     certificate: Mapping[str, Json] = field(default_factory=dict)
+    patches: tuple[PatchInfo, ...] = ()
     withdrawn_ms: int = 0
     withdrawn_why: str = ""
     withdrawn_by: str = ""

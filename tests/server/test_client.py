@@ -34,6 +34,7 @@ from server.client import (
     EventInfo,
     FleetClient,
     FleetStatus,
+    PatchInfo,
     ReleaseInfo,
     RolloutDevice,
     RolloutGroup,
@@ -133,7 +134,8 @@ def test_commands_of_the_server_print_what_a_device_answers(client: FleetClient,
 
 BODIES = {
     CommandInfo: devices.CommandBody,
-    DeviceInfo: devices.DeviceBody, ReleaseInfo: releases.ReleaseBody, RolloutInfo: rollouts.RolloutBody,
+    PatchInfo: releases.PatchBody, DeviceInfo: devices.DeviceBody, ReleaseInfo: releases.ReleaseBody,
+    RolloutInfo: rollouts.RolloutBody,
     RolloutGroup: rollouts.GroupBody, RolloutDevice: rollouts.MemberBody, SampleInfo: retraining.SampleBody,
     VerdictInfo: evidence.VerdictBody, EventInfo: events.EventBody, FleetStatus: health.OverallBody,
     Concern: health.ConcernBody,

@@ -7,6 +7,7 @@ import pytest
 
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.record_file import Condition, Twin, copy_of
+from edge_agent.telemetry.byte_meter import AirBytes
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.verification import TargetVerdict
 
@@ -185,6 +186,8 @@ def test_nothing_is_mended_where_nothing_is_whole(tmp_path: Path) -> None:
 def test_a_verdict_is_one_line_that_says_ok_or_why_not() -> None:
     """The parent accepts only ``ok: true``."""
     good = json.loads(TargetVerdict(ok=True, sha256=A, length_bytes=9).line())
-    bad = json.loads(TargetVerdict(code="too_large", text="so", server_ms=5).line())
+    moved = AirBytes(sent=3, received=4)
+    bad = json.loads(TargetVerdict(code="too_large", text="so", server_ms=5, moved=moved).line())
     assert (good["ok"], good["sha256"], good["length_bytes"]) == (True, A, 9)
+    assert (bad.pop("sent_bytes"), bad.pop("received_bytes")) == (3, 4)
     assert bad == {"ok": False, "code": "too_large", "text": "so", "server_ms": 5}
