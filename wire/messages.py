@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 
 from wire.codec import OMIT_DEFAULT, Json
@@ -355,11 +355,17 @@ class BenchmarkAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """The server has stored all of ``stream`` in ``boot`` up to and including ``through_seq``."""
+    """The server has stored all of ``stream`` in ``boot`` up to and including ``through_seq``.
+
+    ``ahead``: it has stored these too, of those that have just arrived. What is new on a device that replays, or stands
+    behind numbers that merging left out, need not wait for the watermark.
+    """
 
     stream: Stream | None = None
     boot: str = ""
     through_seq: int = 0
+    _: KW_ONLY
+    ahead: tuple[int, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,9 +210,12 @@ class Agent:
             self._usage.restore(usage if isinstance(usage, dict) else {})
         self._due.infer_s = self._now_s + self.config.monitor.infer_s
         self._guard("spool", self.telemetry.take_up)
-        self.telemetry.event("agent", "started", at_ms=self._now_ms, data={"version": __version__})
-        self._activate(current)
         ended = last_end.begin(self.state, self.parts.disk)
+        started: dict[str, Json] = {"version": __version__, "ended": ended.name.lower()}
+        if ended is not last_end.LastEnd.IN_ORDER and current is not None:  # what was counted since is in no report
+            started["uncounted_s"] = self.config.monitor.checkpoint_s + self.config.spool.commit_s
+        self.telemetry.event("agent", "started", at_ms=self._now_ms, data=started)
+        self._activate(current)
         self._guard("updater", lambda: self.updater.resume(self._now_ms, self._now_s, ended))
         self._guard("measure", self._measuring.resume)
         if self.updater.damage:

@@ -45,6 +45,7 @@ PRIORITIES: Mapping[str, int] = {"event": 0, "drift": 1, "hw": 2, "infer": 2, "s
 _ONE_RECORD = frozenset({"event", "drift", "sample"})
 _LAST = 5  # priority of a stream without one: sent last, dropped first
 _ENDLESS = 2**63 - 1
+_MAX_AHEAD = 900  # values of one statement; a server acknowledges at most a batch of 500
 _OVERHEAD_BYTES = 64  # a row's columns and its part of the indexes
 _MIGRATIONS = (
     # 1: the spool of the first agents, which left the version at 0
@@ -392,11 +393,12 @@ class Spool:
         """
         if watermark.stream is None:
             return 0
-        key = (watermark.stream.value, watermark.boot, watermark.through_seq)
+        ahead = watermark.ahead[:_MAX_AHEAD]
+        key = (watermark.stream.value, watermark.boot, watermark.through_seq, *ahead)
         with self._transaction(durable=False):  # a row that a power cut brings back is sent and acknowledged again
             rows = self._database.execute(
-                "DELETE FROM rows WHERE stream = ? AND boot = ? AND seq <= ? AND open = 0"
-                " RETURNING id, length(payload)",
+                "DELETE FROM rows WHERE stream = ? AND boot = ? AND open = 0"  # noqa: S608 - only question marks
+                f" AND (seq <= ? OR seq IN ({','.join('?' * len(ahead))})) RETURNING id, length(payload)",
                 key,
             ).fetchall()
         for row_id, length in rows:

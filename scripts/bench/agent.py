@@ -38,7 +38,7 @@ from edge_agent.config import MonitorConfig
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
-from edge_agent.device.record_file import write_record
+from edge_agent.device.record_file import read_record, write_record
 from edge_agent.inference import drift_counters, preprocess
 from edge_agent.inference.answers import Answers
 from edge_agent.inference.batching import MAX_WAITING, ResultBatcher
@@ -551,8 +551,15 @@ def _child(pid: int) -> int:
     return next(int(child) for path in tasks for child in path.read_text().split())
 
 
+def _air_mb(state: Path) -> float:
+    """Return the megabytes (10^6) on air today by the agent's own count, which is up to two minutes old."""
+    usage = read_record(state / "status.json")["usage"]
+    today = usage["today"] if isinstance(usage, dict) else {}
+    return (today["sent_bytes"] + today["received_bytes"]) / 1e6 if isinstance(today, dict) else 0.0
+
+
 def flash(folder: Path, seconds: float) -> list[Row]:
-    """Return the megabytes per hour to flash of two connected agents: one idle, one with an image per second."""
+    """Return megabytes to flash an hour and on air a day of two agents: one idle, one with an image a second."""
     broker, port = _broker(folder)
     notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
     server = MqttTransport(
@@ -583,7 +590,7 @@ def flash(folder: Path, seconds: float) -> list[Row]:
                 str(folder / name / "agent.toml"),
             ]
             agents[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        start_s, before = time.monotonic() + SETTLE_S, {}
+        start_s, before, air = time.monotonic() + SETTLE_S, {}, {}
         for second in range(round(SETTLE_S + seconds)):
             new = folder / "busy" / "new.png"
             new.write_bytes(image)
@@ -595,9 +602,11 @@ def flash(folder: Path, seconds: float) -> list[Row]:
                         _acknowledge(server, notice)
             if not before and time.monotonic() >= start_s:
                 before = {name: _written_mb([agent.pid, _child(agent.pid)]) for name, agent in agents.items()}
+                air = {name: _air_mb(folder / name) for name in agents}
         elapsed_s = time.monotonic() - start_s
         for name, agent in agents.items():
             figures[name] = (_written_mb([agent.pid, _child(agent.pid)]) - before[name]) * 3600 / elapsed_s
+        air = {name: (_air_mb(folder / name) - air[name]) * 86_400 / elapsed_s for name in agents}
         left = sum(1 for _ in (folder / "busy" / "inbox").iterdir())
     finally:
         server.stop()
@@ -612,6 +621,10 @@ def flash(folder: Path, seconds: float) -> list[Row]:
             f"<= {LIMIT_IDLE_MB:g} MB", idle <= LIMIT_IDLE_MB),
         Row(f"one image a second: {hour}, against idle", busy, idle, busy / idle if idle else 0.0,
             f"<= {LIMIT_BUSY_MB:g} MB", busy <= LIMIT_BUSY_MB and left <= MAX_LEFT),
+        Row("at idle: MB a day to flash", 24 * idle, 0, 0.0, "-", True),
+        Row(f"at idle: MB a day on air, both ways, from {elapsed_s:.0f} s", air["idle"], 0, 0.0, "-", True),
+        Row("one image a second: MB a day on air, against idle", air["busy"], air["idle"],
+            air["busy"] / air["idle"] if air["idle"] else 0.0, "-", True),
         Row(f"a first start, at idle: kB to flash in {SETTLE_S:g} s", before["idle"] * 1e3, 0, 0.0, "-", True),
     ]  # fmt: skip
 

@@ -4,13 +4,15 @@
 A real ``fleet-server run`` with mosquitto on loopback, and one real MQTT 5 connection (paho, without its threads) for
 each of 2,000 devices, with its own name and password. All connect at once, publish ``state`` and send one drift report
 of 23 streams; each is done when the server has acknowledged the report as stored. Afterwards they only keep the
-connection alive, every 5 s instead of 30. The figures include the work of the devices, which share the cores.
+connection alive, every 5 s instead of 30. Then server and broker are killed and started again after some seconds: every
+device reconnects by the agent's own rule (full jitter, 1 s to 5 min) and sends its next report. The figures include the
+work of the devices, which share the cores.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
+import random
 import resource
 import selectors
 import signal
@@ -32,6 +34,7 @@ from paho.mqtt.properties import Properties
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from edge_agent.config import TransportConfig  # noqa: E402 - found through the line above
 from scripts.bench.rows import Row, told  # noqa: E402 - found through the line above
 from server.app.state_directory import ServerPorts, StateDirectory, init_state  # noqa: E402 - found through the line above
 from server.broker.process import free_port  # noqa: E402 - found through the line above
@@ -48,21 +51,25 @@ from wire.messages import Ack, DeviceState, State, Stream  # noqa: E402 - found 
 SHAPE, SITE, BOOT = Shape(23, 10), "bench", "ab" * 8
 HOUR_MS = 3_600_000
 KEEP_ALIVE_S, HELD_S = 5, 15.0
-PATIENCE_S = 300.0
+PATIENCE_S, AWAY_S, LIMIT_S = 300.0, 10.0, 60.0
+PACE, CHANCE = TransportConfig(), random.Random(1)  # noqa: S311 - jitter is no secret
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(slots=True)
 class Device:
-    """One device with its own connection; ``losses``: how often the broker closed it."""
+    """One device with its own connection; ``losses``: how often the broker closed it; ``seq``: of its report."""
 
     name: str
     password: str
     selector: selectors.BaseSelector
-    report: bytes
+    number: int
+    seq: int = 0
     connected: bool = False
     acknowledged: bool = False
     losses: int = 0
+    failures: int = 0
+    again_s: float = float("inf")
     refused: str = ""
     client: paho.Client = field(init=False)
 
@@ -77,27 +84,38 @@ class Device:
         client.on_socket_unregister_write = lambda _, __, raw: self.selector.modify(raw, selectors.EVENT_READ, self)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = 3600
-        client.connect(host, port, KEEP_ALIVE_S, clean_start=False, properties=properties)
+        self.again_s = float("inf")
+        try:
+            client.connect(host, port, KEEP_ALIVE_S, clean_start=False, properties=properties)
+        except OSError:
+            self._back_off()
 
     def _up(self, client: paho.Client, _: object, __: object, reason: object, ___: object) -> None:
         if getattr(reason, "is_failure", False):
             self.refused = str(reason)
             return
-        self.connected, base = True, f"tf/1/{SITE}/{self.name}"
+        self.connected, self.failures, base = True, 0, f"tf/1/{SITE}/{self.name}"
         client.subscribe([(f"{base}/desired", 1), (f"{base}/cmd/#", 1)])
         client.publish(
             f"{base}/state", encode(State(state=DeviceState.READY, at_ms=_now_ms(), boot=BOOT)), qos=1, retain=True
         )
-        client.publish(f"{base}/tele/drift", self.report, qos=1)
+        client.publish(f"{base}/tele/drift", _report(self.number, self.seq), qos=1)
 
     def _heard(self, _: object, __: object, message: paho.MQTTMessage) -> None:
         if message.topic.endswith("/cmd/ack"):
             marks = decode(Ack, message.payload).watermarks
-            self.acknowledged |= any(mark.stream is Stream.DRIFT and mark.through_seq >= 0 for mark in marks)
+            self.acknowledged |= any(mark.stream is Stream.DRIFT and mark.through_seq >= self.seq for mark in marks)
 
     def _down(self, *_: object) -> None:
         self.losses += 1
         self.connected = False
+        self._back_off()
+
+    def _back_off(self) -> None:
+        """Wait as ``edge_agent.transports.mqtt`` does."""
+        self.failures += 1
+        ceiling_s = min(PACE.max_backoff_s, PACE.min_backoff_s * 2 ** min(self.failures, 30))
+        self.again_s = time.monotonic() + CHANCE.uniform(0.0, ceiling_s)
 
 
 _BOTH = selectors.EVENT_READ | selectors.EVENT_WRITE
@@ -122,14 +140,25 @@ class Crowd:
         """Connect all at once; return the seconds until the broker has accepted all of them."""
         start_s = time.monotonic()
         for place, device in enumerate(self.devices):
-            with contextlib.suppress(OSError):  # counted later: it is not connected in the end
-                device.connect(host, port)
+            device.connect(host, port)
             if place % 20 == 0:
                 self._turn(0.0)
         self.serve(
             lambda: all(device.connected or device.refused or device.losses for device in self.devices), PATIENCE_S
         )
         return time.monotonic() - start_s
+
+    def reconnect(self, host: str, port: int, until: Callable[[], bool], limit_s: float) -> float:
+        """Let each device that is due try again, until ``until`` holds; return the seconds taken."""
+
+        def done() -> bool:
+            now_s = time.monotonic()
+            for device in self.devices:
+                if device.again_s <= now_s:
+                    device.connect(host, port)
+            return until()
+
+        return self.serve(done, limit_s)
 
     def _turn(self, wait_s: float) -> None:
         for key, events in self.selector.select(wait_s):
@@ -161,6 +190,8 @@ class Figures:
     idle_cpu_ratio: float
     server_bytes: int
     broker_bytes: int
+    back_s: float
+    back: int
 
 
 def measure(folder: Path, count: int) -> Figures:
@@ -169,23 +200,15 @@ def measure(folder: Path, count: int) -> Figures:
     init_online_keys(state.path)
     state.keep_ports(ServerPorts(free_port("127.0.0.1"), free_port("127.0.0.1")))
     passwords = _enrol(state, count)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "server.cli", "run", str(state.path)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        stderr=(folder / "server.log").open("w"), start_new_session=True,
-    )  # fmt: skip
+    server = _serve(state, folder)
     selector = selectors.DefaultSelector()
     try:
-        assert server.stdout is not None  # noqa: S101 - it is a pipe
-        said = [server.stdout.readline() for _ in range(2)]
-        if not said[1]:
-            message = f"Expected a server that runs, got: {(folder / 'server.log').read_text()}"
-            raise click.ClickException(message)
-        host, _, port = said[1].split()[1].rpartition(":")
+        host, port = _address(server, folder)
         _raise_limit(count)
         broker = int((state.broker / "mosquitto.pid").read_text())
-        devices = [Device(name, password, selector, _report(n)) for n, (name, password) in enumerate(passwords.items())]
+        devices = [Device(name, password, selector, n) for n, (name, password) in enumerate(passwords.items())]
         crowd, before_s = Crowd(devices, selector), _cpu_s(server.pid)
-        connected_s = crowd.connect(host, int(port))
+        connected_s = crowd.connect(host, port)
         connected = sum(device.connected for device in devices)
         stored_s = connected_s + crowd.serve(lambda: all(device.acknowledged for device in devices), PATIENCE_S)
         busy_s = _cpu_s(server.pid) - before_s
@@ -194,16 +217,44 @@ def measure(folder: Path, count: int) -> Figures:
         idle_ratio = (_cpu_s(server.pid) - end_s) / held_s
         windows, ready = _stored(state)
         memory = [_peak_bytes(pid) for pid in (server.pid, broker)]
+        before = [sum(getattr(device, name) for device in devices) for name in ("acknowledged", "losses")]
+        for pid in (server.pid, broker):
+            os.kill(pid, signal.SIGKILL)
+        server.wait()
+        for device in devices:
+            device.seq, device.acknowledged = 1, False
+        crowd.reconnect(host, port, lambda: False, AWAY_S)
+        server = _serve(state, folder)
+        _address(server, folder)
+        back_s = crowd.reconnect(host, port, lambda: all(device.acknowledged for device in devices), PATIENCE_S)
+        back = sum(device.connected and device.acknowledged for device in devices)
         return Figures(
-            count, connected, connected_s, stored_s, windows, ready, sum(device.acknowledged for device in devices),
-            sum(device.losses for device in devices), busy_s, idle_ratio, *memory,
-        )  # fmt: skip
+            count, connected, connected_s, stored_s, windows, ready, *before, busy_s, idle_ratio, *memory, back_s, back
+        )
     finally:
         server.send_signal(signal.SIGTERM)
         try:
             server.wait(60)
         except subprocess.TimeoutExpired:
             server.kill()
+
+
+def _serve(state: StateDirectory, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "server.cli", "run", str(state.path)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        stderr=(folder / "server.log").open("a"), start_new_session=True,
+    )  # fmt: skip
+
+
+def _address(server: subprocess.Popen[str], folder: Path) -> tuple[str, int]:
+    """Return host and port of the broker, once the server has started it."""
+    assert server.stdout is not None  # noqa: S101 - it is a pipe
+    said = [server.stdout.readline() for _ in range(2)]
+    if not said[1]:
+        message = f"Expected a server that runs, got: {(folder / 'server.log').read_text()}"
+        raise click.ClickException(message)
+    host, _, port = said[1].split()[1].rpartition(":")
+    return host, int(port)
 
 
 def _enrol(state: StateDirectory, count: int) -> dict[str, str]:
@@ -231,15 +282,15 @@ def _raise_limit(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _report(number: int) -> bytes:
+def _report(number: int, seq: int) -> bytes:
     counters = Counters(SHAPE, 60, tuple((number + place) % 7 for place in range(SHAPE.total)))
     start_ms = (_now_ms() // HOUR_MS - 1) * HOUR_MS
     return encode_report(
         DriftReport(
             boot=BOOT,
-            seq=0,
+            seq=seq,
             oldest_seq=0,
-            window_start_ms=start_ms,
+            window_start_ms=start_ms + seq * HOUR_MS,
             window_len_ms=HOUR_MS,
             context=0,
             artifact="cd" * 16,
@@ -288,6 +339,10 @@ def rows_of(figures: Figures) -> list[Row]:
         Row(f"{name}: s until everything is stored and acknowledged", figures.stored_s),
         Row(f"{name}: connections lost, {HELD_S:g} s of keep-alive included", figures.losses, None, "0",
             figures.losses == 0),
+        Row(f"{name}: back after server and broker were killed (reference: devices)", figures.back, count, "all",
+            figures.back == count),
+        Row(f"{name}: s until all are back, their next report acknowledged", figures.back_s, None, f"<= {LIMIT_S:g} s",
+            figures.back_s <= LIMIT_S),
         Row(f"{name}: CPU s of the server until then", figures.server_cpu_s),
         Row(f"{name}: CPU of the server while they only keep alive, cores", figures.idle_cpu_ratio),
         Row(f"{name}: peak memory of the server, MB", figures.server_bytes / 1e6),

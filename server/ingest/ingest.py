@@ -230,10 +230,15 @@ class Ingest:
             self._progress.clear()
         self.figures.accepted += len(fresh)
         sites = {arrival.topic.device: arrival.topic.site for arrival in arrivals}
+        arrived: dict[StreamKey | None, set[int]] = {}
+        for arrival in arrivals:
+            arrived.setdefault(arrival.key, set()).add(arrival.seq)
         marks: dict[str, list[Watermark]] = {}
         for stream, reached in progress.items():
-            if reached.through_seq >= 0:
-                marks.setdefault(stream.device, []).append(Watermark(stream.stream, stream.boot, reached.through_seq))
+            ahead = tuple(sorted(arrived[stream] & reached.ahead))
+            if reached.through_seq >= 0 or ahead:
+                mark = Watermark(stream.stream, stream.boot, reached.through_seq, ahead=ahead)
+                marks.setdefault(stream.device, []).append(mark)
         for receiver, watermarks in marks.items():
             topic = Topic(site=sites[receiver], device=receiver, kind=Kind.CMD, leaf="ack")
             self.outbox.send(topic, Ack(tuple(watermarks), now_ms))

@@ -1119,3 +1119,18 @@ def test_reports_what_a_day_costs_and_keeps_it_over_a_restart(world: World) -> N
     found = [from_document(DayUsage, row["usage"]) for row in rows if "usage" in row]
     assert [(used.sent_bytes, used.received_bytes, used.merged) for used in found][-1] == (1000, 500, 0)
     assert read_record(world.state / "status.json")["usage"]["today"]["sent_bytes"] == 1000
+
+
+@pytest.mark.parametrize(("in_order", "uncounted_s"), [(True, None), (False, 46.0)])
+def test_a_start_after_a_power_cut_says_how_much_may_be_uncounted(
+    world: World, *, in_order: bool, uncounted_s: float | None
+) -> None:
+    """A checkpoint of the counts and a commit: the server sees where a gap may be, and how long it is at most."""
+    world.install(1)
+    if in_order:
+        last_end.end(world.state, RealDisk())
+    world.agent.stop()
+    world.agent = world.make("00000000000000bb")
+    world.turns(2)
+    started = [decode(Event, one.payload) for one in world.heard if one.topic.endswith("/event")]
+    assert [one.data.get("uncounted_s") for one in started if one.code == "started"][-1] == uncounted_s

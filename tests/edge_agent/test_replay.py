@@ -211,3 +211,25 @@ def test_a_server_that_was_away_behind_its_broker_gets_a_replay(tmp_path: Path) 
     spool.acked(Watermark(Stream.DRIFT, BOOT, 1))
     rows = spool.hand_out(31.0, limit=9, resend_s=30.0, unacked=9)
     assert [(row.seq, row.late) for row in rows] == [(2, True), (3, True)]
+
+
+def test_what_the_server_stored_ahead_of_its_watermark_is_deleted_too(tmp_path: Path) -> None:
+    """Numbers that merging left out hold nothing up, nor does a replay hold up what is new."""
+    spool = filled(tmp_path, *(batch(seq) for seq in (1, 3, 4, 7)))
+    assert spool.acked(Watermark(Stream.HW, BOOT, 1, ahead=(4, 7))) == 3
+    assert handed(spool) == [("hw", 3)]
+    assert spool.acked(Watermark(Stream.HW, BOOT, -1, ahead=(3,))) == 1
+
+
+def test_a_second_of_rows_in_one_commit_writes_a_third_of_the_bytes(tmp_path: Path) -> None:
+    """Ten commits write each page of the table and its indexes ten times."""
+    spool, written = filled(tmp_path), []
+    for first, batched in ((1, False), (11, True)):
+        before_bytes = (tmp_path / "spool.db-wal").stat().st_size
+        for seq in range(first, first + 10):
+            spool.add(batch(seq))
+            if not batched:
+                spool.commit()
+        spool.commit()
+        written.append((tmp_path / "spool.db-wal").stat().st_size - before_bytes)
+    assert written[0] >= 3 * written[1] > 0, written

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from server.errors import ServerError
 from server.ingest.decode import Arrival
 from server.ingest.ingest import Ingest
-from wire.codec import encode
+from wire.codec import decode, encode
 from wire.drift_report import DriftReport, encode_report
 from wire.messages import (
+    Ack,
     Batch,
     DeviceState,
     Event,
@@ -80,6 +81,17 @@ def test_acknowledges_only_what_is_contiguous(fleet: MemoryFleet) -> None:
     fleet.turn()
     assert device.watermark() == 2
     assert len(fleet.app.parts.windows.since(0)) == 3
+
+
+def test_what_is_stored_beyond_a_gap_is_acknowledged_by_number(fleet: MemoryFleet) -> None:
+    """Of what has just arrived, so that a device need not keep nor repeat it until the gap is closed."""
+    device = fleet.enrol()
+    for seqs, through_seq, ahead in (((2, 3), -1, (2, 3)), ((5, 2), -1, (2, 5)), ((0, 1), 3, ()), ((6,), 3, (6,))):
+        for seq in seqs:
+            device.report(seq)
+        fleet.turn()
+        (mark,) = decode(Ack, device.heard[-1].payload).watermarks
+        assert (mark.through_seq, mark.ahead) == (through_seq, ahead)
 
 
 def test_a_restarted_server_still_knows_what_it_counted(fleet: MemoryFleet) -> None:
