@@ -100,6 +100,7 @@ class UpdateConfig:
     """Limits of an update. A deadline ends each phase, so that "stuck" is an outcome."""
 
     max_bytes_per_s: Bytes = 0  # 0: the device sets no limit
+    carriers: tuple[str, ...] = ("http", "mqtt")  # of bundles, in this order: the next where one fails
     stall_s: Time = 30.0  # without a byte for this long: connect again
     download_attempts: Count = 8
     retry_min_s: Wait = 1.0
@@ -115,8 +116,11 @@ class UpdateConfig:
     reserve_bytes: Bytes = 16 * 1024 * 1024  # stays free on disk after a download
 
     def __post_init__(self) -> None:
-        """Reject a shortest wait above the longest."""
+        """Reject a shortest wait above the longest, and carriers that there are not."""
         _check_order(self, "retry_min_s", "retry_max_s")
+        if not self.carriers or set(self.carriers) - {"http", "mqtt"} or len(set(self.carriers)) < len(self.carriers):
+            message = f"Expected carriers of http and mqtt, each at most once, got {list(self.carriers)}"
+            raise SettingsError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,8 @@ class Kind(StrEnum):
     BLOB = "blob"
 
 
+CHUNK_REQUEST, CHUNK_DATA = "req", "data"
+"""The leaves of ``blob``."""
 WITH_LEAF = frozenset({Kind.TELE, Kind.CMD, Kind.BLOB})
 
 
@@ -90,6 +92,11 @@ def parse_topic(text: str) -> Topic:
         message = f"Expected {kind} {'with' if kind in WITH_LEAF else 'without'} a last level, got {text[:200]!r}"
         raise TopicError(message)
     return Topic(site=names[0], device=names[1], kind=kind, leaf="".join(names[2:]))
+
+
+def subscription_qos(topic: str) -> int:
+    """Return 0 for chunks of blobs, which are asked for again and must not wait for a device that is away; else 1."""
+    return 0 if topic.endswith(f"/{Kind.BLOB}/{CHUNK_DATA}") else 1
 
 
 def fleet_filter(kind: Kind) -> str:

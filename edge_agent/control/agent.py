@@ -54,6 +54,7 @@ from edge_agent.updater.storage.repair import TOKEN as REPAIR
 from edge_agent.updater.storage.repair import Repair
 from edge_agent.updater.storage.slots import SlotRelease, Slots, other
 from edge_agent.updater.storage.time_floor import TimeFloor
+from edge_agent.updater.transfer.chunk_pull import ChunkLink, ChunkWish
 from edge_agent.updater.updater import RECALLED, UpdatePorts, Updater
 from wire import __version__
 from wire.codec import Json, from_document, to_document
@@ -180,6 +181,7 @@ class Agent:
             measuring=self._measuring,
             benchmark=self._benchmark,
             server_time=self._server_time,
+            chunk=parts.chunks.receive,
         )
         self._child_inbox = ChildInbox(
             telemetry=self.telemetry,
@@ -329,6 +331,8 @@ class Agent:
             if isinstance(notice, ChildFrame) and notice.number == self.supervisor.starts:
                 self._child_inbox.take(notice.frame, self._now_ms, self._now_s)
             self._supervise(self.supervisor.receive(notice, self._now_s))
+        elif isinstance(notice, ChunkWish):
+            self.uplink.ask_for_chunks(notice.payload)
         elif isinstance(notice, JobDone):
             self._take_result(notice)
         elif isinstance(notice, MeasureDone):
@@ -657,7 +661,7 @@ def run(agent: Agent, stopped: Callable[[], bool], pause_s: float = 0.1) -> None
         agent.stop()
 
 
-Notice = Incoming | LinkChange | Delivered | ChildFrame | ChildEnded | JobDone | MeasureDone
+Notice = Incoming | LinkChange | Delivered | ChildFrame | ChildEnded | JobDone | MeasureDone | ChunkWish
 
 Notices = queue.SimpleQueue[Notice]
 
@@ -672,6 +676,7 @@ class AgentParts:
     disk: Disk
     ports: UpdatePorts
     notices: Notices
+    chunks: ChunkLink = field(default_factory=lambda: ChunkLink(lambda _: None))
     measurer: Measurer = field(default_factory=NoMeasurer)
     notifier: Notifier = field(default_factory=Notifier)
     renewal: Renewal | None = None

@@ -27,10 +27,11 @@ from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.hook import ProgramHook
-from edge_agent.updater.patched_download import PatchedFetcher
 from edge_agent.updater.ports import ThreadWorker
 from edge_agent.updater.storage.imported import FOLDER as IMPORT
 from edge_agent.updater.storage.imported import StagedFetcher
+from edge_agent.updater.transfer.chunk_pull import ChunkLink
+from edge_agent.updater.transfer.patched_download import PatchedFetcher
 from edge_agent.updater.updater import UpdatePorts
 from wire.canonical import canonical_bytes
 from wire.codec import Json
@@ -53,9 +54,12 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     notices: Notices = queue.SimpleQueue()
     disk, own, meter = RealDisk(), own_certificate(state) if identity.certified else None, ByteMeter()
     fetching, blobs = replace(_fetch_settings(identity, config, own), meter=meter), state / "blobs" / "sha256"
+    chunks = ChunkLink(notices.put)
     ports = UpdatePorts(
         verifier=ChildVerifier(state, config.update.verify_deadline_s, meter),
-        fetcher=PatchedFetcher(HttpFetcher(fetching, blobs, disk), blobs, disk),
+        fetcher=PatchedFetcher(
+            HttpFetcher(fetching, blobs, disk, chunks=chunks, carriers=config.update.carriers), blobs, disk
+        ),
         prober=ChildProber(config.update.probe_deadline_s, config.child.max_memory_bytes),
         worker=ThreadWorker(notices.put),
         hardware=config.device.hardware or hardware.hardware_class(),
@@ -86,6 +90,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         disk=disk,
         ports=ports,
         notices=notices,
+        chunks=chunks,
         measurer=measurer,
         notifier=from_environment(os.environ),
         renewal=renewal,

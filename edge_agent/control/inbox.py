@@ -24,7 +24,7 @@ from wire.codec import Json, decode, from_document, to_document
 from wire.errors import MessageError, WireError
 from wire.measurement import MEASURE_VERB
 from wire.messages import MAX_GEN, MAX_GEN_STEP, Ack, Command, Desired, LogsAnswer, LogsRequest, Response, Watermark
-from wire.topics import Kind, Topic, parse_topic
+from wire.topics import CHUNK_DATA, Kind, Topic, parse_topic
 from wire.transport import Incoming
 
 DAY_MS = 86_400_000
@@ -157,6 +157,7 @@ class Inbox:
     ledger: CommandStateFile
     measuring: MeasurementCoordinator
     benchmark: Callable[[Command], Response | None]
+    chunk: Callable[[bytes], None]
     server_time: Callable[[int], None] = lambda _server_ms: None
     _ledger: CommandState | None = None
     _seen: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_IDS))
@@ -180,6 +181,8 @@ class Inbox:
             self.acked(ack.watermarks)
         elif topic.kind is Kind.CMD:
             self._command(decode(Command, payload), topic.leaf, now_ms)
+        elif topic.kind is Kind.BLOB and topic.leaf == CHUNK_DATA:
+            self.chunk(payload)
 
     def _desired(self, desired: Desired) -> None:
         seen = self.reporter.updater.record.desired.gen

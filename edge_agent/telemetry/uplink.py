@@ -17,7 +17,7 @@ from edge_agent.telemetry.spool import Row, Spool
 from wire.codec import encode
 from wire.errors import WireError
 from wire.messages import DeviceState, Get, Reported, Response, State, Watermark
-from wire.topics import Kind, Topic, device_filter
+from wire.topics import CHUNK_DATA, CHUNK_REQUEST, Kind, Topic, device_filter
 from wire.transport import Listener, Transport, Will
 
 _LOG = logging.getLogger(__name__)
@@ -50,9 +50,10 @@ class Uplink:
         self._down_s = self._paced_s = now_s
         will = encode(State(state=DeviceState.LOST, at_ms=now_ms, boot=self.boot, agent_version=self.agent_version))
         kinds = [Kind.DESIRED, Kind.CMD]
+        chunks = str(Topic(site=self.site, device=self.device, kind=Kind.BLOB, leaf=CHUNK_DATA))
         self.transport.start(
             listener,
-            subscriptions=tuple(device_filter(self.site, self.device, kind) for kind in kinds),
+            subscriptions=(*(device_filter(self.site, self.device, kind) for kind in kinds), chunks),
             will=Will(self._topic(Kind.STATE), will, self.config.will_delay_s),
         )
 
@@ -96,6 +97,12 @@ class Uplink:
     def answer(self, response: Response) -> None:
         """Queue the response to a command."""
         self._answers.append(encode(response))
+
+    def ask_for_chunks(self, request: bytes) -> None:
+        """Send a request for chunks of a blob, unless the link is down or full: the downloading part asks again."""
+        if self.up:
+            topic = Topic(site=self.site, device=self.device, kind=Kind.BLOB, leaf=CHUNK_REQUEST)
+            self._publish(str(topic), request, retain=False)
 
     def acked(self, watermarks: tuple[Watermark, ...]) -> None:
         """Delete the rows that the server has stored.

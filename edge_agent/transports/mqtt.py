@@ -36,6 +36,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge_agent.config import TransportConfig
 from edge_agent.device.tls import OwnCertificate, client_context
 from edge_agent.telemetry.byte_meter import ByteMeter
+from wire.topics import subscription_qos
 from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Notice, Will
 
 _LOG = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ class MqttTransport:
         self._heard_s = self._up_s = time.monotonic()
         self._up = True
         if self._subscriptions:
-            client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._subscriptions])
+            client.subscribe([(topic, SubscribeOptions(qos=subscription_qos(topic))) for topic in self._subscriptions])
         self._notify(LinkChange(Link.UP))
 
     def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:

@@ -1,4 +1,4 @@
-"""Resumable download of one bundle over HTTP ranges, into ``<sha256>.part``, then ``<sha256>``.
+"""Resumable download of one bundle into ``<sha256>.part``, then ``<sha256>``: HTTP ranges, or chunks over MQTT.
 
 1. Never more than the signed length is read; the digest is computed while writing.
 2. An existing ``.part`` is resumed, also after a kill. If the whole then has another digest, it is fetched
@@ -6,6 +6,10 @@
 3. 4xx is final, 5xx and stalls are retried with full-jitter back-off; progress resets the count of failures.
 4. A full or failing disk ends the download and leaves the part, for the next attempt or ``reclaim``.
 5. An existing bundle counts only if its digest is right; a damaged one is fetched again.
+6. A carrier that can't reach the server is followed by the next (``carriers``), which goes on with the same part: it
+   is always the beginning of the bundle, and its length is all that there is to know. ADR 44.
+7. The rate limit holds over connections and carriers (``transfer.rate_limit``). With one, the socket buffers no more
+   than a share of a second: otherwise the kernel would fetch megabytes at once.
 No redirects are followed: they would carry the password elsewhere.
 """
 
@@ -13,12 +17,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import random
-import time
+import socket
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from io import FileIO
 from pathlib import Path
@@ -28,8 +33,13 @@ from edge_agent.device.record_file import Condition, condition, make_way
 from edge_agent.device.tls import OwnCertificate, http_connection
 from edge_agent.telemetry.byte_meter import ByteMeter
 from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal, disk_refusal
+from edge_agent.updater.transfer.chunk_pull import ChunkLink, ChunkPull
+from edge_agent.updater.transfer.rate_limit import RateLimit
 
 CHUNK_BYTES = 64 * 1024
+HTTP, MQTT = "http", "mqtt"
+_LOG = logging.getLogger(__name__)
+_MIN_BUFFER_BYTES = 16 * 1024
 _OK, _PARTIAL, _RANGE_BAD = 200, 206, 416
 CLIENT_ERRORS = range(300, 500)
 TRY_AGAIN = frozenset({408, 425, 429})
@@ -81,11 +91,14 @@ class _StopError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpFetcher:
-    """The fetcher of a device; ``folder`` is ``blobs/sha256``."""
+    """The fetcher of a device; ``folder`` is ``blobs/sha256``, ``chunks`` the link for the carrier ``mqtt``."""
 
     settings: FetchSettings
     folder: Path
     disk: Disk
+    _: KW_ONLY
+    chunks: ChunkLink | None = None
+    carriers: tuple[str, ...] = (HTTP,)
 
     def fetch(self, order: FetchOrder, progress: FetchProgress) -> Refusal | None:
         """Download the bundle into the blob folder and check its digest; return None, or why it failed."""
@@ -109,18 +122,36 @@ class HttpFetcher:
 
     def _fetch_right(self, transfer: _Transfer) -> None:
         resumed = transfer.begin() > 0
-        transfer.run()
+        self._bring(transfer)
         if transfer.right():
             return
         transfer.part.unlink()
         if resumed:
             transfer.begin()
-            transfer.run()
+            self._bring(transfer)
             if transfer.right():
                 return
             transfer.part.unlink()
         text = f"Expected SHA-256 {transfer.order.sha256[:12]}…, got other bytes: publish the bundle again"
         raise _StopError(Refusal("digest_mismatch", text))
+
+    def _bring(self, transfer: _Transfer) -> None:
+        """Fetch the missing bytes by the first carrier that can."""
+        carriers = [name for name in self.carriers if name == HTTP or self.chunks is not None] or [HTTP]
+        for number, carrier in enumerate(carriers, start=1):
+            last = number == len(carriers)
+            try:
+                if carrier == HTTP or self.chunks is None:
+                    transfer.run(self.settings.attempts if last else max(1, self.settings.attempts // 2))
+                else:
+                    transfer.pull(self.chunks)
+            except _StopError as stop:
+                if last or stop.refusal.code != "download_failed":
+                    raise
+                _LOG.warning("carrier failed, the next one goes on carrier=%s reason=%s", carrier, stop.refusal.text)
+                transfer.progress.how = f"fetched over {carriers[number]}, {carrier} failed: {stop.refusal.text}"[:300]
+            else:
+                return
 
 
 class _Transfer:
@@ -130,6 +161,7 @@ class _Transfer:
         self.settings, self.order, self.progress, self.part = settings, order, progress, part
         self._digest = hashlib.sha256()
         self._chance = random.Random()  # noqa: S311 - jitter is no secret
+        self._pace = RateLimit(order.max_bytes_per_s, progress.cancelled.wait)
 
     def begin(self) -> int:
         """Read the part that exists already; return its length in bytes."""
@@ -150,8 +182,26 @@ class _Transfer:
         """Return whether the digest is the expected one."""
         return self._digest.hexdigest() == self.order.sha256
 
-    def run(self) -> None:
-        """Fetch the missing bytes, over as many connections as needed.
+    def pull(self, chunks: ChunkLink) -> None:
+        """Fetch the missing bytes in chunks over MQTT.
+
+        Raises:
+            _StopError: If it was cancelled, refused, or nothing came for too long.
+        """
+        with _opened(self.part) as file:
+            refusal = ChunkPull(
+                link=chunks,
+                order=self.order,
+                progress=self.progress,
+                append=lambda data: self._write(file, data),
+                pace=self._pace,
+                silent_s=self.settings.stall_s * self.settings.attempts / 2,
+            ).run()
+        if refusal is not None:
+            raise _StopError(refusal)
+
+    def run(self, attempts: int) -> None:
+        """Fetch the missing bytes over HTTP, over as many connections as needed.
 
         Raises:
             _StopError: If it was cancelled, or too many connections in a row made no progress.
@@ -160,7 +210,7 @@ class _Transfer:
         while self.progress.done_bytes < self.order.length_bytes:
             if self.progress.cancelled.is_set():
                 raise _StopError(_CANCELLED)
-            if failures >= self.settings.attempts:
+            if failures >= attempts:
                 text = f"Expected {self.order.length_bytes} bytes, got {self.progress.done_bytes}: {reason}"
                 raise _StopError(Refusal("download_failed", text))
             before = self.progress.done_bytes
@@ -186,6 +236,9 @@ class _Transfer:
             headers["Range"] = f"bytes={self.progress.done_bytes}-"
         with connection(self.settings) as link:
             parts = urllib.parse.urlsplit(self.settings.base_url)
+            if self._pace.bytes_per_s:
+                buffer_bytes = max(_MIN_BUFFER_BYTES, self._pace.piece(CHUNK_BYTES))
+                link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
             link.request("GET", f"{parts.path.rstrip('/')}/blobs/{self.order.sha256}", headers=headers)
             self._take(link.getresponse())
 
@@ -213,17 +266,14 @@ class _Transfer:
         raise _StopError(Refusal("too_large", text))
 
     def _read(self, response: HTTPResponse) -> None:
-        started_s, first = time.monotonic(), self.progress.done_bytes
         with _opened(self.part) as file:
-            while chunk := response.read1(CHUNK_BYTES):
+            while chunk := response.read1(self._pace.piece(CHUNK_BYTES)):
                 if self.progress.cancelled.is_set():
                     raise _StopError(_CANCELLED)
                 if self.progress.done_bytes + len(chunk) > self.order.length_bytes:
                     self._refuse_length()
                 self._write(file, chunk)
-                if self.order.max_bytes_per_s:
-                    ahead_s = (self.progress.done_bytes - first) / self.order.max_bytes_per_s
-                    self.progress.cancelled.wait(max(0.0, ahead_s - (time.monotonic() - started_s)))
+                self._pace.spend(len(chunk))
 
     def _write(self, file: FileIO, chunk: bytes) -> None:
         rest = memoryview(chunk)

@@ -27,11 +27,11 @@ from edge_agent.device.record_file import Condition, condition
 from edge_agent.errors import AgentError
 from edge_agent.pipe_frames import Frame
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
-from edge_agent.updater import patched_download
 from edge_agent.updater.download import FetchSettings, HttpFetcher
-from edge_agent.updater.patch_child import patched
-from edge_agent.updater.patched_download import PatchedFetcher
 from edge_agent.updater.ports import InlineWorker, MemoryProber, Refusal, TargetInfo
+from edge_agent.updater.transfer import patched_download
+from edge_agent.updater.transfer.patch_child import patched
+from edge_agent.updater.transfer.patched_download import PatchedFetcher
 from edge_agent.updater.updater import UpdatePorts
 from edge_agent.updater.verification import run as verify
 from scripts.crashes.scene import DEVICE, SITE, Release

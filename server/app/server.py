@@ -2,7 +2,8 @@
 
 Threads: one takes telemetry from the inbox (``ingest``), one calls ``turn`` of the services (``turns``), one that of
 drift detection, which may have weeks of windows to process (``drift``), one disconnects revoked devices without
-waiting for the services, and one serves HTTP. No service starts a thread of its own.
+waiting for the services, one answers requests for chunks of bundles (``chunks``), and one serves HTTP. No service
+starts a thread of its own.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from server.fleet.fleet import Fleet
 from server.fleet.liveness import LostDevices
 from server.ingest.ingest import subscriptions
 from wire.messages import Severity
-from wire.transport import Transport
+from wire.transport import Notice, Transport
 
 _LOG = logging.getLogger(__name__)
 _INGEST_WAIT_S = 0.2
@@ -53,6 +54,7 @@ _RESTORED = (
     "releases again, publish again what was published, roll out again what was under way"
 )
 _REVOCATIONS = "loop Revocations"
+_CHUNKS = "loop Chunks"
 _JOIN_TIMEOUT_S = 15.0
 
 
@@ -174,13 +176,14 @@ class ServerApp:
                 self.parts.events.add(self.clock(), "server", "restored", Severity.ERROR, _RESTORED)
             self.connect()
             self.parts.vitals.expect(
-                (_INGEST, _REVOCATIONS, *(_name(service) for service in self._services())), self.clock()
+                (_INGEST, _REVOCATIONS, _CHUNKS, *(_name(service) for service in self._services())), self.clock()
             )
             for name, loop in (
                 ("ingest", self._ingest_loop),
                 ("turns", self._turn_loop),
                 ("drift", self._drift_loop),
                 ("revocations", self._revocation_loop),
+                ("chunks", self._chunk_loop),
             ):
                 thread = threading.Thread(target=loop, name=name, daemon=True)
                 thread.start()
@@ -200,7 +203,11 @@ class ServerApp:
             StateDirectoryError: If the name of the shared subscription can't be read or created.
         """
         group = self.state.ingest_group()
-        self.transport.start(self.parts.ingest.receive, subscriptions=subscriptions(group))
+        self.transport.start(self._receive, subscriptions=subscriptions(group))
+
+    def _receive(self, notice: Notice) -> None:
+        if not self.parts.chunks.receive(notice):
+            self.parts.ingest.receive(notice)
 
     def stop(self) -> None:
         """Stop in the reverse order; may be called twice."""
@@ -218,7 +225,7 @@ class ServerApp:
 
     def turn(self, now_ms: int) -> None:
         """Handle every message that has arrived, then call ``turn`` of every service (for tests without threads)."""
-        while self.parts.ingest.turn(now_ms):
+        while self.parts.ingest.turn(now_ms) or self.parts.chunks.turn():
             pass
         self._enforce(now_ms)
         for service in self._services():
@@ -244,6 +251,17 @@ class ServerApp:
         with contextlib.suppress(Exception):  # drain the inbox; devices would send these messages again anyway
             while self.parts.ingest.turn(self.clock()):
                 pass
+
+    def _chunk_loop(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.parts.chunks.turn(_INGEST_WAIT_S)
+                self.parts.vitals.beat(_CHUNKS, self.clock())
+                self.parts.outages.worked(_CHUNKS)
+            except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
+                self.parts.outages.failed(_CHUNKS, error)
+                self.parts.vitals.fault(_CHUNKS, f"{type(error).__name__}: {error}"[:500])
+                self._stopping.wait(_PAUSE_AFTER_FAULT_S)
 
     def _revocation_loop(self) -> None:
         while not self._stopping.wait(self.config.turn_interval_s):

@@ -28,6 +28,7 @@ from server.drift.latest import newest_evidence
 from server.drift.service import DriftService
 from server.fleet.assignments import Assignments
 from server.fleet.certificates import Certificates
+from server.fleet.chunks import ChunkServer
 from server.fleet.enrolment import Enrolment
 from server.fleet.fleet import Fleet, Outbox
 from server.fleet.liveness import Liveness
@@ -88,6 +89,7 @@ class ServerParts:
     retraining: RetrainingService
     measurements: Measurements
     ingest: Ingest
+    chunks: ChunkServer
     outages: Outages
     vitals: Vitals
     situation: Situation
@@ -183,6 +185,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         trust=trust,
         clock=clock,
         ingest=ingest,
+        chunks=ChunkServer(blobs=blobs, assignments=Assignments(database), transport=transport),
         outages=outages,
         vitals=vitals,
         situation=Situation(

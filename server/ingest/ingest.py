@@ -27,7 +27,7 @@ from server.outages import Outages
 from server.store.database import Database
 from wire.errors import WireError
 from wire.messages import Ack, Get, Sample, Stream, Watermark
-from wire.topics import Kind, Topic, fleet_filter, is_name
+from wire.topics import CHUNK_REQUEST, Kind, Topic, fleet_filter, is_name
 from wire.transport import Incoming, Link, LinkChange, Notice
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def subscriptions(group: str) -> tuple[str, ...]:
     """
     return (
         f"$share/{group}/{fleet_filter(Kind.TELE)}",
+        f"{fleet_filter(Kind.BLOB).removesuffix('#')}{CHUNK_REQUEST}",
         *(fleet_filter(kind) for kind in (Kind.STATE, Kind.REPORTED, Kind.EVENT, Kind.RES, Kind.GET)),
     )
 

@@ -388,10 +388,17 @@ class Relay(socketserver.ThreadingTCPServer):
 
     def finish_request(self, request: socket.socket, _address: object) -> None:
         """Relay one connection until one side closes."""
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)  # what is cut must not be under way already
         self.connections.append(request)
         with socket.create_connection(("127.0.0.1", self.server_port)) as upstream:
             threading.Thread(target=self.pump, args=(upstream, request), daemon=True).start()
             self.pump(request, upstream)
+
+    def refuse(self) -> None:
+        """End every connection, and accept no other."""
+        self.shutdown()
+        self.server_close()
+        self.cut()
 
     def pump(self, source: socket.socket, sink: socket.socket) -> None:
         """Pass bytes on in one direction."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 BUNDLE_BYTES = 24_000_000  # more than the buffers of the connections hold
-SLOWLY = "max_bytes_per_s = 6000000\nstall_s = 2.0"
+SLOWLY = (  # MQTT: `test_carriers`
+    'max_bytes_per_s = 6000000\nstall_s = 2.0\ncarriers = ["http"]'  # the other carrier would go on: ``test_carriers``
+)
 ERROR = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from compressor.release.patches import make_patch
 from edge_agent.device.disk import RealDisk
-from edge_agent.updater.patched_download import PatchedFetcher
 from edge_agent.updater.ports import FetchOrder, FetchProgress, MemoryFetcher, Refusal
+from edge_agent.updater.transfer.patched_download import PatchedFetcher
 from tests.edge_agent.updater.conftest import Device, Release
 from wire.messages import UpdatePhase
 from wire.tuf_target import Delta

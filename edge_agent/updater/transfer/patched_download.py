@@ -74,8 +74,8 @@ class PatchedFetcher:
         made = self.folder / f"{order.sha256}.made"
         make_way(made)
         answer = run_child(
-            ["edge_agent.updater.patch_child", str(self.folder / delta.base_sha256), str(self.folder / delta.sha256),
-             str(made), str(order.length_bytes), order.sha256], _CHILD_S,
+            ["edge_agent.updater.transfer.patch_child", str(self.folder / delta.base_sha256),
+             str(self.folder / delta.sha256), str(made), str(order.length_bytes), order.sha256], _CHILD_S,
         )  # fmt: skip
         if isinstance(answer, NoAnswer):
             refusal = Refusal(answer.code, f"Expected a patched bundle, got: {answer.text}")

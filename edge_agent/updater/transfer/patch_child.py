@@ -1,7 +1,7 @@
 """Applies a patch to a bundle. A short-lived child, so that its memory is released and a hostile patch ends only it.
 
-``python -m edge_agent.updater.patch_child BASE PATCH RESULT LENGTH SHA256`` prints one JSON line and exits 0, or 1 when
-it is refused: ``patch_invalid``, ``digest_mismatch`` (the result is not the signed bundle), ``no_space``,
+``python -m edge_agent.updater.transfer.patch_child BASE PATCH RESULT LENGTH SHA256`` prints one JSON line and exits 0,
+or 1 when it is refused: ``patch_invalid``, ``digest_mismatch`` (the result is not the signed bundle), ``no_space``,
 ``disk_failed``. ``RESULT`` is then worth nothing.
 """
 

@@ -1,0 +1,1 @@
+"""How the bytes of a bundle come to the device, beside HTTP: chunks over MQTT, patches, and the rate limit."""
