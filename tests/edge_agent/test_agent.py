@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import itertools
+import json
 import logging
 import queue
 import shutil
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices, run
@@ -1134,3 +1137,58 @@ def test_a_start_after_a_power_cut_says_how_much_may_be_uncounted(
     world.turns(2)
     started = [decode(Event, one.payload) for one in world.heard if one.topic.endswith("/event")]
     assert [one.data.get("uncounted_s") for one in started if one.code == "started"][-1] == uncounted_s
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=20)
+    | st.integers(-(2**70), 2**70) | st.sampled_from([10**400, "\ud800", "\x00", "x" * 70_000, -1]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+TO_DEVICE: Mapping[str, Mapping[str, object]] = {
+    "desired": to_document(Desired(gen=1, release="m-1", target="m-1", sha256="ab" * 32, length_bytes=9)),
+    "cmd/ack": to_document(Ack(watermarks=(Watermark(stream=Stream.DRIFT.value, boot=BOOT),))),
+    "cmd/samples": {"id": "a", "arguments": {"count": 1, "budget_bytes": 9, "lane": "audit", "request": "r"}},
+    "cmd/logs": {"id": "a", "arguments": {"lines": 3, "since_ms": 0, "level": "INFO"}},
+    **{f"cmd/{verb}": {"id": "a", "arguments": {"key": 1}} for verb in ("selftest", "benchmark", "measure", "unknown")},
+}
+
+
+def replaced(document: object, value: object, draw: Callable[[st.SearchStrategy[int]], int]) -> object:
+    """Return ``document`` with ``value`` in the place of one of its fields, at any depth."""
+    if not isinstance(document, dict | list) or not document:
+        return value
+    keys = list(document) if isinstance(document, dict) else list(range(len(document)))
+    key = keys[draw(st.integers(0, len(keys) - 1))]
+    inner = value if draw(st.integers(0, 1)) else replaced(document[key], value, draw)
+    pairs = [(one, inner if one == key else document[one]) for one in keys]
+    return dict(pairs) if isinstance(document, dict) else [item for _, item in pairs]
+
+
+@st.composite
+def payloads(draw: Callable[[st.SearchStrategy[object]], object], document: object) -> bytes:
+    """Draw random bytes, a cut or a mutated ``document``, or one nested beyond every limit."""
+    whole = json.dumps(document).encode()
+    way = draw(st.sampled_from(["bytes", "cut", "replaced", "replaced", "replaced", "deep"]))
+    if way == "bytes":
+        return draw(st.binary(max_size=200))  # type: ignore[return-value]  # as drawn
+    if way == "cut":
+        return whole[: draw(st.integers(0, len(whole)))]  # type: ignore[misc]  # as drawn
+    if way == "deep":
+        return draw(st.sampled_from([b"[", b'{"a":'])) * 50_000  # type: ignore[operator]  # as drawn
+    return json.dumps(replaced(document, draw(JSON_VALUES), draw)).encode()  # type: ignore[arg-type]  # as drawn
+
+
+@pytest.mark.parametrize("leaf", sorted(TO_DEVICE))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_arrives_on_a_topic_of_the_device_it_goes_on(world: World, leaf: str, data: st.DataObject) -> None:
+    """Random bytes and mutated documents: no turn raises, the next command is answered, and little is kept."""
+    world.heard.clear()
+    world.say(leaf, data.draw(payloads(TO_DEVICE[leaf])))
+    world.turns(2)
+    asked = f"ask-{world.clock.now_ms()}-{data.draw(st.integers(0, 2**60))}"
+    world.say("cmd/selftest", Command(id=asked))
+    world.turns(1)
+    assert decode(Response, world.last("res")).id == asked
+    assert sum(path.stat().st_size for path in world.state.rglob("*.json")) < 2_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from server.errors import ServerError
 from server.ingest.decode import Arrival
@@ -543,3 +546,54 @@ def test_what_came_while_the_registry_was_away_is_kept(fleet: MemoryFleet) -> No
         connection.execute(sa.text("ALTER TABLE away RENAME TO devices"))
     fleet.turn()
     assert fleet.app.parts.fleet.device("cam-1").state is DeviceState.READY
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=20)
+    | st.integers(-(2**70), 2**70) | st.sampled_from([10**400, "\ud800", "\x00", "x" * 70_000, -1]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+FROM_DEVICE = {
+    "state": State(state=DeviceState.READY, at_ms=5, boot=BOOT),
+    "reported": Reported(at_ms=5, boot=BOOT, current=InstalledRelease(release="m-1")),
+    "event": Event(boot=BOOT, at_ms=5, code="committed", severity=Severity.INFO),
+    "res": Response(id="a"),
+    "get": Get(),
+    "tele/infer": Batch(boot=BOOT, stream=Stream.INFER, rows=({"n": 1},)),
+    "tele/hw": Batch(boot=BOOT, stream=Stream.HW, rows=({"rss_bytes": 1},)),
+    "tele/answer": Batch(boot=BOOT, stream=Stream.ANSWER, rows=({"id": "a"},)),
+}
+
+
+@st.composite
+def payloads(draw: Callable[[st.SearchStrategy[object]], object], whole: bytes) -> bytes:
+    """Draw random bytes, ``whole`` cut or with another value in one field, or a document nested beyond every limit."""
+    way = draw(st.sampled_from(["bytes", "cut", "field", "field", "field", "deep"]))
+    if way == "bytes":
+        return draw(st.binary(max_size=200))  # type: ignore[return-value]  # as drawn
+    if way == "cut":
+        return whole[: draw(st.integers(0, len(whole)))]  # type: ignore[misc]  # as drawn
+    if way == "deep":
+        return draw(st.sampled_from([b"[", b'{"a":'])) * 50_000  # type: ignore[operator]  # as drawn
+    document = json.loads(whole)
+    field = draw(st.sampled_from([*document, "unknown"]))
+    return json.dumps(document | {field: draw(JSON_VALUES)}).encode()
+
+
+@pytest.mark.parametrize("leaf", [*FROM_DEVICE, "tele/drift", "tele/sample"])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_arrives_on_a_topic_of_the_server_the_next_report_counts(
+    fleet: MemoryFleet, leaf: str, data: st.DataObject
+) -> None:
+    """Random bytes and mutated documents: nothing is raised or left over, and a valid report is acknowledged."""
+    device = fleet.enrol(f"cam-{data.draw(st.integers(0, 2**60))}")
+    if leaf in FROM_DEVICE:
+        device.say(leaf, data.draw(payloads(encode(FROM_DEVICE[leaf]))))
+    else:
+        device.say(leaf, data.draw(st.binary(max_size=400)))
+    device.report(0)
+    fleet.turn()
+    assert device.watermark() == 0
+    assert (fleet.app.parts.ingest._retry, fleet.app.parts.ingest._unread) == ([], [])
