@@ -25,7 +25,7 @@ TYPES = {
 PARTS = {
     "InstalledRelease", "ShadowCounts", "ShadowOrder",
     "ShadowPair", "MaintenanceWindow", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing", "Budgets",
-    "Delta",
+    "Delta", "SignedStatement",
 }  # fmt: skip
 
 
