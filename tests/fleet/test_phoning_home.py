@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 RECIPE = Path(__file__).parents[1] / "compressor" / "pipeline_recipe.toml"
-THREADS_OF_INFER = 2  # the loop, and the one that listens to the control process; the model runs on the loop's
+THREADS_OF_INFER = 3  # the loop, which runs the model; one listens to the control process, one to the folder
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),

@@ -96,7 +96,7 @@ def kills(child: Callable, bundle: Path, tmp_path: Path, times: int) -> None:
     for _ in range(times):
         running = child(bundle, sinks=LOG, backlog=20_000)
         running.until("ready")
-        running.until("beat", lambda frame: frame.header["n"] > 0)
+        running.until("beat", lambda frame: frame.header["n"] > 0 or not any((tmp_path / "inbox").iterdir()))
         time.sleep(chance.uniform(0.0, 0.15))
         running.process.kill()
         running.process.wait(LIMIT_S)
@@ -106,13 +106,13 @@ def kills(child: Callable, bundle: Path, tmp_path: Path, times: int) -> None:
     assert last.end() == 0
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_each_input_is_answered_at_least_once_over_kills(
     count: int, bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path
 ) -> None:
     """Kill -9 of the child during a stream: no id is missing, some come twice, and the account's sums agree."""
     drop(images(tiny, count))
-    kills(child, bundle(), tmp_path, 3 if count < 1000 else 8)
+    kills(child, bundle(), tmp_path, 3 if count == 1000 else 8)
     ids = Counter(record["id"] for record in answers(tmp_path))
     counts = open_accounts(tmp_path / "state", ["log"])["log"].counts
     assert len(ids) == count

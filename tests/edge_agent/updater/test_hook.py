@@ -4,6 +4,7 @@ import os
 import pwd
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,15 +79,15 @@ def test_it_gets_the_names_and_nothing_else_of_the_agent(tmp_path: Path, monkeyp
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-def test_root_gives_it_the_rights_of_another_user(tmp_path: Path) -> None:
+def test_root_gives_it_the_rights_of_another_user() -> None:
     """Alone of those: no group of root remains."""
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    program = tmp_path / "idle"  # in a shell: root's Python may be closed to others
-    program.write_text("#!/bin/sh\nid -u; id -G; exit 75\n")
-    program.chmod(0o755)
-    nobody = pwd.getpwnam("nobody")
-    found = ProgramHook(HookConfig(before_switch=(str(program),), user="nobody")).ask("m-2", "m-1")
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        Path(folder).chmod(0o755)
+        program = Path(folder) / "idle"  # in a shell: root's Python may be closed to others
+        program.write_text("#!/bin/sh\nid -u; id -G; exit 75\n")
+        program.chmod(0o755)
+        nobody = pwd.getpwnam("nobody")
+        found = ProgramHook(HookConfig(before_switch=(str(program),), user="nobody")).ask("m-2", "m-1")
     assert found.text.endswith(f": {nobody.pw_uid} {nobody.pw_gid}")
 
 
