@@ -87,7 +87,7 @@ def digits_plan() -> Plan:
     devices = tuple(
         DevicePlan(
             f"cam-{number}", "north" if number <= CAMERAS_NORTH else "south", lens, seen[lens],
-            None if number <= CAMERAS_NORTH else knocked[number - CAMERAS_NORTH - 1], "out of focus, dark, turned",
+            None if number <= CAMERAS_NORTH else knocked[number - CAMERAS_NORTH - 1],
         )
         for number, lens in enumerate(["lens-a", "lens-b", "lens-a", "lens-b", "lens-a", "lens-b"], start=1)
     )  # fmt: skip
@@ -116,7 +116,7 @@ def meter_plan(data: Path) -> Plan:
     devices = tuple(
         DevicePlan(
             f"meter-{number}", "west" if f"meter-{number}" in moved else "east", name, table.take(rows),
-            table.take(moved[f"meter-{number}"]) if f"meter-{number}" in moved else None, TECHEM,
+            table.take(moved[f"meter-{number}"]) if f"meter-{number}" in moved else None,
         )
         for number, (name, rows) in enumerate(looks, start=1)
     )  # fmt: skip
