@@ -433,10 +433,10 @@ def memory(folder: Path, seconds: float) -> list[Row]:
         time.sleep(seconds)  # windows close, reports are sent
         control, whole = _memory(agent.pid), _memory(_child(agent.pid))
     finally:
-        for program in (agent, broker):
-            if program is not None:
-                program.terminate()
-                program.wait(20)
+        for process in (agent, broker):
+            if process is not None:
+                process.terminate()
+                process.wait(20)
     pss, rss = control[0] + whole[0], control[1] + whole[1]
     met, connected = control[0] <= LIMIT_CONTROL_MB, "connected" if broker else "without a broker"
     return [

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -95,12 +96,17 @@ class Bench:
     gate: Table
     folder: Path
 
+    @property
+    def step(self) -> QuantizeRecipe:
+        """The recipe's first step, which quantizes."""
+        return cast("QuantizeRecipe", self.recipe.compress[0])
+
     def rows(self, counts: Sequence[int], repeats: int) -> Iterator[Row]:
         """Yield all lines of this data set."""
         model = self.folder / f"{self.name}.onnx"
         model.write_bytes(self.float_model)
         yield from self.quantizing(model, repeats)
-        reduced = {**SAME_SCHEME, "reduce_range": self.recipe.compress[0].reduce_range}
+        reduced = {**SAME_SCHEME, "reduce_range": self.step.reduce_range}
         others = {
             "ORT defaults": ort_static(model, self.folder / "defaults.onnx", pieces(self.calibration, 256)),
             "ORT same scheme": ort_static(model, self.folder / "same.onnx", pieces(self.calibration, 256), **reduced),
@@ -116,7 +122,7 @@ class Bench:
 
     def quantizing(self, model: Path, repeats: int) -> Iterator[Row]:
         """Time our quantizer and onnxruntime's in turns on the same calibration samples; the least time counts."""
-        settings = self.recipe.compress[0]
+        settings = self.step
         taken: dict[str, list[float]] = {"ours": [], "ort": []}
         out = self.folder / "timed.onnx"
         for _ in range(repeats):

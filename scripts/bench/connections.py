@@ -229,8 +229,9 @@ def measure(folder: Path, count: int) -> Figures:
         back_s = crowd.reconnect(host, port, lambda: all(device.acknowledged for device in devices), PATIENCE_S)
         back = sum(device.connected and device.acknowledged for device in devices)
         return Figures(
-            count, connected, connected_s, stored_s, windows, ready, *before, busy_s, idle_ratio, *memory, back_s, back
-        )
+            count, connected, connected_s, stored_s, windows, ready, before[0], before[1], busy_s, idle_ratio,
+            memory[0], memory[1], back_s, back,
+        )  # fmt: skip
     finally:
         server.send_signal(signal.SIGTERM)
         try:

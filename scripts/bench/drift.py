@@ -102,7 +102,7 @@ class Run:
     def window(self, shift: NDArray[np.float64] | float = 0.0) -> tuple[SlotOutcome, NDArray[np.int64]]:
         """Run one window."""
         counts, context = self.world.counts(self.slot, shift), self.world.context(self.slot)
-        self.state.open_lane(KEY, self.world.streams, None)
+        self.state.open_bank(KEY, self.world.streams, None)
         seen = [Observation(f"d{i:05d}", counts[i], context) for i in range(self.world.devices)]
         start = time.perf_counter()
         outcome = fold_slot(self.state, self.slot, {KEY: seen}, {}, self.config.settings)
@@ -131,8 +131,8 @@ def null_fleet(size: Size, config: DriftConfig) -> dict[str, float]:
     run = Run(World(size.devices, size.streams, 1), config)
     run.commission()
     alerts = pool = psi_alerts = chi_alerts = 0
-    expected = run.state.lanes[KEY].usual * N
-    reference = run.state.lanes[KEY].usual * N * config.baseline_windows
+    expected = run.state.banks[KEY].usual * N
+    reference = run.state.banks[KEY].usual * N * config.baseline_windows
     for _ in range(size.windows):
         outcome, counts = run.window()
         alerts += len(outcome.flagged)
@@ -214,7 +214,7 @@ def dependent(world: World, windows: int, config: DriftConfig) -> dict[str, floa
     """No drift, but autocorrelated samples: new alarms per day, and device-windows in alarm."""
     run = Run(world, config)
     run.commission()
-    usual = run.state.lanes[KEY].usual * N
+    usual = run.state.banks[KEY].usual * N
     names = np.array([f"d{i:05d}" for i in range(world.devices)])
     begun = dict.fromkeys(("device_alerts", "psi_over_0.2", "chi2_p_0.05"), 0)
     standing = dict(begun)
@@ -248,7 +248,7 @@ class QuietFleet:
     def verdicts(self, windows: int, config: DriftConfig) -> dict[str, float]:
         """Return how often a pool or a device began to alarm in ``windows`` windows after the baselines."""
         dice, state, streams = np.random.default_rng(self.seed), FoldState(), len(self.probabilities)
-        state.open_lane(KEY, streams, None)
+        state.open_bank(KEY, streams, None)
         places = {f"d{i:05d}": {"site": f"site-{i // 3}"} for i in range(self.devices)}
         pools = devices = 0
         before = SlotOutcome()
