@@ -165,6 +165,24 @@ def fields_from(
         raise SettingsError(message) from error
 
 
+def numbers_from(
+    cls: type[T], options: Mapping[str, float], where: str, *, given: Mapping[str, object] | None = None
+) -> T:
+    """Return ``cls``, whose fields are numbers, filled from ``options`` as in a recipe or a manifest.
+
+    A manifest holds all numbers as floats: 32.0 is a whole number. ``where`` and ``given``: as of ``fields_from``.
+
+    Raises:
+        SettingsError: If an option is unknown, not a number, not a whole one if required, or out of its range.
+    """
+    known = names_of(cls)
+    table: dict[str, object] = {}
+    for key, value in options.items():
+        whole = key in known and isinstance(default_of(cls, key), int)
+        table[key] = int(value) if whole and isinstance(value, float) and value.is_integer() else value
+    return fields_from(cls, table, where, given=given)
+
+
 def check(settings: object, where: str) -> None:
     """Check every value of a dataclass, and of nested ones, against its range: for values that no table set.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import SensorError
 from wire.errors import SettingsError
-from wire.settings import default_of, fields_from, names_of
+from wire.settings import names_of, numbers_from
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
 Values: TypeAlias = "NDArray[np.float64]"
@@ -41,14 +41,12 @@ class FrontEnd(Protocol):
 def settings_from(cls: type[T], options: Mapping[str, float]) -> T:
     """Return ``cls``, a front end's ``Settings``, filled from ``options`` as in a recipe or a manifest.
 
-    A manifest holds all numbers as floats: 32.0 is a whole number.
-
     Raises:
         SensorError: If an option is unknown, not a finite number, not a whole one if required, out of range, or
             contradicts another.
     """
     name, known = cls.__module__.rpartition(".")[2], names_of(cls)
-    table: dict[str, object] = {}
+    plain: dict[str, float] = {}
     columns: dict[str, float] = {}
     for key, value in options.items():
         head, _, number = key.rpartition("_")
@@ -57,10 +55,9 @@ def settings_from(cls: type[T], options: Mapping[str, float]) -> T:
                 raise SensorError(f"Expected {name} {key} to be a finite number, got {value!r}")
             columns[key] = float(value)
         else:
-            whole = key in known and isinstance(default_of(cls, key), int)
-            table[key] = int(value) if whole and isinstance(value, float) and value.is_integer() else value
+            plain[key] = value
     try:
-        return fields_from(cls, table, name, given={_COLUMNS: columns} if _COLUMNS in known else None)
+        return numbers_from(cls, plain, name, given={_COLUMNS: columns} if _COLUMNS in known else None)
     except SettingsError as error:
         raise SensorError(str(error)) from error
 

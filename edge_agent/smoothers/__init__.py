@@ -16,7 +16,7 @@ from edge_agent.errors import SmootherError
 from wire import plugins
 from wire.errors import SettingsError
 from wire.manifest import Manifest
-from wire.settings import default_of, fields_from, names_of, nearest
+from wire.settings import names_of, nearest, numbers_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,13 +78,8 @@ def of_manifest(manifest: Manifest) -> Smoother | None:
 
 def _settings(name: str, options: Mapping[str, float]) -> Any:  # noqa: ANN401 - the Settings of its module
     declared = _module(name).Settings
-    known = names_of(declared)
-    table: dict[str, object] = {}
-    for key, value in options.items():  # a manifest holds all numbers as floats: 5.0 is a whole number
-        whole = key in known and isinstance(default_of(declared, key), int)
-        table[key] = int(value) if whole and isinstance(value, float) and value.is_integer() else value
     try:
-        return fields_from(declared, table, f"smoother {name}")
+        return numbers_from(declared, options, f"smoother {name}")
     except SettingsError as error:
         raise SmootherError(str(error)) from error
 

@@ -13,7 +13,18 @@ from typing import Annotated
 import pytest
 
 from wire.errors import SettingsError
-from wire.settings import MAX_TOML_BYTES, Bound, OneOf, check, fields_from, parse_toml, read_toml, rules, type_name
+from wire.settings import (
+    MAX_TOML_BYTES,
+    Bound,
+    OneOf,
+    check,
+    fields_from,
+    numbers_from,
+    parse_toml,
+    read_toml,
+    rules,
+    type_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,18 @@ def test_a_key_without_a_default_must_be_there() -> None:
     assert fields_from(Outer, {}, "[x]", given={"name": "y"}).name == "y"
     with pytest.raises(SettingsError, match="one of ratio"):
         fields_from(Outer, {"name": "z"}, "[x]", given={"name": "y"})
+
+
+def test_whole_numbers_of_a_manifest_are_floats() -> None:
+    """80.0 is 80 where a whole number is wanted, and stays a float where any is; 80.5 is none."""
+    port, ratio = (
+        numbers_from(Inner, {"port": 80.0}, "[x]").port,
+        numbers_from(Outer, {"ratio": 1.0}, "[x]", given={"name": "y"}).ratio,
+    )
+    assert [(type(value), value) for value in (port, ratio)] == [(int, 80), (float, 1.0)]
+    for options, words in (({"port": 80.5}, "Expected .x. port .* a whole number"), ({"prt": 80.0}, "mean 'port'")):
+        with pytest.raises(SettingsError, match=words):
+            numbers_from(Inner, options, "[x]")
 
 
 def test_a_path_starts_at_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
