@@ -172,11 +172,8 @@ class Desired:
     time. ``not_before_ms``/``not_after_ms`` bound the whole attempt (0: no bound), ``deadline_ms`` ends it (0: never),
     unless the device has switched by then. ``config`` carries agent settings: ``sample_bytes_per_day`` (int, default
     0). ``attempt`` is the ``gen`` of the assignment, which a change of settings keeps; 0: an older server, which does
-    not send it.
-    stay healthy. ``not_before_ms``/``not_after_ms`` is the maintenance window (0: any time), ``deadline_ms`` ends the
-    attempt (0: never). ``config`` carries agent settings: ``sample_bytes_per_day`` (int, default 0). ``attempt`` is the
-    ``gen`` of the assignment, which a change of settings keeps; 0: an older server, which does not send it.
-    ``shadow``: before it switches, the device compares the release with the one that serves; None: it does not.
+    not send it. ``shadow``: before it switches, the device compares the release with the one that serves; None: it does
+    not.
     """
 
     gen: int = 0
