@@ -73,9 +73,7 @@ def apply_patch(base: BinaryIO, patch: BinaryIO, write: Callable[[bytes], object
     if total != length_bytes:
         message = f"Expected a patch that makes {length_bytes} bytes, got one of {total}"
         raise PatchError(message)
-    for _ in range(1 + 3 * count):
-        copied.number()
-    for size in _pieces(sum(news)):
+    for size in _pieces(added.given_bytes + sum(news)):
         copied.read(size)
     end = 0
     for step, copy, new in zip(steps, copies, news, strict=True):
@@ -107,7 +105,10 @@ def _pieces(length: int) -> Iterator[int]:
 
 
 class _Unpacked:
-    """The content of the stream from its start, never more of it in memory than was asked for."""
+    """The content of the stream from its start, never more of it in memory than was asked for.
+
+    ``given_bytes``: how much of it was read.
+    """
 
     def __init__(self, patch: BinaryIO) -> None:
         patch.seek(0)
@@ -115,6 +116,7 @@ class _Unpacked:
         if head[:-1] != MAGIC:
             raise PatchError("Expected a patch of format 1, got another file: publish it again")
         self._patch, self._at = patch, len(head)
+        self.given_bytes = 0
         self._decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[lzma_filter(head[-1])])
 
     def read(self, size: int) -> bytes:
@@ -125,6 +127,7 @@ class _Unpacked:
             if not piece:
                 raise PatchError("Expected an intact patch, got its end too early: publish it again")
             pieces += piece
+        self.given_bytes += size
         return bytes(pieces)
 
     def number(self) -> int:
