@@ -33,7 +33,7 @@ from edge_agent.inference.answers import Answers, ToAgent, open_answers
 from edge_agent.inference.batching import ResultBatcher
 from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import ServedModel, load_model
-from edge_agent.inference.shadow import Shadow
+from edge_agent.inference.shadow import Load, Room, Shadow
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.logs import log_to_ring, log_to_stderr
 from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
@@ -46,7 +46,6 @@ from wire.manifest import Manifest
 from wire.settings import fields_from
 
 Send = Callable[[Mapping[str, Json], bytes], None]
-Load = Callable[[Path], ServedModel]
 
 POLL_S = 0.03
 WOKEN_POLL_S = 0.25
@@ -118,7 +117,7 @@ class InferenceLoop:
         self.in_flight = InFlight(None)
         self.notices: Notices = queue.SimpleQueue()
         self.load: Load = load_model
-        self.room: Callable[[], int] = lambda: sys.maxsize
+        self.room: Room = lambda: sys.maxsize
         self._shadow: Shadow | None = None
         self.answers = Answers()
         self.to_agent = ToAgent(send)

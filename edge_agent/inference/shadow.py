@@ -46,14 +46,11 @@ Load: TypeAlias = Callable[[Path], ServedModel]
 class Shadow:
     """One challenger. ``offer``, ``take`` and ``close`` belong to the loop's thread."""
 
-    def __init__(self, bundle: Path, load: Load, room: Room, wake: Callable[[], None] = lambda: None) -> None:
-        """Begin to load ``bundle``; ``room`` returns how many bytes this process may still allocate.
-
-        ``wake``: called from the thread once it is loaded, or ended.
-        """
+    def __init__(self, bundle: Path, load: Load, room: Room) -> None:
+        """Begin to load ``bundle``; ``room`` returns how many bytes this process may still allocate."""
         self.bundle = bundle
         self.loaded = False
-        self._load, self._room, self._wake = load, room, wake
+        self._load, self._room = load, room
         self._ended: tuple[str, str] | None = None
         self._inputs: queue.SimpleQueue[tuple[bytes, ServedModel, Inference] | None] = queue.SimpleQueue()
         self._alone = threading.Lock()
@@ -120,7 +117,6 @@ class Shadow:
             _LOG.error("challenger failed bundle=%s", self.bundle.name, exc_info=error)
             self._ended = ("challenger_crashed", f"{type(error).__name__}: {error}")
         self._busy_since_s = None
-        self._wake()
 
     def _serve(self) -> None:
         needed_bytes = _FACTOR * self.bundle.stat().st_size + _RUNTIME_BYTES + LEFT_BYTES
@@ -131,7 +127,6 @@ class Shadow:
         model = self._load(self.bundle)
         self._begun_s = self._taken_s = time.monotonic()
         self.loaded, self._busy_since_s = True, None
-        self._wake()
         while (given := self._inputs.get()) is not None:
             begun_s = time.monotonic()
             self._compare(model, *given)
