@@ -36,6 +36,7 @@ from edge_agent.errors import (
     SensorError,
     SignatureRefusedError,
     SourceError,
+    reason_of,
 )
 from edge_agent.inference.served_model import Inference, ServedModel, load_model
 from edge_agent.updater.children import ChildProber
@@ -196,8 +197,7 @@ def open_bundle(path: Path | str, *, trust: Trust | None = None, threads: int | 
         if trust is not None:
             _check_signature(place.read_bytes(), served.manifest, trust)
     except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
-        why = (error.strerror if isinstance(error, OSError) else "") or str(error)
-        message = f"Expected a bundle at {place}, got: {why}: give the .tfb file of a run"
+        message = f"Expected a bundle at {place}, got: {reason_of(error)}: give the .tfb file of a run"
         raise BundleError(message) from error
     return DeviceModel(place, served, signed=trust is not None)
 
@@ -242,8 +242,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
-        why = (error.strerror if isinstance(error, OSError) else "") or str(error)
-        raise SourceError(f"Expected a readable file at {path}, got: {why}: check the path") from error
+        raise SourceError(f"Expected a readable file at {path}, got: {reason_of(error)}: check the path") from error
 
 
 def _encoded(values: NDArray[Any], manifest: Manifest) -> bytes:

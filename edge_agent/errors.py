@@ -234,3 +234,8 @@ class TransitionError(AgentError):
     """An update phase has no transition for a signal: a bug of the agent, never caused by a message."""
 
     code = "transition_unknown"
+
+
+def reason_of(error: Exception) -> str:
+    """Return what went wrong, for a sentence that names the subject: of an ``OSError`` without its number and path."""
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)

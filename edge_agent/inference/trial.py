@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from edge_agent import sources
 from edge_agent.device.clock import SystemClock
-from edge_agent.errors import ImageError, SourceError
+from edge_agent.errors import ImageError, SourceError, reason_of
 from edge_agent.inference.answers import Answers
 from edge_agent.inference.child import (
     STOP,
@@ -83,7 +83,7 @@ class Listed:
         try:
             return Capture(name, self.read(name), name)
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-            why = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+            why = reason_of(error) or type(error).__name__
 
             def refuse(_data: bytes) -> bytes:
                 raise ImageError(f"Expected a file that can be read, got: {why}: check its rights, or write it again")
