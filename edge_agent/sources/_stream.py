@@ -46,6 +46,8 @@ class Pace:
 class StreamSource:
     """Inputs of a stream, each returned once: after a crash they can't be read again."""
 
+    wakes = True
+
     def __init__(self, name: str, connect: Connect, pace: Pace, clock: Clock, surroundings: Surroundings) -> None:
         """Start to read; ``name``, for people, begins the names of the inputs and stands in reports."""
         self._name, self._connect, self._pace, self._clock = name, connect, pace, clock
@@ -80,8 +82,6 @@ class StreamSource:
         with self._change:
             dropped, self._dropped = self._dropped, 0
             return dropped
-
-    wakes = True
 
     @property
     def ended(self) -> bool:

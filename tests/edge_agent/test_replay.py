@@ -88,7 +88,8 @@ def test_what_is_dropped_is_counted_by_stream_and_record(tmp_path: Path) -> None
     """A batch of ten readings is ten; a report that stood for three is three, also when it never could be sent."""
     spool = filled(tmp_path, batch(1), batch(2, Stream.ANSWER, 7), limit_bytes=batch(1).length_bytes + 20)
     assert spool.dropped() == {"answer": 7}
-    spool = filled(tmp_path / "..", *(report(hour) for hour in (1, 2, 3)), limit_bytes=report(1).length_bytes + 40)
+    (tmp_path / "reports").mkdir()
+    spool = filled(tmp_path / "reports", *(report(hour) for hour in (1, 2, 3)), limit_bytes=report(1).length_bytes + 40)
     (row,) = spool.hand_out(0.0, limit=9, resend_s=30.0, unacked=9)
     spool.drop(row)
     assert spool.dropped() == {"drift": 3}
