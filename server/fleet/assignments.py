@@ -24,7 +24,7 @@ from wire.tuf_target import TargetCustom
 
 def patches_of(connection: sa.Connection, sha256: str) -> tuple[str, ...]:
     """Return the digests of the patches that make the bundle ``sha256``."""
-    releases = [row for row in registry_store.all_releases(connection) if row["sha256"] == sha256]
+    releases = registry_store.releases_of(connection, sha256)
     customs = [decode(TargetCustom, str(row["custom"]).encode()) for row in releases]
     return tuple(delta.sha256 for custom in customs for delta in custom.deltas)
 
@@ -45,7 +45,7 @@ class Assignments:
             row = fleet_store.one_device(connection, device)
             known = as_device(row) if row else None
             wanted = known.desired.sha256 if known is not None and known.desired is not None else ""
-            if wanted and sha256 in {wanted, *patches_of(connection, wanted)}:
+            if wanted and (sha256 == wanted or sha256 in patches_of(connection, wanted)):
                 return
             reported = known.reported if known is not None else None
             installed = [one.sha256 for one in (reported.current, reported.previous) if one] if reported else []

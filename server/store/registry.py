@@ -28,6 +28,11 @@ def all_releases(connection: sa.Connection) -> list[sa.RowMapping]:
     return list(connection.execute(RELEASES.select().order_by(RELEASES.c.registered_ms, RELEASES.c.path)).mappings())
 
 
+def releases_of(connection: sa.Connection, sha256: str) -> list[sa.RowMapping]:
+    """Return every release and target whose bundle is ``sha256``."""
+    return list(connection.execute(RELEASES.select().where(RELEASES.c.sha256 == sha256)).mappings())
+
+
 def put_release(connection: sa.Connection, row: Mapping[str, object]) -> None:
     """Add a release, or update the one with the same path; a withdrawn one stays withdrawn."""
     where = RELEASES.c.path == row["path"]
