@@ -28,18 +28,29 @@ _GROWING = ("sent_bytes", "received_bytes", "written_bytes", "merged")
 def put_device_days(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert or update days (all columns); of each figure the largest stays.
 
-    Reports of one day may arrive in any order, and a device that lost its figures begins again at 0.
+    Reports of one day may arrive in any order, and a device that lost its figures begins again at 0. One query and one
+    statement for any number of rows: a batch has the days of many devices, and many reports of one day.
     """
-    for given in rows:
-        row = dict(given)
-        where = sa.and_(*(DEVICE_DAYS.c[name] == row[name] for name in _KEY))
-        known = connection.execute(DEVICE_DAYS.select().where(where)).mappings().first()
-        if known is not None:
-            dropped = {name: max(row["dropped"].get(name, 0), lost) for name, lost in known["dropped"].items()}
-            row |= {"dropped": {**row["dropped"], **dropped}} | {name: max(row[name], known[name]) for name in _GROWING}
-        insert = upsert(connection, DEVICE_DAYS).values(row)
-        changed = {column.name: insert.excluded[column.name] for column in DEVICE_DAYS.c if column.name not in _KEY}
-        connection.execute(insert.on_conflict_do_update(index_elements=list(_KEY), set_=changed))
+    if not rows:
+        return
+    devices, days = {row["device"] for row in rows}, {row["day"] for row in rows}
+    query = DEVICE_DAYS.select().where(DEVICE_DAYS.c.device.in_(devices), DEVICE_DAYS.c.day.in_(days))
+    known = {(row["device"], row["day"]): row for row in connection.execute(query).mappings()}
+    largest: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in rows:
+        key = row["device"], row["day"]
+        before = largest.get(key) or known.get(key)
+        largest[key] = row if before is None else _largest(row, before)
+    insert = upsert(connection, DEVICE_DAYS)
+    changed = {column.name: insert.excluded[column.name] for column in DEVICE_DAYS.c if column.name not in _KEY}
+    statement = insert.on_conflict_do_update(index_elements=list(_KEY), set_=changed)
+    connection.execute(statement, [dict(row) for row in largest.values()])
+
+
+def _largest(row: Mapping[str, Any], before: Mapping[str, Any]) -> Mapping[str, Any]:
+    dropped = {name: max(row["dropped"].get(name, 0), lost) for name, lost in before["dropped"].items()}
+    figures = {name: max(row[name], before[name]) for name in _GROWING}
+    return {**row, **figures, "dropped": {**row["dropped"], **dropped}}
 
 
 def device_days(connection: sa.Connection, device: str, limit: int) -> list[sa.RowMapping]:
