@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -85,31 +85,29 @@ class Admission:
     def refresh(self, revoked: Collection[str] = ()) -> None:
         """Make the broker reload its users and the revoked certificates; it disconnects users that are none any more.
 
-        ``revoked``: devices whose certificates were just revoked; their sessions are ended.
+        The lists are read and written under one lock: an older list must not replace a newer one. ``revoked``: devices
+        whose certificates were just revoked; their sessions are ended.
         """
-        authority = self.certificates.authority
         if self.broker is None:
             return
         with self._lock:
             self.broker.update_users(self.hashes(), self.certificates.revocation_list())
-        for device in revoked if authority is not None else ():
+        authority = self.certificates.authority
+        if authority is None:
+            return
+        for device in revoked:
             site, now_ms = self.fleet.device(device).site, self.certificates.clock()
-            if authority is not None and not self.broker.end_session(authority.short_lived((site, device), now_ms)):
+            if not self.broker.end_session(authority.short_lived((site, device), now_ms)):
                 _LOG.error("The session of a revoked device may go on: restart the server. device=%s", device)
 
     def admit(self, identity: EnrolledIdentity) -> None:
         """Make the broker accept a device that was just enrolled.
 
-        The list is read and written under one lock: an older list must not replace a newer one.
-
         Raises:
             BrokerError: If the broker does not accept it in time.
         """
-        if self.broker is None:
-            return
-        with self._lock:
-            self.broker.update_users(self.hashes(), self.certificates.revocation_list())
-        if identity.password:
+        self.refresh()
+        if self.broker is not None and identity.password:
             self.broker.wait_for_user(identity.device, identity.password)
 
 
@@ -238,40 +236,34 @@ class ServerApp:
         return (*self.watch, *self.parts.services)
 
     def _ingest_loop(self) -> None:
+        ingest = self.parts.ingest
         while not self._stopping.is_set():
-            try:
-                notices = self.parts.ingest.take(_INGEST_WAIT_S)
-                self.parts.ingest.handle(notices, self.clock())
-                self.parts.vitals.beat(_INGEST, self.clock())
-                self.parts.outages.worked(_INGEST)
-            except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-                self.parts.outages.failed(_INGEST, error)
-                self.parts.vitals.fault(_INGEST, f"{type(error).__name__}: {error}"[:500])
+            if not self._attempt(_INGEST, lambda: ingest.handle(ingest.take(_INGEST_WAIT_S), self.clock())):
                 self._stopping.wait(_PAUSE_AFTER_FAULT_S)
         with contextlib.suppress(Exception):  # drain the inbox; devices would send these messages again anyway
-            while self.parts.ingest.turn(self.clock()):
+            while ingest.turn(self.clock()):
                 pass
 
     def _chunk_loop(self) -> None:
         while not self._stopping.is_set():
-            try:
-                self.parts.chunks.turn(_INGEST_WAIT_S)
-                self.parts.vitals.beat(_CHUNKS, self.clock())
-                self.parts.outages.worked(_CHUNKS)
-            except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-                self.parts.outages.failed(_CHUNKS, error)
-                self.parts.vitals.fault(_CHUNKS, f"{type(error).__name__}: {error}"[:500])
+            if not self._attempt(_CHUNKS, lambda: self.parts.chunks.turn(_INGEST_WAIT_S)):
                 self._stopping.wait(_PAUSE_AFTER_FAULT_S)
 
     def _revocation_loop(self) -> None:
         while not self._stopping.wait(self.config.turn_interval_s):
-            try:
-                self._enforce(self.clock())
-                self.parts.vitals.beat(_REVOCATIONS, self.clock())
-                self.parts.outages.worked(_REVOCATIONS)
-            except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-                self.parts.outages.failed(_REVOCATIONS, error)
-                self.parts.vitals.fault(_REVOCATIONS, f"{type(error).__name__}: {error}"[:500])
+            self._attempt(_REVOCATIONS, lambda: self._enforce(self.clock()))
+
+    def _attempt(self, name: str, work: Callable[[], object]) -> bool:
+        """Do one step of the loop ``name``, and note how it went; return whether it worked."""
+        try:
+            work()
+            self.parts.vitals.beat(name, self.clock())
+            self.parts.outages.worked(name)
+        except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
+            self.parts.outages.failed(name, error)
+            self.parts.vitals.fault(name, f"{type(error).__name__}: {error}"[:500])
+            return False
+        return True
 
     def _turn_loop(self) -> None:
         while not self._stopping.wait(self.config.turn_interval_s):
