@@ -45,6 +45,7 @@ from server.errors import (
     ReleaseWithdrawnError,
     ServerError,
 )
+from server.fleet.certificates import Certificates
 from server.fleet.enrolment import Enrolment
 from server.fleet.fleet import Device, Fleet, Outbox
 from server.fleet.liveness import presence
@@ -351,7 +352,12 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
             raise click.BadParameter(text, param_hint="--attribute")
         pairs[key] = value
     config, database = _opened(directory)
-    enrolment = Enrolment(database=database, clock=system_now_ms, claim_ttl_s=config.enrolment.claim_ttl_s)
+    enrolment = Enrolment(
+        database=database,
+        clock=system_now_ms,
+        certificates=Certificates(database=database, clock=system_now_ms),
+        claim_ttl_s=config.enrolment.claim_ttl_s,
+    )
     note = comes_back(device, enrolment.ended(device))
     click.echo(enrolment.claim(site, device, pairs))
     database.close()

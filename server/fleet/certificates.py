@@ -107,17 +107,13 @@ class Certificates:
         with self.database.begin() as connection:
             return store.holder_of(connection, sha256_hex(certificate), self.clock())
 
-    def revoked(self) -> dict[str, tuple[str, int]]:
-        """Return the device, and when it was revoked, of each revoked certificate by serial number."""
-        with self.database.begin() as connection:
-            rows = store.revoked_certificates(connection)
-        return {row["serial"]: (row["device"], row["revoked_ms"]) for row in rows}
-
     def revocation_list(self) -> bytes:
         """Return the list of revoked certificates in PEM, empty without an authority."""
         if self.authority is None:
             return b""
-        revoked = {int(serial, 16): at_ms for serial, (_, at_ms) in self.revoked().items()}
+        with self.database.begin() as connection:
+            rows = store.revoked_certificates(connection)
+        revoked = {int(row["serial"], 16): row["revoked_ms"] for row in rows}
         return self.authority.revocation_list(revoked, self.clock())
 
     def certified(self, device: str) -> bool:

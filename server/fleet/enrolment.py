@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from server.clock import Clock
-from server.errors import CertificateRefusedError, ClaimRefusedError, DeviceExistsError, ServerError
+from server.errors import ClaimRefusedError, DeviceExistsError, ServerError
 from server.fleet.certificates import Certificates
 from server.fleet.credentials import hash_password, new_secret, verify_password
 from server.registry.events import event_row
@@ -58,8 +58,8 @@ class Enrolment:
 
     database: Database
     clock: Clock
+    certificates: Certificates
     claim_ttl_s: float = 7 * 86_400.0
-    certificates: Certificates | None = None
     _verified: dict[str, bytes] = field(default_factory=dict)
     _noted_ms: dict[tuple[str, str], int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -106,11 +106,8 @@ class Enrolment:
             DeviceExistsError: If the id has been taken on another site since.
         """
         now_ms, password, certificate = self.clock(), "" if request else new_secret(), ""
-        claim_sha256, certificates = sha256_hex(claim.encode()), self.certificates
-        if certificates is not None:
-            certificates.check(request)
-        elif request:
-            raise CertificateRefusedError("Expected an enrolment by password, got a request for a certificate")
+        claim_sha256 = sha256_hex(claim.encode())
+        self.certificates.check(request)
         try:
             with self.database.begin() as connection:
                 row = store.use_claim(connection, claim_sha256, now_ms)
@@ -130,8 +127,8 @@ class Enrolment:
                     fresh = store.NEVER_CONNECTED if known["ended"] else {}  # its old reports no longer count
                     store.update_device(connection, device, {**changes, **fresh})
                 revoke_certificates(connection, device, now_ms)
-                if request and certificates is not None:
-                    certificate = certificates.issue(connection, site, device, request).pem
+                if request:
+                    certificate = self.certificates.issue(connection, site, device, request).pem
         except ClaimRefusedError as error:
             self._note_refusal(error, error.cause, error.device, now_ms)
             raise
@@ -161,7 +158,7 @@ class Enrolment:
 
     def authenticate(self, device: str, password: str) -> bool:
         """Return whether ``password`` is that of ``device``; a positive answer is cached as a digest."""
-        if self.certificates is not None and self.certificates.required:
+        if self.certificates.required:
             return False
         with self.database.begin() as connection:
             row = store.one_device(connection, device)
@@ -179,7 +176,7 @@ class Enrolment:
 
     def password_hashes(self) -> dict[str, str]:
         """Return the password hash of every device of the fleet that has a password, by id, for the broker."""
-        if self.certificates is not None and self.certificates.required:
+        if self.certificates.required:
             return {}
         with self.database.begin() as connection:
             known = store.active_devices(connection)

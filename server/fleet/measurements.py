@@ -85,7 +85,7 @@ class Measurements:
     fleet: Fleet
     clock: Clock
     check: OrderCheck
-    certificates: Certificates | None = None
+    certificates: Certificates
     _next_ms: int = 0
     blobs: Blobs = field(init=False)
 
@@ -209,7 +209,7 @@ class Measurements:
 
     def _unsigned(self, order: MeasureOrder, data: bytes, signature: bytes) -> str:
         """Return why the report of a device with a certificate is not signed by its key, or ""."""
-        if self.certificates is None or not self.certificates.certified(order.device):
+        if not self.certificates.certified(order.device):
             return ""
         if not signature:
             return f"Expected a report signed by the key of {order.device}, got no signature: update its agent"
