@@ -22,7 +22,7 @@ from server.registry.lineage import Lineage
 from server.store.database import Database
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
-from server.store.monitoring.windows import LATE_MS, late_windows
+from server.store.monitoring.windows import late_windows
 from wire.codec import Json, to_document
 
 Evidence = Callable[[str | None], Mapping[str, Mapping[str, Json]]]
@@ -215,7 +215,7 @@ class TelemetryBody(BaseModel):
     batches: list[BatchBody]
 
 
-class DayBody(ValueBody):
+class DayBody(BaseModel):
     """What a device used in one UTC day so far; ``docs/reference/wire.md``, DayUsage."""
 
     day: str
@@ -227,7 +227,7 @@ class DayBody(ValueBody):
     received_ms: int
 
 
-class LateBody(ValueBody):
+class LateBody(BaseModel):
     """Windows that arrived more than five minutes after their end: how many, with how many inferences.
 
     ``delay_ms``: the longest delay; ``merged``: how many stand for more than one of the device's windows.
@@ -272,7 +272,7 @@ def telemetry_router(auth: Auth, fleet: Fleet, database: Database) -> APIRouter:
         """Return what the device used by day: bytes on air and to its disk, what its spool dropped, what came late."""
         fleet.device(device)
         with database.begin() as connection:
-            found, late = device_days(connection, device, days), late_windows(connection, device, LATE_MS)
+            found, late = device_days(connection, device, days), late_windows(connection, device)
         return UsageBody(
             device=device,
             days=[DayBody(**{name: row[name] for name in DayBody.model_fields}) for row in found],

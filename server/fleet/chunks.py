@@ -41,7 +41,6 @@ class ChunkServer:
     transport: Transport
     clock_s: Callable[[], float] = time.monotonic
     dropped: int = 0
-    sent_bytes: int = 0
     _inbox: queue.Queue[Incoming] = field(default_factory=lambda: queue.Queue(MAX_REQUESTS))
     _delivered: deque[int] = field(default_factory=lambda: deque(maxlen=MAX_REQUESTS * MAX_CREDIT))
     _waiting: OrderedDict[int, tuple[float, int]] = field(default_factory=OrderedDict)
@@ -97,7 +96,6 @@ class ChunkServer:
                 )
                 if handle is None:
                     return
-                self.sent_bytes += len(data)
                 self._waiting[handle] = (self.clock_s(), len(data))
 
     def _room(self, length_bytes: int) -> bool:

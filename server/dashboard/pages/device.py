@@ -35,7 +35,7 @@ from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
-from server.store.monitoring.windows import LATE_MS, late_windows
+from server.store.monitoring.windows import late_windows
 from wire.messages import Stream
 
 _WINDOWS = 200
@@ -232,7 +232,7 @@ def _sentence(text: str) -> None:
 def _losses(services: Services, device: str) -> str:
     """Return what came late and what was lost for want of room, in words."""
     with services.database.begin() as connection:
-        days, late = device_days(connection, device, 1), late_windows(connection, device, LATE_MS)
+        days, late = device_days(connection, device, 1), late_windows(connection, device)
     return losses_text(dict(days[0]) if days else {}, dict(late))
 
 

@@ -95,8 +95,8 @@ def windows_between(connection: sa.Connection, start_ms: int, end_ms: int, devic
     return list(connection.execute(query.order_by(WINDOWS.c.start_ms, WINDOWS.c.device)).mappings())
 
 
-def late_windows(connection: sa.Connection, device: str, late_ms: int) -> sa.RowMapping:
-    """Return a summary of the windows of ``device`` that arrived more than ``late_ms`` after their end.
+def late_windows(connection: sa.Connection, device: str) -> sa.RowMapping:
+    """Return a summary of the windows of ``device`` that arrived more than ``LATE_MS`` after their end.
 
     ``windows``, their inferences ``n``, the longest ``delay_ms``, and how many were ``merged`` on the device (longer
     than its shortest window).
@@ -109,7 +109,7 @@ def late_windows(connection: sa.Connection, device: str, late_ms: int) -> sa.Row
         sa.func.coalesce(sa.func.sum(columns.n), 0).label("n"),
         sa.func.coalesce(sa.func.max(delay_ms), 0).label("delay_ms"),
         sa.func.coalesce(sa.func.sum(sa.case((columns.len_ms > shortest, 1), else_=0)), 0).label("merged"),
-    ).where(columns.device == device, delay_ms > late_ms)
+    ).where(columns.device == device, delay_ms > LATE_MS)
     return connection.execute(query).mappings().one()
 
 
