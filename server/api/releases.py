@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from server.api.auth import Auth
-from server.api.values import Person, Why
+from server.api.values import Person, ValueBody, Why
 from server.errors import BlobOversizeError, BlobRefusedError, MetadataRefusedError, ServerError
 from server.fleet.assignments import Assignments
 from server.people import SOMEBODY
@@ -28,7 +28,7 @@ from server.trust.repository import MAX_TARGETS_BYTES, TrustRepository
 from wire.bundle import MAX_BUNDLE_BYTES
 
 
-class PatchBody(BaseModel):
+class PatchBody(ValueBody):
     """A patch: what a device that has the bundle ``base_sha256`` fetches instead of the whole."""
 
     base_sha256: str
@@ -117,10 +117,7 @@ def _body(release: Release) -> ReleaseBody:
         sha256=release.sha256, length_bytes=release.length_bytes, runtime=release.custom.runtime,
         hardware=list(release.custom.hardware), security_floor=release.custom.security_floor,
         registered_ms=release.registered_ms, certificate=dict(release.certificate),
-        patches=[
-            PatchBody(base_sha256=one.base_sha256, sha256=one.sha256, length_bytes=one.length_bytes)
-            for one in release.custom.deltas
-        ],
+        patches=[PatchBody.of(delta) for delta in release.custom.deltas],
         withdrawn_ms=release.withdrawn_ms, withdrawn_why=release.withdrawn_why, withdrawn_by=release.withdrawn_by,
     )  # fmt: skip
 

@@ -21,7 +21,6 @@ from server.rollout.model import Member, Rollout
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, removed_count, replaced_count
-from wire.codec import to_document
 from wire.messages import MaintenanceWindow
 from wire.shadow import MAX_SHADOW_S, ShadowOrder, merge_shadow
 
@@ -29,7 +28,7 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
 
 
-class WindowBody(BaseModel, extra="forbid"):
+class WindowBody(ValueBody, extra="forbid"):
     """A maintenance window: from ``start`` to ``end`` (``HH:MM``) on ``days`` (``mon`` to ``sun``; none: each day).
 
     ``time_zone``: an IANA name; empty: each device's own. An ``end`` at or before ``start`` is on the next day.
@@ -331,7 +330,7 @@ def _body(rollout: Rollout) -> RolloutBody:
     return RolloutBody(
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
         probation_s=rollout.probation_s, deadline_s=rollout.deadline_s,
-        window=WindowBody.model_validate(to_document(rollout.window)) if rollout.window else None,
+        window=WindowBody.of(rollout.window) if rollout.window else None,
         shadow=ShadowBody.of(rollout.shadow) if rollout.shadow else None, shadow_counts=_shadow_counts(rollout),
         created_ms=rollout.created_ms,
         updated_ms=rollout.updated_ms, committed=counts.committed, failed=counts.failed, stuck=counts.stuck,

@@ -35,7 +35,7 @@ def put_device_days(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]
         return
     devices, days = {row["device"] for row in rows}, {row["day"] for row in rows}
     query = DEVICE_DAYS.select().where(DEVICE_DAYS.c.device.in_(devices), DEVICE_DAYS.c.day.in_(days))
-    known = {(row["device"], row["day"]): row for row in connection.execute(query).mappings()}
+    known = {(row["device"], row["day"]): dict(row) for row in connection.execute(query).mappings()}
     largest: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in rows:
         key = row["device"], row["day"]
