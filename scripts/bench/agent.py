@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Costs of the agent: per inference, in bytes per report, in images lost by a swap, in memory, in writes to flash.
 
     scripts/bench/agent.py [--quick] [--json FILE]
@@ -17,17 +18,16 @@ import io
 import json
 import os
 import queue
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -36,9 +36,7 @@ from PIL import Image
 
 from edge_agent.config import MonitorConfig
 from edge_agent.device.clock import SystemClock
-from edge_agent.device.disk import RealDisk
-from edge_agent.device.identity import Identity
-from edge_agent.device.record_file import read_record, write_record
+from edge_agent.device.record_file import read_record
 from edge_agent.inference import drift_counters, preprocess
 from edge_agent.inference.answers import Answers
 from edge_agent.inference.batching import MAX_WAITING, ResultBatcher
@@ -53,11 +51,12 @@ from edge_agent.sinks.jsonl import Settings as JsonlSettings
 from edge_agent.sources import Capture
 from edge_agent.tasks.classification import Classification
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
-from edge_agent.updater.storage.slots import SlotRelease, Slots
+from scripts.bench.processes import child_of, enrol, memory_mb, start_broker
+from scripts.bench.rows import Row, told
 from wire.answers import AnswerRecord
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
-from wire.codec import encode, to_document
+from wire.codec import encode
 from wire.drift_report import DriftReport, encode_report, open_report
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.messages import Ack, Stream, Watermark
@@ -76,18 +75,6 @@ MAX_LEFT = 3  # images of the last seconds: an agent that serves none writes lit
 SETTLE_S = 45.0  # until connected, the child started, and resent messages are acknowledged
 PRE = Preprocessing(width=SIDE, height=SIDE, colour="rgb", mean=(0.5,), std=(0.25,))
 RNG = np.random.default_rng(0)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure: ``ours`` against ``reference``, both in the unit that ``what`` names."""
-
-    what: str
-    ours: float
-    reference: float
-    ratio: float
-    target: str
-    met: bool
 
 
 def conv_net(layers: int) -> bytes:
@@ -190,10 +177,10 @@ def overhead(model: ServedModel, seconds: float) -> tuple[float, float]:
 def overheads(folder: Path, seconds: float) -> list[Row]:
     """Return the absolute cost with a small model, and the share of a model of about 5 ms."""
     ours, bare = overhead(load_model(write_bundle(folder, 1)), seconds)
-    small = Row("counting one 32x32 image, small model: us, against the bare run", ours, bare, ours / bare,
+    small = Row("counting one 32x32 image, small model: us, against the bare run", ours, bare,
                 f"<= {LIMIT_US:g} us", ours <= LIMIT_US)  # fmt: skip
     ours, bare = overhead(load_model(write_bundle(folder, LAYERS_OF_5_MS)), seconds)
-    large = Row("counting one 32x32 image, 5 ms model: us, against the bare run", ours, bare, ours / bare,
+    large = Row("counting one 32x32 image, 5 ms model: us, against the bare run", ours, bare,
                 f"<= {LIMIT_SHARE:.0%} of the run", ours <= LIMIT_SHARE * bare)  # fmt: skip
     return [small, large]
 
@@ -209,15 +196,7 @@ def whole_turn(model: ServedModel, seconds: float) -> Row:
         tally.add(model.infer(data), data, 0)
 
     times = usual_us({"ours": serve, "run": lambda: model.runtime.run(tensor)}, seconds)
-    ratio = times["ours"] / times["run"]
-    return Row(
-        "one image from PNG to counters: us, against the bare runtime call",
-        times["ours"],
-        times["run"],
-        ratio,
-        "-",
-        True,
-    )
+    return Row("one image from PNG to counters: us, against the bare runtime call", times["ours"], times["run"])
 
 
 class _Timed:
@@ -262,11 +241,11 @@ def answers(folder: Path, seconds: float) -> list[Row]:
         return (time.process_time_ns() - start_ns) / 64_000
 
     pairs = [(serve(count=True), serve(count=False)) for _ in range(max(3, round(seconds * 3)))]
-    ours, bare = (float(np.median([pair[place] for pair in pairs])) for place in (0, 1))
+    bare = float(np.median([without for _, without in pairs]))
     added = float(np.median([with_answer - without for with_answer, without in pairs]))
     limit = max(LIMIT_US, LIMIT_SHARE * bare)
     rows = [Row("counting and answering into a file, 5 ms model: us added, against the bare run", added, bare,
-                ours / bare, f"<= {LIMIT_SHARE:.0%} of the run or {LIMIT_US:g} us", added <= limit)]  # fmt: skip
+                f"<= {LIMIT_SHARE:.0%} of the run or {LIMIT_US:g} us", added <= limit)]  # fmt: skip
     busy = subprocess.Popen(
         [sys.executable, "-c", "while True: pass"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -277,7 +256,7 @@ def answers(folder: Path, seconds: float) -> list[Row]:
         busy.wait()
     found.close()
     late = float(np.percentile(delays_ms, 95))
-    rows.append(Row("an answer's line in a file after the inference, one core busy: p95 in ms", late, 0.0, 0.0,
+    rows.append(Row("an answer's line in a file after the inference, one core busy: p95 in ms", late, None,
                     f"<= {LIMIT_FILE_MS:g} ms", late <= LIMIT_FILE_MS))  # fmt: skip
     return rows
 
@@ -312,14 +291,8 @@ def report_size(n: int) -> Row:
         counters=drift_counters.Counters(shape, n, values),
     )
     size, raw = len(encode_report(report)), 4 * shape.total
-    return Row(
-        f"drift report of {n} images: bytes, against the counters as uint32",
-        size,
-        raw,
-        size / raw,
-        f"<= {LIMIT_BYTES} B",
-        size <= LIMIT_BYTES,
-    )
+    what = f"drift report of {n} images: bytes, against the counters as uint32"
+    return Row(what, size, raw, f"<= {LIMIT_BYTES} B", size <= LIMIT_BYTES)
 
 
 class _Endless:
@@ -365,45 +338,14 @@ def swaps(folder: Path, count: int) -> Row:
     child.run()
     served = sum(int(str(frame.header["n"])) for frame in said if frame.kind == "window")
     failed = source.taken - served + sum(frame.kind == "fault" for frame in said)
-    return Row(f"failed or uncounted inferences in {count} swaps, of {source.taken}", failed, 0, 0.0, "0", failed == 0)
+    return Row(f"failed or uncounted inferences in {count} swaps, of {source.taken}", failed, None, "0", failed == 0)
 
 
-def _broker(folder: Path) -> tuple[subprocess.Popen[bytes] | None, int]:
-    """Start mosquitto on a free port if it is installed; without it the agent only tries to connect."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        return None, port
-    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    return subprocess.Popen([program, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL), port
-
-
-def _memory(pid: int) -> tuple[float, float]:
-    """Return PSS and RSS of a process in megabytes (10^6)."""
-    lines = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-    figures = {line[0]: int(line[1]) * 1024 / 1e6 for line in lines}
-    return figures["Pss:"], figures["Rss:"]
-
-
-def _install(state: Path, port: int, images: int = 200, options: str = "[monitor]\nwindow_s = 2.0\n") -> None:
+def _install(
+    state: Path, port: int, *, device: str = "dev", images: int = 200, options: str = "[monitor]\nwindow_s = 2.0\n"
+) -> None:
     """Create a state directory as if enrolled, with the bench's bundle committed and images waiting."""
-    bundle = write_bundle(state.parent, LAYERS_OF_5_MS, 7)
-    identity = Identity(
-        site="site",
-        device="dev",
-        password="secret",  # noqa: S106 - of a broker of our own
-        mqtt_host="127.0.0.1",
-        mqtt_port=port,
-        http_url="http://127.0.0.1:9",
-    )
-    digest, slots = sha256_hex(bundle.read_bytes()), Slots(state, RealDisk())
-    RealDisk().write(state / "identity.json", encode(identity))
-    RealDisk().write(slots.bundle(digest), bundle.read_bytes())
-    slots.fill("a", SlotRelease(release="bench-7", sha256=digest))
-    slots.switch("a")
-    (state / "inbox").mkdir()
+    enrol(state, write_bundle(state.parent, LAYERS_OF_5_MS, 7), port, device)
     for number in range(images):
         (state / "inbox" / f"{number:04}.png").write_bytes(some_png(number))
     (state / "agent.toml").write_text(f'[source]\npath = "inbox"\n{options}')
@@ -412,8 +354,7 @@ def _install(state: Path, port: int, images: int = 200, options: str = "[monitor
 def memory(folder: Path, seconds: float) -> list[Row]:
     """Return the memory of a connected, inferring agent: of the control process, and with its child."""
     state = folder / "state"
-    state.mkdir(mode=0o700)
-    broker, port = _broker(folder)
+    broker, port = start_broker(folder)
     _install(state, port)
     program = Path(sys.executable).with_name("edge-agent")
     command = [str(program), "run", "--state", str(state), "--config", str(state / "agent.toml")]
@@ -431,18 +372,18 @@ def memory(folder: Path, seconds: float) -> list[Row]:
         while any((state / "inbox").iterdir()) and time.monotonic() < end_s:
             time.sleep(0.1)
         time.sleep(seconds)  # windows close, reports are sent
-        control, whole = _memory(agent.pid), _memory(_child(agent.pid))
+        control, child = memory_mb(agent.pid), memory_mb(child_of(agent.pid))
     finally:
         for process in (agent, broker):
             if process is not None:
                 process.terminate()
                 process.wait(20)
-    pss, rss = control[0] + whole[0], control[1] + whole[1]
-    met, connected = control[0] <= LIMIT_CONTROL_MB, "connected" if broker else "without a broker"
+    connected = "connected" if broker else "without a broker"
     return [
-        Row(f"control process, {connected}: PSS in MB, against RSS", control[0], control[1], control[0] / control[1],
-            f"<= {LIMIT_CONTROL_MB:g} MB", met),
-        Row("whole agent on onnxruntime, 5 ms float model: PSS in MB, against RSS", pss, rss, pss / rss, "-", True),
+        Row(f"control process, {connected}: PSS in MB, against RSS", control["Pss"], control["Rss"],
+            f"<= {LIMIT_CONTROL_MB:g} MB", control["Pss"] <= LIMIT_CONTROL_MB),
+        Row("whole agent on onnxruntime, 5 ms float model: PSS in MB, against RSS", control["Pss"] + child["Pss"],
+            control["Rss"] + child["Rss"]),
     ]  # fmt: skip
 
 
@@ -472,11 +413,9 @@ def shadow(folder: Path) -> list[Row]:
     own_mb, extra_mb = both_mb - one_mb, beside[0] - alone[0]
     return [
         Row("challenger in the inference child: PSS in MB, against a second model alone", extra_mb, own_mb,
-            extra_mb - own_mb, f"<= {LIMIT_SHADOW_MB:g} MB more", extra_mb - own_mb <= LIMIT_SHADOW_MB),
-        Row("champion's p50 of a run beside a challenger, in ms, against alone", beside[1], alone[1],
-            beside[1] / alone[1], "-", True),
-        Row("champion's p95 of a run beside a challenger, in ms, against alone", beside[2], alone[2],
-            beside[2] / alone[2], "-", True),
+            f"<= {LIMIT_SHADOW_MB:g} MB more", extra_mb - own_mb <= LIMIT_SHADOW_MB),
+        Row("champion's p50 of a run beside a challenger, in ms, against alone", beside[1], alone[1]),
+        Row("champion's p95 of a run beside a challenger, in ms, against alone", beside[2], alone[2]),
     ]  # fmt: skip
 
 
@@ -506,7 +445,7 @@ def _child_with(folder: Path, champion: Path, challenger: Path | None) -> tuple[
             if beat["n"]:
                 p50s.append(float(str(beat["p50_ms"])))
                 p95s.append(float(str(beat["p95_ms"])))
-        return _memory(child.pid)[0], float(np.median(p50s)), float(np.median(p95s))
+        return memory_mb(child.pid)["Pss"], float(np.median(p50s)), float(np.median(p95s))
     finally:
         child.kill()
         child.wait()
@@ -546,11 +485,6 @@ def _written_mb(pids: list[int]) -> float:
     return sum(int(line[1]) for line in lines if line[0] == "write_bytes:") / 1e6
 
 
-def _child(pid: int) -> int:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return next(int(child) for path in tasks for child in path.read_text().split())
-
-
 def _air_mb(state: Path) -> float:
     """Return the megabytes (10^6) on air today by the agent's own count, which is up to two minutes old."""
     usage = read_record(state / "status.json")["usage"]
@@ -560,7 +494,7 @@ def _air_mb(state: Path) -> float:
 
 def flash(folder: Path, seconds: float) -> list[Row]:
     """Return megabytes to flash an hour and on air a day of two agents: one idle, one with an image a second."""
-    broker, port = _broker(folder)
+    broker, port = start_broker(folder)
     notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
     server = MqttTransport(
         MqttSettings(host="127.0.0.1", port=port, client_id="server", username="server", password="secret")  # noqa: S106 - of a broker of our own
@@ -570,17 +504,7 @@ def flash(folder: Path, seconds: float) -> list[Row]:
     agents, figures, image = {}, {}, some_png()
     try:
         for name in ("idle", "busy"):
-            (folder / name).mkdir(mode=0o700)
-            _install(folder / name, port, images=0, options="")
-            identity = Identity(
-                site="site",
-                device=name,
-                password="secret",  # noqa: S106 - of a broker of our own
-                mqtt_host="127.0.0.1",
-                mqtt_port=port,
-                http_url="http://127.0.0.1:9",
-            )
-            write_record(RealDisk(), folder / name / "identity.json", to_document(identity))
+            _install(folder / name, port, device=name, images=0, options="")
             command = [
                 str(program),
                 "run",
@@ -601,11 +525,11 @@ def flash(folder: Path, seconds: float) -> list[Row]:
                     if isinstance(notice, Incoming):
                         _acknowledge(server, notice)
             if not before and time.monotonic() >= start_s:
-                before = {name: _written_mb([agent.pid, _child(agent.pid)]) for name, agent in agents.items()}
+                before = {name: _written_mb([agent.pid, child_of(agent.pid)]) for name, agent in agents.items()}
                 air = {name: _air_mb(folder / name) for name in agents}
         elapsed_s = time.monotonic() - start_s
         for name, agent in agents.items():
-            figures[name] = (_written_mb([agent.pid, _child(agent.pid)]) - before[name]) * 3600 / elapsed_s
+            figures[name] = (_written_mb([agent.pid, child_of(agent.pid)]) - before[name]) * 3600 / elapsed_s
         air = {name: (_air_mb(folder / name) - air[name]) * 86_400 / elapsed_s for name in agents}
         left = sum(1 for _ in (folder / "busy" / "inbox").iterdir())
     finally:
@@ -617,15 +541,14 @@ def flash(folder: Path, seconds: float) -> list[Row]:
     hour = f"MB an hour to flash, from {elapsed_s:.0f} s"
     idle, busy = figures["idle"], figures["busy"]
     return [
-        Row(f"at idle: {hour}, against November's", idle, NOVEMBER_MB, idle / NOVEMBER_MB,
+        Row(f"at idle: {hour}, against November's", idle, NOVEMBER_MB,
             f"<= {LIMIT_IDLE_MB:g} MB", idle <= LIMIT_IDLE_MB),
-        Row(f"one image a second: {hour}, against idle", busy, idle, busy / idle if idle else 0.0,
+        Row(f"one image a second: {hour}, against idle", busy, idle,
             f"<= {LIMIT_BUSY_MB:g} MB", busy <= LIMIT_BUSY_MB and left <= MAX_LEFT),
-        Row("at idle: MB a day to flash", 24 * idle, 0, 0.0, "-", True),
-        Row(f"at idle: MB a day on air, both ways, from {elapsed_s:.0f} s", air["idle"], 0, 0.0, "-", True),
-        Row("one image a second: MB a day on air, against idle", air["busy"], air["idle"],
-            air["busy"] / air["idle"] if air["idle"] else 0.0, "-", True),
-        Row(f"a first start, at idle: kB to flash in {SETTLE_S:g} s", before["idle"] * 1e3, 0, 0.0, "-", True),
+        Row("at idle: MB a day to flash", 24 * idle),
+        Row(f"at idle: MB a day on air, both ways, from {elapsed_s:.0f} s", air["idle"]),
+        Row("one image a second: MB a day on air, against idle", air["busy"], air["idle"]),
+        Row(f"a first start, at idle: kB to flash in {SETTLE_S:g} s", before["idle"] * 1e3),
     ]  # fmt: skip
 
 
@@ -650,11 +573,7 @@ def main() -> int:
         rows += shadow(folder)
     with tempfile.TemporaryDirectory(dir=options.disk) as name:
         rows += flash(Path(name), (2 if options.quick else 14) * MonitorConfig().checkpoint_s)
-    for row in rows:
-        print(f"{'ok ' if row.met else 'MISS'} {row.what:75} {row.ours:10.4g} {row.reference:10.4g} {row.target}")
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    return 0 if all(row.met for row in rows) else 1
+    return told(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from edge_agent.config import TransportConfig  # noqa: E402 - found through the line above
+from scripts.bench.processes import used_s  # noqa: E402 - found through the line above
 from scripts.bench.rows import Row, told  # noqa: E402 - found through the line above
 from server.app.state_directory import ServerPorts, StateDirectory, init_state  # noqa: E402 - found through the line above
 from server.broker.process import free_port  # noqa: E402 - found through the line above
@@ -53,7 +54,6 @@ HOUR_MS = 3_600_000
 KEEP_ALIVE_S, HELD_S = 5, 15.0
 PATIENCE_S, AWAY_S, LIMIT_S = 300.0, 10.0, 60.0
 PACE, CHANCE = TransportConfig(), random.Random(1)  # noqa: S311 - jitter is no secret
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(slots=True)
@@ -207,14 +207,14 @@ def measure(folder: Path, count: int) -> Figures:
         _raise_limit(count)
         broker = int((state.broker / "mosquitto.pid").read_text())
         devices = [Device(name, password, selector, n) for n, (name, password) in enumerate(passwords.items())]
-        crowd, before_s = Crowd(devices, selector), _cpu_s(server.pid)
+        crowd, before_s = Crowd(devices, selector), used_s(server.pid)
         connected_s = crowd.connect(host, port)
         connected = sum(device.connected for device in devices)
         stored_s = connected_s + crowd.serve(lambda: all(device.acknowledged for device in devices), PATIENCE_S)
-        busy_s = _cpu_s(server.pid) - before_s
-        start_s, end_s = time.monotonic(), _cpu_s(server.pid)
+        busy_s = used_s(server.pid) - before_s
+        start_s, end_s = time.monotonic(), used_s(server.pid)
         held_s = crowd.serve(lambda: time.monotonic() - start_s >= HELD_S, HELD_S)
-        idle_ratio = (_cpu_s(server.pid) - end_s) / held_s
+        idle_ratio = (used_s(server.pid) - end_s) / held_s
         windows, ready = _stored(state)
         memory = [_peak_bytes(pid) for pid in (server.pid, broker)]
         before = [sum(getattr(device, name) for device in devices) for name in ("acknowledged", "losses")]
@@ -311,11 +311,6 @@ def _stored(state: StateDirectory) -> tuple[int, int]:
         ).scalar_one()
     database.close()
     return int(windows), int(ready)
-
-
-def _cpu_s(pid: int) -> float:
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / TICKS
 
 
 def _peak_bytes(pid: int) -> int:

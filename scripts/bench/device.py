@@ -1,28 +1,29 @@
+#!/usr/bin/env python3
 """Costs of an installed device: memory, start, idle time, size, and the delay from a picture to its answer's message.
 
-    scripts/bench/device.py [--quick] [--root DIR] [--bundle FILE.tfb ...] [--json FILE]
+    scripts/bench/device.py [--quick] [--root DIR] [--bundle FILE.tfb] [--json FILE]
 
 The device's packages alone are installed below a folder, as `scripts/install-agent` does it, because a build host's
 environment has packages that the control process would take in. Run it alone on the machine. --root: an installation
-made before with `install-agent --prefix DIR`. --bundle: releases to run, of the installation's runtime; without one the
+made before with `install-agent --prefix DIR`. --bundle: the release to run, which decides the runtime; without one the
 digits that the wheel carries (--quick) or a ResNet8 with int8 weights that is trained for this (a minute).
 
 Private memory (USS) is what a process alone holds; PSS shares what several map. The floor is a Python with sqlite3, ssl
 and paho-mqtt from the same installation, in the same run. Exit code 1 if a figure misses its target.
 """
 
+# ruff: noqa: E402 - found through the line that extends the path
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,17 +32,15 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent.device.disk import RealDisk
-from edge_agent.device.identity import Identity
-from edge_agent.updater.storage.slots import SlotRelease, Slots
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from scripts.bench.processes import MB, child_of, enrol, memory_mb, start_broker, used_s
 from scripts.bench.rows import Row, told
 from wire.bundle import read_bundle
-from wire.canonical import sha256_hex
-from wire.codec import encode, parse_json
+from wire.codec import parse_json
 
-ROOT = Path(__file__).resolve().parents[2]
 FLOOR = "import sqlite3, ssl, sys, paho.mqtt.client; sqlite3.connect(':memory:'); print(flush=True); sys.stdin.read()"
-MB = 1e6
 START_S, IDLE_SHARE, LIMIT_MB = 2.0, 0.01, 128
 FILE_MS, BROKER_MS = 5.0, 20.0
 ABOVE_FLOOR_MB, BESIDE_RUNTIME_MB = 3.0, 15.0
@@ -72,46 +71,13 @@ size_bytes = {max = 1000000}
 """
 
 
-def figures_of(pid: int) -> dict[str, float]:
-    """Return the memory of a process in megabytes by the kernel's names, and ``Uss``."""
-    lines = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-    found = {line[0].rstrip(":"): int(line[1]) * 1024 / MB for line in lines}
-    return {**found, "Uss": found["Private_Clean"] + found["Private_Dirty"]}
-
-
-def child_of(pid: int) -> int:
-    """Return the child of a control process, waiting for it."""
-    end_s = time.monotonic() + WAIT_S
-    while time.monotonic() < end_s:
-        for path in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in path.read_text().split():
-                if b"inference.child" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
-        time.sleep(0.01)
-    sys.exit(f"Expected an inference child of {pid} within {WAIT_S:g} s, got none")
-
-
-def used_s(pid: int) -> float:
-    """Return the processor time of a process and all its threads so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @contextmanager
 def broker(folder: Path) -> Iterator[int]:
     """Run mosquitto on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
+    process, port = start_broker(folder)
+    if process is None:
         sys.exit("Expected mosquitto, got none: apt-get install mosquitto")
-    settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
-    process = subprocess.Popen([program, "-c", str(settings)], stderr=subprocess.DEVNULL)
     try:
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            time.sleep(0.01)
         yield port
     finally:
         process.terminate()
@@ -132,18 +98,7 @@ class Device:
 
     def prepare(self, bundle: Path) -> None:
         """Create the state directory of an enrolled device with this release."""
-        self.state.mkdir(mode=0o700)
-        digest, slots = sha256_hex(bundle.read_bytes()), Slots(self.state, RealDisk())
-        secret = "secret"  # noqa: S105 - of a broker of our own
-        identity = Identity(
-            site="site", device="dev", password=secret, mqtt_host="127.0.0.1", mqtt_port=self.port,
-            http_url="http://127.0.0.1:9",
-        )  # fmt: skip
-        RealDisk().write(self.state / "identity.json", encode(identity))
-        RealDisk().write(slots.bundle(digest), bundle.read_bytes())
-        slots.fill("a", SlotRelease(release=read_bundle(bundle).manifest.release, sha256=digest))
-        slots.switch("a")
-        (self.state / "inbox").mkdir()
+        enrol(self.state, bundle, self.port)
         sinks = f'[sinks.log]\nkind = "jsonl"\n[sinks.site]\nkind = "mqtt"\nport = {self.port}\ntopic = "site/dev"\n'
         (self.state / "agent.toml").write_text(f"[monitor]\nwindow_s = 3600\n{sinks}")
 
@@ -200,8 +155,8 @@ def memory(device: Device, python: Path, runtime: str) -> list[Row]:
     floor = subprocess.Popen([python, "-c", FLOOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     if floor.stdout is not None:
         floor.stdout.readline()  # it has imported all
-    control, child = figures_of(device.pid), figures_of(child_of(device.pid))
-    least = figures_of(floor.pid)["Uss"]
+    control, child = memory_mb(device.pid), memory_mb(child_of(device.pid))
+    least = memory_mb(floor.pid)["Uss"]
     floor.communicate()
     whole = control["Pss"] + child["Pss"]
     allowed = least + ABOVE_FLOOR_MB
@@ -375,8 +330,6 @@ def measured(folder: Path, root: Path, bundle: Path, *, quick: bool) -> list[Row
 
 def _picture(root: Path) -> bytes:
     """Return one of the pictures that the wheel carries."""
-    import zipfile  # noqa: PLC0415 - here alone
-
     with zipfile.ZipFile(next((root / "opt").glob("**/edge_agent/try/pictures.zip"))) as pictures:
         return pictures.read(pictures.namelist()[0])
 
@@ -393,7 +346,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tinyfleet-device-") as name:
         folder = Path(name)
         runtimes = ["onnx"] if options.quick else ["onnx", "litert"]
-        if options.root is not None and options.bundle is not None:
+        if options.bundle is not None:
             runtimes = [read_bundle(options.bundle).manifest.runtime]
         for runtime in runtimes:
             root = options.root or installed(folder, runtime)
