@@ -78,10 +78,7 @@ class DeviceClient(Connection):
             ServerUnreachableError: If the server did not answer.
             DeviceMeasureError: If it refused.
         """
-        try:
-            response = self._http.get(f"/api/measurements/{order}")
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        response = self._send("GET", f"/api/measurements/{order}")
         return response.status_code != _NOT_FOUND and bool(_check(response))
 
     def standing(self, order: str) -> Standing:
@@ -125,10 +122,7 @@ class DeviceClient(Connection):
             ServerUnreachableError: If the server did not answer.
             DeviceMeasureError: If it refused.
         """
-        try:
-            response = self._http.get(f"/api/measurements/{order}/signature")
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        response = self._send("GET", f"/api/measurements/{order}/signature")
         return b"" if response.status_code == _NOT_FOUND else bytes(_check(response).content)
 
     def drop(self, order: str) -> None:
@@ -137,16 +131,10 @@ class DeviceClient(Connection):
         Raises:
             ServerUnreachableError: If the server did not answer.
         """
-        try:
-            self._http.delete(f"/api/measurements/{order}")
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        self._send("DELETE", f"/api/measurements/{order}")
 
     def _ask(self, method: str, address: str, **body: Any) -> httpx.Response:  # noqa: ANN401 - passed on to httpx
-        try:
-            return _check(self._http.request(method, address, **body))
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        return _check(self._send(method, address, **body))
 
     def _json(self, response: httpx.Response) -> dict[str, Json]:
         try:

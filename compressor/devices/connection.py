@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
@@ -56,6 +56,17 @@ class Connection:
     ) -> None:
         """Close the connections."""
         self._http.close()
+
+    def _send(self, method: str, address: str, **body: Any) -> httpx.Response:  # noqa: ANN401 - passed on to httpx
+        """Return the server's response, whatever its status.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+        """
+        try:
+            return self._http.request(method, address, **body)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
 
     def _unreachable(self, error: httpx.HTTPError) -> ServerUnreachableError:
         message = f"Expected an answer from {self._http.base_url}, got: {error!r}: is the server running?"

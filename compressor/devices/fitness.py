@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import httpx
 
 from compressor.devices.connection import Connection
 from compressor.errors import DeviceMeasureError
@@ -62,15 +60,15 @@ class FitnessClient(Connection):
                 f"runs {known['release'] or 'nothing'}, wanted {wanted or 'none'}",
             ),
             FitnessCheck("last update", phase not in _BAD_ENDS, f"{phase} {code}".strip()),
-            self._selftest(device, time.monotonic),
+            self._selftest(device),
             drift_window(rows[0] if rows else None, now_s, began_s=began_ms / 1000, window_s=window_s),
         )
 
-    def _selftest(self, device: str, clock_s: Callable[[], float]) -> FitnessCheck:
+    def _selftest(self, device: str) -> FitnessCheck:
         path = f"/api/devices/{device}/commands"
         sent = self._ask("POST", path, {"verb": "selftest", "ttl_s": _ANSWER_S})
-        deadline_s = clock_s() + _ANSWER_S
-        while clock_s() < deadline_s:
+        deadline_s = time.monotonic() + _ANSWER_S
+        while time.monotonic() < deadline_s:
             answer = self._ask("GET", f"{path}/{sent['id']}")
             if answer["answered_ms"]:
                 return FitnessCheck("self-test", answer["ok"], answer["text"] or json.dumps(answer["data"]))
@@ -78,10 +76,7 @@ class FitnessClient(Connection):
         return FitnessCheck("self-test", ok=False, text=f"no answer within {_ANSWER_S:g} s")
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - whatever JSON the server answers
-        try:
-            answer = self._http.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        answer = self._send(method, path, json=body)
         if answer.status_code >= _FIRST_ERROR:
             message = f"Expected {path} to be answered, got HTTP {answer.status_code}: {answer.text[:300]}"
             raise DeviceMeasureError(message)

@@ -90,10 +90,7 @@ class ServerClient(Connection):
             ServerUnreachableError: If the server did not answer.
             WorkerError: If it refused.
         """
-        try:
-            releases = _document(_check(self._http.get("/api/releases"))).get("releases")
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        releases = _document(_check(self._send("GET", "/api/releases"))).get("releases")
         known = [item for item in releases if isinstance(item, dict)] if isinstance(releases, list) else []
         versions = [item.get("version") for item in known if item.get("model") == model]
         return max([after, *(version for version in versions if isinstance(version, int))]) + 1
@@ -143,10 +140,7 @@ class ServerClient(Connection):
             aside.unlink(missing_ok=True)
 
     def _post(self, address: str, body: dict[str, Json]) -> httpx.Response:
-        try:
-            return _check(self._http.post(address, json={"worker": self._worker, **body}))
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        return _check(self._send("POST", address, json={"worker": self._worker, **body}))
 
 
 def _check(response: httpx.Response) -> httpx.Response:
