@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from compressor.devices.inventory import KINDS, Entry
+from compressor.devices.inventory import Entry, kind_of
 from compressor.devices.under_test import BundleUnderTest, DeviceUnderTest
 from compressor.report.page import card
 from wire.durable import write_atomically
@@ -57,9 +57,8 @@ def figures_of(device: object, bundle: object, host: object) -> dict[str, float 
 def write(folder: Path, entries: Mapping[str, Entry], rows: Sequence[Mapping[str, Any]], exit_code: int) -> None:
     """Write ``hil.json`` and ``hil.html`` to ``folder``; ``exit_code``: of the session."""
     verdict = _WORDS.get(exit_code, "fail")
-    kinds = {cls: kind for kind, cls in KINDS.items()}
     devices = {
-        name: {"kind": kinds[type(entry)], "hardware": entry.hardware, "timed": entry.timed}
+        name: {"kind": kind_of(entry), "hardware": entry.hardware, "timed": entry.timed}
         for name, entry in entries.items()
     }
     document = {"schema": SCHEMA, "verdict": verdict, "exit_code": exit_code, "devices": devices, "tests": list(rows)}

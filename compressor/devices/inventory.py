@@ -147,6 +147,11 @@ KINDS: Mapping[str, type[Entry]] = {
 }
 
 
+def kind_of(entry: Entry) -> str:
+    """Return the ``kind`` of a device, as the inventory names it."""
+    return next(kind for kind, cls in KINDS.items() if type(entry) is cls)
+
+
 def read_inventory(path: Path) -> dict[str, Entry]:
     """Return the devices in the inventory at ``path``, by name, in its order.
 

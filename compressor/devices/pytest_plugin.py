@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor.devices.inventory import KINDS, Entry, ShellEntry, read_inventory
+from compressor.devices.inventory import Entry, ShellEntry, kind_of, read_inventory
 from compressor.errors import CannotError, CompressorError, InventoryError
 
 _NOTHING_RAN = int(pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -82,9 +82,8 @@ def _fits(selector: str, name: str, entry: Entry) -> bool:
     key, _, value = selector.partition(":")
     if key not in _SELECTORS or not value:
         raise pytest.UsageError(f'Expected on("KEY:VALUE") with a key of {", ".join(_SELECTORS)}, got {selector!r}')
-    kind = next(kind for kind, cls in KINDS.items() if type(entry) is cls)
     runtime = entry.runtime if isinstance(entry, ShellEntry) else ""
-    return value == {"hardware": entry.hardware, "name": name, "kind": kind, "runtime": runtime}[key]
+    return value == {"hardware": entry.hardware, "name": name, "kind": kind_of(entry), "runtime": runtime}[key]
 
 
 class _Missing(str):

@@ -186,10 +186,9 @@ class ShellBench:
             DeviceMeasureError: If the device fails, refuses, takes too long, or its report is not accepted.
         """
         progress, run = progress or Silent(), self.shell.run
-        if subject.runtime and subject.runtime not in self.facts()[2]:
-            message = (
-                f"Expected {device} with the runtime {subject.runtime}, got {', '.join(self.facts()[2]) or 'none'}"
-            )
+        runtimes = self.facts()[2] if subject.runtime else ()
+        if subject.runtime and subject.runtime not in runtimes:
+            message = f"Expected {device} with the runtime {subject.runtime}, got {', '.join(runtimes) or 'none'}"
             raise DeviceMeasureError(f"{message}: install it there (pip install tinyfleet-agent[{subject.runtime}])")
         order = make_order(subject, device, now_ms=self.now_ms(), holds_s=self.entry.limit_s)
         folder = f"{self.entry.folder}/{order.order}"

@@ -39,10 +39,10 @@ def main() -> int:
     given = parser.parse_args()
     entry = EmulatedEntry(root=given.root)
     try:
-        bench = ShellBench(name="arm64", entry=entry, shell=shell_of(entry))
+        bench, host = ShellBench(name="arm64", entry=entry, shell=shell_of(entry)), this_host()
         there = DeviceUnderTest(name="arm64", entry=entry, bench=bench)
-        here = DeviceUnderTest(name="host", entry=entry, bench=this_host())
-        bare_mb = [float(one.shell.run(f"{one.python()} -c {shlex.quote(_PEAK)}")) for one in (bench, this_host())]
+        here = DeviceUnderTest(name="host", entry=entry, bench=host)
+        bare_mb = [float(one.shell.run(f"{one.python()} -c {shlex.quote(_PEAK)}")) for one in (bench, host)]
         print(f"bare Python: {bare_mb[0]:.1f} MB on arm64 (with the emulator), {bare_mb[1]:.1f} MB here")
         for path in given.bundles:
             bundle = read_bundle_under_test(path, given.probe, most=given.rows)

@@ -76,8 +76,8 @@ def test_a_board_with_another_key_is_refused(board: SshEntry, tmp_path: Path) ->
         ShellBench(name="pi", entry=entry, shell=shell_of(entry)).facts()
 
 
-def test_the_agent_is_installed_from_a_wheel_where_it_is_missing(board: SshEntry, tmp_path: Path) -> None:
-    """Without a wheel that is there, the error names what to do."""
+def test_a_missing_agent_without_a_wheel_that_is_there_is_named(board: SshEntry, tmp_path: Path) -> None:
+    """Nothing is installed, and the error names what to do."""
     bare = Path(sys.base_prefix) / "bin" / "python3"
     entry = replace(board, python=str(bare), wheel=tmp_path / "none.whl")
     with pytest.raises(DeviceMeasureError, match="name python, or a wheel that is there"):
