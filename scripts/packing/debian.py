@@ -13,12 +13,11 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 
-from scripts.packing import resolve
+from scripts.packing import resolve, wheels
 from wire import __version__
 
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -75,7 +74,7 @@ def build(root: Path, wheel: Path, target: Target, out: Path, work: Path) -> Pat
     _write(tree / "usr/lib/systemd/system" / f"{NAME}.service", unit.encode())
     (tree / "usr/bin").mkdir(parents=True)
     (tree / "usr/bin/edge-agent").symlink_to(f"/{_HOME}/bin/edge-agent")
-    made_s = int(_git(root, "log", "-1", "--format=%ct"))
+    made_s = wheels.committed_s(root)
     documents = tree / "usr/share/doc" / NAME
     _write(documents / "copyright", _COPYRIGHT.format(site=site).encode())
     _write(documents / "changelog.gz", gzip.compress(_changelog(target, made_s).encode(), 9, mtime=0))
@@ -105,19 +104,8 @@ def _install(root: Path, wheel: Path, target: Target, site: Path) -> None:
     Raises:
         ValueError: If there are none for it.
     """
-    command = [
-        sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
-        "--only-binary", ":all:", "--python-version", target.python, "--implementation", "cp",
-        *resolve.platforms(ARCHITECTURES[target.architecture]),
-        "--constraint", str(root / _CONSTRAINTS[target.runtime]),
-        "--target", str(site), f"{wheel.resolve()}[{target.runtime}]",
-    ]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:  # otherwise pip prints nothing of use: it compares with packages of this machine
-        message = (
-            f"Expected {wheel.name}[{target.runtime}] from wheels for {target.architecture}, Python {target.python}"
-        )
-        raise ValueError(f"{message}, got: {done.stderr.strip()[-600:]}")
+    options = ["--no-compile", "--constraint", str(root / _CONSTRAINTS[target.runtime]), "--target", str(site)]
+    resolve.run_pip("install", wheel, target.runtime, ARCHITECTURES[target.architecture], target.python, options)
     shutil.rmtree(site / "bin", ignore_errors=True)  # programs with the path of this machine's Python
     subprocess.run(["sh", str(root / "scripts" / "install-agent"), "--trim", str(site)], check=True)
 
@@ -185,7 +173,3 @@ def _set_modes(tree: Path) -> None:
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-
-
-def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout.strip()

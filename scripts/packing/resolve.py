@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import ast
 import itertools
-import os
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -33,11 +32,7 @@ def resolved(wheel: Path) -> Iterator[str]:
     yield f"{parsed(wheel)} source files parse as Python {PYTHONS[0]}"
     for runtime, machine, python in itertools.product(RUNTIMES, MACHINES, PYTHONS):
         with tempfile.TemporaryDirectory(prefix="tinyfleet-resolve-") as folder:
-            command = _command(wheel, runtime, machine, python, folder)
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            if done.returncode:
-                message = f"Expected {wheel.name}[{runtime}] from wheels on {machine}, Python {python}"
-                raise ValueError(f"{message}, got: {done.stderr.strip()[-600:]}")
+            run_pip("download", wheel, runtime, machine, python, ["--dest", folder])
             files = [path for path in Path(folder).iterdir() if path.name != wheel.name]
             size = sum(path.stat().st_size for path in files) / 1e6
             yield f"{machine} {python} {runtime}: {len(files)} wheels, {size:.0f} MB"
@@ -61,14 +56,27 @@ def parsed(wheel: Path) -> int:
     return len(names)
 
 
-def platforms(machine: str) -> list[str]:
-    """Return pip's options for a device of ``machine``, as `uname -m` prints it."""
+def run_pip(command: str, wheel: Path, runtime: str, machine: str, python: str, options: Sequence[str]) -> None:
+    """Download or install ``wheel`` and what it needs, from wheels for a device.
+
+    Args:
+        command: ``download`` or ``install``.
+        wheel: The slim wheel.
+        runtime: Its extra.
+        machine: The device's processor, as `uname -m` prints it.
+        python: The device's Python, as ``3.11``.
+        options: Of the command.
+
+    Raises:
+        ValueError: If there are none for it.
+    """
     tags = [f"manylinux_2_{glibc}_{machine}" for glibc in _GLIBCS] + [f"manylinux2014_{machine}", f"linux_{machine}"]
-    return [part for tag in tags for part in ("--platform", tag)]
-
-
-def _command(wheel: Path, runtime: str, machine: str, python: str, folder: str) -> list[str | os.PathLike[str]]:
-    return [
-        sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:", "--python-version", python,
-        "--implementation", "cp", *platforms(machine), "--dest", folder, f"{wheel.resolve()}[{runtime}]",
+    platforms = [part for tag in tags for part in ("--platform", tag)]
+    line = [
+        sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
+        "--python-version", python, "--implementation", "cp", *platforms, *options, f"{wheel.resolve()}[{runtime}]",
     ]  # fmt: skip
+    done = subprocess.run(line, check=False, capture_output=True, text=True)
+    if done.returncode:  # otherwise pip prints nothing of use: it compares with packages of this machine
+        message = f"Expected {wheel.name}[{runtime}] from wheels for {machine}, Python {python}"
+        raise ValueError(f"{message}, got: {done.stderr.strip()[-600:]}")

@@ -91,15 +91,22 @@ def _stage(root: Path, tree: Path, packages: Sequence[str]) -> None:
         shutil.copy2(root / name, tree / name)
 
 
+def committed_s(root: Path) -> int:
+    """Return the time of the commit that is checked out, in seconds since 1970: that of all files that are built.
+
+    Raises:
+        CalledProcessError: If git fails.
+    """
+    command = ["git", "log", "-1", "--format=%ct"]
+    return int(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout)
+
+
 def _wheel(root: Path, tree: Path, out: Path) -> Path:
     """Return the wheel of ``tree``; its times are those of the commit, so that it is the same each time."""
-    commit = subprocess.run(
-        ["git", "log", "-1", "--format=%ct"], cwd=root, check=True, capture_output=True, text=True
-    ).stdout.strip()
     new = tree.with_name(f"{tree.name}-wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(new), str(tree)]
     if int(importlib.metadata.version("setuptools").partition(".")[0]) >= _SETUPTOOLS:
         command.append("--no-build-isolation")  # nothing is downloaded
-    subprocess.run(command, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": commit})
+    subprocess.run(command, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": str(committed_s(root))})
     built = next(new.glob("*.whl"))
     return Path(shutil.copy2(built, out / built.name))
