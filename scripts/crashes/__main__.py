@@ -104,7 +104,7 @@ class Run:
     end: dict[str, object] = field(default_factory=dict)
     refused: str = ""
     errors: str = ""
-    calls: list[tuple[str, str, bool]] = field(default_factory=list)
+    injected: bool = False
     points: list[Point] = field(default_factory=list)
 
 
@@ -165,7 +165,7 @@ class Matrix:
         shutil.copytree(self.template, self.state)
         inject = f"inject={point.call}:{FAULTS[fault]}:when={point.number}"
         first = self.run(self.update(), set(), trace=["-e", f"trace={point.call}", "-e", inject])
-        hit = any(injected for _, _, injected in first.calls) or (fault == "kill" and first.status == -signal.SIGKILL)
+        hit = first.injected or (fault == "kill" and first.status == -signal.SIGKILL)
         found = []
         if fault == "kill" and hit and first.status != -signal.SIGKILL:
             found.append(f"the killed process ended with {first.status}")
@@ -247,7 +247,7 @@ class Matrix:
         run.status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if tracer is not None:
             tracer.communicate(timeout=LIMIT_S)
-            run.points, run.calls = _parse(log.read_text(errors="replace"), self.state)
+            run.points, run.injected = _parse(log.read_text(errors="replace"), self.state)
         run.errors = errors.read_text() if run.status not in {0, 1, -signal.SIGKILL} else ""
         return run
 
@@ -272,10 +272,10 @@ def _be_device(
         os._exit(status)
 
 
-def _parse(text: str, state: Path) -> tuple[list[Point], list[tuple[str, str, bool]]]:
-    """Return the points of a trace, and every call with its paths and whether something was injected."""
+def _parse(text: str, state: Path) -> tuple[list[Point], bool]:
+    """Return the points of a trace, and whether something was injected."""
     counts: Counter[str] = Counter()
-    points, calls = [], []
+    points = []
     for line in text.splitlines():
         found = _CALL.match(line)
         if found is None:
@@ -283,12 +283,11 @@ def _parse(text: str, state: Path) -> tuple[list[Point], list[tuple[str, str, bo
         call, rest = found[1], found[2]
         counts[call] += 1
         paths = [one or two for one, two in _PATHS.findall(rest)]
-        calls.append((call, " ".join(paths), "(INJECTED)" in rest))
         inside = [path for path in paths if path.startswith(f"{state}/") or path == str(state)]
         changes = " = -1 " not in rest and (call not in {"openat", "open"} or _WRITES.search(rest))
         if inside and changes:
             points.append(Point(call, counts[call], os.path.relpath(inside[0], state)))
-    return points, calls
+    return points, "(INJECTED)" in text
 
 
 def _files(state: Path) -> list[str]:

@@ -56,13 +56,13 @@ CONFIG = AgentConfig(
 class Plan:
     """What the server wishes, when, and how the children behave.
 
-    ``wish`` None: nothing. ``bad``: digests of artifacts whose child serves nothing but errors.
+    ``bad``: digests of artifacts whose child serves nothing but errors.
     """
 
     state: Path
     releases: tuple[Release, ...]
     start_ms: int
-    wish: Desired | None
+    wish: Desired
     bad: frozenset[str] = frozenset()
 
 
@@ -169,7 +169,7 @@ class Device:
                     self.note({"accepted": sorted(rows - told)})
                     told |= rows
                 record = agent.updater.record
-                ended = plan.wish is None or (record.desired.gen == plan.wish.gen and record.phase in END)
+                ended = record.desired.gen == plan.wish.gen and record.phase in END
                 if turn >= MOST_TURNS or (ended and turn > 12 and not agent._repair.code and not agent.spool.count()):  # noqa: PLR2004, SLF001 - after all is looked at
                     break
             last_end.end(plan.state, disk)
@@ -203,7 +203,7 @@ class Device:
         if not isinstance(notice, Incoming):
             return
         leaf = notice.topic.split("/", 4)[-1]
-        if leaf == "get" and self.plan.wish is not None:
+        if leaf == "get":
             server.publish(f"tf/1/{SITE}/{DEVICE}/desired", encode(self.plan.wish), retain=True)
         if leaf != "event" and not leaf.startswith("tele/"):
             return
