@@ -258,7 +258,7 @@ def pin_command(folder: Path, device: str, fingerprint: str) -> None:
 
     \b
     Example:
-      compressor keys pin keys cam-1 4f7c2c6c0a9f4f6c5a3d5b4e1d0c9b8a7f6e5d4c3b2a1908172635
+      compressor keys pin keys cam-1 4f7c2c6c0a9f4f6c5a3d5b4e1d0c9b8a7f6e5d4c3b2a19081726354fa0b1c2d3
     """  # noqa: D301 - \b is click's: keep the lines
     note_pin(folder, device, fingerprint)
     click.echo(f"{device} answers with the key {fingerprint[:16]}… from now on")

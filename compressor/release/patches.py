@@ -59,11 +59,12 @@ def _aligned(base: bytes, new: bytes, *, differences_in_text: bool) -> Iterator[
     regions = _regions(base)
     for name, (start, end) in _regions(new).items():
         base_start, base_end = regions.get(name, (0, 0))
-        if end - start == base_end - base_start and not name.endswith((".json", ".md")):
+        text = name.endswith((".json", ".md"))
+        if end - start == base_end - base_start and not text:
             yield base_start, end - start, 0
         else:
-            whole = not name.endswith((".json", ".md")) or differences_in_text
-            for at, copied, added in _runs(base[base_start:base_end], new[start:end], differences=whole):
+            differences = differences_in_text or not text
+            for at, copied, added in _runs(base[base_start:base_end], new[start:end], differences=differences):
                 yield base_start + at, copied, added
 
 
