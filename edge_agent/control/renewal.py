@@ -13,7 +13,6 @@ Order rules:
 
 from __future__ import annotations
 
-import urllib.parse
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPException
@@ -72,10 +71,10 @@ class ServerRenewer:
             OSError: If the file can't be written.
         """
         body = canonical_bytes({"request": make_request(self.own.key.read_bytes())})
-        path = urllib.parse.urlsplit(self.settings.base_url).path.rstrip("/")
+        path, kind = self.settings.path("/api/enrol/renew"), {"Content-Type": "application/json"}
         try:
             with connection(self.settings) as link:
-                link.request("POST", f"{path}/api/enrol/renew", body=body, headers={"Content-Type": "application/json"})
+                link.request("POST", path, body=body, headers=kind)
                 answer = link.getresponse()
                 document = parse_json(answer.read(_MAX_ANSWER_BYTES), limit_bytes=_MAX_ANSWER_BYTES)
         except (OSError, HTTPException, MessageError) as error:

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPResponse
@@ -220,8 +219,7 @@ def submit(
 
 def _put(settings: FetchSettings, address: str, report: Path, headers: Mapping[str, str]) -> tuple[int, str]:
     with connection(settings) as link:
-        prefix = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
         with report.open("rb") as body:
-            link.request("PUT", prefix + address, body=body, headers=headers)
+            link.request("PUT", settings.path(address), body=body, headers=headers)
         answer: HTTPResponse = link.getresponse()
         return answer.status, answer.read(_ANSWER_BYTES).decode(errors="replace")[:200]

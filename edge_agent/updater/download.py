@@ -72,6 +72,10 @@ class FetchSettings:
             return {}
         return {"Authorization": f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"}
 
+    def path(self, address: str) -> str:
+        """Return the path to request for ``address``, which begins with a slash, below the server's URL."""
+        return urllib.parse.urlsplit(self.base_url).path.rstrip("/") + address
+
 
 class _DiskError(Exception):
     """Writing to the disk failed, not the network."""
@@ -235,11 +239,10 @@ class _Transfer:
         if self.progress.done_bytes:
             headers["Range"] = f"bytes={self.progress.done_bytes}-"
         with connection(self.settings) as link:
-            parts = urllib.parse.urlsplit(self.settings.base_url)
             if self._pace.bytes_per_s:
                 buffer_bytes = max(_MIN_BUFFER_BYTES, self._pace.piece(CHUNK_BYTES))
                 link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
-            link.request("GET", f"{parts.path.rstrip('/')}/blobs/{self.order.sha256}", headers=headers)
+            link.request("GET", self.settings.path(f"/blobs/{self.order.sha256}"), headers=headers)
             self._take(link.getresponse())
 
     def _take(self, response: HTTPResponse) -> None:
