@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 from edge_agent.device.disk import Disk, RealDisk
-from edge_agent.device.record_file import copy_of
+from edge_agent.device.record_file import copy_of, write_twice
 from edge_agent.device.tls import OwnCertificate
 from edge_agent.errors import CertificateError
 from wire.canonical import sha256_hex
@@ -51,8 +51,8 @@ def keep_certificate(state: Path, certificate: str, disk: Disk, key: bytes = b""
         CertificateError: If the certificate is not one for the key; ``device.pem`` is kept then.
         OSError: If a file can't be written; ``device.pem`` is kept then.
     """
-    for path in (copy_of(state / KEY), state / KEY) if key else ():
-        disk.write(path, key)
+    if key:
+        write_twice(disk, state / KEY, key)
     trial, data = state / _TRIAL, certificate.encode()
     try:
         disk.write(trial, data)
@@ -62,8 +62,7 @@ def keep_certificate(state: Path, certificate: str, disk: Disk, key: bytes = b""
         raise CertificateError(message) from error
     finally:
         trial.unlink(missing_ok=True)
-    for path in (copy_of(state / CERTIFICATE), state / CERTIFICATE):
-        disk.write(path, data)
+    write_twice(disk, state / CERTIFICATE, data)
 
 
 def own_certificate(state: Path) -> OwnCertificate:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from edge_agent.device.certificate import keep_certificate, make_key, make_request
 from edge_agent.device.disk import Disk, RealDisk, advice
-from edge_agent.device.record_file import Condition, Twin, copy_of, read_record
+from edge_agent.device.record_file import Condition, Twin, read_record, write_twice
 from edge_agent.device.tls import client_context
 from edge_agent.errors import CertificateError, EnrolmentError, IdentityError, NewerFormatError
 from wire.canonical import canonical_bytes
@@ -165,8 +165,7 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "",
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
     shutil.rmtree(state / "tuf", ignore_errors=True)  # metadata under an earlier root: trust starts anew
-    for path in (copy_of(state / "root.json"), state / "root.json"):
-        disk.write(path, root.encode())
+    write_twice(disk, state / "root.json", root.encode())
     if key:
         keep_certificate(state, certificate, disk, key)
     Twin(state / "identity.json", disk).write(to_document(identity))

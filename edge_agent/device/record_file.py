@@ -227,6 +227,17 @@ def copy_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.copy{path.suffix}")
 
 
+def write_twice(disk: Disk, path: Path, data: bytes) -> None:
+    """Replace the file at ``path`` and its copy, the copy first, durably: for files that are no records.
+
+    Raises:
+        OSError: If one can't be written.
+    """
+    for one in (copy_of(path), path):
+        make_way(one)
+        disk.write(one, data)
+
+
 def _read(path: Path) -> StoredRecord:
     """Read one file. ``hurt`` marks a sealed one, whose missing copy was lost; an older agent's file has no copy."""
     try:

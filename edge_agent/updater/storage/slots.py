@@ -16,11 +16,11 @@ from edge_agent.device.record_file import (
     Condition,
     Twin,
     copy_of,
-    make_way,
     read_record,
     sealed,
     unsealed,
     write_record,
+    write_twice,
 )
 from edge_agent.updater.states import UpdateRecord
 from wire.codec import Json, from_document, to_document
@@ -114,10 +114,7 @@ class Slots:
         Raises:
             OSError: If it can't be written; the other one stays current then.
         """
-        path = self.state / "slots" / "current"
-        for one in (copy_of(path), path):
-            make_way(one)
-            self.disk.write(one, (name or _NONE).encode())
+        write_twice(self.disk, self.state / "slots" / "current", (name or _NONE).encode())
 
     def bundle(self, sha256: str) -> Path:
         """Return the path of a bundle, which may not exist."""
