@@ -61,8 +61,9 @@ class PatchedFetcher:
 
     def _chosen(self, order: FetchOrder, missing_bytes: int) -> Delta | None:
         for delta in sorted(order.deltas, key=lambda delta: delta.length_bytes):
-            whole = condition(self.folder / delta.base_sha256, delta.base_sha256) is Condition.WHOLE
-            if whole and 0 < delta.length_bytes < missing_bytes:
+            if not 0 < delta.length_bytes < missing_bytes:
+                continue  # before its base is read, which may be a whole bundle
+            if condition(self.folder / delta.base_sha256, delta.base_sha256) is Condition.WHOLE:
                 return delta
         return None
 
