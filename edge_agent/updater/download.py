@@ -32,19 +32,18 @@ from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import Condition, condition, make_way
 from edge_agent.device.tls import OwnCertificate, http_connection
 from edge_agent.telemetry.byte_meter import ByteMeter
-from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal, disk_refusal
+from edge_agent.updater.ports import SUPERSEDED, FetchOrder, FetchProgress, Refusal, disk_refusal, part_of
 from edge_agent.updater.transfer.chunk_pull import ChunkLink, ChunkPull
 from edge_agent.updater.transfer.rate_limit import RateLimit
 
 CHUNK_BYTES = 64 * 1024
-HTTP, MQTT = "http", "mqtt"
+HTTP = "http"
 _LOG = logging.getLogger(__name__)
 _MIN_BUFFER_BYTES = 16 * 1024
 _OK, _PARTIAL, _RANGE_BAD = 200, 206, 416
 CLIENT_ERRORS = range(300, 500)
 TRY_AGAIN = frozenset({408, 425, 429})
 """Those that may pass by themselves."""
-_CANCELLED = Refusal("superseded", "a newer desired state")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +112,7 @@ class HttpFetcher:
                 return None
             make_way(target)
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part = target.with_name(f"{order.sha256}.part")
+            part = part_of(target)
             self._fetch_right(_Transfer(self.settings, order, progress, part))
             self.disk.move(part, target)
         except _StopError as stop:
@@ -213,7 +212,7 @@ class _Transfer:
         failures, reason = 0, ""
         while self.progress.done_bytes < self.order.length_bytes:
             if self.progress.cancelled.is_set():
-                raise _StopError(_CANCELLED)
+                raise _StopError(SUPERSEDED)
             if failures >= attempts:
                 text = f"Expected {self.order.length_bytes} bytes, got {self.progress.done_bytes}: {reason}"
                 raise _StopError(Refusal("download_failed", text))
@@ -272,7 +271,7 @@ class _Transfer:
         with _opened(self.part) as file:
             while chunk := response.read1(self._pace.piece(CHUNK_BYTES)):
                 if self.progress.cancelled.is_set():
-                    raise _StopError(_CANCELLED)
+                    raise _StopError(SUPERSEDED)
                 if self.progress.done_bytes + len(chunk) > self.order.length_bytes:
                     self._refuse_length()
                 self._write(file, chunk)

@@ -34,6 +34,15 @@ def disk_refusal(error: OSError, text: str) -> Refusal:
     return Refusal("no_space", f"{text}: free the disk") if full else Refusal("disk_failed", f"{text}: check the disk")
 
 
+SUPERSEDED = Refusal("superseded", "a newer desired state")
+"""The end of a download that a newer assignment cancelled."""
+
+
+def part_of(bundle: Path) -> Path:
+    """Return the path of the part of a download that becomes ``bundle``."""
+    return bundle.with_name(f"{bundle.name}.part")
+
+
 @dataclass(frozen=True, slots=True)
 class TargetInfo:
     """The signed metadata of a target."""
@@ -157,7 +166,7 @@ class MemoryFetcher:
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / order.sha256
         make_way(target)
-        part = target.with_suffix(".part")
+        part = part_of(target)
         part.write_bytes(found)
         part.replace(target)
         progress.done_bytes = len(found)

@@ -32,6 +32,7 @@ from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import RequestRefusedError
 from edge_agent.updater.maintenance import WINDOW_CODES, closed
 from edge_agent.updater.ports import (
+    SUPERSEDED,
     Consent,
     Fetcher,
     FetchOrder,
@@ -45,6 +46,7 @@ from edge_agent.updater.ports import (
     Verifier,
     Worker,
     disk_refusal,
+    part_of,
 )
 from edge_agent.updater.probation import (
     NO_ROOM,
@@ -188,7 +190,7 @@ class Updater:
             if desired.sha256 == self.record.desired.sha256:
                 self._enter(replace(self.record, desired=desired))
                 return True
-            self._roll_back("superseded", "a newer desired state", now_ms)
+            self._roll_back(SUPERSEDED.code, SUPERSEDED.text, now_ms)
         self._begin(UpdateRecord(phase=self.record.phase, desired=desired), now_ms, now_s)
         return True
 
@@ -466,7 +468,7 @@ class Updater:
             free_bytes=free_bytes,
         )
         blob = self.slots.bundle(target.sha256)
-        held = [path.stat().st_size for path in (blob, blob.with_name(f"{blob.name}.part")) if path.exists()]
+        held = [path.stat().st_size for path in (blob, part_of(blob)) if path.exists()]
         refusal = admit(self.record.desired, target, facts) or space(
             target.length_bytes, max(held, default=0), free_bytes
         )

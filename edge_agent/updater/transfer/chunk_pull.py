@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.updater.ports import FetchOrder, FetchProgress, Refusal
+from edge_agent.updater.ports import SUPERSEDED, FetchOrder, FetchProgress, Refusal
 from edge_agent.updater.transfer.rate_limit import RateLimit
 from wire.blob_chunks import CHUNK_BYTES, ByteRange, ChunkRequest, read_chunk
 from wire.codec import encode
@@ -89,7 +89,7 @@ class ChunkPull:
         useful_s = asked_s = self.clock_s()
         while self.progress.done_bytes < self.order.length_bytes:
             if self.progress.cancelled.is_set():
-                return Refusal("superseded", "a newer desired state")
+                return SUPERSEDED
             self._ask_more()
             payload, now_s = self.link.next(_TURN_S), self.clock_s()
             refusal, useful = self._take(payload) if payload is not None else (None, False)

@@ -17,7 +17,7 @@ from pathlib import Path
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import Condition, condition, make_way
 from edge_agent.updater.children import NoAnswer, run_child
-from edge_agent.updater.ports import Fetcher, FetchOrder, FetchProgress, Refusal
+from edge_agent.updater.ports import Fetcher, FetchOrder, FetchProgress, Refusal, part_of
 from wire.tuf_target import Delta
 
 _LOG = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class PatchedFetcher:
         """Bring the bundle into the blob folder and check its digest; return None, or why it failed."""
         target = self.folder / order.sha256
         try:
-            part = target.with_name(f"{order.sha256}.part")
+            part = part_of(target)
             held_bytes = part.stat().st_size if part.exists() else 0
             delta = None
             if order.deltas and condition(target, order.sha256) is not Condition.WHOLE:
