@@ -590,8 +590,7 @@ class Agent:
     def _recall(self, leaving: str) -> dict[str, Json]:
         found = self.updater.recall(leaving, self._now_ms)
         if self.updater.record.code != RECALLED:  # otherwise the change of its phase is reported
-            text = f"a person on site went back from {found.left.release} to {found.current.release}"
-            self._event("slots", RECALLED, Severity.WARNING, text)
+            self._event("slots", RECALLED, Severity.WARNING, found.text)
             self._report()
         return {"left": found.left.release, "current": found.current.release}
 

@@ -102,6 +102,11 @@ class Recalled:
     left: SlotRelease
     current: SlotRelease
 
+    @property
+    def text(self) -> str:
+        """The rollback in words, for the record and the event."""
+        return f"a person on site went back from {self.left.release} to {self.current.release}"
+
 
 @dataclass(slots=True, kw_only=True)
 class Updater:
@@ -311,24 +316,23 @@ class Updater:
         if bad is None:
             text = "Expected an installed release, got none: assign one on the server"
             raise RequestRefusedError("no_release", text)
-        good = self._way_back(bad, good, leaving)
-        text = f"a person on site went back from {bad.release} to {good.release}"
+        found = Recalled(bad, self._way_back(bad, good, leaving))
         slots.clear_starts(other(name))  # asked for: it may try again
         if trial:
-            self._roll_back(RECALLED, text, now_ms)
+            self._roll_back(RECALLED, found.text, now_ms)
         elif own:
-            verdict = replace(record, code=RECALLED, text=text, previous_slot=other(name))
+            verdict = replace(record, code=RECALLED, text=found.text, previous_slot=other(name))
             self._keep(follow(verdict, Signal.RECALL, now_ms))
             self._finish_roll_back(now_ms)
         else:  # the record is about another release
             slots.switch(other(name))
             slots.empty(name)
-            self.activate(good)
+            self.activate(found.current)
             self.reclaim()
         self.usual, self.usual_tries = Outputs(), Tries()  # were those of the release that was left
         if self.record.phase is _P.SHADOW:  # what was compared was compared with it
             self._keep(replace(self.record, shadow=None))
-        return Recalled(bad, good)
+        return found
 
     def _way_back(self, bad: SlotRelease, good: SlotRelease | None, leaving: str) -> SlotRelease:
         """Return ``good`` if the device may go back to it from ``bad``."""
@@ -385,7 +389,10 @@ class Updater:
         if record.code in _ANSWERS and hook is not None:
             self._ask(hook)
             return
-        opened = follow(record, Signal.OPEN, now_ms)
+        self._reopen(now_ms, now_s)
+
+    def _reopen(self, now_ms: int, now_s: float) -> None:
+        record, opened = self.record, follow(self.record, Signal.OPEN, now_ms)
         if record.code:  # the reason why it was deferred stays until it gets beyond that point
             self.record = replace(opened, since_ms=record.since_ms)
         else:
@@ -397,8 +404,7 @@ class Updater:
         if self.record.phase is _P.VERIFYING and self._proof is not None:
             self._consider(self._proof, now_ms, now_s, agreed=True)
         elif self.record.phase is _P.DEFERRED:
-            self.record = replace(follow(self.record, Signal.OPEN, now_ms), since_ms=self.record.since_ms)
-            self._step(now_ms, now_s)
+            self._reopen(now_ms, now_s)
 
     def _begin(self, record: UpdateRecord, now_ms: int, now_s: float) -> None:
         """End the attempt in flight and begin the one of ``record``, which has its phase."""
