@@ -53,7 +53,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     config = replace(config, source=placed(config.source, state))
     notices: Notices = queue.SimpleQueue()
     disk, own, meter = RealDisk(), own_certificate(state) if identity.certified else None, ByteMeter()
-    fetching, blobs = replace(_fetch_settings(identity, config, own), meter=meter), state / "blobs" / "sha256"
+    fetching, blobs = _fetch_settings(identity, config, own, meter), state / "blobs" / "sha256"
     chunks = ChunkLink(notices.put)
     ports = UpdatePorts(
         verifier=ChildVerifier(state, config.update.verify_deadline_s, meter),
@@ -67,7 +67,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         hook=ProgramHook(config.hooks) if config.hooks.before_switch else None,
         ask_again_s=config.hooks.ask_again_s,
         import_verifier=ChildVerifier(state, config.update.verify_deadline_s, metadata=state / IMPORT / METADATA),
-        import_fetcher=StagedFetcher(state, state / "blobs" / "sha256", disk),
+        import_fetcher=StagedFetcher(state, blobs, disk),
     )
     connection = transport or MqttTransport(replace(mqtt_settings(identity, config, own), meter=meter))
     limits = JobLimits(
@@ -141,7 +141,9 @@ def mqtt_settings(identity: Identity, config: AgentConfig, own: OwnCertificate |
     )
 
 
-def _fetch_settings(identity: Identity, config: AgentConfig, own: OwnCertificate | None) -> FetchSettings:
+def _fetch_settings(
+    identity: Identity, config: AgentConfig, own: OwnCertificate | None, meter: ByteMeter
+) -> FetchSettings:
     update = config.update
     return FetchSettings(
         base_url=identity.http_url,
@@ -153,4 +155,5 @@ def _fetch_settings(identity: Identity, config: AgentConfig, own: OwnCertificate
         attempts=update.download_attempts,
         retry_min_s=update.retry_min_s,
         retry_max_s=update.retry_max_s,
+        meter=meter,
     )
