@@ -37,6 +37,7 @@ from edge_agent.updater.ports import (
     Fetcher,
     FetchOrder,
     FetchProgress,
+    MemoryFetcher,
     MemoryVerifier,
     Prober,
     Proof,
@@ -80,7 +81,8 @@ class UpdatePorts:
     """The updater's dependencies. ``hardware`` and ``runtimes`` describe the device.
 
     ``hook``: asked before a switch, again after ``ask_again_s``; None: nobody is asked.
-    ``import_verifier`` and ``import_fetcher`` take a release that a person brought, without a network.
+    ``import_verifier`` and ``import_fetcher`` take a release that a person brought, without a network; those of the
+    defaults refuse each.
     """
 
     verifier: Verifier
@@ -92,7 +94,7 @@ class UpdatePorts:
     hook: SwitchHook | None = None
     ask_again_s: float = 60.0
     import_verifier: Verifier = field(default_factory=lambda: MemoryVerifier({}))
-    import_fetcher: Fetcher | None = None
+    import_fetcher: Fetcher = field(default_factory=lambda: MemoryFetcher({}, Path()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,7 @@ class Updater:
 
     @property
     def _fetcher(self) -> Fetcher:
-        brought = self.ports.import_fetcher if self.record.imported else None
-        return brought or self.ports.fetcher
+        return self.ports.import_fetcher if self.record.imported else self.ports.fetcher
 
     @property
     def status(self) -> UpdateStatus:
@@ -288,7 +289,7 @@ class Updater:
             RequestRefusedError: If another release is in its probation.
             OSError: If it can't be written.
         """
-        if self.record.phase in {_P.STAGED, _P.PROBATION} or self.ports.import_fetcher is None:
+        if self.record.phase in {_P.STAGED, _P.PROBATION}:
             text = f"Expected no release in its probation, got {self.record.desired.release}"
             raise RequestRefusedError("busy", f"{text}: import it when that has ended (edge-agent status)")
         old = self.record.desired
