@@ -372,19 +372,17 @@ class Agent:
 
     def _benchmark(self, command: Command) -> Response | None:
         """Begin to time the current release; return the response that refuses it, or None: then it follows later."""
-        current = self._slots.current()
-        refused = refusal(self._condition(), self.config.measure)
+        current, refused = self._slots.current(), refusal(self._condition(), self.config.measure)
         if self._benchmarked is not None:
             refused = Refusal("busy", "Expected no benchmark in progress, got one: wait for its end")
         elif current is None:
             refused = Refusal("no_release", "Expected an installed release, got none: assign one")
-        if refused is not None or current is None:
-            code, text = (refused.code, refused.text) if refused is not None else ("", "")
-            return Response(id=command.id, ok=False, code=code, text=text)
-        self._benchmarked = (command.id, current)
-        prober, bundle = self.parts.benchmarker, self._slots.bundle(current.sha256)
-        self.parts.ports.worker.run(BENCHMARK, lambda: prober.probe(bundle))
-        return None
+        elif refused is None:
+            self._benchmarked = (command.id, current)
+            prober, bundle = self.parts.benchmarker, self._slots.bundle(current.sha256)
+            self.parts.ports.worker.run(BENCHMARK, lambda: prober.probe(bundle))
+            return None
+        return Response(id=command.id, ok=False, code=refused.code, text=refused.text)
 
     def _benchmark_done(self, result: object) -> None:
         command, release = self._benchmarked or ("", SlotRelease())
