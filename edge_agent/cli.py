@@ -411,13 +411,13 @@ def benchmark(bundle: Path | None, state: Path | None, seconds: float, *, as_jso
 def logs(state: Path, lines: int, since: int, level: str) -> None:
     """Show."""
     with coded(state):
-        from edge_agent.logs import read_ring  # noqa: PLC0415 - status needs none of it
+        from edge_agent.logs import FILE, read_ring  # noqa: PLC0415 - status needs none of it
 
         found = read_ring(state, lines, since_ms=since, level=getattr(logging, level))
         for line in found:
             print(line)
         if not found:
-            print(f"no lines in {state / 'agent.log'} for this", file=sys.stderr)
+            print(f"no lines in {state / FILE} for this", file=sys.stderr)
 
 
 @main.command(

@@ -60,7 +60,6 @@ from wire import __version__
 from wire.codec import Json, from_document, to_document
 from wire.errors import MessageError
 from wire.messages import (
-    BenchmarkAnswer,
     Command,
     DayUsage,
     Desired,
@@ -391,11 +390,11 @@ class Agent:
             code, text = (result.code, result.text) if isinstance(result, ProbeResult) else ("internal", repr(result))
             self.uplink.answer(Response(id=command, ok=False, code=code, text=text[:500]))
             return
-        figures = BenchmarkAnswer(
-            release=release.release, sha256=release.sha256, runs=result.runs, p50_ms=result.latency_p50_ms,
-            p95_ms=result.latency_p95_ms, p99_ms=result.latency_p99_ms, peak_memory_bytes=result.peak_memory_bytes,
-            shared=self.supervisor.serving is not None, temperature_celsius=self._hardware.temperature_celsius(),
-        )  # fmt: skip
+        figures = replace(
+            result.figures(release.release, shared=self.supervisor.serving is not None),
+            sha256=release.sha256,
+            temperature_celsius=self._hardware.temperature_celsius(),
+        )
         self.uplink.answer(Response(id=command, ok=True, data=to_document(figures)))
 
     def _link(self, change: LinkChange) -> None:

@@ -63,8 +63,6 @@ def roll_back(state: Path) -> tuple[str, str]:
     leaving = current.sha256 if current is not None else ""
     if holder(state):
         answer = ask(state, "rollback", {"leaving": leaving})
-        if not answer.ok:
-            raise RequestRefusedError(answer.code, answer.text)
         return str(answer.data.get("left")), str(answer.data.get("current"))
     lock = AgentLock(state)
     try:
@@ -116,9 +114,7 @@ def bring(state: Path, at: Path, probation_s: float, note: Callable[[str], None]
             put(state, Command(id=os.urandom(8).hex(), verb="import", arguments=to_document(wish)))
             undo.pop_all()
             return f"{release} is installed when an agent starts on {state}"
-        answer = ask(state, "import", to_document(wish))
-        if not answer.ok:
-            raise RequestRefusedError(answer.code, answer.text)
+        ask(state, "import", to_document(wish))
         undo.pop_all()
     return _follow(records, signed.sha256, release, note)
 
@@ -160,16 +156,16 @@ def benchmark(bundle: Path | None, state: Path | None, seconds: float) -> Benchm
         RequestRefusedError: If there is no release, or the bundle can't be run here.
     """
     shared = state is not None and holder(state) != 0
-    current = Slots(state, RealDisk()).current() if state is not None else None
-    if bundle is None and (current is None or state is None):
+    slots = Slots(state, RealDisk()) if state is not None else None
+    current = slots.current() if slots is not None else None
+    if bundle is not None:
+        name, path = bundle.name, bundle
+    elif slots is not None and current is not None:
+        name, path = current.release, slots.bundle(current.sha256)
+    else:
         text = f"Expected a current release in {state}, got none: assign one, or name a bundle"
         raise RequestRefusedError("no_release", text)
-    path = bundle or Slots(state or Path(), RealDisk()).bundle(current.sha256 if current is not None else "")
     result = ChildProber(seconds + _START_S, least_s=seconds, gently=shared).probe(path)
     if not result.runs:
         raise RequestRefusedError(result.code or "child_crashed", f"{path}: {result.text}")
-    return BenchmarkAnswer(
-        release=current.release if current is not None and bundle is None else path.name, runs=result.runs,
-        p50_ms=result.latency_p50_ms, p95_ms=result.latency_p95_ms, p99_ms=result.latency_p99_ms,
-        peak_memory_bytes=result.peak_memory_bytes, shared=shared,
-    )  # fmt: skip
+    return result.figures(name, shared=shared)

@@ -80,10 +80,10 @@ class RequestFile:
 
 
 def ask(state: Path, verb: str, arguments: Mapping[str, Json], wait_s: float = WAIT_S) -> Response:
-    """Return the running agent's answer to a request.
+    """Return the running agent's answer to a request that it accepts.
 
     Raises:
-        RequestRefusedError: If another request waits, or the agent doesn't answer in time.
+        RequestRefusedError: If the agent refuses or doesn't answer in time, or another request waits.
         OSError: If the request can't be written.
     """
     now_ms = round(time.time() * 1000)
@@ -98,6 +98,8 @@ def ask(state: Path, verb: str, arguments: Mapping[str, Json], wait_s: float = W
             answer = decode(Response, (state / ANSWER).read_bytes())
             if answer.id == command.id:
                 (state / ANSWER).unlink()
+                if not answer.ok:
+                    raise RequestRefusedError(answer.code, answer.text)
                 return answer
         time.sleep(_PAUSE_S)
     try:

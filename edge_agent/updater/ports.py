@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_agent.device.record_file import make_way
+from wire.messages import BenchmarkAnswer
 from wire.tuf_target import Delta, TargetCustom
 
 
@@ -98,6 +99,13 @@ class ProbeResult:
     latency_p50_ms: float = 0.0
     latency_p99_ms: float = 0.0
     runs: int = 0
+
+    def figures(self, release: str, *, shared: bool) -> BenchmarkAnswer:
+        """Return them as the figures of ``release``; ``shared``: timed beside a model that serves."""
+        return BenchmarkAnswer(
+            release=release, runs=self.runs, p50_ms=self.latency_p50_ms, p95_ms=self.latency_p95_ms,
+            p99_ms=self.latency_p99_ms, peak_memory_bytes=self.peak_memory_bytes, shared=shared,
+        )  # fmt: skip
 
 
 class Verifier(Protocol):
