@@ -136,15 +136,18 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbationResult:
-    """``over``: decided; ``code`` empty: healthy, and ``text`` names what could not be judged."""
+class PhaseResult:
+    """How probation, or the shadow, ends. ``over``: decided; ``code`` empty: the release goes on.
+
+    ``text`` then names what could not be judged, or sums up what was compared.
+    """
 
     over: bool = False
     code: str = ""
     text: str = ""
 
 
-def judge(health: Health, limits: ProbationLimits, elapsed_s: float) -> ProbationResult:
+def judge(health: Health, limits: ProbationLimits, elapsed_s: float) -> PhaseResult:
     """Return whether probation is over, and how it ended."""
     tried = health.inferences + health.errors
     error_ratio = health.errors / tried if tried else 0.0
@@ -152,22 +155,20 @@ def judge(health: Health, limits: ProbationLimits, elapsed_s: float) -> Probatio
     allowed_ms = limits.latency_p95_ms * limits.latency_slack_ratio
     if health.crashes:
         text = f"the child ended {health.crashes} times in probation"
-        return ProbationResult(True, "child_crashed", f"{text}: {health.fault}" if health.fault else text)
+        return PhaseResult(True, "child_crashed", f"{text}: {health.fault}" if health.fault else text)
     if health.hangs:
         text = f"the child missed its heartbeats {health.hangs} times in probation"
-        return ProbationResult(True, "child_hung", f"{text}: {health.fault}" if health.fault else text)
+        return PhaseResult(True, "child_hung", f"{text}: {health.fault}" if health.fault else text)
     if health.unread and not tried:
-        return ProbationResult(
-            True, "inputs_unread", "Expected inputs to be read as by the release before, got none read"
-        )
+        return PhaseResult(True, "inputs_unread", "Expected inputs to be read as by the release before, got none read")
     allowed_ratio = limits.max_error_ratio + limits.usual_error_ratio
     if tried >= ENOUGH_INFERENCES and error_ratio > allowed_ratio:
         usual = f" ({limits.usual_error_ratio:.2%} under the release before)" if limits.usual_error_ratio else ""
-        return ProbationResult(
+        return PhaseResult(
             True, "error_rate", f"Expected at most {allowed_ratio:.2%} errors{usual}, got {error_ratio:.2%}"
         )
     if allowed_ms and len(health.p95_ms) >= ENOUGH_BEATS and p95_ms > allowed_ms:
-        return ProbationResult(
+        return PhaseResult(
             True, "latency_over_budget", f"Expected p95 of at most {allowed_ms:.1f} ms, got {p95_ms:.1f} ms"
         )
     over = elapsed_s >= limits.probation_s and (health.alive or health.away)
@@ -177,7 +178,7 @@ def judge(health: Health, limits: ProbationLimits, elapsed_s: float) -> Probatio
         gave = f"the source gave {health.errors or 'no'} inputs, none served"
         why = "the source was missing" if health.away else gave
         text = f"no inferences in probation: {why}; kept on its golden vectors alone"
-    return ProbationResult(over or bool(broken), "output_distribution" if broken else "", text)
+    return PhaseResult(over or bool(broken), "output_distribution" if broken else "", text)
 
 
 def _broken(outputs: Outputs, limits: ProbationLimits, tried: int, *, over: bool) -> str:
@@ -194,33 +195,24 @@ def _broken(outputs: Outputs, limits: ProbationLimits, tried: int, *, over: bool
     return f"Expected class {top} in about {max(usual):.0%} of predictions, as before, got {shares[top]:.0%}"
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowResult:
-    """``over``: decided; ``code`` empty: go on to the switch, and ``text`` sums up what was compared."""
-
-    over: bool = False
-    code: str = ""
-    text: str = ""
-
-
 def longest_s(order: ShadowOrder) -> float:
     """Return after how long a shadow ends even if its challenger was rarely beside a champion."""
     return 2 * order.seconds + PATIENCE_S
 
 
-def judge_shadow(order: ShadowOrder, counts: ShadowCounts, max_error_ratio: float, *, too_long: bool) -> ShadowResult:
+def judge_shadow(order: ShadowOrder, counts: ShadowCounts, max_error_ratio: float, *, too_long: bool) -> PhaseResult:
     """Return whether the shadow is over, and how it ended."""
     tried, ratio = counts.n + counts.errors, counts.disagreement_ratio
     if tried >= ENOUGH_INFERENCES and counts.error_ratio > max_error_ratio:
         text = f"Expected the challenger to answer what the champion did, got {counts.errors} errors in {tried} inputs"
-        return ShadowResult(True, "shadow_errors", text)
+        return PhaseResult(True, "shadow_errors", text)
     if counts.seconds < order.seconds and not too_long:
-        return ShadowResult()
+        return PhaseResult()
     if tried < ENOUGH_INFERENCES:
         text = f"Expected at least {ENOUGH_INFERENCES} inputs in the shadow, got {tried}"
-        return ShadowResult(True, "shadow_too_few" if order.required else "", text)
+        return PhaseResult(True, "shadow_too_few" if order.required else "", text)
     if ratio is not None and ratio > order.max_ratio:
         text = f"Expected at most {order.max_ratio:.2%} of two labels, got {counts.disagreed} of {counts.n} inputs"
-        return ShadowResult(True, "shadow_disagreement", text)
+        return PhaseResult(True, "shadow_disagreement", text)
     text = f"{counts.n} inputs compared"
-    return ShadowResult(True, "", text if ratio is None else f"{text}, {counts.disagreed} with two labels")
+    return PhaseResult(True, "", text if ratio is None else f"{text}, {counts.disagreed} with two labels")

@@ -53,9 +53,8 @@ from edge_agent.updater.probation import (
     NO_ROOM,
     Health,
     Outputs,
+    PhaseResult,
     ProbationLimits,
-    ProbationResult,
-    ShadowResult,
     Tries,
     judge,
     judge_shadow,
@@ -270,9 +269,9 @@ class Updater:
         if self.record.phase is not _P.SHADOW or order is None:
             return
         if code == NO_ROOM and not order.required:
-            self._end_shadow(ShadowResult(True, "", f"{text}: not compared"), now_ms, now_s)
+            self._end_shadow(PhaseResult(True, "", f"{text}: not compared"), now_ms, now_s)
         else:
-            self._end_shadow(ShadowResult(True, code, text), now_ms, now_s)
+            self._end_shadow(PhaseResult(True, code, text), now_ms, now_s)
 
     def floor(self) -> int | None:
         """Return the security floor, None when it is lost."""
@@ -426,7 +425,7 @@ class Updater:
         too_long = now_s >= self._shadow_end_s
         self._end_shadow(judge_shadow(order, counts, self.config.max_error_ratio, too_long=too_long), now_ms, now_s)
 
-    def _end_shadow(self, result: ShadowResult, now_ms: int, now_s: float) -> None:
+    def _end_shadow(self, result: PhaseResult, now_ms: int, now_s: float) -> None:
         if result.over and result.code:
             self._refuse(Refusal(result.code, result.text), now_ms)
         elif result.over:
@@ -589,7 +588,7 @@ class Updater:
             usual_shares=self.record.usual_shares,
             usual_error_ratio=self.record.usual_error_ratio,
         )
-        verdict: ProbationResult = judge(self.health, limits, now_s - self._probation_s)
+        verdict = judge(self.health, limits, now_s - self._probation_s)
         if verdict.over and verdict.code:
             self._roll_back(verdict.code, verdict.text, now_ms)
         elif verdict.over:
