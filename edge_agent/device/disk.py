@@ -96,6 +96,11 @@ def trouble(folder: Path) -> str:
     return DISK_FULL if full or (found.f_files and not files) else ""
 
 
+def disk_code(error: OSError) -> str:
+    """Return the code of a refusal because of ``error``: the disk is full, or it fails."""
+    return "no_space" if _CODES.get(error.errno or 0) == DISK_FULL else "disk_failed"
+
+
 def advice(folder: Path, error: OSError | None = None) -> str:
     """Return what a person must do so that ``folder`` can be written; by ``error``, or by checking the disk."""
     code = _CODES.get(error.errno or 0, "") if error is not None else ""

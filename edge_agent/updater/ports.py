@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from edge_agent.device.disk import disk_code
 from edge_agent.device.record_file import make_way
 from wire.messages import BenchmarkAnswer
 from wire.tuf_target import Delta, TargetCustom
@@ -31,8 +32,8 @@ class Refusal:
 
 def disk_refusal(error: OSError, text: str) -> Refusal:
     """Return the refusal for a full or failing disk."""
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return Refusal("no_space", f"{text}: free the disk") if full else Refusal("disk_failed", f"{text}: check the disk")
+    code = disk_code(error)
+    return Refusal(code, f"{text}: {'free' if code == 'no_space' else 'check'} the disk")
 
 
 SUPERSEDED = Refusal("superseded", "a newer desired state")

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import ssl
 import sys
 import tempfile
@@ -55,7 +54,7 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
-from edge_agent.device.disk import RealDisk
+from edge_agent.device.disk import RealDisk, disk_code
 from edge_agent.device.identity import read_identity
 from edge_agent.device.record_file import beside, copy_of, make_way
 from edge_agent.device.sane_clock import HINT_TOLERANCE_MS, ClockFault
@@ -325,7 +324,7 @@ def _code(error: Exception) -> str:
     if isinstance(error, RepositoryError):
         return "signature_invalid"
     if isinstance(error, OSError):
-        return "no_space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "disk_failed"
+        return disk_code(error)
     return "metadata_unreachable"
 
 
