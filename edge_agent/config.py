@@ -23,6 +23,8 @@ _MOST_S = 366 * 86_400  # a wait of more than a year is a typing error
 _MOST = 2**53  # larger integers are not exact in JSON
 _LEAST_S = 0.001  # times are sent in milliseconds
 _U16, _U32 = 2**16 - 1, 2**32 - 1
+HTTP = "http"
+CARRIERS = (HTTP, "mqtt")
 
 Time: TypeAlias = Annotated[float, Bound(_LEAST_S, _MOST_S)]
 Wait: TypeAlias = Annotated[float, Bound(0, _MOST_S)]
@@ -100,7 +102,7 @@ class UpdateConfig:
     """Limits of an update. A deadline ends each phase, so that "stuck" is an outcome."""
 
     max_bytes_per_s: Bytes = 0  # 0: the device sets no limit
-    carriers: tuple[str, ...] = ("http", "mqtt")  # of bundles, in this order: the next where one fails
+    carriers: tuple[str, ...] = CARRIERS  # of bundles, in this order: the next where one fails
     stall_s: Time = 30.0  # without a byte for this long: connect again
     download_attempts: Count = 8
     retry_min_s: Wait = 1.0
@@ -118,8 +120,8 @@ class UpdateConfig:
     def __post_init__(self) -> None:
         """Reject a shortest wait above the longest, and carriers that there are not."""
         _check_order(self, "retry_min_s", "retry_max_s")
-        if not self.carriers or set(self.carriers) - {"http", "mqtt"} or len(set(self.carriers)) < len(self.carriers):
-            message = f"Expected carriers of http and mqtt, each at most once, got {list(self.carriers)}"
+        if not self.carriers or set(self.carriers) - set(CARRIERS) or len(set(self.carriers)) < len(self.carriers):
+            message = f"Expected carriers of {' and '.join(CARRIERS)}, each at most once, got {list(self.carriers)}"
             raise SettingsError(message)
 
 

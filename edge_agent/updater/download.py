@@ -28,6 +28,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from io import FileIO
 from pathlib import Path
 
+from edge_agent.config import HTTP
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import Condition, condition, make_way
 from edge_agent.device.tls import OwnCertificate, http_connection
@@ -37,7 +38,6 @@ from edge_agent.updater.transfer.chunk_pull import ChunkLink, ChunkPull
 from edge_agent.updater.transfer.rate_limit import RateLimit
 
 CHUNK_BYTES = 64 * 1024
-HTTP = "http"
 _LOG = logging.getLogger(__name__)
 _MIN_BUFFER_BYTES = 16 * 1024
 _OK, _PARTIAL, _RANGE_BAD = 200, 206, 416
