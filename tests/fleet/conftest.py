@@ -6,6 +6,7 @@ Every program has a session of its own, writes to a file and is ended by its pro
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -28,6 +29,7 @@ from types import ModuleType
 import httpx
 import pytest
 
+from compressor.devices.bench import ServerBench
 from compressor.release.keys import init_keys
 from compressor.release.publish import publish
 from server.app.state_directory import init_state
@@ -48,15 +50,6 @@ SERVER_TOML = """\
 turn_interval_s = 0.1
 [drift]
 window_ms = 1000
-"""
-CERTIFICATES_TOML = """\
-[tls]
-certificate = "ca/server.pem"
-key = "ca/server.key"
-ca = "ca/ca.pem"
-[certificates]
-ca = "ca/ca.pem"
-key = "ca/ca.key"
 """
 AGENT_TOML = """\
 [source]
@@ -85,6 +78,7 @@ retry_max_s = 0.5
 """
 
 
+@functools.cache
 def tiny_models() -> ModuleType:
     """Return the module that makes small real models."""
     spec = importlib.util.spec_from_file_location("tiny_models", TINY)
@@ -206,8 +200,26 @@ class Device:
 
     def codes(self) -> list[str]:
         """Return the codes of the update events that the operator sees, oldest first."""
-        events = self.fleet.get("/api/events", after=0, limit=1000, device=self.name)["events"]
-        return [event["code"] for event in events if event["kind"] == "update"]
+        return [event["code"] for event in self.fleet.events(device=self.name) if event["kind"] == "update"]
+
+    def held_bytes(self) -> int:
+        """Return the length of the bundle's part, 0 if there is none."""
+        return max((path.stat().st_size for path in (self.state / "blobs").rglob("*.part")), default=0)
+
+    def children(self) -> list[int]:
+        """Return the processes that the agent has started, all threads'."""
+        found: list[int] = []
+        for path in Path(f"/proc/{self.program.process.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # the thread has just ended
+                found += map(int, path.read_text().split())
+        return found
+
+    def redirect(self, **addresses: object) -> None:
+        """Change addresses in its identity, as a person does: what is sealed and doesn't fit is damaged."""
+        path = self.state / "identity.json"
+        identity = json.loads(path.read_bytes()) | addresses
+        del identity["digest"]
+        path.write_text(json.dumps(identity))
 
     def see(self, images: list[bytes], prefix: str = "") -> None:
         """Put images before the camera: written aside, then renamed."""
@@ -243,6 +255,11 @@ class Fleet:
         """The build host's keys."""
         return self.root / "keys"
 
+    @property
+    def builder_token(self) -> str:
+        """The build host's token."""
+        return (self.state / "builder.token").read_text().strip()
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         address = self.state / "run" / "address.json"
@@ -275,6 +292,21 @@ class Fleet:
         assert answer.is_success, answer.text
         return answer.json()
 
+    def events(self, **of: object) -> list[dict]:
+        """Return the events, oldest first, ``of`` a device or all."""
+        return self.get("/api/events", after=0, limit=1000, **of)["events"]
+
+    def claim(self, name: str) -> str:
+        """Return a new claim for a device."""
+        return self.post("/api/claims", {"site": "site", "device": name, "attributes": {}})["claim"]
+
+    def bench(self, wait_s: float = 40.0) -> ServerBench:
+        """Return the build host's way to the fleet's devices."""
+        url = str(self.client.base_url)
+        return ServerBench(
+            url=url, token=self.builder_token, keys=self.keys, ca=self.ca, wait_s=wait_s, poll_s=0.05
+        )  # fmt: skip
+
     def rows(self, query: str) -> list[tuple]:
         """Return rows of the server's own store, read only."""
         with contextlib.closing(sqlite3.connect(f"file:{self.state / 'fleet.db'}?mode=ro", uri=True)) as database:
@@ -296,17 +328,14 @@ class Fleet:
         """
         device = self.enrol(name, self.root / name, update)
         if http_port:
-            identity = json.loads((device.state / "identity.json").read_bytes())
-            identity["http_url"] = f"http://127.0.0.1:{http_port}"
-            del identity["digest"]  # as a person does who changes it: what is sealed and doesn't fit is damaged
-            (device.state / "identity.json").write_text(json.dumps(identity))
+            device.redirect(http_url=f"http://127.0.0.1:{http_port}")
         device.program.start()
         wait_until(lambda: device.status().get("connected"), f"{name} connected")
         return device
 
     def enrol(self, name: str, state: Path, update: str = "") -> Device:
         """Claim and enrol a device without starting it."""
-        claim = self.post("/api/claims", {"site": "site", "device": name, "attributes": {}})["claim"]
+        claim = self.claim(name)
         url = str(self.client.base_url)
         command = [str(BIN / "edge-agent"), "enrol", "--server", url, "--claim-file", "-", "--state", str(state)]
         command += ["--ca", str(self.ca)] if self.ca else []
@@ -346,8 +375,7 @@ class Fleet:
     def release(self, version: int, **options: object) -> str:
         """Build, sign and publish a release; return its name."""
         path = self.build(version, **options)
-        token = (self.state / "builder.token").read_text().strip()
-        publish([path], keys=self.keys, server_url=str(self.client.base_url), token=token, ca=self.ca)
+        publish([path], keys=self.keys, server_url=str(self.client.base_url), token=self.builder_token, ca=self.ca)
         return f"tiny-{version}"
 
     def roll_out(self, release: str, probation_s: float = 0.5, canary: list[str] | None = None) -> str:
@@ -465,14 +493,13 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
     """
     if not shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/sbin"):
         pytest.skip("mosquitto is not installed")
-    state = init_state(tmp_path / "server")
-    state.config.write_text(SERVER_TOML)
+    kind, _, settings = getattr(request, "param", "").partition(" ")
+    state = init_state(tmp_path / "server", certificates=kind == "certified")
+    state.config.write_text(SERVER_TOML + (state.config.read_text() + settings if kind == "certified" else ""))
     install_root(state.path, init_keys(tmp_path / "keys", init_online_keys(state.path)))
     made = Fleet(tmp_path, Program(["fleet-server", "run", str(state.path)], tmp_path / "server.log"))
-    kind, _, settings = getattr(request, "param", "").partition(" ")
     if kind == "certified":
         init_authority(state.authority, ["127.0.0.1"], round(time.time() * 1000))
-        state.config.write_text(SERVER_TOML + CERTIFICATES_TOML + settings)
         made.ca = state.authority / "ca.pem"
     if kind == "watched":
         made.home = tmp_path / "home"

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,9 +50,8 @@ def kill_something(fleet: Fleet, device: Device, chance: random.Random) -> None:
         device.program.kill()
         device.program.start()
     else:
-        for child in Path(f"/proc/{device.program.process.pid}/task").glob("*/children"):
-            for pid in child.read_text().split():
-                os.kill(int(pid), signal.SIGKILL)
+        for pid in device.children():
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("count", "kills"), [(300, 4), pytest.param(10_000, 25, marks=pytest.mark.nightly)])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.fleet.conftest import tiny_models
 
 if TYPE_CHECKING:
     from conftest import Device, Fleet, Wait
@@ -22,16 +21,6 @@ MEMORY_BYTES = 600_000_000
 CONFIG = (
     f"[child]\nbeat_s = 0.1\nhealthy_s = 0.3\nrestart_min_s = 0.1\nhang_s = 3.0\nmax_memory_bytes = {MEMORY_BYTES}\n"
 )
-
-
-def tiny() -> object:
-    """Return the module that makes small real models."""
-    if "tiny_models" not in sys.modules:
-        path = Path(__file__).parents[1] / "edge_agent" / "inference" / "conftest.py"
-        spec = importlib.util.spec_from_file_location("tiny_models", path)
-        sys.modules["tiny_models"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["tiny_models"])
-    return sys.modules["tiny_models"]
 
 
 def _amount() -> list:
@@ -132,7 +121,7 @@ def test_a_model_that_hangs_or_eats_memory_is_rolled_back_and_named(
     """The control process goes on, and the release before answers again."""
     device, release = _in_probation(fleet, make())
     pid = device.program.process.pid
-    white = [tiny().png(np.full((8, 8, 3), 255 - number % 3, np.uint8)) for number in range(60)]
+    white = [tiny_models().png(np.full((8, 8, 3), 255 - number % 3, np.uint8)) for number in range(60)]
     device.see(white)
     update = _rolled_back(device, release, wait, images)
     assert (update["code"] in codes, bool(update["text"])) == (True, True), update
@@ -143,12 +132,11 @@ def test_a_model_that_hangs_or_eats_memory_is_rolled_back_and_named(
 def test_a_model_whose_process_crashes_is_rolled_back_and_named(fleet: Fleet, wait: Wait, images: list[bytes]) -> None:
     """As by a fault in a native library: the child is ended by a signal while it is on probation."""
     device, release = _in_probation(fleet)
-    children = Path(f"/proc/{device.program.process.pid}/task/{device.program.process.pid}/children")
-    wait(lambda: children.read_text().split(), "a child")
+    wait(device.children, "a child")
     while device.update()["phase"] == "probation":
-        for pid in children.read_text().split():
-            os.kill(int(pid), signal.SIGSEGV)
-        wait(lambda: device.update()["phase"] != "probation" or children.read_text().split(), "another child")
+        for pid in device.children():
+            os.kill(pid, signal.SIGSEGV)
+        wait(lambda: device.update()["phase"] != "probation" or device.children(), "another child")
     update = _rolled_back(device, release, wait, images)
     assert update["code"] == "child_crashed"
     assert "signal 11" in update["text"] or "SIGSEGV" in update["text"], update

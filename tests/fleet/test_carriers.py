@@ -17,14 +17,8 @@ SLOWLY = "max_bytes_per_s = 400000"
 
 def texts(device: Device) -> str:
     """Return the texts of the update events that the operator sees."""
-    events = device.fleet.get("/api/events", after=0, limit=1000, device=device.name)["events"]
+    events = device.fleet.events(device=device.name)
     return "\n".join(event["text"] for event in events if event["kind"] == "update")
-
-
-def part_of(device: Device, least: int) -> int:
-    """Return the length of the device's part, 0 while it is shorter than ``least``."""
-    sizes = [path.stat().st_size for path in (device.state / "blobs" / "sha256").glob("*.part")]
-    return max([size for size in sizes if size > least], default=0)
 
 
 def test_a_download_that_loses_http_goes_on_over_mqtt(fleet: Fleet, relay: Relay, wait: Wait) -> None:
@@ -32,7 +26,7 @@ def test_a_download_that_loses_http_goes_on_over_mqtt(fleet: Fleet, relay: Relay
     device = fleet.add("dev", SLOWLY, http_port=relay.port)
     release = fleet.release(1, pad_bytes=1_200_000)
     fleet.roll_out(release)
-    wait(lambda: part_of(device, 300_000), "a part")
+    wait(lambda: device.held_bytes() > 300_000, "a part")
     relay.refuse()
     device.reaches("committed", release)
     wait(lambda: "fetched over mqtt, http failed" in texts(device), "the event that names the carrier")
@@ -44,9 +38,9 @@ def test_killed_in_the_middle_of_a_pull_it_goes_on_over_http(fleet: Fleet, relay
     device = fleet.add("dev", f'{SLOWLY}\ncarriers = ["mqtt", "http"]', http_port=relay.port)
     release = fleet.release(1, pad_bytes=1_200_000)
     fleet.roll_out(release)
-    wait(lambda: part_of(device, 300_000), "a part")
+    wait(lambda: device.held_bytes() > 300_000, "a part")
     device.program.kill()
-    held_bytes = part_of(device, 0)
+    held_bytes = device.held_bytes()
     assert held_bytes < 1_200_000
     config = device.state / "agent.toml"
     config.write_text(config.read_text().replace(f'{SLOWLY}\ncarriers = ["mqtt", "http"]', 'carriers = ["http"]'))
@@ -62,9 +56,10 @@ def test_a_device_that_has_the_base_fetches_the_patch(fleet: Fleet, relay: Relay
     fleet.roll_out(fleet.release(1, pad_bytes=500_000))
     device.reaches("committed", "tiny-1")
     fetched = len(relay.ranges())
-    token = (fleet.state / "builder.token").read_text().strip()
     new = fleet.build(2, pad_bytes=500_000)
-    done = publish([new], keys=fleet.keys, server_url=str(fleet.client.base_url), token=token, bases=[base])
+    done = publish(
+        [new], keys=fleet.keys, server_url=str(fleet.client.base_url), token=fleet.builder_token, bases=[base]
+    )
     ((length_bytes, share),) = next(iter(done.patches.values()))
     assert share < 0.02
     fleet.roll_out("tiny-2")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from compressor.devices.bench import ServerBench, Subject
+from compressor.devices.bench import Subject
 from compressor.devices.pins import note_pin
 from compressor.errors import DeviceMeasureError
 from edge_agent.device.certificate import own_certificate, validity
@@ -83,7 +83,7 @@ def test_a_new_claim_gives_a_new_key_and_ends_the_old_certificate(fleet: Fleet, 
 def test_a_fleet_may_mix_certificates_and_passwords(fleet: Fleet, wait: Wait) -> None:
     """A device that enrols with --password uses the other port of the broker."""
     fleet.add("dev")
-    claim = fleet.post("/api/claims", {"site": "site", "device": "plain", "attributes": {}})["claim"]
+    claim = fleet.claim("plain")
     state = fleet.root / "plain"
     enrolled = _enrol(fleet, state, claim, "--password")
     assert "proof=password" in enrolled.stdout
@@ -98,7 +98,7 @@ def test_a_fleet_may_mix_certificates_and_passwords(fleet: Fleet, wait: Wait) ->
 @pytest.mark.parametrize("fleet", ["certified required = true"], indirect=True)
 def test_a_server_may_require_certificates(fleet: Fleet) -> None:
     """Enrolment by password is refused with the next step, and the claim stays."""
-    claim = fleet.post("/api/claims", {"site": "site", "device": "dev", "attributes": {}})["claim"]
+    claim = fleet.claim("dev")
     refused = _enrol(fleet, fleet.root / "dev", claim, "--password")
     assert (refused.returncode, "passwords are switched off here" in refused.stderr) == (5, True)
     assert _enrol(fleet, fleet.root / "dev", claim).returncode == 0
@@ -131,12 +131,12 @@ def test_a_device_whose_certificate_expired_names_the_way_back(fleet: Fleet, wai
     assert b"get a new claim (fleet-server claim), remove identity.json" in status.stdout
     device.program.stop()
     (device.state / "identity.json").unlink()
-    claim = fleet.post("/api/claims", {"site": "site", "device": "dev", "attributes": {}})["claim"]
+    claim = fleet.claim("dev")
     assert _enrol(fleet, device.state, claim).returncode == 0
 
 
 def _codes(fleet: Fleet) -> list[str]:
-    return [event["code"] for event in fleet.get("/api/events", after=0, limit=1000)["events"]]
+    return [event["code"] for event in fleet.events()]
 
 
 def _enrol(fleet: Fleet, state: Path, claim: str, *more: str) -> subprocess.CompletedProcess[str]:
@@ -152,10 +152,7 @@ def test_what_a_device_measured_is_signed_by_its_key(fleet: Fleet) -> None:
     built = read_bundle(fleet.build(1))
     bundle = build_bundle(built.manifest, {name: built.files[name] for name in ("model.onnx", "golden.npz")})
     subject = Subject(artifact_sha256=built.manifest.artifact_sha256, bundle=bundle)
-    token = (fleet.state / "builder.token").read_text().strip()
-    bench = ServerBench(
-        url=str(fleet.client.base_url), token=token, keys=fleet.keys, ca=fleet.ca, wait_s=40.0, poll_s=0.05
-    )
+    bench = fleet.bench()
     checked = subprocess.run([BIN / "edge-agent", "selftest", "--state", device.state], capture_output=True, check=True)
     note_pin(fleet.keys, "cam-1", re.search(r"cam-1 at site, key (\w{64})", checked.stdout.decode())[1])
     assert bench.measure(subject, "cam-1").report.golden_flips == 0

@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 
 from compressor.cli import app
-from compressor.devices.bench import ServerBench
 from compressor.gates.certificate import Certificate, Line, read_certificate
 from compressor.gates.evidence import AGREEMENT, GateRecipe
 from compressor.recipe.model import Recipe
@@ -51,12 +50,6 @@ def gated(*gates: GateRecipe) -> Recipe:
     return replace(read_recipe(RECIPE), gates=gates)
 
 
-def bench_of(fleet: Fleet, wait_s: float = 60.0) -> ServerBench:
-    """Return the build host's way to the fleet's devices."""
-    token = (fleet.state / "builder.token").read_text().strip()
-    return ServerBench(url=str(fleet.client.base_url), token=token, keys=fleet.keys, wait_s=wait_s, poll_s=0.05)
-
-
 def line(certificate: Certificate, name: str, on: str = "cam-1") -> Line:
     """Return one gate's line."""
     return next(item for item in certificate.gates if (item.name, item.on) == (name, on))
@@ -69,7 +62,7 @@ def test_a_run_passes_on_host_and_device(fleet: Fleet, out: Path) -> None:
         GateRecipe(name="accuracy", min=0.2, on=ON), GateRecipe(name="latency_p95_ms", max=500.0, on=ON),
         GateRecipe(name="peak_memory_bytes", max=1e9, on=ON), GateRecipe(name="flip_ratio", max=0.2, on=ON),
     )  # fmt: skip
-    outcome = run_recipe(gated(*gates), out=out, devices=bench_of(fleet))
+    outcome = run_recipe(gated(*gates), out=out, devices=fleet.bench(60.0))
     certificate = read_certificate((out / "gate.json").read_bytes())
     assert outcome.verdict == "pass"
     assert {(item.name, item.on) for item in certificate.gates} == {
@@ -85,7 +78,7 @@ def test_a_run_passes_on_host_and_device(fleet: Fleet, out: Path) -> None:
 def test_a_device_slower_than_the_limit_fails(fleet: Fleet, out: Path) -> None:
     """No bundle is made, and the line has its latency."""
     fleet.add("cam-1")
-    outcome = run_recipe(gated(GateRecipe(name="latency_p95_ms", max=1e-6, on=ON)), out=out, devices=bench_of(fleet))
+    outcome = run_recipe(gated(GateRecipe(name="latency_p95_ms", max=1e-6, on=ON)), out=out, devices=fleet.bench(60.0))
     assert (outcome.verdict, outcome.bundles) == ("fail", ())
     assert line(outcome.certificate, "latency_p95_ms").verdict == "fail"
     assert line(outcome.certificate, AGREEMENT).verdict == "pass"
@@ -99,7 +92,7 @@ def test_a_device_that_computes_something_else_is_refused(fleet: Fleet, out: Pat
     device = fleet.enrol("cam-1", fleet.root / "cam-1")
     device.program.environment["PYTHONPATH"] = os.pathsep.join([str(altered), str(Path(__file__).parents[2])])
     device.program.start()
-    outcome = run_recipe(gated(GateRecipe(name="latency_p95_ms", max=500.0, on=ON)), out=out, devices=bench_of(fleet))
+    outcome = run_recipe(gated(GateRecipe(name="latency_p95_ms", max=500.0, on=ON)), out=out, devices=fleet.bench(60.0))
     refused = line(outcome.certificate, AGREEMENT)
     assert (outcome.verdict, outcome.bundles, refused.verdict) == ("fail", (), "fail")
     assert refused.text.startswith("device and host disagree")
@@ -110,9 +103,7 @@ def test_a_device_that_computes_something_else_is_refused(fleet: Fleet, out: Pat
 def test_a_run_without_an_answer_fails_closed(fleet: Fleet, out: Path) -> None:
     """An enrolled device that was never started: every gate on it fails, with the next step."""
     fleet.enrol("cam-1", fleet.root / "cam-1")
-    outcome: Outcome = run_recipe(
-        gated(GateRecipe(name="accuracy", min=0.2, on=ON)), out=out, devices=bench_of(fleet, 1.0)
-    )
+    outcome: Outcome = run_recipe(gated(GateRecipe(name="accuracy", min=0.2, on=ON)), out=out, devices=fleet.bench(1.0))
     assert (outcome.verdict, outcome.bundles) == ("fail", ())
     assert "start its agent (edge-agent run)" in line(outcome.certificate, "accuracy").text
     assert line(outcome.certificate, "accuracy", on="").verdict == "pass"

@@ -16,15 +16,10 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 BUNDLE_BYTES = 24_000_000  # more than the buffers of the connections hold
-SLOWLY = (  # MQTT: `test_carriers`
+SLOWLY = (
     'max_bytes_per_s = 6000000\nstall_s = 2.0\ncarriers = ["http"]'  # the other carrier would go on: ``test_carriers``
 )
 ERROR = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-
-
-def _held_bytes(device: Device) -> int:
-    """Return the length of the part."""
-    return max((path.stat().st_size for path in (device.state / "blobs").rglob("*.part")), default=0)
 
 
 def _downloading(fleet: Fleet, relay: Relay, wait: Wait) -> tuple[Device, str]:
@@ -32,7 +27,7 @@ def _downloading(fleet: Fleet, relay: Relay, wait: Wait) -> tuple[Device, str]:
     device = fleet.add("dev", SLOWLY, http_port=relay.port)
     release = fleet.release(1, pad_bytes=BUNDLE_BYTES)
     fleet.roll_out(release)
-    wait(lambda: _held_bytes(device) > BUNDLE_BYTES // 4, "a part")
+    wait(lambda: device.held_bytes() > BUNDLE_BYTES // 4, "a part")
     return device, release
 
 
@@ -50,7 +45,7 @@ def _came_whole_and_once(device: Device, release: str, relay: Relay, held_bytes:
 def test_server_and_broker_killed_during_a_download(fleet: Fleet, relay: Relay, wait: Wait) -> None:
     """Both with kill -9; the agent is not restarted."""
     device, release = _downloading(fleet, relay, wait)
-    held_bytes = _held_bytes(device)
+    held_bytes = device.held_bytes()
     fleet.server.kill()
     fleet.start()
     _came_whole_and_once(device, release, relay, held_bytes)
@@ -89,4 +84,4 @@ def test_errors_during_a_download(
     device, release = _downloading(fleet, relay, wait)
     Interrupted(relay, monkeypatch, fault)
     relay.cut()
-    _came_whole_and_once(device, release, relay, _held_bytes(device) // 2)
+    _came_whole_and_once(device, release, relay, device.held_bytes() // 2)

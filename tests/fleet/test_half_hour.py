@@ -29,17 +29,10 @@ max_bytes_per_day = 1000000
 """
 
 
-def processes(device: Device) -> list[int]:
-    """Return the control process and its children."""
-    own = device.program.process.pid
-    tasks = Path(f"/proc/{own}/task").glob("*/children")
-    return [own, *(int(pid) for path in tasks for pid in path.read_text().split())]
-
-
 def figures(device: Device) -> dict[str, float]:
     """Return what must not grow, of all processes together."""
     found = {"kB": 0.0, "descriptors": 0.0, "threads": 0.0}
-    for pid in processes(device):
+    for pid in (device.program.process.pid, *device.children()):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
             found["kB"] += int(line.split()[1]) if line.startswith("Private_") else 0
         found["descriptors"] += len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -133,11 +133,8 @@ def test_a_device_behind_a_bad_network_updates_and_survives_both_cuts(
 ) -> None:
     """It enrols, installs a release over a slow and lossy line, is measured, and comes back from each cut."""
     device = fleet.enrol("cam-1", fleet.root / "cam-1")
-    identity = json.loads((device.state / "identity.json").read_bytes())
-    identity["mqtt_host"] = bad_network["host"]
-    identity["http_url"] = f"http://{bad_network['host']}:{fleet.client.base_url.port}"
-    del identity["digest"]
-    (device.state / "identity.json").write_text(json.dumps(identity))
+    host = bad_network["host"]
+    device.redirect(mqtt_host=host, http_url=f"http://{host}:{fleet.client.base_url.port}")
     table = by_its_shell(device, f'netns = "{bad_network["netns"]}"\nlink = "{bad_network["link"]}"\n')
     (fleet.root / "lab.toml").write_text(table)
     here = under_test("bench", read_inventory(fleet.root / "lab.toml")["bench"])

@@ -46,4 +46,4 @@ def test_a_copy_of_an_identity_does_not_end_the_device(fleet: Fleet, wait: Wait)
 
 def codes(fleet: Fleet) -> set[str]:
     """Return the codes of the device's events."""
-    return {event["code"] for event in fleet.get("/api/events", after=0, limit=1000, device="dev")["events"]}
+    return {event["code"] for event in fleet.events(device="dev")}

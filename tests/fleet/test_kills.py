@@ -40,10 +40,9 @@ def test_agent_killed_in_the_middle_of_a_download_resumes_it(fleet: Fleet, relay
     device = fleet.add("dev", SLOWLY, http_port=relay.port)
     release = fleet.release(1, pad_bytes=1_200_000)
     fleet.roll_out(release)
-    parts = device.state / "blobs" / "sha256"
-    wait(lambda: any(path.stat().st_size > 300_000 for path in parts.glob("*.part")), "a part")
+    wait(lambda: device.held_bytes() > 300_000, "a part")
     device.program.kill()
-    held_bytes = next(parts.glob("*.part")).stat().st_size
+    held_bytes = device.held_bytes()
     assert held_bytes < 1_200_000
     (device.state / "agent.toml").write_text((device.state / "agent.toml").read_text().replace(SLOWLY, ""))
     device.program.start()
@@ -133,5 +132,4 @@ def test_agent_and_child_killed_together_serve_the_picture_that_was_in_flight(
     device.program.start()
     wait(lambda: device.unseen() == 0 and fleet.counted() == 1, "the picture counted")
     assert not (device.state / "bad").exists()
-    events = lambda: fleet.get("/api/events", after=0, limit=1000, device="dev")["events"]  # noqa: E731
-    wait(lambda: "input_tried_again" in {event["code"] for event in events()}, "the event")
+    wait(lambda: "input_tried_again" in {event["code"] for event in fleet.events(device="dev")}, "the event")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from compressor.devices.bench import DeviceAnswer, ServerBench, Subject, make_order, sign_order
+from compressor.devices.bench import DeviceAnswer, Subject, make_order, sign_order
 from compressor.errors import DeviceMeasureError
 from compressor.progress import Silent
 from compressor.release.keys import init_keys
@@ -42,12 +42,6 @@ def make_subject(fleet: Fleet, rows: int, *, version: int = 1) -> Subject:
     return Subject(artifact_sha256=built.manifest.artifact_sha256, bundle=bundle, rows=buffer.getvalue(), n=rows)
 
 
-def bench_of(fleet: Fleet, wait_s: float = 40.0) -> ServerBench:
-    """Return the build host's way to the fleet's devices."""
-    token = (fleet.state / "builder.token").read_text().strip()
-    return ServerBench(url=str(fleet.client.base_url), token=token, keys=fleet.keys, wait_s=wait_s, poll_s=0.05)
-
-
 def nothing_left(device: Device, fleet: Fleet) -> bool:
     """Return whether neither device nor server has any data of a measurement."""
     kept = [device.state / "measure", device.state / "measuring.json", device.state / "blobs"]
@@ -73,7 +67,7 @@ class Asking:
 
     def _ask(self) -> None:
         try:
-            self.ended.append(bench_of(self.fleet, self.wait_s).measure(self.subject, "cam-1", Silent()))
+            self.ended.append(self.fleet.bench(self.wait_s).measure(self.subject, "cam-1", Silent()))
         except DeviceMeasureError as error:
             self.ended.append(error)
 
@@ -92,7 +86,7 @@ def measuring(device: Device) -> bool:
 def test_a_device_measures_what_the_build_host_ordered(fleet: Fleet, subject: Subject, wait: Wait) -> None:
     """Predictions, latency, memory, golden vectors and facts arrive; then all data of it is deleted everywhere."""
     device = fleet.add("cam-1")
-    answer = bench_of(fleet).measure(subject, "cam-1", Silent())
+    answer = fleet.bench().measure(subject, "cam-1", Silent())
     report = answer.report
     assert answer.logits.shape == (40, 3)
     assert 0 < report.latency_p50_ms <= report.latency_p95_ms
@@ -123,7 +117,7 @@ def test_a_device_that_is_away_is_a_missing_measurement(fleet: Fleet, subject: S
     device = fleet.add("cam-1")
     device.program.stop()
     with pytest.raises(DeviceMeasureError, match=r"within 2 s, got none: the device is \w+.*edge-agent run"):
-        bench_of(fleet, 2.0).measure(subject, "cam-1", Silent())
+        fleet.bench(2.0).measure(subject, "cam-1", Silent())
     assert nothing_left(device, fleet)
 
 
@@ -139,7 +133,7 @@ def test_an_agent_killed_in_the_middle_says_so_when_it_is_back(fleet: Fleet, wai
     assert isinstance(error, DeviceMeasureError)
     assert "[interrupted]" in str(error)
     wait(lambda: nothing_left(device, fleet), "no trace of the measurement")
-    assert isinstance(bench_of(fleet).measure(make_subject(fleet, 4), "cam-1", Silent()), DeviceAnswer)
+    assert isinstance(fleet.bench().measure(make_subject(fleet, 4), "cam-1", Silent()), DeviceAnswer)
 
 
 def test_a_server_that_restarts_in_the_middle_gets_its_report(fleet: Fleet, wait: Wait) -> None:
@@ -156,11 +150,10 @@ def test_a_server_that_restarts_in_the_middle_gets_its_report(fleet: Fleet, wait
 def test_the_operator_sees_what_was_measured(fleet: Fleet, subject: Subject, wait: Wait) -> None:
     """A measurement begins and ends as events of its device."""
     fleet.add("cam-1")
-    bench_of(fleet).measure(subject, "cam-1", Silent())
+    fleet.bench().measure(subject, "cam-1", Silent())
 
     def codes() -> list[str]:
-        events = fleet.get("/api/events", after=0, limit=1000, device="cam-1")["events"]
-        return [event["code"] for event in events if event["kind"] == "measure"]
+        return [event["code"] for event in fleet.events(device="cam-1") if event["kind"] == "measure"]
 
     wait(lambda: codes() == ["measure_begun", "measured"], "both events")
 
@@ -223,7 +216,7 @@ def test_an_owner_may_forbid_measurements(fleet: Fleet, subject: Subject) -> Non
     """``[measure] enabled = false`` in agent.toml is the last word."""
     fleet.add("cam-1", "[measure]\nenabled = false")
     with pytest.raises(DeviceMeasureError, match="measure_disabled"):
-        bench_of(fleet).measure(subject, "cam-1", Silent())
+        fleet.bench().measure(subject, "cam-1", Silent())
 
 
 def test_a_bundle_that_does_not_run_there_fails_with_its_reason(fleet: Fleet, subject: Subject) -> None:
@@ -233,5 +226,5 @@ def test_a_bundle_that_does_not_run_there_fails_with_its_reason(fleet: Fleet, su
     broken = build_bundle(built.manifest, {"model.onnx": b"no model", "golden.npz": built.files["golden.npz"]})
     digest = sha256_hex(b"no model")
     with pytest.raises(DeviceMeasureError, match=r"got \[runtime_load\]|got \[\w+\] Expected"):
-        bench_of(fleet).measure(replace(subject, bundle=broken, artifact_sha256=digest), "cam-1", Silent())
+        fleet.bench().measure(replace(subject, bundle=broken, artifact_sha256=digest), "cam-1", Silent())
     assert device.status()["connected"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from tests.fleet.conftest import tiny_models
 from wire.reference import write_reference
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 def blind_in_bright_light() -> bytes:
     """Return a tiny model that answers class 0 to every bright image, and is right on the golden ones."""
-    model = onnx.load_from_string(tiny().tiny_onnx(7))
+    model = onnx.load_from_string(tiny_models().tiny_onnx(7))
     graph, node = model.graph, onnx.helper.make_node
     graph.node[-1].output[0] = "before"
     graph.node.extend([
@@ -35,16 +33,6 @@ def blind_in_bright_light() -> bytes:
     for name, value in {"bright": [1.0], "push": [1e6, 0.0, 0.0]}.items():
         graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
     return bytes(model.SerializeToString())
-
-
-def tiny() -> object:
-    """Return the module that makes small real models."""
-    if "tiny_models" not in sys.modules:
-        path = Path(__file__).parents[1] / "edge_agent" / "inference" / "conftest.py"
-        spec = importlib.util.spec_from_file_location("tiny_models", path)
-        sys.modules["tiny_models"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["tiny_models"])
-    return sys.modules["tiny_models"]
 
 
 def test_an_aborted_first_install_stops_on_the_device(fleet: Fleet, wait: Wait) -> None:
@@ -68,13 +56,13 @@ def test_a_model_that_says_one_class_to_everything_is_rolled_back(fleet: Fleet, 
     device.reaches("committed", "tiny-1")
     artifact = blind_in_bright_light()
     reference = replace(
-        tiny().reference_for(artifact), table_seen=(0,) * 9 + (50,) + (0,) * 9 + (50,) + (0,) * 9 + (50,)
+        tiny_models().reference_for(artifact), table_seen=(0,) * 9 + (50,) + (0,) * 9 + (50,) + (0,) * 9 + (50,)
     )
     release = fleet.release(2, artifact=artifact, reference_bin=write_reference(reference))
     fleet.roll_out(release, probation_s=2.0)
     device.reaches("probation", release)
     rng = np.random.default_rng(3)
-    device.see([tiny().png(rng.integers(230, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(100)])
+    device.see([tiny_models().png(rng.integers(230, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(100)])
     assert device.reaches("rolled_back", release)["code"] == "output_distribution"
     wait(lambda: "output_distribution" in device.codes(), "an event")
     assert device.current() == "tiny-1"

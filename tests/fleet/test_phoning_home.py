@@ -33,12 +33,6 @@ def beyond_loopback(trace: Path) -> list[str]:
     return [line for line in lines if not re.search(r'"127\.|"::1"|sin_port=htons\(0\)', line)]
 
 
-def children(pid: int) -> list[int]:
-    """Return the children of a process, all threads'."""
-    found = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [int(child) for part in found for child in part]
-
-
 @pytest.mark.broker
 @pytest.mark.parametrize("fleet", ["watched"], indirect=True)
 def test_agent_and_server_stay_on_loopback(fleet: Fleet, wait: Wait, images: list) -> None:
@@ -48,7 +42,7 @@ def test_agent_and_server_stay_on_loopback(fleet: Fleet, wait: Wait, images: lis
     device.reaches("committed", "tiny-1")
     device.see(images)
     wait(lambda: fleet.counted() >= len(images), "a report")
-    (infer,) = [pid for pid in children(device.program.process.pid) if b"infer" in cmdline(pid)]
+    (infer,) = [pid for pid in device.children() if b"infer" in cmdline(pid)]
     assert len(list(Path(f"/proc/{infer}/task").iterdir())) == THREADS_OF_INFER
     assert b"onnxruntime" in Path(f"/proc/{infer}/maps").read_bytes()
     for pid in (device.program.process.pid, fleet.server.process.pid):

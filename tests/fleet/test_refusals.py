@@ -79,4 +79,4 @@ def test_a_release_below_the_security_floor_is_refused(fleet: Fleet, refused: ob
     refused(device, fleet.release(2, floor=1), "below_security_floor")
     assert device.document()["reported"]["current"]["release"] == device.current() == "tiny-1"
     wait(lambda: device.status()["serving"], f"a device that serves\n{device.program.tail()}")
-    assert "child_" not in str(fleet.get("/api/events", after=0, limit=1000, device="dev")), device.program.tail()
+    assert "child_" not in str(fleet.events(device="dev")), device.program.tail()

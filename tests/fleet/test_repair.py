@@ -34,8 +34,7 @@ def test_a_damaged_bundle_is_fetched_again_and_serves(fleet: Fleet, wait: Wait, 
     device.program.start()
     wait(lambda: sha256_file(blob) == blob.name, "a whole bundle")
     wait(lambda: device.document()["state"] == "ready", "a device that is ready")
-    events = fleet.get("/api/events", after=0, limit=1000, device="dev")["events"]
-    assert {"bundle_damaged", "repaired"} <= {event["code"] for event in events}
+    assert {"bundle_damaged", "repaired"} <= {event["code"] for event in fleet.events(device="dev")}
     assert not device.document()["reported"]["safe_mode"]
     assert device.document()["reported"]["current"]["release"] == release
 

@@ -109,7 +109,7 @@ def test_a_release_reaches_a_device_over_tls_alone(secure: Fleet) -> None:
 
 def test_who_does_not_prove_its_name_is_not_believed(secure: Fleet) -> None:
     """Without the authority, or under another name than the certificate's, enrolment ends and the claim stays."""
-    claim = secure.post("/api/claims", {"site": "site", "device": "dev", "attributes": {}})["claim"]
+    claim = secure.claim("dev")
     url = str(secure.client.base_url)
     assert "CERTIFICATE_VERIFY_FAILED" in _enrol(secure, url, claim)
     assert "Hostname mismatch" in _enrol(secure, url.replace(HOST, "localhost"), claim, "--ca", secure.ca)
