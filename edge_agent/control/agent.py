@@ -299,9 +299,18 @@ class Agent:
         self._watch = self._watch.with_server_time(server_ms, self._now_s)
 
     def _guard(self, part: str, step: Callable[[], None]) -> bool:
-        """Take a step; a full or failing disk is reported and retried, not fatal. Return whether the step succeeded."""
-        try:
+        """Take a step as ``_guarded``; return whether it succeeded."""
+
+        def done() -> bool:
             step()
+            return True
+
+        return self._guarded(part, done) is True
+
+    def _guarded(self, part: str, step: Callable[[], bool]) -> bool | None:
+        """Take a step and return its answer; a full or failing disk is reported and retried, not fatal, and is None."""
+        try:
+            return step()
         except (OSError, SpoolError) as error:
             _LOG.warning("disk failed part=%s error=%s", part, error)
             if part == "updater":
@@ -309,8 +318,7 @@ class Agent:
                 self.updater.postpone(self._due.disk_s)
             if self._limiter.count(f"disk_{part}", self._now_ms):
                 self._event("disk", "disk_failed", Severity.ERROR, f"{part}: {error}")
-            return False
-        return True
+            return None
 
     def _drain(self) -> bool:
         for count in range(_MAX_NOTICES):
@@ -461,12 +469,11 @@ class Agent:
         return self._guard("samples", lambda: self._inbox.sampled(request, length_bytes, self._now_ms))
 
     def _corrected(self, length_bytes: int) -> bool:
-        found: list[bool] = []
-        self._guard("samples", lambda: found.append(self._inbox.corrected(length_bytes, self._now_ms)))
-        if found == [False]:
+        kept = self._guarded("samples", lambda: self._inbox.corrected(length_bytes, self._now_ms))
+        if kept is False:
             limit = f"max_bytes_per_day in [samples], {self.config.samples.max_bytes_per_day} bytes"
             self._fault("correction_dropped", f"Expected a correction within {limit}, got more today: it is not sent")
-        return found == [True]
+        return kept is True
 
     def _fault(self, code: str, text: str) -> None:
         if self._limiter.count(f"fault_{code}", self._now_ms):
@@ -525,9 +532,7 @@ class Agent:
         self.supervisor.compare(self._slots.bundle(release.sha256) if release is not None else None)
 
     def _compared(self, counts: ShadowCounts) -> None:
-        written: list[bool] = []
-        self._guard("updater", lambda: written.append(self.updater.compared(counts, self._now_s)))
-        if written == [True]:
+        if self._guarded("updater", lambda: self.updater.compared(counts, self._now_s)):
             self._report()
 
     def _challenger_ended(self, code: str, text: str) -> None:
