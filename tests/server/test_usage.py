@@ -35,12 +35,15 @@ def say(device: FakeDevice, *usages: Json, seq: int = 0) -> None:
     device.say("tele/hw", Batch(stream=Stream.HW, boot=BOOT, seq=seq, n=len(rows), rows=rows))
 
 
-def test_a_day_is_kept_with_its_largest_figures_in_any_order_of_arrival(fleet: MemoryFleet) -> None:
+@pytest.mark.parametrize("batches", [1, 3])
+def test_a_day_is_kept_with_its_largest_figures_in_any_order_of_arrival(fleet: MemoryFleet, batches: int) -> None:
     """A replay comes after what is new; and a device that lost its figures begins again."""
     device = fleet.enrol()
     later = replace(USED, sent_bytes=50, dropped={"hw": 4}, merged=8)
-    say(device, to_document(later), to_document(USED), to_document(replace(USED, day="2027-01-14")))
-    fleet.turn()
+    usages = [to_document(used) for used in (later, USED, replace(USED, day="2027-01-14"))]
+    for seq in range(batches):
+        say(device, *usages[seq::batches], seq=seq)
+        fleet.turn()
     answer = fleet.client().get("/api/devices/cam-1/usage").json()
     assert [day["day"] for day in answer["days"]] == ["2027-01-15", "2027-01-14"]
     newest = answer["days"][0]
