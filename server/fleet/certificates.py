@@ -54,10 +54,9 @@ class Certificates:
         Raises:
             CertificateRefusedError: If this server expects the other.
         """
-        if request and self.authority is None:
-            message = "Expected an enrolment by password, got a request for a certificate: this server has no authority"
-            raise CertificateRefusedError(f"{message}; set [certificates] in server.toml, or enrol with --password")
-        if not request and self.proof is IdentityProof.CERTIFICATE:
+        if request:
+            self._signer()
+        elif self.proof is IdentityProof.CERTIFICATE:
             message = "Expected a request for a certificate, got none: passwords are switched off here"
             raise CertificateRefusedError(f"{message}; enrol with a newer agent and without --password")
 
@@ -67,17 +66,20 @@ class Certificates:
         Raises:
             CertificateRefusedError: If ``request`` is not a valid one, or this server has no authority.
         """
-        self.check(request)
-        if self.authority is None:  # a type checker can't follow ``check``
-            raise CertificateRefusedError("Expected a server with an authority, got one without")
         now_ms = self.clock()
-        made = self.authority.sign(request, (site, device), now_ms, self.life_s)
+        made = self._signer().sign(request, (site, device), now_ms, self.life_s)
         row = {
             "sha256": made.sha256, "device": device, "serial": f"{made.serial:x}", "issued_ms": now_ms,
             "expires_ms": made.expires_ms, "revoked_ms": 0, "pem": made.pem,
         }  # fmt: skip
         store.insert_certificate(connection, row)
         return made
+
+    def _signer(self) -> Authority:
+        if self.authority is None:
+            message = "Expected an enrolment by password, got a request for a certificate: this server has no authority"
+            raise CertificateRefusedError(f"{message}; set [certificates] in server.toml, or enrol with --password")
+        return self.authority
 
     def renew(self, site: str, device: str, request: str) -> str:
         """Return a new certificate of ``device`` in PEM; the same as before if it just got one.
