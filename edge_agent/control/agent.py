@@ -27,7 +27,7 @@ from edge_agent.control.status_file import StatusFile
 from edge_agent.control.supervisor import ChildEnded, ChildFrame, Fact, Launch, Supervisor
 from edge_agent.device import last_end
 from edge_agent.device.clock import Clock
-from edge_agent.device.disk import DISK_FAILED, Disk, advice, trouble
+from edge_agent.device.disk import DISK_FAILED, Disk, advice, trouble, write_error
 from edge_agent.device.hardware import Hardware
 from edge_agent.device.identity import Identity
 from edge_agent.device.notify import Notifier, condition_of
@@ -285,10 +285,10 @@ class Agent:
         if self._now_s < self._due.look_s:
             return
         self._due.look_s = self._now_s + _DISK_RETRY_S
-        before = self._disk_trouble
-        self._disk_trouble = trouble(self.state) or (DISK_FAILED if self._unwritten else "")
+        before, error = self._disk_trouble, write_error(self.state) if self._unwritten else None
+        self._disk_trouble = trouble(self.state, error) or (DISK_FAILED if self._unwritten else "")
         if self._disk_trouble and self._disk_trouble != before:
-            text = f"{advice(self.state)}; it is served on, and what is counted waits in memory"
+            text = f"{advice(self.state, error)}; it is served on, and what is counted waits in memory"
             self._event("disk", self._disk_trouble, Severity.ERROR, text)
         elif before and not self._disk_trouble:
             self._event("disk", "disk_writable", Severity.INFO, f"{self.state} can be written again")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from edge_agent.device.disk import DISK_FULL, trouble
+from edge_agent.device.disk import DISK_FULL, DISK_READ_ONLY, trouble, write_error
 from edge_agent.device.lock import holder
 from edge_agent.device.record_file import read_record, record_bytes
 from edge_agent.errors import IdentityError
@@ -27,6 +27,7 @@ FILE = "status.json"
 EVERY_S = 60.0
 STALE_S = 3 * EVERY_S
 """A running loop writes every ``EVERY_S``; the rest allows for a machine whose disk hangs."""
+_LATE_S = 1.5 * EVERY_S
 _AT = "written_monotonic_s"
 
 
@@ -103,15 +104,17 @@ def read_status(state: Path) -> AgentStatus:
     except (OSError, MessageError) as error:
         message = f"Expected the status of an agent in {state}, got: {error}: start it with edge-agent run"
         raise IdentityError(message) from error
-    full = trouble(state) == DISK_FULL  # a read-only mount may be the reader's own
-    if full:  # the agent may have no room to write it
-        document |= {"state": "degraded", "reason": DISK_FULL}
     at_s = document.pop(_AT, None)
     age_s = time.monotonic() - at_s if pid and isinstance(at_s, int | float) else written_s
     age_s = round(age_s, 1) if age_s >= 0 else -1.0  # a clock was set back, or another boot wrote it
+    late = pid != 0 and age_s > _LATE_S  # before that, a read-only mount may be the reader's own
+    reason = trouble(state, write_error(state) if late else None)
+    unwritable = reason == DISK_FULL or (late and reason == DISK_READ_ONLY)
+    if unwritable:  # the agent can't write it
+        document |= {"state": "degraded", "reason": reason}
     return AgentStatus(
         document=document,
-        health=AgentHealth.DEGRADED if pid and full else _health(document, pid, age_s),
+        health=AgentHealth.DEGRADED if pid and unwritable else _health(document, pid, age_s),
         pid=pid,
         age_s=age_s,
     )

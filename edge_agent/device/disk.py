@@ -22,6 +22,7 @@ ROOM_BYTES = 1024 * 1024
 """The space to free on a full disk: a first start, and the migration of an older spool, need less."""
 _MB = 1_000_000
 _CODES: Mapping[int, str] = {errno.ENOSPC: DISK_FULL, errno.EDQUOT: DISK_FULL, errno.EROFS: DISK_READ_ONLY}
+_NO_ANSWER = frozenset({errno.EISDIR, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL, errno.EMFILE, errno.ENFILE})
 
 
 class Disk(Protocol):
@@ -82,8 +83,27 @@ class RealDisk:
         return shutil.disk_usage(folder).free
 
 
-def trouble(folder: Path) -> str:
-    """Return why ``folder`` can't be written: ``DISK_FULL``, ``DISK_READ_ONLY``, or "" if it can be."""
+def write_error(folder: Path) -> OSError | None:
+    """Return the error of a write to ``folder``, None if it succeeds or the file system knows no nameless files.
+
+    A file without a name is made, so nothing remains. It still costs writes to the disk: call it after one failed.
+    """
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        return None if error.errno in _NO_ANSWER else error
+    return None
+
+
+def trouble(folder: Path, error: OSError | None = None) -> str:
+    """Return why ``folder`` can't be written: ``DISK_FULL``, ``DISK_READ_ONLY``, or "" if it can be or is unknown.
+
+    ``error``: of a write there. Without one the kernel's figures decide; since Linux 6.15 they don't show that ext4 has
+    found a fault and refuses all writes. Source: Linux, fs/ext4/ext4.h, EXT4_FLAGS_EMERGENCY_RO.
+    """
+    code = _CODES.get(error.errno or 0, "") if error is not None else ""
+    if code:
+        return code
     try:
         found = os.statvfs(folder)
     except OSError:
@@ -103,8 +123,7 @@ def disk_code(error: OSError) -> str:
 
 def advice(folder: Path, error: OSError | None = None) -> str:
     """Return what a person must do so that ``folder`` can be written; by ``error``, or by checking the disk."""
-    code = _CODES.get(error.errno or 0, "") if error is not None else ""
-    code = code or trouble(folder)
+    code = trouble(folder, error)
     if code == DISK_FULL:
         free_bytes = shutil.disk_usage(folder).free if folder.exists() else 0
         text = f"the disk of {folder} is full ({free_bytes / _MB:.2f} MB free): free {ROOM_BYTES / _MB:.0f} MB there"

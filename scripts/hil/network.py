@@ -128,7 +128,8 @@ async def serve(given: argparse.Namespace) -> None:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(pump(reader, forth), pump(back, writer))
+        with contextlib.suppress(asyncio.CancelledError):  # at the end of the program, which asyncio would print
+            await asyncio.gather(pump(reader, forth), pump(back, writer))
 
     servers = [await asyncio.start_server(connect, here, port) for port in given.forward]
     print(json.dumps({"netns": given.netns, "host": here, "device": there, "link": THERE}), flush=True)

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import fcntl
+import json
 import os
 import sqlite3
 import subprocess
@@ -12,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from edge_agent.cli import main
-from edge_agent.control.status_file import StatusFile
-from edge_agent.device.disk import DISK_FULL, DISK_READ_ONLY, FULL_BYTES, RealDisk, advice, trouble
+from edge_agent.control.status_file import StatusFile, read_status
+from edge_agent.device.disk import DISK_FULL, DISK_READ_ONLY, FULL_BYTES, RealDisk, advice, trouble, write_error
 from edge_agent.device.identity import Identity
 from edge_agent.device.lock import AgentLock
 from edge_agent.device.record_file import write_record
@@ -96,6 +98,35 @@ def test_the_status_on_a_full_disk_is_degraded(enrolled: Path) -> None:
     lock.release()
     assert (full.exit_code, well.exit_code) == (8, 0)
     assert "reason       disk_full" in full.output
+
+
+@pytest.mark.parametrize(("age_s", "health", "reason"), [(80, "serving", ""), (100, "degraded", "disk_read_only")])
+def test_a_late_status_on_a_read_only_file_system_is_degraded(
+    enrolled: Path, age_s: int, health: str, reason: str
+) -> None:
+    """A running agent would have written it; before that the read-only mount may be the reader's own."""
+    AgentLock(enrolled).release()
+    StatusFile(enrolled).write({"current": {}, "serving": True, "state": "ready", "reason": ""}, {}, 0.0)
+    document = json.loads((enrolled / "status.json").read_bytes())
+    document["written_monotonic_s"] -= age_s
+    (enrolled / "status.json").write_text(json.dumps(document))
+    lock = os.open(enrolled / "agent.lock", os.O_RDONLY)  # one that is open for writing keeps a mount from that
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    subprocess.run(["mount", "-o", "remount,ro", str(enrolled.parent)], check=True)
+    status = read_status(enrolled)
+    subprocess.run(["mount", "-o", "remount,rw", str(enrolled.parent)], check=True)
+    os.close(lock)
+    assert (status.health, status.document["reason"]) == (health, reason)
+
+
+def test_a_write_shows_what_the_figures_may_not(small_disk: Path) -> None:
+    """Nothing remains of it; a folder that is missing has no error."""
+    writable, before = write_error(small_disk), list(small_disk.iterdir())
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    error = write_error(small_disk)
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert (writable, error.errno, before, write_error(small_disk / "none")) == (None, errno.EROFS, [], None)
+    assert (trouble(small_disk), trouble(small_disk, error)) == ("", DISK_READ_ONLY)
 
 
 def test_enrolling_on_a_read_only_file_system_spends_no_claim(small_disk: Path) -> None:

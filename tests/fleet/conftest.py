@@ -6,6 +6,7 @@ Every program has a session of its own, writes to a file and is ended by its pro
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import importlib.util
 import json
@@ -100,18 +101,24 @@ def wait_until(holds: Callable[[], object], what: str, pause_s: float = PAUSE_S)
 
 @dataclass
 class Program:
-    """A program in its own session; its output goes to ``log``, its connections to ``trace`` where that is set."""
+    """A program in its own session; its output goes to ``log``, its connections to ``trace`` where that is set.
+
+    With ``netns`` it runs in that network namespace.
+    """
 
     command: list[str]
     log: Path
     environment: dict[str, str] = field(default_factory=dict)
     trace: Path | None = None
+    netns: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it."""
         watch = ["strace", "-D", "-f", "--seccomp-bpf", "-e", "trace=connect", "-o", str(self.trace)]
-        command = [*(watch if self.trace else ()), str(BIN / self.command[0]), *self.command[1:]]
+        inside = ["ip", "netns", "exec", self.netns]  # which becomes the program
+        command = [*(inside if self.netns else ()), *(watch if self.trace else ())]
+        command += [str(BIN / self.command[0]), *self.command[1:]]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -153,6 +160,11 @@ class Device:
     name: str
     state: Path
     program: Program
+    inbox: Path = Path()
+
+    def __post_init__(self) -> None:
+        """See images in the source's default folder."""
+        self.inbox = self.state / "inbox"
 
     def document(self) -> dict:
         """Return the server's document of the device."""
@@ -223,15 +235,14 @@ class Device:
 
     def see(self, images: list[bytes], prefix: str = "") -> None:
         """Put images before the camera: written aside, then renamed."""
-        inbox = self.state / "inbox"
-        inbox.mkdir(exist_ok=True)
+        self.inbox.mkdir(exist_ok=True)
         for number, data in enumerate(images):
-            (inbox / f".{prefix}{number:04}").write_bytes(data)
-            (inbox / f".{prefix}{number:04}").rename(inbox / f"{prefix}{number:04}.png")
+            (self.inbox / f".{prefix}{number:04}").write_bytes(data)
+            (self.inbox / f".{prefix}{number:04}").rename(self.inbox / f"{prefix}{number:04}.png")
 
     def unseen(self) -> int:
         """Return how many images wait."""
-        return len(list((self.state / "inbox").glob("[!.]*")))
+        return len(list(self.inbox.glob("[!.]*")))
 
 
 @dataclass
@@ -259,6 +270,15 @@ class Fleet:
     def builder_token(self) -> str:
         """The build host's token."""
         return (self.state / "builder.token").read_text().strip()
+
+    @property
+    def mqtt_port(self) -> int:
+        """The broker's port, as long as the server runs."""
+        return json.loads((self.state / "run" / "address.json").read_bytes())["mqtt_port"]
+
+    def kill_broker(self) -> None:
+        """Kill -9 the server's mosquitto."""
+        os.kill(int((self.state / "broker" / "mosquitto.pid").read_text()), signal.SIGKILL)
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
@@ -401,7 +421,7 @@ class Fleet:
 class Relay(socketserver.ThreadingTCPServer):
     """Passes bytes between a device and the server's HTTP port, and records the device's requests."""
 
-    daemon_threads, allow_reuse_address = True, True
+    daemon_threads, allow_reuse_address, passes = True, True, True
 
     def __init__(self, server_port: int) -> None:
         """Listen on a free port."""
@@ -415,7 +435,9 @@ class Relay(socketserver.ThreadingTCPServer):
         return self.server_address[1]
 
     def finish_request(self, request: socket.socket, _address: object) -> None:
-        """Relay one connection until one side closes."""
+        """Relay one connection until one side closes; end it at once while nothing ``passes``."""
+        if not self.passes:
+            return
         request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)  # what is cut must not be under way already
         self.connections.append(request)
         with socket.create_connection(("127.0.0.1", self.server_port)) as upstream:
@@ -423,9 +445,8 @@ class Relay(socketserver.ThreadingTCPServer):
             self.pump(request, upstream)
 
     def refuse(self) -> None:
-        """End every connection, and accept no other."""
-        self.shutdown()
-        self.server_close()
+        """End every connection, and each new one until something ``passes`` again."""
+        self.passes = False
         self.cut()
 
     def pump(self, source: socket.socket, sink: socket.socket) -> None:
@@ -477,12 +498,69 @@ def large_image() -> bytes:
 
 
 @pytest.fixture
-def relay(fleet: Fleet) -> Iterator[Relay]:
+def relays(fleet: Fleet) -> Iterator[Callable[[int], Relay]]:
+    """Make a relay before a port of the server, as often as it is called."""
+    del fleet  # it ends after the relays
+    made: list[Relay] = []
+
+    def make(port: int) -> Relay:
+        made.append(Relay(port))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.shutdown()
+        one.server_close()
+
+
+@pytest.fixture
+def relay(fleet: Fleet, relays: Callable[[int], Relay]) -> Relay:
     """A relay before the server's HTTP port."""
-    made = Relay(fleet.client.base_url.port)
-    yield made
-    made.shutdown()
-    made.server_close()
+    return relays(fleet.client.base_url.port)
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """The namespace ``netns`` behind a bad network, in which the fleet's ports are those of ``host``."""
+
+    netns: str
+    host: str
+    link: str
+
+    def received_bytes(self) -> int:
+        """Return the bytes of all packets that arrived in the namespace."""
+        inside = ["ip", "-j", "-s", "-n", self.netns, "link", "show", self.link]
+        found = json.loads(subprocess.run(inside, check=True, capture_output=True).stdout)
+        return found[0]["stats64"]["rx"]["bytes"]
+
+
+@pytest.fixture
+def bad_line() -> Iterator[Callable[..., BadLine]]:
+    """Make the namespace: ``bad_line(ports, "--delay-ms", "50", …)``; each direction must have lost packets in the end.
+
+    It has names of its own on this machine, so tests that run at once wait for each other.
+    """
+    if os.geteuid() != 0 or not Path("/dev/net/tun").exists():
+        pytest.skip("a network namespace with a TUN interface needs root and /dev/net/tun")
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(Path("/run/tinyfleet-test-line.lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = []
+
+        def make(ports: list[int], *settings: str) -> BadLine:
+            script = Path(__file__).parents[2] / "scripts" / "hil" / "network.py"
+            command = [sys.executable, str(script), f"hil-{os.getpid()}", *settings]
+            command += [f"--forward={port}" for port in ports]
+            made.append(stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)))
+            found = json.loads(made[0].stdout.readline())
+            return BadLine(found["netns"], found["host"], found["link"])
+
+        yield make
+        for process in made:
+            process.terminate()
+            counts = json.loads(process.stdout.readline())
+            assert min(counts[way]["lost"] for way in counts) > 0, counts
+            assert min(counts[way]["passed"] for way in counts) > 100, counts
 
 
 @pytest.fixture

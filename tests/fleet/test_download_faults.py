@@ -1,8 +1,9 @@
-"""Broker and server die, or answer errors, in the middle of a download: it goes on where it was."""
+"""Broker, server, carrier and line fail in the middle of a download: it goes on where it was."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from wire.canonical import sha256_file
 if TYPE_CHECKING:
     import socket
 
-    from conftest import Device, Fleet, Relay, Wait
+    from conftest import BadLine, Device, Fleet, Relay, Wait
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 BUNDLE_BYTES = 24_000_000  # more than the buffers of the connections hold
@@ -62,7 +63,10 @@ class Interrupted:
 
     def pump(self, relay: Relay, source: socket.socket, sink: socket.socket) -> None:
         """Pass bytes on in one direction, or answer the device with an error, an end or nothing."""
-        upwards = sink.getpeername()[1] == relay.server_port
+        try:
+            upwards = sink.getpeername()[1] == relay.server_port
+        except OSError:  # the other direction has ended it
+            return
         with self.lock:
             bad = self.left > 0
             self.left -= bad and upwards
@@ -85,3 +89,68 @@ def test_errors_during_a_download(
     Interrupted(relay, monkeypatch, fault)
     relay.cut()
     _came_whole_and_once(device, release, relay, device.held_bytes() // 2)
+
+
+LINE = ("--delay-ms", "50", "--loss", "0.02")
+LINE_BYTES = 4_000_000
+SHARE = 1.15  # of the bundle that may arrive: what was under way at each fault comes twice, and packets have headers
+
+
+def _behind(line: BadLine, fleet: Fleet, update: str, http: int, mqtt: int) -> tuple[Device, str, int]:
+    """Return a device behind ``line``, its release, and how many bytes had arrived before that was rolled out."""
+    device = fleet.enrol("dev", fleet.root / "dev", f"max_bytes_per_s = 300000\nstall_s = 3.0\n{update}")
+    device.redirect(mqtt_host=line.host, mqtt_port=mqtt, http_url=f"http://{line.host}:{http}")
+    device.program.netns = line.netns
+    device.program.start()
+    release = fleet.release(1, pad_bytes=LINE_BYTES)
+    fleet.roll_out(release)
+    return device, release, line.received_bytes()
+
+
+def _reaches(device: Device, wait: Wait, share: float) -> int:
+    """Wait until the part has this share of the bundle, and not much more; return its length."""
+    wait(lambda: device.held_bytes() > share * LINE_BYTES, f"{share} of the bundle")
+    held_bytes = device.held_bytes()
+    assert held_bytes < (share + 0.2) * LINE_BYTES
+    return held_bytes
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("carrier", ["http", "mqtt"])
+def test_broker_and_server_killed_behind_a_bad_line(
+    fleet: Fleet, bad_line: Callable[..., BadLine], wait: Wait, carrier: str
+) -> None:
+    """50 ms and 2 % loss each way, kill -9 of the one and then of the other: the bundle crosses the line once."""
+    ports = fleet.client.base_url.port, fleet.mqtt_port
+    line = bad_line(list(ports), *LINE)
+    device, release, before = _behind(line, fleet, f'carriers = ["{carrier}"]', *ports)
+    _reaches(device, wait, 0.2)
+    fleet.kill_broker()
+    _reaches(device, wait, 0.5)
+    fleet.server.kill()
+    fleet.start()
+    device.reaches("committed", release)
+    assert LINE_BYTES < line.received_bytes() - before < SHARE * LINE_BYTES
+    assert sha256_file(next((device.state / "blobs" / "sha256").glob("*"))) == device.status()["current"]["sha256"]
+
+
+@pytest.mark.nightly
+def test_the_carrier_is_switched_and_back_behind_a_bad_line(
+    fleet: Fleet, bad_line: Callable[..., BadLine], relays: Callable[[int], Relay], wait: Wait
+) -> None:
+    """HTTP, then chunks over MQTT, then HTTP again, all on one part; each takes over where the other ended."""
+    http, mqtt = relays(fleet.client.base_url.port), relays(fleet.mqtt_port)
+    line = bad_line([http.port, mqtt.port], *LINE)
+    device, release, before = _behind(line, fleet, "", http.port, mqtt.port)
+    _reaches(device, wait, 0.2)
+    http.refuse()
+    over_both = _reaches(device, wait, 0.5)
+    mqtt.refuse()
+    http.passes = True
+    _reaches(device, wait, 0.75)
+    mqtt.passes = True
+    device.reaches("committed", release)
+    first, *others = http.ranges()
+    assert (first, len(others) > 0, min(others) >= over_both) == (0, True, True)
+    assert LINE_BYTES < line.received_bytes() - before < SHARE * LINE_BYTES
+    assert sha256_file(next((device.state / "blobs" / "sha256").glob("*"))) == device.status()["current"]["sha256"]

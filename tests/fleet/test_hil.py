@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from compressor.devices.under_test import under_test
 from edge_agent.device.lock import holder
 
 if TYPE_CHECKING:
-    from conftest import Device, Fleet, Wait
+    from conftest import BadLine, Device, Fleet, Wait
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -110,32 +110,16 @@ def test_a_cut_over_a_server_lasts_until_the_server_has_noticed_it(fleet: Fleet,
     assert log.read_text().split() == ["off", "on"]
 
 
-@pytest.fixture
-def bad_network(fleet: Fleet) -> Iterator[dict[str, str]]:
-    """A namespace behind 30 ms, 2 % loss and 4 Mbit/s each way, from which the fleet's ports are reached."""
-    if os.geteuid() != 0 or not Path("/dev/net/tun").exists():
-        pytest.skip("a network namespace with a TUN interface needs root and /dev/net/tun")
-    address = json.loads((fleet.state / "run" / "address.json").read_bytes())
-    ports = [fleet.client.base_url.port, address["mqtt_port"]]
-    command = [sys.executable, str(ROOT / "scripts/hil/network.py"), f"hil-{os.getpid()}", "--delay-ms", "30"]
-    command += ["--loss", "0.02", "--rate-bit-s", "4000000", *(f"--forward={port}" for port in ports)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        yield json.loads(process.stdout.readline())
-        process.terminate()
-        counts = json.loads(process.stdout.readline())
-    assert min(counts[way]["lost"] for way in counts) > 0, counts
-    assert min(counts[way]["passed"] for way in counts) > 100, counts
-
-
 @pytest.mark.nightly
 def test_a_device_behind_a_bad_network_updates_and_survives_both_cuts(
-    fleet: Fleet, bad_network: dict[str, str], wait: Wait
+    fleet: Fleet, bad_line: Callable[..., BadLine], wait: Wait
 ) -> None:
     """It enrols, installs a release over a slow and lossy line, is measured, and comes back from each cut."""
     device = fleet.enrol("cam-1", fleet.root / "cam-1")
-    host = bad_network["host"]
-    device.redirect(mqtt_host=host, http_url=f"http://{host}:{fleet.client.base_url.port}")
-    table = by_its_shell(device, f'netns = "{bad_network["netns"]}"\nlink = "{bad_network["link"]}"\n')
+    http_port = fleet.client.base_url.port
+    line = bad_line([http_port, fleet.mqtt_port], "--delay-ms", "30", "--loss", "0.02", "--rate-bit-s", "4000000")
+    device.redirect(mqtt_host=line.host, http_url=f"http://{line.host}:{http_port}")
+    table = by_its_shell(device, f'netns = "{line.netns}"\nlink = "{line.link}"\n')
     (fleet.root / "lab.toml").write_text(table)
     here = under_test("bench", read_inventory(fleet.root / "lab.toml")["bench"])
     here.start()

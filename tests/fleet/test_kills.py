@@ -20,11 +20,6 @@ UPDATED = ["offered", "downloading", "verifying", "staged", "probation", "commit
 SLOWLY = "max_bytes_per_s = 400000"
 
 
-def kill_broker(fleet: Fleet) -> None:
-    """Kill -9 the server's mosquitto."""
-    os.kill(int((fleet.state / "broker" / "mosquitto.pid").read_text()), signal.SIGKILL)
-
-
 def slots(device: Device) -> list[dict]:
     """Return the releases of the slots, current first; each bundle is complete and valid."""
     current = (device.state / "slots" / "current").read_text()
@@ -75,7 +70,7 @@ def test_broker_killed_during_telemetry_loses_and_doubles_nothing(fleet: Fleet, 
         device.see(images, f"{round_number}-")
         wait(lambda least=40 * round_number: fleet.counted() > least, "counts")
         if round_number < 2:
-            kill_broker(fleet)
+            fleet.kill_broker()
     wait(lambda: device.unseen() == 0 and fleet.counted() >= 3 * len(images), "all images counted")
     wait(lambda: fleet.rows("select 1 from progress where stream = 'drift' and ahead = ''"), "no gap")
     windows = fleet.rows("select n, reports, start_ms from windows")
