@@ -270,6 +270,7 @@ class _Transfer:
     def _read(self, response: HTTPResponse) -> None:
         with _opened(self.part) as file:
             while chunk := response.read1(self._pace.piece(CHUNK_BYTES)):
+                self.progress.fetched_bytes += len(chunk)
                 if self.progress.cancelled.is_set():
                     raise _StopError(SUPERSEDED)
                 if self.progress.done_bytes + len(chunk) > self.order.length_bytes:

@@ -80,10 +80,14 @@ class Proof:
 class FetchProgress:
     """Shared by the loop and the fetching worker: the worker counts bytes, the loop may cancel.
 
-    ``how``: how the bundle came here, where that is worth a record: by a patch, or why not.
+    ``done_bytes``: how much of the bundle is here, however it came. ``fetched_bytes``: what the attempt has received
+    over the network so far, of the bundle and of patches, also what was thrown away: bodies of HTTP and whole chunks,
+    without the headers of the protocols below. ``how``: how the bundle came here, where that is worth a record: by a
+    patch, or why not.
     """
 
     done_bytes: int = 0
+    fetched_bytes: int = 0
     how: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -179,6 +183,7 @@ class MemoryFetcher:
         part.write_bytes(found)
         part.replace(target)
         progress.done_bytes = len(found)
+        progress.fetched_bytes += len(found)
         return None
 
 

@@ -98,6 +98,8 @@ class UpdateRecord:
     release did on this device, ``usual_error_ratio`` the share of inputs that the previous release could not serve.
     ``until_ms``: when a deferred update goes on, 0 if that is unknown. ``imported``: a person brought the
     release; it lies in ``import`` below the state directory.
+    ``fetched_bytes``: what the attempt received over the network; None: it began with an older agent, which did not
+    count. ``held_bytes``: what was here of its files when its download began, so that what came before a kill is known.
     ``shadow``: the counts of its shadow, ``shadow_over`` whether that is over, ``shadow_starts`` how often the agent or
     the machine ended in it.
     """
@@ -119,6 +121,8 @@ class UpdateRecord:
     usual_error_ratio: float = 0.0
     until_ms: int = field(default=0, metadata=OMIT_DEFAULT)
     imported: bool = field(default=False, metadata=OMIT_DEFAULT)
+    fetched_bytes: int | None = field(default=None, metadata=OMIT_DEFAULT)
+    held_bytes: int = field(default=0, metadata=OMIT_DEFAULT)
     shadow: ShadowCounts | None = field(default=None, metadata=OMIT_DEFAULT)
     shadow_over: bool = field(default=False, metadata=OMIT_DEFAULT)
     shadow_starts: int = field(default=0, metadata=OMIT_DEFAULT)
@@ -128,8 +132,8 @@ class UpdateRecord:
         """Whether an update is in progress."""
         return self.phase in IN_FLIGHT
 
-    def status(self, done_bytes: int) -> UpdateStatus:
-        """Return the update's status for ``reported``."""
+    def status(self, done_bytes: int, fetched_bytes: int) -> UpdateStatus:
+        """Return the update's status for ``reported``; the bytes are those of its progress so far."""
         return UpdateStatus(
             phase=self.phase,
             gen=self.desired.gen,
@@ -140,6 +144,7 @@ class UpdateRecord:
             done_bytes=done_bytes,
             total_bytes=self.length_bytes,
             until_ms=self.until_ms if self.phase is UpdatePhase.DEFERRED else 0,
+            fetched_bytes=None if self.fetched_bytes is None else fetched_bytes,
             shadow=self.shadow,
         )
 

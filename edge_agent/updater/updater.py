@@ -160,7 +160,7 @@ class Updater:
     @property
     def status(self) -> UpdateStatus:
         """The update's status for ``reported``."""
-        return self.record.status(self._progress.done_bytes)
+        return self.record.status(self._progress.done_bytes, self._progress.fetched_bytes)
 
     def resume(self, now_ms: int, now_s: float, ended: LastEnd) -> None:
         """Read the persisted record and take its step again; ``damage`` then names what could not be read.
@@ -168,6 +168,7 @@ class Updater:
         ``ended``: how the agent's previous run ended, which may be the fault of a release in probation.
         """
         self.record, self.damage = self._records.read()
+        self._count_on()
         if self.record.phase is _P.PROBATION and not self.record.code and ended is not LastEnd.IN_ORDER:
             machine = ended is LastEnd.MACHINE
             allowed = self.config.max_machine_ends if machine else self.config.max_boots
@@ -196,7 +197,7 @@ class Updater:
                 self._enter(replace(self.record, desired=desired))
                 return True
             self._roll_back(SUPERSEDED.code, SUPERSEDED.text, now_ms)
-        self._begin(UpdateRecord(phase=self.record.phase, desired=desired), now_ms, now_s)
+        self._begin(UpdateRecord(phase=self.record.phase, desired=desired, fetched_bytes=0), now_ms, now_s)
         return True
 
     def turn(self, now_ms: int, now_s: float) -> None:
@@ -293,7 +294,8 @@ class Updater:
             raise RequestRefusedError("busy", f"{text}: import it when that has ended (edge-agent status)")
         old = self.record.desired
         desired = replace(wish, gen=old.gen, attempt=old.attempt, config=old.config)
-        self._begin(UpdateRecord(phase=self.record.phase, desired=desired, imported=True), now_ms, now_s)
+        record = UpdateRecord(phase=self.record.phase, desired=desired, imported=True, fetched_bytes=0)
+        self._begin(record, now_ms, now_s)
 
     def recall(self, leaving: str, now_ms: int) -> Recalled:
         """Go back to the release before the one that should run, as a person on site decided; return both.
@@ -486,7 +488,7 @@ class Updater:
             security_floor=target.custom.security_floor, artifact_sha256=target.custom.artifact_sha256,
             deltas=target.custom.deltas,
         )  # fmt: skip
-        self._enter(follow(record, Signal.ACCEPTED, now_ms))
+        self._enter(follow(replace(record, held_bytes=self._held_bytes(record)), Signal.ACCEPTED, now_ms))
         self._step(now_ms, now_s)
 
     def _consider(self, proof: Proof, now_ms: int, now_s: float, *, agreed: bool = False) -> None:
@@ -525,7 +527,7 @@ class Updater:
         elif record.phase is _P.DOWNLOADING:
             rates = [rate for rate in (record.desired.max_bytes_per_s, self.config.max_bytes_per_s) if rate]
             order = FetchOrder(record.desired.sha256, record.length_bytes, min(rates, default=0), deltas=record.deltas)
-            progress = self._progress = FetchProgress()
+            progress = self._progress = FetchProgress(fetched_bytes=self._progress.fetched_bytes)
             self._run(lambda: self._fetcher.fetch(order, progress), float("inf"))
         elif record.phase is _P.VERIFYING:
             self._run(lambda: _prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
@@ -622,7 +624,7 @@ class Updater:
 
     def _notify_first(self, record: UpdateRecord) -> None:
         """Notify of a phase before persisting it: the disk may be full."""
-        self.record = record
+        self.record = record = self._counted(record)
         self.changed(record)
         self._records.write(record)
 
@@ -639,8 +641,31 @@ class Updater:
         self.changed(record)
 
     def _keep(self, record: UpdateRecord) -> None:
+        record = self._counted(record)
         self._records.write(record)
         self.record = record
+
+    def _counted(self, record: UpdateRecord) -> UpdateRecord:
+        """Return ``record`` with what its attempt has fetched so far, unless that is not known."""
+        if record.fetched_bytes is None:
+            return record
+        return replace(record, fetched_bytes=self._progress.fetched_bytes)
+
+    def _count_on(self) -> None:
+        """Count on after a restart: what came since the record was written is what is more of its files now."""
+        record = self.record
+        whole = record.phase in {_P.VERIFYING, _P.SHADOW, _P.STAGED, _P.PROBATION, _P.COMMITTED}
+        self._progress = FetchProgress(record.length_bytes if whole else 0, record.fetched_bytes or 0)
+        held_bytes = self._held_bytes(record) if record.phase is _P.DOWNLOADING else record.held_bytes
+        if held_bytes != record.held_bytes:
+            self._progress.fetched_bytes += max(0, held_bytes - record.held_bytes)
+            self._keep(replace(record, held_bytes=held_bytes))
+
+    def _held_bytes(self, record: UpdateRecord) -> int:
+        """Return how much of the parts and patches of ``record`` is here; a whole bundle may be made, not fetched."""
+        patches = [self.slots.bundle(delta.sha256) for delta in record.deltas]
+        files = (part_of(self.slots.bundle(record.desired.sha256)), *patches, *map(part_of, patches))
+        return sum(path.stat().st_size for path in files if path.exists())
 
     def _run(self, job: Callable[[], object], deadline_s: float) -> None:
         self._token += 1

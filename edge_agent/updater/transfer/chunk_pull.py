@@ -61,15 +61,20 @@ class ChunkLink:
         except queue.Empty:
             return None
 
-    def clear(self) -> None:
-        """Forget the messages that wait: they belong to an earlier download."""
-        while self.next(0.0) is not None:
-            pass
+    def clear(self) -> int:
+        """Forget the messages that wait, which belong to an earlier download; return how many bytes they were."""
+        forgotten_bytes = 0
+        while (payload := self.next(0.0)) is not None:
+            forgotten_bytes += len(payload)
+        return forgotten_bytes
 
 
 @dataclass(slots=True, kw_only=True)
 class ChunkPull:
-    """One download over ``link``; ``append`` writes the next bytes of the part, and counts them in ``progress``."""
+    """One download over ``link``; ``append`` writes the next bytes of the part, and counts them as done.
+
+    Each message that comes is counted as fetched here, of use or not.
+    """
 
     link: ChunkLink
     order: FetchOrder
@@ -84,7 +89,7 @@ class ChunkPull:
 
     def run(self) -> Refusal | None:
         """Pull what is missing; return None when all is here, or why not (``download_failed``: it may pass)."""
-        self.link.clear()
+        self.progress.fetched_bytes += self.link.clear()
         self._next = self.progress.done_bytes
         useful_s = asked_s = self.clock_s()
         while self.progress.done_bytes < self.order.length_bytes:
@@ -125,6 +130,7 @@ class ChunkPull:
 
     def _take(self, payload: bytes) -> tuple[Refusal | None, bool]:
         """Keep a chunk that was asked for, write what follows the part now; return a refusal, or if it was of use."""
+        self.progress.fetched_bytes += len(payload)
         try:
             chunk, data = read_chunk(payload)
         except MessageError as error:

@@ -40,6 +40,8 @@ class Network:
     code: str = ""
     stop_at: int = len(DATA)
     most: int = 0
+    sent_bytes: int = 0
+    progress: FetchProgress = field(default_factory=FetchProgress)
     link: ChunkLink = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +62,7 @@ class Network:
             for one in wanted
         ]
         for answer in self.fault(answers):
+            self.sent_bytes += len(answer)
             self.link.receive(answer)
         self.most = max(self.most, self.link._chunks.qsize())
 
@@ -78,7 +81,8 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def fetch(network: Network, folder: Path, *carriers: str, settings: FetchSettings = NOBODY, rate: int = 0) -> object:
     """Fetch the blob."""
     fetcher = HttpFetcher(settings, folder, RealDisk(), chunks=network.link, carriers=carriers or ("mqtt",))
-    return fetcher.fetch(FetchOrder(SHA256, len(DATA), rate), FetchProgress())
+    network.progress = FetchProgress()
+    return fetcher.fetch(FetchOrder(SHA256, len(DATA), rate), network.progress)
 
 
 def changed(seed: int) -> Fault:
@@ -114,8 +118,11 @@ def test_pulls_a_blob_with_a_window_of_chunks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_lost_doubled_reordered_and_damaged_chunks_change_nothing(tmp_path: Path, seed: int) -> None:
     """The blob is right, whatever the network does with a third of its chunks."""
-    assert fetch(Network(fault=changed(seed)), tmp_path, settings=replace(NOBODY, stall_s=5.0)) is None
+    network = Network(fault=changed(seed))
+    assert fetch(network, tmp_path, settings=replace(NOBODY, stall_s=5.0)) is None
     assert (tmp_path / SHA256).read_bytes() == DATA
+    not_taken = sum(map(len, iter(lambda: network.link.next(0.0), None)))
+    assert network.progress.fetched_bytes == network.sent_bytes - not_taken > len(DATA)
 
 
 def test_reversed_chunks_are_put_in_order(tmp_path: Path) -> None:
@@ -123,6 +130,14 @@ def test_reversed_chunks_are_put_in_order(tmp_path: Path) -> None:
     network = Network(fault=lambda answers: answers[::-1])
     assert fetch(network, tmp_path) is None
     assert network.starts() == list(range(0, len(DATA), CHUNK_BYTES))
+
+
+def test_what_comes_too_late_is_counted_by_the_next_download(tmp_path: Path) -> None:
+    """Chunks of a download that was ended came over the network too."""
+    network, late = Network(), write_chunk(Chunk(sha256="b" * 64), b"x" * 99)
+    network.link.receive(late)
+    assert fetch(network, tmp_path) is None
+    assert network.progress.fetched_bytes == network.sent_bytes + len(late)
 
 
 def test_a_refusal_of_the_server_ends_it(tmp_path: Path) -> None:

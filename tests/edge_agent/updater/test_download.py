@@ -180,6 +180,36 @@ def test_takes_a_whole_answer_for_a_range(fetch: Callable, source: Source, tmp_p
     assert (tmp_path / SHA256).read_bytes() == DATA
 
 
+@pytest.mark.parametrize(
+    ("part", "answers", "fetched_bytes"),
+    [
+        (b"", [], len(DATA)),
+        (DATA[:1000], [], len(DATA) - 1000),
+        (DATA, [], 0),
+        (DATA[:1000], ["no_range"], len(DATA)),
+        (DATA[:1000], ["416"], len(DATA)),
+        (b"", ["cut", "503"], len(DATA)),
+        (b"?" * 1000, [], 2 * len(DATA) - 1000),
+    ],
+)
+def test_counts_what_came_and_not_what_was_here(
+    fetch: Callable, source: Source, tmp_path: Path, part: bytes, answers: list[str], fetched_bytes: int
+) -> None:
+    """Resumed, a server without ranges, one that sends it again, broken off, a part of something else."""
+    (tmp_path / f"{SHA256}.part").write_bytes(part)
+    source.answers, progress = answers, FetchProgress()
+    assert fetch(progress=progress) is None
+    assert (progress.fetched_bytes, progress.done_bytes) == (fetched_bytes, len(DATA))
+
+
+@pytest.mark.parametrize(("data", "fetched_bytes"), [(DATA[:-1] + b"?", len(DATA)), (DATA + b"more", 0)])
+def test_counts_what_was_refused_too(fetch: Callable, source: Source, data: bytes, fetched_bytes: int) -> None:
+    """Bytes that were thrown away came over the network; an answer that is too long is not read."""
+    source.data, progress = data, FetchProgress()
+    assert isinstance(fetch(progress=progress), Refusal)
+    assert progress.fetched_bytes == fetched_bytes
+
+
 def test_a_full_disk_is_told_as_such(fetch: Callable, tmp_path: Path) -> None:
     """ENOSPC from the kernel becomes no_space, at once."""
     (tmp_path / f"{SHA256}.part").symlink_to("/dev/full")

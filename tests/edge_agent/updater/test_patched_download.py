@@ -78,7 +78,7 @@ def test_fetches_the_patch_and_keeps_only_its_result(patched: Patched) -> None:
     assert patched.counted.fetched == [digest(patched.patch)]
     assert patched.there == sorted([digest(patched.base), digest(patched.new)])
     assert (patched.folder / digest(patched.new)).read_bytes() == patched.new
-    assert patched.progress.done_bytes == len(patched.new)
+    assert (patched.progress.done_bytes, patched.progress.fetched_bytes) == (len(patched.new), len(patched.patch))
     assert f"a patch of {len(patched.patch)} bytes" in patched.progress.how
 
 
@@ -112,6 +112,9 @@ def test_whatever_is_wrong_with_a_patch_the_full_bundle_is_fetched(
     assert patched.there == sorted([digest(patched.base), digest(patched.new)])
     codes = {"damaged": "patch_invalid", "missing": "http_404", "other": "digest_mismatch", "nothing": "patch_invalid"}
     assert codes[fault] in patched.progress.how
+    came = b"" if fault == "missing" else patched.blobs[name]
+    assert isinstance(came, bytes)
+    assert patched.progress.fetched_bytes == len(came) + len(patched.new), "the patch in vain counts too"
 
 
 def test_a_newer_desired_state_ends_it(patched: Patched) -> None:

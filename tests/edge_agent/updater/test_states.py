@@ -76,11 +76,13 @@ def test_a_status_says_all_that_the_record_knows() -> None:
     """The operator's view of an update, with the downloaded and total bytes."""
     desired = Desired(gen=3, release="m-1")
     record = UpdateRecord(
-        phase=UpdatePhase.DOWNLOADING, desired=desired, code="c", text="t", since_ms=5, length_bytes=9
+        phase=UpdatePhase.DOWNLOADING, desired=desired, code="c", text="t", since_ms=5, length_bytes=9, fetched_bytes=0
     )
-    assert record.status(4) == UpdateStatus(
+    said = UpdateStatus(
         phase=UpdatePhase.DOWNLOADING, gen=3, release="m-1", code="c", text="t", since_ms=5, done_bytes=4, total_bytes=9
     )
+    assert record.status(4, 3) == replace(said, fetched_bytes=3)
+    assert replace(record, fetched_bytes=None).status(4, 3) == said, "an attempt that an older agent began"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from edge_agent.config import UpdateConfig
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.last_end import LastEnd
-from edge_agent.updater.ports import ProbeResult, Refusal
+from edge_agent.updater.ports import ProbeResult, Refusal, part_of
 from wire.messages import UpdatePhase
 
 GOOD = ["offered", "downloading", "verifying", "staged", "probation", "committed"]
@@ -144,6 +144,36 @@ def test_commits_at_once_what_is_current_already(device: object, release: Callab
     record = device.updater.record
     assert (record.slot, record.length_bytes) == ("a", len(release(1).data))
     assert device.served[-1] == device.slots.read("a")
+
+
+def test_an_attempt_counts_what_it_fetched_over_kills_and_tries(device: object, release: Callable) -> None:
+    """What came before a kill is what is more of the part; the next attempt begins at 0, and finds the bundle here."""
+    new = device.publish(release(1))
+    part = part_of(device.slots.bundle(new.desired.sha256))
+    part.parent.mkdir(parents=True)
+    part.write_bytes(new.data[:10])  # of an attempt before
+    device.offer(new.desired)
+    _finish_one_job(device)
+    assert (device.updater.record.phase, device.updater.status.fetched_bytes) == (UpdatePhase.DOWNLOADING, 0)
+    for here in (30, 50):
+        part.write_bytes(new.data[:here])
+        device.restart()
+    device.work()
+    assert device.updater.status.fetched_bytes == 40 + len(new.data)
+    device.restart()
+    found = device.updater.status
+    assert (found.phase, found.done_bytes) == (UpdatePhase.PROBATION, len(new.data))
+    assert found.fetched_bytes == 40 + len(new.data)
+    device.offer(device.publish(release(2)).desired)
+    assert device.updater.status.fetched_bytes == 0
+
+
+def test_an_attempt_that_an_older_agent_began_says_no_bytes(device: object, release: Callable) -> None:
+    """Its record has none; 0 would be a claim."""
+    device.install(release(1))
+    device.updater._records.write(replace(device.updater.record, fetched_bytes=None))
+    device.restart()
+    assert device.updater.status.fetched_bytes is None
 
 
 def test_a_newer_generation_ends_the_one_in_flight(device: object, release: Callable) -> None:
