@@ -123,7 +123,8 @@ class RolloutDevice:
     """One device of a rollout; ``group`` is the index of its group, ``code`` the cause of a failure.
 
     ``replaced_by``: the person who let another device try in its place. ``retried_from``: its earlier outcome, failed
-    or stuck, during a retry.
+    or stuck, during a retry. ``air_bytes``: what it fetched over the network in all attempts, of the bundle and of
+    patches; ``bundle_bytes``: of an older agent, which does not count that: how much of the bundle it had.
     """
 
     device: str = ""
@@ -134,6 +135,7 @@ class RolloutDevice:
     assigned_ms: int = 0
     settled_ms: int = 0
     air_bytes: int = 0
+    bundle_bytes: int = 0
     replaced_by: str = ""
     retried_from: str = ""
 
@@ -183,6 +185,7 @@ class RolloutInfo:
     removed: int = 0
     committed_ratio: float | None = None
     air_bytes: int = 0
+    bundle_bytes: int = 0
     window: Mapping[str, Json] | None = None
     shadow: Mapping[str, Json] | None = None
     shadow_counts: Mapping[str, Json] | None = None

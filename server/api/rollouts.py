@@ -163,6 +163,9 @@ class MemberBody(BaseModel):
 
     ``code``: why it failed or was left out. ``replaced_by``: the person who let another device try in its place.
     ``retried_from``: its earlier outcome, failed or stuck, during a retry; ``code`` is that of the earlier one.
+    ``air_bytes``: what it has fetched over the network so far, of the bundle and of patches, in all attempts, also what
+    was thrown away (without the headers of the protocols). ``bundle_bytes``: of an older agent, which does not count
+    that: how much of the bundle it had at last, however it came.
     """
 
     device: str
@@ -173,6 +176,7 @@ class MemberBody(BaseModel):
     assigned_ms: int
     settled_ms: int
     air_bytes: int
+    bundle_bytes: int
     replaced_by: str
     retried_from: str
 
@@ -207,7 +211,8 @@ class RolloutBody(BaseModel):
 
     ``failed`` and ``stuck`` include devices that were replaced or removed later. ``replaced``: in whose place others
     try. ``removed``: left the fleet before the release had an outcome on them. ``committed_ratio``:
-    ``committed`` / (``committed`` + ``failed`` + ``stuck``), null while all are 0.
+    ``committed`` / (``committed`` + ``failed`` + ``stuck``), null while all are 0. ``air_bytes``, ``bundle_bytes``: the
+    sums over the members. ``shadow_counts``: of all devices so far, also of those under way.
     """
 
     id: str
@@ -230,6 +235,7 @@ class RolloutBody(BaseModel):
     removed: int
     committed_ratio: float | None
     air_bytes: int
+    bundle_bytes: int
     groups: list[GroupBody]
     members: list[MemberBody]
 
@@ -244,33 +250,36 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
     """Return the routes for operators."""
     routes = APIRouter(tags=["rollouts"], dependencies=[Depends(auth.operator)])
 
+    def shown(rollout: Rollout) -> RolloutBody:
+        return _body(*rollouts.up_to_date(rollout))
+
     @routes.post("/api/rollouts", status_code=201)
     def create(request: RolloutRequest) -> RolloutBody:
         """Create a rollout; it starts when approved."""
-        return _body(rollouts.create(_request(request)))
+        return shown(rollouts.create(_request(request)))
 
     @routes.get("/api/rollouts")
     def list_rollouts() -> RolloutsBody:
         """Return every rollout."""
-        return RolloutsBody(rollouts=[_body(rollout) for rollout in rollouts.list()])
+        return RolloutsBody(rollouts=[_body(rollout) for rollout in rollouts.up_to_date(*rollouts.list())])
 
     @routes.get("/api/rollouts/{rollout}")
     def get(rollout: str) -> RolloutBody:
         """Return one rollout."""
-        return _body(rollouts.get(rollout))
+        return shown(rollouts.get(rollout))
 
     @routes.post("/api/rollouts/{rollout}/approve")
     def approve(rollout: str, request: ApproveRequest | None = None) -> RolloutBody:
         """Approve a rollout, so that it starts."""
         wanted = request or ApproveRequest()
-        return _body(rollouts.approve(rollout, by=wanted.by, only=wanted.only))
+        return shown(rollouts.approve(rollout, by=wanted.by, only=wanted.only))
 
     @routes.post("/api/rollouts/{rollout}/pause")
     def pause(rollout: str, request: StopRequest | None = None) -> RolloutBody:
         """Pause a rollout: no further device is assigned the release."""
         wanted = request or StopRequest()
         text = f"Paused by {wanted.by}" + (f": {wanted.why}" if wanted.why else "")
-        return _body(rollouts.pause(rollout, text=text, by=wanted.by))
+        return shown(rollouts.pause(rollout, text=text, by=wanted.by))
 
     @routes.get("/api/rollouts/{rollout}/foresight")
     def foresight(
@@ -284,18 +293,18 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
     def resume(rollout: str, request: ResumeRequest | None = None) -> RolloutBody:
         """Resume a paused rollout: retry failures on the same devices or on others, or tolerate them."""
         wanted = request or ResumeRequest()
-        return _body(rollouts.resume(rollout, wanted.how, by=wanted.by, only=wanted.only))
+        return shown(rollouts.resume(rollout, wanted.how, by=wanted.by, only=wanted.only))
 
     @routes.post("/api/rollouts/{rollout}/skip")
     def skip(rollout: str, request: SkipRequest) -> RolloutBody:
         """Let the next group open although one missed its success ratio; who decided it is recorded."""
-        return _body(rollouts.skip(rollout, request.group, by=request.by, only=request.only))
+        return shown(rollouts.skip(rollout, request.group, by=request.by, only=request.only))
 
     @routes.post("/api/rollouts/{rollout}/abort")
     def abort(rollout: str, request: StopRequest | None = None) -> RolloutBody:
         """Abort a rollout; devices that have not committed are set back."""
         wanted = request or StopRequest()
-        return _body(rollouts.abort(rollout, by=wanted.by, why=wanted.why))
+        return shown(rollouts.abort(rollout, by=wanted.by, why=wanted.why))
 
     return routes
 
@@ -336,7 +345,7 @@ def _body(rollout: Rollout) -> RolloutBody:
         updated_ms=rollout.updated_ms, committed=counts.committed, failed=counts.failed, stuck=counts.stuck,
         pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
         committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),
-        groups=_groups(rollout), members=[_member(member) for member in rollout.members],
+        bundle_bytes=sum(member.bundle_bytes for member in rollout.members), groups=_groups(rollout), members=[_member(member) for member in rollout.members],
     )  # fmt: skip
 
 
@@ -373,5 +382,5 @@ def _member(member: Member) -> MemberBody:
     return MemberBody(
         device=member.device, group=member.group, standing=member.standing.value, code=member.code, gen=member.gen,
         assigned_ms=member.assigned_ms, settled_ms=member.settled_ms, air_bytes=member.air_bytes,
-        replaced_by=member.replaced_by, retried_from=member.retried_from.value if member.retried_from else "",
+        bundle_bytes=member.bundle_bytes, replaced_by=member.replaced_by, retried_from=member.retried_from.value if member.retried_from else "",
     )  # fmt: skip

@@ -605,15 +605,10 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
     Its rollouts are aborted, and no new one can be created. Prints the devices that still run it: they keep it until
     you roll out another release.
     """
-    state, (config, database) = open_state(directory), _opened(directory)
-    fleet, versions = _fleet(database), Versions(database, Blobs(state.blobs))
-    rollouts = RolloutService(
-        ledger=RolloutLedger(database), fleet=fleet, versions=versions, events=EventLog(database), config=config.rollout
-    )
-    running = Withdrawal(versions=versions, fleet=fleet, rollouts=rollouts, clock=system_now_ms).withdraw(
-        release, why, by=_person(by)
-    )
-    first = versions.release(release).withdrawn_why
+    rollouts, database = _rollouts(directory)
+    withdrawal = Withdrawal(versions=rollouts.versions, fleet=rollouts.fleet, rollouts=rollouts, clock=system_now_ms)
+    running = withdrawal.withdraw(release, why, by=_person(by))
+    first = rollouts.versions.release(release).withdrawn_why
     database.close()
     if why and shortened(why, MAX_WHY) != first:
         raise ReleaseWithdrawnError(_kept(release, "withdrawn already", first, why))
@@ -635,6 +630,17 @@ def _fleet(database: Database) -> Fleet:
     return Fleet(
         database=database, outbox=Outbox(MemoryTransport(broker=MemoryBroker(), client_id="none")), clock=system_now_ms
     )
+
+
+def _rollouts(directory: Path) -> tuple[RolloutService, Database]:
+    """Return the rollouts, and the database to close."""
+    config, database = _opened(directory)
+    versions = Versions(database, Blobs(open_state(directory).blobs))
+    service = RolloutService(
+        ledger=RolloutLedger(database), fleet=_fleet(database), versions=versions, events=EventLog(database),
+        config=config.rollout,
+    )  # fmt: skip
+    return service, database
 
 
 @main.command(
@@ -688,10 +694,12 @@ def rollouts_list(directory: Path, *, as_json: bool) -> None:
 
     Tab-separated values with a header line: the phase, and the number of devices in each standing. A failed or stuck
     device stays counted as such, even if it was replaced. replaced: devices in whose place others try; removed:
-    devices that left the fleet before the release had an outcome on them.
+    devices that left the fleet before the release had an outcome on them. air_bytes: what the devices have fetched over
+    the network so far, of the bundle and of patches; bundle_bytes: of agents that don't count that, how much of the
+    bundle they had.
     """
-    _, database = _opened(directory)
-    rows = [listings.rollout_row(rollout) for rollout in RolloutLedger(database).all()]
+    rollouts, database = _rollouts(directory)
+    rows = [listings.rollout_row(rollout) for rollout in rollouts.up_to_date(*rollouts.list())]
     database.close()
     _print(rows, listings.ROLLOUT_COLUMNS, as_json=as_json)
 

@@ -31,7 +31,7 @@ RELEASE_COLUMNS = (
 EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
 ROLLOUT_COLUMNS = (
     "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
-    "replaced", "removed",
+    "replaced", "removed", "air_bytes", "bundle_bytes",
 )  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def rollout_row(rollout: Rollout) -> Row:
         "replaced": replaced_count(rollout.members), "removed": removed_count(rollout.members),
         "created_ms": rollout.created_ms, "updated_ms": rollout.updated_ms, "code": rollout.code, "text": rollout.text,
         "air_bytes": sum(member.air_bytes for member in rollout.members),
+        "bundle_bytes": sum(member.bundle_bytes for member in rollout.members),
         "groups": [group.name for group in rollout.groups],
         "skipped": {group.name: group.skipped_by for group in rollout.groups if group.skipped_by},
     }  # fmt: skip

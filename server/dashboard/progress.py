@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago
@@ -92,7 +93,7 @@ def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
         phase=_PHASES[rollout.phase],
         reason=rollout.text,
         created=f"made {ago(rollout.created_ms, now_ms)}",
-        air=in_bytes(sum(member.air_bytes for member in rollout.members)),
+        air=_fetched(rollout.members),
         shadow=_shadow(rollout),
         groups=tuple(_group(rollout, index) for index in range(len(rollout.groups))),
         actions=actions(rollout.phase),
@@ -108,6 +109,14 @@ def actions(phase: RolloutPhase) -> tuple[str, ...]:
         RolloutPhase.PAUSED: "resume",
     }.get(phase)
     return (first, "abort") if first else ()
+
+
+def _fetched(members: Sequence[Member]) -> str:
+    """Return what came over the network; of older agents only how much of the bundle they had is known."""
+    air = in_bytes(sum(member.air_bytes for member in members))
+    bundles = in_bytes(sum(member.bundle_bytes for member in members))
+    parts = (f"{air} fetched" if air else "", f"{bundles} of bundles on devices that don't count" if bundles else "")
+    return ", ".join(filter(None, parts))
 
 
 def _shadow(rollout: Rollout) -> str:

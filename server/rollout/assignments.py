@@ -7,13 +7,13 @@ the next start finds either the old ``desired`` (and sets the new one) or the ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from server.fleet.fleet import Device, Fleet
 from server.registry.versions import Release
 from server.rollout.ledger import RolloutLedger
 from server.rollout.model import IN_VAIN, Member, MemberStanding, Rollout, Settle
-from server.rollout.planner import left_out
+from server.rollout.planner import left_out, so_far
 from server.rollout.selection import choose_bundle
 from wire.codec import decode, encode
 from wire.messages import Desired
@@ -41,7 +41,10 @@ class Assigner:
             intent = {"standing": MemberStanding.ASSIGNING.value, "before": before, "assigned_ms": now_ms}
             self.ledger.change_member(rollout.id, member.device, {**intent, "gen": device.desired_gen})
             gen = self._tell(device, pointer(bundle, rollout.probation_s), rollout)
-        self.ledger.change_member(rollout.id, member.device, {"standing": MemberStanding.ASSIGNED.value, "gen": gen})
+        before_bytes = _now(member, device, rollout).air_bytes
+        changes = {"standing": MemberStanding.ASSIGNED.value, "gen": gen}
+        bytes_so_far = {"air_bytes": before_bytes, "earlier_bytes": before_bytes}
+        self.ledger.change_member(rollout.id, member.device, {**changes, **bytes_so_far})
         return None
 
     def set_back(self, rollout: Rollout, member: Member, device: Device) -> Settle | None:
@@ -52,9 +55,7 @@ class Assigner:
         self._tell(device, self._before(rollout, member, device))
         if member.standing in IN_VAIN:
             return None
-        update = device.reported.update if device.reported else None
-        air_bytes, shadow = (update.done_bytes, update.shadow) if update else (0, None)
-        return replace(left_out(member, "aborted"), air_bytes=air_bytes, shadow=shadow)
+        return left_out(_now(member, device, rollout), "aborted")
 
     def _before(self, rollout: Rollout, member: Member, device: Device) -> Desired:
         before = decode(Desired, member.before.encode()) if member.before else Desired()
@@ -71,6 +72,10 @@ class Assigner:
             length_bytes=desired.length_bytes, probation_s=desired.probation_s,
             window=rollout.window if rollout else None, shadow=rollout.shadow if rollout else None,
         )  # fmt: skip
+
+
+def _now(member: Member, device: Device, rollout: Rollout) -> Member:
+    return so_far(member, device.reported.update, rollout.release) if device.reported else member
 
 
 def pointer(bundle: Release, probation_s: float) -> Desired:

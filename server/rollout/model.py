@@ -52,7 +52,9 @@ class Member:
     """One device of a rollout.
 
     ``gen`` is that of its ``desired`` since assignment, ``before`` its ``desired`` before that (as JSON, "" for none),
-    ``air_bytes`` what it downloaded. ``tolerated``: a failure that no longer pauses, because an operator resumed with
+    ``air_bytes`` what it fetched over the network in all its attempts, of the bundle and of patches, ``earlier_bytes`` in
+    those before the last. ``bundle_bytes``: of an older agent, which does not count that: how much of the bundle it
+    had at last, however it came. ``tolerated``: a failure that no longer pauses, because an operator resumed with
     ``tolerate``; it still counts against success. ``replaced_by``: the person who let another device try in its place;
     the failure stays, but the group is judged without it. ``retried_from``: the earlier standing (failed or stuck)
     during a retry; ``code`` is still the earlier one, and both apply again if the retry ends without an outcome.
@@ -67,6 +69,8 @@ class Member:
     settled_ms: int = 0
     code: str = ""
     air_bytes: int = 0
+    earlier_bytes: int = 0
+    bundle_bytes: int = 0
     before: str = ""
     tolerated: bool = False
     replaced_by: str = ""
@@ -150,12 +154,13 @@ class SetBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
-    """Record the standing of ``device``: its outcome, or that it can't be reached yet."""
+    """Record the standing of ``device``: its outcome, or that it can't be reached yet; the rest as in ``Member``."""
 
     device: str
     standing: MemberStanding
     code: str = ""
     air_bytes: int = 0
+    bundle_bytes: int = 0
     shadow: ShadowCounts | None = None
 
 

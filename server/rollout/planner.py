@@ -43,7 +43,7 @@ from server.rollout.model import (
     Settle,
 )
 from server.rollout.thresholds import count_members
-from wire.messages import UpdatePhase
+from wire.messages import UpdatePhase, UpdateStatus
 
 _UNTOLD = frozenset({MemberStanding.WAITING, MemberStanding.PENDING, MemberStanding.ASSIGNING})
 
@@ -81,14 +81,25 @@ def settled(member: Member, settle: Settle, now_ms: int) -> Member:
     retried_from = member.retried_from if settle.standing is MemberStanding.PENDING else None
     ended = replace(member, standing=settle.standing, code=settle.code, settled_ms=now_ms)
     shadow = settle.shadow or member.shadow
-    return replace(ended, air_bytes=settle.air_bytes, shadow=shadow, tolerated=False, retried_from=retried_from)
+    counted = replace(ended, air_bytes=settle.air_bytes, bundle_bytes=settle.bundle_bytes, shadow=shadow)
+    return replace(counted, tolerated=False, retried_from=retried_from)
+
+
+def so_far(member: Member, update: UpdateStatus, release: str) -> Member:
+    """Return ``member`` with what its device fetched and compared by its report, if that is about this attempt."""
+    if not _about(member, update, release):
+        return member
+    counted = replace(member, shadow=update.shadow or member.shadow)
+    if update.fetched_bytes is None:
+        return replace(counted, bundle_bytes=update.done_bytes)
+    return replace(counted, air_bytes=member.earlier_bytes + update.fetched_bytes)
 
 
 def left_out(member: Member, code: str) -> Settle:
     """Return the settlement of a device without an outcome: cancelled, or its earlier failure if this was a retry."""
     if member.retried_from is None:
-        return Settle(device=member.device, standing=MemberStanding.CANCELLED, code=code, air_bytes=member.air_bytes)
-    return Settle(device=member.device, standing=member.retried_from, code=member.code, air_bytes=member.air_bytes)
+        return _settlement(member, MemberStanding.CANCELLED, code)
+    return _settlement(member, member.retried_from, member.code)
 
 
 def stop(rollout: Rollout) -> Pause | None:
@@ -130,36 +141,29 @@ def _settle(rollout: Rollout, member: Member, status: DeviceStatus | None, now_m
     if status is None:
         status = DeviceStatus(device=member.device, removed=True)
     update, told = status.update, member.standing in {MemberStanding.ASSIGNED, MemberStanding.STUCK}
-    about = member.gen > 0 and update.gen >= member.gen and update.release == rollout.release
+    about, member = _about(member, update, rollout.release), so_far(member, update, rollout.release)
     if about and update.phase is UpdatePhase.COMMITTED and member.standing is not MemberStanding.ASSIGNING:
-        return Settle(
-            device=member.device,
-            standing=MemberStanding.COMMITTED,
-            code="",
-            air_bytes=update.done_bytes,
-            shadow=update.shadow,
-        )
+        return _settlement(member, MemberStanding.COMMITTED, "")
     if told and about and update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}:
-        return Settle(
-            device=member.device,
-            standing=MemberStanding.FAILED,
-            code=update.code or update.phase.value,
-            air_bytes=update.done_bytes,
-            shadow=update.shadow,
-        )
+        return _settlement(member, MemberStanding.FAILED, update.code or update.phase.value)
     if status.removed:
         return None if member.standing in IN_VAIN else left_out(member, REMOVED)
     if member.standing is MemberStanding.ASSIGNED and status.desired_release != rollout.release:
         return left_out(member, "superseded")
     if told and now_ms > member.assigned_ms + rollout.deadline_s * 1000:
-        return Settle(
-            device=member.device,
-            standing=MemberStanding.STUCK,
-            code=MemberStanding.STUCK.value,
-            air_bytes=update.done_bytes,
-            shadow=update.shadow if about else None,
-        )
+        return _settlement(member, MemberStanding.STUCK, MemberStanding.STUCK.value)
     return None
+
+
+def _about(member: Member, update: UpdateStatus, release: str) -> bool:
+    return member.gen > 0 and update.gen >= member.gen and update.release == release
+
+
+def _settlement(member: Member, standing: MemberStanding, code: str) -> Settle:
+    return Settle(
+        device=member.device, standing=standing, code=code, air_bytes=member.air_bytes,
+        bundle_bytes=member.bundle_bytes, shadow=member.shadow,
+    )  # fmt: skip
 
 
 def _why(members: Iterable[Member]) -> str:
@@ -193,9 +197,7 @@ def _assignments(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iter
         if member.standing is MemberStanding.ASSIGNING or statuses[member.device].reachable:
             yield Assign(member.device)
         elif member.standing is MemberStanding.WAITING:
-            yield Settle(
-                device=member.device, standing=MemberStanding.PENDING, code=member.code, air_bytes=member.air_bytes
-            )
+            yield _settlement(member, MemberStanding.PENDING, member.code)
 
 
 def _set_back(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iterable[SetBack | Settle]:

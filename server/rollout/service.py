@@ -23,6 +23,7 @@ from server.rollout.model import (
     ABORTABLE,
     IN_FLIGHT,
     IN_VAIN,
+    OPEN_PHASES,
     Action,
     Assign,
     DeviceStatus,
@@ -36,7 +37,7 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.planner import plan, settled
+from server.rollout.planner import plan, settled, so_far
 from server.rollout.resuming import NAMED, Foresight, How, foresee, replaced, resumed, skipped, to_replace
 from server.rollout.selection import candidates, choose_bundle, pick_canaries
 from server.rollout.thresholds import count_members, outcome
@@ -75,6 +76,24 @@ class RolloutService:
             UnknownRolloutError: If there is none of that id.
         """
         return self.ledger.get(rollout)
+
+    def up_to_date(self, *rollouts: Rollout) -> tuple[Rollout, ...]:
+        """Return ``rollouts`` with the bytes and counts that devices under way have reported, which none has settled.
+
+        They are kept with the outcome only: a device under way sends them again with each report.
+        """
+        going = {*IN_FLIGHT, MemberStanding.STUCK}
+        if not any(one.phase in OPEN_PHASES and member.standing in going for one in rollouts for member in one.members):
+            return rollouts
+        updates = {device.device: device.reported.update for device in self.fleet.devices() if device.reported}
+        return tuple(
+            replace(one, members=tuple(
+                so_far(member, updates[member.device], one.release)
+                if member.standing in going and member.device in updates else member
+                for member in one.members
+            )) if one.phase in OPEN_PHASES else one
+            for one in rollouts
+        )  # fmt: skip
 
     def create(self, request: RolloutOptions) -> Rollout:
         """Create a rollout; it runs at once when ``approved``.
@@ -298,7 +317,7 @@ class RolloutService:
         after = settled(member, settle, now_ms)
         changes = {
             "standing": after.standing.value, "code": after.code, "air_bytes": after.air_bytes,
-            "settled_ms": after.settled_ms, "tolerated": after.tolerated, "shadow": as_text(after.shadow),
+            "bundle_bytes": after.bundle_bytes, "settled_ms": after.settled_ms, "tolerated": after.tolerated, "shadow": as_text(after.shadow),
             "retried_from": after.retried_from.value if after.retried_from else "",
         }  # fmt: skip
         self.ledger.change_member(rollout.id, settle.device, changes)

@@ -40,6 +40,8 @@ MEMBERS = sa.Table(
     sa.Column("settled_ms", sa.BigInteger, nullable=False, default=0),
     sa.Column("code", sa.String(64), nullable=False, default=""),
     sa.Column("air_bytes", sa.BigInteger, nullable=False, default=0),
+    sa.Column("earlier_bytes", sa.BigInteger, nullable=False, default=0, server_default="0"),
+    sa.Column("bundle_bytes", sa.BigInteger, nullable=False, default=0, server_default="0"),
     sa.Column("before", sa.Text, nullable=False, default=""),
     sa.Column("tolerated", sa.Boolean, nullable=False, default=False),
     sa.Column("replaced_by", sa.String(100), nullable=False, default="", server_default=""),

@@ -86,7 +86,7 @@ class Steering:
             pill(card.phase)
             ui.label(card.created).classes("tf-muted tf-small")
             if card.air:
-                ui.label(f"{card.air} on air").classes("tf-muted tf-small")
+                ui.label(card.air).classes("tf-muted tf-small")
             ui.element("div").classes("tf-grow")
             for action in card.actions:
                 button = ui.button(action.capitalize(), on_click=partial(self._ask, card, action))
@@ -183,7 +183,7 @@ def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = No
 
 def _cards(services: Services) -> Cut[RolloutCard]:
     now_ms = services.fleet.clock()
-    cards = [rollout_card(rollout, now_ms) for rollout in services.rollouts.list()]
+    cards = [rollout_card(rollout, now_ms) for rollout in services.rollouts.up_to_date(*services.rollouts.list())]
     return Cut.of(sorted(cards, key=lambda card: not card.open), _SHOWN)
 
 

@@ -66,7 +66,7 @@ def test_a_group_counts_only_who_takes_part() -> None:
     assert (rest.total, rest.committed_ratio) == (1, 0.0)
     assert ["not open yet" in [one.text for one in group.states] for group in (canary, rest)] == [False, True]
     assert canary.members.rows[1].standing.text == "failed: digest mismatch"
-    assert card.air == "1.5 kB"
+    assert card.air == "1.5 kB fetched"
 
 
 def test_an_empty_group_is_no_division_by_zero() -> None:
@@ -113,6 +113,17 @@ def test_the_way_shows_where_a_retraining_is() -> None:
     assert tones == [(Tone.GOOD, False), (Tone.GOOD, False), (Tone.CALM, True), (Tone.CALM, False)]
     assert not any(stage.now for stage in stages(RetrainingPhase.WITHDRAWN))
     assert all(stage.tone is Tone.GOOD for stage in stages(RetrainingPhase.SETTLED))
+
+
+@pytest.mark.parametrize(
+    ("air_bytes", "bundle_bytes", "text"),
+    [(0, 0, ""), (0, 400, "400 B of bundles on devices that don't count"),
+     (39_000, 152_000, "39 kB fetched, 152 kB of bundles on devices that don't count")],
+)  # fmt: skip
+def test_what_older_agents_say_is_no_traffic(air_bytes: int, bundle_bytes: int, text: str) -> None:
+    """Bundles that are there may have come as patches: the two figures are never added."""
+    members = (Member(device="a", group=0, air_bytes=air_bytes), Member(device="b", group=0, bundle_bytes=bundle_bytes))
+    assert rollout_card(replace(ROLLOUT, members=members), NOW_MS).air == text
 
 
 def test_a_shadow_is_told_without_a_claim_of_error() -> None:

@@ -25,7 +25,7 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.planner import apply_settlements, left_out, passed, plan, settled, stop
+from server.rollout.planner import apply_settlements, left_out, passed, plan, settled, so_far, stop
 from server.rollout.resuming import How, foresee, resumed, skipped, to_replace
 from server.rollout.thresholds import count_members, outcome
 from wire.messages import UpdatePhase, UpdateStatus
@@ -39,7 +39,7 @@ GROUPS = (
 
 def status(device: str, phase: UpdatePhase = UpdatePhase.IDLE, **changes: object) -> DeviceStatus:
     """Return a device that was assigned the new release as gen 5 and reports its progress."""
-    update = UpdateStatus(phase=phase, gen=5, release=NEW, done_bytes=77)
+    update = UpdateStatus(phase=phase, gen=5, release=NEW, done_bytes=900, fetched_bytes=77)
     return replace(DeviceStatus(device=device, desired_release=NEW, desired_gen=5, update=update), **changes)  # type: ignore[arg-type]
 
 
@@ -81,6 +81,29 @@ def test_an_outcome_replaces_all_that_the_try_before_left() -> None:
     assert going == [
         replace(expected, standing=outcomes[0], retried_from=None), replace(expected, standing=outcomes[1]),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gen", "fetched_bytes", "air_bytes", "bundle_bytes"),
+    [(5, 30, 130, 7), (6, 30, 130, 7), (5, 0, 100, 7), (5, None, 101, 900), (4, 30, 101, 7)],
+)
+def test_an_attempt_costs_what_its_device_counted(
+    gen: int, fetched_bytes: int | None, air_bytes: int, bundle_bytes: int
+) -> None:
+    """On top of earlier attempts; an older agent's figure is kept apart, and a report about another is none."""
+    member = Member(device="d0", group=0, gen=5, air_bytes=101, earlier_bytes=100, bundle_bytes=7)
+    update = UpdateStatus(gen=gen, release=NEW, done_bytes=900, fetched_bytes=fetched_bytes)
+    found = so_far(member, update, NEW)
+    assert (found.air_bytes, found.bundle_bytes) == (air_bytes, bundle_bytes)
+    assert so_far(member, update, OLD) == member
+
+
+@pytest.mark.parametrize("desired_release", [NEW, OLD])
+def test_who_is_left_out_has_fetched_all_the_same(desired_release: str) -> None:
+    """A device that is assigned another release, or leaves the fleet, in the middle of a download."""
+    away = {"d0": status("d0", UpdatePhase.DOWNLOADING, desired_release=desired_release, removed=desired_release == NEW)}
+    (settle,) = (one for one in plan(rollout(MemberStanding.ASSIGNED), away, 2000) if isinstance(one, Settle))
+    assert (settle.standing, settle.air_bytes) == (MemberStanding.CANCELLED, 77)
 
 
 def test_success_is_committed_and_nothing_else() -> None:

@@ -54,12 +54,11 @@ class Scene:
         wanted = {"canary": ["d0"], "approved": True, "success_ratio": 1.0, "error_ratio": 0.0, **request}
         return self.service.create(RolloutOptions(release=NEW, **wanted))  # type: ignore[arg-type]
 
-    def say(
-        self, device: str, phase: UpdatePhase, code: str = "", release: str = NEW, shadow: ShadowCounts | None = None
-    ) -> None:
+    def say(self, device: str, phase: UpdatePhase, code: str = "", release: str = NEW, **more: object) -> None:
         """Let a device report its progress on its last assignment, and ingest it."""
         gen = self.fleet.app.parts.fleet.device(device).desired_gen
-        update = UpdateStatus(phase=phase, gen=gen, release=release, code=code, done_bytes=77, shadow=shadow)
+        counted = {"fetched_bytes": 77, "done_bytes": 900, **more}
+        update = UpdateStatus(phase=phase, gen=gen, release=release, code=code, **counted)  # type: ignore[arg-type]
         current = InstalledRelease(release, "") if phase is UpdatePhase.COMMITTED else None
         report = Reported(gen=gen, at_ms=self.fleet.clock(), boot="ab" * 8, current=current, update=update)
         self.devices[device].say("reported", report, retain=True)
@@ -115,6 +114,30 @@ def test_canary_first_then_the_rest_then_success(scene: Scene) -> None:
     done = scene.service.get(rollout.id)
     assert done.phase is RolloutPhase.SUCCEEDED
     assert {member.air_bytes for member in done.members} == {77}
+
+
+def test_bytes_on_air_are_those_of_all_attempts_and_shown_while_they_last(scene: Scene) -> None:
+    """A failed attempt is not forgotten by the next; an older agent's bundle is not counted as if it had been fetched."""
+    rollout = scene.start(canary=["d0", "d1"], error_ratio=1.0)
+    figures = ("air_bytes", "bundle_bytes")
+
+    def shown() -> list[int]:
+        body = scene.fleet.client().get(f"/api/rollouts/{rollout.id}").json()
+        assert [sum(one[name] for one in body["members"]) for name in figures] == [body[name] for name in figures]
+        return [body[name] for name in figures]
+
+    scene.turn()
+    scene.say("d0", UpdatePhase.DOWNLOADING, fetched_bytes=5)
+    assert shown() == [5, 0]
+    scene.say("d0", UpdatePhase.REFUSED, "digest_mismatch", fetched_bytes=40)
+    scene.say("d1", UpdatePhase.REFUSED, "digest_mismatch", fetched_bytes=None)
+    assert (scene.service.get(rollout.id).phase, shown()) == (RolloutPhase.PAUSED, [40, 900])
+    scene.service.resume(rollout.id)
+    scene.turn()
+    scene.say("d0", UpdatePhase.DOWNLOADING, fetched_bytes=3)
+    assert shown() == [43, 900]
+    scene.say("d0", UpdatePhase.COMMITTED, fetched_bytes=30)
+    assert shown() == [70, 900]
 
 
 def test_nothing_is_sent_before_approval(scene: Scene) -> None:
@@ -518,7 +541,7 @@ def test_a_window_that_is_none_is_refused_by_name(scene: Scene, window: dict, st
 
 
 def test_the_shadows_of_the_devices_are_ordered_and_summed(scene: Scene) -> None:
-    """Through REST, the store and MQTT; a device that refused is in the sum, and the sum survives a restart."""
+    """Through REST, the store and MQTT: while it runs, also of a device that refused, and over a restart."""
     client, order = scene.fleet.client(), {"seconds": 60.0, "max_ratio": 0.1, "required": True}
     body = {"release": NEW, "canary": ["d0", "d1"], "approved": True, "error_ratio": 0.9, "shadow": order}
     made = client.post("/api/rollouts", json=body).json()
@@ -528,6 +551,9 @@ def test_the_shadows_of_the_devices_are_ordered_and_summed(scene: Scene) -> None
     seen = ShadowCounts(
         seconds=60, n=90, disagreed=4, skipped=10, pairs=(ShadowPair("3", "8", 4),), run_steps={"8": 90}
     )
+    scene.say("d0", UpdatePhase.SHADOW, shadow=ShadowCounts(seconds=9, n=9))
+    running = client.get(f"/api/rollouts/{made['id']}").json()["shadow_counts"]
+    assert (running["devices"], running["n"]) == (1, 9)
     scene.say("d0", UpdatePhase.COMMITTED, shadow=seen)
     worse = ShadowCounts(seconds=60, n=10, disagreed=6, pairs=(ShadowPair("3", "8", 1), ShadowPair("1", "7", 5)))
     scene.say("d1", UpdatePhase.REFUSED, "shadow_disagreement", shadow=worse)
