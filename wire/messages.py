@@ -93,9 +93,10 @@ class UpdateStatus:
     """Progress towards ``desired``; ``code`` is the reason if it was refused, rolled back or deferred.
 
     ``until_ms``: when a deferred update goes on, as far as the device knows; 0: unknown.
-    ``done_bytes``: how much of the bundle is on the device, however it came there. ``fetched_bytes``: how much this
-    attempt received over the network, of the bundle and of patches, also what was thrown away (bodies of HTTP, chunks
-    of MQTT; without the headers below, which ``DayUsage`` has); None: an older agent, which does not count it.
+    ``done_bytes``: how much of the bundle is on the device, however it came there (while a patch comes: of the patch).
+    ``fetched_bytes``: how much this attempt received over the network, of the bundle and of patches, also what was
+    thrown away (bodies of HTTP, chunks of MQTT; without the headers below, which ``DayUsage`` has); None: an older
+    agent, which does not count it.
     ``shadow``: what was counted in the shadow of this attempt; None: there was none.
     """
 

@@ -168,4 +168,4 @@ def command(
     for path in done.paths:
         click.echo(f"published {path} (targets version {done.version})")
         for length_bytes, share in done.patches[path]:
-            click.echo(f"  patch from a base: {length_bytes:,} bytes on air, {100 * share:.1f} % of the bundle")
+            click.echo(f"  patch from a base: {length_bytes:,} bytes to fetch, {100 * share:.1f} % of the bundle")

@@ -86,6 +86,7 @@ class FetchProgress:
     patch, or why not.
     """
 
+    _: KW_ONLY
     done_bytes: int = 0
     fetched_bytes: int = 0
     how: str = ""

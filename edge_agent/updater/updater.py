@@ -655,7 +655,9 @@ class Updater:
         """Count on after a restart: what came since the record was written is what is more of its files now."""
         record = self.record
         whole = record.phase in {_P.VERIFYING, _P.SHADOW, _P.STAGED, _P.PROBATION, _P.COMMITTED}
-        self._progress = FetchProgress(record.length_bytes if whole else 0, record.fetched_bytes or 0)
+        self._progress = FetchProgress(
+            done_bytes=record.length_bytes if whole else 0, fetched_bytes=record.fetched_bytes or 0
+        )
         held_bytes = self._held_bytes(record) if record.phase is _P.DOWNLOADING else record.held_bytes
         if held_bytes != record.held_bytes:
             self._progress.fetched_bytes += max(0, held_bytes - record.held_bytes)

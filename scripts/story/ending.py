@@ -66,7 +66,7 @@ def _loop(story: Story, before: Path, after: Path) -> list[list[str]]:
         ["float latency p50, ms", _figure(first, "float_latency_p50_ms")],
         ["int8 latency p50, ms", _figure(first, "latency_p50_ms")],
         ["bundle of the first / retrained release, bytes", f"{before.stat().st_size} / {after.stat().st_size}"],
-        *([f"bytes on air, rollout of {release}, six devices", str(count)] for release, count in sorted(air.items())),
+        *([f"bytes fetched, rollout of {release}, six devices", str(count)] for release, count in sorted(air.items())),
     ]
 
 

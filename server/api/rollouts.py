@@ -250,13 +250,10 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
     """Return the routes for operators."""
     routes = APIRouter(tags=["rollouts"], dependencies=[Depends(auth.operator)])
 
-    def shown(rollout: Rollout) -> RolloutBody:
-        return _body(*rollouts.up_to_date(rollout))
-
     @routes.post("/api/rollouts", status_code=201)
     def create(request: RolloutRequest) -> RolloutBody:
         """Create a rollout; it starts when approved."""
-        return shown(rollouts.create(_request(request)))
+        return _shown(rollouts, rollouts.create(_request(request)))
 
     @routes.get("/api/rollouts")
     def list_rollouts() -> RolloutsBody:
@@ -266,20 +263,20 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
     @routes.get("/api/rollouts/{rollout}")
     def get(rollout: str) -> RolloutBody:
         """Return one rollout."""
-        return shown(rollouts.get(rollout))
+        return _shown(rollouts, rollouts.get(rollout))
 
     @routes.post("/api/rollouts/{rollout}/approve")
     def approve(rollout: str, request: ApproveRequest | None = None) -> RolloutBody:
         """Approve a rollout, so that it starts."""
         wanted = request or ApproveRequest()
-        return shown(rollouts.approve(rollout, by=wanted.by, only=wanted.only))
+        return _shown(rollouts, rollouts.approve(rollout, by=wanted.by, only=wanted.only))
 
     @routes.post("/api/rollouts/{rollout}/pause")
     def pause(rollout: str, request: StopRequest | None = None) -> RolloutBody:
         """Pause a rollout: no further device is assigned the release."""
         wanted = request or StopRequest()
         text = f"Paused by {wanted.by}" + (f": {wanted.why}" if wanted.why else "")
-        return shown(rollouts.pause(rollout, text=text, by=wanted.by))
+        return _shown(rollouts, rollouts.pause(rollout, text=text, by=wanted.by))
 
     @routes.get("/api/rollouts/{rollout}/foresight")
     def foresight(
@@ -293,18 +290,18 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
     def resume(rollout: str, request: ResumeRequest | None = None) -> RolloutBody:
         """Resume a paused rollout: retry failures on the same devices or on others, or tolerate them."""
         wanted = request or ResumeRequest()
-        return shown(rollouts.resume(rollout, wanted.how, by=wanted.by, only=wanted.only))
+        return _shown(rollouts, rollouts.resume(rollout, wanted.how, by=wanted.by, only=wanted.only))
 
     @routes.post("/api/rollouts/{rollout}/skip")
     def skip(rollout: str, request: SkipRequest) -> RolloutBody:
         """Let the next group open although one missed its success ratio; who decided it is recorded."""
-        return shown(rollouts.skip(rollout, request.group, by=request.by, only=request.only))
+        return _shown(rollouts, rollouts.skip(rollout, request.group, by=request.by, only=request.only))
 
     @routes.post("/api/rollouts/{rollout}/abort")
     def abort(rollout: str, request: StopRequest | None = None) -> RolloutBody:
         """Abort a rollout; devices that have not committed are set back."""
         wanted = request or StopRequest()
-        return shown(rollouts.abort(rollout, by=wanted.by, why=wanted.why))
+        return _shown(rollouts, rollouts.abort(rollout, by=wanted.by, why=wanted.why))
 
     return routes
 
@@ -334,6 +331,10 @@ def _window(body: WindowBody | None) -> MaintenanceWindow | None:
     return MaintenanceWindow(start=body.start, end=body.end, days=tuple(body.days), time_zone=body.time_zone)
 
 
+def _shown(rollouts: RolloutService, rollout: Rollout) -> RolloutBody:
+    return _body(*rollouts.up_to_date(rollout))
+
+
 def _body(rollout: Rollout) -> RolloutBody:
     counts = count_members(rollout.members)
     return RolloutBody(
@@ -345,7 +346,8 @@ def _body(rollout: Rollout) -> RolloutBody:
         updated_ms=rollout.updated_ms, committed=counts.committed, failed=counts.failed, stuck=counts.stuck,
         pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
         committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),
-        bundle_bytes=sum(member.bundle_bytes for member in rollout.members), groups=_groups(rollout), members=[_member(member) for member in rollout.members],
+        bundle_bytes=sum(member.bundle_bytes for member in rollout.members),
+        groups=_groups(rollout), members=[_member(member) for member in rollout.members],
     )  # fmt: skip
 
 
@@ -382,5 +384,6 @@ def _member(member: Member) -> MemberBody:
     return MemberBody(
         device=member.device, group=member.group, standing=member.standing.value, code=member.code, gen=member.gen,
         assigned_ms=member.assigned_ms, settled_ms=member.settled_ms, air_bytes=member.air_bytes,
-        bundle_bytes=member.bundle_bytes, replaced_by=member.replaced_by, retried_from=member.retried_from.value if member.retried_from else "",
+        bundle_bytes=member.bundle_bytes, replaced_by=member.replaced_by,
+        retried_from=member.retried_from.value if member.retried_from else "",
     )  # fmt: skip

@@ -52,13 +52,13 @@ class Member:
     """One device of a rollout.
 
     ``gen`` is that of its ``desired`` since assignment, ``before`` its ``desired`` before that (as JSON, "" for none),
-    ``air_bytes`` what it fetched over the network in all its attempts, of the bundle and of patches, ``earlier_bytes`` in
-    those before the last. ``bundle_bytes``: of an older agent, which does not count that: how much of the bundle it
-    had at last, however it came. ``tolerated``: a failure that no longer pauses, because an operator resumed with
-    ``tolerate``; it still counts against success. ``replaced_by``: the person who let another device try in its place;
-    the failure stays, but the group is judged without it. ``retried_from``: the earlier standing (failed or stuck)
-    during a retry; ``code`` is still the earlier one, and both apply again if the retry ends without an outcome.
-    ``shadow``: what it counted before it switched, or refused to.
+    ``air_bytes`` what it fetched over the network in all its attempts, of the bundle and of patches, and
+    ``earlier_bytes`` in those before the last. ``bundle_bytes``: of an older agent, which does not count that: how
+    much of the bundle it had at last, however it came. ``tolerated``: a failure that no longer pauses, because an
+    operator resumed with ``tolerate``; it still counts against success. ``replaced_by``: the person who let another
+    device try in its place; the failure stays, but the group is judged without it. ``retried_from``: the earlier
+    standing (failed or stuck) during a retry; ``code`` is still the earlier one, and both apply again if the retry ends
+    without an outcome. ``shadow``: what it counted before it switched, or refused to.
     """
 
     device: str

@@ -317,7 +317,8 @@ class RolloutService:
         after = settled(member, settle, now_ms)
         changes = {
             "standing": after.standing.value, "code": after.code, "air_bytes": after.air_bytes,
-            "bundle_bytes": after.bundle_bytes, "settled_ms": after.settled_ms, "tolerated": after.tolerated, "shadow": as_text(after.shadow),
+            "bundle_bytes": after.bundle_bytes, "settled_ms": after.settled_ms, "tolerated": after.tolerated,
+            "shadow": as_text(after.shadow),
             "retried_from": after.retried_from.value if after.retried_from else "",
         }  # fmt: skip
         self.ledger.change_member(rollout.id, settle.device, changes)

@@ -101,7 +101,9 @@ def test_an_attempt_costs_what_its_device_counted(
 @pytest.mark.parametrize("desired_release", [NEW, OLD])
 def test_who_is_left_out_has_fetched_all_the_same(desired_release: str) -> None:
     """A device that is assigned another release, or leaves the fleet, in the middle of a download."""
-    away = {"d0": status("d0", UpdatePhase.DOWNLOADING, desired_release=desired_release, removed=desired_release == NEW)}
+    away = {
+        "d0": status("d0", UpdatePhase.DOWNLOADING, desired_release=desired_release, removed=desired_release == NEW)
+    }
     (settle,) = (one for one in plan(rollout(MemberStanding.ASSIGNED), away, 2000) if isinstance(one, Settle))
     assert (settle.standing, settle.air_bytes) == (MemberStanding.CANCELLED, 77)
 

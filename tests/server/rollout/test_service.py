@@ -117,7 +117,7 @@ def test_canary_first_then_the_rest_then_success(scene: Scene) -> None:
 
 
 def test_bytes_on_air_are_those_of_all_attempts_and_shown_while_they_last(scene: Scene) -> None:
-    """A failed attempt is not forgotten by the next; an older agent's bundle is not counted as if it had been fetched."""
+    """A failed attempt is not forgotten by the next; an older agent's bundle is not counted as if it was fetched."""
     rollout = scene.start(canary=["d0", "d1"], error_ratio=1.0)
     figures = ("air_bytes", "bundle_bytes")
 

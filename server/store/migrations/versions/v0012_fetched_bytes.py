@@ -1,4 +1,4 @@
-"""What devices fetched in earlier attempts, and the figure of agents that do not count: how much of the bundle they had.
+"""What devices fetched in earlier attempts; and how much of the bundle those had whose agent does not count.
 
 Before this revision ``air_bytes`` was that figure for all, whatever really came over the network.
 """
