@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -274,12 +275,7 @@ def status(state: Path, *, as_json: bool) -> None:
                 print("Its last report:")
             for key in ("state", "reason", "connected", "serving", "safe_mode", "spool_rows", "spool_bytes"):
                 print(f"{key:12} {seen.document.get(key)}")
-            if refused := seen.document.get("refused"):
-                unknown = str(refused).endswith(
-                    ("(134)", "(135)", "(tls)")
-                )  # MQTT 5, 3.2.2.2: bad password, not authorized
-                advice_text = ": it is revoked or unknown there: ask the operator" if unknown else "; it is tried again"
-                print(f"{'broker':12} refused this device: {refused}{advice_text}")
+            _show_broker(seen.document)
             answers = seen.document.get("answers")
             for name, counts in answers.items() if isinstance(answers, dict) else ():
                 print(f"{'answers':12} {name}: {_short(counts)}")
@@ -295,6 +291,16 @@ def status(state: Path, *, as_json: bool) -> None:
             for key in ("current", "previous", "update", "certificate"):
                 print(f"{key:12} {_short(seen.document.get(key))}")
         sys.exit(_HEALTH_EXITS[seen.health])
+
+
+def _show_broker(document: Mapping[str, Json]) -> None:
+    """Print why there is no connection to the broker, if that is known."""
+    if refused := document.get("refused"):
+        unknown = str(refused).endswith(("(134)", "(135)", "(tls)"))  # MQTT 5, 3.2.2.2: bad password, not authorized
+        advice_text = ": it is revoked or unknown there: ask the operator" if unknown else "; it is tried again"
+        print(f"{'broker':12} refused this device: {refused}{advice_text}")
+    if unreached := document.get("unreached"):
+        print(f"{'broker':12} not reached: {unreached}")
 
 
 @main.command(

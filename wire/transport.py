@@ -12,12 +12,13 @@ from typing import Protocol
 
 
 class Link(StrEnum):
-    """Changes of the connection."""
+    """Changes of the connection. ``UNREACHABLE``: none could be made; it is tried again."""
 
     UP = "up"
     DOWN = "down"
     TAKEN_OVER = "taken_over"
     REFUSED = "refused"
+    UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,7 @@ class Agent:
         )
         self._disk_trouble, self._unwritten = "", False
         self._refused = ""  # why the broker refused this device, until it accepts it
+        self._unreached = ""  # why there is no connection to it, until there is one
         self._reporter = Reporter(
             base=base,
             slots=self._slots,
@@ -406,9 +407,14 @@ class Agent:
         self.uplink.answer(Response(id=command, ok=True, data=to_document(figures)))
 
     def _link(self, change: LinkChange) -> None:
+        if change.link is Link.UNREACHABLE:
+            if change.reason != self._unreached:
+                _LOG.warning("broker not reached, it is tried again reason=%s", change.reason)
+            self._unreached = change.reason
+            return
         _LOG.info("link %s reason=%s", change.link, change.reason)
         if change.link is Link.UP:
-            self._refused = ""
+            self._refused = self._unreached = ""
             self._guard("uplink", lambda: self.uplink.connected(self._now_ms, self._now_s))
             self._report()
         elif change.link is Link.TAKEN_OVER:
@@ -632,7 +638,11 @@ class Agent:
         if self._now_s < self._due.status_s:
             return
         self._due.status_s = self._now_s + _STATUS_S
-        facts = {**self._reporter.status(connected=self.uplink.up), "refused": self._refused}
+        facts = {
+            **self._reporter.status(connected=self.uplink.up),
+            "refused": self._refused,
+            "unreached": self._unreached,
+        }
         if self.parts.renewal is not None:
             facts["certificate"] = self.parts.renewal.status()
         idle_s, keepalive_s = self.parts.transport.idle_s(), self.config.transport.keepalive_s

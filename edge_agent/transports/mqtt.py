@@ -23,6 +23,7 @@ import logging
 import random
 import re
 import socket
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -44,6 +45,8 @@ _FAILURE = 128  # MQTT 5.0, 2.4: reason codes from 0x80 on are failures
 _TAKEN_OVER = 142
 _CERTIFICATE_ALERT = re.compile(r"ALERT_((?:CERTIFICATE|BAD_CERTIFICATE|UNKNOWN_CA)\w*)", re.IGNORECASE)
 """Source: RFC 8446, 6.2, as OpenSSL names the alerts (SSLV3_ALERT_CERTIFICATE_REVOKED, TLSV1_ALERT_UNKNOWN_CA)."""
+_WRONG_TIME = frozenset({9, 10})
+"""A certificate is not valid yet, or any more. Source: OpenSSL, X509_STORE_CTX_get_error(3)."""
 _DRAIN_S = 2.0
 TAKE_OVER_CLOSES = 5
 STABLE_S = 60.0
@@ -184,6 +187,11 @@ class MqttTransport:
     def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
         self._failures, self._closes, self._taken_over = self._failures + 1, 0, False
         self._back_off()
+        error = sys.exception()  # paho calls this while it handles the error, and passes it to nobody
+        text = str(getattr(error, "verify_message", "") or getattr(error, "strerror", "") or error)
+        if getattr(error, "verify_code", 0) in _WRONG_TIME:
+            text += ": set the clock of this device, or renew the certificate of the broker"
+        self._notify(LinkChange(Link.UNREACHABLE, f"{self._settings.host}:{self._settings.port}: {text}"))
 
     def _on_disconnect(
         self, _client: paho.Client, _data: object, flags: object, reason: ReasonCode, _properties: object

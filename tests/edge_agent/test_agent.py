@@ -273,12 +273,13 @@ def test_a_source_that_is_away_to_the_end_of_probation_rolls_nothing_back(world:
     assert "no inferences in probation: the source was missing" in reported.update.text
 
 
-def test_the_status_keeps_a_refusal_until_the_broker_takes_the_device(world: World) -> None:
-    """The broker's last answer is in the file that ``edge-agent status`` reads."""
-    for change, kept in [(LinkChange(Link.REFUSED, "Not authorized (135)"), "Not authorized (135)"), (UP, "")]:
+@pytest.mark.parametrize(("link", "key"), [(Link.REFUSED, "refused"), (Link.UNREACHABLE, "unreached")])
+def test_the_status_keeps_why_there_is_no_connection_until_there_is_one(world: World, link: Link, key: str) -> None:
+    """The last reason is in the file that ``edge-agent status`` reads."""
+    for change, kept in [(LinkChange(link, "Not authorized (135)"), "Not authorized (135)"), (UP, "")]:
         world.agent.parts.notices.put(change)
         world.turns(3)
-        assert read_record(world.agent.state / "status.json")["refused"] == kept
+        assert read_record(world.agent.state / "status.json")[key] == kept
 
 
 def test_a_source_with_nothing_in_it_is_no_fault_of_a_release(world: World) -> None:

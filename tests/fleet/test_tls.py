@@ -1,4 +1,7 @@
-"""A fleet beyond loopback's trust: broker and HTTP over TLS with a private authority, every check switched on."""
+"""A fleet beyond loopback's trust: broker and HTTP over TLS with a private authority, every check switched on.
+
+Also under a wrong clock, by which certificates are not valid.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import datetime as dt
 import ipaddress
 import json
 import queue
+import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +28,10 @@ from edge_agent.config import AgentConfig
 from edge_agent.control.assembly import mqtt_settings
 from edge_agent.device.identity import read_identity
 from edge_agent.transports.mqtt import MqttTransport
+from wire.transport import Link
 
 if TYPE_CHECKING:
-    from conftest import Fleet
+    from conftest import Device, Fleet, Wait
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 HOST = "127.0.0.1"
@@ -119,12 +125,70 @@ def test_who_does_not_prove_its_name_is_not_believed(secure: Fleet) -> None:
 
 @pytest.mark.parametrize("name", [HOST, "localhost"])
 def test_a_device_checks_the_brokers_name(secure: Fleet, name: str) -> None:
-    """A broker with a valid certificate of another name is refused."""
+    """A broker with a valid certificate of another name is refused, by the reason that the device gives."""
     device, heard = secure.enrol("dev", secure.root / "dev"), queue.SimpleQueue()
     identity = replace(read_identity(device.state), mqtt_host=name)
     transport = MqttTransport(mqtt_settings(identity, AgentConfig()))
-    failed = transport._client.on_connect_fail
-    transport._client.on_connect_fail = lambda *given: (failed(*given), heard.put("refused"))
-    transport.start(lambda _: heard.put("connected"), subscriptions=())
-    assert heard.get(timeout=20) == ("connected" if name == HOST else "refused")
+    transport.start(heard.put, subscriptions=())
+    first = heard.get(timeout=20)
     transport.stop()
+    assert (first.link, "Hostname mismatch" in first.reason) == (
+        (Link.UP, False) if name == HOST else (Link.UNREACHABLE, True)
+    )
+
+
+class WrongClock:
+    """The wall clock of one program; its monotonic clock stays right."""
+
+    def __init__(self, device: Device, offset_s: float) -> None:
+        """Let the device's agent start with a clock that is wrong by ``offset_s``."""
+        compiler, library = shutil.which("cc"), device.fleet.root / "wrong_clock.so"
+        if compiler is None:
+            pytest.skip("a wrong clock needs a C compiler: apt-get install gcc libc6-dev")
+        source = Path(__file__).with_name("wrong_clock.c")
+        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", source, "-o", library], check=True)
+        self._file = device.fleet.root / "clock"
+        self.show(offset_s)
+        device.program.environment |= {"LD_PRELOAD": str(library), "WRONG_CLOCK": str(self._file)}
+
+    def show(self, offset_s: float) -> None:
+        """Set the clock: 0 is right."""
+        self._file.with_suffix(".new").write_text(str(round(offset_s)))
+        self._file.with_suffix(".new").rename(self._file)
+
+
+@pytest.mark.nightly
+def test_a_device_in_1970_serves_names_its_clock_and_connects_once_it_is_set(secure: Fleet, wait: Wait) -> None:
+    """No certificate is valid then; nothing is restarted when somebody sets the clock."""
+    device = secure.add("dev")
+    secure.roll_out(secure.release(1))
+    device.reaches("committed", "tiny-1")
+    device.program.stop()
+    clock = WrongClock(device, 60 - time.time())
+    device.program.start()
+    wait(lambda: "certificate is not yet valid: set the clock" in device.status().get("unreached", ""), "the reason")
+    wait(lambda: device.status()["serving"], "a device that serves")
+    assert "code=clock_behind" in device.program.tail()
+    clock.show(0)
+    wait(lambda: device.status()["connected"] and device.status()["unreached"] == "", "a connection")
+    release = secure.release(2)
+    secure.roll_out(release)
+    device.reaches("committed", release)
+
+
+def test_a_clock_that_jumps_a_year_ahead_installs_nothing_until_it_is_set(secure: Fleet, wait: Wait) -> None:
+    """The connection stays, the update waits under its own code; new connections name the certificate."""
+    device = secure.enrol("dev", secure.root / "dev", "defer_max_s = 1.0")
+    clock = WrongClock(device, 0)
+    device.program.start()
+    secure.roll_out(secure.release(1))
+    device.reaches("committed", "tiny-1")
+    clock.show(365 * 86_400)
+    release = secure.release(2)
+    secure.roll_out(release)
+    assert device.reaches("deferred", release)["code"] == "clock_ahead"
+    secure.kill_broker()
+    wait(lambda: "certificate has expired: set the clock" in device.status().get("unreached", ""), "the reason")
+    assert device.status()["serving"]
+    clock.show(0)
+    device.reaches("committed", release)

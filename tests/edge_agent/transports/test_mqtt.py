@@ -98,6 +98,16 @@ def test_publishes_the_will_when_the_connection_is_lost(broker: Broker) -> None:
     reader.stop()
 
 
+def test_says_why_it_reaches_no_broker(broker: Broker) -> None:
+    """The address and the kernel's reason, which paho keeps to itself."""
+    broker.stop()
+    transport, notices = start(broker.port)
+    assert wait_link(notices, Link.UNREACHABLE).reason == f"127.0.0.1:{broker.port}: Connection refused"
+    broker.start()
+    wait_link(notices, Link.UP)
+    transport.stop()
+
+
 def test_notices_a_broker_that_answers_nothing(broker: Broker) -> None:
     """A half-open connection ends after the keep-alive, not never."""
     transport, notices = start(broker.port, keepalive_s=1)
