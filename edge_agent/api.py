@@ -133,7 +133,7 @@ class DeviceModel:
     def _answer(self, outcome: Inference) -> Answer:
         served, logits = self._served, [float(value) for value in outcome.logits[0]]
         names = [spec.name for spec in served.reference.streams]
-        row = served.values([outcome])[0].tolist()
+        row = served.row(outcome)
         said = served.task.answer(logits, row[-len(served.task.streams) :], self.labels)
         return Answer(
             label=said.label,

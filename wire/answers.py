@@ -6,10 +6,13 @@ same ``id``. ``docs/reference/answers.md`` shows a record of each task.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from json.encoder import encode_basestring
 
-from wire.codec import OMIT_DEFAULT, Json
+from wire.codec import OMIT_DEFAULT, Json, encode
 
 VERSION = 1
 
@@ -51,3 +54,38 @@ class AnswerRecord:
     error: str = field(default="", metadata=OMIT_DEFAULT)
     text: str = field(default="", metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+def encode_answer(record: AnswerRecord) -> bytes:
+    """Return the bytes of ``wire.codec.encode(record)``, in a third of its time for a class with its confidence.
+
+    Raises:
+        MessageError: If a field holds something JSON can't carry.
+    """
+    confidence, numbers = record.confidence, (record.latency_ms, record.run_ms, record.support_rate or 0.0)
+    rare = (
+        record.values or record.scores or record.boxes or record.events or record.extra
+        or record.error or record.text or record.drift or record.inputs != 1
+    )  # fmt: skip
+    if rare or type(confidence) is not float or not math.isfinite(confidence + sum(numbers)):
+        return encode(record)
+    device, release, rate, task = _constant(record.device, record.release, record.support_rate, record.task)
+    label = f',"label":{encode_basestring(record.label)}' if record.label else ""
+    supported = "null" if record.supported is None else "true" if record.supported else "false"
+    text = (
+        f'{{"at_ms":{record.at_ms},"confidence":{confidence!r}{device},"id":{encode_basestring(record.id)}{label}'
+        f',"latency_ms":{record.latency_ms!r},"release":{release},"run_ms":{record.run_ms!r}{rate}'
+        f',"supported":{supported},"task":{task},"version":{record.version}}}'
+    )
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # raises what callers expect
+        return encode(record)
+
+
+@lru_cache(maxsize=16)
+def _constant(device: str, release: str, rate: float | None, task: str) -> tuple[str, str, str, str]:
+    """Return the parts of a document that are equal in all answers of a release."""
+    named = f',"device":{encode_basestring(device)}' if device else ""
+    stated = "" if rate is None else f',"support_rate":{rate!r}'
+    return named, encode_basestring(release), stated, encode_basestring(task)

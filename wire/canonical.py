@@ -13,6 +13,7 @@ from pathlib import Path
 from wire.errors import MessageError
 
 _CHUNK_BYTES = 1 << 20
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_bytes(value: object) -> bytes:
@@ -22,8 +23,7 @@ def canonical_bytes(value: object) -> bytes:
         MessageError: If ``value`` has NaN, infinity, a lone surrogate or something JSON can't represent.
     """
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return text.encode()
+        return _ENCODER.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
         message = f"Expected a value that JSON can carry, got {type(value).__name__}: {error}"
         raise MessageError(message) from error

@@ -26,6 +26,7 @@ T = typing.TypeVar("T")
 MAX_JSON_BYTES = 256 * 1024
 MAX_DEPTH = 32
 _INT_LIMIT = 1 << 63
+_SCALARS = frozenset({bool, int, float, str, type(None)})
 _ALWAYS = object()  # equals no value: the field is always written
 
 OMIT_DEFAULT: Mapping[str, bool] = types.MappingProxyType({"omit_default": True})
@@ -97,7 +98,9 @@ def to_document(message: object) -> dict[str, Json]:
         value = getattr(message, name)
         if value == omitted:
             continue
-        if name == "extra":
+        if type(value) in _SCALARS:
+            document[name] = value
+        elif name == "extra":
             document = {**{str(key): _plain(item) for key, item in value.items()}, **document}
         else:
             document[name] = _plain(value)

@@ -42,6 +42,8 @@ class Answers:
     device: str = ""
     watch: Callable[[AnswerRecord, bytes, ServedModel], None] | None = None
     """Gets each record, its input and the model; must not wait."""
+    held: bool = False
+    """Sinks that sleep are not woken by an answer, but by ``release``."""
     _start: str = field(default_factory=lambda: secrets.token_hex(4))
     _number: int = 0
     joining: queue.SimpleQueue[Delivery] = field(default_factory=queue.SimpleQueue)
@@ -51,6 +53,11 @@ class Answers:
     def wanted(self) -> bool:
         """Whether anybody gets answers."""
         return bool(self.deliveries) or self.watch is not None
+
+    def expect(self) -> None:
+        """Count an input as offered that the model has run on; its answer follows a little later."""
+        for delivery in self.deliveries:
+            delivery.expect()
 
     def answered(self, model: ServedModel, capture: Capture, outcome: Inference, at: tuple[int, float, float]) -> None:
         """Offer the answer to ``capture``; ``at``: when it was taken, UTC ms and monotonic s, and the time now."""
@@ -104,7 +111,13 @@ class Answers:
         if self.watch is not None:
             self.watch(record, capture.data, model)
         for delivery in self.deliveries:
-            delivery.offer(record, now_s)
+            delivery.offer(record, now_s, held=self.held)
+
+    def release(self) -> None:
+        """Wake the sinks for the answers that were held."""
+        self.held = False
+        for delivery in self.deliveries:
+            delivery.wake()
 
     def when_settled(self, done: Callable[[], None]) -> None:
         """Call ``done`` once every sink is through with the answer offered last; at once if it already is."""

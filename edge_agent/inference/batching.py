@@ -99,8 +99,7 @@ class ResultBatcher:
             return
         rows = self.model.values([item.outcome for item in waiting])
         self.model.counter.count(rows)
-        outputs = len(self.model.task.streams)
-        for item, row in zip(waiting, rows[:, -outputs:].tolist(), strict=True):
+        for item, row in zip(waiting, rows[:, self.model.counter.first_output :].tolist(), strict=True):
             seen = self.model.task.seen(row)
             self._heartbeat.inference(seen.predicted, item.outcome.run_ms)
             if item.data and seen.predicted >= 0 and not math.isnan(seen.confidence):

@@ -30,9 +30,9 @@ from edge_agent.device.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
 from edge_agent.in_flight import IN_SOURCE, InFlight
 from edge_agent.inference.answers import Answers, ToAgent, open_answers
-from edge_agent.inference.batching import ResultBatcher
+from edge_agent.inference.batching import MAX_WAITING_BYTES, ResultBatcher
 from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
-from edge_agent.inference.served_model import ServedModel, load_model
+from edge_agent.inference.served_model import Inference, ServedModel, load_model
 from edge_agent.inference.shadow import Load, Room, Shadow
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.logs import log_to_ring, log_to_stderr
@@ -48,6 +48,9 @@ from wire.settings import fields_from
 Send = Callable[[Mapping[str, Json], bytes], None]
 
 POLL_S = 0.03
+ANSWER_WITHIN_S = 0.0045
+"""How long an answer may wait for the next one: right after a model ran, the processor's caches hold its weights, and
+what follows costs several times as much as once more."""
 WOKEN_POLL_S = 0.25
 """With a source that wakes the loop: a window's end, a heartbeat or a lost message waits no longer."""
 INPUT_CRASHED = "input_crashed"
@@ -87,6 +90,17 @@ class _Loaded:
     error: Exception | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """An input that the model has run on, and that is not answered yet. Times: taken (UTC and monotonic), and run."""
+
+    capture: sources.Capture
+    outcome: Inference
+    now_ms: int
+    now_s: float
+    run_s: float
+
+
 Notices: TypeAlias = "queue.SimpleQueue[Frame | _Loaded]"
 """What the loop is told, from any thread."""
 
@@ -123,6 +137,8 @@ class InferenceLoop:
         self.to_agent = ToAgent(send)
         self.api: Api | None = None
         self._results = ResultBatcher(model)
+        self._unanswered: list[_Served] = []
+        self._ready_s = self._prepare_s = 0.0
         self.source, self._send, self._clock, self._settings = source, send, clock, settings
         self._window_ms = self._aligned(clock.now_ms())
         self._beat_due_s = clock.monotonic_s() + settings.beat_s
@@ -188,8 +204,12 @@ class InferenceLoop:
         asked = self.api is not None and self._serve_asked(self.api)
         capture = self.source.take()
         if capture is None:
+            self.answer_waiting()
             self._results.settle()
             return asked
+        if self._unanswered and len(capture.data) > 2 * len(self._unanswered[-1].capture.data):
+            self.answer_waiting()  # decoding it may take longer than answers may wait
+        self._ready_s = now_s
         self.in_flight.begin(capture.name, capture.id)
         self._serve(capture, now_ms, now_s)
         return True
@@ -198,6 +218,7 @@ class InferenceLoop:
         """Serve one request of the local interface, marked as in flight; return whether there was one."""
         if not api.waiting():
             return False
+        self.answer_waiting()
         with self.in_flight.during(_ASKED):
             api.serve(self._results.model)
         return True
@@ -206,8 +227,11 @@ class InferenceLoop:
         try:
             if capture.prepare is not None:
                 capture = replace(capture, data=capture.prepare(capture.data), prepare=None)
-            outcome = self._results.model.infer(capture.data)
+            outcome = self._results.model.infer(
+                capture.data, before_run=self._before_run if self.answers.wanted else None
+            )
         except (ImageError, RuntimeSeamError) as error:
+            self.answer_waiting()  # in their order
             if self.source.refuse(capture, error.code):
                 self._results.error()
                 self._fault(error.code, f"{capture.name}: {error}")
@@ -215,14 +239,34 @@ class InferenceLoop:
                 self.answers.failed(self._results.model, capture, (error.code, str(error)), times)
             self.in_flight.end(capture.name, served=False)
             return
-        if self.answers.wanted:
-            outcome = self._results.model.with_row(outcome)
-        self.answers.answered(self._results.model, capture, outcome, (now_ms, now_s, self._clock.monotonic_s()))
-        self._results.add(outcome, capture.data, now_ms)
-        self.answers.when_settled(partial(self.source.done, capture))
+        run_s = self._clock.monotonic_s()
+        self.answers.expect()
+        self._unanswered.append(_Served(capture, outcome, now_ms, now_s, run_s))
+        waited_s, took_s = run_s - self._unanswered[0].run_s, run_s - now_s
+        # without a sink nobody waits; a large image is answered while it is marked as in flight
+        if waited_s + took_s > ANSWER_WITHIN_S or not self.answers.wanted or outcome.image.nbytes > MAX_WAITING_BYTES:
+            # a sink that is woken now competes with this thread, one that is woken when the model runs does not
+            self.answer_waiting(held=waited_s + self._prepare_s <= ANSWER_WITHIN_S)
         self.in_flight.end(capture.name, served=True)
         if self._shadow is not None:
             self._shadow.offer(capture.data, self._results.model, outcome)
+
+    def _before_run(self) -> None:
+        self._prepare_s = self._clock.monotonic_s() - self._ready_s
+        self.answers.release()
+
+    def answer_waiting(self, *, held: bool = False) -> None:
+        """Answer and count the inputs that the model has run on; ``held``: sinks are woken at the next run."""
+        served, self._unanswered = self._unanswered, []
+        model, at_s = self.model, self._clock.monotonic_s()
+        self.answers.held = held
+        for item in served:
+            outcome = model.with_row(item.outcome) if self.answers.wanted else item.outcome
+            self.answers.answered(model, item.capture, outcome, (item.now_ms, item.now_s, at_s))
+            self._results.add(outcome, item.capture.data, item.now_ms)
+            self.answers.when_settled(partial(self.source.done, item.capture))
+        if not held:
+            self.answers.release()
 
     @property
     def model(self) -> ServedModel:
@@ -231,6 +275,7 @@ class InferenceLoop:
 
     def _send_counts(self, *, closed: bool) -> None:
         """Send the counts since the last time; empty counts are sent only when the window closes."""
+        self.answer_waiting()
         self._results.settle()
         counters = self._results.model.counter.take()
         if not counters.n and not closed:
@@ -261,6 +306,7 @@ class InferenceLoop:
     def _send_heartbeat(self) -> None:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
         self._fault_counts.clear()
+        self.answer_waiting()
         dropped = self.source.take_dropped()
         if self.api is not None:
             self.api.dropped(dropped)

@@ -193,12 +193,33 @@ def values(
     row_embeddings: Iterable[NDArray[np.floating] | None] = repeat(None) if embedding is None else embedding
     flat = array("f")  # rounds to float32; overflow becomes infinite, which counts as invalid
     for image, row_logits, row_embedding in zip(images, logits, row_embeddings, strict=False):
-        # plain floats: for one image numpy's call overhead dominates
-        row = image_features(image)
-        if row_embedding is not None:
-            row += embedding_values(row_embedding, projection)
-        flat.extend(row + projection.task.values(row_logits, projection.temperature))
+        flat.extend(_row(image_features(image), row_logits, row_embedding, projection))
     return np.frombuffer(flat, np.float32).astype(np.float64).reshape(len(images), -1)
+
+
+def row_of(
+    features: list[float],
+    logits: NDArray[np.floating],
+    embedding: NDArray[np.floating] | None,
+    projection: Projection,
+) -> list[float]:
+    """Return the stream values of one inference, as ``values`` does; ``features``: of its image.
+
+    Raises:
+        ReferenceStreamsError: If the embedding's width differs from the projection's.
+    """
+    return array("f", _row(features, logits, embedding, projection)).tolist()
+
+
+def _row(
+    features: list[float],
+    logits: NDArray[np.floating],
+    embedding: NDArray[np.floating] | None,
+    projection: Projection,
+) -> list[float]:
+    # plain floats: for one image numpy's call overhead dominates
+    between = [] if embedding is None else embedding_values(embedding, projection)
+    return features + between + projection.task.values(logits, projection.temperature)
 
 
 def embedding_values(embedding: NDArray[np.floating], projection: Projection) -> list[float]:
@@ -232,7 +253,7 @@ def value_ranges(specs: Sequence[StreamSpec], task: DeviceTask) -> tuple[Floats,
 
 
 class Counter:
-    """The open window's counters for one reference. Not thread-safe.
+    """The open window's counters for one reference. Not thread-safe. ``first_output``: place of the outputs' streams.
 
     Counts, per stream, how many values reached each of 17 thresholds: the lowest possible value, the 15 edges, and the
     first value above the highest possible. Bins are their differences; one comparison and one addition serve all
@@ -257,7 +278,7 @@ class Counter:
         above = np.nextafter(highest, np.inf)[:, None]
         edges = np.array(reference.edges)
         self._thresholds = np.hstack([lowest[:, None], np.clip(edges, lowest[:, None], above), above])
-        self._confidence, self._predicted = len(specs) - len(task.streams), len(specs) - 1
+        self.first_output, self._predicted = len(specs) - len(task.streams), len(specs) - 1
         self._clear()
 
     def _clear(self) -> None:
@@ -275,7 +296,7 @@ class Counter:
             if not self._shape.classes:
                 continue
             # one slice holds both columns: the first and the last of the outputs
-            for confidence, predicted in part[:, self._confidence :: self._predicted - self._confidence].tolist():
+            for confidence, predicted in part[:, self.first_output :: self._predicted - self.first_output].tolist():
                 if 0 <= confidence <= 1 and 0 <= predicted < self._shape.classes:
                     self._table[int(predicted) * bins + min(int(confidence * bins), bins - 1)] += 1
         self.n += len(rows)

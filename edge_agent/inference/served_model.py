@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,7 +41,8 @@ class Inference:
     logits: NDArray[np.float32]
     embedding: NDArray[np.float32] | None
     run_ms: float
-    row: NDArray[np.float64] | None = None
+    features: list[float] | None = None
+    row: list[float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +67,11 @@ class ServedModel:
         """The task of the outputs."""
         return self.projection.task
 
-    def infer(self, data: bytes) -> Inference:
+    def infer(self, data: bytes, *, before_run: Callable[[], None] | None = None) -> Inference:
         """Return the outputs for one encoded image, or for raw bytes that its front end reads.
 
-        Nothing is counted yet.
+        Nothing is counted yet. ``before_run``: called when the input is ready for the model, after the image features
+        that an answer will need: after the run the processor's caches hold the model's weights, and they take longer.
 
         Raises:
             ImageError: If ``data`` is not an image, or the front end can't read it.
@@ -77,17 +79,44 @@ class ServedModel:
         """
         pre = self.manifest.preprocessing
         if pre.front_end:
-            return self._run(front_ends.decode(pre.front_end, data, pre.front_end_options))
+            return self._run(front_ends.decode(pre.front_end, data, pre.front_end_options), before_run)
         room = (lambda: room_bytes(self.max_memory_bytes)) if self.max_memory_bytes else None
-        return self._run(decode_image(data, pre, room_bytes=room))
+        return self._run(decode_image(data, pre, room_bytes=room), before_run)
 
-    def _run(self, image: NDArray[np.uint8]) -> Inference:
+    def _run(self, image: NDArray[np.uint8], before_run: Callable[[], None] | None = None) -> Inference:
         tensor = to_tensor(image, self.manifest.preprocessing)
+        features = None
+        if before_run is not None:
+            features = self._features(image)
+            before_run()
         start_s = time.perf_counter()
         outputs = self.runtime.run(tensor)
         run_ms = (time.perf_counter() - start_s) * 1000
         embedding = None if self.embedding_index is None else outputs[self.embedding_index]
-        return Inference(image=image, logits=outputs[0], embedding=embedding, run_ms=run_ms)
+        return Inference(image=image, logits=outputs[0], embedding=embedding, run_ms=run_ms, features=features)
+
+    def _features(self, image: NDArray[np.uint8]) -> list[float]:
+        return drift_counters.image_features(resize_pixels(image, self.manifest.preprocessing))
+
+    def row(self, outcome: Inference) -> list[float]:
+        """Return the stream values of one inference, each representable in float32.
+
+        Raises:
+            ReferenceStreamsError: If the embedding isn't as wide as the reference's projection.
+        """
+        if outcome.row is not None:
+            return outcome.row
+        features = self._features(outcome.image) if outcome.features is None else outcome.features
+        embedding = None if outcome.embedding is None else outcome.embedding[0]
+        return drift_counters.row_of(features, outcome.logits[0], embedding, self.projection)
+
+    def with_row(self, outcome: Inference) -> Inference:
+        """Return ``outcome`` with its stream values, so that answering and counting compute them once.
+
+        Raises:
+            ReferenceStreamsError: If the embedding isn't as wide as the reference's projection.
+        """
+        return replace(outcome, row=self.row(outcome))
 
     def values(self, outcomes: Sequence[Inference]) -> NDArray[np.float64]:
         """Return the stream values of N inferences (at least one), float64 (N, S).
@@ -95,12 +124,7 @@ class ServedModel:
         Raises:
             ReferenceStreamsError: If the embedding isn't as wide as the reference's projection.
         """
-        if all(outcome.row is not None for outcome in outcomes):
-            return np.concatenate([outcome.row for outcome in outcomes])
-        pixels = [resize_pixels(outcome.image, self.manifest.preprocessing) for outcome in outcomes]
-        logits = np.concatenate([outcome.logits for outcome in outcomes])
-        found = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
-        return drift_counters.values(pixels, logits, np.concatenate(found) if found else None, self.projection)
+        return np.array([self.row(outcome) for outcome in outcomes])
 
     def answer(self, outcome: Inference) -> TaskAnswer:
         """Return the answer of one inference; a classifier's has no label and a regression's no value if not finite."""
@@ -109,7 +133,7 @@ class ServedModel:
         if outcome.row is None:
             values = self.task.values(outcome.logits[0], self.projection.temperature)
         else:
-            values = outcome.row[0, -len(self.task.streams) :].tolist()
+            values = outcome.row[self.counter.first_output :]
         said = self.task.answer(logits, values, names)
         return said if all(map(math.isfinite, said.values.values())) else TaskAnswer()
 
@@ -117,15 +141,7 @@ class ServedModel:
         """Return whether the input is inside what the model was trained on; None if the reference can't tell."""
         if not self.support.limit:
             return None
-        return self.support.distance(self.values([outcome])[0].tolist()) <= self.support.limit
-
-    def with_row(self, outcome: Inference) -> Inference:
-        """Return ``outcome`` with its stream values, so that answering and counting compute them once.
-
-        Raises:
-            ReferenceStreamsError: If the embedding isn't as wide as the reference's projection.
-        """
-        return replace(outcome, row=self.values([outcome]))
+        return self.support.distance(self.row(outcome)) <= self.support.limit
 
     def smoothed(self, outcome: Inference, at_ms: int) -> tuple[Inference, int]:
         """Return what to answer for the newest input of the stream, and over how many inputs it is; call once each."""

@@ -52,7 +52,8 @@ class Support:
         total = 0.0
         for place, centre, scale in zip(self.streams, self.centres, self.scales, strict=True):
             score = (values[place] - centre) / scale
-            total += min(score * score, _LARGEST) if score == score else _LARGEST  # noqa: PLR0124 - NaN
+            squared = score * score
+            total += min(_LARGEST, squared)  # NaN is not below it
         return total / len(self.centres)
 
 

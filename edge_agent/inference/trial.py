@@ -40,8 +40,8 @@ from edge_agent.sinks._filters import SinkSettings
 from edge_agent.sources import Capture, Source, Surroundings
 from edge_agent.sources._stream import StreamSource
 from edge_agent.sources.directory import MAX_FILE_BYTES
-from wire.answers import AnswerRecord
-from wire.codec import Json, encode
+from wire.answers import AnswerRecord, encode_answer
+from wire.codec import Json
 from wire.errors import SettingsError
 from wire.settings import nearest
 
@@ -118,7 +118,7 @@ class _Printed:
         """Write answers; the end of the reader ends the loop too."""
         wanted = records[: self._left]
         try:
-            rest = memoryview(b"".join(encode(record) + b"\n" for record in wanted))
+            rest = memoryview(b"".join(encode_answer(record) + b"\n" for record in wanted))
             while rest:  # unbuffered
                 rest = rest[self._out.write(rest) :]
         except BrokenPipeError:
@@ -172,6 +172,7 @@ def run(trial: Trial, note: Callable[[str], None]) -> int:
         signal.signal(number, lambda *_: loop.notices.put(STOP))
     while loop.step() and not (isinstance(source, Listed | StreamSource) and source.ended):
         pass
+    loop.answer_waiting()
     if loop.api is not None:
         loop.api.close()
     sources.close(source)

@@ -37,9 +37,9 @@ from edge_agent.pipe_frames import CORRECTION, MAX_SAMPLE_BYTES
 from edge_agent.sinks.unix import listen
 from edge_agent.sources.push import PushSource
 from wire import __version__
-from wire.answers import AnswerRecord
+from wire.answers import AnswerRecord, encode_answer
 from wire.canonical import sha256_hex
-from wire.codec import Json, encode, parse_json, to_document
+from wire.codec import Json, parse_json, to_document
 from wire.errors import MessageError
 
 _LOG = logging.getLogger(__name__)
@@ -368,7 +368,7 @@ class LocalApi:
                 while (found := self._recent.next(follower, _STREAM_S)) is not None:
                     records, lost = found
                     events = [b"event: lost\ndata: %d\n\n" % lost] if lost else []
-                    events += [b"event: answer\ndata: " + encode(record) + b"\n\n" for record in records]
+                    events += [b"event: answer\ndata: " + encode_answer(record) + b"\n\n" for record in records]
                     yield b"".join(events) or b": none\n\n"
         finally:
             self._streams.release()

@@ -22,6 +22,7 @@ _FILE = "accounts"
 _MAGIC = b"TFA1"
 _NAME_BYTES = 64
 _COUNTS = ("offered", "filtered", "sent", "dropped", "cut_off")
+_PLACES = {count: _NAME_BYTES + 8 * place for place, count in enumerate(_COUNTS)}
 _ROW_BYTES = _NAME_BYTES + 8 * len(_COUNTS)
 _SIZE = 16 + MAX_SINKS * _ROW_BYTES
 _NUMBER = struct.Struct("<Q")
@@ -36,14 +37,13 @@ class Account:
 
     def add(self, count: str, by: int = 1) -> None:
         """Add to ``offered``, ``filtered``, ``sent``, ``dropped`` or ``cut_off``."""
-        place = self._at + _NAME_BYTES + 8 * _COUNTS.index(count)
+        place = self._at + _PLACES[count]
         _NUMBER.pack_into(self._memory, place, _NUMBER.unpack_from(self._memory, place)[0] + by)
 
     @property
     def counts(self) -> dict[str, int]:
         """All counts by name."""
-        found = (_NUMBER.unpack_from(self._memory, self._at + _NAME_BYTES + 8 * i)[0] for i in range(len(_COUNTS)))
-        return dict(zip(_COUNTS, found, strict=True))
+        return {count: _NUMBER.unpack_from(self._memory, self._at + at)[0] for count, at in _PLACES.items()}
 
     @property
     def open(self) -> int:

@@ -35,9 +35,13 @@ class Delivery:
         self._filter = AnswerFilter(settings)
         self._queue: deque[tuple[int, AnswerRecord]] = deque()
         self._sending: int | None = None  # number of the first answer that the sink has now
-        self._offered = 0
-        self._wake = threading.Condition()
-        self._idle = self._closing = False
+        self._offered = self._expected = 0
+        self._lock = threading.Lock()
+        # Wakes the thread: held while there is no news. A Condition costs more, for each answer.
+        self._news = threading.Lock()
+        self._news.acquire()
+        self._idle = False
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
 
@@ -45,40 +49,64 @@ class Delivery:
         """Count the first answer that is offered as the one after ``number``."""
         self._offered = number
 
-    def offer(self, record: AnswerRecord, now_s: float) -> None:
-        """Queue ``record`` if it passes the filter; the oldest waiting one is dropped if the queue is full."""
-        self._offered += 1
+    def expect(self) -> None:
+        """Count an answer as offered that follows a little later: the process may be killed in between."""
+        self._expected += 1
         self.account.add("offered")
+
+    def offer(self, record: AnswerRecord, now_s: float, *, held: bool = False) -> None:
+        """Queue ``record`` if it passes the filter; the oldest waiting one is dropped if the queue is full.
+
+        ``held``: an idle thread sleeps on until ``wake``.
+        """
+        self._offered += 1
+        if self._expected:
+            self._expected -= 1
+        else:
+            self.account.add("offered")
         passed = self._filter.passed(record, now_s)
         if passed is None:
             self.account.add("filtered")
             return
-        with self._wake:
+        with self._lock:
             if len(self._queue) >= self._limit:
                 self._queue.popleft()
                 self._drop(1)
             self._queue.append((self._offered, passed))
-            if self._idle:
-                self._wake.notify()
+        if not held:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the thread take what waits, if it is idle."""
+        if self._idle and self._queue:
+            with self._lock:
+                self._wake()
 
     @property
     def settled(self) -> int:
         """All answers offered up to this number are sent, filtered or dropped."""
-        with self._wake:
+        with self._lock:
             if self._sending is not None:
                 return self._sending - 1
             return self._queue[0][0] - 1 if self._queue else self._offered
 
     def close(self, wait_s: float) -> None:
         """Let the sink take what waits, for at most ``wait_s``; the rest stays unsettled, to be counted as cut off."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
+        self._ending.set()
+        with self._lock:
+            self._wake()
         self._thread.join(wait_s)
+
+    def _wake(self) -> None:
+        """Wake the thread if it waits for news; the lock is held."""
+        if self._idle:
+            self._idle = False
+            self._news.release()
 
     def _drop(self, number: int) -> None:
         """Count dropped answers; the lock is held."""
-        self.account.add("dropped", number)
+        if number:
+            self.account.add("dropped", number)
 
     def _run(self) -> None:
         pause_s, raised = 0.0, False
@@ -106,7 +134,7 @@ class Delivery:
                     _LOG.info("sink works again sink=%s", self.name)
                 raised = False
             pause_s = 0.0
-            with self._wake:
+            with self._lock:
                 self._sending = None
                 self.account.add("sent", delivered)
                 self._drop(len(batch) - delivered)
@@ -114,24 +142,22 @@ class Delivery:
 
     def _next(self, pause_s: float) -> list[tuple[int, AnswerRecord]] | None:
         """Wait for answers, and after a failure for ``pause_s``; return some of them, or None at the end."""
-        with self._wake:
-            if pause_s:
-                self._wake.wait_for(lambda: self._closing, pause_s)
-                if self._closing:  # it has had its chance
-                    return None
-            while not self._queue:
-                if self._closing:
+        if pause_s and self._ending.wait(pause_s):  # it has had its chance
+            return None
+        while True:
+            with self._lock:
+                if self._queue:
+                    batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+                    self._sending = batch[0][0]
+                    return batch
+                if self._ending.is_set():
                     return None
                 self._idle = True
-                self._wake.wait()
-                self._idle = False
-            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-            self._sending = batch[0][0]
-            return batch
+            self._news.acquire()
 
     def _give_back(self, batch: list[tuple[int, AnswerRecord]], delivered: int) -> None:
         """Put all but the first ``delivered`` back to the front; what has no room is dropped, the oldest first."""
-        with self._wake:
+        with self._lock:
             self._sending = None
             self.account.add("sent", delivered)
             back = batch[delivered:]

@@ -30,8 +30,7 @@ from typing import IO, Annotated
 
 from edge_agent.errors import SinkError
 from edge_agent.sinks import SinkSurroundings
-from wire.answers import AnswerRecord
-from wire.codec import encode
+from wire.answers import AnswerRecord, encode_answer
 from wire.errors import SettingsError
 from wire.settings import Bound
 
@@ -193,7 +192,7 @@ class Hook:
         Raises:
             SinkError: If it can't be started, has ended, or makes no progress.
         """
-        lines = [encode(record) + b"\n" for record in records]
+        lines = [encode_answer(record) + b"\n" for record in records]
         if self._settings.each:
             return sum(self._run_once(line) for line in lines)
         running = self._present()

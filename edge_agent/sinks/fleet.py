@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from edge_agent.sinks import SinkSurroundings
-from wire.answers import AnswerRecord
-from wire.codec import encode
+from wire.answers import AnswerRecord, encode_answer
 from wire.settings import Bound
 
 _DAY_S = 86_400.0
@@ -51,7 +50,7 @@ class ToFleet:
         self._left_bytes, self._seen_s = min(most, self._left_bytes + grown), now_s
         taken = 0
         for record in records:
-            size_bytes = len(encode(record))
+            size_bytes = len(encode_answer(record))
             if size_bytes > self._left_bytes:
                 break
             self._left_bytes -= size_bytes

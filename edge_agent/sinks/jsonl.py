@@ -14,8 +14,7 @@ from typing import Annotated
 
 from edge_agent.errors import SinkError
 from edge_agent.sinks import FOLDER, SinkSurroundings
-from wire.answers import AnswerRecord
-from wire.codec import encode
+from wire.answers import AnswerRecord, encode_answer
 from wire.settings import Bound
 
 _TAIL_BYTES = 64 * 1024
@@ -79,7 +78,7 @@ class JsonLines:
         start, written = self._size, b""
         try:
             for record in records:
-                line = encode(record) + b"\n"
+                line = encode_answer(record) + b"\n"
                 if self._size + len(written) + len(line) > self._settings.max_bytes and self._size + len(written):
                     self._write(written)
                     self._rotate()

@@ -23,8 +23,7 @@ from edge_agent.errors import SinkError
 from edge_agent.on_site import read_password, trusted_certificates
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sinks._home_assistant import OFFLINE, ONLINE, SinkTopics, discovery
-from wire.answers import AnswerRecord
-from wire.codec import encode
+from wire.answers import AnswerRecord, encode_answer
 from wire.errors import SettingsError
 from wire.settings import Bound, OneOf
 
@@ -122,7 +121,9 @@ class SiteBroker:
             if len(self._pending) >= _MOST_PENDING:
                 message = f"Expected fewer than {_MOST_PENDING} answers without acknowledgement, got more"
                 raise SinkError(f"{message}: see why the broker does not acknowledge")
-            info = self._client.publish(self._place.topic, encode(record), qos=1, retain=self._settings.retain_last)
+            info = self._client.publish(
+                self._place.topic, encode_answer(record), qos=1, retain=self._settings.retain_last
+            )
             self._pending[id(record)] = (record, info.mid)
         numbers = [self._pending[id(record)][1] for record in records]
         delivered = self._wait(numbers, _ACK_S)

@@ -21,8 +21,7 @@ from typing import Annotated
 
 from edge_agent.errors import SinkError
 from edge_agent.sinks import FOLDER, SinkSurroundings
-from wire.answers import AnswerRecord
-from wire.codec import encode
+from wire.answers import AnswerRecord, encode_answer
 from wire.settings import Bound
 
 _LOG = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class UnixSocket:
 
     def send(self, records: Sequence[AnswerRecord]) -> int:
         """Give the answers to every client; return 0 if there is none."""
-        lines = b"".join(encode(record) + b"\n" for record in records)
+        lines = b"".join(encode_answer(record) + b"\n" for record in records)
         with self._lock:
             unseen = self._accept()
             for client in list(self._clients):

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge_agent import api
-from edge_agent.inference.answers import open_answers
+from edge_agent.inference.answers import Answers, open_answers
+from edge_agent.inference.child import CountingSettings, InferenceLoop
 from edge_agent.inference.served_model import load_model
+from edge_agent.inference.trial import Listed
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sinks._accounts import open_accounts
+from edge_agent.sinks._delivery import Delivery
+from edge_agent.sinks._filters import SinkSettings
 from edge_agent.sources import Capture
+from tests.edge_agent.sinks.receiver import Receiver, until
 from wire import leb128
 
 LOG = {"log": {"kind": "jsonl"}}
@@ -195,3 +200,62 @@ def test_a_sink_from_outside_that_does_not_open_stops_nobody_and_joins_later(
     found.close()
     assert (tmp_path / "state" / "lines").read_text() == "b\n"
     assert [record["id"] for record in answers(tmp_path)] == ["a", "b"]
+
+
+@dataclass(slots=True)
+class Steps:
+    """A clock that moves by ``step_s`` each time it is read."""
+
+    step_s: float
+    now_s: float = 0.0
+
+    def now_ms(self) -> int:
+        """Return a fixed time."""
+        return 1_790_000_000_000
+
+    def monotonic_s(self) -> float:
+        """Return the next time."""
+        self.now_s += self.step_s
+        return self.now_s
+
+
+def loop_of(path: Path, given: dict[str, bytes], state: Path, step_s: float) -> tuple[InferenceLoop, Receiver]:
+    """Return a loop that reads ``given``, and the receiver of its one sink; the counts are below ``state``."""
+    source = Listed(deque(given), given.__getitem__)
+    loop = InferenceLoop(load_model(path), source, lambda *_: None, Steps(step_s), CountingSettings(beat_s=1e9))
+    sink, account = Receiver(), open_accounts(state, ["log"])["log"]
+    loop.answers = Answers(deliveries=[Delivery("log", sink, SinkSettings(), account, lambda *_: None)])
+    return loop, sink
+
+
+def test_answers_wait_for_the_next_input_only_while_there_is_time(bundle: Callable, tiny: dict, tmp_path: Path) -> None:
+    """Within the time that an answer may wait, three are made together; when a run takes longer, each by itself."""
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "quick").mkdir()
+    slow, slow_sink = loop_of(bundle(), images(tiny, 3), tmp_path / "slow", 0.005)
+    slow.turn(), slow.turn()
+    until(lambda: len(slow_sink.ids) == 2)
+    quick, quick_sink = loop_of(bundle(), images(tiny, 3), tmp_path / "quick", 0.0)
+    quick.turn(), quick.turn(), quick.turn()
+    assert (quick.answers.figures["log"]["offered"], quick_sink.ids) == (3, [])
+    quick.turn()
+    until(lambda: quick_sink.ids == ["00000.png", "00001.png", "00002.png"])
+
+
+def test_an_answer_that_waited_at_a_kill_is_counted_as_cut_off(bundle: Callable, tiny: dict, tmp_path: Path) -> None:
+    """It is counted as offered from the run on, not only from the record on."""
+    loop, sink = loop_of(bundle(), images(tiny, 2), tmp_path, 0.0)
+    loop.turn()
+    assert sink.ids == []
+    assert open_accounts(tmp_path, ["log"])["log"].counts["cut_off"] == 1
+
+
+def test_answers_stay_in_the_order_of_their_inputs(bundle: Callable, tiny: dict, tmp_path: Path) -> None:
+    """An input that can't be read, or a large one, does not overtake the answers that wait."""
+    large = tiny["png"](np.zeros((700, 700, 3), np.uint8))
+    good = images(tiny, 2)
+    given = {"a": good["00000.png"], "b": b"no image", "c": good["00001.png"], "d": large, "e": good["00000.png"]}
+    loop, sink = loop_of(bundle(), given, tmp_path, 0.0)
+    for _ in range(6):
+        loop.turn()
+    until(lambda: sink.ids == list("abcde"))
