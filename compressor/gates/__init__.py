@@ -23,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 from compressor.gates.evidence import Evidence, Gate, GateResult, Verdict, missing, more, points, worst
 from compressor.gates.metrics import MetricDrop
 from compressor.statistics.bounds import MetricEvidence
-from compressor.statistics.paired import Paired, drop_lower, drop_upper, holm, p_value, proportion_bounds, wilson
+from compressor.statistics.paired import Paired, drop_lower, drop_upper, p_value, proportion_bounds, wilson
 from compressor.statistics.power import POWER, samples_for, samples_still_needed
 
 __all__ = [
@@ -139,10 +139,14 @@ def _planned(counts: Paired, gate: AccuracyDrop) -> str:
 
 @dataclass(frozen=True, slots=True)
 class WorstSliceDrop:
-    """Non-inferiority of every slice (or class) at ``margin``, p-values adjusted by Holm over the slices.
+    """Non-inferiority of every slice (or class) at ``margin``.
 
-    The reported bound is that of the worst slice at the Bonferroni level, so that it is never smaller than what Holm's
-    procedure tests.
+    It passes only if each of them is shown, so each is tested at the full risk: one that is worse by the margin passes
+    with at most that risk, and the others can only make a pass rarer. A refutation of any one of them would be enough
+    for FAIL, so that one is tested at the Bonferroni level.
+
+    Source: R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24 (1982) 295-300,
+    theorem 1 (intersection-union tests).
     """
 
     margin: float
@@ -150,21 +154,27 @@ class WorstSliceDrop:
     by_class: bool = False
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return the verdict of the slice farthest from passing."""
+        """Return the verdict of the slice farthest from passing, with the bound that decided it."""
         kind = "class" if self.by_class else "slice"
         groups = evidence.classes if self.by_class else evidence.slices
         slices = {name: counts for name, counts in groups.items() if counts.n}
         if not slices:
             return missing(f"worst_{kind}_drop", self.margin, evidence.unknown)
-        adjusted = dict(zip(slices, holm([p_value(counts, self.margin) for counts in slices.values()]), strict=True))
-        level = 1 - (1 - self.confidence) / len(slices)
-        verdicts = {name: self._one(counts, adjusted[name], level) for name, counts in slices.items()}
-        worst = max(slices, key=lambda name: (verdicts[name][0].rank, adjusted[name], slices[name].drop))
+        refuting = 1 - (1 - self.confidence) / len(slices)
+        verdicts, risks = {}, {}
+        for name, counts in slices.items():
+            risks[name] = p_value(counts, self.margin)
+            shown = risks[name] <= 1 - self.confidence
+            verdicts[name] = (
+                (Verdict.PASS, 0) if shown else _three(counts, 1.0, self.margin, self.confidence, refuting=refuting)
+            )
+        worst = max(slices, key=lambda name: (verdicts[name][0].rank, risks[name], slices[name].drop))
         verdict, needs = verdicts[worst]
-        counts, bound = slices[worst], drop_upper(slices[worst], level)
+        counts, bound = slices[worst], drop_upper(slices[worst], self.confidence)
         text = (
-            f"{kind} {worst!r}: drop {points(counts.drop)}, at most {points(bound)}, allowed {points(self.margin)} "
-            f"({counts.lost} lost, {counts.won} won of {counts.n}; {len(slices)} tested together){more(needs)}"
+            f"{kind} {worst!r}: drop {points(counts.drop)}, at most {points(bound)} with {self.confidence:.0%} "
+            f"confidence, allowed {points(self.margin)} ({counts.lost} lost, {counts.won} won of {counts.n}; the worst "
+            f"of {len(slices)}){more(needs)}"
         )
         return GateResult(
             name=f"worst_{kind}_drop",
@@ -176,11 +186,6 @@ class WorstSliceDrop:
             text=text,
             needs=needs,
         )
-
-    def _one(self, counts: Paired, adjusted: float, level: float) -> tuple[Verdict, int]:
-        if adjusted <= 1 - self.confidence:
-            return Verdict.PASS, 0
-        return _three(counts, 1.0, self.margin, level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +221,7 @@ class Superiority:
 
 @dataclass(frozen=True, slots=True)
 class FlipRatio:
-    """The share of samples that compression flips; ``negative``: from right to wrong. Wilson's bounds."""
+    """The share of samples that compression flips; ``negative``: from right to wrong. Clopper and Pearson's bound."""
 
     limit: float
     confidence: float = CONFIDENCE
@@ -229,11 +234,11 @@ class FlipRatio:
         flips = counts.lost if counts and self.negative else evidence.flips
         if counts is None or flips is None or not counts.n:
             return missing(name, self.limit, evidence.unknown)
-        bound = wilson(flips, counts.n, 2 * self.confidence - 1)[1]
+        bound = proportion_bounds(flips, counts.n, self.confidence)[1]
         share = flips / counts.n
         verdict = Verdict.PASS if bound <= self.limit else Verdict.INCONCLUSIVE
         verdict = Verdict.FAIL if share > self.limit else verdict
-        needs = _wilson_needs(share, counts.n, self) if verdict is Verdict.INCONCLUSIVE else 0
+        needs = _more_flips(share, counts.n, self) if verdict is Verdict.INCONCLUSIVE else 0
         text = (
             f"{flips} of {counts.n} {'got worse' if self.negative else 'changed'}: {points(share)}, "
             f"at most {points(bound)}, allowed {points(self.limit)}{more(needs)}"
@@ -243,19 +248,21 @@ class FlipRatio:
         )
 
 
-def _wilson_needs(share: float, n: int, gate: FlipRatio) -> int:
+def _more_flips(share: float, n: int, gate: FlipRatio) -> int:
     """Return how many more samples pass at the same ``share``; 0 if 4096 times as many as there are do not."""
     low, high = n, 2 * n
-    level = 2 * gate.confidence - 1
-    while wilson(math.ceil(share * high), high, level)[1] > gate.limit:
+    while not _few_flips(share, high, gate):
         if high >= n << 12:
             return 0
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        passes = wilson(math.ceil(share * middle), middle, level)[1] <= gate.limit
-        low, high = (low, middle) if passes else (middle, high)
+        low, high = (low, middle) if _few_flips(share, middle, gate) else (middle, high)
     return high - n
+
+
+def _few_flips(share: float, n: int, gate: FlipRatio) -> bool:
+    return proportion_bounds(math.ceil(share * n), n, gate.confidence)[1] <= gate.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,11 +452,11 @@ class AllOf:
 
 
 def _three(
-    counts: Paired, upper: float, margin: float, confidence: float, *, strict: bool = False
+    counts: Paired, upper: float, margin: float, confidence: float, *, strict: bool = False, refuting: float = 0.0
 ) -> tuple[Verdict, int]:
     if upper < margin or (upper == margin and not strict):
         return Verdict.PASS, 0
-    if drop_lower(counts, confidence) > margin:
+    if drop_lower(counts, max(refuting, confidence)) > margin:
         return Verdict.FAIL, 0
     if counts.drop >= margin:
         planned = samples_for(margin, counts.discordance, confidence=confidence)

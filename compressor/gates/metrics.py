@@ -23,7 +23,10 @@ SLICE = "slice:"
 
 MIN_SAMPLES = 100
 MIN_RAREST = 20
-"""Fewer samples, or fewer of the rarest group, show nothing: the bootstrap interval may collapse to zero width."""
+"""Fewer samples, or fewer of the rarest group, show nothing: the bootstrap interval may collapse to zero width.
+
+The rarest group of a regression is the rows in which a model has an error at all.
+"""
 
 
 @dataclass(frozen=True, slots=True)

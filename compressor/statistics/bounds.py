@@ -11,7 +11,7 @@ class MetricEvidence:
 
     ``drop`` is the estimate, ``lower`` and ``upper`` its one-sided bounds, each at ``confidence``; ``n`` is the number
     of samples, ``rarest`` the size of the smallest group that the metric needs (positives or negatives of a class;
-    ``n`` for metrics without such groups). ``baseline`` and ``candidate`` are the values of the metric for the two
+    rows with an error). ``baseline`` and ``candidate`` are the values of the metric for the two
     models.
     """
 

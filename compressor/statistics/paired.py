@@ -11,14 +11,13 @@ paired-sample design, Statistics in Medicine 17 (1998) 891-908; R. G. Newcombe, 
 the difference between binomial proportions based on paired data, Statistics in Medicine 17 (1998) 2635-2650;
 H.-M. Hsueh, J.-P. Liu, J. J. Chen, Unconditional exact tests for equivalence or noninferiority for paired binary
 endpoints, Biometrics 57 (2001) 478-483; R. L. Berger, D. D. Boos, P values maximized over a confidence set for
-the nuisance parameter, JASA 89 (1994) 1012-1016; E. B. Wilson, JASA 22 (1927) 209-212; S. Holm, Scandinavian
-Journal of Statistics 6 (1979) 65-70.
+the nuisance parameter, JASA 89 (1994) 1012-1016; E. B. Wilson, JASA 22 (1927) 209-212.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -216,16 +215,3 @@ def _clopper_pearson(successes: int, n: int, risk: float) -> tuple[float, float]
     low = special.betaincinv(successes, n - successes + 1, risk / 2) if successes else 0.0
     high = special.betaincinv(successes + 1, n - successes, 1 - risk / 2) if successes < n else 1.0
     return float(low), float(high)
-
-
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Return the p-values adjusted for multiple testing, in the given order.
-
-    Source: Holm 1979: the i-th smallest times (m - i + 1), made monotone.
-    """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    adjusted, running = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = running
-    return tuple(adjusted)

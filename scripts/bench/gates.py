@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Checks the accuracy gate by simulation and by enumeration: how often it passes wrongly, and how often rightly.
+"""Checks the gates by simulation and by enumeration: how often they pass wrongly, and how often rightly.
 
 ``gates.py [--quick] [--json FILE]``: at a true drop equal to the margin at most 5 % pass; without a drop, with the
 number of samples from ``samples_for``, at least 80 %. Bisection over ``AccuracyDrop.judge`` itself finds how many of
 the discordant pairs may be lost: among tables with equally many, the number lost decides. Rows without a target show
 why the textbook's number of samples is too small: the power of the gate there, and of the best test that keeps the risk
-(a linear programme over all tables). Each row: what, ours, reference, ratio, target, met (null: no target).
+(a linear programme over all tables). The gates on flips, slices, rankings and errors follow, at the margin and, in rows
+without a target, for a model that is equal or nearly so. Each row: what, ours, reference, ratio, target, met.
 """
 
 # ruff: noqa: E402 - the path is set before the imports that need it
@@ -22,9 +23,11 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import optimize, special, stats
 
-from compressor.gates import AccuracyDrop, Evidence, Verdict
+from compressor.gates import AccuracyDrop, Evidence, FlipRatio, MetricDrop, Verdict, WorstSliceDrop
+from compressor.gates.metrics import ErrorCeiling
+from compressor.statistics.bootstrap import Draws, auc_drop, error_increase
 from compressor.statistics.paired import Paired, score_upper, trinomial
 from compressor.statistics.power import POWER, Plan, approximate_samples_for, samples_for
 from scripts.bench.rows import Row, told
@@ -33,6 +36,7 @@ CASES = ((0.01, 0.01), (0.01, 0.038), (0.02, 0.05), (0.05, 0.3), (0.02, 0.02))
 QUICK = CASES[:3]
 RISK, TRIALS = 0.05, 20_000
 NOISE = 3.0  # allowed standard errors of a simulation; the enumeration has none
+PASS, _DRAWS = Verdict.PASS, Draws(replicates=500)
 _NUISANCES, _REACH = 60, 4.0
 PUBLISHED = (
     ("airway reactivity (Bentur 2009; Fagerland, Lydersen, Laake 2014)", Paired(1, 7, 21), -0.517, -0.026),
@@ -100,6 +104,85 @@ def rows(cases: tuple[tuple[float, float], ...], trials: int) -> Iterator[Row]:
                   best_power(textbook, margin, discordance) if few else None)  # fmt: skip
 
 
+def risk_row(what: str, share: float, trials: int) -> Row:
+    """Return the row of a simulated share of false passes: at most 5 % and two standard errors."""
+    return Row(f"{what}: passes at the margin", share, RISK, "<= 0.05 + 2 se", share <= RISK + allowed(trials))
+
+
+def allowed(trials: int) -> float:
+    """Return two standard errors of a share of 5 % of ``trials``."""
+    return float(2 * (RISK * (1 - RISK) / trials) ** 0.5)
+
+
+def flip_rows() -> Iterator[Row]:
+    """Yield how often a flip ratio at its limit passes, and one at a third of it; enumerated."""
+    for limit, n in ((0.03, 88), (0.02, 300), (0.03, 150), (0.03, 200), (0.02, 1000), (0.02, 3000)):
+        judged = (FlipRatio(limit).judge(Evidence(compressed=Paired(0, 0, n), flips=flips)) for flips in range(n))
+        passing = [flips for flips, result in enumerate(judged) if result.verdict is Verdict.PASS]
+        share, power = (float(stats.binom.pmf(passing, n, truly).sum()) for truly in (limit, limit / 3))
+        yield Row(f"flip_ratio at the limit, {limit:.0%}, n={n}", share, RISK, "<= 0.05", share <= RISK)
+        yield Row(f"flip_ratio at a third of the limit, {limit:.0%}, n={n}", power)
+
+
+def slice_rows(trials: int) -> Iterator[Row]:
+    """Yield how often the gate passes with one slice at the margin, and with none that is worse."""
+    for slices, n, discordance in ((3, 150, 0.12), (3, 400, 0.08), (10, 400, 0.08)):
+        for truly, margin in ((0.05, 0.05), (0.0, 0.05)):
+            generator, passed = np.random.default_rng(n + slices), 0
+            for _ in range(trials):
+                found = {}
+                for number in range(slices):
+                    drop = truly if number == 0 else 0.0
+                    shares = [(discordance + drop) / 2, (discordance - drop) / 2, 1 - discordance]
+                    lost, won, _ = generator.multinomial(n, shares).tolist()
+                    found[str(number)] = Paired(lost, won, n)
+                passed += WorstSliceDrop(margin).judge(Evidence(slices=found)).verdict is Verdict.PASS
+            what = f"worst_slice_drop, {slices} slices of {n}, discordance {discordance:.0%}"
+            share = passed / trials
+            yield risk_row(what, share, trials) if truly else Row(f"{what}: passes, no slice worse", share)
+
+
+def auc_rows(trials: int) -> Iterator[Row]:
+    """Yield how often an area under the curve that is worse by the margin passes, and one that is equal.
+
+    ``noise``: every score is disturbed; ``rare``: 3 in 100 positives fall to the bottom.
+    """
+    area, disturbed = special.ndtr(1.5 / 2**0.5), special.ndtr(1.5 / (2 * 1.36) ** 0.5)
+    for positives, negatives in ((20, 20), (20, 300), (40, 300), (100, 300), (400, 1200)):
+        for kind, margin in (("noise", area - disturbed), ("rare", 0.03 * area), ("equal", 0.02)):
+            generator, labels, passed = np.random.default_rng(positives), np.repeat([1, 0], [positives, negatives]), 0
+            for _ in range(trials):
+                before = generator.normal(size=len(labels)) + 1.5 * labels
+                after = before + {"noise": 0.6, "rare": 0.0, "equal": 0.02}[kind] * generator.normal(size=len(labels))
+                if kind == "rare":
+                    after[(generator.random(len(labels)) < 0.03) & (labels == 1)] = -99.0  # noqa: PLR2004 - 3 in 100
+                found = auc_drop(labels, before, after, _DRAWS)
+                passed += MetricDrop("auc_drop", margin).judge(Evidence(metrics={"auc_drop": found})).verdict is PASS
+            what, share = f"auc_drop, {positives} positives, {negatives} negatives, {kind}", passed / trials
+            yield Row(f"{what}, margin {margin:g}: passes", share) if kind == "equal" else risk_row(what, share, trials)
+
+
+def error_rows(trials: int) -> Iterator[Row]:
+    """Yield how often an error that equals its limit passes, of several distributions, and one at two thirds of it."""
+    errors = {
+        "lognormal(1.5)": (lambda random, n: random.lognormal(0, 1.5, n), float(np.exp(1.125))),
+        "98 % zeros, else exponential": (lambda random, n: (random.random(n) < 0.02) * random.exponential(1, n), 0.02),  # noqa: PLR2004 - 2 in 100
+        "t with 3 degrees": (lambda random, n: np.abs(random.standard_t(3, n)), float(2 * 3**0.5 / np.pi)),
+        "Laplace": (lambda random, n: random.exponential(1, n), 1.0),
+        "normal": (lambda random, n: np.abs(random.normal(size=n)), float((2 / np.pi) ** 0.5)),
+    }
+    for name, (drawn, mean) in errors.items():
+        for n in (150, 500, 2000):
+            generator, passed = np.random.default_rng(n), {1.0: 0, 1.5: 0}
+            for _ in range(trials):
+                found = error_increase(np.zeros(n), np.zeros(n), drawn(generator, n), _DRAWS)
+                for factor in passed:
+                    result = ErrorCeiling("mae", factor * mean).judge(Evidence(metrics={"mae": found}))
+                    passed[factor] += result.verdict is PASS
+            yield risk_row(f"mae, errors {name}, n={n}", passed[1.0] / trials, trials)
+            yield Row(f"mae, errors {name}, n={n}: passes at two thirds of the limit", passed[1.5] / trials)
+
+
 def main() -> int:
     """Measure, print, and return whether the targets were met."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -107,7 +190,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     options = parser.parse_args()
     cases, trials = (QUICK, TRIALS // 4) if options.quick else (CASES, TRIALS)
-    return told(list(rows(cases, trials)), options.json)
+    few = trials // 20
+    lines = [*rows(cases, trials), *flip_rows(), *slice_rows(few), *auc_rows(few), *error_rows(few)]
+    return told(lines, options.json)
 
 
 if __name__ == "__main__":

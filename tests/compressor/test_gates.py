@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 
 import pytest
+from scipy import stats
 
 from compressor.gates import (
     AccuracyDrop,
     AllOf,
     Evidence,
     Figure,
+    FlipRatio,
     Superiority,
     Verdict,
     WorstSliceDrop,
 )
 from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS, gate
-from compressor.statistics.paired import Paired, wilson
+from compressor.statistics.paired import Paired, proportion_bounds
 from compressor.statistics.power import samples_for, samples_still_needed
 
 FIGURES = tuple(name for name, kind in KINDS.items() if kind.make is None)
@@ -87,10 +89,10 @@ def test_a_drop_above_the_margin_fails_once_all_planned_samples_are_there(n: int
     assert (result.verdict, result.needs) == (verdict, needs)
 
 
-def test_slices_together_ask_for_more_than_one_alone() -> None:
-    """The number is that of the level at which each of two slices is tested."""
+def test_a_slice_asks_for_the_number_of_the_level_at_which_it_is_tested() -> None:
+    """All slices must pass, so each is tested at the full risk."""
     result = WorstSliceDrop(0.05).judge(Evidence(slices={"a": Paired(0, 0, 900), "b": Paired(0, 0, 10)}))
-    assert result.needs == samples_still_needed(Paired(0, 0, 10), 0.05, confidence=0.975)
+    assert result.needs == samples_still_needed(Paired(0, 0, 10), 0.05)
 
 
 def test_superiority_asks_for_the_samples_that_show_it() -> None:
@@ -106,7 +108,8 @@ def test_flips_ask_for_the_least_number_that_passes_at_the_same_share(flips: int
     assert made is not None
     needs = made.judge(Evidence(compressed=Paired(0, 0, 1000), flips=flips)).needs
     n, share = 1000 + needs, flips / 1000
-    assert wilson(math.ceil(share * n), n, 0.9)[1] <= limit < wilson(math.ceil(share * (n - 1)), n - 1, 0.9)[1]
+    bounds = [proportion_bounds(math.ceil(share * of), of, 0.95)[1] for of in (n, n - 1)]
+    assert bounds[0] <= limit < bounds[1]
 
 
 def test_accuracy_says_how_many_samples_have_the_power() -> None:
@@ -153,6 +156,28 @@ def test_flips_are_bounded(flips: int, verdict: Verdict) -> None:
     made = gate(GateRecipe(name="flip_ratio", max=0.02))
     assert made is not None
     assert made.judge(Evidence(compressed=Paired(0, 0, 1000), flips=flips)).verdict is verdict
+
+
+@pytest.mark.parametrize(("limit", "n"), [(0.03, 88), (0.02, 300), (0.03, 150), (0.03, 200)])
+def test_flips_at_the_limit_pass_in_at_most_five_percent(limit: float, n: int) -> None:
+    """Enumerated at the numbers of samples at which Wilson's bound let 5.9 to 6.9 % pass."""
+    made = FlipRatio(limit)
+    passing = [
+        flips
+        for flips in range(n)
+        if made.judge(Evidence(compressed=Paired(0, 0, n), flips=flips)).verdict is Verdict.PASS
+    ]
+    assert stats.binom.pmf(passing, n, limit).sum() <= 0.05
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.05])
+def test_the_printed_bound_of_slices_is_the_one_that_decides(margin: float) -> None:
+    """Whatever the number of slices, the gate passes if and only if the bound in its line is within the limit."""
+    for lost in range(8):
+        slices = {"a": Paired(lost, 1, 150), "b": Paired(0, 0, 400), "c": Paired(1, 0, 300)}
+        result = WorstSliceDrop(margin).judge(Evidence(slices=slices))
+        assert result.bound is not None
+        assert (result.verdict is Verdict.PASS) == (result.bound <= margin + 1e-6)
 
 
 @pytest.mark.parametrize(

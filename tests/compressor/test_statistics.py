@@ -13,7 +13,6 @@ from compressor.statistics.paired import (
     drop_lower,
     drop_upper,
     exact_p_value,
-    holm,
     p_value,
     paired,
     proportion_bounds,
@@ -96,11 +95,6 @@ def test_without_samples_nothing_is_known() -> None:
     nothing = Paired(0, 0, 0)
     assert (drop_upper(nothing, 0.95), drop_lower(nothing, 0.95), p_value(nothing, 0.01)) == (1.0, -1.0, 1.0)
     assert wilson(0, 0, 0.95) == (0.0, 1.0)
-
-
-def test_holm_equals_the_textbook() -> None:
-    """Adjusted values are monotone and keep their order."""
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
 
 
 def test_counts_what_was_lost_and_won() -> None:
