@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from server.api.enrol import Address, Reception
 from server.app.http import Web, check_certificates
@@ -41,6 +42,7 @@ from server.fleet.enrolment import SERVER_USER, EnrolledIdentity, Enrolment
 from server.fleet.fleet import Fleet
 from server.fleet.liveness import LostDevices
 from server.ingest.ingest import subscriptions
+from server.trust.authority import names_missing
 from wire.messages import Severity
 from wire.transport import Notice, Transport
 
@@ -193,6 +195,21 @@ class ServerApp:
             raise
         self.state.write_address(self.address)
         self.parts.events.add(self.clock(), "server", "started", Severity.INFO, f"Serving {self.http_url}")
+        self._report_names()
+
+    def _report_names(self) -> None:
+        """Report addresses that devices get and the certificate lacks: no device with one of them ever connects."""
+        if not self.config.tls.enabled:
+            return
+        hosts = (urlsplit(self.address.http_url).hostname or "", *((self.address.mqtt_host,) if self.broker else ()))
+        missing = names_missing(Path(self.config.tls.certificate).read_bytes(), hosts)
+        if missing:
+            text = (
+                f"Expected a certificate for the addresses that devices get, got one without {', '.join(missing)}: set "
+                "http.public_url and broker.public_host in server.toml, then enrol again the devices that have enrolled"
+            )
+            _LOG.error("The certificate lacks an address that devices get. missing=%s", ",".join(missing))
+            self.parts.events.add(self.clock(), "server", "certificate_names", Severity.ERROR, text)
 
     def connect(self) -> None:
         """Connect to the broker (part of ``start``; alone in tests that call ``turn``).

@@ -28,6 +28,8 @@ _TEMPLATE = """\
 # port = 0
 """
 _TLS_TEMPLATE = """\
+# Before a device on another machine enrols, set bind, port and public_url in [http], bind, port and public_host in
+# [broker] (docs/how-to/own-server.md): it keeps the addresses that it gets then, 127.0.0.1 without them.
 
 [tls]
 certificate = "ca/server.pem"

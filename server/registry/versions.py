@@ -66,10 +66,14 @@ class Versions:
         Raises:
             UnknownReleaseError: If there is none.
         """
-        for release in self.releases():
-            if release.name == name and target in {None, release.target}:
+        found = [release for release in self.releases() if release.name == name]
+        for release in found:
+            if target in {None, release.target}:
                 return release
-        message = f"Expected a published release, got {name!r}: publish it with compressor publish"
+        if found:
+            message = f"Expected a target of {name}, {' or '.join(one.target for one in found)}, got {target!r}"
+        else:
+            message = f"Expected a published release, got {name!r}: publish it with compressor publish"
         raise UnknownReleaseError(message)
 
     def register(self, path: str, custom: TargetCustom, *, sha256: str, length_bytes: int, now_ms: int) -> Release:

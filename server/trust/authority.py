@@ -28,6 +28,7 @@ from wire.enrolment import MAX_REQUEST_BYTES
 _BEFORE = dt.timedelta(hours=1)  # a device whose clock is a little behind can use its certificate at once
 _AUTHORITY_LIFE = dt.timedelta(days=3650)  # nobody replaces the certificates of a private fleet sooner
 _LIST_LIFE = dt.timedelta(days=3650)  # read by our own broker from the disk, and written anew at each change and start
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HOST_NAME_BYTES = 253  # RFC 1035, 2.3.4
 _COMMON_NAME_CHARACTERS = 64  # RFC 5280, appendix A.1: ub-common-name
 AUTHORITY_FILES = ("ca.pem", "ca.key")
@@ -135,6 +136,8 @@ def load_authority(config: DeviceCertificatesConfig) -> Authority:
 def init_authority(folder: Path, hosts: Sequence[str], now_ms: int) -> None:
     """Make a private authority in ``folder``, and a certificate of the server for ``hosts``: names or addresses.
 
+    The certificate also names loopback: a server without a public address tells devices that one.
+
     Raises:
         StateDirectoryError: If there is one already, which is never overwritten, or a host is not a name.
     """
@@ -161,10 +164,33 @@ def init_authority(folder: Path, hosts: Sequence[str], now_ms: int) -> None:
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:_COMMON_NAME_CHARACTERS])]
     server = _leaf(
         _builder(subject, key.public_key(), own.subject, times), ExtendedKeyUsageOID.SERVER_AUTH, authority
-    ).add_extension(x509.SubjectAlternativeName([host_name(host) for host in hosts]), critical=False)
+    ).add_extension(
+        x509.SubjectAlternativeName([host_name(host) for host in dict.fromkeys((*hosts, *_LOOPBACK))]), critical=False
+    )
     written = (_pem(own), _private(root), _pem(server.sign(root, hashes.SHA256())), _private(key))
     for file, data in zip((*AUTHORITY_FILES, *SERVER_FILES), written, strict=True):
         write_atomically(folder / file, data, mode=0o600)
+
+
+def names_missing(certificate: bytes, hosts: Sequence[str]) -> tuple[str, ...]:
+    """Return those of ``hosts`` that the server's ``certificate`` (PEM, its own first) is not for.
+
+    A certificate without alternative names lacks nothing: clients judge its common name, each in its own way.
+    Source: RFC 9525, 6.3 and 6.5: an address is compared as such; ``*`` stands for one whole label, the first.
+    """
+    try:
+        made = x509.load_pem_x509_certificates(certificate)[0]
+        names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    addresses = set(map(str, names.get_values_for_type(x509.IPAddress)))
+    domains = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
+    missing = []
+    for host in hosts:
+        plain = host.lower().rstrip(".")
+        if not addresses & {plain} and not domains & {plain, f"*.{plain.partition('.')[2]}"}:
+            missing.append(host)
+    return tuple(dict.fromkeys(missing))
 
 
 def requested_key(text: str) -> ec.EllipticCurvePublicKey:

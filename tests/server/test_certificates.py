@@ -15,7 +15,7 @@ from server.config import DeviceCertificatesConfig
 from server.errors import CertificateRefusedError, ConfigError, StateDirectoryError
 from server.fleet.certificates import Certificates
 from server.fleet.enrolment import Enrolment
-from server.trust.authority import Authority, host_name, init_authority, load_authority
+from server.trust.authority import Authority, host_name, init_authority, load_authority, names_missing
 from tests.server.conftest import EPOCH_MS
 from wire.canonical import sha256_hex
 from wire.measurement import MeasureOrder, ReportStatement, SignedStatement, encode_statement, signed_bytes
@@ -172,6 +172,15 @@ def test_a_name_that_is_no_host_is_refused(host: str) -> None:
     """Devices could never verify it."""
     with pytest.raises(StateDirectoryError, match="Expected a host name or an IP address"):
         host_name(host)
+
+
+@pytest.mark.usefixtures("authority")
+def test_the_server_s_certificate_is_for_the_hosts_given_and_for_loopback(tmp_path: Path) -> None:
+    """A server without a public address tells devices its loopback address, which they verify, too."""
+    made = (tmp_path / "ca" / "server.pem").read_bytes()
+    known = ("fleet.example.org", "FLEET.example.org.", "192.0.2.1", "127.0.0.1", "::1", "localhost")
+    others = ("192.0.2.2", "example.org", "a.fleet.example.org")
+    assert names_missing(made, (*known, *others)) == others
 
 
 def test_only_the_enrolled_key_signs_for_its_device(certificates: Certificates, enrolment: Enrolment) -> None:

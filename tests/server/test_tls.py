@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from server.app.http import check_certificates
+from server.app.server import ServerApp
+from server.app.state_directory import init_state
 from server.config import ServerConfig, TlsConfig, read_config
 from server.errors import ConfigError
+from server.trust.authority import init_authority
+from server.trust.online_keys import init_online_keys
+from wire.memory_broker import MemoryBroker, MemoryTransport
 
 TLS = '[tls]\ncertificate = "server.pem"\nkey = "/etc/server.key"\nca = "ca.pem"\n'
 
@@ -46,3 +52,24 @@ def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
     path.write_text("nonsense")
     with pytest.raises(ConfigError, match=r"PEM certificate in .*server\.pem"):
         check_certificates(TlsConfig(str(path), str(path), str(path)))
+
+
+@pytest.mark.parametrize(("settings", "lacks"), [
+    ("[http]", []),
+    ('[http]\npublic_url = "https://fleet.example.org"', []),
+    ('[http]\npublic_url = "https://other.example.org"', ["other.example.org"]),
+])  # fmt: skip
+def test_an_address_that_the_certificate_lacks_is_reported(tmp_path: Path, settings: str, lacks: list[str]) -> None:
+    """Devices that enrol would never connect, and nobody would know why."""
+    state = init_state(tmp_path / "state", certificates=True)
+    init_online_keys(state.path)
+    init_authority(state.authority, ["fleet.example.org"], round(time.time() * 1000))
+    state.config.write_text(state.config.read_text().replace("[http]", settings, 1))
+    transport = MemoryTransport(broker=MemoryBroker(), client_id="server")
+    app = ServerApp.open(state.path, transport=transport, pages=False)
+    try:
+        app.start()
+        events = [event for event in app.parts.events.latest() if event.code == "certificate_names"]
+    finally:
+        app.stop()
+    assert [event.text.partition(":")[0].rpartition(" ")[2] for event in events] == lacks

@@ -32,6 +32,8 @@ def test_finds_a_release_by_name_and_target(fleet: MemoryFleet) -> None:
     assert [release.path for release in versions.releases()] == ["m-1/gateway.tfb", "m-1/pi.tfb", "m-2/gateway.tfb"]
     assert versions.release("m-1", "pi").target == "pi"
     assert versions.release("m-2").certificate == {"accuracy": 0.9}
+    with pytest.raises(UnknownReleaseError, match="Expected a target of m-1, gateway or pi, got 'esp'"):
+        versions.release("m-1", "esp")
 
 
 def test_registering_again_keeps_the_time(fleet: MemoryFleet) -> None:
