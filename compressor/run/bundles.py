@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compressor.data._table import Table, concatenate
 from compressor.gates.certificate import Certificate
@@ -81,7 +83,7 @@ def golden_of(run: Run, compared: Comparison) -> package.Golden:
         known = {row.tobytes(): at for at, row in enumerate(run.inputs(gate_rows, layout))}
         found = [known[row.tobytes()] for row in kept if row.tobytes() in known]
         same = Predictions(predictions.logits[found], predictions.embedding[found])
-        if found and len(found) == len(kept) and run.task.judging.score(same, gate_rows.labels[found]) == 1:
+        if found and len(found) == len(kept) and _is_firm(run, same, gate_rows.labels[found]):
             rows = np.array(found, np.int64)  # the same inputs: most of a bundle of a small model is these
     table = gate_rows.take(rows)
     inputs = run.inputs(table, layout)
@@ -93,11 +95,30 @@ def golden_of(run: Run, compared: Comparison) -> package.Golden:
     return package.Golden(inputs, logits, table.labels)
 
 
+def _is_firm(run: Run, same: Predictions, labels: NDArray[Any]) -> bool:
+    """Return whether the answers to golden inputs can be required of a device: all are right, or none can flip.
+
+    A wrong answer must be reproduced as well as a right one. None can flip if no outputs within the tolerance change
+    more answers than allowed: in turn, each output is raised by it while the others are lowered.
+    """
+    if run.task.judging.score(same, labels) == 1:
+        return True
+    reach, most = run.task.judging.golden_reach(same.logits)
+    count = same.logits.shape[1]
+    device = device_tasks.make(run.task.device, count)
+    turns = _allowed_abs(reach, run.recipe.acceptance) * (2 * np.eye(count, dtype=np.float32) - 1)
+    return all(device.flips(same.logits + turn, same.logits) <= most for turn in turns)
+
+
+def _allowed_abs(reach: float, acceptance: AcceptanceRecipe) -> float:
+    """Return by how much an output of another processor may differ from the golden one."""
+    return max(1e-3, float(np.float32(acceptance.golden_tolerance * reach)))
+
+
 def golden_budget(golden: package.Golden, task: Task, acceptance: AcceptanceRecipe) -> Budgets:
     """Return the allowed difference of another processor's answers to ``golden``, as budgets without other limits."""
     reach, flips = task.judging.golden_reach(golden.logits)
-    allowed = max(1e-3, float(np.float32(acceptance.golden_tolerance * reach)))
-    return Budgets(golden_max_abs=allowed, golden_max_flips=flips)
+    return Budgets(golden_max_abs=_allowed_abs(reach, acceptance), golden_max_flips=flips)
 
 
 def sized(outputs: Sequence[TensorSpec], width: int) -> tuple[TensorSpec, ...]:

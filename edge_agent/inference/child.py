@@ -90,7 +90,7 @@ class _Loaded:
     error: Exception | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Served:
     """An input that the model has run on, and that is not answered yet. Times: taken (UTC and monotonic), and run."""
 
@@ -241,7 +241,7 @@ class InferenceLoop:
             return
         run_s = self._clock.monotonic_s()
         self.answers.expect()
-        self._unanswered.append(_Served(capture, outcome, now_ms, now_s, run_s))
+        self._unanswered.append(_Served(capture=capture, outcome=outcome, now_ms=now_ms, now_s=now_s, run_s=run_s))
         waited_s, took_s = run_s - self._unanswered[0].run_s, run_s - now_s
         # without a sink nobody waits; a large image is answered while it is marked as in flight
         if waited_s + took_s > ANSWER_WITHIN_S or not self.answers.wanted or outcome.image.nbytes > MAX_WAITING_BYTES:
