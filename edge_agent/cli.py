@@ -9,26 +9,29 @@ configuration · 4 the state directory is in use · 5 enrolment failed · 6 the 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from edge_agent.config import AgentConfig, document_of, read_config
 from edge_agent.control.status_file import AgentHealth, read_status
-from edge_agent.device import disk, hardware
+from edge_agent.device import hardware
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import check_folder
 from edge_agent.device.identity import enrol as trade_claim
 from edge_agent.device.lock import holder
 from edge_agent.errors import EnrolmentError
 from edge_agent.exits import EXIT_FAULT, EXIT_UNUSABLE, coded
+from edge_agent.logs import log_to_stderr
+from edge_agent.sources import placed
 from wire import __version__
 from wire.canonical import canonical_bytes
 from wire.codec import Json, to_document
@@ -207,8 +210,19 @@ def _certificates(path: Path) -> str:
 )
 @click.option("--verbose", is_flag=True, help="Log every step.")
 def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
-    """Become the control process, which needs less memory without this command line."""
-    os.execv(sys.executable, _control_command(state, config_path, verbose=verbose))  # noqa: S606 - no shell
+    """Become the control process, which needs less memory without this command line.
+
+    What takes code that it needs only once is done here: the configuration, its plug-ins, the runtimes that there are.
+    """
+    log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    with coded(state):
+        config = AgentConfig() if config_path is None else read_config(config_path)
+        config = replace(config, source=placed(config.source, state))
+    checked = canonical_bytes({"config": document_of(config), "runtimes": list(hardware.runtimes())})
+    handed = os.memfd_create("checked", 0)  # stays open over exec; other users may read a command line
+    os.write(handed, checked)
+    asked = json.dumps({"state": str(state), "verbose": verbose, "checked": handed})
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "edge_agent.control", asked])  # noqa: S606 - no shell
 
 
 @main.command(
@@ -455,31 +469,6 @@ def tuf(metadata_dir: Path, metadata_url: str, act: str, trusted_root: Path | No
         name, base_url, folder = (wanted[key] for key in ("target_name", "target_base_url", "target_dir"))
         target = verification.JudgedTarget(str(name), str(base_url), Path(folder)) if act == "download" else None
         verification.refresh_judged(metadata_dir, metadata_url, target)
-
-
-def _control_command(state: Path, config_path: Path | None, *, verbose: bool) -> list[str]:
-    """Return the command of the control process; without docstrings if ``scripts/install-agent`` made such code."""
-    config = None if config_path is None else str(config_path)
-    asked = {"state": str(state), "config": config, "verbose": verbose}
-    folder = os.path.join(sys.prefix, "bytecode")  # noqa: PTH118 - of text
-    fresh = all(_is_compiled(module.__file__ or "", folder) for module in (json, disk))
-    flags = ["-OO", "-X", f"pycache_prefix={folder}"] if fresh else []
-    return [sys.executable, *flags, "-P", "-m", "edge_agent.control", json.dumps(asked)]
-
-
-def _is_compiled(source: str, folder: str) -> bool:
-    """Return whether ``folder`` has the present byte code of ``source``, without docstrings.
-
-    A newer Python or another file would be compiled at each start, which takes more memory than the docstrings.
-    Source: PEP 552: a magic number, flags, the time and the size of the source.
-    """
-    try:
-        with open(f"{folder}{os.path.splitext(source)[0]}.{sys.implementation.cache_tag}.opt-2.pyc", "rb") as file:  # noqa: PTH122, PTH123 - of text
-            head = file.read(12)
-        changed_s = int(os.stat(source).st_mtime)  # noqa: PTH116 - of text
-    except OSError:
-        return False
-    return head == importlib.util.MAGIC_NUMBER + bytes(4) + (changed_s & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def _short(value: Json) -> str:

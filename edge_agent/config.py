@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from edge_agent.errors import AgentConfigError
 from edge_agent.local_api.settings import ApiConfig
-from edge_agent.sinks import MAX_SINKS, SinkConfig
-from edge_agent.sources import SourceConfig
+from edge_agent.plugin_tables import MAX_SINKS, SinkConfig, SourceConfig
+from wire.codec import Json
 from wire.errors import SettingsError
-from wire.settings import Bound, fields_from, read_toml
+from wire.settings import Bound, fields_from, given_of, names_of, read_toml
 from wire.topics import is_name
 
 _MOST_S = 366 * 86_400  # a wait of more than a year is a typing error
@@ -239,3 +239,25 @@ def read_config(path: Path) -> AgentConfig:
         message = f"{error}{hint}"
         raise AgentConfigError(message) from error
     return config
+
+
+def document_of(config: AgentConfig) -> dict[str, Json]:
+    """Return ``config`` as JSON for the control process, which reads no TOML and imports no plug-in to check it."""
+    sinks: Json = {name: sink.document for name, sink in config.sinks.items()}
+    tables: dict[str, Json] = {name: given_of(getattr(config, name)) for name in names_of(config) - {"source", "sinks"}}
+    return {**tables, "source": config.source.document, "sinks": sinks}
+
+
+def config_from(document: Mapping[str, Any]) -> AgentConfig:
+    """Return the configuration of a ``document`` of ``document_of``; source and sinks are not checked again.
+
+    Raises:
+        AgentConfigError: If it is another document.
+    """
+    tables = dict(document)
+    try:
+        source, sinks = SourceConfig.checked(tables.pop("source")), tables.pop("sinks").items()
+        given = {"source": source, "sinks": {name: SinkConfig.checked(sink) for name, sink in sinks}}
+        return fields_from(AgentConfig, tables, "the checked configuration", given=given)
+    except (KeyError, SettingsError) as error:
+        raise AgentConfigError(f"Expected a configuration that edge-agent run has checked, got: {error}") from error

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from wire.canonical import canonical_bytes
 from wire.codec import OMIT_DEFAULT, Json, encode, from_document, parse_json
 from wire.errors import MessageError, NameRefusedError
+from wire.messages import MAX_ENVELOPE_BYTES
 from wire.topics import check_name
 from wire.tuf_target import MAX_TARGET_BYTES
 
@@ -30,8 +31,6 @@ STATEMENT_TYPE = "application/vnd.tinyfleet.measurement-report+json"
 SIGNATURE_HEADER = "Tinyfleet-Report-Signature"
 """Its value is the envelope of the statement in base64; servers before 0.3 ignore it."""
 MAX_SIGNATURE_BYTES = 16 * 1024
-MEASURE_VERB = "measure"
-MAX_ENVELOPE_BYTES = 16 * 1024
 MAX_ROWS_BYTES = 256 * 1024 * 1024
 MAX_ROWS = 1_000_000
 MAX_REPORT_BYTES = 64 * 1024 * 1024

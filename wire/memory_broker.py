@@ -30,6 +30,8 @@ def matches(pattern: str, topic: str) -> bool:
 
 @dataclass(slots=True)
 class _Connection:
+    """One client of the broker."""
+
     listener: Listener
     subscriptions: tuple[str, ...]
     will: Will | None

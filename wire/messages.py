@@ -17,6 +17,8 @@ from wire.codec import OMIT_DEFAULT, Json
 from wire.errors import MessageError
 from wire.shadow import ShadowCounts, ShadowOrder
 
+MEASURE_VERB = "measure"
+MAX_ENVELOPE_BYTES = 16 * 1024  # of the signed order in a command to measure (``wire.measurement``)
 MAX_GEN = 2**53  # the largest integer that every JSON reader represents exactly
 MAX_GEN_STEP = 2**32  # a generation further ahead than this of the last one is not from a server
 

@@ -5,29 +5,27 @@ from __future__ import annotations
 import os
 import queue
 import random
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, HookConfig
 from edge_agent.control.agent import Agent, AgentParts, Notices
 from edge_agent.control.renewal import Renewal, ServerRenewer
 from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device import hardware
 from edge_agent.device.certificate import own_certificate
 from edge_agent.device.clock import SystemClock
-from edge_agent.device.disk import RealDisk
+from edge_agent.device.disk import Disk, RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.device.notify import from_environment
 from edge_agent.device.tls import OwnCertificate
-from edge_agent.measuring.job import JobLimits, ProcessMeasurer
-from edge_agent.sources import placed
 from edge_agent.telemetry.byte_meter import ByteMeter
 from edge_agent.telemetry.rows import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher
-from edge_agent.updater.hook import ProgramHook
-from edge_agent.updater.ports import ThreadWorker
+from edge_agent.updater.ports import FetchProgress, SwitchHook, ThreadWorker
 from edge_agent.updater.storage.imported import FOLDER as IMPORT
 from edge_agent.updater.storage.imported import StagedFetcher
 from edge_agent.updater.transfer.chunk_pull import ChunkLink
@@ -42,15 +40,22 @@ from wire.transport import Transport
 BENCHMARK_S = 3.0
 
 
-def build_agent(identity: Identity, config: AgentConfig, state: Path, transport: Transport | None = None) -> Agent:
+def build_agent(
+    identity: Identity,
+    config: AgentConfig,
+    state: Path,
+    *,
+    runtimes: tuple[str, ...],
+    transport: Transport | None = None,
+) -> Agent:
     """Return an agent with real children, disk and clock, and with MQTT unless another ``transport`` is given.
+
+    ``config``: with a source that is ``placed``. ``runtimes``: those that are installed (``hardware.runtimes``).
 
     Raises:
         CertificateError: If the device has a certificate, and it or its key can't be read.
-        SourceError: If the source is a folder that must not be consumed.
         SpoolError: If the spool can't be opened.
     """
-    config = replace(config, source=placed(config.source, state))
     notices: Notices = queue.SimpleQueue()
     disk, own, meter = RealDisk(), own_certificate(state) if identity.certified else None, ByteMeter()
     fetching, blobs = _fetch_settings(identity, config, own, meter), state / "blobs" / "sha256"
@@ -63,20 +68,13 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         prober=ChildProber(config.update.probe_deadline_s, config.child.max_memory_bytes),
         worker=ThreadWorker(notices.put),
         hardware=config.device.hardware or hardware.hardware_class(),
-        runtimes=hardware.runtimes(),
-        hook=ProgramHook(config.hooks) if config.hooks.before_switch else None,
+        runtimes=runtimes,
+        hook=_hook(config.hooks) if config.hooks.before_switch else None,
         ask_again_s=config.hooks.ask_again_s,
         import_verifier=ChildVerifier(state, config.update.verify_deadline_s, metadata=state / IMPORT / METADATA),
         import_fetcher=StagedFetcher(state, blobs, disk),
     )
     connection = transport or MqttTransport(replace(mqtt_settings(identity, config, own), meter=meter))
-    limits = JobLimits(
-        max_bytes=config.measure.max_bytes,
-        limit_s=config.measure.limit_s,
-        reserve_bytes=config.update.reserve_bytes,
-        max_bytes_per_s=config.update.max_bytes_per_s,
-    )
-    measurer = ProcessMeasurer(state=state, settings=fetching, disk=disk, limits=limits, energy=config.measure.energy)
     renewal = None
     if own is not None:
         chance = random.random()  # noqa: S311 - spreads renewals of a fleet, no secret
@@ -91,7 +89,7 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         ports=ports,
         notices=notices,
         chunks=chunks,
-        measurer=measurer,
+        measurer=_Measurer(state=state, settings=fetching, disk=disk, config=config),
         notifier=from_environment(os.environ),
         renewal=renewal,
         benchmarker=ChildProber(
@@ -100,6 +98,37 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         meter=meter,
     )
     return Agent(identity, config, state, boot, parts)
+
+
+def _hook(hooks: HookConfig) -> SwitchHook:
+    from edge_agent.updater.hook import ProgramHook  # noqa: PLC0415 - few devices have one
+
+    return ProgramHook(hooks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measurer:
+    """The measurer of a real device; its code is imported for a measurement, 0.2 MB that most devices never need."""
+
+    state: Path
+    settings: FetchSettings
+    disk: Disk
+    config: AgentConfig
+
+    def start(self, envelope: bytes, progress: FetchProgress, done: Callable[[object], None]) -> None:
+        """Run it in the background."""
+        from edge_agent.measuring.job import JobLimits, ProcessMeasurer  # noqa: PLC0415 - see above
+
+        measure, update = self.config.measure, self.config.update
+        limits = JobLimits(
+            max_bytes=measure.max_bytes,
+            limit_s=measure.limit_s,
+            reserve_bytes=update.reserve_bytes,
+            max_bytes_per_s=update.max_bytes_per_s,
+        )
+        ProcessMeasurer(
+            state=self.state, settings=self.settings, disk=self.disk, limits=limits, energy=measure.energy
+        ).start(envelope, progress, done)
 
 
 def child_arguments(

@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_agent.control.supervisor import Supervisor
 from edge_agent.errors import FrameError
 from edge_agent.pipe_frames import CORRECTION, MAX_SAMPLE_BYTES, Frame
-from edge_agent.sources import SOURCE_UNREAD
+from edge_agent.plugin_tables import SOURCE_UNREAD
 from edge_agent.telemetry.rows import Telemetry, WindowPart
 from edge_agent.updater.updater import Updater
 from wire import leb128
@@ -45,6 +45,8 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _WindowHeader:
+    """The header of a frame ``window``."""
+
     artifact: str = ""
     ref_id: str = ""
     start_ms: int = 0

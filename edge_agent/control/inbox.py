@@ -22,8 +22,18 @@ from edge_agent.logs import newest_lines
 from edge_agent.measuring.coordinator import MeasurementCoordinator
 from wire.codec import Json, decode, from_document, to_document
 from wire.errors import MessageError, WireError
-from wire.measurement import MEASURE_VERB
-from wire.messages import MAX_GEN, MAX_GEN_STEP, Ack, Command, Desired, LogsAnswer, LogsRequest, Response, Watermark
+from wire.messages import (
+    MAX_GEN,
+    MAX_GEN_STEP,
+    MEASURE_VERB,
+    Ack,
+    Command,
+    Desired,
+    LogsAnswer,
+    LogsRequest,
+    Response,
+    Watermark,
+)
 from wire.topics import CHUNK_DATA, Kind, Topic, parse_topic
 from wire.transport import Incoming
 

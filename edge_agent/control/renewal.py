@@ -13,9 +13,9 @@ Order rules:
 
 from __future__ import annotations
 
+import http.client
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.client import HTTPException
 from typing import Protocol
 
 from edge_agent.device.certificate import keep_certificate, make_request, validity
@@ -77,7 +77,7 @@ class ServerRenewer:
                 link.request("POST", path, body=body, headers=kind)
                 answer = link.getresponse()
                 document = parse_json(answer.read(_MAX_ANSWER_BYTES), limit_bytes=_MAX_ANSWER_BYTES)
-        except (OSError, HTTPException, MessageError) as error:
+        except (OSError, http.client.HTTPException, MessageError) as error:
             message = f"Expected {self.settings.base_url} to renew the certificate, got: {error}"
             raise CertificateError(message) from error
         certificate = document.get("certificate")

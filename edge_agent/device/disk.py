@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -80,7 +79,17 @@ class RealDisk:
         Raises:
             OSError: If that can't be determined.
         """
-        return shutil.disk_usage(folder).free
+        return free_bytes(folder)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how many bytes this process can still write below ``folder``.
+
+    Raises:
+        OSError: If that can't be determined.
+    """
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def write_error(folder: Path) -> OSError | None:
@@ -125,8 +134,8 @@ def advice(folder: Path, error: OSError | None = None) -> str:
     """Return what a person must do so that ``folder`` can be written; by ``error``, or by checking the disk."""
     code = trouble(folder, error)
     if code == DISK_FULL:
-        free_bytes = shutil.disk_usage(folder).free if folder.exists() else 0
-        text = f"the disk of {folder} is full ({free_bytes / _MB:.2f} MB free): free {ROOM_BYTES / _MB:.0f} MB there"
+        free = free_bytes(folder) if folder.exists() else 0
+        text = f"the disk of {folder} is full ({free / _MB:.2f} MB free): free {ROOM_BYTES / _MB:.0f} MB there"
         return f"{text} (or files, or a quota)"
     if code == DISK_READ_ONLY:
         text = f"the file system of {folder} is read-only: mount it for writing (mount -o remount,rw)"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent import declarations
+from edge_agent.device.disk import free_bytes
 from wire.codec import Json
 
 _KIB = 1024
@@ -43,7 +42,7 @@ class Hardware:
             "pss_bytes": sum(self._figure(pid, "smaps_rollup", "Pss:") for pid in pids) * _KIB,
             "cpu_ratio": round(self._cpu_ratio(pids), 4),
             "temperature_celsius": self.temperature_celsius(),
-            "disk_free_bytes": shutil.disk_usage(self.state).free,
+            "disk_free_bytes": free_bytes(self.state),
             "spool_bytes": spool_bytes,
             "written_bytes": self._written_bytes - before,
         }
@@ -85,6 +84,8 @@ def hardware_class() -> str:
 
 def runtimes() -> tuple[str, ...]:
     """Return the runtimes whose packages are installed; imports none of them."""
+    from edge_agent import declarations  # noqa: PLC0415 - the control process gets them from its command
+
     return tuple(one.name for one in declarations.runtimes() if one.offered and one.installed)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import urllib.parse
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
 
@@ -41,7 +41,9 @@ def client_context(ca: str = "", own: OwnCertificate | None = None) -> ssl.SSLCo
     return context
 
 
-def http_connection(url: str, ca: str, timeout_s: float, own: OwnCertificate | None = None) -> HTTPConnection:
+def http_connection(
+    url: str, ca: str, timeout_s: float, own: OwnCertificate | None = None
+) -> http.client.HTTPConnection:
     """Return a connection to the server at ``url``, not opened yet; it follows no redirects.
 
     Args:
@@ -56,5 +58,5 @@ def http_connection(url: str, ca: str, timeout_s: float, own: OwnCertificate | N
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https":
-        return HTTPSConnection(host, parts.port, timeout=timeout_s, context=client_context(ca, own))
-    return HTTPConnection(host, parts.port, timeout=timeout_s)
+        return http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=client_context(ca, own))
+    return http.client.HTTPConnection(host, parts.port, timeout=timeout_s)

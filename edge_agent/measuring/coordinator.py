@@ -21,8 +21,7 @@ from edge_agent.updater.ports import FetchProgress, Refusal
 from wire.canonical import canonical_bytes
 from wire.codec import Json
 from wire.errors import MessageError
-from wire.measurement import MAX_ENVELOPE_BYTES
-from wire.messages import Command, Response
+from wire.messages import MAX_ENVELOPE_BYTES, Command, Response
 
 FOLDER = "measure"
 
@@ -37,8 +36,10 @@ class SubmittedReport:
 
 def sweep(state: Path) -> None:
     """Delete the measurement's folder; if that fails, the next start tries again."""
+    folder = state / FOLDER
     with contextlib.suppress(OSError):
-        shutil.rmtree(state / FOLDER)
+        if folder.exists():  # else nothing needs to be imported for it
+            shutil.rmtree(folder)
 
 
 _LOG = logging.getLogger(__name__)

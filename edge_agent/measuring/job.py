@@ -10,6 +10,7 @@ child). Does not decide whether to measure: ``coordinator`` does.
 from __future__ import annotations
 
 import base64
+import http.client
 import signal
 import subprocess
 import sys
@@ -17,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from edge_agent.device.certificate import signature
@@ -211,7 +211,7 @@ def submit(
             reason = f"HTTP {status}: {said}"
             if status in CLIENT_ERRORS and status not in TRY_AGAIN:
                 return Refusal(f"http_{status}", f"Expected the server to take the report, got {reason}")
-        except (OSError, HTTPException) as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = f"{type(error).__name__}: {error}"
         progress.cancelled.wait(min(settings.retry_max_s, settings.retry_min_s * 2.0**attempt))
     return Refusal("report_undelivered", f"Expected the server to take the report, got {reason}")
@@ -221,5 +221,5 @@ def _put(settings: FetchSettings, address: str, report: Path, headers: Mapping[s
     with connection(settings) as link:
         with report.open("rb") as body:
             link.request("PUT", settings.path(address), body=body, headers=headers)
-        answer: HTTPResponse = link.getresponse()
+        answer: http.client.HTTPResponse = link.getresponse()
         return answer.status, answer.read(_ANSWER_BYTES).decode(errors="replace")[:200]

@@ -39,7 +39,8 @@ from edge_agent.updater.verification import LIMITS, MetadataFetcher, trusted_roo
 from wire.canonical import canonical_bytes
 from wire.codec import Json, parse_json, to_document
 from wire.errors import MessageError
-from wire.measurement import MAX_ENVELOPE_BYTES, ORDER_TYPE, MeasureOrder, read_order
+from wire.measurement import ORDER_TYPE, MeasureOrder, read_order
+from wire.messages import MAX_ENVELOPE_BYTES
 
 _HTTP_NOT_FOUND = 404
 

@@ -9,12 +9,13 @@ checked in a separate process. The keys that every sink takes (filters, length o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from edge_agent.errors import SinkError
 from edge_agent.outside import Kinds, checked_apart
+from edge_agent.plugin_tables import MAX_SINKS, SinkConfig
 from edge_agent.sinks._filters import SinkSettings
 from wire.answers import AnswerRecord
 from wire.codec import Json
@@ -24,8 +25,6 @@ from wire.settings import fields_from, given_of, names_of, nearest, plain_table
 __all__ = ["FOLDER", "MAX_SINKS", "Sink", "SinkConfig", "SinkSurroundings", "checked", "load", "names", "settings_of"]
 
 _KINDS = Kinds(__name__, "sink", SinkError)
-MAX_SINKS = 16
-"""The file of accounts has a fixed size."""
 FOLDER = "answers"
 """The folder in the state directory: the accounts, and what sinks write there by default."""
 
@@ -61,32 +60,19 @@ class Sink(Protocol):
         """Release everything."""
 
 
-@dataclass(frozen=True, slots=True)
-class SinkConfig:
-    """``[sinks.NAME]``, checked: the kind, and the given keys as JSON; paths in them are absolute."""
+def checked_table(value: object, where: str, folder: Path | None) -> tuple[str, dict[str, Json]]:
+    """Return kind and keys of the table ``value``; relative paths are relative to ``folder``.
 
-    kind: str = "jsonl"
-    keys: Mapping[str, Json] = field(default_factory=dict)
-
-    @classmethod
-    def from_table(cls, value: object, where: str, folder: Path | None) -> SinkConfig:
-        """Return the checked table; relative paths are relative to ``folder``.
-
-        Raises:
-            SettingsError: If the sink is unknown, or its settings reject a key or value.
-        """
-        file, found, name = where.rpartition(" sinks ")
-        where = f"{file} [sinks.{name}]" if found else where
-        table = dict(plain_table(value, where))
-        kind = _KINDS.check(table.pop("kind", None), where)
-        if ":" in kind:
-            return cls(kind, checked_apart(__name__, kind, table, where, folder))
-        return cls(kind, checked(kind, table, where, folder))
-
-    @property
-    def document(self) -> dict[str, Json]:
-        """The document for the child."""
-        return {"kind": self.kind, **self.keys}
+    Raises:
+        SettingsError: If the sink is unknown, or its settings reject a key or value.
+    """
+    file, found, name = where.rpartition(" sinks ")
+    where = f"{file} [sinks.{name}]" if found else where
+    table = dict(plain_table(value, where))
+    kind = _KINDS.check(table.pop("kind", None), where)
+    if ":" in kind:
+        return kind, checked_apart(__name__, kind, table, where, folder)
+    return kind, checked(kind, table, where, folder)
 
 
 def names() -> tuple[str, ...]:

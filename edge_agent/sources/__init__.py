@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
 from edge_agent.outside import Kinds, checked_apart
+from edge_agent.plugin_tables import SOURCE_UNREAD, SourceConfig
 from wire.codec import Json
 from wire.errors import SettingsError
 from wire.settings import default_of, fields_from, given_of, names_of, plain_table
@@ -40,9 +41,6 @@ IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 """Suffixes of the files that ``preprocess.decode_image`` reads. A front end declares the suffixes of its sensor."""
-
-SOURCE_UNREAD = "source_unread"
-"""Event code for inputs of a kind that an earlier release read and the present one does not."""
 
 
 def _silent(_code: str, _text: str) -> None:
@@ -111,34 +109,21 @@ class Source(Protocol):
         """Return how many images were dropped since the last call."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceConfig:
-    """``[source]``, checked: the source, and the given keys as JSON; paths in them are absolute."""
+def checked_table(value: object, where: str, folder: Path | None) -> tuple[str, dict[str, Json]]:
+    """Return kind and keys of the table ``value``; relative paths are relative to ``folder``.
 
-    kind: str = "directory"
-    keys: Mapping[str, Json] = field(default_factory=dict)
-
-    @classmethod
-    def from_table(cls, value: object, where: str, folder: Path | None) -> SourceConfig:
-        """Return the checked table; relative paths are relative to ``folder``.
-
-        Raises:
-            SettingsError: If the source is unknown, or its settings reject a key or value.
-        """
-        table = dict(plain_table(value, where))
-        kind = _KINDS.check(table.pop("kind", cls().kind), where)
-        if ":" in kind:
-            return cls(kind, checked_apart(__name__, kind, table, where, folder))
-        unused = sorted(_ONCE_OF_ALL & table.keys() - names_of(settings_of(kind)))
-        if unused:
-            _LOG.warning("Left out keys that this kind of source does not take. kind=%s keys=%s", kind, unused)
-        given = {key: item for key, item in table.items() if key not in unused}
-        return cls(kind, checked(kind, given, where, folder))
-
-    @property
-    def document(self) -> dict[str, Json]:
-        """The document for the child."""
-        return {"kind": self.kind, **self.keys}
+    Raises:
+        SettingsError: If the source is unknown, or its settings reject a key or value.
+    """
+    table = dict(plain_table(value, where))
+    kind = _KINDS.check(table.pop("kind", SourceConfig().kind), where)
+    if ":" in kind:
+        return kind, checked_apart(__name__, kind, table, where, folder)
+    unused = sorted(_ONCE_OF_ALL & table.keys() - names_of(settings_of(kind)))
+    if unused:
+        _LOG.warning("Left out keys that this kind of source does not take. kind=%s keys=%s", kind, unused)
+    given = {key: item for key, item in table.items() if key not in unused}
+    return kind, checked(kind, given, where, folder)
 
 
 def checked(kind: str, table: Mapping[str, object], where: str, folder: Path | None) -> dict[str, Json]:

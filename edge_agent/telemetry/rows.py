@@ -17,7 +17,7 @@ can't be dated any more: it is dropped, and an event reports the number of its i
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -36,7 +36,7 @@ CLOSING_MS = 60_000  # how long after its end a window waits for the child to cl
 
 def new_boot() -> str:
     """Return an id for this start of the agent: 16 hex digits, unique without a clock or a counter on disk."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 @dataclass(slots=True)
@@ -67,6 +67,8 @@ class WindowPart:
 
 @dataclass(frozen=True, slots=True)
 class _OpenBatch:
+    """Rows of one stream that are not complete yet."""
+
     seq: int
     rows: tuple[Mapping[str, Json], ...] = ()
 

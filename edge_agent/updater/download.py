@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import logging
 import random
 import socket
@@ -24,7 +25,6 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPResponse
 from io import FileIO
 from pathlib import Path
 
@@ -220,7 +220,7 @@ class _Transfer:
             try:
                 self._connect_once()
                 reason = "the server closed the connection early"
-            except (OSError, HTTPException) as error:
+            except (OSError, http.client.HTTPException) as error:
                 reason = f"{type(error).__name__}: {error}"
             failures = 0 if self.progress.done_bytes > before else failures + 1
             if self.progress.done_bytes < self.order.length_bytes:
@@ -244,7 +244,7 @@ class _Transfer:
             link.request("GET", self.settings.path(f"/blobs/{self.order.sha256}"), headers=headers)
             self._take(link.getresponse())
 
-    def _take(self, response: HTTPResponse) -> None:
+    def _take(self, response: http.client.HTTPResponse) -> None:
         status = response.status
         if status == _RANGE_BAD or (status == _OK and self.progress.done_bytes):
             self.part.unlink(missing_ok=True)
@@ -258,7 +258,7 @@ class _Transfer:
         range_fits = status == _OK or given.startswith(f"bytes {self.progress.done_bytes}-")
         if status != expected or not range_fits:
             message = f"Expected HTTP {expected} from byte {self.progress.done_bytes}, got {status}"
-            raise HTTPException(message)
+            raise http.client.HTTPException(message)
         if (response.length or 0) > self.order.length_bytes - self.progress.done_bytes:
             self._refuse_length()
         self._read(response)
@@ -267,7 +267,7 @@ class _Transfer:
         text = f"Expected {self.order.length_bytes} signed bytes, got more: publish the bundle again"
         raise _StopError(Refusal("too_large", text))
 
-    def _read(self, response: HTTPResponse) -> None:
+    def _read(self, response: http.client.HTTPResponse) -> None:
         with _opened(self.part) as file:
             while chunk := response.read1(self._pace.piece(CHUNK_BYTES)):
                 self.progress.fetched_bytes += len(chunk)
@@ -297,7 +297,7 @@ def _opened(part: Path) -> FileIO:
 
 
 @contextmanager
-def connection(settings: FetchSettings) -> Iterator[HTTPConnection]:
+def connection(settings: FetchSettings) -> Iterator[http.client.HTTPConnection]:
     """Yield an open connection to the server of ``settings``, counted by its meter; it follows no redirects.
 
     Raises:

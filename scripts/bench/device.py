@@ -275,11 +275,13 @@ def limited(device: Device, picture: bytes) -> Row:
 
 
 def size(root: Path, runtime: str) -> Row:
-    """Return the bytes of an installation beside the runtime and numpy."""
-    site = next((root / "opt/tinyfleet-agent/current/lib").glob("python*/site-packages"))
-    parts = [path for path in site.iterdir() if not path.name.startswith(OF_RUNTIME[runtime])]
-    files = [path for part in parts for path in (part, *part.rglob("*")) if path.is_file()]
-    ours = sum(path.stat().st_size for path in files) / MB
+    """Return the bytes that an installation takes on the disk beside the runtime and numpy; holes take none."""
+    home = root / "opt/tinyfleet-agent/current"
+    site = next((home / "lib").glob("python*/site-packages"))
+    others = [path for path in home.iterdir() if path.name not in {"lib", "lib64"}]
+    parts = [*others, *(path for path in site.iterdir() if not path.name.startswith(OF_RUNTIME[runtime]))]
+    files = [path for part in parts for path in (part, *part.rglob("*")) if path.is_file() and not path.is_symlink()]
+    ours = sum(path.stat().st_blocks * 512 for path in files) / MB
     return Row(
         "installed beside runtime and numpy: MB", ours, None, f"<= {BESIDE_RUNTIME_MB:g} MB", ours <= BESIDE_RUNTIME_MB
     )

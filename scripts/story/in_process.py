@@ -8,12 +8,14 @@ gates and pages are the real ones.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_agent.config import read_config
 from edge_agent.control.agent import run as run_agent
 from edge_agent.control.assembly import build_agent
+from edge_agent.device import hardware
 from edge_agent.device.identity import read_identity
+from edge_agent.sources import placed
 from scripts.story.console import StoryError
 from scripts.story.fleet import Fleet
 from scripts.story.plans import DevicePlan
@@ -55,7 +57,9 @@ class InProcessFleet(Fleet):
     def _run_agent(self, device: str) -> None:
         state = self.state_dir(device)
         transport = MemoryTransport(broker=self._broker, client_id=device)
-        agent = build_agent(read_identity(state), read_config(state / "agent.toml"), state, transport)
+        config = read_config(state / "agent.toml")
+        config = replace(config, source=placed(config.source, state))
+        agent = build_agent(read_identity(state), config, state, runtimes=hardware.runtimes(), transport=transport)
         run_agent(agent, self._stopping.is_set)
 
     def check(self) -> None:

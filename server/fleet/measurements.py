@@ -32,7 +32,6 @@ from wire.codec import Json
 from wire.durable import write_atomically
 from wire.errors import MessageError
 from wire.measurement import (
-    MEASURE_VERB,
     MeasureOrder,
     ReportStatement,
     answers,
@@ -40,6 +39,7 @@ from wire.measurement import (
     decode_statement,
     unverified_order,
 )
+from wire.messages import MEASURE_VERB
 
 KEEP_MS = 24 * 3_600_000
 """How long order, report and bytes are kept: rows are training data, which a server should not keep."""

@@ -141,6 +141,8 @@ def test_the_installed_package_answers_as_its_user(debian: Path) -> None:
     answers = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     assert sum(answer["supported"] for answer in answers) >= 18
     assert (debian / "etc/systemd/system/multi-user.target.wants" / f"{NAME}.service").is_symlink()
+    asked = "import edge_agent.control.agent as agent; print(agent.__doc__)"
+    assert in_root(debian, f"/opt/{NAME}/current/bin/python -P -c '{asked}'").split() == ["None"]  # lean byte code
 
 
 @pytest.mark.nightly

@@ -2,8 +2,6 @@
 
 import http.server
 import json
-import os
-import py_compile
 import signal
 import subprocess
 import sys
@@ -17,7 +15,6 @@ from typing import ClassVar
 import pytest
 from click.testing import CliRunner
 
-from edge_agent import cli
 from edge_agent.cli import main
 from edge_agent.device.identity import read_identity
 from edge_agent.device.lock import AgentLock
@@ -334,16 +331,3 @@ def test_enrolling_anew_begins_trust_anew(url: str, tmp_path: Path) -> None:
     (tmp_path / "dev" / "identity.json").unlink()
     assert call("enrol", "--server", url, "--claim", "good", "--state", tmp_path / "dev")[0] == 0
     assert not (tmp_path / "dev" / "tuf").exists()
-
-
-def test_byte_code_of_another_file_or_python_is_not_used(tmp_path: Path) -> None:
-    """It would be compiled at each start, which takes more memory than the docstrings."""
-    source = tmp_path / "some.py"
-    source.write_text('"""Text."""\n')
-    made = py_compile.compile(str(source), cfile=f"{tmp_path}/cache{tmp_path}/some.cpython-311.opt-2.pyc", optimize=2)
-    wanted = f"{tmp_path}/cache{tmp_path}/some.{sys.implementation.cache_tag}.opt-2.pyc"
-    Path(str(made)).rename(wanted)
-    assert cli._is_compiled(str(source), f"{tmp_path}/cache")
-    os.utime(source, (1, 1))
-    assert not cli._is_compiled(str(source), f"{tmp_path}/cache")
-    assert not cli._is_compiled(str(source), f"{tmp_path}/none")

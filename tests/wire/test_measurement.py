@@ -12,7 +12,6 @@ import pytest
 from wire.codec import decode, encode, to_document
 from wire.errors import MessageError
 from wire.measurement import (
-    MAX_ENVELOPE_BYTES,
     MAX_ORDER_MS,
     MAX_REPORT_HEADER_BYTES,
     MAX_ROWS_BYTES,
@@ -26,6 +25,7 @@ from wire.measurement import (
     read_order,
     unverified_order,
 )
+from wire.messages import MAX_ENVELOPE_BYTES
 
 GOLDEN = Path(__file__).parent / "golden"
 SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

@@ -22,8 +22,7 @@ from edge_agent.measuring.coordinator import (
     refusal,
 )
 from edge_agent.updater.ports import FetchProgress, Refusal
-from wire.measurement import MAX_ENVELOPE_BYTES
-from wire.messages import Command, Response
+from wire.messages import MAX_ENVELOPE_BYTES, Command, Response
 
 ORDER = {"payloadType": "t", "payload": "e30=", "signatures": []}
 COMMAND = Command(id="c-1", verb="measure", arguments={"order": ORDER})
