@@ -80,7 +80,8 @@ def golden_of(run: Run, compared: Comparison) -> package.Golden:
     rows = run.task.judging.golden_rows(gate_rows.labels, predictions, package.GOLDEN_MAX)
     if run.before is not None and GOLDEN in run.before.files:
         kept = package.read_golden(run.before.files[GOLDEN]).inputs
-        known = {row.tobytes(): at for at, row in enumerate(run.inputs(gate_rows, layout))}
+        theirs = run.inputs(gate_rows, run.before.manifest.preprocessing.layout)  # it may be of another target
+        known = {row.tobytes(): at for at, row in enumerate(theirs)}
         found = [known[row.tobytes()] for row in kept if row.tobytes() in known]
         same = Predictions(predictions.logits[found], predictions.embedding[found])
         if found and len(found) == len(kept) and _is_firm(run, same, gate_rows.labels[found]):
