@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compressor.data._table import Table, concatenate
 from compressor.gates.certificate import Certificate
@@ -20,6 +18,7 @@ from compressor.measurement.predictions import Candidate, Predictions
 from compressor.recipe.model import AcceptanceRecipe, Recipe, TargetRecipe
 from compressor.release import drift_reference, package
 from compressor.run.comparison import Comparison
+from compressor.run.compression import Floats
 from compressor.run.stages import Run, table_digest
 from compressor.tasks import Task
 from edge_agent import tasks as device_tasks
@@ -47,11 +46,12 @@ def make_bundles(run: Run, results: Sequence[Judged]) -> dict[str, bytes]:
         PackageError: If the parts are inconsistent.
         MeasureError: If the artifact can't be run.
     """
-    made, recipe = {}, run.recipe
+    made, recipe, first = {}, run.recipe, None
     elsewhere = bool(recipe.model.imported or (recipe.model.checkpoint and run.drifted is None))
     for judged in results:
         compared, certificate, candidate = judged.compared, judged.certificate, judged.compared.form.candidate
-        golden, width = golden_of(run, compared), compared.gate_set.candidate.embedding.shape[1]
+        golden, width = golden_of(run, compared, first), compared.gate_set.candidate.embedding.shape[1]
+        first = first or (golden.inputs, candidate.manifest.preprocessing.layout)
         manifest = replace(
             candidate.manifest,
             outputs=sized(candidate.manifest.outputs, width),
@@ -73,18 +73,24 @@ def make_bundles(run: Run, results: Sequence[Judged]) -> dict[str, bytes]:
     return made
 
 
-def golden_of(run: Run, compared: Comparison) -> package.Golden:
-    """Return the golden vectors of a comparison: some rows of the gate split and the artifact's outputs here."""
+def golden_of(run: Run, compared: Comparison, first: tuple[Floats, str] | None = None) -> package.Golden:
+    """Return the golden vectors of a comparison: some rows of the gate split and the artifact's outputs here.
+
+    ``first``: golden inputs and layout of the run's first target. Those of the release before are kept, of whichever of
+    its targets it is; without one those of the first target are taken: then all targets keep theirs at a retraining.
+    """
     gate_rows, predictions = run.rows("gate"), compared.gate_set.candidate
     layout = compared.form.candidate.manifest.preprocessing.layout
     rows = run.task.judging.golden_rows(gate_rows.labels, predictions, package.GOLDEN_MAX)
     if run.before is not None and GOLDEN in run.before.files:
-        kept = package.read_golden(run.before.files[GOLDEN]).inputs
-        theirs = run.inputs(gate_rows, run.before.manifest.preprocessing.layout)  # it may be of another target
-        known = {row.tobytes(): at for at, row in enumerate(theirs)}
+        first = package.read_golden(run.before.files[GOLDEN]).inputs, run.before.manifest.preprocessing.layout
+    if first is not None:
+        kept, kept_layout = first
+        known = {row.tobytes(): at for at, row in enumerate(run.inputs(gate_rows, kept_layout))}
         found = [known[row.tobytes()] for row in kept if row.tobytes() in known]
         same = Predictions(predictions.logits[found], predictions.embedding[found])
-        if found and len(found) == len(kept) and _is_firm(run, same, gate_rows.labels[found]):
+        right = run.before is not None and run.task.judging.score(same, gate_rows.labels[found]) == 1
+        if found and len(found) == len(kept) and (right or _is_firm(run, same.logits)):
             rows = np.array(found, np.int64)  # the same inputs: most of a bundle of a small model is these
     table = gate_rows.take(rows)
     inputs = run.inputs(table, layout)
@@ -96,19 +102,17 @@ def golden_of(run: Run, compared: Comparison) -> package.Golden:
     return package.Golden(inputs, logits, table.labels)
 
 
-def _is_firm(run: Run, same: Predictions, labels: NDArray[Any]) -> bool:
-    """Return whether the answers to golden inputs can be required of a device: all are right, or none can flip.
+def _is_firm(run: Run, logits: Floats) -> bool:
+    """Return whether no outputs within the tolerance of golden vectors change more answers than a device may.
 
-    A wrong answer must be reproduced as well as a right one. None can flip if no outputs within the tolerance change
-    more answers than allowed: in turn, each output is raised by it while the others are lowered.
+    In turn, each output is raised by the tolerance while the others are lowered. An answer may be wrong: a device must
+    reproduce it all the same.
     """
-    if run.task.judging.score(same, labels) == 1:
-        return True
-    reach, most = run.task.judging.golden_reach(same.logits)
-    count = same.logits.shape[1]
+    reach, most = run.task.judging.golden_reach(logits)
+    count = logits.shape[1]
     device = device_tasks.make(run.task.device, count)
     turns = _allowed_abs(reach, run.recipe.acceptance) * (2 * np.eye(count, dtype=np.float32) - 1)
-    return all(device.flips(same.logits + turn, same.logits) <= most for turn in turns)
+    return all(device.flips(logits + turn, logits) <= most for turn in turns)
 
 
 def _allowed_abs(reach: float, acceptance: AcceptanceRecipe) -> float:

@@ -41,16 +41,15 @@ def measured(name: str, recipe: Recipe, folder: Path, *, quick: bool) -> list[Ro
     rows = []
     for layers, limit in (("head", HEAD), ("all", ALL)):
         retrained = replace(recipe, train=replace(recipe.train, fine_tune_layers=layers))
-        for place, bundle in enumerate(first.bundles):
-            base = BasePoint(bundle, first.checkpoint)
-            out = folder / f"{name}-2-{layers}-{place}"
-            second = run_recipe(retrained, out=out, version=2, base=base, quick=quick)
-            old, new = bundle.read_bytes(), second.bundles[place].read_bytes()
+        base = BasePoint(first.bundles[0], first.checkpoint)  # one job is about one release, for all targets
+        second = run_recipe(retrained, out=folder / f"{name}-2-{layers}", version=2, base=base, quick=quick)
+        for target, one, other in zip(recipe.targets, first.bundles, second.bundles, strict=True):
+            old, new = one.read_bytes(), other.read_bytes()
             patch, made = make_patch(old, new), io.BytesIO()
             apply_patch(io.BytesIO(old), io.BytesIO(patch), made.write, len(new))
             if made.getvalue() != new:
-                sys.exit(f"Expected the patch to give {second.bundles[place].name}, got other bytes")
-            what = f"{name}, {recipe.targets[place].name}: {layers} retrained: bytes, against the bundle"
+                sys.exit(f"Expected the patch to give {other.name}, got other bytes")
+            what = f"{name}, {target.name}: {layers} retrained: bytes, against the bundle"
             share = len(patch) / len(new)
             rows.append(Row(what, len(patch), len(new), f"<= {limit:.0%}", share <= limit))
     return rows
