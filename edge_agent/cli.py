@@ -28,7 +28,7 @@ from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import check_folder
 from edge_agent.device.identity import enrol as trade_claim
 from edge_agent.device.lock import holder
-from edge_agent.errors import EnrolmentError
+from edge_agent.errors import EnrolmentError, IdentityError
 from edge_agent.exits import EXIT_FAULT, EXIT_UNUSABLE, coded
 from edge_agent.logs import log_to_stderr
 from edge_agent.sources import placed
@@ -433,6 +433,8 @@ def logs(state: Path, lines: int, since: int, level: str) -> None:
     with coded(state):
         from edge_agent.logs import FILE, read_ring  # noqa: PLC0415 - status needs none of it
 
+        if not state.is_dir():
+            raise IdentityError(f"Expected the state directory of an agent, got none at {state}: give it by --state")
         found = read_ring(state, lines, since_ms=since, level=getattr(logging, level))
         for line in found:
             print(line)

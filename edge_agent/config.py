@@ -204,7 +204,7 @@ class AgentConfig:
     api: ApiConfig = field(default_factory=ApiConfig)
 
     def __post_init__(self) -> None:
-        """Reject more sinks than have an account, unfit names of sinks, and two sinks with one path.
+        """Reject more sinks than have an account, unfit names of sinks, and two sinks with one path or topic.
 
         Raises:
             SettingsError: If there are such, or if inputs are to come by a local interface that is off.
@@ -221,6 +221,10 @@ class AgentConfig:
             if path is not None and ":" not in sink.kind and at.setdefault(path, name) != name:
                 message = f"Expected [sinks.{name}] path of its own, got that of [sinks.{at[path]}], {path}: change one"
                 raise SettingsError(message)
+            place = tuple(sink.keys.get(key) for key in ("host", "port", "topic"))  # absent: the same default
+            if sink.kind == "mqtt" and at.setdefault(place, name) != name:
+                message = f"Expected [sinks.{name}] a topic of its own at its broker, got that of [sinks.{at[place]}]"
+                raise SettingsError(f"{message}: set topic in one, or applications read each answer twice")
         if len(self.sinks) > MAX_SINKS:
             message = f"Expected at most {MAX_SINKS} tables [sinks.NAME], got {len(self.sinks)}: remove some"
             raise SettingsError(message)

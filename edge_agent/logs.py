@@ -22,7 +22,9 @@ LINES_A_MINUTE = 120
 _MINUTE_S = 60.0
 _LONGEST = 4_000  # characters of one record, a traceback included
 _LEAST_SECRET = 6  # a shorter one would mask ordinary words
-_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_IN_ADDRESS = re.compile(r"(?<=://)(?:[^/\s]+|[^/\s:@]+:(?!\d+/)\S+)(?=@)")
+"""Name and password before the last ``@``: a password may have one, or a slash. A port and a path are no password."""
+_IN_QUERY = re.compile(r"([?&][^=&\s]*(?:pas|pwd|token|secret|key)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
 _TEXT = "level=%(levelname)s logger=%(name)s %(message)s"
 _START = re.compile(r"time=(\S+) level=([A-Z]+) ")
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
@@ -55,7 +57,7 @@ def masked(text: str, secrets: Collection[str]) -> str:
     for secret in secrets:
         if len(secret) >= _LEAST_SECRET:
             text = text.replace(secret, "***")
-    return _IN_ADDRESS.sub("***", text)
+    return _IN_QUERY.sub(r"\1***", _IN_ADDRESS.sub("***", text))
 
 
 class LogRing(logging.Handler):

@@ -10,11 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.errors import AgentError
+from wire.errors import SettingsError
 
 if TYPE_CHECKING:
     import ssl
 
 _LONGEST_PASSWORD_BYTES = 65_535  # MQTT 5.0, 3.1.3.6
+
+
+def check_host(host: str) -> None:
+    """Check that ``host`` is the name or address of a machine alone.
+
+    Raises:
+        SettingsError: If it is empty, or has a scheme, a port or a path.
+    """
+    if not host or host.count(":") == 1 or not host.isprintable() or set(host) & set(" /@"):
+        message = f"Expected host as the name or address of a broker alone, got {host!r}: broker.local or 192.168.1.2"
+        raise SettingsError(f"{message}, the port in port, TLS in tls or tls_ca, and the user in username")
 
 
 def read_password(path: Path | None, error: type[AgentError]) -> str | None:

@@ -15,6 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +33,7 @@ from edge_agent.inference.child import (
     protected_stdout,
     suffixes_of,
 )
+from edge_agent.inference.preprocess import cropped
 from edge_agent.inference.served_model import load_model
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.sinks._accounts import open_accounts
@@ -39,11 +41,11 @@ from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
 from edge_agent.sources import Capture, Source, Surroundings
 from edge_agent.sources._stream import StreamSource
-from edge_agent.sources.directory import MAX_FILE_BYTES
+from edge_agent.sources.directory import MAX_FILE_BYTES, Settings
 from wire.answers import AnswerRecord, encode_answer
 from wire.codec import Json
 from wire.errors import SettingsError
-from wire.settings import nearest
+from wire.settings import fields_from, nearest
 
 FOLDER = "folder"
 _NAME = "stdout"
@@ -70,10 +72,14 @@ class Trial:
 
 @dataclass(slots=True)
 class Listed:
-    """A source of inputs by name, each once; ``read`` returns the bytes of one. Nothing is deleted."""
+    """A source of inputs by name, each once; nothing is deleted.
+
+    ``read``: returns the bytes of one; ``prepare``: as in ``Capture``.
+    """
 
     left: deque[str]
     read: Callable[[str], bytes]
+    prepare: Callable[[bytes], bytes] | None = None
 
     def take(self) -> Capture | None:
         """Return the next input; the answer to one that can't be read has the reason."""
@@ -81,7 +87,7 @@ class Listed:
             return None
         name = self.left.popleft()
         try:
-            return Capture(name, self.read(name), name)
+            return Capture(name, self.read(name), name, prepare=self.prepare)
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             why = reason_of(error) or type(error).__name__
 
@@ -187,15 +193,17 @@ def _opened(trial: Trial, around: Surroundings) -> Source:
     archive = path.suffix.lower() == ".zip"
     if folder and path.is_file() and (not archive or trial.once):
         if not archive:
-            return Listed(deque([str(path)]), lambda name: _read(Path(name)))
+            return Listed(deque([str(path)]), lambda name: _read(Path(name)), _part_of(trial.source, around))
         try:
             with zipfile.ZipFile(path) as zipped:
                 names = [item.filename for item in zipped.infolist() if item.file_size <= MAX_FILE_BYTES]
         except (zipfile.BadZipFile, OSError) as error:
             raise SourceError(f"Expected an intact zip at {path}, got: {error}: check --path") from error
-        return _some(names, path, suffixes, lambda name: zipfile.ZipFile(path).read(name))
+        found = _found(names, path, suffixes)
+        return Listed(found, lambda name: zipfile.ZipFile(path).read(name), _part_of(trial.source, around))
     if folder and trial.once:
-        return _some([item.name for item in path.glob("*")], path, suffixes, lambda name: _read(path / name))
+        found = _found([item.name for item in path.glob("*")], path, suffixes)
+        return Listed(found, lambda name: _read(path / name), _part_of(trial.source, around))
     if kind == "push" and not trial.listen:
         raise SourceError("Expected --listen beside --source push, where inputs are sent to, got none: give --listen")
     document = dict(trial.source)
@@ -205,12 +213,26 @@ def _opened(trial: Trial, around: Surroundings) -> Source:
     return sources.load(document, SystemClock(), around)
 
 
-def _some(names: Sequence[str], path: Path, suffixes: frozenset[str], read: Callable[[str], bytes]) -> Listed:
+def _part_of(source: Mapping[str, Json], around: Surroundings) -> Callable[[bytes], bytes] | None:
+    """Return what makes the input of a picture if ``source`` has a region or a size, as ``sources.directory`` does."""
+    given = {key: item for key, item in source.items() if key != "kind"}
+    settings = fields_from(Settings, given, "--set")
+    if not settings.region and not settings.resize:
+        return None
+    if around.options():
+        around.tell(
+            "source_region", "Expected pictures for region and resize, got a release for another sensor's files"
+        )
+        return None
+    return partial(cropped, region=settings.region, resize=settings.resize)
+
+
+def _found(names: Sequence[str], path: Path, suffixes: frozenset[str]) -> deque[str]:
     found = sorted(name for name in names if Path(name).suffix.lower() in suffixes and Path(name).name[0] != ".")
     if not found:
         message = f"Expected files ending in {' '.join(sorted(suffixes))} in {path}, got none: check --path"
         raise SourceError(message)
-    return Listed(deque(found), read)
+    return deque(found)
 
 
 def _read(path: Path) -> bytes:

@@ -302,6 +302,9 @@ class LocalApi:
             raise ApiError(
                 400, f"Expected an encoded input as the body, and wait=0 or 1, got {len(request.body)} bytes"
             )
+        if request.headers.get("content-type", "").startswith("multipart/"):
+            advice = "curl --data-binary @FILE, not -F"
+            raise ApiError(415, f"Expected the bytes of one input as the body, got a form of several parts: {advice}")
         name = source.new_id()
         if wait == "1":
             self._recent.expect(name)

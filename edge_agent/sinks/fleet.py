@@ -1,9 +1,9 @@
 """The fleet's server: answers go the way of telemetry, through the spool, within a budget of bytes.
 
-Opt-in: without this sink no answer leaves the device. The budget grows steadily and holds at most an hour's share, so
-that a burst can't spend the day's; answers beyond it are dropped. With a filter (``changes_only``, ``every_s``) a small
-budget goes a long way. Written to the spool counts as sent: there an answer has the lowest priority, and is the
-first to go when the spool is full.
+Opt-in: without this sink no answer leaves the device. The budget grows steadily and holds at most an hour's share, or
+one answer where that is more, so that a burst can't spend the day's; answers beyond it are dropped. With a filter
+(``changes_only``, ``every_s``) a small budget goes a long way. Written to the spool counts as sent: there an answer has
+the lowest priority, and is the first to go when the spool is full.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class ToFleet:
     monotonic_s: Callable[[], float] = time.monotonic
     _left_bytes: float = field(init=False)
     _seen_s: float = field(init=False)
+    _largest_bytes: int = field(default=0, init=False)  # of an answer so far
 
     def __post_init__(self) -> None:
         """Start with an hour's share."""
@@ -45,12 +46,13 @@ class ToFleet:
 
     def send(self, records: Sequence[AnswerRecord]) -> int:
         """Hand over as many of the first as the budget allows; return how many."""
-        now_s, most = self.monotonic_s(), self.settings.max_bytes_per_day / _HOURS
+        sizes_bytes = [len(encode_answer(record)) for record in records]
+        self._largest_bytes = max([self._largest_bytes, *sizes_bytes])
+        now_s, most = self.monotonic_s(), max(self.settings.max_bytes_per_day / _HOURS, self._largest_bytes)
         grown = (now_s - self._seen_s) * self.settings.max_bytes_per_day / _DAY_S
         self._left_bytes, self._seen_s = min(most, self._left_bytes + grown), now_s
         taken = 0
-        for record in records:
-            size_bytes = len(encode_answer(record))
+        for size_bytes in sizes_bytes:
             if size_bytes > self._left_bytes:
                 break
             self._left_bytes -= size_bytes

@@ -17,6 +17,7 @@ from edge_agent.sinks import FOLDER, SinkSurroundings
 from wire.answers import AnswerRecord, encode_answer
 from wire.settings import Bound
 
+_MODE = 0o640
 _TAIL_BYTES = 64 * 1024
 _HEAD = b'{"'
 """The first bytes of every record. The last line of another file must not be cut off."""
@@ -51,8 +52,10 @@ class JsonLines:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(self._path, flags, 0o640)
+            self._descriptor = os.open(self._path, flags, _MODE)
             self._size = os.fstat(self._descriptor).st_size
+            if not self._size:
+                os.fchmod(self._descriptor, _MODE)  # whatever the umask: who may enter the folder is decided there
             head = os.pread(self._descriptor, len(_HEAD), 0)
             if not _HEAD.startswith(head):
                 os.close(self._descriptor)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from edge_agent.errors import SinkError
-from edge_agent.on_site import read_password, trusted_certificates
+from edge_agent.on_site import check_host, read_password, trusted_certificates
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sinks._home_assistant import OFFLINE, ONLINE, SinkTopics, discovery
 from wire.answers import AnswerRecord, encode_answer
@@ -62,10 +62,9 @@ class Settings:
         """Check the fields together.
 
         Raises:
-            SettingsError: If a topic can't be one, there is no host, or there is a password without a name.
+            SettingsError: If a topic or the host can't be one, or there is a password without a name.
         """
-        if not self.host:
-            raise SettingsError("Expected host as the name or address of a broker, got none: set it")
+        check_host(self.host)
         if not self.home_assistant_prefix:
             raise SettingsError("Expected home_assistant_prefix as levels of a topic, got none: leave it out")
         for name, topic in (("topic", self.topic), ("home_assistant_prefix", self.home_assistant_prefix)):

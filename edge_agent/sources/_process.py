@@ -10,7 +10,6 @@ Source: prctl(2), PR_SET_PDEATHSIG.
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import shutil
 import subprocess
@@ -19,11 +18,11 @@ import time
 from collections.abc import Iterator, Sequence
 
 from edge_agent.errors import SourceError
+from edge_agent.logs import masked
 
 _LOOK_S = 0.2  # until a stop is noticed
 _PIPE_BYTES = 65536
 _MESSAGE_BYTES = 400
-_PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
 def check_program(name: str, package: str) -> None:
@@ -92,5 +91,5 @@ def _last_message(said: bytes) -> str:
 
 
 def without_password(text: str) -> str:
-    """Return ``text`` with ``//***@`` in place of the names and passwords of addresses in it."""
-    return _PASSWORD.sub("//***@", text)
+    """Return ``text`` with ``***`` in place of the names and passwords of addresses in it."""
+    return masked(text, ())

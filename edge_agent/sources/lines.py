@@ -2,8 +2,12 @@
 
 A line is a step in time: ``0.1,0.2``, ``[0.1, 0.2]`` or ``{"x": 0.1, "y": 0.2}``. ``steps`` lines are one input, made
 into the bytes that the front end ``window`` reads; the next begins ``hop`` lines later. A line that isn't numbers is
-reported once, and the window begins anew after it: its steps would not be evenly spaced. A first line of names is left
-out. Of a file only lines written from now on are read, unless ``whole``.
+reported once, and the window begins anew after it: its steps would not be evenly spaced. Of a file only lines written
+from now on are read, unless ``whole``.
+
+A line of names is no input. It is the first one, of a file its first line even where that is not read, and later one
+that repeats it or has all ``columns``: a device that restarts sends it again. Other text, such as a message of the
+device, is a line that isn't numbers.
 """
 
 from __future__ import annotations
@@ -69,7 +73,9 @@ class _Windows:
     def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
         self._settings, self._surroundings = settings, surroundings
         self._start = settings.path.stat().st_size if not settings.whole and settings.path.is_file() else 0
-        self._names: list[str] = []
+        self._names: list[str] = []  # of CSV
+        self._keys: list[str] = []  # of the first JSON object: those after it may have another order
+        self._begun = False  # a line was read, so that the next one of text need not be names
         self._rows: list[list[float]] = []
         self._left_out = 0  # lines until the next window
         self._told = False
@@ -77,14 +83,18 @@ class _Windows:
     def read(self, stop: threading.Event) -> Iterator[bytes]:
         """Yield the windows of one connection."""
         self._rows.clear()
+        self._begun = False
         path = self._settings.path
         if path.is_file():
+            if self._start:
+                self._names = _names_in(path)
             chunks = followed(path, stop, start=self._start)
         else:
             chunks = arriving(path, stop, baud=self._settings.baud)
         self._start = 0
         for line in _lines(chunks, self._cut):
             row = self._row(line)
+            self._begun |= bool(line.strip())
             if not row:
                 continue
             if self._left_out:
@@ -100,7 +110,13 @@ class _Windows:
 
     def _cut(self) -> None:
         self._rows.clear()
-        self._names, self._left_out = [], 0
+        self._names, self._keys, self._begun, self._left_out = [], [], False, 0
+
+    def _is_names(self, cells: list[str]) -> bool:
+        """Return whether a line without a number names the columns."""
+        columns = self._settings.columns
+        known = set(columns) <= set(cells) if columns else cells == self._names
+        return known or (not self._begun and (len(cells) > 1 or not columns))
 
     def _row(self, line: bytes) -> list[float]:
         """Return the numbers of a line; [] for an empty one, names, or an invalid one, which ends the window."""
@@ -109,9 +125,16 @@ class _Windows:
             if not text:
                 return []
             if text[0] in "[{":
-                return _numbers(json.loads(text), self._settings.columns)
-            cells = [cell.strip() for cell in text.split(",")]
+                value = json.loads(text)
+                if isinstance(value, dict):
+                    self._keys = self._keys or list(value)
+                    value = [value[name] for name in self._settings.columns or self._keys]
+                return _numbers(value)
+            cells = _cells(text)
             if not any(_is_number(cell) for cell in cells):
+                if not self._is_names(cells):
+                    raise ValueError("no numbers")  # noqa: TRY301 - handled as the others
+                self._rows.clear()
                 self._names = cells
                 return []
             if self._settings.columns and self._names:
@@ -146,15 +169,23 @@ def _lines(chunks: Iterator[bytes], cut: Callable[[], None]) -> Iterator[bytes]:
             held = b""
 
 
-def _numbers(value: object, columns: tuple[str, ...]) -> list[float]:
+def _names_in(path: Path) -> list[str]:
+    """Return the names in the first line of the file at ``path``; [] if it has none."""
+    with path.open("rb") as file:
+        cells = _cells(file.readline(MAX_LINE_BYTES).decode("utf-8-sig", "replace").strip())
+    return [] if cells[0][:1] in {"[", "{", ""} or any(_is_number(cell) for cell in cells) else cells
+
+
+def _cells(text: str) -> list[str]:
+    return [cell.strip() for cell in text.split(",")]
+
+
+def _numbers(value: object) -> list[float]:
     """Return the numbers of a line's JSON value.
 
     Raises:
         TypeError: If they are none.
-        KeyError: If a column is missing.
     """
-    if isinstance(value, dict):
-        value = [value[name] for name in columns] if columns else list(value.values())
     cells = value if isinstance(value, list) else []
     if not cells or not all(type(cell) in {int, float} for cell in cells):
         raise TypeError("no numbers")

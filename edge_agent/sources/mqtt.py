@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
-from edge_agent.on_site import read_password, trusted_certificates
+from edge_agent.on_site import check_host, read_password, trusted_certificates
 from edge_agent.sources import Surroundings
 from edge_agent.sources._stream import Pace, StreamSource
 from wire.errors import SettingsError
@@ -50,6 +50,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Reject what no broker accepts."""
+        check_host(self.host)
         levels = self.topic.split("/")
         wild = any(("#" in level and level != "#") or ("+" in level and level != "+") for level in levels)
         if not self.topic or wild or "#" in levels[:-1] or not self.topic.isprintable():

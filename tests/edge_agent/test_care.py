@@ -18,7 +18,7 @@ from edge_agent.device.identity import Identity
 from edge_agent.device.lock import holder
 from edge_agent.device.record_file import write_record
 from edge_agent.errors import RequestRefusedError
-from edge_agent.logs import FILE_BYTES, LINES_A_MINUTE, LogRing, read_ring
+from edge_agent.logs import FILE_BYTES, LINES_A_MINUTE, LogRing, masked, read_ring
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.slots import Records, SlotRelease, Slots
 from wire.canonical import sha256_hex
@@ -181,6 +181,24 @@ def test_logs_shows_the_newest_lines_since_a_time_of_a_level(tmp_path: Path) -> 
     assert "old" not in call("logs", "--state", tmp_path, "--since", "2002-01-01")[1]
     assert call("logs", "--state", tmp_path, "-n", 1)[1].strip().endswith("warned")
     assert "Expected 30s, 10m" in call("logs", "--state", tmp_path, "--since", "yesterday")[1]
+    code, text = call("logs", "--state", tmp_path / "sate")
+    assert (code, "got none at" in text) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://admin:p@ss@camera/1", "rtsp://***@camera/1"),
+        ("rtsp://admin:pa/ss@camera/1", "rtsp://***@camera/1"),
+        ("http://camera:80/snap@2x.jpg", "http://camera:80/snap@2x.jpg"),
+        ("rtsp://a:b@c/1,rtsp://d:e@f/2", "rtsp://***@c/1,rtsp://***@f/2"),
+        ("http://camera/flv?user=a&Password=hunter2&x=1", "http://camera/flv?user=a&Password=***&x=1"),
+        ("http://camera/v?loginuse=a&loginpas=888888 gone", "http://camera/v?loginuse=a&loginpas=*** gone"),
+    ],
+)
+def test_a_password_of_a_camera_is_masked_whatever_is_in_it(address: str, shown: str) -> None:
+    """An ``@`` or a slash in it, or a query that has it; the address stays recognizable."""
+    assert masked(address, ()) == shown
 
 
 def test_the_running_agent_keeps_a_log_without_its_password(running: Path) -> None:

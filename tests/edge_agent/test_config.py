@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import config, sinks
 from edge_agent.config import AgentConfig, read_config
 from edge_agent.errors import AgentConfigError
 from wire.settings import MAX_TOML_BYTES
@@ -124,6 +125,33 @@ def test_two_sinks_need_two_paths(tmp_path: Path) -> None:
     path.write_text('[sinks.a]\nkind = "jsonl"\npath = "x.jsonl"\n[sinks.b]\nkind = "jsonl"\npath = "./x.jsonl"\n')
     with pytest.raises(AgentConfigError, match=r"\[sinks.b\] path of its own, got that of \[sinks.a\]"):
         read_config(path)
+
+
+def test_two_sinks_at_one_broker_need_two_topics(tmp_path: Path) -> None:
+    """Both default topics are the same one; another broker or topic is another place."""
+    path = tmp_path / "agent.toml"
+    text = '[sinks.a]\nkind = "mqtt"\n[sinks.b]\nkind = "mqtt"\n'
+    for more in ('host = "other"\n', 'topic = "mine"\n', "port = 1884\n"):
+        path.write_text(text + more)
+        assert set(read_config(path).sinks) == {"a", "b"}
+    path.write_text(text)
+    with pytest.raises(
+        AgentConfigError, match=r"\[sinks.b\] a topic of its own at its broker, got that of \[sinks.a\]"
+    ):
+        read_config(path)
+
+
+def test_what_a_new_device_gets_is_right_without_its_comment_signs(tmp_path: Path) -> None:
+    """Its sink of answers has a place that it may use."""
+    lines = (Path(config.__file__).parent / "device" / "agent.toml").read_text().splitlines()[1:]
+    path = tmp_path / "agent.toml"
+    path.write_text("\n".join(line.removeprefix("# ") for line in lines))
+    found = read_config(path)
+    state = tmp_path / "state"
+    (state / "answers").mkdir(parents=True)
+    sink, _ = sinks.load(found.sinks["file"].document, sinks.SinkSurroundings(name="file", state=state))
+    sink.close()
+    assert found.source.keys["path"] == "/srv/pictures"
 
 
 @pytest.mark.parametrize("command", ['["idle"]', '["/bin/idle", "\\u0000"]'])

@@ -64,6 +64,23 @@ def test_one_file_and_a_zip_are_answered(bundle: Callable, pictures: Path, tmp_p
     assert len(tried(bundle(), "--path", archive, "--once")[1]) == 4
 
 
+@pytest.mark.parametrize("how", ["file", "folder", "zip"])
+def test_a_region_is_cut_out_however_the_pictures_come(
+    how: str, bundle: Callable, pictures: Path, tmp_path: Path
+) -> None:
+    """One pixel of a picture is another input than all of it."""
+    (pictures / "broken.png").unlink()
+    if how == "zip":
+        with zipfile.ZipFile(tmp_path / "all.zip", "w") as file:
+            file.write(pictures / "0.png", "0.png")
+    path = {"file": pictures / "0.png", "folder": pictures, "zip": tmp_path / "all.zip"}[how]
+    whole, part = (
+        tried(bundle(), "--path", path, "--once", *keys)[1][0]["confidence"]
+        for keys in ((), ("--set", "region=[0,0,0.01,0.01]"))
+    )
+    assert whole != part
+
+
 def test_a_fifo_and_a_damaged_zip_end_too(bundle: Callable, pictures: Path, tmp_path: Path) -> None:
     """What can't be read is answered with a reason or refused; nothing hangs, and there is no traceback."""
     os.mkfifo(pictures / "a.png")

@@ -79,3 +79,12 @@ def test_what_is_no_input_is_refused(
 ) -> None:
     """Another source, nothing, a wrong word, too much."""
     assert running(source, body_bytes=4096).ask("POST", path, body)[0] == status
+
+
+def test_a_form_is_refused_with_the_way_to_send_its_file(
+    running: Callable[..., Running], pictures: list[bytes]
+) -> None:
+    """``curl -F``, as other servers take it, would be a picture that can't be decoded."""
+    kind = "multipart/form-data; boundary=x"
+    status, body = running(PUSH).ask("POST", "/v1/inputs", pictures[0], Content_Type=kind)
+    assert (status, "--data-binary" in json.loads(body)["error"]) == (415, True)

@@ -45,6 +45,16 @@ def test_the_budget_grows_steadily_up_to_an_hour_s_share() -> None:
     assert to.send([RECORD] * 10) == 3
 
 
+def test_a_budget_whose_hour_is_less_than_an_answer_lets_some_pass() -> None:
+    """As many as the day allows, and one at once at most."""
+    now = [0.0]
+    to, taken = sink(now, 1024)
+    for minute in range(24 * 60):
+        now[0] = minute * 60.0
+        assert to.send([RECORD] * 3) <= 1
+    assert 1024 / SIZE - 1 < len(taken) <= (1024 + 1024 / 24) / SIZE
+
+
 def test_a_frame_of_answers_becomes_rows() -> None:
     """What the child sends is checked field by field, and keys of a newer child stay."""
     rows = [{**to_document(RECORD), "newer": 1}]

@@ -22,6 +22,7 @@ from edge_agent.sinks.unix import UnixSocket
 from tests.edge_agent.sinks.receiver import until
 from wire.answers import AnswerRecord
 
+UNIT = Path(__file__).parents[3] / "edge_agent" / "device" / "tinyfleet-agent.service"
 PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "answers.md").read_text(encoding="utf-8")
 
 
@@ -59,7 +60,7 @@ def application() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def test_the_reader_of_a_socket_prints_each_answer(folder: Path, application: Callable) -> None:
     """Until the agent ends: then the application ends too."""
     sink = UnixSocket(folder / "s", SocketSettings())
-    process = application(0, "/run/tinyfleet/answers.sock", folder / "s")
+    process = application(0, "/run/tinyfleet-agent/answers.sock", folder / "s")
     until(lambda: sink.send([AnswerRecord(id="1", label="7")]))
     sink.send([AnswerRecord(id="2", error="image_invalid")])
     sink.close()
@@ -69,7 +70,7 @@ def test_the_reader_of_a_socket_prints_each_answer(folder: Path, application: Ca
 def test_the_reader_of_a_file_misses_none_when_files_are_rotated(folder: Path, application: Callable) -> None:
     """In order and once each, over several files."""
     sink = JsonLines(folder / "a.jsonl", FileSettings(max_bytes=4096, files=20))
-    process = application(1, "/var/lib/tinyfleet/answers.jsonl", folder / "a.jsonl")
+    process = application(1, "/srv/answers/answers.jsonl", folder / "a.jsonl")
     for first in range(0, 150, 10):
         sink.send([AnswerRecord(id=str(number), label="7") for number in range(first, first + 10)])
         assert [process.stdout.readline() for _ in range(10)] == [
@@ -95,6 +96,14 @@ def test_the_tables_of_the_page_are_valid(text: str) -> None:
     """A reader copies them."""
     for name, table in tomllib.loads(text)["sinks"].items():
         assert SinkConfig.from_table(table, f"agent.toml sinks {name}", None).kind == table["kind"]
+
+
+def test_the_page_names_the_folder_and_the_user_of_the_unit() -> None:
+    """What a reader copies works on a device where the agent is installed."""
+    unit = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if "=" in line and line[0] != "#")
+    named = set(re.findall(r"/run/[a-z-]+/|-[og] [a-z-]+ ", PAGE))
+    assert named == {f"/run/{unit['RuntimeDirectory']}/", f"-o {unit['User']} ", f"-g {unit['Group']} "}
+    assert unit["RuntimeDirectoryMode"] == "0750"
 
 
 def test_a_password_that_is_missing_is_named() -> None:

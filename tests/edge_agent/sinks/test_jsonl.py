@@ -110,3 +110,18 @@ def test_a_link_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SinkError, match=r"a\.jsonl"):
         JsonLines(tmp_path / "a.jsonl", Settings())
+
+
+def test_the_group_may_read_whatever_the_umask(tmp_path: Path) -> None:
+    """The unit's umask is 0077; a file that a person gave other rights keeps them."""
+    before = os.umask(0o077)
+    try:
+        lines = JsonLines(tmp_path / "a.jsonl", Settings())
+        lines.send([AnswerRecord(id="1")])
+        lines.close()
+        assert (tmp_path / "a.jsonl").stat().st_mode & 0o777 == 0o640
+        (tmp_path / "a.jsonl").chmod(0o600)
+        JsonLines(tmp_path / "a.jsonl", Settings()).close()
+        assert (tmp_path / "a.jsonl").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)

@@ -15,6 +15,7 @@ from edge_agent import front_ends
 from edge_agent.errors import SourceError
 from edge_agent.sources._stream import StreamSource
 from edge_agent.sources.lines import Settings
+from tests.edge_agent.sinks.receiver import until
 from tests.edge_agent.sources.prepared import Told, next_input
 from wire.errors import SettingsError
 
@@ -108,6 +109,54 @@ def test_a_line_of_no_numbers_is_named_once_and_ends_its_window(line: str, lines
     source, told = lines(path, steps=2, columns=["a"], whole=True)
     assert _next(source) == [[3], [4]]
     assert [code for code, _ in told] == ["source_line_invalid"]
+
+
+@pytest.mark.parametrize("columns", [[], ["y", "x"]])
+def test_a_message_of_the_device_ends_its_window_and_nothing_more(
+    columns: list[str], lines: Callable, tmp_path: Path
+) -> None:
+    """It is reported, and does not take the place of the names of the columns."""
+    path = tmp_path / "log.csv"
+    path.write_text("y,x\n1,2\nERROR: no sensor\n3,4\n5,6\n")
+    source, told = lines(path, steps=2, columns=columns, whole=True)
+    assert _next(source) == [[3, 4], [5, 6]]
+    assert [code for code, _ in told] == ["source_line_invalid"]
+
+
+def test_a_device_that_restarts_sends_its_names_again(lines: Callable, tmp_path: Path) -> None:
+    """No window spans the restart; other columns beside the wanted ones may be in another order."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    source, told = lines(path, steps=2, columns=["x"])
+    _append(path, "x,y\n1,2\nx,y\n3,4\n5,6\ny,x\n7,8\n9,10\n")
+    assert [_next(source), _next(source)] == [[[3], [5]], [[8], [10]]]
+    assert told == []
+
+
+def test_the_names_are_read_of_a_file_whose_lines_are_not(lines: Callable, tmp_path: Path) -> None:
+    """Columns are chosen by name also where reading begins at the end."""
+    path = tmp_path / "log.csv"
+    path.write_text("y,x\n9,9\n")
+    source, _ = lines(path, steps=2, columns=["x", "y"])
+    _append(path, "1,2\n3,4\n")
+    assert _next(source) == [[2, 1], [4, 3]]
+
+
+def test_numbers_behind_semicolons_are_reported(lines: Callable, tmp_path: Path) -> None:
+    """A file of another convention is not silence."""
+    path = tmp_path / "log.csv"
+    path.write_text("1;2\n3;4\n")
+    _, told = lines(path, steps=2, whole=True)
+    until(lambda: [code for code, _ in told] == ["source_line_invalid"])
+
+
+def test_json_objects_may_have_their_names_in_any_order(lines: Callable, tmp_path: Path) -> None:
+    """The order is that of the first; one that lacks a name is no line of numbers."""
+    path = tmp_path / "log.json"
+    path.write_text('{"x": 1, "y": 2}\n{"y": 4, "x": 3}\n{"x": 5}\n')
+    source, told = lines(path, steps=2, whole=True)
+    assert _next(source) == [[1, 2], [3, 4]]
+    until(lambda: [code for code, _ in told] == ["source_line_invalid"])
 
 
 @pytest.mark.parametrize("binary", [0, 1])

@@ -78,6 +78,14 @@ def test_a_topic_that_no_broker_takes_is_refused(name: str) -> None:
     assert Settings(topic="a/+/#").topic == "a/+/#"
 
 
+@pytest.mark.parametrize("host", ["", "mqtt://broker", "broker:1883", "me@broker", "broker/path", "bro ker"])
+def test_a_host_that_no_machine_has_is_refused(host: str) -> None:
+    """An address, as other programs take it, would be looked up in vain without end; IPv6 has colons."""
+    with pytest.raises(SettingsError, match="Expected host as the name or address of a broker alone"):
+        Settings(host=host)
+    assert (Settings(host="::1").host, Settings(host="broker.local").host) == ("::1", "broker.local")
+
+
 def test_a_password_that_others_may_read_is_refused(topic: Callable, tmp_path: Path) -> None:
     """Before anything is connected; so are certificates that are none."""
     path = tmp_path / "password"
