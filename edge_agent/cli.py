@@ -312,6 +312,7 @@ def _show_broker(document: Mapping[str, Json]) -> None:
     if refused := document.get("refused"):
         unknown = str(refused).endswith(("(134)", "(135)", "(tls)"))  # MQTT 5, 3.2.2.2: bad password, not authorized
         advice_text = ": it is revoked or unknown there: ask the operator" if unknown else "; it is tried again"
+        advice_text = ": see certificate below" if "certificate expired" in str(refused) else advice_text
         print(f"{'broker':12} refused this device: {refused}{advice_text}")
     if unreached := document.get("unreached"):
         print(f"{'broker':12} not reached: {unreached}")

@@ -11,12 +11,13 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from edge_agent.device.certificate import fingerprint, own_certificate
+from edge_agent.device.certificate import fingerprint, own_certificate, validity
 from edge_agent.device.disk import RealDisk, advice
 from edge_agent.device.identity import Identity, read_identity
-from edge_agent.device.tls import http_connection
+from edge_agent.device.tls import OwnCertificate, http_connection
 from edge_agent.errors import IdentityError
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.storage.slots import Slots
@@ -47,6 +48,8 @@ def checks(state: Path, runtimes: tuple[str, ...], pause: Callable[[float], None
         identity = read_identity(state)
         key = f", key {fingerprint(own_certificate(state))}" if identity.certified else ""
         yield Check(name="identity", ok=True, text=f"{identity.device} at {identity.site}{key}")
+        if identity.certified:
+            yield certificate_check(own_certificate(state), time.time())
     except IdentityError as error:
         yield Check(name="identity", ok=False, text=str(error))
         return
@@ -56,6 +59,21 @@ def checks(state: Path, runtimes: tuple[str, ...], pause: Callable[[float], None
     yield _disk(state)
     yield _release(state)
     yield _server(identity, pause)
+
+
+def certificate_check(own: OwnCertificate, now_s: float) -> Check:
+    """Check that the device's certificate is valid at ``now_s``, UTC.
+
+    Raises:
+        CertificateError: If it can't be read.
+    """
+    since, until = (datetime.fromtimestamp(at_ms / 1000, UTC) for at_ms in validity(own))
+    if since.timestamp() <= now_s < until.timestamp():
+        return Check(name="certificate", ok=True, text=f"valid until {until:%Y-%m-%d %H:%M} UTC")
+    shown = [f"{at:%Y-%m-%d %H:%M}" for at in (datetime.fromtimestamp(now_s, UTC), since, until)]
+    text = f"Expected one that is valid at {shown[0]} UTC, got {shown[1]} to {shown[2]}"
+    advice = "set the clock if it is wrong; else get a new claim (fleet-server claim), remove identity.json, and enrol"
+    return Check(name="certificate", ok=False, text=f"{text}: {advice}")
 
 
 def _disk(state: Path) -> Check:

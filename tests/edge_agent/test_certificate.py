@@ -20,6 +20,7 @@ from edge_agent.device.certificate import (
     validity,
 )
 from edge_agent.device.disk import RealDisk
+from edge_agent.device.selftest import certificate_check
 from edge_agent.errors import CertificateError
 from edge_agent.updater.ports import InlineWorker, JobDone
 from tests.edge_agent.updater.test_crashes import Crash, CrashingDisk
@@ -109,6 +110,14 @@ def test_without_an_intact_pair_the_next_step_is_named(state: Path) -> None:
         (state / name).write_text("x")
     with pytest.raises(CertificateError, match="enrol with a new claim"):
         own_certificate(state)
+
+
+@pytest.mark.parametrize(("days", "ok"), [(-1, False), (1, True), (89, True), (91, False)])
+def test_the_selftest_sees_that_a_certificate_is_not_valid_now(state: Path, days: int, ok: bool) -> None:  # noqa: FBT001 - a table
+    """Expired, or not yet valid for a clock that is behind; the next step is named."""
+    own = own_certificate(state)
+    found = certificate_check(own, validity(own)[0] / 1000 + days * 86_400)
+    assert (found.ok, "enrol" in found.text, found.own) == (ok, not ok, True)
 
 
 def test_a_device_without_openssl_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
