@@ -33,7 +33,7 @@ from edge_agent.device.identity import Identity
 from edge_agent.device.notify import Notifier, condition_of
 from edge_agent.device.record_file import newer_records, read_record, remove_half_written
 from edge_agent.device.sane_clock import ClockWatch
-from edge_agent.errors import RequestRefusedError, SpoolError
+from edge_agent.errors import RequestRefusedError, SinkError, SpoolError
 from edge_agent.measuring.coordinator import (
     DeviceCondition,
     MeasureDone,
@@ -482,7 +482,10 @@ class Agent:
         return kept is True
 
     def _fault(self, code: str, text: str) -> None:
-        if self._limiter.count(f"fault_{code}", self._now_ms):
+        kind = f"fault_{code}"
+        if code == SinkError.code:  # each sink reports once that it fails: one must not hide another
+            kind = f"{kind}_{text.partition(':')[0]}"
+        if self._limiter.count(kind, self._now_ms):
             self._event("child", code, Severity.WARNING, text)
 
     def _supervise(self, fact: Fact | None) -> None:

@@ -314,6 +314,15 @@ def test_a_release_that_leaves_alone_what_was_served_before_is_rolled_back(world
     assert (update.phase, update.code) == ("rolled_back", "inputs_unread")
 
 
+def test_the_fault_of_one_sink_does_not_hide_that_of_another(world: World) -> None:
+    """Two that fail in one minute are two events; the same one again is none."""
+    world.install(1)
+    for name in ("home", "log", "home"):
+        world.children[-1].speak("fault", code="sink_failed", text=f"{name}: no connection")
+    world.turns(2)
+    assert world.events().count("sink_failed") == 2
+
+
 def test_says_on_connecting_what_it_is_and_asks_what_is_desired(world: World) -> None:
     """State, reported and get are there after the first turns."""
     state = decode(State, world.last("state"))
