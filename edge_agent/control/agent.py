@@ -260,6 +260,8 @@ class Agent:
         self._measuring.stop()
         self.supervisor.stop()
         self._drain()
+        if self._guarded("updater", self.updater.stop):
+            self._report()
         self._child_inbox.fold(self._now_ms)
         self.telemetry.flush()
         self._due.commit_s = self._due.lazy_s = 0.0

@@ -321,6 +321,7 @@ class ProcessChild:
     put: Listener
     oom_kills: int = 0
     """The count of OOM kills when this child was started."""
+    _heard: threading.Event = field(default_factory=threading.Event)
 
     @property
     def pid(self) -> int:
@@ -341,13 +342,14 @@ class ProcessChild:
         self.process.kill()
 
     def stop(self) -> None:
-        """End it in order, or by force after a while."""
+        """End it in order, or by force after a while; its last frames have become notices then."""
         self.send({"type": "stop"})
         try:
             self.process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self._heard.wait(_STOP_S)
 
     def listen(self) -> None:
         """Turn frames into notices until the pipe ends; runs in a thread."""
@@ -358,6 +360,7 @@ class ProcessChild:
         except (FrameError, OSError, ValueError) as error:
             reason = str(error)
             self.process.kill()
+        self._heard.set()
         exit_code = self.process.wait()
         ended = end_text(exit_code, out_of_memory=oom_kills() > self.oom_kills)
         self.put(ChildEnded(self.number, f"{ended}: {reason}" if reason else ended))

@@ -156,7 +156,7 @@ class InferenceLoop:
         return {"release": release, "artifact": artifact, "ref_id": model.ref_id}
 
     def run(self) -> None:
-        """Send ``ready``, serve until told to stop, send the open window at the end."""
+        """Send ``ready``, serve until told to stop, send what was counted and the open window at the end."""
         self._send({"type": "ready", **self._identity()}, b"")
         found = self.in_flight
         if found.again:
@@ -172,8 +172,9 @@ class InferenceLoop:
             found.end(found.left, served=False)
         while self.step():
             pass
-        self._close_window()
+        self._send_heartbeat(last=True)
         self._end_shadow()
+        self._close_window()
         sources.close(self.source)
         if self.api is not None:
             self.api.close()
@@ -303,7 +304,7 @@ class InferenceLoop:
                 self._send(header, candidate.data)
         self._results.reservoirs = [reservoir for reservoir in self._results.reservoirs if not reservoir.exhausted]
 
-    def _send_heartbeat(self) -> None:
+    def _send_heartbeat(self, *, last: bool = False) -> None:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
         self._fault_counts.clear()
         self.answer_waiting()
@@ -313,15 +314,15 @@ class InferenceLoop:
         figures = self._results.take_heartbeat().figures(dropped)
         sinks = {"sinks": self.answers.figures} if self.answers.deliveries else {}
         self._send({"type": "beat", **figures, **sinks, **self._identity()}, b"")
-        self._send_shadow()
+        self._send_shadow(last=last)
 
-    def _send_shadow(self) -> None:
+    def _send_shadow(self, *, last: bool = False) -> None:
         """Send what the challenger was found to do since the last time, or its end."""
         shadow = self._shadow
         if shadow is None:
             return
         if shadow.loaded:
-            self._send({"type": "shadow", "bundle": str(shadow.bundle)}, encode(shadow.take()))
+            self._send({"type": "shadow", "bundle": str(shadow.bundle)}, encode(shadow.take(last=last)))
         if shadow.ended is not None:
             code, text = shadow.ended
             self._send({"type": "shadow_ended", "bundle": str(shadow.bundle), "code": code, "text": text[:500]}, b"")

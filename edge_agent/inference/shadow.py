@@ -57,7 +57,7 @@ class Shadow:
         self._busy_since_s: float | None = time.monotonic()
         self._begun_s = self._taken_s = time.monotonic()
         self._spent_s = -_BURST_S
-        self._skipped = 0
+        self._skipped = self._given = 0
         self._clear()
         threading.Thread(target=self._main, name="shadow", daemon=True).start()
 
@@ -84,12 +84,15 @@ class Shadow:
             self._skipped += 1
             return
         self._busy_since_s = now_s
+        self._given += 1
         self._inputs.put((data, champion, outcome))
 
-    def take(self) -> ShadowCounts:
-        """Return the counts since the last call."""
+    def take(self, *, last: bool = False) -> ShadowCounts:
+        """Return the counts since the last call; in the ``last`` ones an input still under comparison is skipped."""
         now_s = time.monotonic()
         with self._alone:
+            self._given -= self._n + self._errors
+            self._skipped += self._given if last else 0
             pairs, others = kept_pairs(self._pairs)
             counts = ShadowCounts(
                 seconds=round(now_s - self._taken_s, 3), n=self._n, disagreed=self._disagreed, errors=self._errors,

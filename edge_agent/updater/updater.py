@@ -264,6 +264,17 @@ class Updater:
         self._records.write(self.record)
         return True
 
+    def stop(self) -> bool:
+        """Write the counts of a shadow under way before the agent ends; return whether there is one.
+
+        Raises:
+            OSError: If they can't be written.
+        """
+        if self.record.phase is not _P.SHADOW:
+            return False
+        self._records.write(self.record)
+        return True
+
     def challenger_ended(self, code: str, text: str, now_ms: int, now_s: float) -> None:
         """End the shadow because its challenger did: it is refused, or goes on without if there was no room for two."""
         order = self.record.desired.shadow

@@ -20,7 +20,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,8 +30,9 @@ import click
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.record_file import Condition, condition
 from edge_agent.updater.storage.slots import NAMES, Slots
-from scripts.crashes.device import Plan, run_device
+from scripts.crashes.device import INPUTS_A_TURN, TURN_S, Plan, run_device
 from scripts.crashes.scene import Scene, make_scene
+from wire.shadow import ShadowOrder
 
 CALLS = (
     "openat", "open", "creat", "write", "pwrite64", "writev", "pwritev", "pwritev2", "fsync", "fdatasync", "rename",
@@ -53,6 +54,7 @@ _HOUR_MS = 3_600_000
 class Scenario:
     """An update to the release ``to``. ``before``: the releases that the device has; ``bad``: its child only fails.
 
+    ``shadow``: how the device compares the release first, with ``disagreed`` of ten inputs that have another label.
     ``end`` is the update's last phase, ``kept`` the release that is current then.
     """
 
@@ -60,6 +62,8 @@ class Scenario:
     before: tuple[int, ...] = (1, 2)
     to: int = 3
     bad: bool = False
+    shadow: ShadowOrder | None = None
+    disagreed: int = 0
     end: str = "committed"
     kept: str = "m-3"
 
@@ -69,6 +73,8 @@ SCENARIOS = (
     Scenario(name="roll_back", bad=True, end="rolled_back", kept="m-2"),
     Scenario(name="first_install", before=()),
     Scenario(name="patch", to=4, kept="m-4"),
+    Scenario(name="shadow", shadow=ShadowOrder(3.0, 0.2, required=True), disagreed=1),
+    Scenario(name="shadow_refused", shadow=ShadowOrder(3.0, 0.2), disagreed=3, end="refused", kept="m-2"),
 )
 
 
@@ -150,7 +156,10 @@ class Matrix:
         releases = self.scene.releases
         bad = frozenset({releases[self.scenario.to - 1].artifact} if self.scenario.bad else ())
         wish, start_ms = releases[version - 1].desired, self.start_ms + hour * _HOUR_MS
-        return Plan(state=self.state, releases=releases, start_ms=start_ms, wish=wish, bad=bad)
+        if version == self.scenario.to:
+            wish = replace(wish, shadow=self.scenario.shadow)
+        disagreed = self.scenario.disagreed
+        return Plan(state=self.state, releases=releases, start_ms=start_ms, wish=wish, bad=bad, disagreed=disagreed)
 
     def update(self, hour: int = 10) -> Plan:
         """Return the plan of the update under test."""
@@ -180,6 +189,10 @@ class Matrix:
         elif second.end["phase"] != self.scenario.end:
             found.append(f"ended {second.end['phase']} [{second.end['code']}] {second.end['text']} after a restart")
         found += self._current(done=True)
+        compared, compared_s = second.end.get("compared", 0), second.end.get("compared_s", 0.0)
+        wanted_s = self.scenario.shadow.seconds if self.scenario.shadow else 0.0
+        if compared != INPUTS_A_TURN * compared_s / TURN_S or compared_s < wanted_s:
+            found.append(f"counted {compared} inputs in {compared_s} s of its shadow, which was to last {wanted_s} s")
         served, current = second.end.get("serving"), self._slots().current()
         if current is not None and served != current.sha256:
             found.append(f"serves {str(served)[:12]}, but {current.release} is current")

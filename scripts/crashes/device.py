@@ -38,10 +38,13 @@ from scripts.crashes.scene import DEVICE, SITE, Release
 from wire.codec import Json, decode, encode
 from wire.drift_report import decode_report
 from wire.messages import Ack, Batch, Desired, Event, Stream, UpdatePhase, Watermark
+from wire.shadow import ShadowCounts
 from wire.transport import Incoming
 
 END = frozenset({UpdatePhase.COMMITTED, UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
 MOST_TURNS = 120
+TURN_S = 0.5
+INPUTS_A_TURN = 10
 CONFIG = AgentConfig(
     monitor=MonitorConfig(hw_s=4.0, infer_s=4.0, rows_a_batch=2),
     spool=SpoolConfig(commit_s=1.0, lazy_commit_s=1.0),
@@ -56,7 +59,8 @@ CONFIG = AgentConfig(
 class Plan:
     """What the server wishes, when, and how the children behave.
 
-    ``bad``: digests of artifacts whose child serves nothing but errors.
+    ``bad``: digests of artifacts whose child serves nothing but errors. ``disagreed``: on how many of ten inputs a
+    challenger has another label than the champion.
     """
 
     state: Path
@@ -64,6 +68,7 @@ class Plan:
     start_ms: int
     wish: Desired
     bad: frozenset[str] = frozenset()
+    disagreed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +102,25 @@ patched_download.run_child = _patch_here
 
 @dataclass(slots=True)
 class _Child:
-    """A child that loads any whole bundle, and tells it in heartbeats."""
+    """A child that loads any whole bundle, and sends heartbeats; ``challenger``: what it compares, "" for none."""
 
     number: int
     bundle: Path
     put: Callable[[object], None]
     pid: int = 0
+    challenger: str = ""
 
     def send(self, header: Mapping[str, object]) -> None:
         """Answer a swap at once."""
         if header["type"] == "swap":
-            self.bundle = Path(str(header["bundle"]))
+            self.bundle, self.challenger = Path(str(header["bundle"])), ""
             self.speak("swapped", bundle=str(self.bundle))
+        elif header["type"] == "shadow":
+            self.challenger = str(header["bundle"])
 
-    def speak(self, kind: str, **header: object) -> None:
+    def speak(self, kind: str, payload: bytes = b"", **header: object) -> None:
         """Send a frame to the agent."""
-        self.put(ChildFrame(self.number, Frame({"type": kind, **header}, b"")))
+        self.put(ChildFrame(self.number, Frame({"type": kind, **header}, payload)))
 
     def kill(self) -> None:
         """End."""
@@ -163,7 +171,7 @@ class Device:
                 agent.turn()
                 worker.work()
                 self._beat()
-                clock.advance(0.5)
+                clock.advance(TURN_S)
                 rows = set(agent.spool._database.execute("SELECT stream, boot, seq FROM rows"))  # noqa: SLF001 - what is accepted
                 if rows - told:
                     self.note({"accepted": sorted(rows - told)})
@@ -176,9 +184,11 @@ class Device:
         finally:
             agent.stop()
         record = agent.updater.record
+        counts = record.shadow or ShadowCounts()
         self.note({
             "phase": str(record.phase), "code": record.code, "text": record.text, "turns": turn,
             "release": record.desired.release, "repair": agent._repair.code,  # noqa: SLF001
+            "compared_s": counts.seconds, "compared": counts.n,
             "serving": self.children[-1].bundle.name if self.children else "",
         })  # fmt: skip
 
@@ -197,6 +207,9 @@ class Device:
         artifact = next((one.artifact for one in self.plan.releases if one.desired.sha256 == child.bundle.name), "")
         bad = artifact in self.plan.bad
         child.speak("beat", n=0 if bad else 10, errors=10 if bad else 0, artifact=artifact, classes=[5, 5])
+        if child.challenger:
+            counts = ShadowCounts(seconds=TURN_S, n=INPUTS_A_TURN, disagreed=self.plan.disagreed)
+            child.speak("shadow", encode(counts), bundle=child.challenger)
 
     def _hear(self, server: MemoryTransport, notice: object) -> None:
         """Do what the server does: store a message, then acknowledge what has no gap."""

@@ -9,7 +9,7 @@ from server.dashboard.views import Cut, Status, Tone, ago
 from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.planner import passed
 from server.rollout.thresholds import count_members, devices, removed_count
-from wire.shadow import merge_shadow
+from wire.shadow import ShadowOrder, merge_shadow
 
 _PHASES = {
     RolloutPhase.AWAITING_APPROVAL: Status("waits for approval", Tone.WARN),
@@ -80,6 +80,7 @@ class RolloutCard:
     created: str
     air: str
     shadow: str
+    shadow_means: str
     groups: tuple[GroupView, ...]
     actions: tuple[str, ...]
     open: bool
@@ -95,6 +96,7 @@ def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
         created=f"made {ago(rollout.created_ms, now_ms)}",
         air=_fetched(rollout.members),
         shadow=_shadow(rollout),
+        shadow_means=_shadow_means(rollout.shadow),
         groups=tuple(_group(rollout, index) for index in range(len(rollout.groups))),
         actions=actions(rollout.phase),
         open=rollout.phase in OPEN_PHASES,
@@ -125,13 +127,21 @@ def _shadow(rollout: Rollout) -> str:
     total = merge_shadow(found)
     if not total.n + total.errors:
         return ""
-    text = f"in the shadow of {devices(len(found))}: {total.n} inputs compared"
+    text = f"in the shadow of {devices(len(found))}: {total.n} inputs compared in {total.seconds:.0f} s"
+    text += f" ({total.skipped} left out, to spare the processor)" if total.skipped else ""
     if total.disagreement_ratio is not None:
         text += f", {total.disagreed} ({100 * total.disagreement_ratio:.1f} %) with two labels"
     if total.pairs:
         top = total.pairs[0]
         text += f", most often {top.champion or 'none'} → {top.challenger or 'none'} ({top.n})"
     return text + (f"; {total.errors} that only the release before could answer" if total.errors else "")
+
+
+def _shadow_means(order: ShadowOrder | None) -> str:
+    if order is None:
+        return ""
+    limit = f"; a device refuses it above {100 * order.max_ratio:g} %" if order.max_ratio < 1 else ""
+    return f"Two labels: the releases differ on an input, which of them is right is not known{limit}."
 
 
 def in_bytes(count_bytes: int) -> str:

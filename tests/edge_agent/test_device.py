@@ -285,6 +285,21 @@ def test_a_release_is_compared_on_the_inputs_then_switched_to(agent: Callable, s
     assert shadow.seconds >= 3.0
 
 
+def test_an_orderly_stop_in_the_shadow_loses_no_count(agent: Callable, server: Server, tmp_path: Path) -> None:
+    """Neither what the child had not sent yet, nor what the agent had not written: server and next start have all."""
+    device = _in_shadow(agent, server, tmp_path, ShadowOrder(600.0))
+    _images(tmp_path, 20, seed=2)
+    turn_until(device, server, lambda: not list((tmp_path / "inbox").glob("*.png")))
+    device.stop()
+    deadline = time.monotonic() + LIMIT_S
+    while b"disconnected" not in server.messages("tf/1/site/dev/state")[-1]:
+        assert time.monotonic() < deadline
+        server.look()
+    shadow = decode(Reported, server.messages("tf/1/site/dev/reported")[-1]).update.shadow
+    assert shadow.n + shadow.skipped == 50
+    assert device.updater._records.read()[0].shadow == shadow
+
+
 def test_a_child_killed_in_the_shadow_refuses_the_challenger_and_serves_on(
     agent: Callable, server: Server, tmp_path: Path
 ) -> None:

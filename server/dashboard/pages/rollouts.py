@@ -95,6 +95,7 @@ class Steering:
             ui.label(card.reason).style("font-weight: 600")
         if card.shadow:
             ui.label(card.shadow).classes("tf-small")
+            ui.label(card.shadow_means).classes("tf-muted tf-small")
         for group in card.groups:
             show_group(group, partial(self._skip, card, group.name) if group.may_skip else None)
 

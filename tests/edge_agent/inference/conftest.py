@@ -164,13 +164,14 @@ def child(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
         api: object = None,
         **settings: object,
     ) -> ChildProcess:
+        beat_s = settings.pop("beat_s", 0.1)
         source = {"kind": "directory", "path": str(tmp_path / "inbox"), **settings}
         (tmp_path / "state").mkdir(exist_ok=True)
         arguments = ["--bundle", str(bundle), "--source", json.dumps(source), "--window-ms", str(window_ms)]
         arguments += ["--state", str(tmp_path / "state"), "--memory-bytes", str(memory_bytes), "--run", run]
         arguments += ["--sinks", json.dumps(sinks or {}), "--device", "cam-1", "--site", "north"]
         arguments += ["--api", json.dumps(api)] if api else []
-        command = [sys.executable, "-m", "edge_agent.inference.child", *arguments, "--beat-s", "0.1"]
+        command = [sys.executable, "-m", "edge_agent.inference.child", *arguments, "--beat-s", str(beat_s)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append(process)
         guard = threading.Timer(60, process.kill)

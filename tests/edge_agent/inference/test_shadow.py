@@ -53,6 +53,39 @@ def test_a_challenger_runs_on_the_inputs_of_the_champion_which_alone_answers(
     assert running.end() == 0
 
 
+def test_a_child_that_is_stopped_sends_what_it_has_counted(
+    bundle: Callable, child: Callable, drop: Callable, tiny: dict
+) -> None:
+    """Its next heartbeat would come in seconds: the figures and the shadow's counts come with the end."""
+    running = child(bundle(version=1), beat_s=3.0)
+    running.until("ready")
+    running.tell(type="shadow", bundle=str(bundle(version=1)))
+    running.until("shadow")
+    drop_images(drop, tiny, 10)
+    running.until("window", lambda frame: frame.header["n"] > 0)
+    running.tell(type="stop")
+    assert running.end() == 0
+    windows, beats = (sum(one.header["n"] for one in running.heard if one.kind == kind) for kind in ("window", "beat"))
+    assert windows == beats == counted(running).n + counted(running).skipped > 0
+
+
+@pytest.mark.parametrize(("last", "skipped"), [(False, 0), (True, 1)])
+def test_an_input_under_comparison_at_the_end_is_skipped(
+    bundle: Callable, tiny: dict, *, last: bool, skipped: int
+) -> None:
+    """Each input is compared or skipped, once."""
+    held = challenger.threading.Event()
+    made, model = with_challenger(bundle(version=1), held.wait)
+    data = tiny["png"](tiny["images"](1)[0])
+    made.offer(data, model, model.infer(data))
+    counts = made.take(last=last)
+    assert (counts.n, counts.skipped) == (0, skipped)
+    held.set()
+    until(lambda: made.take().n == 1)
+    assert made.take(last=True).skipped == 0
+    made.close()
+
+
 def test_a_model_never_disagrees_with_itself(bundle: Callable, child: Callable, drop: Callable, tiny: dict) -> None:
     """The same bundle as champion and challenger."""
     running = child(bundle(version=1))

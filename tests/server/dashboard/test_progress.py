@@ -11,7 +11,7 @@ from server.retraining.labelling import LabelForm
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.samples import StoredSample
 from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
-from wire.shadow import ShadowCounts, ShadowPair
+from wire.shadow import ShadowCounts, ShadowOrder, ShadowPair
 
 NOW_MS = 1_795_000_000_000
 ROLLOUT = Rollout(
@@ -128,8 +128,15 @@ def test_what_older_agents_say_is_no_traffic(air_bytes: int, bundle_bytes: int, 
 
 def test_a_shadow_is_told_without_a_claim_of_error() -> None:
     """Inputs, labels that differ and the most frequent pair, summed over the devices; nothing without a shadow."""
-    seen = ShadowCounts(n=90, disagreed=4, pairs=(ShadowPair("3", "", 4),))
+    seen = ShadowCounts(seconds=30, n=90, disagreed=4, pairs=(ShadowPair("3", "", 4),))
     members = tuple(replace(member, shadow=seen) for member in ROLLOUT.members[:2])
-    text = "in the shadow of 2 devices: 180 inputs compared, 8 (4.4 %) with two labels, most often 3 → none (8)"
+    text = "in the shadow of 2 devices: 180 inputs compared in 60 s, 8 (4.4 %) with two labels, most often 3 → none (8)"
     assert rollout_card(replace(ROLLOUT, members=members), NOW_MS).shadow == text
-    assert rollout_card(ROLLOUT, NOW_MS).shadow == ""
+    assert rollout_card(ROLLOUT, NOW_MS).shadow == rollout_card(ROLLOUT, NOW_MS).shadow_means == ""
+
+
+@pytest.mark.parametrize(("max_ratio", "says"), [(1.0, "not known."), (0.02, "a device refuses it above 2 %.")])
+def test_a_shadow_says_what_it_means(max_ratio: float, says: str) -> None:
+    """Which label is right is not known; a limit is named where there is one."""
+    means = rollout_card(replace(ROLLOUT, shadow=ShadowOrder(60.0, max_ratio)), NOW_MS).shadow_means
+    assert means.endswith(says)
