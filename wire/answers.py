@@ -28,9 +28,9 @@ class AnswerRecord:
 
     ``supported``: whether the input is inside what the model was trained on; None: the release can't tell.
     ``support_rate``: the share of inputs like the training data for which it is False by design. ``drift``: the state
-    that the server last reported of this device's inputs; empty: unknown. ``latency_ms``: from taking the input to this
-    record; ``run_ms``: of the runtime's call alone. ``error`` and ``text``: why there is no answer, a code and a
-    sentence.
+    that the server last reported of this device's inputs (``DriftState``); empty: unknown, or not heard for hours.
+    ``latency_ms``: from taking the input to this record; ``run_ms``: of the runtime's call alone. ``error`` and
+    ``text``: why there is no answer, a code and a sentence.
     """
 
     version: int = VERSION

@@ -69,6 +69,15 @@ class Severity(StrEnum):
     ERROR = "error"
 
 
+class DriftState(StrEnum):
+    """What the server has found about the inputs of one device: its baseline is still collected, or it is judged."""
+
+    LEARNING = "learning"
+    QUIET = "quiet"
+    DRIFT = "drift"
+    FAULT = "fault"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """``state``, retained: the device's connection state; ``reason``: a code for why it is not ready."""
@@ -374,10 +383,15 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """``cmd/ack``: the only message that lets the device delete rows from its spool."""
+    """``cmd/ack``: the only message that lets the device delete rows from its spool.
+
+    ``drift``: what the server's newest evidence says about the device's inputs; None: nothing that is recent.
+    """
 
     watermarks: tuple[Watermark, ...] = ()
     at_ms: int = 0
+    _: KW_ONLY
+    drift: DriftState | None = field(default=None, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

@@ -63,6 +63,7 @@ from wire.messages import (
     Command,
     DayUsage,
     Desired,
+    DriftState,
     Reported,
     Response,
     Severity,
@@ -83,6 +84,7 @@ _REQUEST_S = 1.0
 BENCHMARK = -1
 """Token of the benchmark's job; those of updates begin at 1, and repair's is 0."""
 _DISK_RETRY_S = 5.0
+_DRIFT_KEPT_S = 6 * 3600.0  # evidence comes by the hour; what the server said longer ago may be over
 _IDENTITY_S = 3600.0  # an identity in use twice is reported once an hour, however often the two disconnect each other
 
 
@@ -99,6 +101,7 @@ class _Due:
     request_s: float = 0.0
     disk_s: float = 0.0
     look_s: float = 0.0
+    drift_s: float = float("inf")
     identity_s: float = float("-inf")
     refused_s: float = float("-inf")
 
@@ -181,6 +184,7 @@ class Agent:
             measuring=self._measuring,
             benchmark=self._benchmark,
             server_time=self._server_time,
+            drift=self._hear_of_drift,
             chunk=parts.chunks.receive,
         )
         self._child_inbox = ChildInbox(
@@ -235,6 +239,8 @@ class Agent:
         self._guard("updater", lambda: self.updater.turn(self._now_ms, self._now_s))
         self._guard("repair", lambda: self._repair.turn(self._now_s))
         self._supervise(self.supervisor.turn(self._now_s))
+        if self._now_s >= self._due.drift_s:
+            self._hear_of_drift(None)
         self._measuring.turn()
         if self.parts.renewal is not None and self._watch.fault is None:
             self.parts.renewal.turn(self._now_ms, self._now_s)
@@ -297,6 +303,10 @@ class Agent:
             self._event("disk", "disk_writable", Severity.INFO, f"{self.state} can be written again")
         if before != self._disk_trouble:
             self._report()
+
+    def _hear_of_drift(self, state: DriftState | None) -> None:
+        self._due.drift_s = self._now_s + _DRIFT_KEPT_S
+        self.supervisor.inform(state.value if state is not None else "")
 
     def _server_time(self, server_ms: int) -> None:
         self._watch = self._watch.with_server_time(server_ms, self._now_s)

@@ -29,6 +29,7 @@ from wire.messages import (
     Ack,
     Command,
     Desired,
+    DriftState,
     LogsAnswer,
     LogsRequest,
     Response,
@@ -155,7 +156,7 @@ class CommandStateFile:
 
 @dataclass(slots=True, kw_only=True)
 class Inbox:
-    """Parses messages and passes them on. ``server_time`` gets the server's time."""
+    """Parses messages and passes them on. ``server_time`` gets the server's time, ``drift`` what it says of inputs."""
 
     offer: Callable[[Desired], None]
     acked: Callable[[tuple[Watermark, ...]], None]
@@ -169,6 +170,7 @@ class Inbox:
     benchmark: Callable[[Command], Response | None]
     chunk: Callable[[bytes], None]
     server_time: Callable[[int], None] = lambda _server_ms: None
+    drift: Callable[[DriftState | None], None] = lambda _state: None
     _ledger: CommandState | None = None
     _seen: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_IDS))
     _told: int = 0
@@ -189,6 +191,7 @@ class Inbox:
             ack = decode(Ack, payload)
             self.server_time(ack.at_ms)
             self.acked(ack.watermarks)
+            self.drift(ack.drift)
         elif topic.kind is Kind.CMD:
             self._command(decode(Command, payload), topic.leaf, now_ms)
         elif topic.kind is Kind.BLOB and topic.leaf == CHUNK_DATA:

@@ -129,6 +129,8 @@ class Supervisor:
     without_source: bool = False
     state: Path | None = None
     challenger: Path | None = None
+    drift: str = ""
+    """The state of the inputs by the server, for the answers; "" for unknown."""
     challenger_code: str = ""
     """Why the last challenger ended, after ``Fact.CHALLENGER``."""
     _comparing: bool = False
@@ -165,6 +167,16 @@ class Supervisor:
         self.challenger = bundle
         if self._comparing or bundle is not None:
             self._send_challenger()
+
+    def inform(self, drift: str) -> None:
+        """Let answers name ``drift`` as the state of the inputs."""
+        if drift != self.drift:
+            self.drift = drift
+            self._send_drift()
+
+    def _send_drift(self) -> None:
+        if self.child is not None and self.serving is not None:
+            self.child.send({"type": "drift", "state": self.drift})
 
     def _send_challenger(self) -> None:
         """Tell the child about the challenger, once it serves what it should."""
@@ -223,6 +235,8 @@ class Supervisor:
     def _serves(self, bundle: Path | None, now_s: float) -> Fact | None:
         self.serving, self.without_source = bundle, False
         self._limit_s = now_s + self.config.hang_s
+        if self.drift:
+            self._send_drift()
         if self.wanted is not None and bundle != self.wanted and self.child is not None:
             self._limit_s = now_s + self.config.start_s
             self.child.send({"type": "swap", "bundle": str(self.wanted)})

@@ -44,6 +44,8 @@ class Answers:
     """Gets each record, its input and the model; must not wait."""
     held: bool = False
     """Sinks that sleep are not woken by an answer, but by ``release``."""
+    drift: str = ""
+    """What the server says about the inputs, "" for unknown."""
     _start: str = field(default_factory=lambda: secrets.token_hex(4))
     _number: int = 0
     joining: queue.SimpleQueue[Delivery] = field(default_factory=queue.SimpleQueue)
@@ -78,6 +80,7 @@ class Answers:
             inputs=inputs,
             supported=model.supported(outcome),
             support_rate=model.support_rate,
+            drift=self.drift,
             latency_ms=round((at[2] - at[1]) * 1000, 3),
             run_ms=round(outcome.run_ms, 3),
             error="" if finite else NOT_NUMBERS,
@@ -97,6 +100,7 @@ class Answers:
             task=model.task_name,
             error=why[0],
             text=why[1][:_TEXT],
+            drift=self.drift,
             latency_ms=round((at[2] - at[1]) * 1000, 3),
         )
         self._offer(record, capture, model, at[2])

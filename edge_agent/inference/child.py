@@ -1,11 +1,11 @@
 """The inference child, ``python -m edge_agent.inference.child``: one thread infers and counts, frames on its pipes.
 
 Sends ``ready``, ``beat``, ``window``, ``sample``, ``answers``, ``swapped``, ``fault``, ``shadow``, ``shadow_ended``;
-receives ``swap``, ``shadow``, ``samples``, ``written``, ``stop`` (``docs/explanation/architecture.md``). A bad image is
-counted and reported, and never ends the child. Each image is marked as in flight before it is decoded (``in_flight``):
-one that crashed the child is set aside at the next start. A swap loads the new model beside the running one and
-replaces it between two inferences. The counts of a window are sent in parts every ``checkpoint_s``, at its close, at a
-swap, and at an orderly end; the control process adds up the parts.
+receives ``swap``, ``shadow``, ``samples``, ``drift``, ``written``, ``stop`` (``docs/explanation/architecture.md``). A
+bad image is counted and reported, and never ends the child. Each image is marked as in flight before it is decoded
+(``in_flight``): one that crashed the child is set aside at the next start. A swap loads the new model beside the
+running one and replaces it between two inferences. The counts of a window are sent in parts every ``checkpoint_s``, at
+its close, at a swap, and at an orderly end; the control process adds up the parts.
 Windows start at UTC multiples of their length.
 """
 
@@ -348,13 +348,7 @@ class InferenceLoop:
                 if isinstance(notice, _Loaded):
                     self._swap(notice)
                 elif notice.kind == "swap":
-                    bundle = str(notice.header.get("bundle", ""))
-                    if self._loading:
-                        text = "Expected one swap at a time, got another: wait for swapped or fault"
-                        self._send_failed(bundle, "swap_busy", text)
-                    else:
-                        self._loading = True
-                        threading.Thread(target=self._load, args=(bundle,), name="swap", daemon=True).start()
+                    self._begin_swap(str(notice.header.get("bundle", "")))
                 elif notice.kind == "shadow":
                     self._send_shadow()
                     self._end_shadow()
@@ -362,17 +356,27 @@ class InferenceLoop:
                     self._shadow = Shadow(Path(bundle), self.load, self.room) if bundle else None
                 elif notice.kind == "samples":
                     self._grant(notice.header)
+                elif notice.kind == "drift":
+                    self.answers.drift = str(notice.header.get("state", ""))[:32]
                 elif notice.kind == "written":
                     self.to_agent.written(notice.header.get("number"))
                 elif notice.kind == "stop":
                     self.notices.put(STOP)
                 elif notice is not WAKE:
                     self._fault(
-                        "frame_unknown", f"Expected swap, shadow, samples, written or stop, got {notice.kind!r}"
+                        "frame_unknown", f"Expected swap, shadow, samples, drift, written or stop, got {notice.kind!r}"
                     )
                 notice = self.notices.get_nowait()
             return False
         return True
+
+    def _begin_swap(self, bundle: str) -> None:
+        if self._loading:
+            text = "Expected one swap at a time, got another: wait for swapped or fault"
+            self._send_failed(bundle, "swap_busy", text)
+            return
+        self._loading = True
+        threading.Thread(target=self._load, args=(bundle,), name="swap", daemon=True).start()
 
     def _load(self, bundle: str) -> None:
         """Load a model beside the running one; the only method of this class on another thread."""

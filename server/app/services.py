@@ -154,8 +154,9 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     )
     outages = Outages()
     ingest = Ingest(
-        database=database, fleet=fleet, outbox=outbox, config=config.ingest, keep_sample=samples.accept, outages=outages
-    )
+        database=database, fleet=fleet, outbox=outbox, config=config.ingest, keep_sample=samples.accept,
+        outages=outages, drift_state=drift.states.of,
+    )  # fmt: skip
     vitals = Vitals(
         database=database, events=events, ingest=ingest, transport=transport, folder=state.path, config=config.health
     )

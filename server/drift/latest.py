@@ -1,14 +1,46 @@
-"""A summary of each device's newest evidence, for lists of devices."""
+"""The newest evidence of each device: a summary for lists, and what the device itself is told about its inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
 from server.store.database import Database
 from server.store.monitoring import evidence as store
 from wire.codec import Json
+from wire.messages import DriftState
+
+
+@dataclass(slots=True)
+class DriftStates:
+    """The state of each device by its newest evidence, if that is not older than ``kept_ms``.
+
+    One thread notes; any may ask.
+    """
+
+    kept_ms: int
+    _newest: dict[str, tuple[int, DriftState]] = field(default_factory=dict)
+
+    def load(self, found: Mapping[str, Mapping[str, Json]]) -> None:
+        """Note what ``newest_evidence`` returned."""
+        self.note({**one, "device": device, "start_ms": one["window_start_ms"]} for device, one in found.items())
+
+    def note(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Note rows of evidence; one that is older than what is known of its device changes nothing."""
+        for row in rows:
+            device, start_ms = str(row["device"]), int(str(row["start_ms"]))
+            if start_ms < self._newest.get(device, (start_ms, DriftState.QUIET))[0]:
+                continue
+            judged = DriftState.DRIFT if row["flagged"] else DriftState.QUIET
+            state = judged if row["phase"] == "judged" else DriftState.LEARNING
+            self._newest[device] = (start_ms, DriftState.FAULT if row["fault"] else state)
+
+    def of(self, device: str, now_ms: int) -> DriftState | None:
+        """Return the state of ``device``, None if nothing recent is known."""
+        start_ms, state = self._newest.get(device, (0, DriftState.QUIET))
+        return state if start_ms > now_ms - self.kept_ms else None
 
 
 def newest_evidence(database: Database, device: str | None = None) -> dict[str, dict[str, Json]]:

@@ -28,6 +28,7 @@ from server.drift.detection.reference import Ints, training_profile
 from server.drift.detection.slot_update import BankKey, FoldState, SlotOutcome, fold_slot, outcome_of
 from server.drift.findings import BankFacts, Scene, findings
 from server.drift.health import Fault, clock_fault, faults, silence, suspects, usual, worst
+from server.drift.latest import DriftStates, newest_evidence
 from server.drift.ledger import Verdicts
 from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, is_whole, pool_rows
 from server.errors import ServerError
@@ -43,6 +44,7 @@ from wire.reference import Reference
 
 _LOG = logging.getLogger(__name__)
 _SLOTS_PER_TURN = 200
+_TOLD_WINDOWS = 3  # evidence of a window before the last three says nothing about the inputs of today
 _QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.UPDATING}
 _NOTHING = SlotOutcome()
 
@@ -75,6 +77,7 @@ class DriftService:
     events: EventLog
     config: DriftConfig = field(default_factory=DriftConfig)
     goes_on: Callable[[], bool] = _always
+    states: DriftStates = field(init=False)
     _moment: FleetMoment = field(default_factory=FleetMoment)
     _before: FleetMoment | None = None  # the newest slot
     _facts: dict[BankKey, BankFacts] = field(default_factory=dict)
@@ -89,6 +92,7 @@ class DriftService:
     def __post_init__(self) -> None:
         """Build the parts; reads nothing yet."""
         self._kept = KeptBaselines(self.database, self.config.window_ms)
+        self.states = DriftStates(_TOLD_WINDOWS * self.config.window_ms + self.config.grace_ms)
 
     @property
     def verdicts(self) -> Verdicts:
@@ -109,6 +113,7 @@ class DriftService:
             self._spoken_slot = -1 if latest is None else latest // self.config.window_ms
             self._written_slot, self._started_ms = self._spoken_slot, now_ms
             self._moment, self._started = self._newest_checkpoint(), True
+            self.states.load(newest_evidence(self.database))
         elif newest <= self._done_slot:
             return
         # Rewind to before the earliest window that arrived since the last turn, if its slot is already processed.
@@ -192,6 +197,7 @@ class DriftService:
         rows, pools = device_rows(scene, windows), pool_rows(scene, start_ms)
         with self.database.begin() as connection:
             store.replace_slot(connection, start_ms, start_ms + self.config.window_ms, rows, pools)
+        self.states.note(rows)
         self._written_slot = slot
 
     def _observe(self, windows: Sequence[StoredWindow], slot: int) -> dict[BankKey, list[Observation]]:

@@ -26,7 +26,7 @@ from server.ingest.write_batch import WriteBatch, device_time, load_progress
 from server.outages import Outages
 from server.store.database import Database
 from wire.errors import WireError
-from wire.messages import Ack, Get, Sample, Stream, Watermark
+from wire.messages import Ack, DriftState, Get, Sample, Stream, Watermark
 from wire.topics import CHUNK_REQUEST, Kind, Topic, fleet_filter, is_name
 from wire.transport import Incoming, Link, LinkChange, Notice
 
@@ -71,13 +71,17 @@ class IngestFigures:
 
 @dataclass(slots=True, kw_only=True)
 class Ingest:
-    """The consumer of the inbox. ``receive`` may be called by any thread; ``turn`` by one."""
+    """The consumer of the inbox. ``receive`` may be called by any thread; ``turn`` by one.
+
+    ``drift_state`` returns what is known about the inputs of a device, which its acknowledgements carry.
+    """
 
     database: Database
     fleet: Fleet
     outbox: Outbox
     config: IngestConfig
     keep_sample: SampleSink | None = None
+    drift_state: Callable[[str, int], DriftState | None] = lambda _device, _now_ms: None
     figures: IngestFigures = field(default_factory=IngestFigures)
     fault_events: FaultEvents = field(default_factory=FaultEvents)
     outages: Outages = field(default_factory=Outages)
@@ -242,7 +246,7 @@ class Ingest:
                 marks.setdefault(stream.device, []).append(mark)
         for receiver, watermarks in marks.items():
             topic = Topic(site=sites[receiver], device=receiver, kind=Kind.CMD, leaf="ack")
-            self.outbox.send(topic, Ack(tuple(watermarks), now_ms))
+            self.outbox.send(topic, Ack(tuple(watermarks), now_ms, drift=self.drift_state(receiver, now_ms)))
         for device in {item.topic.device for item in fresh if isinstance(item.message, Get)}:
             self.fleet.publish_desired(device)
 

@@ -49,6 +49,7 @@ from wire.messages import (
     Command,
     DayUsage,
     Desired,
+    DriftState,
     Event,
     LogsAnswer,
     Reported,
@@ -477,6 +478,20 @@ def test_sends_until_the_server_acknowledges(world: World) -> None:
     world.say("cmd/ack", Ack((Watermark(Stream.EVENT, BOOT, 99),)))
     world.turns(1)
     assert world.agent.spool.oldest("event", BOOT) == 0
+
+
+def test_the_child_knows_what_the_server_says_of_the_inputs_for_six_hours(world: World) -> None:
+    """It comes with acknowledgements; one without it, of a server that knows nothing, ends it too."""
+    world.install(1)
+    told = lambda: [one["state"] for one in world.children[-1].told if one["type"] == "drift"]  # noqa: E731
+    for state in (DriftState.QUIET, DriftState.DRIFT, None, DriftState.DRIFT):
+        world.say("cmd/ack", Ack(drift=state))
+        world.turns(1)
+    assert told() == ["quiet", "drift", "", "drift"]
+    world.turns(1, seconds=6 * 3600.0 - 60.0)
+    assert world.agent.supervisor.drift == "drift"
+    world.turns(2, seconds=60.0)
+    assert world.agent.supervisor.drift == ""
 
 
 def test_sends_again_what_nobody_acknowledged(world: World) -> None:

@@ -240,6 +240,21 @@ def test_a_child_that_hangs_in_code_of_a_source_from_outside_blames_no_release(
     assert (InFlight(tmp_path).left, InFlight(tmp_path).again) == ("", "")
 
 
+def test_each_child_hears_what_the_server_says_of_the_inputs(supervisor: Supervisor) -> None:
+    """Once it serves, when it changes, and the next child again; the same word twice is told once."""
+    supervisor.inform("quiet")
+    assert supervisor.child.told == []
+    said(supervisor, 1.0, "ready")
+    for state in ("quiet", "drift", "drift", ""):
+        supervisor.inform(state)
+    assert supervisor.child.told == ["drift"] * 3
+    supervisor.inform("drift")
+    ended(supervisor, 2.0, "exit 1")
+    supervisor.turn(60.0)
+    said(supervisor, 61.0, "ready")
+    assert (supervisor.starts, supervisor.child.told) == (2, ["drift"])
+
+
 @pytest.fixture
 def comparing(supervisor: Supervisor) -> Supervisor:
     """A supervisor whose child serves OLD and compares NEW with it."""

@@ -22,6 +22,7 @@ from wire.messages import (
     Ack,
     Batch,
     DeviceState,
+    DriftState,
     Event,
     Get,
     InstalledRelease,
@@ -70,6 +71,19 @@ def test_a_redelivered_report_is_acknowledged_again(fleet: MemoryFleet) -> None:
     device.report(0)
     fleet.turn()
     assert device.watermark() == 0
+
+
+def test_an_acknowledgement_says_what_is_known_of_the_devices_inputs(fleet: MemoryFleet) -> None:
+    """Nothing before there is evidence, and then the newest; evidence of an earlier window changes nothing."""
+    device, told = fleet.enrol(), []
+    row = {"device": "cam-1", "start_ms": fleet.clock(), "phase": "judged", "flagged": True, "fault": ""}
+    earlier = {**row, "start_ms": fleet.clock() - 1, "flagged": False}
+    for seq, rows in enumerate(([], [row], [earlier], [{**row, "flagged": False, "fault": "stuck"}])):
+        fleet.app.parts.drift.states.note(rows)
+        device.report(seq)
+        fleet.turn()
+        told.append([decode(Ack, one.payload).drift for one in device.heard if one.topic.endswith("/cmd/ack")][-1])
+    assert told == [None, DriftState.DRIFT, DriftState.DRIFT, DriftState.FAULT]
 
 
 def test_acknowledges_only_what_is_contiguous(fleet: MemoryFleet) -> None:

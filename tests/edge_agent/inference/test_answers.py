@@ -66,6 +66,21 @@ def test_every_input_gets_an_answer_and_a_bad_one_a_reason(
     assert (good["device"], good["release"], good["task"]) == ("cam-1", "tiny-1", "classification")
 
 
+def test_an_answer_names_what_the_server_said_of_the_inputs(
+    bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path
+) -> None:
+    """Not before it was heard, with an answer and without one, and no more when it is unknown again."""
+    running, told = child(bundle(), sinks=LOG), []
+    running.until("ready")
+    for number, state in enumerate(("", "drift", "")):
+        if number:
+            running.tell(type="drift", state=state)
+        drop({f"{number}.png": tiny["png"](tiny["images"](1)[0]), f"bad{number}.png": b"no image"})
+        settled(running.until, tmp_path)
+        told.append({record.get("drift") for record in answers(tmp_path)[-2:]})
+    assert told == [{None}, {"drift"}, {None}]
+
+
 def test_a_release_that_smooths_answers_for_the_last_inputs_and_counts_single_ones(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path
 ) -> None:

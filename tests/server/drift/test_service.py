@@ -13,6 +13,8 @@ from server.drift.ledger import Finding
 from server.drift.service import DriftService
 from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.store.monitoring import evidence as store
+from tests.server.drift.conftest import WINDOW_MS
+from wire.messages import DriftState
 
 if TYPE_CHECKING:
     from tests.server.drift.conftest import FleetWorld
@@ -39,6 +41,25 @@ def test_a_drifted_site_is_named_with_its_cause(world: FleetWorld) -> None:
     assert verdict.cause == "darker, blurrier; less confident"
     assert (verdict.model, verdict.release) == ("model", "model-1")
     assert world.kinds() == {"site"}
+
+
+def test_what_devices_are_told_follows_their_evidence(world: FleetWorld, restarted: Callable) -> None:
+    """Learning, then quiet, then drift of the one that drifts; a restart knows the same, and old evidence is none."""
+    told = lambda now_ms: {world.service.states.of(device, now_ms) for device in ("d0", "d4")}  # noqa: E731
+    assert told(world.live(5)) == {DriftState.LEARNING}
+    assert told(world.live(10)) == {DriftState.QUIET}
+    world.shifts, world.constant = {"d4": {"noise": 2.0}}, {"d1"}
+    now_ms = world.live(4)
+    assert told(now_ms) == {DriftState.QUIET, DriftState.DRIFT}
+    assert world.service.states.of("d1", now_ms) is DriftState.FAULT
+    again = restarted(world)
+    again.turn(now_ms)
+    assert [again.states.of(device, now_ms) for device in world.devices] == [
+        world.service.states.of(device, now_ms) for device in world.devices
+    ]
+    last_ms = now_ms - WINDOW_MS + again.states.kept_ms
+    assert [again.states.of("d4", at_ms) for at_ms in (last_ms - 1, last_ms)] == [DriftState.DRIFT, None]
+    assert again.states.of("nobody", now_ms) is None
 
 
 def test_one_drifted_device_is_local(world: FleetWorld) -> None:
