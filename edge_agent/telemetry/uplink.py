@@ -126,8 +126,9 @@ class Uplink:
         if self._due:
             return
         config = self.config
-        rate = config.replay_bytes_per_s or float("inf")
-        self._replay_bytes = min(rate * BURST_S, self._replay_bytes + rate * max(0.0, now_s - self._paced_s))
+        rate = config.replay_bytes_per_s
+        allowed_bytes = self._replay_bytes + rate * max(0.0, now_s - self._paced_s)
+        self._replay_bytes = min(rate * BURST_S, allowed_bytes) if rate else float("inf")  # 0: no limit
         self._paced_s = now_s
         rows = self.spool.hand_out(
             now_s,

@@ -7,6 +7,7 @@ from typing import Protocol
 from server.api.auth import Auth
 from server.app.situation import Situation
 from server.drift.service import DriftService
+from server.fleet.certificates import Certificates
 from server.fleet.fleet import Fleet
 from server.fleet.revocation import Revocations
 from server.registry.events import EventLog
@@ -40,6 +41,10 @@ class Services(Protocol):
     @property
     def lineage(self) -> Lineage:
         """Which release ran where."""
+
+    @property
+    def certificates(self) -> Certificates:
+        """Certificates of devices."""
 
     @property
     def revocations(self) -> Revocations:

@@ -118,6 +118,12 @@ class Certificates:
         revoked = {int(row["serial"], 16): row["revoked_ms"] for row in rows}
         return self.authority.revocation_list(revoked, self.clock())
 
+    def expires_ms(self, device: str) -> int | None:
+        """Return when the newest certificate of ``device`` expires or has expired, None if it has none."""
+        with self.database.begin() as connection:
+            known = store.newest_certificate(connection, device, 0)
+        return int(known["expires_ms"]) if known is not None else None
+
     def certified(self, device: str) -> bool:
         """Return whether ``device`` has a valid certificate."""
         with self.database.begin() as connection:

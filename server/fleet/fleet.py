@@ -301,6 +301,12 @@ class Fleet:
         row = self.database.row(lambda connection: store.one_command(connection, command), missing)
         return SentCommand(**{str(key): value for key, value in row.items()})
 
+    def last_command(self, device: str, verb: str) -> SentCommand | None:
+        """Return the command of one verb that ``device`` was sent last, with its answer; None if there was none."""
+        with self.database.begin() as connection:
+            row = store.newest_command(connection, device, verb)
+        return SentCommand(**{str(key): value for key, value in row.items()}) if row is not None else None
+
 
 def as_device(row: sa.RowMapping) -> Device:
     """Return the device in a row of the store."""

@@ -43,7 +43,7 @@ def holder_of(connection: sa.Connection, sha256: str, now_ms: int) -> str:
 
 
 def newest_certificate(connection: sa.Connection, device: str, now_ms: int) -> sa.RowMapping | None:
-    """Return the valid certificate of ``device`` that expires last."""
+    """Return the certificate of ``device``, not revoked and valid after ``now_ms``, that expires last."""
     where = (CERTIFICATES.c.device == device, CERTIFICATES.c.revoked_ms == 0, CERTIFICATES.c.expires_ms > now_ms)
     query = CERTIFICATES.select().where(*where).order_by(CERTIFICATES.c.expires_ms.desc())
     return connection.execute(query).mappings().first()

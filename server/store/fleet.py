@@ -165,6 +165,12 @@ def one_command(connection: sa.Connection, command: str) -> sa.RowMapping | None
     return connection.execute(COMMANDS.select().where(COMMANDS.c.id == command)).mappings().first()
 
 
+def newest_command(connection: sa.Connection, device: str, verb: str) -> sa.RowMapping | None:
+    """Return the command of one verb that was sent to ``device`` last."""
+    query = COMMANDS.select().where(COMMANDS.c.device == device, COMMANDS.c.verb == verb)
+    return connection.execute(query.order_by(COMMANDS.c.issued_ms.desc()).limit(1)).mappings().first()
+
+
 def desired_gens(connection: sa.Connection) -> list[sa.RowMapping]:
     """Return device, site and gen of every ``desired`` of a device that is neither revoked nor removed."""
     query = sa.select(DEVICES.c.device, DEVICES.c.site, DEVICES.c.desired_gen.label("gen"))

@@ -38,6 +38,7 @@ from wire.messages import (
     UpdatePhase,
     UpdateStatus,
 )
+from wire.shadow import ShadowCounts, ShadowOrder, ShadowPair
 from wire.topics import Kind, Topic
 from wire.tuf_target import TargetCustom, target_path
 
@@ -65,6 +66,7 @@ class World:
 
     app: ServerApp
     token: str
+    broker: MemoryBroker
 
     @property
     def url(self) -> str:
@@ -85,7 +87,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     _evidence(app, system_now_ms() // HOUR_MS * HOUR_MS)
     _rollouts(app)
     _samples(app)
-    yield World(app, state.token("operator"))
+    yield World(app, state.token("operator"), broker)
     app.stop()
 
 
@@ -146,6 +148,10 @@ def _speak(broker: MemoryBroker) -> None:
             since_ms=now_ms,
             done_bytes=300_000,
             total_bytes=420_000,
+            fetched_bytes=39_000,
+            shadow=ShadowCounts(seconds=60, n=900, disagreed=9, pairs=(ShadowPair("3", "8", 9),))
+            if device == "gate-02"
+            else None,
         )
         reported = Reported(
             gen=2,
@@ -249,6 +255,7 @@ def _rollouts(app: ServerApp) -> None:
             phase=RolloutPhase.RUNNING,
             opened=1,
             dynamic=False,
+            shadow=ShadowOrder(3600.0, 0.02),
             created_ms=now_ms,
         ),
         Rollout(

@@ -6,7 +6,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from server.app.server import ServerApp
-from wire.messages import Severity
+from wire.codec import decode, encode, to_document
+from wire.memory_broker import MemoryBroker, MemoryTransport
+from wire.messages import Command, LogsAnswer, Response, Severity
+from wire.transport import Incoming
 
 pytestmark = pytest.mark.browser
 
@@ -16,6 +19,7 @@ class World(Protocol):
 
     app: ServerApp
     token: str
+    broker: MemoryBroker
 
 
 def test_refuses_a_wrong_token(visitor: Page) -> None:
@@ -174,6 +178,38 @@ def test_dark_is_remembered(operator: Page) -> None:
     expect(operator.locator("body.body--dark")).to_have_count(1)
     operator.goto("/rollouts")
     expect(operator.locator("body.body--dark")).to_have_count(1)
+
+
+def test_a_rollout_shows_what_its_devices_fetched_and_compared_so_far(operator: Page) -> None:
+    """While they are under way: bytes that came over the network, and the shadow's counts with what they mean."""
+    operator.goto("/rollouts")
+    card = operator.locator("section", has_text="digits-2").filter(has_text="running")
+    expect(card).to_contain_text("39 kB fetched")
+    expect(card).to_contain_text("1 device: 900 inputs compared in 60 s, 9 (1.0 %) with two labels")
+    expect(card).to_contain_text("which of them is right is not known; a device refuses it above 2 %.")
+
+
+def test_a_device_is_asked_for_its_log_and_its_speed(operator: Page, world: World) -> None:
+    """The buttons send the commands; the answers are shown as text, a refusal with its reason."""
+    line = "<img src=x onerror=alert(1)> started"
+    device = MemoryTransport(broker=world.broker, client_id="gate-02")
+
+    def answer(notice: object) -> None:
+        if isinstance(notice, Incoming):
+            command = decode(Command, notice.payload)
+            logs = Response(id=command.id, ok=True, data=to_document(LogsAnswer((line, "second line"))))
+            busy = Response(id=command.id, code="busy_updating", text="an update is under way")
+            device.publish("tf/1/harbour/gate-02/res", encode(logs if command.verb == "logs" else busy))
+
+    device.start(answer, subscriptions=("tf/1/harbour/gate-02/cmd/logs", "tf/1/harbour/gate-02/cmd/benchmark"))
+    operator.goto("/device/gate-02")
+    section = operator.locator("section", has_text="Ask this device")
+    section.get_by_role("button", name="Read its log").click()
+    expect(section).to_contain_text(line)
+    expect(section).to_contain_text("answered just now")
+    section.get_by_role("button", name="Time its release").click()
+    expect(section).to_contain_text("refused: busy updating")
+    expect(section).to_contain_text("an update is under way")
 
 
 def test_a_rollout_is_made_and_approved_without_a_command_line(operator: Page, world: World) -> None:

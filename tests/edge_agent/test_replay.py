@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,13 +154,14 @@ class Link:
     """A device's uplink, and the messages that reached the broker."""
 
     spool: Spool
+    rate: int = RATE
     heard: list[Incoming] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Connect the server."""
         broker = MemoryBroker()
         MemoryTransport(broker=broker, client_id="server").start(self._hear, subscriptions=("tf/1/+/+/tele/#",))
-        config = TransportConfig(replay_bytes_per_s=RATE, unacked_rows=1000)
+        config = TransportConfig(replay_bytes_per_s=self.rate, unacked_rows=1000)
         transport = MemoryTransport(broker=broker, client_id="dev")
         self.uplink = Uplink(
             transport=transport, spool=self.spool, config=config, site="site", device="dev", boot=BOOT,
@@ -188,6 +190,18 @@ def test_a_replay_is_paced(tmp_path: Path) -> None:
     burst = link.sent_bytes(OUTAGE_S, OUTAGE_S + 1)
     assert burst == pytest.approx(RATE * BURST_S, rel=0.2)
     assert link.sent_bytes(OUTAGE_S + 1, OUTAGE_S + 21) == pytest.approx(20 * RATE, rel=0.2)
+
+
+def test_without_a_rate_a_replay_is_not_held_back(tmp_path: Path) -> None:
+    """All of it at once, in turns of the same instant and of later ones; what may be sent is never a NaN."""
+    link = Link(filled(tmp_path, *(batch(seq) for seq in range(1, 400))), rate=0)
+    link.uplink.disconnected(0.0)
+    link.uplink.connected(0, OUTAGE_S)
+    for _ in range(20):
+        link.uplink.turn(OUTAGE_S)
+    assert len(link.heard) == 20 * link.uplink.config.inflight_messages
+    link.sent_bytes(OUTAGE_S, OUTAGE_S + 10)
+    assert (len(link.heard), link.uplink._replay_bytes) == (399 - 20 * link.uplink.config.inflight_messages, math.inf)
 
 
 @pytest.mark.parametrize(("away_s", "late"), [(OUTAGE_S - 1, False), (OUTAGE_S, True)])

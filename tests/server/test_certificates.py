@@ -87,6 +87,16 @@ def test_a_certificate_names_its_holder_until_it_ends(
     assert certificates.holder(der) == ""
 
 
+def test_a_certificate_has_an_end_also_after_it(
+    fleet: MemoryFleet, certificates: Certificates, enrolment: Enrolment
+) -> None:
+    """The page of a device that was off for too long says since when; without a certificate there is none."""
+    _enrol(enrolment)
+    ends_ms = EPOCH_MS + 90 * DAY_MS
+    for fleet.clock.now_ms in (EPOCH_MS, ends_ms + DAY_MS):
+        assert (certificates.expires_ms("cam-1"), certificates.expires_ms("cam-2")) == (ends_ms, None)
+
+
 def test_revoking_a_device_lists_its_certificates(
     fleet: MemoryFleet, certificates: Certificates, enrolment: Enrolment
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from nicegui import ui
 
 from server.dashboard import evidence
+from server.dashboard.asked import BENCHMARK, LOGS, Asked, asked, certificate_text
 from server.dashboard.progress import in_bytes
 from server.dashboard.services import Services
 from server.dashboard.theme import Column, and_more, ask_why, empty, heading, keep_fresh, live, live_table, meter, pill
@@ -36,6 +37,8 @@ from server.fleet.liveness import is_reachable
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
 from server.store.monitoring.windows import late_windows
+from wire.codec import Json
+from wire.enrolment import IdentityProof
 from wire.messages import Stream
 
 _WINDOWS = 200
@@ -57,6 +60,9 @@ _USAGE_COLUMNS = (
     Column(name="received", label="Received"),
     Column(name="written", label="Written to its disk"),
 )
+_VERBS: Mapping[str, tuple[str, Mapping[str, Json], float]] = {  # its button, arguments, and how long it may wait
+    LOGS: ("Read its log", {"lines": 100}, 60.0), BENCHMARK: ("Time its release", {}, 180.0),
+}  # fmt: skip
 _EVENT_COLUMNS = (
     Column(name="at", label="Time (UTC)"),
     Column(name="severity", label="Severity", look="pill"),
@@ -92,6 +98,7 @@ def _build(device: str, visit: Visit) -> None:
         empty("No such device", "It may have been spelled differently; the overview lists every device.")
         return
     _page(visit.services, device)
+    Asking(visit, device).build()
     Leaving(visit, device).build()
 
 
@@ -137,7 +144,11 @@ def _summary(services: Services, name: str) -> DeviceSummary:
         facts = ((device.ended, clock_time(device.ended_ms)), ("why", device.ended_why or "no reason given"))
         ended = Status(device.ended, Tone.BAD)
         return DeviceSummary(
-            state=ended, phase=Status("none"), drift=Status("none"), facts=(*facts, *_facts(device, now_ms)), fault=""
+            state=ended,
+            phase=Status("none"),
+            drift=Status("none"),
+            facts=(*facts, *_facts(services, device, now_ms)),
+            fault="",
         )
     drift = evidence_status(newest.shown_ratio if newest else None, flagged=newest is not None and newest.flagged)
     if drift.tone is Tone.GOOD and not is_reachable(device, now_ms, services.situation.silent_s):
@@ -149,13 +160,15 @@ def _summary(services: Services, name: str) -> DeviceSummary:
         state=state_status(device, now_ms, services.situation.silent_s),
         phase=phase,
         drift=drift,
-        facts=_facts(device, now_ms),
+        facts=_facts(services, device, now_ms),
         fault=newest.fault if newest else "",
     )
 
 
-def _facts(device: Device, now_ms: int) -> tuple[tuple[str, str], ...]:
-    reported = device.reported
+def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, str], ...]:
+    reported, proof = device.reported, services.certificates.proof
+    expires_ms = services.certificates.expires_ms(device.device) if proof is not IdentityProof.PASSWORD else None
+    certificate = certificate_text(expires_ms, now_ms, required=proof is IdentityProof.CERTIFICATE)
     said = (("hardware", reported.hardware), ("agent", reported.agent_version)) if reported else ()
     documents = (device.attributes, reported.attributes if reported else {})
     attributes = attributes_of(device.site, *documents)
@@ -166,6 +179,7 @@ def _facts(device: Device, now_ms: int) -> tuple[tuple[str, str], ...]:
         *((("wanted", wanted),) if wanted and wanted != device.release else ()), *said, *attributes.items(),
         *((("attributes left out", f"{left_out}, too many or too long"),) if left_out else ()),
         ("last seen", ago(device.last_seen_ms, now_ms)),
+        *((("certificate", certificate),) if proof is not IdentityProof.PASSWORD and not device.ended else ()),
         *((("clock", f"off by {device.clock_skew_ms / 1000:.0f} s"),) if device.clock_skew_ms else ()),
     )  # fmt: skip
 
@@ -301,6 +315,43 @@ def _options(lines: dict[str, list[list[float | int | None]]]) -> dict[str, obje
              "lineStyle": {"type": "dotted"}},
         ],
     }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What a person can ask the device now, on one visitor's page, with its last answers."""
+
+    visit: Visit
+    device: str
+
+    def build(self) -> None:
+        """Show the buttons and the answers, if the device can still be asked."""
+        if self.visit.services.fleet.device(self.device).ended:
+            return
+        with ui.element("section").classes("tf-card"):
+            heading("Ask this device")
+            for verb, (label, arguments, ttl_s) in _VERBS.items():
+                with ui.element("div").classes("tf-row"):
+                    button = ui.button(label, on_click=partial(self._ask, verb, arguments, ttl_s))
+                    button.props("no-caps dense outline").style("padding: 4px 14px")
+                    live(partial(self._last, verb), self._show)
+
+    def _last(self, verb: str) -> Asked | None:
+        fleet = self.visit.services.fleet
+        sent = fleet.last_command(self.device, verb)
+        return asked(sent, fleet.clock()) if sent is not None else None
+
+    def _show(self, found: Asked | None) -> None:
+        if found is None:
+            return
+        pill(found.status)
+        if found.note:
+            ui.label(found.note).classes("tf-muted tf-small")
+        if found.lines:
+            ui.label("\n".join(found.lines)).classes("tf-mono tf-lines")
+
+    async def _ask(self, verb: str, arguments: Mapping[str, Json], ttl_s: float) -> None:
+        await self.visit.do(partial(self.visit.services.fleet.send_command, self.device, verb, arguments, ttl_s))
 
 
 _QUESTIONS = {
