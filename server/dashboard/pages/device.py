@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from nicegui import ui
 
 from server.dashboard import evidence
-from server.dashboard.asked import BENCHMARK, LOGS, Asked, asked, certificate_text
+from server.dashboard.commands import BENCHMARK, LOGS, CommandView, certificate_text, command_view
 from server.dashboard.progress import in_bytes
 from server.dashboard.services import Services
 from server.dashboard.theme import Column, and_more, ask_why, empty, heading, keep_fresh, live, live_table, meter, pill
@@ -336,12 +336,12 @@ class Asking:
                     button.props("no-caps dense outline").style("padding: 4px 14px")
                     live(partial(self._last, verb), self._show)
 
-    def _last(self, verb: str) -> Asked | None:
+    def _last(self, verb: str) -> CommandView | None:
         fleet = self.visit.services.fleet
         sent = fleet.last_command(self.device, verb)
-        return asked(sent, fleet.clock()) if sent is not None else None
+        return command_view(sent, fleet.clock()) if sent is not None else None
 
-    def _show(self, found: Asked | None) -> None:
+    def _show(self, found: CommandView | None) -> None:
         if found is None:
             return
         pill(found.status)

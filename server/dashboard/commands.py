@@ -16,7 +16,7 @@ _DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class CommandView:
     """The last question of one kind: how it stands, a note for a person, and the lines of the answer."""
 
     status: Status
@@ -24,24 +24,24 @@ class Asked:
     lines: tuple[str, ...] = ()
 
 
-def asked(sent: SentCommand, now_ms: int) -> Asked:
+def command_view(sent: SentCommand, now_ms: int) -> CommandView:
     """Return how a question stands."""
     if not sent.answered_ms:
         if now_ms > sent.expires_ms:
             note = f"asked {ago(sent.issued_ms, now_ms)}; is the device there, and not busy?"
-            return Asked(status=Status("no answer", Tone.WARN), note=note)
-        return Asked(status=Status(f"asked {ago(sent.issued_ms, now_ms)}", Tone.BUSY))
+            return CommandView(status=Status("no answer", Tone.WARN), note=note)
+        return CommandView(status=Status(f"asked {ago(sent.issued_ms, now_ms)}", Tone.BUSY))
     if not sent.ok:
-        return Asked(status=Status(f"refused: {sent.code.replace('_', ' ')}", Tone.BAD), note=sent.text)
+        return CommandView(status=Status(f"refused: {sent.code.replace('_', ' ')}", Tone.BAD), note=sent.text)
     answered = Status(f"answered {ago(sent.answered_ms, now_ms)}", Tone.GOOD)
     try:
         if sent.verb == LOGS:
             log = from_document(LogsAnswer, sent.data)
             left_out = f"{log.left_out} older lines left out: too much to send" if log.left_out else ""
-            return Asked(status=answered, note=left_out, lines=log.lines or ("no lines",))
-        return Asked(status=answered, lines=(_figures(from_document(BenchmarkAnswer, sent.data)),))
+            return CommandView(status=answered, note=left_out, lines=log.lines or ("no lines",))
+        return CommandView(status=answered, lines=(_figures(from_document(BenchmarkAnswer, sent.data)),))
     except WireError as error:
-        return Asked(status=Status("an answer that can't be read", Tone.BAD), note=str(error))
+        return CommandView(status=Status("an answer that can't be read", Tone.BAD), note=str(error))
 
 
 def _figures(found: BenchmarkAnswer) -> str:

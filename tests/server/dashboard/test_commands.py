@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.dashboard.asked import asked, certificate_text
+from server.dashboard.commands import certificate_text, command_view
 from server.fleet.fleet import SentCommand
 from wire.codec import to_document
 from wire.messages import BenchmarkAnswer, LogsAnswer
@@ -23,14 +23,14 @@ def sent(verb: str, **answer: object) -> SentCommand:
 @pytest.mark.parametrize(("now_ms", "text"), [(NOW_MS + 55_000, "asked 1 min ago"), (NOW_MS + 55_001, "no answer")])
 def test_a_question_waits_until_it_expires(now_ms: int, text: str) -> None:
     """At its expiry the device may still answer."""
-    assert asked(sent("logs"), now_ms).status.text == text
+    assert command_view(sent("logs"), now_ms).status.text == text
 
 
 def test_a_log_is_shown_line_by_line_with_what_is_left_out() -> None:
     """An empty one is said to be empty."""
-    found = asked(sent("logs", answered_ms=NOW_MS, ok=True, data=to_document(LogsAnswer(("a", "b"), 7))), NOW_MS)
+    found = command_view(sent("logs", answered_ms=NOW_MS, ok=True, data=to_document(LogsAnswer(("a", "b"), 7))), NOW_MS)
     assert (found.lines, found.note[:7], found.status.text) == (("a", "b"), "7 older", "answered just now")
-    assert asked(sent("logs", answered_ms=NOW_MS, ok=True), NOW_MS).lines == ("no lines",)
+    assert command_view(sent("logs", answered_ms=NOW_MS, ok=True), NOW_MS).lines == ("no lines",)
 
 
 def test_a_benchmark_is_one_sentence_of_figures() -> None:
@@ -38,7 +38,7 @@ def test_a_benchmark_is_one_sentence_of_figures() -> None:
     figures = BenchmarkAnswer(
         release="m-3", runs=200, p50_ms=0.4123, p95_ms=0.5, p99_ms=0.61, peak_memory_bytes=48_000_000, shared=True
     )
-    found = asked(sent("benchmark", answered_ms=NOW_MS, ok=True, data=to_document(figures)), NOW_MS)
+    found = command_view(sent("benchmark", answered_ms=NOW_MS, ok=True, data=to_document(figures)), NOW_MS)
     runs = "m-3: 0.412 ms a run (p50), 0.5 (p95), 0.61 (p99) over 200 runs"
     assert found.lines == (f"{runs}; at most 48 MB of memory; timed beside the model that serves",)
 
@@ -52,7 +52,7 @@ def test_a_benchmark_is_one_sentence_of_figures() -> None:
 )
 def test_a_refusal_and_an_answer_of_another_version_are_told(answer: dict, status: str, note: str) -> None:
     """Neither breaks the page."""
-    found = asked(sent("benchmark", answered_ms=NOW_MS, **answer), NOW_MS)
+    found = command_view(sent("benchmark", answered_ms=NOW_MS, **answer), NOW_MS)
     assert (found.status.text, found.note[: len(note)], found.lines) == (status, note, ())
 
 
