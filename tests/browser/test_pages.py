@@ -183,8 +183,8 @@ def test_dark_is_remembered(operator: Page) -> None:
 def test_a_rollout_shows_what_its_devices_fetched_and_compared_so_far(operator: Page) -> None:
     """While they are under way: bytes that came over the network, and the shadow's counts with what they mean."""
     operator.goto("/rollouts")
-    card = operator.locator("section", has_text="digits-2").filter(has_text="running")
-    expect(card).to_contain_text("39 kB fetched")
+    card = operator.locator("section", has_text="digits-2").filter(has_text="in the shadow of")
+    expect(card).to_contain_text("78 kB fetched")
     expect(card).to_contain_text("1 device: 900 inputs compared in 60 s, 9 (1.0 %) with two labels")
     expect(card).to_contain_text("which of them is right is not known; a device refuses it above 2 %.")
 
