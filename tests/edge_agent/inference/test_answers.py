@@ -75,6 +75,8 @@ def test_an_answer_names_what_the_server_said_of_the_inputs(
     for number, state in enumerate(("", "drift", "")):
         if number:
             running.tell(type="drift", state=state)
+            running.tell(type="read the frames before this one")
+            running.until("fault", lambda frame: frame.header["code"] == "frame_unknown")
         drop({f"{number}.png": tiny["png"](tiny["images"](1)[0]), f"bad{number}.png": b"no image"})
         settled(running.until, tmp_path)
         told.append({record.get("drift") for record in answers(tmp_path)[-2:]})
