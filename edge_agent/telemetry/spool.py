@@ -564,11 +564,16 @@ def _passes(error: sqlite3.DatabaseError, path: Path) -> bool:
     return code & 0xFF in _PASSING and code not in _UNREAD
 
 
+_PAGE_BYTES = 1024
+"""A commit of one row writes one or two pages of the kernel, not two or three: rows are about as long."""
+
+
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, timeout=_LOCKED_S)
     try:
         # one agent, by its lock. Set first, because then the WAL index needs no room on a full disk
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
         found = int(database.execute("PRAGMA user_version").fetchone()[0])
         if found > VERSION:
             database.close()
