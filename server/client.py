@@ -186,6 +186,7 @@ class RolloutInfo:
     committed_ratio: float | None = None
     air_bytes: int = 0
     bundle_bytes: int = 0
+    max_bytes_per_s: int = 0
     window: Mapping[str, Json] | None = None
     shadow: Mapping[str, Json] | None = None
     shadow_counts: Mapping[str, Json] | None = None

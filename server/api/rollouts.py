@@ -24,6 +24,7 @@ from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, 
 from wire.messages import MaintenanceWindow
 from wire.shadow import MAX_SHADOW_S, ShadowOrder, merge_shadow
 
+MAX_RATE = 2**40  # bytes a second: beyond any network, and within what every database holds
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
 
@@ -86,7 +87,8 @@ class RolloutRequest(BaseModel, extra="forbid"):
     """A new rollout. ``canary``: a number of devices, or a list; or ``defect_ratio``: the share of defects to detect.
 
     ``groups``: device lists between the canary and the rest. ``window``: devices switch inside of it only;
-    ``deadline_s`` counts from the assignment, so it has to reach beyond the next opening.
+    ``deadline_s`` counts from the assignment, so it has to reach beyond the next opening. ``max_bytes_per_s``: how fast
+    a device may download (0: no limit); a lower limit in its own ``agent.toml`` holds.
     """
 
     release: str
@@ -100,6 +102,7 @@ class RolloutRequest(BaseModel, extra="forbid"):
     approved: bool = False
     window: WindowBody | None = None
     shadow: ShadowBody | None = None
+    max_bytes_per_s: Annotated[int, Field(ge=0, le=MAX_RATE)] = 0
 
 
 class ApproveRequest(BaseModel, extra="forbid"):
@@ -225,6 +228,7 @@ class RolloutBody(BaseModel):
     window: WindowBody | None
     shadow: ShadowBody | None
     shadow_counts: ShadowCountsBody | None
+    max_bytes_per_s: int
     created_ms: int
     updated_ms: int
     committed: int
@@ -316,7 +320,7 @@ def _request(body: RolloutRequest) -> RolloutOptions:
         release=body.release, canary=canary, groups=body.groups, probation_s=body.probation_s,
         deadline_s=body.deadline_s, success_ratio=body.success_ratio, error_ratio=body.error_ratio,
         approved=body.approved, window=_window(body.window),
-        shadow=ShadowOrder(**body.shadow.model_dump()) if body.shadow else None,
+        shadow=ShadowOrder(**body.shadow.model_dump()) if body.shadow else None, max_bytes_per_s=body.max_bytes_per_s,
     )  # fmt: skip
 
 
@@ -342,7 +346,7 @@ def _body(rollout: Rollout) -> RolloutBody:
         probation_s=rollout.probation_s, deadline_s=rollout.deadline_s,
         window=WindowBody.of(rollout.window) if rollout.window else None,
         shadow=ShadowBody.of(rollout.shadow) if rollout.shadow else None, shadow_counts=_shadow_counts(rollout),
-        created_ms=rollout.created_ms,
+        max_bytes_per_s=rollout.max_bytes_per_s, created_ms=rollout.created_ms,
         updated_ms=rollout.updated_ms, committed=counts.committed, failed=counts.failed, stuck=counts.stuck,
         pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
         committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),

@@ -166,13 +166,14 @@ class Fleet:
     def set_desired(  # noqa: PLR0913 - the fields of a pointer to a release
         self, device: str, *, release: str, target: str, sha256: str, length_bytes: int, probation_s: float = 600.0,
         config: Mapping[str, Json] | None = None, window: MaintenanceWindow | None = None,
-        shadow: ShadowOrder | None = None,
+        shadow: ShadowOrder | None = None, max_bytes_per_s: int = 0,
     ) -> int:  # fmt: skip
         """Assign ``release`` to ``device``; return the new ``gen``.
 
         ``target`` is the TUF target path, ``sha256`` and ``length_bytes`` the bundle's. ``config`` None keeps
         the device's settings. ``window``: in which the device may switch, None for any time. ``shadow``: for how long
-        it compares the release first. It counts as a new attempt, even of a release that the device refused before.
+        it compares the release first. ``max_bytes_per_s``: how fast it may download, 0 for no limit. It counts as a
+        new attempt, even of a release that the device refused before.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
@@ -180,7 +181,7 @@ class Fleet:
         """
         pointer = Desired(
             release=release, target=target, sha256=sha256, length_bytes=length_bytes, probation_s=probation_s,
-            window=window, shadow=shadow,
+            window=window, shadow=shadow, max_bytes_per_s=max_bytes_per_s,
         )  # fmt: skip
 
         def change(old: Desired, gen: int) -> Desired:

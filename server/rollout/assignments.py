@@ -66,11 +66,12 @@ class Assigner:
         return pointer(running, before.probation_s) if running and running.name != rollout.release else Desired()
 
     def _tell(self, device: Device, desired: Desired, rollout: Rollout | None = None) -> int:
-        """Set ``desired``, with the window and the shadow of ``rollout``; None: a way back, which has neither."""
+        """Set ``desired``, with window, shadow and rate limit of ``rollout``; None: a way back, which has none."""
         return self.fleet.set_desired(
             device.device, release=desired.release, target=desired.target, sha256=desired.sha256,
             length_bytes=desired.length_bytes, probation_s=desired.probation_s,
             window=rollout.window if rollout else None, shadow=rollout.shadow if rollout else None,
+            max_bytes_per_s=rollout.max_bytes_per_s if rollout else 0,
         )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ class RolloutOptions:
 
     ``canary``: a number of devices, or a list. ``groups``: device lists that follow; devices in no list come last,
     together with devices that enrol later. ``approved``: start at once. ``window``: in which devices may switch.
-    ``shadow``: for how long they compare the release with the one that serves before.
+    ``shadow``: for how long they compare the release with the one that serves before. ``max_bytes_per_s``: how fast
+    they may download, 0 for no limit; a lower limit of the device's own holds.
     """
 
     release: str
@@ -35,6 +36,7 @@ class RolloutOptions:
     approved: bool = False
     window: MaintenanceWindow | None = None
     shadow: ShadowOrder | None = None
+    max_bytes_per_s: int = 0
 
 
 def draft(
@@ -72,6 +74,7 @@ def draft(
         deadline_s=config.deadline_s if request.deadline_s is None else request.deadline_s,
         window=request.window,
         shadow=request.shadow,
+        max_bytes_per_s=request.max_bytes_per_s,
         created_ms=now_ms,
         updated_ms=now_ms,
     )

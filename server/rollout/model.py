@@ -98,7 +98,8 @@ class Rollout:
     """One rollout. Groups below ``opened`` are open; if ``dynamic``, devices that enrol later join the last group.
 
     ``window``: devices switch inside of it only, by their own clock; None: at any time. ``shadow``: how they
-    compare the release with the one that serves before that; None: they don't.
+    compare the release with the one that serves before that; None: they don't. ``max_bytes_per_s``: how fast they may
+    download; 0: no limit but their own.
     """
 
     id: str
@@ -114,6 +115,7 @@ class Rollout:
     dynamic: bool = True
     window: MaintenanceWindow | None = None
     shadow: ShadowOrder | None = None
+    max_bytes_per_s: int = 0
     created_ms: int = 0
     updated_ms: int = 0
 

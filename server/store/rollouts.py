@@ -24,6 +24,7 @@ ROLLOUTS = sa.Table(
     sa.Column("dynamic", sa.Boolean, nullable=False),
     sa.Column("window", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("shadow", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("max_bytes_per_s", sa.BigInteger, nullable=False, default=0, server_default="0"),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
 )

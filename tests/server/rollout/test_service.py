@@ -563,6 +563,22 @@ def test_the_shadows_of_the_devices_are_ordered_and_summed(scene: Scene) -> None
     assert (found["disagreement_ratio"], [pair["n"] for pair in found["pairs"]]) == (0.1, [5, 5])
 
 
+def test_a_rate_limit_reaches_the_devices_and_not_the_way_back(scene: Scene) -> None:
+    """Through REST, over a restart; none by default, and an impossible one is refused by name."""
+    client, body = scene.fleet.client(), {"release": NEW, "canary": ["d0"], "approved": True}
+    for wrong in (-1, 2**40 + 1):
+        refused = client.post("/api/rollouts", json={**body, "max_bytes_per_s": wrong})
+        assert (refused.status_code, "max_bytes_per_s" in refused.text) == (422, True)
+    made = client.post("/api/rollouts", json={**body, "max_bytes_per_s": 4096}).json()
+    scene.fleet.restart()
+    scene.turn()
+    assert scene.devices["d0"].desired().max_bytes_per_s == 4096
+    assert scene.fleet.client().get(f"/api/rollouts/{made['id']}").json()["max_bytes_per_s"] == 4096
+    scene.service.abort(made["id"])
+    scene.turn()
+    assert scene.devices["d0"].desired().max_bytes_per_s == 0
+
+
 def test_the_way_back_has_no_shadow(scene: Scene) -> None:
     """A release that served is not compared again."""
     rollout = scene.start(shadow=ShadowOrder(60.0))
