@@ -319,7 +319,8 @@ def _show_broker(document: Mapping[str, Json]) -> None:
 
 
 @main.command(
-    help="Check identity, disk, runtime and the installed release on this device, then request the server's health.\n\n"
+    help="Check identity, disk, runtime and the installed release on this device, then the server's health"
+    " and whether it knows the device.\n\n"
     "One line a check. Exit codes: 0 every check passed, 1 a check of the device failed, 10 the device is fit, but the"
     " server did not answer or reports a fault (tried for some seconds).",
     epilog=_example("edge-agent selftest --state agent"),

@@ -20,6 +20,7 @@ from edge_agent.device.identity import Identity, read_identity
 from edge_agent.device.tls import OwnCertificate, http_connection
 from edge_agent.errors import IdentityError
 from edge_agent.updater.children import ChildProber
+from edge_agent.updater.download import FetchSettings
 from edge_agent.updater.storage.slots import Slots
 from wire.codec import parse_json
 from wire.errors import MessageError
@@ -28,7 +29,7 @@ from wire.installation import install_name
 LIMIT_S = 5.0
 PAUSES_S = (1.0, 2.0, 3.0)
 SERVER = "server"
-_OK = 200
+_OK, _UNAUTHORIZED = 200, 401
 _MAX_ANSWER_BYTES = 65_536
 
 
@@ -58,7 +59,10 @@ def checks(state: Path, runtimes: tuple[str, ...], pause: Callable[[float], None
     )
     yield _disk(state)
     yield _release(state)
-    yield _server(identity, pause)
+    server = _server(identity, pause)
+    yield server
+    if server.ok:
+        yield _access(identity, state)
 
 
 def certificate_check(own: OwnCertificate, now_s: float) -> Check:
@@ -113,6 +117,32 @@ def _server_health(identity: Identity) -> Check:
         return Check(name=SERVER, ok=False, text=text, own=False)
     finally:
         connection.close()
+
+
+def _access(identity: Identity, state: Path) -> Check:
+    """Check that the server takes the device for a member, by asking for a bundle that there is none of."""
+    own = own_certificate(state) if identity.certified else None
+    settings = FetchSettings(
+        base_url=identity.http_url, username=identity.device, password=identity.password,
+        tls_ca=identity.mqtt_tls_ca, own=own,
+    )  # fmt: skip
+    proof = "certificate" if identity.certified else "password"
+    try:
+        connection = http_connection(settings.base_url, settings.tls_ca, LIMIT_S, own)
+        try:
+            connection.request("HEAD", settings.path(f"/blobs/{'0' * 64}"), headers=settings.authorization)
+            status = connection.getresponse().status
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException) as error:
+        text = (
+            f"Expected an answer from {identity.http_url} to this device's {proof}, got: {error}: is it the device's?"
+        )
+        return Check(name="access", ok=False, text=text)
+    if status != _UNAUTHORIZED:
+        return Check(name="access", ok=True, text=f"the server knows {identity.device} by its {proof}")
+    text = f"Expected a server that takes this device's {proof}, got {status}: the device was revoked or removed"
+    return Check(name="access", ok=False, text=f"{text}; get a new claim (fleet-server claim) and enrol again")
 
 
 def _words(body: bytes) -> str:

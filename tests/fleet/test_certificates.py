@@ -60,6 +60,12 @@ def test_a_revoked_device_is_cut_and_refused_on_both_ways(fleet: Fleet, wait: Wa
     wait(lambda: device.status()["connected"] is False, "the end of the live session")
     wait(lambda: "certificate revoked" in device.status()["refused"], "a refusal that names its reason")
     assert (_asked(fleet, device), _asked(fleet, other)) == (401, 403)
+    command = [BIN / "edge-agent", "selftest", "--state"]
+    found = [
+        subprocess.run([*command, one.state], capture_output=True, text=True, check=False) for one in (device, other)
+    ]
+    assert [one.returncode for one in found] == [1, 0]
+    assert "FAIL access: Expected a server that takes this device's certificate, got 401" in found[0].stdout
     assert other.status()["connected"]
     assert "identity_in_use_twice" not in device.program.tail()
     assert not (fleet.state / "broker" / "take-over.pem").exists()
