@@ -23,8 +23,9 @@ def check_placement(folder: Path, state: Path | None) -> None:
         SourceError: If it is, contains or is inside a folder that a source must not touch.
     """
     protected = [("the root directory", Path("/"))]
-    with contextlib.suppress(RuntimeError):  # no home in the environment and no entry for this user
-        protected.append(("the home directory", Path.home()))
+    with contextlib.suppress(RuntimeError, OSError):  # there is none, or it is hidden, as by ProtectHome of systemd
+        if (home := Path.home()).exists():
+            protected.append(("the home directory", home))
     if state is not None:
         protected.append(("the agent's state directory", state))
     for name, kept in protected:

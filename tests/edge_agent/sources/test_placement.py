@@ -52,6 +52,13 @@ def test_refuses_a_folder_that_holds_or_lies_in_what_is_kept(place: Callable[[Pa
     assert sorted(str(path) for path in state.rglob("*") if path.is_file()) == before
 
 
+def test_a_home_that_can_not_be_looked_at_holds_nothing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service with ProtectHome=yes, whose user has a home: the agent starts."""
+    monkeypatch.setenv("HOME", f"/{'x' * 300}")  # any error but "there is none"; nothing is hidden from root
+    config = placed(SourceConfig(keys={"path": str(state / "inbox")}), state)
+    assert config.keys["path"] == str(state / "inbox")
+
+
 def test_refuses_where_a_link_in_the_state_directory_leads(state: Path, tmp_path: Path) -> None:
     """Blobs on another disk are the agent's too."""
     disk = tmp_path / "disk"
