@@ -2,20 +2,25 @@
 
 Near duplicates have difference hashes at most 6 bits apart and thumbnails that differ little after brightness and
 contrast are normalised. The hash is cut into 7 bands of 9 bits; such a pair has at least one equal band (pigeonhole),
-so only rows that share a band are compared, and no pair is missed. Shifted or cropped pictures are not found by this
-measure.
+so only rows that share a band are compared, and no pair is missed. A picture that moved by a pixel differs in its hash,
+so its inner part is compared with that of the other at each of nine places; turned and cropped pictures are not found.
+
+Near copies show one object, and count as one observation. Where a data set names no sources, ``with_near_sources``
+gives near copies a common one.
 Source of the banding: Manku, Jain and Das Sarma, Detecting Near-Duplicates for Web Crawling, 2007, section 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from compressor.exploration.thumbnails import Hashes, Thumbs
-from compressor.progress import StageProgress
+from compressor.data._table import Table
+from compressor.exploration.thumbnails import Hashes, Thumbs, thumbnails
+from compressor.progress import Progress, StageProgress
 
 MAX_BITS = 6
 """Measured: 3 bits found 66 and 57 % of copies saved again as JPEG of quality 50 (digits, meter digits), 56 and 53 % of
@@ -28,6 +33,9 @@ MAX_CANDIDATES = 2_000_000
 BANDS = MAX_BITS + 1
 _BAND_BITS = 64 // BANDS
 _BLOCK = 512
+_LEAST_SIDE = 10
+_PLACES = tuple((down, right) for down in (0, -1, 1) for right in (0, -1, 1))
+"""Where the inner part of a picture is taken, in pixels from its middle; the middle comes first."""
 _FLAT, _MAX_FLAT_RMS = 2.0, 1.5  # levels: below this contrast there is only noise to compare, so brightness counts
 Rows = npt.NDArray[np.int64]
 
@@ -40,16 +48,20 @@ def equal_groups(keys: npt.NDArray[np.str_]) -> list[Rows]:
     return sorted(groups, key=lambda group: int(group[0]))
 
 
-def near_pairs(thumbs: Thumbs, hashes: Hashes, parts: npt.NDArray[np.int64], stage: StageProgress) -> Rows:
+def near_pairs(
+    thumbs: Thumbs, hashes: Hashes, parts: npt.NDArray[np.int64], stage: StageProgress, first_rows: int | None = None
+) -> Rows:
     """Return near duplicates in different parts, int64 (pairs, 2), most similar first.
 
     ``parts``: int64 (N,), the part of each row; rows below 0 are left out. The search stops after ``MAX_CANDIDATES``
-    pairs of similar hash: data with that many has a clear result. ``stage`` advances once per band.
+    pairs of similar hash: data with that many has a clear result. ``stage`` advances once per band. ``first_rows``: one
+    row of each pair is among so many first rows; None: all.
     """
+    firsts = len(hashes) if first_rows is None else first_rows
     found, budget = [np.empty(0, np.int64)], MAX_CANDIDATES
     for band in range(BANDS):
         keys = (hashes >> np.uint64(band * _BAND_BITS)) & np.uint64((1 << _BAND_BITS) - 1)
-        for pairs in _candidates(keys, hashes, parts):
+        for pairs in _candidates(keys, hashes, parts, firsts):
             budget -= len(pairs)
             close = pairs[_distance(thumbs, pairs) <= MAX_DISTANCE]
             found.append(close[:, 0] * len(hashes) + close[:, 1])
@@ -61,16 +73,65 @@ def near_pairs(thumbs: Thumbs, hashes: Hashes, parts: npt.NDArray[np.int64], sta
     return pairs[np.argsort(_distance(thumbs, pairs), kind="stable")]
 
 
-def _candidates(keys: Hashes, hashes: Hashes, parts: npt.NDArray[np.int64]) -> Iterator[Rows]:
-    """Yield pairs (first < second) that share a key, are in different parts and are at most ``MAX_BITS`` apart."""
+def moved_pairs(images: Sequence[npt.NDArray[np.uint8]], parts: npt.NDArray[np.int64], progress: Progress) -> Rows:
+    """Return near duplicates as ``near_pairs``, of which one may have moved by a pixel; the smaller row comes first.
+
+    ``images``: uint8 (H, W, 3) each; of those smaller than ``_LEAST_SIDE`` pixels nothing is found.
+    """
+    kept = np.array([row for row, image in enumerate(images) if min(image.shape[:2]) >= _LEAST_SIDE], dtype=np.int64)
+    inner = [
+        images[row][1 + down : images[row].shape[0] - 1 + down, 1 + right : images[row].shape[1] - 1 + right]
+        for down, right in _PLACES
+        for row in kept.tolist()
+    ]
+    with progress.stage("thumbnails of moved pictures", len(inner), "picture") as stage:
+        thumbs, hashes = thumbnails(inner, stage)
+    rows = np.tile(kept, len(_PLACES))
+    with progress.stage("moved pictures", BANDS, "band") as stage:
+        found = rows[near_pairs(thumbs, hashes, parts[rows], stage, len(kept))]
+    return np.unique(np.sort(found, axis=1), axis=0) if len(found) else found
+
+
+def with_near_sources(table: Table, progress: Progress) -> Table:
+    """Return ``table`` with one source for all near copies, also over several steps; ``progress`` has their number.
+
+    Rows that have a source keep those of their source. Labels are not compared: two labels for one picture is one
+    picture.
+    """
+    names, own = np.unique(table.sources, return_inverse=True)
+    parts = own.reshape(-1).astype(np.int64)
+    links = parts[moved_pairs(list(table.images), parts, progress)].tolist()
+    parent = list(range(len(names)))
+
+    def root(source: int) -> int:
+        while parent[source] != source:
+            parent[source] = parent[parent[source]]
+            source = parent[source]
+        return source
+
+    for first, second in links:
+        low, high = sorted((root(first), root(second)))
+        parent[high] = low
+    roots = np.array([root(source) for source in range(len(names))], dtype=np.int64)
+    if joined := len(names) - len(np.unique(roots)):
+        progress.say(f"{joined} of {len(names)} sources are near copies of others and count with them")
+    return replace(table, sources=names[roots][parts])
+
+
+def _candidates(keys: Hashes, hashes: Hashes, parts: npt.NDArray[np.int64], firsts: int) -> Iterator[Rows]:
+    """Yield pairs (first < second) that share a key, are in different parts and are at most ``MAX_BITS`` apart.
+
+    The first row is one of the ``firsts``.
+    """
     rows = np.flatnonzero(parts >= 0)
     order = rows[np.argsort(keys[rows], kind="stable")]
     for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
         if len(group) < 2 or len(set(parts[group].tolist())) < 2:  # noqa: PLR2004 - a pair in two parts
             continue
         group.sort()
-        for start in range(0, len(group), _BLOCK):
-            block = group[start : start + _BLOCK]
+        first = group[group < firsts]
+        for start in range(0, len(first), _BLOCK):
+            block = first[start : start + _BLOCK]
             near = np.bitwise_count(hashes[block][:, None] ^ hashes[group]) <= MAX_BITS
             near &= (parts[block][:, None] != parts[group]) & (block[:, None] < group)
             i, j = np.nonzero(near)

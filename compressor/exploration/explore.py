@@ -115,6 +115,9 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
     codes = np.array([PARTS.index(part) if part in PARTS else -1 for part in parts.tolist()])
     with progress.stage("duplicates", duplicates.BANDS, "band") as stage:
         near = duplicates.near_pairs(thumbs, hashes, codes, stage)
+    moved = duplicates.moved_pairs(list(table.images), codes, progress)
+    known = set(map(tuple, np.sort(near, axis=1).tolist()))
+    near = np.concatenate([near, [pair for pair in moved.tolist() if tuple(pair) not in known] or near[:0]])
     scores = outliers.outlier_scores(thumbs)
     far = np.argsort(-scores, kind="stable")[: int((scores >= outliers.MIN_SCORE).sum())]
     with progress.stage("labels", label_noise.FOLDS, "fold") as stage:

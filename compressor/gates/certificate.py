@@ -71,7 +71,8 @@ class DeviceRecord:
 class Certificate:
     """The whole certificate.
 
-    ``counts``: the paired counts [lost, won, n] used by the gates, by ``accuracy``, ``compressed``, ``drifted``,
+    ``counts``: the paired counts [lost, won, n] used by the gates, n sources, and a fourth number, of their rows, if
+    these are more, by ``accuracy``, ``compressed``, ``drifted``,
     ``slice:<name>``, ``class:<name>``; ``metrics``: bootstrapped metrics by the gate's name, with bounds; ``figures``:
     every measured number by name; ``targets``: for several targets the certificate of each (``rules``, ``counts``,
     ``metrics``, ``figures`` and ``devices`` are then those of the first); ``devices``: measurements of devices on the
@@ -200,7 +201,9 @@ def counts_of(evidence: Evidence) -> dict[str, tuple[int, ...]]:
     named |= {f"slice:{name}": counts for name, counts in evidence.slices.items()}
     named |= {f"class:{name}": counts for name, counts in evidence.classes.items()}
     found: dict[str, tuple[int, ...]] = {
-        name: (counts.lost, counts.won, counts.n) for name, counts in named.items() if counts is not None
+        name: (counts.lost, counts.won, counts.n, *([counts.rows] if counts.rows else []))
+        for name, counts in named.items()
+        if counts is not None
     }
     return found if evidence.flips is None else found | {"flips": (evidence.flips,)}
 
@@ -248,7 +251,7 @@ def _evidence(
     counts: Mapping[str, tuple[int, ...]], figures: Mapping[str, float], metrics: Mapping[str, MetricEvidence]
 ) -> Evidence:
     try:
-        paired = {name: Paired(*values) for name, values in counts.items() if name != "flips"}
+        paired = {name: Paired(*values[:3], rows=sum(values[3:])) for name, values in counts.items() if name != "flips"}
         flips = counts["flips"][0] if "flips" in counts else None
     except (TypeError, IndexError) as error:
         message = f"Expected counts [lost, won, n] in gate.json, got {dict(counts)}"

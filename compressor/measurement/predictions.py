@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Compared:
 
     ``baseline``: the model that the candidate must not be worse than (the float model, or the previous release);
     ``float_model``: the model that was compressed; ``labels`` int64 (N,), or float32 (N, D) of a regression; ``slices``
-    str (N,).
+    str (N,); ``sources`` str (N,), equal for rows that show the same object; None: every row is its own.
     """
 
     labels: NDArray[Any]
@@ -68,6 +68,26 @@ class Compared:
     baseline: Predictions
     float_model: Predictions
     candidate: Predictions
+    sources: NDArray[np.str_] | None = None
+
+    @property
+    def independent(self) -> int:
+        """The number of sources."""
+        return len(self.labels) if self.sources is None else len(np.unique(self.sources))
+
+    def one_of_each(self) -> Compared:
+        """Return the first row of each source."""
+        if self.independent == len(self.labels):
+            return self
+        rows = np.sort(np.unique(np.asarray(self.sources), return_index=True)[1])
+        before, plain, after = (
+            Predictions(said.logits[rows], said.embedding[rows])
+            for said in (self.baseline, self.float_model, self.candidate)
+        )
+        return replace(
+            self, labels=self.labels[rows], slices=self.slices[rows], baseline=before, float_model=plain,
+            candidate=after, sources=None,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

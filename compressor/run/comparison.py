@@ -99,7 +99,12 @@ def _compare(run: Run, form: Form, rows: Table) -> Compared:
     if run.before is not None:
         baseline = answers("release before", Candidate(run.before.manifest, run.before.artifact))
     return Compared(
-        labels=rows.labels, slices=rows.slices, baseline=baseline, float_model=float_model, candidate=candidate
+        labels=rows.labels,
+        slices=rows.slices,
+        baseline=baseline,
+        float_model=float_model,
+        candidate=candidate,
+        sources=rows.sources,
     )
 
 

@@ -24,6 +24,7 @@ from compressor.data._split import absences, part, repeats, set_aside, split
 from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
 from compressor.errors import DataError, PackageError
+from compressor.exploration.duplicates import with_near_sources
 from compressor.gates import LABEL_ORDER, Verdict, few
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
@@ -155,6 +156,8 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None) -> Materi
     if before is not None and (before.manifest.values or before.manifest.labels) != table.class_names:
         message = f"Expected the labels of {before.manifest.release}, got {', '.join(table.class_names)}"
         raise DataError(message)
+    if (table.sources == table.hashes).all():  # the data set names none
+        table = with_near_sources(table, run.progress)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
     for said in absences(table, splits):
         run.progress.say(said)
@@ -170,7 +173,7 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None) -> Materi
     if extra is None:
         return Material(table, splits, None)
     used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
-    return Material(table, splits, part(extra, table.take(used)))
+    return Material(table, splits, part(with_near_sources(extra, run.progress), table.take(used)))
 
 
 def _models(run: Run, base: BasePoint | None) -> Models:

@@ -24,13 +24,13 @@ def write(folder: Path, data: DataRecipe) -> Path:
     rng = np.random.default_rng(0)
     font = ImageFont.load_default(_FONT_PX)
     files: dict[str, bytes] = {}
-    lines = [f"path,label,{data.slices or 'slice'}"]
+    lines = [f"path,label,{data.slices or 'slice'},source"]  # without one, digits so alike would be near copies
     for number, plate in enumerate((*(data.train_slices or ("plate",)), "another-plate")):
         for row in range(ROWS_A_SLICE):
             digit = row % 10
             name = f"images/{number}-{row:04d}.png"
             files[name] = _crop(digit, _PLATES[number % len(_PLATES)], (data.width, data.height), font, rng)
-            lines.append(f"{name},{digit}.0,{plate}")
+            lines.append(f"{name},{digit}.0,{plate},{name}")
     return write_zip(folder / "meter-digits.zip", {"labels.csv": "\n".join(lines).encode(), **files})
 
 

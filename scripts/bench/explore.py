@@ -199,7 +199,7 @@ COPIED: Mapping[str, tuple[Callable[[Image8], Image8], float | None]] = {
     "20 levels brighter": (lambda image: _lit(image, 1.0, 20.0), 0.95),
     "noise of 8 levels": (lambda image: _noisy(image, 8.0), 0.8),
     "half as large again": (lambda image: _resized(image, 1.5), None),
-    "moved by 1 pixel": (lambda image: _moved(image, 1), None),
+    "moved by 1 pixel": (lambda image: _moved(image, 1), 0.95),
     "moved by 2 pixels": (lambda image: _moved(image, 2), None),
 }  # fmt: skip
 """Copies, and the smallest share that must be found; None: beyond the reach of thumbnails, printed without a target."""
@@ -216,8 +216,11 @@ def copy_rows(case: Case) -> Iterator[Row]:
     some, named, right = np.arange(0, count, max(count // COPIES, 1)), 0, 0
     for way, (change, least) in COPIED.items():
         thumbs, hashes = _seen([change(case.table.images[row]) for row in some])
-        pairs = _pairs(np.concatenate([case.thumbs[some], thumbs]), np.concatenate([case.hashes[some], hashes]),
-                       np.repeat([0, 1], len(some)))  # fmt: skip
+        parts = np.repeat([0, 1], len(some))
+        pairs = _pairs(np.concatenate([case.thumbs[some], thumbs]), np.concatenate([case.hashes[some], hashes]), parts)
+        if way.startswith("moved"):
+            images = [*(case.table.images[row] for row in some), *(change(case.table.images[row]) for row in some)]
+            pairs = duplicates.moved_pairs(images, parts, Silent())
         own = pairs[:, 0] + len(some) == pairs[:, 1]
         found = int(own.sum()) / len(some)
         yield Row(f"{case.name}: copies {way}, share found", found, None, f">= {least}" if least else "",

@@ -28,7 +28,7 @@ from scipy import optimize, special, stats
 from compressor.gates import AccuracyDrop, Evidence, FlipRatio, MetricDrop, Verdict, WorstSliceDrop
 from compressor.gates.metrics import ErrorCeiling
 from compressor.statistics.bootstrap import Draws, auc_drop, error_increase
-from compressor.statistics.paired import Paired, score_upper, trinomial
+from compressor.statistics.paired import Paired, paired, score_upper, trinomial
 from compressor.statistics.power import POWER, Plan, approximate_samples_for, samples_for
 from scripts.bench.rows import Row, told
 
@@ -106,7 +106,7 @@ def rows(cases: tuple[tuple[float, float], ...], trials: int) -> Iterator[Row]:
 
 def risk_row(what: str, share: float, trials: int) -> Row:
     """Return the row of a simulated share of false passes: at most 5 % and two standard errors."""
-    return Row(f"{what}: passes at the margin", share, RISK, "<= 0.05 + 2 se", share <= RISK + allowed(trials))
+    return Row(f"{what}: passes at the margin", share, RISK, "<= .05 + 2 se", share <= RISK + allowed(trials))
 
 
 def allowed(trials: int) -> float:
@@ -183,6 +183,28 @@ def error_rows(trials: int) -> Iterator[Row]:
             yield Row(f"mae, errors {name}, n={n}: passes at two thirds of the limit", passed[1.5] / trials)
 
 
+def group_rows(trials: int) -> Iterator[Row]:
+    """Yield how often a drop of the margin passes if rows are frames of few scenes, and how often an equal model does.
+
+    ``alike``: the correlation of the outcomes within a scene; 150 scenes, or 150 of 1 to 19 frames.
+    """
+    margin, discordance, scenes = 0.05, 0.12, 150
+    for frames, alike in ((3, 1.0), (10, 1.0), (3, 0.5), (10, 0.5), (0, 1.0)):
+        for drop in (margin, 0.0):
+            generator, passed = np.random.default_rng(frames), 0
+            for _ in range(trials):
+                sizes = generator.integers(1, 20, scenes) if frames == 0 else np.full(scenes, frames)
+                sources = np.repeat(np.arange(scenes), sizes)
+                own, shared = generator.random(len(sources)), generator.random(scenes)[sources]
+                drawn = np.where(generator.random(len(sources)) < alike**0.5, shared, own)
+                lost, won = drawn < (discordance + drop) / 2, drawn > 1 - (discordance - drop) / 2
+                counts = paired(~won, ~lost, sources.astype(str))
+                passed += AccuracyDrop(margin).judge(Evidence(accuracy=counts)).verdict is PASS
+            what = f"accuracy_drop, {scenes} scenes of {frames or '1 to 19'} frames, {alike:.0%} alike"
+            share = passed / trials
+            yield risk_row(what, share, trials) if drop else Row(f"{what}: an equal model passes", share)
+
+
 def main() -> int:
     """Measure, print, and return whether the targets were met."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -191,7 +213,7 @@ def main() -> int:
     options = parser.parse_args()
     cases, trials = (QUICK, TRIALS // 4) if options.quick else (CASES, TRIALS)
     few = trials // 20
-    lines = [*rows(cases, trials), *flip_rows(), *slice_rows(few), *auc_rows(few), *error_rows(few)]
+    lines = [*rows(cases, trials), *flip_rows(), *slice_rows(few), *auc_rows(few), *error_rows(few), *group_rows(few)]
     return told(lines, options.json)
 
 

@@ -58,6 +58,7 @@ sample_bytes_per_day = 4000000
 samples_per_request = {samples}
 request_interval_s = 20.0
 min_labelled = {labels}
+source_block_s = 0.0 # the demo's devices draw their frames at random
 auto_rollout = true
 probation_s = {probation_s}
 [rollout]

@@ -21,6 +21,8 @@ class RetrainingConfig:
     sample_bytes_per_day: limit of a drifted device's uploads; 0: nothing leaves a device unless somebody opts in.
     persisted_windows: how many windows an alarm must last.
     min_labelled: the least number of distinct labelled samples; training and gates mean little with fewer.
+    source_block_s: samples of one device in one block of this length are one source: frames of one scene, which count
+    as one observation and are never in two splits; 0: every sample is its own (for frames drawn at random).
     harm_margin: how far the lower bound of the error rate must lie above the source's; two percentage points.
     confidence: confidence level of that bound.
     audit_share: share of requested samples that are drawn uniformly, for the bound.
@@ -37,6 +39,7 @@ class RetrainingConfig:
     sample_bytes_per_day: Bytes = 0
     persisted_windows: Annotated[int, Bound(0, 10**6)] = 3
     min_labelled: Annotated[int, Bound(0, 10**9)] = 200
+    source_block_s: Wait = 600.0
     harm_margin: Share = 0.02
     confidence: Confidence = 0.95
     audit_share: Share = 0.25

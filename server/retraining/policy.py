@@ -27,11 +27,13 @@ _BETS = tuple((i + 0.5) / 10 for i in range(10))  # fractions of the largest bet
 _STEPS = 40
 
 
-def log_wealth(wrong: int, n: int, risk: float) -> float:
-    """Return the log wealth of betting that the error rate is above ``risk`` (0..1), after ``n`` labels.
+def log_wealth(wrong: float, n: int, risk: float) -> float:
+    """Return the log wealth of betting that the error rate is above ``risk`` (0..1), after ``n`` sources.
 
     A mixture of constant bets: mean over b of (1 + b (1 - r) / r)^wrong (1 - b)^(n - wrong); if the error rate is at
-    most ``risk``, its expectation is at most 1 at any stopping time.
+    most ``risk``, its expectation is at most 1 at any stopping time. ``wrong`` is the sum over sources of the share of
+    wrong labels: a share x between 0 and 1 gains x log(win) + (1 - x) log(loss), by Jensen's inequality no more than a
+    bet on the share itself. Labels of one source, frames of one scene, are so one observation.
     """
     if risk <= 0.0:
         return math.inf if wrong else 0.0
@@ -40,7 +42,7 @@ def log_wealth(wrong: int, n: int, risk: float) -> float:
     return top + math.log(sum(math.exp(term - top) for term in terms) / len(terms))
 
 
-def lower_bound(wrong: int, n: int, confidence: float = 0.95) -> float:
+def lower_bound(wrong: float, n: int, confidence: float = 0.95) -> float:
     """Return the lower bound of the error rate: smaller rates are rejected at ``confidence``; 0 without labels."""
     limit, low, high = -math.log(1 - confidence), 0.0, wrong / n if n else 0.0
     for _ in range(_STEPS):
@@ -115,7 +117,7 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerFacts:
-    """The input of the policy. ``wrong`` of ``audited`` uniform samples were predicted wrong.
+    """The input of the policy. Of ``audited`` sources of uniform samples ``wrong`` were predicted wrong, as shares.
 
     ``quiet_ms``: how long ago the verdict closed, 0 while it is open. ``rollout``: ``open``, ``succeeded``,
     ``failed``, "" for none. ``takers``: whether a device is left that can run the result.
@@ -125,7 +127,7 @@ class TriggerFacts:
     quiet_ms: int = 0
     labelled: int = 0
     audited: int = 0
-    wrong: int = 0
+    wrong: float = 0
     source_risk: float = 0.0
     job: JobFacts = field(default_factory=JobFacts)
     rollout: str = ""
@@ -190,7 +192,10 @@ def _collecting(
     trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig
 ) -> tuple[RetrainingPhase, str, NextStep]:
     bound = lower_bound(facts.wrong, facts.audited, config.confidence)
-    said = f"{facts.wrong} of {facts.audited} audited wrong, risk at least {bound:.0%}, source {facts.source_risk:.0%}"
+    said = (
+        f"{facts.wrong:.3g} of {facts.audited} audited scenes wrong, risk at least {bound:.0%}, "
+        f"source {facts.source_risk:.0%}"
+    )
     if trigger.approved:
         return RetrainingPhase.HARMFUL, f"approved by a person; {said}", NextStep.NOTHING
     if facts.audited and bound > facts.source_risk + config.harm_margin:

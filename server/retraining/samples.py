@@ -195,7 +195,7 @@ def _sample(row: sa.RowMapping) -> StoredSample:
 
 
 LABELS = "labels.csv"
-COLUMNS = ("path", "label", "slice", "lane", "sample")
+COLUMNS = ("path", "label", "slice", "lane", "sample", "source")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -209,12 +209,23 @@ def distinct(samples: Iterable[StoredSample]) -> tuple[StoredSample, ...]:
     return tuple(sorted(found.values(), key=lambda sample: sample.sha256))
 
 
-def build_archive(
-    samples: Iterable[StoredSample], slice_of: Callable[[str], str], image_of: Callable[[StoredSample], bytes]
-) -> bytes:
-    """Return the zip: ``labels.csv`` (path, label, slice, lane, sample) and ``images/<sha256>.<ext>``.
+def source_of(sample: StoredSample, block_s: float) -> str:
+    """Return the source of ``sample``: its device and its block of ``block_s`` seconds; for 0 the image itself.
 
-    ``slice_of`` names a device's slice.
+    Samples of one source are frames of one scene, as far as time can tell.
+    """
+    return f"{sample.device}/{int(sample.at_ms / (1000 * block_s))}" if block_s else sample.sha256
+
+
+def build_archive(
+    samples: Iterable[StoredSample],
+    slice_of: Callable[[str], str],
+    image_of: Callable[[StoredSample], bytes],
+    block_s: float = 0.0,
+) -> bytes:
+    """Return the zip: ``labels.csv`` with ``COLUMNS``, and ``images/<sha256>.<ext>``.
+
+    ``slice_of`` names a device's slice; ``block_s`` as in ``source_of``.
 
     Raises:
         UnknownSampleError: If an image file is missing.
@@ -225,7 +236,8 @@ def build_archive(
     writer.writerow(COLUMNS)
     for sample in chosen:
         path = f"images/{sample.file_name}"
-        writer.writerow([path, sample.label, slice_of(sample.device), sample.lane, sample.id])
+        source = source_of(sample, block_s)
+        writer.writerow([path, sample.label, slice_of(sample.device), sample.lane, sample.id, source])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_entry(LABELS), text.getvalue().encode())

@@ -33,7 +33,7 @@ from server.retraining.policy import (
     may_start,
     withdrawn,
 )
-from server.retraining.samples import SampleStore, StoredSample, build_archive, distinct
+from server.retraining.samples import SampleStore, StoredSample, build_archive, distinct, source_of
 from server.rollout.create import RolloutOptions
 from server.rollout.model import Rollout, RolloutPhase
 from server.rollout.selection import candidates
@@ -155,14 +155,17 @@ class RetrainingService:
         drawn = [sample for sample in labelled if sample.lane == "audit"]
         forms = {sha256: self.versions.label_form(sha256) for sha256 in {one.artifact_sha256 for one in drawn}}
         audited = [one for one in drawn if not forms[one.artifact_sha256].values]  # no number is reported to compare
-        wrong = sum(_is_wrong(sample, forms[sample.artifact_sha256].classes) for sample in audited)
+        shares: dict[str, list[bool]] = {}
+        for sample in audited:
+            wrong = _is_wrong(sample, forms[sample.artifact_sha256].classes)
+            shares.setdefault(source_of(sample, self.config.source_block_s), []).append(wrong)
         reference = self.versions.reference(self.versions.release(trigger.release).custom.ref_id)
         return TriggerFacts(
             windows=known.windows if known else 0,
             quiet_ms=quiet_ms,
             labelled=len(labelled),
-            audited=len(audited),
-            wrong=wrong,
+            audited=len(shares),
+            wrong=sum(sum(own) / len(own) for own in shares.values()),
             source_risk=reference.risk if reference else 0.0,
             job=JobFacts(),
             rollout="",
@@ -216,7 +219,8 @@ class RetrainingService:
         base = self.versions.release(trigger.release)
         sites = {device.device: device.site for device in self.fleet.devices()}
         labelled = self._labelled(trigger)
-        data = build_archive(labelled, lambda device: sites.get(device, device), self.samples.image)
+        block_s = self.config.source_block_s
+        data = build_archive(labelled, lambda device: sites.get(device, device), self.samples.image, block_s)
         order = JobOrder(
             retraining=trigger.id,
             model=trigger.model,

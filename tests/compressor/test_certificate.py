@@ -188,3 +188,13 @@ def test_a_bundles_certificate_says_that_devices_time_it_again() -> None:
     found = for_bundle(Certificate(gates=(timed, sized))).gates
     again = "measured on the build host; a device measures again"
     assert found == (replace(timed, value=None, bound=None, text=again), sized)
+
+
+def test_sources_survive_the_file_and_stand_in_the_line() -> None:
+    """A gate on rows of few scenes says how many scenes there are, also when it is judged again."""
+    shown = Evidence(drifted=Paired(1, 40, 60, rows=300))
+    written = write_certificate(Certificate(rules=(GateRecipe(name="superiority", min=0.0),), counts=counts_of(shown)))
+    read = read_certificate(written)
+    result = judge(read.rules, evidence_of(read)).results[0]
+    assert (result.n, result.verdict) == (60, Verdict.PASS)
+    assert "(40 won, 1 lost of 60 sources with 300 rows)" in result.text

@@ -156,3 +156,32 @@ def test_every_table_is_enumerated_once(cells: int, n: int, most: int) -> None:
     expected = [(b, c) for b in range(most + 1) for c in range(most + 1 - b)]
     assert sorted(zip(lost, won, strict=True)) == expected
     assert (np.diff(statistic) >= 0).all()
+
+
+def test_rows_with_a_source_each_are_counted_as_rows() -> None:
+    """The exact test of independent rows is unchanged, number for number."""
+    random = np.random.default_rng(0)
+    before, after = random.random((2, 300)) < 0.9
+    assert paired(before, after, np.arange(300).astype(str)) == paired(before, after)
+
+
+def test_a_source_counts_once_and_parts_are_rounded_against_the_candidate() -> None:
+    """Of two sources one lost a row of two, the other won one of three."""
+    before = np.array([True, True, False, False, False])
+    after = np.array([True, False, True, False, False])
+    found = paired(before, after, np.array(["a", "a", "b", "b", "b"]))
+    assert found == Paired(1, 0, 2, rows=5)
+    assert found.counted == "2 sources with 5 rows"
+
+
+@pytest.mark.parametrize(("rows", "alike"), [(3, 1.0), (10, 1.0), (3, 0.5)])
+def test_rows_in_groups_pass_at_the_margin_no_more_often(rows: int, alike: float) -> None:
+    """Frames of one scene, wholly or half alike; without sources 16, 32 and 8 % pass at a drop of the margin."""
+    random, margin, passed = np.random.default_rng(rows), 0.05, 0
+    sources = np.repeat(np.arange(150), rows).astype(str)
+    for _ in range(300):
+        own, shared = random.random((150, rows)), np.repeat(random.random((150, 1)), rows, axis=1)
+        drawn = np.where(random.random((150, rows)) < alike**0.5, shared, own).ravel()
+        lost, won = drawn < (0.12 + margin) / 2, drawn > 1 - (0.12 - margin) / 2
+        passed += drop_upper(paired(~won, ~lost, sources), 0.95) <= margin
+    assert passed / 300 <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5

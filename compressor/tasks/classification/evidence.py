@@ -1,7 +1,7 @@
 """Evidence from the predictions of a classifier: correct predictions, flips, and ranking of the classes. Pure.
 
 Decides which scores a ranking metric uses, and that only metrics named by a rule are bootstrapped: each costs seconds.
-Does not judge.
+Every source counts as one observation; of metrics without counts, one row of it. Does not judge.
 """
 
 from __future__ import annotations
@@ -38,20 +38,25 @@ def evidence(
     ``rules`` name the metrics to bootstrap. What the gates of other tasks need stays unmeasured, and they fail; so does
     the gate of a ranking metric if the gate set lacks a class.
     """
-    found, unknown = _measured(gate_set, rules)
+    found, unknown = _measured(gate_set.one_of_each(), rules)
     before, after = _right(gate_set.baseline, gate_set.labels), _right(gate_set.candidate, gate_set.labels)
-    uncompressed = _right(gate_set.float_model, gate_set.labels)
-    flips = int(np.count_nonzero(gate_set.float_model.classes != gate_set.candidate.classes))
-    present = np.unique(gate_set.labels).tolist()
+    uncompressed, sources = _right(gate_set.float_model, gate_set.labels), gate_set.sources
+    same = gate_set.float_model.classes == gate_set.candidate.classes
+
+    def within(rows: NDArray[np.bool_]) -> Paired:
+        return paired(before[rows], after[rows], None if sources is None else sources[rows])
+
     return Evidence(
-        accuracy=paired(before, after),
-        slices={name: _within(before, after, gate_set.slices == name) for name in np.unique(gate_set.slices).tolist()},
-        classes={class_names[i]: _within(before, after, gate_set.labels == i) for i in present},
+        accuracy=paired(before, after, sources),
+        slices={name: within(gate_set.slices == name) for name in np.unique(gate_set.slices).tolist()},
+        classes={class_names[i]: within(gate_set.labels == i) for i in np.unique(gate_set.labels).tolist()},
         drifted=None
         if drifted is None
-        else paired(_right(drifted.baseline, drifted.labels), _right(drifted.candidate, drifted.labels)),
-        compressed=paired(uncompressed, after),
-        flips=flips,
+        else paired(
+            _right(drifted.baseline, drifted.labels), _right(drifted.candidate, drifted.labels), drifted.sources
+        ),
+        compressed=paired(uncompressed, after, sources),
+        flips=paired(np.ones_like(same), same, sources).lost,
         figures=figures,
         metrics=found,
         unknown=unknown,
@@ -102,10 +107,6 @@ def _right(predictions: Predictions, labels: NDArray[np.int64]) -> NDArray[np.bo
     return np.asarray(predictions.classes == labels)
 
 
-def _within(before: NDArray[np.bool_], after: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Paired:
-    return paired(before[rows], after[rows])
-
-
 def figures(gate_set: Compared, drifted: Compared | None = None) -> dict[str, float]:
     """Return the accuracies of candidate, float model and baseline, and the candidate's calibration error."""
     labels, said = gate_set.labels, gate_set.candidate
@@ -113,6 +114,7 @@ def figures(gate_set: Compared, drifted: Compared | None = None) -> dict[str, fl
     low, high = wilson(right, len(labels), 0.95)
     found = {
         "n_gate": float(len(labels)),
+        "sources_gate": float(gate_set.independent),
         "accuracy": right / len(labels),
         "accuracy_low": low,
         "accuracy_high": high,
@@ -123,6 +125,7 @@ def figures(gate_set: Compared, drifted: Compared | None = None) -> dict[str, fl
     if drifted is not None:
         found |= {
             "n_drifted": float(len(drifted.labels)),
+            "sources_drifted": float(drifted.independent),
             "drifted_accuracy_before": accuracy(drifted.baseline, drifted.labels),
             "drifted_accuracy": accuracy(drifted.candidate, drifted.labels),
         }

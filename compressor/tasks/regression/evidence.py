@@ -1,6 +1,7 @@
 """Evidence from the predictions of a regression: errors, and their increase over the baseline. Pure.
 
-Decides which errors are computed, and at which confidence; slices are tested together (Bonferroni). Does not judge.
+Decides which errors are computed, and at which confidence; slices are tested together (Bonferroni). Of each source one
+row counts. Does not judge.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def figures(gate_set: Compared, drifted: Compared | None = None) -> dict[str, fl
     plain = error_of(gate_set.float_model.logits, gate_set.labels)
     return {
         "n_gate": float(candidate.n),
+        "sources_gate": float(gate_set.independent),
         "mae": candidate.mean,
         "mae_low": candidate.low,
         "mae_high": candidate.high,
@@ -121,7 +123,7 @@ def evidence(
         MeasureError: If a value is not finite.
     """
     del class_names, drifted
-    return Evidence(figures=figures, metrics=metrics(gate_set, rules))
+    return Evidence(figures=figures, metrics=metrics(gate_set.one_of_each(), rules))
 
 
 def device_figures(gate_set: Compared) -> dict[str, float]:

@@ -10,6 +10,7 @@ import pytest
 
 from compressor.data._table import Table, make_table
 from compressor.exploration import duplicates, label_noise, report
+from compressor.exploration.duplicates import with_near_sources
 from compressor.exploration.explore import Exploration, explore
 from compressor.progress import Silent
 
@@ -170,3 +171,14 @@ def test_the_report_opens_offline_and_escapes_names(planted: tuple[Table, Explor
     assert "default-src 'none'" in page
     assert "<script src" not in page
     assert json.loads(json.dumps(asdict(planted[1])))["counts"]["outliers"] >= 1
+
+
+def test_a_picture_that_moved_by_a_pixel_shares_its_source() -> None:
+    """In every direction, and over several steps; other pictures keep their own source."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 255, (3, 8, 8, 1)).astype(np.uint8)
+    pictures = [np.repeat(np.kron(one, np.ones((4, 4, 1), np.uint8)), 3, axis=2) for one in coarse]
+    moved = [np.roll(pictures[0], (down, right), (0, 1)) for down, right in ((1, 0), (-1, 1), (0, -1), (1, -2))]
+    table = with_near_sources(make_table([*pictures, *moved], ["a"] * 7, slices=["s"] * 7), Silent())
+    assert len(set(table.sources[[0, 3, 4, 5, 6]].tolist())) == 1
+    assert len(set(table.sources.tolist())) == 3

@@ -98,11 +98,11 @@ class Site:
 
 
 def sample(number: int, *, lane: str = "audit") -> Sample:
-    """Return a sample whose image is its number."""
+    """Return a sample whose image is its number, of a scene of its own."""
     data = b"image %d" % number
     return Sample(
-        boot="b" * 16, seq=number, at_ms=40, request="r", sha256=hashlib.sha256(data).hexdigest(), lane=lane,
-        predicted=0, artifact_sha256=sha256_hex(MODEL), data=base64.b64encode(data).decode(),
+        boot="b" * 16, seq=number, at_ms=40 + 600_000 * number, request="r", sha256=hashlib.sha256(data).hexdigest(),
+        lane=lane, predicted=0, artifact_sha256=sha256_hex(MODEL), data=base64.b64encode(data).decode(),
     )  # fmt: skip
 
 

@@ -164,3 +164,16 @@ def test_the_lower_bound_is_right_and_useful() -> None:
     assert lower_bound(0, 0) == 0.0
     assert 0.3 < lower_bound(20, 30) < 20 / 30
     assert lower_bound(200, 300) > lower_bound(20, 30)
+
+
+def test_samples_of_one_device_and_time_share_a_source(site: Site) -> None:
+    """Frames of one scene are never trained on and judged by at once: the build host splits by this column."""
+    for number, at_ms in ((1, 0), (2, 599_999), (3, 600_000)):
+        site.service.samples.accept("d1", replace(upload(number), at_ms=at_ms), 1_000_000)
+        site.service.samples.label(number, str(number), "me", 5)
+    samples = site.service.samples.labelled(["d1"], 0)
+    for block_s, sources in ((600.0, 2), (0.0, 3)):
+        data = build_archive(samples, lambda device: device, site.service.samples.image, block_s)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
+        assert len({row["source"] for row in rows}) == sources

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from server.registry.blobs import Blobs
 from server.rollout.create import RolloutOptions
 from server.rollout.model import RolloutPhase
 from server.store.fleet import DEVICES
+from tests.server.retraining.conftest import sample
 
 if TYPE_CHECKING:
     from tests.server.retraining.conftest import Site
@@ -60,6 +62,20 @@ def test_harmless_drift_is_not_retrained_without_a_person(site: Site) -> None:
     site.upload(30, wrong=1)
     assert turns(site) == "collecting"
     site.service.triggers.approve(site.service.triggers.all()[0].id)
+    assert turns(site) == "proposed"
+
+
+def test_a_scene_that_is_seen_often_is_one_observation(site: Site) -> None:
+    """Thirty wrong answers about one scene prove no harm; thirty scenes do."""
+    site.alarm(3)
+    turns(site)
+    for number in range(30):
+        site.service.samples.accept("d1", replace(sample(number), at_ms=40 + number), 50)
+    for known in site.service.samples.latest(unlabelled=True, limit=100):
+        site.service.samples.label(known.id, "1", "a person", 60)
+    assert turns(site) == "collecting"
+    assert "1 of 1 audited scenes wrong" in site.service.triggers.all()[0].text
+    site.upload(30, wrong=30, start=30)
     assert turns(site) == "proposed"
 
 
