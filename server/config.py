@@ -122,13 +122,15 @@ class IngestConfig:
     """``queue_messages`` bounds the memory, ``batch_messages`` one transaction.
 
     ``clock_skew_s``: a device whose clock is off by more is marked. ``retention_days``: windows, events and
-    telemetry older than that are deleted.
+    telemetry older than that are deleted. ``device_bytes_per_day``: more than that of one device is not stored and
+    waits on it, each message counted with its payload and 1 KiB; 0: no limit.
     """
 
     queue_messages: Large = 20_000
     batch_messages: Count = 500
     clock_skew_s: Time = 300.0
     retention_days: Annotated[float, Bound(0, 36_600, above=True)] = 90.0
+    device_bytes_per_day: Bytes = 64 * 1024 * 1024  # 45 times what a device at rest sends; a faulty one sends GBs
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from server.config import IngestConfig
 from server.errors import DatabaseRefusedError, DiskFullError, ServerError
 from server.fleet.fleet import Fleet, Outbox
+from server.ingest.allowance import Allowances
 from server.ingest.decode import Arrival, StreamKey, read_arrival
 from server.ingest.drift_batches import decode_many
 from server.ingest.faults import FaultEvents
@@ -86,14 +87,16 @@ class Ingest:
     fault_events: FaultEvents = field(default_factory=FaultEvents)
     outages: Outages = field(default_factory=Outages)
     _inbox: queue.Queue[tuple[float, Notice]] = field(init=False)
+    allowances: Allowances = field(init=False)
     _refused_s: float = float("inf")
     _retry: list[Arrival] = field(default_factory=list)
     _unread: list[Incoming] = field(default_factory=list)
     _progress: dict[StreamKey, StreamProgress] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Create the bounded inbox."""
+        """Create the bounded inbox and the devices' allowances."""
         self._inbox = queue.Queue(self.config.queue_messages)
+        self.allowances = Allowances(self.config.device_bytes_per_day)
 
     def receive(self, notice: Notice) -> None:
         """Enqueue a notice of the transport; waits a second when the inbox is full, then drops it. Never raises."""
@@ -182,7 +185,14 @@ class Ingest:
                 continue
             site = sites.get(arrival.topic.device)
             if site == arrival.topic.site:
-                found.append(arrival)
+                if arrival.key is None or self.allowances.spend(sender, len(notice.payload), now_ms):
+                    found.append(arrival)
+                else:
+                    text = (
+                        f"Expected at most {self.config.device_bytes_per_day} bytes a day of a device, got more: see "
+                        "whether it is faulty or stolen; the rest waits on it (ingest.device_bytes_per_day)"
+                    )
+                    self._refuse(now_ms, "device_flood", text, sender)
                 continue
             code = "unknown_device" if site is None else "wrong_site"
             text = f"Expected a registered device and its site, got {arrival.topic}"
