@@ -427,6 +427,8 @@ class Agent:
         _LOG.info("link %s reason=%s", change.link, change.reason)
         if change.link is Link.UP:
             self._refused = self._unreached = ""
+            if self.parts.renewal is not None:
+                self.parts.renewal.accepted()
             self._guard("uplink", lambda: self.uplink.connected(self._now_ms, self._now_s))
             self._report()
         elif change.link is Link.TAKEN_OVER:

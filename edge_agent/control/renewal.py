@@ -8,7 +8,8 @@ Order rules:
    again.
 3. The old certificate is kept until the new one is checked against the key and on the disk; a failure is tried again
    within an hour.
-4. An expired certificate can't be renewed: its device needs a person with a new claim, and says so.
+4. An expired certificate can't be renewed: its device needs a person with a new claim, and says so; unless the broker
+   takes it, because the device's clock was wrong.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ class Renewal:
     _next_s: float = float("-inf")
     _running: bool = False
     _problem: str = ""
+    _expired: bool = False
 
     def turn(self, now_ms: int, now_s: float) -> None:
         """Begin a job if one is due; ``now_ms``: of a clock that is trusted."""
@@ -133,13 +135,21 @@ class Renewal:
         life_s = (self._valid_ms[1] - self._valid_ms[0]) / 1000 if self._valid_ms else 0.0
         self._next_s = now_s + min(_RETRY_MAX_S, max(_RETRY_MIN_S, _RETRY_RATIO * life_s))
         self._problem = str(result)
-        if self._valid_ms is not None and now_ms >= self._valid_ms[1]:
+        self._expired = self._valid_ms is not None and now_ms >= self._valid_ms[1]
+        if self._expired:
+            now = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
             self._problem = (
-                f"Expected a valid certificate, got one that expired {self._until()}: get a new claim (fleet-server "
-                "claim), remove identity.json in the state directory, and run edge-agent enrol"
+                f"Expected a valid certificate, got one that expired {self._until()}: if it is not {now} now, set the "
+                "clock; else get a new claim (fleet-server claim), remove identity.json in the state directory, and "
+                "run edge-agent enrol"
             )
             return RenewalNote("certificate_expired", Severity.ERROR, self._problem)
         return RenewalNote("certificate_not_renewed", Severity.WARNING, f"{self._problem}; it is tried again")
+
+    def accepted(self) -> None:
+        """Forget that the certificate has expired: the broker has taken it, so this device's clock was wrong."""
+        if self._expired:
+            self._problem, self._expired = "", False
 
     def status(self) -> dict[str, Json]:
         """Return until when the certificate is valid and why it was not renewed, for ``edge-agent status``."""

@@ -184,10 +184,16 @@ def test_a_failure_is_tried_again_within_an_hour() -> None:
 
 
 def test_an_expired_certificate_names_the_way_back() -> None:
-    """Only a person with a new claim can help."""
-    (note,) = _at(_renewal(0.0, CertificateError("alert certificate expired")), 90, 0.0)
+    """Only a person can help: with a new claim, or by setting the clock, until the broker takes the certificate."""
+    renewal = _renewal(0.0, CertificateError("alert certificate expired"), CertificateError("got none"))
+    (note,) = _at(renewal, 90, 0.0)
     assert note.code == "certificate_expired"
-    assert "expired 1970-04-01 00:00 UTC: get a new claim" in note.text
+    assert "expired 1970-04-01 00:00 UTC: if it is not 1970-04-01 00:00 UTC now, set the clock; else get" in note.text
+    renewal.accepted()
+    assert renewal.status()["problem"] == ""
+    assert [made.code for made in _at(renewal, 80, 9999.0)] == ["certificate_not_renewed"]
+    renewal.accepted()
+    assert "got none" in str(renewal.status()["problem"])
 
 
 def test_a_clock_in_1970_renews_nothing() -> None:
