@@ -17,8 +17,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,10 @@ import numpy as np
 
 from server.drift.config import DriftConfig
 from server.drift.detection.baseline import Collected, Commissioning, Kept, KeptOfDevice
-from server.drift.detection.detector_bank import DETECTORS, ROWS, DetectorBank
-from server.drift.detection.pools import Pool
-from server.drift.detection.reference import TILTS, Singles
+from server.drift.detection.detector_bank import DETECTORS, ROWS, DetectorBank, arrays_of
+from server.drift.detection.movement import LENGTHS, Columns, FleetMovement, Movement, Ordinary
+from server.drift.detection.pools import Pool, PoolMovement, PoolName
+from server.drift.detection.reference import CLASS_TILTS, TILTS, Singles
 from server.drift.detection.slot_update import BankKey, Current, FoldState
 from server.drift.health import Fault
 from server.store.database import Database
@@ -153,9 +156,13 @@ class Checkpoints:
         for key, described in zip(keys, header["banks"], strict=True):
             _refill(state.banks[key], described, blocks, banks.kept(key), self.config)
         for pool in header["pools"]:
-            streams = state.banks[keys[pool["bank"]]].streams
-            log_m, recent = _array(next(blocks), _SCORE, (2, streams, TILTS))
-            state.pools[keys[pool["bank"]], (pool["name"], pool["value"])] = Pool(log_m, recent, pool["members"])
+            key = keys[pool["bank"]]
+            found = _unpacked(next(blocks), _SCORE, _pool_shapes(state.banks[key].columns))
+            state.pools[key, (pool["name"], pool["value"])] = Pool(**found, members=pool["members"])
+        for moved in header["movement"]:
+            key = keys[moved["bank"]]
+            movement = read_movement(next(blocks), state.banks[key].columns, moved["slot"])
+            state.movement.setdefault(key, {})[moved["name"], moved["value"]] = movement
         for device, (bank, since_slot, previous, was_quiet) in header["current"].items():
             before = None if previous is None else (previous[0], previous[1])
             state.current[device] = Current(key=keys[bank], since_slot=since_slot, previous=before, was_quiet=was_quiet)
@@ -183,6 +190,11 @@ def _header(moment: FleetMoment) -> dict[str, Any]:
             {"bank": keys.index(key), "name": name, "value": value, "members": pool.members}
             for (key, (name, value)), pool in state.pools.items()
         ],
+        "movement": [
+            {"bank": keys.index(key), "name": name, "value": value, "slot": moved.slot}
+            for key, of_bank in state.movement.items()
+            for (name, value), moved in of_bank.items()
+        ],
         "current": {
             device: (keys.index(now.key), now.since_slot, now.previous, now.was_quiet)
             for device, now in state.current.items()
@@ -195,11 +207,16 @@ def _header(moment: FleetMoment) -> dict[str, Any]:
 
 
 def _described(key: BankKey, bank: DetectorBank) -> dict[str, Any]:
-    """Return the header's entry of a bank; ``collecting``: (row, context, windows) of incomplete baselines."""
+    """Return the header's entry of a bank.
+
+    ``collecting``: (row, context, windows) of incomplete baselines; ``movement``: by context the devices that are
+    followed, and the numbers of the batches in their series.
+    """
     return {
         "ref_id": key[0], "artifact": key[1], "streams": bank.streams, "devices": bank.devices,
         "complete": [sorted(part.complete) for part in bank.commissioning],
         "collecting": [(row, context, one.windows) for row, context, one in _collecting(bank)],
+        "movement": [(context, one.devices, list(one.series)) for context, one in bank.movement.items()],
     }  # fmt: skip
 
 
@@ -213,17 +230,72 @@ def _collecting(bank: DetectorBank) -> list[tuple[int, int, Collected]]:
 
 
 def _blocks(state: FoldState) -> Iterator[bytes]:
-    """Yield the arrays: per bank the detectors in chunks of devices, then incomplete baselines; last the pools."""
+    """Yield the arrays.
+
+    Per bank what its fleet moved, the detectors in chunks of devices, incomplete baselines and their movement; last
+    the pools, and how they moved.
+    """
     for bank in state.banks.values():
+        yield _packed(_SCORE, *(getattr(bank.fleet, one.name) for one in fields(bank.fleet)))
         for first in range(0, len(bank.devices), ROWS):
-            yield b"".join(getattr(bank, name)[first : first + ROWS].astype(_DETECTOR).tobytes() for name in DETECTORS)
+            yield _packed(_DETECTOR, *(getattr(bank, name)[first : first + ROWS] for name in DETECTORS))
         collecting = [one for _, _, one in _collecting(bank)]
         for first in range(0, len(collecting), ROWS):
             some = collecting[first : first + ROWS]
             counts = b"".join(one.counts.astype(_COUNT).tobytes() for one in some)
             yield counts + b"".join(one.squares.astype(_SCORE).tobytes() for one in some)
+        for movement in bank.movement.values():
+            for name, (_, _, kind, _) in movement.layout(bank.columns).items():
+                yield _packed(np.dtype(kind), getattr(movement, name))
+            yield _packed(_SCORE, movement.level)
+            for means in movement.series.values():
+                yield _packed(_DETECTOR, means)
     for pool in state.pools.values():
-        yield np.stack([pool.log_m, pool.recent]).astype(_SCORE).tobytes()
+        yield _packed(_SCORE, pool.log_m, pool.recent, pool.class_m, pool.class_recent)
+    for of_bank in state.movement.values():
+        for moved in of_bank.values():
+            yield packed_movement(moved)
+
+
+def _packed(kind: np.dtype[Any], *arrays: np.ndarray) -> bytes:
+    return b"".join(array.astype(kind).tobytes() for array in arrays)
+
+
+def _unpacked(block: bytes, kind: np.dtype[Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Return the arrays of ``shapes`` that stand one after the other in ``block``."""
+    found, at = {}, 0
+    for name, shape in shapes.items():
+        end = at + math.prod(shape) * kind.itemsize
+        found[name], at = _array(block[at:end], kind, shape), end
+    if at != len(block):
+        message = f"{len(block)} bytes, where {at} were expected"
+        raise ValueError(message)
+    return found
+
+
+def _pool_shapes(columns: Columns) -> dict[str, tuple[int, ...]]:
+    tilts, class_tilts = (columns.streams, TILTS), (len(columns.classes), CLASS_TILTS)
+    return {"log_m": tilts, "recent": tilts, "class_m": class_tilts, "class_recent": class_tilts}
+
+
+def packed_movement(moved: PoolMovement) -> bytes:
+    """Return how a pool moved, as bytes."""
+    windows = np.array([moved.weekend_windows])
+    return _packed(_SCORE, moved.excess, moved.weight, moved.pairs, moved.weekend, moved.weekend_n, windows)
+
+
+def read_movement(data: bytes, columns: Columns, slot: int) -> PoolMovement:
+    """Return what ``packed_movement`` wrote.
+
+    Raises:
+        ValueError: If it does not fit ``columns``.
+    """
+    seven, k = len(LENGTHS), columns.count
+    found = _unpacked(data, _SCORE, {
+        "excess": (seven, k), "weight": (seven, k), "pairs": (seven,), "weekend": (columns.streams, BINS),
+        "weekend_n": (columns.streams,), "weekend_windows": (1,),
+    })  # fmt: skip
+    return PoolMovement(**found | {"weekend_windows": int(found["weekend_windows"][0]), "slot": slot})
 
 
 def _refill(
@@ -234,11 +306,18 @@ def _refill(
     if streams != bank.streams:
         message = f"{streams} streams, where the reference has {bank.streams}"
         raise ValueError(message)
-    detectors: dict[str, Singles] = {name: np.empty((len(devices), streams, TILTS), np.float32) for name in DETECTORS}
+    widths = {name: arrays_of(bank.columns)[name][0] for name in DETECTORS}
+    bank.fleet = FleetMovement(**_unpacked(next(blocks), _SCORE, {
+        one.name: getattr(bank.fleet, one.name).shape for one in fields(bank.fleet)
+    }))  # fmt: skip
+    detectors: dict[str, Singles] = {
+        name: np.empty((len(devices), *width), np.float32) for name, width in widths.items()
+    }
     for first in range(0, len(devices), ROWS):
         some = slice(first, first + ROWS)
         rows = len(devices[some])
-        for name, part in zip(DETECTORS, _array(next(blocks), _DETECTOR, (4, rows, streams, TILTS)), strict=True):
+        parts = _unpacked(next(blocks), _DETECTOR, {name: (rows, *width) for name, width in widths.items()})
+        for name, part in parts.items():
             detectors[name][some] = part
     commissioning = [
         Commissioning(
@@ -253,7 +332,19 @@ def _refill(
         counts = _array(block[:split], _COUNT, (len(some), streams, BINS))
         squares = _array(block[split:], _SCORE, (len(some), streams, _SCORES))
         for place, (row, context, windows) in enumerate(some):
-            commissioning[row].seen[context] = Collected(windows, counts[place].copy(), squares[place].copy())
+            commissioning[row].seen[context] = Collected(
+                windows=windows, counts=counts[place].copy(), squares=squares[place].copy()
+            )
+    for context, followed, numbers in described["movement"]:
+        movement = Movement(
+            columns=bank.columns, devices=followed, rows={name: row for row, name in enumerate(followed)}
+        )
+        for name, (lead, width, kind, _) in movement.layout(bank.columns).items():
+            setattr(movement, name, _array(next(blocks), np.dtype(kind), (*lead, len(followed), *width)))
+        movement.level = _array(next(blocks), _SCORE, (bank.columns.count,))
+        shape = (len(followed), bank.columns.count)
+        movement.series = {number: _array(next(blocks), _DETECTOR, shape) for number in numbers}
+        bank.movement[context] = movement
     bank.refill(devices, commissioning, detectors, config.settings)
 
 
@@ -271,23 +362,36 @@ class KeptBaselines:
     database: Database
     window_ms: int
     banks: dict[BankKey, _KeptOfBank] = field(default_factory=dict)
+    pools: dict[BankKey, dict[PoolName, PoolMovement]] = field(default_factory=dict)
 
-    def open(self, key: BankKey, streams: int) -> None:
-        """Read the baselines of the bank ``key``, once; those that do not fit ``streams`` are left out."""
+    def open(self, key: BankKey, columns: Columns) -> None:
+        """Read the baselines of the bank ``key``, once, and how its pools moved; what does not fit is left out."""
         if key in self.banks:
             return
+        streams, self.pools[key] = columns.streams, {}
         bank: _KeptOfBank = {}
         with self.database.begin() as connection:
             for row in store.baselines_of(connection, *key):
                 if len(row["counts"]) == streams * BINS * _COUNT.itemsize:
-                    counts = np.frombuffer(row["counts"], _COUNT).astype(np.int64).reshape(streams, BINS)
-                    squares = np.frombuffer(row["squares"], _SCORE).astype(np.float64).reshape(streams, _SCORES)
-                    kept = Kept(row["completed_ms"] // self.window_ms, Collected(row["windows"], counts, squares))
+                    collected = Collected(
+                        windows=row["windows"],
+                        counts=np.frombuffer(row["counts"], _COUNT).astype(np.int64).reshape(streams, BINS),
+                        squares=np.frombuffer(row["squares"], _SCORE).astype(np.float64).reshape(streams, _SCORES),
+                        ordinary=Ordinary.unpacked(row["movement"] or b"", columns),
+                    )
+                    kept = Kept(row["completed_ms"] // self.window_ms, collected)
                     bank.setdefault(row["device"], {})[row["context"]] = kept
+            for row in store.pool_movements_of(connection, *key):
+                with suppress(ValueError):
+                    movement = read_movement(row["data"], columns, row["slot_ms"] // self.window_ms)
+                    self.pools[key][row["attribute"], row["value"]] = movement
         self.banks[key] = bank
 
-    def add(self, completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]]) -> None:
-        """Store newly completed baselines; stored ones are never replaced."""
+    def add(
+        self, completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]],
+        movement: Mapping[BankKey, Mapping[PoolName, PoolMovement]],
+    ) -> None:  # fmt: skip
+        """Store newly completed baselines, which are never replaced, and how the pools of their banks moved."""
         fresh = [
             (key, device, context, kept)
             for key, found in completed.items()
@@ -298,6 +402,12 @@ class KeptBaselines:
             return
         with self.database.begin() as connection:
             store.add_baselines(connection, [self._row(*one) for one in fresh])
+            store.put_pool_movements(connection, [
+                {"ref_id": key[0], "artifact": key[1], "attribute": name, "value": value,
+                 "slot_ms": moved.slot * self.window_ms, "data": packed_movement(moved)}
+                for key in {key for key, *_ in fresh}
+                for (name, value), moved in movement.get(key, {}).items()
+            ])  # fmt: skip
         for key, device, context, kept in fresh:
             self.banks[key].setdefault(device, {})[context] = kept
 
@@ -307,4 +417,5 @@ class KeptBaselines:
             "completed_ms": kept.slot * self.window_ms, "windows": kept.collected.windows,
             "counts": kept.collected.counts.astype(_COUNT).tobytes(),
             "squares": kept.collected.squares.astype(_SCORE).tobytes(),
+            "movement": kept.collected.ordinary.packed() if kept.collected.ordinary else None,
         }  # fmt: skip

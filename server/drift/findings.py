@@ -114,7 +114,7 @@ def causes(scene: Scene, devices: Iterable[str], *, training: bool = False) -> t
     key = max(sorted(by_bank), key=lambda bank_key: len(by_bank[bank_key]))
     bank = scene.state.banks[key]
     rows = [bank.rows[device] for device in by_bank[key]]
-    recent: Floats = (bank.training_recent if training else bank.recent)[rows].sum(axis=0)
+    recent: Floats = (bank.training_recent[rows] if training else bank.evidence(rows)).sum(axis=0)
     return shares(recent, scene.facts.get(key, BankFacts()).streams(bank.streams))
 
 
@@ -137,5 +137,6 @@ def _pool_causes(scene: Scene, verdict: DriftVerdict) -> tuple[Share, ...]:
     name = verdict.attributes[0] if verdict.attributes else FLEET
     for key, pool in scene.state.pools.items():
         if key[1] == name and key in scene.outcome.pool_alarms:
-            return shares(pool.recent, scene.facts.get(key[0], BankFacts()).streams(len(pool.recent)))
+            recent = scene.state.banks[key[0]].with_classes(pool.recent, pool.class_recent)
+            return shares(recent, scene.facts.get(key[0], BankFacts()).streams(len(pool.recent)))
     return ()

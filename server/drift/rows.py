@@ -91,12 +91,12 @@ def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for (key, judged), members in alike.items():
         bank = scene.state.banks[key]
-        recent = bank.recent if judged else bank.training_recent
+        recent = bank.evidence if judged else bank.training_recent.__getitem__
         streams = scene.facts.get(key, BankFacts()).streams(bank.streams)
         for first in range(0, len(members), ROWS):
             some = members[first : first + ROWS]
             rows = [bank.rows[device] for device in some]
-            for device, shares in zip(some, top_shares(recent[rows], streams, _TOP), strict=True):
+            for device, shares in zip(some, top_shares(recent(rows), streams, _TOP), strict=True):
                 found[device] = _AS_JSON([
                     {"stream": share.stream, "shape": share.shape, "share_ratio": round(share.share_ratio, 4),
                      "words": share.words}

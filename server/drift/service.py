@@ -24,6 +24,7 @@ import numpy as np
 from server.drift.checkpoints import BankAccess, Checkpoints, FleetMoment, HealthMemory, KeptBaselines, is_due
 from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import ROWS, Observation
+from server.drift.detection.movement import Columns
 from server.drift.detection.reference import Ints, training_profile
 from server.drift.detection.slot_update import BankKey, FoldState, SlotOutcome, fold_slot, outcome_of
 from server.drift.findings import BankFacts, Scene, findings
@@ -183,7 +184,7 @@ class DriftService:
         observed, state = self._observe(windows, slot), self._moment.state
         settings = self.config.settings
         self._outcome = fold_slot(state, slot, observed, turn.attributes, settings, self._kept.banks)
-        self._kept.add(self._outcome.completed)
+        self._kept.add(self._outcome.completed, state.movement)
         if slot > self._written_slot:
             self._write(slot, windows, turn)
         if slot > self._spoken_slot:
@@ -253,10 +254,13 @@ class DriftService:
                 text = f"reference {key[0][:12]}… is of no published release: publish it, or update the device"
                 refused[key] = Fault("unknown_reference", text, "device")
             else:
-                settings, streams = self.config.settings, len(reference.streams)
+                settings = self.config.settings
+                classes = tuple(place for place, stream in enumerate(reference.streams) if stream.categorical)
+                columns = Columns(len(reference.streams), classes)
                 self._facts[key] = BankFacts(release.name, release.model, usual(reference))
-                self._kept.open(key, streams)
-                state.open_bank(key, streams, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
+                self._kept.open(key, columns)
+                state.open_bank(key, columns, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
+                state.movement[key] = {**self._kept.pools[key], **state.movement.get(key, {})}
         return refused
 
     def _reference(self, key: BankKey) -> Reference | None:

@@ -15,19 +15,33 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from server.drift.detection.reference import Floats, Ints, profile, proportions, shapes, shares
+from server.drift.detection.movement import KAPPA, Columns, Ordinary
+from server.drift.detection.reference import (
+    SHAPE_MEMORY,
+    Floats,
+    Ints,
+    class_log_normaliser,
+    profile,
+    proportions,
+    shapes,
+    shares,
+)
 from wire.histogram import BINS
 
 _UNIFORM = shapes(np.full(BINS, 1 / BINS))[[0, 2, 4]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Collected:
-    """The data of one context so far: the number of windows, counts (S, 16), and sums of window scores (S, 3)."""
+    """The data of one context so far: the number of windows, counts (S, 16), and sums of window scores (S, 3).
+
+    ``ordinary``: how the windows moved, once the baseline is complete; None for one of an older version.
+    """
 
     windows: int
     counts: Ints
     squares: Floats
+    ordinary: Ordinary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +58,19 @@ KeptOfDevice = Mapping[int, Kept]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baselines:
-    """Complete baselines of R devices: normalisers (R, S, 24), memory (R, S), proportions (R, S, 16).
+    """Complete baselines of R devices: normalisers (R, S, 24) and (R, C, 80), proportions (R, S, 16).
 
-    ``memory`` is the autocorrelation time in samples, ``n_effective`` (R, S) the number of independent samples.
-    ``contexts``: for each, its shares of the samples (R, S, 16), not smoothed, because pools add them up first, and
-    the number of independent samples (R, S).
+    ``memory`` (R, K) by column: how many samples are worth an independent one, at ``rate`` (R, S) samples a window;
+    ``movement`` (R, K): how far a stream ordinarily moves, in standard deviations of a sample;
+    ``n_effective`` (R, S) the number of independent samples. ``contexts``: for each, its shares of the samples
+    (R, S, 16), not smoothed, because pools add them up first, and the number of independent samples (R, S).
     """
 
     log_z: Floats
+    class_log_z: Floats
     memory: Floats
+    movement: Floats
+    rate: Floats
     proportions: Floats
     n_effective: Floats
     contexts: Mapping[int, tuple[Floats, Floats]]
@@ -83,9 +101,11 @@ class Commissioning:
         squares = score**2 / np.maximum(counts.sum(axis=1), 1)[:, None]
         older = self.seen.get(context)
         if older is None:
-            self.seen[context] = Collected(1, counts.copy(), squares)
+            self.seen[context] = Collected(windows=1, counts=counts.copy(), squares=squares)
         else:
-            self.seen[context] = Collected(older.windows + 1, older.counts + counts, older.squares + squares)
+            self.seen[context] = Collected(
+                windows=older.windows + 1, counts=older.counts + counts, squares=older.squares + squares
+            )
         if self.seen[context].windows < self.wanted:
             return False
         self.complete |= {context}
@@ -101,25 +121,50 @@ class Commissioning:
         return Commissioning(self.wanted, dict(self.seen), self.complete)
 
 
-def baselines(parts: Sequence[Commissioning], *, z: float, epsilon: float) -> Baselines:
+def baselines(parts: Sequence[Commissioning], columns: Columns, *, z: float, epsilon: float) -> Baselines:
     """Return the baselines of devices that are all complete in the same contexts."""
     contexts = sorted(parts[0].complete)
     seen = [[part.seen[context] for part in parts] for context in contexts]
     counts = np.stack([[one.counts for one in collected] for collected in seen])
-    memory = np.max([
-        autocorrelation_time(
-            counts[i], np.stack([one.squares for one in collected]), np.array([one.windows for one in collected])
-        )
-        for i, collected in enumerate(seen)
-    ], axis=0)  # fmt: skip
-    n_effective = counts.sum(axis=-1) / memory
+    memory = np.stack([[_memory(one, columns) for one in collected] for collected in seen])
+    by_shape, by_class = columns.by_stream(memory)
+    n = counts.sum(axis=-1)
+    n_effective = n / by_shape.max(axis=-1)
+    flat = counts[..., list(columns.classes), :]
+    movement = np.stack([
+        [np.zeros(columns.count) if one.ordinary is None else one.ordinary.movement[0] for one in collected]
+        for collected in seen
+    ]).max(axis=0).astype(np.float64)  # fmt: skip
+    shape_moved, class_moved = columns.by_stream(KAPPA * movement)
+    class_log_z = [
+        class_log_normaliser(
+            p, flat.sum(axis=-1, keepdims=True) / by_class, moved=class_moved, z=z, epsilon=epsilon
+        ).max(axis=0)
+        for p in (shares(flat), proportions(flat))
+    ]
     return Baselines(
-        log_z=profile(counts, n_effective, z=z, epsilon=epsilon).log_z,
-        memory=memory,
+        log_z=profile(
+            counts,
+            n[..., None] / by_shape[..., list(SHAPE_MEMORY)],
+            z=z,
+            epsilon=epsilon,
+            moved=shape_moved[..., list(SHAPE_MEMORY)],
+        ).log_z,
+        class_log_z=np.maximum(*class_log_z),
+        memory=memory.max(axis=0),
+        movement=movement,
+        rate=n.sum(axis=0) / np.sum([[one.windows for one in collected] for collected in seen], axis=0)[:, None],
         proportions=proportions(counts.sum(axis=0)),
         n_effective=n_effective.sum(axis=0),
         contexts={context: (shares(counts[i]), n_effective[i]) for i, context in enumerate(contexts)},
     )
+
+
+def _memory(one: Collected, columns: Columns) -> Floats:
+    """Return the memory by column, (K,); a baseline of an older version only knows that of single windows."""
+    if one.ordinary is not None:
+        return one.ordinary.memory[0].astype(np.float64)
+    return autocorrelation_time(one.counts[None], one.squares[None], np.array([one.windows]))[0][columns.stream]
 
 
 def autocorrelation_time(counts: Ints, squares: Floats, windows: Ints) -> Floats:
@@ -127,7 +172,7 @@ def autocorrelation_time(counts: Ints, squares: Floats, windows: Ints) -> Floats
 
     ``counts`` (R, S, 16) and ``squares`` (R, S, 3) come from ``windows`` (R,) windows. It is the variance of window
     means over that of independent samples, the largest of Legendre 1 to 3; variation from hour to hour counts as
-    autocorrelation too, so that it does not count as drift.
+    autocorrelation too, so that it does not count as drift. Only for baselines that an older version completed.
     Source: batch means; S. Asmussen, P. Glynn, Stochastic Simulation (2007), chapter IV.5.
     """
     n = np.maximum(counts.sum(axis=-1), 1)[..., None]

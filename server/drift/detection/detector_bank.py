@@ -8,16 +8,34 @@ Counts made with different references are never mixed: they are in different ban
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.drift.detection.baseline import Commissioning, Kept, KeptOfDevice, baselines
-from server.drift.detection.evidence import fade, increments, sums, update, values
-from server.drift.detection.reference import TILTS, Floats, Ints, Profile, Singles, scores
+from server.drift.detection.evidence import class_increments, fade, increments, memory_at, sums, update, values
+from server.drift.detection.movement import LENGTHS, Columns, FleetMovement, Movement, Pairs, shared
+from server.drift.detection.reference import (
+    CLASS_THETAS,
+    CLASS_TILTS,
+    SHAPE_MEMORY,
+    THETAS,
+    TILTS,
+    Floats,
+    Ints,
+    Profile,
+    Singles,
+    scores,
+    scores_squared,
+)
 from wire.histogram import BINS
 
+_UNLIKE = 0.3  # share of what the devices share that may be more or less for a single one
+_AGEING = 0.03  # standard deviations a day that a baseline follows
+_OWN_SHAPES = (0, 2, 4, 6, 7)  # one sign of each
+_SIGNS = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0])
+_FIRST_HALF = np.array([0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])  # devices follow a common shift more alike
 ROWS = 1024  # devices at a time, which bounds the size of temporary arrays
 _ROWS_COMPLETED = 128  # their normalisers need 3 kB a device, stream and strength
 
@@ -52,13 +70,17 @@ class Observation:
     context: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlotContext:
-    """The slot of a window, with the cap of the detectors and the kept baselines by device."""
+    """The slot of a window, with the cap of the detectors and the kept baselines by device.
+
+    ``alarming`` (S,): the streams in which the fleet's pool alarms.
+    """
 
     slot: int
     log_cap: float
     kept: Mapping[str, KeptOfDevice]
+    alarming: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,42 +91,60 @@ class DetectorSettings:
     z: float
     epsilon: float
     log_alpha: float
+    window_ms: int = 3_600_000
 
 
 @dataclass(slots=True, kw_only=True)
 class DetectorBank:
-    """The state of every device under one reference. D devices, S streams.
+    """The state of every device under one reference. D devices, S streams, C of them classes, K columns.
 
-    ``ready``, ``log_z``, ``memory``, ``usual`` (proportions) and ``n_effective`` describe the devices' own baselines;
-    the detectors ``log_m`` and the fading evidence ``recent`` (D, S, 24) are against these, ``training_m`` and
-    ``training_recent`` against the training reference.
+    ``ready``, ``log_z``, ``class_log_z``, ``memory`` at ``rate``, ``usual`` (proportions) and ``n_effective`` describe
+    the devices' own baselines; the detectors ``log_m`` and the fading evidence ``recent`` (D, S, 24), and those of
+    classes (D, C, 80), are against these, ``training_m`` and ``training_recent`` against the training reference.
+    ``movement``: the batches of devices that collect a baseline, by context; ``ended``: the pairs of batches that ended
+    in the latest slot; ``fleet``: of all complete baselines.
     """
 
-    streams: int
+    columns: Columns
     training: Profile | None
     devices: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     commissioning: list[Commissioning] = field(default_factory=list)
     contexts: dict[int, ContextBaselines] = field(default_factory=dict)
+    movement: dict[int, Movement] = field(default_factory=dict)
+    ended: list[tuple[Movement, Pairs]] = field(default_factory=list)
+    fleet: FleetMovement = field(init=False)
     ready: NDArray[np.bool_] = field(init=False)
     log_z: Singles = field(init=False)
-    memory: Floats = field(init=False)
+    class_log_z: Singles = field(init=False)
+    memory: Singles = field(init=False)
+    ordinary: Singles = field(init=False)
+    rate: Singles = field(init=False)
     usual: Singles = field(init=False)
     n_effective: Floats = field(init=False)
     log_m: Singles = field(init=False)
     recent: Singles = field(init=False)
+    class_m: Singles = field(init=False)
+    class_recent: Singles = field(init=False)
     training_m: Singles = field(init=False)
     training_recent: Singles = field(init=False)
+    aged: Singles = field(init=False)
 
     def __post_init__(self) -> None:
         """Create the arrays, without rows."""
-        s = self.streams
-        self.ready = np.zeros(0, np.bool_)
-        self.log_z = np.zeros((0, s, TILTS), np.float32)
-        self.memory, self.n_effective = np.ones((0, s)), np.zeros((0, s))
-        self.usual = np.zeros((0, s, BINS), np.float32)
-        for name in DETECTORS:
-            setattr(self, name, np.zeros((0, s, TILTS), np.float32))
+        self.fleet = FleetMovement.empty(self.columns)
+        for name, (width, kind, _) in arrays_of(self.columns).items():
+            setattr(self, name, np.zeros((0, *width), kind))
+
+    @property
+    def streams(self) -> int:
+        """S."""
+        return self.columns.streams
+
+    @property
+    def tilts(self) -> int:
+        """The number of tilts of a device."""
+        return self.streams * TILTS + len(self.columns.classes) * CLASS_TILTS
 
     def step(
         self, window: Sequence[Observation], settings: DetectorSettings, moment: SlotContext
@@ -116,6 +156,12 @@ class DetectorBank:
         devices = list(dict.fromkeys(seen.device for seen in window))
         self._admit(devices, settings.baseline_windows)
         self._restore(devices, settings, moment)
+        self.ended = []
+        for context, movement in list(self.movement.items()):
+            movement.drop([one for one in movement.devices if not self._collects(one, context)])
+            self.ended += [(movement, pairs) for pairs in movement.close(moment.slot)]
+            if not movement.devices:
+                del self.movement[context]
         completed: dict[tuple[str, int], Kept] = {}
         for context in sorted({seen.context for seen in window}):
             part = [seen for seen in window if seen.context == context]
@@ -125,13 +171,52 @@ class DetectorBank:
                 rows = np.array([self.rows[seen.device] for seen in some])
                 counts = np.stack([seen.counts for seen in some])
                 self._against_training(rows, counts, moment.log_cap)
-                self._against_baseline(rows, counts, context, moment.log_cap)
+            self._against_baseline([seen for seen in newest if not self._collects(seen.device, context)], moment)
+            self._follow([seen for seen in newest if self._collects(seen.device, context)], context, moment.slot)
+            fresh = []
             for seen in part:
                 row = self.rows[seen.device]
-                if self._collect(row, context, seen.counts, moment):
-                    completed[seen.device, context] = Kept(moment.slot, self.commissioning[row].seen[context])
+                if not self.commissioning[row].wants(context):
+                    continue
+                kept = moment.kept.get(seen.device, {}).get(context)
+                if kept is None and self.commissioning[row].add(context, seen.counts):
+                    fresh.append(seen.device)
+                elif kept is not None and kept.slot == moment.slot:
+                    completed[seen.device, context] = kept
+                    self._take(row, context, kept)
+            self._measure(fresh, context)
+            for device in fresh:
+                completed[device, context] = Kept(moment.slot, self.commissioning[self.rows[device]].seen[context])
         self._complete([self.rows[device] for device, _ in completed], settings)
         return completed
+
+    def _collects(self, device: str, context: int) -> bool:
+        return self.commissioning[self.rows[device]].wants(context)
+
+    def _follow(self, window: Sequence[Observation], context: int, slot: int) -> None:
+        """Add the windows of collecting devices to their batches; end the batches that end with this slot."""
+        if window:
+            movement = self.movement.setdefault(context, Movement(columns=self.columns))
+            devices = [seen.device for seen in window]
+            movement.admit(devices)
+            movement.add(slot, devices, np.stack([seen.counts for seen in window]))
+            self.ended += [(movement, pairs) for pairs in movement.close(slot + 1)]
+
+    def _measure(self, devices: Sequence[str], context: int) -> None:
+        """Note how the windows of ``devices``, whose baselines are complete now, moved; shrunk to the fleet."""
+        if not devices:
+            return
+        collected = [self.commissioning[self.rows[device]].seen[context] for device in devices]
+        counts, windows = np.stack([one.counts for one in collected]), np.array([one.windows for one in collected])
+        ordinary = self.movement[context].ordinary(devices, counts, windows, self.fleet)
+        for row, one in enumerate(collected):
+            one.ordinary = ordinary.of(row)
+
+    def _take(self, row: int, context: int, kept: Kept) -> None:
+        """Use a kept baseline."""
+        self.commissioning[row].restore(context, kept.collected)
+        if kept.collected.ordinary is not None:
+            self.fleet.add(kept.collected.ordinary)
 
     def _admit(self, devices: Sequence[str], wanted: int) -> None:
         fresh = [device for device in devices if device not in self.rows]
@@ -141,10 +226,9 @@ class DetectorBank:
             self.rows[device] = len(self.devices)
             self.devices.append(device)
             self.commissioning.append(Commissioning(wanted))
-        for name, value in _EMPTY.items():
-            older = getattr(self, name)
-            more = np.full((len(fresh), *older.shape[1:]), value, older.dtype)
-            setattr(self, name, np.concatenate([older, more]))
+        for name, (width, kind, value) in arrays_of(self.columns).items():
+            more = np.full((len(fresh), *width), value, kind)
+            setattr(self, name, np.concatenate([getattr(self, name), more]))
         self.contexts = {context: part.with_rows(len(fresh)) for context, part in self.contexts.items()}
 
     def refill(
@@ -153,7 +237,7 @@ class DetectorBank:
     ) -> None:  # fmt: skip
         """Add the devices of a checkpoint to this bank, which must be empty.
 
-        ``commissioning``: the incomplete baseline of each; ``detectors``: (D, S, 24) by the names of ``DETECTORS``.
+        ``commissioning``: the incomplete baseline of each; ``detectors``: by the names of ``DETECTORS``.
         """
         self._admit(devices, settings.baseline_windows)
         self.commissioning = list(commissioning)
@@ -168,39 +252,89 @@ class DetectorBank:
             row = self.rows[device]
             for context, kept in sorted(moment.kept.get(device, {}).items()):
                 if kept.slot < moment.slot and self.commissioning[row].wants(context):
-                    self.commissioning[row].restore(context, kept.collected)
+                    self._take(row, context, kept)
                     rows.append(row)
         self._complete(list(dict.fromkeys(rows)), settings)
 
     def _against_training(self, rows: NDArray[np.int64], counts: Ints, log_cap: float) -> None:
         if self.training is None:
             return
-        score = sums(counts, self.training.shapes)
-        step = increments(score, counts.sum(axis=-1), self.training.log_z, self.memory[rows])
+        score, memory = sums(counts, self.training.shapes), self._memory(rows, counts.sum(axis=-1))[0]
+        step = increments(score, counts.sum(axis=-1), self.training.log_z, memory)
         self.training_m[rows] = update(self.training_m[rows], step, log_cap=log_cap)
         self.training_recent[rows] = fade(self.training_recent[rows], step)
 
-    def _against_baseline(self, rows: NDArray[np.int64], counts: Ints, context: int, log_cap: float) -> None:
-        """Update the detectors of devices that have a baseline."""
-        has = np.array([not self.commissioning[row].wants(context) for row in rows], np.bool_)
-        judged, own = rows[has], counts[has]
-        if judged.size:
-            score, n = scores(own, self.usual[judged]), own.sum(axis=-1)
-            step = increments(score, n, self.log_z[judged], self.memory[judged])
-            self.log_m[judged] = update(self.log_m[judged], step, log_cap=log_cap)
-            self.recent[judged] = fade(self.recent[judged], step)
+    def _memory(self, rows: NDArray[np.int64], n: Ints) -> tuple[Floats, Floats]:
+        """Return the memory by shape (R, S, 8) and by class (R, C, 16) at the rates of windows of ``n`` (R, S)."""
+        ratio = (n / np.maximum(self.rate[rows], 1e-9))[:, self.columns.stream]
+        by_shape, by_class = self.columns.by_stream(memory_at(self.memory[rows].astype(np.float64), ratio))
+        return by_shape[..., list(SHAPE_MEMORY)], by_class
 
-    def _collect(self, row: int, context: int, counts: Ints, moment: SlotContext) -> bool:
-        """Return whether the baseline is complete now: a kept one in its slot, otherwise after enough windows."""
-        if not self.commissioning[row].wants(context):
-            return False
-        kept = moment.kept.get(self.devices[row], {}).get(context)
-        if kept is None:
-            return self.commissioning[row].add(context, counts)
-        if kept.slot == moment.slot:
-            self.commissioning[row].restore(context, kept.collected)
-            return True
-        return False
+    def _against_baseline(self, window: Sequence[Observation], moment: SlotContext) -> None:
+        """Update the detectors of devices that have a baseline, less what they share and what they have aged."""
+        if not window:
+            return
+        rows = np.array([self.rows[seen.device] for seen in window])
+        residuals = np.zeros((len(window), self.columns.count), np.float32)
+        for first in range(0, len(window), ROWS):
+            some = slice(first, first + ROWS)
+            residuals[some] = self._residuals(rows[some], np.stack([seen.counts for seen in window[some]]))
+        common = shared(residuals)
+        # Most of the fleet moved, so the devices that did not would be flagged: nobody is judged there until it ends.
+        moved, of_class = self.columns.by_stream(common)
+        held = moment.alarming & (moved != 0).any(axis=-1)
+        held[list(self.columns.classes)] |= (of_class != 0).any(axis=-1) & moment.alarming[list(self.columns.classes)]
+        for first in range(0, len(window), ROWS):
+            some = slice(first, first + ROWS)
+            counts = np.stack([seen.counts for seen in window[some]])
+            counts[:, held] = 0
+            self._judge(rows[some], counts, common, moment.log_cap)
+            self._age(rows[some], counts, residuals[some] - common)
+
+    def _residuals(self, rows: NDArray[np.int64], counts: Ints) -> Floats:
+        """Return by how much the means of the windows differ from the baselines, (R, K): of each device's own shapes."""
+        usual, n = self.usual[rows], np.maximum(counts.sum(axis=-1), 1)
+        own = scores(counts, usual) / n[..., None] - scores(usual, usual)
+        classes = list(self.columns.classes)
+        of_class = counts[:, classes] / n[:, classes, None] - usual[:, classes]
+        return np.concatenate([
+            own[..., list(_OWN_SHAPES)].reshape(len(rows), -1), of_class.reshape(len(rows), -1)
+        ], axis=-1)  # fmt: skip
+
+    def _judge(self, rows: NDArray[np.int64], counts: Ints, common: Floats, log_cap: float) -> None:
+        """Update the detectors; ``common`` (K,): what the devices share in this slot.
+
+        Devices do not respond to it alike, so a part of it counts as possible in either direction.
+        """
+        n, (memory, class_memory) = counts.sum(axis=-1), self._memory(rows, counts.sum(axis=-1))
+        taken, class_taken = self.columns.by_stream(common + self.aged[rows])
+        spread, class_spread = self.columns.by_stream(_UNLIKE * np.abs(common))
+        taken, spread = taken[..., list(SHAPE_MEMORY)] * _SIGNS, spread[..., list(SHAPE_MEMORY)] * _FIRST_HALF
+        score = scores(counts, self.usual[rows]) - n[..., None] * taken
+        wider = (spread[..., None] * np.array(THETAS)).reshape(self.streams, TILTS)
+        step = increments(score, n, self.log_z[rows] + wider, memory)
+        self.log_m[rows] = update(self.log_m[rows], step, log_cap=log_cap)
+        self.recent[rows] = fade(self.recent[rows], step)
+        if self.columns.classes:
+            classes = list(self.columns.classes)
+            own = counts[:, classes] - n[:, classes, None] * class_taken
+            wider = (class_spread[..., None] * np.abs(CLASS_THETAS)).reshape(len(classes), CLASS_TILTS)
+            step = class_increments(own, n[:, classes], self.class_log_z[rows] + wider, class_memory)
+            self.class_m[rows] = update(self.class_m[rows], step, log_cap=log_cap)
+            self.class_recent[rows] = fade(self.class_recent[rows], step)
+
+    def _age(self, rows: NDArray[np.int64], counts: Ints, residuals: Floats) -> None:
+        """Let the baselines follow slow changes: towards the latest window, at most .03 standard deviations a day."""
+        usual = self.usual[rows]
+        own = np.sqrt(np.maximum(scores_squared(usual) - scores(usual, usual)[..., list(_OWN_SHAPES)] ** 2, 0.0))
+        of_class = usual[:, list(self.columns.classes)]
+        deviation = np.concatenate([
+            own.reshape(len(rows), -1), np.sqrt(of_class * (1 - of_class)).reshape(len(rows), -1)
+        ], axis=-1)  # fmt: skip
+        most = _AGEING * deviation / LENGTHS[-1]
+        seen = (counts.sum(axis=-1) > 0)[:, self.columns.stream]
+        step = np.clip((residuals - self.aged[rows]) / LENGTHS[-1], -most, most)
+        self.aged[rows] += np.where(seen, step, 0.0)
 
     def _complete(self, rows: Sequence[int], settings: DetectorSettings) -> None:
         """Fill in the completed baselines; the arrays are replaced, because copies of the bank share them."""
@@ -215,8 +349,10 @@ class DetectorBank:
         for members in alike.values():
             for first in range(0, len(members), _ROWS_COMPLETED):
                 some = members[first : first + _ROWS_COMPLETED]
-                own = baselines([self.commissioning[row] for row in some], z=settings.z, epsilon=settings.epsilon)
-                self.ready[some], self.log_z[some], self.memory[some] = True, own.log_z, own.memory
+                parts = [self.commissioning[row] for row in some]
+                own = baselines(parts, self.columns, z=settings.z, epsilon=settings.epsilon)
+                self.ready[some], self.log_z[some], self.class_log_z[some] = True, own.log_z, own.class_log_z
+                self.memory[some], self.ordinary[some], self.rate[some] = own.memory, own.movement, own.rate
                 self.usual[some], self.n_effective[some] = own.proportions, own.n_effective
                 for context, (usual, n_effective) in own.contexts.items():
                     part = self._context(context)
@@ -230,7 +366,18 @@ class DetectorBank:
 
     def log_values(self) -> Floats:
         """Return the devices' values against their own baselines, (D,); -inf while commissioning."""
-        return _values(self.log_m)
+        return _values(self.log_m, self.class_m)
+
+    def evidence(self, rows: Sequence[int]) -> Floats:
+        """Return the fading evidence (R, S, 24) by which the causes of devices are named."""
+        return self.with_classes(self.recent[rows], self.class_recent[rows])
+
+    def with_classes(self, recent: Floats | Singles, class_recent: Floats | Singles) -> Floats:
+        """Return ``recent`` (..., S, 24) with the largest of each class stream's ``class_recent`` (..., C, 80)."""
+        found = recent.astype(np.float64)
+        classes = list(self.columns.classes)
+        found[..., classes, 0] = np.maximum(found[..., classes, 0], class_recent.max(axis=-1, initial=0.0))
+        return found
 
     def training_values(self) -> Floats:
         """Return the devices' values against the training reference, (D,)."""
@@ -242,8 +389,10 @@ class DetectorBank:
         It reuses the detector arrays of ``spare``, a bank that is no longer needed, if their shapes fit.
         """
         twin = DetectorBank(
-            streams=self.streams, training=self.training, devices=list(self.devices), rows=dict(self.rows)
+            columns=self.columns, training=self.training, devices=list(self.devices), rows=dict(self.rows)
         )
+        twin.movement = {context: movement.copy() for context, movement in self.movement.items()}
+        twin.fleet = replace(self.fleet)  # its arrays are never changed in place
         twin.contexts = dict(self.contexts)
         twin.commissioning = [part.copy() for part in self.commissioning]
         for name in _SHARED:
@@ -258,16 +407,31 @@ class DetectorBank:
         return twin
 
 
-def _values(log_m: Singles) -> Floats:
-    """Return the values (D,) of detectors (D, S, 24), in chunks of ``ROWS`` devices."""
-    parts = [values(log_m[first : first + ROWS]) for first in range(0, len(log_m), ROWS)]
+def _values(log_m: Singles, class_m: Singles | None = None) -> Floats:
+    """Return the values (D,) of detectors (D, S, 24) and (D, C, 80), in chunks of ``ROWS`` devices."""
+    parts = [
+        values(log_m[first : first + ROWS], None if class_m is None else class_m[first : first + ROWS])
+        for first in range(0, len(log_m), ROWS)
+    ]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-_EMPTY = {
-    "ready": False, "log_z": 0.0, "memory": 1.0, "usual": 1 / BINS, "n_effective": 0.0,
-    "log_m": -np.inf, "recent": 0.0, "training_m": -np.inf, "training_recent": 0.0,
-}  # fmt: skip
-DETECTORS = ("log_m", "recent", "training_m", "training_recent")
-"""The state of a bank besides its baselines: one array (D, S, 24) each."""
-_SHARED = ("ready", "log_z", "memory", "usual", "n_effective")
+def arrays_of(columns: Columns) -> dict[str, tuple[tuple[int, ...], type, float]]:
+    """Return for each array of a bank the axes after the devices', the type, and the value without a baseline."""
+    s, single = columns.streams, np.float32
+    tilts, class_tilts = (s, TILTS), (len(columns.classes), CLASS_TILTS)
+    return {
+        "ready": ((), np.bool_, False), "log_z": (tilts, single, 0.0), "class_log_z": (class_tilts, single, 0.0),
+        "memory": ((columns.count,), single, 1.0),
+        "ordinary": ((columns.count,), single, 0.0), "aged": ((columns.count,), single, 0.0),
+        "rate": ((s,), single, 0.0),
+        "usual": ((s, BINS), single, 1 / BINS), "n_effective": ((s,), np.float64, 0.0),
+        "log_m": (tilts, single, -np.inf), "recent": (tilts, single, 0.0),
+        "class_m": (class_tilts, single, -np.inf), "class_recent": (class_tilts, single, 0.0),
+        "training_m": (tilts, single, -np.inf), "training_recent": (tilts, single, 0.0),
+    }  # fmt: skip
+
+
+DETECTORS = ("log_m", "recent", "class_m", "class_recent", "training_m", "training_recent", "aged")
+"""The state of a bank besides its baselines."""
+_SHARED = ("ready", "log_z", "class_log_z", "memory", "ordinary", "rate", "usual", "n_effective")

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.drift.detection.reference import THETAS, TILTS, Floats, Ints, Singles
+from server.drift.detection.reference import CLASS_THETAS, CLASS_TILTS, SHAPES, THETAS, TILTS, Floats, Ints, Singles
+from wire.histogram import BINS
 
 _FADING = 0.8  # share of the evidence that attribution still counts one window later
 
@@ -35,15 +36,38 @@ def sums(counts: Ints | Floats, shape: Floats) -> Floats:
     return np.asarray(np.einsum("...fb,...b->...f", shape, counts))
 
 
-def increments(score: Floats, n: Ints | Floats, log_z: Floats | Singles, memory: Floats) -> Floats:
+def increments(score: Floats, n: Ints | Floats, log_z: Floats | Singles, memory: Floats | Singles) -> Floats:
     """Return the log-increments (..., S, 24) of one window.
 
     ``score`` (..., S, 8): the sums of every shape over the window's samples, ``n`` (..., S) their number;
-    ``log_z`` (..., S, 24) of the reference; ``memory`` (..., S): the integrated autocorrelation time in samples, 1
-    for independent ones. l = (N g - n log Z) / m.
+    ``log_z`` (..., S, 24) of the reference; ``memory``: how many samples are worth one independent sample, (..., S, 8)
+    by shape or (..., S, 1). l = (N g - n log Z) / m.
     """
-    tilted = (score[..., None] * np.array(THETAS)).reshape(*score.shape[:-1], TILTS)
-    return np.asarray((tilted - n[..., None] * log_z) / memory[..., None])
+    tilted = score[..., None] * np.array(THETAS)
+    allowed = n[..., None, None] * log_z.reshape(*log_z.shape[:-1], len(SHAPES), len(THETAS))
+    return np.asarray(((tilted - allowed) / memory[..., None]).reshape(*score.shape[:-1], TILTS))
+
+
+def class_increments(
+    counts: Ints | Floats, n: Ints | Floats, log_z: Floats | Singles, memory: Floats | Singles
+) -> Floats:
+    """Return the log-increments (..., C, 80) of one window's class streams.
+
+    ``counts`` (..., C, 16) by class of ``n`` (..., C) samples, ``log_z`` (..., C, 80), ``memory`` (..., C, 16).
+    """
+    tilted = counts[..., None] * np.array(CLASS_THETAS)
+    allowed = n[..., None, None] * log_z.reshape(*log_z.shape[:-1], BINS, len(CLASS_THETAS))
+    return np.asarray(((tilted - allowed) / memory[..., None]).reshape(*counts.shape[:-1], CLASS_TILTS))
+
+
+def memory_at(memory: Floats | Singles, rate_ratio: Floats) -> Floats:
+    """Return ``memory`` at ``rate_ratio`` times as many samples an hour as when it was measured; both broadcast.
+
+    Memory is a time: m = (1 + rho) / (1 - rho) for samples whose correlation is rho, and rho^(1/q) at q times the rate.
+    """
+    rho = (memory - 1) / (memory + 1)
+    correlation = rho ** (1 / np.maximum(rate_ratio, 1e-9))
+    return np.asarray((1 + correlation) / np.maximum(1 - correlation, 1e-9))
 
 
 def update(log_m: Floats | Singles, increment: Floats, *, log_cap: float = math.inf) -> Floats:
@@ -61,9 +85,14 @@ def fade(recent: Floats | Singles, increment: Floats) -> Floats:
     return np.maximum(_FADING * recent + increment, 0.0)
 
 
-def values(log_m: Floats | Singles) -> Floats:
-    """Return log of the mean of M over streams and tilts, (..., S, 24) to (...): valid under any dependence."""
+def values(log_m: Floats | Singles, class_m: Floats | Singles | None = None) -> Floats:
+    """Return log of the mean of M over all tilts of all streams: valid under any dependence.
+
+    ``log_m`` (..., S, 24) and those of the class streams, ``class_m`` (..., C, 80), to (...).
+    """
     flat = log_m.reshape(*log_m.shape[:-2], -1)
+    if class_m is not None:
+        flat = np.concatenate([flat, class_m.reshape(*class_m.shape[:-2], -1)], axis=-1)
     top = flat.max(axis=-1)
     with np.errstate(invalid="ignore"):
         mean = np.exp(flat - top[..., None]).mean(axis=-1)
@@ -75,9 +104,9 @@ def log_alpha(budget_per_day: float, window_ms: int) -> float:
     return math.log(budget_per_day * window_ms / 86_400_000)
 
 
-def log_cap(members: int, streams: int, log_alpha_window: float) -> float:
-    """Return the cap for ``update``: high enough that a single tilt can flag a single device of ``members``."""
-    return math.log(max(members, 1)) - log_alpha_window + math.log(streams * TILTS) + 1.0
+def log_cap(members: int, tilts: int, log_alpha_window: float) -> float:
+    """Return the cap for ``update``: high enough that one of ``tilts`` can flag a single device of ``members``."""
+    return math.log(max(members, 1)) - log_alpha_window + math.log(tilts) + 1.0
 
 
 def e_bh(log_values: Floats, log_alpha_window: float) -> Decision:

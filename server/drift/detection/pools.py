@@ -5,6 +5,11 @@ devices are left out from the window in which they are flagged: leaving out a de
 a pool. The pool's normaliser is that of its members' baselines, mixed as in the current window: by concavity of the
 logarithm the product of the devices' own expectations is at most the power of their weighted mean.
 
+What devices share (a common hour, weather, light) makes the mean of many devices far less certain than that of
+independent ones. A cohort is therefore compared with the rest of its fleet, and a pool has a memory of its own: how
+much more its mean moved from batch to batch, while baselines were collected, than that of independent samples; and
+what it moved from day to day is tolerated on top. The fleet's pool has no other fleet to learn from: only days do.
+
 The prior counts once, after mixing. With a prior per member, its share of the mixture (8 of each member's n + 8) would
 not shrink with the number of members, while the allowance for the baselines' sampling error does: in a stream that is
 always in one bin, every sample would then add a little evidence forever. For the same reason the prior may only raise
@@ -14,34 +19,90 @@ a normaliser, never lower it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.drift.detection.detector_bank import ROWS, DetectorBank, DetectorSettings, Observation
-from server.drift.detection.evidence import fade, increments, sums, update, values
-from server.drift.detection.reference import TILTS, Floats, log_normaliser, proportions, shapes
+from server.drift.detection.evidence import class_increments, fade, increments, sums, update, values
+from server.drift.detection.movement import CONTROL_DEVICES, KAPPA, LENGTHS, Columns, Movement, Pairs
+from server.drift.detection.reference import (
+    CLASS_TILTS,
+    SHAPE_MEMORY,
+    THETAS,
+    TILTS,
+    Floats,
+    class_log_normaliser,
+    deviations,
+    log_normaliser,
+    proportions,
+    shapes,
+)
 from wire.histogram import BINS
 
 PoolName = tuple[str, str]
 FLEET: PoolName = ("", "")
 MIN_MEMBERS = 2
 _MAX_POOLS = 64
+_COHORT_WEIGHT = 60.0  # pairs of batches that the other cohorts of an attribute are worth beside a cohort's own
+_MEMORY_LENGTHS = (0, 1, 2, 4, 5)  # 1, 2, 4, 8 and 12 windows
+_DAY_MS, _THURSDAY, _SATURDAY = 86_400_000, 3, 5  # 1 January 1970 was a Thursday; Monday is 0
+_MIN_DAYS = 2  # pairs of days, from which on the movement between days is known
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """One pool's detectors, (S, 24) each, and its members in the latest window."""
+    """One pool's detectors, (S, 24) and (C, 80) each, and its members in the latest window."""
 
     log_m: Floats
     recent: Floats
+    class_m: Floats
+    class_recent: Floats
     members: int = 0
+
+    @classmethod
+    def empty(cls, columns: Columns) -> Pool:
+        """Return the pool before its first window."""
+        tilts, class_tilts = (columns.streams, TILTS), (len(columns.classes), CLASS_TILTS)
+        return cls(
+            log_m=np.full(tilts, -np.inf), recent=np.zeros(tilts), class_m=np.full(class_tilts, -np.inf),
+            class_recent=np.zeros(class_tilts),
+        )  # fmt: skip
 
     @property
     def log_value(self) -> float:
         """Log of the mean of M over streams and tilts."""
-        return float(values(self.log_m))
+        return float(values(self.log_m, self.class_m))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolMovement:
+    """How much more the mean of a pool moved than that of independent samples: sums over pairs of batches, by length.
+
+    A pair whose squared difference is X times what independent samples would differ, with N samples a batch, adds
+    N (X - 1) to ``excess`` and N^2 to ``weight`` (7, K each), and 1 to ``pairs`` (7,): excess / weight is the variance
+    between batches over that of a sample. ``slot``: the latest slot with a pair. ``weekend_windows``: how many windows
+    of weekends were seen; if the baselines had too few, ``weekend`` (S, 16) has by how many counts of ``weekend_n``
+    (S,) samples the first weekend differed from them.
+    """
+
+    excess: Floats
+    weight: Floats
+    pairs: Floats
+    weekend: Floats
+    weekend_n: Floats
+    weekend_windows: int = 0
+    slot: int = -1
+
+    @classmethod
+    def empty(cls, columns: Columns) -> PoolMovement:
+        """Return the movement before the first pair."""
+        each = (len(LENGTHS), columns.count)
+        return cls(
+            excess=np.zeros(each), weight=np.zeros(each), pairs=np.zeros(len(LENGTHS)),
+            weekend=np.zeros((columns.streams, BINS)), weekend_n=np.zeros(columns.streams),
+        )  # fmt: skip
 
 
 def names(devices: Iterable[str], attributes: Mapping[str, Mapping[str, str]]) -> dict[PoolName, frozenset[str]]:
@@ -61,26 +122,120 @@ def names(devices: Iterable[str], attributes: Mapping[str, Mapping[str, str]]) -
     return pools | {pair: shared[pair] for pair in largest}
 
 
+def learn(
+    known: Mapping[PoolName, PoolMovement], named: Mapping[PoolName, frozenset[str]], movement: Movement, pairs: Pairs,
+    slot: int, *, weekend: bool = False,
+) -> dict[PoolName, PoolMovement]:  # fmt: skip
+    """Return the movement of the pools ``named`` with the ``pairs`` of batches that ended in ``slot``.
+
+    ``weekend``: whether that slot is on one. A pool that has already learned from a later slot is not changed.
+    """
+    devices = [movement.devices[row] for row in pairs.rows]
+    member = np.array([[device in members for device in devices] for members in named.values()], np.float64)
+    moved, noise = member @ (pairs.samples * pairs.differences), member @ (pairs.samples * pairs.variances)
+    samples, count = member @ pairs.samples, member.sum(axis=1)
+    all_of_it = [one.sum(axis=0) for one in (pairs.samples * pairs.differences, pairs.samples * pairs.variances,
+                                             pairs.samples)]  # fmt: skip
+    found = {}
+    for place, name in enumerate(named):
+        older = known.get(name) or PoolMovement.empty(movement.columns)
+        if count[place] < MIN_MEMBERS or older.slot > slot:
+            continue
+        n = samples[place]
+        difference, variance = moved[place] / np.maximum(n, 1e-9), noise[place] / np.maximum(n, 1e-9)
+        chance = variance / np.maximum(n, 1e-9)
+        if name != FLEET and _is_controlled(len(devices), len(devices) - int(count[place])):
+            rest = np.maximum(all_of_it[2] - n, 1e-9)
+            difference = difference - (all_of_it[0] - moved[place]) / rest
+            chance = chance + (all_of_it[1] - noise[place]) / rest**2
+        varies = (chance > 0) & (n > 0)
+        chance = np.where(varies, chance, 1.0)
+        size = np.where(varies, 2 * variance / chance, 0.0)  # samples a batch, as if both were of independent samples
+        excess, weight, seen = older.excess.copy(), older.weight.copy(), older.pairs.copy()
+        excess[pairs.length] += size * (difference**2 / chance - 1)
+        weight[pairs.length] += size**2
+        seen[pairs.length] += 1
+        found[name] = replace(
+            older, excess=excess, weight=weight, pairs=seen, slot=slot,
+            weekend_windows=older.weekend_windows + (weekend and pairs.length == 0),
+        )  # fmt: skip
+    return found
+
+
+def _is_controlled(devices: int, rest: int) -> bool:
+    """Return whether a cohort is compared with the ``rest`` of ``devices``."""
+    return devices >= CONTROL_DEVICES and rest >= CONTROL_DEVICES // 2
+
+
+def is_weekend(slot: int, settings: DetectorSettings) -> bool:
+    """Return whether ``slot`` is on a Saturday or Sunday, UTC; never for baselines of less than two days."""
+    day = slot * settings.window_ms // _DAY_MS
+    return settings.baseline_windows * settings.window_ms >= 2 * _DAY_MS and (day + _THURSDAY) % 7 >= _SATURDAY
+
+
+def between_batches(
+    known: Mapping[PoolName, PoolMovement], named: Iterable[PoolName]
+) -> dict[PoolName, tuple[Floats, float]]:
+    """Return of each pool the variance between batches over that of a sample (7, K), and the number of pairs of days.
+
+    Cohorts of one attribute are shrunk to each other; a pool that has learned nothing has the values of the others of
+    its attribute, or else of the fleet; it is left out if there are none.
+    """
+    by_attribute: dict[str, list[PoolMovement]] = {}
+    for name, one in known.items():
+        by_attribute.setdefault(name[0], []).append(one)
+    together = {
+        attribute: (
+            np.sum([one.excess for one in alike], axis=0)
+            / np.maximum(np.sum([one.weight for one in alike], axis=0), 1e-12),
+            float(min(one.pairs[-1] for one in alike)),
+        )
+        for attribute, alike in by_attribute.items()
+    }
+    found = {}
+    for name in named:
+        if name in known:
+            own, pairs = known[name].excess / np.maximum(known[name].weight, 1e-12), known[name].pairs
+            mixed = (_COHORT_WEIGHT * together[name[0]][0] + pairs[:, None] * own) / (_COHORT_WEIGHT + pairs[:, None])
+            found[name] = mixed, float(pairs[-1])
+        elif name[0] in together or FLEET[0] in together:
+            found[name] = together.get(name[0]) or together[FLEET[0]]
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedWindows:
-    """The windows of W devices in one bank that have a baseline: rows (W,), contexts (W,), counts (W, S, 16)."""
+    """The windows of W devices in one bank that have a baseline: rows (W,), contexts (W,), counts (W, S, 16).
+
+    ``counts`` are those of ``samples`` (W, S) samples: of each device at most the median of its context.
+    """
 
     devices: tuple[str, ...]
     rows: NDArray[np.int64]
     contexts: NDArray[np.int64]
     counts: Floats
+    samples: Floats
 
     @classmethod
     def of(cls, bank: DetectorBank, window: Iterable[Observation]) -> JudgedWindows:
         """Return the observations of ``window`` whose devices have a baseline in that context."""
         seen = [one for one in window if _is_judged(bank, one)]
+        contexts = np.array([one.context for one in seen], np.int64)
+        counts = (
+            np.stack([one.counts for one in seen]).astype(np.float64) if seen else np.zeros((0, bank.streams, BINS))
+        )
+        n = counts.sum(axis=2)  # (W, S): invalid values are in no bin
+        samples = n.copy()
+        for context in np.unique(contexts):
+            here = contexts == context
+            samples[here] = np.minimum(n[here], np.median(n[here], axis=0))
+        counts *= (samples / np.maximum(n, 1))[..., None]
         return cls(
             devices=tuple(one.device for one in seen),
             rows=np.array([bank.rows[one.device] for one in seen], np.int64),
-            contexts=np.array([one.context for one in seen], np.int64),
-            counts=np.stack([one.counts for one in seen]).astype(np.float64)
-            if seen
-            else np.zeros((0, bank.streams, BINS)),
+            contexts=contexts,
+            counts=counts,
+            samples=samples,
         )
 
     def places(self) -> dict[str, list[int]]:
@@ -90,45 +245,158 @@ class JudgedWindows:
             found.setdefault(device, []).append(place)
         return found
 
+    def sums(self, bank: DetectorBank, places: NDArray[np.int64], context: int) -> PoolSums:
+        """Return the sums over the windows at ``places``, all in ``context``."""
+        own = bank.contexts[context]
+        total, expected = np.zeros((2, *self.counts.shape[1:]))
+        n, limit = np.zeros((2, bank.streams))
+        memory, moved = np.zeros((2, bank.columns.count))
+        for first in range(0, len(places), ROWS):  # bounds the size of temporary arrays
+            some = places[first : first + ROWS]
+            rows, samples = self.rows[some], self.samples[some]
+            total += self.counts[some].sum(axis=0)
+            expected += np.einsum("ds,dsb->sb", samples, own.usual[rows])
+            n += samples.sum(axis=0)
+            limit = np.maximum(limit, (samples / np.maximum(own.n_effective[rows], 1)).max(axis=0))
+            wide = samples[:, bank.columns.stream]
+            memory += (wide * bank.memory[rows]).sum(axis=0)
+            moved += ((wide * bank.ordinary[rows]) ** 2).sum(axis=0)
+        return PoolSums(count=len(places), total=total, expected=expected, n=n, limit=limit, memory=memory, moved=moved)
 
-def step(
-    pool: Pool | None, bank: DetectorBank, window: JudgedWindows, places: NDArray[np.int64], settings: DetectorSettings,
-    *, log_cap: float,
-) -> Pool | None:  # fmt: skip
-    """Return the pool after the windows at ``places`` (flagged devices left out); unchanged if too few came.
 
-    Each context is compared with the members' baselines in that context.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSums:
+    """Sums over the windows of ``count`` devices: counts (S, 16), what their baselines expect, samples ``n`` (S,).
+
+    ``limit`` (S,): the largest share of a baseline's independent samples that one device uses; ``memory`` (K,): the
+    sum of the devices' memories, by samples; ``moved`` (K,): of the squares of their ordinary movements times samples.
     """
-    contexts = window.contexts[places]
-    for context in np.unique(contexts):
-        part = places[contexts == context]
-        if len(part) >= MIN_MEMBERS:
-            gain = _gain(bank, window.rows[part], window.counts[part], int(context), settings)
-            older = pool or Pool(np.full((bank.streams, TILTS), -np.inf), np.zeros((bank.streams, TILTS)))
-            pool = Pool(update(older.log_m, gain, log_cap=log_cap), fade(older.recent, gain), len(part))
-    return pool
+
+    count: int
+    total: Floats
+    expected: Floats
+    n: Floats
+    limit: Floats
+    memory: Floats
+    moved: Floats
 
 
-def _gain(
-    bank: DetectorBank, rows: NDArray[np.int64], counts: Floats, context: int, settings: DetectorSettings
-) -> Floats:
-    own = bank.contexts[context]
-    n = counts.sum(axis=2)  # (D, S): invalid values are in no bin
-    capped = np.minimum(n, np.median(n, axis=0))
-    weight = capped / np.maximum(capped.sum(axis=0), 1e-9)
-    total, p, limit = np.zeros(counts.shape[1:]), np.zeros(counts.shape[1:]), np.zeros(counts.shape[1])
-    for first in range(0, len(rows), ROWS):  # bounds the size of temporary arrays
-        some = slice(first, first + ROWS)
-        total += (counts[some] * (capped[some] / np.maximum(n[some], 1))[..., None]).sum(axis=0)
-        p += np.einsum("ds,dsb->sb", weight[some], own.usual[rows[some]])
-        limit = np.maximum(limit, (weight[some] / np.maximum(own.n_effective[rows[some]], 1)).max(axis=0))
-    n_effective = 1 / np.maximum(limit, 1e-12)
-    smoothed = proportions(p * n_effective[:, None])
-    shape = shapes(smoothed)
-    log_z = np.maximum(*(log_normaliser(q, n_effective, shape, z=settings.z, epsilon=settings.epsilon)
-                         for q in (p, smoothed)))  # fmt: skip
-    memory = np.maximum((weight * bank.memory[rows]).sum(axis=0), 1.0)
-    return increments(sums(total, shape), total.sum(axis=-1), log_z, memory)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolWindows:
+    """What the pools of one bank are judged by in one slot; ``fleet``: the sums over all, by context.
+
+    ``movement`` of the pools: a first weekend is added to it.
+    """
+
+    bank: DetectorBank
+    judged: JudgedWindows
+    fleet: Mapping[int, PoolSums]
+    movement: dict[PoolName, PoolMovement]
+    weekend: bool
+    between: Mapping[PoolName, tuple[Floats, float]]
+    settings: DetectorSettings
+    log_cap: float
+
+    def step(self, pool: Pool | None, name: PoolName, places: NDArray[np.int64]) -> Pool | None:
+        """Return the pool after the windows at ``places`` (flagged devices left out); unchanged if too few came.
+
+        Each context is compared with the members' baselines in that context.
+        """
+        contexts = self.judged.contexts[places]
+        for context in np.unique(contexts):
+            part = places[contexts == context]
+            if len(part) >= MIN_MEMBERS:
+                whole = self.fleet[int(context)]
+                sums_ = whole if name == FLEET else self.judged.sums(self.bank, part, int(context))
+                if not self._knows_the_day(name, sums_, whole):
+                    continue
+                gain, class_gain = self._gains(name, sums_, whole)
+                older = pool or Pool.empty(self.bank.columns)
+                pool = Pool(
+                    log_m=update(older.log_m, gain, log_cap=self.log_cap),
+                    recent=fade(older.recent, gain),
+                    class_m=update(older.class_m, class_gain, log_cap=self.log_cap),
+                    class_recent=fade(older.class_recent, class_gain),
+                    members=len(part),
+                )
+        return pool
+
+    def _knows_the_day(self, name: PoolName, own: PoolSums, whole: PoolSums) -> bool:
+        """Return whether a pool can be judged today: a first weekend is noted, unless a pool has a rest of the fleet."""
+        if not self.weekend or (name != FLEET and _is_controlled(whole.count, whole.count - own.count)):
+            return True
+        older = self.movement.get(name) or PoolMovement.empty(self.bank.columns)
+        if older.weekend_windows * self.settings.window_ms >= _DAY_MS:
+            return True
+        self.movement[name] = replace(
+            older, weekend=older.weekend + own.total - own.expected, weekend_n=older.weekend_n + own.n,
+            weekend_windows=older.weekend_windows + 1,
+        )  # fmt: skip
+        return False
+
+    def _gains(self, name: PoolName, own: PoolSums, whole: PoolSums) -> tuple[Floats, Floats]:
+        """Return the increments (S, 24) and (C, 80) of a pool whose members sum up to ``own``."""
+        z, epsilon, columns = self.settings.z, self.settings.epsilon, self.bank.columns
+        n = np.maximum(own.n, 1e-9)
+        total, p = own.total, own.expected / n[:, None]
+        rest_ratio = np.zeros(self.bank.streams)
+        if name == FLEET or not _is_controlled(whole.count, whole.count - own.count):
+            if self.weekend and name in self.movement:
+                seen = self.movement[name]
+                total = total - own.n[:, None] * seen.weekend / np.maximum(seen.weekend_n, 1)[:, None]
+        else:
+            rest = np.maximum(whole.n - own.n, 1e-9)
+            moved = ((whole.total - own.total) - (whole.expected - own.expected)) / rest[:, None]
+            total, rest_ratio = total - own.n[:, None] * moved, own.n / rest
+        n_effective = 1 / np.maximum(own.limit / n, 1e-12)
+        smoothed = proportions(p * n_effective[:, None])
+        shape = shapes(smoothed)
+        memory, moved_by = self._memory(name, own, rest_ratio)
+        by_shape, by_class = columns.by_stream(memory)
+        shape_moved, class_moved = columns.by_stream(moved_by)
+        moved_by_shape = shape_moved[:, list(SHAPE_MEMORY)] * deviations(p, shape)
+        tolerance = moved_by_shape[..., None] * np.array(THETAS)
+        log_z = np.maximum(*(log_normaliser(q, n_effective[:, None], shape, z=z, epsilon=epsilon)
+                             for q in (p, smoothed)))  # fmt: skip
+        log_z += tolerance.reshape(log_z.shape)
+        gain = increments(sums(total, shape), total.sum(axis=-1), log_z, by_shape[:, list(SHAPE_MEMORY)])
+        classes = list(columns.classes)
+        if not classes:
+            return gain, np.zeros((0, CLASS_TILTS))
+        class_n = np.broadcast_to(n_effective[classes, None], (len(classes), BINS))
+        class_log_z = np.maximum(*(
+            class_log_normaliser(q[classes], class_n, moved=class_moved, z=z, epsilon=epsilon) for q in (p, smoothed)
+        ))  # fmt: skip
+        return gain, class_increments(total[classes], total[classes].sum(axis=-1), class_log_z, by_class)
+
+    def _memory(self, name: PoolName, own: PoolSums, rest_ratio: Floats) -> tuple[Floats, Floats]:
+        """Return the memory of a pool (K,), and how far it ordinarily moves from day to day, in sd of a sample (K,)."""
+        stream = self.bank.columns.stream
+        wider = 1 + rest_ratio[stream]
+        memory = np.maximum(own.memory / np.maximum(own.n[stream], 1e-9), 1.0)
+        of_devices = KAPPA * np.sqrt(own.moved) / np.maximum(own.n[stream], 1e-9)  # independent of each other
+        if name not in self.between:
+            return memory * wider, of_devices
+        between, days = self.between[name]
+        batch = np.array(LENGTHS)[:, None] * np.maximum(own.n[stream] / wider, 1e-9)
+        excess = between * batch
+        memory = np.maximum(memory, 1 + np.maximum(excess, 0.0)[list(_MEMORY_LENGTHS)].max(axis=0))
+        moved = 2 * np.maximum(excess[-1] + 1 - memory, 0.0) / batch[-1]  # beyond what the memory explains
+        from_days = KAPPA * _few_days(days) * np.sqrt(moved) if days >= _MIN_DAYS else 0.0
+        return memory * wider, np.maximum(of_devices, from_days)
+
+
+def _few_days(pairs: float) -> float:
+    """Return how much wider a bound at 99.5 % must be that rests on so few pairs of days: Student's t over Gaussian.
+
+    Source: exact for 2; M. Abramowitz, I. Stegun, Handbook of Mathematical Functions, 26.7.5.
+    """
+    if pairs <= _MIN_DAYS:
+        return 3.853
+    x, v = 2.5758, pairs
+    g1, g2 = (x**3 + x) / 4, (5 * x**5 + 16 * x**3 + 3 * x) / 96
+    g3 = (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384
+    return (x + g1 / v + g2 / v**2 + g3 / v**3) / x
 
 
 def _is_judged(bank: DetectorBank, seen: Observation) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,11 @@ THETAS = (0.1, 0.25, 0.6)
 SHAPES = ("up", "down", "spread", "narrow", "tail_up", "tail_down", "low_end", "high_end")
 """The eight shapes: Legendre 1, 2, 3 with either sign, and the indicators of the first and last bin."""
 TILTS = len(SHAPES) * len(THETAS)
+SHAPE_MEMORY = (0, 0, 1, 1, 2, 2, 3, 4)
+"""The row of a shape's memory: both signs of a polynomial move together."""
+CLASS_THETAS = (0.25, 0.6, 1.2, -0.6, -1.2)
+CLASS_TILTS = BINS * len(CLASS_THETAS)
+"""Tilts of a stream whose value is a class: more or less of each class, whatever their order."""
 
 _PRIOR = 0.5  # Jeffreys: an empty bin of the reference is rare, not impossible
 
@@ -89,36 +95,102 @@ def scores(counts: Ints | Floats, p: Floats | Singles) -> Floats:
     return found
 
 
-def log_normaliser(p: Floats, n_effective: Floats, shape: Floats, *, z: float, epsilon: float) -> Floats:
-    """Return log Z (..., 24) of tilts over ``shape`` (..., 8, 16); ``p`` (..., 16) seen ``n_effective`` (...) times.
+def scores_squared(p: Floats | Singles) -> Floats:
+    """Return the means (..., S, 5) over ``p`` (..., S, 16) of the squares of Legendre 1 to 3 and of both end bins."""
+    squares = np.einsum("...fb,...b->...f", _legendre(p.astype(np.float64)) ** 2, p)
+    return np.concatenate([squares, p[..., :1], p[..., BINS - 1 :]], axis=-1)
 
+
+def deviations(p: Floats, shape: Floats) -> Floats:
+    """Return the standard deviations (..., 8) of ``shape`` (..., 8, 16) over ``p`` (..., 16)."""
+    mean = (shape * p[..., None, :]).sum(axis=-1)
+    return np.sqrt(np.maximum((shape**2 * p[..., None, :]).sum(axis=-1) - mean**2, 0.0))
+
+
+def log_normaliser(
+    p: Floats, n_effective: Floats, shape: Floats, *, z: float, epsilon: float, moved: Floats | None = None
+) -> Floats:
+    """Return log Z (..., 24) of tilts over ``shape`` (..., 8, 16).
+
+    ``p`` (..., 16) was seen ``n_effective`` times: (..., 8) by shape, or (..., 1).
     Z = (1 - epsilon)(E_p[e^g] + z sd_p(e^g) / sqrt(n)) + epsilon max e^g, with g = theta shape. The second term is
     the reference's own sampling error: without it a small reference raises false alarms.
-    Source: ``docs/explanation/drift.md``, "Normaliser with sampling error".
+    ``moved`` (..., 8): how far the mean of a shape may move without evidence. Z is then the largest over what ``p``
+    becomes when its normal scores move so far that the first shape moves by that, or half as far, either way, and at
+    least what a shift of the shape's mean alone gives: a mean that moves changes spread, tails and ends as well.
+    Source: ``docs/explanation/drift.md``, "Normaliser with sampling error" and "What may move".
     """
-    columns = [_one_strength(theta, p, n_effective, shape, z=z, epsilon=epsilon) for theta in THETAS]
-    return np.stack(columns, axis=-1).reshape(*shape.shape[:-2], TILTS)
+    found = _all_strengths(p, n_effective, shape, z=z, epsilon=epsilon)
+    if moved is None:
+        return found.reshape(*shape.shape[:-2], TILTS)
+    alone = found + moved[..., None] * np.array(THETAS)
+    furthest = math.sqrt(2) * _normal_score(np.minimum((1 + moved[..., 0] / math.sqrt(3)) / 2, _FURTHEST))
+    for part in (-1.0, -0.5, 0.5, 1.0):
+        there = _all_strengths(_shifted(p, part * furthest), n_effective, shape, z=z, epsilon=epsilon)
+        found = np.maximum(found, there)
+    return np.maximum(found, alone).reshape(*shape.shape[:-2], TILTS)
+
+
+_SCORES = np.linspace(-8.0, 8.0, 4001)
+_BELOW = np.array([NormalDist().cdf(score) for score in _SCORES])
+_FURTHEST = 0.9995  # of a normal stream, below the moved median: no stream moves further and is followed
+
+
+def _normal_score(share: Floats) -> Floats:
+    return np.interp(share, _BELOW, _SCORES)
+
+
+def _shifted(p: Floats, by: Floats) -> Floats:
+    """Return ``p`` (..., 16) with its normal scores moved by ``by`` (...)."""
+    below = np.interp(_normal_score(np.cumsum(p, axis=-1)[..., :-1]) - by[..., None], _SCORES, _BELOW)
+    ends = np.zeros((*p.shape[:-1], 1))
+    return np.diff(np.concatenate([ends, below, ends + 1], axis=-1), axis=-1)
+
+
+def _all_strengths(p: Floats, n: Floats, shape: Floats, *, z: float, epsilon: float) -> Floats:
+    """Return log Z (..., 8, 3) for ``p`` as it is."""
+    return np.stack([_one_strength(theta, p, n, shape, z=z, epsilon=epsilon) for theta in THETAS], axis=-1)
 
 
 def _one_strength(theta: float, p: Floats, n: Floats, shape: Floats, *, z: float, epsilon: float) -> Floats:
     growth = np.exp(theta * shape)
     mean = (growth * p[..., None, :]).sum(axis=-1)
     variance = np.maximum((growth**2 * p[..., None, :]).sum(axis=-1) - mean**2, 0.0)
-    error = z * np.sqrt(variance / np.maximum(n, 1.0)[..., None])
+    error = z * np.sqrt(variance / np.maximum(n, 1.0))
     return np.asarray(np.log((1 - epsilon) * (mean + error) + epsilon * growth.max(axis=-1)))
 
 
-def profile(counts: Ints | Floats, n_effective: Floats, *, z: float = 4.0, epsilon: float = 0.0) -> Profile:
-    """Return the profile of reference counts (C, S, 16), one row per context, ``n_effective`` (C, S) samples each.
+def class_log_normaliser(
+    p: Floats, n_effective: Floats, *, z: float, epsilon: float, moved: Floats | float = 0.0
+) -> Floats:
+    """Return log Z (..., 80) of the tilts of each class, class by class; ``p`` and ``n_effective`` (..., 16).
+
+    ``moved``: how far a class may move without evidence, in standard deviations of one sample.
+    """
+    growth = np.exp(np.array(CLASS_THETAS)) - 1  # of one sample of the class: 1 + growth
+    sd = np.sqrt(p * (1 - p))
+    error = (sd * (z / np.sqrt(np.maximum(n_effective, 1.0)) + moved))[..., None] * np.abs(growth)
+    found = (1 - epsilon) * (1 + p[..., None] * growth + error) + epsilon * np.maximum(1 + growth, 1)
+    return np.asarray(np.log(found).reshape(*p.shape[:-1], CLASS_TILTS))
+
+
+def profile(
+    counts: Ints | Floats, n_effective: Floats, *, z: float = 4.0, epsilon: float = 0.0, moved: Floats | None = None
+) -> Profile:
+    """Return the profile of reference counts (C, S, 16), one row per context.
+
+    Each has ``n_effective`` independent samples: (C, S), or (C, S, 8) by shape. ``moved`` (S, 8): how far each shape
+    may move without evidence, in standard deviations of a sample.
 
     The shapes use the mid-ranks of all contexts together; the normaliser is the largest over the contexts, so that
     neither day nor night alone raises an alarm.
     """
     together = shapes(proportions(counts.sum(axis=0)))
-    per_context = log_normaliser(
-        proportions(counts), n_effective, np.broadcast_to(together, (len(counts), *together.shape)),
-        z=z, epsilon=epsilon,
-    )  # fmt: skip
+    by_shape = n_effective if n_effective.ndim == counts.ndim else n_effective[..., None]
+    p, shape = proportions(counts), np.broadcast_to(together, (len(counts), *together.shape))
+    if moved is not None:
+        moved = moved * deviations(p, shape)
+    per_context = log_normaliser(p, by_shape, shape, z=z, epsilon=epsilon, moved=moved)
     return Profile(together, per_context.max(axis=0))
 
 

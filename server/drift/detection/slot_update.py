@@ -11,12 +11,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.drift.detection import pools as pooling
 from server.drift.detection.baseline import Kept, KeptOfDevice
 from server.drift.detection.detector_bank import DetectorBank, DetectorSettings, Observation, SlotContext
 from server.drift.detection.evidence import Decision, e_bh, log_cap, values
-from server.drift.detection.pools import FLEET, Pool, PoolName
+from server.drift.detection.movement import Columns
+from server.drift.detection.pools import FLEET, Pool, PoolMovement, PoolName
 from server.drift.detection.reference import Floats, Profile
 
 BankKey = tuple[str, str]
@@ -61,6 +63,7 @@ class FoldState:
     slot: int = -1
     banks: dict[BankKey, DetectorBank] = field(default_factory=dict)
     pools: dict[tuple[BankKey, PoolName], Pool] = field(default_factory=dict)
+    movement: dict[BankKey, dict[PoolName, PoolMovement]] = field(default_factory=dict)
     current: dict[str, Current] = field(default_factory=dict)
     flagged: frozenset[str] = frozenset()
 
@@ -69,8 +72,9 @@ class FoldState:
         spares = spare.banks if spare is not None else {}
         banks = {key: bank.copy(spares.get(key)) for key, bank in self.banks.items()}
         return FoldState(
-            slot=self.slot, banks=banks, pools=dict(self.pools), current=dict(self.current), flagged=self.flagged
-        )
+            slot=self.slot, banks=banks, pools=dict(self.pools), current=dict(self.current), flagged=self.flagged,
+            movement={key: dict(of_bank) for key, of_bank in self.movement.items()},
+        )  # fmt: skip
 
     def keep_only(self, devices: Collection[str]) -> None:
         """Remove every device that is not in ``devices``: it was revoked or removed and is no longer judged."""
@@ -83,10 +87,10 @@ class FoldState:
         now = self.current.get(device)
         return now is not None and now.key == key
 
-    def open_bank(self, key: BankKey, streams: int, training: Profile | None) -> None:
+    def open_bank(self, key: BankKey, columns: Columns, training: Profile | None) -> None:
         """Create the bank of ``key`` if there is none; the training profile may be set later."""
         if key not in self.banks:
-            self.banks[key] = DetectorBank(streams=streams, training=training)
+            self.banks[key] = DetectorBank(columns=columns, training=training)
         elif training is not None:
             self.banks[key].training = training
 
@@ -98,11 +102,14 @@ def fold_slot(
     """Update ``state`` with one slot's windows (their banks must be open); return the outcome."""
     state.slot = slot
     _follow(state, slot, windows, settings)
-    members = max(len(state.current), 1)
+    members, before = max(len(state.current), 1), _decided(state.pools, settings)
     completed = {}
     for key, window in windows.items():
-        cap = log_cap(members, state.banks[key].streams, settings.log_alpha)
-        completed[key] = state.banks[key].step(window, settings, SlotContext(slot, cap, (kept or {}).get(key, {})))
+        cap = log_cap(members, state.banks[key].tilts, settings.log_alpha)
+        moment = SlotContext(
+            slot=slot, log_cap=cap, kept=(kept or {}).get(key, {}), alarming=_alarming(state, key, before)
+        )
+        completed[key] = state.banks[key].step(window, settings, moment)
     log_values, decision = _devices(state, settings)
     flagged = frozenset(name for name, hit in zip(sorted(log_values), decision.flagged, strict=True) if hit)
     _step_pools(state, windows, attributes, settings, left_out=flagged | state.flagged)
@@ -159,6 +166,17 @@ def _decided(pools: Mapping[tuple[BankKey, PoolName], Pool], settings: DetectorS
     return _Pooled(found, decision.log_threshold, alarms)
 
 
+def _alarming(state: FoldState, key: BankKey, pooled: _Pooled) -> NDArray[np.bool_]:
+    """Return the streams (S,) in which the fleet's pool of a bank alarms."""
+    if (key, FLEET) not in pooled.alarms:
+        return np.zeros(state.banks[key].streams, np.bool_)
+    pool = state.pools[key, FLEET]
+    found = pool.log_m.max(axis=1) >= pooled.log_threshold
+    for place, stream in enumerate(state.banks[key].columns.classes):
+        found[stream] |= bool(pool.class_m[place].max() >= pooled.log_threshold)
+    return found
+
+
 def _follow(
     state: FoldState, slot: int, windows: Mapping[BankKey, Sequence[Observation]], settings: DetectorSettings
 ) -> None:
@@ -197,20 +215,30 @@ def _step_pools(
     for key, bank in state.banks.items():
         here = [device for device in bank.devices if state.is_in(device, key)]
         named = pooling.names(here, attributes)
+        movement = state.movement.setdefault(key, {})
+        weekend = pooling.is_weekend(state.slot, settings)
+        for followed, pairs in bank.ended if key in windows else ():
+            movement |= pooling.learn(movement, named, followed, pairs, state.slot, weekend=weekend)
         judged = pooling.JudgedWindows.of(bank, (seen for seen in windows.get(key, ()) if seen.device not in left_out))
-        cap = log_cap(len(named), bank.streams, settings.log_alpha)
+        contexts = {int(context): np.flatnonzero(judged.contexts == context) for context in np.unique(judged.contexts)}
         steps[key] = _PoolStep(
-            bank=bank, named=named, left_out=left_out, judged=judged, places=judged.places(), log_cap=cap
-        )
+            named=named, left_out=left_out, places=judged.places(),
+            windows=pooling.PoolWindows(
+                bank=bank, judged=judged, settings=settings, movement=movement, weekend=weekend,
+                between=pooling.between_batches(movement, named),
+                fleet={context: judged.sums(bank, places, context) for context, places in contexts.items()},
+                log_cap=log_cap(len(named), bank.tilts, settings.log_alpha),
+            ),
+        )  # fmt: skip
         for name in named:
-            pool = steps[key].take(before.get((key, name)), name, settings)
+            pool = steps[key].take(before.get((key, name)), name)
             if pool is not None:
                 after[key, name] = pool
     pooled = _decided(after, settings)
     for key, step in steps.items():
         alarms = {name: after[key, name].log_value for bank_key, name in pooled.alarms if bank_key == key}
         for name, others in _overlapping(step.named, alarms):
-            pool = step.take(before.get((key, name)), name, settings, without=others)
+            pool = step.take(before.get((key, name)), name, without=others)
             after.pop((key, name))
             if pool is not None:
                 after[key, name] = pool
@@ -221,24 +249,20 @@ def _step_pools(
 class _PoolStep:
     """The input of one bank's pools in one slot: the members of each pool, the excluded devices, and the windows."""
 
-    bank: DetectorBank
     named: Mapping[PoolName, frozenset[str]]
     left_out: frozenset[str]
-    judged: pooling.JudgedWindows
     places: Mapping[str, Sequence[int]]
-    log_cap: float
+    windows: pooling.PoolWindows
 
-    def take(
-        self, pool: Pool | None, name: PoolName, settings: DetectorSettings, *, without: frozenset[str] = frozenset()
-    ) -> Pool | None:
+    def take(self, pool: Pool | None, name: PoolName, *, without: frozenset[str] = frozenset()) -> Pool | None:
         """Return the pool ``name`` after this slot, ``without`` some of its members; None where too few are left."""
         members = self.named[name] - without
         if len(members - self.left_out) < pooling.MIN_MEMBERS:
             return None
-        part = range(len(self.judged.devices)) if name == FLEET else sorted(
+        part = range(len(self.windows.judged.devices)) if name == FLEET else sorted(
             place for device in members for place in self.places.get(device, ())
         )  # fmt: skip
-        return pooling.step(pool, self.bank, self.judged, np.array(part, np.int64), settings, log_cap=self.log_cap)
+        return self.windows.step(pool, name, np.array(part, np.int64))
 
 
 def _overlapping(

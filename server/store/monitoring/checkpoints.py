@@ -1,6 +1,7 @@
 """Tables and queries of drift detection: completed baselines, and checkpoints of its state after a slot, in blocks.
 
-A baseline is written once and never changed; there is one for each device, release and context. Of a checkpoint,
+A baseline is written once and never changed; there is one for each device, release and context. How a pool moved is
+written again with every baseline of its bank. Of a checkpoint,
 block 0 is the header and is written last: blocks without it belong to a checkpoint that was never finished.
 """
 
@@ -23,6 +24,7 @@ BASELINES = sa.Table(
     sa.Column("windows", sa.Integer, nullable=False),
     sa.Column("counts", sa.LargeBinary, nullable=False),
     sa.Column("squares", sa.LargeBinary, nullable=False),
+    sa.Column("movement", sa.LargeBinary),
 )
 
 
@@ -36,6 +38,34 @@ def baselines_of(connection: sa.Connection, ref_id: str, artifact: str) -> list[
     """Return every device's baselines under one reference."""
     query = BASELINES.select().where(BASELINES.c.ref_id == ref_id, BASELINES.c.artifact == artifact)
     return list(connection.execute(query.order_by(BASELINES.c.device, BASELINES.c.context)).mappings())
+
+
+POOL_MOVEMENTS = sa.Table(
+    "pool_movements",
+    METADATA,
+    sa.Column("ref_id", sa.String(32), primary_key=True),
+    sa.Column("artifact", sa.String(32), primary_key=True),
+    sa.Column("attribute", sa.String(127), primary_key=True),
+    sa.Column("value", sa.String(127), primary_key=True),
+    sa.Column("slot_ms", sa.BigInteger, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+
+def put_pool_movements(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Add or replace how pools moved."""
+    if rows:
+        insert = upsert(connection, POOL_MOVEMENTS)
+        fresh = {name: insert.excluded[name] for name in ("slot_ms", "data")}
+        key = ["ref_id", "artifact", "attribute", "value"]
+        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=fresh), [dict(row) for row in rows])
+
+
+def pool_movements_of(connection: sa.Connection, ref_id: str, artifact: str) -> list[sa.RowMapping]:
+    """Return how each pool moved under one reference."""
+    table = POOL_MOVEMENTS
+    query = table.select().where(table.c.ref_id == ref_id, table.c.artifact == artifact)
+    return list(connection.execute(query.order_by(table.c.attribute, table.c.value)).mappings())
 
 
 CHECKPOINTS = sa.Table(
