@@ -291,11 +291,12 @@ def read_movement(data: bytes, columns: Columns, slot: int) -> PoolMovement:
         ValueError: If it does not fit ``columns``.
     """
     seven, k = len(LENGTHS), columns.count
-    found = _unpacked(data, _SCORE, {
+    found: dict[str, Any] = _unpacked(data, _SCORE, {
         "excess": (seven, k), "weight": (seven, k), "pairs": (seven,), "weekend": (columns.streams, BINS),
         "weekend_n": (columns.streams,), "weekend_windows": (1,),
     })  # fmt: skip
-    return PoolMovement(**found | {"weekend_windows": int(found["weekend_windows"][0]), "slot": slot})
+    windows = int(found.pop("weekend_windows")[0])
+    return PoolMovement(**found, weekend_windows=windows, slot=slot)
 
 
 def _refill(

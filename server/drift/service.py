@@ -260,7 +260,7 @@ class DriftService:
                 self._facts[key] = BankFacts(release.name, release.model, usual(reference))
                 self._kept.open(key, columns)
                 state.open_bank(key, columns, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
-                state.movement[key] = {**self._kept.pools[key], **state.movement.get(key, {})}
+                state.movement[key] = {**self._kept.pools.get(key, {}), **state.movement.get(key, {})}
         return refused
 
     def _reference(self, key: BankKey) -> Reference | None:

@@ -163,8 +163,10 @@ def baselines(parts: Sequence[Commissioning], columns: Columns, *, z: float, eps
 def _memory(one: Collected, columns: Columns) -> Floats:
     """Return the memory by column, (K,); a baseline of an older version only knows that of single windows."""
     if one.ordinary is not None:
-        return one.ordinary.memory[0].astype(np.float64)
-    return autocorrelation_time(one.counts[None], one.squares[None], np.array([one.windows]))[0][columns.stream]
+        return np.asarray(one.ordinary.memory[0], np.float64)
+    return np.asarray(
+        autocorrelation_time(one.counts[None], one.squares[None], np.array([one.windows]))[0][columns.stream]
+    )
 
 
 def autocorrelation_time(counts: Ints, squares: Floats, windows: Ints) -> Floats:

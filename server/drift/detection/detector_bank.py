@@ -31,6 +31,7 @@ from server.drift.detection.reference import (
 )
 from wire.histogram import BINS
 
+_MOST_MOVED = 0.5  # of the devices' spread: if the fleet's middle moved further, at least half of the devices did
 _UNLIKE = 0.3  # share of what the devices share that may be more or less for a single one
 _AGEING = 0.03  # standard deviations a day that a baseline follows
 _OWN_SHAPES = (0, 2, 4, 6, 7)  # one sign of each
@@ -227,7 +228,7 @@ class DetectorBank:
             self.devices.append(device)
             self.commissioning.append(Commissioning(wanted))
         for name, (width, kind, value) in arrays_of(self.columns).items():
-            more = np.full((len(fresh), *width), value, kind)
+            more: Singles = np.full((len(fresh), *width), value, kind)
             setattr(self, name, np.concatenate([getattr(self, name), more]))
         self.contexts = {context: part.with_rows(len(fresh)) for context, part in self.contexts.items()}
 
@@ -279,11 +280,11 @@ class DetectorBank:
         for first in range(0, len(window), ROWS):
             some = slice(first, first + ROWS)
             residuals[some] = self._residuals(rows[some], np.stack([seen.counts for seen in window[some]]))
-        common = shared(residuals)
+        common, spread = shared(residuals)
         # Most of the fleet moved, so the devices that did not would be flagged: nobody is judged there until it ends.
-        moved, of_class = self.columns.by_stream(common)
-        held = moment.alarming & (moved != 0).any(axis=-1)
-        held[list(self.columns.classes)] |= (of_class != 0).any(axis=-1) & moment.alarming[list(self.columns.classes)]
+        moved, of_class = self.columns.by_stream(np.maximum(np.abs(common) - _MOST_MOVED * spread, 0.0))
+        held = moment.alarming & moved.any(axis=-1)
+        held[list(self.columns.classes)] |= of_class.any(axis=-1) & moment.alarming[list(self.columns.classes)]
         for first in range(0, len(window), ROWS):
             some = slice(first, first + ROWS)
             counts = np.stack([seen.counts for seen in window[some]])
@@ -292,7 +293,7 @@ class DetectorBank:
             self._age(rows[some], counts, residuals[some] - common)
 
     def _residuals(self, rows: NDArray[np.int64], counts: Ints) -> Floats:
-        """Return by how much the means of the windows differ from the baselines, (R, K): of each device's own shapes."""
+        """Return by how much the means of windows differ from the baselines, (R, K), in each device's own shapes."""
         usual, n = self.usual[rows], np.maximum(counts.sum(axis=-1), 1)
         own = scores(counts, usual) / n[..., None] - scores(usual, usual)
         classes = list(self.columns.classes)
@@ -326,7 +327,8 @@ class DetectorBank:
     def _age(self, rows: NDArray[np.int64], counts: Ints, residuals: Floats) -> None:
         """Let the baselines follow slow changes: towards the latest window, at most .03 standard deviations a day."""
         usual = self.usual[rows]
-        own = np.sqrt(np.maximum(scores_squared(usual) - scores(usual, usual)[..., list(_OWN_SHAPES)] ** 2, 0.0))
+        mean = scores(usual, usual)[..., list(_OWN_SHAPES)]
+        own = np.sqrt(np.maximum(scores_squared(usual) - mean**2, 0.0))
         of_class = usual[:, list(self.columns.classes)]
         deviation = np.concatenate([
             own.reshape(len(rows), -1), np.sqrt(of_class * (1 - of_class)).reshape(len(rows), -1)

@@ -33,6 +33,7 @@ _LONGEST = 2 / 3  # of a baseline, up to which movement is measured
 _GAP = 24  # windows that two batches may lie apart and still count as adjacent
 _FLEET_WEIGHT = 60.0  # pairs of batches that the fleet's mean is worth beside a device's own
 _FLEET_DAYS = 20.0  # days of a device's own that the fleet's movement is worth
+_SHORT_DAYS = 3.0  # days of a baseline whose own mean is as uncertain as one level
 _RESTLESS = 4.0  # times the fleet's movement and noise: what a device moves beyond that is its own
 _SILL_ERRORS, _SILL_DEVICES, _SILL_RATIO = 3.0, 8, 0.9  # growth in standard errors, and devices, that show it
 _FEWEST = 4  # pairs of batches of 6 windows from which on movement is measured
@@ -74,7 +75,7 @@ class Columns:
     def variances(self, counts: Ints | Floats) -> Floats:
         """Return the variances (..., K) of the functions over the samples ``counts`` (..., S, 16)."""
         n = np.maximum(counts.sum(axis=-1), 1)[..., self.stream]
-        return np.maximum(self.sums(counts, power=2) / n - (self.sums(counts) / n) ** 2, 0.0)
+        return np.asarray(np.maximum(self.sums(counts, power=2) / n - (self.sums(counts) / n) ** 2, 0.0))
 
     def by_stream(self, values: Floats | Singles) -> tuple[Floats, Floats]:
         """Return ``values`` (..., K) as (..., S, 5) and (..., C, 16)."""
@@ -190,9 +191,11 @@ class FleetMovement:
 
         ``moved`` (R, 6, K) at ``lags`` (R, 6); ``noise`` (R, K): the part of it by chance that was taken off; ``days``
         (R,) of the baselines. If the fleet's movement still grows at the longest lag, it has not been seen whole: it
-        is carried on to where it would end. A restless device keeps most of its own movement.
+        is carried on to where it would end. A restless device keeps most of its own movement. Two levels differ by
+        twice the variance of one; a baseline of three days may lie as far off as a level, a longer one less.
         """
         fleet = np.maximum(self.moved / np.maximum(self.lag_devices, 1)[:, None], 0.0)
+        level = np.minimum(0.5 * (1 + _SHORT_DAYS / days), 1.0)[:, None]
         own, days = np.where(lags[..., None] > 0, moved, 0.0), days[:, None, None]
         mixed = ((_FLEET_DAYS * fleet + days * own) / (_FLEET_DAYS + days)).max(axis=1)
         whole, own = fleet.max(axis=0), own.max(axis=1)
@@ -206,7 +209,7 @@ class FleetMovement:
             whole = np.where(growth > _SILL_ERRORS * error, np.maximum(whole, carried), whole)
         mixed = np.maximum(mixed, (_FLEET_DAYS * whole + days[:, 0] * own) / (_FLEET_DAYS + days[:, 0]))
         mixed = np.maximum(mixed, own - _RESTLESS * (whole + noise))
-        return np.asarray(np.sqrt(np.maximum(mixed, 0.0)))
+        return np.asarray(np.sqrt(level * np.maximum(mixed, 0.0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,7 +332,7 @@ class Movement:
                     variances=np.maximum(variances, 0.0),
                 ))  # fmt: skip
                 if place < _OF_DEVICES:
-                    common = shared(differences)
+                    common, _ = shared(differences)
                     self.spread[place, rows] += samples * (differences - common) ** 2
                     self.pairs[place, rows] += 1
                     self.level = self.level + common if place == _SERIES else self.level
@@ -393,15 +396,15 @@ class Movement:
         )
 
 
-def shared(residuals: Floats | Singles) -> Floats:
+def shared(residuals: Floats | Singles) -> tuple[Floats, Floats]:
     """Return what D devices share: the median over them of ``residuals`` (D, K), (K,), 0 where it may be chance.
 
     Two standard errors of the median are taken off, so that a fleet that shares nothing is not disturbed; fewer than
-    8 devices share nothing.
+    8 devices share nothing. The second value (K,) is the spread of the devices, as a standard deviation.
     """
     if len(residuals) < CONTROL_DEVICES:
-        return np.zeros(residuals.shape[1:])
-    middle = np.median(residuals, axis=0)
+        return np.zeros(residuals.shape[1:]), np.ones(residuals.shape[1:])
+    middle: Floats = np.median(residuals.astype(np.float64), axis=0)
     deviation = 1.4826 * np.median(np.abs(residuals - middle), axis=0)  # the standard deviation, if Gaussian
     chance = 2 * 1.2533 * deviation / np.sqrt(len(residuals))
-    return np.asarray(np.sign(middle) * np.maximum(np.abs(middle) - chance, 0.0))
+    return np.asarray(np.sign(middle) * np.maximum(np.abs(middle) - chance, 0.0)), np.asarray(deviation)

@@ -18,7 +18,7 @@ a normaliser, never lower it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -123,42 +123,47 @@ def names(devices: Iterable[str], attributes: Mapping[str, Mapping[str, str]]) -
 
 
 def learn(
-    known: Mapping[PoolName, PoolMovement], named: Mapping[PoolName, frozenset[str]], movement: Movement, pairs: Pairs,
-    slot: int, *, weekend: bool = False,
+    known: Mapping[PoolName, PoolMovement], named: Mapping[PoolName, frozenset[str]],
+    ended: Sequence[tuple[Movement, Pairs]], slot: int, *, weekend: bool = False,
 ) -> dict[PoolName, PoolMovement]:  # fmt: skip
-    """Return the movement of the pools ``named`` with the ``pairs`` of batches that ended in ``slot``.
+    """Return the movement of the pools ``named`` with all pairs of batches that ``ended`` in ``slot``.
 
-    ``weekend``: whether that slot is on one. A pool that has already learned from a later slot is not changed.
+    ``weekend``: whether that slot is on one. A pool that has already learned from this slot is not changed.
     """
-    devices = [movement.devices[row] for row in pairs.rows]
-    member = np.array([[device in members for device in devices] for members in named.values()], np.float64)
-    moved, noise = member @ (pairs.samples * pairs.differences), member @ (pairs.samples * pairs.variances)
-    samples, count = member @ pairs.samples, member.sum(axis=1)
-    all_of_it = [one.sum(axis=0) for one in (pairs.samples * pairs.differences, pairs.samples * pairs.variances,
-                                             pairs.samples)]  # fmt: skip
-    found = {}
-    for place, name in enumerate(named):
-        older = known.get(name) or PoolMovement.empty(movement.columns)
-        if count[place] < MIN_MEMBERS or older.slot > slot:
-            continue
-        n = samples[place]
-        difference, variance = moved[place] / np.maximum(n, 1e-9), noise[place] / np.maximum(n, 1e-9)
-        chance = variance / np.maximum(n, 1e-9)
-        if name != FLEET and _is_controlled(len(devices), len(devices) - int(count[place])):
-            rest = np.maximum(all_of_it[2] - n, 1e-9)
-            difference = difference - (all_of_it[0] - moved[place]) / rest
-            chance = chance + (all_of_it[1] - noise[place]) / rest**2
-        varies = (chance > 0) & (n > 0)
-        chance = np.where(varies, chance, 1.0)
-        size = np.where(varies, 2 * variance / chance, 0.0)  # samples a batch, as if both were of independent samples
-        excess, weight, seen = older.excess.copy(), older.weight.copy(), older.pairs.copy()
-        excess[pairs.length] += size * (difference**2 / chance - 1)
-        weight[pairs.length] += size**2
-        seen[pairs.length] += 1
-        found[name] = replace(
-            older, excess=excess, weight=weight, pairs=seen, slot=slot,
-            weekend_windows=older.weekend_windows + (weekend and pairs.length == 0),
-        )  # fmt: skip
+    found: dict[PoolName, PoolMovement] = {}
+    for movement, pairs in ended:
+        devices = [movement.devices[row] for row in pairs.rows]
+        member = np.array([[device in members for device in devices] for members in named.values()], np.float64)
+        parts = (pairs.samples * pairs.differences, pairs.samples * pairs.variances, pairs.samples)
+        whole, of_pool, count = (
+            [part.sum(axis=0) for part in parts],
+            [member @ part for part in parts],
+            member.sum(axis=1),
+        )
+        for place, name in enumerate(named):
+            older = known.get(name) or PoolMovement.empty(movement.columns)
+            if count[place] < MIN_MEMBERS or older.slot >= slot:
+                continue
+            older = found.get(name, older)
+            moved, noise, n = (part[place] for part in of_pool)
+            several = np.maximum(n, 1e-9)
+            difference, variance = moved / several, noise / several
+            chance = variance / several
+            if name != FLEET and _is_controlled(len(devices), len(devices) - int(count[place])):
+                rest = np.maximum(whole[2] - n, 1e-9)
+                difference = difference - (whole[0] - moved) / rest
+                chance = chance + (whole[1] - noise) / rest**2
+            varies = (chance > 0) & (n > 0)
+            chance = np.where(varies, chance, 1.0)
+            size = np.where(varies, 2 * variance / chance, 0.0)  # samples a batch, as if all were independent
+            excess, weight, seen = older.excess.copy(), older.weight.copy(), older.pairs.copy()
+            excess[pairs.length] += size * (difference**2 / chance - 1)
+            weight[pairs.length] += size**2
+            seen[pairs.length] += 1
+            found[name] = replace(
+                older, excess=excess, weight=weight, pairs=seen, slot=slot,
+                weekend_windows=older.weekend_windows + (weekend and pairs.length == 0),
+            )  # fmt: skip
     return found
 
 
@@ -245,6 +250,14 @@ class JudgedWindows:
             found.setdefault(device, []).append(place)
         return found
 
+    def whole(self, bank: DetectorBank, without: NDArray[np.int64] | None = None) -> dict[int, PoolSums]:
+        """Return the sums over all windows, but for those at the places ``without``, by context."""
+        left = np.ones(len(self.devices), np.bool_)
+        if without is not None:
+            left[without] = False
+        contexts = np.unique(self.contexts[left]).tolist()
+        return {one: self.sums(bank, np.flatnonzero(left & (self.contexts == one)), one) for one in contexts}
+
     def sums(self, bank: DetectorBank, places: NDArray[np.int64], context: int) -> PoolSums:
         """Return the sums over the windows at ``places``, all in ``context``."""
         own = bank.contexts[context]
@@ -297,16 +310,20 @@ class PoolWindows:
     settings: DetectorSettings
     log_cap: float
 
-    def step(self, pool: Pool | None, name: PoolName, places: NDArray[np.int64]) -> Pool | None:
+    def step(
+        self, pool: Pool | None, name: PoolName, places: NDArray[np.int64], *, without: NDArray[np.int64]
+    ) -> Pool | None:
         """Return the pool after the windows at ``places`` (flagged devices left out); unchanged if too few came.
 
-        Each context is compared with the members' baselines in that context.
+        Each context is compared with the members' baselines in that context, and with the rest of the fleet ``without``
+        the windows at some places.
         """
+        fleet = self.judged.whole(self.bank, without) if without.size else self.fleet
         contexts = self.judged.contexts[places]
         for context in np.unique(contexts):
             part = places[contexts == context]
             if len(part) >= MIN_MEMBERS:
-                whole = self.fleet[int(context)]
+                whole = fleet[int(context)]
                 sums_ = whole if name == FLEET else self.judged.sums(self.bank, part, int(context))
                 if not self._knows_the_day(name, sums_, whole):
                     continue
@@ -322,7 +339,7 @@ class PoolWindows:
         return pool
 
     def _knows_the_day(self, name: PoolName, own: PoolSums, whole: PoolSums) -> bool:
-        """Return whether a pool can be judged today: a first weekend is noted, unless a pool has a rest of the fleet."""
+        """Return whether a pool can be judged today; without a rest of the fleet, a first weekend is only noted."""
         if not self.weekend or (name != FLEET and _is_controlled(whole.count, whole.count - own.count)):
             return True
         older = self.movement.get(name) or PoolMovement.empty(self.bank.columns)
@@ -344,10 +361,10 @@ class PoolWindows:
             if self.weekend and name in self.movement:
                 seen = self.movement[name]
                 total = total - own.n[:, None] * seen.weekend / np.maximum(seen.weekend_n, 1)[:, None]
-        else:
+        else:  # what the rest did is taken off
             rest = np.maximum(whole.n - own.n, 1e-9)
             moved = ((whole.total - own.total) - (whole.expected - own.expected)) / rest[:, None]
-            total, rest_ratio = total - own.n[:, None] * moved, own.n / rest
+            total, rest_ratio = own.total - own.n[:, None] * moved, own.n / rest
         n_effective = 1 / np.maximum(own.limit / n, 1e-12)
         smoothed = proportions(p * n_effective[:, None])
         shape = shapes(smoothed)
@@ -359,7 +376,11 @@ class PoolWindows:
         log_z = np.maximum(*(log_normaliser(q, n_effective[:, None], shape, z=z, epsilon=epsilon)
                              for q in (p, smoothed)))  # fmt: skip
         log_z += tolerance.reshape(log_z.shape)
-        gain = increments(sums(total, shape), total.sum(axis=-1), log_z, by_shape[:, list(SHAPE_MEMORY)])
+        # If the rest of the fleet moved alone, a cohort that did not move differs from it, but is not the cause.
+        gain = np.minimum(*(
+            increments(sums(counts, shape), own.n, log_z, by_shape[:, list(SHAPE_MEMORY)])
+            for counts in (own.total, total)
+        ))  # fmt: skip
         classes = list(columns.classes)
         if not classes:
             return gain, np.zeros((0, CLASS_TILTS))
@@ -367,7 +388,10 @@ class PoolWindows:
         class_log_z = np.maximum(*(
             class_log_normaliser(q[classes], class_n, moved=class_moved, z=z, epsilon=epsilon) for q in (p, smoothed)
         ))  # fmt: skip
-        return gain, class_increments(total[classes], total[classes].sum(axis=-1), class_log_z, by_class)
+        class_gain = (
+            class_increments(counts[classes], own.n[classes], class_log_z, by_class) for counts in (own.total, total)
+        )
+        return gain, np.minimum(*class_gain)
 
     def _memory(self, name: PoolName, own: PoolSums, rest_ratio: Floats) -> tuple[Floats, Floats]:
         """Return the memory of a pool (K,), and how far it ordinarily moves from day to day, in sd of a sample (K,)."""

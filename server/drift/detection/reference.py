@@ -83,7 +83,7 @@ def _legendre(p: Floats) -> Floats:
     return np.stack([first, second, third], axis=-2)
 
 
-def scores(counts: Ints | Floats, p: Floats | Singles) -> Floats:
+def scores(counts: Ints | Floats | Singles, p: Floats | Singles) -> Floats:
     """Return the sums (..., S, 8) of every shape over ``p`` (..., S, 16) in the samples ``counts`` (..., S, 16).
 
     The same as summing ``shapes(p)``, without keeping 128 numbers for every stream of every device.
@@ -98,13 +98,13 @@ def scores(counts: Ints | Floats, p: Floats | Singles) -> Floats:
 def scores_squared(p: Floats | Singles) -> Floats:
     """Return the means (..., S, 5) over ``p`` (..., S, 16) of the squares of Legendre 1 to 3 and of both end bins."""
     squares = np.einsum("...fb,...b->...f", _legendre(p.astype(np.float64)) ** 2, p)
-    return np.concatenate([squares, p[..., :1], p[..., BINS - 1 :]], axis=-1)
+    return np.asarray(np.concatenate([squares, p[..., :1], p[..., BINS - 1 :]], axis=-1))
 
 
 def deviations(p: Floats, shape: Floats) -> Floats:
     """Return the standard deviations (..., 8) of ``shape`` (..., 8, 16) over ``p`` (..., 16)."""
     mean = (shape * p[..., None, :]).sum(axis=-1)
-    return np.sqrt(np.maximum((shape**2 * p[..., None, :]).sum(axis=-1) - mean**2, 0.0))
+    return np.asarray(np.sqrt(np.maximum((shape**2 * p[..., None, :]).sum(axis=-1) - mean**2, 0.0)))
 
 
 def log_normaliser(
@@ -128,7 +128,7 @@ def log_normaliser(
     for part in (-1.0, -0.5, 0.5, 1.0):
         there = _all_strengths(_shifted(p, part * furthest), n_effective, shape, z=z, epsilon=epsilon)
         found = np.maximum(found, there)
-    return np.maximum(found, alone).reshape(*shape.shape[:-2], TILTS)
+    return np.asarray(np.maximum(found, alone).reshape(*shape.shape[:-2], TILTS))
 
 
 _SCORES = np.linspace(-8.0, 8.0, 4001)

@@ -171,7 +171,7 @@ def _alarming(state: FoldState, key: BankKey, pooled: _Pooled) -> NDArray[np.boo
     if (key, FLEET) not in pooled.alarms:
         return np.zeros(state.banks[key].streams, np.bool_)
     pool = state.pools[key, FLEET]
-    found = pool.log_m.max(axis=1) >= pooled.log_threshold
+    found: NDArray[np.bool_] = pool.log_m.max(axis=1) >= pooled.log_threshold
     for place, stream in enumerate(state.banks[key].columns.classes):
         found[stream] |= bool(pool.class_m[place].max() >= pooled.log_threshold)
     return found
@@ -217,16 +217,15 @@ def _step_pools(
         named = pooling.names(here, attributes)
         movement = state.movement.setdefault(key, {})
         weekend = pooling.is_weekend(state.slot, settings)
-        for followed, pairs in bank.ended if key in windows else ():
-            movement |= pooling.learn(movement, named, followed, pairs, state.slot, weekend=weekend)
+        if key in windows:
+            movement |= pooling.learn(movement, named, bank.ended, state.slot, weekend=weekend)
         judged = pooling.JudgedWindows.of(bank, (seen for seen in windows.get(key, ()) if seen.device not in left_out))
-        contexts = {int(context): np.flatnonzero(judged.contexts == context) for context in np.unique(judged.contexts)}
         steps[key] = _PoolStep(
             named=named, left_out=left_out, places=judged.places(),
             windows=pooling.PoolWindows(
                 bank=bank, judged=judged, settings=settings, movement=movement, weekend=weekend,
                 between=pooling.between_batches(movement, named),
-                fleet={context: judged.sums(bank, places, context) for context, places in contexts.items()},
+                fleet=judged.whole(bank),
                 log_cap=log_cap(len(named), bank.tilts, settings.log_alpha),
             ),
         )  # fmt: skip
@@ -262,7 +261,8 @@ class _PoolStep:
         part = range(len(self.windows.judged.devices)) if name == FLEET else sorted(
             place for device in members for place in self.places.get(device, ())
         )  # fmt: skip
-        return self.windows.step(pool, name, np.array(part, np.int64))
+        others = np.array([place for device in without for place in self.places.get(device, ())], np.int64)
+        return self.windows.step(pool, name, np.array(part, np.int64), without=others)
 
 
 def _overlapping(

@@ -89,7 +89,7 @@ def test_a_merged_window_is_weaker_evidence_than_its_parts() -> None:
     """Its increment is the sum of theirs, and one step starts one detector where two steps start two."""
     chance = np.random.default_rng(7)
     parts = chance.multinomial(60, UNIFORM, size=(2, 5))
-    log_z, memory = np.full((5, TILTS), 0.01), np.ones(5)
+    log_z, memory = np.full((5, TILTS), 0.01), np.ones((5, 1))
     steps = [increments(sums(one, shapes(UNIFORM)), one.sum(axis=-1), log_z, memory) for one in parts]
     whole = increments(sums(parts.sum(axis=0), shapes(UNIFORM)), parts.sum(axis=(0, 2)), log_z, memory)
     assert np.allclose(whole, steps[0] + steps[1])

@@ -72,6 +72,6 @@ def test_two_causes_that_share_devices_are_both_named_in_time() -> None:
 
 
 def test_a_change_of_the_whole_fleet_is_still_the_fleets() -> None:
-    """Where every cohort of every attribute moves, none is left out in another's favour."""
+    """Where every cohort moves alike, none differs from the rest of the fleet: no cohort is blamed in its place."""
     said = _named(40, {SOUTH: 0.3, NORTH: 0.3}, 3, seed=1)
-    assert {FLEET, SOUTH, NORTH, LENS_A, LENS_B} <= said[-1]
+    assert said[-1] == {FLEET}

@@ -1,0 +1,74 @@
+"""Fleets whose samples, hours and devices depend on each other: quiet without drift, and heard with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.bench.dependence import NULLS, DependentFleet, DependentRun, drift_row, null_row
+
+RESTLESS = "restless devices"  # three days don't show that a few devices move further than all others: 14 do
+
+
+def _fleet(kind: str, *, devices: int = 24, seed: int = 1) -> DependentFleet:
+    return DependentFleet(kind=kind, devices=devices, streams=2, seed=seed, samples=5 if kind == "few a window" else 60)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NULLS if kind != RESTLESS])
+def test_a_world_without_drift_raises_no_alarm(kind: str) -> None:
+    """Neither devices nor pools, where chi-squared with Bonferroni alarms in most of these worlds.
+
+    Three days of common weather don't show a fleet how it moves, and it has no other fleet to learn from.
+    """
+    found = null_row(_fleet(kind), windows=72, hours=48)
+    assert found["device_alerts_a_day"] == 0
+    assert found["pool_alarms"] <= (kind == "common weather")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["memory 8 hours", "own weather", "common weather", "scenes of 100 hours", RESTLESS])
+def test_fourteen_days_show_what_moves_slowly(kind: str) -> None:
+    """The longer baseline also knows contents that stay for days, and a few devices that move more than all others."""
+    found = null_row(_fleet(kind), windows=336, hours=72)
+    assert (found["device_alerts_a_day"], found["pool_alarms"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("name", "windows"), [
+    ("+0.5 sd on a tenth", 8), ("class 0.1 to 0.2 on a tenth", 25), ("class 4 read as 5 on a tenth", 25),
+])  # fmt: skip
+def test_drift_of_single_devices_is_found(name: str, windows: int) -> None:
+    """All of them, and no other device; classes that swap and cancel in any order of the classes are found too."""
+    found = drift_row(name, _fleet("independent", devices=40, seed=2), windows=72)
+    assert found["median_windows"] <= windows
+    assert (found["found_ratio"], found["false_devices"]) == (1.0, 0)
+
+
+def test_a_tenth_of_a_standard_deviation_of_the_whole_fleet_is_its_pools() -> None:
+    """No device is flagged: what all share is taken off."""
+    found = drift_row("the fleet +0.1 sd", _fleet("independent", devices=100, seed=2), windows=72)
+    assert found["fleet_pool_after_windows"] <= 8
+    assert found["found_ratio"] == 0
+
+
+def test_a_change_of_most_devices_accuses_no_healthy_one() -> None:
+    """While the fleet's pool alarms because most of it moved, those that did not move are not flagged."""
+    found = drift_row("+0.5 sd on seven tenths", _fleet("independent", devices=40, seed=1), windows=72)
+    assert found["fleet_pool_after_windows"] <= 2
+    assert found["false_devices"] == 0
+
+
+def test_a_fault_larger_than_the_weather_is_found_in_it() -> None:
+    """A device that moves by 2 sd where weather moves all by 0.3."""
+    found = drift_row("own weather and +2 sd on a tenth", _fleet("own weather", devices=40, seed=2), windows=72)
+    assert found["median_windows"] <= 10
+    assert (found["found_ratio"], found["false_devices"]) == (1.0, 0)
+
+
+def test_devices_that_join_later_and_miss_windows_raise_no_alarm() -> None:
+    """Half of the fleet begins two days later, and every device misses one window in five."""
+    run, flagged = DependentRun(fleet=_fleet("own weather", seed=4), windows=72), set[str]()
+    for hour in range(192):
+        some = [i for i in range(24) if (i % 2 == 0 or hour >= 48) and (hour + i) % 5]
+        outcome = run.window(only=some)
+        flagged |= outcome.flagged | {str(name) for _, name in outcome.pool_alarms}
+    assert len(outcome.log_values) == 24
+    assert not flagged
