@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import Observation
-from server.drift.detection.movement import Columns
+from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.pools import FLEET
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
 from server.drift.rows import psi
@@ -152,7 +152,7 @@ class DependentRun:
         self, shift: Floats | float = 0.0, classes: Floats | None = None, only: Sequence[int] | None = None
     ) -> SlotOutcome:
         """Let one hour pass; ``only`` these devices send a window."""
-        columns = Columns(self.fleet.streams, (self.fleet.streams - 1,))
+        columns = ScoreColumns(self.fleet.streams, (self.fleet.streams - 1,))
         self.state.open_bank(KEY, columns, None)
         counts = self.fleet.counts(self.hour, shift, classes)
         self.seen.append(counts)

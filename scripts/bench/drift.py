@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from scripts.bench import dependence
 from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import Observation
-from server.drift.detection.movement import Columns
+from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.pools import FLEET
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
 from server.drift.rows import psi
@@ -105,7 +105,7 @@ class Run:
     def window(self, shift: NDArray[np.float64] | float = 0.0) -> tuple[SlotOutcome, NDArray[np.int64]]:
         """Run one window."""
         counts, context = self.world.counts(self.slot, shift), self.world.context(self.slot)
-        self.state.open_bank(KEY, Columns(self.world.streams), None)
+        self.state.open_bank(KEY, ScoreColumns(self.world.streams), None)
         seen = [Observation(f"d{i:05d}", counts[i], context) for i in range(self.world.devices)]
         start = time.perf_counter()
         outcome = fold_slot(self.state, self.slot, {KEY: seen}, {}, self.config.settings)
@@ -251,7 +251,7 @@ class QuietFleet:
     def verdicts(self, windows: int, config: DriftConfig) -> dict[str, float]:
         """Return how often a pool or a device began to alarm in ``windows`` windows after the baselines."""
         dice, state, streams = np.random.default_rng(self.seed), FoldState(), len(self.probabilities)
-        state.open_bank(KEY, Columns(streams), None)
+        state.open_bank(KEY, ScoreColumns(streams), None)
         places = {f"d{i:05d}": {"site": f"site-{i // 3}"} for i in range(self.devices)}
         pools = devices = 0
         before = SlotOutcome()

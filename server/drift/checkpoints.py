@@ -30,7 +30,7 @@ import numpy as np
 from server.drift.config import DriftConfig
 from server.drift.detection.baseline import Collected, Commissioning, Kept, KeptOfDevice
 from server.drift.detection.detector_bank import DETECTORS, ROWS, DetectorBank, arrays_of
-from server.drift.detection.movement import LENGTHS, Columns, FleetMovement, Movement, Ordinary
+from server.drift.detection.movement import LENGTHS, FleetMovement, Movement, Ordinary, ScoreColumns
 from server.drift.detection.pools import Pool, PoolMovement, PoolName
 from server.drift.detection.reference import CLASS_TILTS, TILTS, Singles
 from server.drift.detection.slot_update import BankKey, Current, FoldState
@@ -251,7 +251,7 @@ def _blocks(state: FoldState) -> Iterator[bytes]:
             for means in movement.series.values():
                 yield _packed(_DETECTOR, means)
     for pool in state.pools.values():
-        yield _packed(_SCORE, pool.log_m, pool.recent, pool.class_m, pool.class_recent)
+        yield _packed(_SCORE, pool.log_m, pool.recent, pool.class_m, pool.class_recent, pool.aged)
     for of_bank in state.movement.values():
         for moved in of_bank.values():
             yield packed_movement(moved)
@@ -273,9 +273,11 @@ def _unpacked(block: bytes, kind: np.dtype[Any], shapes: Mapping[str, tuple[int,
     return found
 
 
-def _pool_shapes(columns: Columns) -> dict[str, tuple[int, ...]]:
+def _pool_shapes(columns: ScoreColumns) -> dict[str, tuple[int, ...]]:
     tilts, class_tilts = (columns.streams, TILTS), (len(columns.classes), CLASS_TILTS)
-    return {"log_m": tilts, "recent": tilts, "class_m": class_tilts, "class_recent": class_tilts}
+    return {
+        "log_m": tilts, "recent": tilts, "class_m": class_tilts, "class_recent": class_tilts, "aged": (columns.count,),
+    }  # fmt: skip
 
 
 def packed_movement(moved: PoolMovement) -> bytes:
@@ -284,7 +286,7 @@ def packed_movement(moved: PoolMovement) -> bytes:
     return _packed(_SCORE, moved.excess, moved.weight, moved.pairs, moved.weekend, moved.weekend_n, windows)
 
 
-def read_movement(data: bytes, columns: Columns, slot: int) -> PoolMovement:
+def read_movement(data: bytes, columns: ScoreColumns, slot: int) -> PoolMovement:
     """Return what ``packed_movement`` wrote.
 
     Raises:
@@ -356,7 +358,7 @@ def _array(block: bytes, kind: np.dtype[Any], shape: tuple[int, ...]) -> np.ndar
 _KeptOfBank = dict[str, dict[int, Kept]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class KeptBaselines:
     """The kept baselines of open banks; only the drift service's thread may use it."""
 
@@ -365,7 +367,7 @@ class KeptBaselines:
     banks: dict[BankKey, _KeptOfBank] = field(default_factory=dict)
     pools: dict[BankKey, dict[PoolName, PoolMovement]] = field(default_factory=dict)
 
-    def open(self, key: BankKey, columns: Columns) -> None:
+    def open(self, key: BankKey, columns: ScoreColumns) -> None:
         """Read the baselines of the bank ``key``, once, and how its pools moved; what does not fit is left out."""
         if key in self.banks:
             return

@@ -24,7 +24,7 @@ import numpy as np
 from server.drift.checkpoints import BankAccess, Checkpoints, FleetMoment, HealthMemory, KeptBaselines, is_due
 from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import ROWS, Observation
-from server.drift.detection.movement import Columns
+from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.reference import Ints, training_profile
 from server.drift.detection.slot_update import BankKey, FoldState, SlotOutcome, fold_slot, outcome_of
 from server.drift.findings import BankFacts, Scene, findings
@@ -92,7 +92,7 @@ class DriftService:
 
     def __post_init__(self) -> None:
         """Build the parts; reads nothing yet."""
-        self._kept = KeptBaselines(self.database, self.config.window_ms)
+        self._kept = KeptBaselines(database=self.database, window_ms=self.config.window_ms)
         self.states = DriftStates(_TOLD_WINDOWS * self.config.window_ms + self.config.grace_ms)
 
     @property
@@ -256,7 +256,7 @@ class DriftService:
             else:
                 settings = self.config.settings
                 classes = tuple(place for place, stream in enumerate(reference.streams) if stream.categorical)
-                columns = Columns(len(reference.streams), classes)
+                columns = ScoreColumns(len(reference.streams), classes)
                 self._facts[key] = BankFacts(release.name, release.model, usual(reference))
                 self._kept.open(key, columns)
                 state.open_bank(key, columns, training_profile(reference, z=settings.z, epsilon=settings.epsilon))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from server.drift.detection.movement import KAPPA, Columns, Ordinary
+from server.drift.detection.movement import KAPPA, Ordinary, ScoreColumns
 from server.drift.detection.reference import (
     SHAPE_MEMORY,
     Floats,
@@ -121,7 +121,7 @@ class Commissioning:
         return Commissioning(self.wanted, dict(self.seen), self.complete)
 
 
-def baselines(parts: Sequence[Commissioning], columns: Columns, *, z: float, epsilon: float) -> Baselines:
+def baselines(parts: Sequence[Commissioning], columns: ScoreColumns, *, z: float, epsilon: float) -> Baselines:
     """Return the baselines of devices that are all complete in the same contexts."""
     contexts = sorted(parts[0].complete)
     seen = [[part.seen[context] for part in parts] for context in contexts]
@@ -160,7 +160,7 @@ def baselines(parts: Sequence[Commissioning], columns: Columns, *, z: float, eps
     )
 
 
-def _memory(one: Collected, columns: Columns) -> Floats:
+def _memory(one: Collected, columns: ScoreColumns) -> Floats:
     """Return the memory by column, (K,); a baseline of an older version only knows that of single windows."""
     if one.ordinary is not None:
         return np.asarray(one.ordinary.memory[0], np.float64)

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from server.drift.detection.baseline import Commissioning, Kept, KeptOfDevice, baselines
 from server.drift.detection.evidence import class_increments, fade, increments, memory_at, sums, update, values
-from server.drift.detection.movement import LENGTHS, Columns, FleetMovement, Movement, Pairs, shared
+from server.drift.detection.movement import FleetMovement, Movement, Pairs, ScoreColumns, ageing, shared
 from server.drift.detection.reference import (
     CLASS_THETAS,
     CLASS_TILTS,
+    OWN_SHAPES,
     SHAPE_MEMORY,
+    SHAPE_SIGNS,
     THETAS,
     TILTS,
     Floats,
@@ -33,9 +35,6 @@ from wire.histogram import BINS
 
 _MOST_MOVED = 0.5  # of the devices' spread: if the fleet's middle moved further, at least half of the devices did
 _UNLIKE = 0.3  # share of what the devices share that may be more or less for a single one
-_AGEING = 0.03  # standard deviations a day that a baseline follows
-_OWN_SHAPES = (0, 2, 4, 6, 7)  # one sign of each
-_SIGNS = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0])
 _FIRST_HALF = np.array([0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])  # devices follow a common shift more alike
 ROWS = 1024  # devices at a time, which bounds the size of temporary arrays
 _ROWS_COMPLETED = 128  # their normalisers need 3 kB a device, stream and strength
@@ -106,7 +105,7 @@ class DetectorBank:
     in the latest slot; ``fleet``: of all complete baselines.
     """
 
-    columns: Columns
+    columns: ScoreColumns
     training: Profile | None
     devices: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
@@ -280,7 +279,8 @@ class DetectorBank:
         for first in range(0, len(window), ROWS):
             some = slice(first, first + ROWS)
             residuals[some] = self._residuals(rows[some], np.stack([seen.counts for seen in window[some]]))
-        common, spread = shared(residuals)
+        samples = np.median([seen.counts.sum(axis=-1) for seen in window], axis=0)[self.columns.stream]
+        common, spread = shared(residuals, samples)
         # Most of the fleet moved, so the devices that did not would be flagged: nobody is judged there until it ends.
         moved, of_class = self.columns.by_stream(np.maximum(np.abs(common) - _MOST_MOVED * spread, 0.0))
         held = moment.alarming & moved.any(axis=-1)
@@ -299,7 +299,7 @@ class DetectorBank:
         classes = list(self.columns.classes)
         of_class = counts[:, classes] / n[:, classes, None] - usual[:, classes]
         return np.concatenate([
-            own[..., list(_OWN_SHAPES)].reshape(len(rows), -1), of_class.reshape(len(rows), -1)
+            own[..., list(OWN_SHAPES)].reshape(len(rows), -1), of_class.reshape(len(rows), -1)
         ], axis=-1)  # fmt: skip
 
     def _judge(self, rows: NDArray[np.int64], counts: Ints, common: Floats, log_cap: float) -> None:
@@ -310,7 +310,7 @@ class DetectorBank:
         n, (memory, class_memory) = counts.sum(axis=-1), self._memory(rows, counts.sum(axis=-1))
         taken, class_taken = self.columns.by_stream(common + self.aged[rows])
         spread, class_spread = self.columns.by_stream(_UNLIKE * np.abs(common))
-        taken, spread = taken[..., list(SHAPE_MEMORY)] * _SIGNS, spread[..., list(SHAPE_MEMORY)] * _FIRST_HALF
+        taken, spread = taken[..., list(SHAPE_MEMORY)] * SHAPE_SIGNS, spread[..., list(SHAPE_MEMORY)] * _FIRST_HALF
         score = scores(counts, self.usual[rows]) - n[..., None] * taken
         wider = (spread[..., None] * np.array(THETAS)).reshape(self.streams, TILTS)
         step = increments(score, n, self.log_z[rows] + wider, memory)
@@ -327,16 +327,14 @@ class DetectorBank:
     def _age(self, rows: NDArray[np.int64], counts: Ints, residuals: Floats) -> None:
         """Let the baselines follow slow changes: towards the latest window, at most .03 standard deviations a day."""
         usual = self.usual[rows]
-        mean = scores(usual, usual)[..., list(_OWN_SHAPES)]
+        mean = scores(usual, usual)[..., list(OWN_SHAPES)]
         own = np.sqrt(np.maximum(scores_squared(usual) - mean**2, 0.0))
         of_class = usual[:, list(self.columns.classes)]
         deviation = np.concatenate([
             own.reshape(len(rows), -1), np.sqrt(of_class * (1 - of_class)).reshape(len(rows), -1)
         ], axis=-1)  # fmt: skip
-        most = _AGEING * deviation / LENGTHS[-1]
         seen = (counts.sum(axis=-1) > 0)[:, self.columns.stream]
-        step = np.clip((residuals - self.aged[rows]) / LENGTHS[-1], -most, most)
-        self.aged[rows] += np.where(seen, step, 0.0)
+        self.aged[rows] += np.where(seen, ageing(residuals - self.aged[rows], deviation), 0.0)
 
     def _complete(self, rows: Sequence[int], settings: DetectorSettings) -> None:
         """Fill in the completed baselines; the arrays are replaced, because copies of the bank share them."""
@@ -418,7 +416,7 @@ def _values(log_m: Singles, class_m: Singles | None = None) -> Floats:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def arrays_of(columns: Columns) -> dict[str, tuple[tuple[int, ...], type, float]]:
+def arrays_of(columns: ScoreColumns) -> dict[str, tuple[tuple[int, ...], type, float]]:
     """Return for each array of a bank the axes after the devices', the type, and the value without a baseline."""
     s, single = columns.streams, np.float32
     tilts, class_tilts = (s, TILTS), (len(columns.classes), CLASS_TILTS)

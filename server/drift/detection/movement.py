@@ -39,6 +39,7 @@ _SILL_ERRORS, _SILL_DEVICES, _SILL_RATIO = 3.0, 8, 0.9  # growth in standard err
 _FEWEST = 4  # pairs of batches of 6 windows from which on movement is measured
 _ENOUGH = 8  # pairs of batches over the whole fleet, from which on a length is used
 KAPPA = 3.5  # times as far as it ordinarily moves, a stream may move without evidence
+_AGEING = 0.03  # standard deviations a day that a baseline follows
 CONTROL_DEVICES = 8  # from so many devices on, what they share is taken off
 BASIS = np.concatenate([shapes(np.full(BINS, 1 / BINS))[[0, 2, 4]], np.eye(BINS)[[0, BINS - 1]]])
 """(5, 16): Legendre 1 to 3 and both end bins over even bins. Ratios to the variance hold for other shapes as well."""
@@ -46,7 +47,7 @@ SHAPES = len(BASIS)
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ScoreColumns:
     """The K functions of a window's counts that are followed: 5 shapes of each stream, then each bin of class streams.
 
     ``streams``: how many; ``classes``: the places of the C streams whose value is a class.
@@ -112,7 +113,7 @@ class Ordinary:
         return b"".join(getattr(self, one.name).astype("<f4").tobytes() for one in fields(self))
 
     @classmethod
-    def unpacked(cls, data: bytes, columns: Columns) -> Ordinary | None:
+    def unpacked(cls, data: bytes, columns: ScoreColumns) -> Ordinary | None:
         """Return what ``packed`` wrote of one device for these columns; None for anything else."""
         k, four, six = columns.count, _OF_DEVICES, len(_LAGS)
         widths = {
@@ -148,7 +149,7 @@ class FleetMovement:
     growth_squares: Floats
 
     @classmethod
-    def empty(cls, columns: Columns) -> FleetMovement:
+    def empty(cls, columns: ScoreColumns) -> FleetMovement:
         """Return the sums over no device."""
         four, six, k = _OF_DEVICES, len(_LAGS), columns.count
         return cls(
@@ -239,7 +240,7 @@ class Movement:
     shared up to then, ``level`` (K,).
     """
 
-    columns: Columns
+    columns: ScoreColumns
     devices: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     number: Ints = field(init=False)
@@ -263,7 +264,7 @@ class Movement:
         self.level = np.zeros(self.columns.count)
 
     @staticmethod
-    def layout(columns: Columns) -> Mapping[str, tuple[tuple[int, ...], tuple[int, ...], str, float]]:
+    def layout(columns: ScoreColumns) -> Mapping[str, tuple[tuple[int, ...], tuple[int, ...], str, float]]:
         """Return for each array the axes before and after that of the devices, the type, and the value at first."""
         seven, four = (len(LENGTHS),), (_OF_DEVICES,)
         k, s = (columns.count,), (columns.streams,)
@@ -396,15 +397,28 @@ class Movement:
         )
 
 
-def shared(residuals: Floats | Singles) -> tuple[Floats, Floats]:
+def ageing(residuals: Floats | Singles, deviation: Floats) -> Floats:
+    """Return how far a baseline follows in one window what is left of ``residuals`` (..., K): a slow change.
+
+    At most .03 of the standard ``deviation`` of a sample in a day.
+    """
+    most = _AGEING * deviation / LENGTHS[-1]
+    return np.asarray(np.clip(residuals / LENGTHS[-1], -most, most))
+
+
+def shared(residuals: Floats | Singles, samples: Floats | None = None) -> tuple[Floats, Floats]:
     """Return what D devices share: the median over them of ``residuals`` (D, K), (K,), 0 where it may be chance.
 
     Two standard errors of the median are taken off, so that a fleet that shares nothing is not disturbed; fewer than
-    8 devices share nothing. The second value (K,) is the spread of the devices, as a standard deviation.
+    8 devices share nothing. ``samples`` (K,) of a window: of counts the median lies up to ln 2 from the mean, so up to
+    there nothing is shared (K. Hamza, Statistics & Probability Letters 23 (1995) 21-25). The second value (K,) is the
+    spread of the devices, as a standard deviation.
     """
     if len(residuals) < CONTROL_DEVICES:
         return np.zeros(residuals.shape[1:]), np.ones(residuals.shape[1:])
     middle: Floats = np.median(residuals.astype(np.float64), axis=0)
     deviation = 1.4826 * np.median(np.abs(residuals - middle), axis=0)  # the standard deviation, if Gaussian
     chance = 2 * 1.2533 * deviation / np.sqrt(len(residuals))
+    if samples is not None:
+        middle = np.where(np.abs(middle) > np.log(2) / np.maximum(samples, 1), middle, 0.0)
     return np.asarray(np.sign(middle) * np.maximum(np.abs(middle) - chance, 0.0)), np.asarray(deviation)

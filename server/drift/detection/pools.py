@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 
 from server.drift.detection.detector_bank import ROWS, DetectorBank, DetectorSettings, Observation
 from server.drift.detection.evidence import class_increments, fade, increments, sums, update, values
-from server.drift.detection.movement import CONTROL_DEVICES, KAPPA, LENGTHS, Columns, Movement, Pairs
+from server.drift.detection.movement import CONTROL_DEVICES, KAPPA, LENGTHS, Movement, Pairs, ScoreColumns, ageing
 from server.drift.detection.reference import (
     CLASS_TILTS,
+    OWN_SHAPES,
     SHAPE_MEMORY,
+    SHAPE_SIGNS,
     THETAS,
     TILTS,
     Floats,
@@ -53,21 +55,25 @@ _MIN_DAYS = 2  # pairs of days, from which on the movement between days is known
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """One pool's detectors, (S, 24) and (C, 80) each, and its members in the latest window."""
+    """One pool's detectors, (S, 24) and (C, 80) each, and its members in the latest window.
+
+    ``aged`` (K,): the slow change that its baseline has followed.
+    """
 
     log_m: Floats
     recent: Floats
     class_m: Floats
     class_recent: Floats
+    aged: Floats
     members: int = 0
 
     @classmethod
-    def empty(cls, columns: Columns) -> Pool:
+    def empty(cls, columns: ScoreColumns) -> Pool:
         """Return the pool before its first window."""
         tilts, class_tilts = (columns.streams, TILTS), (len(columns.classes), CLASS_TILTS)
         return cls(
             log_m=np.full(tilts, -np.inf), recent=np.zeros(tilts), class_m=np.full(class_tilts, -np.inf),
-            class_recent=np.zeros(class_tilts),
+            class_recent=np.zeros(class_tilts), aged=np.zeros(columns.count),
         )  # fmt: skip
 
     @property
@@ -96,7 +102,7 @@ class PoolMovement:
     slot: int = -1
 
     @classmethod
-    def empty(cls, columns: Columns) -> PoolMovement:
+    def empty(cls, columns: ScoreColumns) -> PoolMovement:
         """Return the movement before the first pair."""
         each = (len(LENGTHS), columns.count)
         return cls(
@@ -327,13 +333,14 @@ class PoolWindows:
                 sums_ = whole if name == FLEET else self.judged.sums(self.bank, part, int(context))
                 if not self._knows_the_day(name, sums_, whole):
                     continue
-                gain, class_gain = self._gains(name, sums_, whole)
                 older = pool or Pool.empty(self.bank.columns)
+                gain, class_gain, step = self._gains(name, sums_, whole, older.aged)
                 pool = Pool(
                     log_m=update(older.log_m, gain, log_cap=self.log_cap),
                     recent=fade(older.recent, gain),
                     class_m=update(older.class_m, class_gain, log_cap=self.log_cap),
                     class_recent=fade(older.class_recent, class_gain),
+                    aged=older.aged + step,
                     members=len(part),
                 )
         return pool
@@ -351,8 +358,10 @@ class PoolWindows:
         )  # fmt: skip
         return False
 
-    def _gains(self, name: PoolName, own: PoolSums, whole: PoolSums) -> tuple[Floats, Floats]:
-        """Return the increments (S, 24) and (C, 80) of a pool whose members sum up to ``own``."""
+    def _gains(
+        self, name: PoolName, own: PoolSums, whole: PoolSums, aged: Floats
+    ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+        """Return the increments (S, 24) and (C, 80) of a pool whose members sum up to ``own``, and its ageing (K,)."""
         z, epsilon, columns = self.settings.z, self.settings.epsilon, self.bank.columns
         n = np.maximum(own.n, 1e-9)
         total, p = own.total, own.expected / n[:, None]
@@ -377,21 +386,34 @@ class PoolWindows:
                              for q in (p, smoothed)))  # fmt: skip
         log_z += tolerance.reshape(log_z.shape)
         # If the rest of the fleet moved alone, a cohort that did not move differs from it, but is not the cause.
+        taken, class_taken = columns.by_stream(aged)
+        taken = own.n[:, None] * taken[:, list(SHAPE_MEMORY)] * SHAPE_SIGNS
         gain = np.minimum(*(
-            increments(sums(counts, shape), own.n, log_z, by_shape[:, list(SHAPE_MEMORY)])
+            increments(sums(counts, shape) - taken, own.n, log_z, by_shape[:, list(SHAPE_MEMORY)])
             for counts in (own.total, total)
         ))  # fmt: skip
         classes = list(columns.classes)
+        residuals = np.concatenate([
+            ((sums(total, shape) / n[:, None] - sums(p, shape))[:, list(OWN_SHAPES)]).ravel(),
+            (total[classes] / n[classes, None] - p[classes]).ravel(),
+        ])  # fmt: skip
+        deviation = np.concatenate([
+            deviations(p, shape)[:, list(OWN_SHAPES)].ravel(), np.sqrt(p[classes] * (1 - p[classes])).ravel()
+        ])  # fmt: skip
+        step = np.where(own.n[columns.stream] > 0, ageing(residuals - aged, deviation), 0.0)
         if not classes:
-            return gain, np.zeros((0, CLASS_TILTS))
+            return gain, np.zeros((0, CLASS_TILTS)), step
         class_n = np.broadcast_to(n_effective[classes, None], (len(classes), BINS))
         class_log_z = np.maximum(*(
             class_log_normaliser(q[classes], class_n, moved=class_moved, z=z, epsilon=epsilon) for q in (p, smoothed)
         ))  # fmt: skip
         class_gain = (
-            class_increments(counts[classes], own.n[classes], class_log_z, by_class) for counts in (own.total, total)
+            class_increments(
+                counts[classes] - own.n[classes, None] * class_taken, own.n[classes], class_log_z, by_class
+            )
+            for counts in (own.total, total)
         )
-        return gain, np.minimum(*class_gain)
+        return gain, np.minimum(*class_gain), step
 
     def _memory(self, name: PoolName, own: PoolSums, rest_ratio: Floats) -> tuple[Floats, Floats]:
         """Return the memory of a pool (K,), and how far it ordinarily moves from day to day, in sd of a sample (K,)."""

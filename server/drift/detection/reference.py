@@ -30,6 +30,9 @@ SHAPES = ("up", "down", "spread", "narrow", "tail_up", "tail_down", "low_end", "
 TILTS = len(SHAPES) * len(THETAS)
 SHAPE_MEMORY = (0, 0, 1, 1, 2, 2, 3, 4)
 """The row of a shape's memory: both signs of a polynomial move together."""
+OWN_SHAPES = (0, 2, 4, 6, 7)
+"""One sign of each shape."""
+SHAPE_SIGNS = (1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0)
 CLASS_THETAS = (0.25, 0.6, 1.2, -0.6, -1.2)
 CLASS_TILTS = BINS * len(CLASS_THETAS)
 """Tilts of a stream whose value is a class: more or less of each class, whatever their order."""

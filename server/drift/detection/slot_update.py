@@ -17,7 +17,7 @@ from server.drift.detection import pools as pooling
 from server.drift.detection.baseline import Kept, KeptOfDevice
 from server.drift.detection.detector_bank import DetectorBank, DetectorSettings, Observation, SlotContext
 from server.drift.detection.evidence import Decision, e_bh, log_cap, values
-from server.drift.detection.movement import Columns
+from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.pools import FLEET, Pool, PoolMovement, PoolName
 from server.drift.detection.reference import Floats, Profile
 
@@ -87,7 +87,7 @@ class FoldState:
         now = self.current.get(device)
         return now is not None and now.key == key
 
-    def open_bank(self, key: BankKey, columns: Columns, training: Profile | None) -> None:
+    def open_bank(self, key: BankKey, columns: ScoreColumns, training: Profile | None) -> None:
         """Create the bank of ``key`` if there is none; the training profile may be set later."""
         if key not in self.banks:
             self.banks[key] = DetectorBank(columns=columns, training=training)

@@ -9,7 +9,7 @@ import numpy as np
 from server.drift import rows as summaries
 from server.drift.detection.baseline import Commissioning, baselines
 from server.drift.detection.evidence import e_bh, increments, log_alpha, sums, update, values
-from server.drift.detection.movement import Columns
+from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.reference import TILTS, profile, shapes
 from wire.histogram import BINS
 
@@ -70,7 +70,7 @@ def test_windows_that_vary_among_themselves_have_memory() -> None:
         drawn = np.clip(rng.integers(0, BINS, 60), 0, BINS - 1)
         wandering = np.clip((rng.random(60) + level) * BINS, 0, BINS - 1).astype(int)
         part.add(0, np.stack([np.bincount(drawn, minlength=BINS), np.bincount(wandering, minlength=BINS)]))
-    ((steady, wander),) = baselines([part], Columns(2), z=4, epsilon=0).memory.reshape(1, 2, -1).max(axis=-1)
+    ((steady, wander),) = baselines([part], ScoreColumns(2), z=4, epsilon=0).memory.reshape(1, 2, -1).max(axis=-1)
     assert steady < 2.5
     assert wander > 10
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from server.drift.detection.evidence import memory_at
-from server.drift.detection.movement import LENGTHS, Columns, FleetMovement, Movement, Ordinary, shared
+from server.drift.detection.movement import LENGTHS, FleetMovement, Movement, Ordinary, ScoreColumns, shared
 from server.drift.detection.reference import (
     CLASS_THETAS,
     THETAS,
@@ -17,7 +17,7 @@ from server.drift.detection.reference import (
 )
 from wire.histogram import BINS
 
-COLUMNS = Columns(1)
+COLUMNS = ScoreColumns(1)
 UNIFORM = np.full(BINS, 1 / BINS)
 
 
@@ -58,7 +58,7 @@ def test_a_baseline_is_read_as_it_was_written() -> None:
     again = Ordinary.unpacked(found.packed(), COLUMNS)
     assert again is not None
     assert again.packed() == found.packed()
-    assert Ordinary.unpacked(found.packed(), Columns(2)) is None
+    assert Ordinary.unpacked(found.packed(), ScoreColumns(2)) is None
 
 
 def test_a_gap_of_a_day_is_bridged_and_a_longer_one_is_not() -> None:
@@ -78,6 +78,9 @@ def test_eight_devices_share_what_their_middle_does() -> None:
     alike = np.full((8, 1), 0.5) + np.linspace(-0.01, 0.01, 8)[:, None]
     assert shared(alike)[0][0] == pytest.approx(0.5, abs=0.02)
     assert shared(alike[:7])[0][0] == 0
+    rare = np.where(np.arange(100) % 5 > 0, -0.05, 0.2)[:, None]  # a count of 0 or 1 of 4 samples: mean 0, median not
+    assert shared(rare)[0][0] != 0
+    assert shared(rare, np.array([4.0]))[0][0] == 0
     assert shared(np.random.default_rng(3).normal(0, 1, (100, 1)))[0][0] == pytest.approx(0, abs=0.1)
 
 

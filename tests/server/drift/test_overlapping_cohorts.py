@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from server.drift.detection.detector_bank import DetectorSettings, Observation
-from server.drift.detection.movement import Columns
+from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.pools import FLEET
 from server.drift.detection.reference import Floats
 from server.drift.detection.slot_update import FoldState, fold_slot
@@ -37,7 +37,7 @@ def _moved(sd: float) -> Floats:
 def _named(size: int, moved: Mapping[tuple[str, str], float], windows: int, seed: int) -> list[set[tuple[str, str]]]:
     """Return the pools that alarm in each window after the devices with these attributes moved by so many sd."""
     dice, state, places = np.random.default_rng(seed), FoldState(), _fleet(size)
-    state.open_bank(KEY, Columns(4), None)
+    state.open_bank(KEY, ScoreColumns(4), None)
     shifts = {d: sum(sd for pair, sd in moved.items() if pair in places[d].items()) for d in places}
     said = []
     for slot in range(17 + windows):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from server.drift.detection.detector_bank import DetectorSettings, Observation
-from server.drift.detection.movement import Columns
+from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.reference import proportions, training_profile
 from server.drift.detection.slot_update import FoldState, fold_slot
 from server.registry.versions import Versions
@@ -63,7 +63,7 @@ def test_windows_of_the_reference_itself_raise_no_alarm() -> None:
         DetectorSettings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))),
     )
     state, sites = FoldState(), {f"d{i}": {"site": f"site-{i % 3}"} for i in range(DEVICES)}
-    state.open_bank(KEY, Columns(STREAMS), training_profile(reference))
+    state.open_bank(KEY, ScoreColumns(STREAMS), training_profile(reference))
     limit = np.log(DEVICES) - settings.log_alpha
     for slot, window in enumerate(_windows(reference)):
         outcome = fold_slot(state, slot, window, sites, settings)
@@ -81,7 +81,7 @@ def test_windows_of_another_artifact_do_alarm() -> None:
         reference,
         contexts=(Context(name="default", n=2000, n_effective=2000, counts=tuple(int(n) for n in other.reshape(-1))),),
     )
-    state.open_bank(KEY, Columns(STREAMS), training_profile(moved))
+    state.open_bank(KEY, ScoreColumns(STREAMS), training_profile(moved))
     for slot, window in enumerate(_windows(reference)[:3]):
         fold_slot(
             state,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.drift.detection.detector_bank import DetectorSettings, Observation
-from server.drift.detection.movement import Columns
+from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.pools import FLEET, names
 from server.drift.detection.reference import Floats
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
@@ -38,7 +38,7 @@ class _QuietFleet:
     def __init__(self, devices: int, streams: Floats, seed: int) -> None:
         self.state, self.dice, self.slot = FoldState(), np.random.default_rng(seed), 0
         self.sites = {f"d{i}": {"site": f"site-{i // max(3, devices // 6)}"} for i in range(devices)}
-        self.state.open_bank(KEY, Columns(len(streams)), None)
+        self.state.open_bank(KEY, ScoreColumns(len(streams)), None)
 
     def window(self, streams: Floats) -> SlotOutcome:
         """Let one window pass."""
