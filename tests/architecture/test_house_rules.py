@@ -94,6 +94,7 @@ PLUG_IN_ROOMS = {
     "runtimes",
     "transports",
     "front_ends",
+    "versions",  # migrations, found by Alembic: a released one stays for good
 }
 
 
