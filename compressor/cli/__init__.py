@@ -115,6 +115,7 @@ def app() -> None:
 @click.option("--checkpoint", type=_FILE, help="A state dict of the recipe's network, instead of training.")
 @click.option("--onnx", type=_FILE, help="Your own ONNX file: the steps after training, gates and bundle.")
 @click.option("--tflite", type=_FILE, help="Your own TFLite file: gates and bundle.")
+@click.option("--against", type=_FILE, help="The bundle that devices run: judge against it, by slice and class.")
 @click.option("--quick", is_flag=True, help="Try it: two epochs, on generated data where it has none. The gates stay.")
 @device_options
 @click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="",
@@ -129,6 +130,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     checkpoint: Path | None,
     onnx: Path | None,
     tflite: Path | None,
+    against: Path | None,
     quick: bool,  # noqa: FBT001 - click passes flags so
     mlflow: str | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
@@ -147,6 +149,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
       compressor run models/gestures --quick                  on a stand-in: nothing to download
       compressor run mine.toml --checkpoint mine.pt           your own weights of the recipe's network
       compressor run mine.toml --onnx mine.onnx               your own exported model
+      compressor run mine.toml --against mine-1-host.tfb    not worse than what devices run
       compressor run mine.toml --mlflow http://ml.example:5000
       compressor run mine.toml --server URL --token-file t --keys keys    gates on a device
 
@@ -162,7 +165,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.cli.devices import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
-    from compressor.run.pipeline import quick_of, run_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.run.pipeline import BasePoint, quick_of, run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
     bars = Bars()
@@ -175,7 +178,10 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     if quick:
         read = quick_of(read, folder, bars)
     log, bench = logbook(mlflow, bars), bench_for(read, Reach(**reach), keys)
-    outcome = run_recipe(read, out=folder, version=version, progress=log.progress, quick=quick, devices=bench)
+    base = None if against is None else BasePoint(against, compared=True)
+    outcome = run_recipe(
+        read, out=folder, version=version, base=base, progress=log.progress, quick=quick, devices=bench
+    )
     files = [*outcome.bundles, outcome.report]
     if keys is not None and outcome.verdict == "pass":
         from compressor.release.publish import sign_bundles  # noqa: PLC0415 - cryptography only where keys are used

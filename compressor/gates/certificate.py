@@ -101,14 +101,16 @@ class Certificate:
 
 
 def rules_for(
-    gates: Sequence[GateRecipe], target: str, *, retrained: bool, timed: bool = True, alone: Sequence[str] = ()
-) -> tuple[GateRecipe, ...]:
+    gates: Sequence[GateRecipe], target: str, *, retrained: bool, timed: bool = True, alone: Sequence[str] = (),
+    against: Sequence[str] = (),
+) -> tuple[GateRecipe, ...]:  # fmt: skip
     """Return the rules for ``target``; a retrained model must also be better on the drifted samples.
 
     A gate on a device also applies on this host, except for figures that a host with another processor can't measure
     (``timed`` is then False); and every device must agree with this host. ``alone``: gates on the candidate alone,
-    which are added to others; without other gates they are not added. Those of a retraining alone are left out of
-    other runs first, because a recipe without any other would pass unjudged.
+    which are added to others; without other gates they are not added. ``against``: the tasks whose gates on a
+    comparison with a release apply: on the average, every slice and every class. Those of a retraining alone are left
+    out of other runs first, because a recipe without any other would pass unjudged.
 
     Raises:
         PluginError: If an external gate can't be imported.
@@ -126,6 +128,12 @@ def rules_for(
         here = [rule for rule in here if rule.name not in KINDS or not KINDS[rule.name].retrained]
     if here or there:
         here += _added(here, [KINDS[name] for name in alone])
+    named = {rule.name for rule in here}
+    here += [
+        kind.rule(kind.against)
+        for kind in KINDS.values()
+        if kind.against is not None and kind.name not in named and not set(kind.tasks).isdisjoint(against)
+    ]
     if retrained:
         here += _added(here, [kind for kind in KINDS.values() if kind.retrained])
     devices = dict.fromkeys(rule.on for rule in there)

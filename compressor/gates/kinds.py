@@ -122,7 +122,8 @@ class GateKind:
     ``place``: where there is evidence. ``timed``: depends on the clock or memory of a host and differs each time: not
     in bundles, and not measured for another processor. ``make``: creates the gate from its name, limit and confidence;
     None: the figure of the gate's name is compared with the limit. ``bounded``: the confidence is used. ``added``: the
-    limit at which it applies by default. ``retrained``: only for a retraining. ``beside``: other figures of a
+    limit at which it applies by default. ``against``: the limit at which it applies by default to a comparison with a
+    release. ``retrained``: only for a retraining. ``beside``: other figures of a
     certificate in the same unit. ``formerly``: its names in older recipes and certificates. ``measure``: for an
     external gate, computes from the labelled set under all models (``tasks.Compared``) a number or, if ``bounded``, a
     metric with its bounds. It has no ``make``: limit and bounds decide, so that a certificate is judged again without
@@ -138,6 +139,7 @@ class GateKind:
     make: Callable[[str, float, float], Gate] | None = None
     bounded: bool = False
     added: float | None = None
+    against: float | None = None
     retrained: bool = False
     beside: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
@@ -157,10 +159,11 @@ def _of(gate: Callable[[float, float], Gate]) -> Callable[[str, float, float], G
 MOST, LEAST = ("max",), ("min",)
 _ROWS = (
     GateKind(name="accuracy_drop", make=_of(AccuracyDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
-             beside=("drop", "drop_upper")),
-    GateKind(name="worst_slice_drop", make=_of(WorstSliceDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
+             against=0.02, beside=("drop", "drop_upper")),
+    GateKind(name="worst_slice_drop", make=_of(WorstSliceDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
+             against=0.05),
     GateKind(name="worst_class_drop", make=_of(partial(WorstSliceDrop, by_class=True)), limits=MOST, tasks=CLASSES,
-             unit=POINTS, bounded=True),
+             unit=POINTS, bounded=True, against=0.1),
     GateKind(name="flip_ratio", make=_of(FlipRatio), limits=MOST, tasks=CLASSES, unit=SHARE, bounded=True),
     GateKind(name="negative_flip_ratio", make=_of(partial(FlipRatio, negative=True)), limits=MOST, tasks=CLASSES,
              unit=SHARE, bounded=True),
@@ -190,7 +193,7 @@ _ROWS = (
     GateKind(name="latency_p95_ms", unit=MILLISECONDS, timed=True, beside=("float_latency_p95_ms",)),
     GateKind(name="latency_ratio", place=Place.HOST, unit=FACTOR, timed=True),
     GateKind(name="parity_cosine", place=Place.HOST),
-    GateKind(name="parity_flip_ratio", tasks=CLASSES, place=Place.HOST, unit=SHARE),
+    GateKind(name="parity_flip_ratio", tasks=CLASSES, place=Place.HOST, unit=SHARE, beside=("release_flip_ratio",)),
     GateKind(name="parity_max_abs", place=Place.HOST),
     GateKind(name="peak_memory_bytes", unit=BYTES, timed=True, beside=("float_peak_memory_bytes",)),
     GateKind(name="size_bytes", place=Place.HOST, unit=BYTES, beside=("float_size_bytes",)),

@@ -54,10 +54,14 @@ JUDGES = (__name__, "compressor.recipe.read")
 
 @dataclass(frozen=True, slots=True)
 class BasePoint:
-    """Start of a retraining: the bundle of the previous release, and its float weights if this host has them."""
+    """Start of a retraining: the bundle of the previous release, and its float weights if this host has them.
+
+    ``compared``: nothing starts from it; the candidate is only judged against it, as what devices run now.
+    """
 
     bundle: Path
     checkpoint: Path | None = None
+    compared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +118,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
             raise PackageError(message) from error
     run = replace(opened(recipe, out, progress or Silent()), before=before, devices=devices)
     run = replace(run, material=material_of(run, data_root, extra))
-    run = replace(run, models=_models(run, base))
+    run = replace(run, models=_models(run, None if base is not None and base.compared else base))
     results: list[Judged] = []
     compared: Comparison | None = None
     for target in recipe.targets:
@@ -248,7 +252,12 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
             f"{target.name}: latency is not measured here: cpu = {target.cpu!r}, not {platform.machine()!r}"
         )
     rules = certificates.rules_for(
-        recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=alone
+        recipe.gates,
+        target.name,
+        retrained=compared.drifted is not None,
+        timed=timed,
+        alone=alone,
+        against=run.task.gates if run.before is not None and compared.drifted is None else (),
     )
     here = [rule for rule in rules if not rule.on]
     for rule in recipe.gates if compared.drifted is None else ():
@@ -269,6 +278,12 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
     if compared.baseline == ITSELF:
         remarks.append(
             "It was compared with itself: nothing was compressed, so that gates of drops and flips say nothing."
+        )
+    if run.before is not None:
+        told = judging.differs(compared.gate_set.candidate, compared.gate_set.baseline, 0.0)
+        figures["release_flip_ratio"] = float(told.mean())
+        remarks.append(
+            f"Against {compared.baseline}, which devices run: other answers on {int(told.sum())} of {len(told)} rows."
         )
     if recipe.smoothing.kind:
         sources = run.rows("gate").sources
