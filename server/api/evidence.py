@@ -27,7 +27,8 @@ class EvidenceBody(BaseModel):
     """One window of one device; log values are natural logarithms, an alarm is ``log_value >= log_threshold``.
 
     ``phase``: ``commissioning`` (its baseline is being collected) or ``judged``. ``summaries``: PSI,
-    Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most; they never decide.
+    Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most; they never decide. ``least_sd``: from what
+    shift on, in standard deviations, the device's stream would be noticed.
     """
 
     device: str

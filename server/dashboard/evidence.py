@@ -38,7 +38,10 @@ class StreamShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChartPoint:
-    """One window of one device. Ratios are shares of the threshold (in logs), None before there is any."""
+    """One window of one device. Ratios are shares of the threshold (in logs), None before there is any.
+
+    ``least``: from what shift on each of the streams that differ most would be noticed, in words.
+    """
 
     device: str
     start_ms: int
@@ -50,6 +53,7 @@ class ChartPoint:
     fault: str
     cause: str
     streams: tuple[StreamShare, ...]
+    least: str = ""
 
     @property
     def shown_ratio(self) -> float | None:
@@ -111,7 +115,16 @@ def point(row: Mapping[str, object]) -> ChartPoint:
         judged=row["phase"] == "judged", ratio=evidence_share(_number(row["log_value"]), threshold),
         training_ratio=evidence_share(_number(row["training_log_value"]), threshold), flagged=bool(row["flagged"]),
         fault=str(row["fault"]), cause=str(row["cause"]), streams=_streams(row["streams"]),
+        least=_least(row.get("summaries")),
     )  # fmt: skip
+
+
+def _least(summaries: object) -> str:
+    """Return from what shift on the streams would be noticed, the least first: "luma_mean from 0.3 sd"."""
+    figures = summaries if isinstance(summaries, Mapping) else {}
+    known = sorted((one["least_sd"], name) for name, one in figures.items() if "least_sd" in one)
+    listed = ", ".join(f"{name} from {least:.1f} sd" for least, name in known)
+    return f"A lasting shift would be noticed: {listed}" if listed else ""
 
 
 def verdict_card(verdict: StoredVerdict, now_ms: int) -> VerdictCard:

@@ -117,7 +117,7 @@ def _cause(scene: Scene, fault: str, training_value: float | None, device: str) 
 
 
 def _summaries(scene: Scene, latest: Mapping[str, StoredWindow]) -> dict[str, str]:
-    """Return PSI, Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most, by device, as JSON text."""
+    """Return PSI, Jensen-Shannon, Kolmogorov-Smirnov and the least shift of the streams that differ most, as JSON."""
     alike: dict[BankKey, list[StoredWindow]] = {}
     for device, window in latest.items():
         key = (window.ref_id, window.artifact)
@@ -133,21 +133,27 @@ def _summaries(scene: Scene, latest: Mapping[str, StoredWindow]) -> dict[str, st
             rows = [bank.rows[window.device] for window in some]
             own = bank.usual[rows] * bank.n_effective[rows][..., None]
             own[~bank.ready[rows]] = usual.proportions * _TRAINED
-            figures = _figures(counts_of(some), own, usual.names)
+            least = bank.least_shifts(rows, scene.config.z)
+            figures = _figures(counts_of(some), own, usual.names, least)
             found |= {window.device: figure for window, figure in zip(some, figures, strict=True)}
     return found
 
 
-def _figures(counts: Ints, own: Floats, names: Sequence[str]) -> list[str]:
-    """Return the summaries of each of D windows, ``counts`` and ``own`` (D, S, 16), by stream and name, as JSON."""
+def _figures(counts: Ints, own: Floats, names: Sequence[str], least: Floats) -> list[str]:
+    """Return the summaries of each of D windows, ``counts`` and ``own`` (D, S, 16), by stream and name, as JSON.
+
+    ``least`` (D, S): the shift from which on a stream would be noticed; NaN where it is not judged.
+    """
     top = np.argsort(-jensen_shannon(counts, own), axis=1, kind="stable")[:, :_TOP]
     q: Floats = np.take_along_axis(counts.astype(np.float64), top[..., None], axis=1)
     p: Floats = np.take_along_axis(own, top[..., None], axis=1)
     found = [psi(q, p), jensen_shannon(q, p), kolmogorov_smirnov(q, p)]
+    found.append(np.take_along_axis(least, top, axis=1))
     figures = (np.round(figure, 4).tolist() for figure in found)
     return [
         _AS_JSON({
-            names[i]: {"psi": psi, "js": js, "ks": ks} for i, psi, js, ks in zip(*of_window, strict=True)
+            names[i]: {"psi": psi, "js": js, "ks": ks} | ({} if math.isnan(sd) else {"least_sd": sd})
+            for i, psi, js, ks, sd in zip(*of_window, strict=True)
         })
         for of_window in zip(top.tolist(), *figures, strict=True)
     ]  # fmt: skip

@@ -109,7 +109,8 @@ def _page(services: Services, device: str) -> None:
         with ui.element("section").classes("tf-card"):
             heading("Drift evidence over time")
             ui.label(
-                "At 100 % the device is flagged. Blue: against its own usual, which decides; grey: against training."
+                "At 100 % the device is flagged: it moved further than its fleet ordinarily does, not: it is worse. "
+                "Blue: against its own usual, which decides; grey: against training."
             ).classes("tf-muted tf-small")
             _chart(services, device)
         with ui.element("section").classes("tf-card"):
@@ -217,6 +218,8 @@ def _streams(newest: evidence.ChartPoint | None) -> None:
             meter(share.share_ratio, Tone.BAD if newest.flagged else Tone.CALM)
             ui.label(f"{100 * share.share_ratio:.0f} %").classes("tf-number tf-small")
     ui.label(f"{newest.n} inferences in the newest window").classes("tf-muted tf-small")
+    if newest.least:
+        ui.label(newest.least).classes("tf-muted tf-small")
 
 
 def _answers(services: Services, device: str) -> tuple[AnswerRow, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from server.drift.detection.baseline import Commissioning, Kept, KeptOfDevice, baselines
 from server.drift.detection.evidence import class_increments, fade, increments, memory_at, sums, update, values
-from server.drift.detection.movement import FleetMovement, Movement, Pairs, ScoreColumns, ageing, shared
+from server.drift.detection.movement import KAPPA, FleetMovement, Movement, Pairs, ScoreColumns, ageing, shared
 from server.drift.detection.reference import (
     CLASS_THETAS,
     CLASS_TILTS,
@@ -30,6 +30,7 @@ from server.drift.detection.reference import (
     Singles,
     scores,
     scores_squared,
+    shift_of,
 )
 from wire.histogram import BINS
 
@@ -378,6 +379,16 @@ class DetectorBank:
         classes = list(self.columns.classes)
         found[..., classes, 0] = np.maximum(found[..., classes, 0], class_recent.max(axis=-1, initial=0.0))
         return found
+
+    def least_shifts(self, rows: Sequence[int], z: float) -> Floats:
+        """Return from what shift on, in standard deviations, each stream would be noticed (R, S); NaN before that.
+
+        What may move, what the weakest tilt needs, and the sampling error of the baseline.
+        """
+        ordinary = self.columns.by_stream(self.ordinary[rows])[0][..., 0]
+        error = z / np.sqrt(np.maximum(self.n_effective[rows], 1.0))
+        least = shift_of(KAPPA * ordinary + min(THETAS) / 2 + error)
+        return np.where(self.ready[rows, None], least, np.nan)
 
     def training_values(self) -> Floats:
         """Return the devices' values against the training reference, (D,)."""

@@ -127,7 +127,7 @@ def log_normaliser(
     if moved is None:
         return found.reshape(*shape.shape[:-2], TILTS)
     alone = found + moved[..., None] * np.array(THETAS)
-    furthest = math.sqrt(2) * _normal_score(np.minimum((1 + moved[..., 0] / math.sqrt(3)) / 2, _FURTHEST))
+    furthest = shift_of(moved[..., 0])
     for part in (-1.0, -0.5, 0.5, 1.0):
         there = _all_strengths(_shifted(p, part * furthest), n_effective, shape, z=z, epsilon=epsilon)
         found = np.maximum(found, there)
@@ -141,6 +141,11 @@ _FURTHEST = 0.9995  # of a normal stream, below the moved median: no stream move
 
 def _normal_score(share: Floats) -> Floats:
     return np.interp(share, _BELOW, _SCORES)
+
+
+def shift_of(mean: Floats) -> Floats:
+    """Return by how many standard deviations a normal stream moves if the mean of its first shape becomes ``mean``."""
+    return math.sqrt(2) * _normal_score(np.minimum((1 + mean / math.sqrt(3)) / 2, _FURTHEST))
 
 
 def _shifted(p: Floats, by: Floats) -> Floats:

@@ -53,6 +53,18 @@ def test_the_chart_runs_from_old_to_new_with_gaps() -> None:
     assert lines["evidence"] == [[1000, None], [2000, 50.0]]
 
 
+def test_a_device_says_from_what_shift_on_it_would_be_noticed() -> None:
+    """The most sensitive stream first; nothing while the device is not judged."""
+    figures = {
+        "noise": {"psi": 0.1, "least_sd": 1.24},
+        "luma_mean": {"psi": 0.2, "least_sd": 0.3},
+        "other": {"psi": 0.1},
+    }
+    said = point(ROW | {"summaries": figures}).least
+    assert said == "A lasting shift would be noticed: luma_mean from 0.3 sd, noise from 1.2 sd"
+    assert not point(ROW | {"summaries": {"noise": {"psi": 0.1}}}).least
+
+
 def test_the_newest_window_of_each_device_counts(tmp_path: Path) -> None:
     """In whatever order windows were stored; devices that are not enrolled are not shown."""
     database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")

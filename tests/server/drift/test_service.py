@@ -184,6 +184,8 @@ def test_evidence_is_stored_for_every_device_and_window(world: FleetWorld) -> No
     assert [row["phase"] for row in rows] == ["judged"] * 3 + ["commissioning"] * 11
     assert rows[0]["log_value"] < rows[0]["log_threshold"]
     assert set(rows[0]["summaries"]) == {"luma_mean", "laplacian_log", "noise", "confidence"}
+    assert 0.1 < rows[0]["summaries"]["noise"]["least_sd"] < 1.0
+    assert "least_sd" not in rows[-1]["summaries"]["noise"]
 
 
 def test_an_outage_of_a_whole_fleet_is_noted_in_one_transaction(world: FleetWorld) -> None:
