@@ -127,7 +127,11 @@ class UpdateStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """``reported``, retained: the full document of the device and its software; ``reason`` as in ``State``."""
+    """``reported``, retained: the full document of the device and its software; ``reason`` as in ``State``.
+
+    ``clock_error_ms``: how far the device's own clock is ahead of the server's time (behind: below 0), while it is so
+    wrong that the device does not use it: then the times in its messages are right. 0: it uses its own clock.
+    """
 
     gen: int = 0
     at_ms: int = 0
@@ -141,6 +145,7 @@ class Reported:
     update: UpdateStatus = field(default_factory=UpdateStatus)
     safe_mode: bool = False
     reason: str = field(default="", metadata=OMIT_DEFAULT)
+    clock_error_ms: int = field(default=0, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

@@ -60,6 +60,8 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
 ) -> Published:
     """Sign ``bundles`` and upload them to the server; repeating it changes nothing.
 
+    A server whose list is older than ours gets a newer one, even if it has the bundles: devices refuse an older list.
+
     Args:
         bundles: Bundles whose certificate says ``pass``.
         keys: Folder of ``compressor keys init``.
@@ -93,7 +95,8 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
                 theirs = verified_targets(answer.content, root, f"the answer of {client.base_url}").signed
             published = theirs or Targets()
             base = theirs.version if theirs else 0
-            if add_targets(published, signables):
+            # A server that was restored from an older copy has a list that devices refuse: it needs a newer one.
+            if add_targets(published, signables) or base < ours.version:
                 for one in signables:
                     headers = {"Content-Length": str(one.length_bytes), "Content-Type": "application/octet-stream"}
                     content = _chunks(one.source, progress)

@@ -161,6 +161,7 @@ class Agent:
             supervisor=self.supervisor,
             repair=self._repair,
             disk=lambda: self._disk_trouble,
+            clock_error_ms=lambda: self._watch.error_ms,
         )
         self._measuring = MeasurementCoordinator(
             state=state,
@@ -279,7 +280,7 @@ class Agent:
     def _look_at_clock(self) -> None:
         """Read both clocks. If the wall clock is not trusted, the server's time is used, if known."""
         now_ms, self._now_s = self.parts.clock.now_ms(), self.parts.clock.monotonic_s()
-        before, watch = self._watch.fault, self._watch.look(now_ms, self._now_s)
+        before, error_ms, watch = self._watch.fault, self._watch.error_ms, self._watch.look(now_ms, self._now_s)
         self._watch = self.updater.watch = watch
         self._now_ms = watch.time_ms(now_ms, self._now_s)
         self.telemetry.turn(self._now_ms, self._now_s, known=watch.known)
@@ -288,6 +289,8 @@ class Agent:
             text = f"the clock shows {shown}" + (": updates wait until it is set" if watch.fault else "")
             code, severity = (watch.fault.value, Severity.WARNING) if watch.fault else ("clock_set", Severity.INFO)
             self._event("clock", code, severity, text)
+        if watch.error_ms != error_ms:
+            self._report()
 
     def _look_at_disk(self) -> None:
         """Check every few seconds whether the disk can be written; report a change."""

@@ -50,7 +50,10 @@ _BUSY = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reporter:
-    """``base``: the constant fields (boot, version, hardware, runtimes, attributes). ``disk``: its fault, or ""."""
+    """``base``: the constant fields (boot, version, hardware, runtimes, attributes). ``disk``: its fault, or "".
+
+    ``clock_error_ms``: of the device's own clock, see ``Reported``.
+    """
 
     base: Reported
     slots: Slots
@@ -58,13 +61,14 @@ class Reporter:
     supervisor: Supervisor
     repair: Repair
     disk: Callable[[], str] = lambda: ""
+    clock_error_ms: Callable[[], int] = lambda: 0
 
     def reported(self, now_ms: int) -> Reported:
         """Return the full document."""
         return replace(
             self.base, gen=self.updater.record.desired.gen, at_ms=now_ms, current=_installed(self.slots.current()),
             previous=_installed(self.slots.previous()), update=self.updater.status, safe_mode=self.supervisor.safe_mode,
-            reason=self.reason(),
+            reason=self.reason(), clock_error_ms=self.clock_error_ms(),
         )  # fmt: skip
 
     def state(self) -> DeviceState:

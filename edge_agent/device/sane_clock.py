@@ -17,6 +17,7 @@ from enum import StrEnum
 
 EARLIEST_MS = 1_767_225_600_000  # 2026-01-01: this code did not exist before
 TOLERANCE_MS = 60_000  # an NTP step back of less than a minute is no fault
+_STEADY_MS = 3_600_000  # a known error that changes by less is the same: hints come late by seconds
 HINT_TOLERANCE_MS = 86_400_000  # a message may have waited in the broker; no certificate or window is shorter
 
 
@@ -32,12 +33,14 @@ class ClockWatch:
     """The knowledge about the wall clock. Times ``_s`` are of the monotonic clock.
 
     ``sane_since_s``: since when the clock is trusted, None while it is not. ``hint_ms`` of 0: no hint yet.
+    ``error_ms``: how far an untrusted clock is ahead of the hint (behind: below 0); 0 if trusted, or without a hint.
     """
 
     lower_ms: int = EARLIEST_MS
     hint_ms: int = 0
     hint_s: float = 0.0
     fault: ClockFault | None = None
+    error_ms: int = 0
     sane_since_s: float | None = None
 
     def at_least(self, lower_ms: int) -> ClockWatch:
@@ -59,9 +62,12 @@ class ClockWatch:
         elif estimate_ms and now_ms > estimate_ms + HINT_TOLERANCE_MS:
             fault = ClockFault.AHEAD
         if fault is not None:
-            return replace(self, fault=fault, sane_since_s=None)
+            error_ms = now_ms - estimate_ms if estimate_ms else 0
+            if self.error_ms and abs(error_ms - self.error_ms) < _STEADY_MS:
+                error_ms = self.error_ms
+            return replace(self, fault=fault, error_ms=error_ms, sane_since_s=None)
         since_s = now_s if self.sane_since_s is None else self.sane_since_s
-        return replace(self, fault=None, sane_since_s=since_s)
+        return replace(self, fault=None, error_ms=0, sane_since_s=since_s)
 
     @property
     def known(self) -> bool:

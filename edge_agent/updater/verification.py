@@ -256,17 +256,22 @@ def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str
         older = seen.behind(versions)
         if older:
             text = f"Expected {older} of version {seen.versions[older]} or newer, got {versions.get(older, 0)}"
-            return TargetVerdict(code="metadata_rollback", text=text)
+            return TargetVerdict(code="metadata_rollback", text=f"{text}: {_PUBLISH_AGAIN}")
         found = updater.get_targetinfo(target)
         floor.raise_to(now_ms, versions)
     except (DownloadError, RepositoryError, OSError) as error:
         code, text = _code(error), f"{type(error).__name__}: {error}"[:300]
+        if code == "metadata_rollback":
+            text = f"{text}: {_PUBLISH_AGAIN}"
         server_ms = fetcher.server_ms if isinstance(fetcher, MetadataFetcher) else 0
         if code == "metadata_expired" and 0 < server_ms < now_ms - HINT_TOLERANCE_MS:
             code = ClockFault.AHEAD.value
             text = f"Expected a clock near the server's {server_ms}, got {now_ms}, by which metadata has expired"
         return TargetVerdict(code=code, text=text, server_ms=server_ms)
     return _judge(found, target)
+
+
+_PUBLISH_AGAIN = "this device has seen newer metadata: publish again from the build host, or export again to the stick"
 
 
 def trusted_root(state: Path) -> bytes | None:

@@ -153,7 +153,7 @@ def _body(device: Device, evidence: Mapping[str, Json], presence: Presence) -> D
         presence=presence.value,
         release=device.release, phase=phase.value if phase else "", desired_gen=device.desired_gen,
         desired_release=device.desired_release, last_seen_ms=device.last_seen_ms, enrolled_ms=device.enrolled_ms,
-        clock_skew_ms=device.clock_skew_ms, reported=to_document(device.reported) if device.reported else None,
+        clock_skew_ms=device.clock_off_ms, reported=to_document(device.reported) if device.reported else None,
         desired=to_document(device.desired) if device.desired else None, evidence=dict(evidence),
         ended=device.ended, ended_ms=device.ended_ms, ended_why=device.ended_why,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from server.rollout.create import RolloutOptions
 from server.rollout.model import Member, Rollout
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
-from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, removed_count, replaced_count
+from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, removed_count, replaced_count, waiting
 from wire.messages import MaintenanceWindow
 from wire.shadow import MAX_SHADOW_S, ShadowOrder, merge_shadow
 
@@ -168,7 +168,8 @@ class MemberBody(BaseModel):
     ``retried_from``: its earlier outcome, failed or stuck, during a retry; ``code`` is that of the earlier one.
     ``air_bytes``: what it has fetched over the network so far, of the bundle and of patches, in all attempts, also what
     was thrown away (without the headers of the protocols). ``bundle_bytes``: of an older agent, which does not count
-    that: how much of the bundle it had at last, however it came.
+    that: how much of the bundle it had at last, however it came. ``waits_for``: the code why the device has put the
+    update off, such as ``clock_behind``, ``window_closed`` or ``application_busy``; "" if it has not.
     """
 
     device: str
@@ -182,6 +183,7 @@ class MemberBody(BaseModel):
     bundle_bytes: int
     replaced_by: str
     retried_from: str
+    waits_for: str
 
 
 class GroupBody(BaseModel):
@@ -215,7 +217,8 @@ class RolloutBody(BaseModel):
     ``failed`` and ``stuck`` include devices that were replaced or removed later. ``replaced``: in whose place others
     try. ``removed``: left the fleet before the release had an outcome on them. ``committed_ratio``:
     ``committed`` / (``committed`` + ``failed`` + ``stuck``), null while all are 0. ``air_bytes``, ``bundle_bytes``: the
-    sums over the members. ``shadow_counts``: of all devices so far, also of those under way.
+    sums over the members. ``shadow_counts``: of all devices so far, also of those under way. ``waiting``: how many
+    devices have put the update off, by the code why.
     """
 
     id: str
@@ -240,6 +243,7 @@ class RolloutBody(BaseModel):
     committed_ratio: float | None
     air_bytes: int
     bundle_bytes: int
+    waiting: dict[str, int]
     groups: list[GroupBody]
     members: list[MemberBody]
 
@@ -351,7 +355,8 @@ def _body(rollout: Rollout) -> RolloutBody:
         pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
         committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),
         bundle_bytes=sum(member.bundle_bytes for member in rollout.members),
-        groups=_groups(rollout), members=[_member(member) for member in rollout.members],
+        waiting=waiting(rollout.members), groups=_groups(rollout),
+        members=[_member(member) for member in rollout.members],
     )  # fmt: skip
 
 
@@ -389,5 +394,5 @@ def _member(member: Member) -> MemberBody:
         device=member.device, group=member.group, standing=member.standing.value, code=member.code, gen=member.gen,
         assigned_ms=member.assigned_ms, settled_ms=member.settled_ms, air_bytes=member.air_bytes,
         bundle_bytes=member.bundle_bytes, replaced_by=member.replaced_by,
-        retried_from=member.retried_from.value if member.retried_from else "",
+        retried_from=member.retried_from.value if member.retried_from else "", waits_for=member.waits_for,
     )  # fmt: skip

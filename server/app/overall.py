@@ -35,7 +35,8 @@ class Signals:
     ``flagged``, ``near`` (from ``NEAR_RATIO`` of the threshold on), ``unjudged`` (no evidence yet or lately, or still
     compared with training), ``pools_near``, ``verdicts``.
     Rollouts: ``paused``, ``unapproved``, ``failed``, ``aborting``, ``members_failed``. ``server``: unhealthy parts of
-    the server; ``metadata``: signed metadata that is damaged, has expired or will soon.
+    the server; ``metadata``: signed metadata that is damaged, has expired or will soon, or that devices refuse as older
+    than what they have seen.
     """
 
     devices: int = 0

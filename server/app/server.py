@@ -53,7 +53,8 @@ _INGEST = "loop Ingest"
 _RESTORED = (
     "This state directory is a copy: its metadata is signed above what devices saw since it was made. It knows nothing "
     "of what was done since then: revoke and remove devices again (their credentials are good again), withdraw "
-    "releases again, publish again what was published, roll out again what was under way"
+    "releases again, publish again what was published (until then, devices that saw a later list of releases refuse "
+    "every update: metadata_rollback), roll out again what was under way"
 )
 _REVOCATIONS = "loop Revocations"
 _CHUNKS = "loop Chunks"

@@ -18,9 +18,11 @@ from server.rollout.ledger import RolloutLedger
 from server.rollout.model import IN_VAIN, Rollout, RolloutPhase
 from server.trust.expiry import ending
 from server.trust.repository import TrustRepository
+from server.wording import listed
 from wire.codec import Json
 from wire.messages import DeviceState, UpdatePhase
 
+_NAMED = 5
 _UPDATE_FAILED = frozenset({UpdatePhase.REFUSED, UpdatePhase.ROLLED_BACK})
 
 
@@ -84,7 +86,7 @@ class Situation:
                 device for device in seen if device.reported and device.reported.update.phase in _UPDATE_FAILED
             ),
             withdrawn=_names(device for device in seen if device.release in withdrawn),
-            clock_off=_names(device for device in seen if device.clock_skew_ms),
+            clock_off=_names(device for device in seen if device.clock_off_ms),
             faulty=tuple(name for name, one in evidence.items() if one["fault"]),
             flagged=tuple(name for name, one in evidence.items() if one["flagged"]),
             near=tuple(name for name, one in evidence.items() if _is_near(one)),
@@ -101,7 +103,7 @@ class Situation:
                 member.device for rollout in opened for member in rollout.members if member.standing in IN_VAIN
             ),
             server=tuple(f"{sign.name}: {sign.text}" for sign in self.vitals.signs(now_ms) if not sign.ok),
-            metadata=self._metadata(now_ms),
+            metadata=(*self._metadata(now_ms), *_refused_as_older(seen)),
         )  # fmt: skip
 
     def _is_judged(self, device: Device, evidence: Mapping[str, Json] | None, now_ms: int) -> bool:
@@ -117,6 +119,19 @@ class Situation:
             return tuple(text for _, _, text in ending(self.trust.expiries(), now_ms))
         except TrustStoreError as error:
             return (str(error),)
+
+
+def _refused_as_older(devices: Iterable[Device]) -> tuple[str, ...]:
+    """Return what to do about devices that refused this server's metadata as older than what they had seen."""
+    found = [
+        device.device for device in devices
+        if device.reported and device.reported.update.phase is UpdatePhase.REFUSED
+        and device.reported.update.code == "metadata_rollback"
+    ]  # fmt: skip
+    if not found:
+        return ()
+    who = listed(found, _NAMED)
+    return (f"refused as older than seen by {who} (metadata_rollback): publish again (compressor publish), then retry",)
 
 
 def _names(devices: Iterable[Device]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from server.fleet.liveness import Presence
 from server.registry.events import LoggedEvent
 from server.registry.versions import Release
 from server.rollout.model import IN_FLIGHT, Rollout
-from server.rollout.thresholds import count_members, removed_count, replaced_count
+from server.rollout.thresholds import count_members, removed_count, replaced_count, waiting
 
 Row = Mapping[str, object]
 _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
@@ -86,6 +86,7 @@ def rollout_row(rollout: Rollout) -> Row:
         "created_ms": rollout.created_ms, "updated_ms": rollout.updated_ms, "code": rollout.code, "text": rollout.text,
         "air_bytes": sum(member.air_bytes for member in rollout.members),
         "bundle_bytes": sum(member.bundle_bytes for member in rollout.members),
+        "waiting": waiting(rollout.members),
         "groups": [group.name for group in rollout.groups],
         "skipped": {group.name: group.skipped_by for group in rollout.groups if group.skipped_by},
     }  # fmt: skip

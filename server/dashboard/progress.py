@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from server.dashboard.views import Cut, Status, Tone, ago
 from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.planner import passed
-from server.rollout.thresholds import count_members, devices, removed_count
+from server.rollout.thresholds import count_members, devices, removed_count, waiting
 from wire.shadow import ShadowOrder, merge_shadow
 
 _PHASES = {
@@ -162,6 +162,10 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         *((Status(f"{counts.failed} failed", Tone.BAD),) if counts.failed else ()),
         *((Status(f"{counts.stuck} stuck", Tone.BAD),) if counts.stuck else ()),
         *((Status(f"{counts.replaced} of them replaced", Tone.WARN),) if counts.replaced else ()),
+        *(
+            Status(f"{count} {'waits' if count == 1 else 'wait'}: {code.replace('_', ' ')}", _waits_tone(code))
+            for code, count in waiting(members).items()
+        ),
         *((Status(f"{counts.pending} pending", Tone.CALM),) if counts.pending else ()),
         *((Status(f"{removed} removed", Tone.CALM),) if removed else ()),
         *((Status("not open yet", Tone.CALM),) if not is_open else ()),
@@ -180,6 +184,10 @@ def _group(rollout: Rollout, index: int) -> GroupView:
     )
 
 
+def _waits_tone(code: str) -> Tone:
+    return Tone.CALM if code == "window_closed" else Tone.WARN  # a closed window opens by itself
+
+
 def _member(member: Member) -> MemberView:
     status = _STANDINGS[member.standing]
     text = status.text
@@ -187,6 +195,9 @@ def _member(member: Member) -> MemberView:
         text = f"failed: {member.code.replace('_', ' ')}"
     elif member.standing is MemberStanding.CANCELLED:
         text = _LEFT_OUT.get(member.code, text)
+    elif member.waits_for:
+        text = f"{text.partition(':')[0]}, waits: {member.waits_for.replace('_', ' ')}"
+        status = Status(text, _waits_tone(member.waits_for) if member.standing not in IN_VAIN else status.tone)
     elif member.retried_from and member.standing not in IN_VAIN:
         text = f"{text}, {member.retried_from.value} before"
     if member.replaced_by:

@@ -169,6 +169,12 @@ def clock_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if at_ms > 0 else ""
 
 
+def clock_off(off_ms: int) -> str:
+    """Return how far a device's clock is off, in words."""
+    far = ago(1, abs(off_ms) + 1).removesuffix(" ago")
+    return f"{far} {'ahead' if off_ms > 0 else 'behind'}: set it"
+
+
 def evidence_share(log_value: float | None, log_threshold: float) -> float | None:
     """Return the log of the evidence as a share of the log of its threshold, 0 and above; None without evidence.
 

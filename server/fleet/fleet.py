@@ -84,6 +84,11 @@ class Device:
         return self.reported.current.release if self.reported and self.reported.current else ""
 
     @property
+    def clock_off_ms(self) -> int:
+        """How far its clock is ahead (behind: below 0), by its messages or its own report; 0 if it is right."""
+        return self.clock_skew_ms or (self.reported.clock_error_ms if self.reported else 0)
+
+    @property
     def in_trouble(self) -> bool:
         """Whether the device reports that its release does not run."""
         return self.state is DeviceState.DEGRADED or (self.reported is not None and self.reported.safe_mode)

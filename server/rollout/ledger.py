@@ -96,6 +96,7 @@ def _with_members(connection: sa.Connection, row: sa.RowMapping | None) -> Rollo
 def _row(rollout: str, member: Member) -> dict[str, object]:
     retried_from = member.retried_from.value if member.retried_from else ""
     row = {"rollout": rollout, **asdict(member), "standing": member.standing.value, "retried_from": retried_from}
+    del row["waits_for"]
     return {**row, "shadow": as_text(member.shadow)}
 
 

@@ -86,10 +86,11 @@ def settled(member: Member, settle: Settle, now_ms: int) -> Member:
 
 
 def so_far(member: Member, update: UpdateStatus, release: str) -> Member:
-    """Return ``member`` with what its device fetched and compared by its report, if that is about this attempt."""
+    """Return ``member`` with what its device fetched, compared and waits for, if its report is about this attempt."""
     if not _about(member, update, release):
         return member
-    counted = replace(member, shadow=update.shadow or member.shadow)
+    waits_for = (update.code or "window_closed") if update.phase is UpdatePhase.DEFERRED else ""
+    counted = replace(member, shadow=update.shadow or member.shadow, waits_for=waits_for)
     if update.fetched_bytes is None:
         return replace(counted, bundle_bytes=update.done_bytes)
     return replace(counted, air_bytes=member.earlier_bytes + update.fetched_bytes)

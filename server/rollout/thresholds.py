@@ -73,6 +73,11 @@ class MemberCounts:
         return self.errors > group.error_ratio * (self.judged + self.awaited) + _ROUNDING
 
 
+def waiting(members: Iterable[Member]) -> dict[str, int]:
+    """Return how many devices have put the update off, by the code why, most first."""
+    return dict(Counter(member.waits_for for member in members if member.waits_for).most_common())
+
+
 def count_members(members: Sequence[Member]) -> MemberCounts:
     """Return the counts of one group's members."""
     counts = Counter(member.standing for member in members)

@@ -906,10 +906,13 @@ def test_an_update_under_a_wrong_clock_waits_until_it_is_set(world: World, off_s
     world.turns(3, seconds=0.1)
     code = "clock_behind" if off_s < 0 else "clock_ahead"
     assert decode(Reported, world.last("reported")).update.code == code
-    assert abs(decode(Reported, world.last("reported")).at_ms - right_ms) < 60_000
+    reported = decode(Reported, world.last("reported"))
+    assert abs(reported.at_ms - right_ms) < 60_000
+    assert abs(reported.clock_error_ms - off_s * 1000) < 60_000
     world.clock.wall_ms -= round(off_s * 1000)
     world.turns(6, seconds=0.1)
     world.turns(2)
+    assert decode(Reported, world.last("reported")).clock_error_ms == 0
     assert "clock_set" in world.events()
     assert world.events()[-1] == "probation"
     told = [message.payload for message in world.heard if b": updates wait until it is set" in message.payload]

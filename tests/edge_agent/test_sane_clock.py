@@ -64,3 +64,15 @@ def test_says_since_when_the_clock_is_believed() -> None:
     watch = watch.look(NOW_MS, 10.0).look(NOW_MS + 10_000, 20.0)
     assert watch.sane_since_s == 10.0
     assert watch.look(0, 30.0).sane_since_s is None
+
+
+@pytest.mark.parametrize(("later_ms", "said_ms"), [(3_599_999, -60 * DAY_MS), (3_600_000, -60 * DAY_MS + 3_600_000)])
+def test_the_clocks_error_is_known_with_a_hint_and_steady(later_ms: int, said_ms: int) -> None:
+    """0 without a hint and once the clock is right; a change of less than an hour is the same error."""
+    wrong_ms = NOW_MS - 60 * DAY_MS
+    assert ClockWatch().at_least(NOW_MS).look(wrong_ms, 0.0).error_ms == 0
+    watch = ClockWatch().with_server_time(NOW_MS, 0.0).look(wrong_ms, 0.0)
+    assert watch.error_ms == -60 * DAY_MS
+    watch = watch.look(wrong_ms + later_ms, 0.0)
+    assert watch.error_ms == said_ms
+    assert watch.look(NOW_MS, 0.0).error_ms == 0

@@ -11,6 +11,7 @@ import pytest
 from compressor.release.keys import init_keys
 from server.app.overall import Signals
 from server.clock import system_now_ms
+from server.dashboard.views import clock_off
 from server.drift.ledger import Finding
 from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
@@ -103,6 +104,28 @@ def test_a_refused_update_and_a_wrong_clock_are_the_matter(fleet: MemoryFleet, c
     cam.say("reported", Reported(gen=1, at_ms=fleet.clock() + 400_000, boot="ab" * 8, update=update))
     fleet.turn()
     assert set(matter(fleet)) == {"update_failed", "clock_off"}
+
+
+def test_a_wrong_clock_whose_messages_are_corrected_is_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """The device's own report, while the times in its messages are right; until it says that the clock is right."""
+    behind_ms = -60 * 86_400_000
+    for error_ms, found in ((behind_ms, {"clock_off": ("cam-1",)}), (0, {})):
+        cam.say("reported", Reported(gen=1, at_ms=fleet.clock(), boot="ab" * 8, clock_error_ms=error_ms))
+        fleet.turn()
+        assert matter(fleet) == found
+        assert fleet.client().get("/api/devices/cam-1").json()["clock_skew_ms"] == error_ms
+    assert clock_off(behind_ms) == "60 d behind: set it"
+    assert clock_off(400_000) == "6 min ahead: set it"
+
+
+def test_a_list_that_devices_refuse_as_older_names_the_step(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """After the restore of an older copy; not a device that has refused it and has another outcome since."""
+    for phase, count in ((UpdatePhase.REFUSED, 1), (UpdatePhase.COMMITTED, 0)):
+        update = UpdateStatus(phase=phase, gen=1, release="m-2", code="metadata_rollback")
+        cam.say("reported", Reported(gen=1, at_ms=fleet.clock(), boot="ab" * 8, update=update))
+        fleet.turn()
+        found = matter(fleet).get("metadata", ())
+        assert [text.startswith("refused as older than seen by cam-1") for text in found] == [True] * count
 
 
 @pytest.mark.parametrize(

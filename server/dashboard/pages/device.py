@@ -22,6 +22,7 @@ from server.dashboard.views import (
     UsageRow,
     ago,
     answer_rows,
+    clock_off,
     clock_time,
     event_row,
     evidence_status,
@@ -181,7 +182,7 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
         *((("attributes left out", f"{left_out}, too many or too long"),) if left_out else ()),
         ("last seen", ago(device.last_seen_ms, now_ms)),
         *((("certificate", certificate),) if proof is not IdentityProof.PASSWORD and not device.ended else ()),
-        *((("clock", f"off by {device.clock_skew_ms / 1000:.0f} s"),) if device.clock_skew_ms else ()),
+        *((("clock", clock_off(device.clock_off_ms)),) if device.clock_off_ms else ()),
     )  # fmt: skip
 
 

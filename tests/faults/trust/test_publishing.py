@@ -29,7 +29,7 @@ from server.app.server import ServerApp
 from server.app.state_directory import init_state
 from server.errors import MetadataRefusedError
 from server.trust.online_keys import init_online_keys
-from server.trust.repository import _check_targets
+from server.trust.repository import _check_targets, mark_copy
 from server.trust.roots import install_root
 from wire.canonical import sha256_hex
 from wire.memory_broker import MemoryBroker, MemoryTransport
@@ -114,6 +114,25 @@ def test_takes_the_server_s_newer_list_when_our_key_signed_it(site: Site, bundle
     site.publish(bundle(1))
     assert site.publish(bundle(2), keys="other").version == 3
     assert site.releases() == ["meter-1", "meter-2"]
+
+
+def test_a_server_of_an_older_copy_is_believed_again_once_a_release_that_it_has_is_published(
+    site: Site, bundle: Bundles
+) -> None:
+    """A device that saw the later list refuses its own; the build host signs it again above, and only once."""
+    state = site.folder / "state"
+    site.publish(bundle(1))
+    shutil.copytree(state / "tuf", site.folder / "copy" / "tuf")
+    mark_copy(site.folder / "copy", site.app.clock())
+    site.publish(bundle(2))
+    assert site.ask("meter-2/gateway.tfb").ok
+    shutil.rmtree(state / "tuf")
+    shutil.move(site.folder / "copy" / "tuf", state / "tuf")
+    assert site.app.parts.trust.leap(site.app.clock())
+    refused = site.ask("meter-1/gateway.tfb")
+    assert (refused.code, "publish again from the build host" in refused.text) == ("metadata_rollback", True)
+    assert site.publish(bundle(1)).version == site.publish(bundle(1)).version == 4
+    assert site.ask("meter-1/gateway.tfb").ok
 
 
 def test_refuses_a_list_that_another_key_signed(site: Site, bundle: Bundles) -> None:

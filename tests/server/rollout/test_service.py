@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from server.cli.listings import rollout_row
+from server.dashboard.progress import rollout_card
 from server.errors import RolloutPhaseError, RolloutRefusedError, UnknownReleaseError
 from server.rollout.create import RolloutOptions
 from server.rollout.model import MemberStanding, Rollout, RolloutPhase
@@ -593,3 +595,21 @@ def test_an_impossible_shadow_is_refused(scene: Scene, wrong: dict) -> None:
     """No device is assigned anything."""
     answer = scene.fleet.client().post("/api/rollouts", json={"release": NEW, "canary": ["d0"], "shadow": wrong})
     assert (answer.status_code, "shadow" in answer.text) == (422, True)
+
+
+def test_a_rollout_names_how_many_devices_wait_and_why(scene: Scene) -> None:
+    """Through REST, the card and the rows of the command line, until the device goes on; an empty code is a window."""
+    rollout = scene.start(canary=["d0", "d1", "d2"])
+    scene.turn()
+    for device, code in (("d0", "clock_behind"), ("d1", "clock_behind"), ("d2", "")):
+        scene.say(device, UpdatePhase.DEFERRED, code)
+    body = scene.fleet.client().get(f"/api/rollouts/{rollout.id}").json()
+    assert body["waiting"] == {"clock_behind": 2, "window_closed": 1}
+    assert [one["waits_for"] for one in body["members"]] == ["clock_behind", "clock_behind", "window_closed"]
+    (known,) = scene.service.up_to_date(scene.service.get(rollout.id))
+    (group, _) = rollout_card(known, 0).groups
+    assert [state.text for state in group.states][:2] == ["2 wait: clock behind", "1 waits: window closed"]
+    assert group.members.rows[0].standing.text == "under way, waits: clock behind"
+    assert rollout_row(known)["waiting"] == body["waiting"]
+    scene.say("d0", UpdatePhase.DOWNLOADING)
+    assert scene.fleet.client().get(f"/api/rollouts/{rollout.id}").json()["waiting"]["clock_behind"] == 1
