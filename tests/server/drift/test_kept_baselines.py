@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from server.drift.service import DriftService
+from server.store.monitoring.checkpoints import BASELINES
+from server.store.monitoring.windows import WINDOWS
 
 if TYPE_CHECKING:
     from tests.server.drift.conftest import FleetWorld
@@ -91,3 +93,33 @@ def test_a_baseline_stays_complete_when_more_windows_are_asked_for(world: FleetW
     world.service.config = config
     world.live(1)
     assert world.service._moment.state.banks[KNOWN].ready.all()
+
+
+def test_a_baseline_of_an_older_version_still_judges(world: FleetWorld, restarted: Restart) -> None:
+    """It has no movement: its memory is that of single windows, and drift is found as before."""
+    world.live(15)
+    with world.database.begin() as connection:
+        connection.execute(BASELINES.update().values(movement=None))
+    world.service._checkpoints.drop(0)
+    world.service, world.shifts = restarted(world), {"d4": {"noise": 2.0}}
+    world.live(4)
+    bank = world.service._moment.state.banks[KNOWN]
+    assert bank.ready.all()
+    assert (bank.ordinary == 0).all()
+    assert world.kinds() == {"device_local"}
+
+
+def test_how_pools_moved_outlasts_the_windows(world: FleetWorld, restarted: Restart) -> None:
+    """Without a checkpoint, and with the windows of the baselines gone, it is read from the database."""
+    world.live(15)
+    before = world.service._moment.state.movement[KNOWN]
+    world.service._checkpoints.drop(0)
+    with world.database.begin() as connection:
+        connection.execute(WINDOWS.delete().where(WINDOWS.c.start_ms < (world.slot - 2) * 10_000))
+    again = restarted(world)
+    again.turn(world.slot * 10_000 + 1_000)
+    after = again._moment.state.movement[KNOWN]
+    assert before.keys() == after.keys()
+    for name, moved in before.items():
+        assert moved.pairs[0] > 0
+        assert np.array_equal(moved.excess, after[name].excess)
