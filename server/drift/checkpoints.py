@@ -248,8 +248,9 @@ def _blocks(state: FoldState) -> Iterator[bytes]:
             for name, (_, _, kind, _) in movement.layout(bank.columns).items():
                 yield _packed(np.dtype(kind), getattr(movement, name))
             yield _packed(_SCORE, movement.level)
-            for means in movement.series.values():
+            for number, means in movement.series.items():
                 yield _packed(_DETECTOR, means)
+                yield _packed(_SCORE, movement.levels[number])
     for pool in state.pools.values():
         yield _packed(_SCORE, pool.log_m, pool.recent, pool.class_m, pool.class_recent, pool.aged)
     for of_bank in state.movement.values():
@@ -346,7 +347,9 @@ def _refill(
             setattr(movement, name, _array(next(blocks), np.dtype(kind), (*lead, len(followed), *width)))
         movement.level = _array(next(blocks), _SCORE, (bank.columns.count,))
         shape = (len(followed), bank.columns.count)
-        movement.series = {number: _array(next(blocks), _DETECTOR, shape) for number in numbers}
+        for number in numbers:
+            movement.series[number] = _array(next(blocks), _DETECTOR, shape)
+            movement.levels[number] = _array(next(blocks), _SCORE, (bank.columns.count,))
         bank.movement[context] = movement
     bank.refill(devices, commissioning, detectors, config.settings)
 

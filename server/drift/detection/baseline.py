@@ -61,7 +61,8 @@ class Baselines:
     """Complete baselines of R devices: normalisers (R, S, 24) and (R, C, 80), proportions (R, S, 16).
 
     ``memory`` (R, K) by column: how many samples are worth an independent one, at ``rate`` (R, S) samples a window;
-    ``movement`` (R, K): how far a stream ordinarily moves, in standard deviations of a sample;
+    ``movement`` (R, K): how far a stream ordinarily moves, ``trend`` how far it moved all the while, in
+    standard deviations of a sample;
     ``n_effective`` (R, S) the number of independent samples. ``contexts``: for each, its shares of the samples
     (R, S, 16), not smoothed, because pools add them up first, and the number of independent samples (R, S).
     """
@@ -70,6 +71,7 @@ class Baselines:
     class_log_z: Floats
     memory: Floats
     movement: Floats
+    trend: Floats
     rate: Floats
     proportions: Floats
     n_effective: Floats
@@ -153,6 +155,13 @@ def baselines(parts: Sequence[Commissioning], columns: ScoreColumns, *, z: float
         class_log_z=np.maximum(*class_log_z),
         memory=memory.max(axis=0),
         movement=movement,
+        trend=np.mean(
+            [
+                [np.zeros(columns.count) if one.ordinary is None else one.ordinary.trend[0] for one in collected]
+                for collected in seen
+            ],
+            axis=0,
+        ),
         rate=n.sum(axis=0) / np.sum([[one.windows for one in collected] for collected in seen], axis=0)[:, None],
         proportions=proportions(counts.sum(axis=0)),
         n_effective=n_effective.sum(axis=0),

@@ -120,6 +120,7 @@ class DetectorBank:
     class_log_z: Singles = field(init=False)
     memory: Singles = field(init=False)
     ordinary: Singles = field(init=False)
+    trend: Singles = field(init=False)
     rate: Singles = field(init=False)
     usual: Singles = field(init=False)
     n_effective: Floats = field(init=False)
@@ -354,6 +355,7 @@ class DetectorBank:
                 own = baselines(parts, self.columns, z=settings.z, epsilon=settings.epsilon)
                 self.ready[some], self.log_z[some], self.class_log_z[some] = True, own.log_z, own.class_log_z
                 self.memory[some], self.ordinary[some], self.rate[some] = own.memory, own.movement, own.rate
+                self.trend[some] = own.trend
                 self.usual[some], self.n_effective[some] = own.proportions, own.n_effective
                 for context, (usual, n_effective) in own.contexts.items():
                     part = self._context(context)
@@ -434,7 +436,8 @@ def arrays_of(columns: ScoreColumns) -> dict[str, tuple[tuple[int, ...], type, f
     return {
         "ready": ((), np.bool_, False), "log_z": (tilts, single, 0.0), "class_log_z": (class_tilts, single, 0.0),
         "memory": ((columns.count,), single, 1.0),
-        "ordinary": ((columns.count,), single, 0.0), "aged": ((columns.count,), single, 0.0),
+        "ordinary": ((columns.count,), single, 0.0), "trend": ((columns.count,), single, 0.0),
+        "aged": ((columns.count,), single, 0.0),
         "rate": ((s,), single, 0.0),
         "usual": ((s, BINS), single, 1 / BINS), "n_effective": ((s,), np.float64, 0.0),
         "log_m": (tilts, single, -np.inf), "recent": (tilts, single, 0.0),
@@ -445,4 +448,4 @@ def arrays_of(columns: ScoreColumns) -> dict[str, tuple[tuple[int, ...], type, f
 
 DETECTORS = ("log_m", "recent", "class_m", "class_recent", "training_m", "training_recent", "aged")
 """The state of a bank besides its baselines."""
-_SHARED = ("ready", "log_z", "class_log_z", "memory", "ordinary", "rate", "usual", "n_effective")
+_SHARED = ("ready", "log_z", "class_log_z", "memory", "ordinary", "trend", "rate", "usual", "n_effective")

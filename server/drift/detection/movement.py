@@ -94,7 +94,9 @@ class Ordinary:
     ``memory`` (R, K): samples for one independent one; ``movement`` (R, K): how far the mean of 6 windows ordinarily
     moves, in standard deviations of a sample. Of the device alone, before the fleet's were mixed in: ``ratios``
     (R, 4, K) by length, of ``pairs`` (R, 4) of batches; ``moved`` (R, 6, K): the mean squared differences by lag, in
-    variances of a sample and beyond what the memory explains, and whether a lag was seen, ``lags`` (R, 6).
+    variances of a sample and beyond what the memory explains, and whether a lag was seen, ``lags`` (R, 6); ``trend``
+    (R, K): by how many standard deviations of a sample the second half of the baseline lies above the first, at most
+    what a baseline follows in half of that time.
     """
 
     memory: Singles
@@ -103,6 +105,7 @@ class Ordinary:
     pairs: Singles
     moved: Singles
     lags: Singles
+    trend: Singles
 
     def of(self, row: int) -> Ordinary:
         """Return that of one device, R = 1."""
@@ -123,6 +126,7 @@ class Ordinary:
             "pairs": (four,),
             "moved": (six, k),
             "lags": (six,),
+            "trend": (k,),
         }
         if len(data) != 4 * sum(int(np.prod(width)) for width in widths.values()):
             return None
@@ -237,7 +241,7 @@ class Movement:
     ``squares`` (M, K): the sums of all windows, ``n`` (M, S) samples; ``spread`` (4, M, K): the sums of squared
     differences, weighted, and ``pairs`` (4, M) their number.
     ``series``: the means (M, K) of each batch of six windows by its number, NaN for none, less what the devices
-    shared up to then, ``level`` (K,).
+    shared up to then: ``levels``, and the latest ``level`` (K,).
     """
 
     columns: ScoreColumns
@@ -255,6 +259,7 @@ class Movement:
     spread: Singles = field(init=False)
     pairs: Singles = field(init=False)
     series: dict[int, Singles] = field(default_factory=dict)
+    levels: dict[int, Floats] = field(default_factory=dict)
     level: Floats = field(init=False)
 
     def __post_init__(self) -> None:
@@ -307,7 +312,11 @@ class Movement:
         twin.devices, twin.rows = list(self.devices), dict(self.rows)
         for name in self.layout(self.columns):
             setattr(twin, name, getattr(self, name).copy())
-        twin.series, twin.level = dict(self.series), self.level  # their arrays are never changed in place
+        twin.series, twin.levels, twin.level = (
+            dict(self.series),
+            dict(self.levels),
+            self.level,
+        )  # their arrays are never changed in place
         return twin
 
     def close(self, slot: int) -> list[Pairs]:
@@ -342,7 +351,7 @@ class Movement:
                 here = done[self.number[place, done] == newest]
                 means = np.full((len(self.devices), self.columns.count), np.nan, np.float32)
                 means[here] = mean[self.number[place, done] == newest] - self.level
-                self.series = {**self.series, newest: means}
+                self.series, self.levels = {**self.series, newest: means}, {**self.levels, newest: self.level}
             self.mean[place, done], self.mean_n[place, done] = mean, n
             self.before[place, done], self.number[place, done] = self.number[place, done], -1
             self.open[place, done], self.open_n[place, done] = 0.0, 0.0
@@ -387,7 +396,10 @@ class Movement:
             lags[:, place] = enough & (seen > 0) & (lag * LENGTHS[_SERIES] <= _LONGEST * windows)
             moved[:, place] = np.where(variances[:, 0] > 0, squares / one[:, 0] - noise, 0.0) * lags[:, place, None]
         fleet.add_moved(moved, lags)
+        most = _AGEING / 2 * windows / LENGTHS[-1]
+        trend = np.clip(self._trend(rows, int(windows.max())) / np.sqrt(one[:, 0]), -most[:, None], most[:, None])
         return Ordinary(
+            trend=np.where(variances[:, 0] > 0, trend, 0.0).astype(np.float32),
             memory=memory.astype(np.float32),
             movement=fleet.movement(moved, lags, noise, windows / LENGTHS[-1]).astype(np.float32),
             ratios=ratios.astype(np.float32),
@@ -395,6 +407,17 @@ class Movement:
             moved=moved.astype(np.float32),
             lags=lags.astype(np.float32),
         )
+
+    def _trend(self, rows: Sequence[int], windows: int) -> Floats:
+        """Return by how much the second half of the last ``windows`` lies above the first, (R, K); 0 if unknown."""
+        numbers = sorted(self.series)[-max(windows // LENGTHS[_SERIES], 1) :]
+        halves = []
+        for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
+            means = np.array([self.series[number][rows] + self.levels[number] for number in half])
+            known = ~np.isnan(means)
+            halves.append((np.where(known, means, 0.0).sum(axis=0), known.sum(axis=0)))
+        (first, some), (second, others) = halves
+        return np.where((some > 0) & (others > 0), second / np.maximum(others, 1) - first / np.maximum(some, 1), 0.0)
 
 
 def ageing(residuals: Floats | Singles, deviation: Floats) -> Floats:

@@ -269,7 +269,7 @@ class JudgedWindows:
         own = bank.contexts[context]
         total, expected = np.zeros((2, *self.counts.shape[1:]))
         n, limit = np.zeros((2, bank.streams))
-        memory, moved = np.zeros((2, bank.columns.count))
+        memory, moved, trend = np.zeros((3, bank.columns.count))
         for first in range(0, len(places), ROWS):  # bounds the size of temporary arrays
             some = places[first : first + ROWS]
             rows, samples = self.rows[some], self.samples[some]
@@ -280,7 +280,11 @@ class JudgedWindows:
             wide = samples[:, bank.columns.stream]
             memory += (wide * bank.memory[rows]).sum(axis=0)
             moved += ((wide * bank.ordinary[rows]) ** 2).sum(axis=0)
-        return PoolSums(count=len(places), total=total, expected=expected, n=n, limit=limit, memory=memory, moved=moved)
+            trend += (wide * bank.trend[rows]).sum(axis=0)
+        return PoolSums(
+            count=len(places), total=total, expected=expected, n=n, limit=limit, memory=memory, moved=moved,
+            trend=trend,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +292,8 @@ class PoolSums:
     """Sums over the windows of ``count`` devices: counts (S, 16), what their baselines expect, samples ``n`` (S,).
 
     ``limit`` (S,): the largest share of a baseline's independent samples that one device uses; ``memory`` (K,): the
-    sum of the devices' memories, by samples; ``moved`` (K,): of the squares of their ordinary movements times samples.
+    sum of the devices' memories, by samples; ``moved`` (K,): of the squares of their ordinary movements times samples;
+    ``trend`` (K,): of their trends, by samples.
     """
 
     count: int
@@ -298,6 +303,7 @@ class PoolSums:
     limit: Floats
     memory: Floats
     moved: Floats
+    trend: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,13 +340,13 @@ class PoolWindows:
                 if not self._knows_the_day(name, sums_, whole):
                     continue
                 older = pool or Pool.empty(self.bank.columns)
-                gain, class_gain, step = self._gains(name, sums_, whole, older.aged)
+                gain, class_gain, aged = self._gains(name, sums_, whole, older.aged if pool else None)
                 pool = Pool(
                     log_m=update(older.log_m, gain, log_cap=self.log_cap),
                     recent=fade(older.recent, gain),
                     class_m=update(older.class_m, class_gain, log_cap=self.log_cap),
                     class_recent=fade(older.class_recent, class_gain),
-                    aged=older.aged + step,
+                    aged=aged,
                     members=len(part),
                 )
         return pool
@@ -359,12 +365,16 @@ class PoolWindows:
         return False
 
     def _gains(
-        self, name: PoolName, own: PoolSums, whole: PoolSums, aged: Floats
+        self, name: PoolName, own: PoolSums, whole: PoolSums, aged: Floats | None
     ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
-        """Return the increments (S, 24) and (C, 80) of a pool whose members sum up to ``own``, and its ageing (K,)."""
+        """Return the increments (S, 24) and (C, 80) of a pool whose members sum up to ``own``, and its ageing (K,).
+
+        At first that is what the pool aged in the second half of its members' baselines.
+        """
         z, epsilon, columns = self.settings.z, self.settings.epsilon, self.bank.columns
         n = np.maximum(own.n, 1e-9)
         total, p = own.total, own.expected / n[:, None]
+        trend = own.trend / n[columns.stream]
         rest_ratio = np.zeros(self.bank.streams)
         if name == FLEET or not _is_controlled(whole.count, whole.count - own.count):
             if self.weekend and name in self.movement:
@@ -374,6 +384,7 @@ class PoolWindows:
             rest = np.maximum(whole.n - own.n, 1e-9)
             moved = ((whole.total - own.total) - (whole.expected - own.expected)) / rest[:, None]
             total, rest_ratio = own.total - own.n[:, None] * moved, own.n / rest
+            trend = trend - (whole.trend - own.trend) / rest[columns.stream]
         n_effective = 1 / np.maximum(own.limit / n, 1e-12)
         smoothed = proportions(p * n_effective[:, None])
         shape = shapes(smoothed)
@@ -385,6 +396,11 @@ class PoolWindows:
         log_z = np.maximum(*(log_normaliser(q, n_effective[:, None], shape, z=z, epsilon=epsilon)
                              for q in (p, smoothed)))  # fmt: skip
         log_z += tolerance.reshape(log_z.shape)
+        classes = list(columns.classes)
+        deviation = np.concatenate([
+            deviations(p, shape)[:, list(OWN_SHAPES)].ravel(), np.sqrt(p[classes] * (1 - p[classes])).ravel()
+        ])  # fmt: skip
+        aged = trend * deviation if aged is None else aged
         # If the rest of the fleet moved alone, a cohort that did not move differs from it, but is not the cause.
         taken, class_taken = columns.by_stream(aged)
         taken = own.n[:, None] * taken[:, list(SHAPE_MEMORY)] * SHAPE_SIGNS
@@ -392,17 +408,13 @@ class PoolWindows:
             increments(sums(counts, shape) - taken, own.n, log_z, by_shape[:, list(SHAPE_MEMORY)])
             for counts in (own.total, total)
         ))  # fmt: skip
-        classes = list(columns.classes)
         residuals = np.concatenate([
             ((sums(total, shape) / n[:, None] - sums(p, shape))[:, list(OWN_SHAPES)]).ravel(),
             (total[classes] / n[classes, None] - p[classes]).ravel(),
         ])  # fmt: skip
-        deviation = np.concatenate([
-            deviations(p, shape)[:, list(OWN_SHAPES)].ravel(), np.sqrt(p[classes] * (1 - p[classes])).ravel()
-        ])  # fmt: skip
-        step = np.where(own.n[columns.stream] > 0, ageing(residuals - aged, deviation), 0.0)
+        followed = aged + np.where(own.n[columns.stream] > 0, ageing(residuals - aged, deviation), 0.0)
         if not classes:
-            return gain, np.zeros((0, CLASS_TILTS)), step
+            return gain, np.zeros((0, CLASS_TILTS)), followed
         class_n = np.broadcast_to(n_effective[classes, None], (len(classes), BINS))
         class_log_z = np.maximum(*(
             class_log_normaliser(q[classes], class_n, moved=class_moved, z=z, epsilon=epsilon) for q in (p, smoothed)
@@ -413,7 +425,7 @@ class PoolWindows:
             )
             for counts in (own.total, total)
         )
-        return gain, np.minimum(*class_gain), step
+        return gain, np.minimum(*class_gain), followed
 
     def _memory(self, name: PoolName, own: PoolSums, rest_ratio: Floats) -> tuple[Floats, Floats]:
         """Return the memory of a pool (K,), and how far it ordinarily moves from day to day, in sd of a sample (K,)."""
