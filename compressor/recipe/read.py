@@ -193,6 +193,10 @@ def _smoothing(table: Mapping[str, object]) -> SmoothingRecipe:
         options = smoothers.complete(read.kind, cast("Mapping[str, float]", own))
     except SmootherError as error:
         raise RecipeError(f"[smoothing]: {error}") from error
+    gap_ms = options.get("gap_ms", 0)
+    if 0 < gap_ms < read.interval_ms:
+        message = f"Expected [smoothing] gap_ms of at least interval_ms ({read.interval_ms}) or 0, got {gap_ms:g}"
+        raise RecipeError(f"{message}: each input would begin a stream of its own, and nothing would be smoothed")
     return replace(read, options=options)
 
 

@@ -129,11 +129,18 @@ def test_smoothing_has_the_keys_of_its_smoother_all_written_out() -> None:
         ('kind = "mean"\nwindows = 3', "did you mean 'window'"),
         ('kind = "mean"\nwindow = 0', "window between 1 and 1000, got 0"),
         ('kind = "mean"\ninterval_ms = -1', "interval_ms between 0 and"),
+        ('kind = "mean"\ninterval_ms = 2001', "gap_ms of at least interval_ms (2001) or 0, got 2000"),
     ],
 )
 def test_a_smoother_that_is_none_is_named(text: str, words: str) -> None:
     """Before anything is trained."""
     assert words in _refusal(f"{MINIMAL}[smoothing]\n{text}\n")
+
+
+@pytest.mark.parametrize("text", ["interval_ms = 2000", "interval_ms = 9000\ngap_ms = 0"])
+def test_neighbours_that_are_one_stream_are_accepted(text: str) -> None:
+    """As far apart as the gap, or without any gap."""
+    assert parse_recipe((MINIMAL + f'[smoothing]\nkind = "mean"\n{text}\n').encode()).smoothing.kind == "mean"
 
 
 def test_a_missing_file_is_a_recipe_error(tmp_path: Path) -> None:
