@@ -193,7 +193,9 @@ def _outputs(found: Specs, classes: int) -> Specs:
     if len(logits) != 1:
         got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in logits or found) or "none"
         message = f"Expected one output with logits (N, {classes}), got {got}"
-        name = "name one of them 'logits'" if logits else "check [model] labels and the export"
+        other = any(spec.dtype != "float32" and spec.shape[1:] == (classes,) for spec in found)
+        unfit = "export it as float32" if other else "check [model] labels and the export"
+        name = "name one of them 'logits'" if logits else unfit
         raise MeasureError(f"{message}: {name}")
     embedding = [spec for spec in matrices if spec.name == "embedding" and spec is not logits[0]]
     return (replace(logits[0], shape=(-1, classes)), *embedding)

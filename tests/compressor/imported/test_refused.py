@@ -63,6 +63,13 @@ def embedding_only(own: onnx.ModelProto) -> None:
     own.graph.output.pop(0)
 
 
+def half_precision(own: onnx.ModelProto) -> None:
+    """Leave the file with logits of float16."""
+    own.graph.node.append(helper.make_node("Cast", ["logits"], ["half"], to=TensorProto.FLOAT16))
+    own.graph.output[0].name = "half"
+    own.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+
+
 def twice(own: onnx.ModelProto) -> None:
     """Leave the file with two outputs that could be the logits."""
     del own.graph.output[:]
@@ -115,6 +122,7 @@ def not_a_number(own: onnx.ModelProto) -> None:
         (two_inputs, "Expected one float32 input, got pixels, mask"),
         (whole_numbers, "got 'raw' uint8: export with a float32 input"),
         (embedding_only, "Expected one output with logits (N, 10), got embedding"),
+        (half_precision, "export it as float32"),
         (twice, "name one of them 'logits'"),
         (channels_last, "export in layout NCHW"),
         (weights_beside, "save it with onnx.save"),
