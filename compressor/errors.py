@@ -17,6 +17,7 @@ CompressorError
 ├── QuantizeError          a model that can't be quantized
 ├── MeasureError           an artifact that can't be measured
 │   └── DeviceMeasureError a device did not measure, or its report is not trusted
+│       └── DeviceUnreachableError  a device's shell can't be reached
 ├── CannotError            an inventory gives no way to do this with a device
 ├── InventoryError         an inventory of devices that can't be read
 ├── PackageError           a bundle that can't be written or verified
@@ -140,6 +141,12 @@ class DeviceMeasureError(MeasureError):
     """A device did not answer in time, refused, or sent a report that is not trusted."""
 
     code = "device_measure"
+
+
+class DeviceUnreachableError(DeviceMeasureError):
+    """A device's shell can't be reached: neither its agent nor a measurement can be judged."""
+
+    code = "device_unreachable"
 
 
 class CannotError(CompressorError):

@@ -24,6 +24,7 @@ from compressor.errors import CannotError, CompressorError, InventoryError
 _NOTHING_RAN = int(pytest.ExitCode.NO_TESTS_COLLECTED)
 _DEVICE, _BUNDLE, _FIGURE = "device", "bundle", "measured_"
 _MOST_TEXT = 400
+_REPORTS = ("hil.json", "hil.html", "junit.xml")
 _SELECTORS = ("hardware", "name", "kind", "runtime")
 
 
@@ -49,14 +50,22 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and, with an inventory, the laboratory.
 
     Raises:
-        UsageError: If the inventory can't be read, or lacks a device that was named.
+        UsageError: If the report can't be written, a bundle is not there, or the inventory can't be read or lacks a
+            device that was named.
     """
     config.addinivalue_line(
         "markers", 'on("hardware:CLASS", …): run on devices of this hardware, name, kind or runtime'
     )
-    path = config.getoption("hil_inventory")
+    path, report = config.getoption("hil_inventory"), config.getoption("hil_report")
     if path is None:
         return
+    if report is not None and not hasattr(config, "workerinput"):
+        _make_room(report)
+    for bundle in config.getoption("hil_bundle"):
+        if not bundle.is_file():
+            raise pytest.UsageError(f"Expected a bundle at {bundle}, got no file: name one that compressor run made")
+    if config.getoption("hil_rows") < 1:
+        raise pytest.UsageError(f"Expected --hil-rows of at least 1, got {config.getoption('hil_rows')}")
     try:
         entries = read_inventory(path)
     except InventoryError as error:
@@ -65,12 +74,25 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = [name for name in chosen if name not in entries]
     if unknown:
         raise pytest.UsageError(f"Expected --hil-device among {', '.join(entries)}, got {unknown[0]!r}")
-    report = config.getoption("hil_report")
     if report is not None and not config.option.xmlpath:
         config.option.xmlpath = str(report / "junit.xml")
     config.pluginmanager.register(
         _Laboratory(config=config, entries={name: entries[name] for name in chosen or entries}), "hil_lab"
     )
+
+
+def _make_room(folder: Path) -> None:
+    """Remove the reports of an earlier run from ``folder``: none may speak for a run that does not get to its end.
+
+    Raises:
+        UsageError: If the folder can't be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _REPORTS:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise pytest.UsageError(f"Expected a folder for the report at {folder}, got: {error}") from error
 
 
 def _fits(selector: str, name: str, entry: Entry) -> bool:
@@ -183,6 +205,11 @@ def _laboratory(request: pytest.FixtureRequest) -> _Laboratory:
     return found
 
 
+def _one_line(said: object) -> str:
+    """Return an error as one line: a report of a failure shows the last one, and a device's words may be several."""
+    return " ".join(str(said).split())
+
+
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> object:
     """The device under test; a device that does not answer fails each of its tests."""
@@ -202,7 +229,7 @@ def device(request: pytest.FixtureRequest) -> object:
         except CompressorError as error:
             laboratory.made[name] = error
     if isinstance(found := laboratory.made[name], CompressorError):
-        pytest.fail(f"{name}: {found}", pytrace=False)
+        pytest.fail(_one_line(f"{name}: {found}"), pytrace=False)
     return found
 
 
@@ -219,7 +246,8 @@ def bundle(request: pytest.FixtureRequest) -> object:
         probe = request.config.getoption("hil_probe")
         return read_bundle_under_test(path, probe, most=request.config.getoption("hil_rows"))
     except CompressorError as error:
-        pytest.fail(str(error), pytrace=False)
+        failure = error
+    pytest.fail(_one_line(failure), pytrace=False)
 
 
 @pytest.fixture(scope="session")

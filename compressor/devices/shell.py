@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from compressor.devices.bench import DeviceAnswer, Subject, believed, make_order
 from compressor.devices.inventory import EmulatedEntry, LocalEntry, ShellEntry, SshEntry
-from compressor.errors import DeviceMeasureError
+from compressor.errors import DeviceMeasureError, DeviceUnreachableError
 from compressor.progress import Progress, Silent
 from wire.canonical import sha256_hex
 from wire.codec import encode
@@ -27,6 +27,8 @@ COMMAND_S = 60.0
 _CHILD_S = 300.0
 _INSTALL_S = 1800.0
 _TAIL = 600
+_MARK = b"tinyfleet-output\n"
+"""Printed before a line's own output: some devices print a greeting at every login, also without a terminal."""
 _ENVIRONMENT = "ORT_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1"
 _IMPORTS = (
     "import importlib.util as u, json; from wire import __version__ as v; from edge_agent.device import hardware as h"
@@ -54,28 +56,37 @@ class Shell:
         """Return the output of ``line``, which reads ``data``; None: its input stays open until it ends.
 
         Raises:
+            DeviceUnreachableError: If its shell can't be reached.
             DeviceMeasureError: If it fails or takes longer; its last words are in the message.
         """
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             try:
-                process = subprocess.Popen([*self.prefix, line], stdin=subprocess.PIPE, stdout=output, stderr=errors)
+                command = [*self.prefix, f"echo {_MARK.decode().strip()}; {line}"]
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=errors)
             except OSError as error:
                 message = f"Expected to start {self.prefix[0]}, got: {error.strerror}: install it on this host"
-                raise DeviceMeasureError(message) from error
+                raise DeviceUnreachableError(message) from error
             with process:
+                late = False
                 try:
                     if data is None:
                         process.wait(limit_s)
                     else:
                         process.communicate(data, limit_s)
-                except subprocess.TimeoutExpired as error:
+                except subprocess.TimeoutExpired:
                     process.kill()
-                    message = f"Expected {line[:80]!r} to end within {limit_s:g} s, got no end"
-                    raise DeviceMeasureError(message) from error
+                    late = True
             output.seek(0)
-            said = output.read()
+            greeting, mark, said = output.read().partition(_MARK)
+            errors.seek(0)
+            if not mark:
+                last = (errors.read() + greeting[-_TAIL:]).decode(errors="replace").strip()[-_TAIL:]
+                got = f"no answer within {limit_s:g} s" if late else f"exit {process.returncode}"
+                message = f"Expected a shell by {shlex.join(self.prefix)[:200]!r}, got {got}: {last or 'no word'}"
+                raise DeviceUnreachableError(f"{message}; try that command by hand")
+            if late:
+                raise DeviceMeasureError(f"Expected {line[:80]!r} to end within {limit_s:g} s, got no end")
             if process.returncode:
-                errors.seek(0)
                 last = (errors.read() + said[-_TAIL:]).decode(errors="replace").strip()[-_TAIL:]
                 message = f"Expected {line[:80]!r} to succeed, got exit {process.returncode}: {last or 'no word'}"
                 raise DeviceMeasureError(message)
@@ -155,6 +166,8 @@ class ShellBench:
                 run(f"{shlex.quote(python)} -P -c 'import edge_agent, wire'")
                 self._python = shlex.quote(python)
                 break
+            except DeviceUnreachableError:
+                raise
             except DeviceMeasureError as error:
                 if not wheel:
                     message = f"Expected the agent in the environment of {python} on {self.name}, got: {error}"

@@ -141,7 +141,13 @@ class DeviceUnderTest:
                 state = client.known(self.id).state
             return {"health": "serving" if state == "ready" else state, "connected": state not in _AWAY}
         line = self._agent_command("status", "--json")
-        document: Mapping[str, Any] = json.loads(self._shell_bench.shell.run(f"{line} || true"))
+        said = self._shell_bench.shell.run(f"{{ {line} || true; }} 2>&1").decode(errors="replace")
+        lines = said.splitlines()  # the document is one line, and warnings come before it
+        try:
+            document: Mapping[str, Any] = json.loads(lines[-1] if lines else "")
+        except ValueError as error:
+            message = f"Expected the status of the agent of {self.name}, got {said.strip()[-300:] or 'no word'}"
+            raise DeviceMeasureError(message) from error
         return document
 
     def fitness(self) -> tuple[FitnessCheck, ...]:

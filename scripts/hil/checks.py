@@ -9,7 +9,12 @@ from __future__ import annotations
 import time
 
 from compressor.devices.under_test import BundleUnderTest, DeviceUnderTest
-from compressor.errors import CannotError
+from compressor.errors import CannotError, DeviceMeasureError
+
+
+def missing(text: str, *, limited: bool) -> CannotError | DeviceMeasureError:
+    """Return the error that leaves a check out, or fails it where the inventory has a limit of its own for it."""
+    return DeviceMeasureError(f"{text}; its limit in the inventory is not checked") if limited else CannotError(text)
 
 
 def test_golden_vectors_are_reproduced(device: DeviceUnderTest, bundle: BundleUnderTest) -> None:
@@ -50,12 +55,16 @@ def test_energy_is_within_its_limit(device: DeviceUnderTest, bundle: BundleUnder
     """Energy of one inference, all that the meter counts in its time."""
     report = device.measure(bundle).report
     if report.energy_mj == 0:
-        raise CannotError(f"{device.name} has no energy meter that moves: name one as energy in the inventory")
+        text = f"{device.name} has no energy meter that moves: name one as energy in the inventory"
+        raise missing(text, limited=device.limits.energy_mj is not None)
     assert report.energy_mj <= (device.limits.energy_mj or float("inf"))
 
 
 def test_accuracy_on_the_probe(device: DeviceUnderTest, bundle: BundleUnderTest, host: DeviceUnderTest) -> None:
     """On the same rows the device is as accurate as it must be, and not worse than this host."""
+    if bundle.labels is None:
+        text = "Expected a probe to measure accuracy, got none: give --hil-probe RECIPE"
+        raise missing(text, limited=device.limits.accuracy > 0)
     answer = device.measure(bundle)
     accuracy = bundle.accuracy(answer)
     assert accuracy >= device.limits.accuracy

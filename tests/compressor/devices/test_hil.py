@@ -115,11 +115,51 @@ def test_a_device_that_computes_something_else_fails(tmp_path: Path, tiny_bundle
 
 def test_a_device_that_does_not_answer_fails_each_of_its_tests(tmp_path: Path, tiny_bundle: Path) -> None:
     """An interpreter without the agent: the next step is in the report, and the exit code is 1."""
-    done = run(tmp_path, str(tiny_bundle), "-k", "golden or memory", keys='netns = "there-is-none"\n')
+    bare = str(Path(sys.base_prefix) / "bin" / "python3")
+    done = run(tmp_path, str(tiny_bundle), "-k", "golden or memory", python=bare)
     assert done.returncode == 1
     rows = report(tmp_path)["tests"]
     assert [row["outcome"] for row in rows] == ["failed", "failed"]
     assert "bench: Expected the agent" in rows[0]["text"]
+
+
+def test_a_limit_of_the_inventory_that_nothing_measures_fails(tmp_path: Path, tiny_bundle: Path) -> None:
+    """Without a meter and a probe a check is left out, but not one that the inventory sets a limit for."""
+    limits = "limits = {energy_mj = 5, accuracy = 0.9}\n"
+    assert run(tmp_path, str(tiny_bundle), "-k", "energy or probe", keys=limits).returncode == 1
+    rows = report(tmp_path)["tests"]
+    assert [row["outcome"] for row in rows] == ["failed", "failed"]
+    assert all("its limit in the inventory is not checked" in row["text"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys", "named"),
+    [
+        (["none.tfb"], "", "Expected a bundle at none.tfb"),
+        (["--hil-rows", "0"], "", "Expected --hil-rows of at least 1, got 0"),
+        ([], "pyhton = 3\n", "did you mean 'python'?"),
+    ],
+)
+def test_a_wrong_call_leaves_no_verdict_of_an_earlier_run(
+    tmp_path: Path, tiny_bundle: Path, arguments: list[str], keys: str, named: str
+) -> None:
+    """Exit code 4, and who reads hil.json or junit.xml finds no pass."""
+    (tmp_path / "hil").mkdir()
+    for name in ("hil.json", "hil.html", "junit.xml"):
+        (tmp_path / "hil" / name).write_text('{"verdict": "pass"}')
+    done = run(tmp_path, str(tiny_bundle), *arguments, keys=keys)
+    assert (done.returncode, named in done.stdout + done.stderr) == (4, True), done.stdout + done.stderr
+    assert not list((tmp_path / "hil").iterdir())
+
+
+def test_a_report_that_can_not_be_written_is_said_before_anything_is_measured(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """A file where the folder of the report would be."""
+    (tmp_path / "hil").write_text("mine")
+    done = run(tmp_path, str(tiny_bundle))
+    assert (done.returncode, "Expected a folder for the report at" in done.stdout + done.stderr) == (4, True)
+    assert (tmp_path / "hil").read_text() == "mine"
 
 
 @pytest.mark.nightly
