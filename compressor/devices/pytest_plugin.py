@@ -161,9 +161,11 @@ class _Laboratory:
         given = getattr(getattr(item, "callspec", None), "params", {})
         if "device" in given:
             name, bundle = given["device"], given.get("bundle")
+            names = [path.name for path in self.config.getoption("hil_bundle")]
+            shown = "" if bundle is None else bundle.name if names.count(bundle.name) == 1 else str(bundle)
             item.user_properties += [
                 (_DEVICE, "" if isinstance(name, _Missing) else name),
-                (_BUNDLE, bundle.name if bundle else ""),
+                (_BUNDLE, shown),
             ]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

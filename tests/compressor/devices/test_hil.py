@@ -101,6 +101,16 @@ def test_the_standard_checks_pass_and_name_what_they_lack(tmp_path: Path, tiny_b
     assert "meter that moves" in outcomes["test_energy_is_within_its_limit"]["text"]
 
 
+def test_two_bundles_of_one_name_have_a_row_each(tmp_path: Path, tiny_bundle: Path) -> None:
+    """A build beside the one before: the page names their files, and the figures of neither hide the other's."""
+    (tmp_path / "old").mkdir()
+    other = tmp_path / "old" / tiny_bundle.name
+    other.write_bytes(tiny_bundle.read_bytes())
+    assert run(tmp_path, str(tiny_bundle), str(other), "-k", "golden").returncode == 0
+    assert {row["bundle"] for row in report(tmp_path)["tests"]} == {str(tiny_bundle), str(other)}
+    assert str(other) in (tmp_path / "hil" / "hil.html").read_text()
+
+
 def test_a_device_that_computes_something_else_fails(tmp_path: Path, tiny_bundle: Path) -> None:
     """Golden vectors of another model: the difference is in the report."""
     bundle = read_bundle(tiny_bundle)
