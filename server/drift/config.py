@@ -21,8 +21,10 @@ class DriftConfig:
     """The settings of drift detection.
 
     window_ms: length of the agents' windows, UTC aligned; an hour in production, seconds in a demo.
-    budget_per_day: false alerts a day over the whole fleet, 0.05: one in twenty days.
-    baseline_windows: number of a device's first windows that form its baseline; 72: three days of hourly windows.
+    budget_per_day: false alerts a day over the whole fleet, 0.05: one in twenty days, as long as nothing moves further
+        than the fleet ordinarily did in its baselines (``docs/explanation/drift.md``, "What is promised").
+    baseline_windows: number of a device's first windows that form its baseline; 72: three days of hourly windows, which
+        show movements that come back within a day; 336, fourteen days, also weather and scenes that stay.
     z: allowance for the reference's sampling error, in standard errors; 4: with less, small baselines raise alarms.
     epsilon: share of arbitrary samples to tolerate (0..0.02); costs sensitivity.
     grace_ms: how long after its end a window is waited for; later ones cause reprocessing.

@@ -3,7 +3,8 @@
 A completed baseline is final: it is stored, and reprocessing after a restart or a late window loads it. If it were
 collected again, drift present by then would become part of the baseline.
 
-Decides when a baseline is complete and how strongly its samples depend on each other. The baseline's sampling error
+Decides when a baseline is complete. How strongly its samples depend on each other, and how far they move, is measured
+by ``movement``; a baseline of an older version has only the memory of single windows. The baseline's sampling error
 enters through z sd / sqrt(n) with n divided by the autocorrelation time; with 12 windows of 60 samples and z = 4
 a simulated fleet of 200 devices without drift raised no alarm in 200 windows, with z = 2 nine devices did.
 """
