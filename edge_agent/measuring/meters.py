@@ -36,7 +36,7 @@ class Meters:
             difference = now - before.get(path, now)
             if difference < 0:
                 difference += next(iter(_numbers([path.with_name("max_energy_range_uj")]).values()), -difference)
-            spent += difference
+            spent += max(0, difference)  # a range shorter than the count itself is wrong
         return spent
 
     def throttle_count(self) -> int:

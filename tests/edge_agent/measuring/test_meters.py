@@ -30,9 +30,9 @@ def test_energy_is_the_sum_of_the_packages_without_their_parts(tmp_path: Path) -
     assert meters.spent_uj(before) == 251
 
 
-@pytest.mark.parametrize(("range_uj", "spent"), [(1000, 60), (None, 0)])
+@pytest.mark.parametrize(("range_uj", "spent"), [(1000, 60), (None, 0), (500, 0)])
 def test_a_counter_that_began_again_counts_from_its_range(tmp_path: Path, range_uj: int | None, spent: int) -> None:
-    """From 950 over 1000 to 10 are 60; a meter that does not tell its range has spent nothing that is known."""
+    """From 950 over 1000 to 10 are 60; a meter without a range, or with one too short, has no known energy."""
     put(tmp_path, f"{RAPL}:0/energy_uj", 950)
     if range_uj:
         put(tmp_path, f"{RAPL}:0/max_energy_range_uj", range_uj)
