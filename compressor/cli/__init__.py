@@ -116,6 +116,8 @@ def app() -> None:
 @click.option("--onnx", type=_FILE, help="Your own ONNX file: the steps after training, gates and bundle.")
 @click.option("--tflite", type=_FILE, help="Your own TFLite file: gates and bundle.")
 @click.option("--against", type=_FILE, help="The bundle that devices run: judge against it, by slice and class.")
+@click.option("--looks", type=click.IntRange(1, 1000), help="Candidates that may be judged on this gate split, planned "
+              "before the first: each has its part of the risk.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="Try it: two epochs, on generated data where it has none. The gates stay.")
 @device_options
 @click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="",
@@ -131,6 +133,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     onnx: Path | None,
     tflite: Path | None,
     against: Path | None,
+    looks: int | None,
     quick: bool,  # noqa: FBT001 - click passes flags so
     mlflow: str | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
@@ -159,13 +162,14 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
       OUT/gate.json                       the certificate: rules, figures, verdicts
       OUT/MODEL-VERSION-TARGET.tfb        a bundle per target, only if every gate passed
       OUT/float.pt                        the float weights, from which a retraining starts
+      OUT/looks.json                      how often the gate split was used, if a gate has a bound
     Exit codes are those of `compressor --help`; docs/reference/recipe.md explains
     every key of a recipe.
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.cli.devices import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
-    from compressor.run.pipeline import BasePoint, quick_of, run_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.run.pipeline import BasePoint, LooksAt, quick_of, run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
     bars = Bars()
@@ -180,7 +184,14 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     log, bench = logbook(mlflow, bars), bench_for(read, Reach(**reach), keys)
     base = None if against is None else BasePoint(against, compared=True)
     outcome = run_recipe(
-        read, out=folder, version=version, base=base, progress=log.progress, quick=quick, devices=bench
+        read,
+        out=folder,
+        version=version,
+        base=base,
+        progress=log.progress,
+        quick=quick,
+        devices=bench,
+        looks=LooksAt(folder / "looks.json", looks or 0),
     )
     files = [*outcome.bundles, outcome.report]
     if keys is not None and outcome.verdict == "pass":

@@ -18,7 +18,7 @@ from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe, dev
 from compressor.gates.kinds import KINDS, Agreement, GateKind, OnDevice, Place, gate, is_timed, kind_of
 from compressor.statistics.paired import Paired
 from wire.canonical import canonical_bytes
-from wire.codec import Json, from_document, parse_json, to_document
+from wire.codec import OMIT_DEFAULT, Json, from_document, parse_json, to_document
 from wire.errors import MessageError
 
 V = TypeVar("V")
@@ -77,7 +77,8 @@ class Certificate:
     every measured number by name; ``targets``: for several targets the certificate of each (``rules``, ``counts``,
     ``metrics``, ``figures`` and ``devices`` are then those of the first); ``devices``: measurements of devices on the
     same samples; ``unknown``: why a figure or metric could not be measured, by its name; ``label_order``: the order of
-    the labels that would fit best, as text, if its gate failed; ``remarks``: warnings to read first.
+    the labels that would fit best, as text, if its gate failed; ``remarks``: warnings to read first; ``look``: which
+    look at the gate split this was, 0 for the only one, of ``planned_looks`` (0: no plan).
     """
 
     schema: int = SCHEMA
@@ -97,6 +98,8 @@ class Certificate:
     unknown: Mapping[str, str] = field(default_factory=dict)
     label_order: str = ""
     remarks: tuple[str, ...] = ()
+    look: int = field(default=0, metadata=OMIT_DEFAULT)
+    planned_looks: int = field(default=0, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import open_bundle
 from compressor.run.bundles import recipe_digest
-from compressor.run.pipeline import run_recipe, shortened
+from compressor.run.pipeline import LooksAt, run_recipe, shortened
 from wire.bundle import CERTIFICATE
 from wire.canonical import sha256_hex
 
@@ -63,9 +63,17 @@ def rebuild(
     quick = recipe_digest(ran) != manifest.lineage.get("recipe") == recipe_digest(shortened(ran))
     if quick and progress is not None:
         progress.say(f"{path.name} is from a quick run: rebuilding it with --quick too")
+    certificate = read_certificate(bundle.files[CERTIFICATE])
     with tempfile.TemporaryDirectory(prefix="tinyfleet-rebuild-") as folder:
+        looks = LooksAt(Path(folder) / "looks.json", certificate.planned_looks, certificate.look)
         outcome = run_recipe(
-            recipe, out=Path(folder), version=manifest.version, progress=progress, quick=quick, devices=devices
+            recipe,
+            out=Path(folder),
+            version=manifest.version,
+            progress=progress,
+            quick=quick,
+            devices=devices,
+            looks=looks,
         )
         made = Path(folder) / f"{manifest.release}-{manifest.target}.tfb"
         if made not in outcome.bundles:

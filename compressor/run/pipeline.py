@@ -23,13 +23,14 @@ from compressor.data import load_kept
 from compressor.data._split import absences, part, repeats, set_aside, split
 from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
-from compressor.errors import DataError, PackageError
+from compressor.errors import DataError, PackageError, SplitError
 from compressor.exploration.duplicates import with_near_sources
 from compressor.gates import LABEL_ORDER, Verdict, few
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
-from compressor.gates.kinds import KINDS, added_to
+from compressor.gates.kinds import KINDS, added_to, kind_of
 from compressor.gates.kinds import measured as measured_by
+from compressor.gates.looks import Ledger
 from compressor.progress import Progress, Silent
 from compressor.recipe import preflight
 from compressor.recipe.model import Recipe, TargetRecipe
@@ -43,7 +44,9 @@ from compressor.run.report_inputs import shown
 from compressor.run.stages import Material, Models, Run
 from compressor.steps._selection import has_choices, plugins_of
 from wire.bundle import read_bundle
-from wire.errors import WireError
+from wire.canonical import canonical_bytes, sha256_hex
+from wire.codec import from_document, parse_json, to_document
+from wire.errors import MessageError, WireError
 
 _QUICK_EPOCHS = 2
 _NAMES_SHOWN = 5
@@ -62,6 +65,18 @@ class BasePoint:
     bundle: Path
     checkpoint: Path | None = None
     compared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LooksAt:
+    """The file of the ledger of looks at a gate split, and how many are ``planned`` (0: no plan).
+
+    ``look``: to judge as at this look once more, and leave the file alone; 0: this is a look.
+    """
+
+    path: Path
+    planned: int = 0
+    look: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +110,13 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     progress: Progress | None = None,
     quick: bool = False,
     devices: DeviceBench | None = None,
+    looks: LooksAt | None = None,
 ) -> Outcome:
     """Run ``recipe`` to its verdict; write bundles, report, certificate and float weights to ``out``.
 
     ``data_root`` is the base of relative data paths (default: the recipe's folder). ``quick`` trains two epochs.
-    ``devices`` is the bench for devices that gates name; without it such gates fail as not measured.
+    ``devices`` is the bench for devices that gates name; without it such gates fail as not measured. ``looks``: where
+    the looks at the gate split are counted, and how many are planned; default: ``looks.json`` in ``out``, no plan.
 
     Raises:
         CompressorError: If the run fails; the subclass and its ``code`` give the reason.
@@ -119,11 +136,12 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     run = replace(opened(recipe, out, progress or Silent()), before=before, devices=devices)
     run = replace(run, material=material_of(run, data_root, extra))
     run = replace(run, models=_models(run, None if base is not None and base.compared else base))
+    ledger = _looked(run, looks or LooksAt(out / "looks.json"))
     results: list[Judged] = []
     compared: Comparison | None = None
     for target in recipe.targets:
         compared = Comparison.of(run, target.name, compared)
-        results.append(_judge(run, target, compared))
+        results.append(_judge(run, target, compared, ledger))
     combined = certificates.combine([judged.certificate for judged in results])
     bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
     return _write(run, out, combined, bundles, shown(combined, run, results))
@@ -241,7 +259,39 @@ def trained_of(run: Run, lesson: Lesson, base: BasePoint | None) -> Result:
     return run.train(lesson.train, run.recipe.train.for_fine_tuning(), start, lesson.search)
 
 
-def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
+def _looked(run: Run, at: LooksAt) -> Ledger:
+    """Return the ledger with this run's look, written before anything is judged; no look without a bounded gate.
+
+    Raises:
+        PackageError: If the ledger can't be read or written.
+        SplitError: If all planned looks are used up.
+    """
+    if not any(kind is not None and kind.bounded for kind in (kind_of(gate.name) for gate in run.recipe.gates)):
+        return Ledger()
+    if at.look:
+        return Ledger(planned=at.planned, candidates=("",) * at.look)
+    try:
+        before = from_document(Ledger, parse_json(at.path.read_bytes())) if at.path.is_file() else Ledger()
+    except (OSError, MessageError) as error:
+        message = f"Expected the looks at the gate split in {at.path}, got: {error}"
+        raise PackageError(
+            f"{message}: restore the file; without it nobody knows how often the split was used"
+        ) from error
+    candidate = sha256_hex("".join(sorted(form.digest for form in run.models.compressed.values())).encode())
+    ledger = before.after(candidate, run.rows("gate").hashes.tolist(), at.planned)
+    if ledger.used_up:
+        message = (
+            f"Expected at most {ledger.planned} looks at this gate split, as planned before the first, got another"
+        )
+        raise SplitError(f"{message}: it is used up; label rows that nobody has looked at for a new one")
+    if ledger != before:
+        write_atomically(at.path, canonical_bytes(to_document(ledger)))
+    if ledger.remark:
+        run.progress.say(ledger.remark)
+    return ledger
+
+
+def _judge(run: Run, target: TargetRecipe, compared: Comparison, ledger: Ledger) -> Judged:
     recipe, names, judging = run.recipe, run.table.class_names, run.task.judging
     measured = figures_of(run, target, compared)
     figures = measured.known
@@ -259,6 +309,7 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
         alone=alone,
         against=run.task.gates if run.before is not None and compared.drifted is None else (),
     )
+    rules = ledger.rules(rules)
     here = [rule for rule in rules if not rule.on]
     for rule in recipe.gates if compared.drifted is None else ():
         if rule.name in KINDS and KINDS[rule.name].retrained:
@@ -275,6 +326,7 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
     order_said = [result for result in judgement.results if result.name == LABEL_ORDER and not result.on]
     figures |= judging.compared_figures(evidence)
     remarks = [certificates.STAND_IN] if recipe.data.generated else []
+    remarks += [ledger.remark] if ledger.remark else []
     if compared.baseline == ITSELF:
         remarks.append(
             "It was compared with itself: nothing was compressed, so that gates of drops and flips say nothing."
@@ -315,6 +367,8 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
         unknown=unknown,
         label_order=order.named if any(result.verdict is Verdict.FAIL for result in order_said) else "",
         remarks=tuple(remarks),
+        look=len(ledger.candidates) if ledger.remark else 0,
+        planned_looks=ledger.planned if ledger.remark else 0,
         code_digests=code_digests((*JUDGES, run.task.code("evidence"), *plugins_of(recipe))),
     )
     return Judged(target, compared, certificate)

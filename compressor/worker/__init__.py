@@ -31,7 +31,7 @@ from compressor.recipe.model import DataRecipe, Recipe
 from compressor.recipe.read import read_recipe
 from compressor.release.keys import load_signer, read_root
 from compressor.release.publish import publish
-from compressor.run.pipeline import BasePoint, Outcome, run_recipe
+from compressor.run.pipeline import BasePoint, LooksAt, Outcome, run_recipe
 from compressor.worker.client import ServerClient, WorkOrder
 from wire.bundle import read_bundle
 from wire.canonical import sha256_file
@@ -175,7 +175,7 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
     bench = ServerBench(url=place.server_url, token=place.token, keys=place.keys, ca=place.ca)
     return run_recipe(
         place.recipe, out=folder, version=version, base=BasePoint(base, checkpoint), extra=extra, progress=progress,
-        devices=bench,
+        devices=bench, looks=LooksAt(place.out / "looks.json"),
     )  # fmt: skip
 
 

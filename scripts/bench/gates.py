@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from compressor.gates import AccuracyDrop, Evidence, FlipRatio, MetricDrop, Verdict, WorstSliceDrop
+from compressor.gates.evidence import GateRecipe
+from compressor.gates.looks import Ledger
 from compressor.gates.metrics import ErrorCeiling
 from compressor.statistics.bootstrap import Draws, auc_drop, error_increase
-from compressor.statistics.paired import Paired, paired, score_upper, trinomial
+from compressor.statistics.paired import Paired, p_value, paired, score_upper, trinomial
 from compressor.statistics.power import POWER, Plan, approximate_samples_for, samples_for
 from scripts.bench.rows import Row, told
 
@@ -205,6 +207,47 @@ def group_rows(trials: int) -> Iterator[Row]:
             yield risk_row(what, share, trials) if drop else Row(f"{what}: an equal model passes", share)
 
 
+def look_rows(trials: int) -> Iterator[Row]:
+    """Yield how often one of K candidates at the margin passes on one split, and one that is judged as rows are added.
+
+    The reference is the same without a plan; the rows without a target are the power of the last candidate, if equal.
+    """
+    rules, n = (GateRecipe(name="accuracy_drop", max=0.02),), 600
+    shares, equal = [0.035, 0.015, 0.95], [0.025, 0.025, 0.95]
+    for looks in (3, 5, 10):
+        confidences = [Ledger(planned=planned).rules(rules)[0].confidence for planned in (looks, 0)]
+        lots = np.random.default_rng(looks).multinomial(n, shares, size=(trials, looks)).tolist()
+        risks = [np.mean([any(shown(one, sure) for one in lot) for lot in lots]) for sure in confidences]
+        what = f"{looks} candidates on one split of {n}"
+        met = risks[0] <= RISK + allowed(trials)
+        yield Row(f"{what}, all at the margin: one passes", float(risks[0]), float(risks[1]), "<= .05 + 2 se", met)
+        drawn = np.random.default_rng(looks).multinomial(n, equal, size=trials).tolist()
+        power = [float(np.mean([shown(one, sure) for one in drawn])) for sure in confidences]
+        yield Row(f"{what}: an equal one passes", *power)
+    sizes = (300, 600, 1200)
+    confidences = [Ledger(planned=planned).rules(rules)[0].confidence for planned in (len(sizes), 0)]
+    generator, passed = np.random.default_rng(7), [0, 0]
+    for _ in range(trials):
+        steps = [generator.multinomial(rest, shares) for rest in np.diff([0, *sizes])]
+        seen = np.cumsum(steps, axis=0).tolist()
+        for i, sure in enumerate(confidences):
+            passed[i] += any(shown(one, sure) for one in seen)
+    met = passed[0] / trials <= RISK + allowed(trials)
+    what = "one candidate at the margin, judged after 300, 600 and 1,200 rows: passes"
+    yield Row(what, passed[0] / trials, passed[1] / trials, "<= .05 + 2 se", met)
+
+
+def shown(drawn: list[int], confidence: float) -> bool:
+    """Return whether the gate passes on the rows lost, won and equal of ``drawn``."""
+    return risk_of(Paired(drawn[0], drawn[1], sum(drawn))) <= 1 - confidence
+
+
+@cache
+def risk_of(counts: Paired) -> float:
+    """Return the p-value at the margin; the gate passes where it is at most the risk (a test compares them)."""
+    return p_value(counts, 0.02)
+
+
 def main() -> int:
     """Measure, print, and return whether the targets were met."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -213,7 +256,15 @@ def main() -> int:
     options = parser.parse_args()
     cases, trials = (QUICK, TRIALS // 4) if options.quick else (CASES, TRIALS)
     few = trials // 20
-    lines = [*rows(cases, trials), *flip_rows(), *slice_rows(few), *auc_rows(few), *error_rows(few), *group_rows(few)]
+    lines = [
+        *rows(cases, trials),
+        *flip_rows(),
+        *slice_rows(few),
+        *auc_rows(few),
+        *error_rows(few),
+        *group_rows(few),
+        *look_rows(few),
+    ]
     return told(lines, options.json)
 
 

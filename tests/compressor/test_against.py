@@ -11,11 +11,12 @@ import pytest
 from compressor.data import digits
 from compressor.data._split import split
 from compressor.data._table import Table, concatenate
+from compressor.errors import SplitError
 from compressor.gates import Verdict
 from compressor.gates.evidence import GateRecipe
 from compressor.recipe.model import DataRecipe, Recipe
 from compressor.recipe.read import read_recipe
-from compressor.run.pipeline import BasePoint, run_recipe
+from compressor.run.pipeline import BasePoint, LooksAt, run_recipe
 
 SITE = "b"
 
@@ -64,3 +65,18 @@ def test_a_release_that_gains_on_the_average_and_falls_at_one_site_is_refused(re
     assert (after.verdict, after.bundles, lines["worst_slice_drop"].verdict) == (Verdict.FAIL, (), "fail")
     assert f"slice '{SITE}'" in lines["worst_slice_drop"].text
     assert any("Against tiny-1" in remark for remark in after.certificate.remarks)
+
+
+@pytest.mark.slow
+def test_looks_are_counted_in_the_folder_and_the_planned_number_is_kept(recipe: Recipe, tmp_path: Path) -> None:
+    """Each has its part of the risk; the same candidate is no look; one more than planned is refused."""
+    bounded = replace(on(recipe, "sound", 1), gates=(GateRecipe(name="accuracy_drop", max=0.2),))
+    made = [
+        run_recipe(replace(bounded, train=replace(bounded.train, seed=0, batch=batch)), out=tmp_path, looks=plan)
+        for batch in (64, 64, 32)
+        for plan in [LooksAt(tmp_path / "looks.json", 2)]
+    ]
+    assert [one.certificate.look for one in made] == [1, 1, 2]
+    assert {one.certificate.rules[0].confidence for one in made} == {0.975}
+    with pytest.raises(SplitError, match="at most 2 looks at this gate split"):
+        run_recipe(replace(bounded, train=replace(bounded.train, batch=16)), out=tmp_path)
