@@ -440,7 +440,8 @@ class Agent:
                 self._due.identity_s = self._now_s + _IDENTITY_S
                 text = (
                     f"identity in use twice: another client of {self.identity.device} took the connection over "
-                    f"({change.reason}): end the other agent, or enrol this device again for a new password"
+                    f"({change.reason}): end the other agent, or enrol this device again, which "
+                    "makes what the other has invalid"
                 )
                 self._event("link", "identity_in_use_twice", Severity.ERROR, text)
         elif change.link is Link.REFUSED:  # a connection or a subscription

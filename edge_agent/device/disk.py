@@ -130,6 +130,17 @@ def disk_code(error: OSError) -> str:
     return "no_space" if _CODES.get(error.errno or 0) == DISK_FULL else "disk_failed"
 
 
+def place_advice(error: OSError) -> str:
+    """Return what a person must do so that a path of ``agent.toml`` can be made or read, which failed by ``error``."""
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return (
+            "a relative path begins at the folder of agent.toml, and the agent's systemd unit may write its state "
+            "directory alone: name a path below that, or an absolute one and allow it with ReadWritePaths "
+            "(systemctl edit tinyfleet-agent)"
+        )
+    return "correct path, or the permissions of its folder"
+
+
 def advice(folder: Path, error: OSError | None = None) -> str:
     """Return what a person must do so that ``folder`` can be written; by ``error``, or by checking the disk."""
     code = trouble(folder, error)

@@ -239,6 +239,8 @@ def _ask(url: str, ca: str, body: bytes | None = None) -> dict[str, Json]:
         raise EnrolmentError(message) from error
     except (OSError, http.client.HTTPException, MessageError) as error:
         message = f"Expected an answer from {url}, got: {error}"
+        if not ca and isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+            message += ": if the server has a certificate authority of its own, give its certificate by --ca FILE"
         raise EnrolmentError(message) from error
 
 

@@ -146,7 +146,8 @@ def run(trial: Trial, note: Callable[[str], None]) -> int:
 
     Raises:
         WireError: If the bundle is invalid.
-        AgentError: If the runtime is missing, or the source or the local interface can't be opened.
+        AgentError: If the runtime is missing, the source or the local interface can't be opened, or a file of frames or
+            sound can't be read to its end; what came before is answered.
         OSError: If the bundle can't be read.
     """
     out = protected_stdout()
@@ -183,6 +184,8 @@ def run(trial: Trial, note: Callable[[str], None]) -> int:
         loop.api.close()
     sources.close(source)
     printed.close(_END_S)
+    if isinstance(source, StreamSource) and source.failure:
+        raise SourceError(source.failure)
     return account.counts["sent"]
 
 

@@ -185,6 +185,10 @@ class Handler(BaseHTTPRequestHandler):
         """Answer."""
         self._serve()
 
+    def do_HEAD(self) -> None:
+        """Answer as to GET, without the body."""
+        self._serve()
+
     def do_POST(self) -> None:
         """Answer."""
         self._serve()
@@ -209,7 +213,8 @@ class Handler(BaseHTTPRequestHandler):
             query = dict(urllib.parse.parse_qsl(split.query, keep_blank_values=True, max_num_fields=_MAX_FIELDS))
             path = urllib.parse.unquote(split.path, errors="strict")
             headers = {key.lower(): value for key, value in self.headers.items()}
-            reply = self.server.answer(Request(method=self.command, path=path, query=query, headers=headers, body=body))
+            method = "GET" if self.command == "HEAD" else self.command
+            reply = self.server.answer(Request(method=method, path=path, query=query, headers=headers, body=body))
         except ApiError as error:
             self._refuse(error)
         except ValueError as error:  # of urllib: a port that is no number, a query of too many fields, no UTF-8
@@ -277,6 +282,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+        if self.command == "HEAD":
+            return
         if reply.stream is None:
             self.wfile.write(reply.body)
             return

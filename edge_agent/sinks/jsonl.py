@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from edge_agent.device.disk import place_advice
 from edge_agent.errors import SinkError
 from edge_agent.sinks import FOLDER, SinkSurroundings
 from wire.answers import AnswerRecord, encode_answer
@@ -66,7 +67,7 @@ class JsonLines:
                 self._cut(self._size - len(tail) + tail.rfind(b"\n") + 1)
         except OSError as error:
             message = f"Expected a file that can be written at {self._path}, got: {error.strerror}"
-            raise SinkError(f"{message}: correct path, or the permissions of its folder") from error
+            raise SinkError(f"{message}: {place_advice(error)}") from error
 
     def _cut(self, size_bytes: int) -> None:
         os.ftruncate(self._descriptor, size_bytes)

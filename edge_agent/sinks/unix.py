@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from edge_agent.device.disk import place_advice
 from edge_agent.errors import SinkError
 from edge_agent.sinks import FOLDER, SinkSurroundings
 from wire.answers import AnswerRecord, encode_answer
@@ -194,7 +195,7 @@ def listen(path: Path, backlog: int) -> socket.socket:
     except OSError as error:
         listener.close()
         message = f"Expected a socket that can be made at {path}, got: {error.strerror}"
-        raise SinkError(f"{message}: correct path, or the permissions of its folder") from error
+        raise SinkError(f"{message}: {place_advice(error)}") from error
     except SinkError:
         listener.close()
         raise

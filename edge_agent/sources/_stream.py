@@ -3,7 +3,8 @@
 Decides what happens when a stream ends, stalls or can't be opened: it is opened again, without end, after pauses that
 grow from ``retry_s`` to ``RETRY_MAX_S``; this is reported once for each time that it is away, at once if nothing was
 ever read and otherwise after ``AWAY_S``. Only the newest inputs are kept; older ones are dropped and counted. A stream
-that waits for its reader (a file) drops nothing, and its end is final.
+that waits for its reader (a file) drops nothing, and its end is final, in order or by an error: from the begin again
+it would give the same inputs, and the same error.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Raises ``SourceError`` or ``OSError`` if the stream ends with an error."""
 class Pace:
     """How a stream is read. ``backlog``: inputs that may wait; ``retry_s``: the first pause before it is opened again.
 
-    ``waits``: the thread waits while the backlog is full, and the end of the stream is final.
+    ``waits``: the thread waits while the backlog is full, and the end of the stream is final, also by an error.
     """
 
     backlog: int = 1
@@ -58,6 +59,7 @@ class StreamSource:
         self._number = self._dropped = 0
         self._seen_s = time.monotonic()
         self._told = False
+        self.failure = ""  # the error that ended a stream for good
         self._thread = threading.Thread(target=self._run, name=f"source-{name}"[:15], daemon=True)
         self._thread.start()
 
@@ -110,6 +112,12 @@ class StreamSource:
                 _LOG.exception("source raised source=%s", self._name)
                 reason = f"{type(error).__name__}: {error}"
             if self._stop.is_set():
+                return
+            if self._pace.waits:
+                self.failure = (
+                    f"Expected a file that can be read to its end at {self._name}, got: {reason}: write it again"
+                )
+                self._tell(MISSING, self.failure)
                 return
             self._report_away(reason)
             pause_s = self._pace.retry_s if self._number > before else min(RETRY_MAX_S, pause_s * 2)

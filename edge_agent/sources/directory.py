@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from edge_agent.device.clock import Clock
+from edge_agent.device.disk import place_advice
 from edge_agent.errors import SourceError
 from edge_agent.sources import SOURCE_UNREAD, Capture, Surroundings
 from edge_agent.sources._bad_inputs import BadInputs, Skipped
@@ -121,8 +122,8 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
         os.scandir(folder).close()
         check_placement(folder, surroundings.state)
     except OSError as error:
-        message = f"Expected a folder that can be read at {folder}, got: {error.strerror}"
-        raise SourceError(message) from error
+        message = f"Expected a folder that can be made or read at {folder}, got: {error.strerror}"
+        raise SourceError(f"{message}: {place_advice(error)}") from error
     from edge_agent.sources._folder_events import FolderEvents  # noqa: PLC0415 - of the child alone: 1 MB
 
     source = DirectorySource(folder, clock, settings, surroundings)

@@ -75,6 +75,7 @@ from wire.installation import check_alone
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import LogsAnswer
 from wire.paths import typed_path
+from wire.settings import nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -382,8 +383,17 @@ class _Listing(click.Group):
     """A group whose first command, ``list``, may be left out: ``devices DIR`` is ``devices list DIR``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert ``list`` before arguments that name no command."""
+        """Insert ``list`` before arguments that name no command.
+
+        Raises:
+            click.UsageError: If the first can only be a command, and there is none of that name.
+        """
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            asked = any(one in ctx.help_option_names or one[:1] != "-" for one in args[1:])  # ``list`` takes one
+            if asked and args[0][:1] != "-" and not Path(args[0]).exists():
+                known = sorted(self.commands)
+                message = f"Expected a command ({', '.join(known)}) or a state directory, got {args[0]!r}"
+                raise click.UsageError(message + nearest(args[0], known), ctx)
             args = ["list", *args]
         return super().parse_args(ctx, args)
 
@@ -561,8 +571,13 @@ def export(directory: Path, release: str, to: Path, target: str | None) -> None:
     """Write RELEASE for devices without a network: "edge-agent import" installs it there.
 
     The bundles and the signed metadata as they are published; devices verify them as over the network. It can be
-    imported until the metadata expire, which it prints: the timestamp holds for a week.
+    imported until the metadata expire, which it prints: the timestamp holds for a week. A FOLDER that is not there is
+    made, but not the one that it is in. An earlier release that was exported to it is replaced.
     """
+    if not to.absolute().parent.is_dir():
+        message = f"Expected a folder at {to.absolute().parent}, got none: mount the stick there, or make the folder"
+        raise click.BadParameter(message, param_hint="FOLDER|ZIP")
+    made = not to.exists() and to.suffix.lower() != ".zip"
     _, database = _opened(directory)
     state = open_state(directory)
     blobs = Blobs(state.blobs)
@@ -575,7 +590,10 @@ def export(directory: Path, release: str, to: Path, target: str | None) -> None:
     database.close()
     until = datetime.fromtimestamp(index.expires_ms / 1000, UTC).isoformat(timespec="minutes")
     size = sum(one.length_bytes for one in index.targets)
-    click.echo(f"{release}: {len(index.targets)} bundles, {size / 1e6:.1f} MB, can be imported until {until}")
+    bundles = "1 bundle" if len(index.targets) == 1 else f"{len(index.targets)} bundles"
+    click.echo(f"{release}: {bundles}, {size / 1e6:.1f} MB, can be imported until {until}")
+    if made:
+        click.echo(f"in a new folder, {to.absolute()}")
 
 
 @releases.command("list", epilog=_example("fleet-server releases list state --json"))

@@ -1,11 +1,13 @@
 """Writes a release for devices without a network: its bundles and the signed metadata, in a folder or a zip.
 
 The files are those that the server publishes, byte for byte; nothing is signed here. ``release.json`` is written last,
-and an older one is removed first, so that half a copy never looks complete.
+and an older one is removed first, so that half a copy never looks complete; then the bundles that only the older one
+lists, of another release.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -15,11 +17,13 @@ from server.errors import TrustStoreError, UnknownReleaseError
 from server.registry.blobs import Blobs
 from server.registry.versions import Release
 from server.trust.repository import TrustRepository
-from wire.codec import encode
+from wire.codec import decode, encode
 from wire.durable import replacing, write_atomically
-from wire.stick import BLOBS, INDEX, METADATA, Stick, StickTarget
+from wire.errors import MessageError
+from wire.stick import BLOBS, INDEX, MAX_INDEX_BYTES, METADATA, Stick, StickTarget
 
 _FOR_ALL = 0o644  # the agent's user reads it, whoever wrote it; it holds no secret
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _TRIES = 5  # a running server may publish in between
 
 
@@ -53,7 +57,10 @@ def write_stick(to: Path, releases: Sequence[Release], repository: TrustReposito
             for name, data in [*files.items(), (INDEX, encode(index))]:
                 archive.writestr(name, data)
         return index
+    older = _exported(to)
     (to / INDEX).unlink(missing_ok=True)
+    for sha256 in older - {release.sha256 for release in releases}:
+        (to / BLOBS / sha256).unlink(missing_ok=True)
     for name, path in bundles.items():
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         with replacing(to / name, mode=_FOR_ALL) as file, path.open("rb") as blob:
@@ -63,6 +70,15 @@ def write_stick(to: Path, releases: Sequence[Release], repository: TrustReposito
         write_atomically(to / name, data, mode=_FOR_ALL)
     write_atomically(to / INDEX, encode(index), mode=_FOR_ALL)
     return index
+
+
+def _exported(folder: Path) -> set[str]:
+    """Return the digests of the bundles that an earlier export to ``folder`` lists; none if its index is damaged."""
+    try:
+        index = decode(Stick, (folder / INDEX).read_bytes(), limit_bytes=MAX_INDEX_BYTES)
+    except (FileNotFoundError, MessageError):
+        return set()
+    return {one.sha256 for one in index.targets if _DIGEST.fullmatch(one.sha256)}
 
 
 def _metadata(repository: TrustRepository) -> tuple[dict[str, bytes], int]:

@@ -794,6 +794,9 @@ def test_an_identity_in_use_twice_is_told_and_ends_nothing(world: World) -> None
         world.turns(3)
     assert world.agent.uplink.up
     assert world.events().count("identity_in_use_twice") == 1
+    told = [message.payload for message in world.heard if b"identity in use twice" in message.payload]
+    assert told
+    assert not any(b"password" in payload for payload in told), "a device with a certificate has none"
 
 
 def test_crashes_never_bring_back_what_lies_below_the_security_floor(world: World) -> None:

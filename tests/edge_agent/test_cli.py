@@ -3,6 +3,7 @@
 import http.server
 import json
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -86,6 +87,23 @@ def test_enrols_and_keeps_the_secret_to_itself(url: str, tmp_path: Path) -> None
     assert identity.stat().st_mode & 0o777 == 0o600
     assert json.loads(identity.read_text())["http_url"] == url
     assert (tmp_path / "dev" / "root.json").read_text() == ANSWER["root"]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_server_with_an_authority_of_its_own_is_enrolled_at_with_ca(tmp_path: Path, *, knows: bool) -> None:
+    """Without --ca the error names it, and the claim was not sent."""
+    key, certificate = tmp_path / "key", tmp_path / "ca.pem"
+    making = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} -subj /CN=ca -days 9"
+    subprocess.run([*making.split(), "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    context, server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), http.server.HTTPServer(("127.0.0.1", 0), Enroller)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    given = ["--claim", "good", "--state", tmp_path / "dev", *(["--ca", certificate] if knows else [])]
+    code, output = call("enrol", "--server", f"https://127.0.0.1:{server.server_address[1]}", *given)
+    server.shutdown()
+    server.server_close()
+    assert (code == 0, "give its certificate by --ca FILE" in output) == (knows, not knows)
 
 
 def test_the_claim_comes_from_a_file_or_standard_input(url: str, tmp_path: Path) -> None:

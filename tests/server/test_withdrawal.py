@@ -174,3 +174,14 @@ def test_a_device_that_still_runs_it_keeps_all_from_being_well(fleet: MemoryFlee
     fleet.app.parts.withdrawal.withdraw("m-1")
     assert situation.signals().withdrawn == ("cam-1",)
     assert "1 device runs a withdrawn release: cam-1" in situation.overall().text
+
+
+@pytest.mark.parametrize("args", [["rollback", "--help"], ["rollback", "state", "cam-1"], ["revok", "state", "cam-1"]])
+def test_a_command_that_there_is_not_is_named_with_those_that_there_are(args: list[str]) -> None:
+    """Not the help of another one, nor an error about its arguments."""
+    done = CliRunner().invoke(main, ["devices", *args])
+    assert done.exit_code == 2
+    assert f"Expected a command (benchmark, list, logs, remove, revoke) or a state directory, got '{args[0]}'" in (
+        done.stderr
+    )
+    assert ("did you mean 'revoke'" in done.stderr) is (args[0] == "revok")

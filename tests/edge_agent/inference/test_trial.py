@@ -48,6 +48,15 @@ def test_each_file_of_a_folder_gets_one_answer_and_stays(bundle: Callable, pictu
     assert sorted(pictures.iterdir()) == before
 
 
+def test_a_video_that_can_not_be_read_ends_with_a_named_error(bundle: Callable, tmp_path: Path) -> None:
+    """It was tried again without end."""
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"no video" * 100)
+    code, answers, said = tried(bundle(), "--source", "camera", "--path", path)
+    assert (code != 0, answers) == (True, [])
+    assert f"Expected a file that can be read to its end at {path}, got: " in said.splitlines()[-1]
+
+
 def test_a_watched_folder_ends_after_the_wanted_number(bundle: Callable, pictures: Path) -> None:
     """``--count`` ends the watching, and no more lines come."""
     code, answers, _ = tried(bundle(), "--path", pictures, "--count", 2)

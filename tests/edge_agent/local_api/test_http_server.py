@@ -157,6 +157,28 @@ def test_one_connection_serves_many_requests(running: Callable[..., Running]) ->
     connection.close()
 
 
+@pytest.mark.parametrize(("path", "status"), [("/v2", 200), ("/metrics", 200), ("/none", 404), ("/v1/correct", 405)])
+def test_head_is_answered_as_get_without_the_body(path: str, status: int, running: Callable[..., Running]) -> None:
+    """The length is that of the body which is left out, and the connection serves on."""
+    one = running()
+    connection = http.client.HTTPConnection(*one.api.address, timeout=20)
+    heads = []
+    for method in ("HEAD", "GET"):
+        connection.request(method, path)
+        answer = connection.getresponse()
+        body = answer.read()
+        assert (answer.status, body == b"") == (status, method == "HEAD")
+        heads.append((answer.headers["Content-Type"], int(answer.headers["Content-Length"]) > 0))
+    assert heads[0] == heads[1]
+
+
+def test_head_of_a_stream_ends_and_frees_its_place(running: Callable[..., Running]) -> None:
+    """More of them than there may be streams at once."""
+    one = running(connections=2)
+    for _ in range(4):
+        assert talk(one, _GET.replace(b"GET /v2 ", b"HEAD /v1/answers/stream "))[:12] == b"HTTP/1.1 200"
+
+
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
     """A token that only its owner reads."""

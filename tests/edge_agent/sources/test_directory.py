@@ -78,6 +78,14 @@ def folder(tmp_path: Path) -> Callable[..., Folder]:
     return lambda **settings: Folder(tmp_path, **settings)
 
 
+def test_a_folder_that_can_not_be_made_is_named_whole_with_the_step(tmp_path: Path) -> None:
+    """Where nobody may make one, as below /etc for the agent's unit; elsewhere its permissions are the step."""
+    for folder, step in ((Path("/sys/pictures"), "ReadWritePaths"), (tmp_path / "file" / "pictures", "permissions")):
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(SourceError, match=rf"can be made or read at {folder}, got: .*{step}"):
+            sources.load({"kind": "directory", "path": str(folder)}, FakeClock(), sources.Surroundings(state=tmp_path))
+
+
 def test_touches_only_the_suffixes_that_the_release_reads(folder: Callable[..., Folder]) -> None:
     """Notes, a video and a file without suffix stay, and one message names the suffixes that are ignored."""
     pictures = folder()

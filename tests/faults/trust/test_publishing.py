@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from compressor.errors import (
     GateNotPassedError,
@@ -27,6 +28,7 @@ from compressor.release.signing import sign_bundles
 from edge_agent.updater.verification import TargetVerdict, run
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
+from server.cli import main
 from server.errors import MetadataRefusedError
 from server.trust.online_keys import init_online_keys
 from server.trust.repository import _check_targets, mark_copy
@@ -87,6 +89,19 @@ def test_publishes_registers_and_devices_believe(site: Site, bundle: Bundles) ->
     assert site.releases() == ["meter-1", "meter-2"]
     verdict = site.ask("meter-2/gateway.tfb")
     assert (verdict.ok, verdict.custom.security_floor) == (True, 3)
+
+
+def test_an_export_makes_no_folder_but_the_last_and_says_so(site: Site, bundle: Bundles) -> None:
+    """Below a folder that is not there (not mounted, mistyped) it is refused; the second time none is made."""
+    site.publish(bundle(1))
+    export = ["releases", "export", str(site.folder / "state"), "meter-1"]
+    done = CliRunner().invoke(main, [*export, str(site.folder / "media" / "usb")])
+    assert (done.exit_code, f"Expected a folder at {site.folder / 'media'}, got none" in done.stderr) == (2, True)
+    assert not (site.folder / "media").exists()
+    for made in (True, False):
+        done = CliRunner().invoke(main, [*export, str(site.folder / "usb")])
+        assert (done.exit_code, done.stdout.startswith("meter-1: 1 bundle, ")) == (0, True)
+        assert (f"in a new folder, {site.folder / 'usb'}\n" in done.stdout) is made
 
 
 def test_signs_nothing_that_did_not_pass(site: Site, bundle: Bundles) -> None:

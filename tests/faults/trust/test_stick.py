@@ -119,6 +119,29 @@ def test_a_stick_that_is_not_right_changes_nothing(scene: Scene, tmp_path: Path,
     assert RequestFile(scene.device).take() is None
 
 
+def test_another_release_on_the_same_stick_replaces_the_first(scene: Scene, tmp_path: Path) -> None:
+    """The bundle of the first is gone, whatever else lies there stays, and the stick is right."""
+    stick = export(scene, tmp_path / "usb")
+    first, own = bundle_of(stick), stick / "blobs" / "sha256" / "notes.txt"
+    own.write_text("a person's")
+    scene.release(2)
+    export(scene, stick)
+    assert (first.exists(), own.exists()) == (False, True)
+    bring(scene.device, stick, 60.0, lambda _text: None)
+
+
+def test_a_damaged_index_of_an_earlier_export_deletes_nothing(scene: Scene, tmp_path: Path) -> None:
+    """Neither a file that it names outside of the bundles, nor any bundle if it can't be read."""
+    stick = export(scene, tmp_path / "usb")
+    first = bundle_of(stick)
+    for index in (b'{"targets": [{"sha256": "../../release.txt"}]}', b"{"):
+        (stick / "release.json").write_bytes(index)
+        (stick / "release.txt").write_text("a person's")
+        export(scene, stick)
+        assert first.exists()
+        assert (stick / "release.txt").exists()
+
+
 def test_a_zip_that_is_none_is_named(scene: Scene, tmp_path: Path) -> None:
     """Cut off, where the stored bundle may look like the zip, or nothing there."""
     stick = export(scene, tmp_path / "release.zip")
