@@ -169,6 +169,7 @@ def test_head_is_answered_as_get_without_the_body(path: str, status: int, runnin
         body = answer.read()
         assert (answer.status, body == b"") == (status, method == "HEAD")
         heads.append((answer.headers["Content-Type"], int(answer.headers["Content-Length"]) > 0))
+    connection.close()
     assert heads[0] == heads[1]
 
 
