@@ -36,6 +36,8 @@ CONFIDENCE = 0.95
 BETTER_THAN_CONSTANT = "better_than_constant"
 LABEL_ORDER = "label_order"
 _NAMED = 6
+_FAR = 10
+"""Times the present samples: more than that nobody labels, so the line says what these show."""
 _ROUNDING = 1e-9
 _FEW = 5
 """Calibration rows per class. Of exchanges of two classes with this many rows each, simulated 400 times for 2 to 10
@@ -115,10 +117,16 @@ class AccuracyDrop:
             return missing(self.name, self.margin, evidence.unknown)
         bound = drop_upper(counts, self.confidence)
         verdict, needs = _three(counts, bound, self.margin, self.confidence)
+        far = (
+            f"; these samples show a margin of {points(bound)} and not less: rows on which the two models disagree "
+            "carry the power"
+            if needs > _FAR * counts.n
+            else ""
+        )
         text = (
             f"drop {points(counts.drop)}, at most {points(bound)} with {self.confidence:.0%} confidence, "
             f"allowed {points(self.margin)} ({counts.lost} lost, {counts.won} won of {counts.counted}){more(needs)}"
-            f"{_planned(counts, self)}"
+            f"{far}{_planned(counts, self)}"
         )
         return GateResult(
             name=self.name,
