@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -50,6 +51,17 @@ _HEALTH_EXITS = {
 }
 _MAX_CLAIM_BYTES = 1024
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class _Seconds(click.FloatRange):
+    """A time in its range; "nan", which click takes for one inside of any range, is none."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or end with a usage error."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"Expected a number of seconds, got {value!r}", param, ctx)
+        return seconds
 
 
 def _address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -371,7 +383,7 @@ def rollback(state: Path) -> None:
 @_STATE
 @click.option(
     "--probation",
-    type=click.FloatRange(1, 86_400),
+    type=_Seconds(1, 86_400),
     default=600.0,
     show_default=True,
     help="Seconds of trial.",
@@ -394,7 +406,7 @@ def import_(at: Path, state: Path, probation: float) -> None:
 )
 @click.argument("bundle", required=False, type=click.Path(dir_okay=False), callback=_path)
 @click.option("--state", type=click.Path(file_okay=False), callback=_path, help="The agent's state directory.")
-@click.option("--seconds", type=click.FloatRange(0.2, 3600), default=5.0, show_default=True, help="For so long.")
+@click.option("--seconds", type=_Seconds(0.2, 3600), default=5.0, show_default=True, help="For so long.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def benchmark(bundle: Path | None, state: Path | None, seconds: float, *, as_json: bool) -> None:
     """Time."""

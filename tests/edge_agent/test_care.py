@@ -217,3 +217,10 @@ def test_a_benchmark_names_what_it_needs(device: Path) -> None:
     code, output = call("benchmark", "--state", device.parent)
     assert (code, "[no_release]" in output) == (11, True)
     assert call("benchmark")[0] == 2
+
+
+@pytest.mark.parametrize("words", [("benchmark", "any.tfb", "--seconds"), ("import", "stick", "--probation")])
+def test_a_time_that_is_no_number_is_a_usage_error(words: tuple[str, ...], device: Path) -> None:
+    """``nan`` is inside of every range for click: a measurement or a probation of it would have no end."""
+    code, output = call(*words, "nan", "--state", device)
+    assert (code, "Expected a number of seconds, got 'nan'" in output) == (2, True), output
