@@ -179,6 +179,8 @@ def _entry(name: str, table: object, path: Path) -> Entry:
     if not isinstance(kind, str) or kind not in KINDS:
         raise SettingsError(f"Expected {where} kind to be {' or '.join(KINDS)}, got {kind!r}")
     entry = fields_from(KINDS[kind], keys, where, folder=path.parent.resolve())
+    if isinstance(entry, SshEntry) and (not entry.host or entry.host.startswith("-")):
+        raise SettingsError(f"Expected {where} host as user@name, got {entry.host!r}")
     for off, on in (("power_off", "power_on"), ("network_down", "network_up")):
         if bool(getattr(entry, off)) != bool(getattr(entry, on)):
             raise SettingsError(f"Expected {where} {off} and {on} together, got one: a cut must end")

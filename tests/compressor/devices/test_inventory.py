@@ -55,6 +55,7 @@ keys = "keys"
         ("[device.a]\nkind = 'local'", "'device'"),
         ("[devices.a]\nkind = 'usb'", "local or ssh or emulated or server, got 'usb'"),
         ("[devices.a]\nkind = 'ssh'", "the key 'host'"),
+        ("[devices.a]\nkind = 'ssh'\nhost = '-oProxyCommand=id'", "host as user@name, got '-oProxyCommand=id'"),
         ("[devices.a]\nkind = 'local'\nharware = 'pi4'", "did you mean 'hardware'"),
         ("[devices.a]\nkind = 'local'\npower_off = ['x']", "power_off and power_on together"),
         ("[devices.a]\nkind = 'local'\nlimits = {flip_ratio = 1.1}", "flip_ratio between 0 and 1"),
