@@ -140,6 +140,7 @@ def learn(
     for movement, pairs in ended:
         devices = [movement.devices[row] for row in pairs.rows]
         member = np.array([[device in members for device in devices] for members in named.values()], np.float64)
+        member = member.reshape(len(named), len(devices))  # also where one device makes no pool
         parts = (pairs.samples * pairs.differences, pairs.samples * pairs.variances, pairs.samples)
         whole, of_pool, count = (
             [part.sum(axis=0) for part in parts],

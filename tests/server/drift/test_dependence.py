@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from scripts.bench.dependence import NULLS, DependentFleet, DependentRun, drift_row, null_row
@@ -61,6 +62,17 @@ def test_a_fault_larger_than_the_weather_is_found_in_it() -> None:
     found = drift_row("own weather and +2 sd on a tenth", _fleet("own weather", devices=40, seed=2), windows=72)
     assert found["median_windows"] <= 10
     assert (found["found_ratio"], found["false_devices"]) == (1.0, 0)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 7, 9])
+def test_a_small_fleet_is_quiet_and_hears_its_device(devices: int) -> None:
+    """One device makes no pool, and fewer than eight share nothing; the first moves by a standard deviation."""
+    run = DependentRun(fleet=_fleet("independent", devices=devices, seed=3), windows=72).commission()
+    assert not any(run.window().flagged for _ in range(24))
+    shift = np.zeros((devices, 2))
+    shift[0, 0] = 1.0
+    flagged = [run.window(shift).flagged for _ in range(8)][-1]
+    assert flagged == {"d00000"}
 
 
 def test_devices_that_join_later_and_miss_windows_raise_no_alarm() -> None:
