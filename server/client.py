@@ -125,6 +125,7 @@ class RolloutDevice:
     ``replaced_by``: the person who let another device try in its place. ``retried_from``: its earlier outcome, failed
     or stuck, during a retry. ``air_bytes``: what it fetched over the network in all attempts, of the bundle and of
     patches; ``bundle_bytes``: of an older agent, which does not count that: how much of the bundle it had.
+    ``waits_for``: the code why it has put the update off, "" if it has not.
     """
 
     device: str = ""
@@ -138,6 +139,7 @@ class RolloutDevice:
     bundle_bytes: int = 0
     replaced_by: str = ""
     retried_from: str = ""
+    waits_for: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +167,8 @@ class RolloutInfo:
     """One rollout, its groups and its devices (``members``).
 
     ``failed`` and ``stuck`` include devices that were replaced or removed later; ``committed_ratio`` is
-    ``committed`` / (``committed`` + ``failed`` + ``stuck``), None while all three are 0.
+    ``committed`` / (``committed`` + ``failed`` + ``stuck``), None while all three are 0. ``waiting``: how many devices
+    have put the update off, by the code of the reason.
     """
 
     id: str = ""
@@ -190,6 +193,7 @@ class RolloutInfo:
     window: Mapping[str, Json] | None = None
     shadow: Mapping[str, Json] | None = None
     shadow_counts: Mapping[str, Json] | None = None
+    waiting: Mapping[str, int] = field(default_factory=dict)
     groups: tuple[RolloutGroup, ...] = ()
     members: tuple[RolloutDevice, ...] = ()
 
