@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from wire.codec import Json
 
@@ -21,25 +21,26 @@ SOURCE_UNREAD = "source_unread"
 
 
 @dataclass(frozen=True, slots=True)
-class SourceConfig:
-    """``[source]``, checked: the source, and the given keys as JSON; paths in them are absolute."""
+class _PluginTable:
+    """A checked table: the kind, and the given keys as JSON; paths in them are absolute."""
 
-    kind: str = "directory"
+    registry: ClassVar[str]
+    kind: str
     keys: Mapping[str, Json] = field(default_factory=dict)
 
     @classmethod
-    def from_table(cls, value: object, where: str, folder: Path | None) -> SourceConfig:
+    def from_table(cls, value: object, where: str, folder: Path | None) -> Self:
         """Return the checked table; relative paths are relative to ``folder``.
 
         Raises:
-            SettingsError: If the source is unknown, or its settings reject a key or value.
+            SettingsError: If the kind is unknown, or its settings reject a key or value.
         """
-        registry: Any = importlib.import_module("edge_agent.sources")
+        registry: Any = importlib.import_module(cls.registry)
         return cls(*registry.checked_table(value, where, folder))
 
     @classmethod
-    def checked(cls, document: Mapping[str, Json]) -> SourceConfig:
-        """Return the source of a ``document`` that was checked before."""
+    def checked(cls, document: Mapping[str, Json]) -> Self:
+        """Return the table of a ``document`` that was checked before."""
         keys = dict(document)
         return cls(str(keys.pop("kind")), keys)
 
@@ -50,29 +51,16 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class SinkConfig:
-    """``[sinks.NAME]``, checked: the kind, and the given keys as JSON; paths in them are absolute."""
+class SourceConfig(_PluginTable):
+    """``[source]``, checked."""
 
+    registry: ClassVar[str] = "edge_agent.sources"
+    kind: str = "directory"
+
+
+@dataclass(frozen=True, slots=True)
+class SinkConfig(_PluginTable):
+    """``[sinks.NAME]``, checked."""
+
+    registry: ClassVar[str] = "edge_agent.sinks"
     kind: str = "jsonl"
-    keys: Mapping[str, Json] = field(default_factory=dict)
-
-    @classmethod
-    def from_table(cls, value: object, where: str, folder: Path | None) -> SinkConfig:
-        """Return the checked table; relative paths are relative to ``folder``.
-
-        Raises:
-            SettingsError: If the sink is unknown, or its settings reject a key or value.
-        """
-        registry: Any = importlib.import_module("edge_agent.sinks")
-        return cls(*registry.checked_table(value, where, folder))
-
-    @classmethod
-    def checked(cls, document: Mapping[str, Json]) -> SinkConfig:
-        """Return the sink of a ``document`` that was checked before."""
-        keys = dict(document)
-        return cls(str(keys.pop("kind")), keys)
-
-    @property
-    def document(self) -> dict[str, Json]:
-        """The document for the child."""
-        return {"kind": self.kind, **self.keys}
