@@ -61,4 +61,5 @@ class DriftConfig:
             z=self.z,
             epsilon=self.epsilon,
             log_alpha=log_alpha(self.budget_per_day, self.window_ms),
+            window_ms=self.window_ms,
         )

@@ -92,7 +92,7 @@ class DetectorSettings:
     z: float
     epsilon: float
     log_alpha: float
-    window_ms: int = 3_600_000
+    window_ms: int
 
 
 @dataclass(slots=True, kw_only=True)

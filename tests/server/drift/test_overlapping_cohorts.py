@@ -16,7 +16,9 @@ from server.drift.detection.slot_update import FoldState, fold_slot
 from wire.histogram import BINS
 
 KEY = ("ef" * 16, "cd" * 16)
-SETTINGS = DetectorSettings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 28_800)))
+SETTINGS = DetectorSettings(
+    baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 28_800)), window_ms=3_000
+)
 SOUTH, NORTH, LENS_A, LENS_B = ("site", "south"), ("site", "north"), ("camera", "lens-a"), ("camera", "lens-b")
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 STREAMS, DEVICES, WINDOWS, SAMPLES = 23, 12, 250, 60
 KEY = ("ef" * 16, "cd" * 16)
 ARTIFACT = b"int8 model"
+SETTINGS = DetectorSettings(
+    baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24)), window_ms=3_600_000
+)
 
 
 def _reference(artifact_sha256: str = "cd" * 32) -> Reference:
@@ -58,15 +61,12 @@ def _windows(reference: Reference) -> Sequence[Mapping[tuple[str, str], list[Obs
 
 def test_windows_of_the_reference_itself_raise_no_alarm() -> None:
     """Neither against training, nor against the own baseline, nor in any pool, over 3,000 device windows."""
-    reference, settings = (
-        _reference(),
-        DetectorSettings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))),
-    )
+    reference = _reference()
     state, sites = FoldState(), {f"d{i}": {"site": f"site-{i % 3}"} for i in range(DEVICES)}
     state.open_bank(KEY, ScoreColumns(STREAMS), training_profile(reference))
-    limit = np.log(DEVICES) - settings.log_alpha
+    limit = np.log(DEVICES) - SETTINGS.log_alpha
     for slot, window in enumerate(_windows(reference)):
-        outcome = fold_slot(state, slot, window, sites, settings)
+        outcome = fold_slot(state, slot, window, sites, SETTINGS)
         assert not outcome.flagged
         assert not outcome.pool_alarms
         assert state.banks[KEY].training_values().max() < limit
@@ -83,13 +83,7 @@ def test_windows_of_another_artifact_do_alarm() -> None:
     )
     state.open_bank(KEY, ScoreColumns(STREAMS), training_profile(moved))
     for slot, window in enumerate(_windows(reference)[:3]):
-        fold_slot(
-            state,
-            slot,
-            window,
-            {},
-            DetectorSettings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))),
-        )
+        fold_slot(state, slot, window, {}, SETTINGS)
     assert state.banks[KEY].training_values().min() > np.log(DEVICES) + np.log(24 / 0.05)
 
 

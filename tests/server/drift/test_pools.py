@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
+from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import DetectorSettings, Observation
 from server.drift.detection.movement import ScoreColumns
-from server.drift.detection.pools import FLEET, names
+from server.drift.detection.pools import FLEET, is_weekend, names
 from server.drift.detection.reference import Floats
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
 from wire.histogram import BINS
@@ -17,6 +19,7 @@ from wire.histogram import BINS
 KEY = ("ef" * 16, "cd" * 16)
 COMMISSIONED, WINDOWS = 72, 1000
 UNIFORM = np.full(BINS, 1 / BINS)
+DAY_MS = 86_400_000
 
 
 def _grey(home: int, away_ratio: float) -> Floats:
@@ -46,7 +49,7 @@ class _QuietFleet:
         seen = [Observation(device, row) for device, row in zip(self.sites, counts, strict=True)]
         self.slot += 1
         settings = DetectorSettings(
-            baseline_windows=COMMISSIONED, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))
+            baseline_windows=COMMISSIONED, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24)), window_ms=3_600_000
         )
         return fold_slot(self.state, self.slot, {KEY: seen}, self.sites, settings)
 
@@ -96,3 +99,13 @@ def test_the_largest_cohorts_have_pools_where_there_are_too_many() -> None:
     pools = names(devices, attributes)
     assert len(pools) == 64
     assert len(pools["lens", "wide"]) == 100
+
+
+@pytest.mark.parametrize("window_ms", [3_600_000, 900_000])
+def test_a_weekend_is_two_days_whatever_the_length_of_the_windows(window_ms: int) -> None:
+    """The third of January 1970 is a Saturday; baselines of less than two days know no weekend."""
+    two_days, saturday = 2 * DAY_MS // window_ms, 2 * DAY_MS // window_ms
+    settings = DriftConfig(window_ms=window_ms, baseline_windows=two_days).settings
+    slots = (saturday - 1, saturday, saturday + two_days - 1, saturday + two_days)
+    assert [is_weekend(slot, settings) for slot in slots] == [False, True, True, False]
+    assert not is_weekend(saturday, replace(settings, baseline_windows=two_days - 1))
