@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from server.drift.detection.movement import KAPPA, Ordinary, ScoreColumns
+from server.drift.detection.movement import BASIS, KAPPA, Ordinary, ScoreColumns
 from server.drift.detection.reference import (
     SHAPE_MEMORY,
     Floats,
@@ -24,12 +24,10 @@ from server.drift.detection.reference import (
     class_log_normaliser,
     profile,
     proportions,
-    shapes,
     shares,
 )
-from wire.histogram import BINS
 
-_UNIFORM = shapes(np.full(BINS, 1 / BINS))[[0, 2, 4]]
+_LEGENDRE = BASIS[:3]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +98,7 @@ class Commissioning:
         """Add one window's counts (S, 16); return whether that completed its context. A complete one ignores them."""
         if context in self.complete:
             return False
-        score = counts @ _UNIFORM.T
+        score = counts @ _LEGENDRE.T
         squares = score**2 / np.maximum(counts.sum(axis=1), 1)[:, None]
         older = self.seen.get(context)
         if older is None:
@@ -188,8 +186,8 @@ def autocorrelation_time(counts: Ints, squares: Floats, windows: Ints) -> Floats
     Source: batch means; S. Asmussen, P. Glynn, Stochastic Simulation (2007), chapter IV.5.
     """
     n = np.maximum(counts.sum(axis=-1), 1)[..., None]
-    total = counts @ _UNIFORM.T
-    within = counts @ (_UNIFORM**2).T / n - (total / n) ** 2
+    total = counts @ _LEGENDRE.T
+    within = counts @ (_LEGENDRE**2).T / n - (total / n) ** 2
     between = (squares - total**2 / n) / np.maximum(windows - 1, 1)[:, None, None]
     ratio = np.where(within > 0, between / np.where(within > 0, within, 1), 1.0)
     return np.asarray(np.maximum(ratio.max(axis=-1), 1.0))

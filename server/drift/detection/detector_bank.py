@@ -28,8 +28,8 @@ from server.drift.detection.reference import (
     Ints,
     Profile,
     Singles,
+    own_deviations,
     scores,
-    scores_squared,
     shift_of,
 )
 from wire.histogram import BINS
@@ -297,12 +297,9 @@ class DetectorBank:
     def _residuals(self, rows: NDArray[np.int64], counts: Ints) -> Floats:
         """Return by how much the means of windows differ from the baselines, (R, K), in each device's own shapes."""
         usual, n = self.usual[rows], np.maximum(counts.sum(axis=-1), 1)
-        own = scores(counts, usual) / n[..., None] - scores(usual, usual)
-        classes = list(self.columns.classes)
-        of_class = counts[:, classes] / n[:, classes, None] - usual[:, classes]
-        return np.concatenate([
-            own[..., list(OWN_SHAPES)].reshape(len(rows), -1), of_class.reshape(len(rows), -1)
-        ], axis=-1)  # fmt: skip
+        apart = counts / n[..., None] - usual
+        own = scores(apart, usual)[..., list(OWN_SHAPES)]
+        return self.columns.joined(own, apart[:, list(self.columns.classes)])
 
     def _judge(self, rows: NDArray[np.int64], counts: Ints, common: Floats, log_cap: float) -> None:
         """Update the detectors; ``common`` (K,): what the devices share in this slot.
@@ -329,12 +326,8 @@ class DetectorBank:
     def _age(self, rows: NDArray[np.int64], counts: Ints, residuals: Floats) -> None:
         """Let the baselines follow slow changes: towards the latest window, at most .03 standard deviations a day."""
         usual = self.usual[rows]
-        mean = scores(usual, usual)[..., list(OWN_SHAPES)]
-        own = np.sqrt(np.maximum(scores_squared(usual) - mean**2, 0.0))
         of_class = usual[:, list(self.columns.classes)]
-        deviation = np.concatenate([
-            own.reshape(len(rows), -1), np.sqrt(of_class * (1 - of_class)).reshape(len(rows), -1)
-        ], axis=-1)  # fmt: skip
+        deviation = self.columns.joined(own_deviations(usual), np.sqrt(of_class * (1 - of_class)))
         seen = (counts.sum(axis=-1) > 0)[:, self.columns.stream]
         self.aged[rows] += np.where(seen, ageing(residuals - self.aged[rows], deviation), 0.0)
 

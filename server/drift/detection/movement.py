@@ -68,15 +68,18 @@ class ScoreColumns:
 
     def sums(self, counts: Ints | Floats, *, power: int = 1) -> Floats:
         """Return the sums (..., K) of the functions, to the power of ``power``, over ``counts`` (..., S, 16)."""
-        shaped = counts @ (BASIS**power).T
-        flat = counts[..., list(self.classes), :]
-        lead = counts.shape[:-2]
-        return np.concatenate([shaped.reshape(*lead, -1), flat.reshape(*lead, -1)], axis=-1)
+        return self.joined(counts @ (BASIS**power).T, counts[..., list(self.classes), :])
 
     def variances(self, counts: Ints | Floats) -> Floats:
         """Return the variances (..., K) of the functions over the samples ``counts`` (..., S, 16)."""
         n = np.maximum(counts.sum(axis=-1), 1)[..., self.stream]
         return np.asarray(np.maximum(self.sums(counts, power=2) / n - (self.sums(counts) / n) ** 2, 0.0))
+
+    def joined(self, of_shapes: Floats | Ints, of_classes: Floats | Ints) -> Floats:
+        """Return the values (..., S, 5) of shapes and (..., C, 16) of classes as (..., K)."""
+        lead, k = of_shapes.shape[:-2], self.streams * SHAPES
+        flat = of_classes.reshape(*lead, self.count - k)
+        return np.asarray(np.concatenate([of_shapes.reshape(*lead, k), flat], axis=-1), np.float64)
 
     def by_stream(self, values: Floats | Singles) -> tuple[Floats, Floats]:
         """Return ``values`` (..., K) as (..., S, 5) and (..., C, 16)."""

@@ -156,7 +156,7 @@ def learn(
             several = np.maximum(n, 1e-9)
             difference, variance = moved / several, noise / several
             chance = variance / several
-            if name != FLEET and _is_controlled(len(devices), len(devices) - int(count[place])):
+            if _is_controlled(name, int(count[place]), len(devices)):
                 rest = np.maximum(whole[2] - n, 1e-9)
                 difference = difference - (whole[0] - moved) / rest
                 chance = chance + (whole[1] - noise) / rest**2
@@ -174,9 +174,9 @@ def learn(
     return found
 
 
-def _is_controlled(devices: int, rest: int) -> bool:
-    """Return whether a cohort is compared with the ``rest`` of ``devices``."""
-    return devices >= CONTROL_DEVICES and rest >= CONTROL_DEVICES // 2
+def _is_controlled(name: PoolName, members: int, devices: int) -> bool:
+    """Return whether the ``members`` of a pool are compared with the rest of ``devices``: never the whole fleet."""
+    return name != FLEET and devices >= CONTROL_DEVICES and devices - members >= CONTROL_DEVICES // 2
 
 
 def is_weekend(slot: int, settings: DetectorSettings) -> bool:
@@ -354,7 +354,7 @@ class PoolWindows:
 
     def _knows_the_day(self, name: PoolName, own: PoolSums, whole: PoolSums) -> bool:
         """Return whether a pool can be judged today; without a rest of the fleet, a first weekend is only noted."""
-        if not self.weekend or (name != FLEET and _is_controlled(whole.count, whole.count - own.count)):
+        if not self.weekend or _is_controlled(name, own.count, whole.count):
             return True
         older = self.movement.get(name) or PoolMovement.empty(self.bank.columns)
         if older.weekend_windows * self.settings.window_ms >= _DAY_MS:
@@ -377,30 +377,28 @@ class PoolWindows:
         total, p = own.total, own.expected / n[:, None]
         trend = own.trend / n[columns.stream]
         rest_ratio = np.zeros(self.bank.streams)
-        if name == FLEET or not _is_controlled(whole.count, whole.count - own.count):
-            if self.weekend and name in self.movement:
-                seen = self.movement[name]
-                total = total - own.n[:, None] * seen.weekend / np.maximum(seen.weekend_n, 1)[:, None]
-        else:  # what the rest did is taken off
+        if _is_controlled(name, own.count, whole.count):  # what the rest did is taken off
             rest = np.maximum(whole.n - own.n, 1e-9)
             moved = ((whole.total - own.total) - (whole.expected - own.expected)) / rest[:, None]
             total, rest_ratio = own.total - own.n[:, None] * moved, own.n / rest
             trend = trend - (whole.trend - own.trend) / rest[columns.stream]
+        elif self.weekend and name in self.movement:
+            seen = self.movement[name]
+            total = total - own.n[:, None] * seen.weekend / np.maximum(seen.weekend_n, 1)[:, None]
         n_effective = 1 / np.maximum(own.limit / n, 1e-12)
         smoothed = proportions(p * n_effective[:, None])
         shape = shapes(smoothed)
         memory, moved_by = self._memory(name, own, rest_ratio)
         by_shape, by_class = columns.by_stream(memory)
         shape_moved, class_moved = columns.by_stream(moved_by)
-        moved_by_shape = shape_moved[:, list(SHAPE_MEMORY)] * deviations(p, shape)
+        of_shapes = deviations(p, shape)
+        moved_by_shape = shape_moved[:, list(SHAPE_MEMORY)] * of_shapes
         tolerance = moved_by_shape[..., None] * np.array(THETAS)
         log_z = np.maximum(*(log_normaliser(q, n_effective[:, None], shape, z=z, epsilon=epsilon)
                              for q in (p, smoothed)))  # fmt: skip
         log_z += tolerance.reshape(log_z.shape)
         classes = list(columns.classes)
-        deviation = np.concatenate([
-            deviations(p, shape)[:, list(OWN_SHAPES)].ravel(), np.sqrt(p[classes] * (1 - p[classes])).ravel()
-        ])  # fmt: skip
+        deviation = columns.joined(of_shapes[:, list(OWN_SHAPES)], np.sqrt(p[classes] * (1 - p[classes])))
         aged = trend * deviation if aged is None else aged
         # If the rest of the fleet moved alone, a cohort that did not move differs from it, but is not the cause.
         taken, class_taken = columns.by_stream(aged)
@@ -409,10 +407,8 @@ class PoolWindows:
             increments(sums(counts, shape) - taken, own.n, log_z, by_shape[:, list(SHAPE_MEMORY)])
             for counts in (own.total, total)
         ))  # fmt: skip
-        residuals = np.concatenate([
-            ((sums(total, shape) / n[:, None] - sums(p, shape))[:, list(OWN_SHAPES)]).ravel(),
-            (total[classes] / n[classes, None] - p[classes]).ravel(),
-        ])  # fmt: skip
+        apart = total / n[:, None] - p
+        residuals = columns.joined(sums(apart, shape)[:, list(OWN_SHAPES)], apart[classes])
         followed = aged + np.where(own.n[columns.stream] > 0, ageing(residuals - aged, deviation), 0.0)
         if not classes:
             return gain, np.zeros((0, CLASS_TILTS)), followed

@@ -98,10 +98,12 @@ def scores(counts: Ints | Floats | Singles, p: Floats | Singles) -> Floats:
     return found
 
 
-def scores_squared(p: Floats | Singles) -> Floats:
-    """Return the means (..., S, 5) over ``p`` (..., S, 16) of the squares of Legendre 1 to 3 and of both end bins."""
-    squares = np.einsum("...fb,...b->...f", _legendre(p.astype(np.float64)) ** 2, p)
-    return np.asarray(np.concatenate([squares, p[..., :1], p[..., BINS - 1 :]], axis=-1))
+def own_deviations(p: Floats | Singles) -> Floats:
+    """Return the standard deviations (..., S, 5) of ``OWN_SHAPES`` over ``p`` (..., S, 16), in the shapes of ``p``."""
+    legendre, ends = _legendre(p.astype(np.float64)), p[..., [0, BINS - 1]]
+    mean, squares = (np.einsum("...fb,...b->...f", power, p) for power in (legendre, legendre**2))
+    variances = np.concatenate([squares - mean**2, ends - ends.astype(np.float64) ** 2], axis=-1)
+    return np.asarray(np.sqrt(np.maximum(variances, 0.0)))
 
 
 def deviations(p: Floats, shape: Floats) -> Floats:
