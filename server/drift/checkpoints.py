@@ -30,9 +30,9 @@ import numpy as np
 from server.drift.config import DriftConfig
 from server.drift.detection.baseline import Collected, Commissioning, Kept, KeptOfDevice
 from server.drift.detection.detector_bank import DETECTORS, ROWS, DetectorBank, arrays_of
-from server.drift.detection.movement import LENGTHS, FleetMovement, Movement, Ordinary, ScoreColumns
+from server.drift.detection.movement import FleetMovement, Movement, Ordinary, ScoreColumns
 from server.drift.detection.pools import Pool, PoolMovement, PoolName
-from server.drift.detection.reference import CLASS_TILTS, TILTS, Singles
+from server.drift.detection.reference import Singles
 from server.drift.detection.slot_update import BankKey, Current, FoldState
 from server.drift.health import Fault
 from server.store.database import Database
@@ -157,7 +157,7 @@ class Checkpoints:
             _refill(state.banks[key], described, blocks, banks.kept(key), self.config)
         for pool in header["pools"]:
             key = keys[pool["bank"]]
-            found = _unpacked(next(blocks), _SCORE, _pool_shapes(state.banks[key].columns))
+            found = _unpacked(next(blocks), _SCORE, _shapes(Pool.empty(state.banks[key].columns)))
             state.pools[key, (pool["name"], pool["value"])] = Pool(**found, members=pool["members"])
         for moved in header["movement"]:
             key = keys[moved["bank"]]
@@ -236,7 +236,7 @@ def _blocks(state: FoldState) -> Iterator[bytes]:
     the pools, and how they moved.
     """
     for bank in state.banks.values():
-        yield _packed(_SCORE, *(getattr(bank.fleet, one.name) for one in fields(bank.fleet)))
+        yield _packed(_SCORE, *_arrays(bank.fleet).values())
         for first in range(0, len(bank.devices), ROWS):
             yield _packed(_DETECTOR, *(getattr(bank, name)[first : first + ROWS] for name in DETECTORS))
         collecting = [one for _, _, one in _collecting(bank)]
@@ -252,7 +252,7 @@ def _blocks(state: FoldState) -> Iterator[bytes]:
                 yield _packed(_DETECTOR, means)
                 yield _packed(_SCORE, movement.levels[number])
     for pool in state.pools.values():
-        yield _packed(_SCORE, pool.log_m, pool.recent, pool.class_m, pool.class_recent, pool.aged)
+        yield _packed(_SCORE, *_arrays(pool).values())
     for of_bank in state.movement.values():
         for moved in of_bank.values():
             yield packed_movement(moved)
@@ -274,17 +274,32 @@ def _unpacked(block: bytes, kind: np.dtype[Any], shapes: Mapping[str, tuple[int,
     return found
 
 
-def _pool_shapes(columns: ScoreColumns) -> dict[str, tuple[int, ...]]:
-    tilts, class_tilts = (columns.streams, TILTS), (len(columns.classes), CLASS_TILTS)
-    return {
-        "log_m": tilts, "recent": tilts, "class_m": class_tilts, "class_recent": class_tilts, "aged": (columns.count,),
-    }  # fmt: skip
+def _arrays(one: Pool | PoolMovement | FleetMovement | Ordinary) -> dict[str, np.ndarray]:
+    values = {part.name: getattr(one, part.name) for part in fields(one)}
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def _shapes(empty: Pool | PoolMovement | FleetMovement) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in _arrays(empty).items()}
+
+
+def packed_ordinary(one: Ordinary) -> bytes:
+    """Return how a device moved, as bytes."""
+    return _packed(_DETECTOR, *_arrays(one).values())
+
+
+def read_ordinary(data: bytes, columns: ScoreColumns) -> Ordinary | None:
+    """Return what ``packed_ordinary`` wrote of one device for these columns; None for anything else."""
+    try:
+        return Ordinary(**_unpacked(data, _DETECTOR, Ordinary.layout(columns)))
+    except ValueError:
+        return None
 
 
 def packed_movement(moved: PoolMovement) -> bytes:
     """Return how a pool moved, as bytes."""
     windows = np.array([moved.weekend_windows])
-    return _packed(_SCORE, moved.excess, moved.weight, moved.pairs, moved.weekend, moved.weekend_n, windows)
+    return _packed(_SCORE, *_arrays(moved).values(), windows)
 
 
 def read_movement(data: bytes, columns: ScoreColumns, slot: int) -> PoolMovement:
@@ -293,11 +308,8 @@ def read_movement(data: bytes, columns: ScoreColumns, slot: int) -> PoolMovement
     Raises:
         ValueError: If it does not fit ``columns``.
     """
-    seven, k = len(LENGTHS), columns.count
-    found: dict[str, Any] = _unpacked(data, _SCORE, {
-        "excess": (seven, k), "weight": (seven, k), "pairs": (seven,), "weekend": (columns.streams, BINS),
-        "weekend_n": (columns.streams,), "weekend_windows": (1,),
-    })  # fmt: skip
+    shapes = _shapes(PoolMovement.empty(columns)) | {"weekend_windows": (1,)}
+    found: dict[str, Any] = _unpacked(data, _SCORE, shapes)
     windows = int(found.pop("weekend_windows")[0])
     return PoolMovement(**found, weekend_windows=windows, slot=slot)
 
@@ -311,9 +323,7 @@ def _refill(
         message = f"{streams} streams, where the reference has {bank.streams}"
         raise ValueError(message)
     widths = {name: arrays_of(bank.columns)[name][0] for name in DETECTORS}
-    bank.fleet = FleetMovement(**_unpacked(next(blocks), _SCORE, {
-        one.name: getattr(bank.fleet, one.name).shape for one in fields(bank.fleet)
-    }))  # fmt: skip
+    bank.fleet = FleetMovement(**_unpacked(next(blocks), _SCORE, _shapes(bank.fleet)))
     detectors: dict[str, Singles] = {
         name: np.empty((len(devices), *width), np.float32) for name, width in widths.items()
     }
@@ -383,7 +393,7 @@ class KeptBaselines:
                         windows=row["windows"],
                         counts=np.frombuffer(row["counts"], _COUNT).astype(np.int64).reshape(streams, BINS),
                         squares=np.frombuffer(row["squares"], _SCORE).astype(np.float64).reshape(streams, _SCORES),
-                        ordinary=Ordinary.unpacked(row["movement"] or b"", columns),
+                        ordinary=read_ordinary(row["movement"] or b"", columns),
                     )
                     kept = Kept(row["completed_ms"] // self.window_ms, collected)
                     bank.setdefault(row["device"], {})[row["context"]] = kept
@@ -423,5 +433,5 @@ class KeptBaselines:
             "completed_ms": kept.slot * self.window_ms, "windows": kept.collected.windows,
             "counts": kept.collected.counts.astype(_COUNT).tobytes(),
             "squares": kept.collected.squares.astype(_SCORE).tobytes(),
-            "movement": kept.collected.ordinary.packed() if kept.collected.ordinary else None,
+            "movement": packed_ordinary(kept.collected.ordinary) if kept.collected.ordinary else None,
         }  # fmt: skip

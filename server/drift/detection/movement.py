@@ -114,30 +114,14 @@ class Ordinary:
         """Return that of one device, R = 1."""
         return Ordinary(**{one.name: getattr(self, one.name)[row : row + 1] for one in fields(self)})
 
-    def packed(self) -> bytes:
-        """Return it as little-endian float32."""
-        return b"".join(getattr(self, one.name).astype("<f4").tobytes() for one in fields(self))
-
-    @classmethod
-    def unpacked(cls, data: bytes, columns: ScoreColumns) -> Ordinary | None:
-        """Return what ``packed`` wrote of one device for these columns; None for anything else."""
+    @staticmethod
+    def layout(columns: ScoreColumns) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array of one device, R = 1, in the order of the fields."""
         k, four, six = columns.count, _OF_DEVICES, len(_LAGS)
-        widths = {
-            "memory": (k,),
-            "movement": (k,),
-            "ratios": (four, k),
-            "pairs": (four,),
-            "moved": (six, k),
-            "lags": (six,),
-            "trend": (k,),
-        }
-        if len(data) != 4 * sum(int(np.prod(width)) for width in widths.values()):
-            return None
-        values, found, at = np.frombuffer(data, "<f4").astype(np.float32), {}, 0
-        for name, width in widths.items():
-            size = int(np.prod(width))
-            found[name], at = values[at : at + size].reshape(1, *width), at + size
-        return cls(**found)
+        return {
+            "memory": (1, k), "movement": (1, k), "ratios": (1, four, k), "pairs": (1, four), "moved": (1, six, k),
+            "lags": (1, six), "trend": (1, k),
+        }  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from server.drift.checkpoints import packed_ordinary, read_ordinary
 from server.drift.detection.evidence import memory_at
 from server.drift.detection.movement import LENGTHS, FleetMovement, Movement, Ordinary, ScoreColumns, shared
 from server.drift.detection.reference import (
@@ -55,10 +56,10 @@ def test_a_baseline_is_read_as_it_was_written() -> None:
     """Of other columns it is not."""
     dice = np.random.default_rng(2)
     found = _ordinary(Movement(columns=COLUMNS), [dice.multinomial(60, UNIFORM)[None] for _ in range(72)])
-    again = Ordinary.unpacked(found.packed(), COLUMNS)
+    again = read_ordinary(packed_ordinary(found), COLUMNS)
     assert again is not None
-    assert again.packed() == found.packed()
-    assert Ordinary.unpacked(found.packed(), ScoreColumns(2)) is None
+    assert packed_ordinary(again) == packed_ordinary(found)
+    assert read_ordinary(packed_ordinary(found), ScoreColumns(2)) is None
 
 
 def test_a_gap_of_a_day_is_bridged_and_a_longer_one_is_not() -> None:
