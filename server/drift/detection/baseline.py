@@ -132,10 +132,12 @@ def baselines(parts: Sequence[Commissioning], columns: ScoreColumns, *, z: float
     n = counts.sum(axis=-1)
     n_effective = n / by_shape.max(axis=-1)
     flat = counts[..., list(columns.classes), :]
-    movement = np.stack([
-        [np.zeros(columns.count) if one.ordinary is None else one.ordinary.movement[0] for one in collected]
+    still = np.zeros((2, columns.count))
+    moved = np.array([
+        [still if one.ordinary is None else (one.ordinary.movement[0], one.ordinary.trend[0]) for one in collected]
         for collected in seen
-    ]).max(axis=0).astype(np.float64)  # fmt: skip
+    ], np.float64)  # fmt: skip
+    movement = moved[:, :, 0].max(axis=0)
     shape_moved, class_moved = columns.by_stream(KAPPA * movement)
     class_log_z = [
         class_log_normaliser(
@@ -154,13 +156,7 @@ def baselines(parts: Sequence[Commissioning], columns: ScoreColumns, *, z: float
         class_log_z=np.maximum(*class_log_z),
         memory=memory.max(axis=0),
         movement=movement,
-        trend=np.mean(
-            [
-                [np.zeros(columns.count) if one.ordinary is None else one.ordinary.trend[0] for one in collected]
-                for collected in seen
-            ],
-            axis=0,
-        ),
+        trend=moved[:, :, 1].mean(axis=0),
         rate=n.sum(axis=0) / np.sum([[one.windows for one in collected] for collected in seen], axis=0)[:, None],
         proportions=proportions(counts.sum(axis=0)),
         n_effective=n_effective.sum(axis=0),
