@@ -12,7 +12,7 @@ their source alone: no later retraining trains on a sample that an earlier one h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,8 +176,8 @@ def _position(seed: int, key: str) -> float:
     return int.from_bytes(digest, "big") / _HASH_RANGE
 
 
-def _group_keys(table: Table) -> list[str]:
-    """Return the group key of each row: sources that share a content hash are one group (union-find)."""
+def joined(links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the first name, by its letters, of those that ``links`` join, also over several steps (union-find)."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -186,12 +186,19 @@ def _group_keys(table: Table) -> list[str]:
             key = parent[key]
         return key
 
+    for one, other in links:
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    return {name: root(name) for name in tuple(parent)}
+
+
+def _group_keys(table: Table) -> list[str]:
+    """Return the group key of each row: sources that share a content hash are one group."""
     owner: dict[str, str] = {}
     sources = table.sources.tolist()
-    for source, content in zip(sources, table.hashes.tolist(), strict=True):
-        low, high = sorted((root(source), root(owner.setdefault(content, source))))
-        parent[high] = low
-    return [root(source) for source in sources]
+    rows = zip(sources, table.hashes.tolist(), strict=True)
+    keys = joined((source, owner.setdefault(content, source)) for source, content in rows)
+    return [keys[source] for source in sources]
 
 
 def _one_of_each(table: Table, rows: Integers, keys: list[str], seed: int) -> Integers:

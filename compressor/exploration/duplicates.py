@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from compressor.data._split import joined
 from compressor.data._table import Table
 from compressor.exploration.thumbnails import Hashes, Thumbs, thumbnails
 from compressor.progress import Progress, StageProgress
@@ -98,24 +99,14 @@ def with_near_sources(table: Table, progress: Progress) -> Table:
     Rows that have a source keep those of their source. Labels are not compared: two labels for one picture is one
     picture.
     """
-    names, own = np.unique(table.sources, return_inverse=True)
-    parts = own.reshape(-1).astype(np.int64)
-    links = parts[moved_pairs(list(table.images), parts, progress)].tolist()
-    parent = list(range(len(names)))
-
-    def root(source: int) -> int:
-        while parent[source] != source:
-            parent[source] = parent[parent[source]]
-            source = parent[source]
-        return source
-
-    for first, second in links:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-    roots = np.array([root(source) for source in range(len(names))], dtype=np.int64)
-    if joined := len(names) - len(np.unique(roots)):
-        progress.say(f"{joined} of {len(names)} sources are near copies of others and count with them")
-    return replace(table, sources=names[roots][parts])
+    parts = np.unique(table.sources, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    pairs = moved_pairs(list(table.images), parts, progress)
+    keys = joined(map(tuple, table.sources[pairs].tolist()))
+    sources = np.array([keys.get(source, source) for source in table.sources.tolist()], dtype=table.sources.dtype)
+    count, left = (len(set(of.tolist())) for of in (table.sources, sources))
+    if count > left:
+        progress.say(f"{count - left} of {count} sources are near copies of others and count with them")
+    return replace(table, sources=sources)
 
 
 def _candidates(keys: Hashes, hashes: Hashes, parts: npt.NDArray[np.int64], firsts: int) -> Iterator[Rows]:
