@@ -131,12 +131,8 @@ def rules_for(
         here = [rule for rule in here if rule.name not in KINDS or not KINDS[rule.name].retrained]
     if here or there:
         here += _added(here, [KINDS[name] for name in alone])
-    named = {rule.name for rule in here}
-    here += [
-        kind.rule(kind.against)
-        for kind in KINDS.values()
-        if kind.against is not None and kind.name not in named and not set(kind.tasks).isdisjoint(against)
-    ]
+    compared = [kind for kind in KINDS.values() if not set(kind.tasks).isdisjoint(against)]
+    here += _added(here, [replace(kind, added=kind.against) for kind in compared])
     if retrained:
         here += _added(here, [kind for kind in KINDS.values() if kind.retrained])
     devices = dict.fromkeys(rule.on for rule in there)

@@ -55,15 +55,14 @@ def rebuild(
         CompressorError: As raised by a run.
     """
     bundle = open_bundle(path)
-    manifest = bundle.manifest
-    if STAND_IN in read_certificate(bundle.files[CERTIFICATE]).remarks:
+    manifest, certificate = bundle.manifest, read_certificate(bundle.files[CERTIFICATE])
+    if STAND_IN in certificate.remarks:
         message = f"Expected a bundle of the recipe's own data, got {path} from its stand-in (--quick)"
         raise PackageError(f"{message}: run the recipe with --data, then rebuild that bundle")
     ran = replace(recipe, model=replace(recipe.model, version=manifest.version))
     quick = recipe_digest(ran) != manifest.lineage.get("recipe") == recipe_digest(shortened(ran))
     if quick and progress is not None:
         progress.say(f"{path.name} is from a quick run: rebuilding it with --quick too")
-    certificate = read_certificate(bundle.files[CERTIFICATE])
     with tempfile.TemporaryDirectory(prefix="tinyfleet-rebuild-") as folder:
         looks = LooksAt(Path(folder) / "looks.json", certificate.planned_looks, certificate.look)
         outcome = run_recipe(
@@ -82,7 +81,7 @@ def rebuild(
             raise PackageError(message)
         again = open_bundle(made)
     files = [{name: sha256_hex(data) for name, data in one.files.items()} for one in (bundle, again)]
-    codes = [read_certificate(one.files[CERTIFICATE]).code_digests for one in (bundle, again)]
+    codes = [one.code_digests for one in (certificate, read_certificate(again.files[CERTIFICATE]))]
     lineage = sorted(name for name, digest in manifest.lineage.items() if again.manifest.lineage.get(name) != digest)
     return Rebuilt(
         release=manifest.release,
