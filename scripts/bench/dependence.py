@@ -41,6 +41,22 @@ _BELOW = np.array([NormalDist().cdf(x) for x in _GRID])
 _CLASSES = 10
 
 
+def remembering(noise: Floats, before: Floats, rho: float) -> Floats:
+    """Return samples (D, S, N) of which each keeps ``rho`` of the one before it; ``before`` (D, S): the last so far."""
+    found = np.empty(noise.shape)
+    for i in range(noise.shape[-1]):
+        found[..., i] = before = rho * before + math.sqrt(1 - rho**2) * noise[..., i]
+    return found
+
+
+def binned(values: Floats, edges: Floats) -> NDArray[np.int64]:
+    """Return the bin counts (D, S, 16) of samples (D, S, N); ``edges`` (15,): between the bins."""
+    devices, streams, n = values.shape
+    rows = np.repeat(np.arange(devices * streams) * BINS, n)
+    bins = np.searchsorted(edges, values.ravel(), side="right") + rows
+    return np.bincount(bins, minlength=devices * streams * BINS).reshape(devices, streams, BINS)
+
+
 @dataclass(slots=True, kw_only=True)
 class DependentFleet:
     """A simulated fleet: Gaussian streams, the last of them ten classes; ten devices a site, four kinds of hardware."""
@@ -126,16 +142,10 @@ class DependentFleet:
         return found
 
     def _remembering(self, n: int, shift: Floats | float) -> NDArray[np.int64]:
-        rho, values = _MEMORY[self.kind] ** (60 / max(n, 60)), np.empty((self.devices, self.streams, n))
-        noise, before = self.dice.standard_normal((n, self.devices, self.streams)), self.last
-        for i in range(n):
-            before = rho * before + math.sqrt(1 - rho**2) * noise[i]
-            values[:, :, i] = before
-        self.last = before
-        values += (self.offset + shift)[..., None]
-        rows = np.repeat(np.arange(self.devices * self.streams) * BINS, n)
-        bins = np.searchsorted(_EDGES, values.ravel(), side="right") + rows
-        return np.bincount(bins, minlength=self.devices * self.streams * BINS).reshape(*self.offset.shape, BINS)
+        noise = np.moveaxis(self.dice.standard_normal((n, self.devices, self.streams)), 0, -1)
+        values = remembering(noise, self.last, _MEMORY[self.kind] ** (60 / max(n, 60)))
+        self.last = values[..., -1]
+        return binned(values + (self.offset + shift)[..., None], _EDGES)
 
 
 @dataclass(slots=True, kw_only=True)

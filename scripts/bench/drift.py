@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -72,20 +71,9 @@ class World:
         """Return the bin counts (D, S, 16) of one window; ``shift`` broadcasts to (D, S, 1)."""
         noise = self.rng.standard_normal((self.devices, self.streams, N), dtype=np.float32).astype(np.float64)
         if self.rho:
-            noise = self._correlated(noise)
-        values = noise + self.offset + shift + self.season * self.context(slot)
-        bins = np.searchsorted(EDGES, values.ravel(), side="right")
-        rows = np.repeat(np.arange(self.devices * self.streams) * BINS, N)
-        flat = np.bincount(rows + bins, minlength=self.devices * self.streams * BINS)
-        return flat.reshape(self.devices, self.streams, BINS)
-
-    def _correlated(self, noise: NDArray[np.float64]) -> NDArray[np.float64]:
-        scale, before = math.sqrt(1 - self.rho**2), self.last
-        for i in range(noise.shape[2]):
-            before = self.rho * before + scale * noise[:, :, i]
-            noise[:, :, i] = before
-        self.last = before
-        return noise
+            noise = dependence.remembering(noise, self.last, self.rho)
+            self.last = noise[..., -1]
+        return dependence.binned(noise + self.offset + shift + self.season * self.context(slot), EDGES)
 
     def context(self, slot: int) -> int:
         """Return 1 by day, 0 by night, if there is a season."""
