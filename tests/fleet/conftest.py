@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
-import importlib.util
+import importlib
 import json
 import os
 import re
@@ -42,7 +41,6 @@ from wire.reference import write_reference
 
 pytest.importorskip("onnx")
 BIN = Path(sys.executable).parent
-TINY = Path(__file__).parents[1] / "edge_agent" / "inference" / "conftest.py"
 LIMIT_S = 60.0
 PAUSE_S = 0.02
 TERMINAL = {"committed", "refused", "rolled_back"}
@@ -79,14 +77,9 @@ retry_max_s = 0.5
 """
 
 
-@functools.cache
 def tiny_models() -> ModuleType:
-    """Return the module that makes small real models."""
-    spec = importlib.util.spec_from_file_location("tiny_models", TINY)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tiny_models"] = module
-    spec.loader.exec_module(module)
-    return module
+    """Return the module that makes small real models; imported late, because it needs onnx."""
+    return importlib.import_module("tests.edge_agent.inference.conftest")
 
 
 def wait_until(holds: Callable[[], object], what: str, pause_s: float = PAUSE_S) -> object:
@@ -323,9 +316,7 @@ class Fleet:
     def bench(self, wait_s: float = 40.0) -> ServerBench:
         """Return the build host's way to the fleet's devices."""
         url = str(self.client.base_url)
-        return ServerBench(
-            url=url, token=self.builder_token, keys=self.keys, ca=self.ca, wait_s=wait_s, poll_s=0.05
-        )  # fmt: skip
+        return ServerBench(url=url, token=self.builder_token, keys=self.keys, ca=self.ca, wait_s=wait_s, poll_s=0.05)
 
     def rows(self, query: str) -> list[tuple]:
         """Return rows of the server's own store, read only."""

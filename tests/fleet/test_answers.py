@@ -45,7 +45,7 @@ def kill_something(fleet: Fleet, device: Device, chance: random.Random) -> None:
     what = chance.choice(["child", "agent", "broker"])
     if what == "broker":
         with contextlib.suppress(ProcessLookupError):  # killed a moment ago; the server starts it again
-            os.kill(int((fleet.state / "broker" / "mosquitto.pid").read_text()), signal.SIGKILL)
+            fleet.kill_broker()
     elif what == "agent":
         device.program.kill()
         device.program.start()
