@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import ssl
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,11 +15,11 @@ from pathlib import Path
 
 from edge_agent.device.certificate import fingerprint, own_certificate, validity
 from edge_agent.device.disk import RealDisk, advice
-from edge_agent.device.identity import Identity, read_identity
+from edge_agent.device.identity import read_identity
 from edge_agent.device.tls import OwnCertificate, http_connection
 from edge_agent.errors import IdentityError
 from edge_agent.updater.children import ChildProber
-from edge_agent.updater.download import FetchSettings
+from edge_agent.updater.download import FetchSettings, connection
 from edge_agent.updater.storage.slots import Slots
 from wire.codec import parse_json
 from wire.errors import MessageError
@@ -47,10 +46,11 @@ def checks(state: Path, runtimes: tuple[str, ...], pause: Callable[[float], None
     """Yield the results, the device's own first; ``pause`` waits for a server that is not healthy yet."""
     try:
         identity = read_identity(state)
-        key = f", key {fingerprint(own_certificate(state))}" if identity.certified else ""
+        own = own_certificate(state) if identity.certified else None
+        key = f", key {fingerprint(own)}" if own is not None else ""
         yield Check(name="identity", ok=True, text=f"{identity.device} at {identity.site}{key}")
-        if identity.certified:
-            yield certificate_check(own_certificate(state), time.time())
+        if own is not None:
+            yield certificate_check(own, time.time())
     except IdentityError as error:
         yield Check(name="identity", ok=False, text=str(error))
         return
@@ -59,10 +59,14 @@ def checks(state: Path, runtimes: tuple[str, ...], pause: Callable[[float], None
     )
     yield _disk(state)
     yield _release(state)
-    server = _server(identity, pause)
+    settings = FetchSettings(
+        base_url=identity.http_url, username=identity.device, password=identity.password,
+        tls_ca=identity.mqtt_tls_ca, own=own, stall_s=LIMIT_S,
+    )  # fmt: skip
+    server = _server(settings, pause)
     yield server
     if server.ok:
-        yield _access(identity, state)
+        yield _access(settings)
 
 
 def certificate_check(own: OwnCertificate, now_s: float) -> Check:
@@ -90,57 +94,49 @@ def _disk(state: Path) -> Check:
         return Check(name="disk", ok=False, text=f"Expected a writable {state}, got: {error}: {advice(state, error)}")
 
 
-def _server(identity: Identity, pause: Callable[[float], None]) -> Check:
+def _server(settings: FetchSettings, pause: Callable[[float], None]) -> Check:
     """Check the server's health; if it is starting, or full for a moment, retry for a few seconds."""
-    found = _server_health(identity)
+    found = _server_health(settings)
     for pause_s in PAUSES_S:
         if found.ok or found.own:
             break
         pause(pause_s)
-        found = _server_health(identity)
+        found = _server_health(settings)
     return found
 
 
-def _server_health(identity: Identity) -> Check:
-    connection = http_connection(identity.http_url, identity.mqtt_tls_ca, LIMIT_S)
+def _server_health(settings: FetchSettings) -> Check:
+    link = http_connection(settings.base_url, settings.tls_ca, LIMIT_S)  # without the device's certificate
     try:
-        connection.request("GET", f"{urllib.parse.urlsplit(identity.http_url).path.rstrip('/')}/api/health")
-        answer = connection.getresponse()
+        link.request("GET", settings.path("/api/health"))
+        answer = link.getresponse()
         text = "" if answer.status == _OK else _words(answer.read(_MAX_ANSWER_BYTES))
         return Check(
-            name=SERVER, ok=answer.status == _OK, text=f"{identity.http_url} answers {answer.status}{text}", own=False
+            name=SERVER, ok=answer.status == _OK, text=f"{settings.base_url} answers {answer.status}{text}", own=False
         )
     except ssl.SSLError as error:  # the trust store belongs to the device
         return Check(name=SERVER, ok=False, text=f"Expected a server that the identity's CA vouches for, got: {error}")
     except (OSError, http.client.HTTPException) as error:
-        text = f"Expected an answer from {identity.http_url}, got: {error}: is the server up, and the network?"
+        text = f"Expected an answer from {settings.base_url}, got: {error}: is the server up, and the network?"
         return Check(name=SERVER, ok=False, text=text, own=False)
     finally:
-        connection.close()
+        link.close()
 
 
-def _access(identity: Identity, state: Path) -> Check:
+def _access(settings: FetchSettings) -> Check:
     """Check that the server takes the device for a member, by asking for a bundle that there is none of."""
-    own = own_certificate(state) if identity.certified else None
-    settings = FetchSettings(
-        base_url=identity.http_url, username=identity.device, password=identity.password,
-        tls_ca=identity.mqtt_tls_ca, own=own,
-    )  # fmt: skip
-    proof = "certificate" if identity.certified else "password"
+    proof = "password" if settings.own is None else "certificate"
     try:
-        connection = http_connection(settings.base_url, settings.tls_ca, LIMIT_S, own)
-        try:
-            connection.request("HEAD", settings.path(f"/blobs/{'0' * 64}"), headers=settings.authorization)
-            status = connection.getresponse().status
-        finally:
-            connection.close()
+        with connection(settings) as link:
+            link.request("HEAD", settings.path(f"/blobs/{'0' * 64}"), headers=settings.authorization)
+            status = link.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         text = (
-            f"Expected an answer from {identity.http_url} to this device's {proof}, got: {error}: is it the device's?"
+            f"Expected an answer from {settings.base_url} to this device's {proof}, got: {error}: is it the device's?"
         )
         return Check(name="access", ok=False, text=text)
     if status != _UNAUTHORIZED:
-        return Check(name="access", ok=True, text=f"the server knows {identity.device} by its {proof}")
+        return Check(name="access", ok=True, text=f"the server knows {settings.username} by its {proof}")
     text = f"Expected a server that takes this device's {proof}, got {status}: the device was revoked or removed"
     return Check(name="access", ok=False, text=f"{text}; get a new claim (fleet-server claim) and enrol again")
 
