@@ -15,7 +15,6 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,7 +32,6 @@ from edge_agent.inference.child import (
     protected_stdout,
     suffixes_of,
 )
-from edge_agent.inference.preprocess import cropped
 from edge_agent.inference.served_model import load_model
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.sinks._accounts import open_accounts
@@ -41,7 +39,7 @@ from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
 from edge_agent.sources import Capture, Source, Surroundings
 from edge_agent.sources._stream import StreamSource
-from edge_agent.sources.directory import MAX_FILE_BYTES, Settings
+from edge_agent.sources.directory import MAX_FILE_BYTES, Settings, cut_of
 from wire.answers import AnswerRecord, encode_answer
 from wire.codec import Json
 from wire.errors import SettingsError
@@ -219,15 +217,13 @@ def _opened(trial: Trial, around: Surroundings) -> Source:
 def _part_of(source: Mapping[str, Json], around: Surroundings) -> Callable[[bytes], bytes] | None:
     """Return what makes the input of a picture if ``source`` has a region or a size, as ``sources.directory`` does."""
     given = {key: item for key, item in source.items() if key != "kind"}
-    settings = fields_from(Settings, given, "--set")
-    if not settings.region and not settings.resize:
-        return None
-    if around.options():
+    cut = cut_of(fields_from(Settings, given, "--set"))
+    if cut is not None and around.options():
         around.tell(
             "source_region", "Expected pictures for region and resize, got a release for another sensor's files"
         )
         return None
-    return partial(cropped, region=settings.region, resize=settings.resize)
+    return cut
 
 
 def _found(names: Sequence[str], path: Path, suffixes: frozenset[str]) -> deque[str]:

@@ -22,7 +22,7 @@ import fcntl
 import os
 import signal
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,15 @@ def suffixes_in(text: str) -> frozenset[str]:
         message = f'Expected suffixes as ".dat .raw", each with its dot, got {wrong[0]!r}'
         raise SettingsError(message)
     return found
+
+
+def cut_of(settings: Settings) -> Callable[[bytes], bytes] | None:
+    """Return what makes the input of a picture by ``region`` and ``resize``; None if the whole file is the input."""
+    if not settings.region and not settings.resize:
+        return None
+    from edge_agent.inference.preprocess import cropped  # noqa: PLC0415 - numpy, which the control process lacks
+
+    return partial(cropped, region=settings.region, resize=settings.resize)
 
 
 def check_place(settings: Settings, state: Path) -> None:
@@ -186,16 +195,12 @@ class DirectorySource:
         return None
 
     def _captured(self, name: str, data: bytes) -> Capture:
-        settings, identity = self._settings, _id(name, self._seen[name])
-        if not settings.region and not settings.resize:
-            return Capture(name, data, identity)
-        if self._surroundings.options():
+        cut = cut_of(self._settings)
+        if cut is not None and self._surroundings.options():
             text = "Expected pictures for region and resize, got a release that reads another sensor's files"
             self._tell_once("source_region", f"{text}: they are not applied; remove both from [source]")
-            return Capture(name, data, identity)
-        from edge_agent.inference.preprocess import cropped  # noqa: PLC0415 - numpy, which the control process lacks
-
-        return Capture(name, data, identity, prepare=partial(cropped, region=settings.region, resize=settings.resize))
+            cut = None
+        return Capture(name, data, _id(name, self._seen[name]), prepare=cut)
 
     def _scan(self, now_s: float) -> None:
         suffixes = self._surroundings.suffixes() | self._more_suffixes
