@@ -42,8 +42,6 @@ class Answers:
     device: str = ""
     watch: Callable[[AnswerRecord, bytes, ServedModel], None] | None = None
     """Gets each record, its input and the model; must not wait."""
-    held: bool = False
-    """Sinks that sleep are not woken by an answer, but by ``release``."""
     drift: str = ""
     """What the server says about the inputs, "" for unknown."""
     _start: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -61,8 +59,19 @@ class Answers:
         for delivery in self.deliveries:
             delivery.expect()
 
-    def answered(self, model: ServedModel, capture: Capture, outcome: Inference, at: tuple[int, float, float]) -> None:
-        """Offer the answer to ``capture``; ``at``: when it was taken, UTC ms and monotonic s, and the time now."""
+    def answered(
+        self,
+        model: ServedModel,
+        capture: Capture,
+        outcome: Inference,
+        at: tuple[int, float, float],
+        *,
+        held: bool = False,
+    ) -> None:
+        """Offer the answer to ``capture``; ``at``: when it was taken, UTC ms and monotonic s, and the time now.
+
+        ``held``: sinks that sleep are not woken by it, but by ``release``.
+        """
         if not self.wanted:
             return
         shown, inputs = model.smoothed(outcome, at[0])
@@ -86,7 +95,7 @@ class Answers:
             error="" if finite else NOT_NUMBERS,
             text="" if finite else "Expected numbers from the model, got NaN or infinity",
         )
-        self._offer(record, capture, model, at[2])
+        self._offer(record, capture, model, at[2], held=held)
 
     def failed(self, model: ServedModel, capture: Capture, why: tuple[str, str], at: tuple[int, float, float]) -> None:
         """Offer the record of an input that got no answer; ``why``: a code and a text."""
@@ -110,16 +119,17 @@ class Answers:
             return os.fsencode(capture.id).decode("utf-8", "backslashreplace")
         return f"{self._start}-{self._number + 1}"
 
-    def _offer(self, record: AnswerRecord, capture: Capture, model: ServedModel, now_s: float) -> None:
+    def _offer(
+        self, record: AnswerRecord, capture: Capture, model: ServedModel, now_s: float, *, held: bool = False
+    ) -> None:
         self._number += 1
         if self.watch is not None:
             self.watch(record, capture.data, model)
         for delivery in self.deliveries:
-            delivery.offer(record, now_s, held=self.held)
+            delivery.offer(record, now_s, held=held)
 
     def release(self) -> None:
         """Wake the sinks for the answers that were held."""
-        self.held = False
         for delivery in self.deliveries:
             delivery.wake()
 

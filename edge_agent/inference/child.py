@@ -260,10 +260,9 @@ class InferenceLoop:
         """Answer and count the inputs that the model has run on; ``held``: sinks are woken at the next run."""
         served, self._unanswered = self._unanswered, []
         model, at_s = self.model, self._clock.monotonic_s()
-        self.answers.held = held
         for item in served:
             outcome = model.with_row(item.outcome) if self.answers.wanted else item.outcome
-            self.answers.answered(model, item.capture, outcome, (item.now_ms, item.now_s, at_s))
+            self.answers.answered(model, item.capture, outcome, (item.now_ms, item.now_s, at_s), held=held)
             self._results.add(outcome, item.capture.data, item.now_ms)
             self.answers.when_settled(partial(self.source.done, item.capture))
         if not held:
