@@ -52,7 +52,7 @@ class _WithPriority(logging.Formatter):
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
 
 
-def masked(text: str, secrets: Collection[str]) -> str:
+def masked(text: str, secrets: Collection[str] = ()) -> str:
     """Return ``text`` with each of ``secrets``, and each password in an address, replaced by ``***``."""
     for secret in secrets:
         if len(secret) >= _LEAST_SECRET:

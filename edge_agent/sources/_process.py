@@ -87,9 +87,4 @@ def _chunks(
 def _last_message(said: bytes) -> str:
     """Return the last line of what a program reported, without the passwords of addresses."""
     lines = [line.strip() for line in said.decode(errors="replace").split("\n") if line.strip()]
-    return without_password(lines[-1]) if lines else ""
-
-
-def without_password(text: str) -> str:
-    """Return ``text`` with ``***`` in place of the names and passwords of addresses in it."""
-    return masked(text, ())
+    return masked(lines[-1]) if lines else ""

@@ -23,9 +23,10 @@ from urllib.parse import quote
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
+from edge_agent.logs import masked
 from edge_agent.on_site import read_password
 from edge_agent.sources import Surroundings
-from edge_agent.sources._process import check_program, output_of, without_password
+from edge_agent.sources._process import check_program, output_of
 from edge_agent.sources._region import check_region
 from edge_agent.sources._stream import Pace, StreamSource
 from wire.errors import SettingsError
@@ -85,7 +86,7 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
         raise SourceError(message)
     pace = Pace(backlog=settings.backlog, retry_s=settings.retry_s, waits=is_file)
     frames = partial(_frames, _command(settings), settings.stall_s)
-    return StreamSource(without_password(settings.path), frames, pace, clock, surroundings)
+    return StreamSource(masked(settings.path), frames, pace, clock, surroundings)
 
 
 def _is_file(path: str) -> bool:
