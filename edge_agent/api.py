@@ -134,7 +134,7 @@ class DeviceModel:
         served, logits = self._served, [float(value) for value in outcome.logits[0]]
         names = [spec.name for spec in served.reference.streams]
         row = served.row(outcome)
-        said = served.task.answer(logits, row[-len(served.task.streams) :], self.labels)
+        said = served.task.answer(logits, row[served.counter.first_output :], self.labels)
         return Answer(
             label=said.label,
             confidence=said.confidence,

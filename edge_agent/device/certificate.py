@@ -17,7 +17,7 @@ from pathlib import Path
 from edge_agent.device.disk import Disk, RealDisk
 from edge_agent.device.record_file import copy_of, write_twice
 from edge_agent.device.tls import OwnCertificate
-from edge_agent.errors import CertificateError
+from edge_agent.errors import CertificateError, reason_of
 from wire.canonical import sha256_hex
 
 KEY, CERTIFICATE = "device.key", "device.pem"
@@ -77,7 +77,7 @@ def own_certificate(state: Path) -> OwnCertificate:
         try:
             OwnCertificate(certificate, key).show(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         except OSError as error:
-            problem = problem or f"{error.strerror or error}"
+            problem = problem or reason_of(error)
             continue
         for intact, path in ((certificate, found.certificate), (key, found.key)):
             if intact != path:
