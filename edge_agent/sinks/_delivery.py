@@ -118,7 +118,7 @@ class Delivery:
                     raise SinkError(message)  # noqa: TRY301 - handled as any failure of a sink
             except (SinkError, OSError) as error:
                 if not pause_s:
-                    self._tell("sink_failed", f"{self.name}: {error}: the answers wait, and the oldest are dropped")
+                    self._tell(SinkError.code, f"{self.name}: {error}: the answers wait, and the oldest are dropped")
                 delivered = error.delivered if isinstance(error, SinkError) else 0
                 pause_s = _RETRY_MIN_S if delivered else min(_RETRY_MAX_S, pause_s * 2 or _RETRY_MIN_S)
                 self._give_back(batch, delivered)
@@ -127,7 +127,7 @@ class Delivery:
                 if not raised:  # a sink that raises each time must not fill log and spool
                     _LOG.exception("sink raised sink=%s", self.name)
                     text = f"{self.name}: {type(error).__name__}: {error}: the answers are dropped while it raises"
-                    self._tell("sink_failed", text)
+                    self._tell(SinkError.code, text)
                 delivered, raised = 0, True
             else:
                 if pause_s or raised:

@@ -271,7 +271,7 @@ class Hook:
         code = running.end(max(0.0, end_s - time.monotonic()))
         if code and not self._failing:  # once: thirty a second would fill log and spool
             text = f"Expected exit code 0 of {self._settings.command[0]} for an answer, got {code}"
-            self._tell("sink_failed", f"{self._name}: {text}: answers for which it fails are dropped; see its log")
+            self._tell(SinkError.code, f"{self._name}: {text}: answers for which it fails are dropped; see its log")
         self._failing = code != 0
         return code == 0
 
