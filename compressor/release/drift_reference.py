@@ -1,6 +1,7 @@
 """The drift reference: the distribution of every stream without drift, computed by the exported artifact itself.
 
-Decides edges (equal mass on the training split), projections and counts (on the reference split). Runs no model:
+Decides edges (equal mass on the training split), projections, counts (on the reference split), and which slices of the
+data are a context of their own. Runs no model:
 predictions come from ``measurement``, stream values and counters from the same code that the device runs
 (``edge_agent.inference.drift_counters``), so that an artifact never drifts from its own reference. All numbers are
 rounded to float32 before use, because the device reads them as float32.
@@ -20,13 +21,18 @@ from edge_agent.inference import drift_counters
 from edge_agent.inference.support import Support, limit_of
 from edge_agent.tasks import DeviceTask
 from wire.histogram import BINS
-from wire.reference import EDGES, PROJECTIONS, Context, Reference
+from wire.reference import EDGES, MAX_CONTEXTS, PROJECTIONS, Context, Reference
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 MIN_REFERENCE_ROWS = 2000
+MIN_CONTEXT_SOURCES = 100
+"""A context of fewer independent samples has a sampling error above .4 standard deviations: it would hide others."""
 _MIN_SPREAD = 1e-6
+_HELD = 64  # contexts at a time while slices are joined
+_MAX_NAME = 120
+_PRIOR = 0.5  # of a bin
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -34,29 +40,29 @@ class DeviceSamples:
     """N samples as the device sees them.
 
     ``pixels``: uint8 (N, H, W, 3) from ``preprocess.resize_pixels``; ``labels``: int64 (N,), or float32 (N, D) of a
-    regression; ``predictions`` of the exported artifact; ``n_effective``: how many samples are independent; ``name``:
-    of the context.
+    regression; ``predictions`` of the exported artifact; ``sources``: str (N,), equal for samples that are not
+    independent; ``contexts``: str (N,), the context of each sample: its slice, or one name for all.
     """
 
     pixels: Pixels
     labels: NDArray[Any]
     predictions: Predictions
-    n_effective: int
-    name: str = "default"
+    sources: NDArray[np.str_]
+    contexts: NDArray[np.str_]
 
 
 def make_reference(
     artifact_sha256: str,
     task: DeviceTask,
     train: DeviceSamples,
-    contexts: Sequence[DeviceSamples],
+    parts: Sequence[DeviceSamples],
     temperature: float = 1.0,
 ) -> Reference:
     """Return the reference profile of an artifact that answers ``task``.
 
-    ``train`` determines edges and projections; each of ``contexts`` its own counts; the first one, held out and
-    labelled, the calibration table and the risk, if the task has classes. The limit of support comes from all contexts:
-    an input like those of any is inside what the model was trained on.
+    ``train`` determines edges and projections; ``parts`` the counts of each of their contexts, at most 8 (more are
+    joined); the first one, held out and labelled, the calibration table and the risk, if the task has classes. The
+    limit of support comes from all parts: an input like those of any is inside what the model was trained on.
     """
     temperature = float(np.float32(temperature))
     has_embedding = train.predictions.embedding.shape[1] > 0
@@ -75,29 +81,80 @@ def make_reference(
         projection=tuple(_tuple(row) for row in projection.rows) if projection else (),
         projection_scale=_tuple(projection.scale) if projection else (),
     )
-    return _counted(bare, task, contexts)
+    return _counted(bare, task, parts)
 
 
-def _counted(bare: Reference, task: DeviceTask, contexts: Sequence[DeviceSamples]) -> Reference:
+def _counted(bare: Reference, task: DeviceTask, parts: Sequence[DeviceSamples]) -> Reference:
     projection = drift_counters.projection_of(bare, task)
+    all_rows = [_values(seen, projection) for seen in parts]
     counted: list[Context] = []
-    all_rows: list[Floats] = []
-    for seen in contexts:
-        rows = _values(seen, projection)
-        all_rows.append(rows)
-        counter = drift_counters.Counter(bare, task)
-        counter.count(rows)
-        taken = counter.take()
-        counts = taken.values[: len(bare.streams) * BINS]
-        counted.append(Context(name=seen.name, n=taken.n, n_effective=seen.n_effective, counts=counts))
+    for seen, rows in zip(parts, all_rows, strict=True):
+        of_part: list[Context] = []
+        for name in np.unique(seen.contexts).tolist():
+            here = seen.contexts == name
+            counter = drift_counters.Counter(bare, task)
+            counter.count(rows[here])
+            taken = counter.take()
+            counts = taken.values[: len(bare.streams) * BINS]
+            effective = len(np.unique(seen.sources[here]))
+            of_part.append(Context(name=name, n=taken.n, n_effective=effective, counts=counts))
+        counted += joined_contexts(of_part, least_sources=MIN_CONTEXT_SOURCES)
+    counted = joined_contexts(counted)
     support = Support.of(bare)
     distances = [support.distance(row) for rows in all_rows for row in rows.tolist()]
     limit, rate = limit_of(distances, sum(context.n_effective for context in counted))
     whole = replace(bare, contexts=tuple(counted), support_limit=limit, support_rate=rate)
     if not bare.classes:
         return whole
-    right, seen_cells, risk = _table(bare, all_rows[0], contexts[0].labels)
+    right, seen_cells, risk = _table(bare, all_rows[0], parts[0].labels)
     return replace(whole, table_right=right, table_seen=seen_cells, risk=risk)
+
+
+def joined_contexts(contexts: Sequence[Context], *, least_sources: int = 0) -> list[Context]:
+    """Return at most 8 contexts: those of one name as one, and the most alike joined, with all their counts.
+
+    Those of fewer than ``least_sources`` independent samples are joined to the one that is most like them, too. Alike
+    are two whose joining loses least, by Ward's criterion on the square roots of the bins' shares, so that small ones,
+    whose shares are uncertain, are joined first.
+    Source: J. Ward, Journal of the American Statistical Association 58 (1963) 236-244; the Hellinger distance.
+    """
+    found: dict[str, Context] = {}
+    for one in contexts:
+        found[one.name] = _together(found[one.name], one) if one.name in found else one
+    held: list[Context] = []
+    for one in found.values():
+        held.append(one)
+        while len(held) > _HELD:
+            held = _closest_joined(held, range(len(held)))
+    while len(held) > 1:
+        small = [place for place, one in enumerate(held) if one.n_effective < least_sources]
+        if len(held) <= MAX_CONTEXTS and not small:
+            break
+        held = _closest_joined(held, range(len(held)) if len(held) > MAX_CONTEXTS else small)
+    return held
+
+
+def _closest_joined(contexts: list[Context], some: Sequence[int]) -> list[Context]:
+    """Return ``contexts`` with one of ``some`` joined to the other that is most like it."""
+    counts = np.array([one.counts for one in contexts], np.float64).reshape(len(contexts), -1, BINS) + _PRIOR
+    roots = np.sqrt(counts / counts.sum(axis=-1, keepdims=True)).reshape(len(contexts), -1)
+    n = np.array([max(one.n_effective, 1) for one in contexts])
+    apart = ((roots[:, None] - roots[None]) ** 2).sum(axis=-1) * (n[:, None] * n[None] / (n[:, None] + n[None]))
+    np.fill_diagonal(apart, np.inf)
+    row, second = divmod(int(apart[list(some)].argmin()), len(contexts))
+    first, second = sorted((some[row], second))
+    both = _together(contexts[first], contexts[second])
+    return [*contexts[:first], both, *(one for place, one in enumerate(contexts) if place > first and place != second)]
+
+
+def _together(one: Context, other: Context) -> Context:
+    name = one.name if one.name == other.name else f"{one.name}, {other.name}"
+    return Context(
+        name=name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…",
+        n=one.n + other.n,
+        n_effective=one.n_effective + other.n_effective,
+        counts=tuple(a + b for a, b in zip(one.counts, other.counts, strict=True)),
+    )
 
 
 def _values(seen: DeviceSamples, projection: drift_counters.Projection) -> Floats:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from compressor.measurement.predictions import Predictions
-from compressor.release.drift_reference import DeviceSamples, equal_mass_edges, make_reference
+from compressor.release.drift_reference import DeviceSamples, equal_mass_edges, joined_contexts, make_reference
 from compressor.tasks.classification.evidence import temperature
 from edge_agent.inference import drift_counters
 from edge_agent.inference.support import Support
 from edge_agent.tasks.classification import Classification
 from edge_agent.tasks.regression import Regression
-from wire.reference import read_reference, write_reference
+from wire.reference import Context, read_reference, write_reference
 
 
 def test_edges_part_continuous_values_into_equal_masses() -> None:
@@ -44,7 +44,11 @@ def _seen(n: int, seed: int, width: int) -> DeviceSamples:
         rng.normal(size=(n, 4)).astype(np.float32), rng.normal(size=(n, width)).astype(np.float32)
     )
     pixels = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
-    return DeviceSamples(pixels=pixels, labels=predictions.classes, predictions=predictions, n_effective=n // 2)
+    sources = np.array([f"digit-{row // 2}" for row in range(n)])
+    contexts = np.full(n, f"part {seed}")
+    return DeviceSamples(
+        pixels=pixels, labels=predictions.classes, predictions=predictions, sources=sources, contexts=contexts
+    )
 
 
 @pytest.mark.parametrize("width", [0, 3, 20])
@@ -60,8 +64,59 @@ def test_a_reference_survives_its_bytes(width: int) -> None:
 def test_every_context_has_its_own_counts() -> None:
     """A second context adds a row of counts under the same edges."""
     reference = make_reference("ab" * 32, Classification(4), _seen(400, 0, 9), [_seen(300, 1, 9), _seen(50, 2, 9)])
-    assert [context.n for context in reference.contexts] == [300, 50]
+    assert [(context.name, context.n) for context in reference.contexts] == [("part 1", 300), ("part 2", 50)]
     assert sum(reference.contexts[1].counts) == 50 * len(reference.streams)
+
+
+def test_every_slice_of_a_part_is_a_context_and_the_table_has_all_rows() -> None:
+    """Two sites: each its own counts and independent samples; right answers and risk are of both together."""
+    held = _seen(600, 1, 9)
+    sites = np.repeat(["north", "south"], [240, 360])
+    parts = [replace(held, contexts=sites), replace(_seen(300, 2, 9), contexts=np.full(300, "south"))]
+    reference = make_reference("ab" * 32, Classification(4), _seen(400, 0, 9), parts)
+    assert [(one.name, one.n, one.n_effective) for one in reference.contexts] == [
+        ("north", 240, 120), ("south", 660, 330),
+    ]  # fmt: skip
+    assert sum(reference.table_seen) == 600
+    whole = make_reference(
+        "ab" * 32, Classification(4), _seen(400, 0, 9), [replace(held, contexts=np.full(600, "all"))]
+    )
+    assert (whole.table_right, whole.risk) == (reference.table_right, reference.risk)
+
+
+def _context(name: str, level: int, n: int = 400) -> Context:
+    """Return a context of one stream, ``n`` samples around bin ``level``."""
+    bins = np.clip(np.random.default_rng([level, n]).normal(level, 1, n), 0, 15).astype(int)
+    return Context(name=name, n=n, n_effective=n, counts=tuple(np.bincount(bins, minlength=16).tolist()))
+
+
+def test_more_slices_than_contexts_are_joined_by_likeness_and_none_is_lost() -> None:
+    """Of twenty sites at eight levels those of one level are one context, whatever their order."""
+    sites = [_context(f"site-{i:02d}", 1 + 2 * (i % 7)) for i in range(19)] + [_context("other", 15)]
+    found = joined_contexts(sites)
+    assert len(found) == 8
+    assert sum(one.n for one in found) == 20 * 400
+    assert [one.name for one in found if "other" in one.name] == ["other"]
+    assert "site-00, site-07, site-14" in {one.name for one in found}
+    assert {one.counts for one in joined_contexts(sites[::-1])} == {one.counts for one in found}
+
+
+def test_a_slice_of_few_sources_joins_the_one_that_is_most_like_it() -> None:
+    """99 sources are no context of their own, 100 are; nor is a single small one lost."""
+    near, far = _context("near", 4), _context("far", 12)
+    assert [one.name for one in joined_contexts([near, far, _context("few", 5, 99)], least_sources=100)] == [
+        "near, few", "far",
+    ]  # fmt: skip
+    assert len(joined_contexts([near, far, _context("some", 5, 100)], least_sources=100)) == 3
+    assert [one.name for one in joined_contexts([_context("few", 5, 9)], least_sources=100)] == ["few"]
+
+
+def test_joining_a_thousand_slices_keeps_a_name_that_can_be_shown() -> None:
+    """The name of a joined context is cut, its counts are not."""
+    found = joined_contexts([_context(f"site-{i:04d}", i % 16, 100) for i in range(1000)])
+    assert len(found) == 8
+    assert sum(one.n_effective for one in found) == 100_000
+    assert max(len(one.name) for one in found) == 120
 
 
 def test_temperature_of_overconfident_logits_is_above_one() -> None:
