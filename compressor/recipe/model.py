@@ -64,9 +64,10 @@ class DataRecipe:
 
     ``slices``: the CSV column for per-slice gates. ``split``: the CSV column with each row's split (``train``,
     ``calibration``, ``gate``, ``reference``, or empty: drawn). ``train_slices``: the only slices used for training,
-    calibration, gate and reference (empty: all). Named slices are contexts of the drift reference. ``label``: ``exact`` (each label is a class), ``floor`` (3.7 is class
-    3) or ``number`` (3.7 is a value to predict: a regression). ``allow_corrupt``: how many broken images may be left
-    out. ``mean`` and ``std``: of the input after scaling to 0..1, per channel. ``target_mean`` and ``target_std``: of a
+    calibration, gate and reference (empty: all). Slices that one of both names are contexts of the drift reference.
+    ``label``: ``exact`` (each label is a class), ``floor`` (3.7 is class 3) or ``number`` (3.7 is a value to predict: a
+    regression). ``allow_corrupt``: how many broken images may be left out. ``mean`` and ``std``: of the input after
+    scaling to 0..1, per channel. ``target_mean`` and ``target_std``: of a
     regression's values, in their unit: the network outputs deviations, the device converts them back (empty: those of
     the train rows; for an imported model 0 and 1). ``shares``: of the sources in each split,
     ``{train, calibration, gate, reference}``, sum 1 (empty: the data set's recommendation). ``front_end``: converts raw
