@@ -1,6 +1,6 @@
 """All settings of the server: one frozen dataclass from ``server.toml``, every default with its reason.
 
-The tables [drift], [rollout] and [retraining] are defined beside the code that uses them.
+The tables [drift], [rollout], [retraining] and [audit] are defined beside the code that uses them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias
 
 from server.drift.config import DriftConfig
 from server.errors import ConfigError
-from server.retraining.config import RetrainingConfig
+from server.retraining.config import AuditConfig, RetrainingConfig
 from server.rollout.config import MAX_TIME_S, Bytes, Count, RolloutConfig, Time
 from wire.errors import PathError, SettingsError
 from wire.paths import without_tilde
@@ -171,6 +171,7 @@ class ServerConfig:
     drift: DriftConfig = field(default_factory=DriftConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     retraining: RetrainingConfig = field(default_factory=RetrainingConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
 
 
 def read_config(path: Path) -> ServerConfig:

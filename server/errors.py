@@ -38,6 +38,7 @@ ServerError
 ├── SampleRefusedError        a sample that may not be stored
 ├── UnknownSampleError        no such sample
 ├── LabelRefusedError         a label that is empty, too long or does not fit
+├── AuditOffError             a request for audit samples that nobody has allowed
 ├── UnknownTriggerError       no such retraining
 ├── TriggerPhaseError         a retraining that awaits no approval
 ├── UnknownMeasurementError   no such measurement on a device, or no report of it
@@ -339,6 +340,13 @@ class UnknownSampleError(ServerError):
 
     code = "unknown_sample"
     status = 404
+
+
+class AuditOffError(ServerError):
+    """Audit samples are asked for on a server that may not ask devices for inputs."""
+
+    code = "audit_off"
+    status = 409
 
 
 class LabelRefusedError(ServerError):

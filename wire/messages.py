@@ -308,9 +308,10 @@ class Sample:
 class Command:
     """``cmd/<verb>``: a request that expires; the response goes to ``res`` with the same ``id``.
 
-    Verbs: ``ack`` (arguments ``watermarks``), ``samples`` (``request``, ``count``, ``budget_bytes``,
-    ``lane``), ``measure`` (``order``: a DSSE envelope, see ``wire.measurement``), ``selftest``, ``benchmark``
-    (answered by ``BenchmarkAnswer``), ``logs`` (``LogsRequest``, answered by ``LogsAnswer``).
+    Verbs: ``ack`` (arguments ``watermarks``), ``samples`` (``request``, ``count``, ``budget_bytes``, ``lane``; or, with
+    ``ratio``, the probability of each input, ``at_most`` in place of ``count``), ``measure`` (``order``: a DSSE
+    envelope, see ``wire.measurement``), ``selftest``, ``benchmark`` (answered by ``BenchmarkAnswer``), ``logs``
+    (``LogsRequest``, answered by ``LogsAnswer``).
     """
 
     id: str = ""

@@ -47,12 +47,16 @@ BUDGET_KEY = "sample_bytes_per_day"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleGrant:
-    """The limits of one request for samples: a number of inputs, and their total bytes."""
+    """The limits of one request for samples: a number of inputs, and their total bytes.
+
+    ``ratio``: the probability with which each input is taken; 0: as many of each window as the limits allow.
+    """
 
     request: str
     count: int
     budget_bytes: int
     lane: str
+    ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +116,20 @@ def expired(command: Command, now_ms: int) -> bool:
 
 
 def grant_samples(command: Command, left_bytes: int) -> SampleGrant | Response:
-    """Return the grant, or the response that refuses the command."""
+    """Return the grant, or the response that refuses the command.
+
+    With a ``ratio``, the limit of inputs is called ``at_most``, not ``count``: an agent that does not know ratios then
+    refuses the request, in place of sending that many at once.
+    """
     arguments = command.arguments
-    count, budget = arguments.get("count"), arguments.get("budget_bytes")
+    ratio = arguments.get("ratio", 0.0)
+    count, budget = arguments.get("at_most" if ratio else "count"), arguments.get("budget_bytes")
     lane, request = arguments.get("lane", "audit"), arguments.get("request", command.id)
     if not isinstance(count, int) or count < 1 or not isinstance(lane, str) or not isinstance(request, str):
         text = "Expected a count of at least 1, a lane and a request, got others"
+        return Response(id=command.id, ok=False, code="arguments_invalid", text=text)
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
+        text = f"Expected a ratio from 0 to 1, got {str(ratio)[:40]}"
         return Response(id=command.id, ok=False, code="arguments_invalid", text=text)
     if left_bytes <= 0:
         text = (
@@ -126,7 +138,7 @@ def grant_samples(command: Command, left_bytes: int) -> SampleGrant | Response:
         )
         return Response(id=command.id, ok=False, code="budget_zero", text=text)
     asked = budget if isinstance(budget, int) and budget > 0 else left_bytes
-    return SampleGrant(request=request, count=count, budget_bytes=min(asked, left_bytes), lane=lane)
+    return SampleGrant(request=request, count=count, budget_bytes=min(asked, left_bytes), lane=lane, ratio=float(ratio))
 
 
 @dataclass(frozen=True, slots=True)

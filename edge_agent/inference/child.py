@@ -291,17 +291,19 @@ class InferenceLoop:
     def _close_window(self) -> None:
         self._send_counts(closed=True)
         for reservoir in self._results.reservoirs:
-            for chosen in reservoir.close_window():
-                candidate = chosen.candidate
-                header: dict[str, Json] = {
-                    "type": "sample", "request": chosen.request.request, "lane": chosen.request.lane,
-                    "sha256": candidate.sha256, "media_type": media_type(candidate.data), "at_ms": candidate.at_ms,
-                    "inclusion_ratio": chosen.inclusion_ratio, "predicted": candidate.predicted,
-                    "confidence": candidate.confidence,
-                    "artifact_sha256": self._results.model.manifest.artifact_sha256,
-                }  # fmt: skip
-                self._send(header, candidate.data)
+            self._send_samples(reservoir)
         self._results.reservoirs = [reservoir for reservoir in self._results.reservoirs if not reservoir.exhausted]
+
+    def _send_samples(self, reservoir: Reservoir) -> None:
+        for chosen in reservoir.close_window():
+            candidate = chosen.candidate
+            header: dict[str, Json] = {
+                "type": "sample", "request": chosen.request.request, "lane": chosen.request.lane,
+                "sha256": candidate.sha256, "media_type": media_type(candidate.data), "at_ms": candidate.at_ms,
+                "inclusion_ratio": chosen.inclusion_ratio, "predicted": candidate.predicted,
+                "confidence": candidate.confidence, "artifact_sha256": self._results.model.manifest.artifact_sha256,
+            }  # fmt: skip
+            self._send(header, candidate.data)
 
     def _send_heartbeat(self, *, last: bool = False) -> None:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
@@ -404,11 +406,13 @@ class InferenceLoop:
     def _grant(self, header: Mapping[str, Json]) -> None:
         numbers = [header.get(key, 0) for key in ("count", "budget_bytes")]
         count, budget_bytes = (value if isinstance(value, int) else 0 for value in numbers)
+        ratio = header.get("ratio", 0.0)
         request = SampleRequest(
             request=str(header.get("request", "")),
             count=count,
             budget_bytes=budget_bytes,
             lane=str(header.get("lane", "audit")),
+            ratio=float(ratio) if isinstance(ratio, int | float) else -1.0,
         )
         try:
             reservoir = Reservoir(request, f"{self._settings.seed} {self._window_ms}")
@@ -416,6 +420,9 @@ class InferenceLoop:
             self._fault(error.code, str(error))
             return
         kept = [other for other in self._results.reservoirs if other.request.request != request.request]
+        for replaced in self._results.reservoirs:
+            if replaced not in kept:
+                self._send_samples(replaced)  # what it has drawn of this window so far
         self._results.reservoirs = [*kept, reservoir][-_MAX_REQUESTS:]
 
 

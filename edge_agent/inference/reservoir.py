@@ -1,8 +1,9 @@
 """Chooses the inputs to upload when the server requests samples, within the granted count and bytes.
 
 A reservoir is filled over one window and emptied at its close. Lane ``audit`` is uniform and records the probability
-with which an image of the window was taken; lane ``drift`` prefers images with an uncertain prediction. Inputs already
-seen (by digest) are skipped. Pure: randomness is seeded by the caller.
+with which an image of the window was taken; lane ``drift`` prefers images with an uncertain prediction. A request with
+a ``ratio`` takes each input by that probability, on all devices alike, so that a device counts by what it sees. Inputs
+already seen (by digest) are skipped. Pure: randomness is seeded by the caller.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ _RIFF_FORMS = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}  # at bytes 8 to 12,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRequest:
-    """A request granted by the server."""
+    """A request granted by the server. ``ratio``: the probability of each input, 0: as many of each window as fit."""
 
     request: str
     count: int
     budget_bytes: int
     lane: str = "audit"
+    ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,9 @@ def check_request(request: SampleRequest) -> SampleRequest:
     if request.lane not in LANES or not 0 < request.count <= MAX_COUNT or request.budget_bytes <= 0:
         message = f"Expected 1 to {MAX_COUNT} samples of lane {' or '.join(LANES)} within a budget, got {request}"
         raise SampleRequestError(message)
+    if not 0 <= request.ratio <= 1 or (request.ratio and request.lane != "audit"):
+        message = f"Expected a ratio from 0 to 1, and only in the lane audit, got {request}"
+        raise SampleRequestError(message)
     return request
 
 
@@ -107,9 +112,11 @@ class Reservoir:
         if len(self._seen) >= MAX_SEEN:
             self._seen.clear()
         self._seen.add(digest.digest()[:8])
-        self._offered += 1
         weight = 1.0 if self.request.lane == "audit" else max(_UNSURE - margin, 1e-3)
         key = self._random.random() ** (1 / weight)
+        if self.request.ratio and key < 1 - self.request.ratio:
+            return
+        self._offered += 1
         if len(self._held) >= self._capacity and key <= self._held[0][0]:
             return
         candidate = OfferedInput(
@@ -127,6 +134,7 @@ class Reservoir:
     def close_window(self) -> Iterator[Chosen]:
         """Yield the choice of the ending window, in order of time, and start the next window."""
         ratio = len(self._held) / self._offered if self._offered and self.request.lane == "audit" else 0.0
+        ratio *= self.request.ratio or 1.0
         chosen = sorted((candidate for _, _, candidate in self._held), key=lambda candidate: candidate.at_ms)
         self._left -= len(chosen)
         self._left_bytes -= self._held_bytes

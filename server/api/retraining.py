@@ -1,6 +1,6 @@
 """``/api/retraining``: triggers, the step that they wait for, and a person's approval or withdrawal.
 
-Then ``/api/samples``, for labelling, and ``/api/jobs``, for workers that train.
+Then ``/api/samples``, for labelling, ``/api/audit``, and ``/api/jobs``, for workers that train.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from server.api.auth import Auth
 from server.api.values import StoredNumber, ValueBody
 from server.clock import Clock
 from server.registry.versions import Versions
+from server.retraining.audit import SteadyAudit
 from server.retraining.jobs import Jobs
 from server.retraining.samples import SampleStore
 from server.retraining.service import RetrainingService
@@ -79,6 +80,31 @@ def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
     def label(sample: StoredNumber, body: LabelBody) -> SampleBody:
         """Label the image of a sample."""
         return SampleBody.of(samples.label(sample, str(body.label), body.by, clock()))
+
+    return routes
+
+
+class AskBody(BaseModel, extra="forbid"):
+    """How many samples one device is asked for, once."""
+
+    count: int = Field(default=30, ge=1, le=10_000)
+
+
+class AskedBody(BaseModel):
+    """A device that was asked; its samples have the name ``request``."""
+
+    device: str
+    request: str
+
+
+def audit_router(auth: Auth, audit: SteadyAudit) -> APIRouter:
+    """Return the routes for operators."""
+    routes = APIRouter(tags=["audit"], dependencies=[Depends(auth.operator)])
+
+    @routes.post("/api/audit/{device}", status_code=202)
+    def ask(device: str, body: AskBody | None = None) -> AskedBody:
+        """Ask one device once for uniform samples to label."""
+        return AskedBody(device=device, request=audit.ask_once(device, (body or AskBody()).count))
 
     return routes
 

@@ -41,6 +41,7 @@ from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
 from server.registry.versions import Versions
+from server.retraining.audit import SteadyAudit
 from server.retraining.jobs import Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.samples import SampleStore
@@ -87,6 +88,7 @@ class ServerParts:
     drift: DriftService
     rollouts: RolloutService
     retraining: RetrainingService
+    audit: SteadyAudit
     measurements: Measurements
     ingest: Ingest
     chunks: ChunkServer
@@ -143,6 +145,10 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         rollouts=rollouts,
         events=events,
         config=config.retraining,
+        audit=config.audit,
+    )
+    audit = SteadyAudit(
+        database=database, fleet=fleet, versions=versions, config=config.audit, retraining=config.retraining
     )
     withdrawal = Withdrawal(versions=versions, fleet=fleet, rollouts=rollouts, clock=clock)
     measurements = Measurements(
@@ -180,6 +186,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         drift=drift,
         rollouts=rollouts,
         retraining=retraining,
+        audit=audit,
         measurements=measurements,
         blobs=blobs,
         versions=versions,
@@ -209,6 +216,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             withdrawal,
             rollouts,
             retraining,
+            audit,
             measurements,
             Liveness(fleet=fleet, events=events, config=config.fleet),
             Housekeeping(database, config.ingest.retention_days),
@@ -243,6 +251,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         events_api.router(auth, parts.events),
         rollouts_api.router(auth, parts.rollouts),
         retraining_api.samples_router(auth, parts.retraining.samples, parts.clock),
+        retraining_api.audit_router(auth, parts.audit),
         measurements_api.router(auth, parts.measurements, parts.fleet),
         retraining_api.jobs_router(auth, parts.retraining.jobs, parts.versions, parts.clock),
         retraining_api.router(auth, parts.retraining, parts.clock),

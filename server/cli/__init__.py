@@ -635,6 +635,27 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
         click.echo(device.device)
 
 
+@main.group(epilog=_example("fleet-server audit ask state cam-1 --count 30"))
+def audit() -> None:
+    """Audit the answers of models with samples drawn uniformly, which a person labels."""
+
+
+@audit.command(epilog=_example("fleet-server audit ask state cam-1", "fleet-server audit ask state cam-1 --count 100"))
+@_STATE
+@click.argument("device", metavar="DEVICE")
+@click.option("--count", type=click.IntRange(1, 10_000), default=30, show_default=True, help="So many samples.")
+@_coded
+def ask(directory: Path, device: str, count: int) -> None:
+    """Ask DEVICE once for samples drawn uniformly from what it sees, over about a day.
+
+    They wait for labels on the page "Samples". The device sends them only if its owner allows it ([samples] of
+    agent.toml). The server must run.
+    """
+    with operator_client(open_state(directory)) as server:
+        asked = server.request("POST", f"/api/audit/{quote(device, safe='')}", {"count": count})
+    click.echo(f"{device} {asked['request']}")
+
+
 def _person(by: str) -> str:
     """Return the name of the person who decides: ``by``, or the user who runs this."""
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, TypeAlias
 
 from server.rollout.config import MAX_TIME_S, Bytes, Canary, Count, Share, Time
@@ -11,6 +12,30 @@ from wire.settings import Bound
 
 Wait: TypeAlias = Annotated[float, Bound(0, MAX_TIME_S)]
 Confidence: TypeAlias = Annotated[float, Bound(0, math.nextafter(1, 0), above=True)]  # certainty has no bound
+
+DailySamples: TypeAlias = Annotated[float, Bound(0, 100_000)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditConfig:
+    """The settings of the steady audit, which asks for a few labels a day without any alarm.
+
+    enabled: whether devices are asked; each device's owner must allow it too (``[samples]`` of agent.toml).
+    samples_per_day: how many inputs of a model are drawn a day, over all devices that run it; a person labels five in
+    a minute. models: other numbers for some models, by name; 0: none.
+    device_bytes_per_day: limit of one device's uploads for it; five photos of 200 KB.
+    min_labels: the least number of labelled scenes of a device or a cohort for a bound of its own.
+    """
+
+    enabled: bool = False
+    samples_per_day: DailySamples = 5.0
+    models: Mapping[str, DailySamples] = field(default_factory=dict)
+    device_bytes_per_day: Bytes = 1024 * 1024
+    min_labels: Count = 20
+
+    def samples_of(self, model: str) -> float:
+        """Return how many inputs of ``model`` are drawn a day; 0 if the audit is off."""
+        return self.models.get(model, self.samples_per_day) if self.enabled else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

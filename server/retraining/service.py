@@ -18,7 +18,8 @@ from server.errors import ServerError, TriggerPhaseError
 from server.fleet.fleet import Fleet
 from server.registry.events import EventLog
 from server.registry.versions import Versions
-from server.retraining.config import RetrainingConfig
+from server.retraining.audit import SETTING
+from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.jobs import JobOrder, Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.policy import (
@@ -42,7 +43,6 @@ from wire.messages import Severity
 
 _LOG = logging.getLogger(__name__)
 _SAMPLE_TTL_S = 3_600.0
-_SETTING = "sample_bytes_per_day"
 _IN_VAIN = frozenset({RolloutPhase.ABORTING, RolloutPhase.ABORTED, RolloutPhase.FAILED})
 
 
@@ -72,6 +72,7 @@ class RetrainingService:
     rollouts: Rollouts
     events: EventLog
     config: RetrainingConfig = field(default_factory=RetrainingConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def withdraw(self, trigger: int, now_ms: int) -> Trigger:
@@ -196,10 +197,11 @@ class RetrainingService:
         if config.sample_bytes_per_day <= 0 or not due:
             return trigger
         audit = max(round(config.samples_per_request * config.audit_share), 1)
+        allowed_bytes = config.sample_bytes_per_day + self._audit_bytes()
         for device in trigger.devices:
             known = self.fleet.device(device)
-            if known.desired is None or known.desired.config.get(_SETTING) != config.sample_bytes_per_day:
-                self.fleet.set_config(device, {_SETTING: config.sample_bytes_per_day})
+            if known.desired is None or known.desired.config.get(SETTING) != allowed_bytes:
+                self.fleet.set_config(device, {SETTING: allowed_bytes})
             for lane, count in (("audit", audit), ("drift", config.samples_per_request - audit)):
                 arguments: dict[str, Json] = {
                     "request": f"r{trigger.id}-{lane}-{now_ms // 1000}", "count": count, "lane": lane,
@@ -213,7 +215,10 @@ class RetrainingService:
     def _stop_collecting(self, trigger: Trigger) -> None:
         if self.config.sample_bytes_per_day > 0:
             for device in trigger.devices:
-                self.fleet.set_config(device, {_SETTING: 0})
+                self.fleet.set_config(device, {SETTING: self._audit_bytes()})
+
+    def _audit_bytes(self) -> int:
+        return self.audit.device_bytes_per_day if self.audit.enabled else 0
 
     def _propose(self, trigger: Trigger, now_ms: int) -> str:
         base = self.versions.release(trigger.release)

@@ -1,4 +1,4 @@
-"""Tables and queries of samples, training jobs and retraining triggers."""
+"""Tables and queries of samples, audits, training jobs and retraining triggers."""
 
 from __future__ import annotations
 
@@ -32,6 +32,16 @@ SAMPLES = sa.Table(
     sa.Column("claimed", sa.String(127), nullable=False, default="", server_default=""),
     sa.UniqueConstraint("device", "boot", "seq"),
     sqlite_autoincrement=True,
+)
+
+AUDITS = sa.Table(
+    "audits",
+    METADATA,
+    sa.Column("model", sa.String(127), primary_key=True),
+    sa.Column("asked_ms", sa.BigInteger, nullable=False),
+    sa.Column("ratio", sa.Float, nullable=False),
+    sa.Column("devices", sa.Integer, nullable=False),
+    sa.Column("images_per_day", sa.Float, nullable=False),
 )
 
 JOBS = sa.Table(
@@ -138,6 +148,17 @@ def labelled_samples(connection: sa.Connection, devices: Sequence[str], since_ms
         SAMPLES.c.device.in_(list(devices)), SAMPLES.c.at_ms >= since_ms, SAMPLES.c.label.is_not(None)
     )
     return list(connection.execute(query.order_by(SAMPLES.c.id)).mappings())
+
+
+def all_audits(connection: sa.Connection) -> dict[str, sa.RowMapping]:
+    """Return what each model's devices were asked last, by model."""
+    return {row["model"]: row for row in connection.execute(AUDITS.select()).mappings()}
+
+
+def put_audit(connection: sa.Connection, row: Mapping[str, object]) -> None:
+    """Store what the devices of one model were asked, in place of the last."""
+    connection.execute(AUDITS.delete().where(AUDITS.c.model == row["model"]))
+    connection.execute(AUDITS.insert(), dict(row))
 
 
 def insert_job(connection: sa.Connection, row: Mapping[str, object]) -> None:

@@ -38,7 +38,7 @@ from edge_agent.updater.updater import UpdatePorts
 from wire import leb128
 from wire.bundle import build_bundle
 from wire.canonical import canonical_bytes, sha256_hex
-from wire.codec import decode, encode, from_document, to_document
+from wire.codec import Json, decode, encode, from_document, to_document
 from wire.drift_report import decode_report
 from wire.histogram import Shape
 from wire.manifest import Manifest, Preprocessing, TensorSpec
@@ -652,6 +652,25 @@ def test_forwards_samples_within_the_budget(world: World) -> None:
     (grant,) = [told for told in world.children[-1].told if told["type"] == "samples"]
     assert grant["budget_bytes"] == 1000
     assert decode(Response, world.last("res")).code == "budget_zero"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"ratio": 0.25, "at_most": 3}, ""),
+        ({"ratio": 0.25, "count": 3}, "arguments_invalid"),
+        ({"ratio": 1.5, "at_most": 3}, "arguments_invalid"),
+        ({"ratio": "x", "at_most": 3}, "arguments_invalid"),
+    ],
+)
+def test_a_request_with_a_ratio_reaches_the_child(world: World, arguments: dict[str, Json], code: str) -> None:
+    """The steady audit names a probability and a limit; the child gets both, and nonsense is refused."""
+    world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 1000}))
+    world.turns(7, seconds=0.1)
+    world.say("cmd/samples", Command(id="1", verb="samples", arguments=arguments))
+    world.turns(2)
+    told = [(told["ratio"], told["count"]) for told in world.children[-1].told if told["type"] == "samples"]
+    assert (decode(Response, world.last("res")).code, told) == (code, [] if code else [(0.25, 3)])
 
 
 def test_no_raw_input_leaves_unless_the_device_allows_it(world: World) -> None:

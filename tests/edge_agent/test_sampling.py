@@ -54,6 +54,29 @@ def test_the_audit_lane_is_uniform() -> None:
     assert all(abs(hits[index] - 750) < 120 for index in range(20))  # 5 standard deviations
 
 
+def test_a_ratio_takes_every_input_alike_on_busy_and_on_quiet_devices() -> None:
+    """Of 2,000 and of 200 inputs about a twentieth each, recorded with that probability."""
+    counts = []
+    for offered in (2000, 200):
+        request = SampleRequest(request="audit", count=1000, budget_bytes=1 << 20, ratio=0.05)
+        reservoir = Reservoir(request, str(offered))
+        _offer(reservoir, offered)
+        chosen = list(reservoir.close_window())
+        assert {c.inclusion_ratio for c in chosen} == {0.05}
+        counts.append(len(chosen))
+    assert abs(counts[0] - 100) < 50
+    assert 1 <= counts[1] <= 26
+
+
+def test_a_ratio_that_meets_its_limit_records_the_smaller_probability() -> None:
+    """Two of about twenty that were drawn: a twentieth times the share that was kept."""
+    reservoir = Reservoir(SampleRequest(request="audit", count=2, budget_bytes=1 << 20, ratio=0.1), "0")
+    _offer(reservoir, 200)
+    chosen = list(reservoir.close_window())
+    assert len(chosen) == 2
+    assert 0.1 * 2 / 40 < chosen[0].inclusion_ratio < 0.1 * 2 / 8
+
+
 def test_the_drift_lane_prefers_what_the_model_was_unsure_of() -> None:
     """Ten unsure among a hundred sure ones make up most of ten samples; their probability is not claimed."""
     reservoir = Reservoir(SampleRequest(request="r", count=10, budget_bytes=1 << 20, lane="drift"), "0")
@@ -81,11 +104,14 @@ def test_the_same_bytes_are_looked_at_once() -> None:
         SampleRequest(request="r", count=1, budget_bytes=0),
         SampleRequest(request="r", count=1, budget_bytes=1, lane="x"),
         SampleRequest(request="r", count=10**6, budget_bytes=1),
+        SampleRequest(request="r", count=1, budget_bytes=1, ratio=1.1),
+        SampleRequest(request="r", count=1, budget_bytes=1, ratio=float("nan")),
+        SampleRequest(request="r", count=1, budget_bytes=1, lane="drift", ratio=0.1),
     ],
 )
 def test_refuses_requests_that_can_not_be_served(request_: SampleRequest) -> None:
     """No count, no budget, an unknown lane or an absurd number has a coded error."""
-    with pytest.raises(SampleRequestError, match="Expected 1 to") as raised:
+    with pytest.raises(SampleRequestError, match="Expected") as raised:
         Reservoir(request_, "0")
     assert raised.value.code == "sample_request_invalid"
 

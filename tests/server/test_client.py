@@ -43,6 +43,7 @@ from server.client import (
     VerdictInfo,
 )
 from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
+from server.retraining.config import AuditConfig
 from wire.canonical import sha256_hex
 from wire.codec import Json, decode
 from wire.memory_broker import MemoryBroker, MemoryTransport
@@ -147,6 +148,22 @@ def test_every_field_of_an_answer_has_a_place_and_a_default(cls: type) -> None:
     """Fields of today's server are typed; an older server may omit any of them."""
     assert sorted(field.name for field in dataclasses.fields(cls)) == sorted(BODIES[cls].model_fields)
     cls()
+
+
+def test_one_device_is_asked_for_audit_samples(client: FleetClient, fleet: MemoryFleet) -> None:
+    """Only where the server may ask devices for inputs, and with a count that makes sense."""
+    ask = ["audit", "ask", str(fleet.state.path), "cam-1", "--count", "12"]
+    with pytest.raises(AnsweredError, match="enabled = true"):
+        client.request("POST", "/api/audit/cam-1")
+    fleet.app.parts.audit.config = AuditConfig(enabled=True)
+    with pytest.raises(AnsweredError):
+        client.request("POST", "/api/audit/cam-1", {"count": 0})
+    fleet.state.write_address(RunAddress(http_url=client.url, mqtt_host="127.0.0.1", mqtt_port=9, pid=1))
+    done = CliRunner().invoke(main, ask)
+    assert (done.exit_code, done.output.split()[0]) == (0, "cam-1"), done.output
+    sent = fleet.app.parts.fleet.last_command("cam-1", "samples")
+    assert sent is not None
+    assert client.request("POST", "/api/audit/cam-1", {"count": 12})["device"] == "cam-1"
 
 
 def test_devices_and_releases_are_typed(client: FleetClient) -> None:

@@ -95,6 +95,14 @@ def windows_between(connection: sa.Connection, start_ms: int, end_ms: int, devic
     return list(connection.execute(query.order_by(WINDOWS.c.start_ms, WINDOWS.c.device)).mappings())
 
 
+def images_since(connection: sa.Connection, since_ms: int) -> dict[str, tuple[int, int]]:
+    """Return, by device, the inferences of its windows that start at ``since_ms`` or later, and the first start."""
+    columns = WINDOWS.c
+    query = sa.select(columns.device, sa.func.sum(columns.n), sa.func.min(columns.start_ms))
+    rows = connection.execute(query.where(columns.start_ms >= since_ms).group_by(columns.device))
+    return {device: (int(n), int(first_ms)) for device, n, first_ms in rows}
+
+
 def late_windows(connection: sa.Connection, device: str) -> sa.RowMapping:
     """Return a summary of the windows of ``device`` that arrived more than ``LATE_MS`` after their end.
 

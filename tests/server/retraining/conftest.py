@@ -16,7 +16,8 @@ from server.fleet.fleet import Fleet, Outbox
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.versions import Versions
-from server.retraining.config import RetrainingConfig
+from server.retraining.audit import SteadyAudit
+from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.jobs import Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.samples import SampleStore
@@ -70,6 +71,7 @@ class Site:
 
     service: RetrainingService
     rollouts: RolloutBook
+    audit: SteadyAudit
     heard: list[Incoming] = field(default_factory=list)
 
     def alarm(self, windows: int, kind: VerdictKind = VerdictKind.SITE) -> None:
@@ -173,7 +175,10 @@ def site(tmp_path: Path) -> Site:
         events=events,
         config=CONFIG,
     )
-    world = Site(service, rollouts)
+    audit = SteadyAudit(
+        database=database, fleet=fleet, versions=versions, config=AuditConfig(enabled=True), retraining=CONFIG
+    )
+    world = Site(service, rollouts, audit)
 
     def hear(notice: object) -> None:
         if isinstance(notice, Incoming):

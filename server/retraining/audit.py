@@ -1,0 +1,151 @@
+"""The steady audit: a few uniform samples of each model a day, without any alarm, for a person to label.
+
+Nothing but labels shows that the same inputs have other right answers now. Once a day every device of a model gets one
+probability, the wanted samples over the inferences of all of them, and takes each of its inputs by it: a device that
+sees more sends more, so that the error rate of the samples is that of the mean image, not of the mean device.
+Decides when whom to ask for how many; what the labels show is in ``harm``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from server.errors import AuditOffError, DeviceEndedError, UnknownDeviceError
+from server.fleet.fleet import Device, Fleet
+from server.registry.versions import Versions
+from server.retraining.config import AuditConfig, RetrainingConfig
+from server.store import retraining as store
+from server.store.database import Database
+from server.store.monitoring.windows import images_since
+from wire.codec import Json
+
+_LOG = logging.getLogger(__name__)
+STEADY = "audit"
+"""The name of the request of the steady audit: on a device, each takes the place of the one before."""
+SETTING = "sample_bytes_per_day"
+_DAY_MS = 86_400_000
+_HOUR_MS = 3_600_000
+_TTL_S = 86_400.0  # a device that was away gets the request when it returns
+_ASKED_A_TURN = 100
+_AHEAD = 1.3  # so many times the wanted samples are drawn in a day, so that one ask ends within about a day
+_LEAST = 8
+_SLACK = 4
+
+
+@dataclass(slots=True, kw_only=True)
+class SteadyAudit:
+    """Asks devices for audit samples. Only one thread calls ``turn``; any may call ``ask_once``."""
+
+    database: Database
+    fleet: Fleet
+    versions: Versions
+    config: AuditConfig = field(default_factory=AuditConfig)
+    retraining: RetrainingConfig = field(default_factory=RetrainingConfig)
+    _due: deque[tuple[str, dict[str, Json]]] = field(default_factory=deque)
+    _next_ms: int = 0
+
+    def ask_once(self, device: str, count: int = 30) -> str:
+        """Ask ``device`` once, from now on, for ``count`` samples drawn uniformly; return the request's name.
+
+        The samples come in the lane ``audit`` with the next windows and wait for labels as all others
+        (``SampleStore``). Where the device's rate is known from its windows, they are spread over about a day, so that
+        they show different scenes; else they are drawn from its next window. The device sends none if its owner does
+        not allow it, and fewer if its budget of bytes ends; ``fleet.last_command(device, "samples")`` has its answer.
+        Asking again adds another request.
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
+            DeviceEndedError: If it was revoked or removed.
+            AuditOffError: If neither [audit] nor [retraining] of server.toml allows to ask devices for inputs.
+        """
+        self.fleet.active_device(device)
+        budget_bytes = max(
+            self.config.device_bytes_per_day if self.config.enabled else 0, self.retraining.sample_bytes_per_day
+        )
+        if not budget_bytes:
+            message = (
+                f"Expected a server that may ask {device} for inputs, got none of [audit] enabled = true and "
+                "[retraining] sample_bytes_per_day: set one in server.toml"
+            )
+            raise AuditOffError(message)
+        now_ms = self.fleet.clock()
+        request = f"once-{now_ms // 1000}-{count}"
+        images = self._images_per_day(now_ms).get(device, 0.0)
+        limit: dict[str, Json] = {"count": count}
+        if images:
+            limit = {"ratio": min(1.0, _AHEAD * count / images), "at_most": count}
+        self._ask(device, {"request": request, **limit}, budget_bytes)
+        return request
+
+    def turn(self, now_ms: int) -> None:
+        """Ask the devices of each model that is due; at most a hundred devices a turn."""
+        for _ in range(min(_ASKED_A_TURN, len(self._due))):
+            device, arguments = self._due.popleft()
+            try:
+                self._ask(device, arguments, self.config.device_bytes_per_day)
+            except (UnknownDeviceError, DeviceEndedError):
+                _LOG.info("Left the fleet before it was asked for audit samples. device=%s", device)
+        if now_ms < self._next_ms or self._due:
+            return
+        self._next_ms = now_ms + _HOUR_MS
+        with self.database.begin() as connection:
+            asked = store.all_audits(connection)
+        known = {release.name: release for release in self.versions.releases()}
+        running: dict[str, list[Device]] = {}
+        for one in self.fleet.devices():
+            release = known.get(one.release)
+            if release is not None and self.versions.label_form_of_bundle(release.sha256).classes:
+                running.setdefault(release.model, []).append(one)
+        for model, devices in sorted(running.items()):
+            last_ms = asked[model]["asked_ms"] if model in asked else 0
+            if self.config.samples_of(model) and now_ms - last_ms >= _DAY_MS:
+                self._begin(model, devices, now_ms)
+
+    def _begin(self, model: str, devices: list[Device], now_ms: int) -> None:
+        """Queue the requests of one day for the devices of ``model``; wait if none has sent a window."""
+        images = self._images_per_day(now_ms)
+        willing = [device.device for device in devices if not self._refuses(device.device)]
+        total = sum(images.get(device, 0.0) for device in willing)
+        if not total:
+            willing = [device.device for device in devices]
+            total = sum(images.get(device, 0.0) for device in willing)
+        if not total:
+            return
+        ratio = min(1.0, self.config.samples_of(model) / total)
+        for known in devices:  # also those that refused: their owners may have changed their minds
+            expected = ratio * images.get(known.device, 0.0)
+            limit = math.ceil(_SLACK * expected) + _LEAST
+            self._due.append((known.device, {"request": STEADY, "ratio": ratio, "at_most": limit}))
+        row = {
+            "model": model, "asked_ms": now_ms, "ratio": ratio, "devices": len(willing), "images_per_day": total,
+        }  # fmt: skip
+        with self.database.begin() as connection:
+            store.put_audit(connection, row)
+
+    def _images_per_day(self, now_ms: int) -> dict[str, float]:
+        """Return how many inferences each device makes a day, by its windows of the last one."""
+        with self.database.begin() as connection:
+            found = images_since(connection, now_ms - _DAY_MS)
+        return {
+            device: n * _DAY_MS / max(min(now_ms - first_ms, _DAY_MS), _HOUR_MS)
+            for device, (n, first_ms) in found.items()
+        }
+
+    def _refuses(self, device: str) -> bool:
+        """Return whether the device refused the last request for samples: its owner, or its agent is too old."""
+        last = self.fleet.last_command(device, "samples")
+        return last is not None and last.answered_ms > 0 and not last.ok
+
+    def _ask(self, device: str, arguments: dict[str, Json], budget_bytes: int) -> None:
+        """Send a request, after the setting has room for it beside the steady audit."""
+        known, wanted = self.fleet.device(device), budget_bytes
+        if self.config.enabled and arguments["request"] != STEADY:
+            wanted += self.config.device_bytes_per_day
+        allowed = known.desired.config.get(SETTING, 0) if known.desired else 0
+        if not isinstance(allowed, int) or allowed < wanted:
+            self.fleet.set_config(device, {SETTING: wanted})
+        arguments = {"lane": "audit", "budget_bytes": budget_bytes, **arguments}
+        self.fleet.send_command(device, "samples", arguments, _TTL_S)
