@@ -47,7 +47,8 @@ class DeviceInfo:
     """One device: its registry entry and its last report. Times are UTC milliseconds, 0 for never.
 
     ``presence``: there, away, silent, never_heard or gone. ``evidence``: drift evidence of the newest window: phase,
-    threshold_ratio (1 and above is an alarm), flagged, fault, cause; empty before the first. ``ended``: "", revoked or
+    threshold_ratio (1 and above is an alarm), flagged, fault, cause, provisional (its baseline is not complete), and
+    baseline_windows of the wanted_windows that change this; empty before the first. ``ended``: "", revoked or
     removed. ``reported`` and ``desired``: as on the wire (``docs/reference/wire.md``), None before the first.
     """
 
@@ -222,7 +223,10 @@ class SampleInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictInfo:
-    """One verdict on drift: its kind, the devices concerned, and the cause. ``closed_ms`` is 0 while it is open."""
+    """One verdict on drift: its kind, the devices concerned, and the cause. ``closed_ms`` is 0 while it is open.
+
+    ``provisional``: the baselines of most of its devices are not complete yet.
+    """
 
     id: int = 0
     kind: str = ""
@@ -238,6 +242,7 @@ class VerdictInfo:
     detail: str = ""
     release: str = ""
     model: str = ""
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

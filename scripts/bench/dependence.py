@@ -150,10 +150,14 @@ class DependentFleet:
 
 @dataclass(slots=True, kw_only=True)
 class DependentRun:
-    """The server's own code over a ``DependentFleet``, one hour after the other."""
+    """The server's own code over a ``DependentFleet``, one hour after the other.
+
+    ``windows`` of a baseline; devices are judged after ``provisional`` of them, 0: not before the last.
+    """
 
     fleet: DependentFleet
     windows: int = 72
+    provisional: int = 0
     hour: int = MONDAY
     state: FoldState = field(default_factory=FoldState)
     seen: list[NDArray[np.int64]] = field(default_factory=list)
@@ -166,7 +170,8 @@ class DependentRun:
         self.state.open_bank(KEY, columns, None)
         counts = self.fleet.counts(self.hour, shift, classes)
         self.seen.append(counts)
-        places, settings = self.fleet.places, replace(DriftConfig(), baseline_windows=self.windows).settings
+        config = replace(DriftConfig(), baseline_windows=self.windows, provisional_windows=self.provisional)
+        places, settings = self.fleet.places, config.settings
         names = list(places)
         window = [Observation(names[i], counts[i]) for i in (range(len(names)) if only is None else only)]
         outcome = fold_slot(self.state, self.hour, {KEY: window}, places, settings)

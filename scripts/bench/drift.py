@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -292,7 +292,7 @@ def measure(data: Path | None, *, quick: bool) -> list[tuple[str, dict[str, floa
     """Return (what, figures, target, whether it holds) line by line."""
     size = Size(200, 6, 96) if quick else Size(1000, 12, 480)
     small = Size(100, 6, 48) if quick else Size(300, 12, 96)
-    config, short = DriftConfig(), replace(DriftConfig(), baseline_windows=12)
+    config, short = DriftConfig(baseline_windows=72), DriftConfig(baseline_windows=12)
     lines: list[tuple[str, dict[str, float], str, bool]] = []
 
     def line(what: str, figures: dict[str, float], asked: str, holds: Callable[[dict[str, float]], bool]) -> None:

@@ -26,7 +26,9 @@ class StreamBody(BaseModel):
 class EvidenceBody(BaseModel):
     """One window of one device; log values are natural logarithms, an alarm is ``log_value >= log_threshold``.
 
-    ``phase``: ``commissioning`` (its baseline is being collected) or ``judged``. ``summaries``: PSI,
+    ``phase``: ``commissioning`` (its baseline is being collected) or ``judged``; ``provisional``: judged before the
+    baseline is complete. ``baseline_windows``: what the baseline has of the ``wanted_windows`` with which that changes
+    next (first judged, then complete). ``summaries``: PSI,
     Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most; they never decide. ``least_sd``: from what
     shift on, in standard deviations, the device's stream would be noticed.
     """
@@ -42,12 +44,18 @@ class EvidenceBody(BaseModel):
     flagged: bool
     fault: str
     cause: str
+    provisional: bool
+    baseline_windows: int
+    wanted_windows: int
     streams: list[StreamBody]
     summaries: dict[str, dict[str, float]]
 
 
 class PoolBody(BaseModel):
-    """One window of one pool; the fleet's pool has no attribute."""
+    """One window of one pool; the fleet's pool has no attribute.
+
+    ``collecting``: without a rest of the fleet to compare it with, it opens nothing before its baselines are complete.
+    """
 
     start_ms: int
     ref_id: str
@@ -57,6 +65,7 @@ class PoolBody(BaseModel):
     log_value: float | None
     log_threshold: float
     alarm: bool
+    collecting: bool
 
 
 class EvidencesBody(BaseModel):
@@ -67,7 +76,7 @@ class EvidencesBody(BaseModel):
 
 
 class VerdictBody(ValueBody):
-    """One verdict; ``closed_ms`` is 0 while it is open."""
+    """One verdict; ``closed_ms`` is 0 while it is open; ``provisional``: most baselines are not complete yet."""
 
     id: int
     kind: str
@@ -83,6 +92,7 @@ class VerdictBody(ValueBody):
     detail: str
     release: str
     model: str
+    provisional: bool
 
 
 class VerdictsBody(BaseModel):

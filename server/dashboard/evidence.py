@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from server.dashboard.views import Cut, Status, Tone, ago, evidence_share, evidence_status
+from server.dashboard.views import Cut, Status, Tone, ago, duration, evidence_share, evidence_status
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.store.database import Database
@@ -40,7 +40,8 @@ class StreamShare:
 class ChartPoint:
     """One window of one device. Ratios are shares of the threshold (in logs), None before there is any.
 
-    ``least``: from what shift on each of the streams that differ most would be noticed, in words.
+    ``least``: from what shift on each of the streams that differ most would be noticed, in words. ``baseline_windows``
+    of ``wanted_windows``: how far the baseline is; ``provisional``: the window is judged before that is complete.
     """
 
     device: str
@@ -54,6 +55,9 @@ class ChartPoint:
     cause: str
     streams: tuple[StreamShare, ...]
     least: str = ""
+    provisional: bool = False
+    baseline_windows: int = 0
+    wanted_windows: int = 0
 
     @property
     def shown_ratio(self) -> float | None:
@@ -73,7 +77,7 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictCard:
-    """One open verdict, worded for a person."""
+    """One open verdict, worded for a person; ``provisional``: most of its baselines are not complete yet."""
 
     id: int
     kind: Status
@@ -82,6 +86,7 @@ class VerdictCard:
     action: str
     devices: Cut[str]
     since: str
+    provisional: bool = False
 
 
 def read(database: Database, device: str | None, limit: int) -> tuple[ChartPoint, ...]:
@@ -99,7 +104,7 @@ def pools(database: Database) -> Cut[PoolView]:
     for row in rows:
         ratio = evidence_share(_number(row["log_value"]), _number(row["log_threshold"]) or 0.0) or 0.0
         name = f"{row['attribute']} {row['value']}".strip() or _EVERYBODY
-        status = evidence_status(ratio, flagged=bool(row["alarm"]))
+        status = Status("collecting") if row["collecting"] else evidence_status(ratio, flagged=bool(row["alarm"]))
         views.append(PoolView(name=name, members=f"{row['members']} devices", ratio=ratio, status=status))
     found: dict[str, PoolView] = {}
     for view in sorted(views, key=lambda view: (view.name != _EVERYBODY, -view.ratio, view.name)):
@@ -115,8 +120,28 @@ def point(row: Mapping[str, object]) -> ChartPoint:
         judged=row["phase"] == "judged", ratio=evidence_share(_number(row["log_value"]), threshold),
         training_ratio=evidence_share(_number(row["training_log_value"]), threshold), flagged=bool(row["flagged"]),
         fault=str(row["fault"]), cause=str(row["cause"]), streams=_streams(row["streams"]),
-        least=_least(row.get("summaries")),
+        least=_least(row.get("summaries")), provisional=bool(row.get("provisional")),
+        baseline_windows=int(_number(row.get("baseline_windows")) or 0),
+        wanted_windows=int(_number(row.get("wanted_windows")) or 0),
     )  # fmt: skip
+
+
+def commissioning_text(newest: ChartPoint, stages: Sequence[int], window_ms: int) -> str:
+    """Return from when on the device is judged, or judged for good; "" once its baseline is complete.
+
+    ``stages``: after how many windows a baseline is estimated.
+    """
+    missing = newest.wanted_windows - newest.baseline_windows
+    if missing <= 0 or (newest.judged and not newest.provisional):
+        return ""
+    have = f"{newest.baseline_windows} of {newest.wanted_windows} windows"
+    left = f"{duration(missing * window_ms)} of windows without an alarm are missing"
+    if newest.provisional:
+        return f"Judged provisionally, with {have} of its usual: {left} until alarms are as rare as promised."
+    small = " Fewer than eight devices are judged only with their whole baseline." if len(stages) > 1 else ""
+    if newest.wanted_windows == stages[0]:
+        small = ""
+    return f"Not judged yet: {have} of its usual are collected, {left}.{small}"
 
 
 def _least(summaries: object) -> str:
@@ -135,6 +160,7 @@ def verdict_card(verdict: StoredVerdict, now_ms: int) -> VerdictCard:
     return VerdictCard(
         id=verdict.id,
         kind=_KINDS[verdict.kind],
+        provisional=verdict.provisional,
         where=subject,
         cause=verdict.cause,
         action=verdict.action,

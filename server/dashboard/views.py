@@ -140,10 +140,10 @@ def ago(at_ms: int, now_ms: int) -> str:
     if at_ms <= 0:
         return "never"
     passed_ms = max(now_ms - at_ms, 0)
-    return "just now" if passed_ms < 10 * _SECOND_MS else f"{_duration(passed_ms)} ago"
+    return "just now" if passed_ms < 10 * _SECOND_MS else f"{duration(passed_ms)} ago"
 
 
-def _duration(length_ms: int) -> str:
+def duration(length_ms: int) -> str:
     """Return a length of time in its largest whole unit; below a minute in tens of seconds."""
     for unit_ms, name in ((_DAY_MS, "d"), (_HOUR_MS, "h"), (_MINUTE_MS, "min")):
         if length_ms >= unit_ms:
@@ -176,7 +176,7 @@ def clock_time(at_ms: int) -> str:
 
 def clock_off(off_ms: int) -> str:
     """Return how far a device's clock is off, in words."""
-    return f"{_duration(abs(off_ms))} {'ahead' if off_ms > 0 else 'behind'}: set it"
+    return f"{duration(abs(off_ms))} {'ahead' if off_ms > 0 else 'behind'}: set it"
 
 
 def evidence_share(log_value: float | None, log_threshold: float) -> float | None:

@@ -42,6 +42,7 @@ from wire.histogram import BINS
 _LOG = logging.getLogger(__name__)
 _COUNT, _SCORE, _DETECTOR = np.dtype("<i8"), np.dtype("<f8"), np.dtype("<f4")
 _SCORES = 3
+_OF_POOLS = ("members", "stage", "collecting")
 SPANS = (8, 64, 256)
 """In slots. For each length, the first slots of the newest span and of the one before are kept: fewer far back."""
 
@@ -157,8 +158,9 @@ class Checkpoints:
             _refill(state.banks[key], described, blocks, banks.kept(key), self.config)
         for pool in header["pools"]:
             key = keys[pool["bank"]]
-            found = _unpacked(next(blocks), _SCORE, _shapes(Pool.empty(state.banks[key].columns)))
-            state.pools[key, (pool["name"], pool["value"])] = Pool(**found, members=pool["members"])
+            found: dict[str, Any] = _unpacked(next(blocks), _SCORE, _shapes(Pool.empty(state.banks[key].columns)))
+            own = {part: pool[part] for part in _OF_POOLS}
+            state.pools[key, (pool["name"], pool["value"])] = Pool(**found, **own)
         for moved in header["movement"]:
             key = keys[moved["bank"]]
             movement = read_movement(next(blocks), state.banks[key].columns, moved["slot"])
@@ -187,7 +189,8 @@ def _header(moment: FleetMoment) -> dict[str, Any]:
         "slot": state.slot, "cursor": moment.cursor, "flagged": sorted(state.flagged),
         "banks": [_described(key, bank) for key, bank in state.banks.items()],
         "pools": [
-            {"bank": keys.index(key), "name": name, "value": value, "members": pool.members}
+            {"bank": keys.index(key), "name": name, "value": value,
+             **{part: getattr(pool, part) for part in _OF_POOLS}}
             for (key, (name, value)), pool in state.pools.items()
         ],
         "movement": [
@@ -209,22 +212,23 @@ def _header(moment: FleetMoment) -> dict[str, Any]:
 def _described(key: BankKey, bank: DetectorBank) -> dict[str, Any]:
     """Return the header's entry of a bank.
 
-    ``collecting``: (row, context, windows) of incomplete baselines; ``movement``: by context the devices that are
-    followed, and the numbers of the batches in their series.
+    ``collecting``: (row, context, windows, whether it is the provisional baseline) of incomplete baselines;
+    ``movement``: by context the devices that are followed, and the numbers of the batches in their series.
     """
     return {
         "ref_id": key[0], "artifact": key[1], "streams": bank.streams, "devices": bank.devices,
         "complete": [sorted(part.complete) for part in bank.commissioning],
-        "collecting": [(row, context, one.windows) for row, context, one in _collecting(bank)],
+        "collecting": [(row, context, one.windows, used) for row, context, one, used in _collecting(bank)],
         "movement": [(context, one.devices, list(one.series)) for context, one in bank.movement.items()],
     }  # fmt: skip
 
 
-def _collecting(bank: DetectorBank) -> list[tuple[int, int, Collected]]:
+def _collecting(bank: DetectorBank) -> list[tuple[int, int, Collected, bool]]:
     return [
-        (row, context, one)
+        (row, context, one, used)
         for row, part in enumerate(bank.commissioning)
-        for context, one in part.seen.items()
+        for used, collected in ((False, part.seen), (True, part.estimated))
+        for context, one in collected.items()
         if context not in part.complete
     ]
 
@@ -239,11 +243,12 @@ def _blocks(state: FoldState) -> Iterator[bytes]:
         yield _packed(_SCORE, *_arrays(bank.fleet).values())
         for first in range(0, len(bank.devices), ROWS):
             yield _packed(_DETECTOR, *(getattr(bank, name)[first : first + ROWS] for name in DETECTORS))
-        collecting = [one for _, _, one in _collecting(bank)]
+        collecting = [(one, used) for _, _, one, used in _collecting(bank)]
         for first in range(0, len(collecting), ROWS):
-            some = collecting[first : first + ROWS]
+            some = [one for one, _ in collecting[first : first + ROWS]]
             counts = b"".join(one.counts.astype(_COUNT).tobytes() for one in some)
             yield counts + b"".join(one.squares.astype(_SCORE).tobytes() for one in some)
+        yield from (packed_ordinary(one.ordinary) if one.ordinary else b"" for one, used in collecting if used)
         for movement in bank.movement.values():
             for name, (_, _, kind, _) in movement.layout(bank.columns).items():
                 yield _packed(np.dtype(kind), getattr(movement, name))
@@ -333,22 +338,13 @@ def _refill(
         parts = _unpacked(next(blocks), _DETECTOR, {name: (rows, *width) for name, width in widths.items()})
         for name, part in parts.items():
             detectors[name][some] = part
-    commissioning = [
-        Commissioning(
-            config.baseline_windows, {context: kept[device][context].collected for context in complete},
-            frozenset(complete),
+    commissioning = []
+    for device, complete in zip(devices, described["complete"], strict=True):
+        own = {context: kept[device][context].collected for context in complete}
+        commissioning.append(
+            Commissioning(stages=config.settings.stages, seen=own, complete=frozenset(complete), estimated=dict(own))
         )
-        for device, complete in zip(devices, described["complete"], strict=True)
-    ]  # fmt: skip
-    for first in range(0, len(described["collecting"]), ROWS):
-        some = described["collecting"][first : first + ROWS]
-        block, split = next(blocks), len(some) * streams * BINS * _COUNT.itemsize
-        counts = _array(block[:split], _COUNT, (len(some), streams, BINS))
-        squares = _array(block[split:], _SCORE, (len(some), streams, _SCORES))
-        for place, (row, context, windows) in enumerate(some):
-            commissioning[row].seen[context] = Collected(
-                windows=windows, counts=counts[place].copy(), squares=squares[place].copy()
-            )
+    _read_collecting(commissioning, described["collecting"], blocks, bank.columns)
     for context, followed, numbers in described["movement"]:
         movement = Movement(
             columns=bank.columns, devices=followed, rows={name: row for row, name in enumerate(followed)}
@@ -362,6 +358,24 @@ def _refill(
             movement.levels[number] = _array(next(blocks), _SCORE, (bank.columns.count,))
         bank.movement[context] = movement
     bank.refill(devices, commissioning, detectors, config.settings)
+
+
+def _read_collecting(
+    commissioning: list[Commissioning], collecting: list[tuple[int, int, int, bool]], blocks: Iterator[bytes],
+    columns: ScoreColumns,
+) -> None:  # fmt: skip
+    """Read the baselines that are still collected, and the provisional ones in use, as ``_described`` lists them."""
+    for first in range(0, len(collecting), ROWS):
+        some = collecting[first : first + ROWS]
+        block, split = next(blocks), len(some) * columns.streams * BINS * _COUNT.itemsize
+        counts = _array(block[:split], _COUNT, (len(some), columns.streams, BINS))
+        squares = _array(block[split:], _SCORE, (len(some), columns.streams, _SCORES))
+        for place, (row, context, windows, used) in enumerate(some):
+            own = commissioning[row].estimated if used else commissioning[row].seen
+            own[context] = Collected(windows=windows, counts=counts[place].copy(), squares=squares[place].copy())
+    for row, context, _, used in collecting:
+        if used:
+            commissioning[row].estimated[context].ordinary = read_ordinary(next(blocks), columns)
 
 
 def _array(block: bytes, kind: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
@@ -395,7 +409,7 @@ class KeptBaselines:
                         squares=np.frombuffer(row["squares"], _SCORE).astype(np.float64).reshape(streams, _SCORES),
                         ordinary=read_ordinary(row["movement"] or b"", columns),
                     )
-                    kept = Kept(row["completed_ms"] // self.window_ms, collected)
+                    kept = Kept(row["completed_ms"] // self.window_ms, collected, bool(row["provisional"]))
                     bank.setdefault(row["device"], {})[row["context"]] = kept
             for row in store.pool_movements_of(connection, *key):
                 with suppress(ValueError):
@@ -407,12 +421,12 @@ class KeptBaselines:
         self, completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]],
         movement: Mapping[BankKey, Mapping[PoolName, PoolMovement]],
     ) -> None:  # fmt: skip
-        """Store newly completed baselines, which are never replaced, and how the pools of their banks moved."""
+        """Store newly estimated baselines, and how the pools of their banks moved; complete ones are never replaced."""
         fresh = [
             (key, device, context, kept)
             for key, found in completed.items()
             for (device, context), kept in found.items()
-            if context not in self.banks[key].get(device, {})
+            if _replaces(kept, self.banks[key].get(device, {}).get(context))
         ]
         if not fresh:
             return
@@ -434,4 +448,9 @@ class KeptBaselines:
             "counts": kept.collected.counts.astype(_COUNT).tobytes(),
             "squares": kept.collected.squares.astype(_SCORE).tobytes(),
             "movement": packed_ordinary(kept.collected.ordinary) if kept.collected.ordinary else None,
+            "provisional": kept.provisional,
         }  # fmt: skip
+
+
+def _replaces(kept: Kept, older: Kept | None) -> bool:
+    return older is None or (older.provisional and kept.collected.windows > older.collected.windows)

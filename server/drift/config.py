@@ -23,8 +23,11 @@ class DriftConfig:
     window_ms: length of the agents' windows, UTC aligned; an hour in production, seconds in a demo.
     budget_per_day: false alerts a day over the whole fleet, 0.05: one in twenty days, as long as nothing moves further
         than the fleet ordinarily did in its baselines (``docs/explanation/drift.md``, "What is promised").
-    baseline_windows: number of a device's first windows that form its baseline; 72: three days of hourly windows, which
-        show movements that come back within a day; 336, fourteen days, also weather and scenes that stay.
+    baseline_windows: number of a device's first windows that form its baseline; 336: fourteen days of hourly windows,
+        with two weekends, which show weather and scenes that stay; three days show only what comes back within a day.
+    provisional_windows: from this number of windows on, a device of a fleet of at least eight is judged, provisionally;
+        72: three days. The baseline is estimated again at half of ``baseline_windows``, and is complete with all of
+        them; windows with an alarm do not count. 0, or as many as ``baseline_windows``: nothing is provisional.
     z: allowance for the reference's sampling error, in standard errors; 4: with less, small baselines raise alarms.
     epsilon: share of arbitrary samples to tolerate (0..0.02); costs sensitivity.
     grace_ms: how long after its end a window is waited for; later ones cause reprocessing.
@@ -37,7 +40,8 @@ class DriftConfig:
 
     window_ms: Annotated[int, Bound(0, _YEAR_MS, above=True)] = 3_600_000
     budget_per_day: Annotated[float, Bound(0, 1_000, above=True)] = 0.05
-    baseline_windows: Annotated[int, Bound(0, 10**6, above=True)] = 72
+    baseline_windows: Annotated[int, Bound(0, 10**6, above=True)] = 336
+    provisional_windows: Windows = 72
     z: Annotated[float, Bound(0, 100)] = 4.0
     epsilon: Annotated[float, Bound(0, 0.02)] = 0.0
     grace_ms: Wait = 120_000
@@ -58,6 +62,7 @@ class DriftConfig:
         """The settings of the statistics."""
         return DetectorSettings(
             baseline_windows=self.baseline_windows,
+            provisional_windows=self.provisional_windows,
             z=self.z,
             epsilon=self.epsilon,
             log_alpha=log_alpha(self.budget_per_day, self.window_ms),

@@ -66,6 +66,7 @@ def findings(scene: Scene) -> tuple[Finding, ...]:
             flagged=device in scene.outcome.flagged,
             fault=fault.code if fault else "",
             regression=_regression(scene, device, fault),
+            provisional=device in scene.outcome.provisional,
         )
         devices.append(view)
     return tuple(_finding(scene, verdict) for verdict in conclude(devices, _pools(scene.outcome)))
@@ -130,7 +131,11 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
     found = causes(scene, verdict.devices, training=training)
     if not any(device in scene.outcome.flagged for device in verdict.devices) and not training:
         found = _pool_causes(scene, verdict) or found
-    return Finding(verdict=verdict, cause=sentence(found), release=facts.release, model=facts.model, fresh=fresh)
+    unsure = sum(device in scene.outcome.provisional for device in verdict.devices)
+    return Finding(
+        verdict=verdict, cause=sentence(found), release=facts.release, model=facts.model, fresh=fresh,
+        provisional=not training and 2 * unsure >= len(verdict.devices),
+    )  # fmt: skip
 
 
 def _pool_causes(scene: Scene, verdict: DriftVerdict) -> tuple[Share, ...]:

@@ -47,6 +47,8 @@ def newest_evidence(database: Database, device: str | None = None) -> dict[str, 
     """Return the newest evidence of ``device``, or of every device that has any, by device id.
 
     ``phase``: ``commissioning`` (compared with training) or ``judged`` (compared with its own baseline).
+    ``provisional``: judged before the baseline is complete; ``baseline_windows``: what it has of the ``wanted_windows``
+    with which that, or ``phase``, changes.
     ``threshold_ratio``: log evidence as a share of the log threshold, 1 and above is an alarm; None before any.
     """
     with database.begin() as connection:
@@ -55,11 +57,16 @@ def newest_evidence(database: Database, device: str | None = None) -> dict[str, 
 
 
 def newest_pools(database: Database) -> dict[str, float]:
-    """Return the log evidence of each pool of the newest window as a share of its log threshold, by the pool's name."""
+    """Return the log evidence of each pool of the newest window as a share of its log threshold, by the pool's name.
+
+    Without pools that are collecting: they open nothing.
+    """
     found: dict[str, float] = {}
     with database.begin() as connection:
         rows = store.latest_pools(connection)
     for row in rows:
+        if row["collecting"]:
+            continue
         name = f"{row['attribute']} {row['value']}".strip() or "the whole fleet"
         if row["log_value"] is not None and row["log_threshold"] > 0:  # with two references, the higher value counts
             found[name] = max(found.get(name, 0.0), float(row["log_value"]) / float(row["log_threshold"]))
@@ -74,4 +81,6 @@ def _summary(row: sa.RowMapping | Mapping[str, object]) -> dict[str, Json]:
         "phase": str(row["phase"]), "window_start_ms": int(str(row["start_ms"])), "n": int(str(row["n"])),
         "threshold_ratio": round(max(float(str(value)), 0.0) / float(str(threshold)), 4) if known else None,
         "flagged": bool(row["flagged"]), "fault": str(row["fault"]), "cause": str(row["cause"]),
+        "provisional": bool(row["provisional"]), "baseline_windows": int(str(row["baseline_windows"])),
+        "wanted_windows": int(str(row["wanted_windows"])),
     }  # fmt: skip

@@ -27,7 +27,8 @@ class Finding:
     """A verdict of one window with its cause in words and the release of its devices.
 
     ``fresh``: one of its devices sent a window in this slot. The evidence of silent devices does not change: it shows
-    neither that they still drift nor that they are well.
+    neither that they still drift nor that they are well. ``provisional``: the baselines of at least half of its devices
+    are not complete.
     """
 
     verdict: DriftVerdict
@@ -35,11 +36,15 @@ class Finding:
     release: str = ""
     model: str = ""
     fresh: bool = True
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredVerdict:
-    """A verdict with its history. ``closed_ms`` is 0 while it is open; ``windows`` counts the windows with it."""
+    """A verdict with its history. ``closed_ms`` is 0 while it is open; ``windows`` counts the windows with it.
+
+    ``provisional``: when it was last found, most of its devices had no complete baseline yet.
+    """
 
     id: int
     key: str
@@ -56,6 +61,7 @@ class StoredVerdict:
     detail: str
     release: str
     model: str
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,7 @@ def _row(finding: Finding, window_ms: int, now_ms: int) -> dict[str, object]:
         "windows": 1, "opened_ms": now_ms, "closed_ms": 0, "devices": list(verdict.devices),
         "attributes": dict(verdict.attributes), "cause": finding.cause, "action": ACTIONS[verdict.kind],
         "detail": verdict.detail, "release": finding.release, "model": finding.model,
+        "provisional": finding.provisional,
     }  # fmt: skip
 
 
@@ -129,7 +136,7 @@ def _kept(older: StoredVerdict, finding: Finding, window_ms: int, *, judged: boo
     return {
         "verdict": older.id, "last_window_ms": window_ms, "windows": older.windows + judged,
         "devices": sorted({*older.devices, *finding.verdict.devices}),
-        "cause": older.cause if finding.cause == UNKNOWN_CAUSE else finding.cause,
+        "cause": older.cause if finding.cause == UNKNOWN_CAUSE else finding.cause, "provisional": finding.provisional,
     }  # fmt: skip
 
 
@@ -138,6 +145,8 @@ def _opened(finding: Finding, number: int, now_ms: int) -> dict[str, object]:
     device = verdict.devices[0] if len(verdict.devices) == 1 else None
     subject = _subject(verdict.kind, verdict.attributes, verdict.detail)
     text = f"{subject}: {listed(verdict.devices, _NAMED)}: {finding.cause}; {ACTIONS[verdict.kind]}"
+    if finding.provisional:
+        text = f"Provisional, its baseline is still collected: {text}"
     data = {"verdict": number}
     return event_row(now_ms, "verdict", verdict.kind.value, Severity.WARNING, text, device=device, data=data)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from server.drift.detection.attribution import sentence, top_shares
 from server.drift.detection.detector_bank import ROWS
+from server.drift.detection.movement import CONTROL_DEVICES
 from server.drift.detection.reference import Floats, Ints, proportions
 from server.drift.detection.slot_update import BankKey
 from server.drift.findings import BankFacts, Scene, causes
@@ -76,9 +77,25 @@ def device_rows(scene: Scene, windows: Sequence[StoredWindow]) -> list[dict[str,
             "log_value": number(scene.outcome.log_values.get(device)), "training_log_value": number(level),
             "log_threshold": scene.outcome.log_threshold, "flagged": device in scene.outcome.flagged,
             "fault": fault.code if fault else "", "cause": _cause(scene, fault.text if fault else "", level, device),
+            **_baseline(scene, device, key),
             "streams": top.get(device, "[]"), "summaries": drawn.get(device, "{}"),
         })  # fmt: skip
     return rows
+
+
+def _baseline(scene: Scene, device: str, key: BankKey) -> dict[str, object]:
+    """Return whether a device's baseline is provisional, its windows so far, and how many change that next.
+
+    In a fleet of fewer than eight devices nothing is judged before the baseline is complete.
+    """
+    bank = scene.state.banks.get(key)
+    if bank is None or device not in bank.rows:
+        return {"provisional": False, "baseline_windows": 0, "wanted_windows": 0}
+    own = bank.commissioning[bank.rows[device]]
+    provisional = device in scene.outcome.provisional
+    here = sum(scene.state.is_in(name, key) for name in bank.rows)
+    first = own.stages[0] if here >= CONTROL_DEVICES and not provisional else own.stages[-1]
+    return {"provisional": provisional, "baseline_windows": own.windows, "wanted_windows": first}
 
 
 def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, str]:
@@ -132,7 +149,7 @@ def _summaries(scene: Scene, latest: Mapping[str, StoredWindow]) -> dict[str, st
             some = members[first : first + ROWS]
             rows = [bank.rows[window.device] for window in some]
             own = bank.usual[rows] * bank.n_effective[rows][..., None]
-            own[~bank.ready[rows]] = usual.proportions * _TRAINED
+            own[bank.stage[rows] == 0] = usual.proportions * _TRAINED
             least = bank.least_shifts(rows, scene.config.z)
             figures = _figures(counts_of(some), own, usual.names, least)
             found |= {window.device: figure for window, figure in zip(some, figures, strict=True)}
@@ -164,7 +181,8 @@ def pool_rows(scene: Scene, start_ms: int) -> list[dict[str, object]]:
     return [
         {"start_ms": start_ms, "ref_id": key[0][0], "attribute": key[1][0], "value": key[1][1],
          "members": scene.state.pools[key].members, "log_value": number(value),
-         "log_threshold": scene.outcome.pool_log_threshold, "alarm": key in scene.outcome.pool_alarms}
+         "log_threshold": scene.outcome.pool_log_threshold, "alarm": key in scene.outcome.pool_alarms,
+         "collecting": key in scene.outcome.collecting}
         for key, value in scene.outcome.pool_values.items() if key in scene.state.pools
     ]  # fmt: skip
 

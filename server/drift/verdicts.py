@@ -6,7 +6,8 @@ The rules, in their order (``docs/explanation/drift.md``, "Verdicts"):
 2. an alarm that starts with a release: ``release_regression``: pause the rollout, never retrain
 3. flagged devices that share attributes (one-sided hypergeometric p < 0.01, risk ratio >= 3, at least 3 devices), or
    an alarm of a cohort's pool: ``cohort``; at least half of one site: ``site``
-4. half of the fleet, or an alarm of its pool, without concentration: ``fleet``
+4. half of the fleet, or an alarm of its pool, without concentration: ``fleet``; not while most baselines of the
+   devices are provisional
 5. all other flagged devices: ``device_local``
 """
 
@@ -57,7 +58,8 @@ ACTIONS: Mapping[VerdictKind, str] = {
 class DeviceView:
     """The input of the rules for one device. ``attributes`` include its site; ``fault`` is a health code or "".
 
-    ``regression`` names the release that the trouble started with, or "".
+    ``regression`` names the release that the trouble started with, or ""; ``provisional``: its baseline is not
+    complete.
     """
 
     device: str
@@ -65,6 +67,7 @@ class DeviceView:
     flagged: bool = False
     fault: str = ""
     regression: str = ""
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +146,10 @@ def _drift(devices: Sequence[DeviceView], pools: Pools) -> list[DriftVerdict]:
     found, rest = _concentrated(devices, flagged)
     sites, rest = _sites(devices, rest)
     found += sites
-    if len(flagged) >= max(_MIN_DEVICES, _HALF * len(devices)) and not any(
+    final = sum(not view.provisional for view in flagged)
+    if len(flagged) >= max(_MIN_DEVICES, _HALF * len(devices)) and final >= _HALF * len(flagged) and not any(
         len(verdict.devices) >= _EXPLAINED_RATIO * len(flagged) for verdict in found
-    ):
+    ):  # fmt: skip
         return [DriftVerdict(kind=VerdictKind.FLEET, devices=_names(flagged))]
     found += _from_pools(devices, pools, {verdict.attributes for verdict in found})
     found += [DriftVerdict(kind=VerdictKind.DEVICE_LOCAL, devices=(view.device,)) for view in rest]

@@ -145,9 +145,10 @@ class NextStep(StrEnum):
 def may_start(verdict: StoredVerdict, triggers: Iterable[Trigger], config: RetrainingConfig, now_ms: int) -> bool:
     """Return whether ``verdict`` starts a trigger: right kind, none open for its model and cause, cooldown over.
 
-    After a person has withdrawn a trigger, only a new verdict starts another one.
+    A provisional one does not: three days do not show how far a fleet ordinarily moves. After a person has withdrawn a
+    trigger, only a new verdict starts another one.
     """
-    if not config.enabled or verdict.kind not in RETRAINABLE or not verdict.model:
+    if not config.enabled or verdict.kind not in RETRAINABLE or verdict.provisional or not verdict.model:
         return False
     related = [one for one in triggers if (one.model, one.cause) == (verdict.model, verdict.key)]
     cooling = [one for one in related if one.phase is not RetrainingPhase.WITHDRAWN]

@@ -116,7 +116,7 @@ def _page(services: Services, device: str) -> None:
             _chart(services, device)
         with ui.element("section").classes("tf-card"):
             heading("What holds the evidence")
-            live(lambda: _newest(services, device), _streams)
+            live(lambda: _newest(services, device), partial(_streams, services))
     with ui.element("section").classes("tf-card"):
         heading("Last answers")
         ui.label(
@@ -205,7 +205,7 @@ def _newest(services: Services, device: str) -> evidence.ChartPoint | None:
     return next(iter(evidence.read(services.database, device, 1)), None)
 
 
-def _streams(newest: evidence.ChartPoint | None) -> None:
+def _streams(services: Services, newest: evidence.ChartPoint | None) -> None:
     if newest is None:
         ui.label("No window has arrived yet; the first comes at the end of the device's window.").classes("tf-muted")
         return
@@ -219,6 +219,10 @@ def _streams(newest: evidence.ChartPoint | None) -> None:
             meter(share.share_ratio, Tone.BAD if newest.flagged else Tone.CALM)
             ui.label(f"{100 * share.share_ratio:.0f} %").classes("tf-number tf-small")
     ui.label(f"{newest.n} inferences in the newest window").classes("tf-muted tf-small")
+    config = services.drift.config
+    commissioning = evidence.commissioning_text(newest, config.settings.stages, config.window_ms)
+    if commissioning:
+        ui.label(commissioning).classes("tf-small")
     if newest.least:
         ui.label(newest.least).classes("tf-muted tf-small")
 

@@ -125,9 +125,10 @@ def _pools(pools: Cut[evidence.PoolView]) -> None:
     """Show the pools: the evidence of many devices together, without those that are flagged already."""
     with ui.element("section").classes("tf-card"):
         heading("Devices taken together")
-        ui.label("Evidence of the devices that are not flagged, added up: a small change that all share.").classes(
-            "tf-muted tf-small"
-        )
+        ui.label(
+            "Evidence of the devices that are not flagged, added up: a small change that all share. Collecting: the "
+            "whole fleet is judged once the baselines of most devices are complete."
+        ).classes("tf-muted tf-small")
         for pool in pools.rows:
             with ui.element("div").classes("tf-pool"):
                 ui.label(pool.name).style("font-weight: 550")
@@ -142,6 +143,8 @@ def show_verdict(card: evidence.VerdictCard) -> None:
     with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{card.kind.tone}"):
         with ui.element("div").classes("tf-row"):
             pill(card.kind)
+            if card.provisional:
+                pill(Status("provisional: baselines are still collected", Tone.BUSY))
             if card.where:
                 ui.label(card.where).style("font-weight: 600")
             ui.element("div").classes("tf-grow")

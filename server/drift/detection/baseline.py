@@ -1,12 +1,16 @@
 """Collects a device's baseline: its first windows under one reference, with which later ones are compared.
 
+It is collected in stages: after some windows it is estimated for the first time and used *provisionally*, while windows
+in which the device has no alarm are still added; after more it is estimated again, and then it is complete.
 A completed baseline is final: it is stored, and reprocessing after a restart or a late window loads it. If it were
-collected again, drift present by then would become part of the baseline.
+collected again, drift present by then would become part of the baseline. A provisional one is stored too, until the
+next replaces it: a device may need longer for all its windows than they are kept.
 
-Decides when a baseline is complete. How strongly its samples depend on each other, and how far they move, is measured
-by ``movement``; a baseline of an older version has only the memory of single windows. The baseline's sampling error
-enters through z sd / sqrt(n) with n divided by the autocorrelation time; with 12 windows of 60 samples and z = 4
-a simulated fleet of 200 devices without drift raised no alarm in 200 windows, with z = 2 nine devices did.
+Decides when a baseline is estimated and when it is complete. How strongly its samples depend on each other, and how
+far they move, is measured by ``movement``; a baseline of an older version has only the memory of single windows. The
+baseline's sampling error enters through z sd / sqrt(n) with n divided by the autocorrelation time; with 12 windows of
+60 samples and z = 4 a simulated fleet of 200 devices without drift raised no alarm in 200 windows, with z = 2 nine
+devices did.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ from server.drift.detection.reference import (
 )
 
 _LEGENDRE = BASIS[:3]
+FINAL = 3
+"""The stage of a complete baseline, after up to two provisional estimates."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,10 +51,11 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A baseline that was completed in slot ``slot``; final for its device and context."""
+    """A baseline that was estimated in slot ``slot``; final for its device and context unless ``provisional``."""
 
     slot: int
     collected: Collected
+    provisional: bool = False
 
 
 KeptOfDevice = Mapping[int, Kept]
@@ -57,7 +64,7 @@ KeptOfDevice = Mapping[int, Kept]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baselines:
-    """Complete baselines of R devices: normalisers (R, S, 24) and (R, C, 80), proportions (R, S, 16).
+    """The estimated baselines of R devices: normalisers (R, S, 24) and (R, C, 80), proportions (R, S, 16).
 
     ``memory`` (R, K) by column: how many samples are worth an independent one, at ``rate`` (R, S) samples a window;
     ``movement`` (R, K): how far a stream ordinarily moves, ``trend`` how far it moved all the while, in
@@ -77,25 +84,38 @@ class Baselines:
     contexts: Mapping[int, tuple[Floats, Floats]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Commissioning:
-    """Collects the first ``wanted`` windows of each context; complete once one context has them all."""
+    """Collects the first windows of each context.
 
-    wanted: int
+    ``stages``: after how many windows a baseline is estimated; with the last of them it is complete. ``seen``: what
+    was collected so far, by context; ``estimated``: the baselines in use.
+    """
+
+    stages: tuple[int, ...]
     seen: dict[int, Collected] = field(default_factory=dict)
     complete: frozenset[int] = frozenset()
+    estimated: dict[int, Collected] = field(default_factory=dict)
 
     def wants(self, context: int) -> bool:
-        """Return whether windows of ``context`` are still collected (and so are not judged)."""
+        """Return whether windows of ``context`` are still collected."""
         return context not in self.complete
 
-    def restore(self, context: int, collected: Collected) -> None:
-        """Use a kept baseline unchanged, even if ``wanted`` has another value now."""
-        self.seen[context] = collected
-        self.complete |= {context}
+    def restore(self, context: int, kept: Kept) -> None:
+        """Use a kept baseline unchanged, even if ``stages`` are others now."""
+        self.seen[context] = self.estimated[context] = kept.collected
+        if not kept.provisional or kept.collected.windows >= self.stages[-1]:
+            self.complete |= {context}
+
+    def estimate(self, context: int) -> None:
+        """Use what was collected as the baseline."""
+        self.estimated[context] = self.seen[context]
 
     def add(self, context: int, counts: Ints) -> bool:
-        """Add one window's counts (S, 16); return whether that completed its context. A complete one ignores them."""
+        """Add one window's counts (S, 16); return whether the context is due to be estimated.
+
+        A complete one ignores them.
+        """
         if context in self.complete:
             return False
         score = counts @ _LEGENDRE.T
@@ -107,25 +127,34 @@ class Commissioning:
             self.seen[context] = Collected(
                 windows=older.windows + 1, counts=older.counts + counts, squares=older.squares + squares
             )
-        if self.seen[context].windows < self.wanted:
-            return False
-        self.complete |= {context}
-        return True
+        if self.seen[context].windows >= self.stages[-1]:
+            self.complete |= {context}
+        return self.seen[context].windows in self.stages
 
     @property
     def windows(self) -> int:
         """The number of windows of the context that has most."""
         return max((part.windows for part in self.seen.values()), default=0)
 
+    @property
+    def stage(self) -> int:
+        """How far the baseline is: 0 before the first estimate, then one more with each, ``FINAL`` once complete."""
+        if self.complete:
+            return FINAL
+        windows = max((part.windows for part in self.estimated.values()), default=0)
+        return max(sum(windows >= stage for stage in self.stages[:-1]), int(bool(self.estimated)))
+
     def copy(self) -> Commissioning:
         """Return an independent copy (arrays are never changed in place)."""
-        return Commissioning(self.wanted, dict(self.seen), self.complete)
+        return Commissioning(
+            stages=self.stages, seen=dict(self.seen), complete=self.complete, estimated=dict(self.estimated)
+        )
 
 
 def baselines(parts: Sequence[Commissioning], columns: ScoreColumns, *, z: float, epsilon: float) -> Baselines:
-    """Return the baselines of devices that are all complete in the same contexts."""
-    contexts = sorted(parts[0].complete)
-    seen = [[part.seen[context] for part in parts] for context in contexts]
+    """Return the baselines of devices that are all estimated in the same contexts."""
+    contexts = sorted(parts[0].estimated)
+    seen = [[part.estimated[context] for part in parts] for context in contexts]
     counts = np.stack([[one.counts for one in collected] for collected in seen])
     memory = np.stack([[_memory(one, columns) for one in collected] for collected in seen])
     by_shape, by_class = columns.by_stream(memory)

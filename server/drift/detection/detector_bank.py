@@ -1,7 +1,9 @@
 """The detectors of all devices under one (reference, artifact): arrays, one row per device, updated per window.
 
 Two levels: against the training reference (shown; decides nothing), and against the device's own baseline. A kept
-baseline applies from the slot in which it was completed; earlier windows of the device are not judged.
+baseline applies from the slot in which it was completed. A provisional baseline judges only where the device is one of
+at least eight, because what they share must be taken off, and detectors begin again when a baseline is estimated
+again: their evidence was against another one.
 Counts made with different references are never mixed: they are in different banks.
 """
 
@@ -15,7 +17,16 @@ from numpy.typing import NDArray
 
 from server.drift.detection.baseline import Commissioning, Kept, KeptOfDevice, baselines
 from server.drift.detection.evidence import class_increments, fade, increments, memory_at, sums, update, values
-from server.drift.detection.movement import KAPPA, FleetMovement, Movement, Pairs, ScoreColumns, ageing, shared
+from server.drift.detection.movement import (
+    CONTROL_DEVICES,
+    KAPPA,
+    FleetMovement,
+    Movement,
+    Pairs,
+    ScoreColumns,
+    ageing,
+    shared,
+)
 from server.drift.detection.reference import (
     CLASS_THETAS,
     CLASS_TILTS,
@@ -75,13 +86,15 @@ class Observation:
 class SlotContext:
     """The slot of a window, with the cap of the detectors and the kept baselines by device.
 
-    ``alarming`` (S,): the streams in which the fleet's pool alarms.
+    ``alarming`` (S,): the streams in which the fleet's pool alarms; ``flagged``: the devices with an alarm before this
+    slot, whose windows do not enter a baseline.
     """
 
     slot: int
     log_cap: float
     kept: Mapping[str, KeptOfDevice]
     alarming: NDArray[np.bool_]
+    flagged: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +106,21 @@ class DetectorSettings:
     epsilon: float
     log_alpha: float
     window_ms: int
+    provisional_windows: int = 0
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """After how many windows a baseline is estimated: provisionally, again half-way, and for good."""
+        first, last = self.provisional_windows, self.baseline_windows
+        return tuple(sorted({first, max(first, last // 2), last})) if 0 < first < last else (last,)
 
 
 @dataclass(slots=True, kw_only=True)
 class DetectorBank:
     """The state of every device under one reference. D devices, S streams, C of them classes, K columns.
 
-    ``ready``, ``log_z``, ``class_log_z``, ``memory`` at ``rate``, ``usual`` (proportions) and ``n_effective`` describe
+    ``stage``: 0 without a baseline, ``FINAL`` with a complete one, in between with a provisional one.
+    ``log_z``, ``class_log_z``, ``memory`` at ``rate``, ``usual`` (proportions) and ``n_effective`` describe
     the devices' own baselines; the detectors ``log_m`` and the fading evidence ``recent`` (D, S, 24), and those of
     classes (D, C, 80), are against these, ``training_m`` and ``training_recent`` against the training reference.
     ``movement``: the batches of devices that collect a baseline, by context; ``ended``: the pairs of batches that ended
@@ -115,7 +136,7 @@ class DetectorBank:
     movement: dict[int, Movement] = field(default_factory=dict)
     ended: list[tuple[Movement, Pairs]] = field(default_factory=list)
     fleet: FleetMovement = field(init=False)
-    ready: NDArray[np.bool_] = field(init=False)
+    stage: NDArray[np.int8] = field(init=False)
     log_z: Singles = field(init=False)
     class_log_z: Singles = field(init=False)
     memory: Singles = field(init=False)
@@ -156,7 +177,7 @@ class DetectorBank:
         Returns the baselines that these windows completed, by (device, context).
         """
         devices = list(dict.fromkeys(seen.device for seen in window))
-        self._admit(devices, settings.baseline_windows)
+        self._admit(devices, settings.stages)
         self._restore(devices, settings, moment)
         self.ended = []
         for context, movement in list(self.movement.items()):
@@ -165,6 +186,7 @@ class DetectorBank:
             if not movement.devices:
                 del self.movement[context]
         completed: dict[tuple[str, int], Kept] = {}
+        again: list[int] = []  # the rows of baselines that are estimated again
         for context in sorted({seen.context for seen in window}):
             part = [seen for seen in window if seen.context == context]
             newest = list({seen.device: seen for seen in part}.values())  # of two in one slot, the last is judged
@@ -173,24 +195,55 @@ class DetectorBank:
                 rows = np.array([self.rows[seen.device] for seen in some])
                 counts = np.stack([seen.counts for seen in some])
                 self._against_training(rows, counts, moment.log_cap)
-            self._against_baseline([seen for seen in newest if not self._collects(seen.device, context)], moment)
-            self._follow([seen for seen in newest if self._collects(seen.device, context)], context, moment.slot)
-            fresh = []
-            for seen in part:
-                row = self.rows[seen.device]
-                if not self.commissioning[row].wants(context):
-                    continue
-                kept = moment.kept.get(seen.device, {}).get(context)
-                if kept is None and self.commissioning[row].add(context, seen.counts):
-                    fresh.append(seen.device)
-                elif kept is not None and kept.slot == moment.slot:
-                    completed[seen.device, context] = kept
-                    self._take(row, context, kept)
-            self._measure(fresh, context)
-            for device in fresh:
-                completed[device, context] = Kept(moment.slot, self.commissioning[self.rows[device]].seen[context])
+            self._against_baseline(self.judged(newest), moment)
+            quiet = [seen for seen in newest if seen.device not in moment.flagged]
+            self._follow([seen for seen in quiet if self._collects(seen.device, context)], context, moment.slot)
+            before = {seen.device for seen in part if context in self.commissioning[self.rows[seen.device]].estimated}
+            fresh = self._collect(part, context, moment)
+            completed |= {(device, context): kept for device, kept in fresh.items()}
+            again += [self.rows[device] for device in fresh.keys() & before]
         self._complete([self.rows[device] for device, _ in completed], settings)
+        for name in _AGAINST_BASELINE:
+            getattr(self, name)[again] = arrays_of(self.columns)[name][2]
         return completed
+
+    def _collect(self, part: Sequence[Observation], context: int, moment: SlotContext) -> dict[str, Kept]:
+        """Add windows of one context to the baselines; return those that are estimated with them, by device."""
+        found: dict[str, Kept] = {}
+        fresh = []
+        for seen in part:
+            row = self.rows[seen.device]
+            if not self.commissioning[row].wants(context):
+                continue
+            kept = moment.kept.get(seen.device, {}).get(context)
+            if kept is not None and kept.slot == moment.slot:
+                found[seen.device] = kept
+                self._take(row, context, kept)
+            elif seen.device in moment.flagged or (kept is not None and self._awaits(row, context, kept, moment)):
+                continue
+            elif self.commissioning[row].add(context, seen.counts):
+                fresh.append(seen.device)
+        self._measure(fresh, context)
+        for device in fresh:
+            own = self.commissioning[self.rows[device]]
+            found[device] = Kept(moment.slot, own.estimated[context], own.wants(context))
+        return found
+
+    def judged(self, window: Sequence[Observation]) -> list[Observation]:
+        """Return the observations of one context that are judged: of devices with a complete baseline.
+
+        Those with a provisional one are too if there are at least eight, whose common movement is known.
+        """
+        known = [seen for seen in window if seen.context in self.commissioning[self.rows[seen.device]].estimated]
+        if len(known) >= CONTROL_DEVICES:
+            return known
+        return [seen for seen in known if not self._collects(seen.device, seen.context)]
+
+    def _awaits(self, row: int, context: int, kept: Kept, moment: SlotContext) -> bool:
+        """Return whether ``kept`` is of a later slot, and one more window would be as many as it has."""
+        own = self.commissioning[row]
+        seen = own.seen[context].windows if context in own.seen else 0
+        return kept.slot > moment.slot and seen + 1 >= min(kept.collected.windows, own.stages[-1])
 
     def _collects(self, device: str, context: int) -> bool:
         return self.commissioning[self.rows[device]].wants(context)
@@ -208,26 +261,37 @@ class DetectorBank:
         """Note how the windows of ``devices``, whose baselines are complete now, moved; shrunk to the fleet."""
         if not devices:
             return
-        collected = [self.commissioning[self.rows[device]].seen[context] for device in devices]
+        parts = [self.commissioning[self.rows[device]] for device in devices]
+        for part in parts:
+            self._forget(part, context)
+        collected = [part.seen[context] for part in parts]
         counts, windows = np.stack([one.counts for one in collected]), np.array([one.windows for one in collected])
         ordinary = self.movement[context].ordinary(devices, counts, windows, self.fleet)
         for row, one in enumerate(collected):
             one.ordinary = ordinary.of(row)
+            parts[row].estimate(context)
+
+    def _forget(self, part: Commissioning, context: int) -> None:
+        """Take away from the fleet's movement that of an earlier estimate."""
+        older = part.estimated.get(context)
+        if older is not None and older.ordinary is not None:
+            self.fleet.add(older.ordinary, times=-1.0)
 
     def _take(self, row: int, context: int, kept: Kept) -> None:
         """Use a kept baseline."""
-        self.commissioning[row].restore(context, kept.collected)
+        self._forget(self.commissioning[row], context)
+        self.commissioning[row].restore(context, kept)
         if kept.collected.ordinary is not None:
             self.fleet.add(kept.collected.ordinary)
 
-    def _admit(self, devices: Sequence[str], wanted: int) -> None:
+    def _admit(self, devices: Sequence[str], stages: tuple[int, ...]) -> None:
         fresh = [device for device in devices if device not in self.rows]
         if not fresh:
             return
         for device in fresh:
             self.rows[device] = len(self.devices)
             self.devices.append(device)
-            self.commissioning.append(Commissioning(wanted))
+            self.commissioning.append(Commissioning(stages=stages))
         for name, (width, kind, value) in arrays_of(self.columns).items():
             more: Singles = np.full((len(fresh), *width), value, kind)
             setattr(self, name, np.concatenate([getattr(self, name), more]))
@@ -239,21 +303,27 @@ class DetectorBank:
     ) -> None:  # fmt: skip
         """Add the devices of a checkpoint to this bank, which must be empty.
 
-        ``commissioning``: the incomplete baseline of each; ``detectors``: by the names of ``DETECTORS``.
+        ``commissioning``: the baseline of each so far; ``detectors``: by the names of ``DETECTORS``.
         """
-        self._admit(devices, settings.baseline_windows)
+        self._admit(devices, settings.stages)
         self.commissioning = list(commissioning)
-        self._complete([row for row, part in enumerate(self.commissioning) if part.complete], settings)
+        self._complete([row for row, part in enumerate(self.commissioning) if part.estimated], settings)
         for name in DETECTORS:
             setattr(self, name, detectors[name])
 
     def _restore(self, devices: Sequence[str], settings: DetectorSettings, moment: SlotContext) -> None:
-        """Load the kept baselines that were completed before this slot."""
+        """Load the kept baselines that were estimated before this slot."""
         rows = []
         for device in devices:
             row = self.rows[device]
+            own = self.commissioning[row]
             for context, kept in sorted(moment.kept.get(device, {}).items()):
-                if kept.slot < moment.slot and self.commissioning[row].wants(context):
+                has = own.estimated[context].windows if context in own.estimated else 0
+                if (
+                    kept.slot < moment.slot
+                    and own.wants(context)
+                    and (not kept.provisional or has < kept.collected.windows)
+                ):
                     self._take(row, context, kept)
                     rows.append(row)
         self._complete(list(dict.fromkeys(rows)), settings)
@@ -340,13 +410,14 @@ class DetectorBank:
         self.contexts = {context: part.copy() for context, part in self.contexts.items()}
         alike: dict[frozenset[int], list[int]] = {}
         for row in rows:
-            alike.setdefault(self.commissioning[row].complete, []).append(row)
+            alike.setdefault(frozenset(self.commissioning[row].estimated), []).append(row)
+            self.stage[row] = self.commissioning[row].stage
         for members in alike.values():
             for first in range(0, len(members), _ROWS_COMPLETED):
                 some = members[first : first + _ROWS_COMPLETED]
                 parts = [self.commissioning[row] for row in some]
                 own = baselines(parts, self.columns, z=settings.z, epsilon=settings.epsilon)
-                self.ready[some], self.log_z[some], self.class_log_z[some] = True, own.log_z, own.class_log_z
+                self.log_z[some], self.class_log_z[some] = own.log_z, own.class_log_z
                 self.memory[some], self.ordinary[some], self.rate[some] = own.memory, own.movement, own.rate
                 self.trend[some] = own.trend
                 self.usual[some], self.n_effective[some] = own.proportions, own.n_effective
@@ -383,7 +454,7 @@ class DetectorBank:
         ordinary = self.columns.by_stream(self.ordinary[rows])[0][..., 0]
         error = z / np.sqrt(np.maximum(self.n_effective[rows], 1.0))
         least = shift_of(KAPPA * ordinary + min(THETAS) / 2 + error)
-        return np.where(self.ready[rows, None], least, np.nan)
+        return np.where(self.stage[rows, None] > 0, least, np.nan)
 
     def training_values(self) -> Floats:
         """Return the devices' values against the training reference, (D,)."""
@@ -427,7 +498,7 @@ def arrays_of(columns: ScoreColumns) -> dict[str, tuple[tuple[int, ...], type, f
     s, single = columns.streams, np.float32
     tilts, class_tilts = (s, TILTS), (len(columns.classes), CLASS_TILTS)
     return {
-        "ready": ((), np.bool_, False), "log_z": (tilts, single, 0.0), "class_log_z": (class_tilts, single, 0.0),
+        "stage": ((), np.int8, 0), "log_z": (tilts, single, 0.0), "class_log_z": (class_tilts, single, 0.0),
         "memory": ((columns.count,), single, 1.0),
         "ordinary": ((columns.count,), single, 0.0), "trend": ((columns.count,), single, 0.0),
         "aged": ((columns.count,), single, 0.0),
@@ -441,4 +512,5 @@ def arrays_of(columns: ScoreColumns) -> dict[str, tuple[tuple[int, ...], type, f
 
 DETECTORS = ("log_m", "recent", "class_m", "class_recent", "training_m", "training_recent", "aged")
 """The state of a bank besides its baselines."""
-_SHARED = ("ready", "log_z", "class_log_z", "memory", "ordinary", "trend", "rate", "usual", "n_effective")
+_AGAINST_BASELINE = ("log_m", "recent", "class_m", "class_recent", "aged")
+_SHARED = ("stage", "log_z", "class_log_z", "memory", "ordinary", "trend", "rate", "usual", "n_effective")

@@ -148,24 +148,24 @@ class FleetMovement:
             lag_devices=np.zeros(six), growth=np.zeros((six - 1, k)), growth_squares=np.zeros((six - 1, k)),
         )  # fmt: skip
 
-    def add(self, one: Ordinary) -> None:
-        """Add devices."""
-        self.add_ratios(one.ratios.astype(np.float64), one.pairs.astype(np.float64))
-        self.add_moved(one.moved.astype(np.float64), one.lags.astype(np.float64))
+    def add(self, one: Ordinary, *, times: float = 1.0) -> None:
+        """Add devices; with ``times`` -1 take away what was added before, because they are measured again."""
+        self.add_ratios(one.ratios.astype(np.float64), one.pairs.astype(np.float64), times=times)
+        self.add_moved(one.moved.astype(np.float64), one.lags.astype(np.float64), times=times)
 
-    def add_ratios(self, ratios: Floats, pairs: Floats) -> None:
+    def add_ratios(self, ratios: Floats, pairs: Floats, *, times: float = 1.0) -> None:
         """Add the own ``ratios`` (R, 4, K) of ``pairs`` (R, 4) of devices."""
-        self.ratios = self.ratios + np.where((pairs > 0)[..., None], ratios, 0.0).sum(axis=0)
-        self.pairs, self.pair_devices = self.pairs + pairs.sum(axis=0), self.pair_devices + (pairs > 0).sum(axis=0)
+        self.ratios = self.ratios + times * np.where((pairs > 0)[..., None], ratios, 0.0).sum(axis=0)
+        self.pairs = self.pairs + times * pairs.sum(axis=0)
+        self.pair_devices = self.pair_devices + times * (pairs > 0).sum(axis=0)
 
-    def add_moved(self, moved: Floats, lags: Floats) -> None:
+    def add_moved(self, moved: Floats, lags: Floats, *, times: float = 1.0) -> None:
         """Add the own movement ``moved`` (R, 6, K) of devices, at the lags that were seen, ``lags`` (R, 6)."""
-        self.moved, self.lag_devices = (
-            self.moved + (moved * lags[..., None]).sum(axis=0),
-            self.lag_devices + lags.sum(axis=0),
-        )
+        self.moved = self.moved + times * (moved * lags[..., None]).sum(axis=0)
+        self.lag_devices = self.lag_devices + times * lags.sum(axis=0)
         steps = (moved[:, 1:] - moved[:, :-1]) * lags[:, 1:, None]
-        self.growth, self.growth_squares = self.growth + steps.sum(axis=0), self.growth_squares + (steps**2).sum(axis=0)
+        self.growth = self.growth + times * steps.sum(axis=0)
+        self.growth_squares = self.growth_squares + times * (steps**2).sum(axis=0)
 
     def memory(self, ratios: Floats, pairs: Floats) -> Floats:
         """Return the memory (R, K) of devices with own ``ratios`` (R, 4, K) of ``pairs`` (R, 4): shrunk to the fleet.
@@ -189,7 +189,8 @@ class FleetMovement:
         fleet = np.maximum(self.moved / np.maximum(self.lag_devices, 1)[:, None], 0.0)
         level = np.minimum(0.5 * (1 + _SHORT_DAYS / days), 1.0)[:, None]
         own, days = np.where(lags[..., None] > 0, moved, 0.0), days[:, None, None]
-        mixed = ((_FLEET_DAYS * fleet + days * own) / (_FLEET_DAYS + days)).max(axis=1)
+        seen = days * lags[..., None]  # of a lag that is longer than its own baseline, a device knows nothing
+        mixed = ((_FLEET_DAYS * fleet + seen * own) / (_FLEET_DAYS + seen)).max(axis=1)
         whole, own = fleet.max(axis=0), own.max(axis=1)
         last = int(np.flatnonzero(self.lag_devices)[-1]) if self.lag_devices.any() else 0
         count = self.lag_devices[last]
@@ -366,22 +367,24 @@ class Movement:
         one = np.where(variances > 0, variances, 1.0)
         mean = np.moveaxis(self.spread[:, rows], 0, 1) / np.maximum(pairs, 1)[..., None]
         ratios = np.where((variances > 0) & (pairs[..., None] > 0), mean / one, 1.0)
+        ratios = ratios.astype(np.float32).astype(np.float64)  # as it is kept, so that it can be taken away again
         fleet.add_ratios(ratios, pairs)
         memory = fleet.memory(ratios, pairs)
         batch = LENGTHS[_SERIES] * np.maximum(counts.sum(axis=-1) / windows[:, None], 1e-9)[:, stream]
         noise = 2 * memory / batch
         moved, lags = np.zeros((len(rows), len(_LAGS), self.columns.count)), np.zeros((len(rows), len(_LAGS)))
         for place, lag in enumerate(_LAGS):
-            apart = [
-                self.series[n + lag][rows] - means[rows] for n, means in self.series.items() if n + lag in self.series
-            ]
-            if not apart:
-                continue
-            seen = np.sum([~np.isnan(difference[:, 0]) for difference in apart], axis=0)
-            squares = np.nansum(np.square(apart), axis=0) / np.maximum(seen, 1)[:, None]
+            seen, squares = np.zeros(len(rows)), np.zeros((len(rows), self.columns.count))
+            for number, means in self.series.items():  # one after the other: all together need much memory
+                if number + lag in self.series:
+                    apart = self.series[number + lag][rows] - means[rows]
+                    known = ~np.isnan(apart[:, 0])
+                    seen, squares = seen + known, squares + np.where(known[:, None], apart, 0.0) ** 2
+            squares /= np.maximum(seen, 1)[:, None]
             enough = pairs[:, _SERIES] >= _FEWEST
             lags[:, place] = enough & (seen > 0) & (lag * LENGTHS[_SERIES] <= _LONGEST * windows)
             moved[:, place] = np.where(variances[:, 0] > 0, squares / one[:, 0] - noise, 0.0) * lags[:, place, None]
+        moved = moved.astype(np.float32).astype(np.float64)
         fleet.add_moved(moved, lags)
         most = _AGEING / 2 * windows / LENGTHS[-1]
         trend = np.clip(self._trend(rows, int(windows.max())) / np.sqrt(one[:, 0]), -most[:, None], most[:, None])

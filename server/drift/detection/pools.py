@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from server.drift.detection.baseline import FINAL
 from server.drift.detection.detector_bank import ROWS, DetectorBank, DetectorSettings, Observation
 from server.drift.detection.evidence import class_increments, fade, increments, sums, update, values
 from server.drift.detection.movement import CONTROL_DEVICES, KAPPA, LENGTHS, Movement, Pairs, ScoreColumns, ageing
@@ -57,7 +58,9 @@ _MIN_DAYS = 2  # pairs of days, from which on the movement between days is known
 class Pool:
     """One pool's detectors, (S, 24) and (C, 80) each, and its members in the latest window.
 
-    ``aged`` (K,): the slow change that its baseline has followed.
+    ``aged`` (K,): the slow change that its baseline has followed. ``stage``: that of the baselines of most members;
+    when it rises, the pool begins again, because its evidence was against other baselines. ``collecting``: it has no
+    rest of the fleet to compare with, and no complete baselines yet: its value is known, and it opens nothing.
     """
 
     log_m: Floats
@@ -66,6 +69,8 @@ class Pool:
     class_recent: Floats
     aged: Floats
     members: int = 0
+    stage: int = 0
+    collecting: bool = False
 
     @classmethod
     def empty(cls, columns: ScoreColumns) -> Pool:
@@ -229,9 +234,14 @@ class JudgedWindows:
     samples: Floats
 
     @classmethod
-    def of(cls, bank: DetectorBank, window: Iterable[Observation]) -> JudgedWindows:
-        """Return the observations of ``window`` whose devices have a baseline in that context."""
-        seen = [one for one in window if _is_judged(bank, one)]
+    def of(
+        cls, bank: DetectorBank, window: Iterable[Observation], *, left_out: frozenset[str] = frozenset()
+    ) -> JudgedWindows:  # fmt: skip
+        """Return the observations of ``window`` that are judged, without those of the devices ``left_out``."""
+        by_context: dict[int, list[Observation]] = {}
+        for one in window:
+            by_context.setdefault(one.context, []).append(one)
+        seen = [one for alike in by_context.values() for one in bank.judged(alike) if one.device not in left_out]
         contexts = np.array([one.context for one in seen], np.int64)
         counts = (
             np.stack([one.counts for one in seen]).astype(np.float64) if seen else np.zeros((0, bank.streams, BINS))
@@ -333,6 +343,9 @@ class PoolWindows:
         """
         fleet = self.judged.whole(self.bank, without) if without.size else self.fleet
         contexts = self.judged.contexts[places]
+        stages = np.sort(self.bank.stage[self.judged.rows[places]])
+        stage = max(int(stages[(len(stages) - 1) // 2]) if stages.size else 0, pool.stage if pool else 0)
+        pool = pool if pool is not None and pool.stage == stage else None
         for context in np.unique(contexts):
             part = places[contexts == context]
             if len(part) >= MIN_MEMBERS:
@@ -349,6 +362,8 @@ class PoolWindows:
                     class_recent=fade(older.class_recent, class_gain),
                     aged=aged,
                     members=len(part),
+                    stage=stage,
+                    collecting=stage < FINAL and not _is_controlled(name, sums_.count, whole.count),
                 )
         return pool
 
@@ -452,8 +467,3 @@ def _few_days(pairs: float) -> float:
     g1, g2 = (x**3 + x) / 4, (5 * x**5 + 16 * x**3 + 3 * x) / 96
     g3 = (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384
     return (x + g1 / v + g2 / v**2 + g3 / v**3) / x
-
-
-def _is_judged(bank: DetectorBank, seen: Observation) -> bool:
-    row = bank.rows[seen.device]
-    return bool(bank.ready[row]) and not bank.commissioning[row].wants(seen.context)

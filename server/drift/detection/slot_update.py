@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.drift.detection import pools as pooling
-from server.drift.detection.baseline import Kept, KeptOfDevice
+from server.drift.detection.baseline import FINAL, Kept, KeptOfDevice
 from server.drift.detection.detector_bank import DetectorBank, DetectorSettings, Observation, SlotContext
 from server.drift.detection.evidence import Decision, e_bh, log_cap, values
-from server.drift.detection.movement import ScoreColumns
+from server.drift.detection.movement import CONTROL_DEVICES, ScoreColumns
 from server.drift.detection.pools import FLEET, Pool, PoolMovement, PoolName
 from server.drift.detection.reference import Floats, Profile
 
@@ -44,15 +44,19 @@ class Current:
 class SlotOutcome:
     """The result of one slot: log values by device (only complete baselines), thresholds, flags, pools.
 
-    ``completed``: the baselines completed in this slot, by bank and (device, context), for the caller to store.
+    ``provisional``: those with a log value whose baseline is not complete. Pools in ``collecting`` have a value and
+    never alarm: it takes complete baselines to know how a whole fleet moves. ``completed``: the baselines estimated in
+    this slot, by bank and (device, context), for the caller to store.
     """
 
     log_values: Mapping[str, float] = field(default_factory=dict)
     log_threshold: float = 0.0
     flagged: frozenset[str] = frozenset()
+    provisional: frozenset[str] = frozenset()
     pool_values: Mapping[tuple[BankKey, PoolName], float] = field(default_factory=dict)
     pool_log_threshold: float = 0.0
     pool_alarms: frozenset[tuple[BankKey, PoolName]] = frozenset()
+    collecting: frozenset[tuple[BankKey, PoolName]] = frozenset()
     completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]] = field(default_factory=dict)
 
 
@@ -107,8 +111,9 @@ def fold_slot(
     for key, window in windows.items():
         cap = log_cap(members, state.banks[key].tilts, settings.log_alpha)
         moment = SlotContext(
-            slot=slot, log_cap=cap, kept=(kept or {}).get(key, {}), alarming=_alarming(state, key, before)
-        )
+            slot=slot, log_cap=cap, kept=(kept or {}).get(key, {}), alarming=_alarming(state, key, before),
+            flagged=state.flagged,
+        )  # fmt: skip
         completed[key] = state.banks[key].step(window, settings, moment)
     log_values, decision = _devices(state, settings)
     flagged = frozenset(name for name, hit in zip(sorted(log_values), decision.flagged, strict=True) if hit)
@@ -128,9 +133,9 @@ def _devices(state: FoldState, settings: DetectorSettings) -> tuple[dict[str, fl
     log_values: dict[str, float] = {}
     for key, bank in state.banks.items():
         of_bank: Floats = bank.log_values()
-        for device, row in bank.rows.items():
-            if bank.ready[row] and state.is_in(device, key):
-                log_values[device] = float(of_bank[row])
+        here = [(device, row) for device, row in bank.rows.items() if bank.stage[row] and state.is_in(device, key)]
+        lowest = 1 if len(here) >= CONTROL_DEVICES else FINAL
+        log_values |= {device: float(of_bank[row]) for device, row in here if bank.stage[row] >= lowest}
     return log_values, e_bh(np.array([log_values[name] for name in sorted(log_values)]), settings.log_alpha)
 
 
@@ -138,14 +143,21 @@ def _outcome(
     state: FoldState, settings: DetectorSettings, log_values: Mapping[str, float], log_threshold: float,
     completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]],
 ) -> SlotOutcome:  # fmt: skip
-    pooled = _decided(state.pools, settings)
+    judged = _decided({key: pool for key, pool in state.pools.items() if not pool.collecting}, settings)
     return SlotOutcome(
         log_values=log_values,
         log_threshold=log_threshold,
         flagged=state.flagged,
-        pool_values=pooled.values,
-        pool_log_threshold=pooled.log_threshold,
-        pool_alarms=pooled.alarms,
+        provisional=frozenset(
+            device
+            for key, bank in state.banks.items()
+            for device, row in bank.rows.items()
+            if device in log_values and bank.stage[row] < FINAL and state.is_in(device, key)
+        ),
+        pool_values=_decided(state.pools, settings).values,
+        pool_log_threshold=judged.log_threshold,
+        pool_alarms=judged.alarms,
+        collecting=frozenset(key for key, pool in state.pools.items() if pool.collecting),
         completed=completed,
     )
 
@@ -219,7 +231,7 @@ def _step_pools(
         weekend = pooling.is_weekend(state.slot, settings)
         if key in windows:
             movement |= pooling.learn(movement, named, bank.ended, state.slot, weekend=weekend)
-        judged = pooling.JudgedWindows.of(bank, (seen for seen in windows.get(key, ()) if seen.device not in left_out))
+        judged = pooling.JudgedWindows.of(bank, windows.get(key, ()), left_out=left_out)
         steps[key] = _PoolStep(
             named=named, left_out=left_out, places=judged.places(),
             windows=pooling.PoolWindows(

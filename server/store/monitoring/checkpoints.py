@@ -1,6 +1,7 @@
 """Tables and queries of drift detection: completed baselines, and checkpoints of its state after a slot, in blocks.
 
-A baseline is written once and never changed; there is one for each device, release and context. How a pool moved is
+There is one baseline for each device, release and context; a provisional one is replaced by the next estimate, a
+complete one never. How a pool moved is
 written again with every baseline of its bank. Of a checkpoint,
 block 0 is the header and is written last: blocks without it belong to a checkpoint that was never finished.
 """
@@ -25,13 +26,21 @@ BASELINES = sa.Table(
     sa.Column("counts", sa.LargeBinary, nullable=False),
     sa.Column("squares", sa.LargeBinary, nullable=False),
     sa.Column("movement", sa.LargeBinary),
+    sa.Column("provisional", sa.Boolean, nullable=False, server_default=sa.false()),
 )
+
+_ESTIMATED = ("completed_ms", "windows", "counts", "squares", "movement", "provisional")
 
 
 def add_baselines(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
-    """Add baselines; existing ones are not changed."""
+    """Add baselines, or replace provisional ones; complete ones are not changed."""
     if rows:
-        connection.execute(upsert(connection, BASELINES).on_conflict_do_nothing(), [dict(row) for row in rows])
+        insert = upsert(connection, BASELINES)
+        fresh = {name: insert.excluded[name] for name in _ESTIMATED}
+        statement = insert.on_conflict_do_update(
+            index_elements=["ref_id", "artifact", "device", "context"], set_=fresh, where=BASELINES.c.provisional
+        )
+        connection.execute(statement, [dict(row) for row in rows])
 
 
 def baselines_of(connection: sa.Connection, ref_id: str, artifact: str) -> list[sa.RowMapping]:

@@ -26,6 +26,9 @@ EVIDENCE = sa.Table(
     sa.Column("flagged", sa.Boolean, nullable=False),
     sa.Column("fault", sa.String(32), nullable=False),
     sa.Column("cause", sa.Text, nullable=False),
+    sa.Column("provisional", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("baseline_windows", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("wanted_windows", sa.Integer, nullable=False, server_default="0"),
     sa.Column("streams", sa.JSON, nullable=False),
     sa.Column("summaries", sa.JSON, nullable=False),
     sa.Index("evidence_by_device", "device", "start_ms"),
@@ -43,6 +46,7 @@ POOLS = sa.Table(
     sa.Column("log_value", sa.Float),
     sa.Column("log_threshold", sa.Float, nullable=False),
     sa.Column("alarm", sa.Boolean, nullable=False),
+    sa.Column("collecting", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 VERDICTS = sa.Table(
@@ -63,6 +67,7 @@ VERDICTS = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("release", sa.String(127), nullable=False),
     sa.Column("model", sa.String(127), nullable=False),
+    sa.Column("provisional", sa.Boolean, nullable=False, server_default=sa.false()),
     sqlite_autoincrement=True,
 )
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.server.drift.conftest import FleetWorld
 
 NEW = ("a2" * 16, "b2" * 16)
-DETECTORS = ("log_m", "recent", "training_m", "training_recent", "log_z", "memory", "usual", "n_effective", "ready")
+DETECTORS = ("log_m", "recent", "training_m", "training_recent", "log_z", "memory", "usual", "n_effective", "stage")
 Restart = Callable[["FleetWorld"], DriftService]
 
 

@@ -64,12 +64,13 @@ def test_the_budget_is_per_day() -> None:
 
 def test_windows_that_vary_among_themselves_have_memory() -> None:
     """A stream whose mean wanders from window to window gets a long autocorrelation time, a steady one does not."""
-    rng, part = np.random.default_rng(2), Commissioning(40)
+    rng, part = np.random.default_rng(2), Commissioning(stages=(40,))
     for _ in range(40):
         level = rng.normal(0, 0.25)
         drawn = np.clip(rng.integers(0, BINS, 60), 0, BINS - 1)
         wandering = np.clip((rng.random(60) + level) * BINS, 0, BINS - 1).astype(int)
         part.add(0, np.stack([np.bincount(drawn, minlength=BINS), np.bincount(wandering, minlength=BINS)]))
+    part.estimate(0)
     ((steady, wander),) = baselines([part], ScoreColumns(2), z=4, epsilon=0).memory.reshape(1, 2, -1).max(axis=-1)
     assert steady < 2.5
     assert wander > 10

@@ -40,7 +40,7 @@ def test_a_restart_does_not_take_standing_drift_for_usual(drifted: FleetWorld, r
     (verdict,) = drifted.service.verdicts.open()
     assert (verdict.devices, verdict.kind) == (("d4",), "device_local")
     assert verdict.windows >= HORIZON
-    assert drifted.service._moment.state.banks[KNOWN].ready.all()
+    assert drifted.service._moment.state.banks[KNOWN].stage.all()
 
 
 def test_a_late_window_does_not_take_standing_drift_for_usual(drifted: FleetWorld) -> None:
@@ -92,7 +92,7 @@ def test_a_baseline_stays_complete_when_more_windows_are_asked_for(world: FleetW
     world.service = restarted(world)
     world.service.config = config
     world.live(1)
-    assert world.service._moment.state.banks[KNOWN].ready.all()
+    assert world.service._moment.state.banks[KNOWN].stage.all()
 
 
 def test_a_baseline_of_an_older_version_still_judges(world: FleetWorld, restarted: Restart) -> None:
@@ -104,7 +104,7 @@ def test_a_baseline_of_an_older_version_still_judges(world: FleetWorld, restarte
     world.service, world.shifts = restarted(world), {"d4": {"noise": 2.0}}
     world.live(4)
     bank = world.service._moment.state.banks[KNOWN]
-    assert bank.ready.all()
+    assert bank.stage.all()
     assert (bank.ordinary == 0).all()
     assert world.kinds() == {"device_local"}
 

@@ -28,7 +28,7 @@ def _window(**bins: int) -> Ints:
 
 
 def _memory(*windows: Ints) -> float:
-    collected = Commissioning(len(windows))
+    collected = Commissioning(stages=(len(windows),))
     for window in windows:
         collected.add(0, window)
     one = collected.seen[0]
@@ -61,7 +61,7 @@ def test_a_stream_remembers_as_its_windows_differ(windows: tuple[Ints, ...], mem
 
 def test_a_complete_context_takes_no_more_windows() -> None:
     """It is judged with the counts that it has."""
-    part = Commissioning(1)
+    part = Commissioning(stages=(1,))
     assert part.add(0, _window(b0=5))
     assert not part.add(0, _window(b15=5))
     assert part.seen[0].counts.tolist() == _window(b0=5).tolist()
