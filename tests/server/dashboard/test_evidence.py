@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.dashboard.evidence import point, pools, series, verdict_card
+from server.dashboard.evidence import commissioning_text, point, pools, series, verdict_card
 from server.drift.latest import newest_evidence
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import ACTIONS, VerdictKind
@@ -121,3 +121,26 @@ def test_pools_are_shown_of_the_newest_window_with_the_fleet_first(tmp_path: Pat
     ]  # fmt: skip
     assert [view.status.tone.value for view in found.rows] == ["good", "bad", "good"]
     assert found.more == 0
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"phase": "commissioning", "baseline_windows": 41, "wanted_windows": 72},
+     "Not judged yet: 41 of 72 windows of its usual are collected, 1 d of windows without an alarm are missing."),
+    ({"phase": "commissioning", "baseline_windows": 80, "wanted_windows": 336},
+     ("Not judged yet: 80 of 336 windows of its usual are collected, 10 d of windows without an alarm are missing. "
+     "Fewer than eight devices are judged only with their whole baseline.")),
+    ({"provisional": True, "baseline_windows": 331, "wanted_windows": 336},
+     ("Judged provisionally, with 331 of 336 windows of its usual: 5 h of windows without an alarm are missing until "
+     "alarms are as rare as promised.")),
+    ({"baseline_windows": 336, "wanted_windows": 336}, ""),
+    ({}, ""),
+])  # fmt: skip
+def test_a_device_says_from_when_it_is_judged(changes: dict[str, object], said: str) -> None:
+    """Before three days, in a small fleet, provisionally, and for good."""
+    assert commissioning_text(point(ROW | changes), (72, 168, 336), 3_600_000) == said
+
+
+def test_a_provisional_verdict_is_marked() -> None:
+    """Its card says that baselines are still collected."""
+    assert verdict_card(verdict(VerdictKind.DEVICE_LOCAL, provisional=True), 2).provisional
+    assert not verdict_card(verdict(VerdictKind.DEVICE_LOCAL), 2).provisional
