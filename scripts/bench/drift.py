@@ -1,26 +1,28 @@
 #!/usr/bin/env python3
-"""Prints the acceptance figures of drift detection with the server's own code: ``drift.py [--quick] [--json FILE]``.
+"""Prints the acceptance figures of drift detection with the server's own code.
+
+::
+
+    drift.py --quick                          small fleets, about a minute
+    drift.py --data DIR                       all rows at full size (an hour); DIR has ``fsdd`` and ``meter-digits``
+    drift.py --rows "null, 14 days" --seed 41 --append FILE    in parts: rows with this in their name
 
 Gaussian streams, 16 equal-mass bins, hourly windows of 60 samples, baselines of 72 windows, budget 0.05 a day.
 Compared with: PSI > 0.2, chi-squared p < 0.05, always-fire and never-fire on the same windows. Fleets whose samples,
-hours and devices depend on each other are in ``dependence.py``.
-
-Fleets without drift, of 2 to 100 devices whose streams are concentrated in one bin, or nearly so, like the colours of a
-grey picture; with ``--data DIR`` (a folder with ``fsdd`` and ``meter-digits``) also fleets on the bundles that
-``compressor run`` builds from ``models/digits``, ``models/meter_digits`` and ``models/spoken_digits``, with samples
-drawn from the counts of the bundle's own reference.
+hours and devices depend on each other are in ``dependence.py``; fleets on the bundles of ``models/`` through the real
+drift service in ``real_bundles.py``. Fleets without drift, of 2 to 100 devices whose streams are concentrated in one
+bin, or nearly so, like the colours of a grey picture, are here.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +30,17 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.bench import dependence
+from scripts.bench import dependence, real_bundles
+from scripts.bench.scenarios import Scenario
 from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import Observation
 from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.pools import FLEET
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
 from server.drift.rows import psi
-from wire.bundle import parse_bundle
 from wire.histogram import BINS
-from wire.reference import read_reference
 
+Line = tuple[str, Mapping[str, float], str, bool]
 KEY = ("a" * 32, "b" * 32)
 N = 60
 NOON, PSI_RULE = 12, 0.2
@@ -264,70 +266,86 @@ def standing_streams() -> NDArray[np.float64]:
     return np.stack(rows)
 
 
-def bundle_streams(model: str, data: Path | None) -> NDArray[np.float64]:
-    """Build the bundle of ``models/MODEL`` and return its reference's shares of the samples (S, 16)."""
-    root = Path(__file__).resolve().parents[2]
-    with tempfile.TemporaryDirectory() as out:
-        compressor = Path(sys.executable).with_name("compressor")
-        command = [str(compressor), "run", f"models/{model}/recipe.toml", "--out", out]
-        command += ["--data", str(data.resolve())] if data else []
-        subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL)
-        bundle = min(Path(out).glob("*.tfb")).read_bytes()
-    reference = read_reference(parse_bundle(bundle).files["reference.bin"])
-    counts = np.array(reference.contexts[0].counts, np.float64).reshape(len(reference.streams), BINS)
-    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
-
-
-def quiet_fleets(data: Path | None) -> dict[str, NDArray[np.float64]]:
-    """Return the bin probabilities of quiet fleets by name: synthetic and, with ``data``, those of three bundles."""
-    fleets = {"standing streams": standing_streams()}
-    if data is not None:
-        fleets["digits"] = bundle_streams("digits", None)
-        fleets["meter digits"] = bundle_streams("meter_digits", data / "meter-digits" / "meter-digits-dev.zip")
-        fleets["spoken digits"] = bundle_streams("spoken_digits", data / "fsdd" / "fsdd-4speakers.zip")
-    return fleets
-
-
-def measure(data: Path | None, *, quick: bool) -> list[tuple[str, dict[str, float], str, bool]]:
-    """Return (what, figures, target, whether it holds) line by line."""
+def scenarios(options: Options) -> Iterable[Scenario]:
+    """Yield the rows, in the order in which they are measured."""
+    quick, seed = options.quick, options.seed
     size = Size(200, 6, 96) if quick else Size(1000, 12, 480)
     small = Size(100, 6, 48) if quick else Size(300, 12, 96)
     config, short = DriftConfig(baseline_windows=72), DriftConfig(baseline_windows=12)
-    lines: list[tuple[str, dict[str, float], str, bool]] = []
-
-    def line(what: str, figures: dict[str, float], asked: str, holds: Callable[[dict[str, float]], bool]) -> None:
-        lines.append((what, figures, asked, holds(figures)))
-        print(f"{'ok  ' if lines[-1][3] else 'MISS'} {what}: {_shown(figures)} (asked: {asked})", file=sys.stderr)
-
-    line("null fleet", null_fleet(size, config), "<= 1 device alert", lambda f: f["device_alerts"] <= 1)
-    line("null, baseline of 12 windows", quiet(World(small.devices, small.streams, 7), 2 * small.windows, short),
-         "0 device alerts", lambda f: f["device_alerts"] == 0)  # fmt: skip
-    for shift, asked in ((0.25, 24), (0.5, 4), (1.0, 2)):
-        line(f"+{shift} sd in one stream", delay(small, config, shift), f"median <= {asked} windows",
-             lambda f, asked=asked: f["median_windows"] <= asked)  # type: ignore[misc]  # fmt: skip
-    line("one broken", one_broken(size, config), "flagged, pool quiet",
-         lambda f: f["flagged_after_windows"] == 1 and f["pool_alerts"] == 0)  # fmt: skip
-    line("fleet +0.1 sd", fleet_shift(size, config, 0.1), "pool <= 8 windows",
-         lambda f: f["pool_after_windows"] in range(1, 9))  # fmt: skip
-    line("AR(0.9) null", quiet(World(small.devices, small.streams, 5, rho=0.9), small.windows, config),
-         "0 device alerts", lambda f: f["device_alerts"] == 0)  # fmt: skip
-    line("day and night null", quiet(World(small.devices, small.streams, 6, season=1.0), small.windows, config),
-         "0 device alerts", lambda f: f["device_alerts"] == f["pool_alerts"] == 0)  # fmt: skip
+    quiet_asked = {"asked": "0 device alerts", "holds": lambda f: f["device_alerts"] == 0}
+    yield Scenario(name="null fleet", measure=lambda: null_fleet(size, config), asked="<= 1 device alert",
+                   holds=lambda f: f["device_alerts"] <= 1)  # fmt: skip
+    yield Scenario(
+        name="null, baseline of 12 windows", **quiet_asked,
+        measure=lambda: quiet(World(small.devices, small.streams, seed + 6), 2 * small.windows, short),
+    )  # fmt: skip
+    for shift, most in ((0.25, 24), (0.5, 4), (1.0, 2)):
+        yield Scenario(name=f"+{shift} sd in one stream", measure=partial(delay, small, config, shift),
+                       asked=f"median <= {most} windows",
+                       holds=lambda f, most=most: f["median_windows"] <= most)  # fmt: skip
+    yield Scenario(name="one broken", measure=lambda: one_broken(size, config), asked="flagged, pool quiet",
+                   holds=lambda f: f["flagged_after_windows"] == 1 and f["pool_alerts"] == 0)  # fmt: skip
+    yield Scenario(name="fleet +0.1 sd", measure=lambda: fleet_shift(size, config, 0.1), asked="pool <= 8 windows",
+                   holds=lambda f: f["pool_after_windows"] in range(1, 9))  # fmt: skip
+    yield Scenario(
+        name="AR(0.9) null", **quiet_asked,
+        measure=lambda: quiet(World(small.devices, small.streams, seed + 4, rho=0.9), small.windows, config),
+    )  # fmt: skip
+    yield Scenario(
+        name="day and night null", asked="0 alerts", holds=lambda f: f["device_alerts"] == f["pool_alerts"] == 0,
+        measure=lambda: quiet(World(small.devices, small.streams, seed + 5, season=1.0), small.windows, config),
+    )  # fmt: skip
     for rho, memory in ((0.0, "independent"), (0.9, "10 minutes"), (0.99, "100 minutes"), (0.998, "8 hours")):
-        found = dependent(World(100, 8, 7, rho=rho), 48 if quick else 240, config)
-        line(f"100 devices, memory of {memory}", found, "0 where independent; else printed",
-             lambda f, rho=rho: rho > 0 or f["device_alerts_a_day"] == 0)  # type: ignore[misc]  # fmt: skip
-    for what, figures, asked, holds in dependence.rows(quick=quick):
-        line(what, figures, asked, lambda _, holds=holds: holds)  # type: ignore[misc]
+        yield Scenario(
+            name=f"100 devices, memory of {memory}", asked="0 where independent; else printed",
+            measure=lambda rho=rho: dependent(World(100, 8, seed + 6, rho=rho), 48 if quick else 240, config),
+            holds=lambda f, rho=rho: rho > 0 or f["device_alerts_a_day"] == 0,
+        )  # fmt: skip
+    yield from dependence.rows(quick=quick, seed=seed, days=options.days or ((3,) if quick else (3, 14)))
     windows = 200 if quick else 1000
-    for name, probabilities in quiet_fleets(data).items():
-        for devices in (2, 6, 12, 30, 100):
-            line(f"quiet, {name}, {devices} devices", QuietFleet(probabilities, devices).verdicts(windows, config),
-                 f"<= 1 pool verdict in {windows} windows", lambda f: f["pool_verdicts"] <= 1)  # fmt: skip
-    return lines
+    for devices in (2, 6, 12, 30, 100):
+        fleet = QuietFleet(standing_streams(), devices, seed=seed)
+        yield Scenario(
+            name=f"quiet, standing streams, {devices} devices", asked=f"<= 1 pool verdict in {windows} windows",
+            measure=lambda fleet=fleet: fleet.verdicts(windows, config), holds=lambda f: f["pool_verdicts"] <= 1,
+        )  # fmt: skip
+    yield from real_bundles.rows(options.data, quick=quick, seed=seed)
 
 
-def _row(what: str, figures: dict[str, float], asked: str, holds: bool) -> dict[str, object]:  # noqa: FBT001 - a line
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The command line."""
+
+    quick: bool = False
+    seed: int = 1
+    days: tuple[int, ...] = ()
+    rows: tuple[str, ...] = ()
+    data: Path | None = None
+
+
+def measured(options: Options, note: Path | None = None) -> Iterable[Line]:
+    """Measure the rows whose name has one of ``options.rows`` in it (all, if none is named); yield line by line.
+
+    ``note``: a file of tab-separated values to which each line is appended: seed, seconds, row, whether it holds, and
+    the figures.
+    """
+    for one in scenarios(options):
+        if options.rows and not any(part in one.name for part in options.rows):
+            continue
+        start_s = time.monotonic()
+        figures = one.measure()
+        line = (one.name, figures, one.asked, one.holds(figures))
+        seconds = time.monotonic() - start_s
+        print(f"{'ok  ' if line[3] else 'MISS'} {one.name}: {_shown(figures)} (asked: {one.asked}; {seconds:.1f} s)",
+              file=sys.stderr, flush=True)  # fmt: skip
+        if note is not None:
+            with note.open("a") as file:
+                verdict = "ok" if line[3] else "MISS"
+                print(options.seed, f"{seconds:.1f}", one.name, verdict, json.dumps(figures), sep="\t", file=file)
+        yield line
+
+
+def _row(what: str, figures: Mapping[str, float], asked: str, holds: bool) -> dict[str, object]:  # noqa: FBT001 - a line
     """Return a line as a row; the first figure is ours, PSI's alerts (if counted) are the reference."""
     name, ours = next(iter(figures.items()))
     reference = next((value for key, value in figures.items() if key.startswith("psi")), None)
@@ -342,22 +360,31 @@ def _row(what: str, figures: dict[str, float], asked: str, holds: bool) -> dict[
     }
 
 
-def _shown(figures: dict[str, float]) -> str:
+def _shown(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in figures.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures; return 0 if all targets hold."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="smaller fleets: under a minute")
+    parser.add_argument("--quick", action="store_true", help="smaller fleets: about a minute")
+    parser.add_argument("--rows", action="append", default=[], metavar="PART", help="only rows with this in their name")
+    parser.add_argument("--seed", type=int, default=1, help="of the simulated fleets")
+    parser.add_argument("--days", action="append", default=[], type=int, help="of baseline, of dependent fleets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
+    parser.add_argument("--append", type=Path, metavar="FILE", help="also append each row there, tab-separated")
     parser.add_argument("--data", type=Path, metavar="DIR", help="also fleets on bundles made of the data sets there")
-    options = parser.parse_args(arguments)
-    lines = measure(options.data, quick=options.quick)
-    for what, figures, asked, holds in lines:
-        print(f"{'ok  ' if holds else 'MISS'} {what:40} {asked:36} {_shown(figures)}")
-    if options.json:
-        options.json.write_text(json.dumps([_row(*line) for line in lines], indent=1))
+    asked = parser.parse_args(arguments)
+    options = Options(
+        quick=asked.quick, seed=asked.seed, days=tuple(asked.days), rows=tuple(asked.rows), data=asked.data
+    )
+    lines = list(measured(options, asked.append))
+    if not lines:
+        parser.error(f"Expected --rows to be part of a row's name, got {', '.join(asked.rows)}")
+    for what, figures, wanted, holds in lines:
+        print(f"{'ok  ' if holds else 'MISS'} {what:40} {wanted:36} {_shown(figures)}")
+    if asked.json:
+        asked.json.write_text(json.dumps([_row(*line) for line in lines], indent=1))
     return 0 if all(holds for *_, holds in lines) else 1
 
 

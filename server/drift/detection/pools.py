@@ -41,6 +41,7 @@ from server.drift.detection.reference import (
     log_normaliser,
     proportions,
     shapes,
+    shares,
 )
 from wire.histogram import BINS
 
@@ -389,7 +390,7 @@ class PoolWindows:
         """
         z, epsilon, columns = self.settings.z, self.settings.epsilon, self.bank.columns
         n = np.maximum(own.n, 1e-9)
-        total, p = own.total, own.expected / n[:, None]
+        total, p = own.total, shares(own.expected)  # as even as can be in a stream without samples
         trend = own.trend / n[columns.stream]
         rest_ratio = np.zeros(self.bank.streams)
         if _is_controlled(name, own.count, whole.count):  # what the rest did is taken off

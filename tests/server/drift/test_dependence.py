@@ -84,3 +84,11 @@ def test_devices_that_join_later_and_miss_windows_raise_no_alarm() -> None:
         flagged |= outcome.flagged | {str(name) for _, name in outcome.pool_alarms}
     assert len(outcome.log_values) == 24
     assert not flagged
+
+
+@pytest.mark.parametrize("name", ["+0.5 sd on a tenth", "sd x 1.5 on a tenth", "class 0.1 to 0.2 on a tenth"])
+def test_no_drift_is_found_sooner_than_its_information_allows(name: str) -> None:
+    """The least possible delay, which the bench prints beside each drift, and the usual rules on the same windows."""
+    found = drift_row(name, _fleet("independent", devices=40, seed=2), windows=72)
+    assert 0 < found["least_windows"] <= found["median_windows"] + 1
+    assert found["psi_false_devices"] == 36
