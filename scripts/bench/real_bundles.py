@@ -417,7 +417,7 @@ def _meter_rows(items: Callable[[], CountedItems], *, quick: bool, seed: int) ->
     at_home = lambda: items().of(np.isin(items().slices, trained))  # noqa: E731
     for days in (3,) if quick else (3, 14):
         yield Scenario(
-            name=f"real meter digits, counters roll on, {days} days", asked="printed: 20 of 20 devices in TRUTH.md",
+            name=f"real meter digits, counters roll on, {days} days", asked="printed: 20 of 20 devices before",
             measure=lambda days=days: rolling_counters(at_home(), 24 * days, 24 if quick else 240, seed),
         )  # fmt: skip
     for n in (60,) if quick else (60, 12):
