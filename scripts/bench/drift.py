@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.bench import dependence, real_bundles
+from scripts.bench import dependence, real_bundles, releases
 from scripts.bench.scenarios import Scenario
 from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import Observation
@@ -302,6 +302,7 @@ def scenarios(options: Options) -> Iterable[Scenario]:
             holds=lambda f, rho=rho: rho > 0 or f["device_alerts_a_day"] == 0,
         )  # fmt: skip
     yield from dependence.rows(quick=quick, seed=seed, days=options.days or ((3,) if quick else (3, 14)))
+    yield from releases.rows(quick=quick, seed=seed)
     windows = 200 if quick else 1000
     for devices in (2, 6, 12, 30, 100):
         fleet = QuietFleet(standing_streams(), devices, seed=seed)

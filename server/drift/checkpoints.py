@@ -29,11 +29,12 @@ import numpy as np
 
 from server.drift.config import DriftConfig
 from server.drift.detection.baseline import Collected, Commissioning, Kept, KeptOfDevice
+from server.drift.detection.carrying import BankKey, Carried
 from server.drift.detection.detector_bank import DETECTORS, ROWS, DetectorBank, arrays_of
 from server.drift.detection.movement import FleetMovement, Movement, Ordinary, ScoreColumns
 from server.drift.detection.pools import Pool, PoolMovement, PoolName
 from server.drift.detection.reference import Singles
-from server.drift.detection.slot_update import BankKey, Current, FoldState
+from server.drift.detection.slot_update import Current, FoldState
 from server.drift.health import Fault
 from server.store.database import Database
 from server.store.monitoring import checkpoints as store
@@ -149,7 +150,8 @@ class Checkpoints:
         if header["stamp"] != self._stamp():
             message = "made by another version or with other settings"
             raise ValueError(message)
-        state = FoldState(slot=header["slot"], flagged=frozenset(header["flagged"]))
+        since = header["flagged_since"]
+        state = FoldState(slot=header["slot"], flagged=frozenset(header["flagged"]), flagged_since=since)
         keys = [(bank["ref_id"], bank["artifact"]) for bank in header["banks"]]
         if not banks.open(state, keys):
             message = "a reference is not in the registry any more"
@@ -165,6 +167,14 @@ class Checkpoints:
             key = keys[moved["bank"]]
             movement = read_movement(next(blocks), state.banks[key].columns, moved["slot"])
             state.movement.setdefault(key, {})[moved["name"], moved["value"]] = movement
+        for one in header["carried"]:
+            carried = Carried(facts=state.facts[keys[one["bank"]]])
+            for device, origin in one["origins"].items():
+                older = (keys[origin], state.banks[keys[origin]], state.facts[keys[origin]])
+                carried.carry(device, older, state.slot)
+            carried.judge_no_more(carried.kept.keys() - set(one["judged"]))
+            _refill_carried(carried, one["devices"], blocks, self.config)
+            state.carried[keys[one["bank"]]] = carried
         for device, (bank, since_slot, previous, was_quiet) in header["current"].items():
             before = None if previous is None else (previous[0], previous[1])
             state.current[device] = Current(key=keys[bank], since_slot=since_slot, previous=before, was_quiet=was_quiet)
@@ -187,6 +197,13 @@ def _header(moment: FleetMoment) -> dict[str, Any]:
     keys = list(state.banks)
     return {
         "slot": state.slot, "cursor": moment.cursor, "flagged": sorted(state.flagged),
+        "flagged_since": state.flagged_since,
+        "carried": [
+            {"bank": keys.index(key), "devices": carried.bank.devices,
+             "origins": {device: keys.index(origin) for device, origin in carried.origins.items()},
+             "judged": sorted(carried.kept)}
+            for key, carried in state.carried.items()
+        ],
         "banks": [_described(key, bank) for key, bank in state.banks.items()],
         "pools": [
             {"bank": keys.index(key), "name": name, "value": value,
@@ -241,8 +258,7 @@ def _blocks(state: FoldState) -> Iterator[bytes]:
     """
     for bank in state.banks.values():
         yield _packed(_SCORE, *_arrays(bank.fleet).values())
-        for first in range(0, len(bank.devices), ROWS):
-            yield _packed(_DETECTOR, *(getattr(bank, name)[first : first + ROWS] for name in DETECTORS))
+        yield from _detector_blocks(bank)
         collecting = [(one, used) for _, _, one, used in _collecting(bank)]
         for first in range(0, len(collecting), ROWS):
             some = [one for one, _ in collecting[first : first + ROWS]]
@@ -261,6 +277,34 @@ def _blocks(state: FoldState) -> Iterator[bytes]:
     for of_bank in state.movement.values():
         for moved in of_bank.values():
             yield packed_movement(moved)
+    for carried in state.carried.values():
+        yield from _detector_blocks(carried.bank)
+
+
+def _detector_blocks(bank: DetectorBank) -> Iterator[bytes]:
+    for first in range(0, len(bank.devices), ROWS):
+        yield _packed(_DETECTOR, *(getattr(bank, name)[first : first + ROWS] for name in DETECTORS))
+
+
+def _read_detectors(bank: DetectorBank, devices: int, blocks: Iterator[bytes]) -> dict[str, Singles]:
+    """Return the detectors of so many ``devices`` of ``bank``, as ``_detector_blocks`` wrote them."""
+    widths = {name: arrays_of(bank.columns)[name][0] for name in DETECTORS}
+    detectors: dict[str, Singles] = {name: np.empty((devices, *width), np.float32) for name, width in widths.items()}
+    for first in range(0, devices, ROWS):
+        rows = min(ROWS, devices - first)
+        parts = _unpacked(next(blocks), _DETECTOR, {name: (rows, *width) for name, width in widths.items()})
+        for name, part in parts.items():
+            detectors[name][first : first + rows] = part
+    return detectors
+
+
+def _refill_carried(carried: Carried, devices: list[str], blocks: Iterator[bytes], config: DriftConfig) -> None:
+    """Read the detectors of ``devices``, which have or had a release that is compared with the one before."""
+    commissioning = []
+    for device in devices:
+        own = {context: kept.collected for context, kept in carried.kept.get(device, {}).items()}
+        commissioning.append(Commissioning(stages=(1,), seen=own, complete=frozenset(own), estimated=dict(own)))
+    carried.bank.refill(devices, commissioning, _read_detectors(carried.bank, len(devices), blocks), config.settings)
 
 
 def _packed(kind: np.dtype[Any], *arrays: np.ndarray) -> bytes:
@@ -327,17 +371,8 @@ def _refill(
     if streams != bank.streams:
         message = f"{streams} streams, where the reference has {bank.streams}"
         raise ValueError(message)
-    widths = {name: arrays_of(bank.columns)[name][0] for name in DETECTORS}
     bank.fleet = FleetMovement(**_unpacked(next(blocks), _SCORE, _shapes(bank.fleet)))
-    detectors: dict[str, Singles] = {
-        name: np.empty((len(devices), *width), np.float32) for name, width in widths.items()
-    }
-    for first in range(0, len(devices), ROWS):
-        some = slice(first, first + ROWS)
-        rows = len(devices[some])
-        parts = _unpacked(next(blocks), _DETECTOR, {name: (rows, *width) for name, width in widths.items()})
-        for name, part in parts.items():
-            detectors[name][some] = part
+    detectors = _read_detectors(bank, len(devices), blocks)
     commissioning = []
     for device, complete in zip(devices, described["complete"], strict=True):
         own = {context: kept[device][context].collected for context in complete}

@@ -1,8 +1,9 @@
 """Prepares the input of the verdict rules from the detectors' state, and words the cause.
 
-Decides which release an alarm is attributed to. While a device's baseline is being collected, an alarm against the
-training reference is only shown, with one exception: the inputs look as in training, the outputs do not and are less
-confident, and the device was quiet under the previous release.
+Decides which release an alarm is attributed to. A device that is judged by its baseline under the release before has an
+alarm of the release if it began soon after, in the outputs alone. While another device's baseline is being collected,
+an alarm against the training reference is only shown, with one exception: the inputs look as in training, the outputs
+do not and are less confident, and the device was quiet under the previous release.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 
 from server.drift.config import DriftConfig
 from server.drift.detection.attribution import Share, sentence, shares
+from server.drift.detection.carrying import BankKey
 from server.drift.detection.evidence import values
 from server.drift.detection.pools import FLEET
 from server.drift.detection.reference import Floats
-from server.drift.detection.slot_update import BankKey, FoldState, SlotOutcome
+from server.drift.detection.slot_update import FoldState, SlotOutcome, limit_of
 from server.drift.health import Fault, Usual
 from server.drift.ledger import Finding
 from server.drift.verdicts import DeviceView, DriftVerdict, Pools, VerdictKind, conclude
@@ -81,9 +83,17 @@ def _pools(outcome: SlotOutcome) -> Pools:
 def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
     """Return the release with which this device's alarm or fault started, or ""."""
     now = scene.state.current.get(device)
-    if now is None or now.previous is None or scene.slot - now.since_slot >= scene.config.release_windows:
+    if now is None or now.previous is None:
         return ""
-    release = scene.facts.get(now.key, BankFacts()).release or now.key[0]
+    release, windows = scene.facts.get(now.key, BankFacts()).release or now.key[0], scene.config.release_windows
+    carried = scene.state.carried.get(now.key)
+    if fault is None and carried is not None and device in carried.kept:
+        soon = scene.state.flagged_since.get(device, scene.slot) - now.since_slot < windows
+        limit = limit_of(scene.state, scene.config.settings)
+        alone = device in scene.outcome.flagged and carried.outputs_alone(device, limit)
+        return release if soon and alone else ""
+    if scene.slot - now.since_slot >= windows:
+        return ""
     if fault is not None:
         return release if fault.kind != "input" and fault.code == "invalid_values" else ""
     return release if now.was_quiet and _outputs_alone(scene, device, now.key) else ""
@@ -94,7 +104,7 @@ def _outputs_alone(scene: Scene, device: str, key: BankKey) -> bool:
     if bank.training is None or facts.usual is None:
         return False
     row, kinds = bank.rows[device], np.array(facts.usual.kinds)
-    limit = float(np.log(max(len(scene.state.current), 1)) - scene.config.settings.log_alpha)
+    limit = limit_of(scene.state, scene.config.settings)
     outputs, inputs = bank.training_m[row][kinds == "output"], bank.training_m[row][kinds == "input"]
     if not outputs.size or float(values(outputs)) < limit:
         return False
@@ -106,16 +116,18 @@ def _outputs_alone(scene: Scene, device: str, key: BankKey) -> bool:
 
 def causes(scene: Scene, devices: Iterable[str], *, training: bool = False) -> tuple[Share, ...]:
     """Return the shares of the summed evidence of ``devices``, in the bank of most of them."""
-    by_bank: dict[BankKey, list[str]] = {}
+    by_bank: dict[tuple[BankKey, bool], list[str]] = {}
     for device in devices:
         if device in scene.state.current:
-            by_bank.setdefault(scene.state.current[device].key, []).append(device)
+            carried = scene.state.carried_bank(device) is not None
+            by_bank.setdefault((scene.state.current[device].key, carried), []).append(device)
     if not by_bank:
         return ()
-    key = max(sorted(by_bank), key=lambda bank_key: len(by_bank[bank_key]))
-    bank = scene.state.banks[key]
-    rows = [bank.rows[device] for device in by_bank[key]]
-    recent: Floats = (bank.training_recent[rows] if training else bank.evidence(rows)).sum(axis=0)
+    key, carried = max(sorted(by_bank), key=lambda bank_key: len(by_bank[bank_key]))
+    bank = scene.state.carried[key].bank if carried else scene.state.banks[key]
+    rows = [bank.rows[device] for device in by_bank[key, carried]]
+    of_training = training and not carried
+    recent: Floats = (bank.training_recent[rows] if of_training else bank.evidence(rows)).sum(axis=0)
     return shares(recent, scene.facts.get(key, BankFacts()).streams(bank.streams))
 
 
@@ -132,8 +144,11 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
     if not any(device in scene.outcome.flagged for device in verdict.devices) and not training:
         found = _pool_causes(scene, verdict) or found
     unsure = sum(device in scene.outcome.provisional for device in verdict.devices)
+    cause = sentence(found)
+    if training and any(scene.state.carried_bank(device) is not None for device in verdict.devices):
+        cause += "; the inputs are as under the release before"
     return Finding(
-        verdict=verdict, cause=sentence(found), release=facts.release, model=facts.model, fresh=fresh,
+        verdict=verdict, cause=cause, release=facts.release, model=facts.model, fresh=fresh,
         provisional=not training and 2 * unsure >= len(verdict.devices),
     )  # fmt: skip
 

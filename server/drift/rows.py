@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from server.drift.detection.attribution import sentence, top_shares
+from server.drift.detection.carrying import BankKey
 from server.drift.detection.detector_bank import ROWS
 from server.drift.detection.movement import CONTROL_DEVICES
 from server.drift.detection.reference import Floats, Ints, proportions
-from server.drift.detection.slot_update import BankKey
 from server.drift.findings import BankFacts, Scene, causes
 from server.ingest.windows import StoredWindow
 from wire.histogram import BINS
@@ -100,14 +100,14 @@ def _baseline(scene: Scene, device: str, key: BankKey) -> dict[str, object]:
 
 def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, str]:
     """Return each device's streams with the most evidence; against training while it has no baseline of its own."""
-    alike: dict[tuple[BankKey, bool], list[str]] = {}
+    alike: dict[tuple[BankKey, bool, bool], list[str]] = {}
     for device in devices:
         if device in scene.state.current:
-            judged = device in scene.outcome.log_values
-            alike.setdefault((scene.state.current[device].key, judged), []).append(device)
+            judged, carried = device in scene.outcome.log_values, scene.state.carried_bank(device) is not None
+            alike.setdefault((scene.state.current[device].key, judged, carried), []).append(device)
     found: dict[str, str] = {}
-    for (key, judged), members in alike.items():
-        bank = scene.state.banks[key]
+    for (key, judged, carried), members in alike.items():
+        bank = scene.state.carried[key].bank if carried else scene.state.banks[key]
         recent = bank.evidence if judged else bank.training_recent.__getitem__
         streams = scene.facts.get(key, BankFacts()).streams(bank.streams)
         for first in range(0, len(members), ROWS):

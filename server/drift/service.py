@@ -23,10 +23,10 @@ import numpy as np
 
 from server.drift.checkpoints import BankAccess, Checkpoints, FleetMoment, HealthMemory, KeptBaselines, is_due
 from server.drift.config import DriftConfig
+from server.drift.detection.carrying import BankKey, StreamFacts, restarted
 from server.drift.detection.detector_bank import ROWS, Observation
-from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.reference import Ints, training_profile
-from server.drift.detection.slot_update import BankKey, FoldState, SlotOutcome, fold_slot, outcome_of
+from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot, outcome_of
 from server.drift.findings import BankFacts, Scene, findings
 from server.drift.health import Fault, clock_fault, faults, silence, suspects, usual, worst
 from server.drift.latest import DriftStates, newest_evidence
@@ -39,12 +39,15 @@ from server.registry.events import EventLog
 from server.registry.versions import Release
 from server.store.database import Database
 from server.store.monitoring import evidence as store
+from server.wording import listed
+from wire.codec import Json
 from wire.errors import WireError
-from wire.messages import DeviceState
+from wire.messages import DeviceState, Severity
 from wire.reference import Reference
 
 _LOG = logging.getLogger(__name__)
 _SLOTS_PER_TURN = 200
+_NAMED = 6  # a line's worth of devices or streams
 _TOLD_WINDOWS = 3  # evidence of a window before the last three says nothing about the inputs of today
 _QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.UPDATING}
 _NOTHING = SlotOutcome()
@@ -189,8 +192,31 @@ class DriftService:
             self._write(slot, windows, turn)
         if slot > self._spoken_slot:
             self._speak(slot, turn, judged=True)
+            self._note_restarted(slot, turn.now_ms)
         if is_due(slot, self._before.state.slot, turn.newest):
             self._checkpoints.save(self._moment)
+
+    def _note_restarted(self, slot: int, now_ms: int) -> None:
+        """Note once per pair of releases that inputs of devices which changed release in ``slot`` begin anew, and why.
+
+        A device that had no baseline has none to begin anew.
+        """
+        state = self._moment.state
+        moved: dict[tuple[BankKey, BankKey], list[str]] = {}
+        for device, now in state.current.items():
+            if now.since_slot == slot and now.previous is not None and now.key in state.carried:
+                origin = state.carried[now.key].origins.get(device)
+                if origin is not None:
+                    moved.setdefault((origin, now.key), []).append(device)
+        for (origin, key), devices in sorted(moved.items()):
+            names = restarted(state.facts[origin], state.facts[key])
+            if names:
+                text = (
+                    f"{listed(devices, _NAMED)}: {self._facts[key].release} divides {listed(names, _NAMED)} into other "
+                    f"bins than {self._facts[origin].release}: these inputs begin a new baseline"
+                )
+                data: dict[str, Json] = {"streams": list(names), "devices": list(devices)}
+                self.events.add(now_ms, "drift", "baseline_restarted", Severity.INFO, text, data=data)
 
     def _write(self, slot: int, windows: Sequence[StoredWindow], turn: _Turn) -> None:
         start_ms = slot * self.config.window_ms
@@ -255,8 +281,8 @@ class DriftService:
                 refused[key] = Fault("unknown_reference", text, "device")
             else:
                 settings = self.config.settings
-                classes = tuple(place for place, stream in enumerate(reference.streams) if stream.categorical)
-                columns = ScoreColumns(len(reference.streams), classes)
+                state.facts[key] = facts = StreamFacts.of(reference)
+                columns = facts.columns
                 self._facts[key] = BankFacts(release.name, release.model, usual(reference))
                 self._kept.open(key, columns)
                 state.open_bank(key, columns, training_profile(reference, z=settings.z, epsilon=settings.epsilon))

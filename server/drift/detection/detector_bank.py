@@ -124,11 +124,14 @@ class DetectorBank:
     the devices' own baselines; the detectors ``log_m`` and the fading evidence ``recent`` (D, S, 24), and those of
     classes (D, C, 80), are against these, ``training_m`` and ``training_recent`` against the training reference.
     ``movement``: the batches of devices that collect a baseline, by context; ``ended``: the pairs of batches that ended
-    in the latest slot; ``fleet``: of all complete baselines.
+    in the latest slot; ``fleet``: of all complete baselines. ``unused`` (S, 24): tilts that get no evidence;
+    ``uncontrolled`` (S,): streams from which what devices share is not taken off; None for none.
     """
 
     columns: ScoreColumns
     training: Profile | None
+    unused: NDArray[np.bool_] | None = None
+    uncontrolled: NDArray[np.bool_] | None = None
     devices: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     commissioning: list[Commissioning] = field(default_factory=list)
@@ -202,7 +205,7 @@ class DetectorBank:
             fresh = self._collect(part, context, moment)
             completed |= {(device, context): kept for device, kept in fresh.items()}
             again += [self.rows[device] for device in fresh.keys() & before]
-        self._complete([self.rows[device] for device, _ in completed], settings)
+        self.complete([self.rows[device] for device, _ in completed], settings)
         for name in _AGAINST_BASELINE:
             getattr(self, name)[again] = arrays_of(self.columns)[name][2]
         return completed
@@ -297,6 +300,16 @@ class DetectorBank:
             setattr(self, name, np.concatenate([getattr(self, name), more]))
         self.contexts = {context: part.with_rows(len(fresh)) for context, part in self.contexts.items()}
 
+    def begin(self, device: str, aged: Singles) -> None:
+        """Judge ``device`` anew, without a baseline yet; ``aged`` (K,): what the one to come has followed by now."""
+        self._admit([device], (1,))
+        row = self.rows[device]
+        self.commissioning[row], self.stage = Commissioning(stages=(1,)), self.stage.copy()
+        self.stage[row] = 0
+        for name, (_, _, value) in arrays_of(self.columns).items():
+            if name in DETECTORS:
+                getattr(self, name)[row] = aged if name == "aged" else value
+
     def refill(
         self, devices: Sequence[str], commissioning: Sequence[Commissioning], detectors: Mapping[str, Singles],
         settings: DetectorSettings,
@@ -307,7 +320,7 @@ class DetectorBank:
         """
         self._admit(devices, settings.stages)
         self.commissioning = list(commissioning)
-        self._complete([row for row, part in enumerate(self.commissioning) if part.estimated], settings)
+        self.complete([row for row, part in enumerate(self.commissioning) if part.estimated], settings)
         for name in DETECTORS:
             setattr(self, name, detectors[name])
 
@@ -326,7 +339,7 @@ class DetectorBank:
                 ):
                     self._take(row, context, kept)
                     rows.append(row)
-        self._complete(list(dict.fromkeys(rows)), settings)
+        self.complete(list(dict.fromkeys(rows)), settings)
 
     def _against_training(self, rows: NDArray[np.int64], counts: Ints, log_cap: float) -> None:
         if self.training is None:
@@ -353,6 +366,8 @@ class DetectorBank:
             residuals[some] = self._residuals(rows[some], np.stack([seen.counts for seen in window[some]]))
         samples = np.median([seen.counts.sum(axis=-1) for seen in window], axis=0)[self.columns.stream]
         common, spread = shared(residuals, samples)
+        if self.uncontrolled is not None:
+            common = np.where(self.uncontrolled[self.columns.stream], 0.0, common)
         # Most of the fleet moved, so the devices that did not would be flagged: nobody is judged there until it ends.
         moved, of_class = self.columns.by_stream(np.maximum(np.abs(common) - _MOST_MOVED * spread, 0.0))
         held = moment.alarming & moved.any(axis=-1)
@@ -383,6 +398,8 @@ class DetectorBank:
         score = scores(counts, self.usual[rows]) - n[..., None] * taken
         wider = (spread[..., None] * np.array(THETAS)).reshape(self.streams, TILTS)
         step = increments(score, n, self.log_z[rows] + wider, memory)
+        if self.unused is not None:
+            step[:, self.unused] = -np.inf
         self.log_m[rows] = update(self.log_m[rows], step, log_cap=log_cap)
         self.recent[rows] = fade(self.recent[rows], step)
         if self.columns.classes:
@@ -401,7 +418,7 @@ class DetectorBank:
         seen = (counts.sum(axis=-1) > 0)[:, self.columns.stream]
         self.aged[rows] += np.where(seen, ageing(residuals - self.aged[rows], deviation), 0.0)
 
-    def _complete(self, rows: Sequence[int], settings: DetectorSettings) -> None:
+    def complete(self, rows: Sequence[int], settings: DetectorSettings) -> None:
         """Fill in the completed baselines; the arrays are replaced, because copies of the bank share them."""
         if not rows:
             return
@@ -466,8 +483,9 @@ class DetectorBank:
         It reuses the detector arrays of ``spare``, a bank that is no longer needed, if their shapes fit.
         """
         twin = DetectorBank(
-            columns=self.columns, training=self.training, devices=list(self.devices), rows=dict(self.rows)
-        )
+            columns=self.columns, training=self.training, devices=list(self.devices), rows=dict(self.rows),
+            unused=self.unused, uncontrolled=self.uncontrolled,
+        )  # fmt: skip
         twin.movement = {context: movement.copy() for context, movement in self.movement.items()}
         twin.fleet = replace(self.fleet)  # its arrays are never changed in place
         twin.contexts = dict(self.contexts)

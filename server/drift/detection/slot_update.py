@@ -8,21 +8,20 @@ an older baseline is kept, so a device is still compared with it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.drift.detection import pools as pooling
 from server.drift.detection.baseline import FINAL, Kept, KeptOfDevice
+from server.drift.detection.carrying import BankKey, Carried, StreamFacts, joined
 from server.drift.detection.detector_bank import DetectorBank, DetectorSettings, Observation, SlotContext
 from server.drift.detection.evidence import Decision, e_bh, log_cap, values
 from server.drift.detection.movement import CONTROL_DEVICES, ScoreColumns
 from server.drift.detection.pools import FLEET, Pool, PoolMovement, PoolName
-from server.drift.detection.reference import Floats, Profile
+from server.drift.detection.reference import Floats, Profile, Singles
 
-BankKey = tuple[str, str]
-"""(reference id, artifact), 32 hex digits each."""
 KeptByBank = Mapping[BankKey, Mapping[str, KeptOfDevice]]
 """The kept baselines by bank and device."""
 
@@ -62,7 +61,11 @@ class SlotOutcome:
 
 @dataclass(slots=True, kw_only=True)
 class FoldState:
-    """The state of the fleet after a slot."""
+    """The state of the fleet after a slot.
+
+    ``flagged_since``: the slot since which each flagged device is; ``facts``: what is known of the streams of a bank;
+    ``carried``: its devices that are judged by their baselines under the release before.
+    """
 
     slot: int = -1
     banks: dict[BankKey, DetectorBank] = field(default_factory=dict)
@@ -70,14 +73,20 @@ class FoldState:
     movement: dict[BankKey, dict[PoolName, PoolMovement]] = field(default_factory=dict)
     current: dict[str, Current] = field(default_factory=dict)
     flagged: frozenset[str] = frozenset()
+    flagged_since: dict[str, int] = field(default_factory=dict)
+    facts: dict[BankKey, StreamFacts] = field(default_factory=dict)
+    carried: dict[BankKey, Carried] = field(default_factory=dict)
 
     def copy(self, spare: FoldState | None = None) -> FoldState:
         """Return an independent copy; it reuses the arrays of ``spare``, which must not be used afterwards."""
         spares = spare.banks if spare is not None else {}
         banks = {key: bank.copy(spares.get(key)) for key, bank in self.banks.items()}
+        older = spare.carried if spare is not None else {}
         return FoldState(
             slot=self.slot, banks=banks, pools=dict(self.pools), current=dict(self.current), flagged=self.flagged,
             movement={key: dict(of_bank) for key, of_bank in self.movement.items()},
+            flagged_since=dict(self.flagged_since), facts=dict(self.facts),
+            carried={key: one.copy(older.get(key)) for key, one in self.carried.items()},
         )  # fmt: skip
 
     def keep_only(self, devices: Collection[str]) -> None:
@@ -85,6 +94,8 @@ class FoldState:
         for gone in self.current.keys() - set(devices):
             del self.current[gone]
         self.flagged = self.flagged & set(devices)
+        for carried in self.carried.values():
+            carried.end([device for device in carried.origins if device not in set(devices)])
 
     def is_in(self, device: str, key: BankKey) -> bool:
         """Return whether ``device`` belongs to the fleet and is in the bank ``key`` now."""
@@ -98,6 +109,12 @@ class FoldState:
         elif training is not None:
             self.banks[key].training = training
 
+    def carried_bank(self, device: str) -> DetectorBank | None:
+        """Return the bank in which ``device`` is judged by its baseline under the release before, None if it is not."""
+        now = self.current.get(device)
+        carried = None if now is None else self.carried.get(now.key)
+        return carried.bank if carried is not None and device in carried.kept else None
+
 
 def fold_slot(
     state: FoldState, slot: int, windows: Mapping[BankKey, Sequence[Observation]],
@@ -105,20 +122,31 @@ def fold_slot(
 ) -> SlotOutcome:  # fmt: skip
     """Update ``state`` with one slot's windows (their banks must be open); return the outcome."""
     state.slot = slot
-    _follow(state, slot, windows, settings)
-    members, before = max(len(state.current), 1), _decided(state.pools, settings)
+    before = _decided(state.pools, settings)
+    for device in _follow(state, slot, windows, settings):
+        mine = {FLEET, *attributes.get(device, {}).items()}
+        alarms = frozenset(one[0] for one in before.alarms if one[1] in mine and not state.pools[one].collecting)
+        _carry(state, device, alarms, kept or {}, settings)
+    members = max(len(state.current), 1)
     completed = {}
     for key, window in windows.items():
         cap = log_cap(members, state.banks[key].tilts, settings.log_alpha)
+        carried = state.carried.get(key)
         moment = SlotContext(
             slot=slot, log_cap=cap, kept=(kept or {}).get(key, {}), alarming=_alarming(state, key, before),
             flagged=state.flagged,
         )  # fmt: skip
+        aged = state.banks[key].aged.copy() if carried is not None else None
         completed[key] = state.banks[key].step(window, settings, moment)
+        if carried is not None and aged is not None:
+            none = np.zeros(len(carried.facts.names), np.bool_)
+            carried.bank.step(carried.windows(window), settings, replace(moment, kept=carried.kept, alarming=none))
+            _settle_carried(state, key, completed[key], aged, settings)
     log_values, decision = _devices(state, settings)
     flagged = frozenset(name for name, hit in zip(sorted(log_values), decision.flagged, strict=True) if hit)
     _step_pools(state, windows, attributes, settings, left_out=flagged | state.flagged)
     state.flagged = flagged
+    state.flagged_since = {device: state.flagged_since.get(device, slot) for device in flagged}
     return _outcome(state, settings, log_values, decision.log_threshold, completed)
 
 
@@ -133,10 +161,19 @@ def _devices(state: FoldState, settings: DetectorSettings) -> tuple[dict[str, fl
     log_values: dict[str, float] = {}
     for key, bank in state.banks.items():
         of_bank: Floats = bank.log_values()
-        here = [(device, row) for device, row in bank.rows.items() if bank.stage[row] and state.is_in(device, key)]
-        lowest = 1 if len(here) >= CONTROL_DEVICES else FINAL
-        log_values |= {device: float(of_bank[row]) for device, row in here if bank.stage[row] >= lowest}
+        log_values |= {device: float(of_bank[row]) for device, row in _judged(state, key).items()}
+        if key in state.carried and state.carried[key].kept:
+            of_bank, rows = state.carried[key].bank.log_values(), state.carried[key].bank.rows
+            log_values |= {device: float(of_bank[rows[device]]) for device in state.carried[key].kept}
     return log_values, e_bh(np.array([log_values[name] for name in sorted(log_values)]), settings.log_alpha)
+
+
+def _judged(state: FoldState, key: BankKey) -> dict[str, int]:
+    """Return the rows of the devices of a bank that are judged by a baseline under its reference, by device."""
+    bank = state.banks[key]
+    here = {device: row for device, row in bank.rows.items() if bank.stage[row] and state.is_in(device, key)}
+    lowest = 1 if len(here) >= CONTROL_DEVICES else FINAL
+    return {device: row for device, row in here.items() if bank.stage[row] >= lowest}
 
 
 def _outcome(
@@ -191,11 +228,13 @@ def _alarming(state: FoldState, key: BankKey, pooled: _Pooled) -> NDArray[np.boo
 
 def _follow(
     state: FoldState, slot: int, windows: Mapping[BankKey, Sequence[Observation]], settings: DetectorSettings
-) -> None:
+) -> list[str]:
     """Update the current bank of each device: a new reference means a new baseline; the old one is kept.
 
-    In the slot of a swap a device has windows in two banks; the bank it was not in before is the newer one.
+    In the slot of a swap a device has windows in two banks; the bank it was not in before is the newer one. Returns the
+    devices that were in another bank before.
     """
+    moved: list[str] = []
     banks_of: dict[str, list[BankKey]] = {}
     for key in sorted(windows):
         for seen in windows[key]:
@@ -208,6 +247,68 @@ def _follow(
             state.current[device] = Current(
                 key=fresh[0], since_slot=slot, previous=now.key if now else None, was_quiet=quiet
             )
+            if now is not None:
+                moved.append(device)
+    return moved
+
+
+def _carry(
+    state: FoldState, device: str, alarms: Collection[BankKey], kept: KeptByBank, settings: DetectorSettings
+) -> None:
+    """Judge ``device``, which has another release now, by its baseline under the release before.
+
+    Not if it was in alarm, itself or one of its pools: then the release may be what is done about it, and what it was
+    made for is no drift to it; an alarm of the outputs alone was the release before, so it is judged on. Not if it was
+    on this release before and has a baseline there. ``alarms``: the banks in which one of its pools alarms.
+    """
+    now = state.current[device]
+    if now.previous is None:
+        return
+    older, before = state.carried.get(now.previous), state.banks[now.previous]
+    stage = before.stage[before.rows[device]] if device in before.rows else 0
+    provisional = stage and len(before.devices) >= CONTROL_DEVICES
+    origin = now.previous if stage == FINAL or provisional else older.origins.get(device) if older else None
+    regressed = older is not None and older.outputs_alone(device, limit_of(state, settings))
+    if older is not None:
+        older.end([device])
+    if origin is None or not {origin, now.key} <= state.facts.keys():
+        return
+    bank, known = state.banks[now.key], kept.get(now.key, {}).get(device, {}).values()
+    complete = device in bank.rows and bank.stage[bank.rows[device]] == FINAL
+    complete = complete or any(one.slot < state.slot and not one.provisional for one in known)
+    if (device in state.flagged and not regressed) or now.previous in alarms or complete:
+        return
+    carried = state.carried.setdefault(now.key, Carried(facts=state.facts[now.key]))
+    carried.begin(device, (origin, state.banks[origin], state.facts[origin]), state.slot)
+
+
+def _settle_carried(
+    state: FoldState, key: BankKey, completed: dict[tuple[str, int], Kept], aged: Singles, settings: DetectorSettings
+) -> None:
+    """Give the baselines estimated in this slot, ``completed``, the inputs of those under the release before.
+
+    ``aged`` (D, K): what baselines had followed before this slot. A device with an own baseline is judged by that.
+    """
+    carried, bank = state.carried[key], state.banks[key]
+    rows, inputs = [], ~carried.facts.outputs[bank.columns.stream]
+    for (device, context), kept in list(completed.items()):
+        origin = carried.origins.get(device)
+        if origin is None:
+            continue
+        before, row = state.banks[origin], bank.rows[device]
+        older = before.commissioning[before.rows[device]].estimated.get(context)
+        if older is not None:
+            collected = joined(kept.collected, older, state.facts[origin], carried.facts)
+            completed[device, context] = Kept(kept.slot, collected, kept.provisional)
+            bank.commissioning[row].estimated[context] = collected
+        judged_here = device in carried.kept
+        followed = carried.bank.aged[carried.bank.rows[device]] if judged_here else aged[row]
+        bank.aged[row, inputs] = followed[inputs]
+        rows.append(row)
+    bank.complete(list(dict.fromkeys(rows)), settings)
+    judged = _judged(state, key)
+    carried.judge_no_more([device for device in carried.kept if device in judged])
+    carried.end([device for device in carried.origins if device in judged and bank.stage[judged[device]] == FINAL])
 
 
 def _is_quiet(state: FoldState, device: str, key: BankKey, settings: DetectorSettings) -> bool:
@@ -215,7 +316,12 @@ def _is_quiet(state: FoldState, device: str, key: BankKey, settings: DetectorSet
     if device not in bank.rows:
         return False
     value = float(values(bank.training_m[bank.rows[device]])) if bank.training else np.inf
-    return bool(device not in state.flagged and value < np.log(max(len(state.current), 1)) - settings.log_alpha)
+    return bool(device not in state.flagged and value < limit_of(state, settings))
+
+
+def limit_of(state: FoldState, settings: DetectorSettings) -> float:
+    """Return the log evidence from which on a single device of the fleet is flagged."""
+    return float(np.log(max(len(state.current), 1)) - settings.log_alpha)
 
 
 def _step_pools(
