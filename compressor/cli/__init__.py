@@ -225,12 +225,23 @@ def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
 @app.command("gate")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--on", metavar="device:ID", help="Measure the bundle on this device too, through --server.")
+@click.option("--against", type=_FILE, help="The bundle that devices run: judge PATH, a bundle, against it.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="Whose gate split judges, with --against.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data for --recipe, instead of the recipe's path.")
+@click.option("--disagreements", type=_FILE, help="TSV file for the rows that the two models answer differently.")
+@click.option("--unlabelled", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Folder of pictures without labels: their rows are in --disagreements too.")  # fmt: skip
 @click.option("--keys", type=click.Path(path_type=Path), help="Folder of `compressor keys init`: a device obeys it.")
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def gate_command(
+def gate_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     path: Path,
     on: str | None,
+    against: Path | None,
+    recipe: Path | None,
+    data: Path | None,
+    disagreements: Path | None,
+    unlabelled: Path | None,
     keys: Path | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
     **reach: Any,  # noqa: ANN401 - the options of ``device_options``, by name
@@ -239,19 +250,38 @@ def gate_command(
 
     A bundle is measured again on this machine: size, graph, latency, golden vectors. A folder is evaluated from the
     measurements in its gate.json. With --on, latency, peak memory and golden vectors are also measured on a device of
-    the fleet; where it and this machine disagree, the gate fails. Exit codes as for run.
+    the fleet; where it and this machine disagree, the gate fails. With --against, drops are judged against the
+    release that devices run, on the gate split of --recipe: on the average, by slice and by class. That is a look
+    at this split, counted in looks.json beside the bundle. Exit codes as for run.
 
     \b
     Examples:
       compressor gate build/digits-1-gateway.tfb    here and now
       compressor gate build                         the last run's, from what it measured
       compressor gate my.tfb --on device:cam-1 --server URL --token-file t --keys keys
+      compressor gate my-2-host.tfb --against my-1-host.tfb --recipe my.toml --disagreements rows.tsv
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.cli.devices import gate_bundle  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
 
-    certificate = gate_bundle(path, on or "", Reach(**reach), keys, Bars())
-    output.print_outcome(certificate, [], as_json=as_json)
+    beside = {"--recipe": recipe, "--data": data, "--disagreements": disagreements, "--unlabelled": unlabelled}
+    given = [option for option, value in beside.items() if value is not None]
+    if against is None and given:
+        raise click.UsageError(f"Expected --against OLD.tfb with {', '.join(given)}, got none: give the release before")
+    if against is None:
+        certificate = gate_bundle(path, on or "", Reach(**reach), keys, Bars())
+    elif recipe is None or on or (unlabelled is not None and disagreements is None):
+        message = "Expected --recipe RECIPE, no --on, and --disagreements FILE with --unlabelled"
+        raise click.UsageError(f"{message}, beside --against, got {', '.join(given) or 'none'}{' --on' if on else ''}")
+    else:
+        from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
+        from compressor.run.against import Against, gate_against  # noqa: PLC0415 - as above
+
+        asked = Against(
+            old=against, recipe=read_recipe(recipe).with_data(data), disagreements=disagreements, unlabelled=unlabelled
+        )
+        certificate = gate_against(path, asked, Bars())
+    output.print_outcome(certificate, [] if disagreements is None else [disagreements], as_json=as_json)
     raise SystemExit(_EXITS[certificate.verdict])
 
 

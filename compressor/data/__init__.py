@@ -147,14 +147,15 @@ def pack(table: Table) -> bytes:
     shapes = np.array([image.shape for image in images], dtype=np.int64)
     names, corrupt = np.array(table.class_names), np.array(table.corrupt, dtype=np.str_)
     buffer = io.BytesIO()
-    shares, told = np.array(astuple(table.shares)), np.array([] if table.told is None else table.told, dtype=np.str_)
+    shares = np.array(astuple(table.shares))
+    told, places = (np.array([] if one is None else one, dtype=np.str_) for one in (table.told, table.names))
     columns = (table.labels, table.slices, table.sources, table.hashes)
     np.lib.format.write_array(buffer, shapes, allow_pickle=False)
     size = int(shapes.prod(axis=1).sum())
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
     for image in images:  # one by one: joining them would hold all pixels twice
         buffer.write(np.ascontiguousarray(image).data)
-    for array in (*columns, names, corrupt, shares, told, np.array(table.task)):
+    for array in (*columns, names, corrupt, shares, told, np.array(table.task), places):
         np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
@@ -162,11 +163,12 @@ def pack(table: Table) -> bytes:
 def unpack(data: bytes) -> Table:
     """Return the table in ``data``, written by ``pack``."""
     buffer = io.BytesIO(data)
-    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(11))
-    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task = read
+    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(12))
+    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task, places = read
     ends = np.cumsum(shapes.prod(axis=1)).tolist()
     starts = [0, *ends[:-1]]
     images = [pixels[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes.tolist(), strict=True)]
     texts = tuple(names.tolist()), tuple(corrupt.tolist())
     columns = (object_array(images), labels, slices, sources, hashes)
-    return Table(*columns, *texts, Shares(*shares.tolist()), told=told if len(told) else None, task=str(task))
+    given = [one if len(one) else None for one in (told, places)]
+    return Table(*columns, *texts, Shares(*shares.tolist()), told=given[0], task=str(task), names=given[1])

@@ -66,7 +66,8 @@ class Table:
     ``corrupt``: the names of images that were left out. ``shares``: how the rows are split. ``unit``: for a regression,
     the normalisation of the network's values, once it is known. ``told``: str, (N,), the split that the data set gives
     for each row, empty if it leaves it open (None: it gives none). ``task``: the task whose targets the labels are, a
-    name for ``tasks.named``; "": the task of such labels.
+    name for ``tasks.named``; "": the task of such labels. ``names``: str, (N,), where a person finds each row, such as
+    the path of its file (None: the data set has no such names).
     """
 
     images: Images
@@ -80,6 +81,7 @@ class Table:
     unit: TargetUnit | None = None
     told: Texts | None = None
     task: str = ""
+    names: Texts | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -104,6 +106,7 @@ class Table:
             unit=self.unit,
             told=None if self.told is None else self.told[rows],
             task=self.task,
+            names=None if self.names is None else self.names[rows],
         )
 
 

@@ -88,6 +88,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         sources=[row.source or row.path for row in kept] if any(row.source for row in kept) else (),
         corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
     )
+    table = replace(table, names=np.array([row.path for row in kept], dtype=np.str_))
     if not data.split:
         return table
     table = replace(table, told=np.array([row.split for row in kept], dtype=np.str_))

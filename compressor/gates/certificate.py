@@ -131,12 +131,18 @@ def rules_for(
         here = [rule for rule in here if rule.name not in KINDS or not KINDS[rule.name].retrained]
     if here or there:
         here += _added(here, [KINDS[name] for name in alone])
-    compared = [kind for kind in KINDS.values() if not set(kind.tasks).isdisjoint(against)]
-    here += _added(here, [replace(kind, added=kind.against) for kind in compared])
+    here = [*with_comparisons(here, against)]
     if retrained:
         here += _added(here, [kind for kind in KINDS.values() if kind.retrained])
     devices = dict.fromkeys(rule.on for rule in there)
     return (*here, *there, *(rule for name in devices for rule in agreeing(there, name)))
+
+
+def with_comparisons(rules: Sequence[GateRecipe], tasks: Sequence[str]) -> tuple[GateRecipe, ...]:
+    """Return ``rules`` with those on a comparison with a release that apply to one of ``tasks`` by default."""
+    compared = [kind for kind in KINDS.values() if not set(kind.tasks).isdisjoint(tasks)]
+    here = [rule for rule in rules if not rule.on]
+    return (*rules, *_added(here, [replace(kind, added=kind.against) for kind in compared]))
 
 
 def agreeing(rules: Sequence[GateRecipe], device: str) -> list[GateRecipe]:

@@ -78,20 +78,26 @@ def gate_again(path: Path) -> Certificate:
             message = f"Expected gate.json in {path}, got: {error.strerror}: run `compressor run` first"
             raise PackageError(message) from error
         if read.targets:  # the verdict of every target's rules on its recorded numbers
-            combined = certificates.combine([_again(item, {}) for item in read.targets])
+            combined = certificates.combine([judged_again(item, {}) for item in read.targets])
             return replace(combined, code_digests=read.code_digests)
         if len({line.target for line in read.gates}) > 1:
             message = "Expected the numbers of every target in gate.json, got those of one"
             raise PackageError(f"{message}: it is from an older version; run `compressor run` again")
-        return _again(read, {})
+        return judged_again(read, {})
     bundle = open_bundle(path)
     if CERTIFICATE not in bundle.files:
         message = f"Expected {CERTIFICATE} in {path}, got none: build the bundle again"
         raise PackageError(message)
-    return _again(read_certificate(bundle.files[CERTIFICATE]), _measured(bundle))
+    return judged_again(read_certificate(bundle.files[CERTIFICATE]), measured_here(bundle))
 
 
-def _measured(bundle: Bundle) -> dict[str, float]:
+def measured_here(bundle: Bundle) -> dict[str, float]:
+    """Return the figures of the bundle's artifact on this host: size, graph, and latency and memory if it can run it.
+
+    Raises:
+        PackageError: If golden vectors are missing, or the artifact does not reproduce them.
+        MeasureError: If the artifact can't be run here.
+    """
     candidate = Candidate(bundle.manifest, bundle.artifact)
     golden = check_golden(bundle)
     figures = {"size_bytes": float(len(bundle.artifact))} | _graph_figures(bundle)
@@ -110,7 +116,7 @@ def _graph_figures(bundle: Bundle) -> dict[str, float]:
     return {} if ratio is None else {"int8_macs_ratio": ratio}
 
 
-def _again(certificate: Certificate, figures: Mapping[str, float]) -> Certificate:
+def judged_again(certificate: Certificate, figures: Mapping[str, float]) -> Certificate:
     """Return the verdict on ``figures``; a line that needs the float model or a device is kept as recorded."""
     judgement = certificates.judge(certificate.rules, certificates.evidence_of(certificate, figures))
     recorded = {(line.name, line.on): line for line in certificate.gates}

@@ -5,23 +5,31 @@ Decides which models are compared on which samples. Does not judge.
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from compressor import formats
 from compressor.data._table import Table
-from compressor.errors import MeasureError
+from compressor.errors import DataError, MeasureError, PackageError
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.parity import Pair, find
 from compressor.measurement.predictions import Candidate, Compared, Predictions, smoothed
 from compressor.recipe.model import TargetRecipe
 from compressor.run.stages import Form, Run
+from wire.bundle import Bundle
+from wire.codec import to_document
 
 _PARITY_ROWS = 512
+COLUMNS = ("path", "label", "slice", "source", "old", "new")
+"""Of the list of rows that two models answer differently."""
+DISAGREEMENTS = "disagreements.tsv"
+"""The file of this list, beside the report."""
 ITSELF = "itself (nothing was compressed)"
 
 
@@ -88,6 +96,35 @@ def _parity(run: Run) -> tuple[tuple[Pair, ...], str]:
         return (), "; ".join([*failed, str(error)])
 
 
+def check_comparable(bundle: Bundle, run: Run) -> None:
+    """Check that ``bundle`` answers the same question as the recipe of ``run``, from the same inputs.
+
+    Its classes are checked with the data. Another kind of runtime or processor is no obstacle.
+
+    Raises:
+        PackageError: If it is of another model, task or preprocessing.
+    """
+    manifest, recipe = bundle.manifest, run.recipe
+    if manifest.model != recipe.model.name:
+        message = f"Expected a release of {recipe.model.name}, got {manifest.release}"
+        raise PackageError(f"{message}: give the bundle of this model that devices run, or its own recipe")
+    kind = manifest.task or ("regression" if manifest.values else "classification")
+    if kind != run.task.device:
+        message = f"Expected a release {run.task.recipes}, got {manifest.release}, a model of {kind}"
+        raise PackageError(f"{message}: what one answers is not what the other answers; compare each with its own kind")
+    own, other = (to_document(replace(one, layout="")) for one in (run.preprocessing, manifest.preprocessing))
+    differs = sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name))
+    if differs:
+        name = differs[0]
+        message = (
+            f"Expected {manifest.release} with the recipe's preprocessing, got {name} {other.get(name, 'unset')!r} "
+            f"instead of {own.get(name, 'unset')!r}"
+        )
+        raise PackageError(
+            f"{message}: it would be given inputs that it does not know; give a recipe whose [data] is that of both"
+        )
+
+
 def _compare(run: Run, form: Form, rows: Table) -> Compared:
     def answers(name: str, model: Candidate) -> Predictions:
         interval_ms = run.recipe.smoothing.interval_ms
@@ -106,6 +143,38 @@ def _compare(run: Run, form: Form, rows: Table) -> Compared:
         candidate=candidate,
         sources=rows.sources,
     )
+
+
+def disagreements(rows: Table, compared: Compared, run: Run, *, labelled: bool = True) -> list[tuple[str, ...]]:
+    """Return the rows that baseline and candidate answer differently, as texts of ``COLUMNS``, in the order of rows.
+
+    A row without a name is named by its content's SHA-256. ``labelled``: False leaves the label empty.
+
+    Raises:
+        DataError: If the task has no classes: two models never give the same numbers.
+    """
+    if rows.labels.ndim > 1:
+        message = f"Expected classes to list rows on which models disagree, got a recipe {run.task.recipes}"
+        raise DataError(f"{message}: the report shows where the errors grew; leave --disagreements out")
+    names = rows.class_names
+    places = rows.hashes if rows.names is None else rows.names
+    differ = run.task.judging.differs(compared.candidate, compared.baseline, 0.0)
+    before, after = compared.baseline.classes, compared.candidate.classes
+    return [
+        (
+            str(places[row]), names[int(rows.labels[row])] if labelled else "", str(rows.slices[row]),
+            str(rows.sources[row]), names[int(before[row])], names[int(after[row])],
+        )
+        for row in np.flatnonzero(differ).tolist()
+    ]  # fmt: skip
+
+
+def as_tsv(rows: list[tuple[str, ...]]) -> bytes:
+    """Return ``rows`` under a line of ``COLUMNS``, separated by tabs; a cell with a tab or a line break is quoted."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerows([COLUMNS, *rows])
+    return text.getvalue().encode()
 
 
 _TIMED_ROWS = 64

@@ -37,7 +37,15 @@ from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.release.drift_reference import MIN_REFERENCE_ROWS
 from compressor.run import imported_model
 from compressor.run.bundles import Judged, make_bundles
-from compressor.run.comparison import ITSELF, Comparison, figures_of
+from compressor.run.comparison import (
+    DISAGREEMENTS,
+    ITSELF,
+    Comparison,
+    as_tsv,
+    check_comparable,
+    disagreements,
+    figures_of,
+)
 from compressor.run.compression import Lesson, exported, models_of, rescued, shaped
 from compressor.run.device_evidence import said_by_devices
 from compressor.run.report_inputs import shown
@@ -134,9 +142,11 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
             message = f"Expected the bundle of the release before at {base.bundle}, got: {error}"
             raise PackageError(message) from error
     run = replace(opened(recipe, out, progress or Silent()), before=before, devices=devices)
+    if before is not None:
+        check_comparable(before, run)
     run = replace(run, material=material_of(run, data_root, extra))
     run = replace(run, models=_models(run, None if base is not None and base.compared else base))
-    ledger = _looked(run, looks or LooksAt(out / "looks.json"))
+    ledger = looked(run, looks or LooksAt(out / "looks.json"))
     results: list[Judged] = []
     compared: Comparison | None = None
     for target in recipe.targets:
@@ -144,6 +154,10 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
         results.append(_judge(run, target, compared, ledger))
     combined = certificates.combine([judged.certificate for judged in results])
     bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
+    listed = out / DISAGREEMENTS
+    listed.unlink(missing_ok=True)
+    if run.rows("gate").labels.ndim == 1 and (run.before is not None or combined.verdict == Verdict.INCONCLUSIVE):
+        write_atomically(listed, as_tsv(disagreements(run.rows("gate"), results[0].compared.gate_set, run)))
     return _write(run, out, combined, bundles, shown(combined, run, results))
 
 
@@ -259,7 +273,7 @@ def trained_of(run: Run, lesson: Lesson, base: BasePoint | None) -> Result:
     return run.train(lesson.train, run.recipe.train.for_fine_tuning(), start, lesson.search)
 
 
-def _looked(run: Run, at: LooksAt) -> Ledger:
+def looked(run: Run, at: LooksAt) -> Ledger:
     """Return the ledger with this run's look, written before anything is judged; no look without a bounded gate.
 
     Raises:

@@ -1,0 +1,166 @@
+"""A bundle judged against the release that devices run now, and the rows on which the two models disagree.
+
+Decides which releases can be compared at all, and what is replaced in the certificate: the gates on drops are judged
+on the predictions of both artifacts for the gate split of a recipe's data; what needs the float model stays as it was
+recorded. Rows on which both models agree can't change the difference of their accuracies, labelled or not: that is why
+those on which they disagree are worth a label.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from compressor.cache import write_atomically
+from compressor.data._table import Table, make_table
+from compressor.data.labelled_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+from compressor.errors import DataError, PackageError
+from compressor.gates import certificate as certificates
+from compressor.gates.certificate import Certificate, read_certificate
+from compressor.gates.kinds import measured as measured_by
+from compressor.measurement.predictions import Candidate, Compared, Predictions, smoothed
+from compressor.progress import Progress
+from compressor.recipe.model import Recipe
+from compressor.release.regate import judged_again, measured_here, open_bundle
+from compressor.run.comparison import as_tsv, check_comparable, disagreements
+from compressor.run.pipeline import LooksAt, looked, material_of, opened
+from compressor.run.stages import Form, Models, Run, table_digest
+from edge_agent.errors import ImageError
+from edge_agent.inference.preprocess import decode_image
+from wire.bundle import CERTIFICATE, Bundle
+
+_PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+_MOST_PICTURES = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Against:
+    """The release ``old``, and the ``recipe`` whose gate split judges; ``looks``: how many are planned, 0: no plan.
+
+    ``disagreements``: a file for the rows that the two models answer differently, None: none. ``unlabelled``: a folder
+    of pictures without labels, whose rows are listed too.
+    """
+
+    old: Path
+    recipe: Recipe
+    looks: int = 0
+    disagreements: Path | None = None
+    unlabelled: Path | None = None
+
+
+def gate_against(path: Path, asked: Against, progress: Progress) -> Certificate:
+    """Return the certificate of the bundle at ``path``, judged again with ``asked.old`` as its baseline.
+
+    Raises:
+        PackageError: If a file is not a bundle, or the two can't be compared.
+        DataError: If the recipe's data can't be used, or are of other classes.
+        MeasureError: If an artifact can't be run here.
+        SplitError: If all planned looks at the gate split are used up.
+    """
+    if path.is_dir():
+        message = f"Expected a bundle to compare with {asked.old}, got the folder {path}: give its .tfb file"
+        raise PackageError(message)
+    new, old = open_bundle(path), open_bundle(asked.old)
+    if CERTIFICATE not in new.files:
+        message = f"Expected {CERTIFICATE} in {path}, got none: build the bundle again"
+        raise PackageError(message)
+    if new.manifest.artifact_sha256 == old.manifest.artifact_sha256:
+        message = f"Expected two different models, got that of {old.manifest.release} twice"
+        raise PackageError(f"{message}: give the bundle that devices run as --against")
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-against-") as folder:
+        kept = path.parent if (path.parent / "cache").is_dir() else Path(folder)
+        run = replace(opened(asked.recipe, kept, progress), before=old)
+        for bundle in (new, old):
+            check_comparable(bundle, run)
+        run = replace(run, material=material_of(run, None, None))
+        return _judged(path, run, new, asked)
+
+
+def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
+    old = run.before
+    if old is None:
+        message = f"Expected a release to compare {path} with, got none"
+        raise PackageError(message)
+    read = read_certificate(new.files[CERTIFICATE])
+    rules = certificates.with_comparisons(read.rules, run.task.gates)
+    form = Form(Candidate(new.manifest, new.artifact))
+    run = replace(run, models=Models(compressed={new.manifest.target: form}), recipe=replace(run.recipe, gates=rules))
+    ledger = looked(run, LooksAt(path.parent / "looks.json", asked.looks))
+    known = {rule.name for rule in read.rules}
+    rules = tuple(rule if rule.name in known else ledger.rules([rule])[0] for rule in rules)
+    here = [rule for rule in rules if not rule.on]
+    rows = run.rows("gate")
+    gate_set = _compared(run, rows, new, old)
+    judging, names = run.task.judging, run.table.class_names
+    figures = judging.figures(gate_set, None)
+    evidence = judging.evidence(gate_set, names, figures, None, here).beside(measured_by(here, gate_set))
+    counts = certificates.counts_of(replace(evidence, compressed=None, flips=None, drifted=None))
+    differ = judging.differs(gate_set.candidate, gate_set.baseline, 0.0)
+    own = {name: value for name, value in figures.items() if not name.startswith("float_")}
+    own |= {**judging.compared_figures(evidence), "release_flip_ratio": float(differ.mean())}
+    remarks = [
+        *read.remarks,
+        f"Against {old.manifest.release}: other answers on {int(differ.sum())} of {len(rows)} rows.",
+    ]
+    remarks += [ledger.remark] if ledger.remark else []
+    remarks += [
+        f"{bundle.manifest.release} was made from other data than the recipe's: if it was trained on rows of this gate "
+        "split, they flatter it."
+        for bundle in (new, old)
+        if bundle.manifest.lineage.get("data") != table_digest(run.table)
+    ]
+    if asked.disagreements is not None:
+        listed = disagreements(rows, gate_set, run)
+        if asked.unlabelled is not None:
+            pictures = _unlabelled(asked.unlabelled, run)
+            listed += disagreements(pictures, _compared(run, pictures, new, old), run, labelled=False)
+        write_atomically(asked.disagreements, as_tsv(listed))
+    kept = {name: value for name, value in read.counts.items() if name in {"compressed", "flips", "drifted"}}
+    certificate = replace(
+        read, baseline=old.manifest.release, rules=rules, counts={**kept, **counts},
+        remarks=tuple(dict.fromkeys(remarks)),
+        metrics={**read.metrics, **evidence.metrics}, figures={**read.figures, **own, **evidence.figures},
+        unknown={**read.unknown, **evidence.unknown}, look=len(ledger.candidates) if ledger.remark else read.look,
+        planned_looks=ledger.planned if ledger.remark else read.planned_looks,
+    )  # fmt: skip
+    return judged_again(certificate, measured_here(new))
+
+
+def _compared(run: Run, rows: Table, new: Bundle, old: Bundle) -> Compared:
+    def answers(bundle: Bundle) -> Predictions:
+        said = run.predict(bundle.manifest.release, Candidate(bundle.manifest, bundle.artifact), rows)
+        return smoothed(said, bundle.manifest, rows.sources, run.recipe.smoothing.interval_ms)
+
+    before, after = answers(old), answers(new)
+    return Compared(
+        labels=rows.labels, slices=rows.slices, baseline=before, float_model=before, candidate=after,
+        sources=rows.sources,
+    )  # fmt: skip
+
+
+def _unlabelled(folder: Path, run: Run) -> Table:
+    """Return the pictures in ``folder``, decoded as on a device, with a label that means nothing."""
+    pre = run.preprocessing
+    if pre.front_end:
+        message = f"Expected a recipe of pictures with --unlabelled, got the front end {pre.front_end!r}"
+        raise DataError(f"{message}: leave --unlabelled out")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
+    if not 0 < len(paths) <= _MOST_PICTURES:
+        message = f"Expected 1 to {_MOST_PICTURES} pictures in {folder}, got {len(paths)}"
+        raise DataError(f"{message}: {', '.join(sorted(_PICTURES))} are read, also from its folders")
+    images = []
+    for path in paths:
+        if path.stat().st_size > MAX_IMAGE_BYTES:
+            message = f"Expected pictures of at most {MAX_IMAGE_BYTES} bytes, got {path.stat().st_size} in {path}"
+            raise DataError(f"{message}: make it smaller, or take it out of the folder")
+        try:
+            images.append(decode_image(path.read_bytes(), pre, limit_pixels=MAX_IMAGE_PIXELS))
+        except ImageError as error:
+            raise DataError(f"Expected a picture in {path}, got: {error}: take it out of the folder") from error
+    count = len(images)
+    table = make_table(images, [run.table.class_names[0]] * count, slices=["unlabelled"] * count)
+    named = replace(table, class_names=run.table.class_names, task=run.table.task)
+    return replace(named, names=np.array([str(path.relative_to(folder)) for path in paths], dtype=np.str_))
