@@ -169,7 +169,8 @@ class RolloutInfo:
 
     ``failed`` and ``stuck`` include devices that were replaced or removed later; ``committed_ratio`` is
     ``committed`` / (``committed`` + ``failed`` + ``stuck``), None while all three are 0. ``waiting``: how many devices
-    have put the update off, by the code of the reason.
+    have put the update off, by the code of the reason. ``cautions``: devices that come last or are left out, with the
+    reason.
     """
 
     id: str = ""
@@ -195,6 +196,7 @@ class RolloutInfo:
     shadow: Mapping[str, Json] | None = None
     shadow_counts: Mapping[str, Json] | None = None
     waiting: Mapping[str, int] = field(default_factory=dict)
+    cautions: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[RolloutGroup, ...] = ()
     members: tuple[RolloutDevice, ...] = ()
 

@@ -162,6 +162,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
       OUT/gate.json                       the certificate: rules, figures, verdicts
       OUT/MODEL-VERSION-TARGET.tfb        a bundle per target, only if every gate passed
       OUT/float.pt                        the float weights, from which a retraining starts
+      OUT/disagreements.tsv               rows worth a label, if inconclusive or --against
       OUT/looks.json                      how often the gate split was used, if a gate has a bound
     Exit codes are those of `compressor --help`; docs/reference/recipe.md explains
     every key of a recipe.

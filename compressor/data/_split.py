@@ -27,6 +27,8 @@ _NAMES = ("train", "calibration", "gate", "reference")
 SEARCH_SHARE = 0.15
 TRAIN_SHARE = 0.7
 """Of the drifted samples of a retraining."""
+WATCHED_TRAIN_SHARE = 0.5
+"""Of the labelled samples of sites that did not drift: few are labelled there, and a bound needs them most."""
 _HASH_RANGE = 2**64
 _NAMED = 5
 _ROUNDING = 1e-9
@@ -221,7 +223,7 @@ def _one(table: Table, labels: Integers | None, rows: list[int], seed: int) -> i
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drifted:
-    """The drifted samples: ``train`` to learn from (about 70 %), ``held`` to judge."""
+    """Labelled samples from the fleet: ``train`` to learn from, ``held`` to judge."""
 
     train: Table
     held: Table
@@ -245,6 +247,22 @@ def part(extra: Table, used: Table) -> Drifted:
         message = f"Expected new labelled samples for training and for judging, got {len(extra)}: label more"
         raise SplitError(message)
     return Drifted(extra.take(learns), extra.take(~learns))
+
+
+def part_watched(watched: Table, used: Table) -> Drifted:
+    """Return labelled samples of sites that did not drift in two parts, by a hash of their source: replayed, and held.
+
+    Labels are aligned with ``used``, whose content is left out. Either part may be empty.
+
+    Raises:
+        DataError: If ``watched`` has a class that ``used`` lacks.
+    """
+    fresh = align(watched.take(~np.isin(watched.hashes, used.hashes)), used.class_names)
+    digests = [
+        hashlib.blake2b(source.encode(), digest_size=8, person=b"watched").digest() for source in fresh.sources.tolist()
+    ]
+    learns = np.array([int.from_bytes(digest, "big") / _HASH_RANGE for digest in digests]) < WATCHED_TRAIN_SHARE
+    return Drifted(fresh.take(learns), fresh.take(~learns))
 
 
 def repeats(train_rows: int, drifted_rows: int) -> int:

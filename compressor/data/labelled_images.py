@@ -63,8 +63,8 @@ class LabelRow:
     source: str = ""
 
 
-def load(data: DataRecipe, root: Path | None = None) -> Table:
-    """Return the images that the CSV in ``data.path`` (a zip or a folder) lists.
+def load(data: DataRecipe, root: Path | None = None, listing: str = "") -> Table:
+    """Return the images that the CSV in ``data.path`` (a zip or a folder) lists; ``listing``: that CSV, and no other.
 
     Raises:
         ArchiveError: If the archive can't be opened, has unsafe paths, or too many or too large entries.
@@ -75,7 +75,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     """
     path = (root or Path()) / data.path
     with _opened(path) as store:
-        rows = _read_rows(store, data, path)
+        rows = _read_rows(store, data, path, listing)
         images, kept, corrupt = _decode_all(store, rows, preprocessing_of(data))
     if len(corrupt) > data.allow_corrupt:
         shown = "; ".join(corrupt[:_NAMES_SHOWN])
@@ -174,8 +174,8 @@ def _oversize(name: str, got_bytes: int, limit_bytes: int) -> ArchiveError:
     return ArchiveError(f"Expected {name[:200]!r} of at most {limit_bytes} bytes, got {got_bytes}")
 
 
-def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[LabelRow]:
-    names = store.csv_names()
+def _read_rows(store: Store, data: DataRecipe, path: Path, listing: str) -> list[LabelRow]:
+    names = [listing] if listing else store.csv_names()
     if not names:
         message = f"Expected labels.csv at the top of {path}, got no CSV file"
         raise ArchiveError(message)

@@ -68,6 +68,42 @@ class DeviceRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedSite:
+    """A site that was not trained on, under the release before and this one.
+
+    ``verdict``: ``pass`` if it is shown to be worse there by less than ``limit``, ``fail`` if it is shown to be worse
+    by more; ``drop`` and ``bound`` are of the accuracy, ``n`` independent sources.
+    """
+
+    name: str = ""
+    verdict: str = ""
+    drop: float = 0.0
+    bound: float = 0.0
+    limit: float = 0.0
+    n: int = 0
+    text: str = ""
+
+    @classmethod
+    def of(cls, name: str, judged: GateResult) -> WatchedSite:
+        """Return the site ``name`` with the result of a gate on its drop."""
+        return cls(
+            name=name, verdict=judged.verdict.value, drop=judged.value or 0.0, bound=judged.bound or 0.0,
+            limit=judged.limit, n=judged.n, text=judged.text,
+        )  # fmt: skip
+
+    @property
+    def harmful(self) -> bool:
+        """Whether it is measured to be worse there by more than allowed, shown or not."""
+        return self.verdict == Verdict.FAIL or self.drop > self.limit
+
+    @property
+    def remark(self) -> str:
+        """What a reader must know of a site at which the release is not shown to be harmless."""
+        where = "does not go there" if self.harmful else "goes there last"
+        return f"Site {self.name!r}, watched and not trained on: {self.text}. A retraining's rollout {where}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """The whole certificate.
 
@@ -78,7 +114,8 @@ class Certificate:
     ``metrics``, ``figures`` and ``devices`` are then those of the first); ``devices``: measurements of devices on the
     same samples; ``unknown``: why a figure or metric could not be measured, by its name; ``label_order``: the order of
     the labels that would fit best, as text, if its gate failed; ``remarks``: warnings to read first; ``look``: which
-    look at the gate split this was, 0 for the only one, of ``planned_looks`` (0: no plan).
+    look at the gate split this was, 0 for the only one, of ``planned_looks`` (0: no plan); ``watched``: sites that were
+    not trained on.
     """
 
     schema: int = SCHEMA
@@ -100,6 +137,7 @@ class Certificate:
     remarks: tuple[str, ...] = ()
     look: int = field(default=0, metadata=OMIT_DEFAULT)
     planned_looks: int = field(default=0, metadata=OMIT_DEFAULT)
+    watched: tuple[WatchedSite, ...] = field(default=(), metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

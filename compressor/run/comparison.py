@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from compressor import formats
-from compressor.data._table import Table
+from compressor.data._table import Table, concatenate
 from compressor.errors import DataError, MeasureError, PackageError
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.parity import Pair, find
@@ -37,7 +37,8 @@ ITSELF = "itself (nothing was compressed)"
 class Comparison:
     """All predictions that gates, reference and golden vectors of one target need.
 
-    ``baseline``: what the candidate is compared with, as text; ``parity_unknown``: why some forms have no parity.
+    ``baseline``: what the candidate is compared with, as text; ``parity_unknown``: why some forms have no parity;
+    ``watched``: rows of sites that were not trained on, under the release before and the candidate.
     """
 
     baseline: str
@@ -47,6 +48,7 @@ class Comparison:
     parity: tuple[Pair, ...]
     calibration: Predictions
     parity_unknown: str = ""
+    watched: Compared | None = None
 
     @classmethod
     def of(cls, run: Run, target: str, before: Comparison | None) -> Comparison:
@@ -62,7 +64,7 @@ class Comparison:
         if run.before is not None:
             baseline = run.before.manifest.release
         held = run.drifted.held if run.drifted is not None else None
-        gate_set = _compare(run, form, run.rows("gate"))
+        gate_set, elsewhere = _compare(run, form, run.rows("gate")), _watched(run)
         pairs, unknown = _parity(run) if before is None else (before.parity, before.parity_unknown)
         return cls(
             baseline=baseline,
@@ -72,7 +74,24 @@ class Comparison:
             parity=pairs,
             calibration=run.predict("temperature", form.candidate, run.rows("calibration")),
             parity_unknown=unknown,
+            watched=None if not len(elsewhere) else _compare(run, form, elsewhere),
         )
+
+
+def _watched(run: Run) -> Table:
+    """Return the rows of sites that were not trained on: of the data set, and the held samples of a retraining.
+
+    There are none without a release before, or for a task without classes.
+    """
+    rows, beside = run.rows("other"), run.material.watched
+    if run.before is None or rows.labels.ndim > 1:
+        return rows.take(np.zeros(len(rows), dtype=bool))
+    if run.drifted is not None:
+        rows = rows.take(~np.isin(rows.hashes, run.drifted.train.hashes))
+    if beside is None:
+        return rows
+    rows = rows.take(~np.isin(rows.hashes, np.concatenate([beside.train.hashes, beside.held.hashes])))
+    return concatenate(rows, beside.held)
 
 
 def _parity(run: Run) -> tuple[tuple[Pair, ...], str]:

@@ -10,7 +10,7 @@ and targets that are available here; it does not change the gates.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,14 +20,15 @@ from compressor import formats, report, stand_ins, tasks
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
 from compressor.data import load_kept
-from compressor.data._split import absences, part, repeats, set_aside, split
+from compressor.data._split import absences, part, part_watched, repeats, set_aside, split
 from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
 from compressor.errors import DataError, PackageError, SplitError
 from compressor.exploration.duplicates import with_near_sources
-from compressor.gates import LABEL_ORDER, Verdict, few
+from compressor.gates import CONFIDENCE, LABEL_ORDER, AccuracyDrop, Evidence, Verdict, few
 from compressor.gates import certificate as certificates
-from compressor.gates.certificate import Certificate
+from compressor.gates.certificate import Certificate, WatchedSite
+from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS, added_to, kind_of
 from compressor.gates.kinds import measured as measured_by
 from compressor.gates.looks import Ledger
@@ -56,6 +57,7 @@ from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import from_document, parse_json, to_document
 from wire.errors import MessageError, WireError
 
+ACCURACY_DROP = "accuracy_drop"
 _QUICK_EPOCHS = 2
 _NAMES_SHOWN = 5
 
@@ -115,6 +117,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     version: int | None = None,
     base: BasePoint | None = None,
     extra: Table | None = None,
+    watched: Table | None = None,
     progress: Progress | None = None,
     quick: bool = False,
     devices: DeviceBench | None = None,
@@ -123,6 +126,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     """Run ``recipe`` to its verdict; write bundles, report, certificate and float weights to ``out``.
 
     ``data_root`` is the base of relative data paths (default: the recipe's folder). ``quick`` trains two epochs.
+    ``extra`` are the drifted samples of a retraining, ``watched`` labelled samples of sites that did not drift.
     ``devices`` is the bench for devices that gates name; without it such gates fail as not measured. ``looks``: where
     the looks at the gate split are counted, and how many are planned; default: ``looks.json`` in ``out``, no plan.
 
@@ -144,7 +148,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     run = replace(opened(recipe, out, progress or Silent()), before=before, devices=devices)
     if before is not None:
         check_comparable(before, run)
-    run = replace(run, material=material_of(run, data_root, extra))
+    run = replace(run, material=material_of(run, data_root, extra, watched))
     run = replace(run, models=_models(run, None if base is not None and base.compared else base))
     ledger = looked(run, looks or LooksAt(out / "looks.json"))
     results: list[Judged] = []
@@ -175,8 +179,10 @@ def opened(recipe: Recipe, out: Path, progress: Progress) -> Run:
     return Run(recipe=recipe, cache=cache, progress=progress)
 
 
-def material_of(run: Run, data_root: Path | None, extra: Table | None) -> Material:
-    """Return the data of ``run`` in its splits; the previous release sets the labels, ``extra`` are drifted samples.
+def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: Table | None = None) -> Material:
+    """Return the data of ``run`` in its splits; the previous release sets the labels.
+
+    ``extra`` and ``watched`` as in ``run_recipe``.
 
     Raises:
         DataError: If the data can't be used, or has other labels.
@@ -209,7 +215,10 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None) -> Materi
     if extra is None:
         return Material(table, splits, None)
     used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
-    return Material(table, splits, part(with_near_sources(extra, run.progress), table.take(used)))
+    known = table.take(used)
+    drifted = part(with_near_sources(extra, run.progress), known)
+    beside = None if watched is None else part_watched(with_near_sources(watched, run.progress), known)
+    return Material(table, splits, drifted, beside)
 
 
 def _models(run: Run, base: BasePoint | None) -> Models:
@@ -245,7 +254,10 @@ def lesson_of(run: Run, *, searched: bool = False) -> Lesson:
         train, search = set_aside(train, recipe.train.seed)
     learnt, calibrated = [train], calibration_of(run, train)
     if run.drifted is not None:
-        learnt += [run.drifted.train] * repeats(len(train), len(run.drifted.train))
+        times = repeats(len(train), len(run.drifted.train))
+        learnt += [run.drifted.train] * times
+        if run.material.watched is not None and len(run.material.watched.train):  # what it must not forget
+            learnt += [run.material.watched.train] * times
         if not recipe.train.keeps_body:  # else the scales of the body stay those of the release before
             calibrated.append(run.drifted.train)
     return Lesson(learnt, calibrated, search)
@@ -339,6 +351,7 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison, ledger: Ledger)
     judgement = certificates.judge(rules, evidence)
     order_said = [result for result in judgement.results if result.name == LABEL_ORDER and not result.on]
     figures |= judging.compared_figures(evidence)
+    watched = watched_sites(run, compared, rules)
     remarks = [certificates.STAND_IN] if recipe.data.generated else []
     remarks += [ledger.remark] if ledger.remark else []
     if compared.baseline == ITSELF:
@@ -362,6 +375,7 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison, ledger: Ledger)
                 else "So the gates judged single inputs: no figure says what smoothing gains."
             )
         )
+    remarks += [site.remark for site in watched if site.verdict != Verdict.PASS]
     if recipe.model.allow_constant:
         remarks.append(f"It need not be better than one answer to everything: {recipe.model.allow_constant}.")
     if few(figures):
@@ -383,9 +397,28 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison, ledger: Ledger)
         remarks=tuple(remarks),
         look=len(ledger.candidates) if ledger.remark else 0,
         planned_looks=ledger.planned if ledger.remark else 0,
+        watched=watched,
         code_digests=code_digests((*JUDGES, run.task.code("evidence"), *plugins_of(recipe))),
     )
     return Judged(target, compared, certificate)
+
+
+def watched_sites(run: Run, compared: Comparison, rules: Sequence[GateRecipe]) -> tuple[WatchedSite, ...]:
+    """Return what the rows of sites that were not trained on show of each: harmless, worse, or neither.
+
+    The margin is that of ``accuracy_drop``. A site decides about the rollout there, not about the release.
+    """
+    if compared.watched is None:
+        return ()
+    rule = next((one for one in rules if one.name == ACCURACY_DROP and not one.on and one.max is not None), None)
+    limit = KINDS[ACCURACY_DROP].against if rule is None else rule.max
+    confidence = CONFIDENCE if rule is None else rule.confidence
+    counts = run.task.judging.evidence(compared.watched, run.table.class_names, {}, None, ()).slices
+    return tuple(
+        WatchedSite.of(name, AccuracyDrop(limit or 0.0, confidence).judge(Evidence(accuracy=own)))
+        for name, own in sorted(counts.items())
+        if own.n
+    )
 
 
 def _write(run: Run, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], told: report.Shown) -> Outcome:

@@ -59,11 +59,15 @@ def table_digest(table: Table) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """The data of a run: the table and its splits, and the drifted samples of a retraining."""
+    """The data of a run: the table and its splits, and the samples of a retraining.
+
+    ``drifted``: those of the devices whose inputs drifted; ``watched``: those of other sites.
+    """
 
     table: Table
     splits: Splits
     drifted: Drifted | None
+    watched: Drifted | None = None
 
     @classmethod
     def none(cls) -> Material:

@@ -15,6 +15,7 @@ import os
 import secrets
 import socket
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,8 @@ _POLL_S = 2.0
 _BACK_OFF_MAX_S = 60.0
 _RELEASED, _INTERNAL = "released", "internal"
 _WEIGHTS, _BASE = "float.pt", "base.tfb"
+LABELS, WATCHED = "labels.csv", "watched.csv"
+"""In the samples of a job: those of the devices whose inputs drifted, and those of other sites."""
 _SEARCH_DEPTH, _SEARCH_FILES = 4, 1000  # folders down, files at each depth: a wrong --out must not read a whole disk
 _MAX_WEIGHTS_BYTES = 4 * 1024**3
 _EXITS = {"pass": 0, "fail": 2, "inconclusive": 3}
@@ -164,6 +167,7 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
     client.fetch_bundle(order.base_sha256, base)
     client.fetch_samples(order, samples)
     extra = read_samples(samples, place.recipe.data)
+    watched = read_samples(samples, place.recipe.data, WATCHED) if _has_watched(samples) else None
     checkpoint = find_checkpoint(base, place)
     if checkpoint is None:
         progress.say(
@@ -174,13 +178,25 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
     version = _version(order, base, folder, client)
     bench = ServerBench(url=place.server_url, token=place.token, keys=place.keys, ca=place.ca)
     return run_recipe(
-        place.recipe, out=folder, version=version, base=BasePoint(base, checkpoint), extra=extra, progress=progress,
-        devices=bench, looks=LooksAt(place.out / "looks.json"),
+        place.recipe, out=folder, version=version, base=BasePoint(base, checkpoint), extra=extra, watched=watched,
+        progress=progress, devices=bench, looks=LooksAt(place.out / "looks.json"),
     )  # fmt: skip
 
 
-def read_samples(path: Path, data: DataRecipe) -> Table:
+def _has_watched(samples: Path) -> bool:
+    """Return whether the job has samples of sites that did not drift; an older server sends none."""
+    try:
+        with zipfile.ZipFile(samples) as archive:
+            return WATCHED in archive.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        message = f"Expected the samples of the job as a zip, got: {error}"
+        raise WorkerError(message) from error
+
+
+def read_samples(path: Path, data: DataRecipe, listing: str = LABELS) -> Table:
     """Return the labelled samples of a job, decoded as in ``data``; the data set that reads them checks them.
+
+    ``listing``: the CSV that names them.
 
     Raises:
         DataError: If they can't be used.
@@ -189,7 +205,8 @@ def read_samples(path: Path, data: DataRecipe) -> Table:
         DataRecipe(
             dataset="labelled_images", path=str(path.resolve()), slices="slice", width=data.width, height=data.height,
             orientation=data.orientation, decode=data.decode,
-        )
+        ),
+        listing=listing,
     )  # fmt: skip
 
 

@@ -218,7 +218,8 @@ class RolloutBody(BaseModel):
     try. ``removed``: left the fleet before the release had an outcome on them. ``committed_ratio``:
     ``committed`` / (``committed`` + ``failed`` + ``stuck``), null while all are 0. ``air_bytes``, ``bundle_bytes``: the
     sums over the members. ``shadow_counts``: of all devices so far, also of those under way. ``waiting``: how many
-    devices have put the update off, by the code why.
+    devices have put the update off, by the code why. ``cautions``: devices that come last, and devices that don't get
+    it although they could run it (they are not among the members), each with the reason.
     """
 
     id: str
@@ -244,6 +245,7 @@ class RolloutBody(BaseModel):
     air_bytes: int
     bundle_bytes: int
     waiting: dict[str, int]
+    cautions: dict[str, str]
     groups: list[GroupBody]
     members: list[MemberBody]
 
@@ -355,7 +357,7 @@ def _body(rollout: Rollout) -> RolloutBody:
         pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
         committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),
         bundle_bytes=sum(member.bundle_bytes for member in rollout.members),
-        waiting=waiting(rollout.members), groups=_groups(rollout),
+        waiting=waiting(rollout.members), cautions=dict(rollout.cautions), groups=_groups(rollout),
         members=[_member(member) for member in rollout.members],
     )  # fmt: skip
 

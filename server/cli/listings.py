@@ -86,7 +86,7 @@ def rollout_row(rollout: Rollout) -> Row:
         "created_ms": rollout.created_ms, "updated_ms": rollout.updated_ms, "code": rollout.code, "text": rollout.text,
         "air_bytes": sum(member.air_bytes for member in rollout.members),
         "bundle_bytes": sum(member.bundle_bytes for member in rollout.members),
-        "waiting": waiting(rollout.members),
+        "waiting": waiting(rollout.members), "cautions": dict(rollout.cautions),
         "groups": [group.name for group in rollout.groups],
         "skipped": {group.name: group.skipped_by for group in rollout.groups if group.skipped_by},
     }  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago
 from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.planner import passed
 from server.rollout.thresholds import count_members, devices, removed_count, waiting
+from server.wording import listed
 from wire.shadow import ShadowOrder, merge_shadow
 
 _PHASES = {
@@ -81,6 +82,7 @@ class RolloutCard:
     air: str
     shadow: str
     shadow_means: str
+    cautions: tuple[str, ...]
     groups: tuple[GroupView, ...]
     actions: tuple[str, ...]
     open: bool
@@ -97,6 +99,7 @@ def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
         air=_fetched(rollout.members),
         shadow=_shadow(rollout),
         shadow_means=_shadow_means(rollout.shadow),
+        cautions=_cautions(rollout.cautions),
         groups=tuple(_group(rollout, index) for index in range(len(rollout.groups))),
         actions=actions(rollout.phase),
         open=rollout.phase in OPEN_PHASES,
@@ -135,6 +138,14 @@ def _shadow(rollout: Rollout) -> str:
         top = total.pairs[0]
         text += f", most often {top.champion or 'none'} → {top.challenger or 'none'} ({top.n})"
     return text + (f"; {total.errors} that only the release before could answer" if total.errors else "")
+
+
+def _cautions(cautions: Mapping[str, str]) -> tuple[str, ...]:
+    """Return each reason once, with the devices that come last or are left out because of it."""
+    by_reason: dict[str, list[str]] = {}
+    for device, why in cautions.items():
+        by_reason.setdefault(why, []).append(device)
+    return tuple(f"{listed(names, _NAMED)}: {why}" for why, names in by_reason.items())
 
 
 def _shadow_means(order: ShadowOrder | None) -> str:

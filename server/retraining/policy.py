@@ -15,16 +15,18 @@ A. Podkopaev, A. Ramdas, Tracking the risk of a deployed model, arXiv:2110.06177
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
+from server.fleet.fleet import Device
 from server.retraining.config import RetrainingConfig
 
 _BETS = tuple((i + 0.5) / 10 for i in range(10))  # fractions of the largest bet that can't lose everything
 _STEPS = 40
+_MOST_TEXT = 300
 
 
 def log_wealth(wrong: float, n: int, risk: float) -> float:
@@ -132,6 +134,56 @@ class TriggerFacts:
     job: JobFacts = field(default_factory=JobFacts)
     rollout: str = ""
     takers: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedSite:
+    """What a certificate says of a site that was watched and not trained on; ``name``: as in the worker's data."""
+
+    name: str
+    harmful: bool
+    harmless: bool
+    text: str
+
+
+def watched_in(certificate: Mapping[str, object]) -> tuple[JudgedSite, ...]:
+    """Return the watched sites in the document of a certificate; what can't be read counts as not shown harmless."""
+    found = certificate.get("watched")
+    sites = []
+    for item in found if isinstance(found, list) else []:
+        if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+            continue
+        drop, limit, verdict = item.get("drop"), item.get("limit"), item.get("verdict")
+        above = isinstance(drop, int | float) and isinstance(limit, int | float) and drop > limit
+        worse = verdict == "fail" or above
+        sites.append(JudgedSite(name=item["name"], harmful=worse, harmless=verdict == "pass" and not worse,
+                                text=str(item.get("text") or "")[:_MOST_TEXT]))  # fmt: skip
+    return tuple(sites)
+
+
+def cautions(
+    takers: Iterable[Device], drifted: Collection[str], judged: Sequence[JudgedSite]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the devices that do not get a retrained release, and those that get it last, each with the reason.
+
+    A device is at a site of ``judged`` if that is the name of its site, or the value of one of its attributes. The
+    ``drifted`` devices are what the release was made for. Without any site judged, as by an older worker, nobody waits.
+    """
+    withheld, last = {}, {}
+    for device in takers if judged else ():
+        if device.device in drifted:
+            continue
+        names = {device.site, *device.attributes.values()}
+        own = [site for site in judged if site.name in names]
+        worse = next((site for site in own if site.harmful), None)
+        unsure = next((site for site in own if not site.harmless), None)
+        if worse is not None:
+            withheld[device.device] = f"not at all: worse at {worse.name!r}: {worse.text}"
+        elif unsure is not None:
+            last[device.device] = f"last: not shown harmless at {unsure.name!r}: {unsure.text}"
+        elif not own:
+            last[device.device] = f"last: no labelled sample of {device.site!r} shows that it is harmless there"
+    return withheld, last
 
 
 class NextStep(StrEnum):

@@ -188,13 +188,18 @@ class SampleStore:
         with self.database.begin() as connection:
             return tuple(_sample(row) for row in store.labelled_samples(connection, devices, since_ms))
 
+    def labelled_uniformly(self, limit: int) -> tuple[StoredSample, ...]:
+        """Return the newest labelled samples that were drawn uniformly, of any device, newest first."""
+        with self.database.begin() as connection:
+            return tuple(_sample(row) for row in store.newest_labelled(connection, "audit", limit))
+
 
 def _sample(row: sa.RowMapping) -> StoredSample:
     values = {name: row[name] for name in StoredSample.__dataclass_fields__}
     return StoredSample(**{**values, "label": row["label"] or "", "label_by": row["label_by"] or ""})
 
 
-LABELS = "labels.csv"
+LABELS, WATCHED = "labels.csv", "watched.csv"
 COLUMNS = ("path", "label", "slice", "lane", "sample", "source")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -222,26 +227,31 @@ def build_archive(
     slice_of: Callable[[str], str],
     image_of: Callable[[StoredSample], bytes],
     block_s: float = 0.0,
+    watched: Iterable[StoredSample] = (),
 ) -> bytes:
     """Return the zip: ``labels.csv`` with ``COLUMNS``, and ``images/<sha256>.<ext>``.
 
-    ``slice_of`` names a device's slice; ``block_s`` as in ``source_of``.
+    ``slice_of`` names a device's slice; ``block_s`` as in ``source_of``. ``watched``: samples of sites that did not
+    drift, which a ``watched.csv`` lists in the same way; an older worker leaves them alone.
 
     Raises:
         UnknownSampleError: If an image file is missing.
     """
     chosen = distinct(samples)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for sample in chosen:
-        path = f"images/{sample.file_name}"
-        source = source_of(sample, block_s)
-        writer.writerow([path, sample.label, slice_of(sample.device), sample.lane, sample.id, source])
+    known = {sample.sha256 for sample in chosen}
+    others = [sample for sample in distinct(watched) if sample.sha256 not in known]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(_entry(LABELS), text.getvalue().encode())
-        for sample in chosen:
+        for listing, listed in ((LABELS, chosen), (WATCHED, others)):
+            text = io.StringIO(newline="")
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for sample in listed:
+                path, source = f"images/{sample.file_name}", source_of(sample, block_s)
+                writer.writerow([path, sample.label, slice_of(sample.device), sample.lane, sample.id, source])
+            if listing == LABELS or listed:
+                archive.writestr(_entry(listing), text.getvalue().encode())
+        for sample in (*chosen, *others):
             archive.writestr(_entry(f"images/{sample.file_name}"), image_of(sample))
     return buffer.getvalue()
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from server.drift.ledger import StoredVerdict, Verdicts
 from server.errors import ServerError, TriggerPhaseError
-from server.fleet.fleet import Fleet
+from server.fleet.fleet import Device, Fleet
 from server.registry.events import EventLog
 from server.registry.versions import Versions
 from server.retraining.audit import SETTING
@@ -31,7 +31,9 @@ from server.retraining.policy import (
     Trigger,
     TriggerFacts,
     advance,
+    cautions,
     may_start,
+    watched_in,
     withdrawn,
 )
 from server.retraining.samples import SampleStore, StoredSample, build_archive, distinct, source_of
@@ -43,6 +45,7 @@ from wire.messages import Severity
 
 _LOG = logging.getLogger(__name__)
 _SAMPLE_TTL_S = 3_600.0
+_MOST_WATCHED = 5_000
 _IN_VAIN = frozenset({RolloutPhase.ABORTING, RolloutPhase.ABORTED, RolloutPhase.FAILED})
 
 
@@ -178,9 +181,20 @@ class RetrainingService:
         labelled = self.samples.labelled(trigger.devices, trigger.since_ms)
         return [sample for sample in labelled if not form.problem(sample.label)]
 
-    def _takers(self, release: str) -> tuple[str, ...]:
-        found = candidates(self.fleet.devices(), self.versions.releases(), release)
-        return tuple(device.device for device in found)
+    def _watched(self, trigger: Trigger) -> list[StoredSample]:
+        """Return the newest labelled samples, drawn uniformly, of the model's devices that did not drift."""
+        release = self.versions.release(trigger.release)
+        form = self.versions.label_form_of_bundle(release.sha256)
+        models = {one.name: one.model for one in self.versions.releases()}
+        devices = {
+            device.device for device in self.fleet.devices()
+            if device.device not in trigger.devices and models.get(device.desired_release) == release.model
+        }  # fmt: skip
+        drawn = [sample for sample in self.samples.labelled_uniformly(_MOST_WATCHED) if sample.device in devices]
+        return [sample for sample in drawn if not form.problem(sample.label)]
+
+    def _takers(self, release: str) -> tuple[Device, ...]:
+        return candidates(self.fleet.devices(), self.versions.releases(), release)
 
     def _rollout_facts(self, rollout: str) -> str:
         if not rollout:
@@ -225,7 +239,9 @@ class RetrainingService:
         sites = {device.device: device.site for device in self.fleet.devices()}
         labelled = self._labelled(trigger)
         block_s = self.config.source_block_s
-        data = build_archive(labelled, lambda device: sites.get(device, device), self.samples.image, block_s)
+        data = build_archive(
+            labelled, lambda device: sites.get(device, device), self.samples.image, block_s, self._watched(trigger)
+        )
         order = JobOrder(
             retraining=trigger.id,
             model=trigger.model,
@@ -237,15 +253,23 @@ class RetrainingService:
         return self.jobs.create(order, data, now_ms).id
 
     def _roll_out(self, trigger: Trigger) -> str:
-        """Create a rollout whose canaries are drifted devices, or others if all drifted ones have the release."""
+        """Create a rollout whose canaries are drifted devices, or others if all drifted ones have the release.
+
+        It goes last to sites at which it is not shown to be harmless, and not at all to those where it is worse.
+        """
         self.versions.release(trigger.result)
         takers = self._takers(trigger.result)
-        canary = [device for device in trigger.devices if device in takers][: self.config.canary]
+        judged = watched_in(self.jobs.job(trigger.job).certificate)
+        withheld, last = cautions(takers, trigger.devices, judged)
+        names = {device.device for device in takers}
+        canary = [device for device in trigger.devices if device in names][: self.config.canary]
         request = RolloutOptions(
             release=trigger.result,
             canary=tuple(canary) or self.config.canary,
             probation_s=self.config.probation_s,
             approved=True,
+            withheld=withheld,
+            last=last,
         )
         return self.rollouts.create(request).id
 

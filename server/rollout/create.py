@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from server.errors import RolloutRefusedError
 from server.fleet.fleet import Device
@@ -23,7 +23,8 @@ class RolloutOptions:
     ``canary``: a number of devices, or a list. ``groups``: device lists that follow; devices in no list come last,
     together with devices that enrol later. ``approved``: start at once. ``window``: in which devices may switch.
     ``shadow``: for how long they compare the release with the one that serves before. ``max_bytes_per_s``: how fast
-    they may download, 0 for no limit; a lower limit of the device's own holds.
+    they may download, 0 for no limit; a lower limit of the device's own holds. ``withheld``: devices that don't get it,
+    and ``last``: devices that come last, after all others, each with the reason.
     """
 
     release: str
@@ -37,6 +38,8 @@ class RolloutOptions:
     window: MaintenanceWindow | None = None
     shadow: ShadowOrder | None = None
     max_bytes_per_s: int = 0
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    last: Mapping[str, str] = field(default_factory=dict)
 
 
 def draft(
@@ -61,7 +64,10 @@ def draft(
         if time_s is not None and not 0 < time_s <= MAX_TIME_S:
             message = f"Expected {key} above 0 and at most {MAX_TIME_S} (a year), got {time_s}"
             raise RolloutRefusedError(message)
-    names, groups = _grouping(request, config, candidates(devices, releases, request.release), identity)
+    takers = candidates(devices, releases, request.release)
+    allowed = [device for device in takers if device.device not in request.withheld]
+    names, groups = _grouping(request, config, allowed, identity)
+    held = {device.device for device in takers}
     success = config.success_ratio if request.success_ratio is None else request.success_ratio
     errors = config.error_ratio if request.error_ratio is None else request.error_ratio
     return Rollout(
@@ -75,6 +81,7 @@ def draft(
         window=request.window,
         shadow=request.shadow,
         max_bytes_per_s=request.max_bytes_per_s,
+        cautions={name: why for name, why in {**request.last, **request.withheld}.items() if name in held},
         created_ms=now_ms,
         updated_ms=now_ms,
     )
@@ -97,5 +104,12 @@ def _grouping(
     if not all(named):
         message = f"Expected at least one device in each group, got none in group {named.index(()) + 1}"
         raise RolloutRefusedError(message)
-    rest = tuple(sorted(known - set(chosen)))
-    return ["canary", *(f"group {number + 2}" for number in range(len(request.groups))), "rest"], [*named, rest]
+    rest = known - set(chosen)
+    before = tuple(sorted(rest - request.last.keys()))
+    if before and before != tuple(sorted(rest)):  # those that come last are the last group
+        named.append(before)
+        rest -= set(before)
+    return ["canary", *(f"group {number + 2}" for number in range(len(named) - 1)), "rest"], [
+        *named,
+        tuple(sorted(rest)),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -52,6 +53,7 @@ class RolloutLedger:
     def add(self, rollout: Rollout) -> None:
         """Store a new rollout."""
         documents = {"window": as_text(rollout.window), "shadow": as_text(rollout.shadow)}
+        documents |= {"cautions": json.dumps(dict(rollout.cautions)) if rollout.cautions else ""}
         row = {**asdict(rollout), "phase": rollout.phase.value, **documents}
         del row["members"]
         with self.database.begin() as connection:
@@ -121,5 +123,6 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
         values["phase"] = RolloutPhase(row["phase"])
         values["window"] = decode(MaintenanceWindow, row["window"].encode()) if row["window"] else None
         values["shadow"] = decode(ShadowOrder, row["shadow"].encode()) if row["shadow"] else None
+        values["cautions"] = json.loads(row["cautions"]) if row["cautions"] else {}
         found.append(Rollout(**values, members=tuple(members[row["id"]])))
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -101,7 +102,8 @@ class Rollout:
 
     ``window``: devices switch inside of it only, by their own clock; None: at any time. ``shadow``: how they
     compare the release with the one that serves before that; None: they don't. ``max_bytes_per_s``: how fast they may
-    download; 0: no limit but their own.
+    download; 0: no limit but their own. ``cautions``: devices that come last, and devices that don't get it, although
+    they could run it, each with the reason.
     """
 
     id: str
@@ -118,6 +120,7 @@ class Rollout:
     window: MaintenanceWindow | None = None
     shadow: ShadowOrder | None = None
     max_bytes_per_s: int = 0
+    cautions: Mapping[str, str] = field(default_factory=dict)
     created_ms: int = 0
     updated_ms: int = 0
 

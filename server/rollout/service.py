@@ -113,6 +113,8 @@ class RolloutService:
             self.ledger.add(rollout)
             count = len(rollout.members)
             self._note(rollout, "created", Severity.INFO, f"Rollout of {rollout.release} to {count} devices")
+            for device, why in rollout.cautions.items():
+                self._note(rollout, "held_back", Severity.WARNING, f"{rollout.release}: {why}", device=device)
             return rollout
 
     def approve(self, rollout: str, *, by: str = SOMEBODY, only: Sequence[str] | None = None) -> Rollout:
@@ -306,7 +308,7 @@ class RolloutService:
     ) -> tuple[Member, ...]:
         if not rollout.dynamic or rollout.phase is not RolloutPhase.RUNNING:
             return ()
-        taken = {member.device for other in self.ledger.open() for member in other.members}
+        taken = {*rollout.cautions, *(member.device for other in self.ledger.open() for member in other.members)}
         fresh = candidates(devices, releases, rollout.release)
         last = len(rollout.groups) - 1
         return tuple(Member(device=device.device, group=last) for device in fresh if device.device not in taken)

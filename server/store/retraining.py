@@ -161,6 +161,12 @@ def put_audit(connection: sa.Connection, row: Mapping[str, object]) -> None:
     connection.execute(AUDITS.insert(), dict(row))
 
 
+def newest_labelled(connection: sa.Connection, lane: str, limit: int) -> list[sa.RowMapping]:
+    """Return the newest labelled samples of one lane, newest first."""
+    query = SAMPLES.select().where(SAMPLES.c.lane == lane, SAMPLES.c.label.is_not(None))
+    return list(connection.execute(query.order_by(SAMPLES.c.id.desc()).limit(limit)).mappings())
+
+
 def insert_job(connection: sa.Connection, row: Mapping[str, object]) -> None:
     """Add a job."""
     connection.execute(JOBS.insert(), dict(row))

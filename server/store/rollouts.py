@@ -27,6 +27,7 @@ ROLLOUTS = sa.Table(
     sa.Column("max_bytes_per_s", sa.BigInteger, nullable=False, default=0, server_default="0"),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
+    sa.Column("cautions", sa.Text, nullable=False, default="", server_default=""),
 )
 
 MEMBERS = sa.Table(

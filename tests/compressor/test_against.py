@@ -181,15 +181,16 @@ def test_a_file_that_is_no_bundle_is_refused(recipe: Recipe, tmp_path: Path) -> 
 
 
 METERS = Path(os.environ.get("TINYFLEET_DATA", "../shared/data")) / "meter-digits" / "meter-digits-dev.zip"
-FALLEN = "jomjol_images"
+FALLEN = "jomjol_update_20220608"
 
 
 def meters(data: DataRecipe, root: Path | None = None) -> Table:
-    """Return the three training sites of the development meter data."""
+    """Return two training sites of the development meter data; of the smaller every third row."""
     del data, root
     read = read_recipe(Path("models/meter_digits")).with_data(METERS)
     table = labelled_images.load(read.data)
-    return table.take(np.isin(table.slices, read.data.train_slices))
+    few = (table.slices == FALLEN) & (np.arange(len(table)) % 3 == 0)
+    return table.take(few | (table.slices == read.data.train_slices[0]))
 
 
 def shifted_meters(data: DataRecipe, root: Path | None = None) -> Table:
@@ -206,16 +207,17 @@ def shifted_meters(data: DataRecipe, root: Path | None = None) -> Table:
 @pytest.mark.slow
 @pytest.mark.skipif(not METERS.is_file(), reason="the development meter data are not here: set TINYFLEET_DATA")
 def test_on_meters_the_site_whose_labels_were_shifted_is_named_with_its_figures(tmp_path: Path) -> None:
-    """Twice the epochs raise the average; the site that fell is refused by name, on real pictures."""
+    """More epochs raise the average; the site that fell is refused by name, on real pictures."""
     read = replace(read_recipe(Path("models/meter_digits")), gates=(GateRecipe(name="size_bytes", max=1e6),))
     read = replace(read, data=replace(read.data, train_slices=(), needs="", stand_in="", slices="", label="exact"))
-    first = run_recipe(on(read, "meters", 1), out=tmp_path / "before")
+    first = run_recipe(on(read, "meters", 3), out=tmp_path / "before")
     base = BasePoint(first.bundles[0], compared=True)
-    after = run_recipe(on(read, "shifted_meters", 6), out=tmp_path / "after", version=2, base=base)
+    after = run_recipe(on(read, "shifted_meters", 12), out=tmp_path / "after", version=2, base=base)
     lines = {line.name: line for line in after.certificate.gates}
     assert after.certificate.figures["accuracy"] > after.certificate.figures["baseline_accuracy"]
     assert (after.verdict, after.bundles) == (Verdict.FAIL, ())
-    assert f"slice '{FALLEN}': drop " in lines["worst_slice_drop"].text
+    assert lines["worst_slice_drop"].text.startswith(f"slice '{FALLEN}': drop ")
+    print("\n".join(f"{line.name} {line.verdict}: {line.text}" for line in after.certificate.gates))  # noqa: T201
 
 
 @pytest.mark.slow

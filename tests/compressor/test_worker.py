@@ -29,6 +29,7 @@ from compressor.worker.client import ServerClient
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
 from server.retraining.jobs import JobOrder, TrainingJob
+from server.retraining.policy import watched_in
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.memory_broker import MemoryBroker, MemoryTransport
@@ -128,6 +129,28 @@ def test_a_job_becomes_a_published_release(host: BuildHost, samples: bytes) -> N
     assert (code, ended.state, ended.release) == (0, "done", "tiny-2")
     assert host.app.parts.versions.release("tiny-2").model == "tiny"
     assert ended.certificate["baseline"] == "tiny-1"
+
+
+def test_sites_that_did_not_drift_are_replayed_and_judged_one_by_one(host: BuildHost, samples: bytes) -> None:
+    """Of 120 labelled pictures about half judge the site, the others are learnt from; the server gets the result."""
+    table = digits.render(range(300, 540, 2), digits.LENS_A, "east")
+    text, buffer = io.StringIO(), io.BytesIO(samples)
+    writer = csv.writer(text)
+    writer.writerow(["path", "label", "slice", "lane", "sample", "source"])
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for i, image in enumerate(table.images):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            archive.writestr(f"images/w{i}.png", png.getvalue())
+            label = table.class_names[table.labels[i]]
+            writer.writerow([f"images/w{i}.png", label, "east", "audit", i, f"cam/{i}"])
+        archive.writestr("watched.csv", text.getvalue())
+    job = host.job(buffer.getvalue())
+    assert serve(host.place, once=True, progress=Silent()) == 0
+    (site,) = watched_in(host.again(job).certificate)
+    found = host.again(job).certificate["watched"][0]  # type: ignore[index,call-overload]
+    assert (site.name, 40 <= found["n"] <= 80, found["limit"]) == ("east", True, 0.02)
+    assert any("Site 'east', watched" in text for text in host.again(job).certificate["remarks"]) != site.harmless  # type: ignore[union-attr]
 
 
 def test_what_the_gates_refuse_is_reported_and_never_published(host: BuildHost, samples: bytes) -> None:

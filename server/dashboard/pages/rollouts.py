@@ -96,6 +96,8 @@ class Steering:
         if card.shadow:
             ui.label(card.shadow).classes("tf-small")
             ui.label(card.shadow_means).classes("tf-muted tf-small")
+        for caution in card.cautions:
+            ui.label(caution).classes("tf-small")
         for group in card.groups:
             show_group(group, partial(self._skip, card, group.name) if group.may_skip else None)
 
