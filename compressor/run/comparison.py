@@ -84,7 +84,7 @@ def _watched(run: Run) -> Table:
     There are none without a release before, or for a task without classes.
     """
     rows, beside = run.rows("other"), run.material.watched
-    if run.before is None or rows.labels.ndim > 1:
+    if run.before is None or run.task.targets.classes(rows.labels) is None:
         return rows.take(np.zeros(len(rows), dtype=bool))
     if run.drifted is not None:
         rows = rows.take(~np.isin(rows.hashes, run.drifted.train.hashes))
@@ -172,7 +172,7 @@ def disagreements(rows: Table, compared: Compared, run: Run, *, labelled: bool =
     Raises:
         DataError: If the task has no classes: two models never give the same numbers.
     """
-    if rows.labels.ndim > 1:
+    if run.task.targets.classes(rows.labels) is None:
         message = f"Expected classes to list rows on which models disagree, got a recipe {run.task.recipes}"
         raise DataError(f"{message}: the report shows where the errors grew; leave --disagreements out")
     names = rows.class_names

@@ -160,8 +160,10 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
     listed = out / DISAGREEMENTS
     listed.unlink(missing_ok=True)
-    if run.rows("gate").labels.ndim == 1 and (run.before is not None or combined.verdict == Verdict.INCONCLUSIVE):
-        write_atomically(listed, as_tsv(disagreements(run.rows("gate"), results[0].compared.gate_set, run)))
+    rows = run.rows("gate")
+    classes = run.task.targets.classes(rows.labels) is not None
+    if classes and (run.before is not None or combined.verdict == Verdict.INCONCLUSIVE):
+        write_atomically(listed, as_tsv(disagreements(rows, results[0].compared.gate_set, run)))
     return _write(run, out, combined, bundles, shown(combined, run, results))
 
 
@@ -213,12 +215,12 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         message = f"Expected a recipe of classes for a retraining from drifted samples, got one {run.task.recipes}"
         raise DataError(f"{message}: {unfit}")
     if extra is None:
-        return Material(table, splits, None)
+        return Material(table=table, splits=splits, drifted=None)
     used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
     known = table.take(used)
     drifted = part(with_near_sources(extra, run.progress), known)
     beside = None if watched is None else part_watched(with_near_sources(watched, run.progress), known)
-    return Material(table, splits, drifted, beside)
+    return Material(table=table, splits=splits, drifted=drifted, watched=beside)
 
 
 def _models(run: Run, base: BasePoint | None) -> Models:

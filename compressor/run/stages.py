@@ -57,7 +57,7 @@ def table_digest(table: Table) -> str:
     return sha256_hex((text + "\n" + "\0".join(table.class_names)).encode())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Material:
     """The data of a run: the table and its splits, and the samples of a retraining.
 
@@ -75,7 +75,8 @@ class Material:
         from compressor.data._split import Splits  # noqa: PLC0415 - no stage depends on how rows are split
 
         rows, texts, images = np.zeros(0, np.int64), np.zeros(0, np.str_), np.zeros(0, object)
-        return cls(Table(images, rows, texts, texts, texts, ()), Splits(rows, rows, rows, rows, rows), None)
+        table, splits = Table(images, rows, texts, texts, texts, ()), Splits(rows, rows, rows, rows, rows)
+        return cls(table=table, splits=splits, drifted=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -180,7 +180,7 @@ def test_a_file_that_is_no_bundle_is_refused(recipe: Recipe, tmp_path: Path) -> 
         gate_against(tmp_path, asked, Silent())
 
 
-METERS = Path(os.environ.get("TINYFLEET_DATA", "../shared/data")) / "meter-digits" / "meter-digits-dev.zip"
+METERS = Path(os.environ.get("TINYFLEET_DATA", "data")) / "meter-digits" / "meter-digits-dev.zip"
 FALLEN = "jomjol_update_20220608"
 
 
