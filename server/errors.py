@@ -38,6 +38,7 @@ ServerError
 ├── SampleRefusedError        a sample that may not be stored
 ├── UnknownSampleError        no such sample
 ├── LabelRefusedError         a label that is empty, too long or does not fit
+├── NoNewPlaceError           a device without a new place, which can't be accepted
 ├── AuditOffError             a request for audit samples that nobody has allowed
 ├── UnknownTriggerError       no such retraining
 ├── TriggerPhaseError         a retraining that awaits no approval
@@ -340,6 +341,13 @@ class UnknownSampleError(ServerError):
 
     code = "unknown_sample"
     status = 404
+
+
+class NoNewPlaceError(ServerError):
+    """A place is accepted of a device that has no verdict ``new_place``."""
+
+    code = "no_new_place"
+    status = 409
 
 
 class AuditOffError(ServerError):

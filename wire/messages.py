@@ -70,12 +70,16 @@ class Severity(StrEnum):
 
 
 class DriftState(StrEnum):
-    """What the server has found about the inputs of one device: its baseline is still collected, or it is judged."""
+    """What the server has found about the inputs of one device: its baseline is still collected, or it is judged.
+
+    ``new_place``: the training data has nothing like them, and nobody has accepted that.
+    """
 
     LEARNING = "learning"
     QUIET = "quiet"
     DRIFT = "drift"
     FAULT = "fault"
+    NEW_PLACE = "new_place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""``GET /api/evidence`` and ``/api/verdicts``: the evidence and the verdicts of drift detection."""
+"""``GET /api/evidence``, ``/api/verdicts`` and ``/api/places``: the evidence and the verdicts of drift detection."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
-from server.api.values import ValueBody
+from server.api.values import Person, ValueBody, Why
+from server.clock import Clock
 from server.drift.ledger import Verdicts
+from server.drift.places import Places, PlaceState
+from server.people import SOMEBODY
 from server.store.database import Database
 from server.store.monitoring import evidence as store
 
@@ -30,7 +33,8 @@ class EvidenceBody(BaseModel):
     baseline is complete. ``baseline_windows``: what the baseline has of the ``wanted_windows`` with which that changes
     next (first judged, then complete). ``summaries``: PSI,
     Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most; they never decide. ``least_sd``: from what
-    shift on, in standard deviations, the device's stream would be noticed.
+    shift on, in standard deviations, the device's stream would be noticed. ``new_place``: the device looks at a place
+    that training does not know, and nobody has accepted it.
     """
 
     device: str
@@ -42,6 +46,7 @@ class EvidenceBody(BaseModel):
     training_log_value: float | None
     log_threshold: float
     flagged: bool
+    new_place: bool
     fault: str
     cause: str
     provisional: bool
@@ -120,5 +125,63 @@ def router(auth: Auth, database: Database, verdicts: Verdicts) -> APIRouter:
     def list_verdicts(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> VerdictsBody:
         """Return the newest verdicts."""
         return VerdictsBody(verdicts=[VerdictBody.of(verdict) for verdict in verdicts.latest(limit)])
+
+    return routes
+
+
+class PlaceBody(ValueBody):
+    """A device at a place that training does not know, by its verdict; ``decided_ms`` is 0 before it is decided.
+
+    Of ``audited`` labelled scenes ``wrong`` were answered wrong, as shares: the error rate there lies between
+    ``lower_risk`` and ``upper_risk``; in training it was ``source_risk``. ``text``: why the device was not asked.
+    """
+
+    verdict: int
+    device: str
+    site: str
+    model: str
+    release: str
+    state: PlaceState
+    asks: int
+    asked_ms: int
+    request: str
+    audited: int
+    wrong: float
+    lower_risk: float
+    upper_risk: float
+    source_risk: float
+    decided_ms: int
+    decided_by: str
+    why: str
+    text: str
+
+
+class PlacesBody(BaseModel):
+    """The places, the newest verdict first."""
+
+    places: list[PlaceBody]
+
+
+class AcceptRequest(BaseModel, extra="forbid"):
+    """The reason, recorded with the place and in the events; ``by``: who decided it."""
+
+    why: Why = ""
+    by: Person = SOMEBODY
+
+
+def places_router(auth: Auth, places: Places, clock: Clock) -> APIRouter:
+    """Return the routes for operators."""
+    routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/places")
+    def list_places() -> PlacesBody:
+        """Return the devices at places that training does not know, with their error rates there."""
+        return PlacesBody(places=[PlaceBody.of(place) for place in places.all()])
+
+    @routes.post("/api/places/{device}/accept")
+    def accept(device: str, request: AcceptRequest | None = None) -> PlaceBody:
+        """Accept the place of a device: its verdict ends, and what it sees there is its usual."""
+        wanted = request or AcceptRequest()
+        return PlaceBody.of(places.accept(device, wanted.why, now_ms=clock(), by=wanted.by))
 
     return routes

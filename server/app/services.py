@@ -44,6 +44,7 @@ from server.registry.versions import Versions
 from server.retraining.audit import SteadyAudit
 from server.retraining.jobs import Jobs
 from server.retraining.ledger import Triggers
+from server.retraining.new_places import NewPlaces
 from server.retraining.samples import SampleStore
 from server.retraining.service import RetrainingService
 from server.rollout.ledger import RolloutLedger
@@ -150,6 +151,9 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     audit = SteadyAudit(
         database=database, fleet=fleet, versions=versions, config=config.audit, retraining=config.retraining
     )
+    new_places = NewPlaces(
+        places=drift.places, audit=audit, samples=samples, versions=versions, config=config.retraining
+    )
     withdrawal = Withdrawal(versions=versions, fleet=fleet, rollouts=rollouts, clock=clock)
     measurements = Measurements(
         folder=state.measurements,
@@ -215,6 +219,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             Regressions(drift.verdicts, rollouts),
             withdrawal,
             rollouts,
+            new_places,
             retraining,
             audit,
             measurements,
@@ -256,6 +261,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         retraining_api.jobs_router(auth, parts.retraining.jobs, parts.versions, parts.clock),
         retraining_api.router(auth, parts.retraining, parts.clock),
         evidence_api.router(auth, parts.database, parts.drift.verdicts),
+        evidence_api.places_router(auth, parts.drift.places, parts.clock),
         describe.router(api),
         failures.unknown_path(),
     ):

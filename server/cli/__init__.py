@@ -38,6 +38,8 @@ from server.cli import listings
 from server.cli.running import operator_client
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
+from server.drift.ledger import Verdicts
+from server.drift.places import Places
 from server.errors import (
     AnsweredError,
     DatabaseOutdatedError,
@@ -654,6 +656,54 @@ def ask(directory: Path, device: str, count: int) -> None:
     with operator_client(open_state(directory)) as server:
         asked = server.request("POST", f"/api/audit/{quote(device, safe='')}", {"count": count})
     click.echo(f"{device} {asked['request']}")
+
+
+@main.group(
+    cls=_Listing,
+    epilog=_example("fleet-server places state", "fleet-server places accept state cam-1 --why 'labelled 30 by hand'"),
+)
+def places() -> None:
+    """Print the devices at places that training does not know; accept one.
+
+    "fleet-server places DIR" is short for "fleet-server places list DIR".
+    """
+
+
+@places.command("list", epilog=_example("fleet-server places list state --json"))
+@_STATE
+@_JSON
+@_coded
+def places_list(directory: Path, *, as_json: bool) -> None:
+    """Print the places with what labels show there, the newest first.
+
+    Tab-separated values with a header line. States: open (labels are missing), harmful, harmless, accepted.
+    """
+    _, database = _opened(directory)
+    rows = [listings.place_row(place) for place in _places(database).all()]
+    database.close()
+    _print(rows, listings.PLACE_COLUMNS, as_json=as_json)
+
+
+@places.command(epilog=_example("fleet-server places accept state cam-1 --why 'labelled 30 by hand'"))
+@_STATE
+@_DEVICE
+@_WHY
+@_BY
+@_coded
+def accept(directory: Path, device: str, why: str, by: str) -> None:
+    """Accept the place of DEVICE, which training does not know.
+
+    Its verdict ends with its next window, and what it sees there is its usual, for every release of the model, until it
+    moves to another site.
+    """
+    _, database = _opened(directory)
+    place = _places(database).accept(device, why, now_ms=system_now_ms(), by=_person(by))
+    database.close()
+    click.echo(f"{place.device} {place.state}")
+
+
+def _places(database: Database) -> Places:
+    return Places(Verdicts(database, EventLog(database)))
 
 
 def _person(by: str) -> str:

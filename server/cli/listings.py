@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
+from server.drift.places import Place
 from server.fleet.fleet import Device
 from server.fleet.liveness import Presence
 from server.registry.events import LoggedEvent
@@ -33,6 +35,16 @@ ROLLOUT_COLUMNS = (
     "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
     "replaced", "removed", "air_bytes", "bundle_bytes",
 )  # fmt: skip
+
+PLACE_COLUMNS = (
+    "device", "site", "state", "release", "asks", "audited", "wrong", "lower_risk", "upper_risk", "source_risk", "text",
+)  # fmt: skip
+
+
+def place_row(place: Place) -> Row:
+    """Return the row of a place; its error rate there lies between ``lower_risk`` and ``upper_risk``."""
+    risks = {name: round(getattr(place, name), 4) for name in ("wrong", "lower_risk", "upper_risk", "source_risk")}
+    return {**asdict(place), **risks, "state": place.state.value}
 
 
 def device_row(device: Device, presence: Presence) -> Row:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago, duration, evidence_share, evidence_status
 from server.drift.ledger import StoredVerdict
+from server.drift.places import Place
 from server.drift.verdicts import VerdictKind
 from server.store.database import Database
 from server.store.monitoring.evidence import evidence_of, latest_pools
@@ -21,6 +22,7 @@ _KINDS = {
     VerdictKind.COHORT: Status("A cohort sees something new", Tone.WARN),
     VerdictKind.FLEET: Status("The whole fleet sees something new", Tone.BAD),
     VerdictKind.RELEASE_REGRESSION: Status("A release made it worse", Tone.BAD),
+    VerdictKind.NEW_PLACE: Status("Training does not know this place", Tone.WARN),
 }
 _NAMED = 6
 _EVERYBODY = "the whole fleet"
@@ -152,8 +154,8 @@ def _least(summaries: object) -> str:
     return f"A lasting shift would be noticed: {listed}" if listed else ""
 
 
-def verdict_card(verdict: StoredVerdict, now_ms: int) -> VerdictCard:
-    """Return the card of one verdict."""
+def verdict_card(verdict: StoredVerdict, now_ms: int, place: Place | None = None) -> VerdictCard:
+    """Return the card of one verdict; ``place``: what is known of it, if it is one on a new place."""
     where = ", ".join(f"{name} {value}" for name, value in verdict.attributes.items())
     subject = where or (verdict.release if verdict.kind is VerdictKind.RELEASE_REGRESSION else "")
     windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
@@ -162,7 +164,7 @@ def verdict_card(verdict: StoredVerdict, now_ms: int) -> VerdictCard:
         kind=_KINDS[verdict.kind],
         provisional=verdict.provisional,
         where=subject,
-        cause=verdict.cause,
+        cause=verdict.cause if place is None else f"{verdict.cause}; {place.risk}",
         action=verdict.action,
         devices=Cut.of(verdict.devices, _NAMED),
         since=f"{windows}, opened {ago(verdict.opened_ms, now_ms)}",

@@ -45,7 +45,10 @@ class BankFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """The input of one window's verdicts; ``senders``: the devices that sent a window in ``slot``."""
+    """The input of one window's verdicts; ``senders``: the devices that sent a window in ``slot``.
+
+    ``accepted``: the devices whose place is accepted, although training does not know it.
+    """
 
     state: FoldState
     outcome: SlotOutcome
@@ -55,6 +58,12 @@ class Scene:
     config: DriftConfig
     slot: int
     senders: frozenset[str] = frozenset()
+    accepted: frozenset[str] = frozenset()
+
+    @property
+    def new_places(self) -> frozenset[str]:
+        """The devices at places that training does not know and nobody has accepted."""
+        return self.outcome.new_places - self.accepted
 
 
 def findings(scene: Scene) -> tuple[Finding, ...]:
@@ -69,6 +78,7 @@ def findings(scene: Scene) -> tuple[Finding, ...]:
             fault=fault.code if fault else "",
             regression=_regression(scene, device, fault),
             provisional=device in scene.outcome.provisional,
+            new_place=device in scene.new_places,
         )
         devices.append(view)
     return tuple(_finding(scene, verdict) for verdict in conclude(devices, _pools(scene.outcome)))
@@ -139,7 +149,7 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
         return Finding(
             verdict=verdict, cause=scene.faults[verdict.devices[0]].text, release=facts.release, model=facts.model
         )
-    training = verdict.kind is VerdictKind.RELEASE_REGRESSION
+    training = verdict.kind in {VerdictKind.RELEASE_REGRESSION, VerdictKind.NEW_PLACE}
     found = causes(scene, verdict.devices, training=training)
     if not any(device in scene.outcome.flagged for device in verdict.devices) and not training:
         found = _pool_causes(scene, verdict) or found

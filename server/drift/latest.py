@@ -35,6 +35,8 @@ class DriftStates:
                 continue
             judged = DriftState.DRIFT if row["flagged"] else DriftState.QUIET
             state = judged if row["phase"] == "judged" else DriftState.LEARNING
+            if row.get("new_place") and state is not DriftState.DRIFT:
+                state = DriftState.NEW_PLACE
             self._newest[device] = (start_ms, DriftState.FAULT if row["fault"] else state)
 
     def of(self, device: str, now_ms: int) -> DriftState | None:
@@ -80,7 +82,8 @@ def _summary(row: sa.RowMapping | Mapping[str, object]) -> dict[str, Json]:
     return {
         "phase": str(row["phase"]), "window_start_ms": int(str(row["start_ms"])), "n": int(str(row["n"])),
         "threshold_ratio": round(max(float(str(value)), 0.0) / float(str(threshold)), 4) if known else None,
-        "flagged": bool(row["flagged"]), "fault": str(row["fault"]), "cause": str(row["cause"]),
+        "flagged": bool(row["flagged"]), "new_place": bool(row["new_place"]), "fault": str(row["fault"]),
+        "cause": str(row["cause"]),
         "provisional": bool(row["provisional"]), "baseline_windows": int(str(row["baseline_windows"])),
         "wanted_windows": int(str(row["wanted_windows"])),
     }  # fmt: skip

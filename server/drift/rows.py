@@ -76,6 +76,7 @@ def device_rows(scene: Scene, windows: Sequence[StoredWindow]) -> list[dict[str,
             "phase": "judged" if judged else "commissioning",
             "log_value": number(scene.outcome.log_values.get(device)), "training_log_value": number(level),
             "log_threshold": scene.outcome.log_threshold, "flagged": device in scene.outcome.flagged,
+            "new_place": device in scene.new_places,
             "fault": fault.code if fault else "", "cause": _cause(scene, fault.text if fault else "", level, device),
             **_baseline(scene, device, key),
             "streams": top.get(device, "[]"), "summaries": drawn.get(device, "{}"),
@@ -127,6 +128,8 @@ def _cause(scene: Scene, fault: str, training_value: float | None, device: str) 
         return fault
     if device in scene.outcome.flagged:
         return sentence(causes(scene, [device]))
+    if device in scene.new_places:
+        return "training does not know this place: " + sentence(causes(scene, [device], training=True))
     commissioning = device not in scene.outcome.log_values
     if commissioning and training_value is not None and training_value >= scene.outcome.log_threshold:
         return "differs from training: " + sentence(causes(scene, [device], training=True))

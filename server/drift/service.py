@@ -31,7 +31,9 @@ from server.drift.findings import BankFacts, Scene, findings
 from server.drift.health import Fault, clock_fault, faults, silence, suspects, usual, worst
 from server.drift.latest import DriftStates, newest_evidence
 from server.drift.ledger import Verdicts
+from server.drift.places import Places, PlaceState
 from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, is_whole, pool_rows
+from server.drift.verdicts import SITE
 from server.errors import ServerError
 from server.fleet.fleet import Device, Fleet
 from server.ingest.windows import StoredWindow, Windows
@@ -102,6 +104,11 @@ class DriftService:
     def verdicts(self) -> Verdicts:
         """The verdicts, for the API and for retraining."""
         return Verdicts(self.database, self.events)
+
+    @property
+    def places(self) -> Places:
+        """The new places, for the API and for those who ask for labels."""
+        return Places(self.verdicts)
 
     @property
     def _checkpoints(self) -> Checkpoints:
@@ -316,6 +323,7 @@ class DriftService:
 
     def _scene(self, slot: int, turn: _Turn, found: Mapping[str, Fault]) -> Scene:
         senders = frozenset(device for device, one in self._moment.health.items() if one.last_slot == slot)
+        accepted = self._accepted(turn) if self._outcome.new_places else frozenset()
         return Scene(
             state=self._moment.state,
             outcome=self._outcome,
@@ -325,7 +333,22 @@ class DriftService:
             config=self.config,
             slot=slot,
             senders=senders,
+            accepted=accepted,
         )
+
+    def _accepted(self, turn: _Turn) -> frozenset[str]:
+        """Return the devices whose place counts as accepted, for their present model, release and site."""
+        found = set()
+        for place in self.places.all():
+            now = self._moment.state.current.get(place.device)
+            facts = self._facts.get(now.key, BankFacts()) if now else BankFacts()
+            there = turn.attributes.get(place.device, {}).get(SITE) == place.site and facts.model == place.model
+            if there and (
+                place.state is PlaceState.ACCEPTED
+                or (place.state is PlaceState.HARMLESS and place.release == facts.release)
+            ):
+                found.add(place.device)
+        return frozenset(found)
 
     def _speak(self, slot: int, turn: _Turn, *, judged: bool) -> None:
         scene = self._scene(slot, turn, self._faults_of(slot, turn))

@@ -4,6 +4,7 @@ The rules, in their order (``docs/explanation/drift.md``, "Verdicts"):
 
 1. a health check fails: ``device_fault`` (soon after a release, in the model's outputs: ``release_regression``)
 2. an alarm that starts with a release: ``release_regression``: pause the rollout, never retrain
+   (beside both, and beside drift: a device at a place that training does not know: ``new_place``)
 3. flagged devices that share attributes (one-sided hypergeometric p < 0.01, risk ratio >= 3, at least 3 devices), or
    an alarm of a cohort's pool: ``cohort``; at least half of one site: ``site``
 4. half of the fleet, or an alarm of its pool, without concentration: ``fleet``; not while most baselines of the
@@ -42,6 +43,7 @@ class VerdictKind(StrEnum):
     COHORT = "cohort"  # something that these devices share
     FLEET = "fleet"  # the world changed
     RELEASE_REGRESSION = "release_regression"  # pause the rollout
+    NEW_PLACE = "new_place"  # training does not know what stands before this device
 
 
 ACTIONS: Mapping[VerdictKind, str] = {
@@ -51,6 +53,7 @@ ACTIONS: Mapping[VerdictKind, str] = {
     VerdictKind.COHORT: "collect samples of the cohort",
     VerdictKind.FLEET: "collect samples across the fleet",
     VerdictKind.RELEASE_REGRESSION: "pause the rollout",
+    VerdictKind.NEW_PLACE: "label the samples that it was asked for, or accept the place",
 }
 
 
@@ -59,7 +62,7 @@ class DeviceView:
     """The input of the rules for one device. ``attributes`` include its site; ``fault`` is a health code or "".
 
     ``regression`` names the release that the trouble started with, or ""; ``provisional``: its baseline is not
-    complete.
+    complete; ``new_place``: it looks at a place that training does not know, and nobody has accepted it.
     """
 
     device: str
@@ -68,6 +71,7 @@ class DeviceView:
     fault: str = ""
     regression: str = ""
     provisional: bool = False
+    new_place: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,7 @@ class DriftVerdict:
     @property
     def key(self) -> str:
         """The identity of the finding over windows, although its devices may change."""
-        if self.kind in {VerdictKind.DEVICE_FAULT, VerdictKind.DEVICE_LOCAL}:
+        if self.kind in {VerdictKind.DEVICE_FAULT, VerdictKind.DEVICE_LOCAL, VerdictKind.NEW_PLACE}:
             return f"{self.kind}:{','.join(self.devices)}:{self.detail}"
         return f"{self.kind}:{','.join(f'{name}={value}' for name, value in self.attributes)}:{self.detail}"
 
@@ -125,6 +129,11 @@ def conclude(devices: Sequence[DeviceView], pools: Pools) -> tuple[DriftVerdict,
         if view.fault and not view.regression
     ]
     found += _regressions(devices)
+    found += [
+        DriftVerdict(kind=VerdictKind.NEW_PLACE, devices=(view.device,))
+        for view in devices
+        if view.new_place and not view.fault
+    ]
     healthy = [view for view in devices if not view.fault and not view.regression]
     return (*found, *_drift(healthy, pools))
 

@@ -49,7 +49,9 @@ class RetrainingConfig:
     source_block_s: samples of one device in one block of this length are one source: frames of one scene, which count
     as one observation and are never in two splits; 0: every sample is its own (for frames drawn at random).
     harm_margin: how far the lower bound of the error rate must lie above the source's; two percentage points.
-    confidence: confidence level of that bound.
+    place_margin: how far the upper bound of the error rate at a place that training does not know may lie above the
+        source's for the place to count as harmless; ten percentage points, which about sixty labels can show.
+    confidence: confidence level of these bounds.
     audit_share: share of requested samples that are drawn uniformly, for the bound.
     samples_per_request, request_interval_s: how many samples one request asks for, and how often it is repeated.
     patience_s: how long an alarm may be quiet before no more samples are collected for it.
@@ -66,6 +68,7 @@ class RetrainingConfig:
     min_labelled: Annotated[int, Bound(0, 10**9)] = 200
     source_block_s: Wait = 600.0
     harm_margin: Share = 0.02
+    place_margin: Share = 0.10
     confidence: Confidence = 0.95
     audit_share: Share = 0.25
     samples_per_request: Count = 100

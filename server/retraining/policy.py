@@ -4,7 +4,8 @@ watch -> suspected -> collecting -> harmful -> proposed -> training -> gated -> 
           withdrawn: the alarm ended before anything was proposed, or a person withdrew it
           failed: a gate failed, or no worker could train
 
-Only a cohort, site or fleet verdict starts it; ``device_fault`` and ``release_regression`` never do. A person's
+Only a cohort, site or fleet verdict starts it, and a new place where labels have shown harm; ``device_fault`` and
+``release_regression`` never do. A person's
 approval replaces the proof of harm, and starts the rollout if that is not automatic. Harm is proved by an
 anytime-valid lower bound of the error rate from audit samples.
 
@@ -77,7 +78,7 @@ OVER = frozenset(
 )
 GATHERING = frozenset({RetrainingPhase.COLLECTING, RetrainingPhase.HARMFUL})
 APPROVABLE = frozenset({RetrainingPhase.COLLECTING, RetrainingPhase.GATED})
-RETRAINABLE = frozenset({VerdictKind.COHORT, VerdictKind.SITE, VerdictKind.FLEET})
+RETRAINABLE = frozenset({VerdictKind.COHORT, VerdictKind.SITE, VerdictKind.FLEET, VerdictKind.NEW_PLACE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

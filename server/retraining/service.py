@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from server.drift.ledger import StoredVerdict, Verdicts
+from server.drift.places import Places, PlaceState
+from server.drift.verdicts import VerdictKind
 from server.errors import ServerError, TriggerPhaseError
 from server.fleet.fleet import Device, Fleet
 from server.registry.events import EventLog
@@ -102,7 +104,9 @@ class RetrainingService:
     def turn(self, now_ms: int) -> None:
         """Open triggers for new verdicts, then advance every open one by at most one step."""
         with self._lock:
-            alarms = {verdict.key: verdict for verdict in self.verdicts.open()}
+            found = self.verdicts.open()
+            harmed = {one.verdict for one in Places(self.verdicts).all() if one.state is PlaceState.HARMFUL}
+            alarms = {one.key: one for one in found if one.kind is not VerdictKind.NEW_PLACE or one.id in harmed}
             known = self.triggers.all() if alarms else ()
             for alarm in alarms.values():
                 if may_start(alarm, known, self.config, now_ms):

@@ -100,6 +100,7 @@ def _build(device: str, visit: Visit) -> None:
         return
     _page(visit.services, device)
     Asking(visit, device).build()
+    Accepting(visit, device).build()
     Leaving(visit, device).build()
 
 
@@ -175,11 +176,12 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
     documents = (device.attributes, reported.attributes if reported else {})
     attributes = attributes_of(device.site, *documents)
     left_out = attributes_left_out(attributes, *documents)
-    wanted = device.desired_release
+    wanted, place = device.desired_release, services.drift.places.of(device.device)
     return (
         ("site", attributes.pop("site")), ("release", device.release or "none"),
         *((("wanted", wanted),) if wanted and wanted != device.release else ()), *said, *attributes.items(),
         *((("attributes left out", f"{left_out}, too many or too long"),) if left_out else ()),
+        *((("place", place.words),) if place is not None and place.site == device.site else ()),
         ("last seen", ago(device.last_seen_ms, now_ms)),
         *((("certificate", certificate),) if proof is not IdentityProof.PASSWORD and not device.ended else ()),
         *((("clock", clock_off(device.clock_off_ms)),) if device.clock_off_ms else ()),
@@ -366,6 +368,39 @@ _QUESTIONS = {
     "revoke": "Its credentials are refused from now on; it comes back only by a new claim. Its history stays.",
     "remove": "It is revoked, and what it was to run is forgotten: for hardware that is gone. Its history stays.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Accepting:
+    """The button by which a visitor accepts a place that training does not know."""
+
+    visit: Visit
+    device: str
+
+    def build(self) -> None:
+        """Show the button if the device has an open verdict on its place."""
+        place = self.visit.services.drift.places.of(self.device)
+        alarms = {one.id for one in self.visit.services.drift.verdicts.open()}
+        if place is None or place.decided_ms or place.verdict not in alarms:
+            return
+        with ui.element("section").classes("tf-card"):
+            heading("New place")
+            ui.label(
+                f"The training data has nothing like what this device sees. {place.risk[:1].upper()}{place.risk[1:]}."
+            )
+            button = ui.button("Accept this place", on_click=self._ask)
+            button.props("no-caps dense outline").style("padding: 4px 14px")
+
+    async def _ask(self) -> None:
+        question, text = f"Accept the place of {self.device}?", "The verdict ends, and what it sees there is its usual."
+        why = await ask_why(self.visit.client, question, text, "Accept")
+        if why is None:
+            return
+        services = self.visit.services
+        accept = partial(services.drift.places.accept, self.device, why, now_ms=services.fleet.clock())
+        if await self.visit.ask(accept) is not None:
+            with self.visit.client:
+                ui.navigate.reload()
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,8 @@ def rows(reading: Reading, silent_s: float) -> tuple[DeviceRow, ...]:
 def _overview(services: Services) -> View:
     situation = services.situation
     reading = situation.read()
-    found = tuple(evidence.verdict_card(verdict, reading.now_ms) for verdict in services.drift.verdicts.open())
+    alarms, places = services.drift.verdicts.open(), {one.verdict: one for one in services.drift.places.all()}
+    found = tuple(evidence.verdict_card(alarm, reading.now_ms, places.get(alarm.id)) for alarm in alarms)
     lines = rows(reading, situation.silent_s)
     return View(
         rows=lines,

@@ -9,24 +9,26 @@ Counts made with different references are never mixed: they are in different ban
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.drift.detection.baseline import Commissioning, Kept, KeptOfDevice, baselines
+from server.drift.detection.baseline import FINAL, Commissioning, Kept, KeptOfDevice, baselines
 from server.drift.detection.evidence import class_increments, fade, increments, memory_at, sums, update, values
 from server.drift.detection.movement import (
     CONTROL_DEVICES,
     KAPPA,
     FleetMovement,
     Movement,
+    Ordinary,
     Pairs,
     ScoreColumns,
     ageing,
     shared,
 )
+from server.drift.detection.places import LOOK_WINDOWS, place_values
 from server.drift.detection.reference import (
     CLASS_THETAS,
     CLASS_TILTS,
@@ -122,7 +124,8 @@ class DetectorBank:
     ``stage``: 0 without a baseline, ``FINAL`` with a complete one, in between with a provisional one.
     ``log_z``, ``class_log_z``, ``memory`` at ``rate``, ``usual`` (proportions) and ``n_effective`` describe
     the devices' own baselines; the detectors ``log_m`` and the fading evidence ``recent`` (D, S, 24), and those of
-    classes (D, C, 80), are against these, ``training_m`` and ``training_recent`` against the training reference.
+    classes (D, C, 80), are against these, ``training_m`` and ``training_recent`` against the training reference;
+    ``place`` (D,): the log evidence that a device looks at no place of training, -inf before it is known.
     ``movement``: the batches of devices that collect a baseline, by context; ``ended``: the pairs of batches that ended
     in the latest slot; ``fleet``: of all complete baselines. ``unused`` (S, 24): tilts that get no evidence;
     ``uncontrolled`` (S,): streams from which what devices share is not taken off; None for none.
@@ -154,6 +157,7 @@ class DetectorBank:
     class_recent: Singles = field(init=False)
     training_m: Singles = field(init=False)
     training_recent: Singles = field(init=False)
+    place: Singles = field(init=False)
     aged: Singles = field(init=False)
 
     def __post_init__(self) -> None:
@@ -208,6 +212,9 @@ class DetectorBank:
         self.complete([self.rows[device] for device, _ in completed], settings)
         for name in _AGAINST_BASELINE:
             getattr(self, name)[again] = arrays_of(self.columns)[name][2]
+        collecting = [device for device in devices if self.stage[self.rows[device]] < FINAL]
+        looks = {one for one in collecting if self.commissioning[self.rows[one]].windows % LOOK_WINDOWS == 0}
+        self._compare_places({device for device, _ in completed} | looks)
         return completed
 
     def _collect(self, part: Sequence[Observation], context: int, moment: SlotContext) -> dict[str, Kept]:
@@ -280,6 +287,37 @@ class DetectorBank:
         if older is not None and older.ordinary is not None:
             self.fleet.add(older.ordinary, times=-1.0)
 
+    def _compare_places(self, devices: Collection[str]) -> None:
+        """Compare all windows of each of ``devices`` with the places that training knows.
+
+        Of several contexts of a device the one with the most windows counts. How its windows moved is known from an
+        estimated baseline, and measured so far if one is collected; while it is not known, an earlier value stays.
+        """
+        if self.training is None or self.training.places is None:
+            return
+        alike: dict[tuple[int, bool], list[str]] = {}
+        for device in devices:
+            own = self.commissioning[self.rows[device]]
+            if own.windows < LOOK_WINDOWS:
+                continue
+            context = max(own.seen, key=lambda one: own.seen[one].windows)
+            collects = own.seen[context].ordinary is None
+            followed = context in self.movement and device in self.movement[context].rows
+            if followed or not collects:
+                alike.setdefault((context, collects), []).append(device)
+        for (context, collects), named in alike.items():
+            for first in range(0, len(named), ROWS):
+                some = named[first : first + ROWS]
+                rows = [self.rows[device] for device in some]
+                collected = [self.commissioning[row].seen[context] for row in rows]
+                counts, windows = np.stack([one.counts for one in collected]), np.array([o.windows for o in collected])
+                if collects:
+                    ordinary = self.movement[context].ordinary(some, counts, windows, replace(self.fleet))
+                else:
+                    ordinary = Ordinary.joined([one.ordinary for one in collected if one.ordinary is not None])
+                found = place_values(self.training, counts, ordinary, self.columns)
+                self.place[rows] = np.where(np.isneginf(found), self.place[rows], found)
+
     def _take(self, row: int, context: int, kept: Kept) -> None:
         """Use a kept baseline."""
         self._forget(self.commissioning[row], context)
@@ -340,6 +378,7 @@ class DetectorBank:
                     self._take(row, context, kept)
                     rows.append(row)
         self.complete(list(dict.fromkeys(rows)), settings)
+        self._compare_places({self.devices[row] for row in rows})
 
     def _against_training(self, rows: NDArray[np.int64], counts: Ints, log_cap: float) -> None:
         if self.training is None:
@@ -525,10 +564,11 @@ def arrays_of(columns: ScoreColumns) -> dict[str, tuple[tuple[int, ...], type, f
         "log_m": (tilts, single, -np.inf), "recent": (tilts, single, 0.0),
         "class_m": (class_tilts, single, -np.inf), "class_recent": (class_tilts, single, 0.0),
         "training_m": (tilts, single, -np.inf), "training_recent": (tilts, single, 0.0),
+        "place": ((), single, -np.inf),
     }  # fmt: skip
 
 
-DETECTORS = ("log_m", "recent", "class_m", "class_recent", "training_m", "training_recent", "aged")
+DETECTORS = ("log_m", "recent", "class_m", "class_recent", "training_m", "training_recent", "place", "aged")
 """The state of a bank besides its baselines."""
 _AGAINST_BASELINE = ("log_m", "recent", "class_m", "class_recent", "aged")
 _SHARED = ("stage", "log_z", "class_log_z", "memory", "ordinary", "trend", "rate", "usual", "n_effective")

@@ -37,6 +37,7 @@ _SHORT_DAYS = 3.0  # days of a baseline whose own mean is as uncertain as one le
 _RESTLESS = 4.0  # times the fleet's movement and noise: what a device moves beyond that is its own
 _SILL_ERRORS, _SILL_DEVICES, _SILL_RATIO = 3.0, 8, 0.9  # growth in standard errors, and devices, that show it
 _FEWEST = 4  # pairs of batches of 6 windows from which on movement is measured
+_STILL = 1e-3  # variance below which a column stands still: what others share is no movement of its own
 _ENOUGH = 8  # pairs of batches over the whole fleet, from which on a length is used
 KAPPA = 3.5  # times as far as it ordinarily moves, a stream may move without evidence
 _AGEING = 0.03  # standard deviations a day that a baseline follows
@@ -113,6 +114,13 @@ class Ordinary:
     def of(self, row: int) -> Ordinary:
         """Return that of one device, R = 1."""
         return Ordinary(**{one.name: getattr(self, one.name)[row : row + 1] for one in fields(self)})
+
+    @staticmethod
+    def joined(parts: Sequence[Ordinary]) -> Ordinary:
+        """Return that of all devices of ``parts``."""
+        return Ordinary(**{
+            one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Ordinary)
+        })  # fmt: skip
 
     @staticmethod
     def layout(columns: ScoreColumns) -> dict[str, tuple[int, ...]]:
@@ -364,6 +372,7 @@ class Movement:
         """
         rows, stream = [self.rows[device] for device in devices], self.columns.stream
         pairs, variances = self.pairs[:, rows].T.astype(np.float64), self.columns.variances(counts)[:, None]
+        variances = np.where(variances < _STILL, 0.0, variances)
         one = np.where(variances > 0, variances, 1.0)
         mean = np.moveaxis(self.spread[:, rows], 0, 1) / np.maximum(pairs, 1)[..., None]
         ratios = np.where((variances > 0) & (pairs[..., None] > 0), mean / one, 1.0)

@@ -10,14 +10,14 @@ Sources: J. Neyman, Smooth test for goodness of fit, Skandinavisk Aktuarietidskr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wire.histogram import BINS
-from wire.reference import Reference
+from wire.reference import Context, Reference
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -37,6 +37,9 @@ CLASS_THETAS = (0.25, 0.6, 1.2, -0.6, -1.2)
 CLASS_TILTS = BINS * len(CLASS_THETAS)
 """Tilts of a stream whose value is a class: more or less of each class, whatever their order."""
 
+PLACE_LEVELS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""How far a place may differ without evidence, in standard deviations of a sample: the least that covers it counts."""
+
 _PRIOR = 0.5  # Jeffreys: an empty bin of the reference is rare, not impossible
 
 
@@ -45,11 +48,13 @@ class Profile:
     """The shapes and normalisers of every stream under one reference.
 
     ``shapes``: float64 (S, 8, 16), the value of each shape in each bin. ``log_z``: float64 (S, 24), the log of
-    each tilt's normaliser, shape-major (three strengths of one shape stand side by side).
+    each tilt's normaliser, shape-major (three strengths of one shape stand side by side). ``places``: (9, S, 24), the
+    same for each of ``PLACE_LEVELS``; None: no place is known by its name.
     """
 
     shapes: Floats
     log_z: Floats
+    places: Floats | None = None
 
 
 def proportions(counts: Ints | Floats) -> Floats:
@@ -205,8 +210,14 @@ def profile(
 
 
 def training_profile(reference: Reference, *, z: float = 4.0, epsilon: float = 0.0) -> Profile:
-    """Return the profile of the bundle's own reference."""
+    """Return the profile of the bundle's own reference. Its contexts are places unless one of them is for all rows."""
     streams = len(reference.streams)
     counts = np.array([context.counts for context in reference.contexts], np.int64).reshape(-1, streams, BINS)
     sizes = [float(context.n_effective or context.n or 1) for context in reference.contexts]
-    return profile(counts, np.repeat(np.array(sizes)[:, None], streams, axis=1), z=z, epsilon=epsilon)
+    n_effective = np.repeat(np.array(sizes)[:, None], streams, axis=1)
+    made = profile(counts, n_effective, z=z, epsilon=epsilon)
+    if Context().name in {context.name for context in reference.contexts}:
+        return made
+    moved = (np.full((streams, len(SHAPES)), level) for level in PLACE_LEVELS)
+    places = [profile(counts, n_effective, z=z, epsilon=epsilon, moved=one).log_z for one in moved]
+    return replace(made, places=np.stack(places))

@@ -19,6 +19,7 @@ from server.drift.detection.carrying import BankKey, Carried, StreamFacts, joine
 from server.drift.detection.detector_bank import DetectorBank, DetectorSettings, Observation, SlotContext
 from server.drift.detection.evidence import Decision, e_bh, log_cap, values
 from server.drift.detection.movement import CONTROL_DEVICES, ScoreColumns
+from server.drift.detection.places import LOG_LIMIT
 from server.drift.detection.pools import FLEET, Pool, PoolMovement, PoolName
 from server.drift.detection.reference import Floats, Profile, Singles
 
@@ -44,8 +45,9 @@ class SlotOutcome:
     """The result of one slot: log values by device (only complete baselines), thresholds, flags, pools.
 
     ``provisional``: those with a log value whose baseline is not complete. Pools in ``collecting`` have a value and
-    never alarm: it takes complete baselines to know how a whole fleet moves. ``completed``: the baselines estimated in
-    this slot, by bank and (device, context), for the caller to store.
+    never alarm: it takes complete baselines to know how a whole fleet moves. ``new_places``: the devices at a place
+    that training does not know. ``completed``: the baselines estimated in this slot, by bank and (device, context), for
+    the caller to store.
     """
 
     log_values: Mapping[str, float] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class SlotOutcome:
     pool_log_threshold: float = 0.0
     pool_alarms: frozenset[tuple[BankKey, PoolName]] = frozenset()
     collecting: frozenset[tuple[BankKey, PoolName]] = frozenset()
+    new_places: frozenset[str] = frozenset()
     completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]] = field(default_factory=dict)
 
 
@@ -195,6 +198,12 @@ def _outcome(
         pool_log_threshold=judged.log_threshold,
         pool_alarms=judged.alarms,
         collecting=frozenset(key for key, pool in state.pools.items() if pool.collecting),
+        new_places=frozenset(
+            bank.devices[row]
+            for key, bank in state.banks.items()
+            for row in np.flatnonzero(bank.place >= LOG_LIMIT).tolist()
+            if state.is_in(bank.devices[row], key)
+        ),
         completed=completed,
     )
 

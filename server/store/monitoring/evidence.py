@@ -24,6 +24,7 @@ EVIDENCE = sa.Table(
     sa.Column("training_log_value", sa.Float),
     sa.Column("log_threshold", sa.Float, nullable=False),
     sa.Column("flagged", sa.Boolean, nullable=False),
+    sa.Column("new_place", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("fault", sa.String(32), nullable=False),
     sa.Column("cause", sa.Text, nullable=False),
     sa.Column("provisional", sa.Boolean, nullable=False, server_default=sa.false()),

@@ -31,15 +31,17 @@ EDGES = np.quantile(np.random.default_rng(0).standard_normal(200_000), np.arange
 OLD, NEW = ("a1" * 16, "b1" * 16), ("a2" * 16, "b2" * 16)
 
 
-def _reference(key: tuple[str, str]) -> Reference:
-    counts = tuple(
-        int(n)
-        for n in np.bincount(np.searchsorted(EDGES, np.random.default_rng(1).standard_normal(4000)), minlength=16)
-    )
+def _reference(key: tuple[str, str], sites: Mapping[str, float]) -> Reference:
+    drawn = np.random.default_rng(1).standard_normal(4000)
+    contexts = []
+    for name, luma in sites.items():
+        rows = [np.bincount(np.searchsorted(EDGES, drawn + mean), minlength=16) for mean in (luma, 0, 0, 0)]
+        counts = tuple(int(n) for n in np.concatenate(rows))
+        contexts.append(Context(name=name, n=4000, n_effective=4000, counts=counts))
     return Reference(
         artifact_sha256=key[1] * 2,
         streams=tuple(StreamSpec(name=name, kind=kind) for name, kind in NAMES),
-        contexts=(Context(name="default", n=4000, n_effective=4000, counts=counts * len(NAMES)),),
+        contexts=tuple(contexts),
         classes=1,
         confidence_bins=1,
         table_right=(1,),
@@ -57,11 +59,13 @@ def _decoded(report: DriftReport) -> WindowReport:
 
 @dataclass(slots=True)
 class Shelf:
-    """References by id, as the registry has them."""
+    """References by id, as the registry has them; ``sites``: the contexts, by the mean of their brightness."""
+
+    sites: Mapping[str, float] = field(default_factory=lambda: {"default": 0.0})
 
     def reference(self, ref_id: str) -> Reference | None:
         """Return the reference of a known id."""
-        return next((_reference(key) for key in (OLD, NEW) if key[0] == ref_id), None)
+        return next((_reference(key, self.sites) for key in (OLD, NEW) if key[0] == ref_id), None)
 
     def releases(self) -> tuple[Release, ...]:
         """Return two releases."""

@@ -1,0 +1,147 @@
+"""The ledger of new places: devices that look at something training does not know, what is known of them, who decides.
+
+A place is decided once: by a person who accepts it, for every release of the model while the device stays at its site;
+or by labels that show no harm, for the release that they judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+from server.drift.ledger import StoredVerdict, Verdicts
+from server.drift.verdicts import VerdictKind
+from server.errors import NoNewPlaceError
+from server.ingest.faults import shortened
+from server.people import MAX_NAME, MAX_WHY, SOMEBODY
+from server.registry.events import event_row
+from server.store import places as store
+from server.store.events import insert_events
+from wire.codec import Json
+from wire.messages import Severity
+
+
+class PlaceState(StrEnum):
+    """What is known of a new place."""
+
+    OPEN = "open"  # labels are missing
+    HARMFUL = "harmful"  # labels show that the model is worse there
+    HARMLESS = "harmless"  # labels show that it is not much worse
+    ACCEPTED = "accepted"  # by a person
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A new place, by the id of its ``verdict``.
+
+    ``asks``: how often its device was asked for samples, last at ``asked_ms`` by the name ``request``; 0 if it could
+    not be asked, then ``text`` says why. Of ``audited`` labelled scenes ``wrong`` were answered wrong, as shares: the
+    error rate lies between ``lower_risk`` and ``upper_risk``; ``source_risk`` is that of the training data.
+    ``decided_ms``: 0 before.
+    """
+
+    verdict: int
+    device: str
+    site: str
+    model: str
+    release: str
+    state: PlaceState = PlaceState.OPEN
+    asks: int = 0
+    asked_ms: int = 0
+    request: str = ""
+    audited: int = 0
+    wrong: float = 0.0
+    lower_risk: float = 0.0
+    upper_risk: float = 1.0
+    source_risk: float = 0.0
+    decided_ms: int = 0
+    decided_by: str = ""
+    why: str = ""
+    text: str = ""
+
+    @property
+    def words(self) -> str:
+        """The state and what labels show."""
+        decided = f", accepted by {self.decided_by}" if self.state is PlaceState.ACCEPTED else ""
+        known = {PlaceState.HARMFUL: ", harmful", PlaceState.HARMLESS: ", harmless"}.get(self.state, decided)
+        return f"new to training{known}; {self.risk}"
+
+    @property
+    def risk(self) -> str:
+        """The error rate there in words."""
+        if not self.audited:
+            return self.text or "no labels yet"
+        scenes = "1 labelled scene" if self.audited == 1 else f"{self.audited} labelled scenes"
+        return (
+            f"{self.wrong:.3g} of {scenes} wrong: risk between {self.lower_risk:.0%} and {self.upper_risk:.0%}, "
+            f"in training {self.source_risk:.0%}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """All new places of one server. Safe to share between threads."""
+
+    verdicts: Verdicts
+
+    def all(self) -> tuple[Place, ...]:
+        """Return every place, the newest first."""
+        with self.verdicts.database.begin() as connection:
+            return tuple(_place(row) for row in store.all_places(connection))
+
+    def of(self, device: str) -> Place | None:
+        """Return the newest place of ``device``."""
+        return next((place for place in self.all() if place.device == device), None)
+
+    def add(self, place: Place) -> None:
+        """Add a place."""
+        with self.verdicts.database.begin() as connection:
+            store.insert_place(connection, asdict(place))
+
+    def note(self, place: Place, now_ms: int) -> None:
+        """Store what is known of ``place`` now, unless it was decided meanwhile; record a new state in the events."""
+        with self.verdicts.database.begin() as connection:
+            known = store.place_of(connection, place.verdict)
+            changed = store.update_place(connection, place.verdict, asdict(place), undecided=True)
+            if changed and known is not None and known["state"] != place.state:
+                insert_events(connection, [_event(place, now_ms, f"{place.device}: {place.state}: {place.risk}")])
+
+    def accept(self, device: str, why: str = "", *, now_ms: int, by: str = SOMEBODY) -> Place:
+        """Accept the place of ``device``, as ``by`` decided: its verdict ends with its next window.
+
+        Raises:
+            NoNewPlaceError: If it has no verdict ``new_place``.
+        """
+        found = [one for one in self.verdicts.open() if one.kind is VerdictKind.NEW_PLACE and one.devices == (device,)]
+        places = {place.verdict: place for place in self.all()}
+        if not found or found[-1].id not in places:
+            message = f"Expected a device with an open verdict new_place, got {device[:63]!r}, which has none"
+            raise NoNewPlaceError(message)
+        place = replace(
+            places[found[-1].id], state=PlaceState.ACCEPTED, decided_ms=now_ms, decided_by=by[:MAX_NAME],
+            why=shortened(why, MAX_WHY),
+        )  # fmt: skip
+        text = f"{device}: its place was accepted by {by[:MAX_NAME]}" + (f": {place.why}" if place.why else "")
+        with self.verdicts.database.begin() as connection:
+            store.update_place(connection, place.verdict, asdict(place), undecided=False)
+            insert_events(connection, [_event(place, now_ms, text)])
+        return place
+
+
+def place_of_verdict(verdict: StoredVerdict, site: str) -> Place:
+    """Return the place of a verdict ``new_place`` on a device at ``site``, nothing known of it yet."""
+    return Place(verdict=verdict.id, device=verdict.devices[0], site=site, model=verdict.model, release=verdict.release)
+
+
+def _event(place: Place, now_ms: int, text: str) -> dict[str, object]:
+    severity = Severity.WARNING if place.state is PlaceState.HARMFUL else Severity.INFO
+    data: dict[str, Json] = {"verdict": place.verdict, "site": place.site, "by": place.decided_by}
+    return event_row(now_ms, "place", f"place_{place.state}", severity, text, device=place.device, data=data)
+
+
+def _place(row: sa.RowMapping | Mapping[str, object]) -> Place:
+    values = {str(key): value for key, value in row.items()}
+    return Place(**{**values, "state": PlaceState(str(values["state"]))})  # type: ignore[arg-type]

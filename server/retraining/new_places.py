@@ -1,0 +1,100 @@
+"""Asks devices at new places for labels, and keeps the error rate there with its bounds.
+
+A device that training does not know may be wrong from its first day, and nothing but labels can tell. About thirty
+uniform samples are asked for when the verdict opens, by the mechanism of the audit. Decides what the labels show: harm,
+if the error rate is surely more than ``harm_margin`` above that of training; none, if it is surely less than
+``place_margin`` above it. Both bounds hold however often one looks.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+
+from server.drift.ledger import StoredVerdict
+from server.drift.places import Place, Places, PlaceState, place_of_verdict
+from server.drift.verdicts import VerdictKind
+from server.errors import AuditOffError, ServerError
+from server.registry.versions import Versions
+from server.retraining.audit import SteadyAudit
+from server.retraining.config import RetrainingConfig
+from server.retraining.policy import lower_bound
+from server.retraining.samples import SampleStore, distinct, source_of
+
+_LOG = logging.getLogger(__name__)
+SAMPLES = 30
+"""Asked of a device at a new place: none wrong shows a risk below 14 %, twelve wrong one above 17 %."""
+ASKS = 4
+"""How often at most: again a day later, if what was asked for is labelled and shows neither harm nor none."""
+_LABELLED = 0.8  # of the samples
+_DAY_MS = 86_400_000
+_EVERY_MS = 5_000
+_AGAIN_MS = 3_600_000  # a server that may not ask yet
+
+
+@dataclass(slots=True, kw_only=True)
+class NewPlaces:
+    """New places of one server. Only one thread calls ``turn``."""
+
+    places: Places
+    audit: SteadyAudit
+    samples: SampleStore
+    versions: Versions
+    config: RetrainingConfig = field(default_factory=RetrainingConfig)
+    _next_ms: int = 0
+
+    def turn(self, now_ms: int) -> None:
+        """Ask the device of each new verdict for samples; note what the labels of the others show."""
+        if now_ms < self._next_ms:
+            return
+        self._next_ms = now_ms + _EVERY_MS
+        alarms = [one for one in self.places.verdicts.open() if one.kind is VerdictKind.NEW_PLACE]
+        known = {place.verdict: place for place in self.places.all()} if alarms else {}
+        for alarm in alarms:
+            try:
+                self._move(alarm, known.get(alarm.id), now_ms)
+            except ServerError as error:  # such as a device that left the fleet
+                _LOG.info("New place not followed. device=%s error=%s", alarm.devices[0], error)
+
+    def _move(self, alarm: StoredVerdict, known: Place | None, now_ms: int) -> None:
+        device = alarm.devices[0]
+        place = known or place_of_verdict(alarm, self.audit.fleet.active_device(device).site)
+        if known is not None and known.decided_ms:
+            return
+        place, labelled = self._judged(place, alarm.first_window_ms, now_ms)
+        enough = place.state is not PlaceState.OPEN or labelled < _LABELLED * SAMPLES * place.asks
+        waits_ms = _DAY_MS if place.asks else _AGAIN_MS
+        if known is None or (not enough and place.asks < ASKS and now_ms - place.asked_ms >= waits_ms):
+            place = self._asked(place, now_ms)
+        if known is None:
+            self.places.add(place)
+        elif place != known:
+            self.places.note(place, now_ms)
+
+    def _asked(self, place: Place, now_ms: int) -> Place:
+        try:
+            request = self.audit.ask_once(place.device, SAMPLES)
+        except AuditOffError as error:
+            return replace(place, asked_ms=now_ms, text=str(error))
+        return replace(place, asked_ms=now_ms, asks=place.asks + 1, request=request, text="")
+
+    def _judged(self, place: Place, since_ms: int, now_ms: int) -> tuple[Place, int]:
+        """Return ``place`` with what its labels show, and how many uniform samples are labelled."""
+        release = self.versions.release(place.release)
+        reference = self.versions.reference(release.custom.ref_id)
+        shares: dict[str, list[bool]] = {}
+        for sample in distinct(self.samples.labelled((place.device,), since_ms)):
+            classes = self.versions.label_form(sample.artifact_sha256).classes
+            if sample.lane == "audit" and classes:
+                right = 0 <= sample.predicted < len(classes) and classes[sample.predicted] == sample.label
+                shares.setdefault(source_of(sample, self.config.source_block_s), []).append(not right)
+        labelled = sum(len(own) for own in shares.values())
+        n, wrong = len(shares), sum(sum(own) / len(own) for own in shares.values())
+        risk, confidence = reference.risk if reference else 0.0, self.config.confidence
+        lower, upper = lower_bound(wrong, n, confidence), 1 - lower_bound(n - wrong, n, confidence)
+        place = replace(place, audited=n, wrong=wrong, lower_risk=lower, upper_risk=upper, source_risk=risk)
+        if n and lower > risk + self.config.harm_margin:
+            return replace(place, state=PlaceState.HARMFUL), labelled
+        if n and upper <= risk + self.config.place_margin:
+            return replace(place, state=PlaceState.HARMLESS, decided_ms=now_ms, decided_by="labels"), labelled
+        return place, labelled

@@ -1,0 +1,55 @@
+"""The table of new places, and its queries: what devices there were asked for, what labels show, who accepted one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from server.store.database import METADATA
+
+PLACES = sa.Table(
+    "places",
+    METADATA,
+    sa.Column("verdict", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("device", sa.String(63), nullable=False, index=True),
+    sa.Column("site", sa.String(63), nullable=False),
+    sa.Column("model", sa.String(127), nullable=False),
+    sa.Column("release", sa.String(127), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("asks", sa.Integer, nullable=False),
+    sa.Column("asked_ms", sa.BigInteger, nullable=False),
+    sa.Column("request", sa.String(64), nullable=False),
+    sa.Column("audited", sa.Integer, nullable=False),
+    sa.Column("wrong", sa.Float, nullable=False),
+    sa.Column("lower_risk", sa.Float, nullable=False),
+    sa.Column("upper_risk", sa.Float, nullable=False),
+    sa.Column("source_risk", sa.Float, nullable=False),
+    sa.Column("decided_ms", sa.BigInteger, nullable=False),
+    sa.Column("decided_by", sa.String(100), nullable=False),
+    sa.Column("why", sa.String(500), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+)
+
+
+def all_places(connection: sa.Connection) -> list[sa.RowMapping]:
+    """Return every place, the newest verdict first."""
+    return list(connection.execute(PLACES.select().order_by(PLACES.c.verdict.desc())).mappings())
+
+
+def place_of(connection: sa.Connection, verdict: int) -> sa.RowMapping | None:
+    """Return the place of a verdict."""
+    return connection.execute(PLACES.select().where(PLACES.c.verdict == verdict)).mappings().first()
+
+
+def insert_place(connection: sa.Connection, row: Mapping[str, object]) -> None:
+    """Add the place of a verdict."""
+    connection.execute(PLACES.insert(), dict(row))
+
+
+def update_place(connection: sa.Connection, verdict: int, values: Mapping[str, object], *, undecided: bool) -> bool:
+    """Change the place of a verdict; return whether there was one, with ``undecided`` one that nobody had decided."""
+    query = PLACES.update().where(PLACES.c.verdict == verdict).values(**values)
+    if undecided:
+        query = query.where(PLACES.c.decided_ms == 0)
+    return bool(connection.execute(query).rowcount)
