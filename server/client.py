@@ -29,8 +29,8 @@ from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
 
 __all__ = [
-    "CommandInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "PatchInfo", "ReleaseInfo",
-    "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
+    "CommandInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "PatchInfo", "PlaceInfo",
+    "ReleaseInfo", "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -248,6 +248,33 @@ class VerdictInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceInfo:
+    """A device at a place that training does not know: its state, and between what bounds its error rate there lies.
+
+    ``state``: ``open`` (labels are missing), ``harmful``, ``harmless``, or ``accepted`` by a person.
+    """
+
+    verdict: int = 0
+    device: str = ""
+    site: str = ""
+    model: str = ""
+    release: str = ""
+    state: str = ""
+    asks: int = 0
+    asked_ms: int = 0
+    request: str = ""
+    audited: int = 0
+    wrong: float = 0.0
+    lower_risk: float = 0.0
+    upper_risk: float = 1.0
+    source_risk: float = 0.0
+    decided_ms: int = 0
+    decided_by: str = ""
+    why: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventInfo:
     """One event, of a device or (``device`` None) of the server."""
 
@@ -311,6 +338,11 @@ class _Samples:
 @dataclass(frozen=True, slots=True)
 class _Verdicts:
     verdicts: tuple[VerdictInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    places: tuple[PlaceInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,6 +486,15 @@ class FleetClient:
     def verdicts(self, *, limit: int = 50) -> tuple[VerdictInfo, ...]:
         """Return the newest verdicts on drift, newest first, at most ``limit`` (1 to 1,000)."""
         return self._get(_Verdicts, "/api/verdicts", {"limit": str(limit)}).verdicts
+
+    def places(self) -> tuple[PlaceInfo, ...]:
+        """Return the devices at places that training does not know, the newest verdict first."""
+        return self._get(_Places, "/api/places").places
+
+    def accept_place(self, device: str, *, why: str = "", by: str) -> PlaceInfo:
+        """Accept the place of ``device``: its verdict ends with its next window; ``by``: the person."""
+        answer = self._ask("POST", f"/api/places/{quote(device, safe='')}/accept", {"why": why, "by": by})
+        return self._as(PlaceInfo, answer)
 
     def events(self, *, after: int = 0, device: str = "", page: int = _PAGE) -> Iterator[EventInfo]:
         """Yield the events with a higher id than ``after``; within a page, in the order in which they happened.

@@ -35,6 +35,7 @@ from server.client import (
     FleetClient,
     FleetStatus,
     PatchInfo,
+    PlaceInfo,
     ReleaseInfo,
     RolloutDevice,
     RolloutGroup,
@@ -42,6 +43,9 @@ from server.client import (
     SampleInfo,
     VerdictInfo,
 )
+from server.drift.ledger import Finding
+from server.drift.places import Place
+from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
 from server.retraining.config import AuditConfig
 from wire.canonical import sha256_hex
@@ -138,7 +142,8 @@ BODIES = {
     PatchInfo: releases.PatchBody, DeviceInfo: devices.DeviceBody, ReleaseInfo: releases.ReleaseBody,
     RolloutInfo: rollouts.RolloutBody,
     RolloutGroup: rollouts.GroupBody, RolloutDevice: rollouts.MemberBody, SampleInfo: retraining.SampleBody,
-    VerdictInfo: evidence.VerdictBody, EventInfo: events.EventBody, FleetStatus: health.OverallBody,
+    VerdictInfo: evidence.VerdictBody, PlaceInfo: evidence.PlaceBody,
+    EventInfo: events.EventBody, FleetStatus: health.OverallBody,
     Concern: health.ConcernBody,
 }  # fmt: skip
 
@@ -219,6 +224,21 @@ def test_events_are_followed_from_an_id(client: FleetClient, fleet: MemoryFleet,
     last = max(one.id for one in seen)
     assert list(client.events(after=last, page=page)) == []
     assert {one.device for one in client.events(device="cam-1", page=page)} <= {"cam-1"}
+
+
+def test_a_new_place_is_read_and_accepted(fleet: MemoryFleet, client: FleetClient) -> None:
+    """With its bounds; a device without one is refused in the server's words."""
+    verdicts, places = fleet.app.parts.drift.verdicts, fleet.app.parts.drift.places
+    finding = Finding(
+        verdict=DriftVerdict(kind=VerdictKind.NEW_PLACE, devices=("cam-1",)), cause="darker", release="m-1", model="m"
+    )
+    verdicts.note([finding], 10, 20, quiet_ms=20, judged=True)
+    places.add(Place(verdict=verdicts.open()[0].id, device="cam-1", site="berlin", model="m", release="m-1"))
+    assert [(one.device, one.state, one.upper_risk) for one in client.places()] == [("cam-1", "open", 1.0)]
+    accepted = client.accept_place("cam-1", why="a new hall", by="Ada")
+    assert (accepted.state, accepted.decided_by, accepted.why) == ("accepted", "Ada", "a new hall")
+    with pytest.raises(AnsweredError, match="open verdict new_place"):
+        client.accept_place("cam-2", by="Ada")
 
 
 def test_verdicts_and_the_status_of_all(client: FleetClient) -> None:
