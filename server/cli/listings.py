@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from server.drift.places import Place
+from server.drift.places import NewPlace
 from server.fleet.fleet import Device
 from server.fleet.liveness import Presence
 from server.registry.events import LoggedEvent
@@ -41,7 +41,7 @@ PLACE_COLUMNS = (
 )  # fmt: skip
 
 
-def place_row(place: Place) -> Row:
+def place_row(place: NewPlace) -> Row:
     """Return the row of a place; its error rate there lies between ``lower_risk`` and ``upper_risk``."""
     risks = {name: round(getattr(place, name), 4) for name in ("wrong", "lower_risk", "upper_risk", "source_risk")}
     return {**asdict(place), **risks, "state": place.state.value}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago, duration, evidence_share, evidence_status
 from server.drift.ledger import StoredVerdict
-from server.drift.places import Place
+from server.drift.places import NewPlace
 from server.drift.verdicts import VerdictKind
 from server.store.database import Database
 from server.store.monitoring.evidence import evidence_of, latest_pools
@@ -154,7 +154,7 @@ def _least(summaries: object) -> str:
     return f"A lasting shift would be noticed: {listed}" if listed else ""
 
 
-def verdict_card(verdict: StoredVerdict, now_ms: int, place: Place | None = None) -> VerdictCard:
+def verdict_card(verdict: StoredVerdict, now_ms: int, place: NewPlace | None = None) -> VerdictCard:
     """Return the card of one verdict; ``place``: what is known of it, if it is one on a new place."""
     where = ", ".join(f"{name} {value}" for name, value in verdict.attributes.items())
     subject = where or (verdict.release if verdict.kind is VerdictKind.RELEASE_REGRESSION else "")

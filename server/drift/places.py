@@ -34,7 +34,7 @@ class PlaceState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class NewPlace:
     """A new place, by the id of its ``verdict``.
 
     ``asks``: how often its device was asked for samples, last at ``asked_ms`` by the name ``request``; 0 if it could
@@ -87,21 +87,21 @@ class Places:
 
     verdicts: Verdicts
 
-    def all(self) -> tuple[Place, ...]:
+    def all(self) -> tuple[NewPlace, ...]:
         """Return every place, the newest first."""
         with self.verdicts.database.begin() as connection:
             return tuple(_place(row) for row in store.all_places(connection))
 
-    def of(self, device: str) -> Place | None:
+    def of(self, device: str) -> NewPlace | None:
         """Return the newest place of ``device``."""
         return next((place for place in self.all() if place.device == device), None)
 
-    def add(self, place: Place) -> None:
+    def add(self, place: NewPlace) -> None:
         """Add a place."""
         with self.verdicts.database.begin() as connection:
             store.insert_place(connection, asdict(place))
 
-    def note(self, place: Place, now_ms: int) -> None:
+    def note(self, place: NewPlace, now_ms: int) -> None:
         """Store what is known of ``place`` now, unless it was decided meanwhile; record a new state in the events."""
         with self.verdicts.database.begin() as connection:
             known = store.place_of(connection, place.verdict)
@@ -109,7 +109,7 @@ class Places:
             if changed and known is not None and known["state"] != place.state:
                 insert_events(connection, [_event(place, now_ms, f"{place.device}: {place.state}: {place.risk}")])
 
-    def accept(self, device: str, why: str = "", *, now_ms: int, by: str = SOMEBODY) -> Place:
+    def accept(self, device: str, why: str = "", *, now_ms: int, by: str = SOMEBODY) -> NewPlace:
         """Accept the place of ``device``, as ``by`` decided: its verdict ends with its next window.
 
         Raises:
@@ -131,17 +131,19 @@ class Places:
         return place
 
 
-def place_of_verdict(verdict: StoredVerdict, site: str) -> Place:
+def place_of_verdict(verdict: StoredVerdict, site: str) -> NewPlace:
     """Return the place of a verdict ``new_place`` on a device at ``site``, nothing known of it yet."""
-    return Place(verdict=verdict.id, device=verdict.devices[0], site=site, model=verdict.model, release=verdict.release)
+    return NewPlace(
+        verdict=verdict.id, device=verdict.devices[0], site=site, model=verdict.model, release=verdict.release
+    )
 
 
-def _event(place: Place, now_ms: int, text: str) -> dict[str, object]:
+def _event(place: NewPlace, now_ms: int, text: str) -> dict[str, object]:
     severity = Severity.WARNING if place.state is PlaceState.HARMFUL else Severity.INFO
     data: dict[str, Json] = {"verdict": place.verdict, "site": place.site, "by": place.decided_by}
     return event_row(now_ms, "place", f"place_{place.state}", severity, text, device=place.device, data=data)
 
 
-def _place(row: sa.RowMapping | Mapping[str, object]) -> Place:
+def _place(row: sa.RowMapping | Mapping[str, object]) -> NewPlace:
     values = {str(key): value for key, value in row.items()}
-    return Place(**{**values, "state": PlaceState(str(values["state"]))})  # type: ignore[arg-type]
+    return NewPlace(**{**values, "state": PlaceState(str(values["state"]))})  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass, field, replace
 
 from server.drift.ledger import StoredVerdict
-from server.drift.places import Place, Places, PlaceState, place_of_verdict
+from server.drift.places import NewPlace, Places, PlaceState, place_of_verdict
 from server.drift.verdicts import VerdictKind
 from server.errors import AuditOffError, ServerError
 from server.registry.versions import Versions
@@ -56,7 +56,7 @@ class NewPlaces:
             except ServerError as error:  # such as a device that left the fleet
                 _LOG.info("New place not followed. device=%s error=%s", alarm.devices[0], error)
 
-    def _move(self, alarm: StoredVerdict, known: Place | None, now_ms: int) -> None:
+    def _move(self, alarm: StoredVerdict, known: NewPlace | None, now_ms: int) -> None:
         device = alarm.devices[0]
         place = known or place_of_verdict(alarm, self.audit.fleet.active_device(device).site)
         if known is not None and known.decided_ms:
@@ -71,14 +71,14 @@ class NewPlaces:
         elif place != known:
             self.places.note(place, now_ms)
 
-    def _asked(self, place: Place, now_ms: int) -> Place:
+    def _asked(self, place: NewPlace, now_ms: int) -> NewPlace:
         try:
             request = self.audit.ask_once(place.device, SAMPLES)
         except AuditOffError as error:
             return replace(place, asked_ms=now_ms, text=str(error))
         return replace(place, asked_ms=now_ms, asks=place.asks + 1, request=request, text="")
 
-    def _judged(self, place: Place, since_ms: int, now_ms: int) -> tuple[Place, int]:
+    def _judged(self, place: NewPlace, since_ms: int, now_ms: int) -> tuple[NewPlace, int]:
         """Return ``place`` with what its labels show, and how many uniform samples are labelled."""
         release = self.versions.release(place.release)
         reference = self.versions.reference(release.custom.ref_id)

@@ -44,7 +44,7 @@ from server.client import (
     VerdictInfo,
 )
 from server.drift.ledger import Finding
-from server.drift.places import Place
+from server.drift.places import NewPlace
 from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
 from server.retraining.config import AuditConfig
@@ -233,7 +233,7 @@ def test_a_new_place_is_read_and_accepted(fleet: MemoryFleet, client: FleetClien
         verdict=DriftVerdict(kind=VerdictKind.NEW_PLACE, devices=("cam-1",)), cause="darker", release="m-1", model="m"
     )
     verdicts.note([finding], 10, 20, quiet_ms=20, judged=True)
-    places.add(Place(verdict=verdicts.open()[0].id, device="cam-1", site="berlin", model="m", release="m-1"))
+    places.add(NewPlace(verdict=verdicts.open()[0].id, device="cam-1", site="berlin", model="m", release="m-1"))
     assert [(one.device, one.state, one.upper_risk) for one in client.places()] == [("cam-1", "open", 1.0)]
     accepted = client.accept_place("cam-1", why="a new hall", by="Ada")
     assert (accepted.state, accepted.decided_by, accepted.why) == ("accepted", "Ada", "a new hall")

@@ -14,7 +14,7 @@ from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.places import LOG_LIMIT, LOOK_WINDOWS
 from server.drift.detection.reference import training_profile
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
-from server.drift.places import Place, PlaceState
+from server.drift.places import NewPlace, PlaceState
 from server.errors import NoNewPlaceError
 from server.registry.events import EventLog
 from server.store.fleet import update_device
@@ -145,7 +145,7 @@ def test_a_new_place_has_a_verdict_of_its_own_and_is_told(world: FleetWorld, res
 def _noted(world: FleetWorld) -> None:
     """Add the place of the open verdict, as those who ask for labels do."""
     (verdict,) = world.service.verdicts.open()
-    world.service.places.add(Place(
+    world.service.places.add(NewPlace(
         verdict=verdict.id, device="d4", site=world.devices["d4"], model="model", release="model-1"
     ))  # fmt: skip
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from server.drift.ledger import Finding
-from server.drift.places import Place, Places, PlaceState
+from server.drift.places import NewPlace, Places, PlaceState
 from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.new_places import ASKS, SAMPLES, NewPlaces
@@ -30,7 +30,7 @@ def _new_place(site: Site, windows: int = 4) -> NewPlaces:
     )  # fmt: skip
 
 
-def _turn(new: NewPlaces, now_ms: int) -> Place:
+def _turn(new: NewPlaces, now_ms: int) -> NewPlace:
     """Return the place after a turn at ``now_ms``."""
     new._next_ms = 0
     new.turn(now_ms)
