@@ -29,8 +29,9 @@ from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
 
 __all__ = [
-    "CommandInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "PatchInfo", "PlaceInfo",
-    "ReleaseInfo", "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
+    "AuditInfo", "CommandInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "GroupRiskInfo",
+    "PatchInfo", "PlaceInfo", "ReleaseInfo", "RiskInfo", "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo",
+    "VerdictInfo",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -224,6 +225,54 @@ class SampleInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RiskInfo:
+    """An error rate, ``at_least`` to ``at_most`` at any look, by the labels of so many ``scenes``.
+
+    ``wrong``: of these, as shares; ``since_ms``: since when it is ``at_least`` that.
+    """
+
+    scenes: int = 0
+    wrong: float = 0.0
+    at_least: float = 0.0
+    at_most: float = 1.0
+    since_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRiskInfo:
+    """The error rate on some devices: ``attribute`` "" for all of them, "device" for one, otherwise a cohort's.
+
+    ``harmful``: it is shown to be above ``allowed``.
+    """
+
+    attribute: str = ""
+    value: str = ""
+    devices: tuple[str, ...] = ()
+    risk: RiskInfo = field(default_factory=RiskInfo)
+    allowed: float = 0.0
+    harmful: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditInfo:
+    """The audit of one release that devices run; ``samples_per_day`` is 0 where nothing is asked.
+
+    ``ratio``: the probability with which ``devices`` devices take an input since ``asked_ms``, of ``images_per_day``;
+    ``waiting``: samples without a label; ``groups``: all devices first, then cohorts and devices with enough labels.
+    """
+
+    model: str = ""
+    release: str = ""
+    samples_per_day: float = 0.0
+    asked_ms: int = 0
+    ratio: float = 0.0
+    devices: int = 0
+    images_per_day: float = 0.0
+    waiting: int = 0
+    groups: tuple[GroupRiskInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictInfo:
     """One verdict on drift: its kind, the devices concerned, and the cause. ``closed_ms`` is 0 while it is open.
 
@@ -333,6 +382,11 @@ class _Rollouts:
 @dataclass(frozen=True, slots=True)
 class _Samples:
     samples: tuple[SampleInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Audits:
+    audits: tuple[AuditInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,6 +536,10 @@ class FleetClient:
     def label(self, sample: int, label: str, *, by: str) -> SampleInfo:
         """Label the image of a sample with a class of its model, or numbers ("3.7"); ``by``: the person."""
         return self._as(SampleInfo, self._ask("PUT", f"/api/samples/{sample}/label", {"label": label, "by": by}))
+
+    def audits(self) -> tuple[AuditInfo, ...]:
+        """Return what the labels of uniform samples say of each release that a device runs."""
+        return self._get(_Audits, "/api/audit").audits
 
     def verdicts(self, *, limit: int = 50) -> tuple[VerdictInfo, ...]:
         """Return the newest verdicts on drift, newest first, at most ``limit`` (1 to 1,000)."""

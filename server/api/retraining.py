@@ -84,6 +84,57 @@ def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
     return routes
 
 
+class RiskBody(ValueBody):
+    """An error rate, ``at_least`` to ``at_most`` at any look, by the labels of so many ``scenes``.
+
+    ``wrong``: of these, as shares; ``since_ms``: since when it is ``at_least`` that.
+    """
+
+    scenes: int
+    wrong: float
+    at_least: float
+    at_most: float
+    since_ms: int
+
+
+class GroupRiskBody(ValueBody):
+    """The error rate on some devices: ``attribute`` "" for all of them, "device" for one, otherwise a cohort's.
+
+    ``harmful``: it is shown to be above ``allowed``.
+    """
+
+    attribute: str
+    value: str
+    devices: list[str]
+    risk: RiskBody
+    allowed: float
+    harmful: bool
+
+
+class AuditBody(ValueBody):
+    """The audit of one release that devices run; ``samples_per_day`` is 0 where nothing is asked.
+
+    ``ratio``: the probability with which ``devices`` devices take an input since ``asked_ms``, of ``images_per_day``;
+    ``waiting``: samples without a label.
+    """
+
+    model: str
+    release: str
+    samples_per_day: float
+    asked_ms: int
+    ratio: float
+    devices: int
+    images_per_day: float
+    waiting: int
+    groups: list[GroupRiskBody]
+
+
+class AuditsBody(BaseModel):
+    """The audits, by release."""
+
+    audits: list[AuditBody]
+
+
 class AskBody(BaseModel, extra="forbid"):
     """How many samples one device is asked for, once."""
 
@@ -100,6 +151,11 @@ class AskedBody(BaseModel):
 def audit_router(auth: Auth, audit: SteadyAudit) -> APIRouter:
     """Return the routes for operators."""
     routes = APIRouter(tags=["audit"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/audit")
+    def list_audits() -> AuditsBody:
+        """Return what the labels of uniform samples say of each release that a device runs."""
+        return AuditsBody(audits=[AuditBody.of(one) for one in audit.audits()])
 
     @routes.post("/api/audit/{device}", status_code=202)
     def ask(device: str, body: AskBody | None = None) -> AskedBody:

@@ -33,7 +33,8 @@ class Signals:
     nothing), ``disconnected`` (in order), ``never_seen``, ``degraded`` (or in safe mode), ``update_failed``
     (refused or rolled back), ``withdrawn`` (run a release that was withdrawn), ``clock_off``. Drift: ``faulty``,
     ``flagged``, ``near`` (from ``NEAR_RATIO`` of the threshold on), ``unjudged`` (no evidence yet or lately, or still
-    compared with training), ``pools_near``, ``verdicts``.
+    compared with training), ``pools_near``, ``verdicts``. ``harmed``: releases that the labels of uniform samples show
+    to be wrong more often than allowed.
     Rollouts: ``paused``, ``unapproved``, ``failed``, ``aborting``, ``members_failed``. ``server``: unhealthy parts of
     the server; ``metadata``: signed metadata that is damaged, has expired or will soon, or that devices refuse as older
     than what they have seen.
@@ -54,6 +55,7 @@ class Signals:
     unjudged: tuple[str, ...] = ()
     pools_near: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
+    harmed: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
     unapproved: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
@@ -91,6 +93,7 @@ _WORDS: Mapping[str, tuple[Level, str, str]] = {
     "failed": (Level.ALARM, "rollout failed", "rollouts failed"),
     "flagged": (Level.ALARM, "device drifts", "devices drift"),
     "verdicts": (Level.ALARM, "verdict is open", "verdicts are open"),
+    "harmed": (Level.ALARM, "release is wrong too often", "releases are wrong too often"),
     "paused": (Level.ATTENTION, "rollout is paused", "rollouts are paused"),
     "aborting": (Level.ATTENTION, "rollout is being aborted", "rollouts are being aborted"),
     "members_failed": (Level.ATTENTION, "device failed in a rollout", "devices failed in rollouts"),

@@ -135,6 +135,14 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     samples = SampleStore(
         database=database, folder=state.samples, config=config.retraining, form_of=versions.label_form
     )
+    audit = SteadyAudit(
+        database=database,
+        fleet=fleet,
+        versions=versions,
+        samples=samples,
+        config=config.audit,
+        retraining=config.retraining,
+    )
     jobs = Jobs(database, state.jobs, config.retraining)
     retraining = RetrainingService(
         triggers=Triggers(database),
@@ -146,10 +154,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         rollouts=rollouts,
         events=events,
         config=config.retraining,
-        audit=config.audit,
-    )
-    audit = SteadyAudit(
-        database=database, fleet=fleet, versions=versions, config=config.audit, retraining=config.retraining
+        audit=audit,
     )
     new_places = NewPlaces(
         places=drift.places, audit=audit, samples=samples, versions=versions, config=config.retraining
@@ -209,6 +214,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             vitals=vitals,
             clock=clock,
             silent_s=config.fleet.silent_s,
+            harmed=audit.harmed,
             evidence_ms=int(max(2_000 * config.fleet.silent_s, 3 * config.drift.window_ms)),
         ),
         services=(

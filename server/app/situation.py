@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.app.overall import NEAR_RATIO, Overall, Signals, overall
@@ -39,7 +39,8 @@ class Reading:
 class Situation:
     """The signals of one server. Safe to share between threads.
 
-    ``evidence_ms``: a connected device whose newest window began longer ago counts as not judged.
+    ``evidence_ms``: a connected device whose newest window began longer ago counts as not judged. ``harmed`` returns
+    where labels show that a release is wrong more often than allowed.
     """
 
     fleet: Fleet
@@ -51,6 +52,7 @@ class Situation:
     clock: Clock
     silent_s: float
     evidence_ms: int
+    harmed: Callable[[], tuple[str, ...]] = tuple
 
     def read(self) -> Reading:
         """Return the fleet as it is now; the table of devices and the status are made from one reading."""
@@ -95,6 +97,7 @@ class Situation:
             ),
             pools_near=tuple(name for name, ratio in pools.items() if ratio >= NEAR_RATIO),
             verdicts=tuple(f"{one.kind.value} ({one.cause or 'cause unknown'})" for one in self.verdicts.open()),
+            harmed=self.harmed(),
             paused=_releases(opened, RolloutPhase.PAUSED),
             unapproved=_releases(opened, RolloutPhase.AWAITING_APPROVAL),
             aborting=_releases(opened, RolloutPhase.ABORTING),

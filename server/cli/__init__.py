@@ -637,9 +637,29 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
         click.echo(device.device)
 
 
-@main.group(epilog=_example("fleet-server audit ask state cam-1 --count 30"))
+@main.group(cls=_Listing, epilog=_example("fleet-server audit state", "fleet-server audit ask state cam-1 --count 30"))
 def audit() -> None:
-    """Audit the answers of models with samples drawn uniformly, which a person labels."""
+    """Print how often models are wrong, by labels of samples drawn uniformly; ask a device for some.
+
+    "fleet-server audit DIR" is short for "fleet-server audit list DIR". [audit] of server.toml turns the steady audit
+    on.
+    """
+
+
+@audit.command("list", epilog=_example("fleet-server audit list state", "fleet-server audit list state --json"))
+@_STATE
+@_JSON
+@_coded
+def audit_list(directory: Path, *, as_json: bool) -> None:
+    """Print the error rate of each release: on all devices, on cohorts, on devices with enough labels.
+
+    Tab-separated values with a header line. scenes, wrong: how many were labelled and wrong; at_least, at_most: bounds
+    of the error rate that hold however often you look; harmful: at_least is above allowed, since since_ms; waiting:
+    samples without a label. The server must run.
+    """
+    with operator_client(open_state(directory)) as server:
+        rows = listings.audit_rows(server.audits())
+    _print(rows, listings.AUDIT_COLUMNS, as_json=as_json)
 
 
 @audit.command(epilog=_example("fleet-server audit ask state cam-1", "fleet-server audit ask state cam-1 --count 100"))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from server.client import AuditInfo
 from server.drift.places import NewPlace
 from server.fleet.fleet import Device
 from server.fleet.liveness import Presence
@@ -30,6 +31,10 @@ RELEASE_COLUMNS = (
     "withdrawn_why",
     "withdrawn_by",
 )
+AUDIT_COLUMNS = (
+    "release", "devices", "scenes", "wrong", "at_least", "at_most", "allowed", "harmful", "since_ms", "waiting",
+    "samples_per_day",
+)  # fmt: skip
 EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
 ROLLOUT_COLUMNS = (
     "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
@@ -59,6 +64,20 @@ def device_row(device: Device, presence: Presence) -> Row:
         "ended": device.ended, "ended_ms": device.ended_ms, "ended_why": device.ended_why,
         "presence": presence.value,
     }  # fmt: skip
+
+
+def audit_rows(audits: Sequence[AuditInfo]) -> list[Row]:
+    """Return one row for each group of each release that is audited."""
+    return [
+        {
+            "release": audit.release, "devices": f"{group.attribute} {group.value}" if group.attribute else "all",
+            "scenes": group.risk.scenes, "wrong": round(group.risk.wrong, 3),
+            "at_least": round(group.risk.at_least, 4), "at_most": round(group.risk.at_most, 4),
+            "allowed": round(group.allowed, 4), "harmful": group.harmful, "since_ms": group.risk.since_ms,
+            "waiting": audit.waiting, "samples_per_day": audit.samples_per_day,
+        }
+        for audit in audits for group in audit.groups
+    ]  # fmt: skip
 
 
 def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> list[Row]:

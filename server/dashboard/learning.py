@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago
+from server.retraining.audit import ModelAudit
+from server.retraining.harm import GroupRisk
 from server.retraining.labelling import LabelForm
 from server.retraining.policy import OVER, RetrainingPhase, Trigger
 from server.retraining.samples import StoredSample
@@ -72,6 +74,54 @@ class TriggerCard:
     stages: tuple[RetrainingStage, ...]
     ask: str
     open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """The error rate of one release on some devices, in words."""
+
+    where: str
+    text: str
+    status: Status
+
+
+def audit_rows(audit: ModelAudit, now_ms: int) -> tuple[AuditRow, ...]:
+    """Return the rows of one release: all devices first, then what is harmful, then the rest."""
+    ordered = [*audit.groups[:1], *sorted(audit.groups[1:], key=lambda group: not group.harmful)]
+    return tuple(
+        AuditRow(f"{audit.release} on {group.name}", risk_text(group, now_ms), _harm(group)) for group in ordered
+    )
+
+
+def risk_text(group: GroupRisk, now_ms: int) -> str:
+    """Return an error rate in words: the labels, the bounds, what is allowed, and since when."""
+    risk = group.risk
+    if not risk.scenes:
+        return "no labels yet"
+    since = f", since {ago(risk.since_ms, now_ms)}" if group.harmful else ""
+    return (
+        f"{risk.wrong:.3g} of {risk.scenes} labelled scenes wrong: error rate {risk.at_least:.1%} to "
+        f"{risk.at_most:.1%}, allowed {group.allowed:.1%}{since}"
+    )
+
+
+def asked_text(audit: ModelAudit, now_ms: int) -> str:
+    """Return what the devices of a release are asked for, in words."""
+    if not audit.samples_per_day:
+        return f"{audit.model}: the steady audit is off ([audit] of server.toml)"
+    if not audit.asked_ms:
+        return f"{audit.model}: the devices are asked once they have sent a window"
+    return (
+        f"{audit.model}: {audit.samples_per_day:g} a day of {audit.images_per_day:,.0f} inferences, "
+        f"{audit.devices} devices asked {ago(audit.asked_ms, now_ms)}"
+    )
+
+
+def _harm(group: GroupRisk) -> Status:
+    if group.harmful:
+        return Status("wrong too often", Tone.BAD)
+    within = bool(group.risk.scenes) and group.risk.at_most <= group.allowed
+    return Status("within what is allowed", Tone.GOOD) if within else Status("not shown either way", Tone.CALM)
 
 
 def sample_card(sample: StoredSample, form: LabelForm, now_ms: int) -> SampleCard:

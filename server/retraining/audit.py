@@ -3,7 +3,7 @@
 Nothing but labels shows that the same inputs have other right answers now. Once a day every device of a model gets one
 probability, the wanted samples over the inferences of all of them, and takes each of its inputs by it: a device that
 sees more sends more, so that the error rate of the samples is that of the mean image, not of the mean device.
-Decides when whom to ask for how many; what the labels show is in ``harm``.
+Decides when whom to ask for how many, and for which groups of devices the labels are judged; how is in ``harm``.
 """
 
 from __future__ import annotations
@@ -11,20 +11,32 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
+import sqlalchemy as sa
+
+from server.drift.rows import attributes_of
 from server.errors import AuditOffError, DeviceEndedError, UnknownDeviceError
 from server.fleet.fleet import Device, Fleet
-from server.registry.versions import Versions
+from server.registry.versions import Release, Versions
 from server.retraining.config import AuditConfig, RetrainingConfig
+from server.retraining.harm import DEVICE, AuditedSample, GroupRisk, risk_of, scenes_of
+from server.retraining.samples import (
+    ONCE,
+    STEADY,
+    SampleStore,
+    StoredSample,
+    audited_samples,
+    distinct,
+    stored_sample,
+)
 from server.store import retraining as store
 from server.store.database import Database
 from server.store.monitoring.windows import images_since
 from wire.codec import Json
 
 _LOG = logging.getLogger(__name__)
-STEADY = "audit"
-"""The name of the request of the steady audit: on a device, each takes the place of the one before."""
 SETTING = "sample_bytes_per_day"
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
@@ -35,17 +47,40 @@ _LEAST = 8
 _SLACK = 4
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAudit:
+    """What uniform samples of one release say, which at least one device runs.
+
+    ``samples_per_day``: how many are wanted of its model, 0: the audit is off. ``asked_ms``: when its devices were
+    asked last, 0: never; ``ratio``: with which probability they take an input since; ``devices``: how many were asked
+    that had not refused before, ``images_per_day``: what they see. ``waiting``: samples without a label. ``groups``:
+    all devices first, then cohorts and devices with enough labels.
+    """
+
+    model: str
+    release: str
+    samples_per_day: float
+    asked_ms: int = 0
+    ratio: float = 0.0
+    devices: int = 0
+    images_per_day: float = 0.0
+    waiting: int = 0
+    groups: tuple[GroupRisk, ...] = ()
+
+
 @dataclass(slots=True, kw_only=True)
 class SteadyAudit:
-    """Asks devices for audit samples. Only one thread calls ``turn``; any may call ``ask_once``."""
+    """Asks devices for audit samples. Only one thread calls ``turn``; any may call the other methods."""
 
     database: Database
     fleet: Fleet
     versions: Versions
+    samples: SampleStore
     config: AuditConfig = field(default_factory=AuditConfig)
     retraining: RetrainingConfig = field(default_factory=RetrainingConfig)
     _due: deque[tuple[str, dict[str, Json]]] = field(default_factory=deque)
     _next_ms: int = 0
+    _known: tuple[object, tuple[ModelAudit, ...]] = (None, ())
 
     def ask_once(self, device: str, count: int = 30) -> str:
         """Ask ``device`` once, from now on, for ``count`` samples drawn uniformly; return the request's name.
@@ -72,7 +107,7 @@ class SteadyAudit:
             )
             raise AuditOffError(message)
         now_ms = self.fleet.clock()
-        request = f"once-{now_ms // 1000}-{count}"
+        request = f"{ONCE}-{now_ms // 1000}-{count}"
         images = self._images_per_day(now_ms).get(device, 0.0)
         limit: dict[str, Json] = {"count": count}
         if images:
@@ -81,7 +116,7 @@ class SteadyAudit:
         return request
 
     def turn(self, now_ms: int) -> None:
-        """Ask the devices of each model that is due; at most a hundred devices a turn."""
+        """Ask the devices of each model that is due, at most a hundred a turn; let old unlabelled samples expire."""
         for _ in range(min(_ASKED_A_TURN, len(self._due))):
             device, arguments = self._due.popleft()
             try:
@@ -91,6 +126,7 @@ class SteadyAudit:
         if now_ms < self._next_ms or self._due:
             return
         self._next_ms = now_ms + _HOUR_MS
+        self.samples.expire(now_ms)
         with self.database.begin() as connection:
             asked = store.all_audits(connection)
         known = {release.name: release for release in self.versions.releases()}
@@ -103,6 +139,86 @@ class SteadyAudit:
             last_ms = asked[model]["asked_ms"] if model in asked else 0
             if self.config.samples_of(model) and now_ms - last_ms >= _DAY_MS:
                 self._begin(model, devices, now_ms)
+
+    def audits(self) -> tuple[ModelAudit, ...]:
+        """Return what the labels say of each release that a device runs; computed again when it may have changed."""
+        releases, devices = self.versions.releases(), self.fleet.devices()
+        running = {device.release for device in devices}
+        with self.database.begin() as connection:
+            asked = store.all_audits(connection)
+            counts = store.count_samples(connection, expired_since_ms=0)
+            unlabelled = store.count_waiting(connection, "audit")
+        stamp = (counts, unlabelled, asked, tuple((one.device, one.site, one.release) for one in devices))
+        if self._known[0] != stamp:
+            names = sorted({one.name for one in releases if one.name in running})
+            found = tuple(self._audit([one for one in releases if one.name == name], devices, asked) for name in names)
+            self._known = (stamp, found)
+        return self._known[1]
+
+    def harmed(self) -> tuple[str, ...]:
+        """Return in words where a release is shown to be wrong more often than allowed, as of the last ``audits``."""
+        return tuple(
+            f"{audit.release} on {group.name} (at least {group.risk.at_least:.1%}, allowed {group.allowed:.1%})"
+            for audit in self._known[1] for group in audit.groups if group.harmful
+        )  # fmt: skip
+
+    def _audit(
+        self, targets: Sequence[Release], devices: Sequence[Device], asked: dict[str, sa.RowMapping]
+    ) -> ModelAudit:
+        """Return what the labels of one release, of all its target classes, say."""
+        release = targets[0]
+        with self.database.begin() as connection:
+            rows = store.audit_samples(connection, [one.custom.artifact_sha256 for one in targets])
+        samples = [stored_sample(row) for row in rows]
+        labelled = [sample for sample in samples if sample.label]
+        references = [self.versions.reference(one.custom.ref_id) for one in targets]
+        allowed = max((one.risk for one in references if one is not None), default=0.0) + self.retraining.harm_margin
+        last = asked.get(release.model)
+        return ModelAudit(
+            model=release.model,
+            release=release.name,
+            samples_per_day=self.config.samples_of(release.model),
+            asked_ms=last["asked_ms"] if last else 0,
+            ratio=last["ratio"] if last else 0.0,
+            devices=last["devices"] if last else 0,
+            images_per_day=last["images_per_day"] if last else 0.0,
+            waiting=len(samples) - len(labelled),
+            groups=self._groups(labelled, [one for one in devices if one.release == release.name], allowed),
+        )
+
+    def _groups(
+        self, labelled: Sequence[StoredSample], devices: Sequence[Device], allowed: float
+    ) -> tuple[GroupRisk, ...]:
+        """Return the error rate of all, and of each cohort and device with enough labels.
+
+        Half of the risk of a false harm is that of all devices; the others share the rest equally. What a single
+        device was asked beside the steady audit counts for that device only.
+        """
+        block_s = self.retraining.source_block_s
+        steady = distinct(sample for sample in labelled if sample.request == STEADY)
+        everything = audited_samples(steady, self.versions.label_form, block_s)
+        members = {"": {"": tuple(device.device for device in devices)}}
+        for device in devices:
+            reported = device.reported.attributes if device.reported else {}
+            for attribute, value in attributes_of(device.site, device.attributes, reported).items():
+                own = members.setdefault(attribute, {})
+                own[value] = (*own.get(value, ()), device.device)
+        drawn: list[tuple[str, str, tuple[str, ...], list[AuditedSample]]] = []
+        for attribute, values in members.items():
+            for value, names in values.items():
+                chosen = [one for one in steady if one.device in names]
+                if attribute not in {"", DEVICE} and 1 < len(names) < len(devices):
+                    drawn.append((attribute, value, names, audited_samples(chosen, self.versions.label_form, block_s)))
+        for device in devices:
+            own_samples = distinct(sample for sample in labelled if sample.device == device.device)
+            audited = audited_samples(own_samples, self.versions.label_form, block_s)
+            drawn.append((DEVICE, device.device, (device.device,), audited))
+        enough = [one for one in drawn if len({sample.source for sample in one[3]}) >= self.config.min_labels]
+        level = (1 - self.retraining.confidence) / 2
+        groups = [_group("", "", members[""][""], everything, allowed, level)]
+        for attribute, value, names, samples in enough:
+            groups.append(_group(attribute, value, names, samples, allowed, level / len(enough)))
+        return tuple(groups)
 
     def _begin(self, model: str, devices: list[Device], now_ms: int) -> None:
         """Queue the requests of one day for the devices of ``model``; wait if none has sent a window."""
@@ -149,3 +265,12 @@ class SteadyAudit:
             self.fleet.set_config(device, {SETTING: wanted})
         arguments = {"lane": "audit", "budget_bytes": budget_bytes, **arguments}
         self.fleet.send_command(device, "samples", arguments, _TTL_S)
+
+
+def _group(
+    attribute: str, value: str, devices: tuple[str, ...], samples: Iterable[AuditedSample], allowed: float, level: float
+) -> GroupRisk:
+    """Return the error rate of ``samples``: drawn by one probability a day, so that each counts as each other."""
+    scenes = scenes_of([replace(sample, inclusion_ratio=0.0) for sample in samples])
+    risk = risk_of(scenes, scenes[0].at_ms if scenes else 0, level)
+    return GroupRisk(attribute=attribute, value=value, devices=devices, risk=risk, allowed=allowed)

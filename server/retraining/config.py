@@ -52,6 +52,7 @@ class RetrainingConfig:
     place_margin: how far the upper bound of the error rate at a place that training does not know may lie above the
         source's for the place to count as harmless; ten percentage points, which about sixty labels can show.
     confidence: confidence level of these bounds.
+    max_waiting: how many images of each lane may wait for a label; older ones expire and are deleted.
     audit_share: share of requested samples that are drawn uniformly, for the bound.
     samples_per_request, request_interval_s: how many samples one request asks for, and how often it is repeated.
     patience_s: how long an alarm may be quiet before no more samples are collected for it.
@@ -70,6 +71,7 @@ class RetrainingConfig:
     harm_margin: Share = 0.02
     place_margin: Share = 0.10
     confidence: Confidence = 0.95
+    max_waiting: Count = 500
     audit_share: Share = 0.25
     samples_per_request: Count = 100
     request_interval_s: Time = 3_600.0

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from server.wording import listed
 from wire.manifest import Manifest
 
+NOTHING = "none of these"
+"""A label for an image that shows no class of its model: the answer was wrong, and nothing can be trained with it."""
 _NAMED = 20  # at most this many classes are listed in a refusal
 
 
@@ -32,13 +34,17 @@ class LabelForm:
         return cls(values=manifest.values, usual=tuple(zip(output.mean, output.spread, strict=False)))
 
     def problem(self, label: str) -> str:
-        """Return why ``label`` does not fit, "" if it does."""
-        if self.classes and label not in self.classes:
+        """Return why ``label`` does not fit, "" if it does; ``NOTHING`` fits every model with classes."""
+        if self.classes and label not in self.classes and label != NOTHING:
             return f"Expected a class of the model as label ({listed(self.classes, _NAMED)}), got {label[:40]!r}"
         if self.values and not _are_numbers(label.split(), len(self.values)):
             wanted = "a number" if len(self.values) == 1 else f"{len(self.values)} numbers, separated by spaces,"
             return f"Expected {wanted} as label ({', '.join(self.values)}), for example 3.7, got {label[:40]!r}"
         return ""
+
+    def can_train(self, label: str) -> bool:
+        """Return whether the model can be trained with ``label``, which fits it."""
+        return not self.classes or label in self.classes
 
 
 def _are_numbers(texts: list[str], count: int) -> bool:

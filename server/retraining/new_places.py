@@ -18,8 +18,8 @@ from server.errors import AuditOffError, ServerError
 from server.registry.versions import Versions
 from server.retraining.audit import SteadyAudit
 from server.retraining.config import RetrainingConfig
-from server.retraining.policy import lower_bound
-from server.retraining.samples import SampleStore, distinct, source_of
+from server.retraining.harm import lower_bound, scenes_of, upper_bound
+from server.retraining.samples import SampleStore, audited_samples, distinct
 
 _LOG = logging.getLogger(__name__)
 SAMPLES = 30
@@ -82,16 +82,12 @@ class NewPlaces:
         """Return ``place`` with what its labels show, and how many uniform samples are labelled."""
         release = self.versions.release(place.release)
         reference = self.versions.reference(release.custom.ref_id)
-        shares: dict[str, list[bool]] = {}
-        for sample in distinct(self.samples.labelled((place.device,), since_ms)):
-            classes = self.versions.label_form(sample.artifact_sha256).classes
-            if sample.lane == "audit" and classes:
-                right = 0 <= sample.predicted < len(classes) and classes[sample.predicted] == sample.label
-                shares.setdefault(source_of(sample, self.config.source_block_s), []).append(not right)
-        labelled = sum(len(own) for own in shares.values())
-        n, wrong = len(shares), sum(sum(own) / len(own) for own in shares.values())
+        found = distinct(self.samples.labelled((place.device,), since_ms))
+        audited = audited_samples(found, self.versions.label_form, self.config.source_block_s)
+        scenes, labelled = scenes_of([replace(one, inclusion_ratio=0.0) for one in audited]), len(audited)
+        n, wrong = len(scenes), sum(scene.wrong for scene in scenes)
         risk, confidence = reference.risk if reference else 0.0, self.config.confidence
-        lower, upper = lower_bound(wrong, n, confidence), 1 - lower_bound(n - wrong, n, confidence)
+        lower, upper = lower_bound(scenes, confidence), upper_bound(scenes, confidence)
         place = replace(place, audited=n, wrong=wrong, lower_risk=lower, upper_risk=upper, source_risk=risk)
         if n and lower > risk + self.config.harm_margin:
             return replace(place, state=PlaceState.HARMFUL), labelled

@@ -7,15 +7,12 @@ watch -> suspected -> collecting -> harmful -> proposed -> training -> gated -> 
 Only a cohort, site or fleet verdict starts it, and a new place where labels have shown harm; ``device_fault`` and
 ``release_regression`` never do. A person's
 approval replaces the proof of harm, and starts the rollout if that is not automatic. Harm is proved by an
-anytime-valid lower bound of the error rate from audit samples.
-
-Source: I. Waudby-Smith, A. Ramdas, Estimating means of bounded random variables by betting, JRSS B 86 (2024) 1-27;
-A. Podkopaev, A. Ramdas, Tracking the risk of a deployed model, arXiv:2110.06177.
+anytime-valid lower bound of the error rate from audit samples (``harm``); what the steady audit shows to be harmful
+begins with that phase.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -24,37 +21,9 @@ from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.fleet.fleet import Device
 from server.retraining.config import RetrainingConfig
+from server.retraining.harm import LabelledScene, lower_bound
 
-_BETS = tuple((i + 0.5) / 10 for i in range(10))  # fractions of the largest bet that can't lose everything
-_STEPS = 40
 _MOST_TEXT = 300
-
-
-def log_wealth(wrong: float, n: int, risk: float) -> float:
-    """Return the log wealth of betting that the error rate is above ``risk`` (0..1), after ``n`` sources.
-
-    A mixture of constant bets: mean over b of (1 + b (1 - r) / r)^wrong (1 - b)^(n - wrong); if the error rate is at
-    most ``risk``, its expectation is at most 1 at any stopping time. ``wrong`` is the sum over sources of the share of
-    wrong labels: a share x between 0 and 1 gains x log(win) + (1 - x) log(loss), by Jensen's inequality no more than a
-    bet on the share itself. Labels of one source, frames of one scene, are so one observation.
-    """
-    if risk <= 0.0:
-        return math.inf if wrong else 0.0
-    terms = [wrong * math.log1p(bet * (1 - risk) / risk) + (n - wrong) * math.log1p(-bet) for bet in _BETS]
-    top = max(terms)
-    return top + math.log(sum(math.exp(term - top) for term in terms) / len(terms))
-
-
-def lower_bound(wrong: float, n: int, confidence: float = 0.95) -> float:
-    """Return the lower bound of the error rate: smaller rates are rejected at ``confidence``; 0 without labels."""
-    limit, low, high = -math.log(1 - confidence), 0.0, wrong / n if n else 0.0
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if log_wealth(wrong, n, middle) >= limit:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 class RetrainingPhase(StrEnum):
@@ -120,7 +89,7 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerFacts:
-    """The input of the policy. Of ``audited`` sources of uniform samples ``wrong`` were predicted wrong, as shares.
+    """The input of the policy. ``audited``: the scenes of uniform samples that have a label.
 
     ``quiet_ms``: how long ago the verdict closed, 0 while it is open. ``rollout``: ``open``, ``succeeded``,
     ``failed``, "" for none. ``takers``: whether a device is left that can run the result.
@@ -129,8 +98,7 @@ class TriggerFacts:
     windows: int = 0
     quiet_ms: int = 0
     labelled: int = 0
-    audited: int = 0
-    wrong: float = 0
+    audited: tuple[LabelledScene, ...] = ()
     source_risk: float = 0.0
     job: JobFacts = field(default_factory=JobFacts)
     rollout: str = ""
@@ -212,6 +180,21 @@ def may_start(verdict: StoredVerdict, triggers: Iterable[Trigger], config: Retra
     )
 
 
+def may_open(model: str, cause: str, triggers: Iterable[Trigger], config: RetrainingConfig, now_ms: int) -> bool:
+    """Return whether harm that the steady audit shows starts a trigger.
+
+    Not while a retraining of the model is under way that needs no more proof, not for a cause that a person has
+    withdrawn (it names the release), and only after the cooldown.
+    """
+    own = [one for one in triggers if one.model == model]
+    related = [one for one in own if one.cause == cause]
+    if not config.enabled or any(one.phase is RetrainingPhase.WITHDRAWN for one in related):
+        return False
+    return all(one.phase in OVER | {RetrainingPhase.SUSPECTED, RetrainingPhase.COLLECTING} for one in own) and all(
+        one.phase in OVER and now_ms - one.updated_ms >= config.cooldown_s * 1000 for one in related
+    )
+
+
 def advance(trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig, now_ms: int) -> tuple[Trigger, NextStep]:
     """Return the trigger after at most one transition, and the step to perform for it."""
     phase, text, step = _next(trigger, facts, config)
@@ -245,9 +228,10 @@ def _next(trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig) -> tu
 def _collecting(
     trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig
 ) -> tuple[RetrainingPhase, str, NextStep]:
-    bound = lower_bound(facts.wrong, facts.audited, config.confidence)
+    bound = lower_bound(facts.audited, config.confidence)
+    wrong = sum(scene.wrong for scene in facts.audited)
     said = (
-        f"{facts.wrong:.3g} of {facts.audited} audited scenes wrong, risk at least {bound:.0%}, "
+        f"{wrong:.3g} of {len(facts.audited)} audited scenes wrong, risk at least {bound:.0%}, "
         f"source {facts.source_risk:.0%}"
     )
     if trigger.approved:

@@ -3,7 +3,7 @@
 An image is stored as ``samples/<sha256>.<png|jpg>``; written to a temporary file, synced, renamed. A label belongs to
 the image: every sample of it, from any device, gets the label. It must fit the model that took the sample, a class or
 numbers: a typing error would fail the job that trains with it. The label that a device's user gave with a correction
-is only a claim, shown to the person who labels.
+is only a claim, shown to the person who labels. Images that nobody labels expire, the oldest first.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from server.errors import LabelRefusedError, SampleRefusedError, UnknownSampleError
 from server.retraining.config import RetrainingConfig
+from server.retraining.harm import AuditedSample
 from server.retraining.labelling import LabelForm
 from server.store import retraining as store
 from server.store.database import Database
@@ -29,6 +30,10 @@ from wire.durable import write_atomically
 from wire.messages import Sample
 
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg"}
+STEADY = "audit"
+"""The name of the request of the steady audit: on a device, each takes the place of the one before."""
+ONCE = "once"
+"""How the name of a request begins that went to one device only."""
 _DAY_MS = 86_400_000
 _MAX_LABEL = 100
 _MAX_KEY = 64
@@ -57,6 +62,7 @@ class StoredSample:
     label: str
     label_by: str
     claimed: str = ""
+    request: str = ""
 
     @property
     def file_name(self) -> str:
@@ -142,7 +148,7 @@ class SampleStore:
         """
         with self.database.begin() as connection:
             rows = store.latest_samples(connection, unlabelled=unlabelled, limit=limit, after=after)
-            return tuple(_sample(row) for row in rows)
+            return tuple(stored_sample(row) for row in rows)
 
     def sample(self, sample: int) -> StoredSample:
         """Return one sample.
@@ -151,7 +157,7 @@ class SampleStore:
             UnknownSampleError: If there is none of that id.
         """
         missing = UnknownSampleError(f"Expected the id of a sample, got {sample}: see GET /api/samples")
-        return _sample(self.database.row(lambda connection: store.one_sample(connection, sample), missing))
+        return stored_sample(self.database.row(lambda connection: store.one_sample(connection, sample), missing))
 
     def image(self, sample: StoredSample) -> bytes:
         """Return the encoded image.
@@ -183,18 +189,35 @@ class SampleStore:
             store.label_image(connection, known.sha256, values)
         return self.sample(sample)
 
+    def expire(self, now_ms: int) -> int:
+        """Delete the oldest images that wait for a label, beyond ``max_waiting`` of each lane; return how many."""
+        expired: list[str] = []
+        for lane in _LANES:
+            with self.database.begin() as connection:
+                expired += store.expire_samples(connection, lane, self.config.max_waiting, now_ms)
+        for sha256 in expired:
+            for extension in EXTENSIONS.values():
+                (self.folder / f"{sha256}.{extension}").unlink(missing_ok=True)
+        return len(expired)
+
+    def expired(self, since_ms: int) -> int:
+        """Return how many samples have expired since a time."""
+        with self.database.begin() as connection:
+            return store.count_samples(connection, expired_since_ms=since_ms)[2]
+
     def labelled(self, devices: Sequence[str], since_ms: int) -> tuple[StoredSample, ...]:
         """Return the labelled samples that ``devices`` took since a time, by id."""
         with self.database.begin() as connection:
-            return tuple(_sample(row) for row in store.labelled_samples(connection, devices, since_ms))
+            return tuple(stored_sample(row) for row in store.labelled_samples(connection, devices, since_ms))
 
     def labelled_uniformly(self, limit: int) -> tuple[StoredSample, ...]:
         """Return the newest labelled samples that were drawn uniformly, of any device, newest first."""
         with self.database.begin() as connection:
-            return tuple(_sample(row) for row in store.newest_labelled(connection, "audit", limit))
+            return tuple(stored_sample(row) for row in store.newest_labelled(connection, "audit", limit))
 
 
-def _sample(row: sa.RowMapping) -> StoredSample:
+def stored_sample(row: sa.RowMapping) -> StoredSample:
+    """Return the sample in a row of the store."""
     values = {name: row[name] for name in StoredSample.__dataclass_fields__}
     return StoredSample(**{**values, "label": row["label"] or "", "label_by": row["label_by"] or ""})
 
@@ -220,6 +243,31 @@ def source_of(sample: StoredSample, block_s: float) -> str:
     Samples of one source are frames of one scene, as far as time can tell.
     """
     return f"{sample.device}/{int(sample.at_ms / (1000 * block_s))}" if block_s else sample.sha256
+
+
+def audited_samples(
+    labelled: Iterable[StoredSample], form_of: Callable[[str], LabelForm], block_s: float
+) -> list[AuditedSample]:
+    """Return what the labels of uniform samples say of the model that took each, for ``harm``.
+
+    Left out are samples of other lanes, of models that predict numbers (a device reports none to compare), and of
+    artifacts that no release here has: nobody knows what their predictions mean. Those of the steady audit, which asks
+    all devices by one probability, have none: they count alike. ``block_s`` as in ``source_of``.
+    """
+    found, forms = [], dict[str, LabelForm]()
+    for sample in labelled:
+        form = forms.get(sample.artifact_sha256)
+        if form is None:
+            form = forms[sample.artifact_sha256] = form_of(sample.artifact_sha256)
+        if sample.lane != "audit" or not form.classes:
+            continue
+        right = 0 <= sample.predicted < len(form.classes) and form.classes[sample.predicted] == sample.label
+        source = source_of(sample, block_s)
+        found.append(AuditedSample(
+            source=source, at_ms=sample.at_ms, wrong=not right,
+            inclusion_ratio=0.0 if sample.request == STEADY else sample.inclusion_ratio,
+        ))  # fmt: skip
+    return found
 
 
 def build_archive(

@@ -1,4 +1,4 @@
-"""Starts triggers from verdicts, advances them with the policy, and performs the steps.
+"""Starts triggers from verdicts and from harm that labels show, advances them with the policy, performs the steps.
 
 Requests samples from devices, creates jobs and rollouts; does not decide when a step is due (the policy does). A step
 is performed before its phase is stored, and the phase refers to its result by id: a crash in between leaves at worst a
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,8 +19,9 @@ from server.errors import ServerError, TriggerPhaseError
 from server.fleet.fleet import Device, Fleet
 from server.registry.events import EventLog
 from server.registry.versions import Versions
-from server.retraining.audit import SETTING
-from server.retraining.config import AuditConfig, RetrainingConfig
+from server.retraining.audit import SETTING, SteadyAudit
+from server.retraining.config import RetrainingConfig
+from server.retraining.harm import DEVICE, scenes_of
 from server.retraining.jobs import JobOrder, Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.policy import (
@@ -34,11 +34,12 @@ from server.retraining.policy import (
     TriggerFacts,
     advance,
     cautions,
+    may_open,
     may_start,
     watched_in,
     withdrawn,
 )
-from server.retraining.samples import SampleStore, StoredSample, build_archive, distinct, source_of
+from server.retraining.samples import ONCE, SampleStore, StoredSample, audited_samples, build_archive, distinct
 from server.rollout.create import RolloutOptions
 from server.rollout.model import Rollout, RolloutPhase
 from server.rollout.selection import candidates
@@ -48,6 +49,7 @@ from wire.messages import Severity
 _LOG = logging.getLogger(__name__)
 _SAMPLE_TTL_S = 3_600.0
 _MOST_WATCHED = 5_000
+_AUDITED_EVERY_MS = 60_000
 _IN_VAIN = frozenset({RolloutPhase.ABORTING, RolloutPhase.ABORTED, RolloutPhase.FAILED})
 
 
@@ -75,9 +77,10 @@ class RetrainingService:
     fleet: Fleet
     versions: Versions
     rollouts: Rollouts
+    audit: SteadyAudit
     events: EventLog
     config: RetrainingConfig = field(default_factory=RetrainingConfig)
-    audit: AuditConfig = field(default_factory=AuditConfig)
+    _audited_ms: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def withdraw(self, trigger: int, now_ms: int) -> Trigger:
@@ -116,11 +119,31 @@ class RetrainingService:
                         opened_ms=now_ms, updated_ms=now_ms,
                     ))  # fmt: skip
                     self._say(opened, now_ms)
+            if now_ms - self._audited_ms >= _AUDITED_EVERY_MS:
+                self._audited_ms = now_ms
+                self._open_for_harm(now_ms)
             for trigger in self.triggers.open():
                 try:
                     self._move(trigger, alarms.get(trigger.cause), now_ms)
                 except ServerError as error:
                     self._stumble(trigger, error, now_ms)
+
+    def _open_for_harm(self, now_ms: int) -> None:
+        """Start a trigger where labels show harm to all devices of a release, or to a cohort; not for one device."""
+        for audit in self.audit.audits():
+            for group in audit.groups:
+                cause = f"audit of {audit.release}: {group.name}"
+                if not group.harmful or group.attribute == DEVICE:
+                    continue
+                if not may_open(audit.model, cause, self.triggers.all(), self.config, now_ms):
+                    continue
+                opened = self.triggers.add(Trigger(
+                    id=0, model=audit.model, cause=cause, verdict=0, devices=group.devices, release=audit.release,
+                    words=f"labels of uniform samples: wrong on {group.name} more often than allowed",
+                    since_ms=group.risk.since_ms, phase=RetrainingPhase.HARMFUL, opened_ms=now_ms, updated_ms=now_ms,
+                    text=f"risk at least {group.risk.at_least:.1%}, allowed {group.allowed:.1%}",
+                ))  # fmt: skip
+                self._say(opened, now_ms)
 
     def _move(self, trigger: Trigger, alarm: StoredVerdict | None, now_ms: int) -> None:
         if alarm is not None:
@@ -159,21 +182,16 @@ class RetrainingService:
             return TriggerFacts(job=job, rollout=rollout, takers=takers)
         known = alarm or self.verdicts.verdict(trigger.verdict)
         quiet_ms = 0 if alarm or known is None else max(now_ms - known.closed_ms, 0)
+        form = self.versions.label_form_of_bundle(self.versions.release(trigger.release).sha256)
         labelled = distinct(self._labelled(trigger))
-        drawn = [sample for sample in labelled if sample.lane == "audit"]
-        forms = {sha256: self.versions.label_form(sha256) for sha256 in {one.artifact_sha256 for one in drawn}}
-        audited = [one for one in drawn if not forms[one.artifact_sha256].values]  # no number is reported to compare
-        shares: dict[str, list[bool]] = {}
-        for sample in audited:
-            wrong = _is_wrong(sample, forms[sample.artifact_sha256].classes)
-            shares.setdefault(source_of(sample, self.config.source_block_s), []).append(wrong)
+        drawn = [one for one in labelled if len(trigger.devices) == 1 or not one.request.startswith(ONCE)]
+        audited = audited_samples(drawn, self.versions.label_form, self.config.source_block_s)
         reference = self.versions.reference(self.versions.release(trigger.release).custom.ref_id)
         return TriggerFacts(
             windows=known.windows if known else 0,
             quiet_ms=quiet_ms,
-            labelled=len(labelled),
-            audited=len(shares),
-            wrong=sum(sum(own) / len(own) for own in shares.values()),
+            labelled=sum(form.can_train(sample.label) for sample in labelled),
+            audited=scenes_of(audited),
             source_risk=reference.risk if reference else 0.0,
             job=JobFacts(),
             rollout="",
@@ -195,7 +213,7 @@ class RetrainingService:
             if device.device not in trigger.devices and models.get(device.desired_release) == release.model
         }  # fmt: skip
         drawn = [sample for sample in self.samples.labelled_uniformly(_MOST_WATCHED) if sample.device in devices]
-        return [sample for sample in drawn if not form.problem(sample.label)]
+        return [sample for sample in drawn if not form.problem(sample.label) and form.can_train(sample.label)]
 
     def _takers(self, release: str) -> tuple[Device, ...]:
         return candidates(self.fleet.devices(), self.versions.releases(), release)
@@ -236,12 +254,13 @@ class RetrainingService:
                 self.fleet.set_config(device, {SETTING: self._audit_bytes()})
 
     def _audit_bytes(self) -> int:
-        return self.audit.device_bytes_per_day if self.audit.enabled else 0
+        return self.audit.config.device_bytes_per_day if self.audit.config.enabled else 0
 
     def _propose(self, trigger: Trigger, now_ms: int) -> str:
         base = self.versions.release(trigger.release)
         sites = {device.device: device.site for device in self.fleet.devices()}
-        labelled = self._labelled(trigger)
+        form = self.versions.label_form_of_bundle(base.sha256)
+        labelled = [sample for sample in self._labelled(trigger) if form.can_train(sample.label)]
         block_s = self.config.source_block_s
         data = build_archive(
             labelled, lambda device: sites.get(device, device), self.samples.image, block_s, self._watched(trigger)
@@ -281,9 +300,3 @@ class RetrainingService:
         severity = Severity.WARNING if trigger.phase in OVER - {RetrainingPhase.SETTLED} else Severity.INFO
         text = f"{trigger.model}: {trigger.phase}" + (f", {trigger.text}" if trigger.text else f", {trigger.words}")
         self.events.add(now_ms, "retraining", trigger.phase.value, severity, text, data={"retraining": trigger.id})
-
-
-def _is_wrong(sample: StoredSample, classes: Sequence[str]) -> bool:
-    """Return whether the model's prediction differs from the label; False for an unknown model."""
-    right = 0 <= sample.predicted < len(classes) and classes[sample.predicted] == sample.label
-    return bool(classes) and not right

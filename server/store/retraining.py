@@ -30,6 +30,7 @@ SAMPLES = sa.Table(
     sa.Column("label_by", sa.String(127)),
     sa.Column("labelled_ms", sa.BigInteger, nullable=False, default=0),
     sa.Column("claimed", sa.String(127), nullable=False, default="", server_default=""),
+    sa.Column("expired_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
     sa.UniqueConstraint("device", "boot", "seq"),
     sqlite_autoincrement=True,
 )
@@ -123,18 +124,57 @@ def latest_samples(
 
     ``after``: the id of a sample; only those after it in that order are returned.
     """
-    query = SAMPLES.select().limit(limit)
+    query = SAMPLES.select().where(SAMPLES.c.expired_ms == 0).limit(limit)
     if after is not None:
         query = query.where(SAMPLES.c.id > after if unlabelled else SAMPLES.c.id < after)
     if unlabelled:
-        first = sa.select(sa.func.min(SAMPLES.c.id)).where(SAMPLES.c.label.is_(None)).group_by(SAMPLES.c.sha256)
+        waiting = sa.and_(SAMPLES.c.label.is_(None), SAMPLES.c.expired_ms == 0)
+        first = sa.select(sa.func.min(SAMPLES.c.id)).where(waiting).group_by(SAMPLES.c.sha256)
         return list(connection.execute(query.where(SAMPLES.c.id.in_(first)).order_by(SAMPLES.c.id)).mappings())
     return list(connection.execute(query.order_by(SAMPLES.c.id.desc())).mappings())
 
 
 def one_sample(connection: sa.Connection, sample: int) -> sa.RowMapping | None:
     """Return one sample."""
-    return connection.execute(SAMPLES.select().where(SAMPLES.c.id == sample)).mappings().first()
+    query = SAMPLES.select().where(SAMPLES.c.id == sample, SAMPLES.c.expired_ms == 0)
+    return connection.execute(query).mappings().first()
+
+
+def expire_samples(connection: sa.Connection, lane: str, kept: int, now_ms: int) -> list[str]:
+    """Mark all but the newest ``kept`` images of ``lane`` that wait for a label as expired; return their digests."""
+    waiting = sa.and_(SAMPLES.c.label.is_(None), SAMPLES.c.expired_ms == 0)
+    newest = sa.func.max(SAMPLES.c.id)
+    query = sa.select(SAMPLES.c.sha256).where(waiting, SAMPLES.c.lane == lane).group_by(SAMPLES.c.sha256)
+    found = [str(sha256) for (sha256,) in connection.execute(query.order_by(newest.desc()).offset(kept))]
+    for sha256 in found:
+        connection.execute(SAMPLES.update().where(SAMPLES.c.sha256 == sha256, waiting).values(expired_ms=now_ms))
+    return found
+
+
+def count_samples(connection: sa.Connection, *, expired_since_ms: int) -> tuple[int, int, int]:
+    """Return three numbers that change with the labels: of audit samples with one, when the last came, and expired."""
+    audited = sa.and_(SAMPLES.c.lane == "audit", SAMPLES.c.label.is_not(None))
+    query = sa.select(
+        sa.func.coalesce(sa.func.sum(sa.case((audited, 1), else_=0)), 0),
+        sa.func.coalesce(sa.func.max(SAMPLES.c.labelled_ms), 0),
+        sa.func.coalesce(sa.func.sum(sa.case((SAMPLES.c.expired_ms > expired_since_ms, 1), else_=0)), 0),
+    )
+    labelled, last_ms, expired = connection.execute(query).one()
+    return int(labelled), int(last_ms), int(expired)
+
+
+def count_waiting(connection: sa.Connection, lane: str) -> int:
+    """Return how many samples of ``lane`` wait for a label."""
+    waiting = sa.and_(SAMPLES.c.label.is_(None), SAMPLES.c.expired_ms == 0, SAMPLES.c.lane == lane)
+    return connection.execute(sa.select(sa.func.count()).select_from(SAMPLES).where(waiting)).scalar_one()
+
+
+def audit_samples(connection: sa.Connection, artifacts: Sequence[str]) -> list[sa.RowMapping]:
+    """Return the uniform samples that ``artifacts`` took, with and without a label, without expired ones, by id."""
+    query = SAMPLES.select().where(
+        SAMPLES.c.lane == "audit", SAMPLES.c.artifact_sha256.in_(list(artifacts)), SAMPLES.c.expired_ms == 0
+    )
+    return list(connection.execute(query.order_by(SAMPLES.c.id)).mappings())
 
 
 def label_image(connection: sa.Connection, sha256: str, values: Mapping[str, object]) -> None:

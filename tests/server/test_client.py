@@ -28,15 +28,18 @@ from server.app.server import ServerApp
 from server.app.state_directory import RunAddress
 from server.cli import main
 from server.client import (
+    AuditInfo,
     CommandInfo,
     Concern,
     DeviceInfo,
     EventInfo,
     FleetClient,
     FleetStatus,
+    GroupRiskInfo,
     PatchInfo,
     PlaceInfo,
     ReleaseInfo,
+    RiskInfo,
     RolloutDevice,
     RolloutGroup,
     RolloutInfo,
@@ -142,6 +145,7 @@ BODIES = {
     PatchInfo: releases.PatchBody, DeviceInfo: devices.DeviceBody, ReleaseInfo: releases.ReleaseBody,
     RolloutInfo: rollouts.RolloutBody,
     RolloutGroup: rollouts.GroupBody, RolloutDevice: rollouts.MemberBody, SampleInfo: retraining.SampleBody,
+    AuditInfo: retraining.AuditBody, GroupRiskInfo: retraining.GroupRiskBody, RiskInfo: retraining.RiskBody,
     VerdictInfo: evidence.VerdictBody, PlaceInfo: evidence.PlaceBody,
     EventInfo: events.EventBody, FleetStatus: health.OverallBody,
     Concern: health.ConcernBody,

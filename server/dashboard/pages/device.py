@@ -11,6 +11,7 @@ from nicegui import ui
 
 from server.dashboard import evidence
 from server.dashboard.commands import BENCHMARK, LOGS, CommandView, certificate_text, command_view
+from server.dashboard.learning import risk_text
 from server.dashboard.progress import in_bytes
 from server.dashboard.services import Services
 from server.dashboard.theme import Column, and_more, ask_why, empty, heading, keep_fresh, live, live_table, meter, pill
@@ -35,6 +36,7 @@ from server.drift.rows import attributes_left_out, attributes_of
 from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable
+from server.retraining.harm import DEVICE
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
 from server.store.monitoring.windows import late_windows
@@ -177,11 +179,16 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
     attributes = attributes_of(device.site, *documents)
     left_out = attributes_left_out(attributes, *documents)
     wanted, place = device.desired_release, services.drift.places.of(device.device)
+    audited = [
+        group for audit in services.retraining.audit.audits() for group in audit.groups
+        if (group.attribute, group.value) == (DEVICE, device.device)
+    ]  # fmt: skip
     return (
         ("site", attributes.pop("site")), ("release", device.release or "none"),
         *((("wanted", wanted),) if wanted and wanted != device.release else ()), *said, *attributes.items(),
         *((("attributes left out", f"{left_out}, too many or too long"),) if left_out else ()),
         *((("place", place.words),) if place is not None and place.site == device.site else ()),
+        *(("audit", risk_text(group, now_ms)) for group in audited),
         ("last seen", ago(device.last_seen_ms, now_ms)),
         *((("certificate", certificate),) if proof is not IdentityProof.PASSWORD and not device.ended else ()),
         *((("clock", clock_off(device.clock_off_ms)),) if device.clock_off_ms else ()),

@@ -10,28 +10,36 @@ from fastapi import FastAPI, Request, Response
 from nicegui import ui
 
 from server.api.values import StoredNumber
-from server.dashboard.learning import SampleCard, sample_card
+from server.dashboard.learning import AuditRow, SampleCard, asked_text, audit_rows, sample_card
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
-from server.dashboard.theme import empty, live
+from server.dashboard.theme import empty, heading, live, pill
 from server.dashboard.visit import Pages, Visit
 from server.errors import ServerError
 from server.registry.versions import Versions
-from server.retraining.labelling import LabelForm
+from server.retraining.labelling import NOTHING, LabelForm
 from wire.errors import WireError
 
 _SHOWN = 24
 _COUNTED = 1_000
+_DAYS = 30
+_DAY_MS = 86_400_000
 _MAX_BUTTONS = 16
 _BY = "dashboard"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """The images shown, and the total number waiting for a label."""
+    """The images shown, the total number waiting for a label, and what the labels of uniform ones say.
+
+    ``expired``: how many expired without a label in the last ``_DAYS`` days.
+    """
 
     cards: tuple[SampleCard, ...]
     count: int
+    expired: int
+    asked: tuple[str, ...]
+    audits: tuple[AuditRow, ...]
 
 
 def add_images(app: FastAPI, services: Services, sessions: Sessions) -> None:
@@ -63,6 +71,12 @@ class Labelling:
 
     def show(self, waiting: Waiting) -> None:
         """Show the images that wait for a label."""
+        self._audits(waiting)
+        if waiting.expired:
+            ui.label(
+                f"{waiting.expired} samples expired without a label in the last {_DAYS} days: only the newest ones of "
+                "each kind are kept (max_waiting in [retraining] of server.toml)."
+            ).classes("tf-muted")
         if not waiting.cards:
             empty("Nothing to label", "Devices send samples once drift is suspected and their upload budget allows it.")
             return
@@ -72,6 +86,20 @@ class Labelling:
             for card in waiting.cards:
                 with ui.element("article").classes("tf-card tf-sample"):
                     self._card(card)
+
+    def _audits(self, waiting: Waiting) -> None:
+        """Show how often each release is wrong, by the labels of samples that were drawn uniformly."""
+        if not waiting.asked:
+            return
+        with ui.element("section").classes("tf-card"):
+            heading("Audit")
+            for row in waiting.audits:
+                with ui.element("div").classes("tf-row tf-small"):
+                    ui.label(row.where).style("font-weight: 600")
+                    pill(row.status)
+                    ui.label(row.text)
+            for text in waiting.asked:
+                ui.label(text).classes("tf-muted tf-small")
 
     def _card(self, card: SampleCard) -> None:
         ui.html(f'<img src="/samples/{card.id}/image" alt="Sample {card.id}" loading="lazy">', sanitize=False)
@@ -83,12 +111,14 @@ class Labelling:
             self._number_fields(card)
         elif 0 < len(card.form.classes) <= _MAX_BUTTONS:
             with ui.element("div").classes("tf-labels"):
-                for name in card.form.classes:
+                for name in dict.fromkeys((*card.form.classes, NOTHING)):
                     button = ui.button(name, on_click=partial(self._label, card.id, name))
                     button.props("outline dense no-caps")
                     button.props["aria-label"] = f"Label sample {card.id} as {name}"
         else:
-            field = ui.input("What does the image show?", autocomplete=list(card.form.classes)).props("dense outlined")
+            field = ui.input("What does the image show?", autocomplete=[*card.form.classes, NOTHING]).props(
+                "dense outlined"
+            )
             field.on("keydown.enter", lambda: self._label(card.id, str(field.value or "")))
 
     def _number_fields(self, card: SampleCard) -> None:
@@ -118,12 +148,16 @@ def _waiting(services: Services) -> Waiting:
     now_ms = services.fleet.clock()
     found = services.retraining.samples.latest(unlabelled=True, limit=_COUNTED)
     bundles = {release.custom.artifact_sha256: release.sha256 for release in services.versions.releases()}
+    audits = services.retraining.audit.audits()
     return Waiting(
-        tuple(
+        cards=tuple(
             sample_card(sample, _form(services.versions, bundles.get(sample.artifact_sha256)), now_ms)
             for sample in found[:_SHOWN]
         ),
-        len(found),
+        count=len(found),
+        expired=services.retraining.samples.expired(now_ms - _DAYS * _DAY_MS),
+        asked=tuple(asked_text(audit, now_ms) for audit in audits),
+        audits=tuple(row for audit in audits for row in audit_rows(audit, now_ms)),
     )
 
 

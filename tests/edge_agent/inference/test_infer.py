@@ -149,6 +149,22 @@ def test_sends_no_more_samples_than_were_granted_as_they_came(
     assert samples[0].header["media_type"] == "image/png"
 
 
+def test_a_renewed_audit_loses_nothing_that_was_drawn(
+    bundle: Callable, child: Callable, drop: Callable, tiny: dict
+) -> None:
+    """The next day's request takes the place of the last one in the middle of a window: its inputs are sent first."""
+    running = child(bundle(), window_ms=3_600_000)
+    running.until("ready")
+    grant = {"type": "samples", "request": "audit", "count": 9, "budget_bytes": 100_000, "lane": "audit", "ratio": 1.0}
+    running.tell(**grant)
+    drop(_images(tiny, 4))
+    running.until("beat", lambda _: sum(frame.header["n"] for frame in running.heard if frame.kind == "beat") == 4)
+    running.tell(**grant)
+    running.until("sample", lambda _: sum(frame.kind == "sample" for frame in running.heard) == 4)
+    samples = [frame.header for frame in running.heard if frame.kind == "sample"]
+    assert {(one["request"], one["inclusion_ratio"]) for one in samples} == {("audit", 1.0)}
+
+
 def test_ends_in_order_when_terminated_and_says_the_open_window(bundle: Callable, child: Callable) -> None:
     """SIGTERM is a regular stop: the counts are sent, and the exit code is 0."""
     running = child(bundle(), window_ms=3_600_000)

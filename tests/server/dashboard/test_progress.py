@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from server.dashboard.learning import sample_card, stages, trigger_card
+from server.dashboard.learning import asked_text, audit_rows, sample_card, stages, trigger_card
 from server.dashboard.progress import actions, in_bytes, rollout_card
 from server.dashboard.views import Tone
+from server.retraining.audit import ModelAudit
+from server.retraining.harm import GroupRisk, Risk
 from server.retraining.labelling import LabelForm
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.samples import StoredSample
@@ -67,6 +69,29 @@ def test_a_group_counts_only_who_takes_part() -> None:
     assert ["not open yet" in [one.text for one in group.states] for group in (canary, rest)] == [False, True]
     assert canary.members.rows[1].standing.text == "failed: digest mismatch"
     assert card.air == "1.5 kB fetched"
+
+
+def risk(value: str, at_least: float, at_most: float, *, scenes: int = 100) -> GroupRisk:
+    """Return the error rate of a site, with 7 % allowed."""
+    found = Risk(scenes=scenes, wrong=12.0, at_least=at_least, at_most=at_most, since_ms=NOW_MS - 86_400_000)
+    return GroupRisk(attribute="site" if value else "", value=value, devices=("a",), risk=found, allowed=0.07)
+
+
+def test_an_audit_names_harm_first_after_all_devices() -> None:
+    """A bound above what is allowed is bad, one below it good, and neither is said as neither."""
+    groups = (risk("", 0.05, 0.1), risk("east", 0.01, 0.06), risk("west", 0.08, 0.2))
+    audit = ModelAudit(model="digits", release="digits-1", samples_per_day=5, asked_ms=NOW_MS, devices=3, groups=groups)
+    rows = audit_rows(audit, NOW_MS)
+    assert [(row.where, row.status.tone) for row in rows] == [
+        ("digits-1 on all devices", Tone.CALM),
+        ("digits-1 on site west", Tone.BAD),
+        ("digits-1 on site east", Tone.GOOD),
+    ]
+    assert rows[1].text.startswith("12 of 100 labelled scenes wrong: error rate 8.0% to 20.0%, allowed 7.0%, since ")
+    assert "5 a day" in asked_text(audit, NOW_MS)
+    assert "is off" in asked_text(replace(audit, samples_per_day=0), NOW_MS)
+    assert "once they have sent" in asked_text(replace(audit, asked_ms=0), NOW_MS)
+    assert audit_rows(replace(audit, groups=(risk("", 0, 1, scenes=0),)), NOW_MS)[0].text == "no labels yet"
 
 
 def test_an_empty_group_is_no_division_by_zero() -> None:

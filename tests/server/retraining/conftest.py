@@ -164,6 +164,9 @@ def site(tmp_path: Path) -> Site:
         RolloutBook(),
         SampleStore(database=database, folder=tmp_path / "samples", config=CONFIG, form_of=versions.label_form),
     )
+    audit = SteadyAudit(
+        database=database, fleet=fleet, versions=versions, samples=samples, config=AuditConfig(), retraining=CONFIG
+    )
     service = RetrainingService(
         triggers=Triggers(database),
         verdicts=Verdicts(database, events),
@@ -172,11 +175,9 @@ def site(tmp_path: Path) -> Site:
         fleet=fleet,
         versions=versions,
         rollouts=rollouts,
+        audit=audit,
         events=events,
         config=CONFIG,
-    )
-    audit = SteadyAudit(
-        database=database, fleet=fleet, versions=versions, config=AuditConfig(enabled=True), retraining=CONFIG
     )
     world = Site(service, rollouts, audit)
 

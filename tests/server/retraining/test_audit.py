@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.errors import AuditOffError, UnknownDeviceError
+from server.api.retraining import AuditBody
+from server.cli.listings import AUDIT_COLUMNS, audit_rows
+from server.client import AuditInfo
+from server.errors import AuditOffError, UnknownDeviceError, UnknownSampleError
 from server.retraining.config import AuditConfig, RetrainingConfig
+from server.retraining.labelling import NOTHING, LabelForm
+from server.retraining.policy import RetrainingPhase
+from server.retraining.samples import audited_samples
 from server.store.fleet import update_device
 from server.store.monitoring.windows import insert_windows
-from wire.codec import encode
+from tests.server.retraining.conftest import sample
+from wire.codec import encode, from_document
 from wire.messages import InstalledRelease, Reported
 
 if TYPE_CHECKING:
@@ -22,7 +29,8 @@ NOW_MS = 100 * HOUR_MS
 
 
 def serve(site: Site, images: dict[str, int], now_ms: int = NOW_MS) -> None:
-    """Let the devices report model-1, and send a day of windows with so many inferences an hour."""
+    """Turn the audit on; let the devices report model-1, and send a day of windows with so many inferences an hour."""
+    site.audit.config = replace(site.audit.config, enabled=True)
     for device, n in images.items():
         reported = Reported(current=InstalledRelease(release="model-1"))
         rows: list[dict[str, object]] = [{
@@ -65,11 +73,113 @@ def test_it_asks_once_a_day_also_after_a_restart(site: Site) -> None:
 )
 def test_nobody_is_asked_unless_it_is_on_and_there_is_something_to_draw_from(site: Site, config: AuditConfig) -> None:
     """Off by default, off for this model, or no device has sent a window."""
-    site.audit.config = config
     serve(site, {"d1": 10} if config != AuditConfig(enabled=True) else {"d1": 0})
+    site.audit.config = config
     site.audit.turn(NOW_MS)
     site.audit.turn(NOW_MS)
     assert site.commands() == []
+
+
+def label(site: Site, wrong: list[bool], *, device: str = "d1", request: str = "audit", start: int = 0) -> None:
+    """Let labelled uniform samples arrive, one scene each, of the model's class 0."""
+    for number, was_wrong in enumerate(wrong, start):
+        site.service.samples.accept(device, replace(sample(number), request=request), 50)
+        (known,) = site.service.samples.latest(limit=1)
+        site.service.samples.label(known.id, NOTHING if was_wrong else "0", "a person", 60)
+
+
+def harmed(site: Site) -> list[tuple[str, int, bool]]:
+    """Return name, labelled scenes and harm of each group of the only release."""
+    (audit,) = site.audit.audits()
+    return [(group.name, group.risk.scenes, group.harmful) for group in audit.groups]
+
+
+def test_harm_that_labels_show_opens_a_retraining(site: Site) -> None:
+    """Without any alarm, of all devices of the release; a second look opens no second one, nor does a withdrawn one."""
+    serve(site, {"d1": 10, "d2": 10})
+    label(site, [False] * 15 + [True] * 25)
+    site.service.turn(NOW_MS)
+    site.service.turn(NOW_MS + HOUR_MS)
+    (trigger,) = site.service.triggers.all()
+    assert (trigger.phase, trigger.devices, trigger.release) == (RetrainingPhase.HARMFUL, ("d1", "d2"), "model-1")
+    assert site.audit.harmed()[0].startswith("model-1 on all devices (at least ")
+    site.service.withdraw(trigger.id, NOW_MS)
+    site.service.turn(NOW_MS + 48 * HOUR_MS)
+    assert len(site.service.triggers.all()) == 1
+
+
+def test_a_client_and_the_command_line_get_the_same(site: Site) -> None:
+    """The answer of the server, as a client reads it, and a row of it for each group."""
+    serve(site, {"d1": 10, "d2": 10})
+    label(site, [False] * 15 + [True] * 25)
+    (found,) = site.audit.audits()
+    told = from_document(AuditInfo, AuditBody.of(found).model_dump(mode="json"))
+    assert (told.release, told.groups[0].risk.scenes, told.groups[0].harmful) == ("model-1", 40, True)
+    assert told.groups[0].risk.at_least == found.groups[0].risk.at_least
+    rows = audit_rows([told])
+    assert [(row["devices"], row["wrong"], row["harmful"]) for row in rows] == [
+        ("all", 25.0, True), ("device d1", 25.0, True)
+    ]  # fmt: skip
+    assert set(rows[0]) == set(AUDIT_COLUMNS)
+
+
+def test_few_errors_are_no_harm(site: Site) -> None:
+    """One wrong of forty, with 5 % at the source and 2 points of margin."""
+    serve(site, {"d1": 10, "d2": 10})
+    label(site, [True] + [False] * 39)
+    site.service.turn(NOW_MS)
+    assert site.service.triggers.all() == ()
+    assert harmed(site) == [("all devices", 40, False), ("device d1", 40, False)]
+
+
+def test_what_one_device_was_asked_counts_for_that_device_only(site: Site) -> None:
+    """Thirty labels asked once show the harm of one device, and nothing of the fleet; a device opens no retraining."""
+    serve(site, {"d1": 10, "d2": 10})
+    label(site, [True] * 30, request="once-1-30")
+    label(site, [False] * 10, device="d2", start=100)
+    site.service.turn(NOW_MS)
+    assert harmed(site) == [("all devices", 10, False), ("device d1", 30, True)]
+    assert site.service.triggers.all() == ()
+
+
+def test_predictions_of_an_unknown_artifact_are_left_out(site: Site) -> None:
+    """Nobody knows what its classes were, so its answers are neither right nor wrong."""
+    form = {"0" * 64: LabelForm(), "1" * 64: LabelForm(classes=("a", "b"))}
+    site.service.samples.accept("d1", sample(1), 50)
+    stored = replace(site.service.samples.latest()[0], label="b", predicted=1)
+    found = [replace(stored, artifact_sha256=artifact) for artifact in form]
+    assert [one.wrong for one in audited_samples(found, form.__getitem__, 0.0)] == [False]
+    found = [replace(one, label=NOTHING) for one in found]
+    assert [one.wrong for one in audited_samples(found, form.__getitem__, 0.0)] == [True]
+
+
+def test_a_label_of_nothing_trains_nothing(site: Site) -> None:
+    """It counts as wrong in the audit, and is neither counted nor packed for a worker."""
+    site.alarm(3)
+    for _ in range(3):
+        site.service.turn(NOW_MS)
+    label(site, [True] * 30, request="r")
+    site.upload(20, wrong=0, start=100)
+    site.service.turn(NOW_MS)
+    site.service.turn(NOW_MS)
+    job = site.service.jobs.lease("w", NOW_MS)
+    assert job is not None
+    assert job.labelled == 20
+
+
+def test_a_queue_that_nobody_labels_ends(site: Site) -> None:
+    """Beyond the limit of each lane the oldest images go, with their files; labelled ones stay."""
+    samples = site.service.samples
+    label(site, [False])
+    for lane in ("audit", "drift"):
+        for number in range(5):
+            samples.accept("d1", sample(number + (10 if lane == "audit" else 20), lane=lane), 50)
+    small = replace(samples, config=replace(samples.config, max_waiting=3))
+    assert (small.expire(70), small.expire(80)) == (4, 0)
+    assert [one.id for one in samples.latest(unlabelled=True)] == [4, 5, 6, 9, 10, 11]
+    assert (samples.expired(60), samples.expired(70), len(list(samples.folder.iterdir()))) == (4, 0, 7)
+    with pytest.raises(UnknownSampleError):
+        samples.label(2, "0", "a person", 90)
 
 
 def test_one_device_is_asked_once(site: Site) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from server.errors import LabelRefusedError, LeaseLostError, SampleRefusedError, UnknownSampleError
 from server.retraining.jobs import JobOrder, TrainingJob
-from server.retraining.policy import lower_bound
 from server.retraining.samples import build_archive
 from wire.canonical import sha256_hex
 from wire.messages import Sample
@@ -156,14 +155,6 @@ def test_a_job_that_kills_the_same_worker_ends(site: Site) -> None:
     assert attempts == [1, 2, 3]
     assert site.service.jobs.lease("w", 4) is None
     assert (site.service.jobs.job(first.id).state, site.service.jobs.job(first.id).code) == ("failed", "abandoned")
-
-
-def test_the_lower_bound_is_right_and_useful() -> None:
-    """It never exceeds the observed rate, is 0 without errors, and 20 of 30 errors refute a risk of 0.3."""
-    assert lower_bound(0, 50) == 0.0
-    assert lower_bound(0, 0) == 0.0
-    assert 0.3 < lower_bound(20, 30) < 20 / 30
-    assert lower_bound(200, 300) > lower_bound(20, 30)
 
 
 def test_samples_of_one_device_and_time_share_a_source(site: Site) -> None:
