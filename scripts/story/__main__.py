@@ -39,6 +39,7 @@ class Options:
     json_file: Path | None
     keep: bool
     memory: bool
+    seed: int
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,14 +49,18 @@ class Options:
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures there, as rows.")
 @click.option("--keep", is_flag=True, help="Leave fleet and dashboard running until Ctrl-C.")
 @click.option("--memory", is_flag=True, help="One process, in-memory broker: as where mosquitto can't be had.")
-def main(data: Path | None, out: Path | None, json_file: Path | None, *, keep: bool, memory: bool) -> None:
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the world: which images are taken, in which order.")  # fmt: skip
+def main(
+    data: Path | None, out: Path | None, json_file: Path | None, *, keep: bool, memory: bool, seed: int
+) -> None:  # fmt: skip
     """Train, compress, gate, sign, roll out, detect drift, retrain, roll out again: six devices on this machine.
 
     Windows are 3 seconds here instead of an hour, so that the demo takes minutes. Exit code 0 only if every promise
     was kept; all its files stay in the folder that it prints.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    options = Options(data, out, json_file, keep, memory)
+    options = Options(data, out, json_file, keep, memory, seed)
     story = _story(options)
     code = 0
     try:
@@ -76,14 +81,14 @@ def _story(options: Options) -> Story:
     console = Console()
     root = _root(options.out)
     console.say(f"everything goes to {root}")
-    plan = meter_plan(options.data) if options.data else digits_plan()
+    plan = meter_plan(options.data, options.seed) if options.data else digits_plan(options.seed)
     programs = Programs(root / "logs")
     if options.memory or _mosquitto() is None:
         console.say(LEFT_OUT)
         fleet: Fleet = InProcessFleet(root, programs, console)
     else:
         fleet = Fleet(root, programs, console)
-    world = World({device.device: fleet.inbox(device.device) for device in plan.devices}, RATE_HZ)
+    world = World({device.device: fleet.inbox(device.device) for device in plan.devices}, RATE_HZ, 7 + options.seed)
     return Story(plan, fleet, console, root / "build", world)
 
 

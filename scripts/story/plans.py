@@ -69,8 +69,8 @@ class Plan:
         return frozenset(device.device for device in self.devices if device.after is not None)
 
 
-def digits_plan() -> Plan:
-    """Return the built-in demo: three of six cameras are knocked out of focus.
+def digits_plan(seed: int = 0) -> Plan:
+    """Return the built-in demo: three of six cameras are knocked out of focus; ``seed``: of the frames that are taken.
 
     Devices see digits of the calibration and reference splits, judges those of the gate split. A knocked camera sees
     each of its digits once, so that no digit is both trained on and judged when the server requests samples.
@@ -82,8 +82,8 @@ def digits_plan() -> Plan:
     world = _sources(table, np.concatenate([splits.calibration, splits.reference]))
     held_out = _sources(table, splits.gate)
     views = {"lens-a": LENS_A, "lens-b": LENS_B}
-    seen = {name: render(world, camera, name, views=3, seed=11) for name, camera in views.items()}
-    knocked = [render(world[i::CAMERAS_NORTH], DRIFTED, "knocked", seed=12) for i in range(CAMERAS_NORTH)]
+    seen = {name: render(world, camera, name, views=3, seed=11 + 100 * seed) for name, camera in views.items()}
+    knocked = [render(world[i::CAMERAS_NORTH], DRIFTED, "knocked", seed=12 + 100 * seed) for i in range(CAMERAS_NORTH)]
     devices = tuple(
         DevicePlan(
             f"cam-{number}", "north" if number <= CAMERAS_NORTH else "south", lens, seen[lens],
@@ -92,8 +92,8 @@ def digits_plan() -> Plan:
         for number, lens in enumerate(["lens-a", "lens-b", "lens-a", "lens-b", "lens-a", "lens-b"], start=1)
     )  # fmt: skip
     judges = (
-        *(Judge(name, render(held_out, camera, name, seed=13)) for name, camera in views.items()),
-        Judge("knocked cameras", render(held_out, DRIFTED, "knocked", seed=14), drifted=True),
+        *(Judge(name, render(held_out, camera, name, seed=13 + 100 * seed)) for name, camera in views.items()),
+        Judge("knocked cameras", render(held_out, DRIFTED, "knocked", seed=14 + 100 * seed), drifted=True),
     )
     return Plan(
         path, None, "a lorry hits the south wall: its three cameras are out of focus, dark and turned",
@@ -101,8 +101,11 @@ def digits_plan() -> Plan:
     )  # fmt: skip
 
 
-def meter_plan(data: Path) -> Plan:
-    """Return the demo with real utility meters: two devices are moved to a make the model has never seen."""
+def meter_plan(data: Path, seed: int = 0) -> Plan:
+    """Return the demo with real utility meters: two devices are moved to a make the model has never seen.
+
+    ``seed``: which of the images of that make either device sees, and which judge the model.
+    """
     path = MODELS / "meter_digits" / "recipe.toml"
     recipe = read_recipe(path).with_data(data)
     table = load(recipe.data)
@@ -110,7 +113,7 @@ def meter_plan(data: Path) -> Plan:
     unseen = np.concatenate([splits.gate, splits.reference])
     source = {name: unseen[table.slices[unseen] == name] for name in recipe.data.train_slices}
     stable = {name: _rows_of(table, name) for name in STABLE}
-    left, right, held_out = _thirds(_rows_of(table, TECHEM))
+    left, right, held_out = _thirds(_rows_of(table, TECHEM), seed)
     looks = [*source.items(), *stable.items(), next(iter(source.items()))]
     moved = {"meter-1": left, "meter-6": right}
     devices = tuple(
@@ -139,8 +142,8 @@ def _rows_of(table: Table, name: str) -> Integers:
     return np.flatnonzero(table.slices == name)
 
 
-def _thirds(rows: Integers) -> list[Integers]:
-    return [np.sort(part) for part in np.array_split(np.random.default_rng(3).permutation(rows), 3)]
+def _thirds(rows: Integers, seed: int) -> list[Integers]:
+    return [np.sort(part) for part in np.array_split(np.random.default_rng(3 + seed).permutation(rows), 3)]
 
 
 def _sources(table: Table, rows: Integers) -> list[int]:
