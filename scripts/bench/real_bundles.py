@@ -392,12 +392,13 @@ def rows(data: Path | None, *, quick: bool, seed: int = 1) -> Iterable[Scenario]
             continue
         items = _lazily(folder, at)
         for devices in sizes:
-            judged = windows if devices < _MANY else windows // 10
+            many = devices >= _MANY  # a report takes a millisecond
+            judged, own = (windows // 10, DriftConfig(baseline_windows=72)) if many else (windows, config)
             yield Scenario(
                 name=f"real {name}, {devices} devices",
                 asked=f"<= 1 pool verdict in {judged} windows, reports <= 800 B",
-                measure=lambda items=items, devices=devices, judged=judged: quiet_fleet(
-                    items(), devices, judged, seed, config
+                measure=lambda items=items, devices=devices, judged=judged, own=own: quiet_fleet(
+                    items(), devices, judged, seed, own
                 ),
                 holds=lambda f: f["pool_verdicts"] <= 1 and f["report_bytes_most"] <= _REPORT_BYTES,
             )  # fmt: skip

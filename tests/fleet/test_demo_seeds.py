@@ -21,29 +21,35 @@ LIMIT_S = 1800.0
 pytestmark = [pytest.mark.nightly, pytest.mark.broker, pytest.mark.slow]
 
 
-def _promises(tmp_path: Path, seed: int, *options: str) -> list[dict[str, object]]:
-    """Run the demo in a process of its own; return its rows, with the end of its output if there are none."""
+def _promises(tmp_path: Path, seed: int, *options: str) -> dict[str, bool]:
+    """Run the demo in a process of its own; return whether each promise was kept.
+
+    The exit code is 0 if all are. How long it took is a figure of the bench: a slow machine may take longer.
+    """
     rows = tmp_path / "rows.json"
     command = [sys.executable, "-m", "scripts.story", "--seed", str(seed), "--out", str(tmp_path / "demo")]
     command += ["--json", str(rows), *options]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
     env = {**os.environ, "PATH": path, "ORT_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, f"seed {seed}: {done.stdout[-3000:]}\n{done.stderr[-2000:]}"
-    found: list[dict[str, object]] = json.loads(rows.read_text())
-    return found
+    return {
+        row["what"]: row["met"] for row in json.loads(rows.read_text()) if not row["what"].startswith("whole story")
+    }
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_demo_on_digits_comes_true(tmp_path: Path, seed: int) -> None:
     """Three cameras out of focus: found, labelled, retrained, better there and no worse elsewhere."""
-    assert all(row["met"] for row in _promises(tmp_path, seed))
+    kept = _promises(tmp_path, seed)
+    assert kept["false alarms on unchanged devices"]
+    assert all(kept.values())
 
 
 @pytest.mark.skipif(not METERS.is_file(), reason="TINYFLEET_DATA has no meter-digits/meter-digits-dev.zip")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_demo_on_meters_comes_true(tmp_path: Path, seed: int) -> None:
     """Two devices moved to another maker's meters."""
-    assert all(row["met"] for row in _promises(tmp_path, seed, "--data", str(METERS)))
+    kept = _promises(tmp_path, seed, "--data", str(METERS))
+    assert kept["false alarms on unchanged devices"]
+    assert all(kept.values())

@@ -36,6 +36,7 @@ _FLEET_DAYS = 20.0  # days of a device's own that the fleet's movement is worth
 _SHORT_DAYS = 3.0  # days of a baseline whose own mean is as uncertain as one level
 _RESTLESS = 4.0  # times the fleet's movement and noise: what a device moves beyond that is its own
 _SILL_ERRORS, _SILL_DEVICES, _SILL_RATIO = 3.0, 8, 0.9  # growth in standard errors, and devices, that show it
+_CHANCE_ERRORS = 2.0  # standard errors by which movement must exceed chance
 _FEWEST = 4  # pairs of batches of 6 windows from which on movement is measured
 _STILL = 1e-3  # variance below which a column stands still: what others share is no movement of its own
 _ENOUGH = 8  # pairs of batches over the whole fleet, from which on a length is used
@@ -193,8 +194,17 @@ class FleetMovement:
         (R,) of the baselines. If the fleet's movement still grows at the longest lag, it has not been seen whole: it
         is carried on to where it would end. A restless device keeps most of its own movement. Two levels differ by
         twice the variance of one; a baseline of three days may lie as far off as a level, a longer one less.
+
+        Movement counts only beyond two standard errors of its estimate: the largest of several lags, of many streams,
+        would else be one of chance alone, and its square root, 3.5 times, would hide faults of half a standard
+        deviation where samples remember. A difference of two batches varies as twice its mean squared; those that
+        share a batch make it half as much again.
         """
-        fleet = np.maximum(self.moved / np.maximum(self.lag_devices, 1)[:, None], 0.0)
+        pairs = np.maximum(LENGTHS[-1] / LENGTHS[_SERIES] * days[:, None] - np.array(_LAGS), 1.0)
+        errors = _CHANCE_ERRORS * noise[:, None] * np.sqrt(3 / pairs)[..., None]
+        by_chance = errors.mean(axis=0) / np.sqrt(np.maximum(self.lag_devices, 1))[:, None]
+        fleet = np.maximum(self.moved / np.maximum(self.lag_devices, 1)[:, None] - by_chance, 0.0)
+        moved = np.maximum(moved - errors, 0.0)
         level = np.minimum(0.5 * (1 + _SHORT_DAYS / days), 1.0)[:, None]
         own, days = np.where(lags[..., None] > 0, moved, 0.0), days[:, None, None]
         seen = days * lags[..., None]  # of a lag that is longer than its own baseline, a device knows nothing

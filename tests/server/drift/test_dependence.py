@@ -92,3 +92,10 @@ def test_no_drift_is_found_sooner_than_its_information_allows(name: str) -> None
     found = drift_row(name, _fleet("independent", devices=40, seed=2), windows=72)
     assert 0 < found["least_windows"] <= found["median_windows"] + 1
     assert found["psi_false_devices"] == 36
+
+
+def test_a_change_of_shape_is_not_hidden_by_what_chance_moves() -> None:
+    """A spread that grows by a fifth, after three days: what a level may move by chance must not cover it."""
+    found = drift_row("variance x 1.5 on a tenth", _fleet("independent", devices=40, seed=2), windows=72)
+    assert found["median_windows"] <= 30
+    assert (found["found_ratio"], found["false_devices"]) == (1.0, 0)

@@ -112,3 +112,17 @@ def test_a_class_that_moves_no_further_than_allowed_gives_no_evidence() -> None:
     log_z = class_log_normaliser(p, np.full((1, 1), 1e9), moved=0.2, z=4, epsilon=0).reshape(BINS, -1)
     for share in (p - 0.2 * sd, p, p + 0.2 * sd):
         assert (np.log(1 + share[0, 0] * (np.exp(CLASS_THETAS) - 1)) <= log_z[0] + 1e-9).all()
+
+
+@pytest.mark.parametrize(("moves", "lowest", "highest"), [(0.0, 0.0, 0.03), (0.3, 0.25, 0.45)])
+def test_movement_by_chance_alone_is_none(moves: float, lowest: float, highest: float) -> None:
+    """A hundred devices, three days, samples that remember: chance is not movement, and weather of 0.3 sd is."""
+    dice, days, lags = np.random.default_rng(3), np.full(100, 3.0), np.tile([1, 1, 1, 1, 0, 0], (100, 1))
+    noise = 0.1  # of the squared difference of two batches
+    pairs = 12 - np.array([1, 2, 4, 8, 16, 32])
+    differences = [dice.normal(0, np.sqrt(noise + moves**2), (100, max(count, 1))) for count in pairs]
+    squares = np.stack([(one**2).mean(axis=1) - noise for one in differences], axis=1)
+    fleet, moved = FleetMovement.empty(COLUMNS), np.repeat(squares[..., None] * lags[..., None], COLUMNS.count, axis=2)
+    fleet.add_moved(moved, lags.astype(float))
+    found = fleet.movement(moved, lags.astype(float), np.full((100, COLUMNS.count), noise), days)
+    assert lowest <= np.median(found) <= highest
