@@ -22,7 +22,7 @@ def test_a_world_without_drift_raises_no_alarm(kind: str) -> None:
     """
     found = null_row(_fleet(kind), windows=72, hours=48)
     assert found["device_alerts_a_day"] == 0
-    assert found["pool_alarms"] <= (kind == "common weather")
+    assert found["pool_alarms"] <= (2 if kind == "common weather" else 0)  # one alarm, with three quiet windows in it
 
 
 @pytest.mark.slow
