@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import sqlalchemy as sa
 
 from server.drift.rows import attributes_of
-from server.errors import AuditOffError, DeviceEndedError, UnknownDeviceError
+from server.errors import AuditOffError, DeviceEndedError, ServerError, UnknownDeviceError
 from server.fleet.fleet import Device, Fleet
 from server.registry.versions import Release, Versions
 from server.retraining.config import AuditConfig, RetrainingConfig
@@ -35,6 +35,7 @@ from server.store import retraining as store
 from server.store.database import Database
 from server.store.monitoring.windows import images_since
 from wire.codec import Json
+from wire.errors import WireError
 
 _LOG = logging.getLogger(__name__)
 SETTING = "sample_bytes_per_day"
@@ -44,6 +45,7 @@ _TTL_S = 86_400.0  # a device that was away gets the request when it returns
 _ASKED_A_TURN = 100
 _AHEAD = 1.3  # so many times the wanted samples are drawn in a day, so that one ask ends within about a day
 _LEAST = 8
+_UNREADABLE = "arguments_invalid"
 _SLACK = 4
 
 
@@ -87,7 +89,8 @@ class SteadyAudit:
 
         The samples come in the lane ``audit`` with the next windows and wait for labels as all others
         (``SampleStore``). Where the device's rate is known from its windows, they are spread over about a day, so that
-        they show different scenes; else they are drawn from its next window. The device sends none if its owner does
+        they show different scenes; else, and from an agent that refused a request as unreadable since it is too old for
+        ratios, they are drawn from its next window. The device sends none if its owner does
         not allow it, and fewer if its budget of bytes ends; ``fleet.last_command(device, "samples")`` has its answer.
         Asking again adds another request.
 
@@ -110,7 +113,8 @@ class SteadyAudit:
         request = f"{ONCE}-{now_ms // 1000}-{count}"
         images = self._images_per_day(now_ms).get(device, 0.0)
         limit: dict[str, Json] = {"count": count}
-        if images:
+        last = self.fleet.last_command(device, "samples")
+        if images and not (last is not None and last.code == _UNREADABLE):
             limit = {"ratio": min(1.0, _AHEAD * count / images), "at_most": count}
         self._ask(device, {"request": request, **limit}, budget_bytes)
         return request
@@ -133,7 +137,7 @@ class SteadyAudit:
         running: dict[str, list[Device]] = {}
         for one in self.fleet.devices():
             release = known.get(one.release)
-            if release is not None and self.versions.label_form_of_bundle(release.sha256).classes:
+            if release is not None and self._has_classes(release):
                 running.setdefault(release.model, []).append(one)
         for model, devices in sorted(running.items()):
             last_ms = asked[model]["asked_ms"] if model in asked else 0
@@ -151,8 +155,13 @@ class SteadyAudit:
         stamp = (counts, unlabelled, asked, tuple((one.device, one.site, one.release) for one in devices))
         if self._known[0] != stamp:
             names = sorted({one.name for one in releases if one.name in running})
-            found = tuple(self._audit([one for one in releases if one.name == name], devices, asked) for name in names)
-            self._known = (stamp, found)
+            found = []
+            for name in names:
+                try:
+                    found.append(self._audit([one for one in releases if one.name == name], devices, asked))
+                except (ServerError, WireError) as error:  # such as a bundle that is missing or damaged
+                    _LOG.warning("Release not audited. release=%s error=%s", name, error)
+            self._known = (stamp, tuple(found))
         return self._known[1]
 
     def harmed(self) -> tuple[str, ...]:
@@ -240,6 +249,13 @@ class SteadyAudit:
         }  # fmt: skip
         with self.database.begin() as connection:
             store.put_audit(connection, row)
+
+    def _has_classes(self, release: Release) -> bool:
+        """Return whether the release answers with classes; False if its bundle is missing or damaged."""
+        try:
+            return bool(self.versions.label_form_of_bundle(release.sha256).classes)
+        except (ServerError, WireError):
+            return False
 
     def _images_per_day(self, now_ms: int) -> dict[str, float]:
         """Return how many inferences each device makes a day, by its windows of the last one."""

@@ -15,7 +15,7 @@ from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.labelling import NOTHING, LabelForm
 from server.retraining.policy import RetrainingPhase
 from server.retraining.samples import audited_samples
-from server.store.fleet import update_device
+from server.store.fleet import answer_command, update_device
 from server.store.monitoring.windows import insert_windows
 from tests.server.retraining.conftest import sample
 from wire.codec import encode, from_document
@@ -191,6 +191,29 @@ def test_one_device_is_asked_once(site: Site) -> None:
     assert (asked[first]["at_most"], asked[first]["ratio"]) == (30, pytest.approx(1.3 * 30 / 240))
     assert (asked[second]["count"], "ratio" in asked[second]) == (12, False)
     assert site.service.fleet.device("d1").desired.config == {"sample_bytes_per_day": 2 * 1024 * 1024}  # type: ignore[union-attr]
+
+
+def test_a_missing_bundle_stops_neither_the_audit_nor_retraining(site: Site) -> None:
+    """The release is left out of the answers, nobody is asked for it, and triggers go on."""
+    serve(site, {"d1": 10})
+    for release in site.service.versions.releases():
+        site.service.versions.blobs.path(release.sha256).unlink()
+    site.audit.turn(NOW_MS)
+    site.service.turn(NOW_MS)
+    assert (site.audit.audits(), site.commands()) == ((), [])
+
+
+def test_an_older_agent_is_asked_by_a_count_the_second_time(site: Site) -> None:
+    """It refuses a ratio as unreadable; the next request is one that it knows."""
+    site.audit.fleet.clock = lambda: NOW_MS
+    serve(site, {"d1": 10})
+    site.audit.ask_once("d1")
+    with site.audit.database.begin() as connection:
+        answer_command(
+            connection, "d1", site.commands()[0].id, {"ok": False, "code": "arguments_invalid", "answered_ms": 1}
+        )
+    site.audit.ask_once("d1")
+    assert ["ratio" in command.arguments for command in site.commands()] == [True, False]
 
 
 def test_a_device_is_not_asked_where_nobody_allowed_it(site: Site) -> None:
