@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from scripts.bench.scenarios import Scenario
 from server.drift.config import DriftConfig
+from server.drift.detection.baseline import FINAL
 from server.drift.detection.detector_bank import Observation
 from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.pools import FLEET
@@ -206,11 +207,13 @@ class DependentRun:
     """The server's own code over a ``DependentFleet``, one hour after the other.
 
     ``windows`` of a baseline; devices are judged after ``provisional`` of them, 0: not before the last.
+    ``releases``: how many the devices run, by turns.
     """
 
     fleet: DependentFleet
     windows: int = 72
     provisional: int = 0
+    releases: int = 1
     hour: int = MONDAY
     state: FoldState = field(default_factory=FoldState)
     seen: list[NDArray[np.int64]] = field(default_factory=list)
@@ -220,14 +223,18 @@ class DependentRun:
     ) -> SlotOutcome:
         """Let one hour pass; ``only`` these devices send a window."""
         columns = ScoreColumns(self.fleet.streams, (self.fleet.streams - 1,))
-        self.state.open_bank(KEY, columns, None)
+        keys = [KEY, *((f"{number:032x}", KEY[1]) for number in range(1, self.releases))]
+        for key in keys:
+            self.state.open_bank(key, columns, None)
         counts = self.fleet.counts(self.hour, shift, classes)
         self.seen.append(counts)
         config = replace(DriftConfig(), baseline_windows=self.windows, provisional_windows=self.provisional)
         places, settings = self.fleet.places, config.settings
         names = list(places)
-        window = [Observation(names[i], counts[i]) for i in (range(len(names)) if only is None else only)]
-        outcome = fold_slot(self.state, self.hour, {KEY: window}, places, settings)
+        windows: dict[tuple[str, str], list[Observation]] = {}
+        for i in range(len(names)) if only is None else only:
+            windows.setdefault(keys[i % self.releases], []).append(Observation(names[i], counts[i]))
+        outcome = fold_slot(self.state, self.hour, windows, places, settings)
         self.hour += 1
         return outcome
 
@@ -258,6 +265,37 @@ def null_row(fleet: DependentFleet, windows: int, hours: int) -> dict[str, float
 def _begun(alarms: NDArray[np.bool_]) -> int:
     """Return how often a device begins to alarm in ``alarms`` (T, D)."""
     return int((alarms & ~np.concatenate([np.zeros_like(alarms[:1]), alarms[:-1]])).sum())
+
+
+STAGED = (*NULLS, "devices that join later", "gaps", "two releases")
+
+
+def staged_row(kind: str, fleet: DependentFleet, days: int) -> dict[str, float]:
+    """Return alerts that begin per day without drift: provisional ones, and those of ``days`` after fourteen days.
+
+    In fleets of own weather, a third of the devices joins after five and after sixteen days, each device misses one
+    window in five and in turn a whole day, or half of the devices run another release.
+    """
+    run = DependentRun(fleet=fleet, windows=336, provisional=72, releases=1 + (kind == "two releases"))
+    begun = {"provisional": 0, "device": 0, "provisional pool": 0, "pool": 0}
+    before = SlotOutcome()
+    for hour in range(336 + days * 24):
+        some = range(fleet.devices)
+        if kind == "devices that join later":
+            some = [i for i in some if hour >= (0, 120, 0, 0, 384, 0)[i % 6]]
+        elif kind == "gaps":
+            some = [i for i in some if (hour + i) % 5 and (hour // 24 + i) % 10]
+        outcome = run.window(only=some)
+        for device in outcome.flagged - before.flagged:
+            begun["provisional" if device in outcome.provisional else "device"] += 1
+        for pool in outcome.pool_alarms - before.pool_alarms:
+            begun["pool" if run.state.pools[pool].stage == FINAL else "provisional pool"] += 1
+        before = outcome
+    return {
+        "provisional_alerts_a_day": begun["provisional"] / 11, "device_alerts_a_day": begun["device"] / days,
+        "provisional_pool_alarms": begun["provisional pool"], "pool_alarms": begun["pool"],
+        "judged": len(outcome.log_values), "provisional": len(outcome.provisional),
+    }  # fmt: skip
 
 
 def usual_rules(seen: list[Ints], baseline: int) -> dict[str, NDArray[np.bool_]]:
@@ -502,6 +540,14 @@ def rows(*, quick: bool, seed: int = 1, days: Sequence[int] = (3, 14)) -> Iterab
                 name=f"null, {long} days: own weather, {size} devices",
                 measure=partial(null_row, fleet, 24 * long, hours),
             )
+    for kind in STAGED:  # as by default: in stages
+        world = kind if kind in NULLS else "own weather"
+        fleet = DependentFleet(kind=world, devices=devices, streams=streams, seed=seed,
+                               samples=5 if kind == "few a window" else 60)  # fmt: skip
+        yield Scenario(
+            name=f"null, in stages: {kind}", measure=partial(staged_row, kind, fleet, hours // 24),
+            asked="printed: of 11 provisional days, and after",
+        )  # fmt: skip
 
 
 def _noted(fleet: DependentFleet, windows: int, hours: int, alerts: list[float]) -> dict[str, float]:

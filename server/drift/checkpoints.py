@@ -42,6 +42,7 @@ from wire.histogram import BINS
 
 _LOG = logging.getLogger(__name__)
 _COUNT, _SCORE, _DETECTOR = np.dtype("<i8"), np.dtype("<f8"), np.dtype("<f4")
+_MEAN = np.dtype("<f2")
 _SCORES = 3
 _OF_POOLS = ("members", "stage", "collecting")
 SPANS = (8, 64, 256)
@@ -270,7 +271,7 @@ def _blocks(state: FoldState) -> Iterator[bytes]:
                 yield _packed(np.dtype(kind), getattr(movement, name))
             yield _packed(_SCORE, movement.level)
             for number, means in movement.series.items():
-                yield _packed(_DETECTOR, means)
+                yield _packed(_MEAN, means)
                 yield _packed(_SCORE, movement.levels[number])
     for pool in state.pools.values():
         yield _packed(_SCORE, *_arrays(pool).values())
@@ -389,7 +390,7 @@ def _refill(
         movement.level = _array(next(blocks), _SCORE, (bank.columns.count,))
         shape = (len(followed), bank.columns.count)
         for number in numbers:
-            movement.series[number] = _array(next(blocks), _DETECTOR, shape)
+            movement.series[number] = _array(next(blocks), _MEAN, shape)
             movement.levels[number] = _array(next(blocks), _SCORE, (bank.columns.count,))
         bank.movement[context] = movement
     bank.refill(devices, commissioning, detectors, config.settings)

@@ -19,7 +19,7 @@ a normaliser, never lower it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -322,7 +322,7 @@ class PoolSums:
 class PoolWindows:
     """What the pools of one bank are judged by in one slot; ``fleet``: the sums over all, by context.
 
-    ``movement`` of the pools: a first weekend is added to it.
+    ``movement`` of the pools: a first weekend is added to it; ``noted``: of which pools and contexts this slot was.
     """
 
     bank: DetectorBank
@@ -333,6 +333,7 @@ class PoolWindows:
     between: Mapping[PoolName, tuple[Floats, float]]
     settings: DetectorSettings
     log_cap: float
+    noted: set[tuple[PoolName, int]] = field(default_factory=set)
 
     def step(
         self, pool: Pool | None, name: PoolName, places: NDArray[np.int64], *, without: NDArray[np.int64]
@@ -352,7 +353,7 @@ class PoolWindows:
             if len(part) >= MIN_MEMBERS:
                 whole = fleet[int(context)]
                 sums_ = whole if name == FLEET else self.judged.sums(self.bank, part, int(context))
-                if not self._knows_the_day(name, sums_, whole):
+                if not self._knows_the_day(name, int(context), sums_, whole):
                     continue
                 older = pool or Pool.empty(self.bank.columns)
                 gain, class_gain, aged = self._gains(name, sums_, whole, older.aged if pool else None)
@@ -368,17 +369,23 @@ class PoolWindows:
                 )
         return pool
 
-    def _knows_the_day(self, name: PoolName, own: PoolSums, whole: PoolSums) -> bool:
-        """Return whether a pool can be judged today; without a rest of the fleet, a first weekend is only noted."""
+    def _knows_the_day(self, name: PoolName, context: int, own: PoolSums, whole: PoolSums) -> bool:
+        """Return whether a pool can be judged today; without a rest of the fleet, a first weekend is only noted.
+
+        Each slot counts once, however many contexts it has and however often the pool is judged in it.
+        """
         if not self.weekend or _is_controlled(name, own.count, whole.count):
             return True
         older = self.movement.get(name) or PoolMovement.empty(self.bank.columns)
         if older.weekend_windows * self.settings.window_ms >= _DAY_MS:
             return True
-        self.movement[name] = replace(
-            older, weekend=older.weekend + own.total - own.expected, weekend_n=older.weekend_n + own.n,
-            weekend_windows=older.weekend_windows + 1,
-        )  # fmt: skip
+        if (name, context) not in self.noted:
+            fresh = all(name != seen for seen, _ in self.noted)
+            self.noted.add((name, context))
+            self.movement[name] = replace(
+                older, weekend=older.weekend + own.total - own.expected, weekend_n=older.weekend_n + own.n,
+                weekend_windows=older.weekend_windows + fresh,
+            )  # fmt: skip
         return False
 
     def _gains(

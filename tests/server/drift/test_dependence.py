@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.bench.dependence import NULLS, DependentFleet, DependentRun, drift_row, null_row
+from scripts.bench.dependence import NULLS, DependentFleet, DependentRun, drift_row, null_row, staged_row
 
 RESTLESS = "restless devices"  # three days don't show that a few devices move further than all others: 14 do
 
@@ -31,6 +31,18 @@ def test_fourteen_days_show_what_moves_slowly(kind: str) -> None:
     """The longer baseline also knows contents that stay for days, and a few devices that move more than all others."""
     found = null_row(_fleet(kind), windows=336, hours=72)
     assert (found["device_alerts_a_day"], found["pool_alarms"]) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "provisional"), [
+    ("devices that join later", 4), ("gaps", 0), ("two releases", 0), ("common weather", 0), ("memory 8 hours", 0),
+])  # fmt: skip
+def test_commissioning_in_stages_raises_no_alarm(kind: str, provisional: int) -> None:
+    """From three days on, and after fourteen: also with gaps, and where devices join at any time."""
+    fleet = _fleet(kind if kind in NULLS else "own weather")
+    found = staged_row(kind, fleet, days=3)
+    assert (found.pop("provisional"), found.pop("judged")) == (provisional, 24)
+    assert not any(found.values()), found
 
 
 @pytest.mark.parametrize(("name", "windows"), [

@@ -11,7 +11,7 @@ import pytest
 from server.drift.config import DriftConfig
 from server.drift.detection.detector_bank import DetectorSettings, Observation
 from server.drift.detection.movement import ScoreColumns
-from server.drift.detection.pools import FLEET, is_weekend, names
+from server.drift.detection.pools import FLEET, JudgedWindows, PoolWindows, is_weekend, names
 from server.drift.detection.reference import Floats
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
 from wire.histogram import BINS
@@ -109,3 +109,20 @@ def test_a_weekend_is_two_days_whatever_the_length_of_the_windows(window_ms: int
     slots = (saturday - 1, saturday, saturday + two_days - 1, saturday + two_days)
     assert [is_weekend(slot, settings) for slot in slots] == [False, True, True, False]
     assert not is_weekend(saturday, replace(settings, baseline_windows=two_days - 1))
+
+
+def test_a_first_weekend_is_noted_once_an_hour_although_cohorts_overlap() -> None:
+    """A cohort that shares devices with a stronger one is judged twice in an hour: with those devices, and without."""
+    fleet = _QuietFleet(5, UNIFORM[None], seed=4)
+    for _ in range(COMMISSIONED):
+        fleet.window(UNIFORM[None])
+    bank = fleet.state.banks[KEY]
+    judged = JudgedWindows.of(bank, [Observation(name, np.full((1, BINS), 4)) for name in fleet.sites])
+    found = PoolWindows(
+        bank=bank, judged=judged, fleet=judged.whole(bank), movement={}, weekend=True, between={}, log_cap=30.0,
+        settings=DriftConfig(baseline_windows=COMMISSIONED).settings,
+    )  # fmt: skip
+    for without in ([], [4]):
+        assert found.step(None, FLEET, np.arange(5 - len(without)), without=np.array(without, np.int64)) is None
+    assert found.movement[FLEET].weekend_windows == 1
+    assert found.movement[FLEET].weekend_n[0] == 5 * 4 * BINS
