@@ -88,8 +88,8 @@ class Observation:
 class SlotContext:
     """The slot of a window, with the cap of the detectors and the kept baselines by device.
 
-    ``alarming`` (S,): the streams in which the fleet's pool alarms; ``flagged``: the devices with an alarm before this
-    slot, whose windows do not enter a baseline.
+    ``alarming`` (S,): the streams in which the fleet's pool alarms, or cannot be judged yet; ``flagged``: the devices
+    with an alarm before this slot, whose windows do not enter a baseline.
     """
 
     slot: int

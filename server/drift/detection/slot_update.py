@@ -225,10 +225,15 @@ def _decided(pools: Mapping[tuple[BankKey, PoolName], Pool], settings: DetectorS
 
 
 def _alarming(state: FoldState, key: BankKey, pooled: _Pooled) -> NDArray[np.bool_]:
-    """Return the streams (S,) in which the fleet's pool of a bank alarms."""
-    if (key, FLEET) not in pooled.alarms:
+    """Return the streams (S,) in which the fleet's pool of a bank alarms; all while it is collecting.
+
+    Three days are too few to show that most of a fleet has moved, and it would be the healthy devices that differ.
+    """
+    pool = state.pools.get((key, FLEET))
+    if pool is not None and pool.collecting:
+        return np.ones(state.banks[key].streams, np.bool_)
+    if pool is None or (key, FLEET) not in pooled.alarms:
         return np.zeros(state.banks[key].streams, np.bool_)
-    pool = state.pools[key, FLEET]
     found: NDArray[np.bool_] = pool.log_m.max(axis=1) >= pooled.log_threshold
     for place, stream in enumerate(state.banks[key].columns.classes):
         found[stream] |= bool(pool.class_m[place].max() >= pooled.log_threshold)

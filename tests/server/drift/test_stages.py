@@ -97,6 +97,18 @@ def test_fewer_than_eight_devices_are_judged_with_their_whole_baseline() -> None
     assert len(outcome.provisional) == len(outcome.log_values) == 8
 
 
+@pytest.mark.parametrize(("drifted", "found"), [(4, 4), (28, 0)])
+def test_a_change_of_most_devices_in_the_first_days_accuses_no_healthy_one(drifted: int, found: int) -> None:
+    """Of 40 devices, 4 by half a standard deviation are found; 28 are the fleet, which is not judged yet."""
+    run = _run(40)
+    for _ in range(96):
+        run.window()
+    shift = np.zeros((40, 2))
+    shift[:drifted, 0] = 0.5
+    flagged = frozenset[str]().union(*(run.window(shift).flagged for _ in range(24)))
+    assert flagged == {f"d{i:05d}" for i in range(found)}
+
+
 def test_a_restart_in_any_stage_gives_the_same_bits(staged: FleetWorld, restarted: Restart) -> None:
     """From the checkpoint, and from the windows alone; also a device that was drifted while it was commissioned."""
     for windows in (14, 8, 12):
