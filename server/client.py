@@ -196,6 +196,7 @@ class RolloutInfo:
     window: Mapping[str, Json] | None = None
     shadow: Mapping[str, Json] | None = None
     shadow_counts: Mapping[str, Json] | None = None
+    replay_counts: Mapping[str, Json] | None = None
     waiting: Mapping[str, int] = field(default_factory=dict)
     cautions: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[RolloutGroup, ...] = ()

@@ -113,6 +113,8 @@ class UpdateStatus:
     thrown away (bodies of HTTP, chunks of MQTT; without the headers below, which ``DayUsage`` has); None: an older
     agent, which does not count it.
     ``shadow``: what was counted in the shadow of this attempt; None: there was none.
+    ``replay``: how the answers to inputs that the release before had served differ from its own, after the switch;
+    without inputs (``n`` and ``errors`` 0) the device had kept none; None: not replayed (yet), or an older agent.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -126,6 +128,7 @@ class UpdateStatus:
     until_ms: int = field(default=0, metadata=OMIT_DEFAULT)
     fetched_bytes: int | None = field(default=None, metadata=OMIT_DEFAULT)
     shadow: ShadowCounts | None = field(default=None, metadata=OMIT_DEFAULT)
+    replay: ShadowCounts | None = field(default=None, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

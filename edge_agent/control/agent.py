@@ -199,6 +199,7 @@ class Agent:
             corrected=self._corrected,
             compared=self._compared,
             challenger_ended=self._challenger_ended,
+            replayed=self._replayed,
         )
         self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
         self._watch = ClockWatch().at_least(TimeFloor(state / "tuf" / "time_floor.json").read_ms())
@@ -560,6 +561,10 @@ class Agent:
 
     def _compared(self, counts: ShadowCounts) -> None:
         if self._guarded("updater", lambda: self.updater.compared(counts, self._now_s)):
+            self._report()
+
+    def _replayed(self, counts: ShadowCounts) -> None:
+        if self._guarded("updater", lambda: self.updater.replayed(counts)):
             self._report()
 
     def _challenger_ended(self, code: str, text: str) -> None:

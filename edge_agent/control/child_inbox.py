@@ -155,7 +155,7 @@ class ChildInbox:
 
     ``sampled`` gets a request and the length of an input, ``corrected`` the length of an input whose answer a user
     corrected; both return whether it may be sent on. ``compared`` gets the counts of a shadow, ``challenger_ended`` the
-    code and text of its end.
+    code and text of its end; ``replayed`` gets the counts of a replay after a swap.
     """
 
     telemetry: Telemetry
@@ -168,6 +168,7 @@ class ChildInbox:
     corrected: Callable[[int], bool] = lambda _length_bytes: True
     compared: Callable[[ShadowCounts], None] = lambda _counts: None
     challenger_ended: Callable[[str, str], None] = lambda _code, _text: None
+    replayed: Callable[[ShadowCounts], None] = lambda _counts: None
     sinks: Mapping[str, Json] = field(default_factory=dict)
     """The last counts of each sink of answers, by name."""
     _taken: tuple[int, Json] | None = None
@@ -181,7 +182,7 @@ class ChildInbox:
                 self._count(read_heartbeat(frame), now_s)
             elif frame.kind in {"window", "sample", "answers"}:
                 self._observe(frame, now_ms)
-            elif frame.kind in {"shadow", "shadow_ended"}:
+            elif frame.kind in {"shadow", "shadow_ended", "replay"}:
                 self._compare(frame)
             elif frame.kind == "fault":
                 code = str(frame.header.get("code", "child"))[:64]
@@ -211,11 +212,13 @@ class ChildInbox:
             self._taken = (self.supervisor.starts, frame.header.get("number"))
 
     def _compare(self, frame: Frame) -> None:
-        """Take what a shadow counted, or its end; that of an earlier attempt is dropped."""
+        """Take what a shadow or a replay counted, or a shadow's end; that of an earlier attempt is dropped."""
         if Path(str(frame.header.get("bundle", ""))).name != self.updater.record.desired.sha256:
             return
         if frame.kind == "shadow":
             self.compared(decode(ShadowCounts, frame.payload))
+        elif frame.kind == "replay":
+            self.replayed(decode(ShadowCounts, frame.payload))
         else:
             code = str(frame.header.get("code") or "challenger_crashed")[:64]
             self.challenger_ended(code, str(frame.header.get("text", ""))[:500])

@@ -1,11 +1,11 @@
 """The inference child, ``python -m edge_agent.inference.child``: one thread infers and counts, frames on its pipes.
 
-Sends ``ready``, ``beat``, ``window``, ``sample``, ``answers``, ``swapped``, ``fault``, ``shadow``, ``shadow_ended``;
-receives ``swap``, ``shadow``, ``samples``, ``drift``, ``written``, ``stop`` (``docs/explanation/architecture.md``). A
-bad image is counted and reported, and never ends the child. Each image is marked as in flight before it is decoded
-(``in_flight``): one that crashed the child is set aside at the next start. A swap loads the new model beside the
-running one and replaces it between two inferences. The counts of a window are sent in parts every ``checkpoint_s``, at
-its close, at a swap, and at an orderly end; the control process adds up the parts.
+Sends ``ready``, ``beat``, ``window``, ``sample``, ``answers``, ``swapped``, ``fault``, ``shadow``, ``shadow_ended``,
+``replay``; receives ``swap``, ``shadow``, ``samples``, ``drift``, ``written``, ``stop``
+(``docs/explanation/architecture.md``). A bad image is counted and reported, and never ends the child. Each image is
+marked as in flight before it is decoded (``in_flight``): one that crashed the child is set aside at the next start. A
+swap loads the new model beside the running one and replaces it between two inferences. The counts of a window are sent
+in parts every ``checkpoint_s``, at its close, at a swap, and at an orderly end; the control process adds up the parts.
 Windows start at UTC multiples of their length.
 """
 
@@ -31,6 +31,7 @@ from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRe
 from edge_agent.in_flight import IN_SOURCE, InFlight
 from edge_agent.inference.answers import Answers, ToAgent, open_answers
 from edge_agent.inference.batching import MAX_WAITING_BYTES, ResultBatcher
+from edge_agent.inference.replay import KeptInputs, Replay
 from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import Inference, ServedModel, load_model
 from edge_agent.inference.shadow import Load, Room, Shadow
@@ -61,6 +62,7 @@ _PIPE_BYTES = 65536
 STOP = Frame({"type": "stop"})
 WAKE = Frame({"type": "wake"})
 """Makes an idle loop turn at once."""
+_KEPT = "an input that the release before had served"
 _ASKED = "a request of the local interface"
 
 
@@ -133,6 +135,9 @@ class InferenceLoop:
         self.load: Load = load_model
         self.room: Room = lambda: sys.maxsize
         self._shadow: Shadow | None = None
+        self._kept = KeptInputs()
+        self._replay: Replay | None = None
+        self._bundle = ""
         self.answers = Answers()
         self.to_agent = ToAgent(send)
         self.api: Api | None = None
@@ -207,7 +212,7 @@ class InferenceLoop:
         if capture is None:
             self.answer_waiting()
             self._results.settle()
-            return asked
+            return self._replay_one() or asked
         if self._unanswered and len(capture.data) > 2 * len(self._unanswered[-1].capture.data):
             self.answer_waiting()  # decoding it may take longer than answers may wait
         self._ready_s = now_s
@@ -249,6 +254,7 @@ class InferenceLoop:
             # a sink that is woken now competes with this thread, one that is woken when the model runs does not
             self.answer_waiting(held=waited_s + self._prepare_s <= ANSWER_WITHIN_S)
         self.in_flight.end(capture.name, served=True)
+        self._kept.offer(capture.data, self._results.model, outcome)
         if self._shadow is not None:
             self._shadow.offer(capture.data, self._results.model, outcome)
 
@@ -316,6 +322,20 @@ class InferenceLoop:
         sinks = {"sinks": self.answers.figures} if self.answers.deliveries else {}
         self._send({"type": "beat", **figures, **sinks, **self._identity()}, b"")
         self._send_shadow(last=last)
+        if not last:
+            self._replay_one()
+
+    def _replay_one(self) -> bool:
+        """Let the model answer one input that the release before had served; return whether there was a replay."""
+        replay = self._replay
+        if replay is None:
+            return False
+        with self.in_flight.during(_KEPT):
+            counts = replay.step(self._results.model)
+        if counts is not None:
+            self._send({"type": "replay", "bundle": self._bundle}, encode(counts))
+            self._replay = None
+        return True
 
     def _send_shadow(self, *, last: bool = False) -> None:
         """Send what the challenger was found to do since the last time, or its end."""
@@ -397,6 +417,9 @@ class InferenceLoop:
         self._close_window()
         old, self._results = self._results, ResultBatcher(loaded.model)
         self._results.reservoirs = old.reservoirs
+        if old.model.manifest.artifact_sha256 != self.model.manifest.artifact_sha256:
+            self._replay, self._bundle = Replay(self._kept), loaded.bundle
+        self._kept = KeptInputs()
         old.model.runtime.close()
         self._send({"type": "swapped", "bundle": loaded.bundle, **self._identity()}, b"")
 

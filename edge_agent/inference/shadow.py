@@ -43,6 +43,43 @@ Room: TypeAlias = Callable[[], int]
 Load: TypeAlias = Callable[[Path], ServedModel]
 
 
+class Comparison:
+    """Counts of how the answers of two models to the same inputs differ."""
+
+    def __init__(self) -> None:
+        """Start from zero."""
+        self.n = self.disagreed = self.errors = 0
+        self._pairs: Counter[tuple[str, str]] = Counter()
+        self._differences: dict[str, Counter[str]] = {}
+        self._steps: Counter[str] = Counter()
+
+    def add(self, left: TaskAnswer, right: TaskAnswer, run_ms: float) -> None:
+        """Count one input that both answered; ``right``, in ``run_ms``, is the model that is tried.
+
+        Of a regression, an answer that is no number, or a value of one alone, is ``nan``.
+        """
+        self.n += 1
+        self._steps[run_step(run_ms)] += 1
+        if left.label or right.label:
+            if left.label != right.label:
+                self.disagreed += 1
+                self._pairs[left.label, right.label] += 1
+            return
+        for name in {**left.values, **right.values}:
+            both = name in left.values and name in right.values
+            difference = right.values[name] - left.values[name] if both else float("nan")
+            self._differences.setdefault(name, Counter())[difference_bin(difference)] += 1
+
+    def taken(self, seconds: float, skipped: int = 0) -> ShadowCounts:
+        """Return the counts of ``seconds``, in which ``skipped`` inputs were not compared."""
+        pairs, others = kept_pairs(self._pairs)
+        return ShadowCounts(
+            seconds=seconds, n=self.n, disagreed=self.disagreed, errors=self.errors, skipped=skipped, pairs=pairs,
+            other_pairs=others, differences={name: dict(bins) for name, bins in self._differences.items()},
+            run_steps=dict(self._steps),
+        )  # fmt: skip
+
+
 class Shadow:
     """One challenger. ``offer``, ``take`` and ``close`` belong to the loop's thread."""
 
@@ -58,14 +95,8 @@ class Shadow:
         self._begun_s = self._taken_s = time.monotonic()
         self._spent_s = -_BURST_S
         self._skipped = self._given = 0
-        self._clear()
+        self._counts = Comparison()
         threading.Thread(target=self._main, name="shadow", daemon=True).start()
-
-    def _clear(self) -> None:
-        self._n = self._disagreed = self._errors = 0
-        self._pairs: Counter[tuple[str, str]] = Counter()
-        self._differences: dict[str, Counter[str]] = {}
-        self._steps: Counter[str] = Counter()
 
     @property
     def ended(self) -> tuple[str, str] | None:
@@ -91,15 +122,10 @@ class Shadow:
         """Return the counts since the last call; in the ``last`` ones an input still under comparison is skipped."""
         now_s = time.monotonic()
         with self._alone:
-            self._given -= self._n + self._errors
+            self._given -= self._counts.n + self._counts.errors
             self._skipped += self._given if last else 0
-            pairs, others = kept_pairs(self._pairs)
-            counts = ShadowCounts(
-                seconds=round(now_s - self._taken_s, 3), n=self._n, disagreed=self._disagreed, errors=self._errors,
-                skipped=self._skipped, pairs=pairs, other_pairs=others,
-                differences={name: dict(bins) for name, bins in self._differences.items()}, run_steps=dict(self._steps),
-            )  # fmt: skip
-            self._clear()
+            counts = self._counts.taken(round(now_s - self._taken_s, 3), self._skipped)
+            self._counts = Comparison()
         self._taken_s, self._skipped = now_s, 0
         return counts
 
@@ -143,22 +169,8 @@ class Shadow:
             found = challenger.infer(data)
         except (ImageError, RuntimeSeamError):
             with self._alone:
-                self._errors += 1
+                self._counts.errors += 1
             return
         left, right = champion.answer(outcome), challenger.answer(found)
         with self._alone:
-            self._n += 1
-            self._steps[run_step(found.run_ms)] += 1
-            if champion.task.classes or challenger.task.classes:
-                if left.label != right.label:
-                    self._disagreed += 1
-                    self._pairs[left.label, right.label] += 1
-            else:
-                self._count_values(left, right)
-
-    def _count_values(self, left: TaskAnswer, right: TaskAnswer) -> None:
-        """Count the differences of a regression; an answer that is no number, or a value of one alone, is ``nan``."""
-        for name in {**left.values, **right.values}:
-            both = name in left.values and name in right.values
-            difference = right.values[name] - left.values[name] if both else float("nan")
-            self._differences.setdefault(name, Counter())[difference_bin(difference)] += 1
+            self._counts.add(left, right, found.run_ms)

@@ -101,7 +101,7 @@ class UpdateRecord:
     ``fetched_bytes``: what the attempt received over the network; None: it began with an older agent, which did not
     count. ``held_bytes``: what was here of its files when its download began, so that what came before a kill is known.
     ``shadow``: the counts of its shadow, ``shadow_over`` whether that is over, ``shadow_starts`` how often the agent or
-    the machine ended in it.
+    the machine ended in it. ``replay``: how the release answers inputs that the one before had served.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -126,6 +126,7 @@ class UpdateRecord:
     shadow: ShadowCounts | None = field(default=None, metadata=OMIT_DEFAULT)
     shadow_over: bool = field(default=False, metadata=OMIT_DEFAULT)
     shadow_starts: int = field(default=0, metadata=OMIT_DEFAULT)
+    replay: ShadowCounts | None = field(default=None, metadata=OMIT_DEFAULT)
 
     @property
     def in_flight(self) -> bool:
@@ -146,6 +147,7 @@ class UpdateRecord:
             until_ms=self.until_ms if self.phase is UpdatePhase.DEFERRED else 0,
             fetched_bytes=None if self.fetched_bytes is None else fetched_bytes,
             shadow=self.shadow,
+            replay=self.replay,
         )
 
 

@@ -264,6 +264,18 @@ class Updater:
         self._records.write(self.record)
         return True
 
+    def replayed(self, counts: ShadowCounts) -> bool:
+        """Keep how the new release answered inputs of the one before; return whether that is news.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        known = self.record.replay
+        if self.record.phase not in {_P.PROBATION, _P.COMMITTED} or (known and known.n + known.errors):
+            return False
+        self._keep(replace(self.record, replay=counts))
+        return True
+
     def stop(self) -> bool:
         """Write the counts of a shadow under way before the agent ends; return whether there is one.
 
@@ -610,7 +622,10 @@ class Updater:
     def _commit(self, text: str, now_ms: int) -> None:
         self.slots.raise_floor(self.record.security_floor)
         self.slots.clear_starts(self.record.slot)
-        self._enter(follow(replace(self.record, text=text), Signal.HEALTHY, now_ms))
+        replay = self.record.replay
+        if replay is None and self.record.previous_slot:  # started anew since the switch: no input was kept over it
+            replay = ShadowCounts()
+        self._enter(follow(replace(self.record, text=text, replay=replay), Signal.HEALTHY, now_ms))
         self.reclaim()
 
     def _roll_back(self, code: str, text: str, now_ms: int) -> None:

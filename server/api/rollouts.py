@@ -5,6 +5,7 @@ Failures stay in every figure: ``failed`` and ``stuck`` include devices that wer
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -22,7 +23,7 @@ from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, removed_count, replaced_count, waiting
 from wire.messages import MaintenanceWindow
-from wire.shadow import MAX_SHADOW_S, ShadowOrder, merge_shadow
+from wire.shadow import MAX_SHADOW_S, ShadowCounts, ShadowOrder, merge_shadow
 
 MAX_RATE = 2**40  # bytes a second: beyond any network, and within what every database holds
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -62,7 +63,7 @@ class ShadowPairBody(ValueBody):
 
 
 class ShadowCountsBody(ValueBody):
-    """What devices counted before they switched. Disagreement is not error: it does not say which is right.
+    """What devices counted before they switched, or after. Disagreement is not error: it does not say which is right.
 
     ``n``: inputs compared; ``disagreed``: those with two labels, in ``pairs`` and ``other_pairs``. ``differences``: of
     numbers, by octave (``docs/reference/wire.md``). ``errors``: inputs that only the champion could answer;
@@ -217,7 +218,8 @@ class RolloutBody(BaseModel):
     ``failed`` and ``stuck`` include devices that were replaced or removed later. ``replaced``: in whose place others
     try. ``removed``: left the fleet before the release had an outcome on them. ``committed_ratio``:
     ``committed`` / (``committed`` + ``failed`` + ``stuck``), null while all are 0. ``air_bytes``, ``bundle_bytes``: the
-    sums over the members. ``shadow_counts``: of all devices so far, also of those under way. ``waiting``: how many
+    sums over the members. ``shadow_counts``: of all devices so far, also of those under way; ``replay_counts``: of
+    the inputs of the release before that they answered again after the switch. ``waiting``: how many
     devices have put the update off, by the code why. ``cautions``: devices that come last, and devices that don't get
     it although they could run it (they are not among the members), each with the reason.
     """
@@ -232,6 +234,7 @@ class RolloutBody(BaseModel):
     window: WindowBody | None
     shadow: ShadowBody | None
     shadow_counts: ShadowCountsBody | None
+    replay_counts: ShadowCountsBody | None
     max_bytes_per_s: int
     created_ms: int
     updated_ms: int
@@ -351,7 +354,9 @@ def _body(rollout: Rollout) -> RolloutBody:
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
         probation_s=rollout.probation_s, deadline_s=rollout.deadline_s,
         window=WindowBody.of(rollout.window) if rollout.window else None,
-        shadow=ShadowBody.of(rollout.shadow) if rollout.shadow else None, shadow_counts=_shadow_counts(rollout),
+        shadow=ShadowBody.of(rollout.shadow) if rollout.shadow else None,
+        shadow_counts=_counts(member.shadow for member in rollout.members),
+        replay_counts=_counts(member.replay for member in rollout.members),
         max_bytes_per_s=rollout.max_bytes_per_s, created_ms=rollout.created_ms,
         updated_ms=rollout.updated_ms, committed=counts.committed, failed=counts.failed, stuck=counts.stuck,
         pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
@@ -362,8 +367,8 @@ def _body(rollout: Rollout) -> RolloutBody:
     )  # fmt: skip
 
 
-def _shadow_counts(rollout: Rollout) -> ShadowCountsBody | None:
-    found = [member.shadow for member in rollout.members if member.shadow]
+def _counts(of_members: Iterable[ShadowCounts | None]) -> ShadowCountsBody | None:
+    found = [counts for counts in of_members if counts]
     if not found:
         return None
     total = merge_shadow(found)

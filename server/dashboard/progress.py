@@ -10,7 +10,7 @@ from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member
 from server.rollout.planner import passed
 from server.rollout.thresholds import count_members, devices, removed_count, waiting
 from server.wording import listed
-from wire.shadow import ShadowOrder, merge_shadow
+from wire.shadow import ShadowCounts, ShadowOrder, merge_shadow
 
 _PHASES = {
     RolloutPhase.AWAITING_APPROVAL: Status("waits for approval", Tone.WARN),
@@ -82,6 +82,7 @@ class RolloutCard:
     air: str
     shadow: str
     shadow_means: str
+    replay: str
     cautions: tuple[str, ...]
     groups: tuple[GroupView, ...]
     actions: tuple[str, ...]
@@ -99,6 +100,7 @@ def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
         air=_fetched(rollout.members),
         shadow=_shadow(rollout),
         shadow_means=_shadow_means(rollout.shadow),
+        replay=replay_text([member.replay for member in rollout.members if member.replay]),
         cautions=_cautions(rollout.cautions),
         groups=tuple(_group(rollout, index) for index in range(len(rollout.groups))),
         actions=actions(rollout.phase),
@@ -132,6 +134,22 @@ def _shadow(rollout: Rollout) -> str:
         return ""
     text = f"in the shadow of {devices(len(found))}: {total.n} inputs compared in {total.seconds:.0f} s"
     text += f" ({total.skipped} left out, to spare the processor)" if total.skipped else ""
+    return text + _differences(total)
+
+
+def replay_text(found: Sequence[ShadowCounts]) -> str:
+    """Return how a release answered inputs of the one before, on devices that switched to it; "" if none told."""
+    if not found:
+        return ""
+    total, kept = merge_shadow(found), sum(one.n + one.errors > 0 for one in found)
+    if not kept:
+        return f"{devices(len(found))} had kept no inputs of the release before to answer again"
+    text = f"inputs of the release before, answered again on {devices(kept)}: {total.n}{_differences(total)}"
+    return text + (f"; {len(found) - kept} had kept none" if kept < len(found) else "")
+
+
+def _differences(total: ShadowCounts) -> str:
+    text = ""
     if total.disagreement_ratio is not None:
         text += f", {total.disagreed} ({100 * total.disagreement_ratio:.1f} %) with two labels"
     if total.pairs:

@@ -9,7 +9,7 @@ do not and are less confident, and the device was quiet under the previous relea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,7 +22,9 @@ from server.drift.detection.reference import Floats
 from server.drift.detection.slot_update import FoldState, SlotOutcome, limit_of
 from server.drift.health import Fault, Usual
 from server.drift.ledger import Finding
+from server.drift.replays import allowed_ratio, exceeds
 from server.drift.verdicts import DeviceView, DriftVerdict, Pools, VerdictKind, conclude
+from wire.shadow import ShadowCounts
 
 _LESS_SURE = {("confidence", "down"), ("margin", "down"), ("entropy", "up")}
 _DEGREES = 1.0  # nats below the threshold at which inputs still count as quiet
@@ -30,11 +32,15 @@ _DEGREES = 1.0  # nats below the threshold at which inputs still count as quiet
 
 @dataclass(frozen=True, slots=True)
 class BankFacts:
-    """Registry data of one bank: its release and model, and its usual streams (None: the bundle is unknown)."""
+    """Registry data of one bank: its release and model, and its usual streams (None: the bundle is unknown).
+
+    ``error_bound``: of its answers, where its gates judged them.
+    """
 
     release: str = ""
     model: str = ""
     usual: Usual | None = None
+    error_bound: float = 1.0
 
     def streams(self, count: int) -> list[tuple[str, str]]:
         """Return (name, kind) of every stream; numbered names if the reference is unknown."""
@@ -47,6 +53,7 @@ class BankFacts:
 class Scene:
     """The input of one window's verdicts; ``senders``: the devices that sent a window in ``slot``.
 
+    ``replays``: how devices' releases answered inputs of the one before.
     ``accepted``: the devices whose place is accepted, although training does not know it.
     """
 
@@ -58,6 +65,7 @@ class Scene:
     config: DriftConfig
     slot: int
     senders: frozenset[str] = frozenset()
+    replays: Mapping[str, ShadowCounts] = field(default_factory=dict)
     accepted: frozenset[str] = frozenset()
 
     @property
@@ -97,6 +105,8 @@ def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
         return ""
     release, windows = scene.facts.get(now.key, BankFacts()).release or now.key[0], scene.config.release_windows
     carried = scene.state.carried.get(now.key)
+    if fault is None and _replay_text(scene, device):
+        return release
     if fault is None and carried is not None and device in carried.kept:
         soon = scene.state.flagged_since.get(device, scene.slot) - now.since_slot < windows
         limit = limit_of(scene.state, scene.config.settings)
@@ -107,6 +117,23 @@ def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
     if fault is not None:
         return release if fault.kind != "input" and fault.code == "invalid_values" else ""
     return release if now.was_quiet and _outputs_alone(scene, device, now.key) else ""
+
+
+def _replay_text(scene: Scene, device: str) -> str:
+    """Return how many inputs of the release before get other answers if it is more than its gates allow, else "".
+
+    Of a device that was in alarm before the release nothing is said: the release may be what was done about it.
+    """
+    counts, now = scene.replays.get(device), scene.state.current[device]
+    carried = scene.state.carried.get(now.key)
+    if counts is None or carried is None or device not in carried.origins:
+        return ""
+    after, before = scene.facts.get(now.key, BankFacts()), scene.facts.get(carried.origins[device], BankFacts())
+    ratio = allowed_ratio(before.error_bound, after.error_bound)
+    if not exceeds(counts, ratio, -limit_of(scene.state, scene.config.settings)):
+        return ""
+    others, n = counts.disagreed + counts.errors, counts.n + counts.errors
+    return f"answers {others} of {n} kept inputs otherwise than {before.release}, where {ratio:.0%} are allowed for"
 
 
 def _outputs_alone(scene: Scene, device: str, key: BankKey) -> bool:
@@ -155,8 +182,13 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
         found = _pool_causes(scene, verdict) or found
     unsure = sum(device in scene.outcome.provisional for device in verdict.devices)
     cause = sentence(found)
-    if training and any(scene.state.carried_bank(device) is not None for device in verdict.devices):
-        cause += "; the inputs are as under the release before"
+    if training:
+        heard = scene.outcome.flagged.intersection(verdict.devices)
+        if any(scene.state.carried_bank(device) is not None for device in heard):
+            cause += "; the inputs are as under the release before"
+        said = (_replay_text(scene, device) for device in verdict.devices)
+        replayed = next(filter(None, said), "")
+        cause = "; ".join(filter(None, (cause if heard or not replayed else "", replayed)))
     return Finding(
         verdict=verdict, cause=cause, release=facts.release, model=facts.model, fresh=fresh,
         provisional=not training and 2 * unsure >= len(verdict.devices),

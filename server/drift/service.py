@@ -32,6 +32,7 @@ from server.drift.health import Fault, clock_fault, faults, silence, suspects, u
 from server.drift.latest import DriftStates, newest_evidence
 from server.drift.ledger import Verdicts
 from server.drift.places import Places, PlaceState
+from server.drift.replays import error_bound
 from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, is_whole, pool_rows
 from server.drift.verdicts import SITE
 from server.errors import ServerError
@@ -290,7 +291,10 @@ class DriftService:
                 settings = self.config.settings
                 state.facts[key] = facts = StreamFacts.of(reference)
                 columns = facts.columns
-                self._facts[key] = BankFacts(release.name, release.model, usual(reference))
+                self._facts[key] = BankFacts(
+                    release=release.name, model=release.model, usual=usual(reference),
+                    error_bound=error_bound(reference),
+                )  # fmt: skip
                 self._kept.open(key, columns)
                 state.open_bank(key, columns, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
                 state.movement[key] = {**self._kept.pools.get(key, {}), **state.movement.get(key, {})}
@@ -333,8 +337,20 @@ class DriftService:
             config=self.config,
             slot=slot,
             senders=senders,
+            replays={
+                device.device: device.reported.update.replay
+                for device in turn.devices
+                if device.reported is not None
+                and device.reported.update.replay is not None
+                and device.reported.update.release == self._release_of(device.device)
+            },
             accepted=accepted,
         )
+
+    def _release_of(self, device: str) -> str:
+        """Return the release whose windows ``device`` sends, "" if that is not known."""
+        now = self._moment.state.current.get(device)
+        return self._facts[now.key].release if now is not None and now.key in self._facts else ""
 
     def _accepted(self, turn: _Turn) -> frozenset[str]:
         """Return the devices whose place counts as accepted, for their present model, release and site."""

@@ -99,7 +99,7 @@ def _row(rollout: str, member: Member) -> dict[str, object]:
     retried_from = member.retried_from.value if member.retried_from else ""
     row = {"rollout": rollout, **asdict(member), "standing": member.standing.value, "retried_from": retried_from}
     del row["waits_for"]
-    return {**row, "shadow": as_text(member.shadow)}
+    return {**row, "shadow": as_text(member.shadow), "replay": as_text(member.replay)}
 
 
 def _standing(row: sa.RowMapping) -> MemberStanding:
@@ -114,7 +114,8 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
         values = {str(key): value for key, value in row.items() if key != "rollout"}
         values["standing"] = _standing(row)
         values["retried_from"] = MemberStanding(row["retried_from"]) if row["retried_from"] else None
-        values["shadow"] = decode(ShadowCounts, row["shadow"].encode()) if row["shadow"] else None
+        for name in ("shadow", "replay"):
+            values[name] = decode(ShadowCounts, row[name].encode()) if row[name] else None
         members[row["rollout"]].append(Member(**values))
     found = []
     for row in rows:

@@ -59,7 +59,8 @@ class Member:
     operator resumed with ``tolerate``; it still counts against success. ``replaced_by``: the person who let another
     device try in its place; the failure stays, but the group is judged without it. ``retried_from``: the earlier
     standing (failed or stuck) during a retry; ``code`` is still the earlier one, and both apply again if the retry ends
-    without an outcome. ``shadow``: what it counted before it switched, or refused to. ``waits_for``: the code why its
+    without an outcome. ``shadow``: what it counted before it switched, or refused to. ``replay``: how the release
+    answered inputs of the one before after the switch. ``waits_for``: the code why its
     device has put the update off, by its last report; it is not stored.
     """
 
@@ -78,6 +79,7 @@ class Member:
     replaced_by: str = ""
     retried_from: MemberStanding | None = None
     shadow: ShadowCounts | None = None
+    replay: ShadowCounts | None = None
     waits_for: str = ""
 
 
@@ -169,6 +171,7 @@ class Settle:
     air_bytes: int = 0
     bundle_bytes: int = 0
     shadow: ShadowCounts | None = None
+    replay: ShadowCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)

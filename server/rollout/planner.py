@@ -80,8 +80,8 @@ def settled(member: Member, settle: Settle, now_ms: int) -> Member:
     """Return ``member`` with ``settle`` applied; an outcome clears ``retried_from``, being pending does not."""
     retried_from = member.retried_from if settle.standing is MemberStanding.PENDING else None
     ended = replace(member, standing=settle.standing, code=settle.code, settled_ms=now_ms)
-    shadow = settle.shadow or member.shadow
-    counted = replace(ended, air_bytes=settle.air_bytes, bundle_bytes=settle.bundle_bytes, shadow=shadow)
+    shadow, replay = settle.shadow or member.shadow, settle.replay or member.replay
+    counted = replace(ended, air_bytes=settle.air_bytes, bundle_bytes=settle.bundle_bytes, shadow=shadow, replay=replay)
     return replace(counted, tolerated=False, retried_from=retried_from)
 
 
@@ -90,7 +90,8 @@ def so_far(member: Member, update: UpdateStatus, release: str) -> Member:
     if not _about(member, update, release):
         return member
     waits_for = (update.code or "window_closed") if update.phase is UpdatePhase.DEFERRED else ""
-    counted = replace(member, shadow=update.shadow or member.shadow, waits_for=waits_for)
+    replay = update.replay or member.replay
+    counted = replace(member, shadow=update.shadow or member.shadow, replay=replay, waits_for=waits_for)
     if update.fetched_bytes is None:
         return replace(counted, bundle_bytes=update.done_bytes)
     return replace(counted, air_bytes=member.earlier_bytes + update.fetched_bytes)
@@ -163,7 +164,7 @@ def _about(member: Member, update: UpdateStatus, release: str) -> bool:
 def _settlement(member: Member, standing: MemberStanding, code: str) -> Settle:
     return Settle(
         device=member.device, standing=standing, code=code, air_bytes=member.air_bytes,
-        bundle_bytes=member.bundle_bytes, shadow=member.shadow,
+        bundle_bytes=member.bundle_bytes, shadow=member.shadow, replay=member.replay,
     )  # fmt: skip
 
 

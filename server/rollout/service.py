@@ -320,7 +320,7 @@ class RolloutService:
         changes = {
             "standing": after.standing.value, "code": after.code, "air_bytes": after.air_bytes,
             "bundle_bytes": after.bundle_bytes, "settled_ms": after.settled_ms, "tolerated": after.tolerated,
-            "shadow": as_text(after.shadow),
+            "shadow": as_text(after.shadow), "replay": as_text(after.replay),
             "retried_from": after.retried_from.value if after.retried_from else "",
         }  # fmt: skip
         self.ledger.change_member(rollout.id, settle.device, changes)

@@ -49,6 +49,7 @@ MEMBERS = sa.Table(
     sa.Column("replaced_by", sa.String(100), nullable=False, default="", server_default=""),
     sa.Column("retried_from", sa.String(32), nullable=False, default="", server_default=""),
     sa.Column("shadow", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("replay", sa.Text, nullable=False, default="", server_default=""),
 )
 
 

@@ -12,7 +12,7 @@ from nicegui import ui
 from server.dashboard import evidence
 from server.dashboard.commands import BENCHMARK, LOGS, CommandView, certificate_text, command_view
 from server.dashboard.learning import risk_text
-from server.dashboard.progress import in_bytes
+from server.dashboard.progress import in_bytes, replay_text
 from server.dashboard.services import Services
 from server.dashboard.theme import Column, and_more, ask_why, empty, heading, keep_fresh, live, live_table, meter, pill
 from server.dashboard.views import (
@@ -183,6 +183,8 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
         group for audit in services.retraining.audit.audits() for group in audit.groups
         if (group.attribute, group.value) == (DEVICE, device.device)
     ]  # fmt: skip
+    replay = reported.update.replay if reported else None
+    replayed = replay_text((replay,)) if replay is not None else ""
     return (
         ("site", attributes.pop("site")), ("release", device.release or "none"),
         *((("wanted", wanted),) if wanted and wanted != device.release else ()), *said, *attributes.items(),
@@ -191,6 +193,7 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
         *(("audit", risk_text(group, now_ms)) for group in audited),
         ("last seen", ago(device.last_seen_ms, now_ms)),
         *((("certificate", certificate),) if proof is not IdentityProof.PASSWORD and not device.ended else ()),
+        *((("replay", replayed),) if replayed else ()),
         *((("clock", clock_off(device.clock_off_ms)),) if device.clock_off_ms else ()),
     )  # fmt: skip
 

@@ -96,6 +96,8 @@ class Steering:
         if card.shadow:
             ui.label(card.shadow).classes("tf-small")
             ui.label(card.shadow_means).classes("tf-muted tf-small")
+        if card.replay:
+            ui.label(card.replay).classes("tf-small")
         for caution in card.cautions:
             ui.label(caution).classes("tf-small")
         for group in card.groups:

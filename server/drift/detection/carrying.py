@@ -8,7 +8,8 @@ it is judged in the first window, while the release's own baseline is still coll
 - *Outputs* are compared with those under the release before. A good release moves them as well, so they may move as
   far as they moved between the references of both releases in any context, and at least so far that ``_ANSWERS`` of a
   device's answers are others. How sure a model is has no scale that two models share: compared is only which share of
-  the answers is less sure than three quarters of its own training data, and only towards less sure.
+  the answers is less sure than three quarters, and than fifteen sixteenths, of its own held-out reference, and only
+  towards less sure. Training data are no scale: the longer a model learns them, the surer it is of them alone.
 - *Embeddings* of two models have nothing in common and begin anew.
 
 Answers of other classes count only while the device is not surer than before: a better release at a place where the
@@ -51,7 +52,8 @@ BankKey = tuple[str, str]
 AnyCounts = TypeVar("AnyCounts", Ints, Floats)
 
 _ANSWERS = 0.1  # of a device's answers, which a good release may change: several times the usual share of flips
-_UNSURE_BINS = 4  # of 16 with equal mass in training: the quarter of it that the model is least sure of
+_UNSURE = (1 / 16, 1 / 4)  # shares of the reference of which a model is least sure
+_LEVELS = len(_UNSURE)
 _DEGREES = 1.0  # nats below the limit at which inputs still count as quiet
 _SURENESS: Mapping[str, tuple[str, ...]] = {
     "confidence": ("down", "low_end"), "margin": ("down", "low_end"), "entropy": ("up", "high_end"),
@@ -89,6 +91,30 @@ class StreamFacts:
                 for context in reference.contexts
             },
         )
+
+    def coarse(self, counts: AnyCounts) -> AnyCounts:
+        """Return ``counts`` (..., S, 16) with streams of how sure a model is in three bins.
+
+        The first two (of entropy: the last two) are the answers that are among the sixteenth and the quarter of which
+        it is least sure in the reference, by parts of a bin where the limit is inside one; all others are in the last
+        bin (the first).
+        """
+        found = counts.copy()
+        shares = next(iter(self.contexts.values()), np.full((len(self.names), BINS), 1 / BINS))
+        for place, name in enumerate(self.names):
+            if name not in _SURENESS:
+                continue
+            turned = -1 if name == "entropy" else 1
+            p, own = shares[place, ::turned], counts[..., place, ::turned]
+            before = np.cumsum(p) - p
+            parts = [np.clip((level - before) / np.maximum(p, 1e-12), 0.0, 1.0) for level in _UNSURE]
+            unsure = np.stack([own @ part for part in parts], axis=-1)
+            unsure = np.rint(unsure) if np.issubdtype(counts.dtype, np.integer) else unsure
+            bins = np.zeros_like(own)
+            bins[..., :_LEVELS] = np.diff(unsure, axis=-1, prepend=0)
+            bins[..., BINS - 1] = own.sum(axis=-1) - unsure[..., -1]
+            found[..., place, :] = bins[..., ::turned]
+        return found
 
     @property
     def columns(self) -> ScoreColumns:
@@ -164,22 +190,6 @@ def _columns(place: Ints, old: StreamFacts, new: StreamFacts) -> tuple[Ints, NDA
     return found, found >= 0
 
 
-def _coarse(counts: AnyCounts, names: Sequence[str]) -> AnyCounts:
-    """Return ``counts`` (..., S, 16) without the bins of answers that are surer than a quarter of the training data.
-
-    They count in the bin farthest from unsure: among them bins differ by less than models ordinarily do.
-    """
-    found = counts.copy()
-    for place, name in enumerate(names):
-        if name == "entropy":
-            found[..., place, : BINS - _UNSURE_BINS] = 0
-            found[..., place, 0] = counts[..., place, : BINS - _UNSURE_BINS].sum(axis=-1)
-        elif name in _SURENESS:
-            found[..., place, _UNSURE_BINS:] = 0
-            found[..., place, BINS - 1] = counts[..., place, _UNSURE_BINS:].sum(axis=-1)
-    return found
-
-
 def _allowed(counts: Ints, place: Ints, old: StreamFacts, new: StreamFacts) -> Floats:
     """Return how far each column of the outputs may move by a good release, (K,), in standard deviations of a sample.
 
@@ -191,8 +201,7 @@ def _allowed(counts: Ints, place: Ints, old: StreamFacts, new: StreamFacts) -> F
     most = np.ptp(spread, axis=-1) * _ANSWERS
     of_class = np.full((len(new.categorical), BINS), _ANSWERS)
     for name in old.contexts.keys() & new.contexts.keys():
-        before, after = old.contexts[name][np.maximum(place, 0)], new.contexts[name]
-        apart = _coarse(after - before, new.names)
+        apart = new.coarse(new.contexts[name]) - old.coarse(old.contexts[name])[np.maximum(place, 0)]
         most = np.maximum(most, np.abs(scores(apart, p)[..., list(OWN_SHAPES)]))
         of_class = np.maximum(of_class, np.abs(apart[list(new.categorical)]))
     q = p[list(new.categorical)]
@@ -206,8 +215,7 @@ def compared(before: Collected, old: StreamFacts, new: StreamFacts) -> Collected
     place, columns = places(old, new), new.columns
     kept = place >= 0
     counts = np.zeros((len(new.names), BINS), np.int64)
-    counts[kept] = before.counts[place[kept]]
-    counts = _coarse(counts, new.names)
+    counts[kept] = old.coarse(before.counts)[place[kept]]
     squares = np.zeros((len(new.names), before.squares.shape[1]))
     squares[kept] = before.squares[place[kept]]
     column, has = _columns(place, old, new)
@@ -294,7 +302,7 @@ class Carried:
 
     def _comparable(self, seen: Observation) -> Ints:
         usual = self.kept[seen.device][seen.context].collected.counts
-        counts = _coarse(seen.counts, self.facts.names)
+        counts = self.facts.coarse(seen.counts)
         counts[usual.sum(axis=-1) == 0] = 0
         if self._is_surer(counts, usual):
             counts[list(self.facts.categorical)] = 0
@@ -305,7 +313,7 @@ class Carried:
         if "confidence" not in self.facts.names:
             return False
         place = self.facts.names.index("confidence")
-        now, before = (float(one[place, :_UNSURE_BINS].sum() / max(one[place].sum(), 1)) for one in (counts, usual))
+        now, before = (float(one[place, :_LEVELS].sum() / max(one[place].sum(), 1)) for one in (counts, usual))
         return now < before - _ANSWERS
 
     def outputs_alone(self, device: str, limit: float) -> bool:

@@ -149,3 +149,27 @@ def test_the_first_release_of_a_device_has_nothing_to_be_compared_with(device: o
     device.work()
     assert "shadow" not in device.phases
     assert device.updater.record.phase is UpdatePhase.PROBATION
+
+
+def test_a_replay_is_kept_over_commit_and_restart(device: object, release: Callable) -> None:
+    """The first counts stay, until the next attempt; after a kill nothing is lost."""
+    device.install(release(1))
+    assert device.updater.status.replay is None  # the first release of a device has nothing before it
+    device.offer(device.publish(release(2)).desired)
+    device.work()
+    assert device.updater.record.phase is UpdatePhase.PROBATION
+    assert device.updater.replayed(ENOUGH)
+    assert not device.updater.replayed(replace(ENOUGH, disagreed=9))
+    device.restart()
+    device.work()
+    device.pass_time(1e4)
+    assert device.updater.status.replay == ENOUGH
+
+
+def test_a_device_that_kept_no_inputs_over_a_switch_says_so(device: object, release: Callable) -> None:
+    """Counts of zero; those that come late, of a short probation, are taken."""
+    device.install(release(1))
+    device.install(release(2))
+    assert device.updater.status.replay == ShadowCounts()
+    assert device.updater.replayed(ENOUGH)
+    assert device.updater.status.replay == ENOUGH

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from server.dashboard.learning import asked_text, audit_rows, sample_card, stages, trigger_card
-from server.dashboard.progress import actions, in_bytes, rollout_card
+from server.dashboard.progress import actions, in_bytes, replay_text, rollout_card
 from server.dashboard.views import Tone
 from server.retraining.audit import ModelAudit
 from server.retraining.harm import GroupRisk, Risk
@@ -165,3 +165,15 @@ def test_a_shadow_says_what_it_means(max_ratio: float, says: str) -> None:
     """Which label is right is not known; a limit is named where there is one."""
     means = rollout_card(replace(ROLLOUT, shadow=ShadowOrder(60.0, max_ratio)), NOW_MS).shadow_means
     assert means.endswith(says)
+
+
+def test_a_replay_names_the_devices_that_had_nothing_to_answer() -> None:
+    """Inputs answered again and other labels; without any device that told, nothing."""
+    some, none = ShadowCounts(n=60, disagreed=6, pairs=(ShadowPair("3", "8", 6),)), ShadowCounts()
+    members = (replace(ROLLOUT.members[0], replay=some), replace(ROLLOUT.members[1], replay=none))
+    text = "inputs of the release before, answered again on 1 device: 60, 6 (10.0 %) with two labels"
+    assert rollout_card(replace(ROLLOUT, members=members), NOW_MS).replay == (
+        f"{text}, most often 3 → 8 (6); 1 had kept none"
+    )
+    assert replay_text([none]) == "1 device had kept no inputs of the release before to answer again"
+    assert rollout_card(ROLLOUT, NOW_MS).replay == replay_text([]) == ""

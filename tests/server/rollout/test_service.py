@@ -565,6 +565,23 @@ def test_the_shadows_of_the_devices_are_ordered_and_summed(scene: Scene) -> None
     assert (found["disagreement_ratio"], [pair["n"] for pair in found["pairs"]]) == (0.1, [5, 5])
 
 
+def test_the_replays_of_the_devices_are_summed(scene: Scene) -> None:
+    """In probation and after the commit, over a restart; a device that had kept no inputs counts as one that told."""
+    client = scene.fleet.client()
+    body = {"release": NEW, "canary": ["d0", "d1"], "approved": True, "error_ratio": 0.9}
+    made = client.post("/api/rollouts", json=body).json()
+    scene.turn()
+    assert made["replay_counts"] is None
+    scene.say("d0", UpdatePhase.PROBATION, replay=ShadowCounts(n=60, disagreed=6, pairs=(ShadowPair("3", "8", 6),)))
+    assert client.get(f"/api/rollouts/{made['id']}").json()["replay_counts"]["n"] == 60
+    scene.say("d0", UpdatePhase.COMMITTED, replay=ShadowCounts(n=60, disagreed=6))
+    scene.say("d1", UpdatePhase.COMMITTED, replay=ShadowCounts())
+    scene.fleet.restart()
+    found = scene.fleet.client().get(f"/api/rollouts/{made['id']}").json()
+    assert [found["replay_counts"][key] for key in ("devices", "n", "disagreed")] == [2, 60, 6]
+    assert found["shadow_counts"] is None
+
+
 def test_a_rate_limit_reaches_the_devices_and_not_the_way_back(scene: Scene) -> None:
     """Through REST, over a restart; none by default, and an impossible one is refused by name."""
     client, body = scene.fleet.client(), {"release": NEW, "canary": ["d0"], "approved": True}

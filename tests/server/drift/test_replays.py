@@ -1,0 +1,67 @@
+"""A release that answers kept inputs of the one before otherwise than the gates of both allow is a regression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server.drift.replays import allowed_ratio, binomial_tail, error_bound, exceeds
+from server.store.fleet import update_device
+from tests.server.drift.conftest import NEW
+from wire.codec import encode
+from wire.messages import Reported, UpdatePhase, UpdateStatus
+from wire.reference import Context, Reference
+from wire.shadow import ShadowCounts
+
+if TYPE_CHECKING:
+    from tests.server.drift.conftest import FleetWorld
+
+
+def test_the_binomial_tail_is_exact() -> None:
+    """By hand: two or three of three at a half, and both ends."""
+    assert binomial_tail(2, 3, 0.5) == pytest.approx(0.5)
+    assert [binomial_tail(*one) for one in ((0, 3, 0.1), (4, 3, 0.1), (1, 3, 0.0), (3, 3, 1.0))] == [1, 0, 0, 1]
+
+
+def test_the_error_rate_is_bounded_as_by_clopper_and_pearson() -> None:
+    """None wrong of 59: below 5 % at 95 %; without classes or rows nothing is known."""
+    known = Reference(classes=3, contexts=(Context(n=59, n_effective=59),))
+    assert error_bound(known) == pytest.approx(1 - 0.05 ** (1 / 59), abs=1e-6)
+    assert error_bound(Reference(classes=3)) == error_bound(Reference(contexts=known.contexts)) == 1.0
+
+
+def test_twice_what_both_gates_allow_is_ordinary() -> None:
+    """At least a tenth, at most all."""
+    assert [allowed_ratio(*one) for one in ((0.01, 0.02), (0.06, 0.08), (0.5, 0.5))] == [0.1, pytest.approx(0.28), 1.0]
+
+
+@pytest.mark.parametrize(
+    ("disagreed", "errors", "found"), [(20, 0, False), (48, 0, True), (0, 48, True), (64, 0, True)]
+)
+def test_only_far_more_other_answers_are_evidence(disagreed: int, errors: int, *, found: bool) -> None:
+    """Of 64 inputs where 28 % are allowed for, at the risk of one device of 100 in one window."""
+    assert exceeds(ShadowCounts(n=64 - errors, disagreed=disagreed, errors=errors), 0.28, -10.8) is found
+
+
+def test_numbers_have_no_labels_and_are_not_judged() -> None:
+    """The differences of a regression are shown only."""
+    assert not exceeds(ShadowCounts(n=64, errors=64, differences={"a": {"1": 64}}), 0.1, -10.8)
+
+
+@pytest.mark.parametrize(("disagreed", "release", "kinds"), [
+    (50, "model-2", {"release_regression"}), (50, "model-1", set()), (10, "model-2", set()),
+])  # fmt: skip
+def test_a_replay_is_evidence_at_once(world: FleetWorld, disagreed: int, release: str, kinds: set[str]) -> None:
+    """In the first window, with outputs as before; a report about another release says nothing."""
+    world.live(15)
+    world.keys = {"d0": NEW}
+    counts = ShadowCounts(n=64, disagreed=disagreed)
+    update = UpdateStatus(phase=UpdatePhase.COMMITTED, release=release, replay=counts)
+    with world.database.begin() as connection:
+        update_device(connection, "d0", {"reported": encode(Reported(update=update)).decode()})
+    world.live(1)
+    found = world.service.verdicts.open()
+    assert {verdict.kind.value for verdict in found} == kinds
+    for verdict in found:
+        assert verdict.cause.startswith(f"answers {disagreed} of 64 kept inputs otherwise than model-1")
