@@ -8,8 +8,9 @@ it is judged in the first window, while the release's own baseline is still coll
 - *Outputs* are compared with those under the release before. A good release moves them as well, so they may move as
   far as they moved between the references of both releases in any context, and at least so far that ``_ANSWERS`` of a
   device's answers are others. How sure a model is has no scale that two models share: compared is only which share of
-  the answers is less sure than three quarters, and than fifteen sixteenths, of its own held-out reference, and only
-  towards less sure. Training data are no scale: the longer a model learns them, the surer it is of them alone.
+  the answers is less sure than three quarters of its own held-out reference, and than the least part of it that both
+  can tell apart, and only towards less sure. Training data are no scale: the longer a model learns them, the surer it is
+  of them alone.
 - *Embeddings* of two models have nothing in common and begin anew.
 
 Answers of other classes count only while the device is not surer than before: a better release at a place where the
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +50,12 @@ from wire.reference import Reference
 BankKey = tuple[str, str]
 """(reference id, artifact), 32 hex digits each."""
 
+Levels: TypeAlias = Mapping[str, tuple[float, float]]
 AnyCounts = TypeVar("AnyCounts", Ints, Floats)
 
 _ANSWERS = 0.1  # of a device's answers, which a good release may change: several times the usual share of flips
-_UNSURE = (1 / 16, 1 / 4)  # shares of the reference of which a model is least sure
+_UNSURE = (1 / 16, 1 / 4)  # shares of the reference of which a model is least sure, at least
+_APART = 1 / 8  # of the reference between the two
 _LEVELS = len(_UNSURE)
 _DEGREES = 1.0  # nats below the limit at which inputs still count as quiet
 _SURENESS: Mapping[str, tuple[str, ...]] = {
@@ -92,22 +95,27 @@ class StreamFacts:
             },
         )
 
-    def coarse(self, counts: AnyCounts) -> AnyCounts:
+    def unsure(self, name: str) -> Floats:
+        """Return the shares (16,) of the reference by bin of a stream of how sure a model is, the least sure first."""
+        place = self.names.index(name)
+        shares = next(iter(self.contexts.values()))[place] if self.contexts else np.full(BINS, 1 / BINS)
+        return shares[:: _turned(name)]
+
+    def coarse(self, counts: AnyCounts, levels: Levels) -> AnyCounts:
         """Return ``counts`` (..., S, 16) with streams of how sure a model is in three bins.
 
-        The first two (of entropy: the last two) are the answers that are among the sixteenth and the quarter of which
-        it is least sure in the reference, by parts of a bin where the limit is inside one; all others are in the last
-        bin (the first).
+        The first two (of entropy: the last two) are the answers that are among the shares of the reference, ``levels``,
+        of which it is least sure, by parts of a bin where a limit is inside one; all others are in the last bin (the
+        first).
         """
         found = counts.copy()
-        shares = next(iter(self.contexts.values()), np.full((len(self.names), BINS), 1 / BINS))
-        for place, name in enumerate(self.names):
-            if name not in _SURENESS:
+        for name in self.names:
+            if name not in levels:
                 continue
-            turned = -1 if name == "entropy" else 1
-            p, own = shares[place, ::turned], counts[..., place, ::turned]
+            place, turned = self.names.index(name), _turned(name)
+            p, own = self.unsure(name), counts[..., place, ::turned]
             before = np.cumsum(p) - p
-            parts = [np.clip((level - before) / np.maximum(p, 1e-12), 0.0, 1.0) for level in _UNSURE]
+            parts = [np.clip((level - before) / np.maximum(p, 1e-12), 0.0, 1.0) for level in levels[name]]
             unsure = np.stack([own @ part for part in parts], axis=-1)
             unsure = np.rint(unsure) if np.issubdtype(counts.dtype, np.integer) else unsure
             bins = np.zeros_like(own)
@@ -125,6 +133,20 @@ class StreamFacts:
     def outputs(self) -> NDArray[np.bool_]:
         """Which streams are outputs, (S,)."""
         return np.array([kind == "output" for kind in self.kinds], np.bool_)
+
+
+def _turned(name: str) -> int:
+    return -1 if name == "entropy" else 1
+
+
+def levels_of(old: StreamFacts, new: StreamFacts) -> Levels:
+    """Return which shares of the references are compared, by stream: the first is a whole bin of one of the two."""
+    found = {}
+    for name in _SURENESS:
+        if name in old.names and name in new.names:
+            first = max(_UNSURE[0], float(old.unsure(name)[0]), float(new.unsure(name)[0]))
+            found[name] = (first, max(_UNSURE[1], first + _APART))
+    return found
 
 
 def places(old: StreamFacts, new: StreamFacts) -> Ints:
@@ -196,12 +218,13 @@ def _allowed(counts: Ints, place: Ints, old: StreamFacts, new: StreamFacts) -> F
     ``counts`` (S, 16): the baseline. As far as its mean can move if ``_ANSWERS`` of the answers become any others, and
     as far as it moved between the references, in each context that both have. 0 for inputs.
     """
-    p, columns = proportions(counts), new.columns
+    p, columns, levels = proportions(counts), new.columns, levels_of(old, new)
     spread = shapes(p)[:, list(OWN_SHAPES)]
     most = np.ptp(spread, axis=-1) * _ANSWERS
     of_class = np.full((len(new.categorical), BINS), _ANSWERS)
     for name in old.contexts.keys() & new.contexts.keys():
-        apart = new.coarse(new.contexts[name]) - old.coarse(old.contexts[name])[np.maximum(place, 0)]
+        before = old.coarse(old.contexts[name], levels)[np.maximum(place, 0)]
+        apart = new.coarse(new.contexts[name], levels) - before
         most = np.maximum(most, np.abs(scores(apart, p)[..., list(OWN_SHAPES)]))
         of_class = np.maximum(of_class, np.abs(apart[list(new.categorical)]))
     q = p[list(new.categorical)]
@@ -215,7 +238,7 @@ def compared(before: Collected, old: StreamFacts, new: StreamFacts) -> Collected
     place, columns = places(old, new), new.columns
     kept = place >= 0
     counts = np.zeros((len(new.names), BINS), np.int64)
-    counts[kept] = old.coarse(before.counts)[place[kept]]
+    counts[kept] = old.coarse(before.counts, levels_of(old, new))[place[kept]]
     squares = np.zeros((len(new.names), before.squares.shape[1]))
     squares[kept] = before.squares[place[kept]]
     column, has = _columns(place, old, new)
@@ -244,13 +267,14 @@ class Carried:
 
     ``facts``: of the bank's reference; ``bank``: their detectors; ``origins``: the bank that each one's baseline of
     inputs is from, until its own is complete; ``kept``: the baselines of those that are judged here, in the streams of
-    the new release.
+    the new release, and ``levels`` at which the two releases are compared.
     """
 
     facts: StreamFacts
     bank: DetectorBank = field(init=False)
     origins: dict[str, BankKey] = field(default_factory=dict)
     kept: dict[str, KeptOfDevice] = field(default_factory=dict)
+    levels: dict[str, Levels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make the bank, without devices."""
@@ -275,7 +299,7 @@ class Carried:
         """Note the baselines of ``device``, as they are when a checkpoint is read; they apply from ``slot`` on."""
         key, before, facts = origin
         seen = before.commissioning[before.rows[device]]
-        self.origins[device] = key
+        self.origins[device], self.levels[device] = key, levels_of(facts, self.facts)
         self.kept[device] = {
             context: Kept(slot - 1, compared(collected, facts, self.facts))
             for context, collected in sorted(seen.estimated.items())
@@ -285,12 +309,14 @@ class Carried:
         """Judge ``devices`` here no more: they have a provisional baseline, whose inputs are still those before."""
         for device in devices:
             self.kept.pop(device, None)
+            self.levels.pop(device, None)
 
     def end(self, devices: Iterable[str]) -> None:
         """Forget ``devices``: their baselines are complete, or they have another release."""
-        for device in devices:
+        gone = list(devices)
+        self.judge_no_more(gone)
+        for device in gone:
             self.origins.pop(device, None)
-            self.kept.pop(device, None)
 
     def windows(self, window: Sequence[Observation]) -> list[Observation]:
         """Return the part of ``window`` that is judged here: of these devices, and of streams that can be compared."""
@@ -302,7 +328,7 @@ class Carried:
 
     def _comparable(self, seen: Observation) -> Ints:
         usual = self.kept[seen.device][seen.context].collected.counts
-        counts = self.facts.coarse(seen.counts)
+        counts = self.facts.coarse(seen.counts, self.levels[seen.device])
         counts[usual.sum(axis=-1) == 0] = 0
         if self._is_surer(counts, usual):
             counts[list(self.facts.categorical)] = 0
@@ -330,6 +356,6 @@ class Carried:
 
     def copy(self, spare: Carried | None = None) -> Carried:
         """Return an independent copy; it reuses the arrays of ``spare``, which must not be used afterwards."""
-        twin = Carried(facts=self.facts, origins=dict(self.origins), kept=dict(self.kept))
+        twin = Carried(facts=self.facts, origins=dict(self.origins), kept=dict(self.kept), levels=dict(self.levels))
         twin.bank = self.bank.copy(None if spare is None else spare.bank)
         return twin
