@@ -9,8 +9,8 @@ it is judged in the first window, while the release's own baseline is still coll
   far as they moved between the references of both releases in any context, and at least so far that ``_ANSWERS`` of a
   device's answers are others. How sure a model is has no scale that two models share: compared is only which share of
   the answers is less sure than three quarters of its own held-out reference, and than the least part of it that both
-  can tell apart, and only towards less sure. Training data are no scale: the longer a model learns them, the surer it is
-  of them alone.
+  can tell apart, and only towards less sure. Training data are no scale: the longer a model learns them, the surer it
+  is of them alone.
 - *Embeddings* of two models have nothing in common and begin anew.
 
 Answers of other classes count only while the device is not surer than before: a better release at a place where the
