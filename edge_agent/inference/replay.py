@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from edge_agent.errors import ImageError, RuntimeSeamError
 from edge_agent.inference.served_model import Inference, ServedModel
-from edge_agent.inference.shadow import Comparison
+from edge_agent.inference.shadow import AnswerCounts
 from edge_agent.tasks import TaskAnswer
 from wire.shadow import ShadowCounts
 
@@ -25,7 +25,7 @@ KEPT_BYTES = 1024 * 1024
 _LARGEST = KEPT_BYTES // 8  # a larger input is not kept: the sample would be of a few
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class KeptInputs:
     """A uniform sample of the inputs of one release, with its answers.
 
@@ -64,7 +64,7 @@ class Replay:
 
     def __init__(self, kept: KeptInputs) -> None:
         """Begin, with what was ``kept`` of the release before."""
-        self._items, self._counts, self._begun_s = kept.items, Comparison(), time.monotonic()
+        self._items, self._counts, self._begun_s = kept.items, AnswerCounts(), time.monotonic()
 
     def step(self, model: ServedModel) -> ShadowCounts | None:
         """Let ``model`` answer one more input; return the counts if there was none left."""

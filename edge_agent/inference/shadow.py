@@ -43,7 +43,7 @@ Room: TypeAlias = Callable[[], int]
 Load: TypeAlias = Callable[[Path], ServedModel]
 
 
-class Comparison:
+class AnswerCounts:
     """Counts of how the answers of two models to the same inputs differ."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Shadow:
         self._begun_s = self._taken_s = time.monotonic()
         self._spent_s = -_BURST_S
         self._skipped = self._given = 0
-        self._counts = Comparison()
+        self._counts = AnswerCounts()
         threading.Thread(target=self._main, name="shadow", daemon=True).start()
 
     @property
@@ -125,7 +125,7 @@ class Shadow:
             self._given -= self._counts.n + self._counts.errors
             self._skipped += self._given if last else 0
             counts = self._counts.taken(round(now_s - self._taken_s, 3), self._skipped)
-            self._counts = Comparison()
+            self._counts = AnswerCounts()
         self._taken_s, self._skipped = now_s, 0
         return counts
 

@@ -30,7 +30,7 @@ _LESS_SURE = {("confidence", "down"), ("margin", "down"), ("entropy", "up")}
 _DEGREES = 1.0  # nats below the threshold at which inputs still count as quiet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BankFacts:
     """Registry data of one bank: its release and model, and its usual streams (None: the bundle is unknown).
 

@@ -17,7 +17,7 @@ from wire.shadow import ShadowCounts
 
 
 def _kept(bundle: Callable, tiny: dict, count: int, seed: int = 1) -> KeptInputs:
-    kept, model = KeptInputs(random.Random(seed)), load_model(bundle(version=1))  # noqa: S311 - seeded
+    kept, model = KeptInputs(chance=random.Random(seed)), load_model(bundle(version=1))  # noqa: S311 - seeded
     for image in tiny["images"](count, seed):
         data = tiny["png"](image)
         kept.offer(data, model, model.infer(data))
@@ -84,7 +84,7 @@ def test_what_is_kept_is_bounded_and_uniform(bundle: Callable, tiny: dict, monke
     monkeypatch.setattr(replay, "KEPT_BYTES", 40_000)
     late = 0
     for seed in range(40):
-        kept = KeptInputs(random.Random(seed))  # noqa: S311 - seeded
+        kept = KeptInputs(chance=random.Random(seed))  # noqa: S311 - seeded
         for number in range(300):
             kept.offer(number.to_bytes(2, "big") * 500, model, outcome)
         assert 0 < len(kept.items) <= 40
