@@ -206,27 +206,32 @@ class SteadyAudit:
         block_s = self.retraining.source_block_s
         steady = distinct(sample for sample in labelled if sample.request == STEADY)
         everything = audited_samples(steady, self.versions.label_form, block_s)
-        members = {"": {"": tuple(device.device for device in devices)}}
+        members = {"": {"": [device.device for device in devices]}}
         for device in devices:
             reported = device.reported.attributes if device.reported else {}
             for attribute, value in attributes_of(device.site, device.attributes, reported).items():
-                own = members.setdefault(attribute, {})
-                own[value] = (*own.get(value, ()), device.device)
+                members.setdefault(attribute, {}).setdefault(value, []).append(device.device)
         drawn: list[tuple[str, str, tuple[str, ...], list[AuditedSample]]] = []
         for attribute, values in members.items():
             for value, names in values.items():
-                chosen = [one for one in steady if one.device in names]
-                if attribute not in {"", DEVICE} and 1 < len(names) < len(devices):
-                    drawn.append((attribute, value, names, audited_samples(chosen, self.versions.label_form, block_s)))
+                if attribute in {"", DEVICE} or not 1 < len(names) < len(devices):
+                    continue
+                inside = frozenset(names)
+                chosen = [one for one in steady if one.device in inside]
+                audited = audited_samples(chosen, self.versions.label_form, block_s)
+                drawn.append((attribute, value, tuple(names), audited))
+        by_device: dict[str, list[StoredSample]] = {}
+        for sample in labelled:
+            by_device.setdefault(sample.device, []).append(sample)
         for device in devices:
-            own_samples = distinct(sample for sample in labelled if sample.device == device.device)
+            own_samples = distinct(by_device.get(device.device, ()))
             audited = audited_samples(own_samples, self.versions.label_form, block_s)
             drawn.append((DEVICE, device.device, (device.device,), audited))
         enough = [one for one in drawn if len({sample.source for sample in one[3]}) >= self.config.min_labels]
         level = (1 - self.retraining.confidence) / 2
-        groups = [_group("", "", members[""][""], everything, allowed, level)]
-        for attribute, value, names, samples in enough:
-            groups.append(_group(attribute, value, names, samples, allowed, level / len(enough)))
+        groups = [_group("", "", tuple(members[""][""]), everything, allowed, level)]
+        for attribute, value, within, samples in enough:
+            groups.append(_group(attribute, value, within, samples, allowed, level / len(enough)))
         return tuple(groups)
 
     def _begin(self, model: str, devices: list[Device], now_ms: int) -> None:
