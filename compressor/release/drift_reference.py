@@ -27,8 +27,8 @@ Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 MIN_REFERENCE_ROWS = 2000
-MIN_CONTEXT_SOURCES = 100
-"""A context of fewer independent samples has a sampling error above .4 standard deviations: it would hide others."""
+MIN_CONTEXT_SOURCES = 30
+"""A context of fewer independent samples has a sampling error of .7 standard deviations and more: it hides others."""
 _MIN_SPREAD = 1e-6
 _HELD = 64  # contexts at a time while slices are joined
 _MAX_NAME = 120
