@@ -75,7 +75,9 @@ class MeasureReport:
     fresh process that opened the bundle and ran a few inputs; ``golden_max_abs`` the largest difference from the golden
     logits, ``golden_flips`` how many of ``golden_rows`` have another class. ``temperature_celsius``: of the hottest
     zone, 0 without a sensor; ``throttle_events``: how often the processor was slowed down meanwhile, -1 if that is
-    unknown; ``energy_mj``: of one inference, all that the meter counts in its time, 0 without a meter.
+    unknown; ``energy_mj``: of one inference, all that the meter counts in its time, 0 without a meter;
+    ``latency_p50_repeats_ms``, ``latency_p95_repeats_ms``: the percentiles of each repeat, in their order, empty from
+    an older agent.
     """
 
     schema: int = SCHEMA
@@ -95,6 +97,8 @@ class MeasureReport:
     temperature_celsius: float = field(default=0.0, metadata=OMIT_DEFAULT)
     throttle_events: int = field(default=-1, metadata=OMIT_DEFAULT)
     energy_mj: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    latency_p50_repeats_ms: tuple[float, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    latency_p95_repeats_ms: tuple[float, ...] = field(default=(), metadata=OMIT_DEFAULT)
     facts: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from compressor.cli.device_options import FiniteRange
 from compressor.errors import DataError
 from compressor.recipe.preflight import check_report_folder
 
@@ -170,9 +171,7 @@ def digest_command(
 @data.command("fit")
 @click.argument("path", metavar="RECIPE", type=_PATH)
 @_DATA
-@click.option(
-    "--inside", type=click.FloatRange(0.5, 1.0), default=0.99, show_default=True, help="Share kept unclipped."
-)
+@click.option("--inside", type=FiniteRange(0.5, 1.0), default=0.99, show_default=True, help="Share kept unclipped.")
 def fit_command(path: Path, given: Path | None, inside: float) -> None:
     """Print the ranges of RECIPE's features, fitted on its train rows only, as lines for [data.options].
 

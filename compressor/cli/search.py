@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from compressor.cli import output
+from compressor.cli.device_options import FiniteRange
 from compressor.errors import DeviceMeasureError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _EXITS = {"pass": 0, "fail": 2, "inconclusive": 3}
 @click.option("--sampler", type=click.Choice(["tpe", "nsga2"]), default="tpe", show_default=True,
               help="What suggests the next form.")  # fmt: skip
 @click.option("--target", default="", help="The target to search for. Default: the recipe's only one.")
-@click.option("--timeout-s", type=click.FloatRange(0), default=0.0, help="Start no trial after so many seconds.")
+@click.option("--timeout-s", type=FiniteRange(0), default=0.0, help="Start no trial after so many seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 @click.option("--no-gate", is_flag=True, help="Only search; leave OUT/chosen.toml to `compressor run`.")
 def command(  # noqa: PLR0913, PLR0917 - one parameter per option

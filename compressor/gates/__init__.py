@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,14 @@ from scipy.optimize import linear_sum_assignment
 from compressor.gates.evidence import Evidence, Gate, GateResult, Verdict, missing, more, points, worst
 from compressor.gates.metrics import MetricDrop
 from compressor.statistics.bounds import MetricEvidence
+from compressor.statistics.order_statistics import least_repeats
 from compressor.statistics.paired import Paired, drop_lower, drop_upper, p_value, proportion_bounds, wilson
 from compressor.statistics.power import POWER, samples_for, samples_still_needed
 
 __all__ = [
     "CONFIDENCE", "AccuracyDrop", "AllOf", "BetterThanConstant", "Evidence", "Figure", "FlipRatio", "Gate",
-    "GateResult", "Judgement", "LabelOrder", "MetricDrop", "MetricEvidence", "Reordered", "Superiority", "Verdict",
+    "GateResult", "Judgement", "LabelOrder", "MetricDrop", "MetricEvidence", "Reordered",
+    "Repeated", "Superiority", "Verdict",
     "WorstSliceDrop", "reordered",
 ]  # fmt: skip
 
@@ -279,11 +281,15 @@ def _few_flips(share: float, n: int, gate: FlipRatio) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured figure is at most ``maximum`` and at least ``minimum``."""
+    """A limit: a measured figure is at most ``maximum`` and at least ``minimum``. It has no bound.
+
+    ``remark``: for a figure that other rows or another hour would change: that it says nothing of them.
+    """
 
     name: str
     maximum: float | None = None
     minimum: float | None = None
+    remark: str = ""
 
     def judge(self, evidence: Evidence) -> GateResult:
         """Return PASS or FAIL; a figure that is missing or not finite fails."""
@@ -306,8 +312,43 @@ class Figure:
             bound=value,
             limit=limit,
             n=0,
-            text=f"{value:.6g}, allowed {allowed}",
+            text=f"{value:.6g}, allowed {allowed}{f' ({self.remark})' if self.remark else ''}",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A figure that was measured repeatedly: the bound of its median over repeats is within the limits of ``figure``.
+
+    Without repeats, as in the certificate of an older version or the report of an older agent, the figure itself is.
+
+    Source: ``compressor.statistics.order_statistics``.
+    """
+
+    figure: Figure
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS when shown, FAIL when shown to be beyond a limit, else INCONCLUSIVE with what is missing."""
+        name, most, least = self.figure.name, self.figure.maximum, self.figure.minimum
+        plain = self.figure.judge(evidence)
+        repeats = evidence.figures.get(f"{name}_repeats", 0.0)
+        low, high = (evidence.figures.get(f"{name}_{end}") for end in ("lower", "upper"))
+        if plain.value is None or not math.isfinite(plain.limit) or not repeats:
+            return plain
+        n = int(repeats)
+        if low is None or high is None:
+            text = f"{plain.value:.6g} in {n} repeats; at least {least_repeats()} are needed for a bound: measure again"
+            return replace(plain, verdict=Verdict.INCONCLUSIVE, bound=None, n=n, text=text)
+        within = (most is None or high <= most) and (least is None or low >= least)
+        beyond = (most is not None and low > most) or (least is not None and high < least)
+        verdict = Verdict.FAIL if beyond else Verdict.PASS if within else Verdict.INCONCLUSIVE
+        bound = low if most is None else high
+        text = (
+            f"{plain.value:.6g}, at {'least' if most is None else 'most'} {bound:.6g} with 95% confidence, "
+            f"allowed {plain.limit:g} (median of {n} repeats)"
+        )
+        text += "; measure again while the machine does nothing else" if verdict is Verdict.INCONCLUSIVE else ""
+        return replace(plain, verdict=verdict, bound=bound, n=n, text=text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from compressor.gates import (
     FlipRatio,
     Gate,
     LabelOrder,
+    Repeated,
     Superiority,
     WorstSliceDrop,
 )
@@ -121,13 +122,14 @@ class GateKind:
     ``limits``: which of ``max`` and ``min`` a recipe may give. ``tasks``: the tasks that have it; empty: every task.
     ``place``: where there is evidence. ``timed``: depends on the clock or memory of a host and differs each time: not
     in bundles, and not measured for another processor. ``make``: creates the gate from its name, limit and confidence;
-    None: the figure of the gate's name is compared with the limit. ``bounded``: the confidence is used. ``added``: the
-    limit at which it applies by default. ``against``: the limit at which it applies by default to a comparison with a
-    release. ``retrained``: only for a retraining. ``beside``: other figures of a
-    certificate in the same unit. ``formerly``: its names in older recipes and certificates. ``measure``: for an
-    external gate, computes from the labelled set under all models (``tasks.Compared``) a number or, if ``bounded``, a
-    metric with its bounds. It has no ``make``: limit and bounds decide, so that a certificate is judged again without
-    the module.
+    None: the figure of the gate's name is compared with the limit, without a bound; ``remark``: what its line says of
+    that. ``repeated``: it was measured repeatedly, and the 95 % bound of the median over repeats is compared.
+    ``bounded``: the confidence is used. ``added``: the limit at which it applies by default. ``against``: the limit
+    at which it applies by default to a comparison with a release. ``retrained``: only for a retraining. ``beside``:
+    other figures of a certificate in the same unit. ``formerly``: its names in older recipes and certificates.
+    ``measure``: for an external gate, computes from the labelled set under all models (``tasks.Compared``) a number
+    or, if ``bounded``, a metric with its bounds. It has no ``make``: limit and bounds decide, so that a certificate
+    is judged again without the module.
     """
 
     name: str = ""
@@ -137,6 +139,8 @@ class GateKind:
     place: Place = Place.BOTH
     timed: bool = False
     make: Callable[[str, float, float], Gate] | None = None
+    repeated: bool = False
+    remark: str = ""
     bounded: bool = False
     added: float | None = None
     against: float | None = None
@@ -154,6 +158,11 @@ class GateKind:
 def _of(gate: Callable[[float, float], Gate]) -> Callable[[str, float, float], Gate]:
     """Return the maker of a gate that knows its own name."""
     return lambda _name, limit, confidence: gate(limit, confidence)
+
+
+def _repeats(name: str) -> tuple[str, ...]:
+    """Return the figures that come with one that is measured repeatedly."""
+    return tuple(f"{name}_{end}" for end in ("lower", "upper", "repeats"))
 
 
 MOST, LEAST = ("max",), ("min",)
@@ -187,18 +196,25 @@ _ROWS = (
     GateKind(name="superiority", make=_of(Superiority), limits=LEAST, tasks=CLASSES, place=Place.HOST, unit=SHARE,
              bounded=True, added=0.0, retrained=True),
     GateKind(name=AGREEMENT, limits=MOST, place=Place.DEVICE, unit=SHARE, added=0.01),
-    GateKind(name="calibration_error", tasks=CLASSES, unit=SHARE),
+    GateKind(name="calibration_error", tasks=CLASSES, unit=SHARE,
+             remark="a limit on these rows, without a bound: calibration_error_increase has one"),
     GateKind(name="int8_macs_ratio", place=Place.HOST, unit=SHARE),
-    GateKind(name="latency_p50_ms", unit=MILLISECONDS, timed=True, beside=("float_latency_p50_ms",)),
-    GateKind(name="latency_p95_ms", unit=MILLISECONDS, timed=True, beside=("float_latency_p95_ms",)),
-    GateKind(name="latency_ratio", place=Place.HOST, unit=FACTOR, timed=True),
+    GateKind(name="latency_p50_ms", repeated=True, unit=MILLISECONDS, timed=True,
+             beside=("float_latency_p50_ms", *_repeats("latency_p50_ms"), *_repeats("float_latency_p50_ms"))),
+    GateKind(name="latency_p95_ms", repeated=True, unit=MILLISECONDS, timed=True,
+             beside=("float_latency_p95_ms", *_repeats("latency_p95_ms"), *_repeats("float_latency_p95_ms"))),
+    GateKind(name="latency_ratio", repeated=True, place=Place.HOST, unit=FACTOR, timed=True,
+             beside=_repeats("latency_ratio")),
     GateKind(name="parity_cosine", place=Place.HOST),
-    GateKind(name="parity_flip_ratio", tasks=CLASSES, place=Place.HOST, unit=SHARE, beside=("release_flip_ratio",)),
+    GateKind(name="parity_flip_ratio", tasks=CLASSES, place=Place.HOST, unit=SHARE,
+             remark="a limit on these rows, without a bound: flip_ratio has one", beside=("release_flip_ratio",)),
     GateKind(name="parity_max_abs", place=Place.HOST),
-    GateKind(name="peak_memory_bytes", unit=BYTES, timed=True, beside=("float_peak_memory_bytes",)),
+    GateKind(name="peak_memory_bytes", unit=BYTES, timed=True, remark="a limit: measured once, without a bound",
+             beside=("float_peak_memory_bytes",)),
     GateKind(name="size_bytes", place=Place.HOST, unit=BYTES, beside=("float_size_bytes",)),
     GateKind(name="size_ratio", place=Place.HOST, unit=PROPORTION),
-    GateKind(name="speed_up_ratio", place=Place.HOST, unit=FACTOR, timed=True),
+    GateKind(name="speed_up_ratio", repeated=True, place=Place.HOST, unit=FACTOR, timed=True,
+             beside=_repeats("speed_up_ratio")),
 )  # fmt: skip
 KINDS: Mapping[str, GateKind] = {kind.name: kind for kind in _ROWS}
 """Every gate that a recipe may name, by its name, except external gates."""
@@ -246,7 +262,8 @@ def gate(rule: GateRecipe) -> Gate | None:
     if kind is None or rule.limit is None:
         return None
     if kind.make is None:
-        return Figure(rule.name, rule.max, rule.min)
+        limit_on = Figure(rule.name, rule.max, rule.min, kind.remark)
+        return Repeated(limit_on) if kind.repeated else limit_on
     limit: float | None = getattr(rule, kind.limits[0])
     return kind.make(rule.name, limit, rule.confidence) if limit is not None else None
 
@@ -305,7 +322,7 @@ class Agreement:
         reasons += [
             reason for gate in self.gates if (reason := _better_there(gate.judge(said.evidence), gate.judge(evidence)))
         ]
-        text = f"{compared}{points(self.limit)}; golden vectors agree"
+        text = f"{compared}{points(self.limit)} (a limit on these rows); golden vectors agree"
         if reasons:
             text = f"device and host disagree: {'; '.join(reasons)}: not to be trusted before it is known why"
         verdict = Verdict.FAIL if reasons else Verdict.PASS
@@ -367,7 +384,7 @@ def is_timed(figure: str) -> bool:
 def text_of(figure: str, value: float) -> str:
     """Return the value of a gate or figure with its unit."""
     kind = _behind(figure)
-    return (NUMBER if kind is None else kind.unit).text(value)
+    return (NUMBER if kind is None or figure.endswith("_repeats") else kind.unit).text(value)
 
 
 def _behind(figure: str) -> GateKind | None:

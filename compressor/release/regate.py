@@ -103,7 +103,7 @@ def measured_here(bundle: Bundle) -> dict[str, float]:
     figures = {"size_bytes": float(len(bundle.artifact))} | _graph_figures(bundle)
     if platform.machine() in bundle.manifest.hardware:
         taken = predictions.latency({"int8": candidate}, golden.inputs)["int8"]
-        figures |= {"latency_p50_ms": taken.p50_ms, "latency_p95_ms": taken.p95_ms}
+        figures |= taken.figures
         figures["peak_memory_bytes"] = float(predictions.peak_memory_bytes(candidate, golden.inputs))
     return figures
 

@@ -246,9 +246,6 @@ def figures_of(run: Run, target: TargetRecipe, compared: Comparison) -> Figures:
         rows = run.rows("gate").take(np.arange(min(_TIMED_ROWS, len(compared.gate_set.labels))))
         both = {"float": baseline.candidate, "candidate": form.candidate}
         found.add(_LATENCY, lambda: run.timings(both, rows))
-        if "latency_p50_ms" in found.known:
-            ratio = found.known["latency_p50_ms"] / found.known["float_latency_p50_ms"]
-            found.known |= {"latency_ratio": ratio, "speed_up_ratio": 1 / ratio}
         found.add(("peak_memory_bytes",), lambda: run.memory(both, rows))
     found.unknown = {name: why for name, why in found.unknown.items() if name not in found.known}
     return found

@@ -206,10 +206,6 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
     for said in absences(table, splits):
         run.progress.say(said)
     table = run.task.targets.fitted(recipe, table, table.take(splits.train))
-    if len(splits.reference) < MIN_REFERENCE_ROWS:
-        run.progress.say(
-            f"the drift reference has {len(splits.reference)} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later"
-        )
     unfit = run.task.unfit.get("retraining", "")
     if extra is not None and unfit:
         message = f"Expected a recipe of classes for a retraining from drifted samples, got one {run.task.recipes}"
@@ -356,6 +352,8 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison, ledger: Ledger)
     watched = watched_sites(run, compared, rules)
     remarks = [certificates.STAND_IN] if recipe.data.generated else []
     remarks += [ledger.remark] if ledger.remark else []
+    if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
+        remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")
     if compared.baseline == ITSELF:
         remarks.append(
             "It was compared with itself: nothing was compressed, so that gates of drops and flips say nothing."

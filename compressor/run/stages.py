@@ -406,7 +406,15 @@ class Run:
             with self.progress.stage("measure", 1, "model") as stage:
                 found = measure.latency(candidates, images)
                 stage.advance()
-            return {name: {"latency_p50_ms": one.p50_ms, "latency_p95_ms": one.p95_ms} for name, one in found.items()}
+            figures = {name: one.figures for name, one in found.items()}
+            if {"float", "candidate"} <= found.keys():  # they took turns: each repeat gives a ratio
+                pairs = zip(found["candidate"].p50_repeats_ms, found["float"].p50_repeats_ms, strict=True)
+                ratios = [own / plain for own, plain in pairs if plain > 0]
+                middle = found["candidate"].p50_ms / found["float"].p50_ms
+                figures["candidate"] |= measure.repeated("latency_ratio", middle, ratios)
+                backwards = [1 / ratio for ratio in ratios if ratio > 0]
+                figures["candidate"] |= measure.repeated("speed_up_ratio", 1 / middle, backwards)
+            return figures
 
         return self._measured("measure", candidates, table, taken)
 

@@ -12,6 +12,7 @@ import errno
 import getpass
 import json
 import logging
+import math
 import os
 import signal
 import sqlite3
@@ -472,9 +473,18 @@ def remove(directory: Path, device: str, why: str, by: str) -> None:
     _end_device(directory, device, why, lambda revocations: revocations.remove(device, why, by=_person(by)))
 
 
-_WAIT = click.option(
-    "--wait", "wait_s", type=click.FloatRange(1, 3600), default=60.0, show_default=True, help="Seconds."
-)
+class _Wait(click.FloatRange):
+    """Seconds in their range; "nan", which click takes for a number inside of any range, is none."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or end with a usage error."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"Expected a number of seconds, got {value!r}", param, ctx)
+        return seconds
+
+
+_WAIT = click.option("--wait", "wait_s", type=_Wait(1, 3600), default=60.0, show_default=True, help="Seconds.")
 
 
 @devices.command(

@@ -19,6 +19,7 @@ from compressor.gates import (
     Labels,
     MetricDrop,
     MetricEvidence,
+    Repeated,
     Superiority,
     WorstSliceDrop,
     reordered,
@@ -85,6 +86,11 @@ def right(accuracy: float) -> Evidence:
     return Evidence(accuracy=Paired(0, 0, 1000), figures={"accuracy": accuracy})
 
 
+def timed(upper: float) -> Evidence:
+    """Return the evidence of a figure measured eight times: 1.5, at least 1."""
+    return Evidence(figures={"x": 1.5, "x_lower": 1.0, "x_upper": upper, "x_repeats": 8.0})
+
+
 def result(name: str, verdict: Verdict, numbers: tuple[float | None, ...], text: str, needs: int = 0) -> GateResult:
     """Return a result; ``numbers``: value, bound, limit and number of samples."""
     value, bound, limit, n = numbers
@@ -137,6 +143,22 @@ RESULTS = [
         "x", P, (2.0, 2.0, 2.0, 0), "2, allowed at most 2 and at least 1")),
     (Figure("x", minimum=1.0), Evidence(figures={"x": 0.5}), result(
         "x", F, (0.5, 0.5, 1.0, 0), "0.5, allowed at least 1")),
+    (Figure("x", maximum=2.0, remark="a limit"), Evidence(figures={"x": 2.0}), result(
+        "x", P, (2.0, 2.0, 2.0, 0), "2, allowed at most 2 (a limit)")),
+    (Repeated(Figure("x", maximum=2.0)), timed(2.0), result(
+        "x", P, (1.5, 2.0, 2.0, 8), "1.5, at most 2 with 95% confidence, allowed 2 (median of 8 repeats)")),
+    (Repeated(Figure("x", maximum=2.0)), timed(2.1), result(
+        "x", MORE, (1.5, 2.1, 2.0, 8), "1.5, at most 2.1 with 95% confidence, allowed 2 (median of 8 repeats); "
+        "measure again while the machine does nothing else")),
+    (Repeated(Figure("x", maximum=0.9)), timed(2.0), result(
+        "x", F, (1.5, 2.0, 0.9, 8), "1.5, at most 2 with 95% confidence, allowed 0.9 (median of 8 repeats)")),
+    (Repeated(Figure("x", minimum=1.0)), timed(2.0), result(
+        "x", P, (1.5, 1.0, 1.0, 8), "1.5, at least 1 with 95% confidence, allowed 1 (median of 8 repeats)")),
+    (Repeated(Figure("x", maximum=2.0)), Evidence(figures={"x": 1.5, "x_repeats": 4.0}), result(
+        "x", MORE, (1.5, None, 2.0, 4),
+        "1.5 in 4 repeats; at least 5 are needed for a bound: measure again")),
+    (Repeated(Figure("x", maximum=2.0)), Evidence(figures={"x": 1.5}), result(
+        "x", P, (1.5, 1.5, 2.0, 0), "1.5, allowed at most 2")),
     (MetricDrop("m", 0.004), Evidence(metrics={"m": METRIC}), result(
         "m", MORE, (0.002, 0.006, 0.004, 1000), "worse by 0.002 (0.95 to 0.948), at most 0.006 with 95% confidence, "
         "allowed 0.004 (n 1000); needs about 8141 more labelled samples", 8141)),
