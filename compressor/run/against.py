@@ -25,7 +25,7 @@ from compressor.measurement.predictions import Candidate, Compared, Predictions,
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import judged_again, measured_here, open_bundle
-from compressor.run.comparison import as_tsv, check_comparable, disagreements
+from compressor.run.comparison import as_tsv, check_comparable, check_compares, disagreements
 from compressor.run.pipeline import LooksAt, looked, material_of, opened
 from compressor.run.stages import Form, Models, Run, table_digest
 from edge_agent.errors import ImageError
@@ -85,6 +85,7 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
         message = f"Expected a release to compare {path} with, got none"
         raise PackageError(message)
     read = read_certificate(new.files[CERTIFICATE])
+    check_compares(read.rules, run)
     rules = certificates.with_comparisons(read.rules, run.task.gates)
     form = Form(Candidate(new.manifest, new.artifact))
     run = replace(run, models=Models(compressed={new.manifest.target: form}), recipe=replace(run.recipe, gates=rules))

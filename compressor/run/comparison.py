@@ -17,6 +17,9 @@ import numpy as np
 from compressor import formats
 from compressor.data._table import Table, concatenate
 from compressor.errors import DataError, MeasureError, PackageError
+from compressor.gates.certificate import with_comparisons
+from compressor.gates.evidence import GateRecipe
+from compressor.gates.metrics import VALUED, WORST_SLICE
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.parity import Pair, find
 from compressor.measurement.predictions import Candidate, Compared, Predictions, smoothed
@@ -142,6 +145,17 @@ def check_comparable(bundle: Bundle, run: Run) -> None:
         raise PackageError(
             f"{message}: it would be given inputs that it does not know; give a recipe whose [data] is that of both"
         )
+
+
+def check_compares(rules: Sequence[GateRecipe], run: Run) -> None:
+    """Check that at least one of ``rules``, or of those that apply by default, compares with the release before.
+
+    Raises:
+        PackageError: If none does: the margin of a regression's error has its unit, so none applies by default.
+    """
+    if not with_comparisons((), run.task.gates) and {*VALUED, WORST_SLICE}.isdisjoint(rule.name for rule in rules):
+        message = f"Expected a gate on the increase of the error to judge {run.recipe.model.name} against a release"
+        raise PackageError(f"{message}, got none: write error_increase = {{max = …}} into [gates]")
 
 
 def _compare(run: Run, form: Form, rows: Table) -> Compared:

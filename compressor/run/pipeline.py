@@ -44,6 +44,7 @@ from compressor.run.comparison import (
     Comparison,
     as_tsv,
     check_comparable,
+    check_compares,
     disagreements,
     figures_of,
 )
@@ -148,6 +149,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     run = replace(opened(recipe, out, progress or Silent()), before=before, devices=devices)
     if before is not None:
         check_comparable(before, run)
+        check_compares(recipe.gates, run)
     run = replace(run, material=material_of(run, data_root, extra, watched))
     run = replace(run, models=_models(run, None if base is not None and base.compared else base))
     ledger = looked(run, looks or LooksAt(out / "looks.json"))

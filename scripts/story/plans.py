@@ -130,8 +130,13 @@ def meter_plan(data: Path, seed: int = 0) -> Plan:
     )
     return Plan(
         path, data.resolve(), f"site west's two devices are moved to another maker's meters ({TECHEM})",
-        devices, judges, 0.60, 0.85, {device.device: {"site_kind": device.site} for device in devices}, 225, 300,
+        devices, judges, 0.60, 0.85, {device.device: _attributes(device) for device in devices}, 225, 300,
     )  # fmt: skip
+
+
+def _attributes(device: DevicePlan) -> dict[str, str]:
+    """Return a meter's attributes; one that is not trained on has its make, by which a retraining judges it."""
+    return {"site_kind": device.site, **({"make": device.sees} if device.sees in STABLE else {})}
 
 
 def _split(table: Table, recipe: Recipe) -> Splits:

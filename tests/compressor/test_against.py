@@ -24,7 +24,8 @@ from compressor.progress import Silent
 from compressor.recipe.model import DataRecipe, Recipe
 from compressor.recipe.read import read_recipe
 from compressor.run.against import Against, gate_against
-from compressor.run.pipeline import BasePoint, LooksAt, Outcome, run_recipe
+from compressor.run.comparison import check_compares
+from compressor.run.pipeline import BasePoint, LooksAt, Outcome, opened, run_recipe
 from wire.bundle import build_bundle, read_bundle
 from wire.canonical import sha256_hex
 from wire.manifest import Preprocessing
@@ -178,6 +179,15 @@ def test_a_file_that_is_no_bundle_is_refused(recipe: Recipe, tmp_path: Path) -> 
         gate_against(tmp_path / "x.tfb", asked, Silent())
     with pytest.raises(PackageError, match=r"got the folder .*: give its \.tfb file"):
         gate_against(tmp_path, asked, Silent())
+
+
+def test_a_regression_needs_a_gate_on_its_error(tmp_path: Path) -> None:
+    """No margin in its unit applies by default: without one nothing would be compared, and the release would pass."""
+    read = read_recipe(Path(__file__).with_name("regression_recipe.toml"))
+    run = opened(read, tmp_path, Silent())
+    check_compares([GateRecipe(name="error_increase", max=1.0)], run)
+    with pytest.raises(PackageError, match=r"write error_increase = \{max = …\} into \[gates\]"):
+        check_compares([GateRecipe(name="mae", max=1.0)], run)
 
 
 METERS = Path(os.environ.get("TINYFLEET_DATA", "data")) / "meter-digits" / "meter-digits-dev.zip"
