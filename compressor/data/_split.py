@@ -249,15 +249,16 @@ def part(extra: Table, used: Table) -> Drifted:
     return Drifted(extra.take(learns), extra.take(~learns))
 
 
-def part_watched(watched: Table, used: Table) -> Drifted:
+def part_watched(watched: Table, used: Table, drifted: Drifted) -> Drifted:
     """Return labelled samples of sites that did not drift in two parts, by a hash of their source: replayed, and held.
 
-    Labels are aligned with ``used``, whose content is left out. Either part may be empty.
+    Labels are aligned with ``used``, whose content is left out, as is that of ``drifted``. Either part may be empty.
 
     Raises:
         DataError: If ``watched`` has a class that ``used`` lacks.
     """
-    fresh = align(watched.take(~np.isin(watched.hashes, used.hashes)), used.class_names)
+    known = np.concatenate([used.hashes, drifted.train.hashes, drifted.held.hashes])
+    fresh = align(watched.take(~np.isin(watched.hashes, known)), used.class_names)
     digests = [
         hashlib.blake2b(source.encode(), digest_size=8, person=b"watched").digest() for source in fresh.sources.tolist()
     ]

@@ -217,7 +217,7 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
     used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
     known = table.take(used)
     drifted = part(with_near_sources(extra, run.progress), known)
-    beside = None if watched is None else part_watched(with_near_sources(watched, run.progress), known)
+    beside = None if watched is None else part_watched(with_near_sources(watched, run.progress), known, drifted)
     return Material(table=table, splits=splits, drifted=drifted, watched=beside)
 
 
