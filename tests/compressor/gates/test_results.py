@@ -191,7 +191,8 @@ RESULTS = [
     (Agreement("cam-1", 0.01), Evidence(devices={"cam-1": DeviceEvidence(evidence=Evidence(figures=SAME))}),
      replace(result(
         AGREEMENT, P, (0.01, 0.01, 0.01, 200),
-        "2 of 200 rows answer otherwise than here: 1.00 %, at most 1.00 % (a limit on these rows); golden vectors agree"), on="cam-1")),
+        "2 of 200 rows answer otherwise than here: 1.00 %, at most 1.00 % "
+        "(a limit on these rows); golden vectors agree"), on="cam-1")),
 ]  # fmt: skip
 
 
