@@ -232,7 +232,8 @@ def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
 @click.option("--disagreements", type=_FILE, help="TSV file for the rows that the two models answer differently.")
 @click.option("--unlabelled", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Folder of pictures without labels: their rows are in --disagreements too.")  # fmt: skip
-@click.option("--keys", type=click.Path(path_type=Path), help="Folder of `compressor keys init`: a device obeys it.")
+@click.option("--keys", type=click.Path(path_type=Path), help="Folder of `compressor keys init`: a device obeys "
+              "it; with --against, OLD must be signed by it.")  # fmt: skip
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def gate_command(  # noqa: PLR0913, PLR0917 - one parameter per option
@@ -279,8 +280,9 @@ def gate_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         from compressor.run.against import Against, gate_against  # noqa: PLC0415 - as above
 
         asked = Against(
-            old=against, recipe=read_recipe(recipe).with_data(data), disagreements=disagreements, unlabelled=unlabelled
-        )
+            old=against, recipe=read_recipe(recipe).with_data(data), keys=keys, disagreements=disagreements,
+            unlabelled=unlabelled,
+        )  # fmt: skip
         certificate = gate_against(path, asked, Bars())
     output.print_outcome(certificate, [] if disagreements is None else [disagreements], as_json=as_json)
     raise SystemExit(_EXITS[certificate.verdict])

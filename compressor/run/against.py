@@ -17,7 +17,7 @@ import numpy as np
 from compressor.cache import write_atomically
 from compressor.data._table import Table, make_table
 from compressor.data.labelled_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from compressor.errors import DataError, PackageError
+from compressor.errors import DataError, PackageError, TrustError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, read_certificate
 from compressor.gates.kinds import measured as measured_by
@@ -25,6 +25,7 @@ from compressor.measurement.predictions import Candidate, Compared, Predictions,
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import judged_again, measured_here, open_bundle
+from compressor.release.verify import verify_bundle
 from compressor.run.comparison import as_tsv, check_comparable, check_compares, disagreements
 from compressor.run.pipeline import LooksAt, looked, material_of, opened
 from compressor.run.stages import Form, Models, Run, table_digest
@@ -38,7 +39,7 @@ _MOST_PICTURES = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Against:
-    """The release ``old``, and the ``recipe`` whose gate split judges; ``looks``: how many are planned, 0: no plan.
+    """The release ``old``, and the ``recipe`` whose gate split judges; ``keys``: the folder whose signature it has.
 
     ``disagreements``: a file for the rows that the two models answer differently, None: none. ``unlabelled``: a folder
     of pictures without labels, whose rows are listed too.
@@ -46,7 +47,7 @@ class Against:
 
     old: Path
     recipe: Recipe
-    looks: int = 0
+    keys: Path | None = None
     disagreements: Path | None = None
     unlabelled: Path | None = None
 
@@ -59,6 +60,7 @@ def gate_against(path: Path, asked: Against, progress: Progress) -> Certificate:
         DataError: If the recipe's data can't be used, or are of other classes.
         MeasureError: If an artifact can't be run here.
         SplitError: If all planned looks at the gate split are used up.
+        TrustError: If the release has no signature by ``asked.keys``, or not a right one.
     """
     if path.is_dir():
         message = f"Expected a bundle to compare with {asked.old}, got the folder {path}: give its .tfb file"
@@ -70,6 +72,9 @@ def gate_against(path: Path, asked: Against, progress: Progress) -> Certificate:
     if new.manifest.artifact_sha256 == old.manifest.artifact_sha256:
         message = f"Expected two different models, got that of {old.manifest.release} twice"
         raise PackageError(f"{message}: give the bundle that devices run as --against")
+    if asked.keys is not None and verify_bundle(asked.old, asked.keys).signature is None:
+        message = f"Expected {old.manifest.release} among the releases that {asked.keys} signed, got none of this name"
+        raise TrustError(f"{message}: give the folder of its keys, or leave --keys out")
     with tempfile.TemporaryDirectory(prefix="tinyfleet-against-") as folder:
         kept = path.parent if (path.parent / "cache").is_dir() else Path(folder)
         run = replace(opened(asked.recipe, kept, progress), before=old)
@@ -89,7 +94,7 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
     rules = certificates.with_comparisons(read.rules, run.task.gates)
     form = Form(Candidate(new.manifest, new.artifact))
     run = replace(run, models=Models(compressed={new.manifest.target: form}), recipe=replace(run.recipe, gates=rules))
-    ledger = looked(run, LooksAt(path.parent / "looks.json", asked.looks))
+    ledger = looked(run, LooksAt(path.parent / "looks.json"))
     known = {rule.name for rule in read.rules}
     rules = tuple(rule if rule.name in known else ledger.rules([rule])[0] for rule in rules)
     here = [rule for rule in rules if not rule.on]

@@ -17,15 +17,18 @@ from PIL import Image
 from compressor.data import digits, labelled_images
 from compressor.data._split import split
 from compressor.data._table import Table, concatenate
-from compressor.errors import CompressorError, PackageError, SplitError
+from compressor.errors import CompressorError, PackageError, SplitError, TrustError
 from compressor.gates import Verdict
 from compressor.gates.evidence import GateRecipe
 from compressor.progress import Silent
 from compressor.recipe.model import DataRecipe, Recipe
 from compressor.recipe.read import read_recipe
+from compressor.release.keys import init_keys
+from compressor.release.publish import sign_bundles
 from compressor.run.against import Against, gate_against
 from compressor.run.comparison import check_compares
 from compressor.run.pipeline import BasePoint, LooksAt, Outcome, opened, run_recipe
+from server.trust.online_keys import init_online_keys
 from wire.bundle import build_bundle, read_bundle
 from wire.canonical import sha256_hex
 from wire.manifest import Preprocessing
@@ -179,6 +182,20 @@ def test_a_file_that_is_no_bundle_is_refused(recipe: Recipe, tmp_path: Path) -> 
         gate_against(tmp_path / "x.tfb", asked, Silent())
     with pytest.raises(PackageError, match=r"got the folder .*: give its \.tfb file"):
         gate_against(tmp_path, asked, Silent())
+
+
+@pytest.mark.slow
+def test_with_keys_the_release_before_must_be_signed(
+    recipe: Recipe, before: Outcome, worse: Outcome, tmp_path: Path
+) -> None:
+    """Signed by these keys it is judged; keys that never signed it are a trust error that names the way out."""
+    keys = tmp_path / "keys"
+    init_keys(keys, init_online_keys(tmp_path / "server"))
+    asked = Against(old=before.bundles[0], recipe=on(recipe, "mislabelled", 16), keys=keys)
+    with pytest.raises(TrustError, match=r"Expected tiny-1 among the releases .* leave --keys out"):
+        gate_against(worse.bundles[0], asked, Silent())
+    sign_bundles(list(before.bundles), keys)
+    assert gate_against(worse.bundles[0], asked, Silent()).verdict == "fail"
 
 
 def test_a_regression_needs_a_gate_on_its_error(tmp_path: Path) -> None:
