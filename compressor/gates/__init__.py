@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -289,7 +289,7 @@ class Figure:
     name: str
     maximum: float | None = None
     minimum: float | None = None
-    remark: str = ""
+    remark: str = field(default="", kw_only=True)
 
     def judge(self, evidence: Evidence) -> GateResult:
         """Return PASS or FAIL; a figure that is missing or not finite fails."""

@@ -262,7 +262,7 @@ def gate(rule: GateRecipe) -> Gate | None:
     if kind is None or rule.limit is None:
         return None
     if kind.make is None:
-        limit_on = Figure(rule.name, rule.max, rule.min, kind.remark)
+        limit_on = Figure(rule.name, rule.max, rule.min, remark=kind.remark)
         return Repeated(limit_on) if kind.repeated else limit_on
     limit: float | None = getattr(rule, kind.limits[0])
     return kind.make(rule.name, limit, rule.confidence) if limit is not None else None

@@ -1,7 +1,7 @@
 """Bounds of a median from repeated measurements, by their order alone. Pure.
 
 Decides how far the median of repeats may be from that of all repeats that could be made; no distribution is assumed,
-only that repeats do not depend on each other.
+only that repeats do not depend on each other. Does without scipy: a process whose memory is measured imports this.
 
 Source: H. A. David, H. N. Nagaraja, Order Statistics, 3rd edition (2003), section 7.1, equation 7.1.4.
 """
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -25,7 +23,10 @@ def median_bounds(values: Sequence[float], confidence: float = CONFIDENCE) -> tu
     ordered, n = sorted(values), len(values)
     if n < least_repeats(confidence):
         return None
-    rank = int(stats.binom.ppf(confidence, n, 0.5)) + 1
+    rank, covered = 1, 0.5**n  # the chance that fewer than ``rank`` of them are below the median
+    while covered < confidence:
+        covered += math.comb(n, rank) * 0.5**n
+        rank += 1
     return ordered[n - rank], ordered[rank - 1]
 
 
