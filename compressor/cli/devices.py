@@ -114,7 +114,7 @@ def gate_on(path: Path, device: str, bench: DeviceBench, progress: Progress) -> 
     others = tuple(item for item in here.devices if item.device != device)
     rules = tuple(rule for rule in here.rules if rule.on != device) + rules_on(here, device)
     measured = replace(here, rules=rules, devices=(*others, record))
-    judged = certificates.lines(certificates.judge(rules, certificates.evidence_of(measured)))
+    judged = certificates.lines(certificates.judge(rules, certificates.evidence_of(measured), measured.seen))
     gates = [line for line in here.gates if line.on != device] + [line for line in judged if line.on == device]
     return replace(measured, gates=tuple(gates), verdict=worst(line.verdict for line in gates).value)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from compressor.gates.evidence import Evidence, Gate, GateResult, Verdict, missing, more, points, worst
+from compressor.gates.evidence import Evidence, Gate, GateResult, Verdict, missing, more, points, sure, worst
 from compressor.gates.metrics import MetricDrop
 from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.order_statistics import least_repeats
@@ -78,7 +78,7 @@ class AccuracyFloor:
         else:
             verdict, needs = Verdict.INCONCLUSIVE, max(0, samples_above(value, self) - counts.n)
         text = (
-            f"{points(value)}, at least {points(low)} with {self.confidence:.0%} confidence, "
+            f"{points(value)}, at least {points(low)} with {sure(self.confidence)} confidence, "
             f"allowed at least {points(self.floor)} ({counts.counted}{'' if counts.rows else ' samples'}){more(needs)}"
         )
         return GateResult(
@@ -127,7 +127,7 @@ class AccuracyDrop:
             else ""
         )
         text = (
-            f"drop {points(counts.drop)}, at most {points(bound)} with {self.confidence:.0%} confidence, "
+            f"drop {points(counts.drop)}, at most {points(bound)} with {sure(self.confidence)} confidence, "
             f"allowed {points(self.margin)} ({counts.lost} lost, {counts.won} won of {counts.counted}){more(needs)}"
             f"{far}{_planned(counts, self)}"
         )
@@ -176,7 +176,7 @@ class WorstSliceDrop:
         refuting = 1 - (1 - self.confidence) / len(slices)
         verdicts, risks = {}, {}
         for name, counts in slices.items():
-            risks[name] = p_value(counts, self.margin)
+            risks[name] = p_value(counts, self.margin, 1 - self.confidence)
             shown = risks[name] <= 1 - self.confidence
             verdicts[name] = (
                 (Verdict.PASS, 0) if shown else _three(counts, 1.0, self.margin, self.confidence, refuting=refuting)
@@ -185,7 +185,7 @@ class WorstSliceDrop:
         verdict, needs = verdicts[worst]
         counts, bound = slices[worst], drop_upper(slices[worst], self.confidence)
         text = (
-            f"{kind} {worst!r}: drop {points(counts.drop)}, at most {points(bound)} with {self.confidence:.0%} "
+            f"{kind} {worst!r}: drop {points(counts.drop)}, at most {points(bound)} with {sure(self.confidence)} "
             f"confidence, allowed {points(self.margin)} ({counts.lost} lost, {counts.won} won of {counts.counted}; "
             f"the worst of {len(slices)}){more(needs)}"
         )
@@ -217,7 +217,7 @@ class Superiority:
         bound = -drop_upper(counts, self.confidence)
         verdict, needs = _three(counts, -bound, -self.gain, self.confidence, strict=True)
         text = (
-            f"gain {points(-counts.drop)}, at least {points(bound)} with {self.confidence:.0%} confidence, "
+            f"gain {points(-counts.drop)}, at least {points(bound)} with {sure(self.confidence)} confidence, "
             f"wanted more than {points(self.gain)} ({counts.won} won, {counts.lost} lost of {counts.counted})"
             f"{more(needs)}"
         )

@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from compressor.errors import PackageError
 from compressor.gates import AllOf, Evidence, Gate, GateResult, Judgement, MetricEvidence, Verdict
-from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe, device_for, worst
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe, device_for, more, worst
 from compressor.gates.kinds import KINDS, Agreement, GateKind, OnDevice, Place, gate, is_timed, kind_of
+from compressor.gates.looks import UNCOUNTED, Look, share_of, times_the_rows
 from compressor.statistics.paired import Paired
 from wire.canonical import canonical_bytes
 from wire.codec import OMIT_DEFAULT, Json, from_document, parse_json, to_document
@@ -114,8 +115,10 @@ class Certificate:
     ``metrics``, ``figures`` and ``devices`` are then those of the first); ``devices``: measurements of devices on the
     same samples; ``unknown``: why a figure or metric could not be measured, by its name; ``label_order``: the order of
     the labels that would fit best, as text, if its gate failed; ``remarks``: warnings to read first; ``look``: which
-    look at the gate split this was, 0 for the only one, of ``planned_looks`` (0: no plan); ``watched``: sites that were
-    not trained on.
+    look at the gate split this was, 0 if no gate has a bound, of ``planned_looks`` (0: no plan); ``last_look``: the
+    last that the split allows; ``risk_share``: its share of the risk of each gate, from which the confidence in
+    ``rules`` follows; ``gate_split``: digest of the split's rows; ``ledger``: digest of all looks up to this one;
+    ``watched``: sites that were not trained on.
     """
 
     schema: int = SCHEMA
@@ -137,8 +140,17 @@ class Certificate:
     remarks: tuple[str, ...] = ()
     look: int = field(default=0, metadata=OMIT_DEFAULT)
     planned_looks: int = field(default=0, metadata=OMIT_DEFAULT)
+    last_look: int = field(default=0, metadata=OMIT_DEFAULT)
+    risk_share: float = field(default=1.0, metadata=OMIT_DEFAULT)
+    gate_split: str = field(default="", metadata=OMIT_DEFAULT)
+    ledger: str = field(default="", metadata=OMIT_DEFAULT)
     watched: tuple[WatchedSite, ...] = field(default=(), metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> Look:
+        """The look at the gate split."""
+        return Look(number=self.look, planned=self.planned_looks, split=self.gate_split, ledger=self.ledger)
 
 
 def rules_for(
@@ -195,9 +207,28 @@ def _added(rules: Sequence[GateRecipe], kinds: Sequence[GateKind], on: str = "")
     return [kind.rule(kind.added, on) for kind in kinds if kind.added is not None and kind.name not in named]
 
 
-def judge(rules: Sequence[GateRecipe], evidence: Evidence) -> Judgement:
-    """Return the verdicts of the gates of ``rules`` on ``evidence``; a rule without a gate fails."""
-    return AllOf([_gate(rule, rules) for rule in rules]).judge(evidence)
+def judge(rules: Sequence[GateRecipe], evidence: Evidence, look: Look = UNCOUNTED) -> Judgement:
+    """Return the verdicts of the gates of ``rules`` on ``evidence``; a rule without a gate fails.
+
+    ``look``: the look at the gate split that the rules are for. Samples that a gate still needs are for the next look,
+    which has less of the risk.
+    """
+    judged = AllOf([_gate(rule, rules) for rule in rules]).judge(evidence)
+    again = share_of(look.number + 1, look.planned) / look.share if look.number else 1.0
+    if again in {0.0, 1.0}:
+        return judged
+    results = []
+    for rule, result in zip(rules, judged.results, strict=True):
+        needs, risk = result.needs, 1 - rule.confidence
+        if needs:
+            later = _gate(replace(rule, confidence=1 - risk * again), rules).judge(evidence).needs
+            scaled = math.ceil((result.n + needs) * times_the_rows(risk, risk * again)) - result.n
+            needs = later if later > needs else scaled  # a bound that was measured for this look has none for another
+            text = result.text.replace(more(result.needs), more(needs))
+            results.append(replace(result, needs=needs, text=text))
+        else:
+            results.append(result)
+    return replace(judged, results=tuple(results))
 
 
 def _gate(rule: GateRecipe, rules: Sequence[GateRecipe]) -> Gate:

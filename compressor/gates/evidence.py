@@ -157,6 +157,11 @@ def points(ratio: float) -> str:
     return f"{100 * ratio:.2f} %"
 
 
+def sure(confidence: float) -> str:
+    """Return a confidence as per cent, with as many digits as it has."""
+    return f"{100 * confidence:.6g}%"
+
+
 def more(needs: int) -> str:
     """Return the end of a gate's text: how many more samples are needed, if known."""
     return f"; needs about {needs} more labelled samples" if needs else ""

@@ -51,6 +51,7 @@ from compressor.statistics.bounds import MetricEvidence
 
 _NEARLY_ALL = 0.999
 _LEAST = 1e-9
+_ROUNDING = 1e-9
 _MEGABYTE = 1e6
 _TIMES = "\N{MULTIPLICATION SIGN}"
 CLASSES = ("classification",)
@@ -396,10 +397,11 @@ def _behind(figure: str) -> GateKind | None:
     return found if isinstance(found, GateKind) else None
 
 
-def measured(rules: Sequence[GateRecipe], compared: object) -> Evidence:
+def measured(rules: Sequence[GateRecipe], compared: object, share: float = 1.0) -> Evidence:
     """Return the measurements of external gates among ``rules`` on ``compared``; failures are unknown, with a reason.
 
-    ``compared``: the labelled set under all models (``tasks.Compared``).
+    ``compared``: the labelled set under all models (``tasks.Compared``). ``share``: what this look at the gate split
+    has of the risk; a bound that was made for the whole risk is moved away by the ratio of the normal quantiles.
 
     Raises:
         PluginError: As in ``kind_of``.
@@ -407,7 +409,7 @@ def measured(rules: Sequence[GateRecipe], compared: object) -> Evidence:
     figures: dict[str, float] = {}
     metrics: dict[str, MetricEvidence] = {}
     unknown: dict[str, str] = {}
-    for name in dict.fromkeys(rule.name for rule in rules):
+    for name, confidence in {rule.name: rule.confidence for rule in rules}.items():
         kind = kind_of(name)
         if kind is None or kind.measure is None:
             continue
@@ -417,7 +419,9 @@ def measured(rules: Sequence[GateRecipe], compared: object) -> Evidence:
             unknown[name] = str(error)
             continue
         if isinstance(value, MetricEvidence):
-            metrics[name] = value
+            whole = 1 - (1 - confidence) / share
+            fits = whole - _ROUNDING <= value.confidence < confidence
+            metrics[name] = value.at(confidence) if fits else value
         else:
             figures[name] = value
     return Evidence(figures=figures, metrics=metrics, unknown=unknown)

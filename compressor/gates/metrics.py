@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass, replace
 
 from scipy import stats
 
-from compressor.gates.evidence import Evidence, GateResult, Verdict, missing, more
+from compressor.gates.evidence import Evidence, GateResult, Verdict, missing, more, sure
 from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.power import MAX_SAMPLES, POWER
 
@@ -43,7 +43,9 @@ class MetricDrop:
         if found is None or not found.n or not all(math.isfinite(value) for value in astuple(found)):
             return missing(self.metric, self.margin, evidence.unknown)
         if found.confidence < self.confidence - 1e-9 or not found.lower <= found.upper:
-            text = f"Expected a bound at {self.confidence:.0%} confidence, got {found.confidence:.0%}: measure again"
+            text = (
+                f"Expected a bound at {sure(self.confidence)} confidence, got {sure(found.confidence)}: measure again"
+            )
             return GateResult(
                 name=self.metric,
                 verdict=Verdict.FAIL,
@@ -56,7 +58,7 @@ class MetricDrop:
         verdict, needs = self._three(found)
         text = (
             f"worse by {found.drop:z.5g} ({found.baseline:.5g} to {found.candidate:.5g}), at most {found.upper:z.5g} "
-            f"with {found.confidence:.0%} confidence, allowed {self.margin:g} (n {found.n}){more(needs)}"
+            f"with {sure(found.confidence)} confidence, allowed {self.margin:g} (n {found.n}){more(needs)}"
         )
         return GateResult(
             name=self.metric,
@@ -101,7 +103,7 @@ class ErrorCeiling:
         if found is None or result.bound is None:
             return result
         text = (
-            f"{found.drop:.5g}, at most {found.upper:.5g} with {found.confidence:.0%} confidence, "
+            f"{found.drop:.5g}, at most {found.upper:.5g} with {sure(found.confidence)} confidence, "
             f"allowed {self.limit:g} ({found.n} samples){more(result.needs)}"
         )
         return replace(result, text=text)

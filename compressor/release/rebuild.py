@@ -64,7 +64,7 @@ def rebuild(
     if quick and progress is not None:
         progress.say(f"{path.name} is from a quick run: rebuilding it with --quick too")
     with tempfile.TemporaryDirectory(prefix="tinyfleet-rebuild-") as folder:
-        looks = LooksAt(Path(folder) / "looks.json", certificate.planned_looks, certificate.look)
+        looks = LooksAt(path=Path(folder) / "looks.json", again=certificate.seen)
         outcome = run_recipe(
             recipe,
             out=Path(folder),

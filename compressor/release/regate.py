@@ -118,7 +118,7 @@ def _graph_figures(bundle: Bundle) -> dict[str, float]:
 
 def judged_again(certificate: Certificate, figures: Mapping[str, float]) -> Certificate:
     """Return the verdict on ``figures``; a line that needs the float model or a device is kept as recorded."""
-    judgement = certificates.judge(certificate.rules, certificates.evidence_of(certificate, figures))
+    judgement = certificates.judge(certificate.rules, certificates.evidence_of(certificate, figures), certificate.seen)
     recorded = {(line.name, line.on): line for line in certificate.gates}
     lines = []
     for line in certificates.lines(judgement):

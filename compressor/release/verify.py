@@ -92,7 +92,7 @@ def _certificate(bundle: Bundle) -> Certificate:
         got = f"{read.model}-{read.version} for {read.target!r}"
         message = f"Expected a certificate of {manifest.release} for {manifest.target!r}, got one of {got}"
         raise PackageError(message)
-    judged = certificates.lines(certificates.judge(read.rules, certificates.evidence_of(read)))
+    judged = certificates.lines(certificates.judge(read.rules, certificates.evidence_of(read), read.seen))
     derived = {(line.name, line.on): line.verdict for line in judged if not is_timed(line.name)}
     stated = {(line.name, line.on): line.verdict for line in read.gates}
     wrong = [name for name, verdict in derived.items() if stated.get(name) != verdict]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compressor.gates.certificate import Certificate, Line, guessing
+from compressor.gates.evidence import sure
 from compressor.gates.kinds import text_of
 from compressor.report.contents import Bar, Changes, Shown
 
@@ -78,7 +79,7 @@ def _increase(certificate: Certificate) -> list[str]:
     if found is None:
         return []
     at_most = "does not grow" if found.upper <= 0 else f"grows by at most {found.upper:.4g}"
-    said = f"Against {certificate.baseline}, with {found.confidence:.0%} confidence its mean absolute error {at_most}"
+    said = f"Against {certificate.baseline}, with {sure(found.confidence)} confidence its mean absolute error {at_most}"
     return [f"{said} (from {found.baseline:.4g} to {found.candidate:.4g} on {found.n:,} samples)."]
 
 

@@ -94,15 +94,17 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
     rules = certificates.with_comparisons(read.rules, run.task.gates)
     form = Form(Candidate(new.manifest, new.artifact))
     run = replace(run, models=Models(compressed={new.manifest.target: form}), recipe=replace(run.recipe, gates=rules))
-    ledger = looked(run, LooksAt(path.parent / "looks.json"))
-    known = {rule.name for rule in read.rules}
-    rules = tuple(rule if rule.name in known else ledger.rules([rule])[0] for rule in rules)
+    shares = {rule.name: read.risk_share for rule in read.rules}  # of the look at which it was judged
+    plain = tuple(replace(rule, confidence=1 - (1 - rule.confidence) / shares.get(rule.name, 1.0)) for rule in rules)
+    look = looked(run, LooksAt(path=path.parent / "looks.json"), plain)
+    look = look if look.number else read.seen
+    rules = tuple(rule if rule.on else now for rule, now in zip(rules, look.rules(plain), strict=True))
     here = [rule for rule in rules if not rule.on]
     rows = run.rows("gate")
     gate_set = _compared(run, rows, new, old)
     judging, names = run.task.judging, run.table.class_names
     figures = judging.figures(gate_set, None)
-    evidence = judging.evidence(gate_set, names, figures, None, here).beside(measured_by(here, gate_set))
+    evidence = judging.evidence(gate_set, names, figures, None, here).beside(measured_by(here, gate_set, look.share))
     counts = certificates.counts_of(replace(evidence, compressed=None, flips=None, drifted=None))
     differ = judging.differs(gate_set.candidate, gate_set.baseline, 0.0)
     own = {name: value for name, value in figures.items() if not name.startswith("float_")}
@@ -111,7 +113,8 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
         *read.remarks,
         f"Against {old.manifest.release}: other answers on {int(differ.sum())} of {len(rows)} rows.",
     ]
-    remarks += [ledger.remark] if ledger.remark else []
+    said = look.remark(1 - min(rule.confidence for rule in plain)) if look.number else ""
+    remarks += [said] if said else []
     remarks += [
         f"{bundle.manifest.release} was made from other data than the recipe's: if it was trained on rows of this gate "
         "split, they flatter it."
@@ -129,8 +132,8 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
         read, baseline=old.manifest.release, rules=rules, counts={**kept, **counts},
         remarks=tuple(dict.fromkeys(remarks)),
         metrics={**read.metrics, **evidence.metrics}, figures={**read.figures, **own, **evidence.figures},
-        unknown={**read.unknown, **evidence.unknown}, look=len(ledger.candidates) if ledger.remark else read.look,
-        planned_looks=ledger.planned if ledger.remark else read.planned_looks,
+        unknown={**read.unknown, **evidence.unknown}, look=look.number, planned_looks=look.planned,
+        last_look=look.last, risk_share=look.share, gate_split=look.split, ledger=look.ledger,
     )  # fmt: skip
     return judged_again(certificate, measured_here(new))
 

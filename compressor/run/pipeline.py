@@ -31,7 +31,7 @@ from compressor.gates.certificate import Certificate, WatchedSite
 from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS, added_to, kind_of
 from compressor.gates.kinds import measured as measured_by
-from compressor.gates.looks import Ledger
+from compressor.gates.looks import UNCOUNTED, Ledgers, Look, used_up
 from compressor.progress import Progress, Silent
 from compressor.recipe import preflight
 from compressor.recipe.model import Recipe, TargetRecipe
@@ -78,16 +78,18 @@ class BasePoint:
     compared: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LooksAt:
-    """The file of the ledger of looks at a gate split, and how many are ``planned`` (0: no plan).
+    """The file of the ledgers of looks at gate splits, and how many are ``planned`` (0: no plan).
 
-    ``look``: to judge as at this look once more, and leave the file alone; 0: this is a look.
+    ``again``: to judge as at this look once more, and leave the file alone; number 0: this is a look. ``least``: the
+    number that this look has at least: a server counts the looks of all workers.
     """
 
     path: Path
     planned: int = 0
-    look: int = 0
+    again: Look = UNCOUNTED
+    least: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,12 +154,13 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
         check_compares(recipe.gates, run)
     run = replace(run, material=material_of(run, data_root, extra, watched))
     run = replace(run, models=_models(run, None if base is not None and base.compared else base))
-    ledger = looked(run, looks or LooksAt(out / "looks.json"))
+    rules = {target.name: _rules(run, target) for target in recipe.targets}
+    look = looked(run, looks or LooksAt(path=out / "looks.json"), [rule for own in rules.values() for rule in own])
     results: list[Judged] = []
     compared: Comparison | None = None
     for target in recipe.targets:
         compared = Comparison.of(run, target.name, compared)
-        results.append(_judge(run, target, compared, ledger))
+        results.append(_judge(run, target, compared, (look, rules[target.name])))
     combined = certificates.combine([judged.certificate for judged in results])
     bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
     listed = out / DISAGREEMENTS
@@ -285,75 +288,90 @@ def trained_of(run: Run, lesson: Lesson, base: BasePoint | None) -> Result:
     return run.train(lesson.train, run.recipe.train.for_fine_tuning(), start, lesson.search)
 
 
-def looked(run: Run, at: LooksAt) -> Ledger:
-    """Return the ledger with this run's look, written before anything is judged; no look without a bounded gate.
-
-    Raises:
-        PackageError: If the ledger can't be read or written.
-        SplitError: If all planned looks are used up.
-    """
-    if not any(kind is not None and kind.bounded for kind in (kind_of(gate.name) for gate in run.recipe.gates)):
-        return Ledger()
-    if at.look:
-        return Ledger(planned=at.planned, candidates=("",) * at.look)
-    try:
-        before = from_document(Ledger, parse_json(at.path.read_bytes())) if at.path.is_file() else Ledger()
-    except (OSError, MessageError) as error:
-        message = f"Expected the looks at the gate split in {at.path}, got: {error}"
-        raise PackageError(
-            f"{message}: restore the file; without it nobody knows how often the split was used"
-        ) from error
-    candidate = sha256_hex("".join(sorted(form.digest for form in run.models.compressed.values())).encode())
-    ledger = before.after(candidate, run.rows("gate").hashes.tolist(), at.planned)
-    if ledger.used_up:
-        message = (
-            f"Expected at most {ledger.planned} looks at this gate split, as planned before the first, got another"
-        )
-        raise SplitError(f"{message}: it is used up; label rows that nobody has looked at for a new one")
-    if ledger != before:
-        write_atomically(at.path, canonical_bytes(to_document(ledger)))
-    if ledger.remark:
-        run.progress.say(ledger.remark)
-    return ledger
-
-
-def _judge(run: Run, target: TargetRecipe, compared: Comparison, ledger: Ledger) -> Judged:
-    recipe, names, judging = run.recipe, run.table.class_names, run.task.judging
-    measured = figures_of(run, target, compared)
-    figures = measured.known
-    alone = () if recipe.model.allow_constant else added_to(*run.task.gates)  # the recipe gives a reason against them
+def _rules(run: Run, target: TargetRecipe) -> tuple[GateRecipe, ...]:
+    """Return the rules that ``target`` is judged by, at the confidence of a single look."""
+    recipe = run.recipe
     timed = target.cpu == platform.machine()
     if not timed:  # a misspelt processor looks the same, and no device would take the release
         run.progress.say(
             f"{target.name}: latency is not measured here: cpu = {target.cpu!r}, not {platform.machine()!r}"
         )
-    rules = certificates.rules_for(
+    return certificates.rules_for(
         recipe.gates,
         target.name,
-        retrained=compared.drifted is not None,
+        retrained=run.drifted is not None,
         timed=timed,
-        alone=alone,
-        against=run.task.gates if run.before is not None and compared.drifted is None else (),
+        alone=() if recipe.model.allow_constant else added_to(*run.task.gates),  # the recipe gives a reason against
+        against=run.task.gates if run.before is not None and run.drifted is None else (),
     )
-    rules = ledger.rules(rules)
+
+
+def looked(run: Run, at: LooksAt, rules: Sequence[GateRecipe]) -> Look:
+    """Return this look at the gate split; the ledger is written before anything is judged.
+
+    It is no look if none of ``rules`` has a bound.
+
+    Raises:
+        PackageError: If the ledger can't be read or written.
+        SplitError: If the split is used up.
+    """
+    risks = [
+        1 - rule.confidence for rule in rules for kind in [kind_of(rule.name)] if kind is not None and kind.bounded
+    ]
+    if not risks:
+        return UNCOUNTED
+    rows = run.rows("gate").hashes.tolist()
+    if at.again.number:
+        look = replace(at.again, rows=len(rows))
+    else:
+        try:
+            before = from_document(Ledgers, parse_json(at.path.read_bytes())) if at.path.is_file() else Ledgers()
+        except (OSError, MessageError) as error:
+            message = f"Expected the looks at the gate split in {at.path}, got: {error}"
+            raise PackageError(
+                f"{message}: restore the file; without it nobody knows how often the split was used"
+            ) from error
+        forms = sorted(sha256_hex(form.data) for form in run.models.compressed.values())
+        candidate = sha256_hex("".join(forms).encode())
+        after, look = before.after(candidate, rows, at.planned, at.least)
+        if reason := used_up(look):
+            raise SplitError(reason)
+        if after != before:
+            write_atomically(at.path, canonical_bytes(to_document(after)))
+        if at.planned not in {0, look.planned}:
+            run.progress.say(f"--looks {at.planned} comes too late: a plan is made before the first look at the rows")
+    if remark := look.remark(max(risks)):
+        run.progress.say(remark)
+    return look
+
+
+def _judge(
+    run: Run, target: TargetRecipe, compared: Comparison, judged_by: tuple[Look, tuple[GateRecipe, ...]]
+) -> Judged:
+    recipe, names, judging = run.recipe, run.table.class_names, run.task.judging
+    look, plain = judged_by
+    measured = figures_of(run, target, compared)
+    figures = measured.known
+    rules = look.rules(plain)
     here = [rule for rule in rules if not rule.on]
     for rule in recipe.gates if compared.drifted is None else ():
         if rule.name in KINDS and KINDS[rule.name].retrained:
             run.progress.say(f"{target.name}: {rule.name} is not judged: only a retraining has drifted samples")
     evidence = judging.evidence(compared.gate_set, names, figures, compared.drifted, here)
-    evidence = evidence.beside(measured_by(here, compared.gate_set))
+    evidence = evidence.beside(measured_by(here, compared.gate_set, look.share))
     fitted = (compared.calibration, run.rows("calibration").labels)
     order = judging.order(fitted, (compared.gate_set.candidate, compared.gate_set.labels), names)
     figures |= {**evidence.figures, **order.figures}
     unknown = {**measured.unknown, **evidence.unknown}
     devices_said = said_by_devices(run, compared, rules)
     evidence = replace(evidence, devices=devices_said, figures=figures, unknown=unknown, label_order=order.named)
-    judgement = certificates.judge(rules, evidence)
+    judgement = certificates.judge(rules, evidence, look)
     order_said = [result for result in judgement.results if result.name == LABEL_ORDER and not result.on]
     figures |= judging.compared_figures(evidence)
     watched = watched_sites(run, compared, rules)
     remarks = [certificates.STAND_IN] if recipe.data.generated else []
-    remarks += [ledger.remark] if ledger.remark else []
+    said = look.remark(1 - min(rule.confidence for rule in plain)) if look.number else ""
+    remarks += [said] if said else []
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
         remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")
     if compared.baseline == ITSELF:
@@ -397,8 +415,12 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison, ledger: Ledger)
         unknown=unknown,
         label_order=order.named if any(result.verdict is Verdict.FAIL for result in order_said) else "",
         remarks=tuple(remarks),
-        look=len(ledger.candidates) if ledger.remark else 0,
-        planned_looks=ledger.planned if ledger.remark else 0,
+        look=look.number,
+        planned_looks=look.planned,
+        last_look=look.last,
+        risk_share=look.share,
+        gate_split=look.split,
+        ledger=look.ledger,
         watched=watched,
         code_digests=code_digests((*JUDGES, run.task.code("evidence"), *plugins_of(recipe))),
     )

@@ -25,6 +25,7 @@ M. Phan, P. Thomas, E. Learned-Miller, Towards practical mean bounds for small s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -40,16 +41,26 @@ Metric = Callable[[Floats], Floats]
 """Maps weights, float64 (R, N), to values, float64 (R,)."""
 
 _AT_ONCE = 2_000_000  # weights in memory at the same time: 16 MB
+_BEYOND = 10  # replicates beyond each bound, at least: a quantile of fewer is not to be trusted
+_ROUNDING = 1e-6
 _BLOCKS = 256  # number of blocks for the jackknife that estimates the acceleration
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Bootstrap settings: ``confidence`` (0.5..1) of each bound, number of ``replicates``, ``seed``."""
+    """Bootstrap settings: ``confidence`` (0.5..1) of each bound, number of ``replicates``, ``seed``.
+
+    Of a bound at a small risk there are more replicates, ``count``.
+    """
 
     confidence: float = 0.95
     replicates: int = 2000
     seed: int = 0
+
+    @property
+    def count(self) -> int:
+        """The number of replicates that are drawn."""
+        return max(self.replicates, math.ceil(_BEYOND / (1 - self.confidence) - _ROUNDING))
 
 
 def auc_drop(
@@ -276,7 +287,7 @@ def _evidence(models: _Models, strata: NDArray[np.integer], rarest: int, draws: 
 
     every = np.ones((1, n))
     drop = float(increase(every)[0])
-    replicates = np.concatenate([increase(weights) for weights in _resampled(strata, draws.replicates, generator)])
+    replicates = np.concatenate([increase(weights) for weights in _resampled(strata, draws.count, generator)])
     with np.errstate(invalid="ignore", divide="ignore"):  # a block may hold all of a class: left out below
         left_out = np.concatenate([increase(weights) for weights in _left_out(n, generator)])
     z = (
@@ -287,7 +298,7 @@ def _evidence(models: _Models, strata: NDArray[np.integer], rarest: int, draws: 
     guarded = np.concatenate(
         [
             worse * (models.after_with(weights) - models.before_with(weights))
-            for weights in _exponential(n + models.unseen, draws.replicates, generator)
+            for weights in _exponential(n + models.unseen, draws.count, generator)
         ]
     )
     return MetricEvidence(

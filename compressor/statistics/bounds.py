@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from scipy import stats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,3 +25,9 @@ class MetricEvidence:
     rarest: int = 0
     baseline: float = 0.0
     candidate: float = 0.0
+
+    def at(self, confidence: float) -> MetricEvidence:
+        """Return this evidence with bounds at another ``confidence``, as if the estimate were normal."""
+        further = float(stats.norm.ppf(confidence) / stats.norm.ppf(self.confidence))
+        lower, upper = (self.drop + further * (bound - self.drop) for bound in (self.lower, self.upper))
+        return replace(self, lower=lower, upper=upper, confidence=confidence)

@@ -32,6 +32,7 @@ SCORE_CAUTION = 1.02
 """Factor on the score test's p-value: above ``EXACT_UP_TO`` pairs its enumerated risk was up to 5.006 % for 5 %."""
 
 _NUISANCE_RISK = 5e-4  # Berger and Boos: the risk of the nuisance parameter's interval, added to every p-value
+_NUISANCE_PART = 100  # of the risk
 _NUISANCE_STEPS = 25
 _TAIL = 1e-7  # probability of the tables that are not enumerated; counted as evidence for the null
 _TOLERANCE = 1e-6
@@ -127,28 +128,30 @@ def score_upper(counts: Paired, confidence: float) -> float:
     return _largest(lambda drop: float(score_statistic(lost, won, counts.n, drop)) >= -z, counts.drop)
 
 
-def exact_p_value(counts: Paired, margin: float) -> float:
+def exact_p_value(counts: Paired, margin: float, risk: float = 0.05) -> float:
     """Return the p-value of H0: d >= ``margin`` against d < margin, exact and unconditional.
 
     Sums the probability of all tables whose score statistic is at most the observed one, maximised over a
-    1 - 0.0005 Clopper-Pearson interval of the discordance, and adds 0.0005.
+    1 - g Clopper-Pearson interval of the discordance, and adds g: a hundredth of the ``risk`` that the p-value is
+    compared with, at most 0.0005, so that there is a table that passes at any risk.
     Source: Hsueh, Liu and Chen 2001 (ordering by the score statistic); Berger and Boos 1994 (the interval).
     """
     if not counts.n:
         return 1.0
-    return float(exact_p_values(np.array([float(counts.lost)]), counts.lost + counts.won, counts.n, margin)[0])
+    return float(exact_p_values(np.array([float(counts.lost)]), counts.lost + counts.won, counts.n, margin, risk)[0])
 
 
-def exact_p_values(lost: Floats, discordant: int, n: int, margin: float) -> Floats:
+def exact_p_values(lost: Floats, discordant: int, n: int, margin: float, risk: float = 0.05) -> Floats:
     """Return ``exact_p_value`` for each ``lost``, (K,), when ``discordant`` of ``n`` samples are lost or won."""
-    low, high = _clopper_pearson(discordant, n, _NUISANCE_RISK)
+    nuisance = min(_NUISANCE_RISK, risk / _NUISANCE_PART)
+    low, high = _clopper_pearson(discordant, n, nuisance)
     low, high = max(low, abs(margin)), max(high, abs(margin))
     observed = score_statistic(lost, discordant - lost, n, margin) + 1e-9
     statistic, b, c = _tables(int(special.bdtrik(1 - _TAIL, n, high)) + 2, n, margin, float(observed.max()))
     mass = trinomial(b, c, n, margin, np.linspace(low, high, _NUISANCE_STEPS)[:, None])
     below = np.concatenate([np.zeros((_NUISANCE_STEPS, 1)), np.cumsum(mass, axis=1)], axis=1)
     worst = below[:, np.searchsorted(statistic, observed, side="right")].max(axis=0)
-    return np.asarray(np.minimum(1.0, worst + _TAIL + _NUISANCE_RISK), dtype=np.float64)
+    return np.asarray(np.minimum(1.0, worst + _TAIL + nuisance), dtype=np.float64)
 
 
 def _tables(cells: int, n: int, margin: float, largest: float) -> tuple[Floats, Floats, Floats]:
@@ -183,12 +186,15 @@ def _times_log(count: Floats, share: float | Floats) -> Floats:
         return np.asarray(np.where(count > 0, count * np.log(share), 0.0), dtype=np.float64)
 
 
-def p_value(counts: Paired, margin: float) -> float:
-    """Return the p-value of H0: the drop is at least ``margin``; exact up to ``EXACT_UP_TO`` discordant pairs."""
+def p_value(counts: Paired, margin: float, risk: float = 0.05) -> float:
+    """Return the p-value of H0: the drop is at least ``margin``, to compare with ``risk``.
+
+    It is exact up to ``EXACT_UP_TO`` discordant pairs.
+    """
     if not counts.n:
         return 1.0
     if counts.lost + counts.won <= EXACT_UP_TO and abs(margin) < 1:
-        return exact_p_value(counts, margin)
+        return exact_p_value(counts, margin, risk)
     statistic = score_statistic(np.array(float(counts.lost)), np.array(float(counts.won)), counts.n, margin)
     return float(min(1.0, stats.norm.cdf(statistic) * SCORE_CAUTION))
 
@@ -200,7 +206,8 @@ def drop_upper(counts: Paired, confidence: float) -> float:
     if counts.lost + counts.won > EXACT_UP_TO:
         return score_upper(counts, 1 - (1 - confidence) / SCORE_CAUTION)
     above = min(1.0, 2 * max(score_upper(counts, confidence), 0) + 10 / counts.n)
-    return _largest(lambda drop: exact_p_value(counts, drop) > 1 - confidence, counts.drop, above)
+    risk = 1 - confidence
+    return _largest(lambda drop: exact_p_value(counts, drop, risk) > risk, counts.drop, above)
 
 
 def drop_lower(counts: Paired, confidence: float) -> float:

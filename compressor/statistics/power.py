@@ -85,7 +85,7 @@ class Plan:
 @lru_cache(maxsize=16384)
 def _most_lost_exact(discordant: int, n: int, margin: float, risk: float) -> int:
     lost = np.arange(min(discordant, math.ceil((discordant + n * margin) / 2)) + 1.0)  # above, the drop exceeds margin
-    return int(np.count_nonzero(exact_p_values(lost, discordant, n, margin) <= risk)) - 1
+    return int(np.count_nonzero(exact_p_values(lost, discordant, n, margin, risk) <= risk)) - 1
 
 
 @lru_cache(maxsize=1024)
@@ -115,8 +115,8 @@ def approximate_samples_for(margin: float, discordance: float, *, drop: float = 
 def samples_still_needed(counts: Paired, margin: float, *, confidence: float = 0.95, power_ratio: float = POWER) -> int:
     """Return how many more samples at the observed rates reach ``margin`` with ``power_ratio``; 0: no number does.
 
-    The observed counts are kept, further samples follow the observed rates. Collect them at once: each test on growing
-    data spends the risk again.
+    The observed counts are kept, further samples follow the observed rates. Another test on the grown data is
+    another look, with less of the risk (``gates.looks``).
     """
     if not counts.n:
         return samples_for(margin, max(margin, 0.0), confidence=confidence, power_ratio=power_ratio)

@@ -89,6 +89,7 @@ def test_a_release_that_gains_on_the_average_and_falls_at_one_site_is_refused(
     after = run_recipe(on(recipe, "mislabelled", 16), out=tmp_path / "after", version=2, base=base)
     lines = {line.name: line for line in after.certificate.gates}
     assert after.certificate.baseline == "tiny-1"
+    assert (before.certificate.look, after.certificate.look) == (0, 1)  # only the gates of --against have a bound
     assert after.certificate.figures["accuracy"] > after.certificate.figures["baseline_accuracy"]
     assert (after.verdict, after.bundles, lines["worst_slice_drop"].verdict) == (Verdict.FAIL, (), "fail")
     assert f"slice '{SITE}'" in lines["worst_slice_drop"].text
@@ -254,9 +255,11 @@ def test_looks_are_counted_in_the_folder_and_the_planned_number_is_kept(recipe: 
     made = [
         run_recipe(replace(bounded, train=replace(bounded.train, seed=0, batch=batch)), out=tmp_path, looks=plan)
         for batch in (64, 64, 32)
-        for plan in [LooksAt(tmp_path / "looks.json", 2)]
+        for plan in [LooksAt(path=tmp_path / "looks.json", planned=2)]
     ]
     assert [one.certificate.look for one in made] == [1, 1, 2]
     assert {one.certificate.rules[0].confidence for one in made} == {0.975}
+    assert {(one.certificate.last_look, one.certificate.risk_share) for one in made} == {(2, 0.5)}
+    assert made[0].certificate.ledger == made[1].certificate.ledger != made[2].certificate.ledger
     with pytest.raises(SplitError, match="at most 2 looks at this gate split"):
         run_recipe(replace(bounded, train=replace(bounded.train, batch=16)), out=tmp_path)

@@ -16,7 +16,7 @@ from compressor.recipe.model import Recipe
 from compressor.recipe.read import read_recipe
 from compressor.release.rebuild import rebuild
 from compressor.release.regate import open_bundle
-from compressor.run.pipeline import Outcome, run_recipe
+from compressor.run.pipeline import LooksAt, Outcome, run_recipe
 from wire.bundle import CERTIFICATE, MANIFEST, build_bundle
 
 pytestmark = pytest.mark.slow
@@ -37,6 +37,16 @@ def outcome(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Outcome
 def test_a_bundle_built_again_from_nothing_has_the_same_bytes(recipe: Recipe, outcome: Outcome) -> None:
     """Training, export, calibration, reference and certificate are all repeated."""
     assert rebuild(outcome.bundles[0], recipe).same
+
+
+def test_a_bundle_of_a_later_look_is_rebuilt_as_that_look(recipe: Recipe, tmp_path: Path) -> None:
+    """Its certificate names look, plan and ledger, of which a new folder knows nothing."""
+    gates = (GateRecipe(name="accuracy_drop", max=0.3), GateRecipe(name="size_bytes", max=1e6))
+    bounded, looks = replace(recipe, gates=gates), LooksAt(path=tmp_path / "looks.json", planned=3)
+    run_recipe(replace(bounded, train=replace(bounded.train, batch=32)), out=tmp_path, looks=looks)
+    second = run_recipe(bounded, out=tmp_path, looks=looks)
+    assert (second.certificate.look, second.certificate.planned_looks) == (2, 3)
+    assert rebuild(second.bundles[0], bounded).same
 
 
 def test_a_bundle_of_a_quick_run_is_rebuilt_by_one(

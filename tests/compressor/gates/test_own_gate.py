@@ -13,7 +13,7 @@ from compressor.errors import PluginError, RecipeError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, Line
 from compressor.gates.evidence import Evidence, GateRecipe, Verdict
-from compressor.gates.kinds import KINDS, measured
+from compressor.gates.kinds import KINDS, GateKind, measured
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.release.regate import gate_again
@@ -26,6 +26,8 @@ HERE = Path(__file__).parent
 GUIDE = HERE.parents[2] / "docs" / "how-to" / "own-gate.md"
 SURE, HOST = "trial_gate:RIGHT_WHERE_SURE", "trial_gate:HERE_ONLY"
 METRIC = MetricEvidence(drop=0.5, lower=0.1, upper=0.9, confidence=0.95, n=500, rarest=500, baseline=1.0, candidate=1.5)
+NORMAL = MetricEvidence(drop=0.1, lower=-0.1, upper=0.3, confidence=0.95, n=500, rarest=500)
+BOUNDED = GateKind(limits=("max",), bounded=True, measure=lambda _compared: NORMAL)
 MODEL = '[model]\nname = "m"\n'
 
 
@@ -186,3 +188,12 @@ def test_no_two_rows_share_a_name_or_a_figure() -> None:
     names = [name for kind in KINDS.values() for name in (kind.name, *kind.beside, *kind.formerly)]
     assert len(names) == len(set(names))
     assert all(len(kind.limits) == 1 for kind in KINDS.values() if kind.make is not None or kind.added is not None)
+
+
+def test_a_bound_for_the_whole_risk_is_moved_away_for_a_look() -> None:
+    """By the ratio of the normal quantiles; one that was made for less confidence than the recipe's is refused."""
+    rule = GateRecipe(name=f"{__name__}:BOUNDED", max=1.0, confidence=1 - 0.05 * 0.9)
+    moved = measured([rule], None, 0.9).metrics[rule.name]
+    assert (moved.confidence, moved.upper) == (rule.confidence, pytest.approx(0.1 + 0.2 * 1.6954 / 1.6449, abs=1e-4))
+    stricter = measured([replace(rule, confidence=0.99)], None, 0.9).metrics[rule.name]
+    assert (stricter.confidence, stricter.upper) == (0.95, 0.3)

@@ -169,7 +169,7 @@ RESULTS = [
         "(1000 samples); needs about 8141 more labelled samples", 8141)),
     (WorstSliceIncrease(0.01), Evidence(metrics=HALVES), result(
         "worst_slice_error_increase", P, (0.002, 0.0065, 0.01, 1000), "slice 'b' (2 tested together): worse by 0.002 "
-        "(0.95 to 0.948), at most 0.0065 with 98% confidence, allowed 0.01 (n 1000)")),
+        "(0.95 to 0.948), at most 0.0065 with 97.5% confidence, allowed 0.01 (n 1000)")),
     (BetterThanConstant(0.0), Evidence(classes=CLASSES, figures={"accuracy": 0.75}), result(
         "better_than_constant", P, (0.15, 0.15, 0.0, 100),
         "right on 75.00 %, the answer 'a' to everything on 60.00 %")),
