@@ -116,8 +116,8 @@ def app() -> None:
 @click.option("--onnx", type=_FILE, help="Your own ONNX file: the steps after training, gates and bundle.")
 @click.option("--tflite", type=_FILE, help="Your own TFLite file: gates and bundle.")
 @click.option("--against", type=_FILE, help="The bundle that devices run: judge against it, by slice and class.")
-@click.option("--looks", type=click.IntRange(1, 1000), help="Candidates that may be judged on this gate split, planned before "
-              "the first: each has its part of the risk. Default: 20, the first with nine tenths of it.")  # fmt: skip
+@click.option("--looks", type=click.IntRange(1, 1000), help="Candidates that may be judged on this gate split, planned "
+              "before the first: equal parts of the risk. Default: 20, the first with nine tenths of it.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="Try it: two epochs, on generated data where it has none. The gates stay.")
 @device_options
 @click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -26,8 +27,9 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from compressor.gates import AccuracyDrop, Evidence, FlipRatio, MetricDrop, Verdict, WorstSliceDrop
+from compressor.gates.certificate import judge
 from compressor.gates.evidence import GateRecipe
-from compressor.gates.looks import Ledger
+from compressor.gates.looks import FIRST, Look, share_of
 from compressor.gates.metrics import ErrorCeiling
 from compressor.statistics.bootstrap import Draws, auc_drop, error_increase
 from compressor.statistics.paired import Paired, p_value, paired, score_upper, trinomial
@@ -210,42 +212,98 @@ def group_rows(trials: int) -> Iterator[Row]:
 def look_rows(trials: int) -> Iterator[Row]:
     """Yield how often one of K candidates at the margin passes on one split, and one that is judged as rows are added.
 
-    The reference is the same without a plan; the rows without a target are the power of the last candidate, if equal.
+    The reference is the same with the whole risk for every look; the rows without a target are power, of an equal
+    model, at the first look and at the last.
     """
-    rules, n = (GateRecipe(name="accuracy_drop", max=0.02),), 600
-    shares, equal = [0.035, 0.015, 0.95], [0.025, 0.025, 0.95]
+    n, shares, equal = 600, [0.035, 0.015, 0.95], [0.025, 0.025, 0.95]
     for looks in (3, 5, 10):
-        confidences = [Ledger(planned=planned).rules(rules)[0].confidence for planned in (looks, 0)]
         lots = np.random.default_rng(looks).multinomial(n, shares, size=(trials, looks)).tolist()
-        risks = [np.mean([any(shown(one, sure) for one in lot) for lot in lots]) for sure in confidences]
-        what = f"{looks} candidates on one split of {n}"
-        met = risks[0] <= RISK + allowed(trials)
-        yield Row(f"{what}, all at the margin: one passes", float(risks[0]), float(risks[1]), "<= .05 + 2 se", met)
-        drawn = np.random.default_rng(looks).multinomial(n, equal, size=trials).tolist()
-        power = [float(np.mean([shown(one, sure) for one in drawn])) for sure in confidences]
-        yield Row(f"{what}: an equal one passes", *power)
-    sizes = (300, 600, 1200)
-    confidences = [Ledger(planned=planned).rules(rules)[0].confidence for planned in (len(sizes), 0)]
-    generator, passed = np.random.default_rng(7), [0, 0]
-    for _ in range(trials):
-        steps = [generator.multinomial(rest, shares) for rest in np.diff([0, *sizes])]
-        seen = np.cumsum(steps, axis=0).tolist()
-        for i, sure in enumerate(confidences):
-            passed[i] += any(shown(one, sure) for one in seen)
-    met = passed[0] / trials <= RISK + allowed(trials)
-    what = "one candidate at the margin, judged after 300, 600 and 1,200 rows: passes"
-    yield Row(what, passed[0] / trials, passed[1] / trials, "<= .05 + 2 se", met)
+        drawn = np.random.default_rng(looks + 1).multinomial(n, equal, size=trials).tolist()
+        uncounted = float(np.mean([any(shown(one, RISK) for one in lot) for lot in lots]))
+        for planned in (0, looks):
+            risks = [RISK * share_of(number, planned) for number in range(1, looks + 1)]
+            passed = [any(shown(one, risk) for one, risk in zip(lot, risks, strict=True)) for lot in lots]
+            share, plan = float(np.mean(passed)), f"{looks} planned" if planned else "no plan"
+            what = f"{looks} candidates on one split of {n}, {plan}"
+            met = share <= RISK + allowed(trials)
+            yield Row(f"{what}, all at the margin: one passes", share, uncounted, "<= .05 + 2 se", met)
+            whole = float(np.mean([shown(one, RISK) for one in drawn]))
+            for number in (1, looks):
+                power = float(np.mean([shown(one, risks[number - 1]) for one in drawn]))
+                yield Row(f"{what}: an equal one passes at look {number}", power, whole)
+    yield from grown_rows(trials)
+    for margin, discordance in ((0.01, 0.038), (0.02, 0.05)):
+        planned = Plan(margin=margin, discordance=discordance)
+        n = samples_for(margin, discordance)
+        name = f"margin {margin:.0%}, discordance {discordance:.1%}, n={n}: an equal model passes at the first look"
+        for first in (FIRST, 0.8, 6 / np.pi**2):
+            power = replace(planned, confidence=1 - RISK * first).power(n)
+            yield Row(f"{name} with {first:.2f} of the risk", power, planned.power(n))
+        for times in (1, 2):
+            yield Row(f"{name}, {times} n, by a bet valid at any look", bet_power(planned, times * n, trials))
 
 
-def shown(drawn: list[int], confidence: float) -> bool:
-    """Return whether the gate passes on the rows lost, won and equal of ``drawn``."""
-    return risk_of(Paired(drawn[0], drawn[1], sum(drawn))) <= 1 - confidence
+def grown_rows(trials: int) -> Iterator[Row]:
+    """Yield how often a candidate passes that is judged after 300, 600 and 1,200 rows, or as often as the gate advises.
+
+    The advice is followed until the gate passes or fails, for at most five looks.
+    """
+    shares, equal, sizes = [0.035, 0.015, 0.95], [0.025, 0.025, 0.95], (300, 600, 1200)
+    for truly, name in ((shares, "at the margin"), (equal, "equal")):
+        generator, passed = np.random.default_rng(7), [0, 0]
+        for _ in range(trials):
+            seen = np.cumsum([generator.multinomial(rest, truly) for rest in np.diff([0, *sizes])], axis=0).tolist()
+            for i, first in enumerate((share_of, lambda _number: 1.0)):
+                passed[i] += any(shown(one, RISK * first(number)) for number, one in enumerate(seen, start=1))
+        what, (counted, uncounted) = f"one candidate {name}, judged after 300, 600 and 1,200 rows: passes", passed
+        met = counted / trials <= RISK + allowed(trials) if truly is shares else None
+        target = "" if met is None else "<= .05 + 2 se"
+        yield Row(what, counted / trials, uncounted / trials, target, met)
+    rule, few = GateRecipe(name="accuracy_drop", max=0.02), max(trials // 10, 20)
+    for truly, name in ((shares, "at the margin"), (equal, "equal")):
+        generator, passes, rows, looks = np.random.default_rng(8), 0, 0, 0
+        for _ in range(few):
+            drawn = np.zeros(3, dtype=np.int64)
+            more = 300
+            for number in range(1, 6):
+                look = Look(number=number)
+                drawn += generator.multinomial(more, truly)
+                counts = Paired(int(drawn[0]), int(drawn[1]), int(drawn.sum()))
+                result = judge(look.rules([rule]), Evidence(accuracy=counts), look).results[0]
+                more = result.needs
+                if result.verdict is not Verdict.INCONCLUSIVE or more > 20 * counts.n:
+                    break
+            looks, rows, passes = looks + number, rows + counts.n, passes + (result.verdict is PASS)
+        share = passes / few
+        met = share <= RISK + allowed(few) if truly is shares else None
+        target = "" if met is None else "<= .05 + 2 se"
+        yield Row(f"one candidate {name}, 300 rows, then as many as the gate says: passes", share, None, target, met)
+        yield Row(f"one candidate {name}, as the gate says: rows in the mean", rows / few, 300)
+        yield Row(f"one candidate {name}, as the gate says: looks in the mean", looks / few, 1)
+
+
+def bet_power(plan: Plan, n: int, trials: int) -> float:
+    """Return how often a bet against a drop of the margin has won 20 times the stake after ``n`` pairs.
+
+    A mixture of constant bets; valid at any look, with any number of rows (Waudby-Smith, Ramdas, JRSS B 86, 2024).
+    """
+    bets = np.linspace(0.05, 0.95, 19) / (1 - plan.margin)
+    half = plan.discordance / 2
+    lost, won, rest = np.random.default_rng(n).multinomial(n, [half, half, 1 - 2 * half], size=trials).T[..., None]
+    gains = [np.log1p(bets * (plan.margin - outcome)) for outcome in (1, -1, 0)]
+    wealth = special.logsumexp(lost * gains[0] + won * gains[1] + rest * gains[2], axis=1) - np.log(len(bets))
+    return float(np.mean(wealth >= -np.log(RISK)))
+
+
+def shown(drawn: list[int], risk: float) -> bool:
+    """Return whether the gate passes at ``risk`` on the rows lost, won and equal of ``drawn``."""
+    return risk_of(Paired(drawn[0], drawn[1], sum(drawn)), risk) <= risk
 
 
 @cache
-def risk_of(counts: Paired) -> float:
+def risk_of(counts: Paired, risk: float) -> float:
     """Return the p-value at the margin; the gate passes where it is at most the risk (a test compares them)."""
-    return p_value(counts, 0.02)
+    return p_value(counts, 0.02, risk)
 
 
 def main() -> int:
