@@ -46,6 +46,8 @@ ServerError
 ├── MeasurementRefusedError   an order or a report that can't be taken
 ├── NotTheDeviceError         a measurement that belongs to another device
 ├── UnknownJobError           no such training job
+├── GateSplitUsedError        a gate split that no more retrainings may be judged on
+├── LookMissingError          a certificate that is of an earlier look at the gate split than its job
 ├── LeaseLostError            a job that is leased to another worker, or over
 └── BlobRefusedError          an upload's digest or size differs from the announced one
     └── BlobOversizeError
@@ -404,6 +406,20 @@ class UnknownJobError(ServerError):
 
     code = "unknown_job"
     status = 404
+
+
+class GateSplitUsedError(ServerError):
+    """So many retrainings were judged on a gate split that no risk is left for another."""
+
+    code = "gate_split_used"
+    status = 409
+
+
+class LookMissingError(ServerError):
+    """The certificate of a job is of an earlier look at the gate split than the job is."""
+
+    code = "look_missing"
+    status = 422
 
 
 class LeaseLostError(ServerError):

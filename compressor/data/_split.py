@@ -6,7 +6,10 @@ one. The gate split has one row per source, because the paired test needs indepe
 rows.
 
 The labelled samples from the fleet that a retraining uses have two parts, to learn from and to judge, by a hash of
-their source alone: no later retraining trains on a sample that an earlier one held out.
+their source alone: no later retraining trains on a sample that an earlier one held out. Samples that a device chose
+because the model was unsure (lane ``drift``), or that its user corrected, may teach but not judge: the model of before
+is wrong on them more often than it is on all, so that any other model seems better. Where a sample's lane is known,
+only uniformly drawn ones (``audit``) judge.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ from wire.settings import nearest
 _NAMES = ("train", "calibration", "gate", "reference")
 SEARCH_SHARE = 0.15
 TRAIN_SHARE = 0.7
-"""Of the drifted samples of a retraining."""
+"""Of the drifted samples of a retraining, if it is not known how they were drawn."""
+UNIFORM_TRAIN_SHARE = 0.5
+"""Of the sources with uniformly drawn samples, if others only teach."""
+_UNIFORM = "audit"
 WATCHED_TRAIN_SHARE = 0.5
 """Of the labelled samples of sites that did not drift: few are labelled there, and a bound needs them most."""
 _HASH_RANGE = 2**64
@@ -242,11 +248,18 @@ def part(extra: Table, used: Table) -> Drifted:
     digests = [
         hashlib.blake2b(source.encode(), digest_size=8, person=b"drifted").digest() for source in extra.sources.tolist()
     ]
-    learns = np.array([int.from_bytes(digest, "big") / _HASH_RANGE for digest in digests]) < TRAIN_SHARE
-    if not learns.any() or learns.all():
-        message = f"Expected new labelled samples for training and for judging, got {len(extra)}: label more"
-        raise SplitError(message)
-    return Drifted(extra.take(learns), extra.take(~learns))
+    places = np.array([int.from_bytes(digest, "big") / _HASH_RANGE for digest in digests])
+    uniform = np.ones(len(extra), dtype=bool) if extra.lanes is None else extra.lanes == _UNIFORM
+    if uniform.all():
+        learns = places < TRAIN_SHARE
+    else:
+        judging = set(extra.sources[uniform].tolist())
+        learns = (places < UNIFORM_TRAIN_SHARE) | ~np.isin(extra.sources, list(judging))
+    held = uniform & ~learns
+    if not learns.any() or not held.any():
+        message = f"Expected new labelled samples for training and for judging, got {len(extra)}"
+        raise SplitError(f"{message}, {int(uniform.sum())} of them drawn uniformly (lane audit): label more of these")
+    return Drifted(extra.take(learns), extra.take(held))
 
 
 def part_watched(watched: Table, used: Table, drifted: Drifted) -> Drifted:

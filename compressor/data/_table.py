@@ -67,7 +67,8 @@ class Table:
     the normalisation of the network's values, once it is known. ``told``: str, (N,), the split that the data set gives
     for each row, empty if it leaves it open (None: it gives none). ``task``: the task whose targets the labels are, a
     name for ``tasks.named``; "": the task of such labels. ``names``: str, (N,), where a person finds each row, such as
-    the path of its file (None: the data set has no such names).
+    the path of its file (None: the data set has no such names). ``lanes``: str, (N,), how a sample from the fleet was
+    drawn: ``audit``, uniformly, or because of its answer (None: not known, as of any other data).
     """
 
     images: Images
@@ -82,6 +83,7 @@ class Table:
     told: Texts | None = None
     task: str = ""
     names: Texts | None = None
+    lanes: Texts | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -107,6 +109,7 @@ class Table:
             told=None if self.told is None else self.told[rows],
             task=self.task,
             names=None if self.names is None else self.names[rows],
+            lanes=None if self.lanes is None else self.lanes[rows],
         )
 
 

@@ -1,7 +1,8 @@
 """A zip or folder of images with a CSV: ``path``, ``label`` and, if the recipe names one, a slice column.
 
-With a column ``source``, rows of one source (frames of one scene) are never split between train and gate and are gated
-once. Everything is checked before it is decoded: the number and size of entries, their paths, the columns.
+With a column ``source``, rows of one source (frames of one scene) are never split between train and gate and are
+gated once. A column ``lane`` says how a sample from the fleet was drawn. Everything is checked before it is decoded:
+the number and size of entries, their paths, the columns.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MAX_IMAGE_BYTES = 16 * 1024 * 1024
 MAX_IMAGE_PIXELS = 4 * 1024 * 1024  # of an image held at full size
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels: a set is held in memory
 _NAMES_SHOWN = 5
-_SOURCE = "source"
+_SOURCE, _LANE = "source", "lane"
 
 
 class Store(Protocol):
@@ -61,6 +62,7 @@ class LabelRow:
     slice: str
     split: str = ""
     source: str = ""
+    lane: str = ""
 
 
 def load(data: DataRecipe, root: Path | None = None, listing: str = "") -> Table:
@@ -89,6 +91,8 @@ def load(data: DataRecipe, root: Path | None = None, listing: str = "") -> Table
         corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
     )
     table = replace(table, names=np.array([row.path for row in kept], dtype=np.str_))
+    if any(row.lane for row in kept):
+        table = replace(table, lanes=np.array([row.lane for row in kept], dtype=np.str_))
     if not data.split:
         return table
     table = replace(table, told=np.array([row.split for row in kept], dtype=np.str_))
@@ -243,6 +247,7 @@ def _row(line: dict[str | None, str], data: DataRecipe, where: str, *, named: bo
         slice=part if data.slices else "all",
         split=split,
         source=line.get(_SOURCE) or "",
+        lane=line.get(_LANE) or "",
     )
 
 

@@ -179,7 +179,7 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
     bench = ServerBench(url=place.server_url, token=place.token, keys=place.keys, ca=place.ca)
     return run_recipe(
         place.recipe, out=folder, version=version, base=BasePoint(base, checkpoint), extra=extra, watched=watched,
-        progress=progress, devices=bench, looks=LooksAt(path=place.out / "looks.json"),
+        progress=progress, devices=bench, looks=LooksAt(path=place.out / "looks.json", least=order.look),
     )  # fmt: skip
 
 

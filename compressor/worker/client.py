@@ -23,7 +23,7 @@ _HEX_DIGITS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkOrder:
-    """One leased job."""
+    """One leased job. ``look``: the number that its look at the gate split has at least; 0: the server counts none."""
 
     id: str
     model: str
@@ -32,6 +32,7 @@ class WorkOrder:
     cause: str
     labelled: int
     samples_sha256: str
+    look: int = 0
 
 
 class ServerClient(Connection):
@@ -163,14 +164,15 @@ def _order(document: dict[str, Json]) -> WorkOrder:
     texts = {
         name: document.get(name) for name in ("id", "model", "base_release", "base_sha256", "cause", "samples_sha256")
     }
-    labelled, job = document.get("labelled"), str(texts["id"])
-    if not all(isinstance(text, str) for text in texts.values()) or not isinstance(labelled, int):
+    labelled, look, job = document.get("labelled"), document.get("look", 0), str(texts["id"])
+    said = all(isinstance(text, str) for text in texts.values())
+    if not said or not isinstance(labelled, int) or not isinstance(look, int):
         message = f"Expected a job, got the keys {sorted(document)}"
         raise WorkerError(message)
     if not job.isalnum() or len(job) > _HEX_DIGITS:
         message = f"Expected a job id of letters and digits, got {job[:80]!r}"
         raise WorkerError(message)
-    return WorkOrder(labelled=labelled, **{name: str(text) for name, text in texts.items()})
+    return WorkOrder(labelled=labelled, look=look, **{name: str(text) for name, text in texts.items()})
 
 
 def _digest(path: Path) -> str:

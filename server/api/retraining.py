@@ -247,6 +247,8 @@ class JobBody(ValueBody):
     labelled: int
     samples_sha256: str
     lease_until_ms: int
+    gate_split: str
+    look: int
 
 
 def jobs_router(auth: Auth, jobs: Jobs, versions: Versions, clock: Clock) -> APIRouter:

@@ -16,12 +16,14 @@ from server.registry.blobs import Blobs
 from server.retraining.labelling import LabelForm
 from server.store import registry as store
 from server.store.database import Database
-from wire.bundle import Bundle, parse_bundle
-from wire.codec import Json, decode, encode
+from wire.bundle import CERTIFICATE, Bundle, parse_bundle
+from wire.codec import Json, decode, encode, parse_json
+from wire.errors import MessageError
 from wire.reference import Reference, read_reference
 from wire.tuf_target import TargetCustom
 
 _REFERENCE = "reference.bin"
+_MAX_CERTIFICATE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,15 @@ class Versions:
         """
         return _label_form(self.blobs, sha256)
 
+    def gate_split(self, sha256: str) -> str:
+        """Return the digest of the gate rows that a bundle was judged on; "" if its certificate has none.
+
+        Raises:
+            UnknownBlobError: If it is not here.
+            BundleError: If it is invalid.
+        """
+        return _gate_split(self.blobs, sha256)
+
     def reference(self, ref_id: str) -> Reference | None:
         """Return the reference profile of the release whose ``ref_id`` starts with the given (32 or 64) hex digits.
 
@@ -149,6 +160,16 @@ def _reference(blobs: Blobs, sha256: str) -> Reference:
 @lru_cache(maxsize=256)
 def _label_form(blobs: Blobs, sha256: str) -> LabelForm:
     return LabelForm.of(parse_bundle(blobs.read(sha256)).manifest)
+
+
+@lru_cache(maxsize=256)
+def _gate_split(blobs: Blobs, sha256: str) -> str:
+    try:
+        document = parse_json(parse_bundle(blobs.read(sha256)).files[CERTIFICATE], limit_bytes=_MAX_CERTIFICATE_BYTES)
+    except (KeyError, MessageError):
+        return ""
+    found = document.get("gate_split")
+    return found[:64] if isinstance(found, str) else ""
 
 
 def _release(row: sa.RowMapping | Mapping[str, object]) -> Release:

@@ -53,10 +53,13 @@ class RetrainingConfig:
         source's for the place to count as harmless; ten percentage points, which about sixty labels can show.
     confidence: confidence level of these bounds.
     max_waiting: how many images of each lane may wait for a label; older ones expire and are deleted.
-    audit_share: share of requested samples that are drawn uniformly, for the bound.
+    audit_share: share of requested samples that are drawn uniformly, for the bound and to judge a retrained model by;
+    the others only teach.
     samples_per_request, request_interval_s: how many samples one request asks for, and how often it is repeated.
     patience_s: how long an alarm may be quiet before no more samples are collected for it.
     cooldown_s: the least time between two retrainings for the same model and cause; a day.
+    max_looks: how many retrainings may be judged on one gate split; their looks share the risk of the gates, and the
+    20th needs four times the rows of the first (``docs/explanation/gates.md``).
     auto_rollout: whether a gated release is rolled out without a person; canary and thresholds still apply.
     canary: devices in the first group. probation_s: as for any rollout.
     lease_s: a worker without a heartbeat for this long loses its job. attempts: how often a job is tried.
@@ -72,11 +75,12 @@ class RetrainingConfig:
     place_margin: Share = 0.10
     confidence: Confidence = 0.95
     max_waiting: Count = 500
-    audit_share: Share = 0.25
+    audit_share: Share = 0.5
     samples_per_request: Count = 100
     request_interval_s: Time = 3_600.0
     patience_s: Wait = 7_200.0
     cooldown_s: Wait = 86_400.0
+    max_looks: Annotated[int, Bound(1, 20)] = 20
     auto_rollout: bool = False
     canary: Canary = 1
     probation_s: Time = 600.0

@@ -1,4 +1,8 @@
-"""Training jobs: leased to one worker at a time; the lease ends without the worker's heartbeats."""
+"""Training jobs: leased to one worker at a time; the lease ends without the worker's heartbeats.
+
+Each job is a look at the gate split of its base release: another chance for a model that is worse to pass. All jobs on
+one split share the risk of the gates, so each has a number, and its certificate must state that look or a later one.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from server.errors import LeaseLostError, UnknownJobError
+from server.errors import GateSplitUsedError, LeaseLostError, LookMissingError, UnknownJobError
 from server.ingest.faults import shortened
 from server.retraining.config import RetrainingConfig
 from server.retraining.policy import JobFacts
@@ -26,7 +30,11 @@ _MAX_TEXT = 4_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """One job. ``state``: queued, leased, done or failed. ``release``: its result."""
+    """One job. ``state``: queued, leased, done or failed. ``release``: its result.
+
+    ``look``: the number of its look at the gate split, from 1; 0: made before looks were counted. ``gate_split``: the
+    digest of the split's rows, "" if the certificate of the base release has none.
+    """
 
     id: str
     retraining: int
@@ -46,11 +54,14 @@ class TrainingJob:
     code: str
     text: str
     certificate: Mapping[str, Json]
+    gate_split: str
+    look: int
 
     @property
     def facts(self) -> JobFacts:
         """The job as the policy sees it."""
-        return JobFacts(self.state, self.release, f"{self.code}: {self.text}" if self.code else self.text)
+        text = f"{self.code}: {self.text}" if self.code else self.text
+        return JobFacts(state=self.state, release=self.release, text=text, look=self.look)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +74,7 @@ class JobOrder:
     base_sha256: str
     cause: str
     labelled: int
+    gate_split: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +85,31 @@ class Jobs:
     folder: Path
     config: RetrainingConfig = field(default_factory=RetrainingConfig)
 
+    def next_look(self, model: str, gate_split: str) -> int:
+        """Return the number of the look that the next job of ``model`` has at its gate split.
+
+        Raises:
+            GateSplitUsedError: If there may be no more: with the risk that is left nothing would pass.
+        """
+        with self.database.begin() as connection:
+            look = store.looks_at(connection, model, gate_split) + 1
+        if look > self.config.max_looks:
+            message = (
+                f"Expected at most {self.config.max_looks} retrainings of {model} judged on one gate split "
+                f"({gate_split[:12] or 'unknown'}), got another: it is used up"
+            )
+            raise GateSplitUsedError(
+                f"{message}; publish a release that `compressor run` has judged on rows nobody has looked at"
+            )
+        return look
+
     def create(self, order: JobOrder, samples: bytes, now_ms: int) -> TrainingJob:
-        """Add a job that waits for a worker."""
-        job = secrets.token_hex(8)
+        """Add a job that waits for a worker.
+
+        Raises:
+            GateSplitUsedError: If its gate split is used up.
+        """
+        job, look = secrets.token_hex(8), self.next_look(order.model, order.gate_split)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(self.folder / f"{job}.zip", samples)
         row = {
@@ -83,7 +117,7 @@ class Jobs:
             "base_sha256": order.base_sha256, "cause": order.cause, "labelled": order.labelled,
             "samples_sha256": sha256_hex(samples), "state": "queued", "worker": "", "attempts": 0,
             "lease_until_ms": 0, "created_ms": now_ms, "ended_ms": 0, "release": "", "code": "", "text": "",
-            "certificate": {},
+            "certificate": {}, "gate_split": order.gate_split, "look": look,
         }  # fmt: skip
         with self.database.begin() as connection:
             store.insert_job(connection, row)
@@ -134,11 +168,21 @@ class Jobs:
         Raises:
             UnknownJobError: If there is no such job.
             LeaseLostError: If this worker no longer holds it.
+            LookMissingError: If the certificate is of an earlier look at the gate split than the job's.
         """
         known = self.job(job)
         if (known.state, known.worker, known.release) == ("done", worker, release):
             return known
-        values = {"state": "done", "release": release, "certificate": dict(certificate), "ended_ms": now_ms}
+        look = certificate.get("look", 0)
+        if known.look > 1 and not (isinstance(look, int) and look >= known.look):
+            message = f"Expected a certificate of look {known.look} at the gate split or a later one, got {look!r}"
+            raise LookMissingError(f"{message}: a worker of this version keeps to the look of its job")
+        split = certificate.get("gate_split")
+        values = {
+            "state": "done", "release": release, "certificate": dict(certificate), "ended_ms": now_ms,
+            "look": max(known.look, look if isinstance(look, int) else 0),
+            "gate_split": split[:64] if isinstance(split, str) and split else known.gate_split,
+        }  # fmt: skip
         return self._change(job, worker, values)
 
     def failed(self, job: str, worker: str, code: str, text: str, now_ms: int) -> TrainingJob:

@@ -78,13 +78,17 @@ class Trigger:
         return self.phase in APPROVABLE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """The state of the trigger's job: ``queued``, ``leased``, ``done`` or ``failed``; "" for no job."""
+    """The state of the trigger's job: ``queued``, ``leased``, ``done`` or ``failed``; "" for no job.
+
+    ``look``: which look at the gate split it is, 0: not counted.
+    """
 
     state: str = ""
     release: str = ""
     text: str = ""
+    look: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,12 +276,13 @@ def _gated(trigger: Trigger, facts: TriggerFacts, *, wanted: bool) -> tuple[Retr
 
 
 def _training(job: JobFacts) -> tuple[RetrainingPhase, str]:
+    look = f"; look {job.look} at the gate split" if job.look else ""
     match job.state:
         case "failed":
             return RetrainingPhase.FAILED, job.text
         case "done":
             return RetrainingPhase.GATED, f"{job.release} passed its gates"
         case "leased":
-            return RetrainingPhase.TRAINING, "a worker trains"
+            return RetrainingPhase.TRAINING, f"a worker trains{look}"
         case _:
-            return RetrainingPhase.PROPOSED, "waits for a worker"
+            return RetrainingPhase.PROPOSED, f"waits for a worker{look}"

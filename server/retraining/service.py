@@ -258,6 +258,8 @@ class RetrainingService:
 
     def _propose(self, trigger: Trigger, now_ms: int) -> str:
         base = self.versions.release(trigger.release)
+        gate_split = self.versions.gate_split(base.sha256)
+        self.jobs.next_look(trigger.model, gate_split)  # before the samples are packed, at every turn
         sites = {device.device: device.site for device in self.fleet.devices()}
         form = self.versions.label_form_of_bundle(base.sha256)
         labelled = [sample for sample in self._labelled(trigger) if form.can_train(sample.label)]
@@ -272,6 +274,7 @@ class RetrainingService:
             base_sha256=base.sha256,
             cause=trigger.words,
             labelled=len(distinct(labelled)),
+            gate_split=gate_split,
         )
         return self.jobs.create(order, data, now_ms).id
 

@@ -66,6 +66,8 @@ JOBS = sa.Table(
     sa.Column("code", sa.String(64), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("certificate", sa.JSON, nullable=False),
+    sa.Column("gate_split", sa.String(64), nullable=False, default="", server_default=""),
+    sa.Column("look", sa.Integer, nullable=False, default=0, server_default="0"),
 )
 
 TRIGGERS = sa.Table(
@@ -215,6 +217,12 @@ def insert_job(connection: sa.Connection, row: Mapping[str, object]) -> None:
 def one_job(connection: sa.Connection, job: str) -> sa.RowMapping | None:
     """Return one job."""
     return connection.execute(JOBS.select().where(JOBS.c.id == job)).mappings().first()
+
+
+def looks_at(connection: sa.Connection, model: str, gate_split: str) -> int:
+    """Return the number of the last look that a job of ``model`` had at a gate split; 0 for none."""
+    query = sa.select(sa.func.max(JOBS.c.look)).where(JOBS.c.model == model, JOBS.c.gate_split == gate_split)
+    return int(connection.execute(query).scalar() or 0)
 
 
 def free_job(connection: sa.Connection, worker: str, now_ms: int) -> sa.RowMapping | None:

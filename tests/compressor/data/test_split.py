@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.data._split import Shares, Splits, absences, check_disjoint, split
+from compressor.data._split import Drifted, Shares, Splits, absences, check_disjoint, part, split
 from compressor.data._table import Table, make_table
 from compressor.errors import SplitError
+from compressor.gates.looks import Look
+from compressor.statistics.paired import p_value, paired
 
 
 def _table(sources: int, views: int = 2) -> Table:
@@ -156,3 +158,75 @@ def test_classes_that_no_row_teaches_or_judges_are_said() -> None:
     ]  # fmt: skip
     whole = replace(table, class_names=("a",), labels=np.zeros(4, np.int64))
     assert absences(whole, parts) == []
+
+
+def fleet(frames: int, scenes: int, lanes: list[str]) -> tuple[Table, Table]:
+    """Return labelled samples of ``frames`` frames of ``scenes`` scenes in these lanes, and the rows of the base."""
+    images = [np.full((4, 4, 3), row % 256, dtype=np.uint8) + np.uint8(row // 256) for row in range(frames)]
+    known = make_table(images[:2], ["0", "1"], slices=["a", "a"])
+    table = make_table(
+        images, [str(row % 2) for row in range(frames)], slices=["a"] * frames,
+        sources=[f"d/{row % scenes}" for row in range(frames)],
+    )  # fmt: skip
+    fresh = [f"{row:064d}" for row in range(frames)]
+    return replace(table, hashes=np.array(fresh), lanes=np.array(lanes) if lanes else None), known
+
+
+def drifted(frames: int = 400, scenes: int = 400, *, lanes: tuple[str, ...] = ()) -> Drifted:
+    """Return their parts; ``lanes`` repeat."""
+    return part(*fleet(frames, scenes, [lanes[row % len(lanes)] for row in range(frames)] if lanes else []))
+
+
+def test_samples_that_were_chosen_teach_and_uniform_ones_judge() -> None:
+    """Half of the uniform ones are held; without lanes 30 % of all are, and no source is in both parts."""
+    found = drifted(lanes=("audit", "drift", "correction", "drift"))
+    assert set(found.held.lanes.tolist()) == {"audit"}  # type: ignore[union-attr]
+    assert 35 <= len(found.held) <= 65
+    assert len(found.train) == 400 - len(found.held)
+    assert 90 <= len(drifted().held) <= 150
+    assert 90 <= len(drifted(lanes=("audit",)).held) <= 150
+    scenes = drifted(scenes=40, lanes=("audit", "drift", "drift"))
+    assert not set(scenes.held.sources.tolist()) & set(scenes.train.sources.tolist())
+
+
+def test_samples_of_which_none_was_drawn_uniformly_judge_nothing() -> None:
+    """The message says which to label."""
+    with pytest.raises(SplitError, match=r"got 400, 0 of them drawn uniformly \(lane audit\)"):
+        drifted(lanes=("drift",))
+
+
+def _passed(held: Table, before: np.ndarray, after: np.ndarray) -> bool:
+    """Return whether the model of ``after`` is shown to be better at a first look, as by ``Superiority``."""
+    risk = 0.05 * Look(number=1).share
+    return p_value(paired(before, after, held.sources), 0.0, risk) < risk
+
+
+def test_an_equal_model_is_not_better_for_samples_of_the_doubt_of_the_one_before() -> None:
+    """Two models of one accuracy, 200 times: the old one is wrong more often where it was unsure, not the new one."""
+    random, passed, gained = np.random.default_rng(3), {"lanes": 0, "none": 0}, []
+    for _ in range(200):
+        base, _ = fleet(400, 400, ["audit", "drift", "drift", "drift"] * 100)
+        wrong_before = np.where(base.lanes == "audit", 0.15, 0.25)
+        before, after = random.random(400) > wrong_before, random.random(400) > 0.15
+        gained.append(after[base.lanes == "drift"].mean() - before[base.lanes == "drift"].mean())
+        for name, table in (("lanes", base), ("none", replace(base, lanes=None))):
+            held = part(table, fleet(2, 2, [])[1]).held
+            rows = np.array([int(content) for content in held.hashes.tolist()])
+            passed[name] += _passed(held, before[rows], after[rows])
+    assert np.mean(gained) > 0.08
+    assert passed["lanes"] / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5 < passed["none"] / 200
+
+
+def test_a_model_that_knows_its_scenes_by_heart_does_not_pass() -> None:
+    """300 frames of 20 scenes: right on every frame of a scene it was trained on, on others no better than before."""
+    random, passed = np.random.default_rng(4), 0
+    for _ in range(100):
+        table, known = fleet(300, 20, (["audit"] * 20 + ["drift"] * 20) * 7 + ["audit"] * 20)
+        found = part(
+            replace(table, sources=np.array([f"{random.random()}{row % 20}" for row in range(20)] * 15)), known
+        )
+        scenes = np.unique(found.held.sources, return_inverse=True)[1]
+        before = (random.random(20) < 0.49)[scenes]
+        learnt = np.isin(found.held.sources, found.train.sources)
+        passed += _passed(found.held, before, learnt | (random.random(20) < 0.49)[scenes])
+    assert passed <= 100 * (0.05 + 2 * (0.05 * 0.95 / 100) ** 0.5)

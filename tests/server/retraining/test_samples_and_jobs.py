@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.errors import LabelRefusedError, LeaseLostError, SampleRefusedError, UnknownSampleError
+from server.errors import (
+    GateSplitUsedError,
+    LabelRefusedError,
+    LeaseLostError,
+    LookMissingError,
+    SampleRefusedError,
+    UnknownSampleError,
+)
 from server.retraining.jobs import JobOrder, TrainingJob
 from server.retraining.samples import build_archive
 from wire.canonical import sha256_hex
+from wire.codec import Json
 from wire.messages import Sample
 
 if TYPE_CHECKING:
@@ -21,6 +29,11 @@ if TYPE_CHECKING:
 
 
 MODEL = b"model bytes"
+SPLIT = "5" * 64
+ORDER = JobOrder(
+    retraining=1, model="model", base_release="model-1", base_sha256="0" * 64, cause="blurrier", labelled=3,
+    gate_split=SPLIT,
+)  # fmt: skip
 
 
 def upload(number: int) -> Sample:
@@ -168,3 +181,44 @@ def test_samples_of_one_device_and_time_share_a_source(site: Site) -> None:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
         assert len({row["source"] for row in rows}) == sources
+
+
+def test_each_job_is_the_next_look_at_its_gate_split(site: Site) -> None:
+    """A failed job is a look too; another split, or another model, has looks of its own."""
+    jobs = site.service.jobs
+    first = jobs.create(ORDER, b"", 0)
+    leased = jobs.lease("w", 1)
+    assert leased is not None
+    jobs.failed(leased.id, "w", "gate_fail", "worse", 2)
+    second = jobs.create(ORDER, b"", 3)
+    assert (first.look, second.look, second.facts.look) == (1, 2, 2)
+    assert jobs.create(replace(ORDER, gate_split="f" * 64), b"", 3).look == 1
+    assert jobs.create(replace(ORDER, model="other"), b"", 3).look == 1
+
+
+@pytest.mark.parametrize(("look", "taken"), [(None, False), (1, False), ("2", False), (2, True), (3, True)])
+def test_a_certificate_proves_the_look_of_its_job(site: Site, look: object, taken: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """One of an earlier look was judged with risk that is spent; a later one counts on from there."""
+    jobs = site.service.jobs
+    first = jobs.create(ORDER, b"", 0)
+    jobs.withdraw(first.id, 1)
+    jobs.create(ORDER, b"", 2)
+    leased = jobs.lease("w", 3)
+    assert leased is not None
+    certificate: dict[str, Json] = {} if look is None else {"look": look, "gate_split": SPLIT}  # type: ignore[dict-item]
+    if not taken:
+        with pytest.raises(LookMissingError, match="look 2 at the gate split or a later one"):
+            jobs.done(leased.id, "w", "model-2", certificate, 4)
+        return
+    assert jobs.done(leased.id, "w", "model-2", certificate, 4).look == look
+    assert jobs.next_look("model", SPLIT) == look + 1  # type: ignore[operator]
+
+
+def test_a_gate_split_is_used_up(site: Site) -> None:
+    """The message says what is needed; nothing is stored."""
+    jobs = replace(site.service.jobs, config=replace(site.service.jobs.config, max_looks=2))
+    for _ in range(2):
+        jobs.create(ORDER, b"", 0)
+    with pytest.raises(GateSplitUsedError, match=r"at most 2 retrainings of model .* publish a release that"):
+        jobs.create(ORDER, b"", 0)
+    assert jobs.create(replace(ORDER, gate_split="f" * 64), b"", 0).look == 1

@@ -225,3 +225,19 @@ def test_only_waiting_triggers_can_be_approved(site: Site) -> None:
     turns(site)
     with pytest.raises(TriggerPhaseError):
         site.service.triggers.approve(site.service.triggers.all()[0].id)
+
+
+def test_a_used_up_gate_split_starts_no_training(site: Site) -> None:
+    """The trigger waits, and says what is needed; the next release with fresh gate rows lets it go on."""
+    site.service.jobs = replace(site.service.jobs, config=replace(site.service.config, max_looks=1))
+    site.alarm(3)
+    turns(site)
+    site.upload(30, wrong=20)
+    turns(site)
+    job = site.service.jobs.lease("w", 2_000)
+    site.service.jobs.failed(job.id if job else "", "w", "gate_fail", "accuracy_drop fail: 3 points", 3_000)
+    turns(site)
+    site.alarm(4)
+    assert turns(site, 8, now_ms=10_000_000) == "harmful"
+    assert "gate_split_used: Expected at most 1 retrainings of model" in site.service.triggers.all()[0].text
+    assert site.service.jobs.lease("w", 10_000_000) is None
