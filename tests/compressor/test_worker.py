@@ -74,7 +74,7 @@ def samples() -> bytes:
             png = io.BytesIO()
             Image.fromarray(image).save(png, "PNG")
             archive.writestr(f"images/{i}.png", png.getvalue())
-            writer.writerow([f"images/{i}.png", table.class_names[table.labels[i]], "south", "drift", i])
+            writer.writerow([f"images/{i}.png", table.class_names[table.labels[i]], "south", "audit", i])
         archive.writestr("labels.csv", text.getvalue())
     return buffer.getvalue()
 
