@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-from scipy import stats
+from statistics import NormalDist
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +27,6 @@ class MetricEvidence:
 
     def at(self, confidence: float) -> MetricEvidence:
         """Return this evidence with bounds at another ``confidence``, as if the estimate were normal."""
-        further = float(stats.norm.ppf(confidence) / stats.norm.ppf(self.confidence))
+        further = NormalDist().inv_cdf(confidence) / NormalDist().inv_cdf(self.confidence)
         lower, upper = (self.drop + further * (bound - self.drop) for bound in (self.lower, self.upper))
         return replace(self, lower=lower, upper=upper, confidence=confidence)
