@@ -31,6 +31,10 @@ from edge_agent.device.last_end import boot_id
 FOLDER = "source"
 IN_SOURCE = "code of a source from outside"
 """The item that is marked while such code runs: if it hangs or crashes the child, no input and no release did."""
+ASKED = "a request of the local interface"
+KEPT = "an input that the release before had served"
+"""Items that are not of the source: nobody can try them again or set them aside. Who asked gets no answer; one that was
+kept has had its answer, and only a count is lost."""
 SYNCED = 20
 _FILE = "in_flight"
 _MAGIC = b"TFI3"
@@ -83,13 +87,13 @@ class InFlight:
         ``left`` stays in the file until ``begin`` or ``end``; ``again`` is marked as the suspect.
         """
         held = (read_held(state) or Held()) if state is not None else Held()
-        if held.item == IN_SOURCE:
+        if held.item in {IN_SOURCE, KEPT}:
             held = replace(held, item="", item_id="")
         self._boot, self._run = _digest(boot_id()), _digest(run)
         alone = (held.boot, held.run) == (self._boot, self._run)
         self.left = held.item if alone or held.item == held.suspect else ""
         self.left_id = held.item_id if self.left else ""
-        self.again = "" if self.left else held.item
+        self.again = "" if self.left or held.item == ASKED else held.item
         self._suspect = os.fsencode(self.again or held.suspect)[:_NAME_BYTES]
         self._to_sync = SYNCED if held.boot not in {_IN_ORDER, self._boot} else 0
         self._descriptor = -1

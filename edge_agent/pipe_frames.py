@@ -22,6 +22,10 @@ MAX_PAYLOAD_BYTES = 32 * 1024 * 1024
 MAX_SAMPLE_BYTES = (
     180 * 1024
 )  # of an input in ``sample``, so that with base64 and its envelope it is within the server's limit
+LANES = ("audit", "drift")
+"""Of samples that a server asks for."""
+MAX_SAMPLES = 10_000
+"""Of one request."""
 CORRECTION = "correction"
 """The lane of inputs whose answer the device's user corrected."""
 _LENGTHS = struct.Struct(">II")

@@ -230,6 +230,7 @@ class Agent:
             self._event("update", "record_damaged", Severity.WARNING, self.updater.damage)
         for sentence in newer_records(self.state):
             self._event("format", "record_newer", Severity.WARNING, sentence)
+        self._guard("spool", self._withhold_samples)
         self._report()
         self.uplink.start(self.parts.notices.put, self._now_ms, self._now_s)
 
@@ -490,8 +491,21 @@ class Agent:
             self.supervisor.safe_mode = False
             self._report()
 
+    def _withhold_samples(self) -> None:
+        """Delete inputs that still wait to be sent if the device's owner does not allow any more that they leave."""
+        if self.config.samples.max_bytes_per_day:
+            return
+        withheld = self.spool.drop_stream(Stream.SAMPLE.value)
+        if withheld:
+            text = f"{withheld} samples that waited are deleted, not sent: max_bytes_per_day in [samples] is 0"
+            self._event("samples", "samples_withheld", Severity.WARNING, text)
+
     def _sampled(self, request: str, length_bytes: int) -> bool:
-        return self._guard("samples", lambda: self._inbox.sampled(request, length_bytes, self._now_ms))
+        kept = self._guarded("samples", lambda: self._inbox.sampled(request, length_bytes, self._now_ms))
+        if kept is False:
+            text = "Expected samples within today's bytes, both of [samples] in agent.toml and of the server, got more"
+            self._fault("sample_dropped", f"{text}: they are not sent")
+        return kept is True
 
     def _corrected(self, length_bytes: int) -> bool:
         kept = self._guarded("samples", lambda: self._inbox.corrected(length_bytes, self._now_ms))

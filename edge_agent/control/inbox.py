@@ -20,6 +20,7 @@ from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import read_record, write_record
 from edge_agent.logs import newest_lines
 from edge_agent.measuring.coordinator import MeasurementCoordinator
+from edge_agent.pipe_frames import LANES, MAX_SAMPLES
 from wire.codec import Json, decode, from_document, to_document
 from wire.errors import MessageError, WireError
 from wire.messages import (
@@ -63,8 +64,9 @@ class SampleGrant:
 class CommandState:
     """The state of commands that must survive a restart.
 
-    ``granted_bytes`` of raw input on ``day`` (days since 1970); ``open``: the rest of each grant, newest last;
-    ``seen``: recent command ids, for de-duplication, newest last.
+    ``granted_bytes`` of raw input on ``day`` (days since 1970): all that a request for a count may use, and what was
+    sent by a ratio, which takes few of many inputs and is charged for each as it leaves; ``open``: the rest of each
+    grant, newest last; ``seen``: recent command ids, for de-duplication, newest last.
     """
 
     day: int = 0
@@ -79,7 +81,8 @@ class CommandState:
     def granting(self, grant: SampleGrant, now_ms: int) -> CommandState:
         """Return the ledger after a grant; a second grant for the same request replaces the first."""
         day = now_ms // DAY_MS
-        granted_bytes = grant.budget_bytes + (self.granted_bytes if self.day == day else 0)
+        reserved_bytes = 0 if grant.ratio else grant.budget_bytes
+        granted_bytes = reserved_bytes + (self.granted_bytes if self.day == day else 0)
         kept = [other for other in self.open if other.request != grant.request]
         return replace(self, day=day, granted_bytes=granted_bytes, open=(*kept, grant)[-KEPT_GRANTS:])
 
@@ -93,8 +96,12 @@ class CommandState:
         ]
         return replace(self, open=tuple(grant for grant in left if grant.count > 0 and grant.budget_bytes > 0))
 
+    def charges(self, request: str) -> bool:
+        """Return whether the grant of ``request`` has a ratio, so that its inputs are charged as they leave."""
+        return any(grant.request == request and grant.ratio for grant in self.open)
+
     def spending(self, length_bytes: int, now_ms: int) -> CommandState:
-        """Return the ledger after one input was sent that no server requested."""
+        """Return the ledger after one input was sent for which no bytes were set aside before."""
         day = now_ms // DAY_MS
         spent_bytes = length_bytes + (self.granted_bytes if self.day == day else 0)
         return replace(self, day=day, granted_bytes=spent_bytes)
@@ -125,8 +132,10 @@ def grant_samples(command: Command, left_bytes: int) -> SampleGrant | Response:
     ratio = arguments.get("ratio", 0.0)
     count, budget = arguments.get("at_most" if ratio else "count"), arguments.get("budget_bytes")
     lane, request = arguments.get("lane", "audit"), arguments.get("request", command.id)
-    if not isinstance(count, int) or count < 1 or not isinstance(lane, str) or not isinstance(request, str):
-        text = "Expected a count of at least 1, a lane and a request, got others"
+    number = count if isinstance(count, int) and not isinstance(count, bool) else 0
+    if not 0 < number <= MAX_SAMPLES or lane not in LANES or not isinstance(request, str):
+        wanted = f"1 to {MAX_SAMPLES} samples of lane {' or '.join(LANES)} and a request"
+        text = f"Expected {wanted}, got {str(count)[:40]} of lane {str(lane)[:40]}"
         return Response(id=command.id, ok=False, code="arguments_invalid", text=text)
     if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
         text = f"Expected a ratio from 0 to 1, got {str(ratio)[:40]}"
@@ -138,7 +147,9 @@ def grant_samples(command: Command, left_bytes: int) -> SampleGrant | Response:
         )
         return Response(id=command.id, ok=False, code="budget_zero", text=text)
     asked = budget if isinstance(budget, int) and budget > 0 else left_bytes
-    return SampleGrant(request=request, count=count, budget_bytes=min(asked, left_bytes), lane=lane, ratio=float(ratio))
+    return SampleGrant(
+        request=request, count=number, budget_bytes=min(asked, left_bytes), lane=str(lane), ratio=float(ratio)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,15 +288,23 @@ class Inbox:
         child.send({"type": "samples", **to_document(grant)})
         return Response(id=command.id, ok=True, data={"budget_bytes": grant.budget_bytes})
 
-    def sampled(self, request: str, length_bytes: int, now_ms: int) -> None:
+    def sampled(self, request: str, length_bytes: int, now_ms: int) -> bool:
         """Deduct an input of the child from its grant, before it is sent on: a restart must not grant it again.
+
+        Return False if it was drawn by a ratio and exceeds what is left of today's budget.
 
         Raises:
             OSError: If the ledger can't be written.
         """
-        ledger = self._known(now_ms).sampled(request, length_bytes)
+        ledger = self._known(now_ms)
+        if ledger.charges(request):
+            if length_bytes > ledger.left(allowed_bytes(self.config.max_bytes_per_day, self._wanted()), now_ms):
+                return False
+            ledger = ledger.spending(length_bytes, now_ms)
+        ledger = ledger.sampled(request, length_bytes)
         self.ledger.write(ledger)
         self._ledger = ledger
+        return True
 
     def corrected(self, length_bytes: int, now_ms: int) -> bool:
         """Deduct an input that the device's user corrected from today's budget; return False if it exceeds it.

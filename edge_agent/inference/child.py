@@ -28,7 +28,7 @@ from edge_agent import front_ends, sources
 from edge_agent.device import memory_limit
 from edge_agent.device.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
-from edge_agent.in_flight import IN_SOURCE, InFlight
+from edge_agent.in_flight import ASKED, IN_SOURCE, KEPT, InFlight
 from edge_agent.inference.answers import Answers, ToAgent, open_answers
 from edge_agent.inference.batching import MAX_WAITING_BYTES, ResultBatcher
 from edge_agent.inference.replay import KeptInputs, Replay
@@ -37,7 +37,7 @@ from edge_agent.inference.served_model import Inference, ServedModel, load_model
 from edge_agent.inference.shadow import Load, Room, Shadow
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.logs import log_to_ring, log_to_stderr
-from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
+from edge_agent.pipe_frames import MAX_SAMPLE_BYTES, Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sources.push import PushSource
 from wire import leb128
@@ -62,8 +62,6 @@ _PIPE_BYTES = 65536
 STOP = Frame({"type": "stop"})
 WAKE = Frame({"type": "wake"})
 """Makes an idle loop turn at once."""
-_KEPT = "an input that the release before had served"
-_ASKED = "a request of the local interface"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +223,7 @@ class InferenceLoop:
         if not api.waiting():
             return False
         self.answer_waiting()
-        with self.in_flight.during(_ASKED):
+        with self.in_flight.during(ASKED):
             api.serve(self._results.model)
         return True
 
@@ -301,6 +299,9 @@ class InferenceLoop:
         self._results.reservoirs = [reservoir for reservoir in self._results.reservoirs if not reservoir.exhausted]
 
     def _send_samples(self, reservoir: Reservoir) -> None:
+        if reservoir.too_large:
+            text = f"Expected inputs of at most {MAX_SAMPLE_BYTES} bytes, got {reservoir.too_large} larger ones"
+            self._fault("sample_too_large", f"{text}: they can't be sent, and the samples are of the others alone")
         for chosen in reservoir.close_window():
             candidate = chosen.candidate
             header: dict[str, Json] = {
@@ -330,7 +331,7 @@ class InferenceLoop:
         replay = self._replay
         if replay is None:
             return False
-        with self.in_flight.during(_KEPT):
+        with self.in_flight.during(KEPT):
             counts = replay.step(self._results.model)
         if counts is not None:
             self._send({"type": "replay", "bundle": self._bundle}, encode(counts))
@@ -418,7 +419,7 @@ class InferenceLoop:
         old, self._results = self._results, ResultBatcher(loaded.model)
         self._results.reservoirs = old.reservoirs
         if old.model.manifest.artifact_sha256 != self.model.manifest.artifact_sha256:
-            self._replay, self._bundle = Replay(self._kept), loaded.bundle
+            self._replay, self._bundle = Replay(self._kept, alike=_alike(old.model, self.model)), loaded.bundle
         self._kept = KeptInputs()
         old.model.runtime.close()
         self._send({"type": "swapped", "bundle": loaded.bundle, **self._identity()}, b"")
@@ -447,6 +448,12 @@ class InferenceLoop:
             if replaced not in kept:
                 self._send_samples(replaced)  # what it has drawn of this window so far
         self._results.reservoirs = [*kept, reservoir][-_MAX_REQUESTS:]
+
+
+def _alike(one: ServedModel, other: ServedModel) -> bool:
+    """Return whether two releases read inputs of the same form, so that each can read those of the other."""
+    left, right = one.manifest.preprocessing, other.manifest.preprocessing
+    return (left.front_end, left.front_end_options) == (right.front_end, right.front_end_options)
 
 
 def suffixes_of(manifest: Manifest) -> frozenset[str]:

@@ -60,21 +60,27 @@ class KeptInputs:
 
 
 class Replay:
-    """One replay; ``step`` until it returns counts."""
+    """One replay; ``step`` until it returns counts.
 
-    def __init__(self, kept: KeptInputs) -> None:
+    ``alike``: both releases read inputs of the same form. If not, such as windows of another length, an input that the
+    new one can't read is none that it would get: it counts as skipped, not as an error.
+    """
+
+    def __init__(self, kept: KeptInputs, *, alike: bool = True) -> None:
         """Begin, with what was ``kept`` of the release before."""
         self._items, self._counts, self._begun_s = kept.items, AnswerCounts(), time.monotonic()
+        self._alike, self._skipped = alike, 0
 
     def step(self, model: ServedModel) -> ShadowCounts | None:
         """Let ``model`` answer one more input; return the counts if there was none left."""
         if not self._items:
-            return self._counts.taken(round(time.monotonic() - self._begun_s, 3))
+            return self._counts.taken(round(time.monotonic() - self._begun_s, 3), self._skipped)
         data, before = self._items.pop()
         try:
             found = model.infer(data)
         except (ImageError, RuntimeSeamError):
-            self._counts.errors += 1
+            self._counts.errors += self._alike
+            self._skipped += not self._alike
             return None
         self._counts.add(before, model.answer(found), found.run_ms)
         return None

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_agent.errors import SampleRequestError
+from edge_agent.pipe_frames import LANES, MAX_SAMPLE_BYTES, MAX_SAMPLES
 
-LANES = ("audit", "drift")
-MAX_COUNT = 10_000
 MAX_BUDGET_BYTES = 64 * 1024 * 1024
 MAX_SEEN = 50_000
 _UNSURE = 1.05  # a certain prediction (margin 1) is still one twentieth as likely
@@ -69,8 +68,8 @@ def check_request(request: SampleRequest) -> SampleRequest:
     Raises:
         SampleRequestError: If its lane is unknown or it exceeds a limit.
     """
-    if request.lane not in LANES or not 0 < request.count <= MAX_COUNT or request.budget_bytes <= 0:
-        message = f"Expected 1 to {MAX_COUNT} samples of lane {' or '.join(LANES)} within a budget, got {request}"
+    if request.lane not in LANES or not 0 < request.count <= MAX_SAMPLES or request.budget_bytes <= 0:
+        message = f"Expected 1 to {MAX_SAMPLES} samples of lane {' or '.join(LANES)} within a budget, got {request}"
         raise SampleRequestError(message)
     if not 0 <= request.ratio <= 1 or (request.ratio and request.lane != "audit"):
         message = f"Expected a ratio from 0 to 1, and only in the lane audit, got {request}"
@@ -98,6 +97,8 @@ class Reservoir:
         self._held_bytes = 0
         self._capacity = self._left
         self._offered = 0
+        self.too_large = 0
+        """Inputs of this window that are too large to be sent, and so are never chosen."""
 
     @property
     def exhausted(self) -> bool:
@@ -106,6 +107,9 @@ class Reservoir:
 
     def offer(self, data: bytes, *, at_ms: int, predicted: int, confidence: float, margin: float) -> None:
         """Consider one input; keeps a copy only while it is chosen."""
+        if len(data) > MAX_SAMPLE_BYTES:
+            self.too_large += 1
+            return
         digest = hashlib.sha256(data)
         if self.exhausted or len(data) > self._left_bytes or digest.digest()[:8] in self._seen:
             return

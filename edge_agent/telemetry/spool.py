@@ -418,6 +418,19 @@ class Spool:
         with self._transaction():
             self._drop(row.id)
 
+    def drop_stream(self, stream: str) -> int:
+        """Delete all rows of ``stream``, which must not be sent any more; return how many there were.
+
+        Raises:
+            SpoolError: If it can't be read or written.
+        """
+        found = self._select("SELECT id FROM rows WHERE stream = ?", (stream,))
+        if found:
+            with self._transaction():
+                for (row_id,) in found:
+                    self._drop(int(row_id))
+        return len(found)
+
     def oldest(self, stream: str, boot: str) -> int:
         """Return the lowest number held of ``stream`` in ``boot``; 0 if there is none."""
         ((lowest,),) = self._select("SELECT min(seq) FROM rows WHERE stream = ? AND boot = ?", (stream, boot))

@@ -8,6 +8,7 @@ import logging
 import queue
 import shutil
 import socket
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -702,6 +703,53 @@ def test_the_sample_budget_survives_a_restart(world: World) -> None:
         world.say("cmd/samples", Command(id="2", verb="samples", arguments={"count": 3}))
         world.turns(2)
         assert decode(Response, world.last("res")).code == "budget_zero"
+
+
+def samples_sent(world: World) -> list[int]:
+    """Return the bytes of each sample that arrived at the broker, in order, each once."""
+    sent = (decode(Sample, message.payload) for message in world.heard if message.topic.endswith("tele/sample"))
+    return [len(data) for data in {sample.seq: b64decode(sample.data) for sample in sent}.values()]
+
+
+def test_a_steady_request_keeps_no_bytes_from_others_that_it_does_not_use(world: World) -> None:
+    """Five inputs a day within a megabyte must not refuse what is asked for besides; all together stay in the limit."""
+    world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 1000}))
+    world.turns(7, seconds=0.1)
+    for name in ("audit", "once"):
+        arguments = {"request": name, "ratio": 0.01, "at_most": 30, "budget_bytes": 5000}
+        world.say("cmd/samples", Command(id=name, verb="samples", arguments=arguments))
+    world.turns(2)
+    assert granted(world) == [(30, 1000)] * 2
+    for name, length in [("audit", 300), ("once", 701), ("once", 600), ("audit", 101), ("once", 100), ("audit", 1)]:
+        world.children[-1].speak("sample", b"x" * length, request=name)
+    world.turns(3)
+    assert samples_sent(world) == [300, 600, 100]
+
+
+@pytest.mark.parametrize("arguments", [{"count": 10**9}, {"count": True}, {"count": 3, "lane": "x"}])
+def test_a_request_that_the_child_would_refuse_is_refused_and_costs_no_budget(world: World, arguments: dict) -> None:
+    """The server must not be told that it is granted, and the next request must have the day's bytes."""
+    world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 1000}))
+    world.turns(7, seconds=0.1)
+    world.say("cmd/samples", Command(id="1", verb="samples", arguments=arguments))
+    world.turns(2)
+    assert decode(Response, world.last("res")).code == "arguments_invalid"
+    world.say("cmd/samples", Command(id="2", verb="samples", arguments={"count": 10_000}))
+    world.turns(2)
+    assert granted(world) == [(10_000, 1000)]
+
+
+def test_samples_that_still_wait_do_not_leave_once_the_owner_forbids_it(world: World) -> None:
+    """They were granted before an outage; with [samples] off, raw inputs of then stay on the device as well."""
+    grant_three(world)
+    world.agent.stop()
+    world.sample_bytes = 0
+    world.heard.clear()
+    world.agent = world.make("00000000000000bb")
+    world.turns(4)
+    assert samples_sent(world) == []
+    assert [row for row in world.agent.spool._rows("", ()) if row.stream == "sample"] == []
+    assert "samples_withheld" in world.events()
 
 
 def corrections(world: World) -> list[Sample]:

@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent import in_flight, sources
 from edge_agent.device.clock import FakeClock
-from edge_agent.in_flight import FOLDER, IN_SOURCE, SYNCED, Held, InFlight, clear_held, read_held
+from edge_agent.in_flight import ASKED, FOLDER, IN_SOURCE, KEPT, SYNCED, Held, InFlight, clear_held, read_held
 
 
 def _held(state: Path, *, item: str = "", served: int = 0) -> Held:
@@ -55,6 +55,18 @@ def test_ended_with_the_agent_it_is_tried_once_more_and_then_set_aside(tmp_path:
     second.begin("a.png")
     third = InFlight(tmp_path, "run 3")
     assert (third.left, third.again) == ("a.png", "")
+
+
+@pytest.mark.parametrize(("item", "run", "found"), [
+    (KEPT, "run 1", ("", "")), (KEPT, "run 2", ("", "")), (ASKED, "run 1", (ASKED, "")), (ASKED, "run 2", ("", "")),
+])  # fmt: skip
+def test_what_is_no_input_of_the_source_is_never_tried_again(
+    item: str, run: str, found: tuple[str, str], tmp_path: Path
+) -> None:
+    """A kept input was answered before; a request may have ended the child, and is gone after a power cut."""
+    InFlight(tmp_path, "run 1").begin(item)
+    after = InFlight(tmp_path, run)
+    assert (after.left, after.again) == found
 
 
 def test_a_second_end_of_the_child_alone_sets_aside_too(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from edge_agent.errors import SampleRequestError
 from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
+from edge_agent.pipe_frames import MAX_SAMPLE_BYTES
 
 
 def _offer(reservoir: Reservoir, count: int, *, size: int = 100, margin: float = 0.5, start: int = 0) -> None:
@@ -40,6 +41,14 @@ def test_never_sends_more_bytes_than_granted() -> None:
             _offer(reservoir, 40, size=max(4, size), start=window * 100)
             sent += sum(len(chosen.candidate.data) for chosen in reservoir.close_window())
         assert sent <= 1000
+
+
+def test_inputs_too_large_to_be_sent_are_counted_and_take_no_place() -> None:
+    """A camera whose pictures are above what a sample may have uses up neither count nor bytes, and it shows."""
+    reservoir = Reservoir(SampleRequest(request="r", count=3, budget_bytes=1 << 20), "0")
+    _offer(reservoir, 4, size=MAX_SAMPLE_BYTES + 1)
+    _offer(reservoir, 1, size=MAX_SAMPLE_BYTES, start=9)
+    assert (reservoir.too_large, _numbers(reservoir), reservoir.too_large) == (4, [9], 0)
 
 
 def test_the_audit_lane_is_uniform() -> None:

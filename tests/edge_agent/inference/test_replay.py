@@ -77,6 +77,14 @@ def test_other_labels_and_inputs_that_can_not_be_answered_are_counted(bundle: Ca
     assert counts.pairs[0].champion == "other"
 
 
+def test_inputs_of_another_form_are_skipped_and_no_other_answers(bundle: Callable, tiny: dict) -> None:
+    """After a release that reads longer windows the source gives such ones; those that were kept say nothing of it."""
+    kept = _kept(bundle, tiny, 3)
+    kept.items[1] = (b"a shorter window", TaskAnswer(label="1"))
+    counts = _counts(Replay(kept, alike=False), load_model(bundle(version=1)))
+    assert (counts.n, counts.disagreed, counts.errors, counts.skipped) == (2, 0, 0, 1)
+
+
 def test_what_is_kept_is_bounded_and_uniform(bundle: Callable, tiny: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most so many inputs and bytes; early and late inputs are kept alike; a huge one is left out."""
     model = load_model(bundle(version=1))
