@@ -122,13 +122,18 @@ def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
 def _replay_text(scene: Scene, device: str) -> str:
     """Return how many inputs of the release before get other answers if it is more than its gates allow, else "".
 
-    Of a device that was in alarm before the release nothing is said: the release may be what was done about it.
+    Of a device that was in alarm before the release nothing is said: the release may be what was done about it. Nor of
+    another model or another number of classes: there one input has two labels that are both right.
     """
     counts, now = scene.replays.get(device), scene.state.current[device]
     carried = scene.state.carried.get(now.key)
     if counts is None or carried is None or device not in carried.origins:
         return ""
-    after, before = scene.facts.get(now.key, BankFacts()), scene.facts.get(carried.origins[device], BankFacts())
+    origin = carried.origins[device]
+    after, before = scene.facts.get(now.key, BankFacts()), scene.facts.get(origin, BankFacts())
+    known = scene.state.facts
+    if after.model != before.model or known[now.key].classes != known[origin].classes:
+        return ""
     ratio = allowed_ratio(before.error_bound, after.error_bound)
     if not exceeds(counts, ratio, -limit_of(scene.state, scene.config.settings)):
         return ""

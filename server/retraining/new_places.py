@@ -26,6 +26,7 @@ SAMPLES = 30
 """Asked of a device at a new place: none wrong shows a risk below 14 %, twelve wrong one above 17 %."""
 ASKS = 4
 """How often at most: again a day later, if what was asked for is labelled and shows neither harm nor none."""
+_SENT_NONE = "it was asked and sent no samples: it is away, or its owner does not allow it ([samples] in agent.toml)"
 _LABELLED = 0.8  # of the samples
 _DAY_MS = 86_400_000
 _EVERY_MS = 5_000
@@ -63,9 +64,13 @@ class NewPlaces:
             return
         place, labelled = self._judged(place, alarm.first_window_ms, now_ms)
         enough = place.state is not PlaceState.OPEN or labelled < _LABELLED * SAMPLES * place.asks
-        waits_ms = _DAY_MS if place.asks else _AGAIN_MS
-        if known is None or (not enough and place.asks < ASKS and now_ms - place.asked_ms >= waits_ms):
+        due = now_ms - place.asked_ms >= (_DAY_MS if place.asks else _AGAIN_MS)
+        if known is None or (not enough and place.asks < ASKS and due):
             place = self._asked(place, now_ms)
+        elif place.state is PlaceState.OPEN and place.asks and due:
+            sent = self.samples.received(device, place.request)
+            asked = place if sent else self._asked(place, now_ms)
+            place = replace(asked, asks=place.asks, text="" if sent else asked.text or _SENT_NONE)
         if known is None:
             self.places.add(place)
         elif place != known:

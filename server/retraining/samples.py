@@ -205,6 +205,11 @@ class SampleStore:
         with self.database.begin() as connection:
             return store.count_samples(connection, expired_since_ms=since_ms)[2]
 
+    def received(self, device: str, request: str) -> int:
+        """Return how many samples of ``request`` came from ``device`` and have not expired."""
+        with self.database.begin() as connection:
+            return store.count_of_request(connection, device, request)
+
     def labelled(self, devices: Sequence[str], since_ms: int) -> tuple[StoredSample, ...]:
         """Return the labelled samples that ``devices`` took since a time, by id."""
         with self.database.begin() as connection:

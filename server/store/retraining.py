@@ -105,6 +105,12 @@ def has_sample(connection: sa.Connection, device: str, boot: str, seq: int) -> b
     return connection.execute(query).first() is not None
 
 
+def count_of_request(connection: sa.Connection, device: str, request: str) -> int:
+    """Return how many samples of one request are stored from ``device``."""
+    query = sa.select(sa.func.count()).where(SAMPLES.c.device == device, SAMPLES.c.request == request)
+    return int(connection.execute(query).scalar() or 0)
+
+
 def sample_bytes(connection: sa.Connection, device: str, since_ms: int) -> int:
     """Return the bytes of samples received from ``device`` since a time."""
     total = sa.select(sa.func.sum(SAMPLES.c.length_bytes)).where(

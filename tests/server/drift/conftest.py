@@ -31,7 +31,7 @@ EDGES = np.quantile(np.random.default_rng(0).standard_normal(200_000), np.arange
 OLD, NEW = ("a1" * 16, "b1" * 16), ("a2" * 16, "b2" * 16)
 
 
-def _reference(key: tuple[str, str], sites: Mapping[str, float]) -> Reference:
+def _reference(key: tuple[str, str], sites: Mapping[str, float], classes: int = 1) -> Reference:
     drawn = np.random.default_rng(1).standard_normal(4000)
     contexts = []
     for name, luma in sites.items():
@@ -42,10 +42,10 @@ def _reference(key: tuple[str, str], sites: Mapping[str, float]) -> Reference:
         artifact_sha256=key[1] * 2,
         streams=tuple(StreamSpec(name=name, kind=kind) for name, kind in NAMES),
         contexts=tuple(contexts),
-        classes=1,
+        classes=classes,
         confidence_bins=1,
-        table_right=(1,),
-        table_seen=(1,),
+        table_right=(1,) * classes,
+        table_seen=(1,) * classes,
         edges=(tuple(EDGES),) * len(NAMES),
     )
 
@@ -59,20 +59,26 @@ def _decoded(report: DriftReport) -> WindowReport:
 
 @dataclass(slots=True)
 class Shelf:
-    """References by id, as the registry has them; ``sites``: the contexts, by the mean of their brightness."""
+    """References by id, as the registry has them; ``sites``: the contexts, by the mean of their brightness.
+
+    ``model`` and ``classes`` are of the second release.
+    """
 
     sites: Mapping[str, float] = field(default_factory=lambda: {"default": 0.0})
+    model: str = "model"
+    classes: int = 1
 
     def reference(self, ref_id: str) -> Reference | None:
         """Return the reference of a known id."""
-        return next((_reference(key, self.sites) for key in (OLD, NEW) if key[0] == ref_id), None)
+        known = ((OLD, 1), (NEW, self.classes))
+        return next((_reference(key, self.sites, classes) for key, classes in known if key[0] == ref_id), None)
 
     def releases(self) -> tuple[Release, ...]:
         """Return two releases."""
         return tuple(
             Release(
                 name=f"model-{number}",
-                model="model",
+                model="model" if key == OLD else self.model,
                 version=number,
                 target="pi",
                 path="p",
@@ -94,6 +100,7 @@ class FleetWorld:
     service: DriftService
     shifts: dict[str, Mapping[str, float]] = field(default_factory=dict)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
+    classes: int = 1
     absent: set[str] = field(default_factory=set)
     constant: set[str] = field(default_factory=set)
     slot: int = 100
@@ -120,7 +127,10 @@ class FleetWorld:
             bins = np.zeros(n, int) if device in self.constant else np.searchsorted(EDGES, values)
             rows.append(np.bincount(bins, minlength=BINS))
         ref_id, artifact = self.keys.get(device, OLD)
-        counters = Counters(Shape(len(NAMES), 1, 1), n, (*(int(v) for v in np.concatenate(rows)), *[0] * len(NAMES), n))
+        classes = self.classes if (ref_id, artifact) == NEW else 1
+        table = (n, *[0] * (classes - 1))
+        values = (*(int(v) for v in np.concatenate(rows)), *[0] * len(NAMES), *table)
+        counters = Counters(Shape(len(NAMES), classes, 1), n, values)
         return DriftReport(
             boot="00" * 8,
             seq=slot,

@@ -8,7 +8,7 @@ import pytest
 
 from server.drift.replays import allowed_ratio, binomial_tail, error_bound, exceeds
 from server.store.fleet import update_device
-from tests.server.drift.conftest import NEW
+from tests.server.drift.conftest import NEW, Shelf
 from wire.codec import encode
 from wire.messages import Reported, UpdatePhase, UpdateStatus
 from wire.reference import Context, Reference
@@ -49,11 +49,15 @@ def test_numbers_have_no_labels_and_are_not_judged() -> None:
     assert not exceeds(ShadowCounts(n=64, errors=64, differences={"a": {"1": 64}}), 0.1, -10.8)
 
 
-@pytest.mark.parametrize(("disagreed", "release", "kinds"), [
-    (50, "model-2", {"release_regression"}), (50, "model-1", set()), (10, "model-2", set()),
+@pytest.mark.parametrize(("disagreed", "release", "shelf", "kinds"), [
+    (50, "model-2", Shelf(), {"release_regression"}), (50, "model-1", Shelf(), set()), (10, "model-2", Shelf(), set()),
+    (50, "model-2", Shelf(model="other"), set()), (50, "model-2", Shelf(classes=2), set()),
 ])  # fmt: skip
-def test_a_replay_is_evidence_at_once(world: FleetWorld, disagreed: int, release: str, kinds: set[str]) -> None:
-    """In the first window, with outputs as before; a report about another release says nothing."""
+def test_a_replay_is_evidence_at_once(
+    world: FleetWorld, disagreed: int, release: str, shelf: Shelf, kinds: set[str]
+) -> None:
+    """In the first window, with outputs as before; not about another release, of another model, or with a new class."""
+    world.service.references, world.classes = shelf, shelf.classes
     world.live(15)
     world.keys = {"d0": NEW}
     counts = ShadowCounts(n=64, disagreed=disagreed)

@@ -11,6 +11,7 @@ from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.new_places import ASKS, SAMPLES, NewPlaces
 from server.retraining.policy import RetrainingPhase
+from tests.server.retraining.conftest import sample
 
 if TYPE_CHECKING:
     from tests.server.retraining.conftest import Site
@@ -39,14 +40,26 @@ def _turn(new: NewPlaces, now_ms: int) -> NewPlace:
 
 
 def test_the_device_is_asked_once_for_uniform_samples(site: Site) -> None:
-    """Thirty in the lane of the audit; not again while they are not labelled, nor by a restarted server."""
+    """Thirty in the lane of the audit; not again while samples wait for labels, nor by a restarted server."""
     new = _new_place(site)
     place = _turn(new, 100)
     assert (place.state, place.site, place.asks, place.risk) == (PlaceState.OPEN, "west", 1, "no labels yet")
+    site.service.samples.accept("d1", replace(sample(0), request=place.request), 50)
     for now_ms in (200, 2 * DAY_MS):
         assert _turn(replace(new), now_ms).asks == 1
     (command,) = site.commands()
     assert (command.arguments["lane"], command.arguments["count"]) == ("audit", SAMPLES)
+
+
+def test_a_device_that_sent_none_is_asked_again_once_a_day(site: Site) -> None:
+    """It was away for longer than a request lives, or refused: without that the place stays open for ever."""
+    new = _new_place(site)
+    _turn(new, 100)
+    assert (_turn(new, DAY_MS + 99).text, len(site.commands())) == ("", 1)
+    place = _turn(new, DAY_MS + 100)
+    assert (place.asks, len(site.commands()), "owner" in place.risk) == (1, 2, True)
+    site.service.samples.accept("d1", replace(sample(0), request=place.request), 50)
+    assert (_turn(new, 3 * DAY_MS).risk, len(site.commands())) == ("no labels yet", 2)
 
 
 def test_labels_that_show_no_harm_decide_the_place(site: Site) -> None:
