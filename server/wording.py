@@ -1,11 +1,21 @@
-"""Names in sentences."""
+"""Names and times in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+_SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
 
 
 def listed(names: Sequence[str], most: int) -> str:
     """Return the first ``most`` of ``names`` for a sentence, with the number of the rest."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def duration(length_ms: int) -> str:
+    """Return a length of time in its largest whole unit; below a minute in tens of seconds."""
+    for unit_ms, name in ((_DAY_MS, "d"), (_HOUR_MS, "h"), (_MINUTE_MS, "min")):
+        if length_ms >= unit_ms:
+            return f"{length_ms // unit_ms} {name}"
+    return f"{length_ms // (10 * _SECOND_MS) * 10} s"

@@ -33,8 +33,9 @@ class Signals:
     nothing), ``disconnected`` (in order), ``never_seen``, ``degraded`` (or in safe mode), ``update_failed``
     (refused or rolled back), ``withdrawn`` (run a release that was withdrawn), ``clock_off``. Drift: ``faulty``,
     ``flagged``, ``near`` (from ``NEAR_RATIO`` of the threshold on), ``unjudged`` (no evidence yet or lately, or still
-    compared with training), ``pools_near``, ``verdicts``. ``harmed``: releases that the labels of uniform samples show
-    to be wrong more often than allowed.
+    compared with training), ``pools_near``, ``collecting`` (pools that open nothing yet, such as that of the whole
+    fleet before the baselines of most devices are complete), ``verdicts``. ``harmed``: releases that the labels of
+    uniform samples show to be wrong more often than allowed.
     Rollouts: ``paused``, ``unapproved``, ``failed``, ``aborting``, ``members_failed``. ``server``: unhealthy parts of
     the server; ``metadata``: signed metadata that is damaged, has expired or will soon, or that devices refuse as older
     than what they have seen.
@@ -54,6 +55,7 @@ class Signals:
     near: tuple[str, ...] = ()
     unjudged: tuple[str, ...] = ()
     pools_near: tuple[str, ...] = ()
+    collecting: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
     harmed: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
@@ -107,6 +109,7 @@ _WORDS: Mapping[str, tuple[Level, str, str]] = {
     "pools_near": (Level.ATTENTION, "pool is near or over its threshold", "pools are near or over their threshold"),
     "disconnected": (Level.ATTENTION, "device is disconnected", "devices are disconnected"),
     "never_seen": (Level.UNKNOWN, "device has never connected", "devices have never connected"),
+    "collecting": (Level.UNKNOWN, "pool is not judged for drift yet", "pools are not judged for drift yet"),
     "unjudged": (Level.UNKNOWN, "device is not judged for drift now", "devices are not judged for drift now"),
 }
 _NO_PROBLEM = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from server.app.overall import NEAR_RATIO, Overall, Signals, overall
 from server.app.vitals import Vitals
 from server.clock import Clock
-from server.drift.latest import newest_evidence, newest_pools
-from server.drift.ledger import Verdicts
+from server.drift.latest import collecting_pools, newest_evidence, newest_pools
+from server.drift.ledger import StoredVerdict, Verdicts
 from server.errors import TrustStoreError
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence, is_reachable, is_silent, presence
@@ -96,7 +96,8 @@ class Situation:
                 device for device in seen if not self._is_judged(device, evidence.get(device.device), now_ms)
             ),
             pools_near=tuple(name for name, ratio in pools.items() if ratio >= NEAR_RATIO),
-            verdicts=tuple(f"{one.kind.value} ({one.cause or 'cause unknown'})" for one in self.verdicts.open()),
+            collecting=collecting_pools(self.verdicts.database),
+            verdicts=tuple(_words(one) for one in self.verdicts.open()),
             harmed=self.harmed(),
             paused=_releases(opened, RolloutPhase.PAUSED),
             unapproved=_releases(opened, RolloutPhase.AWAITING_APPROVAL),
@@ -135,6 +136,10 @@ def _refused_as_older(devices: Iterable[Device]) -> tuple[str, ...]:
         return ()
     who = listed(found, _NAMED)
     return (f"refused as older than seen by {who} (metadata_rollback): publish again (compressor publish), then retry",)
+
+
+def _words(verdict: StoredVerdict) -> str:
+    return f"{verdict.kind.value} ({verdict.cause or 'cause unknown'}{', provisional' if verdict.provisional else ''})"
 
 
 def _names(devices: Iterable[Device]) -> tuple[str, ...]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from server.dashboard.views import Cut, Status, Tone, ago, duration, evidence_share, evidence_status
+from server.dashboard.views import Cut, Status, Tone, ago, evidence_share, evidence_status
 from server.drift.ledger import StoredVerdict
 from server.drift.places import NewPlace
 from server.drift.verdicts import VerdictKind
 from server.store.database import Database
 from server.store.monitoring.evidence import evidence_of, latest_pools
+from server.wording import duration
 
 _KINDS = {
     VerdictKind.DEVICE_FAULT: Status("Device fault", Tone.BAD),
@@ -134,6 +135,9 @@ def commissioning_text(newest: ChartPoint, stages: Sequence[int], window_ms: int
     ``stages``: after how many windows a baseline is estimated.
     """
     missing = newest.wanted_windows - newest.baseline_windows
+    if newest.wanted_windows and missing <= 0 and not newest.judged:
+        have, enough = newest.baseline_windows, newest.wanted_windows
+        return f"Not judged yet: it has {have} windows of its usual, but fewer than eight devices have {enough}."
     if missing <= 0 or (newest.judged and not newest.provisional):
         return ""
     have = f"{newest.baseline_windows} of {newest.wanted_windows} windows"
@@ -147,11 +151,14 @@ def commissioning_text(newest: ChartPoint, stages: Sequence[int], window_ms: int
 
 
 def _least(summaries: object) -> str:
-    """Return from what shift on the streams would be noticed, the least first: "luma_mean from 0.3 sd"."""
+    """Return from what shift on its streams would be noticed, the least first: "luma_mean from 0.3 sd".
+
+    What most of the fleet does alike is taken off, so only a shift of this device alone is.
+    """
     figures = summaries if isinstance(summaries, Mapping) else {}
     known = sorted((one["least_sd"], name) for name, one in figures.items() if "least_sd" in one)
     listed = ", ".join(f"{name} from {least:.1f} sd" for least, name in known)
-    return f"A lasting shift would be noticed: {listed}" if listed else ""
+    return f"A lasting shift of this device alone would be noticed: {listed}" if listed else ""
 
 
 def verdict_card(verdict: StoredVerdict, now_ms: int, place: NewPlace | None = None) -> VerdictCard:

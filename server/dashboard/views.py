@@ -13,13 +13,14 @@ from server.app.overall import NEAR_RATIO
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable, is_silent
 from server.registry.events import LoggedEvent
+from server.wording import duration
 from wire.answers import AnswerRecord
 from wire.codec import Json, from_document
 from wire.errors import MessageError
 from wire.messages import DeviceState, Severity, UpdatePhase, UpdateStatus
 
 T = TypeVar("T")
-_SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
+_SECOND_MS = 1000
 
 
 class Tone(StrEnum):
@@ -141,14 +142,6 @@ def ago(at_ms: int, now_ms: int) -> str:
         return "never"
     passed_ms = max(now_ms - at_ms, 0)
     return "just now" if passed_ms < 10 * _SECOND_MS else f"{duration(passed_ms)} ago"
-
-
-def duration(length_ms: int) -> str:
-    """Return a length of time in its largest whole unit; below a minute in tens of seconds."""
-    for unit_ms, name in ((_DAY_MS, "d"), (_HOUR_MS, "h"), (_MINUTE_MS, "min")):
-        if length_ms >= unit_ms:
-            return f"{length_ms // unit_ms} {name}"
-    return f"{length_ms // (10 * _SECOND_MS) * 10} s"
 
 
 def losses_text(newest_day: Mapping[str, Any], late: Mapping[str, Any]) -> str:

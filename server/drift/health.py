@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.drift.detection.reference import Floats, Ints
+from server.wording import duration
 from wire.reference import Reference
 
+SILENT = "silent"
+"""The code of the fault of a device that sends nothing."""
 _INVALID_RATIO = 0.01
 _BLIND_RATIO = 0.5
 _USUAL_RATIO = 0.1
@@ -142,7 +145,7 @@ def silence(device_windows_missed: int, missed_ms: int, *, limit_windows: int, l
     """Return a fault when a device sent nothing for ``limit_windows`` windows and ``limit_ms``."""
     if device_windows_missed < limit_windows or missed_ms < limit_ms:
         return None
-    return Fault("silent", f"no window for {missed_ms / 1000:.0f} s", "device")
+    return Fault(SILENT, f"no window for {duration(missed_ms)}", "device")
 
 
 def worst(found: Sequence[Fault]) -> Fault | None:

@@ -69,10 +69,20 @@ def newest_pools(database: Database) -> dict[str, float]:
     for row in rows:
         if row["collecting"]:
             continue
-        name = f"{row['attribute']} {row['value']}".strip() or "the whole fleet"
+        name = _pool_name(row)
         if row["log_value"] is not None and row["log_threshold"] > 0:  # with two references, the higher value counts
             found[name] = max(found.get(name, 0.0), float(row["log_value"]) / float(row["log_threshold"]))
     return found
+
+
+def collecting_pools(database: Database) -> tuple[str, ...]:
+    """Return the names of the pools of the newest window that open nothing yet."""
+    with database.begin() as connection:
+        return tuple(sorted({_pool_name(row) for row in store.latest_pools(connection) if row["collecting"]}))
+
+
+def _pool_name(row: sa.RowMapping | Mapping[str, object]) -> str:
+    return f"{row['attribute']} {row['value']}".strip() or "the whole fleet"
 
 
 def _summary(row: sa.RowMapping | Mapping[str, object]) -> dict[str, Json]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from server.drift.detection.attribution import UNKNOWN_CAUSE
+from server.drift.health import SILENT
 from server.drift.verdicts import ACTIONS, Attributes, DriftVerdict, VerdictKind
 from server.registry.events import EventLog, event_row
 from server.store.database import Database
@@ -98,6 +99,7 @@ class Verdicts:
         """
         known = {verdict.key: verdict for verdict in self.open()}
         stale = {finding.verdict.key for finding in findings if not finding.fresh}
+        silent = {one for finding in findings if finding.verdict.detail == SILENT for one in finding.verdict.devices}
         opened: list[Finding] = []
         kept: list[dict[str, object]] = []
         for finding in findings:
@@ -118,7 +120,8 @@ class Verdicts:
             store.keep_verdicts(connection, kept)
             store.close_verdicts(connection, [verdict.id for verdict in closed], now_ms)
             events = [_opened(finding, number, now_ms) for finding, number in zip(opened, numbers, strict=True)]
-            insert_events(connection, [*events, *(_closed(verdict, now_ms) for verdict in closed)])
+            events += [_closed(verdict, now_ms, silent=silent.issuperset(verdict.devices)) for verdict in closed]
+            insert_events(connection, events)
 
 
 def _row(finding: Finding, window_ms: int, now_ms: int) -> dict[str, object]:
@@ -151,10 +154,11 @@ def _opened(finding: Finding, number: int, now_ms: int) -> dict[str, object]:
     return event_row(now_ms, "verdict", verdict.kind.value, Severity.WARNING, text, device=device, data=data)
 
 
-def _closed(verdict: StoredVerdict, now_ms: int) -> dict[str, object]:
+def _closed(verdict: StoredVerdict, now_ms: int, *, silent: bool) -> dict[str, object]:
     windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
     subject = _subject(verdict.kind, tuple(verdict.attributes.items()), verdict.detail)
-    text = f"Over after {windows}: {subject}: {listed(verdict.devices, _NAMED)}: {verdict.cause}"
+    end = f"Unknown after {windows}, its devices are silent" if silent else f"Over after {windows}"
+    text = f"{end}: {subject}: {listed(verdict.devices, _NAMED)}: {verdict.cause}"
     return event_row(now_ms, "verdict", "verdict_closed", Severity.INFO, text, data={"verdict": verdict.id})
 
 

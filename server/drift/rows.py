@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from server.drift.detection.attribution import sentence, top_shares
+from server.drift.detection.baseline import FINAL
 from server.drift.detection.carrying import BankKey
 from server.drift.detection.detector_bank import ROWS
 from server.drift.detection.movement import CONTROL_DEVICES
@@ -87,7 +88,8 @@ def device_rows(scene: Scene, windows: Sequence[StoredWindow]) -> list[dict[str,
 def _baseline(scene: Scene, device: str, key: BankKey) -> dict[str, object]:
     """Return whether a device's baseline is provisional, its windows so far, and how many change that next.
 
-    In a fleet of fewer than eight devices nothing is judged before the baseline is complete.
+    In a fleet of fewer than eight devices nothing is judged before the baseline is complete. A device that has enough
+    windows may still wait until eight have; one whose baseline is complete has all that it wanted.
     """
     bank = scene.state.banks.get(key)
     if bank is None or device not in bank.rows:
@@ -95,16 +97,22 @@ def _baseline(scene: Scene, device: str, key: BankKey) -> dict[str, object]:
     own = bank.commissioning[bank.rows[device]]
     provisional = device in scene.outcome.provisional
     here = sum(scene.state.is_in(name, key) for name in bank.rows)
-    first = own.stages[0] if here >= CONTROL_DEVICES and not provisional else own.stages[-1]
+    waits = bank.stage[bank.rows[device]] < FINAL and not provisional and here >= CONTROL_DEVICES
+    first = own.stages[0] if waits else own.stages[-1]
     return {"provisional": provisional, "baseline_windows": own.windows, "wanted_windows": first}
 
 
 def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, str]:
-    """Return each device's streams with the most evidence; against training while it has no baseline of its own."""
+    """Return each device's streams with the most evidence, against what its cause is about.
+
+    That is training while it has no baseline of its own, and at a place that training does not know.
+    """
     alike: dict[tuple[BankKey, bool, bool], list[str]] = {}
     for device in devices:
         if device in scene.state.current:
-            judged, carried = device in scene.outcome.log_values, scene.state.carried_bank(device) is not None
+            carried = scene.state.carried_bank(device) is not None
+            foreign = device in scene.new_places - scene.outcome.flagged and not carried
+            judged = device in scene.outcome.log_values and not foreign
             alike.setdefault((scene.state.current[device].key, judged, carried), []).append(device)
     found: dict[str, str] = {}
     for (key, judged, carried), members in alike.items():
@@ -154,6 +162,7 @@ def _summaries(scene: Scene, latest: Mapping[str, StoredWindow]) -> dict[str, st
             own = bank.usual[rows] * bank.n_effective[rows][..., None]
             own[bank.stage[rows] == 0] = usual.proportions * _TRAINED
             least = bank.least_shifts(rows, scene.config.z)
+            least[[window.device not in scene.outcome.log_values for window in some]] = np.nan
             figures = _figures(counts_of(some), own, usual.names, least)
             found |= {window.device: figure for window, figure in zip(some, figures, strict=True)}
     return found

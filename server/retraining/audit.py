@@ -34,6 +34,7 @@ from server.retraining.samples import (
 from server.store import retraining as store
 from server.store.database import Database
 from server.store.monitoring.windows import images_since
+from server.wording import listed
 from wire.codec import Json
 from wire.errors import WireError
 
@@ -47,6 +48,7 @@ _AHEAD = 1.3  # so many times the wanted samples are drawn in a day, so that one
 _LEAST = 8
 _UNREADABLE = "arguments_invalid"
 _SLACK = 4
+_NAMED = 3  # groups of a release in one line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,11 +167,14 @@ class SteadyAudit:
         return self._known[1]
 
     def harmed(self) -> tuple[str, ...]:
-        """Return in words where a release is shown to be wrong more often than allowed, as of the last ``audits``."""
-        return tuple(
-            f"{audit.release} on {group.name} (at least {group.risk.at_least:.1%}, allowed {group.allowed:.1%})"
-            for audit in self._known[1] for group in audit.groups if group.harmful
-        )  # fmt: skip
+        """Return each release shown to be wrong more often than allowed, and where, as of the last ``audits``."""
+        found: dict[str, list[str]] = {}
+        for audit in self._known[1]:
+            for group in audit.groups:
+                if group.harmful:
+                    words = f"{group.name} (at least {group.risk.at_least:.1%}, allowed {group.allowed:.1%})"
+                    found.setdefault(audit.release, []).append(words)
+        return tuple(f"{release} on {listed(groups, _NAMED)}" for release, groups in found.items())
 
     def _audit(
         self, targets: Sequence[Release], devices: Sequence[Device], asked: dict[str, sa.RowMapping]

@@ -36,7 +36,8 @@ class LabelForm:
     def problem(self, label: str) -> str:
         """Return why ``label`` does not fit, "" if it does; ``NOTHING`` fits every model with classes."""
         if self.classes and label not in self.classes and label != NOTHING:
-            return f"Expected a class of the model as label ({listed(self.classes, _NAMED)}), got {label[:40]!r}"
+            names = listed(self.classes, _NAMED)
+            return f"Expected a class of the model as label ({names}) or {NOTHING!r}, got {label[:40]!r}"
         if self.values and not _are_numbers(label.split(), len(self.values)):
             wanted = "a number" if len(self.values) == 1 else f"{len(self.values)} numbers, separated by spaces,"
             return f"Expected {wanted} as label ({', '.join(self.values)}), for example 3.7, got {label[:40]!r}"

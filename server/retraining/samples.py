@@ -171,12 +171,13 @@ class SampleStore:
             message = f"Expected the image of sample {sample.id}, got: {error.strerror}"
             raise UnknownSampleError(message) from error
 
-    def label(self, sample: int, label: str, by: str, now_ms: int) -> StoredSample:
-        """Label a sample's image; a later label replaces it.
+    def label(self, sample: int, label: str, by: str, now_ms: int, *, first: bool = False) -> StoredSample:
+        """Label a sample's image; a later label replaces it, unless the caller wants to be the ``first`` to label it.
 
         Raises:
             UnknownSampleError: If there is no such sample.
-            LabelRefusedError: If the label is empty, too long, or does not fit the model that took the sample.
+            LabelRefusedError: If the label is empty, too long, or does not fit the model that took the sample; for
+                ``first``, if the image has another label meanwhile.
         """
         known = self.sample(sample)
         if not label.strip() or len(label) > _MAX_LABEL or not label.isprintable():
@@ -184,6 +185,12 @@ class SampleStore:
             raise LabelRefusedError(message)
         if problem := self.form_of(known.artifact_sha256).problem(label.strip()):
             raise LabelRefusedError(problem)
+        if first and known.label not in {"", label.strip()}:
+            message = (
+                f"Expected a sample without a label, got {sample}, which {known.label_by} labelled {known.label!r} "
+                f"meanwhile: to replace that, PUT /api/samples/{sample}/label"
+            )
+            raise LabelRefusedError(message)
         values = {"label": label.strip(), "label_by": by[:_MAX_LABEL], "labelled_ms": now_ms}
         with self.database.begin() as connection:
             store.label_image(connection, known.sha256, values)

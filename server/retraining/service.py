@@ -300,6 +300,7 @@ class RetrainingService:
         return self.rollouts.create(request).id
 
     def _say(self, trigger: Trigger, now_ms: int) -> None:
-        severity = Severity.WARNING if trigger.phase in OVER - {RetrainingPhase.SETTLED} else Severity.INFO
+        needs_a_person = {*OVER, RetrainingPhase.HARMFUL} - {RetrainingPhase.SETTLED}
+        severity = Severity.WARNING if trigger.phase in needs_a_person else Severity.INFO
         text = f"{trigger.model}: {trigger.phase}" + (f", {trigger.text}" if trigger.text else f", {trigger.words}")
         self.events.add(now_ms, "retraining", trigger.phase.value, severity, text, data={"retraining": trigger.id})

@@ -42,7 +42,9 @@ def cam(fleet: MemoryFleet, tmp_path: Path) -> FakeDevice:
     return device
 
 
-def judge(fleet: MemoryFleet, ratio: float, *, age_ms: int = 0, pool: float = 0.0, **changes: object) -> None:
+def judge(
+    fleet: MemoryFleet, ratio: float, *, age_ms: int = 0, pool: float = 0.0, collecting: bool = False, **changes: object
+) -> None:
     """Store the newest evidence of the device, as a share of its threshold."""
     start_ms, row = fleet.clock() - age_ms, {
         "device": "cam-1", "ref_id": "ab" * 16, "n": 60, "phase": "judged", "log_value": ratio * THRESHOLD,
@@ -51,7 +53,7 @@ def judge(fleet: MemoryFleet, ratio: float, *, age_ms: int = 0, pool: float = 0.
     }  # fmt: skip
     pooled = {
         "ref_id": "ab" * 16, "attribute": "", "value": "", "members": 1, "log_value": pool * THRESHOLD,
-        "log_threshold": THRESHOLD, "alarm": False,
+        "log_threshold": THRESHOLD, "alarm": False, "collecting": collecting,
     }  # fmt: skip
     with fleet.app.parts.database.begin() as connection:
         everything = (0, fleet.clock() + 1)
@@ -86,6 +88,22 @@ def test_a_device_that_is_not_ready_is_the_matter(
     cam.say("state", State(state=said, at_ms=fleet.clock(), boot="ab" * 8))
     fleet.turn()
     assert matter(fleet) == {signal: ("cam-1",)}
+
+
+def test_a_fleet_whose_pool_is_collecting_is_not_well(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """What all devices do alike opens nothing yet, whatever it is, so nobody knows that nothing is the matter."""
+    del cam
+    judge(fleet, 0.1, provisional=True, pool=2.0, collecting=True)
+    assert matter(fleet) == {"collecting": ("the whole fleet",)}
+
+
+def test_an_open_verdict_says_that_it_is_provisional(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """The alarm of the status has the mark, not only its card."""
+    del cam
+    verdict = DriftVerdict(kind=VerdictKind.DEVICE_LOCAL, devices=("cam-1",))
+    findings = [Finding(verdict=verdict, cause="darker", provisional=True)]
+    fleet.app.parts.drift.verdicts.note(findings, 0, fleet.clock(), quiet_ms=1, judged=True)
+    assert matter(fleet) == {"verdicts": ("device_local (darker, provisional)",)}
 
 
 def test_silence_and_never_heard_are_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:

@@ -78,7 +78,10 @@ class Labelling:
                 "each kind are kept (max_waiting in [retraining] of server.toml)."
             ).classes("tf-muted")
         if not waiting.cards:
-            empty("Nothing to label", "Devices send samples once drift is suspected and their upload budget allows it.")
+            empty(
+                "Nothing to label",
+                "Devices that may send samples do: for the steady audit, at a new place, and once drift is suspected.",
+            )
             return
         more = f"at least {_COUNTED}" if waiting.count >= _COUNTED else str(waiting.count)
         ui.label(f"{more} images wait. Enter what the image shows, not what the model predicts.").classes("tf-muted")
@@ -141,7 +144,7 @@ class Labelling:
     async def _label(self, sample: int, name: str) -> None:
         services = self.visit.services
         now_ms = services.fleet.clock()
-        await self.visit.do(partial(services.retraining.samples.label, sample, name, _BY, now_ms))
+        await self.visit.do(partial(services.retraining.samples.label, sample, name, _BY, now_ms, first=True))
 
 
 def _waiting(services: Services) -> Waiting:

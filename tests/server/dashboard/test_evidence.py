@@ -61,7 +61,7 @@ def test_a_device_says_from_what_shift_on_it_would_be_noticed() -> None:
         "other": {"psi": 0.1},
     }
     said = point(ROW | {"summaries": figures}).least
-    assert said == "A lasting shift would be noticed: luma_mean from 0.3 sd, noise from 1.2 sd"
+    assert said == "A lasting shift of this device alone would be noticed: luma_mean from 0.3 sd, noise from 1.2 sd"
     assert not point(ROW | {"summaries": {"noise": {"psi": 0.1}}}).least
 
 
@@ -132,6 +132,8 @@ def test_pools_are_shown_of_the_newest_window_with_the_fleet_first(tmp_path: Pat
     ({"provisional": True, "baseline_windows": 331, "wanted_windows": 336},
      ("Judged provisionally, with 331 of 336 windows of its usual: 5 h of windows without an alarm are missing until "
      "alarms are as rare as promised.")),
+    ({"phase": "commissioning", "baseline_windows": 193, "wanted_windows": 72},
+     "Not judged yet: it has 193 windows of its usual, but fewer than eight devices have 72."),
     ({"baseline_windows": 336, "wanted_windows": 336}, ""),
     ({}, ""),
 ])  # fmt: skip

@@ -18,6 +18,7 @@ from server.drift.places import NewPlace, PlaceState
 from server.errors import NoNewPlaceError
 from server.registry.events import EventLog
 from server.store.fleet import update_device
+from server.store.monitoring.evidence import evidence_of
 from tests.server.drift.conftest import EDGES, NEW
 from wire.histogram import BINS
 from wire.messages import DriftState
@@ -135,6 +136,10 @@ def test_a_new_place_has_a_verdict_of_its_own_and_is_told(world: FleetWorld, res
     assert (verdict.kind, verdict.devices, verdict.release) == ("new_place", ("d4",), "model-1")
     assert verdict.action == "label the samples that it was asked for, or accept the place"
     assert verdict.cause == "noisier"
+    with world.database.begin() as connection:
+        (row, *_) = evidence_of(connection, "d4", 1)
+    assert (row["phase"], row["cause"]) == ("judged", "training does not know this place: noisier")
+    assert row["streams"][0]["words"] == "noisier"  # beside its cause, not what holds the evidence against its usual
     assert world.service.states.of("d4", now_ms) is DriftState.NEW_PLACE
     assert world.service.states.of("d3", now_ms) is DriftState.QUIET
     world.service = restarted(world)

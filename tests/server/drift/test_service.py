@@ -170,6 +170,9 @@ def test_silent_evidence_is_no_news(world: FleetWorld) -> None:
     world.live(2)
     (verdict,) = world.service.verdicts.open()
     assert (verdict.kind, verdict.detail) == ("device_fault", "silent")
+    told = [event.text for event in world.service.events.after(0, 100)]
+    assert any(text.startswith("Unknown after 2 windows, its devices are silent: device_local: d4") for text in told)
+    assert any("d4: no window for 30 s; look at the device" in text for text in told)
 
 
 def _values(world: FleetWorld) -> np.ndarray:

@@ -15,7 +15,7 @@ from server.drift.detection.baseline import FINAL
 from server.drift.detection.pools import FLEET
 from server.drift.service import DriftService
 from server.store.database import open_database
-from server.store.monitoring.evidence import latest_evidence, latest_pools
+from server.store.monitoring.evidence import evidence_of, latest_evidence, latest_pools
 from server.store.monitoring.windows import WINDOWS
 from tests.server.drift.conftest import FleetWorld, drift_service
 
@@ -73,6 +73,23 @@ def test_the_whole_fleet_is_judged_once_baselines_are_complete(
     assert (fleet["collecting"], fleet["alarm"]) == (not kinds, bool(kinds))
     assert staged.kinds() == kinds
     assert not any(verdict.provisional for verdict in staged.service.verdicts.open())
+
+
+@pytest.mark.parametrize(("eighth_from", "windows", "said", "judged"), [
+    (16, 14, (14, 32), False), (16, 18, (18, 12), False), (16, 30, (30, 32), True), (0, 36, (32, 32), True),
+])  # fmt: skip
+def test_evidence_says_what_a_device_waits_for(
+    staged: FleetWorld, eighth_from: int, windows: int, said: tuple[int, int], *, judged: bool
+) -> None:
+    """Its whole baseline; beside an eighth that is new, the others; at last nothing. Only then shifts are told."""
+    staged.absent = {"d7", "d8"} if eighth_from else set()
+    staged.live(min(windows, eighth_from))
+    staged.absent = {"d8"} if eighth_from else set()
+    staged.live(windows - min(windows, eighth_from))
+    with staged.database.begin() as connection:
+        (row,) = evidence_of(connection, "d0", 1)
+    assert (row["baseline_windows"], row["wanted_windows"]) == said
+    assert any("least_sd" in figures for figures in row["summaries"].values()) is judged
 
 
 def test_windows_with_an_alarm_are_not_part_of_a_baseline(staged: FleetWorld) -> None:

@@ -19,7 +19,7 @@ from server.store.fleet import answer_command, update_device
 from server.store.monitoring.windows import insert_windows
 from tests.server.retraining.conftest import sample
 from wire.codec import encode, from_document
-from wire.messages import InstalledRelease, Reported
+from wire.messages import InstalledRelease, Reported, Severity
 
 if TYPE_CHECKING:
     from tests.server.retraining.conftest import Site
@@ -102,7 +102,11 @@ def test_harm_that_labels_show_opens_a_retraining(site: Site) -> None:
     site.service.turn(NOW_MS + HOUR_MS)
     (trigger,) = site.service.triggers.all()
     assert (trigger.phase, trigger.devices, trigger.release) == (RetrainingPhase.HARMFUL, ("d1", "d2"), "model-1")
-    assert site.audit.harmed()[0].startswith("model-1 on all devices (at least ")
+    (told,) = site.audit.harmed()  # one release, however many of its devices and cohorts are named
+    assert told.startswith("model-1 on all devices (at least ")
+    assert ", device d1 (at least " in told
+    (event,) = [one for one in site.service.events.after(0, 100) if one.code == "harmful"]
+    assert event.severity is Severity.WARNING
     site.service.withdraw(trigger.id, NOW_MS)
     site.service.turn(NOW_MS + 48 * HOUR_MS)
     assert len(site.service.triggers.all()) == 1

@@ -83,6 +83,17 @@ def test_a_label_belongs_to_the_image(site: Site) -> None:
     assert [sample.label for sample in site.service.samples.latest()] == ["7", "7"]
 
 
+def test_the_second_of_two_people_does_not_replace_the_first_unawares(site: Site) -> None:
+    """On the page, where both saw the image without a label; by the API a label is corrected."""
+    site.service.samples.accept("d1", upload(1), 50)
+    store = site.service.samples
+    store.label(1, "0", "anna", 60, first=True)
+    assert store.label(1, "0", "ben", 61, first=True).label == "0"
+    with pytest.raises(LabelRefusedError, match="labelled '0' meanwhile"):
+        store.label(1, "1", "ben", 61, first=True)
+    assert store.label(1, "1", "ben", 62).label == "1"
+
+
 def test_a_correction_has_the_user_s_label_as_a_claim_only(site: Site) -> None:
     """It waits for a person's label as any sample; a label in another lane is no claim."""
     site.service.samples.accept("d1", replace(upload(1), lane="correction", label="7"), 0)
@@ -111,7 +122,7 @@ def test_labels_are_checked(site: Site) -> None:
 def test_a_label_is_a_class_of_the_model_that_took_the_image(site: Site) -> None:
     """A typo is refused with the names that would do; it would end the job that trains with it."""
     site.service.samples.accept("d1", replace(upload(1), artifact_sha256=sha256_hex(MODEL)), 0)
-    with pytest.raises(LabelRefusedError, match=r"\(0, 1\), got '7'"):
+    with pytest.raises(LabelRefusedError, match=r"\(0, 1\) or 'none of these', got '7'"):
         site.service.samples.label(1, "7", "me", 5)
     assert site.service.samples.label(1, " 1 ", "me", 5).label == "1"
 
