@@ -136,8 +136,8 @@ def commissioning_text(newest: ChartPoint, stages: Sequence[int], window_ms: int
     """
     missing = newest.wanted_windows - newest.baseline_windows
     if newest.wanted_windows and missing <= 0 and not newest.judged:
-        have, enough = newest.baseline_windows, newest.wanted_windows
-        return f"Not judged yet: it has {have} windows of its usual, but fewer than eight devices have {enough}."
+        own, enough = newest.baseline_windows, newest.wanted_windows
+        return f"Not judged yet: it has {own} windows of its usual, but fewer than eight devices have {enough}."
     if missing <= 0 or (newest.judged and not newest.provisional):
         return ""
     have = f"{newest.baseline_windows} of {newest.wanted_windows} windows"
