@@ -50,7 +50,8 @@ BUDGET_KEY = "sample_bytes_per_day"
 class SampleGrant:
     """The limits of one request for samples: a number of inputs, and their total bytes.
 
-    ``ratio``: the probability with which each input is taken; 0: as many of each window as the limits allow.
+    ``ratio``: the probability with which each input is taken; 0: as many of each window as the limits allow. ``day``
+    (since 1970) on which its bytes were set aside.
     """
 
     request: str
@@ -58,6 +59,7 @@ class SampleGrant:
     budget_bytes: int
     lane: str
     ratio: float = 0.0
+    day: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +86,30 @@ class CommandState:
         reserved_bytes = 0 if grant.ratio else grant.budget_bytes
         granted_bytes = reserved_bytes + (self.granted_bytes if self.day == day else 0)
         kept = [other for other in self.open if other.request != grant.request]
-        return replace(self, day=day, granted_bytes=granted_bytes, open=(*kept, grant)[-KEPT_GRANTS:])
+        granted = replace(grant, day=day)
+        return replace(self, day=day, granted_bytes=granted_bytes, open=(*kept, granted)[-KEPT_GRANTS:])
 
     def sampled(self, request: str, length_bytes: int) -> CommandState:
-        """Return the ledger after the child sent one input for ``request``."""
+        """Return the ledger after the child sent one input for ``request``.
+
+        What a grant has set aside and did not need is free again on the same day, once all its inputs are sent.
+        """
         left = [
             replace(grant, count=grant.count - 1, budget_bytes=grant.budget_bytes - length_bytes)
             if grant.request == request
             else grant
             for grant in self.open
         ]
-        return replace(self, open=tuple(grant for grant in left if grant.count > 0 and grant.budget_bytes > 0))
+        unused_bytes = sum(
+            grant.budget_bytes
+            for grant in left
+            if grant.count <= 0 and grant.budget_bytes > 0 and grant.day == self.day and not grant.ratio
+        )
+        return replace(
+            self,
+            granted_bytes=self.granted_bytes - unused_bytes,
+            open=tuple(grant for grant in left if grant.count > 0 and grant.budget_bytes > 0),
+        )
 
     def charges(self, request: str) -> bool:
         """Return whether the grant of ``request`` has a ratio, so that its inputs are charged as they leave."""

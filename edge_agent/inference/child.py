@@ -294,11 +294,16 @@ class InferenceLoop:
 
     def _close_window(self) -> None:
         self._send_counts(closed=True)
-        for reservoir in self._results.reservoirs:
-            self._send_samples(reservoir)
+        taken: set[str] = set()
+        # the uniform ones first: what they take teaches as well, and the others look elsewhere
+        for reservoir in sorted(self._results.reservoirs, key=lambda one: one.request.lane != "audit"):
+            if reservoir.request.lane != "audit":
+                reservoir.leave_out(taken)
+            taken |= self._send_samples(reservoir)
         self._results.reservoirs = [reservoir for reservoir in self._results.reservoirs if not reservoir.exhausted]
 
-    def _send_samples(self, reservoir: Reservoir) -> None:
+    def _send_samples(self, reservoir: Reservoir) -> set[str]:
+        sent: set[str] = set()
         if reservoir.too_large:
             text = f"Expected inputs of at most {MAX_SAMPLE_BYTES} bytes, got {reservoir.too_large} larger ones"
             self._fault("sample_too_large", f"{text}: they can't be sent, and the samples are of the others alone")
@@ -311,6 +316,8 @@ class InferenceLoop:
                 "confidence": candidate.confidence, "artifact_sha256": self._results.model.manifest.artifact_sha256,
             }  # fmt: skip
             self._send(header, candidate.data)
+            sent.add(candidate.sha256)
+        return sent
 
     def _send_heartbeat(self, *, last: bool = False) -> None:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s

@@ -3,7 +3,8 @@
 A reservoir is filled over one window and emptied at its close. Lane ``audit`` is uniform and records the probability
 with which an image of the window was taken; lane ``drift`` prefers images with an uncertain prediction. A request with
 a ``ratio`` takes each input by that probability, on all devices alike, so that a device counts by what it sees. Inputs
-already seen (by digest) are skipped. Pure: randomness is seeded by the caller.
+already seen (by digest) are skipped, and ``drift`` leaves out what ``audit`` takes: one label serves both. Pure:
+randomness is seeded by the caller.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from edge_agent.errors import SampleRequestError
@@ -134,6 +135,12 @@ class Reservoir:
             self._held_bytes -= len(candidate.data)
             if self._held_bytes + len(candidate.data) > self._left_bytes:
                 self._capacity = max(1, len(self._held))
+
+    def leave_out(self, digests: Collection[str]) -> None:
+        """Give up inputs of the ending window that another request has taken: its place is for others."""
+        self._held = [item for item in self._held if item[2].sha256 not in digests]
+        heapq.heapify(self._held)
+        self._held_bytes = sum(len(candidate.data) for _, _, candidate in self._held)
 
     def close_window(self) -> Iterator[Chosen]:
         """Yield the choice of the ending window, in order of time, and start the next window."""

@@ -42,3 +42,16 @@ def test_the_ledger_stays_small() -> None:
         ledger = ledger.granting(grant(str(number)), 0).remember(Command(id=str(number)))
     assert (len(ledger.open), ledger.open[-1].request) == (KEPT_GRANTS, "199")
     assert (len(ledger.seen), ledger.seen[-1]) == (KEPT_IDS, "199")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "days", "left"), [([60], 0, 100), ([60, 30], 0, 110), ([60, 30], 1, 200), ([150], 0, 100)]
+)
+def test_what_a_filled_request_did_not_need_is_free_again(lengths: list[int], days: int, left: int) -> None:
+    """Only on its own day, once all its inputs are sent: the next request is not refused for bytes nobody used."""
+    ledger = CommandState().granting(grant("r"), 0)
+    if days:
+        ledger = ledger.granting(grant("s", budget_bytes=0), days * DAY_MS)
+    for length in lengths:
+        ledger = ledger.sampled("r", length)
+    assert ledger.left(200, days * DAY_MS) == left

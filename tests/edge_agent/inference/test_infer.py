@@ -165,6 +165,24 @@ def test_a_renewed_audit_loses_nothing_that_was_drawn(
     assert {(one["request"], one["inclusion_ratio"]) for one in samples} == {("audit", 1.0)}
 
 
+def test_no_input_is_sent_for_both_lanes_of_a_request(
+    bundle: Callable, child: Callable, drop: Callable, tiny: dict
+) -> None:
+    """Six of ten are drawn uniformly; those chosen by doubt are among the four others: no byte is paid for twice."""
+    running = child(bundle(), window_ms=3_600_000)
+    running.until("ready")
+    for lane in ("drift", "audit"):
+        running.tell(type="samples", request=lane, count=6, budget_bytes=100_000, lane=lane)
+    drop(_images(tiny, 10))
+    running.until("beat", lambda _: sum(frame.header["n"] for frame in running.heard if frame.kind == "beat") == 10)
+    assert running.end() == 0
+    sent = [frame.header for frame in running.heard if frame.kind == "sample"]
+    lanes = {lane: {one["sha256"] for one in sent if one["lane"] == lane} for lane in ("audit", "drift")}
+    assert len(lanes["audit"]) == 6
+    assert 0 < len(lanes["drift"]) <= 4
+    assert not lanes["audit"] & lanes["drift"]
+
+
 def test_ends_in_order_when_terminated_and_says_the_open_window(bundle: Callable, child: Callable) -> None:
     """SIGTERM is a regular stop: the counts are sent, and the exit code is 0."""
     running = child(bundle(), window_ms=3_600_000)
