@@ -86,8 +86,9 @@ def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares
     parts["gate"] = _one_of_each(table, parts["gate"], keys, seed)
     for name, rows in parts.items():
         if not len(rows):
-            message = f"Expected rows in the {name} split, got none of {int(wanted.sum())}: add data"
-            raise SplitError(message)
+            count = len({key for key, one in zip(keys, wanted.tolist(), strict=True) if one})
+            message = f"Expected rows in the {name} split, got none of {int(wanted.sum())} rows of {count} sources"
+            raise SplitError(f"{message}: add data of other sources, for a source is never in two splits")
     splits = Splits(**parts, other=np.flatnonzero(~wanted))
     check_disjoint(table, splits)
     return splits

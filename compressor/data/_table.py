@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compressor.errors import DataError
+from compressor.errors import ColumnError, DataError
 
 Images = npt.NDArray[np.object_]
 Integers = npt.NDArray[np.int64]
@@ -137,6 +138,29 @@ def check_label(label: str, where: str) -> None:
         raise DataError(f"{message}: write {label.strip()[:100]!r}, or the rows would be a class of their own")
 
 
+def check_spelled(found: Sequence[str], optional: Sequence[str], where: str) -> None:
+    """Check that no column of those ``found`` in the file ``where`` is an ``optional`` one in another spelling.
+
+    It would be passed over, and frames of one scene would count as independent rows.
+
+    Raises:
+        ColumnError: If one is.
+    """
+    for column in found:
+        exact = column.strip().casefold()
+        if exact in optional and exact not in found:
+            message = f"Expected the column {exact!r} in {where}, got {column!r}"
+            raise ColumnError(f"{message}: write {exact!r}, or another name if it means something else")
+
+
+def source_name(name: str) -> str:
+    """Return ``name`` of a source without blanks around it, its accents in one form: else it would be two sources.
+
+    Source: Unicode Standard Annex 15, normalization form C.
+    """
+    return unicodedata.normalize("NFC", name).strip()
+
+
 def make_table(
     images: Sequence[npt.NDArray[np.uint8]],
     names: Sequence[str],
@@ -145,7 +169,7 @@ def make_table(
     sources: Sequence[str] = (),
     corrupt: tuple[str, ...] = (),
 ) -> Table:
-    """Return a table; ``names`` are the class names row by row; without ``sources`` each content is its own.
+    """Return a table; ``names`` are the class names row by row; a row without one of ``sources`` is its content's own.
 
     Raises:
         DataError: If there are no rows.
@@ -185,11 +209,12 @@ def _table(
         message = "Expected at least one usable image, got none"
         raise DataError(message)
     hashes = np.array([image_hash(image) for image in images])
+    named = np.array(sources if len(sources) else [""] * len(images), dtype=np.str_)
     return Table(
         images=object_array(images),
         labels=labels,
         slices=np.array(slices, dtype=np.str_),
-        sources=np.array(sources, dtype=np.str_) if len(sources) else hashes,
+        sources=np.where(named == "", hashes, named),
         hashes=hashes,
         class_names=class_names,
         corrupt=corrupt,

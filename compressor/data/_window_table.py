@@ -12,7 +12,7 @@ import numpy as np
 
 from compressor.data._archive import Names
 from compressor.data._front_end import SensorSample, Values
-from compressor.data._table import check_label
+from compressor.data._table import check_label, check_spelled, source_name
 from compressor.errors import ArchiveError, ColumnError, DataError, PluginError
 
 MAX_TABLE_BYTES = 256 * 1024 * 1024
@@ -88,7 +88,8 @@ def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool
     labels = [""] * len(windows) if columns else table.required(_LABEL)
     for row, label in enumerate(labels, start=table.first_row):
         check_label(label, f"{name}, row {row}, column {_LABEL!r}")
-    sources = table.required(_SOURCE) if _SOURCE in table.columns else windows
+    check_spelled([column for column in table.columns if column not in {slices, *targets}], (_SOURCE,), name)
+    sources = [source_name(own) for own in table.required(_SOURCE)] if _SOURCE in table.columns else windows
     parts = table.required(slices) if slices else ["all"] * len(windows)
     told = {_WINDOW, _LABEL, _SOURCE, slices, *targets}
     channels = [column for column in table.columns if column not in told]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data._table import DEFAULT_SHARES, Table, Texts, check_label, image_hash, object_array
+from compressor.data._table import DEFAULT_SHARES, Table, Texts, check_label, image_hash, object_array, source_name
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 
@@ -56,11 +56,12 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         check_label(name, f"{path}, class_names")
     hashes = np.array([image_hash(image) for image in images])
     empty = np.full(count, "", np.str_)
+    named = _texts(found, _SOURCE, count).tolist() if _SOURCE in found else [""] * count
     table = Table(
         images=object_array(images),
         labels=labels.astype(np.int64),
         slices=_texts(found, data.slices, count) if data.slices else empty,
-        sources=_texts(found, _SOURCE, count) if _SOURCE in found else hashes,
+        sources=np.array([source_name(own) or content for own, content in zip(named, hashes.tolist(), strict=True)]),
         hashes=hashes,
         class_names=names,
         shares=DEFAULT_SHARES,

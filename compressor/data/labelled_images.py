@@ -1,8 +1,9 @@
 """A zip or folder of images with a CSV: ``path``, ``label`` and, if the recipe names one, a slice column.
 
 With a column ``source``, rows of one source (frames of one scene) are never split between train and gate and are
-gated once. A column ``lane`` says how a sample from the fleet was drawn. Everything is checked before it is decoded:
-the number and size of entries, their paths, the columns.
+gated once; blanks around a name and the form of its accents don't make another source, and a row without a name is a
+source of its own. A column ``lane`` says how a sample from the fleet was drawn. Everything is checked before it is
+decoded: the number and size of entries, their paths, the columns.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from compressor import tasks
 from compressor.data import FLOOR
 from compressor.data._front_end import preprocessing_of
 from compressor.data._split import told_groups
-from compressor.data._table import Table, check_label, make_table
+from compressor.data._table import Table, check_label, check_spelled, make_table, source_name
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.errors import ImageError
@@ -87,7 +88,7 @@ def load(data: DataRecipe, root: Path | None = None, listing: str = "") -> Table
         images,
         [_class_name(row, data.label) for row in kept],
         slices=[row.slice for row in kept],
-        sources=[row.source or row.path for row in kept] if any(row.source for row in kept) else (),
+        sources=[row.source for row in kept],
         corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
     )
     table = replace(table, names=np.array([row.path for row in kept], dtype=np.str_))
@@ -200,6 +201,7 @@ def _read_rows(store: Store, data: DataRecipe, path: Path, listing: str) -> list
         if column not in found:
             message = f"Expected the column {column!r} in {name}, got {', '.join(found) or 'none'}"
             raise ColumnError(message)
+    check_spelled(sorted(set(found) - {data.slices, data.split}), (_SOURCE, _LANE), name)
     if len(set(found)) != len(found):
         message = f"Expected columns of different names in {name}, got {', '.join(found)[:200]}"
         raise ColumnError(f"{message}: one of two would not be read")
@@ -246,7 +248,7 @@ def _row(line: dict[str | None, str], data: DataRecipe, where: str, *, named: bo
         label=line["label"],
         slice=part if data.slices else "all",
         split=split,
-        source=line.get(_SOURCE) or "",
+        source=source_name(line.get(_SOURCE) or ""),
         lane=line.get(_LANE) or "",
     )
 

@@ -93,14 +93,17 @@ def moved_pairs(images: Sequence[npt.NDArray[np.uint8]], parts: npt.NDArray[np.i
     return np.unique(np.sort(found, axis=1), axis=0) if len(found) else found
 
 
-def with_near_sources(table: Table, progress: Progress) -> Table:
+def with_near_sources(table: Table, progress: Progress, unnamed: npt.NDArray[np.bool_] | None = None) -> Table:
     """Return ``table`` with one source for all near copies, also over several steps; ``progress`` has their number.
 
-    Rows that have a source keep those of their source. Labels are not compared: two labels for one picture is one
-    picture.
+    Rows that have a source keep those of their source. ``unnamed``: bool, (N,), the rows for which the data set names
+    none; of two near copies one must be such a row (None: any two). Labels are not compared: two labels for one
+    picture is one picture.
     """
     parts = np.unique(table.sources, return_inverse=True)[1].reshape(-1).astype(np.int64)
     pairs = moved_pairs(list(table.images), parts, progress)
+    if unnamed is not None and len(pairs):
+        pairs = pairs[unnamed[pairs].any(axis=1)]
     keys = joined(map(tuple, table.sources[pairs].tolist()))
     sources = np.array([keys.get(source, source) for source in table.sources.tolist()], dtype=table.sources.dtype)
     count, left = (len(set(of.tolist())) for of in (table.sources, sources))

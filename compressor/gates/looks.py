@@ -111,6 +111,11 @@ def times_the_rows(risk: float, now: float) -> float:
     return (after / before) ** 2
 
 
+def split_of(hashes: Iterable[str]) -> str:
+    """Return the digest of the gate split of the rows of ``hashes``, whatever their order."""
+    return sha256_hex("".join(sorted({content[:_DIGITS] for content in hashes})).encode())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """The looks at one gate split. ``planned``: how many there may be, 0: no plan.
@@ -144,7 +149,7 @@ class Ledgers:
             candidates=tuple(one for ledger in known for one in ledger.candidates),
             seen=tuple(sorted(rows.union(*(ledger.seen for ledger in known)))),
         )
-        split = sha256_hex("".join(sorted(rows)).encode())
+        split = split_of(rows)
         judged = f"{candidate[:_DIGITS]} {split[:_DIGITS]} {len(rows)}"
         candidates = ledger.candidates
         if judged not in candidates:

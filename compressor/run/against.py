@@ -21,6 +21,7 @@ from compressor.errors import DataError, PackageError, TrustError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, read_certificate
 from compressor.gates.kinds import measured as measured_by
+from compressor.gates.looks import split_of
 from compressor.measurement.predictions import Candidate, Compared, Predictions, smoothed
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
@@ -96,7 +97,10 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
     run = replace(run, models=Models(compressed={new.manifest.target: form}), recipe=replace(run.recipe, gates=rules))
     shares = {rule.name: read.risk_share for rule in read.rules}  # of the look at which it was judged
     plain = tuple(replace(rule, confidence=1 - (1 - rule.confidence) / shares.get(rule.name, 1.0)) for rule in rules)
-    look = looked(run, LooksAt(path=path.parent / "looks.json"), plain)
+    same = read.gate_split == split_of(run.rows("gate").hashes.tolist())  # its look counts in every folder
+    looks_at = LooksAt(path=path.parent / "looks.json", planned=read.planned_looks if same else 0,
+                       least=max(read.look, 1) if same else 1)  # fmt: skip
+    look = looked(run, looks_at, plain)
     look = look if look.number else read.seen
     rules = tuple(rule if rule.on else now for rule, now in zip(rules, look.rules(plain), strict=True))
     here = [rule for rule in rules if not rule.on]
@@ -107,7 +111,7 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
     evidence = judging.evidence(gate_set, names, figures, None, here).beside(measured_by(here, gate_set, look.share))
     counts = certificates.counts_of(replace(evidence, compressed=None, flips=None, drifted=None))
     differ = judging.differs(gate_set.candidate, gate_set.baseline, 0.0)
-    own = {name: value for name, value in figures.items() if not name.startswith("float_")}
+    own = {name: value for name, value in {**figures, **evidence.figures}.items() if not name.startswith("float_")}
     own |= {**judging.compared_figures(evidence), "release_flip_ratio": float(differ.mean())}
     remarks = [
         *read.remarks,
@@ -131,7 +135,7 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
     certificate = replace(
         read, baseline=old.manifest.release, rules=rules, counts={**kept, **counts},
         remarks=tuple(dict.fromkeys(remarks)),
-        metrics={**read.metrics, **evidence.metrics}, figures={**read.figures, **own, **evidence.figures},
+        metrics={**read.metrics, **evidence.metrics}, figures={**read.figures, **own},
         unknown={**read.unknown, **evidence.unknown}, look=look.number, planned_looks=look.planned,
         last_look=look.last, risk_share=look.share, gate_split=look.split, ledger=look.ledger,
     )  # fmt: skip

@@ -9,6 +9,7 @@ and targets that are available here; it does not change the gates.
 
 from __future__ import annotations
 
+import fcntl
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -205,8 +206,9 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
     if before is not None and (before.manifest.values or before.manifest.labels) != table.class_names:
         message = f"Expected the labels of {before.manifest.release}, got {', '.join(table.class_names)}"
         raise DataError(message)
-    if (table.sources == table.hashes).all():  # the data set names none
-        table = with_near_sources(table, run.progress)
+    unnamed = table.sources == table.hashes  # rows for which the data set names no source
+    if unnamed.any():
+        table = with_near_sources(table, run.progress, unnamed)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
     for said in absences(table, splits):
         run.progress.say(said)
@@ -324,24 +326,39 @@ def looked(run: Run, at: LooksAt, rules: Sequence[GateRecipe]) -> Look:
     if at.again.number:
         look = replace(at.again, rows=len(rows))
     else:
-        try:
-            before = from_document(Ledgers, parse_json(at.path.read_bytes())) if at.path.is_file() else Ledgers()
-        except (OSError, MessageError) as error:
-            message = f"Expected the looks at the gate split in {at.path}, got: {error}"
-            raise PackageError(
-                f"{message}: restore the file; without it nobody knows how often the split was used"
-            ) from error
         forms = sorted(sha256_hex(form.data) for form in run.models.compressed.values())
-        candidate = sha256_hex("".join(forms).encode())
-        after, look = before.after(candidate, rows, at.planned, at.least)
-        if reason := used_up(look):
-            raise SplitError(reason)
-        if after != before:
-            write_atomically(at.path, canonical_bytes(to_document(after)))
+        look = counted(at, sha256_hex("".join(forms).encode()), rows)
         if at.planned not in {0, look.planned}:
             run.progress.say(f"--looks {at.planned} comes too late: a plan is made before the first look at the rows")
     if remark := look.remark(max(risks)):
         run.progress.say(remark)
+    return look
+
+
+def counted(at: LooksAt, candidate: str, rows: Sequence[str]) -> Look:
+    """Return the look of ``candidate`` at the ``rows``, by their hashes, and write it into the ledger.
+
+    Two processes that judge at the same time take turns: both would read the same ledger, and have the same number.
+
+    Raises:
+        PackageError: If the ledger can't be read or written.
+        SplitError: If the split is used up.
+    """
+    try:
+        at.path.parent.mkdir(parents=True, exist_ok=True)
+        with (at.path.parent / ".looks.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+            before = from_document(Ledgers, parse_json(at.path.read_bytes())) if at.path.is_file() else Ledgers()
+            after, look = before.after(candidate, rows, at.planned, at.least)
+            if reason := used_up(look):
+                raise SplitError(reason)
+            if after != before:
+                write_atomically(at.path, canonical_bytes(to_document(after)))
+    except (OSError, MessageError) as error:
+        message = f"Expected the looks at the gate split in {at.path}, got: {error}"
+        raise PackageError(
+            f"{message}: restore the file; without it nobody knows how often the split was used"
+        ) from error
     return look
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from compressor.release.keys import init_keys
 from compressor.release.publish import sign_bundles
 from compressor.run.against import Against, gate_against
 from compressor.run.comparison import check_compares
-from compressor.run.pipeline import BasePoint, LooksAt, Outcome, opened, run_recipe
+from compressor.run.pipeline import BasePoint, LooksAt, Outcome, counted, opened, run_recipe
 from server.trust.online_keys import init_online_keys
 from wire.bundle import build_bundle, read_bundle
 from wire.canonical import sha256_hex
@@ -112,6 +113,7 @@ def test_the_gate_command_judges_a_finished_bundle_against_the_one_that_devices_
     assert (found.verdict, found.baseline, lines["worst_slice_drop"].verdict) == ("fail", "tiny-1", "fail")
     assert f"slice '{SITE}': drop " in lines["worst_slice_drop"].text
     assert found.figures["drop"] < 0
+    assert found.figures["float_accuracy"] == worse.certificate.figures["float_accuracy"]  # not that of the release
     rows = [line.split("\t") for line in listed.read_text().splitlines()[1:]]
     lost, won, *_ = found.counts["accuracy"]
     assert all(old != new for *_, old, new in rows)
@@ -127,6 +129,29 @@ def test_a_look_of_the_gate_command_is_counted_once(recipe: Recipe, before: Outc
     assert looks == [1, 1]
     (ledger,) = json.loads((worse.bundles[0].parent / "looks.json").read_text())["splits"]
     assert len(ledger["candidates"]) == 1
+
+
+@pytest.mark.slow
+def test_the_look_of_a_bundle_counts_in_another_folder(recipe: Recipe, before: Outcome, tmp_path: Path) -> None:
+    """The certificate knows at which look of how many it was judged: a copy has no fresh ledger."""
+    bounded = replace(on(recipe, "sound", 8), gates=(GateRecipe(name="accuracy_drop", max=0.9),))
+    ledger = LooksAt(path=tmp_path / "looks.json", planned=4, least=3)
+    shutil.copytree(before.report.parent / "cache", tmp_path / "cache")  # trained once
+    trained = replace(bounded, train=replace(bounded.train, epochs=7))
+    (bundle,) = run_recipe(trained, out=tmp_path, looks=ledger).bundles
+    (tmp_path / "elsewhere").mkdir()
+    copy = shutil.copy(bundle, tmp_path / "elsewhere")
+    found = gate_against(Path(copy), Against(old=before.bundles[0], recipe=trained), Silent())
+    assert (found.look, found.planned_looks, found.risk_share) == (3, 4, 0.25)
+    assert found.rules[0].confidence == pytest.approx(0.9875)
+
+
+def test_looks_at_the_same_time_have_different_numbers(tmp_path: Path) -> None:
+    """Those that read one ledger at once would all be the first look, with nine tenths of the risk each."""
+    at = LooksAt(path=tmp_path / "looks.json")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda one: counted(at, sha256_hex(b"%d" % one), ["row"]), range(16)))
+    assert sorted(look.number for look in found) == list(range(1, 17))
 
 
 @pytest.mark.slow

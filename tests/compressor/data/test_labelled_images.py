@@ -59,7 +59,25 @@ def test_a_source_column_holds_views_of_one_thing_together(tmp_path: Path) -> No
     """Near copies count once and are never in two splits; a row without a source is its own source."""
     labels = "path,label,site,source\na.png,3.7,north,scene\nb.png,0.2,south,scene\nc.png,0.2,south,\n"
     table = data.load(_recipe(_zip(tmp_path / "d.zip", {**_entries(labels), "c.png": _png(90)})))
-    assert table.sources.tolist() == ["scene", "scene", "c.png"]
+    assert table.sources.tolist() == ["scene", "scene", table.hashes[2]]
+
+
+def test_blanks_and_forms_of_an_accent_make_no_other_source(tmp_path: Path) -> None:
+    """Else frames of one scene would be in train and gate; a name of blanks alone is none."""
+    names = ["caf\u00e9", " cafe\u0301 ", "  "]
+    rows = "".join(f"{file}.png,1,x,{name}\n" for file, name in zip("abc", names, strict=True))
+    labels = "path,label,site,source\n" + rows
+    table = data.load(_recipe(_zip(tmp_path / "d.zip", {**_entries(labels), "c.png": _png(90)})))
+    assert table.sources.tolist() == ["caf\u00e9", "caf\u00e9", table.hashes[2]]
+
+
+@pytest.mark.parametrize("header", ["Source", " source", "SOURCE ", "Lane"])
+def test_a_column_in_another_spelling_is_named(tmp_path: Path, header: str) -> None:
+    """It would be passed over, and frames of one scene would count as independent rows."""
+    place = _zip(tmp_path / "d.zip", _entries(f"path,label,site,{header}\na.png,1,x,s\nb.png,2,x,s\n"))
+    with pytest.raises(ColumnError, match=f"Expected the column '{header.strip().lower()}' in .*, got '{header}'"):
+        data.load(_recipe(place))
+    assert data.load(DataRecipe(dataset="labelled_images", path=str(place), slices=header))  # a slice of this name
 
 
 def test_floor_maps_positions_to_digits(tmp_path: Path) -> None:

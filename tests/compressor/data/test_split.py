@@ -101,7 +101,7 @@ def test_refuses_what_cannot_be_split(arguments: dict[str, object], said: str) -
 
 def test_refuses_an_empty_split() -> None:
     """Too little data for four splits is an error, not an empty gate."""
-    with pytest.raises(SplitError, match="add data"):
+    with pytest.raises(SplitError, match="add data of other sources"):
         split(_table(1), 0)
 
 

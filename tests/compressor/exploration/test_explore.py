@@ -182,3 +182,17 @@ def test_a_picture_that_moved_by_a_pixel_shares_its_source() -> None:
     table = with_near_sources(make_table([*pictures, *moved], ["a"] * 7, slices=["s"] * 7), Silent())
     assert len(set(table.sources[[0, 3, 4, 5, 6]].tolist())) == 1
     assert len(set(table.sources.tolist())) == 3
+
+
+def test_of_near_copies_with_and_without_a_source_only_named_pairs_stay_apart() -> None:
+    """One row with a source must not make the copies among the others independent rows."""
+    random = np.random.default_rng(0)
+    picture = np.repeat(
+        np.kron(random.integers(0, 255, (8, 8, 1)).astype(np.uint8), np.ones((4, 4, 1), np.uint8)), 3, 2
+    )
+    other = np.repeat(np.kron(random.integers(0, 255, (8, 8, 1)).astype(np.uint8), np.ones((4, 4, 1), np.uint8)), 3, 2)
+    pictures = [np.roll(one, step, 1) for one in (picture, other) for step in (0, 1)]
+    table = make_table(pictures, ["a"] * 4, slices=["s"] * 4, sources=["x", "y", "", ""])
+    named = with_near_sources(table, Silent(), table.sources == table.hashes).sources.tolist()
+    assert named[:2] == ["x", "y"]
+    assert named[2] == named[3]
