@@ -391,6 +391,7 @@ DRIFTS: Mapping[str, Drift] = {
     "class 4 read as 5 on a tenth": Drift(median=NEVER, found=0.0, pool=10),
     "a quarter +0.2 sd": Drift(median=33, found=1.0, pool=1, price=True),
     "the fleet +0.1 sd": Drift(median=NEVER, found=0.05, pool=1, price=True),
+    "the fleet +0.3 sd, day and night": Drift(kind="day and night, common"),
     "memory 10 minutes and +0.5 sd on a tenth": Drift(kind="memory 10 minutes", median=84, found=0.8, pool=7),
     "+0.5 sd on seven tenths": Drift(hours=48),
     "own weather and +1.5 sd on a tenth": Drift(kind="own weather", hours=48),

@@ -30,6 +30,7 @@ import numpy as np
 from server.drift.config import DriftConfig
 from server.drift.detection.baseline import Collected, Commissioning, Kept, KeptOfDevice
 from server.drift.detection.carrying import BankKey, Carried
+from server.drift.detection.clock import HourlySums
 from server.drift.detection.detector_bank import DETECTORS, ROWS, DetectorBank, arrays_of
 from server.drift.detection.movement import FleetMovement, Movement, Ordinary, ScoreColumns
 from server.drift.detection.pools import Pool, PoolMovement, PoolName
@@ -324,12 +325,12 @@ def _unpacked(block: bytes, kind: np.dtype[Any], shapes: Mapping[str, tuple[int,
     return found
 
 
-def _arrays(one: Pool | PoolMovement | FleetMovement | Ordinary) -> dict[str, np.ndarray]:
+def _arrays(one: Pool | PoolMovement | HourlySums | FleetMovement | Ordinary) -> dict[str, np.ndarray]:
     values = {part.name: getattr(one, part.name) for part in fields(one)}
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
-def _shapes(empty: Pool | PoolMovement | FleetMovement) -> dict[str, tuple[int, ...]]:
+def _shapes(empty: Pool | PoolMovement | HourlySums | FleetMovement) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in _arrays(empty).items()}
 
 
@@ -340,16 +341,20 @@ def packed_ordinary(one: Ordinary) -> bytes:
 
 def read_ordinary(data: bytes, columns: ScoreColumns) -> Ordinary | None:
     """Return what ``packed_ordinary`` wrote of one device for these columns; None for anything else."""
-    try:
-        return Ordinary(**_unpacked(data, _DETECTOR, Ordinary.layout(columns)))
-    except ValueError:
-        return None
+    layout = Ordinary.layout(columns)
+    hours = np.zeros(layout["hours"], np.float32)
+    older = {name: shape for name, shape in layout.items() if name != "hours"}  # as versions before wrote it
+    for shapes, rest in ((layout, {}), (older, {"hours": hours})):
+        with suppress(ValueError):
+            return Ordinary(**_unpacked(data, _DETECTOR, shapes), **rest)
+    return None
 
 
 def packed_movement(moved: PoolMovement) -> bytes:
     """Return how a pool moved, as bytes."""
     windows = np.array([moved.weekend_windows])
-    return _packed(_SCORE, *_arrays(moved).values(), windows)
+    clock = () if moved.clock is None else _arrays(moved.clock).values()
+    return _packed(_SCORE, *_arrays(moved).values(), windows, *clock)
 
 
 def read_movement(data: bytes, columns: ScoreColumns, slot: int) -> PoolMovement:
@@ -359,9 +364,11 @@ def read_movement(data: bytes, columns: ScoreColumns, slot: int) -> PoolMovement
         ValueError: If it does not fit ``columns``.
     """
     shapes = _shapes(PoolMovement.empty(columns)) | {"weekend_windows": (1,)}
-    found: dict[str, Any] = _unpacked(data, _SCORE, shapes)
+    split = _SCORE.itemsize * sum(math.prod(shape) for shape in shapes.values())
+    found: dict[str, Any] = _unpacked(data[:split], _SCORE, shapes)
     windows = int(found.pop("weekend_windows")[0])
-    return PoolMovement(**found, weekend_windows=windows, slot=slot)
+    clock: dict[str, Any] = _unpacked(data[split:], _SCORE, _shapes(HourlySums.empty(columns))) if data[split:] else {}
+    return PoolMovement(**found, weekend_windows=windows, slot=slot, clock=HourlySums(**clock) if clock else None)
 
 
 def _refill(

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from server.drift.detection.movement import BASIS, KAPPA, Ordinary, ScoreColumns
+from server.drift.detection.movement import BASIS, KAPPA, LENGTHS, Ordinary, ScoreColumns
 from server.drift.detection.reference import (
     SHAPE_MEMORY,
     Floats,
@@ -70,7 +70,8 @@ class Baselines:
     ``movement`` (R, K): how far a stream ordinarily moves, ``trend`` how far it moved all the while, in
     standard deviations of a sample;
     ``n_effective`` (R, S) the number of independent samples. ``contexts``: for each, its shares of the samples
-    (R, S, 16), not smoothed, because pools add them up first, and the number of independent samples (R, S).
+    (R, S, 16), not smoothed, because pools add them up first, the number of independent samples (R, S), and the shares
+    of the samples at each hour of the day (R, 24).
     """
 
     log_z: Floats
@@ -81,7 +82,7 @@ class Baselines:
     rate: Floats
     proportions: Floats
     n_effective: Floats
-    contexts: Mapping[int, tuple[Floats, Floats]]
+    contexts: Mapping[int, tuple[Floats, Floats, Floats]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,11 +162,14 @@ def baselines(parts: Sequence[Commissioning], columns: ScoreColumns, *, z: float
     n = counts.sum(axis=-1)
     n_effective = n / by_shape.max(axis=-1)
     flat = counts[..., list(columns.classes), :]
-    still = np.zeros((2, columns.count))
+    still, never = np.zeros((2, columns.count)), np.zeros(LENGTHS[-1])
     moved = np.array([
         [still if one.ordinary is None else (one.ordinary.movement[0], one.ordinary.trend[0]) for one in collected]
         for collected in seen
     ], np.float64)  # fmt: skip
+    hours = np.array(
+        [[never if o.ordinary is None else o.ordinary.hours[0] for o in part] for part in seen], np.float64
+    )
     movement = moved[:, :, 0].max(axis=0)
     shape_moved, class_moved = columns.by_stream(KAPPA * movement)
     class_log_z = [
@@ -189,7 +193,7 @@ def baselines(parts: Sequence[Commissioning], columns: ScoreColumns, *, z: float
         rate=n.sum(axis=0) / np.sum([[one.windows for one in collected] for collected in seen], axis=0)[:, None],
         proportions=proportions(counts.sum(axis=0)),
         n_effective=n_effective.sum(axis=0),
-        contexts={context: (shares(counts[i]), n_effective[i]) for i, context in enumerate(contexts)},
+        contexts={context: (shares(counts[i]), n_effective[i], hours[i]) for i, context in enumerate(contexts)},
     )
 
 

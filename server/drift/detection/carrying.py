@@ -250,7 +250,7 @@ def compared(before: Collected, old: StreamFacts, new: StreamFacts) -> Collected
         memory, movement = before.ordinary.memory[0], before.ordinary.movement[0]
         trend = before.ordinary.trend[0]
     layout = Ordinary.layout(columns)
-    none = {name: np.zeros(layout[name], np.float32) for name in ("ratios", "pairs", "moved", "lags")}
+    none = {name: np.zeros(layout[name], np.float32) for name in ("ratios", "pairs", "moved", "lags", "hours")}
     moved = np.where(has, movement[np.maximum(column, 0)], 0.0)
     ordinary = Ordinary(
         memory=np.where(has, memory[np.maximum(column, 0)], 1.0)[None].astype(np.float32),

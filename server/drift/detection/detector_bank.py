@@ -20,6 +20,7 @@ from server.drift.detection.evidence import class_increments, fade, increments, 
 from server.drift.detection.movement import (
     CONTROL_DEVICES,
     KAPPA,
+    LENGTHS,
     FleetMovement,
     Movement,
     Ordinary,
@@ -58,21 +59,32 @@ _ROWS_COMPLETED = 128  # their normalisers need 3 kB a device, stream and streng
 class ContextBaselines:
     """The devices' baselines in one context: shares of the samples (D, S, 16), independent samples (D, S), 0 for none.
 
-    The shares are not smoothed: with a prior per device, the prior's weight in a pool would not shrink.
+    The shares are not smoothed: with a prior per device, the prior's weight in a pool would not shrink. ``hours``
+    (D, 24): the shares of the samples at each hour of the day.
     """
 
     usual: Singles
     n_effective: Floats
+    hours: Singles
+
+    @classmethod
+    def empty(cls, streams: int) -> ContextBaselines:
+        """Return the baselines of no device."""
+        return cls(
+            np.zeros((0, streams, BINS), np.float32), np.zeros((0, streams)), np.zeros((0, LENGTHS[-1]), np.float32)
+        )
 
     def with_rows(self, count: int) -> ContextBaselines:
         """Return a copy with rows for ``count`` more devices, without baselines."""
         streams = self.usual.shape[1]
         usual = np.concatenate([self.usual, np.full((count, streams, BINS), 1 / BINS, np.float32)])
-        return ContextBaselines(usual, np.concatenate([self.n_effective, np.zeros((count, streams))]))
+        n_effective = np.concatenate([self.n_effective, np.zeros((count, streams))])
+        hours = np.concatenate([self.hours, np.zeros((count, LENGTHS[-1]), np.float32)])
+        return ContextBaselines(usual, n_effective, hours)
 
     def copy(self) -> ContextBaselines:
         """Return an independent copy."""
-        return ContextBaselines(self.usual.copy(), self.n_effective.copy())
+        return ContextBaselines(self.usual.copy(), self.n_effective.copy(), self.hours.copy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,14 +489,13 @@ class DetectorBank:
                 self.memory[some], self.ordinary[some], self.rate[some] = own.memory, own.movement, own.rate
                 self.trend[some] = own.trend
                 self.usual[some], self.n_effective[some] = own.proportions, own.n_effective
-                for context, (usual, n_effective) in own.contexts.items():
+                for context, (usual, n_effective, hours) in own.contexts.items():
                     part = self._context(context)
-                    part.usual[some], part.n_effective[some] = usual, n_effective
+                    part.usual[some], part.n_effective[some], part.hours[some] = usual, n_effective, hours
 
     def _context(self, context: int) -> ContextBaselines:
         if context not in self.contexts:
-            empty = ContextBaselines(np.zeros((0, self.streams, BINS), np.float32), np.zeros((0, self.streams)))
-            self.contexts[context] = empty.with_rows(len(self.devices))
+            self.contexts[context] = ContextBaselines.empty(self.streams).with_rows(len(self.devices))
         return self.contexts[context]
 
     def log_values(self) -> Floats:

@@ -103,7 +103,8 @@ class Ordinary:
     (R, 4, K) by length, of ``pairs`` (R, 4) of batches; ``moved`` (R, 6, K): the mean squared differences by lag, in
     variances of a sample and beyond what the memory explains, and whether a lag was seen, ``lags`` (R, 6); ``trend``
     (R, K): by how many standard deviations of a sample the second half of the baseline lies above the first, at most
-    what a baseline follows in half of that time.
+    what a baseline follows in half of that time; ``hours`` (R, 24): the shares of its samples at each hour of the day,
+    all 0 for a baseline of an older version.
     """
 
     memory: Singles
@@ -113,6 +114,7 @@ class Ordinary:
     moved: Singles
     lags: Singles
     trend: Singles
+    hours: Singles
 
     def of(self, row: int) -> Ordinary:
         """Return that of one device, R = 1."""
@@ -131,7 +133,7 @@ class Ordinary:
         k, four, six = columns.count, _OF_DEVICES, len(_LAGS)
         return {
             "memory": (1, k), "movement": (1, k), "ratios": (1, four, k), "pairs": (1, four), "moved": (1, six, k),
-            "lags": (1, six), "trend": (1, k),
+            "lags": (1, six), "trend": (1, k), "hours": (1, LENGTHS[-1]),
         }  # fmt: skip
 
 
@@ -230,14 +232,19 @@ class Pairs:
     """Adjacent batches of one length that ended in this slot, of R devices: what pools learn from.
 
     ``length``: the place in ``LENGTHS``; ``rows`` (R,) in the ``Movement``; ``differences`` (R, K) of the means;
-    ``samples`` (R, K): n n' / (n + n') of the two batches; ``variances`` (R, K) of a sample.
+    ``samples`` (R, K): n n' / (n + n') of the two batches; ``variances`` (R, K) of a sample; ``number`` of the later
+    batch. Of single windows also ``steps`` (R, S, 16): by how much the shares of bins differ from the window before,
+    and ``step_samples`` (R, S): n n' / (n + n'), 0 if that window is missing.
     """
 
     length: int
+    number: int
     rows: NDArray[np.int64]
     differences: Singles
     samples: Singles
     variances: Singles
+    steps: Singles | None = None
+    step_samples: Singles | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -247,7 +254,9 @@ class Movement:
     ``number`` and ``before`` (7, M): the number of the open batch and of the last one, -1 for none; ``open`` (7, M, K)
     sums and ``open_n`` (7, M, S) samples so far; ``mean`` and ``mean_n`` of the batch before. ``total`` and
     ``squares`` (M, K): the sums of all windows, ``n`` (M, S) samples; ``spread`` (4, M, K): the sums of squared
-    differences, weighted, and ``pairs`` (4, M) their number.
+    differences, weighted, and ``pairs`` (4, M) their number. ``window`` and ``latest`` (M, S, 16): the shares of bins
+    in the open window and in the one before; ``hours`` (M, 24): the samples at each hour of the day, if windows are
+    hours.
     ``series``: the means (M, K) of each batch of six windows by its number, NaN for none, less what the devices
     shared up to then: ``levels``, and the latest ``level`` (K,).
     """
@@ -266,6 +275,9 @@ class Movement:
     n: Singles = field(init=False)
     spread: Singles = field(init=False)
     pairs: Singles = field(init=False)
+    window: Halves = field(init=False)
+    latest: Halves = field(init=False)
+    hours: Singles = field(init=False)
     series: dict[int, Halves] = field(default_factory=dict)
     levels: dict[int, Floats] = field(default_factory=dict)
     level: Floats = field(init=False)
@@ -287,6 +299,8 @@ class Movement:
             "mean": (seven, k, "<f4", 0), "mean_n": (seven, s, "<f4", 0),
             "total": ((), k, "<f4", 0), "squares": ((), k, "<f4", 0), "n": ((), s, "<f4", 0),
             "spread": (four, k, "<f4", 0), "pairs": (four, (), "<f4", 0),
+            "window": ((), (columns.streams, BINS), "<f2", 0), "latest": ((), (columns.streams, BINS), "<f2", 0),
+            "hours": ((), (LENGTHS[-1],), "<f4", 0),
         }  # fmt: skip
 
     def admit(self, devices: Sequence[str]) -> None:
@@ -341,13 +355,16 @@ class Movement:
             if adjacent.any():
                 rows = done[adjacent]
                 n_before = self.mean_n[place, rows]
-                samples = (n[adjacent] * n_before / np.maximum(n[adjacent] + n_before, 1))[:, self.columns.stream]
+                of_streams = n[adjacent] * n_before / np.maximum(n[adjacent] + n_before, 1)
+                samples = of_streams[:, self.columns.stream]
                 differences = np.where(samples > 0, mean[adjacent] - self.mean[place, rows], 0.0).astype(np.float32)
                 all_of_it = np.maximum(self.n[rows], 1)[:, self.columns.stream]
                 variances = self.squares[rows] / all_of_it - (self.total[rows] / all_of_it) ** 2
+                steps = self.window[rows] - self.latest[rows].astype(np.float32) if length == 1 else None
                 found.append(Pairs(
-                    length=place, rows=rows, differences=differences, samples=samples,
-                    variances=np.maximum(variances, 0.0),
+                    length=place, number=int(self.number[place, done].max()), rows=rows, differences=differences,
+                    samples=samples, variances=np.maximum(variances, 0.0), steps=steps,
+                    step_samples=of_streams * (apart[adjacent] == 1)[:, None] if length == 1 else None,
                 ))  # fmt: skip
                 if place < _OF_DEVICES:
                     common, _ = shared(differences)
@@ -360,6 +377,8 @@ class Movement:
                 means = np.full((len(self.devices), self.columns.count), np.nan, np.float16)
                 means[here] = mean[self.number[place, done] == newest] - self.level
                 self.series, self.levels = {**self.series, newest: means}, {**self.levels, newest: self.level}
+            if length == 1:
+                self.latest[done] = self.window[done]
             self.mean[place, done], self.mean_n[place, done] = mean, n
             self.before[place, done], self.number[place, done] = self.number[place, done], -1
             self.open[place, done], self.open_n[place, done] = 0.0, 0.0
@@ -372,6 +391,8 @@ class Movement:
         self.total[rows] += total
         self.squares[rows] += self.columns.sums(counts, power=2)
         self.n[rows] += n
+        self.window[rows] = counts / np.maximum(n, 1)[..., None]
+        self.hours[rows, slot % LENGTHS[-1]] += n.max(axis=-1)
         for place, length in enumerate(LENGTHS):
             self.open[place, rows] += total
             self.open_n[place, rows] += n
@@ -417,6 +438,7 @@ class Movement:
             pairs=pairs.astype(np.float32),
             moved=moved.astype(np.float32),
             lags=lags.astype(np.float32),
+            hours=self.hours[rows] / np.maximum(self.hours[rows].sum(axis=1, keepdims=True), 1),
         )
 
     def _trend(self, rows: Sequence[int], windows: int) -> Floats:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.drift.detection.baseline import FINAL
+from server.drift.detection.clock import HOURS, HourlySums, Rhythm, rhythm
 from server.drift.detection.detector_bank import ROWS, DetectorBank, DetectorSettings, Observation
 from server.drift.detection.evidence import class_increments, fade, increments, sums, update, values
 from server.drift.detection.movement import CONTROL_DEVICES, KAPPA, LENGTHS, Movement, Pairs, ScoreColumns, ageing
@@ -96,7 +97,7 @@ class PoolMovement:
     N (X - 1) to ``excess`` and N^2 to ``weight`` (7, K each), and 1 to ``pairs`` (7,): excess / weight is the variance
     between batches over that of a sample. ``slot``: the latest slot with a pair. ``weekend_windows``: how many windows
     of weekends were seen; if the baselines had too few, ``weekend`` (S, 16) has by how many counts of ``weekend_n``
-    (S,) samples the first weekend differed from them.
+    (S,) samples the first weekend differed from them. ``clock``: of the whole fleet, by the hour of the day.
     """
 
     excess: Floats
@@ -106,6 +107,7 @@ class PoolMovement:
     weekend_n: Floats
     weekend_windows: int = 0
     slot: int = -1
+    clock: HourlySums | None = None
 
     @classmethod
     def empty(cls, columns: ScoreColumns) -> PoolMovement:
@@ -136,12 +138,13 @@ def names(devices: Iterable[str], attributes: Mapping[str, Mapping[str, str]]) -
 
 def learn(
     known: Mapping[PoolName, PoolMovement], named: Mapping[PoolName, frozenset[str]],
-    ended: Sequence[tuple[Movement, Pairs]], slot: int, *, weekend: bool = False,
+    ended: Sequence[tuple[Movement, Pairs]], slot: int, settings: DetectorSettings,
 ) -> dict[PoolName, PoolMovement]:  # fmt: skip
     """Return the movement of the pools ``named`` with all pairs of batches that ``ended`` in ``slot``.
 
-    ``weekend``: whether that slot is on one. A pool that has already learned from this slot is not changed.
+    A pool that has already learned from this slot is not changed.
     """
+    weekend, hourly = is_weekend(slot, settings), settings.window_ms * HOURS == _DAY_MS
     found: dict[PoolName, PoolMovement] = {}
     for movement, pairs in ended:
         devices = [movement.devices[row] for row in pairs.rows]
@@ -173,8 +176,12 @@ def learn(
             excess[pairs.length] += size * (difference**2 / chance - 1)
             weight[pairs.length] += size**2
             seen[pairs.length] += 1
+            clock = older.clock
+            if name == FLEET and hourly:
+                apart = difference / np.sqrt(np.where(varies, variance, 1.0))
+                clock = (clock or HourlySums.empty(movement.columns)).after(pairs, apart, size, member[place] > 0)
             found[name] = replace(
-                older, excess=excess, weight=weight, pairs=seen, slot=slot,
+                older, excess=excess, weight=weight, pairs=seen, slot=slot, clock=clock,
                 weekend_windows=older.weekend_windows + (weekend and pairs.length == 0),
             )  # fmt: skip
     return found
@@ -191,14 +198,27 @@ def is_weekend(slot: int, settings: DetectorSettings) -> bool:
     return settings.baseline_windows * settings.window_ms >= 2 * _DAY_MS and (day + _THURSDAY) % 7 >= _SATURDAY
 
 
+def rhythm_of(known: Mapping[PoolName, PoolMovement], columns: ScoreColumns) -> Rhythm | None:
+    """Return the rhythm of the whole fleet, None if there is none or too few days were seen."""
+    fleet = known.get(FLEET)
+    if fleet is None or fleet.clock is None:
+        return None
+    found = rhythm(fleet.clock, fleet.excess, fleet.weight, fleet.pairs, columns)
+    return found if found.used.any() else None
+
+
 def between_batches(
-    known: Mapping[PoolName, PoolMovement], named: Iterable[PoolName]
+    known: Mapping[PoolName, PoolMovement], named: Iterable[PoolName], fleets: Rhythm | None = None
 ) -> dict[PoolName, tuple[Floats, float]]:
     """Return of each pool the variance between batches over that of a sample (7, K), and the number of pairs of days.
+
+    That of the whole fleet is without its rhythm, if it has one: ``fleets``.
 
     Cohorts of one attribute are shrunk to each other; a pool that has learned nothing has the values of the others of
     its attribute, or else of the fleet; it is left out if there are none.
     """
+    if fleets is not None:
+        known = {**known, FLEET: replace(known[FLEET], excess=fleets.excess)}
     by_attribute: dict[str, list[PoolMovement]] = {}
     for name, one in known.items():
         by_attribute.setdefault(name[0], []).append(one)
@@ -282,6 +302,7 @@ class JudgedWindows:
         total, expected = np.zeros((2, *self.counts.shape[1:]))
         n, limit = np.zeros((2, bank.streams))
         memory, moved, trend = np.zeros((3, bank.columns.count))
+        hours = np.zeros((bank.streams, HOURS))
         for first in range(0, len(places), ROWS):  # bounds the size of temporary arrays
             some = places[first : first + ROWS]
             rows, samples = self.rows[some], self.samples[some]
@@ -293,9 +314,10 @@ class JudgedWindows:
             memory += (wide * bank.memory[rows]).sum(axis=0)
             moved += ((wide * bank.ordinary[rows]) ** 2).sum(axis=0)
             trend += (wide * bank.trend[rows]).sum(axis=0)
+            hours += samples.T @ own.hours[rows]
         return PoolSums(
             count=len(places), total=total, expected=expected, n=n, limit=limit, memory=memory, moved=moved,
-            trend=trend,
+            trend=trend, hours=hours,
         )  # fmt: skip
 
 
@@ -305,7 +327,7 @@ class PoolSums:
 
     ``limit`` (S,): the largest share of a baseline's independent samples that one device uses; ``memory`` (K,): the
     sum of the devices' memories, by samples; ``moved`` (K,): of the squares of their ordinary movements times samples;
-    ``trend`` (K,): of their trends, by samples.
+    ``trend`` (K,): of their trends, by samples; ``hours`` (S, 24): of the shares of their baselines at each hour.
     """
 
     count: int
@@ -316,6 +338,16 @@ class PoolSums:
     memory: Floats
     moved: Floats
     trend: Floats
+    hours: Floats
+
+    def without(self, fleets: Rhythm, hour: int) -> PoolSums:
+        """Return the sums less the rhythm of the fleet; nothing of streams whose rhythm is not known at this hour."""
+        known = fleets.known[hour]
+        total = self.total - fleets.apart(hour, self.hours, self.n)
+        return replace(
+            self, n=np.where(known, self.n, 0.0), total=np.where(known[:, None], total, 0.0),
+            expected=np.where(known[:, None], self.expected, 0.0),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +355,7 @@ class PoolWindows:
     """What the pools of one bank are judged by in one slot; ``fleet``: the sums over all, by context.
 
     ``movement`` of the pools: a first weekend is added to it; ``noted``: of which pools and contexts this slot was.
+    ``rhythm`` of the whole fleet, if it has one, and the ``hour`` of the day.
     """
 
     bank: DetectorBank
@@ -334,6 +367,8 @@ class PoolWindows:
     settings: DetectorSettings
     log_cap: float
     noted: set[tuple[PoolName, int]] = field(default_factory=set)
+    rhythm: Rhythm | None = None
+    hour: int = 0
 
     def step(
         self, pool: Pool | None, name: PoolName, places: NDArray[np.int64], *, without: NDArray[np.int64]
@@ -355,6 +390,8 @@ class PoolWindows:
                 sums_ = whole if name == FLEET else self.judged.sums(self.bank, part, int(context))
                 if not self._knows_the_day(name, int(context), sums_, whole):
                     continue
+                if self.rhythm is not None and name == FLEET:
+                    sums_ = sums_.without(self.rhythm, self.hour)
                 older = pool or Pool.empty(self.bank.columns)
                 gain, class_gain, aged = self._gains(name, sums_, whole, older.aged if pool else None)
                 pool = Pool(
@@ -451,6 +488,8 @@ class PoolWindows:
         """Return the memory of a pool (K,), and how far it ordinarily moves from day to day, in sd of a sample (K,)."""
         stream = self.bank.columns.stream
         wider = 1 + rest_ratio[stream]
+        if name == FLEET and self.rhythm is not None:
+            wider = wider * self.rhythm.wider
         memory = np.maximum(own.memory / np.maximum(own.n[stream], 1e-9), 1.0)
         of_devices = KAPPA * np.sqrt(own.moved) / np.maximum(own.n[stream], 1e-9)  # independent of each other
         if name not in self.between:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from server.drift.detection import pools as pooling
 from server.drift.detection.baseline import FINAL, Kept, KeptOfDevice
 from server.drift.detection.carrying import BankKey, Carried, StreamFacts, joined
+from server.drift.detection.clock import HOURS
 from server.drift.detection.detector_bank import DetectorBank, DetectorSettings, Observation, SlotContext
 from server.drift.detection.evidence import Decision, e_bh, log_cap, values
 from server.drift.detection.movement import CONTROL_DEVICES, ScoreColumns
@@ -350,13 +351,14 @@ def _step_pools(
         movement = state.movement.setdefault(key, {})
         weekend = pooling.is_weekend(state.slot, settings)
         if key in windows:
-            movement |= pooling.learn(movement, named, bank.ended, state.slot, weekend=weekend)
+            movement |= pooling.learn(movement, named, bank.ended, state.slot, settings)
+        rhythm = pooling.rhythm_of(movement, bank.columns)
         judged = pooling.JudgedWindows.of(bank, windows.get(key, ()), left_out=left_out)
         steps[key] = _PoolStep(
             named=named, left_out=left_out, places=judged.places(),
             windows=pooling.PoolWindows(
                 bank=bank, judged=judged, settings=settings, movement=movement, weekend=weekend,
-                between=pooling.between_batches(movement, named),
+                between=pooling.between_batches(movement, named, rhythm), rhythm=rhythm, hour=state.slot % HOURS,
                 fleet=judged.whole(bank),
                 log_cap=log_cap(len(named), bank.tilts, settings.log_alpha),
             ),
