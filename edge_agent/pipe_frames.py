@@ -24,6 +24,8 @@ MAX_SAMPLE_BYTES = (
 )  # of an input in ``sample``, so that with base64 and its envelope it is within the server's limit
 LANES = ("audit", "drift")
 """Of samples that a server asks for."""
+SAMPLE_TYPES = ("image/png", "image/jpeg")
+"""Of samples, all that servers of this version take: other inputs must not leave the device in vain."""
 MAX_SAMPLES = 10_000
 """Of one request."""
 CORRECTION = "correction"

@@ -112,8 +112,8 @@ class CommandState:
         )
 
     def charges(self, request: str) -> bool:
-        """Return whether the grant of ``request`` has a ratio, so that its inputs are charged as they leave."""
-        return any(grant.request == request and grant.ratio for grant in self.open)
+        """Return whether inputs for ``request`` are charged as they leave: all but those of a granted count."""
+        return not any(grant.request == request and not grant.ratio for grant in self.open)
 
     def spending(self, length_bytes: int, now_ms: int) -> CommandState:
         """Return the ledger after one input was sent for which no bytes were set aside before."""
@@ -306,7 +306,7 @@ class Inbox:
     def sampled(self, request: str, length_bytes: int, now_ms: int) -> bool:
         """Deduct an input of the child from its grant, before it is sent on: a restart must not grant it again.
 
-        Return False if it was drawn by a ratio and exceeds what is left of today's budget.
+        Return False if it was drawn by a ratio, or for no open grant, and exceeds what is left of today's budget.
 
         Raises:
             OSError: If the ledger can't be written.

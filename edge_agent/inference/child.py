@@ -37,7 +37,7 @@ from edge_agent.inference.served_model import Inference, ServedModel, load_model
 from edge_agent.inference.shadow import Load, Room, Shadow
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.logs import log_to_ring, log_to_stderr
-from edge_agent.pipe_frames import MAX_SAMPLE_BYTES, Frame, FrameDecoder, encode_frame
+from edge_agent.pipe_frames import MAX_SAMPLE_BYTES, SAMPLE_TYPES, Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sources.push import PushSource
 from wire import leb128
@@ -309,9 +309,13 @@ class InferenceLoop:
             self._fault("sample_too_large", f"{text}: they can't be sent, and the samples are of the others alone")
         for chosen in reservoir.close_window():
             candidate = chosen.candidate
+            if (kind := media_type(candidate.data)) not in SAMPLE_TYPES:
+                text = f"Expected samples of {' or '.join(SAMPLE_TYPES)}, which alone a server takes, got {kind}"
+                self._fault("sample_unsupported", f"{text}: they stay on the device")
+                continue
             header: dict[str, Json] = {
                 "type": "sample", "request": chosen.request.request, "lane": chosen.request.lane,
-                "sha256": candidate.sha256, "media_type": media_type(candidate.data), "at_ms": candidate.at_ms,
+                "sha256": candidate.sha256, "media_type": kind, "at_ms": candidate.at_ms,
                 "inclusion_ratio": chosen.inclusion_ratio, "predicted": candidate.predicted,
                 "confidence": candidate.confidence, "artifact_sha256": self._results.model.manifest.artifact_sha256,
             }  # fmt: skip
@@ -454,7 +458,9 @@ class InferenceLoop:
         for replaced in self._results.reservoirs:
             if replaced not in kept:
                 self._send_samples(replaced)  # what it has drawn of this window so far
-        self._results.reservoirs = [*kept, reservoir][-_MAX_REQUESTS:]
+        self._results.reservoirs = [*kept, reservoir]
+        while len(self._results.reservoirs) > _MAX_REQUESTS:
+            self._send_samples(self._results.reservoirs.pop(0))
 
 
 def _alike(one: ServedModel, other: ServedModel) -> bool:

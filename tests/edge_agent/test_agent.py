@@ -726,6 +726,20 @@ def test_a_steady_request_keeps_no_bytes_from_others_that_it_does_not_use(world:
     assert samples_sent(world) == [300, 600, 100]
 
 
+def test_samples_of_a_request_that_many_others_displaced_are_charged_too(world: World) -> None:
+    """Nine requests, of which eight are kept: what the child had drawn for the first stays within the day's bytes."""
+    world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 1000}))
+    world.turns(7, seconds=0.1)
+    for number in range(9):
+        arguments = {"request": f"r{number}", "ratio": 0.01, "at_most": 3}
+        world.say("cmd/samples", Command(id=f"{number}", verb="samples", arguments=arguments))
+    world.turns(2)
+    for length in (600, 600, 400):
+        world.children[-1].speak("sample", b"x" * length, request="r0")
+    world.turns(3)
+    assert samples_sent(world) == [600, 400]
+
+
 @pytest.mark.parametrize("arguments", [{"count": 10**9}, {"count": True}, {"count": 3, "lane": "x"}])
 def test_a_request_that_the_child_would_refuse_is_refused_and_costs_no_budget(world: World, arguments: dict) -> None:
     """The server must not be told that it is granted, and the next request must have the day's bytes."""

@@ -1,6 +1,7 @@
 """The inference child as a process, over its pipes."""
 
 import hashlib
+import io
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from wire import leb128
 from wire.bundle import parse_bundle
@@ -149,17 +151,26 @@ def test_sends_no_more_samples_than_were_granted_as_they_came(
     assert samples[0].header["media_type"] == "image/png"
 
 
-def test_a_renewed_audit_loses_nothing_that_was_drawn(
-    bundle: Callable, child: Callable, drop: Callable, tiny: dict
+def _grant(running: object, **grant: object) -> None:
+    """Grant samples and wait until the child knows it: frames are read in order, and an unknown one is answered."""
+    running.tell(**grant)
+    running.tell(type="nothing")
+    running.until("fault", lambda frame: frame.header["code"] == "frame_unknown")
+
+
+@pytest.mark.parametrize("requests", [["audit"], [f"once-{number}" for number in range(8)]])
+def test_a_renewed_or_displaced_audit_loses_nothing_that_was_drawn(
+    bundle: Callable, child: Callable, drop: Callable, tiny: dict, requests: list[str]
 ) -> None:
-    """The next day's request takes the place of the last one in the middle of a window: its inputs are sent first."""
+    """The next day's request, or an eighth other one, ends the last one inside a window: its inputs are sent first."""
     running = child(bundle(), window_ms=3_600_000)
     running.until("ready")
     grant = {"type": "samples", "request": "audit", "count": 9, "budget_bytes": 100_000, "lane": "audit", "ratio": 1.0}
-    running.tell(**grant)
+    _grant(running, **grant)
     drop(_images(tiny, 4))
     running.until("beat", lambda _: sum(frame.header["n"] for frame in running.heard if frame.kind == "beat") == 4)
-    running.tell(**grant)
+    for request in requests:
+        running.tell(**{**grant, "request": request})
     running.until("sample", lambda _: sum(frame.kind == "sample" for frame in running.heard) == 4)
     samples = [frame.header for frame in running.heard if frame.kind == "sample"]
     assert {(one["request"], one["inclusion_ratio"]) for one in samples} == {("audit", 1.0)}
@@ -181,6 +192,23 @@ def test_no_input_is_sent_for_both_lanes_of_a_request(
     assert len(lanes["audit"]) == 6
     assert 0 < len(lanes["drift"]) <= 4
     assert not lanes["audit"] & lanes["drift"]
+
+
+def test_inputs_that_no_server_takes_as_samples_stay_on_the_device(
+    bundle: Callable, child: Callable, drop: Callable, tiny: dict
+) -> None:
+    """Neither a BMP nor a sound is sent to be refused there: a fault names the type."""
+    running = child(bundle(), window_ms=1000)
+    running.until("ready")
+    _grant(running, type="samples", request="r", count=9, budget_bytes=1 << 20, lane="audit")
+    buffer = io.BytesIO()
+    Image.fromarray(tiny["images"](1)[0]).save(buffer, "BMP")
+    drop({"a.bmp": buffer.getvalue(), **_images(tiny, 1)})
+    fault = running.until("fault", lambda frame: frame.header["code"] != "frame_unknown").header
+    assert (fault["code"], "got image/bmp" in fault["text"]) == ("sample_unsupported", True)
+    running.tell(type="stop")
+    assert running.end() == 0
+    assert [frame.header["media_type"] for frame in running.heard if frame.kind == "sample"] == ["image/png"]
 
 
 def test_ends_in_order_when_terminated_and_says_the_open_window(bundle: Callable, child: Callable) -> None:
