@@ -27,6 +27,7 @@ from server.drift.verdicts import DeviceView, DriftVerdict, Pools, VerdictKind, 
 from wire.shadow import ShadowCounts
 
 _LESS_SURE = {("confidence", "down"), ("margin", "down"), ("entropy", "up")}
+_FAINT = 2.0  # nats of fading evidence of one device: chance alone reaches that in a stream without drift
 _DEGREES = 1.0  # nats below the threshold at which inputs still count as quiet
 
 
@@ -157,20 +158,42 @@ def _outputs_alone(scene: Scene, device: str, key: BankKey) -> bool:
 
 
 def causes(scene: Scene, devices: Iterable[str], *, training: bool = False) -> tuple[Share, ...]:
-    """Return the shares of the summed evidence of ``devices``, in the bank of most of them."""
+    """Return the shares of the summed evidence of ``devices``, in the bank of most of them.
+
+    Streams with no more evidence than chance has are left out, unless none has more (``is_faint``).
+    """
+    found = _recent(scene, devices, training=training)
+    if found is None:
+        return ()
+    recent, faint, streams = found
+    best = recent.max(axis=1)
+    return shares(np.where((best >= min(faint, best.max()))[:, None], recent, 0.0), streams)
+
+
+def is_faint(scene: Scene, devices: Iterable[str]) -> bool:
+    """Return whether the last windows of ``devices`` show no cause any more: an alarm fades more slowly than that."""
+    found = _recent(scene, devices, training=False)
+    return found is not None and bool(found[0].max() < found[1])
+
+
+def _recent(
+    scene: Scene, devices: Iterable[str], *, training: bool
+) -> tuple[Floats, float, list[tuple[str, str]]] | None:
+    """Return the summed evidence, how much of it chance has, and the streams; None if no device is known."""
     by_bank: dict[tuple[BankKey, bool], list[str]] = {}
     for device in devices:
         if device in scene.state.current:
             carried = scene.state.carried_bank(device) is not None
             by_bank.setdefault((scene.state.current[device].key, carried), []).append(device)
     if not by_bank:
-        return ()
+        return None
     key, carried = max(sorted(by_bank), key=lambda bank_key: len(by_bank[bank_key]))
     bank = scene.state.carried[key].bank if carried else scene.state.banks[key]
     rows = [bank.rows[device] for device in by_bank[key, carried]]
     of_training = training and not carried
     recent: Floats = (bank.training_recent[rows] if of_training else bank.evidence(rows)).sum(axis=0)
-    return shares(recent, scene.facts.get(key, BankFacts()).streams(bank.streams))
+    faint = 0.0 if of_training else _FAINT * len(rows)
+    return recent, faint, scene.facts.get(key, BankFacts()).streams(bank.streams)
 
 
 def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
@@ -197,6 +220,7 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
     return Finding(
         verdict=verdict, cause=cause, release=facts.release, model=facts.model, fresh=fresh,
         provisional=not training and 2 * unsure >= len(verdict.devices),
+        faint=bool(scene.outcome.flagged.intersection(verdict.devices)) and is_faint(scene, verdict.devices),
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ class Finding:
 
     ``fresh``: one of its devices sent a window in this slot. The evidence of silent devices does not change: it shows
     neither that they still drift nor that they are well. ``provisional``: the baselines of at least half of its devices
-    are not complete.
+    are not complete. ``faint``: its last windows show no cause any more, as after a repair: the verdict keeps its own.
     """
 
     verdict: DriftVerdict
@@ -38,6 +38,7 @@ class Finding:
     model: str = ""
     fresh: bool = True
     provisional: bool = False
+    faint: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,8 @@ def _kept(older: StoredVerdict, finding: Finding, window_ms: int, *, judged: boo
     return {
         "verdict": older.id, "last_window_ms": window_ms, "windows": older.windows + judged,
         "devices": sorted({*older.devices, *finding.verdict.devices}),
-        "cause": older.cause if finding.cause == UNKNOWN_CAUSE else finding.cause, "provisional": finding.provisional,
+        "cause": older.cause if finding.faint or finding.cause == UNKNOWN_CAUSE else finding.cause,
+        "provisional": finding.provisional,
     }  # fmt: skip
 
 

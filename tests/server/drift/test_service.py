@@ -175,6 +175,20 @@ def test_silent_evidence_is_no_news(world: FleetWorld) -> None:
     assert any("d4: no window for 30 s; look at the device" in text for text in told)
 
 
+def test_a_verdict_that_fades_keeps_its_cause(world: FleetWorld) -> None:
+    """Ten windows after a repair the alarm is still there, and the newest windows show chance alone."""
+    world.service.config = replace(world.service.config, baseline_windows=60)
+    world.live(62)
+    world.shifts = {"d4": {"luma_mean": -2.0}}
+    world.live(5)
+    world.shifts = {}
+    told = []
+    while world.kinds() and len(told) < 40:
+        world.live(1)
+        told += [verdict.cause for verdict in world.service.verdicts.open()]
+    assert told == ["darker"] * 10
+
+
 def _values(world: FleetWorld) -> np.ndarray:
     return world.service._moment.state.banks["a1" * 16, "b1" * 16].log_m
 
