@@ -21,7 +21,7 @@ from compressor.errors import DataError, PackageError, TrustError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, read_certificate
 from compressor.gates.kinds import measured as measured_by
-from compressor.gates.looks import split_of
+from compressor.gates.looks import UNCOUNTED, split_of
 from compressor.measurement.predictions import Candidate, Compared, Predictions, smoothed
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
@@ -97,9 +97,8 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
     run = replace(run, models=Models(compressed={new.manifest.target: form}), recipe=replace(run.recipe, gates=rules))
     shares = {rule.name: read.risk_share for rule in read.rules}  # of the look at which it was judged
     plain = tuple(replace(rule, confidence=1 - (1 - rule.confidence) / shares.get(rule.name, 1.0)) for rule in rules)
-    same = read.gate_split == split_of(run.rows("gate").hashes.tolist())  # its look counts in every folder
-    looks_at = LooksAt(path=path.parent / "looks.json", planned=read.planned_looks if same else 0,
-                       least=max(read.look, 1) if same else 1)  # fmt: skip
+    same = read.gate_split == split_of(run.rows("gate").hashes.tolist())  # then it is its own look, in every folder
+    looks_at = LooksAt(path=path.parent / "looks.json", again=read.seen if same else UNCOUNTED)
     look = looked(run, looks_at, plain)
     look = look if look.number else read.seen
     rules = tuple(rule if rule.on else now for rule, now in zip(rules, look.rules(plain), strict=True))

@@ -132,18 +132,19 @@ def test_a_look_of_the_gate_command_is_counted_once(recipe: Recipe, before: Outc
 
 
 @pytest.mark.slow
-def test_the_look_of_a_bundle_counts_in_another_folder(recipe: Recipe, before: Outcome, tmp_path: Path) -> None:
-    """The certificate knows at which look of how many it was judged: a copy has no fresh ledger."""
+def test_a_bundle_keeps_its_look_in_every_folder(recipe: Recipe, before: Outcome, tmp_path: Path) -> None:
+    """The certificate knows it: a copy has no fresh ledger, and one of two targets is no other candidate."""
     bounded = replace(on(recipe, "sound", 8), gates=(GateRecipe(name="accuracy_drop", max=0.9),))
     ledger = LooksAt(path=tmp_path / "looks.json", planned=4, least=3)
     shutil.copytree(before.report.parent / "cache", tmp_path / "cache")  # trained once
-    trained = replace(bounded, train=replace(bounded.train, epochs=7))
-    (bundle,) = run_recipe(trained, out=tmp_path, looks=ledger).bundles
+    two = (*bounded.targets[:1], replace(bounded.targets[0], name="two", threads=2))
+    trained = replace(bounded, train=replace(bounded.train, epochs=7), targets=two)
+    bundle, _ = run_recipe(trained, out=tmp_path, looks=ledger).bundles
     (tmp_path / "elsewhere").mkdir()
-    copy = shutil.copy(bundle, tmp_path / "elsewhere")
-    found = gate_against(Path(copy), Against(old=before.bundles[0], recipe=trained), Silent())
-    assert (found.look, found.planned_looks, found.risk_share) == (3, 4, 0.25)
-    assert found.rules[0].confidence == pytest.approx(0.9875)
+    for place in (bundle, Path(shutil.copy(bundle, tmp_path / "elsewhere"))):
+        found = gate_against(place, Against(old=before.bundles[0], recipe=trained), Silent())
+        assert (found.look, found.planned_looks, found.risk_share) == (3, 4, 0.25)
+        assert found.rules[0].confidence == pytest.approx(0.9875)
 
 
 def test_looks_at_the_same_time_have_different_numbers(tmp_path: Path) -> None:
