@@ -183,7 +183,7 @@ def test_no_input_is_sent_for_both_lanes_of_a_request(
     running = child(bundle(), window_ms=3_600_000)
     running.until("ready")
     for lane in ("drift", "audit"):
-        running.tell(type="samples", request=lane, count=6, budget_bytes=100_000, lane=lane)
+        _grant(running, type="samples", request=lane, count=6, budget_bytes=100_000, lane=lane)
     drop(_images(tiny, 10))
     running.until("beat", lambda _: sum(frame.header["n"] for frame in running.heard if frame.kind == "beat") == 10)
     assert running.end() == 0
