@@ -182,8 +182,9 @@ def test_no_input_is_sent_for_both_lanes_of_a_request(
     """Six of ten are drawn uniformly; those chosen by doubt are among the four others: no byte is paid for twice."""
     running = child(bundle(), window_ms=3_600_000)
     running.until("ready")
-    for lane in ("drift", "audit"):
-        _grant(running, type="samples", request=lane, count=6, budget_bytes=100_000, lane=lane)
+    grant = {"type": "samples", "count": 6, "budget_bytes": 100_000}
+    running.tell(**grant, request="drift", lane="drift")
+    _grant(running, **grant, request="audit", lane="audit")
     drop(_images(tiny, 10))
     running.until("beat", lambda _: sum(frame.header["n"] for frame in running.heard if frame.kind == "beat") == 10)
     assert running.end() == 0
