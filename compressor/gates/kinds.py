@@ -248,6 +248,16 @@ def kind_of(name: str) -> GateKind | None:
     return replace(made, name=name, timed=False)
 
 
+def risk_of(rules: Sequence[GateRecipe]) -> float:
+    """Return the largest risk, 1 - confidence, of those of ``rules`` that have a bound; 0: none has.
+
+    Raises:
+        PluginError: As in ``kind_of``.
+    """
+    kinds = [(rule, kind_of(rule.name)) for rule in rules]
+    return max((1 - rule.confidence for rule, kind in kinds if kind is not None and kind.bounded), default=0.0)
+
+
 def _own(name: str) -> GateKind | None:
     return KINDS.get(RENAMED.get(name, name))
 

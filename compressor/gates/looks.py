@@ -72,11 +72,11 @@ class Look:
         return tuple(replace(rule, confidence=1 - (1 - rule.confidence) * self.share) for rule in rules)
 
     def remark(self, risk: float) -> str:
-        """Return what a reader of the certificate must know, "" for a first look without a plan.
+        """Return what a reader of the certificate must know, "" for no look, or a first one without a plan.
 
-        ``risk``: that of the gates over all looks, 1 - their confidence.
+        ``risk``: that of the gates over all looks, 1 - their confidence; 0: none of them has a bound.
         """
-        if not self.planned and self.number < 2:  # noqa: PLR2004 - the first needs no remark
+        if not risk or self.number < (1 if self.planned else 2):
             return ""
         of = f" of {self.planned} planned" if self.planned else ""
         cost = times_the_rows(risk * (1 if self.planned else FIRST), risk * self.share)

@@ -21,6 +21,7 @@ from compressor.errors import DataError, PackageError, TrustError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, read_certificate
 from compressor.gates.kinds import measured as measured_by
+from compressor.gates.kinds import risk_of
 from compressor.gates.looks import UNCOUNTED, split_of
 from compressor.measurement.predictions import Candidate, Compared, Predictions, smoothed
 from compressor.progress import Progress
@@ -116,8 +117,8 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
         *read.remarks,
         f"Against {old.manifest.release}: other answers on {int(differ.sum())} of {len(rows)} rows.",
     ]
-    said = look.remark(1 - min(rule.confidence for rule in plain)) if look.number else ""
-    remarks += [said] if said else []
+    if said := look.remark(risk_of(plain)):
+        remarks.append(said)
     remarks += [
         f"{bundle.manifest.release} was made from other data than the recipe's: if it was trained on rows of this gate "
         "split, they flatter it."

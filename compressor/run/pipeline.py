@@ -30,7 +30,7 @@ from compressor.gates import CONFIDENCE, LABEL_ORDER, AccuracyDrop, Evidence, Ve
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, WatchedSite
 from compressor.gates.evidence import GateRecipe
-from compressor.gates.kinds import KINDS, added_to, kind_of
+from compressor.gates.kinds import KINDS, added_to, risk_of
 from compressor.gates.kinds import measured as measured_by
 from compressor.gates.looks import UNCOUNTED, Ledgers, Look, used_up
 from compressor.progress import Progress, Silent
@@ -317,20 +317,18 @@ def looked(run: Run, at: LooksAt, rules: Sequence[GateRecipe]) -> Look:
         PackageError: If the ledger can't be read or written.
         SplitError: If the split is used up.
     """
-    risks = [
-        1 - rule.confidence for rule in rules for kind in [kind_of(rule.name)] if kind is not None and kind.bounded
-    ]
-    if not risks:
+    risk = risk_of(rules)
+    if not risk:
         return UNCOUNTED
     rows = run.rows("gate").hashes.tolist()
     if at.again.number:
         look = replace(at.again, rows=len(rows))
     else:
-        forms = sorted(sha256_hex(form.data) for form in run.models.compressed.values())
+        forms = sorted(form.digest for form in run.models.compressed.values())
         look = counted(at, sha256_hex("".join(forms).encode()), rows)
         if at.planned not in {0, look.planned}:
             run.progress.say(f"--looks {at.planned} comes too late: a plan is made before the first look at the rows")
-    if remark := look.remark(max(risks)):
+    if remark := look.remark(risk):
         run.progress.say(remark)
     return look
 
@@ -387,8 +385,8 @@ def _judge(
     figures |= judging.compared_figures(evidence)
     watched = watched_sites(run, compared, rules)
     remarks = [certificates.STAND_IN] if recipe.data.generated else []
-    said = look.remark(1 - min(rule.confidence for rule in plain)) if look.number else ""
-    remarks += [said] if said else []
+    if said := look.remark(risk_of(plain)):
+        remarks.append(said)
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
         remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")
     if compared.baseline == ITSELF:
