@@ -152,6 +152,13 @@ class Certificate:
         """The look at the gate split."""
         return Look(number=self.look, planned=self.planned_looks, split=self.gate_split, ledger=self.ledger)
 
+    def at(self, look: Look) -> Certificate:
+        """Return this certificate with ``look`` as its look at the gate split."""
+        return replace(
+            self, look=look.number, planned_looks=look.planned, last_look=look.last, risk_share=look.share,
+            gate_split=look.split, ledger=look.ledger,
+        )  # fmt: skip
+
 
 def rules_for(
     gates: Sequence[GateRecipe], target: str, *, retrained: bool, timed: bool = True, alone: Sequence[str] = (),

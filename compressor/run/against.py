@@ -23,12 +23,12 @@ from compressor.gates.certificate import Certificate, read_certificate
 from compressor.gates.kinds import measured as measured_by
 from compressor.gates.kinds import risk_of
 from compressor.gates.looks import UNCOUNTED, split_of
-from compressor.measurement.predictions import Candidate, Compared, Predictions, smoothed
+from compressor.measurement.predictions import Candidate, Compared
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import judged_again, measured_here, open_bundle
 from compressor.release.verify import verify_bundle
-from compressor.run.comparison import as_tsv, check_comparable, check_compares, disagreements
+from compressor.run.comparison import answers, as_tsv, check_comparable, check_compares, disagreements
 from compressor.run.pipeline import LooksAt, looked, material_of, opened
 from compressor.run.stages import Form, Models, Run, table_digest
 from edge_agent.errors import ImageError
@@ -83,29 +83,28 @@ def gate_against(path: Path, asked: Against, progress: Progress) -> Certificate:
         for bundle in (new, old):
             check_comparable(bundle, run)
         run = replace(run, material=material_of(run, None, None))
-        return _judged(path, run, new, asked)
+        return _judged(path, run, (new, old), asked)
 
 
-def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
-    old = run.before
-    if old is None:
-        message = f"Expected a release to compare {path} with, got none"
-        raise PackageError(message)
+def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], asked: Against) -> Certificate:
+    new, old = bundles
     read = read_certificate(new.files[CERTIFICATE])
     check_compares(read.rules, run)
-    rules = certificates.with_comparisons(read.rules, run.task.gates)
     form = Form(Candidate(new.manifest, new.artifact))
-    run = replace(run, models=Models(compressed={new.manifest.target: form}), recipe=replace(run.recipe, gates=rules))
-    shares = {rule.name: read.risk_share for rule in read.rules}  # of the look at which it was judged
-    plain = tuple(replace(rule, confidence=1 - (1 - rule.confidence) / shares.get(rule.name, 1.0)) for rule in rules)
+    run = replace(run, models=Models(compressed={new.manifest.target: form}))
+    whole = [  # at the whole risk again, not at the share of the look at which it was judged
+        rule if rule.on else replace(rule, confidence=1 - (1 - rule.confidence) / read.risk_share)
+        for rule in read.rules
+    ]
+    plain = certificates.with_comparisons(whole, run.task.gates)
     same = read.gate_split == split_of(run.rows("gate").hashes.tolist())  # then it is its own look, in every folder
     looks_at = LooksAt(path=path.parent / "looks.json", again=read.seen if same else UNCOUNTED)
     look = looked(run, looks_at, plain)
     look = look if look.number else read.seen
-    rules = tuple(rule if rule.on else now for rule, now in zip(rules, look.rules(plain), strict=True))
+    rules = tuple(rule if rule.on else now for rule, now in zip(plain, look.rules(plain), strict=True))
     here = [rule for rule in rules if not rule.on]
     rows = run.rows("gate")
-    gate_set = _compared(run, rows, new, old)
+    gate_set = _compared(run, rows, bundles)
     judging, names = run.task.judging, run.table.class_names
     figures = judging.figures(gate_set, None)
     evidence = judging.evidence(gate_set, names, figures, None, here).beside(measured_by(here, gate_set, look.share))
@@ -119,35 +118,33 @@ def _judged(path: Path, run: Run, new: Bundle, asked: Against) -> Certificate:
     ]
     if said := look.remark(risk_of(plain)):
         remarks.append(said)
+    data = table_digest(run.table)
     remarks += [
         f"{bundle.manifest.release} was made from other data than the recipe's: if it was trained on rows of this gate "
         "split, they flatter it."
-        for bundle in (new, old)
-        if bundle.manifest.lineage.get("data") != table_digest(run.table)
+        for bundle in bundles
+        if bundle.manifest.lineage.get("data") != data
     ]
     if asked.disagreements is not None:
         listed = disagreements(rows, gate_set, run)
         if asked.unlabelled is not None:
             pictures = _unlabelled(asked.unlabelled, run)
-            listed += disagreements(pictures, _compared(run, pictures, new, old), run, labelled=False)
+            listed += disagreements(pictures, _compared(run, pictures, bundles), run, labelled=False)
         write_atomically(asked.disagreements, as_tsv(listed))
     kept = {name: value for name, value in read.counts.items() if name in {"compressed", "flips", "drifted"}}
     certificate = replace(
-        read, baseline=old.manifest.release, rules=rules, counts={**kept, **counts},
+        read.at(look), baseline=old.manifest.release, rules=rules, counts={**kept, **counts},
         remarks=tuple(dict.fromkeys(remarks)),
         metrics={**read.metrics, **evidence.metrics}, figures={**read.figures, **own},
-        unknown={**read.unknown, **evidence.unknown}, look=look.number, planned_looks=look.planned,
-        last_look=look.last, risk_share=look.share, gate_split=look.split, ledger=look.ledger,
+        unknown={**read.unknown, **evidence.unknown},
     )  # fmt: skip
     return judged_again(certificate, measured_here(new))
 
 
-def _compared(run: Run, rows: Table, new: Bundle, old: Bundle) -> Compared:
-    def answers(bundle: Bundle) -> Predictions:
-        said = run.predict(bundle.manifest.release, Candidate(bundle.manifest, bundle.artifact), rows)
-        return smoothed(said, bundle.manifest, rows.sources, run.recipe.smoothing.interval_ms)
-
-    before, after = answers(old), answers(new)
+def _compared(run: Run, rows: Table, bundles: tuple[Bundle, Bundle]) -> Compared:
+    before, after = (
+        answers(run, one.manifest.release, Candidate(one.manifest, one.artifact), rows) for one in reversed(bundles)
+    )
     return Compared(
         labels=rows.labels, slices=rows.slices, baseline=before, float_model=before, candidate=after,
         sources=rows.sources,

@@ -158,16 +158,21 @@ def check_compares(rules: Sequence[GateRecipe], run: Run) -> None:
         raise PackageError(f"{message}, got none: write error_increase = {{max = …}} into [gates]")
 
 
-def _compare(run: Run, form: Form, rows: Table) -> Compared:
-    def answers(name: str, model: Candidate) -> Predictions:
-        interval_ms = run.recipe.smoothing.interval_ms
-        return smoothed(run.predict(name, model, rows), model.manifest, rows.sources, interval_ms)
+def answers(run: Run, name: str, model: Candidate, rows: Table) -> Predictions:
+    """Return the answers of ``model`` for ``rows`` as a device gives them, smoothed; ``name`` is shown as progress.
 
-    float_model = answers("float", run.models.baseline.candidate)
-    candidate = answers(form.candidate.manifest.target, form.candidate)
+    Raises:
+        MeasureError: If it can't be run.
+    """
+    return smoothed(run.predict(name, model, rows), model.manifest, rows.sources, run.recipe.smoothing.interval_ms)
+
+
+def _compare(run: Run, form: Form, rows: Table) -> Compared:
+    float_model = answers(run, "float", run.models.baseline.candidate, rows)
+    candidate = answers(run, form.candidate.manifest.target, form.candidate, rows)
     baseline = float_model
     if run.before is not None:
-        baseline = answers("release before", Candidate(run.before.manifest, run.before.artifact))
+        baseline = answers(run, "release before", Candidate(run.before.manifest, run.before.artifact), rows)
     return Compared(
         labels=rows.labels,
         slices=rows.slices,

@@ -430,16 +430,10 @@ def _judge(
         unknown=unknown,
         label_order=order.named if any(result.verdict is Verdict.FAIL for result in order_said) else "",
         remarks=tuple(remarks),
-        look=look.number,
-        planned_looks=look.planned,
-        last_look=look.last,
-        risk_share=look.share,
-        gate_split=look.split,
-        ledger=look.ledger,
         watched=watched,
         code_digests=code_digests((*JUDGES, run.task.code("evidence"), *plugins_of(recipe))),
     )
-    return Judged(target, compared, certificate)
+    return Judged(target, compared, certificate.at(look))
 
 
 def watched_sites(run: Run, compared: Comparison, rules: Sequence[GateRecipe]) -> tuple[WatchedSite, ...]:
