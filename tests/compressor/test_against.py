@@ -290,3 +290,14 @@ def test_looks_are_counted_in_the_folder_and_the_planned_number_is_kept(recipe: 
     assert made[0].certificate.ledger == made[1].certificate.ledger != made[2].certificate.ledger
     with pytest.raises(SplitError, match="at most 2 looks at this gate split"):
         run_recipe(replace(bounded, train=replace(bounded.train, batch=16)), out=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_target_without_gates_beside_one_whose_gate_has_a_bound_fails(recipe: Recipe, tmp_path: Path) -> None:
+    """There is nothing to judge it by; the look is that of the other target, and no remark speaks of its risk."""
+    two = (*recipe.targets, replace(recipe.targets[0], name="two"))
+    gates = (GateRecipe(name="accuracy_drop", max=0.9, on="host"),)
+    at = LooksAt(path=tmp_path / "looks.json", planned=2)
+    made = run_recipe(replace(on(recipe, "sound", 1), gates=gates, targets=two), out=tmp_path, looks=at)
+    assert [any("Look 1 of 2" in remark for remark in one.remarks) for one in made.targets] == [True, False]
+    assert (made.targets[1].gates, made.targets[1].verdict, made.bundles) == ((), "fail", ())
