@@ -243,13 +243,8 @@ def part(extra: Table, used: Table) -> Drifted:
         DataError: If ``extra`` has a class that ``used`` lacks.
         SplitError: If one part would be empty.
     """
-    known = set(used.hashes.tolist())
-    fresh = np.array([value not in known for value in extra.hashes.tolist()], dtype=bool)
-    extra = align(extra.take(fresh), used.class_names)
-    digests = [
-        hashlib.blake2b(source.encode(), digest_size=8, person=b"drifted").digest() for source in extra.sources.tolist()
-    ]
-    places = np.array([int.from_bytes(digest, "big") / _HASH_RANGE for digest in digests])
+    extra = align(extra.take(~np.isin(extra.hashes, used.hashes)), used.class_names)
+    places = _places(extra, b"drifted")
     uniform = np.ones(len(extra), dtype=bool) if extra.lanes is None else extra.lanes == _UNIFORM
     if uniform.all():
         learns = places < TRAIN_SHARE
@@ -273,11 +268,15 @@ def part_watched(watched: Table, used: Table, drifted: Drifted) -> Drifted:
     """
     known = np.concatenate([used.hashes, drifted.train.hashes, drifted.held.hashes])
     fresh = align(watched.take(~np.isin(watched.hashes, known)), used.class_names)
-    digests = [
-        hashlib.blake2b(source.encode(), digest_size=8, person=b"watched").digest() for source in fresh.sources.tolist()
-    ]
-    learns = np.array([int.from_bytes(digest, "big") / _HASH_RANGE for digest in digests]) < WATCHED_TRAIN_SHARE
+    learns = _places(fresh, b"watched") < WATCHED_TRAIN_SHARE
     return Drifted(fresh.take(learns), fresh.take(~learns))
+
+
+def _places(table: Table, purpose: bytes) -> Positions:
+    """Return where in 0..1 the source of each row is for ``purpose``, by a hash of its name alone."""
+    sources = table.sources.tolist()
+    digests = [hashlib.blake2b(source.encode(), digest_size=8, person=purpose).digest() for source in sources]
+    return np.array([int.from_bytes(digest, "big") / _HASH_RANGE for digest in digests])
 
 
 def repeats(train_rows: int, drifted_rows: int) -> int:

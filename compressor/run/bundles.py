@@ -176,22 +176,15 @@ def lineage_of(run: Run, compared: Comparison) -> dict[str, str]:
 
 
 def _reference(run: Run, compared: Comparison) -> Reference:
-    """Return the drift reference: a context for each slice that the recipe names, else one for all.
-
-    A lens or a recording that a built-in data set calls a slice is no place: only the recipe can say so.
-    """
-    candidate, data = compared.form.candidate, run.recipe.data
-    train, held = run.rows("train"), run.rows("reference")
-    parts = [_seen(run, candidate, held, "default")]
+    """Return the drift reference, with the contexts of ``_seen``."""
+    candidate = compared.form.candidate
+    train = run.rows("train")
+    parts = [_seen(run, candidate, run.rows("reference"), "default")]
     if run.drifted is not None:
         drifted = concatenate(run.drifted.train, run.drifted.held)
         if not run.recipe.train.keeps_body:  # else edges and projection of what the body gives stay as they are
             train = concatenate(train, run.drifted.train)
         parts.append(_seen(run, candidate, drifted, "retrained"))
-        if data.slices or data.train_slices:
-            parts[1] = replace(parts[1], contexts=drifted.slices)
-    if data.slices or data.train_slices:
-        parts[0] = replace(parts[0], contexts=held.slices)
     labels = run.rows("calibration").labels
     temperature = run.task.judging.temperature(compared.calibration.logits, labels)
     seen = _seen(run, candidate, train, "train")
@@ -200,12 +193,16 @@ def _reference(run: Run, compared: Comparison) -> Reference:
 
 
 def _seen(run: Run, candidate: Candidate, table: Table, name: str) -> drift_reference.DeviceSamples:
-    """Return ``table`` as a device sees it; ``name``: of what is predicted, and of the one context of its samples."""
+    """Return ``table`` as a device sees it: a context for each slice that the recipe names, else the one ``name``.
+
+    A lens or a recording that a built-in data set calls a slice is no place: only the recipe can say so.
+    """
+    by_slice = run.recipe.data.slices or run.recipe.data.train_slices
     predictions = run.predict(f"profile {name}", candidate, table)
     return drift_reference.DeviceSamples(
         pixels=run.pixels(table),
         labels=table.labels,
         predictions=predictions,
         sources=table.sources,
-        contexts=np.full(len(table), name),
+        contexts=table.slices if by_slice else np.full(len(table), name),
     )
