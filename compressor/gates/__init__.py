@@ -22,8 +22,8 @@ from scipy.optimize import linear_sum_assignment
 
 from compressor.gates.evidence import Evidence, Gate, GateResult, Verdict, missing, more, points, sure, worst
 from compressor.gates.metrics import MetricDrop
+from compressor.statistics import order_statistics
 from compressor.statistics.bounds import MetricEvidence
-from compressor.statistics.order_statistics import least_repeats
 from compressor.statistics.paired import Paired, drop_lower, drop_upper, p_value, proportion_bounds, wilson
 from compressor.statistics.power import POWER, samples_for, samples_still_needed
 
@@ -337,15 +337,16 @@ class Repeated:
             return plain
         n = int(repeats)
         if low is None or high is None:
-            text = f"{plain.value:.6g} in {n} repeats; at least {least_repeats()} are needed for a bound: measure again"
+            needed = order_statistics.least_repeats()
+            text = f"{plain.value:.6g} in {n} repeats; at least {needed} are needed for a bound: measure again"
             return replace(plain, verdict=Verdict.INCONCLUSIVE, bound=None, n=n, text=text)
         within = (most is None or high <= most) and (least is None or low >= least)
         beyond = (most is not None and low > most) or (least is not None and high < least)
         verdict = Verdict.FAIL if beyond else Verdict.PASS if within else Verdict.INCONCLUSIVE
         bound = low if most is None else high
         text = (
-            f"{plain.value:.6g}, at {'least' if most is None else 'most'} {bound:.6g} with 95% confidence, "
-            f"allowed {plain.limit:g} (median of {n} repeats)"
+            f"{plain.value:.6g}, at {'least' if most is None else 'most'} {bound:.6g} "
+            f"with {sure(order_statistics.CONFIDENCE)} confidence, allowed {plain.limit:g} (median of {n} repeats)"
         )
         text += "; measure again while the machine does nothing else" if verdict is Verdict.INCONCLUSIVE else ""
         return replace(plain, verdict=verdict, bound=bound, n=n, text=text)

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from compressor.devices.bench import DeviceBench
 from compressor.errors import PackageError
-from compressor.gates.certificate import STAND_IN, read_certificate
+from compressor.gates.certificate import STAND_IN
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
-from compressor.release.regate import open_bundle
+from compressor.release.regate import certificate_in, open_bundle
 from compressor.run.bundles import recipe_digest
 from compressor.run.pipeline import LooksAt, run_recipe, shortened
-from wire.bundle import CERTIFICATE
 from wire.canonical import sha256_hex
 
 
@@ -55,7 +54,7 @@ def rebuild(
         CompressorError: As raised by a run.
     """
     bundle = open_bundle(path)
-    manifest, certificate = bundle.manifest, read_certificate(bundle.files[CERTIFICATE])
+    manifest, certificate = bundle.manifest, certificate_in(bundle, path)
     if STAND_IN in certificate.remarks:
         message = f"Expected a bundle of the recipe's own data, got {path} from its stand-in (--quick)"
         raise PackageError(f"{message}: run the recipe with --data, then rebuild that bundle")
@@ -81,7 +80,7 @@ def rebuild(
             raise PackageError(message)
         again = open_bundle(made)
     files = [{name: sha256_hex(data) for name, data in one.files.items()} for one in (bundle, again)]
-    codes = [one.code_digests for one in (certificate, read_certificate(again.files[CERTIFICATE]))]
+    codes = [one.code_digests for one in (certificate, certificate_in(again, made))]
     lineage = sorted(name for name, digest in manifest.lineage.items() if again.manifest.lineage.get(name) != digest)
     return Rebuilt(
         release=manifest.release,

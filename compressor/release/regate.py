@@ -85,10 +85,19 @@ def gate_again(path: Path) -> Certificate:
             raise PackageError(f"{message}: it is from an older version; run `compressor run` again")
         return judged_again(read, {})
     bundle = open_bundle(path)
+    return judged_again(certificate_in(bundle, path), measured_here(bundle))
+
+
+def certificate_in(bundle: Bundle, path: Path) -> Certificate:
+    """Return the certificate in the ``bundle`` at ``path``.
+
+    Raises:
+        PackageError: If it has none, or it can't be read.
+    """
     if CERTIFICATE not in bundle.files:
         message = f"Expected {CERTIFICATE} in {path}, got none: build the bundle again"
         raise PackageError(message)
-    return judged_again(read_certificate(bundle.files[CERTIFICATE]), measured_here(bundle))
+    return read_certificate(bundle.files[CERTIFICATE])
 
 
 def measured_here(bundle: Bundle) -> dict[str, float]:

@@ -19,21 +19,21 @@ from compressor.data._table import Table, make_table
 from compressor.data.labelled_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from compressor.errors import DataError, PackageError, TrustError
 from compressor.gates import certificate as certificates
-from compressor.gates.certificate import Certificate, read_certificate
+from compressor.gates.certificate import Certificate
 from compressor.gates.kinds import measured as measured_by
 from compressor.gates.kinds import risk_of
 from compressor.gates.looks import UNCOUNTED, split_of
 from compressor.measurement.predictions import Candidate, Compared
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
-from compressor.release.regate import judged_again, measured_here, open_bundle
+from compressor.release.regate import certificate_in, judged_again, measured_here, open_bundle
 from compressor.release.verify import verify_bundle
 from compressor.run.comparison import answers, as_tsv, check_comparable, check_compares, disagreements
 from compressor.run.pipeline import LooksAt, looked, material_of, opened
 from compressor.run.stages import Form, Models, Run, table_digest
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import decode_image
-from wire.bundle import CERTIFICATE, Bundle
+from wire.bundle import Bundle
 
 _PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 _MOST_PICTURES = 100_000
@@ -68,9 +68,7 @@ def gate_against(path: Path, asked: Against, progress: Progress) -> Certificate:
         message = f"Expected a bundle to compare with {asked.old}, got the folder {path}: give its .tfb file"
         raise PackageError(message)
     new, old = open_bundle(path), open_bundle(asked.old)
-    if CERTIFICATE not in new.files:
-        message = f"Expected {CERTIFICATE} in {path}, got none: build the bundle again"
-        raise PackageError(message)
+    read = certificate_in(new, path)
     if new.manifest.artifact_sha256 == old.manifest.artifact_sha256:
         message = f"Expected two different models, got that of {old.manifest.release} twice"
         raise PackageError(f"{message}: give the bundle that devices run as --against")
@@ -83,12 +81,11 @@ def gate_against(path: Path, asked: Against, progress: Progress) -> Certificate:
         for bundle in (new, old):
             check_comparable(bundle, run)
         run = replace(run, material=material_of(run, None, None))
-        return _judged(path, run, (new, old), asked)
+        return _judged(path, run, (new, old), read, asked)
 
 
-def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], asked: Against) -> Certificate:
+def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certificate, asked: Against) -> Certificate:
     new, old = bundles
-    read = read_certificate(new.files[CERTIFICATE])
     check_compares(read.rules, run)
     form = Form(Candidate(new.manifest, new.artifact))
     run = replace(run, models=Models(compressed={new.manifest.target: form}))
