@@ -47,10 +47,14 @@ def sound(data: DataRecipe, root: Path | None = None) -> Table:
 
 def mislabelled(data: DataRecipe, root: Path | None = None) -> Table:
     """Return the same rows; where one site is trained on, its labels are shifted by one."""
-    table = sound(data, root)
+    return shifted(sound(data, root), SITE)
+
+
+def shifted(table: Table, site: str) -> Table:
+    """Return ``table`` with the labels of the train rows of ``site`` shifted by one."""
     train = split(table, 0).train
     labels = table.labels.copy()
-    wrong = train[table.slices[train] == SITE]
+    wrong = train[table.slices[train] == site]
     labels[wrong] = (labels[wrong] + 1) % 10
     return replace(table, labels=np.asarray(labels))
 
@@ -250,12 +254,7 @@ def meters(data: DataRecipe, root: Path | None = None) -> Table:
 
 def shifted_meters(data: DataRecipe, root: Path | None = None) -> Table:
     """Return the same rows; the training labels of one site are shifted by one, as by a mistake in its export."""
-    table = meters(data, root)
-    train = split(table, 0).train
-    labels = table.labels.copy()
-    wrong = train[table.slices[train] == FALLEN]
-    labels[wrong] = (labels[wrong] + 1) % 10
-    return replace(table, labels=np.asarray(labels))
+    return shifted(meters(data, root), FALLEN)
 
 
 @pytest.mark.nightly

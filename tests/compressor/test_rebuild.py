@@ -71,6 +71,15 @@ def test_a_bundle_of_generated_data_is_not_rebuilt(recipe: Recipe, outcome: Outc
         rebuild(path, recipe)
 
 
+def test_a_bundle_without_a_certificate_is_not_rebuilt(recipe: Recipe, outcome: Outcome, tmp_path: Path) -> None:
+    """It says which file is missing, before anything is trained."""
+    bundle = open_bundle(outcome.bundles[0])
+    entries = {name: data for name, data in bundle.files.items() if name not in {MANIFEST, CERTIFICATE}}
+    (path := tmp_path / "a.tfb").write_bytes(build_bundle(bundle.manifest, entries))
+    with pytest.raises(PackageError, match=r"Expected gate\.json in .*a\.tfb, got none: build the bundle again"):
+        rebuild(path, recipe)
+
+
 def test_another_seed_is_named_as_the_reason(recipe: Recipe, outcome: Outcome) -> None:
     """If the inputs differ, the result names the different ones."""
     other = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + 1))

@@ -16,6 +16,7 @@ from PIL import Image
 
 from compressor import worker
 from compressor.data import digits
+from compressor.data._table import Table
 from compressor.data.digits import DRIFTED
 from compressor.errors import JobLostError, TrustError, WorkerError
 from compressor.progress import Silent
@@ -65,17 +66,25 @@ class BuildHost:
 @pytest.fixture(scope="module")
 def samples() -> bytes:
     """Labelled samples of drifted cameras, as the server packs them."""
-    table = digits.render(range(0, 200, 2), DRIFTED, "dusk")
-    text, buffer = io.StringIO(), io.BytesIO()
+    return packed(digits.render(range(0, 200, 2), DRIFTED, "south"), "labels.csv")
+
+
+def packed(table: Table, listing: str, before: bytes = b"", device: str = "") -> bytes:
+    """Return the zip ``before`` with the pictures of ``table``, and the CSV file ``listing`` that names them.
+
+    ``device``: whose scenes they are, each its own source; "": no source is named.
+    """
+    text, buffer = io.StringIO(), io.BytesIO(before)
     writer = csv.writer(text)
-    writer.writerow(["path", "label", "slice", "lane", "sample"])
-    with zipfile.ZipFile(buffer, "w") as archive:
+    writer.writerow(["path", "label", "slice", "lane", "sample", "source"])
+    with zipfile.ZipFile(buffer, "a") as archive:
         for i, image in enumerate(table.images):
-            png = io.BytesIO()
+            png, path = io.BytesIO(), f"images/{listing}-{i}.png"
             Image.fromarray(image).save(png, "PNG")
-            archive.writestr(f"images/{i}.png", png.getvalue())
-            writer.writerow([f"images/{i}.png", table.class_names[table.labels[i]], "south", "audit", i])
-        archive.writestr("labels.csv", text.getvalue())
+            archive.writestr(path, png.getvalue())
+            source = f"{device}/{i}" if device else ""
+            writer.writerow([path, table.class_names[table.labels[i]], table.slices[i], "audit", i, source])
+        archive.writestr(listing, text.getvalue())
     return buffer.getvalue()
 
 
@@ -133,19 +142,8 @@ def test_a_job_becomes_a_published_release(host: BuildHost, samples: bytes) -> N
 
 def test_sites_that_did_not_drift_are_replayed_and_judged_one_by_one(host: BuildHost, samples: bytes) -> None:
     """Of 120 labelled pictures about half judge the site, the others are learnt from; the server gets the result."""
-    table = digits.render(range(300, 540, 2), digits.LENS_A, "east")
-    text, buffer = io.StringIO(), io.BytesIO(samples)
-    writer = csv.writer(text)
-    writer.writerow(["path", "label", "slice", "lane", "sample", "source"])
-    with zipfile.ZipFile(buffer, "a") as archive:
-        for i, image in enumerate(table.images):
-            png = io.BytesIO()
-            Image.fromarray(image).save(png, "PNG")
-            archive.writestr(f"images/w{i}.png", png.getvalue())
-            label = table.class_names[table.labels[i]]
-            writer.writerow([f"images/w{i}.png", label, "east", "audit", i, f"cam/{i}"])
-        archive.writestr("watched.csv", text.getvalue())
-    job = host.job(buffer.getvalue())
+    watched = digits.render(range(300, 540, 2), digits.LENS_A, "east")
+    job = host.job(packed(watched, "watched.csv", samples, "cam"))
     assert serve(host.place, once=True, progress=Silent()) == 0
     (site,) = watched_in(host.again(job).certificate)
     found = host.again(job).certificate["watched"][0]  # type: ignore[index,call-overload]

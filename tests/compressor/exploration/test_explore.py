@@ -173,11 +173,15 @@ def test_the_report_opens_offline_and_escapes_names(planted: tuple[Table, Explor
     assert json.loads(json.dumps(asdict(planted[1])))["counts"]["outliers"] >= 1
 
 
+def coarse_pictures(count: int) -> list[np.ndarray]:
+    """Return ``count`` different pictures of 8 by 8 grey squares, uint8 (32, 32, 3)."""
+    coarse = np.random.default_rng(0).integers(0, 255, (count, 8, 8, 1)).astype(np.uint8)
+    return [np.repeat(np.kron(one, np.ones((4, 4, 1), np.uint8)), 3, axis=2) for one in coarse]
+
+
 def test_a_picture_that_moved_by_a_pixel_shares_its_source() -> None:
     """In every direction, and over several steps; other pictures keep their own source."""
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 255, (3, 8, 8, 1)).astype(np.uint8)
-    pictures = [np.repeat(np.kron(one, np.ones((4, 4, 1), np.uint8)), 3, axis=2) for one in coarse]
+    pictures = coarse_pictures(3)
     moved = [np.roll(pictures[0], (down, right), (0, 1)) for down, right in ((1, 0), (-1, 1), (0, -1), (1, -2))]
     table = with_near_sources(make_table([*pictures, *moved], ["a"] * 7, slices=["s"] * 7), Silent())
     assert len(set(table.sources[[0, 3, 4, 5, 6]].tolist())) == 1
@@ -186,12 +190,7 @@ def test_a_picture_that_moved_by_a_pixel_shares_its_source() -> None:
 
 def test_of_near_copies_with_and_without_a_source_only_named_pairs_stay_apart() -> None:
     """One row with a source must not make the copies among the others independent rows."""
-    random = np.random.default_rng(0)
-    picture = np.repeat(
-        np.kron(random.integers(0, 255, (8, 8, 1)).astype(np.uint8), np.ones((4, 4, 1), np.uint8)), 3, 2
-    )
-    other = np.repeat(np.kron(random.integers(0, 255, (8, 8, 1)).astype(np.uint8), np.ones((4, 4, 1), np.uint8)), 3, 2)
-    pictures = [np.roll(one, step, 1) for one in (picture, other) for step in (0, 1)]
+    pictures = [np.roll(one, step, 1) for one in coarse_pictures(2) for step in (0, 1)]
     table = make_table(pictures, ["a"] * 4, slices=["s"] * 4, sources=["x", "y", "", ""])
     named = with_near_sources(table, Silent(), table.sources == table.hashes).sources.tolist()
     assert named[:2] == ["x", "y"]
