@@ -233,14 +233,14 @@ def look_rows(trials: int) -> Iterator[Row]:
                 yield Row(f"{what}: an equal one passes at look {number}", power, whole)
     yield from grown_rows(trials)
     for margin, discordance in ((0.01, 0.038), (0.02, 0.05)):
-        planned = Plan(margin=margin, discordance=discordance)
+        plan_of_one = Plan(margin=margin, discordance=discordance)
         n = samples_for(margin, discordance)
         name = f"margin {margin:.0%}, discordance {discordance:.1%}, n={n}: an equal model passes at the first look"
         for first in (FIRST, 0.8, 6 / np.pi**2):
-            power = replace(planned, confidence=1 - RISK * first).power(n)
-            yield Row(f"{name} with {first:.2f} of the risk", power, planned.power(n))
+            power = replace(plan_of_one, confidence=1 - RISK * first).power(n)
+            yield Row(f"{name} with {first:.2f} of the risk", power, plan_of_one.power(n))
         for times in (1, 2):
-            yield Row(f"{name}, {times} n, by a bet valid at any look", bet_power(planned, times * n, trials))
+            yield Row(f"{name}, {times} n, by a bet valid at any look", bet_power(plan_of_one, times * n, trials))
 
 
 def grown_rows(trials: int) -> Iterator[Row]:
