@@ -152,7 +152,7 @@ class _Main(click.Group):
         """Return the command of that name, None when there is none."""
         if cmd_name in {"resume", "skip-group"}:
             return rollouts.get_command(ctx, cmd_name)
-        plural = {"rollout": "rollouts", "device": "devices", "release": "releases"}
+        plural = {"rollout": "rollouts", "device": "devices", "release": "releases", "verdict": "verdicts"}
         return super().get_command(ctx, plural.get(cmd_name, cmd_name))
 
 
@@ -686,6 +686,26 @@ def ask(directory: Path, device: str, count: int) -> None:
     with operator_client(open_state(directory)) as server:
         asked = server.request("POST", f"/api/audit/{quote(device, safe='')}", {"count": count})
     click.echo(f"{device} {asked['request']}")
+
+
+@main.command(epilog=_example("fleet-server verdicts state --open", "fleet-server verdicts state --json | head -20"))
+@_STATE
+@click.option("--open", "only_open", is_flag=True, help="Only verdicts that are not over.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="So many at most.")
+@_JSON
+@_coded
+def verdicts(directory: Path, limit: int, *, only_open: bool, as_json: bool) -> None:
+    """Print the verdicts on drift, the newest first.
+
+    Tab-separated values with a header line. kind; devices, separated by commas; since_ms: the first window with it;
+    until_ms: when it was closed, 0 while it is open; provisional: the baselines of most of its devices are not
+    complete; cause: what changed; action: what to do.
+    """
+    _, database = _opened(directory)
+    known = Verdicts(database, EventLog(database))
+    found = known.open()[::-1][:limit] if only_open else known.latest(limit)
+    database.close()
+    _print([listings.verdict_row(verdict) for verdict in found], listings.VERDICT_COLUMNS, as_json=as_json)
 
 
 @main.group(

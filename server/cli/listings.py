@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from server.client import AuditInfo
+from server.drift.ledger import StoredVerdict
 from server.drift.places import NewPlace
 from server.fleet.fleet import Device
 from server.fleet.liveness import Presence
@@ -44,6 +45,20 @@ ROLLOUT_COLUMNS = (
 PLACE_COLUMNS = (
     "device", "site", "state", "release", "asks", "audited", "wrong", "lower_risk", "upper_risk", "source_risk", "text",
 )  # fmt: skip
+VERDICT_COLUMNS = (
+    "id", "kind", "devices", "since_ms", "until_ms", "windows", "provisional", "release", "cause", "action",
+)  # fmt: skip
+
+
+def verdict_row(verdict: StoredVerdict) -> Row:
+    """Return the row of a verdict; ``until_ms`` is 0 while it is open, ``action`` what a person does about it."""
+    return {
+        "id": verdict.id, "kind": verdict.kind.value, "devices": list(verdict.devices),
+        "since_ms": verdict.first_window_ms, "until_ms": verdict.closed_ms, "windows": verdict.windows,
+        "provisional": verdict.provisional, "release": verdict.release, "model": verdict.model,
+        "attributes": dict(verdict.attributes), "detail": verdict.detail, "cause": verdict.cause,
+        "action": verdict.action, "last_window_ms": verdict.last_window_ms, "opened_ms": verdict.opened_ms,
+    }  # fmt: skip
 
 
 def place_row(place: NewPlace) -> Row:
@@ -129,6 +144,10 @@ def as_json(rows: Sequence[Row]) -> str:
 
 
 def as_tsv(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Return a header line and a line per row; tabs and line ends inside a value become spaces."""
-    lines = [columns, *([str(row[name]).translate(_BLANKS) for name in columns] for row in rows)]
+    """Return a header line and a line per row; tabs and line ends inside a value become spaces, lists have commas."""
+    lines = [columns, *([_text(row[name]).translate(_BLANKS) for name in columns] for row in rows)]
     return "\n".join("\t".join(line) for line in lines)
+
+
+def _text(value: object) -> str:
+    return ",".join(str(one) for one in value) if isinstance(value, list) else str(value)

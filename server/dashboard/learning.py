@@ -60,7 +60,7 @@ class RetrainingStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerCard:
-    """One retraining; ``ask`` is the button that a person may press now, "" for none."""
+    """One retraining; ``ask`` is the button that a person may press now, "" for none; ``look``: as ``look_text``."""
 
     id: int
     model: str
@@ -74,6 +74,7 @@ class TriggerCard:
     stages: tuple[RetrainingStage, ...]
     ask: str
     open: bool
+    look: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,20 @@ def sample_card(sample: StoredSample, form: LabelForm, now_ms: int) -> SampleCar
     )
 
 
-def trigger_card(trigger: Trigger, now_ms: int) -> TriggerCard:
-    """Return the card of one retraining."""
+def look_text(look: int, taken: int, most: int) -> str:
+    """Return which look at its gate split a retraining is, of the ``taken`` ones, and how many of ``most`` are left.
+
+    "" for a retraining that has no look yet, or that was made before looks were counted.
+    """
+    if not look:
+        return ""
+    left = max(most - taken, 0)
+    rest = f"{left} left" if left else "none left: the next one needs a release that was judged on new rows"
+    return f"Look {look} at the gate split of its base release; of {most} looks {rest}."
+
+
+def trigger_card(trigger: Trigger, now_ms: int, *, look: str = "") -> TriggerCard:
+    """Return the card of one retraining; ``look`` as by ``look_text``."""
     asks = trigger.approvable and not trigger.approved
     return TriggerCard(
         id=trigger.id,
@@ -161,6 +174,7 @@ def trigger_card(trigger: Trigger, now_ms: int) -> TriggerCard:
         stages=stages(trigger.phase),
         ask=_ASKS[trigger.phase] if asks else "",
         open=trigger.phase not in OVER,
+        look=look,
     )
 
 

@@ -85,14 +85,18 @@ class Jobs:
     folder: Path
     config: RetrainingConfig = field(default_factory=RetrainingConfig)
 
+    def looks(self, model: str, gate_split: str) -> int:
+        """Return how many looks the jobs of ``model`` have had at its gate split."""
+        with self.database.begin() as connection:
+            return store.looks_at(connection, model, gate_split)
+
     def next_look(self, model: str, gate_split: str) -> int:
         """Return the number of the look that the next job of ``model`` has at its gate split.
 
         Raises:
             GateSplitUsedError: If there may be no more: with the risk that is left nothing would pass.
         """
-        with self.database.begin() as connection:
-            look = store.looks_at(connection, model, gate_split) + 1
+        look = self.looks(model, gate_split) + 1
         if look > self.config.max_looks:
             message = (
                 f"Expected at most {self.config.max_looks} retrainings of {model} judged on one gate split "

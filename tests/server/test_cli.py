@@ -19,6 +19,8 @@ from server.app.server import ServerApp
 from server.app.state_directory import RunAddress, StateDirectory
 from server.cli import main
 from server.clock import system_now_ms
+from server.drift.ledger import Finding
+from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.service import RolloutService
 from wire.memory_broker import MemoryBroker, MemoryTransport
@@ -165,6 +167,25 @@ def test_events_are_rows_that_can_be_followed(fleet: MemoryFleet) -> None:
     _, listed, _ = _run("events", fleet.state.path, "--after", lines[0][0], "--json")
     assert [(row["code"], row["text"]) for row in json.loads(listed)] == [("code-2", "a\tb\nc")]
     assert json.loads(_run("events", fleet.state.path, "--device", "cam-2", "--json")[1]) == []
+
+
+def test_verdicts_are_rows_open_and_past(fleet: MemoryFleet) -> None:
+    """The newest first; a list of devices is a list in JSON and has commas in a table; --open leaves out the past."""
+    verdicts = fleet.app.parts.drift.verdicts
+    for number, kind in enumerate((VerdictKind.DEVICE_FAULT, VerdictKind.SITE)):
+        found = DriftVerdict(kind=kind, devices=("cam-1", "cam-2"), attributes=(("site", "berlin"),))
+        finding = Finding(verdict=found, cause="dark\ter", release="m-1", model="m")
+        verdicts.note([finding], 50 * number, 50 * number + 5, quiet_ms=20, judged=True)
+    _, table, _ = _run("verdicts", fleet.state.path)
+    names, *lines = [line.split("\t") for line in table.splitlines()]
+    rows = [dict(zip(names, line, strict=True)) for line in lines]
+    assert [(row["kind"], row["devices"], row["since_ms"], row["until_ms"], row["cause"]) for row in rows] == [
+        ("site", "cam-1,cam-2", "50", "0", "dark er"), ("device_fault", "cam-1,cam-2", "0", "55", "dark er"),
+    ]  # fmt: skip
+    assert all(row["action"] for row in rows)
+    (only,) = json.loads(_run("verdict", fleet.state.path, "--open", "--json")[1])
+    assert (only["kind"], only["devices"], only["attributes"]) == ("site", ["cam-1", "cam-2"], {"site": "berlin"})
+    assert len(json.loads(_run("verdicts", fleet.state.path, "--limit", 1, "--json")[1])) == 1
 
 
 def test_rollouts_say_how_many_devices_are_how_far(fleet: MemoryFleet) -> None:

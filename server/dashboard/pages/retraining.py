@@ -7,11 +7,14 @@ from functools import partial
 
 from nicegui import ui
 
-from server.dashboard.learning import TriggerCard, trigger_card
+from server.dashboard.learning import TriggerCard, look_text, trigger_card
 from server.dashboard.services import Services
 from server.dashboard.theme import and_more, confirm, empty, heading, live, pill, tone_class
 from server.dashboard.views import Cut, Tone
 from server.dashboard.visit import Pages, Visit
+from server.errors import UnknownJobError
+from server.retraining.jobs import Jobs
+from server.retraining.policy import Trigger
 
 _SHOWN = 20
 _DETAILS = {
@@ -66,6 +69,8 @@ class Approval:
         ui.label(f"What changed: {card.words or 'not known yet'}.")
         if card.text:
             ui.label(card.text[:1].upper() + card.text[1:] + ".").style("font-weight: 600")
+        if card.look:
+            ui.label(card.look).classes("tf-muted tf-small")
         with ui.element("div").classes("tf-row tf-small"):
             ui.label(f"drifted under {card.release or 'an unknown release'}" + (
                 f"; result {card.result}" if card.result else "")).classes("tf-muted")  # fmt: skip
@@ -80,5 +85,14 @@ class Approval:
 
 def _cards(services: Services) -> Cut[TriggerCard]:
     triggers, now_ms = services.retraining.triggers, services.fleet.clock()
-    cards = [trigger_card(trigger, now_ms) for trigger in triggers.all(_SHOWN)]
+    jobs = services.retraining.jobs
+    cards = [trigger_card(trigger, now_ms, look=_look(jobs, trigger)) for trigger in triggers.all(_SHOWN)]
     return Cut(tuple(sorted(cards, key=lambda card: not card.open)), triggers.count() - len(cards))
+
+
+def _look(jobs: Jobs, trigger: Trigger) -> str:
+    try:
+        job = jobs.job(trigger.job)
+    except UnknownJobError:  # before there is one
+        return ""
+    return look_text(job.look, jobs.looks(job.model, job.gate_split), jobs.config.max_looks)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.dashboard.learning import asked_text, audit_rows, sample_card, stages, trigger_card
+from server.dashboard.learning import asked_text, audit_rows, look_text, sample_card, stages, trigger_card
 from server.dashboard.progress import actions, in_bytes, replay_text, rollout_card
 from server.dashboard.views import Tone
 from server.retraining.audit import ModelAudit
@@ -130,6 +130,18 @@ def test_every_phase_of_a_retraining_can_be_shown(phase: RetrainingPhase) -> Non
     assert card.phase.text
     assert bool(card.ask) == (phase in {RetrainingPhase.COLLECTING, RetrainingPhase.GATED})
     assert trigger_card(replace(TRIGGER, phase=phase, approved=True), NOW_MS).ask == ""
+
+
+@pytest.mark.parametrize(("look", "taken", "said"), [
+    (0, 5, ""), (1, 1, "Look 1 at the gate split of its base release; of 3 looks 2 left."),
+    (2, 3, "of 3 looks none left: the next one needs"), (3, 4, "of 3 looks none left"),
+])  # fmt: skip
+def test_a_retraining_says_which_look_it_is_and_how_many_are_left(look: int, taken: int, said: str) -> None:
+    """Nothing before there is a job; later looks of others count for what is left."""
+    text = look_text(look, taken, 3)
+    assert text.startswith(said) if look < 2 else said in text
+    assert bool(text) == bool(look)
+    assert trigger_card(TRIGGER, NOW_MS, look=text).look == text
 
 
 def test_the_way_shows_where_a_retraining_is() -> None:

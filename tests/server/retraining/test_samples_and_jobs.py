@@ -232,4 +232,5 @@ def test_a_gate_split_is_used_up(site: Site) -> None:
         jobs.create(ORDER, b"", 0)
     with pytest.raises(GateSplitUsedError, match=r"at most 2 retrainings of model .* publish a release that"):
         jobs.create(ORDER, b"", 0)
+    assert jobs.looks("model", SPLIT) == 2
     assert jobs.create(replace(ORDER, gate_split="f" * 64), b"", 0).look == 1
