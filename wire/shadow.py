@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from wire.codec import Json
+from wire.codec import Json, encode
 from wire.errors import MessageError
 
 MAX_PAIRS = 48
@@ -129,6 +129,21 @@ def kept_pairs(counted: Mapping[tuple[str, str], int]) -> tuple[tuple[ShadowPair
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
     pairs = tuple(ShadowPair(*labels, count) for labels, count in ordered[:MAX_PAIRS])
     return pairs, sum(count for _, count in ordered[MAX_PAIRS:])
+
+
+def shortened(counts: ShadowCounts, limit_bytes: int) -> ShadowCounts:
+    """Return ``counts`` with the most frequent pairs of labels that fit in ``limit_bytes`` when they are encoded.
+
+    The others are only counted. Without any pair they may still be longer: the bins of a regression are kept.
+    """
+    pairs = counts.pairs
+    while True:
+        others = counts.other_pairs + sum(pair.n for pair in counts.pairs[len(pairs) :])
+        found = replace(counts, pairs=pairs, other_pairs=others)
+        excess = len(encode(found)) - limit_bytes
+        if excess <= 0 or not pairs:
+            return found
+        pairs = pairs[: -max(1, excess // 64)]
 
 
 def merge_shadow(parts: Iterable[ShadowCounts]) -> ShadowCounts:

@@ -577,9 +577,17 @@ class Agent:
         if self._guarded("updater", lambda: self.updater.compared(counts, self._now_s)):
             self._report()
 
-    def _replayed(self, counts: ShadowCounts) -> None:
-        if self._guarded("updater", lambda: self.updater.replayed(counts)):
+    def _replayed(self, digest: str, counts: ShadowCounts) -> bool:
+        """Keep the counts of a replay; return False if it has to be sent again: not written, or not yet a release."""
+        record = self.updater.record
+        if record.desired.sha256 != digest:
+            return True
+        if record.in_flight and record.phase is not UpdatePhase.PROBATION:
+            return False  # a power cut came between the switch and the phase that follows it
+        news = self._guarded("updater", lambda: self.updater.replayed(counts))
+        if news:
             self._report()
+        return news is not None
 
     def _challenger_ended(self, code: str, text: str) -> None:
         self._guard("updater", lambda: self.updater.challenger_ended(code, text, self._now_ms, self._now_s))

@@ -155,7 +155,8 @@ class ChildInbox:
 
     ``sampled`` gets a request and the length of an input, ``corrected`` the length of an input whose answer a user
     corrected; both return whether it may be sent on. ``compared`` gets the counts of a shadow, ``challenger_ended`` the
-    code and text of its end; ``replayed`` gets the counts of a replay after a swap.
+    code and text of its end; ``replayed`` gets the digest of a bundle and the counts of its replay after a switch, and
+    returns whether that is settled: written, or of no use any more.
     """
 
     telemetry: Telemetry
@@ -168,7 +169,7 @@ class ChildInbox:
     corrected: Callable[[int], bool] = lambda _length_bytes: True
     compared: Callable[[ShadowCounts], None] = lambda _counts: None
     challenger_ended: Callable[[str, str], None] = lambda _code, _text: None
-    replayed: Callable[[ShadowCounts], None] = lambda _counts: None
+    replayed: Callable[[str, ShadowCounts], bool] = lambda _digest, _counts: True
     sinks: Mapping[str, Json] = field(default_factory=dict)
     """The last counts of each sink of answers, by name."""
     _taken: tuple[int, Json] | None = None
@@ -182,8 +183,10 @@ class ChildInbox:
                 self._count(read_heartbeat(frame), now_s)
             elif frame.kind in {"window", "sample", "answers"}:
                 self._observe(frame, now_ms)
-            elif frame.kind in {"shadow", "shadow_ended", "replay"}:
+            elif frame.kind in {"shadow", "shadow_ended"}:
                 self._compare(frame)
+            elif frame.kind == "replay":
+                self._replay(frame)
             elif frame.kind == "fault":
                 code = str(frame.header.get("code", "child"))[:64]
                 if code == SOURCE_UNREAD and self.updater.record.phase is UpdatePhase.PROBATION:
@@ -212,16 +215,21 @@ class ChildInbox:
             self._taken = (self.supervisor.starts, frame.header.get("number"))
 
     def _compare(self, frame: Frame) -> None:
-        """Take what a shadow or a replay counted, or a shadow's end; that of an earlier attempt is dropped."""
+        """Take what a shadow counted, or its end; that of an earlier attempt is dropped."""
         if Path(str(frame.header.get("bundle", ""))).name != self.updater.record.desired.sha256:
             return
         if frame.kind == "shadow":
             self.compared(decode(ShadowCounts, frame.payload))
-        elif frame.kind == "replay":
-            self.replayed(decode(ShadowCounts, frame.payload))
         else:
             code = str(frame.header.get("code") or "challenger_crashed")[:64]
             self.challenger_ended(code, str(frame.header.get("text", ""))[:500])
+
+    def _replay(self, frame: Frame) -> None:
+        """Take what a replay counted, and let the child forget its inputs unless it could not be written."""
+        bundle = str(frame.header.get("bundle", ""))
+        settled = self.replayed(Path(bundle).name, decode(ShadowCounts, frame.payload))
+        if settled and self.supervisor.child is not None:
+            self.supervisor.child.send({"type": "replayed", "bundle": bundle})
 
     def written(self) -> None:
         """Confirm to the child that the answers taken so far are on the disk."""

@@ -1,7 +1,7 @@
 """The inference child, ``python -m edge_agent.inference.child``: one thread infers and counts, frames on its pipes.
 
 Sends ``ready``, ``beat``, ``window``, ``sample``, ``answers``, ``swapped``, ``fault``, ``shadow``, ``shadow_ended``,
-``replay``; receives ``swap``, ``shadow``, ``samples``, ``drift``, ``written``, ``stop``
+``replay``; receives ``swap``, ``shadow``, ``samples``, ``drift``, ``written``, ``replayed``, ``stop``
 (``docs/explanation/architecture.md``). A bad image is counted and reported, and never ends the child. Each image is
 marked as in flight before it is decoded (``in_flight``): one that crashed the child is set aside at the next start. A
 swap loads the new model beside the running one and replaces it between two inferences. The counts of a window are sent
@@ -31,7 +31,8 @@ from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRe
 from edge_agent.in_flight import ASKED, IN_SOURCE, KEPT, InFlight
 from edge_agent.inference.answers import Answers, ToAgent, open_answers
 from edge_agent.inference.batching import MAX_WAITING_BYTES, ResultBatcher
-from edge_agent.inference.replay import KeptInputs, Replay
+from edge_agent.inference.kept_inputs import KEPT_INPUTS, WRITES, KeptReleases
+from edge_agent.inference.replay import Replay
 from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import Inference, ServedModel, load_model
 from edge_agent.inference.shadow import Load, Room, Shadow
@@ -54,6 +55,8 @@ ANSWER_WITHIN_S = 0.0045
 what follows costs several times as much as once more."""
 WOKEN_POLL_S = 0.25
 """With a source that wakes the loop: a window's end, a heartbeat or a lost message waits no longer."""
+REPLAY_AGAIN_S = 60.0
+"""Counts of a replay that the control process could not write yet are sent again so often."""
 INPUT_CRASHED = "input_crashed"
 INPUT_AGAIN = "input_tried_again"
 OUT_OF_MEMORY = "out_of_memory"
@@ -133,9 +136,9 @@ class InferenceLoop:
         self.load: Load = load_model
         self.room: Room = lambda: sys.maxsize
         self._shadow: Shadow | None = None
-        self._kept = KeptInputs()
+        self._inputs = KeptReleases(None)
         self._replay: Replay | None = None
-        self._bundle = ""
+        self._bundle, self._replay_due_s = "", 0.0
         self.answers = Answers()
         self.to_agent = ToAgent(send)
         self.api: Api | None = None
@@ -149,6 +152,21 @@ class InferenceLoop:
         self._loading = False
         self._busy = True
         self._fault_counts: dict[str, int] = {}
+        self._inputs.serve(model.manifest)
+
+    def keep_inputs(self, state: Path, bundle: Path) -> None:
+        """Keep inputs below ``state``, and answer those again that were kept there under the release before."""
+        self._inputs = KeptReleases(state)
+        self._begin_replay(str(bundle))
+
+    def _begin_replay(self, bundle: str) -> None:
+        """Note that the model serves from now on, and begin to answer what the release before it had served."""
+        manifest, known = self.model.manifest, self._inputs.before
+        self._inputs.serve(manifest)
+        before = self._inputs.before
+        if before is not None and before is not known:
+            self._replay, self._bundle = Replay(before, manifest.artifact_sha256), bundle
+            self._replay_due_s = 0.0
 
     def _aligned(self, now_ms: int) -> int:
         return now_ms - now_ms % self._settings.window_ms
@@ -252,7 +270,7 @@ class InferenceLoop:
             # a sink that is woken now competes with this thread, one that is woken when the model runs does not
             self.answer_waiting(held=waited_s + self._prepare_s <= ANSWER_WITHIN_S)
         self.in_flight.end(capture.name, served=True)
-        self._kept.offer(capture.data, self._results.model, outcome)
+        self._inputs.kept.offer(capture.data, self._results.model, outcome)
         if self._shadow is not None:
             self._shadow.offer(capture.data, self._results.model, outcome)
 
@@ -334,20 +352,34 @@ class InferenceLoop:
         sinks = {"sinks": self.answers.figures} if self.answers.deliveries else {}
         self._send({"type": "beat", **figures, **sinks, **self._identity()}, b"")
         self._send_shadow(last=last)
+        self._inputs.kept.write(KEPT_INPUTS if last else WRITES)
         if not last:
             self._replay_one()
 
     def _replay_one(self) -> bool:
-        """Let the model answer one input that the release before had served; return whether there was a replay."""
+        """Let the model answer one input that the release before had served; return whether there was one.
+
+        The counts are sent until the control process has them in its record, and then all of it is removed.
+        """
         replay = self._replay
         if replay is None:
             return False
-        with self.in_flight.during(KEPT):
-            counts = replay.step(self._results.model)
-        if counts is not None:
-            self._send({"type": "replay", "bundle": self._bundle}, encode(counts))
+        if replay.counts is None:
+            with self.in_flight.during(KEPT):
+                counts = replay.step(self._results.model)
+            if counts is None:
+                return True
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._replay_due_s and replay.counts is not None:
+            self._replay_due_s = now_s + REPLAY_AGAIN_S
+            self._send({"type": "replay", "bundle": self._bundle}, encode(replay.counts))
+        return False
+
+    def _end_replay(self, bundle: str) -> None:
+        """Forget the inputs of the release before: the counts of ``bundle`` are in the record."""
+        if self._replay is not None and self._replay.counts is not None and bundle == self._bundle:
             self._replay = None
-        return True
+            self._inputs.forget()
 
     def _send_shadow(self, *, last: bool = False) -> None:
         """Send what the challenger was found to do since the last time, or its end."""
@@ -360,6 +392,12 @@ class InferenceLoop:
             code, text = shadow.ended
             self._send({"type": "shadow_ended", "bundle": str(shadow.bundle), "code": code, "text": text[:500]}, b"")
             self._end_shadow()
+
+    def _begin_shadow(self, bundle: str) -> None:
+        """Let ``bundle`` be the challenger, "" for none, after the last counts of the one before."""
+        self._send_shadow()
+        self._end_shadow()
+        self._shadow = Shadow(Path(bundle), self.load, self.room) if bundle else None
 
     def _end_shadow(self) -> None:
         if self._shadow is not None:
@@ -383,23 +421,29 @@ class InferenceLoop:
                 elif notice.kind == "swap":
                     self._begin_swap(str(notice.header.get("bundle", "")))
                 elif notice.kind == "shadow":
-                    self._send_shadow()
-                    self._end_shadow()
-                    bundle = str(notice.header.get("bundle", ""))
-                    self._shadow = Shadow(Path(bundle), self.load, self.room) if bundle else None
-                elif notice.kind == "samples":
-                    self._grant(notice.header)
-                elif notice.kind == "drift":
-                    self.answers.drift = str(notice.header.get("state", ""))[:32]
-                elif notice.kind == "written":
-                    self.to_agent.written(notice.header.get("number"))
+                    self._begin_shadow(str(notice.header.get("bundle", "")))
                 elif notice.kind == "stop":
                     self.notices.put(STOP)
-                elif notice is not WAKE:
+                elif notice is not WAKE and not self._take(notice):
                     self._fault(
-                        "frame_unknown", f"Expected swap, shadow, samples, drift, written or stop, got {notice.kind!r}"
+                        "frame_unknown",
+                        f"Expected swap, shadow, samples, drift, written, replayed or stop, got {notice.kind!r}",
                     )
                 notice = self.notices.get_nowait()
+            return False
+        return True
+
+    def _take(self, notice: Frame) -> bool:
+        """Take what the control process asks for or tells beside releases; return whether it is known."""
+        if notice.kind == "samples":
+            self._grant(notice.header)
+        elif notice.kind == "drift":
+            self.answers.drift = str(notice.header.get("state", ""))[:32]
+        elif notice.kind == "written":
+            self.to_agent.written(notice.header.get("number"))
+        elif notice.kind == "replayed":
+            self._end_replay(str(notice.header.get("bundle", "")))
+        else:
             return False
         return True
 
@@ -429,9 +473,7 @@ class InferenceLoop:
         self._close_window()
         old, self._results = self._results, ResultBatcher(loaded.model)
         self._results.reservoirs = old.reservoirs
-        if old.model.manifest.artifact_sha256 != self.model.manifest.artifact_sha256:
-            self._replay, self._bundle = Replay(self._kept, alike=_alike(old.model, self.model)), loaded.bundle
-        self._kept = KeptInputs()
+        self._begin_replay(loaded.bundle)
         old.model.runtime.close()
         self._send({"type": "swapped", "bundle": loaded.bundle, **self._identity()}, b"")
 
@@ -461,12 +503,6 @@ class InferenceLoop:
         self._results.reservoirs = [*kept, reservoir]
         while len(self._results.reservoirs) > _MAX_REQUESTS:
             self._send_samples(self._results.reservoirs.pop(0))
-
-
-def _alike(one: ServedModel, other: ServedModel) -> bool:
-    """Return whether two releases read inputs of the same form, so that each can read those of the other."""
-    left, right = one.manifest.preprocessing, other.manifest.preprocessing
-    return (left.front_end, left.front_end_options) == (right.front_end, right.front_end_options)
 
 
 def suffixes_of(manifest: Manifest) -> frozenset[str]:
@@ -563,6 +599,8 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
     child = InferenceLoop(first, source, send, clock, settings)
     child.load, child.in_flight = load, in_flight
     child.room = partial(memory_limit.free_bytes, ceiling)
+    if options.state is not None:
+        child.keep_inputs(options.state, options.bundle)
     around = SinkSurroundings(
         state=options.state, device=options.device, site=options.site, tell=tell, to_agent=child.to_agent.send
     )

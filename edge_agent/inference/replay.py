@@ -1,86 +1,97 @@
-"""Inputs that the release before had served, answered again by the new one after a swap: how many answers differ.
+"""Inputs that the release before had served, answered again by the new one after a switch: how many answers differ.
 
-While a release serves, a uniform sample of its inputs is kept in memory with its answers. After a swap the new release
-answers them one by one: while the loop has nothing else to do, else one a heartbeat. Nothing is counted as served, and
-no answer leaves the device, only counts (``wire.shadow``), once. With the answers kept, one model is enough.
+While a release serves, a uniform sample of its inputs is kept with its answers (``kept_inputs``). After a switch the
+new release answers them one by one: while the loop has nothing else to do, else one a heartbeat. Nothing is counted as
+served, and no answer leaves the device, only counts (``wire.shadow``). With the answers kept, one model is enough.
 
-Decides nothing about the counts. What is kept ends with the process: after a power cut, a crash, or a swap that needs a
-start, there is nothing to answer, and the counts say so by having no inputs.
+What came of each input is a line in the folder of the inputs, so that a process that ends in between, by whatever
+cause, goes on where it was: no input is counted twice. An input that was begun and not ended is skipped, because it may
+be what ended the process.
+
+Decides nothing about the counts.
 """
 
 from __future__ import annotations
 
-import random
+import contextlib
+import json
 import time
-from dataclasses import dataclass, field
+from pathlib import Path
 
 from edge_agent.errors import ImageError, RuntimeSeamError
-from edge_agent.inference.served_model import Inference, ServedModel
+from edge_agent.inference.kept_inputs import KeptInputs, form_of
+from edge_agent.inference.served_model import ServedModel
 from edge_agent.inference.shadow import AnswerCounts
-from edge_agent.tasks import TaskAnswer
-from wire.shadow import ShadowCounts
+from wire.codec import from_document, parse_json, to_document
+from wire.errors import MessageError
+from wire.shadow import ShadowCounts, merge_shadow, shortened
 
-KEPT_INPUTS = 64
-KEPT_BYTES = 1024 * 1024
-_LARGEST = KEPT_BYTES // 8  # a larger input is not kept: the sample would be of a few
-
-
-@dataclass(slots=True, kw_only=True)
-class KeptInputs:
-    """A uniform sample of the inputs of one release, with its answers.
-
-    Source: J. Vitter, Random sampling with a reservoir, 1985, algorithm R; where inputs are large it holds fewer.
-    """
-
-    chance: random.Random = field(default_factory=random.Random)
-    items: list[tuple[bytes, TaskAnswer]] = field(default_factory=list)
-    _offered: int = 0
-    _room: int = KEPT_INPUTS
-    _bytes: int = 0
-
-    def offer(self, data: bytes, model: ServedModel, outcome: Inference) -> None:
-        """Keep ``data`` and the answer of ``model``, perhaps."""
-        if len(data) > _LARGEST:
-            return
-        self._offered += 1
-        place = len(self.items) if len(self.items) < self._room else self.chance.randrange(self._offered)
-        if place >= self._room:
-            return
-        kept = (data, model.answer(outcome))
-        self._bytes += len(data)
-        if place == len(self.items):
-            self.items.append(kept)
-        else:
-            self._bytes -= len(self.items[place][0])
-            self.items[place] = kept
-        while self._bytes > KEPT_BYTES:
-            gone, _ = self.items.pop(self.chance.randrange(len(self.items)))
-            self._bytes -= len(gone)
-            self._room = len(self.items)
+COUNTS_BYTES = 700
+"""Of the counts that are sent: they are part of each later report of the device's state."""
 
 
 class Replay:
-    """One replay; ``step`` until it returns counts.
+    """One replay; ``step`` until ``counts`` are there.
 
-    ``alike``: both releases read inputs of the same form. If not, such as windows of another length, an input that the
-    new one can't read is none that it would get: it counts as skipped, not as an error.
+    Where two releases read inputs of another form, such as windows of another length, an input that the new one can't
+    read is none that it would get: it counts as skipped, not as an error.
     """
 
-    def __init__(self, kept: KeptInputs, *, alike: bool = True) -> None:
-        """Begin, with what was ``kept`` of the release before."""
-        self._items, self._counts, self._begun_s = kept.items, AnswerCounts(), time.monotonic()
-        self._alike, self._skipped = alike, 0
+    def __init__(self, kept: KeptInputs, artifact: str = "") -> None:
+        """Begin or go on with what was ``kept`` of the release before; ``artifact`` names the one that answers."""
+        self.counts: ShadowCounts | None = None
+        self._begun_s = time.monotonic()
+        self._path = kept.folder / f"answers-{artifact[:32]}" if kept.folder is not None else None
+        known = _read(self._path) if self._path is not None else {}
+        left_off = ShadowCounts(skipped=1)
+        self._found = [left_off if found is None else found for found in known.values()]
+        self._items = [item for item in kept.items if item.number not in known]
+        kept.items = []  # memory goes with each answer
 
     def step(self, model: ServedModel) -> ShadowCounts | None:
         """Let ``model`` answer one more input; return the counts if there was none left."""
-        if not self._items:
-            return self._counts.taken(round(time.monotonic() - self._begun_s, 3), self._skipped)
-        data, before = self._items.pop()
-        try:
-            found = model.infer(data)
-        except (ImageError, RuntimeSeamError):
-            self._counts.errors += self._alike
-            self._skipped += not self._alike
+        if self._items:
+            item = self._items.pop()
+            self._note(item.number, None)
+            counts = AnswerCounts()
+            skipped = 0
+            try:
+                found = model.infer(item.data)
+            except (ImageError, RuntimeSeamError):
+                alike = item.form == form_of(model.manifest)
+                counts.errors, skipped = int(alike), int(not alike)
+            else:
+                counts.add(item.answer, model.answer(found), found.run_ms)
+            self._found.append(counts.taken(0.0, skipped))
+            self._note(item.number, self._found[-1])
             return None
-        self._counts.add(before, model.answer(found), found.run_ms)
-        return None
+        took_s = ShadowCounts(seconds=round(time.monotonic() - self._begun_s, 3))
+        self.counts = shortened(merge_shadow([took_s, *self._found]), COUNTS_BYTES)
+        return self.counts
+
+    def _note(self, number: int, counts: ShadowCounts | None) -> None:
+        """Note that an input is begun, or what came of it."""
+        if self._path is None:
+            return
+        line = {"number": number, "counts": None if counts is None else to_document(counts)}
+        try:
+            with self._path.open("a") as file:
+                file.write("\n" + json.dumps(line))  # what a power cut left torn is a line of its own
+        except OSError:  # a full disk: a kill from now on makes it answer some inputs again
+            self._path = None
+
+
+def _read(path: Path) -> dict[int, ShadowCounts | None]:
+    """Return what came of each input by its number, None for one that was begun; a torn line is none."""
+    found: dict[int, ShadowCounts | None] = {}
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        with contextlib.suppress(MessageError):
+            facts = parse_json(line)
+            number, counts = facts.get("number"), facts.get("counts")
+            if isinstance(number, int):
+                found[number] = from_document(ShadowCounts, counts) if isinstance(counts, dict) else found.get(number)
+    return found

@@ -197,7 +197,10 @@ class Updater:
                 self._enter(replace(self.record, desired=desired))
                 return True
             self._roll_back(SUPERSEDED.code, SUPERSEDED.text, now_ms)
-        self._begin(UpdateRecord(phase=self.record.phase, desired=desired, fetched_bytes=0), now_ms, now_s)
+        same = self.record.phase is _P.COMMITTED and desired.sha256 == self.record.desired.sha256
+        replay = self.record.replay if same else None  # what it answered again stays true
+        record = UpdateRecord(phase=self.record.phase, desired=desired, fetched_bytes=0, replay=replay)
+        self._begin(record, now_ms, now_s)
         return True
 
     def turn(self, now_ms: int, now_s: float) -> None:

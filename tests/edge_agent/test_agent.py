@@ -62,6 +62,7 @@ from wire.messages import (
     UpdatePhase,
     Watermark,
 )
+from wire.shadow import ShadowCounts
 from wire.transport import Incoming, Link, LinkChange
 from wire.tuf_target import TargetCustom
 
@@ -314,6 +315,39 @@ def test_a_release_that_leaves_alone_what_was_served_before_is_rolled_back(world
     world.turns(2)
     update = decode(Reported, world.last("reported")).update
     assert (update.phase, update.code) == ("rolled_back", "inputs_unread")
+
+
+def _replayed(world: World) -> list[str]:
+    """Return the bundles whose replay the child may forget."""
+    return [Path(str(one["bundle"])).name for one in world.children[-1].told if one["type"] == "replayed"]
+
+
+def test_a_replay_is_confirmed_once_it_is_in_the_record(world: World) -> None:
+    """Not while the disk is full; counts that come again change nothing, and those of another release go."""
+    world.install(1)
+    _probation(world)
+    digest, payload = world.release(2).sha256, encode(ShadowCounts(n=9, disagreed=2))
+    world.agent.updater.disk = FullDisk()
+    world.children[-1].speak("replay", payload, bundle=f"/blobs/{digest}")
+    world.turns(1)
+    assert _replayed(world) == []
+    world.agent.updater.disk = RealDisk()
+    for bundle, counts in ((digest, payload), (digest, encode(ShadowCounts(n=7))), ("0" * 64, payload)):
+        world.children[-1].speak("replay", counts, bundle=f"/blobs/{bundle}")
+        world.turns(2)
+    assert _replayed(world) == [digest, digest, "0" * 64]
+    assert decode(Reported, world.last("reported")).update.replay == ShadowCounts(n=9, disagreed=2)
+
+
+def test_a_replay_before_its_probation_is_sent_again(world: World) -> None:
+    """A power cut between the switch of the slots and the record: the child is faster than the updater."""
+    world.install(1)
+    _probation(world)
+    record = world.agent.updater.record
+    world.agent.updater.record = replace(record, phase=UpdatePhase.STAGED)
+    assert not world.agent._replayed(record.desired.sha256, ShadowCounts(n=9))
+    world.agent.updater.record = record
+    assert world.agent._replayed(record.desired.sha256, ShadowCounts(n=9))
 
 
 def test_the_fault_of_one_sink_does_not_hide_that_of_another(world: World) -> None:

@@ -1,5 +1,8 @@
 """Counts of a shadow: bins, bounds, and that merging loses nothing."""
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,6 +18,7 @@ from wire.shadow import (
     kept_pairs,
     merge_shadow,
     run_step,
+    shortened,
 )
 
 
@@ -89,3 +93,20 @@ def test_an_impossible_order_is_refused(wrong: dict[str, float]) -> None:
     ShadowOrder(MAX_SHADOW_S, 0.0)
     with pytest.raises(MessageError, match="Expected"):
         ShadowOrder(**wrong)
+
+
+@pytest.mark.parametrize(("classes", "limit_bytes"), [(10, 700), (100, 700), (100, 300), (10, 10_000)])
+def test_shortened_counts_keep_the_frequent_pairs_and_every_input(classes: int, limit_bytes: int) -> None:
+    """Of 64 inputs that all have two labels: as many pairs as fit, the rest is counted; what fits is not touched."""
+    rng = np.random.default_rng(classes)
+    labels = [f"digit {label}" for label in range(classes)]
+    counted = Counter((str(left), str(right)) for left, right in rng.choice(labels, (64, 2)))
+    pairs, others = kept_pairs(counted)
+    steps = Counter(run_step(value) for value in rng.lognormal(1, 0.3, 64))
+    counts = ShadowCounts(seconds=1.234, n=64, disagreed=64, pairs=pairs, other_pairs=others, run_steps=steps)
+    found = shortened(counts, limit_bytes)
+    assert len(encode(found)) <= limit_bytes
+    assert sum(pair.n for pair in found.pairs) + found.other_pairs == 64
+    assert found.pairs == counts.pairs[: len(found.pairs)]
+    assert found == counts or len(encode(found)) > limit_bytes - 150
+    assert replace(found, pairs=pairs, other_pairs=others) == counts

@@ -173,3 +173,16 @@ def test_a_device_that_kept_no_inputs_over_a_switch_says_so(device: object, rele
     assert device.updater.status.replay == ShadowCounts()
     assert device.updater.replayed(ENOUGH)
     assert device.updater.status.replay == ENOUGH
+
+
+def test_a_release_that_is_assigned_again_keeps_its_replay(device: object, release: Callable) -> None:
+    """Its inputs are gone by then; another release begins without."""
+    device.install(release(1))
+    device.install(release(2))
+    device.updater.replayed(ENOUGH)
+    wish = device.updater.record.desired
+    device.offer(replace(wish, gen=wish.gen + 1, attempt=wish.gen + 1))
+    device.work()
+    assert device.updater.status.replay == ENOUGH
+    device.offer(replace(device.publish(release(3)).desired, gen=wish.gen + 2))
+    assert device.updater.status.replay is None
