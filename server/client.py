@@ -30,8 +30,8 @@ from wire.errors import MessageError
 
 __all__ = [
     "AuditInfo", "CommandInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "GroupRiskInfo",
-    "PatchInfo", "PlaceInfo", "ReleaseInfo", "RiskInfo", "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo",
-    "VerdictInfo",
+    "LabelChangeInfo", "PatchInfo", "PlaceInfo", "ReleaseInfo", "RiskInfo", "RolloutDevice", "RolloutGroup",
+    "RolloutInfo", "SampleInfo", "VerdictInfo",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -207,7 +207,8 @@ class RolloutInfo:
 class SampleInfo:
     """One input that a device uploaded. ``label`` is "" until a person labels it; ``predicted`` is a class index.
 
-    ``claimed``: in the lane ``correction``, what the device's user says that it is.
+    ``label_by`` and ``labelled_ms``: who gave the label, and when. ``claimed``: in the lane ``correction``, what the
+    device's user says that it is.
     """
 
     id: int = 0
@@ -222,7 +223,20 @@ class SampleInfo:
     at_ms: int = 0
     label: str = ""
     label_by: str = ""
+    labelled_ms: int = 0
     claimed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelChangeInfo:
+    """A label that ``label_by`` gave a sample's image and ``changed_by`` replaced by ``new_label``."""
+
+    label: str = ""
+    label_by: str = ""
+    labelled_ms: int = 0
+    new_label: str = ""
+    changed_by: str = ""
+    changed_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,6 +400,11 @@ class _Samples:
 
 
 @dataclass(frozen=True, slots=True)
+class _LabelChanges:
+    changes: tuple[LabelChangeInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Audits:
     audits: tuple[AuditInfo, ...] = ()
 
@@ -534,9 +553,20 @@ class FleetClient:
         """Return the file that the device uploaded as ``sample``."""
         return self._ask("GET", f"/api/samples/{sample}/image").content
 
-    def label(self, sample: int, label: str, *, by: str) -> SampleInfo:
-        """Label the image of a sample with a class of its model, or numbers ("3.7"); ``by``: the person."""
-        return self._as(SampleInfo, self._ask("PUT", f"/api/samples/{sample}/label", {"label": label, "by": by}))
+    def label(self, sample: int, label: str, *, by: str, replaces: str | None = None) -> SampleInfo:
+        """Label the image of a sample with a class of its model, or numbers ("3.7"); ``by``: the person.
+
+        An image that another person has labelled otherwise is refused (``label_taken``; the text has who and what),
+        unless ``replaces`` is the label that it has. What is replaced is kept: ``label_changes``.
+        """
+        body: dict[str, Json] = {"label": label, "by": by}
+        if replaces is not None:
+            body["replaces"] = replaces
+        return self._as(SampleInfo, self._ask("PUT", f"/api/samples/{sample}/label", body))
+
+    def label_changes(self, sample: int) -> tuple[LabelChangeInfo, ...]:
+        """Return what the label of a sample's image was before, the first change first."""
+        return self._get(_LabelChanges, f"/api/samples/{sample}/changes").changes
 
     def audits(self) -> tuple[AuditInfo, ...]:
         """Return what the labels of uniform samples say of each release that a device runs."""

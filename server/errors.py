@@ -38,6 +38,7 @@ ServerError
 ├── SampleRefusedError        a sample that may not be stored
 ├── UnknownSampleError        no such sample
 ├── LabelRefusedError         a label that is empty, too long or does not fit
+├── LabelTakenError           a label of an image that another person has labelled otherwise
 ├── NoNewPlaceError           a device without a new place, which can't be accepted
 ├── AuditOffError             a request for audit samples that nobody has allowed
 ├── UnknownTriggerError       no such retraining
@@ -364,6 +365,13 @@ class LabelRefusedError(ServerError):
 
     code = "label_refused"
     status = 422
+
+
+class LabelTakenError(ServerError):
+    """Another person has labelled the image otherwise meanwhile; nothing was changed."""
+
+    code = "label_taken"
+    status = 409
 
 
 class UnknownTriggerError(ServerError):

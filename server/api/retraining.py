@@ -22,7 +22,7 @@ from server.retraining.service import RetrainingService
 
 
 class SampleBody(ValueBody):
-    """One sample; ``label`` is "" until a person labels it. ``predicted`` is the index of the model's class.
+    """One sample; ``label`` is "" until a person labels it, at ``labelled_ms``. ``predicted``: the model's class.
 
     ``claimed``: in the lane ``correction``, what the device's user says that it is.
     """
@@ -39,6 +39,7 @@ class SampleBody(ValueBody):
     at_ms: int
     label: str
     label_by: str
+    labelled_ms: int
     claimed: str = ""
 
 
@@ -49,10 +50,31 @@ class SamplesBody(BaseModel):
 
 
 class LabelBody(BaseModel, extra="forbid"):
-    """A label and the person who assigns it: a class of the model, or its numbers, separated by spaces."""
+    """A label and the person who assigns it: a class of the model, or its numbers, separated by spaces.
+
+    ``replaces``: the label that is changed; without it, an image that another person has labelled otherwise is refused.
+    """
 
     label: str | int | float = Field(union_mode="left_to_right")
     by: str = Field(max_length=100)
+    replaces: str | int | float | None = Field(default=None, union_mode="left_to_right")
+
+
+class LabelChangeBody(ValueBody):
+    """A label that ``label_by`` gave and ``changed_by`` replaced by ``new_label``."""
+
+    label: str
+    label_by: str
+    labelled_ms: int
+    new_label: str
+    changed_by: str
+    changed_ms: int
+
+
+class LabelChangesBody(BaseModel):
+    """The changes of one label, the first first."""
+
+    changes: list[LabelChangeBody]
 
 
 def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
@@ -78,8 +100,14 @@ def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
 
     @routes.put("/api/samples/{sample}/label")
     def label(sample: StoredNumber, body: LabelBody) -> SampleBody:
-        """Label the image of a sample."""
-        return SampleBody.of(samples.label(sample, str(body.label), body.by, clock()))
+        """Label the image of a sample; 409 ``label_taken`` if it has another label than the one to replace."""
+        replaces = None if body.replaces is None else str(body.replaces)
+        return SampleBody.of(samples.label(sample, str(body.label), body.by, clock(), replaces=replaces))
+
+    @routes.get("/api/samples/{sample}/changes")
+    def changes(sample: StoredNumber) -> LabelChangesBody:
+        """Return what the label of a sample's image was before, who had given it, and who changed it."""
+        return LabelChangesBody(changes=[LabelChangeBody.of(one) for one in samples.changes(sample)])
 
     return routes
 

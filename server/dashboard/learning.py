@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.dashboard.views import Cut, Status, Tone, ago
+from server.dashboard.views import Cut, Status, Tone, ago, clock_time
 from server.retraining.audit import ModelAudit
 from server.retraining.harm import GroupRisk
 from server.retraining.labelling import LabelForm
 from server.retraining.policy import OVER, RetrainingPhase, Trigger
-from server.retraining.samples import StoredSample
+from server.retraining.samples import LabelChange, StoredSample
 
 _WAY = (
     RetrainingPhase.SUSPECTED, RetrainingPhase.COLLECTING, RetrainingPhase.HARMFUL, RetrainingPhase.PROPOSED,
@@ -47,6 +48,14 @@ class SampleCard:
     lane: str
     taken: str
     form: LabelForm
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """One labelled image in the list of those labelled last."""
+
+    id: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +153,22 @@ def sample_card(sample: StoredSample, form: LabelForm, now_ms: int) -> SampleCar
         taken=ago(sample.at_ms, now_ms),
         form=form,
     )
+
+
+def labelled_row(sample: StoredSample) -> LabelledRow:
+    """Return the row of a labelled sample."""
+    return LabelledRow(sample.id, _label_text(sample.label, sample.label_by, sample.labelled_ms))
+
+
+def label_lines(sample: StoredSample, changes: Sequence[LabelChange]) -> tuple[str, ...]:
+    """Return every label that an image has had, with who gave it and when (UTC), the newest first; () without one."""
+    before = [_label_text(one.label, one.label_by, one.labelled_ms) for one in reversed(changes)]
+    now = [_label_text(sample.label, sample.label_by, sample.labelled_ms)] if sample.label else []
+    return (*now, *(f"before: {text}" for text in before))
+
+
+def _label_text(label: str, by: str, at_ms: int) -> str:
+    return f"{label}, by {by or 'somebody'}" + (f", {clock_time(at_ms)} UTC" if at_ms else "")
 
 
 def look_text(look: int, taken: int, most: int) -> str:

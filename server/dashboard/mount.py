@@ -17,14 +17,22 @@ def mount(app: FastAPI, services: Services) -> None:
     """
     from nicegui import core, ui  # noqa: PLC0415 - takes a second; only who serves pages pays
 
-    from server.dashboard.pages import device, events, overview, retraining, rollouts, samples  # noqa: PLC0415 - likewise
+    from server.dashboard.pages import (  # noqa: PLC0415 - likewise
+        device,
+        events,
+        overview,
+        retraining,
+        rollouts,
+        sample,
+        samples,
+    )
     from server.dashboard.visit import Pages  # noqa: PLC0415 - likewise
 
     sessions = Sessions(is_operator=services.auth.is_operator, clock=services.fleet.clock)
     add_login(app, sessions)
     samples.add_images(app, services, sessions)
     pages = Pages(services, sessions)
-    for page in (overview, device, rollouts, events, samples, retraining):
+    for page in (overview, device, rollouts, events, samples, sample, retraining):
         page.add_page(pages)
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # so that it can be put on another application of this process

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.resources import files
 from typing import TypeVar
+from urllib.parse import quote, unquote
 from weakref import WeakKeyDictionary
 
 from nicegui import Client, ui
@@ -22,6 +23,7 @@ PAGES = (
 )  # fmt: skip
 REFRESH_S = 1.5
 _DARK_COOKIE = "tinyfleet_dark"
+_NAME_COOKIE = "tinyfleet_name"
 _IS_OPEN: WeakKeyDictionary[Client, Callable[[], bool]] = WeakKeyDictionary()
 LOGIN = "/login"
 View = TypeVar("View")
@@ -58,6 +60,21 @@ async def _turn_dark(dark: ui.dark_mode) -> None:
     """Toggle dark mode, and store the choice in a cookie."""
     dark.value = not await ui.run_javascript("Quasar.Dark.isActive")
     ui.run_javascript(f"document.cookie = '{_DARK_COOKIE}={dark.value:d}; path=/; max-age=31536000; samesite=strict'")
+
+
+def name_field() -> Callable[[], str]:
+    """Show a field for the person's name, which this browser remembers; return a function that reads it."""
+    request = ui.context.client.request
+    known = unquote(request.cookies.get(_NAME_COOKIE, "") if request else "")[:MAX_NAME]
+    name = _name().style("max-width: 260px")
+    name.value = known
+
+    def keep() -> None:
+        kept = quote(_said(name), safe="")
+        ui.run_javascript(f"document.cookie = '{_NAME_COOKIE}={kept}; path=/; max-age=31536000; samesite=strict'")
+
+    name.on("blur", keep)
+    return lambda: _said(name)
 
 
 def heading(text: str, level: int = 2) -> None:

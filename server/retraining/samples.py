@@ -19,7 +19,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from server.errors import LabelRefusedError, SampleRefusedError, UnknownSampleError
+from server.errors import LabelRefusedError, LabelTakenError, SampleRefusedError, UnknownSampleError
 from server.retraining.config import RetrainingConfig
 from server.retraining.harm import AuditedSample
 from server.retraining.labelling import LabelForm
@@ -61,6 +61,7 @@ class StoredSample:
     received_ms: int
     label: str
     label_by: str
+    labelled_ms: int = 0
     claimed: str = ""
     request: str = ""
 
@@ -68,6 +69,18 @@ class StoredSample:
     def file_name(self) -> str:
         """The name of the image's file."""
         return f"{self.sha256}.{EXTENSIONS[self.media_type]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelChange:
+    """A label that ``label_by`` gave an image and ``changed_by`` replaced by ``new_label``."""
+
+    label: str
+    label_by: str
+    labelled_ms: int
+    new_label: str
+    changed_by: str
+    changed_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,30 +184,60 @@ class SampleStore:
             message = f"Expected the image of sample {sample.id}, got: {error.strerror}"
             raise UnknownSampleError(message) from error
 
-    def label(self, sample: int, label: str, by: str, now_ms: int, *, first: bool = False) -> StoredSample:
-        """Label a sample's image; a later label replaces it, unless the caller wants to be the ``first`` to label it.
+    def label(self, sample: int, label: str, by: str, now_ms: int, *, replaces: str | None = None) -> StoredSample:
+        """Label a sample's image; return the sample with its label, which may be an equal one of another person.
+
+        A label is never replaced unawares: whoever changes one names it in ``replaces``, and what it was is kept
+        (``changes``).
 
         Raises:
             UnknownSampleError: If there is no such sample.
-            LabelRefusedError: If the label is empty, too long, or does not fit the model that took the sample; for
-                ``first``, if the image has another label meanwhile.
+            LabelRefusedError: If the label is empty, too long, or does not fit the model that took the sample; or if
+                there is no label to replace.
+            LabelTakenError: If the image has another label than ``label`` and ``replaces``.
         """
-        known = self.sample(sample)
-        if not label.strip() or len(label) > _MAX_LABEL or not label.isprintable():
+        known, label = self.sample(sample), label.strip()
+        if not label or len(label) > _MAX_LABEL or not label.isprintable():
             message = f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}"
             raise LabelRefusedError(message)
-        if problem := self.form_of(known.artifact_sha256).problem(label.strip()):
+        if problem := self.form_of(known.artifact_sha256).problem(label):
             raise LabelRefusedError(problem)
-        if first and known.label not in {"", label.strip()}:
-            message = (
-                f"Expected a sample without a label, got {sample}, which {known.label_by} labelled {known.label!r} "
-                f"meanwhile: to replace that, PUT /api/samples/{sample}/label"
-            )
-            raise LabelRefusedError(message)
-        values = {"label": label.strip(), "label_by": by[:_MAX_LABEL], "labelled_ms": now_ms}
+        values = {"label": label, "label_by": by[:_MAX_LABEL], "labelled_ms": now_ms}
+        change = {"new_label": label, "changed_by": by[:_MAX_LABEL], "changed_ms": now_ms}
         with self.database.begin() as connection:
-            store.label_image(connection, known.sha256, values)
-        return self.sample(sample)
+            if replaces is None:
+                store.label_image(connection, known.sha256, None, values)
+            elif (
+                replaces != label
+                and store.keep_label(connection, known.sha256, replaces, change)
+                and not store.label_image(connection, known.sha256, replaces, values)
+            ):  # another change was faster: nothing of this one is kept
+                row = store.known_label(connection, known.sha256)
+                raise _taken(known if row is None else stored_sample(row), replaces)
+        found = self.sample(sample)
+        if not found.label:
+            message = f"Expected sample {sample} labelled {str(replaces)[:40]!r}, got one without a label"
+            raise LabelRefusedError(f"{message}: label it without replacing one")
+        if found.label != label:
+            raise _taken(found, replaces)
+        return found
+
+    def changes(self, sample: int) -> tuple[LabelChange, ...]:
+        """Return what the label of a sample's image was before, the first change first.
+
+        Raises:
+            UnknownSampleError: If there is no such sample.
+        """
+        known = self.sample(sample)
+        names = LabelChange.__dataclass_fields__
+        with self.database.begin() as connection:
+            rows = store.label_changes(connection, known.sha256)
+            return tuple(LabelChange(**{name: row[name] for name in names}) for row in rows)
+
+    def labelled_last(self, limit: int) -> tuple[StoredSample, ...]:
+        """Return one sample of each image that has a label, the one labelled last first."""
+        with self.database.begin() as connection:
+            return tuple(stored_sample(row) for row in store.last_labelled(connection, limit))
 
     def expire(self, now_ms: int) -> int:
         """Delete the oldest images that wait for a label, beyond ``max_waiting`` of each lane; return how many."""
@@ -226,6 +269,14 @@ class SampleStore:
         """Return the newest labelled samples that were drawn uniformly, of any device, newest first."""
         with self.database.begin() as connection:
             return tuple(stored_sample(row) for row in store.newest_labelled(connection, "audit", limit))
+
+
+def _taken(found: StoredSample, replaces: str | None) -> LabelTakenError:
+    wanted = "without a label" if replaces is None else f"labelled {replaces[:40]!r}"
+    message = f"Expected sample {found.id} {wanted}, got one that {found.label_by} has labelled {found.label!r}"
+    return LabelTakenError(
+        f"{message}: to change that, replace {found.label!r} (on the sample's page, or by `replaces`)"
+    )
 
 
 def stored_sample(row: sa.RowMapping) -> StoredSample:

@@ -1,4 +1,4 @@
-"""Tables and queries of samples, audits, training jobs and retraining triggers."""
+"""Tables and queries of samples, changes of their labels, audits, training jobs and retraining triggers."""
 
 from __future__ import annotations
 
@@ -32,6 +32,20 @@ SAMPLES = sa.Table(
     sa.Column("claimed", sa.String(127), nullable=False, default="", server_default=""),
     sa.Column("expired_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
     sa.UniqueConstraint("device", "boot", "seq"),
+    sqlite_autoincrement=True,
+)
+
+LABEL_CHANGES = sa.Table(
+    "label_changes",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("sha256", sa.String(64), nullable=False, index=True),
+    sa.Column("label", sa.String(127), nullable=False),
+    sa.Column("label_by", sa.String(127), nullable=False),
+    sa.Column("labelled_ms", sa.BigInteger, nullable=False),
+    sa.Column("new_label", sa.String(127), nullable=False),
+    sa.Column("changed_by", sa.String(127), nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -185,9 +199,40 @@ def audit_samples(connection: sa.Connection, artifacts: Sequence[str]) -> list[s
     return list(connection.execute(query.order_by(SAMPLES.c.id)).mappings())
 
 
-def label_image(connection: sa.Connection, sha256: str, values: Mapping[str, object]) -> None:
-    """Set the label of every sample of one image."""
-    connection.execute(SAMPLES.update().where(SAMPLES.c.sha256 == sha256).values(dict(values)))
+def label_image(connection: sa.Connection, sha256: str, was: str | None, values: Mapping[str, object]) -> bool:
+    """Set the label of the samples of one image that have the label ``was``, or, for None, if none of them has one.
+
+    Return whether one was set. One statement, so that of two people at once only one changes something.
+    """
+    other = SAMPLES.alias()
+    labelled = sa.exists().where(other.c.sha256 == sha256, other.c.label.is_not(None))
+    free = sa.and_(SAMPLES.c.label.is_(None), ~labelled) if was is None else SAMPLES.c.label == was
+    return (
+        connection.execute(SAMPLES.update().where(SAMPLES.c.sha256 == sha256, free).values(dict(values))).rowcount > 0
+    )
+
+
+def keep_label(connection: sa.Connection, sha256: str, was: str, change: Mapping[str, object]) -> bool:
+    """Keep the label ``was`` of one image beside the ``change`` that follows; return whether the image had it."""
+    kept = (SAMPLES.c.sha256, SAMPLES.c.label, SAMPLES.c.label_by, SAMPLES.c.labelled_ms)
+    query = sa.select(*kept, *(sa.literal(value) for value in change.values()))
+    row = query.where(SAMPLES.c.sha256 == sha256, SAMPLES.c.label == was).order_by(SAMPLES.c.id).limit(1)
+    columns = [*(column.name for column in kept), *change]
+    return connection.execute(LABEL_CHANGES.insert().from_select(columns, row)).rowcount > 0
+
+
+def label_changes(connection: sa.Connection, sha256: str) -> list[sa.RowMapping]:
+    """Return the changes of the label of one image, the first first."""
+    query = LABEL_CHANGES.select().where(LABEL_CHANGES.c.sha256 == sha256).order_by(LABEL_CHANGES.c.id)
+    return list(connection.execute(query).mappings())
+
+
+def last_labelled(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
+    """Return one sample of each image that has a label, the one labelled last first."""
+    first = sa.select(sa.func.min(SAMPLES.c.id)).where(SAMPLES.c.label.is_not(None)).group_by(SAMPLES.c.sha256)
+    query = SAMPLES.select().where(SAMPLES.c.id.in_(first))
+    order = query.order_by(SAMPLES.c.labelled_ms.desc(), SAMPLES.c.id.desc()).limit(limit)
+    return list(connection.execute(order).mappings())
 
 
 def labelled_samples(connection: sa.Connection, devices: Sequence[str], since_ms: int) -> list[sa.RowMapping]:

@@ -151,6 +151,17 @@ def test_a_label_is_stored_and_the_image_leaves_the_desk(operator: Page, world: 
     expect(cards).to_have_count(7)
     stored = world.app.parts.retraining.samples.sample(3)
     assert (stored.label, stored.label_by) == ("2", "dashboard")
+    operator.get_by_role("link", name="Sample 3", exact=True).click()
+    operator.wait_for_url("**/samples/3")
+    expect(operator.get_by_role("main")).to_contain_text("2, by dashboard")
+    operator.get_by_label("What does it show?").fill("3")
+    operator.get_by_role("button", name="Save label").click()
+    dialog = operator.get_by_role("dialog")
+    expect(dialog).to_contain_text("Change '2' to '3'?")
+    dialog.get_by_label("Your name").fill("Ada")
+    dialog.get_by_role("button", name="Change label").click()
+    expect(operator.get_by_role("main")).to_contain_text("3, by Ada")
+    expect(operator.get_by_role("main")).to_contain_text("before: 2, by dashboard")
 
 
 def test_a_person_may_let_a_retraining_begin(operator: Page, world: World) -> None:
@@ -161,6 +172,26 @@ def test_a_person_may_let_a_retraining_begin(operator: Page, world: World) -> No
     expect(operator.get_by_role("button", name="Train anyway")).to_have_count(0)
     (trigger,) = [one for one in world.app.parts.retraining.triggers.all() if one.id == 1]
     assert trigger.approved or trigger.phase != "collecting"
+
+
+def test_labels_carry_the_name_that_this_browser_remembers(operator: Page, world: World) -> None:
+    """Also after the page is opened again; who labels what another person has labelled meanwhile is told."""
+    operator.goto("/samples")
+    operator.get_by_label("Your name").fill("Ben Ürün")
+    operator.get_by_label("Your name").blur()
+    operator.goto("/samples")
+    expect(operator.get_by_label("Your name")).to_have_value("Ben Ürün")
+    operator.get_by_role("button", name="Label sample 4 as 2").click()
+    expect(operator.get_by_role("main")).to_contain_text("2, by Ben Ürün")
+    samples = world.app.parts.retraining.samples
+    assert samples.sample(4).label_by == "Ben Ürün"
+    button = operator.get_by_role("button", name="Label sample 5 as 2")
+    expect(button).to_be_visible()
+    samples.label(5, "1", "Cy", world.app.clock())
+    button.click()
+    expect(operator.get_by_role("alert")).to_contain_text("Cy has labelled '1'")
+    operator.goto("/samples/999")
+    expect(operator.get_by_role("main")).to_contain_text("No such sample")
 
 
 def test_a_new_event_appears_by_itself(operator: Page, world: World) -> None:

@@ -36,6 +36,7 @@ from server.client import (
     FleetClient,
     FleetStatus,
     GroupRiskInfo,
+    LabelChangeInfo,
     PatchInfo,
     PlaceInfo,
     ReleaseInfo,
@@ -145,6 +146,7 @@ BODIES = {
     PatchInfo: releases.PatchBody, DeviceInfo: devices.DeviceBody, ReleaseInfo: releases.ReleaseBody,
     RolloutInfo: rollouts.RolloutBody,
     RolloutGroup: rollouts.GroupBody, RolloutDevice: rollouts.MemberBody, SampleInfo: retraining.SampleBody,
+    LabelChangeInfo: retraining.LabelChangeBody,
     AuditInfo: retraining.AuditBody, GroupRiskInfo: retraining.GroupRiskBody, RiskInfo: retraining.RiskBody,
     VerdictInfo: evidence.VerdictBody, PlaceInfo: evidence.PlaceBody,
     EventInfo: events.EventBody, FleetStatus: health.OverallBody,
@@ -215,6 +217,15 @@ def test_a_sample_is_seen_and_labelled(client: FleetClient, fleet: MemoryFleet) 
     assert hashlib.sha256(client.image(sample.id)).hexdigest() == sample.sha256
     labelled = client.label(sample.id, "7", by="ann")
     assert (labelled.label, labelled.label_by) == ("7", "ann")
+    with pytest.raises(AnsweredError, match="ann has labelled '7'") as caught:
+        client.label(sample.id, "8", by="ben")
+    assert caught.value.answered == "label_taken"
+    assert client.label(sample.id, "8", by="ben", replaces="7").label_by == "ben"
+    (change,) = client.label_changes(sample.id)
+    assert (change.label, change.label_by, change.new_label, change.changed_by) == ("7", "ann", "8", "ben")
+    assert change.labelled_ms == labelled.labelled_ms > 0
+    with pytest.raises(AnsweredError, match="id of a sample"):
+        client.label_changes(99)
     assert list(client.samples(unlabelled=True)) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -10,10 +11,18 @@ from fastapi import FastAPI, Request, Response
 from nicegui import ui
 
 from server.api.values import StoredNumber
-from server.dashboard.learning import AuditRow, SampleCard, asked_text, audit_rows, sample_card
+from server.dashboard.learning import (
+    AuditRow,
+    LabelledRow,
+    SampleCard,
+    asked_text,
+    audit_rows,
+    labelled_row,
+    sample_card,
+)
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
-from server.dashboard.theme import empty, heading, live, pill
+from server.dashboard.theme import empty, heading, live, name_field, pill
 from server.dashboard.visit import Pages, Visit
 from server.errors import ServerError
 from server.registry.versions import Versions
@@ -21,6 +30,7 @@ from server.retraining.labelling import NOTHING, LabelForm
 from wire.errors import WireError
 
 _SHOWN = 24
+_LABELLED = 12
 _COUNTED = 1_000
 _DAYS = 30
 _DAY_MS = 86_400_000
@@ -30,7 +40,7 @@ _BY = "dashboard"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """The images shown, the total number waiting for a label, and what the labels of uniform ones say.
+    """The images shown, the total number waiting, those labelled last, and what the labels of uniform ones say.
 
     ``expired``: how many expired without a label in the last ``_DAYS`` days.
     """
@@ -40,6 +50,7 @@ class Waiting:
     expired: int
     asked: tuple[str, ...]
     audits: tuple[AuditRow, ...]
+    labelled: tuple[LabelledRow, ...]
 
 
 def add_images(app: FastAPI, services: Services, sessions: Sessions) -> None:
@@ -60,14 +71,19 @@ def add_page(pages: Pages) -> None:
 
 
 def _build(visit: Visit) -> None:
-    visit.look = live(lambda: _waiting(visit.services), Labelling(visit).show)
+    ui.label(
+        "Labels are stored with your name. A label that somebody changes later stays on the sample's page."
+    ).classes("tf-muted")
+    name = name_field()
+    visit.look = live(lambda: _waiting(visit.services), Labelling(visit, name).show)
 
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """The images on one visitor's page, with the actions of their buttons."""
+    """The images on one visitor's page, with the actions of their buttons; ``name`` returns who labels."""
 
     visit: Visit
+    name: Callable[[], str]
 
     def show(self, waiting: Waiting) -> None:
         """Show the images that wait for a label."""
@@ -82,6 +98,7 @@ class Labelling:
                 "Nothing to label",
                 "Devices that may send samples do: for the steady audit, at a new place, and once drift is suspected.",
             )
+            self._labelled(waiting)
             return
         more = f"at least {_COUNTED}" if waiting.count >= _COUNTED else str(waiting.count)
         ui.label(f"{more} images wait. Enter what the image shows, not what the model predicts.").classes("tf-muted")
@@ -89,6 +106,18 @@ class Labelling:
             for card in waiting.cards:
                 with ui.element("article").classes("tf-card tf-sample"):
                     self._card(card)
+        self._labelled(waiting)
+
+    def _labelled(self, waiting: Waiting) -> None:
+        """Show what was labelled last, so that a mistake can be corrected."""
+        if not waiting.labelled:
+            return
+        with ui.element("section").classes("tf-card"):
+            heading("Labelled last")
+            for row in waiting.labelled:
+                with ui.element("div").classes("tf-row tf-small"):
+                    ui.link(f"Sample {row.id}", f"/samples/{row.id}").classes("tf-link")
+                    ui.label(row.text).classes("tf-muted")
 
     def _audits(self, waiting: Waiting) -> None:
         """Show how often each release is wrong, by the labels of samples that were drawn uniformly."""
@@ -144,29 +173,27 @@ class Labelling:
     async def _label(self, sample: int, name: str) -> None:
         services = self.visit.services
         now_ms = services.fleet.clock()
-        await self.visit.do(partial(services.retraining.samples.label, sample, name, _BY, now_ms, first=True))
+        await self.visit.do(partial(services.retraining.samples.label, sample, name, self.name() or _BY, now_ms))
 
 
 def _waiting(services: Services) -> Waiting:
     now_ms = services.fleet.clock()
     found = services.retraining.samples.latest(unlabelled=True, limit=_COUNTED)
-    bundles = {release.custom.artifact_sha256: release.sha256 for release in services.versions.releases()}
+    forms = {one: form_of(services.versions, one) for one in {sample.artifact_sha256 for sample in found[:_SHOWN]}}
     audits = services.retraining.audit.audits()
     return Waiting(
-        cards=tuple(
-            sample_card(sample, _form(services.versions, bundles.get(sample.artifact_sha256)), now_ms)
-            for sample in found[:_SHOWN]
-        ),
+        cards=tuple(sample_card(sample, forms[sample.artifact_sha256], now_ms) for sample in found[:_SHOWN]),
         count=len(found),
         expired=services.retraining.samples.expired(now_ms - _DAYS * _DAY_MS),
         asked=tuple(asked_text(audit, now_ms) for audit in audits),
         audits=tuple(row for audit in audits for row in audit_rows(audit, now_ms)),
+        labelled=tuple(labelled_row(one) for one in services.retraining.samples.labelled_last(_LABELLED)),
     )
 
 
-def _form(versions: Versions, bundle_sha256: str | None) -> LabelForm:
-    """Return the labels that fit samples of a bundle; every text does if it is missing or damaged."""
+def form_of(versions: Versions, artifact_sha256: str) -> LabelForm:
+    """Return the labels that fit samples of an artifact; every text does if its bundle is missing or damaged."""
     try:
-        return LabelForm() if bundle_sha256 is None else versions.label_form_of_bundle(bundle_sha256)
+        return versions.label_form(artifact_sha256)
     except (ServerError, WireError):
         return LabelForm()

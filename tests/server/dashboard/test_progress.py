@@ -4,14 +4,23 @@ from dataclasses import replace
 
 import pytest
 
-from server.dashboard.learning import asked_text, audit_rows, look_text, sample_card, stages, trigger_card
+from server.dashboard.learning import (
+    asked_text,
+    audit_rows,
+    label_lines,
+    labelled_row,
+    look_text,
+    sample_card,
+    stages,
+    trigger_card,
+)
 from server.dashboard.progress import actions, in_bytes, replay_text, rollout_card
 from server.dashboard.views import Tone
 from server.retraining.audit import ModelAudit
 from server.retraining.harm import GroupRisk, Risk
 from server.retraining.labelling import LabelForm
 from server.retraining.policy import RetrainingPhase, Trigger
-from server.retraining.samples import StoredSample
+from server.retraining.samples import LabelChange, StoredSample
 from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
 from wire.shadow import ShadowCounts, ShadowOrder, ShadowPair
 
@@ -121,6 +130,19 @@ def test_a_sample_names_the_class_where_it_is_known() -> None:
     assert sample_card(SAMPLE, LabelForm(), NOW_MS).guess == "class 1, 50 % sure"
     assert sample_card(replace(SAMPLE, predicted=-1), LabelForm(), NOW_MS).guess == "no prediction"
     assert sample_card(SAMPLE, LabelForm(values=("litres",)), NOW_MS).guess == "predicts litres"
+
+
+def test_a_label_has_its_history_the_newest_first() -> None:
+    """With name and time; nothing before somebody has labelled it."""
+    change = LabelChange(
+        label="3", label_by="", labelled_ms=1_000, new_label="8", changed_by="ben", changed_ms=61_000
+    )  # fmt: skip
+    labelled = replace(SAMPLE, label="8", label_by="ben", labelled_ms=61_000)
+    assert label_lines(SAMPLE, ()) == ()
+    assert label_lines(labelled, (change,)) == (
+        "8, by ben, 1970-01-01 00:01:01 UTC", "before: 3, by somebody, 1970-01-01 00:00:01 UTC"
+    )  # fmt: skip
+    assert labelled_row(labelled).text == label_lines(labelled, ())[0]
 
 
 @pytest.mark.parametrize("phase", RetrainingPhase)

@@ -13,13 +13,15 @@ import pytest
 from server.errors import (
     GateSplitUsedError,
     LabelRefusedError,
+    LabelTakenError,
     LeaseLostError,
     LookMissingError,
     SampleRefusedError,
     UnknownSampleError,
 )
 from server.retraining.jobs import JobOrder, TrainingJob
-from server.retraining.samples import build_archive
+from server.retraining.labelling import LabelForm
+from server.retraining.samples import LabelChange, build_archive
 from wire.canonical import sha256_hex
 from wire.codec import Json
 from wire.messages import Sample
@@ -84,14 +86,57 @@ def test_a_label_belongs_to_the_image(site: Site) -> None:
 
 
 def test_the_second_of_two_people_does_not_replace_the_first_unawares(site: Site) -> None:
-    """On the page, where both saw the image without a label; by the API a label is corrected."""
-    site.service.samples.accept("d1", upload(1), 50)
-    store = site.service.samples
-    store.label(1, "0", "anna", 60, first=True)
-    assert store.label(1, "0", "ben", 61, first=True).label == "0"
-    with pytest.raises(LabelRefusedError, match="labelled '0' meanwhile"):
-        store.label(1, "1", "ben", 61, first=True)
-    assert store.label(1, "1", "ben", 62).label == "1"
+    """Both saw the image without a label; an equal label stays the first person's, another one is refused."""
+    samples = site.service.samples
+    samples.accept("d1", upload(1), 50)
+    samples.label(1, "0", "anna", 60)
+    assert samples.label(1, " 0 ", "ben", 61).label_by == "anna"
+    with pytest.raises(LabelTakenError, match="sample 1 without a label, got one that anna has labelled '0'"):
+        samples.label(1, "1", "ben", 61)
+    samples.accept("d2", upload(1), 62)
+    with pytest.raises(LabelTakenError, match="anna"):
+        samples.label(2, "1", "ben", 63)
+    assert {(one.label, one.label_by, one.labelled_ms) for one in samples.latest()} == {("0", "anna", 60)}
+    assert samples.changes(1) == ()
+
+
+def test_a_changed_label_keeps_what_it_was(site: Site) -> None:
+    """Of every sample of the image, with who and when; whoever states another label than it has is refused."""
+    samples = site.service.samples
+    samples.accept("d1", upload(1), 50)
+    samples.accept("d2", upload(1), 50)
+    with pytest.raises(LabelRefusedError, match="got one without a label"):
+        samples.label(1, "1", "ben", 55, replaces="0")
+    samples.label(1, "0", "anna", 60)
+    assert samples.label(1, "0", "anna", 61, replaces="0").labelled_ms == 60
+    assert samples.label(2, "1", "ben", 70, replaces="0").label == "1"
+    with pytest.raises(LabelTakenError, match="labelled '0', got one that ben has labelled '1'"):
+        samples.label(1, "2", "cy", 80, replaces="0")
+    samples.label(1, "2", "cy", 90, replaces="1")
+    assert {(one.label, one.label_by, one.labelled_ms) for one in samples.latest()} == {("2", "cy", 90)}
+    assert (
+        samples.changes(1)
+        == samples.changes(2)
+        == (
+            LabelChange(label="0", label_by="anna", labelled_ms=60, new_label="1", changed_by="ben", changed_ms=70),
+            LabelChange(label="1", label_by="ben", labelled_ms=70, new_label="2", changed_by="cy", changed_ms=90),
+        )
+    )
+    assert [one.id for one in samples.labelled_last(5)] == [1]
+
+
+@pytest.mark.parametrize("replaces", [None, "0"])
+def test_of_two_people_at_the_same_time_one_is_told(site: Site, replaces: str | None) -> None:
+    """Both look at the sample before either stores a label: the slower one changes nothing, and no change is noted."""
+    samples = site.service.samples
+    samples.accept("d1", upload(1), 50)
+    if replaces is not None:
+        samples.label(1, replaces, "anna", 60)
+    first = replace(samples, form_of=lambda _: samples.label(1, "8", "ben", 70, replaces=replaces) and LabelForm())
+    with pytest.raises(LabelTakenError, match="ben has labelled '8'"):
+        first.label(1, "9", "cy", 71, replaces=replaces)
+    assert samples.sample(1).label == "8"
+    assert [one.changed_by for one in samples.changes(1)] == (["ben"] if replaces else [])
 
 
 def test_a_correction_has_the_user_s_label_as_a_claim_only(site: Site) -> None:
