@@ -9,6 +9,8 @@ CompressorError
 │   ├── CorruptImageError  more images are broken than the recipe allows
 │   ├── ArchiveError       a zip or folder that may not be opened
 │   └── SplitError         splits that overlap or are too small
+├── ConversionError        an ONNX file that can't become a network
+│   └── OperatorError      an operator, or an attribute of one, that a network can't express
 ├── CheckpointError        a file that holds no weights, or none that fit the network
 ├── TrainError             training that failed (the loss is not finite)
 │   └── LostProcessError   another process of a distributed training ended, or does not answer
@@ -87,6 +89,18 @@ class SplitError(DataError):
     """Two splits share a sample or a source, or a split is too small for its purpose."""
 
     code = "split_invalid"
+
+
+class ConversionError(CompressorError):
+    """An ONNX file can't be read as a network, or the network computes something else."""
+
+    code = "conversion_failed"
+
+
+class OperatorError(ConversionError):
+    """An ONNX file has an operator, or an attribute of one, that a network can't express."""
+
+    code = "operator_unsupported"
 
 
 class CheckpointError(CompressorError):

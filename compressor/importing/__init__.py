@@ -1,0 +1,1 @@
+"""From an exported ONNX file to a torch network, so that it has the steps and formats of a network of ours."""

@@ -1,0 +1,124 @@
+"""Whole networks, exported here by torch, become networks again: exact, with every weight trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from compressor.errors import ConversionError
+from compressor.importing import conversion
+from compressor.importing.conversion import converted, module_of
+from compressor.importing.network import ImportedNetwork
+from compressor.importing.operators import TRANSLATORS
+
+from .conftest import NETWORKS, SHAPE
+
+Exported = Callable[..., bytes]
+
+
+@pytest.mark.parametrize("norms", [False, True])
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_computes_what_the_file_does(name: str, opset: int, norms: bool, exported: Exported) -> None:  # noqa: FBT001
+    """Two rows, three and one give onnxruntime's outputs to 1e-5; a plain export holds as many weights as torch's."""
+    made = converted(exported(name, opset, norms=norms))
+    assert made.apart <= 1e-5
+    network = NETWORKS[name]()
+    floats = sum(value.numel() for value in network.parameters()) + 144 * (name == "masked")
+    assert made.weights == floats or (not norms and made.weights < floats)  # folded norms
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_trains_every_weight(name: str, exported: Exported) -> None:
+    """A step of training reaches every parameter: none is a constant by mistake."""
+    torch.manual_seed(0)
+    network = module_of(exported(name, norms=True)).train()
+    loss = functional.cross_entropy(network(torch.randn(16, *SHAPE) * 2), torch.arange(16) % 5)
+    loss.backward()
+    assert [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()] == []
+
+
+def test_gives_layers_the_names_and_classes_they_had(exported: Exported) -> None:
+    """Norms are norms, hard-swish is one layer, and a layer is called as in the network it was exported from."""
+    network = module_of(exported("hard_swish", norms=True))
+    kinds = {name: type(module) for name, module in network.named_children()}
+    assert kinds["stem_0"] is nn.Conv2d
+    assert kinds["stem_1"] is nn.BatchNorm2d
+    assert sum(kind is nn.Hardswish for kind in kinds.values()) == 3
+    assert kinds["head"] is nn.Linear
+
+
+def test_keeps_a_layer_that_runs_twice_as_one(exported: Exported) -> None:
+    """Weights that two nodes share are one layer, so that training moves both."""
+    network = module_of(exported("shared"))
+    assert sum(isinstance(module, nn.Conv2d) for module in network.modules()) == 2
+
+
+@pytest.mark.parametrize("name", ["transformer", "shuffle", "lstm", "decoder"])
+def test_is_an_ordinary_network(name: str, exported: Exported) -> None:
+    """It can be traced by torch.fx, copied, and loaded from its own weights; all give the same outputs."""
+    data = exported(name)
+    network, again, x = module_of(data), module_of(data), torch.randn(3, *SHAPE)
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.zero_()
+        again.load_state_dict(network.state_dict())
+        wanted = network(x)
+        for other in (fx.symbolic_trace(network), copy.deepcopy(network), again):
+            assert torch.equal(other(x), wanted)
+
+
+def test_opens_a_batch_that_the_export_fixed(exported: Exported) -> None:
+    """A file of one row becomes a network of any number, if nothing in it depends on the one."""
+    assert module_of(exported("residual", batch=False))(torch.zeros(4, *SHAPE)).shape == (4, 5)
+
+
+def test_refuses_a_fixed_batch_that_a_reshape_holds(file: Callable[..., bytes]) -> None:
+    """A reshape to one row fails with two: the message says how to export."""
+    nodes = [onnx.helper.make_node("Reshape", ["x", "shape"], ["y"], name="flat")]
+    with pytest.raises(ConversionError, match="open batch"):
+        module_of(file(nodes, {"shape": np.array([1, 72])}, shape=(1, 2, 6, 6)))
+
+
+def test_names_the_first_node_that_differs(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A translator that computes something else is found at its node, not at the end."""
+    table = {**TRANSLATORS, "Clip": lambda op: op.run(torch.clamp, op.tensor(), 0, 0.1)}
+    monkeypatch.setattr(conversion, "TRANSLATORS", table)
+    with pytest.raises(ConversionError, match=r"Clip at '/Clip'.* the first node that differs"):
+        module_of(exported("padded"))
+
+
+def test_refuses_a_weight_that_would_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A translator that takes a weight for a fixed number is found by counting."""
+
+    def frozen(op: object) -> object:
+        weight = torch.from_numpy(op.static(1).copy())  # type: ignore[attr-defined]
+        return op.run(lambda x: x @ weight, op.tensor())  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(conversion, "TRANSLATORS", {**TRANSLATORS, "MatMul": frozen})
+    nodes = [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            nodes, "g", [onnx.helper.make_tensor_value_info("x", 1, ("N", 4))],
+            [onnx.helper.make_tensor_value_info("y", 1, ("N", 3))],
+            [onnx.numpy_helper.from_array(np.ones((4, 3), np.float32), "w")],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8,
+    )  # fmt: skip
+    with pytest.raises(ConversionError, match="every weight to be trained, got w"):
+        module_of(model.SerializeToString())
+
+
+def test_holds_no_value_longer_than_it_is_read(exported: Exported) -> None:
+    """Memory does not grow with the depth: each value is dropped after its last reader."""
+    network = module_of(exported("residual"))
+    dropped = [index for call in network._calls for index in call.frees]
+    assert len(dropped) == len(set(dropped)) == len(network._calls) - 1
+    assert isinstance(network, ImportedNetwork)
