@@ -274,6 +274,7 @@ class AuditInfo:
 
     ``ratio``: the probability with which ``devices`` devices take an input since ``asked_ms``, of ``images_per_day``;
     ``waiting``: samples without a label; ``groups``: all devices first, then cohorts and devices with enough labels.
+    ``not_asked``: why no device is ever asked, "" if they are.
     """
 
     model: str = ""
@@ -285,6 +286,7 @@ class AuditInfo:
     images_per_day: float = 0.0
     waiting: int = 0
     groups: tuple[GroupRiskInfo, ...] = ()
+    not_asked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

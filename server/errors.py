@@ -41,6 +41,7 @@ ServerError
 ├── LabelTakenError           a label of an image that another person has labelled otherwise
 ├── NoNewPlaceError           a device without a new place, which can't be accepted
 ├── AuditOffError             a request for audit samples that nobody has allowed
+│   └── NoPicturesError       a request for samples of inputs that no server takes, such as sounds
 ├── UnknownTriggerError       no such retraining
 ├── TriggerPhaseError         a retraining that awaits no approval
 ├── UnknownMeasurementError   no such measurement on a device, or no report of it
@@ -358,6 +359,12 @@ class AuditOffError(ServerError):
 
     code = "audit_off"
     status = 409
+
+
+class NoPicturesError(AuditOffError):
+    """Samples are asked for from a device whose inputs are no pictures: it could send none."""
+
+    code = "no_pictures"
 
 
 class LabelRefusedError(ServerError):

@@ -143,7 +143,7 @@ class AuditBody(ValueBody):
     """The audit of one release that devices run; ``samples_per_day`` is 0 where nothing is asked.
 
     ``ratio``: the probability with which ``devices`` devices take an input since ``asked_ms``, of ``images_per_day``;
-    ``waiting``: samples without a label.
+    ``waiting``: samples without a label; ``not_asked``: why no device is ever asked, "" if they are.
     """
 
     model: str
@@ -155,6 +155,7 @@ class AuditBody(ValueBody):
     images_per_day: float
     waiting: int
     groups: list[GroupRiskBody]
+    not_asked: str
 
 
 class AuditsBody(BaseModel):

@@ -38,7 +38,7 @@ class Signals:
     uniform samples show to be wrong more often than allowed.
     Rollouts: ``paused``, ``unapproved``, ``failed``, ``aborting``, ``members_failed``. ``server``: unhealthy parts of
     the server; ``metadata``: signed metadata that is damaged, has expired or will soon, or that devices refuse as older
-    than what they have seen.
+    than what they have seen; ``settings``: those of server.toml without effect, as they name what does not exist.
     """
 
     devices: int = 0
@@ -65,6 +65,7 @@ class Signals:
     members_failed: tuple[str, ...] = ()
     server: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,7 @@ _WORDS: Mapping[str, tuple[Level, str, str]] = {
     "aborting": (Level.ATTENTION, "rollout is being aborted", "rollouts are being aborted"),
     "members_failed": (Level.ATTENTION, "device failed in a rollout", "devices failed in rollouts"),
     "unapproved": (Level.ATTENTION, "rollout waits for approval", "rollouts wait for approval"),
+    "settings": (Level.ATTENTION, "setting has no effect", "settings have no effect"),
     "silent": (Level.ATTENTION, "device is silent", "devices are silent"),
     "degraded": (Level.ATTENTION, "device is degraded", "devices are degraded"),
     "update_failed": (Level.ATTENTION, "device did not take its update", "devices did not take their update"),

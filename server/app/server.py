@@ -197,6 +197,9 @@ class ServerApp:
         self.state.write_address(self.address)
         self.parts.events.add(self.clock(), "server", "started", Severity.INFO, f"Serving {self.http_url}")
         self._report_names()
+        for text in self.parts.audit.unknown_models():
+            _LOG.warning("A setting has no effect. setting=%s", text)
+            self.parts.events.add(self.clock(), "server", "setting_unknown", Severity.WARNING, f"server.toml: {text}")
 
     def _report_names(self) -> None:
         """Report addresses that devices get and the certificate lacks: no device with one of them ever connects."""

@@ -40,7 +40,7 @@ class Situation:
     """The signals of one server. Safe to share between threads.
 
     ``evidence_ms``: a connected device whose newest window began longer ago counts as not judged. ``harmed`` returns
-    where labels show that a release is wrong more often than allowed.
+    where labels show that a release is wrong more often than allowed, ``settings`` those that have no effect.
     """
 
     fleet: Fleet
@@ -53,6 +53,7 @@ class Situation:
     silent_s: float
     evidence_ms: int
     harmed: Callable[[], tuple[str, ...]] = tuple
+    settings: Callable[[], tuple[str, ...]] = tuple
 
     def read(self) -> Reading:
         """Return the fleet as it is now; the table of devices and the status are made from one reading."""
@@ -107,6 +108,7 @@ class Situation:
                 member.device for rollout in opened for member in rollout.members if member.standing in IN_VAIN
             ),
             server=tuple(f"{sign.name}: {sign.text}" for sign in self.vitals.signs(now_ms) if not sign.ok),
+            settings=self.settings(),
             metadata=(*self._metadata(now_ms), *_refused_as_older(seen)),
         )  # fmt: skip
 

@@ -119,6 +119,8 @@ def asked_text(audit: ModelAudit, now_ms: int) -> str:
     """Return what the devices of a release are asked for, in words."""
     if not audit.samples_per_day:
         return f"{audit.model}: the steady audit is off ([audit] of server.toml)"
+    if audit.not_asked:
+        return f"{audit.release}: its devices are not asked: {audit.not_asked}"
     if not audit.asked_ms:
         return f"{audit.model}: the devices are asked once they have sent a window"
     return (

@@ -13,11 +13,12 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
 import sqlalchemy as sa
 
 from server.drift.rows import attributes_of
-from server.errors import AuditOffError, DeviceEndedError, ServerError, UnknownDeviceError
+from server.errors import AuditOffError, DeviceEndedError, NoPicturesError, ServerError, UnknownDeviceError
 from server.fleet.fleet import Device, Fleet
 from server.registry.versions import Release, Versions
 from server.retraining.config import AuditConfig, RetrainingConfig
@@ -58,7 +59,8 @@ class ModelAudit:
     ``samples_per_day``: how many are wanted of its model, 0: the audit is off. ``asked_ms``: when its devices were
     asked last, 0: never; ``ratio``: with which probability they take an input since; ``devices``: how many were asked
     that had not refused before, ``images_per_day``: what they see. ``waiting``: samples without a label. ``groups``:
-    all devices first, then cohorts and devices with enough labels.
+    all devices first, then cohorts and devices with enough labels. ``not_asked``: why its devices are never asked, ""
+    if they are.
     """
 
     model: str
@@ -70,6 +72,7 @@ class ModelAudit:
     images_per_day: float = 0.0
     waiting: int = 0
     groups: tuple[GroupRisk, ...] = ()
+    not_asked: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,8 +103,9 @@ class SteadyAudit:
             UnknownDeviceError: If there is none of that id.
             DeviceEndedError: If it was revoked or removed.
             AuditOffError: If neither [audit] nor [retraining] of server.toml allows to ask devices for inputs.
+            NoPicturesError: If its release has a front end: of sounds and other inputs a device sends no samples.
         """
-        self.fleet.active_device(device)
+        running = self.fleet.active_device(device).release
         budget_bytes = max(
             self.config.device_bytes_per_day if self.config.enabled else 0, self.retraining.sample_bytes_per_day
         )
@@ -111,6 +115,9 @@ class SteadyAudit:
                 "[retraining] sample_bytes_per_day: set one in server.toml"
             )
             raise AuditOffError(message)
+        front_end = next((self.front_end(one) for one in self.versions.releases() if one.name == running), "")
+        if front_end:
+            raise NoPicturesError(f"Expected a device that sends pictures, got {device} with {_reads(front_end)}")
         now_ms = self.fleet.clock()
         request = f"{ONCE}-{now_ms // 1000}-{count}"
         images = self._images_per_day(now_ms).get(device, 0.0)
@@ -139,7 +146,7 @@ class SteadyAudit:
         running: dict[str, list[Device]] = {}
         for one in self.fleet.devices():
             release = known.get(one.release)
-            if release is not None and self._has_classes(release):
+            if release is not None and not self.why_not(release):
                 running.setdefault(release.model, []).append(one)
         for model, devices in sorted(running.items()):
             last_ms = asked[model]["asked_ms"] if model in asked else 0
@@ -197,6 +204,7 @@ class SteadyAudit:
             devices=last["devices"] if last else 0,
             images_per_day=last["images_per_day"] if last else 0.0,
             waiting=len(samples) - len(labelled),
+            not_asked=self.why_not(release),
             groups=self._groups(labelled, [one for one in devices if one.release == release.name], allowed),
         )
 
@@ -260,12 +268,33 @@ class SteadyAudit:
         with self.database.begin() as connection:
             store.put_audit(connection, row)
 
-    def _has_classes(self, release: Release) -> bool:
-        """Return whether the release answers with classes; False if its bundle is missing or damaged."""
+    def why_not(self, release: Release) -> str:
+        """Return why no device that runs ``release`` is asked for samples, "" if they are."""
         try:
-            return bool(self.versions.label_form_of_bundle(release.sha256).classes)
+            has_classes = bool(self.versions.label_form_of_bundle(release.sha256).classes)
         except (ServerError, WireError):
-            return False
+            return "its bundle is missing or damaged"
+        if not has_classes:
+            return "it has no classes, and devices report no number that a label could be compared with"
+        front_end = self.front_end(release)
+        return _reads(front_end) if front_end else ""
+
+    def front_end(self, release: Release) -> str:
+        """Return the front end that reads the inputs of ``release``; "" for pictures, or if its bundle is missing."""
+        try:
+            return self.versions.front_end(release.sha256)
+        except (ServerError, WireError):
+            return ""
+
+    def unknown_models(self) -> tuple[str, ...]:
+        """Return each name in ``models`` of [audit] that is no model of a release here, with what to do."""
+        known = {release.model for release in self.versions.releases()}
+        found = []
+        for name in sorted(set(self.config.models) - known):
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "correct it, or publish a release of it"
+            found.append(f"[audit] models names {name!r}, which no release is of: {hint}")
+        return tuple(found)
 
     def _images_per_day(self, now_ms: int) -> dict[str, float]:
         """Return how many inferences each device makes a day, by its windows of the last one."""
@@ -291,6 +320,10 @@ class SteadyAudit:
             self.fleet.set_config(device, {SETTING: wanted})
         arguments = {"lane": "audit", "budget_bytes": budget_bytes, **arguments}
         self.fleet.send_command(device, "samples", arguments, _TTL_S)
+
+
+def _reads(front_end: str) -> str:
+    return f"inputs that the front end {front_end!r} reads: devices send only pictures as samples"
 
 
 def _group(

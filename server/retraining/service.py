@@ -232,6 +232,9 @@ class RetrainingService:
         due = not trigger.asked_ms or now_ms - trigger.asked_ms >= config.request_interval_s * 1000
         if config.sample_bytes_per_day <= 0 or not due:
             return trigger
+        if front_end := self.audit.front_end(self.versions.release(trigger.release)):
+            text = f"{trigger.text}; nobody is asked: the front end {front_end!r} reads no pictures"
+            return replace(trigger, text=text)
         audit = max(round(config.samples_per_request * config.audit_share), 1)
         allowed_bytes = config.sample_bytes_per_day + self._audit_bytes()
         for device in trigger.devices:

@@ -10,17 +10,22 @@ import pytest
 
 from compressor.release.keys import init_keys
 from server.app.overall import Signals
+from server.app.server import ServerApp
 from server.clock import system_now_ms
 from server.dashboard.views import clock_off
 from server.drift.ledger import Finding
 from server.drift.verdicts import DriftVerdict, VerdictKind
+from server.retraining.config import AuditConfig
 from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.store.monitoring.evidence import replace_slot
 from server.trust.roots import install_root
+from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import DeviceState, Reported, State, UpdatePhase, UpdateStatus
 
 if TYPE_CHECKING:
     from conftest import FakeDevice, MemoryFleet
+
+    from server.app.state_directory import StateDirectory
 
 THRESHOLD = math.log(1000)
 GROUPS = (
@@ -212,6 +217,27 @@ def test_what_is_unwell_in_the_server_is_the_matter(fleet: MemoryFleet, cam: Fak
     fleet.app.parts.vitals.fault("database", "disk full")
     (server,) = matter(fleet)["server"]
     assert "disk full" in server
+
+
+def test_a_setting_without_effect_is_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """It names a model that nobody has published: most likely a slip of the pen."""
+    del cam
+    fleet.app.parts.audit.config = AuditConfig(models={"gestrues": 2})
+    (text,) = matter(fleet)["settings"]
+    assert "'gestrues'" in text
+
+
+def test_a_setting_without_effect_is_told_at_start(state: StateDirectory) -> None:
+    """As an event, whoever starts the server."""
+    state.config.write_text(state.config.read_text(encoding="utf-8") + "\n[audit]\nmodels = {gestrues = 2}\n")
+    transport = MemoryTransport(broker=MemoryBroker(), client_id="server")
+    app = ServerApp.open(state.path, transport=transport, pages=False)
+    try:
+        app.start()
+        (event,) = [one for one in app.parts.events.latest() if one.code == "setting_unknown"]
+    finally:
+        app.stop()
+    assert event.text.startswith("server.toml: [audit] models names 'gestrues'")
 
 
 def test_signed_metadata_near_its_end_damaged_or_missing_is_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:

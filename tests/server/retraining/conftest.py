@@ -94,9 +94,9 @@ class Site:
 
         return [decode(Command, message.payload) for message in self.heard if "/cmd/" in message.topic]
 
-    def release(self, version: int) -> None:
+    def release(self, version: int, *, front_end: str = "") -> None:
         """Publish another version."""
-        _register(self.service.versions, version)
+        _register(self.service.versions, version, front_end)
 
 
 def sample(number: int, *, lane: str = "audit") -> Sample:
@@ -123,7 +123,7 @@ def reference_of(artifact: bytes) -> Reference:
     )
 
 
-def _register(versions: Versions, version: int) -> None:
+def _register(versions: Versions, version: int, front_end: str = "") -> None:
     reference = reference_of(MODEL)
     manifest = Manifest(
         model="model",
@@ -131,7 +131,7 @@ def _register(versions: Versions, version: int) -> None:
         target="pi",
         inputs=(TensorSpec(name="x"),),
         outputs=(TensorSpec(name="logits"),),
-        preprocessing=Preprocessing(width=8, height=8),
+        preprocessing=Preprocessing(width=8, height=8, front_end=front_end),
         labels=("0", "1"),
     )
     data = build_bundle(manifest, {"model.onnx": MODEL, "reference.bin": write_reference(reference)})

@@ -10,10 +10,11 @@ import pytest
 from server.api.retraining import AuditBody
 from server.cli.listings import AUDIT_COLUMNS, audit_rows
 from server.client import AuditInfo
-from server.errors import AuditOffError, UnknownDeviceError, UnknownSampleError
+from server.dashboard.learning import asked_text
+from server.errors import AuditOffError, NoPicturesError, UnknownDeviceError, UnknownSampleError
 from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.labelling import NOTHING, LabelForm
-from server.retraining.policy import RetrainingPhase
+from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.samples import audited_samples
 from server.store.fleet import answer_command, update_device
 from server.store.monitoring.windows import insert_windows
@@ -78,6 +79,51 @@ def test_nobody_is_asked_unless_it_is_on_and_there_is_something_to_draw_from(sit
     site.audit.turn(NOW_MS)
     site.audit.turn(NOW_MS)
     assert site.commands() == []
+
+
+def run_sounds(site: Site) -> None:
+    """Let d1 run a release of the same model whose inputs are sounds; d2 keeps pictures."""
+    serve(site, {"d1": 10, "d2": 10})
+    site.release(2, front_end="log_mel")
+    reported = Reported(current=InstalledRelease(release="model-2"))
+    with site.audit.database.begin() as connection:
+        update_device(connection, "d1", {"reported": encode(reported).decode()})
+
+
+def test_a_device_that_can_send_no_samples_is_not_asked(site: Site) -> None:
+    """Its inputs are sounds: neither by the audit, nor once, nor for a retraining; each place says why."""
+    run_sounds(site)
+    site.audit.turn(NOW_MS)
+    site.audit.turn(NOW_MS)
+    assert [message.topic.split("/")[3] for message in site.heard if "/cmd/" in message.topic] == ["d2"]
+    site.audit.retraining = RetrainingConfig(sample_bytes_per_day=1)
+    with pytest.raises(NoPicturesError, match="got d1 with inputs that the front end 'log_mel' reads"):
+        site.audit.ask_once("d1")
+    pictures, sounds = site.audit.audits()
+    assert (pictures.not_asked, "'log_mel'" in sounds.not_asked) == ("", True)
+    assert asked_text(sounds, NOW_MS).startswith("model-2: its devices are not asked: inputs that")
+
+
+def test_a_retraining_of_sounds_asks_nobody_for_pictures(site: Site) -> None:
+    """Its line says so, at every turn alike."""
+    site.release(2, front_end="stroke")
+    site.service.triggers.add(Trigger(
+        id=0, model="model", cause="c", words="w", verdict=0, devices=("d1",), since_ms=0, release="model-2",
+        phase=RetrainingPhase.HARMFUL,
+    ))  # fmt: skip
+    for now_ms in (NOW_MS, NOW_MS + 1):
+        site.service.turn(now_ms)
+    (trigger,) = site.service.triggers.all()
+    assert trigger.text.endswith("labelled samples; nobody is asked: the front end 'stroke' reads no pictures")
+    assert site.commands() == []
+
+
+def test_a_setting_for_a_model_that_is_none_is_named(site: Site) -> None:
+    """With the nearest name; a known model is none of them."""
+    site.audit.config = AuditConfig(enabled=True, models={"modle": 3, "model": 5, "zebra": 0})
+    first, second = site.audit.unknown_models()
+    assert first == "[audit] models names 'modle', which no release is of: did you mean 'model'?"
+    assert second.endswith("'zebra', which no release is of: correct it, or publish a release of it")
 
 
 def label(site: Site, wrong: list[bool], *, device: str = "d1", request: str = "audit", start: int = 0) -> None:
