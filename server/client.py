@@ -273,7 +273,8 @@ class AuditInfo:
     """The audit of one release that devices run; ``samples_per_day`` is 0 where nothing is asked.
 
     ``ratio``: the probability with which ``devices`` devices take an input since ``asked_ms``, of ``images_per_day``;
-    ``waiting``: samples without a label; ``groups``: all devices first, then cohorts and devices with enough labels.
+    ``waiting``: samples without a label; ``groups``: all devices first, then cohorts and devices with enough labels or
+    harm.
     ``not_asked``: why no device is ever asked, "" if they are.
     """
 

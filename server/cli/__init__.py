@@ -661,7 +661,7 @@ def audit() -> None:
 @_JSON
 @_coded
 def audit_list(directory: Path, *, as_json: bool) -> None:
-    """Print the error rate of each release: on all devices, on cohorts, on devices with enough labels.
+    """Print the error rate of each release: on all devices, on cohorts, on devices with enough labels or harm.
 
     Tab-separated values with a header line. scenes, wrong: how many were labelled and wrong; at_least, at_most: bounds
     of the error rate that hold however often you look; harmful: at_least is above allowed, since since_ms; waiting:

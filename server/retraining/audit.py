@@ -22,7 +22,7 @@ from server.errors import AuditOffError, DeviceEndedError, NoPicturesError, Serv
 from server.fleet.fleet import Device, Fleet
 from server.registry.versions import Release, Versions
 from server.retraining.config import AuditConfig, RetrainingConfig
-from server.retraining.harm import DEVICE, AuditedSample, GroupRisk, risk_of, scenes_of
+from server.retraining.harm import DEVICE, AuditedSample, GroupRisk, LabelledScene, log_evidence, risk_of, scenes_of
 from server.retraining.samples import (
     ONCE,
     STEADY,
@@ -59,8 +59,8 @@ class ModelAudit:
     ``samples_per_day``: how many are wanted of its model, 0: the audit is off. ``asked_ms``: when its devices were
     asked last, 0: never; ``ratio``: with which probability they take an input since; ``devices``: how many were asked
     that had not refused before, ``images_per_day``: what they see. ``waiting``: samples without a label. ``groups``:
-    all devices first, then cohorts and devices with enough labels. ``not_asked``: why its devices are never asked, ""
-    if they are.
+    all devices first, then cohorts and devices with enough labels or harm. ``not_asked``: why its devices are never
+    asked, "" if they are.
     """
 
     model: str
@@ -205,24 +205,27 @@ class SteadyAudit:
             images_per_day=last["images_per_day"] if last else 0.0,
             waiting=len(samples) - len(labelled),
             not_asked=self.why_not(release),
-            groups=self._groups(labelled, [one for one in devices if one.release == release.name], allowed),
+            groups=self._groups(
+                labelled, [one for one in devices if one.release == release.name], allowed, _count_groups(devices)
+            ),
         )
 
     def _groups(
-        self, labelled: Sequence[StoredSample], devices: Sequence[Device], allowed: float
+        self, labelled: Sequence[StoredSample], devices: Sequence[Device], allowed: float, among: int
     ) -> tuple[GroupRisk, ...]:
-        """Return the error rate of all, and of each cohort and device with enough labels.
+        """Return the error rate of all, and of each cohort and device with enough labels or with harm.
 
-        Half of the risk of a false harm is that of all devices; the others share the rest equally. What a single
-        device was asked beside the steady audit counts for that device only.
+        Half of the risk of a false harm is that of all devices; all cohorts and devices of the fleet share the rest
+        equally, ``among`` them: the share must not depend on the labels. So harm needs no least number of labels; few
+        of them rarely show anything, and are left out as long as they don't. What a single device was asked beside the
+        steady audit counts for that device only.
         """
         block_s = self.retraining.source_block_s
         steady = distinct(sample for sample in labelled if sample.request == STEADY)
         everything = audited_samples(steady, self.versions.label_form, block_s)
         members = {"": {"": [device.device for device in devices]}}
         for device in devices:
-            reported = device.reported.attributes if device.reported else {}
-            for attribute, value in attributes_of(device.site, device.attributes, reported).items():
+            for attribute, value in _attributes(device).items():
                 members.setdefault(attribute, {}).setdefault(value, []).append(device.device)
         drawn: list[tuple[str, str, tuple[str, ...], list[AuditedSample]]] = []
         for attribute, values in members.items():
@@ -240,11 +243,12 @@ class SteadyAudit:
             own_samples = distinct(by_device.get(device.device, ()))
             audited = audited_samples(own_samples, self.versions.label_form, block_s)
             drawn.append((DEVICE, device.device, (device.device,), audited))
-        enough = [one for one in drawn if len({sample.source for sample in one[3]}) >= self.config.min_labels]
         level = (1 - self.retraining.confidence) / 2
-        groups = [_group("", "", tuple(members[""][""]), everything, allowed, level)]
-        for attribute, value, within, samples in enough:
-            groups.append(_group(attribute, value, within, samples, allowed, level / len(enough)))
+        groups = [_group("", "", tuple(members[""][""]), _alike(everything), allowed, level)]
+        for attribute, value, within, samples in drawn:
+            scenes = _alike(samples)
+            if len(scenes) >= self.config.min_labels or _shown(scenes, allowed, level / among):
+                groups.append(_group(attribute, value, within, scenes, allowed, level / among))
         return tuple(groups)
 
     def _begin(self, model: str, devices: list[Device], now_ms: int) -> None:
@@ -326,10 +330,29 @@ def _reads(front_end: str) -> str:
     return f"inputs that the front end {front_end!r} reads: devices send only pictures as samples"
 
 
+def _attributes(device: Device) -> dict[str, str]:
+    return attributes_of(device.site, device.attributes, device.reported.attributes if device.reported else {})
+
+
+def _count_groups(devices: Sequence[Device]) -> int:
+    """Return how many devices and cohorts there are, whichever release they run; at least 1."""
+    return max(1, len(devices) + len({pair for device in devices for pair in _attributes(device).items()}))
+
+
+def _alike(samples: Iterable[AuditedSample]) -> tuple[LabelledScene, ...]:
+    """Return the scenes of ``samples``, which were drawn by one probability a day: each counts as each other."""
+    return scenes_of([replace(sample, inclusion_ratio=0.0) for sample in samples])
+
+
+def _shown(scenes: Sequence[LabelledScene], allowed: float, level: float) -> bool:
+    """Return whether ``scenes`` show an error rate above ``allowed``; cheaper than its bounds."""
+    if not scenes or allowed <= 0.0:
+        return any(scene.wrong for scene in scenes)
+    return log_evidence(scenes, scenes[0].at_ms, allowed) >= -math.log(level)
+
+
 def _group(
-    attribute: str, value: str, devices: tuple[str, ...], samples: Iterable[AuditedSample], allowed: float, level: float
+    attribute: str, value: str, devices: tuple[str, ...], scenes: Sequence[LabelledScene], allowed: float, level: float
 ) -> GroupRisk:
-    """Return the error rate of ``samples``: drawn by one probability a day, so that each counts as each other."""
-    scenes = scenes_of([replace(sample, inclusion_ratio=0.0) for sample in samples])
     risk = risk_of(scenes, scenes[0].at_ms if scenes else 0, level)
     return GroupRisk(attribute=attribute, value=value, devices=devices, risk=risk, allowed=allowed)

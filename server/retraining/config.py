@@ -24,7 +24,7 @@ class AuditConfig:
     samples_per_day: how many inputs of a model are drawn a day, over all devices that run it; a person labels five in
     a minute. models: other numbers for some models, by name; 0: none.
     device_bytes_per_day: limit of one device's uploads for it; five photos of 200 KB.
-    min_labels: the least number of labelled scenes of a device or a cohort for a bound of its own.
+    min_labels: a device or a cohort with fewer labelled scenes is listed only if they show harm: fewer decide little.
     """
 
     enabled: bool = False

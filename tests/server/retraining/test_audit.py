@@ -16,7 +16,7 @@ from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.labelling import NOTHING, LabelForm
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.samples import audited_samples
-from server.store.fleet import answer_command, update_device
+from server.store.fleet import answer_command, insert_device, update_device
 from server.store.monitoring.windows import insert_windows
 from tests.server.retraining.conftest import sample
 from wire.codec import encode, from_document
@@ -190,6 +190,22 @@ def test_what_one_device_was_asked_counts_for_that_device_only(site: Site) -> No
     site.service.turn(NOW_MS)
     assert harmed(site) == [("all devices", 10, False), ("device d1", 30, True)]
     assert site.service.triggers.all() == ()
+
+
+@pytest.mark.parametrize(("wrong", "others", "shown"), [(2, 0, False), (4, 0, True), (4, 300, False), (5, 300, True)])
+def test_a_device_is_shown_by_few_labels_if_they_are_enough(
+    site: Site, wrong: int, others: int, *, shown: bool
+) -> None:
+    """The bound holds at any number; the risk is shared among all devices of the fleet, whether labelled or not."""
+    serve(site, {"d1": 10, "d2": 10})
+    with site.audit.database.begin() as connection:
+        for number in range(others):
+            insert_device(
+                connection,
+                {"device": f"e{number}", "site": "east", "attributes": {}, "password_hash": "", "enrolled_ms": 1},
+            )
+    label(site, [True] * wrong, request="once-1-30")
+    assert [one for one in harmed(site) if one[0] == "device d1"] == ([("device d1", wrong, True)] if shown else [])
 
 
 def test_predictions_of_an_unknown_artifact_are_left_out(site: Site) -> None:
