@@ -29,9 +29,9 @@ from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
 
 __all__ = [
-    "AuditInfo", "CommandInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "GroupRiskInfo",
-    "LabelChangeInfo", "PatchInfo", "PlaceInfo", "ReleaseInfo", "RiskInfo", "RolloutDevice", "RolloutGroup",
-    "RolloutInfo", "SampleInfo", "VerdictInfo",
+    "AuditInfo", "CommandInfo", "CommissionInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus",
+    "GroupRiskInfo", "LabelChangeInfo", "PatchInfo", "PlaceInfo", "ReleaseInfo", "RiskInfo", "RolloutDevice",
+    "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -318,7 +318,8 @@ class VerdictInfo:
 class PlaceInfo:
     """A device at a place that training does not know: its state, and between what bounds its error rate there lies.
 
-    ``state``: ``open`` (labels are missing), ``harmful``, ``harmless``, or ``accepted`` by a person.
+    ``state``: ``open`` (labels are missing), ``harmful``, ``harmless``, ``accepted`` by a person, ``withdrawn`` (the
+    acceptance was taken back), or ``commissioned`` (the device was commissioned again: this is of before).
     """
 
     verdict: int = 0
@@ -339,6 +340,23 @@ class PlaceInfo:
     decided_by: str = ""
     why: str = ""
     text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommissionInfo:
+    """A device whose baseline began anew with the window of ``from_ms`` (UTC ms), who said so, and why.
+
+    ``attribute`` and ``value``: if it was said of all devices that have them, else "".
+    """
+
+    id: int = 0
+    device: str = ""
+    from_ms: int = 0
+    decided_ms: int = 0
+    decided_by: str = ""
+    why: str = ""
+    attribute: str = ""
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,6 +438,11 @@ class _Verdicts:
 @dataclass(frozen=True, slots=True)
 class _Places:
     places: tuple[PlaceInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Commissions:
+    commissions: tuple[CommissionInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -587,6 +610,24 @@ class FleetClient:
         """Accept the place of ``device``: its verdict ends with its next window; ``by``: the person."""
         answer = self._ask("POST", f"/api/places/{quote(device, safe='')}/accept", {"why": why, "by": by})
         return self._as(PlaceInfo, answer)
+
+    def withdraw_place(self, device: str, *, why: str = "", by: str) -> PlaceInfo:
+        """Take back that the place of ``device`` was accepted: it is new again with its next window."""
+        answer = self._ask("POST", f"/api/places/{quote(device, safe='')}/withdraw", {"why": why, "by": by})
+        return self._as(PlaceInfo, answer)
+
+    def commissions(self) -> tuple[CommissionInfo, ...]:
+        """Return who commissioned which device again, the newest first."""
+        return self._get(_Commissions, "/api/commissions").commissions
+
+    def commission(self, device: str, *, why: str, by: str) -> CommissionInfo:
+        """Let the baseline of ``device`` begin anew with its next window, and end its alarms; ``why``: what changed."""
+        return self._post(CommissionInfo, f"/api/devices/{_part(device)}/commission", {"why": why, "by": by})
+
+    def commission_all(self, attribute: str, value: str, *, why: str, by: str) -> tuple[CommissionInfo, ...]:
+        """Do the same for all devices that have ``value`` of ``attribute``, such as "site"; return one for each."""
+        body = {"attribute": attribute, "value": value, "why": why, "by": by}
+        return self._post(_Commissions, "/api/commissions", body).commissions
 
     def events(self, *, after: int = 0, device: str = "", page: int = _PAGE) -> Iterator[EventInfo]:
         """Yield the events with a higher id than ``after``; within a page, in the order in which they happened.

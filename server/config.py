@@ -121,9 +121,9 @@ class EnrolmentConfig:
 class IngestConfig:
     """``queue_messages`` bounds the memory, ``batch_messages`` one transaction.
 
-    ``clock_skew_s``: a device whose clock is off by more is marked. ``retention_days``: windows, events and
-    telemetry older than that are deleted. ``device_bytes_per_day``: more than that of one device is not stored and
-    waits on it, each message counted with its payload and 1 KiB; 0: no limit.
+    ``clock_skew_s``: a device whose clock is off by more is marked. ``retention_days``: windows, events,
+    telemetry, evidence and closed verdicts older than that are deleted. ``device_bytes_per_day``: more than that of one
+    device is not stored and waits on it, each message counted with its payload and 1 KiB; 0: no limit.
     """
 
     queue_messages: Large = 20_000

@@ -40,6 +40,7 @@ ServerError
 ├── LabelRefusedError         a label that is empty, too long or does not fit
 ├── LabelTakenError           a label of an image that another person has labelled otherwise
 ├── NoNewPlaceError           a device without a new place, which can't be accepted
+├── CommissionRefusedError    a commission without a reason, or of no device
 ├── AuditOffError             a request for audit samples that nobody has allowed
 │   └── NoPicturesError       a request for samples of inputs that no server takes, such as sounds
 ├── UnknownTriggerError       no such retraining
@@ -352,6 +353,13 @@ class NoNewPlaceError(ServerError):
 
     code = "no_new_place"
     status = 409
+
+
+class CommissionRefusedError(ServerError):
+    """A commission has no reason or name, or no device has the attribute that it is for."""
+
+    code = "commission_refused"
+    status = 422
 
 
 class AuditOffError(ServerError):

@@ -1,4 +1,7 @@
-"""``GET /api/evidence``, ``/api/verdicts`` and ``/api/places``: the evidence and the verdicts of drift detection."""
+"""``GET /api/evidence``, ``/api/verdicts``, ``/api/places`` and ``/api/commissions``: drift detection, and decisions.
+
+A person accepts a place or takes that back, and commissions devices again.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
-from server.api.values import Person, ValueBody, Why
+from server.api.values import Person, Reason, ValueBody, Why
 from server.clock import Clock
+from server.drift.commissions import Commissions
 from server.drift.ledger import Verdicts
 from server.drift.places import Places, PlaceState
 from server.people import SOMEBODY
@@ -134,6 +138,7 @@ class PlaceBody(ValueBody):
 
     Of ``audited`` labelled scenes ``wrong`` were answered wrong, as shares: the error rate there lies between
     ``lower_risk`` and ``upper_risk``; in training it was ``source_risk``. ``text``: why the device was not asked.
+    ``decided_by`` and ``why``: who decided last, who took an acceptance back, or who commissioned the device again.
     """
 
     verdict: int
@@ -169,6 +174,39 @@ class AcceptRequest(BaseModel, extra="forbid"):
     by: Person = SOMEBODY
 
 
+class CommissionRequest(BaseModel, extra="forbid"):
+    """What changed before the device, recorded with the commission and in the events; ``by``: who says so."""
+
+    why: Reason
+    by: Person = SOMEBODY
+
+
+class CommissionAllRequest(CommissionRequest):
+    """The same for all devices of the fleet that have this ``value`` of an ``attribute``; "site" is one too."""
+
+    attribute: str
+    value: str
+
+
+class CommissionBody(ValueBody):
+    """A device's baseline began anew with the window of ``from_ms``; ``attribute``: "" if it was said of it alone."""
+
+    id: int
+    device: str
+    from_ms: int
+    decided_ms: int
+    decided_by: str
+    why: str
+    attribute: str
+    value: str
+
+
+class CommissionsBody(BaseModel):
+    """Commissions, the newest first."""
+
+    commissions: list[CommissionBody]
+
+
 def places_router(auth: Auth, places: Places, clock: Clock) -> APIRouter:
     """Return the routes for operators."""
     routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.operator)])
@@ -183,5 +221,36 @@ def places_router(auth: Auth, places: Places, clock: Clock) -> APIRouter:
         """Accept the place of a device: its verdict ends, and what it sees there is its usual."""
         wanted = request or AcceptRequest()
         return PlaceBody.of(places.accept(device, wanted.why, now_ms=clock(), by=wanted.by))
+
+    @routes.post("/api/places/{device}/withdraw")
+    def withdraw(device: str, request: AcceptRequest | None = None) -> PlaceBody:
+        """Take back that the place of a device was accepted: it is new again with its next window."""
+        wanted = request or AcceptRequest()
+        return PlaceBody.of(places.withdraw(device, wanted.why, now_ms=clock(), by=wanted.by))
+
+    return routes
+
+
+def commissions_router(auth: Auth, commissions: Commissions, clock: Clock) -> APIRouter:
+    """Return the routes for operators."""
+    routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/commissions")
+    def list_commissions() -> CommissionsBody:
+        """Return who commissioned which device again, from when on, and why."""
+        return CommissionsBody(commissions=[CommissionBody.of(one) for one in commissions.all()])
+
+    @routes.post("/api/commissions")
+    def commission_all(request: CommissionAllRequest) -> CommissionsBody:
+        """Let the baselines of all devices with an attribute begin anew with their next window."""
+        begun = commissions.begin_all(
+            request.attribute, request.value, request.why, now_ms=clock(), by=request.by
+        )  # fmt: skip
+        return CommissionsBody(commissions=[CommissionBody.of(one) for one in begun])
+
+    @routes.post("/api/devices/{device}/commission")
+    def commission(device: str, request: CommissionRequest) -> CommissionBody:
+        """Let the baseline of a device begin anew with its next window, and end its alarms."""
+        return CommissionBody.of(commissions.begin(device, request.why, now_ms=clock(), by=request.by))
 
     return routes

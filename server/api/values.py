@@ -17,6 +17,8 @@ Person = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 """Who decides something."""
 Why = Annotated[str, Field(max_length=MAX_WHY)]
 """Why it is decided; "" for no reason."""
+Reason = Annotated[str, Field(min_length=1, max_length=MAX_WHY)]
+"""Why it is decided, where a reason is needed."""
 
 
 class ValueBody(BaseModel):

@@ -269,6 +269,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         retraining_api.router(auth, parts.retraining, parts.clock),
         evidence_api.router(auth, parts.database, parts.drift.verdicts),
         evidence_api.places_router(auth, parts.drift.places, parts.clock),
+        evidence_api.commissions_router(auth, parts.drift.commissions, parts.clock),
         describe.router(api),
         failures.unknown_path(),
     ):

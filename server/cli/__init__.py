@@ -39,6 +39,7 @@ from server.cli import listings
 from server.cli.running import operator_client
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
+from server.drift.commissions import Commissions
 from server.drift.ledger import Verdicts
 from server.drift.places import Places
 from server.errors import (
@@ -409,7 +410,7 @@ class _Listing(click.Group):
     ),
 )
 def devices() -> None:
-    """Print the devices of the fleet; revoke or remove one.
+    """Print the devices of the fleet; commission, revoke or remove one.
 
     "fleet-server devices DIR" is short for "fleet-server devices list DIR".
     """
@@ -471,6 +472,59 @@ def remove(directory: Path, device: str, why: str, by: str) -> None:
     without a release.
     """
     _end_device(directory, device, why, lambda revocations: revocations.remove(device, why, by=_person(by)))
+
+
+@devices.command(
+    epilog=_example(
+        "fleet-server devices commission state cam-1 --why 'lens replaced'",
+        "fleet-server devices commission state --attribute site=north --why 'new lamps'",
+    )
+)
+@_STATE
+@click.argument("device", metavar="[DEVICE]", required=False)
+@click.option("--attribute", metavar="KEY=VALUE", help="All devices that have it, instead of one; site=VALUE too.")
+@click.option("--why", required=True, help="What changed before the device; kept with it and in the events.")
+@_BY
+@_coded
+def commission(directory: Path, device: str | None, attribute: str | None, why: str, by: str) -> None:
+    """Commission a device again: what stands before it is another world now.
+
+    For a repair, a moved camera, another lens. Its alarms end, and its baseline begins anew with its next whole window,
+    as at an installation; windows from before do not count, nor does an acceptance of its place. Each line has a device
+    and from when on its windows count (UTC ms).
+    """
+    if (device is None) == (attribute is None):
+        raise click.UsageError("Expected DEVICE or --attribute KEY=VALUE, one of them: say which devices it is about")
+    pair = _pair(attribute) if attribute is not None else None
+    config, database = _opened(directory)
+    commissions, now_ms, person = _commissions(config, database), system_now_ms(), _person(by)
+    begun = (
+        commissions.begin_all(*pair, why, now_ms=now_ms, by=person) if pair is not None
+        else (commissions.begin(device or "", why, now_ms=now_ms, by=person),)
+    )  # fmt: skip
+    database.close()
+    for one in begun:
+        click.echo(f"{one.device} {one.from_ms}")
+
+
+@main.command("commissions", epilog=_example("fleet-server commissions state --json"))
+@_STATE
+@_JSON
+@_coded
+def commissions_list(directory: Path, *, as_json: bool) -> None:
+    """Print which devices were commissioned again, from when on, by whom and why; the newest first.
+
+    Tab-separated values with a header line.
+    """
+    config, database = _opened(directory)
+    rows = [listings.commission_row(one) for one in _commissions(config, database).all()]
+    database.close()
+    _print(rows, listings.COMMISSION_COLUMNS, as_json=as_json)
+
+
+def _commissions(config: ServerConfig, database: Database) -> Commissions:
+    verdicts = Verdicts(database, EventLog(database))
+    return Commissions(verdicts=verdicts, fleet=_fleet(database), window_ms=config.drift.window_ms)
 
 
 class _Wait(click.FloatRange):
@@ -713,7 +767,7 @@ def verdicts(directory: Path, limit: int, *, only_open: bool, as_json: bool) -> 
     epilog=_example("fleet-server places state", "fleet-server places accept state cam-1 --why 'labelled 30 by hand'"),
 )
 def places() -> None:
-    """Print the devices at places that training does not know; accept one.
+    """Print the devices at places that training does not know; accept one, or take that back.
 
     "fleet-server places DIR" is short for "fleet-server places list DIR".
     """
@@ -726,7 +780,8 @@ def places() -> None:
 def places_list(directory: Path, *, as_json: bool) -> None:
     """Print the places with what labels show there, the newest first.
 
-    Tab-separated values with a header line. States: open (labels are missing), harmful, harmless, accepted.
+    Tab-separated values with a header line. States: open (labels are missing), harmful, harmless, accepted, withdrawn
+    (accepted by mistake), commissioned (the device was commissioned again: this is of before).
     """
     _, database = _opened(directory)
     rows = [listings.place_row(place) for place in _places(database).all()]
@@ -748,6 +803,23 @@ def accept(directory: Path, device: str, why: str, by: str) -> None:
     """
     _, database = _opened(directory)
     place = _places(database).accept(device, why, now_ms=system_now_ms(), by=_person(by))
+    database.close()
+    click.echo(f"{place.device} {place.state}")
+
+
+@places.command("withdraw", epilog=_example("fleet-server places withdraw state cam-1 --why 'it was cam-2'"))
+@_STATE
+@_DEVICE
+@_WHY
+@_BY
+@_coded
+def withdraw_place(directory: Path, device: str, why: str, by: str) -> None:
+    """Take back that the place of DEVICE was accepted.
+
+    It is reported as a new place again with its next window, and asked for labels again.
+    """
+    _, database = _opened(directory)
+    place = _places(database).withdraw(device, why, now_ms=system_now_ms(), by=_person(by))
     database.close()
     click.echo(f"{place.device} {place.state}")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from server.client import AuditInfo
+from server.drift.commissions import Commission
 from server.drift.ledger import StoredVerdict
 from server.drift.places import NewPlace
 from server.fleet.fleet import Device
@@ -59,6 +60,13 @@ def verdict_row(verdict: StoredVerdict) -> Row:
         "attributes": dict(verdict.attributes), "detail": verdict.detail, "cause": verdict.cause,
         "action": verdict.action, "last_window_ms": verdict.last_window_ms, "opened_ms": verdict.opened_ms,
     }  # fmt: skip
+
+COMMISSION_COLUMNS = ("id", "device", "from_ms", "decided_ms", "decided_by", "attribute", "value", "why")
+
+
+def commission_row(commission: Commission) -> Row:
+    """Return the row of a commission."""
+    return asdict(commission)
 
 
 def place_row(place: NewPlace) -> Row:

@@ -1,4 +1,4 @@
-"""What a person asked a device on its page, and its answer, as the page shows them; pure."""
+"""What a person asked a device or said about it on its page, and its answer, as the page shows them; pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from server.dashboard.progress import in_bytes
 from server.dashboard.views import Status, Tone, ago, clock_time
+from server.drift.commissions import Commission
 from server.fleet.fleet import SentCommand
 from wire.codec import from_document
 from wire.errors import WireError
@@ -60,3 +61,8 @@ def certificate_text(expires_ms: int | None, now_ms: int, *, required: bool) -> 
     if expires_ms <= now_ms:
         return f"expired on {until}: enrol it again with a new claim"
     return f"valid until {until}, {(expires_ms - now_ms) // _DAY_MS} days"
+
+
+def commission_text(one: Commission) -> str:
+    """Return from when on the device is commissioned again, by whom and why."""
+    return f"from {clock_time(one.from_ms)} on, by {one.decided_by}: {one.why}"

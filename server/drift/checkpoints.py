@@ -6,7 +6,8 @@ Decides what a checkpoint holds, which ones are kept, and whether one is valid. 
 same settings made it, the registry still knows every bank, and the store has every baseline that it names; otherwise
 it is discarded, and processing the windows again gives the same bits.
 A completed baseline is kept for good. A device that returns after longer than the horizon is compared with its old
-baseline; only a new release (another reference or artifact) makes a new one.
+baseline; only a new release (another reference or artifact), or a person who commissions the device again, makes a new
+one. Those from before a commission stay for the slots before it, which a late window may make the server compute again.
 
 ``cursor`` is the position in the windows up to which a checkpoint has processed them: the reader continues from there.
 A later arrival that belongs to a slot before the checkpoint's own makes it stale.
@@ -18,7 +19,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -153,7 +154,10 @@ class Checkpoints:
             message = "made by another version or with other settings"
             raise ValueError(message)
         since = header["flagged_since"]
-        state = FoldState(slot=header["slot"], flagged=frozenset(header["flagged"]), flagged_since=since)
+        state = FoldState(
+            slot=header["slot"], flagged=frozenset(header["flagged"]), flagged_since=since,
+            commissioned=header["commissioned"],
+        )  # fmt: skip
         keys = [(bank["ref_id"], bank["artifact"]) for bank in header["banks"]]
         if not banks.open(state, keys):
             message = "a reference is not in the registry any more"
@@ -199,7 +203,7 @@ def _header(moment: FleetMoment) -> dict[str, Any]:
     keys = list(state.banks)
     return {
         "slot": state.slot, "cursor": moment.cursor, "flagged": sorted(state.flagged),
-        "flagged_since": state.flagged_since,
+        "flagged_since": state.flagged_since, "commissioned": state.commissioned,
         "carried": [
             {"bank": keys.index(key), "devices": carried.bank.devices,
              "origins": {device: keys.index(origin) for device, origin in carried.origins.items()},
@@ -430,19 +434,24 @@ _KeptOfBank = dict[str, dict[int, Kept]]
 
 @dataclass(slots=True, kw_only=True)
 class KeptBaselines:
-    """The kept baselines of open banks; only the drift service's thread may use it."""
+    """The kept baselines of open banks; only the drift service's thread may use it.
+
+    ``banks``: those that apply, as ``commissioned`` (UTC ms by device, of devices that were commissioned again) says;
+    ``every``: all of each bank and device, by the moment since which their windows were collected.
+    """
 
     database: Database
     window_ms: int
     banks: dict[BankKey, _KeptOfBank] = field(default_factory=dict)
     pools: dict[BankKey, dict[PoolName, PoolMovement]] = field(default_factory=dict)
+    every: dict[BankKey, dict[str, dict[int, dict[int, Kept]]]] = field(default_factory=dict)
+    commissioned: Mapping[str, int] = field(default_factory=dict)
 
     def open(self, key: BankKey, columns: ScoreColumns) -> None:
         """Read the baselines of the bank ``key``, once, and how its pools moved; what does not fit is left out."""
         if key in self.banks:
             return
-        streams, self.pools[key] = columns.streams, {}
-        bank: _KeptOfBank = {}
+        streams, self.pools[key], self.every[key] = columns.streams, {}, {}
         with self.database.begin() as connection:
             for row in store.baselines_of(connection, *key):
                 if len(row["counts"]) == streams * BINS * _COUNT.itemsize:
@@ -453,12 +462,29 @@ class KeptBaselines:
                         ordinary=read_ordinary(row["movement"] or b"", columns),
                     )
                     kept = Kept(row["completed_ms"] // self.window_ms, collected, bool(row["provisional"]))
-                    bank.setdefault(row["device"], {})[row["context"]] = kept
+                    of_device = self.every[key].setdefault(row["device"], {})
+                    of_device.setdefault(row["since_ms"], {})[row["context"]] = kept
             for row in store.pool_movements_of(connection, *key):
                 with suppress(ValueError):
                     movement = read_movement(row["data"], columns, row["slot_ms"] // self.window_ms)
                     self.pools[key][row["attribute"], row["value"]] = movement
-        self.banks[key] = bank
+        self.banks[key] = {}
+        self._show(key, self.every[key])
+
+    def apply(self, commissioned: Mapping[str, int]) -> None:
+        """Let ``banks`` have the baselines since devices were ``commissioned``; since the installation for others."""
+        if commissioned == self.commissioned:
+            return
+        older, self.commissioned = self.commissioned, dict(commissioned)
+        changed = {one for one in older.keys() | commissioned.keys() if older.get(one) != commissioned.get(one)}
+        for key in self.banks:
+            self._show(key, changed)
+
+    def _show(self, key: BankKey, devices: Iterable[str]) -> None:
+        for device in devices:
+            since_ms = self.commissioned.get(device, 0)
+            of_device = self.every.setdefault(key, {}).setdefault(device, {})
+            self.banks[key][device] = of_device.setdefault(since_ms, {})
 
     def add(
         self, completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]],
@@ -482,11 +508,13 @@ class KeptBaselines:
                 for (name, value), moved in movement.get(key, {}).items()
             ])  # fmt: skip
         for key, device, context, kept in fresh:
-            self.banks[key].setdefault(device, {})[context] = kept
+            self._show(key, [device])
+            self.banks[key][device][context] = kept
 
     def _row(self, key: BankKey, device: str, context: int, kept: Kept) -> dict[str, object]:
         return {
             "ref_id": key[0], "artifact": key[1], "device": device, "context": context,
+            "since_ms": self.commissioned.get(device, 0),
             "completed_ms": kept.slot * self.window_ms, "windows": kept.collected.windows,
             "counts": kept.collected.counts.astype(_COUNT).tobytes(),
             "squares": kept.collected.squares.astype(_SCORE).tobytes(),

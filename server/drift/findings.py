@@ -56,6 +56,7 @@ class Scene:
 
     ``replays``: how devices' releases answered inputs of the one before.
     ``accepted``: the devices whose place is accepted, although training does not know it.
+    ``renewed``: the devices that were commissioned again after this slot: it opens no alarm of theirs.
     """
 
     state: FoldState
@@ -68,6 +69,7 @@ class Scene:
     senders: frozenset[str] = frozenset()
     replays: Mapping[str, ShadowCounts] = field(default_factory=dict)
     accepted: frozenset[str] = frozenset()
+    renewed: frozenset[str] = frozenset()
 
     @property
     def new_places(self) -> frozenset[str]:
@@ -83,14 +85,18 @@ def findings(scene: Scene) -> tuple[Finding, ...]:
         view = DeviceView(
             device=device,
             attributes=scene.attributes.get(device, {}),
-            flagged=device in scene.outcome.flagged,
+            flagged=device in scene.outcome.flagged - scene.renewed,
             fault=fault.code if fault else "",
-            regression=_regression(scene, device, fault),
+            regression="" if device in scene.renewed else _regression(scene, device, fault),
             provisional=device in scene.outcome.provisional,
-            new_place=device in scene.new_places,
+            new_place=device in scene.new_places - scene.renewed,
         )
         devices.append(view)
-    return tuple(_finding(scene, verdict) for verdict in conclude(devices, _pools(scene.outcome)))
+    return tuple(
+        _finding(scene, verdict)
+        for verdict in conclude(devices, _pools(scene.outcome))
+        if verdict.kind is VerdictKind.DEVICE_FAULT or not scene.renewed.issuperset(verdict.devices)
+    )
 
 
 def _pools(outcome: SlotOutcome) -> Pools:

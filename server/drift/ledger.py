@@ -89,6 +89,12 @@ class Verdicts:
             row = store.one_verdict(connection, verdict)
         return None if row is None else _stored(row)
 
+    def end(self, verdict: StoredVerdict, now_ms: int, because: str) -> None:
+        """Close an open verdict that is over for another reason than quiet windows: ``because``, in words."""
+        with self.database.begin() as connection:
+            store.close_verdicts(connection, [verdict.id], now_ms)
+            insert_events(connection, [_closed(verdict, now_ms, f"Ended after {_windows(verdict)}, {because}")])
+
     def note(
         self, findings: Sequence[Finding], window_ms: int, now_ms: int, *, quiet_ms: int, silent_ms: int = 0,
         judged: bool,
@@ -121,7 +127,7 @@ class Verdicts:
             store.keep_verdicts(connection, kept)
             store.close_verdicts(connection, [verdict.id for verdict in closed], now_ms)
             events = [_opened(finding, number, now_ms) for finding, number in zip(opened, numbers, strict=True)]
-            events += [_closed(verdict, now_ms, silent=silent.issuperset(verdict.devices)) for verdict in closed]
+            events += [_closed(one, now_ms, _ending(one, silent.issuperset(one.devices))) for one in closed]
             insert_events(connection, events)
 
 
@@ -156,12 +162,20 @@ def _opened(finding: Finding, number: int, now_ms: int) -> dict[str, object]:
     return event_row(now_ms, "verdict", verdict.kind.value, Severity.WARNING, text, device=device, data=data)
 
 
-def _closed(verdict: StoredVerdict, now_ms: int, *, silent: bool) -> dict[str, object]:
-    windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
+def _closed(verdict: StoredVerdict, now_ms: int, ending: str) -> dict[str, object]:
     subject = _subject(verdict.kind, tuple(verdict.attributes.items()), verdict.detail)
-    end = f"Unknown after {windows}, its devices are silent" if silent else f"Over after {windows}"
-    text = f"{end}: {subject}: {listed(verdict.devices, _NAMED)}: {verdict.cause}"
-    return event_row(now_ms, "verdict", "verdict_closed", Severity.INFO, text, data={"verdict": verdict.id})
+    text = f"{ending}: {subject}: {listed(verdict.devices, _NAMED)}: {verdict.cause}"
+    device = verdict.devices[0] if len(verdict.devices) == 1 else None
+    data = {"verdict": verdict.id}
+    return event_row(now_ms, "verdict", "verdict_closed", Severity.INFO, text, device=device, data=data)
+
+
+def _ending(verdict: StoredVerdict, silent: bool) -> str:  # noqa: FBT001 - what the last window showed
+    return f"Unknown after {_windows(verdict)}, its devices are silent" if silent else f"Over after {_windows(verdict)}"
+
+
+def _windows(verdict: StoredVerdict) -> str:
+    return "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
 
 
 def _subject(kind: VerdictKind, attributes: Attributes, detail: str) -> str:

@@ -1,12 +1,13 @@
 """The ledger of new places: devices that look at something training does not know, what is known of them, who decides.
 
 A place is decided once: by a person who accepts it, for every release of the model while the device stays at its site;
-or by labels that show no harm, for the release that they judged.
+or by labels that show no harm, for the release that they judged. An acceptance that was a mistake is taken back; when
+its device is commissioned again, what is known of a place is of the world before, and decides nothing any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
@@ -31,6 +32,8 @@ class PlaceState(StrEnum):
     HARMFUL = "harmful"  # labels show that the model is worse there
     HARMLESS = "harmless"  # labels show that it is not much worse
     ACCEPTED = "accepted"  # by a person
+    WITHDRAWN = "withdrawn"  # a person accepted it by mistake
+    COMMISSIONED = "commissioned"  # its device was commissioned again: this is of before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,7 @@ class NewPlace:
     ``asks``: how often its device was asked for samples, last at ``asked_ms`` by the name ``request``; 0 if it could
     not be asked, then ``text`` says why. Of ``audited`` labelled scenes ``wrong`` were answered wrong, as shares: the
     error rate lies between ``lower_risk`` and ``upper_risk``; ``source_risk`` is that of the training data.
-    ``decided_ms``: 0 before.
+    ``decided_ms``: 0 before; ``decided_by`` and ``why``: who decided it last.
     """
 
     verdict: int
@@ -65,8 +68,12 @@ class NewPlace:
     @property
     def words(self) -> str:
         """The state and what labels show."""
-        decided = f", accepted by {self.decided_by}" if self.state is PlaceState.ACCEPTED else ""
-        known = {PlaceState.HARMFUL: ", harmful", PlaceState.HARMLESS: ", harmless"}.get(self.state, decided)
+        known = {
+            PlaceState.HARMFUL: ", harmful", PlaceState.HARMLESS: ", harmless",
+            PlaceState.ACCEPTED: f", accepted by {self.decided_by}",
+            PlaceState.WITHDRAWN: f", its acceptance was taken back by {self.decided_by}",
+            PlaceState.COMMISSIONED: ", before it was commissioned again",
+        }.get(self.state, "")  # fmt: skip
         return f"new to training{known}; {self.risk}"
 
     @property
@@ -129,6 +136,46 @@ class Places:
             store.update_place(connection, place.verdict, asdict(place), undecided=False)
             insert_events(connection, [_event(place, now_ms, text)])
         return place
+
+    def accepted(self, device: str) -> NewPlace | None:
+        """Return the newest place of ``device`` that a person accepted, None if there is none."""
+        return next((one for one in self.all() if one.device == device and one.state is PlaceState.ACCEPTED), None)
+
+    def withdraw(self, device: str, why: str = "", *, now_ms: int, by: str = SOMEBODY) -> NewPlace:
+        """Take back that the place of ``device`` was accepted: it is new again with its next window.
+
+        All acceptances for its model and site are taken back. One whose verdict is still open waits for labels again.
+
+        Raises:
+            NoNewPlaceError: If nobody accepted its place.
+        """
+        newest, alarms = self.accepted(device), {one.id for one in self.verdicts.open()}
+        if newest is None:
+            message = f"Expected a device whose place a person accepted, got {device[:63]!r}: see the list of places"
+            raise NoNewPlaceError(message)
+        by, why = by[:MAX_NAME], shortened(why, MAX_WHY)
+        alike = [
+            one for one in self.all()
+            if (one.device, one.site, one.model, one.state) == (device, newest.site, newest.model, newest.state)
+        ]  # fmt: skip
+        found = [
+            replace(one, state=PlaceState.OPEN, decided_ms=0, decided_by="", why="") if one.verdict in alarms
+            else replace(one, state=PlaceState.WITHDRAWN, decided_ms=now_ms, decided_by=by, why=why)
+            for one in alike
+        ]  # fmt: skip
+        text = f"{device}: the acceptance of its place was taken back by {by}" + (f": {why}" if why else "")
+        with self.verdicts.database.begin() as connection:
+            for place in found:
+                store.update_place(connection, place.verdict, asdict(place), undecided=False)
+            event = _event(replace(found[0], state=PlaceState.WITHDRAWN, decided_by=by), now_ms, text)
+            insert_events(connection, [event])
+        return found[0]
+
+
+def end_places(connection: sa.Connection, by: str, why: str, devices: Sequence[str], now_ms: int) -> None:
+    """Mark all that is known of the places of ``devices`` as of before: ``by`` commissioned them again."""
+    fresh = {"state": PlaceState.COMMISSIONED.value, "decided_ms": now_ms, "decided_by": by, "why": why}
+    store.update_places_of(connection, devices, fresh)
 
 
 def place_of_verdict(verdict: StoredVerdict, site: str) -> NewPlace:

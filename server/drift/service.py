@@ -22,6 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from server.drift.checkpoints import BankAccess, Checkpoints, FleetMoment, HealthMemory, KeptBaselines, is_due
+from server.drift.commissions import Commissions
 from server.drift.config import DriftConfig
 from server.drift.detection.carrying import BankKey, StreamFacts, restarted
 from server.drift.detection.detector_bank import ROWS, Observation
@@ -112,6 +113,11 @@ class DriftService:
         return Places(self.verdicts)
 
     @property
+    def commissions(self) -> Commissions:
+        """The devices that are commissioned again, for the API."""
+        return Commissions(verdicts=self.verdicts, fleet=self.fleet, window_ms=self.config.window_ms)
+
+    @property
     def _checkpoints(self) -> Checkpoints:
         return Checkpoints(self.database, self.config)
 
@@ -133,6 +139,10 @@ class DriftService:
         self._moment.cursor, late_ms = self.windows.arrived(self._moment.cursor, horizon_ms)
         if late_ms is not None and late_ms // self.config.window_ms <= self._moment.state.slot:
             self._rewind(late_ms // self.config.window_ms)
+        moments = self.commissions.moments()
+        missed = self._missed(moments)
+        if missed is not None:
+            self._rewind(missed)
         devices = self.fleet.devices()
         turn = _Turn(
             now_ms=now_ms,
@@ -144,6 +154,7 @@ class DriftService:
                 )
                 for device in devices
             },
+            moments=moments,
         )
         slot = max(self._moment.state.slot + 1, self._horizon(now_ms))
         with self.database.begin() as reading:
@@ -158,6 +169,22 @@ class DriftService:
             if newest > max(self._spoken_slot, self._moment.state.slot):
                 self._speak(newest, turn, judged=False)
 
+    def _missed(self, moments: Mapping[str, Sequence[int]]) -> int | None:
+        """Return the first processed slot with which a device is commissioned again that was processed without that.
+
+        Commissions are of the next window, so this is after a clock of the server was set back.
+        """
+        state, found = self._moment.state, [
+            self._first_slot(from_ms)
+            for device, of_device in moments.items()
+            for from_ms in of_device
+            if from_ms > self._moment.state.commissioned.get(device, 0)
+        ]  # fmt: skip
+        return min((slot for slot in found if slot <= state.slot), default=None)
+
+    def _first_slot(self, from_ms: int) -> int:
+        return -(-from_ms // self.config.window_ms)
+
     def _horizon(self, now_ms: int) -> int:
         return max((now_ms - self.config.horizon_ms) // self.config.window_ms, 0)
 
@@ -169,6 +196,7 @@ class DriftService:
         return found
 
     def _open_all(self, state: FoldState, keys: Collection[BankKey]) -> bool:
+        self._kept.apply(state.commissioned)
         return not self._open(state, keys)
 
     def _rewind(self, slot: int) -> None:
@@ -192,6 +220,12 @@ class DriftService:
         self._moment.state.keep_only(fleet)
         for gone in self._moment.health.keys() - set(fleet):
             del self._moment.health[gone]
+        due = {
+            device: max((from_ms for from_ms in of_device if self._first_slot(from_ms) <= slot), default=0)
+            for device, of_device in turn.moments.items()
+        }
+        self._moment.state.begin_anew(due, slot, turn.attributes)
+        self._kept.apply(self._moment.state.commissioned)
         observed, state = self._observe(windows, slot), self._moment.state
         settings = self.config.settings
         self._outcome = fold_slot(state, slot, observed, turn.attributes, settings, self._kept.banks)
@@ -232,7 +266,8 @@ class DriftService:
         rows, pools = device_rows(scene, windows), pool_rows(scene, start_ms)
         with self.database.begin() as connection:
             store.replace_slot(connection, start_ms, start_ms + self.config.window_ms, rows, pools)
-        self.states.note(rows)
+        learning = {"phase": "commissioning", "flagged": False, "new_place": False}
+        self.states.note({**row, **learning} if row["device"] in scene.renewed else row for row in rows)
         self._written_slot = slot
 
     def _observe(self, windows: Sequence[StoredWindow], slot: int) -> dict[BankKey, list[Observation]]:
@@ -345,6 +380,11 @@ class DriftService:
                 and device.reported.update.release == self._release_of(device.device)
             },
             accepted=accepted,
+            renewed=frozenset(
+                device
+                for device, of_device in turn.moments.items()
+                if any(self._first_slot(from_ms) > slot for from_ms in of_device)
+            ),
         )
 
     def _release_of(self, device: str) -> str:
@@ -373,16 +413,22 @@ class DriftService:
             findings(scene), slot * self.config.window_ms, turn.now_ms,
             quiet_ms=self.config.quiet_windows * self.config.window_ms, silent_ms=self.config.silent_ms, judged=judged,
         )  # fmt: skip
+        if turn.moments:  # one that was commissioned again while this slot was processed may have been found once more
+            self.commissions.end_alarms(turn.now_ms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Turn:
-    """The values read once per turn: the time, the newest slot that is due, the devices with their attributes."""
+    """The values read once per turn: the time, the newest slot that is due, the devices with their attributes.
+
+    ``moments``: from when on (UTC ms) windows of devices count that were commissioned again.
+    """
 
     now_ms: int
     newest: int
     devices: Sequence[Device]
     attributes: Mapping[str, Mapping[str, str]]
+    moments: Mapping[str, Sequence[int]]
 
 
 def _damage(window: StoredWindow, streams: int) -> Fault | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
 from server.store.database import METADATA
+from server.store.fleet import DEVICES
+from server.store.monitoring.evidence import VERDICTS
+
+_DECIDES = ("accepted", "harmless")  # the states by which a place is not reported again
 
 PLACES = sa.Table(
     "places",
@@ -53,3 +57,21 @@ def update_place(connection: sa.Connection, verdict: int, values: Mapping[str, o
     if undecided:
         query = query.where(PLACES.c.decided_ms == 0)
     return bool(connection.execute(query).rowcount)
+
+
+def update_places_of(connection: sa.Connection, devices: Sequence[str], values: Mapping[str, object]) -> None:
+    """Change all places of ``devices``, one statement for any number of devices."""
+    statement = PLACES.update().where(PLACES.c.device == sa.bindparam("of_device")).values(**values)
+    connection.execute(statement, [{"of_device": device} for device in devices])
+
+
+def delete_places_before(connection: sa.Connection, before_ms: int) -> int:
+    """Delete places whose verdict is gone and that decide nothing any more; return how many.
+
+    An acceptance, and what labels showed to be harmless, count as long as the device is in the fleet.
+    """
+    open_, there = sa.exists().where(VERDICTS.c.id == PLACES.c.verdict), sa.exists().where(
+        DEVICES.c.device == PLACES.c.device, DEVICES.c.ended == ""
+    )  # fmt: skip
+    old = (~open_, PLACES.c.decided_ms < before_ms, sa.or_(PLACES.c.state.not_in(_DECIDES), ~there))
+    return connection.execute(PLACES.delete().where(*old)).rowcount

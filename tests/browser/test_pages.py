@@ -98,6 +98,22 @@ def test_device_shows_evidence_over_time_and_what_holds_it(operator: Page) -> No
     expect(operator.get_by_role("main")).to_contain_text("digits-1")
 
 
+def test_a_device_is_commissioned_again_with_a_reason(operator: Page, world: World) -> None:
+    """Without one it is refused in words; with one the page says from when on, by whom and why."""
+    operator.goto("/device/gate-02")
+    card = operator.locator("section", has=operator.get_by_role("heading", name="Commission again"))
+    card.get_by_role("button", name="Commission again").click()
+    dialog = operator.get_by_role("dialog")
+    dialog.get_by_role("button", name="Commission again").click()
+    expect(operator.get_by_role("alert")).to_contain_text("Expected a reason and a name, got no reason")
+    card.get_by_role("button", name="Commission again").click()
+    dialog.get_by_label("Why").fill("lens replaced")
+    dialog.get_by_role("button", name="Commission again").click()
+    expect(operator.get_by_role("main")).to_contain_text("by an operator: lens replaced")
+    (one,) = world.app.parts.drift.commissions.all()
+    assert (one.device, one.why) == ("gate-02", "lens replaced")
+
+
 def test_an_unknown_device_is_a_page_that_says_so(operator: Page) -> None:
     """A wrong address gives a normal page with an explanation."""
     operator.goto("/device/nobody")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -66,3 +67,35 @@ def test_a_model_that_says_one_class_to_everything_is_rolled_back(fleet: Fleet, 
     assert device.reaches("rolled_back", release)["code"] == "output_distribution"
     wait(lambda: "output_distribution" in device.codes(), "an event")
     assert device.current() == "tiny-1"
+
+
+def test_a_device_that_is_commissioned_again_collects_its_usual_anew(
+    fleet: Fleet, wait: Wait, images: list[bytes]
+) -> None:
+    """From the next window on, and over a kill of the server: every window since then counts, and none before."""
+    with (fleet.state / "server.toml").open("a") as settings:
+        settings.write("grace_ms = 300\n")
+    fleet.server.kill()
+    fleet.start()
+    device = fleet.add("dev")
+    fleet.roll_out(fleet.release(1))
+    device.reaches("committed", "tiny-1")
+    rounds = itertools.count()
+
+    def newest(at_least: int, from_ms: int = 0) -> dict | None:
+        """Return the newest evidence once the baseline has so many windows; the device sees something meanwhile."""
+        device.see(images[:2], f"{next(rounds)}-")
+        rows = [row for row in fleet.get("/api/evidence", device="dev")["evidence"] if row["start_ms"] >= from_ms]
+        return rows[0] if rows and rows[0]["baseline_windows"] >= at_least else None
+
+    wait(lambda: newest(4), "a baseline of four windows", pause_s=0.3)
+    begun = fleet.post("/api/devices/dev/commission", {"why": "the camera was moved", "by": "Ada"})
+    assert begun["from_ms"] % 1000 == 0
+    fleet.server.kill()
+    fleet.start()
+    row = wait(lambda: newest(2, begun["from_ms"]), "a baseline of two windows", pause_s=0.3)
+    windows = fleet.rows("select start_ms from windows where n > 0")
+    since = [start_ms for (start_ms,) in windows if begun["from_ms"] <= start_ms <= row["start_ms"]]
+    assert row["baseline_windows"] == len(since)
+    codes = [event["code"] for event in fleet.events(device="dev")]
+    assert codes.count("commissioned_again") == 1

@@ -301,3 +301,50 @@ def test_run_serves_until_it_is_told_to_stop(state: StateDirectory) -> None:
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(20) == 0
     assert not Path(f"/proc/{broker}").exists()
+
+
+def test_devices_are_commissioned_again_and_listed(fleet: MemoryFleet) -> None:
+    """One, and all of a site; by whom and why, in the order of the columns and as JSON."""
+    for device in ("cam-1", "cam-2"):
+        fleet.enrol(device)
+    path = fleet.state.path
+    code, out, _ = _run("devices", "commission", path, "cam-1", "--why", "lens replaced", "--by", "Ada")
+    device, from_ms = out.split()
+    assert (code, device, int(from_ms) % 3_600_000) == (0, "cam-1", 0)
+    code, out, _ = _run("devices", "commission", path, "--attribute", "site=berlin", "--why", "lamps", "--by", "Ada")
+    assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["cam-1", "cam-2"])
+    listed = _run("commissions", path)[1].splitlines()
+    assert listed[0] == "id\tdevice\tfrom_ms\tdecided_ms\tdecided_by\tattribute\tvalue\twhy"
+    assert listed[1].split("\t")[1::3] == ["cam-2", "Ada", "lamps"]
+    assert [one["why"] for one in json.loads(_run("commissions", path, "--json")[1])] == [
+        "lamps", "lamps", "lens replaced"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "code", "text"), [
+    (["cam-9", "--why", "x"], 1, "error [unknown_device]"),
+    (["cam-1", "--why", " "], 1, "error [commission_refused]: Expected a reason and a name, got no reason"),
+    (["--attribute", "site=rome", "--why", "x"], 1, "error [commission_refused]: Expected an attribute"),
+    (["--attribute", "rome", "--why", "x"], 2, "Expected KEY=VALUE"),
+    (["cam-1", "--attribute", "site=berlin", "--why", "x"], 2, "one of them"),
+    (["--why", "x"], 2, "one of them"),
+    (["cam-1"], 2, "--why"),
+])  # fmt: skip
+def test_a_commission_that_says_too_little_is_refused(
+    fleet: MemoryFleet, arguments: list[str], code: int, text: str
+) -> None:
+    """With what is missing; nothing is written."""
+    fleet.enrol("cam-1")
+    refused, _, error = _run("devices", "commission", fleet.state.path, *arguments)
+    assert (refused, text in error) == (code, True)
+    assert _run("commissions", fleet.state.path, "--json")[1].strip() == "[]"
+
+
+def test_a_place_that_nobody_accepted_is_not_withdrawn(fleet: MemoryFleet) -> None:
+    """In words, with an exit code."""
+    fleet.enrol("cam-1")
+    code, _, error = _run("places", "withdraw", fleet.state.path, "cam-1", "--why", "a mistake")
+    assert (code, error.startswith("error [no_new_place]: Expected a device whose place a person accepted")) == (
+        1,
+        True,
+    )

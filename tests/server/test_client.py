@@ -30,6 +30,7 @@ from server.cli import main
 from server.client import (
     AuditInfo,
     CommandInfo,
+    CommissionInfo,
     Concern,
     DeviceInfo,
     EventInfo,
@@ -148,7 +149,7 @@ BODIES = {
     RolloutGroup: rollouts.GroupBody, RolloutDevice: rollouts.MemberBody, SampleInfo: retraining.SampleBody,
     LabelChangeInfo: retraining.LabelChangeBody,
     AuditInfo: retraining.AuditBody, GroupRiskInfo: retraining.GroupRiskBody, RiskInfo: retraining.RiskBody,
-    VerdictInfo: evidence.VerdictBody, PlaceInfo: evidence.PlaceBody,
+    VerdictInfo: evidence.VerdictBody, PlaceInfo: evidence.PlaceBody, CommissionInfo: evidence.CommissionBody,
     EventInfo: events.EventBody, FleetStatus: health.OverallBody,
     Concern: health.ConcernBody,
 }  # fmt: skip
@@ -254,6 +255,40 @@ def test_a_new_place_is_read_and_accepted(fleet: MemoryFleet, client: FleetClien
     assert (accepted.state, accepted.decided_by, accepted.why) == ("accepted", "Ada", "a new hall")
     with pytest.raises(AnsweredError, match="open verdict new_place"):
         client.accept_place("cam-2", by="Ada")
+
+
+def test_an_acceptance_is_taken_back(fleet: MemoryFleet, client: FleetClient) -> None:
+    """While its verdict is open the place waits for labels again; nothing accepted, nothing to take back."""
+    verdicts, places = fleet.app.parts.drift.verdicts, fleet.app.parts.drift.places
+    finding = Finding(verdict=DriftVerdict(kind=VerdictKind.NEW_PLACE, devices=("cam-1",)), cause="darker")
+    verdicts.note([finding], 10, 20, quiet_ms=20, judged=True)
+    places.add(NewPlace(verdict=verdicts.open()[0].id, device="cam-1", site="berlin", model="m", release="m-1"))
+    client.accept_place("cam-1", by="Ada")
+    taken = client.withdraw_place("cam-1", why="it was cam-2", by="Bob")
+    assert (taken.state, taken.decided_ms, taken.decided_by) == ("open", 0, "")
+    with pytest.raises(AnsweredError, match="a person accepted"):
+        client.withdraw_place("cam-1", by="Bob")
+    last = next(one for one in client.events(device="cam-1") if one.code == "place_withdrawn")
+    assert last.text == "cam-1: the acceptance of its place was taken back by Bob: it was cam-2"
+
+
+def test_devices_are_commissioned_again(fleet: MemoryFleet, client: FleetClient) -> None:
+    """One, and all of a site; with a reason."""
+    hour_ms = fleet.app.parts.drift.config.window_ms
+    one = client.commission("cam-1", why="lens replaced", by="Ada")
+    assert (one.device, one.decided_by, one.why, one.attribute) == ("cam-1", "Ada", "lens replaced", "")
+    assert one.from_ms % hour_ms == 0
+    assert 0 <= one.from_ms - one.decided_ms < hour_ms
+    fleet.enrol("cam-2")
+    both = client.commission_all("site", "berlin", why="new lamps", by="Ada")
+    assert [(one.device, one.value) for one in both] == [("cam-1", "berlin"), ("cam-2", "berlin")]
+    assert [one.why for one in client.commissions()] == ["new lamps", "new lamps", "lens replaced"]
+    for refused in (
+        lambda: client.commission("cam-1", why="", by="Ada"), lambda: client.commission("nobody", why="x", by="Ada"),
+        lambda: client.commission_all("site", "rome", why="x", by="Ada"),
+    ):  # fmt: skip
+        with pytest.raises(AnsweredError):
+            refused()
 
 
 def test_verdicts_and_the_status_of_all(client: FleetClient) -> None:

@@ -1,8 +1,11 @@
-"""``/device/{id}``: drift evidence over time, the streams behind it, updates and health; buttons to end the device."""
+"""``/device/{id}``: drift evidence over time, the streams behind it, updates and health; what a person can decide.
+
+That is: ask the device, accept its place, commission it again, and end it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +13,14 @@ from fastapi import Request, Response
 from nicegui import ui
 
 from server.dashboard import evidence
-from server.dashboard.commands import BENCHMARK, LOGS, CommandView, certificate_text, command_view
+from server.dashboard.commands import (
+    BENCHMARK,
+    LOGS,
+    CommandView,
+    certificate_text,
+    command_view,
+    commission_text,
+)
 from server.dashboard.learning import risk_text
 from server.dashboard.progress import in_bytes, replay_text
 from server.dashboard.services import Services
@@ -32,10 +42,12 @@ from server.dashboard.views import (
     state_status,
 )
 from server.dashboard.visit import Pages, Visit
+from server.drift.places import NewPlace
 from server.drift.rows import attributes_left_out, attributes_of
 from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable
+from server.people import SOMEBODY
 from server.retraining.harm import DEVICE
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
@@ -103,6 +115,7 @@ def _build(device: str, visit: Visit) -> None:
     _page(visit.services, device)
     Asking(visit, device).build()
     Accepting(visit, device).build()
+    Commissioning(visit, device).build()
     Leaving(visit, device).build()
 
 
@@ -183,6 +196,7 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
         group for audit in services.retraining.audit.audits() for group in audit.groups
         if (group.attribute, group.value) == (DEVICE, device.device)
     ]  # fmt: skip
+    commission = services.drift.commissions.of(device.device)
     replay = reported.update.replay if reported else None
     replayed = replay_text((replay,)) if replay is not None else ""
     return (
@@ -190,6 +204,7 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
         *((("wanted", wanted),) if wanted and wanted != device.release else ()), *said, *attributes.items(),
         *((("attributes left out", f"{left_out}, too many or too long"),) if left_out else ()),
         *((("place", place.words),) if place is not None and place.site == device.site else ()),
+        *((("commissioned again", commission_text(commission)),) if commission is not None else ()),
         *(("audit", risk_text(group, now_ms)) for group in audited),
         ("last seen", ago(device.last_seen_ms, now_ms)),
         *((("certificate", certificate),) if proof is not IdentityProof.PASSWORD and not device.ended else ()),
@@ -382,33 +397,81 @@ _QUESTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Accepting:
-    """The button by which a visitor accepts a place that training does not know."""
+    """The button by which a visitor accepts a place that training does not know, or takes that back."""
 
     visit: Visit
     device: str
 
     def build(self) -> None:
-        """Show the button if the device has an open verdict on its place."""
-        place = self.visit.services.drift.places.of(self.device)
-        alarms = {one.id for one in self.visit.services.drift.verdicts.open()}
-        if place is None or place.decided_ms or place.verdict not in alarms:
-            return
+        """Show the button if the device has an open verdict on its place, or a person accepted that."""
+        services = self.visit.services
+        place = services.drift.places.of(self.device)
+        accepted = services.drift.places.accepted(self.device)
+        alarms = {one.id for one in services.drift.verdicts.open()}
+        if place is not None and not place.decided_ms and place.verdict in alarms:
+            risk = place.risk[:1].upper() + place.risk[1:]
+            text = f"The training data has nothing like what this device sees. {risk}."
+            self._card(text, "Accept this place", self._accept)
+        elif accepted is not None and accepted.site == services.fleet.device(self.device).site:
+            text = f"The training data has nothing like what this device sees; {accepted.decided_by} accepted it."
+            self._card(text, "Take that back", self._withdraw)
+
+    def _card(self, text: str, label: str, on_click: Callable[[], Awaitable[None]]) -> None:
         with ui.element("section").classes("tf-card"):
             heading("New place")
+            ui.label(text)
+            ui.button(label, on_click=on_click).props("no-caps dense outline").style("padding: 4px 14px")
+
+    async def _accept(self) -> None:
+        question, text = f"Accept the place of {self.device}?", "The verdict ends, and what it sees there is its usual."
+        why = await ask_why(self.visit.client, question, text, "Accept")
+        if why is not None:
+            await self._decide(self.visit.services.drift.places.accept, why)
+
+    async def _withdraw(self) -> None:
+        question = f"Take the acceptance of {self.device} back?"
+        text = "With its next window its place is new again, and it is asked for labels."
+        why = await ask_why(self.visit.client, question, text, "Take back")
+        if why is not None:
+            await self._decide(self.visit.services.drift.places.withdraw, why)
+
+    async def _decide(self, decide: Callable[..., NewPlace], why: str) -> None:
+        now_ms = self.visit.services.fleet.clock()
+        if await self.visit.ask(partial(decide, self.device, why, now_ms=now_ms)) is not None:
+            with self.visit.client:
+                ui.navigate.reload()
+
+
+@dataclass(frozen=True, slots=True)
+class Commissioning:
+    """The button by which a visitor says that what stands before the device is another world now."""
+
+    visit: Visit
+    device: str
+
+    def build(self) -> None:
+        """Show the button of a device of the fleet."""
+        if self.visit.services.fleet.device(self.device).ended:
+            return
+        with ui.element("section").classes("tf-card"):
+            heading("Commission again")
             ui.label(
-                f"The training data has nothing like what this device sees. {place.risk[:1].upper()}{place.risk[1:]}."
-            )
-            button = ui.button("Accept this place", on_click=self._ask)
+                "After a repair, a moved camera or another lens: its alarms end, and its usual is learned anew from "
+                "its next window on, as at an installation. What it saw before does not count any more."
+            ).classes("tf-muted tf-small")
+            button = ui.button("Commission again", on_click=self._ask)
             button.props("no-caps dense outline").style("padding: 4px 14px")
 
     async def _ask(self) -> None:
-        question, text = f"Accept the place of {self.device}?", "The verdict ends, and what it sees there is its usual."
-        why = await ask_why(self.visit.client, question, text, "Accept")
+        question, text = f"Commission {self.device} again?", "Say what changed before it; the reason is kept."
+        why = await ask_why(self.visit.client, question, text, "Commission again")
         if why is None:
             return
         services = self.visit.services
-        accept = partial(services.drift.places.accept, self.device, why, now_ms=services.fleet.clock())
-        if await self.visit.ask(accept) is not None:
+        begin = partial(
+            services.drift.commissions.begin, self.device, why, now_ms=services.fleet.clock(), by=SOMEBODY
+        )  # fmt: skip
+        if await self.visit.ask(begin) is not None:
             with self.visit.client:
                 ui.navigate.reload()
 

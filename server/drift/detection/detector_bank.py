@@ -82,6 +82,12 @@ class ContextBaselines:
         hours = np.concatenate([self.hours, np.zeros((count, LENGTHS[-1]), np.float32)])
         return ContextBaselines(usual, n_effective, hours)
 
+    def without(self, rows: Sequence[int]) -> ContextBaselines:
+        """Return a copy in which the devices ``rows`` have no baselines."""
+        twin = self.copy()
+        twin.usual[rows], twin.n_effective[rows], twin.hours[rows] = 1 / BINS, 0.0, 0.0
+        return twin
+
     def copy(self) -> ContextBaselines:
         """Return an independent copy."""
         return ContextBaselines(self.usual.copy(), self.n_effective.copy(), self.hours.copy())
@@ -359,6 +365,29 @@ class DetectorBank:
         for name, (_, _, value) in arrays_of(self.columns).items():
             if name in DETECTORS:
                 getattr(self, name)[row] = aged if name == "aged" else value
+
+    def forget(self, devices: Collection[str]) -> None:
+        """Forget everything about ``devices``: their next windows are the first of a new baseline.
+
+        Also what the fleet learned from how they moved.
+        """
+        rows = [self.rows[device] for device in devices if device in self.rows]
+        if not rows:
+            return
+        for row in rows:
+            own = self.commissioning[row]
+            for context in own.estimated:
+                self._forget(own, context)
+            self.commissioning[row] = Commissioning(stages=own.stages)
+        for context, movement in list(self.movement.items()):
+            movement.drop(list(devices))
+            if not movement.devices:
+                del self.movement[context]
+        for name, (_, _, value) in arrays_of(self.columns).items():
+            if name in _SHARED:
+                setattr(self, name, getattr(self, name).copy())
+            getattr(self, name)[rows] = value
+        self.contexts = {context: part.without(rows) for context, part in self.contexts.items()}
 
     def refill(
         self, devices: Sequence[str], commissioning: Sequence[Commissioning], detectors: Mapping[str, Singles],

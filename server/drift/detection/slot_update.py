@@ -1,13 +1,13 @@
 """One slot of the whole fleet: windows in, flags out. A pure fold over slots in order of time.
 
-The state is a function of the windows, in the order of their slots, and of the kept baselines: the same windows give
-the same state, in any order of arrival and after every restart. The horizon bounds how far back windows are processed;
-an older baseline is kept, so a device is still compared with it.
+The state is a function of the windows, in the order of their slots, of the kept baselines and of the slots in which
+devices are commissioned again: the same windows give the same state, in any order of arrival and after every restart.
+The horizon bounds how far back windows are processed; an older baseline is kept, so a device is still compared with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -68,7 +68,8 @@ class FoldState:
     """The state of the fleet after a slot.
 
     ``flagged_since``: the slot since which each flagged device is; ``facts``: what is known of the streams of a bank;
-    ``carried``: its devices that are judged by their baselines under the release before.
+    ``carried``: its devices that are judged by their baselines under the release before. ``commissioned``: from when
+    on (UTC ms) the windows of devices count that were commissioned again.
     """
 
     slot: int = -1
@@ -80,6 +81,7 @@ class FoldState:
     flagged_since: dict[str, int] = field(default_factory=dict)
     facts: dict[BankKey, StreamFacts] = field(default_factory=dict)
     carried: dict[BankKey, Carried] = field(default_factory=dict)
+    commissioned: dict[str, int] = field(default_factory=dict)
 
     def copy(self, spare: FoldState | None = None) -> FoldState:
         """Return an independent copy; it reuses the arrays of ``spare``, which must not be used afterwards."""
@@ -91,7 +93,38 @@ class FoldState:
             movement={key: dict(of_bank) for key, of_bank in self.movement.items()},
             flagged_since=dict(self.flagged_since), facts=dict(self.facts),
             carried={key: one.copy(older.get(key)) for key, one in self.carried.items()},
+            commissioned=dict(self.commissioned),
         )  # fmt: skip
+
+    def begin_anew(self, moments: Mapping[str, int], slot: int, attributes: Mapping[str, Mapping[str, str]]) -> None:
+        """Forget what is known of devices that are commissioned again with ``slot``, in every bank.
+
+        Also the release before: nothing that its windows showed is compared any more. ``moments``: from when on (UTC
+        ms) their windows count. They leave their pools and join them like newcomers; a pool that keeps less than half
+        of its members with a baseline begins again, and if it keeps none, so does what it learned.
+        """
+        anew = {device: from_ms for device, from_ms in moments.items() if self.commissioned.get(device, 0) < from_ms}
+        if not anew:
+            return
+        self.commissioned |= anew
+        for key, bank in self.banks.items():
+            here = [device for device in bank.devices if self.is_in(device, key)]
+            pools = pooling.names(here, attributes)
+            named = {name: members for name, members in pools.items() if members & anew.keys()}
+            before = {name: _with_baseline(bank, members) for name, members in named.items()}
+            bank.forget(anew)
+            for name, members in named.items():
+                left = _with_baseline(bank, members)
+                if left < pooling.MIN_MEMBERS or 2 * left < before[name]:
+                    self.pools.pop((key, name), None)
+                known = self.movement.get(key, {}).get(name)
+                if not left and known is not None and known.slot < slot:
+                    del self.movement[key][name]
+        for carried in self.carried.values():
+            carried.end(anew)
+        self.flagged -= anew.keys()
+        for device in anew.keys() & self.current.keys():
+            self.current[device] = replace(self.current[device], previous=None, was_quiet=False)
 
     def keep_only(self, devices: Collection[str]) -> None:
         """Remove every device that is not in ``devices``: it was revoked or removed and is no longer judged."""
@@ -324,6 +357,10 @@ def _settle_carried(
     judged = _judged(state, key)
     carried.judge_no_more([device for device in carried.kept if device in judged])
     carried.end([device for device in carried.origins if device in judged and bank.stage[judged[device]] == FINAL])
+
+
+def _with_baseline(bank: DetectorBank, devices: Iterable[str]) -> int:
+    return sum(bool(bank.stage[bank.rows[device]]) for device in devices)
 
 
 def _is_quiet(state: FoldState, device: str, key: BankKey, settings: DetectorSettings) -> bool:

@@ -1,9 +1,9 @@
 """Tables and queries of drift detection: completed baselines, and checkpoints of its state after a slot, in blocks.
 
-There is one baseline for each device, release and context; a provisional one is replaced by the next estimate, a
-complete one never. How a pool moved is
-written again with every baseline of its bank. Of a checkpoint,
-block 0 is the header and is written last: blocks without it belong to a checkpoint that was never finished.
+There is one baseline for each device, release, context and commission of the device (``since_ms``, 0 for its
+installation); a provisional one is replaced by the next estimate, a complete one never. How a pool moved is written
+again with every baseline of its bank. Of a checkpoint, block 0 is the header and is written last: blocks without it
+belong to a checkpoint that was never finished.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import sqlalchemy as sa
 
+from server.store.commissions import COMMISSIONS
 from server.store.database import METADATA, upsert
 
 BASELINES = sa.Table(
@@ -21,6 +22,7 @@ BASELINES = sa.Table(
     sa.Column("artifact", sa.String(32), primary_key=True),
     sa.Column("device", sa.String(63), primary_key=True),
     sa.Column("context", sa.Integer, primary_key=True),
+    sa.Column("since_ms", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("completed_ms", sa.BigInteger, nullable=False),
     sa.Column("windows", sa.Integer, nullable=False),
     sa.Column("counts", sa.LargeBinary, nullable=False),
@@ -38,7 +40,7 @@ def add_baselines(connection: sa.Connection, rows: Sequence[Mapping[str, object]
         insert = upsert(connection, BASELINES)
         fresh = {name: insert.excluded[name] for name in _ESTIMATED}
         statement = insert.on_conflict_do_update(
-            index_elements=["ref_id", "artifact", "device", "context"], set_=fresh, where=BASELINES.c.provisional
+            index_elements=[*BASELINES.primary_key.columns.keys()], set_=fresh, where=BASELINES.c.provisional
         )
         connection.execute(statement, [dict(row) for row in rows])
 
@@ -47,6 +49,18 @@ def baselines_of(connection: sa.Connection, ref_id: str, artifact: str) -> list[
     """Return every device's baselines under one reference."""
     query = BASELINES.select().where(BASELINES.c.ref_id == ref_id, BASELINES.c.artifact == artifact)
     return list(connection.execute(query.order_by(BASELINES.c.device, BASELINES.c.context)).mappings())
+
+
+def delete_baselines_before(connection: sa.Connection, before_ms: int) -> int:
+    """Delete baselines whose device was commissioned again later, and before ``before_ms``; return how many.
+
+    Windows from before that commission are gone, so nothing is compared with them any more.
+    """
+    replaced = sa.exists().where(
+        COMMISSIONS.c.device == BASELINES.c.device, COMMISSIONS.c.from_ms > BASELINES.c.since_ms,
+        COMMISSIONS.c.from_ms < before_ms,
+    )  # fmt: skip
+    return connection.execute(BASELINES.delete().where(replaced)).rowcount
 
 
 POOL_MOVEMENTS = sa.Table(

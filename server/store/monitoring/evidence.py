@@ -10,6 +10,9 @@ import sqlalchemy as sa
 from server.store.database import METADATA, insert_many
 from server.store.fleet import DEVICES
 from server.store.monitoring.windows import WINDOWS
+from server.store.retraining import TRIGGERS
+
+_AT_ONCE = 50_000  # rows; ten thousand devices write as many in five hours
 
 EVIDENCE = sa.Table(
     "evidence",
@@ -178,3 +181,22 @@ def latest_verdicts(connection: sa.Connection, limit: int) -> list[sa.RowMapping
 def one_verdict(connection: sa.Connection, verdict: int) -> sa.RowMapping | None:
     """Return one verdict."""
     return connection.execute(VERDICTS.select().where(VERDICTS.c.id == verdict)).mappings().first()
+
+
+def delete_evidence_before(connection: sa.Connection, before_ms: int) -> int:
+    """Delete evidence of devices and pools of slots before ``before_ms``; return how many rows.
+
+    The oldest first and at most ``_AT_ONCE`` of each: a database that was never cleaned is not locked for minutes.
+    """
+    found = 0
+    for table in (EVIDENCE, POOLS):
+        old = sa.select(table.c.id).where(table.c.start_ms < before_ms).order_by(table.c.start_ms).limit(_AT_ONCE)
+        found += connection.execute(table.delete().where(table.c.id.in_(old.scalar_subquery()))).rowcount
+    return found
+
+
+def delete_verdicts_before(connection: sa.Connection, before_ms: int) -> int:
+    """Delete verdicts that were closed before ``before_ms`` and started no retraining; return how many."""
+    started = sa.exists().where(TRIGGERS.c.verdict == VERDICTS.c.id)
+    gone = VERDICTS.delete().where(VERDICTS.c.closed_ms > 0, VERDICTS.c.closed_ms < before_ms, ~started)
+    return connection.execute(gone).rowcount

@@ -191,3 +191,54 @@ def test_only_an_open_new_place_can_be_accepted(world: FleetWorld) -> None:
     for device in ("d3", "nobody", "d4"):  # the place of d4 is not noted yet
         with pytest.raises(NoNewPlaceError, match="open verdict new_place"):
             world.service.places.accept(device, now_ms=1)
+
+
+def test_an_acceptance_that_is_taken_back_is_a_new_place_again(world: FleetWorld) -> None:
+    """With a new verdict, to which labels begin anew; who took it back and why stays with the old one."""
+    _elsewhere(world).live(13)
+    _noted(world)
+    world.service.places.accept("d4", "a new hall", now_ms=1, by="Ada")
+    world.live(4)
+    assert world.kinds() == set()
+    place = world.service.places.withdraw("d4", "it was d3", now_ms=2, by="Bob")
+    assert (place.state, place.decided_by, place.why, place.decided_ms) == (
+        PlaceState.WITHDRAWN, "Bob", "it was d3", 2
+    )  # fmt: skip
+    assert place.words == "new to training, its acceptance was taken back by Bob; no labels yet"
+    world.live(1)
+    assert world.kinds() == {"new_place"}
+    with pytest.raises(NoNewPlaceError, match="a person accepted"):
+        world.service.places.withdraw("d4", now_ms=3)
+
+
+def test_labels_decide_again_while_the_verdict_is_open(world: FleetWorld) -> None:
+    """Taken back before the next window: what labels show is noted as before."""
+    _elsewhere(world).live(13)
+    _noted(world)
+    accepted = world.service.places.accept("d4", now_ms=1, by="Ada")
+    harmful = replace(accepted, state=PlaceState.HARMFUL, audited=30, decided_ms=0)
+    world.service.places.note(harmful, 2)
+    assert world.service.places.of("d4").state is PlaceState.ACCEPTED
+    world.service.places.withdraw("d4", now_ms=3, by="Bob")
+    world.service.places.note(harmful, 4)
+    assert world.service.places.of("d4").state is PlaceState.HARMFUL
+    world.live(2)
+    assert world.kinds() == {"new_place"}
+
+
+def test_all_acceptances_of_the_site_are_taken_back(world: FleetWorld) -> None:
+    """Also an older one, which would count as well; not one of another site."""
+    _elsewhere(world).live(13)
+    _noted(world)
+    (verdict,) = world.service.verdicts.open()
+    first = NewPlace(verdict=verdict.id, device="d4", site="south", model="model", release="model-1", decided_ms=1,
+                     decided_by="Ada", state=PlaceState.ACCEPTED)  # fmt: skip
+    for number, site in enumerate(("south", "east"), start=50):
+        world.service.places.add(replace(first, verdict=number, site=site))
+    world.service.places.accept("d4", now_ms=1)
+    world.service.places.withdraw("d4", now_ms=2, by="Bob")
+    states = {place.verdict: place.state for place in world.service.places.all()}
+    assert states == {51: PlaceState.WITHDRAWN, 50: PlaceState.ACCEPTED, verdict.id: PlaceState.ACCEPTED}
+    world.service.places.withdraw("d4", now_ms=3, by="Bob")
+    states = {place.verdict: place.state for place in world.service.places.all()}
+    assert states == {51: PlaceState.WITHDRAWN, 50: PlaceState.WITHDRAWN, verdict.id: PlaceState.OPEN}

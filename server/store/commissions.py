@@ -1,0 +1,56 @@
+"""The table of commissions, and its queries: from when on the baseline of a device began anew, who said so, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from server.store.database import METADATA
+
+COMMISSIONS = sa.Table(
+    "commissions",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("device", sa.String(63), nullable=False, index=True),
+    sa.Column("from_ms", sa.BigInteger, nullable=False),
+    sa.Column("attribute", sa.String(127), nullable=False),
+    sa.Column("value", sa.String(127), nullable=False),
+    sa.Column("decided_ms", sa.BigInteger, nullable=False),
+    sa.Column("decided_by", sa.String(100), nullable=False),
+    sa.Column("why", sa.String(500), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+def insert_commissions(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> list[int]:
+    """Add commissions; return their ids in the same order."""
+    statement = COMMISSIONS.insert().returning(COMMISSIONS.c.id, sort_by_parameter_order=True)
+    return [int(number) for number in connection.execute(statement, [dict(row) for row in rows]).scalars()]
+
+
+def all_commissions(connection: sa.Connection, device: str | None = None) -> list[sa.RowMapping]:
+    """Return every commission (of one device), the newest first."""
+    query = COMMISSIONS.select().order_by(COMMISSIONS.c.id.desc())
+    if device is not None:
+        query = query.where(COMMISSIONS.c.device == device)
+    return list(connection.execute(query).mappings())
+
+
+def moments(connection: sa.Connection) -> list[tuple[str, int]]:
+    """Return the device and the moment (UTC ms) of every commission."""
+    rows = connection.execute(sa.select(COMMISSIONS.c.device, COMMISSIONS.c.from_ms))
+    return [(str(device), int(from_ms)) for device, from_ms in rows]
+
+
+def delete_commissions_before(connection: sa.Connection, before_ms: int) -> int:
+    """Delete commissions before ``before_ms`` that a later one of the same device has replaced; return how many.
+
+    The newest of each device stays: it says which baseline is the device's.
+    """
+    later = COMMISSIONS.alias()
+    replaced = sa.exists().where(
+        later.c.device == COMMISSIONS.c.device, later.c.from_ms >= COMMISSIONS.c.from_ms, later.c.id > COMMISSIONS.c.id,
+        later.c.from_ms < before_ms,
+    )  # fmt: skip
+    return connection.execute(COMMISSIONS.delete().where(replaced)).rowcount
