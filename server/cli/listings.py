@@ -61,6 +61,7 @@ def verdict_row(verdict: StoredVerdict) -> Row:
         "action": verdict.action, "last_window_ms": verdict.last_window_ms, "opened_ms": verdict.opened_ms,
     }  # fmt: skip
 
+
 COMMISSION_COLUMNS = ("id", "device", "from_ms", "decided_ms", "decided_by", "attribute", "value", "why")
 
 

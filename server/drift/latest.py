@@ -7,10 +7,17 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
+from server.store.commissions import newest_moments
 from server.store.database import Database
 from server.store.monitoring import evidence as store
 from wire.codec import Json
 from wire.messages import DriftState
+
+_ANEW: Mapping[str, object] = {
+    "phase": "commissioning", "log_value": None, "training_log_value": None, "flagged": False, "new_place": False,
+    "cause": "", "provisional": False, "baseline_windows": 0,
+}  # fmt: skip
+"""What the newest evidence of a device says that was commissioned again after it."""
 
 
 @dataclass(slots=True)
@@ -52,10 +59,12 @@ def newest_evidence(database: Database, device: str | None = None) -> dict[str, 
     ``provisional``: judged before the baseline is complete; ``baseline_windows``: what it has of the ``wanted_windows``
     with which that, or ``phase``, changes.
     ``threshold_ratio``: log evidence as a share of the log threshold, 1 and above is an alarm; None before any.
+    A device that was commissioned again after its newest window has the phase ``commissioning``, and no evidence yet.
     """
     with database.begin() as connection:
         rows = store.latest_evidence(connection) if device is None else store.evidence_of(connection, device, 1)
-    return {str(row["device"]): _summary(row) for row in rows}
+        moments = newest_moments(connection)
+    return {str(row["device"]): _summary(row, moments.get(row["device"], 0)) for row in rows}
 
 
 def newest_pools(database: Database) -> dict[str, float]:
@@ -85,7 +94,9 @@ def _pool_name(row: sa.RowMapping | Mapping[str, object]) -> str:
     return f"{row['attribute']} {row['value']}".strip() or "the whole fleet"
 
 
-def _summary(row: sa.RowMapping | Mapping[str, object]) -> dict[str, Json]:
+def _summary(row: sa.RowMapping | Mapping[str, object], from_ms: int) -> dict[str, Json]:
+    if int(str(row["start_ms"])) < from_ms:
+        row = {**row, **_ANEW}
     judged = row["phase"] == "judged"
     value, threshold = row["log_value" if judged else "training_log_value"], row["log_threshold"]
     known = isinstance(value, int | float) and isinstance(threshold, int | float) and threshold > 0

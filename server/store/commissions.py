@@ -43,6 +43,12 @@ def moments(connection: sa.Connection) -> list[tuple[str, int]]:
     return [(str(device), int(from_ms)) for device, from_ms in rows]
 
 
+def newest_moments(connection: sa.Connection) -> dict[str, int]:
+    """Return the moment (UTC ms) of the newest commission of each device that has one."""
+    query = sa.select(COMMISSIONS.c.device, sa.func.max(COMMISSIONS.c.from_ms)).group_by(COMMISSIONS.c.device)
+    return {str(device): int(from_ms) for device, from_ms in connection.execute(query)}
+
+
 def delete_commissions_before(connection: sa.Connection, before_ms: int) -> int:
     """Delete commissions before ``before_ms`` that a later one of the same device has replaced; return how many.
 

@@ -115,7 +115,7 @@ def _build(device: str, visit: Visit) -> None:
     _page(visit.services, device)
     Asking(visit, device).build()
     Accepting(visit, device).build()
-    Commissioning(visit, device).build()
+    Recommissioning(visit, device).build()
     Leaving(visit, device).build()
 
 
@@ -173,6 +173,9 @@ def _summary(services: Services, name: str) -> DeviceSummary:
         drift = Status(f"{drift.text} at its last report", Tone.CALM)
     if newest is not None and not newest.judged and newest.shown_ratio is not None:
         drift = Status(f"learning its usual, {drift.text} from training", Tone.BUSY)
+    commission = services.drift.commissions.of(name)
+    if newest is not None and commission is not None and newest.start_ms < commission.from_ms:
+        drift = Status("commissioned again", Tone.BUSY)
     phase = phase_status(device.reported.update if device.reported else None)
     return DeviceSummary(
         state=state_status(device, now_ms, services.situation.silent_s),
@@ -420,7 +423,8 @@ class Accepting:
         with ui.element("section").classes("tf-card"):
             heading("New place")
             ui.label(text)
-            ui.button(label, on_click=on_click).props("no-caps dense outline").style("padding: 4px 14px")
+            with ui.element("div").classes("tf-row"):
+                ui.button(label, on_click=on_click).props("no-caps dense outline").style("padding: 4px 14px")
 
     async def _accept(self) -> None:
         question, text = f"Accept the place of {self.device}?", "The verdict ends, and what it sees there is its usual."
@@ -443,7 +447,7 @@ class Accepting:
 
 
 @dataclass(frozen=True, slots=True)
-class Commissioning:
+class Recommissioning:
     """The button by which a visitor says that what stands before the device is another world now."""
 
     visit: Visit
@@ -459,8 +463,9 @@ class Commissioning:
                 "After a repair, a moved camera or another lens: its alarms end, and its usual is learned anew from "
                 "its next window on, as at an installation. What it saw before does not count any more."
             ).classes("tf-muted tf-small")
-            button = ui.button("Commission again", on_click=self._ask)
-            button.props("no-caps dense outline").style("padding: 4px 14px")
+            with ui.element("div").classes("tf-row"):
+                button = ui.button("Commission again", on_click=self._ask)
+                button.props("no-caps dense outline").style("padding: 4px 14px")
 
     async def _ask(self) -> None:
         question, text = f"Commission {self.device} again?", "Say what changed before it; the reason is kept."

@@ -11,6 +11,7 @@ import pytest
 
 from server.app.retention import Housekeeping
 from server.drift.detection.pools import FLEET
+from server.drift.latest import newest_evidence
 from server.drift.places import NewPlace, PlaceState
 from server.drift.service import DriftService
 from server.errors import CommissionRefusedError, DeviceEndedError, UnknownDeviceError
@@ -68,6 +69,14 @@ def test_an_alarm_ends_and_the_baseline_begins_anew(moved: FleetWorld) -> None:
     """What it sees since then is its usual; what changes later is found against that."""
     first = _commission(moved, "d4")
     assert moved.kinds() == set()
+    told = newest_evidence(moved.database)["d4"]
+    assert (told["phase"], told["flagged"], told["threshold_ratio"], told["cause"]) == (
+        "commissioning",
+        False,
+        None,
+        "",
+    )
+    assert newest_evidence(moved.database, "d3")["d3"]["phase"] == "judged"
     moved.live(1)  # the window in which it was said: it is of both worlds, and opens nothing
     assert (moved.kinds(), _own(moved, "d4")["stage"]) == (set(), 3)
     moved.live(1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0022"
-down_revision = "0021"
+revision = "0023"
+down_revision = "0022"
 
 _KEPT = (
     "ref_id", "artifact", "device", "context", "completed_ms", "windows", "counts", "squares", "movement",
