@@ -218,7 +218,8 @@ def keep_label(connection: sa.Connection, sha256: str, was: str, change: Mapping
     query = sa.select(*kept, *(sa.literal(value) for value in change.values()))
     row = query.where(SAMPLES.c.sha256 == sha256, SAMPLES.c.label == was).order_by(SAMPLES.c.id).limit(1)
     columns = [*(column.name for column in kept), *change]
-    return connection.execute(LABEL_CHANGES.insert().from_select(columns, row)).rowcount > 0
+    kept_one = LABEL_CHANGES.insert().from_select(columns, row).returning(LABEL_CHANGES.c.id)
+    return connection.execute(kept_one).first() is not None  # an INSERT has no rowcount on every driver
 
 
 def label_changes(connection: sa.Connection, sha256: str) -> list[sa.RowMapping]:

@@ -33,7 +33,9 @@ def test_refuses_a_wrong_token(visitor: Page) -> None:
     expect(visitor).to_have_url("/login")
 
 
-@pytest.mark.parametrize("path", ["/", "/device/meter-07", "/rollouts", "/events", "/samples", "/samples/1/image"])
+@pytest.mark.parametrize(
+    "path", ["/", "/device/meter-07", "/rollouts", "/events", "/samples", "/samples/1", "/samples/1/image"]
+)
 def test_shows_nothing_to_who_is_not_logged_in(visitor: Page, path: str) -> None:
     """Every page leads to the login."""
     visitor.goto(path)

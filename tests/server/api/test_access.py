@@ -16,6 +16,7 @@ OPERATOR = [
     ("POST", "/api/rollouts"), ("GET", "/api/rollouts"), ("GET", "/api/devices/x/telemetry"),
     ("GET", "/api/retraining"), ("POST", "/api/retraining/1/approve"), ("GET", "/api/samples"),
     ("GET", "/api/samples/1/image"), ("PUT", "/api/samples/1/label"), ("POST", "/api/devices/x/revoke"),
+    ("GET", "/api/samples/1/changes"), ("GET", "/api/audit"), ("POST", "/api/audit/x"),
     ("POST", "/api/devices/x/remove"), ("POST", "/api/releases/x/withdraw"), ("GET", "/api/releases/x"),
 ]  # fmt: skip
 BUILDER = [
