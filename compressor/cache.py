@@ -71,7 +71,7 @@ class Cache:
         """Return a sentence if the folder has results of other versions only, else an empty string."""
         if self.results.exists() or not self.folder.is_dir():
             return ""
-        others = sorted(path.name for path in self.folder.iterdir())
+        others = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))  # not a lock
         if not others:
             return ""
         newer = [name for name in others if name.startswith("v") and name[1:].isdecimal()]

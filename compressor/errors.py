@@ -23,6 +23,7 @@ CompressorError
 ├── CannotError            an inventory gives no way to do this with a device
 ├── InventoryError         an inventory of devices that can't be read
 ├── PackageError           a bundle that can't be written or verified
+├── LedgerError            the looks at gate splits that can't be read or counted
 ├── TrustError             keys or signatures
 │   └── KeysExistError     keys would be overwritten
 ├── WorkerError            a retraining job that can't be claimed or carried out
@@ -179,6 +180,12 @@ class PackageError(CompressorError):
     """A bundle can't be written or does not verify."""
 
     code = "package_invalid"
+
+
+class LedgerError(CompressorError):
+    """The ledger of looks at gate splits can't be read or written; nothing is judged without it."""
+
+    code = "looks_invalid"
 
 
 class TrustError(CompressorError):

@@ -170,7 +170,8 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.cli.devices import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
-    from compressor.run.pipeline import BasePoint, LooksAt, quick_of, run_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.run.ledger import LooksAt  # noqa: PLC0415 - the command line starts fast
+    from compressor.run.pipeline import BasePoint, quick_of, run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
     bars = Bars()
@@ -253,8 +254,8 @@ def gate_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     A bundle is measured again on this machine: size, graph, latency, golden vectors. A folder is evaluated from the
     measurements in its gate.json. With --on, latency, peak memory and golden vectors are also measured on a device of
     the fleet; where it and this machine disagree, the gate fails. With --against, drops are judged against the
-    release that devices run, on the gate split of --recipe: on the average, by slice and by class. That is a look
-    at this split, counted in looks.json beside the bundle. Exit codes as for run.
+    release that devices run, on the gate split of --recipe and at its limits: on the average, by slice and by class.
+    That is a look at this split, counted in looks.json beside the bundle. Exit codes as for run.
 
     \b
     Examples:

@@ -12,16 +12,20 @@ Source of the banding: Manku, Jain and Das Sarma, Detecting Near-Duplicates for 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 
+from compressor.cache import Cache, Stage
 from compressor.data._split import joined
 from compressor.data._table import Table
 from compressor.exploration.thumbnails import Hashes, Thumbs, thumbnails
 from compressor.progress import Progress, StageProgress
+from wire.canonical import sha256_hex
 
 MAX_BITS = 6
 """Measured: 3 bits found 66 and 57 % of copies saved again as JPEG of quality 50 (digits, meter digits), 56 and 53 % of
@@ -39,6 +43,7 @@ _PLACES = tuple((down, right) for down in (0, -1, 1) for right in (0, -1, 1))
 """Where the inner part of a picture is taken, in pixels from its middle; the middle comes first."""
 _FLAT, _MAX_FLAT_RMS = 2.0, 1.5  # levels: below this contrast there is only noise to compare, so brightness counts
 Rows = npt.NDArray[np.int64]
+_ROWS = np.dtype("<i8")
 
 
 def equal_groups(keys: npt.NDArray[np.str_]) -> list[Rows]:
@@ -93,23 +98,58 @@ def moved_pairs(images: Sequence[npt.NDArray[np.uint8]], parts: npt.NDArray[np.i
     return np.unique(np.sort(found, axis=1), axis=0) if len(found) else found
 
 
-def with_near_sources(table: Table, progress: Progress, unnamed: npt.NDArray[np.bool_] | None = None) -> Table:
+def with_near_sources(
+    table: Table, progress: Progress, unnamed: npt.NDArray[np.bool_] | None = None, cache: Cache | None = None
+) -> Table:
     """Return ``table`` with one source for all near copies, also over several steps; ``progress`` has their number.
 
     Rows that have a source keep those of their source. ``unnamed``: bool, (N,), the rows for which the data set names
     none; of two near copies one must be such a row (None: any two). Labels are not compared: two labels for one
-    picture is one picture.
+    picture is one picture. ``cache``: where the result is kept by the pictures' content, so that the next run does not
+    search again.
+
+    Raises:
+        PackageError: If the result can't be kept.
     """
+
+    def search() -> bytes:
+        return _near_rows(table, progress, unnamed).tobytes()
+
+    if cache is None:
+        found = search()
+    else:
+        found = cache.result(Stage(name="near-copies", inputs=_searched(table, unnamed), make=search)).data
+    sources = table.sources[np.frombuffer(found, dtype=_ROWS)]
+    count, left = (len(set(of.tolist())) for of in (table.sources, sources))
+    if count > left:
+        progress.say(f"{count - left} of {count} sources are near copies of others and count with them")
+    return replace(table, sources=sources)
+
+
+def _near_rows(table: Table, progress: Progress, unnamed: npt.NDArray[np.bool_] | None) -> Rows:
+    """Return for each row a row whose source it takes, int64 (N,): the first of its source, where nothing is near."""
     parts = np.unique(table.sources, return_inverse=True)[1].reshape(-1).astype(np.int64)
     pairs = moved_pairs(list(table.images), parts, progress)
     if unnamed is not None and len(pairs):
         pairs = pairs[unnamed[pairs].any(axis=1)]
     keys = joined(map(tuple, table.sources[pairs].tolist()))
-    sources = np.array([keys.get(source, source) for source in table.sources.tolist()], dtype=table.sources.dtype)
-    count, left = (len(set(of.tolist())) for of in (table.sources, sources))
-    if count > left:
-        progress.say(f"{count - left} of {count} sources are near copies of others and count with them")
-    return replace(table, sources=sources)
+    names = table.sources.tolist()
+    firsts = {name: row for row, name in reversed(list(enumerate(names)))}
+    return np.array([firsts[keys.get(name, name)] for name in names], dtype=_ROWS)
+
+
+def _searched(table: Table, unnamed: npt.NDArray[np.bool_] | None) -> dict[str, str]:
+    """Return what the near copies of ``table`` depend on: pictures, sources, and the libraries that shrink them."""
+    pictures = hashlib.sha256()
+    for image in table.images:
+        pictures.update(f"{image.shape}".encode())
+        pictures.update(np.ascontiguousarray(image).data)
+    return {
+        "pictures": pictures.hexdigest(),
+        "sources": sha256_hex("\0".join(table.sources.tolist()).encode()),
+        "unnamed": "" if unnamed is None else sha256_hex(unnamed.tobytes()),
+        "versions": f"{np.__version__} {PIL.__version__}",
+    }
 
 
 def _candidates(keys: Hashes, hashes: Hashes, parts: npt.NDArray[np.int64], firsts: int) -> Iterator[Rows]:

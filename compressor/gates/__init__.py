@@ -255,7 +255,8 @@ class FlipRatio:
         needs = _more_flips(share, counts.n, self) if verdict is Verdict.INCONCLUSIVE else 0
         text = (
             f"{flips} of {counts.counted} {'got worse' if self.negative else 'changed'}: {points(share)}, "
-            f"at most {points(bound)}, allowed {points(self.limit)}{more(needs)}"
+            f"at most {points(bound)} with {sure(self.confidence)} confidence, "
+            f"allowed {points(self.limit)}{more(needs)}"
         )
         return GateResult(
             name=name, verdict=verdict, value=share, bound=bound, limit=self.limit, n=counts.n, text=text, needs=needs

@@ -117,8 +117,9 @@ class Certificate:
     the labels that would fit best, as text, if its gate failed; ``remarks``: warnings to read first; ``look``: which
     look at the gate split this was, 0 if no gate has a bound, of ``planned_looks`` (0: no plan); ``last_look``: the
     last that the split allows; ``risk_share``: its share of the risk of each gate, from which the confidence in
-    ``rules`` follows; ``gate_split``: digest of the split's rows; ``ledger``: digest of all looks up to this one;
-    ``watched``: sites that were not trained on.
+    ``rules`` follows; ``gate_split``: digest of the split's rows; ``gate_labels``: that of their labels, "" in
+    certificates of an older version; ``ledger``: digest of all looks up to this one; ``watched``: sites that were not
+    trained on.
     """
 
     schema: int = SCHEMA
@@ -143,6 +144,7 @@ class Certificate:
     last_look: int = field(default=0, metadata=OMIT_DEFAULT)
     risk_share: float = field(default=1.0, metadata=OMIT_DEFAULT)
     gate_split: str = field(default="", metadata=OMIT_DEFAULT)
+    gate_labels: str = field(default="", metadata=OMIT_DEFAULT)
     ledger: str = field(default="", metadata=OMIT_DEFAULT)
     watched: tuple[WatchedSite, ...] = field(default=(), metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
@@ -150,13 +152,16 @@ class Certificate:
     @property
     def seen(self) -> Look:
         """The look at the gate split."""
-        return Look(number=self.look, planned=self.planned_looks, split=self.gate_split, ledger=self.ledger)
+        return Look(
+            number=self.look, planned=self.planned_looks, split=self.gate_split, labels=self.gate_labels,
+            ledger=self.ledger,
+        )  # fmt: skip
 
     def at(self, look: Look) -> Certificate:
         """Return this certificate with ``look`` as its look at the gate split."""
         return replace(
             self, look=look.number, planned_looks=look.planned, last_look=look.last, risk_share=look.share,
-            gate_split=look.split, ledger=look.ledger,
+            gate_split=look.split, gate_labels=look.labels, ledger=look.ledger,
         )  # fmt: skip
 
 

@@ -52,6 +52,7 @@ from compressor.statistics.bounds import MetricEvidence
 _NEARLY_ALL = 0.999
 _LEAST = 1e-9
 _ROUNDING = 1e-9
+_RISK_DIGITS = 12  # 1 - .95 is not quite .05
 _MEGABYTE = 1e6
 _TIMES = "\N{MULTIPLICATION SIGN}"
 CLASSES = ("classification",)
@@ -127,7 +128,9 @@ class GateKind:
     that. ``repeated``: it was measured repeatedly, and the 95 % bound of the median over repeats is compared.
     ``bounded``: the confidence is used. ``added``: the limit at which it applies by default. ``against``: the limit
     at which it applies by default to a comparison with a release. ``retrained``: only for a retraining. ``beside``:
-    other figures of a certificate in the same unit. ``formerly``: its names in older recipes and certificates.
+    other figures of a certificate in the same unit. ``recorded``: it needs the float model or the samples of a
+    retraining, so that of a finished bundle only the certificate has its counts. ``formerly``: its names in older
+    recipes and certificates.
     ``measure``: for an external gate, computes from the labelled set under all models (``tasks.Compared``) a number
     or, if ``bounded``, a metric with its bounds. It has no ``make``: limit and bounds decide, so that a certificate
     is judged again without the module.
@@ -146,6 +149,7 @@ class GateKind:
     added: float | None = None
     against: float | None = None
     retrained: bool = False
+    recorded: bool = False
     beside: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
     measure: Callable[[Any], float | MetricEvidence] | None = None
@@ -174,9 +178,10 @@ _ROWS = (
              against=0.05),
     GateKind(name="worst_class_drop", make=_of(partial(WorstSliceDrop, by_class=True)), limits=MOST, tasks=CLASSES,
              unit=POINTS, bounded=True, against=0.1),
-    GateKind(name="flip_ratio", make=_of(FlipRatio), limits=MOST, tasks=CLASSES, unit=SHARE, bounded=True),
+    GateKind(name="flip_ratio", make=_of(FlipRatio), limits=MOST, tasks=CLASSES, unit=SHARE, bounded=True,
+             recorded=True),
     GateKind(name="negative_flip_ratio", make=_of(partial(FlipRatio, negative=True)), limits=MOST, tasks=CLASSES,
-             unit=SHARE, bounded=True),
+             unit=SHARE, bounded=True, recorded=True),
     GateKind(name="auc_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
     GateKind(name="ranking_precision_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
              formerly=("map_drop",)),
@@ -195,7 +200,7 @@ _ROWS = (
     GateKind(name=LABEL_ORDER, make=_of(LabelOrder), limits=MOST, tasks=CLASSES, place=Place.HOST, unit=POINTS,
              added=0.0),
     GateKind(name="superiority", make=_of(Superiority), limits=LEAST, tasks=CLASSES, place=Place.HOST, unit=SHARE,
-             bounded=True, added=0.0, retrained=True),
+             bounded=True, added=0.0, retrained=True, recorded=True),
     GateKind(name=AGREEMENT, limits=MOST, place=Place.DEVICE, unit=SHARE, added=0.01),
     GateKind(name="calibration_error", tasks=CLASSES, unit=SHARE,
              remark="a limit on these rows, without a bound: calibration_error_increase has one"),
@@ -248,14 +253,15 @@ def kind_of(name: str) -> GateKind | None:
     return replace(made, name=name, timed=False)
 
 
-def risk_of(rules: Sequence[GateRecipe]) -> float:
-    """Return the largest risk, 1 - confidence, of those of ``rules`` that have a bound; 0: none has.
+def risks_of(rules: Sequence[GateRecipe]) -> tuple[float, ...]:
+    """Return the different risks, 1 - confidence, of those of ``rules`` that have a bound, the largest first.
 
     Raises:
         PluginError: As in ``kind_of``.
     """
     kinds = [(rule, kind_of(rule.name)) for rule in rules]
-    return max((1 - rule.confidence for rule, kind in kinds if kind is not None and kind.bounded), default=0.0)
+    risks = {round(1 - rule.confidence, _RISK_DIGITS) for rule, kind in kinds if kind is not None and kind.bounded}
+    return tuple(sorted(risks, reverse=True))
 
 
 def _own(name: str) -> GateKind | None:

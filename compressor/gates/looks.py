@@ -1,11 +1,11 @@
 """How often a gate split has been looked at, and the risk that is left for each look. Pure.
 
 Decides what counts as another look, and at which confidence it is judged. Every candidate that is judged on one split,
-and every judgement after more rows were labelled, is another chance for one that is worse by the margin: of ten such
-candidates 39 % of the lots pass one at 5 % each. So the looks at one split share the risk: the shares sum to 1, and all
-together keep it, however they depend on each other (Bonferroni). With N planned looks each has an N-th. Without a plan
-the first has nine tenths, because most splits are used once, and the others divide the rest among them, each less than
-the one before; look 20 needs four times the rows of the first, and is the last.
+and every judgement after more rows were labelled, or labelled otherwise, is another chance for one that is worse by the
+margin: of ten such candidates 39 % of the lots pass one at 5 % each. So the looks at one split share the risk: the
+shares sum to 1, and all together keep it, however they depend on each other (Bonferroni). With N planned looks each has
+an N-th. Without a plan the first has nine tenths, because most splits are used once, and the others divide the rest
+among them, each less than the one before; look 20 needs four times the rows of the first, and is the last.
 
 The plan is made before the first look: made later, it would depend on what was seen. Rows that nobody has looked at
 begin a new ledger; a split that shares a row with one of before continues its ledger. Does not read or write files.
@@ -16,6 +16,7 @@ Source: K. K. G. Lan, D. L. DeMets, Discrete sequential boundaries for clinical 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,8 @@ LAST = 20
 """The number of looks at a split without a plan."""
 _DIGITS = 16
 """Hexadecimal digits of a row's hash that the ledger keeps: two of a million rows agree once in 37 million ledgers."""
+_ELSEWHERE = "elsewhere"
+_JUDGED = re.compile(r"\S+ [0-9a-f]+ [0-9]+( [0-9a-f]+)?")
 
 
 def share_of(number: int, planned: int = 0) -> float:
@@ -47,14 +50,16 @@ def share_of(number: int, planned: int = 0) -> float:
 class Look:
     """One look at a gate split of ``rows`` rows: its ``number`` of ``planned`` (0: no plan).
 
-    ``split``: the digest of the rows; ``ledger``: that of the candidates and rows of all looks up to this one.
-    ``number`` 0: nothing was judged with a bound, so that no risk is spent.
+    ``split``: the digest of the rows; ``labels``: that of their labels, "" if it is not known; ``ledger``: that of the
+    candidates, rows and labels of all looks up to this one. ``number`` 0: nothing was judged with a bound, so that no
+    risk is spent.
     """
 
     number: int = 0
     planned: int = 0
     rows: int = 0
     split: str = ""
+    labels: str = ""
     ledger: str = ""
 
     @property
@@ -71,17 +76,19 @@ class Look:
         """Return ``rules`` at the confidence of this look."""
         return tuple(replace(rule, confidence=1 - (1 - rule.confidence) * self.share) for rule in rules)
 
-    def remark(self, risk: float) -> str:
+    def remark(self, *risks: float) -> str:
         """Return what a reader of the certificate must know, "" for no look, or a first one without a plan.
 
-        ``risk``: that of the gates over all looks, 1 - their confidence; 0: none of them has a bound.
+        ``risks``: those of the gates over all looks, 1 - their confidence, the largest first; none: no gate has a
+        bound.
         """
-        if not risk or self.number < (1 if self.planned else 2):
+        if not risks or self.number < (1 if self.planned else 2):
             return ""
         of = f" of {self.planned} planned" if self.planned else ""
-        cost = times_the_rows(risk * (1 if self.planned else FIRST), risk * self.share)
+        cost = times_the_rows(risks[0] * (1 if self.planned else FIRST), risks[0] * self.share)
+        named = " or ".join(f"{risk:.3g}" for risk in risks) + (", each gate its own" if len(risks) > 1 else "")
         said = (
-            f"Look {self.number}{of} at this gate split: it has {self.share:.2g} of the risk of {risk:.3g}, which all "
+            f"Look {self.number}{of} at this gate split: it has {self.share:.2g} of the risk of {named}, which all "
             f"looks together keep; an equal model needs {cost:.1f} times the rows of a "
             f"{'single' if self.planned else 'first'} look."
         )
@@ -116,13 +123,19 @@ def split_of(hashes: Iterable[str]) -> str:
     return sha256_hex("".join(sorted({content[:_DIGITS] for content in hashes})).encode())
 
 
+def labels_of(hashes: Iterable[str], labels: Iterable[str]) -> str:
+    """Return the digest of the ``labels`` of the rows of ``hashes``, whatever their order."""
+    pairs = sorted(f"{content[:_DIGITS]} {label}" for content, label in zip(hashes, labels, strict=True))
+    return sha256_hex("\n".join(pairs).encode())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """The looks at one gate split. ``planned``: how many there may be, 0: no plan.
 
-    ``candidates``: what was judged at each look, in order, as ``CANDIDATE ROWS NUMBER``: the digests of the candidate
-    and of the rows, and their number; ``seen``: the rows that were looked at, by the first digits of their hashes,
-    sorted.
+    ``candidates``: what was judged at each look, in order, as ``CANDIDATE ROWS NUMBER LABELS``: the digests of the
+    candidate and of the rows, their number, and the digest of their labels, which an older version left out; or
+    ``elsewhere``. ``seen``: the rows that were looked at, by the first digits of their hashes, sorted.
     """
 
     planned: int = 0
@@ -136,11 +149,14 @@ class Ledgers:
 
     splits: tuple[Ledger, ...] = ()
 
-    def after(self, candidate: str, hashes: Iterable[str], planned: int, least: int = 1) -> tuple[Ledgers, Look]:
+    def after(
+        self, candidate: str, hashes: Iterable[str], planned: int, least: int = 1, *, labels: str = ""
+    ) -> tuple[Ledgers, Look]:
         """Return the ledgers after a look of ``candidate`` at the rows of ``hashes``, and the look.
 
-        The same candidate on the same rows is no further look. ``planned``: for a first look. ``least``: the number
-        that the look has at least, where others count too. Rows of several ledgers join these.
+        The same candidate on the same rows with the same ``labels`` (their digest) is no further look; that of an older
+        version, whose labels nobody knows, is taken for the one with these. ``planned``: for a first look. ``least``:
+        the number that the look has at least, where others count too. Rows of several ledgers join these.
         """
         rows = {content[:_DIGITS] for content in hashes}
         known = [ledger for ledger in self.splits if rows.intersection(ledger.seen)]
@@ -150,10 +166,11 @@ class Ledgers:
             seen=tuple(sorted(rows.union(*(ledger.seen for ledger in known)))),
         )
         split = split_of(rows)
-        judged = f"{candidate[:_DIGITS]} {split[:_DIGITS]} {len(rows)}"
-        candidates = ledger.candidates
+        unlabelled = f"{candidate[:_DIGITS]} {split[:_DIGITS]} {len(rows)}"
+        judged = f"{unlabelled} {labels[:_DIGITS]}".rstrip()
+        candidates = tuple(judged if one == unlabelled else one for one in ledger.candidates)
         if judged not in candidates:
-            unseen = ("elsewhere",) * (least - 1 - len(candidates))
+            unseen = (_ELSEWHERE,) * (least - 1 - len(candidates))
             candidates = (*candidates, *unseen, judged)
         number = candidates.index(judged) + 1
         look = Look(
@@ -161,10 +178,28 @@ class Ledgers:
             planned=ledger.planned,
             rows=len(rows),
             split=split,
+            labels=labels,
             ledger=sha256_hex("\n".join(candidates[:number]).encode()),
         )
         others = tuple(ledger for ledger in self.splits if ledger not in known)
         return Ledgers(splits=(*others, replace(ledger, candidates=candidates))), look
+
+
+def unsound(ledgers: Ledgers) -> str:
+    """Return why ``ledgers`` can't have been written here, "" if they can."""
+    known: set[str] = set()
+    for ledger in ledgers.splits:
+        if ledger.planned < 0 or not ledger.candidates or not ledger.seen:
+            return (
+                f"a split planned for {ledger.planned} looks with {len(ledger.candidates)} at {len(ledger.seen)} rows"
+            )
+        for judged in ledger.candidates:
+            if judged != _ELSEWHERE and _JUDGED.fullmatch(judged) is None:
+                return f"a look at {judged[:60]!r}"
+        if list(ledger.seen) != sorted(set(ledger.seen)) or not known.isdisjoint(ledger.seen):
+            return "rows that are not in order, or in two splits"
+        known.update(ledger.seen)
+    return ""
 
 
 def used_up(look: Look) -> str:

@@ -17,7 +17,8 @@ from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import certificate_in, open_bundle
 from compressor.run.bundles import recipe_digest
-from compressor.run.pipeline import LooksAt, run_recipe, shortened
+from compressor.run.ledger import LooksAt
+from compressor.run.pipeline import run_recipe, shortened
 from wire.canonical import sha256_hex
 
 

@@ -126,7 +126,10 @@ def _graph_figures(bundle: Bundle) -> dict[str, float]:
 
 
 def judged_again(certificate: Certificate, figures: Mapping[str, float]) -> Certificate:
-    """Return the verdict on ``figures``; a line that needs the float model or a device is kept as recorded."""
+    """Return the verdict on ``figures``; a line that needs the float model or a device is kept as recorded.
+
+    Not so under another limit than the recorded one: then it is not measured, and fails.
+    """
     judgement = certificates.judge(certificate.rules, certificates.evidence_of(certificate, figures), certificate.seen)
     recorded = {(line.name, line.on): line for line in certificate.gates}
     lines = []
@@ -134,7 +137,8 @@ def judged_again(certificate: Certificate, figures: Mapping[str, float]) -> Cert
         before = recorded.get((line.name, line.on))
         compared = line.name in KINDS and KINDS[line.name].place is Place.HOST  # needs the float model: not in a bundle
         unmeasurable = is_timed(line.name) and bool(line.on or compared) and line.value is None
-        lines.append(before if before is not None and unmeasurable else line)
+        same = before is not None and before.limit == line.limit
+        lines.append(before if before is not None and same and unmeasurable else line)
     verdict = worst(line.verdict for line in lines).value
     return replace(certificate, gates=tuple(lines), verdict=verdict, figures={**certificate.figures, **figures})
 

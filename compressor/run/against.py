@@ -20,8 +20,9 @@ from compressor.data.labelled_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from compressor.errors import DataError, PackageError, TrustError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
+from compressor.gates.evidence import GateRecipe
+from compressor.gates.kinds import KINDS, kind_of, risks_of
 from compressor.gates.kinds import measured as measured_by
-from compressor.gates.kinds import risk_of
 from compressor.gates.looks import UNCOUNTED, split_of
 from compressor.measurement.predictions import Candidate, Compared
 from compressor.progress import Progress
@@ -29,7 +30,8 @@ from compressor.recipe.model import Recipe
 from compressor.release.regate import certificate_in, judged_again, measured_here, open_bundle
 from compressor.release.verify import verify_bundle
 from compressor.run.comparison import answers, as_tsv, check_comparable, check_compares, disagreements
-from compressor.run.pipeline import LooksAt, looked, material_of, opened
+from compressor.run.ledger import LooksAt, gate_labels
+from compressor.run.pipeline import looked, material_of, opened
 from compressor.run.stages import Form, Models, Run, table_digest
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import decode_image
@@ -62,6 +64,7 @@ def gate_against(path: Path, asked: Against, progress: Progress) -> Certificate:
         DataError: If the recipe's data can't be used, or are of other classes.
         MeasureError: If an artifact can't be run here.
         SplitError: If all planned looks at the gate split are used up.
+        LedgerError: If the ledger of looks can't be read or written.
         TrustError: If the release has no signature by ``asked.keys``, or not a right one.
     """
     if path.is_dir():
@@ -86,20 +89,16 @@ def gate_against(path: Path, asked: Against, progress: Progress) -> Certificate:
 
 def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certificate, asked: Against) -> Certificate:
     new, old = bundles
-    check_compares(read.rules, run)
+    check_compares(run.recipe.gates, run)
     form = Form(Candidate(new.manifest, new.artifact))
     run = replace(run, models=Models(compressed={new.manifest.target: form}))
-    whole = [  # at the whole risk again, not at the share of the look at which it was judged
-        rule if rule.on else replace(rule, confidence=1 - (1 - rule.confidence) / read.risk_share)
-        for rule in read.rules
-    ]
-    plain = certificates.with_comparisons(whole, run.task.gates)
-    same = read.gate_split == split_of(run.rows("gate").hashes.tolist())  # then it is its own look, in every folder
+    plain, recorded = _rules(run, read, new.manifest.target)
+    split, labels = split_of(run.rows("gate").hashes.tolist()), gate_labels(run.rows("gate"))
+    same = read.gate_split == split and read.gate_labels in {"", labels}  # then it is its own look, in every folder
     looks_at = LooksAt(path=path.parent / "looks.json", again=read.seen if same else UNCOUNTED)
     look = looked(run, looks_at, plain)
-    look = look if look.number else read.seen
-    rules = tuple(rule if rule.on else now for rule, now in zip(plain, look.rules(plain), strict=True))
-    here = [rule for rule in rules if not rule.on]
+    here = look.rules(plain)
+    rules = (*here, *recorded)
     rows = run.rows("gate")
     gate_set = _compared(run, rows, bundles)
     judging, names = run.task.judging, run.table.class_names
@@ -113,7 +112,7 @@ def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certific
         *read.remarks,
         f"Against {old.manifest.release}: other answers on {int(differ.sum())} of {len(rows)} rows.",
     ]
-    if said := look.remark(risk_of(plain)):
+    if said := look.remark(*risks_of(plain)):
         remarks.append(said)
     data = table_digest(run.table)
     remarks += [
@@ -136,6 +135,27 @@ def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certific
         unknown={**read.unknown, **evidence.unknown},
     )  # fmt: skip
     return judged_again(certificate, measured_here(new))
+
+
+def _rules(run: Run, read: Certificate, target: str) -> tuple[tuple[GateRecipe, ...], tuple[GateRecipe, ...]]:
+    """Return the rules that are judged on the gate rows here, at the whole risk, and those on what ``read`` recorded.
+
+    The limits of the recipe come first, and which gates with a bound judge these rows is for the recipe alone: a bundle
+    must not bring wider limits with it. Of flips the certificate has the counts, at the share of its own look. Other
+    rules stay as in the certificate.
+    """
+    asked = certificates.rules_for(run.recipe.gates, target, retrained=False, against=run.task.gates)
+    own = [rule for rule in asked if not rule.on]
+    here = [rule for rule in own if (kind := kind_of(rule.name)) is not None and not kind.recorded]
+    flips = [replace(rule, confidence=1 - (1 - rule.confidence) * read.risk_share) for rule in own if rule not in here]
+    named = {rule.name for rule in own}
+    kept = [
+        rule
+        for rule in read.rules
+        if rule.on
+        or (rule.name not in named and ((kind := KINDS.get(rule.name)) is None or not kind.bounded or kind.recorded))
+    ]
+    return tuple(here), (*flips, *kept)
 
 
 def _compared(run: Run, rows: Table, bundles: tuple[Bundle, Bundle]) -> Compared:

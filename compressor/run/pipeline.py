@@ -9,7 +9,6 @@ and targets that are available here; it does not change the gates.
 
 from __future__ import annotations
 
-import fcntl
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,15 +23,15 @@ from compressor.data import load_kept
 from compressor.data._split import absences, part, part_watched, repeats, set_aside, split
 from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
-from compressor.errors import DataError, PackageError, SplitError
+from compressor.errors import DataError, PackageError
 from compressor.exploration.duplicates import with_near_sources
 from compressor.gates import CONFIDENCE, LABEL_ORDER, AccuracyDrop, Evidence, Verdict, few
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, WatchedSite
 from compressor.gates.evidence import GateRecipe
-from compressor.gates.kinds import KINDS, added_to, risk_of
+from compressor.gates.kinds import KINDS, added_to, risks_of
 from compressor.gates.kinds import measured as measured_by
-from compressor.gates.looks import UNCOUNTED, Ledgers, Look, used_up
+from compressor.gates.looks import UNCOUNTED, Look
 from compressor.progress import Progress, Silent
 from compressor.recipe import preflight
 from compressor.recipe.model import Recipe, TargetRecipe
@@ -51,13 +50,13 @@ from compressor.run.comparison import (
 )
 from compressor.run.compression import Lesson, exported, models_of, rescued, shaped
 from compressor.run.device_evidence import said_by_devices
+from compressor.run.ledger import LooksAt, counted, gate_labels, own_turn, read_ledgers
 from compressor.run.report_inputs import shown
 from compressor.run.stages import Material, Models, Run
 from compressor.steps._selection import has_choices, plugins_of
 from wire.bundle import read_bundle
-from wire.canonical import canonical_bytes, sha256_hex
-from wire.codec import from_document, parse_json, to_document
-from wire.errors import MessageError, WireError
+from wire.canonical import sha256_hex
+from wire.errors import WireError
 
 ACCURACY_DROP = "accuracy_drop"
 _QUICK_EPOCHS = 2
@@ -77,20 +76,6 @@ class BasePoint:
     bundle: Path
     checkpoint: Path | None = None
     compared: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LooksAt:
-    """The file of the ledgers of looks at gate splits, and how many are ``planned`` (0: no plan).
-
-    ``again``: to judge as at this look once more, and leave the file alone; number 0: this is a look. ``least``: the
-    number that this look has at least: a server counts the looks of all workers.
-    """
-
-    path: Path
-    planned: int = 0
-    again: Look = UNCOUNTED
-    least: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +118,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     ``extra`` are the drifted samples of a retraining, ``watched`` labelled samples of sites that did not drift.
     ``devices`` is the bench for devices that gates name; without it such gates fail as not measured. ``looks``: where
     the looks at the gate split are counted, and how many are planned; default: ``looks.json`` in ``out``, no plan.
+    Waits while another run writes to ``out``.
 
     Raises:
         CompressorError: If the run fails; the subclass and its ``code`` give the reason.
@@ -149,28 +135,32 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
         except (OSError, WireError) as error:
             message = f"Expected the bundle of the release before at {base.bundle}, got: {error}"
             raise PackageError(message) from error
-    run = replace(opened(recipe, out, progress or Silent()), before=before, devices=devices)
-    if before is not None:
-        check_comparable(before, run)
-        check_compares(recipe.gates, run)
-    run = replace(run, material=material_of(run, data_root, extra, watched))
-    run = replace(run, models=_models(run, None if base is not None and base.compared else base))
-    rules = {target.name: _rules(run, target) for target in recipe.targets}
-    look = looked(run, looks or LooksAt(path=out / "looks.json"), [rule for own in rules.values() for rule in own])
-    results: list[Judged] = []
-    compared: Comparison | None = None
-    for target in recipe.targets:
-        compared = Comparison.of(run, target.name, compared)
-        results.append(_judge(run, target, compared, (look, rules[target.name])))
-    combined = certificates.combine([judged.certificate for judged in results])
-    bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
-    listed = out / DISAGREEMENTS
-    listed.unlink(missing_ok=True)
-    rows = run.rows("gate")
-    classes = run.task.targets.classes(rows.labels) is not None
-    if classes and (run.before is not None or combined.verdict == Verdict.INCONCLUSIVE):
-        write_atomically(listed, as_tsv(disagreements(rows, results[0].compared.gate_set, run)))
-    return _write(run, out, combined, bundles, shown(combined, run, results))
+    progress, at = progress or Silent(), looks or LooksAt(path=out / "looks.json")
+    with own_turn(out, progress):
+        run = replace(opened(recipe, out, progress), before=before, devices=devices)
+        if risks_of(recipe.gates) or before is not None:
+            read_ledgers(at.path)  # before the training: a broken one ends the run
+        if before is not None:
+            check_comparable(before, run)
+            check_compares(recipe.gates, run)
+        run = replace(run, material=material_of(run, data_root, extra, watched))
+        run = replace(run, models=_models(run, None if base is not None and base.compared else base))
+        rules = {target.name: _rules(run, target) for target in recipe.targets}
+        look = looked(run, at, [rule for own in rules.values() for rule in own])
+        results: list[Judged] = []
+        compared: Comparison | None = None
+        for target in recipe.targets:
+            compared = Comparison.of(run, target.name, compared)
+            results.append(_judge(run, target, compared, (look, rules[target.name])))
+        combined = certificates.combine([judged.certificate for judged in results])
+        bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
+        listed = out / DISAGREEMENTS
+        listed.unlink(missing_ok=True)
+        rows = run.rows("gate")
+        classes = run.task.targets.classes(rows.labels) is not None
+        if classes and (run.before is not None or combined.verdict == Verdict.INCONCLUSIVE):
+            write_atomically(listed, as_tsv(disagreements(rows, results[0].compared.gate_set, run)))
+        return _write(run, out, combined, bundles, shown(combined, run, results))
 
 
 def shortened(recipe: Recipe) -> Recipe:
@@ -208,7 +198,7 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         raise DataError(message)
     unnamed = table.sources == table.hashes  # rows for which the data set names no source
     if unnamed.any():
-        table = with_near_sources(table, run.progress, unnamed)
+        table = with_near_sources(table, run.progress, unnamed, run.cache)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
     for said in absences(table, splits):
         run.progress.say(said)
@@ -221,8 +211,12 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         return Material(table=table, splits=splits, drifted=None)
     used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
     known = table.take(used)
-    drifted = part(with_near_sources(extra, run.progress), known)
-    beside = None if watched is None else part_watched(with_near_sources(watched, run.progress), known, drifted)
+    drifted = part(with_near_sources(extra, run.progress, cache=run.cache), known)
+    beside = (
+        None
+        if watched is None
+        else part_watched(with_near_sources(watched, run.progress, cache=run.cache), known, drifted)
+    )
     return Material(table=table, splits=splits, drifted=drifted, watched=beside)
 
 
@@ -314,49 +308,23 @@ def looked(run: Run, at: LooksAt, rules: Sequence[GateRecipe]) -> Look:
     It is no look if none of ``rules`` has a bound.
 
     Raises:
-        PackageError: If the ledger can't be read or written.
+        LedgerError: If the ledger can't be read or written.
         SplitError: If the split is used up.
     """
-    risk = risk_of(rules)
-    if not risk:
+    risks = risks_of(rules)
+    if not risks:
         return UNCOUNTED
-    rows = run.rows("gate").hashes.tolist()
+    gate_rows = run.rows("gate")
+    rows, labels = gate_rows.hashes.tolist(), gate_labels(gate_rows)
     if at.again.number:
-        look = replace(at.again, rows=len(rows))
+        look = replace(at.again, rows=len(rows), labels=labels if at.again.labels else "")
     else:
         forms = sorted(form.digest for form in run.models.compressed.values())
-        look = counted(at, sha256_hex("".join(forms).encode()), rows)
+        look = counted(at, sha256_hex("".join(forms).encode()), rows, labels)
         if at.planned not in {0, look.planned}:
             run.progress.say(f"--looks {at.planned} comes too late: a plan is made before the first look at the rows")
-    if remark := look.remark(risk):
+    if remark := look.remark(*risks):
         run.progress.say(remark)
-    return look
-
-
-def counted(at: LooksAt, candidate: str, rows: Sequence[str]) -> Look:
-    """Return the look of ``candidate`` at the ``rows``, by their hashes, and write it into the ledger.
-
-    Two processes that judge at the same time take turns: both would read the same ledger, and have the same number.
-
-    Raises:
-        PackageError: If the ledger can't be read or written.
-        SplitError: If the split is used up.
-    """
-    try:
-        at.path.parent.mkdir(parents=True, exist_ok=True)
-        with (at.path.parent / ".looks.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
-            before = from_document(Ledgers, parse_json(at.path.read_bytes())) if at.path.is_file() else Ledgers()
-            after, look = before.after(candidate, rows, at.planned, at.least)
-            if reason := used_up(look):
-                raise SplitError(reason)
-            if after != before:
-                write_atomically(at.path, canonical_bytes(to_document(after)))
-    except (OSError, MessageError) as error:
-        message = f"Expected the looks at the gate split in {at.path}, got: {error}"
-        raise PackageError(
-            f"{message}: restore the file; without it nobody knows how often the split was used"
-        ) from error
     return look
 
 
@@ -385,7 +353,7 @@ def _judge(
     figures |= judging.compared_figures(evidence)
     watched = watched_sites(run, compared, rules)
     remarks = [certificates.STAND_IN] if recipe.data.generated else []
-    if said := look.remark(risk_of(plain)):
+    if said := look.remark(*risks_of(plain)):
         remarks.append(said)
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
         remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")

@@ -32,7 +32,8 @@ from compressor.recipe.model import DataRecipe, Recipe
 from compressor.recipe.read import read_recipe
 from compressor.release.keys import load_signer, read_root
 from compressor.release.publish import publish
-from compressor.run.pipeline import BasePoint, LooksAt, Outcome, run_recipe
+from compressor.run.ledger import LooksAt
+from compressor.run.pipeline import BasePoint, Outcome, run_recipe
 from compressor.worker.client import ServerClient, WorkOrder
 from wire.bundle import read_bundle
 from wire.canonical import sha256_file

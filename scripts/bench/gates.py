@@ -2,11 +2,13 @@
 """Checks the gates by simulation and by enumeration: how often they pass wrongly, and how often rightly.
 
 ``gates.py [--quick] [--json FILE]``: at a true drop equal to the margin at most 5 % pass; without a drop, with the
-number of samples from ``samples_for``, at least 80 %. Bisection over ``AccuracyDrop.judge`` itself finds how many of
-the discordant pairs may be lost: among tables with equally many, the number lost decides. Rows without a target show
-why the textbook's number of samples is too small: the power of the gate there, and of the best test that keeps the risk
-(a linear programme over all tables). The gates on flips, slices, rankings and errors follow, at the margin and, in rows
-without a target, for a model that is equal or nearly so. Each row: what, ours, reference, ratio, target, met.
+number of samples from ``samples_for``, at least 80 %. Bisection finds how many of the discordant pairs may be lost:
+among tables with equally many, the number lost decides. Rows without a target show why the textbook's number of samples
+is too small: the power of the gate there, and of the best test that keeps the risk (a linear programme over all
+tables). The gates on flips, slices, rankings and errors follow, at the margin and, in rows without a target, for a
+model that is equal or nearly so. Where only its verdict counts, a gate on a drop is simulated by the p-value that
+decides it, which costs a hundredth of its whole line; rows named "unlike" compare the two. ``--quick`` has fewer cases
+and trials of every kind. Each row: what, ours, reference, ratio, target, met.
 """
 
 # ruff: noqa: E402 - the path is set before the imports that need it
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -39,8 +41,9 @@ from scripts.bench.rows import Row, told
 CASES = ((0.01, 0.01), (0.01, 0.038), (0.02, 0.05), (0.05, 0.3), (0.02, 0.02))
 QUICK = CASES[:3]
 RISK, TRIALS = 0.05, 20_000
+COMPARED = 5  # simulated sets of slices that the gate itself judges too
 NOISE = 3.0  # allowed standard errors of a simulation; the enumeration has none
-PASS, _DRAWS = Verdict.PASS, Draws(replicates=500)
+PASS = Verdict.PASS
 _NUISANCES, _REACH = 60, 4.0
 PUBLISHED = (
     ("airway reactivity (Bentur 2009; Fagerland, Lydersen, Laake 2014)", Paired(1, 7, 21), -0.517, -0.026),
@@ -64,10 +67,21 @@ def most_lost(margin: float, n: int, discordant: int) -> int:
     low, high = -1, discordant
     while low < high:
         middle = (low + high + 1) // 2
-        evidence = Evidence(accuracy=Paired(middle, discordant - middle, n))
-        passes = AccuracyDrop(margin).judge(evidence).verdict is Verdict.PASS
+        passes = shown(Paired(middle, discordant - middle, n), RISK, margin)
         low, high = (middle, high) if passes else (low, middle - 1)
     return low
+
+
+def unlike(margin: float, n: int, discordances: Sequence[int]) -> float:
+    """Return the share of the tables beside the limit of ``most_lost`` at which the gate itself says otherwise."""
+    differ = []
+    for discordant in discordances:
+        lost = most_lost(margin, n, discordant)
+        for one in {max(lost, 0), min(lost + 1, discordant)}:
+            counts = Paired(one, discordant - one, n)
+            says = AccuracyDrop(margin).judge(Evidence(accuracy=counts)).verdict is PASS
+            differ.append(says != (one <= lost))
+    return float(np.mean(differ))
 
 
 def best_power(n: int, margin: float, discordance: float) -> float:
@@ -101,6 +115,12 @@ def rows(cases: tuple[tuple[float, float], ...], trials: int) -> Iterator[Row]:
         )
         met = exact >= POWER and ours >= POWER - 2 * slack
         yield Row(f"pass at no drop, {name}, n={n}", ours, exact, ">= 0.80", met)
+        differing = unlike(
+            margin, n, (0, round(n * discordance / 2), round(n * discordance), round(2 * n * discordance))
+        )
+        yield Row(
+            f"the gate's verdict is that of its p-value, {name}, n={n}: unlike", differing, None, "0", not differing
+        )
         yield Row(f"samples (textbook), {name}", float(n), float(textbook))
         few = textbook * max(discordance, margin) < 10  # noqa: PLR2004 - a linear programme of few tables
         power = Plan(margin=margin, discordance=discordance).power(textbook)
@@ -130,23 +150,27 @@ def flip_rows() -> Iterator[Row]:
 
 def slice_rows(trials: int) -> Iterator[Row]:
     """Yield how often the gate passes with one slice at the margin, and with none that is worse."""
+    margin = 0.05
     for slices, n, discordance in ((3, 150, 0.12), (3, 400, 0.08), (10, 400, 0.08)):
-        for truly, margin in ((0.05, 0.05), (0.0, 0.05)):
-            generator, passed = np.random.default_rng(n + slices), 0
-            for _ in range(trials):
-                found = {}
-                for number in range(slices):
-                    drop = truly if number == 0 else 0.0
+        what = f"worst_slice_drop, {slices} slices of {n}, discordance {discordance:.0%}"
+        for worst in (margin, 0.0):
+            generator, passes, unlike_gate = np.random.default_rng(n + slices), [], 0
+            for trial in range(trials):
+                counts = []
+                for drop in (worst, *[0.0] * (slices - 1)):
                     shares = [(discordance + drop) / 2, (discordance - drop) / 2, 1 - discordance]
                     lost, won, _ = generator.multinomial(n, shares).tolist()
-                    found[str(number)] = Paired(lost, won, n)
-                passed += WorstSliceDrop(margin).judge(Evidence(slices=found)).verdict is Verdict.PASS
-            what = f"worst_slice_drop, {slices} slices of {n}, discordance {discordance:.0%}"
-            share = passed / trials
-            yield risk_row(what, share, trials) if truly else Row(f"{what}: passes, no slice worse", share)
+                    counts.append(Paired(lost, won, n))
+                passes.append(all(shown(one, RISK, margin) for one in counts))
+                if trial < COMPARED:
+                    named = Evidence(slices={str(number): one for number, one in enumerate(counts)})
+                    unlike_gate += (WorstSliceDrop(margin).judge(named).verdict is PASS) != passes[-1]
+            share = float(np.mean(passes))
+            yield risk_row(what, share, trials) if worst else Row(f"{what}: passes, no slice worse", share)
+            yield Row(f"{what}: verdicts unlike those of the p-values", unlike_gate, None, "0", not unlike_gate)
 
 
-def auc_rows(trials: int) -> Iterator[Row]:
+def auc_rows(trials: int, draws: Draws) -> Iterator[Row]:
     """Yield how often an area under the curve that is worse by the margin passes, and one that is equal.
 
     ``noise``: every score is disturbed; ``rare``: 3 in 100 positives fall to the bottom.
@@ -160,13 +184,13 @@ def auc_rows(trials: int) -> Iterator[Row]:
                 after = before + {"noise": 0.6, "rare": 0.0, "equal": 0.02}[kind] * generator.normal(size=len(labels))
                 if kind == "rare":
                     after[(generator.random(len(labels)) < 0.03) & (labels == 1)] = -99.0  # noqa: PLR2004 - 3 in 100
-                found = auc_drop(labels, before, after, _DRAWS)
+                found = auc_drop(labels, before, after, draws)
                 passed += MetricDrop("auc_drop", margin).judge(Evidence(metrics={"auc_drop": found})).verdict is PASS
             what, share = f"auc_drop, {positives} positives, {negatives} negatives, {kind}", passed / trials
             yield Row(f"{what}, margin {margin:g}: passes", share) if kind == "equal" else risk_row(what, share, trials)
 
 
-def error_rows(trials: int) -> Iterator[Row]:
+def error_rows(trials: int, draws: Draws) -> Iterator[Row]:
     """Yield how often an error that equals its limit passes, of several distributions, and one at two thirds of it."""
     errors = {
         "lognormal(1.5)": (lambda random, n: random.lognormal(0, 1.5, n), float(np.exp(1.125))),
@@ -179,7 +203,7 @@ def error_rows(trials: int) -> Iterator[Row]:
         for n in (150, 500, 2000):
             generator, passed = np.random.default_rng(n), {1.0: 0, 1.5: 0}
             for _ in range(trials):
-                found = error_increase(np.zeros(n), np.zeros(n), drawn(generator, n), _DRAWS)
+                found = error_increase(np.zeros(n), np.zeros(n), drawn(generator, n), draws)
                 for factor in passed:
                     result = ErrorCeiling("mae", factor * mean).judge(Evidence(metrics={"mae": found}))
                     passed[factor] += result.verdict is PASS
@@ -202,8 +226,7 @@ def group_rows(trials: int) -> Iterator[Row]:
                 own, shared = generator.random(len(sources)), generator.random(scenes)[sources]
                 drawn = np.where(generator.random(len(sources)) < alike**0.5, shared, own)
                 lost, won = drawn < (discordance + drop) / 2, drawn > 1 - (discordance - drop) / 2
-                counts = paired(~won, ~lost, sources.astype(str))
-                passed += AccuracyDrop(margin).judge(Evidence(accuracy=counts)).verdict is PASS
+                passed += shown(paired(~won, ~lost, sources), RISK, margin)
             what = f"accuracy_drop, {scenes} scenes of {frames or '1 to 19'} frames, {alike:.0%} alike"
             share = passed / trials
             yield risk_row(what, share, trials) if drop else Row(f"{what}: an equal model passes", share)
@@ -219,17 +242,17 @@ def look_rows(trials: int) -> Iterator[Row]:
     for looks in (3, 5, 10):
         lots = np.random.default_rng(looks).multinomial(n, shares, size=(trials, looks)).tolist()
         drawn = np.random.default_rng(looks + 1).multinomial(n, equal, size=trials).tolist()
-        uncounted = float(np.mean([any(shown(one, RISK) for one in lot) for lot in lots]))
+        uncounted = float(np.mean([any(drawn_shown(one, RISK) for one in lot) for lot in lots]))
         for planned in (0, looks):
             risks = [RISK * share_of(number, planned) for number in range(1, looks + 1)]
-            passed = [any(shown(one, risk) for one, risk in zip(lot, risks, strict=True)) for lot in lots]
+            passed = [any(drawn_shown(one, risk) for one, risk in zip(lot, risks, strict=True)) for lot in lots]
             share, plan = float(np.mean(passed)), f"{looks} planned" if planned else "no plan"
             what = f"{looks} candidates on one split of {n}, {plan}"
             met = share <= RISK + allowed(trials)
             yield Row(f"{what}, all at the margin: one passes", share, uncounted, "<= .05 + 2 se", met)
-            whole = float(np.mean([shown(one, RISK) for one in drawn]))
+            whole = float(np.mean([drawn_shown(one, RISK) for one in drawn]))
             for number in (1, looks):
-                power = float(np.mean([shown(one, risks[number - 1]) for one in drawn]))
+                power = float(np.mean([drawn_shown(one, risks[number - 1]) for one in drawn]))
                 yield Row(f"{what}: an equal one passes at look {number}", power, whole)
     yield from grown_rows(trials)
     for margin, discordance in ((0.01, 0.038), (0.02, 0.05)):
@@ -254,7 +277,7 @@ def grown_rows(trials: int) -> Iterator[Row]:
         for _ in range(trials):
             seen = np.cumsum([generator.multinomial(rest, truly) for rest in np.diff([0, *sizes])], axis=0).tolist()
             for i, first in enumerate((share_of, lambda _number: 1.0)):
-                passed[i] += any(shown(one, RISK * first(number)) for number, one in enumerate(seen, start=1))
+                passed[i] += any(drawn_shown(one, RISK * first(number)) for number, one in enumerate(seen, start=1))
         what, (counted, uncounted) = f"one candidate {name}, judged after 300, 600 and 1,200 rows: passes", passed
         met = counted / trials <= RISK + allowed(trials) if truly is shares else None
         target = "" if met is None else "<= .05 + 2 se"
@@ -295,15 +318,15 @@ def bet_power(plan: Plan, n: int, trials: int) -> float:
     return float(np.mean(wealth >= -np.log(RISK)))
 
 
-def shown(drawn: list[int], risk: float) -> bool:
-    """Return whether the gate passes at ``risk`` on the rows lost, won and equal of ``drawn``."""
-    return risk_of(Paired(drawn[0], drawn[1], sum(drawn)), risk) <= risk
+def drawn_shown(drawn: list[int], risk: float) -> bool:
+    """Return whether the gate with a margin of 2 points passes at ``risk`` on the rows lost, won and equal."""
+    return shown(Paired(drawn[0], drawn[1], sum(drawn)), risk, 0.02)
 
 
 @cache
-def risk_of(counts: Paired, risk: float) -> float:
-    """Return the p-value at the margin; the gate passes where it is at most the risk (a test compares them)."""
-    return p_value(counts, 0.02, risk)
+def shown(counts: Paired, risk: float, margin: float) -> bool:
+    """Return whether the p-value at the margin is at most the risk: there the gate passes (a test compares them)."""
+    return p_value(counts, margin, risk) <= risk
 
 
 def main() -> int:
@@ -312,16 +335,16 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer cases and trials")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     options = parser.parse_args()
-    cases, trials = (QUICK, TRIALS // 4) if options.quick else (CASES, TRIALS)
-    few = trials // 20
+    cases, trials, sets = (QUICK, TRIALS // 4, 40) if options.quick else (CASES, TRIALS, TRIALS // 20)
+    few, draws = trials // 20, Draws(replicates=200 if options.quick else 500)
     lines = [
         *rows(cases, trials),
         *flip_rows(),
         *slice_rows(few),
-        *auc_rows(few),
-        *error_rows(few),
         *group_rows(few),
         *look_rows(few),
+        *auc_rows(sets, draws),
+        *error_rows(sets, draws),
     ]
     return told(lines, options.json)
 

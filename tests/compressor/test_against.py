@@ -20,6 +20,7 @@ from compressor.data._split import split
 from compressor.data._table import Table, concatenate
 from compressor.errors import CompressorError, PackageError, SplitError, TrustError
 from compressor.gates import Verdict
+from compressor.gates.certificate import read_certificate, write_certificate
 from compressor.gates.evidence import GateRecipe
 from compressor.progress import Silent
 from compressor.recipe.model import DataRecipe, Recipe
@@ -28,9 +29,10 @@ from compressor.release.keys import init_keys
 from compressor.release.publish import sign_bundles
 from compressor.run.against import Against, gate_against
 from compressor.run.comparison import check_compares
-from compressor.run.pipeline import BasePoint, LooksAt, Outcome, counted, opened, run_recipe
+from compressor.run.ledger import LooksAt, counted
+from compressor.run.pipeline import BasePoint, Outcome, opened, run_recipe
 from server.trust.online_keys import init_online_keys
-from wire.bundle import build_bundle, read_bundle
+from wire.bundle import CERTIFICATE, MANIFEST, build_bundle, read_bundle
 from wire.canonical import sha256_hex
 from wire.manifest import Preprocessing
 
@@ -149,6 +151,58 @@ def test_a_bundle_keeps_its_look_in_every_folder(recipe: Recipe, before: Outcome
         found = gate_against(place, Against(old=before.bundles[0], recipe=trained), Silent())
         assert (found.look, found.planned_looks, found.risk_share) == (3, 4, 0.25)
         assert found.rules[0].confidence == pytest.approx(0.9875)
+
+
+def certified(bundle: Path, folder: Path, **changed: Any) -> Path:  # noqa: ANN401 - fields of the certificate
+    """Return the bundle with another certificate, in a folder of its own."""
+    read = read_bundle(bundle)
+    certificate = replace(read_certificate(read.files[CERTIFICATE]), **changed)
+    entries = {name: data for name, data in read.files.items() if name != MANIFEST}
+    folder.mkdir()
+    (path := folder / bundle.name).write_bytes(
+        build_bundle(read.manifest, entries | {CERTIFICATE: write_certificate(certificate)})
+    )
+    return path
+
+
+@pytest.mark.slow
+def test_the_recipes_own_limits_come_first(recipe: Recipe, before: Outcome, worse: Outcome, tmp_path: Path) -> None:
+    """Margin and confidence are the recipe's: with wide ones the release passes that the usual ones refuse."""
+    names = ("accuracy_drop", "worst_slice_drop", "worst_class_drop")
+    wide = tuple(GateRecipe(name=name, max=0.9, confidence=0.8) for name in names)
+    asked = Against(old=before.bundles[0], recipe=replace(on(recipe, "mislabelled", 16), gates=wide))
+    found = gate_against(certified(worse.bundles[0], tmp_path / "a"), asked, Silent())
+    assert [(rule.name, rule.max) for rule in found.rules[:3]] == [(name, 0.9) for name in names]
+    assert [rule.confidence for rule in found.rules[:3]] == pytest.approx([0.82] * 3)  # nine tenths of the risk
+    assert {line.verdict for line in found.gates} == {"pass"}
+    assert "size_bytes" in {line.name for line in found.gates}  # as without --against
+
+
+@pytest.mark.slow
+def test_a_bundle_brings_no_wider_limit(recipe: Recipe, before: Outcome, worse: Outcome, tmp_path: Path) -> None:
+    """Where the recipe names no gate on a drop, the usual limits hold; gates on flips keep what was recorded."""
+    lax = (*worse.certificate.rules, GateRecipe(name="worst_slice_drop", max=0.9), GateRecipe(name="auc_drop", max=1))
+    path = certified(worse.bundles[0], tmp_path / "a", rules=lax, risk_share=0.5)
+    flips = GateRecipe(name="flip_ratio", max=0.9)
+    asked = Against(old=before.bundles[0], recipe=replace(on(recipe, "mislabelled", 16), gates=(flips,)))
+    found = gate_against(path, asked, Silent())
+    rules = {rule.name: rule for rule in found.rules}
+    assert (rules["worst_slice_drop"].max, "auc_drop" in rules, found.verdict) == (0.05, False, "fail")
+    assert (rules["flip_ratio"].max, rules["flip_ratio"].confidence) == (0.9, 0.975)  # at the share of its own look
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("labels", "number"), [("same", 3), ("", 3), ("0f" * 32, 1)])
+def test_other_labels_of_its_rows_are_another_look(
+    labels: str, number: int, recipe: Recipe, before: Outcome, worse: Outcome, tmp_path: Path
+) -> None:
+    """A certificate knows its look by rows and labels; one of an older version, without labels, by its rows."""
+    asked = Against(old=before.bundles[0], recipe=on(recipe, "mislabelled", 16))
+    seen = gate_against(certified(worse.bundles[0], tmp_path / "a"), asked, Silent())
+    own = seen.gate_labels if labels == "same" else labels
+    path = certified(worse.bundles[0], tmp_path / "b", look=3, planned_looks=4, gate_split=seen.gate_split,
+                     gate_labels=own)  # fmt: skip
+    assert gate_against(path, asked, Silent()).look == number
 
 
 def test_looks_at_the_same_time_have_different_numbers(tmp_path: Path) -> None:

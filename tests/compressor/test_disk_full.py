@@ -83,10 +83,9 @@ class Filling(Silent):
 
 
 def half_written(out: Path) -> list[Path]:
-    """Return parts of files below ``out``, and files without content."""
-    return [
-        path for path in out.rglob("*") if path.is_file() and (path.name.startswith(".") or not path.stat().st_size)
-    ]
+    """Return parts of files below ``out``, and files without content; a lock has none."""
+    files = [path for path in out.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return [path for path in files if path.name.startswith(".") or not path.stat().st_size]
 
 
 def again(home: Path, out: Path) -> Outcome:

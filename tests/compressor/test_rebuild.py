@@ -16,7 +16,8 @@ from compressor.recipe.model import Recipe
 from compressor.recipe.read import read_recipe
 from compressor.release.rebuild import rebuild
 from compressor.release.regate import open_bundle
-from compressor.run.pipeline import LooksAt, Outcome, run_recipe
+from compressor.run.ledger import LooksAt
+from compressor.run.pipeline import Outcome, run_recipe
 from wire.bundle import CERTIFICATE, MANIFEST, build_bundle
 
 pytestmark = pytest.mark.slow

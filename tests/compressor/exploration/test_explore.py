@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from compressor.cache import Cache
 from compressor.data._table import Table, make_table
 from compressor.exploration import duplicates, label_noise, report
 from compressor.exploration.duplicates import with_near_sources
 from compressor.exploration.explore import Exploration, explore
-from compressor.progress import Silent
+from compressor.progress import Silent, StageProgress
 
 ROWS = 240
 
@@ -186,6 +189,39 @@ def test_a_picture_that_moved_by_a_pixel_shares_its_source() -> None:
     table = with_near_sources(make_table([*pictures, *moved], ["a"] * 7, slices=["s"] * 7), Silent())
     assert len(set(table.sources[[0, 3, 4, 5, 6]].tolist())) == 1
     assert len(set(table.sources.tolist())) == 3
+
+
+class Searches(Silent):
+    """Counts the searches."""
+
+    searches = 0
+
+    def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[StageProgress]:
+        """Count one more if it begins to compare."""
+        self.searches += name == "moved pictures"
+        return super().stage(name, total, unit)
+
+
+def test_near_copies_are_searched_once_for_the_same_pictures(tmp_path: Path) -> None:
+    """A search again gives the same; another picture, source or open row, and a broken result, is searched again."""
+    pictures = [np.roll(one, step, 1) for one in coarse_pictures(2) for step in (0, 1)]
+    table = make_table(pictures, ["a", "b"] * 2, slices=["s"] * 4)
+    cache, heard = Cache(tmp_path), Searches()
+    found = [with_near_sources(table, heard, cache=cache).sources.tolist() for _ in range(2)]
+    assert (found[0], heard.searches) == (with_near_sources(table, Silent()).sources.tolist(), 1)
+    assert found[0] == found[1]
+    other = [*pictures[:3], pictures[3] ^ np.uint8(1)]
+    sources = table.sources.copy()
+    sources[0] = "x"
+    with_near_sources(make_table(other, ["a"] * 4, slices=["s"] * 4), heard, cache=cache)
+    with_near_sources(replace(table, sources=sources), heard, cache=cache)
+    assert with_near_sources(table, heard, np.zeros(4, bool), cache).sources.tolist() == table.sources.tolist()
+    assert heard.searches == 4
+    for path in cache.results.iterdir():
+        assert path.stat().st_size == 64 + 8 * 4  # a digest, and a row for each row
+        path.write_bytes(path.read_bytes()[:-8])
+    assert with_near_sources(table, heard, cache=cache).sources.tolist() == found[0]
+    assert heard.searches == 5
 
 
 def test_of_near_copies_with_and_without_a_source_only_named_pairs_stay_apart() -> None:

@@ -11,6 +11,7 @@ import pytest
 from compressor.gates import AccuracyDrop, Evidence, Verdict
 from compressor.gates.certificate import judge
 from compressor.gates.evidence import GateRecipe
+from compressor.gates.kinds import risks_of
 from compressor.gates.looks import LAST, Ledgers, Look, share_of, times_the_rows, used_up
 from compressor.statistics.paired import Paired, p_value
 from compressor.statistics.power import Plan, samples_for
@@ -33,6 +34,15 @@ def test_another_candidate_and_more_rows_are_looks_and_a_repetition_is_none() ->
         assert other.number == 2
         assert other.remark(0.05).startswith("Look 2 at this gate split: it has 0.053 of the risk of 0.05, which all ")
         assert second.after("a", hashes(0, 100), 0) == (second, look)
+
+
+def test_gates_of_several_confidences_are_all_named() -> None:
+    """Each keeps a risk of its own; a gate without a bound has none, and a look without any says nothing."""
+    rules = (*RULES, GateRecipe(name="flip_ratio", max=0.1, confidence=0.99), GateRecipe(name="size_bytes", max=1.0))
+    assert risks_of((*rules, *rules[:2])) == (0.05, 0.01)
+    said = Look(number=2).remark(*risks_of(rules))
+    assert "it has 0.053 of the risk of 0.05 or 0.01, each gate its own, which all looks together keep" in said
+    assert Look(number=2).remark(*risks_of(rules[2:])) == ""
 
 
 def test_a_split_that_was_left_for_another_keeps_its_ledger() -> None:
