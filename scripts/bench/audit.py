@@ -4,9 +4,9 @@
 ``audit.py [--years N] [--bundle METER_DIGITS.tfb --data FOLDER] [--json FILE]``. The server's own bound on
 simulated labels, looked at weekly for a year: how often a model that is as wrong as allowed is called harmful, and how
 many days after a concept drift from 95 to 85 % accuracy (inputs as ever) a harmful one is, beside the least possible
-delay: ln of the allowed run length over the information of a day's labels. With ``--bundle``: the average calibrated
-confidence of each development site of the meter digits (the table of the bundle's reference), against the truth. Each
-row: what, ours, reference, ratio, target, met (null: no target).
+delay: ln of the allowed run length over the information of a day's labels; and the same of one device, in labels.
+With ``--bundle``: the average calibrated confidence of each development site of the meter digits (the table of the
+bundle's reference), against the truth. Each row: what, ours, reference, ratio, target, met (null: no target).
 """
 
 # ruff: noqa: E402 - the path is set before the imports that need it
@@ -81,6 +81,37 @@ def harm_rows(years: int) -> list[Row]:
     return rows
 
 
+def labels_until_harm(rate: float, among: int, most: int, seed: int) -> float:
+    """Return after how many labels of one device, of ``among`` devices and cohorts, harm is shown; infinity: never."""
+    chance, scenes = np.random.default_rng(seed), list[LabelledScene]()
+    for number in range(most):
+        scenes.append(LabelledScene(number * 2 * _DAY_MS, float(chance.random() < rate)))
+        if log_evidence(scenes, 0, _SOURCE + _MARGIN) >= math.log(among / _LEVEL):
+            return number + 1
+    return math.inf
+
+
+def device_rows(years: int) -> list[Row]:
+    """Return false harm of any of ten devices in a year, looked at after each label, and how many labels harm takes."""
+    among, allowed, noise = 11, _SOURCE + _MARGIN, 2 * math.sqrt(_LEVEL * (1 - _LEVEL) / years)
+    false = [
+        any(math.isfinite(labels_until_harm(allowed, among, 180, 100 * year + one)) for one in range(10))
+        for year in range(years)
+    ]  # fmt: skip
+    share, limit = float(np.mean(false)), _LEVEL + noise
+    name = "false harm of any of 10 devices, as wrong as allowed, a label each 2 days"
+    rows = [Row(name, share, _LEVEL, f"<= {limit:.3f}", share <= limit)]
+    for devices in (10, 100, 1_000):
+        for rate in (1.0, 0.5, 0.3):
+            nats = rate * math.log(rate / allowed) + (
+                (1 - rate) * math.log((1 - rate) / (1 - allowed)) if rate < 1 else 0
+            )
+            found = [labels_until_harm(rate, devices + 1, 500, seed) for seed in range(max(years // 5, 20))]
+            name = f"labels until one of {devices} devices is shown, {rate:.0%} wrong: median"
+            rows.append(Row(name, float(np.median(found)), math.log((devices + 1) / _LEVEL) / nats))
+    return rows
+
+
 def average_confidence(reference: Reference, table: np.ndarray) -> float:
     """Return the accuracy that the confidences in ``table`` (classes x bins counts) suggest without labels.
 
@@ -127,7 +158,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    rows = harm_rows(given.years)
+    rows = [*harm_rows(given.years), *device_rows(given.years)]
     if given.bundle is not None and given.data is not None and (given.data / "meter-digits").is_dir():
         rows += site_rows(given.bundle, given.data)
     else:
