@@ -18,7 +18,10 @@ from server.drift.config import DriftConfig
 from server.drift.detection.carrying import StreamFacts
 from server.drift.detection.detector_bank import DetectorSettings, Observation
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot, limit_of
+from server.drift.replays import allowed_ratio, error_bound, exceeds
 from wire.histogram import BINS
+from wire.reference import Context, Reference
+from wire.shadow import ShadowCounts
 
 Floats = NDArray[np.float64]
 
@@ -28,13 +31,17 @@ _SITES, _TRAINED, _CLASSES = 8, 5, 10
 _REFERENCE = 2000  # rows of training, and of reference
 _SURER_IN_TRAINING = 1.0
 _MEMORY = 0.96  # of own weather, from hour to hour
+_KEPT = 64  # inputs for a replay
+_GATED = 0.03  # error rate where releases were gated
+_LABELS_AFTER = 24  # windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedRelease:
     """How a release answers: ``surer`` by so much in its logits, with ``noise`` of its own; flips follow from that.
 
-    ``temperature`` divides its logits; ``site_of_bad``: it answers as at a site where a quarter is right.
+    ``trained``: surer by so much more at the sites of its training data; ``temperature`` divides its logits; ``bad``:
+    it answers as at a site where a quarter is right.
     """
 
     name: str
@@ -42,6 +49,7 @@ class SimulatedRelease:
     noise: float = 0.0
     temperature: float = 1.0
     bad: bool = False
+    trained: float = 0.0
 
 
 BEFORE = SimulatedRelease(name="before")
@@ -52,6 +60,7 @@ GOOD = (
     SimulatedRelease(name="recalibrated", noise=0.2, temperature=1.6),
 )
 BAD = SimulatedRelease(name="as at a site of accuracy .26", bad=True)
+BETTER = SimulatedRelease(name="far better, and far surer where it was trained", surer=1.5, noise=0.3, trained=3.0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,8 +91,14 @@ class OneSiteFleet:
         """Return the site of a device."""
         return device % _SITES
 
-    def draw(self, release: SimulatedRelease, site: int, n: int, extra: float = 0.0) -> Floats:
-        """Return the stream values (n, 5) of ``n`` inputs at ``site``; ``extra``: how much surer than usual there."""
+    def draw(
+        self, release: SimulatedRelease, site: int, n: int, extra: float = 0.0,
+        confusion: np.random.Generator | None = None,
+    ) -> Floats:  # fmt: skip
+        """Return the stream values (n, 5) of ``n`` inputs at ``site``; ``extra``: how much surer than usual there.
+
+        ``confusion`` draws what is answered wrong, where two releases answer the same inputs.
+        """
         dice = self.dice
         logit = self.sure[site] + extra + dice.normal(0, 1.5, n)
         truth = dice.choice(_CLASSES, n, p=self.classes[site])
@@ -91,10 +106,11 @@ class OneSiteFleet:
         if release.bad:
             logit, right = dice.normal(-0.5, 1.5, n), dice.random(n) < 0.26  # noqa: PLR2004 - its accuracy
         else:
-            own = logit + release.surer + release.noise * dice.standard_normal(n)
+            own = logit + release.surer + release.trained * (site < _TRAINED) + release.noise * dice.standard_normal(n)
             doubtful = np.abs(logit) < 1.0  # where another training run may answer otherwise
             flipped = doubtful & (dice.random(n) < release.noise)
             logit, right = own, np.where(flipped, dice.random(n) < 0.5 + 0.5 * (release.surer > 0), right)
+        dice = confusion or dice
         confused = np.where(dice.random(n) < 0.7, (3 * truth + site) % _CLASSES, dice.integers(0, _CLASSES, n))  # noqa: PLR2004
         confidence = 0.1 + 0.9 / (1 + np.exp(-logit / release.temperature))
         inputs = self.light[site] + dice.normal(0, 0.5, (n, 2)) + 0.3 * extra
@@ -227,6 +243,57 @@ def good_releases(fleet: OneSiteFleet, windows: int = 72, hours: int = 168) -> d
     return {"alerts": alerts, "alerts_a_day": alerts / (hours / 24), "fleet_days": hours / 24}
 
 
+def replayed(fleet: OneSiteFleet, device: int, before: SimulatedRelease, after: SimulatedRelease) -> ShadowCounts:
+    """Return how ``after`` answers the inputs that ``device`` kept while ``before`` served, in all weathers of it."""
+    seed, answers = int(fleet.dice.integers(2**31)), []
+    extra = fleet.weather * np.random.default_rng(seed + 1).standard_normal(_KEPT)
+    for release in (before, after):
+        fleet.dice, own = np.random.default_rng(seed), fleet.dice
+        confusion = np.random.default_rng(seed + 2)
+        answers.append([fleet.draw(release, fleet.site(device), 1, one, confusion)[0, -1] for one in extra])
+        fleet.dice = own
+    differ = int(np.not_equal(*answers).sum())
+    return ShadowCounts(n=_KEPT, disagreed=differ)
+
+
+def by_replay(fleet: OneSiteFleet) -> dict[str, float]:
+    """Every device replays each release once: which share is heard with the first window, by the server's own rule.
+
+    ``heard_cure_ratio``: of devices at which the release before answers as at a site of accuracy .26, and the next one
+    as at others; the rule can't tell them from a regression. The error rates of the gates are those of training sites.
+    """
+    run = ReleaseRun(fleet=fleet)
+    run.hour()
+    limit = limit_of(run.state, run.settings)
+    known = Reference(classes=_CLASSES, risk=_GATED, contexts=(Context(n=_REFERENCE, n_effective=_REFERENCE),))
+    allowed = allowed_ratio(error_bound(known), error_bound(known))
+    pairs = {"bad": [(BEFORE, BAD)], "good": [(BEFORE, one) for one in (*GOOD, BETTER)], "cure": [(BAD, BEFORE)]}
+    return {
+        f"heard_{name}_ratio": float(np.mean([
+            exceeds(replayed(fleet, device, *pair), allowed, -limit)
+            for pair in of_kind for device in range(fleet.devices)
+        ]))
+        for name, of_kind in pairs.items()
+    }  # fmt: skip
+
+
+def far_better(fleet: OneSiteFleet, windows: int = 72, hours: int = 48) -> dict[str, float]:
+    """All devices get a far better release: how many are heard, and how many still after their labels showed no harm.
+
+    Labels come a day after; they show the truth, that no device is worse.
+    """
+    run = ReleaseRun(fleet=fleet, windows=windows).commission()
+    run.on = dict.fromkeys(range(fleet.devices), BETTER)
+    heard, still = set[str](), set[str]()
+    for hour in range(hours):
+        if hour == _LABELS_AFTER:
+            run.state.expected = {(BETTER.name, BETTER.name): frozenset(heard)}
+        outcome = run.hour()
+        heard |= run.regressed(outcome) if hour < _LABELS_AFTER else set()
+        still = run.regressed(outcome) & heard
+    return {"heard_devices": len(heard), "of": fleet.devices, "still_after_labels": len(still)}
+
+
 def _is_heard(found: Mapping[str, float]) -> bool:
     lost = found["false_devices"] or found["lost_after_commissioning"]
     return found["latest_windows"] <= 3 and not lost  # noqa: PLR2004 - the target
@@ -247,3 +314,14 @@ def rows(*, quick: bool, seed: int) -> Iterable[Scenario]:
             name=f"good releases {where}", asked="0 alerts", holds=lambda found: not found["alerts"],
             measure=lambda good=good: good_releases(good, hours=hours),
         )  # fmt: skip
+        replay = OneSiteFleet(devices=devices, seed=seed + 22, weather=weather)
+        yield Scenario(
+            name=f"replay after a release {where}", asked="every bad one with its first window, no good one",
+            holds=lambda found: found["heard_bad_ratio"] == 1 and not found["heard_good_ratio"],
+            measure=lambda replay=replay: by_replay(replay),
+        )  # fmt: skip
+    better = OneSiteFleet(devices=devices, seed=seed + 23)
+    yield Scenario(
+        name="far better release on one-site devices", asked="none heard once labels are there",
+        holds=lambda found: not found["still_after_labels"], measure=lambda: far_better(better),
+    )  # fmt: skip

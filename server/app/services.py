@@ -47,6 +47,7 @@ from server.retraining.ledger import Triggers
 from server.retraining.new_places import NewPlaces
 from server.retraining.samples import SampleStore
 from server.retraining.service import RetrainingService
+from server.retraining.suspects import SuspectReleases
 from server.rollout.ledger import RolloutLedger
 from server.rollout.regressions import Regressions
 from server.rollout.service import RolloutService
@@ -120,8 +121,15 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     versions, trust = Versions(database, blobs), TrustRepository(state.path, clock)
     register_releases(trust.targets(), versions, now_ms=clock())
     windows = Windows(database)
+    triggers = Triggers(database)
     drift = DriftService(
-        database=database, windows=windows, fleet=fleet, references=versions, events=events, config=config.drift
+        database=database,
+        windows=windows,
+        fleet=fleet,
+        references=versions,
+        events=events,
+        config=config.drift,
+        made_for=triggers.made_for,
     )
     rollouts = RolloutService(
         ledger=RolloutLedger(database),
@@ -145,7 +153,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     )
     jobs = Jobs(database, state.jobs, config.retraining)
     retraining = RetrainingService(
-        triggers=Triggers(database),
+        triggers=triggers,
         verdicts=drift.verdicts,
         samples=samples,
         jobs=jobs,
@@ -158,6 +166,9 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     )
     new_places = NewPlaces(
         places=drift.places, audit=audit, samples=samples, versions=versions, config=config.retraining
+    )
+    suspects = SuspectReleases(
+        suspects=drift.suspects, audit=audit, samples=samples, versions=versions, config=config.retraining
     )
     withdrawal = Withdrawal(versions=versions, fleet=fleet, rollouts=rollouts, clock=clock)
     measurements = Measurements(
@@ -227,6 +238,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             withdrawal,
             rollouts,
             new_places,
+            suspects,
             retraining,
             audit,
             measurements,

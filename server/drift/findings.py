@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from wire.shadow import ShadowCounts
 
 _LESS_SURE = {("confidence", "down"), ("margin", "down"), ("entropy", "up")}
 _FAINT = 2.0  # nats of fading evidence of one device: chance alone reaches that in a stream without drift
+_TOLD = 3  # devices whose labels are named
 _DEGREES = 1.0  # nats below the threshold at which inputs still count as quiet
 
 
@@ -57,6 +59,7 @@ class Scene:
     ``replays``: how devices' releases answered inputs of the one before.
     ``accepted``: the devices whose place is accepted, although training does not know it.
     ``renewed``: the devices that were commissioned again after this slot: it opens no alarm of theirs.
+    ``labels``: what labels show of devices whose release answers otherwise, in words.
     """
 
     state: FoldState
@@ -70,6 +73,7 @@ class Scene:
     replays: Mapping[str, ShadowCounts] = field(default_factory=dict)
     accepted: frozenset[str] = frozenset()
     renewed: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def new_places(self) -> frozenset[str]:
@@ -108,7 +112,7 @@ def _pools(outcome: SlotOutcome) -> Pools:
 def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
     """Return the release with which this device's alarm or fault started, or ""."""
     now = scene.state.current.get(device)
-    if now is None or now.previous is None:
+    if now is None or now.previous is None or (fault is None and device in scene.state.expected.get(now.key, ())):
         return ""
     release, windows = scene.facts.get(now.key, BankFacts()).release or now.key[0], scene.config.release_windows
     carried = scene.state.carried.get(now.key)
@@ -222,7 +226,8 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
             cause += "; the inputs are as under the release before"
         said = (_replay_text(scene, device) for device in verdict.devices)
         replayed = next(filter(None, said), "")
-        cause = "; ".join(filter(None, (cause if heard or not replayed else "", replayed)))
+        labels = (scene.labels[device] for device in verdict.devices if device in scene.labels)
+        cause = "; ".join(filter(None, (cause if heard or not replayed else "", replayed, *islice(labels, _TOLD))))
     return Finding(
         verdict=verdict, cause=cause, release=facts.release, model=facts.model, fresh=fresh,
         provisional=not training and 2 * unsure >= len(verdict.devices),

@@ -35,6 +35,7 @@ from server.drift.ledger import Verdicts
 from server.drift.places import Places, PlaceState
 from server.drift.replays import error_bound
 from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, is_whole, pool_rows
+from server.drift.suspects import Suspects, SuspectState
 from server.drift.verdicts import SITE
 from server.errors import ServerError
 from server.fleet.fleet import Device, Fleet
@@ -76,6 +77,7 @@ class DriftService:
     """Drift detection of one server. Only one thread calls ``turn``.
 
     ``goes_on`` is called after each slot; if it returns False, the turn ends, and the next one continues there.
+    ``made_for`` returns by release the devices whose drift it was retrained for.
     """
 
     database: Database
@@ -85,6 +87,7 @@ class DriftService:
     events: EventLog
     config: DriftConfig = field(default_factory=DriftConfig)
     goes_on: Callable[[], bool] = _always
+    made_for: Callable[[], Mapping[str, Collection[str]]] = dict
     states: DriftStates = field(init=False)
     _moment: FleetMoment = field(default_factory=FleetMoment)
     _before: FleetMoment | None = None  # the newest slot
@@ -116,6 +119,11 @@ class DriftService:
     def commissions(self) -> Commissions:
         """The devices that are commissioned again, for the API."""
         return Commissions(verdicts=self.verdicts, fleet=self.fleet, window_ms=self.config.window_ms)
+
+    @property
+    def suspects(self) -> Suspects:
+        """The devices whose release answers otherwise, for those who ask for labels."""
+        return Suspects(self.verdicts)
 
     @property
     def _checkpoints(self) -> Checkpoints:
@@ -228,6 +236,7 @@ class DriftService:
         self._kept.apply(self._moment.state.commissioned)
         observed, state = self._observe(windows, slot), self._moment.state
         settings = self.config.settings
+        state.expected = self._expected(turn)
         self._outcome = fold_slot(state, slot, observed, turn.attributes, settings, self._kept.banks)
         self._kept.add(self._outcome.completed, state.movement)
         if slot > self._written_slot:
@@ -385,7 +394,43 @@ class DriftService:
                 for device, of_device in turn.moments.items()
                 if any(self._first_slot(from_ms) > slot for from_ms in of_device)
             ),
+            labels=self._labels(),
         )
+
+    def _labels(self) -> dict[str, str]:
+        """Return what labels show of devices with an open verdict on their present release, in words."""
+        newest_last = reversed(self.suspects.all())
+        return {one.device: one.words for one in newest_last if one.release == self._release_of(one.device)}
+
+    def _expected(self, turn: _Turn) -> dict[BankKey, frozenset[str]]:
+        """Return the devices whose answers are meant to change with a release, by its bank.
+
+        That labels showed not to be worse with it; that stand at a site whose drift it was retrained for, because it
+        passed the gates on samples of that; or where labels showed that the release before is worse than in training.
+        """
+        made_for = self.made_for()
+        harmless = [one for one in self.suspects.all() if one.state is SuspectState.HARMLESS]
+        newest = {place.device: place for place in reversed(self.places.all())}
+        harmful = [place for place in newest.values() if place.state is PlaceState.HARMFUL]
+        found: dict[BankKey, frozenset[str]] = {}
+        for key, facts in self._facts.items():
+            sites = {turn.attributes[one][SITE] for one in made_for.get(facts.release, ()) if one in turn.attributes}
+            devices = {one.device for one in harmless if one.release == facts.release}
+            devices |= {device for device, told in turn.attributes.items() if told[SITE] in sites}
+            devices |= {
+                place.device
+                for place in harmful
+                if facts.model == place.model and self._release_before(place.device, key) == place.release
+                and turn.attributes.get(place.device, {}).get(SITE) == place.site
+            }  # fmt: skip
+            found[key] = frozenset(devices)
+        return found
+
+    def _release_before(self, device: str, key: BankKey) -> str:
+        """Return the release of ``device`` before that of the bank ``key``, which it has or gets next; "" for none."""
+        now = self._moment.state.current.get(device)
+        before = None if now is None else now.previous if now.key == key else now.key
+        return self._facts[before].release if before in self._facts else ""
 
     def _release_of(self, device: str) -> str:
         """Return the release whose windows ``device`` sends, "" if that is not known."""

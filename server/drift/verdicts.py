@@ -52,7 +52,7 @@ ACTIONS: Mapping[VerdictKind, str] = {
     VerdictKind.SITE: "collect samples at the site",
     VerdictKind.COHORT: "collect samples of the cohort",
     VerdictKind.FLEET: "collect samples across the fleet",
-    VerdictKind.RELEASE_REGRESSION: "pause the rollout, or roll out the release before if it is over",
+    VerdictKind.RELEASE_REGRESSION: "pause the rollout, label the samples, roll out the release before if it is worse",
     VerdictKind.NEW_PLACE: "label the samples that it was asked for, or accept the place",
 }
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 import sqlalchemy as sa
 
+from server.drift.verdicts import VerdictKind
 from server.errors import TriggerPhaseError, UnknownTriggerError
 from server.retraining.policy import APPROVABLE, OVER, RetrainingPhase, Trigger
 from server.store import retraining as store
@@ -45,6 +46,17 @@ class Triggers:
                 return known
         message = f"Expected the id of a retraining, got {trigger}: see GET /api/retraining"
         raise UnknownTriggerError(message)
+
+    def made_for(self) -> dict[str, tuple[str, ...]]:
+        """Return by release the devices whose drift it was retrained for.
+
+        It has passed the gates on samples of them that it did not learn from. Not for a drift of the whole fleet: the
+        gates show then that it is better on the average, not at each site.
+        """
+        return {
+            one.result: one.devices for one in reversed(self.all())
+            if one.result and not one.cause.startswith(VerdictKind.FLEET)
+        }  # fmt: skip
 
     def add(self, trigger: Trigger) -> Trigger:
         """Store a new trigger; return it with its id."""

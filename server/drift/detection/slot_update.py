@@ -69,7 +69,8 @@ class FoldState:
 
     ``flagged_since``: the slot since which each flagged device is; ``facts``: what is known of the streams of a bank;
     ``carried``: its devices that are judged by their baselines under the release before. ``commissioned``: from when
-    on (UTC ms) the windows of devices count that were commissioned again.
+    on (UTC ms) the windows of devices count that were commissioned again. ``expected``: devices whose
+    answers under a release are meant to be others; they are not judged so. It is given before each slot.
     """
 
     slot: int = -1
@@ -82,6 +83,7 @@ class FoldState:
     facts: dict[BankKey, StreamFacts] = field(default_factory=dict)
     carried: dict[BankKey, Carried] = field(default_factory=dict)
     commissioned: dict[str, int] = field(default_factory=dict)
+    expected: Mapping[BankKey, frozenset[str]] = field(default_factory=dict)
 
     def copy(self, spare: FoldState | None = None) -> FoldState:
         """Return an independent copy; it reuses the arrays of ``spare``, which must not be used afterwards."""
@@ -93,7 +95,7 @@ class FoldState:
             movement={key: dict(of_bank) for key, of_bank in self.movement.items()},
             flagged_since=dict(self.flagged_since), facts=dict(self.facts),
             carried={key: one.copy(older.get(key)) for key, one in self.carried.items()},
-            commissioned=dict(self.commissioned),
+            commissioned=dict(self.commissioned), expected=self.expected,
         )  # fmt: skip
 
     def begin_anew(self, moments: Mapping[str, int], slot: int, attributes: Mapping[str, Mapping[str, str]]) -> None:
@@ -164,6 +166,8 @@ def fold_slot(
         mine = {FLEET, *attributes.get(device, {}).items()}
         alarms = frozenset(one[0] for one in before.alarms if one[1] in mine and not state.pools[one].collecting)
         _carry(state, device, alarms, kept or {}, settings)
+    for key, judged_before in state.carried.items():
+        judged_before.judge_no_more(state.expected.get(key, ()))
     members = max(len(state.current), 1)
     completed = {}
     for key, window in windows.items():

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from scripts.bench.releases import BAD, BEFORE, GOOD, OneSiteFleet, ReleaseRun, bad_release
+from scripts.bench.releases import (
+    BAD,
+    BEFORE,
+    GOOD,
+    OneSiteFleet,
+    ReleaseRun,
+    bad_release,
+    by_replay,
+    far_better,
+)
 from server.drift.detection.carrying import StreamFacts, places, restarted
 from tests.server.drift.conftest import NEW
 
@@ -52,6 +61,19 @@ def test_a_good_release_is_quiet(release: object) -> None:
         run.on = dict.fromkeys(range(16), release)
         assert not any(run.hour().flagged for _ in range(2 * WINDOWS))
         assert not run.state.carried[(release.name,) * 2].origins  # judged by baselines of the release by now
+
+
+@pytest.mark.parametrize("weather", [0.0, 0.3])
+def test_a_replay_hears_a_bad_release_in_any_weather(weather: float) -> None:
+    """All of them and none that is good, with the first window; a cure of a bad place looks like a bad release."""
+    found = by_replay(OneSiteFleet(devices=8, seed=4, weather=weather))
+    assert found == {"heard_bad_ratio": 1.0, "heard_good_ratio": 0.0, "heard_cure_ratio": 1.0}
+
+
+def test_labels_end_what_a_far_better_release_was_taken_for() -> None:
+    """It is far surer where it was trained, so it looks less sure elsewhere: heard at sites not trained on alone."""
+    found = far_better(OneSiteFleet(devices=8, seed=4), windows=WINDOWS)
+    assert (0 < found["heard_devices"] <= 3, found["still_after_labels"]) == (True, 0)
 
 
 def test_inputs_that_move_after_a_release_are_drift_at_once() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from server.drift.places import NewPlace, PlaceState
 from server.drift.replays import allowed_ratio, binomial_tail, error_bound, exceeds
+from server.drift.suspects import Suspect, SuspectState
 from server.store.fleet import update_device
 from tests.server.drift.conftest import NEW, Shelf
 from wire.codec import encode
@@ -69,3 +72,74 @@ def test_a_replay_is_evidence_at_once(
     assert {verdict.kind.value for verdict in found} == kinds
     for verdict in found:
         assert verdict.cause.startswith(f"answers {disagreed} of 64 kept inputs otherwise than model-1")
+
+
+def _answers_otherwise(world: FleetWorld, disagreed: int = 50) -> None:
+    """Let d0 get the second release, and answer most of its kept inputs otherwise."""
+    world.keys = {"d0": NEW}
+    counts = ShadowCounts(n=64, disagreed=disagreed)
+    update = UpdateStatus(phase=UpdatePhase.COMMITTED, release="model-2", replay=counts)
+    with world.database.begin() as connection:
+        update_device(connection, "d0", {"reported": encode(Reported(update=update)).decode()})
+
+
+@pytest.mark.parametrize("moved", [{}, {"confidence": -2.0}])
+def test_a_release_that_was_made_for_a_site_is_meant_to_answer_otherwise_there(
+    world: FleetWorld, moved: dict[str, float]
+) -> None:
+    """Of a retraining with samples of another device at the site: neither the replay nor the outputs are evidence."""
+    world.live(15)
+    world.service.made_for = lambda: {"model-2": ("d1",)}
+    _answers_otherwise(world)
+    world.shifts = {"d0": moved}
+    world.live(16)
+    assert world.service.verdicts.open() == ()
+
+
+def test_a_release_that_was_made_for_another_site_is_judged(world: FleetWorld) -> None:
+    """d5 stands in the south."""
+    world.live(15)
+    world.service.made_for = lambda: {"model-2": ("d5",), "model-1": ("d0",)}
+    _answers_otherwise(world)
+    world.live(1)
+    assert world.kinds() == {"release_regression"}
+
+
+@pytest.mark.parametrize(
+    ("state", "release", "kinds"),
+    [
+        (PlaceState.HARMFUL, "model-1", set()), (PlaceState.OPEN, "model-1", {"release_regression"}),
+        (PlaceState.HARMFUL, "model-0", {"release_regression"}),
+    ],
+)  # fmt: skip
+def test_where_the_release_before_was_shown_to_be_bad_other_answers_are_no_fault(
+    world: FleetWorld, state: PlaceState, release: str, kinds: set[str]
+) -> None:
+    """Not where nobody knows, nor where it was an older release."""
+    world.live(15)
+    place = NewPlace(verdict=9, device="d0", site="north", model="model", release=release, state=state)
+    world.service.places.add(place)
+    _answers_otherwise(world)
+    world.live(1)
+    assert world.kinds() == kinds
+
+
+@pytest.mark.parametrize("disagreed", [50, 0])
+def test_labels_end_a_verdict_for_good(world: FleetWorld, disagreed: int) -> None:
+    """The device collects a baseline of the release, and what moves after that is judged; another release is, too."""
+    world.live(15)
+    _answers_otherwise(world, disagreed)
+    world.shifts = {"d0": {"confidence": -2.0}}
+    now_ms = world.live(4)
+    (verdict,) = world.service.verdicts.open()
+    suspect = Suspect(verdict=verdict.id, device="d0", release="model-2", audited=30, upper_risk=0.14)
+    world.service.suspects.put(suspect, now_ms, told=True)
+    world.live(1)
+    assert "d0: not decided, 0 of 30 labelled scenes wrong" in world.service.verdicts.open()[0].cause
+    world.service.suspects.put(replace(suspect, state=SuspectState.HARMLESS), now_ms, told=True)
+    world.live(12)
+    assert world.service.verdicts.open() == ()
+    world.live(4)
+    world.shifts = {"d0": {"confidence": -2.0, "luma_mean": 2.0}}
+    world.live(6)
+    assert world.kinds() == {"device_local"}

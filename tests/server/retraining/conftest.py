@@ -81,10 +81,12 @@ class Site:
             finding = Finding(verdict=verdict, cause="blurrier", release="model-1", model="model")
             self.service.verdicts.note([finding], window * 10, window * 10, quiet_ms=20, judged=True)
 
-    def upload(self, count: int, *, wrong: int, lane: str = "audit", start: int = 0) -> None:
+    def upload(
+        self, count: int, *, wrong: int, lane: str = "audit", start: int = 0, model: bytes = MODEL
+    ) -> None:  # fmt: skip
         """Let ``count`` labelled samples arrive, the first ``wrong`` of them predicted wrong."""
         for i in range(start, start + count):
-            self.service.samples.accept("d1", sample(i, lane=lane), 50)
+            self.service.samples.accept("d1", sample(i, lane=lane, model=model), 50)
         for i, known in enumerate(self.service.samples.latest(unlabelled=True, limit=1000)):
             self.service.samples.label(known.id, "1" if i < wrong else "0", "a person", 60)
 
@@ -94,17 +96,17 @@ class Site:
 
         return [decode(Command, message.payload) for message in self.heard if "/cmd/" in message.topic]
 
-    def release(self, version: int, *, front_end: str = "") -> None:
+    def release(self, version: int, *, front_end: str = "", model: bytes = MODEL) -> None:
         """Publish another version."""
-        _register(self.service.versions, version, front_end)
+        _register(self.service.versions, version, front_end, model)
 
 
-def sample(number: int, *, lane: str = "audit") -> Sample:
-    """Return a sample whose image is its number, of a scene of its own."""
+def sample(number: int, *, lane: str = "audit", model: bytes = MODEL) -> Sample:
+    """Return a sample whose image is its number, of a scene of its own, as ``model`` answered it."""
     data = b"image %d" % number
     return Sample(
         boot="b" * 16, seq=number, at_ms=40 + 600_000 * number, request="r", sha256=hashlib.sha256(data).hexdigest(),
-        lane=lane, predicted=0, artifact_sha256=sha256_hex(MODEL), data=base64.b64encode(data).decode(),
+        lane=lane, predicted=0, artifact_sha256=sha256_hex(model), data=base64.b64encode(data).decode(),
     )  # fmt: skip
 
 
@@ -123,8 +125,8 @@ def reference_of(artifact: bytes) -> Reference:
     )
 
 
-def _register(versions: Versions, version: int, front_end: str = "") -> None:
-    reference = reference_of(MODEL)
+def _register(versions: Versions, version: int, front_end: str = "", model: bytes = MODEL) -> None:
+    reference = reference_of(model)
     manifest = Manifest(
         model="model",
         version=version,
@@ -134,7 +136,7 @@ def _register(versions: Versions, version: int, front_end: str = "") -> None:
         preprocessing=Preprocessing(width=8, height=8, front_end=front_end),
         labels=("0", "1"),
     )
-    data = build_bundle(manifest, {"model.onnx": MODEL, "reference.bin": write_reference(reference)})
+    data = build_bundle(manifest, {"model.onnx": model, "reference.bin": write_reference(reference)})
     digest = sha256_hex(data)
     versions.blobs.put(digest, [data])
     custom = TargetCustom(

@@ -1,0 +1,109 @@
+"""Asks devices whose new release answers otherwise for labels, and decides whether it is worse there.
+
+About thirty uniform samples of each of a few devices of a verdict ``release_regression``, by the mechanism of the
+audit. Decides what the labels show: not worse, if the error rate is surely at most ``place_margin`` above that of the
+release where it was gated, or at most that of the release before on the same device, as far as earlier labels prove it;
+worse, if it is surely more than ``harm_margin`` above both. Bounds hold however often one looks.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+
+from server.drift.suspects import Suspect, Suspects, SuspectState
+from server.drift.verdicts import VerdictKind
+from server.errors import AuditOffError, ServerError
+from server.registry.versions import Versions
+from server.retraining.audit import SteadyAudit
+from server.retraining.config import RetrainingConfig
+from server.retraining.harm import LabelledScene, lower_bound, scenes_of, upper_bound
+from server.retraining.samples import SampleStore, StoredSample, audited_samples, distinct
+
+_LOG = logging.getLogger(__name__)
+SAMPLES = 30
+"""Asked of a device: none wrong shows a risk below 14 %."""
+ASKS = 4
+"""How often at most: again a day later, while labels show neither."""
+DEVICES = 3
+"""Of a verdict that are asked at a time: the labels of a person are few."""
+_LABELLED = 0.8  # of the samples
+_DAY_MS = 86_400_000
+_EVERY_MS = 5_000
+_AGAIN_MS = 3_600_000  # a server that may not ask yet
+
+
+@dataclass(slots=True, kw_only=True)
+class SuspectReleases:
+    """Suspects of one server. Only one thread calls ``turn``."""
+
+    suspects: Suspects
+    audit: SteadyAudit
+    samples: SampleStore
+    versions: Versions
+    config: RetrainingConfig = field(default_factory=RetrainingConfig)
+    _next_ms: int = 0
+
+    def turn(self, now_ms: int) -> None:
+        """Ask devices of open verdicts for samples; note what the labels of the others show."""
+        if now_ms < self._next_ms:
+            return
+        self._next_ms = now_ms + _EVERY_MS
+        alarms = [one for one in self.suspects.verdicts.open() if one.kind is VerdictKind.RELEASE_REGRESSION]
+        known = {(one.verdict, one.device): one for one in self.suspects.all()} if alarms else {}
+        for alarm in alarms:
+            mine = [known.get((alarm.id, device)) or Suspect(verdict=alarm.id, device=device, release=alarm.release)
+                    for device in alarm.devices]  # fmt: skip
+            undecided = [one for one in mine if one.state is SuspectState.OPEN]
+            asked_first = sorted(undecided, key=lambda one: one.asks == 0)
+            for suspect in asked_first[: max(0, DEVICES - sum(one.state is SuspectState.WORSE for one in mine))]:
+                try:
+                    self._move(suspect, now_ms)
+                except ServerError as error:  # such as a device that left the fleet
+                    _LOG.info("Suspect not followed. device=%s error=%s", suspect.device, error)
+
+    def _move(self, known: Suspect, now_ms: int) -> None:
+        suspect, labelled = self._judged(known, now_ms)
+        due = now_ms - suspect.asked_ms >= (_DAY_MS if suspect.asks else _AGAIN_MS) or not suspect.asked_ms
+        answered = labelled >= _LABELLED * SAMPLES * suspect.asks
+        if suspect.state is SuspectState.OPEN and answered and due and suspect.asks < ASKS:
+            suspect = self._asked(suspect, now_ms)
+        if suspect != known:
+            self.suspects.put(suspect, now_ms, told=suspect.state is not known.state)
+
+    def _asked(self, suspect: Suspect, now_ms: int) -> Suspect:
+        try:
+            self.audit.ask_once(suspect.device, SAMPLES)
+        except AuditOffError as error:
+            return replace(suspect, asked_ms=now_ms, text=str(error))
+        return replace(suspect, asked_ms=now_ms, asks=suspect.asks + 1, text="")
+
+    def _judged(self, suspect: Suspect, now_ms: int) -> tuple[Suspect, int]:
+        """Return ``suspect`` with what its labels show, and how many uniform samples of the release are labelled."""
+        release = self.versions.release(suspect.release)
+        reference = self.versions.reference(release.custom.ref_id)
+        artifact = release.custom.artifact_sha256
+        found = distinct(self.samples.labelled((suspect.device,), 0))
+        of_release = [one for one in found if one.artifact_sha256 == artifact]
+        earlier = [one for one in found if one.artifact_sha256 != artifact]
+        last = max(earlier, key=lambda one: one.at_ms).artifact_sha256 if earlier else ""
+        scenes, labelled = self._scenes(of_release)
+        before, _ = self._scenes([one for one in earlier if one.artifact_sha256 == last])
+        confidence = 1 - (1 - self.config.confidence) / (2 if before else 1)  # two bounds share the risk
+        lower, upper = lower_bound(scenes, confidence), upper_bound(scenes, confidence)
+        risk = reference.risk if reference else 0.0
+        allowed = max(risk + self.config.place_margin, lower_bound(before, confidence))
+        surely = max(risk, upper_bound(before, confidence) if before else 0.0) + self.config.harm_margin
+        suspect = replace(
+            suspect, audited=len(scenes), wrong=sum(one.wrong for one in scenes), lower_risk=lower, upper_risk=upper,
+            allowed_risk=allowed,
+        )  # fmt: skip
+        if scenes and upper <= allowed:
+            return replace(suspect, state=SuspectState.HARMLESS, decided_ms=now_ms), labelled
+        if scenes and lower > surely:
+            return replace(suspect, state=SuspectState.WORSE, decided_ms=now_ms), labelled
+        return suspect, labelled
+
+    def _scenes(self, samples: list[StoredSample]) -> tuple[tuple[LabelledScene, ...], int]:
+        audited = audited_samples(samples, self.versions.label_form, self.config.source_block_s)
+        return scenes_of([replace(one, inclusion_ratio=0.0) for one in audited]), len(audited)
