@@ -32,7 +32,8 @@ from wire.histogram import BINS
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 KEY = ("c" * 32, "d" * 32)
-MONDAY = 96  # the first slot, in hours since 1 January 1970, a Thursday
+MONDAY = 96  # in hours since 1 January 1970, a Thursday
+WEEK, _SATURDAY = 168, 120  # hours, from Monday
 NULLS = (
     "independent", "memory 10 minutes", "memory 100 minutes", "memory 8 hours", "day and night, common",
     "day and night, own phase", "weekend", "own weather", "common weather", "common shock", "ageing",
@@ -215,6 +216,7 @@ class DependentRun:
     provisional: int = 0
     releases: int = 1
     hour: int = MONDAY
+    """The first slot."""
     state: FoldState = field(default_factory=FoldState)
     seen: list[NDArray[np.int64]] = field(default_factory=list)
 
@@ -245,9 +247,14 @@ class DependentRun:
         return self
 
 
+def _first_hour(before: int, after: int) -> int:
+    """Return when a run of ``after`` judged hours begins: a Monday, or so that a weekend follows those ``before``."""
+    return MONDAY if before + after >= WEEK else MONDAY + _SATURDAY - before
+
+
 def null_row(fleet: DependentFleet, windows: int, hours: int) -> dict[str, float]:
     """Return alerts that begin per day, of devices and of pools, and those of the usual rules, without drift."""
-    run = DependentRun(fleet=fleet, windows=windows).commission()
+    run = DependentRun(fleet=fleet, windows=windows, hour=_first_hour(windows, hours)).commission()
     if fleet.kind == "ten times the rate":
         fleet.samples *= 10
     devices = pools = 0
@@ -270,19 +277,28 @@ def _begun(alarms: NDArray[np.bool_]) -> int:
 STAGED = (*NULLS, "devices that join later", "gaps", "two releases")
 
 
-def staged_row(kind: str, fleet: DependentFleet, days: int) -> dict[str, float]:
-    """Return alerts that begin per day without drift: provisional ones, and those of ``days`` after fourteen days.
+STAGES = (72, 336)
+"""Windows until a first baseline and until the complete one, as by default."""
 
-    In fleets of own weather, a third of the devices joins after five and after sixteen days, each device misses one
-    window in five and in turn a whole day, or half of the devices run another release.
+
+def staged_row(kind: str, fleet: DependentFleet, days: int, stages: tuple[int, int] = STAGES) -> dict[str, float]:
+    """Return alerts that begin per day without drift: provisional ones, and those of ``days`` after commissioning.
+
+    In fleets of own weather, a third of the devices joins after five and after sixteen days (of fourteen of a
+    baseline), each device misses one window in five and in turn a whole day, or half of the devices run another
+    release.
     """
-    run = DependentRun(fleet=fleet, windows=336, provisional=72, releases=1 + (kind == "two releases"))
+    first, last = stages
+    run = DependentRun(
+        fleet=fleet, windows=last, provisional=first, releases=1 + (kind == "two releases"),
+        hour=_first_hour(first, last - first + days * 24),
+    )  # fmt: skip
     begun = {"provisional": 0, "device": 0, "provisional pool": 0, "pool": 0}
     before = SlotOutcome()
-    for hour in range(336 + days * 24):
+    for hour in range(last + days * 24):
         some = range(fleet.devices)
         if kind == "devices that join later":
-            some = [i for i in some if hour >= (0, 120, 0, 0, 384, 0)[i % 6]]
+            some = [i for i in some if 14 * hour >= (0, 5, 0, 0, 16, 0)[i % 6] * last]
         elif kind == "gaps":
             some = [i for i in some if (hour + i) % 5 and (hour // 24 + i) % 10]
         outcome = run.window(only=some)
@@ -292,7 +308,8 @@ def staged_row(kind: str, fleet: DependentFleet, days: int) -> dict[str, float]:
             begun["pool" if run.state.pools[pool].stage == FINAL else "provisional pool"] += 1
         before = outcome
     return {
-        "provisional_alerts_a_day": begun["provisional"] / 11, "device_alerts_a_day": begun["device"] / days,
+        "provisional_alerts_a_day": begun["provisional"] * 24 / (last - first),
+        "device_alerts_a_day": begun["device"] / days,
         "provisional_pool_alarms": begun["provisional pool"], "pool_alarms": begun["pool"],
         "judged": len(outcome.log_values), "provisional": len(outcome.provisional),
     }  # fmt: skip
@@ -368,11 +385,12 @@ class Drift:
 
     ``median`` windows until a drifted device was flagged (NEVER: most were not), the share ``found``, and the window of
     the first ``pool``. ``price``: it is found later or less now, in exchange for the quiet of dependent fleets
-    (``docs/explanation/drift.md``, "Where it stops").
+    (``docs/explanation/drift.md``, "Where it stops"). ``saturday``: it begins on the first weekend after the baselines.
     """
 
     kind: str = "independent"
     hours: int = 96
+    saturday: bool = False
     median: float | None = None
     found: float | None = None
     pool: int | None = None
@@ -396,17 +414,27 @@ DRIFTS: Mapping[str, Drift] = {
     "+0.5 sd on seven tenths": Drift(hours=48),
     "own weather and +1.5 sd on a tenth": Drift(kind="own weather", hours=48),
     "own weather and +2 sd on a tenth": Drift(kind="own weather", hours=48),
+    "+0.5 sd on a tenth from a Saturday, where weekends differ": Drift(kind="weekend", saturday=True),
+    "+0.5 sd on a tenth from a Saturday, in another stream": Drift(kind="weekend", saturday=True),
 }
 
 
-def drift_row(name: str, fleet: DependentFleet, windows: int) -> dict[str, float]:
+def drift_row(
+    name: str, fleet: DependentFleet, windows: int, *, hours: int | None = None, stages: tuple[int, int] | None = None
+) -> dict[str, float]:
     """Return the median delay of drifted devices, the share found, healthy devices flagged, when pools alarm; rivals.
 
+    It is watched for ``hours``, by default its own. ``windows`` pass before: a baseline, or, with ``stages``, some
+    windows from the first estimate of one on.
     ``least_windows``: no rule with the same allowed run length can find it sooner in one device, on average:
     ln(run length) / (information a window); Lorden 1971.
     """
-    hours = DRIFTS[name].hours
-    run = DependentRun(fleet=fleet, windows=windows).commission()
+    hours, first = hours or DRIFTS[name].hours, windows if stages is None else stages[0]
+    run = DependentRun(fleet=fleet, windows=windows)
+    if stages is not None:
+        run.provisional, run.windows = stages
+    for _ in range(windows + ((_SATURDAY - windows) % WEEK if DRIFTS[name].saturday else 0)):
+        run.window()
     drifted, shift, classes = _drifted(name, fleet)
     devices = np.array(list(fleet.places))
     flagged = np.zeros((hours, fleet.devices), np.bool_)
@@ -416,7 +444,8 @@ def drift_row(name: str, fleet: DependentFleet, windows: int) -> dict[str, float
         flagged[hour - 1] = np.isin(devices, list(outcome.flagged))
         for _, pool in outcome.pool_alarms:
             pools.setdefault(pool, hour)
-    found = {"": flagged, **{f"{rule}_": alarms for rule, alarms in usual_rules(run.seen, windows).items()}}
+    usual = {rule: alarms[-hours:] for rule, alarms in usual_rules(run.seen, first).items()}
+    found = {"": flagged, **{f"{rule}_": alarms for rule, alarms in usual.items()}}
     ours, *rivals = [
         {
             f"{rule}median_windows": float(np.median(_first(alarms)[drifted])),
@@ -495,7 +524,8 @@ def _drifted(name: str, fleet: DependentFleet) -> tuple[NDArray[np.bool_], Float
         case [percent, "%"]:
             fleet.far[some, 0] = float(percent) / 100
         case _:
-            shift[some, 0] = float(next(word for word in name.split() if word.startswith("+")))
+            stream = int("another stream" in name)
+            shift[some, stream] = float(next(word for word in name.split() if word.startswith("+")))
     return some, shift, classes
 
 
@@ -509,9 +539,23 @@ def _keeps(before: Drift, found: Mapping[str, float]) -> bool:
     return not late and found["found_ratio"] >= before.found
 
 
+_HEALTHY = "no healthy device; else printed"
+
+
+def _blames_none(found: Mapping[str, float]) -> bool:
+    return found["false_devices"] == 0
+
+
+_QUICK_HOURS = {
+    "5 % far out on a tenth": 96, "class 0.1 to 0.2 on a tenth": 96, "a quarter +0.2 sd": 96,
+    "memory 10 minutes and +0.5 sd on a tenth": 96,
+}  # fmt: skip
+"""How long the drifts are watched that take longer than the others to be found, in hours."""
+
+
 def rows(*, quick: bool, seed: int = 1, days: Sequence[int] = (3, 14)) -> Iterable[Scenario]:
-    """Yield the nulls at each number of ``days`` of baseline, their sum, then the drifts, then small fleets."""
-    devices, streams, hours = (20, 2, 48) if quick else (100, 8, 240)
+    """Yield the nulls at each number of ``days`` of baseline, their sum, drifts, small fleets; then all in stages."""
+    devices, streams, hours, drifting = (10, 3, 24, 20) if quick else (100, 8, 240, 100)
     for long in days:
         alerts: list[float] = []
         for kind in NULLS:
@@ -531,11 +575,15 @@ def rows(*, quick: bool, seed: int = 1, days: Sequence[int] = (3, 14)) -> Iterab
         for name, drift in DRIFTS.items():
             if quick and drift.hours > 96:  # noqa: PLR2004 - ten days take seconds
                 continue
-            fleet = DependentFleet(kind=drift.kind, devices=max(devices, 40), streams=streams, seed=seed + 1000)
+            fleet = DependentFleet(kind=drift.kind, devices=drifting, streams=streams, seed=seed + 1000)
+            watched = _QUICK_HOURS.get(name, 48) if quick else None
             before = ", as found before, <= 1.5 x as late" if drift.median is not None else ""
+            asked, holds = "no healthy device" + (", price named" if drift.price else before), partial(_keeps, drift)
+            if quick:  # two devices drift: no median to judge
+                asked, holds = _HEALTHY, _blames_none
             yield Scenario(
-                name=f"drift, {long} days: {name}", measure=partial(drift_row, name, fleet, 24 * long),
-                asked="no healthy device" + (", price named" if drift.price else before), holds=partial(_keeps, drift),
+                name=f"drift, {long} days: {name}", measure=partial(drift_row, name, fleet, 24 * long, hours=watched),
+                asked=asked, holds=holds,
             )  # fmt: skip
         for size in (4, 8, 12):
             fleet = DependentFleet(kind="own weather", devices=size, streams=streams, seed=seed + 2000)
@@ -543,14 +591,32 @@ def rows(*, quick: bool, seed: int = 1, days: Sequence[int] = (3, 14)) -> Iterab
                 name=f"null, {long} days: own weather, {size} devices",
                 measure=partial(null_row, fleet, 24 * long, hours),
             )
-    for kind in STAGED:  # as by default: in stages
+    yield from _staged(quick=quick, seed=seed)
+
+
+def _staged(*, quick: bool, seed: int) -> Iterable[Scenario]:
+    """Yield the nulls and the drifts of fleets that are commissioned in stages, as by default."""
+    devices, streams, days, drifting = (10, 3, 1, 20) if quick else (100, 8, 10, 100)
+    stages = (24, 72) if quick else STAGES
+    for kind in STAGED:
         world = kind if kind in NULLS else "own weather"
         fleet = DependentFleet(kind=world, devices=devices, streams=streams, seed=seed,
                                samples=5 if kind == "few a window" else 60)  # fmt: skip
         yield Scenario(
-            name=f"null, in stages: {kind}", measure=partial(staged_row, kind, fleet, hours // 24),
+            name=f"null, in stages: {kind}",
+            measure=partial(staged_row, kind, fleet, days, stages),
             asked="printed: of 11 provisional days, and after",
         )  # fmt: skip
+    for day in (4,) if quick else (4, 10):  # after the first estimate of the baselines, and after the second
+        for name, drift in DRIFTS.items():
+            if quick and (drift.hours > 48 or drift.saturday):  # noqa: PLR2004 - the others take seconds
+                continue
+            fleet = DependentFleet(kind=drift.kind, devices=drifting, streams=streams, seed=seed + 1000)
+            yield Scenario(
+                name=f"drift, in stages, from day {day}: {name}",
+                measure=partial(drift_row, name, fleet, 24 * (day - 1), stages=STAGES),
+                asked=_HEALTHY, holds=_blames_none,
+            )  # fmt: skip
 
 
 def _noted(fleet: DependentFleet, windows: int, hours: int, alerts: list[float]) -> dict[str, float]:

@@ -64,6 +64,9 @@ def device_rows(scene: Scene, windows: Sequence[StoredWindow]) -> list[dict[str,
         n[window.device] = n.get(window.device, 0) + window.n
     training = {key: bank.training_values() for key, bank in scene.state.banks.items()}
     top, drawn = _top_shares(scene, latest), _summaries(scene, latest)
+    sizes = {
+        key: sum(scene.state.is_in(device, key) for device in bank.rows) for key, bank in scene.state.banks.items()
+    }
     rows: list[dict[str, object]] = []
     for device, window in sorted(latest.items()):
         key = (window.ref_id, window.artifact)
@@ -79,25 +82,25 @@ def device_rows(scene: Scene, windows: Sequence[StoredWindow]) -> list[dict[str,
             "log_threshold": scene.outcome.log_threshold, "flagged": device in scene.outcome.flagged,
             "new_place": device in scene.new_places,
             "fault": fault.code if fault else "", "cause": _cause(scene, fault.text if fault else "", level, device),
-            **_baseline(scene, device, key),
+            **_baseline(scene, device, key, sizes.get(key, 0)),
             "streams": top.get(device, "[]"), "summaries": drawn.get(device, "{}"),
         })  # fmt: skip
     return rows
 
 
-def _baseline(scene: Scene, device: str, key: BankKey) -> dict[str, object]:
+def _baseline(scene: Scene, device: str, key: BankKey, fleet: int) -> dict[str, object]:
     """Return whether a device's baseline is provisional, its windows so far, and how many change that next.
 
-    In a fleet of fewer than eight devices nothing is judged before the baseline is complete. A device that has enough
-    windows may still wait until eight have; one whose baseline is complete has all that it wanted.
+    In a ``fleet`` of fewer than eight devices of one release nothing is judged before the baseline is complete. A
+    device that has enough windows may still wait until eight have; one whose baseline is complete has all that it
+    wanted.
     """
     bank = scene.state.banks.get(key)
     if bank is None or device not in bank.rows:
         return {"provisional": False, "baseline_windows": 0, "wanted_windows": 0}
     own = bank.commissioning[bank.rows[device]]
     provisional = device in scene.outcome.provisional
-    here = sum(scene.state.is_in(name, key) for name in bank.rows)
-    waits = bank.stage[bank.rows[device]] < FINAL and not provisional and here >= CONTROL_DEVICES
+    waits = bank.stage[bank.rows[device]] < FINAL and not provisional and fleet >= CONTROL_DEVICES
     first = own.stages[0] if waits else own.stages[-1]
     return {"provisional": provisional, "baseline_windows": own.windows, "wanted_windows": first}
 

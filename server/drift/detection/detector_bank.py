@@ -146,7 +146,8 @@ class DetectorBank:
     ``place`` (D,): the log evidence that a device looks at no place of training, -inf before it is known.
     ``movement``: the batches of devices that collect a baseline, by context; ``ended``: the pairs of batches that ended
     in the latest slot; ``fleet``: of all complete baselines. ``unused`` (S, 24): tilts that get no evidence;
-    ``uncontrolled`` (S,): streams from which what devices share is not taken off; None for none.
+    ``uncontrolled`` (S,): streams from which what devices share is not taken off; None for none. ``held`` (S,): by
+    context, in which streams no device was judged in the latest slot, because most of the fleet moved.
     """
 
     columns: ScoreColumns
@@ -159,6 +160,7 @@ class DetectorBank:
     contexts: dict[int, ContextBaselines] = field(default_factory=dict)
     movement: dict[int, Movement] = field(default_factory=dict)
     ended: list[tuple[Movement, Pairs]] = field(default_factory=list)
+    held: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
     fleet: FleetMovement = field(init=False)
     stage: NDArray[np.int8] = field(init=False)
     log_z: Singles = field(init=False)
@@ -204,7 +206,7 @@ class DetectorBank:
         devices = list(dict.fromkeys(seen.device for seen in window))
         self._admit(devices, settings.stages)
         self._restore(devices, settings, moment)
-        self.ended = []
+        self.ended, self.held = [], {}
         for context, movement in list(self.movement.items()):
             movement.drop([one for one in movement.devices if not self._collects(one, context)])
             self.ended += [(movement, pairs) for pairs in movement.close(moment.slot)]
@@ -220,7 +222,7 @@ class DetectorBank:
                 rows = np.array([self.rows[seen.device] for seen in some])
                 counts = np.stack([seen.counts for seen in some])
                 self._against_training(rows, counts, moment.log_cap)
-            self._against_baseline(self.judged(newest), moment)
+            self.held[context] = self._against_baseline(self.judged(newest), moment)
             quiet = [seen for seen in newest if seen.device not in moment.flagged]
             self._follow([seen for seen in quiet if self._collects(seen.device, context)], context, moment.slot)
             before = {seen.device for seen in part if context in self.commissioning[self.rows[seen.device]].estimated}
@@ -435,10 +437,13 @@ class DetectorBank:
         by_shape, by_class = self.columns.by_stream(memory_at(self.memory[rows].astype(np.float64), ratio))
         return by_shape[..., list(SHAPE_MEMORY)], by_class
 
-    def _against_baseline(self, window: Sequence[Observation], moment: SlotContext) -> None:
-        """Update the detectors of devices that have a baseline, less what they share and what they have aged."""
+    def _against_baseline(self, window: Sequence[Observation], moment: SlotContext) -> NDArray[np.bool_]:
+        """Update the detectors of devices that have a baseline, less what they share and what they have aged.
+
+        Returns the streams (S,) in which nobody is judged.
+        """
         if not window:
-            return
+            return np.zeros(self.streams, np.bool_)
         rows = np.array([self.rows[seen.device] for seen in window])
         residuals = np.zeros((len(window), self.columns.count), np.float32)
         for first in range(0, len(window), ROWS):
@@ -450,7 +455,7 @@ class DetectorBank:
             common = np.where(self.uncontrolled[self.columns.stream], 0.0, common)
         # Most of the fleet moved, so the devices that did not would be flagged: nobody is judged there until it ends.
         moved, of_class = self.columns.by_stream(np.maximum(np.abs(common) - _MOST_MOVED * spread, 0.0))
-        held = moment.alarming & moved.any(axis=-1)
+        held: NDArray[np.bool_] = moment.alarming & moved.any(axis=-1)
         held[list(self.columns.classes)] |= of_class.any(axis=-1) & moment.alarming[list(self.columns.classes)]
         for first in range(0, len(window), ROWS):
             some = slice(first, first + ROWS)
@@ -458,6 +463,7 @@ class DetectorBank:
             counts[:, held] = 0
             self._judge(rows[some], counts, common, moment.log_cap)
             self._age(rows[some], counts, residuals[some] - common)
+        return held
 
     def _residuals(self, rows: NDArray[np.int64], counts: Ints) -> Floats:
         """Return by how much the means of windows differ from the baselines, (R, K), in each device's own shapes."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,13 @@ BASIS = np.concatenate([shapes(np.full(BINS, 1 / BINS))[[0, 2, 4]], np.eye(BINS)
 SHAPES = len(BASIS)
 
 
+@lru_cache(maxsize=64)
+def _stream_of(streams: int, classes: tuple[int, ...]) -> NDArray[np.int64]:
+    found = np.concatenate([np.repeat(np.arange(streams), SHAPES), np.repeat(classes, BINS)]).astype(int)
+    found.flags.writeable = False
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreColumns:
     """The K functions of a window's counts that are followed: 5 shapes of each stream, then each bin of class streams.
@@ -67,8 +75,8 @@ class ScoreColumns:
 
     @property
     def stream(self) -> NDArray[np.int64]:
-        """The stream of each column, (K,)."""
-        return np.concatenate([np.repeat(np.arange(self.streams), SHAPES), np.repeat(self.classes, BINS)]).astype(int)
+        """The stream of each column, (K,); not writeable."""
+        return _stream_of(self.streams, self.classes)
 
     def sums(self, counts: Ints | Floats, *, power: int = 1) -> Floats:
         """Return the sums (..., K) of the functions, to the power of ``power``, over ``counts`` (..., S, 16)."""

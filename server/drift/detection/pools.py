@@ -198,6 +198,13 @@ def is_weekend(slot: int, settings: DetectorSettings) -> bool:
     return settings.baseline_windows * settings.window_ms >= 2 * _DAY_MS and (day + _THURSDAY) % 7 >= _SATURDAY
 
 
+def is_unseen_weekend(known: PoolMovement | None, slot: int, settings: DetectorSettings) -> bool:
+    """Return whether ``slot`` is on a weekend and the baselines of the fleet, with this movement, had no day of one."""
+    if not is_weekend(slot, settings):
+        return False
+    return known is None or known.weekend_windows * settings.window_ms < _DAY_MS or bool(known.weekend_n.any())
+
+
 def rhythm_of(known: Mapping[PoolName, PoolMovement], columns: ScoreColumns) -> Rhythm | None:
     """Return the rhythm of the whole fleet, None if there is none or too few days were seen."""
     fleet = known.get(FLEET)
@@ -342,11 +349,13 @@ class PoolSums:
 
     def without(self, fleets: Rhythm, hour: int) -> PoolSums:
         """Return the sums less the rhythm of the fleet; nothing of streams whose rhythm is not known at this hour."""
-        known = fleets.known[hour]
-        total = self.total - fleets.apart(hour, self.hours, self.n)
+        return replace(self, total=self.total - fleets.apart(hour, self.hours, self.n)).only(fleets.known[hour])
+
+    def only(self, streams: NDArray[np.bool_]) -> PoolSums:
+        """Return the sums of these ``streams`` (S,), and nothing of the others."""
         return replace(
-            self, n=np.where(known, self.n, 0.0), total=np.where(known[:, None], total, 0.0),
-            expected=np.where(known[:, None], self.expected, 0.0),
+            self, n=np.where(streams, self.n, 0.0), total=np.where(streams[:, None], self.total, 0.0),
+            expected=np.where(streams[:, None], self.expected, 0.0),
         )  # fmt: skip
 
 
@@ -355,7 +364,8 @@ class PoolWindows:
     """What the pools of one bank are judged by in one slot; ``fleet``: the sums over all, by context.
 
     ``movement`` of the pools: a first weekend is added to it; ``noted``: of which pools and contexts this slot was.
-    ``rhythm`` of the whole fleet, if it has one, and the ``hour`` of the day.
+    ``rhythm`` of the whole fleet, if it has one, and the ``hour`` of the day. ``unseen``: the slot is on a weekend and
+    the fleet's baselines had none: like the devices, cohorts are not judged where most of the fleet moved.
     """
 
     bank: DetectorBank
@@ -369,6 +379,7 @@ class PoolWindows:
     noted: set[tuple[PoolName, int]] = field(default_factory=set)
     rhythm: Rhythm | None = None
     hour: int = 0
+    unseen: bool = False
 
     def step(
         self, pool: Pool | None, name: PoolName, places: NDArray[np.int64], *, without: NDArray[np.int64]
@@ -382,7 +393,9 @@ class PoolWindows:
         contexts = self.judged.contexts[places]
         stages = np.sort(self.bank.stage[self.judged.rows[places]])
         stage = max(int(stages[(len(stages) - 1) // 2]) if stages.size else 0, pool.stage if pool else 0)
-        pool = pool if pool is not None and pool.stage == stage else None
+        if pool is not None and pool.stage != stage:
+            pool = None
+            self._forget_weekend(name)
         for context in np.unique(contexts):
             part = places[contexts == context]
             if len(part) >= MIN_MEMBERS:
@@ -390,6 +403,8 @@ class PoolWindows:
                 sums_ = whole if name == FLEET else self.judged.sums(self.bank, part, int(context))
                 if not self._knows_the_day(name, int(context), sums_, whole):
                     continue
+                if self.unseen and _is_controlled(name, sums_.count, whole.count):
+                    sums_ = sums_.only(~self.bank.held[int(context)])
                 if self.rhythm is not None and name == FLEET:
                     sums_ = sums_.without(self.rhythm, self.hour)
                 older = pool or Pool.empty(self.bank.columns)
@@ -425,6 +440,12 @@ class PoolWindows:
             )  # fmt: skip
         return False
 
+    def _forget_weekend(self, name: PoolName) -> None:
+        """Drop the noted weekend of a pool that begins again: the baselines that are new now contain it."""
+        if name in self.movement:
+            fresh = PoolMovement.empty(self.bank.columns)
+            self.movement[name] = replace(self.movement[name], weekend=fresh.weekend, weekend_n=fresh.weekend_n)
+
     def _gains(
         self, name: PoolName, own: PoolSums, whole: PoolSums, aged: Floats | None
     ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
@@ -454,8 +475,8 @@ class PoolWindows:
         of_shapes = deviations(p, shape)
         moved_by_shape = shape_moved[:, list(SHAPE_MEMORY)] * of_shapes
         tolerance = moved_by_shape[..., None] * np.array(THETAS)
-        log_z = np.maximum(*(log_normaliser(q, n_effective[:, None], shape, z=z, epsilon=epsilon)
-                             for q in (p, smoothed)))  # fmt: skip
+        either, of_both = np.stack([p, smoothed]), np.broadcast_to(shape, (2, *shape.shape))
+        log_z = log_normaliser(either, n_effective[:, None], of_both, z=z, epsilon=epsilon).max(axis=0)
         log_z += tolerance.reshape(log_z.shape)
         classes = list(columns.classes)
         deviation = columns.joined(of_shapes[:, list(OWN_SHAPES)], np.sqrt(p[classes] * (1 - p[classes])))
@@ -473,9 +494,9 @@ class PoolWindows:
         if not classes:
             return gain, np.zeros((0, CLASS_TILTS)), followed
         class_n = np.broadcast_to(n_effective[classes, None], (len(classes), BINS))
-        class_log_z = np.maximum(*(
-            class_log_normaliser(q[classes], class_n, moved=class_moved, z=z, epsilon=epsilon) for q in (p, smoothed)
-        ))  # fmt: skip
+        class_log_z = class_log_normaliser(either[:, classes], class_n, moved=class_moved, z=z, epsilon=epsilon).max(
+            axis=0
+        )
         class_gain = (
             class_increments(
                 counts[classes] - own.n[classes, None] * class_taken, own.n[classes], class_log_z, by_class

@@ -174,8 +174,8 @@ def fold_slot(
         cap = log_cap(members, state.banks[key].tilts, settings.log_alpha)
         carried = state.carried.get(key)
         moment = SlotContext(
-            slot=slot, log_cap=cap, kept=(kept or {}).get(key, {}), alarming=_alarming(state, key, before),
-            flagged=state.flagged,
+            slot=slot, log_cap=cap, kept=(kept or {}).get(key, {}), flagged=state.flagged,
+            alarming=_alarming(state, key, before, settings),
         )  # fmt: skip
         aged = state.banks[key].aged.copy() if carried is not None else None
         completed[key] = state.banks[key].step(window, settings, moment)
@@ -256,19 +256,29 @@ class _Pooled:
 
 
 def _decided(pools: Mapping[tuple[BankKey, PoolName], Pool], settings: DetectorSettings) -> _Pooled:
-    found = {key: pools[key].log_value for key in sorted(pools)}
+    alike: dict[BankKey, list[tuple[BankKey, PoolName]]] = {}
+    for name in pools:
+        alike.setdefault(name[0], []).append(name)
+    by_name: dict[tuple[BankKey, PoolName], float] = {}
+    for several in alike.values():  # at once: this is done four times a slot
+        log_m = np.stack([pools[name].log_m for name in several])
+        class_m = np.stack([pools[name].class_m for name in several])
+        by_name |= zip(several, values(log_m, class_m).tolist(), strict=True)
+    found = {name: by_name[name] for name in sorted(by_name)}
     decision = e_bh(np.array(list(found.values())), settings.log_alpha)
     alarms = frozenset(key for key, hit in zip(found, decision.flagged, strict=True) if hit)
     return _Pooled(found, decision.log_threshold, alarms)
 
 
-def _alarming(state: FoldState, key: BankKey, pooled: _Pooled) -> NDArray[np.bool_]:
-    """Return the streams (S,) in which the fleet's pool of a bank alarms; all while it is collecting.
+def _alarming(state: FoldState, key: BankKey, pooled: _Pooled, settings: DetectorSettings) -> NDArray[np.bool_]:
+    """Return the streams (S,) in which the fleet's pool of a bank alarms; all while it cannot be judged.
 
     Three days are too few to show that most of a fleet has moved, and it would be the healthy devices that differ.
+    Neither is what most of it does on a weekend known to baselines that had none; devices do not follow it alike.
     """
-    pool = state.pools.get((key, FLEET))
-    if pool is not None and pool.collecting:
+    pool, movement = state.pools.get((key, FLEET)), state.movement.get(key, {}).get(FLEET)
+    unseen = pooling.is_unseen_weekend(movement, state.slot, settings)
+    if unseen or (pool is not None and pool.collecting):
         return np.ones(state.banks[key].streams, np.bool_)
     if pool is None or (key, FLEET) not in pooled.alarms:
         return np.zeros(state.banks[key].streams, np.bool_)
@@ -400,7 +410,7 @@ def _step_pools(
             windows=pooling.PoolWindows(
                 bank=bank, judged=judged, settings=settings, movement=movement, weekend=weekend,
                 between=pooling.between_batches(movement, named, rhythm), rhythm=rhythm, hour=state.slot % HOURS,
-                fleet=judged.whole(bank),
+                fleet=judged.whole(bank), unseen=pooling.is_unseen_weekend(movement.get(FLEET), state.slot, settings),
                 log_cap=log_cap(len(named), bank.tilts, settings.log_alpha),
             ),
         )  # fmt: skip

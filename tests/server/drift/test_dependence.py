@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.bench.dependence import NULLS, DependentFleet, DependentRun, drift_row, null_row, staged_row
+from scripts.bench.dependence import KEY, NULLS, STAGES, DependentFleet, DependentRun, drift_row, null_row, staged_row
+from server.drift.detection.pools import FLEET
 
 RESTLESS = "restless devices"  # three days don't show that a few devices move further than all others: 14 do
 
@@ -23,6 +24,52 @@ def test_a_world_without_drift_raises_no_alarm(kind: str) -> None:
     found = null_row(_fleet(kind), windows=72, hours=48)
     assert found["device_alerts_a_day"] == 0
     assert found["pool_alarms"] <= (2 if kind == "common weather" else 0)  # one alarm, with three quiet windows in it
+
+
+@pytest.mark.parametrize("kind", ["weekend", "weekend and few samples"])
+def test_a_weekend_that_no_baseline_has_seen_accuses_no_device(kind: str) -> None:
+    """Where most of the fleet moves on it, devices that do not follow alike would be the ones that differ."""
+    found = null_row(_fleet(kind, devices=40, seed=4), windows=72, hours=48)
+    assert (found["device_alerts_a_day"], found["pool_alarms"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [
+    ("+0.5 sd on a tenth from a Saturday, in another stream", 1, 10),
+    ("+0.5 sd on a tenth from a Saturday, where weekends differ", 48, 60),
+])  # fmt: skip
+def test_a_fault_that_begins_on_a_first_weekend_waits_for_monday_only_where_the_fleet_moves(
+    name: str, least: int, most: int
+) -> None:
+    """Its streams that no weekend moves are judged as on any day."""
+    found = drift_row(name, DependentFleet(kind="weekend", devices=40, streams=3, seed=4), windows=72)
+    assert least <= found["median_windows"] <= most
+    assert (found["found_ratio"], found["false_devices"]) == (1.0, 0)
+
+
+def test_a_single_device_is_judged_on_its_first_weekend() -> None:
+    """It shares nothing with a fleet, so nothing is left out."""
+    run = DependentRun(fleet=_fleet("independent", devices=1, seed=3), windows=72).commission()
+    assert not any(run.window().flagged for _ in range(48))
+    assert [run.window(1.0).flagged for _ in range(8)][-1] == {"d00000"}  # on Saturday morning
+
+
+def test_a_noted_weekend_is_forgotten_once_the_baselines_contain_it() -> None:
+    """It was noted against the baseline of three days, and would be taken off a second time from that of seven."""
+    run = DependentRun(fleet=_fleet("weekend", devices=9), windows=168, provisional=72)
+    for _ in range(130):
+        run.window()
+    assert run.state.movement[KEY][FLEET].weekend_n[0] > 0
+    for _ in range(39):
+        run.window()
+    assert run.state.pools[KEY, FLEET].stage == 3
+    assert not run.state.movement[KEY][FLEET].weekend_n.any()
+
+
+def test_a_drift_that_begins_in_provisional_time_is_found() -> None:
+    """From the fourth day on, by a provisional verdict."""
+    found = drift_row("+0.5 sd on a tenth", _fleet("independent", devices=40, seed=2), 72, hours=12, stages=STAGES)
+    assert found["median_windows"] <= 8
+    assert (found["found_ratio"], found["false_devices"]) == (1.0, 0)
 
 
 @pytest.mark.slow
