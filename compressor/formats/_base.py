@@ -44,6 +44,7 @@ class ModelFormat:
     error that names a missing one. ``exported_with``, ``quantized_with``: the distributions whose versions decide the
     file; ``made_with``: those that the bill of materials names beside the runtime's own. ``opset``: in the manifest of
     our exports. ``model_key``: of ``[model]``, that names a person's file of this format; "": none can be given.
+    ``becomes_network``: such a file has the network steps and the formats that a network of ours has.
     ``finished``: such a file is gated and packaged as it is. ``grid``: keys of a ``quantize`` step that decide where
     its values lie, which quantization-aware training must share. ``own_schemes``: a person's own scheme
     quantizes it. ``rescues``: the remedies of a rescue apply to it.
@@ -60,6 +61,7 @@ class ModelFormat:
     made_with: ClassVar[tuple[str, ...]] = ("torch",)
     opset: ClassVar[int] = 0
     model_key: ClassVar[str] = ""
+    becomes_network: ClassVar[bool] = False
     finished: ClassVar[bool] = False
     grid: ClassVar[tuple[str, ...]] = ("per_channel", "reduce_range")
     own_schemes: ClassVar[bool] = False

@@ -42,6 +42,7 @@ class Format(ModelFormat):
     made_with = ("torch", "onnx")
     opset = OPSET
     model_key = "onnx"
+    becomes_network = True
     own_schemes = True
     rescues = True
     compares_layers = True

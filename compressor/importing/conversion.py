@@ -138,20 +138,22 @@ def built(made: Construction, outputs: Sequence[Value]) -> ImportedNetwork:
     Raises:
         ConversionError: If it trains fewer or more numbers than the file's weights have.
     """
-    network = ImportedNetwork(_freeing(made.calls, outputs), outputs, made.layers, made.held).eval()
+    network = ImportedNetwork(_kept(made.calls, outputs), outputs, made.layers, made.held).eval()
     _check_weights(network, made)
     return network
 
 
-def _freeing(calls: Sequence[Call], outputs: Sequence[Value]) -> list[Call]:
-    """Return ``calls`` that each drop the values that nothing reads later."""
+def _kept(calls: Sequence[Call], outputs: Sequence[Value]) -> list[Call]:
+    """Return the ``calls`` that ``outputs`` depend on; each drops the values that nothing reads later."""
     wanted = {output.index for output in outputs if isinstance(output, Slot)}
-    freed: list[Call] = []
+    kept: list[Call] = []
     for call in reversed(calls):
-        read_here = {call.slot, *_slots(call.args)}
-        freed.append(replace(call, frees=tuple(sorted(read_here - wanted - {0}))))
+        if call.slot not in wanted:
+            continue
+        read_here = _slots(call.args)
+        kept.append(replace(call, frees=tuple(sorted(read_here - wanted - {0}))))
         wanted |= read_here
-    return freed[::-1]
+    return kept[::-1]
 
 
 def _slots(args: object) -> set[int]:

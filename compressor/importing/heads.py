@@ -6,9 +6,12 @@ is: the output of that name, else what goes into the last layer with weights. Re
 
 from __future__ import annotations
 
+import copy
+import functools
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from compressor.errors import ConversionError
 from compressor.importing import patterns
@@ -49,6 +52,20 @@ def network_of(data: bytes, logits: str, embedding: str = "") -> Conversion:
     apart = compared(whole, source, places)
     network = built(made, [made.places[end], features])
     return counted(network, nodes, apart)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(data: bytes, logits: str, embedding: str) -> nn.Module:
+    return network_of(data, logits, embedding).network
+
+
+def fresh_network(data: bytes, logits: str, embedding: str = "") -> nn.Module:
+    """Return a copy of the network of ``network_of`` for weights of its own; the last file is translated once.
+
+    Raises:
+        ConversionError: As ``network_of``.
+    """
+    return copy.deepcopy(_kept(data, logits, embedding))
 
 
 def _before_softmax(source: OnnxSource, logits: str) -> str:

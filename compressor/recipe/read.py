@@ -28,7 +28,7 @@ from compressor.recipe.model import (
     TargetRecipe,
     TrainRecipe,
 )
-from compressor.steps._selection import network_steps
+from compressor.steps._selection import becomes_network, network_steps
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import smoothers
@@ -377,7 +377,10 @@ def _check_target(on: str, names: Sequence[str], where: str) -> None:
 
 
 def _check_import(recipe: Recipe) -> None:
-    """Reject what an imported file does not allow: steps that change a network, and another runtime's file."""
+    """Reject what an imported file does not allow.
+
+    That is, for a file that can't become a network, steps that change one and another runtime's file.
+    """
     model = recipe.model
     given = [name for name in ("checkpoint", *formats.model_keys()) if getattr(model, name)]
     if len(given) > 1:
@@ -385,6 +388,11 @@ def _check_import(recipe: Recipe) -> None:
         raise RecipeError(message)
     file_format = formats.imported(model)
     if file_format is None:
+        return
+    if file_format.becomes_network:
+        if becomes_network(recipe) and recipe.train.processes > 1:
+            message = f"Expected [train] processes = 1 with [model] {given[0]}, got {recipe.train.processes}"
+            raise RecipeError(f"{message}: a network from a file is trained by one process")
         return
     runtime = file_format.runtime
     wrong = [target.name for target in recipe.targets if target.runtime != runtime]
@@ -430,7 +438,8 @@ def _check_steps(recipe: Recipe) -> None:
             for item in recipe.targets
             if not formats.or_plain(item.runtime).rescues and step.on in {"", item.name}
         ]
-        if step.rescue and (others or recipe.model.imported):
+        imported = bool(recipe.model.imported) and not becomes_network(recipe)
+        if step.rescue and (others or imported):
             got = f"target {others[0]!r}" if others else "an imported file"
             message = f"Expected rescue for ONNX targets of a trained network alone, got {got}"
             raise RecipeError(f"{message}: set on = the ONNX target in this step, and another step for the others")
@@ -452,12 +461,14 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
     if file_format is not None:
         why = f"with [model] {file_format.model_key}"
         yield from (Unread("[model]", key, why) for key in ("network", "network_options") if is_given(model, key))
+    if file_format is not None and not becomes_network(recipe):
+        why = f"with [model] {file_format.model_key}"
         yield from (
             Unread("[train]", key, f"{why}, which is not trained")
             for key in _names(recipe.train)
             if key not in READ_BY_IMPORTS and is_given(recipe.train, key)
         )
-    elif model.checkpoint:
+    elif file_format is not None or model.checkpoint:
         read = [steps.train_reads(step) for step in network_steps(recipe)]
         used = (
             frozenset(_names(recipe.train)) - _OF_TRAINING if None in read else frozenset().union(*filter(None, read))
@@ -468,7 +479,8 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
             "fine_tune_layers",
         }  # the latter: for a later retraining
         unused = frozenset(_names(recipe.train)) - used
-        why = "with [model] checkpoint, whose weights are taken as they are"
+        key = file_format.model_key if file_format is not None else "checkpoint"
+        why = f"with [model] {key}, whose weights are taken as they are"
         yield from (Unread("[train]", key, why) for key in sorted(unused) if is_given(recipe.train, key))
     for place, why in tasks.of(recipe.data).unread.items():
         table, _, key = place.rpartition(" ")

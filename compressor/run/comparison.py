@@ -61,7 +61,7 @@ class Comparison:
             MeasureError: If a model can't be run.
         """
         form = run.models.compressed[target]
-        baseline = "the float model" if run.models.trained is not None else "the file as it came"
+        baseline = "the file as it came" if run.recipe.model.imported else "the float model"
         if run.models.baseline.data in {form.data, form.plain}:
             baseline = ITSELF
         if run.before is not None:

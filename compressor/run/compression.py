@@ -75,17 +75,17 @@ def shaped(run: Run, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
         CompressorError: As raised by a step.
     """
     weights, notes = trained, []
-    network = plugin("compressor.networks", run.recipe.model.network)
     for step in network_steps(run.recipe):
         inputs = {
             "weights": weights.digest, "teacher": trained.digest, "step": repr(step), "data": lesson.digest(),
             "settings": repr(run.recipe.train), "network": repr(run.recipe.model.network),
             "options": repr(sorted(run.recipe.model.network_options.items())),
             "preprocessing": repr(run.preprocessing), **versions("torch", "numpy", "torch-pruning"),
+            **run.source_inputs,
         }  # fmt: skip
         make = _applying(run, weights, trained, step, lesson)
         step_code = plugin("compressor.steps", step.step)
-        entries = (step_code, "compressor.train.checkpoint", network, run.task.code("training"))
+        entries = (step_code, "compressor.train.checkpoint", run.network_code, run.task.code("training"))
         made = run.cache.result(Stage(name=f"step-{step.step}", inputs=inputs, make=make, uses=entries))
         said, data = _unpack(made.data)
         weights = Result(data, sha256_hex(data), cached=made.cached)
@@ -130,9 +130,11 @@ def _unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 def models_of(
     run: Run, trained: Result, weights: Result, calibration: Sequence[Table],
-    notes: Notes,
+    notes: Notes, baseline: Form | None = None,
 ) -> Models:  # fmt: skip
     """Return all files of a run: the float baseline, the float files by runtime, the compressed ones by target.
+
+    ``baseline``: a person's own file; None: the export of ``trained``.
 
     Raises:
         ExportError: If the network can't be exported.
@@ -140,13 +142,19 @@ def models_of(
         PluginError: If a scheme or a converter is missing.
     """
     recipe = run.recipe
-    baseline = exported(run, trained, formats.BASELINE)
+    baseline = baseline or exported(run, trained, formats.BASELINE)
     floats = {name: exported(run, weights, name) for name in sorted({t.runtime for t in recipe.targets})}
     compressed = {
         target.name: compress(run, floats[target.runtime], target, calibration, weights) for target in recipe.targets
     }
     return Models(
-        trained=trained, weights=weights, baseline=baseline, floats=floats, compressed=compressed, notes=notes
+        trained=trained,
+        weights=weights,
+        baseline=baseline,
+        floats=floats,
+        compressed=compressed,
+        notes=notes,
+        source=run.models.source,
     )
 
 
@@ -198,7 +206,8 @@ def _quantized(
         **versions(*file_format.quantized_with),
     }  # fmt: skip
 
-    size = file_format.fixed_batch(model) if run.recipe.model.imported else 0
+    as_it_came = run.recipe.model.imported and run.models.source is None
+    size = file_format.fixed_batch(model) if as_it_came else 0
 
     def batches() -> Iterator[Floats]:
         made = run.batches(calibration, file_format.layout)
@@ -214,8 +223,7 @@ def _quantized(
 
     entries = [plugin("compressor.quantize", step.scheme), formats.code(target.runtime)]
     if learnt:
-        network = plugin("compressor.networks", run.recipe.model.network)
-        entries += ("compressor.quantize._learned_ranges", "compressor.train.checkpoint", network)
+        entries += ("compressor.quantize._learned_ranges", "compressor.train.checkpoint", run.network_code)
     return run.cache.result(Stage(name="quantize", inputs=inputs, make=make, uses=tuple(entries))).data
 
 

@@ -6,6 +6,8 @@ recipe's shape and logits for its classes, then one row that runs. The error for
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from compressor import formats
-from compressor.cache import Result
+from compressor.cache import Result, Stage
 from compressor.data._table import Table
 from compressor.errors import CheckpointError, MeasureError
 from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import Recipe
-from compressor.run.compression import check_calibration, compress
-from compressor.run.stages import Form, Models, Run, bare, float_target, input_of, with_contract
-from compressor.steps._selection import artifact_steps
+from compressor.run.compression import Notes, check_calibration, compress
+from compressor.run.stages import Form, Models, NetworkFile, Run, bare, float_target, input_of, versions, with_contract
+from compressor.steps._selection import artifact_steps, becomes_network
 from edge_agent import runtimes
 from edge_agent.errors import AgentError
 from wire.canonical import sha256_hex
@@ -33,6 +35,7 @@ _MATRIX = 2
 _TRIED_ROWS = 16
 _ALONE, _MAX_APART_RATIO, _ROUNDING = 4, 0.05, 1e-4
 _SUM_SLACK = 1e-3
+_HEADER_BYTES = 8
 
 
 def checkpoint_of(run: Run, classes: int) -> Result:
@@ -53,7 +56,7 @@ def checkpoint_of(run: Run, classes: int) -> Result:
 
 
 def models_of(run: Run, calibration: Sequence[Table]) -> Models:
-    """Return all files of a run that starts from an exported file.
+    """Return all files of a run that compresses an exported file itself.
 
     Raises:
         CheckpointError: If the file does not exist or is too large.
@@ -61,6 +64,75 @@ def models_of(run: Run, calibration: Sequence[Table]) -> Models:
         MeasureError: If it is not such a file, has foreign operators, other inputs or outputs than the recipe, or does
             not run.
         QuantizeError: If it can't be quantized.
+    """
+    recipe = run.recipe
+    file_format, start, specs = _read_as(run, calibration)
+    data, compressed = start.data, {}
+    for target in recipe.targets:
+        given = file_format.with_first(data, specs[1][0].name) if artifact_steps(recipe, target.name) else data
+        form = compress(run, Form(replace(start.candidate, artifact=given)), target, calibration)
+        compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.plain))
+    return Models(
+        trained=None, weights=None, baseline=start, floats={file_format.runtime: start}, compressed=compressed
+    )
+
+
+def opened(run: Run, calibration: Sequence[Table]) -> tuple[Run, Form]:
+    """Return ``run`` with the network of its imported file, and the file as it came, to compare with.
+
+    Raises:
+        CheckpointError: If the file does not exist or is too large.
+        DataError: If there are calibration rows of one class only.
+        MeasureError: As ``models_of``.
+    """
+    _, start, (_, outputs) = _read_as(run, calibration)
+    names = [output.name for output in outputs]
+    source = NetworkFile(data=start.data, logits=names[0], embedding=names[1] if len(names) > 1 else "")
+    return replace(run, models=replace(run.models, source=source)), start
+
+
+def weights_of(run: Run) -> tuple[Result, Notes]:
+    """Return the weights of the network in the imported file, in this project's format, and how the import went.
+
+    Raises:
+        ConversionError: If the file can't become a network: an operator is unknown, or a node computes something else.
+    """
+    source = run.models.source
+    if source is None:
+        raise CheckpointError("Expected the file of a network, got none: give [model] onnx")
+    data, names = source.data, (source.logits, source.embedding)
+
+    def make() -> bytes:
+        from compressor.importing.heads import network_of  # noqa: PLC0415 - torch is loaded only where needed
+        from compressor.train import checkpoint  # noqa: PLC0415 - as above
+
+        with run.progress.stage("import", 1, "model") as stage, tempfile.TemporaryDirectory(prefix="tinyfleet-") as at:
+            made = network_of(data, *names)
+            checkpoint.save(made.network, Path(at) / "weights.pt")
+            stage.advance()
+            notes = {
+                "operators": ", ".join(f"{count} {name}" for name, count in sorted(made.operators.items())),
+                "weights": made.weights,
+                "largest_difference": float(f"{made.apart:.2g}"),
+            }
+            said = json.dumps(notes).encode()
+            return len(said).to_bytes(_HEADER_BYTES, "big") + said + (Path(at) / "weights.pt").read_bytes()
+
+    inputs = {**run.source_inputs, **versions("torch", "numpy", "onnx", "onnxruntime")}
+    uses = (run.network_code, "compressor.train.checkpoint")
+    made = run.cache.result(Stage(name="import", inputs=inputs, make=make, uses=uses))
+    end = _HEADER_BYTES + int.from_bytes(made.data[:_HEADER_BYTES], "big")
+    said, weights = json.loads(made.data[_HEADER_BYTES:end]), made.data[end:]
+    apart = said["largest_difference"]
+    run.progress.say(f"the file is a network of {said['weights']:,} weights now, {apart:g} from onnxruntime at most")
+    return Result(weights, sha256_hex(weights), cached=made.cached), (("import", said),)
+
+
+def _read_as(run: Run, calibration: Sequence[Table]) -> tuple[formats.ModelFormat, Form, tuple[Specs, Specs]]:
+    """Return the imported file of ``run``: its format, a form that runs it, and its tensors.
+
+    Raises:
+        MeasureError: As ``models_of``.
     """
     recipe = run.recipe
     file_format = formats.imported(recipe.model)
@@ -73,15 +145,7 @@ def models_of(run: Run, calibration: Sequence[Table]) -> Models:
     data = file_format.sized(data, specs[0][0])
     plain = replace(plain, artifact=data)
     specs = _meant(run, _stated(plain, specs, data), specs, calibration[0])
-    start = Form(_stated(plain, specs, data))
-    compressed = {}
-    for target in recipe.targets:
-        given = file_format.with_first(data, specs[1][0].name) if artifact_steps(recipe, target.name) else data
-        form = compress(run, Form(replace(start.candidate, artifact=given)), target, calibration)
-        compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.plain))
-    return Models(
-        trained=None, weights=None, baseline=start, floats={file_format.runtime: start}, compressed=compressed
-    )
+    return file_format, Form(_stated(plain, specs, data)), specs
 
 
 def check(recipe: Recipe) -> None:
@@ -95,6 +159,7 @@ def check(recipe: Recipe) -> None:
         PluginError: If the network of a checkpoint can't be built.
         MeasureError: If it is not an ONNX or TFLite file, has foreign operators, other inputs or outputs than the
             recipe, or the runtime rejects it.
+        ConversionError: If a step or target needs the network in an ONNX file, and the file can't become one.
     """
     model = recipe.model
     if model.checkpoint:
@@ -113,14 +178,21 @@ def check(recipe: Recipe) -> None:
     data = _imported(recipe, file_format)
     inputs, outputs = file_format.tensors(data)
     wanted = _input(inputs, input_of(recipe, file_format.runtime))
-    if model.labels:
-        _outputs(outputs, len(model.labels))
+    named = _outputs(outputs, len(model.labels)) if model.labels else ()
     zeros = np.zeros([max(1, size) for size in wanted.shape], np.float32)
     first_run.check(file_format.runtime, data, zeros, f"[model] {file_format.model_key}")
     try:
         runtimes.load(Manifest(runtime=file_format.runtime, inputs=(wanted,)), data).close()
     except AgentError as error:
         raise MeasureError(str(error)) from error
+    if becomes_network(recipe):
+        from compressor.importing import conversion, heads  # noqa: PLC0415 - torch is loaded only where needed
+
+        sized = file_format.sized(data, wanted)
+        if named:
+            heads.network_of(sized, *(output.name for output in named))
+        else:
+            conversion.module_of(sized)
 
 
 def _stated(candidate: Candidate, specs: tuple[Specs, Specs], plain: bytes) -> Candidate:

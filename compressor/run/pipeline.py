@@ -48,12 +48,12 @@ from compressor.run.comparison import (
     disagreements,
     figures_of,
 )
-from compressor.run.compression import Lesson, exported, models_of, rescued, shaped
+from compressor.run.compression import Lesson, Notes, exported, models_of, rescued, shaped
 from compressor.run.device_evidence import said_by_devices
 from compressor.run.ledger import LooksAt, counted, gate_labels, own_turn, read_ledgers
 from compressor.run.report_inputs import shown
-from compressor.run.stages import Material, Models, Run
-from compressor.steps._selection import has_choices, plugins_of
+from compressor.run.stages import Form, Material, Models, Run
+from compressor.steps._selection import becomes_network, has_choices, plugins_of
 from wire.bundle import read_bundle
 from wire.canonical import sha256_hex
 from wire.errors import WireError
@@ -221,16 +221,24 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
 
 
 def _models(run: Run, base: BasePoint | None) -> Models:
-    if run.recipe.model.imported:
+    if run.recipe.model.imported and not becomes_network(run.recipe):
         return imported_model.models_of(run, calibration_of(run, run.rows("train")))
     lesson = lesson_of(run)
-    trained = trained_of(run, lesson, base)
+    own: Form | None = None
+    read: Notes = ()
+    if run.recipe.model.imported:
+        run, own = imported_model.opened(run, lesson.calibration)
+    if run.models.source is None or (base is not None and base.checkpoint is not None):
+        trained, own = trained_of(run, lesson, base), None  # the release before, not the file, is what it starts from
+    else:
+        trained, read = imported_model.weights_of(run)
     weights, notes = shaped(run, trained, lesson)
+    notes = read + notes
     if any(getattr(step, "rescue", 0) for step in run.recipe.compress):
         form = exported(run, weights, formats.BASELINE)
         recipe, said = rescued(run, form, lesson.calibration, lesson.search)
         run, notes = replace(run, recipe=recipe), notes + said
-    return models_of(run, trained, weights, lesson.calibration, notes)
+    return models_of(run, trained, weights, lesson.calibration, notes, own)
 
 
 def calibration_of(run: Run, train: Table) -> list[Table]:

@@ -102,13 +102,28 @@ class Form:
         return sha256_hex(self.candidate.artifact)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFile:
+    """An exported file whose network is trained and exported; ``logits`` and ``embedding`` name its outputs."""
+
+    data: bytes
+    logits: str
+    embedding: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the file and of what is taken from it."""
+        return sha256_hex(f"{sha256_hex(self.data)} {self.logits} {self.embedding}".encode())
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Models:
     """All models of a run; every field is empty until a model is made.
 
     ``trained``: the weights before any step, ``weights``: after the last (None for an imported file); ``baseline``: the
     float model without compression, for the baseline's runtime or that of the import; ``floats``: the float file after
-    the network steps, by runtime; ``compressed``: the gated file, by target; ``notes``: measurements of the steps.
+    the network steps, by runtime; ``compressed``: the gated file, by target; ``notes``: measurements of the steps;
+    ``source``: the file whose network these are, None for a network of the recipe.
     """
 
     trained: Result | None = None
@@ -117,6 +132,7 @@ class Models:
     floats: Mapping[str, Form] = field(default_factory=dict)
     compressed: Mapping[str, Form] = field(default_factory=dict)
     notes: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
+    source: NetworkFile | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -209,6 +225,7 @@ class Run:
             "settings": repr(settings), "network": f"{network} {sorted(self.recipe.model.network_options.items())}",
             "preprocessing": self._preprocessing_digest(), "start": sha256_hex(start) if start else "",
             "classes": "\0".join(tables[0].class_names), **_unit(tables[0]), **versions("torch", "numpy", "pillow"),
+            **self.source_inputs,
         }  # fmt: skip
         inputs |= {"layers": settings.fine_tune_layers} if settings.keeps_body else {}
         stops = held if settings.early_stopping else None
@@ -226,7 +243,7 @@ class Run:
             resume.unlink(missing_ok=True)
             return weights
 
-        stage = Stage(name="train", inputs=inputs, make=make, uses=(*entries, self._network_code))
+        stage = Stage(name="train", inputs=inputs, make=make, uses=(*entries, self.network_code))
         resume = self.cache.results / f"training-{stage.key()[:24]}.part"
         return self.cache.result(stage)
 
@@ -270,10 +287,22 @@ class Run:
         return model.network, classes, data.channels, data.height, data.width, model.network_options
 
     @property
-    def _network_code(self) -> str:
+    def network_code(self) -> str:
+        """The module that makes the network."""
+        if self.models.source is not None:
+            return "compressor.importing.heads"
         return plugin("compressor.networks", self.recipe.model.network)
 
+    @property
+    def source_inputs(self) -> dict[str, str]:
+        """The file that the network comes from, as an input of a stage."""
+        return {"source": self.models.source.digest} if self.models.source is not None else {}
+
     def _network(self, classes: int) -> object:
+        if (source := self.models.source) is not None:
+            from compressor.importing.heads import fresh_network  # noqa: PLC0415 - torch is loaded only to train
+
+            return fresh_network(source.data, source.logits, source.embedding)
         from compressor import networks  # noqa: PLC0415 - torch is loaded only to train
 
         return networks.build(*self._spec(classes))
@@ -315,6 +344,7 @@ class Run:
             "weights": weights.digest, "classes": str(classes), "network": model.network,
             "options": repr(sorted(model.network_options.items())), "runtime": runtime,
             "shape": f"{data.channels} {data.height} {data.width}", **versions(*target.exported_with),
+            **self.source_inputs,
         }  # fmt: skip
 
         def make() -> bytes:
@@ -326,7 +356,7 @@ class Run:
                 stage.advance()
             return model_bytes
 
-        uses = (formats.code(runtime), "compressor.train.checkpoint", self._network_code)
+        uses = (formats.code(runtime), "compressor.train.checkpoint", self.network_code)
         return self.cache.result(Stage(name="export", inputs=inputs, make=make, uses=uses))
 
     def saved_as(self, model: bytes, runtime: str, kind: str) -> bytes:
@@ -388,11 +418,11 @@ class Run:
             return _pack(Predictions(joined, np.zeros((len(joined), 0), np.float32)))
 
         inputs = {"weights": weights.digest, "data": table_digest(table), **versions("torch", "numpy", "pillow")}
-        inputs |= _unit(table)
+        inputs |= _unit(table) | self.source_inputs
         model = self.recipe.model
         inputs |= {"network": f"{model.network} {sorted(model.network_options.items())}",
                    "preprocessing": self._preprocessing_digest()}  # fmt: skip
-        uses = ("compressor.train.checkpoint", self._network_code)
+        uses = ("compressor.train.checkpoint", self.network_code)
         return _unpack(self.cache.result(Stage(name="torch", inputs=inputs, make=make, uses=uses)).data).logits
 
     def timings(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:

@@ -30,7 +30,7 @@ from compressor.run.stages import Form, Run
 from compressor.search.pareto import TrialFigures
 from compressor.search.space import NONE, Point, Space, own_steps, steps_of
 from compressor.statistics.paired import drop_lower, drop_upper, paired
-from compressor.steps._selection import plugins_of
+from compressor.steps._selection import becomes_network, plugins_of
 from compressor.steps._settings import Settings
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.settings import nearest
@@ -78,6 +78,9 @@ def target_of(recipe: Recipe, name: str) -> TargetRecipe:
         message = f"Expected a network, checkpoint or ONNX file to search, got [model] {given.model_key}"
         raise RecipeError(f"{message}: it is as it is")
     found = recipe.targets[names.index(name) if name else 0]
+    if becomes_network(only(recipe, found, recipe.compress)):
+        message = f"Expected a search in an ONNX file for ONNX targets, without network steps, got {found.name!r}"
+        raise RecipeError(f"{message}: leave the steps out, or run the recipe without a search")
     if found.cpu != platform.machine():
         message = f"Expected target {found.name!r} on this host's processor {platform.machine()!r}, got {found.cpu!r}"
         raise MeasureError(f"{message}: latency is measured, so search on such a machine or name another --target")

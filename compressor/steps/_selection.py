@@ -14,6 +14,14 @@ def network_steps(recipe: Recipe) -> tuple[StepSettings, ...]:
     return tuple(step for step in recipe.compress if steps.level(step) == steps.NETWORK)
 
 
+def becomes_network(recipe: Recipe) -> bool:
+    """Return whether the recipe needs the network in its imported file: for a step, or for another runtime."""
+    given = formats.imported(recipe.model)
+    if given is None or not given.becomes_network:
+        return False
+    return bool(network_steps(recipe)) or any(target.runtime != given.runtime for target in recipe.targets)
+
+
 def artifact_steps(recipe: Recipe, target: str) -> tuple[QuantizeRecipe, ...]:
     """Return the steps of ``recipe`` after the export that apply to ``target``, in order."""
     found = (step for step in recipe.compress if isinstance(step, QuantizeRecipe))

@@ -122,6 +122,47 @@ def with_softmax(model: onnx.ModelProto) -> None:
     model.graph.output.append(helper.make_tensor_value_info("shares", TensorProto.FLOAT, ["batch", 10]))
 
 
+_STEPS = """[[compress]]
+step = "prune"
+macs_ratio = 0.7
+rounds = 1
+round_to = 2
+fine_tune_epochs = 1
+[[compress]]
+step = "distill"
+epochs = 1
+weight = 1.0
+[[compress]]
+step = "qat"
+reduce_range = true
+epochs = 1
+max_steps = 3
+allow_unchanged = true
+[[compress]]"""
+
+
+def test_the_network_in_an_onnx_file_is_pruned_and_trained(run: Run, home: Path, model: onnx.ModelProto) -> None:
+    """It has the steps that a network of ours has, learns from the file itself, and is compared with it."""
+    with_softmax(model)
+    code, _ = run("--onnx", model, edits={"[[compress]]": _STEPS})
+    assert code == 0
+    bundle = bundle_of(home)
+    assert [output.name for output in bundle.manifest.outputs] == ["logits", "embedding"]
+    assert bundle.manifest.outputs[0].meaning == ""
+    assert figure(home, "macs") < 0.8 * figure(home, "float_macs")
+    assert json.loads((home / "out" / "gate.json").read_bytes())["baseline"] == "the file as it came"
+    assert "largest difference" in (home / "out" / "report.html").read_text()
+
+
+def test_an_onnx_file_becomes_a_tflite_bundle(run: Run, home: Path, model: onnx.ModelProto) -> None:
+    """A target of the other runtime is made from the network in the file; logits of both formats are compared."""
+    pytest.importorskip("litert_torch")
+    assert run("--onnx", model, recipe="tflite")[0] == 0
+    bundle = bundle_of(home)
+    assert (bundle.manifest.runtime, bundle.manifest.inputs[0].layout) == ("litert", "NHWC")
+    assert figure(home, "parity_max_abs") < 1e-4
+
+
 @pytest.mark.parametrize("recipe", ["float", "int8"])
 def test_a_softmax_at_the_end_changes_no_figure_of_confidence(
     recipe: str, run: Run, home: Path, model: onnx.ModelProto

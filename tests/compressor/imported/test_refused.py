@@ -340,21 +340,39 @@ def test_two_models_at_once_are_refused(run: Run, home: Path, model: onnx.ModelP
     assert "Expected in [model] one of checkpoint, onnx, tflite, got checkpoint, onnx" in line
 
 
-@pytest.mark.parametrize("step", ["fine_tune", "prune", "distill"])
-def test_a_step_that_needs_a_network_is_refused_with_an_onnx_file(step: str, run: Run, model: onnx.ModelProto) -> None:
-    """The error suggests a checkpoint."""
-    edits = {"[[compress]]": f'[[compress]]\nstep = "{step}"\n[[compress]]'}
+@pytest.mark.parametrize("recipe", ["int8", "tflite"])
+def test_a_network_that_can_not_be_made_is_said_before_any_data_is_read(
+    recipe: str, run: Run, model: onnx.ModelProto
+) -> None:
+    """A step or another runtime needs the network: the operator that has no translation is named, with the remedy."""
+    first = model.graph.node[0]
+    model.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", ["q", "s"], ["zero"], "odd"))
+    model.graph.node.insert(0, onnx.helper.make_node("QuantizeLinear", ["pixels", "s"], ["q"], "first"))
+    first.input[0] = "zero"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.01), "s"))
+    edits = {"[[compress]]": '[[compress]]\nstep = "prune"\n[[compress]]'} if recipe == "int8" else {}
+    code, line = run("--onnx", model, recipe=recipe, edits=edits | {'"digits"': '"labelled_images"\npath = "no.zip"'})
+    assert code == 4
+    assert line.startswith("error [operator_unsupported]: Expected a float model, got QuantizeLinear at 'first'")
+
+
+def test_a_network_from_a_file_is_trained_by_one_process(run: Run, model: onnx.ModelProto) -> None:
+    """The processes of a distributed training build a network by its name, and a file has none."""
+    edits = {"[[compress]]": '[[compress]]\nstep = "prune"\n[[compress]]', "epochs = 1": "epochs = 1\nprocesses = 2"}
     code, line = run("--onnx", model, edits=edits)
+    assert (code, line[:24]) == (4, "error [recipe_invalid]: ")
+    assert "Expected [train] processes = 1 with [model] onnx, got 2" in line
+
+
+@pytest.mark.parametrize("step", ["fine_tune", "prune", "distill"])
+def test_a_step_that_needs_a_network_is_refused_with_a_tflite_file(step: str, run: Run, tflite: bytes) -> None:
+    """The error suggests a checkpoint."""
+    edits = {"compress = []\n": "", "[targets.host]": f'[[compress]]\nstep = "{step}"\n[targets.host]'}
+    code, line = run("--tflite", tflite, recipe="tflite", edits=edits)
     assert code == 4
     assert line.startswith("error [recipe_invalid]: ")
     assert f"Expected no step '{step}'" in line
     assert "give checkpoint and network" in line
-
-
-def test_an_onnx_file_for_a_tflite_target_is_refused(run: Run, model: onnx.ModelProto) -> None:
-    """Only a network is exported to both formats."""
-    code, line = run("--onnx", model, edits={'runtime = "onnx"': 'runtime = "litert"'})
-    assert (code, line[:24]) == (4, "error [recipe_invalid]: ")
 
 
 def test_a_tflite_file_is_not_quantized_again(run: Run, tflite: bytes) -> None:

@@ -61,7 +61,7 @@ def test_keeps_a_layer_that_runs_twice_as_one(exported: Exported) -> None:
     assert sum(isinstance(module, nn.Conv2d) for module in network.modules()) == 2
 
 
-@pytest.mark.parametrize("name", ["transformer", "shuffle", "lstm", "decoder"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_is_an_ordinary_network(name: str, exported: Exported) -> None:
     """It can be traced by torch.fx, copied, and loaded from its own weights; all give the same outputs."""
     data = exported(name)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import fx
 
 from compressor.errors import ConversionError
 from compressor.importing.conversion import module_of
@@ -35,6 +36,8 @@ def test_cuts_a_softmax_off(exported: Exported) -> None:
     logits, embedding = network_of(exported("depthwise"), "logits").network(torch.rand(2, *SHAPE))
     assert not torch.allclose(logits.sum(1), torch.ones(2))
     assert embedding.shape == (2, 16)
+    traced = fx.symbolic_trace(network_of(exported("depthwise"), "logits").network)
+    assert not [node.name for node in traced.graph.nodes if "softmax" in node.name]
 
 
 def test_takes_the_embedding_that_the_file_names(exported: Exported) -> None:
