@@ -11,8 +11,9 @@ Estimation for Neural Network Pruning, CVPR 2019, equation 8 (taylor); Liu et al
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from torch import nn
 from compressor.errors import PruneError
 from compressor.evaluating import evaluating
 from compressor.portions import row_bytes, rows_within
-from compressor.prune.groups import ChannelGroup, find_groups, narrow
+from compressor.prune.groups import ChannelGroup, narrow
 from compressor.prune.judging import score as score_on
+from compressor.prune.soundness import sound_groups
 from compressor.steps._base import Bench, Rows
 
 _BATCH, _MAX_ROWS = 64, 1024
@@ -59,18 +61,26 @@ def channel_scores(
     if importance == "taylor":
         _gradients(network, rows)
     estimate = _ESTIMATORS[importance]()
-    found = {group.root: estimate(group.members) for group in groups}
+    found = {group.root: _estimated(estimate, group) for group in groups}
     network.zero_grad(set_to_none=True)
-    if all(score is None for score in found.values()):
+    if groups and all(score is None for score in found.values()):
         raise PruneError("Expected batch norms for importance 'bn_scale', got none: use 'magnitude'")
     magnitude = _ESTIMATORS["magnitude"]()
     scores = {}
     for group in groups:
         score = found[group.root]
-        given = magnitude(group.members) if score is None else score
-        array = np.asarray(given.detach(), dtype=np.float64)
+        given = _estimated(magnitude, group) if score is None else score
+        array = np.ones(group.channels) if given is None else np.asarray(given.detach(), dtype=np.float64)
         scores[group.root] = np.nan_to_num(array, nan=0.0)  # a group of zeros has no mean to divide by
     return scores
+
+
+def _estimated(estimate: Callable[[Any], torch.Tensor | None], group: ChannelGroup) -> torch.Tensor | None:
+    try:
+        return estimate(group.members)
+    except (IndexError, RuntimeError) as error:  # it takes weights by the group's indices
+        message = f"Expected an importance for each channel of {', '.join(group.layers)}, got {error}"
+        raise PruneError(f"{message}: use another importance, or drop the step prune") from error
 
 
 def _gradients(network: nn.Module, rows: Rows) -> None:
@@ -115,19 +125,19 @@ def measure_sensitivity(
         importance: As in ``channel_scores``.
 
     Raises:
-        PruneError: If there is nothing to prune or there are no rows to judge with.
+        PruneError: If no channels can be followed or there are no rows to judge with.
     """
     _, channels, height, width = bench.train.inputs.shape
     shape = (channels, height, width)
     network = copy.deepcopy(network)
     before = 100 * score_on(network, bench.search)
-    groups = find_groups(network, shape)
+    groups = sound_groups(network, shape).groups
     scores = channel_scores(network, groups, importance, bench.train)
     found = []
     for group in groups:
-        order = scores[group.root].argsort(kind="stable").tolist()
+        order = group.order(scores[group.root])
         for ratio in RATIOS:
-            removed = min(round(group.channels * ratio), group.channels - 1)
+            removed = min(round(len(group.blocks) * ratio), len(group.blocks) - 1) * group.block
             narrowed = narrow(copy.deepcopy(network), shape, {group.root: order[:removed]})
             drop_points = before - 100 * score_on(narrowed, bench.search)
             found.append(

@@ -1,10 +1,11 @@
 """How many channels to remove from each group so that the measured MACs meet a limit. Works on copies.
 
 All channels are sorted by importance, least important first, and the first ``k`` are removed; each group keeps a
-multiple of ``round_to`` and at least what ``max_layer_ratio`` leaves of its original width. MACs fall with ``k``, so
-bisection finds the smallest ``k`` that meets the limit; then groups get back, most important channels first, what the
-limit still allows. MACs are counted in a forward pass on one input of zeros: convolutions and linear layers, which do
-nearly all of the work of a small CNN; batch norms are folded at export and activations multiply nothing.
+multiple of ``round_to`` and of its blocks, and at least what ``max_layer_ratio`` leaves of its original width. MACs
+fall with ``k``, so bisection finds the smallest ``k`` that meets the limit; then groups get back, most important
+channels first, what the limit still allows. MACs are counted in a forward pass on one input of zeros: convolutions,
+linear and recurrent layers and attention, which do nearly all of the work of a small network; batch norms are folded at
+export and activations multiply nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +23,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.errors import PruneError
-from compressor.evaluating import evaluating
-from compressor.prune.groups import ChannelGroup, Shape, narrow
+from compressor.prune.groups import ChannelGroup, narrow
+from compressor.prune.tracing import Shape, traceable
 
 Counts = Mapping[str, int]
+_COUNTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.RNNBase, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,8 @@ class PlanLimits:
         """Return the smallest allowed width of ``group`` that is at least ``wanted`` channels."""
         first = self.first_channels.get(group.root, group.channels)
         least = max(wanted, 1, math.ceil(first * (1 - self.max_layer_ratio) - 1e-9))
-        return min(group.channels, math.ceil(least / self.round_to) * self.round_to)
+        step = group.step(self.round_to)
+        return min(group.channels, math.ceil(least / step) * step)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +55,7 @@ class _Row:
     """The removable channels of all groups: root layers in the order in which their channels are removed."""
 
     roots: tuple[str, ...]
-    orders: Mapping[str, NDArray[np.int64]]
+    orders: Mapping[str, list[int]]
     scores: Mapping[str, NDArray[np.float64]]
 
 
@@ -78,7 +82,7 @@ def plan(
     by_root = {group.root: group for group in groups}
 
     def removed(counts: Counts) -> dict[str, list[int]]:
-        return {root: row.orders[root][:count].tolist() for root, count in counts.items()}
+        return {root: row.orders[root][:count] for root, count in counts.items()}
 
     def macs(counts: Counts) -> int:
         return count_macs(narrow(copy.deepcopy(network), shape, removed(counts)), *shape)
@@ -89,7 +93,7 @@ def plan(
 
 
 def _row(groups: Sequence[ChannelGroup], scores: Mapping[str, NDArray[np.float64]], limits: PlanLimits) -> _Row:
-    orders = {group.root: np.argsort(scores[group.root], kind="stable") for group in groups}
+    orders = {group.root: group.order(scores[group.root]) for group in groups}
     entries = [
         (float(scores[group.root][channel]), number, group.root)
         for number, group in enumerate(groups)
@@ -136,26 +140,37 @@ def _take_back(
 
 
 def layer_macs(network: nn.Module, channels: int, height: int, width: int) -> dict[str, int]:
-    """Return the MACs of each ``Conv2d`` and ``Linear`` by its name, for one input (1, channels, height, width).
+    """Return the MACs of each layer by its name, for one input (1, channels, height, width).
 
-    A layer that runs twice counts twice; one that does not run is missing. The network is not changed.
+    Layers: ``Conv2d``, ``ConvTranspose2d``, ``Linear``, recurrent layers and ``MultiheadAttention``. A layer that runs
+    twice counts twice; one that does not run is missing. The network is not changed.
     """
     counted: dict[str, int] = {}
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, _COUNTED)}
 
-    def count(name: str, module: nn.Module, _: object, output: torch.Tensor) -> None:
-        weight = module.weight
-        per_output = weight[0].numel() if isinstance(weight, torch.Tensor) else 0
-        counted[name] = counted.get(name, 0) + output.numel() * per_output
+    def count(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:  # noqa: ANN401 - of any layer
+        counted[name] = counted.get(name, 0) + _macs(module, (*args, *kwargs.values()), output)
 
-    hooks = [module.register_forward_hook(partial(count, name)) for name, module in layers.items()]
+    hooks = [module.register_forward_hook(partial(count, name), with_kwargs=True) for name, module in layers.items()]
     try:
-        with torch.no_grad(), evaluating(network):
+        with torch.no_grad(), traceable(network):
             network(torch.zeros(1, channels, height, width))
     finally:
         for hook in hooks:
             hook.remove()
     return counted
+
+
+def _macs(module: Any, inputs: Any, output: Any) -> int:  # noqa: ANN401 - of any layer
+    if isinstance(module, nn.MultiheadAttention):  # projections; then each query with each key, and each value
+        query, keys = inputs[0], inputs[1].shape[1 if module.batch_first else 0]
+        projections = sum(weight.numel() for name, weight in module.named_parameters() if "weight" in name)
+        return int(query.numel() // module.embed_dim * projections + 2 * query.numel() * keys)
+    if isinstance(module, nn.RNNBase):
+        steps = inputs[0].numel() // module.input_size
+        return int(steps * sum(weight.numel() for name, weight in module.named_parameters() if "weight" in name))
+    moved = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+    return int(moved.numel() * module.weight[0].numel())
 
 
 def count_macs(network: nn.Module, channels: int, height: int, width: int) -> int:

@@ -1,5 +1,8 @@
 """Structured pruning in rounds: narrow, fine-tune, repeat, until the measured MACs or latency meet the target.
 
+Groups that can't be narrowed rightly are left alone, before the first round and, if a plan turns out to break one, in
+each; the notes name them with the reason.
+
 Each round reduces the MACs by the same factor. For a latency target the share of MACs is found first, by narrowing
 copies and timing them (weights hardly affect the time), and checked again at the end. Decides the targets of the
 rounds; ``plan`` decides the channels. Latency is that of onnxruntime on this host, one thread, one row at a time.
@@ -17,7 +20,7 @@ from torch import nn
 from compressor.errors import PruneError
 from compressor.export.onnx import INPUT_NAME, OUTPUT_NAMES, export_onnx
 from compressor.measurement import predictions
-from compressor.prune.groups import ChannelGroup, Shape, find_groups, narrow
+from compressor.prune.groups import FoundGroups, find_groups, narrow, output_layer
 from compressor.prune.importance import (
     RATIOS,
     ChannelSensitivity,
@@ -27,6 +30,8 @@ from compressor.prune.importance import (
 )
 from compressor.prune.judging import fine_tune, judged
 from compressor.prune.plan import PlanLimits, count_macs, count_parameters, plan
+from compressor.prune.soundness import sound_groups, without_faults_of
+from compressor.prune.tracing import Shape
 from compressor.steps._base import Applied, Bench, Floats
 from wire.manifest import Manifest, TensorSpec
 
@@ -38,7 +43,10 @@ _LADDER, _HELPS, _PATIENCE, _EXTRA_ROUNDS = 0.85, 0.98, 3, 3
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _Pruning:
-    """What all rounds share; ``first_channels`` are the original widths by root layer."""
+    """What all rounds share; ``first_channels`` are the original widths by root layer.
+
+    ``left_alone``: the reasons by layers, added to when a round finds another.
+    """
 
     bench: Bench
     settings: PruneSettings
@@ -46,6 +54,18 @@ class _Pruning:
     protected: frozenset[str]
     first_channels: Mapping[str, int]
     macs: int
+    left_alone: dict[tuple[str, ...], str]
+
+    def untouched(self) -> frozenset[str]:
+        """Return the layers that are protected or left alone."""
+        return self.protected.union(*self.left_alone)
+
+    def leave_alone(self, found: FoundGroups) -> None:
+        """Add what ``found`` leaves alone, and say what is new."""
+        new = {layers: why for layers, why in found.left_alone.items() if layers not in self.left_alone}
+        if new:
+            self.left_alone.update(new)
+            self.bench.tell(f"pruning leaves alone {FoundGroups(groups=(), left_alone=new).reasons()}")
 
 
 def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
@@ -57,7 +77,8 @@ def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
         settings: Settings of the step.
 
     Raises:
-        PruneError: If the requested share can't be reached, or there is nothing to prune or no rows to judge with.
+        PruneError: If the requested share can't be reached, no channels can be followed, or there are no rows to judge
+            with.
         TrainError: If fine-tuning diverges.
         ExportError: If there is a latency target and the network does not export.
     """
@@ -71,6 +92,8 @@ def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
         "parameters_before": count_parameters(network),
         **judged(network, bench.search, "{}_before"),
     }
+    if not job.first_channels:
+        return Applied(network=network, notes=notes | _told(job), nothing=_no_layers(network, job))
     if settings.latency_ratio:
         _to_latency(network, job, notes)
     else:
@@ -84,11 +107,27 @@ def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
     }
     why = notes.get("latency_verdict", "every channel is needed to keep macs_ratio, round_to and max_layer_ratio")
     nothing = "" if macs < job.macs else f"no channel was removed ({why})"
-    notes |= {"protected_layers": ", ".join(sorted(job.protected))} if job.protected else {}
+    notes |= _told(job)
     for layer in dict.fromkeys(one.layer for one in measured):
         drops = {one.ratio: one.drop_points for one in measured if one.layer == layer}
         notes[f"sensitivity {layer}"] = ", ".join(f"{drops[ratio]:.2f} points at {ratio:g}" for ratio in RATIOS)
     return Applied(network=network, notes=notes, nothing=nothing)
+
+
+def _told(job: _Pruning) -> dict[str, str]:
+    """Return the notes on layers that are not narrowed."""
+    protected = {"protected_layers": ", ".join(sorted(job.protected))} if job.protected else {}
+    left = FoundGroups(groups=(), left_alone=job.left_alone).reasons()
+    return protected | ({"left_alone": left} if left else {})
+
+
+def _no_layers(network: nn.Module, job: _Pruning) -> str:
+    """Return why no layer of ``network`` can be narrowed."""
+    outputs = output_layer(network, job.shape)
+    why = [f"{outputs}: its outputs are the classes"] if outputs else []
+    why += [f"{', '.join(sorted(job.protected))}: protected by protect_sensitive"] if job.protected else []
+    why += [FoundGroups(groups=(), left_alone=job.left_alone).reasons()] if job.left_alone else []
+    return f"no layer can be narrowed ({'; '.join(why) or 'it has no convolution or linear layer'})"
 
 
 def _job(
@@ -98,15 +137,19 @@ def _job(
     shape = (channels, height, width)
     limit = settings.protect_sensitive
     protected = sensitive_layers(measured, limit) if limit else frozenset()
-    first = {group.root: group.channels for group in find_groups(network, shape, protected)}
-    return _Pruning(
+    found = sound_groups(network, shape, protected, settings.round_to)
+    first = {group.root: group.channels for group in found.groups}
+    job = _Pruning(
         bench=bench,
         settings=settings,
         shape=shape,
         protected=protected,
         first_channels=first,
         macs=count_macs(network, *shape),
+        left_alone={},
     )
+    job.leave_alone(found)
+    return job
 
 
 def _in_rounds(network: nn.Module, job: _Pruning, share: float, notes: dict[str, Any]) -> None:
@@ -128,16 +171,31 @@ def _round(network: nn.Module, job: _Pruning, share: float, epochs: int, notes: 
 
 
 def _narrow_to(network: nn.Module, job: _Pruning, share: float) -> nn.Module:
+    """Narrow ``network`` in place to ``share`` of its original MACs; groups that would break it are left alone.
+
+    Raises:
+        PruneError: If the share can't be reached with the other groups.
+    """
     settings = job.settings
-    groups: tuple[ChannelGroup, ...] = find_groups(network, job.shape, job.protected)
-    scores = channel_scores(network, groups, settings.importance, job.bench.train)
     limits = PlanLimits(
         macs=int(share * job.macs),
         round_to=settings.round_to,
         max_layer_ratio=settings.max_layer_ratio,
         first_channels=job.first_channels,
     )
-    return narrow(network, job.shape, plan(network, job.shape, groups, scores, limits))
+    while True:
+        found = find_groups(network, job.shape, job.untouched())
+        job.leave_alone(found)
+        scores = channel_scores(network, found.groups, settings.importance, job.bench.train)
+        try:
+            removed = plan(network, job.shape, found.groups, scores, limits)
+        except PruneError as error:
+            left = _told(job).get("left_alone", "")
+            raise PruneError(f"{error} (left alone are {left})" if left else str(error)) from error
+        sound = without_faults_of(network, job.shape, found, removed)
+        if len(sound.groups) == len(found.groups):
+            return narrow(network, job.shape, removed)
+        job.leave_alone(sound)
 
 
 def _to_latency(network: nn.Module, job: _Pruning, notes: dict[str, Any]) -> None:

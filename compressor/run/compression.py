@@ -89,6 +89,8 @@ def shaped(run: Run, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
         made = run.cache.result(Stage(name=f"step-{step.step}", inputs=inputs, make=make, uses=entries))
         said, data = _unpack(made.data)
         weights = Result(data, sha256_hex(data), cached=made.cached)
+        if left := said.get("left_alone"):
+            run.progress.say(f"{step.step}: left alone are {left}")
         notes.append((step.step, said))
     return weights, tuple(notes)
 

@@ -37,7 +37,11 @@ RANGE = "range:"
 _SIZES = {
     nn.Conv2d: (("out_channels", 0),),
     nn.Linear: (("out_features", 0), ("in_features", 1)),
+    nn.BatchNorm1d: (("num_features", 0),),
     nn.BatchNorm2d: (("num_features", 0),),
+    nn.InstanceNorm2d: (("num_features", 0),),
+    nn.GroupNorm: (("num_channels", 0),),
+    nn.PReLU: (("num_parameters", 0),),
 }
 
 
@@ -54,8 +58,7 @@ def load(network: nn.Module, path: Path, named: str = "") -> nn.Module:
     """
     state = {name: value for name, value in _read(path).items() if not name.startswith(RANGE)}
     try:
-        _narrow(network, state)
-        network.load_state_dict(state)
+        return fit(network, state)
     except (RuntimeError, KeyError, TypeError) as error:
         own = network.state_dict()
         odd = (_shown("missing", own.keys() - state.keys()), _shown("unknown", state.keys() - own.keys()))
@@ -64,6 +67,16 @@ def load(network: nn.Module, path: Path, named: str = "") -> nn.Module:
         raise CheckpointError(
             f"{message}: check [model] network and network_options, or give weights of that network"
         ) from error
+
+
+def fit(network: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Return ``network`` with the weights ``state``, in place, narrowed to their shapes, in evaluation mode.
+
+    Raises:
+        RuntimeError: If they are of another network.
+    """
+    _narrow(network, state)
+    network.load_state_dict(dict(state))
     return network.eval()
 
 
@@ -150,13 +163,19 @@ def _narrow(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def _resize(module: nn.Module, shaped: torch.Tensor) -> None:
-    """Set the module's own size attributes, which export and MAC counting read."""
+    """Set the module's own size attributes, which export and MAC counting read; its groups keep their size."""
+    if isinstance(module, nn.Conv2d) and shaped.ndim == 4:  # noqa: PLR2004 - (out, in / groups, height, width)
+        module.groups = max(1, shaped.shape[0] * module.groups // module.out_channels)
+        module.in_channels = shaped.shape[1] * module.groups
+    if isinstance(module, nn.ConvTranspose2d) and shaped.ndim == 4:  # noqa: PLR2004 - (in, out / groups, height, width)
+        module.groups = max(1, shaped.shape[0] * module.groups // module.in_channels)
+        module.in_channels, module.out_channels = shaped.shape[0], shaped.shape[1] * module.groups
+    if isinstance(module, nn.GroupNorm):
+        module.num_groups = max(1, shaped.shape[0] * module.num_groups // module.num_channels)
+    if isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(shaped.shape)
     for kind, sizes in _SIZES.items():
         if isinstance(module, kind):
             for attribute, axis in sizes:
                 if axis < shaped.ndim:
                     setattr(module, attribute, shaped.shape[axis])
-    if isinstance(module, nn.Conv2d) and shaped.ndim == 4:  # noqa: PLR2004 - (out, in / groups, height, width)
-        depthwise = module.groups > 1
-        module.groups = shaped.shape[0] if depthwise else 1
-        module.in_channels = shaped.shape[1] * module.groups

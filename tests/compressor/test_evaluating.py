@@ -94,7 +94,7 @@ LOOKS: dict[str, Callable[[nn.Module], object]] = {
     "export": lambda network: export_onnx(network, *SHAPE),
     "macs": lambda network: count_macs(network, *SHAPE),
     "groups": lambda network: find_groups(network, SHAPE),
-    "importance": lambda network: channel_scores(network, find_groups(network, SHAPE), "taylor", ROWS),
+    "importance": lambda network: channel_scores(network, find_groups(network, SHAPE).groups, "taylor", ROWS),
     "points": lambda network: pruning_score(network, ROWS),
     "latency": lambda network: latency_ratio(network, network, ROWS.inputs[:2]),
     "activations": lambda network: activations(network, ROWS.inputs[:4]),

@@ -35,10 +35,16 @@ def test_a_concatenation_narrows_by_branch() -> None:
     assert network(torch.zeros(2, *SHAPE))[0].shape == (2, 10)
 
 
-def test_grouped_convolutions_are_left_alone() -> None:
-    """A grouped convolution that is not depthwise keeps its inputs and outputs."""
+def test_grouped_convolutions_lose_whole_groups() -> None:
+    """A grouped convolution that is not depthwise goes by groups, with what feeds it, also across a concatenation."""
     grouped = _Joined(nn.Conv2d(24, 24, 3, padding=1, groups=4))
-    assert [group.root for group in find_groups(grouped, SHAPE)] == ["last"]
+    group = next(group for group in find_groups(grouped, SHAPE).groups if group.root == "middle")
+    assert (set(group.layers), group.block) == ({"left", "right", "middle"}, 6)
+    network = narrow(grouped, SHAPE, {"middle": range(12, 18)})  # the last 4 of the left branch, 2 of the right
+    assert network.get_parameter("left.weight").shape[0] == 12
+    assert network.get_parameter("right.weight").shape[0] == 6
+    assert network.get_parameter("middle.weight").shape == (18, 6, 3, 3)
+    assert network(torch.zeros(2, *SHAPE))[0].shape == (2, 10)
 
 
 def test_zero_channels_leave_the_outputs_as_they_are() -> None:
@@ -57,7 +63,7 @@ def test_the_classes_are_never_pruned(name: str) -> None:
     """The output layer is found by its output, and is in no group."""
     network = networks.build(name, 10, *SHAPE)
     assert output_layer(network, SHAPE) == "head"
-    assert all("head" not in group.layers for group in find_groups(network, SHAPE))
+    assert all("head" not in group.layers for group in find_groups(network, SHAPE).groups)
 
 
 def test_the_last_channel_stays() -> None:
@@ -66,7 +72,7 @@ def test_the_last_channel_stays() -> None:
         narrow(_Joined(nn.Identity()), SHAPE, {"right": list(range(8))})
 
 
-def test_nothing_to_prune_is_a_coded_error() -> None:
-    """If all layers are protected, the error names them."""
-    with pytest.raises(PruneError, match="head, last, left, right"):
-        find_groups(_Joined(nn.Identity()), SHAPE, ("left", "right", "last"))
+def test_protected_layers_are_in_no_group() -> None:
+    """If all layers are protected, no group is left, and none is called faulty."""
+    found = find_groups(_Joined(nn.Identity()), SHAPE, ("left", "right", "last"))
+    assert (found.groups, found.reasons()) == ((), "")

@@ -150,7 +150,7 @@ def test_sensitivity_is_in_hundredths_of_a_deviation(bench: Bench) -> None:
     assert bench.teacher is not None
     measured = measure_sensitivity(bench.teacher, bench)
     assert max(one.drop_points for one in measured) > 1
-    groups = find_groups(bench.teacher, (1, 16, 4))
+    groups = find_groups(bench.teacher, (1, 16, 4)).groups
     scores = channel_scores(bench.teacher, groups, "taylor", bench.train)
     assert all(np.isfinite(score).all() and score.max() > 0 for score in scores.values())
 
