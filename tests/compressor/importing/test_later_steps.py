@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.errors import PruneError, QuantizeError
+from compressor.errors import QuantizeError
 from compressor.export.onnx import export_onnx
 from compressor.importing.heads import network_of
 from compressor.prune.groups import find_groups, narrow
+from compressor.prune.soundness import sound_groups
 from compressor.qat.fake_quantize import Grid
 from compressor.qat.simulation import simulate
 from compressor.train import checkpoint
@@ -69,9 +70,10 @@ def test_names_a_layer_that_runs_twice(network: Callable[[str], nn.Module]) -> N
 
 
 def test_names_why_a_pooled_head_is_not_pruned(network: Callable[[str], nn.Module]) -> None:
-    """Logits that are means of a convolution's outputs: pruning says that it does not find their layer."""
-    with pytest.raises(PruneError, match="straight from a Conv2d or Linear"):
-        find_groups(network("depthwise"), SHAPE)
+    """Logits that are means of a convolution's outputs: trial finds the layer whose channels are the classes."""
+    found = sound_groups(network("depthwise"), SHAPE)
+    assert "outputs of the network" in found.reasons()
+    assert {one.root for one in found.groups}.isdisjoint(layer for layers in found.left_alone for layer in layers)
 
 
 @pytest.mark.parametrize("name", _CONVOLUTIONAL[:-1])
@@ -79,7 +81,7 @@ def test_is_pruned_and_loaded_again(name: str, network: Callable[[str], nn.Modul
     """Channels go as groups; the narrowed network runs, and a fresh import takes its weights."""
     net = network(name)
     before = sum(value.numel() for value in net.parameters())
-    group = next(one for one in find_groups(net, SHAPE) if one.channels >= 4)
+    group = next(one for one in find_groups(net, SHAPE).groups if one.channels >= 4)
     narrow(net, SHAPE, {group.root: [0, 1]})
     assert sum(value.numel() for value in net.parameters()) < before
     checkpoint.save(net, tmp_path / "narrow.pt")
