@@ -176,7 +176,7 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
         )
     else:
         progress.say(f"fine-tuning from {checkpoint}")
-    version = _version(order, base, folder, client)
+    version = chosen_version(order, base, folder, client)
     bench = ServerBench(url=place.server_url, token=place.token, keys=place.keys, ca=place.ca)
     return run_recipe(
         place.recipe, out=folder, version=version, base=BasePoint(base, checkpoint), extra=extra, watched=watched,
@@ -249,11 +249,19 @@ def _checkpoints(place: Workplace) -> Iterator[Path]:
             yield from found[:_SEARCH_FILES]
 
 
-def _version(order: WorkOrder, base: Path, folder: Path, client: ServerClient) -> int:
-    """Return the new release's version: chosen once per job, so that a restart signs the same name."""
+def chosen_version(order: WorkOrder, base: Path, folder: Path, client: ServerClient) -> int:
+    """Return the new release's version: chosen once per job, so that a restart signs the same name.
+
+    Raises:
+        WorkerError: If the file in which it is kept is broken.
+    """
     kept = folder / "version.json"
     if kept.is_file():
-        return int(json.loads(kept.read_text())["version"])
+        try:
+            return int(json.loads(kept.read_bytes())["version"])
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"Expected the version of the job's release in {kept}, got {error}"
+            raise WorkerError(f"{message}: delete the file, another version is then chosen") from error
     version = client.next_version(order.model, read_bundle(base).manifest.version)
     write_atomically(kept, json.dumps({"version": version}).encode())
     return version

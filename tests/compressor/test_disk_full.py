@@ -8,16 +8,21 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from compressor.cli import main
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, LedgerError
+from compressor.gates.evidence import GateRecipe
+from compressor.gates.looks import Look
 from compressor.progress import Silent, StageProgress
 from compressor.recipe.read import read_recipe
+from compressor.run import pipeline
 from compressor.run.pipeline import Outcome, run_recipe
 
 pytestmark = pytest.mark.slow
@@ -127,6 +132,29 @@ def test_a_full_disk_when_results_are_written_leaves_no_bundle(leave_bytes: int,
     assert not list(out.glob("*.tfb"))
     (small_disk / "filler").unlink()
     assert again(home, out).bundles[0].read_bytes() == (home / "out" / "tiny-1-host.tfb").read_bytes()
+
+
+def test_a_full_disk_when_the_look_is_counted_judges_nothing(
+    home: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the look in the ledger there is no verdict; with room the run has look 1 and no other."""
+    out, read = small_disk / "out", read_recipe(home)
+    shutil.copytree(home / "out" / "cache", out / "cache")
+    bounded = replace(read, gates=(*read.gates, GateRecipe(name="accuracy_drop", max=0.9)))
+    count = pipeline.counted
+
+    def late(*arguments: Any) -> Look:  # noqa: ANN401 - those of the counting
+        fill(small_disk, 0)
+        return count(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "counted", late)
+        with pytest.raises(LedgerError, match="free space"):
+            run_recipe(bounded, out=out)
+    assert (half_written(out), {path.name for path in out.iterdir()}) == ([], {"cache", ".looks.lock"})
+    (small_disk / "filler").unlink()
+    made = run_recipe(bounded, out=out)
+    assert (made.certificate.look, len(made.bundles)) == (1, 1)
 
 
 def test_a_full_disk_under_a_search_is_said_and_the_search_goes_on(

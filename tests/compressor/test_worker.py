@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,16 @@ from compressor.recipe.read import read_recipe
 from compressor.release.keys import init_keys
 from compressor.release.publish import publish
 from compressor.run.pipeline import Outcome, run_recipe
-from compressor.worker import LeaseHeartbeat, Workplace, find_checkpoint, read_samples, serve, sole_worker, worker_name
+from compressor.worker import (
+    LeaseHeartbeat,
+    Workplace,
+    chosen_version,
+    find_checkpoint,
+    read_samples,
+    serve,
+    sole_worker,
+    worker_name,
+)
 from compressor.worker.client import ServerClient
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
@@ -174,6 +184,15 @@ def test_samples_that_leave_their_archive_are_refused(host: BuildHost) -> None:
         serve(host.place, once=True, progress=Silent())
     assert host.again(job).state == "failed"
     assert not (host.place.out.parent / "evil.png").exists()
+
+
+@pytest.mark.parametrize("kept", [b"", b"\xff", b"[]", b"{}", b'{"version": null}'])
+def test_a_broken_file_of_the_version_is_named(kept: bytes, tmp_path: Path) -> None:
+    """It ends the job with what to do, and not as a fault of ours."""
+    (tmp_path / "version.json").write_bytes(kept)
+    unread: Any = None  # order and client: the version was chosen before
+    with pytest.raises(WorkerError, match="delete the file, another version is then chosen"):
+        chosen_version(unread, tmp_path / "base.tfb", tmp_path, unread)
 
 
 def test_another_models_job_is_refused(host: BuildHost, samples: bytes) -> None:
