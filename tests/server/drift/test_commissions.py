@@ -290,6 +290,24 @@ def test_a_release_after_it_is_not_compared_with_the_world_before(moved: FleetWo
     assert _own(moved, "d4")["windows"] == 5  # two whole ones before the new release, and three now
 
 
+def test_a_device_that_is_judged_by_the_release_before_is_so_no_more(world: FleetWorld, restarted: Restart) -> None:
+    """It came with a baseline of the old release, and alarmed against that; also after a restart."""
+    world.live(15)
+    world.keys = {"d4": NEW}
+    world.live(1)
+    world.shifts = {"d4": MOVED}
+    world.live(4)
+    assert world.kinds() == {"device_local"}
+    _commission(world, "d4")
+    world.live(2)
+    state = world.service._moment.state
+    assert "d4" not in state.carried[NEW].origins
+    assert (state.current["d4"].previous, state.carried_bank("d4")) == (None, None)
+    world.service = restarted(world)
+    world.live(14)
+    assert (world.kinds(), _own(world, "d4", NEW)["stage"]) == (set(), 3)
+
+
 def test_the_baseline_of_another_release_from_before_is_gone_too(world: FleetWorld, restarted: Restart) -> None:
     """The device had one under both releases; after the commission neither applies, also after a restart."""
     world.live(15)
