@@ -29,7 +29,7 @@ class SuspectState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suspect:
+class SuspectDevice:
     """One device of a ``verdict`` on ``release``.
 
     ``asks``: how often it was asked for samples, last at ``asked_ms``; 0 if it could not be asked, then ``text`` says
@@ -70,12 +70,12 @@ class Suspects:
 
     verdicts: Verdicts
 
-    def all(self) -> tuple[Suspect, ...]:
+    def all(self) -> tuple[SuspectDevice, ...]:
         """Return every suspect, those of the newest verdict first."""
         with self.verdicts.database.begin() as connection:
             return tuple(_suspect(row) for row in store.all_suspects(connection))
 
-    def put(self, suspect: Suspect, now_ms: int, *, told: bool) -> None:
+    def put(self, suspect: SuspectDevice, now_ms: int, *, told: bool) -> None:
         """Store what is known of ``suspect``; ``told``: as an event, because its state is new."""
         with self.verdicts.database.begin() as connection:
             store.put_suspect(connection, asdict(suspect))
@@ -83,7 +83,7 @@ class Suspects:
                 insert_events(connection, [_event(suspect, now_ms)])
 
 
-def _event(suspect: Suspect, now_ms: int) -> dict[str, object]:
+def _event(suspect: SuspectDevice, now_ms: int) -> dict[str, object]:
     worse = suspect.state is SuspectState.WORSE
     text = f"{suspect.release} on {suspect.words}"
     if suspect.state is SuspectState.HARMLESS:
@@ -92,6 +92,6 @@ def _event(suspect: Suspect, now_ms: int) -> dict[str, object]:
     return event_row(now_ms, "drift", f"release_{suspect.state}", severity, text, device=suspect.device, data=data)
 
 
-def _suspect(row: sa.RowMapping | Mapping[str, object]) -> Suspect:
+def _suspect(row: sa.RowMapping | Mapping[str, object]) -> SuspectDevice:
     values = {str(key): value for key, value in row.items()}
-    return Suspect(**{**values, "state": SuspectState(str(values["state"]))})  # type: ignore[arg-type]
+    return SuspectDevice(**{**values, "state": SuspectState(str(values["state"]))})  # type: ignore[arg-type]

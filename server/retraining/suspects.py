@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 
-from server.drift.suspects import Suspect, Suspects, SuspectState
+from server.drift.suspects import SuspectDevice, Suspects, SuspectState
 from server.drift.verdicts import VerdictKind
 from server.errors import AuditOffError, ServerError
 from server.registry.versions import Versions
@@ -52,8 +52,8 @@ class SuspectReleases:
         alarms = [one for one in self.suspects.verdicts.open() if one.kind is VerdictKind.RELEASE_REGRESSION]
         known = {(one.verdict, one.device): one for one in self.suspects.all()} if alarms else {}
         for alarm in alarms:
-            mine = [known.get((alarm.id, device)) or Suspect(verdict=alarm.id, device=device, release=alarm.release)
-                    for device in alarm.devices]  # fmt: skip
+            new = (SuspectDevice(verdict=alarm.id, device=one, release=alarm.release) for one in alarm.devices)
+            mine = [known.get((one.verdict, one.device), one) for one in new]
             undecided = [one for one in mine if one.state is SuspectState.OPEN]
             asked_first = sorted(undecided, key=lambda one: one.asks == 0)
             for suspect in asked_first[: max(0, DEVICES - sum(one.state is SuspectState.WORSE for one in mine))]:
@@ -62,7 +62,7 @@ class SuspectReleases:
                 except ServerError as error:  # such as a device that left the fleet
                     _LOG.info("Suspect not followed. device=%s error=%s", suspect.device, error)
 
-    def _move(self, known: Suspect, now_ms: int) -> None:
+    def _move(self, known: SuspectDevice, now_ms: int) -> None:
         suspect, labelled = self._judged(known, now_ms)
         due = now_ms - suspect.asked_ms >= (_DAY_MS if suspect.asks else _AGAIN_MS) or not suspect.asked_ms
         answered = labelled >= _LABELLED * SAMPLES * suspect.asks
@@ -71,14 +71,14 @@ class SuspectReleases:
         if suspect != known:
             self.suspects.put(suspect, now_ms, told=suspect.state is not known.state)
 
-    def _asked(self, suspect: Suspect, now_ms: int) -> Suspect:
+    def _asked(self, suspect: SuspectDevice, now_ms: int) -> SuspectDevice:
         try:
             self.audit.ask_once(suspect.device, SAMPLES)
         except AuditOffError as error:
             return replace(suspect, asked_ms=now_ms, text=str(error))
         return replace(suspect, asked_ms=now_ms, asks=suspect.asks + 1, text="")
 
-    def _judged(self, suspect: Suspect, now_ms: int) -> tuple[Suspect, int]:
+    def _judged(self, suspect: SuspectDevice, now_ms: int) -> tuple[SuspectDevice, int]:
         """Return ``suspect`` with what its labels show, and how many uniform samples of the release are labelled."""
         release = self.versions.release(suspect.release)
         reference = self.versions.reference(release.custom.ref_id)

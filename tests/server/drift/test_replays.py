@@ -9,7 +9,7 @@ import pytest
 
 from server.drift.places import NewPlace, PlaceState
 from server.drift.replays import allowed_ratio, binomial_tail, error_bound, exceeds
-from server.drift.suspects import Suspect, SuspectState
+from server.drift.suspects import SuspectDevice, SuspectState
 from server.store.fleet import update_device
 from tests.server.drift.conftest import NEW, Shelf
 from wire.codec import encode
@@ -132,7 +132,7 @@ def test_labels_end_a_verdict_for_good(world: FleetWorld, disagreed: int) -> Non
     world.shifts = {"d0": {"confidence": -2.0}}
     now_ms = world.live(4)
     (verdict,) = world.service.verdicts.open()
-    suspect = Suspect(verdict=verdict.id, device="d0", release="model-2", audited=30, upper_risk=0.14)
+    suspect = SuspectDevice(verdict=verdict.id, device="d0", release="model-2", audited=30, upper_risk=0.14)
     world.service.suspects.put(suspect, now_ms, told=True)
     world.live(1)
     assert "d0: not decided, 0 of 30 labelled scenes wrong" in world.service.verdicts.open()[0].cause

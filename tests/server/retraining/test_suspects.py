@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from server.drift.ledger import Finding
-from server.drift.suspects import Suspect, SuspectState
+from server.drift.suspects import SuspectDevice, SuspectState
 from server.drift.suspects import Suspects as Ledger
 from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.retraining.config import AuditConfig, RetrainingConfig
@@ -32,7 +32,7 @@ def _alarm(site: Site, devices: tuple[str, ...] = ("d1",)) -> SuspectReleases:
     )  # fmt: skip
 
 
-def _turn(asking: SuspectReleases, now_ms: int) -> tuple[Suspect, ...]:
+def _turn(asking: SuspectReleases, now_ms: int) -> tuple[SuspectDevice, ...]:
     """Return the suspects after a turn at ``now_ms``."""
     asking._next_ms = 0
     asking.turn(now_ms)
