@@ -14,6 +14,7 @@ import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -123,7 +124,8 @@ def _fault(network: nn.Module, shape: Shape, removed: Removed, *, exports: bool 
     except CompressorError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - the author's forward may have any width in its code
-        return f"the network fails without its channels ({' '.join(str(error).split())[:120] or type(error).__name__})"
+        said = shorten(str(error) or type(error).__name__, 110, placeholder=" …")
+        return f"the network does not run without its channels ({said})"
     allowed = _OF_EFFECT * (before - wanted).abs().max() + _OF_SCALE * wanted.abs().max()
     return "" if bool((got - wanted).abs().max() <= allowed) else "without its channels the others get mixed up"
 

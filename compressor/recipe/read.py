@@ -148,12 +148,40 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
         )
     except SettingsError as error:
         raise RecipeError(str(error)) from error
+    recipe = _on_one_grid(recipe, cast("list[Mapping[str, object]]", document.get("compress", [])))
     check_recipe(recipe)
     unused = next(unread(recipe), None)
     if unused is not None:
         message = f"Expected no {unused.key} in {unused.table} {unused.why}, got one"
         raise RecipeError(f"{message}: nothing would read it; leave it out")
     return recipe
+
+
+def _on_one_grid(recipe: Recipe, tables: Sequence[Mapping[str, object]]) -> Recipe:
+    """Return ``recipe`` with the grid of the quantize steps also in network steps whose ``tables`` don't write it.
+
+    If the quantize steps differ in a key, it stays as it is: ``check_recipe`` asks for one of them.
+    """
+    wanted: dict[str, set[bool]] = {}
+    for step in recipe.compress:
+        for key in _grid(step, recipe.targets):
+            wanted.setdefault(key, set()).add(getattr(step, key))
+    agreed = {key: values.pop() for key, values in wanted.items() if len(values) == 1}
+
+    def followed(step: StepSettings, table: Mapping[str, object]) -> StepSettings:
+        own = [key for key in agreed if hasattr(step, key) and key not in table and key not in steps.unread(step)]
+        network = steps.level(step) == steps.NETWORK and own
+        return replace(step, **{key: agreed[key] for key in own}) if network else step  # type: ignore[type-var]
+
+    return replace(recipe, compress=tuple(map(followed, recipe.compress, tables)) if tables else recipe.compress)
+
+
+def _grid(step: StepSettings, targets: Sequence[TargetRecipe]) -> tuple[str, ...]:
+    """Return the keys of ``step`` that decide on which grid the weights of its targets lie; none if it makes none."""
+    if not isinstance(step, QuantizeRecipe) or step.scheme != "static_int8":
+        return ()
+    runtimes = [target.runtime for target in targets if step.on in {"", target.name}]
+    return tuple(dict.fromkeys(key for runtime in runtimes for key in formats.or_plain(runtime).grid))
 
 
 def _steps(value: object) -> tuple[StepSettings, ...]:
@@ -426,10 +454,8 @@ def _check_steps(recipe: Recipe) -> None:
             raise RecipeError(f"{message}: give each an on = a target of its own, or remove all but one")
     for step in quantizers:
         _check_target(step.on, names, "[[compress]]")
-        on = next((item.runtime for item in recipe.targets if item.name == step.on), formats.BASELINE)
-        keys = formats.or_plain(on).grid
-        for qat, key in ((qat, key) for qat in trained if qat.step == "qat" for key in keys):
-            if step.scheme == "static_int8" and getattr(qat, key) != getattr(step, key):
+        for qat, key in ((qat, key) for qat in trained if qat.step == "qat" for key in _grid(step, recipe.targets)):
+            if getattr(qat, key) != getattr(step, key):
                 said = f"{key} = {str(getattr(qat, key)).lower()} in both steps"
                 message = f"Expected [[compress]] 'qat' and 'quantize' with the same {key}, got two: set {said}"
                 raise RecipeError(message)

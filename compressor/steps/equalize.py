@@ -28,8 +28,8 @@ class Settings:
     reaches the clip, so that outputs are unchanged only for such rows. ``absorb_bias``: move the part of a bias that
     every calibration row exceeds into the next layer. ``clip_weights``: clip each layer's weights where its outputs on
     calibration rows change least; with one scale per tensor this rescues networks with dead channels. ``per_channel``
-    and ``reduce_range``: the grid of the weights, as in the following quantize step. ``allow_unchanged``: no error if
-    the step finds nothing to do.
+    and ``reduce_range``: the grid of the weights, taken from the quantize step that follows. ``allow_unchanged``: no
+    error if the step finds nothing to do.
     """
 
     step: str = "equalize"

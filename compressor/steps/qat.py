@@ -21,10 +21,10 @@ class Settings:
     """``[[compress]] step = "qat"``.
 
     ``max_steps``: 0 means no limit besides ``epochs``. ``learning_rate``: of weights, falling to 0 as a cosine.
-    ``range_learning_rate``: of ranges, as a share of their width per step. ``per_channel`` and ``reduce_range`` must
-    match the following quantize step. ``distill``: share of the teacher in the loss, 0 to 1. ``equalize``: equalize
-    channels before the first step if search rows then score better. ``allow_unchanged``: no error if no epoch is better
-    than the start.
+    ``range_learning_rate``: of ranges, as a share of their width per step. ``per_channel`` and ``reduce_range``: as in
+    the quantize step that follows, from which a recipe takes them. ``distill``: share of the teacher in the loss, 0 to
+    1. ``equalize``: equalize channels before the first step if search rows then score better. ``allow_unchanged``: no
+    error if no epoch is better than the start.
     """
 
     step: str = "qat"

@@ -8,6 +8,7 @@ import pytest
 
 from compressor.errors import RecipeError
 from compressor.recipe.read import parse_recipe, read_recipe
+from compressor.steps import equalize, qat
 
 MODELS = Path(__file__).parents[2] / "models"
 MINIMAL = '[model]\nname = "digits"\n'
@@ -173,3 +174,43 @@ def test_whole_numbers_stand_for_floats_but_not_the_reverse() -> None:
     recipe = parse_recipe((MINIMAL + "[gates]\nsize_bytes = {max = 131072}\n").encode())
     assert recipe.gates[0].max == 131072.0
     assert "whole number" in _refusal(MINIMAL + "[train]\nepochs = 1.5\n")
+
+
+QAT = '[[compress]]\nstep = "qat"\n'
+EQUALIZE = '[[compress]]\nstep = "equalize"\n'
+QUANTIZE = '[[compress]]\nstep = "quantize"\n'
+ON_BOTH = '[targets.a]\nruntime = "onnx"\n[targets.b]\nruntime = "litert"\n'
+
+
+@pytest.mark.parametrize(
+    ("compress", "targets", "grid"),
+    [
+        (QAT + QUANTIZE, "", (True, True)),
+        (EQUALIZE + QUANTIZE, "", (True, True)),
+        (QAT + QUANTIZE + "reduce_range = false\nper_channel = false\n", "", (False, False)),
+        (QAT + QUANTIZE, '[targets.b]\nruntime = "litert"\n', (True, False)),
+        (QAT + QUANTIZE + 'on = "a"\n' + QUANTIZE + 'on = "b"\n', ON_BOTH, (True, True)),
+        (QAT + QUANTIZE + 'scheme = "float16"\n', "", (True, False)),
+        (QAT + "reduce_range = true\n" + QUANTIZE + "reduce_range = true\n", "", (True, True)),
+    ],
+)
+def test_network_steps_work_for_the_grid_of_the_quantization(
+    compress: str, targets: str, grid: tuple[bool, bool]
+) -> None:
+    """``qat`` and ``equalize`` take what they don't set from the quantize step: (per channel, 7 bits)."""
+    step = parse_recipe(('[model]\nname = "m"\n' + compress + targets).encode()).compress[0]
+    assert isinstance(step, qat.Settings | equalize.Settings)
+    assert (step.per_channel, step.reduce_range) == grid
+
+
+@pytest.mark.parametrize(
+    ("compress", "key"),
+    [
+        (QAT + "reduce_range = false\n" + QUANTIZE, "reduce_range"),
+        (QAT + QUANTIZE + 'per_channel = false\non = "a"\n' + QUANTIZE + 'on = "b"\n', "per_channel"),
+    ],
+)
+def test_a_grid_that_is_set_otherwise_is_refused(compress: str, key: str) -> None:
+    """What the recipe sets itself is not changed, and steps of two grids have no common one."""
+    with pytest.raises(RecipeError, match=f"same {key}"):
+        parse_recipe(('[model]\nname = "m"\n' + compress + ON_BOTH).encode())
