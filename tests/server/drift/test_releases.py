@@ -76,6 +76,19 @@ def test_labels_end_what_a_far_better_release_was_taken_for() -> None:
     assert (0 < found["heard_devices"] <= 3, found["still_after_labels"]) == (True, 0)
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+def test_who_is_meant_to_answer_otherwise_is_not_judged_by_the_release_before(devices: int) -> None:
+    """It collects a baseline of the release; another device with that release is judged, and inputs that move are."""
+    run = _run(devices=devices)
+    run.on = dict.fromkeys(range(min(devices, 2)), BAD)
+    run.state.expected = {KEY: frozenset({"d00000"})}
+    outcomes = [run.hour() for _ in range(WINDOWS + 2)]
+    assert all("d00000" not in outcome.flagged for outcome in outcomes)
+    assert run.regressed(outcomes[4]) == ({"d00001"} if devices > 1 else set())
+    assert "d00000" in outcomes[-1].log_values
+    assert "d00000" in [run.hour(light=3.0) for _ in range(6)][-1].flagged
+
+
 def test_inputs_that_move_after_a_release_are_drift_at_once() -> None:
     """Their baseline goes on: no commissioning of the release learns the move, and it is no fault of the release."""
     run = _run()
