@@ -91,8 +91,10 @@ class ImportedNetwork(nn.Module):
         for call in self._calls:
 
             def compute(call: Call = call) -> Any:  # noqa: ANN401 - a layer may return tuples
-                values[call.slot] = self._called(call, values, x)
-                return values[call.slot]
+                value = values[call.slot] = self._called(call, values, x)
+                for index in call.frees:
+                    del values[index]
+                return value
 
             yield call, compute
 

@@ -136,17 +136,19 @@ def read(data: bytes) -> OnnxSource:
         raise ConversionError(f"Expected an opset of {_MIN_OPSET} or later, got {opset}: export the model again")
     first, sizes = _input(graph, weights)
     reached = _reached(nodes, first)
-    runs = _runs(_exposed(model, first, nodes), first, sizes)
-    (example, values), (more, others) = runs
+    outputs = tuple(item.name for item in graph.output)
+    (more, others, wide), (example, values, narrow) = _runs(
+        _exposed(model, first, nodes), first, sizes, reached, outputs
+    )
     constants = {name: Constant(value) for name, value in weights.items()}
     for name in (name for node in nodes for name in node.outputs if name and name not in reached):
         if (found := _constant(values[name], others[name])) is not None:
             constants[name] = found
     shapes = {name: tuple(Size(count) for count in value.shape) for name, value in weights.items()}
-    shapes |= {name: _sizes(name, value.shape, others[name].shape) for name, value in values.items()}
+    shapes |= {name: _sizes(name, shape, wide[name]) for name, shape in narrow.items()}
     return OnnxSource(
         input=first,
-        outputs=tuple(item.name for item in graph.output),
+        outputs=outputs,
         opset=opset,
         nodes=nodes,
         weights=weights,
@@ -155,7 +157,7 @@ def read(data: bytes) -> OnnxSource:
         reached=reached,
         example=example,
         values=values,
-        others=(more, {item.name: others[item.name] for item in graph.output if item.name in others}),
+        others=(more, others),
         roots=_roots(nodes, weights),
     )
 
@@ -233,8 +235,13 @@ def _exposed(model: Any, first: str, nodes: Iterable[Node]) -> bytes:  # noqa: A
     return bytes(copied.SerializeToString())
 
 
-def _runs(data: bytes, first: str, sizes: Sequence[int]) -> list[tuple[Floats, dict[str, Array]]]:
-    """Return input and all values for a batch of each of ``_BATCHES``.
+_Values: TypeAlias = "tuple[Floats, dict[str, Array], dict[str, tuple[int, ...]]]"
+
+
+def _runs(
+    data: bytes, first: str, sizes: Sequence[int], reached: frozenset[str], outputs: Sequence[str]
+) -> tuple[_Values, _Values]:
+    """Return input, values and sizes for a batch of three and of two; of the first only outputs and constants are kept.
 
     Raises:
         ConversionError: If onnxruntime rejects the file, or it does not take every batch.
@@ -245,20 +252,36 @@ def _runs(data: bytes, first: str, sizes: Sequence[int]) -> list[tuple[Floats, d
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.log_severity_level = 1, _ERROR
-    rng, found = np.random.default_rng(_SEED), []
+    rng = np.random.default_rng(_SEED)
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_outputs()]
-        for batch in _BATCHES:
-            rows = rng.random((batch, *sizes), np.float32)
-            found.append((rows, {first: rows, **dict(zip(names, session.run(None, {first: rows}), strict=True))}))
+        more = rng.random((_BATCHES[1], *sizes), np.float32)
+        others, wide = _run(session, names, first, more)
+        others = {name: value for name, value in others.items() if name not in reached or name in outputs}
+        example = rng.random((_BATCHES[0], *sizes), np.float32)
+        return (more, others, wide), (example, *_run(session, names, first, example))
+    except ConversionError:
+        raise
     except Exception as error:  # onnxruntime raises many unrelated classes
         message = f"Expected an ONNX file that onnxruntime runs with 2 and 3 rows, got: {str(error)[:_SHOWN]}"
         raise ConversionError(f"{message}: export it with an open batch (dynamic_axes)") from error
-    odd = sorted(name for _, values in found for name, value in values.items() if not isinstance(value, np.ndarray))
+
+
+def _run(
+    session: Any,  # noqa: ANN401 - onnxruntime has no types
+    names: Sequence[str], first: str, rows: Floats,
+) -> tuple[dict[str, Array], dict[str, tuple[int, ...]]]:  # fmt: skip
+    """Return all values for ``rows``, and their sizes.
+
+    Raises:
+        ConversionError: If one is no tensor.
+    """
+    values = {first: rows, **dict(zip(names, session.run(None, {first: rows}), strict=True))}
+    odd = sorted(name for name, value in values.items() if not isinstance(value, np.ndarray))
     if odd:
         raise ConversionError(f"Expected tensors alone, got a sequence or map as {odd[0]!r}: export without it")
-    return found
+    return values, {name: value.shape for name, value in values.items()}
 
 
 def _constant(value: Array, other: Array) -> Constant | None:

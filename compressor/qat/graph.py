@@ -31,10 +31,13 @@ _MOVES = frozenset(
     {
         "identity", "dropout", "dropout1d", "dropout2d", "flatten", "reshape", "view", "squeeze", "unsqueeze",
         "permute", "transpose", "contiguous", "getitem", "chunk", "split", "size", "getattr", "max_pool2d", "maxpool2d",
+        "unflatten", "select", "expand",
         "max_pool1d", "maxpool1d", "adaptive_max_pool2d", "adaptivemaxpool2d", "stochasticdepth", "channelshuffle",
     }
 )  # fmt: skip
-_UNSEEN = frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose2d", "convtranspose2d", "linear", "matmul", "bmm"})
+_PRODUCTS = frozenset({"matmul", "bmm", "einsum"})
+"""Of two activations, as in attention, they have no weights: both inputs and the output are quantized as elsewhere."""
+_UNSEEN = _PRODUCTS | {"conv1d", "conv2d", "conv3d", "conv_transpose2d", "convtranspose2d", "linear"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +94,13 @@ def layers(traced: fx.GraphModule) -> tuple[TracedLayer, ...]:
             transposed convolution, in a module that runs twice.
     """
     calls = Counter(str(node.target) for node in traced.graph.nodes if node.op == "call_module")
-    found = []
+    found, reached = [], set[fx.Node]()
     for node in traced.graph.nodes:
         weighted = node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), WEIGHTED)
-        if not weighted and operation(traced, node) in _UNSEEN:
+        if node.op == "placeholder" or not reached.isdisjoint(node.all_input_nodes):
+            reached.add(node)
+        product = operation(traced, node) in _PRODUCTS and reached.issuperset(node.all_input_nodes)
+        if not weighted and not product and operation(traced, node) in _UNSEEN:
             message = (
                 f"Expected weights in nn.Conv1d, nn.Conv2d or nn.Linear, got {operation(traced, node)} at {node.name}"
             )

@@ -71,4 +71,10 @@ def matmul(op: Operation) -> Value:
     return op.weighted("", lambda: _linear(weight, bias), op.tensor())
 
 
-TABLE: Table = {"Gemm": gemm, "MatMul": matmul}
+def einsum(op: Operation) -> Value:
+    """Einsum: torch's own, whose equation has the same letters."""
+    given = [op.tensor(index) for index in range(len(op.node.inputs))]
+    return op.run(torch.einsum, str(op.attribute("equation")), *given)
+
+
+TABLE: Table = {"Einsum": einsum, "Gemm": gemm, "MatMul": matmul}

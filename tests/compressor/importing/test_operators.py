@@ -75,6 +75,7 @@ CASES: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
     ),
     "MatMul": ([node("MatMul", "w")], {"w": floats(6, 4)}),
     "MatMul of four axes": ([node("MatMul", "w")], {"w": floats(1, 2, 6, 4)}),
+    "Einsum": ([node("Einsum", "w", equation="nchw,wk->nckh")], {"w": floats(6, 4)}),
     "MatMul from the left": ([onnx.helper.make_node("MatMul", ["w", "x"], ["y"])], {"w": floats(4, 6)}),
     "MatMul and Add": (
         [node("MatMul", "w", out="m"), onnx.helper.make_node("Add", ["b", "m"], ["y"])],

@@ -18,6 +18,20 @@ class _Functional(nn.Module):
         return nn.functional.linear(x, torch.ones(2, 4))
 
 
+class _Product(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight.t()
+
+
+class _Attention(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.matmul(x, x.transpose(1, 2))
+
+
 class _Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -55,11 +69,24 @@ def test_ranges_after_relu6_are_bounded_and_hardswish_is_not_fused() -> None:
     ]
 
 
-@pytest.mark.parametrize(("network", "said"), [(_Functional(), "weights in"), (_Twice(), "run once")])
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [(_Functional(), "weights in"), (_Product(), "weights in"), (_Twice(), "run once")],
+)
 def test_weights_that_can_not_be_simulated_are_refused(network: nn.Module, said: str) -> None:
     """A functional layer and a layer that runs twice are named, with the next step."""
     with pytest.raises(QuantizeError, match=said):
         layers(trace(network))
+
+
+def test_a_product_of_two_activations_is_quantized_like_any_other_output() -> None:
+    """Attention has no weights there: its scores have a range of their own."""
+    traced = trace(_Attention())
+    assert layers(traced) == ()
+    assert [point.node for point in points(traced, float_nodes(traced, torch.zeros(1, 2, 3).numpy()))] == [
+        "x",
+        "matmul",
+    ]
 
 
 def test_control_flow_by_value_is_refused() -> None:
