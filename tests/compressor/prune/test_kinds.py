@@ -183,6 +183,24 @@ def test_every_kind_prunes_runs_loads_and_exports(small: Bench, kind: str) -> No
         np.testing.assert_allclose(session.run(["logits"], {"input": x})[0], wanted, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grouped", "attention", "view"])
+def test_every_kind_exports_to_tflite(small: Bench, kind: str) -> None:
+    """The TFLite file of a pruned network answers as the network."""
+    interpreters = pytest.importorskip("ai_edge_litert.interpreter")
+    from compressor.export.tflite import export_tflite  # noqa: PLC0415 - the extra tflite
+
+    network = steps.apply(_network(kind), small, QUICK).network.eval()
+    row = small.search.inputs[:1]
+    interpreter = interpreters.Interpreter(model_content=export_tflite(network, *SHAPE))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], row.transpose(0, 2, 3, 1))
+    interpreter.invoke()
+    answers = {one["name"]: interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()}
+    with torch.no_grad():
+        np.testing.assert_allclose(answers["logits"], network(torch.from_numpy(row))[0].numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["grouped", "group norm"])
 def test_whole_groups_go_and_the_others_stay_as_they_were(kind: str) -> None:
     """Without the groups whose outputs nobody reads, the outputs are exactly those of before."""
