@@ -93,15 +93,16 @@ class _RoundedActivation(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
         scale = (float(high) - float(low)) / LEVELS
         zero_point = round(-float(low) / scale)
-        rounded = torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, LEVELS)
-        ctx.save_for_backward(x, rounded)
+        ctx.save_for_backward(x)  # not the output, which an activation with inplace=True may overwrite
+        ctx.grid = scale, zero_point
         ctx.ends = (-zero_point - 0.5) * scale, (LEVELS - zero_point + 0.5) * scale
         ctx.width = float(high) - float(low)
-        return rounded
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, LEVELS)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # noqa: ANN401
-        x, rounded = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
+        rounded = torch.fake_quantize_per_tensor_affine(x, *ctx.grid, 0, LEVELS)
         gradient, (first, last) = gradients[0], ctx.ends
         inside = gradient * ((x >= first) & (x <= last))
         outside = gradient - inside

@@ -42,3 +42,22 @@ def test_the_gate_of_hardswish_is_rounded_only_after_observation() -> None:
     simulation.observe(_inputs())
     moved = (swish(x) - nn.functional.hardswish(x)).abs()
     assert 0 < float((moved / x.abs()).max()) <= 0.5 / 255 + 1e-6
+
+
+def test_activations_that_work_in_place_have_the_gradients_of_others() -> None:
+    """An activation that overwrites its quantized input leaves what the backward pass needs."""
+
+    def gradients(*, inplace: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        swish = nn.SiLU(inplace=inplace)
+        network = nn.Sequential(nn.Conv2d(1, 4, 3), swish, nn.Conv2d(4, 2, 3), nn.ELU(inplace=inplace), nn.Flatten())
+        simulation = simulate(network.eval(), _inputs(), Grid())
+        simulation.observe(_inputs())
+        simulation.copy(torch.from_numpy(_inputs())).square().sum().backward()
+        learned = [*simulation.weights(), *simulation.ends()]
+        return [one.grad for one in learned if one.grad is not None]
+
+    plain, overwritten = gradients(inplace=False), gradients(inplace=True)
+    assert len(plain) == len(overwritten) > 0
+    for one, other in zip(plain, overwritten, strict=True):  # ELU in place computes its slope from its output
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
