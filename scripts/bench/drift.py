@@ -269,8 +269,8 @@ def standing_streams() -> NDArray[np.float64]:
 def scenarios(options: Options) -> Iterable[Scenario]:
     """Yield the rows, in the order in which they are measured."""
     quick, seed = options.quick, options.seed
-    size = Size(200, 6, 48) if quick else Size(1000, 12, 480)
-    small = Size(100, 6, 48) if quick else Size(300, 12, 96)
+    size = Size(100, 6, 48) if quick else Size(1000, 12, 480)
+    small = Size(60, 6, 48) if quick else Size(300, 12, 96)
     config, short = DriftConfig(baseline_windows=72), DriftConfig(baseline_windows=12)
     quiet_asked = {"asked": "0 device alerts", "holds": lambda f: f["device_alerts"] == 0}
     yield Scenario(name="null fleet", measure=lambda: null_fleet(size, config), asked="<= 1 device alert",
@@ -303,7 +303,7 @@ def scenarios(options: Options) -> Iterable[Scenario]:
         )  # fmt: skip
     yield from dependence.rows(quick=quick, seed=seed, days=options.days or ((3,) if quick else (3, 14)))
     yield from releases.rows(quick=quick, seed=seed)
-    windows = 40 if quick else 1000
+    windows = 24 if quick else 1000
     for devices in (2, 6, 12, 30, 100):
         fleet = QuietFleet(standing_streams(), devices, seed=seed)
         yield Scenario(

@@ -301,7 +301,7 @@ def _is_heard(found: Mapping[str, float]) -> bool:
 
 def rows(*, quick: bool, seed: int) -> Iterable[Scenario]:
     """Yield the rows of releases on one-site devices."""
-    devices, hours = (32, 48) if quick else (96, 168)
+    devices, hours = (24, 24) if quick else (96, 168)
     for weather in (0.0, 0.3):
         where = "on one-site devices" + (", own weather" if weather else "")
         bad = OneSiteFleet(devices=devices, seed=seed + 20, weather=weather)
