@@ -29,6 +29,8 @@ class ModelRecipe:
     ``onnx`` (steps after training, gates and bundle) or ``tflite`` (gates and bundle), each a path relative to the
     recipe.
 
+    ``teacher``: an ONNX file that ``distill`` and ``qat`` learn from, instead of the network as it was trained.
+
     ``allow_constant``: the reason why the model need not beat a constant answer, nor its labels be in the best-fitting
     order; empty: it must.
 
@@ -46,6 +48,7 @@ class ModelRecipe:
     onnx: str = ""
     tflite: str = ""
     allow_constant: str = ""
+    teacher: str = field(default="", repr=False)
 
     @property
     def architecture(self) -> str:

@@ -65,7 +65,7 @@ def check(recipe: Recipe, out: Path) -> None:
             _check_scheme(step, recipe)
     _writable(out)
     check_run_folder(out, RESULTS)
-    if recipe.model.imported or recipe.model.checkpoint:
+    if recipe.model.imported or recipe.model.checkpoint or recipe.model.teacher:
         from compressor.run import imported_model  # noqa: PLC0415 - it needs data sets, which need this module
 
         imported_model.check(recipe)

@@ -328,7 +328,7 @@ def _check_names(recipe: Recipe) -> None:
         message = f"Expected in [data] path or stand_in, got both ({recipe.data.path}, {recipe.data.stand_in})"
         raise RecipeError(f"{message}: a stand-in is for a recipe without data of its own")
     given = (getattr(model, key) for key in formats.model_keys())
-    if any("\0" in path for path in (recipe.data.path, model.checkpoint, *given)):
+    if any("\0" in path for path in (recipe.data.path, model.checkpoint, model.teacher, *given)):
         message = "Expected paths without a NUL character in [data] and [model], got one: write it without"
         raise RecipeError(message)
     try:
@@ -480,10 +480,18 @@ class Unread:
     why: str
 
 
+def _unread_teacher(recipe: Recipe) -> Iterator[Unread]:
+    """Yield the teacher of a recipe in which nothing learns from one."""
+    taught = any(step.step == "distill" or (step.step == "qat" and step.distill) for step in network_steps(recipe))  # type: ignore[attr-defined]
+    if recipe.model.teacher and not taught:
+        yield Unread("[model]", "teacher", "without a step distill, or qat with distill above 0")
+
+
 def unread(recipe: Recipe) -> Iterator[Unread]:
     """Yield the keys of ``recipe`` that nothing would read."""
     model = recipe.model
     file_format = formats.imported(model)
+    yield from _unread_teacher(recipe)
     if file_format is not None:
         why = f"with [model] {file_format.model_key}"
         yield from (Unread("[model]", key, why) for key in ("network", "network_options") if is_given(model, key))

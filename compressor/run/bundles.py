@@ -155,6 +155,7 @@ def recipe_digest(recipe: Recipe) -> str:
     beside += [recipe.data.task] if recipe.data.task else []
     beside += [str(recipe.smoothing)] if recipe.smoothing.kind else []
     beside += [recipe.train.fine_tune_layers] if recipe.train.keeps_body else []
+    beside += [f"teacher {recipe.model.teacher}"] if recipe.model.teacher else []
     return sha256_hex(" ".join([repr(replace(recipe, folder=Path())), *beside]).encode())
 
 
@@ -169,6 +170,8 @@ def lineage_of(run: Run, compared: Comparison) -> dict[str, str]:
     }
     if run.models.weights is not None and run.models.weights is not run.models.trained:
         lineage["compressed_weights"] = run.models.weights.digest
+    if run.models.teacher is not None:
+        lineage["teacher"] = sha256_hex(run.models.teacher.data)
     if run.drifted is not None:
         lineage["drifted_train"] = table_digest(run.drifted.train)
         lineage["drifted_held"] = table_digest(run.drifted.held)

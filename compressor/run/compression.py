@@ -75,9 +75,10 @@ def shaped(run: Run, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
         CompressorError: As raised by a step.
     """
     weights, notes = trained, []
+    teacher = run.models.teacher.digest if run.models.teacher is not None else trained.digest
     for step in network_steps(run.recipe):
         inputs = {
-            "weights": weights.digest, "teacher": trained.digest, "step": repr(step), "data": lesson.digest(),
+            "weights": weights.digest, "teacher": teacher, "step": repr(step), "data": lesson.digest(),
             "settings": repr(run.recipe.train), "network": repr(run.recipe.model.network),
             "options": repr(sorted(run.recipe.model.network_options.items())),
             "preprocessing": repr(run.preprocessing), **versions("torch", "numpy", "torch-pruning"),
@@ -85,7 +86,8 @@ def shaped(run: Run, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
         }  # fmt: skip
         make = _applying(run, weights, trained, step, lesson)
         step_code = plugin("compressor.steps", step.step)
-        entries = (step_code, "compressor.train.checkpoint", run.network_code, run.task.code("training"))
+        taught = ("compressor.importing.heads",) if run.models.teacher is not None else ()
+        entries = (step_code, "compressor.train.checkpoint", run.network_code, run.task.code("training"), *taught)
         made = run.cache.result(Stage(name=f"step-{step.step}", inputs=inputs, make=make, uses=entries))
         said, data = _unpack(made.data)
         weights = Result(data, sha256_hex(data), cached=made.cached)
@@ -102,7 +104,8 @@ def _applying(run: Run, weights: Result, trained: Result, step: Settings, lesson
         classes = len(lesson.search.class_names)
         with run.progress.stage(step.step, 1, "step") as stage, tempfile.TemporaryDirectory(prefix="tinyfleet-") as at:
             train, calibration, search = map(run.lessons, (lesson.train, lesson.calibration, [lesson.search]))
-            teacher: Network = run.loaded(trained.data, classes)  # type: ignore[assignment]
+            given = run.models.teacher
+            teacher: Network = given.network() if given is not None else run.loaded(trained.data, classes)  # type: ignore[assignment]
             bench = Bench(
                 train=train,
                 calibration=calibration,
@@ -157,6 +160,7 @@ def models_of(
         compressed=compressed,
         notes=notes,
         source=run.models.source,
+        teacher=run.models.teacher,
     )
 
 

@@ -91,6 +91,23 @@ def opened(run: Run, calibration: Sequence[Table]) -> tuple[Run, Form]:
     return replace(run, models=replace(run.models, source=source)), start
 
 
+def with_teacher(run: Run, calibration: Sequence[Table]) -> Run:
+    """Return ``run`` with the network of ``[model] teacher`` as the teacher of its steps.
+
+    Raises:
+        CheckpointError: If the file does not exist or is too large.
+        MeasureError: As ``models_of``.
+        ConversionError: If the file can't become a network.
+    """
+    taught, _ = opened(replace(run, recipe=_of_teacher(run.recipe)), calibration)
+    return replace(run, models=replace(run.models, teacher=taught.models.source))
+
+
+def _of_teacher(recipe: Recipe) -> Recipe:
+    """Return ``recipe`` with its teacher as the imported file, for a step that needs the network."""
+    return replace(recipe, model=replace(recipe.model, onnx=recipe.model.teacher, checkpoint="", tflite="", teacher=""))
+
+
 def weights_of(run: Run) -> tuple[Result, Notes]:
     """Return the weights of the network in the imported file, in this project's format, and how the import went.
 
@@ -162,6 +179,8 @@ def check(recipe: Recipe) -> None:
         ConversionError: If a step or target needs the network in an ONNX file, and the file can't become one.
     """
     model = recipe.model
+    if model.teacher:
+        check(_of_teacher(recipe))
     if model.checkpoint:
         from compressor import networks  # noqa: PLC0415 - torch is loaded only where a checkpoint is
         from compressor.train import checkpoint  # noqa: PLC0415 - as above

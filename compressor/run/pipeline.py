@@ -232,6 +232,8 @@ def _models(run: Run, base: BasePoint | None) -> Models:
         trained, own = trained_of(run, lesson, base), None  # the release before, not the file, is what it starts from
     else:
         trained, read = imported_model.weights_of(run)
+    if run.recipe.model.teacher:
+        run = imported_model.with_teacher(run, lesson.calibration)
     weights, notes = shaped(run, trained, lesson)
     notes = read + notes
     if any(getattr(step, "rescue", 0) for step in run.recipe.compress):

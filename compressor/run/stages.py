@@ -115,6 +115,16 @@ class NetworkFile:
         """The SHA-256 of the file and of what is taken from it."""
         return sha256_hex(f"{sha256_hex(self.data)} {self.logits} {self.embedding}".encode())
 
+    def network(self) -> object:
+        """Return a copy of the network in the file, in evaluation mode.
+
+        Raises:
+            ConversionError: If the file can't become a network.
+        """
+        from compressor.importing.heads import fresh_network  # noqa: PLC0415 - torch is loaded only to train
+
+        return fresh_network(self.data, self.logits, self.embedding)
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Models:
@@ -123,7 +133,8 @@ class Models:
     ``trained``: the weights before any step, ``weights``: after the last (None for an imported file); ``baseline``: the
     float model without compression, for the baseline's runtime or that of the import; ``floats``: the float file after
     the network steps, by runtime; ``compressed``: the gated file, by target; ``notes``: measurements of the steps;
-    ``source``: the file whose network these are, None for a network of the recipe.
+    ``source``: the file whose network these are, None for a network of the recipe; ``teacher``: the file that steps
+    learn from, None for the network as it was trained.
     """
 
     trained: Result | None = None
@@ -133,6 +144,7 @@ class Models:
     compressed: Mapping[str, Form] = field(default_factory=dict)
     notes: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
     source: NetworkFile | None = None
+    teacher: NetworkFile | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -299,10 +311,8 @@ class Run:
         return {"source": self.models.source.digest} if self.models.source is not None else {}
 
     def _network(self, classes: int) -> object:
-        if (source := self.models.source) is not None:
-            from compressor.importing.heads import fresh_network  # noqa: PLC0415 - torch is loaded only to train
-
-            return fresh_network(source.data, source.logits, source.embedding)
+        if self.models.source is not None:
+            return self.models.source.network()
         from compressor import networks  # noqa: PLC0415 - torch is loaded only to train
 
         return networks.build(*self._spec(classes))

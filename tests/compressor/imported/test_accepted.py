@@ -17,6 +17,7 @@ from compressor.errors import MeasureError
 from compressor.tflite import flatbuffer
 from edge_agent import runtimes
 from wire.bundle import Bundle, read_bundle
+from wire.canonical import sha256_hex
 from wire.manifest import TensorSpec
 
 if TYPE_CHECKING:
@@ -152,6 +153,17 @@ def test_the_network_in_an_onnx_file_is_pruned_and_trained(run: Run, home: Path,
     assert figure(home, "macs") < 0.8 * figure(home, "float_macs")
     assert json.loads((home / "out" / "gate.json").read_bytes())["baseline"] == "the file as it came"
     assert "largest difference" in (home / "out" / "report.html").read_text()
+
+
+def test_an_onnx_file_teaches_a_network_of_another_architecture(run: Run, home: Path, model: onnx.ModelProto) -> None:
+    """The step learns from the file, whose digest stands in the lineage; another file is another stage."""
+    path = home / "teacher.onnx"
+    path.write_bytes(model.SerializeToString())
+    step = '[[compress]]\nstep = "distill"\nepochs = 1\nweight = 1.0\n[[compress]]'
+    edits = {"[[compress]]": step, "filters = 4": "filters = 2", "epochs = 1": "epochs = 2"}
+    assert run(recipe="int8", edits={**edits, "[data]": f'teacher = "{path}"\n[data]'})[0] == 0
+    assert "teacher agreement after" in (home / "out" / "report.html").read_text()
+    assert bundle_of(home).manifest.lineage["teacher"] == sha256_hex(path.read_bytes())
 
 
 def test_an_onnx_file_becomes_a_tflite_bundle(run: Run, home: Path, model: onnx.ModelProto) -> None:

@@ -356,6 +356,23 @@ def test_a_network_that_can_not_be_made_is_said_before_any_data_is_read(
     assert line.startswith("error [operator_unsupported]: Expected a float model, got QuantizeLinear at 'first'")
 
 
+def test_a_teacher_that_nothing_learns_from_is_refused(run: Run, home: Path) -> None:
+    """The key would have no effect: the steps that read it are named."""
+    code, line = run(edits={"[data]": f'teacher = "{home / "mine.pt"}"\n[data]'})
+    assert (code, line[:24]) == (4, "error [recipe_invalid]: ")
+    assert "teacher" in line
+    assert "without a step distill, or qat with distill above 0" in line
+
+
+def test_a_teacher_that_is_no_onnx_file_is_said_before_any_data_is_read(run: Run, home: Path) -> None:
+    """The person's weights are no exported network."""
+    step = '[[compress]]\nstep = "distill"\n[[compress]]'
+    code, line = run(edits={"[data]": f'teacher = "{home / "mine.pt"}"\n[data]', "[[compress]]": step})
+    assert code == 4
+    assert line.startswith("error [")
+    assert "ONNX" in line
+
+
 def test_a_network_from_a_file_is_trained_by_one_process(run: Run, model: onnx.ModelProto) -> None:
     """The processes of a distributed training build a network by its name, and a file has none."""
     edits = {"[[compress]]": '[[compress]]\nstep = "prune"\n[[compress]]', "epochs = 1": "epochs = 1\nprocesses = 2"}
