@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, ExportError
 from compressor.export.onnx import export_onnx
 from compressor.prune.groups import ChannelGroup, FoundGroups, find_groups, narrow
 from compressor.prune.tracing import CONVOLUTIONS, Shape, graph_of, group_of, traceable
@@ -102,30 +102,36 @@ def _exports(network: nn.Module, shape: Shape) -> bool:
 
 def _fault(network: nn.Module, shape: Shape, removed: Removed, *, exports: bool = False) -> str:
     """Return what is wrong with ``network`` without the channels ``removed``, as text; "" if nothing is."""
-    drawn = _drawn_anew(copy.deepcopy(network))
     try:
-        narrowed = narrow(copy.deepcopy(drawn), shape, removed)
-        loaded = fit(copy.deepcopy(drawn), narrowed.state_dict())
-        masked = _masked(copy.deepcopy(drawn), shape, removed)
-        for rows in _BATCHES:
-            x = torch.randn(rows, *shape, generator=torch.Generator().manual_seed(rows))
-            wanted, got, again = (_logits(one, x) for one in (drawn, narrowed, loaded))
-            if len(got) != rows:
-                return f"without its channels {rows} inputs give {len(got)} outputs"
-            if got.shape != wanted.shape:
-                return f"its channels are outputs of the network, {wanted.shape[1]} of them"
-            if not torch.allclose(got, again, rtol=1e-4, atol=1e-5):
-                return "its narrower form can't be loaded from weights"
-        if exports:
-            export_onnx(copy.deepcopy(loaded), *shape)
-        for one in (drawn, narrowed, masked):
-            _scale_and_shift(one)
-        before, got, wanted = (_logits(one, x) for one in (drawn, narrowed, masked))
-    except CompressorError as error:
-        return str(error)
+        return _difference(network, shape, removed, exports=exports)
+    except ExportError as error:
+        return f"without its channels the network does not export ({error})"
+    except CompressorError:  # such as: a layer would lose all its inputs
+        return "what is read of its channels can't be told"
     except Exception as error:  # noqa: BLE001 - the author's forward may have any width in its code
         said = shorten(str(error) or type(error).__name__, 110, placeholder=" …")
         return f"the network does not run without its channels ({said})"
+
+
+def _difference(network: nn.Module, shape: Shape, removed: Removed, *, exports: bool) -> str:
+    drawn = _drawn_anew(copy.deepcopy(network))
+    narrowed = narrow(copy.deepcopy(drawn), shape, removed)
+    loaded = fit(copy.deepcopy(drawn), narrowed.state_dict())
+    masked = _masked(copy.deepcopy(drawn), shape, removed)
+    for rows in _BATCHES:
+        x = torch.randn(rows, *shape, generator=torch.Generator().manual_seed(rows))
+        wanted, got, again = (_logits(one, x) for one in (drawn, narrowed, loaded))
+        if len(got) != rows:
+            return f"without its channels {rows} inputs give {len(got)} outputs"
+        if got.shape != wanted.shape:
+            return f"its channels are outputs of the network, {wanted.shape[1]} of them"
+        if not torch.allclose(got, again, rtol=1e-4, atol=1e-5):
+            return "its narrower form can't be loaded from weights"
+    if exports:
+        export_onnx(copy.deepcopy(loaded), *shape)
+    for one in (drawn, narrowed, masked):
+        _scale_and_shift(one)
+    before, got, wanted = (_logits(one, x) for one in (drawn, narrowed, masked))
     allowed = _OF_EFFECT * (before - wanted).abs().max() + _OF_SCALE * wanted.abs().max()
     return "" if bool((got - wanted).abs().max() <= allowed) else "without its channels the others get mixed up"
 

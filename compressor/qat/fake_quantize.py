@@ -102,7 +102,8 @@ class _RoundedActivation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # noqa: ANN401
         (x,) = ctx.saved_tensors
-        rounded = torch.fake_quantize_per_tensor_affine(x, *ctx.grid, 0, LEVELS)
+        scale, zero_point = ctx.grid
+        rounded = torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero_point), 0, LEVELS)
         gradient, (first, last) = gradients[0], ctx.ends
         inside = gradient * ((x >= first) & (x <= last))
         outside = gradient - inside
