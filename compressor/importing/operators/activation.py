@@ -33,7 +33,11 @@ def clip(op: Operation) -> Value:
 
 
 def prelu(op: Operation) -> Value:
-    """PRelu: a layer if the slope is one for all or one a channel; else a choice."""
+    """PRelu: a layer if the slope is one for all or one a channel; else a choice.
+
+    Raises:
+        OperatorError: If the slope is computed from the input.
+    """
     slope, sizes = op.counts(1), op.counts()
     if op.constant(1) is None:
         raise op.refused("a computed slope")
@@ -72,7 +76,11 @@ def gelu(op: Operation) -> Value:
 
 
 def _softmax(function: Callable[..., object]) -> Translator:
-    """Return the translator of a softmax; before opset 13 it ran over all axes from its own on."""
+    """Return the translator of a softmax; before opset 13 it ran over all axes from its own on.
+
+    Raises:
+        OperatorError: If several axes are normalized at once.
+    """
 
     def translate(op: Operation) -> Value:
         new = op.source.opset >= _NEW_SOFTMAX_OPSET

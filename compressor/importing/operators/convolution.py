@@ -41,7 +41,11 @@ def for_torch(pads: Sequence[int]) -> list[int]:
 
 
 def conv(op: Operation) -> Value:
-    """Conv: a layer; pads that differ at the two ends go before it."""
+    """Conv: a layer; pads that differ at the two ends go before it.
+
+    Raises:
+        OperatorError: If its weights are computed, or torch has no layer for so many axes.
+    """
     weight = op.weight(1)
     axes = weight.ndim - _SPATIAL
     if axes not in _CONVOLUTIONS:
@@ -75,7 +79,11 @@ def conv(op: Operation) -> Value:
 
 
 def conv_transpose(op: Operation) -> Value:
-    """ConvTranspose: a layer; pads that differ at the two ends cut its output."""
+    """ConvTranspose: a layer; pads that differ at the two ends cut its output.
+
+    Raises:
+        OperatorError: If its weights are computed, or its sizes are given in a way that torch has not.
+    """
     weight = op.weight(1)
     axes = weight.ndim - _SPATIAL
     if axes not in _TRANSPOSED:
@@ -114,7 +122,11 @@ def conv_transpose(op: Operation) -> Value:
 
 
 def pad(op: Operation) -> Value:
-    """Pad, with a constant, the edge, or a reflection."""
+    """Pad, with a constant, the edge, or a reflection.
+
+    Raises:
+        OperatorError: If the batch is padded, or the mode is one that torch has not on these axes.
+    """
     pads = op.integers(1, "pads") or []
     rank = len(op.sizes())
     if (axes := op.integers(3)) is not None:

@@ -78,7 +78,11 @@ def _reciprocal_of(a: float, b: torch.Tensor) -> torch.Tensor:
 
 
 def _extreme(function: Callable[..., Any], limit: str) -> Translator:
-    """Return the translator of Min or Max of any number of tensors."""
+    """Return the translator of Min or Max of any number of tensors.
+
+    Raises:
+        OperatorError: If all operands are constant.
+    """
 
     def translate(op: Operation) -> Operand:
         made: Operand = op.operand(0)
@@ -119,7 +123,11 @@ def where(op: Operation) -> Value:
 
 
 def cast(op: Operation) -> Value:
-    """Cast: nothing between equal types."""
+    """Cast: nothing between equal types.
+
+    Raises:
+        OperatorError: If torch has no such element type here.
+    """
     kind = op.attribute("to")
     if kind not in _TYPES:
         raise op.refused(f"element type {kind}")

@@ -14,7 +14,11 @@ _MATRIX = 2
 
 
 def _row(op: Operation, index: int, width: int, factor: float = 1.0) -> nn.Parameter:
-    """Return a bias (n), (1, n) or of one element as a parameter (n)."""
+    """Return a bias (n), (1, n) or of one element as a parameter (n).
+
+    Raises:
+        OperatorError: If the bias has another shape.
+    """
     shape = op.counts(index)
     if int(np.prod(shape)) not in {1, width} or (shape and shape[-1] not in {1, width}):
         raise op.refused(f"a bias of shape {shape} for {width} outputs")
@@ -36,7 +40,11 @@ def _linear(weight: nn.Parameter, bias: nn.Parameter | None) -> nn.Module:
 
 
 def gemm(op: Operation) -> Value:
-    """Gemm with constant weights: a linear layer, its factors multiplied into the weights."""
+    """Gemm with constant weights: a linear layer, its factors multiplied into the weights.
+
+    Raises:
+        OperatorError: If its input is transposed.
+    """
     alpha, beta = float(op.attribute("alpha", 1.0)), float(op.attribute("beta", 1.0))
     if op.constant(1) is None:
         return _computed_gemm(op, alpha, beta)

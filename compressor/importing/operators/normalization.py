@@ -17,7 +17,11 @@ _SPATIAL = 2
 
 
 def batch_norm(op: Operation) -> Value:
-    """BatchNormalization in evaluation mode: a layer with the file's statistics."""
+    """BatchNormalization in evaluation mode: a layer with the file's statistics.
+
+    Raises:
+        OperatorError: If it is in training mode, or has too many axes.
+    """
     rank = len(op.sizes())
     if op.attribute("training_mode", 0) or rank not in _BATCH_NORMS:
         raise op.refused("training_mode or too many axes: export after model.eval()")
@@ -33,7 +37,11 @@ def batch_norm(op: Operation) -> Value:
 
 
 def instance_norm(op: Operation) -> Value:
-    """InstanceNormalization: a layer with weights."""
+    """InstanceNormalization: a layer with weights.
+
+    Raises:
+        OperatorError: If it has more axes than an image.
+    """
     rank = len(op.sizes())
     if rank not in _INSTANCE_NORMS:
         raise op.refused(f"{rank} axes")
@@ -48,7 +56,11 @@ def instance_norm(op: Operation) -> Value:
 
 
 def layer_norm(op: Operation) -> Value:
-    """LayerNormalization over the last axes: a layer."""
+    """LayerNormalization over the last axes: a layer.
+
+    Raises:
+        OperatorError: If its weights have other axes, or its further outputs are read.
+    """
     axis, counts = op.axis(-1), op.counts()
     shape = counts[axis:]
     if op.counts(1) != shape or any(op.made_sizes(index) for index in range(1, len(op.node.outputs))):
@@ -64,7 +76,11 @@ def layer_norm(op: Operation) -> Value:
 
 
 def group_norm(op: Operation) -> Value:
-    """GroupNormalization with weights a channel (opset 21, and what ``patterns`` finds): a layer."""
+    """GroupNormalization with weights a channel (opset 21, and what ``patterns`` finds): a layer.
+
+    Raises:
+        OperatorError: If it has weights a group.
+    """
     groups, channels = int(op.attribute("num_groups")), op.counts()[1]
     if int(np.prod(op.counts(1))) != channels:
         raise op.refused("weights a group instead of a channel (opset 18 to 20)")

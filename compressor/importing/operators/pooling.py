@@ -25,6 +25,9 @@ def max_pool(op: Operation) -> Value:
 
     They are zeros after a ReLU, else copies of the edge, which the first window holds anyway: the value of infinity
     that ONNX describes would set the range of int8.
+
+    Raises:
+        OperatorError: If its indices are read, or dilations meet uneven pads.
     """
     kernel, strides, dilations, pads = _window(op)
     axes, x = len(kernel), op.tensor()
@@ -50,7 +53,11 @@ def max_pool(op: Operation) -> Value:
 
 
 def average_pool(op: Operation) -> Value:
-    """AveragePool: a layer; pads that differ at the two ends go before it where they count as zeros."""
+    """AveragePool: a layer; pads that differ at the two ends go before it where they count as zeros.
+
+    Raises:
+        OperatorError: If it has dilations, or uneven pads that do not count.
+    """
     kernel, strides, dilations, pads = _window(op)
     axes, x, counted = len(kernel), op.tensor(), bool(op.attribute("count_include_pad", 0))
     if any(step != 1 for step in dilations):
@@ -133,7 +140,11 @@ def _exponents(x: torch.Tensor, axes: list[int], keep: bool) -> torch.Tensor:  #
 
 
 def largest_index(op: Operation) -> Value:
-    """ArgMax along one axis, the first of equals."""
+    """ArgMax along one axis, the first of equals.
+
+    Raises:
+        OperatorError: If the last of equals is asked for.
+    """
     if op.attribute("select_last_index", 0):
         raise op.refused("select_last_index")
     return op.run(torch.argmax, op.tensor(), op.axis(), bool(op.attribute("keepdims", 1)))

@@ -24,7 +24,11 @@ _ROUNDED: dict[str, Callable[[Array], Array]] = {
 
 
 def resize(op: Operation) -> Value:
-    """Resize, and Upsample: by the sizes that onnxruntime found."""
+    """Resize, and Upsample: by the sizes that onnxruntime found.
+
+    Raises:
+        OperatorError: If torch computes this mode otherwise.
+    """
     mode = op.attribute("mode", "nearest")
     old_form = op.node.operator == "Upsample" or op.source.opset < 11  # noqa: PLR2004 - Resize has coordinates since 11
     place = "asymmetric" if old_form else op.attribute("coordinate_transformation_mode", "half_pixel")
@@ -72,6 +76,9 @@ def _indices(op: Operation, old: int, new: int, place: str, rounding: str) -> Ar
     """Return the source index of every pixel along one axis.
 
     Source: ONNX operators, Resize, attribute coordinate_transformation_mode.
+
+    Raises:
+        OperatorError: If coordinates or rounding are unknown.
     """
     at, scale = np.arange(new, dtype=np.float64), new / old
     if place in _HALF_PIXEL:

@@ -88,7 +88,11 @@ def concat(op: Operation) -> Value:
 
 
 def split(op: Operation) -> list[Slot]:
-    """Split: equal parts as torch's chunk, others by their sizes."""
+    """Split: equal parts as torch's chunk, others by their sizes.
+
+    Raises:
+        OperatorError: If it splits the batch.
+    """
     axis, parts = op.axis(), len(op.node.outputs)
     sizes = [op.made_sizes(index)[axis] for index in range(parts)]
     if sizes[0].grows:
@@ -102,7 +106,11 @@ def split(op: Operation) -> list[Slot]:
 
 
 def slice_(op: Operation) -> Value:
-    """Slice, forwards or the whole axis backwards."""
+    """Slice, forwards or the whole axis backwards.
+
+    Raises:
+        OperatorError: If it goes backwards over a part of an axis.
+    """
     starts, ends = op.integers(1, "starts") or [], op.integers(2, "ends") or []
     axes, steps = op.integers(3, "axes") or list(range(len(starts))), op.integers(4) or [1] * len(starts)
     sizes, x = op.sizes(), op.tensor()
@@ -132,7 +140,11 @@ def _end(end: int, size: Size) -> int | None:
 
 
 def gather(op: Operation) -> Value:
-    """Gather: one index, a run of indices, any others; of a constant matrix by computed indices, an embedding."""
+    """Gather: one index, a run of indices, any others; of a constant matrix by computed indices, an embedding.
+
+    Raises:
+        OperatorError: If the indices are computed, or have several axes.
+    """
     axis, constant = op.axis(), op.constant(1)
     if constant is None:
         if op.constant(0) is None or axis or len(op.sizes()) != 2:  # noqa: PLR2004 - rows of a matrix
@@ -159,7 +171,11 @@ def _embedding(weight: nn.Parameter) -> nn.Module:
 
 
 def expand(op: Operation) -> Operand:
-    """Expand to the sizes that onnxruntime found."""
+    """Expand to the sizes that onnxruntime found.
+
+    Raises:
+        OperatorError: If a size is several times the batch.
+    """
     given, wanted = op.sizes(), op.made_sizes()
     if given == wanted:
         return op.tensor()
@@ -181,7 +197,11 @@ def tile(op: Operation) -> Value:
 
 
 def same(op: Operation) -> Value:
-    """Identity, and Dropout in evaluation mode: nothing."""
+    """Identity, and Dropout in evaluation mode: nothing.
+
+    Raises:
+        OperatorError: If a dropout is in training mode.
+    """
     if op.node.operator == "Dropout" and op.number(2, default=0):
         raise op.refused("training_mode: export after model.eval()")
     return op.tensor()
