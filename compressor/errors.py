@@ -17,7 +17,12 @@ CompressorError
 ├── PruneError             a network that can't be pruned as the recipe asks
 ├── ExportError            a network that can't be exported
 ├── QuantizeError          a model that can't be quantized
+│   └── AlreadyQuantizedError  it is int8 already
 ├── MeasureError           an artifact that can't be measured
+│   ├── ModelFileError     a person's model file that can't be read
+│   │   ├── ExternalDataError    its weights in other files can't be read
+│   │   ├── ModelOperatorsError  it has operators that devices lack
+│   │   └── ModelSignatureError  its inputs or outputs don't fit the recipe
 │   └── DeviceMeasureError a device did not measure, or its report is not trusted
 │       └── DeviceUnreachableError  a device's shell can't be reached
 ├── CannotError            an inventory gives no way to do this with a device
@@ -146,10 +151,40 @@ class QuantizeError(CompressorError):
     code = "quantize_failed"
 
 
+class AlreadyQuantizedError(QuantizeError):
+    """A model is quantized already: nothing is left for a scheme."""
+
+    code = "already_quantized"
+
+
 class MeasureError(CompressorError):
     """An artifact can't be run or measured."""
 
     code = "measure_failed"
+
+
+class ModelFileError(MeasureError):
+    """A person's model file is no such file, or incomplete."""
+
+    code = "model_invalid"
+
+
+class ExternalDataError(ModelFileError):
+    """Weights of a model in other files are missing, cut off, too large, or in a place that may not be read."""
+
+    code = "model_external_data"
+
+
+class ModelOperatorsError(ModelFileError):
+    """A model has operators, or an opset, that devices lack."""
+
+    code = "model_operators"
+
+
+class ModelSignatureError(ModelFileError):
+    """Inputs or outputs of a model don't fit the recipe."""
+
+    code = "model_signature"
 
 
 class DeviceMeasureError(MeasureError):

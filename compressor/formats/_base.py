@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor.clean.given import Given
 from compressor.errors import ExportError, MeasureError, QuantizeError
 from compressor.steps.quantize import Settings
 from edge_agent import declarations
@@ -41,14 +43,14 @@ class ModelFormat:
     """The model files of ``runtime``.
 
     ``title``: of the format, in texts. ``modules``: what must be installed to build for it; ``install``: how, in the
-    error that names a missing one. ``exported_with``, ``quantized_with``: the distributions whose versions decide the
-    file; ``made_with``: those that the bill of materials names beside the runtime's own. ``opset``: in the manifest of
-    our exports. ``model_key``: of ``[model]``, that names a person's file of this format; "": none can be given.
-    ``becomes_network``: such a file has the network steps and the formats that a network of ours has.
-    ``finished``: such a file is gated and packaged as it is. ``grid``: keys of a ``quantize`` step that decide where
-    its values lie, which quantization-aware training must share. ``own_schemes``: a person's own scheme
-    quantizes it. ``rescues``: the remedies of a rescue apply to it.
-    ``compares_layers``: the report compares float and compressed file, layer by layer.
+    error that names a missing one. ``exported_with``, ``cleaned_with``, ``quantized_with``: the distributions whose
+    versions decide the file (no ``cleaned_with``: files are taken as they are); ``made_with``: those that the bill
+    of materials names beside the runtime's own. ``opset``: in the manifest of our exports. ``model_key``: of
+    ``[model]``, that names a person's file of this format; "": none can be given. ``becomes_network``: such a file
+    has the network steps and the formats that a network of ours has. ``finished``: such a file is gated and
+    packaged as it is. ``grid``: keys of a ``quantize`` step that decide where its values lie, which quantization-
+    aware training must share. ``own_schemes``: a person's own scheme quantizes it. ``rescues``: the remedies of a
+    rescue apply to it. ``compares_layers``: the report compares float and compressed file, layer by layer.
     """
 
     runtime: str
@@ -57,6 +59,7 @@ class ModelFormat:
     modules: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "install it"
     exported_with: ClassVar[tuple[str, ...]] = ("torch",)
+    cleaned_with: ClassVar[tuple[str, ...]] = ()
     quantized_with: ClassVar[tuple[str, ...]] = ("numpy",)
     made_with: ClassVar[tuple[str, ...]] = ("torch",)
     opset: ClassVar[int] = 0
@@ -190,9 +193,23 @@ class ModelFormat:
 
     # To import a person's file.
 
-    def tidied(self, model: bytes) -> bytes:
-        """Return a person's file in present form, unchanged if it is invalid."""
+    def with_external(self, model: bytes, path: Path) -> bytes:
+        """Return ``model``, read from ``path``, with the weights inside that it has in files beside it.
+
+        Raises:
+            ExternalDataError: If they can't be read.
+        """
+        del path
         return model
+
+    def cleaned(self, model: bytes, given: Given) -> tuple[bytes, dict[str, str]]:
+        """Return ``model`` mended, and a line on each mend by its name; only asked if ``cleaned_with``.
+
+        Raises:
+            ModelSignatureError: If the constants of ``given`` are not inputs of the file.
+        """
+        del given
+        return model, {}
 
     def tensors(self, model: bytes) -> Tensors:
         """Return (inputs, outputs) of a person's file, in the order of its graph; shapes begin with -1, the batch.
@@ -202,11 +219,6 @@ class ModelFormat:
         """
         del model
         raise MeasureError(f"Expected a format that can be imported, got {self.runtime!r}: give a network")
-
-    def sized(self, model: bytes, spec: TensorSpec) -> bytes:
-        """Return ``model`` with the open sizes of its input set to those of ``spec``."""
-        del spec
-        return model
 
     def with_first(self, model: bytes, output: str) -> bytes:
         """Return ``model`` with ``output`` as its first output."""

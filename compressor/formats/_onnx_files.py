@@ -10,10 +10,9 @@ from collections.abc import Iterator
 
 import onnx
 
-from compressor.errors import MeasureError
+from compressor.errors import ModelFileError, ModelOperatorsError
 from wire.manifest import TensorSpec
 
-_IR_WITHOUT_WEIGHTS = 4
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
@@ -21,7 +20,7 @@ def contract(data: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...
     """Return (inputs, outputs) of an ONNX file, in the order of its graph; shapes begin with -1, the batch.
 
     Raises:
-        MeasureError: If it is not an ONNX file, has an unsupported opset, external weights, foreign operators or
+        ModelFileError: If it is not an ONNX file, has an unsupported opset, external weights, foreign operators or
             garbled names.
     """
     model = _opened(data)
@@ -35,41 +34,6 @@ def opset(data: bytes) -> int:
     """Return the opset of an ONNX file, 0 if it states none."""
     entries = onnx.load_from_string(data).opset_import
     return max((entry.version for entry in entries if entry.domain in {"", "ai.onnx"}), default=0)
-
-
-def without_weights_as_inputs(data: bytes) -> bytes:
-    """Return an ONNX file whose weights are not listed as graph inputs; unchanged if they are not, or if it is invalid.
-
-    Before IR version 4 every weight had to be a graph input too, so old exporters list them; nothing feeds them here,
-    and quantizers add their own weights beside them.
-    Source: ONNX, IR.md, "Graphs": from IR version 4 on an initializer need not be a graph input.
-    """
-    try:
-        model = onnx.load_from_string(data)
-    except Exception:  # noqa: BLE001 - protobuf raises unrelated classes; the next reader reports the error
-        return data
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) == len(model.graph.input) and model.ir_version >= _IR_WITHOUT_WEIGHTS:
-        return data
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, _IR_WITHOUT_WEIGHTS)
-    changed: bytes = model.SerializeToString()
-    return changed
-
-
-def of_known_sizes(data: bytes, spec: TensorSpec) -> bytes:
-    """Return an ONNX file whose open input sizes are set to those of ``spec``: operations are counted with them."""
-    model = onnx.load_from_string(data)
-    value = next(value for value in model.graph.input if value.name == spec.name)
-    sizes = list(zip(value.type.tensor_type.shape.dim[1:], spec.shape[1:], strict=True))
-    if all(dim.dim_value for dim, _ in sizes):
-        return data
-    for dim, size in sizes:
-        dim.dim_value = size
-    changed: bytes = model.SerializeToString()
-    return changed
 
 
 def logits_first(data: bytes, name: str) -> bytes:
@@ -91,11 +55,11 @@ def _opened(data: bytes) -> onnx.ModelProto:
         _check_whole(model)
         onnx.checker.check_model(model)
         return onnx.shape_inference.infer_shapes(model)
-    except MeasureError:
+    except ModelFileError:
         raise
     except Exception as error:  # protobuf and the checker raise unrelated classes
         message = f"Expected an ONNX file, got: {str(error)[:300]}: export the model again"
-        raise MeasureError(message) from error
+        raise ModelFileError(message) from error
 
 
 def _check_names(model: onnx.ModelProto) -> None:
@@ -107,12 +71,12 @@ def _check_names(model: onnx.ModelProto) -> None:
         garbled = [name for name in names if isinstance(name, bytes)]
         if garbled:
             message = f"Expected names in UTF-8 in the ONNX file, got {garbled[0][:80]!r}: export the model again"
-            raise MeasureError(message)
+            raise ModelFileError(message)
     newest = onnx.defs.onnx_opset_version()
     for entry in model.opset_import:
         if entry.domain in {"", "ai.onnx"} and entry.version > newest:
             message = f"Expected an ONNX file of opset {newest} or lower, got {entry.version}"
-            raise MeasureError(f"{message}: export with opset_version=17, or update onnx and onnxruntime")
+            raise ModelOperatorsError(f"{message}: export with opset_version=17, or update onnx and onnxruntime")
 
 
 def _check_whole(model: onnx.ModelProto) -> None:
@@ -126,7 +90,7 @@ def _check_whole(model: onnx.ModelProto) -> None:
     ]
     if beside:
         message = f"Expected an ONNX file with its weights inside, got {len(beside)} tensors in other files"
-        raise MeasureError(f"{message} ({beside[0]!r}): save it with onnx.save(onnx.load(path), path)")
+        raise ModelFileError(f"{message} ({beside[0]!r}): save it with onnx.save(onnx.load(path), path)")
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
@@ -142,7 +106,9 @@ def _check_operators(model: onnx.ModelProto) -> None:
     )
     if foreign:
         message = f"Expected operators of {', '.join(sorted(DOMAINS - {''}))}, got {', '.join(foreign)}"
-        raise MeasureError(f"{message}: replace them by standard operators before the export; devices lack their code")
+        raise ModelOperatorsError(
+            f"{message}: replace them by standard operators before the export; devices lack their code"
+        )
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -161,46 +127,20 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(name=value.name, shape=(-1, *sizes[1:]), dtype=dtype)
 
 
-def in_order(data: bytes) -> bytes:
-    """Return ONNX ``data`` with its nodes in topological order; unchanged if they are, or if the file is invalid.
-
-    onnxruntime runs files in any order, and its float16 converter keeps the order.
-    """
-    try:
-        model = onnx.load_from_string(data)
-    except Exception:  # noqa: BLE001 - protobuf raises unrelated classes; the next reader reports the error
-        return data
-    graph = model.graph
-    known = {"", *(item.name for item in [*graph.initializer, *graph.input])}
-    ordered, waiting = [], list(graph.node)
-    while waiting:
-        ready = next((i for i, node in enumerate(waiting) if known.issuperset(node.input)), None)
-        if ready is None:
-            return data  # a cycle, or an input that no node computes
-        ordered.append(waiting.pop(ready))
-        known.update(ordered[-1].output)
-    if all(one is other for one, other in zip(ordered, graph.node, strict=True)):
-        return data
-    del graph.node[:]
-    graph.node.extend(ordered)
-    sorted_data: bytes = model.SerializeToString()
-    return sorted_data
-
-
 def fixed_batch(model: bytes) -> int:
     """Return the fixed batch size of an ONNX file, 0 if it accepts any.
 
     Raises:
-        MeasureError: If it can't be read, or has no input.
+        ModelFileError: If it can't be read, or has no input.
     """
     try:
         graph = onnx.load_from_string(model).graph
     except Exception as error:  # protobuf raises its own classes
         message = f"Expected an ONNX file, got: {str(error)[:300]}: export the model again"
-        raise MeasureError(message) from error
+        raise ModelFileError(message) from error
     weights = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
         if value.name not in weights:
             return int(next((dim.dim_value for dim in value.type.tensor_type.shape.dim), 0))
     message = "Expected an ONNX file with an input, got none: export the model again"
-    raise MeasureError(message)
+    raise ModelFileError(message)

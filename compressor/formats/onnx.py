@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor import quantize
+from compressor.clean.given import Given
 from compressor.errors import ExportError, QuantizeError
 from compressor.export import OPSET
 from compressor.formats._base import WEIGHT_AXES, Batches, Floats, Layers, ModelFormat, Ranges, Tensors, Weight
 from compressor.steps.quantize import Settings
-from wire.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +38,7 @@ class Format(ModelFormat):
     modules = ("onnxruntime",)
     install = "pip install tinyfleet[compressor]"
     exported_with = ("torch", "onnx")
+    cleaned_with = ("onnx", "onnxruntime", "numpy")
     quantized_with = ("onnx", "onnxruntime", "numpy")
     made_with = ("torch", "onnx")
     opset = OPSET
@@ -154,23 +155,23 @@ class Format(ModelFormat):
 
         return onnx_layers(reference, other, rows)
 
-    def tidied(self, model: bytes) -> bytes:
-        """Return the file with sorted nodes and without weights as inputs."""
-        from compressor.formats import _onnx_files as files  # noqa: PLC0415 - loads onnx
+    def with_external(self, model: bytes, path: Path) -> bytes:
+        """Return the file with its external weights inside."""
+        from compressor.clean.external import with_external  # noqa: PLC0415 - loads onnx
 
-        return files.without_weights_as_inputs(files.in_order(model))
+        return with_external(model, path)
+
+    def cleaned(self, model: bytes, given: Given) -> tuple[bytes, dict[str, str]]:
+        """Return the file after the mends of ``compressor.clean``."""
+        from compressor.clean.mending import clean  # noqa: PLC0415 - loads onnx and onnxruntime
+
+        return clean(model, given)
 
     def tensors(self, model: bytes) -> Tensors:
         """Return the tensors of a complete file with operators of known domains."""
         from compressor.formats import _onnx_files as files  # noqa: PLC0415 - loads onnx
 
         return files.contract(model)
-
-    def sized(self, model: bytes, spec: TensorSpec) -> bytes:
-        """Return the file with the sizes of ``spec``: operations are counted with them."""
-        from compressor.formats import _onnx_files as files  # noqa: PLC0415 - loads onnx
-
-        return files.of_known_sizes(model, spec)
 
     def with_first(self, model: bytes, output: str) -> bytes:
         """Return the file with ``output`` first: quantizers compare the first output."""

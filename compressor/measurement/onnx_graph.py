@@ -23,6 +23,7 @@ _WEIGHT = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "ConvInteger":
            "QLinearConv": 3, "QLinearMatMul": 3}  # fmt: skip
 """Index of the input that holds the weight, for each multiplying operator."""
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_DYNAMIC_LSTM, _LSTM_INPUTS = "DynamicQuantizeLSTM", 8
 _INTEGER = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
                       "DynamicQuantizeMatMul"})  # fmt: skip
 _CONVERTING = ("QuantizeLinear", "DequantizeLinear", "QUANTIZE", "DEQUANTIZE")
@@ -90,6 +91,7 @@ def _macs(artifact: bytes) -> tuple[int, list[tuple[str, int]]]:
         for value in model.graph.output:  # inferred from the input instead of declared
             value.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]
+        dynamic = _as_lstm(model)
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     except Exception as error:
         message = f"Expected an ONNX model with inferable shapes, got: {str(error)[:200]}"
@@ -105,9 +107,23 @@ def _macs(artifact: bytes) -> tuple[int, list[tuple[str, int]]]:
         if node.op_type in _RECURRENT
         or (node.op_type in _WEIGHT and (node.op_type != "MatMul" or len(shapes.get(node.input[1], [])) > 1))
     ]
-    already = sum(_node_macs(node, shapes) for node in multiplying if node.op_type in _INTEGER)
-    others = [node for node in multiplying if node.op_type not in _INTEGER]
+    integer = [node for node in multiplying if node.op_type in _INTEGER or node.output[0] in dynamic]
+    already = sum(_node_macs(node, shapes) for node in integer)
+    others = [node for node in multiplying if node not in integer]
     return already, [(node.name or node.output[0], _node_macs(node, shapes)) for node in others]
+
+
+def _as_lstm(model: onnx.ModelProto) -> set[str]:
+    """Turn each DynamicQuantizeLSTM into the LSTM that it stands for, whose shapes onnx infers; return their outputs.
+
+    Its weights are transposed, which changes no product of their sizes.
+    """
+    found = {name for node in model.graph.node if node.op_type == _DYNAMIC_LSTM for name in node.output if name}
+    for node in model.graph.node:
+        if node.op_type == _DYNAMIC_LSTM:
+            node.op_type, node.domain = "LSTM", ""
+            del node.input[_LSTM_INPUTS:]
+    return found
 
 
 def _recurrent_macs(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> int:

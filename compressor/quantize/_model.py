@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx.version_converter
 
-from compressor.errors import QuantizeError
+from compressor.errors import AlreadyQuantizedError, QuantizeError
 from compressor.export.stripping import strip
 from wire.settings import nearest
 
@@ -30,6 +31,13 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"Gemm", "MatMul"})
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _CONVERTING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_ROUNDED = " (rounded)"
+"""The suffix of the report for a tensor after its own quantization (``measurement.layers.ROUNDED``)."""
+_QUANTIZED = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+    "MatMulInteger", "QGemm", "QLinearAdd", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM",
+    "QAttention", "MatMulNBits",
+})  # fmt: skip
 _PER_CHANNEL_OPSET = 13
 """Source: ONNX, DequantizeLinear, version 13: the attribute ``axis``."""
 
@@ -66,9 +74,15 @@ def prepare(model: bytes) -> onnx.ModelProto:
     A file of an opset below 13, which lacks scales per channel, is converted to 13 if all of its operators can be.
 
     Raises:
+        AlreadyQuantizedError: If it has operators of quantized files.
         QuantizeError: If it can't be read or prepared.
     """
     read = _lifted(loaded(model))
+    integer = Counter(node.op_type for node in read.graph.node if node.op_type in _QUANTIZED)
+    if integer:
+        got = ", ".join(f"{count} {name}" for name, count in sorted(integer.items()))
+        message = f"Expected a float ONNX model to quantize, got one that is int8 already ({got})"
+        raise AlreadyQuantizedError(f"{message}: write compress = [] to gate and package it as it is")
     try:
         prepared = _preprocessed(read, symbolic=False)
         return _named(prepared if _typed(prepared) else _preprocessed(read, symbolic=True))
@@ -99,14 +113,23 @@ def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
     return tuple(Layer(node.name, node.op_type, _macs(node, shapes)) for node in multiplying)
 
 
-def chosen(wanted: Sequence[str], known: Collection[str]) -> tuple[str, ...]:
-    """Return the names in ``known`` that ``wanted`` selects: each a full name or a prefix of exactly one name.
+def chosen(wanted: Sequence[str], model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the names of the nodes of ``model`` that ``wanted`` selects.
+
+    Each is the name of a layer, a prefix of exactly one layer's, or of any other node: its own name, or that of a
+    tensor that it makes, as the report shows it. A tensor "(rounded)" selects its readers too, which would round it.
 
     Raises:
         QuantizeError: If one matches none or several.
     """
-    selected = []
-    for name in wanted:
+    selected, known = [], [layer.name for layer in layers(model)]
+    made = {name: node.name for node in model.graph.node for name in (*node.output, node.name) if name}
+    for wanted_name in wanted:
+        name = wanted_name.removesuffix(_ROUNDED)
+        if name in made and name not in known:
+            selected.append(made[name])
+            selected += [node.name for node in model.graph.node if name != wanted_name and name in node.input]
+            continue
         found = [name] if name in known else [item for item in known if item.startswith(name)]
         if len(found) > 1:
             message = f"Expected in float_layers a name that begins one layer, got {name!r}, which begins {len(found)}"

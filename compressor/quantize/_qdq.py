@@ -66,9 +66,9 @@ def place(
                 activation_qType=QuantType.QUInt8,
                 tensors_range=TensorsData(CalibrationMethod.MinMax, tensors),
                 nodes_to_quantize=list(only),
-                nodes_to_exclude=list(but),
+                nodes_to_exclude=[*but, *_limits_inside(copied)],
                 op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry}),
-                extra_options={},
+                extra_options={"TensorQuantOverrides": _per_tensor(copied, settings)},
             )
             quantizer.quantize_model()
         quantizer.model.topological_sort()
@@ -77,6 +77,42 @@ def place(
     except Exception as error:  # onnxruntime raises its own classes, which derive from Exception alone
         raise unable(error) from error
     return placed
+
+
+def _limits_inside(model: onnx.ModelProto) -> list[str]:
+    """Return the Clip nodes that a range can't stand for: every range includes zero, and theirs does not.
+
+    onnxruntime's quantizer removes a Clip after a layer, and lets the rounding to 8 bits limit the values.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "Clip":
+            limits = [constants.get(name) for name in [*node.input[1:], "", ""][:2]]
+            low, high = (
+                0.0 if one is None else float(onnx.numpy_helper.to_array(one).reshape(-1)[0]) for one in limits
+            )
+            if low > 0 or high < 0:
+                found.append(node.name)
+    return found
+
+
+def _per_tensor(model: onnx.ModelProto, settings: Settings) -> dict[str, list[dict[str, object]]]:
+    """Return one scale for the weights of each grouped ConvTranspose.
+
+    Their axis of output channels has those of one group alone, so that scales along it belong to several channels, and
+    onnxruntime's quantizer fails at the bias.
+    """
+    if not settings.per_channel:
+        return {}
+    grouped = [
+        node.input[1]
+        for node in model.graph.node
+        if node.op_type == "ConvTranspose" and any(item.name == "group" and item.i > 1 for item in node.attribute)
+    ]
+    whole = {"quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": settings.reduce_range}
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return {name: [dict(whole)] for name in grouped if name in constants}
 
 
 def unable(error: Exception) -> QuantizeError:

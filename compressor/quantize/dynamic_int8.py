@@ -15,6 +15,7 @@ from compressor.errors import QuantizeError
 from compressor.quantize import Batches, Searched
 from compressor.quantize._model import CONVOLUTIONS, PRODUCTS, chosen, compact, layers, prepare
 from compressor.quantize._qdq import silenced, unable
+from compressor.quantize._recurrent import in_int8
 from compressor.steps.quantize import Settings
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -40,7 +41,7 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
     if share > _MAX_CONVOLUTION_RATIO:
         message = f"Expected for dynamic_int8 a model of matrix products, got {share:.0%} of its multiplications in "
         raise QuantizeError(message + 'convolutions, which it makes slower and wrong: set scheme = "static_int8"')
-    kept = chosen(settings.float_layers, [layer.name for layer in found])
+    kept = chosen(settings.float_layers, prepared)
     with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder, silenced():
         path = Path(folder) / "dynamic.onnx"
         try:
@@ -53,6 +54,6 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=list(kept),
             )
-            return compact(onnx.load(path))
+            return compact(in_int8(onnx.load(path), settings, but=kept))
         except Exception as error:  # onnxruntime raises its own classes, which derive from Exception alone
             raise unable(error) from error

@@ -12,8 +12,9 @@ from compressor.errors import QuantizeError
 from compressor.quantize import Batches, Ranges, Searched
 from compressor.quantize._bias import corrected
 from compressor.quantize._calibrator import collect_ranges, nudged, within_reach
-from compressor.quantize._model import chosen, compact, layers, prepare
+from compressor.quantize._model import chosen, compact, prepare
 from compressor.quantize._qdq import of_layers, place
+from compressor.quantize._recurrent import in_int8
 from compressor.steps.quantize import Settings
 
 READS = frozenset({
@@ -51,10 +52,10 @@ def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Rang
             values = onnx.numpy_helper.to_array(tensor)
             if values.size:
                 within_reach(tensor.name, float(values.min()), float(values.max()))
-    kept = chosen(settings.float_layers, [layer.name for layer in layers(prepared)])
+    kept = chosen(settings.float_layers, prepared)
     if settings.float_layers_auto:
         worst = [found.layer for found in of_layers(prepared, used, batches, settings) if found.layer not in kept]
         kept = (*kept, *worst[: settings.float_layers_auto])
     if settings.bias_correction:
         prepared = corrected(prepared, lambda changed: place(changed, used, settings, but=kept), batches)
-    return compact(place(prepared, used, settings, but=kept))
+    return compact(in_int8(place(prepared, used, settings, but=kept), settings, but=kept))

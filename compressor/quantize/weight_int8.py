@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from compressor.quantize import Batches, Searched
-from compressor.quantize._model import CONVOLUTIONS, PRODUCTS, chosen, compact, layers, prepare
+from compressor.quantize._model import CONVOLUTIONS, PRODUCTS, chosen, compact, prepare
 from compressor.steps.quantize import Settings
 
 READS = frozenset({"per_channel", "float_layers"})
@@ -29,7 +29,7 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
     """
     del batches
     prepared = prepare(model)
-    kept = chosen(settings.float_layers, [layer.name for layer in layers(prepared)])
+    kept = chosen(settings.float_layers, prepared)
     constants = {tensor.name: tensor for tensor in prepared.graph.initializer}
     widening = []
     for name, axis in _weights(prepared, kept, constants).items():

@@ -31,6 +31,9 @@ class ModelRecipe:
 
     ``teacher``: an ONNX file that ``distill`` and ``qat`` learn from, instead of the network as it was trained.
 
+    ``constants``: values of the further inputs of an ``onnx`` file, by name: a number fills the input, a list has one
+    number a value. Not in the ``repr``, like ``Recipe.acceptance``: code that digests a recipe adds it if it is given.
+
     ``allow_constant``: the reason why the model need not beat a constant answer, nor its labels be in the best-fitting
     order; empty: it must.
 
@@ -47,6 +50,7 @@ class ModelRecipe:
     checkpoint: str = ""
     onnx: str = ""
     tflite: str = ""
+    constants: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict, repr=False)
     allow_constant: str = ""
     teacher: str = field(default="", repr=False)
 

@@ -415,6 +415,8 @@ def _check_import(recipe: Recipe) -> None:
         message = f"Expected in [model] one of checkpoint, {', '.join(formats.model_keys())}, got {', '.join(given)}"
         raise RecipeError(message)
     file_format = formats.imported(model)
+    if model.constants and (file_format is None or not file_format.cleaned_with):
+        raise RecipeError("Expected no constants in [model] without an ONNX file in onnx, got some: leave them out")
     if file_format is None:
         return
     if file_format.becomes_network:

@@ -156,6 +156,7 @@ def recipe_digest(recipe: Recipe) -> str:
     beside += [str(recipe.smoothing)] if recipe.smoothing.kind else []
     beside += [recipe.train.fine_tune_layers] if recipe.train.keeps_body else []
     beside += [f"teacher {recipe.model.teacher}"] if recipe.model.teacher else []
+    beside += [str(sorted(recipe.model.constants.items()))] if recipe.model.constants else []
     return sha256_hex(" ".join([repr(replace(recipe, folder=Path())), *beside]).encode())
 
 
@@ -168,6 +169,8 @@ def lineage_of(run: Run, compared: Comparison) -> dict[str, str]:
         "float_model": run.models.baseline.digest,
         "baseline": compared.baseline,
     }
+    if run.models.baseline.mends:
+        lineage["clean"] = "; ".join(run.models.baseline.mends)
     if run.models.weights is not None and run.models.weights is not run.models.trained:
         lineage["compressed_weights"] = run.models.weights.digest
     if run.models.teacher is not None:

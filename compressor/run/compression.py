@@ -23,7 +23,18 @@ from compressor.closure import package, plugin
 from compressor.data._table import Table
 from compressor.measurement import first_run, left_float
 from compressor.recipe.model import Recipe, TargetRecipe
-from compressor.run.stages import Form, Models, Run, bare, float_target, table_digest, versions, with_contract
+from compressor.run.stages import (
+    Form,
+    Models,
+    Run,
+    bare,
+    float_target,
+    packed,
+    table_digest,
+    unpacked,
+    versions,
+    with_contract,
+)
 from compressor.steps._base import Bench, Network
 from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
@@ -32,7 +43,6 @@ from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]
 Notes = tuple[tuple[str, Mapping[str, Any]], ...]
-_HEADER_BYTES = 8
 _PROBE_ROWS = 4
 
 
@@ -89,7 +99,7 @@ def shaped(run: Run, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
         taught = ("compressor.importing.heads",) if run.models.teacher is not None else ()
         entries = (step_code, "compressor.train.checkpoint", run.network_code, run.task.code("training"), *taught)
         made = run.cache.result(Stage(name=f"step-{step.step}", inputs=inputs, make=make, uses=entries))
-        said, data = _unpack(made.data)
+        said, data = unpacked(made.data)
         weights = Result(data, sha256_hex(data), cached=made.cached)
         if left := said.get("left_alone"):
             run.progress.say(f"{step.step}: left alone are {left}")
@@ -118,19 +128,9 @@ def _applying(run: Run, weights: Result, trained: Result, step: Settings, lesson
             path = Path(at) / "weights.pt"
             checkpoint.save(applied.network, path, applied.ranges)
             stage.advance()
-            return _pack(applied.notes, path.read_bytes())
+            return packed(applied.notes, path.read_bytes())
 
     return make
-
-
-def _pack(notes: Mapping[str, Any], data: bytes) -> bytes:
-    said = json.dumps(dict(notes), sort_keys=True, default=str).encode()
-    return len(said).to_bytes(_HEADER_BYTES, "big") + said + data
-
-
-def _unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
-    end = _HEADER_BYTES + int.from_bytes(data[:_HEADER_BYTES], "big")
-    return json.loads(data[_HEADER_BYTES:end]), data[end:]
 
 
 def models_of(
@@ -148,6 +148,7 @@ def models_of(
     """
     recipe = run.recipe
     baseline = baseline or exported(run, trained, formats.BASELINE)
+    notes = (("clean", baseline.mended), *notes) if baseline.mended else notes
     floats = {name: exported(run, weights, name) for name in sorted({t.runtime for t in recipe.targets})}
     compressed = {
         target.name: compress(run, floats[target.runtime], target, calibration, weights) for target in recipe.targets
@@ -171,8 +172,8 @@ def exported(run: Run, weights: Result, runtime: str) -> Form:
         ExportError: If the network can't be exported.
         PluginError: If ``runtime`` has no exporter, or its packages are missing.
     """
-    data = run.export(weights, len(run.table.class_names), runtime).data
-    return Form(bare(run.recipe, run.table, data, float_target(run.recipe, runtime)))
+    data, mended = run.cleaned(run.export(weights, len(run.table.class_names), runtime).data, runtime)
+    return Form(bare(run.recipe, run.table, data, float_target(run.recipe, runtime)), mended=mended)
 
 
 def compress(

@@ -6,23 +6,36 @@ recipe's shape and logits for its classes, then one row that runs. The error for
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compressor import formats
 from compressor.cache import Result, Stage
+from compressor.clean.given import Given, random_rows
 from compressor.data._table import Table
-from compressor.errors import CheckpointError, MeasureError
+from compressor.errors import CheckpointError, MeasureError, ModelFileError, ModelSignatureError
 from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import Recipe
 from compressor.run.compression import Notes, check_calibration, compress
-from compressor.run.stages import Form, Models, NetworkFile, Run, bare, float_target, input_of, versions, with_contract
+from compressor.run.stages import (
+    Form,
+    Models,
+    NetworkFile,
+    Run,
+    bare,
+    float_target,
+    input_of,
+    packed,
+    unpacked,
+    versions,
+    with_contract,
+)
 from compressor.steps._selection import artifact_steps, becomes_network
 from edge_agent import runtimes
 from edge_agent.errors import AgentError
@@ -32,10 +45,10 @@ from wire.manifest import Manifest, TensorSpec
 MAX_MODEL_BYTES = 512 * 1024 * 1024
 Specs = tuple[TensorSpec, ...]
 _MATRIX = 2
-_TRIED_ROWS = 16
+_TRIED_ROWS, _CLEANED_ROWS = 16, 3
+_PIXEL = 255.0
 _ALONE, _MAX_APART_RATIO, _ROUNDING = 4, 0.05, 1e-4
 _SUM_SLACK = 1e-3
-_HEADER_BYTES = 8
 
 
 def checkpoint_of(run: Run, classes: int) -> Result:
@@ -73,8 +86,9 @@ def models_of(run: Run, calibration: Sequence[Table]) -> Models:
         form = compress(run, Form(replace(start.candidate, artifact=given)), target, calibration)
         compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.plain))
     return Models(
-        trained=None, weights=None, baseline=start, floats={file_format.runtime: start}, compressed=compressed
-    )
+        trained=None, weights=None, baseline=start, floats={file_format.runtime: start}, compressed=compressed,
+        notes=(("clean", start.mended),) if start.mended else (),
+    )  # fmt: skip
 
 
 def opened(run: Run, calibration: Sequence[Table]) -> tuple[Run, Form]:
@@ -132,14 +146,12 @@ def weights_of(run: Run) -> tuple[Result, Notes]:
                 "weights": made.weights,
                 "largest_difference": float(f"{made.apart:.2g}"),
             }
-            said = json.dumps(notes).encode()
-            return len(said).to_bytes(_HEADER_BYTES, "big") + said + (Path(at) / "weights.pt").read_bytes()
+            return packed(notes, (Path(at) / "weights.pt").read_bytes())
 
     inputs = {**run.source_inputs, **versions("torch", "numpy", "onnx", "onnxruntime")}
     uses = (run.network_code, "compressor.train.checkpoint")
     made = run.cache.result(Stage(name="import", inputs=inputs, make=make, uses=uses))
-    end = _HEADER_BYTES + int.from_bytes(made.data[:_HEADER_BYTES], "big")
-    said, weights = json.loads(made.data[_HEADER_BYTES:end]), made.data[end:]
+    said, weights = unpacked(made.data)
     apart = said["largest_difference"]
     run.progress.say(f"the file is a network of {said['weights']:,} weights now, {apart:g} from onnxruntime at most")
     return Result(weights, sha256_hex(weights), cached=made.cached), (("import", said),)
@@ -156,13 +168,12 @@ def _read_as(run: Run, calibration: Sequence[Table]) -> tuple[formats.ModelForma
     if file_format is None:
         raise CheckpointError(f"Expected in [model] one of {', '.join(formats.model_keys())}, got none")
     check_calibration(calibration)
-    data = _imported(recipe, file_format)
+    rows = run.inputs(calibration[0].take(np.arange(min(len(calibration[0]), _CLEANED_ROWS))), file_format.layout)
+    data, mended = run.cleaned(_imported(recipe, file_format), file_format.runtime, _given(recipe, rows))
     plain = bare(recipe, run.table, data, float_target(recipe, file_format.runtime))
     specs = contract_of(data, plain.manifest)
-    data = file_format.sized(data, specs[0][0])
-    plain = replace(plain, artifact=data)
     specs = _meant(run, _stated(plain, specs, data), specs, calibration[0])
-    return file_format, Form(_stated(plain, specs, data)), specs
+    return file_format, Form(_stated(plain, specs, data), mended=mended), specs
 
 
 def check(recipe: Recipe) -> None:
@@ -194,24 +205,25 @@ def check(recipe: Recipe) -> None:
     file_format = formats.imported(model)
     if file_format is None:
         return
-    data = _imported(recipe, file_format)
-    inputs, outputs = file_format.tensors(data)
-    wanted = _input(inputs, input_of(recipe, file_format.runtime))
-    named = _outputs(outputs, len(model.labels)) if model.labels else ()
-    zeros = np.zeros([max(1, size) for size in wanted.shape], np.float32)
+    spec, data = input_of(recipe, file_format.runtime), _imported(recipe, file_format)
+    zeros = np.zeros([max(1, size) for size in spec.shape], np.float32)
     first_run.check(file_format.runtime, data, zeros, f"[model] {file_format.model_key}")
+    if file_format.cleaned_with:
+        data, _ = file_format.cleaned(data, _given(recipe, random_rows(spec.shape[1:])))
+    inputs, outputs = file_format.tensors(data)
+    wanted = _input(inputs, spec)
+    named = _outputs(outputs, len(model.labels)) if model.labels else ()
     try:
         runtimes.load(Manifest(runtime=file_format.runtime, inputs=(wanted,)), data).close()
     except AgentError as error:
-        raise MeasureError(str(error)) from error
+        raise ModelFileError(str(error)) from error
     if becomes_network(recipe):
         from compressor.importing import conversion, heads  # noqa: PLC0415 - torch is loaded only where needed
 
-        sized = file_format.sized(data, wanted)
         if named:
-            heads.network_of(sized, *(output.name for output in named))
+            heads.network_of(data, *(output.name for output in named))
         else:
-            conversion.module_of(sized)
+            conversion.module_of(data)
 
 
 def _stated(candidate: Candidate, specs: tuple[Specs, Specs], plain: bytes) -> Candidate:
@@ -239,7 +251,9 @@ def _meant(run: Run, candidate: Candidate, specs: tuple[Specs, Specs], rows: Tab
     apart, spread = float(np.abs(logits[: len(alone)] - alone).max()), float(np.ptp(logits))
     if apart > _MAX_APART_RATIO * spread + _ROUNDING * (1 + float(np.abs(logits).max())):  # a device runs one at a time
         message = f"Expected the same logits for a row alone and among others, got {apart:.3g} apart of {spread:.3g}"
-        raise MeasureError(f"{message}: export in evaluation mode (model.eval()); batch norm or dropout still train")
+        raise ModelSignatureError(
+            f"{message}: export in evaluation mode (model.eval()); batch norm or dropout still train"
+        )
     meaning = run.task.judging.meaning(said.logits, _SUM_SLACK + outputs[0].scale * said.logits.shape[1])
     if not meaning:
         return specs
@@ -263,17 +277,20 @@ def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:
 def _input(found: Specs, wanted: TensorSpec) -> TensorSpec:
     if len(found) != 1:
         got = ", ".join(spec.name for spec in found) or "none"
-        message = f"Expected one float32 input, got {got}: export with a single image input"
-        raise MeasureError(message)
+        message = f"Expected one float32 input, got {got}"
+        remedy = "set the others in [model] constants, or export with a single input" if found else "export with one"
+        raise ModelSignatureError(f"{message}: {remedy}")
     spec = found[0]
     if spec.dtype != "float32" and not spec.scale:
         message = f"Expected one float32 input, got {spec.name!r} {spec.dtype}: export with a float32 input"
-        raise MeasureError(message)
+        raise ModelSignatureError(message)
     if len(spec.shape) != len(wanted.shape) or any(
         own not in {-1, want} for own, want in zip(spec.shape[1:], wanted.shape[1:], strict=True)
     ):
         message = f"Expected input {wanted.shape} ({wanted.layout}, as [data] says), got {spec.name!r} {spec.shape}"
-        raise MeasureError(f"{message}: set [data] width, height and colour, or export in layout {wanted.layout}")
+        raise ModelSignatureError(
+            f"{message}: set [data] width, height and colour, or export in layout {wanted.layout}"
+        )
     return replace(spec, shape=wanted.shape, layout=wanted.layout)
 
 
@@ -287,14 +304,23 @@ def _outputs(found: Specs, classes: int) -> Specs:
         other = any(spec.dtype != "float32" and spec.shape[1:] == (classes,) for spec in found)
         unfit = "export it as float32" if other else "check [model] labels and the export"
         name = "name one of them 'logits'" if logits else unfit
-        raise MeasureError(f"{message}: {name}")
+        raise ModelSignatureError(f"{message}: {name}")
     embedding = [spec for spec in matrices if spec.name == "embedding" and spec is not logits[0]]
     return (replace(logits[0], shape=(-1, classes)), *embedding)
 
 
 def _imported(recipe: Recipe, file_format: formats.ModelFormat) -> bytes:
-    """Return the recipe's file in present form."""
-    return file_format.tidied(_read(recipe.folder / recipe.model.imported, f"[model] {file_format.model_key}"))
+    """Return the recipe's file, with the weights that it has in files beside it."""
+    path = recipe.folder / recipe.model.imported
+    return file_format.with_external(_read(path, f"[model] {file_format.model_key}"), path)
+
+
+def _given(recipe: Recipe, rows: NDArray[np.float32]) -> Given:
+    """Return what step ``clean`` knows of the recipe's file, with some ``rows`` to compare it on."""
+    steps = [step for target in recipe.targets for step in artifact_steps(recipe, target.name)]
+    compressed = becomes_network(recipe) or any(step.scheme != "none" for step in steps)
+    factor, offset = _PIXEL * recipe.data.std, _PIXEL * recipe.data.mean
+    return Given(rows=rows, compressed=compressed, constants=recipe.model.constants, factor=factor, offset=offset)
 
 
 def _read(path: Path, where: str) -> bytes:

@@ -363,6 +363,8 @@ def _judge(
     figures |= judging.compared_figures(evidence)
     watched = watched_sites(run, compared, rules)
     remarks = [certificates.STAND_IN] if recipe.data.generated else []
+    mends = run.models.baseline.mends if recipe.model.imported else ()
+    remarks += [f"The file was mended before anything else: {'; '.join(mends)}."] * bool(mends)
     if said := look.remark(*risks_of(plain)):
         remarks.append(said)
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from compressor import formats, tasks
 from compressor.cache import Cache, Result, Stage
+from compressor.clean.given import PARITY, Given, random_rows
 from compressor.closure import plugin
 from compressor.data._front_end import preprocessing_of
 from compressor.data._table import Table
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from wire.bundle import Bundle
 
 _BATCH = 64
+_HEADER_BYTES = 8
 Floats = NDArray[np.float32]
 
 
@@ -81,10 +84,14 @@ class Material:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """A runnable file. ``converted_from``: its plain form, whose graph can be read; empty: it is in that form."""
+    """A runnable file. ``converted_from``: its plain form, whose graph can be read; empty: it is in that form.
+
+    ``mended``: what step ``clean`` did to it, by mend.
+    """
 
     candidate: Candidate
     converted_from: bytes = b""
+    mended: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> bytes:
@@ -100,6 +107,11 @@ class Form:
     def digest(self) -> str:
         """The SHA-256 of the file."""
         return sha256_hex(self.candidate.artifact)
+
+    @property
+    def mends(self) -> tuple[str, ...]:
+        """A line for each mend; the same on every processor."""
+        return tuple(f"{name}: {said}" for name, said in self.mended.items() if name != PARITY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,6 +381,37 @@ class Run:
         uses = (formats.code(runtime), "compressor.train.checkpoint", self.network_code)
         return self.cache.result(Stage(name="export", inputs=inputs, make=make, uses=uses))
 
+    def cleaned(self, model: bytes, runtime: str, given: Given | None = None) -> tuple[bytes, dict[str, str]]:
+        """Return the file ``model`` of ``runtime`` after step ``clean``, and a line on each mend by its name.
+
+        ``given``: rows and settings of a person's file; None: an export of ours, which needs no rows of the data.
+
+        Raises:
+            ModelSignatureError: If ``[model] constants`` does not fit its inputs.
+        """
+        file_format = formats.named(runtime)
+        if not file_format.cleaned_with:
+            return model, {}
+        asked = given or Given(rows=random_rows(input_of(self.recipe, runtime).shape[1:]))
+        inputs = {
+            "model": sha256_hex(model), "runtime": runtime, "rows": sha256_hex(asked.rows.tobytes()),
+            "given": repr((asked.shape, asked.compressed, sorted(asked.constants.items()), asked.factor, asked.offset)),
+            **versions(*file_format.cleaned_with),
+        }  # fmt: skip
+
+        def make() -> bytes:
+            with self.progress.stage("clean", 1, "model") as stage:
+                data, notes = file_format.cleaned(model, asked)
+                stage.advance()
+            return packed(notes, data)
+
+        uses = (formats.code(runtime), "compressor.clean.mending")
+        made = self.cache.result(Stage(name="clean", inputs=inputs, make=make, uses=uses))
+        notes, data = unpacked(made.data)
+        for name, said in notes.items() if given is not None and not made.cached else ():
+            self.progress.say(f"clean, {name}: {said}")
+        return data, notes
+
     def saved_as(self, model: bytes, runtime: str, kind: str) -> bytes:
         """Return ``model`` in the form ``kind`` of the files of ``runtime``.
 
@@ -508,6 +551,18 @@ class Run:
 
     def _preprocessing_digest(self) -> str:
         return sha256_hex(canonical_bytes(to_document(self.preprocessing)))
+
+
+def packed(notes: Mapping[str, Any], data: bytes) -> bytes:
+    """Return ``data`` with ``notes`` before it: the result of a stage that has both."""
+    said = json.dumps(dict(notes), default=str).encode()
+    return len(said).to_bytes(_HEADER_BYTES, "big") + said + data
+
+
+def unpacked(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the notes and the bytes that ``packed`` joined."""
+    end = _HEADER_BYTES + int.from_bytes(data[:_HEADER_BYTES], "big")
+    return json.loads(data[_HEADER_BYTES:end]), data[end:]
 
 
 def _unit(table: Table) -> dict[str, str]:

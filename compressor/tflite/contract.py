@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compressor.errors import MeasureError
+from compressor.errors import ModelFileError
 from compressor.tflite import flatbuffer
 from compressor.tflite.packages import required
 from wire.manifest import TensorSpec
@@ -24,10 +24,10 @@ def contract(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
     dimensions has layout ``NHWC``; scale and zero point are 0 for float tensors.
 
     Raises:
-        MeasureError: If the file can't be read, or a tensor has a type that manifests don't support.
+        ModelFileError: If the file can't be read, or a tensor has a type that manifests don't support.
         PluginError: If the extra ``tflite`` is not installed.
     """
-    tree = flatbuffer.read(model, MeasureError)
+    tree = flatbuffer.read(model, ModelFileError)
     graph = tree.subgraphs[0]
     names: dict[int, bytes] = {}
     for signature in tree.signatureDefs or []:
@@ -46,7 +46,7 @@ def _spec(tensor: Any, name: bytes | None, image_layout: str) -> TensorSpec:  # 
     dtype = next((_DTYPES.get(kind, "") for kind, value in kinds.items() if value == tensor.type), "")
     if not dtype:
         message = f"Expected {label!r} of type {', '.join(_DTYPES.values())}, got type {tensor.type}: convert it"
-        raise MeasureError(message)
+        raise ModelFileError(message)
     affine, scale, zero_point = tensor.quantization, 0.0, 0
     if affine is not None and affine.scale is not None and len(affine.scale):
         scale, zero_point = float(affine.scale[0]), int(affine.zeroPoint[0])

@@ -57,6 +57,7 @@ NAMED = re.compile(r"(onnxruntime|ai[-_]edge[-_]litert|tflite[-_]runtime)(\.[\w.
 MAKES_THE_FORMAT = {
     "compressor/formats": "the build host's half of a runtime",
     "compressor/tflite": "rewrites TFLite",
+    "compressor/clean": "compares the answers of an ONNX file before and after each mend",
     "compressor/quantize": "onnxruntime's quantizers rewrite ONNX",
     "compressor/measurement/onnx_graph.py": "asks onnxruntime's optimiser",
     "compressor/api.py": "writes the ONNX file of a model in memory",

@@ -79,9 +79,9 @@ CASES = [
     ("a bomb", IMAGES, archive("a.png", b"\0" * (17 << 20)), "archive_refused", "at most 16777216 bytes"),
     ("NaN", WINDOWS, table(NAN), "data_invalid", "t.csv, column 'x', row 3, got 'nan'"),
     ("a wrong type", IMAGES + 'allow_corrupt = "1"\n', nothing, "recipe_invalid", "a whole number, got str '1'"),
-    ("a foreign operator", ONNX, foreign_onnx, "measure_failed", "got ai.vendor.Normalize: replace them"),
+    ("a foreign operator", ONNX, foreign_onnx, "model_operators", "got ai.vendor.Normalize: replace them"),
     ("a misfit", WEIGHTS, misfit_checkpoint, "checkpoint_invalid", "got NaN or infinity in 'other.weight'"),
-    ("half a TFLite file", TFLITE, cut_tflite, "measure_failed", "TFLite"),
+    ("half a TFLite file", TFLITE, cut_tflite, "model_invalid", "TFLite"),
     ("a missing model", ONNX, nothing, "checkpoint_invalid", "Expected a file as [model] onnx at"),
 ]
 

@@ -99,7 +99,7 @@ def again(home: Path, out: Path) -> Outcome:
 
 
 STAGES = {
-    "data": "data", "train": "train", "export": "export", "quantize": "quantize", "float": "predict",
+    "data": "data", "train": "train", "export": "export", "clean": "clean", "quantize": "quantize", "float": "predict",
     "measure": "measure", "explain": "explain",
 }  # fmt: skip
 

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.formats import _onnx_files
+from compressor.clean.given import Given, random_rows
+from compressor.clean.mending import clean
 from compressor.quantize import quantize
 from compressor.quantize._running import logits
 from compressor.recipe.read import parse_recipe
@@ -52,7 +53,9 @@ def test_a_file_of_an_old_exporter_is_taken_and_quantized(tmp_path: Path, *, las
     text = '[model]\nname = "m"\nonnx = "m.onnx"\nlabels = ["a", "b"]\n[data]\nwidth = 8\nheight = 8\n'
     recipe = replace(parse_recipe(text.encode()), folder=tmp_path)
     imported_model.check(recipe)
-    plain = _onnx_files.without_weights_as_inputs(old(last=last, ir_version=ir_version))
+    plain, notes = clean(old(last=last, ir_version=ir_version), Given(rows=random_rows((3, 8, 8))))
+    assert notes["inputs"] == "5 weights were listed among the inputs"
+    assert notes["opset"] == "raised from 9 to 17"
     candidate = bare(recipe, anything(recipe.data), plain, float_target(recipe, "onnx"))
     inputs, outputs = imported_model.contract_of(plain, candidate.manifest)
     assert ([spec.name for spec in inputs], [spec.name for spec in outputs]) == (["x"], ["logits"])
@@ -62,8 +65,9 @@ def test_a_file_of_an_old_exporter_is_taken_and_quantized(tmp_path: Path, *, las
     assert np.abs(want - got).max() < 0.05 * np.ptp(want)
 
 
-def test_a_file_whose_inputs_are_inputs_stays_as_it_is() -> None:
+def test_a_file_to_which_no_mend_applies_stays_as_it_is() -> None:
     """It is unchanged byte for byte, and so are files that are not ONNX."""
-    plain = _onnx_files.without_weights_as_inputs(old())
-    assert _onnx_files.without_weights_as_inputs(plain) == plain
-    assert _onnx_files.without_weights_as_inputs(b"no model") == b"no model"
+    given = Given(rows=random_rows((3, 8, 8)))
+    plain, _ = clean(old(), given)
+    assert clean(plain, given) == (plain, {})
+    assert clean(b"no model", given) == (b"no model", {})

@@ -175,3 +175,12 @@ def test_a_bias_correction_without_a_bias_is_refused() -> None:
     batches = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
     with pytest.raises(QuantizeError, match="bias of its own for bias_correction"):
         quantize(linear(biased=False), lambda: iter([batches]), Settings(bias_correction=True))
+
+
+def test_constants_without_an_onnx_file_are_refused() -> None:
+    """Nothing would read them."""
+    text = '[model]\nname = "m"\nconstants = {gain = 1, thresholds = [0.1, 2]}\n'
+    with pytest.raises(RecipeError, match="Expected no constants in \\[model\\] without an ONNX file"):
+        parse_recipe(text.encode())
+    read = parse_recipe(text.replace("constants", 'onnx = "m.onnx"\nconstants').encode())
+    assert read.model.constants == {"gain": 1.0, "thresholds": (0.1, 2.0)}

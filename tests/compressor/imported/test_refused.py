@@ -40,8 +40,10 @@ def foreign_in_a_branch(own: onnx.ModelProto) -> None:
         for node in (same, inner)
     ]
     node = helper.make_node("If", ["yes"], ["pixels"], then_branch=branches[0], else_branch=branches[1])
-    own.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
-    own.graph.node.insert(0, node)
+    own.graph.initializer.append(numpy_helper.from_array(np.array(1e9, np.float32), "limit"))
+    condition = helper.make_node("ReduceMax", ["raw"], ["most"], keepdims=0)
+    for at, one in enumerate((condition, helper.make_node("Less", ["most", "limit"], ["yes"]), node)):
+        own.graph.node.insert(at, one)
     own.graph.input[0].name = "raw"
     own.opset_import.append(helper.make_opsetid("ai.vendor", 1))
 
@@ -51,23 +53,9 @@ def two_inputs(own: onnx.ModelProto) -> None:
     own.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1]))
 
 
-def whole_numbers(own: onnx.ModelProto) -> None:
-    """Leave the file with an input of bytes."""
-    own.graph.node.insert(0, helper.make_node("Cast", ["raw"], ["pixels"], to=TensorProto.FLOAT))
-    own.graph.input[0].name = "raw"
-    own.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
-
-
 def embedding_only(own: onnx.ModelProto) -> None:
     """Leave the file without its logits."""
     own.graph.output.pop(0)
-
-
-def half_precision(own: onnx.ModelProto) -> None:
-    """Leave the file with logits of float16."""
-    own.graph.node.append(helper.make_node("Cast", ["logits"], ["half"], to=TensorProto.FLOAT16))
-    own.graph.output[0].name = "half"
-    own.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
 
 
 def twice(own: onnx.ModelProto) -> None:
@@ -76,12 +64,6 @@ def twice(own: onnx.ModelProto) -> None:
     for name, operator in (("scores", "Identity"), ("shares", "Softmax")):
         own.graph.node.append(helper.make_node(operator, ["logits"], [name]))
         own.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 10]))
-
-
-def channels_last(own: onnx.ModelProto) -> None:
-    """Leave the file with input (N, H, W, C), as TensorFlow's converter makes it."""
-    own.graph.node.insert(0, helper.make_node("Transpose", ["raw"], ["pixels"], perm=[0, 3, 1, 2]))
-    own.graph.input[0].CopyFrom(helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["batch", 32, 32, 3]))
 
 
 def weights_beside(own: onnx.ModelProto) -> None:
@@ -115,31 +97,28 @@ def not_a_number(own: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "error", "said"),
     [
-        (foreign, "got ai.vendor.Normalize: replace them by standard operators"),
-        (foreign_in_a_branch, "got ai.vendor.Normalize: replace them by standard operators"),
-        (two_inputs, "Expected one float32 input, got pixels, mask"),
-        (whole_numbers, "got 'raw' uint8: export with a float32 input"),
-        (embedding_only, "Expected one output with logits (N, 10), got embedding"),
-        (half_precision, "export it as float32"),
-        (twice, "name one of them 'logits'"),
-        (channels_last, "export in layout NCHW"),
-        (weights_beside, "save it with onnx.save"),
-        (too_new, "or lower, got 99: export with opset_version=17"),
-        (flat, "Expected input (-1, 3, 32, 32) (NCHW, as [data] says), got 'raw' (-1, 3072)"),
-        (without_input, "Expected one float32 input, got none"),
-        (not_a_number, "Expected finite logits"),
+        (foreign, "model_operators", "got ai.vendor.Normalize: replace them by standard operators"),
+        (foreign_in_a_branch, "model_operators", "got ai.vendor.Normalize: replace them by standard operators"),
+        (two_inputs, "model_signature", "Expected one float32 input, got pixels, mask: set the others in [model]"),
+        (embedding_only, "model_signature", "Expected one output with logits (N, 10), got embedding"),
+        (twice, "model_signature", "name one of them 'logits'"),
+        (weights_beside, "model_external_data", "put the file there, beside the ONNX file"),
+        (too_new, "model_operators", "or lower, got 99: export with opset_version=17"),
+        (flat, "model_signature", "Expected input (-1, 3, 32, 32) (NCHW, as [data] says), got 'raw' (-1, 3072)"),
+        (without_input, "model_signature", "Expected one float32 input, got none"),
+        (not_a_number, "measure_failed", "Expected finite logits"),
     ],
 )
 def test_an_onnx_file_that_does_not_fit_is_said(
-    change: Callable[[onnx.ModelProto], object], said: str, run: Run, home: Path, model: onnx.ModelProto
+    change: Callable[[onnx.ModelProto], object], error: str, said: str, run: Run, home: Path, model: onnx.ModelProto
 ) -> None:
-    """One line has the fault and the next step, and there is no bundle."""
+    """One line has a code of its own, the fault and the next step, and there is no bundle."""
     change(model)
     code, line = run("--onnx", model)
     assert code == 4
-    assert line.startswith("error [measure_failed]: ")
+    assert line.startswith(f"error [{error}]: ")
     assert said in line
     assert not list((home / "out").glob("*.tfb"))
 
@@ -169,14 +148,14 @@ def test_a_recipe_that_the_file_does_not_fit_is_said(
 def test_a_file_that_is_no_onnx_is_said(content: bytes, run: Run) -> None:
     """Whatever the parser meets is one coded line."""
     code, line = run("--onnx", content)
-    assert (code, line[:24]) == (4, "error [measure_failed]: ")
+    assert (code, line[:23]) == (4, "error [model_invalid]: ")
 
 
 def test_half_an_onnx_file_is_said(run: Run, model: onnx.ModelProto) -> None:
     """A download that broke off is not run."""
     data = model.SerializeToString()
     code, line = run("--onnx", data[: len(data) // 2])
-    assert (code, line[:24]) == (4, "error [measure_failed]: ")
+    assert (code, line[:23]) == (4, "error [model_invalid]: ")
     assert "export the model again" in line
 
 
@@ -202,7 +181,7 @@ def test_a_misfit_is_said_before_any_data_is_read(option: str, recipe: str, run:
     edits = {'dataset = "digits"': 'dataset = "labelled_images"\npath = "none.zip"'}
     code, line = run(option, b"none", recipe=recipe, edits=edits)
     assert code == 4
-    assert line.startswith(("error [measure_failed]: ", "error [checkpoint_invalid]: "))
+    assert line.startswith(("error [model_invalid]: ", "error [checkpoint_invalid]: "))
 
 
 class Evil:
@@ -271,21 +250,21 @@ def add_input(tree: Any) -> None:  # noqa: ANN401 - generated, untyped
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "error", "said"),
     [
-        (add_custom, "got the custom operator 'VendorNormalize'"),
-        (add_input, "Expected one float32 input, got input, embedding"),
+        (add_custom, "model_invalid", "got the custom operator 'VendorNormalize'"),
+        (add_input, "model_signature", "Expected one float32 input, got input, embedding"),
     ],
 )
 def test_a_tflite_file_that_the_runtime_rejects_is_said(
-    change: Callable[[Any], None], said: str, run: Run, home: Path, tflite: bytes
+    change: Callable[[Any], None], error: str, said: str, run: Run, home: Path, tflite: bytes
 ) -> None:
     """The operator is named with the next step, and there is no bundle."""
     tree = flatbuffer.read(tflite, MeasureError)
     change(tree)
     code, line = run("--tflite", flatbuffer.write(tree), recipe="tflite")
     assert code == 4
-    assert line.startswith("error [measure_failed]: ")
+    assert line.startswith(f"error [{error}]: ")
     assert said in line
     assert not list((home / "out").glob("*.tfb"))
 
@@ -301,7 +280,7 @@ def test_a_tflite_file_of_another_size_is_said(run: Run, tflite: bytes) -> None:
 def test_a_tflite_file_that_broke_off_is_said(keep: int, run: Run, tflite: bytes) -> None:
     """However much of it is left, the error is one line with a code."""
     code, line = run("--tflite", tflite[:keep], recipe="tflite")
-    assert (code, line[:24]) == (4, "error [measure_failed]: ")
+    assert (code, line[:23]) == (4, "error [model_invalid]: ")
 
 
 def test_a_tflite_file_of_other_classes_is_said(run: Run, tflite: bytes) -> None:

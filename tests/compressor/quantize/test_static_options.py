@@ -77,11 +77,17 @@ def test_automatic_float_layers_are_the_most_sensitive() -> None:
     assert first == second
 
 
+def layered(*names: str) -> onnx.ModelProto:
+    """Return a model with a product of each name."""
+    nodes = [onnx.helper.make_node("MatMul", ["x", "w"], [f"y{name}"], name=name) for name in names]
+    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))
+
+
 @pytest.mark.parametrize(("wanted", "said"), [("/blocks", "begins"), ("/stemm", "did you mean '/stem")])
 def test_a_name_that_means_no_one_layer_is_refused(wanted: str, said: str) -> None:
     """An ambiguous beginning and a misspelt name are errors that help."""
     with pytest.raises(QuantizeError, match=said):
-        chosen([wanted], ["/stem", "/blocks/0", "/blocks/1"])
+        chosen([wanted], layered("/stem", "/blocks/0", "/blocks/1"))
 
 
 def test_sensitivity_is_worst_first_for_every_layer() -> None:

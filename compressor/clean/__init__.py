@@ -1,0 +1,5 @@
+"""Step ``clean``: mends what exporters write, before anything reads or quantizes an ONNX file.
+
+``mending`` has the table of mends and compares each with the file before it; a mend is a function of its own file.
+``given`` is what is known beside the file. This package imports no other room of the compressor.
+"""

@@ -1,0 +1,127 @@
+"""Parts of an ONNX graph that several mends read: constants, readers of tensors, inputs, nodes that nothing needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+Array = npt.NDArray[np.generic]
+DOMAINS = frozenset({"", "ai.onnx"})
+"""The two names of ONNX's own operators."""
+
+
+def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of ``model``."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators, 0 if the file states none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in DOMAINS), default=0)
+
+
+def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Return the initializers by name."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def value_of(tensor: onnx.TensorProto) -> Array:
+    """Return the values of ``tensor``."""
+    values: Array = onnx.numpy_helper.to_array(tensor)
+    return values
+
+
+def data_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that are fed: those that no initializer gives."""
+    known = constants(model)
+    return [value for value in model.graph.input if value.name not in known]
+
+
+def sizes_of(value: onnx.ValueInfoProto) -> list[int]:
+    """Return the sizes of ``value``, 0 for an open one; empty if its rank is not known."""
+    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """Return the nodes of the main graph that read each tensor."""
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in dict.fromkeys(node.input):
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield ``graph`` and every graph inside its nodes (branches and loops)."""
+    yield graph
+    for node in graph.node:
+        for item in node.attribute:
+            for inner in [item.g, *item.graphs] if item.HasField("g") else item.graphs:
+                yield from graphs(inner)
+
+
+def captured(node: onnx.NodeProto) -> set[str]:
+    """Return every name that the graphs inside ``node`` read: some are tensors of the graph around it."""
+    inner = [graph for item in node.attribute for graph in ([item.g] if item.HasField("g") else item.graphs)]
+    deep = [graph for one in inner for graph in graphs(one)]
+    read = {name for graph in deep for one in graph.node for name in one.input}
+    return read | {value.name for graph in deep for value in graph.output}  # a branch may return a tensor as it is
+
+
+def set_constant(model: onnx.ModelProto, name: str, values: Array) -> None:
+    """Set or add the initializer ``name``."""
+    known = constants(model)
+    if name in known:
+        known[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
+    else:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+
+
+def free_name(model: onnx.ModelProto, wanted: str) -> str:
+    """Return ``wanted``, with a number if a tensor of ``model`` has that name."""
+    taken = {value.name for value in (*model.graph.input, *model.graph.initializer)}
+    taken |= {name for graph in graphs(model.graph) for node in graph.node for name in (*node.output, *node.input)}
+    made, number = wanted, 0
+    while made in taken:
+        number += 1
+        made = f"{wanted}_{number}"
+    return made
+
+
+def set_nodes(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Replace all nodes of the main graph."""
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
+def rename_inputs(model: onnx.ModelProto, names: dict[str, str]) -> None:
+    """Make every node, in graphs inside nodes too, read other tensors: ``names`` is old to new."""
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def drop_unneeded(model: onnx.ModelProto) -> int:
+    """Remove nodes and initializers that no output needs, and return the number of removed nodes."""
+    graph = model.graph
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            needed |= captured(node)
+            kept.append(node)
+    gone = len(graph.node) - len(kept)
+    set_nodes(model, kept[::-1])
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    if len(initializers) < len(graph.initializer):
+        copied = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in initializers]
+        del graph.initializer[:]
+        graph.initializer.extend(copied)
+    return gone

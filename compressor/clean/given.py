@@ -1,0 +1,41 @@
+"""What is known of an ONNX file beside its bytes. Loads no onnx, so that any format can be asked to clean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Constant: TypeAlias = float | tuple[float, ...]
+PARITY = "parity"
+"""The name of the note on the difference of answers before and after; it depends on the processor."""
+_SEED, _ROWS = 0, 3
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Given:
+    """``rows``: some inputs as a device feeds them, float32 (N, C, H, W), at least one; the first three are used.
+
+    ``compressed``: steps follow, so that what quantizers need is mended too; else types and computation of the file
+    stay as they are. ``constants``: values of inputs that are no data, by name. ``factor`` and ``offset``: a pixel
+    (0..255) is its value in a row times ``factor``, plus ``offset``.
+    """
+
+    rows: npt.NDArray[np.float32]
+    compressed: bool = True
+    constants: Mapping[str, Constant] = field(default_factory=dict)
+    factor: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one row, without the batch."""
+        return tuple(self.rows.shape[1:])
+
+
+def random_rows(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return three rows of normal noise of ``shape`` each, the same every time: for a check without data."""
+    return np.random.default_rng(_SEED).standard_normal((_ROWS, *shape)).astype(np.float32)
