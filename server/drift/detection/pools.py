@@ -403,12 +403,13 @@ class PoolWindows:
                 sums_ = whole if name == FLEET else self.judged.sums(self.bank, part, int(context))
                 if not self._knows_the_day(name, int(context), sums_, whole):
                     continue
+                trend = self._trend(name, sums_, whole)
                 if self.unseen and _is_controlled(name, sums_.count, whole.count):
                     sums_ = sums_.only(~self.bank.held[int(context)])
                 if self.rhythm is not None and name == FLEET:
                     sums_ = sums_.without(self.rhythm, self.hour)
                 older = pool or Pool.empty(self.bank.columns)
-                gain, class_gain, aged = self._gains(name, sums_, whole, older.aged if pool else None)
+                gain, class_gain, aged = self._gains(name, sums_, whole, older.aged if pool else None, trend)
                 pool = Pool(
                     log_m=update(older.log_m, gain, log_cap=self.log_cap),
                     recent=fade(older.recent, gain),
@@ -446,23 +447,32 @@ class PoolWindows:
             fresh = PoolMovement.empty(self.bank.columns)
             self.movement[name] = replace(self.movement[name], weekend=fresh.weekend, weekend_n=fresh.weekend_n)
 
+    def _trend(self, name: PoolName, own: PoolSums, whole: PoolSums) -> Floats:
+        """Return by how much a pool's members, less the rest of the fleet, aged in their baselines (K,), in sd.
+
+        Of all streams, also of those that are not judged in this slot.
+        """
+        stream = self.bank.columns.stream
+        found = own.trend / np.maximum(own.n, 1e-9)[stream]
+        if _is_controlled(name, own.count, whole.count):
+            found = found - (whole.trend - own.trend) / np.maximum(whole.n - own.n, 1e-9)[stream]
+        return np.asarray(found)
+
     def _gains(
-        self, name: PoolName, own: PoolSums, whole: PoolSums, aged: Floats | None
+        self, name: PoolName, own: PoolSums, whole: PoolSums, aged: Floats | None, trend: Floats
     ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
         """Return the increments (S, 24) and (C, 80) of a pool whose members sum up to ``own``, and its ageing (K,).
 
-        At first that is what the pool aged in the second half of its members' baselines.
+        At first that is the ``trend`` (K,) in the second half of its members' baselines.
         """
         z, epsilon, columns = self.settings.z, self.settings.epsilon, self.bank.columns
         n = np.maximum(own.n, 1e-9)
         total, p = own.total, shares(own.expected)  # as even as can be in a stream without samples
-        trend = own.trend / n[columns.stream]
         rest_ratio = np.zeros(self.bank.streams)
         if _is_controlled(name, own.count, whole.count):  # what the rest did is taken off
             rest = np.maximum(whole.n - own.n, 1e-9)
             moved = ((whole.total - own.total) - (whole.expected - own.expected)) / rest[:, None]
             total, rest_ratio = own.total - own.n[:, None] * moved, own.n / rest
-            trend = trend - (whole.trend - own.trend) / rest[columns.stream]
         elif self.weekend and name in self.movement:
             seen = self.movement[name]
             total = total - own.n[:, None] * seen.weekend / np.maximum(seen.weekend_n, 1)[:, None]

@@ -65,6 +65,14 @@ def test_a_noted_weekend_is_forgotten_once_the_baselines_contain_it() -> None:
     assert not run.state.movement[KEY][FLEET].weekend_n.any()
 
 
+def test_pools_that_begin_again_on_an_unseen_weekend_raise_no_alarm() -> None:
+    """The second estimate falls on a Sunday evening; streams not judged then have no samples, and aged no further."""
+    run = DependentRun(
+        fleet=DependentFleet(kind="weekend", devices=40, streams=3, seed=73), windows=336, provisional=72
+    )
+    assert not any(run.window().pool_alarms for _ in range(172))
+
+
 def test_a_drift_that_begins_in_provisional_time_is_found() -> None:
     """From the fourth day on, by a provisional verdict."""
     found = drift_row("+0.5 sd on a tenth", _fleet("independent", devices=40, seed=2), 72, hours=12, stages=STAGES)
