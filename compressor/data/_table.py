@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,6 +94,15 @@ class Table:
     def lessons(self) -> Labels:
         """The network's targets: the classes, or the numbers in standard deviations, float32 (N, D)."""
         return self.labels if self.unit is None else self.unit.normal(self.labels)
+
+    def label_texts(self) -> Iterator[str]:
+        """Yield the label of each row: its class by name, or the bytes of its numbers in hexadecimal.
+
+        Classes count by their names, so that another order of them gives the same texts.
+        """
+        if self.labels.ndim == 1:  # numbers to predict are a column each
+            return (self.class_names[label] for label in self.labels.tolist())
+        return (one.tobytes().hex() for one in self.labels)
 
     def take(self, rows: Integers | npt.NDArray[np.bool_]) -> Table:
         """Return the table of these rows (int64 indices or a bool mask)."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import formats
+from compressor import formats, importing
 from compressor.cache import Result, Stage
 from compressor.clean.given import Given, random_rows
 from compressor.data._table import Table
@@ -148,7 +148,7 @@ def weights_of(run: Run) -> tuple[Result, Notes]:
             }
             return packed(notes, (Path(at) / "weights.pt").read_bytes())
 
-    inputs = {**run.source_inputs, **versions("torch", "numpy", "onnx", "onnxruntime")}
+    inputs = {**run.source_inputs, **versions(*importing.MADE_WITH)}
     uses = (run.network_code, "compressor.train.checkpoint")
     made = run.cache.result(Stage(name="import", inputs=inputs, make=make, uses=uses))
     said, weights = unpacked(made.data)

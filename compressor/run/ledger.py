@@ -51,14 +51,8 @@ class LooksAt:
 
 
 def gate_labels(rows: Table) -> str:
-    """Return the digest of the labels of ``rows``: another label of any of them gives another one.
-
-    Classes count by their names, so that another order of the classes is no other label.
-    """
-    labels = rows.labels
-    named = labels.ndim == 1 and labels.dtype.kind == "i"
-    texts = (rows.class_names[label] for label in labels.tolist()) if named else (one.tobytes().hex() for one in labels)
-    return labels_of(rows.hashes.tolist(), texts)
+    """Return the digest of the labels of ``rows``: another label of any of them gives another one."""
+    return labels_of(rows.hashes.tolist(), rows.label_texts())
 
 
 def counted(at: LooksAt, candidate: str, rows: Sequence[str], labels: str = "") -> Look:

@@ -58,6 +58,7 @@ MAKES_THE_FORMAT = {
     "compressor/formats": "the build host's half of a runtime",
     "compressor/tflite": "rewrites TFLite",
     "compressor/clean": "compares the answers of an ONNX file before and after each mend",
+    "compressor/importing": "compares an ONNX file with the network made of it, node by node",
     "compressor/quantize": "onnxruntime's quantizers rewrite ONNX",
     "compressor/measurement/onnx_graph.py": "asks onnxruntime's optimiser",
     "compressor/api.py": "writes the ONNX file of a model in memory",
