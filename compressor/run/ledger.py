@@ -13,9 +13,10 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from compressor.data._table import Table
 from compressor.errors import LedgerError, PackageError, SplitError
@@ -134,13 +135,25 @@ def own_turn(out: Path, progress: Progress) -> Iterator[None]:
     Raises:
         PackageError: If the folder can't be written.
     """
+    path = out / _RUN_LOCK
+    lock = _held(path, out, progress)
     try:
-        (out / _RUN_LOCK).parent.mkdir(parents=True, exist_ok=True)
-        lock = (out / _RUN_LOCK).open("ab")
-    except OSError as error:
-        message = f"Expected to write to {out}, got: {error.strerror}: free space or choose another --out"
-        raise PackageError(message) from error
-    with lock:  # until the file is closed
+        yield
+    finally:
+        with suppress(OSError):  # a folder that can't be written any more keeps an empty file
+            path.unlink()  # before it is free: who waits for this file sees that it is gone, and takes a new one
+        lock.close()
+
+
+def _held(path: Path, out: Path, progress: Progress) -> BinaryIO:
+    """Return the open file ``path`` with its lock held; it is the one that stands there, and no removed one."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.open("ab")
+        except OSError as error:
+            message = f"Expected to write to {out}, got: {error.strerror}: free space or choose another --out"
+            raise PackageError(message) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -150,4 +163,8 @@ def own_turn(out: Path, progress: Progress) -> Iterator[None]:
             if error.errno not in _NO_LOCKS:
                 raise
             progress.say(f"the file system of {out} has no locks: start no other run into it before this one has ended")
-        yield
+            return lock
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()

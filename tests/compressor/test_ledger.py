@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -260,6 +261,26 @@ def test_runs_into_one_folder_take_turns(tmp_path: Path) -> None:
     holder.communicate()
     with own_turn(tmp_path, Silent()):  # and it is free after it
         pass
+
+
+def test_who_waited_for_a_run_that_ended_holds_the_file_that_stands_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run removes its file at the end: the lock of a removed file holds nobody off. Nothing is left in the folder."""
+    path, real, calls = tmp_path / "cache" / ".run.lock", fcntl.flock, []
+
+    def lock(file: IO[bytes], how: int) -> None:
+        calls.append(how)
+        if len(calls) == 1:
+            path.unlink()  # by the run that had it
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with own_turn(tmp_path, Silent()):
+        with path.open("ab") as other, pytest.raises(BlockingIOError):
+            real(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert len(calls) == 2
+    assert not list(path.parent.iterdir())
 
 
 def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
