@@ -34,6 +34,7 @@ LAST = 20
 _DIGITS = 16
 """Hexadecimal digits of a row's hash that the ledger keeps: two of a million rows agree once in 37 million ledgers."""
 _ELSEWHERE = "elsewhere"
+_REMARK = re.compile(r"Look [0-9]+( of [0-9]+ planned)? at this gate split: ")
 _JUDGED = re.compile(r"\S+ [0-9a-f]+ [0-9]+( [0-9a-f]+)?")
 
 
@@ -98,6 +99,11 @@ class Look:
 
 
 UNCOUNTED = Look()
+
+
+def is_remark(text: str) -> bool:
+    """Return whether ``text`` is what ``Look.remark`` says of some look."""
+    return _REMARK.match(text) is not None
 
 
 def _fresh(rows: int) -> str:

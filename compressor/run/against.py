@@ -17,13 +17,13 @@ import numpy as np
 from compressor.cache import write_atomically
 from compressor.data._table import Table, make_table
 from compressor.data.labelled_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from compressor.errors import DataError, PackageError, TrustError
+from compressor.errors import DataError, PackageError, SplitError, TrustError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS, kind_of, risks_of
 from compressor.gates.kinds import measured as measured_by
-from compressor.gates.looks import UNCOUNTED, split_of
+from compressor.gates.looks import UNCOUNTED, is_remark, split_of
 from compressor.measurement.predictions import Candidate, Compared
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
@@ -63,7 +63,7 @@ def gate_against(path: Path, asked: Against, progress: Progress) -> Certificate:
         PackageError: If a file is not a bundle, or the two can't be compared.
         DataError: If the recipe's data can't be used, or are of other classes.
         MeasureError: If an artifact can't be run here.
-        SplitError: If all planned looks at the gate split are used up.
+        SplitError: If all planned looks at the gate split are used up, or the same data are drawn otherwise.
         LedgerError: If the ledger of looks can't be read or written.
         TrustError: If the release has no signature by ``asked.keys``, or not a right one.
     """
@@ -95,6 +95,8 @@ def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certific
     plain, recorded = _rules(run, read, new.manifest.target)
     split, labels = split_of(run.rows("gate").hashes.tolist()), gate_labels(run.rows("gate"))
     same = read.gate_split == split and read.gate_labels in {"", labels}  # then it is its own look, in every folder
+    if not same:
+        _check_draw(run, bundles[0], read, split)
     looks_at = LooksAt(path=path.parent / "looks.json", again=read.seen if same else UNCOUNTED)
     look = looked(run, looks_at, plain)
     here = look.rules(plain)
@@ -109,7 +111,7 @@ def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certific
     own = {name: value for name, value in {**figures, **evidence.figures}.items() if not name.startswith("float_")}
     own |= {**judging.compared_figures(evidence), "release_flip_ratio": float(differ.mean())}
     remarks = [
-        *read.remarks,
+        *(remark for remark in read.remarks if not is_remark(remark)),  # of a look: this one has its own
         f"Against {old.manifest.release}: other answers on {int(differ.sum())} of {len(rows)} rows.",
     ]
     if said := look.remark(*risks_of(plain)):
@@ -135,6 +137,17 @@ def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certific
         unknown={**read.unknown, **evidence.unknown},
     )  # fmt: skip
     return judged_again(certificate, measured_here(new))
+
+
+def _check_draw(run: Run, new: Bundle, read: Certificate, split: str) -> None:
+    """Raise SplitError if the data of ``new`` are drawn otherwise here: it was trained on gate rows of this draw."""
+    if read.gate_split in {"", split} or new.manifest.lineage.get("data") != table_digest(run.table):
+        return
+    message = f"Expected the gate split that {new.manifest.release} was judged on, got other rows of the same data"
+    raise SplitError(
+        f"{message}: it may have been trained on some of them; give a recipe with its [train] seed and [data] split, "
+        "shares and train_slices"
+    )
 
 
 def _rules(run: Run, read: Certificate, target: str) -> tuple[tuple[GateRecipe, ...], tuple[GateRecipe, ...]]:

@@ -1,7 +1,8 @@
 """The file of the looks at gate splits, and whose turn it is in a folder of results.
 
 Decides what counts as such a file: one that this version would write, byte for byte the same content. Anything else is
-an error and never a fresh ledger, because a fresh one would give back risk that is spent. Two processes that judge at
+an error and never a fresh ledger, because a fresh one would give back risk that is spent. Where the file is missing,
+the certificates beside it still say how far the looks at their rows had come. Two processes that judge at
 the same time take turns: both would read the same ledger, and have the same number. So do whole runs into one folder,
 which would mix their files. The locks are the kernel's: they end with their process, however it ends.
 """
@@ -20,12 +21,14 @@ from typing import BinaryIO
 
 from compressor.data._table import Table
 from compressor.errors import LedgerError, PackageError, SplitError
-from compressor.gates.looks import UNCOUNTED, Ledgers, Look, labels_of, unsound, used_up
+from compressor.gates.certificate import read_certificate
+from compressor.gates.looks import UNCOUNTED, Ledgers, Look, labels_of, split_of, unsound, used_up
 from compressor.progress import Progress
+from compressor.release.regate import certificate_in, open_bundle
 from wire import durable
 from wire.canonical import canonical_bytes
 from wire.codec import from_document, parse_json, to_document
-from wire.errors import MessageError
+from wire.errors import MessageError, WireError
 
 MAX_LEDGER_BYTES = 16 * 1024 * 1024
 """The ledger has 19 bytes for each gate row that was looked at: this is enough for 880,000."""
@@ -70,7 +73,9 @@ def counted(at: LooksAt, candidate: str, rows: Sequence[str], labels: str = "") 
         with (at.path.parent / _LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
             before = read_ledgers(at.path)
-            after, look = before.after(candidate, rows, at.planned, least=at.least, labels=labels)
+            found = UNCOUNTED if before.splits else furthest(at.path.parent, split_of(rows))
+            planned, least = found.planned if found.number else at.planned, max(at.least, found.number + 1)
+            after, look = before.after(candidate, rows, planned, least=least, labels=labels)
             if reason := used_up(look):
                 raise SplitError(reason)
             if after != before:
@@ -81,6 +86,21 @@ def counted(at: LooksAt, candidate: str, rows: Sequence[str], labels: str = "") 
             f"{message}: free space or make the folder writable; nothing was judged or counted"
         ) from error
     return look
+
+
+def furthest(folder: Path, split: str) -> Look:
+    """Return the last look at the rows of ``split`` that a certificate or a bundle in ``folder`` has.
+
+    Number 0 if there is none. It is asked where the file of the looks is missing: a fresh one beside certificates of
+    its rows would give back risk that is spent. What can't be read is no certificate.
+    """
+    looks = [UNCOUNTED]
+    for path in (folder / "gate.json", *sorted(folder.glob("*.tfb"))):
+        with suppress(OSError, PackageError, WireError):
+            bundle = path.suffix == ".tfb"
+            read = certificate_in(open_bundle(path), path) if bundle else read_certificate(path.read_bytes())
+            looks.append(read.seen)
+    return max((look for look in looks if look.split == split), key=lambda look: look.number, default=UNCOUNTED)
 
 
 def read_ledgers(path: Path) -> Ledgers:

@@ -330,7 +330,10 @@ def looked(run: Run, at: LooksAt, rules: Sequence[GateRecipe]) -> Look:
         look = replace(at.again, rows=len(rows), labels=labels if at.again.labels else "")
     else:
         forms = sorted(form.digest for form in run.models.compressed.values())
+        missing = not at.path.exists()
         look = counted(at, sha256_hex("".join(forms).encode()), rows, labels)
+        if missing and look.number > at.least:
+            run.progress.say(f"{at.path} is missing: counted on from the certificates of these rows beside it")
         if at.planned not in {0, look.planned}:
             run.progress.say(f"--looks {at.planned} comes too late: a plan is made before the first look at the rows")
     if remark := look.remark(*risks):

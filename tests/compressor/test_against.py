@@ -22,6 +22,7 @@ from compressor.errors import CompressorError, PackageError, SplitError, TrustEr
 from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate, write_certificate
 from compressor.gates.evidence import GateRecipe
+from compressor.gates.looks import Look
 from compressor.progress import Silent
 from compressor.recipe.model import DataRecipe, Recipe
 from compressor.recipe.read import read_recipe
@@ -192,17 +193,46 @@ def test_a_bundle_brings_no_wider_limit(recipe: Recipe, before: Outcome, worse: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("labels", "number"), [("same", 3), ("", 3), ("0f" * 32, 1)])
+@pytest.mark.parametrize(("labels", "number"), [("same", 3), ("", 3), ("0f" * 32, 4)])
 def test_other_labels_of_its_rows_are_another_look(
     labels: str, number: int, recipe: Recipe, before: Outcome, worse: Outcome, tmp_path: Path
 ) -> None:
-    """A certificate knows its look by rows and labels; one of an older version, without labels, by its rows."""
+    """A certificate knows its look by rows and labels; one of an older version, without labels, by its rows.
+
+    Labels that it does not know are one look more than it has, although no ledger is beside it.
+    """
     asked = Against(old=before.bundles[0], recipe=on(recipe, "mislabelled", 16))
     seen = gate_against(certified(worse.bundles[0], tmp_path / "a"), asked, Silent())
     own = seen.gate_labels if labels == "same" else labels
     path = certified(worse.bundles[0], tmp_path / "b", look=3, planned_looks=4, gate_split=seen.gate_split,
                      gate_labels=own)  # fmt: skip
     assert gate_against(path, asked, Silent()).look == number
+
+
+@pytest.mark.slow
+def test_rows_that_the_bundle_was_trained_on_do_not_judge_it(
+    recipe: Recipe, before: Outcome, worse: Outcome, tmp_path: Path
+) -> None:
+    """Another seed draws other gate rows of the same data: the bundle learnt from some; no look is counted."""
+    path = certified(worse.bundles[0], tmp_path / "a", look=1, gate_split="0f" * 32)
+    asked = Against(old=before.bundles[0], recipe=on(recipe, "mislabelled", 16))
+    with pytest.raises(SplitError, match="other rows of the same data: it may have been trained on some of them"):
+        gate_against(path, asked, Silent())
+    assert not (tmp_path / "a" / "looks.json").exists()
+
+
+@pytest.mark.slow
+def test_one_look_is_spoken_of(recipe: Recipe, before: Outcome, worse: Outcome, tmp_path: Path) -> None:
+    """The remark on the look that the bundle was made with does not stand beside that of this one."""
+    asked = Against(old=before.bundles[0], recipe=on(recipe, "mislabelled", 16))
+    split = gate_against(certified(worse.bundles[0], tmp_path / "a"), asked, Silent()).gate_split
+    said = Look(number=2).remark(0.05)
+    path = certified(
+        worse.bundles[0], tmp_path / "b", look=2, gate_split=split, gate_labels="0f" * 32, remarks=("Dark.", said)
+    )
+    remarks = gate_against(path, asked, Silent()).remarks
+    assert [remark[:6] for remark in remarks if "at this gate split" in remark] == ["Look 3"]
+    assert "Dark." in remarks
 
 
 def test_looks_at_the_same_time_have_different_numbers(tmp_path: Path) -> None:

@@ -21,10 +21,13 @@ from compressor.child import environment
 from compressor.cli import main
 from compressor.data._table import make_table
 from compressor.errors import LedgerError, PackageError
+from compressor.gates.certificate import Certificate, write_certificate
 from compressor.progress import Silent
 from compressor.run import ledger
 from compressor.run.ledger import LooksAt, counted, gate_labels, own_turn, read_ledgers
+from wire.bundle import CERTIFICATE, build_bundle
 from wire.canonical import sha256_hex
+from wire.manifest import Manifest, Preprocessing, TensorSpec
 
 DISK_BYTES = 1_000_000
 GOOD = {"splits": [{"candidates": ["ab cd 2 ef"], "planned": 0, "seen": ["00", "01"]}]}
@@ -44,6 +47,16 @@ fcntl.flock(lock, fcntl.LOCK_EX)
 print("held", flush=True)
 sys.stdin.read()
 """
+
+
+def certified_bundle(path: Path, certificate: bytes) -> None:
+    """Write a bundle with this certificate."""
+    manifest = Manifest(
+        model="mine", version=2, target="host", preprocessing=Preprocessing(width=8, height=8),
+        inputs=(TensorSpec(name="input", shape=(-1, 1, 8, 8)),),
+        outputs=(TensorSpec(name="logits", shape=(-1, 2)),),
+    )  # fmt: skip
+    path.write_bytes(build_bundle(manifest, {"model.onnx": b"model", CERTIFICATE: certificate}))
 
 
 def candidate(name: str) -> str:
@@ -340,3 +353,26 @@ def test_a_look_of_an_older_version_takes_the_labels_of_its_repetition(tmp_path:
     counted(at, candidate("a"), ["row"])
     assert json.loads(at.path.read_text())["splits"][0]["candidates"][0].count(" ") == 2
     assert [counted(at, candidate("a"), ["row"], labels).number for labels in ("aa", "bb", "aa")] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("kept", ["gate.json", "mine-2-host.tfb"])
+def test_a_ledger_that_is_gone_gives_no_risk_back(kept: str, tmp_path: Path) -> None:
+    """Certificates and bundles beside it say how far the looks at their rows had come, and what was planned."""
+    rows = ["one", "two"]
+    look = counted(LooksAt(path=tmp_path / "looks.json", planned=4, least=2), candidate("a"), rows)
+    (tmp_path / "looks.json").unlink()
+    certificate = write_certificate(Certificate(model="mine").at(look))
+    write = certified_bundle if kept.endswith(".tfb") else Path.write_bytes
+    write(tmp_path / kept, certificate)
+    again = counted(LooksAt(path=tmp_path / "looks.json"), candidate("b"), rows)
+    assert (look.number, again.number, again.planned) == (2, 3, 4)
+    assert counted(LooksAt(path=tmp_path / "looks.json"), candidate("c"), rows).number == 4
+    (tmp_path / "looks.json").unlink()
+    assert counted(LooksAt(path=tmp_path / "looks.json"), candidate("a"), ["other"]).number == 1
+
+
+def test_what_is_no_certificate_beside_a_ledger_that_is_gone_says_nothing(tmp_path: Path) -> None:
+    """A damaged file does not end a run that never needed it."""
+    (tmp_path / "gate.json").write_bytes(b"{")
+    (tmp_path / "mine.tfb").write_bytes(b"PK")
+    assert counted(LooksAt(path=tmp_path / "looks.json", planned=3), candidate("a"), ["row"]).planned == 3
