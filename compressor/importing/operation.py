@@ -26,6 +26,8 @@ ADVICE = "compress the ONNX file itself: leave the network steps out and take on
 
 Operand: TypeAlias = Value | float | int | bool
 Change: TypeAlias = Callable[[Array], Array]
+_EMPTY = ImportedNetwork((), (), {}, {})
+"""Has every attribute that a network has of its own, also those that its class lacks: ``training``, ``_modules``."""
 _EXPORTED = "onnx::"
 
 
@@ -61,7 +63,7 @@ class Construction:
         name = f"n{name}" if name[0].isdigit() else name
         taken = {*self.layers, *self.held}
         numbered = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 4)))
-        return next(one for one in numbered if one not in taken and not hasattr(ImportedNetwork, one))
+        return next(one for one in numbered if one not in taken and not hasattr(_EMPTY, one))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

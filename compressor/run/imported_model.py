@@ -222,8 +222,19 @@ def check(recipe: Recipe) -> None:
 
         if named:
             heads.network_of(data, *(output.name for output in named))
-        else:
+        elif (of_rows := _of_rows(outputs)) is not None:
+            heads.network_of(data, of_rows.name)
+        else:  # which output has the classes is known with the data
             conversion.module_of(data)
+
+
+def _of_rows(outputs: Specs) -> TensorSpec | None:
+    """Return the only output that can have the classes, None if there are several or none.
+
+    A label beside it, such as scikit-learn's, is nothing that the network needs: its operators are not translated.
+    """
+    found = [one for one in outputs if one.dtype == "float32" and len(one.shape) == _MATRIX]
+    return found[0] if len(found) == 1 else None
 
 
 def _stated(candidate: Candidate, specs: tuple[Specs, Specs], plain: bytes) -> Candidate:

@@ -142,6 +142,9 @@ allow_unchanged = true
 [[compress]]"""
 
 
+_FINE_TUNED = '[[compress]]\nstep = "fine_tune"\nepochs = 1\n[[compress]]'
+
+
 def test_the_network_in_an_onnx_file_is_pruned_and_trained(run: Run, home: Path, model: onnx.ModelProto) -> None:
     """It has the steps that a network of ours has, learns from the file itself, and is compared with it."""
     with_softmax(model)
@@ -153,6 +156,18 @@ def test_the_network_in_an_onnx_file_is_pruned_and_trained(run: Run, home: Path,
     assert figure(home, "macs") < 0.8 * figure(home, "float_macs")
     assert json.loads((home / "out" / "gate.json").read_bytes())["baseline"] == "the file as it came"
     assert "largest difference" in (home / "out" / "report.html").read_text()
+
+
+def test_a_label_beside_the_scores_is_no_part_of_the_network(run: Run, home: Path, model: onnx.ModelProto) -> None:
+    """A classifier of scikit-learn also gives the label itself, of operators that no network has."""
+    with_softmax(model)
+    names = onnx.numpy_helper.from_array(np.arange(10), "classes")
+    model.graph.initializer.append(names)
+    model.graph.node.append(helper.make_node("ArgMax", ["shares"], ["best"], axis=1, keepdims=0))
+    model.graph.node.append(helper.make_node("Gather", ["classes", "best"], ["label"]))
+    model.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"]))
+    assert run("--onnx", model, edits={"[[compress]]": _FINE_TUNED})[0] == 0
+    assert [output.name for output in bundle_of(home).manifest.outputs] == ["logits", "embedding"]
 
 
 def test_an_onnx_file_teaches_a_network_of_another_architecture(run: Run, home: Path, model: onnx.ModelProto) -> None:

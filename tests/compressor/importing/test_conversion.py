@@ -55,6 +55,20 @@ def test_gives_layers_the_names_and_classes_they_had(exported: Exported) -> None
     assert kinds["head"] is nn.Linear
 
 
+@pytest.mark.parametrize("name", ["training", "_modules", "forward", "_calls", "T_destination", "class"])
+def test_takes_names_that_a_network_has_of_its_own(name: str, file: Callable[..., bytes]) -> None:
+    """A node or weight may be called as an attribute of torch's modules, or of ours; it is named otherwise here."""
+    weights = {name: np.ones((2, 2, 1, 1), np.float32), "scale": np.ones((1, 2, 1, 1), np.float32)}
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", name], ["a"], name=f"{name}/Conv"),
+        onnx.helper.make_node("Relu", ["a"], ["b"], name=name),
+        onnx.helper.make_node("Mul", ["b", "scale"], ["y"], name=name + "_"),
+    ]
+    network = module_of(file(nodes, weights))
+    assert network.training is False
+    assert network(torch.ones(1, 2, 6, 6)).flatten()[0] == 2
+
+
 def test_keeps_a_layer_that_runs_twice_as_one(exported: Exported) -> None:
     """Weights that two nodes share are one layer, so that training moves both."""
     network = module_of(exported("shared"))
