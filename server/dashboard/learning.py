@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.dashboard.views import Cut, Status, Tone, ago, clock_time
 from server.retraining.audit import ModelAudit
@@ -31,11 +32,36 @@ _PHASES = {
 }
 _ASKS = {RetrainingPhase.COLLECTING: "Train anyway", RetrainingPhase.GATED: "Approve rollout"}
 _NAMED = 6
+_STILL_S = 0.5  # longer than most people take for the second click of two
 _LANES = {
     "audit": "audit: drawn uniformly",
     "drift": "drift: looks new",
     "correction": "correction: a user of the device said so",
 }
+
+
+@dataclass(slots=True)
+class Moves:
+    """When each image of a page came where it is, so that a click meant for the image before it is no label.
+
+    An image that is labelled leaves its place to the next one: a double click would label both.
+    """
+
+    _places: dict[int, tuple[int, float]] = field(default_factory=dict)
+
+    def note(self, shown: Sequence[int], now_s: float) -> None:
+        """Note the samples that the page shows, in their order; nothing moves on a page that showed none."""
+        before = self._places
+        self._places = {
+            sample: before[sample]
+            if before.get(sample, (-1, 0.0))[0] == place
+            else (place, now_s if before else -math.inf)
+            for place, sample in enumerate(shown)
+        }
+
+    def just_moved(self, sample: int, now_s: float) -> bool:
+        """Return whether ``sample`` came where it is less than half a second ago."""
+        return sample in self._places and now_s - self._places[sample][1] < _STILL_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from nicegui import Client, ui
 
 from server.dashboard.views import AnswerRow, DeviceRow, EventRow, Status, Tone, UsageRow
-from server.people import MAX_NAME, MAX_WHY
+from server.people import MAX_NAME, MAX_WHY, SOMEBODY
 
 STYLE = files("server.dashboard").joinpath("theme.css").read_text(encoding="utf-8")
 PAGES = (
@@ -64,9 +64,14 @@ async def _turn_dark(dark: ui.dark_mode) -> None:
 
 def name_field() -> Callable[[], str]:
     """Show a field for the person's name, which this browser remembers; return a function that reads it."""
+    name = _remembered_name().style("max-width: 260px")
+    return lambda: _said(name)
+
+
+def _remembered_name() -> ui.input:
     request = ui.context.client.request
     known = unquote(request.cookies.get(_NAME_COOKIE, "") if request else "")[:MAX_NAME]
-    name = _name().style("max-width: 260px")
+    name = _name()
     name.value = known
 
     def keep() -> None:
@@ -74,7 +79,7 @@ def name_field() -> Callable[[], str]:
         ui.run_javascript(f"document.cookie = '{_NAME_COOKIE}={kept}; path=/; max-age=31536000; samesite=strict'")
 
     name.on("blur", keep)
-    return lambda: _said(name)
+    return name
 
 
 def heading(text: str, level: int = 2) -> None:
@@ -169,6 +174,22 @@ async def ask_why(client: Client, question: str, detail: str, action: str) -> st
     answer = await dialog
     dialog.delete()
     return None if answer is None else str(answer)
+
+
+async def ask_decision(client: Client, question: str, detail: str, action: str) -> tuple[str, str] | None:
+    """Ask for a reason and the person's name, which this browser remembers; return both, None if cancelled.
+
+    The reason may be "", and the name is that of an operator if none is given.
+    """
+    with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
+        heading(question)
+        ui.label(detail).classes("tf-muted")
+        why = ui.input("Why").props(f"dense outlined maxlength={MAX_WHY}").style("min-width: 300px")
+        name = _remembered_name()
+        _answers(dialog, action, lambda: (str(why.value or ""), _said(name) or SOMEBODY))
+    answer = await dialog
+    dialog.delete()
+    return (str(answer[0]), str(answer[1])) if answer else None
 
 
 async def confirm(client: Client, question: str, detail: str, action: str) -> bool:

@@ -15,12 +15,13 @@ import sqlalchemy as sa
 
 from server.drift.ledger import StoredVerdict, Verdicts
 from server.drift.verdicts import VerdictKind
-from server.errors import NoNewPlaceError
+from server.errors import NoNewPlaceError, UnknownDeviceError
 from server.ingest.faults import shortened
 from server.people import MAX_NAME, MAX_WHY, SOMEBODY
 from server.registry.events import event_row
 from server.store import places as store
 from server.store.events import insert_events
+from server.store.fleet import one_device
 from wire.codec import Json
 from wire.messages import Severity
 
@@ -120,11 +121,13 @@ class Places:
         """Accept the place of ``device``, as ``by`` decided: its verdict ends with its next window.
 
         Raises:
+            UnknownDeviceError: If there is none of that id.
             NoNewPlaceError: If it has no verdict ``new_place``.
         """
         found = [one for one in self.verdicts.open() if one.kind is VerdictKind.NEW_PLACE and one.devices == (device,)]
         places = {place.verdict: place for place in self.all()}
         if not found or found[-1].id not in places:
+            self._expect_device(device)
             message = f"Expected a device with an open verdict new_place, got {device[:63]!r}, which has none"
             raise NoNewPlaceError(message)
         place = replace(
@@ -147,10 +150,12 @@ class Places:
         All acceptances for its model and site are taken back. One whose verdict is still open waits for labels again.
 
         Raises:
+            UnknownDeviceError: If there is none of that id.
             NoNewPlaceError: If nobody accepted its place.
         """
         newest, alarms = self.accepted(device), {one.id for one in self.verdicts.open()}
         if newest is None:
+            self._expect_device(device)
             message = f"Expected a device whose place a person accepted, got {device[:63]!r}: see the list of places"
             raise NoNewPlaceError(message)
         by, why = by[:MAX_NAME], shortened(why, MAX_WHY)
@@ -170,6 +175,10 @@ class Places:
             event = _event(replace(found[0], state=PlaceState.WITHDRAWN, decided_by=by), now_ms, text)
             insert_events(connection, [event])
         return found[0]
+
+    def _expect_device(self, device: str) -> None:
+        missing = UnknownDeviceError(f"Expected a registered device, got {device[:63]!r}: see fleet-server devices")
+        self.verdicts.database.row(lambda connection: one_device(connection, device), missing)
 
 
 def end_places(connection: sa.Connection, by: str, why: str, devices: Sequence[str], now_ms: int) -> None:

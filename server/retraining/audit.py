@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
@@ -33,6 +33,7 @@ from server.retraining.samples import (
     stored_sample,
 )
 from server.store import retraining as store
+from server.store.commissions import newest_moments
 from server.store.database import Database
 from server.store.monitoring.windows import images_since
 from server.wording import listed
@@ -161,13 +162,16 @@ class SteadyAudit:
             asked = store.all_audits(connection)
             counts = store.count_samples(connection, expired_since_ms=0)
             unlabelled = store.count_waiting(connection, "audit")
-        stamp = (counts, unlabelled, asked, tuple((one.device, one.site, one.release) for one in devices))
+            commissioned = newest_moments(connection)
+        known_devices = tuple((one.device, one.site, one.release) for one in devices)
+        stamp = (counts, unlabelled, asked, commissioned, known_devices)
         if self._known[0] != stamp:
             names = sorted({one.name for one in releases if one.name in running})
             found = []
             for name in names:
                 try:
-                    found.append(self._audit([one for one in releases if one.name == name], devices, asked))
+                    targets = [one for one in releases if one.name == name]
+                    found.append(self._audit(targets, devices, asked, commissioned))
                 except (ServerError, WireError) as error:  # such as a bundle that is missing or damaged
                     _LOG.warning("Release not audited. release=%s error=%s", name, error)
             self._known = (stamp, tuple(found))
@@ -184,9 +188,17 @@ class SteadyAudit:
         return tuple(f"{release} on {listed(groups, _NAMED)}" for release, groups in found.items())
 
     def _audit(
-        self, targets: Sequence[Release], devices: Sequence[Device], asked: dict[str, sa.RowMapping]
+        self,
+        targets: Sequence[Release],
+        devices: Sequence[Device],
+        asked: dict[str, sa.RowMapping],
+        commissioned: Mapping[str, int],
     ) -> ModelAudit:
-        """Return what the labels of one release, of all its target classes, say."""
+        """Return what the labels of one release, of all its target classes, say.
+
+        A device's own group begins anew where it was commissioned again: ``commissioned`` has from when on (UTC ms).
+        What is wrong of all devices and of a cohort stays: the release answered so.
+        """
         release = targets[0]
         with self.database.begin() as connection:
             rows = store.audit_samples(connection, [one.custom.artifact_sha256 for one in targets])
@@ -206,19 +218,28 @@ class SteadyAudit:
             waiting=len(samples) - len(labelled),
             not_asked=self.why_not(release),
             groups=self._groups(
-                labelled, [one for one in devices if one.release == release.name], allowed, _count_groups(devices)
+                labelled,
+                [one for one in devices if one.release == release.name],
+                allowed,
+                _count_groups(devices),
+                [sample for sample in labelled if sample.at_ms >= commissioned.get(sample.device, 0)],
             ),
         )
 
     def _groups(
-        self, labelled: Sequence[StoredSample], devices: Sequence[Device], allowed: float, among: int
+        self,
+        labelled: Sequence[StoredSample],
+        devices: Sequence[Device],
+        allowed: float,
+        among: int,
+        own: Sequence[StoredSample],
     ) -> tuple[GroupRisk, ...]:
         """Return the error rate of all, and of each cohort and device with enough labels or with harm.
 
         Half of the risk of a false harm is that of all devices; all cohorts and devices of the fleet share the rest
         equally, ``among`` them: the share must not depend on the labels. So harm needs no least number of labels; few
         of them rarely show anything, and are left out as long as they don't. What a single device was asked beside the
-        steady audit counts for that device only.
+        steady audit counts for that device only. ``own``: the labelled samples that say what their device sees now.
         """
         block_s = self.retraining.source_block_s
         steady = distinct(sample for sample in labelled if sample.request == STEADY)
@@ -237,7 +258,7 @@ class SteadyAudit:
                 audited = audited_samples(chosen, self.versions.label_form, block_s)
                 drawn.append((attribute, value, tuple(names), audited))
         by_device: dict[str, list[StoredSample]] = {}
-        for sample in labelled:
+        for sample in own:
             by_device.setdefault(sample.device, []).append(sample)
         for device in devices:
             own_samples = distinct(by_device.get(device.device, ()))

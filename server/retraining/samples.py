@@ -192,18 +192,21 @@ class SampleStore:
 
         Raises:
             UnknownSampleError: If there is no such sample.
-            LabelRefusedError: If the label is empty, too long, or does not fit the model that took the sample; or if
-                there is no label to replace.
+            LabelRefusedError: If the label is empty, too long, or does not fit the model that took the sample; if
+                ``by`` names nobody; or if there is no label to replace.
             LabelTakenError: If the image has another label than ``label`` and ``replaces``.
         """
-        known, label = self.sample(sample), label.strip()
+        known, label, by = self.sample(sample), label.strip(), " ".join(by.split())[:_MAX_LABEL]
+        if not by:
+            message = "Expected the name of the person who labels, got none: it stays with the label"
+            raise LabelRefusedError(message)
         if not label or len(label) > _MAX_LABEL or not label.isprintable():
             message = f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}"
             raise LabelRefusedError(message)
         if problem := self.form_of(known.artifact_sha256).problem(label):
             raise LabelRefusedError(problem)
-        values = {"label": label, "label_by": by[:_MAX_LABEL], "labelled_ms": now_ms}
-        change = {"new_label": label, "changed_by": by[:_MAX_LABEL], "changed_ms": now_ms}
+        values = {"label": label, "label_by": by, "labelled_ms": now_ms}
+        change = {"new_label": label, "changed_by": by, "changed_ms": now_ms}
         with self.database.begin() as connection:
             if replaces is None:
                 store.label_image(connection, known.sha256, None, values)

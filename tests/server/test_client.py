@@ -243,7 +243,7 @@ def test_events_are_followed_from_an_id(client: FleetClient, fleet: MemoryFleet,
 
 
 def test_a_new_place_is_read_and_accepted(fleet: MemoryFleet, client: FleetClient) -> None:
-    """With its bounds; a device without one is refused in the server's words."""
+    """With its bounds; a device that does not exist is refused in the server's words."""
     verdicts, places = fleet.app.parts.drift.verdicts, fleet.app.parts.drift.places
     finding = Finding(
         verdict=DriftVerdict(kind=VerdictKind.NEW_PLACE, devices=("cam-1",)), cause="darker", release="m-1", model="m"
@@ -253,7 +253,7 @@ def test_a_new_place_is_read_and_accepted(fleet: MemoryFleet, client: FleetClien
     assert [(one.device, one.state, one.upper_risk) for one in client.places()] == [("cam-1", "open", 1.0)]
     accepted = client.accept_place("cam-1", why="a new hall", by="Ada")
     assert (accepted.state, accepted.decided_by, accepted.why) == ("accepted", "Ada", "a new hall")
-    with pytest.raises(AnsweredError, match="open verdict new_place"):
+    with pytest.raises(AnsweredError, match="registered device"):
         client.accept_place("cam-2", by="Ada")
 
 

@@ -24,7 +24,19 @@ from server.dashboard.commands import (
 from server.dashboard.learning import risk_text
 from server.dashboard.progress import in_bytes, replay_text
 from server.dashboard.services import Services
-from server.dashboard.theme import Column, and_more, ask_why, empty, heading, keep_fresh, live, live_table, meter, pill
+from server.dashboard.theme import (
+    Column,
+    and_more,
+    ask_decision,
+    ask_why,
+    empty,
+    heading,
+    keep_fresh,
+    live,
+    live_table,
+    meter,
+    pill,
+)
 from server.dashboard.views import (
     AnswerRow,
     Cut,
@@ -47,7 +59,6 @@ from server.drift.rows import attributes_left_out, attributes_of
 from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable
-from server.people import SOMEBODY
 from server.retraining.harm import DEVICE
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
@@ -428,20 +439,20 @@ class Accepting:
 
     async def _accept(self) -> None:
         question, text = f"Accept the place of {self.device}?", "The verdict ends, and what it sees there is its usual."
-        why = await ask_why(self.visit.client, question, text, "Accept")
-        if why is not None:
-            await self._decide(self.visit.services.drift.places.accept, why)
+        said = await ask_decision(self.visit.client, question, text, "Accept")
+        if said is not None:
+            await self._decide(self.visit.services.drift.places.accept, *said)
 
     async def _withdraw(self) -> None:
         question = f"Take the acceptance of {self.device} back?"
         text = "With its next window its place is new again, and it is asked for labels."
-        why = await ask_why(self.visit.client, question, text, "Take back")
-        if why is not None:
-            await self._decide(self.visit.services.drift.places.withdraw, why)
+        said = await ask_decision(self.visit.client, question, text, "Take back")
+        if said is not None:
+            await self._decide(self.visit.services.drift.places.withdraw, *said)
 
-    async def _decide(self, decide: Callable[..., NewPlace], why: str) -> None:
+    async def _decide(self, decide: Callable[..., NewPlace], why: str, by: str) -> None:
         now_ms = self.visit.services.fleet.clock()
-        if await self.visit.ask(partial(decide, self.device, why, now_ms=now_ms)) is not None:
+        if await self.visit.ask(partial(decide, self.device, why, now_ms=now_ms, by=by)) is not None:
             with self.visit.client:
                 ui.navigate.reload()
 
@@ -469,13 +480,11 @@ class Recommissioning:
 
     async def _ask(self) -> None:
         question, text = f"Commission {self.device} again?", "Say what changed before it; the reason is kept."
-        why = await ask_why(self.visit.client, question, text, "Commission again")
-        if why is None:
+        said = await ask_decision(self.visit.client, question, text, "Commission again")
+        if said is None:
             return
-        services = self.visit.services
-        begin = partial(
-            services.drift.commissions.begin, self.device, why, now_ms=services.fleet.clock(), by=SOMEBODY
-        )  # fmt: skip
+        services, (why, by) = self.visit.services, said
+        begin = partial(services.drift.commissions.begin, self.device, why, now_ms=services.fleet.clock(), by=by)
         if await self.visit.ask(begin) is not None:
             with self.visit.client:
                 ui.navigate.reload()

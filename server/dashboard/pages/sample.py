@@ -90,7 +90,12 @@ class Correction:
     async def _save(self, label: str) -> None:
         samples = self.visit.services.retraining.samples
         known = await self.visit.ask(partial(samples.sample, self.sample))
-        if known is None or not label or label == known.label:
+        if known is None:
+            return
+        if not label or label == known.label:
+            said = f"It is labelled {label!r} already" if label else "Expected what the image shows, got nothing"
+            with self.visit.client:
+                ui.notify(said, type="warning")
             return
         question = f"Change {known.label!r} to {label!r}?" if known.label else f"Label it {label!r}?"
         name = await ask_name(self.visit.client, question, _DETAIL, "Change label" if known.label else "Label")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from server.api.values import StoredNumber
 from server.dashboard.learning import (
     AuditRow,
     LabelledRow,
+    Moves,
     SampleCard,
     asked_text,
     audit_rows,
@@ -35,7 +37,6 @@ _COUNTED = 1_000
 _DAYS = 30
 _DAY_MS = 86_400_000
 _MAX_BUTTONS = 16
-_BY = "dashboard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +76,23 @@ def _build(visit: Visit) -> None:
         "Labels are stored with your name. A label that somebody changes later stays on the sample's page."
     ).classes("tf-muted")
     name = name_field()
-    visit.look = live(lambda: _waiting(visit.services), Labelling(visit, name).show)
+    visit.look = live(lambda: _waiting(visit.services), Labelling(visit, name, Moves()).show)
 
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """The images on one visitor's page, with the actions of their buttons; ``name`` returns who labels."""
+    """The images on one visitor's page, with the actions of their buttons; ``name`` returns who labels.
+
+    ``moves``: when each image came where it is.
+    """
 
     visit: Visit
     name: Callable[[], str]
+    moves: Moves
 
     def show(self, waiting: Waiting) -> None:
         """Show the images that wait for a label."""
+        self.moves.note([card.id for card in waiting.cards], time.monotonic())
         self._audits(waiting)
         if waiting.expired:
             ui.label(
@@ -171,9 +177,13 @@ class Labelling:
         ui.button("Save", on_click=save).props("outline dense no-caps").props["aria-label"] = f"Label sample {card.id}"
 
     async def _label(self, sample: int, name: str) -> None:
+        if self.moves.just_moved(sample, time.monotonic()):
+            with self.visit.client:
+                ui.notify("This image has only just come here: look at it, and click again", type="warning")
+            return
         services = self.visit.services
         now_ms = services.fleet.clock()
-        await self.visit.do(partial(services.retraining.samples.label, sample, name, self.name() or _BY, now_ms))
+        await self.visit.do(partial(services.retraining.samples.label, sample, name, self.name(), now_ms))
 
 
 def _waiting(services: Services) -> Waiting:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from server.dashboard.learning import (
+    Moves,
     asked_text,
     audit_rows,
     label_lines,
@@ -67,6 +68,18 @@ TRIGGER = Trigger(
     since_ms=0,
     release="digits-1",
 )
+
+
+def test_a_click_right_after_an_image_came_where_it_is_was_meant_for_the_one_before() -> None:
+    """Only those that moved wait; on a page that was empty of notes nothing has moved."""
+    moves = Moves()
+    moves.note([1, 2, 3], 100.0)
+    assert not moves.just_moved(2, 100.0)
+    moves.note([1, 3, 4], 110.0)
+    assert [moves.just_moved(one, 110.3) for one in (1, 3, 4)] == [False, True, True]
+    moves.note([1, 3, 4], 110.4)  # shown again, where they were
+    assert [moves.just_moved(one, 110.6) for one in (1, 3, 4)] == [False, False, False]
+    assert not moves.just_moved(2, 110.1)  # it is gone: its label is settled by the store
 
 
 def test_a_group_counts_only_who_takes_part() -> None:

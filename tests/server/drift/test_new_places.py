@@ -15,7 +15,7 @@ from server.drift.detection.places import LOG_LIMIT, LOOK_WINDOWS
 from server.drift.detection.reference import training_profile
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot
 from server.drift.places import NewPlace, PlaceState
-from server.errors import NoNewPlaceError
+from server.errors import NoNewPlaceError, UnknownDeviceError
 from server.registry.events import EventLog
 from server.store.fleet import update_device
 from server.store.monitoring.evidence import evidence_of
@@ -188,9 +188,12 @@ def test_an_accepted_place_is_not_accepted_at_another_site(world: FleetWorld) ->
 def test_only_an_open_new_place_can_be_accepted(world: FleetWorld) -> None:
     """A device without one, or of another name, is refused in words."""
     _elsewhere(world).live(13)
-    for device in ("d3", "nobody", "d4"):  # the place of d4 is not noted yet
+    for device in ("d3", "d4"):  # the place of d4 is not noted yet
         with pytest.raises(NoNewPlaceError, match="open verdict new_place"):
             world.service.places.accept(device, now_ms=1)
+    for decide in (world.service.places.accept, world.service.places.withdraw):
+        with pytest.raises(UnknownDeviceError, match="registered device, got 'nobody'"):
+            decide("nobody", now_ms=1)
 
 
 def test_an_acceptance_that_is_taken_back_is_a_new_place_again(world: FleetWorld) -> None:

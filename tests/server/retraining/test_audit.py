@@ -16,6 +16,7 @@ from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.labelling import NOTHING, LabelForm
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.samples import audited_samples
+from server.store.commissions import insert_commissions
 from server.store.fleet import answer_command, insert_device, update_device
 from server.store.monitoring.windows import insert_windows
 from tests.server.retraining.conftest import sample
@@ -206,6 +207,24 @@ def test_a_device_is_shown_by_few_labels_if_they_are_enough(
             )
     label(site, [True] * wrong, request="once-1-30")
     assert [one for one in harmed(site) if one[0] == "device d1"] == ([("device d1", wrong, True)] if shown else [])
+
+
+def test_a_device_that_is_commissioned_again_has_a_line_of_its_own_from_then_on(site: Site) -> None:
+    """Of a lens that was replaced the labels end no alarm by themselves; the release keeps them, and so do others."""
+    serve(site, {"d1": 10, "d2": 10})
+    label(site, [True] * 15 + [False] * 25)
+    assert harmed(site) == [("all devices", 40, True), ("device d1", 40, True)]
+    row: dict[str, object] = {
+        "device": "d1", "attribute": "", "value": "", "decided_ms": NOW_MS, "decided_by": "ada", "why": "new lens",
+    }  # fmt: skip
+    last_ms = max(one.at_ms for one in site.service.samples.latest(limit=100))
+    with site.audit.database.begin() as connection:
+        insert_commissions(connection, [{**row, "from_ms": last_ms}])
+    assert harmed(site) == [("all devices", 40, True)]
+    with site.audit.database.begin() as connection:
+        insert_commissions(connection, [{**row, "device": "d2", "from_ms": last_ms + 1}])
+    label(site, [True] * 10, request="once-1-30", start=200)
+    assert [one for one in harmed(site) if one[0] == "device d1"] == [("device d1", 11, True)]
 
 
 def test_predictions_of_an_unknown_artifact_are_left_out(site: Site) -> None:

@@ -160,6 +160,8 @@ def test_labels_are_checked(site: Site) -> None:
     site.service.samples.accept("d1", upload(1), 0)
     with pytest.raises(LabelRefusedError):
         site.service.samples.label(1, "  ", "me", 5)
+    with pytest.raises(LabelRefusedError, match="name of the person"):
+        site.service.samples.label(1, "1", " \t ", 5)
     with pytest.raises(UnknownSampleError):
         site.service.samples.label(99, "1", "me", 5)
 
