@@ -273,9 +273,12 @@ def gate_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         raise click.UsageError(f"Expected --against OLD.tfb with {', '.join(given)}, got none: give the release before")
     if against is None:
         certificate = gate_bundle(path, on or "", Reach(**reach), keys, Bars())
-    elif recipe is None or on or (unlabelled is not None and disagreements is None):
-        message = "Expected --recipe RECIPE, no --on, and --disagreements FILE with --unlabelled"
-        raise click.UsageError(f"{message}, beside --against, got {', '.join(given) or 'none'}{' --on' if on else ''}")
+    elif recipe is None:
+        raise click.UsageError("Expected --recipe RECIPE with --against, got none: its gate split judges")
+    elif on:
+        raise click.UsageError(f"Expected no --on with --against, got {on}: measure on the device in a call of its own")
+    elif unlabelled is not None and disagreements is None:
+        raise click.UsageError("Expected --disagreements FILE with --unlabelled, got none: its rows are written there")
     else:
         from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
         from compressor.run.against import Against, gate_against  # noqa: PLC0415 - as above

@@ -121,12 +121,21 @@ def _told(job: _Pruning) -> dict[str, str]:
     return protected | ({"left_alone": left} if left else {})
 
 
+_WHOLE = (nn.RNNBase, nn.MultiheadAttention)
+"""Layers that are never narrowed."""
+
+
 def _no_layers(network: nn.Module, job: _Pruning) -> str:
     """Return why no layer of ``network`` can be narrowed."""
     outputs = output_layer(network, job.shape)
     why = [f"{outputs}: its outputs are the classes"] if outputs else []
     why += [f"{', '.join(sorted(job.protected))}: protected by protect_sensitive"] if job.protected else []
     why += [FoundGroups(groups=(), left_alone=job.left_alone).reasons()] if job.left_alone else []
+    why += [
+        f"{name or 'the network'}: {type(one).__name__}, which is left alone"
+        for name, one in network.named_modules()
+        if isinstance(one, _WHOLE)
+    ]
     return f"no layer can be narrowed ({'; '.join(why) or 'it has no convolution or linear layer'})"
 
 

@@ -49,6 +49,10 @@ _TRIED_ROWS, _CLEANED_ROWS = 16, 3
 _PIXEL = 255.0
 _ALONE, _MAX_APART_RATIO, _ROUNDING = 4, 0.05, 1e-4
 _SUM_SLACK = 1e-3
+_SIGMOIDS = (
+    "every output of the file is between 0 and 1, and they don't sum to 1 (a sigmoid at its end?): they are taken as "
+    "logits, so that distillation and confidence have little to go by; export it without the sigmoid"
+)
 
 
 def checkpoint_of(run: Run, classes: int) -> Result:
@@ -267,6 +271,8 @@ def _meant(run: Run, candidate: Candidate, specs: tuple[Specs, Specs], rows: Tab
         )
     meaning = run.task.judging.meaning(said.logits, _SUM_SLACK + outputs[0].scale * said.logits.shape[1])
     if not meaning:
+        if candidate.manifest.labels and logits.min() >= 0 and logits.max() <= 1:
+            run.progress.say(_SIGMOIDS)
         return specs
     run.progress.say("the file gives probabilities (a softmax at its end): their logarithms are taken as logits")
     return inputs, (replace(outputs[0], meaning=meaning), *outputs[1:])

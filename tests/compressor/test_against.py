@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from compressor.cli import main
 from compressor.data import digits, labelled_images
 from compressor.data._split import split
 from compressor.data._table import Table, concatenate
@@ -384,3 +385,23 @@ def test_a_target_without_gates_beside_one_whose_gate_has_a_bound_fails(recipe: 
     made = run_recipe(replace(on(recipe, "sound", 1), gates=gates, targets=two), out=tmp_path, looks=at)
     assert [any("Look 1 of 2" in remark for remark in one.remarks) for one in made.targets] == [True, False]
     assert (made.targets[1].gates, made.targets[1].verdict, made.bundles) == ((), "fail", ())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "Expected --recipe RECIPE with --against, got none"),
+        (["--on", "device:cam-1"], "Expected no --on with --against, got device:cam-1"),
+        (["--unlabelled", "."], "Expected --disagreements FILE with --unlabelled, got none"),
+    ],
+)
+def test_what_is_missing_beside_against_is_named(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One thing at a time, and what it is for."""
+    (bundle := tmp_path / "old.tfb").write_bytes(b"")
+    recipe = str(Path(__file__).with_name("pipeline_recipe.toml"))
+    beside = ["--recipe", recipe] if options else []
+    with pytest.raises(SystemExit) as stop:
+        main(["gate", str(bundle), "--against", str(bundle), *beside, *options])
+    assert (stop.value.code, said in capsys.readouterr().err) == (4, True)

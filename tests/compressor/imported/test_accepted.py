@@ -158,6 +158,21 @@ def test_the_network_in_an_onnx_file_is_pruned_and_trained(run: Run, home: Path,
     assert "largest difference" in (home / "out" / "report.html").read_text()
 
 
+def test_scores_of_a_sigmoid_are_said_to_be_none_of_logits(
+    run: Run, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their softmax is nearly flat; a file of logits hears nothing."""
+    said: list[str] = []
+    monkeypatch.setattr("compressor.progress.Bars.say", lambda _, text: said.append(text))
+    assert run("--onnx", model, recipe="float")[0] == 0
+    assert not any("sigmoid" in text for text in said)
+    del model.graph.output[:]
+    model.graph.node.append(helper.make_node("Sigmoid", ["logits"], ["scores"]))
+    model.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 10]))
+    assert run("--onnx", model, recipe="float")[0] == 0
+    assert any("a sigmoid at its end?" in text for text in said)
+
+
 def test_a_label_beside_the_scores_is_no_part_of_the_network(run: Run, home: Path, model: onnx.ModelProto) -> None:
     """A classifier of scikit-learn also gives the label itself, of operators that no network has."""
     with_softmax(model)

@@ -233,6 +233,24 @@ def test_a_network_of_which_nothing_can_be_pruned_is_a_named_error(small: Bench)
     assert "layers.b" in applied.notes["left_alone"]
 
 
+@pytest.mark.parametrize(("kind", "said"), [(nn.GRU, "steps: GRU"), (nn.LSTM, "steps: LSTM")])
+def test_a_recurrent_layer_without_others_is_named(kind: type[nn.RNNBase], said: str, small: Bench) -> None:
+    """It is never narrowed; without a layer that feeds it, no group of channels speaks of it."""
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps = kind(SHAPE[0] * SHAPE[2], 16, batch_first=True)
+            self.head = nn.Linear(16, 10)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            last = self.steps(x.permute(0, 2, 1, 3).flatten(2))[0][:, -1]
+            return self.head(last), last
+
+    with pytest.raises(StepDidNothingError, match=said):
+        steps.apply(Rows(), small, QUICK)
+
+
 def test_a_share_out_of_reach_names_what_is_left_alone(small: Bench) -> None:
     """If most of the work is in layers that are left alone, the error says so."""
     with pytest.raises(PruneError, match=r"left alone are .*layers.block.self_attn, a MultiheadAttention"):
