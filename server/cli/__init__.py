@@ -72,6 +72,7 @@ from server.trust.authority import host_name, init_authority
 from server.trust.online_keys import init_online_keys
 from server.trust.repository import TrustRepository
 from server.trust.roots import install_root
+from server.wording import listed
 from wire import __version__
 from wire.codec import Json, from_document
 from wire.errors import InstallationError, PathError, WireError
@@ -478,6 +479,7 @@ def remove(directory: Path, device: str, why: str, by: str) -> None:
     epilog=_example(
         "fleet-server devices commission state cam-1 --why 'lens replaced'",
         "fleet-server devices commission state --attribute site=north --why 'new lamps'",
+        "fleet-server devices commission state --attribute site=north --why 'new lamps' --yes",
     )
 )
 @_STATE
@@ -485,19 +487,27 @@ def remove(directory: Path, device: str, why: str, by: str) -> None:
 @click.option("--attribute", metavar="KEY=VALUE", help="All devices that have it, instead of one; site=VALUE too.")
 @click.option("--why", required=True, help="What changed before the device; kept with it and in the events.")
 @_BY
+@click.option("--yes", is_flag=True, help="Do not ask; with --attribute the devices are named first.")
 @_coded
-def commission(directory: Path, device: str | None, attribute: str | None, why: str, by: str) -> None:
+def commission(
+    directory: Path, device: str | None, attribute: str | None, why: str, by: str, *, yes: bool
+) -> None:  # fmt: skip
     """Commission a device again: what stands before it is another world now.
 
     For a repair, a moved camera, another lens. Its alarms end, and its baseline begins anew with its next whole window,
-    as at an installation; windows from before do not count, nor does an acceptance of its place. Each line has a device
-    and from when on its windows count (UTC ms).
+    as at an installation; windows from before do not count, nor does an acceptance of its place. It can't be taken
+    back. Each line has a device and from when on its windows count (UTC ms).
     """
     if (device is None) == (attribute is None):
         raise click.UsageError("Expected DEVICE or --attribute KEY=VALUE, one of them: say which devices it is about")
     pair = _pair(attribute) if attribute is not None else None
     config, database = _opened(directory)
     commissions, now_ms, person = _commissions(config, database), system_now_ms(), _person(by)
+    if pair is not None and not yes:
+        named = commissions.devices_with(*pair)
+        devices_text = "1 device" if len(named) == 1 else f"{len(named)} devices"
+        click.echo(f"{devices_text}: {listed(named, 20)}. Their baselines begin anew, for good.", err=True)
+        click.confirm("Go on?", abort=True, err=True)
     begun = (
         commissions.begin_all(*pair, why, now_ms=now_ms, by=person) if pair is not None
         else (commissions.begin(device or "", why, now_ms=now_ms, by=person),)

@@ -133,7 +133,7 @@ def risk_text(group: GroupRisk, now_ms: int) -> str:
     """Return an error rate in words: the labels, the bounds, what is allowed, and since when."""
     risk = group.risk
     if not risk.scenes:
-        return "no labels yet"
+        return "no labels of the steady audit yet"
     since = f", since {ago(risk.since_ms, now_ms)}" if group.harmful else ""
     return (
         f"{risk.wrong:.3g} of {risk.scenes} labelled scenes wrong: error rate {risk.at_least:.1%} to "
@@ -148,7 +148,7 @@ def asked_text(audit: ModelAudit, now_ms: int) -> str:
     if audit.not_asked:
         return f"{audit.release}: its devices are not asked: {audit.not_asked}"
     if not audit.asked_ms:
-        return f"{audit.model}: the devices are asked once they have sent a window"
+        return f"{audit.model}: the devices are asked within an hour after their first windows"
     return (
         f"{audit.model}: {audit.samples_per_day:g} a day of {audit.images_per_day:,.0f} inferences, "
         f"{audit.devices} devices asked {ago(audit.asked_ms, now_ms)}"

@@ -98,6 +98,17 @@ class Commissions:
         Raises:
             CommissionRefusedError: If no device of the fleet has it, or there is no reason or no name.
         """
+        return self._begin(self._with(attribute, value), why, by, now_ms, attribute, value)
+
+    def devices_with(self, attribute: str, value: str) -> tuple[str, ...]:
+        """Return the devices that ``begin_all`` is about.
+
+        Raises:
+            CommissionRefusedError: If no device of the fleet has it.
+        """
+        return tuple(device.device for device in self._with(attribute, value))
+
+    def _with(self, attribute: str, value: str) -> list[Device]:
         devices = [device for device in self.fleet.devices() if _attributes(device).get(attribute) == value]
         if not devices:
             message = (
@@ -105,7 +116,7 @@ class Commissions:
                 "has: see the page of a device for what it has"
             )
             raise CommissionRefusedError(message)
-        return self._begin(devices, why, by, now_ms, attribute, value)
+        return devices
 
     def end_alarms(self, now_ms: int) -> None:
         """Close the alarms whose devices were all commissioned again after the alarm's last window."""

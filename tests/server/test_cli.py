@@ -311,7 +311,10 @@ def test_devices_are_commissioned_again_and_listed(fleet: MemoryFleet) -> None:
     code, out, _ = _run("devices", "commission", path, "cam-1", "--why", "lens replaced", "--by", "Ada")
     device, from_ms = out.split()
     assert (code, device, int(from_ms) % 3_600_000) == (0, "cam-1", 0)
-    code, out, _ = _run("devices", "commission", path, "--attribute", "site=berlin", "--why", "lamps", "--by", "Ada")
+    of_a_site = ("devices", "commission", path, "--attribute", "site=berlin", "--why", "lamps", "--by", "Ada")
+    code, out, error = _run(*of_a_site)  # nobody is there to answer
+    assert (code, out, "2 devices: cam-1, cam-2. Their baselines begin anew" in error) == (1, "", True)
+    code, out, _ = _run(*of_a_site, "--yes")
     assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["cam-1", "cam-2"])
     listed = _run("commissions", path)[1].splitlines()
     assert listed[0] == "id\tdevice\tfrom_ms\tdecided_ms\tdecided_by\tattribute\tvalue\twhy"

@@ -112,8 +112,11 @@ def test_an_audit_names_harm_first_after_all_devices() -> None:
     assert rows[1].text.startswith("12 of 100 labelled scenes wrong: error rate 8.0% to 20.0%, allowed 7.0%, since ")
     assert "5 a day" in asked_text(audit, NOW_MS)
     assert "is off" in asked_text(replace(audit, samples_per_day=0), NOW_MS)
-    assert "once they have sent" in asked_text(replace(audit, asked_ms=0), NOW_MS)
-    assert audit_rows(replace(audit, groups=(risk("", 0, 1, scenes=0),)), NOW_MS)[0].text == "no labels yet"
+    assert "within an hour after their first windows" in asked_text(replace(audit, asked_ms=0), NOW_MS)
+    assert (
+        audit_rows(replace(audit, groups=(risk("", 0, 1, scenes=0),)), NOW_MS)[0].text
+        == "no labels of the steady audit yet"
+    )
 
 
 def test_an_empty_group_is_no_division_by_zero() -> None:
