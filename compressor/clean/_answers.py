@@ -66,6 +66,8 @@ def fed(session: onnxruntime.InferenceSession, given: Given, rows: Floats) -> di
         own in {0, want} for own, want in zip(sizes, rows.shape[1:], strict=True)
     )
     taken: Array = rows if fits or rows.ndim != _AXES else np.ascontiguousarray(rows.transpose(0, 2, 3, 1))
+    if len(sizes) == 1 and rows.ndim == _AXES:
+        taken = rows.reshape(len(rows), -1)
     kind = inputs[0].type
     if kind == "tensor(uint8)":
         pixels = np.asarray(taken, np.float32) * np.float32(given.factor) + np.float32(given.offset)

@@ -52,6 +52,7 @@ MENDS = (
     Mend(name="sizes", apply=sizes.set_sizes, exact=True),
     Mend(name="float16", apply=wrapping.widen, compressing=True, allowed=_HALF),
     Mend(name="layout", apply=wrapping.feed_nchw),
+    Mend(name="flat input", apply=wrapping.flatten_first),
     Mend(name="pixels", apply=wrapping.feed_pixels),
     Mend(name="input type", apply=wrapping.feed_half, allowed=_HALF),
     Mend(name="output type", apply=wrapping.answer_in_float, allowed=_HALF),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -11,7 +13,7 @@ from compressor.clean.given import Given
 
 _TO_NHWC = (0, 2, 3, 1)
 _TO_NCHW = [0, 3, 1, 2]
-_AXES = 4
+_AXES, _FLAT = 4, 2
 _TO_PIXELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "scaled": ("Mul", ("factor",)), "pixels": ("Add", ("offset",)), "rounded": ("Round", ()),
     "limited": ("Clip", ("least", "most")),
@@ -47,6 +49,27 @@ def feed_nchw(model: onnx.ModelProto, given: Given) -> str:
     del model.graph.value_info[:]
     how = "its first Transpose is left out" if undone else "a Transpose stands before it"
     return f"the input was (N, {', '.join(map(str, last))}): {how}"
+
+
+def flatten_first(model: onnx.ModelProto, given: Given) -> str:
+    """Flatten rows of one channel for a file that takes (N, values); of several the order can't be known."""
+    inputs = _graph.data_inputs(model)
+    count = math.prod(given.shape)
+    if len(inputs) != 1 or len(given.shape) != _AXES - 1 or given.shape[0] != 1:
+        return ""
+    value, sizes = inputs[0], _graph.sizes_of(inputs[0])
+    if len(sizes) != _FLAT or sizes[1] not in {0, count}:
+        return ""
+    flat = _graph.free_name(model, f"{value.name}_flat")
+    _graph.rename_inputs(model, {value.name: flat})
+    node = helper.make_node("Flatten", [value.name], [flat], name=flat, axis=1)
+    _graph.set_nodes(model, [node, *model.graph.node])
+    dims = value.type.tensor_type.shape.dim
+    del dims[1:]
+    for size in given.shape:
+        dims.add().dim_value = size
+    del model.graph.value_info[:]
+    return f"the input was (N, {count}): a Flatten stands before it"
 
 
 def _bypass(model: onnx.ModelProto, name: str) -> bool:

@@ -305,9 +305,9 @@ def _input(found: Specs, wanted: TensorSpec) -> TensorSpec:
         own not in {-1, want} for own, want in zip(spec.shape[1:], wanted.shape[1:], strict=True)
     ):
         message = f"Expected input {wanted.shape} ({wanted.layout}, as [data] says), got {spec.name!r} {spec.shape}"
-        raise ModelSignatureError(
-            f"{message}: set [data] width, height and colour, or export in layout {wanted.layout}"
-        )
+        flat = len(spec.shape) == _MATRIX < len(wanted.shape)
+        way = "with a Flatten of it inside" if flat else f"in layout {wanted.layout}"
+        raise ModelSignatureError(f"{message}: set [data] width, height and colour, or export {way}")
     return replace(spec, shape=wanted.shape, layout=wanted.layout)
 
 

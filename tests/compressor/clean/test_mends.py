@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compressor.clean.given import Given
 from compressor.clean.mending import clean
 from compressor.clean.sizes import opened_target
 from compressor.errors import ModelSignatureError
@@ -277,6 +278,28 @@ def test_a_file_of_channels_last_takes_what_a_device_feeds(*, compressed: bool) 
     assert operators(data) == ["Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm"]
     moved = np.ascontiguousarray(given().rows.transpose(0, 2, 3, 1))
     assert np.allclose(logits(data, given().rows), logits(model, moved), atol=1e-6)
+
+
+@pytest.mark.parametrize("values", [SIDE * SIDE, "V"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_file_of_flat_rows_takes_pictures_of_one_channel(values: int | str, *, compressed: bool) -> None:
+    """Models of scikit-learn take (N, values); the device feeds (N, 1, H, W), whose order is the same."""
+    weights = {"w": drawn(SIDE * SIDE, CLASSES), "b": drawn(CLASSES, seed=1)}
+    model = network([helper.make_node("Gemm", ["x", "w", "b"], ["logits"])], weights, sizes=(values,))
+    rows = drawn(3, 1, SIDE, SIDE, seed=4)
+    data, notes = clean(model.SerializeToString(), Given(rows=rows, compressed=compressed))
+    assert notes["flat input"] == "the input was (N, 64): a Flatten stands before it"
+    assert notes["parity"].startswith("largest difference 0 ")
+    assert np.array_equal(logits(data, rows), logits(model, rows.reshape(3, -1)))
+
+
+@pytest.mark.parametrize(("channels", "values"), [(2, 2 * SIDE * SIDE), (1, SIDE)])
+def test_flat_rows_of_several_channels_or_another_size_are_left_alone(channels: int, values: int) -> None:
+    """Whether the values of a pixel or of a channel follow each other is unknown."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["logits"])]
+    model = network(nodes, {"w": drawn(values, CLASSES)}, sizes=(values,))
+    _, notes = clean(model.SerializeToString(), Given(rows=drawn(3, channels, SIDE, SIDE)))
+    assert "flat input" not in notes
 
 
 @pytest.mark.parametrize("compressed", [True, False])
