@@ -12,10 +12,14 @@ import ssl
 from dataclasses import dataclass
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 
 from server.errors import UnauthorizedError
 from server.fleet.certificates import Certificates
 from server.fleet.enrolment import Enrolment
+
+_SHOWN = 100  # characters of an unknown name
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,12 +32,14 @@ class Auth:
     certificates: Certificates
 
     def operator(self, request: Request) -> None:
-        """Check that the caller is an operator.
+        """Check that the caller is an operator, and that the route knows each parameter of the query.
 
         Raises:
             UnauthorizedError: If it is not.
+            RequestValidationError: If the query has another one: a filter that is ignored answers with all rows.
         """
         _require(self._bears(request, self.operator_token), "the operator's token")
+        _expect_known_query(request)
 
     def builder(self, request: Request) -> None:
         """Check that the caller is a build host.
@@ -124,3 +130,15 @@ def _require(allowed: bool, what: str) -> None:  # noqa: FBT001 - the condition 
     if not allowed:
         message = f"Expected {what} in the Authorization header, got none or a wrong one"
         raise UnauthorizedError(message)
+
+
+def _expect_known_query(request: Request) -> None:
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute):
+        return
+    known = [parameter.alias for parameter in route.dependant.query_params]
+    unknown = sorted(set(request.query_params) - set(known))
+    if unknown:
+        wanted = f"expected one of {', '.join(known)}" if known else "expected none"
+        problems = [{"loc": ("query", name[:_SHOWN]), "msg": f"no such parameter, {wanted}"} for name in unknown]
+        raise RequestValidationError(problems)

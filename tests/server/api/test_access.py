@@ -71,6 +71,20 @@ def test_every_error_has_code_and_text(fleet: MemoryFleet) -> None:
         assert answer.json()["text"]
 
 
+@pytest.mark.parametrize(("path", "text"), [
+    ("/api/samples?device=cam-1", "query.device: no such parameter, expected one of unlabelled, limit, after"),
+    ("/api/commissions?device=cam-1", "query.device: no such parameter, expected none"),
+    ("/api/verdicts?limit=1&al=1", "query.al: no such parameter, expected one of "),
+])  # fmt: skip
+def test_a_filter_that_a_list_does_not_know_is_refused(fleet: MemoryFleet, path: str, text: str) -> None:
+    """It would answer with all rows, as if they were those of the device."""
+    refused = fleet.client().get(path)
+    assert (refused.status_code, refused.json()["code"], text in refused.json()["text"]) == (
+        422, "request_invalid", True
+    )  # fmt: skip
+    assert fleet.client(None).get(path).status_code == 401
+
+
 def test_health_is_for_anybody(fleet: MemoryFleet) -> None:
     """No secrets in it."""
     assert fleet.client(None).get("/api/health").json()["ok"] is True
