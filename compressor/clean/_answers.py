@@ -29,7 +29,7 @@ ROUNDING = 2e-5
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class FileAnswers:
     """All outputs of a file: ``alone``, row by row and joined, and ``together`` (empty if the batch is fixed)."""
 
     alone: Sequence[Array]
@@ -92,7 +92,7 @@ def run(
         raise Unrunnable(str(error)[:200]) from error
 
 
-def answers(model: onnx.ModelProto, given: Given) -> Answers:
+def answers(model: onnx.ModelProto, given: Given) -> FileAnswers:
     """Return the answers of ``model`` to the rows of ``given``.
 
     Raises:
@@ -106,10 +106,10 @@ def answers(model: onnx.ModelProto, given: Given) -> Answers:
         made = run(session, given, np.repeat(row[None], max(1, fixed), axis=0))
         alone.append([one[:1] if one.ndim and fixed and one.shape[0] == fixed else one for one in made])
     joined = [np.concatenate([np.atleast_1d(one) for one in outputs]) for outputs in zip(*alone, strict=True)]
-    return Answers(joined, () if fixed else run(session, given, given.rows))
+    return FileAnswers(joined, () if fixed else run(session, given, given.rows))
 
 
-def apart(before: Answers, after: Answers) -> tuple[float, float]:
+def apart(before: FileAnswers, after: FileAnswers) -> tuple[float, float]:
     """Return the largest difference of two files' answers, and the largest answer; infinite if they don't compare.
 
     A file that takes any batch is compared at several rows too: with the other's answers to several, or to each row.

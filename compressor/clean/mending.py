@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from compressor.clean import biases, folding, inputs, masks, names, opset, sizes, wrapping
-from compressor.clean._answers import ROUNDING, Answers, Unrunnable, answers, apart
+from compressor.clean._answers import ROUNDING, FileAnswers, Unrunnable, answers, apart
 from compressor.clean._graph import copy_of
 from compressor.clean.given import PARITY, Given
 from compressor.errors import CompressorError
@@ -84,7 +84,7 @@ def clean(data: bytes, given: Given) -> tuple[bytes, dict[str, str]]:
         return data, {}
     given = replace(given, rows=given.rows[:_ROWS])
     notes: dict[str, str] = {}
-    before: Answers | None = None
+    before: FileAnswers | None = None
     changed, compared = False, ""
     for mend in MENDS:
         if mend.compressing and not given.compressed:
@@ -109,7 +109,7 @@ def clean(data: bytes, given: Given) -> tuple[bytes, dict[str, str]]:
     return (model.SerializeToString(deterministic=True) if changed else data), notes
 
 
-def _answered(model: onnx.ModelProto, given: Given) -> Answers | None:
+def _answered(model: onnx.ModelProto, given: Given) -> FileAnswers | None:
     """Return the answers of ``model``; None if onnxruntime does not run it as it is."""
     try:
         return answers(model, given)
@@ -117,7 +117,7 @@ def _answered(model: onnx.ModelProto, given: Given) -> Answers | None:
         return None
 
 
-def _compared(mend: Mend, before: Answers, after: Answers, rows: int) -> str:
+def _compared(mend: Mend, before: FileAnswers, after: FileAnswers, rows: int) -> str:
     """Return how far the answers are apart, in a sentence.
 
     Raises:

@@ -63,7 +63,7 @@ def rounded(
 def _dynamic(model: onnx.ModelProto, node: onnx.NodeProto, per_channel: bool, largest: int) -> onnx.NodeProto:  # noqa: FBT001 - a setting
     """Return the DynamicQuantizeLSTM that replaces ``node``.
 
-    Source: onnxruntime, docs/ContribOperators.md, com.microsoft.DynamicQuantizeLSTM.
+    Source: onnxruntime, ContribOperators.md, com.microsoft.DynamicQuantizeLSTM.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     inputs = [*node.input, *[""] * (_INPUTS - len(node.input))]
