@@ -17,7 +17,7 @@ import numpy as np
 from compressor.cache import write_atomically
 from compressor.data._table import Table, make_table
 from compressor.data.labelled_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
-from compressor.errors import DataError, PackageError, SplitError, TrustError
+from compressor.errors import DataError, PackageError, TrustError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import GateRecipe
@@ -29,7 +29,7 @@ from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import certificate_in, judged_again, measured_here, open_bundle
 from compressor.release.verify import verify_bundle
-from compressor.run.comparison import answers, as_tsv, check_comparable, check_compares, disagreements
+from compressor.run.comparison import answers, as_tsv, check_comparable, check_compares, check_draw, disagreements
 from compressor.run.ledger import LooksAt, gate_labels
 from compressor.run.pipeline import looked, material_of, opened
 from compressor.run.stages import Form, Models, Run, table_digest
@@ -95,8 +95,8 @@ def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certific
     plain, recorded = _rules(run, read, new.manifest.target)
     split, labels = split_of(run.rows("gate").hashes.tolist()), gate_labels(run.rows("gate"))
     same = read.gate_split == split and read.gate_labels in {"", labels}  # then it is its own look, in every folder
-    if not same:
-        _check_draw(run, bundles[0], read, split)
+    for bundle in bundles:
+        check_draw(run, bundle)
     looks_at = LooksAt(path=path.parent / "looks.json", again=read.seen if same else UNCOUNTED)
     look = looked(run, looks_at, plain)
     here = look.rules(plain)
@@ -137,17 +137,6 @@ def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certific
         unknown={**read.unknown, **evidence.unknown},
     )  # fmt: skip
     return judged_again(certificate, measured_here(new))
-
-
-def _check_draw(run: Run, new: Bundle, read: Certificate, split: str) -> None:
-    """Raise SplitError if the data of ``new`` are drawn otherwise here: it was trained on gate rows of this draw."""
-    if read.gate_split in {"", split} or new.manifest.lineage.get("data") != table_digest(run.table):
-        return
-    message = f"Expected the gate split that {new.manifest.release} was judged on, got other rows of the same data"
-    raise SplitError(
-        f"{message}: it may have been trained on some of them; give a recipe with its [train] seed and [data] split, "
-        "shares and train_slices"
-    )
 
 
 def _rules(run: Run, read: Certificate, target: str) -> tuple[tuple[GateRecipe, ...], tuple[GateRecipe, ...]]:

@@ -16,16 +16,17 @@ import numpy as np
 
 from compressor import formats
 from compressor.data._table import Table, concatenate
-from compressor.errors import DataError, MeasureError, PackageError
-from compressor.gates.certificate import with_comparisons
+from compressor.errors import DataError, MeasureError, PackageError, SplitError
+from compressor.gates.certificate import read_certificate, with_comparisons
 from compressor.gates.evidence import GateRecipe
+from compressor.gates.looks import split_of
 from compressor.gates.metrics import VALUED, WORST_SLICE
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.parity import Pair, find
 from compressor.measurement.predictions import Candidate, Compared, Predictions, smoothed
 from compressor.recipe.model import TargetRecipe
-from compressor.run.stages import Form, Run
-from wire.bundle import Bundle
+from compressor.run.stages import Form, Run, table_digest
+from wire.bundle import CERTIFICATE, Bundle
 from wire.codec import to_document
 
 _PARITY_ROWS = 512
@@ -145,6 +146,24 @@ def check_comparable(bundle: Bundle, run: Run) -> None:
         raise PackageError(
             f"{message}: it would be given inputs that it does not know; give a recipe whose [data] is that of both"
         )
+
+
+def check_draw(run: Run, bundle: Bundle) -> None:
+    """Check that ``bundle``, if made from the data of ``run``, was judged on the same rows: it learnt from the others.
+
+    Raises:
+        SplitError: If its certificate names another gate split of the same data.
+    """
+    if bundle.manifest.lineage.get("data") != table_digest(run.table) or CERTIFICATE not in bundle.files:
+        return
+    judged_on = read_certificate(bundle.files[CERTIFICATE]).gate_split
+    if judged_on in {"", split_of(run.rows("gate").hashes.tolist())}:
+        return
+    message = f"Expected the gate split that {bundle.manifest.release} was judged on, got other rows of the same data"
+    raise SplitError(
+        f"{message}: it may have been trained on some of them; give a recipe with its [train] seed and [data] split, "
+        "shares and train_slices"
+    )
 
 
 def check_compares(rules: Sequence[GateRecipe], run: Run) -> None:

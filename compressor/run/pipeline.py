@@ -45,6 +45,7 @@ from compressor.run.comparison import (
     as_tsv,
     check_comparable,
     check_compares,
+    check_draw,
     disagreements,
     figures_of,
 )
@@ -144,6 +145,8 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
             check_comparable(before, run)
             check_compares(recipe.gates, run)
         run = replace(run, material=material_of(run, data_root, extra, watched))
+        if before is not None and extra is None:
+            check_draw(run, before)  # before the training
         run = replace(run, models=_models(run, None if base is not None and base.compared else base))
         rules = {target.name: _rules(run, target) for target in recipe.targets}
         look = looked(run, at, [rule for own in rules.values() for rule in own])

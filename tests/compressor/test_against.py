@@ -223,6 +223,21 @@ def test_rows_that_the_bundle_was_trained_on_do_not_judge_it(
 
 
 @pytest.mark.slow
+def test_a_release_that_learnt_from_the_gate_rows_judges_nothing(
+    recipe: Recipe, before: Outcome, worse: Outcome, tmp_path: Path
+) -> None:
+    """The release before, made with another seed from the same data, would be flattered: neither command takes it."""
+    old = certified(worse.bundles[0], tmp_path / "a", look=1, gate_split="0f" * 32)
+    asked = Against(old=old, recipe=on(recipe, "mislabelled", 16))
+    with pytest.raises(SplitError, match="tiny-2 was judged on, got other rows of the same data"):
+        gate_against(before.bundles[0], asked, Silent())
+    with pytest.raises(SplitError, match="tiny-2 was judged on, got other rows of the same data"):
+        run_recipe(asked.recipe, out=tmp_path / "out", version=3, base=BasePoint(old, compared=True))
+    assert not (tmp_path / "out" / "looks.json").exists()
+    assert [path.name for path in (tmp_path / "out").rglob("*.pt")] == []
+
+
+@pytest.mark.slow
 def test_one_look_is_spoken_of(recipe: Recipe, before: Outcome, worse: Outcome, tmp_path: Path) -> None:
     """The remark on the look that the bundle was made with does not stand beside that of this one."""
     asked = Against(old=before.bundles[0], recipe=on(recipe, "mislabelled", 16))
