@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 
 
@@ -14,8 +16,17 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
-    used = {node.domain for node in model.graph.node} | {""}
+    used = {node.domain for graph in graphs(model.graph) for node in graph.node} | {""}
     opsets = [opset for opset in model.opset_import if opset.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(sorted(opsets, key=lambda opset: opset.domain))
     return model
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield ``graph`` and every graph inside its nodes (branches and loops)."""
+    yield graph
+    for node in graph.node:
+        for item in node.attribute:
+            for inner in [item.g, *item.graphs] if item.HasField("g") else item.graphs:
+                yield from graphs(inner)

@@ -6,11 +6,10 @@ computation of a file is never changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx
 
 from compressor.errors import ModelFileError, ModelOperatorsError
+from compressor.export.stripping import graphs
 from wire.manifest import TensorSpec
 
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
@@ -64,7 +63,7 @@ def _opened(data: bytes) -> onnx.ModelProto:
 
 def _check_names(model: onnx.ModelProto) -> None:
     """Reject names that are not text (protobuf returns them as bytes), and an unsupported opset."""
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         names = [item.name for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info)]
         for node in graph.node:
             names += [node.name, node.op_type, node.domain, *node.input, *node.output]
@@ -84,7 +83,7 @@ def _check_whole(model: onnx.ModelProto) -> None:
     external = onnx.TensorProto.EXTERNAL
     beside = [
         tensor.name
-        for graph in _graphs(model.graph)
+        for graph in graphs(model.graph)
         for tensor in [*graph.initializer, *(item.t for node in graph.node for item in node.attribute)]
         if tensor.data_location == external
     ]
@@ -95,7 +94,7 @@ def _check_whole(model: onnx.ModelProto) -> None:
 
 def _check_operators(model: onnx.ModelProto) -> None:
     own = {(function.domain, function.name) for function in model.functions}
-    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
     nodes += [node for function in model.functions for node in function.node]
     foreign = sorted(
         {
@@ -109,15 +108,6 @@ def _check_operators(model: onnx.ModelProto) -> None:
         raise ModelOperatorsError(
             f"{message}: replace them by standard operators before the export; devices lack their code"
         )
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield ``graph`` and every graph inside its nodes (branches and loops)."""
-    yield graph
-    for node in graph.node:
-        for item in node.attribute:
-            for inner in [item.g, *item.graphs] if item.HasField("g") else item.graphs:
-                yield from _graphs(inner)
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

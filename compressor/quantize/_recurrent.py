@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from compressor.export.stripping import graphs
 from compressor.steps.quantize import Settings
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -113,7 +114,10 @@ def _widening(model: onnx.ModelProto, node: onnx.NodeProto, per_channel: bool) -
 
 
 def _drop_unread(model: onnx.ModelProto) -> None:
-    read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
+    """Drop the constants that nothing reads, neither the graph nor a branch or loop inside it."""
+    within = list(graphs(model.graph))
+    read = {name for graph in within for node in graph.node for name in node.input}
+    read |= {value.name for graph in within for value in graph.output}
     kept = [onnx.TensorProto.FromString(one.SerializeToString()) for one in model.graph.initializer if one.name in read]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

@@ -243,3 +243,26 @@ def test_a_padded_file_is_quantized_and_its_work_is_counted() -> None:
     data = small(model)
     assert named("onnx").figures(data, {}, 1).int8_macs_ratio == 1
     assert error_of(data, model) < 0.05
+
+
+def branched() -> onnx.ModelProto:
+    """Return a classifier with an If on its pixels, whose branches read a weight of the graph around them."""
+    nodes, weights = classifier("y")
+    branches = {}
+    for name, operator in (("then_branch", "Add"), ("else_branch", "Mul")):
+        made = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        branches[name] = helper.make_graph([helper.make_node(operator, ["x", "offset"], [name])], name, [], [made])
+    head = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["bright"]),
+        helper.make_node("If", ["bright"], ["y"], **branches),
+    ]
+    return network([*head, *nodes], {**weights, "offset": drawn(1, CHANNELS, 1, 1), "zero": np.float32(0)})
+
+
+def test_a_weight_that_only_branches_read_stays_in_the_file() -> None:
+    """A constant that no node of the graph itself reads was dropped, and onnxruntime refused the int8 file."""
+    model = branched()
+    data = small(model)
+    assert "QuantizeLinear" in operators(data)
+    assert error_of(data, model) < 0.05
