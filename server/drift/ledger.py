@@ -66,6 +66,35 @@ class StoredVerdict:
     provisional: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedDevice:
+    """One device of a ``verdict`` on ``release`` that is asked for labels.
+
+    ``asks``: how often it was asked for samples, last at ``asked_ms`` by the name ``request``; 0 if it could not be
+    asked, then ``text`` says why. Of ``audited`` labelled scenes ``wrong`` were answered wrong, as shares: the error
+    rate lies between ``lower_risk`` and ``upper_risk``. ``decided_ms``: 0 before.
+    """
+
+    verdict: int
+    device: str
+    release: str
+    asks: int = 0
+    asked_ms: int = 0
+    request: str = ""
+    audited: int = 0
+    wrong: float = 0.0
+    lower_risk: float = 0.0
+    upper_risk: float = 1.0
+    decided_ms: int = 0
+    text: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What its labels show, in words."""
+        scenes = "1 labelled scene" if self.audited == 1 else f"{self.audited} labelled scenes"
+        return f"{self.wrong:.3g} of {scenes} wrong: risk between {self.lower_risk:.0%} and {self.upper_risk:.0%}"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdicts:
     """All verdicts. Safe to share between threads."""

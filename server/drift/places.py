@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from server.drift.ledger import StoredVerdict, Verdicts
+from server.drift.ledger import AskedDevice, StoredVerdict, Verdicts
 from server.drift.verdicts import VerdictKind
 from server.errors import NoNewPlaceError, UnknownDeviceError
 from server.ingest.faults import shortened
@@ -38,33 +38,18 @@ class PlaceState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewPlace:
+class NewPlace(AskedDevice):
     """A new place, by the id of its ``verdict``.
 
-    ``asks``: how often its device was asked for samples, last at ``asked_ms`` by the name ``request``; 0 if it could
-    not be asked, then ``text`` says why. Of ``audited`` labelled scenes ``wrong`` were answered wrong, as shares: the
-    error rate lies between ``lower_risk`` and ``upper_risk``; ``source_risk`` is that of the training data.
-    ``decided_ms``: 0 before; ``decided_by`` and ``why``: who decided it last.
+    ``source_risk``: the error rate on the training data. ``decided_by`` and ``why``: who decided it last.
     """
 
-    verdict: int
-    device: str
     site: str
     model: str
-    release: str
     state: PlaceState = PlaceState.OPEN
-    asks: int = 0
-    asked_ms: int = 0
-    request: str = ""
-    audited: int = 0
-    wrong: float = 0.0
-    lower_risk: float = 0.0
-    upper_risk: float = 1.0
     source_risk: float = 0.0
-    decided_ms: int = 0
     decided_by: str = ""
     why: str = ""
-    text: str = ""
 
     @property
     def words(self) -> str:
@@ -82,11 +67,7 @@ class NewPlace:
         """The error rate there in words."""
         if not self.audited:
             return self.text or "no labels yet"
-        scenes = "1 labelled scene" if self.audited == 1 else f"{self.audited} labelled scenes"
-        return (
-            f"{self.wrong:.3g} of {scenes} wrong: risk between {self.lower_risk:.0%} and {self.upper_risk:.0%}, "
-            f"in training {self.source_risk:.0%}"
-        )
+        return f"{self.shown}, in training {self.source_risk:.0%}"
 
 
 @dataclass(frozen=True, slots=True)

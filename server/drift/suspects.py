@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from server.drift.ledger import Verdicts
+from server.drift.ledger import AskedDevice, Verdicts
 from server.registry.events import event_row
 from server.store import suspects as store
 from server.store.events import insert_events
@@ -29,27 +29,11 @@ class SuspectState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SuspectDevice:
-    """One device of a ``verdict`` on ``release``.
+class SuspectDevice(AskedDevice):
+    """One device whose release answers otherwise; up to ``allowed_risk`` it counts as under the release before."""
 
-    ``asks``: how often it was asked for samples, last at ``asked_ms``; 0 if it could not be asked, then ``text`` says
-    why. Of ``audited`` labelled scenes ``wrong`` were answered wrong, as shares: the error rate lies between
-    ``lower_risk`` and ``upper_risk``; up to ``allowed_risk`` it counts as that under the release before.
-    """
-
-    verdict: int
-    device: str
-    release: str
     state: SuspectState = SuspectState.OPEN
-    asks: int = 0
-    asked_ms: int = 0
-    audited: int = 0
-    wrong: float = 0.0
-    lower_risk: float = 0.0
-    upper_risk: float = 1.0
     allowed_risk: float = 0.0
-    decided_ms: int = 0
-    text: str = ""
 
     @property
     def words(self) -> str:
@@ -57,11 +41,7 @@ class SuspectDevice:
         if not self.audited:
             return f"{self.device}: " + (self.text or "whether they are worse its labels will tell, none yet")
         told = {SuspectState.WORSE: "worse", SuspectState.HARMLESS: "not worse"}.get(self.state, "not decided")
-        scenes = "1 labelled scene" if self.audited == 1 else f"{self.audited} labelled scenes"
-        return (
-            f"{self.device}: {told}, {self.wrong:.3g} of {scenes} wrong: risk between {self.lower_risk:.0%} and "
-            f"{self.upper_risk:.0%}, up to {self.allowed_risk:.0%} is as before"
-        )
+        return f"{self.device}: {told}, {self.shown}, up to {self.allowed_risk:.0%} is as before"
 
 
 @dataclass(frozen=True, slots=True)

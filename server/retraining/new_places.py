@@ -14,23 +14,16 @@ from dataclasses import dataclass, field, replace
 from server.drift.ledger import StoredVerdict
 from server.drift.places import NewPlace, Places, PlaceState, place_of_verdict
 from server.drift.verdicts import VerdictKind
-from server.errors import AuditOffError, ServerError
+from server.errors import ServerError
 from server.registry.versions import Versions
+from server.retraining.asking import follow
 from server.retraining.audit import SteadyAudit
 from server.retraining.config import RetrainingConfig
 from server.retraining.harm import lower_bound, scenes_of, upper_bound
 from server.retraining.samples import SampleStore, audited_samples, distinct
 
 _LOG = logging.getLogger(__name__)
-SAMPLES = 30
-"""Asked of a device at a new place: none wrong shows a risk below 14 %, twelve wrong one above 17 %."""
-ASKS = 4
-"""How often at most: again a day later, if what was asked for is labelled and shows neither harm nor none."""
-_SENT_NONE = "it was asked and sent no samples: it is away, or its owner does not allow it ([samples] in agent.toml)"
-_LABELLED = 0.8  # of the samples
-_DAY_MS = 86_400_000
 _EVERY_MS = 5_000
-_AGAIN_MS = 3_600_000  # a server that may not ask yet
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,25 +56,12 @@ class NewPlaces:
         if known is not None and known.decided_ms:
             return
         place, labelled = self._judged(place, alarm.first_window_ms, now_ms)
-        enough = place.state is not PlaceState.OPEN or labelled < _LABELLED * SAMPLES * place.asks
-        due = now_ms - place.asked_ms >= (_DAY_MS if place.asks else _AGAIN_MS)
-        if known is None or (not enough and place.asks < ASKS and due):
-            place = self._asked(place, now_ms)
-        elif place.state is PlaceState.OPEN and place.asks and due:
-            sent = self.samples.received(device, place.request)
-            asked = place if sent else self._asked(place, now_ms)
-            place = replace(asked, asks=place.asks, text="" if sent else asked.text or _SENT_NONE)
+        if known is None or place.state is PlaceState.OPEN:
+            place = follow(self.audit, self.samples, place, labelled, now_ms)
         if known is None:
             self.places.add(place)
         elif place != known:
             self.places.note(place, now_ms)
-
-    def _asked(self, place: NewPlace, now_ms: int) -> NewPlace:
-        try:
-            request = self.audit.ask_once(place.device, SAMPLES)
-        except AuditOffError as error:
-            return replace(place, asked_ms=now_ms, text=str(error))
-        return replace(place, asked_ms=now_ms, asks=place.asks + 1, request=request, text="")
 
     def _judged(self, place: NewPlace, since_ms: int, now_ms: int) -> tuple[NewPlace, int]:
         """Return ``place`` with what its labels show, and how many uniform samples are labelled."""

@@ -13,24 +13,18 @@ from dataclasses import dataclass, field, replace
 
 from server.drift.suspects import SuspectDevice, Suspects, SuspectState
 from server.drift.verdicts import VerdictKind
-from server.errors import AuditOffError, ServerError
+from server.errors import ServerError
 from server.registry.versions import Versions
+from server.retraining.asking import follow
 from server.retraining.audit import SteadyAudit
 from server.retraining.config import RetrainingConfig
 from server.retraining.harm import LabelledScene, lower_bound, scenes_of, upper_bound
 from server.retraining.samples import SampleStore, StoredSample, audited_samples, distinct
 
 _LOG = logging.getLogger(__name__)
-SAMPLES = 30
-"""Asked of a device: none wrong shows a risk below 14 %."""
-ASKS = 4
-"""How often at most: again a day later, while labels show neither."""
 DEVICES = 3
 """Of a verdict that are asked at a time: the labels of a person are few."""
-_LABELLED = 0.8  # of the samples
-_DAY_MS = 86_400_000
 _EVERY_MS = 5_000
-_AGAIN_MS = 3_600_000  # a server that may not ask yet
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,8 +49,8 @@ class SuspectReleases:
             new = (SuspectDevice(verdict=alarm.id, device=one, release=alarm.release) for one in alarm.devices)
             mine = [known.get((one.verdict, one.device), one) for one in new]
             undecided = [one for one in mine if one.state is SuspectState.OPEN]
-            asked_first = sorted(undecided, key=lambda one: one.asks == 0)
-            for suspect in asked_first[: max(0, DEVICES - sum(one.state is SuspectState.WORSE for one in mine))]:
+            free = max(0, DEVICES - sum(one.state is SuspectState.WORSE for one in mine))
+            for suspect in sorted(undecided, key=_order)[:free]:
                 try:
                     self._move(suspect, now_ms)
                 except ServerError as error:  # such as a device that left the fleet
@@ -64,19 +58,10 @@ class SuspectReleases:
 
     def _move(self, known: SuspectDevice, now_ms: int) -> None:
         suspect, labelled = self._judged(known, now_ms)
-        due = now_ms - suspect.asked_ms >= (_DAY_MS if suspect.asks else _AGAIN_MS) or not suspect.asked_ms
-        answered = labelled >= _LABELLED * SAMPLES * suspect.asks
-        if suspect.state is SuspectState.OPEN and answered and due and suspect.asks < ASKS:
-            suspect = self._asked(suspect, now_ms)
+        if suspect.state is SuspectState.OPEN:
+            suspect = follow(self.audit, self.samples, suspect, labelled, now_ms)
         if suspect != known:
             self.suspects.put(suspect, now_ms, told=suspect.state is not known.state)
-
-    def _asked(self, suspect: SuspectDevice, now_ms: int) -> SuspectDevice:
-        try:
-            self.audit.ask_once(suspect.device, SAMPLES)
-        except AuditOffError as error:
-            return replace(suspect, asked_ms=now_ms, text=str(error))
-        return replace(suspect, asked_ms=now_ms, asks=suspect.asks + 1, text="")
 
     def _judged(self, suspect: SuspectDevice, now_ms: int) -> tuple[SuspectDevice, int]:
         """Return ``suspect`` with what its labels show, and how many uniform samples of the release are labelled."""
@@ -107,3 +92,8 @@ class SuspectReleases:
     def _scenes(self, samples: list[StoredSample]) -> tuple[tuple[LabelledScene, ...], int]:
         audited = audited_samples(samples, self.versions.label_form, self.config.source_block_s)
         return scenes_of([replace(one, inclusion_ratio=0.0) for one in audited]), len(audited)
+
+
+def _order(suspect: SuspectDevice) -> tuple[bool, bool]:
+    """Return by what undecided suspects are sorted: those that send samples, then those never asked, then the rest."""
+    return bool(suspect.asks and suspect.text), suspect.asks == 0

@@ -17,6 +17,7 @@ SUSPECTS = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("asks", sa.Integer, nullable=False),
     sa.Column("asked_ms", sa.BigInteger, nullable=False),
+    sa.Column("request", sa.String(64), nullable=False, server_default=""),
     sa.Column("audited", sa.Integer, nullable=False),
     sa.Column("wrong", sa.Float, nullable=False),
     sa.Column("lower_risk", sa.Float, nullable=False),

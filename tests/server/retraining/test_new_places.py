@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from server.drift.ledger import Finding
 from server.drift.places import NewPlace, Places, PlaceState
 from server.drift.verdicts import DriftVerdict, VerdictKind
+from server.retraining.asking import ASKS, SAMPLES
 from server.retraining.config import AuditConfig, RetrainingConfig
-from server.retraining.new_places import ASKS, SAMPLES, NewPlaces
+from server.retraining.new_places import NewPlaces
 from server.retraining.policy import RetrainingPhase
 from tests.server.retraining.conftest import sample
 

@@ -9,9 +9,10 @@ from server.drift.ledger import Finding
 from server.drift.suspects import SuspectDevice, SuspectState
 from server.drift.suspects import Suspects as Ledger
 from server.drift.verdicts import DriftVerdict, VerdictKind
+from server.retraining.asking import ASKS
 from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.policy import RetrainingPhase, Trigger
-from server.retraining.suspects import ASKS, DEVICES, SuspectReleases
+from server.retraining.suspects import DEVICES, SuspectReleases
 from server.store.fleet import insert_device
 
 if TYPE_CHECKING:
@@ -99,13 +100,28 @@ def test_a_release_that_is_worse_than_a_bad_one_is_worse(site: Site) -> None:
     assert _turn(asking, 300)[0].state is SuspectState.WORSE
 
 
-def test_a_few_devices_are_asked_at_a_time(site: Site) -> None:
-    """Of ten; one that is decided makes way for the next."""
+def _ten_devices(site: Site) -> tuple[str, ...]:
+    """Return d1 and nine more, which are in the fleet."""
     with site.service.triggers.database.begin() as connection:
         for number in range(9):
             row = {"device": f"e{number}", "site": "west", "attributes": {}, "password_hash": "", "enrolled_ms": 0}
             insert_device(connection, row)
-    asking = _alarm(site, ("d1", *(f"e{number}" for number in range(9))))
+    return ("d1", *(f"e{number}" for number in range(9)))
+
+
+def test_a_device_that_sent_none_is_asked_again_once_a_day_and_makes_way(site: Site) -> None:
+    """It was away, or refused: it counts as no ask, and does not keep the others from being asked for ever."""
+    asking = _alarm(site, _ten_devices(site))
+    assert len(_turn(asking, 100)) == DEVICES
+    assert {one.text for one in _turn(asking, 99 + DAY_MS)} == {""}
+    silent = _turn(asking, 100 + DAY_MS)
+    assert [(one.asks, "its owner does not allow it" in one.words) for one in silent] == [(1, True)] * DEVICES
+    assert len(_turn(asking, 200 + DAY_MS)) == 2 * DEVICES
+
+
+def test_a_few_devices_are_asked_at_a_time(site: Site) -> None:
+    """Of ten; one that is decided makes way for the next."""
+    asking = _alarm(site, _ten_devices(site))
     assert len(_turn(asking, 100)) == DEVICES
     site.upload(30, wrong=0)
     _turn(asking, 200)
