@@ -7,7 +7,7 @@ differ. Decides no contract: which output is the logits is the caller's knowledg
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,8 @@ from compressor.importing.parity import compared
 from compressor.importing.reading import Node, OnnxSource, read
 
 _NAMED = 5
+_SIZED = frozenset({"Resize", "Upsample"})
+"""Operators whose further inputs are sizes and factors, which nothing trains."""
 _QUANTIZED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantize")
 _FOREIGN = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError)
 
@@ -174,23 +176,22 @@ def _check_weights(network: ImportedNetwork, made: Construction) -> None:
     if floats != expected:
         message = f"Expected a network of the file's {expected} weights, got {floats}: a weight is used in two forms"
         raise ConversionError(f"{message}: {ADVICE}")
-    known = frozenset[str]().union(*(source.roots.get(name, frozenset({name})) for name in made.read))
-    nodes = {name for node in _needed(source) for name in node.inputs}
-    used = frozenset[str]().union(
-        *(source.roots.get(name, frozenset()) for name in nodes if name not in source.reached)
-    )
+    nodes = _needed(source)
+    used = _roots(source, (name for node in nodes for name in node.inputs if name not in source.reached))
+    settings = _roots(source, (name for node in nodes if node.operator in _SIZED for name in node.inputs[1:]))
     lost = [
         name
-        for name in sorted(used - known)
+        for name in sorted(used - settings - _roots(source, made.read))
         if source.weights[name].size > 1 and np.issubdtype(source.weights[name].dtype, np.floating)
     ]
-    settings = {
-        name for node in _needed(source) if node.operator in {"Resize", "Upsample"} for name in node.inputs[1:] if name
-    }
-    lost = [name for name in lost if not any(name in source.roots.get(one, ()) for one in settings)]
     if lost:
         message = f"Expected every weight to be trained, got {', '.join(lost[:_NAMED])} outside of any layer"
         raise ConversionError(f"{message}: {ADVICE}")
+
+
+def _roots(source: OnnxSource, names: Iterable[str]) -> frozenset[str]:
+    """Return the initializers that the constants among ``names`` were computed from."""
+    return frozenset[str]().union(*(source.roots.get(name, ()) for name in names))
 
 
 def _floats(network: ImportedNetwork) -> list[torch.Tensor]:

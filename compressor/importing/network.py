@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -76,9 +77,7 @@ class ImportedNetwork(nn.Module):
         """Return the outputs for ``x``, float32 (N, C, H, W)."""
         values: dict[int, Any] = {0: x}
         for call in self._calls:
-            values[call.slot] = self._called(call, values, x)
-            for index in call.frees:
-                del values[index]
+            self._called(call, values, x)
         found = tuple(self._given(values, output, x) for output in self._outputs)
         return found[0] if len(found) == 1 else found
 
@@ -89,19 +88,16 @@ class ImportedNetwork(nn.Module):
         """
         values: dict[int, Any] = {0: x}
         for call in self._calls:
+            yield call, partial(self._called, call, values, x)
 
-            def compute(call: Call = call) -> Any:  # noqa: ANN401 - a layer may return tuples
-                value = values[call.slot] = self._called(call, values, x)
-                for index in call.frees:
-                    del values[index]
-                return value
-
-            yield call, compute
-
-    def _called(self, call: Call, values: Mapping[int, Any], x: torch.Tensor) -> Any:  # noqa: ANN401 - as above
+    def _called(self, call: Call, values: dict[int, Any], x: torch.Tensor) -> Any:  # noqa: ANN401 - a layer may return tuples
+        """Return the value of ``call``, put it among ``values``, and drop those that nothing reads later."""
         args = [self._given(values, item, x) for item in call.args]
         function: Callable[..., Any] | None = getattr(self, call.layer) if call.layer else call.function
-        return function(*args) if function is not None else None
+        value = values[call.slot] = function(*args) if function is not None else None
+        for index in call.frees:
+            del values[index]
+        return value
 
     def _given(self, values: Mapping[int, Any], item: Any, x: torch.Tensor) -> Any:  # noqa: ANN401 - any argument
         if isinstance(item, Slot):

@@ -39,11 +39,11 @@ def compared(network: ImportedNetwork, source: OnnxSource, places: Mapping[str, 
     makers = source.maker()
     with torch.no_grad():
         for call, compute in network.steps(torch.from_numpy(source.example)):
-            following = next((name for slot in sorted(names) if slot >= call.slot for name in names[slot]), "")
-            shown = makers[following].shown if following in makers else "the input"
             try:
                 value = compute()
             except _FOREIGN as error:
+                following = next((name for slot in sorted(names) if slot >= call.slot for name in names[slot]), "")
+                shown = makers[following].shown if following in makers else "the input"
                 message = f"Expected a network that runs, got at {shown}: {str(error)[:300]}"
                 raise ConversionError(f"{message}: {ADVICE}") from error
             for name in names.get(call.slot, ()):
