@@ -56,6 +56,12 @@ def session_of(model: onnx.ModelProto, *, plain: bool = False) -> onnxruntime.In
         raise Unrunnable(str(error)[:200]) from error
 
 
+def fixed_batch(session: onnxruntime.InferenceSession) -> int:
+    """Return the batch size that ``session`` is fixed to; 0: it takes any, or has no input."""
+    first = session.get_inputs()[0].shape[:1] if session.get_inputs() else []
+    return first[0] if first and isinstance(first[0], int) else 0
+
+
 def fed(session: onnxruntime.InferenceSession, given: Given, rows: Floats) -> dict[str, Array]:
     """Return ``rows``, float32 (N, C, H, W), as the only input of ``session`` takes them: its layout and type."""
     inputs = session.get_inputs()
@@ -99,8 +105,7 @@ def answers(model: onnx.ModelProto, given: Given) -> FileAnswers:
         Unrunnable: If onnxruntime does not open or run it.
     """
     session = session_of(model)
-    first = session.get_inputs()[0].shape[:1] if session.get_inputs() else [0]
-    fixed = first[0] if first and isinstance(first[0], int) else 0
+    fixed = fixed_batch(session)
     alone = []
     for row in given.rows:
         made = run(session, given, np.repeat(row[None], max(1, fixed), axis=0))

@@ -11,6 +11,9 @@ import onnx
 Array = npt.NDArray[np.generic]
 DOMAINS = frozenset({"", "ai.onnx"})
 """The two names of ONNX's own operators."""
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_STATES = (5, 6)
+"""Indices of the initial states of a recurrent layer. Source: ONNX, LSTM: without them they are zero."""
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -91,6 +94,11 @@ def free_name(model: onnx.ModelProto, wanted: str) -> str:
         number += 1
         made = f"{wanted}_{number}"
     return made
+
+
+def states_of(node: onnx.NodeProto) -> list[int]:
+    """Return the indices of the inputs of ``node`` that are initial states, empty if it is no recurrent layer."""
+    return [i for i in _STATES if i < len(node.input)] if node.op_type in _RECURRENT else []
 
 
 def set_nodes(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> None:

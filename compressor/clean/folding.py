@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from compressor.clean import _graph
-from compressor.clean._answers import Unrunnable, run, session_of
+from compressor.clean._answers import Unrunnable, fixed_batch, run, session_of
 from compressor.clean.given import Given
 
 _BATCHES = (1, 2, 3)
@@ -23,9 +23,6 @@ _UNSETTLED = frozenset({
 })  # fmt: skip
 """Operators whose result is drawn, or whose constants are the point of a quantized file."""
 _SHAPED = frozenset({"Shape", "Size"})
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-_STATES = (5, 6)
-"""Indices of the initial states of a recurrent layer. Source: ONNX, LSTM: without them they are zero."""
 _SMALL_BYTES = 64 * 1024
 _GROWTH = 4
 """A folded tensor may be so many times as large as what it is made of: a weight in 8 bits becomes float32."""
@@ -141,8 +138,8 @@ def _values(model: onnx.ModelProto, names: list[str], given: Given) -> list[list
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     session = session_of(probe, plain=True)
-    first = session.get_inputs()[0].shape[:1] if session.get_inputs() else [1]
-    sizes = (first[0],) if first and isinstance(first[0], int) else _BATCHES
+    fixed = fixed_batch(session)
+    sizes = (fixed,) if fixed else _BATCHES
     found = [run(session, given, np.resize(given.rows, (size, *given.shape)), names) for size in sizes]
     if any(not isinstance(value, np.ndarray) for one in found for value in one):
         raise Unrunnable("a constant of it is no tensor")
@@ -171,8 +168,8 @@ def _without_zero_states(nodes: list[onnx.NodeProto], name: str, found: list[_gr
         return False
     changed = False
     for node in nodes:
-        for index in _STATES:
-            if node.op_type in _RECURRENT and len(node.input) > index and node.input[index] == name:
+        for index in _graph.states_of(node):
+            if node.input[index] == name:
                 node.input[index] = ""
                 changed = True
     return changed

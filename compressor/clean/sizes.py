@@ -18,8 +18,6 @@ from compressor.clean.given import Given
 
 _BATCH = "batch"
 _LARGE_VALUES = 1024
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-_STATES = (5, 6)
 Sizes = Sequence[int | None]
 
 
@@ -72,10 +70,9 @@ def _free_states(model: onnx.ModelProto) -> None:
     """Take zeros as initial state from recurrent layers: they have the batch among their sizes, and are the default."""
     known = _graph.constants(model)
     for node in model.graph.node:
-        for index in _STATES:
-            if node.op_type not in _RECURRENT or len(node.input) <= index or node.input[index] not in known:
-                continue
-            if not np.any(_graph.value_of(known[node.input[index]])):
+        for index in _graph.states_of(node):
+            tensor = known.get(node.input[index])
+            if tensor is not None and not np.any(_graph.value_of(tensor)):
                 node.input[index] = ""
     _graph.drop_unneeded(model)
 
@@ -140,12 +137,9 @@ def opened_target(taken: Sizes, target: Sequence[int], batch: int) -> list[int] 
 def _light(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return ``model`` with large constants as inputs: shapes are inferred many times, and don't depend on weights."""
     light = onnx.ModelProto()
-    for name in ("ir_version", "opset_import", "functions"):
-        value = getattr(model, name)
-        if name == "ir_version":
-            light.ir_version = value
-        else:
-            getattr(light, name).extend(value)
+    light.ir_version = model.ir_version
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
     light.graph.name = model.graph.name or "graph"
     light.graph.node.extend(model.graph.node)
     light.graph.input.extend(model.graph.input)
