@@ -14,6 +14,7 @@ from server.store.monitoring.usage import delete_device_days_before
 from server.store.monitoring.windows import delete_windows_before
 from server.store.places import delete_places_before
 from server.store.rollouts import delete_paused_before
+from server.store.suspects import delete_suspects_before
 
 _EVERY_MS = 3_600_000
 _DAY_MS = 86_400_000
@@ -23,7 +24,7 @@ _DAY_MS = 86_400_000
 class Housekeeping:
     """Deletes windows, measurements, events and the progress of dead boots after ``retention_days``.
 
-    Then evidence, closed verdicts with what hangs on them (the places of devices, paused rollouts), and the baselines
+    Then evidence, closed verdicts with what hangs on them (places, suspects, paused rollouts), and the baselines
     and commissions that a later commission of the device has replaced. What still decides something stays.
     """
 
@@ -40,7 +41,8 @@ class Housekeeping:
         for delete in (
             delete_windows_before, delete_batches_before, delete_events_before, delete_progress_before,
             delete_boots_before, delete_device_days_before, delete_evidence_before, delete_verdicts_before,
-            delete_places_before, delete_paused_before, delete_baselines_before, delete_commissions_before,
+            delete_places_before, delete_suspects_before, delete_paused_before, delete_baselines_before,
+            delete_commissions_before,
         ):  # fmt: skip
             with self.database.begin() as connection:
                 delete(connection, before_ms)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from server.store.database import METADATA
+from server.store.fleet import DEVICES
+from server.store.monitoring.evidence import VERDICTS
 
 SUSPECTS = sa.Table(
     "suspects",
@@ -39,3 +41,15 @@ def put_suspect(connection: sa.Connection, row: Mapping[str, object]) -> None:
     mine = (SUSPECTS.c.verdict == row["verdict"]) & (SUSPECTS.c.device == row["device"])
     if not connection.execute(SUSPECTS.update().where(mine).values(**row)).rowcount:
         connection.execute(SUSPECTS.insert(), dict(row))
+
+
+def delete_suspects_before(connection: sa.Connection, before_ms: int) -> int:
+    """Delete suspects whose verdict is gone and that decide nothing any more; return how many.
+
+    What labels showed to be harmless counts as long as the device is in the fleet.
+    """
+    verdict, there = sa.exists().where(VERDICTS.c.id == SUSPECTS.c.verdict), sa.exists().where(
+        DEVICES.c.device == SUSPECTS.c.device, DEVICES.c.ended == ""
+    )  # fmt: skip
+    old = (~verdict, SUSPECTS.c.decided_ms < before_ms, sa.or_(SUSPECTS.c.state != "harmless", ~there))
+    return connection.execute(SUSPECTS.delete().where(*old)).rowcount

@@ -10,12 +10,14 @@ import sqlalchemy as sa
 from server.app.retention import Housekeeping
 from server.drift.ledger import Finding
 from server.drift.places import NewPlace, PlaceState
+from server.drift.suspects import SuspectDevice, SuspectState
 from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.store.monitoring import evidence
 from server.store.monitoring.evidence import EVIDENCE, POOLS, VERDICTS, replace_slot
 from server.store.places import PLACES
 from server.store.rollouts import PAUSED, note_paused_for
+from server.store.suspects import SUSPECTS
 
 if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet
@@ -108,3 +110,19 @@ def test_places_go_with_their_verdicts_unless_they_decide(fleet: MemoryFleet) ->
         ))  # fmt: skip
     _clean(fleet)
     assert _left(fleet, PLACES, "device") == ["cam-1", "cam-3", "open"]
+
+
+def test_suspects_go_with_their_verdicts_unless_they_decide(fleet: MemoryFleet) -> None:
+    """One that labels showed to be harmless is not reported again, as long as its device is in the fleet."""
+    for device in ("cam-1", "cam-2", "cam-3"):
+        fleet.enrol(device)
+    states = {"cam-1": SuspectState.HARMLESS, "cam-2": SuspectState.WORSE, "cam-3": SuspectState.OPEN,
+              "gone": SuspectState.HARMLESS, "open": SuspectState.WORSE}  # fmt: skip
+    for device, state in states.items():
+        number, decided_ms = _verdict(fleet, device, closed=device != "open"), 0 if device == "cam-3" else OLD_MS
+        suspect = SuspectDevice(verdict=number, device=device, release="m-1", state=state, decided_ms=decided_ms)
+        fleet.app.parts.drift.suspects.put(suspect, OLD_MS, told=False)
+    _clean(fleet, OLD_MS + DAY_MS)
+    assert len(_left(fleet, SUSPECTS, "device")) == 5
+    _clean(fleet)
+    assert _left(fleet, SUSPECTS, "device") == ["cam-1", "open"]
