@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from server.drift.ledger import StoredVerdict, Verdicts
 from server.drift.places import end_places
-from server.drift.rows import attributes_of
+from server.drift.rows import device_attributes
 from server.drift.verdicts import VerdictKind
 from server.errors import CommissionRefusedError
 from server.fleet.fleet import Device, Fleet
@@ -109,7 +109,7 @@ class Commissions:
         return tuple(device.device for device in self._with(attribute, value))
 
     def _with(self, attribute: str, value: str) -> list[Device]:
-        devices = [device for device in self.fleet.devices() if _attributes(device).get(attribute) == value]
+        devices = [device for device in self.fleet.devices() if device_attributes(device).get(attribute) == value]
         if not devices:
             message = (
                 f"Expected an attribute that devices of the fleet have, got {attribute[:63]}={value[:63]}, which none "
@@ -160,11 +160,6 @@ def _last_of(verdict: StoredVerdict, newest: Mapping[str, Commission]) -> Commis
     found = [newest.get(device) for device in verdict.devices]
     known = [one for one in found if one is not None and one.from_ms > verdict.last_window_ms]
     return max(known, key=lambda one: one.id) if len(known) == len(found) else None
-
-
-def _attributes(device: Device) -> dict[str, str]:
-    reported = device.reported.attributes if device.reported else {}
-    return attributes_of(device.site, device.attributes, reported)
 
 
 def _event(one: Commission) -> dict[str, object]:

@@ -15,6 +15,7 @@ from server.drift.detection.detector_bank import ROWS
 from server.drift.detection.movement import CONTROL_DEVICES
 from server.drift.detection.reference import Floats, Ints, proportions
 from server.drift.findings import BankFacts, Scene, causes
+from server.fleet.fleet import Device
 from server.ingest.windows import StoredWindow
 from wire.histogram import BINS
 
@@ -235,6 +236,11 @@ def attributes_of(site: str, *documents: Mapping[str, str]) -> dict[str, str]:
             if len(merged) < _MAX_ATTRIBUTES and max(len(name), len(value)) <= _MAX_ATTRIBUTE_CHARACTERS:
                 merged[name] = value
     return merged | {"site": site}
+
+
+def device_attributes(device: Device) -> dict[str, str]:
+    """Return the attributes of ``device``: those of its claim, then those that it reports."""
+    return attributes_of(device.site, device.attributes, device.reported.attributes if device.reported else {})
 
 
 def attributes_left_out(taken: Mapping[str, str], *documents: Mapping[str, str]) -> int:

@@ -34,7 +34,7 @@ from server.drift.latest import DriftStates, newest_evidence
 from server.drift.ledger import Verdicts
 from server.drift.places import Places, PlaceState
 from server.drift.replays import error_bound
-from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, is_whole, pool_rows
+from server.drift.rows import counts_of, device_attributes, device_rows, invalid_of, is_whole, pool_rows
 from server.drift.suspects import Suspects, SuspectState
 from server.drift.verdicts import SITE
 from server.errors import ServerError
@@ -156,12 +156,7 @@ class DriftService:
             now_ms=now_ms,
             newest=newest,
             devices=devices,
-            attributes={
-                device.device: attributes_of(
-                    device.site, device.attributes, device.reported.attributes if device.reported else {}
-                )
-                for device in devices
-            },
+            attributes={device.device: device_attributes(device) for device in devices},
             moments=moments,
         )
         slot = max(self._moment.state.slot + 1, self._horizon(now_ms))

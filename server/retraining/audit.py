@@ -17,7 +17,7 @@ from difflib import get_close_matches
 
 import sqlalchemy as sa
 
-from server.drift.rows import attributes_of
+from server.drift.rows import device_attributes
 from server.errors import AuditOffError, DeviceEndedError, NoPicturesError, ServerError, UnknownDeviceError
 from server.fleet.fleet import Device, Fleet
 from server.registry.versions import Release, Versions
@@ -246,7 +246,7 @@ class SteadyAudit:
         everything = audited_samples(steady, self.versions.label_form, block_s)
         members = {"": {"": [device.device for device in devices]}}
         for device in devices:
-            for attribute, value in _attributes(device).items():
+            for attribute, value in device_attributes(device).items():
                 members.setdefault(attribute, {}).setdefault(value, []).append(device.device)
         drawn: list[tuple[str, str, tuple[str, ...], list[AuditedSample]]] = []
         for attribute, values in members.items():
@@ -351,13 +351,9 @@ def _reads(front_end: str) -> str:
     return f"inputs that the front end {front_end!r} reads: devices send only pictures as samples"
 
 
-def _attributes(device: Device) -> dict[str, str]:
-    return attributes_of(device.site, device.attributes, device.reported.attributes if device.reported else {})
-
-
 def _count_groups(devices: Sequence[Device]) -> int:
     """Return how many devices and cohorts there are, whichever release they run; at least 1."""
-    return max(1, len(devices) + len({pair for device in devices for pair in _attributes(device).items()}))
+    return max(1, len(devices) + len({pair for device in devices for pair in device_attributes(device).items()}))
 
 
 def _alike(samples: Iterable[AuditedSample]) -> tuple[LabelledScene, ...]:
