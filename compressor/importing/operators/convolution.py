@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,24 +59,21 @@ def conv(op: Operation) -> Value:
         x, pads = op.run(functional.pad, x, for_torch(pads)), [0] * 2 * axes
 
     def make() -> nn.Module:
-        layer = _CONVOLUTIONS[
-            axes
-        ](
-            weight.shape[1] * groups,
-            weight.shape[0],
-            tuple(kernel),  # type: ignore[arg-type]
-            stride=tuple(strides),  # type: ignore[arg-type]
-            padding=tuple(pads[:axes]),  # type: ignore[arg-type]
-            dilation=tuple(dilations),  # type: ignore[arg-type]
-            groups=groups,
-            bias=op.has(2),
-            device="meta",
-        )
-        layer.weight = weight
-        layer.bias = op.weight(2) if op.has(2) else None
-        return layer
+        return _filled(
+            op, _CONVOLUTIONS[axes], (weight.shape[1] * groups, weight.shape[0]), stride=tuple(strides),
+            padding=tuple(pads[:axes]), dilation=tuple(dilations), groups=groups,
+        )  # fmt: skip
 
     return op.weighted("", make, x)
+
+
+def _filled(op: Operation, kind: type[Any], channels: tuple[int, int], **settings: Any) -> nn.Module:  # noqa: ANN401 - of torch
+    """Return a layer of ``kind`` with the node's weights and bias; ``channels``: (in, out)."""
+    weight, bias = op.weight(1), op.weight(2) if op.has(2) else None
+    layer: nn.Module = kind(*channels, tuple(weight.shape[_SPATIAL:]), **settings, bias=bias is not None, device="meta")
+    layer.weight = weight
+    layer.bias = bias  # type: ignore[assignment]
+    return layer
 
 
 def conv_transpose(op: Operation) -> Value:
@@ -88,7 +86,6 @@ def conv_transpose(op: Operation) -> Value:
     axes = weight.ndim - _SPATIAL
     if axes not in _TRANSPOSED:
         raise op.refused(f"{axes} spatial axes")
-    kernel = list(weight.shape[_SPATIAL:])
     strides, dilations = op.attribute("strides", [1] * axes), op.attribute("dilations", [1] * axes)
     groups, extra = int(op.attribute("group", 1)), list(op.attribute("output_padding", [0] * axes))
     if op.attribute("auto_pad", "NOTSET") not in {"NOTSET", "VALID", ""} or op.attribute("output_shape"):
@@ -97,23 +94,11 @@ def conv_transpose(op: Operation) -> Value:
     even = pads[:axes] == pads[axes:]
 
     def make() -> nn.Module:
-        layer = _TRANSPOSED[
-            axes
-        ](
-            weight.shape[0],
-            weight.shape[1] * groups,
-            tuple(kernel),  # type: ignore[arg-type]
-            stride=tuple(strides),  # type: ignore[arg-type]
-            padding=tuple(pads[:axes]) if even else 0,  # type: ignore[arg-type]
-            output_padding=tuple(extra) if even else 0,  # type: ignore[arg-type]
-            dilation=tuple(dilations),  # type: ignore[arg-type]
-            groups=groups,
-            bias=op.has(2),
-            device="meta",
-        )
-        layer.weight = weight
-        layer.bias = op.weight(2) if op.has(2) else None
-        return layer
+        return _filled(
+            op, _TRANSPOSED[axes], (weight.shape[0], weight.shape[1] * groups), stride=tuple(strides),
+            padding=tuple(pads[:axes]) if even else 0, output_padding=tuple(extra) if even else 0,
+            dilation=tuple(dilations), groups=groups,
+        )  # fmt: skip
 
     if not even and any(extra):
         raise op.refused("output_padding beside pads that differ at the two ends")
