@@ -498,7 +498,6 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         why = f"with [model] {file_format.model_key}"
         yield from (Unread("[model]", key, why) for key in ("network", "network_options") if is_given(model, key))
     if file_format is not None and not becomes_network(recipe):
-        why = f"with [model] {file_format.model_key}"
         yield from (
             Unread("[train]", key, f"{why}, which is not trained")
             for key in _names(recipe.train)

@@ -93,7 +93,8 @@ def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certific
     form = Form(Candidate(new.manifest, new.artifact))
     run = replace(run, models=Models(compressed={new.manifest.target: form}))
     plain, recorded = _rules(run, read, new.manifest.target)
-    split, labels = split_of(run.rows("gate").hashes.tolist()), gate_labels(run.rows("gate"))
+    rows = run.rows("gate")
+    split, labels = split_of(rows.hashes.tolist()), gate_labels(rows)
     same = read.gate_split == split and read.gate_labels in {"", labels}  # then it is its own look, in every folder
     for bundle in bundles:
         check_draw(run, bundle)
@@ -101,7 +102,6 @@ def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certific
     look = looked(run, looks_at, plain)
     here = look.rules(plain)
     rules = (*here, *recorded)
-    rows = run.rows("gate")
     gate_set = _compared(run, rows, bundles)
     judging, names = run.task.judging, run.table.class_names
     figures = judging.figures(gate_set, None)
