@@ -238,7 +238,7 @@ def test_a_child_that_is_killed_at_any_moment_replays_once(
     for wanted in (1, 7, 20):
         running = child(bundle(version=2), beat_s=0.02)
         while len(b"".join(path.read_bytes() for path in (tmp_path / "state").glob(f"{FOLDER}/*/answers-*"))) < wanted:
-            running.process.poll()
+            assert running.process.poll() is None
         running.process.kill()
         running.process.wait()
     totals = []
