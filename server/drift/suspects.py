@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from server.drift.ledger import AskedDevice, Verdicts
 from server.registry.events import event_row
 from server.store import suspects as store
+from server.store.commissions import all_commissions
 from server.store.events import insert_events
 from wire.codec import Json
 from wire.messages import Severity
@@ -54,6 +55,11 @@ class Suspects:
         """Return every suspect, those of the newest verdict first."""
         with self.verdicts.database.begin() as connection:
             return tuple(_suspect(row) for row in store.all_suspects(connection))
+
+    def since_ms(self, device: str) -> int:
+        """Return since when (UTC ms) labels of ``device`` count: it was commissioned again then; 0 if it never was."""
+        with self.verdicts.database.begin() as connection:
+            return max((int(row["from_ms"]) for row in all_commissions(connection, device)), default=0)
 
     def put(self, suspect: SuspectDevice, now_ms: int, *, told: bool) -> None:
         """Store what is known of ``suspect``; ``told``: as an event, because its state is new."""

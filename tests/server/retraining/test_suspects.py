@@ -13,7 +13,9 @@ from server.retraining.asking import ASKS
 from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.suspects import DEVICES, SuspectReleases
+from server.store.commissions import insert_commissions
 from server.store.fleet import insert_device
+from tests.server.retraining.conftest import sample
 
 if TYPE_CHECKING:
     from tests.server.retraining.conftest import Site
@@ -87,6 +89,20 @@ def test_what_labels_show_of_the_release_before_is_what_it_is_compared_with(site
     (suspect,) = _turn(asking, 300)
     assert suspect.state is SuspectState.HARMLESS
     assert suspect.allowed_risk > 0.45
+
+
+def test_labels_from_before_the_device_was_commissioned_again_do_not_count(site: Site) -> None:
+    """Seven of ten were wrong through the old lens: three of thirty through the new one are no cure by that."""
+    asking, last_ms = _alarm(site), sample(59).at_ms
+    row = {"device": "d1", "attribute": "", "value": "", "decided_ms": 0, "decided_by": "Ada", "why": "lens"}
+    with site.service.triggers.database.begin() as connection:
+        insert_commissions(connection, [{**row, "from_ms": last_ms + 1}])
+    site.release(2, model=OLDER)
+    site.upload(60, wrong=42, model=OLDER)
+    site.upload(30, wrong=3, start=100)
+    (suspect,) = _turn(asking, 300)
+    assert (suspect.state, suspect.audited) == (SuspectState.OPEN, 30)
+    assert suspect.allowed_risk < 0.16
 
 
 def test_a_release_that_is_worse_than_a_bad_one_is_worse(site: Site) -> None:
