@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,9 +62,10 @@ class Construction:
         """Return a name for a layer or parameter, as near to ``wanted`` as a module allows."""
         name = re.sub(r"\W+", "_", wanted).strip("_") or "layer"
         name = f"n{name}" if name[0].isdigit() else name
-        taken = {*self.layers, *self.held}
-        numbered = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 4)))
-        return next(one for one in numbered if one not in taken and not hasattr(_EMPTY, one))
+        numbered = chain([name], (f"{name}_{number}" for number in count(2)))
+        return next(
+            one for one in numbered if one not in self.layers and one not in self.held and not hasattr(_EMPTY, one)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
