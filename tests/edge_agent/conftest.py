@@ -37,7 +37,7 @@ class Broker:
         """End it."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(60)  # once, beside a busy test run, it took 10 s
             self.process = None
 
 

@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 NOT_DURABLE = {
     "compressor/train/processes/torchrun.py": "how processes of a run ended, for the process that waits for them",
     "compressor/worker/client.py": "a download: its digest is checked before it is used",
+    "edge_agent/inference/kept_inputs.py": "inputs for one replay: their digests tell what a power cut left torn",
     "edge_agent/sources/_bad_inputs.py": "moves what was written by others, without a change, on one file system",
     "edge_agent/device/record_file.py": "moves a folder out of the way of a file, which is then written durably",
     "edge_agent/telemetry/spool.py": "sets a damaged spool aside; a power cut in between is continued",

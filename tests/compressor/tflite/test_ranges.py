@@ -35,14 +35,14 @@ def test_ranges_do_not_depend_on_the_batches(float_model: bytes, inputs: np.ndar
 
 
 def test_memory_does_not_grow_with_the_data(float_model: bytes, inputs: np.ndarray) -> None:
-    """1,024 rows take no more than 128 do."""
-    peaks = []
-    for count in (2, 16):
+    """1,024 rows take no more than 128 do; the least of three, because threads of other tests allocate too."""
+    peaks: dict[int, list[int]] = {2: [], 16: []}
+    for count in (2, 16) * 3:
         tracemalloc.start()
         collect_ranges(float_model, lambda count=count: (inputs for _ in range(count)))
-        peaks.append(tracemalloc.get_traced_memory()[1])
+        peaks[count].append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] <= 1.05 * peaks[0]
+    assert min(peaks[16]) <= 1.05 * min(peaks[2])
 
 
 class _Fixed(nn.Module):
