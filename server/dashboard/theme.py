@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.resources import files
 from typing import TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 from nicegui import Client, ui
@@ -24,6 +23,17 @@ PAGES = (
 REFRESH_S = 1.5
 _DARK_COOKIE = "tinyfleet_dark"
 _NAME_COOKIE = "tinyfleet_name"
+_KEPT = "path=/; max-age=31536000; samesite=strict"
+# In the browser, without the server: who leaves the page at once has chosen all the same.
+_TURN_DARK = f"""() => {{
+ const dark = !Quasar.Dark.isActive;
+ document.cookie = `{_DARK_COOKIE}=${{dark ? 1 : 0}}; {_KEPT}`;
+ Quasar.Dark.set(dark);
+}}"""
+_KEEP_NAME = f"""(event) => {{
+ const name = event.target.value.trim().replace(/\\s+/g, " ");
+ document.cookie = `{_NAME_COOKIE}=${{encodeURIComponent(name)}}; {_KEPT}`;
+}}"""
 _IS_OPEN: WeakKeyDictionary[Client, Callable[[], bool]] = WeakKeyDictionary()
 LOGIN = "/login"
 View = TypeVar("View")
@@ -40,7 +50,7 @@ def frame(title: str, path: str, is_open: Callable[[], bool]) -> Iterator[None]:
     ui.page_title(f"{title}: tinyfleet")
     ui.colors(primary="#1f5fbf", negative="#b3261e")
     request = ui.context.client.request
-    dark = ui.dark_mode({"0": False, "1": True}.get(request.cookies.get(_DARK_COOKIE, "") if request else ""))
+    ui.dark_mode({"0": False, "1": True}.get(request.cookies.get(_DARK_COOKIE, "") if request else ""))
     with ui.header().classes("tf-bar"):
         ui.label("tinyfleet").classes("tf-brand")
         for target, name in PAGES:
@@ -48,18 +58,12 @@ def frame(title: str, path: str, is_open: Callable[[], bool]) -> Iterator[None]:
             if target == path:
                 link.props('aria-current="page"')
         ui.element("div").classes("tf-grow")
-        button = ui.button(icon="contrast", on_click=partial(_turn_dark, dark))
+        button = ui.button(icon="contrast").on("click", js_handler=_TURN_DARK)
         button.props('flat round dense color=grey aria-label="Light or dark"')
         with ui.element("form").props('method="post" action="/logout"'):
             ui.button("Log out").props("flat dense no-caps color=grey type=submit")
     with ui.element("div").classes("tf-page"):
         yield
-
-
-async def _turn_dark(dark: ui.dark_mode) -> None:
-    """Toggle dark mode, and store the choice in a cookie."""
-    dark.value = not await ui.run_javascript("Quasar.Dark.isActive")
-    ui.run_javascript(f"document.cookie = '{_DARK_COOKIE}={dark.value:d}; path=/; max-age=31536000; samesite=strict'")
 
 
 def name_field() -> Callable[[], str]:
@@ -73,12 +77,7 @@ def _remembered_name() -> ui.input:
     known = unquote(request.cookies.get(_NAME_COOKIE, "") if request else "")[:MAX_NAME]
     name = _name()
     name.value = known
-
-    def keep() -> None:
-        kept = quote(_said(name), safe="")
-        ui.run_javascript(f"document.cookie = '{_NAME_COOKIE}={kept}; path=/; max-age=31536000; samesite=strict'")
-
-    name.on("blur", keep)
+    name.on("blur", js_handler=_KEEP_NAME)
     return name
 
 
