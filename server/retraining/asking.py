@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from server.drift.ledger import AskedDevice
-from server.errors import AuditOffError
+from server.errors import AuditOffError, DeviceEndedError, UnknownDeviceError
 from server.retraining.audit import SteadyAudit
 from server.retraining.samples import SampleStore
 
@@ -18,6 +18,7 @@ SAMPLES = 30
 ASKS = 4
 """How often at most: again a day later, if what was asked for is labelled and does not decide."""
 _SENT_NONE = "it was asked and sent no samples: it is away, or its owner does not allow it ([samples] in agent.toml)"
+_LEFT = "it left the fleet and sends no samples"
 _LABELLED = 0.8  # of the samples
 _DAY_MS = 86_400_000
 _AGAIN_MS = 3_600_000  # a server that may not ask yet
@@ -27,11 +28,8 @@ _Asked = TypeVar("_Asked", bound=AskedDevice)
 def follow(audit: SteadyAudit, samples: SampleStore, known: _Asked, labelled: int, now_ms: int) -> _Asked:
     """Ask an undecided device, of which ``labelled`` uniform samples are, if it is time to; return what is known then.
 
-    A device that sent nothing is asked again once a day, and that does not count: it was away, or refused.
-
-    Raises:
-        UnknownDeviceError: If there is no such device.
-        DeviceEndedError: If it was revoked or removed.
+    A device that sent nothing is asked again once a day, and that does not count: it was away, or refused. One that
+    was revoked or removed is looked for again as rarely: it may be enrolled again.
     """
     if known.asked_ms and now_ms - known.asked_ms < (_DAY_MS if known.asks else _AGAIN_MS):
         return known
@@ -48,4 +46,6 @@ def _ask(audit: SteadyAudit, known: _Asked, now_ms: int) -> _Asked:
         request = audit.ask_once(known.device, SAMPLES)
     except AuditOffError as error:
         return replace(known, asked_ms=now_ms, text=str(error))
+    except (UnknownDeviceError, DeviceEndedError):
+        return replace(known, asked_ms=now_ms, text=_LEFT)
     return replace(known, asked_ms=now_ms, asks=known.asks + 1, request=request, text="")

@@ -47,12 +47,12 @@ class NewPlaces:
         for alarm in alarms:
             try:
                 self._move(alarm, known.get(alarm.id), now_ms)
-            except ServerError as error:  # such as a device that left the fleet
+            except ServerError as error:  # such as a release that is no longer there
                 _LOG.info("New place not followed. device=%s error=%s", alarm.devices[0], error)
 
     def _move(self, alarm: StoredVerdict, known: NewPlace | None, now_ms: int) -> None:
         device = alarm.devices[0]
-        place = known or place_of_verdict(alarm, self.audit.fleet.active_device(device).site)
+        place = known or place_of_verdict(alarm, self.audit.fleet.device(device).site)
         if known is not None and known.decided_ms:
             return
         place, labelled = self._judged(place, alarm.first_window_ms, now_ms)

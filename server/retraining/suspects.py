@@ -53,7 +53,7 @@ class SuspectReleases:
             for suspect in sorted(undecided, key=_order)[:free]:
                 try:
                     self._move(suspect, now_ms)
-                except ServerError as error:  # such as a device that left the fleet
+                except ServerError as error:  # such as a release that is no longer there
                     _LOG.info("Suspect not followed. device=%s error=%s", suspect.device, error)
 
     def _move(self, known: SuspectDevice, now_ms: int) -> None:
@@ -95,5 +95,8 @@ class SuspectReleases:
 
 
 def _order(suspect: SuspectDevice) -> tuple[bool, bool]:
-    """Return by what undecided suspects are sorted: those that send samples, then those never asked, then the rest."""
-    return bool(suspect.asks and suspect.text), suspect.asks == 0
+    """Return by what undecided suspects are sorted: those that send samples, then those never asked, then the rest.
+
+    The rest can't be asked, left the fleet, or sent nothing, as their text says.
+    """
+    return bool(suspect.text), suspect.asks == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from server.drift.ledger import Finding
 from server.drift.suspects import SuspectDevice, SuspectState
 from server.drift.suspects import Suspects as Ledger
@@ -14,7 +16,7 @@ from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.suspects import DEVICES, SuspectReleases
 from server.store.commissions import insert_commissions
-from server.store.fleet import insert_device
+from server.store.fleet import insert_device, update_device
 from tests.server.retraining.conftest import sample
 
 if TYPE_CHECKING:
@@ -142,6 +144,22 @@ def test_a_few_devices_are_asked_at_a_time(site: Site) -> None:
     site.upload(30, wrong=0)
     _turn(asking, 200)
     assert len(_turn(asking, 300)) == DEVICES + 1
+
+
+def test_a_device_that_left_the_fleet_says_so_and_makes_way(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """It can't be asked: three others are, and it is not looked for again at each turn."""
+    asking = _alarm(site, _ten_devices(site))
+    with site.service.triggers.database.begin() as connection:
+        for name in ("d1", "e0"):
+            update_device(connection, name, {"ended": "removed", "ended_ms": 50})
+    _turn(asking, 100)
+    found = {one.device: one for one in _turn(asking, 200)}
+    assert sorted(found) == ["d1", "e0", "e1", "e2", "e3"]
+    assert [one.asks for _, one in sorted(found.items())] == [0, 0, 1, 1, 1]
+    assert found["d1"].words.endswith("it left the fleet and sends no samples")
+    with caplog.at_level("INFO"):
+        assert {one.asked_ms for one in _turn(asking, 300)} == {100, 200}
+    assert not caplog.records
 
 
 def test_a_server_that_may_not_ask_says_so(site: Site) -> None:
