@@ -488,9 +488,10 @@ def remove(directory: Path, device: str, why: str, by: str) -> None:
 @click.option("--why", required=True, help="What changed before the device; kept with it and in the events.")
 @_BY
 @click.option("--yes", is_flag=True, help="Do not ask; with --attribute the devices are named first.")
+@click.option("--json", "as_json", is_flag=True, help="The commissions as a JSON array instead of these lines.")
 @_coded
-def commission(
-    directory: Path, device: str | None, attribute: str | None, why: str, by: str, *, yes: bool
+def commission(  # noqa: PLR0913 - one argument a command-line option
+    directory: Path, device: str | None, attribute: str | None, why: str, by: str, *, yes: bool, as_json: bool
 ) -> None:  # fmt: skip
     """Commission a device again: what stands before it is another world now.
 
@@ -513,6 +514,9 @@ def commission(
         else (commissions.begin(device or "", why, now_ms=now_ms, by=person),)
     )  # fmt: skip
     database.close()
+    if as_json:
+        _print([listings.commission_row(one) for one in begun], listings.COMMISSION_COLUMNS, as_json=True)
+        return
     for one in begun:
         click.echo(f"{one.device} {one.from_ms}")
 

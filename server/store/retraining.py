@@ -28,7 +28,7 @@ SAMPLES = sa.Table(
     sa.Column("received_ms", sa.BigInteger, nullable=False),
     sa.Column("label", sa.String(127)),
     sa.Column("label_by", sa.String(127)),
-    sa.Column("labelled_ms", sa.BigInteger, nullable=False, default=0),
+    sa.Column("labelled_ms", sa.BigInteger, nullable=False, default=0, index=True),
     sa.Column("claimed", sa.String(127), nullable=False, default="", server_default=""),
     sa.Column("expired_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
     sa.UniqueConstraint("device", "boot", "seq"),
@@ -230,8 +230,11 @@ def label_changes(connection: sa.Connection, sha256: str) -> list[sa.RowMapping]
 
 def last_labelled(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     """Return one sample of each image that has a label, the one labelled last first."""
-    first = sa.select(sa.func.min(SAMPLES.c.id)).where(SAMPLES.c.label.is_not(None)).group_by(SAMPLES.c.sha256)
-    query = SAMPLES.select().where(SAMPLES.c.id.in_(first))
+    other = SAMPLES.alias()
+    earlier = sa.exists().where(
+        other.c.sha256 == SAMPLES.c.sha256, other.c.id < SAMPLES.c.id, other.c.label.is_not(None)
+    )  # fmt: skip
+    query = SAMPLES.select().where(SAMPLES.c.label.is_not(None), ~earlier)
     order = query.order_by(SAMPLES.c.labelled_ms.desc(), SAMPLES.c.id.desc()).limit(limit)
     return list(connection.execute(order).mappings())
 

@@ -322,6 +322,10 @@ def test_devices_are_commissioned_again_and_listed(fleet: MemoryFleet) -> None:
     assert [one["why"] for one in json.loads(_run("commissions", path, "--json")[1])] == [
         "lamps", "lamps", "lens replaced"
     ]  # fmt: skip
+    code, out, _ = _run("devices", "commission", path, "cam-1", "--why", "lens again", "--by", "Ada", "--json")
+    assert [(one["device"], one["why"], one["decided_by"]) for one in json.loads(out)] == [
+        ("cam-1", "lens again", "Ada")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "code", "text"), [
