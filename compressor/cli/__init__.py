@@ -112,7 +112,7 @@ def app() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Where results go. Default: build beside the recipe.")
 @click.option("--version", type=click.IntRange(1, 2**31 - 1), help="The release's number, instead of the recipe's.")
 @click.option("--keys", type=click.Path(path_type=Path), help="Folder of `compressor keys init`: sign what passed.")
-@click.option("--checkpoint", type=_FILE, help="A state dict of the recipe's network, instead of training.")
+@click.option("--checkpoint", type=_FILE, help="Weights (.pt, .safetensors) of the recipe's network.")
 @click.option("--onnx", type=_FILE, help="Your own ONNX file: the steps after training, gates and bundle.")
 @click.option("--tflite", type=_FILE, help="Your own TFLite file: gates and bundle.")
 @click.option("--against", type=_FILE, help="The bundle that devices run: judge against it, by slice and class.")

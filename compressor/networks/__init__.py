@@ -2,7 +2,8 @@
 
 Every network's forward takes float32 (N, C, H, W) and returns (logits (N, classes), embedding (N, D)). A person's own
 network may also come from a function that takes only ``num_classes``, and return only logits, as torchvision's do: then
-the embedding is the input of its last linear layer.
+the embedding is the input of its last linear layer. ``torchvision:NAME`` and ``timm:NAME`` are networks of those
+libraries by the names that they list; they come without weights, because nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import nn
 
 from compressor import plugins
 from compressor.errors import CompressorError, PluginError
+from compressor.networks import _listed
 
 _INIT_SEED = 20_250_101
 _SUM_SLACK = 1e-4
@@ -34,7 +36,7 @@ def build(
         PluginError: If the network is unknown, rejects an option, fails while being built, or does not return
             (logits, embedding) of these shapes.
     """
-    found = plugins.resolve(__name__, name, "build", known=networks())
+    found = _listed.of_library(name) or plugins.resolve(__name__, name, "build", known=networks())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_INIT_SEED)
         try:
@@ -72,11 +74,20 @@ def _called(found: Callable[..., object], given: tuple[int, int, int, int], opti
 class Headed(nn.Module):
     """A network that returns only logits, split before its last linear layer: ``body`` gives the embedding."""
 
-    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
-        """Store both; ``head`` takes the output of ``body``."""
+    def __init__(self, body: nn.Module, head: nn.Linear, path: str) -> None:
+        """Store both; ``head`` takes the output of ``body``, where it stood at ``path``."""
         super().__init__()
         self.body = body
         self.head = head
+        self.path = path
+
+    def own_names(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return weights of the network that was split, with the names that they have here."""
+        first = f"{self.path}."
+        return {
+            f"head.{name[len(first) :]}" if name.startswith(first) else f"body.{name}": value
+            for name, value in state.items()
+        }
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (logits, embedding) of ``x``, float32 (N, C, H, W)."""
@@ -92,7 +103,7 @@ def _headed(network: nn.Module, classes: int, inputs: torch.Tensor, logits: torc
     path, head = found[-1]
     parent, _, own = path.rpartition(".")
     setattr(network.get_submodule(parent), own, nn.Identity())
-    made = Headed(network, head).eval()
+    made = Headed(network, head, path).eval()
     with torch.no_grad():
         again, embedding = made(inputs)
     return made if embedding.ndim == 2 and torch.equal(again, logits) else None  # noqa: PLR2004 - (N, D)

@@ -25,7 +25,7 @@ Strength: TypeAlias = Annotated[float, Bound(0, 10)]
 class ModelRecipe:
     """``[model]``: the model to build. ``network_options`` are passed to the network's ``build`` by name.
 
-    A person's own model is given in one of three ways: ``checkpoint`` (a state dict for ``network``; skips training),
+    A person's own model is given in one of three ways: ``checkpoint`` (weights for ``network``; skips training),
     ``onnx`` (steps after training, gates and bundle) or ``tflite`` (gates and bundle), each a path relative to the
     recipe.
 

@@ -63,12 +63,18 @@ def checkpoint_of(run: Run, classes: int) -> Result:
             or has weights that are not finite.
     """
     from compressor.steps._base import Applied  # noqa: PLC0415 - its check needs torch, which only this path needs
+    from compressor.train import checkpoint  # noqa: PLC0415 - as above
 
     path = run.recipe.folder / run.recipe.model.checkpoint
     data = _read(path, "[model] checkpoint")
-    if not Applied(network=run.loaded(data, classes, str(path))).finite():  # type: ignore[arg-type]
+    network = run.loaded(data, classes, str(path))
+    if not Applied(network=network).finite():  # type: ignore[arg-type]
         message = f"Expected finite weights in {path}, got NaN or infinity: take a checkpoint from before it diverged"
         raise CheckpointError(message)
+    if not checkpoint.is_own(network, path):  # type: ignore[arg-type]
+        with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
+            checkpoint.save(network, Path(folder) / "weights.pt")  # type: ignore[arg-type]
+            data = (Path(folder) / "weights.pt").read_bytes()
     return Result(data, sha256_hex(data), cached=True)
 
 

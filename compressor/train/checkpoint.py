@@ -1,5 +1,8 @@
 """Weights on disk: only a state dict, so that loading executes no code.
 
+Other frameworks' files are read as well: safetensors, a state dict beside other entries, names behind the prefix of a
+wrapper (``module.``, ``model.``), and the names that a network of a library has without the embedding that we add.
+
 A pruned network is the same network with narrower layers: a fresh one is resized to the shapes of the state dict.
 Learned ranges are stored as tensors beside the weights; their names begin with ``RANGE``.
 """
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -46,6 +50,11 @@ _SIZES = {
 
 
 _KEYS_SHOWN = 3
+_HOLDERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
+"""Entries under which training loops keep the state dict, beside the state of an optimizer and others."""
+_COUNTED = "n_averaged"
+"""Of torch's ``AveragedModel``, beside its weights."""
+_LENGTH_BYTES = 8  # of the length of a safetensors header
 
 
 def load(network: nn.Module, path: Path, named: str = "") -> nn.Module:
@@ -57,10 +66,11 @@ def load(network: nn.Module, path: Path, named: str = "") -> nn.Module:
         CheckpointError: If the file does not exist, holds anything but tensors, or is of another network.
     """
     state = {name: value for name, value in _read(path).items() if not name.startswith(RANGE)}
+    own = network.state_dict()
+    state = _unwrapped(state, network)
     try:
         return fit(network, state)
     except (RuntimeError, KeyError, TypeError) as error:
-        own = network.state_dict()
         odd = (_shown("missing", own.keys() - state.keys()), _shown("unknown", state.keys() - own.keys()))
         got = "; ".join(filter(None, odd)) or " ".join(str(error).split())[:300]
         message = f"Expected weights of this network in {named or path}, got: {got}"
@@ -78,6 +88,39 @@ def fit(network: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Module:
     _narrow(network, state)
     network.load_state_dict(dict(state))
     return network.eval()
+
+
+def is_own(network: nn.Module, path: Path) -> bool:
+    """Return whether ``path`` has the form and names in which ``save`` writes ``network``.
+
+    Raises:
+        CheckpointError: If the file does not exist or holds anything but tensors.
+    """
+    state = {name for name in _read(path) if not name.startswith(RANGE)}
+    return not _safetensors(path) and state == network.state_dict().keys()
+
+
+def _unwrapped(state: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return ``state`` with the names of ``network``, if it has them but for wrappers; else as it is.
+
+    A wrapper is a first part that all names have in common. What torch fills in itself may be missing.
+    """
+    own = _counted_apart(network.state_dict())
+    renamed = getattr(network, "own_names", dict)
+    found = {name: value for name, value in state.items() if name != _COUNTED}
+    while found:
+        for named in (found, renamed(found)):
+            if _counted_apart(named) == own:
+                return dict(named)
+        first, dot, _ = next(iter(found)).partition(".")
+        if not dot or not all(name.startswith(f"{first}.") for name in found):
+            break
+        found = {name[len(first) + 1 :]: value for name, value in found.items()}
+    return dict(state)
+
+
+def _counted_apart(names: Mapping[str, object]) -> set[str]:
+    return {name for name in names if not name.endswith("num_batches_tracked")}
 
 
 def _shown(what: str, keys: AbstractSet[str]) -> str:
@@ -113,16 +156,59 @@ def load_ranges(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
+    if _safetensors(path):
+        return _read_safetensors(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises errors of zip, pickle and dictionaries alike
         raise CheckpointError(_foreign(path)) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]  # the form in which training frameworks save it
+    if isinstance(state, Mapping):
+        held = (state[name] for name in _HOLDERS if isinstance(state.get(name), Mapping))
+        state = next(held, state)  # the forms in which training frameworks save it
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        message = f"Expected a state dict in {path}, got {type(state).__name__}: save network.state_dict()"
+        got = f"a mapping of {_listed(state)}" if isinstance(state, Mapping) else type(state).__name__
+        message = f"Expected a state dict in {path}, got {got}: save network.state_dict()"
         raise CheckpointError(message)
     return dict(state)
+
+
+def _listed(state: Mapping[object, object]) -> str:
+    """Return the first entries that are no tensors, with their kinds."""
+    odd = [f"{name!r} ({type(value).__name__})" for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    return ", ".join(odd[:_KEYS_SHOWN]) + (", …" if len(odd) > _KEYS_SHOWN else "")
+
+
+def _safetensors(path: Path) -> bool:
+    """Return whether ``path`` begins like a safetensors file: the length of a header, and the header in JSON.
+
+    Source: the format's page, https://huggingface.co/docs/safetensors.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(_LENGTH_BYTES + 1)
+        length = int.from_bytes(start[:_LENGTH_BYTES], "little")
+        return start[_LENGTH_BYTES:] == b"{" and length <= path.stat().st_size - _LENGTH_BYTES
+    except OSError:
+        return False
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        library = _library()
+    except ModuleNotFoundError as error:
+        message = f"Expected the package safetensors to read {path}, got none: pip install safetensors"
+        raise CheckpointError(message) from error
+    try:
+        return dict(library.load_file(path))
+    except Exception as error:  # its errors have no common class
+        message = f"Expected a safetensors file at {path}, got {' '.join(str(error).split())[:300]}"
+        raise CheckpointError(f"{message}: save it again with safetensors.torch.save_file") from error
+
+
+def _library() -> ModuleType:
+    import safetensors.torch  # noqa: PLC0415 - only who has such files needs it
+
+    return safetensors.torch
 
 
 def _foreign(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,7 @@ print([tuple(one.shape) for one in networks.build(name, 7, 3, 32, 32)(torch.zero
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["torchvision.models:resnet18", "torchvision.models:mobilenet_v3_small", "mine:build"])
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "torchvision.models:mobilenet_v3_small", "mine:build"])
 def test_a_network_of_torchvision_builds_in_a_fresh_process(name: str, tmp_path: Path) -> None:
     """By its dotted path, or in a user's module that imports torchvision itself, beside a CPU torch."""
     (tmp_path / "mine.py").write_text(OURSELVES)
@@ -91,6 +92,28 @@ def test_a_network_of_torchvision_builds_in_a_fresh_process(name: str, tmp_path:
     done = subprocess.run([sys.executable, "-c", FRESH, name], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "(2, 7)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "said"),
+    [
+        ("torchvision:resnet81", 3, r"that torchvision lists, got 'resnet81': did you mean 'resnet\d+'"),
+        ("torchvision:resnet18", 1, r"Expected 3 channels for torchvision:resnet18, got 1: set \[data\] colour"),
+        ("torchvision:unheardof", 3, r"docs\.pytorch\.org"),
+    ],
+)
+def test_a_network_that_a_library_does_not_list_is_named(name: str, channels: int, said: str) -> None:
+    """With the nearest name, or where the names are."""
+    with pytest.raises(PluginError, match=said):
+        networks.build(name, 10, channels, 32, 32)
+
+
+@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
+def test_a_network_of_timm_is_built_by_its_name() -> None:
+    """With the channels of the data; its pretrained weights are not fetched."""
+    network = networks.build("timm:mobilenetv3_small_050", 7, 1, 32, 32)
+    logits, embedding = network(torch.zeros(2, 1, 32, 32))
+    assert (logits.shape, embedding.shape) == ((2, 7), (2, 1024))
 
 
 SURE = """
