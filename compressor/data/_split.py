@@ -22,11 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor import tasks
-from compressor.data._table import Integers, Shares, Table, Texts, align
+from compressor.data._table import DEFAULT_SHARES, Integers, Shares, Table, Texts, align
 from compressor.errors import SplitError
 from wire.settings import nearest
 
 _NAMES = ("train", "calibration", "gate", "reference")
+_DRAWN = ("calibration", "reference")
+"""The splits that are drawn from others if the data set gives no rows of them."""
 SEARCH_SHARE = 0.15
 TRAIN_SHARE = 0.7
 """Of the drifted samples of a retraining, if it is not known how they were drawn."""
@@ -35,6 +37,10 @@ UNIFORM_TRAIN_SHARE = 0.5
 _UNIFORM = "audit"
 WATCHED_TRAIN_SHARE = 0.5
 """Of the labelled samples of sites that did not drift: few are labelled there, and a bound needs them most."""
+WITHOUT_TRAIN = (
+    "no train rows: the edges of the drift reference come from the calibration rows, the extremes that calibrate a "
+    "regression from the reference rows"
+)
 _HASH_RANGE = 2**64
 _NAMED = 5
 _ROUNDING = 1e-9
@@ -57,11 +63,14 @@ class Splits:
         return len(np.unique(table.sources[rows]))
 
 
-def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares | None = None) -> Splits:
+def split(
+    table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares | None = None, learns: bool = True
+) -> Splits:
     """Return the splits of ``table`` with ``seed``; ``slices`` are those to train on (empty: all).
 
     ``shares`` default to those of the table. If the data set gives the split of a row, the row is in it, with its whole
-    group; if it gives no calibration or reference rows, these are drawn from the train rows.
+    group; if it gives no calibration or reference rows, these are drawn from the train rows. ``learns``: False if
+    nothing is trained: there may be no train rows then, and of calibration and reference one is drawn from the other.
 
     Raises:
         SplitError: If a slice does not exist, shares don't sum to 1, a split is empty, or the data set gives an unknown
@@ -76,7 +85,7 @@ def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares
     keys = _group_keys(table)
     positions = np.array([_position(seed, key) for key in keys])
     parts_of_one = [shares.train, shares.calibration, shares.gate, shares.reference]
-    if min(parts_of_one) <= 0 or abs(sum(parts_of_one) - 1) > _ROUNDING:
+    if min(parts_of_one[0 if learns else 1 :]) <= 0 or shares.train < 0 or abs(sum(parts_of_one) - 1) > _ROUNDING:
         message = f"Expected positive shares that sum to 1, got {parts_of_one}"
         raise SplitError(message)
     assigned = np.searchsorted(np.cumsum(parts_of_one)[:-1], positions, side="right")
@@ -85,7 +94,7 @@ def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares
     parts = {name: np.flatnonzero(wanted & (assigned == i)) for i, name in enumerate(_NAMES)}
     parts["gate"] = _one_of_each(table, parts["gate"], keys, seed)
     for name, rows in parts.items():
-        if not len(rows):
+        if not len(rows) and (learns or name != "train"):
             count = len({key for key, one in zip(keys, wanted.tolist(), strict=True) if one})
             message = f"Expected rows in the {name} split, got none of {int(wanted.sum())} rows of {count} sources"
             raise SplitError(f"{message}: add data of other sources, for a source is never in two splits")
@@ -127,12 +136,13 @@ def check_disjoint(table: Table, splits: Splits) -> None:
 
 
 def absences(table: Table, splits: Splits) -> list[str]:
-    """Return remarks on classes without train rows or without gate rows."""
+    """Return remarks on classes without train rows or without gate rows, and on what takes the place of train rows."""
     labels = tasks.of_rows(table).targets.classes(table.labels)
+    said = [] if len(splits.train) else [WITHOUT_TRAIN]
     if labels is None:
-        return []
-    said = []
-    for name, meaning in (("train", "nothing is learnt of them"), ("gate", "no gate looks at them")):
+        return said
+    learnt = [("train", "nothing is learnt of them")] if len(splits.train) else []
+    for name, meaning in (*learnt, ("gate", "no gate looks at them")):
         there = set(labels[getattr(splits, name)].tolist())
         classes = [own for label, own in enumerate(table.class_names) if label not in there]
         if classes:
@@ -169,14 +179,22 @@ def _called(names: Sequence[str], row: int) -> str:
 
 
 def _as_told(told: Texts, positions: Positions, shares: Shares, assigned: Indices) -> Indices:
-    """Return the split of each row: as given, else as ``assigned``; splits without given rows are drawn from train."""
+    """Return the split of each row: as given, else as ``assigned``; splits without given rows are drawn from train.
+
+    Without given train rows, calibration and reference are drawn from that of the two that is given: in halves, unless
+    the recipe has shares, because by the usual ones a fourteenth of them would calibrate.
+    """
     given = set(told.tolist())
-    kinds = ["train", *(name for name in ("calibration", "reference") if name not in given)]
+    lacking = [name for name in _DRAWN if name not in given]
+    origin = "train" if given & {"train", ""} else next((name for name in _DRAWN if name in given), "train")
+    kinds = [origin, *lacking]
     sizes = np.array([getattr(shares, name) for name in kinds])
+    if origin != "train" and shares == DEFAULT_SHARES:
+        sizes = np.ones(len(kinds))
     drawn = np.searchsorted(np.cumsum(sizes / sizes.sum())[:-1], positions, side="right")
-    from_train = np.array([_NAMES.index(name) for name in kinds])[drawn]
+    from_origin = np.array([_NAMES.index(name) for name in kinds])[drawn]
     whole = np.array([_NAMES.index(name) if name else 0 for name in told.tolist()])
-    return np.where(told == "", assigned, np.where(told == "train", from_train, whole))
+    return np.where(told == "", assigned, np.where(told == origin, from_origin, whole))
 
 
 def _position(seed: int, key: str) -> float:

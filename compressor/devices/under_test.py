@@ -30,6 +30,7 @@ from compressor.progress import Silent
 from compressor.recipe.read import read_recipe
 from compressor.release.regate import open_bundle
 from compressor.run.device_evidence import make_subject, pixels_of
+from compressor.steps._selection import learns
 from compressor.tasks import Labels, Task
 from wire.bundle import GOLDEN
 from wire.manifest import Manifest
@@ -318,7 +319,8 @@ def read_bundle_under_test(path: Path, probe: str | None, *, most: int) -> Bundl
     if table.class_names != (manifest.values or manifest.labels):
         message = f"Expected a probe with the labels of {manifest.release}, got {', '.join(table.class_names)}"
         raise DataError(f"{message}: give the recipe that the bundle was made from")
-    rows = table.take(split(table, recipe.train.seed, slices=recipe.data.train_slices).gate[:most])
+    splits = split(table, recipe.train.seed, slices=recipe.data.train_slices, learns=learns(recipe))
+    rows = table.take(splits.gate[:most])
     subject = make_subject(manifest, opened.artifact, opened.files[GOLDEN], pixels_of(rows, manifest))
     task = tasks.of(recipe.data)
     return BundleUnderTest(path=path, manifest=manifest, subject=subject, labels=rows.labels, task=task)

@@ -88,7 +88,7 @@ def parts_of(table: Table, seed: int, slices: Sequence[str] = ()) -> npt.NDArray
     Raises:
         SplitError: If a slice does not exist or a split is empty.
     """
-    splits = split(table, seed, slices=slices)
+    splits = split(table, seed, slices=slices, learns=table.told is None)
     parts = np.full(len(table), UNUSED, dtype="<U11")
     for name in PARTS:
         parts[getattr(splits, name)] = name

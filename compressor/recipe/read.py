@@ -28,7 +28,7 @@ from compressor.recipe.model import (
     TargetRecipe,
     TrainRecipe,
 )
-from compressor.steps._selection import becomes_network, network_steps
+from compressor.steps._selection import becomes_network, learns, network_steps
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import smoothers
@@ -281,16 +281,28 @@ def check_recipe(recipe: Recipe) -> None:
     """
     _check_names(recipe)
     _check_ranges(recipe)
-    shares = recipe.data.shares
-    if shares and (
-        set(shares) != set(SHARE_NAMES) or min(shares.values()) <= 0 or not abs(sum(shares.values()) - 1) <= _ROUNDING
-    ):
-        message = f"Expected in [data] shares positive {', '.join(SHARE_NAMES)} that sum to 1, got {dict(shares)}"
-        raise RecipeError(message)
+    _check_shares(recipe)
     check_task(recipe)
     _check_gates(recipe)
     _check_import(recipe)
     _check_steps(recipe)
+
+
+def _check_shares(recipe: Recipe) -> None:
+    """Check that the shares of all splits are positive and sum to 1; that of train is 0 if nothing is trained."""
+    shares = recipe.data.shares
+    if not shares:
+        return
+    message = f"Expected in [data] shares positive {', '.join(SHARE_NAMES)} that sum to 1, got {dict(shares)}"
+    if set(shares) != set(SHARE_NAMES) or not abs(sum(shares.values()) - 1) <= _ROUNDING:
+        raise RecipeError(message)
+    low = [name for name, share in shares.items() if not share > 0]
+    if low == ["train"] and shares["train"] == 0:
+        if not learns(recipe):
+            return
+        message += ": train = 0 is for an imported model, or a checkpoint, without steps that train"
+    if low:
+        raise RecipeError(message)
 
 
 def check_task(recipe: Recipe) -> None:

@@ -184,7 +184,7 @@ def lineage_of(run: Run, compared: Comparison) -> dict[str, str]:
 def _reference(run: Run, compared: Comparison) -> Reference:
     """Return the drift reference, with the contexts of ``_seen``."""
     candidate = compared.form.candidate
-    train = run.rows("train")
+    train = run.rows("train" if len(run.material.splits.train) else "calibration")
     parts = [_seen(run, candidate, run.rows("reference"), "default")]
     if run.drifted is not None:
         drifted = concatenate(run.drifted.train, run.drifted.held)

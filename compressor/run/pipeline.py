@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compressor import formats, report, stand_ins, tasks
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
 from compressor.data import load_kept
-from compressor.data._split import absences, part, part_watched, repeats, set_aside, split
+from compressor.data._split import WITHOUT_TRAIN, absences, part, part_watched, repeats, set_aside, split
 from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
 from compressor.errors import DataError, PackageError
@@ -54,7 +55,7 @@ from compressor.run.device_evidence import said_by_devices
 from compressor.run.ledger import LooksAt, counted, gate_labels, own_turn, read_ledgers
 from compressor.run.report_inputs import shown
 from compressor.run.stages import Form, Material, Models, Run
-from compressor.steps._selection import becomes_network, has_choices, plugins_of
+from compressor.steps._selection import becomes_network, has_choices, learns, plugins_of
 from wire.bundle import read_bundle
 from wire.canonical import sha256_hex
 from wire.errors import WireError
@@ -202,7 +203,8 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
     unnamed = table.sources == table.hashes  # rows for which the data set names no source
     if unnamed.any():
         table = with_near_sources(table, run.progress, unnamed, run.cache)
-    splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
+    needed = learns(recipe, retrained=extra is not None)
+    splits = split(table, recipe.train.seed, slices=recipe.data.train_slices, learns=needed)
     for said in absences(table, splits):
         run.progress.say(said)
     table = run.task.targets.fitted(recipe, table, table.take(splits.train))
@@ -247,9 +249,12 @@ def _models(run: Run, base: BasePoint | None) -> Models:
 
 
 def calibration_of(run: Run, train: Table) -> list[Table]:
-    """Return the tables for calibration: the calibration split, and what the task needs of ``train`` in addition."""
+    """Return the tables for calibration: the calibration split, and what the task needs of ``train`` in addition.
+
+    Without train rows the reference rows take their place.
+    """
     rows = run.rows("calibration")
-    return tasks.of_rows(rows).targets.calibration(rows, train)
+    return tasks.of_rows(rows).targets.calibration(rows, train if len(train) else run.rows("reference"))
 
 
 def lesson_of(run: Run, *, searched: bool = False) -> Lesson:
@@ -368,37 +373,10 @@ def _judge(
     order_said = [result for result in judgement.results if result.name == LABEL_ORDER and not result.on]
     figures |= judging.compared_figures(evidence)
     watched = watched_sites(run, compared, rules)
-    remarks = [certificates.STAND_IN] if recipe.data.generated else []
-    mends = run.models.baseline.mends if recipe.model.imported else ()
-    remarks += [f"The file was mended before anything else: {'; '.join(mends)}."] * bool(mends)
-    if said := look.remark(*risks_of(plain)):
-        remarks.append(said)
-    if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
-        remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")
-    if compared.baseline == ITSELF:
-        remarks.append(
-            "It was compared with itself: nothing was compressed, so that gates of drops and flips say nothing."
-        )
+    remarks = _remarks(run, compared, look.remark(*risks_of(plain)))
     if run.before is not None:
-        told = judging.differs(compared.gate_set.candidate, compared.gate_set.baseline, 0.0)
-        figures["release_flip_ratio"] = float(told.mean())
-        remarks.append(
-            f"Against {compared.baseline}, which devices run: other answers on {int(told.sum())} of {len(told)} rows."
-        )
-    if recipe.smoothing.kind:
-        sources = run.rows("gate").sources
-        followers = len(sources) - len(np.unique(sources))
-        remarks.append(
-            f"Answers are smoothed: {followers} of {len(sources)} gate rows follow another of their source. "
-            + (
-                "The bounds take rows for independent, and are too narrow for answers of one source."
-                if followers
-                else "So the gates judged single inputs: no figure says what smoothing gains."
-            )
-        )
+        figures["release_flip_ratio"] = float(_changed(run, compared).mean())
     remarks += [site.remark for site in watched if site.verdict != Verdict.PASS]
-    if recipe.model.allow_constant:
-        remarks.append(f"It need not be better than one answer to everything: {recipe.model.allow_constant}.")
     if few(figures):
         remarks += [f"Labels: {result.text}." for result in order_said if result.verdict is Verdict.PASS]
     certificate = Certificate(
@@ -420,6 +398,47 @@ def _judge(
         code_digests=code_digests((*JUDGES, run.task.code("evidence"), *plugins_of(recipe))),
     )
     return Judged(target, compared, certificate.at(look))
+
+
+def _remarks(run: Run, compared: Comparison, said: str) -> list[str]:
+    """Return what to read before the figures; ``said``: the remark on this look at the gate split."""
+    recipe = run.recipe
+    remarks = [certificates.STAND_IN] if recipe.data.generated else []
+    mends = run.models.baseline.mends if recipe.model.imported else ()
+    remarks += [f"The file was mended before anything else: {'; '.join(mends)}."] * bool(mends)
+    remarks += [said] * bool(said)
+    if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
+        remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")
+    if not len(run.material.splits.train):
+        remarks.append(f"There were {WITHOUT_TRAIN}.")
+    if compared.baseline == ITSELF:
+        remarks.append(
+            "It was compared with itself: nothing was compressed, so that gates of drops and flips say nothing."
+        )
+    if run.before is not None:
+        told = _changed(run, compared)
+        remarks.append(
+            f"Against {compared.baseline}, which devices run: other answers on {int(told.sum())} of {len(told)} rows."
+        )
+    if recipe.smoothing.kind:
+        sources = run.rows("gate").sources
+        followers = len(sources) - len(np.unique(sources))
+        remarks.append(
+            f"Answers are smoothed: {followers} of {len(sources)} gate rows follow another of their source. "
+            + (
+                "The bounds take rows for independent, and are too narrow for answers of one source."
+                if followers
+                else "So the gates judged single inputs: no figure says what smoothing gains."
+            )
+        )
+    if recipe.model.allow_constant:
+        remarks.append(f"It need not be better than one answer to everything: {recipe.model.allow_constant}.")
+    return remarks
+
+
+def _changed(run: Run, compared: Comparison) -> NDArray[np.bool_]:
+    """Return which gate rows the candidate answers differently from its baseline, bool (N,)."""
+    return run.task.judging.differs(compared.gate_set.candidate, compared.gate_set.baseline, 0.0)
 
 
 def watched_sites(run: Run, compared: Comparison, rules: Sequence[GateRecipe]) -> tuple[WatchedSite, ...]:

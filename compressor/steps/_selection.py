@@ -34,6 +34,16 @@ def has_choices(recipe: Recipe) -> bool:
     return bool(network_steps(recipe) or recipe.train.early_stopping or rescues)
 
 
+def learns(recipe: Recipe, *, retrained: bool = False) -> bool:
+    """Return whether a run of ``recipe`` needs train rows: it trains, or a step learns or chooses by them.
+
+    ``retrained``: from the samples of the fleet, which fine-tunes every network.
+    """
+    if recipe.model.imported and not becomes_network(recipe):
+        return False
+    return retrained or has_choices(recipe) or not (recipe.model.imported or recipe.model.checkpoint)
+
+
 def plugins_of(recipe: Recipe) -> tuple[str, ...]:
     """Return the modules of all plug-ins that a run of the recipe loads by name: no import statement names them."""
     found = {plugin("compressor.networks", recipe.model.network), plugin("compressor.data", recipe.data.dataset)}

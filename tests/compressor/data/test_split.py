@@ -7,7 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.data._split import Drifted, Shares, Splits, absences, check_disjoint, part, split
+from compressor.data._split import (
+    WITHOUT_TRAIN,
+    Drifted,
+    Shares,
+    Splits,
+    absences,
+    check_disjoint,
+    part,
+    split,
+)
 from compressor.data._table import Table, make_table
 from compressor.errors import SplitError
 from compressor.gates.looks import Look
@@ -133,6 +142,40 @@ def test_a_split_that_is_not_told_is_drawn() -> None:
     }
 
 
+@pytest.mark.parametrize("given", ["calibration", "reference"])
+def test_without_train_rows_one_of_calibration_and_reference_is_drawn_from_the_other(given: str) -> None:
+    """A model that is only imported needs no train rows; halves, because a fourteenth would not calibrate."""
+    table = told([given, given, "gate"])
+    parts = split(table, 0, learns=False)
+    assert not len(parts.train)
+    assert set(parts.gate.tolist()) == {row for row in range(400) if row % 3 == 2}
+    assert {row % 3 for row in [*parts.calibration.tolist(), *parts.reference.tolist()]} == {0, 1}
+    assert 100 < len(parts.calibration) < 166
+    assert len(parts.calibration) + len(parts.reference) == 267
+    with pytest.raises(SplitError, match="rows in the train split, got none"):
+        split(table, 0)
+
+
+def test_without_train_rows_shares_that_a_recipe_gives_part_calibration_and_reference() -> None:
+    """A tenth of the rows calibrates, as asked."""
+    shares = Shares(train=0.0, calibration=0.05, gate=0.5, reference=0.45)
+    parts = split(told(["calibration", "gate"]), 0, shares=shares, learns=False)
+    assert 10 < len(parts.calibration) < 35
+    assert len(parts.calibration) + len(parts.reference) == 200
+
+
+def test_without_training_no_row_need_be_drawn_for_it() -> None:
+    """A share of 0 for train is only for a run that trains nothing."""
+    shares = Shares(train=0.0, calibration=0.2, gate=0.5, reference=0.3)
+    parts = split(_table(400), 0, shares=shares, learns=False)
+    assert not len(parts.train)
+    assert len(parts.calibration) + 2 * len(parts.gate) + len(parts.reference) == 800
+    with pytest.raises(SplitError, match="positive shares"):
+        split(_table(400), 0, shares=shares)
+    with pytest.raises(SplitError, match="rows in the calibration split, got none"):
+        split(told(["gate"]), 0, learns=False)  # gate rows never calibrate
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -158,6 +201,8 @@ def test_classes_that_no_row_teaches_or_judges_are_said() -> None:
     ]  # fmt: skip
     whole = replace(table, class_names=("a",), labels=np.zeros(4, np.int64))
     assert absences(whole, parts) == []
+    untrained = absences(table, replace(parts, train=parts.other))
+    assert untrained == [WITHOUT_TRAIN, "no gate rows of a, c: no gate looks at them"]
 
 
 def fleet(frames: int, scenes: int, lanes: list[str]) -> tuple[Table, Table]:
