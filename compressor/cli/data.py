@@ -25,8 +25,9 @@ Command = Callable[..., Any]
 def data() -> None:
     """Look at data before it is trained on.
 
-    RECIPE is a recipe (or its folder); where PATH is accepted too, it may be a zip or folder of images with labels.csv,
-    or of idx files. Sounds and sensor windows need a recipe, because it says how the sensor is read.
+    RECIPE is a recipe (or its folder); where PATH is accepted too, it may be a zip or folder of images with labels.csv
+    or in folders of classes, or of idx files. Sounds and sensor windows need a recipe, because it says how the
+    sensor is read.
 
     \b
     Examples:

@@ -9,7 +9,7 @@ train rows only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -18,14 +18,17 @@ import numpy.typing as npt
 
 from compressor import plugins
 from compressor.data import datasets
+from compressor.data._split import told_groups
 from compressor.data._table import Table, make_table, make_value_table
 from compressor.errors import CorruptImageError, DataError, PluginError
 from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 from edge_agent.errors import SensorError
+from edge_agent.front_ends import log_mel, mfcc, settings_from, window
 from wire.manifest import DECODES, ORIENTATIONS, Preprocessing
 
 _NAMES_SHOWN = 5
+SILENCE_DB = -199.0
 
 Values = npt.NDArray[np.float64]
 
@@ -34,7 +37,8 @@ Values = npt.NDArray[np.float64]
 class SensorSample:
     """One sample before its front end: the bytes that a device would get, and its metadata.
 
-    ``values``: for a regression, the numbers to predict by name; the label is then unused.
+    ``split``: as the data set tells it, or empty. ``values``: for a regression, the numbers to predict by name; the
+    label is then unused.
     """
 
     name: str
@@ -42,6 +46,7 @@ class SensorSample:
     label: str
     slice: str
     source: str
+    split: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -104,8 +109,42 @@ def tabled(
     left_out = tuple(text.split(": ", 1)[0] for text in corrupt)
     if kept and kept[0].values:
         names, values = _values(kept)
-        return make_value_table(images, values, names, slices=slices, sources=sources, corrupt=left_out)
-    return make_table(images, [sample.label for sample in kept], slices=slices, sources=sources, corrupt=left_out)
+        table = make_value_table(images, values, names, slices=slices, sources=sources, corrupt=left_out)
+    else:
+        labels = [sample.label for sample in kept]
+        table = make_table(images, labels, slices=slices, sources=sources, corrupt=left_out)
+    if not any(sample.split for sample in kept):
+        return table
+    places = [sample.name for sample in kept]
+    table = replace(
+        table, told=np.array([sample.split for sample in kept], np.str_), names=np.array(places, dtype=np.str_)
+    )
+    told_groups(table, names=places)
+    return table
+
+
+def ranged(samples: list[SensorSample], name: str, options: Mapping[str, float]) -> list[Ranged]:
+    """Return the numbers of ``samples`` before conversion to 8 bits, to fit ranges; ``name``: the front end.
+
+    Of ``log_mel`` decibels, of ``mfcc`` coefficients, of ``window`` the (steps, channels), which must be text. Digital
+    silence (padding) is left out: a range is fitted on recorded sound only.
+
+    Raises:
+        DataError: If the front end is another one, which has no ranges.
+        SensorError: If a sample is cut off or of another kind, or has other steps or channels than the options.
+    """
+    if name == "window":
+        settings = settings_from(window.Settings, options)
+        return [Ranged(window.fitted(window.parse(sample.data), settings), sample.source) for sample in samples]
+    if name == "mfcc":
+        cepstral = settings_from(mfcc.Settings, options)
+        return [Ranged(mfcc.cepstrum(sample.data, cepstral), sample.source) for sample in samples]
+    if name != "log_mel":
+        message = f"Expected in [data] front_end 'window', 'log_mel' or 'mfcc', got {name!r}, which has no ranges"
+        raise DataError(f"{message} to fit")
+    unfloored = settings_from(log_mel.Settings, {**options, "floor_db": SILENCE_DB, "ceiling_db": 0.0})
+    levels = [(log_mel.decibels(sample.data, unfloored), sample.source) for sample in samples]
+    return [Ranged(values[values > SILENCE_DB][:, None], source) for values, source in levels]  # without padding
 
 
 def _values(samples: list[SensorSample]) -> tuple[tuple[str, ...], list[list[float]]]:

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compressor.data._npy import HEADER_BYTES, check_header
 from compressor.data._table import DEFAULT_SHARES, Table, Texts, check_label, image_hash, object_array, source_name
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 
 READS = frozenset({"path", "slices", "split", "orientation", "decode"})  # the last two are for the manifest
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # a set is held in memory
-_HEADER_BYTES = 4096
 _GREY, _STACK, _RGB = 3, 4, 3
 _NEEDED, _SOURCE = ("x", "y", "class_names"), "source"
 Array = npt.NDArray[Any]
@@ -95,10 +95,14 @@ def _texts(found: Mapping[str, Array], name: str, count: int) -> Texts:
 def _read(path: Path, names: set[str]) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(info.file_size for info in archive.infolist())
-        if size > MAX_SET_BYTES:
-            raise ArchiveError(f"Expected arrays of at most {MAX_SET_BYTES} bytes in {path}, got {size}")
-        with np.load(path, allow_pickle=False, max_header_size=_HEADER_BYTES) as arrays:
+            entries = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in names]
+            size = sum(info.file_size for info in entries)
+            if size > MAX_SET_BYTES:
+                raise ArchiveError(f"Expected arrays of at most {MAX_SET_BYTES} bytes in {path}, got {size}")
+            for entry in entries:
+                with archive.open(entry) as file:
+                    check_header(file, entry.file_size, f"{path}, {entry.filename[:200]}")
+        with np.load(path, allow_pickle=False, max_header_size=HEADER_BYTES) as arrays:
             return {name: arrays[name] for name in arrays.files if name in names}
     except (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         message = f"Expected a file of arrays (.npz) at {path}, got: {str(error)[:200]}"

@@ -79,6 +79,21 @@ def load(data: DataRecipe, root: Path | None = None, listing: str = "") -> Table
     path = (root or Path()) / data.path
     with _opened(path) as store:
         rows = _read_rows(store, data, path, listing)
+    return listed(data, path, rows)
+
+
+def listed(data: DataRecipe, path: Path, rows: list[LabelRow]) -> Table:
+    """Return the table of the images of ``rows`` in the zip or folder at ``path``, whatever listed them.
+
+    The table tells splits if ``data.split`` names a column, or a row has one.
+
+    Raises:
+        ArchiveError: If the archive can't be opened, has unsafe paths, or too many or too large entries.
+        CorruptImageError: If more images than ``data.allow_corrupt`` are missing or broken.
+        DataError: If a label does not fit ``data.label``.
+        SplitError: If a row has an unknown split, or one content is in two.
+    """
+    with _opened(path) as store:
         images, kept, corrupt = _decode_all(store, rows, preprocessing_of(data))
     if len(corrupt) > data.allow_corrupt:
         shown = "; ".join(corrupt[:_NAMES_SHOWN])
@@ -94,7 +109,7 @@ def load(data: DataRecipe, root: Path | None = None, listing: str = "") -> Table
     table = replace(table, names=np.array([row.path for row in kept], dtype=np.str_))
     if any(row.lane for row in kept):
         table = replace(table, lanes=np.array([row.lane for row in kept], dtype=np.str_))
-    if not data.split:
+    if not data.split and not any(row.split for row in kept):
         return table
     table = replace(table, told=np.array([row.split for row in kept], dtype=np.str_))
     told_groups(table, names=[row.path for row in kept])

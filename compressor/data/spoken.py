@@ -10,15 +10,14 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from compressor.data._archive import Names, opened
-from compressor.data._front_end import Ranged, SensorSample, chosen, tabled
+from compressor.data._front_end import Ranged, SensorSample, chosen, ranged, tabled
 from compressor.data._table import Table
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
-from edge_agent.front_ends import log_mel, mfcc, settings_from
+from edge_agent.front_ends import log_mel
 
 READS = frozenset({"path", "allow_corrupt", "front_end", "options"})
 _PARTS = 3  # of a file's name
-_SILENCE_DB = -199.0
 
 
 def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
@@ -52,14 +51,7 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
         DataError: As in ``load``.
         SensorError: If a file is cut off or of another kind.
     """
-    name, options = front_end(data)
-    samples = _samples((root or Path()) / data.path)
-    if name == "mfcc":
-        cepstral = settings_from(mfcc.Settings, options)
-        return [Ranged(mfcc.cepstrum(sample.data, cepstral), sample.source) for sample in samples]
-    unfloored = settings_from(log_mel.Settings, {**options, "floor_db": _SILENCE_DB, "ceiling_db": 0.0})
-    levels = [(log_mel.decibels(sample.data, unfloored), sample.source) for sample in samples]
-    return [Ranged(values[values > _SILENCE_DB][:, None], source) for values, source in levels]  # without padding
+    return ranged(_samples((root or Path()) / data.path), *front_end(data))
 
 
 def _samples(path: Path) -> list[SensorSample]:

@@ -26,11 +26,10 @@ from pathlib import Path, PurePosixPath
 from compressor import tasks
 from compressor.data import _series, _window_table, check_options
 from compressor.data._archive import Names, opened
-from compressor.data._front_end import Ranged, SensorSample, chosen, options_of, tabled
+from compressor.data._front_end import Ranged, SensorSample, chosen, options_of, ranged, tabled
 from compressor.data._table import Table, check_label
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
-from edge_agent.front_ends import settings_from, window
 
 READS = frozenset({"path", "slices", "allow_corrupt", "front_end", "options"})
 _OF_SERIES = ("stride", "source_windows", _series.HORIZON)
@@ -73,11 +72,7 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
     if name != "window":
         message = f"Expected in [data] front_end 'window', got {name!r}, which has no ranges to fit"
         raise DataError(message)
-    settings = settings_from(window.Settings, options)
-    return [
-        Ranged(window.fitted(window.parse(sample.data), settings), sample.source)
-        for sample in _samples((root or Path()) / data.path, data, text=True)
-    ]
+    return ranged(_samples((root or Path()) / data.path, data, text=True), name, options)
 
 
 def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[SensorSample]:

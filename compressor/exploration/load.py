@@ -88,12 +88,14 @@ def _recognised(path: Path) -> str:
     if any("-idx3-ubyte" in name for name in names):
         return "idx"
     if any(name.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")) for name in names):
-        return "labelled_images"
+        listed = any(name.lower().endswith(".csv") and "/" not in name for name in names)
+        return "labelled_images" if listed else "class_folders"
     if any(name.lower().endswith(".wav") for name in names):
         return "spoken"
     if any(name.endswith((".json", ".csv", ".parquet")) for name in names):
         return "windows"
-    message = f"Expected images with labels.csv, idx files, WAV files or windows in {path}, got {', '.join(names[:5])}"
+    wanted = "images with labels.csv or in folders of classes, idx files, WAV files or windows"
+    message = f"Expected {wanted} in {path}, got {', '.join(names[:5])}"
     raise DataError(f"{message}: write a recipe that names the data set")
 
 

@@ -47,14 +47,16 @@ CHANGED: Mapping[str, object] = {
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe]:
     """Return a small recipe of each form of data."""
     root = tmp_path_factory.mktemp("sets")
-    for name in ("images", "idx", "words", "tables", "series", "strokes"):
-        (root / name).mkdir()
+    for name in ("images", "idx", "words", "tables", "series", "strokes", "classes/0.5", "classes/1.5"):
+        (root / name).mkdir(parents=True)
     lines = [f"{row}.png,{row % 2}.{row},{'ab'[row % 2]},,{row % 3}" for row in range(COUNT)]
     (root / "images" / "labels.csv").write_text(
         "path,label,site,part,x\n" + "\n".join(lines).replace("39,b,,", "39,b,gate,")
     )
     for row in range(COUNT):
         (root / "images" / f"{row}.png").write_bytes(_png(5 * row) if row else b"broken")
+        (root / "classes" / f"{row % 2}.5" / f"{row}.png").write_bytes(_png(5 * row) if row else b"broken")
+        (root / "classes" / f"{row % 2}.5" / f"{row}.wav").write_bytes(wav(row) if row else b"broken")
         (root / "words" / f"{row % 2}.5_ann_{row}.wav").write_bytes(wav(row) if row else b"broken")
     _write(root / "idx", "train", COUNT, COUNT)
     pictures = np.arange(COUNT * 64, dtype=np.uint32).astype(np.uint8).reshape(COUNT, 8, 8)
@@ -77,6 +79,10 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
         "labelled_images": recipe("labelled_images", "images", slices="site", allow_corrupt=1),
         "idx": recipe("idx", "idx"),
         "arrays": recipe("arrays", "a.npz", slices="site"),
+        "class_folders/images": recipe("class_folders", "classes", allow_corrupt=1),
+        "class_folders/sounds": recipe(
+            "class_folders", "classes", allow_corrupt=1, front_end="log_mel", options=OPTIONS
+        ),
         "spoken": recipe("spoken", "words", allow_corrupt=1, front_end="log_mel", options=OPTIONS),
         "windows/table": recipe(
             "windows", "tables", slices="site", allow_corrupt=1, front_end="window", options=window
@@ -88,7 +94,18 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
     }
 
 
-FORMS = ("digits", "labelled_images", "idx", "arrays", "spoken", "windows/table", "windows/series", "windows/strokes")
+FORMS = (
+    "digits",
+    "labelled_images",
+    "class_folders/images",
+    "class_folders/sounds",
+    "idx",
+    "arrays",
+    "spoken",
+    "windows/table",
+    "windows/series",
+    "windows/strokes",
+)
 
 
 def outcome(asked: DataRecipe) -> str:
