@@ -155,7 +155,8 @@ def pack(table: Table) -> bytes:
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
     for image in images:  # one by one: joining them would hold all pixels twice
         buffer.write(np.ascontiguousarray(image).data)
-    for array in (*columns, names, corrupt, shares, told, np.array(table.task), places):
+    remarks = np.array(table.remarks, dtype=np.str_)
+    for array in (*columns, names, corrupt, shares, told, np.array(table.task), places, remarks):
         np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
@@ -163,12 +164,13 @@ def pack(table: Table) -> bytes:
 def unpack(data: bytes) -> Table:
     """Return the table in ``data``, written by ``pack``."""
     buffer = io.BytesIO(data)
-    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(12))
-    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task, places = read
+    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(13))
+    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task, places, remarks = read
     ends = np.cumsum(shapes.prod(axis=1)).tolist()
     starts = [0, *ends[:-1]]
     images = [pixels[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes.tolist(), strict=True)]
     texts = tuple(names.tolist()), tuple(corrupt.tolist())
     columns = (object_array(images), labels, slices, sources, hashes)
     given = [one if len(one) else None for one in (told, places)]
-    return Table(*columns, *texts, Shares(*shares.tolist()), told=given[0], task=str(task), names=given[1])
+    return Table(*columns, *texts, Shares(*shares.tolist()), told=given[0], task=str(task), names=given[1],
+                 remarks=tuple(remarks.tolist()))  # fmt: skip

@@ -1,4 +1,4 @@
-"""The data format of the build: images with label (a class, or numbers), slice, source and content hash."""
+"""The data format of the build: images with label (a class, numbers, or boxes), slice, source and content hash."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ from compressor.errors import ColumnError, DataError
 Images = npt.NDArray[np.object_]
 Integers = npt.NDArray[np.int64]
 Labels = npt.NDArray[Any]
-"""int64 (N,), indices of classes; or float32 (N, D), the numbers of a regression in their own unit."""
+"""int64 (N,), indices of classes; float32 (N, D), the numbers of a regression in their own unit; or boxes.
+
+Boxes are float32 (N, M, 5): class index, x0, y0, x1, y1 as ratios of the image's width and height, in the order in
+which they were read; after the last box of an image the class is -1 and the rest 0.
+"""
 Texts = npt.NDArray[np.str_]
 _COLUMNS = ("labels", "slices", "sources", "hashes")
 _RANK, _CHANNELS = 3, 3
+BOX = 5
+"""Numbers of a box: its class and its edges."""
+_OF_BOXES = 3
+"""Axes of labels that are boxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +68,8 @@ class TargetUnit:
 class Table:
     """N labelled images.
 
-    ``images``: object, (N,), each uint8 (H, W, 3). ``labels``: int64, (N,), indices into ``class_names``; or, for a
-    regression, float32, (N, D), numbers named in ``class_names``.
+    ``images``: object, (N,), each uint8 (H, W, 3). ``labels``: int64, (N,), indices into ``class_names``; for a
+    regression, float32, (N, D), numbers named in ``class_names``; or boxes, float32 (N, M, 5), of these classes.
     ``slices``: str, (N,), the group for per-slice gates (a site, a maker, a lens). ``sources``: str, (N,), equal for
     rows that show the same object. ``hashes``: str, (N,), SHA-256 of the content.
     ``corrupt``: the names of images that were left out. ``shares``: how the rows are split. ``unit``: for a regression,
@@ -69,7 +77,8 @@ class Table:
     for each row, empty if it leaves it open (None: it gives none). ``task``: the task whose targets the labels are, a
     name for ``tasks.named``; "": the task of such labels. ``names``: str, (N,), where a person finds each row, such as
     the path of its file (None: the data set has no such names). ``lanes``: str, (N,), how a sample from the fleet was
-    drawn: ``audit``, uniformly, or because of its answer (None: not known, as of any other data).
+    drawn: ``audit``, uniformly, or because of its answer (None: not known, as of any other data). ``remarks``: a
+    sentence on each kind of label that the data set mended or left out.
     """
 
     images: Images
@@ -85,6 +94,7 @@ class Table:
     task: str = ""
     names: Texts | None = None
     lanes: Texts | None = None
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -98,11 +108,17 @@ class Table:
     def label_texts(self) -> Iterator[str]:
         """Yield the label of each row: its class by name, or the bytes of its numbers in hexadecimal.
 
-        Classes count by their names, so that another order of them gives the same texts.
+        Classes count by their names, so that another order of them gives the same texts; so do boxes and their order.
         """
         if self.labels.ndim == 1:  # numbers to predict are a column each
             return (self.class_names[label] for label in self.labels.tolist())
+        if self.labels.ndim == _OF_BOXES:
+            return (" ".join(sorted(self._box_texts(row))) for row in self.labels)
         return (one.tobytes().hex() for one in self.labels)
+
+    def _box_texts(self, boxes: npt.NDArray[np.float32]) -> list[str]:
+        there = boxes[boxes[:, 0] >= 0]
+        return [f"{self.class_names[int(box[0])]}:{box[1:].tobytes().hex()}" for box in there]
 
     def take(self, rows: Integers | npt.NDArray[np.bool_]) -> Table:
         """Return the table of these rows (int64 indices or a bool mask)."""
@@ -120,6 +136,7 @@ class Table:
             task=self.task,
             names=None if self.names is None else self.names[rows],
             lanes=None if self.lanes is None else self.lanes[rows],
+            remarks=self.remarks,
         )
 
 
@@ -210,6 +227,35 @@ def make_value_table(
     return _table(images, labels, tuple(value_names), slices=slices, sources=sources, corrupt=corrupt)
 
 
+def make_box_table(
+    images: Sequence[npt.NDArray[np.uint8]],
+    boxes: Sequence[npt.NDArray[np.float32]],
+    class_names: tuple[str, ...],
+    *,
+    slices: Sequence[str],
+    sources: Sequence[str] = (),
+    corrupt: tuple[str, ...] = (),
+) -> Table:
+    """Return a table of boxes; ``boxes``: of each image, float32 (n, 5), as in ``Labels``; n may be 0.
+
+    Raises:
+        DataError: If there are no rows, or as many lists of boxes as images are missing.
+    """
+    if len(boxes) != len(images):
+        raise DataError(f"Expected a list of boxes for each of {len(images)} images, got {len(boxes)}")
+    return _table(images, padded(boxes), class_names, slices=slices, sources=sources, corrupt=corrupt)
+
+
+def padded(boxes: Sequence[npt.NDArray[np.float32]], least: int = 1) -> npt.NDArray[np.float32]:
+    """Return ``boxes``, float32 (n, 5) for each of N images, as float32 (N, M, 5); M is at least ``least``."""
+    most = max([least, *map(len, boxes)])
+    joined = np.zeros((len(boxes), most, BOX), np.float32)
+    joined[..., 0] = -1
+    for row, own in zip(joined, boxes, strict=True):
+        row[: len(own)] = np.reshape(own, (-1, BOX))
+    return joined
+
+
 def _table(
     images: Sequence[npt.NDArray[np.uint8]], labels: Labels, class_names: tuple[str, ...], *,
     slices: Sequence[str], sources: Sequence[str], corrupt: tuple[str, ...],
@@ -246,7 +292,7 @@ def align(table: Table, class_names: tuple[str, ...]) -> Table:
     Raises:
         DataError: If a class of ``table`` is not among them.
     """
-    if table.labels.ndim > 1:  # labels are numbers, one column per name: no indices
+    if 1 < table.labels.ndim < _OF_BOXES:  # labels are numbers, one column per name: no indices
         if table.class_names != class_names:
             message = f"Expected the numbers {', '.join(class_names)}, got {', '.join(table.class_names)}"
             raise DataError(message)
@@ -256,6 +302,10 @@ def align(table: Table, class_names: tuple[str, ...]) -> Table:
         message = f"Expected labels among {', '.join(class_names)}, got {', '.join(unknown[:10])}"
         raise DataError(message)
     lookup = np.array([class_names.index(name) for name in table.class_names], dtype=np.int64)
+    if table.labels.ndim == _OF_BOXES:
+        labels, kinds = table.labels.copy(), table.labels[..., 0].astype(np.int64)
+        labels[..., 0] = np.where(kinds < 0, -1, lookup[kinds])
+        return replace(table, labels=labels, class_names=class_names)
     return replace(table, labels=lookup[table.labels], class_names=class_names)
 
 
@@ -266,9 +316,12 @@ def concatenate(first: Table, second: Table) -> Table:
         DataError: If ``second`` has a class that ``first`` lacks.
     """
     second = align(second, first.class_names)
+    labels = [first.labels, second.labels]
+    if first.labels.ndim == second.labels.ndim == _OF_BOXES:  # as many boxes as the fullest image has
+        labels = [padded([*one], max(one.shape[1] for one in labels)) for one in labels]
     return Table(
         images=np.concatenate([first.images, second.images]),
-        labels=np.concatenate([first.labels, second.labels]),
+        labels=np.concatenate(labels),
         slices=np.concatenate([first.slices, second.slices]),
         sources=np.concatenate([first.sources, second.sources]),
         hashes=np.concatenate([first.hashes, second.hashes]),
@@ -277,6 +330,7 @@ def concatenate(first: Table, second: Table) -> Table:
         shares=first.shares,
         unit=first.unit,
         task=first.task,
+        remarks=first.remarks,
     )
 
 
@@ -298,7 +352,10 @@ def check_sound(table: Table, name: str) -> None:
     _check_images(table, name)
 
     labels = np.asarray(table.labels)
-    if labels.ndim > 1:  # numbers to predict, not classes
+    if labels.ndim == _OF_BOXES:
+        _check_boxes(labels, table.class_names, name)
+        bad, wanted = np.zeros(0, np.int64), ""
+    elif labels.ndim > 1:  # numbers to predict, not classes
         bad = np.flatnonzero(~np.isfinite(labels.astype(np.float64)).all(axis=1))
         wanted = "finite numbers"
     else:
@@ -317,6 +374,29 @@ def check_sound(table: Table, name: str) -> None:
         if first != said:
             message = f"Expected one hash for equal images from {name!r}, got two for the rows {at} and {row}"
             raise DataError(f"{message}: they would fall into different splits; leave sources and hashes to make_table")
+
+
+def _check_boxes(labels: Labels, class_names: tuple[str, ...], name: str) -> None:
+    """Check that ``labels`` are boxes inside their images, with a class, and only empty places after the last.
+
+    Raises:
+        DataError: If they are not; the row is named.
+    """
+    if labels.dtype != np.float32 or labels.shape[2] != BOX:
+        message = f"Expected boxes from {name!r} as float32 (N, M, {BOX}), got {labels.dtype} {labels.shape}"
+        raise DataError(f"{message}: give class, x0, y0, x1 and y1, as make_box_table does")
+    kinds, edges, there = labels[..., 0], labels[..., 1:], labels[..., 0] >= 0
+    known = (kinds == np.floor(kinds)) & (kinds < len(class_names)) & (there | (kinds == -1))
+    inside = np.isfinite(edges).all(axis=2) & (edges >= 0).all(axis=2) & (edges <= 1).all(axis=2)
+    sized = (edges[..., 2] > edges[..., 0]) & (edges[..., 3] > edges[..., 1])
+    gap = np.zeros_like(there)
+    gap[:, 1:] = there[:, 1:] & ~there[:, :-1]
+    bad = np.argwhere(~known | gap | (there & ~(inside & sized)))
+    if len(bad):
+        row, place = bad[0].tolist()
+        wanted = f"a class of 0 to {len(class_names) - 1} and 0 <= x0 < x1 <= 1, 0 <= y0 < y1 <= 1, the empty ones last"
+        message = f"Expected boxes from {name!r} with {wanted}, got {labels[row, place].tolist()} in row {row}"
+        raise DataError(f"{message}: mend the box or leave it out")
 
 
 def _check_images(table: Table, name: str) -> None:

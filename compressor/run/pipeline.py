@@ -195,6 +195,8 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         stage.advance()
     if table.corrupt:
         run.progress.say(f"left out {len(table.corrupt)} corrupt images: {', '.join(table.corrupt[:_NAMES_SHOWN])}")
+    for said in table.remarks:
+        run.progress.say(said)
     if recipe.model.labels:
         table = align(table, recipe.model.labels)
     if before is not None and (before.manifest.values or before.manifest.labels) != table.class_names:

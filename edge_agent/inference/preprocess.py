@@ -147,6 +147,26 @@ def cropped(data: bytes, region: Sequence[float], resize: Sequence[int]) -> byte
     return _checked(data, part_of, _PLAIN, room_bytes=None)
 
 
+def upright_size(data: bytes, pre: Preprocessing = _PLAIN) -> tuple[int, int]:
+    """Return width and height of the image in ``data`` in pixels, rotated according to ``pre`` but not reduced.
+
+    Raises:
+        ImageTooLargeError: If it states more pixels than allowed.
+        ImageError: If it is in no format of ``FORMATS``.
+    """
+    try:
+        image = _opened(data)
+        _check_size(image, MAX_STORED_PIXELS)
+    except ImageError:
+        raise
+    except Exception as error:  # PIL's parsers raise various errors on broken bytes
+        message = f"Expected an image ({', '.join(FORMATS)}), got {len(data)} bytes: {_reason(error)}"
+        raise ImageError(message) from error
+    width, height = image.size
+    sideways = pre.orientation == "exif" and _orientation(image) >= _SIDEWAYS
+    return (height, width) if sideways else (width, height)
+
+
 def reduction(width: int, height: int, pre: Preprocessing) -> int:
     """Return the factor by which an upright image of ``width`` x ``height`` is reduced during decoding: 1, 2, 4 or 8.
 
