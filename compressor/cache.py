@@ -97,6 +97,10 @@ class Cache:
         self.ran.append(stage.name)
         return Result(data, digest, cached=False)
 
+    def forget(self, stage: Stage) -> None:
+        """Delete the result of ``stage``, so that it is made anew."""
+        (self.results / f"{stage.name}-{stage.key()[:24]}").unlink(missing_ok=True)
+
 
 def _read(path: Path) -> bytes | None:
     try:

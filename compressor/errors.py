@@ -8,6 +8,7 @@ CompressorError
 │   ├── ColumnError        the CSV lacks a column
 │   ├── CorruptImageError  more images are broken than the recipe allows
 │   ├── ArchiveError       a zip or folder that may not be opened
+│   ├── StorageError       the pixels of the data can't be kept on disk, or read again
 │   └── SplitError         splits that overlap or are too small
 ├── ConversionError        an ONNX file that can't become a network
 │   └── OperatorError      an operator, or an attribute of one, that a network can't express
@@ -89,6 +90,12 @@ class ArchiveError(DataError):
     """A zip or folder has unsafe paths, or more or larger entries than allowed."""
 
     code = "archive_refused"
+
+
+class StorageError(DataError):
+    """The pixels of the data can't be written to a disk or read from it again."""
+
+    code = "data_storage"
 
 
 class SplitError(DataError):

@@ -15,14 +15,18 @@ from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor import plugins, tasks
 from compressor.cache import Cache, Stage
 from compressor.closure import package, plugin
-from compressor.data._table import Shares, Table, check_sound, object_array
-from compressor.errors import CompressorError, DataError, PluginError
+from compressor.data._stored_images import Images, StoredImages, object_array, shapes_of, stored_in
+from compressor.data._stored_images import read as read_pixels
+from compressor.data._stored_images import write as write_pixels
+from compressor.data._table import Shares, Table, check_sound
+from compressor.errors import CompressorError, DataError, PluginError, StorageError
 from compressor.recipe.model import DataRecipe
-from wire.canonical import sha256_file
+from wire.canonical import sha256_file, sha256_hex
 from wire.settings import is_given
 
 FLOOR = 'label = "floor"'
@@ -117,19 +121,35 @@ def reads(dataset: str) -> frozenset[str]:
 def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
     """Return the table of ``data``; cached if it comes from one file or from none (a folder is read every time).
 
-    A resumed run then neither decodes nor renders again.
+    A resumed run then neither decodes nor renders again. Many images are kept on disk, beside the cache's results.
 
     Raises:
         PluginError: If the data set is unknown.
-        DataError: If its data can't be used.
+        DataError: If its data can't be used, or its file changes while it is read.
+        StorageError: If its images can't be kept.
     """
-    path = root / data.path
+    path, folder = root / data.path, cache.results
     if data.dataset not in datasets() or (data.path and not path.is_file()):
-        return load(data, root)
-    inputs = {"recipe": repr(data), "task": tasks.of(data).name, "file": sha256_file(path) if data.path else ""}
-    return unpack(
-        cache.result(Stage(name="data", inputs=inputs, make=lambda: pack(load(data, root)), uses=code_of(data))).data
-    )
+        with stored_in(folder):
+            return load(data, root)
+    content = sha256_file(path) if data.path else ""
+
+    def make() -> bytes:
+        with stored_in(folder):
+            table = load(data, root)
+        if content and sha256_file(path) != content:  # what was read may be neither the old file nor the new one
+            message = f"Expected {path} to stay as it is while it is read, got another content"
+            raise DataError(f"{message}: run again when nothing writes to it")
+        return pack(table, folder)
+
+    inputs = {"recipe": repr(data), "task": tasks.of(data).name, "file": content}
+    stage = Stage(name="data", inputs=inputs, make=make, uses=code_of(data))
+    packed = cache.result(stage).data
+    try:
+        return unpack(packed, folder)
+    except StorageError:  # the result is there, its pixels were deleted or damaged
+        cache.forget(stage)
+        return unpack(cache.result(stage).data, folder)
 
 
 def code_of(data: DataRecipe) -> tuple[str, ...]:
@@ -141,36 +161,56 @@ def code_of(data: DataRecipe) -> tuple[str, ...]:
     return (*sources, *package("edge_agent.front_ends"))
 
 
-def pack(table: Table) -> bytes:
-    """Return the bytes of ``table``."""
-    images = [np.asarray(image) for image in table.images]
-    shapes = np.array([image.shape for image in images], dtype=np.int64)
+def pack(table: Table, folder: Path | None = None) -> bytes:
+    """Return the bytes of ``table``; the pixels of images on disk are written to a file in ``folder`` instead.
+
+    Raises:
+        StorageError: If they can't be written.
+    """
+    images, shapes, pixels = table.images, shapes_of(table.images), ""
+    if isinstance(images, StoredImages) and folder is not None:
+        pixels = write_pixels(images, folder / _pixels_of(table.hashes))
+        images = images[:0]
     names, corrupt = np.array(table.class_names), np.array(table.corrupt, dtype=np.str_)
     buffer = io.BytesIO()
     shares = np.array(astuple(table.shares))
     told, places = (np.array([] if one is None else one, dtype=np.str_) for one in (table.told, table.names))
     columns = (table.labels, table.slices, table.sources, table.hashes)
     np.lib.format.write_array(buffer, shapes, allow_pickle=False)
-    size = int(shapes.prod(axis=1).sum())
+    size = 0 if pixels else int(shapes.prod(axis=1).sum())
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
     for image in images:  # one by one: joining them would hold all pixels twice
         buffer.write(np.ascontiguousarray(image).data)
     remarks = np.array(table.remarks, dtype=np.str_)
-    for array in (*columns, names, corrupt, shares, told, np.array(table.task), places, remarks):
+    last = (np.array(table.task), places, remarks, np.array(pixels))
+    for array in (*columns, names, corrupt, shares, told, *last):
         np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
-def unpack(data: bytes) -> Table:
-    """Return the table in ``data``, written by ``pack``."""
+def unpack(data: bytes, folder: Path | None = None) -> Table:
+    """Return the table in ``data``, written by ``pack`` with the same ``folder``.
+
+    Raises:
+        StorageError: If the file of its pixels is not there, or damaged.
+    """
     buffer = io.BytesIO(data)
-    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(13))
-    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task, places, remarks = read
-    ends = np.cumsum(shapes.prod(axis=1)).tolist()
-    starts = [0, *ends[:-1]]
-    images = [pixels[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes.tolist(), strict=True)]
+    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(14))
+    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task, places, remarks, digest = read
     texts = tuple(names.tolist()), tuple(corrupt.tolist())
-    columns = (object_array(images), labels, slices, sources, hashes)
+    images: Images
+    if str(digest):
+        images = read_pixels((folder or Path()) / _pixels_of(hashes), shapes, str(digest))
+    else:
+        ends = np.cumsum(shapes.prod(axis=1)).tolist()
+        cuts = zip([0, *ends[:-1]], ends, shapes.tolist(), strict=True)
+        images = object_array([pixels[start:end].reshape(shape) for start, end, shape in cuts])
+    columns = (images, labels, slices, sources, hashes)
     given = [one if len(one) else None for one in (told, places)]
     return Table(*columns, *texts, Shares(*shares.tolist()), told=given[0], task=str(task), names=given[1],
                  remarks=tuple(remarks.tolist()))  # fmt: skip
+
+
+def _pixels_of(hashes: npt.NDArray[np.str_]) -> str:
+    """Return the name of the file with the pixels of images with these ``hashes``."""
+    return f"pixels-{sha256_hex(' '.join(hashes.tolist()).encode())[:24]}"

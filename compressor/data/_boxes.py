@@ -9,6 +9,7 @@ is left out, one whose annotation is empty stays as a picture without objects.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from compressor.data._annotations import Annotated, Annotations
 from compressor.data._archive import Names, opened
 from compressor.data._front_end import preprocessing_of
 from compressor.data._split import told_groups
+from compressor.data._stored_images import kept
 from compressor.data._table import BOX, Table, check_label, make_box_table
 from compressor.data.labelled_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_SET_BYTES
 from compressor.errors import ArchiveError, CorruptImageError, DataError
@@ -56,7 +58,8 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         found = _annotations.read(store, data.split)
         for name in found.class_names:
             check_label(name, str(path))
-        read = _decoded(store, found, preprocessing_of(data))
+        read = _Read()
+        images = kept(_decoded(store, found, preprocessing_of(data), read))  # one by one: they need not fit the memory
     if len(read.corrupt) > data.allow_corrupt:
         shown = "; ".join(read.corrupt[:_NAMES_SHOWN])
         message = f"Expected at most {data.allow_corrupt} corrupt pictures in {path}, got {len(read.corrupt)}: {shown}"
@@ -64,7 +67,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     if not found.class_names:
         raise DataError(f"Expected boxes of at least one class in {path}, got none: check the annotations")
     table = make_box_table(
-        read.images, read.boxes, found.class_names, slices=["all"] * len(read.images),
+        images, read.boxes, found.class_names, slices=["all"] * len(read.boxes),
         corrupt=tuple(text.split(": ", 1)[0] for text in read.corrupt),
     )  # fmt: skip
     names = [one.path for one in read.kept]
@@ -79,15 +82,15 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
 class _Read:
     """The pictures that could be read, and what was done to their boxes."""
 
-    images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     boxes: list[Boxes] = field(default_factory=list)
     kept: list[Annotated] = field(default_factory=list)
     corrupt: list[str] = field(default_factory=list)
     mended: Counter[str] = field(default_factory=Counter)
 
 
-def _decoded(store: Names, found: Annotations, pre: Preprocessing) -> _Read:
-    read, held_bytes = _Read(), 0
+def _decoded(store: Names, found: Annotations, pre: Preprocessing, read: _Read) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the pictures that can be read; ``read`` is complete after the last."""
+    total_bytes = 0
     most = MAX_IMAGE_PIXELS if pre.decode == "full" else DECODED_PIXELS
     for one in found.pictures:
         data = store.read(one.path, MAX_IMAGE_BYTES)
@@ -100,14 +103,13 @@ def _decoded(store: Names, found: Annotations, pre: Preprocessing) -> _Read:
         if problem := _shape_problem(one, size):
             read.corrupt.append(f"{one.path}: {problem}")
             continue
-        read.images.append(image)
         read.boxes.append(_ratios(one, size, found.class_names, read.mended))
         read.kept.append(one)
-        held_bytes += image.nbytes
-        if held_bytes > MAX_SET_BYTES:
+        total_bytes += image.nbytes
+        if total_bytes > MAX_SET_BYTES:
             message = f"Expected pictures of at most {MAX_SET_BYTES} bytes of pixels in all, got more at {one.path!r}"
             raise ArchiveError(f"{message}: make them smaller, the device scales them down too")
-    return read
+        yield image
 
 
 def _shape_problem(one: Annotated, size: tuple[int, int]) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor.data._stored_images import HashedImages, Images, image_hash, joined, kept
 from compressor.errors import ColumnError, DataError
 
-Images = npt.NDArray[np.object_]
 Integers = npt.NDArray[np.int64]
 Labels = npt.NDArray[Any]
 """int64 (N,), indices of classes; float32 (N, D), the numbers of a regression in their own unit; or boxes.
@@ -68,8 +67,9 @@ class TargetUnit:
 class Table:
     """N labelled images.
 
-    ``images``: object, (N,), each uint8 (H, W, 3). ``labels``: int64, (N,), indices into ``class_names``; for a
-    regression, float32, (N, D), numbers named in ``class_names``; or boxes, float32 (N, M, 5), of these classes.
+    ``images``: N arrays, each uint8 (H, W, 3): an object array (N,), or ``StoredImages`` on disk, which are read one by
+    one. ``labels``: int64, (N,), indices into ``class_names``; for a regression, float32, (N, D), numbers named in
+    ``class_names``; or boxes, float32 (N, M, 5), of these classes.
     ``slices``: str, (N,), the group for per-slice gates (a site, a maker, a lens). ``sources``: str, (N,), equal for
     rows that show the same object. ``hashes``: str, (N,), SHA-256 of the content.
     ``corrupt``: the names of images that were left out. ``shares``: how the rows are split. ``unit``: for a regression,
@@ -140,19 +140,6 @@ class Table:
         )
 
 
-def image_hash(image: npt.NDArray[np.uint8]) -> str:
-    """Return the SHA-256 of an image's shape and pixels."""
-    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-
-
-def object_array(images: Sequence[npt.NDArray[np.uint8]]) -> Images:
-    """Return ``images`` as an object array, whatever their sizes (equal ones included)."""
-    array = np.empty(len(images), dtype=object)
-    for i, image in enumerate(images):
-        array[i] = image
-    return array
-
-
 def check_label(label: str, where: str) -> None:
     """Check that ``label`` has no surrounding blanks: they would create another class that looks the same.
 
@@ -188,7 +175,7 @@ def source_name(name: str) -> str:
 
 
 def make_table(
-    images: Sequence[npt.NDArray[np.uint8]],
+    images: Iterable[npt.NDArray[np.uint8]] | HashedImages,
     names: Sequence[str],
     *,
     slices: Sequence[str],
@@ -197,17 +184,22 @@ def make_table(
 ) -> Table:
     """Return a table; ``names`` are the class names row by row; a row without one of ``sources`` is its content's own.
 
+    ``images`` are taken one by one, and kept on disk if they are many: a generator of them never holds all. ``names``,
+    ``slices`` and ``sources`` are read after the last image, so that the generator may fill them.
+
     Raises:
         DataError: If there are no rows.
+        StorageError: If the images can't be written to the disk.
     """
+    held = kept(images)
     class_names = sort_classes(set(names))
     index = {name: i for i, name in enumerate(class_names)}
     labels = np.array([index[name] for name in names], dtype=np.int64)
-    return _table(images, labels, class_names, slices=slices, sources=sources, corrupt=corrupt)
+    return _table(held, labels, class_names, slices=slices, sources=sources, corrupt=corrupt)
 
 
 def make_value_table(
-    images: Sequence[npt.NDArray[np.uint8]],
+    images: Iterable[npt.NDArray[np.uint8]] | HashedImages,
     values: Sequence[Sequence[float]],
     value_names: Sequence[str],
     *,
@@ -217,18 +209,22 @@ def make_value_table(
 ) -> Table:
     """Return the table of a regression; ``values`` are D numbers per row, in their unit, named ``value_names``.
 
+    ``images`` as in ``make_table``.
+
     Raises:
         DataError: If there are no rows, or the number of values differs from that of names.
+        StorageError: If the images can't be written to the disk.
     """
+    held = kept(images)
     labels = np.array([tuple(row) for row in values], dtype=np.float32) if len(values) else np.zeros((0, 0), np.float32)
-    if images and labels.shape != (len(images), len(value_names)):
-        message = f"Expected {len(value_names)} numbers for each of {len(images)} rows, got shape {labels.shape}"
+    if held.hashes and labels.shape != (len(held.hashes), len(value_names)):
+        message = f"Expected {len(value_names)} numbers for each of {len(held.hashes)} rows, got shape {labels.shape}"
         raise DataError(message)
-    return _table(images, labels, tuple(value_names), slices=slices, sources=sources, corrupt=corrupt)
+    return _table(held, labels, tuple(value_names), slices=slices, sources=sources, corrupt=corrupt)
 
 
 def make_box_table(
-    images: Sequence[npt.NDArray[np.uint8]],
+    images: Iterable[npt.NDArray[np.uint8]] | HashedImages,
     boxes: Sequence[npt.NDArray[np.float32]],
     class_names: tuple[str, ...],
     *,
@@ -238,12 +234,16 @@ def make_box_table(
 ) -> Table:
     """Return a table of boxes; ``boxes``: of each image, float32 (n, 5), as in ``Labels``; n may be 0.
 
+    ``images`` as in ``make_table``.
+
     Raises:
         DataError: If there are no rows, or as many lists of boxes as images are missing.
+        StorageError: If the images can't be written to the disk.
     """
-    if len(boxes) != len(images):
-        raise DataError(f"Expected a list of boxes for each of {len(images)} images, got {len(boxes)}")
-    return _table(images, padded(boxes), class_names, slices=slices, sources=sources, corrupt=corrupt)
+    held = kept(images)
+    if len(boxes) != len(held.hashes):
+        raise DataError(f"Expected a list of boxes for each of {len(held.hashes)} images, got {len(boxes)}")
+    return _table(held, padded(boxes), class_names, slices=slices, sources=sources, corrupt=corrupt)
 
 
 def padded(boxes: Sequence[npt.NDArray[np.float32]], least: int = 1) -> npt.NDArray[np.float32]:
@@ -257,16 +257,16 @@ def padded(boxes: Sequence[npt.NDArray[np.float32]], least: int = 1) -> npt.NDAr
 
 
 def _table(
-    images: Sequence[npt.NDArray[np.uint8]], labels: Labels, class_names: tuple[str, ...], *,
+    held: HashedImages, labels: Labels, class_names: tuple[str, ...], *,
     slices: Sequence[str], sources: Sequence[str], corrupt: tuple[str, ...],
 ) -> Table:  # fmt: skip
-    if not images:
+    if not held.hashes:
         message = "Expected at least one usable image, got none"
         raise DataError(message)
-    hashes = np.array([image_hash(image) for image in images])
-    named = np.array(sources if len(sources) else [""] * len(images), dtype=np.str_)
+    hashes = np.array(held.hashes)
+    named = np.array(sources if len(sources) else [""] * len(hashes), dtype=np.str_)
     return Table(
-        images=object_array(images),
+        images=held.images,
         labels=labels,
         slices=np.array(slices, dtype=np.str_),
         sources=np.where(named == "", hashes, named),
@@ -320,7 +320,7 @@ def concatenate(first: Table, second: Table) -> Table:
     if first.labels.ndim == second.labels.ndim == _OF_BOXES:  # as many boxes as the fullest image has
         labels = [padded([*one], max(one.shape[1] for one in labels)) for one in labels]
     return Table(
-        images=np.concatenate([first.images, second.images]),
+        images=joined(first.images, second.images),
         labels=np.concatenate(labels),
         slices=np.concatenate([first.slices, second.slices]),
         sources=np.concatenate([first.sources, second.sources]),

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.data._npy import HEADER_BYTES, check_header
-from compressor.data._table import DEFAULT_SHARES, Table, Texts, check_label, image_hash, object_array, source_name
+from compressor.data._stored_images import kept
+from compressor.data._table import DEFAULT_SHARES, Table, Texts, check_label, source_name
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 
@@ -54,11 +55,12 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     names = tuple(_texts(found, "class_names", found["class_names"].size).tolist())
     for name in names:
         check_label(name, f"{path}, class_names")
-    hashes = np.array([image_hash(image) for image in images])
+    held = kept(images)
+    hashes = np.array(held.hashes)
     empty = np.full(count, "", np.str_)
     named = _texts(found, _SOURCE, count).tolist() if _SOURCE in found else [""] * count
     table = Table(
-        images=object_array(images),
+        images=held.images,
         labels=labels.astype(np.int64),
         slices=_texts(found, data.slices, count) if data.slices else empty,
         sources=np.array([source_name(own) or content for own, content in zip(named, hashes.tolist(), strict=True)]),

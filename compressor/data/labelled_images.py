@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from compressor import tasks
 from compressor.data import FLOOR
+from compressor.data import _stored_images as stored_images
 from compressor.data._front_end import preprocessing_of
 from compressor.data._split import told_groups
 from compressor.data._table import Table, check_label, check_spelled, make_table, source_name
@@ -39,7 +40,7 @@ MAX_ENTRIES = 500_000
 MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
 MAX_IMAGE_PIXELS = 4 * 1024 * 1024  # of an image held at full size
-MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels: a set is held in memory
+MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels, which are kept decoded
 _NAMES_SHOWN = 5
 _SOURCE, _LANE = "source", "lane"
 
@@ -94,25 +95,27 @@ def listed(data: DataRecipe, path: Path, rows: list[LabelRow]) -> Table:
         SplitError: If a row has an unknown split, or one content is in two.
     """
     with _opened(path) as store:
-        images, kept, corrupt = _decode_all(store, rows, preprocessing_of(data))
+        decoded = _Decoded(store, rows, preprocessing_of(data))
+        images = stored_images.kept(decoded)  # one by one: the set need not fit into memory
+    used, corrupt = decoded.rows, decoded.corrupt
     if len(corrupt) > data.allow_corrupt:
         shown = "; ".join(corrupt[:_NAMES_SHOWN])
         message = f"Expected at most {data.allow_corrupt} corrupt images in {path}, got {len(corrupt)}: {shown}"
         raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
     table = make_table(
         images,
-        [_class_name(row, data.label) for row in kept],
-        slices=[row.slice for row in kept],
-        sources=[row.source for row in kept],
+        [_class_name(row, data.label) for row in used],
+        slices=[row.slice for row in used],
+        sources=[row.source for row in used],
         corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
     )
-    table = replace(table, names=np.array([row.path for row in kept], dtype=np.str_))
-    if any(row.lane for row in kept):
-        table = replace(table, lanes=np.array([row.lane for row in kept], dtype=np.str_))
-    if not data.split and not any(row.split for row in kept):
+    table = replace(table, names=np.array([row.path for row in used], dtype=np.str_))
+    if any(row.lane for row in used):
+        table = replace(table, lanes=np.array([row.lane for row in used], dtype=np.str_))
+    if not data.split and not any(row.split for row in used):
         return table
-    table = replace(table, told=np.array([row.split for row in kept], dtype=np.str_))
-    told_groups(table, names=[row.path for row in kept])
+    table = replace(table, told=np.array([row.split for row in used], dtype=np.str_))
+    told_groups(table, names=[row.path for row in used])
     return table
 
 
@@ -268,27 +271,34 @@ def _row(line: dict[str | None, str], data: DataRecipe, where: str, *, named: bo
     )
 
 
-def _decode_all(
-    store: Store, rows: list[LabelRow], pre: Preprocessing
-) -> tuple[list[npt.NDArray[np.uint8]], list[LabelRow], list[str]]:
-    """Return the images as the device decodes them, their rows, and ``name: reason`` of unreadable ones."""
-    images, kept, corrupt, held_bytes = [], [], [], 0
-    most = MAX_IMAGE_PIXELS if pre.decode == "full" else DECODED_PIXELS
-    for row in rows:
-        try:
-            data = store.read(row.path, MAX_IMAGE_BYTES)
-            images.append(decode_image(data, pre, limit_pixels=most))
-        except KeyError:
-            corrupt.append(f"{row.path}: not there")
-        except (ImageError, zipfile.BadZipFile, OSError, EOFError) as error:
-            corrupt.append(f"{row.path}: {error}")
-        else:
-            kept.append(row)
-            held_bytes += images[-1].nbytes
-        if held_bytes > MAX_SET_BYTES:
-            message = f"Expected images of at most {MAX_SET_BYTES} bytes of pixels in all, got more at {row.path!r}"
-            raise ArchiveError(f"{message}: make them smaller, the device scales them down too")
-    return images, kept, corrupt
+class _Decoded:
+    """The images as the device decodes them, one by one; ``rows`` and ``corrupt`` are complete after the last.
+
+    ``rows``: those of the images; ``corrupt``: ``name: reason`` of unreadable ones.
+    """
+
+    def __init__(self, store: Store, rows: list[LabelRow], pre: Preprocessing) -> None:
+        self._store, self._listed, self._pre = store, rows, pre
+        self.rows: list[LabelRow] = []
+        self.corrupt: list[str] = []
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        most, total_bytes = MAX_IMAGE_PIXELS if self._pre.decode == "full" else DECODED_PIXELS, 0
+        for row in self._listed:
+            try:
+                image = decode_image(self._store.read(row.path, MAX_IMAGE_BYTES), self._pre, limit_pixels=most)
+            except KeyError:
+                self.corrupt.append(f"{row.path}: not there")
+                continue
+            except (ImageError, zipfile.BadZipFile, OSError, EOFError) as error:
+                self.corrupt.append(f"{row.path}: {error}")
+                continue
+            self.rows.append(row)
+            total_bytes += image.nbytes
+            if total_bytes > MAX_SET_BYTES:
+                message = f"Expected images of at most {MAX_SET_BYTES} bytes of pixels in all, got more at {row.path!r}"
+                raise ArchiveError(f"{message}: make them smaller, the device scales them down too")
+            yield image
 
 
 def _class_name(row: LabelRow, label: str) -> str:

@@ -13,7 +13,7 @@ Source of the banding: Manku, Jain and Das Sarma, Detecting Near-Duplicates for 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +22,7 @@ import PIL
 
 from compressor.cache import Cache, Stage
 from compressor.data._split import joined
+from compressor.data._stored_images import Images, shapes_of
 from compressor.data._table import Table
 from compressor.exploration.thumbnails import Hashes, Thumbs, thumbnails
 from compressor.progress import Progress, StageProgress
@@ -79,23 +80,28 @@ def near_pairs(
     return pairs[np.argsort(_distance(thumbs, pairs), kind="stable")]
 
 
-def moved_pairs(images: Sequence[npt.NDArray[np.uint8]], parts: npt.NDArray[np.int64], progress: Progress) -> Rows:
+def moved_pairs(images: Images, parts: npt.NDArray[np.int64], progress: Progress) -> Rows:
     """Return near duplicates as ``near_pairs``, of which one may have moved by a pixel; the smaller row comes first.
 
-    ``images``: uint8 (H, W, 3) each; of those smaller than ``_LEAST_SIDE`` pixels nothing is found.
+    ``images``: uint8 (H, W, 3) each, read once; of those smaller than ``_LEAST_SIDE`` pixels nothing is found.
     """
-    kept = np.array([row for row, image in enumerate(images) if min(image.shape[:2]) >= _LEAST_SIDE], dtype=np.int64)
-    inner = [
-        images[row][1 + down : images[row].shape[0] - 1 + down, 1 + right : images[row].shape[1] - 1 + right]
-        for down, right in _PLACES
-        for row in kept.tolist()
-    ]
-    with progress.stage("thumbnails of moved pictures", len(inner), "picture") as stage:
-        thumbs, hashes = thumbnails(inner, stage)
+    kept = np.flatnonzero(shapes_of(images)[:, :2].min(axis=1) >= _LEAST_SIDE)
+    count = len(kept) * len(_PLACES)
+    with progress.stage("thumbnails of moved pictures", count, "picture") as stage:
+        thumbs, hashes = thumbnails(_inner(images[kept]), count, stage)
+    by_place = np.arange(count).reshape(-1, len(_PLACES)).T.ravel()  # all pictures at their middle come first
+    thumbs, hashes = thumbs[by_place], hashes[by_place]
     rows = np.tile(kept, len(_PLACES))
     with progress.stage("moved pictures", BANDS, "band") as stage:
         found = rows[near_pairs(thumbs, hashes, parts[rows], stage, len(kept))]
     return np.unique(np.sort(found, axis=1), axis=0) if len(found) else found
+
+
+def _inner(images: Images) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the inner part of each image at each of ``_PLACES``."""
+    for image in images:
+        height, width = image.shape[:2]
+        yield from (image[1 + down : height - 1 + down, 1 + right : width - 1 + right] for down, right in _PLACES)
 
 
 def with_near_sources(
@@ -129,7 +135,7 @@ def with_near_sources(
 def _near_rows(table: Table, progress: Progress, unnamed: npt.NDArray[np.bool_] | None) -> Rows:
     """Return for each row a row whose source it takes, int64 (N,): the first of its source, where nothing is near."""
     parts = np.unique(table.sources, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    pairs = moved_pairs(list(table.images), parts, progress)
+    pairs = moved_pairs(table.images, parts, progress)
     if unnamed is not None and len(pairs):
         pairs = pairs[unnamed[pairs].any(axis=1)]
     keys = joined(map(tuple, table.sources[pairs].tolist()))

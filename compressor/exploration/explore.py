@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from compressor import tasks
 from compressor.data._split import split
+from compressor.data._stored_images import shapes_of
 from compressor.data._table import Table
 from compressor.errors import SplitError
 from compressor.exploration import duplicates, label_noise, outliers
@@ -110,12 +111,12 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
         parts = np.full(len(table), "all", dtype="<U11")
         notes.append(f"not split, so nothing is compared across splits: {error}")
     with progress.stage("thumbnails", len(table), "image") as stage:
-        thumbs, hashes = thumbnails(list(table.images), stage)
+        thumbs, hashes = thumbnails(table.images, len(table), stage)
     conflicts, leaks = _equal(table, parts)
     codes = np.array([PARTS.index(part) if part in PARTS else -1 for part in parts.tolist()])
     with progress.stage("duplicates", duplicates.BANDS, "band") as stage:
         near = duplicates.near_pairs(thumbs, hashes, codes, stage)
-    moved = duplicates.moved_pairs(list(table.images), codes, progress)
+    moved = duplicates.moved_pairs(table.images, codes, progress)
     known = set(map(tuple, np.sort(near, axis=1).tolist()))
     near = np.concatenate([near, [pair for pair in moved.tolist() if tuple(pair) not in known] or near[:0]])
     scores = outliers.outlier_scores(thumbs)
@@ -138,7 +139,7 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
     return Exploration(
         digest=digest, rows=len(table), sources=len(np.unique(table.sources)), corrupt=table.corrupt,
         classes=classes, slices=_counted(table.slices, parts, np.unique(table.slices).tolist()),
-        sizes=dict(Counter(f"{image.shape[0]}x{image.shape[1]}" for image in table.images).most_common()),
+        sizes=dict(Counter(f"{high}x{wide}" for high, wide, _ in shapes_of(table.images).tolist()).most_common()),
         values=values, levels=levels, counts=counts,
         conflicts=row.pairs(conflicts), leaks=row.pairs(leaks), near=row.pairs(near.tolist()),
         outliers=tuple(Suspect(row.at(i), float(scores[i])) for i in far[:SHOWN].tolist()),

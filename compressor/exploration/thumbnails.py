@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,14 @@ Thumbs = npt.NDArray[np.float32]
 Hashes = npt.NDArray[np.uint64]
 
 
-def thumbnails(images: Sequence[npt.NDArray[np.uint8]], stage: StageProgress) -> tuple[Thumbs, Hashes]:
+def thumbnails(images: Iterable[npt.NDArray[np.uint8]], count: int, stage: StageProgress) -> tuple[Thumbs, Hashes]:
     """Return each image as grey float32 (N, SIDE, SIDE), 0..255, and its 64-bit difference hash, uint64 (N,).
 
-    ``images``: uint8 (H, W, 3) each, of any size.
+    ``images``: ``count`` arrays of uint8 (H, W, 3), of any size, taken one by one.
     Source of the hash: N. Krawetz, Kind of Like That (dHash), 2013: bit = a pixel is brighter than its left neighbour.
     """
-    thumbs = np.empty((len(images), SIDE, SIDE), np.float32)
-    bits = np.empty((len(images), 64), bool)
+    thumbs = np.empty((count, SIDE, SIDE), np.float32)
+    bits = np.empty((count, 64), bool)
     for i, image in enumerate(images):
         grey = Image.fromarray(image).convert("L")
         thumbs[i] = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))

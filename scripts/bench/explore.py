@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from compressor.data import load
+from compressor.data._stored_images import object_array
 from compressor.data._table import Table, make_table
 from compressor.exploration import duplicates, label_noise, outliers
 from compressor.exploration.explore import explore
@@ -77,7 +78,7 @@ def _case(name: str, table: Table, *, clean: bool) -> Case:
 
 def _seen(images: list[Image8]) -> tuple[Thumbs, NDArray[np.uint64]]:
     with Silent().stage("thumbnails", len(images), "image") as stage:
-        return thumbnails(images, stage)
+        return thumbnails(images, len(images), stage)
 
 
 def flipped(table: Table, rate: float) -> tuple[NDArray[np.int64], Flags]:
@@ -220,7 +221,7 @@ def copy_rows(case: Case) -> Iterator[Row]:
         pairs = _pairs(np.concatenate([case.thumbs[some], thumbs]), np.concatenate([case.hashes[some], hashes]), parts)
         if way.startswith("moved"):
             images = [*(case.table.images[row] for row in some), *(change(case.table.images[row]) for row in some)]
-            pairs = duplicates.moved_pairs(images, parts, Silent())
+            pairs = duplicates.moved_pairs(object_array(images), parts, Silent())
         own = pairs[:, 0] + len(some) == pairs[:, 1]
         found = int(own.sum()) / len(some)
         yield Row(f"{case.name}: copies {way}, share found", found, None, f">= {least}" if least else "",
