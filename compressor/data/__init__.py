@@ -30,7 +30,7 @@ from wire.canonical import sha256_file, sha256_hex
 from wire.settings import is_given
 
 FLOOR = 'label = "floor"'
-KEYS = ("path", "slices", "split", "allow_corrupt", "orientation", "decode", "front_end", "options", FLOOR)
+KEYS = ("path", "slices", "split", "allow_corrupt", "orientation", "decode", "front_end", "options", "columns", FLOOR)
 """Keys that not every data set reads. Of ``label`` only ``floor``: ``exact`` and ``number`` apply to all."""
 
 
@@ -143,6 +143,8 @@ def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
         return pack(table, folder)
 
     inputs = {"recipe": repr(data), "task": tasks.of(data).name, "file": content}
+    if data.columns:
+        inputs["columns"] = repr(sorted(data.columns.items()))
     stage = Stage(name="data", inputs=inputs, make=make, uses=code_of(data))
     packed = cache.result(stage).data
     try:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from compressor.data._archive import Names
+from compressor.data._delimited import lines_of, renamed
 from compressor.data._front_end import SensorSample, Values
 from compressor.data._table import check_label, check_spelled, source_name
 from compressor.errors import ArchiveError, ColumnError, DataError, PluginError
 
 MAX_TABLE_BYTES = 256 * 1024 * 1024
 MAX_CELLS = 50_000_000
+NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+_DECIMAL = re.compile(r"\s*[+-]?[0-9]+(,[0-9]+)?([eE][+-]?[0-9]+)?\s*")
 _WINDOW, _LABEL, _SOURCE, _TARGET = "window", "label", "source", "target"
 
 
@@ -66,10 +69,13 @@ class Columns:
         return found
 
 
-def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool = False) -> list[SensorSample]:
+def samples(
+    store: Names, name: str, slices: str, *, binary: bool, columns: bool = False, names: Mapping[str, str] = NO_COLUMNS
+) -> list[SensorSample]:
     """Return the windows of the table ``name``; ``slices`` is the slice column, or empty.
 
-    ``columns``: the targets are in the columns ``target`` and ``target_…``, not in ``label``.
+    ``columns``: the targets are in the columns ``target`` and ``target_…``, not in ``label``. ``names``: the file's
+    names of columns, ``[data] columns``.
 
     Raises:
         ArchiveError: If the table is too large.
@@ -77,7 +83,7 @@ def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool
         DataError: If a value is not finite, a label has surrounding blanks, or a window has two labels, targets,
             sources or slices.
     """
-    table = read(store, name)
+    table = read(store, name, columns=names)
     windows = table.required(_WINDOW)
     targets: dict[str, list[str]] = {}
     if columns:
@@ -125,8 +131,12 @@ def encoded(values: Values, *, binary: bool) -> bytes:
     return single.tobytes() if binary else json.dumps(single.tolist()).encode()
 
 
-def read(store: Names, name: str) -> Columns:
-    """Return the table ``name``, CSV or Parquet.
+def read(
+    store: Names, name: str, *, columns: Mapping[str, str] = NO_COLUMNS, wanted: Sequence[str] = (_WINDOW, _LABEL)
+) -> Columns:
+    """Return the table ``name``, CSV or Parquet; ``columns``: of ``[data]``; ``wanted`` decide on the delimiter.
+
+    A CSV that is not delimited by commas may have decimal commas.
 
     Raises:
         ArchiveError: If it is too large.
@@ -135,26 +145,27 @@ def read(store: Names, name: str) -> Columns:
     """
     content = store.read(name, MAX_TABLE_BYTES)
     if name.endswith(".parquet"):
-        return _parquet(content, name)
-    try:
-        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig")), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        message = f"Expected {name} as CSV in UTF-8, got: {error}"
-        raise DataError(message) from error
-    lines = [line for line in lines if line]
-    head = lines[0] if lines else []
-    for row, line in enumerate(lines[1:], start=2):
-        if len(line) != len(head):
-            message = f"Expected {len(head)} cells in {name}, row {row}, got {len(line)}"
+        return _parquet(content, name, columns)
+    lines = lines_of(content, name, wanted, columns, strict=True)
+    for row, line in enumerate(lines.cells, start=2):
+        if len(line) != len(lines.head):
+            message = f"Expected {len(lines.head)} cells in {name}, row {row}, got {len(line)}"
             raise DataError(message)
-    if len(set(head)) != len(head):
-        message = f"Expected columns of different names in {name}, got {', '.join(head)[:200]}"
-        raise DataError(message)
-    columns = list(zip(*lines[1:], strict=True)) or [()] * len(head)
-    return Columns(name, dict(zip(head, columns, strict=True)), first_row=2)
+    cells: list[Sequence[str]] = list(zip(*lines.cells, strict=True)) or [()] * len(lines.head)
+    if lines.delimiter != ",":
+        cells = [_with_points(column) for column in cells]
+    return Columns(name, dict(zip(lines.head, cells, strict=True)), first_row=2)
 
 
-def _parquet(content: bytes, name: str) -> Columns:
+def _with_points(column: Sequence[str]) -> Sequence[str]:
+    """Return a column of decimal commas with points: where a comma does not part cells, it parts fractions."""
+    filled = [value for value in column if value]
+    if any("," in value for value in filled) and all(_DECIMAL.fullmatch(value) for value in filled):
+        return [value.replace(",", ".") for value in column]
+    return column
+
+
+def _parquet(content: bytes, name: str, columns: Mapping[str, str]) -> Columns:
     try:
         import pyarrow as pa  # noqa: PLC0415 - optional, and heavy
         import pyarrow.parquet as pq  # noqa: PLC0415 - optional, and heavy
@@ -171,7 +182,10 @@ def _parquet(content: bytes, name: str) -> Columns:
     except (pa.ArrowException, OSError, ValueError) as error:
         message = f"Expected {name} as Parquet, got: {str(error)[:120]}"
         raise DataError(message) from error
-    return Columns(name, {column: found.column(column).to_pylist() for column in found.column_names})
+    head = renamed(found.column_names, columns, name)
+    return Columns(
+        name, {named: found.column(own).to_pylist() for named, own in zip(head, found.column_names, strict=True)}
+    )
 
 
 def _only(values: Sequence[str], rows: Sequence[int], what: str) -> str:

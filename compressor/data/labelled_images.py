@@ -1,5 +1,8 @@
 """A zip or folder of images with a CSV: ``path``, ``label`` and, if the recipe names one, a slice column.
 
+The CSV is UTF-8 with or without a byte-order mark, its delimiter a comma, a semicolon or a tab; paths may have the
+separators of Windows. ``[data] columns`` gives the names of columns that are called otherwise.
+
 With a column ``source``, rows of one source (frames of one scene) are never split between train and gate and are
 gated once; blanks around a name and the form of its accents don't make another source, and a row without a name is a
 source of its own. A column ``lane`` says how a sample from the fleet was drawn. Everything is checked before it is
@@ -8,8 +11,6 @@ decoded: the number and size of entries, their paths, the columns.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import zipfile
 import zlib
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from compressor import tasks
 from compressor.data import FLOOR
 from compressor.data import _stored_images as stored_images
+from compressor.data._delimited import check_columns, lines_of
 from compressor.data._front_end import preprocessing_of
 from compressor.data._split import told_groups
 from compressor.data._table import Table, check_label, check_spelled, make_table, source_name
@@ -35,7 +37,8 @@ from edge_agent.inference.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
 from edge_agent.inference.preprocess import decode_image
 from wire.manifest import Preprocessing
 
-READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", FLOOR})
+READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", "columns", FLOOR})
+COLUMNS = ("path", "label", "source", "lane")
 MAX_ENTRIES = 500_000
 MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
@@ -43,6 +46,7 @@ MAX_IMAGE_PIXELS = 4 * 1024 * 1024  # of an image held at full size
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels, which are kept decoded
 _NAMES_SHOWN = 5
 _SOURCE, _LANE = "source", "lane"
+_LISTS = (".csv", ".tsv")
 
 
 class Store(Protocol):
@@ -151,7 +155,7 @@ class _ImageFolder:
         self._path = path.resolve()
 
     def csv_names(self) -> list[str]:
-        return sorted(file.name for file in self._path.glob("*.csv"))
+        return sorted(file.name for file in self._path.iterdir() if file.suffix in _LISTS)
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         file = self._path / safe_path(name)
@@ -176,7 +180,7 @@ class _ImageZip:
 
     def csv_names(self) -> list[str]:
         names = self._archive.namelist()
-        return sorted(name for name in names if name.endswith(".csv") and "/" not in name)
+        return sorted(name for name in names if name.endswith(_LISTS) and "/" not in name)
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         entry = self._archive.getinfo(safe_path(name))
@@ -206,28 +210,28 @@ def _read_rows(store: Store, data: DataRecipe, path: Path, listing: str) -> list
         message = f"Expected one CSV file at the top of {path}, or labels.csv, got {', '.join(names)[:200]}"
         raise ArchiveError(f"{message}: call the one with path and label labels.csv")
     name = "labels.csv" if "labels.csv" in names else names[0]
+    check_columns(data.columns, COLUMNS, data.dataset)
+    wanted = ["path", "label", *(column for column in (data.slices, data.split) if column)]
     try:
-        reader = csv.DictReader(io.StringIO(store.read(name, MAX_CSV_BYTES).decode("utf-8-sig")))
-        lines, found = list(reader), list(reader.fieldnames or ())
+        table = lines_of(store.read(name, MAX_CSV_BYTES), name, wanted, data.columns)
     except KeyError as error:
         message = f"Expected the file {name} inside {path}, got a folder or a link that leaves it: put the file there"
         raise ArchiveError(message) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        message = f"Expected {name} as CSV in UTF-8, got: {error}: export it again"
-        raise DataError(message) from error
-    for column in ["path", "label", *(name for name in (data.slices, data.split) if name)]:
+    found = table.head
+    for column in wanted:
         if column not in found:
             message = f"Expected the column {column!r} in {name}, got {', '.join(found) or 'none'}"
-            raise ColumnError(message)
+            remedy = f': name the one that it is, columns = {{{column} = "…"}} in [data]' if column in COLUMNS else ""
+            raise ColumnError(message + (remedy if found else ""))
     check_spelled(sorted(set(found) - {data.slices, data.split}), (_SOURCE, _LANE), name)
-    if len(set(found)) != len(found):
-        message = f"Expected columns of different names in {name}, got {', '.join(found)[:200]}"
-        raise ColumnError(f"{message}: one of two would not be read")
-    if not 0 < len(lines) <= MAX_ENTRIES:
-        message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(lines)}"
+    if not 0 < len(table.cells) <= MAX_ENTRIES:
+        message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(table.cells)}"
         raise ArchiveError(message)
     named = data.label != "floor" and not tasks.of(data).columns
-    rows = [_row(line, data, f"{name}, row {number}", named=named) for number, line in enumerate(lines, start=2)]
+    rows = [
+        _row(table.line(place, f"{name}, row {place + 2}"), data, f"{name}, row {place + 2}", named=named)
+        for place in range(len(table.cells))
+    ]
     _check_contradictions(rows, name)
     return rows
 
@@ -249,26 +253,28 @@ def _check_contradictions(rows: list[LabelRow], name: str) -> None:
             raise DataError(f"{message}: leave the wrong row out")
 
 
-def _row(line: dict[str | None, str], data: DataRecipe, where: str, *, named: bool) -> LabelRow:
+def _row(line: dict[str, str], data: DataRecipe, where: str, *, named: bool) -> LabelRow:
     """Return the row of a ``line``; ``named``: its label is the name of a class."""
-    if None in line:
-        message = f"Expected no more cells in {where} than the header has, got {len(line[None])} more"
-        raise DataError(f"{message}: put cells with a comma in quotes")
     for column in ("path", "label"):
-        if not line[column]:
+        if not line.get(column):
             message = f"Expected a value in {where}, column {column!r}, got none: fill it in or leave the row out"
             raise DataError(message)
     if named:
         check_label(line["label"], f"{where}, column 'label'")
-    part, split = ((line[name] or "") if name else "" for name in (data.slices, data.split))
+    part, split = (line.get(name, "") if name else "" for name in (data.slices, data.split))
     return LabelRow(
-        path=line["path"],
+        path=_with_slashes(line["path"]),
         label=line["label"],
         slice=part if data.slices else "all",
         split=split,
         source=source_name(line.get(_SOURCE) or ""),
         lane=line.get(_LANE) or "",
     )
+
+
+def _with_slashes(path: str) -> str:
+    """Return ``path`` as a zip and a folder have it: with forward slashes and without ``./`` in front."""
+    return path.replace("\\", "/").removeprefix("./")
 
 
 class _Decoded:

@@ -26,12 +26,14 @@ from pathlib import Path, PurePosixPath
 from compressor import tasks
 from compressor.data import _series, _window_table, check_options
 from compressor.data._archive import Names, opened
+from compressor.data._delimited import check_columns
 from compressor.data._front_end import Ranged, SensorSample, chosen, options_of, ranged, tabled
 from compressor.data._table import Table, check_label
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
 
-READS = frozenset({"path", "slices", "allow_corrupt", "front_end", "options"})
+READS = frozenset({"path", "slices", "allow_corrupt", "front_end", "options", "columns"})
+_COLUMNS = ("window", "label", "source", "target")
 _OF_SERIES = ("stride", "source_windows", _series.HORIZON)
 _TABLES = (".csv", ".parquet")
 _MAX_STROKES_BYTES = 64 * 1024 * 1024
@@ -97,19 +99,25 @@ def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sensor
 
 
 def _check_unread(data: DataRecipe, form: str, options: tuple[str, ...]) -> None:
-    """Reject settings that only tables use: the slice column, and ``options`` that ``form`` does not use."""
+    """Reject settings that only tables use: the names of columns, and ``options`` that ``form`` does not use."""
     check_options(data, options, form if tasks.of(data).columns else f"{form} and classes as labels")
+    if data.columns:
+        message = f"Expected no columns in [data] with {form}, got {dict(data.columns)}"
+        raise DataError(f"{message}: leave it out; only a table of windows has columns of other names")
     if data.slices:
         message = f"Expected no slices = {data.slices!r} in [data] with {form}, whose slices are its files"
         raise DataError(f"{message}: leave it out; only a table of windows has a slice column")
 
 
 def _tables(store: Names, data: DataRecipe, *, binary: bool) -> list[SensorSample]:
+    check_columns(data.columns, _COLUMNS, data.dataset)
     names, columns = [name for name in store.names() if name.endswith(_TABLES)], tasks.of(data).columns
     return [
         sample
         for name in names
-        for sample in _window_table.samples(store, name, data.slices, binary=binary, columns=columns)
+        for sample in _window_table.samples(
+            store, name, data.slices, binary=binary, columns=columns, names=data.columns
+        )
     ]
 
 

@@ -86,6 +86,8 @@ class DataRecipe:
     ``label``). ``needs``: for a recipe without a path, one sentence that says what to pass with ``--data`` and where it
     comes from; ``stand_in``: a file of ``compressor/stand_ins`` that generates replacement data for ``--quick``.
     Neither is an input of the model; a ``task`` is, and code that digests a recipe adds it if there is one.
+    ``columns``: the names that a table has for the columns that the data set wants, such as ``{path = "file"}``; like
+    ``task``, digested if it is given.
     """
 
     dataset: str = "digits"
@@ -110,6 +112,7 @@ class DataRecipe:
     task: str = field(default="", repr=False)
     needs: str = field(default="", repr=False)
     stand_in: str = field(default="", repr=False)
+    columns: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def generated(self) -> bool:

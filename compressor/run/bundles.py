@@ -153,6 +153,7 @@ def recipe_digest(recipe: Recipe) -> str:
     """Return the digest of all that ``recipe`` states, wherever its file is."""
     beside = [str(recipe.acceptance)] if recipe.acceptance != AcceptanceRecipe() else []
     beside += [recipe.data.task] if recipe.data.task else []
+    beside += [f"columns {sorted(recipe.data.columns.items())}"] if recipe.data.columns else []
     beside += [str(recipe.smoothing)] if recipe.smoothing.kind else []
     beside += [recipe.train.fine_tune_layers] if recipe.train.keeps_body else []
     beside += [f"teacher {recipe.model.teacher}"] if recipe.model.teacher else []

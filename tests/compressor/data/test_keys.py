@@ -38,7 +38,7 @@ CHANGED: Mapping[str, object] = {
     "path": "elsewhere", "slices": "x", "split": "part", "train_slices": ("b",), "label": "floor", "width": 8,
     "height": 8, "colour": "grey", "orientation": "stored", "decode": "full", "allow_corrupt": 3, "mean": 0.1,
     "std": 0.9, "target_mean": (1.0,), "target_std": (2.0,), "shares": {**SHARES, "gate": 0.3, "train": 0.3},
-    "front_end": "mfcc", "options": {"side": 16}, "dataset": "nonsense",
+    "front_end": "mfcc", "options": {"side": 16}, "dataset": "nonsense", "columns": {"label": "x"},
 }  # fmt: skip
 """Of every field of ``[data]`` another value than the recipes below have."""
 
