@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from compressor import plugins
 from compressor.closure import plugin
 from compressor.errors import PluginError
-from compressor.formats._base import Batches, Floats, ModelFormat, Ranges, Tensors
+from compressor.formats._base import Batches, FileWords, Floats, ModelFormat, Ranges, Tensors
 from compressor.steps.quantize import Settings
 from edge_agent import declarations
 from edge_agent.declarations import RuntimeFile
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from compressor.recipe.model import ModelRecipe
 
 __all__ = [
-    "BASELINE", "KEYS", "Batches", "Floats", "ModelFormat", "Ranges", "Tensors", "code", "imported", "known",
-    "model_keys", "named", "or_plain", "runtimes", "unread",
+    "BASELINE", "KEYS", "Batches", "FileWords", "Floats", "ModelFormat", "Ranges", "Tensors", "code", "imported",
+    "known", "model_keys", "named", "or_plain", "runtimes", "unread",
 ]  # fmt: skip
 
 BASELINE = "onnx"

@@ -39,6 +39,19 @@ WEIGHT_AXES = 2
 
 
 @dataclass(frozen=True, slots=True)
+class FileWords:
+    """What a model's file says of itself; empty: nothing.
+
+    ``labels``: the names of its classes, in the order of the output. ``mean`` and ``std``: its input is
+    ``(pixel - mean) / std`` for pixels of 0 to 255, one value for all channels or one for each.
+    """
+
+    labels: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFormat:
     """The model files of ``runtime``.
 
@@ -219,6 +232,15 @@ class ModelFormat:
         """
         del model
         raise MeasureError(f"Expected a format that can be imported, got {self.runtime!r}: give a network")
+
+    def words(self, model: bytes) -> FileWords:
+        """Return what the metadata of a person's file say of its classes and its input.
+
+        Raises:
+            MeasureError: If it can't be read.
+        """
+        del model
+        return FileWords()
 
     def with_first(self, model: bytes, output: str) -> bytes:
         """Return ``model`` with ``output`` as its first output."""

@@ -6,12 +6,17 @@ computation of a file is never changed.
 
 from __future__ import annotations
 
+import ast
+
 import onnx
 
 from compressor.errors import ModelFileError, ModelOperatorsError
 from compressor.export.stripping import graphs
 from wire.manifest import TensorSpec
 
+_NAMES = "names"
+"""Under this key exporters note the classes, as Python writes a dictionary of them by number, or a list."""
+_MAX_NAMES_CHARS = 1_000_000
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
@@ -33,6 +38,20 @@ def opset(data: bytes) -> int:
     """Return the opset of an ONNX file, 0 if it states none."""
     entries = onnx.load_from_string(data).opset_import
     return max((entry.version for entry in entries if entry.domain in {"", "ai.onnx"}), default=0)
+
+
+def noted_labels(data: bytes) -> tuple[str, ...]:
+    """Return the names of the classes in the metadata of an ONNX file, by number; () if it notes none readable."""
+    props = onnx.load_from_string(data).metadata_props
+    text = next((entry.value for entry in props if entry.key == _NAMES), "")
+    if len(text) > _MAX_NAMES_CHARS:
+        return ()
+    try:
+        found = ast.literal_eval(text)  # literals alone: nothing is called
+        named = [found[number] for number in range(len(found))]
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
+        return ()
+    return tuple(str(name) for name in named) if not isinstance(found, str) else ()
 
 
 def logits_first(data: bytes, name: str) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.errors import QuantizeError
-from compressor.formats._base import WEIGHT_AXES, Batches, Floats, ModelFormat, Ranges, Tensors, Weight
+from compressor.formats._base import WEIGHT_AXES, Batches, FileWords, Floats, ModelFormat, Ranges, Tensors, Weight
 from compressor.steps.quantize import Settings
 
 if TYPE_CHECKING:
@@ -112,3 +112,9 @@ class Format(ModelFormat):
         from compressor.tflite.contract import contract  # noqa: PLC0415 - loads LiteRT
 
         return contract(model)
+
+    def words(self, model: bytes) -> FileWords:
+        """Return the labels and the normalisation of the file's metadata."""
+        from compressor.tflite.metadata import words_of  # noqa: PLC0415 - loads LiteRT
+
+        return words_of(model)

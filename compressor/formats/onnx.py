@@ -18,7 +18,17 @@ from compressor import quantize
 from compressor.clean.given import Given
 from compressor.errors import ExportError, QuantizeError
 from compressor.export import OPSET
-from compressor.formats._base import WEIGHT_AXES, Batches, Floats, Layers, ModelFormat, Ranges, Tensors, Weight
+from compressor.formats._base import (
+    WEIGHT_AXES,
+    Batches,
+    FileWords,
+    Floats,
+    Layers,
+    ModelFormat,
+    Ranges,
+    Tensors,
+    Weight,
+)
 from compressor.steps.quantize import Settings
 
 if TYPE_CHECKING:
@@ -166,6 +176,12 @@ class Format(ModelFormat):
         from compressor.clean.mending import clean  # noqa: PLC0415 - loads onnx and onnxruntime
 
         return clean(model, given)
+
+    def words(self, model: bytes) -> FileWords:
+        """Return the names of the classes, as exporters of detectors and classifiers note them."""
+        from compressor.formats import _onnx_files as files  # noqa: PLC0415 - loads onnx
+
+        return FileWords(labels=files.noted_labels(model))
 
     def tensors(self, model: bytes) -> Tensors:
         """Return the tensors of a complete file with operators of known domains."""

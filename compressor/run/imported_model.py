@@ -22,6 +22,7 @@ from compressor.errors import CheckpointError, MeasureError, ModelFileError, Mod
 from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import Recipe
+from compressor.run import described
 from compressor.run.compression import Notes, check_calibration, compress
 from compressor.run.stages import (
     Form,
@@ -179,11 +180,27 @@ def _read_as(run: Run, calibration: Sequence[Table]) -> tuple[formats.ModelForma
         raise CheckpointError(f"Expected in [model] one of {', '.join(formats.model_keys())}, got none")
     check_calibration(calibration)
     rows = run.inputs(calibration[0].take(np.arange(min(len(calibration[0]), _CLEANED_ROWS))), file_format.layout)
-    data, mended = run.cleaned(_imported(recipe, file_format), file_format.runtime, _given(recipe, rows))
+    given = _imported(recipe, file_format)
+    data, mended = run.cleaned(given, file_format.runtime, _given(recipe, rows))
+    _compare_words(run, file_format.words(given))
     plain = bare(recipe, run.table, data, float_target(recipe, file_format.runtime))
     specs = contract_of(data, plain.manifest)
     specs = _meant(run, _stated(plain, specs, data), specs, calibration[0])
     return file_format, Form(_stated(plain, specs, data), mended=mended), specs
+
+
+def _compare_words(run: Run, words: formats.FileWords) -> None:
+    """Say where what the file says of itself differs from the recipe.
+
+    Raises:
+        ModelSignatureError: If it has the same classes in another order.
+    """
+    table = run.table
+    has_classes = run.task.targets.classes(table.labels[:1]) is not None
+    lines = (described.check_labels(words, table.class_names) if has_classes else "",
+             described.normalisation(words, run.recipe.data))  # fmt: skip
+    for said in filter(None, lines):
+        run.progress.say(said)
 
 
 def check(recipe: Recipe) -> None:
@@ -222,20 +239,28 @@ def check(recipe: Recipe) -> None:
         data, _ = file_format.cleaned(data, _given(recipe, random_rows(spec.shape[1:])))
     inputs, outputs = file_format.tensors(data)
     wanted = _input(inputs, spec)
-    named = _outputs(outputs, len(model.labels)) if model.labels else ()
+    named: Specs = ()
+    if model.labels:
+        described.check_labels(file_format.words(data), model.labels)
+        named = _outputs(outputs, len(model.labels))
     try:
         runtimes.load(Manifest(runtime=file_format.runtime, inputs=(wanted,)), data).close()
     except AgentError as error:
         raise ModelFileError(str(error)) from error
     if becomes_network(recipe):
-        from compressor.importing import conversion, heads  # noqa: PLC0415 - torch is loaded only where needed
+        _check_network(data, named, outputs)
 
-        if named:
-            heads.network_of(data, *(output.name for output in named))
-        elif (of_rows := _of_rows(outputs)) is not None:
-            heads.network_of(data, of_rows.name)
-        else:  # which output has the classes is known with the data
-            conversion.module_of(data)
+
+def _check_network(data: bytes, named: Specs, outputs: Specs) -> None:
+    """Check that the file becomes a network; ``named``: its outputs for the classes, if these are known."""
+    from compressor.importing import conversion, heads  # noqa: PLC0415 - torch is loaded only where needed
+
+    if named:
+        heads.network_of(data, *(output.name for output in named))
+    elif (of_rows := _of_rows(outputs)) is not None:
+        heads.network_of(data, of_rows.name)
+    else:  # which output has the classes is known with the data
+        conversion.module_of(data)
 
 
 def _of_rows(outputs: Specs) -> TensorSpec | None:
@@ -307,14 +332,27 @@ def _input(found: Specs, wanted: TensorSpec) -> TensorSpec:
     if spec.dtype != "float32" and not spec.scale:
         message = f"Expected one float32 input, got {spec.name!r} {spec.dtype}: export with a float32 input"
         raise ModelSignatureError(message)
-    if len(spec.shape) != len(wanted.shape) or any(
-        own not in {-1, want} for own, want in zip(spec.shape[1:], wanted.shape[1:], strict=True)
-    ):
+    fitting = next((one for one in (wanted, _other_layout(wanted)) if _fits(spec, one)), None)
+    if fitting is None:
         message = f"Expected input {wanted.shape} ({wanted.layout}, as [data] says), got {spec.name!r} {spec.shape}"
         flat = len(spec.shape) == _MATRIX < len(wanted.shape)
         way = "with a Flatten of it inside" if flat else f"in layout {wanted.layout}"
         raise ModelSignatureError(f"{message}: set [data] width, height and colour, or export {way}")
-    return replace(spec, shape=wanted.shape, layout=wanted.layout)
+    return replace(spec, shape=fitting.shape, layout=fitting.layout)
+
+
+def _fits(found: TensorSpec, wanted: TensorSpec) -> bool:
+    if len(found.shape) != len(wanted.shape):
+        return False
+    return all(own in {-1, want} for own, want in zip(found.shape[1:], wanted.shape[1:], strict=True))
+
+
+def _other_layout(spec: TensorSpec) -> TensorSpec:
+    """Return the same input with the axis of its channels elsewhere, as some converters keep it."""
+    if spec.layout == "NHWC":
+        batch, height, width, channels = spec.shape
+        return replace(spec, shape=(batch, channels, height, width), layout="NCHW")
+    return spec
 
 
 def _outputs(found: Specs, classes: int) -> Specs:

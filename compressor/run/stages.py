@@ -640,8 +640,9 @@ def with_contract(candidate: Candidate, inputs: tuple[TensorSpec, ...], outputs:
     """Return ``candidate`` with the actual inputs and outputs of its file; their meaning is kept."""
     meant = candidate.manifest.outputs[0]
     first = replace(outputs[0], mean=meant.mean, spread=meant.spread, meaning=meant.meaning or outputs[0].meaning)
-    outputs = (first, *outputs[1:])
-    return replace(candidate, manifest=replace(candidate.manifest, inputs=inputs, outputs=outputs))
+    outputs, known = (first, *outputs[1:]), candidate.manifest
+    pixels = replace(known.preprocessing, layout=inputs[0].layout or known.preprocessing.layout)
+    return replace(candidate, manifest=replace(known, inputs=inputs, outputs=outputs, preprocessing=pixels))
 
 
 def float_target(recipe: Recipe, runtime: str) -> TargetRecipe:

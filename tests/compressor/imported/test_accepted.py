@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from compressor.errors import MeasureError
 from compressor.tflite import flatbuffer
 from edge_agent import runtimes
+from tests.compressor.tflite.test_metadata import described, metadata
 from wire.bundle import Bundle, read_bundle
 from wire.canonical import sha256_hex
 from wire.manifest import TensorSpec
@@ -310,3 +311,42 @@ def test_a_softmax_in_a_tflite_file_is_met_too(run: Run, home: Path, network: to
 
     assert run("--tflite", export_tflite(Sure(network).eval(), 3, 32, 32), recipe="tflite")[0] == 0
     assert bundle_of(home).manifest.outputs[0].meaning == "probability"
+
+
+@pytest.mark.slow
+def test_a_tflite_file_that_keeps_the_channels_first_is_taken_so(
+    run: Run, home: Path, network: torch.nn.Module
+) -> None:
+    """As converters write it that change no layout; the device is told."""
+    converter = pytest.importorskip("litert_torch")
+    model = bytes(converter.convert(network.eval(), (torch.zeros(1, 3, 32, 32),)).model_content())
+    assert run("--tflite", model, recipe="tflite")[0] == 0
+    manifest = bundle_of(home).manifest
+    assert (manifest.inputs[0].shape, manifest.inputs[0].layout) == ((-1, 3, 32, 32), "NCHW")
+    assert manifest.preprocessing.layout == "NCHW"
+    assert figure(home, "accuracy") == figure(home, "baseline_accuracy")
+
+
+@pytest.mark.slow
+def test_classes_in_another_order_than_the_file_says_are_an_error(
+    run: Run, home: Path, tflite: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the line to write; the normalisation that the file names is said, and what would fit."""
+    del capsys
+    names = [str(digit) for digit in range(10)]
+    other = described(tflite, metadata((127.5,), (127.5,)), "\n".join([*names[1:], names[0]]))
+    code, said = run("--tflite", other, recipe="tflite")
+    assert (code, 'set [model] labels = ["1", "2"' in said) == (4, True)
+    assert "[model_signature]" in said
+    same = described(tflite, metadata((0.0,), (255.0,)), "\n".join(names))
+    assert run("--tflite", same, recipe="tflite")[0] == 0
+    assert bundle_of(home).manifest.labels == tuple(names)
+
+
+@pytest.mark.slow
+def test_names_in_an_onnx_file_are_compared(run: Run, model: onnx.ModelProto) -> None:
+    """As exporters of classifiers note them: a dictionary by number."""
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "names", str({number: str(9 - number) for number in range(10)})
+    code, said = run("--onnx", model)
+    assert (code, "the order of the file's own labels" in said) == (4, True)

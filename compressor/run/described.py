@@ -1,0 +1,65 @@
+"""What a person's model file says of itself, compared with the recipe.
+
+Decides what is an error: classes in another order, because every answer would carry a wrong name. A normalisation that
+differs is said: metadata are sometimes copied from another model, and the gates see what is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from compressor.errors import ModelSignatureError
+from compressor.formats._base import FileWords
+from compressor.recipe.model import DataRecipe
+
+_SHOWN = 5
+_PIXEL = 255.0
+_APART = 0.02
+"""Of a deviation, relative, and of a mean in deviations: exporters round."""
+
+
+def check_labels(words: FileWords, classes: Sequence[str]) -> str:
+    """Return "" if the file names its classes as ``classes`` does, or not at all; else a line on other names.
+
+    Raises:
+        ModelSignatureError: If they are the same names in another order.
+    """
+    if not words.labels or words.labels == tuple(classes):
+        return ""
+    if sorted(words.labels) == sorted(classes):
+        listed = ", ".join(f'"{name}"' for name in words.labels)
+        message = f"Expected the classes in the order of the file's own labels, got {_few(classes)}"
+        raise ModelSignatureError(f"{message}: set [model] labels = [{listed}]")
+    if len(words.labels) != len(classes):
+        return f"the file names {len(words.labels)} classes ({_few(words.labels)}), the recipe has {len(classes)}"
+    return f"the file calls its classes {_few(words.labels)}, the data {_few(classes)}: they are taken in this order"
+
+
+def normalisation(words: FileWords, data: DataRecipe) -> str:
+    """Return "" if the file takes pixels as ``data`` gives them, or says nothing; else a line on what would fit."""
+    if not words.mean or not words.std or min(words.std) <= 0 or data.front_end:
+        return ""
+    mean, std = np.asarray(words.mean) / _PIXEL, np.asarray(words.std) / _PIXEL
+    own_mean, own_std = np.atleast_1d(data.mean), np.atleast_1d(data.std)
+    try:
+        apart = max(float(np.abs((mean - own_mean) / std).max()), float(np.abs(own_std / std - 1).max()))
+    except ValueError:  # another number of channels
+        apart = np.inf
+    if apart <= _APART:
+        return ""
+    pixels = f"(pixel - {_numbers(words.mean)}) / {_numbers(words.std)}"
+    return (
+        f"the file's metadata say that it takes {pixels}, and [data] gives it mean {_numbers(own_mean)} and std "
+        f"{_numbers(own_std)} of 0 to 1: set mean = {_numbers(mean)} and std = {_numbers(std)}, unless they are wrong"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+
+
+def _numbers(values: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
+    texts = [f"{float(value):.4g}" for value in values]
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
