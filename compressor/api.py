@@ -92,14 +92,15 @@ class Arrays:
 class CompressOptions:
     """Settings of ``compress``; names and values as in a recipe (``docs/reference/recipe.md``).
 
-    ``mean`` and ``std``: normalisation of the input after scaling to 0..1, as used in training (0 and 1: none).
+    ``mean`` and ``std``: normalisation of the input after scaling to 0..1, as used in training (0 and 1: none); one
+    number, or one for each channel.
     ``quantize``: the keys of a step ``quantize``. ``gates``: the table ``[gates]``. ``seed``: of the splits.
     """
 
     name: str = "model"
     version: int = 1
-    mean: float = 0.0
-    std: float = 1.0
+    mean: float | Sequence[float] = 0.0
+    std: float | Sequence[float] = 1.0
     quantize: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     gates: Mapping[str, Mapping[str, float | str]] = field(
         default_factory=lambda: MappingProxyType({"accuracy_drop": {"max": 0.01}})
@@ -355,7 +356,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of a recipe
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _npz(data: Arrays) -> bytes:

@@ -15,8 +15,16 @@ MAX_MANIFEST_BYTES = 256 * 1024
 MAX_IMAGE_SIDE = 4096
 ORIENTATIONS = ("stored", "exif")
 DECODES = ("full", "reduced")
+RESIZES = ("stretch", "centre_crop", "letterbox")
+BITS = (8, 16)
 """The first of each is the default of a manifest that does not name one."""
-SCHEMA_PLAIN, SCHEMA_DECODING, SCHEMA_TASK, SCHEMA_SMOOTHING = 1, 2, 3, 4
+COLOURS = {"rgb": 3, "bgr": 3, "grey": 1}
+"""The channels of each."""
+RESAMPLES = ("nearest", "bilinear", "bicubic", "box", "lanczos")
+UNFILTERED = "bilinear"
+"""The one that ``antialias`` false is about; ``nearest`` never filters."""
+SCHEMA_PLAIN, SCHEMA_DECODING, SCHEMA_TASK, SCHEMA_SMOOTHING, SCHEMA_RESIZING = 1, 2, 3, 4, 5
+_OLD_COLOURS, _OLD_RESAMPLES = ("rgb", "grey"), ("nearest", "bilinear")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +50,25 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """From a decoded image, uint8 (H, W, 3), to the input tensor.
+    """From a decoded image, uint8 (H, W, 3), or uint16 (H, W, 1) with 16 ``bits``, to the input tensor.
 
-    Convert to ``colour`` (``grey`` or ``rgb``), resize to ``width`` x ``height`` pixels (bilinear),
-    multiply by ``scale``, then subtract ``mean`` and divide by ``std`` per channel; lay out as ``layout``.
+    Convert to ``colour`` (a key of ``COLOURS``), resize to ``width`` x ``height`` pixels, multiply by ``scale``, then
+    subtract ``mean`` and divide by ``std`` per channel; lay out as ``layout``. Both are in the order of the input's
+    channels.
+
+    ``resize``: ``stretch`` to both sides; ``centre_crop``: scale until the shorter side has ``resize_to`` pixels (0:
+    until the image just covers the input) and take the middle; ``letterbox``: scale until the image just fits, and
+    fill the rest, half on either side, with pixels of value ``fill``. ``resample``: one of ``RESAMPLES``, as PIL
+    computes it, filtered against aliasing where it reduces; ``antialias`` false: bilinear between the four nearest
+    pixels. ``bits``: of a pixel's value. A manifest with a value of one of these five that a reader of schema 4 does
+    not know has schema 5.
 
     Before that: ``front_end`` is the file of ``edge_agent/front_ends`` that makes the image from raw sensor bytes, with
     its options by name; empty: the bytes are an encoded image. ``orientation``: ``exif`` rotates an image according to
     its Exif orientation, ``stored`` ignores the tag. ``decode``: ``reduced`` decodes at an eighth, a quarter or half of
-    the size, but no less than twice the input's, and rejects transparent pixels and animations; ``full`` decodes at
-    full size, drops an alpha channel and takes the first frame of an animation. A manifest with a non-default value of
-    one of these two has schema 2.
+    the size, but no less than twice that of the resized image, and rejects transparent pixels and animations; ``full``
+    decodes at full size, drops an alpha channel and takes the first frame of an animation. A manifest with a
+    non-default value of one of these two has at least schema 2.
     """
 
     width: int = 0
@@ -67,16 +83,66 @@ class Preprocessing:
     decode: str = field(default=DECODES[0], metadata=OMIT_DEFAULT)
     front_end: str = field(default="", metadata=OMIT_DEFAULT)
     front_end_options: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
+    resize: str = field(default=RESIZES[0], metadata=OMIT_DEFAULT)
+    resize_to: int = field(default=0, metadata=OMIT_DEFAULT)
+    fill: int = field(default=0, metadata=OMIT_DEFAULT)
+    antialias: bool = field(default=True, metadata=OMIT_DEFAULT)
+    bits: int = field(default=BITS[0], metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        """The channels of the input; 3 of a colour that is not known."""
+        return COLOURS.get(self.colour, 3)
 
     @property
     def schema(self) -> int:
         """The schema of a manifest with this preprocessing.
 
-        A reader of schema 1 ignores ``orientation`` and ``decode``, so it must reject a model that was gated with them.
+        A reader of schema 1 ignores ``orientation`` and ``decode``, so it must reject a model that was gated with them;
+        so must one of schema 4 with what it would compute otherwise.
         """
+        later = (self.resize, self.resize_to, self.fill, self.antialias, self.bits) != (RESIZES[0], 0, 0, True, BITS[0])
+        if later or self.colour not in _OLD_COLOURS or self.resample not in _OLD_RESAMPLES:
+            return SCHEMA_RESIZING
         told = (self.orientation, self.decode) != (ORIENTATIONS[0], DECODES[0])
         return SCHEMA_DECODING if told else SCHEMA_PLAIN
+
+    def problem(self) -> str:
+        """Return why no reader can compute an input as described, as a sentence; empty if one can."""
+        chosen = (("orientation", ORIENTATIONS), ("decode", DECODES), ("colour", tuple(COLOURS)),
+                  ("resample", RESAMPLES), ("resize", RESIZES), ("bits", BITS))  # fmt: skip
+        for name, known in chosen:
+            value = getattr(self, name)
+            if value not in known:
+                wanted = f"a preprocessing with {name} of {', '.join(map(str, known))}"
+                return f"Expected {wanted}, got {value!r}: update the agent"
+        if not (0 < self.width <= MAX_IMAGE_SIDE and 0 < self.height <= MAX_IMAGE_SIDE):
+            return f"Expected an image of 1 to {MAX_IMAGE_SIDE} pixels a side, got {self.width}x{self.height}"
+        least = max(self.width, self.height)
+        if self.resize_to and (self.resize != "centre_crop" or not least <= self.resize_to <= MAX_IMAGE_SIDE):
+            wanted = f"resize_to of {least} to {MAX_IMAGE_SIDE} pixels with resize = 'centre_crop'"
+            return f"Expected {wanted}, got {self.resize_to} with {self.resize!r}"
+        most = 2**self.bits - 1 if self.resize == "letterbox" else 0
+        if not 0 <= self.fill <= most:
+            return f"Expected a fill of 0 to {most} with resize = {self.resize!r}, got {self.fill}"
+        if not self.antialias and self.resample != UNFILTERED:
+            return f"Expected antialias = false only with resample = {UNFILTERED!r}, got {self.resample!r}"
+        return self._problem_of_numbers()
+
+    def _problem_of_numbers(self) -> str:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) not in {0, 1, self.channels}:
+                return f"Expected a {name} of 0, 1 or {self.channels} values per channel, got {len(values)}"
+        if not all(value > 0 for value in self.std):
+            return f"Expected standard deviations above 0, got {list(self.std)}"
+        if not self.scale > 0:
+            return f"Expected a scale above 0, got {self.scale}"
+        if self.bits != BITS[0] and (self.colour != "grey" or self.front_end):
+            got = f"{self.colour!r} {self.front_end!r}".replace(" ''", "")
+            return f"Expected images of {self.bits} bits in grey and without a front end, got {got}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +162,11 @@ class Manifest:
 
     ``outputs[0]`` holds the logits, (N, classes), or for a regression the values, (N, D), named in ``values``
     (``labels`` is then empty); an output named ``embedding`` feeds the projections.
-    ``task``: a task other than these two, which the device must have installed. A manifest that names one has schema 3,
-    so that an agent without tasks rejects it.
+    ``task``: a task other than these two, which the device must have installed. A manifest that names one has at least
+    schema 3, so that an agent without tasks rejects it.
     ``smoothing``: the file of ``edge_agent/smoothers`` that makes the answers of a stream from the outputs of several
-    inputs, with its options by name; empty: each input is answered alone. A manifest that names one has schema 4.
+    inputs, with its options by name; empty: each input is answered alone. A manifest that names one has at least
+    schema 4.
     ``session_options`` are runtime settings as text (onnxruntime: config entries by their own name).
     """
 
@@ -136,9 +203,8 @@ class Manifest:
     @property
     def needed_schema(self) -> int:
         """The lowest schema whose readers understand all fields in use."""
-        if self.smoothing:
-            return SCHEMA_SMOOTHING
-        return SCHEMA_TASK if self.task else self.preprocessing.schema
+        schemas = [SCHEMA_SMOOTHING] if self.smoothing else [SCHEMA_TASK] if self.task else []
+        return max([*schemas, self.preprocessing.schema])
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -158,7 +224,7 @@ def read_manifest(data: bytes) -> Manifest:
     return manifest
 
 
-def _problem(manifest: Manifest) -> str:  # noqa: PLR0911 - one return a rule, in order
+def _problem(manifest: Manifest) -> str:
     pre, schema = manifest.preprocessing, manifest.needed_schema
     if manifest.schema != schema:
         return f"Expected manifest schema {schema}, got {manifest.schema}: update the agent, or rebuild the bundle"
@@ -168,9 +234,4 @@ def _problem(manifest: Manifest) -> str:  # noqa: PLR0911 - one return a rule, i
         return "Expected at least one input and one output, got none"
     if manifest.files.get(manifest.artifact) != manifest.artifact_sha256:
         return f"Expected artifact_sha256 to be that of {manifest.artifact}, got {manifest.artifact_sha256[:12]!r}"
-    if pre.orientation not in ORIENTATIONS or pre.decode not in DECODES:
-        wanted = f"an orientation of {', '.join(ORIENTATIONS)} and decode of {', '.join(DECODES)}"
-        return f"Expected {wanted}, got {pre.orientation!r} and {pre.decode!r}: update the agent"
-    if not (0 < pre.width <= MAX_IMAGE_SIDE and 0 < pre.height <= MAX_IMAGE_SIDE):
-        return f"Expected an image of 1 to {MAX_IMAGE_SIDE} pixels a side, got {pre.width}x{pre.height}"
-    return ""
+    return pre.problem()

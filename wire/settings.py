@@ -194,8 +194,9 @@ def check(settings: object, where: str) -> None:
         if _is_table(hint):
             check(value, f"{where} [{name}]")
         rule = rule_of(hint)
-        if rule is not None and value is not None:
-            rule.check(f"{where} {name}", value)
+        for item in value if isinstance(value, tuple) else (value,):
+            if rule is not None and item is not None:
+                rule.check(f"{where} {name}", item)
 
 
 def names_of(settings: object) -> frozenset[str]:

@@ -21,14 +21,21 @@ class Given:
 
     ``compressed``: steps follow, so that what quantizers need is mended too; else types and computation of the file
     stay as they are. ``constants``: values of inputs that are no data, by name. ``factor`` and ``offset``: a pixel
-    (0..255) is its value in a row times ``factor``, plus ``offset``.
+    (0..255) is its value in a row times ``factor``, plus ``offset``; one number, or one for each channel.
     """
 
     rows: npt.NDArray[np.float32]
     compressed: bool = True
     constants: Mapping[str, Constant] = field(default_factory=dict)
-    factor: float = 1.0
-    offset: float = 0.0
+    factor: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+
+    @property
+    def to_pixels(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """``factor`` and ``offset`` as float32: numbers () if all channels have the same, else (C, 1, 1)."""
+        found = (np.array(own, np.float32) for own in (self.factor, self.offset))
+        factor, offset = (own[0] if np.all(own == own[0]) else own.reshape(-1, 1, 1) for own in found)
+        return np.asarray(factor), np.asarray(offset)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -92,7 +92,8 @@ def feed_pixels(model: onnx.ModelProto, given: Given) -> str:
         return ""
     name, nodes = _graph.data_inputs(model)[0].name, []
     source = name
-    numbers = {"factor": given.factor, "offset": given.offset, "least": 0.0, "most": 255.0}
+    factor, offset = given.to_pixels
+    numbers = {"factor": factor, "offset": offset, "least": 0.0, "most": 255.0}
     parts = {part: _graph.free_name(model, f"{name}_{part}") for part in (*numbers, *_TO_PIXELS)}
     for part, number in numbers.items():
         _graph.set_constant(model, parts[part], np.array(number, np.float32))

@@ -182,7 +182,7 @@ def preprocessing_of(data: DataRecipe, layout: str = "NCHW") -> Preprocessing:
     Raises:
         DataError: If the data set has no such front end, or an option is unknown or out of range.
     """
-    channels, options = data.channels, {}
+    options: dict[str, float] = {}
     if data.front_end:
         name = f"{data.dataset.partition(':')[0]}:front_end" if ":" in data.dataset else data.dataset
         try:
@@ -196,9 +196,15 @@ def preprocessing_of(data: DataRecipe, layout: str = "NCHW") -> Preprocessing:
         width=data.width,
         height=data.height,
         colour=data.colour,
-        mean=(data.mean,) * channels,
-        std=(data.std,) * channels,
+        resample=data.resample,
+        scale=data.pixel_scale,
+        mean=data.per_channel("mean"),
+        std=data.per_channel("std"),
         layout=layout,
+        resize=data.resize,
+        resize_to=data.resize_to,
+        fill=data.fill,
+        antialias=data.antialias,
         orientation=ORIENTATIONS[0] if data.front_end else data.orientation,
         decode=DECODES[0] if data.front_end else data.decode,
         front_end=data.front_end,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from compressor.errors import DataError
 from compressor.gates.evidence import GateRecipe
 from compressor.steps._settings import Settings as StepSettings
-from wire.manifest import DECODES, MAX_IMAGE_SIDE, ORIENTATIONS
-from wire.settings import Bound, OneOf
+from wire.manifest import COLOURS, DECODES, MAX_IMAGE_SIDE, ORIENTATIONS, RESAMPLES, RESIZES
+from wire.settings import Bound, OneOf, is_given
 
 _LARGE = 2**31
 
+_LATER: Mapping[str, bool] = {"later": True}
+"""Of a field that an older recipe does not have: it is in the ``repr``, and so in digests, only where it is given."""
+
+Mean: TypeAlias = Annotated[float, Bound(-1e5, 1e5)]
+Spread: TypeAlias = Annotated[float, Bound(1e-6, 1e5)]
 Side: TypeAlias = Annotated[int, Bound(4, MAX_IMAGE_SIDE)]
 Epochs: TypeAlias = Annotated[int, Bound(1, 10_000)]
 Rate: TypeAlias = Annotated[float, Bound(1e-8, 10)]
@@ -73,8 +78,10 @@ class DataRecipe:
     ``calibration``, ``gate``, ``reference``, or empty: drawn). ``train_slices``: the only slices used for training,
     calibration, gate and reference (empty: all). Slices that one of both names are contexts of the drift reference.
     ``label``: ``exact`` (each label is a class), ``floor`` (3.7 is class 3) or ``number`` (3.7 is a value to predict: a
-    regression). ``allow_corrupt``: how many broken images may be left out. ``mean`` and ``std``: of the input after
-    scaling to 0..1, per channel. ``target_mean`` and ``target_std``: of a
+    regression). ``allow_corrupt``: how many broken images may be left out. ``scale``: a pixel's value is multiplied by
+    it (None: its largest value becomes 1). ``mean`` and ``std``: of the result, one number or one for each channel in
+    the order of ``colour``. ``resize``, ``resize_to``, ``resample``, ``antialias`` and ``fill``: as in the manifest's
+    ``Preprocessing``. ``target_mean`` and ``target_std``: of a
     regression's values, in their unit: the network outputs deviations, the device converts them back (empty: those of
     the train rows; for an imported model 0 and 1). ``shares``: of the sources in each split,
     ``{train, calibration, gate, reference}``, sum 1 (empty: the data set's recommendation). ``front_end``: converts raw
@@ -98,12 +105,12 @@ class DataRecipe:
     label: Annotated[str, OneOf(("exact", "floor", "number"))] = "exact"
     width: Side = 32
     height: Side = 32
-    colour: Annotated[str, OneOf(("rgb", "grey"))] = "rgb"
+    colour: Annotated[str, OneOf(tuple(COLOURS))] = "rgb"
     orientation: Annotated[str, OneOf(ORIENTATIONS)] = "exif"
     decode: Annotated[str, OneOf(DECODES)] = "reduced"
     allow_corrupt: Annotated[int, Bound(0, _LARGE)] = 0
-    mean: Annotated[float, Bound(-1e3, 1e3)] = 0.5
-    std: Annotated[float, Bound(1e-3, 1e3)] = 0.25
+    mean: Mean | tuple[Mean, ...] = 0.5
+    std: Spread | tuple[Spread, ...] = 0.25
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
     shares: Mapping[str, int | float] = field(default_factory=dict)
@@ -113,6 +120,19 @@ class DataRecipe:
     needs: str = field(default="", repr=False)
     stand_in: str = field(default="", repr=False)
     columns: Mapping[str, str] = field(default_factory=dict, repr=False)
+    scale: Annotated[float, Bound(0, 1e3, above=True)] | None = field(default=None, metadata=_LATER)
+    resize: Annotated[str, OneOf(RESIZES)] = field(default=RESIZES[0], metadata=_LATER)
+    resize_to: Annotated[int, Bound(0, MAX_IMAGE_SIDE)] = field(default=0, metadata=_LATER)
+    resample: Annotated[str, OneOf(RESAMPLES)] = field(default="bilinear", metadata=_LATER)
+    antialias: bool = field(default=True, metadata=_LATER)
+    fill: Annotated[int, Bound(0, 65_535)] = field(default=0, metadata=_LATER)
+
+    def __repr__(self) -> str:
+        """Return all fields by name; later ones only where they are given, so that older recipes keep their digests."""
+        shown = [
+            one.name for one in fields(self) if one.repr and (not one.metadata.get("later") or is_given(self, one.name))
+        ]
+        return f"DataRecipe({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @property
     def generated(self) -> bool:
@@ -122,7 +142,17 @@ class DataRecipe:
     @property
     def channels(self) -> int:
         """The channels of the input tensor."""
-        return 3 if self.colour == "rgb" else 1
+        return COLOURS.get(self.colour, 3)
+
+    @property
+    def pixel_scale(self) -> float:
+        """The factor of a pixel's value."""
+        return 1 / 255 if self.scale is None else self.scale
+
+    def per_channel(self, name: str) -> tuple[float, ...]:
+        """Return ``mean`` or ``std`` as one number for each channel; a list is returned as it is."""
+        value: float | tuple[float, ...] = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,) * self.channels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import smoothers
 from edge_agent.errors import SmootherError
 from wire.errors import NameRefusedError, PathError, SettingsError
+from wire.manifest import DECODES, UNFILTERED
 from wire.paths import without_tilde
 from wire.settings import (
     Bound,
@@ -282,6 +283,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_names(recipe)
     _check_ranges(recipe)
     _check_shares(recipe)
+    _check_preprocessing(recipe.data)
     check_task(recipe)
     _check_gates(recipe)
     _check_import(recipe)
@@ -303,6 +305,30 @@ def _check_shares(recipe: Recipe) -> None:
         message += ": train = 0 is for an imported model, or a checkpoint, without steps that train"
     if low:
         raise RecipeError(message)
+
+
+def _check_preprocessing(data: DataRecipe) -> None:
+    """Check that the keys that make an image the input fit each other."""
+    for key in ("mean", "std"):
+        values = data.per_channel(key)
+        if len(values) != data.channels:
+            wanted = "one number" + (f" or {data.channels}, one a channel," if data.channels > 1 else "")
+            message = f"Expected in [data] {key} {wanted} with colour = {data.colour!r}, got {list(values)}"
+            raise RecipeError(f"{message}: write one for each channel in the order of the input's")
+    least = max(data.width, data.height)
+    if data.resize == "centre_crop" and 0 < data.resize_to < least:
+        message = f"Expected in [data] resize_to at least {least}, the input's longer side, or 0, got {data.resize_to}"
+        raise RecipeError(f"{message}: a smaller picture has no middle of that size")
+    most = 255
+    if data.fill > most:
+        raise RecipeError(f"Expected in [data] fill 0 to {most}, a level of the image, got {data.fill}")
+    aliasing = "resample = 'nearest'" if data.resample == "nearest" else "" if data.antialias else "antialias = false"
+    if not data.antialias and data.resample != UNFILTERED:
+        message = f"Expected in [data] antialias = false only with resample = {UNFILTERED!r}, got {data.resample!r}"
+        raise RecipeError(f"{message}: leave antialias out")
+    if aliasing and data.decode != DECODES[0] and not data.front_end:
+        message = f"Expected in [data] decode = {DECODES[0]!r} with {aliasing}, got {data.decode!r}"
+        raise RecipeError(f"{message}: an image that is reduced while it is decoded is filtered; write decode = 'full'")
 
 
 def check_task(recipe: Recipe) -> None:
@@ -501,11 +527,19 @@ def _unread_teacher(recipe: Recipe) -> Iterator[Unread]:
         yield Unread("[model]", "teacher", "without a step distill, or qat with distill above 0")
 
 
+def _unread_preprocessing(data: DataRecipe) -> Iterator[Unread]:
+    """Yield the keys that belong to another way to resize."""
+    for key, resize in (("resize_to", "centre_crop"), ("fill", "letterbox")):
+        if is_given(data, key) and data.resize != resize:
+            yield Unread("[data]", key, f"with resize = {data.resize!r}, but only with {resize!r}")
+
+
 def unread(recipe: Recipe) -> Iterator[Unread]:
     """Yield the keys of ``recipe`` that nothing would read."""
     model = recipe.model
     file_format = formats.imported(model)
     yield from _unread_teacher(recipe)
+    yield from _unread_preprocessing(recipe.data)
     if file_format is not None:
         why = f"with [model] {file_format.model_key}"
         yield from (Unread("[model]", key, why) for key in ("network", "network_options") if is_given(model, key))

@@ -28,7 +28,7 @@ from compressor.tasks import Task
 from edge_agent.inference import preprocess
 from wire.bundle import GOLDEN, build_bundle
 from wire.canonical import sha256_hex
-from wire.manifest import Budgets, Manifest, Preprocessing
+from wire.manifest import Budgets, Manifest
 from wire.measurement import MeasureReport
 
 
@@ -103,16 +103,12 @@ def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDA
 def pixels_of(table: Table, manifest: Manifest) -> NDArray[np.uint8]:
     """Return the rows of ``table`` as the model gets them before scaling: uint8 (N, H, W, 1 or 3).
 
-    The device's own preprocessing gives the same input for them, because it need not resize or convert them again.
+    The device only scales and normalises them.
     """
     pre = manifest.preprocessing
-    plain = Preprocessing(
-        width=pre.width, height=pre.height, colour=pre.colour, resample=pre.resample, scale=1.0, layout="NHWC"
-    )
-    channels = len(preprocess.to_tensor(table.images[0], plain)[0, 0, 0])
-    pixels = np.empty((len(table), pre.height, pre.width, channels), np.uint8)
+    pixels = np.empty((len(table), pre.height, pre.width, pre.channels), np.uint8)
     for row, image in zip(pixels, table.images, strict=True):
-        row[...] = preprocess.to_tensor(image, plain)[0]
+        row[...] = preprocess.fitted(image, pre)
     return pixels
 
 

@@ -47,7 +47,6 @@ MAX_MODEL_BYTES = 512 * 1024 * 1024
 Specs = tuple[TensorSpec, ...]
 _MATRIX = 2
 _TRIED_ROWS, _CLEANED_ROWS = 16, 3
-_PIXEL = 255.0
 _ALONE, _MAX_APART_RATIO, _ROUNDING = 4, 0.05, 1e-4
 _SUM_SLACK = 1e-3
 _SIGMOIDS = (
@@ -380,7 +379,8 @@ def _given(recipe: Recipe, rows: NDArray[np.float32]) -> Given:
     """Return what step ``clean`` knows of the recipe's file, with some ``rows`` to compare it on."""
     steps = [step for target in recipe.targets for step in artifact_steps(recipe, target.name)]
     compressed = becomes_network(recipe) or any(step.scheme != "none" for step in steps)
-    factor, offset = _PIXEL * recipe.data.std, _PIXEL * recipe.data.mean
+    data = recipe.data
+    factor, offset = (tuple(one / data.pixel_scale for one in data.per_channel(name)) for name in ("std", "mean"))
     return Given(rows=rows, compressed=compressed, constants=recipe.model.constants, factor=factor, offset=offset)
 
 

@@ -205,7 +205,7 @@ def read_samples(path: Path, data: DataRecipe, listing: str = LABELS) -> Table:
     return labelled_images.load(
         DataRecipe(
             dataset="labelled_images", path=str(path.resolve()), slices="slice", width=data.width, height=data.height,
-            orientation=data.orientation, decode=data.decode,
+            orientation=data.orientation, decode=data.decode, resize=data.resize, resize_to=data.resize_to,
         ),
         listing=listing,
     )  # fmt: skip

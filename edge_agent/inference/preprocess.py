@@ -1,8 +1,8 @@
 """From encoded bytes to the input tensor; numpy and PIL only.
 
 Decides how an image becomes numbers, on the device and in the compressor alike: decode, rotate and reduce according to
-the manifest, convert to its colour, resize (PIL, bilinear with antialiasing), scale, subtract the mean, divide by the
-standard deviation. Limits are checked in the header, before anything is decoded. Deliberately uses no runtime and no
+the manifest, convert to its colour, resize (``resizing``), scale, subtract the mean, divide by the standard deviation.
+Limits are checked in the header, before anything is decoded. Deliberately uses no runtime and no
 files. A colour profile (ICC) and a PNG's gamma are not applied, neither on the device nor on the build host.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from edge_agent.errors import ImageError, ImageTooLargeError
-from wire.manifest import Preprocessing
+from edge_agent.pictures.resizing import placed, resized
+from wire.manifest import COLOURS, Preprocessing
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
 Tensor: TypeAlias = "NDArray[np.float32]"
@@ -32,8 +33,6 @@ MAX_STORED_PIXELS = 128 * 1024 * 1024
 """Limit for an image's stated size: reading a gigapixel takes a small device longer than a heartbeat."""
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
 _CHANNELS = 3
-_COLOURS = {"grey": "L", "rgb": "RGB"}
-_RESAMPLES = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 # Per layout: the order of the axes (height, width, channel), and how per-channel values broadcast over them.
 _LAYOUTS = {"NCHW": ((2, 0, 1), (-1, 1, 1)), "NHWC": ((0, 1, 2), (1, 1, -1))}
 
@@ -171,10 +170,14 @@ def reduction(width: int, height: int, pre: Preprocessing) -> int:
     """Return the factor by which an upright image of ``width`` x ``height`` is reduced during decoding: 1, 2, 4 or 8.
 
     Depends only on these sizes and the input's, so that device and build host agree on every machine.
+
+    Raises:
+        ImageError: If it is too long for a centre crop.
     """
     if pre.decode != "reduced" or pre.width <= 0 or pre.height <= 0:
         return 1
-    wide, high = width // (_OVERSAMPLING * pre.width), height // (_OVERSAMPLING * pre.height)
+    place = placed(width, height, pre)
+    wide, high = width // (_OVERSAMPLING * place.width), height // (_OVERSAMPLING * place.height)
     return next((by for by in _REDUCTIONS if wide >= by and high >= by), 1)
 
 
@@ -282,12 +285,10 @@ def resize_pixels(image: Pixels, pre: Preprocessing) -> Pixels:
     """Return ``image`` for the drift monitor: RGB at the model's input size, uint8 (height, width, 3).
 
     Raises:
-        ImageError: If ``image`` is not uint8, (H, W, 3).
+        ImageError: If ``image`` is not uint8, (H, W, 3), or is too long for a centre crop.
     """
     _check_image(image)
-    if image.shape[:2] == (pre.height, pre.width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((pre.width, pre.height), _resample(pre)))
+    return resized(image, pre)
 
 
 def to_tensor(image: Pixels, pre: Preprocessing) -> Tensor:
@@ -305,16 +306,44 @@ def to_batch(images: Sequence[Pixels], pre: Preprocessing) -> Tensor:
     Raises:
         ImageError: If an image is not uint8, (H, W, 3), or ``pre`` names an unknown colour, resample or layout.
     """
+    return from_fitted((fitted(image, pre) for image in images), len(images), pre)
+
+
+def fitted(image: Pixels, pre: Preprocessing) -> Pixels:
+    """Return ``image`` in the input's colours and size, but in the levels of an image: uint8 (height, width, C).
+
+    Raises:
+        ImageError: If ``image`` is not uint8, (H, W, 3), or is too long for a centre crop, or ``pre`` names an unknown
+            colour, resample or resize.
+    """
+    _check_image(image)
+    if pre.colour not in COLOURS:
+        message = f"Expected a colour of {sorted(COLOURS)}, got {pre.colour!r}"
+        raise ImageError(message)
+    if pre.colour == "grey":
+        return resized(np.asarray(Image.fromarray(image).convert("L")), pre)[..., None]
+    picture = resized(image, pre)
+    return picture[..., ::-1] if pre.colour == "bgr" else picture
+
+
+def from_fitted(images: Iterable[Pixels], count: int, pre: Preprocessing) -> Tensor:
+    """Return ``count`` images, each as ``fitted`` returns it, as the model's input: float32, as in ``to_batch``.
+
+    Raises:
+        ImageError: If an image has another shape, or ``pre`` has an unknown layout or numbers that don't fit it.
+    """
     if pre.layout not in _LAYOUTS:
         message = f"Expected a layout of {', '.join(_LAYOUTS)}, got {pre.layout!r}"
         raise ImageError(message)
-    channels = 1 if pre.colour == "grey" else _CHANNELS
-    factor, offset = _affine(pre.scale, pre.mean, pre.std, channels)
+    factor, offset = _affine(pre.scale, pre.mean, pre.std, pre.channels)
     order, broadcast = _LAYOUTS[pre.layout]
-    shape = (pre.height, pre.width, channels)
-    pixels = np.empty((len(images), *(shape[axis] for axis in order)), np.uint8)
+    shape = (pre.height, pre.width, pre.channels)
+    pixels = np.empty((count, *(shape[axis] for axis in order)), np.uint8)
     for index, image in enumerate(images):
-        pixels[index] = _fitted(image, pre).reshape(shape).transpose(order)
+        if image.dtype != pixels.dtype or image.shape != shape:
+            message = f"Expected pixels of {pixels.dtype} {shape}, got {image.dtype} {image.shape}"
+            raise ImageError(message)
+        pixels[index] = image.transpose(order)
     batch = pixels * factor.reshape(broadcast)  # uint8 x float32 is float32 in one pass
     batch += offset.reshape(broadcast)
     return batch
@@ -339,28 +368,6 @@ def _per_channel(values: tuple[float, ...], default: float, channels: int) -> ND
         message = f"Expected 0, 1 or {channels} values per channel, got {len(values)}"
         raise ImageError(message)
     return np.broadcast_to(np.asarray(values or (default,), np.float64), (channels,))
-
-
-def _fitted(image: Pixels, pre: Preprocessing) -> Pixels:
-    _check_image(image)
-    mode = _COLOURS.get(pre.colour)
-    if mode is None:
-        message = f"Expected a colour of {sorted(_COLOURS)}, got {pre.colour!r}"
-        raise ImageError(message)
-    same_size = image.shape[:2] == (pre.height, pre.width)
-    if same_size and mode == "RGB":
-        return image
-    picture = Image.fromarray(image)
-    if mode != "RGB":
-        picture = picture.convert(mode)
-    return np.asarray(picture if same_size else picture.resize((pre.width, pre.height), _resample(pre)))
-
-
-def _resample(pre: Preprocessing) -> Image.Resampling:
-    if pre.resample not in _RESAMPLES:
-        message = f"Expected a resample of {sorted(_RESAMPLES)}, got {pre.resample!r}"
-        raise ImageError(message)
-    return _RESAMPLES[pre.resample]
 
 
 def _check_image(image: Pixels) -> None:

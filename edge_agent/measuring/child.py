@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from edge_agent import declarations, runtimes, tasks
 from edge_agent.device.hardware import Hardware
 from edge_agent.errors import AgentError, ImageError
-from edge_agent.inference.preprocess import to_tensor
+from edge_agent.inference.preprocess import from_fitted
 from edge_agent.inference.probe import golden_differences, peak_memory_bytes, read_golden
 from edge_agent.measuring.meters import Meters
 from wire import __version__
@@ -113,8 +113,8 @@ def _pixels(order: MeasureOrder, path: Path) -> NDArray[np.uint8]:
 
 
 def _tensor(image: NDArray[np.uint8], manifest: Manifest) -> Floats:
-    rgb = np.broadcast_to(image, (*image.shape[:2], 3))
-    return to_tensor(np.ascontiguousarray(rgb), manifest.preprocessing)
+    """Return the input of a row: it has the input's colours and size already, and is not resized again."""
+    return from_fitted([image], 1, manifest.preprocessing)
 
 
 def _timed(runtime: runtimes.Runtime, inputs: list[Floats], report: MeasureReport) -> MeasureReport:

@@ -29,8 +29,9 @@ from compressor.release.keys import init_keys
 from compressor.report.side_by_side import beside
 from compressor.run.device_evidence import Asked, evidence_from, pixels_of
 from edge_agent.inference import preprocess
+from edge_agent.measuring.child import _tensor
 from server.trust.online_keys import init_online_keys
-from wire.manifest import Budgets, Manifest, Preprocessing
+from wire.manifest import RESIZES, Budgets, Manifest, Preprocessing
 from wire.measurement import MeasureReport, blank_report, encode_report
 
 SUBJECT = Subject(artifact_sha256="ab" * 32, bundle=b"a bundle", rows=b"rows", n=4)
@@ -70,6 +71,20 @@ def test_a_device_makes_the_very_input_of_the_pixels_it_is_sent(colour: str, siz
     pixels = pixels_of(table, Manifest(preprocessing=pre))
     there = [preprocess.to_tensor(np.ascontiguousarray(np.broadcast_to(one, (size, size, 3))), pre) for one in pixels]
     assert np.array_equal(np.concatenate(there), preprocess.to_batch(list(table.images), pre))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("colour", ["rgb", "bgr", "grey"])
+@pytest.mark.parametrize("resize", RESIZES)
+def test_a_device_neither_crops_nor_frames_a_second_time(resize: str, colour: str) -> None:
+    """Of any resizing: what a measurement feeds is what the gate fed."""
+    table = digits.load(DataRecipe()).take(np.arange(3))
+    to = 20 if resize == "centre_crop" else 0
+    manifest = Manifest(
+        preprocessing=Preprocessing(width=14, height=10, colour=colour, resize=resize, resize_to=to, mean=(0.4,))
+    )
+    there = [_tensor(row, manifest) for row in pixels_of(table, manifest)]
+    assert np.array_equal(np.concatenate(there), preprocess.to_batch(list(table.images), manifest.preprocessing))
 
 
 def test_the_same_answers_are_the_same_evidence() -> None:

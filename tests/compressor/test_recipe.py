@@ -29,6 +29,19 @@ def test_reads_the_recipes_we_ship(name: str) -> None:
     assert recipe.compress[0].scheme == "static_int8"
 
 
+def test_an_older_recipe_keeps_its_digest() -> None:
+    """The text that digests are made of has a later key of ``[data]`` only where it is given."""
+    plain = parse_recipe(MINIMAL.encode()).data
+    assert repr(plain) == (
+        "DataRecipe(dataset='digits', path='', slices='', split='', train_slices=(), label='exact', width=32, "
+        "height=32, colour='rgb', orientation='exif', decode='reduced', allow_corrupt=0, mean=0.5, std=0.25, "
+        "target_mean=(), target_std=(), shares={}, front_end='', options={})"
+    )
+    text = MINIMAL + '[data]\nresize = "letterbox"\nfill = 3\nmean = [1, 2, 3]\n'
+    assert "mean=(1.0, 2.0, 3.0)" in repr(parse_recipe(text.encode()).data)
+    assert repr(parse_recipe(text.encode()).data).endswith(", options={}, resize='letterbox', fill=3)")
+
+
 def test_fills_everything_but_the_name_with_defaults() -> None:
     """A recipe of one line is complete: data set, one host target, one quantize step."""
     recipe = parse_recipe(MINIMAL.encode())
@@ -43,6 +56,35 @@ def test_fills_everything_but_the_name_with_defaults() -> None:
         (MINIMAL + "[train]\nepoch = 3\n", "in [train] one of epochs"),
         (MINIMAL + "[train]\nepoch = 3\n", "got 'epoch': did you mean 'epochs'?"),
         (MINIMAL + "[acceptance]\nlatency_slak = 2\n", "got 'latency_slak': did you mean 'latency_slack'?"),
+        (
+            MINIMAL + "[data]\nmean = [0.1, 0.2]\n",
+            "[data] mean one number or 3, one a channel, with colour = 'rgb', got",
+        ),
+        (
+            MINIMAL + '[data]\ncolour = "grey"\nstd = [1, 1, 1]\n',
+            "[data] std one number with colour = 'grey', got [1.0",
+        ),
+        (MINIMAL + "[data]\nstd = [0.2, 0.0, 0.2]\n", "[data] std between 1e-06 and 100000, got 0"),
+        (MINIMAL + '[data]\nmean = "imagenet"\n', "mean to be a number or a list of a number, got str 'imagenet'"),
+        (MINIMAL + "[data]\nmean = []\n", "[data] mean one number or 3"),
+        (MINIMAL + "[data]\nscale = 0\n", "[data] scale above 0 and at most 1000, got 0"),
+        (
+            MINIMAL + '[data]\nresize = "crop"\n',
+            "resize to be stretch or centre_crop or letterbox, got 'crop': did you",
+        ),
+        (MINIMAL + '[data]\nresample = "cubic"\n', "got 'cubic': did you mean 'bicubic'?"),
+        (MINIMAL + '[data]\ncolour = "gbr"\n', "[data] colour to be rgb or bgr or grey, got 'gbr'"),
+        (
+            MINIMAL + '[data]\nresize = "centre_crop"\nresize_to = 31\n',
+            "[data] resize_to at least 32, the input's longer side, or 0, got 31",
+        ),
+        (MINIMAL + '[data]\nresize = "letterbox"\nfill = 256\n', "[data] fill 0 to 255, a level of the image, got 256"),
+        (
+            MINIMAL + '[data]\nantialias = false\nresample = "box"\ndecode = "full"\n',
+            "[data] antialias = false only with resample = 'bilinear', got 'box'",
+        ),
+        (MINIMAL + "[data]\nantialias = false\n", "[data] decode = 'full' with antialias = false, got 'reduced'"),
+        (MINIMAL + '[data]\nresample = "nearest"\n', "decode = 'full' with resample = 'nearest', got 'reduced'"),
         (MINIMAL + "[trian]\n", "got [trian]: did you mean 'train'?"),
         (MINIMAL + "[gates]\nacuracy_drop = {max = 0.01}\n", "did you mean 'accuracy_drop'?"),
         (MINIMAL + "[gates]\nmap_drop = {max = 0.01}\n", "[gates] ranking_precision_drop, as this gate is called now"),

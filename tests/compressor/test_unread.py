@@ -56,6 +56,8 @@ def step(name: str, **settings: object) -> str:
         (MINIMAL + step("quantize", percentile=99.0), "no percentile in [[compress]] quantize with calibration"),
         (MINIMAL + LITERT + 'format = "ort"\n', "no format in [targets.pi] of runtime 'litert'"),
         (MINIMAL + "[gates]\nsize_bytes = {max = 9, confidence = 0.9}\n", "no confidence in [gates] size_bytes"),
+        (MINIMAL + "[data]\nresize_to = 99\n", "no resize_to in [data] with resize = 'stretch', but only with 'centre"),
+        (MINIMAL + '[data]\nresize = "centre_crop"\nfill = 9\n', "no fill in [data] with resize = 'centre_crop', but"),
     ],
 )
 def test_a_key_without_use_is_named(text: str, said: str) -> None:

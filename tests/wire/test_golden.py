@@ -217,6 +217,19 @@ def test_reads_and_writes_the_golden_manifest_of_a_task_from_outside() -> None:
     assert encode(told) == data
 
 
+def test_reads_and_writes_the_golden_manifest_of_another_resizing() -> None:
+    """Schema 5: what a pretrained vision model needs, and every later field."""
+    crop = replace(
+        MANIFEST.preprocessing, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resize="centre_crop",
+        resize_to=36, resample="bicubic",
+    )  # fmt: skip
+    boxed = Preprocessing(width=32, height=24, colour="grey", resize="letterbox", fill=114, antialias=False, bits=16)
+    for name, told in (("crop", crop), ("letterbox", boxed)):
+        new, data = replace(MANIFEST, schema=5, preprocessing=told), (GOLDEN / f"manifest_{name}.v5.json").read_bytes()
+        assert read_manifest(data) == new
+        assert encode(new) == data
+
+
 def test_reads_and_writes_the_golden_drift_report() -> None:
     """The packed report is the same both ways."""
     data = (GOLDEN / "drift_report.v1.bin").read_bytes()

@@ -94,11 +94,67 @@ def test_a_manifest_that_smooths_is_refused_by_readers_that_would_answer_for_sin
     assert b"smoothing" not in encode(GOOD)
 
 
-@pytest.mark.parametrize("told", [{"orientation": "upside_down"}, {"decode": "half"}])
-def test_refuses_a_decoding_that_it_does_not_know(told: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("told", "schema"),
+    [
+        ({"orientation": "upside_down"}, 2), ({"decode": "half"}, 2), ({"colour": "cmyk"}, 5),
+        ({"resample": "magic"}, 5), ({"resize": "magic"}, 5), ({"bits": 12}, 5),
+    ],
+)  # fmt: skip
+def test_refuses_a_preprocessing_that_it_does_not_know(told: dict[str, object], schema: int) -> None:
     """The error states that the value is of a later version; it is never guessed."""
-    with pytest.raises(ManifestError, match="update the agent"):
-        read_manifest(encode(replace(GOOD, schema=2, preprocessing=replace(DECODING, **told))))
+    name, value = next(iter(told.items()))
+    with pytest.raises(ManifestError, match=f"with {name} of .*, got {value!r}: update the agent"):
+        read_manifest(encode(replace(GOOD, schema=schema, preprocessing=replace(DECODING, **told))))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"resize": "centre_crop"}, {"resize": "centre_crop", "resize_to": 9}, {"resize": "letterbox"},
+     {"resize": "letterbox", "fill": 114}, {"antialias": False}, {"colour": "bgr"}, {"resample": "bicubic"},
+     {"resample": "box"}, {"resample": "lanczos"}, {"bits": 16, "colour": "grey"}],
+)  # fmt: skip
+def test_a_manifest_that_resizes_otherwise_is_refused_by_readers_that_would_stretch(told: dict[str, object]) -> None:
+    """It has schema 5, also with a task and smoothing; such a reader expects the schema that follows from the rest."""
+    for preprocessing in (GOOD.preprocessing, DECODING):
+        for other in (GOOD, replace(GOOD, task="tags"), replace(GOOD, smoothing="mean")):
+            new = replace(other, schema=5, preprocessing=replace(preprocessing, **told))
+            assert read_manifest(encode(new)) == new
+            for schema in (1, 2, 3, 4):
+                with pytest.raises(ManifestError, match=f"Expected manifest schema 5, got {schema}"):
+                    read_manifest(encode(replace(new, schema=schema)))
+
+
+def test_numbers_per_channel_and_another_scale_are_known_to_every_reader() -> None:
+    """Schema 1 has always had lists and a scale; the later fields are not written at their defaults."""
+    told = Preprocessing(width=8, height=8, scale=1.0, mean=(123.675, 116.28, 103.53), std=(58.4, 57.1, 57.4))
+    read = read_manifest(encode(replace(GOOD, preprocessing=told)))
+    assert (read.schema, read.preprocessing) == (1, told)
+    assert not {"resize", "resize_to", "fill", "antialias", "bits"} & set(parse_json(encode(GOOD))["preprocessing"])
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"mean": (1.0, 2.0)}, "a mean of 0, 1 or 3 values per channel, got 2"),
+        ({"colour": "grey", "std": (1.0, 1.0, 1.0)}, "a std of 0, 1 or 1 values per channel, got 3"),
+        ({"std": (0.5, 0.0, 0.5)}, "standard deviations above 0, got"),
+        ({"scale": 0.0}, "a scale above 0, got 0.0"),
+        ({"resize": "centre_crop", "resize_to": 7}, "resize_to of 8 to 4096 pixels with resize = 'centre_crop', got 7"),
+        ({"resize_to": 9}, "resize = 'centre_crop', got 9 with 'stretch'"),
+        ({"fill": 1}, "a fill of 0 to 0 with resize = 'stretch', got 1"),
+        ({"resize": "letterbox", "fill": 256}, "a fill of 0 to 255 with resize = 'letterbox', got 256"),
+        ({"antialias": False, "resample": "box"}, "antialias = false only with resample = 'bilinear', got 'box'"),
+        ({"bits": 16}, "16 bits in grey and without a front end, got 'rgb'"),
+        ({"bits": 16, "colour": "grey", "front_end": "mfcc"}, "without a front end, got 'grey' 'mfcc'"),
+    ],
+)
+def test_refuses_numbers_that_no_reader_could_compute_with(told: dict[str, object], said: str) -> None:
+    """Before anything is installed: a device would find them with its first picture."""
+    bad = replace(GOOD.preprocessing, **told)
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(encode(replace(GOOD, schema=bad.schema, preprocessing=bad)))
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

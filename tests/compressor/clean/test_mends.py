@@ -308,10 +308,29 @@ def test_a_file_of_bytes_and_channels_last_takes_normalised_floats(*, compressed
     model = last_channels(TensorProto.UINT8)
     pixels = np.random.default_rng(3).integers(0, 256, (3, SIDE, SIDE, CHANNELS)).astype(np.uint8)
     rows = ((pixels / 255 - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
-    known = given(compressed=compressed, factor=0.25 * 255, offset=0.5 * 255)
+    known = given(compressed=compressed, factor=(0.25 * 255,), offset=(0.5 * 255,))
     data, notes = clean(model.SerializeToString(), known)
     assert {"layout", "pixels"} <= notes.keys()
     assert np.array_equal(logits(data, np.ascontiguousarray(rows)), logits(model, pixels))
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_pixels_are_computed_back_by_the_numbers_of_their_channel(*, last: bool) -> None:
+    """Mean and deviation per channel, whatever layout the file takes."""
+    model = last_channels(TensorProto.UINT8)
+    if not last:
+        model = network(*classifier("real"), kind=TensorProto.UINT8)
+        nodes = [helper.make_node("Cast", ["x"], ["real"], to=TensorProto.FLOAT), *model.graph.node]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+    pixels = np.random.default_rng(3).integers(0, 256, (3, SIDE, SIDE, CHANNELS)).astype(np.uint8)
+    mean, std = np.linspace(0.3, 0.5, CHANNELS), np.linspace(0.2, 0.3, CHANNELS)
+    rows = np.ascontiguousarray(((pixels / 255 - mean) / std).astype(np.float32).transpose(0, 3, 1, 2))
+    factor, offset = tuple((std * 255).tolist()), tuple((mean * 255).tolist())
+    data, notes = clean(model.SerializeToString(), Given(rows=rows, factor=factor, offset=offset))
+    assert "pixels" in notes
+    wanted = pixels if last else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    assert np.array_equal(logits(data, rows), logits(model, wanted))
 
 
 @pytest.mark.parametrize(("compressed", "kind"), [(True, TensorProto.FLOAT), (False, TensorProto.FLOAT16)])
