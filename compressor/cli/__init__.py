@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compressor.cli import output
-from compressor.cli.device_options import Reach, device_options
+from compressor.cli.device_options import SET, Reach, device_options
 from compressor.errors import CompressorError
 from wire import __version__
 from wire.errors import WireError
@@ -36,15 +36,16 @@ _DEBUG = "TINYFLEET_DEBUG"
 _EXITS = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
 _LAZY = {"keys": ("compressor.release.keys", "keys"), "publish": ("compressor.release.publish", "command"),
          "worker": ("compressor.worker", "command"), "data": ("compressor.cli.data", "data"),
-         "search": ("compressor.cli.search", "command")}  # fmt: skip
+         "search": ("compressor.cli.search", "command"), "recipe": ("compressor.cli.recipe", "recipe")}  # fmt: skip
 _LAZY_HELP = {
     "keys": "Make and show the keys that sign releases.",
     "publish": "Sign bundles that passed and hand them to the server.",
     "worker": "Lease retraining jobs from the server and do them.",
     "data": "Look at data before training: explore, validate, digest, fit.",
+    "recipe": "Describe the keys of a recipe to an editor.",
     "search": "Find the smallest and fastest form that passes the gates.",
 }
-_ORDER = ("data", "run", "search", "gate", "verify", "keys", "publish", "worker")
+_ORDER = ("data", "recipe", "run", "search", "gate", "verify", "keys", "publish", "worker")
 
 
 class _Commands(click.Group):
@@ -118,6 +119,7 @@ def app() -> None:
 @click.option("--against", type=_FILE, help="The bundle that devices run: judge against it, by slice and class.")
 @click.option("--looks", type=click.IntRange(1, 1000), help="Candidates that may be judged on this gate split, planned "
               "before the first: equal parts of the risk. Default: 20, the first with nine tenths of it.")  # fmt: skip
+@SET
 @click.option("--quick", is_flag=True, help="Try it: two epochs, on generated data where it has none. The gates stay.")
 @device_options
 @click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="",
@@ -134,6 +136,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     tflite: Path | None,
     against: Path | None,
     looks: int | None,
+    changes: tuple[str, ...],
     quick: bool,  # noqa: FBT001 - click passes flags so
     mlflow: str | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
@@ -150,6 +153,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
       compressor run models/digits/recipe.toml --out build --version 2 --keys keys
       compressor run models/digits/recipe.toml --quick --out /tmp/digits --json | jq .verdict
       compressor run models/gestures --quick                  on a stand-in: nothing to download
+      compressor run mine.toml --set train.epochs=3 --set data.size=64    other values, once
       compressor run mine.toml --checkpoint mine.pt           your own weights of the recipe's network
       compressor run mine.toml --onnx mine.onnx               your own exported model
       compressor run mine.toml --against mine-1-host.tfb    not worse than what devices run
@@ -175,7 +179,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
     bars = Bars()
-    read = _with_model(read_recipe(recipe).with_data(data), checkpoint=checkpoint, onnx=onnx, tflite=tflite)
+    read = _with_model(read_recipe(recipe, changes).with_data(data), checkpoint=checkpoint, onnx=onnx, tflite=tflite)
     folder = out or read.folder / "build"
     if keys is not None:  # checked now, not after the training
         from compressor.release.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only with keys
@@ -230,6 +234,7 @@ def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
 @click.option("--against", type=_FILE, help="The bundle that devices run: judge PATH, a bundle, against it.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="Whose gate split judges, with --against.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data for --recipe, instead of the recipe's path.")
+@SET
 @click.option("--disagreements", type=_FILE, help="TSV file for the rows that the two models answer differently.")
 @click.option("--unlabelled", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Folder of pictures without labels: their rows are in --disagreements too.")  # fmt: skip
@@ -243,6 +248,7 @@ def gate_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     against: Path | None,
     recipe: Path | None,
     data: Path | None,
+    changes: tuple[str, ...],
     disagreements: Path | None,
     unlabelled: Path | None,
     keys: Path | None,
@@ -268,7 +274,7 @@ def gate_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
 
     beside = {"--recipe": recipe, "--data": data, "--disagreements": disagreements, "--unlabelled": unlabelled}
-    given = [option for option, value in beside.items() if value is not None]
+    given = [option for option, value in beside.items() if value is not None] + ["--set"] * bool(changes)
     if against is None and given:
         raise click.UsageError(f"Expected --against OLD.tfb with {', '.join(given)}, got none: give the release before")
     if against is None:
@@ -284,7 +290,7 @@ def gate_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         from compressor.run.against import Against, gate_against  # noqa: PLC0415 - as above
 
         asked = Against(
-            old=against, recipe=read_recipe(recipe).with_data(data), keys=keys, disagreements=disagreements,
+            old=against, recipe=read_recipe(recipe, changes).with_data(data), keys=keys, disagreements=disagreements,
             unlabelled=unlabelled,
         )  # fmt: skip
         certificate = gate_against(path, asked, Bars())

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from compressor.cli.device_options import FiniteRange
+from compressor.cli.device_options import SET, FiniteRange
 from compressor.errors import DataError
 from compressor.recipe.preflight import check_report_folder
 
@@ -41,11 +41,13 @@ def data() -> None:
 @data.command("explore")
 @click.argument("path", metavar="RECIPE|PATH", type=_PATH)
 @_DATA
+@SET
 @click.option("--out", type=_PATH, help="Folder for data.html and data.json. Default: nothing is written.")
 @_AS_JSON
 def explore_command(
     path: Path,
     given: Path | None,
+    changes: tuple[str, ...],
     out: Path | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
@@ -65,7 +67,7 @@ def explore_command(
     from compressor.exploration.load import open_path  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
 
-    what, progress = open_path(path, given), Bars()
+    what, progress = open_path(path, given, changes), Bars()
     if out is not None:
         check_report_folder(out, ("data.json", "data.html"), frozenset({"name", "rows", "findings"}))
     with progress.stage("data", 1, "set") as stage:
@@ -91,11 +93,13 @@ def explore_command(
 @data.command("validate")
 @click.argument("path", metavar="RECIPE|PATH", type=_PATH)
 @_DATA
+@SET
 @click.option("--schema", required=True, type=_PATH, help="TOML file of expectations.")
 @_AS_JSON
 def validate_command(
     path: Path,
     given: Path | None,
+    changes: tuple[str, ...],
     schema: Path,
     as_json: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
@@ -124,7 +128,7 @@ def validate_command(
     from compressor.exploration.schema import read_schema, validate  # noqa: PLC0415 - the command line starts fast
 
     wanted = read_schema(schema)
-    found = validate(open_path(path, given).table(), wanted)
+    found = validate(open_path(path, given, changes).table(), wanted)
     if not found:
         message = f"Expected at least one expectation in {schema}, got none: an empty schema would pass anything"
         raise DataError(message)
@@ -139,10 +143,12 @@ def validate_command(
 @data.command("digest")
 @click.argument("path", metavar="RECIPE|PATH", type=_PATH)
 @_DATA
+@SET
 @_AS_JSON
 def digest_command(
     path: Path,
     given: Path | None,
+    changes: tuple[str, ...],
     as_json: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
     """Print the content digest of the data and the rows of each split, tab-separated.
@@ -158,7 +164,7 @@ def digest_command(
     from compressor.exploration.load import open_path  # noqa: PLC0415 - the command line starts fast
     from compressor.run.stages import table_digest  # noqa: PLC0415 - the command line starts fast
 
-    what = open_path(path, given)
+    what = open_path(path, given, changes)
     table = what.table()
     parts = parts_of(table, what.seed, what.data.train_slices).tolist()
     lines = {"digest": table_digest(table), **{part: parts.count(part) for part in (*PARTS, UNUSED)}}
@@ -172,8 +178,9 @@ def digest_command(
 @data.command("fit")
 @click.argument("path", metavar="RECIPE", type=_PATH)
 @_DATA
+@SET
 @click.option("--inside", type=FiniteRange(0.5, 1.0), default=0.99, show_default=True, help="Share kept unclipped.")
-def fit_command(path: Path, given: Path | None, inside: float) -> None:
+def fit_command(path: Path, given: Path | None, changes: tuple[str, ...], inside: float) -> None:
     """Print the ranges of RECIPE's features, fitted on its train rows only, as lines for [data.options].
 
     Write them into the recipe: they are shipped in the manifest, and gate rows have no effect on them.
@@ -184,6 +191,6 @@ def fit_command(path: Path, given: Path | None, inside: float) -> None:
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration.load import fit_ranges, open_path  # noqa: PLC0415 - the command line starts fast
 
-    what = open_path(path, given)
+    what = open_path(path, given, changes)
     for name, value in fit_ranges(what.data, what.root, seed=what.seed, inside=inside).items():
         click.echo(f"{name} = {value!r}")

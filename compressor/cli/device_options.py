@@ -1,4 +1,7 @@
-"""Command-line options for the server and its devices. Imports little, so that commands start fast."""
+"""Command-line options that several commands have: of the server and its devices, and ``--set``.
+
+Imports little, so that commands start fast.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,10 @@ class Reach:
     token_file: Path | None = None
     ca: Path | None = None
     device_wait_s: float = WAIT_S
+
+
+SET = click.option("--set", "changes", metavar="KEY=VALUE", multiple=True,
+                   help="A value instead of the recipe's: --set train.epochs=3. May be repeated.")  # fmt: skip
 
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:

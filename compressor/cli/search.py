@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from compressor.cli import output
-from compressor.cli.device_options import FiniteRange
+from compressor.cli.device_options import SET, FiniteRange
 from compressor.errors import DeviceMeasureError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _EXITS = {"pass": 0, "fail": 2, "inconclusive": 3}
               help="What suggests the next form.")  # fmt: skip
 @click.option("--target", default="", help="The target to search for. Default: the recipe's only one.")
 @click.option("--timeout-s", type=FiniteRange(0), default=0.0, help="Start no trial after so many seconds.")
+@SET
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 @click.option("--no-gate", is_flag=True, help="Only search; leave OUT/chosen.toml to `compressor run`.")
 def command(  # noqa: PLR0913, PLR0917 - one parameter per option
@@ -45,6 +46,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     sampler: str,
     target: str,
     timeout_s: float,
+    changes: tuple[str, ...],
     as_json: bool,  # noqa: FBT001 - click passes flags so
     no_gate: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
@@ -80,7 +82,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.search.study import Budget  # noqa: PLC0415 - the command line starts fast
 
-    read = read_recipe(recipe).with_data(data)
+    read = read_recipe(recipe, changes).with_data(data)
     if not no_gate and (devices := devices_named(read)):  # rejected now, not after all trials
         message = f"Expected --no-gate, got gates on {', '.join(devices)}: search here, then gate on the device with"
         raise DeviceMeasureError(f"{message} `compressor run OUT/chosen.toml --server URL --token-file F --keys DIR`")

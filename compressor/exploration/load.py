@@ -8,6 +8,7 @@ into the range.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,17 +48,17 @@ class Opened:
         return align(table, self.labels) if self.labels else table
 
 
-def open_path(path: Path, data: Path | None = None) -> Opened:
+def open_path(path: Path, data: Path | None = None, changes: Sequence[str] = ()) -> Opened:
     """Return the data at ``path``: of a recipe, or files whose data set is recognised.
 
-    ``data`` replaces the data that a recipe names.
+    ``data`` replaces the data that a recipe names, ``changes`` its values (``read_recipe``).
 
     Raises:
         RecipeError: If it is a recipe that can't be read.
         DataError: If it is neither, or ``data`` is given although ``path`` is data.
     """
     if path.suffix == ".toml" or (path / "recipe.toml").is_file():
-        recipe = read_recipe(path).with_data(data)
+        recipe = read_recipe(path, changes).with_data(data)
         return Opened(
             name=recipe.model.name,
             data=recipe.data,
@@ -68,8 +69,9 @@ def open_path(path: Path, data: Path | None = None) -> Opened:
     if not path.exists():
         message = f"Expected a recipe, zip, folder or file at {path}, got nothing there"
         raise DataError(message)
-    if data is not None:
-        message = f"Expected --data beside a recipe, got it beside the data {path}: leave one out"
+    if data is not None or changes:
+        option = "--data" if data is not None else "--set"
+        message = f"Expected {option} beside a recipe, got it beside the data {path}: leave one out"
         raise DataError(message)
     dataset = _recognised(path)
     if dataset in {"spoken", "windows"}:

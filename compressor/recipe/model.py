@@ -14,6 +14,8 @@ from wire.manifest import COLOURS, DECODES, MAX_IMAGE_SIDE, ORIENTATIONS, RESAMP
 from wire.settings import Bound, OneOf, is_given
 
 _LARGE = 2**31
+DEFAULT_STEPS = [{"step": "quantize"}]
+"""``[[compress]]`` of a recipe that does not write it."""
 
 _LATER: Mapping[str, bool] = {"later": True}
 """Of a field that an older recipe does not have: it is in the ``repr``, and so in digests, only where it is given."""

@@ -19,7 +19,9 @@ from compressor import formats, steps, tasks
 from compressor.errors import RecipeError
 from compressor.gates.evidence import DEVICE_PREFIX, GateRecipe, device_in
 from compressor.gates.kinds import KINDS, RENAMED, Place, holds_for, kind_of
+from compressor.recipe.changes import changed
 from compressor.recipe.model import (
+    DEFAULT_STEPS,
     AcceptanceRecipe,
     DataRecipe,
     ModelRecipe,
@@ -50,7 +52,6 @@ from wire.settings import (
 )
 from wire.topics import check_name
 
-DEFAULT_STEPS = [{"step": "quantize"}]
 _GIVEN = {"quantize": {"own": None}}  # not set by a table: a scheme's own keys are in the step's table
 _ROUNDING = 1e-9
 SHARE_NAMES = ("train", "calibration", "gate", "reference")
@@ -60,8 +61,10 @@ _OF_TRAINING = frozenset({"epochs", "learning_rate"})
 _TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing")
 
 
-def read_recipe(path: Path | str) -> Recipe:
+def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
     """Return the recipe in the file at ``path`` (or ``recipe.toml`` in the folder at ``path``).
+
+    ``changes``: values to read instead, ``train.epochs=3`` and so on (``recipe.changes``).
 
     Raises:
         RecipeError: If it can't be read, or has an unknown key, a wrong type or a value out of range.
@@ -79,7 +82,7 @@ def read_recipe(path: Path | str) -> Recipe:
             raise RecipeError(str(error)) from error
         message = f"Expected a recipe at {file}, got none: give a recipe's TOML file, or its folder"
         raise RecipeError(message) from error
-    recipe = _named(document, str(file))
+    recipe = _named(changed(document, changes) if changes else document, str(file))
     model = recipe.model
     try:
         return replace(
