@@ -23,12 +23,11 @@ from compressor.data._front_end import preprocessing_of
 from compressor.data._split import told_groups
 from compressor.data._stored_images import kept
 from compressor.data._table import BOX, Table, check_label, make_box_table
-from compressor.data.labelled_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_SET_BYTES
+from compressor.data.labelled_images import MAX_SET_BYTES
 from compressor.errors import ArchiveError, CorruptImageError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.errors import ImageError
-from edge_agent.inference.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
-from edge_agent.inference.preprocess import decode_image, upright_size
+from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image, upright_size
 from wire.manifest import Preprocessing
 
 READS = frozenset({"path", "split", "allow_corrupt", "orientation", "decode"})
@@ -91,12 +90,11 @@ class _Read:
 def _decoded(store: Names, found: Annotations, pre: Preprocessing, read: _Read) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the pictures that can be read; ``read`` is complete after the last."""
     total_bytes = 0
-    most = MAX_IMAGE_PIXELS if pre.decode == "full" else DECODED_PIXELS
     for one in found.pictures:
         data = store.read(one.path, MAX_IMAGE_BYTES)
         try:
             size = upright_size(data, pre)
-            image = decode_image(data, pre, limit_pixels=most)
+            image = decode_image(data, pre)
         except ImageError as error:
             read.corrupt.append(f"{one.path}: {error}")
             continue
@@ -108,7 +106,9 @@ def _decoded(store: Names, found: Annotations, pre: Preprocessing, read: _Read) 
         total_bytes += image.nbytes
         if total_bytes > MAX_SET_BYTES:
             message = f"Expected pictures of at most {MAX_SET_BYTES} bytes of pixels in all, got more at {one.path!r}"
-            raise ArchiveError(f"{message}: make them smaller, the device scales them down too")
+            raise ArchiveError(
+                f"{message}: make them smaller, or let decode = 'reduced' scale them down, as the device does"
+            )
         yield image
 
 

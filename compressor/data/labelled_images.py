@@ -33,16 +33,13 @@ from compressor.data._table import Table, check_label, check_spelled, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.errors import ImageError
-from edge_agent.inference.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
-from edge_agent.inference.preprocess import decode_image
+from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
 from wire.manifest import Preprocessing
 
 READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", "columns", FLOOR})
 COLUMNS = ("path", "label", "source", "lane")
 MAX_ENTRIES = 500_000
 MAX_CSV_BYTES = 256 * 1024 * 1024
-MAX_IMAGE_BYTES = 16 * 1024 * 1024
-MAX_IMAGE_PIXELS = 4 * 1024 * 1024  # of an image held at full size
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels, which are kept decoded
 _NAMES_SHOWN = 5
 _SOURCE, _LANE = "source", "lane"
@@ -289,10 +286,10 @@ class _Decoded:
         self.corrupt: list[str] = []
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        most, total_bytes = MAX_IMAGE_PIXELS if self._pre.decode == "full" else DECODED_PIXELS, 0
+        total_bytes = 0
         for row in self._listed:
             try:
-                image = decode_image(self._store.read(row.path, MAX_IMAGE_BYTES), self._pre, limit_pixels=most)
+                image = decode_image(self._store.read(row.path, MAX_IMAGE_BYTES), self._pre)
             except KeyError:
                 self.corrupt.append(f"{row.path}: not there")
                 continue
@@ -303,7 +300,9 @@ class _Decoded:
             total_bytes += image.nbytes
             if total_bytes > MAX_SET_BYTES:
                 message = f"Expected images of at most {MAX_SET_BYTES} bytes of pixels in all, got more at {row.path!r}"
-                raise ArchiveError(f"{message}: make them smaller, the device scales them down too")
+                raise ArchiveError(
+                    f"{message}: make them smaller, or let decode = 'reduced' scale them down, as the device does"
+                )
             yield image
 
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from compressor.cache import write_atomically
 from compressor.data._table import Table, make_table
-from compressor.data.labelled_images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from compressor.errors import DataError, PackageError, TrustError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
@@ -34,7 +33,7 @@ from compressor.run.ledger import LooksAt, gate_labels
 from compressor.run.pipeline import looked, material_of, opened
 from compressor.run.stages import Form, Models, Run, table_digest
 from edge_agent.errors import ImageError
-from edge_agent.inference.preprocess import decode_image
+from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
 from wire.bundle import Bundle
 
 _PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
@@ -186,7 +185,7 @@ def _unlabelled(folder: Path, run: Run) -> Table:
             message = f"Expected pictures of at most {MAX_IMAGE_BYTES} bytes, got {path.stat().st_size} in {path}"
             raise DataError(f"{message}: make it smaller, or take it out of the folder")
         try:
-            images.append(decode_image(path.read_bytes(), pre, limit_pixels=MAX_IMAGE_PIXELS))
+            images.append(decode_image(path.read_bytes(), pre))
         except ImageError as error:
             raise DataError(f"Expected a picture in {path}, got: {error}: take it out of the folder") from error
     count = len(images)

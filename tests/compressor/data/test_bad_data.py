@@ -94,7 +94,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ({"labels.csv": "path,label,site\nb\0.png,1,x\n"}, "Expected a relative path inside the archive"),
         ({"labels.csv": CSV, "a.png": png()[:1500]}, "a.png: Expected an intact image"),
         ({"labels.csv": CSV, "a.png": b""}, "a.png: Expected an intact image"),
-        ({"labels.csv": CSV, "a.png": b"\0" * (17 << 20)}, "Expected 'a.png' of at most 16777216 bytes"),
+        ({"labels.csv": CSV, "a.png": b"\0" * (33 << 20)}, "Expected 'a.png' of at most 33554432 bytes"),
     ],
 )
 @pytest.mark.parametrize("make", [folder, archive])

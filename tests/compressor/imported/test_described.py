@@ -22,6 +22,9 @@ def test_a_normalisation_that_differs_is_said_with_what_would_fit() -> None:
         "gives it mean 0 and std 1 of 0 to 1: set mean = 0.5 and std = 0.5, unless they are wrong"
     )
     photo = FileWords(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    levels = normalisation(words, replace(DATA, scale=1.0, mean=0.0, std=1.0))
+    assert levels.endswith("mean 0 and std 1 of 0 to 255: set mean = 127.5 and std = 127.5, unless they are wrong")
+    assert normalisation(words, replace(DATA, scale=1.0, mean=127.5, std=127.5)) == ""
     assert "set mean = [0.485, 0.456, 0.406] and std = [0.229, 0.224, 0.225]" in normalisation(photo, DATA)
     assert normalisation(FileWords(mean=(1.0,), std=(0.0,)), DATA) == ""
     assert normalisation(FileWords(), DATA) == ""
