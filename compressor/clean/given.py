@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -13,6 +13,7 @@ Constant: TypeAlias = float | tuple[float, ...]
 PARITY = "parity"
 """The name of the note on the difference of answers before and after; it depends on the processor."""
 _SEED, _ROWS = 0, 3
+_MATRIX = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -46,3 +47,14 @@ class Given:
 def random_rows(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Return three rows of normal noise of ``shape`` each, the same every time: for a check without data."""
     return np.random.default_rng(_SEED).standard_normal((_ROWS, *shape)).astype(np.float32)
+
+
+def flat_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return (N, values) of a row of values that has further axes of size 1; every other shape as it is.
+
+    An unknown size is 0, and no row of values. A shape of two axes is one already.
+    """
+    sizes = [size for size in shape[1:] if size != 1]
+    if len(shape) <= _MATRIX or len(sizes) > 1 or 0 in sizes:
+        return tuple(shape)
+    return (shape[0], *(sizes or [1]))

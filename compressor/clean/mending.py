@@ -56,6 +56,7 @@ MENDS = (
     Mend(name="pixels", apply=wrapping.feed_pixels),
     Mend(name="input type", apply=wrapping.feed_half, allowed=_HALF),
     Mend(name="output type", apply=wrapping.answer_in_float, allowed=_HALF),
+    Mend(name="flat outputs", apply=wrapping.flatten_answers),
     Mend(name="constant nodes", apply=folding.inline_constants, compressing=True),
     Mend(name="branches and shapes", apply=folding.fold, compressing=True),
     Mend(name="opset", apply=opset.raise_opset, compressing=True),

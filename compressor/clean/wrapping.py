@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from compressor.clean import _graph
-from compressor.clean.given import Given
+from compressor.clean.given import Given, flat_shape
 
 _TO_NHWC = (0, 2, 3, 1)
 _TO_NCHW = [0, 3, 1, 2]
@@ -146,6 +146,29 @@ def answer_in_float(model: onnx.ModelProto, given: Given) -> str:
         value.type.tensor_type.elem_type = TensorProto.FLOAT
         changed.append(name)
     return f"float16 outputs are converted to float32: {', '.join(changed)}" if changed else ""
+
+
+def flatten_answers(model: onnx.ModelProto, given: Given) -> str:
+    """Flatten outputs of one row of values, (N, C, 1, 1) or (N, 1, 1, C), which a classifier of convolutions has."""
+    del given
+    changed = []
+    for value in model.graph.output:
+        sizes = [size or 0 for size in _graph.sizes_of(value)]
+        if flat_shape(sizes) == tuple(sizes) or value.type.tensor_type.elem_type != TensorProto.FLOAT:
+            continue
+        name = value.name
+        deep = _graph.free_name(model, f"{name}_axes")
+        for node in model.graph.node:
+            node.output[:] = [deep if one == name else one for one in node.output]
+        _graph.rename_inputs(model, {name: deep})
+        model.graph.node.append(helper.make_node("Flatten", [deep], [name], name=f"{deep}_flat", axis=1))
+        dims = value.type.tensor_type.shape.dim
+        del dims[1:]
+        dims.add().dim_value = flat_shape(sizes)[1]
+        changed.append(f"{name} (N, {', '.join(map(str, sizes[1:]))})")
+    if changed:
+        del model.graph.value_info[:]
+    return f"a Flatten stands behind {', '.join(changed)}" if changed else ""
 
 
 def widen(model: onnx.ModelProto, given: Given) -> str:

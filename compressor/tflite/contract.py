@@ -5,8 +5,10 @@ Decides nothing: shapes, types, scales and zero points are those of the file.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from compressor.clean.given import flat_shape
 from compressor.errors import ModelFileError
 from compressor.tflite import flatbuffer
 from compressor.tflite.packages import required
@@ -21,7 +23,8 @@ def contract(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
     """Return (inputs, outputs) of a TFLite file, in the order of its graph.
 
     Names are those of the signature, or else of the tensors. Shapes begin with -1, the batch; an input of four
-    dimensions has layout ``NHWC``; scale and zero point are 0 for float tensors.
+    dimensions has layout ``NHWC``; an output of one row of values with further axes of size 1 is (N, values), as the
+    runtime returns it; scale and zero point are 0 for float tensors.
 
     Raises:
         ModelFileError: If the file can't be read, or a tensor has a type that manifests don't support.
@@ -34,8 +37,8 @@ def contract(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
         if signature.subgraphIndex == 0:
             names |= {entry.tensorIndex: entry.name for entry in [*signature.inputs, *signature.outputs]}
     inputs = tuple(_spec(graph.tensors[index], names.get(index), "NHWC") for index in graph.inputs)
-    outputs = tuple(_spec(graph.tensors[index], names.get(index), "") for index in graph.outputs)
-    return inputs, outputs
+    outputs = (_spec(graph.tensors[index], names.get(index), "") for index in graph.outputs)
+    return inputs, tuple(replace(one, shape=flat_shape(one.shape), layout="") for one in outputs)
 
 
 def _spec(tensor: Any, name: bytes | None, image_layout: str) -> TensorSpec:  # noqa: ANN401 - generated, untyped

@@ -50,6 +50,7 @@ LAYOUT = "NHWC"
 _IDENTIFIER = b"TFL3"  # TensorFlow Lite schema.fbs, file_identifier: bytes 4 to 8
 # One flipped bit in a shape made LiteRT allocate 12 GB; a large layer of a small model has about 10 MB.
 MAX_TENSOR_BYTES = 256 * 1024 * 1024
+_MATRIX = 2
 _SCALE_TOLERANCE = 1e-6  # a float32 written as text and read back
 _FOREIGN = re.compile(
     r"unresolved custom op: (?P<custom>.{1,100}?)\.(?:\s|See|$)"
@@ -173,10 +174,17 @@ def _in_order(tensors: _Tensors) -> list[Details]:
 def _check_tensor(details: Details, spec: TensorSpec, kind: str) -> None:
     check_contract(spec)
     shape, dtype = tuple(int(size) for size in details["shape"]), np.dtype(details["dtype"]).name
-    fits = shape_matches(shape, (-1, *spec.shape[1:])) if spec.shape else kind == "output"
+    flat = _flat(shape) if kind == "output" and len(spec.shape) == _MATRIX else shape
+    fits = shape_matches(flat, (-1, *spec.shape[1:])) if spec.shape else kind == "output"
     if dtype != spec.dtype or not fits:
         expected, got = f"{spec.name!r} {spec.dtype} {spec.shape}", f"{details['name']!r} {dtype} {shape}"
         raise RuntimeLoadError(f"Expected {kind} {expected}, got {got} in the model: rebuild the bundle")
+
+
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return (N, values) of a row of values with further axes of size 1, such as (1, 1, 1, 10)."""
+    sizes = [size for size in shape[1:] if size != 1]
+    return shape if len(shape) <= _MATRIX or len(sizes) > 1 else (shape[0], *(sizes or [1]))
 
 
 def _own(details: Details, spec: TensorSpec) -> tuple[float, int]:
@@ -211,6 +219,7 @@ class _LiteRtRuntime:
         self._spec = spec
         self._outputs = outputs
         self._indices = [index for index, _ in outputs]
+        self._flat = [len(spec.shape) == _MATRIX for _, spec in outputs]
         self._decoded = any(is_decoded(spec) for _, spec in outputs)
 
     def run(self, batch: Array) -> tuple[Array, ...]:
@@ -238,7 +247,10 @@ class _LiteRtRuntime:
     def _piece(self, interpreter: Interpreter, values: Array) -> list[Array]:
         interpreter.set_tensor(self._index, values)
         interpreter.invoke()
-        return [interpreter.get_tensor(index) for index in self._indices]
+        return [
+            found.reshape(len(found), -1) if flat else found
+            for found, flat in zip(map(interpreter.get_tensor, self._indices), self._flat, strict=True)
+        ]
 
     def close(self) -> None:
         self._interpreter = None

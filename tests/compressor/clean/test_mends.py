@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.clean.given import Given
+from compressor.clean.given import Given, flat_shape
 from compressor.clean.mending import clean
 from compressor.clean.sizes import opened_target
 from compressor.errors import ModelSignatureError
@@ -300,6 +300,28 @@ def test_flat_rows_of_several_channels_or_another_size_are_left_alone(channels: 
     model = network(nodes, {"w": drawn(values, CLASSES)}, sizes=(values,))
     _, notes = clean(model.SerializeToString(), Given(rows=drawn(3, channels, SIDE, SIDE)))
     assert "flat input" not in notes
+
+
+@pytest.mark.parametrize("shape", [(CLASSES, 1, 1), (1, 1, CLASSES), (1, CLASSES)])
+def test_answers_with_axes_of_one_are_flattened(shape: tuple[int, ...]) -> None:
+    """A classifier that ends in a convolution gives (N, C, 1, 1); nothing is computed otherwise."""
+    nodes, weights = classifier()
+    nodes[-1].output[0] = "deep"
+    nodes = [*nodes, helper.make_node("Reshape", ["deep", "shape"], ["logits"])]
+    model = network(nodes, {**weights, "shape": np.array([-1, *shape], np.int64)})
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", *shape]))
+    rows = drawn(3, CHANNELS, SIDE, SIDE)
+    data, notes = clean(model.SerializeToString(), given(compressed=False))
+    assert notes["flat outputs"] == f"a Flatten stands behind logits (N, {', '.join(map(str, shape))})"
+    assert notes["parity"].startswith("largest difference 0 ")
+    assert np.array_equal(logits(data, rows), logits(model, rows).reshape(3, CLASSES))
+
+
+def test_only_a_row_of_values_is_flat() -> None:
+    """A map of two axes, and one of a size that is not known, stay as they are."""
+    for shape in ((0, 2, 5), (0, 7), (0,), (0, 1, 0), (0, 8, 4, 4)):
+        assert flat_shape(shape) == shape
+    assert (flat_shape((0, 1, 1)), flat_shape((4, 1, 9, 1))) == ((0, 1), (4, 9))
 
 
 @pytest.mark.parametrize("compressed", [True, False])

@@ -73,6 +73,27 @@ def test_one_row_and_many_and_none_give_the_same(converted: Converted) -> None:
 
 
 @pytest.mark.slow
+def test_answers_with_axes_of_one_are_rows_of_values(convert: Callable[..., bytes], converted: Converted) -> None:
+    """A classifier that ends in a convolution gives (1, 1, 1, 3): the manifest says (N, 3), and so does the answer."""
+
+    class Deep(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = converted.network
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            logits, embedding = self.network(x)
+            return logits.reshape(-1, 1, 1, 3), embedding
+
+    import litert_torch  # noqa: PLC0415 - optional; the fixture skips without it
+
+    model = convert(litert_torch.to_channel_last_io(Deep().eval(), args=[0]), (1, 6, 6, 2))
+    got = runtimes.load(MANIFEST, model).run(IMAGES)
+    assert [one.shape for one in got] == [(5, 3), (5, 4)]
+    assert np.abs(got[0] - _torch(converted.network)[0]).max() <= 1e-5
+
+
+@pytest.mark.slow
 def test_a_model_of_another_fixed_batch_serves_any(convert: Callable[..., bytes], converted: Converted) -> None:
     """A model converted for two rows runs one, two and five; the last piece is filled up."""
     class_ = type(converted.network)
