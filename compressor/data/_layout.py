@@ -64,7 +64,7 @@ def placed(names: Sequence[str], suffixes: Collection[str], where: str) -> list[
         raise ArchiveError(message)
     depth = _wrapping(parts for _, parts in found)
     tops = {parts[depth].casefold() for _, parts in found if len(parts) > depth + 1}
-    splits = _splits(tops) if tops <= set(SPLIT_FOLDERS) else {}
+    splits = splits_of(tops) if tops <= set(SPLIT_FOLDERS) else {}
     depth += bool(splits)
     bare = next((name for name, parts in found if len(parts) < depth + 2), None)
     if bare is not None:
@@ -84,12 +84,15 @@ def placed(names: Sequence[str], suffixes: Collection[str], where: str) -> list[
     ]
 
 
-def _splits(tops: Collection[str]) -> dict[str, str]:
-    """Return the split of each top folder."""
-    kinds = {SPLIT_FOLDERS[top] for top in tops}
-    judged = bool(kinds & {"test", "gate"})
+def splits_of(names: Collection[str]) -> dict[str, str]:
+    """Return our split of each of ``names``, in lower case, that is the name of one (``SPLIT_FOLDERS``).
+
+    What was kept for testing judges, and what was kept for validation if nothing else is there to judge.
+    """
+    kinds = {name: SPLIT_FOLDERS[name] for name in names if name in SPLIT_FOLDERS}
+    judged = bool({"test", "gate"} & set(kinds.values()))
     of_kind = {"test": "gate", "val": "reference" if judged else "gate"}
-    return {top: of_kind.get(SPLIT_FOLDERS[top], SPLIT_FOLDERS[top]) for top in tops}
+    return {name: of_kind.get(kind, kind) for name, kind in kinds.items()}
 
 
 def _wrapping(paths: Iterable[tuple[str, ...]]) -> int:

@@ -49,7 +49,18 @@ CHANGED: Mapping[str, object] = {
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe]:
     """Return a small recipe of each form of data."""
     root = tmp_path_factory.mktemp("sets")
-    for name in ("images", "idx", "words", "tables", "series", "strokes", "classes/0.5", "classes/1.5"):
+    for name in (
+        "images",
+        "idx",
+        "words",
+        "tables",
+        "series",
+        "strokes",
+        "classes/0.5",
+        "classes/1.5",
+        "studio",
+        "cvat",
+    ):
         (root / name).mkdir(parents=True)
     lines = [f"{row}.png,{row % 2}.{row},{'ab'[row % 2]},,{row % 3}" for row in range(COUNT)]
     (root / "images" / "labels.csv").write_text(
@@ -59,7 +70,13 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
         (root / "images" / f"{row}.png").write_bytes(_png(5 * row) if row else b"broken")
         (root / "classes" / f"{row % 2}.5" / f"{row}.png").write_bytes(_png(5 * row) if row else b"broken")
         (root / "classes" / f"{row % 2}.5" / f"{row}.wav").write_bytes(wav(row) if row else b"broken")
+        for tool in ("studio", "cvat"):
+            (root / tool / f"{row}.png").write_bytes(_png(5 * row) if row else b"broken")
         (root / "words" / f"{row % 2}.5_ann_{row}.wav").write_bytes(wav(row) if row else b"broken")
+    tasks_of_tool = [{"image": f"{row}.png", "choice": f"{row % 2}.5", "site": "ab"[row % 2]} for row in range(COUNT)]
+    (root / "studio" / "export.json").write_text(json.dumps([{**one, "part": "", "x": "y"} for one in tasks_of_tool]))
+    tags = (f'<image name="{row}.png"><tag label="{row % 2}.5"/></image>' for row in range(COUNT))
+    (root / "cvat" / "annotations.xml").write_text(f"<annotations>{''.join(tags)}</annotations>")
     _write(root / "idx", "train", COUNT, COUNT)
     pictures = np.arange(COUNT * 64, dtype=np.uint32).astype(np.uint8).reshape(COUNT, 8, 8)
     pictures[:, 0, 0] = np.arange(COUNT)
@@ -85,6 +102,8 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
         "class_folders/sounds": recipe(
             "class_folders", "classes", allow_corrupt=1, front_end="log_mel", options=OPTIONS
         ),
+        "label_studio": recipe("label_studio", "studio", allow_corrupt=1, slices="site", columns={"label": "choice"}),
+        "cvat": recipe("cvat", "cvat", allow_corrupt=1),
         "spoken": recipe("spoken", "words", allow_corrupt=1, front_end="log_mel", options=OPTIONS),
         "windows/table": recipe(
             "windows", "tables", slices="site", allow_corrupt=1, front_end="window", options=window
@@ -101,6 +120,8 @@ FORMS = (
     "labelled_images",
     "class_folders/images",
     "class_folders/sounds",
+    "label_studio",
+    "cvat",
     "idx",
     "arrays",
     "spoken",
