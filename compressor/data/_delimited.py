@@ -15,7 +15,8 @@ from compressor.errors import ColumnError, DataError
 from wire.settings import nearest
 
 DELIMITERS = (",", ";", "\t")
-_UNREAD = " (not read)"
+UNREAD = " (not read)"
+"""Follows the name of a column whose name another column takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ def renamed(head: Sequence[str], columns: Mapping[str, str], name: str) -> list[
             message = f"Expected the column {own!r} in {name} ([data] columns, {wanted}), got {', '.join(head)[:200]}"
             raise ColumnError(message + nearest(own, list(head)))
     known = {own: wanted for wanted, own in columns.items()}
-    return [known.get(own, own + _UNREAD if own in columns else own) for own in head]
+    return [known.get(own, own + UNREAD if own in columns else own) for own in head]
 
 
 def check_columns(columns: Mapping[str, str], known: Collection[str], dataset: str) -> None:

@@ -37,7 +37,7 @@ _MAX_TEXT = 4096
 _MAX_DEPTH = 64
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Image:
     name: str
     subset: str
@@ -108,7 +108,9 @@ class _Reader:
             message = f"elements nested deeper than {_MAX_DEPTH}"
             raise ValueError(message)
         if element == "image":
-            self._open = _Image(attributes.get("name", "")[:_MAX_TEXT], attributes.get("subset", "")[:_MAX_TEXT])
+            self._open = _Image(
+                name=attributes.get("name", "")[:_MAX_TEXT], subset=attributes.get("subset", "")[:_MAX_TEXT]
+            )
             if not self._open.name:
                 message = f"image number {len(self.images)} without a name"
                 raise ValueError(message)

@@ -60,6 +60,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
         "classes/1.5",
         "studio",
         "cvat",
+        "recordings",
     ):
         (root / name).mkdir(parents=True)
     lines = [f"{row}.png,{row % 2}.{row},{'ab'[row % 2]},,{row % 3}" for row in range(COUNT)]
@@ -70,6 +71,10 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
         (root / "images" / f"{row}.png").write_bytes(_png(5 * row) if row else b"broken")
         (root / "classes" / f"{row % 2}.5" / f"{row}.png").write_bytes(_png(5 * row) if row else b"broken")
         (root / "classes" / f"{row % 2}.5" / f"{row}.wav").write_bytes(wav(row) if row else b"broken")
+        steps = "".join(f"{row + step},{row % 2}.5,{'ab'[row % 2]}\n" for step in range(2))
+        (root / "recordings" / f"{row}.csv").write_text(
+            f"x,label,site\n{steps if row else '1e300,0.5,a' + chr(10) + steps}"
+        )
         for tool in ("studio", "cvat"):
             (root / tool / f"{row}.png").write_bytes(_png(5 * row) if row else b"broken")
         (root / "words" / f"{row % 2}.5_ann_{row}.wav").write_bytes(wav(row) if row else b"broken")
@@ -105,6 +110,9 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
         "label_studio": recipe("label_studio", "studio", allow_corrupt=1, slices="site", columns={"label": "choice"}),
         "cvat": recipe("cvat", "cvat", allow_corrupt=1),
         "spoken": recipe("spoken", "words", allow_corrupt=1, front_end="log_mel", options=OPTIONS),
+        "recordings": recipe(
+            "recordings", "recordings", slices="site", allow_corrupt=1, front_end="window", options=window
+        ),
         "windows/table": recipe(
             "windows", "tables", slices="site", allow_corrupt=1, front_end="window", options=window
         ),
@@ -125,6 +133,7 @@ FORMS = (
     "idx",
     "arrays",
     "spoken",
+    "recordings",
     "windows/table",
     "windows/series",
     "windows/strokes",
