@@ -18,7 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
+from types import FunctionType
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from compressor import plugins
 from compressor.errors import MeasureError, PluginError
@@ -47,6 +51,7 @@ from compressor.gates.evidence import (
     points,
 )
 from compressor.gates.metrics import ERRORS, VALUED, WORST_SLICE, ErrorCeiling, MetricDrop, WorstSliceIncrease
+from compressor.statistics.bootstrap import Draws, score_drop
 from compressor.statistics.bounds import MetricEvidence
 
 _NEARLY_ALL = 0.999
@@ -133,7 +138,8 @@ class GateKind:
     recipes and certificates.
     ``measure``: for an external gate, computes from the labelled set under all models (``tasks.Compared``) a number
     or, if ``bounded``, a metric with its bounds. It has no ``make``: limit and bounds decide, so that a certificate
-    is judged again without the module.
+    is judged again without the module. ``score``: for a person's own metric, the score of each row, larger is better,
+    from outputs and labels.
     """
 
     name: str = ""
@@ -153,6 +159,7 @@ class GateKind:
     beside: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
     measure: Callable[[Any], float | MetricEvidence] | None = None
+    score: Callable[[Any, Any], Any] | None = None
 
     def rule(self, limit: float, on: str = "") -> GateRecipe:
         """Return the rule of this kind with ``limit``, on the device ``on`` or this host."""
@@ -232,18 +239,22 @@ _BESIDE: Mapping[str, GateKind] = {name: kind for kind in _ROWS for name in kind
 def kind_of(name: str) -> GateKind | None:
     """Return the kind of the gate ``name`` in a recipe or certificate; None if this version has none.
 
-    An external one, ``my_package.my_module:ATTRIBUTE``, is imported and keeps its whole name.
+    An external one, ``my_package.my_module:ATTRIBUTE``, is imported and keeps its whole name. A plain function is a
+    person's own metric: the drop of its mean is bounded.
 
     Raises:
-        PluginError: If the module of an external gate can't be imported, or the attribute is not a ``GateKind``.
+        PluginError: If the module of an external gate can't be imported, or the attribute is neither a ``GateKind`` nor
+            a function.
     """
     if ":" not in name:
         found = _own(name)
         return None if found is None else replace(found, name=name)
     made = plugins.attribute(name)
+    if isinstance(made, FunctionType):
+        return GateKind(name=name, limits=MOST, bounded=True, score=made)
     if not isinstance(made, GateKind):
         message = f"Expected as the gate {name!r} a compressor.gates.kinds.GateKind, got {type(made).__name__}"
-        raise PluginError(message)
+        raise PluginError(f"{message}: or name a function of outputs and labels that returns a score a row")
     if made.measure is None or made.make is not None:
         message = f"Expected the gate {name!r} with measure and without make, got others: say what it looks at"
         raise PluginError(message)
@@ -427,10 +438,10 @@ def measured(rules: Sequence[GateRecipe], compared: object, share: float = 1.0) 
     unknown: dict[str, str] = {}
     for name, confidence in {rule.name: rule.confidence for rule in rules}.items():
         kind = kind_of(name)
-        if kind is None or kind.measure is None:
+        if kind is None or (kind.measure is None and kind.score is None):
             continue
         try:
-            value = _taken(kind.measure, compared)
+            value = _scored(kind.score, compared, confidence) if kind.score else _taken(kind.measure, compared)
         except MeasureError as error:
             unknown[name] = str(error)
             continue
@@ -443,7 +454,33 @@ def measured(rules: Sequence[GateRecipe], compared: object, share: float = 1.0) 
     return Evidence(figures=figures, metrics=metrics, unknown=unknown)
 
 
-def _taken(measure: Callable[[Any], float | MetricEvidence], compared: object) -> float | MetricEvidence:
+def _scored(score: Callable[[Any, Any], Any], compared: Any, confidence: float) -> MetricEvidence:  # noqa: ANN401
+    """Return the drop of a person's own score, from the baseline to the candidate."""
+    before, after = (
+        _scores(score, said.logits, compared.labels) for said in (compared.baseline, compared.candidate)
+    )  # fmt: skip
+    return score_drop(before, after, compared.sources, Draws(confidence))
+
+
+def _scores(score: Callable[[Any, Any], Any], outputs: Any, labels: Any) -> NDArray[np.float64]:  # noqa: ANN401
+    try:
+        made = np.asarray(score(outputs, labels), dtype=np.float64)
+    except MeasureError:
+        raise
+    except Exception as error:  # foreign code may raise anything
+        raise MeasureError(plugins.failure(error)) from error
+    if made.shape != (len(labels),):
+        message = f"Expected a score for each of {len(labels)} rows, got {made.shape}: return one number a row"
+        raise MeasureError(message)
+    if not np.isfinite(made).all():
+        row = int(np.flatnonzero(~np.isfinite(made))[0])
+        raise MeasureError(f"Expected finite scores, got {made[row]} for row {row}: return a number for each row")
+    return made
+
+
+def _taken(measure: Callable[[Any], float | MetricEvidence] | None, compared: object) -> float | MetricEvidence:
+    if measure is None:
+        raise MeasureError("Expected a gate with measure, got none: say what it looks at")
     try:
         value = measure(compared)
         if isinstance(value, MetricEvidence) or math.isfinite(value):

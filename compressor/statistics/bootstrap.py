@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +144,36 @@ def error_increase(
     caution = 2.0 if squared else 1.25
     carrying = max(1, int(np.count_nonzero(rows[0] + rows[1])))
     return _evidence(models, np.zeros(len(truth), dtype=np.int64), carrying, draws, caution=caution)
+
+
+def score_drop(
+    baseline: NDArray[np.floating],
+    candidate: NDArray[np.floating],
+    sources: NDArray[np.generic] | None = None,
+    draws: Draws = Draws(),
+) -> MetricEvidence:
+    """Return the drop of the mean of a score of any range; larger is better.
+
+    A source counts once, with the mean of its rows. The bounds are those of ``error_increase`` for the distance to the
+    best score that was seen: a row that was not seen may fall from there to the worst that was.
+
+    Args:
+        baseline: Scores of the baseline, (N,).
+        candidate: Scores of the candidate, (N,).
+        sources: The source of each row, (N,); None: every row is its own.
+        draws: Bootstrap settings.
+
+    Raises:
+        MeasureError: If shapes disagree, or a score is not finite.
+    """
+    scores = [np.asarray(values, dtype=np.float64) for values in (baseline, candidate)]
+    _check(scores[0].shape == scores[1].shape and scores[0].ndim == 1, *scores)
+    if sources is not None:
+        _, group, count = np.unique(sources, return_inverse=True, return_counts=True)
+        scores = [np.bincount(group, values) / count for values in scores]
+    best = float(max(scores[0].max(), scores[1].max()))
+    found = error_increase(np.zeros_like(scores[0]), best - scores[0], best - scores[1], draws)
+    return replace(found, baseline=best - found.baseline, candidate=best - found.candidate)
 
 
 def _ranked(

@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compressor.errors import PluginError, RecipeError
@@ -14,12 +15,14 @@ from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, Line
 from compressor.gates.evidence import Evidence, GateRecipe, Verdict
 from compressor.gates.kinds import KINDS, GateKind, measured
+from compressor.measurement.predictions import Compared, Predictions
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.release.regate import gate_again
 from compressor.release.verify import verify_bundle
 from compressor.run.pipeline import Outcome, run_recipe
 from compressor.search.recipe_text import recipe_text
+from compressor.statistics.bootstrap import Draws, score_drop
 from compressor.statistics.bounds import MetricEvidence
 
 HERE = Path(__file__).parent
@@ -181,6 +184,7 @@ def test_the_examples_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert said["margins:SMALLEST_MARGIN"] in {"pass", "fail"}
     assert said["spread:SPREAD"] == "pass"
     assert outcome.certificate.metrics["spread:SPREAD"].n > 0
+    assert said["certain:certainty"] == "pass"
 
 
 def test_no_two_rows_share_a_name_or_a_figure() -> None:
@@ -197,3 +201,57 @@ def test_a_bound_for_the_whole_risk_is_moved_away_for_a_look() -> None:
     assert (moved.confidence, moved.upper) == (rule.confidence, pytest.approx(0.1 + 0.2 * 1.6954 / 1.6449, abs=1e-4))
     stricter = measured([replace(rule, confidence=0.99)], None, 0.9).metrics[rule.name]
     assert (stricter.confidence, stricter.upper) == (0.95, 0.3)
+
+
+def compared_by(change: float, rows: int = 400, each: int = 1) -> Compared:
+    """Return two models of random logits, the second with ``change`` added to the right one; sources of ``each``."""
+    rng = np.random.default_rng(5)
+    labels = np.repeat(rng.integers(0, 3, rows // each), each)
+    logits = np.repeat(rng.normal(size=(rows // each, 3)), each, axis=0).astype(np.float32)
+    better = logits.copy()
+    better[np.arange(rows), labels] += change
+    none = np.zeros((rows, 0), np.float32)
+    before, after = Predictions(logits, none), Predictions(better, none)
+    sources = np.repeat(np.arange(rows // each), each).astype(str)
+    return Compared(
+        labels=labels, slices=np.full(rows, ""), baseline=before, float_model=before, candidate=after, sources=sources
+    )
+
+
+def test_a_function_of_ones_own_is_a_metric_with_a_bound() -> None:
+    """One number a row: what is better passes, what is worse fails, and sources count once."""
+    rule = GateRecipe(name="trial_gate:certainty", max=0.02)
+    verdicts = {}
+    for change in (0.5, 0.0, -0.5):
+        found = measured([rule], compared_by(change))
+        verdicts[change] = certificates.judge([rule], found).verdict
+    assert verdicts == {0.5: Verdict.PASS, 0.0: Verdict.PASS, -0.5: Verdict.FAIL}
+    alone, frames = (measured([rule], compared_by(-0.05, each=each)).metrics[rule.name] for each in (1, 10))
+    assert (alone.n, frames.n) == (400, 40)
+    assert frames.upper - frames.drop > 2 * (alone.upper - alone.drop)
+    assert alone.drop == pytest.approx(alone.baseline - alone.candidate)
+    assert 0 < alone.candidate < alone.baseline < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("one_number", r"Expected a score for each of 400 rows, got \(\): return one number a row"),
+        ("not_a_number", "Expected finite scores, got nan for row"),
+    ],
+)
+def test_a_score_that_is_none_is_unknown_with_the_reason(name: str, said: str) -> None:
+    """Its own gate fails with these words, and the run goes on."""
+    found = measured([GateRecipe(name=f"trial_gate:{name}", max=0.1)], compared_by(0.0))
+    assert re.search(said, found.unknown[f"trial_gate:{name}"])
+
+
+def test_the_bound_of_ones_own_metric_holds_for_frames_of_one_scene() -> None:
+    """At the margin at most 5 % and two standard errors pass, where three rows of a source are alike."""
+    rng, passed, times = np.random.default_rng(11), 0, 300
+    for _ in range(times):
+        before = np.repeat(rng.beta(8, 2, 60), 3)
+        after = before - np.repeat(rng.exponential(0.05, 60), 3)
+        found = score_drop(before, after, np.repeat(np.arange(60), 3), Draws(replicates=400))
+        passed += found.upper <= 0.05
+    assert passed / times <= 0.05 + 2 * (0.05 * 0.95 / times) ** 0.5
