@@ -65,9 +65,10 @@ class Reference:
 
     ``edges``: per stream 15 ascending values; bin i holds x with edges[i-1] <= x < edges[i]. ``table_right`` /
     ``table_seen``: classes x confidence bins, how many predictions were right and how many were made, on the labelled
-    reference split. ``projection``: 8 rows of D. A stream's value is ``(embedding - mean) @ row / scale``; without an
-    embedding D = 0. ``risk``: error rate on that split. ``support_limit``: the distance beyond which an input is
-    outside of the training data (0: not known); ``support_rate``: the share of inputs like that data beyond it.
+    reference split; all 0 if it had no labels. ``projection``: 8 rows of D. A stream's value is
+    ``(embedding - mean) @ row / scale``; without an embedding D = 0. ``risk``: error rate on that split.
+    ``support_limit``: the distance beyond which an input is outside of the training data (0: not known);
+    ``support_rate``: the share of inputs like that data beyond it.
     """
 
     artifact_sha256: str = ""

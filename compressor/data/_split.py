@@ -77,6 +77,8 @@ def split(
             split, or two for one content or source.
     """
     shares = shares or table.shares
+    if not learns and not table.labelled:
+        shares = shares.without_train  # nothing else could use these rows
     known = set(table.slices.tolist())
     if unknown := [name for name in slices if name not in known]:
         message = f"Expected train_slices among {', '.join(sorted(known))}, got {', '.join(unknown)}"

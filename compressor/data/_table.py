@@ -43,6 +43,12 @@ class Shares:
     gate: float = 0.295
     reference: float = 0.25
 
+    @property
+    def without_train(self) -> Shares:
+        """The shares with the others enlarged by that of train, in proportion."""
+        rest = self.calibration + self.gate + self.reference
+        return Shares(0.0, self.calibration / rest, self.gate / rest, self.reference / rest)
+
 
 DEFAULT_SHARES = Shares()
 
@@ -99,6 +105,11 @@ class Table:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.labels)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether rows have labels: inputs without any have float32 (N, 0)."""
+        return self.labels.shape[1:] != (0,)
 
     @property
     def lessons(self) -> Labels:
@@ -292,6 +303,8 @@ def align(table: Table, class_names: tuple[str, ...]) -> Table:
     Raises:
         DataError: If a class of ``table`` is not among them.
     """
+    if not table.labelled:
+        return replace(table, class_names=class_names)
     if 1 < table.labels.ndim < _OF_BOXES:  # labels are numbers, one column per name: no indices
         if table.class_names != class_names:
             message = f"Expected the numbers {', '.join(class_names)}, got {', '.join(table.class_names)}"

@@ -37,6 +37,7 @@ __all__ = [
 CONFIDENCE = 0.95
 BETTER_THAN_CONSTANT = "better_than_constant"
 LABEL_ORDER = "label_order"
+NO_LABELS = " (this gate needs no labels)"
 _NAMED = 6
 _FAR = 10
 """Times the present samples: more than that nobody labels, so the line says what these show."""
@@ -256,7 +257,7 @@ class FlipRatio:
         text = (
             f"{flips} of {counts.counted} {'got worse' if self.negative else 'changed'}: {points(share)}, "
             f"at most {points(bound)} with {sure(self.confidence)} confidence, "
-            f"allowed {points(self.limit)}{more(needs)}"
+            f"allowed {points(self.limit)}{more(needs)}{NO_LABELS if needs and not self.negative else ''}"
         )
         return GateResult(
             name=name, verdict=verdict, value=share, bound=bound, limit=self.limit, n=counts.n, text=text, needs=needs

@@ -40,6 +40,7 @@ from compressor.gates import (
     Superiority,
     WorstSliceDrop,
 )
+from compressor.gates.agreement import CHANGE
 from compressor.gates.evidence import (
     AGREEMENT,
     DeviceEvidence,
@@ -62,6 +63,8 @@ _MEGABYTE = 1e6
 _TIMES = "\N{MULTIPLICATION SIGN}"
 CLASSES = ("classification",)
 NUMBERS = ("regression",)
+ANY_CLASSES = (*CLASSES, "unlabelled_classes")
+ANY_NUMBERS = (*NUMBERS, "unlabelled_numbers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +137,8 @@ class GateKind:
     ``bounded``: the confidence is used. ``added``: the limit at which it applies by default. ``against``: the limit
     at which it applies by default to a comparison with a release. ``retrained``: only for a retraining. ``beside``:
     other figures of a certificate in the same unit. ``recorded``: it needs the float model or the samples of a
-    retraining, so that of a finished bundle only the certificate has its counts. ``formerly``: its names in older
+    retraining, so that of a finished bundle only the certificate has its counts. ``labelled``: more samples for it need
+    labels. ``formerly``: its names in older
     recipes and certificates.
     ``measure``: for an external gate, computes from the labelled set under all models (``tasks.Compared``) a number
     or, if ``bounded``, a metric with its bounds. It has no ``make``: limit and bounds decide, so that a certificate
@@ -156,6 +160,7 @@ class GateKind:
     against: float | None = None
     retrained: bool = False
     recorded: bool = False
+    labelled: bool = True
     beside: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
     measure: Callable[[Any], float | MetricEvidence] | None = None
@@ -185,8 +190,9 @@ _ROWS = (
              against=0.05),
     GateKind(name="worst_class_drop", make=_of(partial(WorstSliceDrop, by_class=True)), limits=MOST, tasks=CLASSES,
              unit=POINTS, bounded=True, against=0.1),
-    GateKind(name="flip_ratio", make=_of(FlipRatio), limits=MOST, tasks=CLASSES, unit=SHARE, bounded=True,
-             recorded=True),
+    GateKind(name="flip_ratio", make=_of(FlipRatio), limits=MOST, tasks=ANY_CLASSES, unit=SHARE, bounded=True,
+             recorded=True, labelled=False,
+             beside=("flip_ratio_upper", "agreement", "agreement_low", "agreement_high")),
     GateKind(name="negative_flip_ratio", make=_of(partial(FlipRatio, negative=True)), limits=MOST, tasks=CLASSES,
              unit=SHARE, bounded=True, recorded=True),
     GateKind(name="auc_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
@@ -195,6 +201,8 @@ _ROWS = (
     GateKind(name="calibration_error_increase", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
     *(GateKind(name=name, make=MetricDrop, limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True,
            beside=(f"{name}_upper",)) for name in VALUED),
+    GateKind(name=CHANGE, make=ErrorCeiling, limits=MOST, tasks=ANY_NUMBERS, unit=VALUES, bounded=True, recorded=True,
+             labelled=False, beside=tuple(f"{CHANGE}_{end}" for end in ("upper", "low", "high", "max"))),
     GateKind(name=WORST_SLICE, make=_of(WorstSliceIncrease), limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True),
     *(GateKind(name=name, make=ErrorCeiling, limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True,
            beside=(f"{name}_low", f"{name}_high", f"float_{name}", f"baseline_{name}", f"constant_{name}"))
@@ -219,7 +227,7 @@ _ROWS = (
     GateKind(name="latency_ratio", repeated=True, place=Place.HOST, unit=FACTOR, timed=True,
              beside=_repeats("latency_ratio")),
     GateKind(name="parity_cosine", place=Place.HOST),
-    GateKind(name="parity_flip_ratio", tasks=CLASSES, place=Place.HOST, unit=SHARE,
+    GateKind(name="parity_flip_ratio", tasks=ANY_CLASSES, place=Place.HOST, unit=SHARE,
              remark="a limit on these rows, without a bound: flip_ratio has one", beside=("release_flip_ratio",)),
     GateKind(name="parity_max_abs", place=Place.HOST),
     GateKind(name="peak_memory_bytes", unit=BYTES, timed=True, remark="a limit: measured once, without a bound",

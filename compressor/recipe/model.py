@@ -13,6 +13,8 @@ from compressor.steps._settings import Settings as StepSettings
 from wire.manifest import COLOURS, DECODES, MAX_IMAGE_SIDE, ORIENTATIONS, RESAMPLES, RESIZES
 from wire.settings import Bound, OneOf, is_given
 
+UNLABELLED = "unlabelled"
+"""The data set whose rows have no labels."""
 _LARGE = 2**31
 DEFAULT_STEPS = [{"step": "quantize"}]
 """``[[compress]]`` of a recipe that does not write it."""
@@ -97,6 +99,8 @@ class DataRecipe:
     Neither is an input of the model; a ``task`` is, and code that digests a recipe adds it if there is one.
     ``columns``: the names that a table has for the columns that the data set wants, such as ``{path = "file"}``; like
     ``task``, digested if it is given.
+    ``unlabelled``: the path of inputs without labels, instead of data set and path; reading a recipe replaces it by
+    the data set ``unlabelled`` with this path.
     """
 
     dataset: str = "digits"
@@ -128,6 +132,7 @@ class DataRecipe:
     resample: Annotated[str, OneOf(RESAMPLES)] = field(default="bilinear", metadata=_LATER)
     antialias: bool = field(default=True, metadata=_LATER)
     fill: Annotated[int, Bound(0, 65_535)] = field(default=0, metadata=_LATER)
+    unlabelled: str = field(default="", repr=False)
 
     def __repr__(self) -> str:
         """Return all fields by name; later ones only where they are given, so that older recipes keep their digests."""
@@ -135,6 +140,11 @@ class DataRecipe:
             one.name for one in fields(self) if one.repr and (not one.metadata.get("later") or is_given(self, one.name))
         ]
         return f"DataRecipe({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the rows have labels."""
+        return self.dataset != UNLABELLED
 
     @property
     def generated(self) -> bool:

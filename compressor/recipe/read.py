@@ -22,6 +22,7 @@ from compressor.gates.kinds import KINDS, RENAMED, Place, holds_for, kind_of
 from compressor.recipe.changes import changed
 from compressor.recipe.model import (
     DEFAULT_STEPS,
+    UNLABELLED,
     AcceptanceRecipe,
     DataRecipe,
     ModelRecipe,
@@ -139,7 +140,7 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
         targets = plain_table(document.get("targets", {"host": {}}), "[targets]")
         recipe = Recipe(
             model=fields_from(ModelRecipe, document.get("model", {}), "[model]"),
-            data=fields_from(DataRecipe, document.get("data", {}), "[data]"),
+            data=_without_labels(fields_from(DataRecipe, document.get("data", {}), "[data]")),
             train=fields_from(TrainRecipe, document.get("train", {}), "[train]"),
             compress=_steps(document.get("compress", [] if finished else DEFAULT_STEPS)),
             targets=tuple(
@@ -159,6 +160,17 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
         message = f"Expected no {unused.key} in {unused.table} {unused.why}, got one"
         raise RecipeError(f"{message}: nothing would read it; leave it out")
     return recipe
+
+
+def _without_labels(data: DataRecipe) -> DataRecipe:
+    """Return ``data`` with the data set of inputs without labels, if ``unlabelled`` names some."""
+    if not data.unlabelled:
+        return data
+    given = [key for key in ("dataset", "path", "needs", "stand_in") if is_given(data, key)]
+    if given:
+        message = f"Expected [data] unlabelled = {data.unlabelled!r} alone, got it beside {given[0]}"
+        raise RecipeError(f"{message}: rows have labels or have none; judge labelled rows by a recipe of their own")
+    return replace(data, dataset=UNLABELLED, path=data.unlabelled, unlabelled="")
 
 
 def _on_one_grid(recipe: Recipe, tables: Sequence[Mapping[str, object]]) -> Recipe:
@@ -289,6 +301,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_preprocessing(recipe.data)
     check_task(recipe)
     _check_gates(recipe)
+    _check_unlabelled(recipe)
     _check_import(recipe)
     _check_steps(recipe)
 
@@ -416,7 +429,10 @@ def _check_gates(recipe: Recipe) -> None:
     for gate in recipe.gates:
         kind, where = kind_of(gate.name), f"[gates] {gate.name}"
         place = Place.BOTH if kind is None else kind.place
-        foreign += [kind] if kind is not None and not holds_for(kind, *task.gates) else []
+        judges = kind is None or holds_for(kind, *task.gates)
+        if not recipe.data.labelled and kind is not None and not kind.tasks and kind.measure is not None:
+            judges = False  # a gate from outside reads labels, unless it is for this task
+        foreign += [] if judges or kind is None else [kind]
         device, on = device_in(gate.on)
         if device and place is Place.HOST:
             message = f"Expected in {where} on = a target, got {gate.on!r}: a device has no evidence for this gate"
@@ -431,12 +447,26 @@ def _check_gates(recipe: Recipe) -> None:
         _check_target(on if device else gate.on, names, where)
     if foreign:
         own = ", ".join(sorted(name for name, kind in KINDS.items() if kind.tasks and holds_for(kind, *task.gates)))
-        got, whose = (
-            ", ".join(kind.name for kind in foreign),
-            " or ".join(tasks.named(of).recipes for of in foreign[0].tasks),
-        )
+        got = ", ".join(kind.name for kind in foreign)
         message = f"Expected in [gates] what a recipe {task.recipes} has, got {got}"
+        if not recipe.data.labelled:
+            remedy = f"without labels the answers are compared with those of the original: use {own}"
+            raise RecipeError(f"{message}: {remedy}, or give labelled rows ([data] dataset and path)")
+        whose = " or ".join(tasks.named(of).recipes for of in foreign[0].tasks if of not in tasks.UNLABELLED)
         raise RecipeError(f"{message}: that is for one {whose}; use {own or 'those of every recipe'}")
+
+
+def _check_unlabelled(recipe: Recipe) -> None:
+    """Check that inputs without labels meet a file whose answers take their place."""
+    model = recipe.model
+    if recipe.data.labelled:
+        return
+    if not model.imported:
+        message = f"Expected {' or '.join(formats.model_keys())} in [model] with [data] unlabelled, got none"
+        raise RecipeError(f"{message}: nothing can be learnt without labels but the answers of a file")
+    if not model.labels and tasks.of(recipe.data).names_are == "labels":
+        message = "Expected [model] labels with [data] unlabelled, got none"
+        raise RecipeError(f"{message}: the names of the file's classes, in the order of its outputs")
 
 
 def _check_target(on: str, names: Sequence[str], where: str) -> None:

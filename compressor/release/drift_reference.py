@@ -40,12 +40,12 @@ class DeviceSamples:
     """N samples as the device sees them.
 
     ``pixels``: uint8 (N, H, W, 3) from ``preprocess.resize_pixels``; ``labels``: int64 (N,), or float32 (N, D) of a
-    regression; ``predictions`` of the exported artifact; ``sources``: str (N,), equal for samples that are not
-    independent; ``contexts``: str (N,), the context of each sample: its slice, or one name for all.
+    regression, None: not known; ``predictions`` of the exported artifact; ``sources``: str (N,), equal for samples that
+    are not independent; ``contexts``: str (N,), the context of each sample: its slice, or one name for all.
     """
 
     pixels: Pixels
-    labels: NDArray[Any]
+    labels: NDArray[Any] | None
     predictions: Predictions
     sources: NDArray[np.str_]
     contexts: NDArray[np.str_]
@@ -106,6 +106,9 @@ def _counted(bare: Reference, task: DeviceTask, parts: Sequence[DeviceSamples]) 
     whole = replace(bare, contexts=tuple(counted), support_limit=limit, support_rate=rate)
     if not bare.classes:
         return whole
+    if parts[0].labels is None:  # it is not known how often an answer is right
+        nothing = (0,) * (bare.classes * bare.confidence_bins)
+        return replace(whole, table_right=nothing, table_seen=nothing)
     right, seen_cells, risk = _table(bare, all_rows[0], parts[0].labels)
     return replace(whole, table_right=right, table_seen=seen_cells, risk=risk)
 

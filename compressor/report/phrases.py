@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from compressor.gates.certificate import Certificate, Line, guessing
 from compressor.gates.evidence import sure
-from compressor.gates.kinds import text_of
+from compressor.gates.kinds import KINDS, text_of
 from compressor.report.contents import Bar, Changes, Shown
 
 NOT_MEASURED = "not measured"
@@ -23,7 +23,9 @@ def headline(certificate: Certificate) -> str:
     names = ", ".join(dict.fromkeys(line.title for line in lines if line.verdict == certificate.verdict))
     if certificate.verdict == "inconclusive":
         needs = max((line.needs for line in lines), default=0)
-        more = f"about {needs:,} more labelled samples would decide it" if needs else "more labelled samples are needed"
+        kinds = [KINDS.get(line.name) for line in lines]
+        samples = "labelled samples" if any(kind is None or kind.labelled for kind in kinds) else "samples"
+        more = f"about {needs:,} more {samples} would decide it" if needs else f"more {samples} are needed"
         return f"{name} is not shown to be good enough yet: {names}; {more}. It is not signed."
     if not certificate.gates:
         return f"{name} has no gates, so that nothing was shown. It is not signed."

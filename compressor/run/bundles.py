@@ -208,7 +208,7 @@ def _seen(run: Run, candidate: Candidate, table: Table, name: str) -> drift_refe
     predictions = run.predict(f"profile {name}", candidate, table)
     return drift_reference.DeviceSamples(
         pixels=run.pixels(table),
-        labels=table.labels,
+        labels=table.labels if run.recipe.data.labelled else None,
         predictions=predictions,
         sources=table.sources,
         contexts=table.slices if by_slice else np.full(len(table), name),

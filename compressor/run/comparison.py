@@ -172,6 +172,9 @@ def check_compares(rules: Sequence[GateRecipe], run: Run) -> None:
     Raises:
         PackageError: If none does: the margin of a regression's error has its unit, so none applies by default.
     """
+    if not run.recipe.data.labelled:
+        message = f"Expected labelled rows to judge {run.recipe.model.name} against a release, got a recipe"
+        raise PackageError(f"{message} {run.task.recipes}: give one with labels, or leave the release out")
     if not with_comparisons((), run.task.gates) and {*VALUED, WORST_SLICE}.isdisjoint(rule.name for rule in rules):
         message = f"Expected a gate on the increase of the error to judge {run.recipe.model.name} against a release"
         raise PackageError(f"{message}, got none: write error_increase = {{max = …}} into [gates]")

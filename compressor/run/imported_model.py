@@ -115,6 +115,21 @@ def opened(run: Run, calibration: Sequence[Table]) -> tuple[Run, Form]:
     return replace(run, models=replace(run.models, source=source)), start
 
 
+def answered(run: Run) -> Run:
+    """Return ``run`` with the answers of its imported file as the labels of its rows, unless they have labels.
+
+    Raises:
+        CheckpointError: If the file does not exist or is too large.
+        MeasureError: As ``models_of``.
+    """
+    if run.table.labelled:
+        return run
+    _, start, _ = _read_as(run, [run.rows("calibration")])
+    said = run.predict("answers of the original", start.candidate, run.table)
+    labels = said.classes if run.task.names_are == "labels" else said.logits
+    return replace(run, material=replace(run.material, table=replace(run.table, labels=labels)))
+
+
 def with_teacher(run: Run, calibration: Sequence[Table]) -> Run:
     """Return ``run`` with the network of ``[model] teacher`` as the teacher of its steps.
 

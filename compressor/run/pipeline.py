@@ -26,7 +26,7 @@ from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
 from compressor.errors import DataError, PackageError
 from compressor.exploration.duplicates import with_near_sources
-from compressor.gates import CONFIDENCE, LABEL_ORDER, AccuracyDrop, Evidence, Verdict, few
+from compressor.gates import CONFIDENCE, LABEL_ORDER, AccuracyDrop, Evidence, Verdict, agreement, few
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, WatchedSite
 from compressor.gates.evidence import GateRecipe
@@ -146,6 +146,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
             check_comparable(before, run)
             check_compares(recipe.gates, run)
         run = replace(run, material=material_of(run, data_root, extra, watched))
+        run = imported_model.answered(run)
         if before is not None and extra is None:
             check_draw(run, before)  # before the training
         run = replace(run, models=_models(run, None if base is not None and base.compared else base))
@@ -158,13 +159,21 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
             results.append(_judge(run, target, compared, (look, rules[target.name])))
         combined = certificates.combine([judged.certificate for judged in results])
         bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
-        listed = out / DISAGREEMENTS
-        listed.unlink(missing_ok=True)
-        rows = run.rows("gate")
-        classes = run.task.targets.classes(rows.labels) is not None
-        if classes and (run.before is not None or combined.verdict == Verdict.INCONCLUSIVE):
-            write_atomically(listed, as_tsv(disagreements(rows, results[0].compared.gate_set, run)))
+        _list_changes(run, out, results[0].compared, combined)
         return _write(run, out, combined, bundles, shown(combined, run, results))
+
+
+def _list_changes(run: Run, out: Path, compared: Comparison, certificate: Certificate) -> None:
+    """Write the gate rows with other answers to ``out``, or remove such a list where nobody would read it.
+
+    It is for labels that would decide, and for people who look at what changed, where there are no labels.
+    """
+    listed, labelled = out / DISAGREEMENTS, run.recipe.data.labelled
+    listed.unlink(missing_ok=True)
+    rows = run.rows("gate")
+    wanted = run.before is not None or certificate.verdict == Verdict.INCONCLUSIVE or not labelled
+    if wanted and run.task.targets.classes(rows.labels) is not None:
+        write_atomically(listed, as_tsv(disagreements(rows, compared.gate_set, run, labelled=labelled)))
 
 
 def shortened(recipe: Recipe) -> Recipe:
@@ -375,7 +384,8 @@ def _judge(
     order_said = [result for result in judgement.results if result.name == LABEL_ORDER and not result.on]
     figures |= judging.compared_figures(evidence)
     watched = watched_sites(run, compared, rules)
-    remarks = _remarks(run, compared, look.remark(*risks_of(plain)))
+    remarks = [] if recipe.data.labelled else [agreement.remark(evidence)]
+    remarks += _remarks(run, compared, look.remark(*risks_of(plain)))
     if run.before is not None:
         figures["release_flip_ratio"] = float(_changed(run, compared).mean())
     remarks += [site.remark for site in watched if site.verdict != Verdict.PASS]

@@ -44,6 +44,14 @@ _UNFIT = {
     "retraining": "people label classes; add the new samples to the data set and run it",
 }
 """Operations that only a task with classes supports."""
+WITHOUT_LABELS: Mapping[str, str] = {
+    "search": "forms are compared by accuracy, which takes labels; write the steps and use `compressor run`",
+    "retraining": "nothing is learnt without labels but the answers of the original",
+}
+"""The same for a task without labels."""
+_UNLABELLED = {_CLASSES: "unlabelled_classes", "regression": "unlabelled_numbers"}
+"""The task of the same outputs where no row has a label."""
+UNLABELLED = frozenset(_UNLABELLED.values())
 Labels = NDArray[Any]
 Floats = NDArray[np.float32]
 
@@ -251,8 +259,8 @@ class Task:
 
 
 def known() -> tuple[str, ...]:
-    """Return the names of the tasks in this folder."""
-    return plugins.names(__name__)
+    """Return the names of the tasks in this folder that a recipe may name; those without labels stand in for them."""
+    return tuple(name for name in plugins.names(__name__) if name not in UNLABELLED)
 
 
 def of(data: DataRecipe) -> Task:
@@ -261,7 +269,8 @@ def of(data: DataRecipe) -> Task:
     Raises:
         PluginError: If ``[data] task`` names none.
     """
-    return named(data.task or _OF_LABEL.get(data.label, _CLASSES))
+    name = data.task or _OF_LABEL.get(data.label, _CLASSES)
+    return named(name if data.labelled else _UNLABELLED.get(name, name))
 
 
 def check(data: DataRecipe) -> None:
@@ -275,6 +284,9 @@ def check(data: DataRecipe) -> None:
     if ":" not in data.task and data.task not in known():
         message = f"Expected [data] task to be {' or '.join(known())}, or 'module:attribute', got {data.task!r}"
         raise RecipeError(message + nearest(data.task, known()))
+    if not data.labelled and data.task not in _UNLABELLED:
+        message = f"Expected no [data] task = {data.task!r} with inputs without labels, got it"
+        raise RecipeError(f"{message}: only {' and '.join(_UNLABELLED)} can do without")
     said = _OF_LABEL.get(data.label, data.task)
     if said != data.task:
         message = f"Expected [data] label = 'exact' or 'floor' with task = {data.task!r}, got {data.label!r}"
@@ -320,7 +332,7 @@ def named(name: str) -> Task:
     Raises:
         PluginError: If the task is unknown, a package it needs is missing, or the object is not a ``Task``.
     """
-    if ":" not in name and name not in known():
+    if ":" not in name and name not in {*known(), *UNLABELLED}:
         message = f"Expected a task of {', '.join(known())} or 'package.module:attribute', got {name!r}"
         raise PluginError(message + nearest(name, known()))
     found = plugins.attribute(name if ":" in name else f"{__name__}.{name}:TASK")

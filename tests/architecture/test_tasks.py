@@ -89,7 +89,7 @@ def test_both_sides_have_the_same_tasks() -> None:
         assert compressor.tasks.named(name).device in edge_agent.tasks.names()
 
 
-@pytest.mark.parametrize("name", compressor.tasks.known())
+@pytest.mark.parametrize("name", [*compressor.tasks.known(), *sorted(compressor.tasks.UNLABELLED)])
 @pytest.mark.parametrize(
     ("part", "protocol"),
     [

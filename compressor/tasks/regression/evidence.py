@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from compressor.gates import Evidence, Reordered
+from compressor.gates.agreement import CHANGE
 from compressor.gates.metrics import ERRORS, SLICE, VALUED, WORST_SLICE, level_of
 from compressor.measurement.parity import Pair, matrix
 from compressor.statistics.bootstrap import Draws, error_increase
@@ -64,7 +65,8 @@ def error_of(said: NDArray[Any], values: NDArray[Any]) -> Error:
 def metrics(gate_set: Compared, rules: Sequence[GateRecipe], *, seed: int = 0) -> dict[str, MetricEvidence]:
     """Return the increase of the error with its bounds, and the other metrics that ``rules`` name.
 
-    These are the increase of the RMSE, that of each slice, and the errors themselves, as increases from zero error.
+    These are the increase of the RMSE, that of each slice, the errors themselves, as increases from zero error, and the
+    difference from the float model.
 
     Raises:
         MeasureError: If a value is not finite.
@@ -77,6 +79,8 @@ def metrics(gate_set: Compared, rules: Sequence[GateRecipe], *, seed: int = 0) -
         found[SQUARED] = _increase(gate_set, everything, Draws(wanted[SQUARED], seed=seed), squared=True)
     for name in (name for name in ERRORS if name in wanted):
         found[name] = _own(gate_set, Draws(wanted[name], seed=seed), squared=name == "rmse")
+    if CHANGE in wanted:
+        found[CHANGE] = value_change(gate_set, Draws(wanted[CHANGE], seed=seed))
     if WORST_SLICE in wanted:
         names = np.unique(gate_set.slices).tolist()
         draws = Draws(level_of(wanted[WORST_SLICE], len(names)), seed=seed)
@@ -106,6 +110,16 @@ def figures(gate_set: Compared, drifted: Compared | None = None) -> dict[str, fl
 
 def _own(gate_set: Compared, draws: Draws, *, squared: bool) -> MetricEvidence:
     return error_increase(gate_set.labels, gate_set.labels, gate_set.candidate.logits, draws, squared=squared)
+
+
+def value_change(gate_set: Compared, draws: Draws) -> MetricEvidence:
+    """Return the mean absolute difference of the candidate's values from the float model's, as an increase from 0.
+
+    Raises:
+        MeasureError: If a value is not finite.
+    """
+    before = gate_set.float_model.logits
+    return error_increase(before, before, gate_set.candidate.logits, draws)
 
 
 def _increase(gate_set: Compared, rows: NDArray[np.bool_], draws: Draws, *, squared: bool = False) -> MetricEvidence:

@@ -135,14 +135,14 @@ RESULTS = [
     (FlipRatio(0.02), Evidence(compressed=Paired(4, 0, 1000), flips=15), result(
         "flip_ratio", MORE, (0.015, 0.0230035, 0.02, 1000),
         "15 of 1000 changed: 1.50 %, at most 2.30 % with 95% confidence, allowed 2.00 %; "
-        "needs about 1372 more labelled samples", 1372)),
+        "needs about 1372 more labelled samples (this gate needs no labels)", 1372)),
     (FlipRatio(0.003, negative=True), Evidence(compressed=Paired(4, 0, 1000), flips=15), result(
         "negative_flip_ratio", F, (0.004, 0.0091300, 0.003, 1000),
         "4 of 1000 got worse: 0.40 %, at most 0.91 % with 95% confidence, allowed 0.30 %")),
     (FlipRatio(0.02, 0.9986), Evidence(compressed=Paired(4, 0, 1000), flips=15), result(
         "flip_ratio", MORE, (0.015, 0.0303821, 0.02, 1000),
         "15 of 1000 changed: 1.50 %, at most 3.04 % with 99.86% confidence, allowed 2.00 %; "
-        "needs about 5955 more labelled samples", 5955)),
+        "needs about 5955 more labelled samples (this gate needs no labels)", 5955)),
     (Figure("x", maximum=2.0, minimum=1.0), Evidence(figures={"x": 2.0}), result(
         "x", P, (2.0, 2.0, 2.0, 0), "2, allowed at most 2 and at least 1")),
     (Figure("x", minimum=1.0), Evidence(figures={"x": 0.5}), result(
