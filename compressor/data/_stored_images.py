@@ -52,12 +52,22 @@ class _Held:
         return image
 
 
-class _PixelFile:
+class PixelFile:
     """An open file of pixels, closed when nothing refers to it; ``start`` is a place in bytes."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor, self._name = descriptor, name
         weakref.finalize(self, os.close, descriptor)
+
+    @classmethod
+    def nameless(cls, folder: Path) -> PixelFile:
+        """Return a new file without a name in ``folder``: nothing of it is left, however the run ends.
+
+        Raises:
+            OSError: If there can't be one.
+        """
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return cls(os.dup(file.fileno()), f"a temporary file of {folder}")
 
     def read(self, start: int, shape: tuple[int, ...]) -> Image:
         """Return the image at ``start``.
@@ -79,7 +89,7 @@ class _PixelFile:
         return image
 
     def append(self, image: Image, end: int) -> None:
-        """Write ``image`` at the ``end`` of the file.
+        """Write the pixels of ``image``, in an array of any shape, at the ``end`` of the file.
 
         Raises:
             StorageError: If it can't be written.
@@ -202,8 +212,7 @@ def kept(images: Iterable[Image] | HashedImages) -> HashedImages:
     folder = _FOLDER.get() or Path(tempfile.gettempdir())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:  # without a name: nothing of it is left, however the run ends
-            pixels = _PixelFile(os.dup(file.fileno()), f"a temporary file of {folder}")
+        pixels = PixelFile.nameless(folder)
     except OSError as error:
         raise _unwritten(f"a temporary file of {folder}", error) from error
     return HashedImages(_written(pixels, held, left, hashes), hashes)
@@ -214,7 +223,7 @@ def _unwritten(where: str, error: OSError) -> StorageError:
     return StorageError(f"{message}: free space, or choose another --out (without one, TMPDIR)")
 
 
-def _written(pixels: _PixelFile, held: list[Image], left: Iterator[Image], hashes: list[str]) -> StoredImages:
+def _written(pixels: PixelFile, held: list[Image], left: Iterator[Image], hashes: list[str]) -> StoredImages:
     """Write ``held``, which is emptied, and then ``left``, whose hashes are added to ``hashes``."""
     starts: list[int] = []
     shapes: list[tuple[int, ...]] = []
@@ -300,7 +309,7 @@ def read(path: Path, shapes: npt.NDArray[np.int64], digest: str) -> StoredImages
         StorageError: If they are not there, or damaged.
     """
     try:
-        file = _PixelFile(os.open(path, os.O_RDONLY), str(path))
+        file = PixelFile(os.open(path, os.O_RDONLY), str(path))
         with path.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from compressor import child
 from compressor.errors import MeasureError
-from compressor.portions import portions
+from compressor.portions import Inputs, portions
 from compressor.statistics.order_statistics import median_bounds
 from edge_agent import runtimes, smoothers
 from edge_agent.errors import AgentError
@@ -186,7 +186,7 @@ def smoothed(predictions: Predictions, manifest: Manifest, sources: NDArray[np.s
     return Predictions(answers, predictions.embedding)
 
 
-def latency(candidates: Mapping[str, Candidate], inputs: Mapping[str, Floats] | Floats) -> dict[str, Latency]:
+def latency(candidates: Mapping[str, Candidate], inputs: Mapping[str, Floats] | Inputs) -> dict[str, Latency]:
     """Return the latency of each candidate on real ``inputs``, (N, ...) or one such array per candidate, row by row.
 
     The candidates take turns, so that a busy machine affects all alike.
@@ -216,7 +216,7 @@ def latency(candidates: Mapping[str, Candidate], inputs: Mapping[str, Floats] | 
     return found
 
 
-def _rows(inputs: Floats) -> list[Floats]:
+def _rows(inputs: Inputs) -> list[Floats]:
     return [np.ascontiguousarray(inputs[i : i + 1]) for i in range(min(len(inputs), _RUNS))]
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from compressor.errors import PruneError
 from compressor.export.onnx import INPUT_NAME, OUTPUT_NAMES, export_onnx
 from compressor.measurement import predictions
+from compressor.portions import Inputs
 from compressor.prune.groups import FoundGroups, find_groups, narrow, output_layer
 from compressor.prune.importance import (
     RATIOS,
@@ -32,7 +33,7 @@ from compressor.prune.judging import fine_tune, judged
 from compressor.prune.plan import PlanLimits, count_macs, count_parameters, plan
 from compressor.prune.soundness import sound_groups, without_faults_of
 from compressor.prune.tracing import Shape
-from compressor.steps._base import Applied, Bench, Floats
+from compressor.steps._base import Applied, Bench
 from wire.manifest import Manifest, TensorSpec
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _share_for_latency(unpruned: nn.Module, job: _Pruning) -> tuple[float, str]:
     return best_share, why or f"further pruning does not help: {best:.3f} of the time at {best_share:.3f} of the MACs"
 
 
-def latency_ratio(network: nn.Module, unpruned: nn.Module, inputs: Floats) -> float:
+def latency_ratio(network: nn.Module, unpruned: nn.Module, inputs: Inputs) -> float:
     """Return the median latency of ``network`` over that of ``unpruned``, both exported to float ONNX.
 
     They take turns on the same real ``inputs``, float32 (N, C, H, W), so that a busy machine affects both alike.

@@ -10,13 +10,12 @@ appendix D (empirical correction).
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import fx, nn
 
 from compressor.errors import QuantizeError
 from compressor.evaluating import evaluating
-from compressor.portions import row_bytes, rows_within
+from compressor.portions import Inputs, row_bytes, rows_within
 from compressor.qat.fake_quantize import Grid, on_grid
 from compressor.qat.graph import TracedLayer, bias_of, layers, trace, weight_of
 
@@ -24,7 +23,7 @@ _MOST_ROWS = 256  # the second pass holds them all in memory
 _MOST_BYTES = 32 << 20  # of inputs: 55 rows of 224 x 224, enough because means are over all positions
 
 
-def correct_biases(network: nn.Module, inputs: npt.NDArray[np.float32], grid: Grid) -> tuple[int, float]:
+def correct_biases(network: nn.Module, inputs: Inputs, grid: Grid) -> tuple[int, float]:
     """Correct the biases of a folded ``network`` in place; return the number of layers and the largest correction.
 
     Weights stay float: the bias is right for weights on ``grid``. Layers that have no bias to hold the correction

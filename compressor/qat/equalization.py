@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import fx, nn
 
 from compressor.evaluating import evaluating
-from compressor.portions import INPUT_BYTES
+from compressor.portions import INPUT_BYTES, Inputs
 from compressor.qat.graph import TracedLayer, bias_of, layers, operation, trace, weight_of
 
 _COMMUTING = frozenset({"relu", "identity", "dropout", "dropout2d"})
@@ -100,7 +99,7 @@ def absorb(network: nn.Module, among: Sequence[LayerPair], smallest: Mapping[str
 
 
 def extremes(
-    network: nn.Module, among: Sequence[LayerPair], inputs: npt.NDArray[np.float32]
+    network: nn.Module, among: Sequence[LayerPair], inputs: Inputs
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return (smallest, largest) output of the first layer of each pair over ``inputs``, by node, (channels,)."""
     wanted = {pair.first.output: pair.first.node for pair in among}
@@ -119,8 +118,9 @@ def extremes(
 
     watch = _Extremes(trace(network))
     with torch.no_grad(), evaluating(network):
-        for part in np.array_split(inputs, max(1, len(inputs) // 64, -(-inputs.nbytes // INPUT_BYTES))):
-            watch.run(torch.from_numpy(np.ascontiguousarray(part)))
+        parts = min(len(inputs), max(1, len(inputs) // 64, -(-inputs.nbytes // INPUT_BYTES)))
+        for rows in np.array_split(np.arange(len(inputs)), parts):
+            watch.run(torch.from_numpy(np.ascontiguousarray(inputs[rows[0] : rows[-1] + 1])))
     return smallest, largest
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from compressor.errors import QuantizeError
-from compressor.portions import portions
+from compressor.portions import Inputs, portions
 from compressor.qat.fake_quantize import ActivationQuantizer, Grid, QuantizedHardswish, QuantizedLayer
 from compressor.qat.graph import TracedLayer, bias_of, fold, operation, points, trace, weight_of
 
@@ -66,7 +66,7 @@ class Simulation:
         """Return the learned (low, high) by FX node of ``torch.fx.symbolic_trace(network)``."""
         return {name: quantizer.learned() for name, quantizer in self.quantizers.items()}
 
-    def observe(self, inputs: npt.NDArray[np.float32]) -> None:
+    def observe(self, inputs: Inputs) -> None:
         """Set every range to the minimum and maximum over ``inputs``, float32 (N, C, H, W), without quantization.
 
         Raises:
@@ -83,7 +83,7 @@ class Simulation:
             message = f"Expected finite activations, got others at {', '.join(wild[:5])}: check weights and inputs"
             raise QuantizeError(message)
 
-    def clip_weights(self, inputs: npt.NDArray[np.float32]) -> None:
+    def clip_weights(self, inputs: Inputs) -> None:
         """Clip each layer's weights where its float outputs on the first 32 of ``inputs`` change least.
 
         Weights that only ever multiply zeros (channels that died in training, whose folded norms made the weights
@@ -119,7 +119,7 @@ class Simulation:
             for layer in self.quantized():
                 layer.weight.copy_(layer.rounded())
 
-    def _run_float(self, inputs: npt.NDArray[np.float32]) -> None:
+    def _run_float(self, inputs: Inputs) -> None:
         self._switch(observing=True)
         with torch.no_grad():
             for rows in portions(inputs, most=_ROWS_AT_ONCE):
@@ -136,7 +136,7 @@ class Simulation:
                 module.rounding = not observing
 
 
-def simulate(network: nn.Module, example: npt.NDArray[np.float32], grid: Grid) -> Simulation:
+def simulate(network: nn.Module, example: Inputs, grid: Grid) -> Simulation:
     """Fold the norms of ``network`` in place and return its fake-quantized copy, ranges not yet observed.
 
     Args:

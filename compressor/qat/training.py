@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from compressor.errors import TrainError
 from compressor.evaluating import evaluating
+from compressor.portions import Inputs
 from compressor.qat import equalization
 from compressor.qat.simulation import Simulation
 from compressor.recipe.model import TrainRecipe
@@ -32,6 +32,7 @@ from compressor.steps._base import Rows
 from compressor.tasks._loss import TaskLoss
 from compressor.train import scoring
 from compressor.train.augmentation import augment
+from compressor.train.lazy_tensor import as_tensor
 from compressor.train.scoring import Score
 from compressor.train.supervised import one_thread
 
@@ -67,7 +68,7 @@ class Prepared:
     plain: Score
 
 
-def prepare(simulation: Simulation, inputs: npt.NDArray[np.float32], search: Rows, *, equalize: bool) -> Prepared:
+def prepare(simulation: Simulation, inputs: Inputs, search: Rows, *, equalize: bool) -> Prepared:
     """Observe ranges, and set ``simulation``, in place, to the best starting point for training.
 
     Args:
@@ -174,8 +175,8 @@ def score(network: nn.Module, rows: Rows) -> Score:
     """
     if not len(rows):
         raise TrainError("Expected rows to judge on, got 0: give the search split rows")
-    x, y = (torch.from_numpy(np.ascontiguousarray(values)) for values in (rows.inputs, rows.labels))
-    return scoring.score(network, x, y, rows.of_task)
+    y = torch.from_numpy(np.ascontiguousarray(rows.labels))
+    return scoring.score(network, as_tensor(rows.inputs), y, rows.of_task)
 
 
 @dataclass(frozen=True, slots=True)

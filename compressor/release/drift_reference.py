@@ -24,7 +24,7 @@ from wire.histogram import BINS
 from wire.reference import EDGES, MAX_CONTEXTS, PROJECTIONS, Context, Reference
 
 Floats = NDArray[np.float64]
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
 MIN_REFERENCE_ROWS = 2000
 MIN_CONTEXT_SOURCES = 30
@@ -39,9 +39,10 @@ _PRIOR = 0.5  # of a bin
 class DeviceSamples:
     """N samples as the device sees them.
 
-    ``pixels``: uint8 (N, H, W, 3) from ``preprocess.resize_pixels``; ``labels``: int64 (N,), or float32 (N, D) of a
-    regression, None: not known; ``predictions`` of the exported artifact; ``sources``: str (N,), equal for samples that
-    are not independent; ``contexts``: str (N,), the context of each sample: its slice, or one name for all.
+    ``pixels``: N of uint8 (H, W, 3) from ``preprocess.resize_pixels``, in an array or taken one by one; ``labels``:
+    int64 (N,), or float32 (N, D) of a regression, None: not known; ``predictions`` of the exported artifact;
+    ``sources``: str (N,), equal for samples that are not independent; ``contexts``: str (N,), the context of each
+    sample: its slice, or one name for all.
     """
 
     pixels: Pixels

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor.data._inputs import MonitoredPixels
 from compressor.data._table import Table, concatenate
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import device_for
@@ -86,8 +87,11 @@ def golden_of(run: Run, compared: Comparison, first: tuple[Floats, str] | None =
         first = package.read_golden(run.before.files[GOLDEN]).inputs, run.before.manifest.preprocessing.layout
     if first is not None:
         kept, kept_layout = first
-        known = {row.tobytes(): at for at, row in enumerate(run.inputs(gate_rows, kept_layout))}
-        found = [known[row.tobytes()] for row in kept if row.tobytes() in known]
+        wanted = [row.tobytes() for row in kept]
+        searched = set(wanted)
+        every = (row.tobytes() for batch in run.batches([gate_rows], kept_layout) for row in batch)
+        known = {content: at for at, content in enumerate(every) if content in searched}
+        found = [known[content] for content in wanted if content in known]
         same = Predictions(predictions.logits[found], predictions.embedding[found])
         right = run.before is not None and run.task.judging.score(same, gate_rows.labels[found]) == 1
         if found and len(found) == len(kept) and (right or _is_firm(run, same.logits)):
@@ -207,7 +211,7 @@ def _seen(run: Run, candidate: Candidate, table: Table, name: str) -> drift_refe
     by_slice = run.recipe.data.slices or run.recipe.data.train_slices
     predictions = run.predict(f"profile {name}", candidate, table)
     return drift_reference.DeviceSamples(
-        pixels=run.pixels(table),
+        pixels=MonitoredPixels(table.images, run.preprocessing),
         labels=table.labels if run.recipe.data.labelled else None,
         predictions=predictions,
         sources=table.sources,

@@ -25,12 +25,13 @@ from compressor.cache import Cache, Result, Stage
 from compressor.clean.given import PARITY, Given, random_rows
 from compressor.closure import plugin
 from compressor.data._front_end import preprocessing_of
+from compressor.data._inputs import HELD_INPUT_BYTES, LazyInputs
 from compressor.data._table import Table
 from compressor.measurement import first_run
 from compressor.measurement import predictions as measure
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.predictions import Candidate, Predictions
-from compressor.portions import rows_within
+from compressor.portions import Inputs, rows_within
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TargetRecipe, TrainRecipe
 from compressor.steps._base import Rows
@@ -222,15 +223,11 @@ class Run:
         return inputs
 
     def lessons(self, tables: Sequence[Table]) -> Rows:
-        """Return the rows of all ``tables``, concatenated, to learn from."""
-        return Rows(self.joined(tables), np.concatenate([table.lessons for table in tables]), tables[0].task)
-
-    def pixels(self, table: Table) -> NDArray[np.uint8]:
-        """Return the images of ``table`` as the drift monitor sees them, uint8 (N, H, W, 3)."""
-        pixels = np.empty((len(table), self.preprocessing.height, self.preprocessing.width, 3), np.uint8)
-        for row, image in zip(pixels, table.images, strict=True):
-            row[...] = preprocess.resize_pixels(image, self.preprocessing)
-        return pixels
+        """Return the rows of all ``tables``, concatenated, to learn from; inputs above a limit stay on disk."""
+        some = [table.images for table in tables if len(table)]
+        lazy = LazyInputs(some, self.preprocessing) if some else None
+        inputs: Inputs = lazy if lazy and lazy.nbytes > HELD_INPUT_BYTES else self.joined(tables)
+        return Rows(inputs, np.concatenate([table.lessons for table in tables]), tables[0].task)
 
     def train(
         self, tables: Sequence[Table], settings: TrainRecipe, start: bytes | None = None, held: Table | None = None

@@ -19,6 +19,7 @@ from compressor import tasks
 if TYPE_CHECKING:
     from torch import nn
 
+    from compressor.portions import Inputs
     from compressor.recipe.model import TrainRecipe
     from compressor.tasks import Task
 
@@ -32,11 +33,12 @@ NETWORK, ARTIFACT = "network", "artifact"
 class Rows:
     """Labelled inputs after the device's preprocessing: float32 (N, C, H, W) and int64 (N,).
 
-    For a regression ``labels`` are float32 (N, D), in standard deviations. ``task``: a name for ``tasks.named``; "":
-    the task of such labels.
+    ``inputs`` of many rows are not in memory: take some rows, or ``portions.portions`` of all. For a regression
+    ``labels`` are float32 (N, D), in standard deviations. ``task``: a name for ``tasks.named``; "": the task of such
+    labels.
     """
 
-    inputs: Floats
+    inputs: Inputs
     labels: NDArray[Any]
     task: str = ""
 

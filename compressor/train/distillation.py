@@ -18,6 +18,7 @@ from compressor.portions import portions
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Bench, Rows
 from compressor.tasks._loss import TaskLoss
+from compressor.train.lazy_tensor import LazyTensor
 from compressor.train.samples import checked
 from compressor.train.supervised import Options, fit_with, zeros_kept
 
@@ -128,7 +129,7 @@ def teacher_of(network: nn.Module, bench: Bench) -> nn.Module:
     return bench.teacher
 
 
-def _answers(network: nn.Module, x: torch.Tensor) -> Outputs:
+def _answers(network: nn.Module, x: torch.Tensor | LazyTensor) -> Outputs:
     """Return logits and embedding of the first two rows of ``x``."""
     with torch.no_grad(), evaluating(network):
         outputs: Outputs = network(x[:2])

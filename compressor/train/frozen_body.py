@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from compressor.errors import TrainError
+from compressor.train.lazy_tensor import LazyTensor
 
 _ROWS = 2
 
 
-def freeze_body(network: nn.Module, x: torch.Tensor) -> tuple[nn.Module, ...]:
+def freeze_body(network: nn.Module, x: torch.Tensor | LazyTensor) -> tuple[nn.Module, ...]:
     """Stop the gradients of the body of ``network``; return its modules, which must stay in evaluation mode.
 
     Args:

@@ -12,8 +12,10 @@ from torch import nn
 from compressor import tasks
 from compressor.errors import TrainError
 from compressor.evaluating import evaluating
+from compressor.portions import Inputs
 from compressor.steps._base import Rows
 from compressor.tasks import Task
+from compressor.train.lazy_tensor import LazyTensor, as_tensor
 
 Floats = npt.NDArray[np.float32]
 
@@ -22,10 +24,11 @@ Floats = npt.NDArray[np.float32]
 class Samples:
     """Inputs, float32 (N, C, H, W), and labels of ``task``, for a network with ``outputs`` outputs.
 
+    ``x``: a tensor, or one that is made batch by batch.
     ``y``: class indices, int64 (N,); or a row of numbers, float32 (N, outputs).
     """
 
-    x: torch.Tensor
+    x: torch.Tensor | LazyTensor
     y: torch.Tensor
     outputs: int
     task: Task
@@ -55,7 +58,7 @@ def checked(network: nn.Module, rows: Rows, what: str = "training") -> Samples:
         )
         raise TrainError(message)
     _check_finite(inputs, what)
-    x, y = torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(np.ascontiguousarray(labels))
+    x, y = as_tensor(inputs), torch.from_numpy(np.ascontiguousarray(labels))
     with torch.no_grad(), evaluating(network):
         outputs = int(network(x[:2])[0].shape[1])
     task = tasks.of_labels(labels, rows.task)
@@ -72,8 +75,9 @@ def check_learnable(samples: Samples) -> None:
     samples.task.training.check_learnable(samples.y)
 
 
-def _check_finite(inputs: Floats, what: str) -> None:
-    for row, values in enumerate(inputs):  # row by row: memory does not grow with the data
+def _check_finite(inputs: Inputs, what: str) -> None:
+    rows = inputs if isinstance(inputs, np.ndarray) else inputs[:1]  # those made from pixels by one finite scale
+    for row, values in enumerate(rows):  # row by row: memory does not grow with the data
         finite = np.isfinite(values)
         if not finite.all():
             message = f"Expected finite {what} inputs, got {values[~finite][0]} in row {row}: mend or leave out the row"

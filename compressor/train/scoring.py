@@ -11,6 +11,7 @@ from torch import nn
 from compressor.evaluating import evaluating
 from compressor.portions import rows_within
 from compressor.tasks import Task
+from compressor.train.lazy_tensor import LazyTensor
 
 _MOST_ROWS = 256
 
@@ -27,7 +28,11 @@ class Score:
 
 
 def score(
-    network: nn.Module, x: torch.Tensor, y: torch.Tensor, task: Task, state: Mapping[str, torch.Tensor] | None = None
+    network: nn.Module,
+    x: torch.Tensor | LazyTensor,
+    y: torch.Tensor,
+    task: Task,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> Score:
     """Return the score of ``network``, which returns (logits, ...), on rows with the labels ``y`` of ``task``.
 
@@ -36,8 +41,8 @@ def score(
     right, loss = 0.0, 0.0
     with torch.no_grad(), evaluating(network):
         size = rows_within(x[:1].nbytes, most=_MOST_ROWS)
-        for inputs, labels in zip(torch.split(x, size), torch.split(y, size), strict=True):
-            logits = torch.func.functional_call(network, dict(state or {}), (inputs,))[0]
+        for start, labels in zip(range(0, len(y), size), torch.split(y, size), strict=True):
+            logits = torch.func.functional_call(network, dict(state or {}), (x[start : start + size],))[0]
             loss += float(task.training.loss_sum(logits, labels))
             right += task.training.goodness(logits, labels)
     return Score(right / len(y), -loss / len(y))

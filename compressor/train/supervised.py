@@ -21,11 +21,13 @@ import torch
 from torch import nn
 
 from compressor.errors import TrainError
+from compressor.portions import Inputs
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
+from compressor.train.lazy_tensor import LazyTensor
 from compressor.train.loop import State, TrainingState, begun, copied
 from compressor.train.processes.world import World
-from compressor.train.samples import Floats, Samples, check_learnable, checked
+from compressor.train.samples import Samples, check_learnable, checked
 from compressor.train.scoring import Score, score
 from wire.durable import replacing
 
@@ -107,7 +109,7 @@ def one_thread() -> Iterator[None]:
 
 def fit(  # noqa: PLR0913 - each option is one a caller can leave out
     network: nn.Module,
-    inputs: Floats,
+    inputs: Inputs,
     labels: npt.NDArray[Any],
     settings: TrainRecipe,
     *,
@@ -120,7 +122,7 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
 
     Args:
         network: Returns (logits, embedding).
-        inputs: float32, (N, C, H, W), as the device's preprocessing makes them.
+        inputs: float32, (N, C, H, W), as the device's preprocessing makes them; many are taken batch by batch.
         labels: int64, (N,), class indices; or float32, (N, D), numbers in standard deviations.
         settings: Epochs, seed, batch, rates. ``processes`` is used only by ``distributed.fit_distributed``.
         on_epoch: Called after every epoch; a resumed training reports the earlier epochs again.
@@ -204,7 +206,8 @@ def _key(training: TrainingState, held: Samples | None) -> str:
     tensors += [training.samples.x, training.samples.y, *((held.x, held.y) if held else ())]
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+        for part in tensor.parts() if isinstance(tensor, LazyTensor) else [tensor]:
+            digest.update(np.ascontiguousarray(part.detach().cpu().numpy()).data)
     return digest.hexdigest()
 
 

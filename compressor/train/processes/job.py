@@ -9,6 +9,7 @@ are tensors only.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,7 +22,10 @@ import numpy as np
 from torch import nn
 
 from compressor import networks
-from compressor.errors import LostProcessError, TrainError
+from compressor.data._inputs import FileInputs
+from compressor.data._inputs import write as write_inputs
+from compressor.errors import LostProcessError, StorageError, TrainError
+from compressor.portions import Inputs, portions, rows_within
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
 from compressor.train import checkpoint
@@ -33,6 +37,8 @@ NetworkSpec: TypeAlias = tuple[str, int, int, int, int, Mapping[str, int | float
 TRAINED = "trained.pt"
 _CHANNEL: ContextVar[Channel | None] = ContextVar("channel", default=None)
 _JOB, _EPOCHS, _STARTED = "job.json", "epochs.jsonl", "started.pt"
+_STREAMED = ".f32"
+"""Of inputs that don't fit into memory: raw float32 rows in a file, sent in parts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -81,7 +87,7 @@ class SharedTraining:
     def _document(self) -> dict[str, Any]:
         return {"spec": [*self.spec[:5], dict(self.spec[5])], "settings": asdict(self.settings), "task": self.rows.task}
 
-    def _arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+    def _arrays(self) -> dict[str, np.ndarray[Any, Any] | Inputs]:
         held = {} if self.held is None else {"held_inputs": self.held.inputs, "held_labels": self.held.labels}
         return {"inputs": self.rows.inputs, "labels": self.rows.labels, **held}
 
@@ -93,15 +99,19 @@ def write(work: SharedTraining, folder: Path) -> None:
         TrainError: If it can't be written.
     """
     arrays = work._arrays()  # noqa: SLF001 - this module's
+    streamed = {name: values.shape for name, values in arrays.items() if not isinstance(values, np.ndarray)}
     document = {
-        **work._document(), "parent": work.parent, "arrays": list(arrays),  # noqa: SLF001 - this module's
+        **work._document(), "parent": work.parent, "arrays": list(arrays), "streamed": streamed,  # noqa: SLF001 - this module's
         "resume": str(work.resume.absolute()) if work.resume else "",
     }  # fmt: skip
     try:
         (folder / _JOB).write_text(json.dumps(document))
         (folder / _STARTED).write_bytes(work.start)
         for name, values in arrays.items():
-            np.save(folder / f"{name}.npy", values, allow_pickle=False)
+            if isinstance(values, np.ndarray):
+                np.save(folder / f"{name}.npy", values, allow_pickle=False)
+            else:
+                write_inputs(values, folder / f"{name}{_STREAMED}")
     except OSError as error:
         message = f"Expected to write the training's data to {folder}, got: {error}: free space, or set TMPDIR"
         raise TrainError(message) from error
@@ -110,7 +120,13 @@ def write(work: SharedTraining, folder: Path) -> None:
 def read(folder: Path) -> SharedTraining:
     """Return the job in ``folder``."""
     document = json.loads((folder / _JOB).read_text())
-    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in document["arrays"]}
+    streamed = document["streamed"]
+    arrays = {
+        name: FileInputs.opened(folder / f"{name}{_STREAMED}", tuple(streamed[name]))
+        if name in streamed
+        else np.load(folder / f"{name}.npy", allow_pickle=False)
+        for name in document["arrays"]
+    }
     resume = Path(document["resume"]) if document["resume"] else None
     return _job(document, arrays, (folder / _STARTED).read_bytes(), resume, document["parent"])
 
@@ -125,8 +141,11 @@ def send(channel: Channel, work: SharedTraining | int) -> None:
     if isinstance(work, int):
         channel.message(json.dumps({"exit": work}).encode())
         return
-    arrays = {name: np.ascontiguousarray(values) for name, values in work._arrays().items()}  # noqa: SLF001 - this module's
-    shapes = {name: [values.shape, values.dtype.str] for name, values in arrays.items()}
+    arrays = work._arrays()  # noqa: SLF001 - this module's
+    shapes = {
+        name: [values.shape, values.dtype.str if isinstance(values, np.ndarray) else _STREAMED]
+        for name, values in arrays.items()
+    }
     state = b""
     if work.resume is not None and work.resume.exists():
         try:
@@ -136,7 +155,9 @@ def send(channel: Channel, work: SharedTraining | int) -> None:
             raise TrainError(message) from error
     channel.message(json.dumps({**work._document(), "arrays": shapes, "resumes": bool(state)}).encode())  # noqa: SLF001 - as above
     for values in arrays.values():
-        channel.array(values)
+        whole = isinstance(values, np.ndarray)
+        for part in [values] if whole else portions(values, most=len(values)):
+            channel.array(np.ascontiguousarray(part))
     channel.message(work.start)
     if state:
         channel.message(state)
@@ -147,18 +168,33 @@ def receive(channel: Channel, folder: Path) -> SharedTraining | int:
 
     Raises:
         LostProcessError: If rank 0 is gone.
+        TrainError: If there is no room in ``folder`` for inputs that don't fit into memory.
     """
     document = json.loads(channel.message())
     if "exit" in document:
         return int(document["exit"])
-    arrays = {
-        name: channel.array(np.empty(shape, np.dtype(kind))) for name, (shape, kind) in document["arrays"].items()
-    }
+    try:
+        arrays = {
+            name: _received(channel, tuple(shape), kind, folder) for name, (shape, kind) in document["arrays"].items()
+        }
+    except (OSError, StorageError) as error:
+        message = f"Expected to write the training's inputs to {folder}, got: {error}: free space, or set TMPDIR"
+        raise TrainError(message) from error
     start, resume = channel.message(), None
     if document["resumes"]:
         resume = folder / "state.pt"
         resume.write_bytes(channel.message())
     return _job(document, arrays, start, resume, 0)
+
+
+def _received(channel: Channel, shape: tuple[int, ...], kind: str, folder: Path) -> np.ndarray[Any, Any] | Inputs:
+    """Return the next array from rank 0, or inputs in a file in ``folder`` if they come in parts."""
+    if kind != _STREAMED:
+        return channel.array(np.empty(shape, np.dtype(kind)))
+    size = rows_within(4 * math.prod(shape[1:]), most=shape[0])
+    counts = (min(size, shape[0] - start) for start in range(0, shape[0], size))
+    parts = (channel.array(np.empty((count, *shape[1:]), np.float32)) for count in counts)
+    return FileInputs.received(parts, shape, folder)  # type: ignore[arg-type]  # of the type that was sent
 
 
 def _job(

@@ -82,7 +82,7 @@ def test_tables_are_joined_without_reading(counts: tuple[int, int], monkeypatch:
     """Whichever of both is on disk; the images stay those of their rows."""
     parts = [make_table(drawn(count), ["a"] * count, slices=[""] * count) for count in counts]
     with monkeypatch.context() as patch:
-        patch.setattr(stored_images._PixelFile, "read", None)  # a read would fail
+        patch.setattr(stored_images.PixelFile, "read", None)  # a read would fail
         both = joined(parts[0].images, parts[1].images)
     assert same(both, object_array([*drawn(counts[0]), *drawn(counts[1])]))
     assert same(concatenate(*parts).images, both)

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from compressor import networks
+from compressor.data._inputs import FileInputs
 from compressor.errors import TrainError
+from compressor.portions import portions
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
 from compressor.train.processes.distributed import Launch, fit_distributed
@@ -98,6 +100,18 @@ def test_two_processes_come_to_the_weights_of_one(tiny: NetworkSpec, network: st
     assert [epoch.number for epoch in two] == [epoch.number for epoch in one]
     assert np.allclose([astuple(epoch)[2:5] for epoch in one], [astuple(epoch)[2:5] for epoch in two], atol=1e-4)
     assert not shared.training
+
+
+@pytest.mark.slow
+def test_inputs_that_do_not_fit_into_memory_are_sent_in_parts(tmp_path: Path) -> None:
+    """From the file of the first process to files of the others: the weights are those of arrays, bit by bit."""
+    rows, settings = _rows(), replace(SETTINGS, epochs=1, augment=1.0, early_stopping=1)
+    streamed = replace(rows, inputs=FileInputs.received(portions(rows.inputs, most=9), rows.inputs.shape, tmp_path))
+    torch.manual_seed(0)
+    start = _bytes(networks.build(*RESNET))
+    whole = fit_distributed(RESNET, rows, settings, Launch(start=start, held=rows)).state_dict()
+    parts = fit_distributed(RESNET, streamed, settings, Launch(start=start, held=streamed)).state_dict()
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
 
 
 @pytest.mark.slow

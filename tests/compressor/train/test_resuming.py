@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from compressor import networks
+from compressor.data._inputs import FileInputs
 from compressor.errors import TrainError
+from compressor.portions import portions
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
 from compressor.train.supervised import Epoch, fit
@@ -51,6 +53,19 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, settings
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     assert [epoch.number for epoch in told] == [1, 2, 3, 4]
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_inputs_in_a_file_continue_what_inputs_in_memory_began(tmp_path: Path) -> None:
+    """Where rows are does not count: the state is of the same training, and the weights are the same bit for bit."""
+    rows = _rows()
+    shape = rows.inputs.shape
+    inputs = FileInputs.received(portions(rows.inputs, most=7), shape, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(FULL, tmp_path / "state.pt", _kill_at_two)
+    held = replace(rows, inputs=inputs)
+    resumed = fit(_network(), inputs, rows.labels, FULL, held=held, resume=tmp_path / "state.pt").state_dict()
+    whole = _fit(FULL, None).state_dict()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
