@@ -314,8 +314,8 @@ def litert_rows(name: str, network: nn.Module, data: Data) -> Iterator[Row]:
         return
     with contextlib.redirect_stdout(io.StringIO()):
         model = export_tflite(network, CHANNELS, SIDE, SIDE)
-    rows = np.ascontiguousarray(data.calibration.inputs.transpose(0, 2, 3, 1))
-    made = quantize_by(model, lambda: [rows[:64]], Settings(reduce_range=False))
+    rows = np.ascontiguousarray(data.calibration.inputs[:64].transpose(0, 2, 3, 1))
+    made = quantize_by(model, lambda: [rows], Settings(reduce_range=False))
     inputs = np.ascontiguousarray(data.gate.inputs[:TIMED_ROWS].transpose(0, 2, 3, 1))
     try:
         calls = {"float": litert(model), "int8": litert(made)}
