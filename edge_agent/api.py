@@ -116,9 +116,9 @@ class DeviceModel:
         """Return the answer that a device would give to one input.
 
         Args:
-            given: The path of a file, its bytes, or an array: an image, uint8 (H, W) or (H, W, 3), RGB; for a sound
-                front end, mono samples (N,), int16 or float -1..1, at its sample rate; for a front end of windows or
-                strokes, numbers (steps, channels) or (points, 2).
+            given: The path of a file, its bytes, or an array: an image, uint8 (H, W) or (H, W, 3), RGB, or with 16 bits
+                uint16 (H, W); for a sound front end, mono samples (N,), int16 or float -1..1, at its sample rate; for a
+                front end of windows or strokes, numbers (steps, channels) or (points, 2).
 
         Raises:
             SourceError: If the file can't be read.
@@ -256,7 +256,7 @@ def _encoded(values: NDArray[Any], manifest: Manifest) -> bytes:
     """
     pre = manifest.preprocessing
     if not pre.front_end:
-        return _png(values)
+        return _deep_png(values) if pre.deep else _png(values)
     options = front_ends.complete(pre.front_end, pre.front_end_options)
     suffixes = front_ends.suffixes(pre.front_end)
     if ".wav" in suffixes:
@@ -275,6 +275,15 @@ def _png(values: NDArray[Any]) -> bytes:
     if values.dtype != np.uint8 or not (colour or values.ndim == _GREY) or not values.size:
         message = f"Expected a picture as uint8 (H, W) or (H, W, 3), range 0 to 255, got {values.dtype} {values.shape}"
         raise ImageError(f"{message}: scale it to 0..255 and make it uint8")
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(values)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _deep_png(values: NDArray[Any]) -> bytes:
+    if values.dtype != np.uint16 or values.ndim != _GREY or not values.size:
+        message = f"Expected a picture of 16 bits as uint16 (H, W), got {values.dtype} {values.shape}"
+        raise ImageError(f"{message}: give the camera's levels as they are")
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(values)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -96,6 +96,11 @@ class Preprocessing:
         return COLOURS.get(self.colour, 3)
 
     @property
+    def deep(self) -> bool:
+        """Whether the images have 16 bits."""
+        return self.bits != BITS[0]
+
+    @property
     def schema(self) -> int:
         """The schema of a manifest with this preprocessing.
 
@@ -139,7 +144,7 @@ class Preprocessing:
             return f"Expected standard deviations above 0, got {list(self.std)}"
         if not self.scale > 0:
             return f"Expected a scale above 0, got {self.scale}"
-        if self.bits != BITS[0] and (self.colour != "grey" or self.front_end):
+        if self.deep and (self.colour != "grey" or self.front_end):
             got = f"{self.colour!r} {self.front_end!r}".replace(" ''", "")
             return f"Expected images of {self.bits} bits in grey and without a front end, got {got}"
         return ""

@@ -23,6 +23,7 @@ class Given:
     ``compressed``: steps follow, so that what quantizers need is mended too; else types and computation of the file
     stay as they are. ``constants``: values of inputs that are no data, by name. ``factor`` and ``offset``: a pixel
     (0..255) is its value in a row times ``factor``, plus ``offset``; one number, or one for each channel.
+    Empty: the device's images have no pixels of 8 bits.
     """
 
     rows: npt.NDArray[np.float32]
@@ -34,7 +35,7 @@ class Given:
     @property
     def to_pixels(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """``factor`` and ``offset`` as float32: numbers () if all channels have the same, else (C, 1, 1)."""
-        found = (np.array(own, np.float32) for own in (self.factor, self.offset))
+        found = (np.array(own or (0.0,), np.float32) for own in (self.factor, self.offset))
         factor, offset = (own[0] if np.all(own == own[0]) else own.reshape(-1, 1, 1) for own in found)
         return np.asarray(factor), np.asarray(offset)
 

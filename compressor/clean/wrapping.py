@@ -88,7 +88,7 @@ def _bypass(model: onnx.ModelProto, name: str) -> bool:
 
 def feed_pixels(model: onnx.ModelProto, given: Given) -> str:
     """Compute the uint8 pixels that the file takes back from the values that a device feeds."""
-    if _taken(model) != TensorProto.UINT8:
+    if _taken(model) != TensorProto.UINT8 or not given.factor:
         return ""
     name, nodes = _graph.data_inputs(model)[0].name, []
     source = name

@@ -30,7 +30,19 @@ from wire.canonical import sha256_file, sha256_hex
 from wire.settings import is_given
 
 FLOOR = 'label = "floor"'
-KEYS = ("path", "slices", "split", "allow_corrupt", "orientation", "decode", "front_end", "options", "columns", FLOOR)
+KEYS = (
+    "path",
+    "slices",
+    "split",
+    "allow_corrupt",
+    "orientation",
+    "decode",
+    "bits",
+    "front_end",
+    "options",
+    "columns",
+    FLOOR,
+)
 """Keys that not every data set reads. Of ``label`` only ``floor``: ``exact`` and ``number`` apply to all."""
 
 
@@ -57,7 +69,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     if not isinstance(table, Table):
         message = f"Expected {data.dataset!r} to return a Table, got {type(table).__name__}"
         raise PluginError(message)
-    check_sound(table, data.dataset)
+    check_sound(table, data.dataset, bits=data.bits)
     if data.split and table.told is None:
         message = f"Expected a data set that tells splits for [data] split = {data.split!r}, got {data.dataset!r}"
         raise DataError(f"{message}: use labelled_images, or leave it out")

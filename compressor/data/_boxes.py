@@ -30,7 +30,7 @@ from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image, upright_size
 from wire.manifest import Preprocessing
 
-READS = frozenset({"path", "split", "allow_corrupt", "orientation", "decode"})
+READS = frozenset({"path", "split", "allow_corrupt", "orientation", "decode", "bits"})
 MAX_BOXES = 500
 """Of one picture: all pictures hold as many as the fullest."""
 _SAME = 0.95

@@ -205,6 +205,7 @@ def preprocessing_of(data: DataRecipe, layout: str = "NCHW") -> Preprocessing:
         resize_to=data.resize_to,
         fill=data.fill,
         antialias=data.antialias,
+        bits=data.bits,
         orientation=ORIENTATIONS[0] if data.front_end else data.orientation,
         decode=DECODES[0] if data.front_end else data.decode,
         front_end=data.front_end,

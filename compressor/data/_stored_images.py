@@ -29,7 +29,9 @@ Image: TypeAlias = "npt.NDArray[np.uint8]"
 Rows: TypeAlias = "slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_] | Sequence[int]"
 HELD_BYTES = 64 * 1024 * 1024
 """Limit for the pixels of a table in memory; more are kept in a file."""
-_RANK, _CHANNELS = 3, 3
+_RANK = 3
+PLANES = {8: 3, 16: 2}
+"""Bytes of a pixel, by the bits of a level: red, green and blue, or a grey level's low and high byte."""
 _FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
@@ -104,7 +106,7 @@ class PixelFile:
 
 
 class StoredImages(Sequence[Image]):
-    """N images, each uint8 (H, W, 3), read when they are indexed; rows of a subset are chosen without reading.
+    """N images, each uint8 (H, W, 3) or (H, W, 2), read when they are indexed; to choose rows of them reads none.
 
     ``shapes``: int64 (N, 3). Each read gives a new array.
     """
@@ -231,7 +233,7 @@ def _written(pixels: PixelFile, held: list[Image], left: Iterator[Image], hashes
 
     def add(image: Image) -> None:
         nonlocal end
-        if image.dtype != np.uint8 or image.ndim != _RANK or image.shape[2] != _CHANNELS or not image.size:
+        if image.dtype != np.uint8 or image.ndim != _RANK or image.shape[2] not in PLANES.values() or not image.size:
             got = f"{image.dtype} {image.shape} in row {len(starts)}"
             message = f"Expected images of uint8 (H, W, 3), range 0 to 255, got {got}"
             raise DataError(f"{message}: scale it to 0..255, make it uint8 and repeat a grey channel three times")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data._stored_images import HashedImages, Images, image_hash, joined, kept
+from compressor.data._stored_images import PLANES, HashedImages, Images, image_hash, joined, kept
 from compressor.errors import ColumnError, DataError
 
 Integers = npt.NDArray[np.int64]
@@ -23,7 +23,7 @@ which they were read; after the last box of an image the class is -1 and the res
 """
 Texts = npt.NDArray[np.str_]
 _COLUMNS = ("labels", "slices", "sources", "hashes")
-_RANK, _CHANNELS = 3, 3
+_RANK = 3
 BOX = 5
 """Numbers of a box: its class and its edges."""
 _OF_BOXES = 3
@@ -73,9 +73,9 @@ class TargetUnit:
 class Table:
     """N labelled images.
 
-    ``images``: N arrays, each uint8 (H, W, 3): an object array (N,), or ``StoredImages`` on disk, which are read one by
-    one. ``labels``: int64, (N,), indices into ``class_names``; for a regression, float32, (N, D), numbers named in
-    ``class_names``; or boxes, float32 (N, M, 5), of these classes.
+    ``images``: N arrays, each uint8 (H, W, 3), or of 16 bits (H, W, 2), as in ``sixteen_bits``: an object array (N,),
+    or ``StoredImages`` on disk, which are read one by one. ``labels``: int64, (N,), indices into ``class_names``; for a
+    regression, float32, (N, D), numbers named in ``class_names``; or boxes, float32 (N, M, 5), of these classes.
     ``slices``: str, (N,), the group for per-slice gates (a site, a maker, a lens). ``sources``: str, (N,), equal for
     rows that show the same object. ``hashes``: str, (N,), SHA-256 of the content.
     ``corrupt``: the names of images that were left out. ``shares``: how the rows are split. ``unit``: for a regression,
@@ -347,8 +347,8 @@ def concatenate(first: Table, second: Table) -> Table:
     )
 
 
-def check_sound(table: Table, name: str) -> None:
-    """Check that ``table``, of the data set ``name``, is as described in ``Table``.
+def check_sound(table: Table, name: str, *, bits: int = 8) -> None:
+    """Check that ``table``, of the data set ``name``, is as described in ``Table``; ``bits``: of its images.
 
     This holds for the table of every data set, including a person's own loader: errors are reported here, with the row,
     and not by later code. Whether data are good is not checked (``compressor data explore`` does).
@@ -362,7 +362,7 @@ def check_sound(table: Table, name: str) -> None:
             message = f"Expected columns of one length from {name!r}, got {got}: give each row all of them"
             raise DataError(message)
 
-    _check_images(table, name)
+    _check_images(table, name, bits)
 
     labels = np.asarray(table.labels)
     if labels.ndim == _OF_BOXES:
@@ -412,11 +412,17 @@ def _check_boxes(labels: Labels, class_names: tuple[str, ...], name: str) -> Non
         raise DataError(f"{message}: mend the box or leave it out")
 
 
-def _check_images(table: Table, name: str) -> None:
+def _check_images(table: Table, name: str, bits: int) -> None:
+    planes, deep = PLANES.get(bits, 0), bits != min(PLANES)
     for row, image in enumerate(table.images):
         fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == _RANK
-        if not fits or image.shape[2] != _CHANNELS or not image.size:
+        if not fits or image.shape[2] != planes or not image.size:
             got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            if deep:
+                message = (
+                    f"Expected images of {bits} bits as uint8 (H, W, {planes}) from {name!r}, got {got} in row {row}"
+                )
+                raise DataError(f"{message}: make them with edge_agent.pictures.sixteen_bits.to_bytes")
             message = f"Expected images of uint8 (H, W, 3), range 0 to 255, from {name!r}, got {got} in row {row}"
             if isinstance(image, np.ndarray) and image.dtype.kind == "f" and not np.isfinite(image).all():
                 raise DataError(f"{message} with NaN or infinity: leave the row out, or mend what made it")

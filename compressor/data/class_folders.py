@@ -28,7 +28,7 @@ from edge_agent.errors import SensorError
 from edge_agent.front_ends import log_mel, window
 from wire.settings import is_given
 
-READS = frozenset({"path", "allow_corrupt", "orientation", "decode", "front_end", "options"})
+READS = frozenset({"path", "allow_corrupt", "orientation", "decode", "bits", "front_end", "options"})
 IMAGES = frozenset({
     ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip

@@ -31,7 +31,7 @@ from compressor.data.labelled_images import LabelRow, listed
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
 
-READS = frozenset({"path", "allow_corrupt", "orientation", "decode"})
+READS = frozenset({"path", "allow_corrupt", "orientation", "decode", "bits"})
 MAX_XML_BYTES = 256 * 1024 * 1024
 _MAX_TEXT = 4096
 _MAX_DEPTH = 64

@@ -32,7 +32,7 @@ from compressor.data.labelled_images import LabelRow, listed
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 
-READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", "columns"})
+READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", "bits", "columns"})
 MAX_EXPORT_BYTES = 256 * 1024 * 1024
 COLUMNS = ("path", "label", "source")
 _IMAGES = ("image", "img", "path", "file", "url", "image_url")

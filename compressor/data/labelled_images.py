@@ -36,7 +36,7 @@ from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
 from wire.manifest import Preprocessing
 
-READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", "columns", FLOOR})
+READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", "bits", "columns", FLOOR})
 COLUMNS = ("path", "label", "source", "lane")
 MAX_ENTRIES = 500_000
 MAX_CSV_BYTES = 256 * 1024 * 1024

@@ -32,7 +32,7 @@ from edge_agent import front_ends
 from edge_agent.errors import ImageError, SensorError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
 
-READS = frozenset({"path", "allow_corrupt", "orientation", "decode", "front_end", "options"})
+READS = frozenset({"path", "allow_corrupt", "orientation", "decode", "bits", "front_end", "options"})
 SOURCES = "sources.csv"
 _SHARES = Shares(train=0.4, calibration=0.06, gate=0.36, reference=0.18)
 """Most rows gate: a share of changed answers below 1 % takes 300 of them. Without training 60 % do."""

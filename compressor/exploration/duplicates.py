@@ -13,7 +13,7 @@ Source of the banding: Manku, Jain and Das Sarma, Detecting Near-Duplicates for 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy.typing as npt
 import PIL
 
 from compressor.cache import Cache, Stage
+from compressor.data._shades import shaded
 from compressor.data._split import joined
 from compressor.data._stored_images import Images, shapes_of
 from compressor.data._table import Table
@@ -83,12 +84,13 @@ def near_pairs(
 def moved_pairs(images: Images, parts: npt.NDArray[np.int64], progress: Progress) -> Rows:
     """Return near duplicates as ``near_pairs``, of which one may have moved by a pixel; the smaller row comes first.
 
-    ``images``: uint8 (H, W, 3) each, read once; of those smaller than ``_LEAST_SIDE`` pixels nothing is found.
+    ``images``: of a table, read once, with 16 bits twice; of those smaller than ``_LEAST_SIDE`` pixels nothing is
+    found.
     """
     kept = np.flatnonzero(shapes_of(images)[:, :2].min(axis=1) >= _LEAST_SIDE)
     count = len(kept) * len(_PLACES)
     with progress.stage("thumbnails of moved pictures", count, "picture") as stage:
-        thumbs, hashes = thumbnails(_inner(images[kept]), count, stage)
+        thumbs, hashes = thumbnails(_inner(shaded(images[kept])), count, stage)
     by_place = np.arange(count).reshape(-1, len(_PLACES)).T.ravel()  # all pictures at their middle come first
     thumbs, hashes = thumbs[by_place], hashes[by_place]
     rows = np.tile(kept, len(_PLACES))
@@ -97,7 +99,7 @@ def moved_pairs(images: Images, parts: npt.NDArray[np.int64], progress: Progress
     return np.unique(np.sort(found, axis=1), axis=0) if len(found) else found
 
 
-def _inner(images: Images) -> Iterator[npt.NDArray[np.uint8]]:
+def _inner(images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the inner part of each image at each of ``_PLACES``."""
     for image in images:
         height, width = image.shape[:2]

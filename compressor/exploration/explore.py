@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor import tasks
+from compressor.data._shades import is_deep, levels_of, shaded
 from compressor.data._split import split
 from compressor.data._stored_images import shapes_of
 from compressor.data._table import Table
@@ -18,6 +19,7 @@ from compressor.exploration import duplicates, label_noise, outliers
 from compressor.exploration.thumbnails import thumbnails
 from compressor.progress import Progress
 from compressor.run.stages import table_digest
+from edge_agent.pictures.sixteen_bits import MOST
 
 SHOWN = 60
 PARTS = ("train", "calibration", "gate", "reference", "other")
@@ -59,9 +61,9 @@ class Exploration:
     """The results. Counts are of all rows, lists hold the first ``SHOWN``.
 
     ``classes`` and ``slices``: rows per split. ``sizes``: ``"HxW"`` to rows. ``values``: min, max, mean, std in levels
-    of 0..255, and the shares at either end. ``levels``: 16 bins of pixel values. ``counts``: of duplicates, conflicts
-    (equal content, different label), leaks, near duplicates across splits, outliers, label suspects. ``findings``: what
-    to look at, as text; empty if nothing was found.
+    of 0..255 (with 16 bits 0..65535), and the shares at either end. ``levels``: 16 bins of pixel values. ``counts``: of
+    duplicates, conflicts (equal content, different label), leaks, near duplicates across splits, outliers, label
+    suspects. ``findings``: what to look at, as text; empty if nothing was found.
     """
 
     digest: str
@@ -111,7 +113,7 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
         parts = np.full(len(table), "all", dtype="<U11")
         notes.append(f"not split, so nothing is compared across splits: {error}")
     with progress.stage("thumbnails", len(table), "image") as stage:
-        thumbs, hashes = thumbnails(table.images, len(table), stage)
+        thumbs, hashes = thumbnails(shaded(table.images), len(table), stage)
     conflicts, leaks = _equal(table, parts)
     codes = np.array([PARTS.index(part) if part in PARTS else -1 for part in parts.tolist()])
     with progress.stage("duplicates", duplicates.BANDS, "band") as stage:
@@ -197,13 +199,14 @@ def _counted(
 
 def _values(table: Table) -> tuple[dict[str, float], tuple[int, ...]]:
     """Return range and moments of all pixels, and their histogram in 16 bins."""
-    counts = np.zeros(_MAX_LEVEL + 1, np.int64)
+    deep = len(table) > 0 and is_deep(table.images[0])
+    counts = np.zeros((MOST if deep else _MAX_LEVEL) + 1, np.int64)
     constant = 0
     for image in table.images:
-        own = np.bincount(image.ravel(), minlength=_MAX_LEVEL + 1)
+        own = np.bincount(levels_of(image).ravel(), minlength=len(counts))
         constant += int(np.count_nonzero(own) == 1)
         counts += own
-    total, levels = max(int(counts.sum()), 1), np.arange(_MAX_LEVEL + 1)
+    total, levels = max(int(counts.sum()), 1), np.arange(len(counts))
     used, mean = np.flatnonzero(counts), float(counts @ levels) / total
     values = {
         "min": float(used[0]), "max": float(used[-1]), "mean": mean,
@@ -211,7 +214,7 @@ def _values(table: Table) -> tuple[dict[str, float], tuple[int, ...]]:
         "share_at_0": float(counts[0] / total), "share_at_255": float(counts[-1] / total),
         "constant_images": float(constant),
     }  # fmt: skip
-    return values, tuple(counts.reshape(16, 16).sum(axis=1).tolist())
+    return values, tuple(counts.reshape(16, -1).sum(axis=1).tolist())
 
 
 _SAID = {

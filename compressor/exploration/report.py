@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from compressor.data._shades import face
 from compressor.data._table import Table
 from compressor.exploration.explore import Exploration, ExploredRow, RowPair, Suspect
 from compressor.report.page import card, figure_div
@@ -136,7 +137,7 @@ def _said(row: ExploredRow) -> str:
 
 
 def _image(table: Table, row: ExploredRow) -> str:
-    picture = Image.fromarray(table.images[row.row])
+    picture = Image.fromarray(face(table.images[row.row]))
     picture.thumbnail((_MAX_SHOWN_SIDE, _MAX_SHOWN_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")

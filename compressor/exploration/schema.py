@@ -5,13 +5,15 @@ Decides which expectations exist; violated ones are named after their keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor import tasks
+from compressor.data._shades import levels_of
 from compressor.data._table import Table
 from compressor.errors import RecipeError
 from wire.errors import SettingsError
@@ -27,8 +29,9 @@ class Schema:
     ``classes``: exactly these, in any order. ``slices``: exactly these. ``min_rows``, ``min_rows_per_class``,
     ``min_rows_per_slice``: lower bounds. ``max_class_ratio``: rows of the largest class over the smallest.
     ``max_corrupt``: files left out. ``max_duplicate_ratio``: rows that repeat another row's content, 0..1.
-    ``height``, ``width``: ``[least, most]`` in pixels. ``value_range``: ``[least, most]`` of all pixels, 0..255.
-    ``mean_range``: ``[least, most]`` of an image's mean. ``max_clipped_ratio``: pixels at 0 or 255, 0..1.
+    ``height``, ``width``: ``[least, most]`` in pixels. ``value_range``: ``[least, most]`` of all pixels, 0..255,
+    with 16 bits 0..65535. ``mean_range``: ``[least, most]`` of an image's mean. ``max_clipped_ratio``: pixels at
+    either end, 0..1.
     """
 
     classes: tuple[str, ...] | None = None
@@ -92,9 +95,9 @@ def validate(table: Table, schema: Schema) -> tuple[Expectation, ...]:
         "height": lambda t, want: _within("height", want, [float(image.shape[0]) for image in t.images]),
         "width": lambda t, want: _within("width", want, [float(image.shape[1]) for image in t.images]),
         "value_range": lambda t, want: _within(
-            "value_range", want, [float(end) for image in t.images for end in (image.min(), image.max())]
+            "value_range", want, [float(end) for one in _levels(t) for end in (one.min(), one.max())]
         ),
-        "mean_range": lambda t, want: _within("mean_range", want, [float(image.mean()) for image in t.images]),
+        "mean_range": lambda t, want: _within("mean_range", want, [float(one.mean()) for one in _levels(t)]),
         "max_clipped_ratio": lambda t, want: _most("max_clipped_ratio", want, _clipped(t)),
     }
     given = {name: getattr(schema, name) for name in checks}
@@ -145,6 +148,13 @@ def _balance(table: Table) -> float:
     return max(counts) / max(min(counts), 1)
 
 
+def _levels(table: Table) -> Iterator[npt.NDArray[np.uint8] | npt.NDArray[np.uint16]]:
+    return map(levels_of, table.images)
+
+
 def _clipped(table: Table) -> float:
-    at_ends = sum(int(np.count_nonzero((image == 0) | (image == np.iinfo(np.uint8).max))) for image in table.images)
-    return float(at_ends / sum(image.size for image in table.images))
+    at_ends = total = 0
+    for levels in _levels(table):
+        at_ends += int(np.count_nonzero((levels == 0) | (levels == np.iinfo(levels.dtype).max)))
+        total += levels.size
+    return float(at_ends / total)

@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 from compressor.errors import DataError
 from compressor.gates.evidence import GateRecipe
 from compressor.steps._settings import Settings as StepSettings
-from wire.manifest import COLOURS, DECODES, MAX_IMAGE_SIDE, ORIENTATIONS, RESAMPLES, RESIZES
+from wire.manifest import BITS, COLOURS, DECODES, MAX_IMAGE_SIDE, ORIENTATIONS, RESAMPLES, RESIZES
 from wire.settings import Bound, OneOf, is_given
 
 UNLABELLED = "unlabelled"
@@ -84,8 +84,8 @@ class DataRecipe:
     ``label``: ``exact`` (each label is a class), ``floor`` (3.7 is class 3) or ``number`` (3.7 is a value to predict: a
     regression). ``allow_corrupt``: how many broken images may be left out. ``scale``: a pixel's value is multiplied by
     it (None: its largest value becomes 1). ``mean`` and ``std``: of the result, one number or one for each channel in
-    the order of ``colour``. ``resize``, ``resize_to``, ``resample``, ``antialias`` and ``fill``: as in the manifest's
-    ``Preprocessing``. ``target_mean`` and ``target_std``: of a
+    the order of ``colour``. ``resize``, ``resize_to``, ``resample``, ``antialias``, ``fill`` and ``bits``: as in the
+    manifest's ``Preprocessing``. ``target_mean`` and ``target_std``: of a
     regression's values, in their unit: the network outputs deviations, the device converts them back (empty: those of
     the train rows; for an imported model 0 and 1). ``shares``: of the sources in each split,
     ``{train, calibration, gate, reference}``, sum 1 (empty: the data set's recommendation). ``front_end``: converts raw
@@ -133,6 +133,7 @@ class DataRecipe:
     antialias: bool = field(default=True, metadata=_LATER)
     fill: Annotated[int, Bound(0, 65_535)] = field(default=0, metadata=_LATER)
     unlabelled: str = field(default="", repr=False)
+    bits: int = field(default=BITS[0], metadata=_LATER)
 
     def __repr__(self) -> str:
         """Return all fields by name; later ones only where they are given, so that older recipes keep their digests."""
@@ -159,7 +160,12 @@ class DataRecipe:
     @property
     def pixel_scale(self) -> float:
         """The factor of a pixel's value."""
-        return 1 / 255 if self.scale is None else self.scale
+        return 1 / self.most if self.scale is None else self.scale
+
+    @property
+    def most(self) -> int:
+        """The largest value of a pixel."""
+        return int(2**self.bits - 1)
 
     def per_channel(self, name: str) -> tuple[float, ...]:
         """Return ``mean`` or ``std`` as one number for each channel; a list is returned as it is."""

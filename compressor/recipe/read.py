@@ -37,7 +37,7 @@ from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import smoothers
 from edge_agent.errors import SmootherError
 from wire.errors import NameRefusedError, PathError, SettingsError
-from wire.manifest import DECODES, UNFILTERED
+from wire.manifest import BITS, DECODES, UNFILTERED
 from wire.paths import without_tilde
 from wire.settings import (
     Bound,
@@ -335,9 +335,14 @@ def _check_preprocessing(data: DataRecipe) -> None:
     if data.resize == "centre_crop" and 0 < data.resize_to < least:
         message = f"Expected in [data] resize_to at least {least}, the input's longer side, or 0, got {data.resize_to}"
         raise RecipeError(f"{message}: a smaller picture has no middle of that size")
-    most = 255
-    if data.fill > most:
-        raise RecipeError(f"Expected in [data] fill 0 to {most}, a level of the image, got {data.fill}")
+    if data.bits not in BITS:
+        message = f"Expected in [data] bits {' or '.join(map(str, BITS))}, those of a pixel's value, got {data.bits}"
+        raise RecipeError(f"{message}: a camera of 10 to 14 bits writes files of 16")
+    if data.bits != BITS[0] and (data.colour != "grey" or data.front_end):
+        got = f"the front end {data.front_end!r}" if data.front_end else f"colour = {data.colour!r}"
+        raise RecipeError(f"Expected with [data] bits = {data.bits} colour = 'grey' and no front end, got {got}")
+    if data.fill > data.most:
+        raise RecipeError(f"Expected in [data] fill 0 to {data.most}, a level of the image, got {data.fill}")
     aliasing = "resample = 'nearest'" if data.resample == "nearest" else "" if data.antialias else "antialias = false"
     if not data.antialias and data.resample != UNFILTERED:
         message = f"Expected in [data] antialias = false only with resample = {UNFILTERED!r}, got {data.resample!r}"

@@ -79,7 +79,7 @@ def said_by_devices(run: Run, compared: Comparison, rules: Sequence[GateRecipe])
 
 
 def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDArray[np.uint8] | None) -> Subject:
-    """Return the subject of a measurement; ``pixels``: uint8 (N, H, W, 1 or 3), None for golden vectors only.
+    """Return the subject of a measurement; ``pixels``: uint8 (N, H, W, 1 to 3), None for golden vectors only.
 
     Raises:
         BundleError: If the parts don't form a bundle.
@@ -106,7 +106,7 @@ def pixels_of(table: Table, manifest: Manifest) -> NDArray[np.uint8]:
     The device only scales and normalises them.
     """
     pre = manifest.preprocessing
-    pixels = np.empty((len(table), pre.height, pre.width, pre.channels), np.uint8)
+    pixels = np.empty((len(table), pre.height, pre.width, 2 if pre.deep else pre.channels), np.uint8)
     for row, image in zip(pixels, table.images, strict=True):
         row[...] = preprocess.fitted(image, pre)
     return pixels

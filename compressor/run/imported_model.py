@@ -41,7 +41,7 @@ from compressor.steps._selection import artifact_steps, becomes_network
 from edge_agent import runtimes
 from edge_agent.errors import AgentError
 from wire.canonical import sha256_hex
-from wire.manifest import Manifest, TensorSpec
+from wire.manifest import BITS, Manifest, TensorSpec
 
 MAX_MODEL_BYTES = 512 * 1024 * 1024
 Specs = tuple[TensorSpec, ...]
@@ -395,7 +395,8 @@ def _given(recipe: Recipe, rows: NDArray[np.float32]) -> Given:
     steps = [step for target in recipe.targets for step in artifact_steps(recipe, target.name)]
     compressed = becomes_network(recipe) or any(step.scheme != "none" for step in steps)
     data = recipe.data
-    factor, offset = (tuple(one / data.pixel_scale for one in data.per_channel(name)) for name in ("std", "mean"))
+    given = {"std": data.per_channel("std"), "mean": data.per_channel("mean")} if data.bits == BITS[0] else {}
+    factor, offset = (tuple(one / data.pixel_scale for one in given.get(name, ())) for name in ("std", "mean"))
     return Given(rows=rows, compressed=compressed, constants=recipe.model.constants, factor=factor, offset=offset)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from compressor import formats, report
 from compressor.cache import Stage
 from compressor.closure import plugin
+from compressor.data._shades import face
 from compressor.data._table import Table
 from compressor.errors import MeasureError
 from compressor.gates.certificate import Certificate
@@ -112,7 +113,7 @@ def _changes(run: Run, judged: Judged) -> report.Changes | None:
         run.progress.say(f"what flipped is not pictured: {error}")
         pictured = ()
     first = [
-        report.Changed(item, image, preprocess.resize_pixels(image, run.preprocessing))
+        report.Changed(item, face(image), preprocess.resize_pixels(image, run.preprocessing))
         for item, image in zip(pictured, rows.images, strict=bool(pictured))
     ]
     return report.Changes(

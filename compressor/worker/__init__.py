@@ -206,6 +206,7 @@ def read_samples(path: Path, data: DataRecipe, listing: str = LABELS) -> Table:
         DataRecipe(
             dataset="labelled_images", path=str(path.resolve()), slices="slice", width=data.width, height=data.height,
             orientation=data.orientation, decode=data.decode, resize=data.resize, resize_to=data.resize_to,
+            bits=data.bits, colour=data.colour,
         ),
         listing=listing,
     )  # fmt: skip

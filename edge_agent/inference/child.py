@@ -38,6 +38,7 @@ from edge_agent.inference.served_model import Inference, ServedModel, load_model
 from edge_agent.inference.shadow import Load, Room, Shadow
 from edge_agent.local_api.settings import ApiConfig
 from edge_agent.logs import log_to_ring, log_to_stderr
+from edge_agent.pictures import sixteen_bits
 from edge_agent.pipe_frames import MAX_SAMPLE_BYTES, SAMPLE_TYPES, Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sources.push import PushSource
@@ -511,8 +512,10 @@ def suffixes_of(manifest: Manifest) -> frozenset[str]:
     Raises:
         SensorError: If the front end is unknown.
     """
-    front_end = manifest.preprocessing.front_end
-    return front_ends.suffixes(front_end) if front_end else sources.IMAGE_SUFFIXES
+    told = manifest.preprocessing
+    if told.front_end:
+        return front_ends.suffixes(told.front_end)
+    return sixteen_bits.SUFFIXES if told.deep else sources.IMAGE_SUFFIXES
 
 
 def protected_stdout() -> BinaryIO:

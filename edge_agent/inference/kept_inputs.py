@@ -213,7 +213,8 @@ class KeptReleases:
 def form_of(manifest: Manifest) -> str:
     """Return a digest that two releases share which read inputs of the same form: each can read those of the other."""
     told = manifest.preprocessing
-    text = json.dumps([told.front_end, dict(told.front_end_options)], sort_keys=True, default=str)
+    form = [told.front_end, dict(told.front_end_options), *([told.bits] if told.deep else [])]
+    text = json.dumps(form, sort_keys=True, default=str)
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 

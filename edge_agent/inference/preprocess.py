@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from edge_agent.errors import ImageError, ImageTooLargeError
+from edge_agent.pictures import sixteen_bits
 from edge_agent.pictures.resizing import placed, resized
-from wire.manifest import COLOURS, Preprocessing
+from wire.manifest import BITS, COLOURS, Preprocessing
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
 Tensor: TypeAlias = "NDArray[np.float32]"
@@ -47,6 +48,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 _SIDEWAYS = 5  # from here on, width and height are exchanged
+_UNDONE = {6: 8, 8: 6}  # the turn that takes one back; all others take themselves back
+_DEEP = Preprocessing(bits=BITS[1], colour="grey")
 _HELD_BYTES = 4  # per pixel, in PIL's memory
 _ARRAY_BYTES = 6  # per pixel, while it is copied into an array
 _SMALL_BYTES = 8 * 1024 * 1024  # below it, free memory is not checked
@@ -65,6 +68,8 @@ def decode_image(
 ) -> Pixels:
     """Return the image in ``data`` as uint8, (H, W, 3), RGB, rotated and reduced according to ``pre``.
 
+    With 16 ``bits`` its levels as two bytes, uint8 (H, W, 2), as in ``sixteen_bits``; such an image is never reduced.
+
     Args:
         data: An encoded image.
         pre: Its ``orientation``, ``decode``, and the size that determines the reduction.
@@ -74,11 +79,13 @@ def decode_image(
 
     Raises:
         ImageTooLargeError: If it has more bytes or pixels than allowed, or needs more memory than available.
-        ImageError: If it is truncated, in no format of ``FORMATS``, or has more than 8 bits per channel; and with
-            ``decode = "reduced"``, if it has transparent pixels or several frames.
+        ImageError: If it is truncated, in no format of ``FORMATS``, or has another number of bits per channel; and
+            with ``decode = "reduced"``, if it has transparent pixels or several frames.
     """
 
     def pixels(image: Image.Image) -> Pixels:
+        if pre.deep:
+            return _upright_levels(image, pre)
         return np.asarray(_upright_and_reduced(image, pre))
 
     return _checked(data, pixels, pre, limit_bytes=limit_bytes, limit_pixels=limit_pixels, room_bytes=room_bytes)
@@ -98,20 +105,22 @@ def _checked(
         message = f"Expected an image of at most {limit_bytes} bytes, got {len(data)}"
         raise ImageTooLargeError(message)
     try:
-        image = _opened(data)
-        _check_depth(image)
-        _check_size(image, MAX_STORED_PIXELS)
-        stored = image.size
-        by = 1 if _draft(image, pre) else reduction(*stored, pre)
-        _check_size(image, limit_pixels)
-        _check_room(image, stored, by, room_bytes)
-        return decode(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PIL, about broken tags: what can't be decoded is an error below
+            image = _opened(data, formats_of(pre))
+            _check_depth(image, pre)
+            _check_size(image, MAX_STORED_PIXELS)
+            stored = image.size
+            by = 1 if _draft(image, pre) else reduction(*stored, pre)
+            _check_size(image, limit_pixels)
+            _check_room(image, stored, by, room_bytes)
+            return decode(image)
     except ImageError:
         raise
     except MemoryError as error:
         raise ImageTooLargeError("Expected an image that fits the memory, got none left while decoding it") from error
     except Exception as error:  # PIL's decoders raise various errors on broken bytes
-        message = f"Expected an intact image ({', '.join(FORMATS)}), got {len(data)} bytes: {_reason(error)}"
+        message = f"Expected an intact image ({', '.join(formats_of(pre))}), got {len(data)} bytes: {_reason(error)}"
         raise ImageError(message) from error
 
 
@@ -125,7 +134,7 @@ def cropped(data: bytes, region: Sequence[float], resize: Sequence[int]) -> byte
 
     Raises:
         ImageTooLargeError: If it has more bytes or pixels than allowed, or needs more memory than available.
-        ImageError: If it is truncated, in no format of ``FORMATS``, or has more than 8 bits per channel.
+        ImageError: If it is truncated, in no format of ``FORMATS`` nor, with 16 bits, of those that keep them.
     """
 
     def part_of(image: Image.Image) -> bytes:
@@ -134,8 +143,14 @@ def cropped(data: bytes, region: Sequence[float], resize: Sequence[int]) -> byte
         left, top = min(round(x * width), width - 1), min(round(y * height), height - 1)
         box = (left, top, max(left + 1, round((x + wide) * width)), max(top + 1, round((y + high) * height)))
         see_through = "A" in image.getbands() or "transparency" in image.info
-        part = image.crop(box).convert("RGBA" if see_through else "L" if image.mode == "L" else "RGB")
-        if resize:
+        part = image.crop(box)
+        if deep:
+            levels = np.asarray(part, np.uint16)
+            levels = resized(levels, Preprocessing(width=resize[0], height=resize[1])) if resize else levels
+            part = Image.fromarray(levels)
+        else:
+            part = part.convert("RGBA" if see_through else "L" if image.mode == "L" else "RGB")
+        if resize and not deep:
             part = part.resize((resize[0], resize[1]), Image.Resampling.BILINEAR)
         exif = Image.Exif()
         exif[_ORIENTATION] = _orientation(image)
@@ -143,7 +158,8 @@ def cropped(data: bytes, region: Sequence[float], resize: Sequence[int]) -> byte
         part.save(out, "PNG", compress_level=1, exif=exif)
         return out.getvalue()
 
-    return _checked(data, part_of, _PLAIN, room_bytes=None)
+    deep = sixteen_bits.found_in(data)
+    return _checked(data, part_of, _DEEP if deep else _PLAIN, room_bytes=None)
 
 
 def upright_size(data: bytes, pre: Preprocessing = _PLAIN) -> tuple[int, int]:
@@ -154,16 +170,15 @@ def upright_size(data: bytes, pre: Preprocessing = _PLAIN) -> tuple[int, int]:
         ImageError: If it is in no format of ``FORMATS``.
     """
     try:
-        image = _opened(data)
+        image = _opened(data, formats_of(pre))
         _check_size(image, MAX_STORED_PIXELS)
     except ImageError:
         raise
     except Exception as error:  # PIL's parsers raise various errors on broken bytes
-        message = f"Expected an image ({', '.join(FORMATS)}), got {len(data)} bytes: {_reason(error)}"
+        message = f"Expected an image ({', '.join(formats_of(pre))}), got {len(data)} bytes: {_reason(error)}"
         raise ImageError(message) from error
     width, height = image.size
-    sideways = pre.orientation == "exif" and _orientation(image) >= _SIDEWAYS
-    return (height, width) if sideways else (width, height)
+    return (height, width) if _turn(image, pre) >= _SIDEWAYS else (width, height)
 
 
 def reduction(width: int, height: int, pre: Preprocessing) -> int:
@@ -174,18 +189,23 @@ def reduction(width: int, height: int, pre: Preprocessing) -> int:
     Raises:
         ImageError: If it is too long for a centre crop.
     """
-    if pre.decode != "reduced" or pre.width <= 0 or pre.height <= 0:
+    if pre.decode != "reduced" or pre.width <= 0 or pre.height <= 0 or pre.deep:
         return 1
     place = placed(width, height, pre)
     wide, high = width // (_OVERSAMPLING * place.width), height // (_OVERSAMPLING * place.height)
     return next((by for by in _REDUCTIONS if wide >= by and high >= by), 1)
 
 
-def _opened(data: bytes) -> Image.Image:
+def formats_of(pre: Preprocessing) -> tuple[str, ...]:
+    """Return the formats, by PIL's names, of the images that are read for ``pre``."""
+    return sixteen_bits.FORMATS if pre.deep else FORMATS
+
+
+def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")  # as above, and about large images: their sizes are checked
         try:
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(io.BytesIO(data), formats=formats)
         except Image.DecompressionBombError as error:
             raise ImageTooLargeError(
                 f"Expected an image of at most {MAX_STORED_PIXELS} pixels, got: {error}"
@@ -236,12 +256,20 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= max(_TURNS) else 1
 
 
+def _turn(image: Image.Image, pre: Preprocessing) -> int:
+    """Return the orientation by which the decoded pixels must still be turned; PIL turns a TIFF itself."""
+    found = _orientation(image)
+    if image.format == "TIFF":
+        return 1 if pre.orientation == "exif" else _UNDONE.get(found, found)
+    return found if pre.orientation == "exif" else 1
+
+
 def _draft(image: Image.Image, pre: Preprocessing) -> bool:
     """Let a JPEG decoder reduce the image itself, in a fraction of time and memory; return whether it is a JPEG."""
     if image.format not in {"JPEG", "MPO"}:
         return False
     width, height = image.size
-    turn = _orientation(image) if pre.orientation == "exif" else 1
+    turn = _turn(image, pre)
     upright = (height, width) if turn >= _SIDEWAYS else (width, height)
     by = reduction(*upright, pre)
     if by > 1:
@@ -252,11 +280,9 @@ def _draft(image: Image.Image, pre: Preprocessing) -> bool:
 def _upright_and_reduced(image: Image.Image, pre: Preprocessing) -> Image.Image:
     drafted = image.format in {"JPEG", "MPO"}
     exact, opaque = pre.decode == "reduced", True
-    if exact and image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
-        raise ImageError(
-            f"Expected a still image, got an animation of {getattr(image, 'n_frames', 1)} frames: save one"
-        )
-    turn = _orientation(image) if pre.orientation == "exif" else 1
+    if exact:
+        _check_still(image)
+    turn = _turn(image, pre)
     if exact and ("A" in image.getbands() or "transparency" in image.info):
         low, _ = image.convert("RGBA").getchannel("A").getextrema()
         opaque = float(low if isinstance(low, int | float) else low[0]) >= _OPAQUE
@@ -270,11 +296,34 @@ def _upright_and_reduced(image: Image.Image, pre: Preprocessing) -> Image.Image:
     return found.reduce(by) if by > 1 else found
 
 
-def _check_depth(image: Image.Image) -> None:
+def _upright_levels(image: Image.Image, pre: Preprocessing) -> Pixels:
+    if pre.decode == "reduced":
+        _check_still(image)
+        if "transparency" in image.info:
+            raise ImageError("Expected an opaque image, got one with a transparent level: save it without")
+    turn = _turn(image, pre)  # read before a TIFF is decoded, which removes its tag
+    levels = sixteen_bits.read_levels(image)
+    if turn in _TURNS:
+        levels = np.asarray(Image.fromarray(levels).transpose(_TURNS[turn]), np.uint16)
+    return sixteen_bits.to_bytes(levels)
+
+
+def _check_still(image: Image.Image) -> None:
+    if image.format == "TIFF" and getattr(image, "is_animated", False):  # to count them would read millions of pages
+        raise ImageError("Expected a still image, got a file of several pages: save one")
+    if image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
+        raise ImageError(
+            f"Expected a still image, got an animation of {getattr(image, 'n_frames', 1)} frames: save one"
+        )
+
+
+def _check_depth(image: Image.Image, pre: Preprocessing) -> None:
     """Reject what PIL would clip: with 16 bits per channel nearly all values would be 255."""
-    if image.mode == "F" or image.mode.startswith("I"):
+    if pre.deep:
+        sixteen_bits.check_mode(image)
+    elif image.mode == "F" or image.mode.startswith("I"):
         message = f"Expected an image of 8 bits a channel, got mode {image.mode!r}: scale it to 0..255 and save it anew"
-        raise ImageError(message)
+        raise ImageError(f"{message}, or give its recipe bits = 16")
 
 
 def _reason(error: Exception) -> str:
@@ -284,9 +333,13 @@ def _reason(error: Exception) -> str:
 def resize_pixels(image: Pixels, pre: Preprocessing) -> Pixels:
     """Return ``image`` for the drift monitor: RGB at the model's input size, uint8 (height, width, 3).
 
+    One of 16 bits is resized first, and then shown in 8 bits as ``sixteen_bits.seen`` does.
+
     Raises:
-        ImageError: If ``image`` is not uint8, (H, W, 3), or is too long for a centre crop.
+        ImageError: If ``image`` is not as ``decode_image`` returns it, or is too long for a centre crop.
     """
+    if pre.deep:
+        return sixteen_bits.seen(fitted(image, pre), pre)
     _check_image(image)
     return resized(image, pre)
 
@@ -295,7 +348,8 @@ def to_tensor(image: Pixels, pre: Preprocessing) -> Tensor:
     """Return one image as the model's input: float32, (1, C, H, W), or (1, H, W, C) in that layout.
 
     Raises:
-        ImageError: If ``image`` is not uint8, (H, W, 3), or ``pre`` names an unknown colour, resample or layout.
+        ImageError: If ``image`` is not as ``decode_image`` returns it, or ``pre`` names an unknown colour, resample or
+            layout.
     """
     return to_batch([image], pre)
 
@@ -304,7 +358,8 @@ def to_batch(images: Sequence[Pixels], pre: Preprocessing) -> Tensor:
     """Return N images as the model's input: float32, (N, C, H, W), or (N, H, W, C) in that layout.
 
     Raises:
-        ImageError: If an image is not uint8, (H, W, 3), or ``pre`` names an unknown colour, resample or layout.
+        ImageError: If an image is not as ``decode_image`` returns it, or ``pre`` names an unknown colour, resample or
+            layout.
     """
     return from_fitted((fitted(image, pre) for image in images), len(images), pre)
 
@@ -312,16 +367,20 @@ def to_batch(images: Sequence[Pixels], pre: Preprocessing) -> Tensor:
 def fitted(image: Pixels, pre: Preprocessing) -> Pixels:
     """Return ``image`` in the input's colours and size, but in the levels of an image: uint8 (height, width, C).
 
+    With 16 bits, C is 2: the bytes of a level.
+
     Raises:
-        ImageError: If ``image`` is not uint8, (H, W, 3), or is too long for a centre crop, or ``pre`` names an unknown
-            colour, resample or resize.
+        ImageError: If ``image`` is not as ``decode_image`` returns it, or is too long for a centre crop, or ``pre``
+            names an unknown colour, resample or resize.
     """
+    if pre.deep:
+        return sixteen_bits.to_bytes(resized(sixteen_bits.to_levels(image), pre))
     _check_image(image)
     if pre.colour not in COLOURS:
         message = f"Expected a colour of {sorted(COLOURS)}, got {pre.colour!r}"
         raise ImageError(message)
     if pre.colour == "grey":
-        return resized(np.asarray(Image.fromarray(image).convert("L")), pre)[..., None]
+        return resized(Image.fromarray(image).convert("L"), pre)[..., None]
     picture = resized(image, pre)
     return picture[..., ::-1] if pre.colour == "bgr" else picture
 
@@ -338,13 +397,14 @@ def from_fitted(images: Iterable[Pixels], count: int, pre: Preprocessing) -> Ten
     factor, offset = _affine(pre.scale, pre.mean, pre.std, pre.channels)
     order, broadcast = _LAYOUTS[pre.layout]
     shape = (pre.height, pre.width, pre.channels)
-    pixels = np.empty((count, *(shape[axis] for axis in order)), np.uint8)
-    for index, image in enumerate(images):
+    pixels = np.empty((count, *(shape[axis] for axis in order)), np.uint16 if pre.deep else np.uint8)
+    for index, given in enumerate(images):
+        image = sixteen_bits.to_levels(given)[..., None] if pre.deep else given
         if image.dtype != pixels.dtype or image.shape != shape:
             message = f"Expected pixels of {pixels.dtype} {shape}, got {image.dtype} {image.shape}"
             raise ImageError(message)
         pixels[index] = image.transpose(order)
-    batch = pixels * factor.reshape(broadcast)  # uint8 x float32 is float32 in one pass
+    batch = pixels * factor.reshape(broadcast)  # uint8 or uint16 x float32 is float32 in one pass
     batch += offset.reshape(broadcast)
     return batch
 

@@ -21,7 +21,8 @@ from edge_agent.pipe_frames import LANES, MAX_SAMPLE_BYTES, MAX_SAMPLES
 MAX_BUDGET_BYTES = 64 * 1024 * 1024
 MAX_SEEN = 50_000
 _UNSURE = 1.05  # a certain prediction (margin 1) is still one twentieth as likely
-_STARTS = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"BM", "image/bmp"))
+_STARTS = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"BM", "image/bmp"),
+           (b"II*\0", "image/tiff"), (b"MM\0*", "image/tiff"))  # fmt: skip
 _RIFF_FORMS = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}  # at bytes 8 to 12, after the length
 
 

@@ -33,8 +33,9 @@ from wire.reference import Reference, read_reference
 class Inference:
     """One inference, not yet counted.
 
-    ``image``: uint8 (H, W, 3), as decoded; ``logits``: (1, classes); ``embedding``: (1, D) or None; ``run_ms``: of the
-    runtime call only. ``row``: (1, S), its stream values, where an answer needed them before it is counted.
+    ``image``: uint8 (H, W, 3), as decoded, or (H, W, 2) with 16 bits; ``logits``: (1, classes); ``embedding``: (1, D)
+    or None; ``run_ms``: of the runtime call only. ``row``: (1, S), its stream values, where an answer needed them
+    before it is counted.
     """
 
     image: NDArray[np.uint8]
@@ -167,7 +168,7 @@ class ServedModel:
             AgentError: If model, manifest and reference are inconsistent.
         """
         pre = self.manifest.preprocessing
-        self.values([self._run(np.full((pre.height, pre.width, 3), 127, np.uint8))])
+        self.values([self._run(np.full((pre.height, pre.width, 2 if pre.deep else 3), 127, np.uint8))])
 
 
 def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int = 0) -> ServedModel:

@@ -106,8 +106,8 @@ def _pixels(order: MeasureOrder, path: Path) -> NDArray[np.uint8]:
     except ValueError as error:
         message = f"Expected rows as npy, got: {error}"
         raise MessageError(message) from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in {1, 3} or len(pixels) != order.rows:  # noqa: PLR2004 - rows, height, width, channels
-        message = f"Expected {order.rows} rows of uint8 (H, W, 1 or 3), got {pixels.dtype} {pixels.shape}"
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in {1, 2, 3} or len(pixels) != order.rows:  # noqa: PLR2004 - rows, height, width, channels or bytes
+        message = f"Expected {order.rows} rows of uint8 (H, W, 1 to 3), got {pixels.dtype} {pixels.shape}"
         raise MessageError(message)
     return pixels
 

@@ -8,7 +8,7 @@ Reads no files and knows no colours.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +71,18 @@ def placed(width: int, height: int, pre: Preprocessing) -> Placement:
     return Placement(width=wide, height=high, left=left, top=top)
 
 
-def resized(pixels: NDArray[Levels], pre: Preprocessing) -> NDArray[Levels]:
+@overload
+def resized(pixels: Image.Image, pre: Preprocessing) -> NDArray[np.uint8]: ...
+
+
+@overload
+def resized(pixels: NDArray[Levels], pre: Preprocessing) -> NDArray[Levels]: ...
+
+
+def resized(pixels: NDArray[Any] | Image.Image, pre: Preprocessing) -> NDArray[Any]:
     """Return ``pixels``, (H, W) or (H, W, 3), as ``pre`` resizes them: (height, width) or (height, width, 3).
+
+    A picture of PIL's modes ``L`` or ``RGB`` gives the same as its array, without a copy of all its pixels.
 
     Raises:
         ImageError: As in ``placed``, or if ``pre.resample`` is unknown.
@@ -80,16 +90,16 @@ def resized(pixels: NDArray[Levels], pre: Preprocessing) -> NDArray[Levels]:
     if pre.resample not in _FILTERS:
         message = f"Expected a resample of {', '.join(_FILTERS)}, got {pre.resample!r}"
         raise ImageError(message)
-    height, width = pixels.shape[:2]
+    width, height = pixels.size if isinstance(pixels, Image.Image) else (pixels.shape[1], pixels.shape[0])
     place = placed(width, height, pre)
     if (place.width, place.height) == (width, height):
-        scaled = pixels
+        scaled = np.asarray(pixels)
     elif not pre.antialias:
-        scaled = _between_four(pixels, place.width, place.height)
+        scaled = _between_four(np.asarray(pixels), place.width, place.height)
     else:
         scaled = _filtered(pixels, place, _FILTERS[pre.resample])
     if place.width < pre.width or place.height < pre.height:
-        framed = np.full((pre.height, pre.width, *pixels.shape[2:]), pre.fill, pixels.dtype)
+        framed = np.full((pre.height, pre.width, *scaled.shape[2:]), pre.fill, scaled.dtype)
         framed[-place.top : place.height - place.top, -place.left : place.width - place.left] = scaled
         return framed
     if (place.width, place.height) == (pre.width, pre.height):
@@ -97,10 +107,14 @@ def resized(pixels: NDArray[Levels], pre: Preprocessing) -> NDArray[Levels]:
     return scaled[place.top : place.top + pre.height, place.left : place.left + pre.width]
 
 
-def _filtered(pixels: NDArray[Levels], place: Placement, resampling: Image.Resampling) -> NDArray[Levels]:
+def _filtered(
+    pixels: NDArray[Any] | Image.Image, place: Placement, resampling: Image.Resampling
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
     size = (place.width, place.height)
+    if isinstance(pixels, Image.Image):
+        return np.asarray(pixels.resize(size, resampling))
     if pixels.dtype == np.uint8:
-        return np.asarray(Image.fromarray(pixels).resize(size, resampling), pixels.dtype)
+        return np.asarray(Image.fromarray(pixels).resize(size, resampling))
     real = np.rint(np.asarray(Image.fromarray(pixels.astype(np.float32)).resize(size, resampling)))
     return np.asarray(real.clip(0, np.iinfo(pixels.dtype).max), pixels.dtype)  # cubic filters overshoot
 

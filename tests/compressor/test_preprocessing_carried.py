@@ -41,9 +41,9 @@ size_bytes = {max = 1000000}
 """
 
 
-def _onnx() -> bytes:
+def _onnx(channels: int = 3) -> bytes:
     rng = np.random.default_rng(0)
-    weights = {"w": rng.normal(size=(4, 3, 3, 3)), "v": rng.normal(size=(4, CLASSES))}
+    weights = {"w": rng.normal(size=(4, channels, 3, 3)), "v": rng.normal(size=(4, CLASSES))}
     nodes = [
         helper.make_node("Conv", ["input", "w"], ["c"]),
         helper.make_node("Relu", ["c"], ["r"]),
@@ -53,7 +53,7 @@ def _onnx() -> bytes:
     ]
     spec = helper.make_tensor_value_info
     graph = helper.make_graph(
-        nodes, "colours", [spec("input", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        nodes, "colours", [spec("input", TensorProto.FLOAT, ["N", channels, SIDE, SIDE])],
         [spec("logits", TensorProto.FLOAT, ["N", CLASSES])],
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
     )  # fmt: skip
@@ -94,3 +94,42 @@ def test_a_device_answers_a_file_as_the_training_pipeline_does(folder: Path) -> 
             given = steps(Image.open(folder / f"{row}.png")).numpy()[None, ::-1]
             (wanted,) = session.run(["logits"], {"input": np.ascontiguousarray(given)})
             assert np.allclose(model.answer(folder / f"{row}.png").outputs, wanted[0], atol=1e-4)
+
+
+THERMAL = (
+    RECIPE[: RECIPE.index("resize = ")]
+    + """resize = "letterbox"
+fill = 30000
+bits = 16
+colour = "grey"
+scale = 0.01
+mean = 300
+std = 10
+slices = "site"
+shares = {train = 0.2, calibration = 0.2, gate = 0.3, reference = 0.3}
+[gates]
+size_bytes = {max = 1000000}
+"""
+)
+
+
+def test_a_thermal_camera_is_carried_in_16_bits(tmp_path: Path) -> None:
+    """From levels of a PNG or TIFF to the logits, through near copies, report and drift reference of a run."""
+    (tmp_path / "recipe.toml").write_text(THERMAL)
+    (tmp_path / "m.onnx").write_bytes(_onnx(channels=1))
+    rng, lines, scenes = np.random.default_rng(0), ["path,label,site"], {}
+    for row in range(120):
+        name = f"{row}.{'png' if row % 2 else 'tiff'}"
+        scenes[name] = (30000 + 300 * (row % CLASSES) + rng.integers(0, 900, (12, 10))).astype(np.uint16)
+        Image.fromarray(scenes[name]).save(tmp_path / name)
+        lines.append(f"{name},{row % CLASSES},{'ab'[row // 2 % 2]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    result = run(tmp_path, out=tmp_path / "out")
+    session = onnxruntime.InferenceSession(_onnx(channels=1), providers=["CPUExecutionProvider"])
+    with open_bundle(result.bundles["host"]) as model:
+        assert (model.manifest.schema, model.manifest.preprocessing.bits) == (5, 16)
+        for name in list(scenes)[::13]:
+            framed = np.pad(scenes[name], ((0, 0), (1, 1)), constant_values=30000)
+            (wanted,) = session.run(["logits"], {"input": ((framed * 0.01 - 300) / 10).astype(np.float32)[None, None]})
+            assert np.allclose(model.answer(tmp_path / name).outputs, wanted[0], atol=1e-4)
+            assert np.allclose(model.answer(scenes[name]).outputs, wanted[0], atol=1e-4)

@@ -83,6 +83,8 @@ def test_fills_everything_but_the_name_with_defaults() -> None:
             MINIMAL + '[data]\nantialias = false\nresample = "box"\ndecode = "full"\n',
             "[data] antialias = false only with resample = 'bilinear', got 'box'",
         ),
+        (MINIMAL + '[data]\nbits = 12\ncolour = "grey"\n', "[data] bits 8 or 16, those of a pixel's value, got 12"),
+        (MINIMAL + "[data]\nbits = 16\n", "with [data] bits = 16 colour = 'grey' and no front end, got colour = 'rgb'"),
         (MINIMAL + "[data]\nantialias = false\n", "[data] decode = 'full' with antialias = false, got 'reduced'"),
         (MINIMAL + '[data]\nresample = "nearest"\n', "decode = 'full' with resample = 'nearest', got 'reduced'"),
         (MINIMAL + "[trian]\n", "got [trian]: did you mean 'train'?"),

@@ -16,10 +16,13 @@ from PIL import Image
 from compressor.data._front_end import preprocessing_of
 from compressor.recipe.read import parse_recipe
 from edge_agent.inference.preprocess import decode_image, fitted, to_batch, to_tensor
+from edge_agent.pictures.sixteen_bits import to_levels
 from wire.codec import from_document, to_document
-from wire.manifest import RESAMPLES, RESIZES, Preprocessing
+from wire.manifest import BITS, RESAMPLES, RESIZES, Preprocessing
 
-CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "golden" / "inputs.v5.json").read_text())
+GOLDEN = Path(__file__).parent / "golden"
+CASES: list[dict[str, Any]] = json.loads((GOLDEN / "inputs.v5.json").read_text())
+DEEP: list[dict[str, Any]] = json.loads((GOLDEN / "deep_inputs.v5.json").read_text())
 
 
 def picture() -> np.ndarray:
@@ -50,6 +53,21 @@ def test_a_recipe_gives_the_golden_preprocessing_and_input(case: dict[str, Any])
     assert np.allclose(to_tensor(decoded, device).ravel(), case["input"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", DEEP, ids=lambda case: case["recipe"].replace("\n", " "))
+def test_levels_of_16_bits_give_the_golden_input(case: dict[str, Any]) -> None:
+    """From a PNG of 16 bits; a level may differ by one on a machine that rounds otherwise."""
+    y, x = np.mgrid[0:14, 0:22]
+    levels = ((7 * x * x + 13 * y + 3 * x * y) % 3000 * 7 + 26000).astype(np.uint16)
+    own = preprocessing_of(parse_recipe(f'[model]\nname = "m"\n[data]\n{case["recipe"]}').data)
+    assert to_document(own) == case["preprocessing"]
+    device = from_document(Preprocessing, case["preprocessing"])
+    decoded = decode_image(png(levels), device)
+    assert np.array_equal(to_levels(decoded), levels)
+    assert np.abs(to_levels(fitted(decoded, device)).ravel().astype(int) - case["levels"]).max() <= 1
+    assert np.array_equal(to_tensor(decoded, device), to_batch([decoded], own))
+    assert np.allclose(to_tensor(decoded, device).ravel(), case["input"], atol=2e-3)
+
+
 def test_every_mode_has_a_golden_input() -> None:
     """A mode that is added needs one."""
     told = [from_document(Preprocessing, case["preprocessing"]) for case in CASES]
@@ -58,4 +76,6 @@ def test_every_mode_has_a_golden_input() -> None:
     assert {one.colour for one in told} == {"rgb", "bgr", "grey"}
     assert {one.antialias for one in told} == {True, False}
     assert {len(set(one.mean)) > 1 for one in told} == {True, False}
+    told += [from_document(Preprocessing, case["preprocessing"]) for case in DEEP]
+    assert {one.bits for one in told} == set(BITS)
     assert not [one for one in told if one.problem()]

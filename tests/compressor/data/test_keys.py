@@ -40,7 +40,7 @@ CHANGED: Mapping[str, object] = {
     "std": 0.9, "target_mean": (1.0,), "target_std": (2.0,), "shares": {**SHARES, "gate": 0.3, "train": 0.3},
     "front_end": "mfcc", "options": {"side": 16}, "dataset": "nonsense", "columns": {"label": "x"},
     "scale": 1.0, "resize": "letterbox",
-    "resize_to": 64, "resample": "box", "antialias": False, "fill": 9,
+    "resize_to": 64, "resample": "box", "antialias": False, "fill": 9, "bits": 16,
 }  # fmt: skip
 """Of every field of ``[data]`` another value than the recipes below have."""
 

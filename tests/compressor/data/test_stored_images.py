@@ -188,6 +188,15 @@ def test_a_packed_table_has_its_pixels_beside_it(tmp_path: Path) -> None:
     assert same(unpack(pack(table)).images, table.images)  # without a folder it is one piece
 
 
+def test_pictures_of_16_bits_are_packed_like_others(tmp_path: Path) -> None:
+    """Two bytes a pixel, in one piece and beside the result."""
+    images = [np.arange(48, dtype=np.uint8).reshape(6, 4, 2) + np.uint8(row) for row in range(9)]
+    table = make_table(images, ["a"] * 9, slices=["s"] * 9)
+    assert isinstance(table.images, StoredImages)
+    assert same(unpack(pack(table, tmp_path), tmp_path).images, images)
+    assert same(unpack(pack(table)).images, images)
+
+
 @pytest.mark.parametrize("harm", ["gone", "cut", "changed"])
 def test_pixels_that_were_harmed_are_noticed_and_made_anew(harm: str, tmp_path: Path) -> None:
     """A resumed run reads a zip again if the pixels that it kept are not those it wrote."""

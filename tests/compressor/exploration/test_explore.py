@@ -15,7 +15,9 @@ from compressor.data._table import Table, make_table
 from compressor.exploration import duplicates, label_noise, report
 from compressor.exploration.duplicates import with_near_sources
 from compressor.exploration.explore import Exploration, explore
+from compressor.exploration.schema import Schema, validate
 from compressor.progress import Silent, StageProgress
+from edge_agent.pictures.sixteen_bits import to_bytes
 
 ROWS = 240
 
@@ -188,6 +190,37 @@ def test_a_picture_that_moved_by_a_pixel_shares_its_source() -> None:
     moved = [np.roll(pictures[0], (down, right), (0, 1)) for down, right in ((1, 0), (-1, 1), (0, -1), (1, -2))]
     table = with_near_sources(make_table([*pictures, *moved], ["a"] * 7, slices=["s"] * 7), Silent())
     assert len(set(table.sources[[0, 3, 4, 5, 6]].tolist())) == 1
+    assert len(set(table.sources.tolist())) == 3
+
+
+def deep(image: np.ndarray) -> np.ndarray:
+    """Return a grey picture as one of 16 bits around level 30,000, uint8 (H, W, 2)."""
+    return to_bytes(30_000 + image[..., 0].astype(np.uint16))
+
+
+def test_pictures_of_16_bits_are_explored_and_compared_in_the_range_of_their_set() -> None:
+    """Of a few hundred levels around 30,000: values in levels, near copies, outliers and faces as of 8 bits."""
+    plain = table(60)
+    names = [plain.class_names[label] for label in plain.labels]
+    odd = np.full((24, 24, 3), 255, np.uint8)
+    odd[::2] = 0
+    images = [*(deep(image) for image in plain.images), deep(odd)]
+    made = make_table(images, [*names, "1"], slices=["all"] * 61)
+    found = explore(made, Silent())
+    assert 30_000 <= found.values["min"] < found.values["max"] <= 30_255
+    assert [item.row.row for item in found.outliers] == [60]
+    assert found.levels[7] == 61 * 24 * 24  # 28,672 to 32,767
+    assert "data:image/png" in report.render("thermal", found, made)
+    expected = Schema(value_range=(30_000.0, 30_255.0), max_clipped_ratio=0.0)
+    assert [one.holds for one in validate(made, expected)] == [True, True]
+
+
+def test_a_picture_of_16_bits_that_moved_shares_its_source() -> None:
+    """Near copies are found in the range of the data: as bytes they would be noise."""
+    pictures = [deep(one) for one in coarse_pictures(3)]
+    moved = [np.roll(pictures[0], (1, 0), (0, 1)), np.roll(pictures[0], (0, -1), (0, 1))]
+    table = with_near_sources(make_table([*pictures, *moved], ["a"] * 5, slices=["s"] * 5), Silent())
+    assert len(set(table.sources[[0, 3, 4]].tolist())) == 1
     assert len(set(table.sources.tolist())) == 3
 
 
