@@ -36,16 +36,18 @@ _DEBUG = "TINYFLEET_DEBUG"
 _EXITS = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
 _LAZY = {"keys": ("compressor.release.keys", "keys"), "publish": ("compressor.release.publish", "command"),
          "worker": ("compressor.worker", "command"), "data": ("compressor.cli.data", "data"),
-         "search": ("compressor.cli.search", "command"), "recipe": ("compressor.cli.recipe", "recipe")}  # fmt: skip
+         "search": ("compressor.cli.search", "command"), "recipe": ("compressor.cli.recipe", "recipe"),
+         "init": ("compressor.cli.init", "command")}  # fmt: skip
 _LAZY_HELP = {
     "keys": "Make and show the keys that sign releases.",
     "publish": "Sign bundles that passed and hand them to the server.",
     "worker": "Lease retraining jobs from the server and do them.",
     "data": "Look at data before training: explore, validate, digest, fit.",
+    "init": "Look at data and write a recipe for it, with reasons.",
     "recipe": "Describe the keys of a recipe to an editor.",
     "search": "Find the smallest and fastest form that passes the gates.",
 }
-_ORDER = ("data", "recipe", "run", "search", "gate", "verify", "keys", "publish", "worker")
+_ORDER = ("init", "data", "recipe", "run", "search", "gate", "verify", "keys", "publish", "worker")
 
 
 class _Commands(click.Group):

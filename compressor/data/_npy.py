@@ -18,8 +18,10 @@ _FAULTS = (ValueError, TypeError, EOFError, OSError, SyntaxError, RecursionError
 Array = npt.NDArray[Any]
 
 
-def check_header(file: IO[bytes], size_bytes: int, where: str) -> None:
-    """Check the header of the ``.npy`` file in ``file``, which has ``size_bytes`` in all: no array is allocated.
+def check_header(file: IO[bytes], size_bytes: int, where: str) -> tuple[int, ...]:
+    """Return the shape in the header of the ``.npy`` file in ``file``, which has ``size_bytes`` in all.
+
+    No array is allocated.
 
     Raises:
         ArchiveError: If it is none, is of objects, or its shape needs other bytes than follow.
@@ -40,6 +42,7 @@ def check_header(file: IO[bytes], size_bytes: int, where: str) -> None:
     if wanted != size_bytes - file.tell():
         message = f"Expected {wanted} bytes of {dtype} {shape} in {where}, got {size_bytes - file.tell()}"
         raise ArchiveError(f"{message}: the file is cut off or damaged; write it again")
+    return tuple(shape)
 
 
 def read_npy(data: bytes, where: str) -> Array:

@@ -20,7 +20,9 @@ from compressor.data._archive import opened
 from compressor.data._front_end import Ranged
 from compressor.data._split import split
 from compressor.data._table import Table, align
+from compressor.data.labelled_images import MAX_CSV_BYTES
 from compressor.errors import DataError
+from compressor.exploration.layouts import dataset_of, images_of
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import read_recipe
 
@@ -73,32 +75,18 @@ def open_path(path: Path, data: Path | None = None, changes: Sequence[str] = ())
         option = "--data" if data is not None else "--set"
         message = f"Expected {option} beside a recipe, got it beside the data {path}: leave one out"
         raise DataError(message)
-    dataset = _recognised(path)
-    if dataset in {"spoken", "windows"}:
+    with opened(path) as store:
+        names = store.names()
+        dataset = dataset_of(path, names, lambda name: store.read(name, MAX_CSV_BYTES))
+    bare = {"spoken", "windows", "recordings"} | (set() if images_of(names) else {"class_folders"})
+    if dataset in bare:
         message = (
             f"Expected a recipe for the sounds or windows in {path}, got bare data: how a sensor is read (front_end"
         )
-        raise DataError(f"{message}, sample rate, steps) stands in [data]; see models/spoken_digits/recipe.toml")
+        raise DataError(f"{message}, sample rate, steps) stands in [data]: `compressor init` drafts one")
     return Opened(
         name=path.name, data=DataRecipe(dataset=dataset, path=str(path.resolve()), decode="full"), root=Path()
     )
-
-
-def _recognised(path: Path) -> str:
-    with opened(path) as store:
-        names = store.names()
-    if any("-idx3-ubyte" in name for name in names):
-        return "idx"
-    if any(name.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")) for name in names):
-        listed = any(name.lower().endswith(".csv") and "/" not in name for name in names)
-        return "labelled_images" if listed else "class_folders"
-    if any(name.lower().endswith(".wav") for name in names):
-        return "spoken"
-    if any(name.endswith((".json", ".csv", ".parquet")) for name in names):
-        return "windows"
-    wanted = "images with labels.csv or in folders of classes, idx files, WAV files or windows"
-    message = f"Expected {wanted} in {path}, got {', '.join(names[:5])}"
-    raise DataError(f"{message}: write a recipe that names the data set")
 
 
 def fit_ranges(data: DataRecipe, root: Path, *, seed: int, inside: float = SHARE_INSIDE) -> dict[str, float]:
