@@ -8,7 +8,7 @@ train rows only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from compressor import plugins
 from compressor.data import datasets
 from compressor.data._split import told_groups
+from compressor.data._stored_images import kept as hashed
 from compressor.data._table import Table, make_table, make_value_table
 from compressor.errors import CorruptImageError, DataError, PluginError
 from compressor.recipe.model import DataRecipe
@@ -100,7 +101,8 @@ def tabled(
         CorruptImageError: If it rejects more than ``data.allow_corrupt``.
         DataError: If it rejects all.
     """
-    images, kept, corrupt = pictures(samples, *front_end)
+    kept, corrupt = list[SensorSample](), list[str]()
+    images = hashed(_pictures(samples, *front_end, kept, corrupt))  # one by one: a picture may be larger than its data
     if len(corrupt) > data.allow_corrupt:
         shown = "; ".join(corrupt[:_NAMES_SHOWN])
         message = f"Expected at most {data.allow_corrupt} {what} in {path}, got {len(corrupt)}: {shown}"
@@ -159,19 +161,18 @@ def _values(samples: list[SensorSample]) -> tuple[tuple[str, ...], list[list[flo
     return names, [list(sample.values.values()) for sample in samples]
 
 
-def pictures(
-    samples: list[SensorSample], name: str, options: Mapping[str, float]
-) -> tuple[list[npt.NDArray[np.uint8]], list[SensorSample], list[str]]:
-    """Return the pictures, their samples, and ``name: reason`` of those that the front end rejected."""
-    images, kept, corrupt = [], [], []
+def _pictures(
+    samples: list[SensorSample], name: str, options: Mapping[str, float], kept: list[SensorSample], corrupt: list[str]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the pictures; their samples are added to ``kept``, and ``name: reason`` of rejected ones to ``corrupt``."""
     for sample in samples:
         try:
-            images.append(front_ends.decode(name, sample.data, options))
+            picture = front_ends.decode(name, sample.data, options)
         except SensorError as error:
             corrupt.append(f"{sample.name}: {error}")
         else:
             kept.append(sample)
-    return images, kept, corrupt
+            yield picture
 
 
 def preprocessing_of(data: DataRecipe, layout: str = "NCHW") -> Preprocessing:

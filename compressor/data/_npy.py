@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import tokenize
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,16 @@ _FAULTS = (ValueError, TypeError, EOFError, OSError, SyntaxError, RecursionError
 Array = npt.NDArray[Any]
 
 
-def check_header(file: IO[bytes], size_bytes: int, where: str) -> tuple[int, ...]:
-    """Return the shape in the header of the ``.npy`` file in ``file``, which has ``size_bytes`` in all.
+class Header(NamedTuple):
+    """The shape, order and type of the numbers in a ``.npy`` file."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+
+def check_header(file: IO[bytes], size_bytes: int, where: str) -> Header:
+    """Return the header of the ``.npy`` file in ``file``, which has ``size_bytes`` in all; its numbers follow.
 
     No array is allocated.
 
@@ -31,7 +39,7 @@ def check_header(file: IO[bytes], size_bytes: int, where: str) -> tuple[int, ...
         if version not in _VERSIONS:
             message = f"format {version[0]}.{version[1]}"
             raise ValueError(message)
-        shape, _, dtype = _VERSIONS[version](file, max_header_size=HEADER_BYTES)
+        shape, fortran_order, dtype = _VERSIONS[version](file, max_header_size=HEADER_BYTES)
         wanted = math.prod(shape) * dtype.itemsize
     except (*_FAULTS, tokenize.TokenError) as error:  # NumPy parses an old header as Python text
         message = f"Expected a NumPy array (.npy) in {where}, got: {str(error)[:120]}"
@@ -42,7 +50,7 @@ def check_header(file: IO[bytes], size_bytes: int, where: str) -> tuple[int, ...
     if wanted != size_bytes - file.tell():
         message = f"Expected {wanted} bytes of {dtype} {shape} in {where}, got {size_bytes - file.tell()}"
         raise ArchiveError(f"{message}: the file is cut off or damaged; write it again")
-    return tuple(shape)
+    return Header(tuple(shape), fortran_order, dtype)
 
 
 def read_npy(data: bytes, where: str) -> Array:

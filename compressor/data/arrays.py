@@ -8,26 +8,28 @@ decompressed, and nothing is unpickled.
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data._npy import HEADER_BYTES, check_header
+from compressor.data._npy import HEADER_BYTES, Header, check_header
 from compressor.data._stored_images import kept
 from compressor.data._table import DEFAULT_SHARES, Table, Texts, check_label, source_name
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 
 READS = frozenset({"path", "slices", "split", "orientation", "decode"})  # the last two are for the manifest
-MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # a set is held in memory
+MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # the images are read one by one
 _GREY, _STACK, _RGB = 3, 4, 3
 _NEEDED, _SOURCE = ("x", "y", "class_names"), "source"
+_FAULTS = (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError)
 Array = npt.NDArray[Any]
 
 
@@ -46,8 +48,9 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     if missing:
         message = f"Expected the array {missing[0]!r} in {path}, got {', '.join(sorted(found)) or 'none of these'}"
         raise ColumnError(f"{message}: write it with numpy.savez")
-    images = pictures(found["x"], str(path))
-    count = len(images)
+    stack = found["x"]
+    images = stack if isinstance(stack, _Stack) else pictures(stack, str(path))
+    count = stack.shape[0]
     labels = found["y"]
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         message = f"Expected y as integers ({count},) in {path}, got {labels.dtype} {labels.shape}"
@@ -86,26 +89,68 @@ def pictures(x: Array, where: str) -> Sequence[npt.NDArray[np.uint8]]:
     return [np.repeat(row.reshape(*row.shape[:2], 1), _RGB, axis=2) for row in x]
 
 
-def _texts(found: Mapping[str, Array], name: str, count: int) -> Texts:
-    values = found[name]
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Images uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3) in a file of arrays, read one by one.
+
+    ``entry``: that of the zip; ``shape``: of all.
+    """
+
+    path: Path
+    entry: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: Path, entry: str, header: Header) -> _Stack | None:
+        """Return the images of the array with this ``header``; None if it can't be read row by row, or is none."""
+        shape = header.shape
+        stacked = len(shape) == _GREY or (len(shape) == _STACK and shape[3] in {1, _RGB})
+        if header.dtype != np.uint8 or header.fortran_order or not stacked or not math.prod(shape):
+            return None
+        return cls(path, entry, shape)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        with zipfile.ZipFile(self.path) as archive, archive.open(self.entry) as file:
+            size_bytes = archive.getinfo(self.entry).file_size
+            check_header(file, size_bytes, str(self.path))
+            for _ in range(self.shape[0]):
+                try:
+                    read = file.read(math.prod(self.shape[1:]))
+                    yield from pictures(np.frombuffer(read, np.uint8).reshape(1, *self.shape[1:]), str(self.path))
+                except _FAULTS as error:
+                    raise _unreadable(self.path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ArchiveError:
+    message = f"Expected a file of arrays (.npz) at {path}, got: {str(error)[:200]}"
+    return ArchiveError(f"{message}: write it with numpy.savez, no objects in it")
+
+
+def _texts(found: Mapping[str, Any], name: str, count: int) -> Texts:
+    values: Array = found[name]
     if values.shape != (count,) or values.dtype.kind != "U":
         message = f"Expected {name!r} as texts ({count},), got {values.dtype} {values.shape}"
         raise DataError(f"{message}: write numpy.array([...], dtype=str)")
     return values.astype(np.str_)
 
 
-def _read(path: Path, names: set[str]) -> dict[str, Array]:
+def _read(path: Path, names: set[str]) -> dict[str, Any]:
+    """Return the arrays of ``names`` that are in the file; ``x`` as a ``_Stack`` where it can be read row by row."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in names]
             size = sum(info.file_size for info in entries)
             if size > MAX_SET_BYTES:
                 raise ArchiveError(f"Expected arrays of at most {MAX_SET_BYTES} bytes in {path}, got {size}")
+            stack = None
             for entry in entries:
                 with archive.open(entry) as file:
-                    check_header(file, entry.file_size, f"{path}, {entry.filename[:200]}")
+                    header = check_header(file, entry.file_size, f"{path}, {entry.filename[:200]}")
+                if entry.filename.removesuffix(".npy") == "x":
+                    stack = _Stack.of(path, entry.filename, header)
         with np.load(path, allow_pickle=False, max_header_size=HEADER_BYTES) as arrays:
-            return {name: arrays[name] for name in arrays.files if name in names}
-    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
-        message = f"Expected a file of arrays (.npz) at {path}, got: {str(error)[:200]}"
-        raise ArchiveError(f"{message}: write it with numpy.savez, no objects in it") from error
+            whole = names - ({"x"} if stack else set())
+            found: dict[str, Any] = {name: arrays[name] for name in arrays.files if name in whole}
+        return found | ({"x": stack} if stack else {})
+    except _FAULTS as error:
+        raise _unreadable(path, error) from error

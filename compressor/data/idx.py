@@ -33,7 +33,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         DataError: If a file is not an idx file, or images and labels differ in number.
     """
     folder = (root or Path()) / data.path
-    images: list[npt.NDArray[np.uint8]] = []
+    stacks: list[npt.NDArray[np.uint8]] = []
     read: list[str] = []
     names: list[str] = []
     slices: list[str] = []
@@ -46,13 +46,14 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
             message = f"Expected as many labels as images in {folder} {part}, got {len(classes)} and {len(stack)}"
             raise DataError(message)
         read.append(part)
-        images += [np.repeat(image[:, :, None], 3, axis=2) for image in stack]
+        stacks.append(stack)
         names += [str(label) for label in classes]
         slices += [part] * len(classes)
-    if not images:
+    if not names:
         got = f"files of no images for {', '.join(read)}" if read else "not both"
         message = f"Expected train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz] in {folder}, got {got}"
         raise ArchiveError(message)
+    images = (np.repeat(image[:, :, None], 3, axis=2) for stack in stacks for image in stack)
     return make_table(images, names, slices=slices)
 
 

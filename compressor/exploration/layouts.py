@@ -191,7 +191,7 @@ def _stacked(path: Path, dataset: str) -> tuple[tuple[int, int], bool, str]:
         return (28, 28), True, "idx files"
     try:
         with zipfile.ZipFile(path) as archive, archive.open("x.npy") as file:
-            shape = check_header(file, archive.getinfo("x.npy").file_size, f"{path}, x")
+            shape = check_header(file, archive.getinfo("x.npy").file_size, f"{path}, x").shape
     except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
         message = f"Expected a file of arrays (.npz) with x at {path}, got: {str(error)[:120]}"
         raise DataError(message) from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from compressor import data
+from compressor.data import arrays
 from compressor.data._split import split
 from compressor.errors import ArchiveError, ColumnError, DataError, SplitError
 from compressor.recipe.model import DataRecipe
@@ -84,3 +86,37 @@ def test_a_damaged_or_absent_file_is_named(tmp_path: Path) -> None:
         data.load(DataRecipe(dataset="arrays", path="other.npz"), tmp_path)
     with pytest.raises(ColumnError, match="Expected the array 'maker'"):
         load(tmp_path, DataRecipe(dataset="arrays", path="a.npz", slices="maker"))
+
+
+def test_rows_of_any_order_in_memory_are_the_same_pictures(tmp_path: Path) -> None:
+    """An array whose columns come first can't be read row by row, and is read whole."""
+    wanted = load(tmp_path)
+    found = load(tmp_path, x=np.asfortranarray(GOOD["x"]))
+    assert found.hashes.tolist() == wanted.hashes.tolist()
+
+
+def test_pictures_are_taken_one_by_one_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What numpy loads whole are the other arrays; the rows of x are never asked for together."""
+    most = 0
+
+    def counted(x: arrays.Array, where: str) -> Sequence[arrays.Array]:
+        nonlocal most
+        most = max(most, len(x))
+        return pictures(x, where)
+
+    pictures = arrays.pictures
+    monkeypatch.setattr(arrays, "pictures", counted)
+    assert load(tmp_path).hashes.tolist()
+    assert most == 1
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_file_that_breaks_off_between_its_pictures_is_named(tmp_path: Path, save: Callable[..., None]) -> None:
+    """Damage that no header shows: the first pictures can be read, a later one can't."""
+    x = np.random.default_rng(0).integers(0, 256, (40, 64, 64), dtype=np.uint8)
+    save(tmp_path / "a.npz", x=x, y=np.arange(40) % 2, class_names=np.array(["cat", "dog"]))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "a.npz").write_bytes(bytes(content))
+    with pytest.raises(ArchiveError, match=r"a\.npz.*write it with numpy"):
+        data.load(ARRAYS, tmp_path)
