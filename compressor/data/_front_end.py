@@ -115,7 +115,7 @@ def tabled(
     else:
         labels = [sample.label for sample in kept]
         table = make_table(images, labels, slices=slices, sources=sources, corrupt=left_out)
-    if not any(sample.split for sample in kept):
+    if not data.split and not any(sample.split for sample in kept):
         return table
     places = [sample.name for sample in kept]
     table = replace(

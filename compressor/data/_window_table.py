@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -165,7 +167,33 @@ def _with_points(column: Sequence[str]) -> Sequence[str]:
     return column
 
 
+def parquet_columns(content: bytes, name: str) -> list[str]:
+    """Return the names of the columns of the Parquet file ``name``; its lines are not read.
+
+    Raises:
+        DataError: If it is not Parquet.
+        PluginError: If ``pyarrow`` is not installed.
+    """
+    with _opened_parquet(content, name) as file:
+        return list(file.schema_arrow.names)
+
+
 def _parquet(content: bytes, name: str, columns: Mapping[str, str]) -> Columns:
+    with _opened_parquet(content, name) as file:
+        cells = file.metadata.num_rows * file.metadata.num_columns
+        if cells > MAX_CELLS:
+            message = f"Expected {name} of at most {MAX_CELLS} cells, got {cells}"
+            raise ArchiveError(message)
+        found = file.read()
+        head = renamed(found.column_names, columns, name)
+        return Columns(
+            name, {named: found.column(own).to_pylist() for named, own in zip(head, found.column_names, strict=True)}
+        )
+
+
+@contextmanager
+def _opened_parquet(content: bytes, name: str) -> Iterator[Any]:
+    """Yield a ``pyarrow.parquet.ParquetFile``; its faults are ours."""
     try:
         import pyarrow as pa  # noqa: PLC0415 - optional, and heavy
         import pyarrow.parquet as pq  # noqa: PLC0415 - optional, and heavy
@@ -173,19 +201,10 @@ def _parquet(content: bytes, name: str, columns: Mapping[str, str]) -> Columns:
         message = f"Expected the package 'pyarrow' to read {name}, got none: pip install pyarrow"
         raise PluginError(message) from error
     try:
-        file = pq.ParquetFile(pa.BufferReader(content))
-        cells = file.metadata.num_rows * file.metadata.num_columns
-        if cells > MAX_CELLS:
-            message = f"Expected {name} of at most {MAX_CELLS} cells, got {cells}"
-            raise ArchiveError(message)
-        found = file.read()
+        yield pq.ParquetFile(pa.BufferReader(content))
     except (pa.ArrowException, OSError, ValueError) as error:
         message = f"Expected {name} as Parquet, got: {str(error)[:120]}"
         raise DataError(message) from error
-    head = renamed(found.column_names, columns, name)
-    return Columns(
-        name, {named: found.column(own).to_pylist() for named, own in zip(head, found.column_names, strict=True)}
-    )
 
 
 def _only(values: Sequence[str], rows: Sequence[int], what: str) -> str:

@@ -1,9 +1,10 @@
-"""Images in one NumPy file (``.npz``), as in notebooks: ``x``, ``y`` and ``class_names``.
+"""Images or features in a NumPy file (``.npz``) or a folder of ``.npy``: ``x``, ``y`` and ``class_names``.
 
-``x``: uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), range 0..255. ``y``: integers (N,), indices into
-``class_names``, str (C,). Optional ``source``, str (N,): equal for views of the same object. ``[data] slices`` and
-``split`` name further arrays, str (N,), like columns of a CSV elsewhere. Sizes are checked before anything is
-decompressed, and nothing is unpickled.
+``x``: uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), range 0..255; with ``[data] front_end = "window"`` real numbers
+(N, T), (N, T, C) or (N, T, C, 1): features, MFCC frames, thermal or radar images, of ``steps`` T and ``channels`` C.
+``y``: integers (N,), indices into ``class_names``, str (C,). Optional ``source``, str (N,): equal for views of the same
+object. ``[data] slices`` and ``split`` name further arrays, str (N,), like columns of a CSV elsewhere. Sizes are
+checked before anything is decompressed, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -19,13 +20,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compressor.data import check_options
+from compressor.data._front_end import Ranged, SensorSample, chosen, ranged, tabled
 from compressor.data._npy import HEADER_BYTES, Header, check_header
 from compressor.data._stored_images import kept
-from compressor.data._table import DEFAULT_SHARES, Table, Texts, check_label, source_name
+from compressor.data._table import DEFAULT_SHARES, Table, Texts, align, check_label, source_name
+from compressor.data._window_table import encoded
+from compressor.data.labelled_images import safe_path
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
+from wire.settings import is_given
 
-READS = frozenset({"path", "slices", "split", "orientation", "decode"})  # the last two are for the manifest
+READS = frozenset({"path", "slices", "split", "orientation", "decode", "front_end", "options"})
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # the images are read one by one
 _GREY, _STACK, _RGB = 3, 4, 3
 _NEEDED, _SOURCE = ("x", "y", "class_names"), "source"
@@ -33,39 +39,42 @@ _FAULTS = (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImp
 Array = npt.NDArray[Any]
 
 
+def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
+    """Return the front end's name and all its options, as in the manifest.
+
+    Raises:
+        DataError: If the front end is missing or another one, or an option is unknown or out of range.
+    """
+    return chosen(data, ("window",))
+
+
 def load(data: DataRecipe, root: Path | None = None) -> Table:
-    """Return the images in the file ``data.path``.
+    """Return the images in the file ``data.path``, or the pictures of its features.
 
     Raises:
         ArchiveError: If it is not an npz file, damaged, or too large.
         ColumnError: If it lacks an array.
-        DataError: If an array has the wrong type, shape or length.
+        CorruptImageError: If the front end rejects a row of features.
+        DataError: If an array has the wrong type, shape or length, or a key is about the other kind of ``x``.
+        SplitError: If the array ``data.split`` has an unknown split, or one content is in two, of features.
     """
     path = (root or Path()) / data.path
-    wanted = [*_NEEDED, *filter(None, (data.slices, data.split))]
-    found = _read(path, {*wanted, _SOURCE})
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        message = f"Expected the array {missing[0]!r} in {path}, got {', '.join(sorted(found)) or 'none of these'}"
-        raise ColumnError(f"{message}: write it with numpy.savez")
-    stack = found["x"]
-    images = stack if isinstance(stack, _Stack) else pictures(stack, str(path))
-    count = stack.shape[0]
-    labels = found["y"]
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        message = f"Expected y as integers ({count},) in {path}, got {labels.dtype} {labels.shape}"
-        raise DataError(f"{message}: give each row the index of its class in class_names")
+    _check_keys(data)
+    found = _checked(path, data)
     names = tuple(_texts(found, "class_names", found["class_names"].size).tolist())
     for name in names:
         check_label(name, f"{path}, class_names")
-    held = kept(images)
-    hashes = np.array(held.hashes)
-    empty = np.full(count, "", np.str_)
+    if data.front_end:
+        table = tabled(data, path, front_end(data), _samples(found, data, path), what="rows that can't be used")
+        return align(table, names)
+    stack = found["x"]
+    held = kept(stack if isinstance(stack, _Stack) else pictures(stack, str(path)))
+    count, hashes = len(held.images), np.array(held.hashes)
     named = _texts(found, _SOURCE, count).tolist() if _SOURCE in found else [""] * count
     table = Table(
         images=held.images,
-        labels=labels.astype(np.int64),
-        slices=_texts(found, data.slices, count) if data.slices else empty,
+        labels=found["y"].astype(np.int64),
+        slices=_texts(found, data.slices, count) if data.slices else np.full(count, "", np.str_),
         sources=np.array([source_name(own) or content for own, content in zip(named, hashes.tolist(), strict=True)]),
         hashes=hashes,
         class_names=names,
@@ -74,19 +83,98 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     return replace(table, told=_texts(found, data.split, count)) if data.split else table
 
 
+def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
+    """Return the features before conversion to 8 bits, (steps, channels), to fit ranges.
+
+    Raises:
+        ArchiveError: As in ``load``.
+        DataError: As in ``load``, or if there is no front end: images have no ranges.
+    """
+    path = (root or Path()) / data.path
+    return ranged(_samples(_checked(path, data), data, path, text=True), *front_end(data))
+
+
+def _check_keys(data: DataRecipe) -> None:
+    """Check that no key is given that only images, or only features, read."""
+    other = ("orientation", "decode") if data.front_end else ("options",)
+    given = next((key for key in other if is_given(data, key)), None)
+    if given is not None:
+        kind = f"front_end = {data.front_end!r}" if data.front_end else "images"
+        message = f"Expected no {given} in [data] with arrays and {kind}, got {getattr(data, given)!r}"
+        raise DataError(f"{message}: leave it out{'' if data.front_end else ', or give the front_end that reads it'}")
+    check_options(data, ("stride", "source_windows"), "a sample in each row")
+
+
+def _checked(path: Path, data: DataRecipe) -> dict[str, Any]:
+    """Return the arrays at ``path`` that are read: all that are needed, as many labels as rows."""
+    wanted = [*_NEEDED, *filter(None, (data.slices, data.split))]
+    found = _read(path, {*wanted, _SOURCE}, stacked=not data.front_end)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        message = f"Expected the array {missing[0]!r} in {path}, got {', '.join(sorted(found)) or 'none of these'}"
+        raise ColumnError(f"{message}: write it with numpy.savez")
+    x, labels = found["x"], found["y"]
+    if data.front_end:
+        _check_features(x, str(path))
+    elif not isinstance(x, _Stack):
+        _check_images(x, str(path))
+    count = x.shape[0]
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        message = f"Expected y as integers ({count},) in {path}, got {labels.dtype} {labels.shape}"
+        raise DataError(f"{message}: give each row the index of its class in class_names")
+    return found
+
+
+def _check_features(x: Array, where: str) -> None:
+    if x.dtype.kind not in "fiu" or x.ndim not in {2, 3, 4} or (x.ndim == _STACK and x.shape[3] != 1) or not x.size:
+        message = f"Expected x as numbers (N, T), (N, T, C) or (N, T, C, 1) in {where}, got {x.dtype} {x.shape}"
+        raise DataError(f"{message}: a row is a sample of T steps and C channels")
+
+
+def _samples(found: Mapping[str, Any], data: DataRecipe, path: Path, *, text: bool = False) -> list[SensorSample]:
+    x = found["x"].reshape(*found["x"].shape[:2], -1)
+    count, names = len(x), found["class_names"].tolist()
+    labels = found["y"].tolist()
+    wrong = next((label for label in labels if not 0 <= label < len(names)), None)
+    if wrong is not None:
+        message = f"Expected y from 0 to {len(names) - 1}, the rows of class_names, in {path}, got {wrong}"
+        raise DataError(f"{message}: mend the label or name its class")
+    binary = bool(data.options.get("binary", 0)) and not text
+    sources, slices, splits = (
+        _texts(found, name, count).tolist() if name and name in found else [""] * count
+        for name in (_SOURCE, data.slices, data.split)
+    )
+    return [
+        SensorSample(
+            name=f"{path.name} row {row}",
+            data=encoded(values.astype(np.float64), binary=binary),
+            label=str(names[labels[row]]),
+            slice=slices[row],
+            source=source_name(sources[row]) or f"{path.name} row {row}",
+            split=splits[row],
+        )
+        for row, values in enumerate(x)
+    ]
+
+
 def pictures(x: Array, where: str) -> Sequence[npt.NDArray[np.uint8]]:
     """Return the rows of ``x`` as images, uint8 (H, W, 3); a grey channel is repeated.
 
     Raises:
         DataError: If it has the wrong type or shape, or no rows.
     """
+    _check_images(x, where)
+    if x.ndim == _STACK and x.shape[3] == _RGB:
+        return list(x)
+    return [np.repeat(row.reshape(*row.shape[:2], 1), _RGB, axis=2) for row in x]
+
+
+def _check_images(x: Array, where: str) -> None:
     grey = x.ndim == _GREY or (x.ndim == _STACK and x.shape[3] == 1)
     if x.dtype != np.uint8 or not (grey or (x.ndim == _STACK and x.shape[3] == _RGB)) or not x.size:
         message = f"Expected x as uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3) in {where}, got {x.dtype} {x.shape}"
-        raise DataError(f"{message}: scale it to 0..255, make it uint8 and put the channels last")
-    if not grey:
-        return list(x)
-    return [np.repeat(row.reshape(*row.shape[:2], 1), _RGB, axis=2) for row in x]
+        remedy = "scale it to 0..255, make it uint8 and put the channels last"
+        raise DataError(f'{message}: {remedy}, or read features with front_end = "window"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +222,14 @@ def _texts(found: Mapping[str, Any], name: str, count: int) -> Texts:
     return values.astype(np.str_)
 
 
-def _read(path: Path, names: set[str]) -> dict[str, Any]:
-    """Return the arrays of ``names`` that are in the file; ``x`` as a ``_Stack`` where it can be read row by row."""
+def _read(path: Path, names: set[str], *, stacked: bool) -> dict[str, Any]:
+    """Return the arrays of ``names`` that are in the file or folder.
+
+    ``stacked``: ``x`` is images, a ``_Stack`` where it can be read row by row.
+    """
     try:
+        if path.is_dir():
+            return _read_folder(path, names)
         with zipfile.ZipFile(path) as archive:
             entries = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in names]
             size = sum(info.file_size for info in entries)
@@ -146,7 +239,7 @@ def _read(path: Path, names: set[str]) -> dict[str, Any]:
             for entry in entries:
                 with archive.open(entry) as file:
                     header = check_header(file, entry.file_size, f"{path}, {entry.filename[:200]}")
-                if entry.filename.removesuffix(".npy") == "x":
+                if stacked and entry.filename.removesuffix(".npy") == "x":
                     stack = _Stack.of(path, entry.filename, header)
         with np.load(path, allow_pickle=False, max_header_size=HEADER_BYTES) as arrays:
             whole = names - ({"x"} if stack else set())
@@ -154,3 +247,17 @@ def _read(path: Path, names: set[str]) -> dict[str, Any]:
         return found | ({"x": stack} if stack else {})
     except _FAULTS as error:
         raise _unreadable(path, error) from error
+
+
+def _read_folder(path: Path, names: set[str]) -> dict[str, Array]:
+    """Return the arrays in the files ``NAME.npy`` of a folder."""
+    inside = path.resolve()
+    files = {name: path / f"{name}.npy" for name in sorted(names) if safe_path(f"{name}.npy")}
+    files = {name: file for name, file in files.items() if file.is_file() and file.resolve().is_relative_to(inside)}
+    size = sum(file.stat().st_size for file in files.values())
+    if size > MAX_SET_BYTES:
+        raise ArchiveError(f"Expected arrays of at most {MAX_SET_BYTES} bytes in {path}, got {size}")
+    for file in files.values():
+        with file.open("rb") as opened:
+            check_header(opened, file.stat().st_size, str(file))
+    return {name: np.load(file, allow_pickle=False, max_header_size=HEADER_BYTES) for name, file in files.items()}

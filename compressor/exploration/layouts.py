@@ -26,7 +26,7 @@ from compressor.data._delimited import lines_of
 from compressor.data._front_end import Values
 from compressor.data._layout import is_hidden
 from compressor.data._npy import check_header, read_npy, samples_of
-from compressor.data._window_table import Columns, read
+from compressor.data._window_table import Columns, parquet_columns, read
 from compressor.data.class_folders import IMAGES
 from compressor.data.labelled_images import MAX_CSV_BYTES
 from compressor.errors import CompressorError, DataError
@@ -47,6 +47,7 @@ _MEANINGS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Names that columns of a list of files have, in lower case; the first that is there counts."""
 _SLICES = ("site", "camera", "domain", "location", "device")
+_TIMES = ("timestamp", "time", "t")
 _SPLITS = ("split", "subset", "part")
 _OURS = frozenset({"train", "calibration", "gate", "reference", ""})
 
@@ -93,9 +94,12 @@ def recognised(path: Path) -> Layout:
             return _arrays(store, _of(names, (".npy",)))
         if dataset == "windows":
             return _windows(store, names)
-        if dataset == "recordings":
-            return _recordings(store, names)
-        return _images(store, dataset, path, names)
+        if dataset in {"recordings", "features"}:
+            return _recordings(store, names) if dataset == "recordings" else _features(store, names)
+    if dataset == "arrays":
+        return _stack(path)
+    with opened(path) as store:
+        return _images(store, dataset, names)
 
 
 def dataset_of(path: Path, names: Sequence[str], content: Callable[[str], bytes]) -> str:
@@ -118,7 +122,7 @@ def dataset_of(path: Path, names: Sequence[str], content: Callable[[str], bytes]
         found = "class_folders"
     elif tables := _of(names, _TABLES):
         series = any(name.endswith("combined_windows.json") for name in names)
-        found = "windows" if series or _has_windows(tables[0], content) else "recordings"
+        found = "windows" if series else _kind_of_table(tables, content)
     elif _of(names, (".json",)):
         found = "windows"
     if found:
@@ -136,10 +140,18 @@ def _listed_by(top: Sequence[str]) -> str:
     return "label_studio" if _of(top, (".json",)) else "class_folders"
 
 
-def _has_windows(name: str, content: Callable[[str], bytes]) -> bool:
+def _kind_of_table(names: Sequence[str], content: Callable[[str], bytes]) -> str:
+    """Return the data set of tables: by a column of windows, of times, or of labels of single lines."""
+    name = names[0]
     if name.lower().endswith(".parquet"):
-        return True  # its columns are not known before it is read: a table of windows is the usual one
-    return "window" in lines_of(content(name), name, ("window", "label"), {}).head
+        head = parquet_columns(content(name), name)
+    else:
+        head = lines_of(content(name), name, ("window", "label"), {}).head
+    found = {column.casefold() for column in head}
+    if "window" in found:
+        return "windows"
+    labels = [name for name in names if name in {"labels.csv", "labels.tsv"}]
+    return "features" if "label" in found and not found & set(_TIMES) and not labels else "recordings"
 
 
 def images_of(names: Iterable[str]) -> list[str]:
@@ -158,12 +170,12 @@ def _spread(names: Sequence[T]) -> list[T]:
     return list(names[::step][:_SAMPLED])
 
 
-def _images(store: Names, dataset: str, path: Path, names: Sequence[str]) -> Layout:
+def _images(store: Names, dataset: str, names: Sequence[str]) -> Layout:
     keys: list[Key] = []
     if dataset == "labelled_images":
         keys += _columns(store, [name for name in names if "/" not in name])
-    if dataset in {"idx", "arrays"}:
-        size, grey, seen = _stacked(path, dataset)
+    if dataset == "idx":
+        size, grey, seen = (28, 28), True, "idx files, like those of MNIST,"
     else:
         size, grey, seen = _pictures(store, _spread(_of(names, IMAGES)))
     if grey:
@@ -185,20 +197,31 @@ _WHY = {
 }
 
 
-def _stacked(path: Path, dataset: str) -> tuple[tuple[int, int], bool, str]:
-    """Return (width, height) of the images in one stack, whether they are grey, and what was seen."""
-    if dataset == "idx":
-        return (28, 28), True, "idx files"
+def _stack(path: Path) -> Layout:
+    """Return the layout of arrays in one file: images if they are bytes, features otherwise."""
     try:
         with zipfile.ZipFile(path) as archive, archive.open("x.npy") as file:
-            shape = check_header(file, archive.getinfo("x.npy").file_size, f"{path}, x").shape
-    except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+            shape, _, dtype = check_header(file, archive.getinfo("x.npy").file_size, f"{path}, x")
+            images = dtype == np.uint8 and len(shape) > 2  # noqa: PLR2004 - (N, H, W)
+            values = np.zeros(1)
+            if not images:
+                with archive.open("x.npy") as whole:
+                    values = np.lib.format.read_array(whole, allow_pickle=False)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
         message = f"Expected a file of arrays (.npz) with x at {path}, got: {str(error)[:120]}"
         raise DataError(message) from error
-    if len(shape) < 3:  # noqa: PLR2004 - (N, H, W)
-        message = f"Expected x as images (N, H, W) or (N, H, W, C) in {path}, got {shape}"
+    why = _WHY["arrays"]
+    if images:
+        width, height = _input_size(shape[2], shape[1])
+        grey = len(shape) == 3 or shape[3] == 1  # noqa: PLR2004 - (N, H, W)
+        keys = (Key(name="colour", value="grey", why="x has one channel"),) if grey else ()
+        size_why = f"x has images of {shape[2]} x {shape[1]} pixels"
+        return Layout(dataset="arrays", why=why, kind="image", size=(width, height), size_why=size_why, keys=keys)
+    if len(shape) < 2 or values.dtype.kind not in "fiu" or not values.size:  # noqa: PLR2004 - (N, T)
+        message = f"Expected x as images or numbers (N, T) or (N, T, C) in {path}, got {dtype} {shape}"
         raise DataError(message)
-    return (int(shape[2]), int(shape[1])), len(shape) == 3 or shape[3] == 1, f"{shape[0]} arrays"  # noqa: PLR2004 - (N, H, W)
+    options = {"steps": shape[1], "channels": shape[2] if len(shape) > 2 else 1}  # noqa: PLR2004 - (N, T, C)
+    return _windowed("arrays", why, options, f"x is {dtype} {shape}", [values[np.isfinite(values)]])
 
 
 def _pictures(store: Names, names: Sequence[str]) -> tuple[tuple[int, int], bool, str]:
@@ -351,13 +374,27 @@ def _recordings(store: Names, names: Sequence[str]) -> Layout:
         message = f"Expected recordings beside the list of labels, got {', '.join(names[:5])[:200]}"
         raise DataError(message)
     tables = [read(store, name) for name in _spread(files)[:5]]
-    told = {"label", "source", "timestamp", "time", "t"}
+    told = {"label", "source", *_TIMES}
     values = [_numbers(table, told) for table in tables]
     shortest = min(map(len, values))
     steps = next((one for one in (128, 64, 32, 16, 8) if 4 * one <= shortest), max(2, shortest // 4))
     options = {"steps": steps, "stride": max(1, steps // 2), "channels": values[0].shape[1]}
     seen = f"recordings of {shortest} steps or more; windows overlap by half: rows to learn from, of the same sources"
     return _windowed("recordings", "a table for each recording", options, seen, values)
+
+
+def _features(store: Names, names: Sequence[str]) -> Layout:
+    table = read(store, _of(names, _TABLES)[0])
+    told = {"label", "source"}
+    lists = [name for name, column in table.columns.items() if column and isinstance(column[0], list)]
+    flat = [np.array(table.columns[name], dtype=np.float64).reshape(len(table.columns[name]), -1) for name in lists]
+    plain = Columns(table.name, {name: column for name, column in table.columns.items() if name not in lists})
+    if not flat or set(plain.columns) - told:
+        flat.append(_numbers(plain, told))
+    values = np.concatenate(flat, axis=1)
+    options = {"steps": values.shape[1], "channels": 1}
+    seen = f"{values.shape[1]} numbers in each line; channels, if several belong to one step"
+    return _windowed("features", "a table with a label in each line", options, seen, [values])
 
 
 def _numbers(table: Columns, told: Iterable[str]) -> Values:

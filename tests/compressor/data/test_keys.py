@@ -61,6 +61,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
         "studio",
         "cvat",
         "recordings",
+        "features",
     ):
         (root / name).mkdir(parents=True)
     lines = [f"{row}.png,{row % 2}.{row},{'ab'[row % 2]},,{row % 3}" for row in range(COUNT)]
@@ -87,6 +88,10 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
     pictures[:, 0, 0] = np.arange(COUNT)
     labels = {"y": np.arange(COUNT) % 2, "class_names": np.array(["0.5", "1.5"])}
     np.savez(root / "a.npz", x=pictures, site=np.array(["a", "b"] * (COUNT // 2)), **labels)
+    lines = [f"{row % 2}.5,{'ab'[row % 2]},,{row % 3},{row},{row + 1}" for row in range(1, COUNT)]
+    (root / "features" / "f.csv").write_text("label,site,fold,part,x,y\n0.5,a,,1,1e300,2\n" + "\n".join(lines))
+    floats = np.arange(COUNT * 2.0).reshape(COUNT, 2)
+    np.savez(root / "f.npz", x=floats, site=np.array(["a", "b"] * (COUNT // 2)), **labels)
     (root / "tables" / "t.csv").write_text(TABLE + "long,0.5,b,1\n" * 3)
     (root / "series" / "s.csv").write_text(SERIES)
     (root / "series" / "wide.csv").write_text("timestamp,x,y\n" + "2020-01-01 00:00:00,1,2\n" * 2)
@@ -110,6 +115,17 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
         "label_studio": recipe("label_studio", "studio", allow_corrupt=1, slices="site", columns={"label": "choice"}),
         "cvat": recipe("cvat", "cvat", allow_corrupt=1),
         "spoken": recipe("spoken", "words", allow_corrupt=1, front_end="log_mel", options=OPTIONS),
+        "features": recipe(
+            "features",
+            "features",
+            slices="site",
+            columns={"label": "label"},
+            allow_corrupt=1,
+            front_end="window",
+            options={"steps": 3, "channels": 1, "low": 0, "high": 60},
+            split="fold",
+        ),
+        "arrays/features": recipe("arrays", "f.npz", slices="site", front_end="window", options=window),
         "recordings": recipe(
             "recordings", "recordings", slices="site", allow_corrupt=1, front_end="window", options=window
         ),
@@ -133,6 +149,8 @@ FORMS = (
     "idx",
     "arrays",
     "spoken",
+    "features",
+    "arrays/features",
     "recordings",
     "windows/table",
     "windows/series",

@@ -107,6 +107,21 @@ def npz(folder: Path) -> Path:
     return folder / "a.npz"
 
 
+def lines(folder: Path) -> Path:
+    """Write a table with a label in each line."""
+    rng = np.random.default_rng(0)
+    rows = [f"{'ab'[n % 2]}," + ",".join(f"{rng.normal(n % 2):.3f}" for _ in range(8)) for n in range(COUNT)]
+    return write(folder, {"f.csv": "\n".join(["label,a,b,c,d,e,f,g,h", *rows]).encode()})
+
+
+def stack(folder: Path) -> Path:
+    """Write features in one file."""
+    folder.mkdir(parents=True)
+    x = np.random.default_rng(0).normal(size=(COUNT, 9, 5))
+    np.savez(folder / "a.npz", x=x, y=np.arange(COUNT) % 2, class_names=np.array(["a", "b"]))
+    return folder / "a.npz"
+
+
 def mnist(folder: Path) -> Path:
     """Write idx files."""
     folder.mkdir(parents=True)
@@ -137,6 +152,8 @@ def drafted(path: Path) -> tuple[Recipe, str]:
         (recordings, "recordings", {"front_end": "window", "height": 8}),
         (table, "windows", {"front_end": "window", "height": 12}),
         (npz, "arrays", {"colour": "grey", "width": 20, "height": 20}),
+        (lines, "features", {"front_end": "window", "height": 8, "width": 4}),
+        (stack, "arrays", {"front_end": "window", "height": 9, "width": 5}),
         (mnist, "idx", {"colour": "grey", "width": 28}),
     ],
 )  # fmt: skip
