@@ -82,7 +82,7 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
 
 
 def _check_images_only(data: DataRecipe) -> None:
-    given = next((key for key in ("orientation", "decode") if is_given(data, key)), None)
+    given = next((key for key in ("orientation", "decode", "bits") if is_given(data, key)), None)
     if given is not None:
         message = f"Expected no {given} in [data] with front_end = {data.front_end!r}, got {getattr(data, given)!r}"
         raise DataError(f"{message}: it is about images; leave it out")
