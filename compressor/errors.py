@@ -194,6 +194,12 @@ class ModelSignatureError(ModelFileError):
     code = "model_signature"
 
 
+class ModelOutputsError(ModelSignatureError):
+    """It is not clear what the outputs of a model mean: the recipe must say it."""
+
+    code = "model_outputs"
+
+
 class DeviceMeasureError(MeasureError):
     """A device did not answer in time, refused, or sent a report that is not trusted."""
 

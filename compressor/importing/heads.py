@@ -25,7 +25,7 @@ _MATRIX = 2
 _WEIGHTED = frozenset({"Gemm", "MatMul", "Conv"})
 
 
-def network_of(data: bytes, logits: str, embedding: str = "") -> Conversion:
+def network_of(data: bytes, logits: str, embedding: str = "", *, sigmoid: bool = False) -> Conversion:
     """Return the network of an ONNX file whose forward returns (logits (N, classes), embedding (N, D)).
 
     Args:
@@ -33,6 +33,7 @@ def network_of(data: bytes, logits: str, embedding: str = "") -> Conversion:
         logits: The name of its output with logits, or probabilities: a softmax at the end is cut off.
         embedding: The name of its output with the embedding; "": it has none, and the input of the last layer with
             weights is taken, averaged over the image if it is one.
+        sigmoid: A sigmoid at the end is cut off as well.
 
     Raises:
         ConversionError: If the file can't become a network (``module_of``), or has no such output.
@@ -44,7 +45,7 @@ def network_of(data: bytes, logits: str, embedding: str = "") -> Conversion:
         raise ConversionError(message)
     wanted = tuple(name for name in (logits, embedding) if name)
     source = replace(source, outputs=wanted)
-    end = _before_softmax(source, logits)
+    end = _before_softmax(source, logits, sigmoid=sigmoid)
     made, nodes = translated(source)
     features = made.places[embedding] if embedding else _features(source, made, end)
     places = {name: made.places[name] for node in nodes for name in node.outputs if name}
@@ -55,27 +56,29 @@ def network_of(data: bytes, logits: str, embedding: str = "") -> Conversion:
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(data: bytes, logits: str, embedding: str) -> nn.Module:
-    return network_of(data, logits, embedding).network
+def _kept(data: bytes, logits: str, embedding: str, sigmoid: bool) -> nn.Module:  # noqa: FBT001 - a key of the cache
+    return network_of(data, logits, embedding, sigmoid=sigmoid).network
 
 
-def fresh_network(data: bytes, logits: str, embedding: str = "") -> nn.Module:
+def fresh_network(data: bytes, logits: str, embedding: str = "", *, sigmoid: bool = False) -> nn.Module:
     """Return a copy of the network of ``network_of`` for weights of its own; the last file is translated once.
 
     Raises:
         ConversionError: As ``network_of``.
     """
-    return copy.deepcopy(_kept(data, logits, embedding))
+    return copy.deepcopy(_kept(data, logits, embedding, sigmoid))
 
 
-def _before_softmax(source: OnnxSource, logits: str) -> str:
-    """Return the value that a softmax over the classes makes ``logits`` of; ``logits`` itself without one."""
+def _before_softmax(source: OnnxSource, logits: str, *, sigmoid: bool) -> str:
+    """Return the value that a softmax over the classes, or a ``sigmoid``, makes ``logits`` of; itself without one."""
     maker = source.maker().get(logits)
     while maker is not None and maker.operator in {"Identity", "Cast"}:
         maker = source.maker().get(maker.inputs[0])
     if maker is None:
         return logits
     rank = len(source.sizes[logits])
+    if maker.operator == "Sigmoid" and sigmoid:
+        return maker.inputs[0]
     if maker.operator == "Softmax" and rank == _MATRIX and int(maker.attributes.get("axis", -1)) in {1, -1}:
         return maker.inputs[0]
     return logits

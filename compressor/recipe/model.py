@@ -15,6 +15,7 @@ from wire.settings import Bound, OneOf, is_given
 
 UNLABELLED = "unlabelled"
 """The data set whose rows have no labels."""
+LOGITS, PROBABILITIES = "logits", "probabilities"
 _LARGE = 2**31
 DEFAULT_STEPS = [{"step": "quantize"}]
 """``[[compress]]`` of a recipe that does not write it."""
@@ -40,6 +41,9 @@ class ModelRecipe:
 
     ``teacher``: an ONNX file that ``distill`` and ``qat`` learn from, instead of the network as it was trained.
 
+    ``outputs``: what an imported file's outputs are, if they don't tell: ``logits``, or ``probabilities`` that need not
+    sum to 1 (a sigmoid). Not in the ``repr`` either.
+
     ``constants``: values of the further inputs of an ``onnx`` file, by name: a number fills the input, a list has one
     number a value. Not in the ``repr``, like ``Recipe.acceptance``: code that digests a recipe adds it if it is given.
 
@@ -62,6 +66,7 @@ class ModelRecipe:
     constants: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict, repr=False)
     allow_constant: str = ""
     teacher: str = field(default="", repr=False)
+    outputs: Annotated[str, OneOf(("", LOGITS, PROBABILITIES))] = field(default="", repr=False)
 
     @property
     def architecture(self) -> str:

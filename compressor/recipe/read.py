@@ -558,8 +558,10 @@ class Unread:
     why: str
 
 
-def _unread_teacher(recipe: Recipe) -> Iterator[Unread]:
-    """Yield the teacher of a recipe in which nothing learns from one."""
+def _unread_of_files(recipe: Recipe) -> Iterator[Unread]:
+    """Yield the teacher of a recipe in which nothing learns from one, and what is said of the outputs of no file."""
+    if recipe.model.outputs and not recipe.model.imported:
+        yield Unread("[model]", "outputs", "without an imported file")
     taught = any(step.step == "distill" or (step.step == "qat" and step.distill) for step in network_steps(recipe))  # type: ignore[attr-defined]
     if recipe.model.teacher and not taught:
         yield Unread("[model]", "teacher", "without a step distill, or qat with distill above 0")
@@ -576,7 +578,7 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
     """Yield the keys of ``recipe`` that nothing would read."""
     model = recipe.model
     file_format = formats.imported(model)
-    yield from _unread_teacher(recipe)
+    yield from _unread_of_files(recipe)
     yield from _unread_preprocessing(recipe.data)
     if file_format is not None:
         why = f"with [model] {file_format.model_key}"

@@ -162,6 +162,7 @@ def recipe_digest(recipe: Recipe) -> str:
     beside += [recipe.train.fine_tune_layers] if recipe.train.keeps_body else []
     beside += [f"teacher {recipe.model.teacher}"] if recipe.model.teacher else []
     beside += [str(sorted(recipe.model.constants.items()))] if recipe.model.constants else []
+    beside += [f"outputs {recipe.model.outputs}"] if recipe.model.outputs else []
     return sha256_hex(" ".join([repr(replace(recipe, folder=Path())), *beside]).encode())
 
 

@@ -18,11 +18,11 @@ from compressor import formats, importing
 from compressor.cache import Result, Stage
 from compressor.clean.given import Given, random_rows
 from compressor.data._table import Table
-from compressor.errors import CheckpointError, MeasureError, ModelFileError, ModelSignatureError
+from compressor.errors import CheckpointError, MeasureError, ModelFileError, ModelOutputsError, ModelSignatureError
 from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
-from compressor.recipe.model import Recipe
-from compressor.run import described
+from compressor.recipe.model import LOGITS, PROBABILITIES, Recipe
+from compressor.run import described, usual_preprocessing
 from compressor.run.compression import Notes, check_calibration, compress
 from compressor.run.stages import (
     Form,
@@ -49,10 +49,6 @@ _MATRIX = 2
 _TRIED_ROWS, _CLEANED_ROWS = 16, 3
 _ALONE, _MAX_APART_RATIO, _ROUNDING = 4, 0.05, 1e-4
 _SUM_SLACK = 1e-3
-_SIGMOIDS = (
-    "every output of the file is between 0 and 1, and they don't sum to 1 (a sigmoid at its end?): they are taken as "
-    "logits, so that distillation and confidence have little to go by; export it without the sigmoid"
-)
 
 
 def checkpoint_of(run: Run, classes: int) -> Result:
@@ -111,7 +107,10 @@ def opened(run: Run, calibration: Sequence[Table]) -> tuple[Run, Form]:
     """
     _, start, (_, outputs) = _read_as(run, calibration)
     names = [output.name for output in outputs]
-    source = NetworkFile(data=start.data, logits=names[0], embedding=names[1] if len(names) > 1 else "")
+    source = NetworkFile(
+        data=start.data, logits=names[0], embedding=names[1] if len(names) > 1 else "",
+        sigmoid=run.recipe.model.outputs == PROBABILITIES,
+    )  # fmt: skip
     return replace(run, models=replace(run.models, source=source)), start
 
 
@@ -156,14 +155,14 @@ def weights_of(run: Run) -> tuple[Result, Notes]:
     source = run.models.source
     if source is None:
         raise CheckpointError("Expected the file of a network, got none: give [model] onnx")
-    data, names = source.data, (source.logits, source.embedding)
+    data, names, sigmoid = source.data, (source.logits, source.embedding), source.sigmoid
 
     def make() -> bytes:
         from compressor.importing.heads import network_of  # noqa: PLC0415 - torch is loaded only where needed
         from compressor.train import checkpoint  # noqa: PLC0415 - as above
 
         with run.progress.stage("import", 1, "model") as stage, tempfile.TemporaryDirectory(prefix="tinyfleet-") as at:
-            made = network_of(data, *names)
+            made = network_of(data, *names, sigmoid=sigmoid)
             checkpoint.save(made.network, Path(at) / "weights.pt")
             stage.advance()
             notes = {
@@ -200,7 +199,10 @@ def _read_as(run: Run, calibration: Sequence[Table]) -> tuple[formats.ModelForma
     plain = bare(recipe, run.table, data, float_target(recipe, file_format.runtime))
     specs = contract_of(data, plain.manifest)
     specs = _meant(run, _stated(plain, specs, data), specs, calibration[0])
-    return file_format, Form(_stated(plain, specs, data), mended=mended), specs
+    start = _stated(plain, specs, data)
+    if doubt := usual_preprocessing.remark(run, start, calibration[0]):
+        run.progress.say(doubt)
+    return file_format, Form(start, mended=mended), specs
 
 
 def _compare_words(run: Run, words: formats.FileWords) -> None:
@@ -314,13 +316,39 @@ def _meant(run: Run, candidate: Candidate, specs: tuple[Specs, Specs], rows: Tab
         raise ModelSignatureError(
             f"{message}: export in evaluation mode (model.eval()); batch norm or dropout still train"
         )
-    meaning = run.task.judging.meaning(said.logits, _SUM_SLACK + outputs[0].scale * said.logits.shape[1])
-    if not meaning:
-        if candidate.manifest.labels and logits.min() >= 0 and logits.max() <= 1:
-            run.progress.say(_SIGMOIDS)
-        return specs
-    run.progress.say("the file gives probabilities (a softmax at its end): their logarithms are taken as logits")
-    return inputs, (replace(outputs[0], meaning=meaning), *outputs[1:])
+    meaning = _meaning(run, rows, logits, outputs[0].scale)
+    if meaning and run.recipe.data.labelled is run.table.labelled:  # of inputs without labels, the first time
+        made = "the recipe says so" if run.recipe.model.outputs else "a softmax at its end"
+        run.progress.say(f"the file gives probabilities ({made}): their logarithms are taken as logits")
+    return inputs, (replace(outputs[0], meaning=meaning), *outputs[1:]) if meaning else outputs
+
+
+def _meaning(run: Run, rows: Table, said: NDArray[np.float32], scale: float) -> str:
+    """Return ``probability`` if the outputs ``said`` for some ``rows`` are probabilities, else "".
+
+    Raises:
+        ModelOutputsError: If they may be those of a sigmoid, or are none of what the recipe says.
+    """
+    asked, low, high = run.recipe.model.outputs, float(said.min()), float(said.max())
+    within = low >= -scale and high <= 1 + scale
+    if asked == PROBABILITIES and not within:
+        message = f"Expected outputs of 0 to 1, as [model] outputs = {asked!r} says, got {low:.3g} to {high:.3g}"
+        raise ModelOutputsError(f"{message}: leave the key out, or write {LOGITS!r}")
+    if asked:
+        return "probability" if asked == PROBABILITIES else ""
+    meaning = run.task.judging.meaning(said, _SUM_SLACK + scale * said.shape[1])
+    several = run.task.targets.classes(rows.labels) is not None and said.shape[1] > 1
+    if not meaning and within and several and high > low:  # a file without any answer is no sigmoid
+        sums = said.sum(axis=1)
+        message = (
+            f"Expected logits, or probabilities that sum to 1, got outputs of 0 to 1 that sum to {sums.min():.3g} to "
+            f"{sums.max():.3g} (a sigmoid at the end?)"
+        )
+        raise ModelOutputsError(
+            f"{message}: write [model] outputs = {PROBABILITIES!r} if each input has one class, that with the largest, "
+            f"{LOGITS!r} if these are logits after all; several classes of one input (multi-label) are not supported"
+        )
+    return meaning
 
 
 def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:

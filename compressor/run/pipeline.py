@@ -37,7 +37,7 @@ from compressor.progress import Progress, Silent
 from compressor.recipe import preflight
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.release.drift_reference import MIN_REFERENCE_ROWS
-from compressor.run import imported_model
+from compressor.run import imported_model, usual_preprocessing
 from compressor.run.bundles import Judged, make_bundles
 from compressor.run.comparison import (
     DISAGREEMENTS,
@@ -418,6 +418,9 @@ def _remarks(run: Run, compared: Comparison, said: str) -> list[str]:
     remarks = [certificates.STAND_IN] if recipe.data.generated else []
     mends = run.models.baseline.mends if recipe.model.imported else ()
     remarks += [f"The file was mended before anything else: {'; '.join(mends)}."] * bool(mends)
+    if recipe.model.imported:  # from the cache: it was said when the file was opened
+        baseline = run.models.baseline.candidate
+        remarks += filter(None, [usual_preprocessing.remark(run, baseline, run.rows("calibration"))])
     remarks += [said] * bool(said)
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
         remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")

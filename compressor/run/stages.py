@@ -117,16 +117,21 @@ class Form:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkFile:
-    """An exported file whose network is trained and exported; ``logits`` and ``embedding`` name its outputs."""
+    """An exported file whose network is trained and exported; ``logits`` and ``embedding`` name its outputs.
+
+    ``sigmoid``: one that makes the output ``logits`` is cut off, as a softmax is.
+    """
 
     data: bytes
     logits: str
     embedding: str = ""
+    sigmoid: bool = False
 
     @property
     def digest(self) -> str:
         """The SHA-256 of the file and of what is taken from it."""
-        return sha256_hex(f"{sha256_hex(self.data)} {self.logits} {self.embedding}".encode())
+        end = " sigmoid" if self.sigmoid else ""
+        return sha256_hex(f"{sha256_hex(self.data)} {self.logits} {self.embedding}{end}".encode())
 
     def network(self) -> object:
         """Return a copy of the network in the file, in evaluation mode.
@@ -136,7 +141,7 @@ class NetworkFile:
         """
         from compressor.importing.heads import fresh_network  # noqa: PLC0415 - torch is loaded only to train
 
-        return fresh_network(self.data, self.logits, self.embedding)
+        return fresh_network(self.data, self.logits, self.embedding, sigmoid=self.sigmoid)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

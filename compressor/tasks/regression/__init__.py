@@ -20,6 +20,7 @@ TASK = Task(
     columns=True,
     foreign={
         "[model] labels": _OF_CLASSES,
+        "[model] outputs": _OF_CLASSES,
         "[train] class_weights": _OF_CLASSES,
         "[[compress]] rescue": _OF_CLASSES,
     },

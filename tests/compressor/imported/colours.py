@@ -44,24 +44,30 @@ def pictures(count: int, *, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def network(
-    *, last: Sequence[str] = (), outputs: int = 3, offset: float = 0.0, constant: bool = False, contrast: float = 20.0
+    *,
+    last: Sequence[str] = (),
+    outputs: int = 3,
+    offset: float = 0.0,
+    constant: bool = False,
+    contrast: float = 20.0,
+    turned: bool = False,
 ) -> bytes:
     """Return an ONNX file: a convolution, ReLU, the mean of each colour, and a layer that compares them.
 
     ``last``: further operators after the logits. ``offset``: what the network adds to its input first, so that it is
     right only for inputs with such a mean. ``constant``: it prefers the first class, whatever it is given.
-    ``contrast``: how far the classes differ, beside what all have in common.
+    ``turned``: it takes blue first. ``contrast``: how far the classes differ, beside what all have in common.
     """
     rng = np.random.default_rng(3)
     kernel = np.zeros((6, 3, 3, 3), np.float32)
     for channel in range(6):
-        kernel[channel, channel % 3] = 1 / 9
+        kernel[channel, (2 - channel if turned else channel) % 3] = 1 / 9
     kernel += rng.normal(0, 0.004, kernel.shape).astype(np.float32)
     layer = np.tile(contrast * np.eye(outputs, 3, dtype=np.float32), 2) - 5
     weights = {
         "kernel": kernel, "bias": np.full(6, offset, np.float32), "layer": layer, "zeros": np.zeros(outputs, np.float32)
     }  # fmt: skip
-    weights["zeros"][0] = 1000 if constant else 0
+    weights["zeros"][0] = 1e6 if constant else 0
     names = ["logits", *(f"{name.lower()}_out" for name in last)]
     nodes = [
         helper.make_node("Conv", ["pixels", "kernel", "bias"], ["filtered"], pads=[1, 1, 1, 1]),

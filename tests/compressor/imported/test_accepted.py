@@ -159,19 +159,22 @@ def test_the_network_in_an_onnx_file_is_pruned_and_trained(run: Run, home: Path,
     assert "largest difference" in (home / "out" / "report.html").read_text()
 
 
-def test_scores_of_a_sigmoid_are_said_to_be_none_of_logits(
-    run: Run, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their softmax is nearly flat; a file of logits hears nothing."""
-    said: list[str] = []
-    monkeypatch.setattr("compressor.progress.Bars.say", lambda _, text: said.append(text))
-    assert run("--onnx", model, recipe="float")[0] == 0
-    assert not any("sigmoid" in text for text in said)
+def with_sigmoid(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put a sigmoid behind the logits."""
     del model.graph.output[:]
     model.graph.node.append(helper.make_node("Sigmoid", ["logits"], ["scores"]))
     model.graph.output.append(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 10]))
-    assert run("--onnx", model, recipe="float")[0] == 0
-    assert any("a sigmoid at its end?" in text for text in said)
+    return model
+
+
+def test_scores_of_a_sigmoid_are_asked_about(run: Run, model: onnx.ModelProto) -> None:
+    """Taken as logits, their softmax would be nearly flat; a file of logits is not asked about."""
+    code, said = run("--onnx", with_sigmoid(model), recipe="float")
+    assert code == 4
+    assert said.startswith(
+        "error [model_outputs]: Expected logits, or probabilities that sum to 1, got outputs of 0 to 1"
+    )
+    assert "outputs = 'probabilities'" in said
 
 
 def test_a_label_beside_the_scores_is_no_part_of_the_network(run: Run, home: Path, model: onnx.ModelProto) -> None:

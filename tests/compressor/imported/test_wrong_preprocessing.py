@@ -1,0 +1,72 @@
+"""An imported model that is right far more often with another usual preprocessing: the run names it, and no more."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from compressor.recipe.model import DataRecipe
+from compressor.recipe.read import read_recipe
+from compressor.run.pipeline import Outcome, run_recipe
+from compressor.run.usual_preprocessing import alternatives
+from tests.compressor.imported import colours
+
+
+def outcome(folder: Path, data: str = "", model: bytes | None = None, *, turned: bool = False) -> Outcome:
+    """Return the result of a run whose ``[data]`` has these lines; ``turned``: the file takes blue first."""
+    (folder / "mine.onnx").write_bytes(model or colours.network(turned=turned))
+    colours.arrays(folder / "data.npz", ["gate", "calibration"])
+    path = colours.recipe(folder)
+    path.write_text(path.read_text().replace("mean = 0.0\nstd = 1.0", data or "mean = 0.0\nstd = 1.0"))
+    return run_recipe(read_recipe(path), out=folder / "out")
+
+
+def doubts(done: Outcome) -> list[str]:
+    """Return the remarks on the preprocessing."""
+    return [remark for remark in done.targets[0].remarks if remark.startswith("The preprocessing looks wrong")]
+
+
+def test_blue_first_is_named(tmp_path: Path) -> None:
+    """Red and blue are exchanged: one colour in three is right, and all with the other order."""
+    (said,) = doubts(outcome(tmp_path, turned=True))
+    assert re.search(r"the file as it came is right on (3|4)\d\.\d % of \d+ calibration rows, ", said)
+    assert 'and on 100.0 % with the colours in the order BGR: try colour = "bgr" in [data]' in said
+
+
+def test_a_wrong_mean_is_named(tmp_path: Path) -> None:
+    """The file wants pixels of 0 to 1 and gets them far below 0, where its ReLU ends."""
+    (said,) = doubts(outcome(tmp_path, "mean = 5.0\nstd = 1.0"))
+    assert (
+        "and on 100.0 % with pixels of 0 to 255: try mean = 0, std = 0.00392156" in said
+    )  # it has no scale of its own
+
+
+def test_a_right_preprocessing_is_not_doubted(tmp_path: Path) -> None:
+    """Nor are others tried."""
+    done = outcome(tmp_path)
+    assert doubts(done) == []
+    assert done.targets[0].figures["float_accuracy"] == 1
+
+
+def test_a_model_that_is_bad_with_every_preprocessing_is_not_explained_by_one(tmp_path: Path) -> None:
+    """One answer to everything stays one."""
+    assert doubts(outcome(tmp_path, model=colours.network(constant=True))) == []
+
+
+@pytest.mark.parametrize("data", ['colour = "bgr"\nmean = 0.0\nstd = 1.0'])
+def test_a_recipe_that_names_the_order_is_right(tmp_path: Path, data: str) -> None:
+    """What the remark asks for mends it."""
+    done = outcome(tmp_path, data, turned=True)
+    assert doubts(done) == []
+    assert done.targets[0].figures["float_accuracy"] == 1
+
+
+def test_the_numbers_of_each_channel_follow_the_order_of_the_colours() -> None:
+    """Grey pictures have no order, and no ImageNet."""
+    grey = dict(alternatives(DataRecipe(colour="grey")))
+    assert list(grey) == ["pixels of 0 to 255", "pixels of 0 to 1", "pixels of -1 to 1"]
+    own = dict(alternatives(DataRecipe(mean=(0.1, 0.2, 0.3), colour="bgr")))
+    assert own["the colours in the order RGB"] == {"colour": "rgb", "mean": (0.3, 0.2, 0.1)}
+    assert own["ImageNet's mean and std"]["mean"] == (0.485, 0.456, 0.406)
