@@ -31,6 +31,7 @@ from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 from edge_agent.errors import ImageError, SensorError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
+from edge_agent.pictures import sixteen_bits
 
 READS = frozenset({"path", "allow_corrupt", "orientation", "decode", "bits", "front_end", "options"})
 SOURCES = "sources.csv"
@@ -100,13 +101,14 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
 def _of_files(store: Names, path: Path, data: DataRecipe, read: _Taken) -> Iterator[Pixels]:
     """Yield the image of each file in ``store``."""
     listed = [name for name in store.names() if not _hidden(name) and name != SOURCES]
-    suffixes = tuple(sorted(_suffixes(data))) if data.front_end else _PICTURES
+    preprocessing, held_bytes = preprocessing_of(data), 0
+    pictures = tuple(sorted(sixteen_bits.SUFFIXES)) if preprocessing.deep else _PICTURES
+    suffixes = tuple(sorted(_suffixes(data))) if data.front_end else pictures
     found = [name for name in listed if name.lower().endswith(suffixes)]
     if not found:
         got = ", ".join(listed[:_NAMES_SHOWN]) or "nothing"
         wanted = f"files of the front end {data.front_end!r}" if data.front_end else "pictures"
         raise ArchiveError(f"Expected {wanted} ({' '.join(suffixes)}) in {path}, got {got}: check [data] unlabelled")
-    preprocessing, held_bytes = preprocessing_of(data), 0
 
     def decoded(content: bytes) -> Iterator[Pixels]:
         if data.front_end:

@@ -34,6 +34,7 @@ from compressor.run.pipeline import looked, material_of, opened
 from compressor.run.stages import Form, Models, Run, table_digest
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
+from edge_agent.pictures import sixteen_bits
 from wire.bundle import Bundle
 
 _PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
@@ -175,10 +176,11 @@ def _unlabelled(folder: Path, run: Run) -> Table:
     if pre.front_end:
         message = f"Expected a recipe of pictures with --unlabelled, got the front end {pre.front_end!r}"
         raise DataError(f"{message}: leave --unlabelled out")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
+    suffixes = sixteen_bits.SUFFIXES if pre.deep else _PICTURES
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not 0 < len(paths) <= _MOST_PICTURES:
         message = f"Expected 1 to {_MOST_PICTURES} pictures in {folder}, got {len(paths)}"
-        raise DataError(f"{message}: {', '.join(sorted(_PICTURES))} are read, also from its folders")
+        raise DataError(f"{message}: {', '.join(sorted(suffixes))} are read, also from its folders")
     images = []
     for path in paths:
         if path.stat().st_size > MAX_IMAGE_BYTES:

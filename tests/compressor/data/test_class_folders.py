@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from compressor import data
 from compressor.data._layout import placed
@@ -17,6 +18,7 @@ from compressor.data._table import Shares, Table
 from compressor.data.class_folders import raw
 from compressor.errors import ArchiveError, CompressorError, CorruptImageError, DataError, SplitError
 from compressor.recipe.model import DataRecipe
+from edge_agent.pictures.sixteen_bits import to_levels
 from tests.compressor.data.test_labelled_images import _png
 from tests.compressor.data.test_spoken import OPTIONS, wav
 
@@ -109,6 +111,15 @@ def test_a_layout_that_says_no_class_is_named(names: tuple[str, ...], said: str)
     with pytest.raises(DataError) as found:
         placed(names, PNG, "set")
     assert said in str(found.value)
+
+
+def test_pictures_of_16_bits_are_read_as_such(tmp_path: Path) -> None:
+    """TIFF files of a thermal camera, in folders."""
+    for kind in ("cold", "hot"):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(np.full((8, 8), 29_000 + 900 * (kind == "hot"), np.uint16)).save(tmp_path / kind / "1.tiff")
+    table = load(tmp_path, bits=16, colour="grey")
+    assert [int(to_levels(image)[0, 0]) for image in table.images] == [29_000, 29_900]
 
 
 def test_hidden_files_are_no_files() -> None:

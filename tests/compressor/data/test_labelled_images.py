@@ -15,7 +15,7 @@ from compressor.data import labelled_images
 from compressor.data._front_end import preprocessing_of
 from compressor.errors import ArchiveError, ColumnError, CompressorError, CorruptImageError, DataError
 from compressor.recipe.model import DataRecipe
-from edge_agent.inference.preprocess import decode_image
+from edge_agent.inference.preprocess import decode_image, fitted
 
 Entries = dict[str, bytes]
 
@@ -143,6 +143,24 @@ def test_a_photo_is_scaled_on_reading(kind: str, decode: str, sides: tuple[int, 
     (image,) = data.load(asked).images
     assert image.shape == ((sides[1], sides[0], 3) if decode == "full" else (sides[1] // 8, sides[0] // 8, 3))
     assert abs(int(image[image.shape[0] // 2, 0, 0]) - 127) <= 3
+
+
+@pytest.mark.parametrize("resize", ["stretch", "centre_crop", "letterbox"])
+def test_a_large_photo_held_sideways_is_the_upright_one(resize: str, tmp_path: Path) -> None:
+    """It is reduced and placed by its upright size: the same input, but for the JPEG's blocks."""
+    small = np.random.default_rng(3).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    upright = Image.fromarray(small).resize((2400, 1800), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned; viewers turn the picture back
+    upright.save(tmp_path / "upright.jpg", quality=95)
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "sideways.jpg", quality=95, exif=exif)
+    (tmp_path / "labels.csv").write_text("path,label\nupright.jpg,1\nsideways.jpg,1\n")
+    asked = DataRecipe(dataset="labelled_images", path=str(tmp_path), width=48, height=64, resize=resize)
+    images = list(data.load(asked).images)
+    assert [image.shape for image in images] == [images[0].shape] * 2
+    assert images[0].shape[1] <= 1200
+    one, other = (fitted(image, preprocessing_of(asked)).astype(int) for image in images)
+    assert np.abs(one - other).max() <= 6
 
 
 @pytest.mark.parametrize(("sides", "decode"), [((6000, 6000), "full"), ((16000, 9000), "reduced")])

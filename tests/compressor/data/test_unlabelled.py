@@ -15,6 +15,7 @@ from compressor.data import load, pack, unpack
 from compressor.data._table import Table, align
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
 from compressor.recipe.model import DataRecipe
+from edge_agent.pictures.sixteen_bits import to_levels
 
 
 def png(value: int) -> bytes:
@@ -53,6 +54,15 @@ def test_a_folder_and_its_zip_give_the_same_rows_without_labels(folder: Path, tm
     assert not one.labelled
     assert one.labels.shape == (3, 0)
     assert tasks.of_rows(one).targets.classes(one.labels) is None
+
+
+def test_pictures_of_16_bits_are_read_as_such(tmp_path: Path) -> None:
+    """PNG and TIFF; of other formats none has 16 bits."""
+    for name in ("a.png", "b.tif", "c.tiff"):
+        Image.fromarray(np.full((8, 8), 30_000, np.uint16)).save(tmp_path / name)
+    (tmp_path / "d.jpg").write_bytes(b"passed over")
+    table = loaded(tmp_path, bits=16, colour="grey")
+    assert [to_levels(image).max() for image in table.images] == [30_000] * 3
 
 
 def test_a_table_without_labels_is_kept_and_takes_the_names_of_the_recipe(folder: Path) -> None:
