@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 
 from edge_agent.errors import ImageError
-from edge_agent.inference.preprocess import cropped, decode_image, fitted, resize_pixels, to_batch, upright_size
+from edge_agent.inference.preprocess import (
+    cropped,
+    decode_image,
+    fitted,
+    reduction,
+    resize_pixels,
+    to_batch,
+    upright_size,
+)
 from edge_agent.pictures.sixteen_bits import found_in, seen, to_bytes, to_levels
 from wire.manifest import RESAMPLES, RESIZES, Preprocessing
 
@@ -112,8 +120,15 @@ def test_bicubic_does_not_wrap_at_the_ends() -> None:
     image = np.zeros((12, 16), np.uint16)
     image[:, 8:] = 65535
     found = to_levels(fitted(to_bytes(image), replace(KELVIN, resample="bicubic", width=9, height=7)))
-    assert (found[:, 0] == 0).all()
-    assert (found[:, -1] == 65535).all()
+    assert (np.diff(found.astype(int), axis=1) >= 0).all()
+    assert (found[:, [0, 3]] == 0).all()
+    assert (found[:, [5, -1]] == 65535).all()
+
+
+def test_they_are_not_reduced_while_they_are_decoded() -> None:
+    """Nor is room for a reduced one reckoned with: they are decoded whole."""
+    assert (reduction(640, 512, KELVIN), reduction(640, 512, replace(KELVIN, bits=8))) == (1, 8)
+    assert decode_image(file_of(levels(64, 80)), KELVIN).shape == (64, 80, 2)
 
 
 def test_the_monitor_sees_eight_standard_deviations() -> None:
