@@ -309,6 +309,7 @@ def gate_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 )
 @click.option("--rebuild", type=click.Path(path_type=Path), help="RECIPE: build it again from nothing, compare bytes.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data for --rebuild, instead of the recipe's path.")
+@SET
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def verify_command(
@@ -316,6 +317,7 @@ def verify_command(
     keys: Path | None,
     rebuild: Path | None,
     data: Path | None,
+    changes: tuple[str, ...],
     as_json: bool,  # noqa: FBT001 - click passes flags so
     **reach: Any,  # noqa: ANN401 - the options of ``device_options``, by name
 ) -> None:
@@ -333,6 +335,8 @@ def verify_command(
     from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.release.verify import verify_bundle  # noqa: PLC0415 - the command line starts fast
 
+    if changes and not rebuild:
+        raise click.UsageError("Expected --rebuild RECIPE with --set, got none: give the recipe that was run")
     verified = verify_bundle(bundle, keys)
     rebuilt = None
     if rebuild:
@@ -340,7 +344,7 @@ def verify_command(
         from compressor.progress import Bars  # noqa: PLC0415 - as above
         from compressor.release import rebuild as again  # noqa: PLC0415 - as above
 
-        read = read_recipe(rebuild).with_data(data)
+        read = read_recipe(rebuild, changes).with_data(data)
         rebuilt = again.rebuild(bundle, read, Bars(), bench_for(read, Reach(**reach), keys))
     ok = verified.complete and (rebuilt is None or rebuilt.same)
     if as_json:

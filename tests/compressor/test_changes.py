@@ -158,6 +158,12 @@ def test_gate_against_takes_changes_of_its_recipe() -> None:
     assert "Expected --against OLD.tfb with --set" in done.output
 
 
+def test_a_rebuild_takes_the_changes_of_its_run() -> None:
+    """Without a recipe there is nothing to change."""
+    done = CliRunner().invoke(app, ["verify", "x.tfb", "--set", "train.seed=1"])
+    assert "Expected --rebuild RECIPE with --set" in done.output
+
+
 def test_changes_stand_in_the_chosen_recipe(file: Path) -> None:
     """The text of a recipe with changes reads as the same recipe."""
     from compressor.recipe.read import parse_recipe  # noqa: PLC0415 - only here
