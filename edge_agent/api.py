@@ -43,6 +43,7 @@ from edge_agent.updater.children import ChildProber
 from edge_agent.updater.ports import ProbeResult
 from wire.bundle import parse_bundle
 from wire.canonical import sha256_hex
+from wire.codec import Json
 from wire.errors import BundleError
 from wire.manifest import Manifest
 from wire.tuf_target import target_path
@@ -71,9 +72,10 @@ class Answer:
 
     ``label``: the predicted class; empty for a regression, and if the outputs are not finite. ``confidence``: its
     probability, 0..1, with the calibrated temperature of the drift reference; NaN without a label. ``values``: for a
-    regression, the predictions by name, in the targets' units; empty for a classifier. ``outputs``: the first output of
-    the runtime: logits, or values. ``streams``: the numbers that the drift counters would count. ``run_ms``: the time
-    of the runtime's call alone.
+    regression, the predictions by name, in the targets' units; of a detection, the number of boxes by class; empty for
+    a classifier. ``boxes``: of a detection, as in an answer record (``docs/reference/answers.md``). ``outputs``: the
+    first output of the runtime: logits, values, or decoded boxes. ``streams``: the numbers that the drift counters
+    would count. ``run_ms``: the time of the runtime's call alone.
     """
 
     label: str
@@ -82,6 +84,7 @@ class Answer:
     outputs: tuple[float, ...]
     streams: Mapping[str, float]
     run_ms: float
+    boxes: tuple[Mapping[str, Json], ...] = ()
 
 
 class DeviceModel:
@@ -142,6 +145,7 @@ class DeviceModel:
             outputs=tuple(logits),
             streams=dict(zip(names, row, strict=True)),
             run_ms=outcome.run_ms,
+            boxes=served.boxes(outcome, said),
         )
 
     def probe(self, *, limit_s: float = 300.0) -> ProbeResult:

@@ -69,6 +69,12 @@ class SmootherError(AgentError):
     code = "smoother_invalid"
 
 
+class DecoderError(AgentError):
+    """The manifest names a decoder that this agent lacks, its options are out of range, or outputs don't fit."""
+
+    code = "decoder_invalid"
+
+
 class RuntimeSeamError(AgentError):
     """A runtime is not available or can't run."""
 

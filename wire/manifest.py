@@ -23,7 +23,7 @@ COLOURS = {"rgb": 3, "bgr": 3, "grey": 1}
 RESAMPLES = ("nearest", "bilinear", "bicubic", "box", "lanczos")
 UNFILTERED = "bilinear"
 """The one that ``antialias`` false is about; ``nearest`` never filters."""
-SCHEMA_PLAIN, SCHEMA_DECODING, SCHEMA_TASK, SCHEMA_SMOOTHING, SCHEMA_RESIZING = 1, 2, 3, 4, 5
+SCHEMA_PLAIN, SCHEMA_DECODING, SCHEMA_TASK, SCHEMA_SMOOTHING, SCHEMA_RESIZING, SCHEMA_BOXES = 1, 2, 3, 4, 5, 6
 _OLD_COLOURS, _OLD_RESAMPLES = ("rgb", "grey"), ("nearest", "bilinear")
 
 
@@ -172,6 +172,8 @@ class Manifest:
     ``smoothing``: the file of ``edge_agent/smoothers`` that makes the answers of a stream from the outputs of several
     inputs, with its options by name; empty: each input is answered alone. A manifest that names one has at least
     schema 4.
+    ``decoder``: the file of ``edge_agent/decoders`` that makes boxes of the outputs, with its options by name; empty:
+    the outputs are used as they are. A manifest that names one has at least schema 6.
     ``session_options`` are runtime settings as text (onnxruntime: config entries by their own name).
     """
 
@@ -198,6 +200,8 @@ class Manifest:
     task: str = field(default="", metadata=OMIT_DEFAULT)
     smoothing: str = field(default="", metadata=OMIT_DEFAULT)
     smoothing_options: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
+    decoder: str = field(default="", metadata=OMIT_DEFAULT)
+    decoder_options: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
     @property
@@ -208,7 +212,15 @@ class Manifest:
     @property
     def needed_schema(self) -> int:
         """The lowest schema whose readers understand all fields in use."""
-        schemas = [SCHEMA_SMOOTHING] if self.smoothing else [SCHEMA_TASK] if self.task else []
+        schemas = (
+            [SCHEMA_BOXES]
+            if self.decoder
+            else [SCHEMA_SMOOTHING]
+            if self.smoothing
+            else [SCHEMA_TASK]
+            if self.task
+            else []
+        )
         return max([*schemas, self.preprocessing.schema])
 
 

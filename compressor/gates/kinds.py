@@ -51,7 +51,20 @@ from compressor.gates.evidence import (
     missing,
     points,
 )
-from compressor.gates.metrics import ERRORS, VALUED, WORST_SLICE, ErrorCeiling, MetricDrop, WorstSliceIncrease
+from compressor.gates.metrics import (
+    DETECTION,
+    ERRORS,
+    VALUED,
+    WORST_CLASS_MAP,
+    WORST_SLICE,
+    WORST_SLICE_MAP,
+    ErrorCeiling,
+    MetricDrop,
+    PicturesDrop,
+    WorstClassMapDrop,
+    WorstSliceIncrease,
+    WorstSliceMapDrop,
+)
 from compressor.statistics.bootstrap import Draws, score_drop
 from compressor.statistics.bounds import MetricEvidence
 
@@ -65,6 +78,7 @@ CLASSES = ("classification",)
 NUMBERS = ("regression",)
 ANY_CLASSES = (*CLASSES, "unlabelled_classes")
 ANY_NUMBERS = (*NUMBERS, "unlabelled_numbers")
+BOXES = ("detection",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +197,10 @@ def _repeats(name: str) -> tuple[str, ...]:
 
 
 MOST, LEAST = ("max",), ("min",)
+_FOUND = (
+    ("float_map", "baseline_map", "map_50_95", "float_map_50_95"),
+    ("f1", "f1_low", "f1_high", "float_f1", "baseline_f1"),
+)
 _ROWS = (
     GateKind(name="accuracy_drop", make=_of(AccuracyDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
              against=0.02, beside=("drop", "drop_upper")),
@@ -207,6 +225,12 @@ _ROWS = (
     *(GateKind(name=name, make=ErrorCeiling, limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True,
            beside=(f"{name}_low", f"{name}_high", f"float_{name}", f"baseline_{name}", f"constant_{name}"))
       for name in ERRORS),
+    *(GateKind(name=name, make=PicturesDrop, limits=MOST, tasks=BOXES, unit=POINTS, bounded=True, against=0.02,
+           beside=(f"{name}_upper", *beside)) for name, beside in zip(DETECTION, _FOUND, strict=True)),
+    GateKind(name=WORST_SLICE_MAP, make=_of(WorstSliceMapDrop), limits=MOST, tasks=BOXES, unit=POINTS, bounded=True),
+    GateKind(name=WORST_CLASS_MAP, make=_of(WorstClassMapDrop), limits=MOST, tasks=BOXES, unit=POINTS, bounded=True),
+    GateKind(name="map", tasks=BOXES, unit=SHARE, limits=LEAST,
+             remark="a limit on these rows, without a bound: detection_map_drop has one"),
     GateKind(name="accuracy", make=_of(AccuracyFloor), limits=LEAST, tasks=CLASSES, unit=SHARE, bounded=True,
              beside=("accuracy_low", "accuracy_high", "float_accuracy", "baseline_accuracy", "reordered_accuracy",
                  "reordered_accuracy_low", "drifted_accuracy_before", "drifted_accuracy")),

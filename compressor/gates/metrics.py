@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import astuple, dataclass, replace
+from typing import ClassVar
 
 from scipy import stats
 
@@ -21,6 +22,13 @@ WORST_SLICE = "worst_slice_error_increase"
 SLICE = "slice:"
 """Prefix of the name of the evidence of one slice, in the same unit as ``error_increase``."""
 
+DETECTION = ("detection_map_drop", "detection_f1_drop")
+"""Names of a detection's gates: the drops of mAP and of F1, both at an overlap of .5."""
+WORST_SLICE_MAP, WORST_CLASS_MAP = "worst_slice_map_drop", "worst_class_map_drop"
+SLICE_MAP, CLASS_MAP = "map of slice:", "map of class:"
+"""Prefixes of the names of their evidence."""
+MIN_PICTURES, MIN_RAREST_PICTURES = 50, 10
+"""Of fewer pictures, or fewer with the rarest class, the bootstrap's bound of mAP is too low."""
 MIN_SAMPLES = 100
 MIN_RAREST = 20
 """Fewer samples, or fewer of the rarest group, show nothing: the bootstrap interval may collapse to zero width.
@@ -36,6 +44,9 @@ class MetricDrop:
     metric: str
     margin: float
     confidence: float = 0.95
+
+    LEAST: ClassVar[tuple[int, int]] = (MIN_SAMPLES, MIN_RAREST)
+    """Fewer samples, or fewer of the rarest group, are INCONCLUSIVE."""
 
     def judge(self, evidence: Evidence) -> GateResult:
         """Return PASS when shown, FAIL when rejected or hopeless; a bound that is missing or too weak fails."""
@@ -74,8 +85,9 @@ class MetricDrop:
     def _three(self, found: MetricEvidence) -> tuple[Verdict, int]:
         if found.lower > self.margin:
             return Verdict.FAIL, 0
-        if found.n < MIN_SAMPLES or found.rarest < MIN_RAREST:
-            factor = max(MIN_SAMPLES / found.n, MIN_RAREST / max(found.rarest, 1))
+        samples, rarest = self.LEAST
+        if found.n < samples or found.rarest < rarest:
+            factor = max(samples / found.n, rarest / max(found.rarest, 1))
             return Verdict.INCONCLUSIVE, math.ceil(found.n * factor) - found.n
         if found.upper <= self.margin:
             return Verdict.PASS, 0
@@ -110,22 +122,54 @@ class ErrorCeiling:
 
 
 @dataclass(frozen=True, slots=True)
+class PicturesDrop(MetricDrop):
+    """A ``MetricDrop`` over pictures with boxes, of which fewer suffice."""
+
+    LEAST: ClassVar[tuple[int, int]] = (MIN_PICTURES, MIN_RAREST_PICTURES)
+
+
+@dataclass(frozen=True, slots=True)
 class WorstSliceIncrease:
     """The error of no slice increased by more than ``margin``, each at the Bonferroni level over the slices."""
 
     margin: float
     confidence: float = 0.95
 
+    NAME: ClassVar[str] = WORST_SLICE
+    PREFIX: ClassVar[str] = SLICE
+    KIND: ClassVar[str] = "slice"
+    GATE: ClassVar[type[MetricDrop]] = MetricDrop
+    """Judges each."""
+
     def judge(self, evidence: Evidence) -> GateResult:
         """Return the verdict of the slice farthest from passing."""
-        slices = [name for name in evidence.metrics if name.startswith(SLICE)]
+        slices = [name for name in evidence.metrics if name.startswith(self.PREFIX)]
         if not slices:
-            return missing(WORST_SLICE, self.margin, evidence.unknown)
+            return missing(self.NAME, self.margin, evidence.unknown)
         level = level_of(self.confidence, len(slices))
-        judged = {name: MetricDrop(name, self.margin, level).judge(evidence) for name in slices}
+        judged = {name: self.GATE(name, self.margin, level).judge(evidence) for name in slices}
         worst = max(slices, key=lambda name: (judged[name].verdict.rank, _distance(judged[name])))
-        text = f"slice {worst.removeprefix(SLICE)!r} ({len(slices)} tested together): {judged[worst].text}"
-        return replace(judged[worst], name=WORST_SLICE, text=text)
+        named = f"{self.KIND} {worst.removeprefix(self.PREFIX)!r}"
+        text = f"{named} ({len(slices)} tested together): {judged[worst].text}"
+        return replace(judged[worst], name=self.NAME, text=text)
+
+
+@dataclass(frozen=True, slots=True)
+class WorstSliceMapDrop(WorstSliceIncrease):
+    """The mAP of no slice dropped by more than ``margin``."""
+
+    NAME: ClassVar[str] = WORST_SLICE_MAP
+    PREFIX: ClassVar[str] = SLICE_MAP
+    GATE: ClassVar[type[MetricDrop]] = PicturesDrop
+
+
+@dataclass(frozen=True, slots=True)
+class WorstClassMapDrop(WorstSliceMapDrop):
+    """The average precision of no class dropped by more than ``margin``."""
+
+    NAME: ClassVar[str] = WORST_CLASS_MAP
+    PREFIX: ClassVar[str] = CLASS_MAP
+    KIND: ClassVar[str] = "class"
 
 
 def _distance(result: GateResult) -> float:

@@ -45,10 +45,15 @@ _MANIFEST, _ARTIFACT, _INPUTS = "manifest.json", "model", "inputs.npy"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """Outputs of a model for N inputs: ``logits`` float32 (N, classes), ``embedding`` float32 (N, D), D may be 0."""
+    """Outputs of a model for N inputs: ``logits`` float32 (N, classes), ``embedding`` float32 (N, D), D may be 0.
+
+    Of a model with a decoder ``logits`` are its boxes, float32 (N, 6 * K). ``fitted``: the task's number for this
+    model, fitted on calibration rows (``Judging.temperature``), where answers depend on it.
+    """
 
     logits: Floats
     embedding: Floats
+    fitted: float = 1.0
 
     @property
     def classes(self) -> NDArray[np.int64]:
@@ -83,7 +88,7 @@ class Compared:
             return self
         rows = np.sort(np.unique(np.asarray(self.sources), return_index=True)[1])
         before, plain, after = (
-            Predictions(said.logits[rows], said.embedding[rows])
+            replace(said, logits=said.logits[rows], embedding=said.embedding[rows])
             for said in (self.baseline, self.float_model, self.candidate)
         )
         return replace(
@@ -183,7 +188,7 @@ def smoothed(predictions: Predictions, manifest: Manifest, sources: NDArray[np.s
             times[source] += interval_ms
     except AgentError as error:
         raise MeasureError(str(error)) from error
-    return Predictions(answers, predictions.embedding)
+    return replace(predictions, logits=answers)
 
 
 def latency(candidates: Mapping[str, Candidate], inputs: Mapping[str, Floats] | Inputs) -> dict[str, Latency]:

@@ -17,6 +17,7 @@ from torch import nn
 from compressor import plugins
 from compressor.errors import CompressorError, PluginError
 from compressor.networks import _listed
+from edge_agent import decoders
 
 _INIT_SEED = 20_250_101
 _SUM_SLACK = 1e-4
@@ -118,6 +119,8 @@ def with_embedding(name: str, network: nn.Module, classes: int, inputs: torch.Te
         PluginError: If it fails on ``inputs``, or does not return (logits, embedding) of these shapes.
     """
     network.eval()
+    if decoder_of(network):
+        return _detector(name, network, classes, inputs)
     try:
         with torch.no_grad():
             outputs = network(inputs)
@@ -143,6 +146,32 @@ def with_embedding(name: str, network: nn.Module, classes: int, inputs: torch.Te
         raise PluginError(message)
     _check_logits(name, outputs[0])
     return whole
+
+
+def decoder_of(network: nn.Module) -> str:
+    """Return the file of ``edge_agent/decoders`` that reads the outputs of ``network``, its ``decoder``; "": none."""
+    return str(getattr(network, "decoder", ""))
+
+
+def _detector(name: str, network: nn.Module, classes: int, inputs: torch.Tensor) -> nn.Module:
+    """Return ``network``, whose first output is for its decoder, checked.
+
+    Raises:
+        PluginError: If it fails on ``inputs``, or does not return (outputs, embedding (N, D)) in the decoder's shape.
+    """
+    try:
+        with torch.no_grad():
+            outputs = network(inputs)
+        shape = decoders.output_shape(decoder_of(network), classes)
+    except Exception as error:  # as in ``with_embedding``
+        message = f"Expected {name!r} to take inputs of {tuple(inputs.shape)}, got {plugins.failure(error)}"
+        raise PluginError(message) from error
+    got = [tuple(output.shape) for output in outputs] if isinstance(outputs, tuple) else [type(outputs).__name__]
+    fits = len(got) == 2 and len(got[0]) == len(shape) and len(got[1]) == 2  # noqa: PLR2004 - outputs and (N, D)
+    if not fits or any(want not in {-1, size} for want, size in zip(shape, got[0], strict=True)):
+        message = f"Expected {name!r} to return outputs {shape} and an embedding (N, D), got {got}"
+        raise PluginError(f"{message}: build it for {classes} classes")
+    return network
 
 
 def _check_logits(name: str, outputs: torch.Tensor) -> None:

@@ -182,18 +182,19 @@ class DataRecipe:
 class TrainRecipe:
     """``[train]``. ``fine_tune_*`` apply when training starts from a checkpoint.
 
-    ``augment``: strength of random geometry and brightness, 0 (none) to 2; 1 is a mild default.
-    ``schedule``: of the learning rate: ``one_cycle``, ``cosine``, ``step`` (a tenth from 1/2 and 3/4 on) or
-    ``constant``. ``warm_up_epochs``: during which the rate rises to its peak (0: none; ``one_cycle`` then uses its own
-    quarter). ``early_stopping``: epochs without improvement on the search rows after which training ends with its best
-    weights, 0 off. ``ema``: decay of the averaged weights, 0 off. ``mixup`` and ``cutmix``: alpha of the Beta
-    distribution that mixes pairs of inputs, 0 off. ``class_weights``: ``none`` or ``balanced``. ``processes``: number
-    that share each batch on this host. ``loss``: for a regression, on errors in standard deviations of the targets:
-    ``huber`` (the default, quadratic up to 1) or ``mse``; ``label_smoothing`` and ``class_weights`` are only for
-    classes. ``fine_tune_layers``: which layers a fine-tuning changes: ``all``, or the ``head`` alone, those after the
-    embedding. The body then stays as it is, and so do its scales, because calibration sees no drifted samples: a patch
-    from the release before is a few percent of the bundle. Not in the ``repr``, like ``Recipe.acceptance``: code that
-    digests it adds it if it is not the default.
+    ``augment``: strength of random geometry and brightness, 0 (none) to 2; 1 is a mild default. ``schedule``: of the
+    learning rate: ``one_cycle``, ``cosine``, ``step`` (a tenth from 1/2 and 3/4 on) or ``constant``.
+    ``warm_up_epochs``: during which the rate rises to its peak (0: none; ``one_cycle`` then uses its own quarter).
+    ``early_stopping``: epochs without improvement on the search rows after which training ends with its best weights, 0
+    off. ``ema``: decay of the averaged weights, 0 off. ``mixup`` and ``cutmix``: alpha of the Beta distribution that
+    mixes pairs of inputs, 0 off. ``class_weights``: ``none`` or ``balanced``. ``processes``: number that share each
+    batch on this host. ``loss``: for a regression, on errors in standard deviations of the targets: ``huber`` (the
+    default, quadratic up to 1) or ``mse``; ``label_smoothing`` and ``class_weights`` are only for classes.
+    ``fine_tune_layers``: which layers a fine-tuning changes: ``all``, or the ``head`` alone, those after the embedding.
+    The body then stays as it is, and so do its scales, because calibration sees no drifted samples: a patch from the
+    release before is a few percent of the bundle. ``flips``: of a detection, which mirrored pictures are learnt from,
+    too: ``none``, ``horizontal``, or ``both`` (vertical ones as well), where a mirrored object is still one. These two
+    are not in the ``repr``, like ``Recipe.acceptance``: code that digests them adds them if they are not the default.
     """
 
     epochs: Epochs = 12
@@ -216,6 +217,7 @@ class TrainRecipe:
     processes: Annotated[int, Bound(1, 256)] = 1
     loss: str = ""
     fine_tune_layers: Annotated[str, OneOf(("all", "head"))] = field(default="all", repr=False)
+    flips: Annotated[str, OneOf(("none", "horizontal", "both"))] = field(default="none", repr=False)
 
     def for_fine_tuning(self) -> TrainRecipe:
         """Return the settings of a training that starts from a checkpoint."""

@@ -15,7 +15,7 @@ from compressor.data._inputs import MonitoredPixels
 from compressor.data._table import Table, concatenate
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import device_for
-from compressor.measurement.predictions import Candidate, Predictions
+from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import AcceptanceRecipe, Recipe, TargetRecipe
 from compressor.release import drift_reference, package
 from compressor.run.comparison import Comparison
@@ -92,7 +92,7 @@ def golden_of(run: Run, compared: Comparison, first: tuple[Floats, str] | None =
         every = (row.tobytes() for batch in run.batches([gate_rows], kept_layout) for row in batch)
         known = {content: at for at, content in enumerate(every) if content in searched}
         found = [known[content] for content in wanted if content in known]
-        same = Predictions(predictions.logits[found], predictions.embedding[found])
+        same = replace(predictions, logits=predictions.logits[found], embedding=predictions.embedding[found])
         right = run.before is not None and run.task.judging.score(same, gate_rows.labels[found]) == 1
         if found and len(found) == len(kept) and (right or _is_firm(run, same.logits)):
             rows = np.array(found, np.int64)  # the same inputs: most of a bundle of a small model is these
@@ -160,6 +160,7 @@ def recipe_digest(recipe: Recipe) -> str:
     beside += [f"columns {sorted(recipe.data.columns.items())}"] if recipe.data.columns else []
     beside += [str(recipe.smoothing)] if recipe.smoothing.kind else []
     beside += [recipe.train.fine_tune_layers] if recipe.train.keeps_body else []
+    beside += [f"flips {recipe.train.flips}"] if recipe.train.flips != "none" else []
     beside += [f"teacher {recipe.model.teacher}"] if recipe.model.teacher else []
     beside += [str(sorted(recipe.model.constants.items()))] if recipe.model.constants else []
     beside += [f"outputs {recipe.model.outputs}"] if recipe.model.outputs else []

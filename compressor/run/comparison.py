@@ -189,12 +189,22 @@ def answers(run: Run, name: str, model: Candidate, rows: Table) -> Predictions:
     return smoothed(run.predict(name, model, rows), model.manifest, rows.sources, run.recipe.smoothing.interval_ms)
 
 
+def _fitted(run: Run, name: str, model: Candidate, rows: Table) -> Predictions:
+    """Return the answers of ``model`` for ``rows``, with its own threshold where the task has one."""
+    said = answers(run, name, model, rows)
+    if not run.task.decoder:
+        return said
+    calibration = run.rows("calibration")
+    fitted_on = run.predict(f"threshold {name}", model, calibration).logits
+    return replace(said, fitted=run.task.judging.temperature(fitted_on, calibration.labels))
+
+
 def _compare(run: Run, form: Form, rows: Table) -> Compared:
-    float_model = answers(run, "float", run.models.baseline.candidate, rows)
-    candidate = answers(run, form.candidate.manifest.target, form.candidate, rows)
+    float_model = _fitted(run, "float", run.models.baseline.candidate, rows)
+    candidate = _fitted(run, form.candidate.manifest.target, form.candidate, rows)
     baseline = float_model
     if run.before is not None:
-        baseline = answers(run, "release before", Candidate(run.before.manifest, run.before.artifact), rows)
+        baseline = _fitted(run, "release before", Candidate(run.before.manifest, run.before.artifact), rows)
     return Compared(
         labels=rows.labels,
         slices=rows.slices,

@@ -130,7 +130,7 @@ def evidence_from(answer: DeviceAnswer, asked: Asked) -> DeviceEvidence:
     if logits.shape != here.logits.shape:
         message = f"Expected logits of shape {here.logits.shape} from {answer.report.device}, got {logits.shape}"
         raise DeviceMeasureError(f"{message}: its runtime runs something else")
-    there = replace(asked.gate_set, candidate=asked.smoothed(Predictions(logits, here.embedding)))
+    there = replace(asked.gate_set, candidate=asked.smoothed(replace(here, logits=logits)))
     other = asked.task.judging.differs(there.candidate, here, asked.allowed.golden_max_abs)
     n, flips = len(there.labels), int(np.count_nonzero(other))
     figures = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -241,7 +241,9 @@ def _bars(
     models: dict[str, Predictions] = {"float": compared.float_model, "compressed": compared.candidate}
     if compared.baseline is not compared.float_model:
         models = {whole.baseline: compared.baseline, **models}
-    said = {name: Predictions(item.logits[rows], item.embedding[rows]) for name, item in models.items()}
+    said = {
+        name: replace(item, logits=item.logits[rows], embedding=item.embedding[rows]) for name, item in models.items()
+    }
     return [task.reporting.bar(name, item, compared.labels[rows]) for name, item in said.items()]
 
 

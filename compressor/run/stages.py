@@ -27,6 +27,7 @@ from compressor.closure import plugin
 from compressor.data._front_end import preprocessing_of
 from compressor.data._inputs import HELD_INPUT_BYTES, LazyInputs
 from compressor.data._table import Table
+from compressor.errors import RecipeError
 from compressor.measurement import first_run
 from compressor.measurement import predictions as measure
 from compressor.measurement.onnx_graph import GraphFigures
@@ -37,7 +38,7 @@ from compressor.recipe.model import Recipe, TargetRecipe, TrainRecipe
 from compressor.steps._base import Rows
 from compressor.steps._selection import network_steps
 from compressor.tasks import Task
-from edge_agent import declarations
+from edge_agent import declarations, decoders
 from edge_agent import tasks as device_tasks
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
@@ -254,6 +255,7 @@ class Run:
             **self.source_inputs,
         }  # fmt: skip
         inputs |= {"layers": settings.fine_tune_layers} if settings.keeps_body else {}
+        inputs |= {"flips": settings.flips} if settings.flips != "none" else {}
         stops = held if settings.early_stopping else None
         inputs |= {"held": table_digest(stops)} if stops is not None else {}
         entries = (
@@ -329,7 +331,14 @@ class Run:
             return self.models.source.network()
         from compressor import networks  # noqa: PLC0415 - torch is loaded only to train
 
-        return networks.build(*self._spec(classes))
+        network = networks.build(*self._spec(classes))
+        if (found := networks.decoder_of(network)) != self.task.decoder:
+            wanted = f"outputs for the decoder {self.task.decoder!r}" if self.task.decoder else "no decoder"
+            message = (
+                f"Expected a network with {wanted} in a recipe {self.task.recipes}, got {found or 'one without'!r}"
+            )
+            raise RecipeError(f"{message}: name another [model] network, or another [data] task")
+        return network
 
     def loaded(self, weights: bytes, classes: int, named: str = "") -> object:
         """Return the network with these weights, in evaluation mode; ``named``: the origin of a user's weights.
@@ -456,7 +465,10 @@ class Run:
                 batches = self.batches([table], candidate.manifest.preprocessing.layout, most=measure.MOST_ROWS)
                 return _pack(measure.predict(candidate, batches, stage.advance))
 
-        uses = (plugin("edge_agent.runtimes", candidate.manifest.runtime),)
+        uses: tuple[str, ...] = (plugin("edge_agent.runtimes", candidate.manifest.runtime),)
+        if candidate.manifest.decoder:
+            inputs |= {"decoder": f"{candidate.manifest.decoder} {sorted(candidate.manifest.decoder_options.items())}"}
+            uses = (*uses, plugin("edge_agent.decoders", candidate.manifest.decoder))
         return _unpack(self.cache.result(Stage(name="predict", inputs=inputs, make=make, uses=uses)).data)
 
     def torch_logits(self, weights: Result, table: Table) -> Floats:
@@ -470,6 +482,8 @@ class Run:
                 logits = [network(torch.from_numpy(batch))[0].numpy() for batch in self.batches([table])]  # type: ignore[operator]
             joined = np.concatenate(logits)
             joined = table.unit.real(joined) if table.unit is not None else joined
+            decoder = decoders.of_manifest(bare(self.recipe, table, b"", self.recipe.targets[0]).manifest)
+            joined = joined if decoder is None else decoder.boxes([joined])
             return _pack(Predictions(joined, np.zeros((len(joined), 0), np.float32)))
 
         inputs = {"weights": weights.digest, "data": table_digest(table), **versions("torch", "numpy", "pillow")}
@@ -477,7 +491,8 @@ class Run:
         model = self.recipe.model
         inputs |= {"network": f"{model.network} {sorted(model.network_options.items())}",
                    "preprocessing": self._preprocessing_digest()}  # fmt: skip
-        uses = ("compressor.train.checkpoint", self.network_code)
+        decoding = (plugin("edge_agent.decoders", self.task.decoder),) if self.task.decoder else ()
+        uses = ("compressor.train.checkpoint", self.network_code, *decoding)
         return _unpack(self.cache.result(Stage(name="torch", inputs=inputs, make=make, uses=uses)).data).logits
 
     def timings(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:
@@ -607,9 +622,11 @@ def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) ->
     data, runtime = recipe.data, declarations.runtime(target.runtime)
     layout, suffix = runtime.layout, runtime.formats[target.format]
     preprocessing, task = preprocessing_of(data, layout), tasks.of(data)
-    known = task.device in device_tasks.names()  # found by the reference
+    told = device_tasks.is_told(task.device)  # else it is found by the reference
     mean, spread = (table.unit.mean, table.unit.spread) if table.unit is not None else ((), ())
-    logits = TensorSpec(name="logits", shape=(-1, len(table.class_names)), mean=mean, spread=spread)
+    classes = len(table.class_names)
+    shape = decoders.output_shape(task.decoder, classes) if task.decoder else (-1, classes)
+    logits = TensorSpec(name="logits", shape=shape, mean=mean, spread=spread)
     made = Manifest(
         model=recipe.model.name,
         version=recipe.model.version,
@@ -623,9 +640,11 @@ def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) ->
         outputs=(logits, TensorSpec(name="embedding", shape=(-1, -1))),
         preprocessing=preprocessing,
         hardware=(target.cpu,),
-        task="" if known else task.device,
+        task=task.device if told else "",
         smoothing=recipe.smoothing.kind,
         smoothing_options=recipe.smoothing.options,
+        decoder=task.decoder,
+        decoder_options=decoders.complete(task.decoder, {}) if task.decoder else {},
         **{task.names_are: table.class_names},  # type: ignore[arg-type]  # labels or values
     )
     return Candidate(replace(made, schema=made.needed_schema), artifact)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _OF_LABEL = {"number": "regression"}
 """The task of a ``[data] label``; any other is for classes."""
+_OF_AXES = {1: "classification", 2: "regression", 3: "detection"}
+"""The task of labels with so many axes, if none is named."""
 _CLASSES = "classification"
 _UNFIT = {
     "search": "forms are compared by accuracy; write the steps and use `compressor run`",
@@ -91,7 +93,11 @@ class Targets(Protocol):
 
 
 class Training(Protocol):
-    """Losses and scores, on tensors."""
+    """Losses and scores, on tensors.
+
+    A task whose targets have a place in the input also has ``augmented(x, y, drawn, flips) -> (x, y)``, which moves
+    both.
+    """
 
     def check(self, labels: Labels, outputs: int, what: str) -> None:
         """Check ``labels``, as in ``Table.lessons``, for a network with ``outputs`` outputs; ``what`` names the rows.
@@ -166,7 +172,10 @@ class Judging(Protocol):
         """Return the range of outputs to which a tolerance is relative, and how many flips are allowed."""
 
     def temperature(self, said: Floats, labels: Labels) -> float:
-        """Return the temperature of the confidence that a device reports; 1 if there is none."""
+        """Return the temperature of the confidence that a device reports; 1 if there is none.
+
+        Of a task with a decoder it is the threshold: a box with a lower score is no answer.
+        """
 
 
 class Reporting(Protocol):
@@ -206,6 +215,8 @@ class Task:
     (both as ``[table] key``). ``unfit``: operations that it does not support, with the alternative.
 
     ``device``: the name of its device half for ``edge_agent.tasks``. ``gates_of``: tasks whose gates it also has.
+    ``decoder``: the file of ``edge_agent/decoders`` that makes boxes of the outputs of a network of ours; "": there are
+    none, and predictions are outputs.
     """
 
     name: str
@@ -224,6 +235,7 @@ class Task:
     unfit: Mapping[str, str] = field(default_factory=lambda: _UNFIT)
     gates_of: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
+    decoder: str = ""
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -299,12 +311,12 @@ def check(data: DataRecipe) -> None:
 
 
 def of_labels(labels: NDArray[Any], name: str = "") -> Task:
-    """Return the task ``name``; without a name that of the labels' shape: class indices (N,), numbers (N, D).
+    """Return the task ``name``; without a name that of the labels' shape: class indices (N,), numbers (N, D), or boxes.
 
     Raises:
         PluginError: If the task is unknown.
     """
-    return named(name or (_CLASSES if labels.ndim == 1 else _OF_LABEL["number"]))
+    return named(name or _OF_AXES.get(labels.ndim, _CLASSES))
 
 
 class _Labelled(Protocol):

@@ -51,7 +51,10 @@ class Drawn:
         rows += [scale_y * sin / aspect, scale_y * cos, 2 * _SHIFT_RATIO * draws[4]]
         matrices = torch.stack(rows, dim=1).reshape(-1, 2, 3)  # in the -1..1 coordinates of affine_grid
         grid = nn.functional.affine_grid(matrices, list(x.shape), align_corners=False)
-        x = nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+        return self.lit(nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False))
+
+    def lit(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x``, float32 (N, C, H, W), with brightness and noise applied."""
         gain = 1 + self.strength * _GAIN * self.light[0]
         offset = self.strength * _OFFSET * self.light[1]
         return x * gain + offset + self.strength * _NOISE * self.noise

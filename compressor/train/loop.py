@@ -168,7 +168,10 @@ class TrainingState:
         mine = torch.arange(len(rows))[own]
         needed = mine if mix is None else torch.unique(torch.cat([mine, mix.partners[own]]))
         x, y = samples.x[rows[needed]], samples.y[rows[needed]]
-        x = x if drawn is None else drawn.of(needed).applied(x)
+        if drawn is not None:
+            moved = getattr(samples.task.training, "augmented", None)  # of a task whose targets have a place
+            drawn = drawn.of(needed)
+            x, y = (drawn.applied(x), y) if moved is None else moved(x, y, drawn, settings.flips)
         if mix is None:
             return x, y
         first, second = torch.searchsorted(needed, mine), torch.searchsorted(needed, mix.partners[own])

@@ -201,6 +201,7 @@ def _key(training: TrainingState, held: Samples | None) -> str:
     """Return the SHA-256 of everything a training starts from, hexadecimal: another start is another training."""
     settings = f"{training.settings} {type(training.loss).__qualname__} {training.world.size}"
     settings += " head" if training.settings.keeps_body else ""
+    settings += f" {training.settings.flips}" if training.settings.flips != "none" else ""
     digest = hashlib.sha256(f"{torch.__version__} {settings}".encode())
     tensors = [*training.network.state_dict().values(), *training.loss.state_dict().values()]
     tensors += [training.samples.x, training.samples.y, *((held.x, held.y) if held else ())]

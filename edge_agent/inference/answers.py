@@ -86,6 +86,7 @@ class Answers:
             label=said.label,
             confidence=said.confidence if math.isfinite(said.confidence) else None,
             values=said.values,
+            boxes=model.boxes(shown, said),
             inputs=inputs,
             supported=model.supported(outcome),
             support_rate=model.support_rate,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +19,12 @@ from edge_agent import front_ends, runtimes, smoothers, tasks
 from edge_agent.device.memory_limit import room_bytes
 from edge_agent.errors import RuntimeLoadError
 from edge_agent.inference import drift_counters
-from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor
+from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor, upright_size
 from edge_agent.inference.support import Support
 from edge_agent.tasks import DeviceTask
 from edge_agent.tasks._base import TaskAnswer
 from wire.bundle import REFERENCE, read_bundle
+from wire.codec import Json
 from wire.errors import BundleError
 from wire.manifest import Manifest
 from wire.reference import Reference, read_reference
@@ -35,7 +36,8 @@ class Inference:
 
     ``image``: uint8 (H, W, 3), as decoded, or (H, W, 2) with 16 bits; ``logits``: (1, classes); ``embedding``: (1, D)
     or None; ``run_ms``: of the runtime call only. ``row``: (1, S), its stream values, where an answer needed them
-    before it is counted.
+    before it is counted. ``size``: width and height of the input in pixels, before any reduction; None: those of
+    ``image``.
     """
 
     image: NDArray[np.uint8]
@@ -44,6 +46,7 @@ class Inference:
     run_ms: float
     features: list[float] | None = None
     row: list[float] | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,8 @@ class ServedModel:
         if pre.front_end:
             return self._run(front_ends.decode(pre.front_end, data, pre.front_end_options), before_run)
         room = (lambda: room_bytes(self.max_memory_bytes)) if self.max_memory_bytes else None
-        return self._run(decode_image(data, pre, room_bytes=room), before_run)
+        outcome = self._run(decode_image(data, pre, room_bytes=room), before_run)
+        return replace(outcome, size=upright_size(data, pre)) if self.manifest.decoder else outcome
 
     def _run(self, image: NDArray[np.uint8], before_run: Callable[[], None] | None = None) -> Inference:
         tensor = to_tensor(image, self.manifest.preprocessing)
@@ -137,6 +141,18 @@ class ServedModel:
             values = outcome.row[self.counter.first_output :]
         said = self.task.answer(logits, values, names)
         return said if all(map(math.isfinite, said.values.values())) else TaskAnswer()
+
+    def boxes(self, outcome: Inference, said: TaskAnswer) -> tuple[Mapping[str, Json], ...]:
+        """Return the boxes of an answer as records have them: edges in pixels of the input picture, to a tenth."""
+        if not said.boxes:
+            return ()
+        width, height = outcome.size or (outcome.image.shape[1], outcome.image.shape[0])
+        found: list[Mapping[str, Json]] = []
+        for box in said.boxes:
+            edges = (edge * side for edge, side in zip(box.edges, (width, height, width, height), strict=True))
+            x0, y0, x1, y1 = (round(edge, 1) for edge in edges)
+            found.append({"label": box.label, "score": round(box.score, 4), "x0": x0, "y0": y0, "x1": x1, "y1": y1})
+        return tuple(found)
 
     def supported(self, outcome: Inference) -> bool | None:
         """Return whether the input is inside what the model was trained on; None if the reference can't tell."""

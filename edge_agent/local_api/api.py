@@ -8,6 +8,7 @@ counted for drift, and their answers go to no sink. ``docs/how-to/local-api.md``
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_agent import decoders
 from edge_agent.errors import AgentError, ApiError
 from edge_agent.inference.reservoir import media_type
 from edge_agent.inference.served_model import ServedModel
@@ -381,7 +383,7 @@ def _outputs(model: ServedModel, asked: InferRequest) -> dict[str, Any]:
     """Return the outputs by name: the model's own of its tensor, or the task's answer of an encoded input."""
     if asked.tensor is not None:
         outputs = model.runtime.run(asked.tensor)
-        return {spec.name: value for spec, value in zip(model.manifest.outputs, outputs, strict=True)}
+        return {spec.name: value for spec, value in zip(decoders.outputs_of(model.manifest), outputs, strict=True)}
     outcome = model.infer(asked.image)
     said, supported = model.answer(outcome), model.supported(outcome)
     found: dict[str, Any] = {}
@@ -389,6 +391,8 @@ def _outputs(model: ServedModel, asked: InferRequest) -> dict[str, Any]:
         found = {"label": said.label.encode(), "confidence": np.array([said.confidence], np.float32)}
     elif said.values and all(map(math.isfinite, said.values.values())):
         found = {name: np.array([value], np.float32) for name, value in said.values.items()}
+    if model.manifest.decoder and found:
+        found["boxes"] = json.dumps(list(map(dict, model.boxes(outcome, said))), separators=(",", ":")).encode()
     if not found:
         raise ApiError(500, "Expected numbers from the model, got NaN or infinity")
     return found | ({} if supported is None else {"supported": np.array([supported])})

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent import decoders
 from edge_agent.errors import ApiError
 from edge_agent.runtimes._base import is_quantized
 from wire.codec import Json, parse_json
@@ -202,7 +203,8 @@ def metadata(manifest: Manifest, task: str) -> dict[str, Json]:
     """Return the model's metadata."""
     inputs: list[Json] = [_described(spec, types_of(spec)[0]) for spec in manifest.inputs]
     outputs: list[Json] = [
-        _described(spec, "FP32" if is_quantized(spec) else _NAMES[np.dtype(spec.dtype)]) for spec in manifest.outputs
+        _described(spec, "FP32" if is_quantized(spec) else _NAMES[np.dtype(spec.dtype)])
+        for spec in decoders.outputs_of(manifest)
     ]
     return {
         "name": manifest.model,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from edge_agent.errors import TaskMissingError
-from edge_agent.tasks._base import DeviceTask, Outputs, OutputStream, Seen, TaskAnswer
+from edge_agent.tasks._base import DeviceTask, FoundBox, Outputs, OutputStream, Seen, TaskAnswer
 from wire import plugins
 from wire.manifest import Manifest
 from wire.reference import Reference
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeviceTask",
+    "FoundBox",
     "OutputStream",
     "Outputs",
     "Seen",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 GROUP = "edge_agent.tasks"
+_OF_REFERENCE = ("classification", "regression")
 
 
 def names() -> tuple[str, ...]:
@@ -89,6 +91,11 @@ def of(manifest: Manifest, reference: Reference) -> DeviceTask:
     if manifest.task:
         return make(manifest.task, outputs_of(manifest))
     return of_reference(reference)
+
+
+def is_told(name: str) -> bool:
+    """Return whether a manifest must name the task ``name``; two follow from the reference."""
+    return name not in _OF_REFERENCE
 
 
 def name_of(manifest: Manifest, reference: Reference) -> str:

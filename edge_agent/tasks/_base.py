@@ -47,12 +47,22 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundBox:
+    """One object: its class, its score (0..1), and x0, y0, x1, y1 as ratios of the input's width and height."""
+
+    label: str
+    score: float
+    edges: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAnswer:
-    """The answer for people: a ``label`` with its ``confidence``, or ``values`` by name."""
+    """The answer for people: a ``label`` with its ``confidence``, or ``values`` by name and ``boxes``, if any."""
 
     label: str = ""
     confidence: float = math.nan
     values: Mapping[str, float] = field(default_factory=dict)
+    boxes: tuple[FoundBox, ...] = ()
 
 
 class DeviceTask(Protocol):
@@ -69,7 +79,10 @@ class DeviceTask(Protocol):
     def classes(self) -> int: ...
 
     def values(self, outputs: Outputs, temperature: float) -> list[float]:
-        """Return the values of the streams of one inference: ``outputs``, (D,), as returned by the runtime."""
+        """Return the values of the streams of one inference: ``outputs``, (D,), as returned by the runtime.
+
+        ``temperature``: the task's number that was fitted on calibration rows; of boxes, the threshold of their scores.
+        """
 
     def seen(self, values: Sequence[float]) -> Seen:
         """Return the values for heartbeat and samples from the stream ``values`` of one inference."""

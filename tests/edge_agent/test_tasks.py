@@ -12,17 +12,25 @@ import pytest
 from edge_agent import tasks
 from edge_agent.errors import TaskMissingError
 from edge_agent.tasks.classification import Classification
+from edge_agent.tasks.detection import Detection
 from edge_agent.tasks.regression import Regression
 from wire.manifest import Manifest, TensorSpec
 
 OUTPUTS = np.array([0.5, 2.0, -1.0], np.float32)
+BOXES = np.array([1, 0.9, 0.25, 0.5, 0.5, 1.0, 0, 0.4, 0.0, 0.0, 0.5, 0.25, -1, 0, 0, 0, 0, 0], np.float32)
+"""Two boxes and an empty place, as a decoder gives them."""
+
+
+def outputs_of(name: str) -> np.ndarray:
+    """Return what the runtime of such a model returns."""
+    return BOXES if name == "detection" else OUTPUTS
 
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_a_half_has_a_value_for_every_stream_within_its_limits(name: str) -> None:
     """As the drift counters count them; the names differ, and fixed edges are 15 that ascend."""
     task = tasks.make(name, 3)
-    values = task.values(OUTPUTS, 1.0)
+    values = task.values(outputs_of(name), 1.0)
     assert len(values) == len(task.streams) == len({stream.name for stream in task.streams})
     for stream, value in zip(task.streams, values, strict=True):
         assert stream.limits[0] <= value <= stream.limits[1]
@@ -36,11 +44,42 @@ def test_a_half_has_a_value_for_every_stream_within_its_limits(name: str) -> Non
 def test_outputs_that_are_no_numbers_are_no_class_of_the_heartbeat(name: str, bad: float) -> None:
     """They are counted as breakage: -1; finite ones are not."""
     task = tasks.make(name, 3)
-    broken = OUTPUTS.copy()
+    broken = outputs_of(name).copy()
     broken[1] = bad
     seen = task.seen(task.values(broken, 1.0))
     assert seen.predicted == -1 or (name == "classification" and bad == -math.inf)  # a softmax knows minus infinity
-    assert task.seen(task.values(OUTPUTS, 1.0)).predicted >= 0
+    assert task.seen(task.values(outputs_of(name), 1.0)).predicted >= 0
+
+
+def test_boxes_above_the_threshold_are_answered_and_counted_by_class() -> None:
+    """The surest first, with their edges; streams are of the answered ones, the score of the surest even without."""
+    task = Detection()
+    values = task.values(BOXES, 0.4)
+    said = task.answer(BOXES.tolist(), values, ("a", "b", "c"))
+    assert [(box.label, round(box.score, 3), box.edges) for box in said.boxes] == [
+        ("b", 0.9, (0.25, 0.5, 0.5, 1.0)), ("a", 0.4, (0.0, 0.0, 0.5, 0.25)),
+    ]  # fmt: skip
+    assert said.values == {"a": 1, "b": 1, "c": 0}
+    assert values == pytest.approx([2, (2 * 0.125**0.5) / 2, 0.3125, 0.4375, 0.9])
+    assert task.values(BOXES, 0.95) == pytest.approx([0, 0, 0.5, 0.5, 0.9])
+    assert task.answer(BOXES.tolist(), [math.nan] * 5, ("a",)).values == {}
+
+
+def test_a_golden_picture_that_lacks_a_sure_box_flips() -> None:
+    """Another score, place or class; a box near the least score may come and go."""
+    task = Detection()
+    for change, flips in (
+        ({}, 0),
+        ({1: 0.79}, 1),
+        ({1: 0.81}, 0),
+        ({2: 0.4}, 1),
+        ({0: 2}, 1),
+        ({12: 0, 13: 0.2, 16: 1, 17: 1}, 0),
+    ):
+        other = BOXES.copy()
+        for place, value in change.items():
+            other[place] = value
+        assert task.flips(other[None], BOXES[None]) == task.flips(BOXES[None], other[None]) == flips, change
 
 
 def test_a_class_is_answered_by_name_with_its_probability() -> None:
@@ -85,7 +124,9 @@ def test_a_manifest_tells_how_many_outputs_there_are(manifest: Manifest, outputs
 
 def test_a_task_that_nobody_installed_is_named() -> None:
     """With those there are; nothing is imported for it."""
-    with pytest.raises(TaskMissingError, match="Expected a task of classification, regression, got 'antigravity:fly'"):
+    with pytest.raises(
+        TaskMissingError, match="Expected a task of classification, detection, regression, got 'antigravity:fly'"
+    ):
         tasks.make("antigravity:fly", 2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressor.tasks import Task
 
+_OF_BOXES = "a detection ([data] task = 'detection')"
 _OWN = "a regression ([data] label = 'number')"
 
 TASK = Task(
@@ -17,5 +18,5 @@ TASK = Task(
     outputs="class scores",
     change="drop in accuracy",
     unfit={},
-    foreign={"[train] loss": _OWN, "[data] target_mean": _OWN, "[data] target_std": _OWN},
+    foreign={"[train] flips": _OF_BOXES, "[train] loss": _OWN, "[data] target_mean": _OWN, "[data] target_std": _OWN},
 )

@@ -12,6 +12,8 @@ from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe, Recipe
 
 _MIN_CLASSES = 2
+_OF_BOXES = 3  # axes of labels that are boxes
+_NAMED = 5
 
 
 def read(table: Table, data: DataRecipe) -> Table:
@@ -20,6 +22,9 @@ def read(table: Table, data: DataRecipe) -> Table:
     Raises:
         DataError: If its labels are numbers, not classes.
     """
+    if table.labels.ndim == _OF_BOXES:
+        message = f"Expected classes from {data.dataset!r}, got boxes of {', '.join(table.class_names[:_NAMED])}"
+        raise DataError(f"{message}: set task = 'detection' in [data]")
     if table.labels.ndim > 1:
         message = f"Expected classes from {data.dataset!r}, got the numbers {', '.join(table.class_names)}"
         raise DataError(f"{message}: set label = 'number' in [data]")

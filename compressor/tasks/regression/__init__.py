@@ -19,6 +19,7 @@ TASK = Task(
     names_are="values",
     columns=True,
     foreign={
+        "[train] flips": "a detection ([data] task = 'detection')",
         "[model] labels": _OF_CLASSES,
         "[model] outputs": _OF_CLASSES,
         "[train] class_weights": _OF_CLASSES,

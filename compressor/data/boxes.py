@@ -3,7 +3,8 @@
 Decides what becomes of boxes that can't be learned as they are, the same for all three forms, and says how many there
 were: a box that reaches outside its picture is cut at the edge; one without area, or wholly outside, is left out; of
 two of one class that are nearly the same one is left out; crowds (COCO) are left out. A picture without an annotation
-is left out, one whose annotation is empty stays as a picture without objects.
+is left out, one whose annotation is empty stays as a picture without objects. With lists of splits each picture is a
+source of its own, as who made the lists saw it: near copies in two lists are not sought.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         raise DataError(f"Expected boxes of at least one class in {path}, got none: check the annotations")
     table = make_box_table(
         images, read.boxes, found.class_names, slices=["all"] * len(read.boxes),
+        sources=[one.path if data.split else "" for one in read.kept],
         corrupt=tuple(text.split(": ", 1)[0] for text in read.corrupt),
     )  # fmt: skip
     names = [one.path for one in read.kept]

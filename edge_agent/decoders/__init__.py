@@ -1,0 +1,120 @@
+"""Decoders: boxes from the outputs of a detector. Needs numpy and the standard library only.
+
+The folder is the registry, one decoder a file; a manifest names it with its options. A decoder's module has
+``Settings`` (a frozen dataclass of numbers with a default and a range), ``make(settings, shape) -> Decoder`` and
+``output_shape(classes)``. The runtime of a model with a decoder returns boxes instead of its first output, on the
+device and on the build host alike: gates, golden vectors and drift references are about boxes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+
+from edge_agent.errors import DecoderError
+from wire import plugins
+from wire.errors import SettingsError
+from wire.manifest import Manifest, TensorSpec
+from wire.settings import names_of, nearest, numbers_from
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
+VALUES = 6
+"""Numbers of a box: class, score (0..1), x0, y0, x1, y1 as ratios of the input's width and height."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """What a decoder may need to know of a model: its classes, and the input's width and height in pixels."""
+
+    classes: int
+    width: int
+    height: int
+
+
+class Decoder(Protocol):
+    """Makes boxes of a model's outputs."""
+
+    def boxes(self, outputs: Sequence[Array]) -> Array:
+        """Return the boxes of N inputs, float32 (N, 6 * K), the surest first; empty places have class -1 and zeros.
+
+        Args:
+            outputs: The model's outputs as real numbers, in the manifest's order. NaN and infinity give a row of NaN.
+
+        Raises:
+            DecoderError: If the outputs have another shape than the decoder reads.
+        """
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the decoders in this folder."""
+    return plugins.names(__name__)
+
+
+def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:
+    """Return ``options`` with all defaults of the decoder ``name`` filled in, as in a manifest.
+
+    Raises:
+        DecoderError: If the decoder is unknown, or an option is unknown or out of range.
+    """
+    settings = _settings(name, options)
+    return {key: float(getattr(settings, key)) for key in sorted(names_of(type(settings)))}
+
+
+def make(name: str, options: Mapping[str, float], shape: ModelShape) -> Decoder:
+    """Return the decoder ``name`` for a model of ``shape``.
+
+    Raises:
+        DecoderError: If it is unknown, or an option is unknown or out of range.
+    """
+    return cast("Decoder", _module(name).make(_settings(name, options), shape))
+
+
+def of_manifest(manifest: Manifest) -> Decoder | None:
+    """Return the decoder of a release; None if its outputs are no boxes.
+
+    Raises:
+        DecoderError: If it is unknown, or an option is unknown or out of range.
+    """
+    if not manifest.decoder:
+        return None
+    sizes = manifest.preprocessing
+    shape = ModelShape(classes=len(manifest.labels), width=sizes.width, height=sizes.height)
+    return make(manifest.decoder, manifest.decoder_options, shape)
+
+
+def output_shape(name: str, classes: int) -> tuple[int, ...]:
+    """Return the shape of a model's first output, with -1 for the batch and what is open.
+
+    Raises:
+        DecoderError: If the decoder is unknown.
+    """
+    return cast("tuple[int, ...]", _module(name).output_shape(classes))
+
+
+def outputs_of(manifest: Manifest) -> tuple[TensorSpec, ...]:
+    """Return the outputs that a caller of the runtime gets: with a decoder, the first are ``boxes``."""
+    if not manifest.decoder:
+        return manifest.outputs
+    return (TensorSpec(name="boxes", shape=(-1, -1)), *manifest.outputs[1:])
+
+
+def _settings(name: str, options: Mapping[str, float]) -> Any:  # noqa: ANN401 - the Settings of its module
+    declared = _module(name).Settings
+    try:
+        return numbers_from(declared, options, f"decoder {name}")
+    except SettingsError as error:
+        raise DecoderError(str(error)) from error
+
+
+def _module(name: str) -> Any:  # noqa: ANN401 - a module with Settings, make and output_shape
+    if name not in names():
+        message = f"Expected a decoder of {', '.join(names())}, got {name!r}{nearest(name, names())}"
+        raise DecoderError(f"{message}: update the agent")
+    return importlib.import_module(f"{__name__}.{name}")
