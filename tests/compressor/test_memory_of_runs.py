@@ -11,6 +11,10 @@ import pytest
 from compressor.data import _stored_images as stored_images
 from compressor.data._inputs import Floats, LazyInputs
 from compressor.data._stored_images import Image, PixelFile, StoredImages
+from compressor.data._table import make_table
+from compressor.exploration.duplicates import with_near_sources
+from compressor.exploration.explore import explore
+from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe
 from compressor.run import stages
 from compressor.run.pipeline import run_recipe
@@ -99,6 +103,16 @@ def test_a_count_sees_who_holds_everything(alive: Alive) -> None:
     assert isinstance(images, StoredImages)
     held = list(images)
     assert alive.most == len(held) > MOST_ALIVE
+
+
+def test_near_copies_and_exploration_hold_one_picture(alive: Alive) -> None:
+    """Each walk reads a picture, looks at it and lets it go."""
+    rng = np.random.default_rng(0)
+    images = (rng.integers(0, 256, (12, 12, 3), dtype=np.uint8) for _ in range(200))
+    table = make_table(images, [str(row % 2) for row in range(200)], slices=["s"] * 200)
+    explore(with_near_sources(table, Silent()), Silent())
+    assert alive.read >= 3 * 200
+    assert alive.most <= 3
 
 
 @pytest.mark.slow
