@@ -151,7 +151,7 @@ def _values(value: object, data: DataRecipe, where: str) -> list[str]:
     """Return the labels in a result's ``value``: its choices, or its number or rating if numbers are predicted."""
     if not isinstance(value, dict):
         return []
-    if tasks.of(data).columns or data.label == "number":
+    if tasks.of(data).columns:
         return [str(value[key]) for key in ("number", "rating") if isinstance(value.get(key), int | float)]
     choices = value.get("choices")
     if choices is None:

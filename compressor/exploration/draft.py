@@ -82,7 +82,7 @@ def draft(path: Path, beside: Path, progress: Progress) -> Draft:
     progress.say(f"{layout.dataset}: {layout.why}")
     data = _data(layout, path)
     table = data_sets.load(data, Path())
-    if data.label == "exact" and _are_numbers(table):
+    if _are_numbers(table):
         data = replace(data, label="number")
         table = data_sets.load(data, Path())
     unnamed = table.sources == table.hashes
