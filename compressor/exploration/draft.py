@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor import data as data_sets
+from compressor import tasks
 from compressor.data._split import absences, split
 from compressor.data._table import Shares, Table
 from compressor.errors import DataError, SplitError
@@ -107,7 +108,7 @@ def _data(layout: Layout, path: Path) -> DataRecipe:
 
 def _are_numbers(table: Table) -> bool:
     """Return whether the labels are values to predict and not classes."""
-    if table.labels.ndim > 1 or len(table.class_names) <= max(_NUMBERS_FROM, len(table) // 2):
+    if len(table.class_names) <= max(_NUMBERS_FROM, len(table) // 2):
         return False
     try:
         return all(math.isfinite(float(name)) for name in table.class_names)
@@ -183,7 +184,7 @@ def margin_for(count: int) -> tuple[float, str]:
 
 def _text(layout: Layout, measured: _Measured, path: str) -> str:
     """Return the recipe, each key with its reason in a comment."""
-    table, data, numbers = measured.table, measured.data, measured.table.labels.ndim > 1
+    table, data, numbers = measured.table, measured.data, tasks.of(measured.data).columns
     sources = len(set(table.sources.tolist()))
     lines = [
         f"# Drafted by `compressor init` from {Path(path).name}: {len(table)} rows of {sources} sources.",
