@@ -197,6 +197,11 @@ class _Stack:
             return None
         return cls(path, entry, shape)
 
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """The type of all, for messages about an array that is none of texts."""
+        return np.dtype(np.uint8)
+
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         with zipfile.ZipFile(self.path) as archive, archive.open(self.entry) as file:
             size_bytes = archive.getinfo(self.entry).file_size
