@@ -95,6 +95,11 @@ class Reference:
         return Shape(len(self.streams), self.classes, self.confidence_bins)
 
     @property
+    def error_rate(self) -> float | None:
+        """The error rate on the labelled reference split; None if that split had no labels."""
+        return self.risk if self.risk or any(self.table_seen) else None
+
+    @property
     def ref_id(self) -> str:
         """The reference's id, 64 hex digits."""
         return sha256_hex(write_reference(self))

@@ -137,7 +137,8 @@ class PlaceBody(ValueBody):
     """A device at a place that training does not know, by its verdict; ``decided_ms`` is 0 before it is decided.
 
     Of ``audited`` labelled scenes ``wrong`` were answered wrong, as shares: the error rate there lies between
-    ``lower_risk`` and ``upper_risk``; in training it was ``source_risk``. ``text``: why the device was not asked.
+    ``lower_risk`` and ``upper_risk``; in training it was ``source_risk`` (-1: made without labels). ``text``: why the
+    device was not asked.
     ``decided_by`` and ``why``: who decided last, who took an acceptance back, or who commissioned the device again.
     """
 

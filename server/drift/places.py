@@ -37,11 +37,16 @@ class PlaceState(StrEnum):
     COMMISSIONED = "commissioned"  # its device was commissioned again: this is of before
 
 
+NOT_KNOWN = -1.0
+"""The error rate in training of a release that was made without labels."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPlace(AskedDevice):
     """A new place, by the id of its ``verdict``.
 
-    ``source_risk``: the error rate on the training data. ``decided_by`` and ``why``: who decided it last.
+    ``source_risk``: the error rate where the release was gated, ``NOT_KNOWN`` if it was made without labels.
+    ``decided_by`` and ``why``: who decided it last.
     """
 
     site: str
@@ -67,7 +72,8 @@ class NewPlace(AskedDevice):
         """The error rate there in words."""
         if not self.audited:
             return self.text or "no labels yet"
-        return f"{self.shown}, in training {self.source_risk:.0%}"
+        before = "not known" if self.source_risk == NOT_KNOWN else f"{self.source_risk:.0%}"
+        return f"{self.shown}, in training {before}"
 
 
 @dataclass(frozen=True, slots=True)

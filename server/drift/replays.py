@@ -37,12 +37,12 @@ def binomial_tail(hits: int, n: int, ratio: float) -> float:
 
 
 def error_bound(reference: Reference) -> float:
-    """Return the upper bound at 95 % of the error rate of a release, from its reference; 1 where it has no classes.
+    """Return the upper bound at 95 % of the error rate of a release, from its reference; 1 without classes or labels.
 
     Source: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404-413, by bisection.
     """
     n = reference.contexts[0].n_effective or reference.contexts[0].n if reference.contexts else 0
-    if not reference.classes or not n:
+    if not reference.classes or not n or reference.error_rate is None:
         return 1.0
     wrong, low, high = round(reference.risk * n), reference.risk, 1.0
     for _ in range(40):

@@ -205,7 +205,10 @@ class SteadyAudit:
         samples = [stored_sample(row) for row in rows]
         labelled = [sample for sample in samples if sample.label]
         references = [self.versions.reference(one.custom.ref_id) for one in targets]
-        allowed = max((one.risk for one in references if one is not None), default=0.0) + self.retraining.harm_margin
+        rates = [one.error_rate for one in references if one is not None]
+        known = [rate for rate in rates if rate is not None]
+        unlabelled = len(known) < len(rates)  # nobody knows how often it is wrong where it came from: nothing is more
+        allowed = 1.0 if unlabelled else max(known, default=0.0) + self.retraining.harm_margin
         last = asked.get(release.model)
         return ModelAudit(
             model=release.model,

@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass, field, replace
 
 from server.drift.ledger import StoredVerdict
-from server.drift.places import NewPlace, Places, PlaceState, place_of_verdict
+from server.drift.places import NOT_KNOWN, NewPlace, Places, PlaceState, place_of_verdict
 from server.drift.verdicts import VerdictKind
 from server.errors import ServerError
 from server.registry.versions import Versions
@@ -71,10 +71,18 @@ class NewPlaces:
         audited = audited_samples(found, self.versions.label_form, self.config.source_block_s)
         scenes, labelled = scenes_of([replace(one, inclusion_ratio=0.0) for one in audited]), len(audited)
         n, wrong = len(scenes), sum(scene.wrong for scene in scenes)
-        risk, confidence = reference.risk if reference else 0.0, self.config.confidence
+        rate, confidence = 0.0 if reference is None else reference.error_rate, self.config.confidence
+        risk = rate or 0.0
         lower, upper = lower_bound(scenes, confidence), upper_bound(scenes, confidence)
-        place = replace(place, audited=n, wrong=wrong, lower_risk=lower, upper_risk=upper, source_risk=risk)
-        if n and lower > risk + self.config.harm_margin:
+        place = replace(
+            place,
+            audited=n,
+            wrong=wrong,
+            lower_risk=lower,
+            upper_risk=upper,
+            source_risk=NOT_KNOWN if rate is None else rate,
+        )
+        if n and rate is not None and lower > risk + self.config.harm_margin:
             return replace(place, state=PlaceState.HARMFUL), labelled
         if n and upper <= risk + self.config.place_margin:
             return replace(place, state=PlaceState.HARMLESS, decided_ms=now_ms, decided_by="labels"), labelled

@@ -76,9 +76,11 @@ class SuspectReleases:
         before, _ = self._scenes([one for one in earlier if one.artifact_sha256 == last])
         confidence = 1 - (1 - self.config.confidence) / (2 if before else 1)  # two bounds share the risk
         lower, upper = lower_bound(scenes, confidence), upper_bound(scenes, confidence)
-        risk = reference.risk if reference else 0.0
+        rate = 0.0 if reference is None else reference.error_rate
+        risk = rate or 0.0
         allowed = max(risk + self.config.place_margin, lower_bound(before, confidence))
         surely = max(risk, upper_bound(before, confidence) if before else 0.0) + self.config.harm_margin
+        surely = 1.0 if rate is None and not before else surely  # of a release that was made without labels
         suspect = replace(
             suspect, audited=len(scenes), wrong=sum(one.wrong for one in scenes), lower_risk=lower, upper_risk=upper,
             allowed_risk=allowed,

@@ -28,10 +28,11 @@ def test_the_binomial_tail_is_exact() -> None:
 
 
 def test_the_error_rate_is_bounded_as_by_clopper_and_pearson() -> None:
-    """None wrong of 59: below 5 % at 95 %; without classes or rows nothing is known."""
-    known = Reference(classes=3, contexts=(Context(n=59, n_effective=59),))
+    """None wrong of 59: below 5 % at 95 %; without classes, rows or labels nothing is known."""
+    known = Reference(classes=3, contexts=(Context(n=59, n_effective=59),), table_seen=(59, 0, 0))
     assert error_bound(known) == pytest.approx(1 - 0.05 ** (1 / 59), abs=1e-6)
     assert error_bound(Reference(classes=3)) == error_bound(Reference(contexts=known.contexts)) == 1.0
+    assert error_bound(replace(known, table_seen=(0, 0, 0))) == 1.0
 
 
 def test_twice_what_both_gates_allow_is_ordinary() -> None:

@@ -110,6 +110,18 @@ def sample(number: int, *, lane: str = "audit", model: bytes = MODEL) -> Sample:
     )  # fmt: skip
 
 
+@pytest.fixture
+def without_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every release was made without labels: nobody knows how often it is wrong."""
+    real = Versions.reference
+
+    def bare(self: Versions, ref_id: str) -> Reference | None:
+        found = real(self, ref_id)
+        return found and replace(found, risk=0.0, table_right=(0,), table_seen=(0,))
+
+    monkeypatch.setattr(Versions, "reference", bare)
+
+
 def reference_of(artifact: bytes) -> Reference:
     """Return a small reference profile of ``artifact``."""
     return Reference(

@@ -159,6 +159,17 @@ def test_harm_that_labels_show_opens_a_retraining(site: Site) -> None:
     assert len(site.service.triggers.all()) == 1
 
 
+@pytest.mark.usefixtures("without_labels")
+def test_errors_of_a_release_that_was_made_without_labels_are_shown_and_no_harm(site: Site) -> None:
+    """What is ordinary for it nobody knows: no share of errors is more than allowed."""
+    serve(site, {"d1": 10, "d2": 10})
+    label(site, [False] * 15 + [True] * 25)
+    site.service.turn(NOW_MS)
+    assert (site.service.triggers.all(), site.audit.harmed()) == ((), ())
+    (found,) = site.audit.audits()
+    assert [(group.risk.scenes, group.allowed, group.harmful) for group in found.groups] == [(40, 1.0, False)] * 2
+
+
 def test_a_client_and_the_command_line_get_the_same(site: Site) -> None:
     """The answer of the server, as a client reads it, and a row of it for each group."""
     serve(site, {"d1": 10, "d2": 10})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from server.drift.ledger import Finding
 from server.drift.places import NewPlace, Places, PlaceState
 from server.drift.verdicts import DriftVerdict, VerdictKind
@@ -133,3 +135,13 @@ def test_what_a_person_decided_meanwhile_is_kept(site: Site) -> None:
     assert new.places.all() == (accepted,)
     assert _turn(new, 100 + DAY_MS) == accepted
     assert accepted.words == "new to training, accepted by Ada; no labels yet"
+
+
+@pytest.mark.usefixtures("without_labels")
+def test_no_place_is_harmful_to_a_release_that_was_made_without_labels(site: Site) -> None:
+    """Its error rate is not known anywhere: half wrong here may be half wrong there."""
+    new = _new_place(site)
+    _turn(new, 100)
+    site.upload(30, wrong=15)
+    place = _turn(new, 200)
+    assert (place.state, place.risk.endswith("in training not known")) == (PlaceState.OPEN, True)

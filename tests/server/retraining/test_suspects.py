@@ -180,3 +180,15 @@ def test_a_release_is_made_for_the_devices_of_its_retraining_unless_they_are_the
             phase=RetrainingPhase.SETTLED, result=f"model-{number}",
         ))  # fmt: skip
     assert site.service.triggers.made_for() == {"model-2": ("d1",)}
+
+
+@pytest.mark.usefixtures("without_labels")
+def test_a_release_that_was_made_without_labels_is_worse_only_than_the_one_before(site: Site) -> None:
+    """Half wrong is no harm where nobody knows what is ordinary; where the one before had none wrong it is."""
+    asking = _alarm(site)
+    _turn(asking, 100)
+    site.upload(30, wrong=15)
+    assert _turn(asking, 200)[0].state is SuspectState.OPEN
+    site.release(2, model=OLDER)
+    site.upload(60, wrong=0, start=100, model=OLDER)
+    assert _turn(asking, 300)[0].state is SuspectState.WORSE
