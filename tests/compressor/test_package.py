@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +19,9 @@ from compressor.gates.certificate import Certificate, Line, for_bundle
 from compressor.measurement.predictions import Predictions
 from compressor.release.package import Golden, Parts, bill_of_materials, card, read_golden, write_golden
 from compressor.tasks.classification.evidence import golden_rows
+from edge_agent.errors import GoldenError
+from edge_agent.inference import probe
+from wire.bundle import Bundle
 from wire.manifest import Manifest, TensorSpec
 from wire.reference import Reference
 
@@ -65,6 +70,21 @@ def test_foreign_bytes_are_no_golden_vectors() -> None:
     """Garbage is a coded error."""
     with pytest.raises(PackageError, match=r"golden\.npz"):
         read_golden(b"PK garbage")
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '<f4', 'shape': (3,", b"(((((" * 90, b"{'descr': 7}", b"\xff\xfe"])
+def test_an_array_whose_header_is_damaged_is_a_coded_error(header: bytes) -> None:
+    """NumPy parses it as Python text, whose errors are no errors of values: on this host and on a device."""
+    text = header + b" " * (-(len(header) + 11) % 64) + b"\n"
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name in ("inputs", "logits", "labels"):
+            archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    with pytest.raises(PackageError, match=r"golden\.npz"):
+        read_golden(data.getvalue())
+    files = {"golden.npz": data.getvalue()}
+    with pytest.raises(GoldenError, match="Expected the arrays inputs and logits"):
+        probe.read_golden(Bundle(manifest=Manifest(), files=files))
 
 
 def test_golden_rows_are_right_and_cover_the_classes() -> None:
