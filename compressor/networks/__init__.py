@@ -10,17 +10,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from compressor import plugins
 from compressor.errors import CompressorError, PluginError
-from compressor.networks import _listed
 from edge_agent import decoders
+from wire.settings import nearest
 
 _INIT_SEED = 20_250_101
 _SUM_SLACK = 1e-4
+LIBRARIES = ("torchvision", "timm")
+_PHOTO = 3
+_MAKERS = {"torchvision": ("torchvision.models:get_model", "torchvision.models:list_models"),
+           "timm": ("timm:create_model", "timm:list_models")}  # fmt: skip
+_LISTS = {"torchvision": "https://docs.pytorch.org/vision/stable/models.html", "timm": "timm.list_models()"}
 
 
 def networks() -> tuple[str, ...]:
@@ -37,7 +43,7 @@ def build(
         PluginError: If the network is unknown, rejects an option, fails while being built, or does not return
             (logits, embedding) of these shapes.
     """
-    found = _listed.of_library(name) or plugins.resolve(__name__, name, "build", known=networks())
+    found = _of_library(name) or plugins.resolve(__name__, name, "build", known=networks())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_INIT_SEED)
         try:
@@ -55,6 +61,34 @@ def build(
         message = f"Expected {name!r} to return a torch.nn.Module, got {type(network).__name__}"
         raise PluginError(message)
     return with_embedding(name, network, classes, torch.zeros(2, channels, height, width))
+
+
+def _of_library(name: str) -> Callable[..., nn.Module] | None:
+    """Return the builder of ``library:network``; None for every other name.
+
+    Raises:
+        PluginError: If the library is missing, or lists no such network.
+    """
+    library, colon, network = name.partition(":")
+    if not colon or library not in LIBRARIES:
+        return None
+    make, known = (cast("Any", plugins.resolve(__name__, one, "", known=())) for one in _MAKERS[library])
+    names: tuple[str, ...] = tuple(known())
+    if network not in names:
+        hint = nearest(network, names) or f": {_LISTS[library]} has their names"
+        message = f"Expected a network that {library} lists, got {network!r}{hint}"
+        raise PluginError(message)
+
+    def build(classes: int, channels: int, height: int, width: int, **options: float) -> nn.Module:
+        del height, width  # those that need them take them as options
+        if library == "timm":
+            return cast("nn.Module", make(network, pretrained=False, num_classes=classes, in_chans=channels, **options))
+        if channels != _PHOTO:
+            message = f"Expected 3 channels for {name}, got {channels}: set [data] colour, or take one of timm"
+            raise PluginError(message)
+        return cast("nn.Module", make(network, num_classes=classes, **options))
+
+    return build
 
 
 def _called(found: Callable[..., object], given: tuple[int, int, int, int], options: Mapping[str, object]) -> object:

@@ -13,6 +13,7 @@ from compressor.export.tflite import export_tflite
 from compressor.tflite import packages
 from compressor.tflite.graph import inspect
 from compressor.tflite.quantizing import layers
+from tests.compressor.networks.kinds import CLASSIFIERS
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,7 @@ def _run(model: bytes, rows: np.ndarray) -> list[np.ndarray]:
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-@pytest.mark.parametrize("name", networks.networks())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_export_computes_what_the_network_does(name: str) -> None:
     """Logits and embedding agree with torch to 1e-5 on 5 rows, without one Transpose."""
     torch.manual_seed(0)

@@ -14,6 +14,7 @@ import torch
 from compressor import networks
 from compressor.errors import PluginError
 from edge_agent import decoders
+from tests.compressor.networks.kinds import DETECTORS
 
 
 @pytest.mark.parametrize("name", networks.networks())
@@ -27,6 +28,12 @@ def test_returns_logits_and_embedding(name: str, shape: tuple[int, int, int]) ->
     assert all(want in {-1, size} for want, size in zip(wanted, logits.shape, strict=True))
     assert embedding.ndim == 2
     assert embedding.shape[1] <= 4096
+
+
+@pytest.mark.parametrize("name", networks.networks())
+def test_what_gives_boxes_is_a_detector(name: str) -> None:
+    """Each test of a step takes the networks that it is for."""
+    assert bool(networks.decoder_of(networks.build(name, 3, 1, 32, 32))) == (name in DETECTORS)
 
 
 @pytest.mark.parametrize("name", networks.networks())

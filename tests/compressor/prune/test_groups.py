@@ -9,6 +9,7 @@ from torch import nn
 from compressor import networks
 from compressor.errors import PruneError
 from compressor.prune.groups import find_groups, narrow, output_layer
+from tests.compressor.networks.kinds import CLASSIFIERS
 
 SHAPE = (1, 16, 16)
 
@@ -58,7 +59,7 @@ def test_zero_channels_leave_the_outputs_as_they_are() -> None:
     assert torch.allclose(before, after, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", networks.networks())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_classes_are_never_pruned(name: str) -> None:
     """The output layer is found by its output, and is in no group."""
     network = networks.build(name, 10, *SHAPE)

@@ -17,6 +17,7 @@ from compressor.export.onnx import export_onnx
 from compressor.prune.masks import cubic, held, make_masks
 from compressor.prune.settings import SparsifySettings, n_of_m
 from compressor.steps._base import Bench
+from tests.compressor.networks.kinds import CLASSIFIERS
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ def _masked(network: nn.Module) -> list[torch.Tensor]:
     return [layer.weight for layer in layers if getattr(layer, "groups", 1) == 1]
 
 
-@pytest.mark.parametrize("name", networks.networks())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("pattern", ["2:4", "1:4", "3:8"])
 def test_n_of_m_holds_exactly(bench: Bench, name: str, pattern: str) -> None:
     """Each M neighbouring inputs of every masked layer have exactly N weights, after fine-tuning."""
@@ -48,7 +49,7 @@ def test_n_of_m_holds_exactly(bench: Bench, name: str, pattern: str) -> None:
         assert set((weight.movedim(1, -1).reshape(-1, m) != 0).sum(dim=1).tolist()) == {n}
 
 
-@pytest.mark.parametrize("name", networks.networks())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_unstructured_share_holds_exactly(bench: Bench, name: str) -> None:
     """Each masked layer has its share of zeros after fine-tuning; a zero is +0.0, so that it compresses."""
     applied = _sparse(bench, name, replace(QUICK, sparsity=0.75))

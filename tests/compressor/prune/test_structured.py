@@ -18,6 +18,7 @@ from compressor.prune.judging import score
 from compressor.prune.plan import count_macs, count_parameters
 from compressor.prune.settings import IMPORTANCES, PruneSettings
 from compressor.steps._base import Bench, Rows
+from tests.compressor.networks.kinds import CLASSIFIERS
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +36,7 @@ def _pruned(bench: Bench, name: str = "resnet8", settings: PruneSettings = QUICK
 
 
 @pytest.mark.parametrize("importance", IMPORTANCES)
-@pytest.mark.parametrize("name", networks.networks())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_meets_the_share_of_macs(bench: Bench, name: str, importance: str) -> None:
     """At most half of the MACs are left, by count, and not much less; the notes have the figure."""
     applied = _pruned(bench, name, replace(QUICK, importance=importance, fine_tune_epochs=0))
@@ -46,7 +47,7 @@ def test_meets_the_share_of_macs(bench: Bench, name: str, importance: str) -> No
     assert applied.network(torch.zeros(2, *SHAPE))[0].shape == (2, 10)
 
 
-@pytest.mark.parametrize("name", networks.networks())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_only_shapes_change(bench: Bench, name: str) -> None:
     """Names of modules and weights stay; shapes get narrower and never wider; classes stay; widths are multiples."""
     applied, fresh = _pruned(bench, name).network, _network(name)
@@ -59,7 +60,7 @@ def test_only_shapes_change(bench: Bench, name: str) -> None:
     assert all(value.shape[0] % 8 == 0 for key, value in new.items() if value.ndim == 4)
 
 
-@pytest.mark.parametrize("name", networks.networks())
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_pruned_network_exports(bench: Bench, name: str) -> None:
     """The exported file computes the same as the narrowed network."""
     network = _pruned(bench, name).network

@@ -16,6 +16,7 @@ from compressor.errors import QuantizeError
 from compressor.export.onnx import OUTPUT_NAMES, export_onnx
 from compressor.quantize import quantize
 from compressor.steps.quantize import Settings as QuantizeRecipe
+from tests.compressor.networks.kinds import CLASSIFIERS
 
 SHAPE = (3, 32, 20)
 
@@ -28,9 +29,9 @@ def _batches() -> Iterator[np.ndarray]:
     yield from np.array_split(_inputs(), 4)
 
 
-@pytest.fixture(scope="module", params=networks.networks())
+@pytest.fixture(scope="module", params=CLASSIFIERS)
 def models(request: pytest.FixtureRequest) -> tuple[bytes, bytes]:
-    """Float and int8 of every network in the folder."""
+    """Float and int8 of every classifier in the folder."""
     model = export_onnx(networks.build(request.param, 10, *SHAPE), *SHAPE)
     return model, quantize(model, _batches, QuantizeRecipe())
 
