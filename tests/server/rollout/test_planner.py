@@ -29,6 +29,7 @@ from server.rollout.planner import apply_settlements, left_out, passed, plan, se
 from server.rollout.resuming import How, foresee, resumed, skipped, to_replace
 from server.rollout.thresholds import count_members, outcome
 from wire.messages import UpdatePhase, UpdateStatus
+from wire.shadow import ShadowCounts
 
 NEW, OLD = "meter-2", "meter-1"
 GROUPS = (
@@ -636,3 +637,16 @@ def test_the_first_generation_of_a_device_counts(gen: int, settled: list[MemberS
     going = change(rollout(MemberStanding.ASSIGNED), "d0", gen=gen)
     actions = plan(going, {"d0": status("d0", update=update, desired_gen=gen)}, 2000)
     assert [one.standing for one in actions if isinstance(one, Settle)] == settled
+
+
+def test_counts_of_a_shadow_and_a_replay_stay_until_newer_ones_come() -> None:
+    """A report without them, such as that of the switch after a shadow, does not take them back."""
+    (member, _) = rollout(MemberStanding.PENDING, MemberStanding.PENDING).members
+    shadow, replay = ShadowCounts(n=30, disagreed=2), ShadowCounts(n=12, disagreed=1)
+    silent = UpdateStatus(phase=UpdatePhase.PROBATION, gen=5, release=NEW)
+    compared = so_far(member, replace(silent, shadow=shadow, replay=replay), NEW)
+    assert (compared.shadow, compared.replay) == (shadow, replay)
+    later = so_far(compared, silent, NEW)
+    assert (later.shadow, later.replay) == (shadow, replay)
+    newer = replace(shadow, n=60)
+    assert so_far(compared, replace(silent, shadow=newer), NEW).shadow == newer
