@@ -130,6 +130,15 @@ def _convert(model: onnx.ModelProto, nodes: list[onnx.NodeProto], source: str, k
     value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
+def _moved(model: onnx.ModelProto, name: str, tag: str) -> str:
+    """Give the output ``name`` another name inside the graph, and return it: a node behind it makes ``name`` anew."""
+    inside = _graph.free_name(model, f"{name}_{tag}")
+    for node in model.graph.node:
+        node.output[:] = [inside if one == name else one for one in node.output]
+    _graph.rename_inputs(model, {name: inside})
+    return inside
+
+
 def answer_in_float(model: onnx.ModelProto, given: Given) -> str:
     """Convert float16 outputs to float32."""
     del given
@@ -137,14 +146,11 @@ def answer_in_float(model: onnx.ModelProto, given: Given) -> str:
     for value in model.graph.output:
         if value.type.tensor_type.elem_type != TensorProto.FLOAT16:
             continue
-        name = value.name
-        half = _graph.free_name(model, f"{name}_float16")
-        for node in model.graph.node:
-            node.output[:] = [half if one == name else one for one in node.output]
-        _graph.rename_inputs(model, {name: half})
-        model.graph.node.append(helper.make_node("Cast", [half], [name], name=f"{half}_cast", to=TensorProto.FLOAT))
+        half = _moved(model, value.name, "float16")
+        node = helper.make_node("Cast", [half], [value.name], name=f"{half}_cast", to=TensorProto.FLOAT)
+        model.graph.node.append(node)
         value.type.tensor_type.elem_type = TensorProto.FLOAT
-        changed.append(name)
+        changed.append(value.name)
     return f"float16 outputs are converted to float32: {', '.join(changed)}" if changed else ""
 
 
@@ -156,16 +162,12 @@ def flatten_answers(model: onnx.ModelProto, given: Given) -> str:
         sizes = [size or 0 for size in _graph.sizes_of(value)]
         if flat_shape(sizes) == tuple(sizes) or value.type.tensor_type.elem_type != TensorProto.FLOAT:
             continue
-        name = value.name
-        deep = _graph.free_name(model, f"{name}_axes")
-        for node in model.graph.node:
-            node.output[:] = [deep if one == name else one for one in node.output]
-        _graph.rename_inputs(model, {name: deep})
-        model.graph.node.append(helper.make_node("Flatten", [deep], [name], name=f"{deep}_flat", axis=1))
+        deep = _moved(model, value.name, "axes")
+        model.graph.node.append(helper.make_node("Flatten", [deep], [value.name], name=f"{deep}_flat", axis=1))
         dims = value.type.tensor_type.shape.dim
         del dims[1:]
         dims.add().dim_value = flat_shape(sizes)[1]
-        changed.append(f"{name} (N, {', '.join(map(str, sizes[1:]))})")
+        changed.append(f"{value.name} (N, {', '.join(map(str, sizes[1:]))})")
     if changed:
         del model.graph.value_info[:]
     return f"a Flatten stands behind {', '.join(changed)}" if changed else ""

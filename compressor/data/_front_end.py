@@ -8,7 +8,7 @@ train rows only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -72,6 +72,15 @@ def chosen(data: DataRecipe, known: tuple[str, ...]) -> tuple[str, dict[str, flo
     return data.front_end, completed(data.front_end, options_of(data))
 
 
+def window_front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
+    """Return the name and all options of the front end of a data set whose samples are windows of numbers.
+
+    Raises:
+        DataError: If the front end is missing or another one, or an option is unknown or out of range.
+    """
+    return chosen(data, ("window",))
+
+
 def options_of(data: DataRecipe) -> dict[str, float]:
     """Return ``[data] options`` as numbers."""
     return {name: float(value) for name, value in data.options.items()}
@@ -90,6 +99,20 @@ def completed(name: str, options: Mapping[str, float]) -> dict[str, float]:
         raise DataError(message) from error
 
 
+def check_corrupt(corrupt: Sequence[str], data: DataRecipe, path: Path, what: str) -> None:
+    """Check that at most ``data.allow_corrupt`` rows of ``path`` were left out.
+
+    ``corrupt``: of each its name, a colon and the reason; ``what``: how messages call them.
+
+    Raises:
+        CorruptImageError: If there are more.
+    """
+    if len(corrupt) > data.allow_corrupt:
+        shown = "; ".join(corrupt[:_NAMES_SHOWN])
+        message = f"Expected at most {data.allow_corrupt} {what} in {path}, got {len(corrupt)}: {shown}"
+        raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
+
+
 def tabled(
     data: DataRecipe, path: Path, front_end: tuple[str, Mapping[str, float]], samples: list[SensorSample], *, what: str
 ) -> Table:
@@ -103,10 +126,7 @@ def tabled(
     """
     kept, corrupt = list[SensorSample](), list[str]()
     images = hashed(_pictures(samples, *front_end, kept, corrupt))  # one by one: a picture may be larger than its data
-    if len(corrupt) > data.allow_corrupt:
-        shown = "; ".join(corrupt[:_NAMES_SHOWN])
-        message = f"Expected at most {data.allow_corrupt} {what} in {path}, got {len(corrupt)}: {shown}"
-        raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
+    check_corrupt(corrupt, data, path, what)
     slices, sources = [sample.slice for sample in kept], [sample.source for sample in kept]
     left_out = tuple(text.split(": ", 1)[0] for text in corrupt)
     if kept and kept[0].values:

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.data import check_options
-from compressor.data._front_end import Ranged, SensorSample, chosen, ranged, tabled
+from compressor.data._front_end import Ranged, SensorSample, ranged, tabled
+from compressor.data._front_end import window_front_end as front_end
 from compressor.data._npy import HEADER_BYTES, Header, check_header
 from compressor.data._stored_images import kept
 from compressor.data._table import DEFAULT_SHARES, Table, Texts, align, check_label, source_name
@@ -37,15 +38,6 @@ _GREY, _STACK, _RGB = 3, 4, 3
 _NEEDED, _SOURCE = ("x", "y", "class_names"), "source"
 _FAULTS = (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError)
 Array = npt.NDArray[Any]
-
-
-def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
-    """Return the front end's name and all its options, as in the manifest.
-
-    Raises:
-        DataError: If the front end is missing or another one, or an option is unknown or out of range.
-    """
-    return chosen(data, ("window",))
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:

@@ -20,12 +20,12 @@ import numpy.typing as npt
 from compressor.data import _annotations
 from compressor.data._annotations import Annotated, Annotations
 from compressor.data._archive import Names, opened
-from compressor.data._front_end import preprocessing_of
+from compressor.data._front_end import check_corrupt, preprocessing_of
 from compressor.data._split import told_groups
 from compressor.data._stored_images import kept
 from compressor.data._table import BOX, Table, check_label, make_box_table
 from compressor.data.labelled_images import MAX_SET_BYTES
-from compressor.errors import ArchiveError, CorruptImageError, DataError
+from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image, upright_size
@@ -37,7 +37,6 @@ MAX_BOXES = 500
 _SAME = 0.95
 """The overlap from which two boxes of one class are the same object, marked twice."""
 _ASPECT = 0.02
-_NAMES_SHOWN = 5
 Boxes = npt.NDArray[np.float32]
 
 
@@ -60,10 +59,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
             check_label(name, str(path))
         read = _Read()
         images = kept(_decoded(store, found, preprocessing_of(data), read))  # one by one: they need not fit the memory
-    if len(read.corrupt) > data.allow_corrupt:
-        shown = "; ".join(read.corrupt[:_NAMES_SHOWN])
-        message = f"Expected at most {data.allow_corrupt} corrupt pictures in {path}, got {len(read.corrupt)}: {shown}"
-        raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
+    check_corrupt(read.corrupt, data, path, "corrupt pictures")
     if not found.class_names:
         raise DataError(f"Expected boxes of at least one class in {path}, got none: check the annotations")
     table = make_box_table(

@@ -27,10 +27,10 @@ from compressor import tasks
 from compressor.data import FLOOR
 from compressor.data import _stored_images as stored_images
 from compressor.data._delimited import check_columns, lines_of
-from compressor.data._front_end import preprocessing_of
+from compressor.data._front_end import check_corrupt, preprocessing_of
 from compressor.data._split import told_groups
 from compressor.data._table import Table, check_label, check_spelled, make_table, source_name
-from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
+from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
@@ -41,7 +41,6 @@ COLUMNS = ("path", "label", "source", "lane")
 MAX_ENTRIES = 500_000
 MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels, which are kept decoded
-_NAMES_SHOWN = 5
 _SOURCE, _LANE = "source", "lane"
 _LISTS = (".csv", ".tsv")
 
@@ -99,10 +98,7 @@ def listed(data: DataRecipe, path: Path, rows: list[LabelRow]) -> Table:
         decoded = _Decoded(store, rows, preprocessing_of(data))
         images = stored_images.kept(decoded)  # one by one: the set need not fit into memory
     used, corrupt = decoded.rows, decoded.corrupt
-    if len(corrupt) > data.allow_corrupt:
-        shown = "; ".join(corrupt[:_NAMES_SHOWN])
-        message = f"Expected at most {data.allow_corrupt} corrupt images in {path}, got {len(corrupt)}: {shown}"
-        raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
+    check_corrupt(corrupt, data, path, "corrupt images")
     table = make_table(
         images,
         [_class_name(row, data.label) for row in used],

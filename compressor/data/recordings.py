@@ -31,7 +31,8 @@ import numpy as np
 from compressor import tasks
 from compressor.data._archive import Names, opened
 from compressor.data._delimited import UNREAD, check_columns
-from compressor.data._front_end import Ranged, SensorSample, Values, chosen, options_of, ranged, tabled
+from compressor.data._front_end import Ranged, SensorSample, Values, options_of, ranged, tabled
+from compressor.data._front_end import window_front_end as front_end
 from compressor.data._layout import is_hidden, placed
 from compressor.data._table import Table, check_label, check_spelled, source_name
 from compressor.data._window_table import Columns, encoded, read
@@ -65,15 +66,6 @@ class _Cut:
     steps: int
     stride: int
     group: int
-
-
-def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
-    """Return the front end's name and all its options, as in the manifest.
-
-    Raises:
-        DataError: If the front end is missing or another one, or an option is unknown or out of range.
-    """
-    return chosen(data, ("window",))
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:

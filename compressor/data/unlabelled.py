@@ -21,12 +21,12 @@ import numpy.typing as npt
 from compressor.data import _stored_images, _window_table
 from compressor.data._archive import Names, opened
 from compressor.data._delimited import lines_of
-from compressor.data._front_end import completed, options_of, preprocessing_of
+from compressor.data._front_end import check_corrupt, completed, options_of, preprocessing_of
 from compressor.data._npy import Array, check_header
 from compressor.data._table import Shares, Table, source_name
 from compressor.data.arrays import pictures
 from compressor.data.labelled_images import MAX_SET_BYTES
-from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
+from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 from edge_agent.errors import ImageError, SensorError
@@ -78,10 +78,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     else:
         with opened(path) as store:
             held, named = _stored_images.kept(_of_files(store, path, data, read)), _sources(store)
-    if len(read.corrupt) > data.allow_corrupt:
-        shown = "; ".join(read.corrupt[:_NAMES_SHOWN])
-        message = f"Expected at most {data.allow_corrupt} broken inputs in {path}, got {len(read.corrupt)}: {shown}"
-        raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
+    check_corrupt(read.corrupt, data, path, "broken inputs")
     if not read.names:
         raise ArchiveError(f"Expected inputs that can be read in {path}, got none: mend what is broken")
     sources = [named.get(name) or own for name, own in zip(read.names, held.hashes, strict=True)]

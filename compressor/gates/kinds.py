@@ -470,10 +470,13 @@ def measured(rules: Sequence[GateRecipe], compared: object, share: float = 1.0) 
     unknown: dict[str, str] = {}
     for name, confidence in {rule.name: rule.confidence for rule in rules}.items():
         kind = kind_of(name)
-        if kind is None or (kind.measure is None and kind.score is None):
-            continue
         try:
-            value = _scored(kind.score, compared, confidence) if kind.score else _taken(kind.measure, compared)
+            if kind is not None and kind.score is not None:
+                value: float | MetricEvidence = _scored(kind.score, compared, confidence)
+            elif kind is not None and kind.measure is not None:
+                value = _taken(kind.measure, compared)
+            else:
+                continue
         except MeasureError as error:
             unknown[name] = str(error)
             continue
@@ -510,9 +513,7 @@ def _scores(score: Callable[[Any, Any], Any], outputs: Any, labels: Any) -> NDAr
     return made
 
 
-def _taken(measure: Callable[[Any], float | MetricEvidence] | None, compared: object) -> float | MetricEvidence:
-    if measure is None:
-        raise MeasureError("Expected a gate with measure, got none: say what it looks at")
+def _taken(measure: Callable[[Any], float | MetricEvidence], compared: object) -> float | MetricEvidence:
     try:
         value = measure(compared)
         if isinstance(value, MetricEvidence) or math.isfinite(value):

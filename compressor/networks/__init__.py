@@ -22,7 +22,6 @@ from wire.settings import nearest
 
 _INIT_SEED = 20_250_101
 _SUM_SLACK = 1e-4
-LIBRARIES = ("torchvision", "timm")
 _PHOTO = 3
 _MAKERS = {"torchvision": ("torchvision.models:get_model", "torchvision.models:list_models"),
            "timm": ("timm:create_model", "timm:list_models")}  # fmt: skip
@@ -70,7 +69,7 @@ def _of_library(name: str) -> Callable[..., nn.Module] | None:
         PluginError: If the library is missing, or lists no such network.
     """
     library, colon, network = name.partition(":")
-    if not colon or library not in LIBRARIES:
+    if not colon or library not in _MAKERS:
         return None
     make, known = (cast("Any", plugins.resolve(__name__, one, "", known=())) for one in _MAKERS[library])
     names: tuple[str, ...] = tuple(known())

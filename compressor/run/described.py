@@ -41,8 +41,7 @@ def normalisation(words: FileWords, data: DataRecipe) -> str:
     """Return "" if the file takes pixels as ``data`` gives them, or says nothing; else a line on what would fit."""
     if not words.mean or not words.std or min(words.std) <= 0 or data.front_end:
         return ""
-    whole = data.pixel_scale * _PIXEL  # the value of a white pixel; mean and std are of such values
-    mean, std = (np.asarray(own) / _PIXEL * whole for own in (words.mean, words.std))
+    mean, std = (np.asarray(own) * data.pixel_scale for own in (words.mean, words.std))
     own_mean, own_std = np.atleast_1d(data.mean), np.atleast_1d(data.std)
     try:
         apart = max(float(np.abs((mean - own_mean) / std).max()), float(np.abs(own_std / std - 1).max()))
@@ -51,7 +50,7 @@ def normalisation(words: FileWords, data: DataRecipe) -> str:
     if apart <= _APART:
         return ""
     pixels = f"(pixel - {_numbers(words.mean)}) / {_numbers(words.std)}"
-    given = f"mean {_numbers(own_mean)} and std {_numbers(own_std)} of 0 to {whole:.4g}"
+    given = f"mean {_numbers(own_mean)} and std {_numbers(own_std)} of 0 to {_PIXEL * data.pixel_scale:.4g}"
     return (
         f"the file's metadata say that it takes {pixels}, and [data] gives it {given}: set mean = {_numbers(mean)} and "
         f"std = {_numbers(std)}, unless they are wrong"
