@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -62,9 +63,10 @@ def child_of(pid: int) -> int:
     end_s = time.monotonic() + _CHILD_S
     while time.monotonic() < end_s:
         for path in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in path.read_text().split():
-                if b"inference.child" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
+            with contextlib.suppress(OSError):  # the thread or the process has just ended
+                for child in path.read_text().split():
+                    if b"inference.child" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        return int(child)
         time.sleep(0.01)
     sys.exit(f"Expected an inference child of {pid} within {_CHILD_S:g} s, got none")
 

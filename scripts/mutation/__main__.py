@@ -24,6 +24,7 @@ SCOPE = Path(__file__).with_name("scope.toml")
 ALLOWED = ROOT / "tests" / "mutants_allowed.toml"
 QUICK = 6
 KILLED_S = 10
+STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 STATUSES = ("killed", "survived", "timed out")
 TEACH = f"""
 A mutant is the code with one small change: < for <=, a call left out, a condition that is never met, another number.
@@ -145,10 +146,17 @@ def engine(copy: Path, *arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONHASHSEED": "0"}
     program = [sys.executable, "-m", "scripts.mutation.engine", *arguments]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        program, cwd=copy, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    ) as process:
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # else a stop may fall between its start and the next line
+    try:
+        process = subprocess.Popen(
+            program, cwd=copy, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        )
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        raise
+    with process:
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
             printed, errors = process.communicate()
         finally:
             if process.returncode is None:

@@ -11,6 +11,7 @@ import functools
 import gc
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -138,6 +139,7 @@ def _status(status: str) -> str:
 
 def main() -> int:
     """``list`` prints the mutants as JSON; ``run NAMES RESULT JOBS`` runs those whose names are in a file."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # its parent starts it with those that stop it held back
     operators.install()
     command, *arguments = sys.argv[1:]
     if command == "list":

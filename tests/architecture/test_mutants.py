@@ -95,12 +95,36 @@ def test_the_help_teaches_without_anything_installed() -> None:
     assert (done.returncode, b"scripts/mutants --quick" in done.stdout) == (0, True)
 
 
+def test_a_stop_while_the_engine_starts_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes when the process exists and ``Popen`` has not returned yet."""
+    (tmp_path / "scripts" / "mutation").mkdir(parents=True)
+    (tmp_path / "scripts" / "mutation" / "engine.py").write_text("import time\ntime.sleep(60)\n")
+    started: list[subprocess.Popen[str]] = []
+
+    class Stopped(subprocess.Popen):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Stopped)
+    before = signal.signal(signal.SIGTERM, mutants.stop)
+    try:
+        with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+            mutants.engine(tmp_path, "run")
+        assert started[0].returncode == -signal.SIGKILL
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        started[0].kill()
+
+
 FORKS = """
 import fcntl, os, signal, time
 held = open("lock", "w")
 fcntl.flock(held, fcntl.LOCK_EX)
 if os.fork():
-    os.kill(os.getppid(), signal.SIGUSR1)
+    os.kill(os.getppid(), signal.SIGHUP)
 time.sleep(60)
 """
 
@@ -109,12 +133,12 @@ def test_an_interrupted_engine_is_killed_with_its_forks(tmp_path: Path) -> None:
     """The lock is held by both processes until both are gone."""
     (tmp_path / "scripts" / "mutation").mkdir(parents=True)
     (tmp_path / "scripts" / "mutation" / "engine.py").write_text(FORKS)
-    before = signal.signal(signal.SIGUSR1, mutants.stop)
+    before = signal.signal(signal.SIGHUP, mutants.stop)
     try:
-        with pytest.raises(SystemExit, match=str(128 + signal.SIGUSR1)):
+        with pytest.raises(SystemExit, match=str(128 + signal.SIGHUP)):
             mutants.engine(tmp_path, "run")
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGHUP, before)
     with (tmp_path / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

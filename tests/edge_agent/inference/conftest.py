@@ -77,8 +77,8 @@ def reference_for(artifact: bytes) -> Reference:
         contexts=(Context(n=1, n_effective=1, counts=(0,) * 16 * len(specs)),),
         classes=CLASSES,
         confidence_bins=10,
-        table_right=(0,) * 30,
-        table_seen=(0,) * 30,
+        table_right=(*(0,) * 29, 1),  # the one row had a label, and the model was right
+        table_seen=(*(0,) * 29, 1),
         edges=(edges,) * len(specs),
         projection_mean=(0.0,) * EMBEDDING,
         projection=tuple(map(tuple, rows.tolist())),

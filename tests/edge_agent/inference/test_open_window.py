@@ -1,5 +1,6 @@
 """A real agent and its real child, killed at any time: the counts of an open window are there afterwards, once."""
 
+import contextlib
 import os
 import random
 import signal
@@ -70,8 +71,11 @@ class Device:
 
     def child(self) -> int | None:
         """Return the process id of the inference child."""
-        tasks = Path(f"/proc/{self.agent.pid}/task").glob("*/children")
-        return next((int(pid) for path in tasks for pid in path.read_text().split()), None)
+        for path in Path(f"/proc/{self.agent.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # the thread has just ended
+                for pid in path.read_text().split():
+                    return int(pid)
+        return None
 
     def feed(self, data: bytes, seconds: float) -> None:
         """Drop an image every 10 ms, and record how many were taken."""
