@@ -170,17 +170,47 @@ def numbers_from(
 ) -> T:
     """Return ``cls``, whose fields are numbers, filled from ``options`` as in a recipe or a manifest.
 
-    A manifest holds all numbers as floats: 32.0 is a whole number. ``where`` and ``given``: as of ``fields_from``.
+    A manifest holds all numbers as floats: 32.0 is a whole number, of a field with ``OneOf`` the place among its names,
+    and ``anchors_0``, ``anchors_1`` and so on are the values of a list. A recipe has the name, and the list.
+    ``where`` and ``given``: as of ``fields_from``.
 
     Raises:
         SettingsError: If an option is unknown, not a number, not a whole one if required, or out of its range.
     """
-    known = names_of(cls)
+    known, ranges = names_of(cls), rules(cls)
     table: dict[str, object] = {}
+    lists: dict[str, dict[int, float]] = {}
     for key, value in options.items():
+        head, _, place = key.rpartition("_")
         whole = key in known and isinstance(default_of(cls, key), int)
-        table[key] = int(value) if whole and isinstance(value, float) and value.is_integer() else value
+        if key not in known and head in known and place.isdecimal() and isinstance(default_of(cls, head), tuple):
+            lists.setdefault(head, {})[int(place)] = value
+        elif isinstance(rule := ranges.get(key), OneOf) and isinstance(value, int | float):
+            known_place = not isinstance(value, bool) and value in range(len(rule.names))
+            table[key] = rule.names[int(value)] if known_place else str(value)
+        else:
+            table[key] = int(value) if whole and isinstance(value, float) and value.is_integer() else value
+    for head, values in lists.items():
+        if sorted(values) != list(range(len(values))):
+            message = f"Expected {where} {head}_0 to {head}_{len(values) - 1}, got {head}_{max(values)}"
+            raise SettingsError(message)
+        table[head] = [values[place] for place in sorted(values)]
     return fields_from(cls, table, where, given=given)
+
+
+def numbers_of(settings: object) -> dict[str, float]:
+    """Return the fields of a dataclass of numbers as a manifest holds them, sorted by name: see ``numbers_from``."""
+    found: dict[str, float] = {}
+    ranges = rules(type(settings))
+    for key in sorted(names_of(settings)):
+        value, rule = getattr(settings, key), ranges.get(key)
+        if isinstance(rule, OneOf):
+            found[key] = float(rule.names.index(value))
+        elif isinstance(value, tuple):
+            found |= {f"{key}_{place}": float(item) for place, item in enumerate(value)}
+        else:
+            found[key] = float(value)
+    return found
 
 
 def check(settings: object, where: str) -> None:

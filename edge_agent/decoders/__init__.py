@@ -2,8 +2,12 @@
 
 The folder is the registry, one decoder a file; a manifest names it with its options. A decoder's module has
 ``Settings`` (a frozen dataclass of numbers with a default and a range), ``make(settings, shape) -> Decoder`` and
-``output_shape(classes)``. The runtime of a model with a decoder returns boxes instead of its first output, on the
-device and on the build host alike: gates, golden vectors and drift references are about boxes.
+``output_shape(classes)``. One for imported files also has ``read(settings, shape, outputs)``, which settles from the
+file's outputs what a recipe leaves open, and ``tried(settings, shape, outputs)``, which does so from the outputs of
+some inputs; both return an ``OutputReading``, and only the build host calls them.
+
+The runtime of a model with a decoder returns boxes instead of its first output, on the device and on the build host
+alike: gates, golden vectors and drift references are about boxes.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from edge_agent.errors import DecoderError
 from wire import plugins
 from wire.errors import SettingsError
 from wire.manifest import Manifest, TensorSpec
-from wire.settings import names_of, nearest, numbers_from
+from wire.settings import nearest, numbers_from, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +40,19 @@ class ModelShape:
     classes: int
     width: int
     height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputReading:
+    """How the outputs of a file are read: the decoder's ``options``, as a manifest has them, and why.
+
+    ``places``: of the outputs that the decoder gets, in its order; ``remarks``: a line on each thing that the recipe
+    left open.
+    """
+
+    options: Mapping[str, float]
+    places: tuple[int, ...] = (0,)
+    remarks: tuple[str, ...] = ()
 
 
 class Decoder(Protocol):
@@ -63,8 +80,7 @@ def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:
     Raises:
         DecoderError: If the decoder is unknown, or an option is unknown or out of range.
     """
-    settings = _settings(name, options)
-    return {key: float(getattr(settings, key)) for key in sorted(names_of(type(settings)))}
+    return numbers_of(_settings(name, options))
 
 
 def make(name: str, options: Mapping[str, float], shape: ModelShape) -> Decoder:
@@ -96,6 +112,36 @@ def output_shape(name: str, classes: int) -> tuple[int, ...]:
         DecoderError: If the decoder is unknown.
     """
     return cast("tuple[int, ...]", _module(name).output_shape(classes))
+
+
+def read(name: str, options: Mapping[str, float], shape: ModelShape, outputs: Sequence[TensorSpec]) -> OutputReading:
+    """Return how the decoder ``name`` reads a file with these ``outputs``; -1 stands for an open size.
+
+    Raises:
+        DecoderError: If it can't, or is unknown, or an option is unknown or out of range.
+    """
+    module, settings = _module(name), _settings(name, options)
+    if hasattr(module, "read"):
+        return cast("OutputReading", module.read(settings, shape, outputs))
+    wanted = output_shape(name, shape.classes)
+    for place, one in enumerate(outputs):
+        known = len(one.shape) == len(wanted)
+        if known and all(-1 in pair or len(set(pair)) == 1 for pair in zip(one.shape, wanted, strict=True)):
+            return OutputReading(options=numbers_of(settings), places=(place,))
+    got = ", ".join(f"{one.name} {one.shape}" for one in outputs)
+    raise DecoderError(f"Expected for the decoder {name!r} an output {wanted}, got {got}: check [model] labels")
+
+
+def tried(name: str, options: Mapping[str, float], shape: ModelShape, outputs: Sequence[Array]) -> OutputReading:
+    """Return how the decoder ``name`` reads ``outputs``, those of some inputs, checked: are these boxes?
+
+    Raises:
+        DecoderError: If they are none, or the decoder or an option is unknown.
+    """
+    module, settings = _module(name), _settings(name, options)
+    if hasattr(module, "tried"):
+        return cast("OutputReading", module.tried(settings, shape, outputs))
+    return OutputReading(options=numbers_of(settings))
 
 
 def outputs_of(manifest: Manifest) -> tuple[TensorSpec, ...]:

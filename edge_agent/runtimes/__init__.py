@@ -35,4 +35,4 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int | None = None) -> 
         message = f"Expected {error.name or 'a package'} for runtime {manifest.runtime!r}, got nothing: pip install "
         raise RuntimeMissingError(f"{message}{install_name()}[{manifest.runtime}]") from error
     loaded = module.load(manifest, artifact, threads=threads or manifest.threads or 1)
-    return loaded if decoder is None else Decoded(loaded, decoder)
+    return loaded if decoder is None else Decoded(loaded, decoder, manifest)

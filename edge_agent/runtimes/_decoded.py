@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from edge_agent.decoders import Decoder
 from edge_agent.runtimes._base import Array, Runtime
+from wire.manifest import Manifest
+
+_BATCHED = 3
 
 
 class Decoded:
     """Runs a model and decodes its outputs; the decoder's time counts as the run's."""
 
-    def __init__(self, runtime: Runtime, decoder: Decoder) -> None:
-        """Use both."""
+    def __init__(self, runtime: Runtime, decoder: Decoder, manifest: Manifest) -> None:
+        """Use both; boxes in a list without an axis for the input, (D, 4), are computed input by input."""
         self._runtime, self._decoder = runtime, decoder
+        self._alone = len(manifest.outputs[0].shape) < _BATCHED
 
     def run(self, batch: Array) -> tuple[Array, ...]:
-        """Return the boxes, float32 (N, 6 * K), and the model's further outputs.
+        """Return the boxes, float32 (N, 6 * K), and the model's further outputs, if these have an axis for N.
 
         Raises:
             DecoderError: If the outputs don't fit the decoder.
             InputShapeError: If ``batch`` has another shape or type than the manifest's input.
             RuntimeSeamError: If the runtime itself fails.
         """
+        if self._alone:
+            return (np.concatenate([self._decoder.boxes(self._runtime.run(row[None])) for row in batch]),)
         outputs = self._runtime.run(batch)
         return (self._decoder.boxes(outputs), *outputs[1:])
 

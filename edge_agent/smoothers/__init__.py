@@ -16,7 +16,7 @@ from edge_agent.errors import SmootherError
 from wire import plugins
 from wire.errors import SettingsError
 from wire.manifest import Manifest
-from wire.settings import names_of, nearest, numbers_from
+from wire.settings import nearest, numbers_from, numbers_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,8 +48,7 @@ def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:
     Raises:
         SmootherError: If the smoother is unknown, or an option is unknown or out of range.
     """
-    settings = _settings(name, options)
-    return {key: float(getattr(settings, key)) for key in sorted(names_of(type(settings)))}
+    return numbers_of(_settings(name, options))
 
 
 def make(name: str, options: Mapping[str, float], classes: int) -> Smoother:
