@@ -29,9 +29,10 @@ from compressor.qat import equalization
 from compressor.qat.simulation import Simulation
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
+from compressor.tasks import Training
 from compressor.tasks._loss import TaskLoss
 from compressor.train import scoring
-from compressor.train.augmentation import augment
+from compressor.train.augmentation import draw, moved_together
 from compressor.train.lazy_tensor import as_tensor
 from compressor.train.scoring import Score
 from compressor.train.supervised import one_thread
@@ -44,7 +45,7 @@ PLAIN, CLIPPED, EQUALIZED = "min/max ranges", "clipped weights", "equalized chan
 class QatPlan:
     """Training settings. ``max_steps`` 0: no limit besides ``epochs``. ``distill``: share of the teacher in the loss.
 
-    ``loss``: of a regression, as in ``[train]``.
+    ``loss``: of a regression, ``flips``: of a detection, as in ``[train]``.
     """
 
     epochs: int
@@ -57,6 +58,7 @@ class QatPlan:
     label_smoothing: float
     seed: int
     loss: str = ""
+    flips: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,10 @@ def _epochs(simulation: Simulation, rows: Rows, plan: QatPlan, teacher: nn.Modul
     with torch.no_grad():
         outputs = simulation.copy(torch.from_numpy(rows.inputs[:1]))[0].shape[1]
     own = rows.of_task.training.loss(settings, torch.from_numpy(rows.labels), outputs)
-    loss = _Loss(plan=plan, own=own, teacher=teacher if plan.distill > 0 else None, generator=generator)
+    loss = _Loss(
+        plan=plan, own=own, training=rows.of_task.training, teacher=teacher if plan.distill > 0 else None,
+        generator=generator,
+    )  # fmt: skip
     for done in range(0, total, per_epoch):
         order = torch.randperm(len(rows), generator=generator)
         batches = order[: min(per_epoch, total - done) * batch].reshape(-1, batch)
@@ -239,11 +244,14 @@ class _Loss:
 
     plan: QatPlan
     own: TaskLoss
+    training: Training
     teacher: nn.Module | None
     generator: torch.Generator
 
     def __call__(self, copy: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        x = augment(x, self.plan.augment, self.generator)
+        drawn = draw(tuple(x.shape), self.plan.augment, self.generator)
+        if drawn is not None:
+            x, y = moved_together(x, y, drawn, self.training, self.plan.flips)
         answers = copy(x)
         loss: torch.Tensor = self.own(x, answers, y)
         if self.teacher is None:

@@ -13,7 +13,7 @@ from compressor.steps._base import NETWORK, Applied, Bench, Network
 from wire.settings import Bound
 
 LEVEL = NETWORK
-TRAIN_READS = frozenset({"batch", "augment", "label_smoothing", "seed", "loss"})
+TRAIN_READS = frozenset({"batch", "augment", "label_smoothing", "seed", "loss", "flips"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,7 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         label_smoothing=bench.settings.label_smoothing,
         seed=bench.settings.seed,
         loss=bench.settings.loss,
+        flips=bench.settings.flips,
     )
     trained = training.train(simulated, bench.train, bench.search, plan, teacher=bench.teacher, tell=bench.tell)
     simulated.settle()

@@ -71,6 +71,20 @@ def draw(shape: tuple[int, ...], strength: float, generator: torch.Generator) ->
     )
 
 
+def moved_together(
+    x: torch.Tensor, y: torch.Tensor, drawn: Drawn, training: object, flips: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return inputs with ``drawn`` applied, and their targets: those that have a place in the input move with it.
+
+    ``training``: of the task (``compressor.tasks.Training``). ``flips``: as in ``[train]``.
+    """
+    moving = getattr(training, "augmented", None)
+    if moving is None:
+        return drawn.applied(x), y
+    moved: tuple[torch.Tensor, torch.Tensor] = moving(x, y, drawn, flips)
+    return moved
+
+
 def augment(x: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
     """Return ``x``, float32 (N, C, H, W), randomly shifted, scaled, rotated, lit and noised per sample.
 

@@ -22,7 +22,7 @@ from torch import nn
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.tasks._loss import TaskLoss
-from compressor.train.augmentation import draw, draw_mix
+from compressor.train.augmentation import draw, draw_mix, moved_together
 from compressor.train.frozen_body import freeze_body
 from compressor.train.processes.world import World, answered
 from compressor.train.samples import Samples
@@ -169,9 +169,7 @@ class TrainingState:
         needed = mine if mix is None else torch.unique(torch.cat([mine, mix.partners[own]]))
         x, y = samples.x[rows[needed]], samples.y[rows[needed]]
         if drawn is not None:
-            moved = getattr(samples.task.training, "augmented", None)  # of a task whose targets have a place
-            drawn = drawn.of(needed)
-            x, y = (drawn.applied(x), y) if moved is None else moved(x, y, drawn, settings.flips)
+            x, y = moved_together(x, y, drawn.of(needed), samples.task.training, settings.flips)
         if mix is None:
             return x, y
         first, second = torch.searchsorted(needed, mine), torch.searchsorted(needed, mix.partners[own])
