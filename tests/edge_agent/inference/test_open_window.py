@@ -23,7 +23,7 @@ from wire.drift_report import decode_report
 from wire.messages import Batch
 
 pytestmark = pytest.mark.slow
-CHECKPOINT_S, COMMIT_S, BUSY_S = 0.2, 0.1, 0.7  # what may be lost of a kill; the last: a busy machine
+CHECKPOINT_S, COMMIT_S, BUSY_S = 0.2, 0.1, 1.5  # what may be lost of a kill; the last: a busy machine
 CONFIG = f"""
 [source]
 path = "inbox"
