@@ -13,9 +13,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,9 +26,6 @@ from wire import __version__
 from wire.errors import WireError
 from wire.extras import missing_extra
 from wire.installation import check_alone
-
-if TYPE_CHECKING:
-    from compressor.recipe.model import Recipe
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_NOT_LOGGED, EXIT_INTERRUPTED = 0, 2, 3, 4, 5, 130
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -175,13 +172,17 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.cli.devices import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
-    from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe.read import read_recipe, unread  # noqa: PLC0415 - the command line starts fast
     from compressor.run.ledger import LooksAt  # noqa: PLC0415 - the command line starts fast
     from compressor.run.pipeline import BasePoint, quick_of, run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
     bars = Bars()
-    read = _with_model(read_recipe(recipe, changes).with_data(data), checkpoint=checkpoint, onnx=onnx, tflite=tflite)
+    files = {"checkpoint": checkpoint, "onnx": onnx, "tflite": tflite}
+    given = {key: path for key, path in files.items() if path is not None}
+    read = read_recipe(recipe, changes, given).with_data(data)
+    if given and (ignored := [f"{item.table} {item.key}" for item in unread(read)]):
+        click.echo(f"not read with --{next(iter(given))}: {', '.join(ignored)}", err=True)
     folder = out or read.folder / "build"
     if keys is not None:  # checked now, not after the training
         from compressor.release.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only with keys
@@ -201,33 +202,17 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         devices=bench,
         looks=LooksAt(path=folder / "looks.json", planned=looks or 0),
     )
-    files = [*outcome.bundles, outcome.report]
+    written = [*outcome.bundles, outcome.report]
     if keys is not None and outcome.verdict == "pass":
         from compressor.release.publish import sign_bundles  # noqa: PLC0415 - cryptography only where keys are used
 
-        files.append(sign_bundles(list(outcome.bundles), keys))
-    output.print_outcome(outcome.certificate, files, as_json=as_json, targets=outcome.targets)
+        written.append(sign_bundles(list(outcome.bundles), keys))
+    output.print_outcome(outcome.certificate, written, as_json=as_json, targets=outcome.targets)
     code, unlogged = _EXITS[outcome.verdict.value], log.keep(outcome)
     if unlogged is not None:
         _failed(unlogged.code, f"{unlogged}. The run is complete in {folder}; the same command logs it")
         code = EXIT_NOT_LOGGED if code == EXIT_PASS else code
     raise SystemExit(code)
-
-
-def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
-    """Return ``recipe`` with the model file given on the command line instead of its own."""
-    from compressor.recipe.read import check_recipe, unread  # noqa: PLC0415 - the command line starts fast
-
-    named = {name: str(path.resolve()) for name, path in given.items() if path is not None}
-    if not named:
-        return recipe
-    fresh = {name: named.get(name, "") for name in given}
-    changed = replace(recipe, model=replace(recipe.model, **fresh))  # type: ignore[arg-type]
-    check_recipe(changed)
-    ignored = [f"{item.table} {item.key}" for item in unread(changed)]
-    if ignored:
-        click.echo(f"not read with --{next(iter(named))}: {', '.join(ignored)}", err=True)
-    return changed
 
 
 @app.command("gate")

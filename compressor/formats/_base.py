@@ -64,6 +64,7 @@ class ModelFormat:
     packaged as it is. ``grid``: keys of a ``quantize`` step that decide where its values lie, which quantization-
     aware training must share. ``own_schemes``: a person's own scheme quantizes it. ``rescues``: the remedies of a
     rescue apply to it. ``compares_layers``: the report compares float and compressed file, layer by layer.
+    ``instead``: of a scheme whose file is not smaller than the float file, the scheme that is taken if its file is.
     """
 
     runtime: str
@@ -83,6 +84,7 @@ class ModelFormat:
     own_schemes: ClassVar[bool] = False
     rescues: ClassVar[bool] = False
     compares_layers: ClassVar[bool] = False
+    instead: ClassVar[Mapping[str, str]] = {}
 
     @property
     def float_name(self) -> str:
@@ -133,6 +135,15 @@ class ModelFormat:
     def takes(self, scheme: str) -> bool:
         """Return whether ``scheme``, one of ``compressor.quantize`` or a person's own, applies to it."""
         return scheme in self.schemes()
+
+    def coarser(self, model: bytes, settings: Settings) -> tuple[str, ...]:
+        """Return the layers of the float ``model`` that one scale quantizes though ``settings`` ask for one a channel.
+
+        Raises:
+            QuantizeError: If the file can't be read.
+        """
+        del model, settings
+        return ()
 
     def reads(self, scheme: str) -> frozenset[str] | None:
         """Return the keys of a ``quantize`` step that ``scheme`` reads here; None if it may read all.

@@ -34,6 +34,7 @@ class Format(ModelFormat):
     model_key = "tflite"
     finished = True
     grid = ("per_channel",)
+    instead = {"static_int8": "dynamic_int8", "static_int8_16": "dynamic_int8"}  # noqa: RUF012 - a ClassVar of the base
 
     def export(self, network: nn.Module, channels: int, height: int, width: int) -> bytes:
         """Return ``network`` as TFLite, converted without TensorFlow."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from compressor.measurement.onnx_graph import GraphFigures
 
 _ORT = "ort"
+_STATIC = frozenset({"static_int8", "static_int8_16"})
 _ERROR = 3
 _ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_identifier: bytes 4 to 8
 
@@ -103,6 +104,20 @@ class Format(ModelFormat):
     def reads(self, scheme: str) -> frozenset[str] | None:
         """Return what the file of ``scheme`` declares."""
         return quantize.reads(scheme)
+
+    def coarser(self, model: bytes, settings: Settings) -> tuple[str, ...]:
+        """Return the names of grouped ConvTranspose layers that a static scheme quantizes."""
+        if not settings.per_channel or settings.scheme not in _STATIC:
+            return ()
+        import onnx  # noqa: PLC0415 - only where a file is read
+
+        from compressor.quantize._qdq import of_one_scale  # noqa: PLC0415 - loads onnxruntime's quantizer
+
+        try:
+            found = [node.name or node.output[0] for node in of_one_scale(onnx.load_from_string(model))]
+        except Exception as error:  # protobuf's DecodeError derives from Exception alone
+            raise QuantizeError(f"Expected an ONNX model to quantize, got {len(model)} bytes: {error}") from error
+        return tuple(name for name in found if not any(map(name.startswith, settings.float_layers)))
 
     def quantize(self, model: bytes, batches: Batches, settings: Settings, ranges: Ranges | None) -> bytes:
         """Return ``model`` after the scheme's own file."""

@@ -11,7 +11,6 @@ import functools
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from compressor.errors import ConversionError
 from compressor.importing import patterns
@@ -28,6 +27,9 @@ _WEIGHTED = frozenset({"Gemm", "MatMul", "Conv"})
 def network_of(data: bytes, logits: str, embedding: str = "", *, sigmoid: bool = False) -> Conversion:
     """Return the network of an ONNX file whose forward returns (logits (N, classes), embedding (N, D)).
 
+    The network is a copy for weights of its own: the last file is translated once, though the checks before a run and
+    its stages all ask for it.
+
     Args:
         data: The file.
         logits: The name of its output with logits, or probabilities: a softmax at the end is cut off.
@@ -38,6 +40,12 @@ def network_of(data: bytes, logits: str, embedding: str = "", *, sigmoid: bool =
     Raises:
         ConversionError: If the file can't become a network (``module_of``), or has no such output.
     """
+    made = _translated_once(data, logits, embedding, sigmoid)
+    return replace(made, network=copy.deepcopy(made.network))
+
+
+@functools.lru_cache(maxsize=1)
+def _translated_once(data: bytes, logits: str, embedding: str, sigmoid: bool) -> Conversion:  # noqa: FBT001 - a key of the cache
     source = patterns.replaced(read(data))
     missing = [name for name in (logits, embedding) if name and name not in source.outputs]
     if missing:
@@ -53,20 +61,6 @@ def network_of(data: bytes, logits: str, embedding: str = "", *, sigmoid: bool =
     apart = compared(whole, source, places)
     network = built(made, [made.places[end], features])
     return counted(network, nodes, apart)
-
-
-@functools.lru_cache(maxsize=1)
-def _kept(data: bytes, logits: str, embedding: str, sigmoid: bool) -> nn.Module:  # noqa: FBT001 - a key of the cache
-    return network_of(data, logits, embedding, sigmoid=sigmoid).network
-
-
-def fresh_network(data: bytes, logits: str, embedding: str = "", *, sigmoid: bool = False) -> nn.Module:
-    """Return a copy of the network of ``network_of`` for weights of its own; the last file is translated once.
-
-    Raises:
-        ConversionError: As ``network_of``.
-    """
-    return copy.deepcopy(_kept(data, logits, embedding, sigmoid))
 
 
 def _before_softmax(source: OnnxSource, logits: str, *, sigmoid: bool) -> str:

@@ -105,14 +105,19 @@ def _per_tensor(model: onnx.ModelProto, settings: Settings) -> dict[str, list[di
     """
     if not settings.per_channel:
         return {}
-    grouped = [
-        node.input[1]
+    whole = {"quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": settings.reduce_range}
+    return {node.input[1]: [dict(whole)] for node in of_one_scale(model)}
+
+
+def of_one_scale(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the layers of ``model`` that can't have a scale per channel: grouped ConvTranspose."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [
+        node
         for node in model.graph.node
         if node.op_type == "ConvTranspose" and any(item.name == "group" and item.i > 1 for item in node.attribute)
+        if node.input[1] in constants
     ]
-    whole = {"quant_type": QuantType.QInt8, "symmetric": True, "reduce_range": settings.reduce_range}
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return {name: [dict(whole)] for name in grouped if name in constants}
 
 
 def unable(error: Exception) -> QuantizeError:

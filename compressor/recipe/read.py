@@ -62,10 +62,11 @@ _OF_TRAINING = frozenset({"epochs", "learning_rate"})
 _TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing")
 
 
-def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: Path | str, changes: Sequence[str] = (), files: Mapping[str, Path] | None = None) -> Recipe:
     """Return the recipe in the file at ``path`` (or ``recipe.toml`` in the folder at ``path``).
 
-    ``changes``: values to read instead, ``train.epochs=3`` and so on (``recipe.changes``).
+    ``changes``: values to read instead, ``train.epochs=3`` and so on (``recipe.changes``). ``files``: the model's file
+    by its key in ``[model]``, instead of the recipe's own; keys that nothing reads then are no error.
 
     Raises:
         RecipeError: If it can't be read, or has an unknown key, a wrong type or a value out of range.
@@ -83,7 +84,8 @@ def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
             raise RecipeError(str(error)) from error
         message = f"Expected a recipe at {file}, got none: give a recipe's TOML file, or its folder"
         raise RecipeError(message) from error
-    recipe = _named(changed(document, changes) if changes else document, str(file))
+    document = changed(document, changes) if changes else document
+    recipe = _named(_with_files(document, files) if files else document, str(file), strict=not files)
     model = recipe.model
     try:
         return replace(
@@ -100,6 +102,15 @@ def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
         raise RecipeError(message) from error
 
 
+def _with_files(document: Mapping[str, object], files: Mapping[str, Path]) -> dict[str, object]:
+    """Return ``document`` with ``files`` in place of its own model file."""
+    own = document.get("model")
+    if not isinstance(own, dict):
+        return dict(document)
+    kept = {key: value for key, value in own.items() if key not in {"checkpoint", *formats.model_keys()}}
+    return {**document, "model": {**kept, **{key: str(path.resolve()) for key, path in files.items()}}}
+
+
 def parse_recipe(data: bytes | str, name: str = "recipe") -> Recipe:
     """Return the recipe in ``data``, the content of its file; ``name`` is the file's, for messages.
 
@@ -113,19 +124,20 @@ def parse_recipe(data: bytes | str, name: str = "recipe") -> Recipe:
     return _named(document, name)
 
 
-def _named(document: Mapping[str, object], name: str) -> Recipe:
+def _named(document: Mapping[str, object], name: str, *, strict: bool = True) -> Recipe:
     try:
-        return recipe_of(document)
+        return recipe_of(document, strict=strict)
     except RecipeError as error:
         message = f"{name}: {error}"
         raise RecipeError(message) from error
 
 
-def recipe_of(document: Mapping[str, object]) -> Recipe:
+def recipe_of(document: Mapping[str, object], *, strict: bool = True) -> Recipe:
     """Return the recipe in ``document``, the tables of a recipe's file as Python values.
 
     Raises:
-        RecipeError: If there is an unknown key, a wrong type or a value out of range.
+        RecipeError: If there is an unknown key, a wrong type or a value out of range, or, if ``strict``, a key that
+            nothing reads.
         PluginError: If an external gate can't be imported.
     """
     for key in document:
@@ -156,7 +168,7 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
     recipe = _on_one_grid(recipe, cast("list[Mapping[str, object]]", document.get("compress", [])))
     check_recipe(recipe)
     unused = next(unread(recipe), None)
-    if unused is not None:
+    if strict and unused is not None:
         message = f"Expected no {unused.key} in {unused.table} {unused.why}, got one"
         raise RecipeError(f"{message}: nothing would read it; leave it out")
     return recipe

@@ -90,7 +90,7 @@ def gate_against(path: Path, asked: Against, progress: Progress) -> Certificate:
 def _judged(path: Path, run: Run, bundles: tuple[Bundle, Bundle], read: Certificate, asked: Against) -> Certificate:
     new, old = bundles
     check_compares(run.recipe.gates, run)
-    form = Form(Candidate(new.manifest, new.artifact))
+    form = Form(candidate=Candidate(new.manifest, new.artifact))
     run = replace(run, models=Models(compressed={new.manifest.target: form}))
     plain, recorded = _rules(run, read, new.manifest.target)
     rows = run.rows("gate")

@@ -173,7 +173,7 @@ def exported(run: Run, weights: Result, runtime: str) -> Form:
         PluginError: If ``runtime`` has no exporter, or its packages are missing.
     """
     data, mended = run.cleaned(run.export(weights, len(run.table.class_names), runtime).data, runtime)
-    return Form(bare(run.recipe, run.table, data, float_target(run.recipe, runtime)), mended=mended)
+    return Form(candidate=bare(run.recipe, run.table, data, float_target(run.recipe, runtime)), mended=mended)
 
 
 def compress(
@@ -187,17 +187,46 @@ def compress(
         MeasureError: If the runtime crashes when it opens the result.
         PluginError: If a scheme is missing.
     """
-    data = form.data
+    data, remarks = form.data, list[str]()
     for step in artifact_steps(run.recipe, target.name):
-        data = _quantized(run, data, target, calibration, step, weights)
+        if coarse := formats.named(target.runtime).coarser(data, step):
+            named = ", ".join(coarse)
+            remarks.append(f"One scale for all channels has {named}: a grouped ConvTranspose can't have one a channel.")
+        data, said = _not_larger(run, data, target, calibration, step, weights)
+        remarks += [said] * bool(said)
         if left := left_float.check(data, target.runtime, step):
             run.progress.say(f"{target.name}: {left}")
+    for said in remarks:
+        run.progress.say(f"{target.name}: {said}")
     plain = data
     if target.format:
         data = run.saved_as(data, target.runtime, target.format)
     made = bare(run.recipe, run.table, data, target)
     stated = formats.named(target.runtime).stated(plain)
-    return Form(with_contract(made, *stated) if stated is not None else made, plain)
+    made = with_contract(made, *stated) if stated is not None else made
+    return Form(candidate=made, converted_from=plain, remarks=tuple(remarks))
+
+
+def _not_larger(
+    run: Run, model: bytes, target: TargetRecipe, calibration: Sequence[Table], step: QuantizeRecipe,
+    weights: Result | None,
+) -> tuple[bytes, str]:  # fmt: skip
+    """Return ``model`` after ``step``, and a remark if that is not smaller than ``model`` itself.
+
+    Where the format has another scheme whose file is smaller than ``model``, its file is returned instead: an unrolled
+    recurrent layer in TFLite has the scales of every time step, but weights of 8 bits once. Integer inputs and outputs
+    only a static scheme has, so that it stays where they are asked for.
+    """
+    made = _quantized(run, model, target, calibration, step, weights)
+    if len(made) < len(model) or step.scheme == "none":
+        return made, ""
+    said = f"Not smaller than the float file of {len(model):,} bytes is that of {step.scheme} with {len(made):,}"
+    other = formats.named(target.runtime).instead.get(step.scheme, "")
+    if other and not step.integer_io:
+        tried = _quantized(run, model, target, calibration, replace(step, scheme=other, per_channel=True), weights)
+        if len(tried) < len(model):
+            return tried, f"{said}, so that it is one of {other} with {len(tried):,}."
+    return made, f"{said}: scheme = 'none' leaves it float."
 
 
 def _quantized(

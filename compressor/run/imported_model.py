@@ -89,7 +89,7 @@ def models_of(run: Run, calibration: Sequence[Table]) -> Models:
     data, compressed = start.data, {}
     for target in recipe.targets:
         given = file_format.with_first(data, specs[1][0].name) if artifact_steps(recipe, target.name) else data
-        form = compress(run, Form(replace(start.candidate, artifact=given)), target, calibration)
+        form = compress(run, Form(candidate=replace(start.candidate, artifact=given)), target, calibration)
         compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.plain))
     return Models(
         trained=None, weights=None, baseline=start, floats={file_format.runtime: start}, compressed=compressed,
@@ -202,7 +202,7 @@ def _read_as(run: Run, calibration: Sequence[Table]) -> tuple[formats.ModelForma
     start = _stated(plain, specs, data)
     if doubt := usual_preprocessing.remark(run, start, calibration[0]):
         run.progress.say(doubt)
-    return file_format, Form(start, mended=mended), specs
+    return file_format, Form(candidate=start, mended=mended), specs
 
 
 def _compare_words(run: Run, words: formats.FileWords) -> None:
@@ -264,17 +264,18 @@ def check(recipe: Recipe) -> None:
     except AgentError as error:
         raise ModelFileError(str(error)) from error
     if becomes_network(recipe):
-        _check_network(data, named, outputs)
+        _check_network(data, named, outputs, sigmoid=model.outputs == PROBABILITIES)
 
 
-def _check_network(data: bytes, named: Specs, outputs: Specs) -> None:
+def _check_network(data: bytes, named: Specs, outputs: Specs, *, sigmoid: bool) -> None:
     """Check that the file becomes a network; ``named``: its outputs for the classes, if these are known."""
     from compressor.importing import conversion, heads  # noqa: PLC0415 - torch is loaded only where needed
 
-    if named:
-        heads.network_of(data, *(output.name for output in named))
-    elif (of_rows := _of_rows(outputs)) is not None:
-        heads.network_of(data, of_rows.name)
+    if not named and (of_rows := _of_rows(outputs)) is not None:
+        named = (of_rows,)
+    if named:  # with the arguments of the run, which then finds it translated
+        logits, embedding = named[0].name, named[1].name if len(named) > 1 else ""
+        heads.network_of(data, logits, embedding, sigmoid=sigmoid)
     else:  # which output has the classes is known with the data
         conversion.module_of(data)
 

@@ -385,7 +385,7 @@ def _judge(
     figures |= judging.compared_figures(evidence)
     watched = watched_sites(run, compared, rules)
     remarks = [] if recipe.data.labelled else [agreement.remark(evidence)]
-    remarks += _remarks(run, compared, look.remark(*risks_of(plain)))
+    remarks += _remarks(run, target, compared, look.remark(*risks_of(plain)))
     if run.before is not None:
         figures["release_flip_ratio"] = float(_changed(run, compared).mean())
     remarks += [site.remark for site in watched if site.verdict != Verdict.PASS]
@@ -412,7 +412,7 @@ def _judge(
     return Judged(target, compared, certificate.at(look))
 
 
-def _remarks(run: Run, compared: Comparison, said: str) -> list[str]:
+def _remarks(run: Run, target: TargetRecipe, compared: Comparison, said: str) -> list[str]:
     """Return what to read before the figures; ``said``: the remark on this look at the gate split."""
     recipe = run.recipe
     remarks = [certificates.STAND_IN] if recipe.data.generated else []
@@ -421,6 +421,7 @@ def _remarks(run: Run, compared: Comparison, said: str) -> list[str]:
     if recipe.model.imported:  # from the cache: it was said when the file was opened
         baseline = run.models.baseline.candidate
         remarks += filter(None, [usual_preprocessing.remark(run, baseline, run.rows("calibration"))])
+    remarks += run.models.compressed[target.name].remarks
     remarks += [said] * bool(said)
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
         remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")

@@ -84,16 +84,17 @@ class Material:
         return cls(table=table, splits=splits, drifted=None)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Form:
     """A runnable file. ``converted_from``: its plain form, whose graph can be read; empty: it is in that form.
 
-    ``mended``: what step ``clean`` did to it, by mend.
+    ``mended``: what step ``clean`` did to it, by mend. ``remarks``: what of the steps' settings it could not have.
     """
 
     candidate: Candidate
     converted_from: bytes = b""
     mended: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def data(self) -> bytes:
@@ -140,9 +141,9 @@ class NetworkFile:
         Raises:
             ConversionError: If the file can't become a network.
         """
-        from compressor.importing.heads import fresh_network  # noqa: PLC0415 - torch is loaded only to train
+        from compressor.importing.heads import network_of  # noqa: PLC0415 - torch is loaded only to train
 
-        return fresh_network(self.data, self.logits, self.embedding, sigmoid=self.sigmoid)
+        return network_of(self.data, self.logits, self.embedding, sigmoid=self.sigmoid).network
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -158,7 +159,7 @@ class Models:
 
     trained: Result | None = None
     weights: Result | None = None
-    baseline: Form = field(default_factory=lambda: Form(Candidate(Manifest(), b"")))
+    baseline: Form = field(default_factory=lambda: Form(candidate=Candidate(Manifest(), b"")))
     floats: Mapping[str, Form] = field(default_factory=dict)
     compressed: Mapping[str, Form] = field(default_factory=dict)
     notes: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())

@@ -48,7 +48,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The choices of a search. ``network``: there is a network to prune, equalize and train (not an imported file)."""
+    """The choices of a search. ``network``: there is one to prune, equalize and train, which not every file is."""
 
     schemes: tuple[str, ...]
     macs_ratios: tuple[float, ...]
@@ -57,7 +57,8 @@ class Space:
     @classmethod
     def of(cls, recipe: Recipe, target: TargetRecipe) -> Space:
         """Return the space of ``recipe`` on ``target``: all schemes, its own too, and what a model file allows."""
-        network, schemes = not recipe.model.imported, schemes_of(target.runtime)
+        file_format, schemes = formats.imported(recipe.model), schemes_of(target.runtime)
+        network = file_format is None or file_format.becomes_network
         for step in own_steps(recipe, target):
             if isinstance(step, QuantizeRecipe) and ":" in step.scheme and formats.named(target.runtime).own_schemes:
                 schemes = tuple(dict.fromkeys((*schemes, step.scheme)))

@@ -19,19 +19,20 @@ from numpy.typing import NDArray
 from compressor import formats, tasks
 from compressor.cache import Cache, Result
 from compressor.closure import code_digests, package
-from compressor.errors import MeasureError, PluginError, QuantizeError, RecipeError
+from compressor.errors import ConversionError, MeasureError, PluginError, QuantizeError, RecipeError
 from compressor.gates.evidence import device_for
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run import imported_model
 from compressor.run.compression import Lesson, compress, exported, shaped
 from compressor.run.pipeline import lesson_of, material_of, trained_of
-from compressor.run.stages import Form, Run
+from compressor.run.stages import Form, Models, Run
 from compressor.search.pareto import TrialFigures
-from compressor.search.space import NONE, Point, Space, own_steps, steps_of
+from compressor.search.space import NO_PRUNING, NONE, Point, Space, own_steps, steps_of
 from compressor.statistics.paired import drop_lower, drop_upper, paired
 from compressor.steps._selection import becomes_network, plugins_of
 from compressor.steps._settings import Settings
+from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.settings import nearest
 
@@ -42,7 +43,7 @@ _TRIED = (*package("compressor.steps"), *package("compressor.quantize"))  # a tr
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Ground:
-    """What all trials share. ``own``: the recipe's steps; ``trained``: None for an imported ONNX file."""
+    """What all trials share. ``own``: the recipe's steps; ``trained``: None for a file that is no network."""
 
     run: Run
     target: TargetRecipe
@@ -78,9 +79,6 @@ def target_of(recipe: Recipe, name: str) -> TargetRecipe:
         message = f"Expected a network, checkpoint or ONNX file to search, got [model] {given.model_key}"
         raise RecipeError(f"{message}: it is as it is")
     found = recipe.targets[names.index(name) if name else 0]
-    if becomes_network(only(recipe, found, recipe.compress)):
-        message = f"Expected a search in an ONNX file for ONNX targets, without network steps, got {found.name!r}"
-        raise RecipeError(f"{message}: leave the steps out, or run the recipe without a search")
     if found.cpu != platform.machine():
         message = f"Expected target {found.name!r} on this host's processor {platform.machine()!r}, got {found.cpu!r}"
         raise MeasureError(f"{message}: latency is measured, so search on such a machine or name another --target")
@@ -105,7 +103,9 @@ def prepared(
     run = replace(run, material=material_of(run, data_root, None))
     lesson = lesson_of(run, searched=True)
     if recipe.model.imported:
-        trained, baseline = None, imported_model.models_of(run, lesson.calibration).baseline
+        needed = only(recipe, target, own_steps(recipe, target) or (QuantizeRecipe(),))  # mended as for these steps
+        opened, baseline = imported_model.opened(replace(run, recipe=needed), lesson.calibration)
+        trained, run = _network_of(opened), replace(opened, recipe=run.recipe)
     else:
         trained = trained_of(run, lesson, None)
         baseline = exported(run, trained, formats.BASELINE)
@@ -121,12 +121,31 @@ def prepared(
     )
 
 
+def _network_of(run: Run) -> Result | None:
+    """Return the weights of the network in the imported file, None if only its artifact steps can be searched.
+
+    Raises:
+        ConversionError: If it can't become a network, and the target or the recipe's own steps need one.
+    """
+    try:
+        return imported_model.weights_of(run)[0]
+    except ConversionError as error:
+        if becomes_network(run.recipe):
+            raise
+        run.progress.say(f"no step before the export is tried: {error}")
+        return None
+
+
 def workable(ground: Ground, space: Space) -> Space:
-    """Return ``space`` without the schemes that reject the float model: no trial prunes or trains for them.
+    """Return ``space`` without what can't be made: steps of a file that is no network, and schemes that are rejected.
+
+    A scheme is rejected if it rejects the float model: no trial prunes or trains for it.
 
     Raises:
         CompressorError: If the float model itself can't be made.
     """
+    if ground.trained is None:
+        space = replace(space, macs_ratios=(NO_PRUNING,), network=False)
     recipe = replace(ground.recipe, compress=ground.own)
     left = []
     for scheme in space.schemes:
@@ -149,8 +168,12 @@ def form_of(ground: Ground, steps: Sequence[Settings]) -> Form:
         CompressorError: As raised by a step.
     """
     run, target = replace(ground.run, recipe=replace(ground.recipe, compress=tuple(steps))), ground.target
+    if run.recipe.model.imported and not becomes_network(run.recipe):  # the file itself, not a new export of it
+        return imported_model.models_of(replace(run, models=Models()), ground.lesson.calibration).compressed[
+            target.name
+        ]
     if ground.trained is None:
-        return imported_model.models_of(run, ground.lesson.calibration).compressed[target.name]
+        raise ConversionError("Expected steps after the export for a file that is no network, got others: remove them")
     weights, _ = shaped(run, ground.trained, ground.lesson)
     plain = exported(run, weights, target.runtime)
     return compress(run, plain, target, ground.lesson.calibration, weights)
@@ -193,6 +216,7 @@ def study_digest(ground: Ground, space: Space) -> str:
         folder=Path(),
     )
     given = ground.baseline.digest if recipe.model.imported or recipe.model.checkpoint else ""
+    given += "" if ground.run.models.source is None else ground.run.models.source.digest
     told = {
         "recipe": repr(plain), "steps": repr(ground.own), "data": ground.lesson.digest(), "model": given,
         "space": repr(space), "task": recipe.data.task,

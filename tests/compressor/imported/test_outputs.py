@@ -76,3 +76,30 @@ def test_a_recipe_that_says_too_much_is_refused(tmp_path: Path, text: str, said:
     path.write_text(path.read_text().replace('onnx = "mine.onnx"', ""))
     with pytest.raises(RecipeError, match=said):
         read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        ('outputs = "probabilities"', ""),
+        ("constants = {mask = 1.0}", ""),
+        ('labels = ["red", "green", "blue"]', 'unlabelled = "in"'),
+    ],
+)
+def test_a_file_of_the_command_line_is_there_when_the_recipe_is_checked(tmp_path: Path, model: str, data: str) -> None:
+    """What only a recipe with a file may say is no mistake where ``--onnx`` gives the file."""
+    gates = {"gates": "flip_ratio = {max = 0.1}", "data": data} if data else {}
+    path = colours.recipe(tmp_path, model=model, **gates)
+    path.write_text(path.read_text().replace('onnx = "mine.onnx"', ""))
+    with pytest.raises(RecipeError):
+        read_recipe(path)
+    read = read_recipe(path, files={"onnx": tmp_path / "mine.onnx"})
+    assert read.model.onnx == str(tmp_path / "mine.onnx")
+
+
+def test_a_file_of_the_command_line_replaces_the_recipe_s_own(tmp_path: Path) -> None:
+    """One model, whatever the recipe names; a TFLite file has no steps unless the recipe writes some."""
+    path = colours.recipe(tmp_path, runtime="litert")
+    read = read_recipe(path, files={"tflite": tmp_path / "mine.tflite"})
+    assert (read.model.onnx, read.model.tflite) == ("", str(tmp_path / "mine.tflite"))
+    assert read.compress == ()

@@ -57,3 +57,14 @@ def test_names_an_output_that_is_not_there(exported: Exported) -> None:
     """The file's outputs are listed."""
     with pytest.raises(ConversionError, match="outputs logits, got scores"):
         network_of(exported("residual"), "scores")
+
+
+def test_each_network_has_weights_of_its_own(exported: Exported) -> None:
+    """The file is translated once, but what trains one network changes no other."""
+    first, second = (network_of(exported("residual"), "logits") for _ in range(2))
+    with torch.no_grad():
+        for weight in first.network.parameters():
+            weight.zero_()
+        assert not first.network(torch.ones(1, *SHAPE))[0].any()
+        assert second.network(torch.ones(1, *SHAPE))[0].any()
+    assert first.apart == second.apart

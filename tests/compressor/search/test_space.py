@@ -117,12 +117,13 @@ def test_a_scheme_from_outside_takes_part_by_what_it_declares(
     assert is_integer([step])
 
 
-def test_an_imported_file_is_only_quantized(recipe: Recipe) -> None:
-    """There is no network to prune, equalize or train."""
-    imported = replace(recipe, model=replace(recipe.model, onnx="mine.onnx"), compress=())
-    points = list(Space.of(imported, recipe.targets[0]).points())
-    assert not any(item.qat or item.equalize or item.macs_ratio < 1 for item in points)
-    assert len(points) > len(schemes_of("onnx"))
+def test_an_imported_onnx_file_is_searched_as_a_network_and_another_is_only_quantized(recipe: Recipe) -> None:
+    """The file becomes a network with all its steps; where it can't, ``workable`` takes them out."""
+    for model, network in (({"onnx": "mine.onnx"}, True), ({"tflite": "mine.tflite"}, False)):
+        imported = replace(recipe, model=replace(recipe.model, **model), compress=())
+        points = list(Space.of(imported, recipe.targets[0]).points())
+        assert any(item.qat or item.equalize or item.macs_ratio < 1 for item in points) is network
+        assert len(points) > len(schemes_of("onnx"))
 
 
 def test_a_step_that_changes_nothing_makes_no_other_form() -> None:
