@@ -18,16 +18,12 @@ from pathlib import PurePosixPath
 from xml.etree import ElementTree as ET
 
 from compressor.data._archive import Names
+from compressor.data._layout import SPLIT_FOLDERS, splits_of
 from compressor.data._table import check_label
 from compressor.errors import ArchiveError, DataError, SplitError
 from wire.settings import nearest
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
-SPLITS: Mapping[str, str] = {
-    "train": "train", "val": "calibration", "valid": "calibration", "validation": "calibration", "test": "gate",
-    "calibration": "calibration", "gate": "gate", "reference": "reference",
-}  # fmt: skip
-"""Our split of each name of a list, a folder or a file."""
 BY_NAMES = "names"
 """The value of ``[data] split`` for which folders and files are named after the splits."""
 _MAX_TEXT_BYTES = 16 * 1024 * 1024
@@ -49,7 +45,8 @@ class Annotated:
     """One picture: its file in the store, what it is called in messages, and its boxes.
 
     ``size``: width and height to which the boxes refer, in pixels; (0, 0): those of the file. ``ratios``: edges are
-    ratios of the picture's size. ``split``: ours, or empty. ``left_out``: boxes that are no single object (crowds).
+    ratios of the picture's size. ``split``: ours, or empty; while the store is read, the name that it has there.
+    ``left_out``: boxes that are no single object (crowds).
     """
 
     path: str
@@ -101,7 +98,8 @@ def read(store: Names, split: str) -> Annotations:
     if not any(one.split for one in found.pictures):
         message = f"Expected folders or files named train, val and test with split = {BY_NAMES!r}, got none"
         raise SplitError(f"{message}: name the folder of the lists, such as ImageSets/Main, or leave split out")
-    return found
+    splits = splits_of({one.split for one in found.pictures})
+    return replace(found, pictures=[replace(one, split=splits.get(one.split, "")) for one in found.pictures])
 
 
 class _Images:
@@ -158,16 +156,18 @@ def _number(text: object, what: str, where: str) -> float:
 
 
 def _named_split(path: str) -> str:
-    """Return our split that a folder or the file itself is named after, or ""."""
+    """Return the split's name that a folder or the file itself has, in lower case, or ""."""
     words = [word for part in reversed(PurePosixPath(path).parts) for word in re.split(r"[^a-z]+", part.lower())]
-    return next((SPLITS[word] for word in words if word in SPLITS), "")
+    return next((word for word in words if word in SPLIT_FOLDERS), "")
 
 
 def _lists(store: Names, folder: str) -> dict[str, str]:
     """Return our split of each picture by its stem, from the lists in ``folder``."""
     inside = folder.strip("/")
     names = [name for name in store.names() if str(PurePosixPath(name).parent) == inside and name.endswith(".txt")]
-    lists = {name: SPLITS[stem] for name in names if (stem := PurePosixPath(name).stem.lower()) in SPLITS}
+    stems = {name: PurePosixPath(name).stem.lower() for name in names}
+    splits = splits_of(set(stems.values()))
+    lists = {name: splits[stem] for name, stem in stems.items() if stem in splits}
     if not lists:
         folders = sorted({str(PurePosixPath(name).parent) for name in store.names() if name.endswith(".txt")})
         message = f"Expected lists train.txt, val.txt and test.txt in the folder split = {folder!r}, got none"

@@ -48,7 +48,7 @@ def placed(names: Sequence[str], suffixes: Collection[str], where: str) -> list[
 
     A single folder around everything is passed over, as are hidden names. ``train``, ``val`` and ``test`` at the top
     are splits if nothing else is there: ``test`` judges (the gate split), and ``val`` too if there is no ``test``;
-    beside one, ``val`` is the drift reference. Folders between the class and the file are the recording, if there is
+    beside one, ``val`` is the calibration split. Folders between the class and the file are the recording, if there is
     more than one: equal names in two classes are one recording. In the names of the Speech Commands data set, the
     speaker is what stands before ``_nohash_``.
 
@@ -91,7 +91,7 @@ def splits_of(names: Collection[str]) -> dict[str, str]:
     """
     kinds = {name: SPLIT_FOLDERS[name] for name in names if name in SPLIT_FOLDERS}
     judged = bool({"test", "gate"} & set(kinds.values()))
-    of_kind = {"test": "gate", "val": "reference" if judged else "gate"}
+    of_kind = {"test": "gate", "val": "calibration" if judged else "gate"}
     return {name: of_kind.get(kind, kind) for name, kind in kinds.items()}
 
 

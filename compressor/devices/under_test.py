@@ -29,7 +29,7 @@ from compressor.measurement.predictions import Predictions
 from compressor.progress import Silent
 from compressor.recipe.read import read_recipe
 from compressor.release.regate import open_bundle
-from compressor.run.device_evidence import make_subject, pixels_of
+from compressor.run.device_evidence import make_subject
 from compressor.steps._selection import learns
 from compressor.tasks import Labels, Task
 from wire.bundle import GOLDEN
@@ -321,7 +321,7 @@ def read_bundle_under_test(path: Path, probe: str | None, *, most: int) -> Bundl
         raise DataError(f"{message}: give the recipe that the bundle was made from")
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices, learns=learns(recipe))
     rows = table.take(splits.gate[:most])
-    subject = make_subject(manifest, opened.artifact, opened.files[GOLDEN], pixels_of(rows, manifest))
+    subject = make_subject(manifest, opened.artifact, opened.files[GOLDEN], rows)
     task = tasks.of(recipe.data)
     return BundleUnderTest(path=path, manifest=manifest, subject=subject, labels=rows.labels, task=task)
 

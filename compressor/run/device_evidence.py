@@ -7,7 +7,8 @@ the model's size) and how its report becomes evidence. A failure gives no eviden
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -29,7 +30,9 @@ from edge_agent.inference import preprocess
 from wire.bundle import GOLDEN, build_bundle
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, Manifest
-from wire.measurement import MeasureReport
+from wire.measurement import MAX_ROWS, MAX_ROWS_BYTES, MeasureReport
+
+_HEADER_BYTES = 256  # of an npy file, at most
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -63,7 +66,10 @@ def said_by_devices(run: Run, compared: Comparison, rules: Sequence[GateRecipe])
     budgets = golden_budget(golden, run.task, run.recipe.acceptance)
     outputs = sized(candidate.manifest.outputs, gate_set.candidate.embedding.shape[1])
     manifest = replace(candidate.manifest, outputs=outputs, budgets=budgets)
-    subject = make_subject(manifest, candidate.artifact, package.write_golden(golden), pixels_of(rows, manifest))
+    try:
+        subject = make_subject(manifest, candidate.artifact, package.write_golden(golden), rows)
+    except DeviceMeasureError as error:
+        return dict.fromkeys(devices, DeviceEvidence(problem=str(error)))
     asked = Asked(
         task=run.task,
         subject=subject,
@@ -78,38 +84,46 @@ def said_by_devices(run: Run, compared: Comparison, rules: Sequence[GateRecipe])
     return {device: _one(run, run.devices, device, asked) for device in devices}
 
 
-def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDArray[np.uint8] | None) -> Subject:
-    """Return the subject of a measurement; ``pixels``: uint8 (N, H, W, 1 to 3), None for golden vectors only.
+def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, rows: Table | None) -> Subject:
+    """Return the subject of a measurement; without ``rows`` only the golden vectors are measured.
 
     Raises:
         BundleError: If the parts don't form a bundle.
+        DeviceMeasureError: If there are more rows than a device is sent.
     """
-    bundle = build_bundle(manifest, {manifest.artifact: artifact, GOLDEN: golden})
-    digest = sha256_hex(artifact)
-    if pixels is None:
-        return Subject(artifact_sha256=digest, bundle=bundle, hardware=manifest.hardware, runtime=manifest.runtime)
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
+    pixels = b"" if rows is None else _npy(rows, manifest)
     return Subject(
-        artifact_sha256=digest,
-        bundle=bundle,
-        rows=buffer.getvalue(),
-        n=len(pixels),
+        artifact_sha256=sha256_hex(artifact),
+        bundle=build_bundle(manifest, {manifest.artifact: artifact, GOLDEN: golden}),
+        rows=pixels,
+        n=0 if rows is None else len(rows),
         hardware=manifest.hardware,
         runtime=manifest.runtime,
     )
 
 
-def pixels_of(table: Table, manifest: Manifest) -> NDArray[np.uint8]:
-    """Return the rows of ``table`` as the model gets them before scaling: uint8 (N, H, W, 1 or 3).
+def _npy(rows: Table, manifest: Manifest) -> bytes:
+    """Return the pixels of ``rows`` as npy, written image by image: they are in memory once."""
+    pre = manifest.preprocessing
+    shape = (len(rows), pre.height, pre.width, 2 if pre.deep else pre.channels)
+    if len(rows) > MAX_ROWS or math.prod(shape) + _HEADER_BYTES > MAX_ROWS_BYTES:
+        most = min(MAX_ROWS, (MAX_ROWS_BYTES - _HEADER_BYTES) // math.prod(shape[1:]))
+        message = f"Expected at most {most} rows of {pre.height} x {pre.width} pixels for a device, got {len(rows)}"
+        raise DeviceMeasureError(f"{message}: a smaller gate split does")
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    for image in pixels_of(rows, manifest):
+        buffer.write(image.data)
+    return buffer.getvalue()
+
+
+def pixels_of(table: Table, manifest: Manifest) -> Iterator[NDArray[np.uint8]]:
+    """Yield the rows of ``table`` as the model gets them before scaling: uint8 (H, W, 1 to 3).
 
     The device only scales and normalises them.
     """
-    pre = manifest.preprocessing
-    pixels = np.empty((len(table), pre.height, pre.width, 2 if pre.deep else pre.channels), np.uint8)
-    for row, image in zip(pixels, table.images, strict=True):
-        row[...] = preprocess.fitted(image, pre)
-    return pixels
+    for image in table.images:
+        yield np.ascontiguousarray(preprocess.fitted(image, manifest.preprocessing))
 
 
 def _one(run: Run, bench: DeviceBench, device: str, asked: Asked) -> DeviceEvidence:

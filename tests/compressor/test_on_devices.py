@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import threading
+import tracemalloc
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,10 +29,11 @@ from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import parse_recipe
 from compressor.release.keys import init_keys
 from compressor.report.side_by_side import beside
-from compressor.run.device_evidence import Asked, evidence_from, pixels_of
+from compressor.run.device_evidence import Asked, evidence_from, make_subject, pixels_of
 from edge_agent.inference import preprocess
 from edge_agent.measuring.child import _tensor
 from server.trust.online_keys import init_online_keys
+from tests.edge_agent.inference.conftest import MANIFEST, tiny_onnx
 from wire.manifest import RESIZES, Budgets, Manifest, Preprocessing
 from wire.measurement import MeasureReport, blank_report, encode_report
 
@@ -85,6 +88,28 @@ def test_a_device_neither_crops_nor_frames_a_second_time(resize: str, colour: st
     )
     there = [_tensor(row, manifest) for row in pixels_of(table, manifest)]
     assert np.array_equal(np.concatenate(there), preprocess.to_batch(list(table.images), manifest.preprocessing))
+
+
+def test_the_pixels_of_a_gate_split_are_in_memory_once() -> None:
+    """As npy, equal to what each image is; its rows are no views of one large array that was made before."""
+    table = digits.load(DataRecipe()).take(np.arange(300))
+    pre = Preprocessing(width=64, height=64, mean=(0.4,))
+    sized = replace(MANIFEST, preprocessing=pre)
+    expected = np.stack(list(pixels_of(table, sized)))
+    tracemalloc.start()
+    subject = make_subject(sized, tiny_onnx(), b"golden", table)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(np.lib.format.read_array(io.BytesIO(subject.rows)), expected)
+    assert (subject.n, most < 1.5 * expected.nbytes) == (300, True)
+
+
+def test_more_pixels_than_a_device_is_sent_are_refused_before_they_are_made() -> None:
+    """The limit in rows of that size, and what to do."""
+    table = digits.load(DataRecipe()).take(np.arange(30))
+    large = replace(MANIFEST, preprocessing=Preprocessing(width=4000, height=2000, mean=(0.4,)))
+    with pytest.raises(DeviceMeasureError, match=r"at most 11 rows of 2000 x 4000 pixels .* got 30: a smaller gate"):
+        make_subject(large, tiny_onnx(), b"golden", table)
 
 
 def test_the_same_answers_are_the_same_evidence() -> None:

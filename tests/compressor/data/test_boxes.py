@@ -145,11 +145,15 @@ def test_crowds_of_coco_are_left_out_and_counted(tmp_path: Path) -> None:
 LISTS = {"ImageSets/Main/train.txt": b"a\n", "ImageSets/Main/val.txt": b"b\n", "ImageSets/Main/trainval.txt": b"a\nb"}
 
 
-def test_lists_tell_the_splits(tmp_path: Path) -> None:
-    """Val are the calibration rows; a list of both is no split; a picture in none is left open."""
-    table = load(tmp_path, VOC | LISTS | {"c.png": picture(2), "c.xml": voc(DOT)}, split="ImageSets/Main")
+@pytest.mark.parametrize(
+    ("more", "splits"),
+    [({}, ["train", "gate", ""]), ({"ImageSets/Main/test.txt": b"c\n"}, ["train", "calibration", "gate"])],
+)
+def test_lists_tell_the_splits(tmp_path: Path, more: dict[str, bytes], splits: list[str]) -> None:
+    """Test are the gate rows and val then those of calibration, as in folders of classes; a list of both is none."""
+    table = load(tmp_path, VOC | LISTS | more | {"c.png": picture(2), "c.xml": voc(DOT)}, split="ImageSets/Main")
     assert table.told is not None
-    assert table.told.tolist() == ["train", "calibration", ""]
+    assert table.told.tolist() == splits
 
 
 @pytest.mark.parametrize("layout", ["coco", "yolo"])

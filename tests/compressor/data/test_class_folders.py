@@ -60,10 +60,10 @@ def test_a_folder_around_everything_is_passed_over() -> None:
     ("tops", "splits"),
     [
         (("train", "val"), ("train", "gate")),
-        (("Training", "Validation", "Test"), ("train", "reference", "gate")),
+        (("Training", "Validation", "Test"), ("train", "calibration", "gate")),
         (("train", "test"), ("train", "gate")),
         (("train", "calibration", "gate", "reference"), ("train", "calibration", "gate", "reference")),
-        (("train", "val", "gate"), ("train", "reference", "gate")),
+        (("train", "val", "gate"), ("train", "calibration", "gate")),
     ],
 )
 def test_folders_of_splits_at_the_top_are_told(tops: tuple[str, ...], splits: tuple[str, ...]) -> None:
