@@ -14,7 +14,9 @@ from compressor.errors import PackageError
 @click.argument("path", metavar="DATA", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
               help="The recipe to write; it must be new. Default: NAME.toml here, after DATA.")  # fmt: skip
-def command(path: Path, out: Path | None) -> None:
+@click.option("--allow-corrupt", type=click.IntRange(0), default=0, show_default=True, metavar="N",
+              help="Leave out up to N broken files, and let the recipe allow as many as there are.")  # fmt: skip
+def command(path: Path, out: Path | None, allow_corrupt: int) -> None:
     """Look at DATA, a folder, zip or file, and write a recipe for it, with the reason at each key.
 
     All of the data is read once, as a run would. Task, sizes, classes, splits by source, steps and the margins that so
@@ -33,7 +35,7 @@ def command(path: Path, out: Path | None) -> None:
     file = out or Path(f"{name_of(str(path.resolve()))}.toml")
     _check_new(file)
     progress = Bars()
-    drafted = draft(path, file.parent, progress)
+    drafted = draft(path, file.parent, progress, allow_corrupt=allow_corrupt)
     _write_new(file, drafted.text)
     for said in drafted.remarks:
         progress.say(said)

@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from compressor import data as data_sets
 from compressor import tasks
 from compressor.data._split import absences, split
 from compressor.data._table import Shares, Table
-from compressor.errors import DataError, SplitError
+from compressor.errors import CorruptImageError, DataError, SplitError
 from compressor.exploration.duplicates import with_near_sources
 from compressor.exploration.layouts import Layout, recognised
 from compressor.exploration.load import fit_ranges
@@ -46,6 +46,7 @@ _NUMBERS_FROM = 20
 """Labels that are all numbers are values to predict if there are more different ones, and few rows of each."""
 _SIDE_OF_SMALL_NETWORK = 64
 _WIDTH = 120
+_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +73,25 @@ class _Measured:
     absent: tuple[str, ...]
 
 
-def draft(path: Path, beside: Path, progress: Progress) -> Draft:
+def draft(path: Path, beside: Path, progress: Progress, *, allow_corrupt: int = 0) -> Draft:
     """Return a recipe for the data at ``path``; ``beside``: the folder in which it will lie.
+
+    ``allow_corrupt``: so many files may be broken; the recipe allows as many as are.
 
     Raises:
         DataError: If no data set reads its layout, its data can't be used, or they are too few for a split.
+        CorruptImageError: If more files are broken.
         PluginError: If a package that reads them is missing.
     """
     layout = recognised(path)
     progress.say(f"{layout.dataset}: {layout.why}")
-    data = _data(layout, path)
-    table = data_sets.load(data, Path())
+    data = replace(_data(layout, path), allow_corrupt=allow_corrupt)
+    try:
+        table = data_sets.load(data, Path())
+    except CorruptImageError as error:
+        message = f"{error} (compressor init --allow-corrupt N sets it)"
+        raise CorruptImageError(message) from error
+    data = replace(data, allow_corrupt=len(table.corrupt))
     if _are_numbers(table):
         data = replace(data, label="number")
         table = data_sets.load(data, Path())
@@ -94,7 +103,11 @@ def draft(path: Path, beside: Path, progress: Progress) -> Draft:
         measured = _fitted(measured)
     text = _text(layout, measured, os.path.relpath(path.resolve(), beside.resolve()))
     parse_recipe(text)
-    return Draft(text, measured.absent)
+    return Draft(text, (*_left_out(table.corrupt), *measured.absent))
+
+
+def _left_out(corrupt: Sequence[str]) -> tuple[str, ...]:
+    return (f"broken and left out: {len(corrupt)}, such as {corrupt[0][:200]}",) if corrupt else ()
 
 
 def _data(layout: Layout, path: Path) -> DataRecipe:
@@ -206,6 +219,7 @@ def _text(layout: Layout, measured: _Measured, path: str) -> str:
     lines += [
         _line("width", data.width, layout.size_why),
         f"height = {data.height}",
+        *([_line("allow_corrupt", data.allow_corrupt, _why_corrupt(table.corrupt))] if table.corrupt else []),
         *([_line("shares", data.shares, _why_shares(table, sources))] if data.shares else []),
         "",
         "[train]",
@@ -268,6 +282,12 @@ def _training(layout: Layout, measured: _Measured) -> list[str]:
 def _why_shares(table: Table, sources: int) -> str:
     drawn = "of what the folders or the table leave open" if table.told is not None else f"of {sources} sources"
     return f"{drawn}, split by source: none is in two splits"
+
+
+def _why_corrupt(corrupt: Sequence[str]) -> str:
+    names = ", ".join(json.dumps(name[:80], ensure_ascii=False) for name in corrupt[:_SHOWN])
+    more = f" and {len(corrupt) - _SHOWN} more" if len(corrupt) > _SHOWN else ""
+    return f"broken and left out: {names}{more}; mend them, and remove this line"
 
 
 def _gates(measured: _Measured, *, numbers: bool) -> list[str]:

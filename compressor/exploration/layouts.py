@@ -175,9 +175,11 @@ def _images(store: Names, dataset: str, names: Sequence[str]) -> Layout:
     if dataset == "labelled_images":
         keys += _columns(store, [name for name in names if "/" not in name])
     if dataset == "idx":
-        size, grey, seen = (28, 28), True, "idx files, like those of MNIST,"
+        size, grey, seen, deep = (28, 28), True, "idx files, like those of MNIST,", False
     else:
-        size, grey, seen = _pictures(store, _spread(_of(names, IMAGES)))
+        size, grey, seen, deep = _pictures(store, _spread(_of(names, IMAGES)))
+    if deep:
+        keys.append(Key(name="bits", value=16, why=f"{seen} have 16 bits, which 8 would cut off"))
     if grey:
         keys.append(Key(name="colour", value="grey", why=f"{seen} are grey: a third of the input"))
     width, height = _input_size(*size)
@@ -224,13 +226,14 @@ def _stack(path: Path) -> Layout:
     return _windowed("arrays", why, options, f"x is {dtype} {shape}", [values[np.isfinite(values)]])
 
 
-def _pictures(store: Names, names: Sequence[str]) -> tuple[tuple[int, int], bool, str]:
-    """Return the median (width, height) of these images, whether all are grey, and what was seen."""
-    sizes, coloured = [], False
+def _pictures(store: Names, names: Sequence[str]) -> tuple[tuple[int, int], bool, str, bool]:
+    """Return the median (width, height) of these images, whether all are grey, what was seen, whether all are deep."""
+    sizes, coloured, deep = [], False, True
     for name in names:
         try:
             with Image.open(io.BytesIO(store.read(name, MAX_IMAGE_BYTES))) as image:
                 sizes.append(image.size)
+                deep = deep and image.mode.startswith("I")
                 image.draft("RGB", (64, 64))
                 small = np.asarray(image.convert("RGB").resize((16, 16)), dtype=np.float64)
         except (OSError, ValueError, SyntaxError, CompressorError, Image.DecompressionBombError):
@@ -240,7 +243,7 @@ def _pictures(store: Names, names: Sequence[str]) -> tuple[tuple[int, int], bool
         message = f"Expected images that can be decoded, got none among {', '.join(names[:3])[:200]}"
         raise DataError(message)
     median = statistics.median_low(width for width, _ in sizes), statistics.median_low(height for _, height in sizes)
-    return median, not coloured, f"{len(sizes)} images that were looked at"
+    return median, not coloured, f"{len(sizes)} images that were looked at", deep
 
 
 def _input_size(width: int, height: int) -> tuple[int, int]:

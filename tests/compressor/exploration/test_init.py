@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from compressor.cli import main
-from compressor.errors import CompressorError, PackageError
+from compressor.errors import CompressorError, CorruptImageError, PackageError
 from compressor.exploration.draft import DISCORDANCE, MARGINS, draft, margin_for, name_of, shares_for
 from compressor.exploration.layouts import recognised
 from compressor.progress import Silent
@@ -288,6 +288,33 @@ def test_data_without_a_recipe_are_named(tmp_path: Path, files: dict[str, bytes]
     with pytest.raises(CompressorError) as found:
         draft(write(tmp_path / "d", files), tmp_path, Silent())
     assert said in str(found.value)
+
+
+def test_broken_files_are_left_out_if_you_say_so(tmp_path: Path) -> None:
+    """The recipe allows as many as there are, and names them; too many are named with the option."""
+    folder = write(shapes(tmp_path / "s"), {'dark/a"b.png': b"broken", "dark/c.png": b""})
+    with pytest.raises(CorruptImageError, match=r"at most 1 corrupt images .* got 2: dark/a\"b.*--allow-corrupt N"):
+        draft(folder, tmp_path, Silent(), allow_corrupt=1)
+    drafted = draft(folder, tmp_path, Silent(), allow_corrupt=9)
+    (tmp_path / "r.toml").write_text(drafted.text)
+    assert read_recipe(tmp_path / "r.toml").data.allow_corrupt == 2
+    assert (drafted.remarks[0], '"dark/c.png"' in drafted.text) == (
+        'broken and left out: 2, such as dark/a"b.png',
+        True,
+    )
+
+
+def test_pictures_of_sixteen_bits_are_read_so(tmp_path: Path) -> None:
+    """If one has eight, all have: a set is of one kind."""
+    for n in range(COUNT):
+        (tmp_path / "t" / "ab"[n % 2]).mkdir(parents=True, exist_ok=True)
+        levels = np.random.default_rng(n).integers(0, 60_000, (12, 12)).astype(np.uint16)
+        Image.fromarray(levels).save(tmp_path / "t" / "ab"[n % 2] / f"{n}.png")
+    (tmp_path / "r.toml").write_text(draft(tmp_path / "t", tmp_path, Silent()).text)
+    assert (found := read_recipe(tmp_path / "r.toml").data).bits == 16
+    assert found.colour == "grey"
+    (tmp_path / "t" / "a" / "0.png").write_bytes(picture(0))
+    assert "bits" not in {key.name for key in recognised(tmp_path / "t").keys}
 
 
 def test_no_data_and_no_place_for_the_recipe_are_named(tmp_path: Path) -> None:
