@@ -8,7 +8,7 @@ train rows only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -39,7 +39,7 @@ class SensorSample:
     """One sample before its front end: the bytes that a device would get, and its metadata.
 
     ``split``: as the data set tells it, or empty. ``values``: for a regression, the numbers to predict by name; the
-    label is then unused.
+    label is then unused. ``problem``: why its file can't be read; it then counts as corrupt.
     """
 
     name: str
@@ -49,6 +49,7 @@ class SensorSample:
     source: str
     split: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +115,13 @@ def check_corrupt(corrupt: Sequence[str], data: DataRecipe, path: Path, what: st
 
 
 def tabled(
-    data: DataRecipe, path: Path, front_end: tuple[str, Mapping[str, float]], samples: list[SensorSample], *, what: str
-) -> Table:
+    data: DataRecipe, path: Path, front_end: tuple[str, Mapping[str, float]], samples: Iterable[SensorSample], *,
+    what: str,
+) -> Table:  # fmt: skip
     """Return the table of the front end's pictures of ``samples``; ``front_end``: its name and options.
 
-    ``what``: the name of rejected samples in messages; ``path`` is their origin.
+    ``what``: the name of rejected samples in messages; ``path`` is their origin. Of a generator's samples one is in
+    memory at a time.
 
     Raises:
         CorruptImageError: If it rejects more than ``data.allow_corrupt``.
@@ -145,7 +148,7 @@ def tabled(
     return table
 
 
-def ranged(samples: list[SensorSample], name: str, options: Mapping[str, float]) -> list[Ranged]:
+def ranged(samples: Iterable[SensorSample], name: str, options: Mapping[str, float]) -> list[Ranged]:
     """Return the numbers of ``samples`` before conversion to 8 bits, to fit ranges; ``name``: the front end.
 
     Of ``log_mel`` decibels, of ``mfcc`` coefficients, of ``window`` the (steps, channels), which must be text. Digital
@@ -155,6 +158,7 @@ def ranged(samples: list[SensorSample], name: str, options: Mapping[str, float])
         DataError: If the front end is another one, which has no ranges.
         SensorError: If a sample is cut off or of another kind, or has other steps or channels than the options.
     """
+    samples = _checked(samples)
     if name == "window":
         settings = settings_from(window.Settings, options)
         return [Ranged(window.fitted(window.parse(sample.data), settings), sample.source) for sample in samples]
@@ -165,8 +169,15 @@ def ranged(samples: list[SensorSample], name: str, options: Mapping[str, float])
         message = f"Expected in [data] front_end 'window', 'log_mel' or 'mfcc', got {name!r}, which has no ranges"
         raise DataError(f"{message} to fit")
     unfloored = settings_from(log_mel.Settings, {**options, "floor_db": SILENCE_DB, "ceiling_db": 0.0})
-    levels = [(log_mel.decibels(sample.data, unfloored), sample.source) for sample in samples]
+    levels = ((log_mel.decibels(sample.data, unfloored), sample.source) for sample in samples)
     return [Ranged(values[values > SILENCE_DB][:, None], source) for values, source in levels]  # without padding
+
+
+def _checked(samples: Iterable[SensorSample]) -> Iterator[SensorSample]:
+    for sample in samples:
+        if sample.problem:
+            raise SensorError(sample.problem)
+        yield sample
 
 
 def _values(samples: list[SensorSample]) -> tuple[tuple[str, ...], list[list[float]]]:
@@ -182,16 +193,23 @@ def _values(samples: list[SensorSample]) -> tuple[tuple[str, ...], list[list[flo
 
 
 def _pictures(
-    samples: list[SensorSample], name: str, options: Mapping[str, float], kept: list[SensorSample], corrupt: list[str]
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the pictures; their samples are added to ``kept``, and ``name: reason`` of rejected ones to ``corrupt``."""
+    samples: Iterable[SensorSample], name: str, options: Mapping[str, float], kept: list[SensorSample],
+    corrupt: list[str],
+) -> Iterator[npt.NDArray[np.uint8]]:  # fmt: skip
+    """Yield the pictures; their samples, without the bytes, are added to ``kept``.
+
+    ``name: reason`` of rejected ones is added to ``corrupt``.
+    """
     for sample in samples:
+        if sample.problem:
+            corrupt.append(f"{sample.name}: {sample.problem}")
+            continue
         try:
             picture = front_ends.decode(name, sample.data, options)
         except SensorError as error:
             corrupt.append(f"{sample.name}: {error}")
         else:
-            kept.append(sample)
+            kept.append(replace(sample, data=b""))
             yield picture
 
 

@@ -12,6 +12,7 @@ class is the recording: its files have one ``source``. ``_layout.placed`` has th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from compressor.data import check_options
@@ -93,24 +94,28 @@ def _placed(path: Path, suffixes: frozenset[str]) -> list[Placed]:
         return placed(store.names(), suffixes, str(path))
 
 
-def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[SensorSample]:
-    """Return all samples; those of ``.npy`` are raw float32 if options have ``binary`` and ``text`` is off."""
+def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> Iterator[SensorSample]:
+    """Yield all samples; those of ``.npy`` are raw float32 if options have ``binary`` and ``text`` is off."""
     suffixes = _FRONT_ENDS[front_end(data)[0]]
     check_options(data, ("stride", "source_windows"), "a window in each file")
     binary = bool(data.options.get("binary", 0)) and not text
     limit_bytes = window.MAX_WINDOW_BYTES if data.front_end == "window" else log_mel.MAX_WAV_BYTES
     with opened(path) as store:
-        return [
-            SensorSample(
+        for file in placed(store.names(), suffixes, str(path)):
+            content, problem = store.read(file.name, limit_bytes), ""
+            try:
+                content = _sensed(content, file.name, binary=binary)
+            except DataError as error:
+                problem = str(error)
+            yield SensorSample(
                 name=file.name,
-                data=_sensed(store.read(file.name, limit_bytes), file.name, binary=binary),
+                data=content,
                 label=file.label,
                 slice="all",
                 source=source_name(file.source) or file.name,
                 split=file.split,
+                problem=problem,
             )
-            for file in placed(store.names(), suffixes, str(path))
-        ]
 
 
 def _sensed(content: bytes, name: str, *, binary: bool) -> bytes:
@@ -124,8 +129,7 @@ def _sensed(content: bytes, name: str, *, binary: bool) -> bytes:
         try:
             values = window.parse(content)
         except SensorError as error:
-            message = f"{name}: {error}"
-            raise DataError(message) from error
+            raise DataError(str(error)) from error
     else:
         return content
     return encoded(values, binary=binary)

@@ -7,6 +7,7 @@ Source of the naming: Free Spoken Digit Dataset, https://github.com/Jakobovski/f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from compressor.data._archive import Names, opened
@@ -54,13 +55,14 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
     return ranged(_samples((root or Path()) / data.path), *front_end(data))
 
 
-def _samples(path: Path) -> list[SensorSample]:
+def _samples(path: Path) -> Iterator[SensorSample]:
     with opened(path) as store:
         found = [name for name in store.names() if name.lower().endswith(".wav")]
         if not found:
             message = f"Expected WAV files (label_speaker_index.wav) in {path}, got none"
             raise ArchiveError(message)
-        return [_sample(store, name) for name in found]
+        for name in found:
+            yield _sample(store, name)
 
 
 def _sample(store: Names, name: str) -> SensorSample:

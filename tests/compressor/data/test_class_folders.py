@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from compressor.data._table import Shares, Table
 from compressor.data.class_folders import raw
 from compressor.errors import ArchiveError, CompressorError, CorruptImageError, DataError, SplitError
 from compressor.recipe.model import DataRecipe
+from edge_agent.errors import SensorError
 from edge_agent.pictures.sixteen_bits import to_levels
 from tests.compressor.data.test_labelled_images import _png
 from tests.compressor.data.test_spoken import OPTIONS, wav
@@ -245,6 +247,32 @@ def test_a_key_that_would_not_be_read_is_refused(tmp_path: Path, given: dict[str
     np.save(write(tmp_path, {"a/1.png": _png(1)}) / "a" / "1.npy", np.zeros((4, 2)))
     with pytest.raises(DataError, match=said):
         load(tmp_path, **given)
+
+
+def test_a_damaged_array_is_a_broken_file_like_others(tmp_path: Path) -> None:
+    """Left out if the recipe allows it, and named if not; ranges are not fitted without it."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "1.npy", np.arange(8).reshape(4, 2) + ord(name) % 3)
+    whole = (tmp_path / "a" / "1.npy").read_bytes()
+    (tmp_path / "a" / "2.npy").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CorruptImageError, match=r"at most 0 files .* got 1: a/2\.npy: Expected a NumPy"):
+        load(tmp_path, front_end="window", options=WINDOW)
+    table = load(tmp_path, front_end="window", options=WINDOW, allow_corrupt=1)
+    assert (len(table), table.corrupt) == (2, ("a/2.npy",))
+    with pytest.raises(SensorError, match="Expected a NumPy array"):
+        raw(DataRecipe(path=str(tmp_path), front_end="window", options=WINDOW))
+
+
+def test_sounds_are_read_one_by_one(tmp_path: Path) -> None:
+    """Forty of a megabyte each, of which the pictures are small."""
+    size = 1_000_000
+    write(tmp_path, {f"{'ab'[n % 2]}/{n}.wav": wav(n) + bytes(size) for n in range(40)})
+    tracemalloc.start()
+    table = load(tmp_path, front_end="log_mel", options=OPTIONS)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(table), most < 10 * size) == (40, True)
 
 
 def test_a_link_that_leaves_the_folder_is_not_followed(tmp_path: Path) -> None:
