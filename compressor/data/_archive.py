@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from compressor.data.labelled_images import MAX_ENTRIES, safe_path
+from compressor.data.labelled_images import MAX_ENTRIES, packed_alone, safe_path
 from compressor.errors import ArchiveError
 
 T = TypeVar("T")
@@ -27,11 +27,12 @@ class Names(Protocol):
 
 @contextmanager
 def opened(path: Path) -> Iterator[Names]:
-    """Yield the zip, the folder or the single file at ``path``.
+    """Yield the zip, the folder or the single file at ``path``; of a folder that has a zip alone, that zip.
 
     Raises:
         ArchiveError: If it can't be opened, has unsafe paths or too many entries.
     """
+    path = packed_alone(path)
     if path.is_dir():
         yield _Folder(path)
     elif path.is_file() and not zipfile.is_zipfile(path):

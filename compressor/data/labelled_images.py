@@ -11,6 +11,7 @@ decoded: the number and size of entries, their paths, the columns.
 
 from __future__ import annotations
 
+import itertools
 import math
 import zipfile
 import zlib
@@ -118,6 +119,7 @@ def listed(data: DataRecipe, path: Path, rows: list[LabelRow]) -> Table:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Store]:
+    path = packed_alone(path)
     if path.is_dir():
         yield _ImageFolder(path)
         return
@@ -127,6 +129,14 @@ def _opened(path: Path) -> Iterator[Store]:
     except (OSError, zipfile.BadZipFile) as error:
         message = f"Expected a zip or folder of images at {path}, got: {error}"
         raise ArchiveError(message) from error
+
+
+def packed_alone(path: Path) -> Path:
+    """Return the zip in the folder ``path`` that has no other file, as a downloaded data set lies; else ``path``."""
+    if not path.is_dir():
+        return path
+    found = list(itertools.islice((file for file in path.iterdir() if not file.name.startswith(".")), 2))
+    return found[0] if len(found) == 1 and found[0].is_file() and zipfile.is_zipfile(found[0]) else path
 
 
 def safe_path(name: str) -> str:

@@ -3,7 +3,7 @@
 Decides how results are presented; computes nothing that a gate uses.
 """
 
-from compressor.report.contents import Bar, Bars, Changed, Changes, ErrorBar, Layers, Picture, Shown, Step
+from compressor.report.contents import Bar, Bars, Changed, Changes, Drawings, ErrorBar, Layers, Picture, Shown, Step
 from compressor.report.page import render
 
-__all__ = ["Bar", "Bars", "Changed", "Changes", "ErrorBar", "Layers", "Picture", "Shown", "Step", "render"]
+__all__ = ["Bar", "Bars", "Changed", "Changes", "Drawings", "ErrorBar", "Layers", "Picture", "Shown", "Step", "render"]

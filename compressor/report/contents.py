@@ -53,12 +53,16 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorBar:
-    """One regression's mean absolute error on a set of ``n``, in the values' unit, with two-sided 95 % ``bounds``."""
+    """One model's mean absolute error on a set of ``n``, in the values' unit, with two-sided 95 % ``bounds``.
+
+    ``what``: of a task with another score, its name.
+    """
 
     name: str
     value: float
     bounds: tuple[float, float]
     n: int
+    what: str = "mean absolute error"
 
     @property
     def said(self) -> str:
@@ -104,6 +108,20 @@ class Changes:
     first: Sequence[Changed] = field(default_factory=tuple)
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Drawings:
+    """Inputs with something drawn on them, for a task whose answers have a place in the input.
+
+    ``text``: what changed in all; ``legend``: CSS colours by their meaning; ``pictures``: uint8 (H, W, 3) with a
+    caption each, the worst first.
+    """
+
+    title: str
+    text: str
+    legend: Mapping[str, str] = field(default_factory=dict)
+    pictures: Sequence[tuple[NDArray[np.uint8], str]] = field(default_factory=tuple)
+
+
 @dataclass(frozen=True, slots=True)
 class Layers:
     """The first layer at which the float and the compressed ONNX file of ``target`` diverge, as a sentence.
@@ -138,11 +156,12 @@ class Shown:
     """The contents of the report.
 
     ``accuracies`` in the order (release before,) float, compressed; ``drifted``: the same on drifted samples;
-    ``slices``: the same per slice; ``measure``: the name of the score, such as ``accuracy``; ``answers``: predictions
-    of the compressed model against the truth; ``tiles``: the most important figures, each a name, a value and its
-    basis; ``headline``: the figures that compare targets; ``lineage``: digests of the inputs of the model; ``made``:
-    the steps as text; ``targets``: the certificate of every target; ``pictured``: that of the target shown in the
-    pictures; ``changes``: flips; ``layers``: where forms diverge; ``steps``: the cost of each step.
+    ``slices``: the same per slice; ``measure``: the name of the score, such as ``accuracy``; ``answers``:
+    predictions of the compressed model against the truth; ``tiles``: the most important figures, each a name, a
+    value and its basis; ``headline``: the figures that compare targets; ``lineage``: digests of the inputs of the
+    model; ``made``: the steps as text; ``targets``: the certificate of every target; ``pictured``: that of the
+    target shown in the pictures; ``changes``: flips; ``drawings``: answers drawn on their inputs; ``layers``: where
+    forms diverge; ``steps``: the cost of each step.
     """
 
     certificate: Certificate
@@ -156,6 +175,7 @@ class Shown:
     made: Mapping[str, str] = field(default_factory=dict)
     targets: Sequence[Certificate] = field(default_factory=tuple)
     changes: Changes | None = None
+    drawings: Drawings | None = None
     layers: Layers | None = None
     steps: Sequence[Step] = field(default_factory=tuple)
     measure: str = "accuracy"

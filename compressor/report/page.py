@@ -8,7 +8,7 @@ from importlib import resources
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from compressor.report import flips, phrases, pictures, tables
+from compressor.report import drawings, flips, phrases, pictures, tables
 from compressor.report.contents import Shown
 from compressor.report.side_by_side import beside
 
@@ -73,9 +73,9 @@ def _cards(shown: Shown) -> str:
 
 
 def _changes(shown: Shown) -> str:
-    if shown.changes is None:
-        return ""
-    return card("What changed", flips.section(shown.changes, shown.class_names))
+    """Return the inputs whose answer changed: flips of classes, and answers that have a place in the input."""
+    said = "" if shown.changes is None else card("What changed", flips.section(shown.changes, shown.class_names))
+    return said + (card(shown.drawings.title, drawings.section(shown.drawings)) if shown.drawings else "")
 
 
 def _head(shown: Shown) -> str:

@@ -37,8 +37,9 @@ def _intervals(rows: Mapping[str, Bars], *, named: bool) -> go.Figure:
             seen.add(bar.name)
     every = [bar for bars in rows.values() for bar in bars]
     low, high = min(bar.bounds[0] for bar in every), max(bar.bounds[1] for bar in every)
-    errors = isinstance(every[0], ErrorBar)
-    room, what = max(high - low, 1e-9 if errors else 1.0), "mean absolute error" if errors else "accuracy in %"
+    first = every[0]
+    errors, what = (True, first.what) if isinstance(first, ErrorBar) else (False, "accuracy in %")
+    room = max(high - low, 1e-9 if errors else 1.0)
     figure.update_xaxes(range=[low - 0.08 * room, high + 0.22 * room], title=f"{what}, with 95 % bounds")
     figure.update_yaxes(
         tickvals=[-place for place in range(len(rows))], ticktext=list(rows), showgrid=False, zeroline=False,

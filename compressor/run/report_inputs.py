@@ -57,14 +57,15 @@ _REMARKS = {
 
 def shown(certificate: Certificate, run: Run, results: Sequence[Judged]) -> report.Shown:
     """Return the contents of a run's report; pictures show the worst target."""
-    worst = max(  # by its verdict, then the upper bound of its accuracy drop
+    task = run.task
+    worst = max(  # by its verdict, then the upper bound of its loss
         results,
         key=lambda item: (
             Verdict(item.certificate.verdict).rank,
-            item.certificate.figures.get("drop_upper", 0.0),
+            item.certificate.figures.get(task.headline[-1], 0.0),
         ),
     )
-    compared, task = worst.compared, run.task
+    compared = worst.compared
     gate_set, names = compared.gate_set, run.table.class_names
     everything = np.ones(len(gate_set.labels), dtype=bool)
     slices = {
@@ -90,6 +91,7 @@ def shown(certificate: Certificate, run: Run, results: Sequence[Judged]) -> repo
         made=made(run),
         targets=tuple(judged.certificate for judged in results),
         changes=_changes(run, worst),
+        drawings=_drawings(run, worst),
         layers=_layers(run, results),
         steps=_steps(run, worst),
         pictured=worst.certificate,
@@ -120,6 +122,18 @@ def _changes(run: Run, judged: Judged) -> report.Changes | None:
         target=judged.target.name, n=len(gate_set.labels), flips=len(found), lost=sum(flip.lost for flip in found),
         won=sum(flip.won for flip in found), first=tuple(first),
     )  # fmt: skip
+
+
+def _drawings(run: Run, judged: Judged) -> report.Drawings | None:
+    """Return the answers that changed on the gate split, drawn on their inputs; None for a task without such."""
+    drawn = getattr(run.task.reporting, "drawings", None)
+    if drawn is None:
+        return None
+    rows = run.rows("gate")
+    made: report.Drawings = drawn(
+        judged.compared.gate_set, lambda row: face(next(iter(rows.take(np.array([row])).images))), rows.class_names
+    )
+    return made
 
 
 def _layers(run: Run, results: Sequence[Judged]) -> report.Layers | None:

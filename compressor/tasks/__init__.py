@@ -179,7 +179,11 @@ class Judging(Protocol):
 
 
 class Reporting(Protocol):
-    """The parts of a report and a card that depend on the task."""
+    """The parts of a report and a card that depend on the task.
+
+    A task whose answers have a place in the input also has ``drawings(gate_set, image_of, names) -> Drawings``, which
+    draws them on some inputs.
+    """
 
     def bar(self, name: str, said: Predictions, labels: Labels) -> Bar | ErrorBar:
         """Return the score of one model on one set, with bounds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from compressor.measurement.predictions import Compared, Predictions
 from compressor.measurement.saliency import Flip
 from compressor.report import phrases
-from compressor.report.contents import ErrorBar, Picture
+from compressor.report.contents import Drawings, ErrorBar, Picture
 from compressor.report.pictures import plain
 from compressor.statistics import detections
+from compressor.tasks.detection import drawing
 from compressor.tasks.detection.evidence import matched, threshold_of
 from wire.manifest import Manifest
 
@@ -29,7 +30,9 @@ def bar(name: str, said: Predictions, labels: NDArray[Any]) -> ErrorBar:
     rng, pictures = np.random.default_rng(0), len(labels)
     drawn = rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=_REPLICATES).astype(float)
     low, high = np.quantile(counts.f1(drawn), [0.025, 0.975]).tolist()
-    return ErrorBar(name=name, value=float(counts.f1()[0]), bounds=(low, high), n=pictures)
+    return ErrorBar(
+        name=name, value=float(counts.f1()[0]), bounds=(low, high), n=pictures, what="F1 at an overlap of 0.5"
+    )
 
 
 def answers(gate_set: Compared, names: tuple[str, ...]) -> Picture:
@@ -58,16 +61,44 @@ def flips(gate_set: Compared) -> tuple[Flip, ...] | None:
     return None
 
 
+def drawings(gate_set: Compared, image_of: Callable[[int], NDArray[np.uint8]], names: tuple[str, ...]) -> Drawings:
+    """Return the boxes lost and won on the first pictures, the worst first.
+
+    ``image_of``: the picture of a row, uint8 (H, W, 3).
+    """
+    found = drawing.differences(gate_set)
+    return Drawings(
+        title="Boxes lost and won",
+        text=drawing.summary(found, gate_set),
+        legend={
+            "lost": drawing.LOST, "won": drawing.WON, "false, of the compressed model alone": drawing.FALSE,
+            "labelled": drawing.TRUTH,
+        },
+        pictures=[
+            (drawing.drawn(image_of(one.row), one), drawing.caption(one, names)) for one in found[: drawing.SHOWN]
+        ],
+    )  # fmt: skip
+
+
 def tiles(figures: Mapping[str, float]) -> Sequence[tuple[str, str, str]]:
     """Return mAP and F1, and the upper bounds of their drops."""
     return [
         ("mAP at 0.5, compressed", phrases.percent(figures.get("map")),
          f"float {phrases.percent(figures.get('float_map'))}"),
         ("mAP drop at most", phrases.percent(figures.get("detection_map_drop_upper")),
-         f"measured {phrases.percent(figures.get('detection_map_drop'))}"),
+         f"measured {phrases.percent(figures.get('detection_map_drop'))}; {_resolution(figures)}"),
         ("F1, compressed", phrases.percent(figures.get("f1")),
          f"float {phrases.percent(figures.get('float_f1'))}; scores from {figures.get('threshold', 0):.2f} on"),
     ]  # fmt: skip
+
+
+def _resolution(figures: Mapping[str, float]) -> str:
+    """Return the least drop that this many pictures can tell from none."""
+    upper, measured = (figures.get(f"detection_map_drop{end}") for end in ("_upper", ""))
+    said = f"{figures.get('sources_gate', 0):,.0f} pictures"
+    return (
+        said if upper is None or measured is None else f"{said} tell drops from {phrases.percent(upper - measured)} on"
+    )
 
 
 def goodness(value: float) -> str:

@@ -333,3 +333,13 @@ def test_the_ink_of_a_scene_is_inside_its_boxes() -> None:
         inside += image[mask].ravel().tolist()
         outside += image[~mask].ravel().tolist()
     assert np.percentile(inside, 95) > np.percentile(outside, 95) + 60
+
+
+def test_a_folder_with_nothing_but_a_zip_is_that_zip(tmp_path: Path) -> None:
+    """As a downloaded data set lies; with another file beside it, it is a folder without annotations."""
+    whole = load(tmp_path, VOC)
+    found = boxes.load(DataRecipe(dataset="boxes", path=str(tmp_path)))
+    assert found.hashes.tolist() == whole.hashes.tolist()
+    (tmp_path / "notes.pdf").write_bytes(b"x")
+    with pytest.raises(ArchiveError, match="without any"):
+        boxes.load(DataRecipe(dataset="boxes", path=str(tmp_path)))

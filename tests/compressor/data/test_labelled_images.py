@@ -55,6 +55,12 @@ def test_reads_zip_and_folder_alike(tmp_path: Path, kind: str) -> None:
     assert table.images[1].shape == (6, 4, 3)
 
 
+def test_a_folder_with_nothing_but_a_zip_is_that_zip(tmp_path: Path) -> None:
+    """As a downloaded data set lies."""
+    packed = data.load(_recipe(_zip(tmp_path / "d.zip", _entries())))
+    assert data.load(_recipe(Path()), tmp_path).hashes.tolist() == packed.hashes.tolist()
+
+
 def test_a_source_column_holds_views_of_one_thing_together(tmp_path: Path) -> None:
     """Near copies count once and are never in two splits; a row without a source is its own source."""
     labels = "path,label,site,source\na.png,3.7,north,scene\nb.png,0.2,south,scene\nc.png,0.2,south,\n"
