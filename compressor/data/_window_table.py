@@ -184,11 +184,19 @@ def _parquet(content: bytes, name: str, columns: Mapping[str, str]) -> Columns:
         if cells > MAX_CELLS:
             message = f"Expected {name} of at most {MAX_CELLS} cells, got {cells}"
             raise ArchiveError(message)
+        _check_names(file.schema_arrow.names, name)
         found = file.read()
         head = renamed(found.column_names, columns, name)
         return Columns(
             name, {named: found.column(own).to_pylist() for named, own in zip(head, found.column_names, strict=True)}
         )
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    twice = next((one for one in names if names.count(one) > 1), None)
+    if twice is not None:
+        message = f"Expected columns of different names in {where}, got {twice[:80]!r} twice"
+        raise ColumnError(f"{message}: rename one of them")
 
 
 @contextmanager
@@ -203,7 +211,7 @@ def _opened_parquet(content: bytes, name: str) -> Iterator[Any]:
     try:
         yield pq.ParquetFile(pa.BufferReader(content))
     except (pa.ArrowException, OSError, ValueError) as error:
-        message = f"Expected {name} as Parquet, got: {str(error)[:120]}"
+        message = f"Expected {name} as Parquet, got: {' '.join(str(error).split())[:120]}"
         raise DataError(message) from error
 
 

@@ -86,6 +86,15 @@ def test_a_foreign_parquet_is_refused(tmp_path: Path) -> None:
         data.load(recipe(tmp_path / "steps.parquet"))
 
 
+def test_two_columns_of_one_name_in_parquet_are_refused(tmp_path: Path) -> None:
+    """Neither of them is the column that the recipe means."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = [pyarrow.array([1, 2])] * 3
+    parquet.write_table(pyarrow.table(columns, names=["label", "x", "x"]), tmp_path / "steps.parquet")
+    with pytest.raises(ColumnError, match=r"different names in steps\.parquet, got 'x' twice: rename one"):
+        data.load(recipe(tmp_path / "steps.parquet"))
+
+
 def series(folder: Path, rows: int = 64) -> Path:
     """Return a folder in the form of the Numenta benchmark: minutes 16 to 23 are anomalous."""
     lines = [f"2020-01-01 00:{i:02d}:00,{i}" for i in range(min(rows, 60))]
