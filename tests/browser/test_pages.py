@@ -222,8 +222,9 @@ def test_labels_carry_the_name_that_this_browser_remembers(
     operator.goto("/samples")  # nothing has moved on a page that was just opened
     operator.get_by_role("button", name="Label sample 5 as 2").click()
     expect(operator.get_by_role("alert")).to_contain_text("Cy has labelled '1'")
-    operator.goto("/samples/999")
-    expect(operator.get_by_role("main")).to_contain_text("No such sample")
+    for address in ("999", "abc", "-1", "9" * 40):
+        operator.goto(f"/samples/{address}")
+        expect(operator.get_by_role("main")).to_contain_text("No such sample")
 
 
 def test_a_new_event_appears_by_itself(operator: Page, world: World) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 
 from fastapi import Request, Response
 from nicegui import ui
+from pydantic import TypeAdapter, ValidationError
 
 from server.api.values import StoredNumber
 from server.dashboard.learning import SampleCard, label_lines, sample_card
@@ -17,6 +18,7 @@ from server.dashboard.visit import Pages, Visit
 from server.errors import UnknownSampleError
 from server.retraining.labelling import NOTHING
 
+_NUMBER: TypeAdapter[int] = TypeAdapter(StoredNumber)
 _DETAIL = "What it was stays on this page, with who had said so. Your name is recorded."
 
 
@@ -33,13 +35,14 @@ def add_page(pages: Pages) -> None:
     """Add the page."""
 
     @ui.page("/samples/{sample}")
-    def page(request: Request, sample: StoredNumber) -> Response | None:
-        return pages.show(request, "/samples", f"Sample {sample}", partial(_build, sample))
+    def page(request: Request, sample: str) -> Response | None:
+        return pages.show(request, "/samples", f"Sample {sample[:40]}", partial(_build, sample))
 
 
-def _build(sample: int, visit: Visit) -> None:
-    heading(f"Sample {sample}", 1)
+def _build(text: str, visit: Visit) -> None:
+    heading(f"Sample {text[:40]}", 1)
     try:
+        sample = _number(text)
         view = _view(visit.services, sample)
     except UnknownSampleError:
         visit.client.status_code = 404
@@ -53,6 +56,15 @@ def _build(sample: int, visit: Visit) -> None:
             ui.label(f"{view.card.taken}; {view.card.lane}").classes("tf-muted")
     visit.look = live(lambda: _view(visit.services, sample), _show)
     Correction(visit, sample, view.card).build()
+
+
+def _number(text: str) -> int:
+    """Return the number in an address; a page says what is wrong with it, where the API answers in JSON."""
+    try:
+        return _NUMBER.validate_python(text)
+    except ValidationError as error:
+        message = f"Expected the number of a sample, got {text[:40]!r}"
+        raise UnknownSampleError(message) from error
 
 
 def _show(view: SampleView) -> None:
