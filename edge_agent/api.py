@@ -19,7 +19,7 @@ import tempfile
 import time
 import wave
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -73,8 +73,9 @@ class Answer:
     ``label``: the predicted class; empty for a regression, and if the outputs are not finite. ``confidence``: its
     probability, 0..1, with the calibrated temperature of the drift reference; NaN without a label. ``values``: for a
     regression, the predictions by name, in the targets' units; of a detection, the number of boxes by class; empty for
-    a classifier. ``boxes``: of a detection, as in an answer record (``docs/reference/answers.md``). ``outputs``: the
-    first output of the runtime: logits, values, or decoded boxes. ``streams``: the numbers that the drift counters
+    a classifier. ``boxes``: of a detection, as in an answer record (``docs/reference/answers.md``). ``anomalous`` and
+    ``scores``: of an anomaly, whether the input is one, and its score with the threshold. ``outputs``: the first output
+    of the runtime: logits, values, or what a decoder makes of it. ``streams``: the numbers that the drift counters
     would count. ``run_ms``: the time of the runtime's call alone.
     """
 
@@ -85,6 +86,8 @@ class Answer:
     streams: Mapping[str, float]
     run_ms: float
     boxes: tuple[Mapping[str, Json], ...] = ()
+    anomalous: bool | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 class DeviceModel:
@@ -146,6 +149,8 @@ class DeviceModel:
             streams=dict(zip(names, row, strict=True)),
             run_ms=outcome.run_ms,
             boxes=served.boxes(outcome, said),
+            anomalous=said.anomalous,
+            scores=said.scores,
         )
 
     def probe(self, *, limit_s: float = 300.0) -> ProbeResult:

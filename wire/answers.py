@@ -26,7 +26,8 @@ class AnswerRecord:
     by name, in the targets' units; of a detection, the number of boxes by class. ``boxes``: of a detection, each with
     ``label``, ``score`` (0..1) and ``x0``, ``y0``, ``x1``, ``y1`` in pixels of the input picture, as it is seen
     upright, the surest first. ``inputs``: over how many inputs of a stream the release smoothed them; 1: this one
-    alone. ``scores`` and ``events``: of tasks that have them.
+    alone. ``anomalous`` and ``scores``: of an anomaly, whether the score ``anomaly`` is above ``threshold``, and both
+    numbers. ``events``: of tasks that have them.
 
     ``supported``: whether the input is inside what the model was trained on; None: the release can't tell.
     ``support_rate``: the share of inputs like the training data for which it is False by design. ``drift``: the state
@@ -45,6 +46,7 @@ class AnswerRecord:
     confidence: float | None = field(default=None, metadata=OMIT_DEFAULT)
     values: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
     inputs: int = field(default=1, metadata=OMIT_DEFAULT)
+    anomalous: bool | None = field(default=None, metadata=OMIT_DEFAULT)
     scores: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
     boxes: tuple[Mapping[str, Json], ...] = field(default=(), metadata=OMIT_DEFAULT)
     events: tuple[Mapping[str, Json], ...] = field(default=(), metadata=OMIT_DEFAULT)
@@ -66,7 +68,7 @@ def encode_answer(record: AnswerRecord) -> bytes:
     """
     confidence, numbers = record.confidence, (record.latency_ms, record.run_ms, record.support_rate or 0.0)
     rare = (
-        record.values or record.scores or record.boxes or record.events or record.extra
+        record.values or record.scores or record.anomalous is not None or record.boxes or record.events or record.extra
         or record.error or record.text or record.drift or record.inputs != 1
     )  # fmt: skip
     if rare or type(confidence) is not float or not math.isfinite(confidence + sum(numbers)):

@@ -2,8 +2,8 @@
 
 A row's split depends only on a keyed hash of its source, so it is fixed by the seed and does not change when rows are
 added: a retrained model is judged on the same gate rows as its predecessor. Sources that share a content hash count as
-one. The gate split has one row per source, because the paired test needs independent rows; the other splits have all
-rows.
+one. The gate split has one row per source, because the paired test needs independent rows (all of them for a task
+that judges their course in time); the other splits have all rows.
 
 The labelled samples from the fleet that a retraining uses have two parts, to learn from and to judge, by a hash of
 their source alone: no later retraining trains on a sample that an earlier one held out. Samples that a device chose
@@ -94,7 +94,8 @@ def split(
     if table.told is not None:
         assigned = _as_told(told_groups(table, keys=keys), positions, shares, assigned)
     parts = {name: np.flatnonzero(wanted & (assigned == i)) for i, name in enumerate(_NAMES)}
-    parts["gate"] = _one_of_each(table, parts["gate"], keys, seed)
+    if not tasks.of_rows(table).whole_sources:
+        parts["gate"] = _one_of_each(table, parts["gate"], keys, seed)
     for name, rows in parts.items():
         if not len(rows) and (learns or name != "train"):
             count = len({key for key, one in zip(keys, wanted.tolist(), strict=True) if one})

@@ -41,6 +41,7 @@ from compressor.gates import (
     WorstSliceDrop,
 )
 from compressor.gates.agreement import CHANGE
+from compressor.gates.alarms import AUC, RATE, AucFloor, FalseAlarms
 from compressor.gates.evidence import (
     AGREEMENT,
     DeviceEvidence,
@@ -79,6 +80,7 @@ NUMBERS = ("regression",)
 ANY_CLASSES = (*CLASSES, "unlabelled_classes")
 ANY_NUMBERS = (*NUMBERS, "unlabelled_numbers")
 BOXES = ("detection",)
+ALARMS = ("anomaly",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +215,12 @@ _ROWS = (
              beside=("flip_ratio_upper", "agreement", "agreement_low", "agreement_high")),
     GateKind(name="negative_flip_ratio", make=_of(partial(FlipRatio, negative=True)), limits=MOST, tasks=CLASSES,
              unit=SHARE, bounded=True, recorded=True),
-    GateKind(name="auc_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
+    GateKind(name="auc_drop", make=MetricDrop, limits=MOST, tasks=(*CLASSES, *ALARMS), unit=POINTS, bounded=True,
+             beside=("auc_drop_upper",)),
+    GateKind(name=AUC, make=_of(AucFloor), limits=LEAST, tasks=ALARMS, unit=SHARE, bounded=True,
+             beside=("auc_low", "float_auc", "baseline_auc", "detected", "float_detected", "baseline_detected")),
+    GateKind(name=RATE, make=_of(FalseAlarms), limits=MOST, tasks=ALARMS, unit=NUMBER, bounded=True,
+             beside=("float_false_alarms_per_day", "stated_false_alarms_per_day")),
     GateKind(name="ranking_precision_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
              formerly=("map_drop",)),
     GateKind(name="calibration_error_increase", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),

@@ -68,6 +68,8 @@ class Compared:
     ``baseline``: the model that the candidate must not be worse than (the float model, or the previous release);
     ``float_model``: the model that was compressed; ``labels`` int64 (N,), or float32 (N, D) of a regression; ``slices``
     str (N,); ``sources`` str (N,), equal for rows that show the same object; None: every row is its own.
+    ``interval_s``: the time between neighbouring rows of a source, and ``gap_s``: alarms at most so far apart are one;
+    only of a task with alarms.
     """
 
     labels: NDArray[Any]
@@ -76,6 +78,8 @@ class Compared:
     float_model: Predictions
     candidate: Predictions
     sources: NDArray[np.str_] | None = None
+    interval_s: float = 60.0
+    gap_s: float = 0.0
 
     @property
     def independent(self) -> int:

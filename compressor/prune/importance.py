@@ -21,6 +21,7 @@ import torch_pruning as tp
 from numpy.typing import NDArray
 from torch import nn
 
+from compressor import tasks
 from compressor.errors import PruneError
 from compressor.evaluating import evaluating
 from compressor.portions import row_bytes, rows_within
@@ -93,9 +94,10 @@ def _gradients(network: nn.Module, rows: Rows) -> None:
         size = rows_within(row_bytes(rows.inputs), most=_BATCH)
         for start in range(0, len(drawn), size):
             batch = drawn[start : start + size]
-            logits = network(torch.from_numpy(rows.inputs[batch]))[0]
-            labels = torch.from_numpy(rows.labels[batch])
-            loss = training.loss_sum(logits, labels) / len(drawn)
+            inputs = torch.from_numpy(rows.inputs[batch])
+            logits = network(inputs)[0]
+            wanted = tasks.aims(rows.of_task, inputs, torch.from_numpy(rows.labels[batch]), logits)
+            loss = training.loss_sum(logits, wanted) / len(drawn)
             loss.backward()  # type: ignore[no-untyped-call]
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from compressor import tasks
 from compressor.errors import PruneError
 from compressor.evaluating import evaluating
 from compressor.portions import portions
@@ -30,8 +31,15 @@ def score(network: nn.Module, rows: Rows) -> float:
     Raises:
         PruneError: If there are no rows to judge with.
     """
-    said = _outputs(network, rows)
-    return rows.of_task.training.goodness(said, torch.from_numpy(rows.labels)) / len(rows)
+    if not len(rows):
+        raise PruneError("Expected rows in the search split to judge pruning with, got none: raise its share in [data]")
+    found, start = 0.0, 0
+    with torch.no_grad(), evaluating(network):
+        for x in map(torch.from_numpy, portions(rows.inputs, most=_MOST_ROWS)):
+            said, labels = network(x)[0], torch.from_numpy(rows.labels[start : start + len(x)])
+            found += rows.of_task.training.goodness(said, tasks.aims(rows.of_task, x, labels, said))
+            start += len(x)
+    return found / len(rows)
 
 
 def judged(network: nn.Module, rows: Rows, name: str) -> dict[str, float]:
@@ -41,13 +49,6 @@ def judged(network: nn.Module, rows: Rows, name: str) -> dict[str, float]:
         PruneError: If there are no rows to judge with.
     """
     return {name.format(rows.of_task.measure): abs(score(network, rows))}
-
-
-def _outputs(network: nn.Module, rows: Rows) -> torch.Tensor:
-    if not len(rows):
-        raise PruneError("Expected rows in the search split to judge pruning with, got none: raise its share in [data]")
-    with torch.no_grad(), evaluating(network):
-        return torch.cat([network(torch.from_numpy(x))[0] for x in portions(rows.inputs, most=_MOST_ROWS)])
 
 
 def fine_tune(network: nn.Module, bench: Bench, epochs: int) -> nn.Module:

@@ -18,6 +18,7 @@ from compressor.gates.evidence import GateRecipe
 from compressor.recipe.model import (
     DEFAULT_STEPS,
     AcceptanceRecipe,
+    AlarmRecipe,
     DataRecipe,
     ModelRecipe,
     SmoothingRecipe,
@@ -28,6 +29,7 @@ from wire.settings import names_of, nearest, type_name
 
 PLAIN: Mapping[str, type] = {
     "model": ModelRecipe, "data": DataRecipe, "train": TrainRecipe, "acceptance": AcceptanceRecipe,
+    "alarm": AlarmRecipe,
 }  # fmt: skip
 """The tables that are a dataclass each."""
 _NAMED: Mapping[str, type] = {"targets": TargetRecipe, "gates": GateRecipe}
@@ -79,7 +81,7 @@ def _set(document: dict[str, Any], parts: Sequence[str], value: str) -> None:
         typed = _typed(value, hints[rest[0]], where) if known else _toml(value, where, lambda: value)
         _inner(document, table, where)[rest[0]] = typed
     else:
-        tables = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing")
+        tables = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing", "alarm")
         message = f"Expected {where} in one of the tables {', '.join(tables)}, got {table!r}"
         raise RecipeError(message + _near(".".join(parts)))
 

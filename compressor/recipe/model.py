@@ -104,6 +104,7 @@ class DataRecipe:
     Neither is an input of the model; a ``task`` is, and code that digests a recipe adds it if there is one.
     ``columns``: the names that a table has for the columns that the data set wants, such as ``{path = "file"}``; like
     ``task``, digested if it is given.
+    ``normal``: of anomalies, the labels of normal rows.
     ``unlabelled``: the path of inputs without labels, instead of data set and path; reading a recipe replaces it by
     the data set ``unlabelled`` with this path.
     """
@@ -137,6 +138,7 @@ class DataRecipe:
     resample: Annotated[str, OneOf(RESAMPLES)] = field(default="bilinear", metadata=_LATER)
     antialias: bool = field(default=True, metadata=_LATER)
     fill: Annotated[int, Bound(0, 65_535)] = field(default=0, metadata=_LATER)
+    normal: tuple[str, ...] = field(default=("normal",), metadata=_LATER)
     unlabelled: str = field(default="", repr=False)
     bits: int = field(default=BITS[0], metadata=_LATER)
 
@@ -272,11 +274,26 @@ class SmoothingRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmRecipe:
+    """``[alarm]``: of anomalies, how many false alarms are allowed; the threshold follows from normal calibration rows.
+
+    ``false_alarms_per_day``: at most so many events a day. ``interval_s``: the time between neighbouring rows of a
+    source, and between two inputs of a device. ``gap_s``: alarms at most so far apart are one event (neighbours are
+    always). ``confidence``: with which the threshold holds its rate, over the draw of the calibration rows.
+    """
+
+    false_alarms_per_day: Annotated[float, Bound(0, 86_400, above=True)] = 1.0
+    interval_s: Annotated[float, Bound(0.001, 86_400)] = 60.0
+    gap_s: Annotated[float, Bound(0, 86_400)] = 0.0
+    confidence: Annotated[float, Bound(0.5, 0.9999)] = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """The whole recipe. ``folder`` is where it was read from, the base of relative paths.
 
-    ``acceptance`` and ``smoothing`` are not in the ``repr``, so that the digest of a recipe without these tables is the
-    same as before they existed (``run.bundles.lineage_of`` adds what differs from the default).
+    ``acceptance``, ``smoothing`` and ``alarm`` are not in the ``repr``, so that the digest of a recipe without these
+    tables is the same as before they existed (``run.bundles.lineage_of`` adds what differs from the default).
     """
 
     model: ModelRecipe
@@ -288,6 +305,7 @@ class Recipe:
     folder: Path = Path()
     acceptance: AcceptanceRecipe = field(default_factory=AcceptanceRecipe, repr=False)
     smoothing: SmoothingRecipe = field(default_factory=SmoothingRecipe, repr=False)
+    alarm: AlarmRecipe = field(default_factory=AlarmRecipe, repr=False)
 
     def with_data(self, path: Path | None) -> Recipe:
         """Return the recipe with the data at ``path`` instead of its own, or unchanged if ``path`` is None.

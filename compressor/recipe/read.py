@@ -24,6 +24,7 @@ from compressor.recipe.model import (
     DEFAULT_STEPS,
     UNLABELLED,
     AcceptanceRecipe,
+    AlarmRecipe,
     DataRecipe,
     ModelRecipe,
     Recipe,
@@ -59,7 +60,7 @@ SHARE_NAMES = ("train", "calibration", "gate", "reference")
 READ_BY_IMPORTS = frozenset({"seed"})
 """The only key of ``[train]`` that is read with an imported file: the seed of the splits."""
 _OF_TRAINING = frozenset({"epochs", "learning_rate"})
-_TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing")
+_TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing", "alarm")
 
 
 def read_recipe(path: Path | str, changes: Sequence[str] = (), files: Mapping[str, Path] | None = None) -> Recipe:
@@ -162,6 +163,7 @@ def recipe_of(document: Mapping[str, object], *, strict: bool = True) -> Recipe:
             gates=_gates(plain_table(document.get("gates", {}), "[gates]")),
             acceptance=fields_from(AcceptanceRecipe, document.get("acceptance", {}), "[acceptance]"),
             smoothing=_smoothing(plain_table(document.get("smoothing", {}), "[smoothing]")),
+            alarm=fields_from(AlarmRecipe, document.get("alarm", {}), "[alarm]"),
         )
     except SettingsError as error:
         raise RecipeError(str(error)) from error
@@ -377,6 +379,11 @@ def check_task(recipe: Recipe) -> None:
     if wrong is not None:
         message = f"Expected {wrong} in {task.foreign[wrong]} alone, got it in a recipe {task.recipes}: leave it out"
         raise RecipeError(message)
+    for other in map(tasks.named, tasks.known()):
+        place = next((one for one in other.own if one not in task.own and gives(recipe, one)), None)
+        if place is not None:
+            message = f"Expected {place} in a recipe {other.recipes} alone, got it in one {task.recipes}"
+            raise RecipeError(f"{message}: leave it out")
     if len(data.target_mean) != len(data.target_std) or any(not spread > 0 for spread in data.target_std):
         message = "Expected in [data] target_mean and target_std one number a value, each std above 0"
         raise RecipeError(f"{message}, got {list(data.target_mean)} and {list(data.target_std)}")
@@ -415,7 +422,7 @@ def _check_ranges(recipe: Recipe) -> None:
     train = recipe.train
     tables = [
         ("[model]", recipe.model), ("[data]", recipe.data), ("[train]", train), ("[acceptance]", recipe.acceptance),
-        ("[smoothing]", recipe.smoothing),
+        ("[smoothing]", recipe.smoothing), ("[alarm]", recipe.alarm),
         *((f"[targets.{target.name}]", target) for target in recipe.targets),
     ]  # fmt: skip
     endings = {one.name: tuple(one.formats) for one in formats.runtimes()}

@@ -35,7 +35,8 @@ from compressor.run.stages import Form, Models, Run, table_digest
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
 from edge_agent.pictures import sixteen_bits
-from wire.bundle import Bundle
+from wire.bundle import REFERENCE, Bundle
+from wire.reference import read_reference
 
 _PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 _MOST_PICTURES = 100_000
@@ -162,12 +163,18 @@ def _rules(run: Run, read: Certificate, target: str) -> tuple[tuple[GateRecipe, 
 
 def _compared(run: Run, rows: Table, bundles: tuple[Bundle, Bundle]) -> Compared:
     before, after = (
-        answers(run, one.manifest.release, Candidate(one.manifest, one.artifact), rows) for one in reversed(bundles)
+        replace(answers(run, one.manifest.release, Candidate(one.manifest, one.artifact), rows), fitted=_fitted(one))
+        for one in reversed(bundles)
     )
     return Compared(
         labels=rows.labels, slices=rows.slices, baseline=before, float_model=before, candidate=after,
-        sources=rows.sources,
+        sources=rows.sources, interval_s=run.recipe.alarm.interval_s, gap_s=run.recipe.alarm.gap_s,
     )  # fmt: skip
+
+
+def _fitted(bundle: Bundle) -> float:
+    """Return the number that a task fitted on calibration rows, such as the threshold that its devices answer by."""
+    return read_reference(bundle.files[REFERENCE]).temperature if REFERENCE in bundle.files else 1.0
 
 
 def _unlabelled(folder: Path, run: Run) -> Table:

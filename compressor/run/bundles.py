@@ -16,9 +16,9 @@ from compressor.data._table import Table, concatenate
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import device_for
 from compressor.measurement.predictions import Candidate
-from compressor.recipe.model import AcceptanceRecipe, Recipe, TargetRecipe
+from compressor.recipe.model import AcceptanceRecipe, AlarmRecipe, Recipe, TargetRecipe
 from compressor.release import drift_reference, package
-from compressor.run.comparison import Comparison
+from compressor.run.comparison import Comparison, fitted_number
 from compressor.run.compression import Floats
 from compressor.run.stages import Run, table_digest
 from compressor.tasks import Task
@@ -159,6 +159,7 @@ def recipe_digest(recipe: Recipe) -> str:
     beside += [recipe.data.task] if recipe.data.task else []
     beside += [f"columns {sorted(recipe.data.columns.items())}"] if recipe.data.columns else []
     beside += [str(recipe.smoothing)] if recipe.smoothing.kind else []
+    beside += [str(recipe.alarm)] if recipe.alarm != AlarmRecipe() else []
     beside += [recipe.train.fine_tune_layers] if recipe.train.keeps_body else []
     beside += [f"flips {recipe.train.flips}"] if recipe.train.flips != "none" else []
     beside += [f"teacher {recipe.model.teacher}"] if recipe.model.teacher else []
@@ -198,8 +199,7 @@ def _reference(run: Run, compared: Comparison) -> Reference:
         if not run.recipe.train.keeps_body:  # else edges and projection of what the body gives stay as they are
             train = concatenate(train, run.drifted.train)
         parts.append(_seen(run, candidate, drifted, "retrained"))
-    labels = run.rows("calibration").labels
-    temperature = run.task.judging.temperature(compared.calibration.logits, labels)
+    temperature = fitted_number(run, compared.calibration, run.rows("calibration"))
     seen = _seen(run, candidate, train, "train")
     task = device_tasks.make(run.task.device, seen.predictions.logits.shape[1])
     return drift_reference.make_reference(compared.form.digest, task, seen, parts, temperature)

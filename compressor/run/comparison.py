@@ -195,8 +195,15 @@ def _fitted(run: Run, name: str, model: Candidate, rows: Table) -> Predictions:
     if not run.task.decoder:
         return said
     calibration = run.rows("calibration")
-    fitted_on = run.predict(f"threshold {name}", model, calibration).logits
-    return replace(said, fitted=run.task.judging.temperature(fitted_on, calibration.labels))
+    return replace(said, fitted=fitted_number(run, run.predict(f"threshold {name}", model, calibration), calibration))
+
+
+def fitted_number(run: Run, said: Predictions, rows: Table) -> float:
+    """Return the task's number, such as a temperature or a threshold, fitted on the answers to calibration ``rows``."""
+    by_rate = getattr(run.task.judging, "threshold", None)  # of a task with false alarms
+    if by_rate is not None:
+        return float(by_rate(said, rows.sources, run.recipe.alarm))
+    return run.task.judging.temperature(said.logits, rows.labels)
 
 
 def _compare(run: Run, form: Form, rows: Table) -> Compared:
@@ -212,6 +219,8 @@ def _compare(run: Run, form: Form, rows: Table) -> Compared:
         float_model=float_model,
         candidate=candidate,
         sources=rows.sources,
+        interval_s=run.recipe.alarm.interval_s,
+        gap_s=run.recipe.alarm.gap_s,
     )
 
 
@@ -284,6 +293,9 @@ def figures_of(run: Run, target: TargetRecipe, compared: Comparison) -> Figures:
         "float_size_bytes": float(len(baseline.data)),
         "size_ratio": len(form.data) / len(baseline.data),
     }
+    told = getattr(run.task.judging, "threshold_figures", None)  # of a task with false alarms
+    if told is not None:
+        found.known |= told(compared.calibration, run.rows("calibration").sources, run.recipe.alarm)
     found.add(_GRAPH, lambda: _graph_figures(found, run.graph(form)))
     found.add(("float_macs",), lambda: _float_macs(run.graph(baseline)))
     float_name = formats.named(target.runtime).float_name

@@ -480,11 +480,10 @@ class Run:
 
             network = self.loaded(weights.data, len(table.class_names))  # in evaluation mode, and used only here
             with torch.no_grad():
-                logits = [network(torch.from_numpy(batch))[0].numpy() for batch in self.batches([table])]  # type: ignore[operator]
-            joined = np.concatenate(logits)
+                parts = [self._decoded(network(torch.from_numpy(batch))[0].numpy(), batch, table)  # type: ignore[operator]
+                         for batch in self.batches([table])]  # fmt: skip
+            joined = np.concatenate(parts)
             joined = table.unit.real(joined) if table.unit is not None else joined
-            decoder = decoders.of_manifest(bare(self.recipe, table, b"", self.recipe.targets[0]).manifest)
-            joined = joined if decoder is None else decoder.boxes([joined])
             return _pack(Predictions(joined, np.zeros((len(joined), 0), np.float32)))
 
         inputs = {"weights": weights.digest, "data": table_digest(table), **versions("torch", "numpy", "pillow")}
@@ -495,6 +494,13 @@ class Run:
         decoding = (plugin("edge_agent.decoders", self.task.decoder),) if self.task.decoder else ()
         uses = ("compressor.train.checkpoint", self.network_code, *decoding)
         return _unpack(self.cache.result(Stage(name="torch", inputs=inputs, make=make, uses=uses)).data).logits
+
+    def _decoded(self, outputs: Floats, inputs: Floats, table: Table) -> Floats:
+        """Return the first ``outputs`` for ``inputs``, (N, C, H, W), after the task's decoder, if it has one."""
+        manifest = bare(self.recipe, table, b"", self.recipe.targets[0]).manifest
+        pixels = replace(manifest.preprocessing, layout="NCHW")
+        decoder = decoders.of_manifest(replace(manifest, preprocessing=pixels))
+        return outputs if decoder is None else np.asarray(decoders.decoded(decoder, inputs, [outputs]), np.float32)
 
     def timings(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:
         """Return the latency of ``candidates`` on this host; cached, so that a resumed run gives the same figures.

@@ -15,7 +15,7 @@ from typing import Any
 
 from compressor import formats
 from compressor.errors import RecipeError
-from compressor.recipe.model import AcceptanceRecipe, Recipe
+from compressor.recipe.model import AcceptanceRecipe, AlarmRecipe, Recipe
 from wire.settings import is_given
 
 _BARE = re.compile("[A-Za-z0-9_-]+")
@@ -52,6 +52,8 @@ def recipe_text(recipe: Recipe, remarks: tuple[str, ...] = ()) -> str:
     gates = [f"{_key(gate.name)} = {_inline(_pairs(gate, 'name'))}" for gate in recipe.gates]
     if recipe.acceptance != AcceptanceRecipe():
         parts.append(_table("[acceptance]", recipe.acceptance))
+    if recipe.alarm != AlarmRecipe():
+        parts.append(_table("[alarm]", recipe.alarm))
     if recipe.smoothing.kind:
         keys = {"kind": recipe.smoothing.kind, "interval_ms": recipe.smoothing.interval_ms, **recipe.smoothing.options}
         parts.append("\n".join(["[smoothing]", *(f"{key} = {_value(value)}" for key, value in keys.items())]))

@@ -96,7 +96,8 @@ class Training(Protocol):
     """Losses and scores, on tensors.
 
     A task whose targets have a place in the input also has ``augmented(x, y, drawn, flips) -> (x, y)``, which moves
-    both.
+    both. One whose outputs are compared with the input itself has ``aims(x, y, outputs) -> targets``, for ``goodness``
+    and ``loss_sum``.
     """
 
     def check(self, labels: Labels, outputs: int, what: str) -> None:
@@ -127,7 +128,11 @@ class Training(Protocol):
 
 
 class Judging(Protocol):
-    """From predictions to figures and evidence. Pure; numpy."""
+    """From predictions to figures and evidence. Pure; numpy.
+
+    A task with a threshold for a stated number of false alarms also has ``threshold(said, sources, alarm) -> float``
+    in the place of ``temperature``, and ``threshold_figures`` with the same arguments: what the threshold rests on.
+    """
 
     def evidence(
         self, gate_set: Compared, class_names: tuple[str, ...], figures: Mapping[str, float], drifted: Compared | None,
@@ -219,8 +224,9 @@ class Task:
     (both as ``[table] key``). ``unfit``: operations that it does not support, with the alternative.
 
     ``device``: the name of its device half for ``edge_agent.tasks``. ``gates_of``: tasks whose gates it also has.
-    ``decoder``: the file of ``edge_agent/decoders`` that makes boxes of the outputs of a network of ours; "": there are
-    none, and predictions are outputs.
+    ``decoder``: the file of ``edge_agent/decoders`` that makes predictions of the outputs of a network of ours; "":
+    predictions are outputs. ``own``: keys of a recipe that only this task reads. ``whole_sources``: whether the gate
+    split keeps all rows of a source, because their course in time is judged; otherwise one of each.
     """
 
     name: str
@@ -240,6 +246,8 @@ class Task:
     gates_of: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
     decoder: str = ""
+    own: tuple[str, ...] = ()
+    whole_sources: bool = False
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -272,6 +280,12 @@ class Task:
 
     def _part(self, part: str) -> object:
         return importlib.import_module(self.code(part))
+
+
+def aims(task: Task, x: torch.Tensor, y: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """Return what ``outputs`` of ``task`` for inputs ``x`` are judged against: the labels ``y``, or its own aims."""
+    own = getattr(task.training, "aims", None)
+    return y if own is None else cast("torch.Tensor", own(x, y, outputs))
 
 
 def known() -> tuple[str, ...]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compressor import tasks
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.tasks._loss import TaskLoss
@@ -146,6 +147,7 @@ class TrainingState:
         if self.world.size > 1:
             share = self.world.size * share_of(self.loss, targets, self.samples.y[rows])
         loss, outputs = self.objective(x.to(self.world.device), targets.to(self.world.device))
+        said, task = outputs.to("cpu"), self.samples.task
         loss = loss if share == 1 else loss * share
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -153,7 +155,7 @@ class TrainingState:
         self.schedule.step()
         if self.average:
             self.average.update(self.network)
-        score = abs(self.samples.task.training.goodness(outputs.to("cpu"), targets))
+        score = abs(task.training.goodness(said, tasks.aims(task, x, targets, said)))
         return loss.item(), score * self.world.size / len(rows)
 
     def _batch(self, rows: torch.Tensor, own: slice) -> tuple[torch.Tensor, torch.Tensor]:

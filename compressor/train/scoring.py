@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from compressor import tasks
 from compressor.evaluating import evaluating
 from compressor.portions import rows_within
 from compressor.tasks import Task
@@ -42,7 +43,9 @@ def score(
     with torch.no_grad(), evaluating(network):
         size = rows_within(x[:1].nbytes, most=_MOST_ROWS)
         for start, labels in zip(range(0, len(y), size), torch.split(y, size), strict=True):
-            logits = torch.func.functional_call(network, dict(state or {}), (x[start : start + size],))[0]
-            loss += float(task.training.loss_sum(logits, labels))
-            right += task.training.goodness(logits, labels)
+            inputs = x[start : start + size]
+            logits = torch.func.functional_call(network, dict(state or {}), (inputs,))[0]
+            wanted = tasks.aims(task, inputs, labels, logits)
+            loss += float(task.training.loss_sum(logits, wanted))
+            right += task.training.goodness(logits, wanted)
     return Score(right / len(y), -loss / len(y))

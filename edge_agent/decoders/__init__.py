@@ -1,13 +1,14 @@
-"""Decoders: boxes from the outputs of a detector. Needs numpy and the standard library only.
+"""Decoders: boxes or scores from the outputs of a network. Needs numpy and the standard library only.
 
 The folder is the registry, one decoder a file; a manifest names it with its options. A decoder's module has
-``Settings`` (a frozen dataclass of numbers with a default and a range), ``make(settings, shape) -> Decoder`` and
-``output_shape(classes)``. One for imported files also has ``read(settings, shape, outputs)``, which settles from the
-file's outputs what a recipe leaves open, and ``tried(settings, shape, outputs)``, which does so from the outputs of
-some inputs; both return an ``OutputReading``, and only the build host calls them.
+``Settings`` (a frozen dataclass of numbers with a default and a range), ``make(settings, shape)``, which returns a
+``Decoder`` or a ``Scorer``, and ``output_shape(classes)``; one that gives no boxes also names its ``OUTPUT`` and its
+``WIDTH``. One for imported files also has ``read(settings, shape, outputs)``, which settles from the file's outputs
+what a recipe leaves open, and ``tried(settings, shape, outputs)``, which does so from the outputs of some inputs; both
+return an ``OutputReading``, and only the build host calls them.
 
-The runtime of a model with a decoder returns boxes instead of its first output, on the device and on the build host
-alike: gates, golden vectors and drift references are about boxes.
+The runtime of a model with a decoder returns boxes or scores instead of its first output, on the device and on the
+build host alike: gates, golden vectors and drift references are about these.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast
 
 from edge_agent.errors import DecoderError
 from wire import plugins
@@ -35,11 +36,12 @@ VALUES = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """What a decoder may need to know of a model: its classes, and the input's width and height in pixels."""
+    """What a decoder may need to know of a model: its classes, and the input's size in pixels and its layout."""
 
     classes: int
     width: int
     height: int
+    layout: str = "NCHW"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,35 @@ class Decoder(Protocol):
         """
 
 
+class Scorer(Protocol):
+    """Compares a model's outputs with its input; in the place of a ``Decoder``, for callers of ``decoded``."""
+
+    def scores(self, inputs: Array, outputs: Sequence[Array]) -> Array:
+        """Return the scores of N inputs, float32 (N, D).
+
+        Args:
+            inputs: What the model got, as real numbers.
+            outputs: As in ``Decoder``. NaN and infinity give a row of NaN or infinity.
+
+        Raises:
+            DecoderError: If input or outputs have another shape than it reads.
+        """
+
+
+def is_scorer(decoder: Decoder | Scorer) -> TypeGuard[Scorer]:
+    """Return whether ``decoder`` compares outputs with the input, instead of finding boxes."""
+    return callable(getattr(decoder, "scores", None))
+
+
+def decoded(decoder: Decoder | Scorer, inputs: Array, outputs: Sequence[Array]) -> Array:
+    """Return what ``decoder`` makes of ``outputs``: boxes, or scores against ``inputs``.
+
+    Raises:
+        DecoderError: If the shapes don't fit the decoder.
+    """
+    return decoder.scores(inputs, outputs) if is_scorer(decoder) else cast("Decoder", decoder).boxes(outputs)
+
+
 def names() -> tuple[str, ...]:
     """Return the names of the decoders in this folder."""
     return plugins.names(__name__)
@@ -93,7 +124,7 @@ def make(name: str, options: Mapping[str, float], shape: ModelShape) -> Decoder:
 
 
 def of_manifest(manifest: Manifest) -> Decoder | None:
-    """Return the decoder of a release; None if its outputs are no boxes.
+    """Return the decoder of a release; None if it has none.
 
     Raises:
         DecoderError: If it is unknown, or an option is unknown or out of range.
@@ -101,7 +132,7 @@ def of_manifest(manifest: Manifest) -> Decoder | None:
     if not manifest.decoder:
         return None
     sizes = manifest.preprocessing
-    shape = ModelShape(classes=len(manifest.labels), width=sizes.width, height=sizes.height)
+    shape = ModelShape(classes=len(manifest.labels), width=sizes.width, height=sizes.height, layout=sizes.layout)
     return make(manifest.decoder, manifest.decoder_options, shape)
 
 
@@ -145,10 +176,12 @@ def tried(name: str, options: Mapping[str, float], shape: ModelShape, outputs: S
 
 
 def outputs_of(manifest: Manifest) -> tuple[TensorSpec, ...]:
-    """Return the outputs that a caller of the runtime gets: with a decoder, the first are ``boxes``."""
+    """Return the outputs that a caller of the runtime gets: with a decoder, the first are ``boxes`` or its own."""
     if not manifest.decoder:
         return manifest.outputs
-    return (TensorSpec(name="boxes", shape=(-1, -1)), *manifest.outputs[1:])
+    module = _module(manifest.decoder)
+    first = TensorSpec(name=getattr(module, "OUTPUT", "boxes"), shape=(-1, getattr(module, "WIDTH", -1)))
+    return (first, *manifest.outputs[1:])
 
 
 def _settings(name: str, options: Mapping[str, float]) -> Any:  # noqa: ANN401 - the Settings of its module

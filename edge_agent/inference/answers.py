@@ -87,6 +87,8 @@ class Answers:
             confidence=said.confidence if math.isfinite(said.confidence) else None,
             values=said.values,
             boxes=model.boxes(shown, said),
+            anomalous=said.anomalous,
+            scores=said.scores,
             inputs=inputs,
             supported=model.supported(outcome),
             support_rate=model.support_rate,

@@ -388,10 +388,13 @@ def _outputs(model: ServedModel, asked: InferRequest) -> dict[str, Any]:
     said, supported = model.answer(outcome), model.supported(outcome)
     found: dict[str, Any] = {}
     if said.label:
-        found = {"label": said.label.encode(), "confidence": np.array([said.confidence], np.float32)}
+        found = {"label": said.label.encode()}
+        found |= {"confidence": np.array([said.confidence], np.float32)} if math.isfinite(said.confidence) else {}
+        found |= {} if said.anomalous is None else {"anomalous": np.array([said.anomalous])}
+        found |= {name: np.array([value], np.float32) for name, value in said.scores.items()}
     elif said.values and all(map(math.isfinite, said.values.values())):
         found = {name: np.array([value], np.float32) for name, value in said.values.items()}
-    if model.manifest.decoder and found:
+    if said.anomalous is None and model.manifest.decoder and found:
         found["boxes"] = json.dumps(list(map(dict, model.boxes(outcome, said))), separators=(",", ":")).encode()
     if not found:
         raise ApiError(500, "Expected numbers from the model, got NaN or infinity")

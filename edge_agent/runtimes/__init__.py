@@ -21,7 +21,7 @@ __all__ = ["Array", "Runtime", "load"]
 def load(manifest: Manifest, artifact: bytes, *, threads: int | None = None) -> Runtime:
     """Return the model in ``artifact``, loaded by the runtime that ``manifest`` names.
 
-    ``threads`` overrides the manifest's number. With a decoder in the manifest the first output is its boxes.
+    ``threads`` overrides the manifest's number. With a decoder in the manifest the first output is its boxes or scores.
 
     Raises:
         DecoderError: If the manifest's decoder is unknown, or its options are out of range.

@@ -88,9 +88,11 @@ def of(manifest: Manifest, reference: Reference) -> DeviceTask:
     Raises:
         TaskMissingError: If the manifest's task is not installed.
     """
-    if manifest.task:
-        return make(manifest.task, outputs_of(manifest))
-    return of_reference(reference)
+    if not manifest.task:
+        return of_reference(reference)
+    made = make(manifest.task, outputs_of(manifest))
+    fitted: Callable[[float], DeviceTask] | None = getattr(made, "fitted", None)
+    return made if fitted is None else fitted(reference.temperature)
 
 
 def is_told(name: str) -> bool:

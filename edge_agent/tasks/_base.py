@@ -57,16 +57,23 @@ class FoundBox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAnswer:
-    """The answer for people: a ``label`` with its ``confidence``, or ``values`` by name and ``boxes``, if any."""
+    """The answer for people: a ``label`` with its ``confidence``, or ``values`` by name and ``boxes``, if any.
+
+    ``anomalous`` and ``scores``: of an anomaly, whether it is one, and the numbers behind that.
+    """
 
     label: str = ""
     confidence: float = math.nan
     values: Mapping[str, float] = field(default_factory=dict)
     boxes: tuple[FoundBox, ...] = ()
+    anomalous: bool | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 class DeviceTask(Protocol):
     """The device half of a task, for one model.
+
+    One whose answer needs the number that was fitted on calibration rows also has ``fitted(number) -> DeviceTask``.
 
     ``streams``: of its outputs, in the order of ``values``. ``classes``: of the reference's calibration table by class
     and confidence, which needs streams ``confidence`` and ``predicted``, first and last; 0: it has none.

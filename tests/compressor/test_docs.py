@@ -18,6 +18,7 @@ from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS
 from compressor.recipe.model import (
     AcceptanceRecipe,
+    AlarmRecipe,
     DataRecipe,
     ModelRecipe,
     SmoothingRecipe,
@@ -30,7 +31,7 @@ from wire.settings import type_name
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipe.md").read_text()
 TABLES = {
     "[model]": ModelRecipe, "[data]": DataRecipe, "[train]": TrainRecipe, "[targets.NAME]": TargetRecipe,
-    "[gates] GATE": GateRecipe, "[acceptance]": AcceptanceRecipe,
+    "[gates] GATE": GateRecipe, "[acceptance]": AcceptanceRecipe, "[alarm]": AlarmRecipe,
     "[smoothing]": SmoothingRecipe, "[smoothing] mean": MeanSettings,
     **{f"[[compress]] {name}": steps.module(name).Settings for name in steps.names()},
 }  # fmt: skip

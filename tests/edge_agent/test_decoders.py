@@ -9,7 +9,7 @@ from edge_agent import decoders
 from edge_agent.decoders import VALUES, ModelShape
 from edge_agent.decoders._suppression import chosen
 from edge_agent.errors import DecoderError
-from wire.manifest import Manifest, Preprocessing
+from wire.manifest import Manifest, Preprocessing, TensorSpec
 
 SHAPE = ModelShape(classes=2, width=64, height=32)
 
@@ -119,6 +119,50 @@ def test_a_manifest_with_a_decoder_has_the_schema_that_older_agents_refuse() -> 
     assert manifest.needed_schema == 6
     assert decoders.of_manifest(manifest) is not None
     assert decoders.of_manifest(Manifest()) is None
+
+
+def scores(inputs: np.ndarray, outputs: np.ndarray, layout: str = "NCHW") -> np.ndarray:
+    """Return the residual scores, (N, 1)."""
+    shape = ModelShape(classes=2, width=3, height=2, layout=layout)
+    return decoders.decoded(decoders.make("residual", {}, shape), inputs, [outputs])
+
+
+def test_a_score_is_the_root_mean_square_of_the_residual() -> None:
+    """Of a reconstruction, in channels, rows and columns, whatever the input's layout."""
+    given = np.arange(24, dtype=np.float32).reshape(2, 2, 2, 3)
+    said = given.reshape(2, 12).copy()
+    said[1, :3] += (3.0, 0.0, 4.0)
+    wanted = [[0.0], [np.sqrt(25 / 12)]]
+    assert scores(given, said) == pytest.approx(np.array(wanted))
+    assert scores(given.transpose(0, 2, 3, 1), said, "NHWC") == pytest.approx(np.array(wanted))
+
+
+def test_a_forecast_is_compared_with_the_last_rows() -> None:
+    """As many as the output covers; the rows before do not count."""
+    given = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)
+    assert scores(given, np.array([[3, 4, 5, 9, 10, 11]], np.float32)).tolist() == [[0.0]]
+    assert scores(given, np.array([[3, 4, 5, 9, 10, 13]], np.float32))[0, 0] == pytest.approx(np.sqrt(4 / 6))
+
+
+def test_a_residual_that_is_no_number_is_no_score() -> None:
+    """NaN stays in its row."""
+    given = np.zeros((2, 1, 2, 3), np.float32)
+    said = np.zeros((2, 6), np.float32)
+    said[0, 3] = np.nan
+    assert np.isnan(scores(given, said)).tolist() == [[True], [False]]
+
+
+@pytest.mark.parametrize("width", [0, 5, 18])
+def test_an_output_that_is_no_part_of_the_input_is_refused(width: int) -> None:
+    """No row, half a row, more rows than there are."""
+    with pytest.raises(DecoderError, match="1 to 2 rows of 2 x 3 numbers, got"):
+        scores(np.zeros((1, 2, 2, 3), np.float32), np.zeros((1, width), np.float32))
+
+
+def test_a_manifest_with_scores_names_them_as_its_output() -> None:
+    """In the place of the network's picture."""
+    manifest = Manifest(task="anomaly", decoder="residual", outputs=(TensorSpec(name="logits", shape=(-1, 6)),))
+    assert [(one.name, one.shape) for one in decoders.outputs_of(manifest)] == [("score", (-1, 1))]
 
 
 @pytest.mark.parametrize("name", decoders.names())

@@ -11,6 +11,7 @@ import pytest
 
 from edge_agent import tasks
 from edge_agent.errors import TaskMissingError
+from edge_agent.tasks.anomaly import Anomaly
 from edge_agent.tasks.classification import Classification
 from edge_agent.tasks.detection import Detection
 from edge_agent.tasks.regression import Regression
@@ -23,7 +24,7 @@ BOXES = np.array([1, 0.9, 0.25, 0.5, 0.5, 1.0, 0, 0.4, 0.0, 0.0, 0.5, 0.25, -1, 
 
 def outputs_of(name: str) -> np.ndarray:
     """Return what the runtime of such a model returns."""
-    return BOXES if name == "detection" else OUTPUTS
+    return BOXES if name == "detection" else OUTPUTS[:1] if name == "anomaly" else OUTPUTS
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -45,10 +46,30 @@ def test_outputs_that_are_no_numbers_are_no_class_of_the_heartbeat(name: str, ba
     """They are counted as breakage: -1; finite ones are not."""
     task = tasks.make(name, 3)
     broken = outputs_of(name).copy()
-    broken[1] = bad
+    broken[-1] = bad
     seen = task.seen(task.values(broken, 1.0))
     assert seen.predicted == -1 or (name == "classification" and bad == -math.inf)  # a softmax knows minus infinity
     assert task.seen(task.values(outputs_of(name), 1.0)).predicted >= 0
+
+
+def test_a_score_above_the_threshold_is_an_anomaly() -> None:
+    """Both numbers are in the answer; the threshold itself is normal, and so is everything without one."""
+    task = Anomaly().fitted(0.5)
+    for score, anomalous in ((0.75, True), (0.5, False)):
+        values = task.values(np.array([score], np.float32), 0.5)
+        said = task.answer([score], values, ("normal", "anomaly"))
+        assert (said.label, said.anomalous) == (("normal", "anomaly")[anomalous], anomalous)
+        assert said.scores == {"anomaly": score, "threshold": 0.5}
+        assert task.seen(values).predicted == anomalous
+    assert task.answer([math.nan], [math.nan], ("normal", "anomaly")).label == ""
+    assert Anomaly().seen([9.0]).predicted == 0
+
+
+def test_a_golden_score_on_the_other_side_of_the_threshold_is_a_flip() -> None:
+    """By the threshold of the reference; without one nothing flips."""
+    said, golden = (np.array([[one], [0.9], [0.1]], np.float32) for one in (0.4, 0.6))
+    assert Anomaly(0.5).flips(said, golden) == 1
+    assert Anomaly().flips(said, golden) == 0
 
 
 def test_boxes_above_the_threshold_are_answered_and_counted_by_class() -> None:
@@ -125,7 +146,8 @@ def test_a_manifest_tells_how_many_outputs_there_are(manifest: Manifest, outputs
 def test_a_task_that_nobody_installed_is_named() -> None:
     """With those there are; nothing is imported for it."""
     with pytest.raises(
-        TaskMissingError, match="Expected a task of classification, detection, regression, got 'antigravity:fly'"
+        TaskMissingError,
+        match="Expected a task of anomaly, classification, detection, regression, got 'antigravity:fly'",
     ):
         tasks.make("antigravity:fly", 2)
 

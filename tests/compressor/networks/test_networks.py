@@ -14,7 +14,7 @@ import torch
 from compressor import networks
 from compressor.errors import PluginError
 from edge_agent import decoders
-from tests.compressor.networks.kinds import DETECTORS
+from tests.compressor.networks.kinds import DECODED
 
 
 @pytest.mark.parametrize("name", networks.networks())
@@ -31,9 +31,9 @@ def test_returns_logits_and_embedding(name: str, shape: tuple[int, int, int]) ->
 
 
 @pytest.mark.parametrize("name", networks.networks())
-def test_what_gives_boxes_is_a_detector(name: str) -> None:
+def test_what_gives_no_classes_has_a_decoder(name: str) -> None:
     """Each test of a step takes the networks that it is for."""
-    assert bool(networks.decoder_of(networks.build(name, 3, 1, 32, 32))) == (name in DETECTORS)
+    assert bool(networks.decoder_of(networks.build(name, 3, 1, 32, 32))) == (name in DECODED)
 
 
 @pytest.mark.parametrize("name", networks.networks())

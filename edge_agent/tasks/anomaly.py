@@ -1,0 +1,69 @@
+"""Anomaly on a device: the score of an input against a threshold.
+
+The score is the decoder's. The threshold was chosen on normal calibration rows, for a stated number of false alarms a
+day, and travels in the reference, where other tasks have the temperature of their confidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edge_agent.tasks._base import UNBOUNDED, Outputs, OutputStream, Seen, TaskAnswer
+
+SCORE, THRESHOLD = "anomaly", "threshold"
+"""Names of the numbers in an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """A model whose decoder gives a score; ``threshold``: above it an input is anomalous."""
+
+    threshold: float = math.inf
+
+    @property
+    def classes(self) -> int:
+        """0: a score has no table of confidences."""
+        return 0
+
+    @property
+    def streams(self) -> tuple[OutputStream, ...]:
+        """The score."""
+        return (OutputStream("score", (0.0, UNBOUNDED)),)
+
+    def fitted(self, number: float) -> Anomaly:
+        """Return the task with the threshold of a reference."""
+        return replace(self, threshold=number)
+
+    def values(self, outputs: Outputs, temperature: float) -> list[float]:
+        """Return the score; NaN if it is not a number."""
+        del temperature
+        score = float(outputs[0])
+        return [score if abs(score) < UNBOUNDED and np.isfinite(outputs).all() else math.nan]
+
+    def seen(self, values: Sequence[float]) -> Seen:
+        """Return whether the input is anomalous, 1, or normal, 0; inputs are not labelled on the server."""
+        return Seen(-1 if math.isnan(values[0]) else int(values[0] > self.threshold))
+
+    def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> TaskAnswer:
+        """Return whether the input is anomalous, with its score and the threshold."""
+        del outputs
+        if math.isnan(values[0]):
+            return TaskAnswer()
+        anomalous = values[0] > self.threshold
+        return TaskAnswer(
+            label=names[int(anomalous)], anomalous=anomalous, scores={SCORE: values[0], THRESHOLD: self.threshold}
+        )
+
+    def flips(self, outputs: Outputs, golden: Outputs) -> int:
+        """Return how many rows are on the other side of the threshold."""
+        return int(np.count_nonzero((outputs[:, 0] > self.threshold) != (golden[:, 0] > self.threshold)))
+
+
+def make(outputs: int) -> Anomaly:
+    """Return the task, without its threshold; the number of ``outputs`` is that of a decoder."""
+    del outputs
+    return Anomaly()
