@@ -236,6 +236,16 @@ def test_a_new_event_appears_by_itself(operator: Page, world: World) -> None:
     expect(operator.get_by_role("row", name="alarm: test")).to_contain_text(text)
 
 
+def test_every_page_is_in_the_menu_of_a_phone(operator: Page) -> None:
+    """On the screen, without scrolling sideways."""
+    operator.set_viewport_size({"width": 360, "height": 640})
+    for name in ("Overview", "Rollouts", "Events", "Samples", "Retraining", "Log out"):
+        link = operator.get_by_role("banner").get_by_text(name, exact=True)
+        box = link.bounding_box()
+        assert box is not None
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= 360, (name, box)  # noqa: PLR2004 - the width above
+
+
 def test_dark_is_remembered(operator: Page) -> None:
     """The choice of a person holds on the next page."""
     operator.get_by_role("button", name="Light or dark").click()
