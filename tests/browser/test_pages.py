@@ -243,7 +243,7 @@ def test_every_page_is_in_the_menu_of_a_phone(operator: Page) -> None:
         link = operator.get_by_role("banner").get_by_text(name, exact=True)
         box = link.bounding_box()
         assert box is not None
-        assert 0 <= box["x"] <= box["x"] + box["width"] <= 360, (name, box)  # noqa: PLR2004 - the width above
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= 360, (name, box)
 
 
 def test_dark_is_remembered(operator: Page) -> None:
