@@ -23,8 +23,9 @@ class AnswerRecord:
 
     ``id``: names the input; the same input, read again, has the same one if its source can tell. ``at_ms``: when the
     input was taken, UTC. ``label`` and ``confidence`` (calibrated, 0..1): of a classifier. ``values``: of a regression,
-    by name, in the targets' units; of a detection, the number of boxes by class. ``boxes``: of a detection, each with
-    ``label``, ``score`` (0..1) and ``x0``, ``y0``, ``x1``, ``y1`` in pixels of the input picture, as it is seen
+    by name, in the targets' units; of a detection, the number of boxes by class; of several labels, the probability of
+    each. ``scores``: of several labels, those of the answer with their probabilities. ``boxes``: of a detection, each
+    with ``label``, ``score`` (0..1) and ``x0``, ``y0``, ``x1``, ``y1`` in pixels of the input picture, as it is seen
     upright, the surest first. ``inputs``: over how many inputs of a stream the release smoothed them; 1: this one
     alone. ``anomalous`` and ``scores``: of an anomaly, whether the score ``anomaly`` is above ``threshold``, and both
     numbers. ``events``: of tasks that have them.

@@ -33,7 +33,8 @@ class TensorSpec:
 
     A numeric output has ``mean`` and ``spread``, one of each per value: the value in its own unit is
     ``value * spread + mean``, after ``scale`` and ``zero_point``; both are empty if it needs no conversion. ``meaning``
-    is ``probability`` if an output holds class probabilities instead of logits.
+    is ``probability`` if an output holds class probabilities instead of logits, ``sigmoid`` if each of its values is
+    the probability of a label of its own.
     """
 
     name: str = ""
@@ -174,6 +175,7 @@ class Manifest:
     schema 4.
     ``decoder``: the file of ``edge_agent/decoders`` that makes boxes of the outputs, with its options by name; empty:
     the outputs are used as they are. A manifest that names one has at least schema 6.
+    ``thresholds``: of a task whose outputs are labels of their own, the probability from which each is in the answer.
     ``session_options`` are runtime settings as text (onnxruntime: config entries by their own name).
     """
 
@@ -202,6 +204,7 @@ class Manifest:
     smoothing_options: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
     decoder: str = field(default="", metadata=OMIT_DEFAULT)
     decoder_options: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
+    thresholds: tuple[float, ...] = field(default=(), metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
     @property
@@ -251,4 +254,10 @@ def _problem(manifest: Manifest) -> str:
         return "Expected at least one input and one output, got none"
     if manifest.files.get(manifest.artifact) != manifest.artifact_sha256:
         return f"Expected artifact_sha256 to be that of {manifest.artifact}, got {manifest.artifact_sha256[:12]!r}"
+    if manifest.thresholds and (
+        len(manifest.thresholds) != len(manifest.labels) or not all(0 < one < 1 for one in manifest.thresholds)
+    ):
+        return f"Expected a threshold above 0 and below 1 for each of {len(manifest.labels)} labels, got " + (
+            ", ".join(f"{one:g}" for one in manifest.thresholds[:10])
+        )
     return pre.problem()

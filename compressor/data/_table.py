@@ -16,7 +16,8 @@ from compressor.errors import ColumnError, DataError
 
 Integers = npt.NDArray[np.int64]
 Labels = npt.NDArray[Any]
-"""int64 (N,), indices of classes; float32 (N, D), the numbers of a regression in their own unit; or boxes.
+"""int64 (N,), indices of classes; float32 (N, D), the numbers of a regression in their own unit; bool (N, D), which of
+D labels each row has; or boxes.
 
 Boxes are float32 (N, M, 5): class index, x0, y0, x1, y1 as ratios of the image's width and height, in the order in
 which they were read; after the last box of an image the class is -1 and the rest 0.
@@ -75,7 +76,8 @@ class Table:
 
     ``images``: N arrays, each uint8 (H, W, 3), or of 16 bits (H, W, 2), as in ``sixteen_bits``: an object array (N,),
     or ``StoredImages`` on disk, which are read one by one. ``labels``: int64, (N,), indices into ``class_names``; for a
-    regression, float32, (N, D), numbers named in ``class_names``; or boxes, float32 (N, M, 5), of these classes.
+    regression, float32, (N, D), numbers named in ``class_names``; bool, (N, D), the labels of these names; or boxes,
+    float32 (N, M, 5), of these classes.
     ``slices``: str, (N,), the group for per-slice gates (a site, a maker, a lens). ``sources``: str, (N,), equal for
     rows that show the same object. ``hashes``: str, (N,), SHA-256 of the content.
     ``corrupt``: the names of images that were left out. ``shares``: how the rows are split. ``unit``: for a regression,
@@ -125,6 +127,9 @@ class Table:
             return (self.class_names[label] for label in self.labels.tolist())
         if self.labels.ndim == _OF_BOXES:
             return (" ".join(sorted(self._box_texts(row))) for row in self.labels)
+        if self.labels.dtype == np.bool_:
+            names = np.array(self.class_names, dtype=np.str_)
+            return ("\0".join(sorted(names[row].tolist())) for row in self.labels)
         return (one.tobytes().hex() for one in self.labels)
 
     def _box_texts(self, boxes: npt.NDArray[np.float32]) -> list[str]:
@@ -306,6 +311,10 @@ def align(table: Table, class_names: tuple[str, ...]) -> Table:
     if not table.labelled:
         return replace(table, class_names=class_names)
     if 1 < table.labels.ndim < _OF_BOXES:  # labels are numbers, one column per name: no indices
+        if table.labels.dtype == np.bool_ and set(table.class_names) <= set(class_names):
+            columns = np.zeros((len(table), len(class_names)), dtype=bool)
+            columns[:, [class_names.index(name) for name in table.class_names]] = table.labels
+            return replace(table, labels=columns, class_names=class_names)
         if table.class_names != class_names:
             message = f"Expected the numbers {', '.join(class_names)}, got {', '.join(table.class_names)}"
             raise DataError(message)

@@ -86,8 +86,9 @@ def _of_table(
     targets = [column for column in table.columns if numbers and column.partition("_")[0] == _TARGET]
     if numbers and not targets:
         table.required(_TARGET)
-    labels = [] if numbers else table.required(_LABEL)
-    for row, label in enumerate(labels, start=table.first_row):
+    several = tasks.of(data).several  # a line may have no label, and what stands around a separator is checked later
+    labels = [] if numbers else _optional(table, _LABEL) if several else table.required(_LABEL)
+    for row, label in enumerate([] if several else labels, start=table.first_row):
         check_label(label, f"{name}, row {row}, column {_LABEL!r}")
     told = {_LABEL, _SOURCE, data.slices, data.split, *targets}
     check_spelled([column for column in table.columns if column not in told], (_LABEL, _SOURCE), name)

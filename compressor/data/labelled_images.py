@@ -230,11 +230,12 @@ def _read_rows(store: Store, data: DataRecipe, path: Path, listing: str) -> list
     if not 0 < len(table.cells) <= MAX_ENTRIES:
         message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(table.cells)}"
         raise ArchiveError(message)
-    named = data.label != "floor" and not tasks.of(data).columns
-    rows = [
-        _row(table.line(place, f"{name}, row {place + 2}"), data, f"{name}, row {place + 2}", named=named)
-        for place in range(len(table.cells))
-    ]
+    task = tasks.of(data)
+    named = data.label != "floor" and not task.columns and not task.several
+    rows = []
+    for place in range(len(table.cells)):
+        where = f"{name}, row {place + 2}"
+        rows.append(_row(table.line(place, where), data, where, named=named, may_lack=task.several))
     _check_contradictions(rows, name)
     return rows
 
@@ -256,9 +257,9 @@ def _check_contradictions(rows: list[LabelRow], name: str) -> None:
             raise DataError(f"{message}: leave the wrong row out")
 
 
-def _row(line: dict[str, str], data: DataRecipe, where: str, *, named: bool) -> LabelRow:
-    """Return the row of a ``line``; ``named``: its label is the name of a class."""
-    for column in ("path", "label"):
+def _row(line: dict[str, str], data: DataRecipe, where: str, *, named: bool, may_lack: bool) -> LabelRow:
+    """Return the row of a ``line``; ``named``: its label is the name of a class; ``may_lack``: it may have none."""
+    for column in ("path",) if may_lack else ("path", "label"):
         if not line.get(column):
             message = f"Expected a value in {where}, column {column!r}, got none: fill it in or leave the row out"
             raise DataError(message)
@@ -267,7 +268,7 @@ def _row(line: dict[str, str], data: DataRecipe, where: str, *, named: bool) -> 
     part, split = (line.get(name, "") if name else "" for name in (data.slices, data.split))
     return LabelRow(
         path=_with_slashes(line["path"]),
-        label=line["label"],
+        label=line.get("label") or "",
         slice=part if data.slices else "all",
         split=split,
         source=source_name(line.get(_SOURCE) or ""),

@@ -55,6 +55,7 @@ from compressor.gates.evidence import (
 from compressor.gates.metrics import (
     DETECTION,
     ERRORS,
+    LABELS,
     VALUED,
     WORST_CLASS_MAP,
     WORST_SLICE,
@@ -81,6 +82,8 @@ ANY_CLASSES = (*CLASSES, "unlabelled_classes")
 ANY_NUMBERS = (*NUMBERS, "unlabelled_numbers")
 BOXES = ("detection",)
 ALARMS = ("anomaly",)
+SETS = ("multi_label",)
+"""Rows with several labels or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,14 +206,15 @@ _FOUND = (
     ("float_map", "baseline_map", "map_50_95", "float_map_50_95"),
     ("f1", "f1_low", "f1_high", "float_f1", "baseline_f1"),
 )
+_ANSWERED: tuple[tuple[str, ...], ...] = ((), ("macro_f1", "exact_ratio"))
 _ROWS = (
     GateKind(name="accuracy_drop", make=_of(AccuracyDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
              against=0.02, beside=("drop", "drop_upper")),
     GateKind(name="worst_slice_drop", make=_of(WorstSliceDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
              against=0.05),
-    GateKind(name="worst_class_drop", make=_of(partial(WorstSliceDrop, by_class=True)), limits=MOST, tasks=CLASSES,
-             unit=POINTS, bounded=True, against=0.1),
-    GateKind(name="flip_ratio", make=_of(FlipRatio), limits=MOST, tasks=ANY_CLASSES, unit=SHARE, bounded=True,
+    GateKind(name="worst_class_drop", make=_of(partial(WorstSliceDrop, by_class=True)), limits=MOST,
+             tasks=(*CLASSES, *SETS), unit=POINTS, bounded=True, against=0.1),
+    GateKind(name="flip_ratio", make=_of(FlipRatio), limits=MOST, tasks=(*ANY_CLASSES, *SETS), unit=SHARE, bounded=True,
              recorded=True, labelled=False,
              beside=("flip_ratio_upper", "agreement", "agreement_low", "agreement_high")),
     GateKind(name="negative_flip_ratio", make=_of(partial(FlipRatio, negative=True)), limits=MOST, tasks=CLASSES,
@@ -223,6 +227,8 @@ _ROWS = (
              beside=("float_false_alarms_per_day", "stated_false_alarms_per_day")),
     GateKind(name="ranking_precision_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
              formerly=("map_drop",)),
+    *(GateKind(name=name, make=PicturesDrop, limits=MOST, tasks=SETS, unit=POINTS, bounded=True, against=0.02,
+           beside=(f"{name}_upper", *beside)) for name, beside in zip(LABELS, _ANSWERED, strict=True)),
     GateKind(name="calibration_error_increase", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
     *(GateKind(name=name, make=MetricDrop, limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True,
            beside=(f"{name}_upper",)) for name in VALUED),
@@ -236,8 +242,8 @@ _ROWS = (
            beside=(f"{name}_upper", *beside)) for name, beside in zip(DETECTION, _FOUND, strict=True)),
     GateKind(name=WORST_SLICE_MAP, make=_of(WorstSliceMapDrop), limits=MOST, tasks=BOXES, unit=POINTS, bounded=True),
     GateKind(name=WORST_CLASS_MAP, make=_of(WorstClassMapDrop), limits=MOST, tasks=BOXES, unit=POINTS, bounded=True),
-    GateKind(name="map", tasks=BOXES, unit=SHARE, limits=LEAST,
-             remark="a limit on these rows, without a bound: detection_map_drop has one"),
+    GateKind(name="map", tasks=(*BOXES, *SETS), unit=SHARE, limits=LEAST,
+             remark="a limit on these rows, without a bound: the gates on its drop have one"),
     GateKind(name="accuracy", make=_of(AccuracyFloor), limits=LEAST, tasks=CLASSES, unit=SHARE, bounded=True,
              beside=("accuracy_low", "accuracy_high", "float_accuracy", "baseline_accuracy", "reordered_accuracy",
                  "reordered_accuracy_low", "drifted_accuracy_before", "drifted_accuracy")),
@@ -258,7 +264,7 @@ _ROWS = (
     GateKind(name="latency_ratio", repeated=True, place=Place.HOST, unit=FACTOR, timed=True,
              beside=_repeats("latency_ratio")),
     GateKind(name="parity_cosine", place=Place.HOST),
-    GateKind(name="parity_flip_ratio", tasks=ANY_CLASSES, place=Place.HOST, unit=SHARE,
+    GateKind(name="parity_flip_ratio", tasks=(*ANY_CLASSES, *SETS), place=Place.HOST, unit=SHARE,
              remark="a limit on these rows, without a bound: flip_ratio has one", beside=("release_flip_ratio",)),
     GateKind(name="parity_max_abs", place=Place.HOST),
     GateKind(name="peak_memory_bytes", unit=BYTES, timed=True, remark="a limit: measured once, without a bound",

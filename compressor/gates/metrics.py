@@ -22,6 +22,8 @@ WORST_SLICE = "worst_slice_error_increase"
 SLICE = "slice:"
 """Prefix of the name of the evidence of one slice, in the same unit as ``error_increase``."""
 
+LABELS = ("label_map_drop", "label_f1_drop")
+"""Names of the gates of rows with several labels: the drops of mAP, and of F1 over all labels."""
 DETECTION = ("detection_map_drop", "detection_f1_drop")
 """Names of a detection's gates: the drops of mAP and of F1, both at an overlap of .5."""
 WORST_SLICE_MAP, WORST_CLASS_MAP = "worst_slice_map_drop", "worst_class_map_drop"
@@ -123,7 +125,7 @@ class ErrorCeiling:
 
 @dataclass(frozen=True, slots=True)
 class PicturesDrop(MetricDrop):
-    """A ``MetricDrop`` over pictures with boxes, of which fewer suffice."""
+    """A ``MetricDrop`` over pictures with several boxes or labels, of which fewer suffice."""
 
     LEAST: ClassVar[tuple[int, int]] = (MIN_PICTURES, MIN_RAREST_PICTURES)
 

@@ -48,12 +48,14 @@ class Predictions:
     """Outputs of a model for N inputs: ``logits`` float32 (N, classes), ``embedding`` float32 (N, D), D may be 0.
 
     Of a model with a decoder ``logits`` are its boxes, float32 (N, 6 * K). ``fitted``: the task's number for this
-    model, fitted on calibration rows (``Judging.temperature``), where answers depend on it.
+    model, fitted on calibration rows (``Judging.temperature``), where answers depend on it. ``thresholds``: of each
+    output, the probability from which its label is answered, of a task that has them.
     """
 
     logits: Floats
     embedding: Floats
     fitted: float = 1.0
+    thresholds: tuple[float, ...] = ()
 
     @property
     def classes(self) -> NDArray[np.int64]:
@@ -66,10 +68,10 @@ class Compared:
     """One labelled set with the predictions of all models.
 
     ``baseline``: the model that the candidate must not be worse than (the float model, or the previous release);
-    ``float_model``: the model that was compressed; ``labels`` int64 (N,), or float32 (N, D) of a regression; ``slices``
-    str (N,); ``sources`` str (N,), equal for rows that show the same object; None: every row is its own.
-    ``interval_s``: the time between neighbouring rows of a source, and ``gap_s``: alarms at most so far apart are one;
-    only of a task with alarms.
+    ``float_model``: the model that was compressed; ``labels`` int64 (N,), float32 (N, D) of a regression, or bool
+    (N, labels); ``slices`` str (N,); ``sources`` str (N,), equal for rows that show the same object; None: every row is
+    its own. ``interval_s``: the time between neighbouring rows of a source, and ``gap_s``: alarms at most so far apart
+    are one; only of a task with alarms.
     """
 
     labels: NDArray[Any]

@@ -16,6 +16,8 @@ from wire.settings import Bound, OneOf, is_given
 UNLABELLED = "unlabelled"
 """The data set whose rows have no labels."""
 LOGITS, PROBABILITIES = "logits", "probabilities"
+SEPARATOR = "|"
+"""Between the labels of a row, if a recipe names none."""
 _LARGE = 2**31
 DEFAULT_STEPS = [{"step": "quantize"}]
 """``[[compress]]`` of a recipe that does not write it."""
@@ -105,6 +107,7 @@ class DataRecipe:
     ``columns``: the names that a table has for the columns that the data set wants, such as ``{path = "file"}``; like
     ``task``, digested if it is given.
     ``normal``: of anomalies, the labels of normal rows.
+    ``separator``: what stands between the labels of a row, of a recipe of several labels (empty: ``|``).
     ``unlabelled``: the path of inputs without labels, instead of data set and path; reading a recipe replaces it by
     the data set ``unlabelled`` with this path.
     """
@@ -141,6 +144,7 @@ class DataRecipe:
     normal: tuple[str, ...] = field(default=("normal",), metadata=_LATER)
     unlabelled: str = field(default="", repr=False)
     bits: int = field(default=BITS[0], metadata=_LATER)
+    separator: str = field(default="", metadata=_LATER)
 
     def __repr__(self) -> str:
         """Return all fields by name; later ones only where they are given, so that older recipes keep their digests."""

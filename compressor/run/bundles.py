@@ -15,7 +15,7 @@ from compressor.data._inputs import MonitoredPixels
 from compressor.data._table import Table, concatenate
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import device_for
-from compressor.measurement.predictions import Candidate
+from compressor.measurement.predictions import Candidate, Predictions
 from compressor.recipe.model import AcceptanceRecipe, AlarmRecipe, Recipe, TargetRecipe
 from compressor.release import drift_reference, package
 from compressor.run.comparison import Comparison, fitted_number
@@ -58,6 +58,7 @@ def make_bundles(run: Run, results: Sequence[Judged]) -> dict[str, bytes]:
             outputs=sized(candidate.manifest.outputs, width),
             budgets=_budgets(run, judged.target, certificate, golden),
             lineage=lineage_of(run, compared),
+            thresholds=compared.gate_set.candidate.thresholds,
         )
         parts = package.Parts(
             manifest=manifest,
@@ -94,7 +95,7 @@ def golden_of(run: Run, compared: Comparison, first: tuple[Floats, str] | None =
         found = [known[content] for content in wanted if content in known]
         same = replace(predictions, logits=predictions.logits[found], embedding=predictions.embedding[found])
         right = run.before is not None and run.task.judging.score(same, gate_rows.labels[found]) == 1
-        if found and len(found) == len(kept) and (right or _is_firm(run, same.logits)):
+        if found and len(found) == len(kept) and (right or _is_firm(run, same)):
             rows = np.array(found, np.int64)  # the same inputs: most of a bundle of a small model is these
     table = gate_rows.take(rows)
     inputs = run.inputs(table, layout)
@@ -106,15 +107,16 @@ def golden_of(run: Run, compared: Comparison, first: tuple[Floats, str] | None =
     return package.Golden(inputs, logits, table.labels)
 
 
-def _is_firm(run: Run, logits: Floats) -> bool:
+def _is_firm(run: Run, said: Predictions) -> bool:
     """Return whether no outputs within the tolerance of golden vectors change more answers than a device may.
 
     In turn, each output is raised by the tolerance while the others are lowered. An answer may be wrong: a device must
     reproduce it all the same.
     """
+    logits = said.logits
     reach, most = run.task.judging.golden_reach(logits)
     count = logits.shape[1]
-    device = device_tasks.make(run.task.device, count)
+    device = device_tasks.make(run.task.device, count, said.thresholds)
     turns = _allowed_abs(reach, run.recipe.acceptance) * (2 * np.eye(count, dtype=np.float32) - 1)
     return all(device.flips(logits + turn, logits) <= most for turn in turns)
 
@@ -201,7 +203,8 @@ def _reference(run: Run, compared: Comparison) -> Reference:
         parts.append(_seen(run, candidate, drifted, "retrained"))
     temperature = fitted_number(run, compared.calibration, run.rows("calibration"))
     seen = _seen(run, candidate, train, "train")
-    task = device_tasks.make(run.task.device, seen.predictions.logits.shape[1])
+    said = compared.gate_set.candidate
+    task = device_tasks.make(run.task.device, said.logits.shape[1], said.thresholds)
     return drift_reference.make_reference(compared.form.digest, task, seen, parts, temperature)
 
 

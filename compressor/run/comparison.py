@@ -190,12 +190,21 @@ def answers(run: Run, name: str, model: Candidate, rows: Table) -> Predictions:
 
 
 def _fitted(run: Run, name: str, model: Candidate, rows: Table) -> Predictions:
-    """Return the answers of ``model`` for ``rows``, with its own threshold where the task has one."""
-    said = answers(run, name, model, rows)
-    if not run.task.decoder:
+    """Return the answers of ``model`` for ``rows``, with its own thresholds where the task has some.
+
+    Those of a finished release are in its manifest.
+    """
+    said, known = answers(run, name, model, rows), model.manifest.thresholds
+    several = getattr(run.task.judging, "thresholds", None)
+    if known:
+        return replace(said, thresholds=known)
+    if not (run.task.decoder or several):
         return said
     calibration = run.rows("calibration")
-    return replace(said, fitted=fitted_number(run, run.predict(f"threshold {name}", model, calibration), calibration))
+    fitted_on = run.predict(f"threshold {name}", model, calibration)
+    if several:
+        return replace(said, thresholds=several(fitted_on.logits, calibration.labels))
+    return replace(said, fitted=fitted_number(run, fitted_on, calibration))
 
 
 def fitted_number(run: Run, said: Predictions, rows: Table) -> float:

@@ -109,7 +109,7 @@ def opened(run: Run, calibration: Sequence[Table]) -> tuple[Run, Form]:
     names = [output.name for output in outputs]
     source = NetworkFile(
         data=start.data, logits=names[0], embedding=names[1] if len(names) > 1 else "",
-        sigmoid=run.recipe.model.outputs == PROBABILITIES,
+        sigmoid=run.recipe.model.outputs == PROBABILITIES or run.task.several,
     )  # fmt: skip
     return replace(run, models=replace(run.models, source=source)), start
 
@@ -336,7 +336,7 @@ def _meaning(run: Run, rows: Table, said: NDArray[np.float32], scale: float) -> 
         message = f"Expected outputs of 0 to 1, as [model] outputs = {asked!r} says, got {low:.3g} to {high:.3g}"
         raise ModelOutputsError(f"{message}: leave the key out, or write {LOGITS!r}")
     if asked:
-        return "probability" if asked == PROBABILITIES else ""
+        return run.task.probability if asked == PROBABILITIES else ""
     meaning = run.task.judging.meaning(said, _SUM_SLACK + scale * said.shape[1])
     several = run.task.targets.classes(rows.labels) is not None and said.shape[1] > 1
     if not meaning and within and several and high > low:  # a file without any answer is no sigmoid
@@ -347,7 +347,7 @@ def _meaning(run: Run, rows: Table, said: NDArray[np.float32], scale: float) -> 
         )
         raise ModelOutputsError(
             f"{message}: write [model] outputs = {PROBABILITIES!r} if each input has one class, that with the largest, "
-            f"{LOGITS!r} if these are logits after all; several classes of one input (multi-label) are not supported"
+            f"{LOGITS!r} if these are logits after all, or [data] task = 'multi_label' if an input has several"
         )
     return meaning
 

@@ -146,6 +146,108 @@ def error_increase(
     return _evidence(models, np.zeros(len(truth), dtype=np.int64), carrying, draws, caution=caution)
 
 
+def label_precision_drop(
+    labels: NDArray[np.bool_],
+    baseline: NDArray[np.floating],
+    candidate: NDArray[np.floating],
+    draws: Draws = Draws(),
+) -> MetricEvidence:
+    """Return the drop of the average precision, averaged over the labels that a row has, where rows have several.
+
+    Rows are drawn whole: strata of equal sets would be as many as there are sets, and a row of each that was not seen
+    a tenth of the data. A resample without a label leaves it out. The upper bound counts with one row that was not
+    seen, which has as many labels as any, the rarest ones, and falls from the top to the bottom. In simulation (60 to
+    300 rows, 3 or 5 labels, 10 positives or more of each) no candidate at the margin passed; with percentiles alone
+    9 to 20 % did.
+
+    Args:
+        labels: Which labels each row has, bool (N, labels).
+        baseline: Scores of the baseline, in the same shape, larger meaning more likely.
+        candidate: Scores of the candidate, in the same shape.
+        draws: Bootstrap settings.
+
+    Raises:
+        MeasureError: If shapes disagree, a score is not finite, or no row has a label.
+    """
+    kinds = labels.any(axis=0)
+    if not kinds.any():
+        raise MeasureError(f"Expected rows with labels to judge, got none in {len(labels)}: add some")
+    before, after = (np.asarray(scores[:, kinds], dtype=np.float64) for scores in (baseline, candidate))
+    _check(labels.shape == baseline.shape == candidate.shape, labels, before, after)
+    relevant = labels[:, kinds]
+    top = 1 + max(float(np.abs(before).max()), float(np.abs(after).max()))
+    counts = relevant.sum(axis=0)
+    unseen = np.zeros((1, len(counts)), dtype=bool)
+    unseen[0, np.argsort(counts, kind="stable")[: int(relevant.sum(axis=1).max())]] = True
+    ranked_right = np.where(unseen, top, -top)
+    models = _Models(
+        before=_mean_of_labels(relevant, before),
+        after=_mean_of_labels(relevant, after),
+        before_with=_mean_of_labels(np.concatenate([relevant, unseen]), np.concatenate([before, ranked_right])),
+        after_with=_mean_of_labels(np.concatenate([relevant, unseen]), np.concatenate([after, -ranked_right])),
+        unseen=1,
+    )
+    rarest = max(1, int(np.minimum(counts, len(labels) - counts).min()))
+    return _evidence(models, np.zeros(len(labels), dtype=np.int64), rarest, draws, worse=-1.0)
+
+
+def label_f1_drop(
+    labels: NDArray[np.bool_],
+    baseline: NDArray[np.bool_],
+    candidate: NDArray[np.bool_],
+    draws: Draws = Draws(),
+) -> MetricEvidence:
+    """Return the drop of F1 over all labels of all rows (micro), where rows have several labels.
+
+    The upper bound counts with one row that was not seen, which has as many labels as any, all of which are lost. In
+    the same simulation 2 % at most passed at the margin.
+
+    Args:
+        labels: Which labels each row has, bool (N, labels).
+        baseline: Which ones the baseline answers, in the same shape.
+        candidate: Those of the candidate.
+        draws: Bootstrap settings.
+
+    Raises:
+        MeasureError: If shapes disagree, or no row has a label.
+    """
+    _check(labels.shape == baseline.shape == candidate.shape, labels, baseline, candidate)
+    if not labels.any():
+        raise MeasureError(f"Expected rows with labels to judge, got none in {len(labels)}: add some")
+    most = float(labels.sum(axis=1).max())
+    before, after = (_counted(labels, said) for said in (baseline, candidate))
+    models = _Models(
+        before=_f1_of(before), after=_f1_of(after), before_with=_f1_of(np.append(before, [[most] * 3], axis=0)),
+        after_with=_f1_of(np.append(after, [[0.0, 0.0, most]], axis=0)), unseen=1,
+    )  # fmt: skip
+    rarest = int(labels.any(axis=1).sum())
+    return _evidence(models, np.zeros(len(labels), dtype=np.int64), rarest, draws, worse=-1.0)
+
+
+def _counted(labels: NDArray[np.bool_], said: NDArray[np.bool_]) -> Floats:
+    """Return the right labels, the answered ones and the true ones of each row, float64 (N, 3)."""
+    return np.stack([part.sum(axis=1) for part in (labels & said, said, labels)], axis=1).astype(np.float64)
+
+
+def _f1_of(counts: Floats) -> Metric:
+    def f1(weights: Floats) -> Floats:
+        right, said, true = (weights @ counts).T
+        return np.asarray(2 * right / np.maximum(said + true, 1e-12))
+
+    return f1
+
+
+def _mean_of_labels(relevant: NDArray[np.bool_], scores: Floats) -> Metric:
+    each = average_precisions(relevant, scores)
+
+    def mean(weights: Floats) -> Floats:
+        values = each(weights)
+        there = np.isfinite(values)
+        return np.asarray(np.where(there, values, 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1))
+
+    return mean
+
+
 def score_drop(
     baseline: NDArray[np.floating],
     candidate: NDArray[np.floating],
@@ -244,12 +346,25 @@ def _areas(relevant: NDArray[np.bool_], scores: Floats) -> Metric:
 
 
 def _precisions(relevant: NDArray[np.bool_], scores: Floats) -> Metric:
-    plans = [_Order.rising(relevant[:, i], -scores[:, i]) for i in range(scores.shape[1])]
+    each = average_precisions(relevant, scores)
+    return lambda weights: np.asarray(each(weights).mean(axis=1))
 
-    def mean(weights: Floats) -> Floats:
-        return np.asarray(np.mean([plan.precision(weights) for plan in plans], axis=0))
 
-    return mean
+def average_precisions(relevant: NDArray[np.bool_], scores: NDArray[np.floating]) -> Metric:
+    """Return the average precision of each column as a function of weights, (R, columns); NaN without positives.
+
+    Args:
+        relevant: bool (N, columns).
+        scores: In the same shape, larger meaning more likely; equal ones count together.
+    """
+    wide = np.asarray(scores, dtype=np.float64)
+    plans = [_Order.rising(relevant[:, i], -wide[:, i]) for i in range(wide.shape[1])]
+
+    def each(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            return np.stack([plan.precision(weights) for plan in plans], axis=1)
+
+    return each
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -132,6 +132,9 @@ class Judging(Protocol):
 
     A task with a threshold for a stated number of false alarms also has ``threshold(said, sources, alarm) -> float``
     in the place of ``temperature``, and ``threshold_figures`` with the same arguments: what the threshold rests on.
+
+    A task whose outputs have a threshold each also has ``thresholds(said, labels) -> tuple[float, ...]``, which fits
+    them on calibration rows.
     """
 
     def evidence(
@@ -168,7 +171,7 @@ class Judging(Protocol):
         """
 
     def meaning(self, said: Floats, slack: float) -> str:
-        """Return the meaning of an imported model's first output if it is not the usual one: ``probability``, or ""."""
+        """Return the meaning of an imported model's first output, as in a manifest; "" if it is the usual one."""
 
     def golden_rows(self, labels: Labels, said: Predictions, most: int) -> NDArray[np.int64]:
         """Return the rows, at most ``most``, whose answers a device must reproduce."""
@@ -226,7 +229,9 @@ class Task:
     ``device``: the name of its device half for ``edge_agent.tasks``. ``gates_of``: tasks whose gates it also has.
     ``decoder``: the file of ``edge_agent/decoders`` that makes predictions of the outputs of a network of ours; "":
     predictions are outputs. ``own``: keys of a recipe that only this task reads. ``whole_sources``: whether the gate
-    split keeps all rows of a source, because their course in time is judged; otherwise one of each.
+    split keeps all rows of a source, because their course in time is judged; otherwise one of each. ``several``: whether a row
+    may have several labels or none, so that a data set passes on what its row says, ``cat|dog`` or nothing.
+    ``probability``: the meaning of outputs that are probabilities, in a manifest.
     """
 
     name: str
@@ -248,6 +253,8 @@ class Task:
     decoder: str = ""
     own: tuple[str, ...] = ()
     whole_sources: bool = False
+    several: bool = False
+    probability: str = "probability"
 
     @property
     def gates(self) -> tuple[str, ...]:

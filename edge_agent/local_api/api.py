@@ -396,6 +396,8 @@ def _outputs(model: ServedModel, asked: InferRequest) -> dict[str, Any]:
         found = {name: np.array([value], np.float32) for name, value in said.values.items()}
     if said.anomalous is None and model.manifest.decoder and found:
         found["boxes"] = json.dumps(list(map(dict, model.boxes(outcome, said))), separators=(",", ":")).encode()
+    if said.anomalous is None and said.scores:
+        found["labels"] = json.dumps(list(said.scores), separators=(",", ":")).encode()
     if not found:
         raise ApiError(500, "Expected numbers from the model, got NaN or infinity")
     return found | ({} if supported is None else {"supported": np.array([supported])})

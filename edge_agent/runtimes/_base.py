@@ -132,9 +132,14 @@ def is_probability(spec: TensorSpec) -> bool:
     return spec.meaning == "probability"
 
 
+def is_sigmoid(spec: TensorSpec) -> bool:
+    """Return whether each value of ``spec`` is the probability of a label of its own: the model ends in a sigmoid."""
+    return spec.meaning == "sigmoid"
+
+
 def is_decoded(spec: TensorSpec) -> bool:
     """Return whether a caller gets other numbers than the model outputs: dequantized, with a unit, or logarithms."""
-    return is_quantized(spec) or has_unit(spec) or is_probability(spec)
+    return is_quantized(spec) or has_unit(spec) or is_probability(spec) or is_sigmoid(spec)
 
 
 def quantize(values: Array, spec: TensorSpec) -> Array:
@@ -181,11 +186,15 @@ def real_output(values: Array, spec: TensorSpec) -> Array:
     """Return an output for the caller: float32 if it is decoded (see ``is_decoded``), else unchanged.
 
     With a unit it is ``values * spread + mean``, in float32, column by column. Probabilities become their logarithms,
-    at least ``log(1e-6)``: these are logits, whose softmax gives the probabilities again.
+    at least ``log(1e-6)``: these are logits, whose softmax gives the probabilities again. Those of a sigmoid become
+    their log-odds, of at least 1e-6 and at most 1 - 1e-6.
     """
     real = dequantize(values, spec) if is_quantized(spec) else values
     if is_probability(spec):
         return np.log(np.maximum(np.asarray(real, np.float32), _LEAST_PROBABILITY))
+    if is_sigmoid(spec):
+        inside = np.clip(np.asarray(real, np.float64), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+        return np.log(inside / (1 - inside)).astype(np.float32)
     if not has_unit(spec):
         return real
     return np.asarray(real, np.float32) * np.array(spec.spread, np.float32) + np.array(spec.mean, np.float32)

@@ -1,14 +1,15 @@
 """The device halves of tasks: the folder is the registry, and installed packages may add to it.
 
-A task is a file with ``make(outputs) -> DeviceTask``. An external task is such a function, declared by an installed
-package as an entry point of the group ``edge_agent.tasks``: a manifest names the task, but never a module to import.
+A task is a file with ``make(outputs) -> DeviceTask``, or ``make(outputs, thresholds)`` if each output has a threshold.
+An external task is such a function, declared by an installed package as an entry point of the group
+``edge_agent.tasks``: a manifest names the task, but never a module to import.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from edge_agent.errors import TaskMissingError
 from edge_agent.tasks._base import DeviceTask, FoundBox, Outputs, OutputStream, Seen, TaskAnswer
@@ -49,14 +50,14 @@ def is_installed(name: str) -> bool:
     return name in names() or name in _external()
 
 
-def make(name: str, outputs: int) -> DeviceTask:
-    """Return the task ``name`` for a model with ``outputs`` outputs.
+def make(name: str, outputs: int, thresholds: Sequence[float] = ()) -> DeviceTask:
+    """Return the task ``name`` for a model with ``outputs`` outputs; ``thresholds``: of each of them, of some tasks.
 
     Raises:
         TaskMissingError: If neither this folder nor an installed package has it, two packages do, or creating it fails.
     """
     if name in names():
-        return cast("DeviceTask", importlib.import_module(f"{__name__}.{name}").make(outputs))
+        return _made(importlib.import_module(f"{__name__}.{name}").make, outputs, thresholds)
     found = _external()
     if name not in found:
         known = ", ".join(dict.fromkeys((*names(), *found)))
@@ -66,11 +67,15 @@ def make(name: str, outputs: int) -> DeviceTask:
         whose = " and ".join(sorted(f"{point.value!r} of {point.dist.name if point.dist else '?'}" for point in points))
         raise TaskMissingError(f"Expected one task {name!r}, got {whose}: uninstall one of the packages")
     try:
-        made = cast("Callable[[int], DeviceTask]", points[0].load())
-        return made(outputs)
+        return _made(points[0].load(), outputs, thresholds)
     except (Exception, SystemExit) as error:  # foreign code may raise anything
         message = f"Expected the task {name!r} of {points[0].value!r}, got {type(error).__name__}: {error}"
         raise TaskMissingError(message) from error
+
+
+def _made(make: Callable[..., DeviceTask], outputs: int, thresholds: Sequence[float]) -> DeviceTask:
+    """Return the task; only a manifest of a task with thresholds has some."""
+    return make(outputs, thresholds) if thresholds else make(outputs)
 
 
 def _external() -> dict[str, list[EntryPoint]]:
@@ -90,7 +95,7 @@ def of(manifest: Manifest, reference: Reference) -> DeviceTask:
     """
     if not manifest.task:
         return of_reference(reference)
-    made = make(manifest.task, outputs_of(manifest))
+    made = make(manifest.task, outputs_of(manifest), manifest.thresholds)
     fitted: Callable[[float], DeviceTask] | None = getattr(made, "fitted", None)
     return made if fitted is None else fitted(reference.temperature)
 
@@ -118,7 +123,8 @@ def of_manifest(manifest: Manifest) -> DeviceTask:
     Raises:
         TaskMissingError: If the manifest's task is not installed.
     """
-    return make(manifest.task or ("regression" if manifest.values else "classification"), outputs_of(manifest))
+    name = manifest.task or ("regression" if manifest.values else "classification")
+    return make(name, outputs_of(manifest), manifest.thresholds)
 
 
 def outputs_of(manifest: Manifest) -> int:

@@ -59,7 +59,8 @@ class FoundBox:
 class TaskAnswer:
     """The answer for people: a ``label`` with its ``confidence``, or ``values`` by name and ``boxes``, if any.
 
-    ``anomalous`` and ``scores``: of an anomaly, whether it is one, and the numbers behind that.
+    ``anomalous`` and ``scores``: of an anomaly, whether it is one, and the numbers behind that. ``scores`` of several
+    labels: those of the answer with their probabilities, the surest first.
     """
 
     label: str = ""

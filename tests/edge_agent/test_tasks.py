@@ -147,7 +147,7 @@ def test_a_task_that_nobody_installed_is_named() -> None:
     """With those there are; nothing is imported for it."""
     with pytest.raises(
         TaskMissingError,
-        match="Expected a task of anomaly, classification, detection, regression, got 'antigravity:fly'",
+        match="Expected a task of anomaly, classification, detection, multi_label, regression, got 'antigravity:fly'",
     ):
         tasks.make("antigravity:fly", 2)
 
@@ -172,3 +172,17 @@ def test_a_task_that_two_packages_have_or_that_ends_its_process_is_refused(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(TaskMissingError, match=re.escape(said)):
         tasks.make("mine", 2)
+
+
+def test_labels_above_their_thresholds_are_answered_the_surest_first() -> None:
+    """At the threshold too; without any the answer is empty, and all probabilities are its values."""
+    task = tasks.make("multi_label", 3, (0.5, 0.9, 0.2))
+    values = task.values(OUTPUTS, 1.0)
+    said = task.answer(OUTPUTS.tolist(), values, ("a", "b", "c"))
+    assert list(said.scores) == ["a", "c"]
+    assert said.values == pytest.approx({"a": 0.62246, "b": 0.880797, "c": 0.268941}, abs=1e-5)
+    assert values == pytest.approx([2, 0.880797, 1, 0, 1], abs=1e-5)
+    none = np.full(3, -800, np.float32)
+    assert task.answer(none.tolist(), task.values(none, 1.0), ("a", "b", "c")).scores == {}
+    assert task.flips(OUTPUTS[None], none[None]) == 1
+    assert task.flips(OUTPUTS[None], OUTPUTS[None] + np.float32(0.01)) == 0
