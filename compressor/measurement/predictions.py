@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Predictions:
     logits: Floats
     embedding: Floats
     fitted: float = 1.0
-    thresholds: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = field(default=(), kw_only=True)
 
     @property
     def classes(self) -> NDArray[np.int64]:

@@ -37,7 +37,7 @@ def test_a_sigmoid_is_asked_about(tmp_path: Path) -> None:
     assert caught.value.code == "model_outputs"
     said = str(caught.value)
     assert "outputs = 'probabilities' if each input has one class" in said
-    assert "(multi-label) are not supported" in said
+    assert "[data] task = 'multi_label' if an input has several" in said
 
 
 @pytest.mark.parametrize(("outputs", "meaning"), [("probabilities", "probability"), ("logits", "")])
