@@ -74,9 +74,9 @@ class Answer:
     probability, 0..1, with the calibrated temperature of the drift reference; NaN without a label. ``values``: for a
     regression, the predictions by name, in the targets' units; of a detection, the number of boxes by class; of several
     labels, each one's probability; empty for a classifier. ``boxes``: of a detection, as in an answer record
-    (``docs/reference/answers.md``). ``anomalous`` and ``scores``: of an anomaly, whether the input is one, and its score
-    with the threshold; ``scores`` of several labels: those of the answer. ``outputs``: the first output of the runtime:
-    logits, values, or what a decoder makes of it. ``streams``: the numbers that the drift counters
+    (``docs/reference/answers.md``). ``anomalous`` and ``scores``: of an anomaly, whether the input is one, and its
+    score with the threshold; ``scores`` of several labels: those of the answer. ``outputs``: the first output of the
+    runtime: logits, values, or what a decoder makes of it. ``streams``: the numbers that the drift counters
     would count. ``run_ms``: the time of the runtime's call alone.
     """
 

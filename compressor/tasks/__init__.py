@@ -229,9 +229,9 @@ class Task:
     ``device``: the name of its device half for ``edge_agent.tasks``. ``gates_of``: tasks whose gates it also has.
     ``decoder``: the file of ``edge_agent/decoders`` that makes predictions of the outputs of a network of ours; "":
     predictions are outputs. ``own``: keys of a recipe that only this task reads. ``whole_sources``: whether the gate
-    split keeps all rows of a source, because their course in time is judged; otherwise one of each. ``several``: whether a row
-    may have several labels or none, so that a data set passes on what its row says, ``cat|dog`` or nothing.
-    ``probability``: the meaning of outputs that are probabilities, in a manifest.
+    split keeps all rows of a source, because their course in time is judged; otherwise one of each. ``several``:
+    whether a row may have several labels or none, so that a data set passes on what its row says, ``cat|dog`` or
+    nothing. ``probability``: the meaning of outputs that are probabilities, in a manifest.
     """
 
     name: str

@@ -141,7 +141,10 @@ def test_numbers_are_compared_in_their_unit(tmp_path: Path) -> None:
         ({"model": ""}, r"Expected \[model\] labels with \[data\] unlabelled"),
         ({"data": f'{UNLABELLED}\npath = "x.zip"'}, r"unlabelled = 'in' alone, got it beside path"),
         ({"data": f'{UNLABELLED}\ntask = "mine:TASK"'}, "only classification and regression can do without"),
-        ({"data": 'task = "unlabelled_classes"'}, "to be anomaly or classification or detection or multi_label or regression"),
+        (
+            {"data": 'task = "unlabelled_classes"'},
+            "to be anomaly or classification or detection or multi_label or regression",
+        ),
     ],
 )
 def test_a_recipe_that_asks_for_labels_is_refused_with_a_way_on(
