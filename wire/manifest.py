@@ -15,7 +15,8 @@ MAX_MANIFEST_BYTES = 256 * 1024
 MAX_IMAGE_SIDE = 4096
 ORIENTATIONS = ("stored", "exif")
 DECODES = ("full", "reduced")
-RESIZES = ("stretch", "centre_crop", "letterbox")
+LETTERBOX = "letterbox"
+RESIZES = ("stretch", "centre_crop", LETTERBOX)
 BITS = (8, 16)
 """The first of each is the default of a manifest that does not name one."""
 COLOURS = {"rgb": 3, "bgr": 3, "grey": 1}

@@ -189,6 +189,17 @@ class ModelFormat:
         del model
         return None
 
+    def behind_layers(self, model: bytes) -> tuple[str, ...]:
+        """Return the nodes behind the last layers with weights, as ``float_layers`` names them.
+
+        In a detector they make boxes and scores of the layers' outputs. In one tensor these would share a scale.
+
+        Raises:
+            QuantizeError: If the file can't be read.
+        """
+        del model
+        return ()
+
     # To run and measure it.
 
     def run(self, model: bytes, rows: Floats) -> None:

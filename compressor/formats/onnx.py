@@ -123,6 +123,12 @@ class Format(ModelFormat):
         """Return ``model`` after the scheme's own file."""
         return quantize.quantize(model, batches, settings, ranges=ranges)
 
+    def behind_layers(self, model: bytes) -> tuple[str, ...]:
+        """Return the names of these nodes in the prepared file."""
+        from compressor.quantize._model import behind_layers, prepare  # noqa: PLC0415 - loads onnx and onnxruntime
+
+        return behind_layers(prepare(model))
+
     def activations(self, model: bytes, rows: Floats) -> Mapping[str, Floats]:
         """Return the tensors of a run without optimisation."""
         from compressor.quantize._learned_ranges import onnx_tensors  # noqa: PLC0415 - loads onnx and onnxruntime

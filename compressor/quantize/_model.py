@@ -29,6 +29,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process  # teleme
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"Gemm", "MatMul"})
+_STOPPING = CONVOLUTIONS | PRODUCTS | {"LSTM", "GRU", "RNN"}
+_FEW_WEIGHTS = 64
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _CONVERTING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _ROUNDED = " (rounded)"
@@ -111,6 +113,27 @@ def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
     shapes |= {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     multiplying = [node for node in model.graph.node if node.op_type in CONVOLUTIONS | PRODUCTS]
     return tuple(Layer(node.name, node.op_type, _macs(node, shapes)) for node in multiplying)
+
+
+def behind_layers(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the names of the nodes of ``model`` (prepared) between its last layers with weights and its outputs.
+
+    A convolution with a handful of weights, which only takes the mean of a distribution, is no such layer.
+    Source: X. Li et al., Generalized Focal Loss, 2020, equation 6 (the box edges of YOLOv8 and later are such means).
+    """
+    makers = {name: node for node in model.graph.node for name in node.output if name}
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
+    open_, found = [output.name for output in model.graph.output], dict[str, onnx.NodeProto]()
+    while open_:
+        node = makers.get(open_.pop())
+        if node is None or node.name in found:
+            continue
+        weights = max((sizes.get(name, 0) for name in node.input[1:2]), default=0)
+        if node.op_type in _STOPPING and not (node.op_type in CONVOLUTIONS and weights <= _FEW_WEIGHTS):
+            continue
+        found[node.name] = node
+        open_ += [name for name in node.input if name]
+    return tuple(node.name for node in model.graph.node if node.name in found)
 
 
 def chosen(wanted: Sequence[str], model: onnx.ModelProto) -> tuple[str, ...]:

@@ -80,8 +80,23 @@ def _set(document: dict[str, Any], parts: Sequence[str], value: str) -> None:
         known = rest[0] in names_of(SmoothingRecipe) - {"options"}  # other keys are the smoother's own
         typed = _typed(value, hints[rest[0]], where) if known else _toml(value, where, lambda: value)
         _inner(document, table, where)[rest[0]] = typed
+    elif table == "decoder":
+        known = rest[0] == "kind"  # other keys are the decoder's own
+        typed = _typed(value, str, where) if known else _toml(value, where, lambda: value)
+        _inner(document, table, where)[rest[0]] = typed
     else:
-        tables = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing", "alarm")
+        tables = (
+            "model",
+            "data",
+            "train",
+            "compress",
+            "targets",
+            "gates",
+            "acceptance",
+            "smoothing",
+            "alarm",
+            "decoder",
+        )
         message = f"Expected {where} in one of the tables {', '.join(tables)}, got {table!r}"
         raise RecipeError(message + _near(".".join(parts)))
 

@@ -277,6 +277,18 @@ class SmoothingRecipe:
     options: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class DecoderRecipe:
+    """``[decoder]``: how the outputs of an imported detector become boxes, on the device and in the gates alike.
+
+    ``kind``: a file of ``edge_agent/decoders``; empty: a network of this project, which names its own. The other keys
+    are the decoder's own (``options``).
+    """
+
+    kind: str = ""
+    options: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmRecipe:
     """``[alarm]``: of anomalies, how many false alarms are allowed; the threshold follows from normal calibration rows.
@@ -296,8 +308,9 @@ class AlarmRecipe:
 class Recipe:
     """The whole recipe. ``folder`` is where it was read from, the base of relative paths.
 
-    ``acceptance``, ``smoothing`` and ``alarm`` are not in the ``repr``, so that the digest of a recipe without these
-    tables is the same as before they existed (``run.bundles.lineage_of`` adds what differs from the default).
+    ``acceptance``, ``smoothing``, ``alarm`` and ``decoder`` are not in the ``repr``, so that the digest of a recipe
+    without these tables is the same as before they existed (``run.bundles.lineage_of`` adds what differs from the
+    default).
     """
 
     model: ModelRecipe
@@ -310,6 +323,7 @@ class Recipe:
     acceptance: AcceptanceRecipe = field(default_factory=AcceptanceRecipe, repr=False)
     smoothing: SmoothingRecipe = field(default_factory=SmoothingRecipe, repr=False)
     alarm: AlarmRecipe = field(default_factory=AlarmRecipe, repr=False)
+    decoder: DecoderRecipe = field(default_factory=DecoderRecipe, repr=False)
 
     def with_data(self, path: Path | None) -> Recipe:
         """Return the recipe with the data at ``path`` instead of its own, or unchanged if ``path`` is None.

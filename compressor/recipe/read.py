@@ -26,6 +26,7 @@ from compressor.recipe.model import (
     AcceptanceRecipe,
     AlarmRecipe,
     DataRecipe,
+    DecoderRecipe,
     ModelRecipe,
     Recipe,
     SmoothingRecipe,
@@ -35,8 +36,8 @@ from compressor.recipe.model import (
 from compressor.steps._selection import becomes_network, learns, network_steps
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
-from edge_agent import smoothers
-from edge_agent.errors import SmootherError
+from edge_agent import decoders, smoothers
+from edge_agent.errors import DecoderError, SmootherError
 from wire.errors import NameRefusedError, PathError, SettingsError
 from wire.manifest import BITS, DECODES, UNFILTERED
 from wire.paths import without_tilde
@@ -60,7 +61,7 @@ SHARE_NAMES = ("train", "calibration", "gate", "reference")
 READ_BY_IMPORTS = frozenset({"seed"})
 """The only key of ``[train]`` that is read with an imported file: the seed of the splits."""
 _OF_TRAINING = frozenset({"epochs", "learning_rate"})
-_TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing", "alarm")
+_TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing", "alarm", "decoder")
 
 
 def read_recipe(path: Path | str, changes: Sequence[str] = (), files: Mapping[str, Path] | None = None) -> Recipe:
@@ -164,6 +165,7 @@ def recipe_of(document: Mapping[str, object], *, strict: bool = True) -> Recipe:
             acceptance=fields_from(AcceptanceRecipe, document.get("acceptance", {}), "[acceptance]"),
             smoothing=_smoothing(plain_table(document.get("smoothing", {}), "[smoothing]")),
             alarm=fields_from(AlarmRecipe, document.get("alarm", {}), "[alarm]"),
+            decoder=_decoder(plain_table(document.get("decoder", {}), "[decoder]")),
         )
     except SettingsError as error:
         raise RecipeError(str(error)) from error
@@ -258,6 +260,33 @@ def _smoothing(table: Mapping[str, object]) -> SmoothingRecipe:
     return replace(read, options=options)
 
 
+def _decoder(table: Mapping[str, object]) -> DecoderRecipe:
+    """Return the table: ``kind``, and the decoder's own keys, all written out as numbers."""
+    read = fields_from(DecoderRecipe, {"kind": table["kind"]} if "kind" in table else {}, "[decoder]")
+    if not read.kind:
+        if table:
+            known = ", ".join(decoders.of_boxes())
+            raise RecipeError(f"Expected in [decoder] kind as one of {known}, got none: add it, or remove the table")
+        return read
+    own = {key: value for key, value in table.items() if key != "kind"}
+    try:
+        return replace(read, options=decoders.complete(read.kind, cast("Mapping[str, float]", own)))
+    except DecoderError as error:
+        raise RecipeError(f"[decoder]: {error}") from error
+
+
+def _check_decoder(recipe: Recipe) -> None:
+    """Check that a file with boxes has a decoder, and nothing else has one."""
+    kind, known, imported = recipe.decoder.kind, decoders.of_boxes(), bool(recipe.model.imported)
+    boxes = tasks.of(recipe.data).decoder in known
+    if kind and not (boxes and imported):
+        missing = "an imported file" if boxes else "[data] task = 'detection'"
+        raise RecipeError(f"Expected no [decoder] without {missing}, got kind = {kind!r}: leave the table out")
+    if boxes and imported and kind not in known:
+        message = f"Expected in [decoder] kind one of {', '.join(known)}, got {kind or 'none'}"
+        raise RecipeError(f"{message}: name the form of the file's outputs (docs/how-to/import-a-detector.md)")
+
+
 def _quantize(table: Mapping[str, object], where: str) -> StepSettings | None:
     """Return the step if ``table`` sets keys that the scheme's own file declares, else None."""
     shared = names_of(QuantizeRecipe) - {"own"}
@@ -317,6 +346,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_gates(recipe)
     _check_unlabelled(recipe)
     _check_import(recipe)
+    _check_decoder(recipe)
     _check_steps(recipe)
 
 
@@ -643,8 +673,14 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
 
 
 def gives(recipe: Recipe, place: str) -> bool:
-    """Return whether ``recipe`` sets the key at ``place``, such as ``[train] loss`` or ``[[compress]] qat epochs``."""
+    """Return whether ``recipe`` sets the key at ``place``, such as ``[train] loss`` or ``[[compress]] qat epochs``.
+
+    ``[data] resize = 'centre_crop'`` is the key with this value alone.
+    """
+    place, _, value = place.partition(" = ")
     table, _, key = place.rpartition(" ")
+    if value:
+        return repr(getattr(getattr(recipe, table.strip("[]")), key)) == value
     if not table.startswith("[["):
         return is_given(getattr(recipe, table.strip("[]")), key)
     name = table.partition("]] ")[2]

@@ -20,8 +20,8 @@ from compressor.errors import PluginError
 from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import KINDS
 from compressor.recipe.changes import PLAIN
-from compressor.recipe.model import SmoothingRecipe, TargetRecipe
-from edge_agent import smoothers
+from compressor.recipe.model import DecoderRecipe, SmoothingRecipe, TargetRecipe
+from edge_agent import decoders, smoothers
 from wire.settings import Bound, OneOf, names_of, rule_of
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -44,6 +44,7 @@ def schema() -> Schema:
         "additionalProperties": False,
     }
     tables["smoothing"] = _smoothing()
+    tables["decoder"] = _decoder()
     return {
         "$schema": DRAFT,
         "title": "recipe of compressor",
@@ -133,6 +134,18 @@ def _smoothing() -> Schema:
     for name in smoothers.names():
         for key in smoothers.complete(name, {}):
             found["properties"].setdefault(key, {"type": "number", "description": f"of kind {name}"})
+    return found
+
+
+def _decoder() -> Schema:
+    found = _table(DecoderRecipe, without=("options",))
+    found["properties"]["kind"] = {"enum": list(decoders.of_boxes())}
+    for name in decoders.of_boxes():
+        for key, schema in _table(decoders.settings_of(name))["properties"].items():
+            there = found["properties"].get(key)
+            if there is not None and "enum" in there and "enum" in schema:  # of two decoders
+                schema["enum"] = list(dict.fromkeys([*there["enum"], *schema["enum"]]))
+            found["properties"][key] = schema
     return found
 
 

@@ -162,6 +162,7 @@ def recipe_digest(recipe: Recipe) -> str:
     beside += [f"columns {sorted(recipe.data.columns.items())}"] if recipe.data.columns else []
     beside += [str(recipe.smoothing)] if recipe.smoothing.kind else []
     beside += [str(recipe.alarm)] if recipe.alarm != AlarmRecipe() else []
+    beside += [str(recipe.decoder)] if recipe.decoder.kind else []
     beside += [recipe.train.fine_tune_layers] if recipe.train.keeps_body else []
     beside += [f"flips {recipe.train.flips}"] if recipe.train.flips != "none" else []
     beside += [f"teacher {recipe.model.teacher}"] if recipe.model.teacher else []

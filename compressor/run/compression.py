@@ -234,6 +234,7 @@ def _quantized(
     weights: Result | None,
 ) -> bytes:  # fmt: skip
     file_format = formats.named(target.runtime)
+    step = _with_float_end(run, file_format, model, target, step)
     learnt = run.learnt(weights) if weights is not None else {}
     inputs = {
         "model": sha256_hex(model), "settings": repr(step), "preprocessing": repr(run.preprocessing),
@@ -261,6 +262,22 @@ def _quantized(
     if learnt:
         entries += ("compressor.quantize._learned_ranges", "compressor.train.checkpoint", run.network_code)
     return run.cache.result(Stage(name="quantize", inputs=inputs, make=make, uses=tuple(entries))).data
+
+
+def _with_float_end(
+    run: Run, file_format: formats.ModelFormat, model: bytes, target: TargetRecipe, step: QuantizeRecipe
+) -> QuantizeRecipe:
+    """Return ``step`` with what makes boxes and scores of an imported detector's last layers in float.
+
+    In one int8 tensor boxes in pixels and scores of 0 to 1 share a scale: of the scores little is left.
+    """
+    reads = file_format.reads(step.scheme)
+    if not run.recipe.decoder.kind or step.scheme == "none" or (reads is not None and "float_layers" not in reads):
+        return step
+    behind = file_format.behind_layers(model)
+    if behind:
+        run.progress.say(f"{target.name}: {len(behind)} operators behind the last layers stay float, boxes and scores")
+    return replace(step, float_layers=(*step.float_layers, *behind))
 
 
 def _pieces(batches: Iterable[Floats], size: int) -> Iterator[Floats]:

@@ -22,7 +22,7 @@ from compressor.errors import CheckpointError, MeasureError, ModelFileError, Mod
 from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import LOGITS, PROBABILITIES, Recipe
-from compressor.run import described, usual_preprocessing
+from compressor.run import described, imported_detector, usual_preprocessing
 from compressor.run.compression import Notes, check_calibration, compress
 from compressor.run.stages import (
     Form,
@@ -41,7 +41,7 @@ from compressor.steps._selection import artifact_steps, becomes_network
 from edge_agent import runtimes
 from edge_agent.errors import AgentError
 from wire.canonical import sha256_hex
-from wire.manifest import BITS, Manifest, TensorSpec
+from wire.manifest import BITS, Manifest, Preprocessing, TensorSpec
 
 MAX_MODEL_BYTES = 512 * 1024 * 1024
 Specs = tuple[TensorSpec, ...]
@@ -90,7 +90,9 @@ def models_of(run: Run, calibration: Sequence[Table]) -> Models:
     for target in recipe.targets:
         given = file_format.with_first(data, specs[1][0].name) if artifact_steps(recipe, target.name) else data
         form = compress(run, Form(candidate=replace(start.candidate, artifact=given)), target, calibration)
-        compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.plain))
+        made = _stated(form.candidate, specs, form.plain)
+        made = replace(made, manifest=replace(made.manifest, decoder_options=start.candidate.manifest.decoder_options))
+        compressed[target.name] = replace(form, candidate=made)
     return Models(
         trained=None, weights=None, baseline=start, floats={file_format.runtime: start}, compressed=compressed,
         notes=(("clean", start.mended),) if start.mended else (),
@@ -197,8 +199,11 @@ def _read_as(run: Run, calibration: Sequence[Table]) -> tuple[formats.ModelForma
     data, mended = run.cleaned(given, file_format.runtime, _given(recipe, rows))
     _compare_words(run, file_format.words(given))
     plain = bare(recipe, run.table, data, float_target(recipe, file_format.runtime))
-    specs = contract_of(data, plain.manifest)
-    specs = _meant(run, _stated(plain, specs, data), specs, calibration[0])
+    if recipe.decoder.kind:
+        specs, plain = _of_boxes(run, plain, data, calibration[0])
+    else:
+        specs = contract_of(data, plain.manifest)
+        specs = _meant(run, _stated(plain, specs, data), specs, calibration[0])
     start = _stated(plain, specs, data)
     if doubt := usual_preprocessing.remark(run, start, calibration[0]):
         run.progress.say(doubt)
@@ -212,7 +217,7 @@ def _compare_words(run: Run, words: formats.FileWords) -> None:
         ModelSignatureError: If it has the same classes in another order.
     """
     table = run.table
-    has_classes = run.task.targets.classes(table.labels[:1]) is not None
+    has_classes = bool(run.recipe.decoder.kind) or run.task.targets.classes(table.labels[:1]) is not None
     lines = (described.check_labels(words, table.class_names) if has_classes else "",
              described.normalisation(words, run.recipe.data))  # fmt: skip
     for said in filter(None, lines):
@@ -258,13 +263,28 @@ def check(recipe: Recipe) -> None:
     named: Specs = ()
     if model.labels:
         described.check_labels(file_format.words(data), model.labels)
-        named = _outputs(outputs, len(model.labels))
+        if recipe.decoder.kind:
+            _check_boxes(recipe, outputs)
+        else:
+            named = _outputs(outputs, len(model.labels))
     try:
         runtimes.load(Manifest(runtime=file_format.runtime, inputs=(wanted,)), data).close()
     except AgentError as error:
         raise ModelFileError(str(error)) from error
     if becomes_network(recipe):
         _check_network(data, named, outputs, sigmoid=model.outputs == PROBABILITIES)
+
+
+def _check_boxes(recipe: Recipe, outputs: Specs) -> None:
+    """Check the outputs of a detector for the decoder of ``recipe``, if the file states all of their sizes."""
+    if any(-1 in one.shape[1:] for one in outputs):
+        return
+    pixels = Preprocessing(width=recipe.data.width, height=recipe.data.height)
+    wanted = Manifest(
+        decoder=recipe.decoder.kind, decoder_options=recipe.decoder.options, labels=recipe.model.labels,
+        preprocessing=pixels,
+    )  # fmt: skip
+    imported_detector.stated(wanted, outputs)
 
 
 def _check_network(data: bytes, named: Specs, outputs: Specs, *, sigmoid: bool) -> None:
@@ -350,6 +370,24 @@ def _meaning(run: Run, rows: Table, said: NDArray[np.float32], scale: float) -> 
             f"{LOGITS!r} if these are logits after all, or [data] task = 'multi_label' if an input has several"
         )
     return meaning
+
+
+def _of_boxes(run: Run, plain: Candidate, data: bytes, rows: Table) -> tuple[tuple[Specs, Specs], Candidate]:
+    """Return the tensors of a detector, and ``plain`` with the settled options of its decoder.
+
+    Raises:
+        MeasureError: If the file is not such a detector, or does not run.
+    """
+    inputs, outputs = formats.named(plain.manifest.runtime).tensors(data)
+    wanted = (_input(inputs, plain.manifest.inputs[0]),)
+    if not outputs:
+        raise ModelSignatureError("Expected outputs with boxes, got none: export the detection head, too")
+    fed = with_contract(plain, wanted, outputs)
+    given = run.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), fed.manifest.inputs[0].layout)
+    found = imported_detector.settled(fed, outputs, given)
+    for said in found.remarks if run.recipe.data.labelled is run.table.labelled else ():
+        run.progress.say(f"decoder {plain.manifest.decoder}: {said}")
+    return (wanted, found.outputs), replace(plain, manifest=replace(plain.manifest, decoder_options=found.options))
 
 
 def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:

@@ -469,6 +469,7 @@ class Run:
         uses: tuple[str, ...] = (plugin("edge_agent.runtimes", candidate.manifest.runtime),)
         if candidate.manifest.decoder:
             inputs |= {"decoder": f"{candidate.manifest.decoder} {sorted(candidate.manifest.decoder_options.items())}"}
+            inputs |= {"outputs": repr([one.name for one in candidate.manifest.outputs])}
             uses = (*uses, plugin("edge_agent.decoders", candidate.manifest.decoder))
         return _unpack(self.cache.result(Stage(name="predict", inputs=inputs, make=make, uses=uses)).data)
 
@@ -632,7 +633,8 @@ def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) ->
     told = device_tasks.is_told(task.device)  # else it is found by the reference
     mean, spread = (table.unit.mean, table.unit.spread) if table.unit is not None else ((), ())
     classes = len(table.class_names)
-    shape = decoders.output_shape(task.decoder, classes) if task.decoder else (-1, classes)
+    decoder, options = recipe.decoder.kind or task.decoder, recipe.decoder.options
+    shape = decoders.output_shape(decoder, classes) if decoder else (-1, classes)
     logits = TensorSpec(name="logits", shape=shape, mean=mean, spread=spread)
     made = Manifest(
         model=recipe.model.name,
@@ -650,8 +652,8 @@ def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) ->
         task=task.device if told else "",
         smoothing=recipe.smoothing.kind,
         smoothing_options=recipe.smoothing.options,
-        decoder=task.decoder,
-        decoder_options=decoders.complete(task.decoder, {}) if task.decoder else {},
+        decoder=decoder,
+        decoder_options=decoders.complete(decoder, options) if decoder else {},
         **{task.names_are: table.class_names},  # type: ignore[arg-type]  # labels or values
     )
     return Candidate(replace(made, schema=made.needed_schema), artifact)

@@ -16,7 +16,8 @@ from typing import Any
 from compressor import formats
 from compressor.errors import RecipeError
 from compressor.recipe.model import AcceptanceRecipe, AlarmRecipe, Recipe
-from wire.settings import is_given
+from edge_agent import decoders
+from wire.settings import given_of, is_given
 
 _BARE = re.compile("[A-Za-z0-9_-]+")
 
@@ -57,6 +58,10 @@ def recipe_text(recipe: Recipe, remarks: tuple[str, ...] = ()) -> str:
     if recipe.smoothing.kind:
         keys = {"kind": recipe.smoothing.kind, "interval_ms": recipe.smoothing.interval_ms, **recipe.smoothing.options}
         parts.append("\n".join(["[smoothing]", *(f"{key} = {_value(value)}" for key, value in keys.items())]))
+    if recipe.decoder.kind:
+        settings = decoders.settings_from(recipe.decoder.kind, recipe.decoder.options)
+        own = {"kind": recipe.decoder.kind, **given_of(settings)}
+        parts.append("\n".join(["[decoder]", *(f"{key} = {_value(value)}" for key, value in own.items())]))
     return "\n\n".join([*parts, "\n".join(["[gates]", *gates])]) + "\n"
 
 

@@ -59,4 +59,6 @@ def plugins_of(recipe: Recipe) -> tuple[str, ...]:
         found.add(plugin("edge_agent.front_ends", recipe.data.front_end))
     if recipe.smoothing.kind:
         found.add(plugin("edge_agent.smoothers", recipe.smoothing.kind))
+    if recipe.decoder.kind:
+        found.add(plugin("edge_agent.decoders", recipe.decoder.kind))
     return tuple(sorted(found))

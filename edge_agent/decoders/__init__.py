@@ -105,13 +105,39 @@ def names() -> tuple[str, ...]:
     return plugins.names(__name__)
 
 
+def of_boxes() -> tuple[str, ...]:
+    """Return the names of the decoders that find boxes."""
+    return tuple(name for name in names() if not hasattr(_module(name), "OUTPUT"))
+
+
+def settings_of(name: str) -> type:
+    """Return the ``Settings`` of the decoder ``name``.
+
+    Raises:
+        DecoderError: If it is unknown.
+    """
+    return cast("type", _module(name).Settings)
+
+
+def settings_from(name: str, options: Mapping[str, float]) -> Any:  # noqa: ANN401 - the Settings of its module
+    """Return the ``Settings`` of the decoder ``name`` with ``options``, as of a recipe or a manifest.
+
+    Raises:
+        DecoderError: If the decoder is unknown, or an option is unknown or out of range.
+    """
+    try:
+        return numbers_from(settings_of(name), options, f"decoder {name}")
+    except SettingsError as error:
+        raise DecoderError(str(error)) from error
+
+
 def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:
     """Return ``options`` with all defaults of the decoder ``name`` filled in, as in a manifest.
 
     Raises:
         DecoderError: If the decoder is unknown, or an option is unknown or out of range.
     """
-    return numbers_of(_settings(name, options))
+    return numbers_of(settings_from(name, options))
 
 
 def make(name: str, options: Mapping[str, float], shape: ModelShape) -> Decoder:
@@ -120,7 +146,7 @@ def make(name: str, options: Mapping[str, float], shape: ModelShape) -> Decoder:
     Raises:
         DecoderError: If it is unknown, or an option is unknown or out of range.
     """
-    return cast("Decoder", _module(name).make(_settings(name, options), shape))
+    return cast("Decoder", _module(name).make(settings_from(name, options), shape))
 
 
 def of_manifest(manifest: Manifest) -> Decoder | None:
@@ -151,7 +177,7 @@ def read(name: str, options: Mapping[str, float], shape: ModelShape, outputs: Se
     Raises:
         DecoderError: If it can't, or is unknown, or an option is unknown or out of range.
     """
-    module, settings = _module(name), _settings(name, options)
+    module, settings = _module(name), settings_from(name, options)
     if hasattr(module, "read"):
         return cast("OutputReading", module.read(settings, shape, outputs))
     wanted = output_shape(name, shape.classes)
@@ -169,7 +195,7 @@ def tried(name: str, options: Mapping[str, float], shape: ModelShape, outputs: S
     Raises:
         DecoderError: If they are none, or the decoder or an option is unknown.
     """
-    module, settings = _module(name), _settings(name, options)
+    module, settings = _module(name), settings_from(name, options)
     if hasattr(module, "tried"):
         return cast("OutputReading", module.tried(settings, shape, outputs))
     return OutputReading(options=numbers_of(settings))
@@ -182,14 +208,6 @@ def outputs_of(manifest: Manifest) -> tuple[TensorSpec, ...]:
     module = _module(manifest.decoder)
     first = TensorSpec(name=getattr(module, "OUTPUT", "boxes"), shape=(-1, getattr(module, "WIDTH", -1)))
     return (first, *manifest.outputs[1:])
-
-
-def _settings(name: str, options: Mapping[str, float]) -> Any:  # noqa: ANN401 - the Settings of its module
-    declared = _module(name).Settings
-    try:
-        return numbers_from(declared, options, f"decoder {name}")
-    except SettingsError as error:
-        raise DecoderError(str(error)) from error
 
 
 def _module(name: str) -> Any:  # noqa: ANN401 - a module with Settings, make and output_shape

@@ -168,7 +168,8 @@ def _places(outputs: Sequence[TensorSpec], layout: str, classes: int) -> tuple[i
     """Return the outputs of ``layout``: boxes, scores, classes, and their number if there is one; none if it is not."""
     ranks = _RANKS[layout]
     boxes = [at for at, one in enumerate(outputs) if len(one.shape) == ranks[0] and one.shape[-1] == _BOX]
-    others = [at for at, one in enumerate(outputs) if len(one.shape) == ranks[1] and at not in boxes[:1]]
+    alike = boxes[:1] if layout != SCORES else []  # scores of four classes look like boxes
+    others = [at for at, one in enumerate(outputs) if len(one.shape) == ranks[1] and at not in alike]
     if layout == SCORES:
         fitting = [at for at in others if outputs[at].shape[2] in {classes, classes + 1, -1}]
         pairs = [(box, at) for box in boxes for at in fitting if box != at and _same(outputs[box], outputs[at])]
@@ -207,6 +208,18 @@ def tried(settings: Settings, shape: ModelShape, outputs: Sequence[Array]) -> Ou
     Raises:
         DecoderError: If they are no boxes and scores.
     """
+    alike = settings.layout == SCORES and outputs[0].shape == outputs[1].shape
+    try:
+        return _tried(settings, shape, outputs)
+    except DecoderError:
+        if not alike:
+            raise
+        read_ = _tried(settings, shape, (outputs[1], outputs[0]))
+        said = "the second output has the boxes, both have four numbers"
+        return replace(read_, places=(1, 0), remarks=(*read_.remarks, said))
+
+
+def _tried(settings: Settings, shape: ModelShape, outputs: Sequence[Array]) -> OutputReading:
     from edge_agent.decoders import OutputReading  # noqa: PLC0415 - the package imports this file
 
     places: tuple[int, ...] = tuple(range(len(outputs)))

@@ -21,12 +21,13 @@ from edge_agent.errors import RuntimeLoadError
 from edge_agent.inference import drift_counters
 from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor, upright_size
 from edge_agent.inference.support import Support
+from edge_agent.pictures.resizing import unframed
 from edge_agent.tasks import DeviceTask
 from edge_agent.tasks._base import TaskAnswer
 from wire.bundle import REFERENCE, read_bundle
 from wire.codec import Json
 from wire.errors import BundleError
-from wire.manifest import Manifest
+from wire.manifest import LETTERBOX, Manifest
 from wire.reference import Reference, read_reference
 
 
@@ -146,10 +147,14 @@ class ServedModel:
         """Return the boxes of an answer as records have them: edges in pixels of the input picture, to a tenth."""
         if not said.boxes:
             return ()
-        width, height = outcome.size or (outcome.image.shape[1], outcome.image.shape[0])
+        high, wide = outcome.image.shape[:2]
+        width, height = outcome.size or (wide, high)
+        ratios = np.array([box.edges for box in said.boxes], np.float32)
+        if self.manifest.preprocessing.resize == LETTERBOX:
+            ratios = unframed(ratios, wide, high, self.manifest.preprocessing)
         found: list[Mapping[str, Json]] = []
-        for box in said.boxes:
-            edges = (edge * side for edge, side in zip(box.edges, (width, height, width, height), strict=True))
+        for box, own in zip(said.boxes, ratios.tolist(), strict=True):
+            edges = (edge * side for edge, side in zip(own, (width, height, width, height), strict=True))
             x0, y0, x1, y1 = (round(edge, 1) for edge in edges)
             found.append({"label": box.label, "score": round(box.score, 4), "x0": x0, "y0": y0, "x1": x1, "y1": y1})
         return tuple(found)

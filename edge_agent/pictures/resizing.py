@@ -71,6 +71,25 @@ def placed(width: int, height: int, pre: Preprocessing) -> Placement:
     return Placement(width=wide, height=high, left=left, top=top)
 
 
+def framed(edges: NDArray[np.float32], width: int, height: int, pre: Preprocessing) -> NDArray[np.float32]:
+    """Return x0, y0, x1, y1, (K, 4), ratios of a picture of ``width`` x ``height`` pixels, as ratios of the input."""
+    scale, shift = _frame(width, height, pre)
+    return np.asarray(edges * scale + shift, np.float32)
+
+
+def unframed(edges: NDArray[np.float32], width: int, height: int, pre: Preprocessing) -> NDArray[np.float32]:
+    """Return x0, y0, x1, y1, (K, 4), ratios of the input, as ratios of the picture; what is on a border is cut off."""
+    scale, shift = _frame(width, height, pre)
+    return np.asarray(np.clip((edges - shift) / scale, 0, 1), np.float32)
+
+
+def _frame(width: int, height: int, pre: Preprocessing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return factor and shift from ratios of a picture to ratios of the input, (4,) each."""
+    place = placed(width, height, pre)
+    scale = np.array([place.width / pre.width, place.height / pre.height] * 2)
+    return scale, -np.array([place.left / pre.width, place.top / pre.height] * 2)
+
+
 @overload
 def resized(pixels: Image.Image, pre: Preprocessing) -> NDArray[np.uint8]: ...
 

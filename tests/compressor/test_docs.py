@@ -20,11 +20,13 @@ from compressor.recipe.model import (
     AcceptanceRecipe,
     AlarmRecipe,
     DataRecipe,
+    DecoderRecipe,
     ModelRecipe,
     SmoothingRecipe,
     TargetRecipe,
     TrainRecipe,
 )
+from edge_agent import decoders
 from edge_agent.smoothers.mean import Settings as MeanSettings
 from wire.settings import type_name
 
@@ -32,7 +34,8 @@ GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipe.md
 TABLES = {
     "[model]": ModelRecipe, "[data]": DataRecipe, "[train]": TrainRecipe, "[targets.NAME]": TargetRecipe,
     "[gates] GATE": GateRecipe, "[acceptance]": AcceptanceRecipe, "[alarm]": AlarmRecipe,
-    "[smoothing]": SmoothingRecipe, "[smoothing] mean": MeanSettings,
+    "[smoothing]": SmoothingRecipe, "[smoothing] mean": MeanSettings, "[decoder]": DecoderRecipe,
+    **{f"[decoder] {name}": decoders.settings_of(name) for name in decoders.of_boxes()},
     **{f"[[compress]] {name}": steps.module(name).Settings for name in steps.names()},
 }  # fmt: skip
 
@@ -46,7 +49,9 @@ def _fields() -> Iterator[tuple[str, str, object]]:
     for table, cls in TABLES.items():
         hints = get_type_hints(cls)
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-            if (cls, field.name) == (SmoothingRecipe, "options"):  # the smoother's own keys, in its table
+            if (
+                cls in {SmoothingRecipe, DecoderRecipe} and field.name == "options"
+            ):  # the plug-in's own keys, in its table
                 continue
             if field.name not in {"step", "own"} and (field.name != "name" or cls is ModelRecipe):
                 yield f"{table} {field.name}", type_name(hints[field.name]), field.default

@@ -62,6 +62,7 @@ def test_recipes_are_found() -> None:
         ('[model]\nname = "m"\n[gates]\naccuracy = {confidence = 0.9}\n', "not valid under any"),
         ('[model]\nname = "m"\n[targets.host]\nruntime = 3\n', "is not of type 'string'"),
         ('[model]\nname = "m"\n[smoothing]\nkind = "meen"\n', "is not one of"),
+        ('[model]\nname = "m"\n[decoder]\nkind = "ssd"\nlayout = "suppresed"\n', "is not one of"),
         ('[modle]\nname = "m"\n', "'modle' was unexpected"),
     ],
 )
@@ -77,6 +78,7 @@ def test_a_mistake_is_marked(text: str, said: str) -> None:
         '[model]\nname = "m"\n[gates]\n"my.module:GATE" = {max = 3}\nsize_bytes = {max = 9, on = "host"}\n',
         'compress = []\n[model]\nname = "m"\nonnx = "m.onnx"\nconstants = {a = 1, b = [1.5, 2]}\n',
         '[model]\nname = "m"\n[smoothing]\nkind = "mean"\ngap_ms = 3000\n',
+        '[model]\nname = "m"\n[decoder]\nkind = "yolo"\nlayout = "anchors"\nanchors = [10, 13.5]\nmost = 20\n',
     ],
 )
 def test_what_a_person_brings_is_valid(text: str) -> None:

@@ -26,7 +26,7 @@ TASK = Task(
         "[train] cutmix": _ONE_ANSWER,
         "[data] target_mean": _OF_NUMBERS,
         "[data] target_std": _OF_NUMBERS,
-        "[data] resize": _ONE_ANSWER,  # boxes are ratios of the whole picture
+        "[data] resize = 'centre_crop'": _ONE_ANSWER,  # objects would be cut off
         "[smoothing] kind": _ONE_ANSWER,
         "[[compress]] rescue": _OF_CLASSES,
     },

@@ -8,9 +8,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.data._front_end import preprocessing_of
 from compressor.data._table import Labels, Table
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe, Recipe
+from edge_agent.pictures.resizing import framed
+from wire.manifest import LETTERBOX, Preprocessing
 
 _AXES = 3
 CALIBRATION_ROWS = 64
@@ -18,7 +21,7 @@ CALIBRATION_ROWS = 64
 
 
 def read(table: Table, data: DataRecipe) -> Table:
-    """Return ``table`` unchanged.
+    """Return ``table`` with its boxes as ratios of the input: they move where a border makes a picture fit.
 
     Raises:
         DataError: If its labels are no boxes, or there is none at all.
@@ -28,7 +31,19 @@ def read(table: Table, data: DataRecipe) -> Table:
         raise DataError(f"{message}: name a data set with boxes (boxes, scenes), or leave task out")
     if not (table.labels[..., 0] >= 0).any():
         raise DataError(f"Expected at least one box from {data.dataset!r}, got none in {len(table)} pictures")
+    if data.resize == LETTERBOX:
+        sizes = [image.shape[:2] for image in table.images]
+        return replace(table, labels=_framed(table.labels, sizes, preprocessing_of(data)))
     return table
+
+
+def _framed(labels: Labels, sizes: Sequence[tuple[int, ...]], pre: Preprocessing) -> Labels:
+    """Return boxes (N, M, 5), ratios of pictures of ``sizes`` (rows, columns), as ratios of the input."""
+    made = labels.copy()
+    for row, (height, width) in enumerate(sizes):
+        there = made[row, :, 0] >= 0
+        made[row, there, 1:] = framed(made[row, there, 1:], width, height, pre)
+    return made
 
 
 def fitted(recipe: Recipe, table: Table, train: Table) -> Table:

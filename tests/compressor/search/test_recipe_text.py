@@ -50,6 +50,16 @@ def test_a_smoother_comes_back_equal(recipe: Recipe) -> None:
     assert parse_recipe(recipe_text(changed).encode()) == changed
 
 
+def test_a_decoder_comes_back_equal_with_names_and_lists() -> None:
+    """As a person writes them, not as the numbers of a manifest."""
+    head = '[model]\nname = "m"\nonnx = "m.onnx"\n[data]\ndataset = "boxes"\ntask = "detection"\n'
+    read = parse_recipe(f'{head}[decoder]\nkind = "yolo"\nlayout = "anchors"\nanchors = [10, 13.5]\nmost = 20\n')
+    text = recipe_text(read)
+    assert 'layout = "anchors"' in text
+    assert "anchors = [10.0, 13.5]" in text
+    assert parse_recipe(text) == read
+
+
 @pytest.mark.parametrize("text", ['a"b\\c', "tab\tline\nend", "ü 😀", "del\x7f", "# [no] = {comment}"])
 def test_awkward_text_comes_back_equal(recipe: Recipe, text: str) -> None:
     """Quotes, escapes and characters beyond the first plane can't end a string."""
