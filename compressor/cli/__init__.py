@@ -178,8 +178,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
     bars = Bars()
-    files = {"checkpoint": checkpoint, "onnx": onnx, "tflite": tflite}
-    given = {key: path for key, path in files.items() if path is not None}
+    given = _given(checkpoint=checkpoint, onnx=onnx, tflite=tflite)
     read = read_recipe(recipe, changes, given).with_data(data)
     if given and (ignored := [f"{item.table} {item.key}" for item in unread(read)]):
         click.echo(f"not read with --{next(iter(given))}: {', '.join(ignored)}", err=True)
@@ -213,6 +212,11 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         _failed(unlogged.code, f"{unlogged}. The run is complete in {folder}; the same command logs it")
         code = EXIT_NOT_LOGGED if code == EXIT_PASS else code
     raise SystemExit(code)
+
+
+def _given(**files: Path | None) -> dict[str, Path]:
+    """Return the options that name a file, by the key of ``[model]`` in whose place it stands."""
+    return {key: path for key, path in files.items() if path is not None}
 
 
 @app.command("gate")
