@@ -108,7 +108,7 @@ def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
     }
     why = notes.get("latency_verdict", "every channel is needed to keep macs_ratio, round_to and max_layer_ratio")
     nothing = "" if macs < job.macs else f"no channel was removed ({why})"
-    notes |= _told(job)
+    notes |= _told(job) | _bearing(network, job)
     for layer in dict.fromkeys(one.layer for one in measured):
         drops = {one.ratio: one.drop_points for one in measured if one.layer == layer}
         notes[f"sensitivity {layer}"] = ", ".join(f"{drops[ratio]:.2f} points at {ratio:g}" for ratio in RATIOS)
@@ -120,6 +120,16 @@ def _told(job: _Pruning) -> dict[str, str]:
     protected = {"protected_layers": ", ".join(sorted(job.protected))} if job.protected else {}
     left = FoundGroups(groups=(), left_alone=job.left_alone).reasons()
     return protected | ({"left_alone": left} if left else {})
+
+
+def _bearing(network: nn.Module, job: _Pruning) -> dict[str, str]:
+    """Return a note on the layers that lost more than half of their channels because others are left alone."""
+    if not job.left_alone:
+        return {}
+    groups = find_groups(network, job.shape, job.untouched()).groups
+    widths = [(group.root, group.channels, job.first_channels.get(group.root, 0)) for group in groups]
+    told = [f"{layer} ({left} of {before})" for layer, left, before in widths if 2 * left < before]
+    return {"bears_the_rest": ", ".join(told)} if told else {}
 
 
 _WHOLE = (nn.RNNBase, nn.MultiheadAttention)

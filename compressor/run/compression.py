@@ -103,6 +103,9 @@ def shaped(run: Run, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
         weights = Result(data, sha256_hex(data), cached=made.cached)
         if left := said.get("left_alone"):
             run.progress.say(f"{step.step}: left alone are {left}")
+        if few := said.get("bears_the_rest"):
+            told = f"more than half of the channels went in {few}, because other layers are left alone"
+            run.progress.say(f"{step.step}: {told}: if accuracy falls, raise macs_ratio, or lower round_to")
         notes.append((step.step, said))
     return weights, tuple(notes)
 

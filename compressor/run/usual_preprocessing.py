@@ -1,7 +1,8 @@
-"""Whether an imported model would be right far more often with another usual preprocessing: wrong mean, std or order.
+"""Whether an imported model would do far better with another usual preprocessing: wrong mean, std or order.
 
-Decides which alternatives are tried, and when one is named. Never changes anything: the recipe says what a device
-feeds. Rows are those of calibration, so that no gate row takes part in what a person decides next.
+Better is: right on more rows; a smaller error of numbers; without labels, answers that are not all alike. Decides which
+alternatives are tried, and when one is named. Never changes anything: the recipe says what a device feeds. Rows are
+those of calibration, so that no gate row takes part in what a person decides next.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compressor.cache import Stage
 from compressor.closure import plugin
 from compressor.data._table import Table
 from compressor.measurement import predictions
-from compressor.measurement.predictions import Candidate
+from compressor.measurement.predictions import Candidate, Predictions
 from compressor.recipe.model import DataRecipe
 from compressor.run.stages import Run, table_digest, versions
 from compressor.statistics.paired import wilson
@@ -27,33 +30,142 @@ ROWS = 256
 _MIN_ROWS = 20
 _CONFIDENCE = 0.95
 _GAIN = 0.1
-"""Points of accuracy by which the bounds must be apart."""
+"""By how much a share's bound must be above the other's, or above a half."""
+_HALF, _NEARLY_ALL = 0.5, 0.9
+Figures: TypeAlias = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float32]
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BYTE = 1 / 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One preprocessing: its name, the keys of ``[data]`` that give it, and how many of the rows are right with it."""
+    """One preprocessing: its name, the keys of ``[data]`` that give it, and a figure a row, (N,), of a ``_Sight``."""
 
     name: str
     keys: str
-    right: int
+    figures: tuple[float, ...]
+
+
+class _Sight(Protocol):
+    """How an attempt is judged on its rows."""
+
+    def figures(self, said: Predictions) -> Figures:
+        """Return a figure of each row, (N,)."""
+
+    def is_bad(self, own: Figures) -> bool:
+        """Return whether the recipe's own is bad enough to try others."""
+
+    def goodness(self, attempt: Figures) -> float:
+        """Return what is larger for a better attempt."""
+
+    def is_better(self, own: Figures, other: Figures) -> bool:
+        """Return whether ``other`` is so much better that it is named."""
+
+    def words(self, own: Figures, other: Figures, name: str) -> str:
+        """Return the comparison in a clause."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Right:
+    """By the classes of the rows, int64 (N,): a figure is 1 where the answer is right.
+
+    Bad is less than half way from one answer to everything to no mistake.
+    """
+
+    labels: NDArray[np.int64]
+
+    def figures(self, said: Predictions) -> Figures:
+        right: Figures = (said.classes == self.labels).astype(np.float64)
+        return right
+
+    def is_bad(self, own: Figures) -> bool:
+        return 2 * float(own.sum()) < int(np.bincount(self.labels).max()) + len(own)
+
+    def goodness(self, attempt: Figures) -> float:
+        return float(attempt.sum())
+
+    def is_better(self, own: Figures, other: Figures) -> bool:
+        return _bounds(other)[0] >= _bounds(own)[1] + _GAIN
+
+    def words(self, own: Figures, other: Figures, name: str) -> str:
+        n = len(own)
+        return (
+            f"looks wrong: the file as it came is right on {_share(own)} of {n} calibration rows, and on "
+            f"{_share(other)} with {name}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """By the numbers of the rows, float32 (N, D): a figure is the error as a share of the ordinary deviation.
+
+    That is the mean distance of a value from the median, so that the median as an answer to everything has 1. Bad is
+    above a half; better is at most half of the recipe's own error, and nearer on far more rows than not.
+    """
+
+    labels: Floats
+
+    def figures(self, said: Predictions) -> Figures:
+        usual = np.abs(self.labels - np.median(self.labels, axis=0)).mean(axis=0, dtype=np.float64)
+        errors = np.abs(said.logits - self.labels).astype(np.float64)
+        return (errors[:, usual > 0] / usual[usual > 0]).mean(axis=1) if (usual > 0).any() else np.zeros(len(errors))
+
+    def is_bad(self, own: Figures) -> bool:
+        return float(own.mean()) > _HALF
+
+    def goodness(self, attempt: Figures) -> float:
+        return -float(attempt.mean())
+
+    def is_better(self, own: Figures, other: Figures) -> bool:
+        nearer = (other < own).astype(np.float64)
+        return float(other.mean()) <= _HALF * float(own.mean()) and _bounds(nearer)[0] >= _HALF + _GAIN
+
+    def words(self, own: Figures, other: Figures, name: str) -> str:
+        return (
+            f"looks wrong: the error of the file as it came is {own.mean():.3g} of the values' ordinary deviation on "
+            f"{len(own)} calibration rows, and {other.mean():.3g} with {name}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Varied:
+    """Without labels: a figure is the class. Bad is nearly one answer to everything, better are answers that vary."""
+
+    def figures(self, said: Predictions) -> Figures:
+        return said.classes.astype(np.float64)
+
+    def is_bad(self, own: Figures) -> bool:
+        return bool(_alike(own).mean() > _NEARLY_ALL)
+
+    def goodness(self, attempt: Figures) -> float:
+        return -float(_alike(attempt).mean())
+
+    def is_better(self, own: Figures, other: Figures) -> bool:
+        most = _bounds(_alike(other))[1]
+        return most <= _HALF + _GAIN and _bounds(_alike(own))[0] >= most + _GAIN
+
+    def words(self, own: Figures, other: Figures, name: str) -> str:
+        return (
+            f"may be wrong: the file as it came gives one answer to {_share(_alike(own))} of {len(own)} calibration "
+            f"rows, and one to {_share(_alike(other))} at most with {name}"
+        )
 
 
 def remark(run: Run, candidate: Candidate, calibration: Table) -> str:
-    """Return "" or a line on the usual preprocessing with which ``candidate`` is right far more often.
+    """Return "" or a line on the usual preprocessing with which ``candidate`` does far better.
 
-    Alternatives are run only if the recipe's own is less than half way from one answer to everything to no mistake, on
-    at most ``ROWS`` rows of ``calibration``.
+    Alternatives are run only if the recipe's own does badly, on at most ``ROWS`` rows of ``calibration``.
 
     Raises:
         MeasureError: If the file can't be run.
     """
-    data, labels = run.recipe.data, run.task.targets.classes(calibration.labels)
-    if labels is None or not data.labelled or data.front_end or len(calibration) < _MIN_ROWS:
+    if run.recipe.data.front_end or len(calibration) < _MIN_ROWS:
         return ""
     rows = calibration.take(np.unique(np.linspace(0, len(calibration) - 1, ROWS).astype(np.int64)))
+    sight = _sight_of(run, rows)
+    if sight is None:
+        return ""
     inputs = {
         "artifact": sha256_hex(candidate.artifact), "data": table_digest(rows),
         "inputs": repr(candidate.manifest.inputs), "outputs": repr(candidate.manifest.outputs),
@@ -61,40 +173,47 @@ def remark(run: Run, candidate: Candidate, calibration: Table) -> str:
     }  # fmt: skip
 
     def make() -> bytes:
-        return json.dumps([asdict(one) for one in _tried(run, candidate, rows)]).encode()
+        return json.dumps([asdict(one) for one in _tried(run, candidate, rows, sight)]).encode()
 
     uses = (plugin("edge_agent.runtimes", candidate.manifest.runtime),)
     stage = Stage(name="usual-preprocessing", inputs=inputs, make=make, uses=uses)
-    own, *others = (Attempt(**one) for one in json.loads(run.cache.result(stage).data))
-    best = max(others, key=lambda one: one.right, default=own)
-    n = len(rows)
-    if wilson(best.right, n, _CONFIDENCE)[0] < wilson(own.right, n, _CONFIDENCE)[1] + _GAIN:
+    attempts = json.loads(run.cache.result(stage).data)
+    own, *others = (np.array(one["figures"]) for one in attempts)
+    at = max(range(len(others)), key=lambda i: sight.goodness(others[i]), default=None)
+    if at is None or not sight.is_better(own, others[at]):
         return ""
-    return (
-        f"The preprocessing looks wrong: the file as it came is right on {_share(own.right, n)} of {n} calibration "
-        f"rows, and on {_share(best.right, n)} with {best.name}: try {best.keys} in [data]."
-    )
+    best = attempts[1 + at]
+    return f"The preprocessing {sight.words(own, others[at], best['name'])}: try {best['keys']} in [data]."
 
 
-def _tried(run: Run, candidate: Candidate, rows: Table) -> list[Attempt]:
+def _sight_of(run: Run, rows: Table) -> _Sight | None:
+    """Return how attempts on ``rows`` are judged; None if nothing tells good from bad."""
+    of_classes = run.task.names_are == "labels"
+    if not run.recipe.data.labelled:
+        return _Varied() if of_classes else None
+    labels = run.task.targets.classes(rows.labels)
+    if labels is not None:
+        return _Right(labels)
+    return None if of_classes else _Near(rows.labels)
+
+
+def _tried(run: Run, candidate: Candidate, rows: Table, sight: _Sight) -> list[Attempt]:
     """Return the recipe's preprocessing, and the alternatives if it does badly."""
-    data, labels = run.recipe.data, np.asarray(run.task.targets.classes(rows.labels))
+    data = run.recipe.data
 
-    def right(changed: DataRecipe) -> int:
+    def figures(changed: DataRecipe) -> tuple[float, ...]:
         other = replace(run, recipe=replace(run.recipe, data=changed))
         layout = candidate.manifest.inputs[0].layout
-        said = predictions.predict(candidate, other.batches([rows], layout))
-        return int((said.classes == labels).sum())
+        return tuple(sight.figures(predictions.predict(candidate, other.batches([rows], layout))).tolist())
 
     own_scale = {} if data.scale is None else {"scale": _BYTE}
-    found = [Attempt(name="the recipe's own", keys="", right=right(data))]
-    often = int(np.bincount(labels).max())
-    if 2 * found[0].right >= often + len(rows):
+    found = [Attempt(name="the recipe's own", keys="", figures=figures(data))]
+    if not sight.is_bad(np.array(found[0].figures)):
         return found
     for name, keys in alternatives(data):
         changed = replace(data, **{**keys, **own_scale})  # type: ignore[arg-type]
         if changed != data:
-            found.append(Attempt(name=name, keys=_as_toml({**keys, **own_scale}), right=right(changed)))
+            found.append(Attempt(name=name, keys=_as_toml({**keys, **own_scale}), figures=figures(changed)))
     return found
 
 
@@ -132,5 +251,16 @@ def _as_toml(keys: Mapping[str, object]) -> str:
     return ", ".join(f"{name} = {text(value)}" for name, value in keys.items())
 
 
-def _share(right: int, n: int) -> str:
-    return f"{100 * right / n:.1f} %"
+def _alike(classes: Figures) -> Figures:
+    """Return which rows have the most frequent of ``classes``, float64 (N,) of 0 and 1."""
+    found, counts = np.unique(classes, return_counts=True)
+    alike: Figures = (classes == found[counts.argmax()]).astype(np.float64)
+    return alike
+
+
+def _bounds(hits: Figures) -> tuple[float, float]:
+    return wilson(int(np.sum(hits)), len(hits), _CONFIDENCE)
+
+
+def _share(hits: Figures) -> str:
+    return f"{100 * float(hits.mean()):.1f} %"

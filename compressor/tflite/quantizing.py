@@ -148,6 +148,7 @@ def quantize(
     tree = flatbuffer.read(bytes(result.quantized_model), QuantizeError)
     if not integer_io:
         _make_edges_float(tree)
+    _drop_names(tree)
     return flatbuffer.write(tree)
 
 
@@ -229,6 +230,24 @@ def _scopes(model: bytes, float_layers: Sequence[str]) -> list[str]:
             raise QuantizeError(message + (nearest(wanted, tuple(known)) if not found else f": {', '.join(found)}"))
         scopes.append(f"^{re.escape(known[found[0]])};$")
     return scopes
+
+
+def _drop_names(model: Any) -> None:  # noqa: ANN401 - generated, untyped
+    """Drop the names of tensors that nothing asks for: those of layers, float weights, inputs and outputs stay.
+
+    They are some 2 % of a small transformer. Changed in place.
+    """
+    plain = required("ai_edge_litert.schema_py_generated").TensorType.FLOAT32
+    for graph in model.subgraphs:
+        made = {index for operator in graph.operators for index in operator.outputs}
+        named = {*graph.inputs, *graph.outputs}
+        named |= {i for i, one in enumerate(graph.tensors) if one.type == plain and i not in made}
+        for operator in graph.operators:
+            place = WEIGHT_PLACE.get(flatbuffer.operator_name(model, operator))
+            if place is not None:
+                named.update([*operator.outputs, operator.inputs[place]])
+        for index in set(range(len(graph.tensors))) - named:
+            graph.tensors[index].name = None
 
 
 def _make_edges_float(model: Any) -> None:  # noqa: ANN401 - generated, untyped

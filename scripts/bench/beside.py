@@ -33,7 +33,7 @@ _FLOAT = {ONNX: "fp32 ORT", LITERT: "fp32 LiteRT"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
+class Seen:
     """Predictions of a contender and of the float model, on the same rows."""
 
     base: NDArray[np.int64]
@@ -116,14 +116,14 @@ class Bench:
         gate = run.rows("gate")
         inputs = {layout: run.inputs(gate, layout) for layout in ("NCHW", "NHWC")}
         own = {name: inputs[item.candidate.manifest.preprocessing.layout] for name, item in found.items()}
-        timed = _timed({name: item.candidate for name, item in found.items()}, own)
+        timed = least_ms({name: item.candidate for name, item in found.items()}, own)
         base = predictions.predict(found["fp32 ORT"].candidate, own["fp32 ORT"]).classes
         learnt = run.recipe.data.train_slices
         print(f"{self.name}: {len(gate)} gate rows, {len(run.material.splits.train)} training rows"
               f"{f' of {len(learnt)} sites' if learnt else ''}, {run.recipe.train.epochs} epochs")  # fmt: skip
         lines = []
         for name, item in found.items():
-            seen = _Seen(base, predictions.predict(item.candidate, own[name]).classes, gate.labels, gate.slices)
+            seen = Seen(base, predictions.predict(item.candidate, own[name]).classes, gate.labels, gate.slices)
             taken = {
                 "bytes": len(item.candidate.artifact), "ms": timed[name],
                 "speed": timed["fp32 ORT"] / timed[name], "quantize_s": item.seconds,
@@ -156,7 +156,7 @@ class Bench:
                     yield from _against(best, line)
 
 
-def _timed(found: Mapping[str, Candidate], inputs: Mapping[str, Floats]) -> dict[str, float]:
+def least_ms(found: Mapping[str, Candidate], inputs: Mapping[str, Floats]) -> dict[str, float]:
     """Return each candidate's median in milliseconds: the least of several, since a busy host only adds time."""
     rows = {name: own[:TIMED_ROWS] for name, own in inputs.items()}
     turns = [predictions.latency(found, rows) for _ in range(LATENCY_TURNS)]

@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import read_recipe
 from compressor.run.pipeline import Outcome, run_recipe
 from compressor.run.usual_preprocessing import alternatives
 from tests.compressor.imported import colours
+
+COMPARED = '[[compress]]\nstep = "quantize"\nscheme = "none"\n'
 
 
 def outcome(folder: Path, data: str = "", model: bytes | None = None, *, turned: bool = False) -> Outcome:
@@ -61,6 +67,57 @@ def test_a_recipe_that_names_the_order_is_right(tmp_path: Path, data: str) -> No
     done = outcome(tmp_path, data, turned=True)
     assert doubts(done) == []
     assert done.targets[0].figures["float_accuracy"] == 1
+
+
+def numbers(folder: Path, data: str) -> str:
+    """Return the remarks of a run of a regression: how much red a picture has, on 0 to 1."""
+    file = onnx.load_from_string(colours.network())
+    del file.graph.node[3:], file.graph.output[:]
+    layer = numpy_helper.from_array(np.tile(np.eye(3, 1, dtype=np.float32), (2, 1)) / 2, "mix")
+    file.graph.initializer.append(layer)
+    file.graph.node.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
+    file.graph.node.append(helper.make_node("MatMul", ["flat", "mix"], ["values"]))
+    file.graph.output.append(helper.make_tensor_value_info("values", TensorProto.FLOAT, ["N", 1]))
+    (folder / "mine.onnx").write_bytes(file.SerializeToString())
+    (folder / "set").mkdir()
+    lines = ["path,label"]
+    for row, image in enumerate(colours.pictures(240)[0]):
+        Image.fromarray(image).save(folder / "set" / f"{row}.png")
+        lines.append(f"{row}.png,{image[..., 0].mean() / 255:.6f}")
+    (folder / "set" / "labels.csv").write_text("\n".join(lines))
+    given = {"data": 'dataset = "labelled_images"\npath = "set"\nlabel = "number"\n'
+             "shares = {train = 0, calibration = 0.3, gate = 0.4, reference = 0.3}",
+             "gates": "error_increase = {max = 1.0}", "more": COMPARED}  # fmt: skip
+    path = colours.recipe(folder, **given)
+    path.write_text(path.read_text().replace("mean = 0.0\nstd = 1.0", data))
+    return " ".join(run_recipe(read_recipe(path), out=folder / "out").targets[0].remarks)
+
+
+def test_a_wrong_std_of_a_regression_is_named(tmp_path: Path) -> None:
+    """Its values are half of what they should be: nearer with the right one on every row."""
+    said = numbers(tmp_path, "mean = 0.0\nstd = 2.0")
+    assert re.search(r"looks wrong: the error of the file as it came is \d.* of the values' ordinary deviation", said)
+    assert "with pixels of 0 to 1: try mean = 0, std = 1 in [data]" in said
+
+
+def test_a_right_preprocessing_of_a_regression_is_not_doubted(tmp_path: Path) -> None:
+    """The file computes the very values."""
+    assert "preprocessing" not in numbers(tmp_path, "mean = 0.0\nstd = 1.0")
+
+
+@pytest.mark.parametrize(("data", "doubted"), [("mean = 5.0\nstd = 1.0", True), ("mean = 0.0\nstd = 1.0", False)])
+def test_one_answer_to_everything_without_labels_is_doubted(tmp_path: Path, data: str, *, doubted: bool) -> None:
+    """Nobody knows which answers are right, but with the usual scale they vary."""
+    (tmp_path / "mine.onnx").write_bytes(colours.network())
+    colours.arrays(tmp_path / "data.npz", ["gate"])
+    np.save(tmp_path / "in.npy", np.load(tmp_path / "data.npz")["x"])
+    given = {"model": 'labels = ["red", "green", "blue"]', "data": 'unlabelled = "in.npy"'}
+    path = colours.recipe(tmp_path, gates="flip_ratio = {max = 0.5}", more=COMPARED, **given)
+    path.write_text(path.read_text().replace("mean = 0.0\nstd = 1.0", data))
+    said = " ".join(run_recipe(read_recipe(path), out=tmp_path / "out").targets[0].remarks)
+    found = re.search(r"may be wrong: the file as it came gives one answer to 100.0 % of \d+ calibration rows", said)
+    assert bool(found) is doubted
+    assert ("with pixels of 0 to 255: try mean = 0" in said) is doubted
 
 
 def test_the_numbers_of_each_channel_follow_the_order_of_the_colours() -> None:

@@ -11,13 +11,18 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.clean.given import Given
+from compressor.clean.mending import clean
 from compressor.errors import QuantizeError
 from compressor.export.onnx import export_onnx
+from compressor.formats import named
 from compressor.importing.heads import network_of
 from compressor.prune.groups import find_groups, narrow
 from compressor.prune.soundness import sound_groups
 from compressor.qat.fake_quantize import Grid
 from compressor.qat.simulation import simulate
+from compressor.quantize import quantize
+from compressor.steps.quantize import Settings
 from compressor.train import checkpoint
 
 from .conftest import SHAPE
@@ -61,6 +66,23 @@ def test_simulates_int8(name: str, network: Callable[[str], nn.Module]) -> None:
     assert float(((found - wanted).norm() / wanted.norm()).detach()) < 0.1
     found.square().sum().backward()
     assert all(weight.grad is not None and weight.grad.any() for weight in simulated.weights())
+
+
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("name", ["transformer", "padded"])
+def test_quantizes_and_counts_the_file_itself(name: str, exported: Exported, *, batch: bool) -> None:
+    """Shapes that the file computes stopped quantizer and figures; a batch of one may stay, as by a class token."""
+    data, x = exported(name, batch=batch), rows(32)
+    mended, notes = clean(data, Given(rows=x[:3]))
+    assert {"branches and shapes", "constant nodes"} & set(notes)
+    pieces = np.split(x, len(x) // (named("onnx").fixed_batch(mended) or len(x)))
+    made = quantize(mended, lambda: iter(pieces), Settings())
+    assert named("onnx").figures(made, {}, 1).int8_macs_ratio == 1
+    want, got = (
+        np.concatenate([session.run(None, {"image": piece})[0] for piece in pieces])
+        for session in (onnxruntime.InferenceSession(one, providers=["CPUExecutionProvider"]) for one in (mended, made))
+    )
+    assert np.linalg.norm(got - want) < 0.1 * np.linalg.norm(want)
 
 
 def test_names_a_layer_that_runs_twice(network: Callable[[str], nn.Module]) -> None:

@@ -257,6 +257,13 @@ def test_a_share_out_of_reach_names_what_is_left_alone(small: Bench) -> None:
         steps.apply(_attention(), small, replace(QUICK, macs_ratio=0.3))
 
 
+@pytest.mark.parametrize(("ratio", "said"), [(0.5, "layers.last (8 of 32)"), (0.9, None)])
+def test_a_layer_that_bears_all_the_pruning_is_named(ratio: float, said: str | None, small: Bench) -> None:
+    """Behind a channel shuffle only the last layer can be narrowed: ten classes from eight features lose accuracy."""
+    applied = steps.apply(_shuffle(), small, replace(QUICK, macs_ratio=ratio))
+    assert applied.notes.get("bears_the_rest") == said
+
+
 def test_macs_of_attention_and_recurrent_layers_are_counted() -> None:
     """As by hand: four projections, then queries with keys and values; three gates of a GRU for each step."""
     assert layer_macs(_attention(), *SHAPE)["layers.block.self_attn"] == 16 * 4 * 32 * 32 + 2 * 16 * 16 * 32
