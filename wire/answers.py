@@ -28,7 +28,9 @@ class AnswerRecord:
     with ``label``, ``score`` (0..1) and ``x0``, ``y0``, ``x1``, ``y1`` in pixels of the input picture, as it is seen
     upright, the surest first. ``inputs``: over how many inputs of a stream the release smoothed them; 1: this one
     alone. ``anomalous`` and ``scores``: of an anomaly, whether the score ``anomaly`` is above ``threshold``, and both
-    numbers. ``events``: of tasks that have them.
+    numbers. ``events``: of a stream, those that began or ended with this input, each with ``state`` (``began`` or
+    ``ended``), ``label``, ``start_ms`` and ``end_ms`` (its first and last input so far) and ``confidence``, the highest
+    probability so far.
 
     ``supported``: whether the input is inside what the model was trained on; None: the release can't tell.
     ``support_rate``: the share of inputs like the training data for which it is False by design. ``drift``: the state

@@ -39,7 +39,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         DataError: If a file's name does not have three parts, or an option is unknown or out of range.
     """
     path = (root or Path()) / data.path
-    return tabled(data, path, front_end(data), _samples(path), what="corrupt sounds")
+    return tabled(data, path, front_end(data), samples(path), what="corrupt sounds")
 
 
 def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
@@ -52,10 +52,16 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
         DataError: As in ``load``.
         SensorError: If a file is cut off or of another kind.
     """
-    return ranged(_samples((root or Path()) / data.path), *front_end(data))
+    return ranged(samples((root or Path()) / data.path), *front_end(data))
 
 
-def _samples(path: Path) -> Iterator[SensorSample]:
+def samples(path: Path) -> Iterator[SensorSample]:
+    """Yield the clips in ``path`` (a zip or a folder), in the order of their names.
+
+    Raises:
+        ArchiveError: As in ``load``.
+        DataError: If a file's name does not have three parts.
+    """
     with opened(path) as store:
         found = [name for name in store.names() if name.lower().endswith(".wav")]
         if not found:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from compressor.errors import PackageError
 from compressor.gates import AllOf, Evidence, Gate, GateResult, Judgement, MetricEvidence, Verdict
-from compressor.gates.evidence import AGREEMENT, DeviceEvidence, GateRecipe, device_for, more, worst
+from compressor.gates.evidence import AGREEMENT, SAMPLES, DeviceEvidence, GateRecipe, device_for, more, worst
 from compressor.gates.kinds import KINDS, Agreement, GateKind, OnDevice, Place, gate, is_timed, kind_of
 from compressor.gates.looks import UNCOUNTED, Look, share_of, times_the_rows
 from compressor.statistics.paired import Paired
@@ -234,9 +234,11 @@ def judge(rules: Sequence[GateRecipe], evidence: Evidence, look: Look = UNCOUNTE
         needs, risk = result.needs, 1 - rule.confidence
         if needs:
             later = _gate(replace(rule, confidence=1 - risk * again), rules).judge(evidence).needs
+            kind = kind_of(rule.name)
+            asked = SAMPLES if kind is None else kind.asks
             scaled = math.ceil((result.n + needs) * times_the_rows(risk, risk * again)) - result.n
             needs = later if later > needs else scaled  # a bound that was measured for this look has none for another
-            text = result.text.replace(more(result.needs), more(needs))
+            text = result.text.replace(more(result.needs, asked), more(needs, asked))
             results.append(replace(result, needs=needs, text=text))
         else:
             results.append(result)

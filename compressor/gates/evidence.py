@@ -162,6 +162,10 @@ def sure(confidence: float) -> str:
     return f"{100 * confidence:.6g}%"
 
 
-def more(needs: int) -> str:
-    """Return the end of a gate's text: how many more samples are needed, if known."""
-    return f"; needs about {needs} more labelled samples" if needs else ""
+SAMPLES = "labelled samples"
+"""What more gates ask for, unless they say otherwise."""
+
+
+def more(needs: int, asked: str = SAMPLES) -> str:
+    """Return the end of a gate's text: how many more samples (or what is ``asked``) are needed, if known."""
+    return f"; needs about {needs} more {asked}" if needs else ""

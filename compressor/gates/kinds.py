@@ -44,6 +44,7 @@ from compressor.gates.agreement import CHANGE
 from compressor.gates.alarms import AUC, RATE, AucFloor, FalseAlarms
 from compressor.gates.evidence import (
     AGREEMENT,
+    SAMPLES,
     DeviceEvidence,
     Evidence,
     GateRecipe,
@@ -67,6 +68,19 @@ from compressor.gates.metrics import (
     WorstSliceIncrease,
     WorstSliceMapDrop,
 )
+from compressor.gates.stream_events import (
+    EVENTS,
+    FALSE_ACCEPTS,
+    FALSE_ACCEPTS_INCREASE,
+    HOURS,
+    RECALL,
+    RECALL_DROP,
+    EventRecall,
+    EventRecallDrop,
+    FalseAccepts,
+    FalseAcceptsIncrease,
+    rate,
+)
 from compressor.statistics.bootstrap import Draws, score_drop
 from compressor.statistics.bounds import MetricEvidence
 
@@ -84,6 +98,7 @@ BOXES = ("detection",)
 ALARMS = ("anomaly",)
 SETS = ("multi_label",)
 """Rows with several labels or none."""
+STREAMS = ("stream_events",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +143,8 @@ PROPORTION = Unit(text=_per_cent, hint=" (nothing is of that size)", above_nothi
 """The remaining share of the original size; above 1 if it grew."""
 FACTOR = Unit(text=f"{{:.2f}} {_TIMES}".format, hint=" (nothing is of that size)", above_nothing=True)
 """A factor."""
+PER_HOUR = Unit(text=rate, hint=" an hour", above_nothing=True)
+"""A number of events an hour."""
 BYTES = Unit(text=_bytes, hint=" (nothing is of that size)", above_nothing=True)
 MILLISECONDS = Unit(text="{:.3f} ms".format, hint=" (nothing is of that size)", above_nothing=True)
 
@@ -157,8 +174,7 @@ class GateKind:
     at which it applies by default to a comparison with a release. ``retrained``: only for a retraining. ``beside``:
     other figures of a certificate in the same unit. ``recorded``: it needs the float model or the samples of a
     retraining, so that of a finished bundle only the certificate has its counts. ``labelled``: more samples for it need
-    labels. ``formerly``: its names in older
-    recipes and certificates.
+    labels; ``asks``: what it calls them. ``formerly``: its names in older recipes and certificates.
     ``measure``: for an external gate, computes from the labelled set under all models (``tasks.Compared``) a number
     or, if ``bounded``, a metric with its bounds. It has no ``make``: limit and bounds decide, so that a certificate
     is judged again without the module. ``score``: for a person's own metric, the score of each row, larger is better,
@@ -180,6 +196,7 @@ class GateKind:
     retrained: bool = False
     recorded: bool = False
     labelled: bool = True
+    asks: str = SAMPLES
     beside: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
     measure: Callable[[Any], float | MetricEvidence] | None = None
@@ -244,6 +261,15 @@ _ROWS = (
     GateKind(name=WORST_CLASS_MAP, make=_of(WorstClassMapDrop), limits=MOST, tasks=BOXES, unit=POINTS, bounded=True),
     GateKind(name="map", tasks=(*BOXES, *SETS), unit=SHARE, limits=LEAST,
              remark="a limit on these rows, without a bound: the gates on its drop have one"),
+    GateKind(name=FALSE_ACCEPTS, make=_of(FalseAccepts), limits=MOST, tasks=STREAMS, unit=PER_HOUR, bounded=True,
+             asks=HOURS, beside=tuple(f"{model}{FALSE_ACCEPTS}{end}" for model in ("", "float_", "baseline_")
+                 for end in ("", "_low", "_high") if model or end)),
+    GateKind(name=RECALL, make=_of(EventRecall), limits=LEAST, tasks=STREAMS, unit=SHARE, bounded=True, asks=EVENTS,
+             beside=(f"{RECALL}_low", f"{RECALL}_high", f"float_{RECALL}", f"baseline_{RECALL}")),
+    GateKind(name=RECALL_DROP, make=_of(EventRecallDrop), limits=MOST, tasks=STREAMS, unit=POINTS, bounded=True,
+             against=0.02, asks=EVENTS, beside=(f"{RECALL_DROP}_upper",)),
+    GateKind(name=FALSE_ACCEPTS_INCREASE, make=_of(FalseAcceptsIncrease), limits=MOST, tasks=STREAMS, unit=PER_HOUR,
+             bounded=True, asks=HOURS, beside=(f"{FALSE_ACCEPTS_INCREASE}_upper",)),
     GateKind(name="accuracy", make=_of(AccuracyFloor), limits=LEAST, tasks=CLASSES, unit=SHARE, bounded=True,
              beside=("accuracy_low", "accuracy_high", "float_accuracy", "baseline_accuracy", "reordered_accuracy",
                  "reordered_accuracy_low", "drifted_accuracy_before", "drifted_accuracy")),

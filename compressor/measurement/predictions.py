@@ -49,13 +49,15 @@ class Predictions:
 
     Of a model with a decoder ``logits`` are its boxes, float32 (N, 6 * K). ``fitted``: the task's number for this
     model, fitted on calibration rows (``Judging.temperature``), where answers depend on it. ``thresholds``: of each
-    output, the probability from which its label is answered, of a task that has them.
+    output, the probability from which its label is answered, of a task that has them. ``smoothing``: the settings of
+    the smoother that made the outputs of several inputs, empty without one.
     """
 
     logits: Floats
     embedding: Floats
     fitted: float = 1.0
     thresholds: tuple[float, ...] = field(default=(), kw_only=True)
+    smoothing: Mapping[str, float] = field(default_factory=dict, kw_only=True)
 
     @property
     def classes(self) -> NDArray[np.int64]:
@@ -194,7 +196,7 @@ def smoothed(predictions: Predictions, manifest: Manifest, sources: NDArray[np.s
             times[source] += interval_ms
     except AgentError as error:
         raise MeasureError(str(error)) from error
-    return replace(predictions, logits=answers)
+    return replace(predictions, logits=answers, smoothing=manifest.smoothing_options)
 
 
 def latency(candidates: Mapping[str, Candidate], inputs: Mapping[str, Floats] | Inputs) -> dict[str, Latency]:

@@ -414,6 +414,13 @@ def check_task(recipe: Recipe) -> None:
         if place is not None:
             message = f"Expected {place} in a recipe {other.recipes} alone, got it in one {task.recipes}"
             raise RecipeError(f"{message}: leave it out")
+    smoother, kind = task.smoother, recipe.smoothing.kind
+    if smoother and kind != smoother:
+        message = f"Expected [smoothing] kind = {smoother!r} in a recipe {task.recipes}, got {kind or 'none'!r}"
+        raise RecipeError(f"{message}: its answers are events of a stream; write it, with interval_ms between windows")
+    if kind and kind != smoother and smoothers.spotter(kind, recipe.smoothing.options, 1.0) is not None:
+        message = f"Expected another [smoothing] kind in a recipe {task.recipes}, got {kind!r}"
+        raise RecipeError(f"{message}: it makes events of answers; write kind = 'mean', or another [data] task")
     if len(data.target_mean) != len(data.target_std) or any(not spread > 0 for spread in data.target_std):
         message = "Expected in [data] target_mean and target_std one number a value, each std above 0"
         raise RecipeError(f"{message}, got {list(data.target_mean)} and {list(data.target_std)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compressor.gates.certificate import Certificate, Line, guessing
-from compressor.gates.evidence import sure
+from compressor.gates.evidence import SAMPLES, sure
 from compressor.gates.kinds import KINDS, text_of
 from compressor.report.contents import Bar, Changes, Shown
 
@@ -22,9 +22,11 @@ def headline(certificate: Certificate) -> str:
         return f"{name} passed all {len(certificate.gates)} gates and may be signed."
     names = ", ".join(dict.fromkeys(line.title for line in lines if line.verdict == certificate.verdict))
     if certificate.verdict == "inconclusive":
-        needs = max((line.needs for line in lines), default=0)
+        most = max(lines, key=lambda line: line.needs)
+        needs, kind = most.needs, KINDS.get(most.name)
         kinds = [KINDS.get(line.name) for line in lines]
-        samples = "labelled samples" if any(kind is None or kind.labelled for kind in kinds) else "samples"
+        labelled = SAMPLES if kind is None else kind.asks
+        samples = labelled if any(kind is None or kind.labelled for kind in kinds) else "samples"
         more = f"about {needs:,} more {samples} would decide it" if needs else f"more {samples} are needed"
         return f"{name} is not shown to be good enough yet: {names}; {more}. It is not signed."
     if not certificate.gates:

@@ -81,8 +81,11 @@ def golden_of(run: Run, compared: Comparison, first: tuple[Floats, str] | None =
     ``first``: golden inputs and layout of the run's first target. Those of the release before are kept, of whichever of
     its targets it is; without one those of the first target are taken: then all targets keep theirs at a retraining.
     """
-    gate_rows, predictions = run.rows("gate"), compared.gate_set.candidate
-    layout = compared.form.candidate.manifest.preprocessing.layout
+    gate_rows, candidate = run.rows("gate"), compared.form.candidate
+    predictions = compared.gate_set.candidate
+    if candidate.manifest.smoothing:  # a device reproduces the outputs of single inputs
+        predictions = replace(predictions, logits=run.predict("golden", candidate, gate_rows).logits)
+    layout = candidate.manifest.preprocessing.layout
     rows = run.task.judging.golden_rows(gate_rows.labels, predictions, package.GOLDEN_MAX)
     if run.before is not None and GOLDEN in run.before.files:
         first = package.read_golden(run.before.files[GOLDEN]).inputs, run.before.manifest.preprocessing.layout

@@ -76,7 +76,7 @@ class Comparison:
             gate_set=gate_set,
             drifted=None if held is None else _compare(run, form, held),
             parity=pairs,
-            calibration=run.predict("temperature", form.candidate, run.rows("calibration")),
+            calibration=_fitting(run, "temperature", form.candidate),
             parity_unknown=unknown,
             watched=None if not len(elsewhere) else _compare(run, form, elsewhere),
         )
@@ -198,13 +198,18 @@ def _fitted(run: Run, name: str, model: Candidate, rows: Table) -> Predictions:
     several = getattr(run.task.judging, "thresholds", None)
     if known:
         return replace(said, thresholds=known)
-    if not (run.task.decoder or several):
+    if not (run.task.decoder or run.task.smoother or several):
         return said
-    calibration = run.rows("calibration")
-    fitted_on = run.predict(f"threshold {name}", model, calibration)
+    calibration, fitted_on = run.rows("calibration"), _fitting(run, f"threshold {name}", model)
     if several:
         return replace(said, thresholds=several(fitted_on.logits, calibration.labels))
     return replace(said, fitted=fitted_number(run, fitted_on, calibration))
+
+
+def _fitting(run: Run, name: str, model: Candidate) -> Predictions:
+    """Return what the task's number of ``model`` is fitted on: its outputs for calibration rows, or its answers."""
+    rows = run.rows("calibration")
+    return answers(run, name, model, rows) if run.task.smoother else run.predict(name, model, rows)
 
 
 def fitted_number(run: Run, said: Predictions, rows: Table) -> float:
@@ -212,6 +217,9 @@ def fitted_number(run: Run, said: Predictions, rows: Table) -> float:
     by_rate = getattr(run.task.judging, "threshold", None)  # of a task with false alarms
     if by_rate is not None:
         return float(by_rate(said, rows.sources, run.recipe.alarm))
+    by_events = getattr(run.task.judging, "event_threshold", None)  # of a task whose answers are smoothed first
+    if by_events is not None:
+        return float(by_events(said, rows.labels))
     return run.task.judging.temperature(said.logits, rows.labels)
 
 
@@ -241,16 +249,16 @@ def disagreements(rows: Table, compared: Compared, run: Run, *, labelled: bool =
     Raises:
         DataError: If the task has no classes: two models never give the same numbers.
     """
-    if run.task.targets.classes(rows.labels) is None:
+    names, labels = rows.class_names, run.task.targets.classes(rows.labels)
+    if labels is None:
         message = f"Expected classes to list rows on which models disagree, got a recipe {run.task.recipes}"
         raise DataError(f"{message}: the report shows where the errors grew; leave --disagreements out")
-    names = rows.class_names
     places = rows.hashes if rows.names is None else rows.names
     differ = run.task.judging.differs(compared.candidate, compared.baseline, 0.0)
     before, after = compared.baseline.classes, compared.candidate.classes
     return [
         (
-            str(places[row]), names[int(rows.labels[row])] if labelled else "", str(rows.slices[row]),
+            str(places[row]), names[int(labels[row])] if labelled else "", str(rows.slices[row]),
             str(rows.sources[row]), names[int(before[row])], names[int(after[row])],
         )
         for row in np.flatnonzero(differ).tolist()

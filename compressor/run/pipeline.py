@@ -436,7 +436,7 @@ def _remarks(run: Run, target: TargetRecipe, compared: Comparison, said: str) ->
         remarks.append(
             f"Against {compared.baseline}, which devices run: other answers on {int(told.sum())} of {len(told)} rows."
         )
-    if recipe.smoothing.kind:
+    if recipe.smoothing.kind and not run.task.smoother:
         sources = run.rows("gate").sources
         followers = len(sources) - len(np.unique(sources))
         remarks.append(

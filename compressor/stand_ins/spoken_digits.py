@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +25,20 @@ Sound = npt.NDArray[np.float64]
 
 def write(folder: Path, data: DataRecipe) -> Path:
     """Write ``TAKES`` clips for each digit and voice; return the zip."""
+    return write_clips(folder, data, TAKES)
+
+
+def write_clips(folder: Path, data: DataRecipe, takes: int, kinds: Sequence[int] = range(10)) -> Path:
+    """Write ``takes`` clips for each digit and voice; return the zip. ``kinds``: the kind of sound of each digit."""
     rate = int(data.options.get("sample_rate_hz", 8000))
     rng = np.random.default_rng(0)
     return write_zip(
         folder / "spoken-digits.zip",
         {
-            f"{digit}_{voice}_{take}.wav": _clip(digit, pitch, rate, rng)
+            f"{digit}_{voice}_{take}.wav": _clip(kinds[digit], pitch, rate, rng)
             for voice, pitch in VOICES.items()
             for digit in range(10)
-            for take in range(TAKES)
+            for take in range(takes)
         },
     )
 

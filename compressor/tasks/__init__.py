@@ -182,7 +182,8 @@ class Judging(Protocol):
     def temperature(self, said: Floats, labels: Labels) -> float:
         """Return the temperature of the confidence that a device reports; 1 if there is none.
 
-        Of a task with a decoder it is the threshold: a box with a lower score is no answer.
+        Of a task with a decoder it is the threshold: a box with a lower score is no answer. A task whose threshold
+        depends on how answers are smoothed has ``event_threshold(said, labels)`` as well, with ``said: Predictions``.
         """
 
 
@@ -232,6 +233,8 @@ class Task:
     split keeps all rows of a source, because their course in time is judged; otherwise one of each. ``several``:
     whether a row may have several labels or none, so that a data set passes on what its row says, ``cat|dog`` or
     nothing. ``probability``: the meaning of outputs that are probabilities, in a manifest.
+    ``smoother``: the kind of ``[smoothing]`` that its answers need; "": any or none. With one, the number that
+    ``temperature`` fits is a threshold of the smoothed answers, and no other task has this kind.
     """
 
     name: str
@@ -255,6 +258,7 @@ class Task:
     whole_sources: bool = False
     several: bool = False
     probability: str = "probability"
+    smoother: str = ""
 
     @property
     def gates(self) -> tuple[str, ...]:

@@ -89,6 +89,7 @@ class Answers:
             boxes=model.boxes(shown, said),
             anomalous=said.anomalous,
             scores=said.scores,
+            events=model.events(shown, at[0]),
             inputs=inputs,
             supported=model.supported(outcome),
             support_rate=model.support_rate,

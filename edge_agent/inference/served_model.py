@@ -64,6 +64,8 @@ class ServedModel:
     support: Support
     smoother: smoothers.Smoother | None = None
     """Keeps the state of the stream that is answered; None: each input is answered alone."""
+    spotter: smoothers.Spotter | None = None
+    """Finds the events of the stream that is answered; None: the answers are no events."""
     max_memory_bytes: int = 0
     """Memory limit of this process; 0: unknown."""
 
@@ -172,6 +174,22 @@ class ServedModel:
         outputs, count = self.smoother.add(outcome.logits[0], at_ms)
         return replace(outcome, logits=outputs[None], row=None), count
 
+    def events(self, outcome: Inference, at_ms: int) -> tuple[Mapping[str, Json], ...]:
+        """Return the events that began or ended with a ``smoothed`` outcome, as in records; call once for each."""
+        if self.spotter is None or not np.isfinite(outcome.logits).all():
+            return ()
+        labels = self.manifest.labels
+        return tuple(
+            {
+                "state": "ended" if one.ended else "began",
+                "label": labels[one.label] if one.label < len(labels) else str(one.label),
+                "start_ms": one.start_ms,
+                "end_ms": one.end_ms,
+                "confidence": round(one.confidence, 4),
+            }
+            for one in self.spotter.add(np.exp(outcome.logits[0].astype(np.float64)).tolist(), at_ms)
+        )
+
     @property
     def task_name(self) -> str:
         """The name of the task, for answers."""
@@ -222,6 +240,7 @@ def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int 
         embedding_index=names.index("embedding") if projected else None,
         support=Support.of(reference),
         smoother=smoothers.of_manifest(bundle.manifest),
+        spotter=smoothers.spotter(bundle.manifest.smoothing, bundle.manifest.smoothing_options, reference.temperature),
         max_memory_bytes=max_memory_bytes,
     )
     model.warm()

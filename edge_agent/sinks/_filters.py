@@ -24,6 +24,7 @@ class SinkSettings:
     change_by: Annotated[float, Bound(0, 2**53)] = 0.0  # with changes_only, numbers pass if one moved by at least this
     above: Share = 0.0  # answers of less confidence do not pass; numbers have none and pass
     thresholds: Mapping[str, Share] = field(default_factory=dict)  # the same for one class, in the place of ``above``
+    events_only: bool = False  # only answers with which an event of a stream begins or ends pass, and errors
     reject: str = ""  # a class: an answer of too little confidence passes under this label, in the place of its own
     every_s: Annotated[float, Bound(0, _MOST_S)] = 0.0  # after one passed, none passes for this long
     errors: bool = True  # inputs that got no answer pass, with the reason
@@ -58,13 +59,18 @@ class AnswerFilter:
         wanted = self.settings
         if record.error:
             found = record if wanted.errors else None
-        elif record.supported is False and not wanted.unsupported:
+        elif (record.supported is False and not wanted.unsupported) or (wanted.events_only and not record.events):
             found = None
         else:
-            found = self._confident(record)
+            found = record if record.events else self._confident(record)
         if found is None or now_s - self._last_s < wanted.every_s:
             return None
-        if wanted.changes_only and self._last is not None and not self._changed(self._last, found):
+        if (
+            wanted.changes_only
+            and not record.events
+            and self._last is not None
+            and not self._changed(self._last, found)
+        ):
             return None
         self._last, self._last_s = found, now_s
         return found

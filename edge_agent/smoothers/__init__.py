@@ -4,13 +4,15 @@ The folder is the registry, one smoother a file; a manifest names it. A smoother
 dataclass of numbers with a default and a range) and ``make(settings, classes) -> Smoother``. The compressor's gates
 call the same functions on the rows of each source in their order, so that a release is judged by what a device will
 answer. Drift, ``supported`` and samples are those of single inputs. Uses numpy and the standard library only.
+
+A smoother whose answers are events has ``spotter(settings, threshold) -> Spotter`` as well.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
 
 from edge_agent.errors import SmootherError
 from wire import plugins
@@ -33,6 +35,28 @@ class Smoother(Protocol):
 
         Args:
             outputs: float32 (D,), of the newest input, finite: logits, or the values of a regression in their units.
+            at_ms: When it was taken; only differences matter, and a clock that was set back begins anew.
+        """
+
+
+class Spotted(NamedTuple):
+    """An event: its class, the first and the last of its inputs so far, the highest probability; or that it ended."""
+
+    label: int
+    start_ms: int
+    end_ms: int
+    confidence: float
+    ended: bool = False
+
+
+class Spotter(Protocol):
+    """The events of one stream."""
+
+    def add(self, probabilities: Sequence[float], at_ms: int) -> tuple[Spotted, ...]:
+        """Return the events that ended or began with the newest input.
+
+        Args:
+            probabilities: Of each class, as the smoother answered for this input.
             at_ms: When it was taken; only differences matter, and a clock that was set back begins anew.
         """
 
@@ -73,6 +97,16 @@ def of_manifest(manifest: Manifest) -> Smoother | None:
     if not manifest.smoothing:
         return None
     return make(manifest.smoothing, manifest.smoothing_options, len(manifest.labels))
+
+
+def spotter(name: str, options: Mapping[str, float], threshold: float) -> Spotter | None:
+    """Return what finds the events of a stream smoothed by ``name``; None if its answers are no events.
+
+    Raises:
+        SmootherError: If the smoother is unknown, or an option is unknown or out of range.
+    """
+    made = getattr(_module(name), "spotter", None) if name else None
+    return None if made is None else cast("Spotter", made(_settings(name, options), threshold))
 
 
 def _settings(name: str, options: Mapping[str, float]) -> Any:  # noqa: ANN401 - the Settings of its module

@@ -27,6 +27,7 @@ from compressor.recipe.model import (
     TrainRecipe,
 )
 from edge_agent import decoders
+from edge_agent.smoothers.events import Settings as EventsSettings
 from edge_agent.smoothers.mean import Settings as MeanSettings
 from wire.settings import type_name
 
@@ -34,6 +35,7 @@ GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipe.md
 TABLES = {
     "[model]": ModelRecipe, "[data]": DataRecipe, "[train]": TrainRecipe, "[targets.NAME]": TargetRecipe,
     "[gates] GATE": GateRecipe, "[acceptance]": AcceptanceRecipe, "[alarm]": AlarmRecipe,
+    "[smoothing] events": EventsSettings,
     "[smoothing]": SmoothingRecipe, "[smoothing] mean": MeanSettings, "[decoder]": DecoderRecipe,
     **{f"[decoder] {name}": decoders.settings_of(name) for name in decoders.of_boxes()},
     **{f"[[compress]] {name}": steps.module(name).Settings for name in steps.names()},

@@ -143,6 +143,13 @@ def layouts() -> dict[str, tuple[dict[str, bytes], str, dict[str, object]]]:
             {f"{'ab'[n % 2]}/{n}.wav": _wav(n) for n in range(6)}, ".wav",
             {"dataset": "class_folders", "front_end": "log_mel", "options": sound, "allow_corrupt": 1},
         ),
+        "events": (
+            {f"{n}.wav": _wav(n) for n in range(3)}
+            | {f"{n}.csv": b"start_s,end_s,label\n.02,.06,tap\n" for n in range(3)},
+            ".wav .csv",
+            {"dataset": "sound_events", "task": "stream_events", "front_end": "log_mel",
+             "options": {**sound, "clip_s": 0.06, "stride_s": 0.02}},
+        ),
         "arrays_in_folders": (
             {f"{'ab'[n % 2]}/{n}.npy": _npy([[n, 1.0]] * 4) for n in range(6)}, ".npy",
             {"dataset": "class_folders", "allow_corrupt": 1} | series,
@@ -163,7 +170,7 @@ def layouts() -> dict[str, tuple[dict[str, bytes], str, dict[str, object]]]:
 
 
 NAMES = ("voc", "coco", "yolo", "list", "cvat", "label_studio", "class_folders", "sounds", "arrays_in_folders",
-         "recordings", "windows", "features", "parquet", "npz", "zip", "unlabelled", "array")  # fmt: skip
+         "events", "recordings", "windows", "features", "parquet", "npz", "zip", "unlabelled", "array")  # fmt: skip
 
 
 ALLOWED = ("class_folders", "sounds", "arrays_in_folders")

@@ -169,7 +169,7 @@ def test_smoothing_has_the_keys_of_its_smoother_all_written_out() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("window = 3", "Expected in [smoothing] kind as one of mean, got none"),
+        ("window = 3", "Expected in [smoothing] kind as one of events, mean, got none"),
         ('kind = "men"', "did you mean 'mean'"),
         ('kind = "mean"\nwindows = 3', "did you mean 'window'"),
         ('kind = "mean"\nwindow = 0', "window between 1 and 1000, got 0"),

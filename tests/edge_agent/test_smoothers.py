@@ -62,7 +62,7 @@ def test_a_label_stays_for_its_time() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "classes", "words"),
     [
-        ("meen", {}, 3, "Expected a smoother of mean, got 'meen': did you mean 'mean'"),
+        ("meen", {}, 3, "Expected a smoother of events, mean, got 'meen': did you mean 'mean'"),
         ("mean", {"windw": 3.0}, 3, "did you mean 'window'"),
         ("mean", {"window": 0.0}, 3, "window between 1 and 1000, got 0"),
         ("mean", {"window": 2.5}, 3, "window"),

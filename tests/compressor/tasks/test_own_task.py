@@ -168,7 +168,10 @@ def test_the_agents_child_serves_and_counts_it(outcome: Outcome, tmp_path: Path)
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ('task = "regresion"', "classification or detection or multi_label or regression, or 'module:attribute', got "),
+        (
+            'task = "regresion"',
+            "or detection or multi_label or regression or stream_events, or 'module:attribute', got 'regresion'",
+        ),
         ('task = "not_there_at_all:TASK"', "the module 'not_there_at_all'"),
         ('task = "trial_tags:TAKS"', "'TAKS' in trial_tags, got no such name: did you mean 'TASK'"),
         ('task = "trial_tags:TASK"\nlabel = "number"', "which is of regression: leave one of the two out"),
@@ -188,7 +191,7 @@ def test_a_task_of_the_folder_may_be_named(name: str) -> None:
     """Without a name the label decides."""
     recipe = parse_recipe(f'{MODEL}[data]\ntask = "{name}"'.encode())
     assert tasks.of(recipe.data).name == name
-    with pytest.raises(PluginError, match="classification, detection, multi_label, regression or"):
+    with pytest.raises(PluginError, match="classification, detection, multi_label, regression, stream_events or"):
         tasks.named("nothing_such")
 
 
