@@ -31,6 +31,7 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"Gemm", "MatMul"})
 _STOPPING = CONVOLUTIONS | PRODUCTS | {"LSTM", "GRU", "RNN"}
 _FEW_WEIGHTS = 64
+_EMBEDDING = "embedding"  # taken from the middle of a network
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _CONVERTING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _ROUNDED = " (rounded)"
@@ -123,7 +124,8 @@ def behind_layers(model: onnx.ModelProto) -> tuple[str, ...]:
     """
     makers = {name: node for node in model.graph.node for name in node.output if name}
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
-    open_, found = [output.name for output in model.graph.output], dict[str, onnx.NodeProto]()
+    open_ = [output.name for output in model.graph.output if output.name != _EMBEDDING]
+    found: dict[str, onnx.NodeProto] = {}
     while open_:
         node = makers.get(open_.pop())
         if node is None or node.name in found:

@@ -282,6 +282,10 @@ def _check_decoder(recipe: Recipe) -> None:
     if kind and not (boxes and imported):
         missing = "an imported file" if boxes else "[data] task = 'detection'"
         raise RecipeError(f"Expected no [decoder] without {missing}, got kind = {kind!r}: leave the table out")
+    steps_ = network_steps(recipe)
+    if kind and kind != tasks.of(recipe.data).decoder and steps_:
+        message = f"Expected no step {steps_[0].step!r} with [decoder] kind = {kind!r}, got one"
+        raise RecipeError(f"{message}: there is no loss for such outputs; only quantize applies")
     if boxes and imported and kind not in known:
         message = f"Expected in [decoder] kind one of {', '.join(known)}, got {kind or 'none'}"
         raise RecipeError(f"{message}: name the form of the file's outputs (docs/how-to/import-a-detector.md)")

@@ -27,7 +27,6 @@ from compressor.run.stages import (
     Form,
     Models,
     Run,
-    bare,
     float_target,
     packed,
     table_digest,
@@ -176,7 +175,7 @@ def exported(run: Run, weights: Result, runtime: str) -> Form:
         PluginError: If ``runtime`` has no exporter, or its packages are missing.
     """
     data, mended = run.cleaned(run.export(weights, len(run.table.class_names), runtime).data, runtime)
-    return Form(candidate=bare(run.recipe, run.table, data, float_target(run.recipe, runtime)), mended=mended)
+    return Form(candidate=run.bare(data, float_target(run.recipe, runtime)), mended=mended)
 
 
 def compress(
@@ -204,7 +203,7 @@ def compress(
     plain = data
     if target.format:
         data = run.saved_as(data, target.runtime, target.format)
-    made = bare(run.recipe, run.table, data, target)
+    made = run.bare(data, target)
     stated = formats.named(target.runtime).stated(plain)
     made = with_contract(made, *stated) if stated is not None else made
     return Form(candidate=made, converted_from=plain, remarks=tuple(remarks))
@@ -346,7 +345,7 @@ def _climbed(
 
     def judge(artifact: bytes) -> float:
         first_run.check(target.runtime, artifact, tried(), "a file of the rescue")
-        candidate = bare(run.recipe, run.table, artifact, replace(target, format=""))
+        candidate = run.bare(artifact, replace(target, format=""))
         return run.task.judging.score(run.predict("rescue", candidate, search), search.labels)
 
     def make() -> bytes:

@@ -85,6 +85,18 @@ def settled(candidate: Candidate, outputs: Specs, rows: Floats) -> BoxOutputs:
     )  # fmt: skip
 
 
+def check_joined(outputs: Specs) -> None:
+    """Check that boxes and scores are one output, as those of a network are that is exported for another runtime.
+
+    Raises:
+        ModelSignatureError: If they are several.
+    """
+    if len(outputs) > 1:
+        message = "Expected boxes and scores in one output, of a file that becomes a network for another runtime"
+        got = ", ".join(output.name for output in outputs)
+        raise ModelSignatureError(f"{message}, got {got}: join them in the export, or give targets of the file's own")
+
+
 def _raw(manifest: Manifest, outputs: Specs) -> Manifest:
     """Return ``manifest`` with all outputs of the file, and nothing that reads them."""
     return replace(manifest, decoder="", decoder_options={}, outputs=outputs)

@@ -108,10 +108,13 @@ def opened(run: Run, calibration: Sequence[Table]) -> tuple[Run, Form]:
         MeasureError: As ``models_of``.
     """
     _, start, (_, outputs) = _read_as(run, calibration)
-    names = [output.name for output in outputs]
+    names, boxes = [output.name for output in outputs], bool(run.recipe.decoder.kind)
+    if boxes:
+        imported_detector.check_joined(outputs)
     source = NetworkFile(
         data=start.data, logits=names[0], embedding=names[1] if len(names) > 1 else "",
         sigmoid=run.recipe.model.outputs == PROBABILITIES or run.task.several,
+        decoder_options=start.candidate.manifest.decoder_options if boxes else {},
     )  # fmt: skip
     return replace(run, models=replace(run.models, source=source)), start
 
@@ -284,7 +287,9 @@ def _check_boxes(recipe: Recipe, outputs: Specs) -> None:
         decoder=recipe.decoder.kind, decoder_options=recipe.decoder.options, labels=recipe.model.labels,
         preprocessing=pixels,
     )  # fmt: skip
-    imported_detector.stated(wanted, outputs)
+    found = imported_detector.stated(wanted, outputs)
+    if becomes_network(recipe):
+        imported_detector.check_joined(found.outputs)
 
 
 def _check_network(data: bytes, named: Specs, outputs: Specs, *, sigmoid: bool) -> None:

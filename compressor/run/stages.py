@@ -121,18 +121,21 @@ class Form:
 class NetworkFile:
     """An exported file whose network is trained and exported; ``logits`` and ``embedding`` name its outputs.
 
-    ``sigmoid``: one that makes the output ``logits`` is cut off, as a softmax is.
+    ``sigmoid``: one that makes the output ``logits`` is cut off, as a softmax is. ``decoder_options``: of a detector,
+    as they were settled.
     """
 
     data: bytes
     logits: str
     embedding: str = ""
     sigmoid: bool = False
+    decoder_options: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """The SHA-256 of the file and of what is taken from it."""
         end = " sigmoid" if self.sigmoid else ""
+        end += f" {sorted(self.decoder_options.items())}" if self.decoder_options else ""
         return sha256_hex(f"{sha256_hex(self.data)} {self.logits} {self.embedding}{end}".encode())
 
     def network(self) -> object:
@@ -473,6 +476,13 @@ class Run:
             uses = (*uses, plugin("edge_agent.decoders", candidate.manifest.decoder))
         return _unpack(self.cache.result(Stage(name="predict", inputs=inputs, make=make, uses=uses)).data)
 
+    def bare(self, artifact: bytes, target: TargetRecipe, table: Table | None = None) -> Candidate:
+        """Return ``artifact`` as ``bare`` does, with the settled options of the decoder of an imported file."""
+        made, source = bare(self.recipe, self.table if table is None else table, artifact, target), self.models.source
+        if source is None or not source.decoder_options:
+            return made
+        return replace(made, manifest=replace(made.manifest, decoder_options=source.decoder_options))
+
     def torch_logits(self, weights: Result, table: Table) -> Floats:
         """Return the network's own logits, float32 (N, classes); for a regression, predictions in the target's unit."""
 
@@ -492,13 +502,14 @@ class Run:
         model = self.recipe.model
         inputs |= {"network": f"{model.network} {sorted(model.network_options.items())}",
                    "preprocessing": self._preprocessing_digest()}  # fmt: skip
-        decoding = (plugin("edge_agent.decoders", self.task.decoder),) if self.task.decoder else ()
+        name = self.recipe.decoder.kind or self.task.decoder
+        decoding = (plugin("edge_agent.decoders", name),) if name else ()
         uses = ("compressor.train.checkpoint", self.network_code, *decoding)
         return _unpack(self.cache.result(Stage(name="torch", inputs=inputs, make=make, uses=uses)).data).logits
 
     def _decoded(self, outputs: Floats, inputs: Floats, table: Table) -> Floats:
         """Return the first ``outputs`` for ``inputs``, (N, C, H, W), after the task's decoder, if it has one."""
-        manifest = bare(self.recipe, table, b"", self.recipe.targets[0]).manifest
+        manifest = self.bare(b"", self.recipe.targets[0], table).manifest
         pixels = replace(manifest.preprocessing, layout="NCHW")
         decoder = decoders.of_manifest(replace(manifest, preprocessing=pixels))
         return outputs if decoder is None else np.asarray(decoders.decoded(decoder, inputs, [outputs]), np.float32)

@@ -58,7 +58,7 @@ class Space:
     def of(cls, recipe: Recipe, target: TargetRecipe) -> Space:
         """Return the space of ``recipe`` on ``target``: all schemes, its own too, and what a model file allows."""
         file_format, schemes = formats.imported(recipe.model), schemes_of(target.runtime)
-        network = file_format is None or file_format.becomes_network
+        network = (file_format is None or file_format.becomes_network) and not recipe.decoder.kind
         for step in own_steps(recipe, target):
             if isinstance(step, QuantizeRecipe) and ":" in step.scheme and formats.named(target.runtime).own_schemes:
                 schemes = tuple(dict.fromkeys((*schemes, step.scheme)))

@@ -97,7 +97,8 @@ def _form(settings: Settings) -> str:
 
 def _used(outputs: Sequence[Array], layout: str) -> list[Array]:
     """Return the outputs that ``layout`` needs, as float32."""
-    count = _SCALES if layout == ANCHORS else 2 if layout == SCORES and np.ndim(outputs[0]) == _LIST else 1
+    apart = layout == SCORES and len(outputs) > 1 and np.ndim(outputs[1]) == _LIST  # beside an embedding they are not
+    count = _SCALES if layout == ANCHORS else 2 if apart else 1
     return [np.asarray(one, np.float32) for one in outputs[:count]]
 
 

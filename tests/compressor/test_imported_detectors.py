@@ -46,6 +46,8 @@ map = {min = 0.95}
 detection_map_drop = {max = 0.05}
 detection_f1_drop = {max = 0.05}
 """
+SHARES = ("train = 0, calibration = 0.3", "train = 0.2, calibration = 0.1")
+BOTH = '[targets.host]\n[targets.lite]\nruntime = "litert"\n'
 SQUARES = ((0, 8, 16), (2, 40, 32))
 """Class, left and top edge in pixels."""
 
@@ -158,17 +160,18 @@ def written(folder: Path, text: str = RECIPE, data: bytes | None = None, **pictu
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    """Return a run on pictures of 64 x 32, with a border above and below."""
+    """Return a run on pictures of 64 x 32, with a border above and below, for both formats."""
     folder = tmp_path_factory.mktemp("letterbox")
-    text = RECIPE.replace("mean = 0.0", 'resize = "letterbox"\nmean = 0.0')
+    text = RECIPE.replace("mean = 0.0", 'resize = "letterbox"\nmean = 0.0').replace("[gates]", f"{BOTH}[gates]")
     return run(written(folder, text, height=32), out=folder / "build")
 
 
 @pytest.mark.slow
-def test_a_letterboxed_detector_is_quantized_judged_and_bundled(outcome: RunResult) -> None:
+@pytest.mark.parametrize("target", ["host", "lite"])
+def test_a_letterboxed_detector_is_quantized_judged_and_bundled(outcome: RunResult, target: str) -> None:
     """The labels move with the pictures; the manifest holds what was read off, as numbers."""
     assert outcome.passed, outcome.gates
-    manifest = read_bundle(outcome.bundle("host")).manifest
+    manifest = read_bundle(outcome.bundle(target)).manifest
     assert (manifest.decoder, manifest.preprocessing.resize, manifest.schema) == ("yolo", "letterbox", 6)
     settings = decoders.settings_from("yolo", manifest.decoder_options)
     assert (settings.layout, settings.coordinates, settings.boxes, settings.scores) == (
@@ -180,13 +183,14 @@ def test_a_letterboxed_detector_is_quantized_judged_and_bundled(outcome: RunResu
 
 
 @pytest.mark.slow
-def test_a_device_answers_in_pixels_of_the_picture_without_its_border(outcome: RunResult) -> None:
+@pytest.mark.parametrize("target", ["host", "lite"])
+def test_a_device_answers_in_pixels_of_the_picture_without_its_border(outcome: RunResult, target: str) -> None:
     """Also of a picture twice as large, which is reduced."""
     for factor in (1, 2):
         buffer = io.BytesIO()
         pixels = picture(32)
         Image.fromarray(pixels).resize((64 * factor, 32 * factor), Image.Resampling.NEAREST).save(buffer, "PNG")
-        with open_bundle(outcome.bundle("host")) as model:
+        with open_bundle(outcome.bundle(target)) as model:
             said = model.answer(buffer.getvalue())
             assert model.probe().ok
         assert [box["label"] for box in said.boxes] == ["red"]
@@ -230,6 +234,12 @@ def test_what_does_not_fit_is_refused_before_any_data_is_read(
         checked(tmp_path, change)
 
 
+def test_boxes_and_scores_apart_become_no_network_for_another_runtime(tmp_path: Path) -> None:
+    """Refused before any data is read."""
+    with pytest.raises(ModelSignatureError, match=r"one output.*got boxes_out, scores_out: join them"):
+        checked(tmp_path, ('[decoder]\nkind = "yolo"', f'{BOTH}[decoder]\nkind = "ssd"'), foreign.ssd())
+
+
 def test_boxes_of_another_input_size_are_refused() -> None:
     """And centres with sizes that are taken for corners."""
     model = onnx.load_from_string(foreign.v8())
@@ -245,5 +255,7 @@ def test_a_decoder_is_for_imported_detectors_alone() -> None:
     """A network of this project names its own."""
     text = RECIPE.replace('onnx = "squares.onnx"', 'network = "centre_net"')
     with pytest.raises(RecipeError, match=r"no \[decoder\] without an imported file"):
-        parse_recipe(text.replace("train = 0, calibration = 0.3", "train = 0.2, calibration = 0.1"))
+        parse_recipe(text.replace(*SHARES))
+    with pytest.raises(RecipeError, match=r"'prune' with .decoder. kind = 'yolo', got one: .*only quantize applies"):
+        parse_recipe(RECIPE.replace(*SHARES).replace("[decoder]", '[[compress]]\nstep = "prune"\n[decoder]'))
     assert parse_recipe(RECIPE).decoder.options["least"] == 0.05
