@@ -41,6 +41,7 @@ CHANGED: Mapping[str, object] = {
     "front_end": "mfcc", "options": {"side": 16}, "dataset": "nonsense", "columns": {"label": "x"},
     "scale": 1.0, "resize": "letterbox",
     "resize_to": 64, "resample": "box", "antialias": False, "fill": 9, "bits": 16,
+    "normal": ("x",), "separator": ";",
 }  # fmt: skip
 """Of every field of ``[data]`` another value than the recipes below have."""
 
