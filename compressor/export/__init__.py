@@ -2,3 +2,6 @@
 
 OPSET = 17
 """Of exported ONNX files; here, because the manifest states it and an exporter loads torch."""
+
+EMBEDDING = "embedding"
+"""The output beside the answer, for distillation and drift: its noise decides nothing."""

@@ -180,6 +180,15 @@ class ModelFormat:
         message = f"Expected a format that takes learned ranges, got {self.runtime!r}: leave the step 'qat' out"
         raise QuantizeError(message)
 
+    def last_layers(self, model: bytes) -> tuple[str, ...]:
+        """Return the layers, by names for ``float_layers``, that make the outputs of the float file but the embedding.
+
+        Raises:
+            QuantizeError: If it can't be read.
+        """
+        del model
+        return ()
+
     def weights(self, model: bytes) -> Iterable[Weight] | None:
         """Return name, size and whether it is float32 of each weight; None if that is not known.
 

@@ -70,6 +70,12 @@ class Format(ModelFormat):
 
         return tensors(model, rows)
 
+    def last_layers(self, model: bytes) -> tuple[str, ...]:
+        """Return the operators with weights that no other follows."""
+        from compressor.tflite.quantizing import last_layers  # noqa: PLC0415 - loads LiteRT
+
+        return last_layers(model)
+
     def weights(self, model: bytes) -> Iterator[Weight]:
         """Yield the constants of all graphs."""
         from compressor.tflite import flatbuffer  # noqa: PLC0415 - loads LiteRT

@@ -17,7 +17,7 @@ import numpy as np
 from compressor import quantize
 from compressor.clean.given import Given
 from compressor.errors import ExportError, QuantizeError
-from compressor.export import OPSET
+from compressor.export import EMBEDDING, OPSET
 from compressor.formats._base import (
     WEIGHT_AXES,
     Batches,
@@ -134,6 +134,15 @@ class Format(ModelFormat):
         from compressor.quantize._learned_ranges import onnx_tensors  # noqa: PLC0415 - loads onnx and onnxruntime
 
         return onnx_tensors(model, rows)
+
+    def last_layers(self, model: bytes) -> tuple[str, ...]:
+        """Return the convolutions and products that no other follows."""
+        from compressor.quantize import _joined, _model  # noqa: PLC0415 - loads onnx and onnxruntime
+
+        read = _model.loaded(model)
+        named = [layer.name for layer in _model.layers(read)]
+        ends = [one.name for one in read.graph.output if one.name != EMBEDDING]
+        return _joined.last_layers(_joined.onnx_nodes(read), ends, named)
 
     def weights(self, model: bytes) -> Iterator[Weight]:
         """Yield initializers and constants, each with the operator that reads it.

@@ -15,11 +15,9 @@ import onnx
 from numpy.typing import NDArray
 
 from compressor.errors import MeasureError, QuantizeError
+from compressor.measurement.noise_figures import LIMIT_DB
 
 Floats = NDArray[np.float32]
-
-LIMIT_DB = 20.0
-"""Signal-to-noise ratio below which a layer counts as diverged: noise of a tenth of the signal's amplitude."""
 
 _CLIPPING = frozenset({"Relu", "Clip"})
 ROUNDED = " (rounded)"

@@ -1,7 +1,7 @@
 """Static int8 as QDQ: u8 activations, s8 weights, ranges from our own calibrator or given (learned by QAT).
 
-Decides the order: prepare, calibrate, keep the named and the most sensitive layers float, correct biases, insert Q/DQ
-pairs, compact the file. Inputs and outputs stay float32.
+Decides the order: prepare, calibrate, keep float the named and the most sensitive layers, and joins of unlike ranges
+before an output, correct biases, insert Q/DQ pairs, compact the file. Inputs and outputs stay float32.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from compressor.errors import QuantizeError
 from compressor.quantize import Batches, Ranges, Searched
 from compressor.quantize._bias import corrected
 from compressor.quantize._calibrator import collect_ranges, nudged, within_reach
+from compressor.quantize._joined import of_onnx
 from compressor.quantize._model import chosen, compact, prepare
 from compressor.quantize._qdq import of_layers, place
 from compressor.quantize._recurrent import in_int8
@@ -52,7 +53,7 @@ def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Rang
             values = onnx.numpy_helper.to_array(tensor)
             if values.size:
                 within_reach(tensor.name, float(values.min()), float(values.max()))
-    kept = chosen(settings.float_layers, prepared)
+    kept = (*chosen(settings.float_layers, prepared), *of_onnx(prepared, used))
     if settings.float_layers_auto:
         worst = [found.layer for found in of_layers(prepared, used, batches, settings) if found.layer not in kept]
         kept = (*kept, *worst[: settings.float_layers_auto])

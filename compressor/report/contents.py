@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from compressor.gates.certificate import Certificate
+from compressor.measurement.noise_figures import OutputNoise
 from compressor.measurement.parity import Pair
 from compressor.measurement.saliency import Explained
 from compressor.statistics.paired import wilson
@@ -161,7 +162,7 @@ class Shown:
     value and its basis; ``headline``: the figures that compare targets; ``lineage``: digests of the inputs of the
     model; ``made``: the steps as text; ``targets``: the certificate of every target; ``pictured``: that of the
     target shown in the pictures; ``changes``: flips; ``drawings``: answers drawn on their inputs; ``layers``: where
-    forms diverge; ``steps``: the cost of each step.
+    forms diverge; ``noise``: of each output, by target; ``steps``: the cost of each step.
     """
 
     certificate: Certificate
@@ -177,6 +178,7 @@ class Shown:
     changes: Changes | None = None
     drawings: Drawings | None = None
     layers: Layers | None = None
+    noise: Mapping[str, Sequence[OutputNoise]] = field(default_factory=dict)
     steps: Sequence[Step] = field(default_factory=tuple)
     measure: str = "accuracy"
     tiles: Sequence[tuple[str, str, str]] = field(default_factory=tuple)

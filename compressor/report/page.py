@@ -68,6 +68,7 @@ def _cards(shown: Shown) -> str:
     found = beside(shown.certificate)
     gates += card("On devices", tables.devices(found)) if found else ""
     wide = large + gates + _changes(shown) + _steps(shown)
+    wide += card("Noise at each output", tables.noise(shown.noise)) if shown.noise else ""
     wide += parity if several else ""
     return f'<div class="grid">{"".join(first)}</div>{wide}<div class="grid">{"".join(second)}</div>{last}'
 

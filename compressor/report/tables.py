@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
 from compressor.gates.certificate import Certificate, Line
+from compressor.measurement.noise_figures import LIMIT_DB, MOST_DB, OutputNoise
 from compressor.measurement.parity import Pair, find
 from compressor.report import phrases
 from compressor.report.contents import Layers, Step
@@ -71,6 +72,31 @@ def layers(found: Layers) -> str:
     """Return the first diverging layer of two forms, highlighted if they disagree overall."""
     said = f"<b>First diverging layer</b> ({escape(found.target)}): {escape(found.text)}"
     return f'<p class="{"warned" if found.suspicious else "muted"}">{said}</p>'
+
+
+def noise(found: Mapping[str, Sequence[OutputNoise]]) -> str:
+    """Return the noise of int8 at each output of each target, and the range and levels of its values."""
+    rows = [
+        [
+            f"{escape(target)}",
+            escape(one.name),
+            f'<span class="mark {"inconclusive" if one.noisy else "pass"}">{_decibels(one.sqnr_db)}</span>',
+            f"{one.low:.3g} to {one.high:.3g}",
+            f"{one.levels:,}",
+        ]
+        for target, outputs in found.items()
+        for one in outputs
+    ]
+    names = ("target", "output", "signal to noise", "range in float", "values in int8")
+    note = (
+        '<p class="muted">Float against compressed file of the same runtime, before boxes are made. Below '
+        f"{LIMIT_DB:g} dB noise is more than a tenth of the signal; few different values of scores make ties.</p>"
+    )
+    return _table(names, rows, numbers=range(2, 5)) + note
+
+
+def _decibels(value: float) -> str:
+    return "equal" if value >= MOST_DB else f"{value:.1f} dB"
 
 
 def steps(made: Sequence[Step], measure: str) -> str:

@@ -21,7 +21,10 @@ from compressor import formats, steps, tasks
 from compressor.cache import Result, Stage
 from compressor.closure import package, plugin
 from compressor.data._table import Table
-from compressor.measurement import first_run, left_float
+from compressor.errors import MeasureError
+from compressor.measurement import first_run, left_float, output_noise
+from compressor.measurement.noise_figures import LIMIT_DB, OutputNoise, noisy_text
+from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run.stages import (
     Form,
@@ -38,11 +41,13 @@ from compressor.steps._base import Bench, Network
 from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
 from compressor.steps.quantize import Settings as QuantizeRecipe
+from edge_agent import declarations
 from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]
 Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 _PROBE_ROWS = 4
+_NOISE_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,8 +199,17 @@ def compress(
         if coarse := formats.named(target.runtime).coarser(data, step):
             named = ", ".join(coarse)
             remarks.append(f"One scale for all channels has {named}: a grouped ConvTranspose can't have one a channel.")
-        data, said = _not_larger(run, data, target, calibration, step, weights)
+        before = data
+        data, said = _not_larger(run, before, target, calibration, step, weights)
         remarks += [said] * bool(said)
+        if run.task.decoder and not said:
+            given = replace(form, candidate=replace(form.candidate, artifact=before))
+
+            def again(changed: QuantizeRecipe, model: bytes = before) -> bytes:
+                return _quantized(run, model, target, calibration, changed, weights)
+
+            data, said = _less_noise(run, given, data, target, step, again)
+            remarks += [said] * bool(said)
         if left := left_float.check(data, target.runtime, step):
             run.progress.say(f"{target.name}: {left}")
     for said in remarks:
@@ -229,6 +243,67 @@ def _not_larger(
         if len(tried) < len(model):
             return tried, f"{said}, so that it is one of {other} with {len(tried):,}."
     return made, f"{said}: scheme = 'none' leaves it float."
+
+
+def _less_noise(
+    run: Run, form: Form, made: bytes, target: TargetRecipe, step: QuantizeRecipe,
+    again: Callable[[QuantizeRecipe], bytes],
+) -> tuple[bytes, str]:  # fmt: skip
+    """Return ``made``, from ``form`` by ``step``; with float last layers if an output of it is noise.
+
+    Some outputs share one scale with others of a far larger range. The text says what was found and done; "" if nothing
+    was. ``again`` takes the step with other settings.
+    """
+    rows = run.rows("calibration")
+    rows = rows.take(np.arange(min(_NOISE_ROWS, len(rows))))
+    file_format, plain = formats.named(target.runtime), form.data
+
+    def noise(data: bytes) -> tuple[OutputNoise, ...]:
+        other = Candidate(form.candidate.manifest, data)
+        stated = file_format.stated(data)
+        return noise_of(run, form.candidate, other if stated is None else with_contract(other, *stated), rows)
+
+    try:
+        found = noisy_text(noise(made))
+    except MeasureError:  # a file that does not run is said where it is judged
+        return made, ""
+    if not found:
+        return made, ""
+    said = f"Noise of int8 leaves {found} of {LIMIT_DB:g} wanted"
+    last = tuple(name for name in file_format.last_layers(plain) if name not in step.float_layers)
+    if not last or "float_layers" not in (file_format.reads(step.scheme) or ()) or step.integer_io:
+        return made, f"{said}: name layers in float_layers."
+    changed = replace(step, float_layers=(*step.float_layers, *last))
+    other = again(changed)
+    left = noisy_text(noise(other))
+    if left == found:
+        return made, f"{said}, also with {', '.join(last)} in float."
+    return other, f"{said}, so that {', '.join(last)} stay float" + (f", which leaves {left}." if left else ".")
+
+
+def noise_of(run: Run, reference: Candidate, other: Candidate, rows: Table) -> tuple[OutputNoise, ...]:
+    """Return the noise of ``other`` against the float file ``reference``, of one runtime, on ``rows``.
+
+    Raises:
+        MeasureError: If one can't be run, or their outputs differ in shape.
+    """
+    manifest = other.manifest
+    inputs = {
+        "reference": sha256_hex(reference.artifact), "other": sha256_hex(other.artifact), "data": table_digest(rows),
+        "outputs": repr(manifest.outputs), "decoder": f"{manifest.decoder} {sorted(manifest.decoder_options.items())}",
+        "preprocessing": repr(run.preprocessing),
+        **versions(declarations.runtime(manifest.runtime).distribution or "numpy", "numpy", "pillow"),
+    }  # fmt: skip
+
+    def make() -> bytes:
+        given = tuple(run.inputs(rows, one.manifest.preprocessing.layout) for one in (reference, other))
+        found = output_noise.measured(reference, other, (given[0], given[1]))
+        return json.dumps([one.document() for one in found]).encode()
+
+    uses = [plugin("edge_agent.runtimes", manifest.runtime), "compressor.measurement.output_noise"]
+    uses += [plugin("edge_agent.decoders", manifest.decoder)] if manifest.decoder else []
+    kept = run.cache.result(Stage(name="noise", inputs=inputs, make=make, uses=tuple(uses)))
+    return tuple(OutputNoise(**one) for one in json.loads(kept.data))
 
 
 def _quantized(

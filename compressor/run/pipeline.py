@@ -425,6 +425,8 @@ def _remarks(run: Run, target: TargetRecipe, compared: Comparison, said: str) ->
     remarks += [said] * bool(said)
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
         remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")
+    few = getattr(run.task.targets, "few", None)  # of a task that needs many rows for ranges
+    remarks += filter(None, [few(calibration_of(run, run.rows("train"))) if few and recipe.compress else ""])
     if not len(run.material.splits.train):
         remarks.append(f"There were {WITHOUT_TRAIN}.")
     if compared.baseline == ITSELF:

@@ -22,11 +22,13 @@ from compressor.errors import MeasureError
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import Verdict
 from compressor.measurement import layers, parity, predictions, saliency
+from compressor.measurement.noise_figures import LIMIT_DB, OutputNoise
 from compressor.measurement.predictions import Candidate, Compared, Predictions
 from compressor.measurement.saliency import Explained, Flip, Predict
 from compressor.portions import row_bytes, rows_within
 from compressor.run.bundles import Judged, lineage_of
 from compressor.run.comparison import Comparison
+from compressor.run.compression import noise_of
 from compressor.run.stages import Run, table_digest, versions
 from compressor.steps._selection import artifact_steps
 from compressor.steps._settings import Settings
@@ -37,7 +39,7 @@ from wire.codec import to_document
 
 Floats = NDArray[np.float32]
 
-_LAYER_ROWS = 8
+_LAYER_ROWS, _NOISE_ROWS = 8, 16
 _LAYER_INPUT_BYTES = 1 << 20  # for these, every tensor of both files is held in memory
 _MAX_FLIP_RATIO, _MIN_COSINE = 0.01, 0.99
 """Forms that disagree more than this are suspicious overall."""
@@ -93,6 +95,7 @@ def shown(certificate: Certificate, run: Run, results: Sequence[Judged]) -> repo
         changes=_changes(run, worst),
         drawings=_drawings(run, worst),
         layers=_layers(run, results),
+        noise=_noise(run, results),
         steps=_steps(run, worst),
         pictured=worst.certificate,
     )  # fmt: skip
@@ -159,6 +162,20 @@ def _layers(run: Run, results: Sequence[Judged]) -> report.Layers | None:
     return report.Layers(target.name, _diverging(file_format, reference.plain, form.plain, inputs), suspicious)
 
 
+def _noise(run: Run, results: Sequence[Judged]) -> Mapping[str, Sequence[OutputNoise]]:
+    """Return the noise at each output of every target whose answers are decoded from several things."""
+    rows = run.rows("gate").take(np.arange(min(_NOISE_ROWS, len(run.rows("gate")))))
+    found = {}
+    for item in results:
+        form, reference = item.compared.form, run.models.floats.get(item.target.runtime)
+        if form.candidate.manifest.decoder and reference is not None and form.data != reference.data:
+            try:
+                found[item.target.name] = noise_of(run, reference.candidate, form.candidate, rows)
+            except MeasureError as error:
+                run.progress.say(f"{item.target.name}: the noise of its outputs is not measured: {error}")
+    return {name: outputs for name, outputs in found.items() if outputs}
+
+
 def _diverging(file_format: formats.ModelFormat, float_model: bytes, compressed: bytes, inputs: Floats) -> str:
     """Describe the first layer at which the two models diverge."""
     try:
@@ -170,7 +187,7 @@ def _diverging(file_format: formats.ModelFormat, float_model: bytes, compressed:
         return f"{found} (signal to quantization noise on {len(inputs)} inputs, largest difference {found.max_abs:.3g})"
     ratios = {name: layers.sqnr_db(signal, other[name]) for name, signal in reference if name in other}
     least = min(ratios, key=ratios.__getitem__)
-    kept = f"none: all {len(ratios)} compared tensors keep {layers.LIMIT_DB:g} dB"
+    kept = f"none: all {len(ratios)} compared tensors keep {LIMIT_DB:g} dB"
     if ratios[least] == np.inf:
         return f"{kept}, without any difference"
     return (

@@ -59,7 +59,10 @@ Floats = NDArray[np.float32]
 
 
 class Targets(Protocol):
-    """How targets are read, split and chosen for calibration."""
+    """How targets are read, split and chosen for calibration.
+
+    A task that needs many rows for ranges also has ``few(tables) -> str``, a remark on calibration tables with fewer.
+    """
 
     def read(self, table: Table, data: DataRecipe) -> Table:
         """Return ``table``, as loaded by a data set, with the targets of this task.

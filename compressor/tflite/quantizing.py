@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from compressor.errors import QuantizeError
+from compressor.export import EMBEDDING
 from compressor.quantize import Batches, Ranges
+from compressor.quantize import _joined as joined
 from compressor.quantize._calibrator import Summary, nudged, within_reach
 from compressor.steps.quantize import Settings
 from compressor.tflite import flatbuffer
@@ -30,6 +32,10 @@ from wire.settings import nearest
 
 SCHEMES = ("static_int8", "static_int8_16", "dynamic_int8", "weight_int8", "float16")
 _LIMITING = frozenset({"MINIMUM", "MAXIMUM", "PADV2"})
+_JOINING = frozenset({"CONCATENATION", "PACK"})
+_MOVING = frozenset({
+    "TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "SLICE", "STRIDED_SLICE", "GATHER", "GATHER_ND", "TILE",
+})  # fmt: skip
 _ACTIVATION_BITS = {"static_int8": 8, "static_int8_16": 16}
 _WEIGHT_BITS, _FLOAT_BITS = 8, 16
 _LONGEST = 300
@@ -137,6 +143,8 @@ def quantize(
     if scheme == "static_int8":  # with int16 activations biases are int64
         model = fitted(model, ranges or {}, per_channel=per_channel)
     kept = _scopes(model, float_layers)
+    if scheme == "static_int8" and not integer_io:  # an integer output has one scale in any case
+        kept += _joins(model, ranges or {})
     with quiet():
         quantizer = required("ai_edge_quantizer.quantizer").Quantizer(bytes(model))
         try:
@@ -250,10 +258,44 @@ def _drop_names(model: Any) -> None:  # noqa: ANN401 - generated, untyped
             graph.tensors[index].name = None
 
 
+def last_layers(model: bytes) -> tuple[str, ...]:
+    """Return the layers with weights that no other follows before an output other than the embedding.
+
+    Raises:
+        QuantizeError: If ``model`` is not a TFLite file.
+    """
+    named = {f"{output};": name for name, output in _layers(model).items()}
+    nodes, ends = _nodes(model)
+    found = joined.last_layers(nodes, [end for end in ends if end != EMBEDDING], list(named))
+    return tuple(named[name] for name in found)
+
+
+def _joins(model: bytes, ranges: Ranges) -> list[str]:
+    """Return the patterns of joins of unlike ranges before an output, with what moves their values on the way to it."""
+    nodes, ends = _nodes(model)
+    return [f"^{re.escape(name)}$" for name in joined.kept_float(nodes, ends, ranges)]
+
+
+def _nodes(model: bytes) -> tuple[list[joined.GraphNode], list[str]]:
+    """Return the operators of the graph, named as the quantizer's patterns see them, and its outputs."""
+    tree = flatbuffer.read(model, QuantizeError)
+    graph, nodes = tree.subgraphs[0], []
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    for operator in graph.operators:
+        kind = flatbuffer.operator_name(tree, operator)
+        outputs = [names[index] for index in operator.outputs]
+        nodes.append(joined.GraphNode(
+            name="".join(f"{name};" for name in outputs), joins=kind in _JOINING, moves=kind in _JOINING | _MOVING,
+            inputs=[names[index] for index in operator.inputs if index >= 0], outputs=outputs,
+        ))  # fmt: skip
+    return nodes, [names[index] for index in graph.outputs]
+
+
 def _make_edges_float(model: Any) -> None:  # noqa: ANN401 - generated, untyped
     """Replace the integer inputs and outputs of the first graph of ``model``, a ``ModelT``, by float32 ones.
 
-    The new tensors take over the names; the inner ones get the suffix ``.integers``. Changed in place.
+    The new tensors take over the names; the inner ones get the suffix ``.integers``. An output that is computed in
+    float32, and only then quantized, is given as it is computed. Changed in place.
     """
     schema = required("ai_edge_litert.schema_py_generated")
     graph = model.subgraphs[0]
@@ -262,8 +304,24 @@ def _make_edges_float(model: Any) -> None:  # noqa: ANN401 - generated, untyped
         edge = _edge(model, graph, index, graph.inputs)
         graph.operators.insert(0, _operator(model, "QUANTIZE", graph.tensors[index].type, edge, index))
     for index in [one for one in graph.outputs if graph.tensors[one].type in integers]:
+        if _stays_float(model, graph, index):
+            continue
         edge = _edge(model, graph, index, graph.outputs)
         graph.operators.append(_operator(model, "DEQUANTIZE", graph.tensors[index].type, index, edge))
+
+
+def _stays_float(model: Any, graph: Any, index: int) -> bool:  # noqa: ANN401 - generated, untyped
+    """Return whether output ``index`` is nothing but float32 values quantized; these then are the output instead."""
+    makers = [one for one in graph.operators if index in one.outputs]
+    read = any(index in one.inputs for one in graph.operators)
+    if read or len(makers) != 1 or flatbuffer.operator_name(model, makers[0]) != "QUANTIZE":
+        return False
+    source = makers[0].inputs[0]
+    if graph.tensors[source].type != required("ai_edge_litert.schema_py_generated").TensorType.FLOAT32:
+        return False
+    graph.operators.remove(makers[0])
+    _replaced(model, graph.outputs, index, source)
+    return True
 
 
 def _edge(model: Any, graph: Any, index: int, ends: list[int]) -> int:  # noqa: ANN401 - generated, untyped
@@ -274,13 +332,18 @@ def _edge(model: Any, graph: Any, index: int, ends: list[int]) -> int:  # noqa: 
     inside.name = edge.name + b".integers"
     graph.tensors.append(edge)
     new = len(graph.tensors) - 1
+    _replaced(model, ends, index, new)
+    return new
+
+
+def _replaced(model: Any, ends: list[int], index: int, new: int) -> None:  # noqa: ANN401 - generated, untyped
+    """Let ``new`` be the input or output that ``index`` was, in the first graph and in the signatures."""
     ends[ends.index(index)] = new
-    is_input = ends is graph.inputs
+    is_input = ends is model.subgraphs[0].inputs
     for signature in model.signatureDefs or []:
         for entry in signature.inputs if is_input else signature.outputs:
             if entry.tensorIndex == index:
                 entry.tensorIndex = new
-    return new
 
 
 def _operator(model: Any, kind: str, integer: int, source: int, target: int) -> Any:  # noqa: ANN401 - generated

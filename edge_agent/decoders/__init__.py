@@ -5,7 +5,8 @@ The folder is the registry, one decoder a file; a manifest names it with its opt
 ``Decoder`` or a ``Scorer``, and ``output_shape(classes)``; one that gives no boxes also names its ``OUTPUT`` and its
 ``WIDTH``. One for imported files also has ``read(settings, shape, outputs)``, which settles from the file's outputs
 what a recipe leaves open, and ``tried(settings, shape, outputs)``, which does so from the outputs of some inputs; both
-return an ``OutputReading``, and only the build host calls them.
+return an ``OutputReading``. ``parts(settings, shape, outputs)`` names what an output joins, to compare the noise of
+each; None if two forms of a model give them in different orders. Only the build host calls these.
 
 The runtime of a model with a decoder returns boxes or scores instead of its first output, on the device and on the
 build host alike: gates, golden vectors and drift references are about these.
@@ -199,6 +200,23 @@ def tried(name: str, options: Mapping[str, float], shape: ModelShape, outputs: S
     if hasattr(module, "tried"):
         return cast("OutputReading", module.tried(settings, shape, outputs))
     return OutputReading(options=numbers_of(settings))
+
+
+def parts(
+    name: str, options: Mapping[str, float], shape: ModelShape, outputs: Sequence[Array]
+) -> Mapping[str, Array] | None:
+    """Return what the outputs of some inputs join, by name; empty if each output is one thing.
+
+    None if the order of boxes differs between forms of one model, so that their numbers can't be compared, or if the
+    decoder does not say.
+
+    Raises:
+        DecoderError: If the outputs don't fit the decoder, or the decoder or an option is unknown.
+    """
+    module, settings = _module(name), settings_from(name, options)
+    if not hasattr(module, "parts"):
+        return None
+    return cast("Mapping[str, Array] | None", module.parts(settings, shape, outputs))
 
 
 def outputs_of(manifest: Manifest) -> tuple[TensorSpec, ...]:

@@ -87,6 +87,14 @@ def _around(values: Array) -> Array:
     return largest
 
 
+def parts(settings: Settings, shape: object, outputs: Sequence[Array]) -> dict[str, Array]:
+    """Return scores, sizes and places of the grid: they share an output, and one scale in an int8 file."""
+    del settings
+    grid, classes = np.asarray(outputs[0], np.float32), shape.classes  # type: ignore[attr-defined]
+    scores = 1 / (1 + np.exp(-np.clip(grid[:, :classes], -80, 80)))
+    return {"scores": scores, "sizes": grid[:, classes : classes + 2], "places": grid[:, classes + 2 :]}
+
+
 def make(settings: Settings, shape: object) -> Centres:
     """Return the decoder for a model of ``shape``, a ``ModelShape``."""
     return Centres(settings, shape.classes)  # type: ignore[attr-defined]

@@ -125,6 +125,12 @@ def _listed(parts: Sequence[Array], settings: Settings, classes: int) -> BoxList
     return lists.best(told[:, 1:] if settings.background == FIRST else told[:, :classes], places)
 
 
+def parts(settings: Settings, shape: ModelShape, outputs: Sequence[Array]) -> dict[str, Array] | None:
+    """Return nothing: boxes and scores are outputs of their own; None of a file that sorts its boxes itself."""
+    del shape, outputs
+    return {} if settings.layout == SCORES else None
+
+
 def make(settings: Settings, shape: object) -> Ssd:
     """Return the decoder for a model of ``shape``, a ``ModelShape``."""
     return Ssd(settings, shape)  # type: ignore[arg-type]

@@ -176,6 +176,18 @@ def _grid(part: Array, classes: int) -> Array:
     raise DecoderError(f"{message}: check [model] labels, or rebuild the bundle")
 
 
+def parts(settings: Settings, shape: ModelShape, outputs: Sequence[Array]) -> dict[str, Array] | None:
+    """Return boxes and scores where one output joins them; None of a file that sorts its boxes itself."""
+    layout, used = settings.layout, _used(outputs, settings.layout)
+    if layout == END_TO_END:
+        return None
+    if layout == ANCHORS or len(used) > 1:
+        return {}
+    columns = _BOX + shape.classes + (layout == OBJECTNESS)
+    table = np.stack([_table(row, columns, layout, tall=layout == OBJECTNESS) for row in used[0]])
+    return {"boxes": table[..., :_BOX], "scores": lists.activated(table[..., _BOX:], settings.scores)}
+
+
 def make(settings: Settings, shape: object) -> Yolo:
     """Return the decoder for a model of ``shape``, a ``ModelShape``."""
     return Yolo(settings, shape)  # type: ignore[arg-type]

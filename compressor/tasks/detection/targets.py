@@ -74,6 +74,13 @@ def calibration(rows: Table, train: Table) -> list[Table]:
     return [rows] if lacking <= 0 else [rows, train.take(np.arange(min(len(train), lacking)))]
 
 
+def few(rows: Sequence[Table]) -> str:
+    """Return a remark if ranges come from fewer pictures than ``CALIBRATION_ROWS``; else ""."""
+    if (count := sum(map(len, rows))) >= CALIBRATION_ROWS:
+        return ""
+    return f"The ranges of int8 come from {count} pictures of {CALIBRATION_ROWS} wanted: of few they are too narrow."
+
+
 def check_calibration(tables: Sequence[Table]) -> None:
     """Check that there is a box in some picture: the ranges of empty ones don't cover others.
 

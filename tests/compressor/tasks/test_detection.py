@@ -276,6 +276,12 @@ def test_few_calibration_pictures_are_topped_up_from_train() -> None:
         targets.check_calibration([boxed([], [])])
 
 
+def test_ranges_of_few_pictures_are_remarked() -> None:
+    """At 63, not at 64."""
+    assert "come from 63 pictures of 64 wanted" in targets.few([boxed(*[ONE] * 3), boxed(*[ONE] * 60)])
+    assert targets.few([boxed(*[ONE] * 4), boxed(*[ONE] * 60)]) == ""
+
+
 def test_the_task_names_its_decoder() -> None:
     """Which the device has."""
     assert named("detection").decoder in decoders.names()
