@@ -25,6 +25,8 @@ _MACS: Mapping[str, Callable[[Shapes, tuple[int, ...]], int]] = {
     "FULLY_CONNECTED": lambda inputs, output: math.prod(output) * inputs[1][-1],
     "TRANSPOSE_CONV": lambda inputs, _: math.prod(inputs[2]) * math.prod(inputs[1][:3]),
 }
+_IN_LITERT = frozenset({"TFLite_Detection_PostProcess"})
+"""Custom operators that every LiteRT has. Source: TensorFlow, lite/core/kernels/register.cc."""
 _DATA_PLACE = {"TRANSPOSE_CONV": 2}
 
 
@@ -40,7 +42,7 @@ def inspect(artifact: bytes) -> GraphFigures:
     """
     model = flatbuffer.read(artifact, MeasureError)
     operators = [(flatbuffer.operator_name(model, one), one) for one in model.subgraphs[0].operators]
-    if custom := sorted({name.partition(":")[2] for name, _ in operators if ":" in name}):
+    if custom := sorted({name.partition(":")[2] for name, _ in operators if ":" in name} - _IN_LITERT):
         message = f"Expected built-in TFLite operators only, got {', '.join(custom)}"
         raise MeasureError(f"{message}: devices lack them; rebuild the model from built-in layers, or export to ONNX")
     tensors = model.subgraphs[0].tensors

@@ -6,10 +6,12 @@ colour; scores are sigmoids of it, boxes are the cell. What differs is the form 
 
 from __future__ import annotations
 
+import importlib
 import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -174,6 +176,80 @@ def listed() -> bytes:
         "boxes_out": (["M", 4], TensorProto.FLOAT), "scores_out": (["M"], TensorProto.FLOAT),
         "labels_out": (["M"], TensorProto.INT64),
     })  # fmt: skip
+
+
+class _TfliteGraph:
+    """Tensors and operators of a TFLite file in the making."""
+
+    def __init__(self) -> None:
+        self.schema = importlib.import_module("ai_edge_litert.schema_py_generated")
+        self.model, self.graph = self.schema.ModelT(), self.schema.SubGraphT()
+        self.model.version, self.model.buffers, self.model.operatorCodes = 3, [self.schema.BufferT()], []
+        self.model.subgraphs, self.graph.tensors, self.graph.operators = [self.graph], [], []
+
+    def tensor(self, name: str, shape: tuple[int, ...], data: np.ndarray | None = None) -> int:
+        """Return the place of a new tensor, float32 or the type of ``data``."""
+        made, types = self.schema.TensorT(), self.schema.TensorType
+        made.name, made.shape, made.buffer = name.encode(), list(shape), 0
+        made.type = types.INT32 if data is not None and data.dtype == np.int32 else types.FLOAT32
+        if data is not None:
+            buffer = self.schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
+            self.model.buffers.append(buffer)
+            made.buffer = len(self.model.buffers) - 1
+        self.graph.tensors.append(made)
+        return len(self.graph.tensors) - 1
+
+    def add(self, name: str, inputs: list[int], outputs: list[int]) -> Any:  # noqa: ANN401 - generated, untyped
+        """Return a new operator, of the name ``name`` in the schema or else custom."""
+        code, made, known = self.schema.OperatorCodeT(), self.schema.OperatorT(), self.schema.BuiltinOperator
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(known, name, known.CUSTOM)
+        code.customCode, code.version = None if hasattr(known, name) else name.encode(), 1
+        self.model.operatorCodes.append(code)
+        made.opcodeIndex, made.inputs, made.outputs = len(self.model.operatorCodes) - 1, inputs, outputs
+        self.graph.operators.append(made)
+        return made
+
+
+def post_processed() -> bytes:
+    """Return a TFLite file that ends in ``TFLite_Detection_PostProcess``, as those of TensorFlow's detection API do."""
+    graph = _TfliteGraph()
+    seen = np.zeros((3, CELL, CELL, 3), np.float32)
+    for kind in range(3):
+        seen[kind, ..., kind] = 30 / CELL**2
+    image, grid = graph.tensor("images", (1, SIDE, SIDE, 3)), (1, _GRID, _GRID, 3)
+    logits, scores = graph.tensor("logits", grid), graph.tensor("grid_scores", grid)
+    weights = [graph.tensor("seen", seen.shape, seen), graph.tensor("bias", (3,), np.full(3, -12, np.float32))]
+    layer, options = graph.add("CONV_2D", [image, *weights], [logits]), graph.schema.Conv2DOptionsT()
+    options.padding, options.strideW, options.strideH = graph.schema.Padding.VALID, CELL, CELL
+    options.dilationWFactor = options.dilationHFactor = 1
+    layer.builtinOptionsType, layer.builtinOptions = graph.schema.BuiltinOptions.Conv2DOptions, options
+    graph.add("LOGISTIC", [logits], [scores])
+    flat, wide = graph.tensor("flat", (1, COUNT, 3)), graph.tensor("with_background", (1, COUNT, 4))
+    graph.add("RESHAPE", [scores, graph.tensor("to_flat", (3,), np.array([1, COUNT, 3], np.int32))], [flat])
+    frame = np.array([[0, 0], [0, 0], [1, 0]], np.int32)
+    graph.add("PAD", [flat, graph.tensor("frame", (3, 2), frame)], [wide])
+    rows, columns = np.divmod(np.arange(COUNT), _GRID)
+    sides = np.full(COUNT, 1 / _GRID)
+    anchors = np.stack([(rows + 0.5) / _GRID, (columns + 0.5) / _GRID, sides, sides], axis=1).astype(np.float32)
+    offsets = graph.tensor("offsets", (1, COUNT, 4), np.zeros((1, COUNT, 4), np.float32))
+    shapes = [(1, 10, 4), (1, 10), (1, 10), (1,)]
+    outputs = [graph.tensor(f"TFLite_Detection_PostProcess:{place}", shape) for place, shape in enumerate(shapes)]
+    end = graph.add(
+        "TFLite_Detection_PostProcess", [offsets, wide, graph.tensor("anchors", (COUNT, 4), anchors)], outputs
+    )
+    settings = {
+        "max_detections": 10, "max_classes_per_detection": 1, "detections_per_class": 10, "num_classes": 3,
+        "nms_score_threshold": 0.05, "nms_iou_threshold": 0.6, "use_regular_nms": False,
+        "y_scale": 10.0, "x_scale": 10.0, "h_scale": 5.0, "w_scale": 5.0,
+    }  # fmt: skip
+    end.customOptions = np.frombuffer(
+        bytes(importlib.import_module("flatbuffers.flexbuffers").Dumps(settings)), np.uint8
+    )
+    graph.graph.inputs, graph.graph.outputs = [image], outputs
+    builder = importlib.import_module("flatbuffers").Builder(1024)
+    builder.Finish(graph.model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 FORMS: dict[str, tuple[str, Callable[[], bytes]]] = {

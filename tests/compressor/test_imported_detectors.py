@@ -109,6 +109,20 @@ def test_a_file_of_a_batch_of_one_is_read() -> None:
     assert squares(settled(foreign.v8(1), "yolo")[0], 2) == WANTED
 
 
+@pytest.mark.slow
+def test_a_tflite_file_with_its_own_post_processing_goes_to_a_device(tmp_path: Path) -> None:
+    """Boxes as y0, x0, y1, x1 in ratios, classes without the background, scores, count; LiteRT has the operator."""
+    text = RECIPE.replace('onnx = "squares.onnx"', 'tflite = "squares.tflite"').replace('"yolo"', '"ssd"')
+    recipe = written(tmp_path, text.replace("[gates]", '[targets.lite]\nruntime = "litert"\n[gates]'))
+    (tmp_path / "squares.tflite").write_bytes(foreign.post_processed())
+    result = run(recipe, out=tmp_path / "build")
+    assert result.passed, result.gates
+    settings = decoders.settings_from("ssd", read_bundle(result.bundle("lite")).manifest.decoder_options)
+    assert (settings.layout, settings.boxes, settings.background) == ("suppressed", "corners_yx", "none")
+    with open_bundle(result.bundle("lite")) as model:
+        assert model.probe().ok
+
+
 def int8(data: bytes, kept: tuple[str, ...]) -> bytes:
     """Return the file in int8, but for the nodes ``kept``."""
     rng = np.random.default_rng(0)
@@ -116,29 +130,29 @@ def int8(data: bytes, kept: tuple[str, ...]) -> bytes:
     return named("onnx").quantize(data, lambda: rows, Settings(float_layers=kept), None)
 
 
-def scores(data: bytes) -> np.ndarray:
-    """Return the score of every cell, (3, 64)."""
+def output(data: bytes) -> np.ndarray:
+    """Return boxes in pixels and scores of every cell, (7, 64)."""
     import onnxruntime  # noqa: PLC0415
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    found: np.ndarray = session.run(None, {"images": inputs()})[0][0, 4:]
+    found: np.ndarray = session.run(None, {"images": inputs()})[0][0]
     return found
 
 
-def test_scores_beside_boxes_in_pixels_survive_int8() -> None:
-    """In one int8 tensor with boxes a step of the scores is a quarter.
+def test_boxes_and_scores_of_one_output_keep_their_precision_in_int8() -> None:
+    """In int8 a box in pixels has a step of a 255th of the picture; what is behind the layers stays float.
 
-    The quantizer keeps the join float by itself (``tests/compressor/quantize/test_joined.py``), an import all that is
-    behind the layers.
+    A join of boxes and scores stays float by itself (``tests/compressor/quantize/test_joined.py``).
     """
     data = foreign.v8()
     behind = named("onnx").behind_layers(data)
     model = onnx.load_from_string(data)
     assert set(behind) >= {node.name for node in model.graph.node if node.op_type in {"Concat", "Sigmoid", "Add"}}
     assert not set(behind) & {node.name for node in model.graph.node if node.op_type == "Conv"}
-    plain = scores(data)
-    assert np.abs(scores(int8(data, ())) - plain).max() < 0.01
-    assert np.abs(scores(int8(data, behind)) - plain).max() < 0.01
+    plain, whole, kept = output(data), output(int8(data, ())), output(int8(data, behind))
+    assert np.abs(whole - plain)[:4].max() > 0.1
+    assert np.abs(kept - plain)[:4].max() < 0.05
+    assert np.abs(kept - plain)[4:].max() < 0.01
     assert b"QuantizeLinear" in int8(data, behind)
 
 
