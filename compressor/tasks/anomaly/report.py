@@ -1,8 +1,8 @@
-"""The report of anomalies: AUC with bounds, scores of normal and anomalous rows against the threshold."""
+"""The report of anomalies: AUC with bounds, scores against the threshold, and the rows that are scored worst."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 from compressor.measurement.predictions import Compared, Predictions
 from compressor.measurement.saliency import Flip
 from compressor.report import phrases
-from compressor.report.contents import ErrorBar, Picture
+from compressor.report.contents import Drawings, ErrorBar, Picture
 from compressor.report.pictures import BASE, plain
-from compressor.tasks.anomaly.evidence import area, scores_of
+from compressor.tasks.anomaly.evidence import alarms, area, scores_of
 from compressor.tasks.anomaly.targets import ANOMALOUS, NORMAL
 from wire.manifest import Manifest
 
 _REPLICATES = 200
 _BINS = 40
+_SHOWN = 6  # of normal rows, and of anomalous ones
+_SIDE = 96  # smaller pictures are magnified
+_FRAME = 4
+_WRONG, _RIGHT = (214, 69, 45), (58, 134, 96)
 
 
 def bar(name: str, said: Predictions, labels: NDArray[Any]) -> ErrorBar:
@@ -55,6 +59,48 @@ def answers(gate_set: Compared, names: tuple[str, ...]) -> Picture:
     figure.update_xaxes(title="score (the dashed line is the threshold)")
     figure.update_yaxes(title="share of rows", tickformat=".0%")
     return Picture("Scores (compressed, gate split)", plain(figure, height_px=380))
+
+
+def drawings(gate_set: Compared, image_of: Callable[[int], NDArray[np.uint8]], names: tuple[str, ...]) -> Drawings:
+    """Return the normal rows with the highest scores and the anomalous ones with the lowest, one of each source.
+
+    ``image_of``: the picture of a row, uint8 (H, W, 3).
+    """
+    scores, said = scores_of(gate_set.candidate), alarms(gate_set.candidate)
+    pictures = []
+    for kind, sign in ((NORMAL, -1.0), (ANOMALOUS, 1.0)):
+        for row in _worst(sign * scores, gate_set, kind):
+            wrong = bool(said[row]) != bool(kind)
+            told = {(NORMAL, True): ", a false alarm", (ANOMALOUS, True): ", missed"}.get((kind, wrong), "")
+            caption = f"{names[kind]}, score {scores[row]:.4g}{told}"
+            pictures.append((_framed(image_of(row), _WRONG if wrong else _RIGHT), caption))
+    counts = [int((gate_set.labels == kind).sum()) for kind in (NORMAL, ANOMALOUS)]
+    above = [int((said & (gate_set.labels == kind)).sum()) for kind in (NORMAL, ANOMALOUS)]
+    text = (
+        f"Of {counts[NORMAL]} normal rows {above[NORMAL]} are above the threshold, of {counts[ANOMALOUS]} anomalous "
+        f"ones {above[ANOMALOUS]}. Normal rows with the highest scores, then anomalous rows with the lowest."
+    )
+    legend = {"wrong": f"rgb{_WRONG}", "right": f"rgb{_RIGHT}"}
+    return Drawings(title="Worst rows", text=text, legend=legend, pictures=pictures)
+
+
+def _worst(ranked: NDArray[np.float64], gate_set: Compared, kind: int) -> list[int]:
+    """Return the rows of ``kind`` with the lowest values of ``ranked``, one of each source."""
+    rows = np.flatnonzero(gate_set.labels == kind)
+    rows = rows[np.argsort(ranked[rows], kind="stable")]
+    owner = rows if gate_set.sources is None else gate_set.sources[rows]
+    first = np.sort(np.unique(owner, return_index=True)[1])
+    return [int(row) for row in rows[first][:_SHOWN]]
+
+
+def _framed(image: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Return ``image`` magnified to a visible size, in a frame."""
+    times = max(1, -(-_SIDE // max(image.shape[:2])))
+    larger = image.repeat(times, axis=0).repeat(times, axis=1)
+    framed = np.empty((larger.shape[0] + 2 * _FRAME, larger.shape[1] + 2 * _FRAME, 3), np.uint8)
+    framed[:] = colour
+    framed[_FRAME:-_FRAME, _FRAME:-_FRAME] = larger
+    return framed
 
 
 def flips(gate_set: Compared) -> tuple[Flip, ...] | None:

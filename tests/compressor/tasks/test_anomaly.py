@@ -68,6 +68,7 @@ RECIPE = {"model": {"name": "m", "network": "auto_encoder"}, "data": {"task": "a
         ({"gates": {"auc": {"min": 0.5}}}, "that is for one of anomalies"),
         ({**RECIPE, "alarm": {"false_alarms_per_day": 0.0}}, "false_alarms_per_day"),
         ({**RECIPE, "train": {"mixup": 0.2}}, "mixup"),
+        ({**RECIPE, "model": {"name": "m", "onnx": "a.onnx"}}, r"\[model\] onnx in a recipe whose answers"),
         ({**RECIPE, "gates": {"accuracy_drop": {"max": 0.1}}}, "auc"),
     ],
 )
@@ -137,6 +138,20 @@ def test_without_anomalies_only_false_alarms_are_known() -> None:
     assert "labelled anomalies" in unknown["better_than_constant"]
     assert report.bar("float", gate_set.candidate, gate_set.labels).value == 0
     assert [one.name for one in report.answers(gate_set, targets.NAMES).figure.data] == ["normal (3 rows)"]
+
+
+def test_the_worst_rows_are_drawn_one_of_each_source() -> None:
+    """Normal ones from the highest score, anomalous ones from the lowest; small pictures are magnified and framed."""
+    gate_set = compared("nnnaa", said(0.6, 0.7, 0.1, 0.9, 0.2), "xxyzw")
+    found = report.drawings(gate_set, lambda row: np.full((8, 4, 3), row, np.uint8), targets.NAMES)
+    assert [words for _, words in found.pictures] == [
+        "normal, score 0.7, a false alarm", "normal, score 0.1", "anomaly, score 0.2, missed", "anomaly, score 0.9",
+    ]  # fmt: skip
+    assert "Of 3 normal rows 2 are above the threshold, of 2 anomalous ones 1." in found.text
+    first, _ = found.pictures[0]
+    assert first.shape == (96 + 8, 48 + 8, 3)
+    assert (first[4:-4, 4:-4] == 1).all()
+    assert len(set(map(tuple, first[0].tolist()))) == 1
 
 
 def spread(rows: int, apart: float, seed: int = 0) -> tuple[str, Predictions]:
