@@ -243,13 +243,17 @@ def _scopes(model: bytes, float_layers: Sequence[str]) -> list[str]:
 def _drop_names(model: Any) -> None:  # noqa: ANN401 - generated, untyped
     """Drop the names of tensors that nothing asks for: those of layers, float weights, inputs and outputs stay.
 
-    They are some 2 % of a small transformer. Changed in place.
+    They are some 2 % of a small transformer. Float weights have two axes at least. Changed in place.
     """
     plain = required("ai_edge_litert.schema_py_generated").TensorType.FLOAT32
     for graph in model.subgraphs:
         made = {index for operator in graph.operators for index in operator.outputs}
         named = {*graph.inputs, *graph.outputs}
-        named |= {i for i, one in enumerate(graph.tensors) if one.type == plain and i not in made}
+        named |= {
+            i
+            for i, one in enumerate(graph.tensors)
+            if one.type == plain and i not in made and one.shape is not None and len(one.shape) > 1
+        }
         for operator in graph.operators:
             place = WEIGHT_PLACE.get(flatbuffer.operator_name(model, operator))
             if place is not None:
