@@ -34,8 +34,10 @@ from compressor.steps._selection import artifact_steps
 from compressor.steps._settings import Settings
 from compressor.tasks import Task
 from edge_agent.inference import preprocess
+from edge_agent.pictures.resizing import resized
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import to_document
+from wire.manifest import LETTERBOX, Preprocessing
 
 Floats = NDArray[np.float32]
 
@@ -133,10 +135,23 @@ def _drawings(run: Run, judged: Judged) -> report.Drawings | None:
     if drawn is None:
         return None
     rows = run.rows("gate")
-    made: report.Drawings = drawn(
-        judged.compared.gate_set, lambda row: face(next(iter(rows.take(np.array([row])).images))), rows.class_names
-    )
+
+    def image_of(row: int) -> NDArray[np.uint8]:
+        return as_judged(face(next(iter(rows.take(np.array([row])).images))), run.preprocessing)
+
+    made: report.Drawings = drawn(judged.compared.gate_set, image_of, rows.class_names)
     return made
+
+
+def as_judged(image: NDArray[np.uint8], pre: Preprocessing) -> NDArray[np.uint8]:
+    """Return ``image``, uint8 (H, W, 3), with the border that ``pre`` gives it: places are ratios of the input.
+
+    Its pixels are not reduced; without a border it is unchanged.
+    """
+    if pre.resize != LETTERBOX:
+        return image
+    factor = -(-max(image.shape[:2]) // max(pre.width, pre.height))
+    return resized(image, replace(pre, width=factor * pre.width, height=factor * pre.height))
 
 
 def _layers(run: Run, results: Sequence[Judged]) -> report.Layers | None:

@@ -18,9 +18,11 @@ from compressor.measurement.predictions import Candidate, predict
 from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.run import imported_detector, imported_model
 from compressor.run.imported_detector import BoxOutputs
+from compressor.run.report_inputs import as_judged
 from compressor.steps.quantize import Settings
 from edge_agent import decoders
 from edge_agent.api import open_bundle
+from edge_agent.pictures.resizing import framed, unframed
 from tests.compressor import foreign_detectors as foreign
 from wire.bundle import read_bundle
 from wire.manifest import Manifest, Preprocessing, TensorSpec
@@ -214,6 +216,27 @@ def test_a_device_answers_in_pixels_of_the_picture_without_its_border(outcome: R
         assert [box["label"] for box in said.boxes] == ["red"]
         found = [float(said.boxes[0][edge]) / factor for edge in ("x0", "y0", "x1", "y1")]  # type: ignore[arg-type]
         assert found == pytest.approx([8, 16, 16, 24], abs=0.5)
+
+
+def test_pictures_of_the_report_have_the_border_that_their_boxes_count_from() -> None:
+    """At their own resolution; without a border they are as they came."""
+    pre, image = Preprocessing(width=64, height=64, resize="letterbox", fill=114), picture(32)
+    large = np.repeat(np.repeat(image, 3, axis=0), 3, axis=1)
+    made = as_judged(large, pre)
+    assert made.shape == (192, 192, 3)
+    assert (made[:48] == 114).all()
+    assert (made[48:144] == large).all()
+    assert as_judged(large, replace(pre, resize="stretch", fill=0)) is large
+
+
+def test_boxes_move_with_a_border_and_back() -> None:
+    """Of a tall picture the border is left and right."""
+    pre = Preprocessing(width=64, height=32, resize="letterbox")
+    edges = np.array([[0, 0, 1, 1], [0.5, 0.25, 0.75, 0.5]], np.float32)
+    moved = framed(edges, 50, 100, pre)
+    assert moved[0] == pytest.approx([0.375, 0, 0.625, 1])
+    assert unframed(moved, 50, 100, pre) == pytest.approx(edges)
+    assert unframed(np.array([[0, 0, 1, 1]], np.float32), 50, 100, pre) == pytest.approx(edges[:1])
 
 
 @pytest.mark.slow
