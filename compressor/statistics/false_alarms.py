@@ -9,9 +9,9 @@ and k is the largest number whose upper bound is within the rate. The true level
 chosen level is above it; both at once has at most the risk 1 - confidence (a tolerance limit).
 
 Source: S. S. Wilks, Determination of sample sizes for setting tolerance limits, 1941 (order statistics as limits);
-F. Garwood, Fiducial limits for the Poisson distribution, 1936 (bounds of a count by chi-squared); M. Leadbetter,
-G. Lindgren, H. Rootzen, Extremes and Related Properties, 1983, section 5.5 (runs of exceedances are Poisson events);
-P. McCullagh, J. Nelder, Generalized Linear Models, 1989, section 4.5 (dispersion by Pearson's statistic).
+M. Leadbetter, G. Lindgren, H. Rootzen, Extremes and Related Properties of Random Sequences and Processes, 1983, section
+5.5 (runs of exceedances are Poisson events); P. McCullagh, J. Nelder, Generalized Linear Models, 1989, section 4.5
+(dispersion by Pearson's statistic).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+
+from compressor.statistics.stream_events import rate_bounds
 
 DAY_S = 86_400.0
 _LEVEL_EVENTS = 40
@@ -128,15 +129,12 @@ class Threshold:
 
 def upper(events: float, days: float, confidence: float, dispersion: float = 1.0) -> float:
     """Return the upper bound of the events a day, of so many ``events`` in ``days``."""
-    counted = events / dispersion
-    return dispersion * float(stats.chi2.ppf(confidence, 2 * (counted + 1))) / 2 / days
+    return dispersion * rate_bounds(events / dispersion, days, confidence)[1]
 
 
 def lower(events: float, days: float, confidence: float, dispersion: float = 1.0) -> float:
     """Return the lower bound of the events a day."""
-    if not events:
-        return 0.0
-    return dispersion * float(stats.chi2.ppf(1 - confidence, 2 * events / dispersion)) / 2 / days
+    return dispersion * rate_bounds(events / dispersion, days, confidence)[0]
 
 
 def days_for(rate: float, limit: float, confidence: float, dispersion: float = 1.0) -> float:

@@ -90,8 +90,10 @@ def matched(events: Spans, found: Points) -> Integers:
     return meets
 
 
-def rate_bounds(count: int, hours: float, confidence: float) -> tuple[float, float]:
+def rate_bounds(count: float, hours: float, confidence: float) -> tuple[float, float]:
     """Return the lower and the upper bound of a Poisson rate an hour, each exact and one-sided at ``confidence``.
+
+    The rate is that of ``count`` events in the unit of ``hours``; a count that was divided need not be whole.
 
     Source: Garwood 1936, by quantiles of the chi-squared distribution.
     """
