@@ -43,12 +43,14 @@ class FileWords:
     """What a model's file says of itself; empty: nothing.
 
     ``labels``: the names of its classes, in the order of the output. ``mean`` and ``std``: its input is
-    ``(pixel - mean) / std`` for pixels of 0 to 255, one value for all channels or one for each.
+    ``(pixel - mean) / std`` for pixels of 0 to 255, one value for all channels or one for each. ``stride``: the sides
+    of its input are multiples of it; 0: nothing is said.
     """
 
     labels: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    stride: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from wire.manifest import TensorSpec
 _NAMES = "names"
 """Under this key exporters note the classes, as Python writes a dictionary of them by number, or a list."""
 _MAX_NAMES_CHARS = 1_000_000
+_STRIDE, _MAX_STRIDE_CHARS = "stride", 4
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
@@ -52,6 +53,13 @@ def noted_labels(data: bytes) -> tuple[str, ...]:
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
         return ()
     return tuple(str(name) for name in named) if not isinstance(found, str) else ()
+
+
+def noted_stride(data: bytes) -> int:
+    """Return the stride of a detector in the metadata of an ONNX file; 0 if it notes none readable."""
+    props = onnx.load_from_string(data).metadata_props
+    text = next((entry.value for entry in props if entry.key == _STRIDE), "").strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_STRIDE_CHARS else 0
 
 
 def logits_first(data: bytes, name: str) -> bytes:

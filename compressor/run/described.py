@@ -37,6 +37,17 @@ def check_labels(words: FileWords, classes: Sequence[str]) -> str:
     return f"the file calls its classes {_few(words.labels)}, the data {_few(classes)}: they are taken in this order"
 
 
+def check_sides(words: FileWords, data: DataRecipe) -> None:
+    """Check that the input's sides are multiples of the stride that the file notes, if it notes one.
+
+    Raises:
+        ModelSignatureError: If one is not: branches of the network would have other sizes where they join.
+    """
+    if words.stride and (data.width % words.stride or data.height % words.stride):
+        message = f"Expected [data] width and height as multiples of {words.stride}, the stride that the file notes"
+        raise ModelSignatureError(f"{message}, got {data.width} x {data.height}: set those of the export")
+
+
 def normalisation(words: FileWords, data: DataRecipe) -> str:
     """Return "" if the file takes pixels as ``data`` gives them, or says nothing; else a line on what would fit."""
     if not words.mean or not words.std or min(words.std) <= 0 or data.front_end:

@@ -220,6 +220,7 @@ def _compare_words(run: Run, words: formats.FileWords) -> None:
         ModelSignatureError: If it has the same classes in another order.
     """
     table = run.table
+    described.check_sides(words, run.recipe.data)
     has_classes = bool(run.recipe.decoder.kind) or run.task.targets.classes(table.labels[:1]) is not None
     lines = (described.check_labels(words, table.class_names) if has_classes else "",
              described.normalisation(words, run.recipe.data))  # fmt: skip
@@ -264,6 +265,7 @@ def check(recipe: Recipe) -> None:
     inputs, outputs = file_format.tensors(data)
     wanted = _input(inputs, spec)
     named: Specs = ()
+    described.check_sides(file_format.words(data), recipe.data)
     if model.labels:
         described.check_labels(file_format.words(data), model.labels)
         if recipe.decoder.kind:

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from compressor.api import RunResult, run
+from compressor.clean.given import Given
 from compressor.errors import CompressorError, ModelOutputsError, ModelSignatureError, RecipeError
 from compressor.formats import named
 from compressor.measurement.predictions import Candidate, predict
+from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import parse_recipe, read_recipe
-from compressor.run import imported_detector, imported_model
+from compressor.run import described, imported_detector, imported_model
 from compressor.run.imported_detector import BoxOutputs
 from compressor.run.report_inputs import as_judged
 from compressor.steps.quantize import Settings
@@ -123,6 +125,30 @@ def test_a_tflite_file_with_its_own_post_processing_goes_to_a_device(tmp_path: P
     assert (settings.layout, settings.boxes, settings.background) == ("suppressed", "corners_yx", "none")
     with open_bundle(result.bundle("lite")) as model:
         assert model.probe().ok
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_file_of_float16_gives_its_boxes(compressed: bool) -> None:  # noqa: FBT001 - a case
+    """As exporters of phones write it; step ``clean`` makes the rest of it."""
+    model = onnx.load_from_string(foreign.v8(1))
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            half = onnx.numpy_helper.to_array(weight).astype(np.float16)
+            weight.CopyFrom(onnx.numpy_helper.from_array(half, weight.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    given = Given(rows=inputs(3), compressed=compressed)
+    data, notes = named("onnx").cleaned(model.SerializeToString(), given)
+    assert squares(settled(data, "yolo")[0]) == WANTED
+    assert notes
+
+
+def test_a_file_whose_sizes_are_open_is_read_from_its_answers() -> None:
+    """Dynamic axes: nothing is known before the first run."""
+    model = onnx.load_from_string(foreign.v8())
+    for place, dim in enumerate(model.graph.output[0].type.tensor_type.shape.dim):
+        dim.dim_param = f"d{place}"
+    assert squares(settled(model.SerializeToString(), "yolo")[0]) == WANTED
 
 
 def int8(data: bytes, kept: tuple[str, ...]) -> bytes:
@@ -273,6 +299,16 @@ def test_what_does_not_fit_is_refused_before_any_data_is_read(
     """By a coded error that says what would fit."""
     with pytest.raises(error, match=said):
         checked(tmp_path, change)
+
+
+def test_sides_are_multiples_of_the_stride_that_the_file_notes() -> None:
+    """A file with open sizes would else fail where its branches join."""
+    words = named("onnx").words(foreign.v8(1, dict(enumerate(foreign.NAMES))))
+    assert (words.stride, words.labels) == (8, foreign.NAMES)
+    described.check_sides(words, DataRecipe(width=64, height=32))
+    with pytest.raises(ModelSignatureError, match="multiples of 8, the stride that the file notes, got 60 x 64"):
+        described.check_sides(words, DataRecipe(width=60, height=64))
+    assert named("onnx").words(foreign.v8()).stride == 0
 
 
 def test_boxes_and_scores_apart_become_no_network_for_another_runtime(tmp_path: Path) -> None:

@@ -230,10 +230,10 @@ def test_outputs_that_are_no_boxes_with_scores_are_refused() -> None:
         found("ssd", boxes, scores, shape=ModelShape(classes=7, width=64, height=32))
 
 
-CASES = {
-    "yolo": [[v8()], [v5()], [ended()]],
-    "ssd": [list(ssd_lists("first")), [ended()[0, :, :4], ended()[0, :, 4], ended()[0, :, 5]]],
-}  # fmt: skip
+CASES: dict[str, list[tuple[list[np.ndarray], dict[str, object]]]] = {
+    "yolo": [([v8()], {}), ([v5()], {}), ([ended()], {}), (grids(), {"anchors": ANCHORS})],
+    "ssd": [(list(ssd_lists("first")), {}), ([ended()[0, :, :4], ended()[0, :, 4], ended()[0, :, 5]], {})],
+}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -241,8 +241,8 @@ CASES = {
 def test_broken_numbers_never_crash_a_device(name: str, seed: int) -> None:
     """NaN and infinity give a row of NaN; sizes that are huge or negative give boxes inside the picture."""
     rng = np.random.default_rng(seed)
-    for outputs in CASES[name]:
-        reading, ordered = settled(name, outputs)
+    for outputs, options in CASES[name]:
+        reading, ordered = settled(name, outputs, SHAPE, **options)
         decoder = decoders.make(name, reading.options, SHAPE)
         broken = [np.array(one, np.float32) for one in ordered]
         for one in broken:
