@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -48,8 +50,16 @@ def trained() -> nn.Module:
     return fit_with(network, rectangles(160, 0), SETTINGS, Options())
 
 
-def applied(trained: nn.Module, step: str, **own: float) -> tuple[Applied, float, float]:
-    """Return the result of a step on a copy, and the F1 before and after."""
+Made = tuple[Applied, float, float]
+
+
+@pytest.fixture(scope="module")
+def applied(trained: nn.Module) -> Callable[[str], Made]:
+    """Return the result of a step on a copy, and the F1 before and after; each step is taken once."""
+    return functools.cache(lambda step: _applied(trained, step, **STEPS[step]))
+
+
+def _applied(trained: nn.Module, step: str, **own: float) -> Made:
     rows, search = rectangles(96, 1), rectangles(48, 2)
     bench = Bench(train=rows, calibration=search, search=search, settings=SETTINGS, teacher=copy.deepcopy(trained))
     settings = steps.module(step).Settings(**own)
@@ -81,9 +91,9 @@ def test_every_step_of_a_network_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_step_keeps_a_detector_that_detects(trained: nn.Module, step: str) -> None:
+def test_a_step_keeps_a_detector_that_detects(applied: Callable[[str], Made], step: str) -> None:
     """It still finds the rectangles, and exports with its grid."""
-    result, before, after = applied(trained, step, **STEPS[step])
+    result, before, after = applied(step)
     assert before > 0.8
     assert after > 0.6, (before, after, result.notes)
     assert result.finite()
@@ -91,9 +101,9 @@ def test_a_step_keeps_a_detector_that_detects(trained: nn.Module, step: str) -> 
     assert export_onnx(result.network, 1, SIDE, SIDE)
 
 
-def test_pruning_narrows_the_body_and_keeps_the_grid(trained: nn.Module) -> None:
+def test_pruning_narrows_the_body_and_keeps_the_grid(applied: Callable[[str], Made]) -> None:
     """The classes and the four numbers of a box stay; fewer multiplications remain."""
-    result, _, _ = applied(trained, "prune", **STEPS["prune"])
+    result, _, _ = applied("prune")
     assert result.notes["macs_after"] <= 0.8 * result.notes["macs_before"]
     assert result.network(torch.zeros(1, 1, SIDE, SIDE))[0].shape == (1, 6, SIDE // 8, SIDE // 8)
 
