@@ -38,7 +38,7 @@ WEIGHT_AXES = 2
 """The fewest axes of a constant that counts as a weight: biases and scales have one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileWords:
     """What a model's file says of itself; empty: nothing.
 
