@@ -17,7 +17,7 @@ from typing import Annotated, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data._front_end import chosen
+from compressor.data._front_end import Ranged, SensorSample, chosen, ranged
 from compressor.data._stored_images import HashedImages, kept
 from compressor.data._table import Table, make_table
 from compressor.errors import DataError
@@ -123,6 +123,25 @@ def tabled(recordings: Iterable[Recording], ends: tuple[str, Mapping[str, float]
     return replace(
         table, labels=labels, class_names=(BACKGROUND, *kinds), remarks=unheard if rows.unheard else ()
     )  # fmt: skip
+
+
+def ranged_windows(recordings: Iterable[Recording], ends: tuple[str, Mapping[str, float]]) -> list[Ranged]:
+    """Return the numbers of windows that don't overlap before conversion to 8 bits, to fit ranges.
+
+    Raises:
+        SensorError: If the front end can't read one.
+    """
+    rate = int(ends[1]["sample_rate_hz"])
+    clip = round(ends[1]["clip_s"] * rate)
+    found: list[Ranged] = []
+    for recording in recordings:
+        cuts = range(0, len(recording.sound) - clip + 1, clip)
+        sounds = (as_wav(recording.sound[start : start + clip], rate) for start in cuts)
+        windows = [
+            SensorSample(name=recording.name, data=data, label="", slice="", source=recording.name) for data in sounds
+        ]
+        found += ranged(windows, *ends)
+    return found
 
 
 def step_s(labels: Rows) -> float:

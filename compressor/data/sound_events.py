@@ -25,8 +25,18 @@ import numpy as np
 
 from compressor.data._archive import Names, opened
 from compressor.data._delimited import check_columns
-from compressor.data._event_windows import BACKGROUND, EventWindows, Recording, Sound, SoundEvent, settings, tabled
+from compressor.data._event_windows import (
+    BACKGROUND,
+    EventWindows,
+    Recording,
+    Sound,
+    SoundEvent,
+    ranged_windows,
+    settings,
+    tabled,
+)
 from compressor.data._event_windows import front_end as shared_front_end
+from compressor.data._front_end import Ranged
 from compressor.data._layout import is_hidden
 from compressor.data._table import Table, check_label
 from compressor.data._window_table import read
@@ -64,16 +74,28 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     check_columns(data.columns, COLUMNS, data.dataset)
     path = (root or Path()) / data.path
     with opened(path) as store:
-        names = [name for name in store.names() if not is_hidden(name)]
-        sounds = [name for name in names if name.lower().endswith(".wav")]
-        if not sounds:
-            message = f"Expected recordings (WAV, and a CSV with start_s,end_s,label beside each) in {path}, got none"
-            raise ArchiveError(message)
-        return tabled(_recordings(store, sounds, data, int(ends[1]["sample_rate_hz"])), ends, cut)
+        return tabled(_recordings(store, path, data, int(ends[1]["sample_rate_hz"])), ends, cut)
 
 
-def _recordings(store: Names, sounds: list[str], data: DataRecipe, rate_hz: int) -> Iterator[Recording]:
+def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
+    """Return decibels (``log_mel``) or coefficients (``mfcc``) before conversion to 8 bits, to fit ranges.
+
+    Raises:
+        ArchiveError: As in ``load``.
+        DataError: As in ``load``.
+        SensorError: If the front end can't read a window.
+    """
+    ends, path = front_end(data), (root or Path()) / data.path
+    with opened(path) as store:
+        return ranged_windows(_recordings(store, path, data, int(ends[1]["sample_rate_hz"])), ends)
+
+
+def _recordings(store: Names, path: Path, data: DataRecipe, rate_hz: int) -> Iterator[Recording]:
     there = set(store.names())
+    sounds = [name for name in store.names() if name.lower().endswith(".wav") and not is_hidden(name)]
+    if not sounds:
+        message = f"Expected recordings (WAV, and a CSV with start_s,end_s,label beside each) in {path}, got none"
+        raise ArchiveError(message)
     for name in sounds:
         place = PurePosixPath(name)
         listed = place.with_suffix(".csv").as_posix()

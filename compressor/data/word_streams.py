@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.data import spoken
-from compressor.data._event_windows import EventWindows, Recording, SoundEvent, settings, tabled
+from compressor.data._event_windows import EventWindows, Recording, SoundEvent, ranged_windows, settings, tabled
 from compressor.data._event_windows import front_end as shared_front_end
-from compressor.data._front_end import SensorSample
+from compressor.data._front_end import Ranged, SensorSample
 from compressor.data._table import Table, sort_classes
 from compressor.data.sound_events import pcm
 from compressor.errors import DataError
@@ -67,13 +67,30 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
             than keywords, or an option is unknown or out of range.
     """
     ends, wanted = front_end(data), settings(data, Composed)
+    return tabled(_made(data, root, wanted, int(ends[1]["sample_rate_hz"])), ends, wanted)
+
+
+def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
+    """Return decibels (``log_mel``) or coefficients (``mfcc``) before conversion to 8 bits, to fit ranges.
+
+    Raises:
+        ArchiveError: As in ``load``.
+        DataError: As in ``load``.
+        SensorError: If the front end can't read a window.
+    """
+    ends = front_end(data)
+    return ranged_windows(_made(data, root, settings(data, Composed), int(ends[1]["sample_rate_hz"])), ends)
+
+
+def _made(data: DataRecipe, root: Path | None, wanted: Composed, rate_hz: int) -> Iterator[Recording]:
+    """Return the recordings of the clips in ``data.path``."""
     clips = list(spoken.samples((root or Path()) / data.path))
     labels = sort_classes({clip.label for clip in clips})
     if wanted.keywords > len(labels):
         message = f"Expected at most {len(labels)} keywords, the labels of the clips, got {wanted.keywords}"
         raise DataError(f"{message}: write fewer into [data] options")
     keywords = frozenset(labels[: wanted.keywords] if wanted.keywords else labels)
-    return tabled(composed(clips, keywords, wanted, int(ends[1]["sample_rate_hz"])), ends, wanted)
+    return composed(clips, keywords, wanted, rate_hz)
 
 
 def composed(

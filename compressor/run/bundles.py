@@ -205,7 +205,9 @@ def _reference(run: Run, compared: Comparison) -> Reference:
         if not run.recipe.train.keeps_body:  # else edges and projection of what the body gives stay as they are
             train = concatenate(train, run.drifted.train)
         parts.append(_seen(run, candidate, drifted, "retrained"))
-    temperature = fitted_number(run, compared.calibration, run.rows("calibration"))
+    temperature = compared.gate_set.candidate.fitted
+    if not run.task.smoother:
+        temperature = fitted_number(run, compared.calibration, run.rows("calibration"))
     seen = _seen(run, candidate, train, "train")
     said = compared.gate_set.candidate
     task = device_tasks.make(run.task.device, said.logits.shape[1], said.thresholds)

@@ -2,13 +2,13 @@
 
 The windows of each recording pass, in their order, through the code that finds events on the device. Decides what is
 counted: a detection is the begin of an event, at the middle of its first window; one match an event
-(``statistics.stream_events``). Each model is judged at its own threshold, chosen on calibration recordings. Does not
+(``statistics.stream_events``). Models are judged at a threshold that was chosen on calibration recordings. Does not
 judge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,8 @@ __all__ = [
 CONFIDENCE = 0.95
 SMOOTHER = "events"
 THRESHOLDS = (*np.arange(0.05, 0.951, 0.05).round(2).tolist(), 0.97, 0.98, 0.99, 0.995, 0.999)
-"""Of these one is chosen; the next one changes hardly any event."""
+"""Of these the best is sought first, then around it in steps of ``FINER``: else two models are judged at two points."""
+FINER, _STEPS = 0.005, 9
 _UNFITTED = 0.5
 _HOUR_S = 3600.0
 Labels = NDArray[Any]
@@ -216,9 +217,14 @@ def event_threshold(said: Predictions, labels: Labels) -> float:
     many false accepts in these hours; else the one with the highest F1. Of equals it is the higher one.
     """
     wanted, lasted = said.smoothing.get("false_accepts_per_hour", 0.0), hours(labels)
-    tried = {value: heard(said, labels, value) for value in THRESHOLDS}
-    allowed = [value for value, one in tried.items() if not wanted or len(one.false) <= wanted * lasted]
-    if not allowed:
-        return float(np.float32(THRESHOLDS[-1]))
-    best = max(allowed, key=lambda value: (tried[value].found.sum() if wanted else tried[value].f1, value))
-    return float(np.float32(best))
+    tried: dict[float, Heard] = {}
+
+    def best_of(values: Iterable[float]) -> float:
+        tried.update({value: heard(said, labels, value) for value in values if value not in tried})
+        allowed = [value for value, one in tried.items() if not wanted or len(one.false) <= wanted * lasted]
+        right = {value: tried[value].found.sum() if wanted else tried[value].f1 for value in allowed}
+        return max(allowed, key=lambda value: (right[value], value)) if allowed else max(tried)
+
+    rough = best_of(THRESHOLDS)
+    near = (round(rough + step * FINER, 3) for step in range(-_STEPS, _STEPS + 1))
+    return float(np.float32(best_of(value for value in near if THRESHOLDS[0] <= value <= THRESHOLDS[-1])))

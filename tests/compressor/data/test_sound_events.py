@@ -142,6 +142,14 @@ def test_a_wrong_list_of_events_is_named(tmp_path: Path, events: str | None, sai
         load(DATA, tmp_path)
 
 
+def test_ranges_are_fitted_on_windows_that_do_not_overlap(tmp_path: Path) -> None:
+    """By recording, so that only those of train count."""
+    written(tmp_path, "a", "1.0,1.5,tap\n")
+    found = sound_events.raw(DATA, tmp_path)
+    assert [one.source for one in found] == ["a"] * 8
+    assert all(-60 < float(one.values.mean()) < 0 for one in found)
+
+
 def test_wrong_recordings_are_named(tmp_path: Path) -> None:
     """Too short, of another rate, cut off, no WAV, no recording, a list without a column."""
     (tmp_path / "set").mkdir()
