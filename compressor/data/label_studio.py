@@ -8,10 +8,11 @@
         ├── 3fa85f64-001.jpg
         └── 002.jpg
 
-The label of an image is its only choice, or with ``[data] label = "number"`` its number or rating. Tasks without an
-annotation, and annotations that were skipped, are left out. Of several annotations, those marked as ground truth count;
-the others must agree. The key ``source`` of a task's data holds frames of one recording together; ``[data] slices`` and
-``split`` name further keys of the task's data, ``columns`` the keys that are called otherwise.
+The label of an image is its only choice, of a recipe of several labels all its choices, or with ``[data] label =
+"number"`` its number or rating. Tasks without an annotation, and annotations that were skipped, are left out. Of
+several annotations, those marked as ground truth count; the others must agree. The key ``source`` of a task's data
+holds frames of one recording together; ``[data] slices`` and ``split`` name further keys of the task's data,
+``columns`` the keys that are called otherwise.
 
 Source: https://labelstud.io/guide/export, "JSON" and "JSON_MIN"; https://labelstud.io/guide/task_format.
 """
@@ -30,7 +31,7 @@ from compressor.data._named_files import NamedFiles
 from compressor.data._table import Table, check_label, source_name
 from compressor.data.labelled_images import LabelRow, listed
 from compressor.errors import ArchiveError, ColumnError, DataError
-from compressor.recipe.model import DataRecipe
+from compressor.recipe.model import SEPARATOR, DataRecipe
 
 READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", "bits", "columns"})
 MAX_EXPORT_BYTES = 256 * 1024 * 1024
@@ -105,7 +106,8 @@ def _row(fields: Fields, labels: list[str], data: DataRecipe, files: NamedFiles,
     if len(different) > 1:
         message = f"Expected one label in {where}, got {', '.join(different)[:200]}"
         raise DataError(f"{message}: settle it in Label Studio (ground truth), or leave the task out")
-    check_label(different[0], where)
+    if not tasks.of(data).several:  # what stands between separators is checked by the task
+        check_label(different[0], where)
     asked = data.columns.get("path")
     keys = (asked,) if asked else _IMAGES
     image = next((fields[key] for key in keys if isinstance(fields.get(key), str) and fields[key]), None)
@@ -144,6 +146,8 @@ def _annotated(task: Fields, data: DataRecipe, where: str) -> list[str]:
                 "label", result.get("from_name")
             ):
                 found += _values(result.get("value"), data, where)
+        if tasks.of(data).several and not results:  # looked at, and nothing chosen
+            found.append("")
     return found
 
 
@@ -156,6 +160,8 @@ def _values(value: object, data: DataRecipe, where: str) -> list[str]:
     choices = value.get("choices")
     if choices is None:
         return []
+    if tasks.of(data).several and isinstance(choices, list):
+        return [(data.separator or SEPARATOR).join(sorted(map(str, choices)))]
     if not isinstance(choices, list) or len(choices) != 1:
         message = f"Expected one choice in {where}, got {str(choices)[:100]}"
         raise DataError(f"{message}: a classifier has one label for each image; leave the task out")

@@ -27,7 +27,7 @@ _LATER: Mapping[str, bool] = {"later": True}
 
 Mean: TypeAlias = Annotated[float, Bound(-1e5, 1e5)]
 Spread: TypeAlias = Annotated[float, Bound(1e-6, 1e5)]
-Side: TypeAlias = Annotated[int, Bound(4, MAX_IMAGE_SIDE)]
+Side: TypeAlias = Annotated[int, Bound(1, MAX_IMAGE_SIDE)]
 Epochs: TypeAlias = Annotated[int, Bound(1, 10_000)]
 Rate: TypeAlias = Annotated[float, Bound(1e-8, 10)]
 Strength: TypeAlias = Annotated[float, Bound(0, 10)]

@@ -30,7 +30,7 @@ SUFFIXES = frozenset({".csv", ".json", ".bin", ".f32", ".raw"})
 class Settings:
     """``[data] options`` of ``front_end = "window"``."""
 
-    steps: Annotated[int, Bound(2, MAX_SIDE)] = 64  # in time, the rows of the picture
+    steps: Annotated[int, Bound(1, MAX_SIDE)] = 64  # in time, the rows of the picture; 1: a row of features
     channels: Annotated[int, Bound(1, 256)] = 1  # the columns of the picture
     binary: Annotated[int, Bound(0, 1)] = 0  # 1: raw float32 instead of text
     resample: Annotated[int, Bound(0, 1)] = 0  # 1: a window of another length is stretched, not rejected
@@ -76,8 +76,8 @@ def fitted(values: Values, settings: Settings) -> Values:
         SensorError: If it has other channels or steps than the settings, or a number that is not finite.
     """
     steps, channels = settings.steps, settings.channels
-    if values.ndim != 2 or values.shape[1] != channels or not 1 < len(values) <= MAX_STEPS:  # noqa: PLR2004 - (T, C)
-        raise SensorError(f"Expected a window of 2 to {MAX_STEPS} steps x {channels} channels, got {values.shape}")
+    if values.ndim != 2 or values.shape[1] != channels or not 1 <= len(values) <= MAX_STEPS:  # noqa: PLR2004 - (T, C)
+        raise SensorError(f"Expected a window of 1 to {MAX_STEPS} steps x {channels} channels, got {values.shape}")
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0].tolist()
         raise SensorError(f"Expected finite numbers, got {values[row, column]} at step {row}, channel {column}")

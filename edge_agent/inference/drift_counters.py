@@ -48,12 +48,15 @@ _EXACT_PIXELS = 2**24 // 255  # their sum is an integer that float32 represents 
 def image_features(image: NDArray[np.uint8]) -> list[float]:
     """Return the features of ``image``, uint8 (H, W, 3), in the order of ``NAMES``.
 
-    Luma, gradients and noise are in units of full scale (1.0). An image with fewer than 3 pixels per side gives NaN,
-    which counts as invalid.
+    Luma, gradients and noise are in units of full scale (1.0). An image with fewer than 3 pixels per side, such as a
+    row of features, counts as one whose lines are repeated. Without a pixel all are NaN, which counts as invalid.
     """
     height, width, _ = image.shape
-    if min(height, width) < _MIN_SIDE:
+    if not height * width:
         return [math.nan] * len(NAMES)
+    for axis, side in enumerate((height, width)):
+        image = np.repeat(image, _MIN_SIDE, axis=axis) if side < _MIN_SIDE else image
+    height, width, _ = image.shape
     floats = image.astype(np.float32)
     luma = floats.reshape(-1, 3).dot(_WEIGHTS)
     # the means of red, green and blue, 0..1; sums stay below 2^24, so grey images differ by exactly 0

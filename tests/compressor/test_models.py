@@ -20,7 +20,7 @@ from compressor.release.signing import read_signable
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = {path.parent.name: read_recipe(path) for path in sorted(ROOT.glob("models/*/recipe.toml"))}
-EMBEDDED = {"digits", "scenes"}  # data sets that need no data
+EMBEDDED = {"digits", "scenes", "sklearn_tables"}  # data sets that need no data
 NEEDY = {name: recipe for name, recipe in RECIPES.items() if recipe.data.dataset not in EMBEDDED}
 
 

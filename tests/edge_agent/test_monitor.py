@@ -286,3 +286,15 @@ def test_a_drift_report_of_a_regression_goes_over_the_wire() -> None:
         counters=counter.take(),
     )
     assert decode_report(encode_report(report)) == report
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 3), (9, 1, 3), (1, 1, 3), (2, 5, 3)])
+def test_a_row_of_features_has_finite_image_features(shape: tuple[int, int, int]) -> None:
+    """Its mean and spread are those of its numbers; lines of it count as repeated."""
+    pixels = np.random.default_rng(3).integers(0, 256, shape, np.uint8)
+    pixels[..., 1:] = pixels[..., :1]
+    found = dict(zip(drift_counters.NAMES, drift_counters.image_features(pixels), strict=True))
+    assert all(map(math.isfinite, found.values()))
+    assert found["luma_mean"] == pytest.approx(pixels.mean() / 255, abs=1e-6)
+    assert found["luma_sd"] == pytest.approx(pixels[..., 0].std() / 255, abs=1e-6)
+    assert all(map(math.isnan, drift_counters.image_features(np.zeros((0, 4, 3), np.uint8))))

@@ -268,3 +268,18 @@ def test_seeded_damage_of_an_export_is_coded(tmp_path: Path, dataset: str) -> No
             load(dataset, tmp_path, allow_corrupt=1)
         except CompressorError:
             continue
+
+
+def test_all_choices_of_an_image_are_its_labels(tmp_path: Path) -> None:
+    """Of a recipe of several labels; an annotation without a choice is a row without any, a task without one is not."""
+    tasks = [
+        {"id": 1, "data": {"image": "1-a.png"}, "annotations": [chosen("dog", "cat"), chosen("cat", "dog")]},
+        {"id": 2, "data": {"image": "2-b.png"}, "annotations": [{"result": []}]},
+        {"id": 3, "data": {"image": "3-c.png"}, "annotations": []},
+    ]
+    folder = write(tmp_path, {**PICTURES, "p.json": json.dumps(tasks).encode()})
+    table = load("label_studio", folder, task="multi_label")
+    assert table.class_names == ("cat", "dog")
+    assert table.labels.tolist() == [[True, True], [False, False]]
+    with pytest.raises(DataError, match=r"Expected one choice in p\.json, task 1"):
+        load("label_studio", folder)
