@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from compressor.api import RunResult, run
@@ -151,6 +154,39 @@ def test_the_reference_counts_labels_and_rates(bundle: Path) -> None:
     assert names == ["labels", "top", "label_0", "label_1", "label_2"]
     assert reference.classes == 0
     assert (read.manifest.task, read.manifest.schema) == ("multi_label", 3)
+
+
+def test_a_file_that_ends_in_a_sigmoid_is_taken(outcome: RunResult, tmp_path: Path) -> None:
+    """Its outputs are probabilities without being asked about; the answers are those of its own labels."""
+    weights = np.zeros((3 * 16 * 16, 3), np.float32)  # a label a colour: how much of it is above the dark
+    for column, name in enumerate(("red", "green", "blue")):
+        weights[COLOURS[name] * 256 : (COLOURS[name] + 1) * 256, column] = 4 / 256
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["x"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "w", "b"], ["scores"]),
+            helper.make_node("Sigmoid", ["scores"], ["said"]),
+        ],
+        "lamps",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 16, 16])],
+        [helper.make_tensor_value_info("said", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.full(3, 5.0, np.float32), "b")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "lamps.onnx")
+    labels = 'onnx = "lamps.onnx"\nlabels = ["red", "green", "blue"]'
+    text = RECIPE.replace("network_options = {filters = 8}", labels).replace(
+        'path = "set"', f'path = "{outcome.report.parent.parent / "set"}"'
+    )
+    text = re.sub(r"(?s)\[train\].*?\[\[compress", "[[compress", text).replace(
+        '[targets.lite]\nruntime = "litert"\n', ""
+    )
+    (tmp_path / "recipe.toml").write_text(text)
+    done = run(tmp_path / "recipe.toml", out=tmp_path / "build")
+    assert done.passed, done.gates
+    with open_bundle(done.bundle("onnx")) as model:
+        assert model.manifest.outputs[0].meaning == "sigmoid"
+        assert model.manifest.labels == ("red", "green", "blue")
+        assert set(model.answer(picture(("green", "red"), 2000)).scores) == {"green", "red"}
 
 
 @pytest.mark.parametrize("change", [b"[0.5,0.5]", b"[0.5,0.5,1.0]", b"[0,0.5,0.5]"])
