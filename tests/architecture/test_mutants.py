@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_a_stop_while_the_engine_starts_leaves_none(tmp_path: Path, monkeypatch:
         def __init__(self, *arguments: object, **options: object) -> None:
             super().__init__(*arguments, **options)
             started.append(self)
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)  # the program has no other thread
 
     monkeypatch.setattr(subprocess, "Popen", Stopped)
     before = signal.signal(signal.SIGTERM, mutants.stop)
