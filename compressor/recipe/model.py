@@ -108,6 +108,8 @@ class DataRecipe:
     ``task``, digested if it is given.
     ``normal``: of anomalies, the labels of normal rows.
     ``separator``: what stands between the labels of a row, of a recipe of several labels (empty: ``|``).
+    ``calibration``: the path of an array (``.npy``) whose inputs set the ranges of a quantization, instead of the
+    calibration split.
     ``unlabelled``: the path of inputs without labels, instead of data set and path; reading a recipe replaces it by
     the data set ``unlabelled`` with this path.
     """
@@ -145,6 +147,7 @@ class DataRecipe:
     unlabelled: str = field(default="", repr=False)
     bits: int = field(default=BITS[0], metadata=_LATER)
     separator: str = field(default="", metadata=_LATER)
+    calibration: str = field(default="", metadata=_LATER)
 
     def __repr__(self) -> str:
         """Return all fields by name; later ones only where they are given, so that older recipes keep their digests."""

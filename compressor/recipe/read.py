@@ -627,8 +627,11 @@ def _unread_of_files(recipe: Recipe) -> Iterator[Unread]:
         yield Unread("[model]", "teacher", "without a step distill, or qat with distill above 0")
 
 
-def _unread_preprocessing(data: DataRecipe) -> Iterator[Unread]:
-    """Yield the keys that belong to another way to resize."""
+def _unread_of_data(recipe: Recipe) -> Iterator[Unread]:
+    """Yield the keys that belong to another way to resize, and inputs to calibrate with if nothing is quantized."""
+    data = recipe.data
+    if data.calibration and not any(isinstance(step, QuantizeRecipe) for step in recipe.compress):
+        yield Unread("[data]", "calibration", "without a step 'quantize'")
     for key, resize in (("resize_to", "centre_crop"), ("fill", "letterbox")):
         if is_given(data, key) and data.resize != resize:
             yield Unread("[data]", key, f"with resize = {data.resize!r}, but only with {resize!r}")
@@ -639,7 +642,7 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
     model = recipe.model
     file_format = formats.imported(model)
     yield from _unread_of_files(recipe)
-    yield from _unread_preprocessing(recipe.data)
+    yield from _unread_of_data(recipe)
     if file_format is not None:
         why = f"with [model] {file_format.model_key}"
         yield from (Unread("[model]", key, why) for key in ("network", "network_options") if is_given(model, key))

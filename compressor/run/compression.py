@@ -313,10 +313,10 @@ def _quantized(
     file_format = formats.named(target.runtime)
     step = _with_float_end(run, file_format, model, target, step)
     learnt = run.learnt(weights) if weights is not None else {}
+    digest, inputs_of = run.ranges_from(calibration, file_format.layout)
     inputs = {
         "model": sha256_hex(model), "settings": repr(step), "preprocessing": repr(run.preprocessing),
-        "runtime": target.runtime, "ranges": repr(sorted(learnt.items())),
-        "data": sha256_hex("".join(table_digest(item) for item in calibration).encode()),
+        "runtime": target.runtime, "ranges": repr(sorted(learnt.items())), "data": digest,
         **versions(*file_format.quantized_with),
     }  # fmt: skip
 
@@ -324,8 +324,7 @@ def _quantized(
     size = file_format.fixed_batch(model) if as_it_came else 0
 
     def batches() -> Iterator[Floats]:
-        made = run.batches(calibration, file_format.layout)
-        return _pieces(made, size) if size else made
+        return _pieces(inputs_of(), size) if size else inputs_of()
 
     def make() -> bytes:
         with run.progress.stage("quantize", 1, "model") as stage:
@@ -404,15 +403,13 @@ def _climbed(
     search: Table,
 ) -> bytes:  # fmt: skip
     """Return the chosen settings and a line for every rung tried, as JSON; cached."""
-    tables, file_format = [*calibration, search], formats.named(target.runtime)
+    file_format = formats.named(target.runtime)
+    digest, batches = run.ranges_from(calibration, file_format.layout)
     inputs = {
         "model": form.digest, "settings": repr(step), "preprocessing": repr(run.preprocessing),
-        "data": sha256_hex("".join(table_digest(item) for item in tables).encode()),
+        "data": sha256_hex(f"{digest} {table_digest(search)}".encode()),
         **versions(*file_format.quantized_with),
     }  # fmt: skip
-
-    def batches() -> Iterator[Floats]:
-        return run.batches(calibration, file_format.layout)
 
     @cache
     def tried() -> Floats:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from compressor import formats, tasks
 from compressor.cache import Cache, Result, Stage
 from compressor.clean.given import PARITY, Given, random_rows
 from compressor.closure import plugin
+from compressor.data._calibration import CalibrationInputs, opened
 from compressor.data._front_end import preprocessing_of
 from compressor.data._inputs import HELD_INPUT_BYTES, LazyInputs
 from compressor.data._table import Table
@@ -450,6 +452,25 @@ class Run:
             size = rows_within(preprocess.to_batch(list(table.images[:1]), preprocessing).nbytes, most=most)
             for start in range(0, len(table), size):
                 yield preprocess.to_batch(list(table.images[start : start + size]), preprocessing)
+
+    @property
+    def given_calibration(self) -> CalibrationInputs | None:
+        """The array of the recipe that sets the ranges of a quantization, if it names one.
+
+        Raises:
+            ArchiveError: If it is no array.
+            DataError: If it has no inputs of the model.
+        """
+        path = self.recipe.data.calibration
+        return opened(self.recipe.folder / path, self.preprocessing) if path else None
+
+    def ranges_from(self, tables: Sequence[Table], layout: str = "NCHW") -> tuple[str, Callable[[], Iterator[Floats]]]:
+        """Return a digest of the inputs that set ranges, and what yields them: those of ``tables``, or the given."""
+        given = self.given_calibration
+        if given is not None:
+            return given.digest, partial(given.batches, layout)
+        digest = sha256_hex("".join(table_digest(item) for item in tables).encode())
+        return digest, partial(self.batches, tables, layout)
 
     def predict(self, name: str, candidate: Candidate, table: Table) -> Predictions:
         """Return the predictions for ``table``; ``name`` is shown as progress.
