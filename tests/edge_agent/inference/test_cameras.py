@@ -28,10 +28,10 @@ def test_a_camera_unplugged_again_and_again_costs_nothing(times: int, bundle: Ca
     seen: list[tuple[int, int]] = []
     process.until("beat", lambda _: server.connections >= 2)
     answered = 0
-    while server.connections < times + 2:
+    while server.connections < times + 2 or answered < times:  # beats come behind the frames that they count
         answered += process.until("beat").header["n"]
         seen.append(_figures(process.process.pid))
-    assert answered >= times
+        assert server.connections < 20 * times, f"{answered} answers"
     programs: list[str] = []
     for path in Path(f"/proc/{process.process.pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the thread has just ended
