@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from wire.manifest import Preprocessing
 
 FEW = 100
 """With fewer inputs the ranges depend on which they are."""
+_EDGES = (0.01, 0.99)
+_ALIKE = 2.0
+"""So many times as wide may be the values of inputs that were preprocessed alike."""
+_LOOKED_AT = 8
 _PIECE = 32
 _RANK = 4
 
@@ -45,6 +50,27 @@ class CalibrationInputs:
     def digest(self) -> str:
         """The SHA-256 of the file."""
         return sha256_file(self.path)
+
+    @property
+    def said(self) -> str:
+        """How many inputs set the ranges, and whether they are few."""
+        few = f"; fewer than {FEW} are few" if len(self) < FEW else ""
+        return f"The ranges of a quantization come from the {len(self)} inputs of {self.path.name}{few}"
+
+    def unlike(self, own: Floats) -> str:
+        """Return a remark if the values differ much from those of ``own``, inputs of the data set; "" if not."""
+        low, high = np.quantile(np.concatenate([*islice(self.batches(), _LOOKED_AT)]), _EDGES).tolist()
+        least, most = np.quantile(own, _EDGES).tolist()
+        if (
+            _ALIKE * (high - low) >= most - least
+            and _ALIKE * (most - least) >= high - low
+            and low < most > least < high
+        ):
+            return ""
+        message = f"The inputs of {self.path.name} lie in {low:.3g} to {high:.3g}, those of the data in {least:.3g}"
+        return (
+            f"{message} to {most:.3g}: the model never gets such values if one of the two was preprocessed otherwise."
+        )
 
     def batches(self, layout: str = "NCHW") -> Iterator[Floats]:
         """Yield the inputs in ``layout``, float32 (n, C, H, W) or (n, H, W, C).
@@ -79,7 +105,10 @@ def opened(path: Path, preprocessing: Preprocessing) -> CalibrationInputs:
         with path.open("rb") as file:
             header = check_header(file, path.stat().st_size, str(path))
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
+        message = f"Expected an array (.npy) of inputs at {path} for [data] calibration, got: {error.strerror or error}"
+        raise ArchiveError(f"{message}: a relative path begins at the recipe's folder") from error
+    except (ValueError, EOFError) as error:
         message = f"Expected an array (.npy) of inputs at {path} for [data] calibration, got: {str(error)[:200]}"
         raise ArchiveError(f"{message}: write it with numpy.save") from error
     found = CalibrationInputs(path=path, array=array, preprocessing=preprocessing)
@@ -88,14 +117,17 @@ def opened(path: Path, preprocessing: Preprocessing) -> CalibrationInputs:
             what = f"front_end {preprocessing.front_end!r}" if preprocessing.front_end else "bits = 16"
             message = f"Expected the model's own inputs (float32) in {path} with {what}, got uint8"
             raise DataError(f"{message}: only pictures of 8 bits can be preprocessed here")
-        pictures(array[:1], str(path))
+        if len(header.shape) != _RANK or header.shape[3] not in {1, 3} or not header.shape[0]:
+            message = f"Expected pictures (N, height, width, 3) or (N, height, width, 1) in {path}, got {header.shape}"
+            raise DataError(f"{message}: put the channels last, with one row a picture")
         return found
     sides = preprocessing.channels, preprocessing.height, preprocessing.width
     shape = header.shape[1:]
     if header.dtype.kind != "f" or len(header.shape) != _RANK or shape not in {sides, (*sides[1:], sides[0])}:
         wanted = " x ".join(map(str, sides))
         message = f"Expected inputs (N, {wanted}) of float32, or pictures of uint8 (N, height, width, 3), in {path}"
-        raise DataError(f"{message}, got {header.dtype} {header.shape}: they are what the model gets, or its pictures")
+        one = ": one input is x[None]" if header.shape in {sides, (*sides[1:], sides[0])} else ""
+        raise DataError(f"{message}, got {header.dtype} {header.shape}{one or ': save what the model itself gets'}")
     if not header.shape[0]:
         raise DataError(f"Expected at least one input in {path}, got none: [data] calibration sets all ranges")
     found = replace(found, channels_last=shape != sides)

@@ -195,6 +195,8 @@ def compress(
         PluginError: If a scheme is missing.
     """
     data, remarks = form.data, list[str]()
+    if (own := run.given_calibration) is not None and artifact_steps(run.recipe, target.name):
+        remarks += filter(None, (f"{own.said}.", own.unlike(next(run.batches(calibration)))))
     for step in artifact_steps(run.recipe, target.name):
         if coarse := formats.named(target.runtime).coarser(data, step):
             named = ", ".join(coarse)

@@ -21,7 +21,6 @@ from compressor import formats, report, stand_ins, tasks
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
 from compressor.data import load_kept
-from compressor.data._calibration import FEW
 from compressor.data._split import WITHOUT_TRAIN, absences, part, part_watched, repeats, set_aside, split
 from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
@@ -207,7 +206,8 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         run.progress.say(f"left out {len(table.corrupt)} corrupt images: {', '.join(table.corrupt[:_NAMES_SHOWN])}")
     for said in table.remarks:
         run.progress.say(said)
-    _say_calibration(run)
+    if (given := run.given_calibration) is not None:  # looked at before anything is trained
+        run.progress.say(given.said)
     if recipe.model.labels:
         table = align(table, recipe.model.labels)
     if before is not None and (before.manifest.values or before.manifest.labels) != table.class_names:
@@ -236,14 +236,6 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         else part_watched(with_near_sources(watched, run.progress, cache=run.cache), known, drifted)
     )
     return Material(table=table, splits=splits, drifted=drifted, watched=beside)
-
-
-def _say_calibration(run: Run) -> None:
-    """Look at the inputs that set ranges, if the recipe names some, before anything is trained."""
-    given = run.given_calibration
-    if given is not None:
-        few = f"; fewer than {FEW} are few" if len(given) < FEW else ""
-        run.progress.say(f"ranges come from the {len(given)} inputs of {given.path.name}{few}")
 
 
 def _models(run: Run, base: BasePoint | None) -> Models:
@@ -436,7 +428,10 @@ def _remarks(run: Run, target: TargetRecipe, compared: Comparison, said: str) ->
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
         remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")
     few = getattr(run.task.targets, "few", None)  # of a task that needs many rows for ranges
-    remarks += filter(None, [few(calibration_of(run, run.rows("train"))) if few and recipe.compress else ""])
+    own_ranges = run.given_calibration is not None
+    remarks += filter(
+        None, [few(calibration_of(run, run.rows("train"))) if few and recipe.compress and not own_ranges else ""]
+    )
     if not len(run.material.splits.train):
         remarks.append(f"There were {WITHOUT_TRAIN}.")
     if compared.baseline == ITSELF:

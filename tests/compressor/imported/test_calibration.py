@@ -55,7 +55,10 @@ def test_pictures_and_the_inputs_made_of_them_give_one_file(tmp_path: Path) -> N
     second = calibrated(tmp_path / "b", preprocess.to_batch(list(images), pre))
     assert model_of(first) == model_of(second)
     assert recipe.data.calibration == "x.npy"
-    other = calibrated(tmp_path / "c", images // 2)
+    assert "The ranges of a quantization come from the 120 inputs of x.npy." in first.targets[0].remarks
+    assert not [said for said in first.targets[0].remarks if "preprocessed otherwise" in said]
+    other = calibrated(tmp_path / "c", images // 4)
+    assert [said for said in other.targets[0].remarks if "preprocessed otherwise" in said]
     assert other.verdict is not Verdict.PASS or model_of(other) != model_of(first)
     assert other.lineage["calibration"] != first.lineage["calibration"]
 
@@ -89,10 +92,11 @@ BROKEN[3, 1, 2, 0] = np.inf
             DataError,
             r"inputs \(N, 3 x 4 x 6\) of float32, .* got float32 \(5, 2, 4, 6\)",
         ),
-        (INPUTS[0], {}, DataError, "inputs"),
+        (INPUTS[0], {}, DataError, r"got float32 \(3, 4, 6\): one input is x\[None\]"),
         (INPUTS[:0], {}, DataError, "at least one input"),
         (INPUTS.astype(np.int64), {}, DataError, "got int64"),
-        (np.zeros((2, 4, 6, 5), np.uint8), {}, DataError, "Expected x as uint8"),
+        (np.zeros((2, 4, 6, 5), np.uint8), {}, DataError, "pictures .* put the channels last"),
+        (np.zeros((2, 3, 4, 6), np.uint8), {}, DataError, r"got \(2, 3, 4, 6\): put the channels last"),
         (np.zeros((2, 4, 6, 3), np.uint8), {"front_end": "log_mel"}, DataError, "with front_end 'log_mel', got uint8"),
         (np.zeros((2, 4, 6, 3), np.uint8), {"colour": "grey", "bits": 16}, DataError, "with bits = 16, got uint8"),
         (np.array([{}]), {}, ArchiveError, "Python objects"),
@@ -114,6 +118,24 @@ def test_a_file_that_is_no_array_is_named(tmp_path: Path, content: bytes | None)
         (tmp_path / "x.npy").write_bytes(content)
     with pytest.raises(ArchiveError, match=r"Expected (an|a NumPy) array"):
         opened(tmp_path / "x.npy", PRE)
+
+
+def test_a_missing_array_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    """A folder too."""
+    with pytest.raises(ArchiveError, match=r"No such file or directory: a relative path begins at the recipe's folder"):
+        opened(tmp_path / "x.npy", PRE)
+    with pytest.raises(ArchiveError, match=r"Is a directory: a relative path begins"):
+        opened(tmp_path, PRE)
+
+
+@pytest.mark.parametrize(("factor", "offset", "like"), [(1, 0, True), (1.5, 0.2, True), (255, 0, False), (0, 0, False),
+                                                       (1, 9, False), (1, -9, False), (0.2, 0, False)])  # fmt: skip
+def test_values_that_the_model_never_gets_are_remarked(
+    tmp_path: Path, factor: float, offset: float, *, like: bool
+) -> None:
+    """Scaled or normalised otherwise, or all zero."""
+    given = opened(saved(tmp_path, (INPUTS * factor + offset).astype(np.float32)), PRE)
+    assert (given.unlike(INPUTS) == "") == like
 
 
 def test_inputs_to_calibrate_with_need_a_step_that_does(tmp_path: Path) -> None:
