@@ -46,7 +46,7 @@ def _of_texts(table: Table, separator: str) -> Table:
     """Return ``table`` with the labels that ``separator`` parts in its class names.
 
     Raises:
-        DataError: If nothing is between two separators, or blanks are around a label.
+        DataError: If nothing is between two separators, blanks are around a label, or labels are 0 and 1 alone.
     """
     parts = [tuple(text.split(separator)) if text else () for text in table.class_names]
     for text, own in zip(table.class_names, parts, strict=True):
@@ -57,6 +57,9 @@ def _of_texts(table: Table, separator: str) -> Table:
         for name in own:
             check_label(name, f"the labels {text[:100]!r}")
     names = sort_classes({name for own in parts for name in own})
+    if names and set(names) <= {"0", "1"}:
+        message = f"Expected names of labels, such as 'red{separator}green', got only {' and '.join(names)}"
+        raise DataError(f"{message}: join the names of the columns that are 1 into one column")
     sets = np.array([[name in own for name in names] for own in parts], dtype=bool).reshape(len(parts), len(names))
     return replace(table, labels=sets[table.labels], class_names=names)
 

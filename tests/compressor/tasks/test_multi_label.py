@@ -61,6 +61,8 @@ def test_texts_are_parted_into_labels() -> None:
         (("a", "a|"), r"got 'a\|' in row 1"),
         (("a | b", "c"), "without blanks around it in the labels 'a | b'"),
         (("", ""), "at least one label from 'digits', got none in 2 rows"),
+        (("1", "0", "1"), r"such as 'red\|green', got only 0 and 1: join the names of the columns that are 1"),
+        (("1", ""), "got only 1: join"),
     ],
 )
 def test_texts_that_are_no_labels_are_named(texts: tuple[str, ...], told: str) -> None:
