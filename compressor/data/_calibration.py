@@ -36,20 +36,16 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CalibrationInputs:
-    """An array on disk, (N, …): its file, and how a row of it becomes an input."""
+    """An array on disk, (N, …): its file with its SHA-256, and how a row of it becomes an input."""
 
     path: Path
+    digest: str
     array: npt.NDArray[Any]
     preprocessing: Preprocessing
     channels_last: bool = False
 
     def __len__(self) -> int:
         return len(self.array)
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of the file."""
-        return sha256_file(self.path)
 
     @property
     def said(self) -> str:
@@ -111,7 +107,7 @@ def opened(path: Path, preprocessing: Preprocessing) -> CalibrationInputs:
     except (ValueError, EOFError) as error:
         message = f"Expected an array (.npy) of inputs at {path} for [data] calibration, got: {str(error)[:200]}"
         raise ArchiveError(f"{message}: write it with numpy.save") from error
-    found = CalibrationInputs(path=path, array=array, preprocessing=preprocessing)
+    found = CalibrationInputs(path=path, digest=sha256_file(path), array=array, preprocessing=preprocessing)
     if header.dtype == np.uint8:
         if preprocessing.front_end or preprocessing.deep:
             what = f"front_end {preprocessing.front_end!r}" if preprocessing.front_end else "bits = 16"

@@ -58,12 +58,8 @@ def _noise(output: str, part: str, reference: NDArray[Any], other: NDArray[Any])
 def _parts(manifest: Any, outputs: Sequence[NDArray[Any]]) -> Any:  # noqa: ANN401 - a manifest; parts or None
     if not manifest.decoder:
         return {}
-    sizes = manifest.preprocessing
-    shape = decoders.ModelShape(
-        classes=len(manifest.labels), width=sizes.width, height=sizes.height, layout=sizes.layout
-    )
     try:
-        return decoders.parts(manifest.decoder, manifest.decoder_options, shape, outputs)
+        return decoders.parts(manifest.decoder, manifest.decoder_options, decoders.shape_of(manifest), outputs)
     except AgentError as error:
         raise MeasureError(str(error)) from error
 

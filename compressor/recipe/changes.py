@@ -20,6 +20,7 @@ from compressor.recipe.model import (
     AcceptanceRecipe,
     AlarmRecipe,
     DataRecipe,
+    DecoderRecipe,
     ModelRecipe,
     SmoothingRecipe,
     TargetRecipe,
@@ -27,11 +28,15 @@ from compressor.recipe.model import (
 )
 from wire.settings import names_of, nearest, type_name
 
+TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing", "alarm", "decoder")
+"""Of a recipe."""
 PLAIN: Mapping[str, type] = {
     "model": ModelRecipe, "data": DataRecipe, "train": TrainRecipe, "acceptance": AcceptanceRecipe,
     "alarm": AlarmRecipe,
 }  # fmt: skip
 """The tables that are a dataclass each."""
+_OPEN: Mapping[str, type] = {"smoothing": SmoothingRecipe, "decoder": DecoderRecipe}
+"""Tables whose ``kind`` is a plug-in, which declares the other keys."""
 _NAMED: Mapping[str, type] = {"targets": TargetRecipe, "gates": GateRecipe}
 _SIZE = "size"
 _EXAMPLE = "--set train.epochs=3"
@@ -75,29 +80,13 @@ def _set(document: dict[str, Any], parts: Sequence[str], value: str) -> None:
         if table == "gates" and key in {"max", "min"}:
             inner.pop("min" if key == "max" else "max", None)  # a gate has one limit
         _put(inner, _NAMED[table], [key], value, where)
-    elif table == "smoothing":
-        hints = get_type_hints(SmoothingRecipe)
-        known = rest[0] in names_of(SmoothingRecipe) - {"options"}  # other keys are the smoother's own
+    elif table in _OPEN:
+        hints = get_type_hints(_OPEN[table])
+        known = rest[0] in names_of(_OPEN[table]) - {"options"}  # other keys are the smoother's or decoder's own
         typed = _typed(value, hints[rest[0]], where) if known else _toml(value, where, lambda: value)
         _inner(document, table, where)[rest[0]] = typed
-    elif table == "decoder":
-        known = rest[0] == "kind"  # other keys are the decoder's own
-        typed = _typed(value, str, where) if known else _toml(value, where, lambda: value)
-        _inner(document, table, where)[rest[0]] = typed
     else:
-        tables = (
-            "model",
-            "data",
-            "train",
-            "compress",
-            "targets",
-            "gates",
-            "acceptance",
-            "smoothing",
-            "alarm",
-            "decoder",
-        )
-        message = f"Expected {where} in one of the tables {', '.join(tables)}, got {table!r}"
+        message = f"Expected {where} in one of the tables {', '.join(TABLES)}, got {table!r}"
         raise RecipeError(message + _near(".".join(parts)))
 
 

@@ -19,7 +19,7 @@ from compressor import formats, steps, tasks
 from compressor.errors import RecipeError
 from compressor.gates.evidence import DEVICE_PREFIX, GateRecipe, device_in
 from compressor.gates.kinds import KINDS, RENAMED, Place, holds_for, kind_of
-from compressor.recipe.changes import changed
+from compressor.recipe.changes import TABLES, changed
 from compressor.recipe.model import (
     DEFAULT_STEPS,
     UNLABELLED,
@@ -61,7 +61,6 @@ SHARE_NAMES = ("train", "calibration", "gate", "reference")
 READ_BY_IMPORTS = frozenset({"seed"})
 """The only key of ``[train]`` that is read with an imported file: the seed of the splits."""
 _OF_TRAINING = frozenset({"epochs", "learning_rate"})
-_TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance", "smoothing", "alarm", "decoder")
 
 
 def read_recipe(path: Path | str, changes: Sequence[str] = (), files: Mapping[str, Path] | None = None) -> Recipe:
@@ -143,8 +142,8 @@ def recipe_of(document: Mapping[str, object], *, strict: bool = True) -> Recipe:
         PluginError: If an external gate can't be imported.
     """
     for key in document:
-        if key not in _TABLES:
-            message = f"Expected one of the tables {', '.join(_TABLES)}, got [{key}]{nearest(key, _TABLES)}"
+        if key not in TABLES:
+            message = f"Expected one of the tables {', '.join(TABLES)}, got [{key}]{nearest(key, TABLES)}"
             raise RecipeError(message)
     model = document.get("model")
     given = model if isinstance(model, dict) else {}

@@ -183,7 +183,7 @@ def lineage_of(run: Run, compared: Comparison) -> dict[str, str]:
         "float_model": run.models.baseline.digest,
         "baseline": compared.baseline,
     }
-    if (given := run.given_calibration) is not None:
+    if (given := run.material.calibration) is not None:
         lineage["calibration"] = given.digest
     if run.models.baseline.mends:
         lineage["clean"] = "; ".join(run.models.baseline.mends)

@@ -47,7 +47,7 @@ from wire.canonical import sha256_hex
 Floats = NDArray[np.float32]
 Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 _PROBE_ROWS = 4
-_NOISE_ROWS = 16
+NOISE_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,7 +195,7 @@ def compress(
         PluginError: If a scheme is missing.
     """
     data, remarks = form.data, list[str]()
-    if (own := run.given_calibration) is not None and artifact_steps(run.recipe, target.name):
+    if (own := run.material.calibration) is not None and artifact_steps(run.recipe, target.name):
         remarks += filter(None, (f"{own.said}.", own.unlike(next(run.batches(calibration)))))
     for step in artifact_steps(run.recipe, target.name):
         if coarse := formats.named(target.runtime).coarser(data, step):
@@ -257,7 +257,7 @@ def _less_noise(
     was. ``again`` takes the step with other settings.
     """
     rows = run.rows("calibration")
-    rows = rows.take(np.arange(min(_NOISE_ROWS, len(rows))))
+    rows = rows.take(np.arange(min(NOISE_ROWS, len(rows))))
     file_format, plain = formats.named(target.runtime), form.data
 
     def noise(data: bytes) -> tuple[OutputNoise, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from compressor.errors import MeasureError, ModelOutputsError, ModelSignatureError
 from compressor.measurement.predictions import Candidate
 from edge_agent import decoders, runtimes
-from edge_agent.decoders import ModelShape
+from edge_agent.decoders import shape_of
 from edge_agent.errors import AgentError, DecoderError
 from wire.manifest import Manifest, TensorSpec
 
@@ -33,12 +33,6 @@ class BoxOutputs:
     outputs: Specs
     options: Mapping[str, float]
     remarks: tuple[str, ...] = ()
-
-
-def shape_of(manifest: Manifest) -> ModelShape:
-    """Return the classes and the input's size of a detector."""
-    pixels = manifest.preprocessing
-    return ModelShape(classes=len(manifest.labels), width=pixels.width, height=pixels.height)
 
 
 def stated(manifest: Manifest, outputs: Specs) -> BoxOutputs:

@@ -21,6 +21,7 @@ from compressor import formats, report, stand_ins, tasks
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
 from compressor.data import load_kept
+from compressor.data._calibration import opened as opened_calibration
 from compressor.data._split import WITHOUT_TRAIN, absences, part, part_watched, repeats, set_aside, split
 from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
@@ -206,7 +207,9 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         run.progress.say(f"left out {len(table.corrupt)} corrupt images: {', '.join(table.corrupt[:_NAMES_SHOWN])}")
     for said in table.remarks:
         run.progress.say(said)
-    if (given := run.given_calibration) is not None:  # looked at before anything is trained
+    path = recipe.data.calibration
+    given = opened_calibration(recipe.folder / path, run.preprocessing) if path else None
+    if given is not None:
         run.progress.say(given.said)
     if recipe.model.labels:
         table = align(table, recipe.model.labels)
@@ -226,7 +229,7 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         message = f"Expected a recipe of classes for a retraining from drifted samples, got one {run.task.recipes}"
         raise DataError(f"{message}: {unfit}")
     if extra is None:
-        return Material(table=table, splits=splits, drifted=None)
+        return Material(table=table, splits=splits, drifted=None, calibration=given)
     used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
     known = table.take(used)
     drifted = part(with_near_sources(extra, run.progress, cache=run.cache), known)
@@ -235,7 +238,7 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         if watched is None
         else part_watched(with_near_sources(watched, run.progress, cache=run.cache), known, drifted)
     )
-    return Material(table=table, splits=splits, drifted=drifted, watched=beside)
+    return Material(table=table, splits=splits, drifted=drifted, watched=beside, calibration=given)
 
 
 def _models(run: Run, base: BasePoint | None) -> Models:
@@ -428,7 +431,7 @@ def _remarks(run: Run, target: TargetRecipe, compared: Comparison, said: str) ->
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
         remarks.append(f"The drift reference has {rows} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later.")
     few = getattr(run.task.targets, "few", None)  # of a task that needs many rows for ranges
-    own_ranges = run.given_calibration is not None
+    own_ranges = run.material.calibration is not None
     remarks += filter(
         None, [few(calibration_of(run, run.rows("train"))) if few and recipe.compress and not own_ranges else ""]
     )

@@ -28,7 +28,7 @@ from compressor.measurement.saliency import Explained, Flip, Predict
 from compressor.portions import row_bytes, rows_within
 from compressor.run.bundles import Judged, lineage_of
 from compressor.run.comparison import Comparison
-from compressor.run.compression import noise_of
+from compressor.run.compression import NOISE_ROWS, noise_of
 from compressor.run.stages import Run, table_digest, versions
 from compressor.steps._selection import artifact_steps
 from compressor.steps._settings import Settings
@@ -41,7 +41,7 @@ from wire.manifest import LETTERBOX, Preprocessing
 
 Floats = NDArray[np.float32]
 
-_LAYER_ROWS, _NOISE_ROWS = 8, 16
+_LAYER_ROWS = 8
 _LAYER_INPUT_BYTES = 1 << 20  # for these, every tensor of both files is held in memory
 _MAX_FLIP_RATIO, _MIN_COSINE = 0.01, 0.99
 """Forms that disagree more than this are suspicious overall."""
@@ -179,7 +179,7 @@ def _layers(run: Run, results: Sequence[Judged]) -> report.Layers | None:
 
 def _noise(run: Run, results: Sequence[Judged]) -> Mapping[str, Sequence[OutputNoise]]:
     """Return the noise at each output of every target whose answers are decoded from several things."""
-    rows = run.rows("gate").take(np.arange(min(_NOISE_ROWS, len(run.rows("gate")))))
+    rows = run.rows("gate").take(np.arange(min(NOISE_ROWS, len(run.rows("gate")))))
     found = {}
     for item in results:
         form, reference = item.compared.form, run.models.floats.get(item.target.runtime)

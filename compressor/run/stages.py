@@ -25,7 +25,7 @@ from compressor import formats, tasks
 from compressor.cache import Cache, Result, Stage
 from compressor.clean.given import PARITY, Given, random_rows
 from compressor.closure import plugin
-from compressor.data._calibration import CalibrationInputs, opened
+from compressor.data._calibration import CalibrationInputs
 from compressor.data._front_end import preprocessing_of
 from compressor.data._inputs import HELD_INPUT_BYTES, LazyInputs
 from compressor.data._table import Table
@@ -68,13 +68,15 @@ def table_digest(table: Table) -> str:
 class Material:
     """The data of a run: the table and its splits, and the samples of a retraining.
 
-    ``drifted``: those of the devices whose inputs drifted; ``watched``: those of other sites.
+    ``drifted``: those of the devices whose inputs drifted; ``watched``: those of other sites. ``calibration``: the
+    array that sets the ranges of a quantization instead of the calibration split, if the recipe names one.
     """
 
     table: Table
     splits: Splits
     drifted: Drifted | None
     watched: Drifted | None = None
+    calibration: CalibrationInputs | None = None
 
     @classmethod
     def none(cls) -> Material:
@@ -453,20 +455,9 @@ class Run:
             for start in range(0, len(table), size):
                 yield preprocess.to_batch(list(table.images[start : start + size]), preprocessing)
 
-    @property
-    def given_calibration(self) -> CalibrationInputs | None:
-        """The array of the recipe that sets the ranges of a quantization, if it names one.
-
-        Raises:
-            ArchiveError: If it is no array.
-            DataError: If it has no inputs of the model.
-        """
-        path = self.recipe.data.calibration
-        return opened(self.recipe.folder / path, self.preprocessing) if path else None
-
     def ranges_from(self, tables: Sequence[Table], layout: str = "NCHW") -> tuple[str, Callable[[], Iterator[Floats]]]:
         """Return a digest of the inputs that set ranges, and what yields them: those of ``tables``, or the given."""
-        given = self.given_calibration
+        given = self.material.calibration
         if given is not None:
             return given.digest, partial(given.batches, layout)
         digest = sha256_hex("".join(table_digest(item) for item in tables).encode())

@@ -158,9 +158,13 @@ def of_manifest(manifest: Manifest) -> Decoder | None:
     """
     if not manifest.decoder:
         return None
+    return make(manifest.decoder, manifest.decoder_options, shape_of(manifest))
+
+
+def shape_of(manifest: Manifest) -> ModelShape:
+    """Return the classes and the input's size of a release."""
     sizes = manifest.preprocessing
-    shape = ModelShape(classes=len(manifest.labels), width=sizes.width, height=sizes.height, layout=sizes.layout)
-    return make(manifest.decoder, manifest.decoder_options, shape)
+    return ModelShape(classes=len(manifest.labels), width=sizes.width, height=sizes.height, layout=sizes.layout)
 
 
 def output_shape(name: str, classes: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -98,6 +98,22 @@ def row_of(found: BoxList, form: str, coordinates: str, shape: ModelShape, limit
     if not np.isfinite(edges).all():
         return unknown(most)
     return chosen(kinds, scores, edges, overlap=overlap, most=most, candidates=LISTED)
+
+
+def rows_of(
+    inputs: Iterable[Sequence[Array]], listed: Callable[[Sequence[Array]], BoxList], form: str, coordinates: str,
+    shape: ModelShape, limits: tuple[float, float, int],
+) -> Array:  # fmt: skip
+    """Return the boxes of N inputs, float32 (N, 6 * most), from the parts of each; of one with NaN a row of NaN.
+
+    ``listed`` makes the boxes of an input's parts; the rest as of ``row_of``.
+    """
+    return np.stack(
+        [
+            row_of(listed(parts), form, coordinates, shape, limits) if finite(parts) else unknown(limits[2])
+            for parts in inputs
+        ]
+    )
 
 
 def finite(outputs: Sequence[Array]) -> bool:

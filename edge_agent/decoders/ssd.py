@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
@@ -25,7 +26,6 @@ from numpy.typing import NDArray
 
 from edge_agent.decoders import _lists as lists
 from edge_agent.decoders._lists import BoxList
-from edge_agent.decoders._suppression import unknown
 from edge_agent.errors import DecoderError
 from wire.settings import Bound, OneOf, numbers_of
 
@@ -76,15 +76,9 @@ class Ssd:
         settings, most = self.settings, int(self.settings.most)
         overlap = settings.overlap if settings.layout == SCORES else 1.0
         limits, form = (settings.least, overlap, most), settings.boxes or lists.CORNERS
-        rows = []
-        for parts in _inputs(outputs, settings.layout):
-            if lists.finite(parts):
-                found = _listed(parts, settings, self.shape.classes)
-                coordinates = settings.coordinates or lists.PIXELS
-                rows.append(lists.row_of(found, form, coordinates, self.shape, limits))
-            else:
-                rows.append(unknown(most))
-        return np.stack(rows)
+        listed = partial(_listed, settings=settings, classes=self.shape.classes)
+        coordinates = settings.coordinates or lists.PIXELS
+        return lists.rows_of(_inputs(outputs, settings.layout), listed, form, coordinates, self.shape, limits)
 
 
 def _inputs(outputs: Sequence[Array], layout: str) -> list[list[Array]]:

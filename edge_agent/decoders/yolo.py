@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import numpy as np
@@ -25,7 +26,6 @@ from numpy.typing import NDArray
 
 from edge_agent.decoders import _lists as lists
 from edge_agent.decoders._lists import BoxList
-from edge_agent.decoders._suppression import unknown
 from edge_agent.errors import DecoderError
 from wire.settings import Bound, OneOf, numbers_of
 
@@ -79,16 +79,10 @@ class Yolo:
         read = _used(outputs, settings.layout)
         overlap = 1.0 if settings.layout == END_TO_END else settings.overlap
         limits, form = (settings.least, overlap, int(settings.most)), _form(settings)
-        rows = []
-        for row in range(len(read[0])):
-            parts = [one[row] for one in read]
-            if lists.finite(parts):
-                found = _listed(parts, settings, self.shape)
-                coordinates = lists.PIXELS if settings.layout == ANCHORS else settings.coordinates or lists.PIXELS
-                rows.append(lists.row_of(found, form, coordinates, self.shape, limits))
-            else:
-                rows.append(unknown(int(settings.most)))
-        return np.stack(rows)
+        inputs = ([one[row] for one in read] for row in range(len(read[0])))
+        listed = partial(_listed, settings=settings, shape=self.shape)
+        coordinates = lists.PIXELS if settings.layout == ANCHORS else settings.coordinates or lists.PIXELS
+        return lists.rows_of(inputs, listed, form, coordinates, self.shape, limits)
 
 
 def _form(settings: Settings) -> str:

@@ -61,6 +61,11 @@ class Spotter(Protocol):
         """
 
 
+def broken(gone_ms: int, gap_ms: int) -> bool:
+    """Return whether inputs ``gone_ms`` apart are of two streams; ``gap_ms`` 0: only if a clock was set back."""
+    return gone_ms < 0 or bool(gap_ms and gone_ms > gap_ms)
+
+
 def names() -> tuple[str, ...]:
     """Return the names of the smoothers in this folder."""
     return plugins.names(__name__)

@@ -20,7 +20,7 @@ from typing import Annotated
 
 import numpy as np
 
-from edge_agent.smoothers import Outputs, Spotted
+from edge_agent.smoothers import Outputs, Spotted, broken
 from wire.errors import SettingsError
 from wire.settings import Bound
 
@@ -113,11 +113,6 @@ class EventSpotter:
         self._event = Spotted(label=label, start_ms=self._risen_ms, end_ms=at_ms, confidence=best)
         self._rising = BACKGROUND
         return [self._event]
-
-
-def broken(gone_ms: int, gap_ms: int) -> bool:
-    """Return whether inputs ``gone_ms`` apart are of two streams."""
-    return gone_ms < 0 or bool(gap_ms and gone_ms > gap_ms)
 
 
 def make(settings: Settings, classes: int) -> MeanProbabilities:

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import numpy as np
 
-from edge_agent.smoothers import Outputs
+from edge_agent.smoothers import Outputs, broken
 from wire.errors import SettingsError
 from wire.settings import Bound
 
@@ -48,8 +48,8 @@ class Mean:
 
     def add(self, outputs: Outputs, at_ms: int) -> tuple[Outputs, int]:
         """Return the outputs to answer with, and over how many inputs they are."""
-        settings, gone_ms = self._settings, at_ms - self._at_ms
-        if self._last and (gone_ms < 0 or (settings.gap_ms and gone_ms > settings.gap_ms)):
+        settings = self._settings
+        if self._last and broken(at_ms - self._at_ms, settings.gap_ms):
             self._begin()
         self._at_ms = at_ms
         self._last.append(outputs)

@@ -12,6 +12,7 @@ from compressor.data._front_end import preprocessing_of
 from compressor.data._table import Labels, Table
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe, Recipe
+from compressor.tasks._calibration_rows import filled
 from edge_agent.pictures.resizing import framed
 from wire.manifest import LETTERBOX, Preprocessing
 
@@ -70,8 +71,7 @@ def grouped(table: Table) -> tuple[Table, str]:
 
 def calibration(rows: Table, train: Table) -> list[Table]:
     """Return the calibration split, and pictures of ``train`` where it has fewer than ``CALIBRATION_ROWS``."""
-    lacking = CALIBRATION_ROWS - len(rows)
-    return [rows] if lacking <= 0 else [rows, train.take(np.arange(min(len(train), lacking)))]
+    return filled(rows, train, CALIBRATION_ROWS)
 
 
 def few(rows: Sequence[Table]) -> str:

@@ -34,7 +34,6 @@ def answers(gate_set: Compared, names: tuple[str, ...]) -> Picture:
     """Return a table with a line for each label: its average precision, threshold, recall and precision."""
     labels, models = gate_set.labels, (gate_set.candidate, gate_set.float_model)
     areas = [label_precisions(said, labels) for said in models]
-    areas = [label_precisions(said, labels) for said in models]
     rows = [
         (
             name, str(int(labels[:, at].sum())), _share(areas[0][at]), _share(areas[1][at]),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from compressor.data._table import Labels, Table, check_label, sort_classes
 from compressor.errors import DataError
 from compressor.recipe.model import SEPARATOR, DataRecipe, Recipe
+from compressor.tasks._calibration_rows import filled
 
 CALIBRATION_ROWS = 64
 """Of fewer rows the ranges of rare labels are too narrow."""
@@ -103,8 +104,7 @@ def grouped(table: Table) -> tuple[Table, str]:
 
 def calibration(rows: Table, train: Table) -> list[Table]:
     """Return the calibration split, and rows of ``train`` where it has fewer than ``CALIBRATION_ROWS``."""
-    lacking = CALIBRATION_ROWS - len(rows)
-    return [rows] if lacking <= 0 else [rows, train.take(np.arange(min(len(train), lacking)))]
+    return filled(rows, train, CALIBRATION_ROWS)
 
 
 def check_calibration(tables: Sequence[Table]) -> None:
