@@ -314,7 +314,10 @@ def figures_of(run: Run, target: TargetRecipe, compared: Comparison) -> Figures:
     }
     told = getattr(run.task.judging, "threshold_figures", None)  # of a task with false alarms
     if told is not None:
-        found.known |= told(compared.calibration, run.rows("calibration").sources, run.recipe.alarm)
+        calibration, tells = run.rows("calibration"), run.table.told is not None and "calibration" in run.table.told
+        found.known |= told(compared.calibration, calibration.sources, run.recipe.alarm)
+        if not tells:  # else no share decides it
+            found.known["calibration_share"] = run.table.shares.calibration
     found.add(_GRAPH, lambda: _graph_figures(found, run.graph(form)))
     found.add(("float_macs",), lambda: _float_macs(run.graph(baseline)))
     float_name = formats.named(target.runtime).float_name

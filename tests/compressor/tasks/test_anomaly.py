@@ -187,6 +187,22 @@ def test_an_auc_is_judged_by_its_lower_bound() -> None:
     assert near.bound < area - 0.005
 
 
+@pytest.mark.parametrize(
+    ("normal", "anomalous", "missing"),
+    [
+        (394, 6, "of normal and anomalous sources the rarer are 6, and 20 are needed: give 14 more"),
+        (60, 30, "100 sources are needed: give 10 more"),
+    ],
+)
+def test_an_auc_of_few_sources_shows_nothing(normal: int, anomalous: int, missing: str) -> None:
+    """Even if all of them are ranked wrong; the text says how many to add."""
+    scores = said(*[0.9] * normal, *[0.1] * anomalous)
+    result = judged("auc", 0.8, compared("n" * normal + "a" * anomalous, scores))
+    assert (result.verdict, result.value) == (Verdict.INCONCLUSIVE, 0)
+    assert result.text.endswith(f"rows); {missing}")
+    assert result.needs == int(missing.split()[-2])
+
+
 def test_a_candidate_that_ranks_worse_fails_its_drop() -> None:
     """Against the float model; one that is the same passes."""
     labels, scores = spread(400, 2.0)
@@ -201,7 +217,8 @@ def test_false_alarms_are_judged_by_their_upper_bound() -> None:
     assert judged("false_alarms_per_day", 1, quiet).verdict is Verdict.PASS
     short = judged("false_alarms_per_day", 1, compared("n" * 48, said(*[0.1] * 48)))
     assert short.verdict is Verdict.INCONCLUSIVE
-    assert "record 24 hours more of normal inputs" in short.text  # 2.996 days in all
+    assert "0 in 48.0 hours" in short.text
+    assert "record 23.9 hours more of normal inputs" in short.text  # 2.9957 days in all: rounded up to a tenth
     loud = compared("n" * 96, said(*[0.1, 0.9] * 48))
     assert judged("false_alarms_per_day", 1, loud).verdict is Verdict.FAIL
     even = judged("false_alarms_per_day", 1, compared("n" * 24, said(*[0.1, 0.9, *[0.1] * 22])))
@@ -215,9 +232,31 @@ def test_too_few_calibration_rows_are_inconclusive_and_name_the_hours() -> None:
     few = {"calibration_days": 1.0, "calibration_days_needed": 1.0 + 10.5 / 24}
     result = judged("false_alarms_per_day", 1, quiet, few)
     assert result.verdict is Verdict.INCONCLUSIVE
-    assert "rests on 24 hours of calibration rows" in result.text
-    assert "record 11 hours more for calibration" in result.text
+    assert "rests on 24.0 hours of calibration rows" in result.text
+    assert result.text.endswith("record 10.5 hours more for calibration")  # the data set told the splits
     assert judged("false_alarms_per_day", 1, quiet, {**few, "calibration_days": 2.0}).verdict is Verdict.PASS
+
+
+def test_the_hours_of_a_rate_are_those_that_it_was_divided_by() -> None:
+    """14 in 1.1 hours are 305 a day: rounded up to 2 hours nobody could check it; short times are in minutes."""
+    loud = said(*[0.9, 0.1] * 14)
+    found = replace(compared("n" * 28, loud), interval_s=1.1 * 3600 / 28)
+    assert "14 in 1.1 hours of normal inputs, 305 a day" in judged("false_alarms_per_day", 1, found).text
+    brief = replace(compared("n" * 28, loud), interval_s=3594 / 28)
+    assert "14 in 1.0 hours of" in judged("false_alarms_per_day", 1, brief).text
+    assert "14 in 54 minutes of" in judged("false_alarms_per_day", 1, replace(brief, interval_s=3240 / 28)).text
+
+
+@pytest.mark.parametrize(
+    ("share", "needed", "advice"),
+    [(0.25, 1.3, ", or set calibration = 0.35 in [data] shares (it has 0.25)"), (0.5, 1.2, ""), (0.25, 9.0, "")],
+)
+def test_too_small_a_share_of_calibration_rows_is_told(share: float, needed: float, advice: str) -> None:
+    """1.3 times the rows, and a twentieth to spare; no share that would leave nothing to learn from."""
+    quiet = compared("n" * 96, said(*[0.1] * 96))
+    few = {"calibration_days": 1.0, "calibration_days_needed": needed, "calibration_share": share}
+    text = judged("false_alarms_per_day", 1, quiet, few).text
+    assert text.endswith(f"hours more for calibration{advice}")
 
 
 def test_a_rate_that_was_not_counted_fails() -> None:
