@@ -173,7 +173,8 @@ class Manifest:
     schema 3, so that an agent without tasks rejects it.
     ``smoothing``: the file of ``edge_agent/smoothers`` that makes the answers of a stream from the outputs of several
     inputs, with its options by name; empty: each input is answered alone. A manifest that names one has at least
-    schema 4.
+    schema 4. ``stream_interval_ms``: the time between neighbouring inputs of a stream for which it was judged, where
+    the inputs are windows cut of a stream; 0: not stated.
     ``decoder``: the file of ``edge_agent/decoders`` that makes boxes of the outputs, with its options by name; empty:
     the outputs are used as they are. A manifest that names one has at least schema 6.
     ``thresholds``: of a task whose outputs are labels of their own, the probability from which each is in the answer.
@@ -203,6 +204,7 @@ class Manifest:
     task: str = field(default="", metadata=OMIT_DEFAULT)
     smoothing: str = field(default="", metadata=OMIT_DEFAULT)
     smoothing_options: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
+    stream_interval_ms: int = field(default=0, metadata=OMIT_DEFAULT)
     decoder: str = field(default="", metadata=OMIT_DEFAULT)
     decoder_options: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
     thresholds: tuple[float, ...] = field(default=(), metadata=OMIT_DEFAULT)

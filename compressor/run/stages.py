@@ -675,6 +675,7 @@ def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) ->
         task=task.device if told else "",
         smoothing=recipe.smoothing.kind,
         smoothing_options=recipe.smoothing.options,
+        stream_interval_ms=recipe.smoothing.interval_ms if task.smoother else 0,  # there it was checked with the data
         decoder=decoder,
         decoder_options=decoders.complete(decoder, options) if decoder else {},
         **{task.names_are: table.class_names},  # type: ignore[arg-type]  # labels or values

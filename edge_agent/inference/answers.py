@@ -68,18 +68,19 @@ class Answers:
         *,
         held: bool = False,
     ) -> None:
-        """Offer the answer to ``capture``; ``at``: when it was taken, UTC ms and monotonic s, and the time now.
+        """Offer the answer to ``capture``; ``at``: when it was read, UTC ms and monotonic s, and the time now.
 
         ``held``: sinks that sleep are not woken by it, but by ``release``.
         """
         if not self.wanted:
             return
-        shown, inputs = model.smoothed(outcome, at[0])
+        at_ms = at[0] if capture.place.at_ms is None else capture.place.at_ms
+        shown, inputs = model.smoothed(outcome, at_ms)
         said = model.answer(shown)
         finite = bool(said.label or said.values)
         record = AnswerRecord(
             id=self._id(capture),
-            at_ms=at[0],
+            at_ms=at_ms,
             device=self.device,
             release=model.manifest.release,
             task=model.task_name,
@@ -89,7 +90,7 @@ class Answers:
             boxes=model.boxes(shown, said),
             anomalous=said.anomalous,
             scores=said.scores,
-            events=model.events(shown, at[0]),
+            events=model.events(shown, at_ms),
             inputs=inputs,
             supported=model.supported(outcome),
             support_rate=model.support_rate,
@@ -107,7 +108,7 @@ class Answers:
             return
         record = AnswerRecord(
             id=self._id(capture),
-            at_ms=at[0],
+            at_ms=at[0] if capture.place.at_ms is None else capture.place.at_ms,
             device=self.device,
             release=model.manifest.release,
             task=model.task_name,

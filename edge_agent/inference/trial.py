@@ -161,6 +161,7 @@ def run(trial: Trial, note: Callable[[str], None]) -> int:
     around = Surroundings(
         suffixes=lambda: suffixes_of(model.manifest),
         options=lambda: model.manifest.preprocessing.front_end_options,
+        interval_ms=lambda: model.manifest.stream_interval_ms,
         tell=lambda code, text: note(f"{code}: {text}"),
         wake=lambda: notices.put(WAKE),
     )

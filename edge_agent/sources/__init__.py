@@ -26,8 +26,8 @@ from wire.errors import SettingsError
 from wire.settings import default_of, fields_from, given_of, names_of, plain_table
 
 __all__ = [
-    "IMAGE_SUFFIXES", "INBOX", "SOURCE_UNREAD", "Capture", "Source", "SourceConfig", "Surroundings", "close", "load",
-    "names", "placed",
+    "IMAGE_SUFFIXES", "INBOX", "SOURCE_UNREAD", "Capture", "InStream", "Source", "SourceConfig", "Surroundings",
+    "close", "load", "names", "placed",
 ]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
@@ -58,17 +58,32 @@ class Surroundings:
     ``state``: the agent's state directory; without one nothing is moved or remembered across restarts. ``suffixes``:
     returns the suffixes (lower case, with dot) that the served release reads now; a source must not touch other files.
     ``options``: returns the options of its front end, all of them; {} for images. ``tell``: reports a code and a text
-    to the operator. ``wake``: called from any thread, makes an idle loop call ``take`` at once, not only after 30 ms.
+    to the operator. ``interval_ms``: returns the time between neighbouring inputs for which the served release was
+    judged, if it is for windows cut of a stream; 0: not stated. ``wake``: called from any thread, makes an idle loop
+    call ``take`` at once, not only after 30 ms.
     """
 
     state: Path | None = None
     suffixes: Callable[[], frozenset[str]] = lambda: IMAGE_SUFFIXES
     options: Callable[[], Mapping[str, float]] = dict
+    interval_ms: Callable[[], int] = int
     tell: Callable[[str, str], None] = _silent
     wake: Callable[[], None] = _awake
 
 
 _ALONE = Surroundings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InStream:
+    """Where an input stands in a stream of inputs that follow each other.
+
+    ``at_ms``: when its last sample was taken, UTC, if the source knows; None: when it was read. ``last``: the stream
+    ends with this input.
+    """
+
+    at_ms: int | None = None
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +92,14 @@ class Capture:
 
     ``id``: names the input if the source returns it again after a crash, and no other input; empty: none is returned
     twice. ``prepare``: makes the input of ``data``, such as a part of a picture; called while the input is marked as in
-    flight, because a decoder may crash; raises ``ImageError`` if there is none.
+    flight, because a decoder may crash; raises ``ImageError`` if there is none. ``place``: in its stream.
     """
 
     name: str
     data: bytes
     id: str = field(default="", compare=False)
     prepare: Callable[[bytes], bytes] | None = field(default=None, compare=False, kw_only=True)
+    place: InStream = field(default_factory=InStream, compare=False, kw_only=True)
 
 
 class Source(Protocol):

@@ -15,10 +15,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
-from edge_agent.sources import Capture, Surroundings
+from edge_agent.sources import Capture, InStream, Surroundings
 
 _LOG = logging.getLogger(__name__)
 AWAY_S = 10.0
@@ -26,7 +27,15 @@ RETRY_MAX_S = 30.0
 MISSING = "source_missing"
 _CLOSE_S = 2.0
 
-Connect = Callable[[threading.Event], Iterator[bytes]]
+
+class StreamInput(NamedTuple):
+    """An input and where it stands in its stream."""
+
+    data: bytes
+    place: InStream
+
+
+Connect = Callable[[threading.Event], Iterator[bytes | StreamInput]]
 """Opens the stream and yields its inputs until it ends, soon after the event is set.
 
 Raises ``SourceError`` or ``OSError`` if the stream ends with an error."""
@@ -123,7 +132,8 @@ class StreamSource:
             pause_s = self._pace.retry_s if self._number > before else min(RETRY_MAX_S, pause_s * 2)
             self._stop.wait(pause_s)
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, given: bytes | StreamInput) -> None:
+        data, place = given if isinstance(given, StreamInput) else (given, InStream())
         if self._told:
             _LOG.info("source is back source=%s away_s=%.0f", self._name, time.monotonic() - self._seen_s)
             self._told = False
@@ -135,7 +145,7 @@ class StreamSource:
                 else:
                     self._waiting.popleft()
                     self._dropped += 1
-            self._waiting.append(Capture(f"{self._name} {self._clock.now_ms()} {self._number}", data))
+            self._waiting.append(Capture(f"{self._name} {self._clock.now_ms()} {self._number}", data, place=place))
         self._wake()
         self._seen_s = time.monotonic()
 

@@ -115,7 +115,7 @@ def test_the_manifest_names_task_and_smoother(bundle: Path) -> None:
     manifest = read.manifest
     assert (manifest.task, manifest.smoothing, manifest.schema) == ("stream_events", "events", 4)
     assert manifest.labels == ("background", "0", "1", "2")
-    assert manifest.smoothing_options["refractory_ms"] == 500
+    assert (manifest.smoothing_options["refractory_ms"], manifest.stream_interval_ms) == (500, 200)
     reference = read_reference(read.files["reference.bin"])
     assert [one.name for one in reference.streams][-3:] == ["event_score", "event_active", "event_kind"]
     assert evidence.THRESHOLDS[0] <= reference.temperature <= evidence.THRESHOLDS[-1]

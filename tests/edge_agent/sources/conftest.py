@@ -16,15 +16,24 @@ from tests.edge_agent.sources.prepared import Told
 def stream() -> Iterator[Callable[..., StreamSource]]:
     """Open sources; all are closed at the end.
 
-    ``release``: the options of its front end. ``told``: gets what a source reports.
+    ``release``: the options of its front end; ``interval_ms``: of its gates. ``told``: gets what a source reports.
     """
     opened: list[StreamSource] = []
 
     def start(
-        kind: str, *, release: dict[str, float] | None = None, told: Told | None = None, **keys: object
+        kind: str,
+        *,
+        release: dict[str, float] | None = None,
+        interval_ms: int = 0,
+        told: Told | None = None,
+        **keys: object,
     ) -> StreamSource:
         kept: Told = told if told is not None else []
-        around = sources.Surroundings(options=lambda: release or {}, tell=lambda code, text: kept.append((code, text)))
+        around = sources.Surroundings(
+            options=lambda: release or {},
+            interval_ms=lambda: interval_ms,
+            tell=lambda code, text: kept.append((code, text)),
+        )
         source = sources.load({"kind": kind, **keys}, SystemClock(), around)
         assert isinstance(source, StreamSource)
         opened.append(source)

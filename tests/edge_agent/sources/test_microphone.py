@@ -7,6 +7,7 @@ import os
 import shutil
 import wave
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from edge_agent import front_ends
 from edge_agent.errors import SourceError
 from edge_agent.sources._stream import StreamSource
+from edge_agent.sources.microphone import _wav
 from tests.edge_agent.sinks.receiver import until
 from tests.edge_agent.sources.prepared import Told, next_input
 
@@ -105,3 +107,104 @@ def test_without_rate_and_length_or_without_the_file_it_does_not_start(
         microphone(pcm, rate_hz=RATE)
     with pytest.raises(SourceError, match="Expected a FIFO, device or file of PCM"):
         microphone(tmp_path / "none", rate_hz=RATE, clip_s=1)
+
+
+def test_the_hop_is_that_at_which_the_release_was_judged(microphone: Callable, pcm: Path) -> None:
+    """Unless it is set; one that differs is reported with both numbers, and is used."""
+    release, told = {"sample_rate_hz": RATE, "clip_s": 0.5}, []
+    source = microphone(pcm, release, interval_ms=125, told=told)
+    assert [int(_samples(next_input(source).data)[0]) for _ in range(5)] == [0, 1000, 2000, 3000, 4000]
+    assert not told
+    source = microphone(pcm, release, interval_ms=125, hop_s=0.25, told=told)
+    assert [int(_samples(next_input(source).data)[0]) for _ in range(3)] == [0, 2000, 4000]
+    until(lambda: source.ended)
+    assert [code for code, _ in told] == ["source_interval"]
+    assert "hop_s = 0.125, at which the release was judged, got 0.25" in told[0][1]
+
+
+def test_clips_of_a_file_have_the_times_of_their_samples(microphone: Callable, pcm: Path) -> None:
+    """Its last sample was taken when the file was last changed; the last clip ends the stream."""
+    os.utime(pcm, (1_700_000_000, 1_700_000_000))
+    source = microphone(pcm, rate_hz=RATE, clip_s=0.25, hop_s=0.2)
+    found = [next_input(source).place for _ in range(4)]
+    assert [place.at_ms for place in found] == [1_700_000_000_000 - late for late in (750, 550, 350, 150)]
+    assert [place.last for place in found] == [False, False, False, True]
+
+
+def test_sound_through_a_fifo_has_the_times_of_its_samples(microphone: Callable, tmp_path: Path) -> None:
+    """A second that comes at once lasts a second, to the hundredth that it is drawn to the clock."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    source = microphone(path, rate_hz=RATE, clip_s=0.25, backlog=100)
+    with path.open("wb") as file:
+        file.write(SAMPLES.tobytes())
+    found = [next_input(source).place.at_ms for _ in range(4)]
+    assert all(abs(after - before - 250) <= 3 for before, after in pairwise(found))
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo"])
+def test_the_header_of_a_wav_is_no_sound(kind: str, microphone: Callable, tmp_path: Path) -> None:
+    """Its rate and channels are used; the times of a file are those of its samples."""
+    path = tmp_path / "sound.wav"
+    data = _wav(np.repeat(SAMPLES, 2).tobytes(), RATE, 2)
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(data)
+    source = microphone(path, rate_hz=RATE, clip_s=0.25, backlog=100)
+    if kind == "fifo":
+        with path.open("wb") as file:
+            file.write(data)
+    for start in (0, 2000, 4000, 6000):
+        with wave.open(io.BytesIO(next_input(source).data)) as file:
+            assert (file.getnchannels(), file.getnframes()) == (2, 2000)
+            assert int(np.frombuffer(file.readframes(1), "<i2")[0]) == start
+
+
+@pytest.mark.parametrize(
+    ("data", "got"),
+    [
+        (_wav(bytes(9000), 44_100, 1), "got a WAV of 44100 Hz, 16 bits, 1 channel: convert it .*-ar 8000"),
+        (_wav(bytes(9000), RATE, 6), "got a WAV of 8000 Hz, 16 bits, 6 channels"),
+        (_wav(bytes(9000), RATE, 1)[:30], "got a WAV whose header is cut off"),
+        (b"OggS" + bytes(9000), "got Ogg"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_with_what_it_is(
+    data: bytes, got: str, microphone: Callable, tmp_path: Path
+) -> None:
+    """At the start, and how to convert it."""
+    (tmp_path / "sound").write_bytes(data)
+    with pytest.raises(SourceError, match=got):
+        microphone(tmp_path / "sound", rate_hz=RATE, clip_s=0.25)
+
+
+def test_a_wav_of_another_form_in_a_fifo_is_passed_over_and_reported(microphone: Callable, tmp_path: Path) -> None:
+    """What follows it is heard."""
+    path, told = tmp_path / "fifo", []
+    os.mkfifo(path)
+    source = microphone(path, rate_hz=RATE, clip_s=0.25, backlog=100, told=told)
+    with path.open("wb") as file:
+        file.write(_wav(bytes(9000), 44_100, 1) + _wav(SAMPLES.tobytes(), RATE, 1))
+    assert [int(_samples(next_input(source).data)[0]) for _ in range(2)] == [0, 2000]
+    assert [code for code, _ in told] == ["source_format"]
+
+
+def test_a_release_with_another_rate_and_length_is_recorded_for(
+    microphone: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a swap on: arecord is started again for another rate."""
+    program = tmp_path / "arecord"
+    program.write_text("#!/bin/sh\nexec cat /dev/zero\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    release = {"sample_rate_hz": RATE, "clip_s": 0.5}
+    source = microphone("default", release, retry_s=0.01)
+    assert len(_samples(next_input(source).data)) == RATE // 2
+    release.update(sample_rate_hz=2 * RATE, clip_s=0.25)
+
+    def form() -> tuple[int, int]:
+        with wave.open(io.BytesIO(next_input(source).data)) as file:
+            return file.getframerate(), file.getnframes()
+
+    until(lambda: form() == (2 * RATE, RATE // 2), 20)
