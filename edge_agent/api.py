@@ -19,7 +19,7 @@ import tempfile
 import time
 import wave
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -75,9 +75,10 @@ class Answer:
     regression, the predictions by name, in the targets' units; of a detection, the number of boxes by class; of several
     labels, each one's probability; empty for a classifier. ``boxes``: of a detection, as in an answer record
     (``docs/reference/answers.md``). ``anomalous`` and ``scores``: of an anomaly, whether the input is one, and its
-    score with the threshold; ``scores`` of several labels: those of the answer. ``outputs``: the first output of the
-    runtime: logits, values, or what a decoder makes of it. ``streams``: the numbers that the drift counters
-    would count. ``run_ms``: the time of the runtime's call alone.
+    score with the threshold; ``labels`` and ``scores`` of several labels: those of the answer, with probabilities.
+    ``boxes``, ``labels`` and ``scores`` are None where a task has none. ``outputs``: the first output of the runtime:
+    logits, values, or what a decoder makes of it. ``streams``: the numbers that the drift counters would count.
+    ``run_ms``: the time of the runtime's call alone.
     """
 
     label: str
@@ -86,9 +87,10 @@ class Answer:
     outputs: tuple[float, ...]
     streams: Mapping[str, float]
     run_ms: float
-    boxes: tuple[Mapping[str, Json], ...] = ()
+    boxes: tuple[Mapping[str, Json], ...] | None = None
     anomalous: bool | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    scores: Mapping[str, float] | None = None
 
 
 class DeviceModel:
@@ -151,6 +153,7 @@ class DeviceModel:
             run_ms=outcome.run_ms,
             boxes=served.boxes(outcome, said),
             anomalous=said.anomalous,
+            labels=said.labels,
             scores=said.scores,
         )
 

@@ -24,13 +24,14 @@ class AnswerRecord:
     ``id``: names the input; the same input, read again, has the same one if its source can tell. ``at_ms``: when the
     input was taken, UTC. ``label`` and ``confidence`` (calibrated, 0..1): of a classifier. ``values``: of a regression,
     by name, in the targets' units; of a detection, the number of boxes by class; of several labels, the probability of
-    each. ``scores``: of several labels, those of the answer with their probabilities. ``boxes``: of a detection, each
-    with ``label``, ``score`` (0..1) and ``x0``, ``y0``, ``x1``, ``y1`` in pixels of the input picture, as it is seen
-    upright, the surest first. ``inputs``: over how many inputs of a stream the release smoothed them; 1: this one
-    alone. ``anomalous`` and ``scores``: of an anomaly, whether the score ``anomaly`` is above ``threshold``, and both
-    numbers. ``events``: of a stream, those that began or ended with this input, each with ``state`` (``began`` or
-    ``ended``), ``label``, ``start_ms`` and ``end_ms`` (its first and last input so far) and ``confidence``, the highest
-    probability so far.
+    each. ``labels`` and ``scores``: of several labels, those of the answer, the surest first, and their probabilities.
+    ``boxes``: of a detection, each with ``label``, ``score`` (0..1) and ``x0``, ``y0``, ``x1``, ``y1`` in pixels of the
+    input picture, as it is seen upright, the surest first. ``inputs``: over how many inputs of a stream the release
+    smoothed them; 1: this one alone. ``anomalous`` and ``scores``: of an anomaly, whether the score ``anomaly`` is
+    above ``threshold``, and both numbers. ``events``: of a stream, those that began or ended with this input, each with
+    ``state`` (``began`` or ``ended``), ``label``, ``start_ms`` and ``end_ms`` (its first and last input so far) and
+    ``confidence``, the highest probability so far. ``labels``, ``boxes`` and ``scores`` are None where a task has
+    none; an answer without any has empty ones.
 
     ``supported``: whether the input is inside what the model was trained on; None: the release can't tell.
     ``support_rate``: the share of inputs like the training data for which it is False by design. ``drift``: the state
@@ -50,8 +51,9 @@ class AnswerRecord:
     values: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
     inputs: int = field(default=1, metadata=OMIT_DEFAULT)
     anomalous: bool | None = field(default=None, metadata=OMIT_DEFAULT)
-    scores: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
-    boxes: tuple[Mapping[str, Json], ...] = field(default=(), metadata=OMIT_DEFAULT)
+    labels: tuple[str, ...] | None = field(default=None, metadata=OMIT_DEFAULT)
+    scores: Mapping[str, float] | None = field(default=None, metadata=OMIT_DEFAULT)
+    boxes: tuple[Mapping[str, Json], ...] | None = field(default=None, metadata=OMIT_DEFAULT)
     events: tuple[Mapping[str, Json], ...] = field(default=(), metadata=OMIT_DEFAULT)
     supported: bool | None = None
     support_rate: float | None = field(default=None, metadata=OMIT_DEFAULT)
@@ -71,8 +73,9 @@ def encode_answer(record: AnswerRecord) -> bytes:
     """
     confidence, numbers = record.confidence, (record.latency_ms, record.run_ms, record.support_rate or 0.0)
     rare = (
-        record.values or record.scores or record.anomalous is not None or record.boxes or record.events or record.extra
-        or record.error or record.text or record.drift or record.inputs != 1
+        record.values or record.labels is not None or record.scores is not None or record.boxes is not None
+        or record.anomalous is not None or record.events or record.extra or record.error or record.text or record.drift
+        or record.inputs != 1
     )  # fmt: skip
     if rare or type(confidence) is not float or not math.isfinite(confidence + sum(numbers)):
         return encode(record)

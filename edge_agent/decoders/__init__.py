@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Array: TypeAlias = "NDArray[Any]"
 VALUES = 6
 """Numbers of a box: class, score (0..1), x0, y0, x1, y1 as ratios of the input's width and height."""
+BOX_ROWS = "box_rows"
+"""The name of that output: ``boxes`` are those of an answer, with names, in pixels and above the threshold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,11 +226,11 @@ def parts(
 
 
 def outputs_of(manifest: Manifest) -> tuple[TensorSpec, ...]:
-    """Return the outputs that a caller of the runtime gets: with a decoder, the first are ``boxes`` or its own."""
+    """Return the outputs that a caller of the runtime gets: with a decoder, the first are ``BOX_ROWS`` or its own."""
     if not manifest.decoder:
         return manifest.outputs
     module = _module(manifest.decoder)
-    first = TensorSpec(name=getattr(module, "OUTPUT", "boxes"), shape=(-1, getattr(module, "WIDTH", -1)))
+    first = TensorSpec(name=getattr(module, "OUTPUT", BOX_ROWS), shape=(-1, getattr(module, "WIDTH", -1)))
     return (first, *manifest.outputs[1:])
 
 

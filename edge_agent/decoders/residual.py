@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edge_agent.errors import DecoderError
 
 Array: TypeAlias = "NDArray[Any]"
-OUTPUT, WIDTH = "score", 1
+OUTPUT, WIDTH = "anomaly", 1
 """Name and width of what it gives instead of the first output."""
 _PICTURES = 4  # axes of inputs
 

@@ -21,6 +21,7 @@ from edge_agent.errors import SinkError
 from edge_agent.inference.served_model import Inference, ServedModel
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
+from edge_agent.sinks._filters import misfit
 from edge_agent.sources import Capture
 from wire.answers import AnswerRecord
 from wire.canonical import canonical_bytes
@@ -59,6 +60,11 @@ class Answers:
         for delivery in self.deliveries:
             delivery.expect()
 
+    def misfits(self, model: ServedModel) -> list[str]:
+        """Return what sinks' filters can't do for the answers of ``model``, a sentence for each such sink."""
+        found = ((each.name, misfit(each.settings, model.task_name, model.useless_filters)) for each in self.deliveries)
+        return [f"{name}: {wrong}: all answers pass it" for name, wrong in found if wrong]
+
     def answered(
         self,
         model: ServedModel,
@@ -89,6 +95,7 @@ class Answers:
             values=said.values,
             boxes=model.boxes(shown, said),
             anomalous=said.anomalous,
+            labels=said.labels,
             scores=said.scores,
             events=model.events(shown, at_ms),
             inputs=inputs,
@@ -202,11 +209,18 @@ class ToAgent:
             self._news.notify_all()
 
 
-def open_answers(documents: Mapping[str, Json], around: sinks.SinkSurroundings, *, wait_s: float = OPEN_S) -> Answers:
+def open_answers(
+    documents: Mapping[str, Json],
+    around: sinks.SinkSurroundings,
+    model: ServedModel | None = None,
+    *,
+    wait_s: float = OPEN_S,
+) -> Answers:
     """Return the sinks that ``documents`` describe by name; one that can't be opened is reported and left out.
 
-    A sink that fails must not stop inference: drift is counted and reported without it. Sinks from outside are opened
-    by threads of their own; one that takes longer than ``wait_s`` is reported, and gets answers from when it is open.
+    So is one with a filter that does nothing for the answers of ``model``. A sink that fails must not stop inference:
+    drift is counted and reported without it. Sinks from outside are opened by threads of their own; one that takes
+    longer than ``wait_s`` is reported, and gets answers from when it is open.
     """
     accounts = open_accounts(around.state, list(documents))
     found = Answers(device=around.device)
@@ -216,6 +230,11 @@ def open_answers(documents: Mapping[str, Json], around: sinks.SinkSurroundings, 
             sink, settings = sinks.load(document if isinstance(document, dict) else {}, replace(around, name=name))
         except SinkError as error:
             around.tell(error.code, f"{name}: {error}")
+            return
+        wrong = "" if model is None else misfit(settings, model.task_name, model.useless_filters)
+        if wrong:
+            sink.close()
+            around.tell(SinkError.code, f"{name}: {wrong}: no answers go there")
             return
         found.joining.put(Delivery(name, sink, settings, accounts[name], around.tell))
 

@@ -27,7 +27,7 @@ from typing import BinaryIO, Protocol, TypeAlias
 from edge_agent import front_ends, sources
 from edge_agent.device import memory_limit
 from edge_agent.device.clock import Clock, SystemClock
-from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
+from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError, SinkError
 from edge_agent.in_flight import ASKED, IN_SOURCE, KEPT, InFlight
 from edge_agent.inference.answers import Answers, ToAgent, open_answers
 from edge_agent.inference.batching import MAX_WAITING_BYTES, ResultBatcher
@@ -475,6 +475,8 @@ class InferenceLoop:
         old, self._results = self._results, ResultBatcher(loaded.model)
         self._results.reservoirs = old.reservoirs
         self._begin_replay(loaded.bundle)
+        for text in self.answers.misfits(loaded.model):
+            self._fault(SinkError.code, text)
         old.model.runtime.close()
         self._send({"type": "swapped", "bundle": loaded.bundle, **self._identity()}, b"")
 
@@ -608,7 +610,7 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
     around = SinkSurroundings(
         state=options.state, device=options.device, site=options.site, tell=tell, to_agent=child.to_agent.send
     )
-    child.answers = open_answers(parse_json(options.sinks.encode()), around)
+    child.answers = open_answers(parse_json(options.sinks.encode()), around, first)
     if options.api:
         try:
             open_api(

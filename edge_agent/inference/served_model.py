@@ -23,7 +23,7 @@ from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tens
 from edge_agent.inference.support import Support
 from edge_agent.pictures.resizing import unframed
 from edge_agent.tasks import DeviceTask
-from edge_agent.tasks._base import TaskAnswer
+from edge_agent.tasks._base import TaskAnswer, as_ratio
 from wire.bundle import REFERENCE, read_bundle
 from wire.codec import Json
 from wire.errors import BundleError
@@ -145,8 +145,13 @@ class ServedModel:
         said = self.task.answer(logits, values, names)
         return said if all(map(math.isfinite, said.values.values())) else TaskAnswer()
 
-    def boxes(self, outcome: Inference, said: TaskAnswer) -> tuple[Mapping[str, Json], ...]:
-        """Return the boxes of an answer as records have them: edges in pixels of the input picture, to a tenth."""
+    def boxes(self, outcome: Inference, said: TaskAnswer) -> tuple[Mapping[str, Json], ...] | None:
+        """Return the boxes of an answer as records have them: edges in pixels of the input picture, to a tenth.
+
+        None: the task finds no boxes.
+        """
+        if said.boxes is None:
+            return None
         if not said.boxes:
             return ()
         high, wide = outcome.image.shape[:2]
@@ -158,7 +163,7 @@ class ServedModel:
         for box, own in zip(said.boxes, ratios.tolist(), strict=True):
             edges = (edge * side for edge, side in zip(own, (width, height, width, height), strict=True))
             x0, y0, x1, y1 = (round(edge, 1) for edge in edges)
-            found.append({"label": box.label, "score": round(box.score, 4), "x0": x0, "y0": y0, "x1": x1, "y1": y1})
+            found.append({"label": box.label, "score": box.score, "x0": x0, "y0": y0, "x1": x1, "y1": y1})
         return tuple(found)
 
     def supported(self, outcome: Inference) -> bool | None:
@@ -185,7 +190,7 @@ class ServedModel:
                 "label": labels[one.label] if one.label < len(labels) else str(one.label),
                 "start_ms": one.start_ms,
                 "end_ms": one.end_ms,
-                "confidence": round(one.confidence, 4),
+                "confidence": as_ratio(one.confidence),
             }
             for one in self.spotter.add(np.exp(outcome.logits[0].astype(np.float64)).tolist(), at_ms)
         )
@@ -194,6 +199,19 @@ class ServedModel:
     def task_name(self) -> str:
         """The name of the task, for answers."""
         return tasks.name_of(self.manifest, self.reference)
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """From which probability or score on each name is in an answer; empty: the task compares nothing."""
+        found: Callable[[Sequence[str], float], Mapping[str, float]] | None = getattr(self.task, "thresholds", None)
+        names = self.manifest.labels or self.manifest.values
+        return {} if found is None else found(names, self.projection.temperature)
+
+    @property
+    def useless_filters(self) -> Mapping[str, str]:
+        """The keys of sinks that do nothing for its answers, each with what to use; a task from outside names none."""
+        found: Mapping[str, str] = getattr(self.task, "useless_filters", {})
+        return {key: advice for key, advice in found.items() if key != "events_only" or self.spotter is None}
 
     @property
     def support_rate(self) -> float | None:

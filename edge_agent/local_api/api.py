@@ -237,7 +237,7 @@ class LocalApi:
         if request.method != wanted:
             raise ApiError(405, f"Expected {wanted}, got {request.method}")
         if not leaves:
-            return json_reply(open_inference.metadata(served.manifest, served.task_name))
+            return json_reply(open_inference.metadata(served.manifest, served.task_name, served.thresholds))
         return self._ready() if leaves == ["ready"] else self._infer(request, served)
 
     def _server_metadata(self, _request: Request) -> Reply:
@@ -390,14 +390,15 @@ def _outputs(model: ServedModel, asked: InferRequest) -> dict[str, Any]:
     if said.label:
         found = {"label": said.label.encode()}
         found |= {"confidence": np.array([said.confidence], np.float32)} if math.isfinite(said.confidence) else {}
-        found |= {} if said.anomalous is None else {"anomalous": np.array([said.anomalous])}
-        found |= {name: np.array([value], np.float32) for name, value in said.scores.items()}
+        if said.anomalous is not None:
+            found |= {"anomalous": np.array([said.anomalous])}
+            found |= {name: np.array([value], np.float32) for name, value in (said.scores or {}).items()}
     elif said.values and all(map(math.isfinite, said.values.values())):
         found = {name: np.array([value], np.float32) for name, value in said.values.items()}
-    if said.anomalous is None and model.manifest.decoder and found:
-        found["boxes"] = json.dumps(list(map(dict, model.boxes(outcome, said))), separators=(",", ":")).encode()
-    if said.anomalous is None and said.scores:
-        found["labels"] = json.dumps(list(said.scores), separators=(",", ":")).encode()
+    boxes = model.boxes(outcome, said)
+    for name, listed in (("boxes", boxes), ("labels", said.labels)):
+        if listed is not None:
+            found[name] = json.dumps([dict(one) if isinstance(one, Mapping) else one for one in listed]).encode()
     if not found:
         raise ApiError(500, "Expected numbers from the model, got NaN or infinity")
     return found | ({} if supported is None else {"supported": np.array([supported])})

@@ -199,8 +199,8 @@ def write_response(
     return head + b"".join(tail), len(head) if tail else None
 
 
-def metadata(manifest: Manifest, task: str) -> dict[str, Json]:
-    """Return the model's metadata."""
+def metadata(manifest: Manifest, task: str, thresholds: Mapping[str, float]) -> dict[str, Json]:
+    """Return the model's metadata; ``thresholds``: of the names that an answer may have."""
     inputs: list[Json] = [_described(spec, types_of(spec)[0]) for spec in manifest.inputs]
     outputs: list[Json] = [
         _described(spec, "FP32" if is_quantized(spec) else _NAMES[np.dtype(spec.dtype)])
@@ -212,7 +212,12 @@ def metadata(manifest: Manifest, task: str) -> dict[str, Json]:
         "platform": f"tinyfleet_{manifest.runtime}",
         "inputs": inputs,
         "outputs": outputs,
-        "parameters": {"task": task, "labels": list(manifest.labels), "values": list(manifest.values)},
+        "parameters": {
+            "task": task,
+            "labels": list(manifest.labels),
+            "values": list(manifest.values),
+            "thresholds": dict(thresholds),
+        },
     }
 
 

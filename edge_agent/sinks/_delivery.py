@@ -32,6 +32,7 @@ class Delivery:
         """Start the thread; ``tell`` reports a code and a text, and may be called from it."""
         self.name, self.account = name, account
         self._sink, self._tell, self._limit = sink, tell, settings.queue
+        self.settings = settings
         self._filter = AnswerFilter(settings)
         self._queue: deque[tuple[int, AnswerRecord]] = deque()
         self._sending: int | None = None  # number of the first answer that the sink has now

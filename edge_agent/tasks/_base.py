@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from wire.histogram import BINS
@@ -57,24 +58,30 @@ class FoundBox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAnswer:
-    """The answer for people: a ``label`` with its ``confidence``, or ``values`` by name and ``boxes``, if any.
+    """The answer for people: a ``label`` with its ``confidence``, or ``values`` by name and ``boxes``.
 
-    ``anomalous`` and ``scores``: of an anomaly, whether it is one, and the numbers behind that. ``scores`` of several
-    labels: those of the answer with their probabilities, the surest first.
+    ``anomalous`` and ``scores``: of an anomaly, whether it is one, and the numbers behind that. ``labels`` and
+    ``scores``: of several labels, those of the answer, the surest first, and their probabilities. ``boxes``, ``labels``
+    and ``scores`` are None where a task has none; empty ones are an answer. Probabilities are ``as_ratio``, other
+    numbers ``as_number``.
     """
 
     label: str = ""
     confidence: float = math.nan
     values: Mapping[str, float] = field(default_factory=dict)
-    boxes: tuple[FoundBox, ...] = ()
+    boxes: tuple[FoundBox, ...] | None = None
     anomalous: bool | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    scores: Mapping[str, float] | None = None
 
 
 class DeviceTask(Protocol):
     """The device half of a task, for one model.
 
     One whose answer needs the number that was fitted on calibration rows also has ``fitted(number) -> DeviceTask``.
+    One that compares with thresholds also has ``thresholds(names, number) -> Mapping[str, float]``: from which number
+    on each of ``names`` is in an answer; ``number``: that of the calibration rows. One for whose answers keys of sinks
+    do nothing names them, each with what to use, in ``useless_filters``.
 
     ``streams``: of its outputs, in the order of ``values``. ``classes``: of the reference's calibration table by class
     and confidence, which needs streams ``confidence`` and ``predicted``, first and last; 0: it has none.
@@ -100,6 +107,22 @@ class DeviceTask(Protocol):
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
         """Return how many rows, both (N, D), have another answer than on the build host."""
+
+
+_EVENTS = "only a stream of events has any; changes_only passes what changes"
+_SCORE = "only an anomaly has such a score; above and thresholds are for probabilities"
+NO_EVENTS: Mapping[str, str] = {"events_only": _EVENTS}
+NO_SCORE: Mapping[str, str] = {"score_above": _SCORE}
+
+
+def as_ratio(value: float) -> float:
+    """Return a probability or score of 0..1 as answers have it: to four decimals."""
+    return round(value, 4)
+
+
+def as_number(value: float) -> float:
+    """Return a number of a model as answers have it: the shortest decimal that is the same float32."""
+    return float(str(np.float32(value)))
 
 
 def equal_runs(classes: int) -> tuple[float, ...]:

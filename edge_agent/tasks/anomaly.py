@@ -7,12 +7,13 @@ day, and travels in the reference, where other tasks have the temperature of the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
-from edge_agent.tasks._base import UNBOUNDED, Outputs, OutputStream, Seen, TaskAnswer
+from edge_agent.tasks._base import NO_EVENTS, UNBOUNDED, Outputs, OutputStream, Seen, TaskAnswer, as_number
 
 SCORE, THRESHOLD = "anomaly", "threshold"
 """Names of the numbers in an answer."""
@@ -21,6 +22,13 @@ SCORE, THRESHOLD = "anomaly", "threshold"
 @dataclass(frozen=True, slots=True)
 class Anomaly:
     """A model whose decoder gives a score; ``threshold``: above it an input is anomalous."""
+
+    useless_filters: ClassVar[Mapping[str, str]] = {
+        **NO_EVENTS,
+        "above": "an anomaly has a score, no confidence; use score_above",
+        "thresholds": "an anomaly has a score, no confidence; use score_above",
+    }
+    """Keys of sinks that do nothing for its answers."""
 
     threshold: float = math.inf
 
@@ -54,9 +62,13 @@ class Anomaly:
         if math.isnan(values[0]):
             return TaskAnswer()
         anomalous = values[0] > self.threshold
-        return TaskAnswer(
-            label=names[int(anomalous)], anomalous=anomalous, scores={SCORE: values[0], THRESHOLD: self.threshold}
-        )
+        scores = {SCORE: as_number(values[0]), THRESHOLD: as_number(self.threshold)}
+        return TaskAnswer(label=names[int(anomalous)], anomalous=anomalous, scores=scores)
+
+    def thresholds(self, names: Sequence[str], number: float) -> Mapping[str, float]:
+        """Return the score above which an input is an anomaly."""
+        del number
+        return {names[1]: as_number(self.threshold)}
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
         """Return how many rows are on the other side of the threshold."""

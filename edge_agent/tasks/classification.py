@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
+from typing import ClassVar
 
 import numpy as np
 
-from edge_agent.tasks._base import Outputs, OutputStream, Seen, TaskAnswer, equal_runs
+from edge_agent.tasks._base import NO_EVENTS, NO_SCORE, Outputs, OutputStream, Seen, TaskAnswer, as_ratio, equal_runs
 
 _NAMES = 4
 
@@ -17,6 +18,13 @@ _NAMES = 4
 @dataclass(frozen=True, slots=True)
 class Classification:
     """A model with ``classes`` logits."""
+
+    useless_filters: ClassVar[Mapping[str, str]] = {
+        **NO_EVENTS,
+        **NO_SCORE,
+        "change_by": "a class has no numbers; changes_only alone passes another class",
+    }
+    """Keys of sinks that do nothing for its answers."""
 
     classes: int
 
@@ -55,7 +63,7 @@ class Classification:
         if math.isnan(values[-1]):
             return TaskAnswer()
         number = int(values[-1])
-        return TaskAnswer(label=names[number] if number < len(names) else str(number), confidence=values[0])
+        return TaskAnswer(label=names[number] if number < len(names) else str(number), confidence=as_ratio(values[0]))
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
         """Return how many rows have another largest logit."""

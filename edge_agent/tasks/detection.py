@@ -7,12 +7,23 @@ on calibration rows and travels in the reference, where other tasks have the tem
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from edge_agent.tasks._base import FoundBox, Outputs, OutputStream, Seen, TaskAnswer
+from edge_agent.tasks._base import (
+    NO_EVENTS,
+    NO_SCORE,
+    FoundBox,
+    Outputs,
+    OutputStream,
+    Seen,
+    TaskAnswer,
+    as_number,
+    as_ratio,
+)
 
 VALUES = 6
 _MOST = 500.0
@@ -24,6 +35,13 @@ _APART, _OVERLAP = 0.1, 0.7
 @dataclass(frozen=True, slots=True)
 class Detection:
     """A model whose decoder gives boxes."""
+
+    useless_filters: ClassVar[Mapping[str, str]] = {
+        **NO_EVENTS,
+        **NO_SCORE,
+        "reject": "boxes below above or thresholds are left out of the answer, which passes; leave reject out",
+    }
+    """Keys of sinks that do nothing for its answers."""
 
     @property
     def classes(self) -> int:
@@ -70,8 +88,12 @@ class Detection:
             kind, score, x0, y0, x1, y1 = outputs[VALUES * place : VALUES * (place + 1)]
             label = names[int(kind)] if int(kind) < len(names) else str(int(kind))
             counts[label] = counts.get(label, 0.0) + 1
-            found.append(FoundBox(label=label, score=score, edges=(x0, y0, x1, y1)))
+            found.append(FoundBox(label=label, score=as_ratio(score), edges=(x0, y0, x1, y1)))
         return TaskAnswer(values=counts, boxes=tuple(found))
+
+    def thresholds(self, names: Sequence[str], number: float) -> Mapping[str, float]:
+        """Return the score from which a box is in the answer, which is one for all classes."""
+        return dict.fromkeys(names, as_number(number))
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
         """Return how many rows lack a sure box of the other side: its class, place and about its score."""

@@ -7,13 +7,24 @@ and travel in the manifest.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.tasks._base import Outputs, OutputStream, Seen, TaskAnswer, equal_runs
+from edge_agent.tasks._base import (
+    NO_EVENTS,
+    NO_SCORE,
+    Outputs,
+    OutputStream,
+    Seen,
+    TaskAnswer,
+    as_number,
+    as_ratio,
+    equal_runs,
+)
 
 MAX_RATES = 8
 """At most this many labels get a drift stream of their rate, ``label_0`` first; more would dilute the test."""
@@ -34,6 +45,13 @@ def limits_of(thresholds: Sequence[float], labels: int) -> NDArray[np.float32]:
 @dataclass(frozen=True, slots=True)
 class MultiLabel:
     """A model with a logit for each label; ``limits``: from which on it is in the answer, as ``limits_of`` returns."""
+
+    useless_filters: ClassVar[Mapping[str, str]] = {
+        **NO_EVENTS,
+        **NO_SCORE,
+        "reject": "labels below above or thresholds are left out of the answer, which passes; leave reject out",
+    }
+    """Keys of sinks that do nothing for its answers."""
 
     limits: NDArray[np.float32]
 
@@ -61,15 +79,21 @@ class MultiLabel:
         return Seen(0 if all(map(math.isfinite, values)) else -1)
 
     def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> TaskAnswer:
-        """Return the probability of each label by name, and those of the answer as ``scores``, the surest first."""
+        """Return the probability of each label by name, and ``labels`` with ``scores``: those of the answer."""
         if math.isnan(values[0]):
             return TaskAnswer()
         rows = list(zip(names, outputs, self.limits.tolist(), strict=False))
         said = sorted((row for row in rows if row[1] >= row[2]), key=lambda row: -row[1])
         return TaskAnswer(
-            values={name: _probability(logit) for name, logit, _ in rows},
-            scores={name: _probability(logit) for name, logit, _ in said},
+            values={name: as_ratio(_probability(logit)) for name, logit, _ in rows},
+            labels=tuple(name for name, _, _ in said),
+            scores={name: as_ratio(_probability(logit)) for name, logit, _ in said},
         )
+
+    def thresholds(self, names: Sequence[str], number: float) -> Mapping[str, float]:
+        """Return the probability from which each label is in the answer."""
+        del number
+        return {name: as_number(_probability(limit)) for name, limit in zip(names, self.limits.tolist(), strict=False)}
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
         """Return how many rows have another set of labels."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from edge_agent.tasks._base import Outputs, OutputStream, Seen, TaskAnswer
+from edge_agent.tasks._base import NO_EVENTS, NO_SCORE, Outputs, OutputStream, Seen, TaskAnswer, as_number
 
 MAX_VALUES = 4
 """At most this many values get a drift stream, ``value_0`` first; more would dilute the test."""
@@ -15,6 +16,14 @@ MAX_VALUES = 4
 @dataclass(frozen=True, slots=True)
 class Regression:
     """A model with ``outputs`` values."""
+
+    useless_filters: ClassVar[Mapping[str, str]] = {
+        **NO_EVENTS,
+        **NO_SCORE,
+        "above": "numbers have no confidence; changes_only with change_by passes those that moved",
+        "thresholds": "numbers have no confidence; changes_only with change_by passes those that moved",
+    }
+    """Keys of sinks that do nothing for its answers."""
 
     outputs: int
 
@@ -41,7 +50,7 @@ class Regression:
     def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> TaskAnswer:
         """Return the values by name."""
         del values
-        return TaskAnswer(values=dict(zip(names, outputs, strict=False)))
+        return TaskAnswer(values={name: as_number(value) for name, value in zip(names, outputs, strict=False)})
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
         """Return 0: numbers don't flip."""

@@ -8,17 +8,24 @@ other tasks have the temperature of their confidence.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from edge_agent.tasks._base import Outputs, OutputStream, Seen, TaskAnswer, equal_runs
+from edge_agent.tasks._base import NO_SCORE, Outputs, OutputStream, Seen, TaskAnswer, as_number, as_ratio, equal_runs
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEvents:
     """A model with a logit for the background and one for each kind of event."""
+
+    useless_filters: ClassVar[Mapping[str, str]] = {
+        **NO_SCORE,
+        "change_by": "a class has no numbers; changes_only alone passes another class",
+    }
+    """Keys of sinks that do nothing for its answers."""
 
     outputs: int
 
@@ -56,7 +63,12 @@ class StreamEvents:
         if not chances:
             return TaskAnswer()
         number = chances.index(max(chances))
-        return TaskAnswer(label=names[number] if number < len(names) else str(number), confidence=chances[number])
+        label = names[number] if number < len(names) else str(number)
+        return TaskAnswer(label=label, confidence=as_ratio(chances[number]))
+
+    def thresholds(self, names: Sequence[str], number: float) -> Mapping[str, float]:
+        """Return the mean probability at which each kind of event begins; the background has none."""
+        return dict.fromkeys(names[1:], as_number(number))
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
         """Return how many rows have another largest logit."""

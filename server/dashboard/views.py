@@ -258,8 +258,16 @@ def answer_rows(batches: Sequence[Sequence[Mapping[str, Json]]], most: int) -> t
     return tuple(_answer_row(record) for record in list(found.values())[:most])
 
 
-def _answer_row(record: AnswerRecord) -> AnswerRow:
+def _answer_text(record: AnswerRecord) -> str:
+    if record.labels is not None and not record.error:
+        return ", ".join(record.labels) or "no label applies"
+    if record.boxes is not None and not record.error:
+        return ", ".join(f"{count:.0f} {name}" for name, count in record.values.items() if count) or "no box"
     values = ", ".join(f"{name} {value:.6g}" for name, value in record.values.items())
+    return record.label or values or f"none: {record.error.replace('_', ' ') or 'no label'}"
+
+
+def _answer_row(record: AnswerRecord) -> AnswerRow:
     supported = {
         True: Status("yes", Tone.GOOD),
         False: Status("no: unlike the training data", Tone.WARN),
@@ -268,7 +276,7 @@ def _answer_row(record: AnswerRecord) -> AnswerRow:
     return AnswerRow(
         id=record.id,
         at=clock_time(record.at_ms),
-        answer=record.label or values or f"none: {record.error.replace('_', ' ') or 'no label'}",
+        answer=_answer_text(record),
         confidence="" if record.confidence is None else f"{100 * record.confidence:.0f} %",
         supported=Status("") if record.error else supported[record.supported],
         release=record.release,

@@ -162,7 +162,7 @@ def test_an_output_that_is_no_part_of_the_input_is_refused(width: int) -> None:
 def test_a_manifest_with_scores_names_them_as_its_output() -> None:
     """In the place of the network's picture."""
     manifest = Manifest(task="anomaly", decoder="residual", outputs=(TensorSpec(name="logits", shape=(-1, 6)),))
-    assert [(one.name, one.shape) for one in decoders.outputs_of(manifest)] == [("score", (-1, 1))]
+    assert [(one.name, one.shape) for one in decoders.outputs_of(manifest)] == [("anomaly", (-1, 1))]
 
 
 @pytest.mark.parametrize("name", decoders.names())

@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from edge_agent import api
 from edge_agent.inference.child import WAKE
 from edge_agent.inference.preprocess import decode_image, to_tensor
 from edge_agent.inference.served_model import load_model
-from edge_agent.local_api.api import _Job
+from edge_agent.local_api.api import _Job, _outputs
+from edge_agent.local_api.open_inference import InferRequest, metadata, read_request, write_response
 from tests.edge_agent.local_api.conftest import Running
 from tests.edge_agent.sinks.receiver import until
+from tests.edge_agent.task_bundles import bundle_of
 
 triton = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]: scripts/setup test")
 
@@ -163,3 +166,45 @@ def test_requests_beyond_the_queue_are_told_to_come_again(running: Callable[...,
     assert [status for status, _ in found] == [503, 503]
     assert [json.loads(text)["error"][9:26] for _, text in found] == ["at most 1 request", "the model's turn "]
     assert one.ask("POST", "/v2/models/tiny/infer", body)[0] == 400
+
+
+def _asked(task: str, folder: Path, pictures: list[bytes], **changes: object) -> dict[str, object]:
+    """Return the outputs by name for one encoded picture, as JSON has them."""
+    model = load_model(bundle_of(task, folder, **changes))
+    text = base64.b64encode(pictures[0]).decode()
+    given = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [text]}
+    asked = read_request(json.dumps({"inputs": [given]}).encode(), None, model.manifest)
+    body, _ = write_response(model.manifest, asked, _outputs(model, asked))
+    return {one["name"]: one["data"][0] for one in json.loads(body)["outputs"]}
+
+
+def test_boxes_and_labels_are_lists_that_may_be_empty(tmp_path: Path, pictures: list[bytes]) -> None:
+    """An output that is sometimes absent can't be asked for by name."""
+    boxes = json.loads(_asked("detection", tmp_path, pictures)["boxes"])
+    assert [(box["label"], box["score"]) for box in boxes] == [("a", 0.9), ("b", 0.6)]
+    assert _asked("detection", tmp_path, pictures, number=0.95)["boxes"] == "[]"
+    found = _asked("multi_label", tmp_path, pictures)
+    assert (json.loads(found["labels"]), found["b"]) == (["a", "c"], pytest.approx(0.8808))
+    assert _asked("multi_label", tmp_path, pictures, outputs=[-5.0, -5.0, -5.0])["labels"] == "[]"
+    odd = _asked("anomaly", tmp_path, pictures)
+    assert (odd["label"], odd["anomalous"], odd["threshold"]) == ("anomaly", True, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("task", "first", "thresholds"),
+    [
+        ("classification", "logits", {}),
+        ("detection", "box_rows", {"a": 0.5, "b": 0.5}),
+        ("anomaly", "anomaly", {"anomaly": 0.5}),
+    ],
+)
+def test_a_name_is_one_thing_and_thresholds_stand_with_the_labels(
+    task: str, first: str, thresholds: dict[str, float], tmp_path: Path, pictures: list[bytes]
+) -> None:
+    """``boxes`` are those of an answer; what the model gives for its own tensor has a name of its own."""
+    model = load_model(bundle_of(task, tmp_path))
+    found = metadata(model.manifest, model.task_name, model.thresholds)
+    assert (found["outputs"][0]["name"], found["parameters"]["thresholds"]) == (first, thresholds)
+    pre = model.manifest.preprocessing
+    asked = InferRequest(tensor=to_tensor(decode_image(pictures[0], pre), pre), wanted={})
+    assert list(_outputs(model, asked)) == [first]

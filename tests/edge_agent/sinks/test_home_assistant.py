@@ -79,3 +79,69 @@ def test_names_that_differ_in_other_characters_are_two_entities() -> None:
 def test_an_input_without_an_answer_announces_nothing() -> None:
     """The first input of a device may be a bad one."""
     assert discovery(AnswerRecord(error="image_invalid", supported=True), PLACE) == {}
+
+
+BOX = {"label": "cat", "score": 0.9, "x0": 0.0, "y0": 0.0, "x1": 1.0, "y1": 1.0}
+BOXES = AnswerRecord(id="3", task="detection", boxes=(BOX, BOX), values={"cat": 2.0, "dog": 0.0})
+NO_BOX = AnswerRecord(id="4", task="detection", boxes=(), values={"cat": 0.0, "dog": 0.0})
+LABELS = AnswerRecord(labels=("cat",), scores={"cat": 0.9}, values={"cat": 0.9, "big dog": 0.1})
+ODD = AnswerRecord(label="anomaly", anomalous=True, scores={"anomaly": 0.9, "threshold": 0.5})
+QUIET = AnswerRecord(task="stream_events", label="background", confidence=0.9)
+BELL = {"label": "bell", "start_ms": 1, "end_ms": 2, "confidence": 0.9}
+RINGS = AnswerRecord(task="stream_events", label="bell", events=({**BELL, "state": "began"},))
+FAILED = AnswerRecord(error="image_invalid")
+
+
+def shown(record: AnswerRecord, other: AnswerRecord) -> dict[tuple[str, str], str]:
+    """Return what the entities that ``record`` announces show for ``other``, by component and name."""
+    found = {topic.split("/")[1]: {} for topic in discovery(record, PLACE)}
+    for topic, text in discovery(record, PLACE).items():
+        one = json.loads(text)
+        found[topic.split("/")[1]][one["name"]] = rendered(one["value_template"], other)
+    return {(component, name): text for component, named in found.items() for name, text in named.items()}
+
+
+@pytest.mark.parametrize(
+    ("record", "other", "wanted"),
+    [
+        (BOXES, BOXES, {("sensor", "boxes"): "2", ("sensor", "cat"): "2.0", ("sensor", "dog"): "0.0"}),
+        (BOXES, NO_BOX, {("sensor", "boxes"): "0", ("sensor", "cat"): "0.0", ("sensor", "dog"): "0.0"}),
+        (NO_BOX, FAILED, {("sensor", "boxes"): "None", ("sensor", "cat"): "None", ("sensor", "dog"): "None"}),
+        (
+            LABELS,
+            LABELS,
+            {
+                ("binary_sensor", "cat"): "ON",
+                ("binary_sensor", "big dog"): "OFF",
+                ("sensor", "cat probability"): "0.9",
+                ("sensor", "big dog probability"): "0.1",
+            },
+        ),
+        (ODD, ODD, {("binary_sensor", "anomaly"): "ON", ("sensor", "anomaly score"): "0.9"}),
+        (ODD, AnswerRecord(anomalous=False, scores={"anomaly": 0.1}), {
+            ("binary_sensor", "anomaly"): "OFF", ("sensor", "anomaly score"): "0.1",
+        }),
+        (ODD, FAILED, {("binary_sensor", "anomaly"): "None", ("sensor", "anomaly score"): "None"}),
+        (QUIET, QUIET, {("sensor", "label"): "background", ("event", "event"): ""}),
+    ],
+)  # fmt: skip
+def test_each_task_has_entities_of_its_own(
+    record: AnswerRecord, other: AnswerRecord, wanted: dict[tuple[str, str], str]
+) -> None:
+    """By component and name, with what they show; an input without an answer makes them unknown."""
+    assert shown(record, other) == wanted
+
+
+def test_an_event_of_a_stream_is_an_event_of_home_assistant() -> None:
+    """Its type is one of those announced, its label and times are attributes; of two with one input the begin."""
+    announced = next(one for one in documents(QUIET).values() if one["name"] == "event")
+    assert announced["event_types"] == ["began", "ended"]
+    for events in (RINGS.events, ({**BELL, "state": "ended"}, *RINGS.events)):
+        record = AnswerRecord(task="stream_events", label="bell", events=events)
+        assert json.loads(shown(QUIET, record)["event", "event"]) == {**BELL, "state": "began", "event_type": "began"}
+
+
+def test_labels_without_any_are_off() -> None:
+    """An empty list is an answer."""
+    found = shown(LABELS, AnswerRecord(labels=(), scores={}, values={"cat": 0.2, "big dog": 0.1}))
+    assert (found["binary_sensor", "cat"], found["binary_sensor", "big dog"]) == ("OFF", "OFF")

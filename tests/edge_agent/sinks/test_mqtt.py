@@ -325,6 +325,43 @@ def test_a_release_without_an_entity_removes_it(opened: Callable[..., SiteBroker
     assert set(sink._announced) == {"homeassistant/sensor/tinyfleet_cam-1/site_power_w/config"}
 
 
+@pytest.mark.parametrize(
+    ("keys", "entities"),
+    [
+        (
+            {"task": "detection", "boxes": (), "values": {"cat": 0.0}},
+            {"sensor/tinyfleet_cam-1/site_boxes", "sensor/tinyfleet_cam-1/site_cat"},
+        ),
+        (
+            {"task": "multi_label", "labels": (), "scores": {}, "values": {"cat": 0.1}},
+            {"binary_sensor/tinyfleet_cam-1/site_cat", "sensor/tinyfleet_cam-1/site_cat_probability_4217506f"},
+        ),
+        (
+            {"task": "anomaly", "label": "normal", "anomalous": False, "scores": {"anomaly": 0.1, "threshold": 0.5}},
+            {"binary_sensor/tinyfleet_cam-1/site_anomaly", "sensor/tinyfleet_cam-1/site_anomaly_score_bcfc67e0"},
+        ),
+        (
+            {"task": "stream_events", "label": "background"},
+            {"sensor/tinyfleet_cam-1/site_label", "event/tinyfleet_cam-1/site_event"},
+        ),
+    ],
+)
+def test_a_broker_keeps_the_entities_of_each_task(
+    keys: dict[str, object], entities: set[str], opened: Callable[..., SiteBroker], broker: Broker
+) -> None:
+    """Home Assistant, which may start later, gets them retained, before an answer of theirs."""
+    sink = opened(home_assistant=True, retain_last=True)
+    sink.send(some(1, **{"label": "", **keys}))
+    late = Subscriber(broker.port)
+    until(lambda: late.messages.qsize() >= len(entities) + 2)
+    found = {topic: json.loads(payload) for topic, payload, _ in late.all() if topic != "tinyfleet/cam-1/state"}
+    late.stop()
+    answer = found.pop("tinyfleet/cam-1/answer")
+    assert {topic.removeprefix("homeassistant/").removesuffix("/config") for topic in found} == entities
+    assert all(one["state_topic"] == "tinyfleet/cam-1/answer" for one in found.values())
+    assert answer.get("boxes", answer.get("labels", [])) == []
+
+
 @pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_nothing_that_counts_as_sent_is_lost_over_kills_of_the_broker(
     count: int, opened: Callable[..., SiteBroker], broker: Broker, subscriber: Subscriber

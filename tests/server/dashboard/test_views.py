@@ -179,3 +179,18 @@ def test_answers_are_shown_newest_first_and_each_input_once() -> None:
         ("a", "cat", "91 %", "yes"),
     ]
     assert len(answer_rows([second, first], 2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"labels": ["cat", "dog"], "values": {"cat": 0.9, "dog": 0.8, "owl": 0.1}}, "cat, dog"),
+        ({"labels": [], "values": {"cat": 0.1}}, "no label applies"),
+        ({"boxes": [{}, {}, {}], "values": {"cat": 2.0, "dog": 1.0, "owl": 0.0}}, "2 cat, 1 dog"),
+        ({"boxes": [], "values": {"cat": 0.0}}, "no box"),
+        ({"label": "anomaly", "anomalous": True, "scores": {"anomaly": 0.9}}, "anomaly"),
+    ],
+)
+def test_the_answer_of_each_task_is_told_in_words(answer: dict, said: str) -> None:
+    """What it says, not the probability of what it does not say."""
+    assert answer_rows([[{"id": "a", **answer}]], 1)[0].answer == said
