@@ -81,14 +81,16 @@ class ImportedNetwork(nn.Module):
         found = tuple(self._given(values, output, x) for output in self._outputs)
         return found[0] if len(found) == 1 else found
 
-    def steps(self, x: torch.Tensor) -> Iterator[tuple[Call, Callable[[], Any]]]:
+    def steps(self, x: torch.Tensor, known: Callable[[int, Any], Any]) -> Iterator[tuple[Call, Callable[[], Any]]]:
         """Yield every call with what computes its value for ``x``, to compare them one by one with another run.
 
-        Each must be computed before the next is asked for.
+        Each must be computed before the next is asked for. Later calls read ``known(slot, value)`` in the place of a
+        value, that of the other run: each call is then compared on equal arguments.
         """
         values: dict[int, Any] = {0: x}
         for call in self._calls:
             yield call, partial(self._called, call, values, x)
+            values[call.slot] = known(call.slot, values[call.slot])
 
     def _called(self, call: Call, values: dict[int, Any], x: torch.Tensor) -> Any:  # noqa: ANN401 - a layer may return tuples
         """Return the value of ``call``, put it among ``values``, and drop those that nothing reads later."""

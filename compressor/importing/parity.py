@@ -1,4 +1,8 @@
-"""Compares a network with the ONNX file it was made from, node by node, and names the first that differs."""
+"""Compares a network with the ONNX file it was made from, node by node, and names the first that differs.
+
+Each node is given onnxruntime's values, so that its own difference is seen: a deep network may amplify the rounding of
+its first layers a thousandfold, in onnxruntime as much as in torch.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,17 @@ from compressor.importing.operation import ADVICE
 from compressor.importing.reading import Array, OnnxSource
 
 TOLERANCE = 1e-4
-"""Largest difference of a value, as a share of the largest of its tensor.
+"""Largest difference of a node's value from equal inputs, as a share of the largest of its tensor.
 
-Two exact float32 computations of a network of 50 layers differ by 1e-5.
+Measured on exports of YOLOv8 and 11: 1e-6.
 """
+OUTPUT_TOLERANCE = 0.02
+"""The same of an output of the whole network, whose layers amplify rounding; that every node is right is known by then.
+
+Measured on the same files: 3e-3 with random weights; 1e-5 on trained networks of 50 layers.
+"""
+_APPROXIMATION = 5e-7
+"""Allowed of any value: onnxruntime's sigmoid is off by 1.2e-7, however small it is (measured: scores of 2e-4)."""
 _FOREIGN = (RuntimeError, ValueError, TypeError, LookupError)
 
 
@@ -30,15 +41,25 @@ def compared(network: ImportedNetwork, source: OnnxSource, places: Mapping[str, 
         places: Where the network computes each value of the file.
 
     Raises:
-        ConversionError: If a node does not run, or its values differ by more than ``TOLERANCE``.
+        ConversionError: If a node does not run, its values differ by more than ``TOLERANCE``, or those of an output
+            by more than ``OUTPUT_TOLERANCE``.
     """
     names: dict[int, list[str]] = {}
     for name, place in places.items():
         if isinstance(place, Slot):
             names.setdefault(place.index, []).append(name)
     makers = source.maker()
+
+    def known(slot: int, value: Any) -> Any:  # noqa: ANN401 - a layer may return tuples
+        """Return onnxruntime's value in the place of a tensor of the network."""
+        name = next(iter(names.get(slot, ())), "")
+        wanted = source.values[name] if name else None
+        if wanted is None or not isinstance(value, torch.Tensor) or wanted.shape != tuple(value.shape):
+            return value
+        return torch.from_numpy(np.array(wanted)).to(value.dtype)
+
     with torch.no_grad():
-        for call, compute in network.steps(torch.from_numpy(source.example)):
+        for call, compute in network.steps(torch.from_numpy(source.example), known):
             try:
                 value = compute()
             except _FOREIGN as error:
@@ -53,10 +74,10 @@ def compared(network: ImportedNetwork, source: OnnxSource, places: Mapping[str, 
         alone = _outputs(network, source.example[:1])
     apart = 0.0
     for name, rows, row in zip(source.outputs, whole, alone, strict=True):
-        apart = max(apart, _check(rows, others[name], f"output {name!r} with three rows"))
+        apart = max(apart, _check(rows, others[name], f"output {name!r} with three rows", OUTPUT_TOLERANCE))
         if source.sizes[name] and source.sizes[name][0].grows:
             first = source.values[name][: source.sizes[name][0].count]
-            apart = max(apart, _check(row, first, f"output {name!r} with one row"))
+            apart = max(apart, _check(row, first, f"output {name!r} with one row", OUTPUT_TOLERANCE))
     return apart
 
 
@@ -65,7 +86,7 @@ def _outputs(network: ImportedNetwork, rows: Array) -> list[Any]:
     return list(made) if isinstance(made, tuple) else [made]
 
 
-def _check(value: Any, wanted: Array, shown: str) -> float:  # noqa: ANN401 - a node's value
+def _check(value: Any, wanted: Array, shown: str, tolerance: float = TOLERANCE) -> float:  # noqa: ANN401 - a node's value
     """Return the largest difference of a value from onnxruntime's.
 
     Raises:
@@ -80,7 +101,7 @@ def _check(value: Any, wanted: Array, shown: str) -> float:  # noqa: ANN401 - a 
         apart = np.abs(found - wanted)
     apart[(found == wanted) | (np.isnan(found) & np.isnan(wanted))] = 0
     largest, scale = float(apart.max(initial=0)), float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0))
-    if not largest <= TOLERANCE * max(scale, 1e-3):
+    if not largest <= max(tolerance * scale, _APPROXIMATION):
         message = f"Expected the values of onnxruntime at {shown}, got some {largest:.3g} apart of {scale:.3g}"
         raise ConversionError(f"{message}, and this is the first node that differs: {ADVICE}")
     return largest

@@ -6,12 +6,14 @@
 | ``objectness`` | (N, D, 5 + C): box, that there is an object, classes given that there is one | v5, v7 |
 | ``end_to_end`` | (N, D, 6): x0, y0, x1, y1, score, class, suppressed already | v10, v26, an export with nms |
 | ``anchors`` | three grids of logits: (N, 3 * (5 + C), h, w), also split or with channels last | v5, v7 raw |
+| ``cells`` | (N, D, 5 + C): place in its cell, logarithm of the size in cells, objectness, classes | YOLOX |
 
 Each box has the class with its largest score. Suppression of an ``end_to_end`` file is left to the file.
 
 Source: ultralytics/yolov5, models/yolo.py (``Detect``: boxes from logits, grid and anchors); ultralytics/ultralytics,
 issues 221, 284 and 828 (v8 has no objectness, and its axes are the other way round), pull request 18484 (the six
-numbers of an export that suppresses), issue 3271 (TFLite exports give ratios).
+numbers of an export that suppresses), issue 3271 (TFLite exports give ratios); Megvii-BaseDetection/YOLOX, version
+0.3.0, yolox/models/yolo_head.py (``decode_outputs``, which its export leaves out unless told).
 """
 
 from __future__ import annotations
@@ -34,10 +36,11 @@ if TYPE_CHECKING:
     from wire.manifest import TensorSpec
 
 Array: TypeAlias = "NDArray[Any]"
-SCORES, OBJECTNESS, END_TO_END, ANCHORS = "scores", "objectness", "end_to_end", "anchors"
+SCORES, OBJECTNESS, END_TO_END, ANCHORS, CELLS = "scores", "objectness", "end_to_end", "anchors", "cells"
 _BOX, _LIST, _GRID, _SPLIT_GRID = 4, 3, 4, 5
 _SCALES, _SHAPES = 3, 3  # grids, and anchors of each
 _STRIDES = (8, 16, 32)
+_NEAR_CELLS = 1.5  # from the middle of its own cell, in cells: where most boxes of a trained network are
 _SIDES = 2 * _SCALES * _SHAPES
 Side: TypeAlias = Annotated[float, Bound(0, 100_000, above=True)]
 
@@ -46,7 +49,7 @@ Side: TypeAlias = Annotated[float, Bound(0, 100_000, above=True)]
 class Settings:
     """What "" leaves open is read off the file. Names are only added at the end: manifests hold their places."""
 
-    layout: Annotated[str, OneOf(("", SCORES, OBJECTNESS, END_TO_END, ANCHORS))] = ""
+    layout: Annotated[str, OneOf(("", SCORES, OBJECTNESS, END_TO_END, ANCHORS, CELLS))] = ""
     coordinates: Annotated[str, OneOf(("", lists.PIXELS, lists.RATIOS))] = ""  # of the input
     boxes: Annotated[str, OneOf(("", lists.CENTRE, lists.CORNERS))] = ""  # centre and size, or two corners
     scores: Annotated[str, OneOf(("", lists.PLAIN, lists.SIGMOID))] = ""  # sigmoid: the file gives logits
@@ -81,7 +84,8 @@ class Yolo:
         limits, form = (settings.least, overlap, int(settings.most)), _form(settings)
         inputs = ([one[row] for one in read] for row in range(len(read[0])))
         listed = partial(_listed, settings=settings, shape=self.shape)
-        coordinates = lists.PIXELS if settings.layout == ANCHORS else settings.coordinates or lists.PIXELS
+        decoded = settings.layout in {ANCHORS, CELLS}
+        coordinates = lists.PIXELS if decoded else settings.coordinates or lists.PIXELS
         return lists.rows_of(inputs, listed, form, coordinates, self.shape, limits)
 
 
@@ -105,11 +109,12 @@ def _listed(parts: Sequence[Array], settings: Settings, shape: ModelShape) -> Bo
         table = _table(parts[0], _BOX + 2, layout, tall=True)
         scores = lists.activated(table[:, _BOX], settings.scores)
         return BoxList(kinds=lists.whole(table[:, _BOX + 1]), scores=scores, places=table[:, :_BOX])
-    if layout == OBJECTNESS:
+    if layout in {OBJECTNESS, CELLS}:
         table = _table(parts[0], _BOX + 1 + classes, layout, tall=True)
+        places = _of_cells(table[:, :_BOX], shape) if layout == CELLS else table[:, :_BOX]
         told = lists.activated(table[:, _BOX:], settings.scores)
         with np.errstate(over="ignore"):  # of a broken model
-            return lists.best(told[:, :1] * told[:, 1:], table[:, :_BOX])
+            return lists.best(told[:, :1] * told[:, 1:], places)
     if layout != SCORES:
         raise DecoderError(f"Expected a layout, got {layout!r}: rebuild the bundle")
     if len(parts) > 1:
@@ -130,6 +135,40 @@ def _table(part: Array, columns: int, layout: str, *, tall: bool = False) -> Arr
         return part if upright else part.T
     message = f"Expected an output of layout {layout!r} with {columns} numbers a box, got {part.shape}"
     raise DecoderError(f"{message}: rebuild the bundle")
+
+
+def _cells(shape: ModelShape) -> Array:
+    """Return column, row and stride of each cell of the three grids, row by row, the finest first: (D, 3)."""
+    found = []
+    for stride in _STRIDES:
+        columns, rows = np.meshgrid(np.arange(shape.width // stride), np.arange(shape.height // stride))
+        found.append(np.stack([columns, rows, np.full_like(rows, stride)], axis=-1).reshape(-1, 3))
+    return np.concatenate(found).astype(np.float32)
+
+
+def _of_cells(places: Array, shape: ModelShape) -> Array:
+    """Return centre and size in pixels, (D, 4), of ``places`` in their cells.
+
+    Raises:
+        DecoderError: If there are not as many boxes as cells.
+    """
+    cells = _cells(shape)
+    if len(cells) != len(places):
+        message = f"Expected a box for each of {len(cells)} cells of {shape.width} x {shape.height} pixels"
+        raise DecoderError(f"{message}, got {len(places)}: set [data] width and height as in the export")
+    sizes = np.exp(np.clip(places[:, 2:], -80, 80))
+    return np.concatenate([places[:, :2] + cells[:, :2], sizes], axis=1) * cells[:, 2:]
+
+
+def _are_in_cells(found: Sequence[BoxList], shape: ModelShape) -> bool:
+    """Return whether centres are given in their cells instead of in the picture: most are then near 0.5."""
+    cells = _cells(shape)
+    if not found or any(len(one.places) != len(cells) for one in found):
+        return False
+    from_cell = np.concatenate([np.abs(one.places[:, :2] - 0.5) for one in found]).max(axis=1)
+    middles = (cells[:, :2] + 0.5) * cells[:, 2:]
+    of_picture = np.concatenate([np.abs(one.places[:, :2] - middles) / cells[:, 2:] for one in found]).max(axis=1)
+    return bool(np.median(from_cell) <= _NEAR_CELLS < np.median(of_picture))
 
 
 def _of_grids(parts: Sequence[Array], settings: Settings, shape: ModelShape) -> BoxList:
@@ -177,8 +216,9 @@ def parts(settings: Settings, shape: ModelShape, outputs: Sequence[Array]) -> di
         return None
     if layout == ANCHORS or len(used) > 1:
         return {}
-    columns = _BOX + shape.classes + (layout == OBJECTNESS)
-    table = np.stack([_table(row, columns, layout, tall=layout == OBJECTNESS) for row in used[0]])
+    tall = layout in {OBJECTNESS, CELLS}
+    columns = _BOX + shape.classes + tall
+    table = np.stack([_table(row, columns, layout, tall=tall) for row in used[0]])
     return {"boxes": table[..., :_BOX], "scores": lists.activated(table[..., _BOX:], settings.scores)}
 
 
@@ -258,6 +298,7 @@ def _of_table(sizes: tuple[int, ...], asked: str, shape: ModelShape) -> tuple[st
     """Return the layout of a list with these ``sizes``, and why; "" if it has none, or none that is certain."""
     classes, (rows, columns) = shape.classes, sizes
     numbers = {SCORES: _BOX + classes, OBJECTNESS: _BOX + 1 + classes, END_TO_END: _BOX + 2}
+    numbers[CELLS] = numbers[OBJECTNESS]
     if asked:
         return (asked if numbers.get(asked) in sizes or -1 in sizes else ""), ""
     cells = sum((shape.width // stride) * (shape.height // stride) for stride in _STRIDES)
@@ -266,7 +307,7 @@ def _of_table(sizes: tuple[int, ...], asked: str, shape: ModelShape) -> tuple[st
         return OBJECTNESS, told(columns, rows, f"a box, objectness and {classes} classes")
     if rows == numbers[SCORES] and columns != numbers[END_TO_END]:
         return SCORES, told(rows, columns, f"a box and {classes} classes")
-    if columns == numbers[END_TO_END] and rows != cells:
+    if columns == numbers[END_TO_END] and (rows != cells or columns not in {numbers[SCORES], numbers[OBJECTNESS]}):
         return END_TO_END, told(columns, rows, "two corners, score and class")
     if columns == numbers[SCORES] and rows == cells:
         return SCORES, told(columns, rows, f"a box and {classes} classes, one box a cell")
@@ -312,10 +353,15 @@ def tried(settings: Settings, shape: ModelShape, outputs: Sequence[Array]) -> Ou
         return OutputReading(options=numbers_of(settings))
     if settings.layout == END_TO_END:
         lists.check_kinds(found, shape.classes)
+    why_layout = ""
+    if settings.layout == OBJECTNESS and _are_in_cells(found, shape):
+        settings = replace(settings, layout=CELLS)
+        why_layout = f"centres are near 0.5 for every box, so they count from its cell: layout = {CELLS!r}"
     raw = np.concatenate([one.scores for one in found]) if found else np.zeros(0)
     scores, why_scores = lists.meant_scores(raw, settings.scores, lists.SIGMOID)
     settled = replace(settings, scores=scores)
     found = [_listed(parts, settled, shape) for parts in rows]
-    coordinates, why = lists.meant_coordinates(found, _form(settings), settings.coordinates, shape)
+    asked = lists.PIXELS if settings.layout == CELLS else settings.coordinates
+    coordinates, why = lists.meant_coordinates(found, _form(settings), asked, shape)
     settled = replace(settled, coordinates=coordinates, boxes=_form(settings))
-    return OutputReading(options=numbers_of(settled), remarks=tuple(filter(None, (why_scores, why))))
+    return OutputReading(options=numbers_of(settled), remarks=tuple(filter(None, (why_layout, why_scores, why))))

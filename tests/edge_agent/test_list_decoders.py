@@ -110,6 +110,44 @@ def test_raw_grids_are_decoded_with_their_anchors(form: str) -> None:
         found("yolo", *made)
 
 
+def yolox(decoded: bool = False) -> np.ndarray:  # noqa: FBT001, FBT002 - as the cases name it
+    """Return (1, CELLS, 5 + 3): each box is its cell, but that of row 1, column 2 of stride 8, which is the object."""
+    made = np.zeros((1, CELLS, 8), np.float32)
+    made[0, :, :5], made[0, :, 5:] = [0.5, 0.4, 0, 0, 0.01], 0.9
+    made[0, 10] = [2.0, 1.0, np.log(4), np.log(2), 0.9, 0.1, 0.8 / 0.9, 0]
+    if decoded:
+        corner, stride = [], []
+        for side, (rows, columns) in ((8, (4, 8)), (16, (2, 4)), (32, (1, 2))):
+            corner += [(column, row) for row in range(rows) for column in range(columns)]
+            stride += [side] * rows * columns
+        sides = np.array(stride, np.float32)[:, None]
+        made[0, :, :2] = (made[0, :, :2] + np.array(corner)) * sides
+        made[0, :, 2:4] = np.exp(made[0, :, 2:4]) * sides
+    return made
+
+
+@pytest.mark.parametrize(("decoded", "layout"), [(False, "cells"), (True, "objectness")])
+def test_boxes_of_yolox_are_read_before_and_after_its_decoding(decoded: bool, layout: str) -> None:  # noqa: FBT001
+    """Both have one shape: the centres tell, in their cell or in the picture."""
+    made = yolox(decoded)
+    assert found("yolo", made) == pytest.approx(np.array([BOX]), abs=1e-4)
+    reading = settled("yolo", [made])[0]
+    assert decoders.settings_from("yolo", reading.options).layout == layout
+    assert any("layout = 'cells'" in line for line in reading.remarks) == (not decoded)
+    assert found("yolo", yolox(), layout="cells") == pytest.approx(np.array([BOX]), abs=1e-4)
+
+
+def test_boxes_of_yolox_need_the_size_of_their_export() -> None:
+    """There is one box for each cell."""
+    with pytest.raises(DecoderError, match="each of 84 cells of 64 x 64 pixels, got 42"):
+        found("yolo", yolox(), shape=ModelShape(classes=3, width=64, height=64), layout="cells")
+
+
+def test_boxes_that_are_sorted_inside_may_be_as_many_as_cells() -> None:
+    """A small input has fewer cells than the 300 boxes that v10 keeps."""
+    assert found("yolo", ended(CELLS)) == pytest.approx(np.array([BOX]), abs=1e-4)
+
+
 def test_numbers_of_a_manifest_mean_the_same_as_names_and_lists_of_a_recipe() -> None:
     """A manifest holds numbers by name."""
     told = decoders.complete("yolo", {"layout": "anchors", "anchors": ANCHORS})  # type: ignore[dict-item]

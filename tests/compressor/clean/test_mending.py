@@ -8,12 +8,13 @@ import pytest
 from onnx import helper
 
 from compressor.clean import mending
+from compressor.clean._answers import ROUNDING
 from compressor.clean.given import PARITY
 from compressor.clean.mending import Mend, clean
 from tests.compressor.clean.files import classifier, given, logits, network
 
 
-def scaled(by: float) -> Mend:
+def scaled(by: float, name: str = "scaling", allowed: float = ROUNDING) -> Mend:
     """Return a mend that multiplies the weights of the last layer."""
 
     def apply(model: onnx.ModelProto, known: object) -> str:
@@ -22,7 +23,7 @@ def scaled(by: float) -> Mend:
         tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(by), "fw"))
         return "weights scaled"
 
-    return Mend(name="scaling", apply=apply)
+    return Mend(name=name, apply=apply, allowed=allowed)
 
 
 @pytest.mark.parametrize(("by", "kept"), [(1 + 1e-6, True), (1.01, False)])
@@ -39,6 +40,19 @@ def test_a_mend_that_changes_answers_by_more_than_rounding_is_undone(
     else:
         assert "the answers would differ by" in notes["scaling"]
         assert np.array_equal(logits(model, given().rows), logits(data, given().rows))
+
+
+@pytest.mark.parametrize(("by", "kept"), [(1 + 1e-6, True), (1.001, False)])
+def test_what_follows_a_change_of_precision_is_compared_with_it(
+    monkeypatch: pytest.MonkeyPatch, by: float, *, kept: bool
+) -> None:
+    """From float16 to float32 answers move by 2^-8; the mends after it are still held to rounding."""
+    wider = scaled(1.004, "float16", allowed=2.0**-7)
+    monkeypatch.setattr(mending, "MENDS", (mending.NAMES, wider, scaled(by)))
+    _, notes = clean(network(*classifier()).SerializeToString(), given())
+    assert notes["float16"] == "weights scaled"
+    assert (notes["scaling"] == "weights scaled") == kept
+    assert ("; then largest difference" in notes[PARITY]) == kept
 
 
 def test_a_mend_that_raises_leaves_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

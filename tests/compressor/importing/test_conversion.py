@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -15,8 +16,10 @@ from torch.nn import functional
 from compressor.errors import ConversionError
 from compressor.importing import conversion
 from compressor.importing.conversion import converted, module_of
-from compressor.importing.network import ImportedNetwork
+from compressor.importing.network import ImportedNetwork, Value
 from compressor.importing.operators import TRANSLATORS
+from compressor.importing.parity import compared
+from compressor.importing.reading import OnnxSource, read
 
 from .conftest import NETWORKS, SHAPE
 
@@ -107,6 +110,63 @@ def test_names_the_first_node_that_differs(exported: Exported, monkeypatch: pyte
     monkeypatch.setattr(conversion, "TRANSLATORS", table)
     with pytest.raises(ConversionError, match=r"Clip at '/Clip'.* the first node that differs"):
         module_of(exported("padded"))
+
+
+def amplified(file: Callable[..., bytes]) -> bytes:
+    """Return a file that amplifies rounding: the difference of two layers that are nearly the same, a thousandfold."""
+    ramp = np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(2, 2, 2, 1)
+    weights = {"one": ramp, "other": ramp * np.float32(1.001), "gain": np.full((1, 2, 1, 1), 1000, np.float32)}
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "one"], ["a"], name="first"),
+        onnx.helper.make_node("Conv", ["x", "other"], ["b"], name="second"),
+        onnx.helper.make_node("Sub", ["b", "a"], ["d"], name="difference"),
+        onnx.helper.make_node("Mul", ["d", "gain"], ["y"], name="grown"),
+    ]
+    return file(nodes, weights)
+
+
+def test_rounding_that_a_network_amplifies_is_no_wrong_node(file: Callable[..., bytes]) -> None:
+    """A layer that is right to 5e-6, as other processors compute it, changes this output by .005 of it."""
+    source, network, places = opened(amplified(file))
+    network.get_parameter("first.weight").data *= 1 + 5e-6
+    assert 1e-3 < compared(network, source, places) / float(np.abs(source.values["y"]).max()) < 0.02
+
+
+def test_an_output_far_away_is_refused_though_each_node_is_right(file: Callable[..., bytes]) -> None:
+    """An amplification of ten thousand leaves nothing to train."""
+    source, network, places = opened(amplified(file))
+    network.get_parameter("first.weight").data *= 1 + 8e-5
+    with pytest.raises(ConversionError, match="'y' with three rows"):
+        compared(network, source, places)
+
+
+def test_a_wrong_node_behind_an_amplifier_is_named(file: Callable[..., bytes]) -> None:
+    """Each node is compared on onnxruntime's values: the first one's difference does not hide behind the others'."""
+    source, network, places = opened(amplified(file))
+    network.get_parameter("second.weight").data *= 1 + 5e-4
+    with pytest.raises(ConversionError, match="Conv at 'second'"):
+        compared(network, source, places)
+
+
+def test_scores_near_zero_are_those_of_a_sigmoid(file: Callable[..., bytes]) -> None:
+    """Onnxruntime's is off by 1e-7 of 1, which is much of the 1e-4 that a detector says where nothing is."""
+    weights = {"w": np.full((2, 2, 1, 1), 0.1, np.float32), "b": np.full(2, -9, np.float32)}
+    nodes = [onnx.helper.make_node("Conv", ["x", "w", "b"], ["a"]), onnx.helper.make_node("Sigmoid", ["a"], ["y"])]
+    source, network, places = opened(file(nodes, weights))
+    wanted = source.values["y"]
+    source = replace(source, values={**source.values, "y": wanted + np.float32(3e-7)})
+    assert compared(network, source, places) < 5e-7
+    source = replace(source, values={**source.values, "y": wanted + np.float32(2e-6)})
+    with pytest.raises(ConversionError, match="Sigmoid"):
+        compared(network, source, places)
+
+
+def opened(data: bytes) -> tuple[OnnxSource, ImportedNetwork, dict[str, Value]]:
+    """Return a file, the network made of it, and where that computes each value."""
+    source = read(data)
+    made, nodes = conversion.translated(source)
+    network = conversion.built(made, [made.places[name] for name in source.outputs])
+    return source, network, {name: made.places[name] for node in nodes for name in node.outputs}
 
 
 def test_refuses_a_weight_that_would_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
