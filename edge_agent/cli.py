@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ from edge_agent.device.identity import check_folder
 from edge_agent.device.identity import enrol as trade_claim
 from edge_agent.device.lock import holder
 from edge_agent.errors import EnrolmentError, IdentityError
-from edge_agent.exits import EXIT_FAULT, EXIT_UNUSABLE, coded
+from edge_agent.exits import EXIT_FAULT, EXIT_UNUSABLE, STOPS, coded, end_at_once_when_stopped
 from edge_agent.logs import log_to_stderr
 from edge_agent.sources import placed
 from wire import __version__
@@ -226,6 +227,7 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
 
     What takes code that it needs only once is done here: the configuration, its plug-ins, the runtimes that there are.
     """
+    end_at_once_when_stopped()
     log_to_stderr(logging.DEBUG if verbose else logging.INFO)
     with coded(state):
         config = AgentConfig() if config_path is None else read_config(config_path)
@@ -234,6 +236,7 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
     handed = os.memfd_create("checked", 0)  # stays open over exec; other users may read a command line
     os.write(handed, checked)
     asked = json.dumps({"state": str(state), "verbose": verbose, "checked": handed})
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # stays over exec; the control process takes it once it can end
     os.execv(sys.executable, [sys.executable, "-P", "-m", "edge_agent.control", asked])  # noqa: S606 - no shell
 
 
@@ -266,6 +269,7 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
 )
 def try_(bundle: Path | None, kind: str, path: str | None, keys: tuple[str, ...], *, listen: str, **ends: int) -> None:
     """Try; ``ends``: ``once`` and ``count``."""
+    end_at_once_when_stopped()
     with coded(bundle or Path()):
         from edge_agent.inference import trial as trying  # noqa: PLC0415 - numpy and a runtime
 
@@ -273,7 +277,8 @@ def try_(bundle: Path | None, kind: str, path: str | None, keys: tuple[str, ...]
         own_path = str(pictures) if pictures is not None and kind == trying.FOLDER else None
         document = trying.document_of(kind, path or own_path, keys)
         trial = trying.Trial(bundle=own, source=document, once=bool(ends["once"]), count=ends["count"], listen=listen)
-        if not trying.run(trial, lambda text: print(text, file=sys.stderr)):
+        ended = trying.run(trial, lambda text: print(text, file=sys.stderr))
+        if not ended.answers and not ended.stopped:
             sys.exit(EXIT_FAULT)
 
 

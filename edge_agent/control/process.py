@@ -15,7 +15,7 @@ from edge_agent.control.agent import run
 from edge_agent.control.assembly import build_agent
 from edge_agent.device.identity import read_identity
 from edge_agent.device.lock import AgentLock
-from edge_agent.exits import coded
+from edge_agent.exits import STOPS, coded
 from edge_agent.logs import log_to_ring, log_to_stderr
 
 
@@ -24,8 +24,9 @@ class _until_signal:  # noqa: N801 - reads as the condition it is
 
     def __init__(self) -> None:
         self._stopping = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, self._stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # the command line blocked them before it became this process
 
     def _stop(self, _number: int, _frame: types.FrameType | None) -> None:
         self._stopping.set()
@@ -36,6 +37,7 @@ class _until_signal:  # noqa: N801 - reads as the condition it is
 
 def main() -> None:
     """Run the agent that the first argument describes until SIGTERM; ``checked`` is an open file with the rest."""
+    stopped = _until_signal()
     options = json.loads(sys.argv[1])
     with open(options["checked"], "rb") as file:  # noqa: PTH123 - a descriptor
         file.seek(0)
@@ -47,5 +49,5 @@ def main() -> None:
         identity = read_identity(state)
         lock = AgentLock(state)
         log_to_ring(state, [identity.password])
-        run(build_agent(identity, config, state, runtimes=tuple(checked["runtimes"])), _until_signal())
+        run(build_agent(identity, config, state, runtimes=tuple(checked["runtimes"])), stopped)
         lock.release()

@@ -620,7 +620,6 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
             )
         except AgentError as error:  # inference goes on without it
             tell("api_failed", str(error))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
     signal.signal(signal.SIGTERM, lambda *_, notices=child.notices: notices.put(STOP))
     threading.Thread(target=_listen, args=(child,), name="listen", daemon=True).start()
     child.run()
@@ -648,6 +647,7 @@ def open_api(config: ApiConfig, loop: InferenceLoop, correct: Send | None = None
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve one release; return the exit code: 0 after a stop, 1 if it can't start."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
     options = _options(arguments)
     log_to_stderr()
     if options.state is not None:

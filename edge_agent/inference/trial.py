@@ -21,6 +21,7 @@ from typing import BinaryIO
 from edge_agent import sources
 from edge_agent.device.clock import SystemClock
 from edge_agent.errors import ImageError, SourceError, reason_of
+from edge_agent.exits import STOPS
 from edge_agent.inference.answers import Answers
 from edge_agent.inference.child import (
     STOP,
@@ -136,10 +137,18 @@ class _Printed:
         """Do nothing: the stream is not ours."""
 
 
-def run(trial: Trial, note: Callable[[str], None]) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a trial ended: after so many ``answers``, and whether a signal stopped it."""
+
+    answers: int
+    stopped: bool
+
+
+def run(trial: Trial, note: Callable[[str], None]) -> Ended:
     """Write an answer a line to standard output until SIGINT, SIGTERM, the end of the files, or ``count``.
 
-    Returns how many. ``note`` gets lines for people. What else is written to standard output, as by a plug-in, goes to
+    ``note`` gets lines for people. What else is written to standard output, as by a plug-in, goes to
     standard error from now on.
 
     Raises:
@@ -174,8 +183,14 @@ def run(trial: Trial, note: Callable[[str], None]) -> int:
     if trial.listen:
         open_api(ApiConfig(listen=trial.listen), loop)
         note(f"page: http://{trial.listen}/")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.notices.put(STOP))
+    stopped: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        stopped.append(number)
+        loop.notices.put(STOP)
+
+    for number in STOPS:
+        signal.signal(number, stop)
     while loop.step() and not (isinstance(source, Listed | StreamSource) and source.ended):
         pass
     loop.answer_waiting()
@@ -185,7 +200,7 @@ def run(trial: Trial, note: Callable[[str], None]) -> int:
     printed.close(_END_S)
     if isinstance(source, StreamSource) and source.failure:
         raise SourceError(source.failure)
-    return account.counts["sent"]
+    return Ended(answers=account.counts["sent"], stopped=bool(stopped))
 
 
 def _opened(trial: Trial, around: Surroundings) -> Source:

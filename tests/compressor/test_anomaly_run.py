@@ -111,8 +111,8 @@ def test_an_answer_is_a_score_and_whether_it_is_anomalous(bundle: Path) -> None:
     assert (normal.label, normal.anomalous) == ("normal", False)
     assert (strange.label, strange.anomalous) == ("anomaly", True)
     assert normal.scores["anomaly"] <= normal.scores["threshold"] < strange.scores["anomaly"]
-    assert strange.outputs == (strange.scores["anomaly"],)
-    assert strange.streams["score"] == strange.scores["anomaly"]
+    assert [np.float32(one) for one in strange.outputs] == [np.float32(strange.scores["anomaly"])]
+    assert np.float32(strange.streams["score"]) == np.float32(strange.scores["anomaly"])
 
 
 def test_a_device_accepts_the_bundle(bundle: Path) -> None:
@@ -158,9 +158,9 @@ def test_the_local_interface_gives_score_and_verdict(bundle: Path) -> None:
     assert "confidence" not in said
     shape = (1, *model.manifest.inputs[0].shape[1:])
     of_tensor = api._outputs(model, InferRequest(tensor=np.zeros(shape, np.float32), wanted={}))
-    assert of_tensor["score"].shape == (1, 1)
-    names = [one["name"] for one in metadata(model.manifest, "anomaly")["outputs"]]  # type: ignore[union-attr,index,call-overload]
-    assert names[0] == "score"
+    assert of_tensor["anomaly"].shape == (1, 1)
+    names = [one["name"] for one in metadata(model.manifest, "anomaly", model.thresholds)["outputs"]]  # type: ignore[union-attr,index,call-overload]
+    assert names[0] == "anomaly"
 
 
 SERIES = """

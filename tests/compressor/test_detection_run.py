@@ -142,9 +142,9 @@ def test_the_local_interface_gives_boxes(bundle: Path) -> None:
     assert json.loads(said["boxes"]) == [dict(box) for box in recorded(model, data).boxes]
     shape = (1, *model.manifest.inputs[0].shape[1:])
     of_tensor = api._outputs(model, InferRequest(tensor=np.zeros(shape, np.float32), wanted={}))
-    assert of_tensor["boxes"].shape == (1, 600)
-    names = [one["name"] for one in metadata(model.manifest, "detection")["outputs"]]  # type: ignore[union-attr,index,call-overload]
-    assert names[0] == "boxes"
+    assert of_tensor["box_rows"].shape == (1, 600)
+    names = [one["name"] for one in metadata(model.manifest, "detection", model.thresholds)["outputs"]]  # type: ignore[union-attr,index,call-overload]
+    assert names[0] == "box_rows"
 
 
 def test_a_network_of_classes_is_refused_for_boxes(tmp_path: Path) -> None:

@@ -99,7 +99,13 @@ def bundle(tmp_path: Path) -> Callable[..., Path]:
     """Write a bundle of the tiny model; ``files`` replaces entries."""
 
     def build(
-        *, version: int = 1, budgets: Budgets | None = None, decoding: bool = False, smoothed: int = 0, **files: bytes
+        *,
+        version: int = 1,
+        budgets: Budgets | None = None,
+        decoding: bool = False,
+        smoothed: int = 0,
+        temperature: float = 1.0,
+        **files: bytes,
     ) -> Path:
         artifact = tiny_onnx(version)
         told = {"orientation": "exif", "decode": "reduced"} if decoding else {}
@@ -111,7 +117,7 @@ def bundle(tmp_path: Path) -> Callable[..., Path]:
             manifest = replace(manifest, schema=4, smoothing="mean", smoothing_options={"window": float(smoothed)})
         entries = {
             "model.onnx": artifact,
-            "reference.bin": write_reference(reference_for(artifact)),
+            "reference.bin": write_reference(replace(reference_for(artifact), temperature=temperature)),
             "golden.npz": golden_npz(manifest, artifact),
         }
         entries |= {name.replace("_", "."): data for name, data in files.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.config import AgentConfig
+from edge_agent.config import document_of as document_of_config
 from edge_agent.errors import SourceError
 from edge_agent.inference.trial import document_of
 from tests.edge_agent.conftest import free_port
@@ -84,7 +87,7 @@ def test_a_region_is_cut_out_however_the_pictures_come(
             file.write(pictures / "0.png", "0.png")
     path = {"file": pictures / "0.png", "folder": pictures, "zip": tmp_path / "all.zip"}[how]
     whole, part = (
-        tried(bundle(), "--path", path, "--once", *keys)[1][0]["confidence"]
+        tried(bundle(temperature=30.0), "--path", path, "--once", *keys)[1][0]["confidence"]
         for keys in ((), ("--set", "region=[0,0,0.01,0.01]"))
     )
     assert whole != part
@@ -188,3 +191,48 @@ def test_what_a_plug_in_prints_is_no_answer(bundle: Callable, tmp_path: Path) ->
     )  # fmt: skip
     assert [json.loads(line)["error"] for line in done.stdout.splitlines()] == ["image_invalid"] * 2, done.stderr
     assert ("loud\n" in done.stderr, "louder" in done.stderr) == (True, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", [["try", "AT", "--path", "."], ["run", "--state", "state", "--config", "AT"]])
+def test_a_command_that_serves_ends_well_while_it_still_loads(
+    command: list[str], number: signal.Signals, tmp_path: Path
+) -> None:
+    """The file that it reads is a FIFO: it waits there, and has begun nothing that must be ended in order."""
+    os.mkfifo(tmp_path / "waiting")
+    words = [str(tmp_path / "waiting") if word == "AT" else word for word in command]
+    code = "from edge_agent.cli import main; main()"
+    with subprocess.Popen([sys.executable, "-c", code, *words], cwd=tmp_path, stderr=subprocess.PIPE) as running:
+        writer = os.open(tmp_path / "waiting", os.O_WRONLY)  # returns when it has opened the other end
+        running.send_signal(number)
+        assert (running.wait(LIMIT_S), running.stderr.read()) == (0, b"")
+        os.close(writer)
+
+
+def test_a_trial_that_is_stopped_before_any_answer_ends_well(bundle: Callable, tmp_path: Path) -> None:
+    """Nothing came yet: that is no fault. Without a signal it is one."""
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-c", "from edge_agent.cli import main; main()", "try", str(bundle())]
+    command += ["--path", str(tmp_path / "empty"), "--listen", f"127.0.0.1:{free_port()}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
+        while b"page: " not in running.stderr.readline():
+            pass
+        running.terminate()
+        assert running.wait(LIMIT_S) == 0
+
+
+def test_a_signal_that_comes_while_the_agent_starts_is_kept_for_it(tmp_path: Path) -> None:
+    """The command line becomes the control process: what came in between reaches it, instead of killing it."""
+    lines = [
+        "import os, signal, sys",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])",
+        "os.kill(os.getpid(), signal.SIGTERM)",
+        "os.execv(sys.executable, [sys.executable, '-m', 'edge_agent.control', sys.argv[1]])",
+    ]
+    checked = tmp_path / "checked.json"
+    checked.write_text(json.dumps({"config": document_of_config(AgentConfig()), "runtimes": []}))
+    with checked.open("rb") as file:
+        told = json.dumps({"state": str(tmp_path), "verbose": False, "checked": file.fileno()})
+        command = [sys.executable, "-c", "\n".join(lines), told]
+        done = subprocess.run(command, capture_output=True, text=True, pass_fds=[file.fileno()], check=False)
+    assert (done.returncode, "error [" in done.stderr) == (3, True)  # it has no identity, and says so
