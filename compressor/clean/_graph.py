@@ -11,6 +11,8 @@ import onnx
 Array = npt.NDArray[np.generic]
 DOMAINS = frozenset({"", "ai.onnx"})
 """The two names of ONNX's own operators."""
+COUNTING = frozenset({"NonZero", "NonMaxSuppression", "Unique", "Compress"})
+"""Operators whose values decide how many they give."""
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _STATES = (5, 6)
 """Indices of the initial states of a recurrent layer. Source: ONNX, LSTM: without them they are zero."""

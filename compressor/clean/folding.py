@@ -5,6 +5,8 @@ a settled tensor that is the same in all of them is a constant, whatever operato
 put together, weights behind Cast, position tables). A target of Reshape that differs in the batch alone is a constant
 with -1 in its place, so that the batch stays open. onnxruntime folds neither while the batch is open, and with a fixed
 one it writes the batch into the graph.
+
+A shape is not settled if values decide it, as behind a suppression of boxes: what some rows have others need not.
 """
 
 from __future__ import annotations
@@ -23,6 +25,11 @@ _UNSETTLED = frozenset({
 })  # fmt: skip
 """Operators whose result is drawn, or whose constants are the point of a quantized file."""
 _SHAPED = frozenset({"Shape", "Size"})
+_COUNTING = _graph.COUNTING | {"Loop", "Scan"}
+_SIZED = {"Range": 0, "ConstantOfShape": 0} | dict.fromkeys(
+    ("Reshape", "Expand", "Slice", "Tile", "Pad", "Resize", "Upsample", "TopK", "OneHot", "Split", "CenterCropPad"), 1
+)
+"""Operators with inputs that are sizes, and the first of these."""
 _SMALL_BYTES = 64 * 1024
 _GROWTH = 4
 """A folded tensor may be so many times as large as what it is made of: a weight in 8 bits becomes float32."""
@@ -114,7 +121,11 @@ def _edge(model: onnx.ModelProto, given: Given) -> list[str]:
     """Return the settled tensors that a node reads which is not settled itself."""
     settled = set(_graph.constants(model))
     constant = frozenset(settled)
+    counted: set[str] = set()
     for node in model.graph.node:
+        if _is_counted(node, settled, counted):
+            counted.update(node.output)
+            continue
         if node.op_type in _UNSETTLED or node.domain not in _graph.DOMAINS or _graph.captured(node):
             continue
         if not given.compressed and node.op_type == "Cast":
@@ -130,6 +141,18 @@ def _edge(model: onnx.ModelProto, given: Given) -> list[str]:
     outputs = {value.name for value in model.graph.output}
     made = [name for node in model.graph.node for name in node.output if name]
     return [name for name in made if name in settled - constant - outputs and name in read]
+
+
+def _is_counted(node: onnx.NodeProto, settled: set[str], counted: set[str]) -> bool:
+    """Return whether values may decide the shape of what ``node`` gives, ``counted`` being the tensors so far."""
+    sizes = list(node.input)[_SIZED[node.op_type] :] if node.op_type in _SIZED else []
+    unknown_branch = node.op_type == "If" and node.input[0] not in settled
+    return (
+        node.op_type in _COUNTING
+        or unknown_branch
+        or not counted.isdisjoint((*node.input, *_graph.captured(node)))
+        or any(name not in settled for name in sizes if name)
+    )
 
 
 def _values(model: onnx.ModelProto, names: list[str], given: Given) -> list[list[_graph.Array]]:

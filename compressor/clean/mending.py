@@ -50,6 +50,7 @@ MENDS = (
     NAMES,
     Mend(name="constants", apply=inputs.set_inputs, exact=True),
     Mend(name="sizes", apply=sizes.set_sizes, exact=True),
+    Mend(name="one row", apply=sizes.one_row, exact=True),
     Mend(name="float16", apply=wrapping.widen, compressing=True, allowed=_HALF),
     Mend(name="layout", apply=wrapping.feed_nchw),
     Mend(name="flat input", apply=wrapping.flatten_first),

@@ -13,11 +13,12 @@ import numpy as np
 import onnx
 
 from compressor.clean import _graph
-from compressor.clean._answers import Unrunnable
+from compressor.clean._answers import Unrunnable, run, session_of
 from compressor.clean.given import Given
 
 _BATCH = "batch"
 _LARGE_VALUES = 1024
+_ALIKE = 1e-3
 Sizes = Sequence[int | None]
 
 
@@ -41,6 +42,40 @@ def set_sizes(model: onnx.ModelProto, given: Given) -> str:
     return f"open sizes of the input set to {' x '.join(map(str, given.shape))}"
 
 
+def one_row(model: onnx.ModelProto, given: Given) -> str:
+    """Fix the batch of a file to one row if it answers several otherwise, as one that suppresses boxes of one picture.
+
+    Raises:
+        Unrunnable: If it does not run with one.
+    """
+    inputs = _graph.data_inputs(model)
+    counts = next((node.op_type for node in model.graph.node if node.op_type in _graph.COUNTING), "")
+    if not counts or len(inputs) != 1 or not _graph.sizes_of(inputs[0]) or _graph.sizes_of(inputs[0])[0]:
+        return ""
+    session = session_of(model)
+    alone = [run(session, given, row[None]) for row in given.rows]
+    try:
+        together = run(session, given, given.rows)
+        if all(_are_rows(whole, parts) for whole, parts in zip(together, zip(*alone, strict=True), strict=True)):
+            return ""
+    except Unrunnable:  # several rows do not run at all
+        pass
+    inputs[0].type.tensor_type.shape.dim[0].Clear()
+    inputs[0].type.tensor_type.shape.dim[0].dim_value = 1
+    return f"the open batch is fixed to 1: {counts} counts over all rows, so that several have other answers than each"
+
+
+def _are_rows(whole: _graph.Array, parts: Sequence[_graph.Array]) -> bool:
+    """Return whether ``parts``, the answers of single rows, make ``whole``, that of all."""
+    if not whole.ndim or any(one.shape != parts[0].shape for one in parts):
+        return False
+    joined = np.concatenate(parts)
+    if joined.shape != whole.shape:
+        return False
+    scale = float(np.abs(whole).max(initial=0))
+    return bool(np.allclose(joined, whole, rtol=0, atol=_ALIKE * scale, equal_nan=True))
+
+
 def open_batch(model: onnx.ModelProto, given: Given) -> str:
     """Let a file of a fixed batch take any: targets of Reshape that hold the batch get -1 in its place.
 
@@ -52,6 +87,8 @@ def open_batch(model: onnx.ModelProto, given: Given) -> str:
     sizes = _graph.sizes_of(inputs[0]) if len(inputs) == 1 else []
     if not sizes or not sizes[0]:
         return ""
+    if counts := next((node.op_type for node in model.graph.node if node.op_type in _graph.COUNTING), ""):
+        raise Unrunnable(f"{counts} counts over all rows, so that several would have other answers than each alone")
     for value in (inputs[0], *model.graph.output):
         dims = value.type.tensor_type.shape.dim
         if dims and dims[0].dim_value == sizes[0]:

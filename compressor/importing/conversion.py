@@ -19,7 +19,7 @@ from compressor.importing.network import Call, HeldTensor, ImportedNetwork, Slot
 from compressor.importing.operation import ADVICE, Construction, Operation
 from compressor.importing.operators import TRANSLATORS
 from compressor.importing.parity import compared
-from compressor.importing.reading import Node, OnnxSource, read
+from compressor.importing.reading import CHOOSING, Node, OnnxSource, choice, read
 
 _NAMED = 5
 _SIZED = frozenset({"Resize", "Upsample"})
@@ -124,6 +124,8 @@ def _check_known(nodes: Sequence[Node]) -> None:
     unknown = [node for node in nodes if node.operator not in TRANSLATORS]
     if not unknown:
         return
+    if chosen := next((node for node in unknown if node.operator in CHOOSING), None):
+        raise choice(chosen)
     first = unknown[0]
     if first.operator.startswith(_QUANTIZED):
         message = f"Expected a float model, got {first.shown}: the file is quantized already"

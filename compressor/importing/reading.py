@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compressor.errors import ConversionError
+from compressor.errors import ConversionError, OperatorError
 
 Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -29,6 +29,8 @@ _BATCHES = (2, 3)
 _SEED = 20_261_130
 _ERROR = 4
 _SHOWN = 300
+CHOOSING = frozenset({"NonMaxSuppression", "NonZero", "TopK"})
+"""Operators by which a detector chooses boxes inside. No network, and no runtime but onnxruntime, has them."""
 _SIZE_OPERATORS = frozenset({"Shape", "Size"})
 _MIN_OPSET, _STANDARD = 7, ("", "ai.onnx")
 
@@ -137,15 +139,21 @@ def read(data: bytes) -> OnnxSource:
     first, sizes = _input(graph, weights)
     reached = _reached(nodes, first)
     outputs = tuple(item.name for item in graph.output)
-    (more, others, wide), (example, values, narrow) = _runs(
-        _exposed(model, first, nodes), first, sizes, reached, outputs
-    )
+    try:
+        (more, others, wide), (example, values, narrow) = _runs(
+            _exposed(model, first, nodes), first, sizes, reached, outputs
+        )
+        shapes = {name: _sizes(name, shape, wide[name]) for name, shape in narrow.items()}
+    except ConversionError as error:
+        chosen = next((node for node in nodes if node.operator in CHOOSING), None)
+        if chosen is None:
+            raise
+        raise choice(chosen) from error
     constants = {name: Constant(value) for name, value in weights.items()}
     for name in (name for node in nodes for name in node.outputs if name and name not in reached):
         if (found := _constant(values[name], others[name])) is not None:
             constants[name] = found
-    shapes = {name: tuple(Size(count) for count in value.shape) for name, value in weights.items()}
-    shapes |= {name: _sizes(name, shape, wide[name]) for name, shape in narrow.items()}
+    shapes = {name: tuple(Size(count) for count in value.shape) for name, value in weights.items()} | shapes
     return OnnxSource(
         input=first,
         outputs=outputs,
@@ -159,6 +167,15 @@ def read(data: bytes) -> OnnxSource:
         values=values,
         others=(more, others),
         roots=_roots(nodes, weights),
+    )
+
+
+def choice(node: Node) -> OperatorError:
+    """Return the error of a file that chooses boxes at ``node``."""
+    message = f"Expected a network that gives all of its boxes, got {node.shown}, which chooses some of them"
+    return OperatorError(
+        f"{message}: export without that (of ultralytics nms=False and end2end=False), or take onnx targets and no "
+        "network steps"
     )
 
 

@@ -21,9 +21,11 @@ PIXELS, RATIOS = "pixels", "ratios"
 CENTRE, CORNERS, SWAPPED = "centre", "corners", "corners_yx"
 PLAIN, SIGMOID, SOFTMAX = "plain", "sigmoid", "softmax"
 _OUTSIDE, _MOST_OUTSIDE = 0.25, 0.1  # of the input, and of the boxes: some objects reach beyond the edge
+_MOST_NEGATIVE = 0.2  # of the numbers of boxes: some reach beyond the left or upper edge
 _SURE_BOXES = 50  # of each input, to see what the coordinates are
 _RATIO_MOST = 2.0  # no edge of a ratio is beyond; in pixels it would be a box of two pixels in the corner
 _MOST_CLASSES = 100_000
+_FEW, _BAKED = 10, 2.0  # boxes that say something, and how far above the least score theirs must be
 _SLACK = 0.02  # of a score: int8 outputs
 
 
@@ -146,6 +148,20 @@ def meant_scores(scores: Array, asked: str, logits: str) -> tuple[str, str]:
     return logits, f"scores of {low:.3g} to {high:.3g} are logits: scores = {logits!r}"
 
 
+def left_out(found: Sequence[BoxList], least: float) -> tuple[str, ...]:
+    """Return a line if a file that suppresses leaves out boxes whose scores are well above ``least``; else nothing.
+
+    Inputs with many boxes don't count: there the number of boxes may be what limits them.
+    """
+    given = [one.scores[one.scores > 0] for one in found]
+    scores = np.concatenate([one for one in given if len(one) < _SURE_BOXES] or [np.zeros(0)])
+    low = float(scores.min(initial=1))
+    if len(scores) < _FEW or low < _BAKED * least:
+        return ()
+    said = f"no score is below {low:.2g}, so the file leaves out less sure boxes: export with a threshold of {least:g}"
+    return (f"{said} (of ultralytics conf), so that the gates see whole curves",)
+
+
 def meant_coordinates(found: Sequence[BoxList], form: str, asked: str, shape: ModelShape) -> tuple[str, str]:
     """Return whether the boxes of some inputs are in pixels or ratios, and why, if it was not ``asked``.
 
@@ -162,11 +178,16 @@ def meant_coordinates(found: Sequence[BoxList], form: str, asked: str, shape: Mo
     high = float(np.quantile(np.abs(places).max(axis=1), 0.9))
     coordinates = asked or (RATIOS if high <= _RATIO_MOST else PIXELS)
     edges = corners(places, form, coordinates, shape)
+    offsets = ""
+    if float((places < 0).mean()) > _MOST_NEGATIVE:
+        offsets = ", unless these are offsets to anchors: then export with boxes decoded"
     turned = float((edges[:, :2] > edges[:, 2:]).any(axis=1).mean())
     if turned > _MOST_OUTSIDE:
         other = "corners" if form == CENTRE else "centre"
         message = f"Expected boxes as {form!r}, got {turned:.0%} of the surest whose second edge is before the first"
-        raise DecoderError(f"{message}: set [decoder] boxes = {other!r}, or check the order of the file's outputs")
+        raise DecoderError(
+            f"{message}: set [decoder] boxes = {other!r}, or check the order of the file's outputs{offsets}"
+        )
     middle = (edges[:, :2] + edges[:, 2:]) / 2
     outside = float(((middle < -_OUTSIDE) | (middle > 1 + _OUTSIDE)).any(axis=1).mean())
     if outside > _MOST_OUTSIDE:
@@ -175,7 +196,7 @@ def meant_coordinates(found: Sequence[BoxList], form: str, asked: str, shape: Mo
             f"Expected boxes inside the input ({sides}), got {outside:.0%} of the surest outside, up to {high:.4g}"
         )
         raise DecoderError(
-            f"{message}: set [decoder] coordinates or boxes, or the [data] width and height of the export"
+            f"{message}: set [decoder] coordinates or boxes, or the [data] width and height of the export{offsets}"
         )
     if asked:
         return asked, ""

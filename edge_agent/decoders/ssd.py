@@ -211,10 +211,13 @@ def tried(settings: Settings, shape: ModelShape, outputs: Sequence[Array]) -> Ou
     alike = settings.layout == SCORES and outputs[0].shape == outputs[1].shape
     try:
         return _tried(settings, shape, outputs)
-    except DecoderError:
+    except DecoderError as error:
         if not alike:
             raise
-        read_ = _tried(settings, shape, (outputs[1], outputs[0]))
+        try:
+            read_ = _tried(settings, shape, (outputs[1], outputs[0]))
+        except DecoderError:
+            raise error from None  # about the outputs as they came
         said = "the second output has the boxes, both have four numbers"
         return replace(read_, places=(1, 0), remarks=(*read_.remarks, said))
 
@@ -240,11 +243,18 @@ def _tried(settings: Settings, shape: ModelShape, outputs: Sequence[Array]) -> O
         remarks.append(why)
     found = [_listed(parts, settled, shape.classes) for parts in rows]
     if settings.layout != SCORES:
-        lists.check_kinds(found, shape.classes)
+        lists.check_kinds([_objects(one) if settled.background == FIRST else one for one in found], shape.classes)
+        remarks += lists.left_out(found, settings.least)
     coordinates, why = lists.meant_coordinates(found, settled.boxes, settings.coordinates, shape)
     remarks.append(why)
     settled = replace(settled, coordinates=coordinates)
     return OutputReading(options=numbers_of(settled), places=places, remarks=tuple(filter(None, remarks)))
+
+
+def _objects(found: BoxList) -> BoxList:
+    """Return ``found`` without the boxes of a background that the recipe says comes first."""
+    kept = found.kinds >= 0
+    return BoxList(kinds=found.kinds[kept], scores=found.scores[kept], places=found.places[kept])
 
 
 def _looks_like_kinds(values: Array) -> bool:
@@ -258,6 +268,11 @@ def _first_kind(rows: Sequence[Sequence[Array]], settings: Settings, classes: in
     if settings.background:
         return settings.background, ""
     kinds = np.concatenate([parts[2][parts[1] > 0] for parts in rows]) if rows else np.zeros(0)
+    if settings.layout == LISTED and len(kinds) and kinds.min() < 1 and kinds.max() >= classes:
+        return (
+            FIRST,
+            f"background = {FIRST!r}: classes are {kinds.min():g} to {kinds.max():g}, one more than [model] has",
+        )
     if len(kinds) and kinds.min() >= 1 and (settings.layout == LISTED or kinds.max() >= classes):
         return FIRST, f"background = {FIRST!r}: classes are {kinds.min():g} to {kinds.max():g}"
     usual = FIRST if settings.layout == LISTED and not (len(kinds) and kinds.min() < 1) else NONE

@@ -364,4 +364,7 @@ def tried(settings: Settings, shape: ModelShape, outputs: Sequence[Array]) -> Ou
     asked = lists.PIXELS if settings.layout == CELLS else settings.coordinates
     coordinates, why = lists.meant_coordinates(found, _form(settings), asked, shape)
     settled = replace(settled, coordinates=coordinates, boxes=_form(settings))
-    return OutputReading(options=numbers_of(settled), remarks=tuple(filter(None, (why_layout, why_scores, why))))
+    remarks = tuple(filter(None, (why_layout, why_scores, why)))
+    if settings.layout == END_TO_END:
+        remarks += lists.left_out(found, settings.least)
+    return OutputReading(options=numbers_of(settled), remarks=remarks)

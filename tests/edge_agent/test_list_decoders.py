@@ -259,6 +259,35 @@ def test_a_list_of_one_input_is_read_with_its_labels(first: int) -> None:
     assert not len(found("ssd", boxes[:0], scores[:0], labels[:0]))
 
 
+def test_a_list_that_has_the_background_too_leaves_it_out() -> None:
+    """RetinaNet of torchvision gives boxes of class 0, which it was never taught, beside those of 1 to C."""
+    boxes = np.tile(np.array([[16, 8, 48, 24]], np.float32), (3, 1))
+    scores, labels = np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 2, 3])
+    assert found("ssd", boxes, scores, labels)[:, 0].tolist() == [1, 2]
+    assert found("ssd", boxes[:2], scores[:2], labels[:2], background="first")[:, 0].tolist() == [1]
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.25, True), (0.06, False)])
+def test_a_threshold_inside_the_file_is_said(low: float, said: bool) -> None:  # noqa: FBT001 - a case
+    """Ultralytics' own is .25: the gates would judge half a curve. A full list may be cut by its length."""
+    table = ended(30)
+    table[0, :12, :4], table[0, :12, 4] = [16, 8, 48, 24], np.linspace(0.9, low, 12)
+    assert any("no score is below" in line for line in settled("yolo", [table])[0].remarks) == said
+    boxes, scores = table[0, :12, :4], table[0, :12, 4]
+    lines = settled("ssd", [boxes, scores, np.ones(12, np.int64)])[0].remarks
+    assert any("no score is below" in line for line in lines) == said
+    full = np.tile(table[:, :1], (1, 60, 1))
+    assert not any("no score is below" in line for line in settled("yolo", [full])[0].remarks)
+
+
+def test_offsets_to_anchors_are_named() -> None:
+    """The raw head of an SSD: about half of its numbers are negative."""
+    boxes, scores = ssd_lists("first")
+    offsets = np.random.default_rng(0).standard_normal(boxes.shape).astype(np.float32)
+    with pytest.raises(DecoderError, match="unless these are offsets to anchors: then export with boxes decoded"):
+        found("ssd", offsets, scores)
+
+
 def test_outputs_that_are_no_boxes_with_scores_are_refused() -> None:
     """With what the decoder reads, and what there is."""
     with pytest.raises(DecoderError, match=r"scores \(N, D, 3\).*got o0 \(1, 10\)"):

@@ -355,6 +355,41 @@ def test_pixels_are_computed_back_by_the_numbers_of_their_channel(*, last: bool)
     assert np.array_equal(logits(data, rows), logits(model, wanted))
 
 
+def counting(batch: int | str) -> bytes:
+    """Return a file whose logits are multiplied by the number of values above 0.5, as a suppression counts boxes."""
+    nodes, weights = classifier()
+    nodes[-1].output[0] = "l"
+    nodes += [
+        helper.make_node("Greater", ["x", "half"], ["above"]),
+        helper.make_node("NonZero", ["above"], ["places"]),
+        helper.make_node("Shape", ["places"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "last"], ["count"]),
+        helper.make_node("Cast", ["count"], ["factor"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["l", "factor"], ["logits"]),
+    ]
+    known = {**weights, "half": np.array(0.5, np.float32), "last": np.array(1)}
+    return network(nodes, known, batch=batch).SerializeToString()
+
+
+def test_a_number_that_values_decide_is_no_constant() -> None:
+    """Three equal rows have equal counts; the next one has another, and would be answered with theirs."""
+    alike = given(rows=1).rows.repeat(3, axis=0)
+    data, _ = clean(counting(1), Given(rows=alike))
+    other = 2 * given(rows=2).rows[1:]
+    assert "NonZero" in operators(data)
+    assert np.array_equal(logits(data, other), logits(counting(1), other))
+
+
+def test_a_file_that_counts_over_all_rows_takes_one() -> None:
+    """Ultralytics' suppression with an open batch is right for one picture alone; a device feeds one."""
+    data, notes = clean(counting("N"), given())
+    assert notes["one row"].startswith("the open batch is fixed to 1: NonZero counts over all rows")
+    assert onnx.load_from_string(data).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+    assert "NonZero counts over all rows" in notes["batch"]
+    row = given(rows=1).rows
+    assert np.allclose(logits(data, row), logits(counting("N"), row), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("compressed", "kind"), [(True, TensorProto.FLOAT), (False, TensorProto.FLOAT16)])
 def test_a_file_of_float16_takes_and_gives_float32(kind: int, *, compressed: bool) -> None:
     """Before quantizing it is written as float32; without steps its weights stay as they are."""

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from compressor.errors import ConversionError
+from compressor.errors import ConversionError, OperatorError
 from compressor.importing import conversion
 from compressor.importing.conversion import converted, module_of
 from compressor.importing.network import ImportedNetwork, Value
@@ -159,6 +159,22 @@ def test_scores_near_zero_are_those_of_a_sigmoid(file: Callable[..., bytes]) -> 
     source = replace(source, values={**source.values, "y": wanted + np.float32(2e-6)})
     with pytest.raises(ConversionError, match="Sigmoid"):
         compared(network, source, places)
+
+
+@pytest.mark.parametrize("operator", ["TopK", "NonZero"])
+def test_a_file_that_chooses_boxes_inside_is_refused_with_what_to_export(
+    file: Callable[..., bytes], operator: str
+) -> None:
+    """A suppression, or the surest boxes: no network has that."""
+    nodes = {
+        "TopK": [onnx.helper.make_node("TopK", ["x", "k"], ["y", "at"], name="chosen", axis=3)],
+        "NonZero": [
+            onnx.helper.make_node("NonZero", ["x"], ["at"], name="chosen"),
+            onnx.helper.make_node("Cast", ["at"], ["y"], to=onnx.TensorProto.FLOAT),
+        ],
+    }[operator]
+    with pytest.raises(OperatorError, match=f"{operator} at 'chosen', which chooses.*nms=False and end2end=False"):
+        module_of(file(nodes, {"k": np.array([2])} if operator == "TopK" else {}))
 
 
 def opened(data: bytes) -> tuple[OnnxSource, ImportedNetwork, dict[str, Value]]:
