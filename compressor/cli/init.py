@@ -16,17 +16,20 @@ from compressor.errors import PackageError
               help="The recipe to write; it must be new. Default: NAME.toml here, after DATA.")  # fmt: skip
 @click.option("--allow-corrupt", type=click.IntRange(0), default=0, show_default=True, metavar="N",
               help="Leave out up to N broken files, and let the recipe allow as many as there are.")  # fmt: skip
-def command(path: Path, out: Path | None, allow_corrupt: int) -> None:
+@click.option("--label", "labels", multiple=True, metavar="COLUMN",
+              help="The column of a table that is the label; given again: columns of 0 and 1.")  # fmt: skip
+def command(path: Path, out: Path | None, allow_corrupt: int, labels: tuple[str, ...]) -> None:
     """Look at DATA, a folder, zip or file, and write a recipe for it, with the reason at each key.
 
-    All of the data is read once, as a run would. Task, sizes, classes, splits by source, steps and the margins that so
-    many sources can show are written down; what only you know, such as the accuracy that your use needs, is a comment.
-    Nothing is overwritten.
+    All of the data is read once, as a run would. Task (classes, numbers, several labels, boxes, anomalies, events),
+    sizes, classes, splits by source, steps and the margins that so many sources can show are written down; what you
+    alone know, such as the accuracy that your use needs, is a comment. DATA stays as it is, nothing is overwritten.
 
     \b
     Examples:
       compressor init photos                  folders of classes, or images with a CSV
       compressor init sounds.zip --out words/recipe.toml
+      compressor init houses.csv --label price
       compressor run photos.toml --quick      then try it
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration.draft import draft, name_of  # noqa: PLC0415 - the command line starts fast
@@ -35,7 +38,7 @@ def command(path: Path, out: Path | None, allow_corrupt: int) -> None:
     file = out or Path(f"{name_of(str(path.resolve()))}.toml")
     _check_new(file)
     progress = Bars()
-    drafted = draft(path, file.parent, progress, allow_corrupt=allow_corrupt)
+    drafted = draft(path, file.parent, progress, allow_corrupt=allow_corrupt, labels=labels)
     _write_new(file, drafted.text)
     for said in drafted.remarks:
         progress.say(said)

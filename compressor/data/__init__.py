@@ -41,6 +41,9 @@ KEYS = (
     "front_end",
     "options",
     "columns",
+    "label_columns",
+    "ignore",
+    "missing",
     FLOOR,
 )
 """Keys that not every data set reads. Of ``label`` only ``floor``: ``exact`` and ``number`` apply to all."""

@@ -308,7 +308,7 @@ def _yolo(store: Names, images: _Images) -> tuple[list[Annotated], tuple[str, ..
     class_names = _yolo_names(store)
     pictures, highest = [], -1
     for path in images.names:
-        name = next((one for one in _yolo_texts(path) if one in texts), "")
+        name = next((one for one in yolo_texts(path) if one in texts), "")
         if not name:
             continue
         found = list(_yolo_boxes(_text(store, name), name))
@@ -322,7 +322,7 @@ def _yolo(store: Names, images: _Images) -> tuple[list[Annotated], tuple[str, ..
     return pictures, known, len(images.names) - len(pictures)
 
 
-def _yolo_texts(path: str) -> list[str]:
+def yolo_texts(path: str) -> list[str]:
     """Return where the boxes of a picture may be: beside it, or in ``labels`` instead of ``images``."""
     beside = PurePosixPath(path).with_suffix(".txt")
     parts = list(beside.parts)

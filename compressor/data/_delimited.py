@@ -17,6 +17,9 @@ from wire.settings import nearest
 DELIMITERS = (",", ";", "\t")
 UNREAD = " (not read)"
 """Follows the name of a column whose name another column takes."""
+_FLAGS = {"true": 1.0, "false": 0.0}
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+"""What cells without a value have, as programs write them, in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,22 @@ def lines_of(
         head=renamed(head, columns, name),
         cells=found[1:],
     )
+
+
+def flag(cell: object, where: str) -> float:
+    """Return 0 or 1, also written as false and true, of the ``cell`` of a label; ``where`` is for messages.
+
+    Raises:
+        DataError: If it is something else.
+    """
+    text = str(cell).strip().casefold()
+    try:
+        value = _FLAGS[text] if text in _FLAGS else float(text)
+    except ValueError:
+        value = -1.0
+    if value not in {0.0, 1.0}:
+        raise DataError(f"Expected 0 or 1 in {where}, got {cell!r}: mend the cell or leave the row out")
+    return value
 
 
 def renamed(head: Sequence[str], columns: Mapping[str, str], name: str) -> list[str]:

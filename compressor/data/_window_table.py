@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from compressor.data._archive import Names
-from compressor.data._delimited import lines_of, renamed
+from compressor.data._delimited import MISSING, lines_of, renamed
 from compressor.data._front_end import SensorSample, Values
 from compressor.data._table import check_label, check_spelled, source_name
 from compressor.errors import ArchiveError, ColumnError, DataError, PluginError
@@ -23,6 +23,11 @@ MAX_CELLS = 50_000_000
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 _DECIMAL = re.compile(r"\s*[+-]?[0-9]+(,[0-9]+)?([eE][+-]?[0-9]+)?\s*")
 _WINDOW, _LABEL, _SOURCE, _TARGET = "window", "label", "source", "target"
+_NAMED: Mapping[str, str] = MappingProxyType({
+    name: f': name the one that it is, columns = {{{name} = "…"}} in [data]'
+    for name in (_WINDOW, _LABEL, _SOURCE, _TARGET, "path", "start_s", "end_s")
+})  # fmt: skip
+"""What to do about columns that a table may call otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +46,12 @@ class Columns:
             DataError: If a value is missing; file, column and row are named.
         """
         if column not in self.columns:
-            message = f"Expected the column {column!r} in {self.name}, got {', '.join(self.columns) or 'none'}"
-            raise ColumnError(message)
+            raise ColumnError(f"{_lacks(self, column)}{_NAMED.get(column, '')}")
         values = self.columns[column]
         empty = next((row for row, value in enumerate(values) if value is None or value == ""), None)
         if empty is not None:
             message = f"Expected a value in {self.name}, column {column!r}, row {empty + self.first_row}, got none"
-            raise DataError(f"{message}: fill it in or leave the window out")
+            raise DataError(f"{message}: fill it in or leave the row out")
         return [str(value) for value in values]
 
     def numbers(self, column: str) -> Values:
@@ -69,6 +73,10 @@ class Columns:
             message = f"Expected a finite number in {self.name}, column {column!r}, row {row + self.first_row}"
             raise DataError(f"{message}, got {values[row]!r}: mend the value or leave the window out")
         return found
+
+
+def _lacks(table: Columns, column: str) -> str:
+    return f"Expected the column {column!r} in {table.name}, got {', '.join(table.columns)[:200] or 'none'}"
 
 
 def samples(
@@ -161,7 +169,7 @@ def read(
 
 def _with_points(column: Sequence[str]) -> Sequence[str]:
     """Return a column of decimal commas with points: where a comma does not part cells, it parts fractions."""
-    filled = [value for value in column if value]
+    filled = [value for value in column if value.strip().casefold() not in MISSING]
     if any("," in value for value in filled) and all(_DECIMAL.fullmatch(value) for value in filled):
         return [value.replace(",", ".") for value in column]
     return column

@@ -2,7 +2,10 @@
 
 ``x``: uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), range 0..255; with ``[data] front_end = "window"`` real numbers
 (N, T), (N, T, C) or (N, T, C, 1): features, MFCC frames, thermal or radar images, of ``steps`` T and ``channels`` C.
-``y``: integers (N,), indices into ``class_names``, str (C,). Optional ``source``, str (N,): equal for views of the same
+(N, F) are also rows of features, with ``steps`` 1 and ``channels`` F.
+``y``: integers (N,), indices into ``class_names``, str (C,), which may be missing: then classes are called 0, 1 and so
+on. Of several labels ``y`` is 0 and 1, (N, L), and ``class_names`` (L,); of numbers to predict real numbers, (N,) or
+(N, D), and ``class_names`` their names (D,), or missing. Optional ``source``, str (N,): equal for views of the same
 object. ``[data] slices`` and ``split`` name further arrays, str (N,), like columns of a CSV elsewhere. Sizes are
 checked before anything is decompressed, and nothing is unpickled.
 """
@@ -20,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compressor import tasks
 from compressor.data import check_options
 from compressor.data._front_end import Ranged, SensorSample, ranged, tabled
 from compressor.data._front_end import window_front_end as front_end
@@ -35,7 +39,7 @@ from wire.settings import is_given
 READS = frozenset({"path", "slices", "split", "orientation", "decode", "front_end", "options"})
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # the images are read one by one
 _GREY, _STACK, _RGB = 3, 4, 3
-_NEEDED, _SOURCE = ("x", "y", "class_names"), "source"
+_NEEDED, _SOURCE, _NAMES = ("x", "y"), "source", "class_names"
 _FAULTS = (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError)
 Array = npt.NDArray[Any]
 
@@ -53,7 +57,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     path = (root or Path()) / data.path
     _check_keys(data)
     found = _checked(path, data)
-    names = tuple(_texts(found, "class_names", found["class_names"].size).tolist())
+    names = _names(found, data)
     for name in names:
         check_label(name, f"{path}, class_names")
     if data.front_end:
@@ -65,7 +69,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     named = _texts(found, _SOURCE, count).tolist() if _SOURCE in found else [""] * count
     table = Table(
         images=held.images,
-        labels=found["y"].astype(np.int64),
+        labels=_columns_of(found).astype(np.float32) if _by_columns(data) else found["y"].astype(np.int64),
         slices=_texts(found, data.slices, count) if data.slices else np.full(count, "", np.str_),
         sources=np.array([source_name(own) or content for own, content in zip(named, hashes.tolist(), strict=True)]),
         hashes=hashes,
@@ -100,7 +104,7 @@ def _check_keys(data: DataRecipe) -> None:
 def _checked(path: Path, data: DataRecipe) -> dict[str, Any]:
     """Return the arrays at ``path`` that are read: all that are needed, as many labels as rows."""
     wanted = [*_NEEDED, *filter(None, (data.slices, data.split))]
-    found = _read(path, {*wanted, _SOURCE}, stacked=not data.front_end)
+    found = _read(path, {*wanted, _SOURCE, _NAMES}, stacked=not data.front_end)
     missing = [name for name in wanted if name not in found]
     if missing:
         message = f"Expected the array {missing[0]!r} in {path}, got {', '.join(sorted(found)) or 'none of these'}"
@@ -110,11 +114,62 @@ def _checked(path: Path, data: DataRecipe) -> dict[str, Any]:
         _check_features(x, str(path))
     elif not isinstance(x, _Stack):
         _check_images(x, str(path))
-    count = x.shape[0]
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        message = f"Expected y as integers ({count},) in {path}, got {labels.dtype} {labels.shape}"
-        raise DataError(f"{message}: give each row the index of its class in class_names")
+    _check_labels(labels, x.shape[0], data, path)
     return found
+
+
+def _by_columns(data: DataRecipe) -> bool:
+    """Return whether labels are a column each: numbers to predict, or several labels of 0 and 1."""
+    task = tasks.of(data)
+    return task.columns or task.several
+
+
+def _check_labels(labels: Array, count: int, data: DataRecipe, path: Path) -> None:
+    """Check type and shape of ``labels``, the array y, for ``count`` rows.
+
+    Raises:
+        DataError: If they are not those of the task; what other tasks have is named.
+    """
+    got = f"got {labels.dtype} {labels.shape}"
+    if not _by_columns(data):
+        if labels.shape != (count,) or labels.dtype.kind not in "iu":
+            message = f"Expected y as integers ({count},) in {path}, {got}"
+            other = 'several labels (N, L) take task = "multi_label", numbers label = "number"'
+            raise DataError(f"{message}: give each row the index of its class in class_names; {other}")
+        return
+    flat = tasks.of(data).columns and labels.shape == (count,)
+    there = labels.size > 0 and labels.shape == (count, labels.size // max(count, 1))
+    if labels.dtype.kind not in "iufb" or not (flat or there):
+        message = f"Expected y as numbers ({count}, columns) in {path}, {got}"
+        raise DataError(f"{message}: give each row a column for each label, 0 or 1, or the numbers to predict")
+    if not np.isfinite(labels.astype(np.float64)).all():
+        row = int(np.argwhere(~np.isfinite(labels.astype(np.float64)))[0][0])
+        raise DataError(f"Expected finite numbers as y in {path}, got another in row {row}: mend it or leave it out")
+
+
+def _columns_of(found: Mapping[str, Any]) -> Array:
+    """Return y as (N, columns)."""
+    labels: Array = found["y"]
+    return labels.reshape(len(labels), -1)
+
+
+def _names(found: Mapping[str, Any], data: DataRecipe) -> tuple[str, ...]:
+    """Return the names of the classes, labels or numbers; without any the classes are called by their index.
+
+    Raises:
+        DataError: If they are not texts, or not as many as y has columns.
+    """
+    columns = _columns_of(found).shape[1] if _by_columns(data) else 0
+    if _NAMES in found:
+        names = tuple(_texts(found, _NAMES, found[_NAMES].size).tolist())
+        if columns and len(names) != columns:
+            message = f"Expected in class_names a name for each of {columns} columns of y, got {len(names)}"
+            raise DataError(f"{message}: write numpy.array([...], dtype=str)")
+        return names
+    if columns:
+        return tuple(f"label_{place}" for place in range(columns)) if columns > 1 else ("target",)
+    labels = found["y"]
+    return tuple(map(str, range(int(labels.max()) + 1))) if labels.size and labels.min() >= 0 else ()
 
 
 def _check_features(x: Array, where: str) -> None:
@@ -125,12 +180,17 @@ def _check_features(x: Array, where: str) -> None:
 
 def _samples(found: Mapping[str, Any], data: DataRecipe, path: Path, *, text: bool = False) -> list[SensorSample]:
     x = found["x"].reshape(*found["x"].shape[:2], -1)
-    count, names = len(x), found["class_names"].tolist()
-    labels = found["y"].tolist()
-    wrong = next((label for label in labels if not 0 <= label < len(names)), None)
-    if wrong is not None:
-        message = f"Expected y from 0 to {len(names) - 1}, the rows of class_names, in {path}, got {wrong}"
-        raise DataError(f"{message}: mend the label or name its class")
+    if x.shape[2] == 1 and data.options.get("steps") == 1:
+        x = x.reshape(len(x), 1, -1)  # rows of features
+    count, names = len(x), _names(found, data)
+    labels, numbers = [""] * count, _columns_of(found).tolist() if _by_columns(data) else []
+    if not numbers:
+        indices = found["y"].tolist()
+        wrong = next((label for label in indices if not 0 <= label < len(names)), None)
+        if wrong is not None:
+            message = f"Expected y from 0 to {len(names) - 1}, the rows of class_names, in {path}, got {wrong}"
+            raise DataError(f"{message}: mend the label or name its class")
+        labels = [names[label] for label in indices]
     binary = bool(data.options.get("binary", 0)) and not text
     sources, slices, splits = (
         _texts(found, name, count).tolist() if name and name in found else [""] * count
@@ -140,10 +200,11 @@ def _samples(found: Mapping[str, Any], data: DataRecipe, path: Path, *, text: bo
         SensorSample(
             name=f"{path.name} row {row}",
             data=encoded(values.astype(np.float64), binary=binary),
-            label=str(names[labels[row]]),
+            label=labels[row],
             slice=slices[row],
             source=source_name(sources[row]) or f"{path.name} row {row}",
             split=splits[row],
+            values=dict(zip(names, map(float, numbers[row]), strict=True)) if numbers else {},
         )
         for row, values in enumerate(x)
     ]

@@ -1,7 +1,8 @@
 """A zip or folder of images with a CSV: ``path``, ``label`` and, if the recipe names one, a slice column.
 
 The CSV is UTF-8 with or without a byte-order mark, its delimiter a comma, a semicolon or a tab; paths may have the
-separators of Windows. ``[data] columns`` gives the names of columns that are called otherwise.
+separators of Windows. ``[data] columns`` gives the names of columns that are called otherwise. Of several labels,
+``label_columns`` names a column of 0 and 1 for each.
 
 With a column ``source``, rows of one source (frames of one scene) are never split between train and gate and are
 gated once; blanks around a name and the form of its accents don't make another source, and a row without a name is a
@@ -27,17 +28,19 @@ import numpy.typing as npt
 from compressor import tasks
 from compressor.data import FLOOR
 from compressor.data import _stored_images as stored_images
-from compressor.data._delimited import check_columns, lines_of
+from compressor.data._delimited import check_columns, flag, lines_of
 from compressor.data._front_end import check_corrupt, preprocessing_of
 from compressor.data._split import told_groups
-from compressor.data._table import Table, check_label, check_spelled, make_table, source_name
+from compressor.data._table import Table, check_label, check_spelled, make_table, make_value_table, source_name
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
 from wire.manifest import Preprocessing
 
-READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", "bits", "columns", FLOOR})
+READS = frozenset({
+    "path", "slices", "split", "allow_corrupt", "orientation", "decode", "bits", "columns", "label_columns", FLOOR,
+})  # fmt: skip
 COLUMNS = ("path", "label", "source", "lane")
 MAX_ENTRIES = 500_000
 MAX_CSV_BYTES = 256 * 1024 * 1024
@@ -58,7 +61,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelRow:
-    """One line of the CSV."""
+    """One line of the CSV; ``values``: 0 or 1 for each of several labels that have a column of their own."""
 
     path: str
     label: str
@@ -66,6 +69,7 @@ class LabelRow:
     split: str = ""
     source: str = ""
     lane: str = ""
+    values: tuple[float, ...] = ()
 
 
 def load(data: DataRecipe, root: Path | None = None, listing: str = "") -> Table:
@@ -100,13 +104,16 @@ def listed(data: DataRecipe, path: Path, rows: list[LabelRow]) -> Table:
         images = stored_images.kept(decoded)  # one by one: the set need not fit into memory
     used, corrupt = decoded.rows, decoded.corrupt
     check_corrupt(corrupt, data, path, "corrupt images")
-    table = make_table(
-        images,
-        [_class_name(row, data.label) for row in used],
-        slices=[row.slice for row in used],
-        sources=[row.source for row in used],
-        corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
-    )
+    slices, sources = [row.slice for row in used], [row.source for row in used]
+    left_out = tuple(text.split(": ", 1)[0] for text in corrupt)
+    if data.label_columns:
+        values = [row.values for row in used]
+        table = make_value_table(
+            images, values, data.label_columns, slices=slices, sources=sources, corrupt=left_out
+        )  # fmt: skip
+    else:
+        names = [_class_name(row, data.label) for row in used]
+        table = make_table(images, names, slices=slices, sources=sources, corrupt=left_out)
     table = replace(table, names=np.array([row.path for row in used], dtype=np.str_))
     if any(row.lane for row in used):
         table = replace(table, lanes=np.array([row.lane for row in used], dtype=np.str_))
@@ -214,7 +221,7 @@ def _read_rows(store: Store, data: DataRecipe, path: Path, listing: str) -> list
         raise ArchiveError(f"{message}: call the one with path and label labels.csv")
     name = "labels.csv" if "labels.csv" in names else names[0]
     check_columns(data.columns, COLUMNS, data.dataset)
-    wanted = ["path", "label", *(column for column in (data.slices, data.split) if column)]
+    wanted = ["path", *(data.label_columns or ("label",)), *(one for one in (data.slices, data.split) if one)]
     try:
         table = lines_of(store.read(name, MAX_CSV_BYTES), name, wanted, data.columns)
     except KeyError as error:
@@ -235,7 +242,9 @@ def _read_rows(store: Store, data: DataRecipe, path: Path, listing: str) -> list
     rows = []
     for place in range(len(table.cells)):
         where = f"{name}, row {place + 2}"
-        rows.append(_row(table.line(place, where), data, where, named=named, may_lack=task.several))
+        line = table.line(place, where)
+        flags = tuple(flag(line.get(column, ""), f"{where}, column {column!r}") for column in data.label_columns)
+        rows.append(replace(_row(line, data, where, named=named, may_lack=task.several), values=flags))
     _check_contradictions(rows, name)
     return rows
 
@@ -249,10 +258,11 @@ def _check_contradictions(rows: list[LabelRow], name: str) -> None:
     first: dict[str, int] = {}
     for place, row in enumerate(rows):
         before = first.setdefault(row.path, place)
-        if rows[before].label != row.label:
+        one, other = ((rows[at].label[:50] or rows[at].values) for at in (before, place))
+        if (rows[before].label, rows[before].values) != (row.label, row.values):
             message = (
-                f"Expected one label for {row.path[:200]!r} in {name}, got {rows[before].label[:50]!r} in row "
-                f"{before + 2} and {row.label[:50]!r} in row {place + 2}"
+                f"Expected one label for {row.path[:200]!r} in {name}, got {one!r} in row {before + 2} and {other!r} "
+                f"in row {place + 2}"
             )
             raise DataError(f"{message}: leave the wrong row out")
 

@@ -7,8 +7,8 @@ can: which accuracy the use needs stays a comment.
 
 from __future__ import annotations
 
+import importlib
 import json
-import math
 import os
 import platform
 import re
@@ -20,33 +20,27 @@ import numpy as np
 
 from compressor import data as data_sets
 from compressor import tasks
-from compressor.data._split import absences, split
+from compressor.data._split import absences, split, told_groups
 from compressor.data._table import Shares, Table
 from compressor.errors import CorruptImageError, DataError, SplitError
 from compressor.exploration.duplicates import with_near_sources
-from compressor.exploration.layouts import Layout, recognised
+from compressor.exploration.layouts import recognised
+from compressor.exploration.layouts.form import Layout
 from compressor.exploration.load import fit_ranges
 from compressor.progress import Progress
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import parse_recipe
-from compressor.statistics.power import POWER, samples_for
+from compressor.tasks._drafting import Facts, Key, WrittenLabels
+from wire.settings import is_given
 from wire.topics import is_name
 
-MARGINS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2)
-"""Drops in accuracy that a gate may allow, the smallest that the rows can show is taken."""
-DISCORDANCE = 0.04
-"""Share of rows that exactly one of the float and the int8 model gets right, measured on meter digits: 3.8 %."""
-FIRST_LOOK = 0.9
-"""Part of the risk that the first look at a gate split has (``gates.looks``)."""
-_RISK = 0.05
-_BATCHES = 3_000
 _SEEDS = 50
+_RANGES = frozenset({"low", "high"})
 _SMALL = 2_000
-_NUMBERS_FROM = 20
-"""Labels that are all numbers are values to predict if there are more different ones, and few rows of each."""
-_SIDE_OF_SMALL_NETWORK = 64
 _WIDTH = 120
 _SHOWN = 3
+_FITTED = frozenset({"sound", "window", "row"})
+"""Kinds whose ranges are fitted on train rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,37 +67,79 @@ class _Measured:
     absent: tuple[str, ...]
 
 
-def draft(path: Path, beside: Path, progress: Progress, *, allow_corrupt: int = 0) -> Draft:
+def draft(
+    path: Path, beside: Path, progress: Progress, *, allow_corrupt: int = 0, labels: Sequence[str] = ()
+) -> Draft:  # fmt: skip
     """Return a recipe for the data at ``path``; ``beside``: the folder in which it will lie.
 
-    ``allow_corrupt``: so many files may be broken; the recipe allows as many as are.
+    ``allow_corrupt``: so many files may be broken; the recipe allows as many as are. ``labels``: the column of a table
+    that is the label, or the columns of 0 and 1 that are several.
 
     Raises:
         DataError: If no data set reads its layout, its data can't be used, or they are too few for a split.
         CorruptImageError: If more files are broken.
         PluginError: If a package that reads them is missing.
     """
-    layout = recognised(path)
+    layout = recognised(path, labels)
     progress.say(f"{layout.dataset}: {layout.why}")
     data = replace(_data(layout, path), allow_corrupt=allow_corrupt)
+    if "" in layout.texts and not data.task:  # rows without a label can't be read as those of a class
+        layout, data = _with(layout, data, _seen_in(layout.texts))
     try:
         table = data_sets.load(data, Path())
     except CorruptImageError as error:
         message = f"{error} (compressor init --allow-corrupt N sets it)"
         raise CorruptImageError(message) from error
     data = replace(data, allow_corrupt=len(table.corrupt))
-    if _are_numbers(table):
-        data = replace(data, label="number")
-        table = data_sets.load(data, Path())
-    unnamed = table.sources == table.hashes
-    if unnamed.any():
-        table = with_near_sources(table, progress, unnamed)
+    if not is_given(data, "task") and not is_given(data, "label"):
+        texts = np.array(table.class_names, dtype=np.str_)[table.labels]
+        layout, guessed = _with(layout, data, WrittenLabels(texts=texts, sources=table.sources, told=table.told))
+        table = data_sets.load(guessed, Path()) if guessed != data else table
+        data = guessed
+    table = _near_copies_joined(table, progress, apart=tasks.of(data).whole_sources)
     measured = _measured(table, data)
-    if layout.kind in {"sound", "window"}:
+    if layout.kind in _FITTED:
         measured = _fitted(measured)
     text = _text(layout, measured, os.path.relpath(path.resolve(), beside.resolve()))
     parse_recipe(text)
-    return Draft(text, (*_left_out(table.corrupt), *measured.absent))
+    return Draft(text, (*_left_out(table.corrupt), *table.remarks, *measured.absent))
+
+
+def _seen_in(texts: Sequence[str]) -> WrittenLabels:
+    each = np.array([f"row {place}" for place in range(len(texts))], dtype=np.str_)
+    return WrittenLabels(texts=np.array(texts, dtype=np.str_), sources=each)
+
+
+def _with(layout: Layout, data: DataRecipe, seen: WrittenLabels) -> tuple[Layout, DataRecipe]:
+    """Return ``layout`` and ``data`` with the keys of the task that claims rows with the labels ``seen``."""
+    claims = (tasks.named(name).drafting.keys(seen) for name in tasks.known())
+    keys = next(filter(None, claims), ())
+    if not keys:
+        return layout, data
+    given = {key.name: tuple(key.value) if isinstance(key.value, list) else key.value for key in keys}
+    data = replace(data, **given)  # type: ignore[arg-type]
+    layout = replace(layout, keys=(*keys, *layout.keys))
+    known = getattr(importlib.import_module(f"compressor.data.{data.dataset}"), "COLUMNS", ())
+    if not (tasks.of(data).columns and "target" in known):
+        return layout, data
+    columns = {("target" if wanted == "label" else wanted): own for wanted, own in data.columns.items()}
+    columns = columns if "target" in columns else {"target": "label", **columns}
+    if all(key.name != "columns" for key in layout.keys):
+        layout = replace(layout, keys=(*layout.keys, Key(name="columns", value={}, why="the numbers to predict")))
+    return layout, replace(data, columns={wanted: own for wanted, own in columns.items() if wanted != own})
+
+
+def _near_copies_joined(table: Table, progress: Progress, *, apart: bool) -> Table:
+    """Return ``table`` with near copies as one source, where it names none; ``apart``: rows stay what they are."""
+    unnamed = table.sources == table.hashes
+    if apart or not unnamed.any():
+        return table
+    joined = with_near_sources(table, progress, unnamed)
+    try:
+        told_groups(joined)
+    except SplitError:  # near copies in two of the splits that the files tell: `data explore` shows them
+        return table
+    return joined
 
 
 def _left_out(corrupt: Sequence[str]) -> tuple[str, ...]:
@@ -112,21 +148,12 @@ def _left_out(corrupt: Sequence[str]) -> tuple[str, ...]:
 
 def _data(layout: Layout, path: Path) -> DataRecipe:
     given = {key.name: key.value for key in layout.keys}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     options = given.get("options")
-    if isinstance(options, Mapping) and layout.kind == "window":
-        given["options"] = {**options, "low": layout.range[0], "high": layout.range[1]}  # until they are fitted
+    if isinstance(options, Mapping):
+        given["options"] = {**options, **layout.provisional}  # until they are fitted
     width, height = layout.size
     return DataRecipe(dataset=layout.dataset, path=str(path.resolve()), width=width, height=height, **given)  # type: ignore[arg-type]
-
-
-def _are_numbers(table: Table) -> bool:
-    """Return whether the labels are values to predict and not classes."""
-    if len(table.class_names) <= max(_NUMBERS_FROM, len(table) // 2):
-        return False
-    try:
-        return all(math.isfinite(float(name)) for name in table.class_names)
-    except ValueError:
-        return False
 
 
 def _measured(table: Table, data: DataRecipe) -> _Measured:
@@ -138,7 +165,8 @@ def _measured(table: Table, data: DataRecipe) -> _Measured:
     count = len(set(table.sources.tolist()))
     told = set() if table.told is None else set(table.told.tolist())
     whole = told >= {"calibration", "reference"} and "" not in told
-    data = data if whole else replace(data, shares=shares_for(count))
+    least = tasks.of(data).drafting.CALIBRATION_SHARE
+    data = data if whole else replace(data, shares=shares_for(count, least))
     table = table if whole else replace(table, shares=Shares(**data.shares))
     for seed in range(_SEEDS):
         try:
@@ -165,14 +193,17 @@ def _fitted(measured: _Measured) -> _Measured:
     fitted = fit_ranges(measured.data, Path(), seed=measured.seed)
     fitted |= {high: fitted[high] + 1 for high in fitted if fitted.get(high.replace("high", "low")) == fitted[high]
                and high.startswith("high")}  # fmt: skip
-    kept = {name: value for name, value in measured.data.options.items() if name not in {"low", "high"}}
+    kept = {name: value for name, value in measured.data.options.items() if name.partition("_")[0] not in _RANGES}
     data = replace(measured.data, options={**kept, **fitted})
     return _measured(data_sets.load(data, Path()), data)
 
 
-def shares_for(count: int) -> dict[str, float]:
-    """Return the share of each split for ``count`` sources: where they are few, more of them judge."""
-    calibration = round(min(0.15, max(0.02, 100 / count)), 2)
+def shares_for(count: int, least: float = 0.0) -> dict[str, float]:
+    """Return the share of each split for ``count`` sources: where they are few, more of them judge.
+
+    ``least``: of the calibration split.
+    """
+    calibration = max(least, round(min(0.15, max(0.02, 100 / count)), 2))
     gate, reference = (0.3, 0.25) if count >= 2 * _SMALL else (0.4, 0.1)
     return {
         "train": round(1 - calibration - gate - reference, 2),
@@ -182,40 +213,28 @@ def shares_for(count: int) -> dict[str, float]:
     }
 
 
-def margin_for(count: int) -> tuple[float, str]:
-    """Return the smallest margin that ``count`` sources can show, and why."""
-    confidence = 1 - _RISK * FIRST_LOOK
-    needed = {margin: samples_for(margin, DISCORDANCE, confidence=confidence) for margin in MARGINS}
-    margin = next((one for one in MARGINS if needed[one] <= count), MARGINS[-1])
-    equal = f"at {100 * DISCORDANCE:g} % discordance an equal model passes with {100 * POWER:.0f} % power"
-    if needed[margin] > count:
-        return margin, f"{count} sources judge, {needed[margin]} would show this: expect INCONCLUSIVE, label more"
-    below = [one for one in MARGINS if one < margin]
-    more = f"; {100 * below[-1]:g} points need {needed[below[-1]]}" if below else ""
-    return margin, f"{count} sources judge: {equal}{more}"
-
-
 def _text(layout: Layout, measured: _Measured, path: str) -> str:
     """Return the recipe, each key with its reason in a comment."""
-    table, data, numbers = measured.table, measured.data, tasks.of(measured.data).columns
+    table, data = measured.table, measured.data
+    parts = tasks.of(data).drafting.parts(_facts(layout, measured))
     sources = len(set(table.sources.tolist()))
     lines = [
         f"# Drafted by `compressor init` from {Path(path).name}: {len(table)} rows of {sources} sources.",
         "# Each comment is a reason, not a rule: change what you know better, then `compressor run` this file.",
-        *(f"# Note: {said}" for said in measured.absent),
+        *(f"# Note: {' '.join(said.split())}" for said in (*measured.absent, *table.remarks)),
+        *(f"# {said}" for said in parts.notes),
         "[model]",
         f"name = {_value(name_of(path))}",
-        *_network(layout, data),
+        *map(_key, parts.network),
     ]
-    if not numbers:
+    if parts.labels:
         lines.append(_line("labels", list(table.class_names), f"{len(table.class_names)} classes, in this order"))
     lines += ["", "[data]", _line("dataset", data.dataset, layout.why), _line("path", path, "relative to this file")]
-    if numbers:
-        lines.append(_line("label", "number", "the labels are numbers, nearly all different: they are predicted"))
-    fitted = "; ranges fitted on train rows, 99 % inside" if layout.kind in {"sound", "window"} else ""
+    fitted = "; ranges fitted on train rows, 99 % inside" if layout.kind in _FITTED else ""
     for key in layout.keys:
-        value, why = (data.options, key.why + fitted) if key.name == "options" else (key.value, key.why)
-        lines.append(_line(key.name, value, why))
+        lines.append(_line(key.name, getattr(data, key.name), key.why + (fitted if key.name == "options" else "")))
+    seed = "the splits; keep it, or gate rows become train rows"
+    seed = f"the first that leaves no split empty; {seed}" if measured.seed else seed
     lines += [
         _line("width", data.width, layout.size_why),
         f"height = {data.height}",
@@ -223,7 +242,12 @@ def _text(layout: Layout, measured: _Measured, path: str) -> str:
         *([_line("shares", data.shares, _why_shares(table, sources))] if data.shares else []),
         "",
         "[train]",
-        *_training(layout, measured),
+        *map(_key, parts.train),
+        _line("seed", measured.seed, seed),
+    ]
+    for name, keys in parts.tables.items():
+        lines += ["", f"[{name}]", *map(_key, keys)]
+    lines += [
         "",
         "[[compress]]",
         _line("step", "quantize", "int8: a quarter of the size, and faster on all targets"),
@@ -232,51 +256,25 @@ def _text(layout: Layout, measured: _Measured, path: str) -> str:
         "",
         "[targets.host]",
         _line("runtime", "onnx", "litert for a TFLite file"),
-        _line("cpu", _cpu(), "this host: gates are measured here"),
+        _line("cpu", platform.machine() or "x86_64", "this host: gates are measured here"),
         "",
         "[gates]",
-        *_gates(measured, numbers=numbers),
+        *(f"# {hint}" for hint in parts.hints),
+        *map(_key, parts.gates),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _network(layout: Layout, data: DataRecipe) -> list[str]:
-    if layout.kind == "sound":
-        return [
-            _line("network", "ds_cnn", "made for spectrograms (MLPerf Tiny, keyword spotting)"),
-            _line("network_options", {"filters": 32}, "half the width of the original"),
-        ]
-    if layout.kind == "window":
-        return [_line("network", "window_cnn", "keeps the place in the window, which a mean over it would lose")]
-    if min(data.width, data.height) > _SIDE_OF_SMALL_NETWORK:
-        return [
-            _line("network", "mobilenet_v2", f"for more than {_SIDE_OF_SMALL_NETWORK} pixels a side"),
-            _line("network_options", {"width_mult": 0.35}, "the narrowest of the usual ones"),
-        ]
-    options: dict[str, object] = {"filters": 16, "stem_stride": 2 if min(data.width, data.height) >= 32 else 1}  # noqa: PLR2004 - the input the network was made for
-    return [
-        _line(
-            "network", "resnet8", f"up to {_SIDE_OF_SMALL_NETWORK} pixels a side (MLPerf Tiny, image classification)"
-        ),
-        _line("network_options", options, "a stride of 2 in front quarters the work"),
-    ]
+def _facts(layout: Layout, measured: _Measured) -> Facts:
+    data = measured.data
+    return Facts(
+        table=measured.table, kind=layout.kind, width=data.width, height=data.height, train=measured.train,
+        gate=measured.gate, smallest=measured.smallest, sliced=bool(data.slices), options=data.options,
+    )  # fmt: skip
 
 
-def _training(layout: Layout, measured: _Measured) -> list[str]:
-    batch = 64 if measured.train >= _SMALL else 32
-    epochs = min(60, max(10, round(_BATCHES * batch / measured.train)))
-    augment = {"image": 1.0, "sound": 0.5, "window": 0.0, "stroke": 1.0}[layout.kind]
-    why = "a window shifted or dimmed would be another window" if augment == 0 else "mild geometry and light"
-    seed = "the splits; keep it, or gate rows become train rows"
-    if measured.seed:
-        seed = f"the first that leaves no split empty; {seed}"
-    return [
-        _line("epochs", epochs, f"about {_BATCHES} batches of {measured.train} train rows"),
-        _line("batch", batch, f"{'more' if batch > 32 else 'fewer'} than {_SMALL} train rows"),  # noqa: PLR2004 - the smaller one
-        _line("learning_rate", 0.01, "peak of one cycle; a tenth if the loss jumps"),
-        _line("augment", augment, why),
-        _line("seed", measured.seed, seed),
-    ]
+def _key(key: Key) -> str:
+    return _line(key.name, key.value, key.why)
 
 
 def _why_shares(table: Table, sources: int) -> str:
@@ -290,33 +288,10 @@ def _why_corrupt(corrupt: Sequence[str]) -> str:
     return f"broken and left out: {names}{more}; mend them, and remove this line"
 
 
-def _gates(measured: _Measured, *, numbers: bool) -> list[str]:
-    if numbers:
-        spread = float(np.std(measured.table.labels, axis=0).mean())
-        limit = float(f"{0.05 * spread:.2g}") or 0.01
-        return [
-            "# mae = {max = ...}  # the error that your use allows, in the unit of the labels",
-            _line("error_increase", {"max": limit}, "a twentieth of the labels' standard deviation"),
-        ]
-    margin, why = margin_for(measured.gate)
-    lines = [
-        "# accuracy = {min = 0.9}  # what your use needs: a person knows it, the data do not",
-        _line("accuracy_drop", {"max": margin, "confidence": 0.95}, f"against the float model; {why}"),
-    ]
-    if measured.data.slices:
-        by_slice, why = margin_for(measured.smallest)
-        lines.append(_line("worst_slice_drop", {"max": by_slice}, f"the slice with the fewest rows: {why}"))
-    return lines
-
-
 def name_of(path: str) -> str:
     """Return a model's name from the name of the data."""
     plain = re.sub(r"[^a-z0-9_-]+", "-", Path(path).stem.lower()).strip("-_")[:63].strip("-_")
     return plain if is_name(plain) else "model"
-
-
-def _cpu() -> str:
-    return platform.machine() or "x86_64"
 
 
 def _line(key: str, value: object, why: str) -> str:

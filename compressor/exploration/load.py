@@ -20,9 +20,8 @@ from compressor.data._archive import opened
 from compressor.data._front_end import Ranged
 from compressor.data._split import split
 from compressor.data._table import Table, align
-from compressor.data.labelled_images import MAX_CSV_BYTES
 from compressor.errors import DataError
-from compressor.exploration.layouts import dataset_of, images_of
+from compressor.exploration.layouts import TASKS, dataset_of, images_of
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import read_recipe
 
@@ -77,16 +76,15 @@ def open_path(path: Path, data: Path | None = None, changes: Sequence[str] = ())
         raise DataError(message)
     with opened(path) as store:
         names = store.names()
-        dataset = dataset_of(path, names, lambda name: store.read(name, MAX_CSV_BYTES))
-    bare = {"spoken", "windows", "recordings"} | (set() if images_of(names) else {"class_folders"})
+        dataset, _ = dataset_of(path, store)
+    bare = {"spoken", "windows", "recordings", "sound_events"} | (set() if images_of(names) else {"class_folders"})
     if dataset in bare:
         message = (
             f"Expected a recipe for the sounds or windows in {path}, got bare data: how a sensor is read (front_end"
         )
         raise DataError(f"{message}, sample rate, steps) stands in [data]: `compressor init` drafts one")
-    return Opened(
-        name=path.name, data=DataRecipe(dataset=dataset, path=str(path.resolve()), decode="full"), root=Path()
-    )
+    data_found = DataRecipe(dataset=dataset, path=str(path.resolve()), decode="full", task=TASKS.get(dataset, ""))
+    return Opened(name=path.name, data=data_found, root=Path())
 
 
 def fit_ranges(data: DataRecipe, root: Path, *, seed: int, inside: float = SHARE_INSIDE) -> dict[str, float]:

@@ -108,6 +108,10 @@ class DataRecipe:
     ``task``, digested if it is given.
     ``normal``: of anomalies, the labels of normal rows.
     ``separator``: what stands between the labels of a row, of a recipe of several labels (empty: ``|``).
+    ``label_columns``: of several labels, the columns of a table that are labels, with 0 or 1 in each row (empty: the
+    column ``label`` has them as text).
+    ``ignore``: columns of a table of features that are not read, such as an id.
+    ``missing``: what becomes of a row of features without one of its numbers: ``error``, or ``drop``: it is left out.
     ``calibration``: the path of an array (``.npy``) whose inputs set the ranges of a quantization, instead of the
     calibration split.
     ``unlabelled``: the path of inputs without labels, instead of data set and path; reading a recipe replaces it by
@@ -148,6 +152,9 @@ class DataRecipe:
     bits: int = field(default=BITS[0], metadata=_LATER)
     separator: str = field(default="", metadata=_LATER)
     calibration: str = field(default="", metadata=_LATER)
+    label_columns: tuple[str, ...] = field(default=(), metadata=_LATER)
+    ignore: tuple[str, ...] = field(default=(), metadata=_LATER)
+    missing: Annotated[str, OneOf(("error", "drop"))] = field(default="error", metadata=_LATER)
 
     def __repr__(self) -> str:
         """Return all fields by name; later ones only where they are given, so that older recipes keep their digests."""

@@ -3,9 +3,9 @@
 Decides the interface of a task, and the task of a recipe. Code outside this folder never compares with a task's name:
 it uses the task's functions.
 
-A task is a folder with a ``TASK`` and the modules ``targets``, ``training``, ``evidence`` and ``report``, each with the
-functions of one protocol below. They are imported on use: only ``training`` needs torch, only ``report`` plotly. The
-device half, in ``edge_agent/tasks``, computes the answer from the outputs.
+A task is a folder with a ``TASK`` and the modules ``targets``, ``training``, ``evidence``, ``report`` and, if a recipe
+may name it, ``draft``, each with the functions of one protocol below. They are imported on use: only ``training`` needs
+torch, only ``report`` plotly. The device half, in ``edge_agent/tasks``, computes the answer from the outputs.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from compressor.measurement.saliency import Flip
     from compressor.recipe.model import DataRecipe, Recipe, TrainRecipe
     from compressor.report.contents import Bar, ErrorBar, Picture
+    from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels
     from compressor.tasks._loss import TaskLoss
     from wire.manifest import Manifest
 
@@ -216,12 +217,24 @@ class Reporting(Protocol):
         """Return what a model does, as the end of "A network that"; ``sense``: its kind of input."""
 
 
+class Drafting(Protocol):
+    """What a first recipe says of the task (``compressor init``); ``CALIBRATION_SHARE``: of the sources, at least."""
+
+    CALIBRATION_SHARE: float
+
+    def keys(self, seen: WrittenLabels) -> tuple[Key, ...]:
+        """Return the keys of ``[data]`` by which rows with such labels are of this task; () if they hardly are."""
+
+    def parts(self, facts: Facts) -> DraftedParts:
+        """Return the task's parts of a recipe for the rows of ``facts``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What a model predicts, and everything that depends on it.
 
-    ``name``: the name for ``compressor.tasks.named``. ``folder``: the package with its four modules; ``parts``: modules
-    that replace some of them, by ``targets``, ``training``, ``evidence`` and ``report``.
+    ``name``: the name for ``compressor.tasks.named``. ``folder``: the package with its modules; ``parts``: modules that
+    replace some of them, by ``targets``, ``training``, ``evidence``, ``report`` and ``draft``.
     ``measure``: its score as one word, ``score_name`` in full. ``headline``: the figures that compare two targets, the
     score first. ``recipes``: how messages call its recipes. ``outputs``, ``change``: the words of card and bill for its
     outputs, and for the loss of a slice. ``names_are``: the field of the manifest with the names of its outputs,
@@ -287,6 +300,11 @@ class Task:
     def reporting(self) -> Reporting:
         """Pictures and texts; loads plotly."""
         return cast("Reporting", self._part("report"))
+
+    @property
+    def drafting(self) -> Drafting:
+        """What a first recipe says."""
+        return cast("Drafting", self._part("draft"))
 
     def code(self, part: str) -> str:
         """Return the module of ``part``, for the code that a stage depends on."""

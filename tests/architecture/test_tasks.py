@@ -82,6 +82,17 @@ def test_asking_the_task_is_no_question_which_it_is(line: str) -> None:
     assert not asked(ast.parse(line))
 
 
+@pytest.mark.parametrize("name", compressor.tasks.known())
+def test_every_task_drafts_a_first_recipe(name: str) -> None:
+    """For `compressor init`: which rows it claims, its parts of a recipe, and how many rows must calibrate."""
+    module = compressor.tasks.named(name).drafting
+    for wanted, asks in inspect.getmembers(compressor.tasks.Drafting, inspect.isfunction):
+        if not wanted.startswith("_"):
+            given = inspect.signature(getattr(module, wanted)).parameters
+            assert list(given) == list(inspect.signature(asks).parameters)[1:]
+    assert 0 <= module.CALIBRATION_SHARE < 0.5
+
+
 def test_both_sides_have_the_same_tasks() -> None:
     """A folder a side."""
     assert set(compressor.tasks.known()) == set(edge_agent.tasks.names())

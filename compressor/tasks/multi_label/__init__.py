@@ -20,7 +20,7 @@ TASK = Task(
     outputs="label scores",
     change="drop of F1",
     several=True,
-    own=("[data] separator",),
+    own=("[data] separator", "[data] label_columns"),
     probability="sigmoid",
     foreign={
         "[train] loss": _OF_NUMBERS,

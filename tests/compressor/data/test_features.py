@@ -125,6 +125,30 @@ def test_ranges_can_be_fitted(tmp_path: Path) -> None:
     assert features.raw(recipe)[1].values.tolist() == X[1].tolist()
 
 
+def test_several_labels_and_numbers_in_arrays(tmp_path: Path) -> None:
+    """A column of y each, with a name or without; another value than 0 and 1 is named."""
+    several = np.array([[1, 0], [1, 1], [0, 0], [0, 1]])
+    table = npz(tmp_path, {"task": "multi_label"}, y=several)
+    assert (table.class_names, table.labels.tolist()) == (("b", "a"), several.astype(bool).tolist())
+    assert npz(tmp_path, {"task": "multi_label"}, y=several, class_names=None).class_names == ("label_0", "label_1")
+    numbers = np.array([1.5, 2, 3, 4])
+    table = npz(tmp_path, {"label": "number"}, y=numbers, class_names=None)
+    assert (table.class_names, table.labels.tolist()) == (("target",), [[1.5], [2], [3], [4]])
+    images = {"front_end": "", "options": {}, "task": "multi_label"}
+    table = npz(tmp_path, images, x=X.astype(np.uint8).reshape(4, 3, 2), y=several)
+    assert table.labels.tolist() == several.astype(bool).tolist()
+    for changes, said in (
+        ({"y": several + 1}, "Expected 0 or 1 in the column 'b'"), ({"y": several[:, :0]}, "Expected y as numbers (4,"),
+        ({"y": np.array([0.5, 1.0, np.nan, 1.0])[:, None].repeat(2, 1)}, "Expected finite numbers as y"),
+        ({"y": np.zeros((4, 3), int)}, "a name for each of 3 columns"), ({"y": several[:3]}, "Expected y as numbers"),
+    ):  # fmt: skip
+        with pytest.raises(DataError) as found:
+            npz(tmp_path, {"task": "multi_label"}, **changes)
+        assert said in str(found.value)
+    with pytest.raises(DataError, match=r'several labels \(N, L\) take task = "multi_label"'):
+        npz(tmp_path, y=several)
+
+
 NAN = X.copy()
 NAN[2, 1, 0] = np.nan
 

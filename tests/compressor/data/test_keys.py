@@ -41,7 +41,7 @@ CHANGED: Mapping[str, object] = {
     "front_end": "mfcc", "options": {"side": 16}, "dataset": "nonsense", "columns": {"label": "x"},
     "scale": 1.0, "resize": "letterbox",
     "resize_to": 64, "resample": "box", "antialias": False, "fill": 9, "bits": 16,
-    "normal": ("x",), "separator": ";",
+    "normal": ("x",), "separator": ";", "label_columns": ("x",), "ignore": ("x",), "missing": "drop",
 }  # fmt: skip
 """Of every field of ``[data]`` another value than the recipes below have."""
 
@@ -90,6 +90,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
     labels = {"y": np.arange(COUNT) % 2, "class_names": np.array(["0.5", "1.5"])}
     np.savez(root / "a.npz", x=pictures, site=np.array(["a", "b"] * (COUNT // 2)), **labels)
     lines = [f"{row % 2}.5,{'ab'[row % 2]},,{row % 3},{row},{row + 1}" for row in range(1, COUNT)]
+    lines.append("0.5,a,,1,,2")
     (root / "features" / "f.csv").write_text("label,site,fold,part,x,y\n0.5,a,,1,1e300,2\n" + "\n".join(lines))
     floats = np.arange(COUNT * 2.0).reshape(COUNT, 2)
     np.savez(root / "f.npz", x=floats, site=np.array(["a", "b"] * (COUNT // 2)), **labels)
@@ -125,6 +126,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
             front_end="window",
             options={"steps": 3, "channels": 1, "low": 0, "high": 60},
             split="fold",
+            missing="drop",
         ),
         "arrays/features": recipe("arrays", "f.npz", slices="site", front_end="window", options=window),
         "recordings": recipe(
@@ -198,6 +200,8 @@ def test_a_key_changes_something_or_is_refused(recipes: Mapping[str, DataRecipe]
     changed = outcome(replace(asked, **{key: value}))  # type: ignore[arg-type]
     if key == "allow_corrupt" and not changed.startswith("refused"):  # as many are left out as before
         changed = outcome(replace(asked, allow_corrupt=0))
+    if key == "missing" and not changed.startswith("refused"):  # the rows are left out as before
+        changed = outcome(replace(asked, missing="error"))
     assert changed != plain
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -282,3 +283,23 @@ def test_shares_beside_a_column_that_tells_every_split_are_refused(tmp_path: Pat
         return
     with pytest.raises(DataError, match=r"no shares in \[data\] with split = 'part'"):
         data.load(asked)
+
+
+def test_a_column_for_each_label(tmp_path: Path) -> None:
+    """0 and 1, in the order of the recipe, also of a label that no row has; another value is named with its row."""
+    for n in range(4):
+        (tmp_path / f"{n}.png").write_bytes(_png(50 * n))
+    lines = ["path,red,wet,old,source", *(f"{n}.png,{n % 2},{n // 2},0,s{n}" for n in range(4))]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    asked = DataRecipe(
+        dataset="labelled_images", path=str(tmp_path), task="multi_label", label_columns=("wet", "red", "old")
+    )
+    table = data.load(asked)
+    assert table.class_names == ("wet", "red", "old")
+    assert table.labels.astype(int).tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]]
+    assert table.sources.tolist() == ["s0", "s1", "s2", "s3"]
+    (tmp_path / "labels.csv").write_text("\n".join(lines).replace("3.png,1", "3.png,yes"))
+    with pytest.raises(DataError, match=r"Expected 0 or 1 in labels\.csv, row 5, column 'red', got 'yes'"):
+        data.load(asked)
+    with pytest.raises(ColumnError, match="the column 'blue'"):
+        data.load(replace(asked, label_columns=("blue",)))

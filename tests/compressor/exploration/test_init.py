@@ -14,12 +14,13 @@ from PIL import Image
 
 from compressor.cli import main
 from compressor.errors import CompressorError, CorruptImageError, PackageError
-from compressor.exploration.draft import DISCORDANCE, MARGINS, draft, margin_for, name_of, shares_for
+from compressor.exploration.draft import draft, name_of, shares_for
 from compressor.exploration.layouts import recognised
 from compressor.progress import Silent
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import read_recipe
 from compressor.statistics.power import samples_for
+from compressor.tasks._drafting import DISCORDANCE, MARGINS, margin_for
 from tests.compressor.data.test_annotation_tools import chosen, task
 from tests.compressor.data.test_class_folders import write
 from tests.compressor.data.test_idx import _write
@@ -152,7 +153,7 @@ def drafted(path: Path) -> tuple[Recipe, str]:
         (recordings, "recordings", {"front_end": "window", "height": 8}),
         (table, "windows", {"front_end": "window", "height": 12}),
         (npz, "arrays", {"colour": "grey", "width": 20, "height": 20}),
-        (lines, "features", {"front_end": "window", "height": 8, "width": 4}),
+        (lines, "features", {"front_end": "window", "height": 1, "width": 8}),
         (stack, "arrays", {"front_end": "window", "height": 9, "width": 5}),
         (mnist, "idx", {"colour": "grey", "width": 28}),
     ],

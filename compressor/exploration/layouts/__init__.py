@@ -1,0 +1,476 @@
+"""Recognises which data set reads a zip, a folder or a file, from its names and the head of one table.
+
+Decides on the data set and on what its files say without being read whole: names of columns, sizes, sample rates. Reads
+no labels and judges nothing; a layout that none of ours reads is an error that lists them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import wave
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+import numpy as np
+from PIL import Image
+
+from compressor.data._archive import Names, opened
+from compressor.data._delimited import Lines, lines_of
+from compressor.data._layout import is_hidden
+from compressor.data._npy import check_header, read_npy, samples_of
+from compressor.data._window_table import read
+from compressor.data.class_folders import IMAGES
+from compressor.data.labelled_images import MAX_CSV_BYTES
+from compressor.data.sound_events import MAX_RECORDING_BYTES
+from compressor.errors import CompressorError, DataError
+from compressor.exploration.layouts import annotated, tabular
+from compressor.exploration.layouts.form import (
+    MEANINGS,
+    OUR_SPLITS,
+    SLICES,
+    SPLITS,
+    TABLES,
+    Layout,
+    ending,
+    named,
+    spread,
+    windowed,
+)
+from compressor.tasks._drafting import Key
+from edge_agent.front_ends.log_mel import MAX_WAV_BYTES
+from edge_agent.front_ends.window import MAX_WINDOW_BYTES
+from edge_agent.inference.preprocess import MAX_IMAGE_BYTES
+
+_GREY_LEVELS = 2.0  # difference of the channels of a grey picture after JPEG
+_JSON_BYTES = 256 * 1024 * 1024
+_PARTS_OF_SPOKEN = 3
+_IDX = "-idx3-ubyte"
+_SOUNDS = (".wav", ".wave")
+_LEAST_BOX = 12  # pixels of the shorter side of the median box: one and a half cells of the grid
+TASKS = {"boxes": "detection", "sound_events": "stream_events"}
+"""The task of data sets whose rows are of one kind."""
+_EVENT_COLUMNS = {
+    "path": MEANINGS["path"],
+    "start_s": ("start_s", "start", "onset", "begin", "start_time", "from"),
+    "end_s": ("end_s", "end", "offset", "stop", "end_time", "to"),
+    "label": ("label", "event_label", "event", "class", "word", "annotation"),
+}
+
+
+def recognised(path: Path, labels: Sequence[str] = ()) -> Layout:
+    """Return the layout of the data at ``path``; ``labels``: the columns of a table that a person named as labels.
+
+    Raises:
+        ArchiveError: If it can't be opened, has unsafe paths, or too many or too large entries.
+        DataError: If no data set reads its layout, or a file that tells its form is damaged.
+    """
+    with opened(path) as store:
+        names = [name for name in store.names() if not is_hidden(name)]
+        dataset, why = dataset_of(path, store, labels)
+        if labels and dataset not in {"features", "labelled_images", "recordings"}:
+            message = f"Expected --label for a table, or a list of images, got it for {why} ({dataset})"
+            raise DataError(f"{message}: leave it out")
+        sounds = ending(names, _SOUNDS)
+        kind = dataset
+        if dataset == "class_folders":
+            kind = "sounds" if sounds else "images" if ending(names, IMAGES) else "windows of arrays"
+        makers: dict[str, Callable[[], Layout]] = {
+            "boxes": lambda: _boxes(store, why),
+            "sound_events": lambda: _events(store, sounds, why),
+            "spoken": lambda: _sounds(store, dataset, sounds),
+            "sounds": lambda: _sounds(store, dataset, sounds),
+            "windows of arrays": lambda: _arrays(store, ending(names, (".npy",))),
+            "windows": lambda: _windows(store, names),
+            "recordings": lambda: tabular.recordings(store, names, why, labels),
+            "features": lambda: tabular.features(store, names, why, labels),
+            "arrays": lambda: _stack(path),
+        }
+        make = makers.get(kind)
+        return make() if make else _images(store, dataset, names, labels)
+
+
+def dataset_of(path: Path, store: Names, labels: Sequence[str] = ()) -> tuple[str, str]:
+    """Return the data set that reads the files of ``store``, opened at ``path``, and why; ``labels``: as above.
+
+    Raises:
+        DataError: If none does.
+    """
+    names = [name for name in store.names() if not is_hidden(name)]
+    if ending(names, IMAGES) and not any(_IDX in name for name in names):
+        if why := annotated.form_of(store):
+            return "boxes", why
+        found = _listed_by([name for name in names if "/" not in name])
+    elif any(_IDX in name for name in names):
+        found = "idx"
+    elif path.suffix.lower() == ".npz" or {"x.npy", "y.npy"} <= set(names):
+        found = "arrays"
+    elif wavs := ending(names, _SOUNDS):
+        return _of_sounds(store, names, wavs)
+    else:
+        return _of_numbers(path, store, names, labels)
+    return found, _WHY[found]
+
+
+def _of_sounds(store: Names, names: Sequence[str], wavs: Sequence[str]) -> tuple[str, str]:
+    if why := _lists_events(store, names, wavs):
+        return "sound_events", why
+    flat = all(len(PurePosixPath(name).stem.split("_")) >= _PARTS_OF_SPOKEN for name in wavs)
+    if flat and not any("/" in name for name in wavs):
+        return "spoken", "WAV files label_speaker_index.wav"
+    return "class_folders", "WAV files in folders, one a class"
+
+
+def _of_numbers(path: Path, store: Names, names: Sequence[str], labels: Sequence[str]) -> tuple[str, str]:
+    if ending(names, (".npy",)):
+        return "class_folders", "arrays (.npy) in folders, one a class"
+    tables = ending(names, TABLES)
+    if tables and not any(name.endswith("combined_windows.json") for name in names):
+        return tabular.kind_of_table(store, tables, labels)
+    if tables or ending(names, (".json",)):
+        return "windows", "series with labelled spans, or strokes"
+    message = f"Expected images, sounds, arrays or tables in {path}, got {', '.join(names[:5])[:200] or 'no files'}"
+    raise DataError(f"{message}: docs/reference/data-sets.md shows the layouts that are read")
+
+
+def _listed_by(top: Sequence[str]) -> str:
+    """Return the data set of images whose labels are in one of the files ``top``, or in their folders."""
+    if any(name.lower().endswith(".xml") for name in top):
+        return "cvat"
+    if ending(top, (".csv", ".tsv")):
+        return "labelled_images"
+    return "label_studio" if ending(top, (".json",)) else "class_folders"
+
+
+def images_of(names: Iterable[str]) -> list[str]:
+    """Return those of ``names`` that are images, by their suffix."""
+    return ending(names, IMAGES)
+
+
+def _images(store: Names, dataset: str, names: Sequence[str], labels: Sequence[str] = ()) -> Layout:
+    keys: list[Key] = []
+    texts: tuple[str, ...] = ()
+    if dataset == "labelled_images":
+        keys, texts = _columns(store, [name for name in names if "/" not in name], labels)
+    if dataset == "idx":
+        size, grey, seen, deep = (28, 28), True, "idx files, like those of MNIST,", False
+    else:
+        size, grey, seen, deep = _pictures(store, spread(ending(names, IMAGES)))
+    if deep:
+        keys.append(Key(name="bits", value=16, why=f"{seen} have 16 bits, which 8 would cut off"))
+    if grey:
+        keys.append(Key(name="colour", value="grey", why=f"{seen} are grey: a third of the input"))
+    width, height = _input_size(*size)
+    why = f"{seen} have a median of {size[0]} x {size[1]} pixels"
+    return Layout(
+        dataset=dataset, why=_WHY[dataset], kind="image", size=(width, height), size_why=why, keys=tuple(keys),
+        texts=texts,
+    )  # fmt: skip
+
+
+_WHY = {
+    "idx": "files named like those of MNIST",
+    "arrays": "arrays in a .npz",
+    "labelled_images": "images and a table at the top that lists them",
+    "label_studio": "images and a JSON file at the top: an export of Label Studio",
+    "cvat": "images and an XML file at the top: an export of CVAT",
+    "class_folders": "images in folders, one a class",
+}
+
+
+def _stack(path: Path) -> Layout:
+    """Return the layout of arrays in one file or folder: images if they are bytes, else rows of features or windows."""
+    try:
+        x, y = _members(path)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+        message = f"Expected a file of arrays (.npz) with x and y at {path}, got: {str(error)[:120]}"
+        raise DataError(message) from error
+    why, shape = _WHY["arrays"], x.shape
+    keys = _labels_of(y)
+    if x.dtype == np.uint8 and len(shape) > 2:  # noqa: PLR2004 - (N, H, W)
+        width, height = _input_size(shape[2], shape[1])
+        if len(shape) == 3 or shape[3] == 1:  # noqa: PLR2004 - (N, H, W)
+            keys.append(Key(name="colour", value="grey", why="x has one channel"))
+        return Layout(dataset="arrays", why=why, kind="image", size=(width, height),
+                      size_why=f"x has images of {shape[2]} x {shape[1]} pixels", keys=tuple(keys))  # fmt: skip
+    if len(shape) < 2 or x.dtype.kind not in "fiu" or not x.size:  # noqa: PLR2004 - (N, T)
+        message = f"Expected x as images or numbers (N, T) or (N, T, C) in {path}, got {x.dtype} {shape}"
+        raise DataError(message)
+    if len(shape) == 2:  # noqa: PLR2004 - (N, F)
+        why = f"{why}: x is {x.dtype} {shape}, rows of features; give a series a third axis, (N, T, 1)"
+        return tabular.rows_of("arrays", why, x.astype(np.float64), keys, where=str(path))
+    options = {"steps": shape[1], "channels": shape[2]}
+    found = windowed("arrays", why, options, f"x is {x.dtype} {shape}", [x[np.isfinite(x)]])
+    return replace(found, keys=(*keys, *found.keys))
+
+
+def _members(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return x and y of the arrays at ``path``; of images only the shape is read."""
+
+    def read_whole(file: IO[bytes], size_bytes: int, name: str) -> np.ndarray[Any, Any]:
+        shape, _, dtype = check_header(file, size_bytes, f"{path}, {name}")
+        if dtype == np.uint8 and len(shape) > 2:  # noqa: PLR2004 - (N, H, W)
+            return np.broadcast_to(np.zeros(1, np.uint8), shape)
+        file.seek(0)
+        return cast("np.ndarray[Any, Any]", np.lib.format.read_array(file, allow_pickle=False))
+
+    if path.is_dir():
+        found = []
+        for name in ("x", "y"):
+            with (path / f"{name}.npy").open("rb") as opened_file:
+                found.append(read_whole(opened_file, (path / f"{name}.npy").stat().st_size, name))
+        return found[0], found[1]
+    with zipfile.ZipFile(path) as archive:
+        found = []
+        for name in ("x", "y"):
+            with archive.open(f"{name}.npy") as entry:
+                found.append(read_whole(entry, archive.getinfo(f"{name}.npy").file_size, name))
+    return found[0], found[1]
+
+
+def _labels_of(y: np.ndarray[Any, Any]) -> list[Key]:
+    """Return the keys that labels of this shape and type need: several labels, numbers, or none for classes."""
+    if y.ndim == 2:  # noqa: PLR2004 - (N, L)
+        return [Key(name="task", value="multi_label", why=f"y is {y.shape}: {y.shape[1]} labels, each 0 or 1 in a row")]
+    if y.dtype.kind == "f":
+        return [Key(name="label", value="number", why=f"y is {y.dtype}: numbers to predict")]
+    return []
+
+
+def _boxes(store: Names, why: str) -> Layout:
+    """Return the layout of pictures with boxes: splits that the files tell, and a size in which boxes can be seen."""
+    split, box, images = annotated.told(store)
+    size, grey, seen, deep = _pictures(store, spread(images))
+    longest = next((one for one in (224, 320) if box * one >= _LEAST_BOX), 320)
+    scale = min(1.0, longest / max(size))
+    width, height = (max(32, round(side * scale / 16) * 16) for side in size)
+    keys = [Key(name="task", value=TASKS["boxes"], why="boxes around objects"), *split]
+    if deep:
+        keys.append(Key(name="bits", value=16, why=f"{seen} have 16 bits, which 8 would cut off"))
+    if grey:
+        keys.append(Key(name="colour", value="grey", why=f"{seen} are grey: a third of the input"))
+    size_why = (
+        f"{seen} have a median of {size[0]} x {size[1]} pixels, half of the boxes at least {100 * box:.2g} % of a "
+        "side; multiples of 16"
+    )
+    return Layout(dataset="boxes", why=why, kind="image", size=(width, height), size_why=size_why, keys=tuple(keys))
+
+
+def _pictures(store: Names, names: Sequence[str]) -> tuple[tuple[int, int], bool, str, bool]:
+    """Return the median (width, height) of these images, whether all are grey, what was seen, whether all are deep."""
+    sizes, coloured, deep = [], False, True
+    for name in names:
+        try:
+            with Image.open(io.BytesIO(store.read(name, MAX_IMAGE_BYTES))) as image:
+                sizes.append(image.size)
+                deep = deep and image.mode.startswith("I")
+                image.draft("RGB", (64, 64))
+                small = np.asarray(image.convert("RGB").resize((16, 16)), dtype=np.float64)
+        except (OSError, ValueError, SyntaxError, CompressorError, Image.DecompressionBombError):
+            continue  # counted as corrupt when all of them are read
+        coloured = coloured or float(np.ptp(small, axis=2).mean()) > _GREY_LEVELS
+    if not sizes:
+        message = f"Expected images that can be decoded, got none among {', '.join(names[:3])[:200]}"
+        raise DataError(message)
+    median = statistics.median_low(width for width, _ in sizes), statistics.median_low(height for _, height in sizes)
+    return median, not coloured, f"{len(sizes)} images that were looked at", deep
+
+
+def _input_size(width: int, height: int) -> tuple[int, int]:
+    """Return an input size for pictures of this size: 96 pixels are enough for the shorter side of most photos."""
+    short, long = sorted((width, height))
+    side = next((one for one in (96, 64, 48, 32) if one <= short), max(4, short // 4 * 4))
+    ratio = min(4.0, long / short)
+    other = side if ratio <= 1.34 else round(side * ratio / 8) * 8  # noqa: PLR2004 - 4:3 is stretched to a square
+    return (other, side) if width >= height else (side, other)
+
+
+def _columns(store: Names, top: Sequence[str], labels: Sequence[str]) -> tuple[list[Key], tuple[str, ...]]:
+    """Return the keys for the columns of the list of images, as their names suggest, and the label of each row."""
+    lists = ending(top, (".csv", ".tsv"))
+    name = "labels.csv" if "labels.csv" in lists else lists[0]
+    wanted = [*labels, *(one for names in MEANINGS.values() for one in names)]
+    lines = lines_of(store.read(name, MAX_CSV_BYTES), name, wanted, {})
+    meant = {meaning: named([one for one in lines.head if one not in labels], meaning) for meaning in MEANINGS}
+    if len(labels) == 1:
+        meant["label"] = labels[0] if labels[0] in lines.head else ""
+    by = "named by --label" if labels else "columns of 0 and 1 alone, and none is called label"
+    several = list(labels) if len(labels) > 1 else [] if meant["label"] else _flags(lines, meant.values())
+    lost = next((one for one in labels if one not in lines.head), "")
+    missing = lost or next(
+        (one for one in ("path", "label") if not meant[one] and not (one == "label" and several)), ""
+    )
+    if missing:
+        message = f"Expected a column for the {missing} in {name}, got {', '.join(lines.head)[:200] or 'none'}"
+        remedy = "name it, compressor init … --label COLUMN" if missing == "label" else f"rename it to {missing!r}"
+        raise DataError(f'{message}: {remedy}, or write a recipe with columns = {{{missing} = "…"}} in [data]')
+    other = {meaning: own for meaning, own in meant.items() if own and own != meaning and own not in several}
+    keys = tabular.label_columns(several, by) if several else []
+    if several:
+        other.pop("label", None)
+    keys += [Key(name="columns", value=other, why=f"what {name} calls them")] if other else []
+    found = {own.strip().casefold(): own for own in reversed(lines.head) if own not in several}
+    part = next((found[one] for one in SLICES if one in found), "")
+    if part:
+        keys.append(Key(name="slices", value=part, why="by its name, the place: gates look at each one too"))
+    told = next((found[one] for one in SPLITS if one in found), "")
+    if told and set(_cells(lines, told)) <= OUR_SPLITS:
+        keys.append(Key(name="split", value=told, why="it tells the split of each row"))
+    return keys, () if several else tuple(_cells(lines, meant["label"]))
+
+
+def _cells(lines: Lines, column: str) -> list[str]:
+    """Return the cells of ``column``, empty where a line is too short."""
+    place = lines.head.index(column)
+    return [line[place] if len(line) > place else "" for line in lines.cells]
+
+
+def _flags(lines: Lines, taken: Iterable[str]) -> list[str]:
+    """Return the columns that have 0 or 1 in every line, and both, if there are two or more besides those ``taken``."""
+    others = [name for name in lines.head if name and name not in set(taken)]
+    found = [name for name in others if {cell.strip() for cell in _cells(lines, name)} == {"0", "1"}]
+    return found if len(found) > 1 else []
+
+
+def _sounds(store: Names, dataset: str, names: Sequence[str]) -> Layout:
+    rate, lengths = _heard(store, spread(names), MAX_WAV_BYTES)
+    clip_s = min(10.0, max(0.25, round(statistics.median(lengths), 2)))
+    seen = f"{len(lengths)} files that were looked at: {rate} Hz, a median of {clip_s:g} s"
+    _, why = _of_sounds(store, names, names)
+    return _spectrogram(dataset, why, (), {"sample_rate_hz": rate, "clip_s": clip_s}, seen)
+
+
+def _heard(store: Names, names: Sequence[str], limit_bytes: int) -> tuple[int, list[float]]:
+    """Return the one sample rate of the files ``names``, and how long they are, in seconds.
+
+    Raises:
+        DataError: If there is none, or several.
+    """
+    rates, lengths = Counter[int](), []
+    for name in names:
+        try:
+            with wave.open(io.BytesIO(store.read(name, limit_bytes))) as sound:
+                rates[sound.getframerate()] += 1
+                lengths.append(sound.getnframes() / max(1, sound.getframerate()))
+        except (wave.Error, EOFError, CompressorError):
+            continue  # counted as corrupt when all of them are read
+    if len(rates) != 1:
+        got = ", ".join(f"{rate} Hz ({count} files)" for rate, count in rates.most_common(3)) or "none that can be read"
+        message = f"Expected WAV files of one sample rate, got {got}"
+        raise DataError(f"{message}: resample them; a device has one microphone with one rate")
+    return next(iter(rates)), lengths
+
+
+def _spectrogram(dataset: str, why: str, keys: Sequence[Key], own: dict[str, float], seen: str) -> Layout:
+    """Return the layout of sounds; ``own``: the options with sample rate and length, and those of the data set."""
+    rate, clip_s = int(own["sample_rate_hz"]), own["clip_s"]
+    window, hop = round(0.032 * rate), round(0.016 * rate)
+    frames = 1 + max(0, round(clip_s * rate) - window) // hop
+    found = (
+        Key(name="front_end", value="log_mel", why="sounds: the device computes the same spectrogram"),
+        Key(name="options", value={**own, "window_ms": 32, "hop_ms": 16, "mels": 32}, why=seen),
+        Key(name="colour", value="grey", why="a spectrogram has one channel"),
+    )
+    size_why = f"32 mel bands x {frames} frames of 32 ms, every 16 ms"
+    return Layout(dataset=dataset, why=why, kind="sound", size=(32, max(4, frames)), size_why=size_why,
+                  keys=(*keys, *found))  # fmt: skip
+
+
+def _lists_events(store: Names, names: Sequence[str], wavs: Sequence[str]) -> str:
+    """Return why these recordings have lists of events; "" if they have none."""
+    own = {PurePosixPath(name).with_suffix(".csv").as_posix() for name in wavs} & set(names)
+    top = [name for name in ending(names, (".csv",)) if "/" not in name and name not in own]
+    for name in [*sorted(own)[:1], *top]:
+        found = _event_columns(store, name)
+        if {"start_s", "end_s", "label"} <= set(found) and (name in own or "path" in found):
+            beside = "a list of events beside each" if name in own else f"their events in {name}"
+            return f"recordings (WAV), {beside}"
+    return ""
+
+
+def _event_columns(store: Names, name: str) -> dict[str, str]:
+    """Return what the list of events ``name`` calls the columns that are wanted, for those that it has."""
+    lines = lines_of(store.read(name, MAX_CSV_BYTES), name, [one for own in _EVENT_COLUMNS.values() for one in own], {})
+    lower = {own.strip().casefold(): own for own in reversed(lines.head)}
+    meant = {wanted: next((lower[one] for one in own if one in lower), "") for wanted, own in _EVENT_COLUMNS.items()}
+    return {wanted: own for wanted, own in meant.items() if own}
+
+
+def _events(store: Names, wavs: Sequence[str], why: str) -> Layout:
+    """Return the layout of recordings with events: windows a little longer than most events."""
+    lists = [name for name in ending(store.names(), (".csv",)) if not is_hidden(name)]
+    found = next(meant for name in lists if {"start_s", "end_s"} <= set(meant := _event_columns(store, name)))
+    lengths = []
+    for name in spread(lists):
+        own = {wanted: column for wanted, column in found.items() if column != wanted}
+        table = read(store, name, columns=own, wanted=("start_s", "end_s"))
+        filled = [row for row, cell in enumerate(table.columns["start_s"]) if cell]
+        starts, ends = (
+            np.array([float(str(table.columns[one][row])) for row in filled]) for one in ("start_s", "end_s")
+        )
+        lengths += (ends - starts).tolist()
+    rate, lasts = _heard(store, spread(wavs)[:5], MAX_RECORDING_BYTES)
+    usual_s = statistics.median(lengths) if lengths else 0.8
+    clip_s = float(round(min(2.0, max(0.3, 1.2 * usual_s), *lasts), 2))
+    options = {
+        "sample_rate_hz": rate,
+        "clip_s": clip_s,
+        "stride_s": max(0.05, round(clip_s / 4, 2)),
+        "tolerance_s": 0.5,
+    }
+    seen = f"{rate} Hz; a window is a little longer than the median event ({usual_s:.2g} s), a quarter of it the stride"
+    other = {wanted: own for wanted, own in found.items() if own != wanted}
+    keys = [Key(name="task", value=TASKS["sound_events"], why="events with begin and end in recordings")]
+    keys += [Key(name="columns", value=other, why="what the lists call them")] if other else []
+    return _spectrogram("sound_events", why, keys, options, seen)
+
+
+def _arrays(store: Names, names: Sequence[str]) -> Layout:
+    values = [samples_of(read_npy(store.read(name, MAX_WINDOW_BYTES), name), name) for name in spread(names)]
+    lengths = [len(one) for one in values]
+    options = {"steps": max(2, statistics.median_low(lengths)), "channels": values[0].shape[1]}
+    options |= {"resample": 1} if len(set(lengths)) > 1 else {}
+    seen = f"{len(values)} arrays that were looked at have {min(lengths)} to {max(lengths)} steps"
+    return windowed("class_folders", "arrays (.npy) in folders, one a class", options, seen, values)
+
+
+def _windows(store: Names, names: Sequence[str]) -> Layout:
+    if not ending(names, TABLES) or any(name.endswith("combined_windows.json") for name in names):
+        document = next(name for name in names if name.lower().endswith(".json"))
+        if document.endswith("combined_windows.json"):
+            values = tabular.channels_of(read(store, ending(names, (".csv",))[0]), {"timestamp"})
+            options: dict[str, float] = {"steps": 32, "channels": values.shape[1]}
+            seen = "32 steps: change it to the time in which an anomaly shows"
+            return windowed("windows", "series with labelled spans", options, seen, [values])
+        if not _is_strokes(store, document):
+            message = f"Expected strokes or tables, got {document}: a list of labels lies beside the files it names"
+            raise DataError(message)
+        keys = (
+            Key(name="front_end", value="stroke", why="points of strokes: the device draws them alike"),
+            Key(name="options", value={"side": 32, "line_px": 2.5, "margin_px": 3}, why="32 x 32 pixels"),
+            Key(name="colour", value="grey", why="a stroke has one channel"),
+        )
+        return Layout(dataset="windows", why="JSON with strokes", kind="stroke", size=(32, 32),
+                      size_why="the side of a stroke's picture", keys=keys)  # fmt: skip
+    table = read(store, ending(names, TABLES)[0])
+    lengths = list(Counter(table.required("window")).values())
+    told = {"window", "label", "source"} | {name for name in table.columns if name.startswith("target")}
+    values = tabular.channels_of(table, told)
+    options = {"steps": max(2, statistics.median_low(lengths)), "channels": values.shape[1]}
+    options |= {"resample": 1} if len(set(lengths)) > 1 else {}
+    seen = f"windows of {min(lengths)} to {max(lengths)} steps in {table.name}"
+    return windowed("windows", "a table with a line for each step of a window", options, seen, [values])
+
+
+def _is_strokes(store: Names, name: str) -> bool:
+    try:
+        document = json.loads(store.read(name, _JSON_BYTES))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "strokes" in document

@@ -1,0 +1,152 @@
+"""What the tasks share when they draft a first recipe: keys with reasons, facts about the data, margins, networks.
+
+Decides which margin so many independent rows can show, and which network suits which kind of input. Every value has a
+reason, which becomes a comment of the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from compressor.data._table import Table, Texts, sort_classes
+from compressor.statistics.power import POWER, samples_for
+
+MARGINS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2)
+"""Drops in accuracy that a gate may allow, the smallest that the rows can show is taken."""
+DISCORDANCE = 0.04
+"""Share of rows that exactly one of the float and the int8 model gets right, measured on meter digits: 3.8 %."""
+FIRST_LOOK = 0.9
+"""Part of the risk that the first look at a gate split has (``gates.looks``)."""
+BATCHES = 3_000
+"""Of a training: enough for the recipes under ``models/``."""
+SMALL = 2_000
+_NORMAL = frozenset({"good", "ok", "okay", "normal", "nominal", "healthy", "intact", "pass", "passed", "io", "fine"})
+_RISK = 0.05
+_SIDE_OF_SMALL_NETWORK = 64
+_STEM_STRIDE_FROM = 32
+_LONGEST = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A key of a recipe with its value and the reason for it."""
+
+    name: str
+    value: object
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WrittenLabels:
+    """The labels of N rows as they are written, before anybody has said which task they are of.
+
+    ``texts``: str (N,), empty where a row has none. ``sources``: str (N,). ``told``: the split that the data set gives,
+    str (N,), or None.
+    """
+
+    texts: Texts
+    sources: Texts
+    told: Texts | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The different texts, in the order of classes."""
+        return sort_classes(set(self.texts.tolist()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the data are: the table as the task reads it, the kind of input, and how many judge.
+
+    ``kind``: ``image``, ``sound``, ``window``, ``stroke`` or ``row`` (of features). ``train``: rows to learn from.
+    ``gate``: independent samples in the gate split; ``smallest``: in the gate split of the slice with the fewest.
+    ``sliced``: whether the recipe names slices. ``options``: of ``[data]``.
+    """
+
+    table: Table
+    kind: str
+    width: int
+    height: int
+    train: int
+    gate: int
+    smallest: int
+    sliced: bool = False
+    options: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftedParts:
+    """The parts of a recipe that a task drafts: keys of ``[model]``, ``[train]`` and ``[gates]``, and whole tables.
+
+    ``hints``: lines of a comment in ``[gates]`` about what only a person knows. ``notes``: lines of a comment at the
+    top, such as what else the data may be. ``labels``: whether ``[model] labels`` names the classes.
+    """
+
+    network: tuple[Key, ...]
+    train: tuple[Key, ...]
+    gates: tuple[Key, ...]
+    hints: tuple[str, ...] = ()
+    tables: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    labels: bool = True
+
+
+def normal_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the classes ``names`` whose words say that nothing is wrong, as inspections call them."""
+    return tuple(name for name in names if name.strip().casefold() in _NORMAL)
+
+
+def margin_for(count: int) -> tuple[float, str]:
+    """Return the smallest margin that ``count`` sources can show, and why."""
+    confidence = 1 - _RISK * FIRST_LOOK
+    needed = {margin: samples_for(margin, DISCORDANCE, confidence=confidence) for margin in MARGINS}
+    margin = next((one for one in MARGINS if needed[one] <= count), MARGINS[-1])
+    equal = f"at {100 * DISCORDANCE:g} % discordance an equal model passes with {100 * POWER:.0f} % power"
+    if needed[margin] > count:
+        return margin, f"{count} sources judge, {needed[margin]} would show this: expect INCONCLUSIVE, label more"
+    below = [one for one in MARGINS if one < margin]
+    more = f"; {100 * below[-1]:g} points need {needed[below[-1]]}" if below else ""
+    return margin, f"{count} sources judge: {equal}{more}"
+
+
+def network(facts: Facts) -> tuple[Key, ...]:
+    """Return the network that answers once for an input of the kind of ``facts``."""
+    if facts.kind == "row":
+        return (Key(name="network", value="mlp", why="features of a row have no order: each has weights of its own"),)
+    if facts.kind == "sound":
+        return (
+            Key(name="network", value="ds_cnn", why="made for spectrograms (MLPerf Tiny, keyword spotting)"),
+            Key(name="network_options", value={"filters": 32}, why="half the width of the original"),
+        )
+    if facts.kind == "window":
+        why = "keeps the place in the window, which a mean over it would lose"
+        return (Key(name="network", value="window_cnn", why=why),)
+    side = min(facts.width, facts.height)
+    if side > _SIDE_OF_SMALL_NETWORK:
+        why = f"for more than {_SIDE_OF_SMALL_NETWORK} pixels a side"
+        return (
+            Key(name="network", value="mobilenet_v2", why=why),
+            Key(name="network_options", value={"width_mult": 0.35}, why="the narrowest of the usual ones"),
+        )
+    why = f"up to {_SIDE_OF_SMALL_NETWORK} pixels a side (MLPerf Tiny, image classification)"
+    options = {"filters": 16, "stem_stride": 2 if side >= _STEM_STRIDE_FROM else 1}
+    return (
+        Key(name="network", value="resnet8", why=why),
+        Key(name="network_options", value=options, why="a stride of 2 in front quarters the work"),
+    )
+
+
+def training(facts: Facts, *, batch: int = 0, learning_rate: float = 0.01) -> tuple[Key, ...]:
+    """Return the keys of a training; ``batch``: rows in each (0: by their number)."""
+    size = batch or (64 if facts.train >= SMALL else 32)
+    fits = "as the recipe under models/" if batch else f"{'more' if size > 32 else 'fewer'} than {SMALL} train rows"  # noqa: PLR2004 - the smaller one
+    epochs = min(_LONGEST if batch else 60, max(10, round(BATCHES * size / max(1, facts.train))))
+    augment = {"image": 1.0, "sound": 0.5, "stroke": 1.0}.get(facts.kind, 0.0)
+    why = "mild geometry and light" if augment else "numbers shifted or dimmed would be others"
+    return (
+        Key(name="epochs", value=epochs, why=f"about {BATCHES} batches of {facts.train} train rows"),
+        Key(name="batch", value=size, why=fits),
+        Key(name="learning_rate", value=learning_rate, why="peak of one cycle; a tenth if the loss jumps"),
+        Key(name="augment", value=augment, why=why),
+    )

@@ -1,0 +1,59 @@
+"""A first recipe of several labels: texts whose parts, between separators, come again in other rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels, network, training
+
+CALIBRATION_SHARE = 0.1
+"""The thresholds of the labels are chosen on the calibration rows."""
+_SEPARATORS = ("|", ";", ",", "+")
+_MANY = 300
+
+
+def keys(seen: WrittenLabels) -> tuple[Key, ...]:
+    """Return the task and its separator, if classes are texts of several labels that also come in other texts."""
+    for separator in _SEPARATORS:
+        joined = [name.split(separator) for name in seen.names if separator in name]
+        if joined and _parts_repeat(seen.names, joined, separator):
+            example = separator.join(joined[0])
+            why = f"labels such as {example[:60]!r}: several, parted by {separator!r}, whose parts come in other rows"
+            return (
+                Key(name="task", value="multi_label", why=why),
+                Key(name="separator", value=separator, why="between the labels of a row"),
+            )
+    return ()
+
+
+def _parts_repeat(names: tuple[str, ...], joined: list[list[str]], separator: str) -> bool:
+    """Return whether half of the labels are in more than one text, and none is empty or has blanks around it."""
+    parts = [part for own in joined for part in own]
+    if any(part != part.strip() or not part for part in parts) or any(len(set(own)) < len(own) for own in joined):
+        return False
+    if set(parts) <= {"0", "1"} or (separator == "," and all(part.lstrip("+-").isdigit() for part in parts)):
+        return False  # flags, and numbers with a decimal comma
+    often = Counter(part for name in names for part in name.split(separator))
+    return 2 * sum(often[part] > 1 for part in set(parts)) >= len(set(parts))
+
+
+def parts(facts: Facts) -> DraftedParts:
+    """Return the parts of a recipe for the rows of ``facts``."""
+    margin = 0.02 if facts.gate >= _MANY else 0.05
+    why = f"against the float model, bounded by a bootstrap over {facts.gate} sources; if INCONCLUSIVE, label more"
+    rarest = int(facts.table.labels.sum(axis=0).min())
+    return DraftedParts(
+        network=network(facts),
+        train=(
+            *training(facts, learning_rate=0.005),
+            Key(name="class_weights", value="balanced", why=f"the rarest label has {rarest} rows"),
+        ),
+        gates=(
+            Key(name="label_map_drop", value={"max": margin}, why=why),
+            Key(name="label_f1_drop", value={"max": margin}, why="the same, at the thresholds of the answer"),
+        ),
+        hints=(
+            "map = {min = 0.8}  # what your use needs: a person knows it, the data do not",
+            "worst_class_drop = {max = 0.1}  # of each label's recall: needs many gate rows of the rarest",
+        ),
+    )
