@@ -89,18 +89,66 @@ def open_batch(model: onnx.ModelProto, given: Given) -> str:
         return ""
     if counts := next((node.op_type for node in model.graph.node if node.op_type in _graph.COUNTING), ""):
         raise Unrunnable(f"{counts} counts over all rows, so that several would have other answers than each alone")
+    fixed = _shapes(_light(model))
     for value in (inputs[0], *model.graph.output):
         dims = value.type.tensor_type.shape.dim
-        if dims and dims[0].dim_value == sizes[0]:
+        if dims and dims[0].dim_value in {0, sizes[0]}:
             dims[0].Clear()
             dims[0].dim_param = _BATCH
-        elif dims and value is not inputs[0]:
-            value.type.tensor_type.ClearField("shape")
+        elif dims and value is not inputs[0]:  # the rank stays: a file without any shape is no complete one
+            for dim in dims:
+                dim.Clear()
     del model.graph.value_info[:]
     _free_states(model)
-    opened = _open_targets(model, sizes[0])
+    opened = _open_targets(model, sizes[0], fixed)
+    if repeated := _repeat_tokens(model, sizes[0]):  # what follows a token is known to grow only now
+        opened += _open_targets(model, sizes[0], fixed)
     into = f", {opened} Reshape with it" if opened else ""
-    return f"the fixed batch of {sizes[0]} is open{into}"
+    tokens = f", {repeated} constants beside it repeat" if repeated else ""
+    return f"the fixed batch of {sizes[0]} is open{into}{tokens}"
+
+
+def _repeat_tokens(model: onnx.ModelProto, batch: int) -> int:
+    """Repeat the constants that a Concat joins to rows of the input, as a class token: they are one row of ``batch``.
+
+    Raises:
+        Unrunnable: If such rows differ.
+    """
+    known, light, nodes, made = _graph.constants(model), _shapes(_light(model)), [], 0
+    data = _graph.data_inputs(model)[0].name
+    for node in model.graph.node:
+        axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
+        others = [light.get(name) for name in node.input if name not in known]
+        grows = node.op_type == "Concat" and axis and any(one and one[0] is None for one in others)
+        for at, name in enumerate(node.input if grows else ()):
+            value = _graph.value_of(known[name]) if name in known else None
+            if value is None or not value.ndim or value.shape[0] != batch or axis in {0, -value.ndim}:
+                continue
+            if any(not np.array_equal(row, value[0]) for row in value):
+                raise Unrunnable(f"the rows of {name!r} in {node.name!r} differ, so that a batch has no place for more")
+            nodes += _repeated(model, node, at, data, value)
+            made += 1
+        nodes.append(node)
+    _graph.set_nodes(model, nodes)
+    return made
+
+
+def _repeated(
+    model: onnx.ModelProto, node: onnx.NodeProto, at: int, data: str, value: _graph.Array
+) -> list[onnx.NodeProto]:
+    """Return nodes that give input ``at`` of ``node`` a row of ``value`` for each row of ``data``."""
+    names = [_graph.free_name(model, f"{node.input[at]}_{part}") for part in ("row", "shape", "rows", "sizes", "all")]
+    row, shape, rows, sizes, every = names
+    ends = [_graph.free_name(model, f"{node.input[at]}_{part}") for part in ("first", "rest")]
+    _graph.set_constant(model, row, value[:1])
+    _graph.set_constant(model, ends[0], np.array([0], np.int64))
+    _graph.set_constant(model, ends[1], np.array(value.shape[1:], np.int64))
+    node.input[at] = every
+    made = [
+        ("Shape", [data], shape, {}), ("Gather", [shape, ends[0]], rows, {}),
+        ("Concat", [rows, ends[1]], sizes, {"axis": 0}), ("Expand", [row, sizes], every, {}),
+    ]  # fmt: skip
+    return [onnx.helper.make_node(kind, taken, [given], name=given, **more) for kind, taken, given, more in made]
 
 
 def _free_states(model: onnx.ModelProto) -> None:
@@ -114,8 +162,11 @@ def _free_states(model: onnx.ModelProto) -> None:
     _graph.drop_unneeded(model)
 
 
-def _open_targets(model: onnx.ModelProto, batch: int) -> int:
-    """Rewrite the constant targets of Reshape, one after the other: each depends on the shapes after those before."""
+def _open_targets(model: onnx.ModelProto, batch: int, fixed: Mapping[str, Sizes]) -> int:
+    """Rewrite the constant targets of Reshape, one after the other: each depends on the shapes after those before.
+
+    ``fixed``: the sizes by tensor with the fixed batch.
+    """
     light, known, opened = _light(model), _graph.constants(model), 0
     for at, node in enumerate(model.graph.node):
         if node.op_type != "Reshape" or node.input[1] not in known:
@@ -126,8 +177,10 @@ def _open_targets(model: onnx.ModelProto, batch: int) -> int:
         grows = [i for i, size in enumerate(taken) if size is None]
         if not grows:
             continue
-        target = _graph.value_of(known[node.input[1]])
+        target, made = _graph.value_of(known[node.input[1]]), fixed.get(node.output[0]) or ()
         changed = opened_target(taken, target.tolist(), batch) if len(grows) == 1 else None
+        if changed is None and len(grows) == 1 and len(made) == len(target) and None not in made:
+            changed = opened_target(taken, [int(size or 0) for size in made], batch)  # with -1 as what it stands for
         if changed is None:
             raise Unrunnable(f"the place of the batch in {target.tolist()} of {node.name!r} can't be told")
         if changed == target.tolist():
@@ -163,7 +216,7 @@ def opened_target(taken: Sizes, target: Sequence[int], batch: int) -> list[int] 
     if -1 not in target:
         changed[place] = -1
         return changed
-    if target[place] == -1:
+    if target[place] == -1 or (target[place] == 0 and place == at):  # 0: as in the input
         return changed
     if place != at or target[place] != batch:
         return None

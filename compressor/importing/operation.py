@@ -162,10 +162,19 @@ class Operation:
             value = np.asarray(constant.value, np.float32)
             if not np.isfinite(value).all():
                 raise self.refused(f"infinity or NaN in the constant {name!r}")
-            value = value if change is None else change(value)
-            self.made.parameters[name, form] = nn.Parameter(torch.from_numpy(np.array(value, np.float32, order="C")))
+            value = np.array(value if change is None else change(value), np.float32, order="C")
+            self.made.parameters[name, form] = self._parameter(name, value)
             self.made.read.add(name)
         return self.made.parameters[name, form]
+
+    def _parameter(self, name: str, value: Array) -> nn.Parameter:
+        """Return a parameter of ``value``: that of the constant ``name`` in another form, if it is the same.
+
+        Exporters write equal tensors once, so that a bias may be a scale elsewhere.
+        """
+        others = [made for (other, _), made in self.made.parameters.items() if other == name]
+        same = next((one for one in others if np.array_equal(one.detach().numpy(), value)), None)
+        return nn.Parameter(torch.from_numpy(value)) if same is None else same
 
     def buffer(self, index: int) -> torch.Tensor:
         """Return a constant float input that is kept and not trained: the statistics of a norm."""
@@ -220,10 +229,10 @@ class Operation:
         value = np.asarray(constant.value, np.float32)
         if not np.isfinite(value).all():
             raise self.refused(f"infinity or NaN in the constant {name!r}")
-        parameter = nn.Parameter(torch.from_numpy(np.array(value, order="C")))
+        if (name, "") not in self.made.parameters:
+            self.made.parameters[name, ""] = self._parameter(name, np.array(value, order="C"))
         self.made.read.add(name)
-        self.made.parameters[name, ""] = parameter
-        return self.hold(name, parameter)
+        return self.hold(name, self.made.parameters[name, ""])
 
     def hold(self, wanted: str, value: torch.Tensor) -> HeldTensor:
         """Register a parameter or buffer under a name like ``wanted``."""

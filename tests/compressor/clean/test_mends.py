@@ -14,6 +14,7 @@ from compressor.clean.given import Given, flat_shape
 from compressor.clean.mending import clean
 from compressor.clean.sizes import opened_target
 from compressor.errors import ModelSignatureError
+from compressor.importing.heads import network_of
 from tests.compressor.clean.files import (
     CHANNELS,
     CLASSES,
@@ -161,6 +162,64 @@ def test_a_batch_that_the_graph_computes_with_stays_fixed() -> None:
     assert onnx.load_from_string(data).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_token_beside_rows_repeats_with_the_batch(batch: int) -> None:
+    """A class token, as a vision transformer exported without dynamic axes has it; a Reshape behind it opens too."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "rows"], ["r"]),
+        helper.make_node("Concat", ["token", "r"], ["joined"], axis=1, name="joins"),
+        helper.make_node("Reshape", ["joined", "flat"], ["f"]),
+        helper.make_node("Gemm", ["f", "fw"], ["logits"]),
+    ]
+    size, columns = SIDE * SIDE, CHANNELS + 1
+    token = np.repeat(drawn(1, 1, size), batch, axis=0)
+    weights = {"token": token, "fw": drawn(columns * size, CLASSES, seed=2)}
+    targets = integers(rows=[batch, CHANNELS, size], flat=[batch, columns * size])
+    model = network(nodes, {**weights, **targets}, batch=batch)
+    data, notes = clean(model.SerializeToString(), given())
+    assert notes["batch"] == f"the fixed batch of {batch} is open, 2 Reshape with it, 1 constants beside it repeat"
+    rows = np.random.default_rng(1).standard_normal((5, CHANNELS, SIDE, SIDE)).astype(np.float32)
+    want = np.concatenate([logits(model, np.repeat(row[None], batch, 0))[:1] for row in rows])
+    assert np.allclose(logits(data, rows), want, atol=1e-5)
+    network_of(data, "logits")
+
+
+def test_rows_of_a_constant_that_differ_are_no_token() -> None:
+    """A batch of two whose rows get other values has no place for a third."""
+    nodes, weights = classifier("z")
+    nodes = [helper.make_node("Concat", ["x", "two"], ["z"], axis=1), *nodes]
+    kept = {**weights, "w": drawn(4, CHANNELS + 1, 3, 3), "two": drawn(2, 1, SIDE, SIDE)}
+    _, notes = clean(network(nodes, kept, batch=2).SerializeToString(), given())
+    assert notes["batch"].startswith("left as it is: the rows of 'two'")
+
+
+def test_a_target_with_an_open_size_elsewhere_gets_its_number() -> None:
+    """Windows of a picture: (4 * batch, 16, rest of 2) becomes (-1, 16, 2)."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "windows"], ["r"]),
+        helper.make_node("Relu", ["r"], ["s"]),
+        helper.make_node("Reshape", ["s", "back"], ["f"]),
+        helper.make_node("Gemm", ["f", "fw"], ["logits"]),
+    ]
+    size = CHANNELS * SIDE * SIDE
+    targets = integers(windows=[4, 16, -1], back=[1, size])
+    model = network(nodes, {"fw": drawn(size, CLASSES), **targets}, batch=1)
+    data, notes = clean(model.SerializeToString(), given())
+    assert notes["batch"] == "the fixed batch of 1 is open, 2 Reshape with it"
+    held = {one.name: numpy_helper.to_array(one).tolist() for one in onnx.load_from_string(data).graph.initializer}
+    assert [-1, 16, 2] in held.values()
+
+
+def test_an_output_of_another_first_axis_keeps_its_rank() -> None:
+    """A file without the shape of an output is no complete one for a checker."""
+    model = network(*classifier(), batch=1)
+    model.graph.output[0].type.tensor_type.shape.dim[0].Clear()
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "rows_of_gemm"
+    data, _ = clean(model.SerializeToString(), given())
+    onnx.checker.check_model(onnx.load_from_string(data))
+    assert [dim.dim_value for dim in onnx.load_from_string(data).graph.output[0].type.tensor_type.shape.dim] == [0, 3]
+
+
 @pytest.mark.parametrize(
     ("taken", "target", "batch", "after"),
     [
@@ -173,6 +232,7 @@ def test_a_batch_that_the_graph_computes_with_stays_fixed() -> None:
         ([None, 64, 48], [2, -1], 2, [0, -1]),
         ([None, 64, 48], [-1, 48], 1, [-1, 48]),
         ([None, 64, 48], [4, -1, 48], 2, None),
+        ([None, 64, 48], [0, 1, -1], 1, [0, 1, -1]),
     ],
 )
 def test_the_place_of_the_batch_in_a_target(

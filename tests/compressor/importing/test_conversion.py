@@ -78,6 +78,19 @@ def test_keeps_a_layer_that_runs_twice_as_one(exported: Exported) -> None:
     assert sum(isinstance(module, nn.Conv2d) for module in network.modules()) == 2
 
 
+def test_equal_tensors_that_an_exporter_wrote_once_are_one_parameter(file: Callable[..., bytes]) -> None:
+    """A bias of zeros that is another layer's scale: it was refused as a weight in two forms."""
+    weights = {"w": np.ones((2, 2, 1, 1), np.float32), "same": np.array([0.5, 0.25], np.float32)}
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w", "same"], ["a"]),
+        onnx.helper.make_node("Transpose", ["a"], ["b"], perm=[0, 2, 3, 1]),
+        onnx.helper.make_node("Mul", ["b", "same"], ["c"]),
+        onnx.helper.make_node("LayerNormalization", ["c", "same", "same"], ["y"], axis=-1),
+    ]
+    network = module_of(file(nodes, weights))
+    assert sum(value.numel() for value in network.parameters()) == 6
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_is_an_ordinary_network(name: str, exported: Exported) -> None:
     """It can be traced by torch.fx, copied, and loaded from its own weights; all give the same outputs."""
