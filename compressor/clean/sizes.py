@@ -144,11 +144,12 @@ def _repeated(
     _graph.set_constant(model, ends[0], np.array([0], np.int64))
     _graph.set_constant(model, ends[1], np.array(value.shape[1:], np.int64))
     node.input[at] = every
-    made = [
-        ("Shape", [data], shape, {}), ("Gather", [shape, ends[0]], rows, {}),
-        ("Concat", [rows, ends[1]], sizes, {"axis": 0}), ("Expand", [row, sizes], every, {}),
-    ]  # fmt: skip
-    return [onnx.helper.make_node(kind, taken, [given], name=given, **more) for kind, taken, given, more in made]
+    return [
+        onnx.helper.make_node("Shape", [data], [shape], name=shape),
+        onnx.helper.make_node("Gather", [shape, ends[0]], [rows], name=rows),
+        onnx.helper.make_node("Concat", [rows, ends[1]], [sizes], name=sizes, axis=0),
+        onnx.helper.make_node("Expand", [row, sizes], [every], name=every),
+    ]
 
 
 def _free_states(model: onnx.ModelProto) -> None:

@@ -174,8 +174,8 @@ def choice(node: Node) -> OperatorError:
     """Return the error of a file that chooses boxes at ``node``."""
     message = f"Expected a network that gives all of its boxes, got {node.shown}, which chooses some of them"
     return OperatorError(
-        f"{message}: export without that (of ultralytics nms=False and end2end=False), or take onnx targets and no "
-        "network steps"
+        f"{message}: export without that (of ultralytics nms=False and end2end=False), or leave the network steps out "
+        "and take onnx targets"
     )
 
 
