@@ -170,8 +170,9 @@ class RolloutInfo:
 
     ``failed`` and ``stuck`` include devices that were replaced or removed later; ``committed_ratio`` is
     ``committed`` / (``committed`` + ``failed`` + ``stuck``), None while all three are 0. ``waiting``: how many devices
-    have put the update off, by the code of the reason. ``cautions``: devices that come last or are left out, with the
-    reason.
+    have put the update off, by the code of the reason. ``scope``: which devices it is for (``docs/reference/rest.md``);
+    ``newcomers``: whether devices of the scope that enrol meanwhile join. ``cautions``: devices that come last or are
+    left out, with the reason.
     """
 
     id: str = ""
@@ -179,6 +180,8 @@ class RolloutInfo:
     phase: str = ""
     code: str = ""
     text: str = ""
+    scope: Mapping[str, Json] = field(default_factory=dict)
+    newcomers: bool = False
     probation_s: float = 0.0
     deadline_s: float = 0.0
     created_ms: int = 0
@@ -531,12 +534,18 @@ class FleetClient:
         return self._get(RolloutInfo, f"/api/rollouts/{_part(rollout)}")
 
     def create_rollout(
-        self, release: str, *, canary: int | Sequence[str] | None = None, approved: bool = False
-    ) -> RolloutInfo:
-        """Create a rollout, which starts when approved; ``canary``: how many devices come first, or a list."""
+        self, release: str, *, canary: int | Sequence[str] | None = None, approved: bool = False,
+        scope: Mapping[str, Json] | None = None, newcomers: bool = False,
+    ) -> RolloutInfo:  # fmt: skip
+        """Create a rollout, which starts when approved; ``canary``: how many devices come first, or a list.
+
+        ``scope``: which devices it is for, by ``devices``, ``sites``, ``attributes``, ``hardware``, ``releases`` and
+        ``models``, and whether it may ``move`` devices of another model (``docs/reference/rest.md``). ``newcomers``:
+        devices of the scope that enrol while it runs join.
+        """
         chosen: Json = canary if canary is None or isinstance(canary, int) else list(canary)
-        body: dict[str, Json] = {"release": release, "canary": chosen, "approved": approved}
-        return self._post(RolloutInfo, "/api/rollouts", body)
+        body: dict[str, Json] = {"release": release, "canary": chosen, "approved": approved, "newcomers": newcomers}
+        return self._post(RolloutInfo, "/api/rollouts", body | ({"scope": dict(scope)} if scope else {}))
 
     def approve(self, rollout: str, *, by: str = SOMEBODY) -> RolloutInfo:
         """Approve a rollout, so that it starts; ``by``: who decided it."""

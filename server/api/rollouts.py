@@ -20,11 +20,14 @@ from server.rollout.config import MAX_TIME_S
 from server.rollout.create import RolloutOptions
 from server.rollout.model import Member, Rollout
 from server.rollout.resuming import How
+from server.rollout.scope import Scope
 from server.rollout.service import RolloutService
 from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, removed_count, replaced_count, waiting
 from wire.messages import MaintenanceWindow
 from wire.shadow import MAX_SHADOW_S, ShadowCounts, ShadowOrder, merge_shadow
 
+MAX_LISTED = 20_000  # devices in one request: twice the largest fleet that was tried
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 MAX_RATE = 2**40  # bytes a second: beyond any network, and within what every database holds
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
@@ -84,9 +87,28 @@ class ShadowCountsBody(ValueBody):
     p95_ms: float
 
 
+class ScopeBody(ValueBody, extra="forbid"):
+    """Which devices a rollout is for: those for which each filter that is set holds, by any of its values.
+
+    ``attributes``: the value that each key must have. ``hardware``: as devices report it. ``releases`` and ``models``:
+    what a device runs now. Without a filter: every device of the release's model. A blank device, which runs no model
+    yet, joins if ``devices``, ``sites`` or ``attributes`` name it, or if the fleet has one model only. ``move``:
+    devices that run another model get the release too; it needs a filter other than ``hardware``.
+    """
+
+    devices: Annotated[list[Name], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    sites: Annotated[list[Name], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    attributes: dict[str, str] = Field(default_factory=dict, max_length=100)
+    hardware: Annotated[list[Name], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    releases: Annotated[list[Name], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    models: Annotated[list[Name], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    move: bool = False
+
+
 class RolloutRequest(BaseModel, extra="forbid"):
     """A new rollout. ``canary``: a number of devices, or a list; or ``defect_ratio``: the share of defects to detect.
 
+    ``scope``: which devices it is for. ``newcomers``: devices of the scope that enrol while it runs join the rest.
     ``groups``: device lists between the canary and the rest. ``window``: devices switch inside of it only;
     ``deadline_s`` counts from the assignment, so it has to reach beyond the next opening. ``max_bytes_per_s``: how fast
     a device may download (0: no limit); a lower limit in its own ``agent.toml`` holds.
@@ -95,6 +117,8 @@ class RolloutRequest(BaseModel, extra="forbid"):
     release: str
     canary: Annotated[int, Field(ge=1, le=MAX_CANARIES)] | list[str] | None = None
     defect_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    scope: ScopeBody = Field(default_factory=ScopeBody)
+    newcomers: bool = False
     groups: list[list[str]] = Field(default_factory=list, max_length=100)
     probation_s: Seconds | None = None
     deadline_s: Seconds | None = None
@@ -229,6 +253,8 @@ class RolloutBody(BaseModel):
     phase: str
     code: str
     text: str
+    scope: ScopeBody
+    newcomers: bool
     probation_s: float
     deadline_s: float
     window: WindowBody | None
@@ -328,8 +354,15 @@ def _request(body: RolloutRequest) -> RolloutOptions:
     return RolloutOptions(
         release=body.release, canary=canary, groups=body.groups, probation_s=body.probation_s,
         deadline_s=body.deadline_s, success_ratio=body.success_ratio, error_ratio=body.error_ratio,
-        approved=body.approved, window=_window(body.window),
+        approved=body.approved, scope=_scope(body.scope), newcomers=body.newcomers, window=_window(body.window),
         shadow=ShadowOrder(**body.shadow.model_dump()) if body.shadow else None, max_bytes_per_s=body.max_bytes_per_s,
+    )  # fmt: skip
+
+
+def _scope(body: ScopeBody) -> Scope:
+    return Scope(
+        devices=tuple(body.devices), sites=tuple(body.sites), attributes=dict(body.attributes),
+        hardware=tuple(body.hardware), releases=tuple(body.releases), models=tuple(body.models), move=body.move,
     )  # fmt: skip
 
 
@@ -352,6 +385,7 @@ def _body(rollout: Rollout) -> RolloutBody:
     counts = count_members(rollout.members)
     return RolloutBody(
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
+        scope=ScopeBody.of(rollout.scope), newcomers=rollout.dynamic,
         probation_s=rollout.probation_s, deadline_s=rollout.deadline_s,
         window=WindowBody.of(rollout.window) if rollout.window else None,
         shadow=ShadowBody.of(rollout.shadow) if rollout.shadow else None,

@@ -701,7 +701,7 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
     """Withdraw a release for good: it is offered to no device any more.
 
     Its rollouts are aborted, and no new one can be created. Prints the devices that still run it: they keep it until
-    you roll out another release.
+    you roll out another release to them; one of another model needs rollouts create --move.
     """
     rollouts, database = _rollouts(directory)
     withdrawal = Withdrawal(versions=rollouts.versions, fleet=rollouts.fleet, rollouts=rollouts, clock=system_now_ms)
@@ -894,13 +894,14 @@ def events(directory: Path, after: int | None, limit: int, device: str | None, *
     cls=_Listing,
     epilog=_example(
         "fleet-server rollouts state | cut -f1-6",
+        "fleet-server rollouts create state meter-3 --site berlin",
         "fleet-server rollouts approve state 3f2a91c0",
         "fleet-server rollouts resume state 3f2a91c0 --how replace",
         "fleet-server rollouts abort state 3f2a91c0 --why 'wrong labels' --yes",
     ),
 )
 def rollouts() -> None:
-    """Print the rollouts; approve, pause, resume or abort one.
+    """Print the rollouts; create, approve, pause, resume or abort one.
 
     "fleet-server rollouts DIR" is short for "fleet-server rollouts list DIR". A rollout waits for approval, assigns
     the release to its first group, and opens the next group when all before it reached their success ratio. It pauses
@@ -921,7 +922,7 @@ def rollouts_list(directory: Path, *, as_json: bool) -> None:
     device stays counted as such, even if it was replaced. replaced: devices in whose place others try; removed:
     devices that left the fleet before the release had an outcome on them. air_bytes: what the devices have fetched over
     the network so far, of the bundle and of patches; bundle_bytes: of agents that don't count that, how much of the
-    bundle they had.
+    bundle they had. scope: which devices it is for, empty for all of the release's model.
     """
     rollouts, database = _rollouts(directory)
     rows = [listings.rollout_row(rollout) for rollout in rollouts.up_to_date(*rollouts.list())]
@@ -932,6 +933,58 @@ def rollouts_list(directory: Path, *, as_json: bool) -> None:
 _ROLLOUT = click.argument("rollout", metavar="ROLLOUT")
 _YES = click.option("--yes", is_flag=True, help="Do not ask.")
 _ANSWER = click.option("--json", "as_json", is_flag=True, help="The rollout as a JSON object instead of its phase.")
+
+
+@rollouts.command(
+    epilog=_example(
+        "fleet-server rollouts create state meter-3",
+        "fleet-server rollouts create state meter-3 --site berlin --canary 3",
+        "fleet-server rollouts create state tones-1 --device mic-1 --device mic-2 --move",
+    )
+)
+@_STATE
+@click.argument("release", metavar="RELEASE")
+@click.option("--device", "devices", multiple=True, help="Only this device. Each filter may be given several times.")
+@click.option("--site", "sites", multiple=True, help="Only devices of this site.")
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only devices that have it.",
+)
+@click.option("--hardware", multiple=True, help="Only devices that report it, such as aarch64.")
+@click.option("--running", "releases", multiple=True, metavar="RELEASE", help="Only devices that run this release now.")
+@click.option("--model", "models", multiple=True, help="Only devices that run a release of this model now.")
+@click.option("--move", is_flag=True, help="Also devices that run another model; needs a filter other than --hardware.")
+@click.option("--newcomers", is_flag=True, help="Devices of the scope that enrol while it runs get it too.")
+@click.option("--canary", type=click.IntRange(1), help="So many devices go first; [rollout] canary by default.")
+@click.option("--first", multiple=True, metavar="DEVICE", help="This device goes first, instead of --canary.")
+@click.option("--approve", is_flag=True, help="Start it at once instead of waiting for an approval.")
+@_ANSWER
+@_coded
+def create(  # noqa: PLR0913 - one argument a command-line option
+    directory: Path, release: str, *, devices: tuple[str, ...], sites: tuple[str, ...], attributes: tuple[str, ...],
+    hardware: tuple[str, ...], releases: tuple[str, ...], models: tuple[str, ...], move: bool, newcomers: bool,
+    canary: int | None, first: tuple[str, ...], approve: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Create a rollout of RELEASE. It assigns nothing before it is approved: see rollouts approve.
+
+    Without a filter it is for all devices that run the release's model. A device has to pass every filter that is
+    given, by any of its values. A blank device, which runs no model yet, joins if --device, --site or --attribute names
+    it, or if the fleet has one model only. Prints the rollout's id and phase.
+    """
+    if first and canary is not None:
+        raise click.UsageError("Expected --canary or --first, got both: name the devices, or say how many")
+    scope: dict[str, Json] = {
+        "devices": list(devices), "sites": list(sites), "attributes": dict(map(_pair, attributes)),
+        "hardware": list(hardware), "releases": list(releases), "models": list(models), "move": move,
+    }  # fmt: skip
+    go_first: Json = list(first) or canary
+    wanted: dict[str, Json] = {"release": release, "scope": scope, "newcomers": newcomers, "approved": approve}
+    with operator_client(open_state(directory)) as server:
+        found = server.request("POST", "/api/rollouts", {**wanted, "canary": go_first})
+    click.echo(json.dumps(found) if as_json else f"{found['id']} {found['phase']}")
 
 
 @rollouts.command(

@@ -40,7 +40,7 @@ AUDIT_COLUMNS = (
 EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
 ROLLOUT_COLUMNS = (
     "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
-    "replaced", "removed", "air_bytes", "bundle_bytes",
+    "replaced", "removed", "air_bytes", "bundle_bytes", "scope",
 )  # fmt: skip
 
 PLACE_COLUMNS = (
@@ -142,6 +142,7 @@ def rollout_row(rollout: Rollout) -> Row:
         "air_bytes": sum(member.air_bytes for member in rollout.members),
         "bundle_bytes": sum(member.bundle_bytes for member in rollout.members),
         "waiting": waiting(rollout.members), "cautions": dict(rollout.cautions),
+        "scope": rollout.scope.text, "newcomers": rollout.dynamic,
         "groups": [group.name for group in rollout.groups],
         "skipped": {group.name: group.skipped_by for group in rollout.groups if group.skipped_by},
     }  # fmt: skip

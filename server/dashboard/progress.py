@@ -79,6 +79,7 @@ class RolloutCard:
     phase: Status
     reason: str
     created: str
+    scope: str
     air: str
     shadow: str
     shadow_means: str
@@ -97,6 +98,7 @@ def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
         phase=_PHASES[rollout.phase],
         reason=rollout.text,
         created=f"made {ago(rollout.created_ms, now_ms)}",
+        scope=_scope(rollout),
         air=_fetched(rollout.members),
         shadow=_shadow(rollout),
         shadow_means=_shadow_means(rollout.shadow),
@@ -116,6 +118,12 @@ def actions(phase: RolloutPhase) -> tuple[str, ...]:
         RolloutPhase.PAUSED: "resume",
     }.get(phase)
     return (first, "abort") if first else ()
+
+
+def _scope(rollout: Rollout) -> str:
+    """Return for which devices it is, "" if for all that were there and run its model."""
+    parts = [f"only {rollout.scope.text}"] if rollout.scope.text else []
+    return "; ".join([*parts, *(["devices that enrol meanwhile join"] if rollout.dynamic else [])])
 
 
 def _fetched(members: Sequence[Member]) -> str:

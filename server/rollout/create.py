@@ -10,21 +10,26 @@ from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout.config import MAX_TIME_S, RolloutConfig
 from server.rollout.model import Group, Rollout, RolloutPhase
-from server.rollout.selection import as_members, candidates, pick_canaries
+from server.rollout.scope import Scope
+from server.rollout.selection import Eligibility, as_members, model_of, pick_canaries
 from server.rollout.thresholds import MAX_CANARIES
+from server.wording import listed
 from wire.messages import MaintenanceWindow
 from wire.shadow import ShadowOrder
+
+_NAMED = 3  # at most so many devices are named with their reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutOptions:
     """A request for a rollout; None takes the setting of ``[rollout]``.
 
-    ``canary``: a number of devices, or a list. ``groups``: device lists that follow; devices in no list come last,
-    together with devices that enrol later. ``approved``: start at once. ``window``: in which devices may switch.
-    ``shadow``: for how long they compare the release with the one that serves before. ``max_bytes_per_s``: how fast
-    they may download, 0 for no limit; a lower limit of the device's own holds. ``withheld``: devices that don't get it,
-    and ``last``: devices that come last, after all others, each with the reason.
+    ``canary``: a number of devices, or a list. ``groups``: device lists that follow; the other devices of ``scope``
+    come last. ``newcomers``: devices of the scope that enrol while it runs join them. ``approved``: start at once.
+    ``window``: in which devices may switch. ``shadow``: for how long they compare the release with the one that serves
+    before. ``max_bytes_per_s``: how fast they may download, 0 for no limit; a lower limit of the device's own holds.
+    ``withheld``: devices that don't get it, and ``last``: devices that come last, after all others, each with the
+    reason.
     """
 
     release: str
@@ -38,6 +43,8 @@ class RolloutOptions:
     window: MaintenanceWindow | None = None
     shadow: ShadowOrder | None = None
     max_bytes_per_s: int = 0
+    scope: Scope = field(default_factory=Scope)
+    newcomers: bool = False
     withheld: Mapping[str, str] = field(default_factory=dict)
     last: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,9 +71,11 @@ def draft(
         if time_s is not None and not 0 < time_s <= MAX_TIME_S:
             message = f"Expected {key} above 0 and at most {MAX_TIME_S} (a year), got {time_s}"
             raise RolloutRefusedError(message)
-    takers = candidates(devices, releases, request.release)
-    allowed = [device for device in takers if device.device not in request.withheld]
-    names, groups = _grouping(request, config, allowed, identity)
+    choice = _Choice(
+        request, {device.device: device for device in devices}, Eligibility.of(devices, releases, request.release)
+    )
+    takers = choice.takers()
+    names, groups = _grouping(request, config, choice, takers, identity)
     held = {device.device for device in takers}
     success = config.success_ratio if request.success_ratio is None else request.success_ratio
     errors = config.error_ratio if request.error_ratio is None else request.error_ratio
@@ -81,30 +90,87 @@ def draft(
         window=request.window,
         shadow=request.shadow,
         max_bytes_per_s=request.max_bytes_per_s,
+        scope=request.scope,
+        dynamic=request.newcomers,
         cautions={name: why for name, why in {**request.last, **request.withheld}.items() if name in held},
         created_ms=now_ms,
         updated_ms=now_ms,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The devices that a request is for, and the reasons for those that it names in vain."""
+
+    request: RolloutOptions
+    fleet: Mapping[str, Device]
+    rules: Eligibility
+
+    def takers(self) -> tuple[Device, ...]:
+        """Return the devices of the scope that may get the release, withheld ones included.
+
+        Raises:
+            RolloutRefusedError: If the scope lists a device that may not, or moves devices that it does not name.
+        """
+        scope = self.request.scope
+        if scope.move and not scope.names_models:
+            raise RolloutRefusedError(
+                "Expected a scope that names what moves to another model (devices, sites, attributes, releases or "
+                "models), got move alone"
+            )
+        for name in scope.devices:
+            self.check(name, named=False)
+        return tuple(device for device in self.fleet.values() if not self.rules.refusal(device, scope))
+
+    def check(self, name: str, *, named: bool = True) -> None:
+        """Check that the device ``name``, which the request lists, may get the release.
+
+        Raises:
+            RolloutRefusedError: If it may not; the text has the reason.
+        """
+        why = "it is no registered device: see fleet-server devices"
+        if name in self.fleet:
+            why = self.rules.refusal(self.fleet[name], self.request.scope, named=named)
+            why = why or (self.request.withheld.get(name, "") if named else "")
+        if why:
+            message = f"Expected devices that may get {self.request.release}, got {name[:80]!r}: {why}"
+            raise RolloutRefusedError(message)
+
+    def nobody(self) -> str:
+        """Return why no device of the scope may get the release."""
+        scope, found = self.request.scope, []
+        for device in self.fleet.values():
+            why = self.rules.refusal(device, scope) or self.request.withheld.get(device.device, "")
+            inside = not scope.mismatch(device, model_of(device, self.rules.models))
+            found += [f"{device.device}: {why}"] if inside and why else []
+        if not found:
+            return f"no device is in the scope ({scope.text})" if scope.text else "the fleet has no device"
+        return listed(found, _NAMED)
+
+
 def _grouping(
-    request: RolloutOptions, config: RolloutConfig, allowed: Sequence[Device], seed: str
+    request: RolloutOptions, config: RolloutConfig, choice: _Choice, takers: Sequence[Device], seed: str
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     canary = config.canary if request.canary is None else request.canary
-    first = pick_canaries(allowed, canary, seed) if isinstance(canary, int) else tuple(canary)
+    later = [name for group in request.groups for name in group]
+    allowed = [device for device in takers if device.device not in request.withheld]
+    free = [device for device in allowed if device.device not in later]
+    first = pick_canaries(free, canary, seed) if isinstance(canary, int) else tuple(canary)
     named = [first, *(tuple(group) for group in request.groups)]
-    known, chosen = {device.device for device in allowed}, [name for group in named for name in group]
-    for name in chosen:
-        if name not in known or chosen.count(name) > 1:
-            message = f"Expected registered devices, each once, that can run {request.release} and don't, got {name!r}"
+    chosen = [name for group in named for name in group]
+    for name in [*later, *first]:
+        if chosen.count(name) > 1:
+            message = f"Expected each device in one group, got {name[:80]!r} in {chosen.count(name)} places"
             raise RolloutRefusedError(message)
+        choice.check(name)
     if not first:
-        message = f"Expected at least one device that can run {request.release} and does not yet, got none"
+        why = "all are in the groups that follow" if allowed and later else choice.nobody()
+        message = f"Expected at least one device that can go first with {request.release}, got none: {why}"
         raise RolloutRefusedError(message)
     if not all(named):
         message = f"Expected at least one device in each group, got none in group {named.index(()) + 1}"
         raise RolloutRefusedError(message)
-    rest = known - set(chosen)
+    rest = {device.device for device in allowed} - set(chosen)
     before = tuple(sorted(rest - request.last.keys()))
     if before and before != tuple(sorted(rest)):  # those that come last are the last group
         named.append(before)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from server.errors import UnknownRolloutError
 from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
+from server.rollout.scope import Scope
 from server.store import rollouts as store
 from server.store.database import Database
 from wire.codec import decode, encode
@@ -54,6 +56,8 @@ class RolloutLedger:
         """Store a new rollout."""
         documents = {"window": as_text(rollout.window), "shadow": as_text(rollout.shadow)}
         documents |= {"cautions": json.dumps(dict(rollout.cautions)) if rollout.cautions else ""}
+        scope = {name: value for name, value in asdict(rollout.scope).items() if value}
+        documents |= {"scope": json.dumps(scope) if scope else ""}
         row = {**asdict(rollout), "phase": rollout.phase.value, **documents}
         del row["members"]
         with self.database.begin() as connection:
@@ -108,6 +112,13 @@ def _standing(row: sa.RowMapping) -> MemberStanding:
     return MemberStanding.STUCK if stuck else MemberStanding(row["standing"])
 
 
+def _scope(document: Mapping[str, Any]) -> Scope:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
+    }
+    return Scope(**values)
+
+
 def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple[Rollout, ...]:
     members: dict[str, list[Member]] = {row["id"]: [] for row in rows}
     for row in store.members_of(connection, list(members)):
@@ -124,6 +135,7 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
         values["phase"] = RolloutPhase(row["phase"])
         values["window"] = decode(MaintenanceWindow, row["window"].encode()) if row["window"] else None
         values["shadow"] = decode(ShadowOrder, row["shadow"].encode()) if row["shadow"] else None
+        values["scope"] = _scope(json.loads(row["scope"])) if row["scope"] else Scope()
         values["cautions"] = json.loads(row["cautions"]) if row["cautions"] else {}
         found.append(Rollout(**values, members=tuple(members[row["id"]])))
     return tuple(found)

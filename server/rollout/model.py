@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from server.rollout.scope import Scope
 from wire.messages import MaintenanceWindow, UpdateStatus
 from wire.shadow import ShadowCounts, ShadowOrder
 
@@ -100,12 +101,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """One rollout. Groups below ``opened`` are open; if ``dynamic``, devices that enrol later join the last group.
+    """One rollout. Groups below ``opened`` are open; if ``dynamic``, later devices of the scope join the last group.
 
     ``window``: devices switch inside of it only, by their own clock; None: at any time. ``shadow``: how they
     compare the release with the one that serves before that; None: they don't. ``max_bytes_per_s``: how fast they may
-    download; 0: no limit but their own. ``cautions``: devices that come last, and devices that don't get it, although
-    they could run it, each with the reason.
+    download; 0: no limit but their own. ``scope``: which devices it is for. ``cautions``: devices that come last,
+    and devices that don't get it, although they could run it, each with the reason.
     """
 
     id: str
@@ -118,10 +119,11 @@ class Rollout:
     opened: int = 0
     probation_s: float = 600.0
     deadline_s: float = 86_400.0
-    dynamic: bool = True
+    dynamic: bool = False
     window: MaintenanceWindow | None = None
     shadow: ShadowOrder | None = None
     max_bytes_per_s: int = 0
+    scope: Scope = field(default_factory=Scope)
     cautions: Mapping[str, str] = field(default_factory=dict)
     created_ms: int = 0
     updated_ms: int = 0

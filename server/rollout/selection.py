@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from server.fleet.fleet import Device
 from server.fleet.liveness import AWAY
 from server.registry.versions import Release
 from server.rollout.model import Member
+from server.rollout.scope import Scope
+from server.wording import listed
 from wire.messages import Reported
 from wire.tuf_target import TargetCustom
 
 TARGET_ATTRIBUTE = "target"
+_NAMED = 6
 
 
 def choose_bundle(releases: Iterable[Release], name: str, device: Device) -> Release | None:
@@ -37,20 +41,96 @@ def _runs(custom: TargetCustom, reported: Reported) -> bool:
     return runtime and hardware
 
 
-def candidates(devices: Iterable[Device], releases: Sequence[Release], name: str) -> tuple[Device, ...]:
-    """Return the devices for a rollout of ``name``: they can run it, don't have it, and run no other model.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eligibility:
+    """Which devices may get one release, with the reason for each that may not.
 
-    One that has it and is in trouble may be assigned it again.
+    A device that runs a model gets releases of this model alone, unless the scope names it and moves it. A blank
+    device, which runs and is assigned nothing, joins if the scope names it by device, site or attribute, or if the
+    fleet has one model only.
     """
-    model = next((release.model for release in releases if release.name == name), "")
-    models = {release.name: release.model for release in releases}
-    return tuple(
-        device
-        for device in devices
-        if choose_bundle(releases, name, device) is not None
-        and not (device.desired_release == device.release == name and not device.in_trouble)
-        and models.get(device.desired_release or device.release, model) == model
-    )
+
+    name: str
+    model: str
+    bundles: tuple[Release, ...]
+    models: Mapping[str, str]
+    other_models: tuple[str, ...]
+
+    @classmethod
+    def of(cls, devices: Iterable[Device], releases: Sequence[Release], name: str) -> Eligibility:
+        """Return the rules for the release ``name`` in this fleet."""
+        models = {release.name: release.model for release in releases}
+        model = models.get(name, "")
+        offered = {release.model for release in releases if not release.withdrawn_ms}
+        used = {model_of(device, models) for device in devices}
+        bundles = tuple(release for release in releases if release.name == name)
+        others = tuple(sorted((offered | used) - {"", model}))
+        return cls(name=name, model=model, bundles=bundles, models=models, other_models=others)
+
+    def refusal(self, device: Device, scope: Scope, *, named: bool = False) -> str:
+        """Return why ``device`` can't get the release, in words; "" if it can.
+
+        Args:
+            device: a device of the fleet.
+            scope: the scope of the rollout.
+            named: whether the request names this very device, in its canary or in a group.
+        """
+        model = model_of(device, self.models)
+        outside = scope.mismatch(device, _running_model(device, self.models))
+        if outside:
+            return outside
+        if device.desired_release == device.release == self.name and not device.in_trouble:
+            return "it runs this release already"  # in trouble, it may be assigned the same again
+        if model and model != self.model and not scope.move:
+            what = device.desired_release or device.release
+            return f"it is on {what}, a release of {model}, and moves to {self.model} only by a scope with move"
+        if not model and self.other_models and not (named or scope.names_devices):
+            others = listed(self.other_models, _NAMED)
+            return f"it runs no model yet and the fleet also has {others}: name it by device, site or attribute"
+        return "" if self.bundle(device) else self._unable(device)
+
+    def bundle(self, device: Device) -> Release | None:
+        """Return the bundle that ``device`` can run, None when there is none."""
+        return choose_bundle(self.bundles, self.name, device)
+
+    def _unable(self, device: Device) -> str:
+        targets = listed([bundle.target for bundle in self.bundles], _NAMED)
+        wanted, reported = device.attributes.get(TARGET_ATTRIBUTE), device.reported
+        if wanted:
+            return f"its attribute target is {wanted}, and the release has bundles for {targets or 'nothing'}"
+        if reported is None:
+            return f"it has not reported what it can run, and the release has bundles for {targets}"
+        needs = [
+            f"{bundle.custom.runtime or 'any runtime'} on {listed(bundle.custom.hardware, _NAMED) or 'any hardware'}"
+            for bundle in self.bundles
+        ]
+        has = f"{listed(reported.runtimes, _NAMED) or 'no runtime'} on {reported.hardware or 'unknown hardware'}"
+        return f"it has {has}, and the release needs {' or '.join(needs)}"
+
+
+def model_of(device: Device, models: Mapping[str, str]) -> str:
+    """Return the model that ``device`` is assigned, or runs if nothing is assigned; "" for a blank device.
+
+    ``models``: by release. A release that the server does not know (installed on site) names its model itself.
+    """
+    return _model(device.desired_release or device.release, models)
+
+
+def _running_model(device: Device, models: Mapping[str, str]) -> str:
+    return _model(device.release or device.desired_release, models)
+
+
+def _model(release: str, models: Mapping[str, str]) -> str:
+    return models.get(release) or release.rpartition("-")[0] or release
+
+
+def candidates(
+    devices: Iterable[Device], releases: Sequence[Release], name: str, scope: Scope | None = None
+) -> tuple[Device, ...]:
+    """Return the devices of ``scope`` (None: no filter) that may get the release ``name``: see ``Eligibility``."""
+    found = tuple(devices)
+    rules, wanted = Eligibility.of(found, releases, name), scope or Scope()
+    return tuple(device for device in found if not rules.refusal(device, wanted))
 
 
 def pick_canaries(devices: Iterable[Device], count: int, seed: str) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ from server.rollout.planner import plan, settled, so_far
 from server.rollout.resuming import NAMED, Foresight, How, foresee, replaced, resumed, skipped, to_replace
 from server.rollout.selection import candidates, choose_bundle, pick_canaries
 from server.rollout.thresholds import count_members, outcome
+from server.rollout.thresholds import devices as counted
 from server.wording import listed
 from wire.messages import Severity, UpdateStatus
 
@@ -111,8 +112,7 @@ class RolloutService:
             rollout = draft(request, self.config, devices, releases, identity=secrets.token_hex(4), now_ms=self.clock())
             self._refuse_overlap(rollout)
             self.ledger.add(rollout)
-            count = len(rollout.members)
-            self._note(rollout, "created", Severity.INFO, f"Rollout of {rollout.release} to {count} devices")
+            self._note(rollout, "created", Severity.INFO, _created(rollout, {one.device: one for one in devices}))
             for device, why in rollout.cautions.items():
                 self._note(rollout, "held_back", Severity.WARNING, f"{rollout.release}: {why}", device=device)
             return rollout
@@ -309,7 +309,7 @@ class RolloutService:
         if not rollout.dynamic or rollout.phase is not RolloutPhase.RUNNING:
             return ()
         taken = {*rollout.cautions, *(member.device for other in self.ledger.open() for member in other.members)}
-        fresh = candidates(devices, releases, rollout.release)
+        fresh = candidates(devices, releases, rollout.release, rollout.scope)
         last = len(rollout.groups) - 1
         return tuple(Member(device=device.device, group=last) for device in fresh if device.device not in taken)
 
@@ -391,6 +391,17 @@ class RolloutService:
             update = device.reported.update if device.reported else UpdateStatus()
             statuses[device.device] = DeviceStatus(device=device.device, update=update, reachable=False, removed=True)
         return statuses
+
+
+def _created(rollout: Rollout, fleet: Mapping[str, Device]) -> str:
+    """Return for whom a new rollout is, in words; devices without a model are named, as the choice may be wrong."""
+    text = f"Rollout of {rollout.release} to {counted(len(rollout.members))}"
+    text += f" ({rollout.scope.text})" if rollout.scope.text else ""
+    text += ", and to devices of it that enrol meanwhile" if rollout.dynamic else ""
+    found = [fleet[member.device] for member in rollout.members]
+    blank = [device.device for device in found if not (device.desired_release or device.release)]
+    verb = "runs" if len(blank) == 1 else "run"
+    return text + (f"; {len(blank)} of them {verb} no model yet: {listed(blank, NAMED)}" if blank else "")
 
 
 def _way_out(rollout: Rollout) -> str:

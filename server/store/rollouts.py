@@ -29,6 +29,7 @@ ROLLOUTS = sa.Table(
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
     sa.Column("cautions", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("scope", sa.Text, nullable=False, default="", server_default=""),
 )
 
 MEMBERS = sa.Table(

@@ -139,6 +139,20 @@ def test_the_pause_button_pauses_after_a_question(operator: Page, world: World) 
     expect(card.get_by_role("button", name="Resume")).to_be_visible()
 
 
+def test_a_rollout_is_for_the_devices_that_are_filled_in(operator: Page, world: World) -> None:
+    """The fields are folded away at first; what is filled in reaches the server, which names what is wrong."""
+    operator.goto("/rollouts")
+    known = len(world.app.parts.rollouts.list())
+    operator.get_by_text("Only some devices").click()
+    operator.get_by_label("Sites").click()
+    operator.get_by_role("option", name="techem").click()
+    operator.keyboard.press("Escape")
+    operator.get_by_label("Devices", exact=True).fill("ghost")
+    operator.get_by_role("button", name="Make rollout").click()
+    expect(operator.get_by_role("alert")).to_contain_text("got 'ghost': it is no registered device")
+    assert len(world.app.parts.rollouts.list()) == known
+
+
 def test_resume_says_whom_it_tells_and_a_skip_wants_a_name(operator: Page, world: World) -> None:
     """The person selects one of the remaining actions; only a named person skips the failed canary."""
     operator.goto("/rollouts")

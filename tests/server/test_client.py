@@ -202,6 +202,26 @@ def test_a_rollout_from_creation_to_its_end(client: FleetClient) -> None:
     assert found.committed_ratio is None
 
 
+def test_a_rollout_of_a_scope_by_client_and_by_command(client: FleetClient, fleet: MemoryFleet) -> None:
+    """Both send the same request; a refusal names the reason, and a wrong option is said before anything is sent."""
+    fleet.state.write_address(RunAddress(http_url=client.url, mqtt_host="127.0.0.1", mqtt_port=9, pid=1))
+    create = ["rollouts", "create", str(fleet.state.path), "m-1"]
+    refused = CliRunner().invoke(main, [*create, "--site", "oslo"])
+    assert (refused.exit_code, "no device is in the scope (sites oslo)" in refused.stderr) == (1, True)
+    assert CliRunner().invoke(main, [*create, "--canary", "1", "--first", "cam-1"]).exit_code == 2
+    assert CliRunner().invoke(main, [*create, "--attribute", "lens"]).exit_code == 2
+    options = ["--site", "berlin", "--attribute", "lens=a", "--newcomers", "--first", "cam-1"]
+    made = CliRunner().invoke(main, [*create, *options])
+    (found,) = client.rollouts()
+    assert (made.exit_code, made.stdout) == (0, f"{found.id} awaiting_approval\n")
+    assert (found.scope["sites"], found.scope["attributes"], found.newcomers) == (["berlin"], {"lens": "a"}, True)
+    client.abort(found.id)
+    fleet.turn()
+    fleet.turn()
+    again = client.create_rollout("m-1", canary=["cam-1"], scope={"sites": ["berlin"], "attributes": {"lens": "a"}})
+    assert (again.scope, again.newcomers) == (found.scope, False)
+
+
 @pytest.mark.parametrize("page", [1, 2, 3, 5, 6])
 def test_samples_come_page_by_page_each_once(client: FleetClient, fleet: MemoryFleet, page: int) -> None:
     """Newest first, unlabelled ones oldest first, whatever the size of a page."""

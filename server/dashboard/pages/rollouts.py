@@ -26,13 +26,14 @@ from server.dashboard.theme import (
 )
 from server.dashboard.views import Cut, Status, Tone, clock_time
 from server.dashboard.visit import Pages, Visit
-from server.errors import ServerError
+from server.errors import RolloutRefusedError, ServerError
 from server.fleet.fleet import Device
 from server.registry.versions import Release
-from server.rollout import create
+from server.rollout.create import RolloutOptions
 from server.rollout.model import Rollout
 from server.rollout.resuming import Foresight, How
-from server.rollout.selection import candidates
+from server.rollout.scope import Scope
+from server.rollout.selection import candidates, model_of
 from server.rollout.thresholds import devices
 
 _SHOWN = 20
@@ -93,6 +94,8 @@ class Steering:
                 button.props(f"no-caps dense {_LOOKS[action]}").style("padding: 4px 14px")
         if card.reason:
             ui.label(card.reason).style("font-weight: 600")
+        if card.scope:
+            ui.label(card.scope).classes("tf-small")
         if card.shadow:
             ui.label(card.shadow).classes("tf-small")
             ui.label(card.shadow_means).classes("tf-muted tf-small")
@@ -216,6 +219,88 @@ def offers(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[Rele
     return tuple(ReleaseOffer(name, len(candidates(devices, releases, name))) for name in names)
 
 
+@dataclass(slots=True, kw_only=True)
+class ScopeForm:
+    """The fields that say which devices a new rollout is for; empty ones limit nothing."""
+
+    sites: ui.select
+    models: ui.select
+    hardware: ui.select
+    attributes: ui.input
+    devices: ui.input
+    move: ui.checkbox
+    newcomers: ui.checkbox
+
+    @classmethod
+    def build(cls) -> ScopeForm:
+        """Show the fields, folded away."""
+        with ui.expansion("Only some devices").classes("w-full"):
+            with ui.element("div").classes("tf-row"):
+                sites, models, hardware = (
+                    ui.select([], label=label, multiple=True)
+                    .props("dense outlined use-chips")
+                    .style("min-width: 190px")
+                    for label in ("Sites", "Run the model", "Hardware")
+                )
+                attributes = ui.input("Attributes", placeholder="lens=wide, floor=2").props("dense outlined")
+                devices = ui.input("Devices", placeholder="cam-1, cam-2").props("dense outlined")
+            with ui.element("div").classes("tf-row"):
+                move = ui.checkbox("Move devices of another model to this one")
+                newcomers = ui.checkbox("Devices that enrol meanwhile join")
+            ui.label(
+                "A device has to fit all that is filled in. One that runs no model yet joins if a site, an attribute "
+                "or the list of devices names it, or if the fleet has one model only."
+            ).classes("tf-muted tf-small")
+        return cls(
+            sites=sites, models=models, hardware=hardware, attributes=attributes, devices=devices, move=move,
+            newcomers=newcomers,
+        )  # fmt: skip
+
+    def offer(self, devices: Sequence[Device], releases: Sequence[Release]) -> None:
+        """Offer the sites, models and hardware that there are."""
+        known = {release.name: release.model for release in releases}
+        for chosen, values in (
+            (self.sites, {device.site for device in devices}),
+            (self.models, {model_of(device, known) for device in devices}),
+            (self.hardware, {device.reported.hardware for device in devices if device.reported}),
+        ):
+            offered = sorted(values - {""})
+            if offered != chosen.options:
+                chosen.set_options(offered, value=[value for value in chosen.value or [] if value in offered])
+
+    def scope(self) -> Scope:
+        """Return what is filled in.
+
+        Raises:
+            RolloutRefusedError: If an attribute is not KEY=VALUE.
+        """
+        return Scope(
+            devices=tuple(words(self.devices.value)), sites=tuple(self.sites.value),
+            attributes=pairs(self.attributes.value), hardware=tuple(self.hardware.value),
+            models=tuple(self.models.value), move=bool(self.move.value),
+        )  # fmt: skip
+
+
+def words(text: str | None) -> list[str]:
+    """Return the words of a field that are separated by commas or blanks."""
+    return (text or "").replace(",", " ").split()
+
+
+def pairs(text: str | None) -> dict[str, str]:
+    """Return the attributes of a field: KEY=VALUE, separated by commas.
+
+    Raises:
+        RolloutRefusedError: If one is something else.
+    """
+    found = {}
+    for part in filter(None, map(str.strip, (text or "").split(","))):
+        key, sign, value = map(str.strip, part.partition("="))
+        if not (key and sign and value):
+            raise RolloutRefusedError(f"Expected attributes as KEY=VALUE, separated by commas, got {part[:80]!r}")
+        found[key] = value
+    return found
+
+
 @dataclass(slots=True)
 class NewRollout:
     """The form on one visitor's page."""
@@ -231,30 +316,38 @@ class NewRollout:
                 release = ui.select({}, label="Release").props("dense outlined").style("min-width: 300px")
                 canary = ui.number("Devices that go first", value=1, min=1, step=1, precision=0)
                 canary.props("dense outlined").style("width: 180px")
-                ui.button("Make rollout", on_click=lambda: self._make(release.value, canary.value)).props("unelevated")
+                make = ui.button("Make rollout").props("unelevated")
+            form = ScopeForm.build()
             ui.label("Nothing is sent before you approve it. The others follow when the first have committed.").classes(
                 "tf-muted tf-small"
             )
+        make.on_click(lambda: self._make(release.value, canary.value, form))
 
         def again() -> None:
-            found = {one.release: one.text for one in self._offers()}
+            services = self.visit.services
+            releases, devices = services.versions.releases(), services.fleet.devices()
+            found = {one.release: one.text for one in offers(releases, devices)}
             card.set_visibility(bool(found))
             if found != release.options:
                 release.set_options(found, value=release.value if release.value in found else next(iter(found), None))
+            form.offer(devices, releases)
 
         again()
         keep_fresh(again)
 
-    def _offers(self) -> tuple[ReleaseOffer, ...]:
-        services = self.visit.services
-        return offers(services.versions.releases(), services.fleet.devices())
+    async def _make(self, release: str | None, canary: float | None, form: ScopeForm) -> None:
+        first = None if canary is None else int(canary)
 
-    async def _make(self, release: str | None, canary: float | None) -> None:
-        wanted = create.RolloutOptions(release=release or "", canary=None if canary is None else int(canary))
-        made = await self.visit.do(partial(self.visit.services.rollouts.create, wanted))
+        def create() -> Rollout:
+            wanted = RolloutOptions(
+                release=release or "", canary=first, scope=form.scope(), newcomers=bool(form.newcomers.value)
+            )
+            return self.visit.services.rollouts.create(wanted)
+
+        made = await self.visit.do(create)
         if made is not None:
             with self.visit.client:
-                ui.notify(f"Rollout of {made.release} to {len(made.members)} devices made: approve it to begin")
+                ui.notify(f"Rollout of {made.release} to {devices(len(made.members))} made: approve it to begin")
 
 
 _RELEASES_SHOWN = 50

@@ -408,8 +408,8 @@ def test_a_release_regression_pauses_and_a_person_may_resume_over_it(scene: Scen
 
 
 def test_devices_that_enrol_later_join_the_last_group(scene: Scene) -> None:
-    """They wait until it is open."""
-    rollout = scene.start()
+    """They wait until it is open; they join only if the rollout says so."""
+    rollout = scene.start(newcomers=True)
     scene.devices["late"] = scene.fleet.enrol("late")
     scene.is_there("late")
     assert scene.standings(rollout)["late"] == "waiting"

@@ -1,0 +1,75 @@
+"""The scope of a rollout: which devices it is for, as a person named them. Pure; knows neither releases nor bundles.
+
+Each filter that is set has to hold, by any of its values: ``sites=("a", "b"), hardware=("armv7l",)`` are the armv7l
+devices of both sites. A scope without a filter is every device of the release's model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from server.fleet.fleet import Device
+from server.wording import listed
+
+_NAMED = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Filters on devices, and whether they may change their model.
+
+    ``devices``: ids. ``sites``: names. ``attributes``: the value that each of these keys must have. ``hardware``: as
+    the device reports it, such as ``aarch64``. ``releases`` and ``models``: what the device runs now, or is assigned if
+    it has reported none. ``move``: devices that run another model get the release too.
+    """
+
+    devices: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    hardware: tuple[str, ...] = ()
+    releases: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    move: bool = False
+
+    @property
+    def names_devices(self) -> bool:
+        """Whether it says by device, site or attribute which devices it is for, so that blank ones may join."""
+        return bool(self.devices or self.sites or self.attributes)
+
+    @property
+    def names_models(self) -> bool:
+        """Whether it says precisely enough which devices may be moved to another model."""
+        return self.names_devices or bool(self.releases or self.models)
+
+    @property
+    def text(self) -> str:
+        """The scope in words, "" without a filter."""
+        parts = [
+            f"{what} {listed(values, _NAMED)}"
+            for what, values in (
+                ("devices", self.devices), ("sites", self.sites),
+                ("attributes", [f"{key}={value}" for key, value in self.attributes.items()]),
+                ("hardware", self.hardware), ("running", self.releases), ("of the models", self.models),
+            )
+            if values
+        ]  # fmt: skip
+        return "; ".join([*parts, *(["moves devices of other models"] if self.move else [])])
+
+    def mismatch(self, device: Device, model: str) -> str:
+        """Return why ``device``, which runs ``model`` ("" for none), is outside, in words; "" if it is inside."""
+        if self.devices and device.device not in self.devices:
+            return "it is not in the scope's list of devices"
+        reported = device.reported.hardware if device.reported else ""
+        release = device.release or device.desired_release
+        for what, allowed, value in (
+            ("site", self.sites, device.site), ("hardware", self.hardware, reported),
+            ("release", self.releases, release), ("model", self.models, model),
+        ):  # fmt: skip
+            if allowed and value not in allowed:
+                return f"its {what} is {value or 'not known'}, and the scope is {listed(allowed, _NAMED)}"
+        for key, wanted in self.attributes.items():
+            value = device.attributes.get(key, "")
+            if value != wanted:
+                return f"its attribute {key} is {value or 'not set'}, and the scope is {wanted}"
+        return ""
