@@ -13,6 +13,7 @@ DOMAINS = frozenset({"", "ai.onnx"})
 """The two names of ONNX's own operators."""
 COUNTING = frozenset({"NonZero", "NonMaxSuppression", "Unique", "Compress"})
 """Operators whose values decide how many they give."""
+_OPSET = 17
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _STATES = (5, 6)
 """Indices of the initial states of a recurrent layer. Source: ONNX, LSTM: without them they are zero."""
@@ -28,6 +29,14 @@ def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
 def opset(model: onnx.ModelProto) -> int:
     """Return the version of ONNX's own operators, 0 if the file states none."""
     return max((entry.version for entry in model.opset_import if entry.domain in DOMAINS), default=0)
+
+
+def ensure_standard(model: onnx.ModelProto) -> None:
+    """State a version of ONNX's own operators once, for a file that has none of them, or says it twice."""
+    version = opset(model) or _OPSET
+    others = [entry for entry in model.opset_import if entry.domain not in DOMAINS]
+    del model.opset_import[:]
+    model.opset_import.extend([*others, onnx.helper.make_opsetid("", version)])
 
 
 def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

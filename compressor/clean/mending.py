@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from compressor.clean import biases, folding, inputs, masks, names, opset, sizes, wrapping
+from compressor.clean import biases, folding, inputs, linear_models, masks, names, opset, sizes, wrapping
 from compressor.clean._answers import ROUNDING, FileAnswers, Unrunnable, answers, apart
 from compressor.clean._graph import copy_of
 from compressor.clean.given import PARITY, Given
@@ -50,6 +50,8 @@ MENDS = (
     NAMES,
     Mend(name="constants", apply=inputs.set_inputs, exact=True),
     Mend(name="sizes", apply=sizes.set_sizes, exact=True),
+    Mend(name="tables", apply=linear_models.plain_outputs, exact=True),
+    Mend(name="linear models", apply=linear_models.standard_operators),
     Mend(name="one row", apply=sizes.one_row, exact=True),
     Mend(name="float16", apply=wrapping.widen, compressing=True, allowed=_HALF),
     Mend(name="layout", apply=wrapping.feed_nchw),

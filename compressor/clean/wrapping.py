@@ -60,6 +60,7 @@ def flatten_first(model: onnx.ModelProto, given: Given) -> str:
     value, sizes = inputs[0], _graph.sizes_of(inputs[0])
     if len(sizes) != _FLAT or sizes[1] not in {0, count}:
         return ""
+    _graph.ensure_standard(model)
     flat = _graph.free_name(model, f"{value.name}_flat")
     _graph.rename_inputs(model, {value.name: flat})
     node = helper.make_node("Flatten", [value.name], [flat], name=flat, axis=1)

@@ -105,6 +105,9 @@ def _check_names(model: onnx.ModelProto) -> None:
             raise ModelOperatorsError(f"{message}: export with opset_version=17, or update onnx and onnxruntime")
 
 
+_TREES = ("ai.onnx.ml.TreeEnsemble", "ai.onnx.ml.SVM", "ai.onnx.ml.ArrayFeatureExtractor")
+
+
 def _check_whole(model: onnx.ModelProto) -> None:
     """Reject weights in external files: a bundle has one artifact."""
     external = onnx.TensorProto.EXTERNAL
@@ -132,9 +135,10 @@ def _check_operators(model: onnx.ModelProto) -> None:
     )
     if foreign:
         message = f"Expected operators of {', '.join(sorted(DOMAINS - {''}))}, got {', '.join(foreign)}"
-        raise ModelOperatorsError(
-            f"{message}: replace them by standard operators before the export; devices lack their code"
-        )
+        remedy = "replace them by standard operators before the export; devices lack their code"
+        if any(name.startswith(_TREES) for name in foreign):
+            remedy = "trees and neighbours have no standard ones: train network = 'mlp' on the same rows instead"
+        raise ModelOperatorsError(f"{message}: {remedy}")
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
