@@ -163,8 +163,10 @@ def _least(summaries: object) -> str:
 
 def verdict_card(verdict: StoredVerdict, now_ms: int, place: NewPlace | None = None) -> VerdictCard:
     """Return the card of one verdict; ``place``: what is known of it, if it is one on a new place."""
-    where = ", ".join(f"{name} {value}" for name, value in verdict.attributes.items())
-    subject = where or (verdict.release if verdict.kind is VerdictKind.RELEASE_REGRESSION else "")
+    where = [f"{name} {value}" for name, value in verdict.attributes.items()]
+    pooled = verdict.kind in {VerdictKind.SITE, VerdictKind.COHORT, VerdictKind.FLEET}
+    where += [f"model {verdict.model}"] if pooled and verdict.model else []
+    subject = ", ".join(where) or (verdict.release if verdict.kind is VerdictKind.RELEASE_REGRESSION else "")
     windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
     return VerdictCard(
         id=verdict.id,

@@ -18,7 +18,7 @@ from server.drift.config import DriftConfig
 from server.drift.detection.attribution import Share, sentence, shares
 from server.drift.detection.carrying import BankKey
 from server.drift.detection.evidence import values
-from server.drift.detection.pools import FLEET
+from server.drift.detection.pools import FLEET, PoolName
 from server.drift.detection.reference import Floats
 from server.drift.detection.slot_update import FoldState, SlotOutcome, limit_of
 from server.drift.health import Fault, Usual
@@ -94,19 +94,34 @@ def findings(scene: Scene) -> tuple[Finding, ...]:
             regression="" if device in scene.renewed else _regression(scene, device, fault),
             provisional=device in scene.outcome.provisional,
             new_place=device in scene.new_places - scene.renewed,
+            model=_model_of(scene, device),
         )
         devices.append(view)
     return tuple(
         _finding(scene, verdict)
-        for verdict in conclude(devices, _pools(scene.outcome))
+        for verdict in conclude(devices, _pools(scene))
         if verdict.kind is VerdictKind.DEVICE_FAULT or not scene.renewed.issuperset(verdict.devices)
     )
 
 
-def _pools(outcome: SlotOutcome) -> Pools:
-    watched = frozenset(name for _, name in outcome.pool_values if name != FLEET)
-    alarms = frozenset(name for _, name in outcome.pool_alarms)
-    return Pools(FLEET in alarms, alarms - {FLEET}, watched)
+def _pools(scene: Scene) -> dict[str, Pools]:
+    """Return the pools by model, those of its releases together."""
+    watched: dict[str, set[PoolName]] = {}
+    alarms: dict[str, set[PoolName]] = {}
+    for key, name in scene.outcome.pool_values:
+        model = scene.facts.get(key, BankFacts()).model
+        watched.setdefault(model, set()).add(name)
+        alarms.setdefault(model, set()).update([name] if (key, name) in scene.outcome.pool_alarms else [])
+    return {
+        model: Pools(FLEET in alarms[model], frozenset(alarms[model] - {FLEET}), frozenset(names - {FLEET}))
+        for model, names in watched.items()
+    }
+
+
+def _model_of(scene: Scene, device: str) -> str:
+    """Return the model whose windows ``device`` sends, "" if that is not known."""
+    now = scene.state.current.get(device)
+    return scene.facts.get(now.key, BankFacts()).model if now is not None else ""
 
 
 def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
@@ -229,7 +244,7 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
         labels = (scene.labels[device] for device in verdict.devices if device in scene.labels)
         cause = "; ".join(filter(None, (cause if heard or not replayed else "", replayed, *islice(labels, _TOLD))))
     return Finding(
-        verdict=verdict, cause=cause, release=facts.release, model=facts.model, fresh=fresh,
+        verdict=verdict, cause=cause, release=facts.release, model=verdict.model or facts.model, fresh=fresh,
         provisional=not training and 2 * unsure >= len(verdict.devices),
         faint=bool(scene.outcome.flagged.intersection(verdict.devices)) and is_faint(scene, verdict.devices),
     )  # fmt: skip
@@ -238,7 +253,8 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
 def _pool_causes(scene: Scene, verdict: DriftVerdict) -> tuple[Share, ...]:
     name = verdict.attributes[0] if verdict.attributes else FLEET
     for key, pool in scene.state.pools.items():
-        if key[1] == name and key in scene.outcome.pool_alarms:
+        of_model = scene.facts.get(key[0], BankFacts()).model == verdict.model
+        if of_model and key[1] == name and key in scene.outcome.pool_alarms:
             recent = scene.state.banks[key[0]].with_classes(pool.recent, pool.class_recent)
             return shares(recent, scene.facts.get(key[0], BankFacts()).streams(len(pool.recent)))
     return ()

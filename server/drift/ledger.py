@@ -1,6 +1,7 @@
 """Verdicts over time: opened when first found, kept while found again, closed after quiet windows.
 
-Decides when a finding is the same as before (``DriftVerdict.key``) and when it ended.
+Decides when a finding is the same as before (the same key and model; a fault is the device's, whichever model it runs)
+and when it ended.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ class Finding:
     provisional: bool = False
     faint: bool = False
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The model and key by which it is the same finding in the next window."""
+        return _identity(self.verdict.kind, self.model, self.verdict.key)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredVerdict:
@@ -64,6 +70,11 @@ class StoredVerdict:
     release: str
     model: str
     provisional: bool = False
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The model and key by which a finding of a later window is this one."""
+        return _identity(self.kind, self.model, self.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,15 +144,15 @@ class Verdicts:
         ``judged``: windows arrived, so it counts as one more window; ``quiet_ms``: how long a verdict stays open
         without being found; ``silent_ms``: the minimum of that while its devices send nothing.
         """
-        known = {verdict.key: verdict for verdict in self.open()}
-        stale = {finding.verdict.key for finding in findings if not finding.fresh}
+        known = {verdict.identity: verdict for verdict in self.open()}
+        stale = {finding.identity for finding in findings if not finding.fresh}
         silent = {one for finding in findings if finding.verdict.detail == SILENT for one in finding.verdict.devices}
         opened: list[Finding] = []
         kept: list[dict[str, object]] = []
         for finding in findings:
             if not finding.fresh:
                 continue
-            older = known.pop(finding.verdict.key, None)
+            older = known.pop(finding.identity, None)
             if older is None:
                 opened.append(finding)
             else:
@@ -149,7 +160,7 @@ class Verdicts:
         closed = [
             verdict
             for verdict in known.values()
-            if window_ms - verdict.last_window_ms >= max(quiet_ms, silent_ms if verdict.key in stale else 0)
+            if window_ms - verdict.last_window_ms >= max(quiet_ms, silent_ms if verdict.identity in stale else 0)
         ]
         with self.database.begin() as connection:  # one transaction: in an outage each device has a verdict of its own
             numbers = store.insert_verdicts(connection, [_row(finding, window_ms, now_ms) for finding in opened])
@@ -158,6 +169,10 @@ class Verdicts:
             events = [_opened(finding, number, now_ms) for finding, number in zip(opened, numbers, strict=True)]
             events += [_closed(one, now_ms, _ending(one, silent.issuperset(one.devices))) for one in closed]
             insert_events(connection, events)
+
+
+def _identity(kind: VerdictKind, model: str, key: str) -> tuple[str, str]:
+    return "" if kind is VerdictKind.DEVICE_FAULT else model, key
 
 
 def _row(finding: Finding, window_ms: int, now_ms: int) -> dict[str, object]:

@@ -328,7 +328,7 @@ class DriftService:
                 refused[key] = Fault("unknown_reference", text, "device")
             else:
                 settings = self.config.settings
-                state.facts[key] = facts = StreamFacts.of(reference)
+                state.facts[key] = facts = StreamFacts.of(reference, release.model)
                 columns = facts.columns
                 self._facts[key] = BankFacts(
                     release=release.name, model=release.model, usual=usual(reference),

@@ -10,6 +10,9 @@ The rules, in their order (``docs/explanation/drift.md``, "Verdicts"):
 4. half of the fleet, or an alarm of its pool, without concentration: ``fleet``; not while most baselines of the
    devices are provisional
 5. all other flagged devices: ``device_local``
+
+Rules 3 to 5 are about the devices of one model at a time: another model has other inputs, answers and streams, and its
+devices are neither part of this one's fleet nor evidence about it.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import combinations
 
@@ -62,7 +65,8 @@ class DeviceView:
     """The input of the rules for one device. ``attributes`` include its site; ``fault`` is a health code or "".
 
     ``regression`` names the release that the trouble started with, or ""; ``provisional``: its baseline is not
-    complete; ``new_place``: it looks at a place that training does not know, and nobody has accepted it.
+    complete; ``new_place``: it looks at a place that training does not know, and nobody has accepted it. ``model``:
+    which it runs, "" if that is not known.
     """
 
     device: str
@@ -72,20 +76,25 @@ class DeviceView:
     regression: str = ""
     provisional: bool = False
     new_place: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftVerdict:
-    """One finding: its kind, its devices, and the attributes that they share."""
+    """One finding: its kind, its devices, and the attributes that they share.
+
+    ``model``: that of drifted devices, "" for other kinds of finding.
+    """
 
     kind: VerdictKind
     devices: tuple[str, ...]
     attributes: Attributes = ()
     detail: str = ""
+    model: str = ""
 
     @property
     def key(self) -> str:
-        """The identity of the finding over windows, although its devices may change."""
+        """The identity of the finding over windows among those of its model, although its devices may change."""
         if self.kind in {VerdictKind.DEVICE_FAULT, VerdictKind.DEVICE_LOCAL, VerdictKind.NEW_PLACE}:
             return f"{self.kind}:{','.join(self.devices)}:{self.detail}"
         return f"{self.kind}:{','.join(f'{name}={value}' for name, value in self.attributes)}:{self.detail}"
@@ -93,7 +102,7 @@ class DriftVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """Which pools alarm: the fleet's, and cohorts by (attribute, value). ``watched`` are all cohort pools."""
+    """Which pools of a model alarm: all devices, cohorts by (attribute, value). ``watched``: all cohort pools."""
 
     fleet: bool = False
     cohorts: frozenset[tuple[str, str]] = frozenset()
@@ -121,8 +130,8 @@ def _log_ways(total: int, drawn: int) -> float:
     return math.lgamma(total + 1) - math.lgamma(drawn + 1) - math.lgamma(total - drawn + 1)
 
 
-def conclude(devices: Sequence[DeviceView], pools: Pools) -> tuple[DriftVerdict, ...]:
-    """Return the verdicts of one window."""
+def conclude(devices: Sequence[DeviceView], pools: Mapping[str, Pools]) -> tuple[DriftVerdict, ...]:
+    """Return the verdicts of one window; ``pools`` are by model."""
     found = [
         DriftVerdict(kind=VerdictKind.DEVICE_FAULT, devices=(view.device,), detail=view.fault)
         for view in devices
@@ -134,8 +143,14 @@ def conclude(devices: Sequence[DeviceView], pools: Pools) -> tuple[DriftVerdict,
         for view in devices
         if view.new_place and not view.fault
     ]
-    healthy = [view for view in devices if not view.fault and not view.regression]
-    return (*found, *_drift(healthy, pools))
+    alike: dict[str, list[DeviceView]] = {model: [] for model in pools}
+    for view in devices:
+        if not view.fault and not view.regression:
+            alike.setdefault(view.model, []).append(view)
+    for model, healthy in sorted(alike.items()):
+        drifted = _drift(healthy, pools.get(model, Pools()))
+        found += [replace(verdict, model=model) for verdict in drifted]
+    return tuple(found)
 
 
 def _regressions(devices: Sequence[DeviceView]) -> list[DriftVerdict]:

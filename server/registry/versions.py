@@ -107,6 +107,11 @@ class Versions:
         """
         return parse_bundle(self.blobs.read(sha256))
 
+    def artifacts(self, model: str) -> frozenset[str]:
+        """Return the digests of the artifacts of all releases of ``model``, by which its samples are known."""
+        found = (one.custom.artifact_sha256 for one in self.releases() if one.model == model)
+        return frozenset(found) - {""}
+
     def label_form(self, artifact_sha256: str) -> LabelForm:
         """Return the labels that fit samples of the artifact; every text does if no release here has it.
 

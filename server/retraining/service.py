@@ -109,7 +109,10 @@ class RetrainingService:
         with self._lock:
             found = self.verdicts.open()
             harmed = {one.verdict for one in Places(self.verdicts).all() if one.state is PlaceState.HARMFUL}
-            alarms = {one.key: one for one in found if one.kind is not VerdictKind.NEW_PLACE or one.id in harmed}
+            alarms = {
+                (one.model, one.key): one for one in found
+                if one.kind is not VerdictKind.NEW_PLACE or one.id in harmed
+            }  # fmt: skip
             known = self.triggers.all() if alarms else ()
             for alarm in alarms.values():
                 if may_start(alarm, known, self.config, now_ms):
@@ -124,7 +127,7 @@ class RetrainingService:
                 self._open_for_harm(now_ms)
             for trigger in self.triggers.open():
                 try:
-                    self._move(trigger, alarms.get(trigger.cause), now_ms)
+                    self._move(trigger, alarms.get((trigger.model, trigger.cause)), now_ms)
                 except ServerError as error:
                     self._stumble(trigger, error, now_ms)
 
@@ -198,13 +201,14 @@ class RetrainingService:
         )
 
     def _labelled(self, trigger: Trigger) -> list[StoredSample]:
-        """Return the trigger's samples whose label fits its model: any other label would fail the job."""
+        """Return the trigger's samples that its model took and whose label fits it: any other would fail the job."""
         form = self.versions.label_form_of_bundle(self.versions.release(trigger.release).sha256)
+        own = self.versions.artifacts(trigger.model)
         labelled = self.samples.labelled(trigger.devices, trigger.since_ms)
-        return [sample for sample in labelled if not form.problem(sample.label)]
+        return [sample for sample in labelled if sample.artifact_sha256 in own and not form.problem(sample.label)]
 
     def _watched(self, trigger: Trigger) -> list[StoredSample]:
-        """Return the newest labelled samples, drawn uniformly, of the model's devices that did not drift."""
+        """Return the newest labelled samples of the model, drawn uniformly, of its devices that did not drift."""
         release = self.versions.release(trigger.release)
         form = self.versions.label_form_of_bundle(release.sha256)
         models = {one.name: one.model for one in self.versions.releases()}
@@ -212,7 +216,11 @@ class RetrainingService:
             device.device for device in self.fleet.devices()
             if device.device not in trigger.devices and models.get(device.desired_release) == release.model
         }  # fmt: skip
-        drawn = [sample for sample in self.samples.labelled_uniformly(_MOST_WATCHED) if sample.device in devices]
+        own = self.versions.artifacts(trigger.model)
+        drawn = [
+            sample for sample in self.samples.labelled_uniformly(_MOST_WATCHED)
+            if sample.device in devices and sample.artifact_sha256 in own
+        ]  # fmt: skip
         return [sample for sample in drawn if not form.problem(sample.label) and form.can_train(sample.label)]
 
     def _takers(self, release: str) -> tuple[Device, ...]:
@@ -227,7 +235,10 @@ class RetrainingService:
         return "failed" if phase in {RolloutPhase.ABORTED, RolloutPhase.FAILED} else "open"
 
     def _collect(self, trigger: Trigger, now_ms: int) -> Trigger:
-        """Request samples from the devices, if somebody opted in and the last request is old enough."""
+        """Request samples from the devices, if somebody opted in and the last request is old enough.
+
+        Not of a device that runs another model by now: what it sends is none of this one.
+        """
         config = self.config
         due = not trigger.asked_ms or now_ms - trigger.asked_ms >= config.request_interval_s * 1000
         if config.sample_bytes_per_day <= 0 or not due:
@@ -237,8 +248,11 @@ class RetrainingService:
             return replace(trigger, text=text)
         audit = max(round(config.samples_per_request * config.audit_share), 1)
         allowed_bytes = config.sample_bytes_per_day + self._audit_bytes()
-        for device in trigger.devices:
-            known = self.fleet.device(device)
+        models = {one.name: one.model for one in self.versions.releases()}
+        asked = [one for one in map(self.fleet.device, trigger.devices)
+                 if models.get(one.release, trigger.model) == trigger.model]  # fmt: skip
+        for known in asked:
+            device = known.device
             if known.desired is None or known.desired.config.get(SETTING) != allowed_bytes:
                 self.fleet.set_config(device, {SETTING: allowed_bytes})
             for lane, count in (("audit", audit), ("drift", config.samples_per_request - audit)):
@@ -247,7 +261,7 @@ class RetrainingService:
                     "budget_bytes": config.sample_bytes_per_day * count // config.samples_per_request,
                 }  # fmt: skip
                 self.fleet.send_command(device, "samples", arguments, _SAMPLE_TTL_S)
-        text = f"{config.samples_per_request} samples asked of {', '.join(trigger.devices[:6])}"
+        text = f"{config.samples_per_request} samples asked of {', '.join(one.device for one in asked[:6])}"
         self.events.add(now_ms, "retraining", "samples_requested", Severity.INFO, text)
         return replace(trigger, asked_ms=now_ms)
 

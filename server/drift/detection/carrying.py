@@ -5,6 +5,7 @@ it is judged in the first window, while the release's own baseline is still coll
 
 - *Inputs* whose bins are the same in both releases go on, also in the baseline that is collected: what they moved is
   drift. Bins that differ (another front end, size or training data) can't be compared: those streams begin anew.
+  A release of another model asks another question of other inputs: nothing goes on.
 - *Outputs* are compared with those under the release before. A good release moves them as well, so they may move as
   far as they moved between the references of both releases in any context, and at least so far that ``_ANSWERS`` of a
   device's answers are others. How sure a model is has no scale that two models share: compared is only which share of
@@ -69,7 +70,7 @@ class StreamFacts:
     """The part of a reference that two releases are compared by: names, kinds and edges (S, 15) of its streams.
 
     ``classes``: how many; ``categorical``: the places of the streams whose value is one; ``contexts``: the shares
-    (S, 16) of the bins by the name of the context.
+    (S, 16) of the bins by the name of the context. ``model``: whose release it is of.
     """
 
     names: tuple[str, ...]
@@ -78,10 +79,11 @@ class StreamFacts:
     categorical: tuple[int, ...] = ()
     classes: int = 0
     contexts: Mapping[str, Floats] = field(default_factory=dict)
+    model: str = ""
 
     @classmethod
-    def of(cls, reference: Reference) -> StreamFacts:
-        """Return those of ``reference``."""
+    def of(cls, reference: Reference, model: str = "") -> StreamFacts:
+        """Return those of the ``reference`` of a release of ``model``."""
         streams = reference.streams
         return cls(
             names=tuple(stream.name for stream in streams),
@@ -89,6 +91,7 @@ class StreamFacts:
             edges=reference.edges,
             categorical=tuple(place for place, stream in enumerate(streams) if stream.categorical),
             classes=reference.classes,
+            model=model,
             contexts={
                 context.name: proportions(np.array(context.counts, np.int64).reshape(len(streams), BINS))
                 for context in reference.contexts

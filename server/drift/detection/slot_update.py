@@ -319,9 +319,10 @@ def _carry(
 ) -> None:
     """Judge ``device``, which has another release now, by its baseline under the release before.
 
-    Not if it was in alarm, itself or one of its pools: then the release may be what is done about it, and what it was
-    made for is no drift to it; an alarm of the outputs alone was the release before, so it is judged on. Not if it was
-    on this release before and has a baseline there. ``alarms``: the banks in which one of its pools alarms.
+    Not if that is of another model. Not if it was in alarm, itself or one of its pools: then the release may be what is
+    done about it, and what it was made for is no drift to it; an alarm of the outputs alone was the release before, so
+    it is judged on. Not if it was on this release before and has a baseline there. ``alarms``: the banks in which one
+    of its pools alarms.
     """
     now = state.current[device]
     if now.previous is None:
@@ -334,6 +335,8 @@ def _carry(
     if older is not None:
         older.end([device])
     if origin is None or not {origin, now.key} <= state.facts.keys():
+        return
+    if state.facts[origin].model != state.facts[now.key].model:
         return
     bank, known = state.banks[now.key], kept.get(now.key, {}).get(device, {}).values()
     complete = device in bank.rows and bank.stage[bank.rows[device]] == FINAL

@@ -93,7 +93,7 @@ def test_a_verdict_names_some_devices_and_counts_the_rest() -> None:
     """A list of a thousand names would not help."""
     names = tuple(f"d{i}" for i in range(10))
     card = verdict_card(verdict(VerdictKind.COHORT, devices=names, attributes={"camera": "ov5640"}, windows=4), 2)
-    assert (len(card.devices.rows), card.devices.more, card.where) == (6, 4, "camera ov5640")
+    assert (len(card.devices.rows), card.devices.more, card.where) == (6, 4, "camera ov5640, model m")
     assert card.since.startswith("4 windows")
 
 

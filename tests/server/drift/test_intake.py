@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from server.drift.rows import attributes_left_out, attributes_of
-from server.drift.verdicts import DeviceView, Pools, VerdictKind, conclude
+from server.drift.verdicts import DeviceView, VerdictKind, conclude
 from server.store.monitoring.windows import WINDOWS
 from wire.histogram import Counters, Shape
 
@@ -66,7 +66,7 @@ def test_a_thousand_attributes_of_a_device_cost_nothing() -> None:
     invented = [{f"k{j}": f"{i}" for j in range(1000)} for i in range(6)]
     devices = [DeviceView(device=f"d{i}", attributes={**invented[i], "site": "a"}, flagged=i < 3) for i in range(6)]
     start_s = time.perf_counter()
-    (verdict,) = conclude(devices, Pools())
+    (verdict,) = conclude(devices, {})
     assert verdict.kind is VerdictKind.SITE
     assert time.perf_counter() - start_s < 2.0
 

@@ -26,44 +26,70 @@ def fleet(size: int, flagged: Iterable[int], lens_b: Iterable[int] = ()) -> list
 
 def test_nothing_flagged_is_no_verdict() -> None:
     """Silence stays silence."""
-    assert conclude(fleet(100, []), Pools()) == ()
+    assert conclude(fleet(100, []), {}) == ()
 
 
 def test_few_unrelated_devices_are_local() -> None:
     """Each is its own affair."""
-    found = conclude(fleet(100, [3, 47]), Pools())
+    found = conclude(fleet(100, [3, 47]), {})
     assert [verdict.kind for verdict in found] == [VerdictKind.DEVICE_LOCAL] * 2
 
 
 def test_a_shared_attribute_is_the_cohort() -> None:
     """The smallest attribute set that explains the flags is named, not the site of each."""
     lens_b = range(5, 100, 10)
-    (found,) = conclude(fleet(100, lens_b, lens_b), Pools())
+    (found,) = conclude(fleet(100, lens_b, lens_b), {})
     assert (found.kind, found.attributes, len(found.devices)) == (VerdictKind.COHORT, (("lens", "b"),), 10)
 
 
 def test_half_of_a_site_is_the_site() -> None:
     """Even two devices of a site of three, which no test would call significant."""
     devices = [DeviceView(device=f"d{i}", attributes={"site": "a" if i < 3 else "b"}, flagged=i < 2) for i in range(6)]
-    (found,) = conclude(devices, Pools())
+    (found,) = conclude(devices, {})
     assert (found.kind, found.attributes) == (VerdictKind.SITE, (("site", "a"),))
 
 
 def test_most_devices_without_concentration_are_the_fleet() -> None:
     """When all sites are hit, it is the world."""
-    (found,) = conclude(fleet(20, range(20)), Pools())
+    (found,) = conclude(fleet(20, range(20)), {})
     assert found.kind is VerdictKind.FLEET
 
 
 def test_a_fleet_pool_alone_is_the_fleet_and_one_cohorts_pool_the_cohort() -> None:
     """Pools detect changes that no single device shows."""
     watched = frozenset({("lens", "a"), ("lens", "b")})
-    (everyone,) = conclude(fleet(20, [], range(10)), Pools(fleet=True, cohorts=watched, watched=watched))
+    (everyone,) = conclude(fleet(20, [], range(10)), {"": Pools(fleet=True, cohorts=watched, watched=watched)})
     (cohort,) = conclude(
-        fleet(20, [], range(10)), Pools(fleet=True, cohorts=frozenset({("lens", "b")}), watched=watched)
+        fleet(20, [], range(10)), {"": Pools(fleet=True, cohorts=frozenset({("lens", "b")}), watched=watched)}
     )
     assert everyone.kind is VerdictKind.FLEET
     assert (cohort.kind, cohort.attributes) == (VerdictKind.COHORT, (("lens", "b"),))
+
+
+def test_each_model_is_a_fleet_of_its_own() -> None:
+    """All devices of two models drift at once: two verdicts; and one device of a third is found alone."""
+    devices = [
+        DeviceView(device=f"{model}{i}", attributes={"site": f"s{i}"}, flagged=True, model=model)
+        for model, size in (("a", 4), ("b", 3), ("c", 1))
+        for i in range(size)
+    ]
+    found = [(verdict.kind, verdict.model, len(verdict.devices)) for verdict in conclude(devices, {})]
+    assert found == [(VerdictKind.FLEET, "a", 4), (VerdictKind.FLEET, "b", 3), (VerdictKind.DEVICE_LOCAL, "c", 1)]
+
+
+def test_a_pool_of_one_model_says_nothing_of_another() -> None:
+    """The fleet's pool of one model alarms: its devices drift, those of the other don't."""
+    devices = [DeviceView(device=f"d{i}", attributes={"site": "x"}, model="ab"[i % 2]) for i in range(6)]
+    (found,) = conclude(devices, {"a": Pools(fleet=True), "b": Pools()})
+    assert (found.kind, found.model, found.devices) == (VerdictKind.FLEET, "a", ("d0", "d2", "d4"))
+
+
+def test_devices_of_another_model_concentrate_nothing() -> None:
+    """Three of three devices with a lens are no cohort because twenty of another model don't drift."""
+    devices = [DeviceView(device=f"d{i}", attributes={"lens": "b"}, flagged=True, model="a") for i in range(3)]
+    devices += [DeviceView(device=f"e{i}", attributes={"lens": "a"}, model="b") for i in range(20)]
+    (found,) = conclude(devices, {})
+    assert (found.kind, found.model) == (VerdictKind.FLEET, "a")
 
 
 def test_faults_and_regressions_come_before_drift() -> None:
@@ -72,7 +98,7 @@ def test_faults_and_regressions_come_before_drift() -> None:
         DeviceView(device="a", attributes={"site": "x"}, flagged=True, fault="stuck"),
         DeviceView(device="b", attributes={"site": "x"}, flagged=True, regression="model-2"),
     ]
-    assert [verdict.kind for verdict in conclude(devices, Pools())] == [
+    assert [verdict.kind for verdict in conclude(devices, {})] == [
         VerdictKind.DEVICE_FAULT, VerdictKind.RELEASE_REGRESSION,
     ]  # fmt: skip
 
@@ -96,7 +122,7 @@ def test_a_large_fleet_is_concluded_on_soon(every: int) -> None:
     """5,000 devices on sites of ten, all or every fourth site flagged: seconds where it took minutes."""
     hits = [i for i in range(5000) if i // 10 % every == 0]
     start_s = time.perf_counter()
-    found = conclude(fleet(5000, hits), Pools())
+    found = conclude(fleet(5000, hits), {})
     assert time.perf_counter() - start_s < 4.0
     assert len(found) == (1 if every == 1 else 125)
     assert {verdict.kind for verdict in found} == {VerdictKind.FLEET if every == 1 else VerdictKind.SITE}

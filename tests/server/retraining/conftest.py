@@ -96,9 +96,9 @@ class Site:
 
         return [decode(Command, message.payload) for message in self.heard if "/cmd/" in message.topic]
 
-    def release(self, version: int, *, front_end: str = "", model: bytes = MODEL) -> None:
-        """Publish another version."""
-        _register(self.service.versions, version, front_end, model)
+    def release(self, version: int, *, front_end: str = "", model: bytes = MODEL, name: str = "model") -> None:
+        """Publish another version, or one of another model, by ``name``."""
+        _register(self.service.versions, version, front_end, model, name)
 
 
 def sample(number: int, *, lane: str = "audit", model: bytes = MODEL) -> Sample:
@@ -137,10 +137,12 @@ def reference_of(artifact: bytes) -> Reference:
     )
 
 
-def _register(versions: Versions, version: int, front_end: str = "", model: bytes = MODEL) -> None:
+def _register(
+    versions: Versions, version: int, front_end: str = "", model: bytes = MODEL, name: str = "model"
+) -> None:  # fmt: skip
     reference = reference_of(model)
     manifest = Manifest(
-        model="model",
+        model=name,
         version=version,
         target="pi",
         inputs=(TensorSpec(name="x"),),
@@ -152,10 +154,10 @@ def _register(versions: Versions, version: int, front_end: str = "", model: byte
     digest = sha256_hex(data)
     versions.blobs.put(digest, [data])
     custom = TargetCustom(
-        model="model", version=version, target="pi", artifact_sha256=parse_bundle(data).manifest.artifact_sha256,
+        model=name, version=version, target="pi", artifact_sha256=parse_bundle(data).manifest.artifact_sha256,
         ref_id=reference.ref_id,
     )  # fmt: skip
-    versions.register(f"model-{version}/pi.tfb", custom, sha256=digest, length_bytes=len(data), now_ms=0)
+    versions.register(f"{name}-{version}/pi.tfb", custom, sha256=digest, length_bytes=len(data), now_ms=0)
 
 
 @pytest.fixture
