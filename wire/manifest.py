@@ -66,7 +66,9 @@ class Preprocessing:
     not know has schema 5.
 
     Before that: ``front_end`` is the file of ``edge_agent/front_ends`` that makes the image from raw sensor bytes, with
-    its options by name; empty: the bytes are an encoded image. ``orientation``: ``exif`` rotates an image according to
+    its options by name; empty: the bytes are an encoded image. ``front_end_columns``: the names of the columns of
+    numbers that it reads, in the order of the training data, if that named them: a table with a header is read by
+    these names. ``orientation``: ``exif`` rotates an image according to
     its Exif orientation, ``stored`` ignores the tag. ``decode``: ``reduced`` decodes at an eighth, a quarter or half of
     the size, but no less than twice that of the resized image, and rejects transparent pixels and animations; ``full``
     decodes at full size, drops an alpha channel and takes the first frame of an animation. A manifest with a
@@ -85,6 +87,7 @@ class Preprocessing:
     decode: str = field(default=DECODES[0], metadata=OMIT_DEFAULT)
     front_end: str = field(default="", metadata=OMIT_DEFAULT)
     front_end_options: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
+    front_end_columns: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
     resize: str = field(default=RESIZES[0], metadata=OMIT_DEFAULT)
     resize_to: int = field(default=0, metadata=OMIT_DEFAULT)
     fill: int = field(default=0, metadata=OMIT_DEFAULT)

@@ -199,7 +199,7 @@ def pack(table: Table, folder: Path | None = None) -> bytes:
     for image in images:  # one by one: joining them would hold all pixels twice
         buffer.write(np.ascontiguousarray(image).data)
     remarks = np.array(table.remarks, dtype=np.str_)
-    last = (np.array(table.task), places, remarks, np.array(pixels))
+    last = (np.array(table.task), places, remarks, np.array(table.columns, dtype=np.str_), np.array(pixels))
     for array in (*columns, names, corrupt, shares, told, *last):
         np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
@@ -212,8 +212,9 @@ def unpack(data: bytes, folder: Path | None = None) -> Table:
         StorageError: If the file of its pixels is not there, or damaged.
     """
     buffer = io.BytesIO(data)
-    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(14))
-    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task, places, remarks, digest = read
+    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(15))
+    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task, places, *last = read
+    remarks, named, digest = last
     texts = tuple(names.tolist()), tuple(corrupt.tolist())
     images: Images
     if str(digest):
@@ -225,7 +226,7 @@ def unpack(data: bytes, folder: Path | None = None) -> Table:
     columns = (images, labels, slices, sources, hashes)
     given = [one if len(one) else None for one in (told, places)]
     return Table(*columns, *texts, Shares(*shares.tolist()), told=given[0], task=str(task), names=given[1],
-                 remarks=tuple(remarks.tolist()))  # fmt: skip
+                 remarks=tuple(remarks.tolist()), columns=tuple(named.tolist()))  # fmt: skip
 
 
 def _pixels_of(hashes: npt.NDArray[np.str_]) -> str:

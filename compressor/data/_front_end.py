@@ -39,7 +39,8 @@ class SensorSample:
     """One sample before its front end: the bytes that a device would get, and its metadata.
 
     ``split``: as the data set tells it, or empty. ``values``: for a regression, the numbers to predict by name; the
-    label is then unused. ``problem``: why its file can't be read; it then counts as corrupt.
+    label is then unused. ``problem``: why its file can't be read; it then counts as corrupt. ``columns``: the names of
+    its columns of numbers, one for each, if it has such.
     """
 
     name: str
@@ -50,6 +51,7 @@ class SensorSample:
     split: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def tabled(
 
     Raises:
         CorruptImageError: If it rejects more than ``data.allow_corrupt``.
-        DataError: If it rejects all.
+        DataError: If it rejects all, or samples have the same columns in different orders.
     """
     kept, corrupt = list[SensorSample](), list[str]()
     images = hashed(_pictures(samples, *front_end, kept, corrupt))  # one by one: a picture may be larger than its data
@@ -138,6 +140,7 @@ def tabled(
     else:
         labels = [sample.label for sample in kept]
         table = make_table(images, labels, slices=slices, sources=sources, corrupt=left_out)
+    table = replace(table, columns=_columns(kept, path))
     if not data.split and not any(sample.split for sample in kept):
         return table
     places = [sample.name for sample in kept]
@@ -146,6 +149,21 @@ def tabled(
     )
     told_groups(table, names=places)
     return table
+
+
+def _columns(samples: Sequence[SensorSample], path: Path) -> tuple[str, ...]:
+    """Return the names of the columns that all samples share; empty if they have none, or others.
+
+    Raises:
+        DataError: If they have the same ones in another order: numbers would be read as those of another column.
+    """
+    first = next(iter(samples)).columns if samples else ()
+    for sample in samples:
+        if sample.columns != first and sorted(sample.columns) == sorted(first):
+            wanted, got = ", ".join(first)[:200], ", ".join(sample.columns)[:200]
+            message = f"Expected the columns {wanted} in one order in {path}, got {got} of {sample.name}"
+            raise DataError(f"{message}: write all files with the same order of columns")
+    return first if all(sample.columns == first for sample in samples) else ()
 
 
 def ranged(samples: Iterable[SensorSample], name: str, options: Mapping[str, float]) -> list[Ranged]:

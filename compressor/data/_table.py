@@ -86,7 +86,8 @@ class Table:
     name for ``tasks.named``; "": the task of such labels. ``names``: str, (N,), where a person finds each row, such as
     the path of its file (None: the data set has no such names). ``lanes``: str, (N,), how a sample from the fleet was
     drawn: ``audit``, uniformly, or because of its answer (None: not known, as of any other data). ``remarks``: a
-    sentence on each kind of label that the data set mended or left out.
+    sentence on each kind of label that the data set mended or left out. ``columns``: the names of the numbers that a
+    sensor's step has, in their order; empty: the data set has no such names, or not one for each.
     """
 
     images: Images
@@ -103,6 +104,7 @@ class Table:
     names: Texts | None = None
     lanes: Texts | None = None
     remarks: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -153,6 +155,7 @@ class Table:
             names=None if self.names is None else self.names[rows],
             lanes=None if self.lanes is None else self.lanes[rows],
             remarks=self.remarks,
+            columns=self.columns,
         )
 
 
@@ -353,6 +356,7 @@ def concatenate(first: Table, second: Table) -> Table:
         unit=first.unit,
         task=first.task,
         remarks=first.remarks,
+        columns=first.columns,
     )
 
 

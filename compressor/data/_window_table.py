@@ -129,6 +129,7 @@ def samples(
                 column: float(_only(texts, steps, f"{column} of window {own} in {name}"))
                 for column, texts in targets.items()
             },
+            columns=tuple(channels),
         )
         for own, steps in rows.items()
     ]

@@ -115,6 +115,7 @@ def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> Iterator[Se
                 source=source_name(file.source) or file.name,
                 split=file.split,
                 problem=problem,
+                columns=window.header(content) if data.front_end == "window" and not problem else (),
             )
 
 

@@ -134,6 +134,7 @@ def _of_table(
     splits = _optional(table, data.split) if data.split else [""] * len(labels)
     sources = _optional(table, _SOURCE) if _SOURCE in table.columns else [""] * len(labels)
     values = _values(table, columns, options)
+    single = len(features) == values.shape[2] and values.shape[1] == 1  # a list of numbers has one name for all
     return [
         SensorSample(
             name=f"{name} row {row + table.first_row}",
@@ -143,6 +144,7 @@ def _of_table(
             source=source_name(sources[row]) or f"{name} row {row + table.first_row}",
             split=splits[row],
             values={column: float(found[row]) for column, found in wanted.items()},
+            columns=tuple(features) if single else (),
         )
         for row in whole
     ]

@@ -63,6 +63,7 @@ def _samples(data: DataRecipe, *, text: bool = False) -> list[SensorSample]:
             slice="all",
             source=f"row {row}",
             values={PROGRESS: float(target)} if numbers else {},
+            columns=tuple(map(str, found.feature_names)),
         )
         for row, (values, target) in enumerate(zip(found.data, found.target, strict=True))
     ]

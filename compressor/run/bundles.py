@@ -59,6 +59,7 @@ def make_bundles(run: Run, results: Sequence[Judged]) -> dict[str, bytes]:
             budgets=_budgets(run, judged.target, certificate, golden),
             lineage=lineage_of(run, compared),
             thresholds=compared.gate_set.candidate.thresholds,
+            preprocessing=replace(candidate.manifest.preprocessing, front_end_columns=run.table.columns),
         )
         parts = package.Parts(
             manifest=manifest,

@@ -4,7 +4,9 @@ A front end's module has ``Settings`` (a frozen dataclass of numbers: the ``[dat
 default and range), ``SUFFIXES`` (of the files it reads) and ``decode(data: bytes, settings: Settings) -> uint8 (H, W,
 3)`` with equal channels. From that picture on, preprocessing, drift monitor and runtimes work as for a camera's. The
 compressor calls the same function, so that training and device get equal numbers. A manifest holds every setting as a
-number by name. Uses only numpy and the standard library; a module is imported when named.
+number by name. One that reads tables with a header also has ``decode_named(data, settings, columns)``, which reads
+them by name, and ``reordered(data, columns)``. Uses only numpy and the standard library; a module is imported when
+named.
 
 Source for the idea (8-bit features as the model's picture): TensorFlow Lite Micro, ``micro_speech`` example.
 """
@@ -12,7 +14,7 @@ Source for the idea (8-bit features as the model's picture): TensorFlow Lite Mic
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -28,13 +30,24 @@ def names() -> tuple[str, ...]:
     return plugins.names(__name__)
 
 
-def decode(name: str, data: bytes, options: Mapping[str, float]) -> Pixels:
+def decode(name: str, data: bytes, options: Mapping[str, float], columns: Sequence[str] = ()) -> Pixels:
     """Return the picture that the front end ``name`` makes of ``data``: uint8, (H, W, 3), equal channels.
 
+    ``columns``: the names of the columns of numbers, as in a manifest; a table with a header is read by them.
+
     Raises:
-        SensorError: If the front end is unknown, it can't read ``data``, or an option is unknown or out of range.
+        SensorError: If the front end is unknown, it can't read ``data``, it has other columns, or an option is unknown
+            or out of range.
     """
-    return _load(name).decode(data, _settings(name, tuple(options.items())))
+    module, settings = _load(name), _settings(name, tuple(options.items()))
+    named = getattr(module, "decode_named", None) if columns else None
+    return module.decode(data, settings) if named is None else cast("Pixels", named(data, settings, columns))
+
+
+def reordered(name: str, data: bytes, columns: Sequence[str]) -> str:
+    """Return a sentence if the table ``data``, which was decoded, has ``columns`` in another order; else nothing."""
+    said: Callable[[bytes, Sequence[str]], str] | None = getattr(_load(name), "reordered", None) if columns else None
+    return "" if said is None else said(data, columns)
 
 
 def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:

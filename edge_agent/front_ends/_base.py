@@ -113,4 +113,4 @@ def as_array(values: Any) -> Values:  # noqa: ANN401 - whatever a parser found
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         message = f"Expected rows of equally many numbers, got: {str(error)[:120]}"
-        raise SensorError(message) from error
+        raise SensorError(f"{message}: send numbers alone, as many in each row") from error

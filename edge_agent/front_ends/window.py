@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -24,6 +24,9 @@ from wire.settings import Bound
 MAX_WINDOW_BYTES = 4 * 1024 * 1024
 MAX_STEPS = 65_536
 SUFFIXES = frozenset({".csv", ".json", ".bin", ".f32", ".raw"})
+_JSON = ("[", "{")
+_EXAMPLE = "as JSON [[0.1, 0.2], [0.3, 0.4]] for two steps of two channels"
+_SHOWN = 8  # names in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +58,19 @@ def decode(data: bytes, settings: Settings) -> Pixels:
     Raises:
         SensorError: If ``data`` is not a window of ``steps`` x ``channels`` finite numbers.
     """
+    return decode_named(data, settings, ())
+
+
+def decode_named(data: bytes, settings: Settings, columns: Sequence[str]) -> Pixels:
+    """Return the picture of the window in ``data`` as ``decode`` does; a header is compared with ``columns``.
+
+    The same names in another order are read by name.
+
+    Raises:
+        SensorError: If ``data`` is not such a window, or its header has other names than ``columns``, if these are any.
+    """
     if len(data) > MAX_WINDOW_BYTES:
-        raise SensorError(f"Expected a window of at most {MAX_WINDOW_BYTES} bytes, got {len(data)}")
+        raise SensorError(f"Expected a window of at most {MAX_WINDOW_BYTES} bytes, got {len(data)}: send fewer steps")
     if settings.binary:
         step_bytes = 4 * settings.channels
         if not data or len(data) % step_bytes:
@@ -65,8 +79,54 @@ def decode(data: bytes, settings: Settings) -> Pixels:
         values = np.frombuffer(data, "<f4").astype(np.float64).reshape(-1, settings.channels)
     else:
         values = parse(data)
+        if (order := _order(data, columns)) is not None:
+            values = values[:, order]
     lows, highs = ranges(settings.low, settings.high, settings.columns, settings.channels)
     return to_pixels(fitted(values, settings), lows, highs)
+
+
+def header(data: bytes) -> tuple[str, ...]:
+    """Return the names in the first line of the CSV text ``data``, without blanks around; none: it has no header."""
+    try:
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return ()
+    if text[:1] in _JSON:
+        return ()
+    cells = next(csv.reader([text.partition("\n")[0]]), [])
+    return () if any(map(_is_number, cells)) or not any(cells) else tuple(cell.strip() for cell in cells)
+
+
+def reordered(data: bytes, columns: Sequence[str]) -> str:
+    """Return a sentence if the header of ``data`` has ``columns`` in another order; empty: it has none, or the same."""
+    found = header(data)
+    if len(found) != len(columns) or found == tuple(columns):
+        return ""
+    return f"Expected the columns {_listed(columns)}, got {_listed(found)}: read by their names"
+
+
+def _order(data: bytes, columns: Sequence[str]) -> list[int] | None:
+    """Return where each of ``columns`` is in the header of ``data``; None: there is nothing to put in order.
+
+    Raises:
+        SensorError: If the header has other names.
+    """
+    found = header(data) if columns else ()
+    if not found or found == tuple(columns):
+        return None
+    missing, foreign = [one for one in columns if one not in found], [one for one in found if one not in columns]
+    twice = [one for one in dict.fromkeys(found) if found.count(one) > 1]
+    if missing or foreign or twice:
+        parts = (("missing", missing), ("not of the model", foreign), ("twice", twice))
+        wrong = "; ".join(f"{what}: {_listed(names)}" for what, names in parts if names)
+        message = f"Expected the columns {_listed(columns)}, got {_listed(found)} ({wrong})"
+        raise SensorError(f"{message}: name them as the training data does, or send rows without a header in its order")
+    return [found.index(one) for one in columns]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(name[:40] for name in names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def fitted(values: Values, settings: Settings) -> Values:
@@ -77,10 +137,12 @@ def fitted(values: Values, settings: Settings) -> Values:
     """
     steps, channels = settings.steps, settings.channels
     if values.ndim != 2 or values.shape[1] != channels or not 1 <= len(values) <= MAX_STEPS:  # noqa: PLR2004 - (T, C)
-        raise SensorError(f"Expected a window of 1 to {MAX_STEPS} steps x {channels} channels, got {values.shape}")
+        message = f"Expected a window of 1 to {MAX_STEPS} steps x {channels} channels, got {values.shape}"
+        raise SensorError(f"{message}: send {channels} numbers for each step, {_EXAMPLE}")
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0].tolist()
-        raise SensorError(f"Expected finite numbers, got {values[row, column]} at step {row}, channel {column}")
+        message = f"Expected finite numbers, got {values[row, column]} at step {row}, channel {column}"
+        raise SensorError(f"{message}: send a number there, as the training data has it for what is missing")
     if len(values) == steps:
         return values
     if not settings.resample:
@@ -99,19 +161,62 @@ def parse(data: bytes) -> Values:
     """
     try:
         text = data.decode("utf-8-sig").strip()
-        rows = json.loads(text) if text[:1] == "[" else _csv_rows(text)
-    except (UnicodeDecodeError, ValueError, RecursionError, csv.Error) as error:
-        message = f"Expected a window as CSV or JSON text, got {len(data)} bytes: {str(error)[:120]}"
-        raise SensorError(message) from error
-    values = as_array(rows)
+    except UnicodeDecodeError as error:
+        message = f"Expected a window as CSV or JSON text, got {len(data)} bytes that are no UTF-8"
+        raise SensorError(f"{message}: write text, or set binary = 1 in the recipe for float32") from error
+    if not text:
+        message = f"Expected a window as CSV or JSON text, got an empty file ({len(data)} bytes)"
+        raise SensorError(f"{message}: write it beside, and rename it when it is whole")
+    values = as_array(_json_rows(text) if text[:1] in _JSON else _csv_rows(text))
     return values[:, None] if values.ndim == 1 else values
 
 
+def _json_rows(text: str) -> list[object]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        message = f"Expected a window as JSON, got text that is none: {str(error)[:120]}"
+        raise SensorError(f"{message}: send a list of steps, {_EXAMPLE}") from error
+    if not isinstance(found, list):
+        message = f"Expected a window as JSON, a list of steps, got {type(found).__name__} {text[:40]!r}"
+        raise SensorError(f"{message}: send {_EXAMPLE}")
+    return found
+
+
 def _csv_rows(text: str) -> list[list[float]]:
-    lines = [line for line in csv.reader(io.StringIO(text)) if line]
-    if lines and not any(_is_number(cell) for cell in lines[0]):
-        lines = lines[1:]
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text)) if line]
+    except csv.Error as error:
+        raise SensorError(f"Expected a window as CSV text, got: {error}: write a line a step, 0.1,0.2,0.3") from error
+    names: list[str] = []
+    if lines and not any(map(_is_number, lines[0])):
+        names, lines = lines[0], lines[1:]
+    cells = [cell for line in (names, *lines) for cell in line if _is_text(cell)]
+    if (other := next((one for one in (";", "\t") if any(one in cell for cell in cells)), "")) != "":
+        message = f"Expected cells parted by commas, got {other!r} in {text[:40]!r}"
+        raise SensorError(f"{message}: write commas between cells, and points in fractions")
+    if not lines:
+        message = f"Expected lines of numbers, got only {text[:60]!r}"
+        raise SensorError(f"{message}: write a line of numbers a step below the header")
+    wide = len(names or lines[0])
+    if uneven := [place for place, line in enumerate(lines) if len(line) != wide]:
+        got = f"{len(lines[uneven[0]])} in line {uneven[0] + bool(names) + 1}"
+        message = f"Expected {wide} cells in each line, got {got}"
+        raise SensorError(f"{message}: write one cell for each {'name of the header' if names else 'channel'}")
+    if texts := [place for place in range(wide) if any(_is_text(line[place]) for line in lines)]:
+        shown = _listed([_described(lines, names, place) for place in texts])
+        message = f"Expected numbers in all columns, got text in {len(texts)} of {wide}: {shown}"
+        raise SensorError(f"{message}: send the numbers that the model was trained on, and no others")
     return [[float(cell) if cell.strip() else np.nan for cell in line] for line in lines]
+
+
+def _described(lines: list[list[str]], names: list[str], place: int) -> str:
+    text = next(line[place] for line in lines if _is_text(line[place]))
+    return f"{names[place] if names else f'column {place}'} {text[:20]!r}"
+
+
+def _is_text(cell: str) -> bool:
+    return bool(cell.strip()) and not _is_number(cell)
 
 
 def _is_number(cell: str) -> bool:

@@ -61,6 +61,7 @@ REPLAY_AGAIN_S = 60.0
 INPUT_CRASHED = "input_crashed"
 INPUT_AGAIN = "input_tried_again"
 OUT_OF_MEMORY = "out_of_memory"
+COLUMNS = "columns_reordered"
 _MAX_REQUESTS = 8
 _PIPE_BYTES = 65536
 STOP = Frame({"type": "stop"})
@@ -140,6 +141,7 @@ class InferenceLoop:
         self._inputs = KeptReleases(None)
         self._replay: Replay | None = None
         self._bundle, self._replay_due_s = "", 0.0
+        self._remarked = ""
         self.answers = Answers()
         self.to_agent = ToAgent(send)
         self.api: Api | None = None
@@ -263,6 +265,9 @@ class InferenceLoop:
             self.in_flight.end(capture.name, served=False)
             return
         run_s = self._clock.monotonic_s()
+        if outcome.remark and outcome.remark != self._remarked:
+            self._remarked = outcome.remark
+            self._fault(COLUMNS, f"{capture.name}: {outcome.remark}")
         self.answers.expect()
         self._unanswered.append(_Served(capture=capture, outcome=outcome, now_ms=now_ms, now_s=now_s, run_s=run_s))
         waited_s, took_s = run_s - self._unanswered[0].run_s, run_s - now_s

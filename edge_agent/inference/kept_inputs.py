@@ -214,6 +214,7 @@ def form_of(manifest: Manifest) -> str:
     """Return a digest that two releases share which read inputs of the same form: each can read those of the other."""
     told = manifest.preprocessing
     form = [told.front_end, dict(told.front_end_options), *([told.bits] if told.deep else [])]
+    form += [list(told.front_end_columns)] if told.front_end_columns else []
     text = json.dumps(form, sort_keys=True, default=str)
     return blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -38,7 +38,7 @@ class Inference:
     ``image``: uint8 (H, W, 3), as decoded, or (H, W, 2) with 16 bits; ``logits``: (1, classes); ``embedding``: (1, D)
     or None; ``run_ms``: of the runtime call only. ``row``: (1, S), its stream values, where an answer needed them
     before it is counted. ``size``: width and height of the input in pixels, before any reduction; None: those of
-    ``image``.
+    ``image``. ``remark``: what was done to read the input, a sentence for the operator; empty: nothing to say.
     """
 
     image: NDArray[np.uint8]
@@ -48,6 +48,7 @@ class Inference:
     features: list[float] | None = None
     row: list[float] | None = None
     size: tuple[int, int] | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,10 @@ class ServedModel:
         """
         pre = self.manifest.preprocessing
         if pre.front_end:
-            return self._run(front_ends.decode(pre.front_end, data, pre.front_end_options), before_run)
+            columns = pre.front_end_columns
+            picture = front_ends.decode(pre.front_end, data, pre.front_end_options, columns)
+            outcome = self._run(picture, before_run)
+            return replace(outcome, remark=front_ends.reordered(pre.front_end, data, columns)) if columns else outcome
         room = (lambda: room_bytes(self.max_memory_bytes)) if self.max_memory_bytes else None
         outcome = self._run(decode_image(data, pre, room_bytes=room), before_run)
         return replace(outcome, size=upright_size(data, pre)) if self.manifest.decoder else outcome

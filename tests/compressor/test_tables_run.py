@@ -45,7 +45,7 @@ def test_a_row_of_numbers_is_answered(outcome: RunResult, target: str) -> None:
     [
         (ROW[:3], "Expected a window of 1 to 65536 steps x 30 channels, got"),
         ([*ROW[:29], ""], "Expected finite numbers, got nan at step 0, channel 29"),
-        ([*ROW[:29], "high"], "could not convert string to float: 'high'"),
+        ([*ROW[:29], "high"], "text in 1 of 30: column 29 'high': send the numbers"),
         ([*ROW[:29], "inf"], "got inf at step 0, channel 29"),
     ],
 )
@@ -54,6 +54,19 @@ def test_missing_values_and_categories_are_refused_by_a_code(outcome: RunResult,
     with open_bundle(outcome.bundle("gateway")) as model, pytest.raises(SensorError, match=told) as caught:
         model.answer(",".join(map(str, line)).encode())
     assert caught.value.code == "sensor_invalid"
+
+
+def test_a_header_is_compared_with_the_columns_of_the_table(outcome: RunResult) -> None:
+    """The names travel in the manifest; the same ones in another order are read by name, others are refused."""
+    names = list(load_breast_cancer().feature_names)
+    with open_bundle(outcome.bundle("gateway")) as model:
+        assert model.manifest.preprocessing.front_end_columns == tuple(names)
+        plain = model.answer(",".join(map(str, ROW)).encode())
+        turned = ",".join(names[::-1]) + "\n" + ",".join(map(str, ROW[::-1]))
+        assert model.answer(turned.encode()).outputs == plain.outputs
+        foreign = turned.replace("mean radius", "radius")
+        with pytest.raises(SensorError, match=r"missing: mean radius; not of the model: radius"):
+            model.answer(foreign.encode())
 
 
 def test_a_linear_model_of_rows_is_taken(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,8 @@ class Known:
     decoder: str = ""
     smoothing: str = ""
     schema: int = 3
+    pre: Mapping[str, object] = field(default_factory=dict)
+    """Changes of the preprocessing."""
 
 
 KNOWN = {
@@ -91,6 +93,7 @@ def bundle_of(task: str, folder: Path, **changes: object) -> Path:
         smoothing=known.smoothing,
         smoothing_options={"window": 1.0} if known.smoothing else {},
         outputs=(TensorSpec(name="logits", shape=(-1, *outputs.shape)),),
+        preprocessing=replace(MANIFEST.preprocessing, **known.pre),
         artifact_sha256=sha256_hex(artifact),
     )
     made = tasks.make(task, tasks.outputs_of(manifest), known.thresholds)

@@ -165,20 +165,67 @@ def test_text_json_and_raw_windows_give_one_picture() -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"0,1\n,2", "got nan at step 1, channel 0"),
-        (b"0,1\n2", "equally many"),
-        (b"0\n1", "2 channels, got"),
+        (b"0,1\n,2", "got nan at step 1, channel 0: send a number there"),
+        (b"0,1\n2", "2 cells in each line, got 1 in line 2: write one cell for each channel"),
+        (b"x,y\n0,1\n2", "2 cells in each line, got 1 in line 3: write one cell for each name of the header"),
+        (b"[[0, 1], [2]]", "equally many numbers, got: .*: send numbers alone, as many in each row"),
+        (b"x,y\n", "Expected lines of numbers, got only 'x,y': write a line of numbers a step below the header"),
+        (b"0;1\n2;3", "parted by commas, got ';' in '0;1.*: write commas between cells, and points in fractions"),
+        (b"x;y\n0,5;1\n2;3", "parted by commas, got ';'|2 cells in each line"),
+        (b"0\t1\n2\t3", "parted by commas, got '.t'"),
+        (b"[0, 1]", r"steps x 2 channels, got \(2, 1\): send 2 numbers for each step, as JSON \[\[0.1, 0.2\]"),
+        (b'{"x": 1}', "a list of steps, got dict .*: send as JSON"),
+        (b"a,1\nb,2", "text in 1 of 2: column 0 'a': send the numbers that the model was trained on"),
+        (b"x,y\na,1\n2,b", "text in 2 of 2: x 'a', y 'b'"),
+        (b"0\n1", "2 channels, got .*: send 2 numbers for each step"),
         (b"0,1\n2,3\n4,5", "Expected 2 steps, got 3"),
-        (b"[[0, 1], [2", "CSV or JSON"),
-        (b"\xff\xfe", "CSV or JSON"),
+        (b"[[0, 1], [2", "as JSON, got text that is none: .*: send a list of steps"),
+        (b"\xff\xfe", "CSV or JSON text, got 2 bytes that are no UTF-8: write text"),
         (b'[{"x": 1}]', "numbers"),
-        (b"", "steps x 2"),
+        (b"", "got an empty file .0 bytes.: write it beside, and rename it"),
+        (b" \n", "got an empty file .2 bytes."),
     ],
 )
 def test_windows_that_cannot_be_read_are_refused(data: bytes, said: str) -> None:
     """Missing numbers, other shapes and other formats raise a SensorError with the position."""
     with pytest.raises(SensorError, match=said):
         front_ends.decode("window", data, {"steps": 2, "channels": 2})
+
+
+NAMED = {"steps": 1, "channels": 3, "low": 0.0, "high": 255.0}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"10,20,30", ""),
+        (b"a,b,c\n10,20,30", ""),
+        (b" a , b,c \n10,20,30", ""),
+        (b"c,a,b\n30,10,20", "Expected the columns a, b, c, got c, a, b: read by their names"),
+        (b"[[10, 20, 30]]", ""),
+    ],
+)
+def test_a_header_in_another_order_is_read_by_its_names(data: bytes, said: str) -> None:
+    """And that is said; rows without names are in the order of the training data."""
+    picture = front_ends.decode("window", data, NAMED, ("a", "b", "c"))
+    assert picture[0, :, 0].tolist() == [10, 20, 30]
+    assert front_ends.reordered("window", data, ("a", "b", "c")) == said
+    assert front_ends.decode("window", data, NAMED)[0, :, 0].tolist() == ([30, 10, 20] if said else [10, 20, 30])
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"a,b,x\n1,2,3", "columns a, b, c, got a, b, x (missing: c; not of the model: x): name them as"),
+        (b"a,b\n1,2", "got a, b (missing: c)"),
+        (b"a,b,c,id\n1,2,3,4", "got a, b, c, id (not of the model: id)"),
+        (b"a,b,c,a\n1,2,3,4", "got a, b, c, a (twice: a)"),
+    ],
+)
+def test_a_header_with_other_names_is_refused_with_both(data: bytes, said: str) -> None:
+    """All that are missing and all that are foreign, at once."""
+    with pytest.raises(SensorError, match=re.escape(said)):
+        front_ends.decode("window", data, NAMED, ("a", "b", "c"))
 
 
 def test_a_window_is_stretched_only_where_that_is_asked_for() -> None:

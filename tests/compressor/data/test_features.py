@@ -236,3 +236,23 @@ def test_seeded_damage_is_coded(tmp_path: Path) -> None:
                 load("arrays" if name == "a.npz" else "features", tmp_path / name)
             except CompressorError:
                 continue
+
+
+def test_the_columns_of_numbers_are_known_by_name(tmp_path: Path) -> None:
+    """For the header of what a device reads; several steps in a line, a list or an array have no name for each."""
+    flat = {"options": {"steps": 1, "channels": 2, "low": 0, "high": 100}}
+    table = csv(tmp_path, "label,y,x\na,1,2\nb,3,4\n", **flat)
+    assert table.columns == ("y", "x")
+    assert data.unpack(data.pack(table)).columns == table.take(np.array([0])).columns == ("y", "x")
+    assert csv(tmp_path, slices="site", split="part").columns == ()
+    assert npz(tmp_path).columns == ()
+
+
+def test_files_with_the_same_columns_in_another_order_are_refused(tmp_path: Path) -> None:
+    """Numbers of one would be read as those of another; other names altogether have no order."""
+    flat = {"options": {"steps": 1, "channels": 2, "low": 0, "high": 100}}
+    files = {"a.csv": b"label,x,y\na,1,2\n", "b.csv": b"label,y,x\nb,3,4\n"}
+    with pytest.raises(DataError, match=r"Expected the columns x, y in one order in .*, got y, x of b\.csv row 2"):
+        load("features", write(tmp_path / "one", files), **flat)
+    files["b.csv"] = b"label,v,w\nb,3,4\n"
+    assert load("features", write(tmp_path / "two", files), **flat).columns == ()

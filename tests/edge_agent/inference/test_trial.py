@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import front_ends
 from edge_agent.config import AgentConfig
 from edge_agent.config import document_of as document_of_config
 from edge_agent.errors import SourceError
 from edge_agent.inference.trial import document_of
 from tests.edge_agent.conftest import free_port
+from tests.edge_agent.task_bundles import bundle_of
 
 LIMIT_S = 60
 
@@ -236,3 +238,21 @@ def test_a_signal_that_comes_while_the_agent_starts_is_kept_for_it(tmp_path: Pat
         command = [sys.executable, "-c", "\n".join(lines), told]
         done = subprocess.run(command, capture_output=True, text=True, pass_fds=[file.fileno()], check=False)
     assert (done.returncode, "error [" in done.stderr) == (3, True)  # it has no identity, and says so
+
+
+def test_columns_in_another_order_are_said_once(tmp_path: Path) -> None:
+    """Rows with the model's names in another order are answered; foreign names are an error with both."""
+    names = tuple("abcdefgh")
+    options = front_ends.complete("window", {"steps": 8, "channels": 8})
+    pre = {"front_end": "window", "front_end_options": options, "front_end_columns": names}
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    lines = "\n".join([",".join("0" * 8)] * 8)
+    for number, head in enumerate((names, names[::-1], names[::-1], ("z", *names[1:]))):
+        (rows / f"{number}.csv").write_text(f"{','.join(head)}\n{lines}\n")
+    code, answers, said = tried(bundle_of("classification", tmp_path, pre=pre), "--path", rows, "--once")
+    assert code == 0
+    assert [answer.get("error", answer.get("label")) for answer in answers] == ["b", "b", "b", "sensor_invalid"]
+    assert said.count("columns_reordered") == 1
+    assert "columns_reordered: 1.csv: Expected the columns a, b, c, d, e, f, g, h, got h, g, f, e" in said
+    assert "(missing: a; not of the model: z)" in answers[3]["text"]
