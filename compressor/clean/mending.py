@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from compressor.clean import biases, folding, inputs, linear_models, masks, names, opset, sizes, wrapping
+from compressor.clean import constants, folding, inputs, linear_models, names, opset, sizes, wrapping
 from compressor.clean._answers import ROUNDING, FileAnswers, Unrunnable, answers, apart
 from compressor.clean._graph import copy_of
 from compressor.clean.given import PARITY, Given
@@ -66,9 +66,9 @@ MENDS = (
     Mend(name="constants of the new opset", apply=folding.inline_constants, compressing=True),
     Mend(name="batch", apply=sizes.open_batch, compressing=True),
     Mend(name="folding", apply=folding.fold, compressing=True),
-    Mend(name="biases", apply=biases.flatten_biases, compressing=True),
-    Mend(name="masks", apply=masks.cut_masks, compressing=True),
-    Mend(name="masks, less", apply=masks.cut_masks_less, compressing=True),
+    Mend(name="biases", apply=constants.flatten_biases, compressing=True),
+    Mend(name="masks", apply=constants.cut_masks, compressing=True),
+    Mend(name="masks, less", apply=constants.cut_masks_less, compressing=True),
     Mend(name="names after it", apply=names.name_nodes, exact=True),
 )
 """In this order: what a session needs, what is fed, what is folded, what quantizers need."""

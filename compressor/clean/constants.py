@@ -1,8 +1,10 @@
-"""Masks before a softmax cut to what it can tell apart: -3.4e38 sets the int8 range of the scores that it is added to.
+"""Constants that quantizers can't take: biases of two axes, and masks before a softmax.
 
-exp(-60) is 9e-27: beside any score of a trained attention it adds nothing to a float32 sum. Measured with -3.4e38, -1e4
-and -60: an error of the logits of 1 (it does not run on LiteRT), .035 and .012. The mend is compared with the file
-before it, so that scores that lie further apart, or rows that are masked completely, undo it.
+onnxruntime's quantizer takes a bias for one number a channel. A mask of -3.4e38 sets the int8 range of the scores that
+it is added to, so that masks are cut to what a softmax can tell apart: exp(-60) is 9e-27, which beside any score of a
+trained attention adds nothing to a float32 sum. Measured with -3.4e38, -1e4 and -60: an error of the logits of 1 (it
+does not run on LiteRT), .035 and .012. The mend is compared with the file before it, so that scores that lie further
+apart, or rows that are masked completely, undo it.
 """
 
 from __future__ import annotations
@@ -13,12 +15,41 @@ import onnx
 from compressor.clean import _graph
 from compressor.clean.given import Given
 
+_BIAS = 2
+_PRODUCTS = frozenset({"Gemm", "MatMul"})
 CUTS = (-60.0, -1e4)
 _MASKING = -1e3
 """Values below it are no scores: they stand for minus infinity."""
 _MOVING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Slice", "Gather", "Cast", "Identity"})
 _JOINING = frozenset({"Add", "Where", "Sum", "Min", "Max"})
 _VALUES = {"Where": (1, 2)}
+
+
+def flatten_biases(model: onnx.ModelProto, given: Given) -> str:
+    """Reshape the constant C of Gemm, and the constant that is added to a MatMul, to one axis."""
+    del given
+    known = _graph.constants(model)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    changed: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type == "Gemm" and len(node.input) > _BIAS:
+            places = [_BIAS]
+        elif node.op_type == "Add":
+            places = [i for i in (0, 1) if (made := makers.get(node.input[1 - i])) and made.op_type in _PRODUCTS]
+        else:
+            continue
+        for place in places:
+            tensor = known.get(node.input[place])
+            if tensor is None or len(tensor.dims) < 2 or any(size != 1 for size in tensor.dims[:-1]):  # noqa: PLR2004
+                continue
+            if node.op_type == "Add" and len(tensor.dims) > 2:  # noqa: PLR2004 - it may add axes
+                continue
+            if tensor.name not in changed:
+                changed[tensor.name] = _graph.free_name(model, f"{tensor.name}_flat")
+                _graph.set_constant(model, changed[tensor.name], _graph.value_of(tensor).reshape(-1))
+            node.input[place] = changed[tensor.name]
+    _graph.drop_unneeded(model)
+    return f"{', '.join(map(repr, changed))} reshaped to one axis" if changed else ""
 
 
 def cut_masks(model: onnx.ModelProto, given: Given, cut: float = CUTS[0]) -> str:
