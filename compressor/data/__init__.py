@@ -191,7 +191,9 @@ def pack(table: Table, folder: Path | None = None) -> bytes:
     names, corrupt = np.array(table.class_names), np.array(table.corrupt, dtype=np.str_)
     buffer = io.BytesIO()
     shares = np.array(astuple(table.shares))
-    told, places = (np.array([] if one is None else one, dtype=np.str_) for one in (table.told, table.names))
+    told, places, kinds = (
+        np.array([] if one is None else one, dtype=np.str_) for one in (table.told, table.names, table.kinds)
+    )
     columns = (table.labels, table.slices, table.sources, table.hashes)
     np.lib.format.write_array(buffer, shapes, allow_pickle=False)
     size = 0 if pixels else int(shapes.prod(axis=1).sum())
@@ -199,7 +201,8 @@ def pack(table: Table, folder: Path | None = None) -> bytes:
     for image in images:  # one by one: joining them would hold all pixels twice
         buffer.write(np.ascontiguousarray(image).data)
     remarks = np.array(table.remarks, dtype=np.str_)
-    last = (np.array(table.task), places, remarks, np.array(table.columns, dtype=np.str_), np.array(pixels))
+    named = np.array(table.columns, dtype=np.str_)
+    last = (np.array(table.task), places, remarks, named, kinds, np.array(pixels))
     for array in (*columns, names, corrupt, shares, told, *last):
         np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
@@ -212,9 +215,9 @@ def unpack(data: bytes, folder: Path | None = None) -> Table:
         StorageError: If the file of its pixels is not there, or damaged.
     """
     buffer = io.BytesIO(data)
-    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(15))
+    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(16))
     shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task, places, *last = read
-    remarks, named, digest = last
+    remarks, named, kinds, digest = last
     texts = tuple(names.tolist()), tuple(corrupt.tolist())
     images: Images
     if str(digest):
@@ -224,9 +227,9 @@ def unpack(data: bytes, folder: Path | None = None) -> Table:
         cuts = zip([0, *ends[:-1]], ends, shapes.tolist(), strict=True)
         images = object_array([pixels[start:end].reshape(shape) for start, end, shape in cuts])
     columns = (images, labels, slices, sources, hashes)
-    given = [one if len(one) else None for one in (told, places)]
+    given = [one if len(one) else None for one in (told, places, kinds)]
     return Table(*columns, *texts, Shares(*shares.tolist()), told=given[0], task=str(task), names=given[1],
-                 remarks=tuple(remarks.tolist()), columns=tuple(named.tolist()))  # fmt: skip
+                 remarks=tuple(remarks.tolist()), columns=tuple(named.tolist()), kinds=given[2])  # fmt: skip
 
 
 def _pixels_of(hashes: npt.NDArray[np.str_]) -> str:

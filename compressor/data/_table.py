@@ -87,7 +87,8 @@ class Table:
     the path of its file (None: the data set has no such names). ``lanes``: str, (N,), how a sample from the fleet was
     drawn: ``audit``, uniformly, or because of its answer (None: not known, as of any other data). ``remarks``: a
     sentence on each kind of label that the data set mended or left out. ``columns``: the names of the numbers that a
-    sensor's step has, in their order; empty: the data set has no such names, or not one for each.
+    sensor's step has, in their order; empty: the data set has no such names, or not one for each. ``kinds``: str, (N,),
+    the label that a row had before its task made another of it (None: it is the label).
     """
 
     images: Images
@@ -105,6 +106,7 @@ class Table:
     lanes: Texts | None = None
     remarks: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    kinds: Texts | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -156,6 +158,7 @@ class Table:
             lanes=None if self.lanes is None else self.lanes[rows],
             remarks=self.remarks,
             columns=self.columns,
+            kinds=None if self.kinds is None else self.kinds[rows],
         )
 
 

@@ -211,6 +211,14 @@ class ModelFormat:
         del model
         return ()
 
+    def end_layers(self, model: bytes) -> tuple[str, ...]:
+        """Return the last layers and all behind them, as ``float_layers`` names them.
+
+        Raises:
+            QuantizeError: If it can't be read.
+        """
+        return (*self.last_layers(model), *self.behind_layers(model))
+
     # To run and measure it.
 
     def run(self, model: bytes, rows: Floats) -> None:

@@ -76,6 +76,12 @@ class Format(ModelFormat):
 
         return last_layers(model)
 
+    def end_layers(self, model: bytes) -> tuple[str, ...]:
+        """Return the operators from the last with weights on."""
+        from compressor.tflite.quantizing import end_layers  # noqa: PLC0415 - loads LiteRT
+
+        return end_layers(model)
+
     def weights(self, model: bytes) -> Iterator[Weight]:
         """Yield the constants of all graphs."""
         from compressor.tflite import flatbuffer  # noqa: PLC0415 - loads LiteRT

@@ -16,6 +16,10 @@ from wire.settings import Bound, OneOf, is_given
 UNLABELLED = "unlabelled"
 """The data set whose rows have no labels."""
 LOGITS, PROBABILITIES = "logits", "probabilities"
+RECONSTRUCTION, FORECAST, EMBEDDING, SCORE = "reconstruction", "forecast", "embedding", "score"
+OF_CLASSES = (LOGITS, PROBABILITIES)
+FITTED = (EMBEDDING, *OF_CLASSES)
+"""Outputs of a file for anomalies of which normal rows are learned: where their embeddings lie."""
 SEPARATOR = "|"
 """Between the labels of a row, if a recipe names none."""
 _LARGE = 2**31
@@ -44,7 +48,9 @@ class ModelRecipe:
     ``teacher``: an ONNX file that ``distill`` and ``qat`` learn from, instead of the network as it was trained.
 
     ``outputs``: what an imported file's outputs are, if they don't tell: ``logits``, or ``probabilities`` that need not
-    sum to 1 (a sigmoid). Not in the ``repr`` either.
+    sum to 1 (a sigmoid). In a recipe of anomalies a ``reconstruction`` of the input, a ``forecast`` of its last rows, a
+    ``score``, or an ``embedding`` whose distance from normal ones is the score; of ``logits`` or ``probabilities`` it
+    is the input of the last layer. Not in the ``repr`` either.
 
     ``constants``: values of the further inputs of an ``onnx`` file, by name: a number fills the input, a list has one
     number a value. Not in the ``repr``, like ``Recipe.acceptance``: code that digests a recipe adds it if it is given.
@@ -68,7 +74,9 @@ class ModelRecipe:
     constants: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict, repr=False)
     allow_constant: str = ""
     teacher: str = field(default="", repr=False)
-    outputs: Annotated[str, OneOf(("", LOGITS, PROBABILITIES))] = field(default="", repr=False)
+    outputs: Annotated[str, OneOf(("", *OF_CLASSES, RECONSTRUCTION, FORECAST, EMBEDDING, SCORE))] = field(
+        default="", repr=False
+    )
 
     @property
     def architecture(self) -> str:

@@ -22,6 +22,7 @@ from compressor.gates.kinds import KINDS, RENAMED, Place, holds_for, kind_of
 from compressor.recipe.changes import TABLES, changed
 from compressor.recipe.model import (
     DEFAULT_STEPS,
+    OF_CLASSES,
     UNLABELLED,
     AcceptanceRecipe,
     AlarmRecipe,
@@ -549,7 +550,12 @@ def _check_import(recipe: Recipe) -> None:
     if len(given) > 1:
         message = f"Expected in [model] one of checkpoint, {', '.join(formats.model_keys())}, got {', '.join(given)}"
         raise RecipeError(message)
-    file_format = formats.imported(model)
+    file_format, task = formats.imported(model), tasks.of(recipe.data)
+    if model.outputs not in {"", *OF_CLASSES} and file_format is not None and not task.scored:
+        message = (
+            f"Expected [model] outputs {' or '.join(OF_CLASSES)} in a recipe {task.recipes}, got {model.outputs!r}"
+        )
+        raise RecipeError(f"{message}: leave it out, or write [data] task = 'anomaly'")
     if model.constants and (file_format is None or not file_format.cleaned_with):
         raise RecipeError("Expected no constants in [model] without an ONNX file in onnx, got some: leave them out")
     if file_format is None:

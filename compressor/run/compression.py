@@ -41,7 +41,7 @@ from compressor.steps._base import Bench, Network
 from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
 from compressor.steps.quantize import Settings as QuantizeRecipe
-from edge_agent import declarations
+from edge_agent import declarations, decoders
 from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]
@@ -197,7 +197,8 @@ def compress(
     data, remarks = form.data, list[str]()
     if (own := run.material.calibration) is not None and artifact_steps(run.recipe, target.name):
         remarks += filter(None, (f"{own.said}.", own.unlike(next(run.batches(calibration)))))
-    for step in artifact_steps(run.recipe, target.name):
+    for asked in artifact_steps(run.recipe, target.name):
+        step = _with_float_score(form, data, target, asked)
         if coarse := formats.named(target.runtime).coarser(data, step):
             named = ", ".join(coarse)
             remarks.append(f"One scale for all channels has {named}: a grouped ConvTranspose can't have one a channel.")
@@ -223,6 +224,17 @@ def compress(
     stated = formats.named(target.runtime).stated(plain)
     made = with_contract(made, *stated) if stated is not None else made
     return Form(candidate=made, converted_from=plain, remarks=tuple(remarks))
+
+
+def _with_float_score(form: Form, model: bytes, target: TargetRecipe, step: QuantizeRecipe) -> QuantizeRecipe:
+    """Return ``step`` with the layers that make the score of a person's file in float, where its decoder wants that."""
+    file_format = formats.named(target.runtime)
+    if not decoders.ends_float(form.candidate.manifest.decoder) or step.scheme == "none" or step.integer_io:
+        return step
+    if "float_layers" not in (file_format.reads(step.scheme) or ("float_layers",)):
+        return step
+    last = file_format.end_layers(model)
+    return replace(step, float_layers=tuple(dict.fromkeys((*step.float_layers, *last))))
 
 
 def _not_larger(

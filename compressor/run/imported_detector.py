@@ -59,7 +59,7 @@ def settled(candidate: Candidate, outputs: Specs, rows: Floats) -> BoxOutputs:
         ModelSignatureError: If they have no layout of the decoder, or differ between a row alone and among others.
     """
     manifest = candidate.manifest
-    found, together = _run(replace(candidate, manifest=_raw(manifest, outputs)), rows)
+    found, together = outputs_of_rows(replace(candidate, manifest=_raw(manifest, outputs)), rows)
     known = tuple(
         replace(spec, shape=(-1, *values.shape[1:])) if values.ndim else spec
         for spec, values in zip(outputs, found, strict=True)
@@ -67,7 +67,7 @@ def settled(candidate: Candidate, outputs: Specs, rows: Floats) -> BoxOutputs:
     read = stated(manifest, known)
     taken = [found[known.index(spec)] for spec in read.outputs]
     if len(taken) < _SUPPRESSED:  # behind the last box of a suppressed list may be anything
-        _check_alone(taken, [together[known.index(spec)] for spec in read.outputs])
+        check_alone(taken, [together[known.index(spec)] for spec in read.outputs])
         if not any(all(np.isfinite(part).all() for part in row) for row in zip(*taken, strict=True)):
             raise MeasureError("Expected finite outputs, got NaN or infinity for every row: check the export")
     try:
@@ -99,10 +99,13 @@ def _raw(manifest: Manifest, outputs: Specs) -> Manifest:
     return replace(manifest, decoder="", decoder_options={}, outputs=outputs)
 
 
-def _run(candidate: Candidate, rows: Floats) -> tuple[Sequence[Floats], Sequence[Floats]]:
+def outputs_of_rows(candidate: Candidate, rows: Floats) -> tuple[Sequence[Floats], Sequence[Floats]]:
     """Return the outputs for ``rows``, row by row and joined, and of all rows at once.
 
     Those of a list of one input are one long list, both times.
+
+    Raises:
+        MeasureError: If the file can't be run.
     """
     try:
         runtime = runtimes.load(candidate.manifest, candidate.artifact)
@@ -115,8 +118,12 @@ def _run(candidate: Candidate, rows: Floats) -> tuple[Sequence[Floats], Sequence
     return joined, together
 
 
-def _check_alone(alone: Sequence[Floats], together: Sequence[Floats]) -> None:
-    """Check that a row has the same answer among others: a device runs one at a time."""
+def check_alone(alone: Sequence[Floats], together: Sequence[Floats]) -> None:
+    """Check that a row has the same answer among others: a device runs one at a time.
+
+    Raises:
+        ModelSignatureError: If it has not.
+    """
     for one, other in zip(alone, together, strict=True):
         if one.shape != other.shape or not np.isfinite(one).all() or not one.size:
             continue  # other numbers of boxes are the decoder's to judge

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import formats, importing
+from compressor import formats, importing, tasks
 from compressor.cache import Result, Stage
 from compressor.clean.given import Given, random_rows
 from compressor.data._table import Table
@@ -23,6 +23,7 @@ from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import LOGITS, PROBABILITIES, Recipe
 from compressor.run import described, imported_detector, usual_preprocessing
+from compressor.run.anomalies import imported
 from compressor.run.compression import Notes, check_calibration, compress
 from compressor.run.stages import (
     Form,
@@ -30,6 +31,7 @@ from compressor.run.stages import (
     NetworkFile,
     Run,
     bare,
+    decoded_by,
     float_target,
     input_of,
     packed,
@@ -91,7 +93,9 @@ def models_of(run: Run, calibration: Sequence[Table]) -> Models:
         given = file_format.with_first(data, specs[1][0].name) if artifact_steps(recipe, target.name) else data
         form = compress(run, Form(candidate=replace(start.candidate, artifact=given)), target, calibration)
         made = _stated(form.candidate, specs, form.plain)
-        made = replace(made, manifest=replace(made.manifest, decoder_options=start.candidate.manifest.decoder_options))
+        known = start.candidate.manifest
+        made = replace(made, manifest=decoded_by(made.manifest, known.decoder, known.decoder_options))
+        made = replace(made, manifest=replace(made.manifest, outputs=known.outputs)) if run.task.scored else made
         compressed[target.name] = replace(form, candidate=made)
     return Models(
         trained=None, weights=None, baseline=start, floats={file_format.runtime: start}, compressed=compressed,
@@ -108,13 +112,14 @@ def opened(run: Run, calibration: Sequence[Table]) -> tuple[Run, Form]:
         MeasureError: As ``models_of``.
     """
     _, start, (_, outputs) = _read_as(run, calibration)
-    names, boxes = [output.name for output in outputs], bool(run.recipe.decoder.kind)
+    names, boxes, known = [output.name for output in outputs], bool(run.recipe.decoder.kind), start.candidate.manifest
     if boxes:
         imported_detector.check_joined(outputs)
     source = NetworkFile(
         data=start.data, logits=names[0], embedding=names[1] if len(names) > 1 else "",
         sigmoid=run.recipe.model.outputs == PROBABILITIES or run.task.several,
-        decoder_options=start.candidate.manifest.decoder_options if boxes else {},
+        decoder=known.decoder if run.task.scored else "",
+        decoder_options=known.decoder_options if boxes or run.task.scored else {},
     )  # fmt: skip
     return replace(run, models=replace(run.models, source=source)), start
 
@@ -204,6 +209,9 @@ def _read_as(run: Run, calibration: Sequence[Table]) -> tuple[formats.ModelForma
     plain = bare(recipe, run.table, data, float_target(recipe, file_format.runtime))
     if recipe.decoder.kind:
         specs, plain = _of_boxes(run, plain, data, calibration[0])
+    elif run.task.scored:
+        specs, plain = _of_scores(run, plain, (given, data), calibration[0])
+        data = plain.artifact
     else:
         specs = contract_of(data, plain.manifest)
         specs = _meant(run, _stated(plain, specs, data), specs, calibration[0])
@@ -257,6 +265,12 @@ def check(recipe: Recipe) -> None:
     file_format = formats.imported(model)
     if file_format is None:
         return
+    _check_file(recipe, file_format)
+
+
+def _check_file(recipe: Recipe, file_format: formats.ModelFormat) -> None:
+    """Check without data the imported file of ``recipe``."""
+    model = recipe.model
     spec, data = input_of(recipe, file_format.runtime), _imported(recipe, file_format)
     zeros = np.zeros([max(1, size) for size in spec.shape], np.float32)
     first_run.check(file_format.runtime, data, zeros, f"[model] {file_format.model_key}")
@@ -272,11 +286,13 @@ def check(recipe: Recipe) -> None:
             _check_boxes(recipe, outputs)
         else:
             named = _outputs(outputs, len(model.labels))
+    if scored := tasks.of(recipe.data).scored:
+        imported.check(model.outputs, wanted, outputs)
     try:
         runtimes.load(Manifest(runtime=file_format.runtime, inputs=(wanted,)), data).close()
     except AgentError as error:
         raise ModelFileError(str(error)) from error
-    if becomes_network(recipe):
+    if becomes_network(recipe) and not scored:  # such a file gets another end first
         _check_network(data, named, outputs, sigmoid=model.outputs == PROBABILITIES)
 
 
@@ -395,6 +411,31 @@ def _of_boxes(run: Run, plain: Candidate, data: bytes, rows: Table) -> tuple[tup
     for said in found.remarks if run.recipe.data.labelled is run.table.labelled else ():
         run.progress.say(f"decoder {plain.manifest.decoder}: {said}")
     return (wanted, found.outputs), replace(plain, manifest=replace(plain.manifest, decoder_options=found.options))
+
+
+def _of_scores(
+    run: Run, plain: Candidate, files: tuple[bytes, bytes], rows: Table
+) -> tuple[tuple[Specs, Specs], Candidate]:
+    """Return the tensors of a file for anomalies, and ``plain`` with the file and its decoder as scores are read.
+
+    ``files``: as it came, and mended.
+
+    Raises:
+        MeasureError: If the file has no such output, or does not run.
+        RecipeError: If a step would change a network without a loss.
+    """
+    (came, _), (inputs, outputs) = map(formats.named(plain.manifest.runtime).tensors, files)
+    wanted = (_input(inputs, plain.manifest.inputs[0]),)
+    batch, channels, height, width = wanted[0].shape  # a file that took another layout has been wrapped
+    last = replace(wanted[0], shape=(batch, height, width, channels))
+    turned = len(came) == 1 and not _fits(came[0], wanted[0]) and _fits(came[0], last)
+    layout = "NHWC" if turned else wanted[0].layout
+    pixels = replace(plain.manifest.preprocessing, layout=wanted[0].layout)
+    fed = replace(plain, manifest=replace(plain.manifest, inputs=wanted, preprocessing=pixels, decoder=""))
+    given = run.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), wanted[0].layout)
+    found = imported.scored(run, fed, outputs, given, layout)
+    manifest = decoded_by(plain.manifest, found.decoder, found.options)
+    return (wanted, found.outputs), Candidate(manifest, found.data)
 
 
 def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:

@@ -39,6 +39,7 @@ from compressor.recipe import preflight
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.release.drift_reference import MIN_REFERENCE_ROWS
 from compressor.run import imported_model, usual_preprocessing
+from compressor.run.anomalies import distance
 from compressor.run.bundles import Judged, make_bundles
 from compressor.run.comparison import (
     DISAGREEMENTS,
@@ -249,7 +250,10 @@ def _models(run: Run, base: BasePoint | None) -> Models:
     read: Notes = ()
     if run.recipe.model.imported:
         run, own = imported_model.opened(run, lesson.calibration)
-    if run.models.source is None or (base is not None and base.checkpoint is not None):
+    if distance.is_learned(run):
+        run = distance.learned(run, lesson)
+        trained, read = imported_model.weights_of(run)
+    elif run.models.source is None or (base is not None and base.checkpoint is not None):
         trained, own = trained_of(run, lesson, base), None  # the release before, not the file, is what it starts from
     else:
         trained, read = imported_model.weights_of(run)

@@ -125,14 +125,15 @@ class Form:
 class NetworkFile:
     """An exported file whose network is trained and exported; ``logits`` and ``embedding`` name its outputs.
 
-    ``sigmoid``: one that makes the output ``logits`` is cut off, as a softmax is. ``decoder_options``: of a detector,
-    as they were settled.
+    ``sigmoid``: one that makes the output ``logits`` is cut off, as a softmax is. ``decoder``: of scores, if it is not
+    that of the task. ``decoder_options``: of a detector or of scores, as they were settled.
     """
 
     data: bytes
     logits: str
     embedding: str = ""
     sigmoid: bool = False
+    decoder: str = ""
     decoder_options: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -140,6 +141,7 @@ class NetworkFile:
         """The SHA-256 of the file and of what is taken from it."""
         end = " sigmoid" if self.sigmoid else ""
         end += f" {sorted(self.decoder_options.items())}" if self.decoder_options else ""
+        end += f" {self.decoder}" if self.decoder else ""
         return sha256_hex(f"{sha256_hex(self.data)} {self.logits} {self.embedding}{end}".encode())
 
     def network(self) -> object:
@@ -489,11 +491,11 @@ class Run:
         return _unpack(self.cache.result(Stage(name="predict", inputs=inputs, make=make, uses=uses)).data)
 
     def bare(self, artifact: bytes, target: TargetRecipe, table: Table | None = None) -> Candidate:
-        """Return ``artifact`` as ``bare`` does, with the settled options of the decoder of an imported file."""
+        """Return ``artifact`` as ``bare`` does, with the decoder and its settled options of the network's file."""
         made, source = bare(self.recipe, self.table if table is None else table, artifact, target), self.models.source
-        if source is None or not source.decoder_options:
+        if source is None or not (source.decoder or source.decoder_options):
             return made
-        return replace(made, manifest=replace(made.manifest, decoder_options=source.decoder_options))
+        return replace(made, manifest=decoded_by(made.manifest, source.decoder, source.decoder_options))
 
     def torch_logits(self, weights: Result, table: Table) -> Floats:
         """Return the network's own logits, float32 (N, classes); for a regression, predictions in the target's unit."""
@@ -514,7 +516,8 @@ class Run:
         model = self.recipe.model
         inputs |= {"network": f"{model.network} {sorted(model.network_options.items())}",
                    "preprocessing": self._preprocessing_digest()}  # fmt: skip
-        name = self.recipe.decoder.kind or self.task.decoder
+        source = self.models.source
+        name = (source.decoder if source is not None else "") or self.recipe.decoder.kind or self.task.decoder
         decoding = (plugin("edge_agent.decoders", name),) if name else ()
         uses = ("compressor.train.checkpoint", self.network_code, *decoding)
         return _unpack(self.cache.result(Stage(name="torch", inputs=inputs, make=make, uses=uses)).data).logits
@@ -681,6 +684,15 @@ def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) ->
         **{task.names_are: table.class_names},  # type: ignore[arg-type]  # labels or values
     )
     return Candidate(replace(made, schema=made.needed_schema), artifact)
+
+
+def decoded_by(manifest: Manifest, decoder: str, options: Mapping[str, float]) -> Manifest:
+    """Return ``manifest`` with the settled ``options`` of its decoder, or with another ``decoder`` and its options."""
+    if not decoder or decoder == manifest.decoder:
+        return replace(manifest, decoder_options=options)
+    first = replace(manifest.outputs[0], shape=decoders.output_shape(decoder, len(manifest.labels)))
+    outputs = (first, *manifest.outputs[1:])
+    return replace(manifest, decoder=decoder, decoder_options=decoders.complete(decoder, options), outputs=outputs)
 
 
 def input_of(recipe: Recipe, runtime: str) -> TensorSpec:

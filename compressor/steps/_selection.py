@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from compressor import formats, steps
+from compressor import formats, steps, tasks
 from compressor.closure import package, plugin
-from compressor.recipe.model import Recipe
+from compressor.recipe.model import FITTED, Recipe
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
 
@@ -34,11 +34,18 @@ def has_choices(recipe: Recipe) -> bool:
     return bool(network_steps(recipe) or recipe.train.early_stopping or rescues)
 
 
+def fits_distance(recipe: Recipe) -> bool:
+    """Return whether the score of an imported file is a distance from embeddings of train rows."""
+    return bool(recipe.model.imported) and recipe.model.outputs in FITTED and tasks.of(recipe.data).scored
+
+
 def learns(recipe: Recipe, *, retrained: bool = False) -> bool:
     """Return whether a run of ``recipe`` needs train rows: it trains, or a step learns or chooses by them.
 
     ``retrained``: from the samples of the fleet, which fine-tunes every network.
     """
+    if fits_distance(recipe):
+        return True
     if recipe.model.imported and not becomes_network(recipe):
         return False
     return retrained or has_choices(recipe) or not (recipe.model.imported or recipe.model.checkpoint)

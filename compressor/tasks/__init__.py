@@ -277,6 +277,13 @@ class Task:
     smoother: str = ""
 
     @property
+    def scored(self) -> bool:
+        """Whether its predictions are scores that a decoder makes of a network's outputs and its input."""
+        from edge_agent import decoders  # noqa: PLC0415 - a task is named where no decoder is needed
+
+        return bool(self.decoder) and self.decoder not in decoders.of_boxes()
+
+    @property
     def gates(self) -> tuple[str, ...]:
         """The tasks whose gates it has, by their names in the rows of ``gates.kinds``."""
         return (self.name, *self.gates_of)

@@ -116,7 +116,8 @@ def quantize(
         per_channel: One weight scale per output channel instead of one per layer; ``dynamic_int8`` requires it.
         integer_io: Static schemes only: input and outputs are integers, and the caller quantizes; otherwise they stay
             float32, and the file has one QUANTIZE at the beginning and a DEQUANTIZE per output.
-        float_layers: Layers that stay float, by name or unique prefix.
+        float_layers: Layers that stay float, by name or unique prefix, and other operators by the first tensor that
+            they make.
 
     Raises:
         QuantizeError: If the scheme or a layer does not exist, ranges are missing or not finite, or the model can't be
@@ -230,8 +231,11 @@ def _scopes(model: bytes, float_layers: Sequence[str]) -> list[str]:
     """Return the ai-edge-quantizer patterns that match exactly the named layers."""
     if not float_layers:
         return []
-    known, scopes = _layers(model), []
+    known, scopes, others = _layers(model), [], {node.outputs[0]: node.name for node in _nodes(model)[0]}
     for wanted in float_layers:
+        if wanted in others and wanted not in known:
+            scopes.append(f"^{re.escape(others[wanted])}$")
+            continue
         found = [wanted] if wanted in known else [name for name in known if name.startswith(wanted)]
         if len(found) != 1:
             message = f"Expected a layer of the model, or the beginning of one's name, got {wanted!r}"
@@ -272,6 +276,27 @@ def last_layers(model: bytes) -> tuple[str, ...]:
     nodes, ends = _nodes(model)
     found = joined.last_layers(nodes, [end for end in ends if end != EMBEDDING], list(named))
     return tuple(named[name] for name in found)
+
+
+def end_layers(model: bytes) -> tuple[str, ...]:
+    """Return the last layers with weights and all operators behind them, before an output other than the embedding.
+
+    A layer has its own name, another operator that of the first tensor that it makes.
+
+    Raises:
+        QuantizeError: If ``model`` is not a TFLite file.
+    """
+    named = {output: name for name, output in _layers(model).items()}
+    nodes, ends = _nodes(model)
+    made, found = {name: node for node in nodes for name in node.outputs}, dict[str, None]()
+    waiting = [end for end in ends if end != EMBEDDING]
+    while waiting:
+        node = made.get(waiting.pop())
+        if node is None or node.outputs[0] in found:
+            continue
+        found[node.outputs[0]] = None
+        waiting += [] if node.outputs[0] in named else list(node.inputs)
+    return tuple(named.get(name, name) for name in found)
 
 
 def _joins(model: bytes, ranges: Ranges) -> list[str]:

@@ -3,10 +3,11 @@
 The folder is the registry, one decoder a file; a manifest names it with its options. A decoder's module has
 ``Settings`` (a frozen dataclass of numbers with a default and a range), ``make(settings, shape)``, which returns a
 ``Decoder`` or a ``Scorer``, and ``output_shape(classes)``; one that gives no boxes also names its ``OUTPUT`` and its
-``WIDTH``. One for imported files also has ``read(settings, shape, outputs)``, which settles from the file's outputs
-what a recipe leaves open, and ``tried(settings, shape, outputs)``, which does so from the outputs of some inputs; both
-return an ``OutputReading``. ``parts(settings, shape, outputs)`` names what an output joins, to compare the noise of
-each; None if two forms of a model give them in different orders. Only the build host calls these.
+``WIDTH``, and ``FLOAT_END`` if 8 bits are too few for its output. One for imported files also has
+``read(settings, shape, outputs)``, which settles from the file's outputs what a recipe leaves open, and
+``tried(settings, shape, outputs)``, which does so from the outputs of some inputs; both return an ``OutputReading``.
+``parts(settings, shape, outputs)`` names what an output joins, to compare the noise of each; None if two forms of a
+model give them in different orders. Only the build host calls these.
 
 The runtime of a model with a decoder returns boxes or scores instead of its first output, on the device and on the
 build host alike: gates, golden vectors and drift references are about these.
@@ -111,6 +112,11 @@ def names() -> tuple[str, ...]:
 def of_boxes() -> tuple[str, ...]:
     """Return the names of the decoders that find boxes."""
     return tuple(name for name in names() if not hasattr(_module(name), "OUTPUT"))
+
+
+def ends_float(name: str) -> bool:
+    """Return whether the last layers of a model stay float for the decoder ``name``, "" for none."""
+    return bool(name) and bool(getattr(_module(name), "FLOAT_END", False))
 
 
 def settings_of(name: str) -> type:

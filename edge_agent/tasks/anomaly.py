@@ -40,7 +40,7 @@ class Anomaly:
     @property
     def streams(self) -> tuple[OutputStream, ...]:
         """The score."""
-        return (OutputStream("score", (0.0, UNBOUNDED)),)
+        return (OutputStream("score"),)  # that of a file from elsewhere may be below 0
 
     def fitted(self, number: float) -> Anomaly:
         """Return the task with the threshold of a reference."""

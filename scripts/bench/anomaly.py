@@ -47,6 +47,8 @@ _BLOCK = 144
 """Rows of a source: several times as long as they depend on each other."""
 _SCENE = 48
 _HELD = 0.95
+_BODY = {"filters": 8, "stem_stride": 2}
+"""Of the network whose embedding's distance is measured beside the reconstruction."""
 
 
 def independent(rng: np.random.Generator, rows: int) -> Floats:
@@ -145,7 +147,7 @@ def compared(recipe: Recipe, out: Path, what: str, components: int) -> Iterator[
 
 
 def digits(numbers: range, out: Path, epochs: int) -> Iterator[Row]:
-    """Yield the rows of each digit left out; ``epochs``: 0 for the recipe's."""
+    """Yield the rows of each digit left out, by reconstruction and by distance; ``epochs``: 0 for the recipe's."""
     recipe = read_recipe(ROOT / "models" / "odd_digit")
     recipe = replace(recipe, gates=(), targets=recipe.targets[:1])
     if epochs:
@@ -153,7 +155,10 @@ def digits(numbers: range, out: Path, epochs: int) -> Iterator[Row]:
     for number in numbers:
         normal = tuple(str(other) for other in range(10) if other != number)
         own = replace(recipe, data=replace(recipe.data, normal=normal))
-        yield from compared(own, out / str(number), f"{number} left out", int(recipe.model.network_options["code"]))
+        components = int(recipe.model.network_options["code"])
+        yield from compared(own, out / str(number), f"{number} left out", components)
+        far = replace(own, model=replace(own.model, network="resnet8", network_options=_BODY))
+        yield from compared(far, out / f"{number}-far", f"{number} left out, distance", components)
 
 
 def measured(options: argparse.Namespace, out: Path) -> Iterator[Row]:

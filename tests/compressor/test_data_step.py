@@ -26,8 +26,11 @@ def test_a_kept_table_comes_back_as_it_was() -> None:
     """Images of any size, columns, names, excluded rows, and the shares of the splits."""
     images = [np.full((height, 3, 3), height, np.uint8) for height in (2, 5)]
     table = make_table(images, ["b", "a"], slices=["x", "y"], sources=["1", "2"], corrupt=("bad.png",))
-    table = replace(table, shares=Shares(0.1, 0.2, 0.3, 0.4))
+    table = replace(table, shares=Shares(0.1, 0.2, 0.3, 0.4), kinds=np.array(["k", "l"]), remarks=("said",))
     back = unpack(pack(table))
+    assert back.kinds is not None
+    assert (back.kinds.tolist(), back.remarks, back.told) == (["k", "l"], ("said",), None)
+    assert unpack(pack(replace(table, kinds=None))).kinds is None
     assert all(np.array_equal(one, other) for one, other in zip(table.images, back.images, strict=True))
     assert all(np.array_equal(getattr(table, name), getattr(back, name)) for name in ("labels", "slices", "sources"))
     assert (back.class_names, back.corrupt, back.shares) == (("a", "b"), ("bad.png",), Shares(0.1, 0.2, 0.3, 0.4))

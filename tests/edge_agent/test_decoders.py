@@ -159,6 +159,42 @@ def test_an_output_that_is_no_part_of_the_input_is_refused(width: int) -> None:
         scores(np.zeros((1, 2, 2, 3), np.float32), np.zeros((1, width), np.float32))
 
 
+def of_one(name: str, outputs: list[list[float]], **options: float) -> np.ndarray:
+    """Return what the decoder ``name`` makes of ``outputs``, (N, D); it does not look at the inputs."""
+    given = np.zeros((len(outputs), 1, 2, 3), np.float32)
+    return decoders.decoded(decoders.make(name, options, SHAPE), given, [np.array(outputs, np.float32)])
+
+
+def test_a_distance_is_that_of_the_nearest_centre() -> None:
+    """The root mean square of two deviations of three numbers each, the less; a row of NaN stays one."""
+    rows = [[3.0, 0, 0, 0, 0, 6], [2, 2, 2, 1, 1, 1], [np.nan] * 6]
+    found = of_one("distance", rows, centres=2)
+    assert found.dtype == np.float32
+    assert found[:2] == pytest.approx(np.array([[np.sqrt(3)], [1.0]]))
+    assert np.isnan(found[2, 0])
+    assert of_one("distance", rows[1:2]) == pytest.approx(np.array([[np.sqrt(2.5)]]))
+
+
+@pytest.mark.parametrize(("rows", "centres"), [([[1.0, 2, 3]], 2), ([[]], 1)])
+def test_deviations_of_half_a_centre_are_refused(rows: list[list[float]], centres: int) -> None:
+    """Three numbers for two centres, and none."""
+    with pytest.raises(DecoderError, match=rf"Expected an output \(1, {centres} x D\), got"):
+        of_one("distance", rows, centres=centres)
+
+
+def test_a_score_of_the_file_is_passed_on() -> None:
+    """Also one below 0; two numbers an input are none."""
+    assert of_one("score", [[-2.5], [3.0]]).tolist() == [[-2.5], [3.0]]
+    with pytest.raises(DecoderError, match="Expected one number for each of 1 inputs"):
+        of_one("score", [[1.0, 2.0]])
+
+
+def test_only_a_score_of_the_file_needs_layers_in_float() -> None:
+    """8 bits would cut it; deviations and pictures have the range of normal rows."""
+    assert [name for name in decoders.names() if decoders.ends_float(name)] == ["score"]
+    assert not decoders.ends_float("")
+
+
 def test_a_manifest_with_scores_names_them_as_its_output() -> None:
     """In the place of the network's picture."""
     manifest = Manifest(task="anomaly", decoder="residual", outputs=(TensorSpec(name="logits", shape=(-1, 6)),))

@@ -23,7 +23,6 @@ TASK = Task(
     own=("[data] normal", "[alarm] false_alarms_per_day", "[alarm] interval_s", "[alarm] gap_s", "[alarm] confidence"),
     whole_sources=True,
     foreign={
-        "[model] onnx": _OWN_OUTPUTS,
         "[model] tflite": _OWN_OUTPUTS,
         "[model] labels": _OF_CLASSES,
         "[train] flips": "a detection ([data] task = 'detection')",

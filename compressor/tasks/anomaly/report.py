@@ -43,7 +43,8 @@ def bar(name: str, said: Predictions, labels: NDArray[Any]) -> ErrorBar:
 def answers(gate_set: Compared, names: tuple[str, ...]) -> Picture:
     """Return the scores of normal and anomalous rows as histograms, with the threshold."""
     scores = scores_of(gate_set.candidate)
-    edges = np.linspace(0.0, float(scores.max()) * 1.001 + 1e-9, _BINS + 1)
+    low, high = min(0.0, float(scores.min())), max(0.0, float(scores.max()))
+    edges = np.linspace(low, high + 1e-3 * (high - low) + 1e-9, _BINS + 1)
     figure = go.Figure()
     for kind, name in enumerate(names):
         rows = scores[gate_set.labels == kind]
@@ -51,7 +52,7 @@ def answers(gate_set: Compared, names: tuple[str, ...]) -> Picture:
             continue
         shares = np.histogram(rows, edges)[0] / len(rows)
         figure.add_bar(
-            x=((edges[:-1] + edges[1:]) / 2).tolist(), y=shares.tolist(), width=float(edges[1]), opacity=0.6,
+            x=((edges[:-1] + edges[1:]) / 2).tolist(), y=shares.tolist(), width=float(edges[1] - edges[0]), opacity=0.6,
             name=f"{name} ({len(rows)} rows)", hovertemplate="score %{x:.4g}: %{y:.1%}",
         )  # fmt: skip
     figure.add_vline(x=gate_set.candidate.fitted, line={"color": BASE, "dash": "dash"})
@@ -124,7 +125,7 @@ def tiles(figures: Mapping[str, float]) -> Sequence[tuple[str, str, str]]:
 
 
 def goodness(value: float) -> str:
-    """Return a root mean squared residual, as text."""
+    """Return a mean score, as text."""
     return f"{abs(value):.4f}"
 
 

@@ -37,7 +37,7 @@ def read(table: Table, data: DataRecipe) -> Table:
     told = np.full(len(table), "", dtype="<U16") if table.told is None else table.told.astype("<U16")
     return replace(
         table, labels=np.where(usual, NORMAL, ANOMALOUS).astype(np.int64), class_names=NAMES,
-        told=np.where(usual, told, _GATE).astype(np.str_),
+        told=np.where(usual, told, _GATE).astype(np.str_), kinds=np.array(table.class_names)[table.labels],
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,9 @@ def test_takes_rows_by_index_and_by_mask() -> None:
     table = _table("a", "b", "c")
     assert table.take(np.array([2, 0])).labels.tolist() == [2, 0]
     assert table.take(table.labels == 1).hashes.tolist() == [table.hashes[1]]
+    kinds = replace(table, kinds=np.array(["x", "y", "z"]))
+    assert kinds.take(np.array([2, 0])).kinds.tolist() == ["z", "x"]  # type: ignore[union-attr]
+    assert table.take(np.array([2, 0])).kinds is None
 
 
 def test_no_images_is_an_error() -> None:

@@ -45,6 +45,8 @@ def test_labels_that_are_not_normal_are_anomalies_of_the_gate_split() -> None:
     assert set(of_anomaly) <= set(parts.gate)
     for name in ("train", "calibration", "reference"):
         assert not found.labels[getattr(parts, name)].any()
+    assert found.kinds is not None
+    assert found.kinds[:4].tolist() == list("abca")  # what a classifier of normal rows may learn
 
 
 def test_labels_that_nothing_has_are_refused() -> None:
@@ -68,7 +70,7 @@ RECIPE = {"model": {"name": "m", "network": "auto_encoder"}, "data": {"task": "a
         ({"gates": {"auc": {"min": 0.5}}}, "that is for one of anomalies"),
         ({**RECIPE, "alarm": {"false_alarms_per_day": 0.0}}, "false_alarms_per_day"),
         ({**RECIPE, "train": {"mixup": 0.2}}, "mixup"),
-        ({**RECIPE, "model": {"name": "m", "onnx": "a.onnx"}}, r"\[model\] onnx in a recipe whose answers"),
+        ({**RECIPE, "model": {"name": "m", "tflite": "a.tflite"}}, r"\[model\] tflite in a recipe whose answers"),
         ({**RECIPE, "gates": {"accuracy_drop": {"max": 0.1}}}, "auc"),
     ],
 )
@@ -138,6 +140,15 @@ def test_without_anomalies_only_false_alarms_are_known() -> None:
     assert "labelled anomalies" in unknown["better_than_constant"]
     assert report.bar("float", gate_set.candidate, gate_set.labels).value == 0
     assert [one.name for one in report.answers(gate_set, targets.NAMES).figure.data] == ["normal (3 rows)"]
+
+
+def test_scores_below_0_are_drawn_as_well() -> None:
+    """Those of a file from elsewhere: the bins reach from the lowest score, and all rows are in one."""
+    picture = report.answers(compared("nnna", said(-3.0, -2.0, -2.5, -0.5, fitted=-1.0)), targets.NAMES)
+    bars = picture.figure.data
+    assert [sum(one.y) for one in bars] == pytest.approx([1, 1])
+    assert min(bars[0].x) == pytest.approx(-3, abs=0.1)
+    assert bars[0].width == pytest.approx(3 / 40, rel=0.01)
 
 
 def test_the_worst_rows_are_drawn_one_of_each_source() -> None:

@@ -1,0 +1,198 @@
+"""The outputs of an imported file for anomalies: a picture of the input, a score, or an embedding.
+
+Decides what an output is: one of the input's shape is a reconstruction, one number a score; all else the recipe says in
+``[model] outputs``. A file is given another end where the device's decoders read another form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from compressor.errors import ModelOutputsError, ModelSignatureError
+from compressor.measurement.predictions import Candidate
+from compressor.recipe.model import EMBEDDING, FITTED, FORECAST, OF_CLASSES, RECONSTRUCTION, SCORE
+from compressor.run.anomalies import distance
+from compressor.run.imported_detector import check_alone, outputs_of_rows
+from compressor.run.stages import Run, with_contract
+from compressor.steps._base import Floats
+from wire.manifest import TensorSpec
+
+Specs = tuple[TensorSpec, ...]
+RESIDUAL = "residual"
+_MATRIX, _IMAGE = 2, 4
+_PICTURES = (RECONSTRUCTION, FORECAST)
+_MEANT = {
+    RECONSTRUCTION: "an output of the input's shape",
+    FORECAST: "an output of whole rows of the input, fewer than it has",
+    SCORE: "one number an input, (N, 1)",
+    EMBEDDING: "a matrix (N, D)",
+    "": "an output of the input's shape (a reconstruction), or one number (N, 1) (a score)",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ScoredFile:
+    """A file as the gates and devices get it: its ``data`` and ``outputs``, and the decoder that reads them."""
+
+    data: bytes
+    outputs: Specs
+    decoder: str
+    options: Mapping[str, float] = field(default_factory=dict)
+
+
+def chosen(asked: str, given: TensorSpec, outputs: Specs) -> tuple[str, TensorSpec]:
+    """Return what the file's output is, and which one it is.
+
+    Args:
+        asked: ``[model] outputs``, "" for what the shapes tell.
+        given: The file's input, (N, C, H, W) or (N, H, W, C) as its layout says.
+        outputs: All outputs with their sizes; -1: open.
+
+    Raises:
+        ModelSignatureError: If no output, or several, are such.
+    """
+    floats = [one for one in outputs if one.dtype == "float32" or one.scale]
+    if asked in FITTED:
+        kind, found = asked, _matrices(asked, floats)
+    elif asked:
+        kind, found = asked, [one for one in floats if asked in _kinds(one, given)]
+    else:
+        told = [(one, _kinds(one, given) & {RECONSTRUCTION, SCORE}) for one in floats]
+        found = [one for one, kinds in told if kinds]
+        kind = next((next(iter(sorted(kinds))) for _, kinds in told if kinds), "")
+    if len(found) == 1:
+        return kind, found[0]
+    got = ", ".join(f"{one.name} {one.dtype} {one.shape}" for one in found or outputs) or "none"
+    message = f"Expected for anomalies {_MEANT.get(asked, _MEANT[EMBEDDING])}, got {got}"
+    if found:
+        raise ModelSignatureError(f"{message}: export with one of them")
+    remedy = (
+        "write [model] outputs = 'embedding' if its distance from normal ones is to be the score, 'logits' for that in "
+        "front of a classifier's last layer, or 'forecast' of the input's last rows"
+    )
+    raise ModelSignatureError(f"{message}: {'check the export, or leave outputs out' if asked else remedy}")
+
+
+def _matrices(asked: str, floats: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Return the matrices of ``floats``; if one has the name of what is ``asked``, that alone."""
+    found = [one for one in floats if len(one.shape) == _MATRIX]
+    named = [one for one in found if (one.name == EMBEDDING) == (asked == EMBEDDING)]
+    exact = [one for one in found if one.name == asked]
+    return exact or (named if len(named) == 1 else found)
+
+
+def _kinds(output: TensorSpec, given: TensorSpec) -> set[str]:
+    """Return what an output of this shape may be, but an embedding."""
+    sizes, (channels, height, width) = output.shape[1:], _planes(given)
+    if len(output.shape) == 1 or sizes == (1,):
+        return {SCORE}
+    row = channels * width
+    if len(output.shape) == _IMAGE:
+        layout = next(iter(_layouts(output, given)), "")
+        covered = _planes(output, layout)[1] * row if layout else 0
+    elif len(output.shape) == _MATRIX:
+        covered = sizes[0]
+    else:
+        return set()
+    if covered == height * row:
+        return {RECONSTRUCTION}
+    return {FORECAST} if 0 < covered < height * row and covered % row == 0 else set()
+
+
+def _layouts(output: TensorSpec, given: TensorSpec) -> list[str]:
+    """Return the layouts in which the picture ``output`` has the channels and the width of the input, its own first.
+
+    A file whose input was wrapped into another layout has its output in the old one.
+    """
+    channels, _, width = _planes(given)
+    known = [given.layout, *({"NCHW", "NHWC"} - {given.layout})]
+    return [layout for layout in known if _planes(output, layout)[::2] == (channels, width)]
+
+
+def _planes(spec: TensorSpec, layout: str = "") -> tuple[int, int, int]:
+    """Return channels, height and width of a picture."""
+    one, two, three = spec.shape[1:]
+    return (three, one, two) if (layout or spec.layout) == "NHWC" else (one, two, three)
+
+
+def check(asked: str, given: TensorSpec, outputs: Specs) -> None:
+    """Check without data that a file with these ``outputs`` has a score, as far as it states their sizes.
+
+    Raises:
+        ModelSignatureError: If it has none.
+    """
+    if not any(-1 in one.shape[1:] for one in outputs):
+        chosen(asked, given, outputs)
+
+
+def scored(run: Run, candidate: Candidate, outputs: Specs, rows: Floats, layout: str) -> ScoredFile:
+    """Return the file of ``candidate`` as its scores are read, after a run of ``rows``; its input is settled.
+
+    ``layout``: of the input of the file as it came, which its outputs still have.
+
+    Raises:
+        MeasureError: If the file can't be run, or has no such output.
+        RecipeError: If a step would change a network without a loss.
+    """
+    alone, together = outputs_of_rows(with_contract(candidate, candidate.manifest.inputs, outputs), rows)
+    check_alone(alone, together)
+    sized = tuple(
+        replace(spec, shape=(-1, *values.shape[1:])) for spec, values in zip(outputs, alone, strict=True)
+    )  # fmt: skip
+    given = candidate.manifest.inputs[0]
+    channels, height, width = _planes(given)
+    sizes = (height, width, channels) if layout == "NHWC" else (channels, height, width)
+    given = replace(given, shape=(-1, *sizes), layout=layout)
+    kind, output = chosen(run.recipe.model.outputs, given, sized)
+    run.progress.say(f"the file's output {output.name} {output.shape} is taken as {_said(kind)}")
+    if kind in _PICTURES:
+        return _picture(candidate, given, output)
+    distance.check_steps(run)
+    if kind == SCORE:
+        return _score(candidate, output)
+    return _fitted(run, candidate, kind, output)
+
+
+def _said(kind: str) -> str:
+    return kind if kind in OF_CLASSES else f"an {kind}" if kind == EMBEDDING else f"a {kind}"
+
+
+def _picture(candidate: Candidate, given: TensorSpec, output: TensorSpec) -> ScoredFile:
+    """Return a file whose picture is (N, D) in the order of channels, rows and columns."""
+    from compressor.export import onnx_ends  # noqa: PLC0415 - loads onnx
+
+    sizes, (channels, _, width) = output.shape[1:], _planes(given)
+    layout = given.layout if len(sizes) == 1 else _layouts(output, given)[0]
+    last = layout == "NHWC"
+    if len(sizes) == 1 and not (last and channels > 1):
+        data = onnx_ends.with_outputs(candidate.artifact, [output.name])
+        return ScoredFile(data=data, outputs=(output,), decoder=RESIDUAL)
+    if len(sizes) == 1:
+        sizes = (sizes[0] // (channels * width), width, channels)
+    data, name = onnx_ends.as_matrix(candidate.artifact, output.name, sizes, channels_last=last)
+    return ScoredFile(
+        data=data, decoder=RESIDUAL, outputs=(TensorSpec(name=name, shape=(-1, math.prod(sizes)), dtype="float32"),)
+    )
+
+
+def _score(candidate: Candidate, output: TensorSpec) -> ScoredFile:
+    from compressor.export import onnx_ends  # noqa: PLC0415 - loads onnx
+
+    data, name = onnx_ends.as_matrix(candidate.artifact, output.name, (1,), channels_last=False)
+    return ScoredFile(data=data, decoder=SCORE, outputs=(TensorSpec(name=name, shape=(-1, 1), dtype="float32"),))
+
+
+def _fitted(run: Run, candidate: Candidate, kind: str, output: TensorSpec) -> ScoredFile:
+    from compressor.export import onnx_ends  # noqa: PLC0415 - loads onnx
+
+    if kind != EMBEDDING:
+        data, name = onnx_ends.before_last(candidate.artifact, output.name)
+        candidate = replace(candidate, artifact=data)
+        output = TensorSpec(name=name, shape=(-1, -1), dtype="float32")
+    if output.shape[1] == 1:
+        message = f"Expected an embedding of several numbers, got {output.name!r} (N, 1)"
+        raise ModelOutputsError(f"{message}: write outputs = 'score'")
+    made = distance.with_distance(run, candidate, output)
+    return ScoredFile(data=made.data, outputs=made.outputs, decoder=distance.DECODER, options=made.options)
