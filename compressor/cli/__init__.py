@@ -206,7 +206,8 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         from compressor.release.publish import sign_bundles  # noqa: PLC0415 - cryptography only where keys are used
 
         written.append(sign_bundles(list(outcome.bundles), keys))
-    output.print_outcome(outcome.certificate, written, as_json=as_json, targets=outcome.targets)
+    missing = output.no_bundle(outcome.certificate, quick=quick)
+    output.print_outcome(outcome.certificate, written, as_json=as_json, targets=outcome.targets, missing=missing)
     code, unlogged = _EXITS[outcome.verdict.value], log.keep(outcome)
     if unlogged is not None:
         _failed(unlogged.code, f"{unlogged}. The run is complete in {folder}; the same command logs it")

@@ -45,9 +45,17 @@ _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 
 def print_outcome(
-    certificate: Certificate, paths: Sequence[Path], *, as_json: bool, targets: Sequence[Certificate] = ()
+    certificate: Certificate,
+    paths: Sequence[Path],
+    *,
+    as_json: bool,
+    targets: Sequence[Certificate] = (),
+    missing: str = "",
 ) -> None:
-    """Print gates, sizes (one line per target if there are several), files and the verdict; or one JSON object."""
+    """Print gates, sizes (one line per target if there are several), files and the verdict; or one JSON object.
+
+    ``missing``: what a run that does not pass has not made, and what to do; printed unless the verdict is a pass.
+    """
     if as_json:
         click.echo(json.dumps({**to_document(certificate), "files": [str(path) for path in paths]}, sort_keys=True))
         return
@@ -74,7 +82,21 @@ def print_outcome(
     print_devices(certificate)
     for path in paths:
         click.echo(f"  {path}")
+    if missing and certificate.verdict != "pass":
+        click.echo(f"  {missing}")
     click.secho(f"{certificate.model}-{certificate.version}: {certificate.verdict.upper()}", bold=True)
+
+
+def no_bundle(certificate: Certificate, *, quick: bool = False) -> str:
+    """Return that a run made no bundle, the gates for which, and the next step; ``quick``: it was ``--quick``."""
+    names = list(dict.fromkeys(line.name for line in certificate.gates if line.verdict == certificate.verdict))
+    gates = f" ({', '.join(names)})" if names else ""
+    if certificate.verdict == "inconclusive":
+        step = "give the gates more rows, as said above"
+    else:
+        step = "mend what is marked ✗, or allow it in [gates]"
+    step = f"run it without --quick, which trains two epochs alone; if it is still so, {step}" if quick else step
+    return f"no bundle was made: {certificate.verdict}{gates}: {step}"
 
 
 def slower(certificate: Certificate) -> list[str]:

@@ -141,7 +141,8 @@ def _print(found: SearchResult, files: tuple[Path, ...], outcome: Outcome | None
     for sentence in found.choice.reason:
         click.echo(sentence)
     if outcome is not None:
-        output.print_outcome(outcome.certificate, written, as_json=False, targets=outcome.targets)
+        missing = output.no_bundle(outcome.certificate)
+        output.print_outcome(outcome.certificate, written, as_json=False, targets=outcome.targets, missing=missing)
     else:
         for path in written:
             click.echo(f"  {path}")

@@ -120,7 +120,9 @@ def _checked(
     except MemoryError as error:
         raise ImageTooLargeError("Expected an image that fits the memory, got none left while decoding it") from error
     except Exception as error:  # PIL's decoders raise various errors on broken bytes
-        message = f"Expected an intact image ({', '.join(formats_of(pre))}), got {len(data)} bytes: {_reason(error)}"
+        message = (
+            f"Expected an intact image ({', '.join(formats_of(pre))}), got {len(data)} bytes: {_reason(error, data)}"
+        )
         raise ImageError(message) from error
 
 
@@ -175,7 +177,7 @@ def upright_size(data: bytes, pre: Preprocessing = _PLAIN) -> tuple[int, int]:
     except ImageError:
         raise
     except Exception as error:  # PIL's parsers raise various errors on broken bytes
-        message = f"Expected an image ({', '.join(formats_of(pre))}), got {len(data)} bytes: {_reason(error)}"
+        message = f"Expected an image ({', '.join(formats_of(pre))}), got {len(data)} bytes: {_reason(error, data)}"
         raise ImageError(message) from error
     width, height = image.size
     return (height, width) if _turn(image, pre) >= _SIDEWAYS else (width, height)
@@ -326,8 +328,27 @@ def _check_depth(image: Image.Image, pre: Preprocessing) -> None:
         raise ImageError(f"{message}, or give its recipe bits = 16")
 
 
-def _reason(error: Exception) -> str:
-    return "of no known format" if isinstance(error, UnidentifiedImageError) else str(error)[:120]
+_FOREIGN = (
+    (0, b"GIF8", "a GIF: save the frame that is meant as PNG"),
+    (0, b"II*\0", "a TIFF: save it as PNG"),
+    (0, b"MM\0*", "a TIFF: save it as PNG"),
+    (4, b"ftyphei", "a HEIC: save it as JPEG"),
+    (4, b"ftypmif1", "a HEIC: save it as JPEG"),
+    (4, b"ftypavif", "an AVIF: save it as PNG or JPEG"),
+    (0, b"%PDF", "a PDF: save its picture as PNG or JPEG"),
+    (0, b"<svg", "an SVG: draw it as PNG"),
+)
+"""First bytes of files that people take for pictures, at their place, with what to do.
+
+Source: the file signatures of the formats' specifications (GIF89a, TIFF 6.0, ISO/IEC 23008-12, AV1 Image File Format).
+"""
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    if not isinstance(error, UnidentifiedImageError):
+        return str(error)[:120]
+    known = next((text for at, mark, text in _FOREIGN if data[at : at + len(mark)] == mark), "")
+    return f"of no known format{f', {known}' if known else ''}"
 
 
 def resize_pixels(image: Pixels, pre: Preprocessing) -> Pixels:

@@ -48,6 +48,7 @@ from wire.settings import fields_from, nearest
 
 FOLDER = "folder"
 _NAME = "stdout"
+_SHOWN = 5  # names of skipped files
 _QUEUE = 100_000
 _END_S = 60.0  # for a slow reader of what was answered
 _REPLAY_S = 0.5
@@ -73,12 +74,14 @@ class Trial:
 class Listed:
     """A source of inputs by name, each once; nothing is deleted.
 
-    ``read``: returns the bytes of one; ``prepare``: as in ``Capture``.
+    ``read``: returns the bytes of one; ``prepare``: as in ``Capture``. ``skipped``: a line for people on the files that
+    are there and are no inputs; empty: none.
     """
 
     left: deque[str]
     read: Callable[[str], bytes]
     prepare: Callable[[bytes], bytes] | None = None
+    skipped: str = ""
 
     def take(self) -> Capture | None:
         """Return the next input; the answer to one that can't be read has the reason."""
@@ -198,6 +201,8 @@ def run(trial: Trial, note: Callable[[str], None]) -> Ended:
         loop.api.close()
     sources.close(source)
     printed.close(_END_S)
+    if isinstance(source, Listed) and source.skipped:
+        note(source.skipped)
     if isinstance(source, StreamSource) and source.failure:
         raise SourceError(source.failure)
     return Ended(answers=account.counts["sent"], stopped=bool(stopped))
@@ -213,14 +218,15 @@ def _opened(trial: Trial, around: Surroundings) -> Source:
             return Listed(deque([str(path)]), lambda name: _read(Path(name)), _part_of(trial.source, around))
         try:
             with zipfile.ZipFile(path) as zipped:
-                names = [item.filename for item in zipped.infolist() if item.file_size <= MAX_FILE_BYTES]
+                entries = [item for item in zipped.infolist() if not item.is_dir()]
         except (zipfile.BadZipFile, OSError) as error:
             raise SourceError(f"Expected an intact zip at {path}, got: {error}: check --path") from error
-        found = _found(names, path, suffixes)
-        return Listed(found, lambda name: zipfile.ZipFile(path).read(name), _part_of(trial.source, around))
+        names = {item.filename: item.file_size <= MAX_FILE_BYTES for item in entries}
+        found, skipped = _found(names, path, suffixes)
+        return Listed(found, lambda name: zipfile.ZipFile(path).read(name), _part_of(trial.source, around), skipped)
     if folder and trial.once:
-        found = _found([item.name for item in path.glob("*")], path, suffixes)
-        return Listed(found, lambda name: _read(path / name), _part_of(trial.source, around))
+        found, skipped = _found({item.name: True for item in path.glob("*")}, path, suffixes)
+        return Listed(found, lambda name: _read(path / name), _part_of(trial.source, around), skipped)
     if kind == "push" and not trial.listen:
         raise SourceError("Expected --listen beside --source push, where inputs are sent to, got none: give --listen")
     document = dict(trial.source)
@@ -242,12 +248,31 @@ def _part_of(source: Mapping[str, Json], around: Surroundings) -> Callable[[byte
     return cut
 
 
-def _found(names: Sequence[str], path: Path, suffixes: frozenset[str]) -> deque[str]:
-    found = sorted(name for name in names if Path(name).suffix.lower() in suffixes and Path(name).name[0] != ".")
+def _found(names: Mapping[str, bool], path: Path, suffixes: frozenset[str]) -> tuple[deque[str], str]:
+    """Return the inputs among ``names`` in order, and a line on the others; hidden ones count as neither.
+
+    The value of a name is whether the file is small enough.
+
+    Raises:
+        SourceError: If there is no input.
+    """
+    shown = sorted(name for name in names if Path(name).name[0] != ".")
+    found = [name for name in shown if names[name] and Path(name).suffix.lower() in suffixes]
+    others = [name for name in shown if name not in set(found)]
+    listed = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
     if not found:
-        message = f"Expected files ending in {' '.join(sorted(suffixes))} in {path}, got none: check --path"
-        raise SourceError(message)
-    return deque(found)
+        got = f"{len(others)} others: {listed}: {_advice(others)}" if others else "none: check --path"
+        raise SourceError(f"Expected files ending in {' '.join(sorted(suffixes))} in {path}, got {got}")
+    return deque(found), f"skipped {len(others)} of {len(shown)} files: {listed}: {_advice(others)}" if others else ""
+
+
+def _advice(names: Sequence[str]) -> str:
+    gifs = any(name.lower().endswith(".gif") for name in names)
+    return (
+        "save the frames of a GIF as PNG"
+        if gifs
+        else "this release reads no such files, nor folders inside of a folder, nor larger files"
+    )
 
 
 def _read(path: Path) -> bytes:

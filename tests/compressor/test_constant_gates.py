@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.cli.output import slower
+from compressor.cli.output import no_bundle, print_outcome, slower
 from compressor.gates import BetterThanConstant, LabelOrder, reordered
 from compressor.gates import certificate as certificates
-from compressor.gates.certificate import Certificate, rules_for
+from compressor.gates.certificate import Certificate, Line, rules_for
 from compressor.gates.evidence import Evidence, GateRecipe, Verdict
 from compressor.statistics.paired import Paired, wilson
 
@@ -113,3 +113,28 @@ def test_an_order_that_lacks_one_figure_is_not_judged(name: str) -> None:
     figures = {key: value for key, value in whole.figures.items() if key != name}
     assert LabelOrder(0.0).judge(whole).verdict is Verdict.PASS
     assert LabelOrder(0.0).judge(replace(whole, figures=figures)).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("verdict", "quick", "said"),
+    [
+        ("fail", False, "no bundle was made: fail (map): mend what is marked ✗, or allow it in [gates]"),
+        (
+            "fail",
+            True,
+            "no bundle was made: fail (map): run it without --quick",
+        ),
+        ("inconclusive", False, "no bundle was made: inconclusive (f1): give the gates more rows, as said above"),
+        ("pass", False, ""),
+    ],
+)
+def test_a_run_that_does_not_pass_says_what_is_not_there(
+    verdict: str, said: str, capsys: pytest.CaptureFixture[str], *, quick: bool
+) -> None:
+    """The line before the verdict: no bundle, the gates for which, and the next step."""
+    lines = tuple(Line(name=gate, verdict=own) for gate, own in (("map", "fail"), ("f1", "inconclusive")))
+    made = Certificate(verdict=verdict, model="m", version=1, gates=lines)
+    print_outcome(made, [], as_json=False, missing=no_bundle(made, quick=quick))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == f"m-1: {verdict.upper()}"
+    assert printed[-2].strip().startswith(said) if said else "no bundle" not in "".join(printed)

@@ -269,3 +269,20 @@ def test_a_colour_profile_and_gamma_change_nothing() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
     image = Image.new("RGB", (4, 4), (10, 100, 200))
     assert decode_image(_saved(image, "PNG", icc_profile=profile), REDUCED)[0, 0].tolist() == [10, 100, 200]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"GIF89a\x01\x00", "a GIF: save the frame that is meant as PNG"),
+        (b"II*\x00\x08", "a TIFF: save it as PNG"),
+        (b"\0\0\0\x18ftypheic", "a HEIC: save it as JPEG"),
+        (b"\0\0\0\x1cftypavif", "an AVIF: save it as PNG or JPEG"),
+        (b"%PDF-1.7", "a PDF: save its picture as PNG or JPEG"),
+        (b"no picture", "of no known format"),
+    ],
+)
+def test_a_picture_of_another_format_is_named_with_what_to_do(data: bytes, said: str) -> None:
+    """Whatever its file is called; the formats that are read are named before it."""
+    with pytest.raises(ImageError, match=rf"\(PNG, JPEG, BMP, WEBP, PPM\), got \d+ bytes: .*{said}$"):
+        decode_image(data)

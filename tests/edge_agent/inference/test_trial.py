@@ -18,7 +18,7 @@ from edge_agent import front_ends
 from edge_agent.config import AgentConfig
 from edge_agent.config import document_of as document_of_config
 from edge_agent.errors import SourceError
-from edge_agent.inference.trial import document_of
+from edge_agent.inference.trial import _found, document_of
 from tests.edge_agent.conftest import free_port
 from tests.edge_agent.task_bundles import bundle_of
 
@@ -47,8 +47,9 @@ def pictures(tiny: dict, tmp_path: Path) -> Path:
 def test_each_file_of_a_folder_gets_one_answer_and_stays(bundle: Callable, pictures: Path) -> None:
     """In the order of their names; the broken one with a reason, and the command ends."""
     before = sorted(pictures.iterdir())
-    code, answers, _ = tried(bundle(), "--path", pictures, "--once")
+    code, answers, said = tried(bundle(), "--path", pictures, "--once")
     assert (code, [record["id"] for record in answers]) == (0, ["0.png", "1.png", "2.png", "broken.png"])
+    assert said.splitlines()[-1].startswith("skipped 1 of 5 files: notes.txt: this release reads no such files")
     assert [record.get("error", record.get("label")) in {"a", "b", "c"} for record in answers] == [True] * 3 + [False]
     assert sorted(pictures.iterdir()) == before
 
@@ -256,3 +257,19 @@ def test_columns_in_another_order_are_said_once(tmp_path: Path) -> None:
     assert said.count("columns_reordered") == 1
     assert "columns_reordered: 1.csv: Expected the columns a, b, c, d, e, f, g, h, got h, g, f, e" in said
     assert "(missing: a; not of the model: z)" in answers[3]["text"]
+
+
+def test_files_that_are_no_inputs_are_named_at_the_end(tmp_path: Path) -> None:
+    """Of a folder or a zip: hidden files and folders are none; too large ones are, and a GIF has advice of its own."""
+    suffixes = frozenset({".png"})
+    there = {"b.png": True, "a.png": True, ".hidden.png": True, "large.png": False, "c.GIF": True}
+    found, said = _found(there, tmp_path, suffixes)
+    assert list(found) == ["a.png", "b.png"]
+    assert said == "skipped 2 of 4 files: c.GIF, large.png: save the frames of a GIF as PNG"
+    assert _found({"a.png": True}, tmp_path, suffixes)[1] == ""
+    many = {f"{number}.txt": True for number in range(7)}
+    assert ": 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more: " in _found({"a.png": True, **many}, tmp_path, suffixes)[1]
+    with pytest.raises(SourceError, match=r"got 1 others: c\.gif: save the frames of a GIF as PNG"):
+        _found({"c.gif": True}, tmp_path, suffixes)
+    with pytest.raises(SourceError, match="got none: check --path"):
+        _found({}, tmp_path, suffixes)
