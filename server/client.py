@@ -127,7 +127,8 @@ class RolloutDevice:
     ``replaced_by``: the person who let another device try in its place. ``retried_from``: its earlier outcome, failed
     or stuck, during a retry. ``air_bytes``: what it fetched over the network in all attempts, of the bundle and of
     patches; ``bundle_bytes``: of an older agent, which does not count that: how much of the bundle it had.
-    ``waits_for``: the code why it has put the update off, "" if it has not.
+    ``waits_for``: the code why it has put the update off, "" if it has not. ``answered``: how many inputs the release
+    had answered when it was committed, None if that is not known.
     """
 
     device: str = ""
@@ -142,11 +143,15 @@ class RolloutDevice:
     replaced_by: str = ""
     retried_from: str = ""
     waits_for: str = ""
+    answered: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutGroup:
-    """One group of a rollout. Cancelled devices are not counted; ``replaced`` ones are left out when it is judged."""
+    """One group of a rollout. Cancelled devices are not counted; ``replaced`` ones are left out when it is judged.
+
+    ``unproven``: devices committed, and none of them has answered an input with the release yet, so the next waits.
+    """
 
     name: str = ""
     open: bool = False
@@ -160,6 +165,7 @@ class RolloutGroup:
     pending: int = 0
     replaced: int = 0
     success_reached: bool = False
+    unproven: bool = False
     skipped_by: str = ""
     skipped_ms: int = 0
 

@@ -115,6 +115,8 @@ class UpdateStatus:
     ``shadow``: what was counted in the shadow of this attempt; None: there was none.
     ``replay``: how the answers to inputs that the release before had served differ from its own, after the switch;
     without inputs (``n`` and ``errors`` 0) the device had kept none; None: not replayed (yet), or an older agent.
+    ``answered``: how many inputs the release had answered when it was committed; if none, how many it had by the first
+    heartbeat with any. None: not committed, or an older agent.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -129,6 +131,7 @@ class UpdateStatus:
     fetched_bytes: int | None = field(default=None, metadata=OMIT_DEFAULT)
     shadow: ShadowCounts | None = field(default=None, metadata=OMIT_DEFAULT)
     replay: ShadowCounts | None = field(default=None, metadata=OMIT_DEFAULT)
+    answered: int | None = field(default=None, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

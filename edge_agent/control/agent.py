@@ -47,7 +47,7 @@ from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
 from edge_agent.telemetry.usage import UsageLedger
-from edge_agent.updater.ports import JobDone, MemoryProber, Prober, ProbeResult, Refusal
+from edge_agent.updater.ports import SUPERSEDED, JobDone, MemoryProber, Prober, ProbeResult, Refusal
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.imported import FOLDER as IMPORT
 from edge_agent.updater.storage.repair import TOKEN as REPAIR
@@ -240,6 +240,8 @@ class Agent:
         busy = self._drain()
         self._offer_wish()
         self._guard("updater", lambda: self.updater.turn(self._now_ms, self._now_s))
+        if self._guarded("updater", self.updater.answered):
+            self._report()
         self._guard("repair", lambda: self._repair.turn(self._now_s))
         self._supervise(self.supervisor.turn(self._now_s))
         if self._now_s >= self._due.drift_s:
@@ -594,7 +596,8 @@ class Agent:
 
     def _phase_changed(self, record: UpdateRecord) -> None:
         phase = record.phase or UpdatePhase.IDLE
-        severity = Severity.ERROR if phase in _BAD_ENDS else Severity.INFO
+        bad = phase in _BAD_ENDS and record.code != SUPERSEDED.code  # the server wants another release: no fault
+        severity = Severity.ERROR if bad else Severity.INFO
         wish = record.desired
         data = {"phase": phase.value, "gen": wish.gen, "release": wish.release, "sha256": wish.sha256}
         self.telemetry.event(

@@ -102,6 +102,7 @@ class UpdateRecord:
     count. ``held_bytes``: what was here of its files when its download began, so that what came before a kill is known.
     ``shadow``: the counts of its shadow, ``shadow_over`` whether that is over, ``shadow_starts`` how often the agent or
     the machine ended in it. ``replay``: how the release answers inputs that the one before had served.
+    ``answered``: how many inputs it has answered, once it is committed.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -127,6 +128,7 @@ class UpdateRecord:
     shadow_over: bool = field(default=False, metadata=OMIT_DEFAULT)
     shadow_starts: int = field(default=0, metadata=OMIT_DEFAULT)
     replay: ShadowCounts | None = field(default=None, metadata=OMIT_DEFAULT)
+    answered: int | None = field(default=None, metadata=OMIT_DEFAULT)
 
     @property
     def in_flight(self) -> bool:
@@ -148,6 +150,7 @@ class UpdateRecord:
             fetched_bytes=None if self.fetched_bytes is None else fetched_bytes,
             shadow=self.shadow,
             replay=self.replay,
+            answered=self.answered if self.phase is UpdatePhase.COMMITTED else None,
         )
 
 

@@ -199,7 +199,10 @@ class Updater:
             self._roll_back(SUPERSEDED.code, SUPERSEDED.text, now_ms)
         same = self.record.phase is _P.COMMITTED and desired.sha256 == self.record.desired.sha256
         replay = self.record.replay if same else None  # what it answered again stays true
-        record = UpdateRecord(phase=self.record.phase, desired=desired, fetched_bytes=0, replay=replay)
+        answered = self.record.answered if same else None
+        record = UpdateRecord(
+            phase=self.record.phase, desired=desired, fetched_bytes=0, replay=replay, answered=answered
+        )
         self._begin(record, now_ms, now_s)
         return True
 
@@ -279,6 +282,18 @@ class Updater:
         self._keep(replace(self.record, replay=counts))
         return True
 
+    def answered(self) -> bool:
+        """Record that a release that was committed without one has answered inputs; return whether that is news.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        record = self.record
+        if record.phase is not _P.COMMITTED or record.answered != 0 or not self.health.inferences:
+            return False
+        self._keep(replace(record, answered=self.health.inferences))
+        return True
+
     def stop(self) -> bool:
         """Write the counts of a shadow under way before the agent ends; return whether there is one.
 
@@ -342,7 +357,7 @@ class Updater:
         if trial and record.previous_slot != other(name):
             good = None
         if bad is None:
-            text = "Expected an installed release, got none: assign one on the server"
+            text = "Expected an installed release, got none: roll one out on the server"
             raise RequestRefusedError("no_release", text)
         found = Recalled(bad, self._way_back(bad, good, leaving))
         slots.clear_starts(other(name))  # asked for: it may try again
@@ -373,7 +388,8 @@ class Updater:
             raise RequestRefusedError("changed", f"{text}; look at edge-agent status")
         if good is None:
             text = f"Expected a committed release before {bad.release} on this device, got none"
-            raise RequestRefusedError("no_previous", f"{text}: assign one on the server, or use edge-agent import")
+            hint = "roll one out on the server (of another model: rollouts create --move), or use edge-agent import"
+            raise RequestRefusedError("no_previous", f"{text}: {hint}")
         floor = self.floor()
         if floor is None:
             text = "Expected the security floor in floor.json, its copy or a slot, got none that is whole"
@@ -628,7 +644,8 @@ class Updater:
         replay = self.record.replay
         if replay is None and self.record.previous_slot:  # started anew since the switch: no input was kept over it
             replay = ShadowCounts()
-        self._enter(follow(replace(self.record, text=text, replay=replay), Signal.HEALTHY, now_ms))
+        record = replace(self.record, text=text, replay=replay, answered=self.health.inferences)
+        self._enter(follow(record, Signal.HEALTHY, now_ms))
         self.reclaim()
 
     def _roll_back(self, code: str, text: str, now_ms: int) -> None:

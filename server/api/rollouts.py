@@ -19,6 +19,7 @@ from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
 from server.rollout.create import RolloutOptions
 from server.rollout.model import Member, Rollout
+from server.rollout.planner import unproven
 from server.rollout.resuming import How
 from server.rollout.scope import Scope
 from server.rollout.service import RolloutService
@@ -156,7 +157,7 @@ class ResumeRequest(BaseModel, extra="forbid"):
 
 
 class SkipRequest(BaseModel, extra="forbid"):
-    """The group that did not reach its success ratio, and who decides that the next may open anyway."""
+    """The group that missed its success ratio, or answered no input, and who decides that the next may open anyway."""
 
     group: str
     by: Person
@@ -194,7 +195,8 @@ class MemberBody(BaseModel):
     ``air_bytes``: what it has fetched over the network so far, of the bundle and of patches, in all attempts, also what
     was thrown away (without the headers of the protocols). ``bundle_bytes``: of an older agent, which does not count
     that: how much of the bundle it had at last, however it came. ``waits_for``: the code why the device has put the
-    update off, such as ``clock_behind``, ``window_closed`` or ``application_busy``; "" if it has not.
+    update off, such as ``clock_behind``, ``window_closed`` or ``application_busy``; "" if it has not. ``answered``:
+    how many inputs the release had answered when it was committed; 0: none yet; null: not committed, or not known.
     """
 
     device: str
@@ -209,6 +211,7 @@ class MemberBody(BaseModel):
     replaced_by: str
     retried_from: str
     waits_for: str
+    answered: int | None
 
 
 class GroupBody(BaseModel):
@@ -217,7 +220,8 @@ class GroupBody(BaseModel):
     ``awaited``: under way or about to be assigned. ``pending``: offline or never seen, assigned on connecting.
     ``replaced``: those of ``failed`` and ``stuck`` in whose place others try. ``success_ratio`` is compared with
     ``committed`` / (``committed`` + ``failed`` + ``stuck`` - ``replaced`` + ``awaited``). ``skipped_by``: the person
-    who let the next group open although this one did not reach it.
+    who let the next group open although this one did not reach it. ``unproven``: devices committed, and none of them
+    has answered an input with the release: the next group waits for the first answer, or for a skip.
     """
 
     name: str
@@ -232,6 +236,7 @@ class GroupBody(BaseModel):
     pending: int
     replaced: int
     success_reached: bool
+    unproven: bool
     skipped_by: str
     skipped_ms: int
 
@@ -333,7 +338,7 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
 
     @routes.post("/api/rollouts/{rollout}/skip")
     def skip(rollout: str, request: SkipRequest) -> RolloutBody:
-        """Let the next group open although one missed its success ratio; who decided it is recorded."""
+        """Let the next group open although one missed its success ratio or answered no input; with a name."""
         return _shown(rollouts, rollouts.skip(rollout, request.group, by=request.by, only=request.only))
 
     @routes.post("/api/rollouts/{rollout}/abort")
@@ -423,7 +428,8 @@ def _groups(rollout: Rollout) -> list[GroupBody]:
                 name=group.name, open=index < rollout.opened, success_ratio=group.success_ratio,
                 error_ratio=group.error_ratio, total=counts.total, committed=counts.committed, failed=counts.failed,
                 stuck=counts.stuck, awaited=counts.awaited, pending=counts.pending,
-                replaced=counts.replaced, success_reached=counts.success_reached(group), skipped_by=group.skipped_by,
+                replaced=counts.replaced, success_reached=counts.success_reached(group),
+                unproven=unproven(rollout, index), skipped_by=group.skipped_by,
                 skipped_ms=group.skipped_ms,
             )
         )  # fmt: skip
@@ -436,4 +442,5 @@ def _member(member: Member) -> MemberBody:
         assigned_ms=member.assigned_ms, settled_ms=member.settled_ms, air_bytes=member.air_bytes,
         bundle_bytes=member.bundle_bytes, replaced_by=member.replaced_by,
         retried_from=member.retried_from.value if member.retried_from else "", waits_for=member.waits_for,
+        answered=member.answered,
     )  # fmt: skip

@@ -1064,9 +1064,10 @@ def resume(directory: Path, rollout: str, how: str, by: str, *, yes: bool, as_js
 @_ANSWER
 @_coded
 def skip_group(directory: Path, rollout: str, group: str, by: str, *, yes: bool, as_json: bool) -> None:
-    """Let the next group of ROLLOUT open although one missed its success ratio.
+    """Let the next group of ROLLOUT open although one missed its success ratio, or answered no input yet.
 
-    First prints which devices it will assign. Only this command gets past such a group.
+    First prints which devices it will assign. Only this command gets past such a group; one that committed but has
+    answered no input with the release also opens the next with its first answer.
     """
     _steer(directory, rollout, "skip", {"group": group, "by": by}, yes=yes, as_json=as_json)
 

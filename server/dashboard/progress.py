@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago
 from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, MemberStanding, Rollout, RolloutPhase
-from server.rollout.planner import passed
+from server.rollout.planner import held_by, passed, unproven
 from server.rollout.thresholds import count_members, devices, removed_count, waiting
 from server.wording import listed
 from wire.shadow import ShadowCounts, ShadowOrder, merge_shadow
@@ -205,6 +205,7 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         ),
         *((Status(f"{counts.pending} pending", Tone.CALM),) if counts.pending else ()),
         *((Status(f"{removed} removed", Tone.CALM),) if removed else ()),
+        *((Status("no input answered yet", Tone.WARN),) if is_open and unproven(rollout, index) else ()),
         *((Status("not open yet", Tone.CALM),) if not is_open else ()),
         *((Status(f"skipped by {group.skipped_by}", Tone.WARN),) if group.skipped_by else ()),
     )
@@ -216,9 +217,16 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         total=counts.total,
         needs=needs,
         states=states,
-        may_skip=rollout.phase is RolloutPhase.PAUSED and is_open and not passed(rollout, index),
+        may_skip=is_open and _may_skip(rollout, index),
         members=Cut.of([_member(member) for member in members], _NAMED),
     )
+
+
+def _may_skip(rollout: Rollout, index: int) -> bool:
+    """Return whether only a skip gets past an open group, or opens the next one now."""
+    if rollout.phase is RolloutPhase.PAUSED:
+        return not passed(rollout, index) or unproven(rollout, index)
+    return rollout.phase is RolloutPhase.RUNNING and held_by(rollout) is not None and unproven(rollout, index)
 
 
 def _waits_tone(code: str) -> Tone:

@@ -46,6 +46,7 @@ IN_FLIGHT = frozenset({MemberStanding.ASSIGNING, MemberStanding.ASSIGNED})
 IN_VAIN = frozenset({MemberStanding.FAILED, MemberStanding.STUCK})
 SETTLED = frozenset({MemberStanding.COMMITTED, *IN_VAIN, MemberStanding.CANCELLED})
 REMOVED = "device_removed"  # the code of a cancelled member that left the fleet
+UNPROVEN = "unproven"  # the code of a rollout that waits for the first input that a committed device answers
 REPLACED = "replaced"  # the code of a cancelled member in whose place another device tries the release
 
 
@@ -61,7 +62,8 @@ class Member:
     device try in its place; the failure stays, but the group is judged without it. ``retried_from``: the earlier
     standing (failed or stuck) during a retry; ``code`` is still the earlier one, and both apply again if the retry ends
     without an outcome. ``shadow``: what it counted before it switched, or refused to. ``replay``: how the release
-    answered inputs of the one before after the switch. ``waits_for``: the code why its
+    answered inputs of the one before after the switch. ``answered``: how many inputs it had answered there when it was
+    committed; 0: none yet; None: not committed, or an agent that does not say. ``waits_for``: the code why its
     device has put the update off, by its last report; it is not stored.
     """
 
@@ -81,6 +83,7 @@ class Member:
     retried_from: MemberStanding | None = None
     shadow: ShadowCounts | None = None
     replay: ShadowCounts | None = None
+    answered: int | None = None
     waits_for: str = ""
 
 
@@ -174,6 +177,7 @@ class Settle:
     bundle_bytes: int = 0
     shadow: ShadowCounts | None = None
     replay: ShadowCounts | None = None
+    answered: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,13 @@ class OpenGroup:
     """Open group number ``index``."""
 
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Open no further group for now, without a pause; ``text`` gives the reason."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,4 +209,4 @@ class Finish:
     phase: RolloutPhase
 
 
-Action = Assign | SetBack | Settle | OpenGroup | Pause | Finish
+Action = Assign | SetBack | Settle | OpenGroup | Hold | Pause | Finish

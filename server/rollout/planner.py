@@ -8,8 +8,9 @@
 2. While running, too many errors in an open group pause the rollout before any further assignment; so does a group
    that can't reach its success ratio any more, or in which no device is left to try the release.
 3. When every open group has reached its success ratio (committed / (committed + failed + stuck + awaited), at least
-   one device), the next opens. Only a person's skip replaces that. After the last group, when no device is awaited,
-   the rollout has succeeded, or failed if no device committed at all.
+   one device), and one of its committed devices has answered an input with the release, the next opens: golden vectors
+   alone don't show that a release reads what a device gives it. Only a person's skip replaces either. After the last
+   group, when no device is awaited, the rollout has succeeded, or failed if no device committed at all.
 4. Waiting devices of open groups are assigned, a limited number per turn. A device that is offline or was never seen
    is pending: not a failure, assigned when it connects. When all others are done, pending devices are left out one
    deadline after the last change.
@@ -29,10 +30,13 @@ from server.rollout.model import (
     IN_VAIN,
     REMOVED,
     SETTLED,
+    UNPROVEN,
     Action,
     Assign,
     DeviceStatus,
     Finish,
+    Group,
+    Hold,
     Member,
     MemberStanding,
     OpenGroup,
@@ -60,6 +64,10 @@ def plan(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int, *,
     if pause is not None:
         return (*settled, pause)
     if _may_open(after):
+        held = held_by(after)
+        if held is not None:
+            said = () if rollout.code == UNPROVEN else (Hold(_held_text(rollout, held)),)
+            return (*settled, *said, *tuple(_assignments(after, statuses))[:limit])
         opening = OpenGroup(after.opened)
         after = replace(after, opened=after.opened + 1)
         return (*settled, opening, *tuple(_assignments(after, statuses))[:limit])
@@ -82,7 +90,7 @@ def settled(member: Member, settle: Settle, now_ms: int) -> Member:
     ended = replace(member, standing=settle.standing, code=settle.code, settled_ms=now_ms)
     shadow, replay = settle.shadow or member.shadow, settle.replay or member.replay
     counted = replace(ended, air_bytes=settle.air_bytes, bundle_bytes=settle.bundle_bytes, shadow=shadow, replay=replay)
-    return replace(counted, tolerated=False, retried_from=retried_from)
+    return replace(counted, tolerated=False, retried_from=retried_from, answered=settle.answered)
 
 
 def so_far(member: Member, update: UpdateStatus, release: str) -> Member:
@@ -92,6 +100,7 @@ def so_far(member: Member, update: UpdateStatus, release: str) -> Member:
     waits_for = (update.code or "window_closed") if update.phase is UpdatePhase.DEFERRED else ""
     replay = update.replay or member.replay
     counted = replace(member, shadow=update.shadow or member.shadow, replay=replay, waits_for=waits_for)
+    counted = replace(counted, answered=update.answered)
     if update.fetched_bytes is None:
         return replace(counted, bundle_bytes=update.done_bytes)
     return replace(counted, air_bytes=member.earlier_bytes + update.fetched_bytes)
@@ -130,8 +139,35 @@ def passed(rollout: Rollout, index: int) -> bool:
     return bool(group.skipped_by) or count_members(rollout.group_members(index)).success_reached(group)
 
 
+def unproven(rollout: Rollout, index: int) -> bool:
+    """Return whether devices of group ``index`` committed, and none of them has answered an input yet.
+
+    A device whose agent does not say counts as one that has. A person's skip overrides it.
+    """
+    committed = [one for one in rollout.group_members(index) if one.standing is MemberStanding.COMMITTED]
+    return not rollout.groups[index].skipped_by and bool(committed) and all(one.answered == 0 for one in committed)
+
+
+def held_by(rollout: Rollout) -> Group | None:
+    """Return the open group that keeps the next from opening because it is unproven; None: none, or nobody waits."""
+    if not any(member.group >= rollout.opened and member.standing not in SETTLED for member in rollout.members):
+        return None
+    return next((rollout.groups[index] for index in range(rollout.opened) if unproven(rollout, index)), None)
+
+
+def _held_text(rollout: Rollout, group: Group) -> str:
+    return (
+        f"{group.name} committed, but no device of it has answered an input with {rollout.release} yet: the next group "
+        f"opens with the first answer, or when a person skips {group.name}"
+    )
+
+
 def _settlements(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int) -> Iterable[Settle]:
     for member in rollout.members:
+        if member.standing is MemberStanding.COMMITTED and member.answered == 0 and member.device in statuses:
+            later = so_far(member, statuses[member.device].update, rollout.release)
+            if later.answered:
+                yield _settlement(later, MemberStanding.COMMITTED, "")
         if member.standing in {MemberStanding.COMMITTED, MemberStanding.CANCELLED} or member.replaced_by:
             continue
         settle = _settle(rollout, member, statuses.get(member.device), now_ms)
@@ -165,6 +201,7 @@ def _settlement(member: Member, standing: MemberStanding, code: str) -> Settle:
     return Settle(
         device=member.device, standing=standing, code=code, air_bytes=member.air_bytes,
         bundle_bytes=member.bundle_bytes, shadow=member.shadow, replay=member.replay,
+        answered=member.answered if standing is MemberStanding.COMMITTED else None,
     )  # fmt: skip
 
 

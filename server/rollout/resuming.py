@@ -29,7 +29,7 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
+from server.rollout.planner import apply_settlements, left_out, passed, plan, stop, unproven
 from server.rollout.thresholds import count_members, devices
 from server.wording import listed
 
@@ -119,12 +119,14 @@ def skipped(rollout: Rollout, name: str, by: str, now_ms: int) -> Rollout:
     """Return ``rollout`` running, with the group ``name`` skipped by the person ``by``.
 
     Raises:
-        RolloutRefusedError: If the group is not open or reached its success ratio, or ``by`` is empty.
+        RolloutRefusedError: If the group is not open, or reached its success ratio and answered an input, or ``by`` is
+            empty.
     """
     found = [index for index in range(rollout.opened) if rollout.groups[index].name == name]
-    if not found or passed(rollout, found[0]):
-        short = ", ".join(rollout.groups[index].name for index in range(rollout.opened) if not passed(rollout, index))
-        message = f"Expected an open group short of its success ({short or 'there is none'}), got {name[:80]!r}"
+    short = [index for index in range(rollout.opened) if not passed(rollout, index) or unproven(rollout, index)]
+    if not found or found[0] not in short:
+        names = ", ".join(rollout.groups[index].name for index in short)
+        message = f"Expected an open group short of its success ({names or 'there is none'}), got {name[:80]!r}"
         raise RolloutRefusedError(message)
     if not by.strip():
         message = f"Expected the name of the person who skips {name}, got none"

@@ -24,10 +24,12 @@ from server.rollout.model import (
     IN_FLIGHT,
     IN_VAIN,
     OPEN_PHASES,
+    UNPROVEN,
     Action,
     Assign,
     DeviceStatus,
     Finish,
+    Hold,
     Member,
     MemberStanding,
     OpenGroup,
@@ -171,7 +173,9 @@ class RolloutService:
             return self._steer(known, after, "resumed", f"Resumed by {by}: {how.value}", by, only)
 
     def skip(self, rollout: str, group: str, *, by: str, only: Sequence[str] | None = None) -> Rollout:
-        """Let the groups after ``group`` open although it missed its success ratio, as the person ``by`` decided.
+        """Let the groups after ``group`` open although it missed its success ratio or answered no input yet.
+
+        The person ``by`` decided it.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
@@ -320,7 +324,7 @@ class RolloutService:
         changes = {
             "standing": after.standing.value, "code": after.code, "air_bytes": after.air_bytes,
             "bundle_bytes": after.bundle_bytes, "settled_ms": after.settled_ms, "tolerated": after.tolerated,
-            "shadow": as_text(after.shadow), "replay": as_text(after.replay),
+            "shadow": as_text(after.shadow), "replay": as_text(after.replay), "answered": after.answered,
             "retried_from": after.retried_from.value if after.retried_from else "",
         }  # fmt: skip
         self.ledger.change_member(rollout.id, settle.device, changes)
@@ -331,9 +335,13 @@ class RolloutService:
     def _decide(self, rollout: Rollout, action: Action, now_ms: int) -> None:
         match action:
             case OpenGroup(index):
-                self.ledger.change(rollout.id, {"opened": index + 1}, now_ms)
+                waited = {"code": "group_opened", "text": ""} if rollout.code == UNPROVEN else {}
+                self.ledger.change(rollout.id, {"opened": index + 1, **waited}, now_ms)
                 text = f"Group {rollout.groups[index].name} of the rollout of {rollout.release} is open"
                 self._note(rollout, "group_opened", Severity.INFO, text)
+            case Hold(text):
+                self.ledger.change(rollout.id, {"code": UNPROVEN, "text": text}, now_ms)
+                self._note(rollout, UNPROVEN, Severity.WARNING, f"Rollout of {rollout.release} waits: {text}")
             case Pause(code, text):
                 self.ledger.change(rollout.id, {"phase": RolloutPhase.PAUSED.value, "code": code, "text": text}, now_ms)
                 self._note(rollout, code, Severity.ERROR, f"Rollout of {rollout.release} paused: {text}")

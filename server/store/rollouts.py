@@ -52,6 +52,7 @@ MEMBERS = sa.Table(
     sa.Column("retried_from", sa.String(32), nullable=False, default="", server_default=""),
     sa.Column("shadow", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("replay", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("answered", sa.BigInteger),
 )
 
 

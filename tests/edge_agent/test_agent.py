@@ -274,6 +274,30 @@ def test_a_source_that_is_away_to_the_end_of_probation_rolls_nothing_back(world:
     reported = decode(Reported, world.last("reported"))
     assert (reported.current.release, reported.update.phase) == ("m-2", "committed")
     assert "no inferences in probation: the source was missing" in reported.update.text
+    assert reported.update.answered == 0
+
+
+def test_the_first_answers_after_an_unproven_commit_are_reported(world: World) -> None:
+    """A rollout waits for them; once there were any, the number stands."""
+    world.install(1)
+    _probation(world)
+    world.children[-1].speak("beat", n=0, artifact=sha256_hex(b"2"))
+    world.turns(8)
+    assert decode(Reported, world.last("reported")).update.answered == 0
+    for _ in range(2):
+        world.children[-1].speak("beat", n=3, artifact=sha256_hex(b"2"))
+        world.turns(1)
+    assert decode(Reported, world.last("reported")).update.answered == 3
+
+
+def test_an_update_that_the_server_takes_back_is_no_error(world: World) -> None:
+    """An aborted rollout: nobody has to look at the device; a release that fails stays an error."""
+    world.install(1)
+    _probation(world)
+    world.say("desired", replace(world.release(1), gen=9))
+    world.turns(3)
+    heard = [decode(Event, message.payload) for message in world.heard if message.topic == "tf/1/site/dev/event"]
+    assert {event.severity for event in heard if event.code == "superseded"} == {Severity.INFO}
 
 
 @pytest.mark.parametrize(("link", "key"), [(Link.REFUSED, "refused"), (Link.UNREACHABLE, "unreached")])

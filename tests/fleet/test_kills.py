@@ -82,9 +82,10 @@ def test_broker_killed_during_telemetry_loses_and_doubles_nothing(fleet: Fleet, 
     assert fleet.inferences() == 3 * len(images)
 
 
-def test_server_killed_in_the_middle_of_a_rollout_finishes_it(fleet: Fleet, wait: Wait) -> None:
+def test_server_killed_in_the_middle_of_a_rollout_finishes_it(fleet: Fleet, wait: Wait, images: list[bytes]) -> None:
     """After kill -9 and a start the canary's success opens the rest; each device was assigned and committed once."""
     first, second = fleet.add("dev-1"), fleet.add("dev-2")
+    first.see(images[:2])  # a canary that answers nothing opens no group
     release = fleet.release(1)
     rollout = fleet.roll_out(release, probation_s=2.0, canary=["dev-1"])
     first.reaches("probation", release)

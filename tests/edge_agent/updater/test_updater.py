@@ -220,6 +220,16 @@ def test_a_newer_generation_ends_a_probation_by_rolling_back(device: object, rel
     assert device.phases[-2:] == ["superseded", "offered"]
 
 
+def test_a_commit_says_how_many_inputs_the_release_had_answered(device: object, release: Callable) -> None:
+    """None before, and the answers of a committed release are not counted on once there were any."""
+    assert device.updater.status.answered is None
+    device.install(release(1))
+    known = device.updater.status.answered
+    assert known
+    device.beat(n=10)
+    assert (device.updater.answered(), device.updater.status.answered) == (False, known)
+
+
 def test_waits_for_the_maintenance_window(device: object, release: Callable) -> None:
     """Outside the window the update is deferred, inside it continues."""
     new = device.publish(release(1))

@@ -12,10 +12,12 @@ from server.errors import RolloutRefusedError
 from server.rollout.model import (
     IN_VAIN,
     REMOVED,
+    UNPROVEN,
     Assign,
     DeviceStatus,
     Finish,
     Group,
+    Hold,
     Member,
     MemberStanding,
     OpenGroup,
@@ -132,6 +134,53 @@ def test_a_committed_canary_opens_the_rest() -> None:
         OpenGroup(1),
         Assign("d1"),
     )
+
+
+def committed(answered: int | None) -> dict[str, DeviceStatus]:
+    """Return a fleet whose canary has committed and reports how many inputs the release has answered."""
+    update = UpdateStatus(phase=UpdatePhase.COMMITTED, gen=5, release=NEW, answered=answered)
+    return known() | {"d0": status("d0", update=update)}
+
+
+@pytest.mark.parametrize(("answered", "opens"), [(0, False), (1, True), (None, True)])
+def test_a_canary_that_answered_no_input_keeps_the_rest_closed(answered: int | None, *, opens: bool) -> None:
+    """Golden vectors alone don't show that it reads the device's inputs; an older agent does not say how many."""
+    settle, *then = plan(rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING), committed(answered), 2000)
+    assert settle == Settle(device="d0", standing=MemberStanding.COMMITTED, answered=answered)
+    assert [type(action) for action in then] == ([OpenGroup, Assign] if opens else [Hold])
+
+
+def test_a_held_rollout_says_so_once_and_goes_on_with_the_first_answer_or_a_skip() -> None:
+    """It is still running; the text has both ways on."""
+    going = rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING)
+    _, hold = plan(going, committed(0), 2000)
+    assert isinstance(hold, Hold)
+    assert "no device of it has answered an input with meter-2 yet" in hold.text
+    assert "or when a person skips canary" in hold.text
+    held = replace(apply_settlements(going, plan(going, committed(0), 2000)[:1], 2000), code=UNPROVEN)  # type: ignore[arg-type]
+    assert plan(held, committed(0), 3000) == ()
+    assert plan(held, known(), 3000) == ()
+    proof = Settle(device="d0", standing=MemberStanding.COMMITTED, answered=3)
+    assert plan(held, committed(3), 3000) == (proof, OpenGroup(1), Assign("d1"))
+    after = skipped(held, "canary", "ada", 3000)
+    assert plan(after, committed(0), 3000) == (OpenGroup(1), Assign("d1"))
+    assert foresee(held, after, committed(0), 3000).opens == ("rest",)
+
+
+def test_one_device_that_answered_is_enough_for_its_group() -> None:
+    """Others may stand at places where nothing comes by."""
+    going = rollout(MemberStanding.COMMITTED, MemberStanding.COMMITTED, MemberStanding.WAITING)
+    members = [replace(one, group=0, answered=0) for one in going.members[:2]]
+    going = replace(going, members=(*members, going.members[2]))
+    assert [type(action) for action in plan(going, known(3), 2000)] == [Hold]
+    proven = replace(going, members=(members[0], replace(members[1], answered=1), going.members[2]))
+    assert plan(proven, known(3), 2000) == (OpenGroup(1), Assign("d2"))
+
+
+def test_a_rollout_in_which_nobody_waits_ends_without_an_answer() -> None:
+    """A fleet of one device that sees something twice a day is not held for ever."""
+    settle, opening = plan(rollout(MemberStanding.ASSIGNED), committed(0), 2000)
+    assert (settle, opening) == (Settle(device="d0", standing=MemberStanding.COMMITTED, answered=0), OpenGroup(1))
 
 
 def test_a_later_gen_of_the_same_release_counts_too() -> None:

@@ -407,6 +407,38 @@ def test_a_release_regression_pauses_and_a_person_may_resume_over_it(scene: Scen
     assert scene.service.get(rollout.id).phase is RolloutPhase.RUNNING
 
 
+def test_a_rollout_whose_canary_answered_nothing_waits_and_says_so(scene: Scene) -> None:
+    """On the card, by REST and in one event, until the device reports its first answer."""
+    rollout, client = scene.start(), scene.fleet.client()
+    scene.turn()
+    scene.say("d0", UpdatePhase.COMMITTED, answered=0)
+    scene.turn()
+    assert scene.told() == {"d0"}
+    body = client.get(f"/api/rollouts/{rollout.id}").json()
+    assert (body["phase"], body["code"], body["groups"][0]["unproven"]) == ("running", "unproven", True)
+    card = rollout_card(scene.service.get(rollout.id), scene.fleet.clock())
+    assert ("no device of it has answered an input" in card.reason, card.groups[0].may_skip) == (True, True)
+    assert [status.text for status in card.groups[0].states] == ["no input answered yet"]
+    assert scene.fleet.codes().count("unproven") == 1
+    scene.fleet.restart()
+    scene.say("d0", UpdatePhase.COMMITTED, answered=4)
+    scene.turn()
+    assert scene.told() == {"d0", "d1", "d2"}
+    found = scene.service.get(rollout.id)
+    assert (found.code, found.text, found.members[0].answered) == ("group_opened", "", 4)
+
+
+def test_a_person_lets_a_rollout_go_on_whose_canary_answered_nothing(scene: Scene) -> None:
+    """By the skip that also passes a group without success; the name is kept."""
+    rollout = scene.start()
+    scene.turn()
+    scene.say("d0", UpdatePhase.COMMITTED, answered=0)
+    scene.service.skip(rollout.id, "canary", by="ada")
+    scene.turn()
+    assert scene.told() == {"d0", "d1", "d2"}
+    assert scene.service.get(rollout.id).groups[0].skipped_by == "ada"
+
+
 def test_devices_that_enrol_later_join_the_last_group(scene: Scene) -> None:
     """They wait until it is open; they join only if the rollout says so."""
     rollout = scene.start(newcomers=True)
