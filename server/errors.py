@@ -42,9 +42,10 @@ ServerError
 ├── NoNewPlaceError           a device without a new place, which can't be accepted
 ├── CommissionRefusedError    a commission without a reason, or of no device
 ├── AuditOffError             a request for audit samples that nobody has allowed
-│   └── NoPicturesError       a request for samples of inputs that no server takes, such as sounds
+│   └── NoPicturesError       a request for samples of inputs that no server takes, such as sounds or of boxes
 ├── UnknownTriggerError       no such retraining
 ├── TriggerPhaseError         a retraining that awaits no approval
+├── NotRetrainedError         a retraining of a release whose inputs no worker trains on
 ├── UnknownMeasurementError   no such measurement on a device, or no report of it
 ├── MeasurementRefusedError   an order or a report that can't be taken
 ├── NotTheDeviceError         a measurement that belongs to another device
@@ -370,7 +371,7 @@ class AuditOffError(ServerError):
 
 
 class NoPicturesError(AuditOffError):
-    """Samples are asked for from a device whose inputs are no pictures: it could send none."""
+    """Samples are asked for from a device whose inputs are no pictures with a class: it sends none."""
 
     code = "no_pictures"
 
@@ -394,6 +395,13 @@ class UnknownTriggerError(ServerError):
 
     code = "unknown_retraining"
     status = 404
+
+
+class NotRetrainedError(ServerError):
+    """A retraining can't be approved: no worker trains on inputs of its release."""
+
+    code = "not_retrained"
+    status = 409
 
 
 class TriggerPhaseError(ServerError):

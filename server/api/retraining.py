@@ -235,7 +235,7 @@ def router(auth: Auth, retraining: RetrainingService, clock: Clock) -> APIRouter
     @routes.post("/api/retraining/{trigger}/approve")
     def approve(trigger: StoredNumber) -> TriggerBody:
         """Approve training without proof of harm, or the rollout of a release that passed its gates."""
-        return TriggerBody.of(triggers.approve(trigger))
+        return TriggerBody.of(retraining.approve(trigger))
 
     @routes.post("/api/retraining/{trigger}/withdraw")
     def withdraw(trigger: StoredNumber) -> TriggerBody:

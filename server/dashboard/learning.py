@@ -135,18 +135,19 @@ def risk_text(group: GroupRisk, now_ms: int) -> str:
     if not risk.scenes:
         return "no labels of the steady audit yet"
     since = f", since {ago(risk.since_ms, now_ms)}" if group.harmful else ""
+    allowed = f"allowed {group.allowed:.1%}" if group.allowed < 1 else "made without labels: nobody knows what is usual"
     return (
         f"{risk.wrong:.3g} of {risk.scenes} labelled scenes wrong: error rate {risk.at_least:.1%} to "
-        f"{risk.at_most:.1%}, allowed {group.allowed:.1%}{since}"
+        f"{risk.at_most:.1%}, {allowed}{since}"
     )
 
 
 def asked_text(audit: ModelAudit, now_ms: int) -> str:
     """Return what the devices of a release are asked for, in words."""
+    if audit.not_asked:
+        return f"{audit.release}: not audited: {audit.not_asked}"
     if not audit.samples_per_day:
         return f"{audit.model}: the steady audit is off ([audit] of server.toml)"
-    if audit.not_asked:
-        return f"{audit.release}: its devices are not asked: {audit.not_asked}"
     if not audit.asked_ms:
         return f"{audit.model}: the devices are asked within an hour after their first windows"
     return (
@@ -158,7 +159,7 @@ def asked_text(audit: ModelAudit, now_ms: int) -> str:
 def _harm(group: GroupRisk) -> Status:
     if group.harmful:
         return Status("wrong too often", Tone.BAD)
-    within = bool(group.risk.scenes) and group.risk.at_most <= group.allowed
+    within = bool(group.risk.scenes) and group.risk.at_most <= group.allowed < 1
     return Status("within what is allowed", Tone.GOOD) if within else Status("not shown either way", Tone.CALM)
 
 
@@ -167,7 +168,9 @@ def sample_card(sample: StoredSample, form: LabelForm, now_ms: int) -> SampleCar
     known = 0 <= sample.predicted < len(form.classes)
     name = form.classes[sample.predicted] if known else f"class {sample.predicted}"
     guess = f"{name}, {100 * sample.confidence:.0f} % sure"
-    if form.values:
+    if form.refusal:
+        guess = "its answer is more than one class"
+    elif form.values:
         guess = f"predicts {', '.join(form.values)}"
     elif sample.predicted < 0:
         guess = "no prediction"

@@ -132,15 +132,6 @@ class Versions:
         """
         return _label_form(self.blobs, sha256)
 
-    def front_end(self, sha256: str) -> str:
-        """Return the name of the front end that reads the inputs of a bundle; "" for pictures.
-
-        Raises:
-            UnknownBlobError: If it is not here.
-            BundleError: If it is invalid.
-        """
-        return _front_end(self.blobs, sha256)
-
     def gate_split(self, sha256: str) -> str:
         """Return the digest of the gate rows that a bundle was judged on; "" if its certificate has none.
 
@@ -174,11 +165,6 @@ def _reference(blobs: Blobs, sha256: str) -> Reference:
 @lru_cache(maxsize=256)
 def _label_form(blobs: Blobs, sha256: str) -> LabelForm:
     return LabelForm.of(parse_bundle(blobs.read(sha256)).manifest)
-
-
-@lru_cache(maxsize=256)
-def _front_end(blobs: Blobs, sha256: str) -> str:
-    return parse_bundle(blobs.read(sha256)).manifest.preprocessing.front_end
 
 
 @lru_cache(maxsize=256)

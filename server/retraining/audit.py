@@ -61,7 +61,7 @@ class ModelAudit:
     asked last, 0: never; ``ratio``: with which probability they take an input since; ``devices``: how many were asked
     that had not refused before, ``images_per_day``: what they see. ``waiting``: samples without a label. ``groups``:
     all devices first, then cohorts and devices with enough labels or harm. ``not_asked``: why its devices are never
-    asked, "" if they are.
+    asked and it has no groups, "" if they are.
     """
 
     model: str
@@ -104,7 +104,7 @@ class SteadyAudit:
             UnknownDeviceError: If there is none of that id.
             DeviceEndedError: If it was revoked or removed.
             AuditOffError: If neither [audit] nor [retraining] of server.toml allows to ask devices for inputs.
-            NoPicturesError: If its release has a front end: of sounds and other inputs a device sends no samples.
+            NoPicturesError: If a device sends no inputs of its release as samples: sounds, or a task without classes.
         """
         running = self.fleet.active_device(device).release
         budget_bytes = max(
@@ -116,9 +116,8 @@ class SteadyAudit:
                 "[retraining] sample_bytes_per_day: set one in server.toml"
             )
             raise AuditOffError(message)
-        front_end = next((self.front_end(one) for one in self.versions.releases() if one.name == running), "")
-        if front_end:
-            raise NoPicturesError(f"Expected a device that sends pictures, got {device} with {_reads(front_end)}")
+        if not_asked := next((self.why_not(one) for one in self.versions.releases() if one.name == running), ""):
+            raise NoPicturesError(f"Expected a device that sends pictures to label, got {device} with {not_asked}")
         now_ms = self.fleet.clock()
         request = f"{ONCE}-{now_ms // 1000}-{count}"
         images = self._images_per_day(now_ms).get(device, 0.0)
@@ -200,6 +199,8 @@ class SteadyAudit:
         What is wrong of all devices and of a cohort stays: the release answered so.
         """
         release = targets[0]
+        if not_asked := self.versions.label_form_of_bundle(release.sha256).not_asked:
+            return ModelAudit(model=release.model, release=release.name, samples_per_day=0.0, not_asked=not_asked)
         with self.database.begin() as connection:
             rows = store.audit_samples(connection, [one.custom.artifact_sha256 for one in targets])
         samples = [stored_sample(row) for row in rows]
@@ -219,7 +220,6 @@ class SteadyAudit:
             devices=last["devices"] if last else 0,
             images_per_day=last["images_per_day"] if last else 0.0,
             waiting=len(samples) - len(labelled),
-            not_asked=self.why_not(release),
             groups=self._groups(
                 labelled,
                 [one for one in devices if one.release == release.name],
@@ -297,22 +297,11 @@ class SteadyAudit:
             store.put_audit(connection, row)
 
     def why_not(self, release: Release) -> str:
-        """Return why no device that runs ``release`` is asked for samples, "" if they are."""
+        """Return why no device that runs ``release`` is asked for samples, "" if they are (``LabelForm``)."""
         try:
-            has_classes = bool(self.versions.label_form_of_bundle(release.sha256).classes)
+            return self.versions.label_form_of_bundle(release.sha256).not_asked
         except (ServerError, WireError):
-            return "its bundle is missing or damaged"
-        if not has_classes:
-            return "it has no classes, and devices report no number that a label could be compared with"
-        front_end = self.front_end(release)
-        return _reads(front_end) if front_end else ""
-
-    def front_end(self, release: Release) -> str:
-        """Return the front end that reads the inputs of ``release``; "" for pictures, or if its bundle is missing."""
-        try:
-            return self.versions.front_end(release.sha256)
-        except (ServerError, WireError):
-            return ""
+            return "a bundle that is missing or damaged"
 
     def unknown_models(self) -> tuple[str, ...]:
         """Return each name in ``models`` of [audit] that is no model of a release here, with what to do."""
@@ -348,10 +337,6 @@ class SteadyAudit:
             self.fleet.set_config(device, {SETTING: wanted})
         arguments = {"lane": "audit", "budget_bytes": budget_bytes, **arguments}
         self.fleet.send_command(device, "samples", arguments, _TTL_S)
-
-
-def _reads(front_end: str) -> str:
-    return f"inputs that the front end {front_end!r} reads: devices send only pictures as samples"
 
 
 def _count_groups(devices: Sequence[Device]) -> int:

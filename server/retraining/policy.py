@@ -96,7 +96,8 @@ class TriggerFacts:
     """The input of the policy. ``audited``: the scenes of uniform samples that have a label.
 
     ``quiet_ms``: how long ago the verdict closed, 0 while it is open. ``rollout``: ``open``, ``succeeded``,
-    ``failed``, "" for none. ``takers``: whether a device is left that can run the result.
+    ``failed``, "" for none. ``takers``: whether a device is left that can run the result. ``not_trained``: why no
+    worker trains on inputs of its release, "" if one does.
     """
 
     windows: int = 0
@@ -107,6 +108,7 @@ class TriggerFacts:
     job: JobFacts = field(default_factory=JobFacts)
     rollout: str = ""
     takers: bool = True
+    not_trained: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,17 +218,25 @@ def withdrawn(trigger: Trigger, now_ms: int) -> Trigger:
 
 
 def _next(trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig) -> tuple[RetrainingPhase, str, NextStep]:
-    if trigger.phase in {RetrainingPhase.SUSPECTED, *GATHERING} and facts.quiet_ms > config.patience_s * 1000:
+    if trigger.phase not in {RetrainingPhase.SUSPECTED, *GATHERING}:
+        return _later(trigger, facts, config)
+    if facts.quiet_ms > config.patience_s * 1000:
         return RetrainingPhase.WITHDRAWN, "the alarm is over", NextStep.NOTHING
-    if trigger.phase is RetrainingPhase.SUSPECTED:
-        if facts.windows >= config.persisted_windows:
-            return RetrainingPhase.COLLECTING, "asking the devices for samples", NextStep.NOTHING
-        return trigger.phase, f"alarm in {facts.windows} of {config.persisted_windows} windows", NextStep.NOTHING
+    if facts.not_trained:
+        return RetrainingPhase.SUSPECTED, f"not retrained by the server: {facts.not_trained}", NextStep.NOTHING
     if trigger.phase is RetrainingPhase.COLLECTING:
         return _collecting(trigger, facts, config)
     if trigger.phase is RetrainingPhase.HARMFUL:
         return _harmful(facts, config)
-    return _later(trigger, facts, config)
+    return _suspected(trigger, facts, config)
+
+
+def _suspected(
+    trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig
+) -> tuple[RetrainingPhase, str, NextStep]:  # fmt: skip
+    if facts.windows >= config.persisted_windows:
+        return RetrainingPhase.COLLECTING, "asking the devices for samples", NextStep.NOTHING
+    return trigger.phase, f"alarm in {facts.windows} of {config.persisted_windows} windows", NextStep.NOTHING
 
 
 def _collecting(

@@ -15,7 +15,7 @@ from typing import Protocol
 from server.drift.ledger import StoredVerdict, Verdicts
 from server.drift.places import Places, PlaceState
 from server.drift.verdicts import VerdictKind
-from server.errors import ServerError, TriggerPhaseError
+from server.errors import NotRetrainedError, ServerError, TriggerPhaseError
 from server.fleet.fleet import Device, Fleet
 from server.registry.events import EventLog
 from server.registry.versions import Versions
@@ -103,6 +103,22 @@ class RetrainingService:
             self.triggers.put(ended)
             self._say(ended, now_ms)
             return ended
+
+    def approve(self, trigger: int) -> Trigger:
+        """Record a person's approval: of training without proof of harm, or of the rollout.
+
+        Raises:
+            UnknownTriggerError: If there is none of that id.
+            NotRetrainedError: If no worker trains on inputs of its release; with what to do instead.
+            TriggerPhaseError: If it awaits no approval.
+        """
+        known = self.triggers.trigger(trigger)
+        release = next((one for one in self.versions.releases() if one.name == known.release), None)
+        not_trained = "" if release is None or known.job else self.audit.why_not(release)
+        if not_trained and known.phase not in OVER:
+            message = f"Expected a retraining that a worker can carry out, got {trigger}, of {known.release} with "
+            raise NotRetrainedError(message + not_trained)
+        return self.triggers.approve(trigger)
 
     def turn(self, now_ms: int) -> None:
         """Open triggers for new verdicts, then advance every open one by at most one step."""
@@ -198,6 +214,7 @@ class RetrainingService:
             source_risk=reference.risk if reference else 0.0,
             job=JobFacts(),
             rollout="",
+            not_trained=form.not_asked,
         )
 
     def _labelled(self, trigger: Trigger) -> list[StoredSample]:
@@ -243,9 +260,6 @@ class RetrainingService:
         due = not trigger.asked_ms or now_ms - trigger.asked_ms >= config.request_interval_s * 1000
         if config.sample_bytes_per_day <= 0 or not due:
             return trigger
-        if front_end := self.audit.front_end(self.versions.release(trigger.release)):
-            text = f"{trigger.text}; nobody is asked: the front end {front_end!r} reads no pictures"
-            return replace(trigger, text=text)
         audit = max(round(config.samples_per_request * config.audit_share), 1)
         allowed_bytes = config.sample_bytes_per_day + self._audit_bytes()
         models = {one.name: one.model for one in self.versions.releases()}

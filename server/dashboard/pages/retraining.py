@@ -80,7 +80,7 @@ class Approval:
 
     async def _ask(self, card: TriggerCard) -> None:
         if await confirm(self.visit.client, f"{card.ask}?", _DETAILS[card.ask], card.ask):
-            await self.visit.do(partial(self.visit.services.retraining.triggers.approve, card.id))
+            await self.visit.do(partial(self.visit.services.retraining.approve, card.id))
 
 
 def _cards(services: Services) -> Cut[TriggerCard]:

@@ -89,6 +89,9 @@ class Correction:
         form = self.card.form
         with ui.element("section").classes("tf-card"):
             heading("Label it, or change its label")
+            if form.refusal:
+                ui.label(f"Not labelled here: {form.refusal}.").classes("tf-small")
+                return
             names = list(dict.fromkeys((*form.classes, NOTHING))) if form.classes else []
             field = ui.input(", ".join(form.values) or "What does it show?", autocomplete=names)
             field.props("dense outlined")

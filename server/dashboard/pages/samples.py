@@ -145,7 +145,9 @@ class Labelling:
             ui.label(f"Model: {card.guess}")
             ui.label(f"{card.device}, {card.taken}").classes("tf-muted")
             ui.label(card.lane).classes("tf-muted")
-        if card.form.values:
+        if card.form.refusal:
+            ui.label(f"Not labelled here: {card.form.refusal}.").classes("tf-small")
+        elif card.form.values:
             self._number_fields(card)
         elif 0 < len(card.form.classes) <= _MAX_BUTTONS:
             with ui.element("div").classes("tf-labels"):

@@ -11,7 +11,7 @@ from server.api.retraining import AuditBody
 from server.cli.listings import AUDIT_COLUMNS, audit_rows
 from server.client import AuditInfo
 from server.dashboard.learning import asked_text
-from server.errors import AuditOffError, NoPicturesError, UnknownDeviceError, UnknownSampleError
+from server.errors import AuditOffError, NoPicturesError, NotRetrainedError, UnknownDeviceError, UnknownSampleError
 from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.labelling import NOTHING, LabelForm
 from server.retraining.policy import RetrainingPhase, Trigger
@@ -82,41 +82,47 @@ def test_nobody_is_asked_unless_it_is_on_and_there_is_something_to_draw_from(sit
     assert site.commands() == []
 
 
-def run_sounds(site: Site) -> None:
-    """Let d1 run a release of the same model whose inputs are sounds; d2 keeps pictures."""
+@pytest.fixture(params=[{"front_end": "log_mel"}, {"task": "detection"}], ids=lambda one: next(iter(one)))
+def unasked(request: pytest.FixtureRequest, site: Site) -> Site:
+    """d1 runs a release of the same model whose inputs are sounds, or whose answers boxes; d2 keeps classes."""
     serve(site, {"d1": 10, "d2": 10})
-    site.release(2, front_end="log_mel")
+    site.release(2, model=b"another", **request.param)
     reported = Reported(current=InstalledRelease(release="model-2"))
     with site.audit.database.begin() as connection:
         update_device(connection, "d1", {"reported": encode(reported).decode()})
+    return site
 
 
-def test_a_device_that_can_send_no_samples_is_not_asked(site: Site) -> None:
-    """Its inputs are sounds: neither by the audit, nor once, nor for a retraining; each place says why."""
-    run_sounds(site)
+def test_a_device_that_can_send_no_samples_is_not_asked(unasked: Site) -> None:
+    """Neither by the audit nor once; each place says why, and what to do. Nothing is said of its errors."""
+    site = unasked
     site.audit.turn(NOW_MS)
     site.audit.turn(NOW_MS)
     assert [message.topic.split("/")[3] for message in site.heard if "/cmd/" in message.topic] == ["d2"]
     site.audit.retraining = RetrainingConfig(sample_bytes_per_day=1)
-    with pytest.raises(NoPicturesError, match="got d1 with inputs that the front end 'log_mel' reads"):
+    with pytest.raises(NoPicturesError, match=r"got d1 with (inputs that the front end|answers of the task)"):
         site.audit.ask_once("d1")
-    pictures, sounds = site.audit.audits()
-    assert (pictures.not_asked, "'log_mel'" in sounds.not_asked) == ("", True)
-    assert asked_text(sounds, NOW_MS).startswith("model-2: its devices are not asked: inputs that")
+    classes, other = site.audit.audits()
+    assert (classes.not_asked, "run the recipe" in other.not_asked) == ("", True)
+    assert (len(classes.groups), other.groups, other.samples_per_day) == (1, (), 0)
+    assert asked_text(other, NOW_MS) == f"model-2: not audited: {other.not_asked}"
 
 
-def test_a_retraining_of_sounds_asks_nobody_for_pictures(site: Site) -> None:
-    """Its line says so, at every turn alike."""
-    site.release(2, front_end="stroke")
-    site.service.triggers.add(Trigger(
+@pytest.mark.parametrize("phase", [RetrainingPhase.SUSPECTED, RetrainingPhase.COLLECTING, RetrainingPhase.HARMFUL])
+def test_a_retraining_that_no_worker_can_carry_out_waits_and_says_so(unasked: Site, phase: RetrainingPhase) -> None:
+    """It asks for nothing, offers nothing to approve, and an approval is refused with what to do instead."""
+    site = unasked
+    found = site.service.triggers.add(Trigger(
         id=0, model="model", cause="c", words="w", verdict=0, devices=("d1",), since_ms=0, release="model-2",
-        phase=RetrainingPhase.HARMFUL,
+        phase=phase,
     ))  # fmt: skip
     for now_ms in (NOW_MS, NOW_MS + 1):
         site.service.turn(now_ms)
+        with pytest.raises(NotRetrainedError, match=r"of model-2 with .*; label its inputs elsewhere"):
+            site.service.approve(found.id)
     (trigger,) = site.service.triggers.all()
-    assert trigger.text.endswith("labelled samples; nobody is asked: the front end 'stroke' reads no pictures")
-    assert site.commands() == []
+    assert trigger.text.startswith("not retrained by the server: ")
+    assert (trigger.phase, trigger.approvable, site.commands()) == (RetrainingPhase.SUSPECTED, False, [])
 
 
 def test_a_setting_for_a_model_that_is_none_is_named(site: Site) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from edge_agent.tasks import is_told, names
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
-from server.retraining.labelling import LabelForm
+from server.retraining.labelling import NOTHING, LabelForm
 from server.retraining.samples import build_archive
 from server.trust.online_keys import init_online_keys
 from tests.server.retraining.conftest import reference_of
@@ -103,8 +104,48 @@ def test_a_number_reaches_what_a_retraining_reads(
 def test_a_form_follows_the_manifest() -> None:
     """Classes, values with or without their usual range, or any text."""
     assert LabelForm.of(Manifest(labels=("no", "yes"))) == LabelForm(classes=("no", "yes"))
-    assert LabelForm.of(METER) == LabelForm(values=("litres",), usual=((12.5, 3.0),))
-    assert LabelForm.of(Manifest()) == LabelForm()
+    meter, unnamed = LabelForm.of(METER), LabelForm.of(Manifest())
+    assert (meter.values, meter.usual, meter.refusal) == (("litres",), ((12.5, 3.0),), "")
+    assert (unnamed.problem("any text"), unnamed.can_train("any text")) == ("", True)
+    assert meter.not_asked == unnamed.not_asked != ""
+
+
+@pytest.mark.parametrize("name", [name for name in names() if is_told(name)])
+def test_a_task_with_other_answers_takes_no_label(name: str) -> None:
+    """Of boxes, sets of labels, scores and events, one of their names would be half of the truth."""
+    form = LabelForm.of(Manifest(task=name, labels=("0", "1")))
+    for label in ("0", "0|1", NOTHING):
+        assert f"answers of the task {name!r}: a label here is one class" in form.problem(label)
+        assert not form.can_train(label)
+    assert form.problem("0").endswith("add them to the data of its recipe, and run the recipe")
+    assert (form.classes, form.not_asked) == ((), form.refusal)
+
+
+def test_what_a_front_end_reads_takes_no_label() -> None:
+    """Devices send only pictures, so nobody sees what is labelled."""
+    form = LabelForm.of(Manifest(labels=("0", "1"), preprocessing=Preprocessing(front_end="log_mel")))
+    assert "the front end 'log_mel' reads: devices send only pictures" in form.problem("0")
+
+
+def test_a_sample_of_boxes_is_refused_by_the_page_and_the_interface(app: ServerApp, operator: httpx.Client) -> None:
+    """As an older agent sends it, corrected by its user: no button offers a class, and the answer says what to do."""
+    scenes = Manifest(
+        model="scenes", version=1, target="pi", inputs=(TensorSpec(name="x"),), outputs=(TensorSpec(name="boxes"),),
+        labels=("circle", "square"), task="detection", preprocessing=Preprocessing(width=8, height=8), schema=3,
+    )  # fmt: skip
+    image = b"scene"
+    app.parts.retraining.samples.accept("cam", Sample(
+        boot="b", seq=2, at_ms=40, sha256=hashlib.sha256(image).hexdigest(), data=base64.b64encode(image).decode(),
+        artifact_sha256=_publish(app, scenes), lane="correction", label="circle",
+    ), 50)  # fmt: skip
+    for path in ("/samples", "/samples/2"):
+        page = operator.get(path).text
+        assert "Model: its answer is more than one class; a user says circle" in page
+        assert "Not labelled here: answers of the task" in page
+        assert "Label sample 2 as circle" not in page
+    answer = operator.put("/api/samples/2/label", json={"label": "circle", "by": "ada"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "label_refused")
+    assert "such as in Label Studio" in answer.json()["text"]
 
 
 @pytest.mark.parametrize(
