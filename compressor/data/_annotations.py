@@ -1,10 +1,12 @@
-"""Pictures with boxes as people annotate them: Pascal VOC, COCO and YOLO, read from one store to one form.
+"""Pictures with boxes as people annotate them: VOC, COCO, YOLO, CVAT and Label Studio, read from one store to one form.
 
 Decides which layout a store has, which picture an annotation belongs to, and which split its lists or names give. Does
-not judge the boxes themselves: ``boxes`` does, alike for all three.
+not judge the boxes themselves: ``boxes`` does, alike for all of them.
 
 Source: M. Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 88 (2010), development kit; COCO,
-https://cocodataset.org/#format-data; Ultralytics, https://docs.ultralytics.com/datasets/detect/ (YOLO).
+https://cocodataset.org/#format-data; Ultralytics, https://docs.ultralytics.com/datasets/detect/ (YOLO);
+https://docs.cvat.ai/docs/manual/advanced/xml_format/; https://labelstud.io/tags/rectanglelabels (x and y in percent of
+the picture, rotation about the upper left corner).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from xml.etree import ElementTree as ET
 
 from compressor.data._archive import Names
 from compressor.data._layout import SPLIT_FOLDERS, splits_of
+from compressor.data._named_files import NamedFiles
 from compressor.data._table import check_label
 from compressor.errors import ArchiveError, DataError, SplitError
 from wire.settings import nearest
@@ -28,6 +31,11 @@ BY_NAMES = "names"
 """The value of ``[data] split`` for which folders and files are named after the splits."""
 _MAX_TEXT_BYTES = 16 * 1024 * 1024
 _MAX_JSON_BYTES = 512 * 1024 * 1024
+_MAX_XML_BYTES = 256 * 1024 * 1024
+_COCO = {"images", "annotations", "categories"}
+_PICTURES = ("image", "img", "path", "file", "url", "image_url")
+"""Keys of a task of Label Studio that name its picture."""
+_LOOKED_AT = 200
 _CORNERS, _CENTRED, _POINTS = 4, 5, 7
 _NAMES_FILES = ("classes.txt", "obj.names")
 
@@ -78,13 +86,19 @@ def read(store: Names, split: str) -> Annotations:
     names = store.names()
     images = _Images(names)
     if any(name.endswith(".xml") for name in names):
-        found = Annotations(*_voc(store, images))
-    elif documents := [(name, one) for name in names if name.endswith(".json") if (one := _coco_document(store, name))]:
-        found = Annotations(*_coco(documents, images))
+        found = Annotations(*_of_xml(store, images))
     else:
-        found = Annotations(*_yolo(store, images))
+        read_documents = [(name, _document(store, name)) for name in names if name.endswith(".json")]
+        documents = [(name, one) for name, one in read_documents if isinstance(one, dict) and one.keys() >= _COCO]
+        exported = [(name, one) for name, one in read_documents if isinstance(one, list) and _has_rectangles(one)]
+        if documents:
+            found = Annotations(*_coco(documents, images))
+        elif exported:
+            found = Annotations(*_label_studio(exported, images))
+        else:
+            found = Annotations(*_yolo(store, images))
     if not found.pictures:
-        message = f"Expected pictures with Pascal VOC (.xml), COCO (.json) or YOLO (.txt) boxes, got {len(names)} files"
+        message = f"Expected pictures with boxes (VOC, CVAT, COCO, Label Studio or YOLO), got {len(names)} files"
         raise ArchiveError(f"{message} without any: docs/how-to/find-boxes.md shows the folders")
     if not split:
         return replace(found, pictures=[replace(one, split="") for one in found.pictures])
@@ -107,7 +121,7 @@ class _Images:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
-        self._by_path = {name: name for name in self.names}
+        self.paths = frozenset(self.names)
         self._by_stem: dict[str, list[str]] = {}
         for name in self.names:
             self._by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
@@ -129,7 +143,7 @@ class _Images:
 
     def ending(self, stated: str) -> str:
         """Return the picture whose path ends in ``stated``, or ""."""
-        if stated in self._by_path:
+        if stated in self.paths:
             return stated
         found = [
             name for name in self._by_stem.get(PurePosixPath(stated).stem, []) if f"/{name}".endswith(f"/{stated}")
@@ -137,9 +151,9 @@ class _Images:
         return found[0] if len(found) == 1 else ""
 
 
-def _text(store: Names, name: str) -> str:
+def _text(store: Names, name: str, limit_bytes: int = _MAX_TEXT_BYTES) -> str:
     try:
-        return store.read(name, _MAX_TEXT_BYTES).decode("utf-8-sig")
+        return store.read(name, limit_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"Expected {name} in UTF-8, got: {error}: save it anew") from error
 
@@ -182,27 +196,33 @@ def _lists(store: Names, folder: str) -> dict[str, str]:
     return {stem: split for stem, (split, _) in found.items() if stem}
 
 
-# Pascal VOC
+# Pascal VOC and CVAT
 
 
-def _voc(store: Names, images: _Images) -> tuple[list[Annotated], tuple[str, ...], int]:
-    names = [name for name in store.names() if name.endswith(".xml")]
-    pictures = [one for name in names if (one := _voc_picture(store, name, images)) is not None]
+def _of_xml(store: Names, images: _Images) -> tuple[list[Annotated], tuple[str, ...], int]:
+    """Return the pictures of all XML files: one each of Pascal VOC, many of CVAT; other XML is passed over."""
+    pictures: list[Annotated] = []
+    for name in (one for one in store.names() if one.endswith(".xml")):
+        root = _xml(store, name)
+        if root.tag == "annotation":
+            pictures.append(_voc_picture(root, name, images))
+        elif root.tag == "annotations":
+            pictures += _cvat_pictures(root, name, images)
     known = {marked.name for one in pictures for marked in one.boxes}
     return pictures, tuple(sorted(known)), len(images.names) - len({one.path for one in pictures})
 
 
-def _voc_picture(store: Names, name: str, images: _Images) -> Annotated | None:
-    """Return the picture of one file; None if it is another kind of XML."""
-    text = _text(store, name)
+def _xml(store: Names, name: str) -> ET.Element:
+    text = _text(store, name, _MAX_XML_BYTES)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities could grow without limit
         raise DataError(f"Expected {name} without a document type, got one: save the annotation anew")
     try:
-        root = ET.fromstring(text)  # noqa: S314 - entities are refused above
+        return ET.fromstring(text)  # noqa: S314 - entities are refused above
     except (ET.ParseError, RecursionError, ValueError) as error:
-        raise DataError(f"Expected {name} as XML of Pascal VOC, got: {error}: export it again") from error
-    if root.tag != "annotation":
-        return None
+        raise DataError(f"Expected {name} as XML of Pascal VOC or CVAT, got: {error}: export it again") from error
+
+
+def _voc_picture(root: ET.Element, name: str, images: _Images) -> Annotated:
     boxes = []
     for place, item in enumerate(root.findall("object")):
         where = f"{name}, object {place}"
@@ -217,17 +237,144 @@ def _voc_picture(store: Names, name: str, images: _Images) -> Annotated | None:
     return Annotated(path=path, where=name, boxes=tuple(boxes), size=(sizes[0], sizes[1]), split=_named_split(path))
 
 
+def _cvat_pictures(root: ET.Element, name: str, images: _Images) -> Iterator[Annotated]:
+    """Yield the pictures of "CVAT for images 1.1"; polygons become the box around them, and so do turned boxes."""
+    files = NamedFiles(images.names, "the pictures")
+    for image in root.iter("image"):
+        stated = (image.get("name") or "").replace("\\", "/")
+        where = f"{stated[:200]} of {name}"
+        subset = image.get("subset") or ""
+        path = _there(files.find(f"{subset}/{stated}" if subset else stated, where), images, where)
+        boxes = []
+        for place, item in enumerate(item for item in image if item.tag in {"box", "polygon"}):
+            label = (item.get("label") or "").strip()
+            if not label:
+                raise DataError(f"Expected a label in {where}, box {place}, got none: fill it in or leave the box out")
+            boxes.append(Marked(label, _cvat_edges(item, f"{where}, box {place}")))
+        sizes = [_number(image.get(side) or 0, f"the {side}", where) for side in ("width", "height")]
+        split = _named_split(subset) or _named_split(path)
+        yield Annotated(path=path, where=where, boxes=tuple(boxes), size=(sizes[0], sizes[1]), split=split)
+
+
+def _cvat_edges(item: ET.Element, where: str) -> tuple[float, float, float, float]:
+    if item.tag == "polygon":
+        points = [point.split(",") for point in (item.get("points") or "").split(";")]
+        if any(len(point) != 2 for point in points):  # noqa: PLR2004 - x and y
+            raise DataError(
+                f"Expected points as x,y;x,y in {where}, got {str(item.get('points'))[:60]!r}: export it again"
+            )
+        xs, ys = ([_number(point[axis], "a point", where) for point in points] for axis in (0, 1))
+        return min(xs), min(ys), max(xs), max(ys)
+    x0, y0, x1, y1 = (_number(item.get(edge), "an edge", where) for edge in ("xtl", "ytl", "xbr", "ybr"))
+    turned = _number(item.get("rotation") or 0, "the rotation", where)
+    return _around((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, turned)
+
+
+def _around(
+    x: float, y: float, width: float, height: float, degrees: float, ratio: float = 1.0
+) -> tuple[float, float, float, float]:
+    """Return the edges around a box turned by ``degrees`` about its centre; ``ratio``: pixels of x per pixel of y."""
+    cosine, sine = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    across = width * cosine + height * sine / ratio
+    down = width * sine * ratio + height * cosine
+    return x - across / 2, y - down / 2, x + across / 2, y + down / 2
+
+
+def _there(path: str, images: _Images, where: str) -> str:
+    """Return ``path`` if it is a picture of the store.
+
+    Raises:
+        ArchiveError: If it is not.
+    """
+    if path not in images.paths:
+        message = f"Expected the picture {path[:200]!r} of {where} in the store, got none"
+        raise ArchiveError(f"{message}: put it there, or leave it out of the export")
+    return path
+
+
+# Label Studio
+
+
+def _has_rectangles(document: Sequence[object]) -> bool:
+    return any('"rectanglelabels"' in json.dumps(one) for one in document[:_LOOKED_AT])
+
+
+def _label_studio(
+    documents: Sequence[tuple[str, list[object]]], images: _Images
+) -> tuple[list[Annotated], tuple[str, ...], int]:
+    """Return the pictures of exports of Label Studio, whole or JSON-MIN; tasks without an annotation are left out."""
+    files = NamedFiles(images.names, "the pictures")
+    pictures = []
+    for name, document in documents:
+        for place, task in enumerate(document):
+            if not isinstance(task, dict):
+                message = f"Expected {name} as a list of tasks, got {type(task).__name__}"
+                raise DataError(f"{message}: export it from Label Studio as JSON or JSON-MIN")
+            where = f"{name}, task {task.get('id', place)}"
+            results = _results(task, where)
+            if results is None:
+                continue
+            fields = task["data"] if isinstance(task.get("data"), dict) else task
+            stated = next((fields[key] for key in _PICTURES if isinstance(fields.get(key), str)), "")
+            path = _there(files.find(stated, where), images, where)
+            found = [_rectangle(one, where) for one in results]
+            boxes, sizes = tuple(box for own, _ in found for box in own), [size for _, size in found if min(size) > 0]
+            size = sizes[0] if sizes else (0.0, 0.0)
+            split = _named_split(path)
+            pictures.append(Annotated(path=path, where=where, boxes=boxes, size=size, ratios=True, split=split))
+    known = {marked.name for one in pictures for marked in one.boxes}
+    return pictures, tuple(sorted(known)), len(images.names) - len({one.path for one in pictures})
+
+
+def _results(task: Mapping[str, object], where: str) -> list[Mapping[str, object]] | None:
+    """Return the rectangles of a task, of its ground truth if there is one; None if nobody has annotated it."""
+    given = task.get("annotations")
+    if not isinstance(given, list):  # JSON-MIN: a key of the task has them
+        lists = [value for value in task.values() if isinstance(value, list)]
+        return [one for own in lists for one in own if isinstance(one, dict) and "rectanglelabels" in one] or None
+    done = [one for one in given if isinstance(one, dict) and not one.get("was_cancelled")]
+    truth = [one for one in done if one.get("ground_truth")] or done
+    if len(truth) > 1:
+        message = f"Expected one annotation, or one ground truth, in {where}, got {len(truth)}"
+        raise DataError(f"{message}: settle it in Label Studio, or leave the task out")
+    if not truth:
+        return None
+    results = truth[0].get("result")
+    found = [one for one in results if isinstance(one, dict)] if isinstance(results, list) else []
+    return [
+        {**one, **value} for one in found if isinstance(value := one.get("value"), dict) and "rectanglelabels" in value
+    ]
+
+
+def _rectangle(one: Mapping[str, object], where: str) -> tuple[list[Marked], tuple[float, float]]:
+    """Return the boxes of a rectangle, one a label, as ratios of the picture; and the picture's size, 0 if not told."""
+    labels = one["rectanglelabels"]
+    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label for label in labels):
+        raise DataError(
+            f"Expected a label of each rectangle in {where}, got {str(labels)[:60]}: choose one, or remove it"
+        )
+    x, y, width, height = (_number(one.get(side), side, where) / 100 for side in ("x", "y", "width", "height"))
+    across, down = (_number(one.get(f"original_{side}") or 0, f"the {side}", where) for side in ("width", "height"))
+    turned = _number(one.get("rotation") or 0, "the rotation", where)
+    ratio = across / down if across > 0 and down > 0 else 1.0
+    cosine, sine = (
+        math.cos(math.radians(turned)),
+        math.sin(math.radians(turned)),
+    )  # it turns about its upper left corner
+    middle_x = x + (width * cosine - height / ratio * sine) / 2
+    middle_y = y + (width * ratio * sine + height * cosine) / 2
+    edges = _around(middle_x, middle_y, width, height, turned, ratio)
+    return [Marked(label, edges) for label in labels], (across, down)
+
+
 # COCO
 
 
-def _coco_document(store: Names, name: str) -> dict[str, object] | None:
-    """Return a JSON file with pictures and boxes; None if it is another one."""
+def _document(store: Names, name: str) -> object:
     try:
-        document = json.loads(store.read(name, _MAX_JSON_BYTES))
+        return json.loads(store.read(name, _MAX_JSON_BYTES))
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected {name} as JSON, got: {str(error)[:120]}: export it again") from error
-    whole = isinstance(document, dict) and {"images", "annotations", "categories"} <= document.keys()
-    return document if whole else None
 
 
 def _coco(

@@ -25,6 +25,7 @@ _WORDS = {word: kind for kind, words in (("train", _TRAIN), ("val", _VAL), ("tes
 SPLIT_FOLDERS = {**_WORDS, **{word: word for word in _OWN}}
 """Kind of split of a top folder, by its name in lower case."""
 _SPEAKER = "_nohash_"
+_MASKS = "ground_truth"
 _SHOWN = 3
 
 
@@ -50,13 +51,14 @@ def placed(names: Sequence[str], suffixes: Collection[str], where: str) -> list[
     are splits if nothing else is there: ``test`` judges (the gate split), and ``val`` too if there is no ``test``;
     beside one, ``val`` is the calibration split. Folders between the class and the file are the recording, if there is
     more than one: equal names in two classes are one recording. In the names of the Speech Commands data set, the
-    speaker is what stands before ``_nohash_``.
+    speaker is what stands before ``_nohash_``. ``ground_truth`` beside ``train`` and ``test`` has the masks of defects
+    of MVTec AD: it is passed over, too.
 
     Raises:
         ArchiveError: If there is no such file.
         DataError: If a file is in no folder of a class, or a folder of a class has no such file.
     """
-    seen = [(name, PurePosixPath(name).parts) for name in names if not is_hidden(name)]
+    seen = _without_masks([(name, PurePosixPath(name).parts) for name in names if not is_hidden(name)])
     found = [(name, parts) for name, parts in seen if PurePosixPath(name).suffix.lower() in suffixes]
     endings = ", ".join(sorted(suffixes))
     if not found:
@@ -93,6 +95,22 @@ def splits_of(names: Collection[str]) -> dict[str, str]:
     judged = bool({"test", "gate"} & set(kinds.values()))
     of_kind = {"test": "gate", "val": "calibration" if judged else "gate"}
     return {name: of_kind.get(kind, kind) for name, kind in kinds.items()}
+
+
+def _without_masks(seen: list[tuple[str, tuple[str, ...]]]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return ``seen`` without the files below a folder ``ground_truth`` that stands beside ``train`` and ``test``.
+
+    Source: Bergmann et al., MVTec AD, 2019: ``ground_truth/DEFECT/NAME_mask.png``.
+    """
+    beside = {(parts[:depth], part) for _, parts in seen for depth, part in enumerate(parts[:-1])}
+
+    def is_mask(parts: tuple[str, ...]) -> bool:
+        return any(
+            part == _MASKS and {(parts[:depth], "train"), (parts[:depth], "test")} <= beside
+            for depth, part in enumerate(parts[:-1])
+        )
+
+    return [(name, parts) for name, parts in seen if not is_mask(parts)]
 
 
 def _wrapping(paths: Iterable[tuple[str, ...]]) -> int:

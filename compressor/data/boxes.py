@@ -1,6 +1,6 @@
-"""A zip or folder of pictures with boxes around objects, in Pascal VOC, COCO or YOLO form.
+"""A zip or folder of pictures with boxes around objects: Pascal VOC, COCO, YOLO, exports of CVAT and Label Studio.
 
-Decides what becomes of boxes that can't be learned as they are, the same for all three forms, and says how many there
+Decides what becomes of boxes that can't be learned as they are, the same for all forms, and says how many there
 were: a box that reaches outside its picture is cut at the edge; one without area, or wholly outside, is left out; of
 two of one class that are nearly the same one is left out; crowds (COCO) are left out. A picture without an annotation
 is left out, one whose annotation is empty stays as a picture without objects. With lists of splits each picture is a

@@ -8,18 +8,22 @@
     │   └── monday.csv     start_s,end_s,label
     └── hall/…
 
-Times are seconds from the start of the recording. A recording without events has a list with the header alone: its
-hours count, too. The source is the recording, the slice its folder. The windows are cut as a device cuts them:
-``[data] options`` has ``stride_s``, ``inside_ratio`` and ``tolerance_s`` beside the options of the front end.
+Or one list at the top, with the column ``path`` for the recording: a recording without events has a line there with its
+path alone. Times are seconds from the start of the recording. A recording without events that has a list of its own has
+the header alone in it: its hours count, too. The source is the recording, the slice its folder. The windows are cut as
+a device cuts them: ``[data] options`` has ``stride_s``, ``inside_ratio`` and ``tolerance_s`` beside the options of the
+front end.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import struct
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,18 +42,45 @@ from compressor.data._event_windows import (
 from compressor.data._event_windows import front_end as shared_front_end
 from compressor.data._front_end import Ranged
 from compressor.data._layout import is_hidden
+from compressor.data._named_files import NamedFiles
 from compressor.data._table import Table, check_label
-from compressor.data._window_table import read
+from compressor.data._window_table import Columns, read
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
 
 READS = frozenset({"path", "front_end", "options", "columns"})
-COLUMNS = ("start_s", "end_s", "label")
+COLUMNS = ("start_s", "end_s", "label", "path")
+_OF_EVENTS = ("start_s", "end_s", "label")
 MAX_RECORDING_BYTES = 1024 * 1024 * 1024
 """Nine hours at 16 kHz; a recording is in memory while it is cut."""
 _ALL = "all"
 _ROUNDING_S = 0.05
 _MOST_CHANNELS, _WIDE = 2, 2
+
+
+class _Line(NamedTuple):
+    """A line of a list of events, as texts, and where it stands."""
+
+    start: str
+    end: str
+    label: str
+    listed: str
+    row: int
+
+    def time(self, column: str, text: str) -> float:
+        """Return ``text``, of ``column``, as seconds.
+
+        Raises:
+            DataError: If it is not a finite number.
+        """
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if not math.isfinite(found):
+            message = f"Expected a finite number in {self.listed}, column {column!r}, row {self.row}, got {text!r}"
+            raise DataError(f"{message}: mend the value or leave the line out")
+        return found
 
 
 def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
@@ -96,38 +127,78 @@ def _recordings(store: Names, path: Path, data: DataRecipe, rate_hz: int) -> Ite
     if not sounds:
         message = f"Expected recordings (WAV, and a CSV with start_s,end_s,label beside each) in {path}, got none"
         raise ArchiveError(message)
+    beside = {name: PurePosixPath(name).with_suffix(".csv").as_posix() for name in sounds}
+    common = next((name for name in sorted(there - set(beside.values())) if _is_list(name)), "")
+    shared = _by_recording(store, common, data, sounds) if common and not set(beside.values()) <= there else {}
     for name in sounds:
-        place = PurePosixPath(name)
-        listed = place.with_suffix(".csv").as_posix()
-        if listed not in there:
-            message = f"Expected the events of {name} in {listed}, got no such file"
-            raise DataError(
-                f"{message}: write start_s,end_s,label and a line an event; the header alone says: no event"
-            )
+        listed = beside[name]
+        if listed not in there and name not in shared:
+            places = f"{listed} or {common}, got no line of it" if shared else f"{listed}, got no such file"
+            message = f"Expected the events of {name} in {places}: write start_s,end_s,label and a line an event"
+            none = "a line with its path alone" if shared else "the header alone"
+            raise DataError(f"{message}; {none} says: no event")
         sound = pcm(store.read(name, MAX_RECORDING_BYTES), name, rate_hz)
-        events = _events(store, listed, data, len(sound) / rate_hz)
-        parts = place.parts[:-1]
+        rows = shared[name] if name in shared else _lines(store, listed, data)
+        events = [_event(line, len(sound) / rate_hz) for line in rows]
+        parts = PurePosixPath(name).parts[:-1]
         yield Recording(
-            name=place.with_suffix("").as_posix(), sound=sound, events=events, slice="/".join(parts) or _ALL
+            name=PurePosixPath(name).with_suffix("").as_posix(), sound=sound,
+            events=sorted(events, key=lambda event: event.start_s), slice="/".join(parts) or _ALL,
         )  # fmt: skip
 
 
-def _events(store: Names, name: str, data: DataRecipe, lasts_s: float) -> list[SoundEvent]:
+def _is_list(name: str) -> bool:
+    return name.lower().endswith(".csv") and "/" not in name and not is_hidden(name)
+
+
+def _by_recording(store: Names, name: str, data: DataRecipe, sounds: Sequence[str]) -> dict[str, list[_Line]]:
+    """Return the lines of the list ``name`` of all recordings by the recording that each names.
+
+    Raises:
+        DataError: If a line names none.
+    """
     table = read(store, name, columns=data.columns, wanted=COLUMNS)
-    labels = [table.required(column) for column in COLUMNS][-1]
-    found = []
-    times = zip(table.numbers("start_s").tolist(), table.numbers("end_s").tolist(), labels, strict=True)
-    for row, (start_s, end_s, label) in enumerate(times, start=table.first_row):
-        where = f"{name}, row {row}"
-        check_label(label, where)
-        if label == BACKGROUND:
-            message = f"Expected the label of an event in {where}, got {label!r}"
-            raise DataError(f"{message}, the name of windows without one: leave the line out")
-        if not 0 <= start_s < end_s <= lasts_s + _ROUNDING_S:
-            message = f"Expected 0 <= start_s < end_s <= {lasts_s:.3f}, the end of the recording, in {where}"
-            raise DataError(f"{message}, got {start_s:g} and {end_s:g}: mend the line")
-        found.append(SoundEvent(start_s, end_s, label))
-    return sorted(found, key=lambda event: event.start_s)
+    paths = table.required("path")
+    files, found = NamedFiles(sounds, "the recordings"), dict[str, list[_Line]]()
+    for stated, line in zip(paths, _lines(store, name, data, table), strict=True):
+        where = f"{name}, row {line.row}"
+        own = files.find(stated, where)
+        if own not in sounds:
+            message = f"Expected a recording of the set as path in {where}, got {stated[:200]!r}"
+            raise DataError(f"{message}: put it there, or leave the line out")
+        lines = found.setdefault(own, [])
+        if line.start or line.end or line.label:
+            lines.append(line)
+    return found
+
+
+def _lines(store: Names, name: str, data: DataRecipe, read_already: Columns | None = None) -> list[_Line]:
+    """Return each line of a list: start, end and label as texts, the list's name, and the row."""
+    own = {wanted: column for wanted, column in data.columns.items() if wanted in _OF_EVENTS}
+    table = read_already or read(store, name, columns=own, wanted=_OF_EVENTS)
+    for column in _OF_EVENTS:
+        if column not in table.columns:
+            table.required(column)
+    starts, ends, labels = (["" if cell is None else str(cell) for cell in table.columns[one]] for one in _OF_EVENTS)
+    cells = enumerate(zip(starts, ends, labels, strict=True), start=table.first_row)
+    return [_Line(start, end, label, name, row) for row, (start, end, label) in cells]
+
+
+def _event(line: _Line, lasts_s: float) -> SoundEvent:
+    """Return the event of ``line`` in a recording that ``lasts_s``."""
+    where = f"{line.listed}, row {line.row}"
+    if not line.label:
+        message = f"Expected a value in {line.listed}, column 'label', row {line.row}, got none"
+        raise DataError(f"{message}: fill it in or leave the row out")
+    check_label(line.label, where)
+    if line.label == BACKGROUND:
+        message = f"Expected the label of an event in {where}, got {line.label!r}"
+        raise DataError(f"{message}, the name of windows without one: leave the line out")
+    start_s, end_s = line.time("start_s", line.start), line.time("end_s", line.end)
+    if not 0 <= start_s < end_s <= lasts_s + _ROUNDING_S:
+        message = f"Expected 0 <= start_s < end_s <= {lasts_s:.3f}, the end of the recording, in {where}"
+        raise DataError(f"{message}, got {start_s:g} and {end_s:g}: mend the line")
+    return SoundEvent(start_s, end_s, line.label)
 
 
 def pcm(data: bytes, name: str, rate_hz: int) -> Sound:

@@ -96,8 +96,7 @@ def draft(
         layout, guessed = _with(layout, data, WrittenLabels(texts=texts, sources=table.sources, told=table.told))
         table = data_sets.load(guessed, Path()) if guessed != data else table
         data = guessed
-    table = _near_copies_joined(table, progress, apart=tasks.of(data).whole_sources)
-    measured = _measured(table, data)
+    measured = _measured_with_near_copies(table, data, progress)
     if layout.kind in _FITTED:
         measured = _fitted(measured)
     text = _text(layout, measured, os.path.relpath(path.resolve(), beside.resolve()))
@@ -129,17 +128,29 @@ def _with(layout: Layout, data: DataRecipe, seen: WrittenLabels) -> tuple[Layout
     return layout, replace(data, columns={wanted: own for wanted, own in columns.items() if wanted != own})
 
 
-def _near_copies_joined(table: Table, progress: Progress, *, apart: bool) -> Table:
-    """Return ``table`` with near copies as one source, where it names none; ``apart``: rows stay what they are."""
+def _measured_with_near_copies(table: Table, data: DataRecipe, progress: Progress) -> _Measured:
+    """Return the split of ``table``, whose near copies count as one source where it names none.
+
+    Where they would leave too few, or are in two of the splits that the files tell, rows count by themselves: a run
+    splits them so, and the recipe says that they look alike.
+
+    Raises:
+        DataError: If there is no split.
+    """
     unnamed = table.sources == table.hashes
-    if apart or not unnamed.any():
-        return table
+    if tasks.of(data).whole_sources or not unnamed.any():
+        return _measured(table, data)
     joined = with_near_sources(table, progress, unnamed)
+    count = len(set(joined.sources.tolist()))
     try:
         told_groups(joined)
-    except SplitError:  # near copies in two of the splits that the files tell: `data explore` shows them
-        return table
-    return joined
+        return _measured(joined, data)
+    except DataError:
+        alike = (
+            f"{len(table)} rows look nearly alike, as {count} sources: gates take them for independent, name sources"
+        )
+        measured = _measured(table, data)
+        return measured if count == len(table) else replace(measured, absent=(*measured.absent, alike))
 
 
 def _left_out(corrupt: Sequence[str]) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.compressor.data.test_boxes import CVAT, STUDIO
+
 ROUNDS = 200
 MEMORY_BYTES = 3 << 30
 ROUND_S = 20
@@ -132,6 +134,8 @@ def layouts() -> dict[str, tuple[dict[str, bytes], str, dict[str, object]]]:
         "voc": (marked["voc"], ".xml .txt", boxes | {"split": "ImageSets/Main"}),
         "coco": (marked["coco"], ".json", boxes),
         "yolo": (marked["yolo"], ".txt .yaml", boxes),
+        "cvat_boxes": (CVAT, ".xml", boxes),
+        "label_studio_boxes": (STUDIO, ".json", boxes),
         "list": (pictures | {"labels.csv": listed.encode()}, ".csv", {"dataset": "labelled_images"}),
         "cvat": (
             {f"images/{name}": one for name, one in pictures.items()}
@@ -169,8 +173,9 @@ def layouts() -> dict[str, tuple[dict[str, bytes], str, dict[str, object]]]:
     }  # fmt: skip
 
 
-NAMES = ("voc", "coco", "yolo", "list", "cvat", "label_studio", "class_folders", "sounds", "arrays_in_folders",
-         "events", "recordings", "windows", "features", "parquet", "npz", "zip", "unlabelled", "array")  # fmt: skip
+NAMES = ("voc", "coco", "yolo", "cvat_boxes", "label_studio_boxes", "list", "cvat", "label_studio", "class_folders",
+         "sounds", "arrays_in_folders", "events", "recordings", "windows", "features", "parquet", "npz", "zip",
+         "unlabelled", "array")  # fmt: skip
 
 
 ALLOWED = ("class_folders", "sounds", "arrays_in_folders")

@@ -405,16 +405,10 @@ def _event_columns(store: Names, name: str) -> dict[str, str]:
 def _events(store: Names, wavs: Sequence[str], why: str) -> Layout:
     """Return the layout of recordings with events: windows a little longer than most events."""
     lists = [name for name in ending(store.names(), (".csv",)) if not is_hidden(name)]
-    found = next(meant for name in lists if {"start_s", "end_s"} <= set(meant := _event_columns(store, name)))
-    lengths = []
-    for name in spread(lists):
-        own = {wanted: column for wanted, column in found.items() if column != wanted}
-        table = read(store, name, columns=own, wanted=("start_s", "end_s"))
-        filled = [row for row, cell in enumerate(table.columns["start_s"]) if cell]
-        starts, ends = (
-            np.array([float(str(table.columns[one][row])) for row in filled]) for one in ("start_s", "end_s")
-        )
-        lengths += (ends - starts).tolist()
+    meant = {name: _event_columns(store, name) for name in spread(lists)}
+    found = next(own for own in meant.values() if {"start_s", "end_s", "label"} <= set(own))
+    lengths = [length for name, own in meant.items() if found.items() <= own.items()
+               for length in _lengths(store, name, own)]  # fmt: skip
     rate, lasts = _heard(store, spread(wavs)[:5], MAX_RECORDING_BYTES)
     usual_s = statistics.median(lengths) if lengths else 0.8
     clip_s = float(round(min(2.0, max(0.3, 1.2 * usual_s), *lasts), 2))
@@ -429,6 +423,18 @@ def _events(store: Names, wavs: Sequence[str], why: str) -> Layout:
     keys = [Key(name="task", value=TASKS["sound_events"], why="events with begin and end in recordings")]
     keys += [Key(name="columns", value=other, why="what the lists call them")] if other else []
     return _spectrogram("sound_events", why, keys, options, seen)
+
+
+def _lengths(store: Names, name: str, columns: dict[str, str]) -> list[float]:
+    """Return how long the events in the list ``name`` are, in seconds; lines without times are passed over."""
+    lines = lines_of(store.read(name, MAX_CSV_BYTES), name, list(columns.values()), {})
+    found = []
+    for start, end in zip(_cells(lines, columns["start_s"]), _cells(lines, columns["end_s"]), strict=True):
+        try:
+            found.append(float(end) - float(start))
+        except ValueError:  # of no event, or wrong: the data set says so
+            continue
+    return [length for length in found if length > 0]
 
 
 def _arrays(store: Names, names: Sequence[str]) -> Layout:

@@ -1,4 +1,4 @@
-"""Pictures with boxes: the three layouts, what is mended and said, and what is refused by name."""
+"""Pictures with boxes: the layouts, what is mended and said, and what is refused by name."""
 
 from __future__ import annotations
 
@@ -66,7 +66,35 @@ YOLO = {
     "images/b.png": picture(1), "labels/b.txt": b"0 0.3125 0.5833333 0.375 0.5\n",
     "data.yaml": b"path: .\nnames:\n  0: cell\n  1: dot\n",
 }  # fmt: skip
-LAYOUTS = {"voc": VOC, "coco": COCO, "yolo": YOLO}
+CVAT = {
+    "annotations.xml": (
+        f'<annotations><image name="a.png" width="{WIDTH}" height="{HEIGHT}">'
+        '<box label="cell" xtl="10" ytl="20" xbr="40" ybr="50"/><polygon label="dot" points="40,30;48,33;44,36"/>'
+        '</image><image name="b.png"><box label="cell" xtl="10" ytl="20" xbr="40" ybr="50"/></image></annotations>'
+    ).encode(), "images/a.png": picture(0), "images/b.png": picture(1),
+}  # fmt: skip
+
+
+def rectangle(kind: str, x0: float, y0: float, x1: float, y1: float, **more: object) -> dict[str, object]:
+    """Return a rectangle of Label Studio, in percent."""
+    sides = {"x": x0 / WIDTH, "y": y0 / HEIGHT, "width": (x1 - x0) / WIDTH, "height": (y1 - y0) / HEIGHT}
+    value = {side: 100 * ratio for side, ratio in sides.items()} | {"rectanglelabels": [kind]} | more
+    return {"original_width": WIDTH, "original_height": HEIGHT, "type": "rectanglelabels", "value": value}
+
+
+def studio(*tasks: tuple[str, list[dict[str, object]]]) -> bytes:
+    """Return an export of Label Studio."""
+    return json.dumps([
+        {"id": place, "data": {"image": f"/data/upload/1/{name}"}, "annotations": [{"result": found}]}
+        for place, (name, found) in enumerate(tasks)
+    ]).encode()  # fmt: skip
+
+
+STUDIO = {
+    "export.json": studio(("a.png", [rectangle(*CELL), rectangle(*DOT)]), ("b.png", [rectangle(*CELL)])),
+    "images/a.png": picture(0), "images/b.png": picture(1),
+}  # fmt: skip
+LAYOUTS = {"voc": VOC, "coco": COCO, "yolo": YOLO, "cvat": CVAT, "studio": STUDIO}
 
 
 def load(folder: Path, files: Mapping[str, bytes], **given: object) -> Table:
@@ -343,3 +371,62 @@ def test_a_folder_with_nothing_but_a_zip_is_that_zip(tmp_path: Path) -> None:
     (tmp_path / "notes.pdf").write_bytes(b"x")
     with pytest.raises(ArchiveError, match="without any"):
         boxes.load(DataRecipe(dataset="boxes", path=str(tmp_path)))
+
+
+def test_turned_boxes_of_the_tools(tmp_path: Path) -> None:
+    """Become the box around them: CVAT turns about the centre, Label Studio about the upper left corner."""
+    turned = CVAT["annotations.xml"].replace(b'ybr="50"/><poly', b'ybr="50" rotation="90"/><poly')
+    turned = turned.replace(b'xtl="10" ytl="20" xbr="40"', b'xtl="5" ytl="20" xbr="45"', 1)  # 40 x 30 about (25, 35)
+    table = load(tmp_path, {**CVAT, "annotations.xml": turned})
+    assert table.labels[0, 0, 1:] == pytest.approx([10 / 80, 15 / 60, 40 / 80, 55 / 60], abs=1e-5)
+    quarter = studio(("a.png", [rectangle("cell", 50, 10, 70, 20, rotation=90)]), ("b.png", []))
+    table = load(tmp_path, {**STUDIO, "export.json": quarter})  # 20 x 10 at (50, 10) becomes 10 x 20 left of it
+    assert table.labels[0, 0, 1:] == pytest.approx([40 / 80, 10 / 60, 50 / 80, 30 / 60], abs=1e-5)
+    assert (table.labels[1, :, 0] < 0).all()
+
+
+def test_the_short_export_of_label_studio(tmp_path: Path) -> None:
+    """JSON-MIN has rectangles under the name of the control; tasks without any are left out, and said."""
+    first = rectangle(*CELL)
+    value = first["value"] if isinstance(first["value"], dict) else {}
+    tasks = [{"image": "/data/upload/1/a.png", "box": [{**value, "original_width": 80, "original_height": 60}]},
+             {"image": "/data/upload/1/b.png"}]  # fmt: skip
+    table = load(tmp_path, {**STUDIO, "export.json": json.dumps(tasks).encode()})
+    assert table.labels[0, 0] == pytest.approx([0, 10 / 80, 20 / 60, 40 / 80, 50 / 60], abs=1e-5)
+    assert table.remarks == ("left out 1 pictures without an annotation",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "said"),
+    [
+        (b'label="dot"', b"", DataError, "a label in a.png"),
+        (b"48,33", b"48", DataError, "points as x,y;x,y"),
+        (b"b.png", b"c.png", ArchiveError, "'c.png'"),
+    ],
+)
+def test_an_export_of_cvat_that_does_not_fit_is_named(
+    tmp_path: Path, old: bytes, new: bytes, error: type[CompressorError], said: str
+) -> None:
+    """The picture and the box, and what to do."""
+    with pytest.raises(error) as found:
+        load(tmp_path, {**CVAT, "annotations.xml": CVAT["annotations.xml"].replace(old, new)})
+    assert said in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("export", "error", "said"),
+    [
+        (studio(("c.png", [rectangle(*CELL)])), ArchiveError, "'c.png' of export.json, task 0"),
+        (studio(("a.png", [rectangle(*CELL, rectanglelabels=[])])), DataError, "a label of each"),
+        (studio(("a.png", [rectangle(*CELL, x="?")])), DataError, "Expected a number as x"),
+        (json.dumps([{"image": "a.png", "annotations": [{"result": [rectangle(*CELL)]}] * 2}]).encode(), DataError,
+         "one ground truth, in export.json, task 0, got 2"),
+    ],
+)  # fmt: skip
+def test_an_export_of_label_studio_that_does_not_fit_is_named(
+    tmp_path: Path, export: bytes, error: type[CompressorError], said: str
+) -> None:
+    """The task, and what to do."""
+    with pytest.raises(error) as found:
+        load(tmp_path, {**STUDIO, "export.json": export})
+    assert said in str(found.value)

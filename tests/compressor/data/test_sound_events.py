@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import wave
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -232,3 +233,27 @@ def test_recordings_of_clips_are_the_same_each_time(tmp_path: Path) -> None:
 def _long_clip() -> word_streams.SensorSample:
     data = as_wav(np.random.default_rng(0).integers(-9000, 9000, 16000).astype(np.int16), 8000)
     return word_streams.SensorSample(name="0_a_0.wav", data=data, label="0", slice="a", source="0_a_0")
+
+
+def test_one_list_of_all_recordings(tmp_path: Path) -> None:
+    """By their paths, in any order; a line with a path alone is a recording without events."""
+    for place, name in enumerate(("a", "hall/b", "c")):
+        written(tmp_path, name, None, seed=place)
+    listed = tmp_path / "set" / "events.csv"
+    listed.write_text(
+        "file,onset,offset,event\nhall/b.wav,3,3.2,knock\na.wav,1.0,1.5,tap\nhall/b.wav,0.5,1,tap\nc.wav,,,\n"
+    )
+    asked = replace(DATA, columns={"path": "file", "start_s": "onset", "end_s": "offset", "label": "event"})
+    table = load(asked, tmp_path)
+    assert table.class_names == ("background", "knock", "tap")
+    held = {name: set(table.labels[table.sources == name, CLASS].tolist()) for name in ("a", "hall/b", "c")}
+    assert held == {"a": {0, 2}, "hall/b": {0, 1, 2}, "c": {0}}
+    for text, said in (
+        ("c.wav,,,\n", r"the events of c.wav in c.csv or events.csv, got no line of it: .*a line with its path alone"),
+        ("hall/b.wav", "Expected a recording of the set as path in events.csv, row 2, got 'hall/z.wav'"),
+    ):
+        whole = listed.read_text()
+        listed.write_text(whole.replace(text, text.replace("b.wav", "z.wav") if "b.wav" in text else ""))
+        with pytest.raises(DataError, match=said):
+            load(asked, tmp_path)
+        listed.write_text(whole)

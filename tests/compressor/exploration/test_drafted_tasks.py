@@ -1,0 +1,182 @@
+"""Several labels, anomalies and events: which data they are drafted for, and that what is drafted can be loaded."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compressor import data as data_sets
+from compressor import tasks
+from compressor.cli import main
+from compressor.data._split import split
+from compressor.data._table import Table
+from compressor.exploration.draft import draft
+from compressor.progress import Silent
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import read_recipe
+from tests.compressor.data.test_class_folders import write
+from tests.compressor.data.test_sound_events import as_wav
+from tests.compressor.exploration.test_init import picture
+
+COUNT = 120
+RATE = 4000
+
+
+def drafted(path: Path) -> tuple[Recipe, str, Table]:
+    """Return the recipe that is drafted for ``path``, its text, and the table that it loads, ready to train."""
+    text = draft(path, path.parent, Silent()).text
+    (path.parent / "made.toml").write_text(text)
+    recipe = read_recipe(path.parent / "made.toml")
+    table = data_sets.load(recipe.data, path.parent)
+    parts = split(table, recipe.train.seed)
+    return recipe, text, tasks.of(recipe.data).targets.fitted(recipe, table, table.take(parts.train))
+
+
+def listed(folder: Path, head: list[str], rows: list[list[object]]) -> Path:
+    """Write pictures and a list of them; the first cell of each row is the picture's number."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(head)
+    writer.writerows([f"{row[0]}.png", *row[1:]] for row in rows)
+    pictures = {f"{row[0]}.png": picture(int(str(row[0])), colour=True) for row in rows}
+    return write(folder, {"labels.csv": out.getvalue().encode(), **pictures})
+
+
+@pytest.mark.parametrize("separator", ["|", ";", ","])
+def test_several_labels_in_a_cell(tmp_path: Path, separator: str) -> None:
+    """Parts that come again make several labels; an empty cell is a row without any."""
+    kinds = ["red", f"red{separator}green", "green", f"blue{separator}green", ""]
+    path = listed(tmp_path / "lamps", ["path", "label"], [[n, kinds[n % 5]] for n in range(COUNT)])
+    recipe, text, table = drafted(path)
+    assert (recipe.data.task, recipe.data.separator) == ("multi_label", separator)
+    assert table.class_names == ("blue", "green", "red") == recipe.model.labels
+    assert table.labels[:5].astype(int).tolist() == [[0, 0, 1], [0, 1, 1], [0, 1, 0], [1, 1, 0], [0, 0, 0]]
+    assert [gate.name for gate in recipe.gates] == ["label_map_drop", "label_f1_drop"]
+    assert "whose parts come in other rows" in text
+    assert recipe.train.class_weights == "balanced"
+
+
+@pytest.mark.parametrize("kinds", [["Paris, France", "Rome, Italy"], ["1,5", "2,5"], ["a|b", "c|d"], ["0|1", "1|0"]])
+def test_a_separator_alone_makes_no_several_labels(tmp_path: Path, kinds: list[str]) -> None:
+    """Its parts must come again, and be names."""
+    path = listed(tmp_path / "places", ["path", "label"], [[n, kinds[n % 2]] for n in range(COUNT)])
+    assert drafted(path)[0].data.task == ""
+
+
+def test_a_column_of_flags_for_each_label(tmp_path: Path) -> None:
+    """As data sets of competitions have them; a column of other numbers is none."""
+    rows = [[n, n % 2, int(n % 3 == 0), n % 7] for n in range(COUNT)]
+    recipe, text, table = drafted(listed(tmp_path / "kaggle", ["image", "red", "wet", "age"], rows))
+    assert (recipe.data.label_columns, recipe.data.columns) == (("red", "wet"), {"path": "image"})
+    assert table.labels[:3].astype(int).tolist() == [[0, 1], [1, 0], [0, 0]]
+    assert "2 labels, each 0 or 1 in a row: columns of 0 and 1 alone" in text
+
+
+def test_flags_in_arrays(tmp_path: Path) -> None:
+    """``y`` of 0 and 1, (N, L), beside rows of features."""
+    x = np.random.default_rng(0).normal(size=(COUNT, 6))
+    np.savez(tmp_path / "a.npz", x=x, y=(x[:, :3] > 0).astype(int), class_names=np.array(["a", "b", "c"]))
+    recipe, _, table = drafted(tmp_path / "a.npz")
+    assert (recipe.data.task, recipe.model.network) == ("multi_label", "mlp")
+    assert table.labels.tolist() == (x[:, :3] > 0).tolist()
+
+
+def inspected(folder: Path) -> Path:
+    """Write a category of MVTec AD: normal pictures to learn from, kinds of defects to judge, masks of them."""
+    files = {f"train/good/{n}.png": picture(n) for n in range(60)}
+    files |= {f"test/good/{n}.png": picture(100 + n) for n in range(20)}
+    for kind in ("crack", "hole"):
+        files |= {f"test/{kind}/{n}.png": picture(200 + n + 50 * len(kind), bright=True) for n in range(12)}
+        files |= {f"ground_truth/{kind}/{n}_mask.png": picture(900 + n) for n in range(12)}
+    return write(folder, files | {"license.txt": b"x"})
+
+
+def few(folder: Path) -> Path:
+    """Write folders ok and nok, few of the latter."""
+    return write(folder, {f"{'nok' if n % 12 == 0 else 'ok'}/{n}.png": picture(n) for n in range(COUNT)})
+
+
+def normal(folder: Path) -> Path:
+    """Write one folder of normal pictures."""
+    return write(folder, {f"parts/{n}.png": picture(n) for n in range(COUNT)})
+
+
+@pytest.mark.parametrize(
+    ("make", "names", "odd", "why"),
+    [
+        (inspected, ("good",), 24, "the training rows are all good: crack, hole can't be learnt, only found"),
+        (few, ("ok",), 10, "10 of 120 rows (10 sources) are not ok: too few to learn"),
+        (normal, ("parts",), 0, "all rows are 'parts': what is unlike them is an anomaly"),
+    ],
+)
+def test_anomalies_are_drafted(
+    tmp_path: Path, make: Callable[[Path], Path], names: tuple[str, ...], odd: int, why: str
+) -> None:
+    """Where nothing but normal rows can be learnt; the other possibility stands in the recipe."""
+    recipe, text, table = drafted(make(tmp_path / "seen"))
+    assert (recipe.data.task, recipe.data.normal, recipe.model.network) == ("anomaly", names, "auto_encoder")
+    assert int(table.labels.sum()) == odd
+    assert why in text
+    assert ("Possible too: a classifier" in text) == bool(odd) == ("auc_drop" in text)
+    assert bool(recipe.model.allow_constant) == (not odd)
+    assert "false_alarms_per_day = 1.0" in text
+
+
+def test_enough_defects_are_drafted_as_classes(tmp_path: Path) -> None:
+    """And the recipe says how to look for anomalies instead."""
+    files = {f"{('good', 'defect')[n % 2]}/{n}.png": picture(n) for n in range(COUNT)}
+    recipe, text, _ = drafted(write(tmp_path / "parts", files))
+    assert recipe.data.task == ""
+    assert 'Possible too: [data] task = "anomaly", normal = ["good"]' in text
+
+
+def recorded(folder: Path, *, shared: bool = False) -> Path:
+    """Write recordings with taps, and their lists: one beside each, or one of all."""
+    files: dict[str, bytes] = {}
+    together = ["filename,onset,offset,event_label"]
+    for n in range(24):
+        sound = np.random.default_rng(n).integers(-200, 200, 8 * RATE).astype(np.int16)
+        lines = []
+        for start in (1.0 + n % 3, 5.0):
+            at = int(start * RATE)
+            sound[at : at + RATE // 2] = (8000 * np.sin(np.arange(RATE // 2) / 3)).astype(np.int16)
+            lines.append(f"{start},{start + 0.5},tap")
+        files[f"{n}.wav"] = as_wav(sound, RATE)
+        together += [f"{n}.wav,{line}" for line in lines]
+        if not shared:
+            files[f"{n}.csv"] = "\n".join(["start,end,label", *lines]).encode()
+    return write(folder, files | ({"events.csv": "\n".join(together).encode()} if shared else {}))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_recordings_with_lists_of_events(tmp_path: Path, shared: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Windows a little longer than an event; the smoother has their stride; columns of other names are given."""
+    recipe, text, table = drafted(recorded(tmp_path / "taps", shared=shared))
+    assert (recipe.data.dataset, recipe.data.task, recipe.smoothing.kind) == ("sound_events", "stream_events", "events")
+    assert (recipe.data.options["clip_s"], recipe.data.options["stride_s"]) == (0.6, 0.15)
+    assert recipe.smoothing.interval_ms == 150
+    assert table.class_names == ("background", "tap")
+    assert recipe.data.columns["start_s"] == ("onset" if shared else "start")
+    assert ("their events in events.csv" if shared else "a list of events beside each") in text
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("make", [inspected, recorded, few])
+def test_what_is_drafted_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], make: Callable[[Path], Path]
+) -> None:
+    """To a verdict, with two commands."""
+    make(tmp_path / "seen")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["init", "seen"])
+    assert stop.value.code == 0
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "seen.toml", "--out", "out", "--quick"])
+    assert stop.value.code in {0, 2, 3}, capsys.readouterr().err
+    assert (tmp_path / "out" / "gate.json").is_file()
