@@ -30,7 +30,10 @@ class AnswerRecord:
     smoothed them; 1: this one alone. ``anomalous`` and ``scores``: of an anomaly, whether the score ``anomaly`` is
     above ``threshold``, and both numbers. ``events``: of a stream, those that began or ended with this input, each with
     ``state`` (``began`` or ``ended``), ``label``, ``start_ms`` and ``end_ms`` (its first and last input so far) and
-    ``confidence``, the highest probability so far. ``labels``, ``boxes`` and ``scores`` are None where a task has
+    ``confidence``, the highest probability so far; ``interrupted`` is true for one that was cut off by the end of the
+    process or of its release, ``stream`` names its stream if that is not the record's. ``stream``: of the input, where
+    a source has several: a file, a topic, or the name that a sender gave. A record with neither label, numbers nor
+    error is of no input: it ends events. ``labels``, ``boxes`` and ``scores`` are None where a task has
     none; an answer without any has empty ones.
 
     ``supported``: whether the input is inside what the model was trained on; None: the release can't tell.
@@ -46,6 +49,7 @@ class AnswerRecord:
     device: str = field(default="", metadata=OMIT_DEFAULT)
     release: str = ""
     task: str = ""
+    stream: str = field(default="", metadata=OMIT_DEFAULT)
     label: str = field(default="", metadata=OMIT_DEFAULT)
     confidence: float | None = field(default=None, metadata=OMIT_DEFAULT)
     values: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
@@ -75,7 +79,7 @@ def encode_answer(record: AnswerRecord) -> bytes:
     rare = (
         record.values or record.labels is not None or record.scores is not None or record.boxes is not None
         or record.anomalous is not None or record.events or record.extra or record.error or record.text or record.drift
-        or record.inputs != 1
+        or record.inputs != 1 or record.stream
     )  # fmt: skip
     if rare or type(confidence) is not float or not math.isfinite(confidence + sum(numbers)):
         return encode(record)

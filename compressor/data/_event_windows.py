@@ -8,8 +8,6 @@ recordings looks the same, and would join them.
 from __future__ import annotations
 
 import hashlib
-import io
-import wave
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, TypeVar
@@ -24,6 +22,7 @@ from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 from edge_agent.errors import SensorError
+from edge_agent.streams.recordings import Sound, as_wav, window_starts
 from wire.errors import SettingsError
 from wire.settings import Bound, names_of, numbers_from
 
@@ -36,7 +35,6 @@ CLASS, RECORDING, AT_S, EVENT, START_S, END_S, TOLERANCE_S = range(len(COLUMNS))
 MAX_WINDOWS = 2_000_000
 _NO_EVENT = -1
 T = TypeVar("T")
-Sound = npt.NDArray[np.int16]
 Rows = npt.NDArray[np.float64]
 
 
@@ -135,7 +133,7 @@ def ranged_windows(recordings: Iterable[Recording], ends: tuple[str, Mapping[str
     clip = round(ends[1]["clip_s"] * rate)
     found: list[Ranged] = []
     for recording in recordings:
-        cuts = range(0, len(recording.sound) - clip + 1, clip)
+        cuts = window_starts(len(recording.sound), clip, clip)
         sounds = (as_wav(recording.sound[start : start + clip], rate) for start in cuts)
         windows = [
             SensorSample(name=recording.name, data=data, label="", slice="", source=recording.name) for data in sounds
@@ -158,7 +156,7 @@ def _pictures(
     rate, clip_s = int(options["sample_rate_hz"]), options["clip_s"]
     clip, stride = round(clip_s * rate), round(cut.stride_s * rate)
     for number, recording in enumerate(recordings):
-        starts = range(0, len(recording.sound) - clip + 1, stride)
+        starts = window_starts(len(recording.sound), clip, stride)
         if not starts:
             got = f"{len(recording.sound) / rate:.3g} s"
             message = f"Expected at least a window of {clip_s:g} s in {recording.name}, got {got}"
@@ -205,14 +203,3 @@ def _labels(recording: Recording, starts_s: Rows, clip_s: float, cut: EventWindo
             said = f"{event.label[:100]!r} at {event.start_s:g} to {event.end_s:g} s of {recording.name}"
             raise DataError(f"{message} {said}: make stride_s or inside_ratio smaller, or mend the list of events")
     return labels, names
-
-
-def as_wav(sound: Sound, rate_hz: int) -> bytes:
-    """Return ``sound`` as a WAV of 16 bits, as the microphone of a device gives it."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes(sound.astype("<i2").tobytes())
-    return buffer.getvalue()

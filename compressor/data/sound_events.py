@@ -25,15 +25,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import numpy as np
-
 from compressor.data._archive import Names, opened
 from compressor.data._delimited import check_columns
 from compressor.data._event_windows import (
     BACKGROUND,
     EventWindows,
     Recording,
-    Sound,
     SoundEvent,
     ranged_windows,
     settings,
@@ -47,6 +44,7 @@ from compressor.data._table import Table, check_label
 from compressor.data._window_table import Columns, read
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
+from edge_agent.streams.recordings import Sound, mono
 
 READS = frozenset({"path", "front_end", "options", "columns"})
 COLUMNS = ("start_s", "end_s", "label", "path")
@@ -224,5 +222,4 @@ def pcm(data: bytes, name: str, rate_hz: int) -> Sound:
     if not header.nframes or len(body) != header.nframes * channels * width:
         message = f"Expected {header.nframes} frames of sound in {name}, got {len(body)} bytes"
         raise DataError(f"{message}: the file is empty or cut off; copy it again")
-    raw = np.frombuffer(body, "<i2") if width == _WIDE else (np.frombuffer(body, np.uint8).astype(np.int16) - 128) << 8
-    return np.asarray(raw.reshape(-1, channels).mean(axis=1).astype(np.int16) if channels > 1 else raw, np.int16)
+    return mono(body, width, channels)

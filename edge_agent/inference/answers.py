@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from edge_agent import sinks
 from edge_agent.errors import SinkError
@@ -23,6 +24,7 @@ from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import misfit
 from edge_agent.sources import Capture
+from edge_agent.streams.open_events import OpenEvents
 from wire.answers import AnswerRecord
 from wire.canonical import canonical_bytes
 from wire.codec import Json, to_document
@@ -33,6 +35,8 @@ _STACK_BYTES = 1024 * 1024  # of a sink's threads: by default 8 MiB each count a
 WRITTEN_S = 60.0  # a spool commits each second
 NOT_NUMBERS = "outputs_not_finite"
 _TEXT = 500
+NO_INPUT = Capture("", b"")
+BEGAN, ENDED = "began", "ended"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +49,7 @@ class Answers:
     """Gets each record, its input and the model; must not wait."""
     drift: str = ""
     """What the server says about the inputs, "" for unknown."""
+    open_events: OpenEvents = field(default_factory=partial(OpenEvents, None))
     _start: str = field(default_factory=lambda: secrets.token_hex(4))
     _number: int = 0
     joining: queue.SimpleQueue[Delivery] = field(default_factory=queue.SimpleQueue)
@@ -81,7 +86,7 @@ class Answers:
         if not self.wanted:
             return
         at_ms = at[0] if capture.place.at_ms is None else capture.place.at_ms
-        shown, inputs = model.smoothed(outcome, at_ms)
+        shown, inputs = model.in_stream(outcome, capture.place, at_ms)
         said = model.answer(shown)
         finite = bool(said.label or said.values)
         record = AnswerRecord(
@@ -90,6 +95,7 @@ class Answers:
             device=self.device,
             release=model.manifest.release,
             task=model.task_name,
+            stream=capture.place.name,
             label=said.label,
             confidence=said.confidence if math.isfinite(said.confidence) else None,
             values=said.values,
@@ -97,7 +103,7 @@ class Answers:
             anomalous=said.anomalous,
             labels=said.labels,
             scores=said.scores,
-            events=model.events(shown, at_ms),
+            events=self._events(model, capture.place.name),
             inputs=inputs,
             supported=model.supported(outcome),
             support_rate=model.support_rate,
@@ -108,6 +114,7 @@ class Answers:
             text="" if finite else "Expected numbers from the model, got NaN or infinity",
         )
         self._offer(record, capture, model, at[2], held=held)
+        self._forget_ended(record)
 
     def failed(self, model: ServedModel, capture: Capture, why: tuple[str, str], at: tuple[int, float, float]) -> None:
         """Offer the record of an input that got no answer; ``why``: a code and a text."""
@@ -119,12 +126,55 @@ class Answers:
             device=self.device,
             release=model.manifest.release,
             task=model.task_name,
+            stream=capture.place.name,
             error=why[0],
             text=why[1][:_TEXT],
             drift=self.drift,
             latency_ms=round((at[2] - at[1]) * 1000, 3),
         )
         self._offer(record, capture, model, at[2])
+
+    def _events(self, model: ServedModel, stream: str) -> tuple[Mapping[str, Json], ...]:
+        """Return what began and ended since the last record, kept before any sink has it."""
+        found = model.take_events()
+        if found:
+            self.open_events.begun(event for event in found if event["state"] == BEGAN)
+        return tuple(_beside(event, stream) for event in found)
+
+    def _forget_ended(self, record: AnswerRecord) -> None:
+        ended = [{"stream": record.stream, **event} for event in record.events if event["state"] != BEGAN]
+        if ended:
+            self.when_settled(partial(self.open_events.ended, ended))
+
+    def keep_open(self, model: ServedModel) -> None:
+        """Note until when the open events were seen, for a process that has to end them."""
+        self.open_events.begun(model.open_events())
+
+    def interrupt(self, model: ServedModel, now_ms: int, now_s: float) -> None:
+        """End all streams of ``model``, because it serves no longer: its open events end with their last inputs."""
+        if model.streams is None or not self.wanted:
+            return
+        model.streams.end_all()
+        self._interrupted(model, model.take_events(), now_ms, now_s)
+
+    def end_left(self, model: ServedModel, now_ms: int, now_s: float) -> None:
+        """End the events that a former process had begun, as ``model`` serves now."""
+        left, self.open_events.left = self.open_events.left, []
+        self._interrupted(model, left, now_ms, now_s)
+
+    def _interrupted(self, model: ServedModel, events: Sequence[Mapping[str, Json]], now_ms: int, now_s: float) -> None:
+        if not events:
+            return
+        record = AnswerRecord(
+            id=self._id(NO_INPUT),
+            at_ms=now_ms,
+            device=self.device,
+            release=model.manifest.release,
+            task=model.task_name,
+            events=tuple({**event, "state": ENDED, "interrupted": True} for event in events),
+        )
+        self._offer(record, NO_INPUT, model, now_s)
+        self._forget_ended(record)
 
     def _id(self, capture: Capture) -> str:
         if capture.id:
@@ -175,6 +225,11 @@ class Answers:
         for delivery in self.deliveries:
             delivery.close(max(0.0, end_s - time.monotonic()))
         self.settle()
+
+
+def _beside(event: Mapping[str, Json], stream: str) -> Mapping[str, Json]:
+    """Return an event as in the record of an input of ``stream``: only another stream is named."""
+    return {key: value for key, value in event.items() if key != "stream" or value != stream}
 
 
 class ToAgent:

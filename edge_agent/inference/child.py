@@ -42,6 +42,8 @@ from edge_agent.pictures import sixteen_bits
 from edge_agent.pipe_frames import MAX_SAMPLE_BYTES, SAMPLE_TYPES, Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sources.push import PushSource
+from edge_agent.streams.open_events import OpenEvents
+from edge_agent.streams.recorded_inputs import RecordedInputs
 from wire import leb128
 from wire.codec import Json, encode, parse_json
 from wire.errors import WireError
@@ -194,9 +196,11 @@ class InferenceLoop:
             at = (self._clock.now_ms(), self._clock.monotonic_s(), self._clock.monotonic_s())
             self.answers.failed(self.model, sources.Capture(found.left, b"", found.left_id), (INPUT_CRASHED, text), at)
             found.end(found.left, served=False)
+        self.answers.end_left(self.model, self._clock.now_ms(), self._clock.monotonic_s())
         while self.step():
             pass
         self._send_heartbeat(last=True)
+        self.end_streams()
         self._end_shadow()
         self._close_window()
         sources.close(self.source)
@@ -351,6 +355,7 @@ class InferenceLoop:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
         self._fault_counts.clear()
         self.answer_waiting()
+        self.answers.keep_open(self.model)
         dropped = self.source.take_dropped()
         if self.api is not None:
             self.api.dropped(dropped)
@@ -475,6 +480,7 @@ class InferenceLoop:
             self._send_failed(loaded.bundle, getattr(loaded.error, "code", code), str(loaded.error) or code)
             return
         self._send_heartbeat()  # figures of the old model must not count for the new one
+        self.end_streams()
         self._end_shadow()
         self._close_window()
         old, self._results = self._results, ResultBatcher(loaded.model)
@@ -484,6 +490,11 @@ class InferenceLoop:
             self._fault(SinkError.code, text)
         old.model.runtime.close()
         self._send({"type": "swapped", "bundle": loaded.bundle, **self._identity()}, b"")
+
+    def end_streams(self) -> None:
+        """End the open events: the model serves no longer."""
+        self.answers.interrupt(self.model, self._clock.now_ms(), self._clock.monotonic_s())
+        self.answers.release()
 
     def _send_failed(self, bundle: str, code: str, text: str) -> None:
         self._send({"type": "fault", "code": code, "text": text[:500], "bundle": bundle}, b"")
@@ -607,7 +618,8 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
     in_flight = InFlight(options.state, options.run)
     outside = partial(in_flight.during, IN_SOURCE)
     source = sources.load(parse_json(options.source.encode()), clock, surroundings, outside)
-    child = InferenceLoop(first, source, send, clock, settings)
+    inputs = RecordedInputs(source, lambda: (first if child is None else child.model).manifest, clock, tell)
+    child = InferenceLoop(first, inputs, send, clock, settings)
     child.load, child.in_flight = load, in_flight
     child.room = partial(memory_limit.free_bytes, ceiling)
     if options.state is not None:
@@ -616,6 +628,7 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
         state=options.state, device=options.device, site=options.site, tell=tell, to_agent=child.to_agent.send
     )
     child.answers = open_answers(parse_json(options.sinks.encode()), around, first)
+    child.answers.open_events = OpenEvents(options.state)
     if options.api:
         try:
             open_api(
@@ -639,11 +652,12 @@ def open_api(config: ApiConfig, loop: InferenceLoop, correct: Send | None = None
     from edge_agent.local_api.api import ApiSurroundings, LocalApi  # noqa: PLC0415 - most devices need no HTTP server
 
     answers = loop.answers
+    source = loop.source.inner if isinstance(loop.source, RecordedInputs) else loop.source
     around = ApiSurroundings(
         model=lambda: loop.model,
         wake=lambda: loop.notices.put(WAKE),
         sinks=lambda: answers.figures,
-        push=loop.source if isinstance(loop.source, PushSource) else None,
+        push=source if isinstance(source, PushSource) else None,
         correct=correct,
     )
     loop.api = api = LocalApi(config, around)

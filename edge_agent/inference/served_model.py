@@ -22,6 +22,8 @@ from edge_agent.inference import drift_counters
 from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor, upright_size
 from edge_agent.inference.support import Support
 from edge_agent.pictures.resizing import unframed
+from edge_agent.sources import InStream
+from edge_agent.streams.stream_states import Streams
 from edge_agent.tasks import DeviceTask
 from edge_agent.tasks._base import TaskAnswer, as_ratio
 from wire.bundle import REFERENCE, read_bundle
@@ -63,10 +65,8 @@ class ServedModel:
     counter: drift_counters.Counter
     embedding_index: int | None
     support: Support
-    smoother: smoothers.Smoother | None = None
-    """Keeps the state of the stream that is answered; None: each input is answered alone."""
-    spotter: smoothers.Spotter | None = None
-    """Finds the events of the stream that is answered; None: the answers are no events."""
+    streams: Streams | None = None
+    """Keeps the state of the streams that are answered; None: each input is answered alone."""
     max_memory_bytes: int = 0
     """Memory limit of this process; 0: unknown."""
 
@@ -176,28 +176,34 @@ class ServedModel:
             return None
         return self.support.distance(self.row(outcome)) <= self.support.limit
 
-    def smoothed(self, outcome: Inference, at_ms: int) -> tuple[Inference, int]:
-        """Return what to answer for the newest input of the stream, and over how many inputs it is; call once each."""
-        if self.smoother is None or not np.isfinite(outcome.logits).all():
-            return outcome, 1
-        outputs, count = self.smoother.add(outcome.logits[0], at_ms)
-        return replace(outcome, logits=outputs[None], row=None), count
+    def in_stream(self, outcome: Inference, place: InStream, at_ms: int) -> tuple[Inference, int]:
+        """Return what to answer for the newest input of a stream, and over how many inputs it is; call once each."""
+        count = 1
+        if self.streams is not None and np.isfinite(outcome.logits).all():
+            outputs, count = self.streams.add(place.name, outcome.logits[0], at_ms)
+            outcome = replace(outcome, logits=outputs[None], row=None)
+        if self.streams is not None and place.last:
+            self.streams.end(place.name)
+        return outcome, count
 
-    def events(self, outcome: Inference, at_ms: int) -> tuple[Mapping[str, Json], ...]:
-        """Return the events that began or ended with a ``smoothed`` outcome, as in records; call once for each."""
-        if self.spotter is None or not np.isfinite(outcome.logits).all():
-            return ()
+    def take_events(self) -> tuple[dict[str, Json], ...]:
+        """Return the events that began or ended since the last call, as in records, each with its stream if named."""
+        return () if self.streams is None else tuple(self._event(name, one) for name, one in self.streams.take())
+
+    def open_events(self) -> tuple[dict[str, Json], ...]:
+        """Return the events that have begun and not ended, as in records."""
+        return () if self.streams is None else tuple(self._event(name, one) for name, one in self.streams.open())
+
+    def _event(self, stream: str, one: smoothers.Spotted) -> dict[str, Json]:
         labels = self.manifest.labels
-        return tuple(
-            {
-                "state": "ended" if one.ended else "began",
-                "label": labels[one.label] if one.label < len(labels) else str(one.label),
-                "start_ms": one.start_ms,
-                "end_ms": one.end_ms,
-                "confidence": as_ratio(one.confidence),
-            }
-            for one in self.spotter.add(np.exp(outcome.logits[0].astype(np.float64)).tolist(), at_ms)
-        )
+        named: dict[str, Json] = {"stream": stream} if stream else {}
+        return named | {
+            "state": "ended" if one.ended else "began",
+            "label": labels[one.label] if one.label < len(labels) else str(one.label),
+            "start_ms": one.start_ms,
+            "end_ms": one.end_ms,
+            "confidence": as_ratio(one.confidence),
+        }
 
     @property
     def task_name(self) -> str:
@@ -215,7 +221,8 @@ class ServedModel:
     def useless_filters(self) -> Mapping[str, str]:
         """The keys of sinks that do nothing for its answers, each with what to use; a task from outside names none."""
         found: Mapping[str, str] = getattr(self.task, "useless_filters", {})
-        return {key: advice for key, advice in found.items() if key != "events_only" or self.spotter is None}
+        events = self.streams is not None and self.streams.finds_events
+        return {key: advice for key, advice in found.items() if key != "events_only" or not events}
 
     @property
     def support_rate(self) -> float | None:
@@ -261,9 +268,24 @@ def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int 
         counter=drift_counters.Counter(reference, task),
         embedding_index=names.index("embedding") if projected else None,
         support=Support.of(reference),
-        smoother=smoothers.of_manifest(bundle.manifest),
-        spotter=smoothers.spotter(bundle.manifest.smoothing, bundle.manifest.smoothing_options, reference.temperature),
+        streams=_streams_of(bundle.manifest, reference),
         max_memory_bytes=max_memory_bytes,
     )
     model.warm()
     return model
+
+
+def _streams_of(manifest: Manifest, reference: Reference) -> Streams | None:
+    """Return the state of the streams of a release; None if it answers single inputs.
+
+    Raises:
+        SmootherError: If its smoother is unknown, or an option is unknown, out of range or not for this kind of output.
+    """
+    first = smoothers.of_manifest(manifest)
+    if first is None:
+        return None
+    name, options = manifest.smoothing, manifest.smoothing_options
+    return Streams(
+        lambda: smoothers.make(name, options, len(manifest.labels)),
+        lambda: smoothers.spotter(name, options, reference.temperature),
+    )

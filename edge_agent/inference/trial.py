@@ -5,6 +5,7 @@ Nothing is deleted and nothing is reported: pictures stay where they are.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -38,9 +39,10 @@ from edge_agent.local_api.settings import ApiConfig
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
-from edge_agent.sources import Capture, Source, Surroundings
+from edge_agent.sources import Capture, InStream, Source, Surroundings
 from edge_agent.sources._stream import StreamSource
-from edge_agent.sources.directory import MAX_FILE_BYTES, Settings, cut_of
+from edge_agent.sources.directory import MAX_FILE_BYTES, Settings, cut_of, place_of
+from edge_agent.streams.recorded_inputs import RecordedInputs
 from wire.answers import AnswerRecord, encode_answer
 from wire.codec import Json
 from wire.errors import SettingsError
@@ -70,16 +72,17 @@ class Trial:
     listen: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Listed:
     """A source of inputs by name, each once; nothing is deleted.
 
-    ``read``: returns the bytes of one; ``prepare``: as in ``Capture``. ``skipped``: a line for people on the files that
-    are there and are no inputs; empty: none.
+    ``read``: returns the bytes of one; ``place``: where it stands in a stream; ``prepare``: as in ``Capture``.
+    ``skipped``: a line for people on the files that are there and are no inputs; empty: none.
     """
 
     left: deque[str]
     read: Callable[[str], bytes]
+    place: Callable[[str], InStream] = lambda _: InStream()
     prepare: Callable[[bytes], bytes] | None = None
     skipped: str = ""
 
@@ -89,7 +92,7 @@ class Listed:
             return None
         name = self.left.popleft()
         try:
-            return Capture(name, self.read(name), name, prepare=self.prepare)
+            return Capture(name, self.read(name), name, prepare=self.prepare, place=self.place(name))
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             why = reason_of(error) or type(error).__name__
 
@@ -178,7 +181,8 @@ def run(trial: Trial, note: Callable[[str], None]) -> Ended:
         wake=lambda: notices.put(WAKE),
     )
     source = _opened(trial, around)
-    loop = InferenceLoop(model, source, say, SystemClock(), CountingSettings())
+    inputs = RecordedInputs(source, lambda: model.manifest, SystemClock(), around.tell)
+    loop = InferenceLoop(model, inputs, say, SystemClock(), CountingSettings())
     loop.notices = notices
     account = open_accounts(None, [_NAME])[_NAME]
     printed = Delivery(_NAME, _Printed(out, trial.count, loop), SinkSettings(queue=_QUEUE), account, lambda *_: None)
@@ -194,9 +198,10 @@ def run(trial: Trial, note: Callable[[str], None]) -> Ended:
 
     for number in STOPS:
         signal.signal(number, stop)
-    while loop.step() and not (isinstance(source, Listed | StreamSource) and source.ended):
+    while loop.step() and not (isinstance(source, Listed | StreamSource) and source.ended and not inputs.waiting):
         pass
     loop.answer_waiting()
+    loop.end_streams()
     if loop.api is not None:
         loop.api.close()
     sources.close(source)
@@ -215,18 +220,17 @@ def _opened(trial: Trial, around: Surroundings) -> Source:
     archive = path.suffix.lower() == ".zip"
     if folder and path.is_file() and (not archive or trial.once):
         if not archive:
-            return Listed(deque([str(path)]), lambda name: _read(Path(name)), _part_of(trial.source, around))
+            return _listed(trial, around, (deque([str(path)]), ""), lambda name: _read(Path(name)), Path())
         try:
             with zipfile.ZipFile(path) as zipped:
                 entries = [item for item in zipped.infolist() if not item.is_dir()]
         except (zipfile.BadZipFile, OSError) as error:
             raise SourceError(f"Expected an intact zip at {path}, got: {error}: check --path") from error
-        names = {item.filename: item.file_size <= MAX_FILE_BYTES for item in entries}
-        found, skipped = _found(names, path, suffixes)
-        return Listed(found, lambda name: zipfile.ZipFile(path).read(name), _part_of(trial.source, around), skipped)
+        found = _found({item.filename: item.file_size <= MAX_FILE_BYTES for item in entries}, path, suffixes)
+        return _listed(trial, around, found, lambda name: zipfile.ZipFile(path).read(name), None)
     if folder and trial.once:
-        found, skipped = _found({item.name: True for item in path.glob("*")}, path, suffixes)
-        return Listed(found, lambda name: _read(path / name), _part_of(trial.source, around), skipped)
+        found = _found({item.name: True for item in path.glob("*")}, path, suffixes)
+        return _listed(trial, around, found, lambda name: _read(path / name), path)
     if kind == "push" and not trial.listen:
         raise SourceError("Expected --listen beside --source push, where inputs are sent to, got none: give --listen")
     document = dict(trial.source)
@@ -236,16 +240,30 @@ def _opened(trial: Trial, around: Surroundings) -> Source:
     return sources.load(document, SystemClock(), around)
 
 
-def _part_of(source: Mapping[str, Json], around: Surroundings) -> Callable[[bytes], bytes] | None:
-    """Return what makes the input of a picture if ``source`` has a region or a size, as ``sources.directory`` does."""
-    given = {key: item for key, item in source.items() if key != "kind"}
-    cut = cut_of(fields_from(Settings, given, "--set"))
+def _listed(
+    trial: Trial,
+    around: Surroundings,
+    found: tuple[deque[str], str],
+    read: Callable[[str], bytes],
+    folder: Path | None,
+) -> Listed:
+    """Return the files that were ``found`` as ``sources.directory`` gives them; ``folder``: of them, None: in a zip."""
+    settings = fields_from(Settings, {key: item for key, item in trial.source.items() if key != "kind"}, "--set")
+    sound = "clip_s" in around.options()
+    cut = cut_of(settings)
     if cut is not None and around.options():
-        around.tell(
-            "source_region", "Expected pictures for region and resize, got a release for another sensor's files"
-        )
-        return None
-    return cut
+        text = "Expected pictures for region and resize, got a release for another sensor's files"
+        around.tell("source_region", text)
+        cut = None
+
+    def place(name: str) -> InStream:
+        changed_ms = None
+        if folder is not None:
+            with contextlib.suppress(OSError):  # reading it says why
+                changed_ms = (folder / name).stat().st_mtime_ns // 1_000_000
+        return place_of(settings, name, sound=sound, changed_ms=changed_ms)
+
+    return Listed(left=found[0], read=read, place=place, prepare=cut, skipped=found[1])
 
 
 def _found(names: Mapping[str, bool], path: Path, suffixes: frozenset[str]) -> tuple[deque[str], str]:

@@ -37,6 +37,7 @@ from edge_agent.local_api.recent import MAX_ANSWERS, KeptInput, Recent
 from edge_agent.local_api.settings import ApiConfig, address_of, is_loopback
 from edge_agent.pipe_frames import CORRECTION, MAX_SAMPLE_BYTES
 from edge_agent.sinks.unix import listen
+from edge_agent.sources import InStream
 from edge_agent.sources.push import PushSource
 from wire import __version__
 from wire.answers import AnswerRecord, encode_answer
@@ -53,6 +54,8 @@ _OTHERS_BITS = 0o077
 _CORRECTED = frozenset({"image/png", "image/jpeg"})  # what a server stores
 _CORRECTION_BYTES = 16 * 1024
 _MAX_LABEL = 100
+_MAX_STREAM = 100
+_MAX_DIGITS = 15  # beyond the year 30000
 _PAGE = Path(__file__).with_name("page.html")
 _HTML = "text/html; charset=utf-8"
 _PAGE_RULES = {
@@ -307,10 +310,11 @@ class LocalApi:
         if request.headers.get("content-type", "").startswith("multipart/"):
             advice = "curl --data-binary @FILE, not -F"
             raise ApiError(415, f"Expected the bytes of one input as the body, got a form of several parts: {advice}")
+        place = _place(request)
         name = source.new_id()
         if wait == "1":
             self._recent.expect(name)
-        if not source.offer(name, request.body):
+        if not source.offer(name, request.body, place):
             if wait == "1":
                 self._recent.awaited(name, 0.0)
             raise ApiError(429, "Expected room for one more input, got none: send it again later", retry_s=_RETRY_S)
@@ -377,6 +381,21 @@ class LocalApi:
                     yield b"".join(events) or b": none\n\n"
         finally:
             self._streams.release()
+
+
+def _place(request: Request) -> InStream:
+    """Return where a pushed input stands: in the stream that its sender names, at the time that it says.
+
+    Raises:
+        ApiError: If the name or the time is none.
+    """
+    stream, at = request.query.get("stream", ""), request.query.get("at_ms", "")
+    if len(stream) > _MAX_STREAM or not stream.isprintable():
+        message = f"Expected a name of a stream of at most {_MAX_STREAM} printable characters, got {stream[:40]!r}"
+        raise ApiError(400, message)
+    if at and not (at.isascii() and at.isdigit() and len(at) <= _MAX_DIGITS):
+        raise ApiError(400, f"Expected at_ms as milliseconds since 1970 (UTC), got {at[:40]!r}")
+    return InStream(name=stream, at_ms=int(at) if at else None, last=not stream)
 
 
 def _outputs(model: ServedModel, asked: InferRequest) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from wire.answers import AnswerRecord
+from wire.codec import Json
 
 MAX_ANSWERS = 100
 MAX_FOLLOWED = 256
@@ -63,6 +64,7 @@ class Recent:
         self._left_bytes = keep_bytes
         self._followers: list[Follower] = []
         self._awaited: dict[str, AnswerRecord | None] = {}
+        self._events: dict[str, tuple[Mapping[str, Json], ...]] = {}  # of those that are awaited
         self._runs_s: deque[float] = deque(maxlen=TIMES)
         self._latencies_s: deque[float] = deque(maxlen=TIMES)
         self._totals = Totals()
@@ -80,9 +82,17 @@ class Recent:
                     follower.waiting.popleft()
                     follower.lost += 1
                 follower.waiting.append(record)
-            if record.id in self._awaited:
-                self._awaited[record.id] = record
+            self._note_awaited(record)
             self._news.notify_all()
+
+    def _note_awaited(self, record: AnswerRecord) -> None:
+        """Keep an answer that somebody waits for: of a recording the last one, with the events of all its windows."""
+        whole = record.id.partition("#")[0]
+        if whole not in self._awaited:
+            return
+        events = self._events[whole] = (*self._events.get(whole, ()), *record.events)
+        if record.id == whole or record.error:
+            self._awaited[whole] = replace(record, id=whole, events=events)
 
     def _count(self, record: AnswerRecord) -> None:
         before = self._totals
@@ -140,6 +150,7 @@ class Recent:
         with self._news:
             if limit_s:
                 self._news.wait_for(lambda: self._awaited[name] is not None or self._closed, limit_s)
+            self._events.pop(name, None)
             return self._awaited.pop(name)
 
     @contextmanager

@@ -52,6 +52,10 @@ class Spotted(NamedTuple):
 class Spotter(Protocol):
     """The events of one stream."""
 
+    @property
+    def event(self) -> Spotted | None:
+        """The event that has begun and not ended."""
+
     def add(self, probabilities: Sequence[float], at_ms: int) -> tuple[Spotted, ...]:
         """Return the events that ended or began with the newest input.
 
@@ -59,6 +63,9 @@ class Spotter(Protocol):
             probabilities: Of each class, as the smoother answered for this input.
             at_ms: When it was taken; only differences matter, and a clock that was set back begins anew.
         """
+
+    def end(self) -> tuple[Spotted, ...]:
+        """End the stream; return the event that ends with it."""
 
 
 def broken(gone_ms: int, gap_ms: int) -> bool:

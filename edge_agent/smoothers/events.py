@@ -93,6 +93,17 @@ class EventSpotter:
             found += self._begun(probabilities, at_ms)
         return tuple(found)
 
+    @property
+    def event(self) -> Spotted | None:
+        """The event that has begun and not ended."""
+        return self._event
+
+    def end(self) -> tuple[Spotted, ...]:
+        """End the stream; return the event that ends with it."""
+        found = self._ended()
+        self._begin()
+        return tuple(found)
+
     def _ended(self) -> list[Spotted]:
         event, self._event = self._event, None
         if event is None:

@@ -78,10 +78,12 @@ _ALONE = Surroundings()
 class InStream:
     """Where an input stands in a stream of inputs that follow each other.
 
+    ``name``: of the stream, "" for the only one of a source: inputs of two streams have nothing to do with each other.
     ``at_ms``: when its last sample was taken, UTC, if the source knows; None: when it was read. ``last``: the stream
     ends with this input.
     """
 
+    name: str = ""
     at_ms: int | None = None
     last: bool = False
 

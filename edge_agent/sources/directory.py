@@ -31,16 +31,18 @@ from typing import TYPE_CHECKING, Annotated
 from edge_agent.device.clock import Clock
 from edge_agent.device.disk import place_advice
 from edge_agent.errors import SourceError
-from edge_agent.sources import SOURCE_UNREAD, Capture, Surroundings
+from edge_agent.sources import SOURCE_UNREAD, Capture, InStream, Surroundings
 from edge_agent.sources._bad_inputs import BadInputs, Skipped
 from edge_agent.sources._placement import check_placement
 from edge_agent.sources._region import check_region
 from wire.errors import SettingsError
-from wire.settings import Bound
+from wire.settings import Bound, OneOf
 
 if TYPE_CHECKING:
     from edge_agent.sources._folder_events import FolderEvents
 
+AUTO, FILE = "auto", "file"
+STREAMS = (AUTO, FILE, "folder")
 MAX_FILE_BYTES = 32 * 1024 * 1024
 _UNKNOWN_WRITER = 4  # factor if it is unknown whether a file is still open for writing
 _RETRY_S = 2.0
@@ -63,6 +65,7 @@ class Settings:
         0.5  # a file written in place is complete when unchanged for this long
     )
     keep: bool = False  # served files stay in the folder
+    stream: Annotated[str, OneOf(STREAMS)] = AUTO  # what is smoothed together; auto: a file of sound, else the folder
     region: tuple[float, ...] = ()  # of pictures: x, y, width, height, as shares of the picture: [0.25, 0, 0.5, 1]
     resize: tuple[int, ...] = ()  # of pictures: width and height in pixels, after the region
     backlog: Annotated[int, Bound(1, 1_000_000)] = (
@@ -96,6 +99,16 @@ def cut_of(settings: Settings) -> Callable[[bytes], bytes] | None:
     from edge_agent.inference.preprocess import cropped  # noqa: PLC0415 - numpy, which the control process lacks
 
     return partial(cropped, region=settings.region, resize=settings.resize)
+
+
+def place_of(settings: Settings, name: str, *, sound: bool, changed_ms: int | None) -> InStream:
+    """Return where the file ``name``, which was last changed at ``changed_ms``, stands in a stream.
+
+    A sound is a stream of its own, which ended when the file was last changed; the pictures or windows of a folder
+    follow each other, as those of a camera do.
+    """
+    alone = sound if settings.stream == AUTO else settings.stream == FILE
+    return InStream(name=name if alone else "", at_ms=changed_ms if sound else None, last=alone)
 
 
 def check_place(settings: Settings, state: Path) -> None:
@@ -200,7 +213,9 @@ class DirectorySource:
             text = "Expected pictures for region and resize, got a release that reads another sensor's files"
             self._tell_once("source_region", f"{text}: they are not applied; remove both from [source]")
             cut = None
-        return Capture(name, data, _id(name, self._seen[name]), prepare=cut)
+        seen, sound = self._seen[name], "clip_s" in self._surroundings.options()
+        place = place_of(self._settings, name, sound=sound, changed_ms=seen.mtime_ns // 1_000_000)
+        return Capture(name, data, _id(name, seen), prepare=cut, place=place)
 
     def _scan(self, now_s: float) -> None:
         suffixes = self._surroundings.suffixes() | self._more_suffixes

@@ -1,5 +1,7 @@
 """Inputs from a topic of a broker on site: the payload of a message is one input, as a file's content would be.
 
+Each topic is a stream of its own.
+
 Only the newest messages are kept; older ones are dropped and counted. A broker that is away is connected to again
 without end (``_stream``). Messages are at most once: the broker keeps none for a device that is away, because the
 present matters more than the past. A retained message is an input too.
@@ -20,8 +22,8 @@ from typing import TYPE_CHECKING, Annotated
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
 from edge_agent.on_site import check_host, read_password, trusted_certificates
-from edge_agent.sources import Surroundings
-from edge_agent.sources._stream import Pace, StreamSource
+from edge_agent.sources import InStream, Surroundings
+from edge_agent.sources._stream import Pace, StreamInput, StreamSource
 from wire.errors import SettingsError
 from wire.settings import Bound
 
@@ -87,17 +89,18 @@ def _client(settings: Settings) -> paho.Client:
     return client
 
 
-def _messages(settings: Settings, stop: threading.Event) -> Iterator[bytes]:
+def _messages(settings: Settings, stop: threading.Event) -> Iterator[StreamInput]:
     """Yield the payloads of one connection.
 
     Raises:
         SourceError: If the broker refuses connection or topic, or the connection ends.
         OSError: If there is none.
     """
-    arrived: queue.SimpleQueue[bytes | str] = queue.SimpleQueue()  # payloads; text: why the connection has ended
+    arrived: queue.SimpleQueue[StreamInput | str] = queue.SimpleQueue()  # payloads; text: why the connection has ended
 
     def on_message(_client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
-        arrived.put(bytes(message.payload[: MAX_INPUT_BYTES + 1]))  # a byte more, so that decoding reports "too large"
+        data = bytes(message.payload[: MAX_INPUT_BYTES + 1])  # a byte more, so that decoding reports "too large"
+        arrived.put(StreamInput(data, InStream(name=message.topic)))
 
     def on_disconnect(_client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _more: object) -> None:
         arrived.put(str(reason))

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from edge_agent.device.clock import Clock
-from edge_agent.sources import Capture, Surroundings
+from edge_agent.sources import Capture, InStream, Surroundings
 from wire.settings import Bound
+
+ALONE = InStream(last=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +46,16 @@ class PushSource:
             self._number += 1
             return f"push-{self._start}-{self._number}"
 
-    def offer(self, name: str, data: bytes) -> bool:
-        """Queue an input under the id ``name``; return False if there is no room."""
+    def offer(self, name: str, data: bytes, place: InStream = ALONE) -> bool:
+        """Queue an input under the id ``name``; return False if there is no room.
+
+        ``place``: in the stream that its sender names; else it has nothing to do with others.
+        """
         with self._alone:
             full = len(self._waiting) >= self._settings.queue
             if full or (self._waiting and self._bytes + len(data) > self._settings.queue_bytes):
                 return False
-            self._waiting.append(Capture(name, data, name))
+            self._waiting.append(Capture(name, data, name, place=place))
             self._bytes += len(data)
             return True
 

@@ -15,7 +15,7 @@ from typing import Annotated
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
-from edge_agent.sources import Capture, Surroundings
+from edge_agent.sources import Capture, InStream, Surroundings
 from edge_agent.sources._bad_inputs import Skipped
 from wire.settings import Bound
 
@@ -126,10 +126,11 @@ class SyntheticSource:
             self._dropped += late
             self._due_s += late * self._interval_s
         self._due_s += self._interval_s
+        place = InStream(name=name, last=True)  # in random order none follows another
         try:
-            return Capture(name, self._read(name))
+            return Capture(name, self._read(name), place=place)
         except (OSError, zipfile.BadZipFile, RuntimeError):  # decoding empty data reports the error and counts it
-            return Capture(name, b"")
+            return Capture(name, b"", place=place)
 
     def _next_name(self) -> str | None:
         for _ in range(len(self._names)):

@@ -22,7 +22,8 @@ USUAL = AnswerRecord(
         {}, {"label": ""}, {"device": ""}, {"supported": None}, {"supported": False}, {"support_rate": None},
         {"confidence": None}, {"confidence": 1}, {"confidence": 1e-300}, {"inputs": 3}, {"values": {"t": 2.5}},
         {"scores": {"a": 0.5}}, {"boxes": ({"x": 1},)}, {"events": ({"at": 2},)}, {"extra": {"later": [1]}},
-        {"error": "runtime", "text": "no"}, {"drift": "ok"}, {"version": 2}, {"latency_ms": 0, "support_rate": 0},
+        {"error": "runtime", "text": "no"}, {"drift": "ok"}, {"stream": "kitchen"}, {"version": 2},
+        {"latency_ms": 0, "support_rate": 0},
     ],
 )  # fmt: skip
 def test_the_quick_way_gives_the_same_bytes(changed: dict[str, object]) -> None:

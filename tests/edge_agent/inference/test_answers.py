@@ -238,7 +238,7 @@ class Steps:
 
 def loop_of(path: Path, given: dict[str, bytes], state: Path, step_s: float) -> tuple[InferenceLoop, Receiver]:
     """Return a loop that reads ``given``, and the receiver of its one sink; the counts are below ``state``."""
-    source = Listed(deque(given), given.__getitem__)
+    source = Listed(left=deque(given), read=given.__getitem__)
     loop = InferenceLoop(load_model(path), source, lambda *_: None, Steps(step_s), CountingSettings(beat_s=1e9))
     sink, account = Receiver(), open_accounts(state, ["log"])["log"]
     loop.answers = Answers(deliveries=[Delivery("log", sink, SinkSettings(), account, lambda *_: None)])

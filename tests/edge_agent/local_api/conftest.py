@@ -61,10 +61,10 @@ def running(bundle: Callable, tmp_path: Path) -> Iterator[Callable[..., Running]
     """Start loops on the folder ``inbox``, or another source; ended at the end."""
     started: list[Running] = []
 
-    def start(source: dict | None = None, *, corrects: bool = False, **keys: object) -> Running:
+    def start(source: dict | None = None, *, corrects: bool = False, smoothed: int = 0, **keys: object) -> Running:
         (tmp_path / "inbox").mkdir(exist_ok=True)
         said: list[tuple[dict, bytes]] = []
-        path = bundle()
+        path = bundle(smoothed=smoothed)
         document = source or {"kind": "directory", "path": str(tmp_path / "inbox"), "settle_s": 0.0}
         opened: Source = load(document, SystemClock(), Surroundings())
 

@@ -6,12 +6,16 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from edge_agent import api
-from edge_agent.inference.child import WAKE
+from edge_agent.inference.child import STOP, WAKE, open_api
 from edge_agent.local_api.api import _Job
+from edge_agent.local_api.settings import ApiConfig
+from tests.edge_agent.inference.test_streams import device
+from tests.edge_agent.inference.tones import tones_bundle, wav, words
 from tests.edge_agent.local_api.conftest import Running
 from tests.edge_agent.sinks.receiver import until
 
@@ -71,6 +75,10 @@ def test_a_full_queue_refuses_and_a_late_answer_is_named(
         (None, "/v1/inputs", b"x", 404),
         (PUSH, "/v1/inputs", b"", 400),
         (PUSH, "/v1/inputs?wait=2", b"x", 400),
+        (PUSH, "/v1/inputs?at_ms=-1", b"x", 400),
+        (PUSH, "/v1/inputs?at_ms=1e12", b"x", 400),
+        (PUSH, "/v1/inputs?stream=a%0Ab", b"x", 400),
+        (PUSH, f"/v1/inputs?stream={'a' * 101}", b"x", 400),
         (PUSH, "/v1/inputs", bytes(4097), 413),
     ],
 )
@@ -88,3 +96,33 @@ def test_a_form_is_refused_with_the_way_to_send_its_file(
     kind = "multipart/form-data; boundary=x"
     status, body = running(PUSH).ask("POST", "/v1/inputs", pictures[0], Content_Type=kind)
     assert (status, "--data-binary" in json.loads(body)["error"]) == (415, True)
+
+
+def test_a_sender_names_its_stream_and_its_time(running: Callable[..., Running], pictures: list[bytes]) -> None:
+    """Inputs of one stream are smoothed together; without a name each stands alone."""
+    one = running(PUSH, smoothed=3)
+
+    def pushed(query: str) -> tuple[str, int, int]:
+        record = json.loads(one.ask("POST", f"/v1/inputs?wait=1{query}", pictures[0])[1])
+        return record.get("stream", ""), record.get("inputs", 1), record["at_ms"]
+
+    found = [pushed(query) for query in ("&stream=a&at_ms=1000", "&stream=b", "", "&stream=a&at_ms=1500", "")]
+    assert [(stream, inputs) for stream, inputs, _ in found] == [("a", 1), ("b", 1), ("", 1), ("a", 2), ("", 1)]
+    assert (found[0][2], found[3][2]) == (1000, 1500)
+
+
+def test_who_waits_for_a_recording_gets_all_its_events(tmp_path: Path) -> None:
+    """In the reply to the last window, under the id of the whole; the records of each have their own."""
+    one = device(tones_bundle(tmp_path / "tones.tfb"), PUSH)
+    open_api(ApiConfig(listen="127.0.0.1:0"), one.loop)
+    one.loop.answers.watch = one.loop.api.answered
+    thread = threading.Thread(target=one.loop.run, daemon=True)
+    thread.start()
+    asking = Running(one.loop, one.loop.api, thread, [], tmp_path)
+    status, body = asking.ask("POST", "/v1/inputs?wait=1", wav(words()))
+    record = json.loads(body)
+    assert (status, "#" in record["id"]) == (200, False)
+    assert [event["label"] for event in record["events"] if event["state"] == "began"] == ["low", "high", "low", "high"]
+    assert len([one for one in asking.get("/v1/answers?n=100") if one["id"].startswith(record["id"])]) == 59
+    one.loop.notices.put(STOP)
+    thread.join(20)

@@ -40,6 +40,9 @@ def test_messages_are_inputs_and_the_newest_are_kept(broker: Broker, topic: Call
     dropped = [0]
     until(lambda: dropped.append(source.take_dropped()) or sum(dropped) == 3)
     assert [next_input(source).data, next_input(source).data] == [b"3", b"4"]
+    publish(broker.port, "cams/c", b"5")
+    publish(broker.port, "cams/b", b"6")
+    assert [next_input(source).place.name for _ in range(2)] == ["cams/c", "cams/b"]  # each topic is a stream
     assert told == []
 
 

@@ -357,7 +357,9 @@ def test_synthetic_reads_zips(tmp_path: Path) -> None:
         archive.writestr("images/1.png", b"one")
         archive.writestr("labels.csv", b"path,label")
     source = sources.load({"kind": "synthetic", "path": str(tmp_path / "data.zip")}, FakeClock())
-    assert source.take() == sources.Capture("images/1.png", b"one")
+    capture = source.take()
+    assert capture == sources.Capture("images/1.png", b"one")
+    assert (capture.place.name, capture.place.last) == ("images/1.png", True)  # of no stream: the order is random
 
 
 def test_synthetic_never_replays_what_ended_a_child(opened: Callable, tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""An event that is open when a process ends is ended by it or by the next one: once, with the last time it was seen."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_agent.inference.child import _Loaded
+from edge_agent.inference.served_model import load_model
+from edge_agent.sources import InStream
+from edge_agent.streams.open_events import OpenEvents
+from tests.edge_agent.inference.test_streams import Device, device
+from tests.edge_agent.inference.tones import CLIP_S, recording, tones_bundle, wav
+from tests.edge_agent.sinks.receiver import until
+
+TONE, NONE = (wav(recording(CLIP_S, *tones)) for tones in (((0, CLIP_S, "low"),), ()))
+EVENT = {"label": "low", "start_ms": 1, "end_ms": 2, "confidence": 0.5}
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Callable[[], Device]:
+    """Start a device on the same state directory, as a child starts."""
+
+    def start() -> Device:
+        bundle, state = tones_bundle(tmp_path / "tones.tfb"), tmp_path / "state"
+        state.mkdir(exist_ok=True)
+        one = device(bundle, {"kind": "push"}, state)
+        one.loop.answers.end_left(one.loop.model, 5000, 0.0)
+        return one
+
+    return start
+
+
+def hear(one: Device, *sounds: bytes) -> None:
+    """Let a device hear windows of the stream kitchen, from 1 s on; a heartbeat follows each."""
+    for number, sound in enumerate(sounds):
+        before = len(one.records)
+        assert one.inputs.inner.offer(str(number), sound, InStream(name="kitchen", at_ms=1000 + 100 * number))
+        one.hear(before + 1)
+        one.loop._send_heartbeat()
+
+
+def test_a_process_that_is_killed_leaves_its_event_to_the_next(begin: Callable[[], Device]) -> None:
+    """Which ends it under its stream, with the last input of a heartbeat; the third has nothing to end."""
+    hear(begin(), TONE, TONE, TONE)
+    record = begin().records[0]
+    assert (record.at_ms, record.task, record.label, record.error) == (5000, "stream_events", "", "")
+    assert record.events == (
+        {
+            "stream": "kitchen", "state": "ended", "label": "low", "start_ms": 1000, "end_ms": 1200,
+            "confidence": pytest.approx(0.99, abs=0.01), "interrupted": True,
+        },
+    )  # fmt: skip
+    assert begin().records == []
+
+
+def test_an_event_that_has_ended_is_not_ended_again(begin: Callable[[], Device]) -> None:
+    """Nor one that an orderly end has ended; the stream begins anew."""
+    one = begin()
+    hear(one, TONE, NONE, NONE)
+    assert [event["state"] for event in one.events] == ["began", "ended"]
+    one = begin()
+    assert one.records == []
+    hear(one, TONE, TONE)
+    one.loop.end_streams()
+    assert [event.get("interrupted") for event in one.events] == [None, True]
+    hear(one, NONE)
+    assert one.records[-1].inputs == 1
+    assert begin().records == []
+
+
+def test_a_swap_ends_the_events_of_the_release_before(begin: Callable[[], Device], tmp_path: Path) -> None:
+    """In a record of that release, before any of the new one."""
+    one = begin()
+    hear(one, TONE, TONE)
+    bundle = tones_bundle(tmp_path / "next.tfb")
+    one.loop._swap(_Loaded(str(bundle), load_model(bundle), None))
+    assert [(event["state"], event["end_ms"]) for event in one.events] == [("began", 1000), ("ended", 1100)]
+    assert begin().records == []
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]\n", b'{"version":2,"events":[{}]}\n', b'{"version":1,"events":[{}]}\n']
+)
+def test_a_torn_file_holds_no_events(data: bytes, tmp_path: Path) -> None:
+    """As a power cut or another version leaves it; it is written again."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "open_events.json").write_bytes(data)
+    kept = OpenEvents(tmp_path)
+    assert kept.left == []
+    kept.begun([EVENT])
+    assert OpenEvents(tmp_path).left == [EVENT]
+    kept.ended([EVENT])
+    assert OpenEvents(tmp_path).left == []
+
+
+def test_a_real_process_that_is_killed_leaves_nothing_open(child: Callable, tmp_path: Path) -> None:
+    """Sound from a FIFO, answers in a file: one begin and one end, over two more starts."""
+    fifo, log = tmp_path / "fifo", tmp_path / "log.jsonl"
+    os.mkfifo(fifo)
+    keys = {"kind": "microphone", "path": str(fifo), "backlog": 100}
+    sinks = {"log": {"kind": "jsonl", "path": str(log), "events_only": True, "errors": False}}
+
+    def events() -> list[dict]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [event for line in lines for event in json.loads(line)["events"]]
+
+    bundle = tones_bundle(tmp_path / "tones.tfb")
+    running = child(bundle, sinks=sinks, **keys)
+    running.until("ready")
+    with fifo.open("wb") as file:
+        file.write(wav(recording(2.0, (0.5, 2.0, "high"))))
+    until(events, 20)
+    running.process.kill()
+    running.process.wait(20)
+    for _ in range(2):
+        running = child(bundle, sinks=sinks, **keys)
+        running.until("ready")
+        until(lambda: len(events()) == 2, 20)
+        assert running.end() == 0
+    began, ended = events()
+    assert (began["state"], ended["state"], ended["interrupted"]) == ("began", "ended", True)
+    assert (began["label"], began["start_ms"]) == (ended["label"], ended["start_ms"])

@@ -1,0 +1,272 @@
+"""Streams on a device: the events of a recording are those that the gates judge, and no other input is in them."""
+
+from __future__ import annotations
+
+import os
+import wave
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compressor.data._event_windows import EventWindows, Recording, SoundEvent, tabled
+from compressor.measurement.predictions import Candidate, predict, smoothed
+from compressor.tasks.stream_events.evidence import heard
+from edge_agent import sources
+from edge_agent.device.clock import SystemClock
+from edge_agent.inference.answers import Answers
+from edge_agent.inference.child import CountingSettings, InferenceLoop, suffixes_of
+from edge_agent.inference.preprocess import to_tensor
+from edge_agent.inference.served_model import load_model
+from edge_agent.sources import Capture, InStream
+from edge_agent.streams import stream_states
+from edge_agent.streams.open_events import OpenEvents
+from edge_agent.streams.recorded_inputs import RecordedInputs
+from edge_agent.streams.stream_states import Streams
+from tests.edge_agent.inference.tones import CLIP_S, HOP_S, OPTIONS, RATE, WORDS, recording, tones_bundle, wav, words
+from tests.edge_agent.sinks.receiver import until
+from wire.answers import AnswerRecord
+from wire.bundle import read_bundle
+
+CLIP_MS, HOP_MS = round(1000 * CLIP_S), round(1000 * HOP_S)
+
+
+@dataclass
+class Device:
+    """A loop over a release, as the child builds it; ``told``: what its source reported."""
+
+    loop: InferenceLoop
+    inputs: RecordedInputs
+    records: list[AnswerRecord] = field(default_factory=list)
+    told: list[tuple[str, str]] = field(default_factory=list)
+
+    def hear(self, count: int) -> list[AnswerRecord]:
+        """Serve until there are ``count`` records."""
+
+        def turned() -> bool:
+            self.loop.turn()
+            self.loop.answer_waiting()
+            return len(self.records) >= count
+
+        until(turned)
+        return self.records
+
+    @property
+    def events(self) -> list[dict]:
+        """All events in the records."""
+        return [event for record in self.records for event in record.events]
+
+
+def device(bundle: Path, document: dict, state: Path | None = None) -> Device:
+    """Return a device with the source of ``document``."""
+    model, clock = load_model(bundle), SystemClock()
+    records, told = [], []
+    around = sources.Surroundings(
+        state=state,
+        suffixes=lambda: suffixes_of(model.manifest),
+        options=lambda: model.manifest.preprocessing.front_end_options,
+        interval_ms=lambda: model.manifest.stream_interval_ms,
+        tell=lambda *said: told.append(said),
+    )
+    inputs = RecordedInputs(sources.load(document, clock, around), lambda: model.manifest, clock, around.tell)
+    loop = InferenceLoop(model, inputs, lambda *_: None, clock, CountingSettings())
+    loop.answers = Answers(watch=lambda record, *_: records.append(record), open_events=OpenEvents(state))
+    return Device(loop, inputs, records, told)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """The release of two tones."""
+    return tones_bundle(tmp_path / "tones.tfb")
+
+
+def judged(bundle: Path, sound: np.ndarray) -> list[tuple[float, str]]:
+    """Return the detections that the gates count in a recording: when, in seconds, and what."""
+    read = read_bundle(bundle)
+    truth = [SoundEvent(start_s, end_s, which) for start_s, end_s, which in WORDS]
+    table = tabled([Recording(name="r", sound=sound, events=truth)], ("log_mel", OPTIONS), EventWindows(stride_s=HOP_S))
+    rows = np.concatenate([to_tensor(image, read.manifest.preprocessing) for image in table.images])
+    said = smoothed(predict(Candidate(read.manifest, read.artifact), rows), read.manifest, table.sources, HOP_MS)
+    points = heard(replace(said, fitted=0.6), table.labels).points
+    return [(at_s, read.manifest.labels[kind]) for at_s, kind in zip(points.at_s, points.labels, strict=True)]
+
+
+def ways(way: str, data: bytes, folder: Path) -> dict:
+    """Return the source through which the WAV ``data`` reaches a device."""
+    path = folder / ("words.wav" if way != "pcm" else "words.pcm")
+    if way == "fifo":
+        os.mkfifo(path)
+    elif way != "push":
+        path.write_bytes(data if way != "pcm" else data[44:])
+    if way == "push":
+        return {"kind": "push"}
+    if way == "directory":
+        return {"kind": "directory", "path": str(folder), "keep": True, "settle_s": 0}
+    return {"kind": "microphone", "path": str(path), "backlog": 1000}
+
+
+@pytest.mark.parametrize("way", ["directory", "push", "wav", "pcm", "fifo"])
+def test_a_recording_has_the_events_that_the_gates_judge(way: str, bundle: Path, tmp_path: Path) -> None:
+    """The same list, at the same seconds of the recording, however fast it is read."""
+    sound, folder = words(), tmp_path / "in"
+    folder.mkdir()
+    one = device(bundle, ways(way, wav(sound), folder))
+    if way == "push":
+        assert one.inputs.inner.offer("push-1", wav(sound))
+    elif way == "fifo":
+        with (folder / "words.wav").open("wb") as file:
+            file.write(wav(sound))
+    count = len(range(0, len(sound) - round(CLIP_S * RATE) + 1, round(HOP_S * RATE)))
+    first_ms = one.hear(count)[0].at_ms
+    assert len(one.records) == count
+    begun = [event for event in one.events if event["state"] == "began"]
+    wanted = judged(bundle, sound)
+    assert len(wanted) == len(WORDS)
+    assert [event["label"] for event in begun] == [label for _, label in wanted]
+    close_s = 0.06 if way == "fifo" else 0.0015  # a live stream is drawn to the clock by a hundredth
+    at_s = [(event["start_ms"] - first_ms) / 1000 + CLIP_S / 2 for event in begun]
+    assert at_s == pytest.approx([at for at, _ in wanted], abs=close_s)
+    assert [event["label"] for event in one.events if event["state"] == "ended"] == [label for _, label in wanted]
+    sources.close(one.inputs)
+
+
+def test_a_stereo_recording_is_mixed_as_the_gates_mix_it(bundle: Path, tmp_path: Path) -> None:
+    """To the bit: the pictures are those of the mean of both channels."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with wave.open(str(folder / "a.wav"), "wb") as file:
+        file.setparams((2, 2, RATE, 0, "NONE", ""))
+        file.writeframes(np.stack([words(1), words(2)], axis=1).tobytes())
+    one = device(bundle, {"kind": "directory", "path": str(folder), "keep": True, "settle_s": 0})
+    one.hear(59)
+    mixed = np.stack([words(1), words(2)], axis=1).mean(axis=1).astype(np.int16)
+    begun = [event["label"] for event in one.events if event["state"] == "began"]
+    assert begun == [label for _, label in judged(bundle, mixed)]
+
+
+def test_each_file_of_sound_is_a_stream_of_its_own(bundle: Path, tmp_path: Path) -> None:
+    """A tone at the end of one is no tone of the next; its event ends with the file, at the time of its samples."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        (folder / name).write_bytes(wav(recording(1.0, (0.0, 1.0, "low"))))
+        os.utime(folder / name, (1_700_000_000, 1_700_000_000))
+    one = device(bundle, {"kind": "directory", "path": str(folder), "keep": True, "settle_s": 0})
+    records = one.hear(16)
+    assert [record.inputs for record in records] == [1, *[2] * 7] * 2
+    assert [record.stream for record in records] == ["a.wav"] * 8 + ["b.wav"] * 8
+    ends_ms = 1_700_000_000_000 - 1000 + CLIP_MS
+    events = [(event["state"], event["start_ms"] - ends_ms, event["end_ms"] - ends_ms) for event in one.events]
+    assert events == [("began", 0, 0), ("ended", 0, 7 * HOP_MS)] * 2
+    assert [len(record.events) for record in records] == [1, *[0] * 6, 1] * 2
+    assert [record.id.partition("#")[2] for record in records[:8]] == [
+        "0",
+        "100",
+        "200",
+        "300",
+        "400",
+        "500",
+        "600",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(("stream", "counts"), [("auto", [1, 1, 1]), ("file", [1, 1, 1]), ("folder", [1, 2, 2])])
+def test_clips_of_a_folder_are_averaged_only_on_request(stream: str, counts: list[int], tmp_path: Path) -> None:
+    """With any smoother; a recorder that writes one stream in pieces says so."""
+    folder, bundle = tmp_path / "in", tones_bundle(tmp_path / "tones.tfb", "mean", 0)
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.wav").write_bytes(wav(recording(CLIP_S)))
+    keys = {"path": str(folder), "keep": True, "settle_s": 0, "stream": stream}
+    assert [record.inputs for record in device(bundle, {"kind": "directory", **keys}).hear(3)] == counts
+
+
+def test_a_sender_names_its_stream_or_stands_alone(bundle: Path) -> None:
+    """Streams that alternate keep their own means and events; a time that is given counts."""
+    one = device(bundle, {"kind": "push"})
+    tone, none = wav(recording(CLIP_S, (0, CLIP_S, "low"))), wav(recording(CLIP_S))
+    for number in range(3):
+        one.inputs.inner.offer(f"k{number}", tone, InStream(name="kitchen", at_ms=1000 + 100 * number))
+        one.inputs.inner.offer(f"h{number}", none, InStream(name="hall", at_ms=1000 + 100 * number))
+        one.inputs.inner.offer(f"x{number}", tone)
+    records = one.hear(9)
+    assert [(record.stream, record.inputs) for record in records[3:6]] == [("kitchen", 2), ("hall", 2), ("", 1)]
+    assert [record.at_ms for record in records if record.stream] == [1000, 1000, 1100, 1100, 1200, 1200]
+    assert [event["state"] for event in one.events if "stream" not in event] == ["began", *["began", "ended"] * 3]
+    one.inputs.inner.offer("k3", none, InStream(name="kitchen", at_ms=1300))
+    one.inputs.inner.offer("k4", none, InStream(name="kitchen", at_ms=1400))
+    assert one.hear(11)[-1].events[0] == {
+        "state": "ended", "label": "low", "start_ms": 1000, "end_ms": 1300, "confidence": pytest.approx(1, abs=0.01)
+    }  # fmt: skip
+
+
+def test_what_a_clip_classifier_does_not_hear_is_reported_once(tmp_path: Path) -> None:
+    """It hears the middle, as in training; a recording of nearly a clip is nothing to report."""
+    one = device(tones_bundle(tmp_path / "tones.tfb", "mean", 0), {"kind": "push"})
+    middle = recording(2.0, (0.8, 1.2, "high"))
+    for name, sound in (("a", recording(1.5 * CLIP_S)), ("b", middle), ("c", middle)):
+        one.inputs.inner.offer(name, wav(sound))
+    assert [record.label for record in one.hear(3)] == ["background", "high", "high"]
+    assert [code for code, _ in one.told] == ["source_unheard"]
+    assert "Expected sounds of 0.25 s, as long as an input of the release, got 2 s in b" in one.told[0][1]
+
+
+class Files:
+    """A source of one recording; notes what becomes of it."""
+
+    def __init__(self, data: bytes) -> None:
+        """Return it once."""
+        self.left, self.noted = [Capture("a.wav", data, "a.wav@1")], []
+
+    def take(self) -> Capture | None:
+        """Return the recording."""
+        return self.left.pop() if self.left else None
+
+    def done(self, capture: Capture) -> None:
+        """Note it."""
+        self.noted.append(("done", capture.id))
+
+    def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
+        """Note it."""
+        self.noted.append((code, capture.id, final))
+        return True
+
+    def take_dropped(self) -> int:
+        """Return none."""
+        return 0
+
+
+def test_a_recording_is_done_with_its_last_window_and_refused_with_any(bundle: Path) -> None:
+    """Its source knows of no windows; what is left of a refused one is not served."""
+    manifest = read_bundle(bundle).manifest
+    for refused in (False, True):
+        files = Files(wav(recording(CLIP_S + 3 * HOP_S)))
+        inputs = RecordedInputs(files, lambda: manifest, SystemClock(), lambda *_: None)
+        found = [inputs.take() for _ in range(2)]
+        assert inputs.waiting
+        inputs.done(found[0])
+        if refused:
+            assert inputs.refuse(found[1], "runtime")
+            assert (inputs.take(), inputs.waiting, files.noted) == (None, False, [("runtime", "a.wav@1", False)])
+            continue
+        found += [inputs.take() for _ in range(2)]
+        for capture in found[1:]:
+            assert not files.noted
+            inputs.done(capture)
+        assert (files.noted, inputs.take()) == ([("done", "a.wav@1")], None)
+
+
+def test_the_stream_that_was_silent_longest_ends(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit; its event names it."""
+    monkeypatch.setattr(stream_states, "MOST", 2)
+    model = load_model(bundle)
+    assert isinstance(model.streams, Streams)
+    tone = model.infer(wav(recording(CLIP_S, (0, CLIP_S, "low"))))
+    for name in ("a", "b", "a", "c"):
+        model.in_stream(tone, InStream(name=name), 0)
+    assert [(event["stream"], event["state"]) for event in model.take_events()] == [
+        ("a", "began"), ("b", "began"), ("b", "ended"), ("c", "began")
+    ]  # fmt: skip
+    assert [event["stream"] for event in model.open_events()] == ["a", "c"]
