@@ -82,9 +82,21 @@ def print_outcome(
     print_devices(certificate)
     for path in paths:
         click.echo(f"  {path}")
-    if missing and certificate.verdict != "pass":
-        click.echo(f"  {missing}")
+    if note := _not_published(several) if certificate.verdict == "pass" else missing:
+        click.echo(f"  {note}")
     click.secho(f"{certificate.model}-{certificate.version}: {certificate.verdict.upper()}", bold=True)
+
+
+def _not_published(certificates: Sequence[Certificate]) -> str:
+    """Return that bundles of a stand-in are refused later, and the way to others; "" for the recipe's own data."""
+    from compressor.gates.certificate import STAND_IN  # noqa: PLC0415 - the command line starts fast
+
+    if not any(STAND_IN in item.remarks for item in certificates):
+        return ""
+    return (
+        "not to be published: it is from a stand-in, and compressor publish refuses that: run it with --data and the "
+        "data that [data] needs describes"
+    )
 
 
 def no_bundle(certificate: Certificate, *, quick: bool = False) -> str:

@@ -10,7 +10,7 @@ import pytest
 from compressor.cli.output import no_bundle, print_outcome, slower
 from compressor.gates import BetterThanConstant, LabelOrder, reordered
 from compressor.gates import certificate as certificates
-from compressor.gates.certificate import Certificate, Line, rules_for
+from compressor.gates.certificate import STAND_IN, Certificate, Line, rules_for
 from compressor.gates.evidence import Evidence, GateRecipe, Verdict
 from compressor.statistics.paired import Paired, wilson
 
@@ -113,6 +113,17 @@ def test_an_order_that_lacks_one_figure_is_not_judged(name: str) -> None:
     figures = {key: value for key, value in whole.figures.items() if key != name}
     assert LabelOrder(0.0).judge(whole).verdict is Verdict.PASS
     assert LabelOrder(0.0).judge(replace(whole, figures=figures)).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(("remarks", "said"), [((STAND_IN,), True), (("Something else.",), False)])
+def test_a_run_on_a_stand_in_says_that_its_bundle_can_not_be_published(
+    remarks: tuple[str, ...], capsys: pytest.CaptureFixture[str], *, said: bool
+) -> None:
+    """Before somebody sets up keys and a server for it; the step is to give the recipe's own data."""
+    lines = (Line(name="map", verdict="pass"),)
+    made = Certificate(verdict="pass", model="m", version=1, gates=lines, remarks=remarks)
+    print_outcome(made, [], as_json=False)
+    assert ("not to be published: it is from a stand-in" in capsys.readouterr().out) is said
 
 
 @pytest.mark.parametrize(

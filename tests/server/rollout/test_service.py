@@ -13,6 +13,7 @@ from server.errors import RolloutPhaseError, RolloutRefusedError, UnknownRelease
 from server.rollout.create import RolloutOptions
 from server.rollout.model import MemberStanding, Rollout, RolloutPhase
 from server.rollout.resuming import How
+from server.rollout.scope import Scope
 from server.rollout.service import RolloutService
 from wire.canonical import sha256_hex
 from wire.codec import to_document
@@ -426,6 +427,26 @@ def test_a_rollout_whose_canary_answered_nothing_waits_and_says_so(scene: Scene)
     assert scene.told() == {"d0", "d1", "d2"}
     found = scene.service.get(rollout.id)
     assert (found.code, found.text, found.members[0].answered) == ("group_opened", "", 4)
+
+
+def test_rollouts_on_disjoint_scopes_run_side_by_side(scene: Scene) -> None:
+    """Each assigns its own devices, also where both take newcomers; one that shares a device is refused."""
+    scene.devices["n0"] = scene.fleet.enrol("n0", "oslo")
+    scene.is_there("n0")
+    scene.publish(3)
+    berlin = scene.start(scope=Scope(sites=("berlin",)), newcomers=True)
+    oslo = scene.service.create(
+        RolloutOptions(release="meter-3", scope=Scope(sites=("oslo",)), newcomers=True, approved=True)
+    )
+    scene.devices["n1"] = scene.fleet.enrol("n1", "oslo")
+    scene.is_there("n1")
+    with pytest.raises(RolloutRefusedError, match="open rollout"):
+        scene.service.create(RolloutOptions(release="meter-3", scope=Scope(devices=("d1",))))
+    scene.turn()
+    assert {*scene.standings(berlin)} == {"d0", "d1", "d2"}
+    assert {*scene.standings(oslo)} == {"n0", "n1"}
+    assigned = {one.device: one.desired_release for one in scene.fleet.app.parts.fleet.devices()}
+    assert assigned == {"d0": NEW, "d1": "", "d2": "", "n0": "meter-3", "n1": ""}
 
 
 def test_a_person_lets_a_rollout_go_on_whose_canary_answered_nothing(scene: Scene) -> None:
