@@ -113,7 +113,7 @@ def check_corrupt(corrupt: Sequence[str], data: DataRecipe, path: Path, what: st
     if len(corrupt) > data.allow_corrupt:
         shown = "; ".join(corrupt[:_NAMES_SHOWN])
         message = f"Expected at most {data.allow_corrupt} {what} in {path}, got {len(corrupt)}: {shown}"
-        raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
+        raise CorruptImageError(f"{message}: mend them, or leave them out by allow_corrupt in [data]")
 
 
 def tabled(

@@ -135,7 +135,10 @@ def _check_folders(
     for folder, count in sorted(others.items()):
         if folder not in read:
             message = f"Expected files {endings} in the folder {'/'.join(folder)[:200]!r}, got {count} of other kinds"
-            raise DataError(f"{message}: each folder is a class; move the folder out, or convert its files")
+            remedy = (
+                "each folder is a class; give the path of a folder that has classes alone, or convert copies of these"
+            )
+            raise DataError(f"{message}: {remedy} (boxes are read by dataset = 'boxes')")
 
 
 def _speaker(file: str) -> str:

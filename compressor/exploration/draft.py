@@ -204,6 +204,11 @@ def _fitted(measured: _Measured) -> _Measured:
     fitted = fit_ranges(measured.data, Path(), seed=measured.seed)
     fitted |= {high: fitted[high] + 1 for high in fitted if fitted.get(high.replace("high", "low")) == fitted[high]
                and high.startswith("high")}  # fmt: skip
+    margin = tasks.of(measured.data).drafting.RANGE_MARGIN
+    for high in [name for name in fitted if margin and name.startswith("high")]:
+        low = high.replace("high", "low")
+        reach = margin * (fitted[high] - fitted[low])
+        fitted |= {low: float(f"{fitted[low] - reach:.4g}"), high: float(f"{fitted[high] + reach:.4g}")}
     kept = {name: value for name, value in measured.data.options.items() if name.partition("_")[0] not in _RANGES}
     data = replace(measured.data, options={**kept, **fitted})
     return _measured(data_sets.load(data, Path()), data)
@@ -214,8 +219,10 @@ def shares_for(count: int, least: float = 0.0) -> dict[str, float]:
 
     ``least``: of the calibration split.
     """
-    calibration = max(least, round(min(0.15, max(0.02, 100 / count)), 2))
+    usual = round(min(0.15, max(0.02, 100 / count)), 2)
     gate, reference = (0.3, 0.25) if count >= 2 * _SMALL else (0.4, 0.1)
+    calibration = max(least, usual)
+    gate = round(gate - (calibration - usual), 2)
     return {
         "train": round(1 - calibration - gate - reference, 2),
         "calibration": calibration,
@@ -242,7 +249,9 @@ def _text(layout: Layout, measured: _Measured, path: str) -> str:
         lines.append(_line("labels", list(table.class_names), f"{len(table.class_names)} classes, in this order"))
     lines += ["", "[data]", _line("dataset", data.dataset, layout.why), _line("path", path, "relative to this file")]
     fitted = "; ranges fitted on train rows, 99 % inside" if layout.kind in _FITTED else ""
-    for key in layout.keys:
+    if layout.kind in _FITTED - {"sound"} and (margin := tasks.of(data).drafting.RANGE_MARGIN):
+        fitted += f", and {100 * margin:g} % more on both sides, so that what is unusual is not cut off"
+    for key in (key for key in layout.keys if getattr(data, key.name) != {}):
         lines.append(_line(key.name, getattr(data, key.name), key.why + (fitted if key.name == "options" else "")))
     seed = "the splits; keep it, or gate rows become train rows"
     seed = f"the first that leaves no split empty; {seed}" if measured.seed else seed

@@ -218,8 +218,13 @@ class Reporting(Protocol):
 
 
 class Drafting(Protocol):
-    """What a first recipe says of the task (``compressor init``); ``CALIBRATION_SHARE``: of the sources, at least."""
+    """What a first recipe says of the task (``compressor init``).
 
+    ``CALIBRATION_SHARE``: of the sources, at least. ``RANGE_MARGIN``: by this part the ranges of numbers are wider, on
+    both sides, than nearly all train rows need.
+    """
+
+    RANGE_MARGIN: float
     CALIBRATION_SHARE: float
 
     def keys(self, seen: WrittenLabels) -> tuple[Key, ...]:

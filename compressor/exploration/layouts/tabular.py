@@ -254,8 +254,9 @@ def _no_feature(table: Columns, column: FeatureColumn) -> str:
     lower, count = column.name.strip().casefold(), len(column.missing)
     if column.missing.all():
         return "no value in any row"
-    if lower in _DATES:
-        return "a time: no feature of the sample, and no device would know those of the training"
+    numbers = column.values[np.isfinite(column.values)]
+    if lower in _DATES and (_is_text(column) or (np.diff(numbers) >= 0).all()):
+        return "a time that only grows or a date: a device would be beyond those of the training"
     if _is_text(column):
         kinds = len(column.texts)
         remedy = "write a column of 0 and 1 for each to use it" if 2 * kinds <= count else "one for nearly each row"

@@ -7,6 +7,7 @@ import numpy as np
 from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels, normal_names, training
 from compressor.tasks.anomaly.targets import ANOMALOUS
 
+RANGE_MARGIN = 0.5
 CALIBRATION_SHARE = 0.25
 """The threshold for alarms rests on the calibration rows."""
 _ENOUGH_SHARE, _ENOUGH = 0.1, 50

@@ -13,6 +13,7 @@ from compressor.tasks._drafting import (
     training,
 )
 
+RANGE_MARGIN = 0.0
 CALIBRATION_SHARE = 0.0
 
 

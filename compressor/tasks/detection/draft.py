@@ -6,6 +6,7 @@ import numpy as np
 
 from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels, training
 
+RANGE_MARGIN = 0.0
 CALIBRATION_SHARE = 0.0
 _MANY, _FEW = 300, 50
 _SMALL_SET = 1_000

@@ -6,6 +6,7 @@ from collections import Counter
 
 from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels, network, training
 
+RANGE_MARGIN = 0.0
 CALIBRATION_SHARE = 0.1
 """The thresholds of the labels are chosen on the calibration rows."""
 _SEPARATORS = ("|", ";", ",", "+")

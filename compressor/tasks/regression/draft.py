@@ -8,6 +8,7 @@ import numpy as np
 
 from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels, network, training
 
+RANGE_MARGIN = 0.0
 CALIBRATION_SHARE = 0.0
 _NUMBERS_FROM = 20
 _FEW_ROWS = 10

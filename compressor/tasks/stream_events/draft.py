@@ -5,6 +5,7 @@ from __future__ import annotations
 from compressor.data._event_windows import step_s
 from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels, network, training
 
+RANGE_MARGIN = 0.0
 CALIBRATION_SHARE = 0.15
 """The threshold is chosen on the calibration recordings."""
 

@@ -101,10 +101,35 @@ def test_what_is_no_feature_is_left_out_by_name(tmp_path: Path) -> None:
     before = path.read_bytes()
     recipe, text = drafted(path)
     assert recipe.data.ignore == ("id", "date", "city")
-    for said in ("id: another number in each row", "date: a time", "city: texts, 2 different: write a column of 0 and"):
+    assert "columns =" not in text
+    for said in (
+        "id: another number in each row",
+        "date: a time that only grows or a date",
+        "city: texts, 2 different: write a column of 0 and",
+    ):
         assert said in text
     assert data_sets.load(recipe.data, tmp_path).images[0].shape == (1, 2, 3)
     assert path.read_bytes() == before
+
+
+def test_a_duration_is_a_feature(tmp_path: Path) -> None:
+    """A column ``time`` whose numbers don't run is one; where they run, it is left out."""
+    columns = {**features(), "label": classes()}
+    recipe, _ = drafted(written(tmp_path, {"time": [n * 37 % 50 for n in range(COUNT)], **columns}))
+    assert (recipe.data.ignore, recipe.data.options["channels"]) == ((), 3)
+    recipe, _ = drafted(written(tmp_path, {"time": [n // 3 for n in range(COUNT)], **columns}))
+    assert (recipe.data.ignore, recipe.data.options["channels"]) == (("time",), 2)
+
+
+def test_ranges_of_anomalies_are_wider(tmp_path: Path) -> None:
+    """What is unusual lies outside of what normal rows have."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=COUNT)
+    recipe, text = drafted(written(tmp_path, {"x": [f"{one:.3f}" for one in x], "y": rng.normal(size=COUNT).round(3),
+                                              "label": ["ok"] * COUNT}))  # fmt: skip
+    assert recipe.data.task == "anomaly"
+    assert recipe.data.options["low_0"] < x.min() < x.max() < recipe.data.options["high_0"]
+    assert "50 % more on both sides" in text
 
 
 def test_incomplete_rows_are_left_out_and_counted(tmp_path: Path) -> None:
