@@ -457,10 +457,14 @@ def few(figures: Mapping[str, float]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reordered:
-    """Effect of another order of the labels: ``figures`` by name, and the order as text in ``named``."""
+    """Effect of another order of the labels: ``figures`` by name, and the order as text in ``named``.
+
+    ``remark``: of a task without a gate on it, a sentence if another order fits far better.
+    """
 
     figures: dict[str, float]
     named: str
+    remark: str = ""
 
 
 def reordered(fitted: tuple[Labels, Labels], judged: tuple[Labels, Labels], names: Sequence[str]) -> Reordered:

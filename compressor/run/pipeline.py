@@ -398,6 +398,7 @@ def _judge(
     if run.before is not None:
         figures["release_flip_ratio"] = float(_changed(run, compared).mean())
     remarks += [site.remark for site in watched if site.verdict != Verdict.PASS]
+    remarks += [order.remark] if order.remark else []
     if few(figures):
         remarks += [f"Labels: {result.text}." for result in order_said if result.verdict is Verdict.PASS]
     certificate = Certificate(

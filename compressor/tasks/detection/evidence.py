@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import MeasureError
-from compressor.gates import Evidence, Reordered
+from compressor.gates import Evidence, Reordered, reordered
+from compressor.gates.evidence import points
 from compressor.gates.metrics import CLASS_MAP, DETECTION, SLICE_MAP, WORST_CLASS_MAP, WORST_SLICE_MAP, level_of
 from compressor.measurement.parity import Pair
 from compressor.statistics import detections
 from compressor.statistics.bootstrap import Draws
 from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.detections import Ranked
+from compressor.statistics.paired import wilson
 from edge_agent.decoders import VALUES
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ _ANY = 1e6
 """So wide a range that golden outputs are judged by their boxes alone: near scores change the order of boxes."""
 _FLIPPED_RATIO = 0.1
 _LOWEST, _HIGHEST = 0.05, 0.95
+_FEWEST = 20
+"""With fewer found boxes another order of the classes is not sought."""
 Matched = dict[int, Ranked]
 Labels = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -189,9 +193,34 @@ def score(said: Predictions, labels: Labels) -> float:
 
 
 def order(fitted: tuple[Predictions, Labels], judged: tuple[Predictions, Labels], names: tuple[str, ...]) -> Reordered:
-    """Return nothing: another order of the classes is not sought."""
-    del fitted, judged, names
-    return Reordered({}, "")
+    """Return a remark if the boxes that were found have the right classes far more often in another order of these.
+
+    The order is sought on the calibration rows and judged on others, as for a classifier. A box of the truth is found
+    by the surest detection, of any class, that overlaps it by half.
+    """
+    sought, (predicted, labels) = _kinds(*fitted, len(names)), _kinds(*judged, len(names))
+    if min(len(sought[1]), len(labels)) < _FEWEST:
+        return Reordered({}, "")
+    found = reordered(sought, (predicted, labels), names)
+    right, n = int((predicted == labels).sum()), len(labels)
+    if found.figures["reordered_accuracy_low"] <= wilson(right, n, CONFIDENCE)[1]:
+        return Reordered({}, "")
+    better = f"{points(found.figures['reordered_accuracy'])} instead of {points(right / n)}"
+    said = f"Of {n} boxes that were found, {better} have the right class with labels in another order ({found.named})"
+    return Reordered({}, found.named, f"{said}: set [model] labels in the order of the outputs.")
+
+
+def _kinds(said: Predictions, truth: Labels, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the class of the surest detection of each found box of ``truth``, and the box's own, int64 (B,) each."""
+    pairs: list[tuple[int, int]] = []
+    for every, rows in zip(boxes_of(said.logits), truth, strict=True):
+        found, boxes = every[(every[:, 0] >= 0) & (every[:, 0] < classes)], rows[rows[:, 0] >= 0]
+        near = detections.overlaps(found[:, 2:], boxes[:, 1:]) >= _HALF[0]
+        scores = np.where(near, found[:, 1:2], -1.0)
+        there = np.flatnonzero(near.any(axis=0)).tolist()
+        pairs += [(int(found[scores[:, place].argmax(), 0]), int(boxes[place, 0])) for place in there]
+    both = np.array(pairs, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
 
 
 def parity(forms: Mapping[str, Floats]) -> tuple[Pair, ...]:
