@@ -18,7 +18,7 @@ import threading
 import time
 import urllib.parse
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -44,6 +44,7 @@ from wire.answers import AnswerRecord, encode_answer
 from wire.canonical import sha256_hex
 from wire.codec import Json, parse_json, to_document
 from wire.errors import MessageError
+from wire.manifest import Manifest
 
 _LOG = logging.getLogger(__name__)
 _RETRY_S = 1
@@ -56,6 +57,8 @@ _CORRECTION_BYTES = 16 * 1024
 _MAX_LABEL = 100
 _MAX_STREAM = 100
 _MAX_DIGITS = 15  # beyond the year 30000
+_LABELS_NAMED = 20
+_NO_CLASS = "none of these"  # what the server's page offers for a picture that shows no class
 _PAGE = Path(__file__).with_name("page.html")
 _HTML = "text/html; charset=utf-8"
 _PAGE_RULES = {
@@ -347,6 +350,9 @@ class LocalApi:
         if kind not in _CORRECTED or len(kept.data) > MAX_SAMPLE_BYTES:
             got = f"{kind} of {len(kept.data)} bytes"
             raise ApiError(415, f"Expected a PNG or JPEG of at most {MAX_SAMPLE_BYTES} bytes to correct, got {got}")
+        manifest = self._around.model().manifest
+        if kept.artifact_sha256 == manifest.artifact_sha256:  # else its labels are not known here
+            check_label(manifest, label.strip())
         header: dict[str, Json] = {
             "type": "sample", "lane": CORRECTION, "label": label.strip(), "sha256": sha256_hex(kept.data),
             "media_type": kind, "at_ms": kept.record.at_ms, "predicted": kept.predicted,
@@ -468,3 +474,29 @@ def _token(path: Path) -> bytes:
     if len(token) not in _TOKEN_LENGTHS or not token.isascii() or len(token.split()) != 1:
         raise ApiError(500, f"Expected a token of 16 characters or more without blanks in {path}, got {len(token)}")
     return token
+
+
+def check_label(manifest: Manifest, label: str) -> None:
+    """Check that ``label`` can be the right answer of the model in ``manifest``.
+
+    Raises:
+        ApiError: If its task has other answers than a class or numbers, or it has no such class.
+    """
+    if manifest.task:
+        instead = "label such inputs elsewhere, such as in Label Studio, and add them to the data of its recipe"
+        got = f"one of {manifest.release}, whose task is {manifest.task!r}"
+        raise ApiError(409, f"Expected an answer that one label can correct, got {got}: {instead}")
+    if manifest.labels and label not in {*manifest.labels, _NO_CLASS}:
+        more = len(manifest.labels) - _LABELS_NAMED
+        named = ", ".join(manifest.labels[:_LABELS_NAMED]) + (f" and {more} more" if more > 0 else "")
+        raise ApiError(400, f"Expected a label of {manifest.release}, {named}, or {_NO_CLASS!r}, got {label[:40]!r}")
+    if manifest.values and not manifest.labels and not _are_numbers(label.split(), len(manifest.values)):
+        named = ", ".join(manifest.values)
+        raise ApiError(400, f"Expected a number for each of {named}, separated by spaces, got {label[:40]!r}")
+
+
+def _are_numbers(texts: Sequence[str], count: int) -> bool:
+    try:
+        return len(texts) == count and all(math.isfinite(float(text)) for text in texts)
+    except ValueError:
+        return False
