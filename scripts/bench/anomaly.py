@@ -2,9 +2,10 @@
 """Anomalies: one digit left out, against scikit-learn; and how often a threshold holds its false alarms a day.
 
 ``anomaly.py [--quick] [--data NAB] [--json FILE]``. Digits: AUC of the int8 ONNX file of ``models/odd_digit`` for each
-digit that may be left out, against an isolation forest and a principal component analysis (as many components as the
-code has numbers) on the same rows. Thresholds: the share of calibrations after which the true rate of events is at most
-the stated one, on independent, autoregressive and scene-wise scores, against the quantile of the scores with that rate.
+digit that may be left out, by reconstruction and by distance in the embedding of a classifier of the other nine,
+against an isolation forest and a principal component analysis (as many components as the code has numbers) on the same
+rows. Thresholds: the share of calibrations after which the true rate of events is at most the stated one, on
+independent, autoregressive and scene-wise scores, against the quantile of the scores with that rate.
 ``--data``: the folder of ``models/nab_alarm``; the AUC and false alarms a day of its two bundles, against those two and
 the quantile. Each row: what, ours, reference, ratio, target, met (null: no target). ``--quick``: one digit, eight
 epochs, a quarter of the calibrations; judges nothing.

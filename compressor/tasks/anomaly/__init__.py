@@ -6,7 +6,7 @@ from compressor.tasks import Task
 
 _OF_CLASSES = "a recipe of classes"
 _OF_NUMBERS = "a regression ([data] label = 'number')"
-_OWN_OUTPUTS = "a recipe whose answers are the file's own outputs"
+_NO_END = "a recipe of another task (for anomalies give an ONNX file: it may need another end)"
 _OF_LABELS = "a recipe whose rows have labels to learn"
 
 TASK = Task(
@@ -23,7 +23,7 @@ TASK = Task(
     own=("[data] normal", "[alarm] false_alarms_per_day", "[alarm] interval_s", "[alarm] gap_s", "[alarm] confidence"),
     whole_sources=True,
     foreign={
-        "[model] tflite": _OWN_OUTPUTS,
+        "[model] tflite": _NO_END,
         "[model] labels": _OF_CLASSES,
         "[train] flips": "a detection ([data] task = 'detection')",
         "[train] class_weights": _OF_CLASSES,

@@ -70,7 +70,7 @@ RECIPE = {"model": {"name": "m", "network": "auto_encoder"}, "data": {"task": "a
         ({"gates": {"auc": {"min": 0.5}}}, "that is for one of anomalies"),
         ({**RECIPE, "alarm": {"false_alarms_per_day": 0.0}}, "false_alarms_per_day"),
         ({**RECIPE, "train": {"mixup": 0.2}}, "mixup"),
-        ({**RECIPE, "model": {"name": "m", "tflite": "a.tflite"}}, r"\[model\] tflite in a recipe whose answers"),
+        ({**RECIPE, "model": {"name": "m", "tflite": "a.tflite"}}, "for anomalies give an ONNX file"),
         ({**RECIPE, "gates": {"accuracy_drop": {"max": 0.1}}}, "auc"),
     ],
 )
