@@ -130,7 +130,8 @@ def samples(data: bytes, rate_hz: int) -> Values:
             large.
     """
     if len(data) > MAX_WAV_BYTES:
-        raise SensorError(f"Expected a WAV of at most {MAX_WAV_BYTES} bytes, got {len(data)}")
+        message = f"Expected a WAV of at most {MAX_WAV_BYTES} bytes, got {len(data)}"
+        raise SensorError(f'{message}: cut it, or read it as a stream, by kind = "microphone" with its path')
     try:
         with wave.open(io.BytesIO(data)) as file:
             header = file.getparams()
