@@ -36,9 +36,10 @@ class Signals:
     compared with training), ``pools_near``, ``collecting`` (pools that open nothing yet, such as that of the whole
     fleet before the baselines of most devices are complete), ``verdicts``. ``harmed``: releases that the labels of
     uniform samples show to be wrong more often than allowed.
-    Rollouts: ``paused``, ``unapproved``, ``failed``, ``aborting``, ``members_failed``. ``server``: unhealthy parts of
-    the server; ``metadata``: signed metadata that is damaged, has expired or will soon, or that devices refuse as older
-    than what they have seen; ``settings``: those of server.toml without effect, as they name what does not exist.
+    Rollouts: ``paused``, ``unproven`` (wait for the first input that a committed device answers), ``unapproved``,
+    ``failed``, ``aborting``, ``members_failed``. ``server``: unhealthy parts of the server; ``metadata``: signed
+    metadata that is damaged, has expired or will soon, or that devices refuse as older than what they have seen;
+    ``settings``: those of server.toml without effect, as they name what does not exist.
     """
 
     devices: int = 0
@@ -59,6 +60,7 @@ class Signals:
     verdicts: tuple[str, ...] = ()
     harmed: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
     unapproved: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     aborting: tuple[str, ...] = ()
@@ -98,6 +100,11 @@ _WORDS: Mapping[str, tuple[Level, str, str]] = {
     "verdicts": (Level.ALARM, "verdict is open", "verdicts are open"),
     "harmed": (Level.ALARM, "release is wrong too often", "releases are wrong too often"),
     "paused": (Level.ATTENTION, "rollout is paused", "rollouts are paused"),
+    "unproven": (
+        Level.ATTENTION,
+        "rollout waits for a first answer of its devices",
+        "rollouts wait for a first answer of theirs",
+    ),
     "aborting": (Level.ATTENTION, "rollout is being aborted", "rollouts are being aborted"),
     "members_failed": (Level.ATTENTION, "device failed in a rollout", "devices failed in rollouts"),
     "unapproved": (Level.ATTENTION, "rollout waits for approval", "rollouts wait for approval"),

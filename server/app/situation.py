@@ -15,7 +15,7 @@ from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence, is_reachable, is_silent, presence
 from server.registry.versions import Versions
 from server.rollout.ledger import RolloutLedger
-from server.rollout.model import IN_VAIN, Rollout, RolloutPhase
+from server.rollout.model import IN_VAIN, UNPROVEN, Rollout, RolloutPhase
 from server.trust.expiry import ending
 from server.trust.repository import TrustRepository
 from server.wording import listed
@@ -101,6 +101,7 @@ class Situation:
             verdicts=tuple(_words(one) for one in self.verdicts.open()),
             harmed=self.harmed(),
             paused=_releases(opened, RolloutPhase.PAUSED),
+            unproven=_releases([one for one in opened if one.code == UNPROVEN], RolloutPhase.RUNNING),
             unapproved=_releases(opened, RolloutPhase.AWAITING_APPROVAL),
             aborting=_releases(opened, RolloutPhase.ABORTING),
             failed=(newest.release,) if newest is not None and newest.phase is RolloutPhase.FAILED else (),

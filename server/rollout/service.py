@@ -39,7 +39,7 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.planner import plan, settled, so_far
+from server.rollout.planner import held_by, plan, settled, so_far
 from server.rollout.resuming import NAMED, Foresight, How, foresee, replaced, resumed, skipped, to_replace
 from server.rollout.selection import candidates, choose_bundle, pick_canaries
 from server.rollout.thresholds import count_members, outcome
@@ -416,6 +416,9 @@ def _way_out(rollout: Rollout) -> str:
     """Return how a person can end an open rollout: one that waits for absent devices may never end by itself."""
     counts = count_members(rollout.members)
     aborting = "abort it: what committed stays, all others go back to what they ran"
+    held = held_by(rollout)
+    if held is not None:
+        return f"it waits until a device of {held.name} answers an input: skip that group, or {aborting}"
     if counts.awaited or not counts.pending:
         return f"let it end, or {aborting}"
     pending = [member.device for member in rollout.members if member.standing is MemberStanding.PENDING]

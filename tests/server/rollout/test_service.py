@@ -421,12 +421,35 @@ def test_a_rollout_whose_canary_answered_nothing_waits_and_says_so(scene: Scene)
     assert ("no device of it has answered an input" in card.reason, card.groups[0].may_skip) == (True, True)
     assert [status.text for status in card.groups[0].states] == ["no input answered yet"]
     assert scene.fleet.codes().count("unproven") == 1
+    assert scene.fleet.app.parts.situation.signals().unproven == (NEW,)
+    with pytest.raises(RolloutRefusedError, match="waits until a device of canary answers an input: skip that group"):
+        scene.start(canary=["d1"])
     scene.fleet.restart()
     scene.say("d0", UpdatePhase.COMMITTED, answered=4)
     scene.turn()
     assert scene.told() == {"d0", "d1", "d2"}
     found = scene.service.get(rollout.id)
     assert (found.code, found.text, found.members[0].answered) == ("group_opened", "", 4)
+    assert scene.fleet.app.parts.situation.signals().unproven == ()
+
+
+def test_a_second_rollout_of_a_release_is_for_those_that_failed_in_the_first(scene: Scene) -> None:
+    """Those that run it are left out; the others are assigned it anew, with a generation of its own."""
+    first = scene.start(canary=["d0", "d1"], success_ratio=0.5, error_ratio=1.0)
+    scene.turn()
+    scene.say("d0", UpdatePhase.ROLLED_BACK, "child_crashed")
+    for device in ("d1", "d2"):
+        scene.say(device, UpdatePhase.COMMITTED)
+    scene.turn()
+    assert scene.service.get(first.id).phase is RolloutPhase.SUCCEEDED
+    before = scene.fleet.app.parts.fleet.device("d0").desired_gen
+    second = scene.service.create(RolloutOptions(release=NEW, approved=True))
+    assert [member.device for member in second.members] == ["d0"]
+    scene.turn()
+    assert scene.fleet.app.parts.fleet.device("d0").desired_gen > before
+    scene.say("d0", UpdatePhase.COMMITTED)
+    scene.turn()
+    assert scene.service.get(second.id).phase is RolloutPhase.SUCCEEDED
 
 
 def test_rollouts_on_disjoint_scopes_run_side_by_side(scene: Scene) -> None:
