@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from server.drift.detection.reference import Floats, Ints
 from server.wording import duration
+from wire.histogram import BINS
 from wire.reference import Reference
 
 SILENT = "silent"
@@ -24,6 +25,8 @@ _USUAL_RATIO = 0.1
 _CONSTANT_RATIO = 0.9
 _ENOUGH = 20  # samples in one bin by chance: 16^-19 for an equal-mass stream
 _MIN_STREAMS = 2
+_USUAL_SHARE = 0.2  # of a bin; one with more has a value of its own, such as 0, that many different inputs have
+_OF_INPUTS = frozenset({"input", "embedding"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def usual(reference: Reference) -> Usual:
 
 
 def suspects(counts: Ints, invalid: Ints, n: Ints, normal: Usual) -> NDArray[np.bool_]:
-    """Return which of D windows fail a check of ``faults``, (D,); ``faults`` then returns which check and the text.
+    """Return which of D windows may fail a check of ``faults``, (D,), and no other does; ``faults`` says which check.
 
     ``counts`` (D, S, 16), ``invalid`` (D, S), ``n`` (D,): of one reference.
     """
@@ -95,20 +98,29 @@ def _invalid(invalid: Ints, n: int, normal: Usual | None) -> Fault | None:
 
 
 def _stuck(counts: Ints, normal: Usual | None) -> Fault | None:
-    """Return a fault if no input that usually varies does: a single stream in its end bin may be drift."""
+    """Return a fault if nothing that usually varies with the input does: the same input again and again.
+
+    Different inputs that are all far from training share a bin too: the end bins, which have no limit, and those of
+    values that many inputs have. So some streams must stand still in a bin that is narrow. An embedding tells apart
+    what the other streams can't.
+    """
     if normal is None:
         return None
     varying = _varying(normal)
     still = [i for i in varying if counts[i].max() == counts[i].sum() >= _ENOUGH]
     if len(varying) < _MIN_STREAMS or still != varying:
         return None
-    return Fault("stuck", f"all {len(varying)} input streams stand still: the image is frozen")
+    bins = {i: int(counts[i].argmax()) for i in still}
+    narrow = [0 < at < BINS - 1 and normal.proportions[i, at] <= _USUAL_SHARE for i, at in bins.items()]
+    if sum(narrow) < _MIN_STREAMS:
+        return None
+    return Fault("stuck", f"all {len(varying)} streams of the input stand still: it repeats itself, as if frozen")
 
 
 def _varying(normal: Usual) -> list[int]:
     return [
         i for i, kind in enumerate(normal.kinds)
-        if kind == "input" and normal.proportions[i].max() < _CONSTANT_RATIO
+        if kind in _OF_INPUTS and normal.proportions[i].max() < _CONSTANT_RATIO
     ]  # fmt: skip
 
 

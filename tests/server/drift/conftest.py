@@ -124,7 +124,7 @@ class FleetWorld:
         rows = []
         for name, _ in NAMES:
             values = self.rng.standard_normal(n) + self.shifts.get(device, {}).get(name, 0.0)
-            bins = np.zeros(n, int) if device in self.constant else np.searchsorted(EDGES, values)
+            bins = np.full(n, 7) if device in self.constant else np.searchsorted(EDGES, values)
             rows.append(np.bincount(bins, minlength=BINS))
         ref_id, artifact = self.keys.get(device, OLD)
         classes = self.classes if (ref_id, artifact) == NEW else 1

@@ -6,12 +6,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from server.drift.health import Usual, faults
 from server.drift.rows import attributes_left_out, attributes_of
 from server.drift.verdicts import DeviceView, VerdictKind, conclude
 from server.store.monitoring.windows import WINDOWS
-from wire.histogram import Counters, Shape
+from wire.histogram import BINS, Counters, Shape
 
 if TYPE_CHECKING:
     from tests.server.drift.conftest import FleetWorld
@@ -69,6 +71,18 @@ def test_a_thousand_attributes_of_a_device_cost_nothing() -> None:
     (verdict,) = conclude(devices, {})
     assert verdict.kind is VerdictKind.SITE
     assert time.perf_counter() - start_s < 2.0
+
+
+@pytest.mark.parametrize(("embedding", "found"), [([30, 0], ["stuck"]), ([29, 1], [])])
+def test_inputs_whose_embedding_varies_are_not_frozen(embedding: list[int], found: list[str]) -> None:
+    """Two features stand still in narrow bins; only if the embedding does too, the input repeats itself."""
+    counts = np.zeros((3, BINS), np.int64)
+    counts[:2, 5], counts[2, 3:5] = 30, embedding
+    even = np.full((3, BINS), 1 / BINS)
+    normal = Usual(
+        names=("a", "b", "e"), kinds=("input", "input", "embedding"), proportions=even, edges=np.zeros((3, BINS - 1))
+    )
+    assert [fault.code for fault in faults(counts, np.zeros(3, np.int64), 30, normal)] == found
 
 
 def test_reported_attributes_are_few_and_short() -> None:

@@ -129,6 +129,15 @@ def test_a_frozen_camera_is_a_fault_and_no_drift(world: FleetWorld) -> None:
     assert (verdict.kind, verdict.detail) == ("device_fault", "stuck")
 
 
+def test_different_inputs_that_are_all_far_off_are_no_frozen_camera(world: FleetWorld) -> None:
+    """Bright noise: each value is beyond all training, in an end bin, and no input repeats; it drifts."""
+    world.live(15)
+    world.shifts = {"d1": {"luma_mean": 40.0, "laplacian_log": 40.0, "noise": -40.0}}
+    world.live(3)
+    (verdict,) = world.service.verdicts.open()
+    assert (verdict.kind, verdict.devices) == ("device_local", ("d1",))
+
+
 def test_silence_becomes_a_fault(world: FleetWorld) -> None:
     """A device without reports for some windows gets a verdict, the others continue."""
     world.live(15)
