@@ -44,13 +44,14 @@ class FileWords:
 
     ``labels``: the names of its classes, in the order of the output. ``mean`` and ``std``: its input is
     ``(pixel - mean) / std`` for pixels of 0 to 255, one value for all channels or one for each. ``stride``: the sides
-    of its input are multiples of it; 0: nothing is said.
+    of its input are multiples of it; 0: nothing is said. ``task``: what it was made for, in its exporter's word.
     """
 
     labels: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     stride: int = 0
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)

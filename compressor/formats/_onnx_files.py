@@ -18,6 +18,7 @@ _NAMES = "names"
 """Under this key exporters note the classes, as Python writes a dictionary of them by number, or a list."""
 _MAX_NAMES_CHARS = 1_000_000
 _STRIDE, _MAX_STRIDE_CHARS = "stride", 4
+_TASK, _MAX_TASK_CHARS = "task", 40
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
@@ -60,6 +61,12 @@ def noted_stride(data: bytes) -> int:
     props = onnx.load_from_string(data).metadata_props
     text = next((entry.value for entry in props if entry.key == _STRIDE), "").strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_STRIDE_CHARS else 0
+
+
+def noted_task(data: bytes) -> str:
+    """Return what an ONNX file was made for by its metadata; "" if it notes nothing."""
+    props = onnx.load_from_string(data).metadata_props
+    return next((entry.value for entry in props if entry.key == _TASK), "")[:_MAX_TASK_CHARS]
 
 
 def logits_first(data: bytes, name: str) -> bytes:

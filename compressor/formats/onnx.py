@@ -211,7 +211,9 @@ class Format(ModelFormat):
         """Return the names of the classes, as exporters of detectors and classifiers note them."""
         from compressor.formats import _onnx_files as files  # noqa: PLC0415 - loads onnx
 
-        return FileWords(labels=files.noted_labels(model), stride=files.noted_stride(model))
+        return FileWords(
+            labels=files.noted_labels(model), stride=files.noted_stride(model), task=files.noted_task(model)
+        )
 
     def tensors(self, model: bytes) -> Tensors:
         """Return the tensors of a complete file with operators of known domains."""

@@ -14,6 +14,11 @@ from compressor.errors import ModelSignatureError
 from compressor.formats._base import FileWords
 from compressor.recipe.model import DataRecipe
 
+_OTHER_TASKS = {
+    "segment": "masks are not read", "pose": "keypoints are not read", "obb": "rotated boxes are not read",
+    "classify": "for classes leave [decoder] and [data] task out",
+}  # fmt: skip
+"""Words of ultralytics for what is no detector."""
 _SHOWN = 5
 _PIXEL = 255.0
 _APART = 0.02
@@ -35,6 +40,17 @@ def check_labels(words: FileWords, classes: Sequence[str]) -> str:
     if len(words.labels) != len(classes):
         return f"the file names {len(words.labels)} classes ({_few(words.labels)}), the recipe has {len(classes)}"
     return f"the file calls its classes {_few(words.labels)}, the data {_few(classes)}: they are taken in this order"
+
+
+def check_task(words: FileWords, *, boxes: bool) -> None:
+    """Check that a file which a decoder of ``boxes`` reads does not note that it was made for something else.
+
+    Raises:
+        ModelSignatureError: If it does: masks, keypoints and rotated boxes are in its outputs then.
+    """
+    if boxes and words.task in _OTHER_TASKS:
+        message = f"Expected a file of a detector, got one that notes the task {words.task!r}"
+        raise ModelSignatureError(f"{message}: export a network of the task detect; {_OTHER_TASKS[words.task]}")
 
 
 def check_sides(words: FileWords, data: DataRecipe) -> None:

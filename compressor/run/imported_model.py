@@ -228,6 +228,7 @@ def _compare_words(run: Run, words: formats.FileWords) -> None:
         ModelSignatureError: If it has the same classes in another order.
     """
     table = run.table
+    described.check_task(words, boxes=bool(run.recipe.decoder.kind))
     described.check_sides(words, run.recipe.data)
     has_classes = bool(run.recipe.decoder.kind) or run.task.targets.classes(table.labels[:1]) is not None
     lines = (described.check_labels(words, table.class_names) if has_classes else "",
@@ -279,6 +280,7 @@ def _check_file(recipe: Recipe, file_format: formats.ModelFormat) -> None:
     inputs, outputs = file_format.tensors(data)
     wanted = _input(inputs, spec)
     named: Specs = ()
+    described.check_task(file_format.words(data), boxes=bool(recipe.decoder.kind))
     described.check_sides(file_format.words(data), recipe.data)
     if model.labels:
         described.check_labels(file_format.words(data), model.labels)

@@ -311,6 +311,19 @@ def test_sides_are_multiples_of_the_stride_that_the_file_notes() -> None:
     assert named("onnx").words(foreign.v8()).stride == 0
 
 
+@pytest.mark.parametrize(("task", "said"), [("segment", "masks"), ("pose", "keypoints"), ("obb", "rotated"),
+                                            ("classify", "leave .decoder.")])  # fmt: skip
+def test_a_file_that_notes_another_task_is_no_detector(task: str, said: str) -> None:
+    """Its outputs have more numbers a box, which would be taken for classes."""
+    model = onnx.load_from_string(foreign.v8(1, dict(enumerate(foreign.NAMES))))
+    described.check_task(named("onnx").words(model.SerializeToString()), boxes=True)
+    onnx.helper.set_model_props(model, {"task": task})
+    words = named("onnx").words(model.SerializeToString())
+    described.check_task(words, boxes=False)
+    with pytest.raises(ModelSignatureError, match=f"notes the task '{task}'.*{said}"):
+        described.check_task(words, boxes=True)
+
+
 def test_boxes_and_scores_apart_become_no_network_for_another_runtime(tmp_path: Path) -> None:
     """Refused before any data is read."""
     with pytest.raises(ModelSignatureError, match=r"one output.*got boxes_out, scores_out: join them"):
