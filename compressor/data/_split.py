@@ -173,7 +173,10 @@ def told_groups(table: Table, *, keys: Sequence[str] = (), names: Sequence[str] 
         if name and first != name:
             both = f"{_called(names, other)} in {first} and {_called(names, row)} in {name}"
             message = f"Expected disjoint splits, got the same content or source twice: {both}"
-            own = "; if they only look alike, give each row a source (near copies count as one without)"
+            own = (
+                "; if they only look alike, give each row a source (near copies count as one without), or, if the "
+                "splits are those of a benchmark, set [data] near_copies = 'as_told'"
+            )
             raise SplitError(f"{message}: leave one out, or give both one split{own if not names else ''}")
     return np.array([found.get(key, ("", 0))[0] for key in keys], dtype=np.str_)
 

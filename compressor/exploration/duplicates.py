@@ -24,7 +24,7 @@ from compressor.cache import Cache, Stage
 from compressor.data._shades import shaded
 from compressor.data._split import joined
 from compressor.data._stored_images import Images, shapes_of
-from compressor.data._table import Table
+from compressor.data._table import Table, Texts
 from compressor.exploration.thumbnails import Hashes, Thumbs, thumbnails
 from compressor.progress import Progress, StageProgress
 from wire.canonical import sha256_hex
@@ -107,26 +107,30 @@ def _inner(images: Iterable[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.u
 
 
 def with_near_sources(
-    table: Table, progress: Progress, unnamed: npt.NDArray[np.bool_] | None = None, cache: Cache | None = None
-) -> Table:
+    table: Table, progress: Progress, unnamed: npt.NDArray[np.bool_] | None = None, cache: Cache | None = None,
+    *, as_told: bool = False,
+) -> Table:  # fmt: skip
     """Return ``table`` with one source for all near copies, also over several steps; ``progress`` has their number.
 
     Rows that have a source keep those of their source. ``unnamed``: bool, (N,), the rows for which the data set names
     none; of two near copies one must be such a row (None: any two). Labels are not compared: two labels for one
-    picture is one picture. ``cache``: where the result is kept by the pictures' content, so that the next run does not
-    search again.
+    picture is one picture. ``as_told``: near copies for which the data set tells different splits stay apart.
+    ``cache``: where the result is kept by the pictures' content, so that the next run does not search again.
 
     Raises:
         PackageError: If the result can't be kept.
     """
+    told = table.told if as_told else None
 
     def search() -> bytes:
-        return _near_rows(table, progress, unnamed).tobytes()
+        return _near_rows(table, progress, unnamed, told).tobytes()
 
     if cache is None:
         found = search()
     else:
-        found = cache.result(Stage(name="near-copies", inputs=_searched(table, unnamed), make=search)).data
+        apart = {} if told is None else {"told": sha256_hex("\0".join(told.tolist()).encode())}
+        inputs = {**_searched(table, unnamed), **apart}
+        found = cache.result(Stage(name="near-copies", inputs=inputs, make=search)).data
     sources = table.sources[np.frombuffer(found, dtype=_ROWS)]
     count, left = (len(set(of.tolist())) for of in (table.sources, sources))
     if count > left:
@@ -134,12 +138,22 @@ def with_near_sources(
     return replace(table, sources=sources)
 
 
-def _near_rows(table: Table, progress: Progress, unnamed: npt.NDArray[np.bool_] | None) -> Rows:
-    """Return for each row a row whose source it takes, int64 (N,): the first of its source, where nothing is near."""
+def _near_rows(
+    table: Table, progress: Progress, unnamed: npt.NDArray[np.bool_] | None, told: Texts | None = None
+) -> Rows:
+    """Return for each row a row whose source it takes, int64 (N,): the first of its source, where nothing is near.
+
+    ``told``: the split of each row, str (N,); near copies in different ones stay apart.
+    """
     parts = np.unique(table.sources, return_inverse=True)[1].reshape(-1).astype(np.int64)
     pairs = moved_pairs(table.images, parts, progress)
     if unnamed is not None and len(pairs):
         pairs = pairs[unnamed[pairs].any(axis=1)]
+    if told is not None and len(pairs):
+        alike = told[pairs[:, 0]] == told[pairs[:, 1]]
+        if not alike.all():
+            progress.say(f"{int((~alike).sum())} pairs of near copies lie in different splits and stay there, as told")
+        pairs = pairs[alike]
     keys = joined(map(tuple, table.sources[pairs].tolist()))
     names = table.sources.tolist()
     firsts = {name: row for row, name in reversed(list(enumerate(names)))}

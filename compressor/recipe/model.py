@@ -122,6 +122,8 @@ class DataRecipe:
     ``missing``: what becomes of a row of features without one of its numbers: ``error``, or ``drop``: it is left out.
     ``calibration``: the path of an array (``.npy``) whose inputs set the ranges of a quantization, instead of the
     calibration split.
+    ``near_copies``: pictures that look alike and have no source count as one source (``one_source``), also over the
+    splits that the data set tells, which is an error; ``as_told``: in two told splits they stay apart.
     ``unlabelled``: the path of inputs without labels, instead of data set and path; reading a recipe replaces it by
     the data set ``unlabelled`` with this path.
     """
@@ -163,6 +165,7 @@ class DataRecipe:
     label_columns: tuple[str, ...] = field(default=(), metadata=_LATER)
     ignore: tuple[str, ...] = field(default=(), metadata=_LATER)
     missing: Annotated[str, OneOf(("error", "drop"))] = field(default="error", metadata=_LATER)
+    near_copies: Annotated[str, OneOf(("one_source", "as_told"))] = field(default="one_source", metadata=_LATER)
 
     def __repr__(self) -> str:
         """Return all fields by name; later ones only where they are given, so that older recipes keep their digests."""

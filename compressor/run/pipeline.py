@@ -65,6 +65,10 @@ from wire.errors import WireError
 ACCURACY_DROP = "accuracy_drop"
 _QUICK_EPOCHS = 2
 _NAMES_SHOWN = 5
+_AS_TOLD = (
+    "Pictures that look alike stay in different splits, as the data set tells its splits ([data] near_copies = "
+    "'as_told'): figures may be better than on new pictures."
+)
 
 JUDGES = (__name__, "compressor.recipe.read")
 """Modules whose code judges a run, with all their imports: the reader determines what the gates of a recipe mean."""
@@ -219,7 +223,8 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         raise DataError(message)
     unnamed = table.sources == table.hashes  # rows for which the data set names no source
     if unnamed.any():
-        table = with_near_sources(table, run.progress, unnamed, run.cache)
+        as_told = recipe.data.near_copies == "as_told"
+        table = with_near_sources(table, run.progress, unnamed, run.cache, as_told=as_told)
     needed = learns(recipe, retrained=extra is not None)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices, learns=needed)
     for said in absences(table, splits):
@@ -426,6 +431,7 @@ def _remarks(run: Run, target: TargetRecipe, compared: Comparison, said: str) ->
     """Return what to read before the figures; ``said``: the remark on this look at the gate split."""
     recipe = run.recipe
     remarks = [certificates.STAND_IN] if recipe.data.generated else []
+    remarks += [_AS_TOLD] * (recipe.data.near_copies == "as_told")
     mends = run.models.baseline.mends if recipe.model.imported else ()
     remarks += [f"The file was mended before anything else: {'; '.join(mends)}."] * bool(mends)
     if recipe.model.imported:  # from the cache: it was said when the file was opened

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from compressor.cache import Cache
+from compressor.data._split import split
 from compressor.data._table import Table, make_table
+from compressor.errors import SplitError
 from compressor.exploration import duplicates, label_noise, report
 from compressor.exploration.duplicates import with_near_sources
 from compressor.exploration.explore import Exploration, explore
@@ -191,6 +193,32 @@ def test_a_picture_that_moved_by_a_pixel_shares_its_source() -> None:
     table = with_near_sources(make_table([*pictures, *moved], ["a"] * 7, slices=["s"] * 7), Silent())
     assert len(set(table.sources[[0, 3, 4, 5, 6]].tolist())) == 1
     assert len(set(table.sources.tolist())) == 3
+
+
+def test_splits_of_a_benchmark_may_have_near_copies_of_each_other(tmp_path: Path) -> None:
+    """By default they are an error, which names the way out; told to, they stay apart, and others are still joined."""
+    pictures = coarse_pictures(6)
+    moved = [np.roll(pictures[0], 1, 0), np.roll(pictures[1], 1, 0)]
+    table = make_table([*pictures, *moved], ["a"] * 8, slices=["s"] * 8)
+    parts = ["train", "train", "calibration", "gate", "reference", "train", "gate", "train"]
+    table = replace(table, told=np.array(parts))
+    with pytest.raises(SplitError, match="near_copies = 'as_told'"):
+        split(with_near_sources(table, Silent()), 0)
+    cache = Cache(tmp_path)
+    with_near_sources(table, Silent(), cache=cache)
+    apart = with_near_sources(table, Silent(), cache=cache, as_told=True)
+    assert apart.sources[0] != apart.sources[6]
+    assert apart.sources[1] == apart.sources[7]
+    assert split(apart, 0).gate.tolist() == [3, 6]
+
+
+def test_the_same_picture_in_two_splits_stays_an_error() -> None:
+    """A copy to the last pixel is no opinion on what looks alike."""
+    pictures = coarse_pictures(4)
+    table = make_table([*pictures, pictures[0]], ["a"] * 5, slices=["s"] * 5)
+    table = replace(table, told=np.array(["train", "calibration", "gate", "reference", "gate"]))
+    with pytest.raises(SplitError, match="same content or source twice"):
+        split(with_near_sources(table, Silent(), as_told=True), 0)
 
 
 def deep(image: np.ndarray) -> np.ndarray:
