@@ -66,6 +66,7 @@ class Summary:
         self._method = "min_max" if method == "percentile" and percentile >= _ALL_PERCENT else method
         self._percentile = percentile
         self._low, self._high = np.inf, -np.inf
+        self._seen = False
         self._reach = 0.0  # the histogram covers -reach..reach
         self._counts = np.zeros(_BINS, dtype=np.int64)
 
@@ -75,6 +76,7 @@ class Summary:
         Raises:
             QuantizeError: If a value is not finite.
         """
+        self._seen = True
         if not values.size:
             return
         low, high = float(values.min()), float(values.max())
@@ -90,8 +92,10 @@ class Summary:
         """Return (low, high) by the method: the extremes, the percentile split evenly over both ends, or the least MSE.
 
         Raises:
-            QuantizeError: If no value was added.
+            QuantizeError: If nothing was added.
         """
+        if self._low > self._high and self._seen:
+            return 0.0, 0.0  # no row gave it a number, as a list of boxes that were left out
         if self._low > self._high:
             message = "Expected at least one calibration sample, got none"
             raise QuantizeError(message)

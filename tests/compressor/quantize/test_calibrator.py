@@ -52,6 +52,13 @@ def test_zeros_first_and_zeros_only_are_fine() -> None:
     assert late.range()[1] == pytest.approx(1, abs=0.01)
 
 
+def test_a_tensor_without_numbers_has_no_range_and_no_samples_are_an_error() -> None:
+    """Boxes that a file pads its list with may be none on every row; it ended the run as if there were no data."""
+    assert _summary(np.zeros((0, 6)), 99.9).range() == (0, 0)
+    with pytest.raises(QuantizeError, match="at least one calibration sample, got none"):
+        Summary().range()
+
+
 def test_memory_does_not_grow_with_the_data() -> None:
     """After a million values a summary has the size that it had after ten."""
     summary = Summary("percentile", 99.9)
