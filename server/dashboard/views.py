@@ -259,19 +259,29 @@ def answer_rows(batches: Sequence[Sequence[Mapping[str, Json]]], most: int) -> t
 
 
 def _answer_text(record: AnswerRecord) -> str:
-    if record.labels is not None and not record.error:
-        return ", ".join(record.labels) or "no label applies"
-    if record.boxes is not None and not record.error:
-        return ", ".join(f"{count:.0f} {name}" for name, count in record.values.items() if count) or "no box"
+    if record.error:
+        return f"none: {record.error.replace('_', ' ')}"
+    scores = record.scores or {}
+    if record.labels is not None:
+        sure = (f"{name} {scores[name]:.0%}" if name in scores else name for name in record.labels)
+        return ", ".join(sure) or "no label applies"
+    if record.boxes is not None:
+        best = max((score for box in record.boxes if isinstance(score := box.get("score"), int | float)), default=None)
+        counted = ", ".join(f"{count:.0f} {name}" for name, count in record.values.items() if count)
+        return (counted + (f"; surest {best:.0%}" if counted and best is not None else "")) or "no box"
+    if record.anomalous is not None:
+        return f"{record.label}: {', '.join(f'{name} {value:.4g}' for name, value in scores.items())}"
+    if record.events:
+        return ", ".join(f"{event.get('label', '?')} {event.get('state', '')}".strip() for event in record.events)
     values = ", ".join(f"{name} {value:.6g}" for name, value in record.values.items())
-    return record.label or values or f"none: {record.error.replace('_', ' ') or 'no label'}"
+    return record.label or values or "none: no label"
 
 
 def _answer_row(record: AnswerRecord) -> AnswerRow:
     supported = {
         True: Status("yes", Tone.GOOD),
         False: Status("no: unlike the training data", Tone.WARN),
-        None: Status("unknown"),
+        None: Status("this release can't tell"),
     }
     return AnswerRow(
         id=record.id,

@@ -175,7 +175,7 @@ def test_answers_are_shown_newest_first_and_each_input_once() -> None:
     rows = answer_rows([second, first], 10)
     assert [(row.id, row.answer, row.confidence, row.supported.text) for row in rows] == [
         ("c", "none: image invalid", "", ""),
-        ("b", "power 2.5", "", "unknown"),
+        ("b", "power 2.5", "", "this release can't tell"),
         ("a", "cat", "91 %", "yes"),
     ]
     assert len(answer_rows([second, first], 2)) == 2
@@ -187,8 +187,18 @@ def test_answers_are_shown_newest_first_and_each_input_once() -> None:
         ({"labels": ["cat", "dog"], "values": {"cat": 0.9, "dog": 0.8, "owl": 0.1}}, "cat, dog"),
         ({"labels": [], "values": {"cat": 0.1}}, "no label applies"),
         ({"boxes": [{}, {}, {}], "values": {"cat": 2.0, "dog": 1.0, "owl": 0.0}}, "2 cat, 1 dog"),
+        ({"labels": ["cat", "dog"], "scores": {"cat": 0.9, "dog": 0.8, "owl": 0.1}}, "cat 90%, dog 80%"),
+        ({"boxes": [{"score": 0.7}, {"score": 0.925}], "values": {"cat": 2.0}}, "2 cat; surest 92%"),
         ({"boxes": [], "values": {"cat": 0.0}}, "no box"),
-        ({"label": "anomaly", "anomalous": True, "scores": {"anomaly": 0.9}}, "anomaly"),
+        (
+            {"label": "anomaly", "anomalous": True, "scores": {"anomaly": 0.9, "threshold": 0.25}},
+            "anomaly: anomaly 0.9, threshold 0.25",
+        ),
+        (
+            {"label": "yes", "events": [{"label": "yes", "state": "began"}, {"label": "no", "state": "ended"}]},
+            "yes began, no ended",
+        ),
+        ({"error": "image_invalid", "labels": ["cat"]}, "none: image invalid"),
     ],
 )
 def test_the_answer_of_each_task_is_told_in_words(answer: dict, said: str) -> None:
