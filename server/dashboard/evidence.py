@@ -150,6 +150,19 @@ def commissioning_text(newest: ChartPoint, stages: Sequence[int], window_ms: int
     return f"Not judged yet: {have} of its usual are collected, {left}.{small}"
 
 
+def unlike_text(newest: ChartPoint, contexts: int) -> str:
+    """Return what a device's difference from training says under a release with ``contexts``; "" if it is not shown.
+
+    A release without named slices has one context, and can't tell a new place from the ordinary difference of places.
+    """
+    if contexts != 1 or newest.flagged or newest.training_ratio is None or newest.training_ratio < 1:
+        return ""
+    return (
+        "Its inputs are unlike the training data. This release names no places, so it can't tell whether this one is "
+        "new to training: it is compared with its own usual, and only labels show whether its answers are right."
+    )
+
+
 def _least(summaries: object) -> str:
     """Return from what shift on its streams would be noticed, the least first: "luma_mean from 0.3 sd".
 

@@ -56,7 +56,7 @@ from server.dashboard.views import (
 from server.dashboard.visit import Pages, Visit
 from server.drift.places import NewPlace
 from server.drift.rows import attributes_left_out, attributes_of
-from server.errors import UnknownDeviceError
+from server.errors import ServerError, UnknownDeviceError
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable
 from server.retraining.harm import DEVICE
@@ -65,6 +65,7 @@ from server.store.monitoring.usage import device_days
 from server.store.monitoring.windows import late_windows
 from wire.codec import Json
 from wire.enrolment import IdentityProof
+from wire.errors import WireError
 from wire.messages import Stream
 
 _WINDOWS = 200
@@ -143,7 +144,7 @@ def _page(services: Services, device: str) -> None:
             _chart(services, device)
         with ui.element("section").classes("tf-card"):
             heading("What holds the evidence")
-            live(lambda: _newest(services, device), partial(_streams, services))
+            live(lambda: _newest(services, device), partial(_streams, services, device))
     with ui.element("section").classes("tf-card"):
         heading("Last answers")
         ui.label(
@@ -246,7 +247,7 @@ def _newest(services: Services, device: str) -> evidence.ChartPoint | None:
     return next(iter(evidence.read(services.database, device, 1)), None)
 
 
-def _streams(services: Services, newest: evidence.ChartPoint | None) -> None:
+def _streams(services: Services, device: str, newest: evidence.ChartPoint | None) -> None:
     if newest is None:
         ui.label("No window has arrived yet; the first comes at the end of the device's window.").classes("tf-muted")
         return
@@ -266,6 +267,18 @@ def _streams(services: Services, newest: evidence.ChartPoint | None) -> None:
         ui.label(commissioning).classes("tf-small")
     if newest.least:
         ui.label(newest.least).classes("tf-muted tf-small")
+    if unlike := evidence.unlike_text(newest, _contexts(services, device)):
+        ui.label(unlike).classes("tf-small")
+
+
+def _contexts(services: Services, device: str) -> int:
+    """Return how many contexts the reference of the device's release has, 0 if that is not known."""
+    running = services.fleet.device(device).release
+    try:
+        reference = services.versions.reference(services.versions.release(running).custom.ref_id) if running else None
+    except (ServerError, WireError):  # such as a release or bundle that is not here
+        return 0
+    return 0 if reference is None else len(reference.contexts)
 
 
 def _answers(services: Services, device: str) -> tuple[AnswerRow, ...]:
@@ -471,8 +484,8 @@ class Recommissioning:
         with ui.element("section").classes("tf-card"):
             heading("Commission again")
             ui.label(
-                "After a repair, a moved camera or another lens: its alarms end, and its usual is learned anew from "
-                "its next window on, as at an installation. What it saw before does not count any more."
+                "After a repair, or another camera, lens or sensor, or a moved one: its alarms end, and its usual is "
+                "learned anew from its next window on, as at an installation. What it saw before no longer counts."
             ).classes("tf-muted tf-small")
             with ui.element("div").classes("tf-row"):
                 button = ui.button("Commission again", on_click=self._ask)

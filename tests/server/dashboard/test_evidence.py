@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.dashboard.evidence import commissioning_text, point, pools, series, verdict_card
+from server.dashboard.evidence import commissioning_text, point, pools, series, unlike_text, verdict_card
 from server.drift.latest import newest_evidence
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import ACTIONS, VerdictKind
@@ -63,6 +63,19 @@ def test_a_device_says_from_what_shift_on_it_would_be_noticed() -> None:
     said = point(ROW | {"summaries": figures}).least
     assert said == "A lasting shift of this device alone would be noticed: luma_mean from 0.3 sd, noise from 1.2 sd"
     assert not point(ROW | {"summaries": {"noise": {"psi": 0.1}}}).least
+
+
+@pytest.mark.parametrize(
+    ("contexts", "changes", "told"),
+    [
+        (1, {}, True), (2, {}, False), (0, {}, False), (1, {"flagged": True}, False),
+        (1, {"training_log_value": 0.0}, False),
+    ],
+)  # fmt: skip
+def test_a_release_without_places_says_what_it_can_not_tell(contexts: int, changes: dict, *, told: bool) -> None:
+    """Its device differs from training, which opens no verdict: the page says so where nothing else does."""
+    newest = point(ROW | {"flagged": False, "log_threshold": 14.1, "training_log_value": 20.5, **changes})
+    assert ("unlike the training data" in unlike_text(newest, contexts)) is told
 
 
 def test_the_newest_window_of_each_device_counts(tmp_path: Path) -> None:
