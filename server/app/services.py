@@ -130,6 +130,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         events=events,
         config=config.drift,
         made_for=triggers.made_for,
+        has_pictures=versions.has_pictures,
     )
     rollouts = RolloutService(
         ledger=RolloutLedger(database),

@@ -37,13 +37,14 @@ _DEGREES = 1.0  # nats below the threshold at which inputs still count as quiet
 class BankFacts:
     """Registry data of one bank: its release and model, and its usual streams (None: the bundle is unknown).
 
-    ``error_bound``: of its answers, where its gates judged them.
+    ``error_bound``: of its answers, where its gates judged them. ``pictures``: whether its inputs are.
     """
 
     release: str = ""
     model: str = ""
     usual: Usual | None = None
     error_bound: float = 1.0
+    pictures: bool = True
 
     def streams(self, count: int) -> list[tuple[str, str]]:
         """Return (name, kind) of every stream; numbered names if the reference is unknown."""
@@ -190,9 +191,10 @@ def causes(scene: Scene, devices: Iterable[str], *, training: bool = False) -> t
     found = _recent(scene, devices, training=training)
     if found is None:
         return ()
-    recent, faint, streams = found
+    recent, faint, facts = found
     best = recent.max(axis=1)
-    return shares(np.where((best >= min(faint, best.max()))[:, None], recent, 0.0), streams)
+    telling = np.where((best >= min(faint, best.max()))[:, None], recent, 0.0)
+    return shares(telling, facts.streams(len(recent)), pictures=facts.pictures)
 
 
 def is_faint(scene: Scene, devices: Iterable[str]) -> bool:
@@ -201,10 +203,8 @@ def is_faint(scene: Scene, devices: Iterable[str]) -> bool:
     return found is not None and bool(found[0].max() < found[1])
 
 
-def _recent(
-    scene: Scene, devices: Iterable[str], *, training: bool
-) -> tuple[Floats, float, list[tuple[str, str]]] | None:
-    """Return the summed evidence, how much of it chance has, and the streams; None if no device is known."""
+def _recent(scene: Scene, devices: Iterable[str], *, training: bool) -> tuple[Floats, float, BankFacts] | None:
+    """Return the summed evidence, how much of it chance has, and the bank's facts; None if no device is known."""
     by_bank: dict[tuple[BankKey, bool], list[str]] = {}
     for device in devices:
         if device in scene.state.current:
@@ -218,7 +218,7 @@ def _recent(
     of_training = training and not carried
     recent: Floats = (bank.training_recent[rows] if of_training else bank.evidence(rows)).sum(axis=0)
     faint = 0.0 if of_training else _FAINT * len(rows)
-    return recent, faint, scene.facts.get(key, BankFacts()).streams(bank.streams)
+    return recent, faint, scene.facts.get(key, BankFacts())
 
 
 def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
@@ -256,5 +256,6 @@ def _pool_causes(scene: Scene, verdict: DriftVerdict) -> tuple[Share, ...]:
         of_model = scene.facts.get(key[0], BankFacts()).model == verdict.model
         if of_model and key[1] == name and key in scene.outcome.pool_alarms:
             recent = scene.state.banks[key[0]].with_classes(pool.recent, pool.class_recent)
-            return shares(recent, scene.facts.get(key[0], BankFacts()).streams(len(pool.recent)))
+            facts = scene.facts.get(key[0], BankFacts())
+            return shares(recent, facts.streams(len(pool.recent)), pictures=facts.pictures)
     return ()

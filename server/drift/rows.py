@@ -122,11 +122,13 @@ def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, str]:
     for (key, judged, carried), members in alike.items():
         bank = scene.state.carried[key].bank if carried else scene.state.banks[key]
         recent = bank.evidence if judged else bank.training_recent.__getitem__
-        streams = scene.facts.get(key, BankFacts()).streams(bank.streams)
+        facts = scene.facts.get(key, BankFacts())
+        streams = facts.streams(bank.streams)
         for first in range(0, len(members), ROWS):
             some = members[first : first + ROWS]
             rows = [bank.rows[device] for device in some]
-            for device, shares in zip(some, top_shares(recent(rows), streams, _TOP), strict=True):
+            top = top_shares(recent(rows), streams, _TOP, pictures=facts.pictures)
+            for device, shares in zip(some, top, strict=True):
                 found[device] = _AS_JSON([
                     {"stream": share.stream, "shape": share.shape, "share_ratio": round(share.share_ratio, 4),
                      "words": share.words}

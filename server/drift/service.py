@@ -77,7 +77,8 @@ class DriftService:
     """Drift detection of one server. Only one thread calls ``turn``.
 
     ``goes_on`` is called after each slot; if it returns False, the turn ends, and the next one continues there.
-    ``made_for`` returns by release the devices whose drift it was retrained for.
+    ``made_for`` returns by release the devices whose drift it was retrained for. ``has_pictures`` returns whether the
+    inputs of a release are pictures, for the words of a cause.
     """
 
     database: Database
@@ -88,6 +89,7 @@ class DriftService:
     config: DriftConfig = field(default_factory=DriftConfig)
     goes_on: Callable[[], bool] = _always
     made_for: Callable[[], Mapping[str, Collection[str]]] = dict
+    has_pictures: Callable[[Release], bool] = lambda _release: True
     states: DriftStates = field(init=False)
     _moment: FleetMoment = field(default_factory=FleetMoment)
     _before: FleetMoment | None = None  # the newest slot
@@ -332,7 +334,7 @@ class DriftService:
                 columns = facts.columns
                 self._facts[key] = BankFacts(
                     release=release.name, model=release.model, usual=usual(reference),
-                    error_bound=error_bound(reference),
+                    error_bound=error_bound(reference), pictures=self.has_pictures(release),
                 )  # fmt: skip
                 self._kept.open(key, columns)
                 state.open_bank(key, columns, training_profile(reference, z=settings.z, epsilon=settings.epsilon))

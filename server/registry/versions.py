@@ -132,6 +132,15 @@ class Versions:
         """
         return _label_form(self.blobs, sha256)
 
+    def has_pictures(self, release: Release) -> bool:
+        """Return whether the inputs of ``release`` are pictures: no front end reads them.
+
+        Raises:
+            UnknownBlobError: If its bundle is not here.
+            BundleError: If it is invalid.
+        """
+        return _has_pictures(self.blobs, release.sha256)
+
     def gate_split(self, sha256: str) -> str:
         """Return the digest of the gate rows that a bundle was judged on; "" if its certificate has none.
 
@@ -165,6 +174,11 @@ def _reference(blobs: Blobs, sha256: str) -> Reference:
 @lru_cache(maxsize=256)
 def _label_form(blobs: Blobs, sha256: str) -> LabelForm:
     return LabelForm.of(parse_bundle(blobs.read(sha256)).manifest)
+
+
+@lru_cache(maxsize=256)
+def _has_pictures(blobs: Blobs, sha256: str) -> bool:
+    return not parse_bundle(blobs.read(sha256)).manifest.preprocessing.front_end
 
 
 @lru_cache(maxsize=256)

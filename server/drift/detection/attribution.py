@@ -75,6 +75,17 @@ _PHRASES: Mapping[str, Phrases] = {
 }
 """One row per stream; subjects are named in this order."""
 
+_OF_NUMBERS: Mapping[str, tuple[str, str, str]] = {
+    "luma_mean": ("values higher", "values lower", "unsteady values"),
+    "dark_ratio": ("more low values", "fewer low values", "unsteady low values"),
+    "clipped_ratio": ("more high values", "fewer high values", "unsteady high values"),
+    "laplacian_log": ("more abrupt values", "smoother values", "other steps between values"),
+    "gradient_x": ("larger steps between columns", "smaller steps between columns", "other steps between columns"),
+    "gradient_y": ("larger steps between rows", "smaller steps between rows", "other steps between rows"),
+    "luma_sd": ("values more spread", "values less spread", "unsteady spread of values"),
+}
+"""For inputs that are no pictures, up, down and other: the same measures are taken of the array of a front end."""
+
 _ROWS = {stream: row for row, stream in enumerate(_PHRASES)}
 _SUBJECTS = {subject: rank for rank, subject in enumerate(dict.fromkeys(one.subject for one in _PHRASES.values()))}
 _UP, _DOWN = {"up", "tail_up", "high_end"}, {"down", "tail_down", "low_end"}
@@ -97,8 +108,14 @@ class Share:
 
 
 @cache
-def words(stream: str, shape: str) -> str:
-    """Return the words for a change of ``shape`` in ``stream``: "darker", "blurrier", "less confident"."""
+def words(stream: str, shape: str, *, pictures: bool = True) -> str:
+    """Return the words for a change of ``shape`` in ``stream``: "darker", "blurrier", "less confident".
+
+    ``pictures``: whether the inputs are; of others "values lower".
+    """
+    if not pictures and stream in _OF_NUMBERS:
+        up, down, other = _OF_NUMBERS[stream]
+        return up if shape in _UP else down if shape in _DOWN else other
     phrases = _phrases(stream)
     if phrases is not None:
         return phrases.up if shape in _UP else phrases.down if shape in _DOWN else phrases.other
@@ -111,11 +128,11 @@ def _phrases(stream: str) -> Phrases | None:
     return _PHRASES.get(stream) or _PHRASES.get(stream.rpartition("_")[0])
 
 
-def shares(recent: Floats, streams: Sequence[tuple[str, str]]) -> tuple[Share, ...]:
+def shares(recent: Floats, streams: Sequence[tuple[str, str]], *, pictures: bool = True) -> tuple[Share, ...]:
     """Return the streams' shares of the evidence, largest first; streams without any are left out.
 
     ``recent`` (S, 24): the sums of ``evidence.fade``; ``streams``: (name, kind). A stream counts with its best tilt, so
-    that several related tilts are not added up.
+    that several related tilts are not added up. ``pictures``: as in ``words``.
     """
     best = recent.max(axis=1)
     total = float(best.sum())
@@ -123,10 +140,12 @@ def shares(recent: Floats, streams: Sequence[tuple[str, str]]) -> tuple[Share, .
         return ()
     by_shape = recent.reshape(len(recent), len(SHAPES), len(THETAS)).max(axis=2)
     order = [int(i) for i in np.argsort(-best, kind="stable") if best[i] > 0]
-    return tuple(_share(streams[i], _direction(by_shape[i]), float(best[i]) / total) for i in order)
+    return tuple(_share(streams[i], _direction(by_shape[i]), float(best[i]) / total, pictures) for i in order)
 
 
-def top_shares(recent: Floats | Singles, streams: Sequence[tuple[str, str]], count: int) -> list[tuple[Share, ...]]:
+def top_shares(
+    recent: Floats | Singles, streams: Sequence[tuple[str, str]], count: int, *, pictures: bool = True
+) -> list[tuple[Share, ...]]:  # fmt: skip
     """Return the ``count`` largest ``shares`` of each of D devices, from ``recent`` (D, S, 24)."""
     best = recent.max(axis=2)
     total = best.sum(axis=1)
@@ -139,7 +158,7 @@ def top_shares(recent: Floats | Singles, streams: Sequence[tuple[str, str]], cou
     found = (np.take_along_axis(one, order, axis=1).tolist() for one in (best, shape))
     return [
         tuple(
-            _share(streams[i], SHAPES[moved], evidence / all_of_it)
+            _share(streams[i], SHAPES[moved], evidence / all_of_it, pictures)
             for i, evidence, moved in zip(*of_device, strict=True) if evidence > 0
         )
         for all_of_it, *of_device in zip(total.tolist(), order.tolist(), *found, strict=True)
@@ -154,8 +173,9 @@ def _direction(evidence: Floats) -> str:
     return SHAPES[int(evidence.argmax())]
 
 
-def _share(stream: tuple[str, str], shape: str, share_ratio: float) -> Share:
-    return Share(stream=stream[0], kind=stream[1], shape=shape, share_ratio=share_ratio, words=words(stream[0], shape))
+def _share(stream: tuple[str, str], shape: str, share_ratio: float, pictures: bool) -> Share:  # noqa: FBT001 - as in ``words``
+    said = words(stream[0], shape, pictures=pictures)
+    return Share(stream=stream[0], kind=stream[1], shape=shape, share_ratio=share_ratio, words=said)
 
 
 def sentence(found: Sequence[Share]) -> str:

@@ -43,6 +43,20 @@ def test_a_drifted_site_is_named_with_its_cause(world: FleetWorld) -> None:
     assert world.kinds() == {"site"}
 
 
+def test_the_cause_of_inputs_that_are_no_pictures_has_no_words_of_a_camera(world: FleetWorld) -> None:
+    """Rows of features and sounds have the same measures, of numbers; the shares of the page say so too."""
+    world.service.has_pictures = lambda _release: False
+    world.live(15)
+    world.shifts = dict.fromkeys(("d3", "d4", "d5"), DARK_AND_BLURRY)
+    world.live(3)
+    assert [verdict.cause for verdict in world.service.verdicts.open()] == [
+        "values lower, smoother values; less confident"
+    ]
+    with world.database.begin() as connection:
+        (row,) = store.evidence_of(connection, "d4", 1)
+    assert {"values lower", "smoother values"} <= {share["words"] for share in row["streams"]}
+
+
 def test_what_devices_are_told_follows_their_evidence(world: FleetWorld, restarted: Callable) -> None:
     """Learning, then quiet, then drift of the one that drifts; a restart knows the same, and old evidence is none."""
     told = lambda now_ms: {world.service.states.of(device, now_ms) for device in ("d0", "d4")}  # noqa: E731
