@@ -197,8 +197,10 @@ def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Any]]:
             values = flatbuffer.constant(tree, tensor)
             if values is not None and values.size:
                 within_reach(tensor.name.decode(), float(values.min()), float(values.max()))
+    # Without axes: ai-edge-quantizer gives a constant that is joined to an activation (a class token) the scale of the
+    # result, and adds one axis for each of the constant's own.
     return {
-        name: {"min": np.array([[low]], dtype=np.float32), "max": np.array([[high]], dtype=np.float32)}
+        name: {"min": np.array(low, dtype=np.float32), "max": np.array(high, dtype=np.float32)}
         for name, (low, high) in ranges.items()
     }
 

@@ -129,3 +129,35 @@ def test_converts_to_tflite(name: str, network: Callable[[str], nn.Module]) -> N
     outputs = {one["name"]: interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()}
     with torch.no_grad():
         assert np.abs(outputs["logits"] - net(torch.from_numpy(row))[0].numpy()).max() <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["static_int8", "static_int8_16"])
+def test_quantizes_an_attention_in_tflite(scheme: str, attention: bytes) -> None:
+    """A class token joined to the patches, and queries, keys and values in a tensor of five axes, run in integers."""
+    x = rows(32)
+    pieces = np.split(x.transpose(0, 2, 3, 1), len(x))
+    made = named("litert").quantize(attention, lambda: iter(pieces), Settings(scheme=scheme), None)
+    assert named("litert").figures(made, {}, 1).int8_macs_ratio > 0.8
+    want, got = (np.concatenate([_logits(one, piece) for piece in pieces]) for one in (attention, made))
+    assert np.linalg.norm(got - want) < 0.1 * np.linalg.norm(want)
+
+
+@pytest.fixture(scope="module")
+def attention(exported: Exported) -> bytes:
+    """The tiny vision transformer, imported and converted to float TFLite."""
+    pytest.importorskip("litert_torch")
+    return named("litert").export(network_of(exported("transformer", norms=True), "logits").network, *SHAPE)
+
+
+def _logits(model: bytes, row: np.ndarray) -> np.ndarray:
+    """Return the logits of a TFLite file for one row, (1, H, W, C)."""
+    from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - the extra tflite
+
+    interpreter = Interpreter(model_content=model, num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], row)
+    interpreter.invoke()
+    return next(
+        interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details() if one["name"] == "logits"
+    )

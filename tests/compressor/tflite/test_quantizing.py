@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from compressor.errors import QuantizeError
+from compressor.export.tflite import export_tflite
 from compressor.measurement import left_float
 from compressor.steps.quantize import Settings
 from compressor.tflite.contract import contract
 from compressor.tflite.graph import inspect
 from compressor.tflite.quantizing import SCHEMES, layers, quantize
+from compressor.tflite.ranges import collect_ranges
+
+from .conftest import SHAPE
 
 Ranges = Mapping[str, tuple[float, float]]
 Runs = Callable[[bytes, np.ndarray], list[np.ndarray]]
@@ -149,3 +155,32 @@ def test_a_tflite_file_whose_weights_stayed_float_is_refused(float_model: bytes,
     assert "100 %" in left_float.check(float_model, "litert", Settings(scheme=scheme, allow_unquantized=True))
     made = quantize(float_model, ranges if scheme == "static_int8" else None, scheme=scheme)
     assert left_float.check(made, "litert", Settings(scheme=scheme)) == ""
+
+
+class _Joined(nn.Module):
+    """Joins constants of five, four, three and two axes to what is computed, as a class token is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 4, stride=4), nn.Linear(4 * 21 + 6, 5)
+        shapes = (1, 4, 1, 3), (1, 4, 3), (1, 4, 3, 1, 1), (1, 6)
+        self.four, self.three, self.five, self.two = (nn.Parameter(torch.randn(shape)) for shape in shapes)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (logits, what they are computed from)."""
+        x = torch.cat([torch.relu(self.conv(x)), self.four], 2).flatten(2)
+        x = torch.cat([x, self.three], 2)
+        x = torch.cat([x[:, :, :, None, None], self.five], 2).flatten(1)
+        x = torch.cat([x, self.two], 1)
+        return self.head(x), x
+
+
+@pytest.mark.slow
+def test_constants_of_any_axes_are_joined(inputs: np.ndarray, run: Runs) -> None:
+    """The quantizer refused those of another number of axes than the ranges that it was given."""
+    model, pieces = export_tflite(_Joined().eval(), *SHAPE), np.split(inputs, len(inputs))
+    made = quantize(model, collect_ranges(model, lambda: pieces), scheme="static_int8", integer_io=True)
+    for piece in pieces[:8]:
+        for wanted, got in zip(run(model, piece), run(made, piece), strict=True):
+            assert _decibels(wanted, got) >= 25
