@@ -24,7 +24,7 @@ from edge_agent.errors import DecoderError
 from wire.settings import Bound
 
 Array: TypeAlias = "NDArray[Any]"
-OUTPUT, WIDTH = "score", 1
+OUTPUT, WIDTH = "anomaly", 1
 """Name and width of what it gives instead of the first output."""
 _MATRIX = 2
 

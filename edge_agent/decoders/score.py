@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_agent.errors import DecoderError
 
 Array: TypeAlias = "NDArray[Any]"
-OUTPUT, WIDTH = "score", 1
+OUTPUT, WIDTH = "anomaly", 1
 """Name and width of what it gives instead of the first output."""
 FLOAT_END = True
 """The layers that make its output stay float: 8 bits would cut it at the largest score of the rows that calibrated."""

@@ -22,7 +22,7 @@ from edge_agent.errors import SinkError
 from edge_agent.inference.served_model import Inference, ServedModel
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
-from edge_agent.sinks._filters import misfit
+from edge_agent.sinks._filters import SinkSettings, misfit
 from edge_agent.sources import Capture
 from edge_agent.streams.open_events import OpenEvents
 from wire.answers import AnswerRecord
@@ -67,8 +67,7 @@ class Answers:
 
     def misfits(self, model: ServedModel) -> list[str]:
         """Return what sinks' filters can't do for the answers of ``model``, a sentence for each such sink."""
-        found = ((each.name, misfit(each.settings, model.task_name, model.useless_filters)) for each in self.deliveries)
-        return [f"{name}: {wrong}: all answers pass it" for name, wrong in found if wrong]
+        return [text for each in self.deliveries if (text := _misfit(each.name, each.settings, model))]
 
     def answered(
         self,
@@ -227,6 +226,14 @@ class Answers:
         self.settle()
 
 
+def _misfit(name: str, settings: SinkSettings, model: ServedModel) -> str:
+    """Return what the filter of the sink ``name`` can't do for the answers of ``model``, "" if nothing."""
+    useless = model.useless_filters
+    wrong = misfit(settings, model.task_name, useless)
+    passes = "only errors pass it" if settings.events_only and "events_only" in useless else "all answers pass it"
+    return f"{name}: {wrong}: {passes}" if wrong else ""
+
+
 def _beside(event: Mapping[str, Json], stream: str) -> Mapping[str, Json]:
     """Return an event as in the record of an input of ``stream``: only another stream is named."""
     return {key: value for key, value in event.items() if key != "stream" or value != stream}
@@ -273,9 +280,10 @@ def open_answers(
 ) -> Answers:
     """Return the sinks that ``documents`` describe by name; one that can't be opened is reported and left out.
 
-    So is one with a filter that does nothing for the answers of ``model``. A sink that fails must not stop inference:
-    drift is counted and reported without it. Sinks from outside are opened by threads of their own; one that takes
-    longer than ``wait_s`` is reported, and gets answers from when it is open.
+    A filter that does nothing for the answers of ``model`` is reported; its sink stays, as after a change of releases:
+    an agent or a release that is newer than the settings must not end what an application reads. A sink that fails must
+    not stop inference: drift is counted and reported without it. Sinks from outside are opened by threads of their own;
+    one that takes longer than ``wait_s`` is reported, and gets answers from when it is open.
     """
     accounts = open_accounts(around.state, list(documents))
     found = Answers(device=around.device)
@@ -286,11 +294,8 @@ def open_answers(
         except SinkError as error:
             around.tell(error.code, f"{name}: {error}")
             return
-        wrong = "" if model is None else misfit(settings, model.task_name, model.useless_filters)
-        if wrong:
-            sink.close()
-            around.tell(SinkError.code, f"{name}: {wrong}: no answers go there")
-            return
+        if model is not None and (wrong := _misfit(name, settings, model)):
+            around.tell(SinkError.code, wrong)
         found.joining.put(Delivery(name, sink, settings, accounts[name], around.tell))
 
     before = threading.stack_size(_STACK_BYTES)

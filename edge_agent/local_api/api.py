@@ -56,7 +56,8 @@ _CORRECTED = frozenset({"image/png", "image/jpeg"})  # what a server stores
 _CORRECTION_BYTES = 16 * 1024
 _MAX_LABEL = 100
 _MAX_STREAM = 100
-_MAX_DIGITS = 15  # beyond the year 30000
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999: readers of records have no later dates
+_MAX_DIGITS = 15
 _LABELS_NAMED = 20
 _NO_CLASS = "none of these"  # what the server's page offers for a picture that shows no class
 _PAGE = Path(__file__).with_name("page.html")
@@ -399,7 +400,7 @@ def _place(request: Request) -> InStream:
     if len(stream) > _MAX_STREAM or not stream.isprintable():
         message = f"Expected a name of a stream of at most {_MAX_STREAM} printable characters, got {stream[:40]!r}"
         raise ApiError(400, message)
-    if at and not (at.isascii() and at.isdigit() and len(at) <= _MAX_DIGITS):
+    if at and not (at.isascii() and at.isdigit() and len(at) <= _MAX_DIGITS and int(at) <= _LAST_MS):
         raise ApiError(400, f"Expected at_ms as milliseconds since 1970 (UTC), got {at[:40]!r}")
     return InStream(name=stream, at_ms=int(at) if at else None, last=not stream)
 

@@ -21,6 +21,7 @@ from wire.messages import DeviceState, Severity, UpdatePhase, UpdateStatus
 
 T = TypeVar("T")
 _SECOND_MS = 1000
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999
 
 
 class Tone(StrEnum):
@@ -163,8 +164,9 @@ def losses_text(newest_day: Mapping[str, Any], late: Mapping[str, Any]) -> str:
 
 
 def clock_time(at_ms: int) -> str:
-    """Return ``at_ms`` as a UTC date and time; "" for 0."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if at_ms > 0 else ""
+    """Return ``at_ms`` as a UTC date and time; "" for 0, and for a time of a device that no calendar has."""
+    known = 0 < at_ms <= _LAST_MS
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if known else ""
 
 
 def clock_off(off_ms: int) -> str:

@@ -87,7 +87,9 @@ def apply_settlements(rollout: Rollout, settlements: Iterable[Settle], now_ms: i
 def settled(member: Member, settle: Settle, now_ms: int) -> Member:
     """Return ``member`` with ``settle`` applied; an outcome clears ``retried_from``, being pending does not."""
     retried_from = member.retried_from if settle.standing is MemberStanding.PENDING else None
-    ended = replace(member, standing=settle.standing, code=settle.code, settled_ms=now_ms)
+    proven = member.standing is settle.standing is MemberStanding.COMMITTED  # settled before; it has answered since
+    settled_ms = member.settled_ms if proven else now_ms
+    ended = replace(member, standing=settle.standing, code=settle.code, settled_ms=settled_ms)
     shadow, replay = settle.shadow or member.shadow, settle.replay or member.replay
     counted = replace(ended, air_bytes=settle.air_bytes, bundle_bytes=settle.bundle_bytes, shadow=shadow, replay=replay)
     return replace(counted, tolerated=False, retried_from=retried_from, answered=settle.answered)
@@ -165,9 +167,9 @@ def _held_text(rollout: Rollout, group: Group) -> str:
 def _settlements(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int) -> Iterable[Settle]:
     for member in rollout.members:
         if member.standing is MemberStanding.COMMITTED and member.answered == 0 and member.device in statuses:
-            later = so_far(member, statuses[member.device].update, rollout.release)
-            if later.answered:
-                yield _settlement(later, MemberStanding.COMMITTED, "")
+            answered = so_far(member, statuses[member.device].update, rollout.release).answered
+            if answered:
+                yield _settlement(replace(member, answered=answered), MemberStanding.COMMITTED, member.code)
         if member.standing in {MemberStanding.COMMITTED, MemberStanding.CANCELLED} or member.replaced_by:
             continue
         settle = _settle(rollout, member, statuses.get(member.device), now_ms)

@@ -195,9 +195,10 @@ def test_only_a_score_of_the_file_needs_layers_in_float() -> None:
     assert not decoders.ends_float("")
 
 
-def test_a_manifest_with_scores_names_them_as_its_output() -> None:
-    """In the place of the network's picture."""
-    manifest = Manifest(task="anomaly", decoder="residual", outputs=(TensorSpec(name="logits", shape=(-1, 6)),))
+@pytest.mark.parametrize("name", [name for name in decoders.names() if name not in decoders.of_boxes()])
+def test_a_manifest_with_scores_names_them_as_its_output(name: str) -> None:
+    """As an answer does, in the place of the network's own output."""
+    manifest = Manifest(task="anomaly", decoder=name, outputs=(TensorSpec(name="logits", shape=(-1, 6)),))
     assert [(one.name, one.shape) for one in decoders.outputs_of(manifest)] == [("anomaly", (-1, 1))]
 
 

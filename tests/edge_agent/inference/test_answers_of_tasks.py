@@ -116,8 +116,8 @@ def test_the_reference_shows_a_record_of_each_task(task: str, tmp_path: Path) ->
     assert good.keys() - wanted <= {"device", "support_rate", "events", "inputs", "drift"}
 
 
-def test_a_sink_with_a_filter_that_does_nothing_for_the_task_is_refused(tmp_path: Path) -> None:
-    """Task, key, value and what to use are named; the others open, and a later release of another task is told."""
+def test_a_filter_that_does_nothing_for_the_task_is_told_and_ends_no_sink(tmp_path: Path) -> None:
+    """Task, key, value and what to use are named, at the start and for a later release of another task alike."""
     told: list[tuple[str, str]] = []
     documents = {
         "fine": {"kind": "jsonl", "change_by": 0.5, "changes_only": True},
@@ -125,11 +125,12 @@ def test_a_sink_with_a_filter_that_does_nothing_for_the_task_is_refused(tmp_path
     }
     around = SinkSurroundings(state=tmp_path, tell=lambda *words: told.append(words))
     found = open_answers(documents, around, load_model(bundle_of("regression", tmp_path)))
-    assert [delivery.name for delivery in found.deliveries] == ["fine"]
+    assert [delivery.name for delivery in found.deliveries] == ["fine", "sure"]
     wanted = "sure: Expected no above for a release of the task regression, got above = 0.6: numbers have no confidence"
     assert [(code, text.startswith(wanted)) for code, text in told] == [("sink_failed", True)]
     assert "change_by" in told[0][1]
+    assert told[0][1].endswith(": all answers pass it")
     later = load_model(bundle_of("classification", tmp_path))
-    assert found.misfits(load_model(bundle_of("regression", tmp_path))) == []
+    assert found.misfits(load_model(bundle_of("regression", tmp_path))) == [told[0][1]]
     assert found.misfits(later)[0].startswith("fine: Expected no change_by for a release of the task classification")
     found.close()

@@ -77,6 +77,7 @@ def test_a_full_queue_refuses_and_a_late_answer_is_named(
         (PUSH, "/v1/inputs?wait=2", b"x", 400),
         (PUSH, "/v1/inputs?at_ms=-1", b"x", 400),
         (PUSH, "/v1/inputs?at_ms=1e12", b"x", 400),
+        (PUSH, "/v1/inputs?at_ms=253402300800000", b"x", 400),
         (PUSH, "/v1/inputs?stream=a%0Ab", b"x", 400),
         (PUSH, f"/v1/inputs?stream={'a' * 101}", b"x", 400),
         (PUSH, "/v1/inputs", bytes(4097), 413),

@@ -62,6 +62,8 @@ def test_never_and_no_time_are_said_as_such() -> None:
     """Zero means that there is none."""
     assert ago(0, NOW_MS) == "never"
     assert clock_time(0) == ""
+    assert clock_time(253_402_300_799_999) == "9999-12-31 23:59:59"
+    assert clock_time(253_402_300_800_000) == clock_time(2**63 - 1) == clock_time(-1) == ""
     assert clock_time(NOW_MS) == "2026-11-18 11:06:40"
 
 

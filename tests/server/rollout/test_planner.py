@@ -167,6 +167,17 @@ def test_a_held_rollout_says_so_once_and_goes_on_with_the_first_answer_or_a_skip
     assert foresee(held, after, committed(0), 3000).opens == ("rest",)
 
 
+def test_the_first_answer_leaves_when_and_with_how_many_bytes_a_device_committed() -> None:
+    """A later gen of the same release counts the bytes of an attempt anew."""
+    going = rollout(MemberStanding.COMMITTED, MemberStanding.WAITING)
+    first = replace(going.members[0], answered=0, settled_ms=2000, air_bytes=900)
+    going = replace(going, members=(first, going.members[1]))
+    update = UpdateStatus(phase=UpdatePhase.COMMITTED, gen=9, release=NEW, answered=3, fetched_bytes=0)
+    proof, *_ = plan(going, known() | {"d0": status("d0", update=update, desired_gen=9)}, 9000)
+    assert isinstance(proof, Settle)
+    assert apply_settlements(going, (proof,), 9000).members[0] == replace(first, answered=3)
+
+
 def test_one_device_that_answered_is_enough_for_its_group() -> None:
     """Others may stand at places where nothing comes by."""
     going = rollout(MemberStanding.COMMITTED, MemberStanding.COMMITTED, MemberStanding.WAITING)
