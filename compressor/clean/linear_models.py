@@ -153,7 +153,13 @@ def _normalizer(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx.NodeP
         first = helper.make_node(norm, [node.input[0], axes], [size], name=size, keepdims=1)
     else:
         first = helper.make_node(norm, [node.input[0]], [size], name=size, keepdims=1, axes=[1])
-    return [first, helper.make_node("Div", [node.input[0], size], [node.output[0]], name=node.output[0])]
+    above = _graph.free_name(model, f"{node.output[0]}_above")
+    least = _constant(model, node, "least", np.array([np.finfo(np.float32).tiny], np.float32))
+    return [
+        first,
+        helper.make_node("Max", [size, least], [above], name=above),  # a row of zeros stays one
+        helper.make_node("Div", [node.input[0], above], [node.output[0]], name=node.output[0]),
+    ]
 
 
 _REWRITES = {

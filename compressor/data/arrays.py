@@ -39,6 +39,8 @@ from wire.settings import is_given
 READS = frozenset({"path", "slices", "split", "orientation", "decode", "front_end", "options"})
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # the images are read one by one
 _GREY, _STACK, _RGB = 3, 4, 3
+_MOST_UNNAMED = 10_000
+"""Classes without names: an id or a date as y is no index of one."""
 _NEEDED, _SOURCE, _NAMES = ("x", "y"), "source", "class_names"
 _FAULTS = (OSError, zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, RuntimeError)
 Array = npt.NDArray[Any]
@@ -168,8 +170,11 @@ def _names(found: Mapping[str, Any], data: DataRecipe) -> tuple[str, ...]:
         return names
     if columns:
         return tuple(f"label_{place}" for place in range(columns)) if columns > 1 else ("target",)
-    labels = found["y"]
-    return tuple(map(str, range(int(labels.max()) + 1))) if labels.size and labels.min() >= 0 else ()
+    highest = int(found["y"].max(initial=0))
+    if highest >= _MOST_UNNAMED:
+        message = f"Expected y below {_MOST_UNNAMED} without class_names, got {highest}"
+        raise DataError(f"{message}: give the index of each row's class, or label = 'number' for numbers to predict")
+    return tuple(map(str, range(highest + 1)))
 
 
 def _check_features(x: Array, where: str) -> None:

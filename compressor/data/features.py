@@ -125,6 +125,9 @@ def _of_table(
         message = f"Expected columns of numbers in {table.name}, got {', '.join(table.columns) or 'none'}"
         raise ColumnError(message)
     columns, aims = ([feature_column(table, column) for column in names] for names in (features, targets))
+    if wide := next((one for one in aims if one.values.shape[1] != 1), None):
+        message = f"Expected a number in each row of {table.name}, column {wide.name!r}, got lists of numbers"
+        raise DataError(f"{message}: write a column target_NAME for each number to predict")
     check_features(table, [*columns, *aims], drop=data.missing == _DROP)
     labels = _labels(table, data, numbers=numbers)
     whole = _whole_rows([*columns, *aims], labels, data, so_far)

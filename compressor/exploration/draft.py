@@ -39,6 +39,9 @@ _RANGES = frozenset({"low", "high"})
 _SMALL = 2_000
 _WIDTH = 120
 _SHOWN = 3
+_WHY_AS_TOLD = (
+    "the files tell the splits, and some rows look like rows of another: figures may be better than on new rows"
+)
 _FITTED = frozenset({"sound", "window", "row"})
 """Kinds whose ranges are fitted on train rows."""
 
@@ -131,16 +134,21 @@ def _with(layout: Layout, data: DataRecipe, seen: WrittenLabels) -> tuple[Layout
 def _measured_with_near_copies(table: Table, data: DataRecipe, progress: Progress) -> _Measured:
     """Return the split of ``table``, whose near copies count as one source where it names none.
 
-    Where they would leave too few, or are in two of the splits that the files tell, rows count by themselves: a run
-    splits them so, and the recipe says that they look alike.
+    Where they are in two of the splits that the files tell, the recipe keeps these (``near_copies``). Where they would
+    leave too few, rows count by themselves, and the recipe says that they look alike.
 
     Raises:
         DataError: If there is no split.
     """
     unnamed = table.sources == table.hashes
-    if tasks.of(data).whole_sources or not unnamed.any():
+    if not unnamed.any():
         return _measured(table, data)
     joined = with_near_sources(table, progress, unnamed)
+    if _clash(joined) and not _clash(table):
+        data = replace(data, near_copies="as_told")
+        joined = with_near_sources(table, progress, unnamed, as_told=True)
+    if tasks.of(data).whole_sources:
+        return _measured(table, data)
     count = len(set(joined.sources.tolist()))
     try:
         told_groups(joined)
@@ -151,6 +159,15 @@ def _measured_with_near_copies(table: Table, data: DataRecipe, progress: Progres
         )
         measured = _measured(table, data)
         return measured if count == len(table) else replace(measured, absent=(*measured.absent, alike))
+
+
+def _clash(table: Table) -> bool:
+    """Return whether ``table`` has a source in two of the splits that its files tell."""
+    try:
+        told_groups(table)
+    except SplitError:
+        return True
+    return False
 
 
 def _left_out(corrupt: Sequence[str]) -> tuple[str, ...]:
@@ -260,6 +277,7 @@ def _text(layout: Layout, measured: _Measured, path: str) -> str:
         f"height = {data.height}",
         *([_line("allow_corrupt", data.allow_corrupt, _why_corrupt(table.corrupt))] if table.corrupt else []),
         *([_line("shares", data.shares, _why_shares(table, sources))] if data.shares else []),
+        *([_line("near_copies", data.near_copies, _WHY_AS_TOLD)] if is_given(data, "near_copies") else []),
         "",
         "[train]",
         *map(_key, parts.train),

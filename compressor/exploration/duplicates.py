@@ -13,7 +13,7 @@ Source of the banding: Manku, Jain and Das Sarma, Detecting Near-Duplicates for 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -143,14 +143,14 @@ def _near_rows(
 ) -> Rows:
     """Return for each row a row whose source it takes, int64 (N,): the first of its source, where nothing is near.
 
-    ``told``: the split of each row, str (N,); near copies in different ones stay apart.
+    ``told``: the split of each row, str (N,), empty where none is told; near copies in different ones stay apart.
     """
     parts = np.unique(table.sources, return_inverse=True)[1].reshape(-1).astype(np.int64)
     pairs = moved_pairs(table.images, parts, progress)
     if unnamed is not None and len(pairs):
         pairs = pairs[unnamed[pairs].any(axis=1)]
     if told is not None and len(pairs):
-        alike = told[pairs[:, 0]] == told[pairs[:, 1]]
+        alike = _may_join(table.sources[pairs].tolist(), _splits_of(table.sources, told))
         if not alike.all():
             progress.say(f"{int((~alike).sum())} pairs of near copies lie in different splits and stay there, as told")
         pairs = pairs[alike]
@@ -158,6 +158,30 @@ def _near_rows(
     names = table.sources.tolist()
     firsts = {name: row for row, name in reversed(list(enumerate(names)))}
     return np.array([firsts[keys.get(name, name)] for name in names], dtype=_ROWS)
+
+
+def _splits_of(sources: Texts, told: Texts) -> dict[str, str]:
+    """Return the split that is told for each source, "" for none."""
+    given = {source: name for source, name in zip(sources.tolist(), told.tolist(), strict=True) if name}
+    return dict.fromkeys(sources.tolist(), "") | given
+
+
+def _may_join(pairs: Iterable[Sequence[str]], splits: Mapping[str, str]) -> npt.NDArray[np.bool_]:
+    """Return which ``pairs`` of sources can be joined, bool (M,), so that no two ``splits`` meet, over no steps either.
+
+    ``splits``: by source, "" where none is told; such a source goes with the first that it looks like.
+    """
+    splits, members, allowed = dict(splits), {source: [source] for source in splits}, list[bool]()
+    owner = {source: source for source in splits}
+    for one, other in pairs:
+        first, second = sorted((owner[one], owner[other]), key=lambda source: -len(members[source]))
+        told = {splits[first], splits[second]} - {""}
+        allowed.append(len(told) < 2)  # noqa: PLR2004 - two different ones
+        if allowed[-1] and first != second:
+            owner |= dict.fromkeys(members[second], first)
+            members[first] += members.pop(second)
+            splits[first] = next(iter(told), "")
+    return np.array(allowed, dtype=bool)
 
 
 def _searched(table: Table, unnamed: npt.NDArray[np.bool_] | None) -> dict[str, str]:

@@ -475,6 +475,7 @@ class Run:
             "artifact": sha256_hex(candidate.artifact), "data": table_digest(table),
             "runtime": f"{candidate.manifest.runtime} {sorted(candidate.manifest.session_options.items())}",
             "inputs": repr(candidate.manifest.inputs), "preprocessing": self._preprocessing_digest(), **_unit(table),
+            "outputs": repr([one.name for one in candidate.manifest.outputs]),
             **versions(declarations.runtime(candidate.manifest.runtime).distribution or "numpy", "numpy", "pillow"),
         }  # fmt: skip
 
@@ -486,7 +487,6 @@ class Run:
         uses: tuple[str, ...] = (plugin("edge_agent.runtimes", candidate.manifest.runtime),)
         if candidate.manifest.decoder:
             inputs |= {"decoder": f"{candidate.manifest.decoder} {sorted(candidate.manifest.decoder_options.items())}"}
-            inputs |= {"outputs": repr([one.name for one in candidate.manifest.outputs])}
             uses = (*uses, plugin("edge_agent.decoders", candidate.manifest.decoder))
         return _unpack(self.cache.result(Stage(name="predict", inputs=inputs, make=make, uses=uses)).data)
 

@@ -384,14 +384,21 @@ def _spectrogram(dataset: str, why: str, keys: Sequence[Key], own: dict[str, flo
 
 def _lists_events(store: Names, names: Sequence[str], wavs: Sequence[str]) -> str:
     """Return why these recordings have lists of events; "" if they have none."""
+    name, beside = _list_of_events(store, names, wavs)
+    if not name:
+        return ""
+    return "recordings (WAV), " + ("a list of events beside each" if beside else f"their events in {name}")
+
+
+def _list_of_events(store: Names, names: Sequence[str], wavs: Sequence[str]) -> tuple[str, bool]:
+    """Return a list of events, "" if there is none, and whether it is that of one recording, beside it."""
     own = {PurePosixPath(name).with_suffix(".csv").as_posix() for name in wavs} & set(names)
     top = [name for name in ending(names, (".csv",)) if "/" not in name and name not in own]
     for name in [*sorted(own)[:1], *top]:
         found = _event_columns(store, name)
         if {"start_s", "end_s", "label"} <= set(found) and (name in own or "path" in found):
-            beside = "a list of events beside each" if name in own else f"their events in {name}"
-            return f"recordings (WAV), {beside}"
-    return ""
+            return name, name in own
+    return "", False
 
 
 def _event_columns(store: Names, name: str) -> dict[str, str]:
@@ -405,8 +412,9 @@ def _event_columns(store: Names, name: str) -> dict[str, str]:
 def _events(store: Names, wavs: Sequence[str], why: str) -> Layout:
     """Return the layout of recordings with events: windows a little longer than most events."""
     lists = [name for name in ending(store.names(), (".csv",)) if not is_hidden(name)]
-    meant = {name: _event_columns(store, name) for name in spread(lists)}
-    found = next(own for own in meant.values() if {"start_s", "end_s", "label"} <= set(own))
+    first, _ = _list_of_events(store, lists, wavs)
+    meant = {name: _event_columns(store, name) for name in dict.fromkeys([first, *spread(lists)])}
+    found = meant[first]
     lengths = [length for name, own in meant.items() if found.items() <= own.items()
                for length in _lengths(store, name, own)]  # fmt: skip
     rate, lasts = _heard(store, spread(wavs)[:5], MAX_RECORDING_BYTES)

@@ -88,6 +88,19 @@ def test_a_linear_regression_without_standard_operators_gets_their_version() -> 
     assert {entry.domain for entry in onnx.load_from_string(data).opset_import} == {""}
 
 
+@pytest.mark.parametrize("norm", ["L1", "L2"])
+def test_a_row_of_zeros_has_no_norm_and_stays_one(norm: str) -> None:
+    """As onnxruntime's own operator leaves it, instead of NaN; all sensors off is such a row."""
+    model = file(
+        [ml("Normalizer", "X", "out", norm=norm)],
+        helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", FEATURES]),
+    )
+    data, _ = clean(model.SerializeToString(), Given(rows=ROWS))
+    rows = np.concatenate([ROWS, np.zeros_like(ROWS[:1])])
+    assert {node.domain for node in onnx.load_from_string(data).graph.node} == {""}
+    assert np.allclose(answers(data, rows), answers(model, rows[:, 0, 0]), atol=1e-6)
+
+
 def test_a_label_that_is_read_keeps_its_operator() -> None:
     """Of scores and a number made of the label, the second needs the classifier as it is."""
     model = classifier("SOFTMAX")

@@ -105,6 +105,9 @@ def test_lists_in_parquet(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"label": ["a", "b"], "x": [[1.0, None], [1.0, 2.0]]}), tmp_path / "f.parquet")
     with pytest.raises(DataError, match=r"finite numbers in f\.parquet, column 'x', row 0"):
         load("features", tmp_path / "f.parquet")
+    parquet.write_table(pa.table({"target": [[1.0, 2.0], [3.0, 4.0]], "x": X[:2].tolist()}), tmp_path / "f.parquet")
+    with pytest.raises(DataError, match=r"a number in each row of f\.parquet, column 'target', got lists"):
+        load("features", tmp_path / "f.parquet", label="number")
 
 
 def test_numbers_to_predict(tmp_path: Path) -> None:
@@ -167,6 +170,8 @@ NAN[2, 1, 0] = np.nan
         ({}, {"options": {**OPTIONS, "channels": 3}}, CorruptImageError, "3 channels"),
         ({"y": np.array([0, 1, 2, 0])}, {}, DataError, "Expected y from 0 to 1, the rows of class_names"),
         ({"y": np.array([0, 1, -1, 0])}, {}, DataError, "got -1"),
+        ({"y": np.array([0, 1, -1, 0]), "class_names": None}, {}, DataError, "got -1"),
+        ({"y": np.array([0, 1, 2**60, 0]), "class_names": None}, {}, DataError, "y below 10000 without class_names"),
         ({"y": None}, {}, ColumnError, "Expected the array 'y'"),
         ({"part": np.array(["train", "", "dev", ""])}, {"split": "part"}, SplitError, "got 'dev'"),
         ({"x": np.array([[object()]] * 4)}, {}, ArchiveError, "no objects in it"),

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from compressor import data as data_sets
 from compressor import tasks
 from compressor.cli import main
-from compressor.data._split import split
+from compressor.data._split import split, told_groups
 from compressor.data._table import Table
+from compressor.errors import SplitError
 from compressor.exploration.draft import draft
+from compressor.exploration.duplicates import with_near_sources
+from compressor.exploration.layouts import recognised
 from compressor.progress import Silent
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import read_recipe
@@ -133,6 +137,30 @@ def test_enough_defects_are_drafted_as_classes(tmp_path: Path) -> None:
     recipe, text, _ = drafted(write(tmp_path / "parts", files))
     assert recipe.data.task == ""
     assert 'Possible too: [data] task = "anomaly", normal = ["good"]' in text
+
+
+@pytest.mark.parametrize("defects", ["crack", "good"])
+def test_splits_of_files_that_look_alike_are_drafted_as_told(tmp_path: Path, defects: str) -> None:
+    """A run refuses them otherwise: of anomalies, where parts of one kind look alike, and of classes."""
+    place = inspected(tmp_path / "seen")
+    if defects == "good":
+        write(place, {f"train/crack/{n}.png": picture(600 + n, bright=True) for n in range(60)})
+    with Image.open(place / "train/good/0.png") as image:
+        image.save(place / "test/good/again.jpg", quality=95)
+    recipe, text, table = drafted(place)
+    assert recipe.data.near_copies == "as_told"
+    assert "some rows look like rows of another" in text
+    unnamed = table.sources == table.hashes
+    told_groups(with_near_sources(table, Silent(), unnamed, as_told=True))
+    with pytest.raises(SplitError):
+        told_groups(with_near_sources(table, Silent(), unnamed))
+
+
+def test_a_list_of_events_is_found_among_many_tables(tmp_path: Path) -> None:
+    """Tables beside the list say nothing of it, however many they are."""
+    place = recorded(tmp_path / "taps", shared=True)
+    write(place, {f"notes/{n:03}.csv": b"a,b\n1,2\n" for n in range(150)} | {"a.csv": b"a,b\n1,2\n"})
+    assert recognised(place).dataset == "sound_events"
 
 
 def recorded(folder: Path, *, shared: bool = False) -> Path:

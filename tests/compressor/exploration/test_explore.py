@@ -212,6 +212,20 @@ def test_splits_of_a_benchmark_may_have_near_copies_of_each_other(tmp_path: Path
     assert split(apart, 0).gate.tolist() == [3, 6]
 
 
+def test_a_row_without_a_told_split_goes_with_the_one_that_it_looks_like() -> None:
+    """Else the draw could put it into another; one that looks like two goes with the first, and joins them not."""
+    pictures = coarse_pictures(5)
+    moved = [np.roll(pictures[0], 1, 0), np.roll(pictures[1], 1, 0), np.roll(pictures[1], -1, 0)]
+    table = make_table([*pictures, *moved], ["a"] * 8, slices=["s"] * 8)
+    for middle in ("", "reference"):
+        parts = ["train", middle, "calibration", "gate", "reference", "", "train", "gate"]
+        found = with_near_sources(replace(table, told=np.array(parts)), Silent(), as_told=True)
+        assert found.sources[0] == found.sources[5]
+        assert found.sources[6] != found.sources[7]
+        assert (found.sources[1] in found.sources[6:].tolist()) == (not middle)
+        assert 5 in split(found, 0).train.tolist()
+
+
 def test_the_same_picture_in_two_splits_stays_an_error() -> None:
     """A copy to the last pixel is no opinion on what looks alike."""
     pictures = coarse_pictures(4)
