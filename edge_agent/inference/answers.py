@@ -7,7 +7,6 @@ that can read an input again does so after a crash, under the same id; so an ans
 from __future__ import annotations
 
 import math
-import os
 import queue
 import secrets
 import threading
@@ -23,7 +22,7 @@ from edge_agent.inference.served_model import Inference, ServedModel
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings, misfit
-from edge_agent.sources import Capture
+from edge_agent.sources import Capture, readable
 from edge_agent.streams.open_events import OpenEvents
 from wire.answers import AnswerRecord
 from wire.canonical import canonical_bytes
@@ -177,7 +176,7 @@ class Answers:
 
     def _id(self, capture: Capture) -> str:
         if capture.id:
-            return os.fsencode(capture.id).decode("utf-8", "backslashreplace")
+            return readable(capture.id)
         return f"{self._start}-{self._number + 1}"
 
     def _offer(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -74,6 +75,11 @@ class Surroundings:
 _ALONE = Surroundings()
 
 
+def readable(name: str) -> str:
+    r"""Return the name of a file as text that JSON can carry: bytes that are no UTF-8 as ``\xff``."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InStream:
     """Where an input stands in a stream of inputs that follow each other.
@@ -86,6 +92,10 @@ class InStream:
     name: str = ""
     at_ms: int | None = None
     last: bool = False
+
+    def __post_init__(self) -> None:
+        """Make the name one that a record can carry: a file's may be no UTF-8."""
+        object.__setattr__(self, "name", readable(self.name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -322,6 +322,7 @@ class DriftService:
             release = next((one for one in releases if one.custom.ref_id.startswith(key[0])), None)
             try:
                 reference = self._reference(key) if release else None
+                pictures = release is None or self.has_pictures(release)
             except (ServerError, WireError) as error:
                 refused[key] = Fault(error.code, f"its windows can't be judged: {error}", "device")
                 continue
@@ -334,7 +335,7 @@ class DriftService:
                 columns = facts.columns
                 self._facts[key] = BankFacts(
                     release=release.name, model=release.model, usual=usual(reference),
-                    error_bound=error_bound(reference), pictures=self.has_pictures(release),
+                    error_bound=error_bound(reference), pictures=pictures,
                 )  # fmt: skip
                 self._kept.open(key, columns)
                 state.open_bank(key, columns, training_profile(reference, z=settings.z, epsilon=settings.epsilon))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import wave
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from edge_agent.streams.recorded_inputs import RecordedInputs
 from edge_agent.streams.stream_states import Streams
 from tests.edge_agent.inference.tones import CLIP_S, HOP_S, OPTIONS, RATE, WORDS, recording, tones_bundle, wav, words
 from tests.edge_agent.sinks.receiver import until
-from wire.answers import AnswerRecord
+from wire.answers import AnswerRecord, encode_answer
 from wire.bundle import read_bundle
 
 CLIP_MS, HOP_MS = round(1000 * CLIP_S), round(1000 * HOP_S)
@@ -170,6 +171,18 @@ def test_each_file_of_sound_is_a_stream_of_its_own(bundle: Path, tmp_path: Path)
         "600",
         "",
     ]
+
+
+def test_a_file_whose_name_is_no_utf_8_names_a_stream_that_a_record_can_carry(bundle: Path, tmp_path: Path) -> None:
+    """As its id does: neither a sink nor the file of open events takes a lone surrogate."""
+    folder, state = tmp_path / "in", tmp_path / "state"
+    folder.mkdir()
+    state.mkdir()
+    (folder / os.fsdecode(b"h\xf6rt.wav")).write_bytes(wav(recording(CLIP_S + HOP_S, (0.0, CLIP_S + HOP_S, "low"))))
+    one = device(bundle, {"kind": "directory", "path": str(folder), "keep": True, "settle_s": 0}, state)
+    began, ended = one.hear(2)
+    assert began.stream == r"h\xf6rt.wav"
+    assert [json.loads(encode_answer(record))["events"][0]["state"] for record in (began, ended)] == ["began", "ended"]
 
 
 @pytest.mark.parametrize(("stream", "counts"), [("auto", [1, 1, 1]), ("file", [1, 1, 1]), ("folder", [1, 2, 2])])

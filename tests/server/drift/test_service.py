@@ -12,11 +12,13 @@ import sqlalchemy as sa
 from server.drift.ledger import Finding
 from server.drift.service import DriftService
 from server.drift.verdicts import DriftVerdict, VerdictKind
+from server.errors import UnknownBlobError
 from server.store.monitoring import evidence as store
 from tests.server.drift.conftest import WINDOW_MS
 from wire.messages import DriftState
 
 if TYPE_CHECKING:
+    from server.registry.versions import Release
     from tests.server.drift.conftest import FleetWorld
 
 NEW = ("a2" * 16, "b2" * 16)
@@ -55,6 +57,18 @@ def test_the_cause_of_inputs_that_are_no_pictures_has_no_words_of_a_camera(world
     with world.database.begin() as connection:
         (row,) = store.evidence_of(connection, "d4", 1)
     assert {"values lower", "smoother values"} <= {share["words"] for share in row["streams"]}
+
+
+def test_a_bundle_that_is_gone_is_a_fault_of_its_devices_and_ends_no_turn(world: FleetWorld) -> None:
+    """Its reference may be known from before; the devices of other releases are judged."""
+
+    def gone(_release: Release) -> bool:
+        raise UnknownBlobError("Expected a bundle, got none")
+
+    world.service.has_pictures = gone
+    world.live(1)
+    found = {(verdict.kind, verdict.detail) for verdict in world.service.verdicts.open()}
+    assert found == {("device_fault", "unknown_blob")}
 
 
 def test_what_devices_are_told_follows_their_evidence(world: FleetWorld, restarted: Callable) -> None:
