@@ -550,7 +550,9 @@ class FleetClient:
         devices of the scope that enrol while it runs join.
         """
         chosen: Json = canary if canary is None or isinstance(canary, int) else list(canary)
-        body: dict[str, Json] = {"release": release, "canary": chosen, "approved": approved, "newcomers": newcomers}
+        body: dict[str, Json] = {"release": release, "canary": chosen, "approved": approved}
+        if newcomers:  # an older server refuses keys that it does not know
+            body["newcomers"] = True
         return self._post(RolloutInfo, "/api/rollouts", body | ({"scope": dict(scope)} if scope else {}))
 
     def approve(self, rollout: str, *, by: str = SOMEBODY) -> RolloutInfo:

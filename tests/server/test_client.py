@@ -222,6 +222,18 @@ def test_a_rollout_of_a_scope_by_client_and_by_command(client: FleetClient, flee
     assert (again.scope, again.newcomers) == (found.scope, False)
 
 
+def test_a_plain_rollout_is_asked_for_as_older_servers_know_it(
+    client: FleetClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They refuse keys that they don't know; ``scope`` and ``newcomers`` are sent where they say something."""
+    asked: list[object] = []
+    monkeypatch.setattr(FleetClient, "_post", lambda _self, _made, _path, body: asked.append(body))
+    client.create_rollout("m-1", canary=1)
+    client.create_rollout("m-1", scope={"sites": ["berlin"]}, newcomers=True)
+    plain = {"release": "m-1", "canary": 1, "approved": False}
+    assert asked == [plain, {**plain, "canary": None, "scope": {"sites": ["berlin"]}, "newcomers": True}]
+
+
 @pytest.mark.parametrize("page", [1, 2, 3, 5, 6])
 def test_samples_come_page_by_page_each_once(client: FleetClient, fleet: MemoryFleet, page: int) -> None:
     """Newest first, unlabelled ones oldest first, whatever the size of a page."""
