@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from edge_agent import sources
 from edge_agent.device.clock import Clock
 from edge_agent.sources import Capture, InStream, Source
-from edge_agent.streams.recordings import as_wav, read_sound, windows
+from edge_agent.streams.recordings import as_wav, read_sound, window_starts, windows
 from wire.manifest import Manifest
 
 UNHEARD = "source_unheard"
@@ -111,13 +111,13 @@ class RecordedInputs:
         if not stride:
             self._tell_unheard(capture, len(sound.samples) / rate, clip_s)
             return False
-        cut = list(windows(sound.samples, clip, stride))
-        whole = _Whole(capture=capture, left=len(cut))
+        count = len(window_starts(len(sound.samples), clip, stride))
+        whole = _Whole(capture=capture, left=count)
         end_ms = self._clock.now_ms() if capture.place.at_ms is None else capture.place.at_ms
 
         def parts() -> Iterator[_Window]:
-            for number, (start, samples) in enumerate(cut, 1):
-                last = number == len(cut)
+            for number, (start, samples) in enumerate(windows(sound.samples, clip, stride), 1):
+                last = number == count
                 late_ms = round(_SECOND_MS * (len(sound.samples) - start - clip) / rate)
                 place = InStream(name=capture.place.name, at_ms=end_ms - late_ms, last=last and capture.place.last)
                 own = f"{capture.id}#{round(_SECOND_MS * start / rate)}" if capture.id and not last else capture.id

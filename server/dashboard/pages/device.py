@@ -273,10 +273,10 @@ def _streams(services: Services, device: str, newest: evidence.ChartPoint | None
 
 def _contexts(services: Services, device: str) -> int:
     """Return how many contexts the reference of the device's release has, 0 if that is not known."""
-    running = services.fleet.device(device).release
     try:
+        running = services.fleet.device(device).release
         reference = services.versions.reference(services.versions.release(running).custom.ref_id) if running else None
-    except (ServerError, WireError):  # such as a release or bundle that is not here
+    except (ServerError, WireError):  # such as a device, release or bundle that is gone
         return 0
     return 0 if reference is None else len(reference.contexts)
 
