@@ -229,7 +229,8 @@ def compress(
 def _with_float_score(form: Form, model: bytes, target: TargetRecipe, step: QuantizeRecipe) -> QuantizeRecipe:
     """Return ``step`` with the layers that make the score of a person's file in float, where its decoder wants that."""
     file_format = formats.named(target.runtime)
-    if not decoders.ends_float(form.candidate.manifest.decoder) or step.scheme == "none" or step.integer_io:
+    made = form.candidate.manifest
+    if not decoders.ends_float(made.decoder, made.decoder_options) or step.scheme == "none" or step.integer_io:
         return step
     if "float_layers" not in (file_format.reads(step.scheme) or ("float_layers",)):
         return step

@@ -3,7 +3,7 @@
 The folder is the registry, one decoder a file; a manifest names it with its options. A decoder's module has
 ``Settings`` (a frozen dataclass of numbers with a default and a range), ``make(settings, shape)``, which returns a
 ``Decoder`` or a ``Scorer``, and ``output_shape(classes)``; one that gives no boxes also names its ``OUTPUT`` and its
-``WIDTH``, and ``FLOAT_END`` if 8 bits are too few for its output. One for imported files also has
+``WIDTH``, and has ``ends_float(settings)`` if 8 bits may be too few for its output. One for imported files also has
 ``read(settings, shape, outputs)``, which settles from the file's outputs what a recipe leaves open, and
 ``tried(settings, shape, outputs)``, which does so from the outputs of some inputs; both return an ``OutputReading``.
 ``parts(settings, shape, outputs)`` names what an output joins, to compare the noise of each; None if two forms of a
@@ -114,9 +114,14 @@ def of_boxes() -> tuple[str, ...]:
     return tuple(name for name in names() if not hasattr(_module(name), "OUTPUT"))
 
 
-def ends_float(name: str) -> bool:
-    """Return whether the last layers of a model stay float for the decoder ``name``, "" for none."""
-    return bool(name) and bool(getattr(_module(name), "FLOAT_END", False))
+def ends_float(name: str, options: Mapping[str, float]) -> bool:
+    """Return whether the last layers of a model stay float for the decoder ``name`` with ``options``; "" for none.
+
+    Raises:
+        DecoderError: If the decoder is unknown, or an option is unknown or out of range.
+    """
+    asked = getattr(_module(name), "ends_float", None) if name else None
+    return asked is not None and bool(asked(settings_from(name, options)))
 
 
 def settings_of(name: str) -> type:

@@ -27,6 +27,8 @@ Array: TypeAlias = "NDArray[Any]"
 OUTPUT, WIDTH = "anomaly", 1
 """Name and width of what it gives instead of the first output."""
 _MATRIX = 2
+_FEW_CENTRES = 4
+"""With so many the range of the deviations hardly exceeds those of normal inputs from their own centre."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,16 @@ def output_shape(classes: int) -> tuple[int, ...]:
     """Return the shape of the first output; how many directions it has is open."""
     del classes
     return (-1, -1)
+
+
+def ends_float(settings: Settings) -> bool:
+    """Return whether 8 bits would cut deviations at the largest of the rows that calibrated, as of few centres.
+
+    Measured on 16 directions, anomalies of 5 standard deviations off the plane of the normal rows, a threshold above
+    99.5 % of these: float finds all; int8 56 to 80 % with one centre or two near ones, 95 to 97 % with four or nine
+    near ones, all with centres far apart. Of many centres the layer is wide, and float would double a small file.
+    """
+    return settings.centres <= _FEW_CENTRES
 
 
 def parts(settings: Settings, shape: object, outputs: Sequence[Array]) -> Mapping[str, Array]:

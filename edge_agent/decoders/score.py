@@ -14,8 +14,6 @@ from edge_agent.errors import DecoderError
 Array: TypeAlias = "NDArray[Any]"
 OUTPUT, WIDTH = "anomaly", 1
 """Name and width of what it gives instead of the first output."""
-FLOAT_END = True
-"""The layers that make its output stay float: 8 bits would cut it at the largest score of the rows that calibrated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +25,12 @@ def output_shape(classes: int) -> tuple[int, ...]:
     """Return the shape of the first output."""
     del classes
     return (-1, 1)
+
+
+def ends_float(settings: Settings) -> bool:
+    """Return True: 8 bits would cut the output at the largest score of the rows that calibrated."""
+    del settings
+    return True
 
 
 def parts(settings: Settings, shape: object, outputs: Sequence[Array]) -> Mapping[str, Array]:

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -202,6 +203,9 @@ def test_the_distance_before_a_classifier_s_last_layer_is_a_score(tmp_path: Path
     manifest = read_bundle(outcome.bundle("onnx")).manifest
     assert manifest.decoder_options == {"centres": 2}
     assert [(one.name, one.shape) for one in manifest.outputs] == [("deviations", (-1, 24)), ("embedding", (-1, 12))]
+    nodes = onnx.load_from_string(read_bundle(outcome.bundle("onnx")).artifact).graph.node
+    made = {name: node.op_type for node in nodes for name in node.output}
+    assert (made["deviations"], "QuantizeLinear" in made.values()) == ("Gemm", True)  # float: normal rows set no end
 
 
 @pytest.mark.slow

@@ -189,10 +189,11 @@ def test_a_score_of_the_file_is_passed_on() -> None:
         of_one("score", [[1.0, 2.0]])
 
 
-def test_only_a_score_of_the_file_needs_layers_in_float() -> None:
-    """8 bits would cut it; deviations and pictures have the range of normal rows."""
-    assert [name for name in decoders.names() if decoders.ends_float(name)] == ["score"]
-    assert not decoders.ends_float("")
+def test_a_score_of_the_file_and_deviations_from_few_centres_need_layers_in_float() -> None:
+    """8 bits would cut them at normal rows; far centres have deviations from each other, pictures a range of pixels."""
+    assert [name for name in decoders.names() if decoders.ends_float(name, {})] == ["distance", "score"]
+    assert [decoders.ends_float("distance", {"centres": count}) for count in (4, 5)] == [True, False]
+    assert not decoders.ends_float("", {})
 
 
 @pytest.mark.parametrize("name", [name for name in decoders.names() if name not in decoders.of_boxes()])
