@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
 from edge_agent import sinks
 from edge_agent.errors import SinkError
@@ -53,6 +55,8 @@ class Answers:
     _number: int = 0
     joining: queue.SimpleQueue[Delivery] = field(default_factory=queue.SimpleQueue)
     _waiting: deque[tuple[int, Callable[[], None]]] = field(default_factory=deque)
+    _owing: deque[tuple[int, Mapping[str, Json]]] = field(default_factory=deque)
+    _had: tuple[int, ...] = ()  # up to which answer each sink was through when owed ends were last noted
 
     @property
     def wanted(self) -> bool:
@@ -140,9 +144,24 @@ class Answers:
         return tuple(_beside(event, stream) for event in found)
 
     def _forget_ended(self, record: AnswerRecord) -> None:
+        """Keep the ends in ``record``, which was offered last, for the sinks that are not through with it."""
         ended = [{"stream": record.stream, **event} for event in record.events if event["state"] != BEGAN]
         if ended:
-            self.when_settled(partial(self.open_events.ended, ended))
+            self._owing.extend((self._number, event) for event in ended)
+            self._note_owed(ended)
+
+    def _note_owed(self, ended: Sequence[Mapping[str, Json]] = ()) -> None:
+        had = {delivery.name: delivery.settled for delivery in self.deliveries}
+        if not ended and self._had == tuple(had.values()):
+            return
+        self._had = tuple(had.values())
+        through = min(had.values(), default=self._number)
+        while self._owing and self._owing[0][0] <= through:
+            self._owing.popleft()
+        owed = [
+            (event, tuple(name for name, number in had.items() if number < offered)) for offered, event in self._owing
+        ]
+        self.open_events.ended(owed, ended)
 
     def keep_open(self, model: ServedModel) -> None:
         """Note until when the open events were seen, for a process that has to end them."""
@@ -156,23 +175,35 @@ class Answers:
         self._interrupted(model, model.take_events(), now_ms, now_s)
 
     def end_left(self, model: ServedModel, now_ms: int, now_s: float) -> None:
-        """End the events that a former process had begun, as ``model`` serves now."""
+        """End the events that a former process had begun, and send ends to the sinks that lack them.
+
+        They have ended as far as ``model``, which serves now, is concerned.
+        """
         left, self.open_events.left = self.open_events.left, []
+        owed, self.open_events.left_owed = self.open_events.left_owed, []
+        for sinks_owed, group in groupby(owed, key=itemgetter(1)):
+            record = self._of_events(model, [{**_named(event), "state": ENDED} for event, _ in group], now_ms)
+            self._offer(record, NO_INPUT, model, now_s, only=sinks_owed)
+            self._forget_ended(record)
         self._interrupted(model, left, now_ms, now_s)
 
     def _interrupted(self, model: ServedModel, events: Sequence[Mapping[str, Json]], now_ms: int, now_s: float) -> None:
         if not events:
             return
-        record = AnswerRecord(
+        record = self._of_events(model, [{**event, "state": ENDED, "interrupted": True} for event in events], now_ms)
+        self._offer(record, NO_INPUT, model, now_s)
+        self._forget_ended(record)
+
+    def _of_events(self, model: ServedModel, events: Sequence[Mapping[str, Json]], now_ms: int) -> AnswerRecord:
+        """Return the record of events without an input."""
+        return AnswerRecord(
             id=self._id(NO_INPUT),
             at_ms=now_ms,
             device=self.device,
             release=model.manifest.release,
             task=model.task_name,
-            events=tuple({**event, "state": ENDED, "interrupted": True} for event in events),
+            events=tuple(events),
         )
-        self._offer(record, NO_INPUT, model, now_s)
-        self._forget_ended(record)
 
     def _id(self, capture: Capture) -> str:
         if capture.id:
@@ -180,13 +211,24 @@ class Answers:
         return f"{self._start}-{self._number + 1}"
 
     def _offer(
-        self, record: AnswerRecord, capture: Capture, model: ServedModel, now_s: float, *, held: bool = False
+        self,
+        record: AnswerRecord,
+        capture: Capture,
+        model: ServedModel,
+        now_s: float,
+        *,
+        held: bool = False,
+        only: Sequence[str] | None = None,
     ) -> None:
+        """Offer ``record`` to every sink and to ``watch``; ``only``: to the sinks of these names alone."""
         self._number += 1
-        if self.watch is not None:
+        if self.watch is not None and only is None:
             self.watch(record, capture.data, model)
         for delivery in self.deliveries:
-            delivery.offer(record, now_s, held=held)
+            if only is None or delivery.name in only:
+                delivery.offer(record, now_s, held=held)
+            else:
+                delivery.join_at(self._number)
 
     def release(self) -> None:
         """Wake the sinks for the answers that were held."""
@@ -204,6 +246,8 @@ class Answers:
             joined = self.joining.get()
             joined.join_at(self._number)
             self.deliveries = (*self.deliveries, joined)
+        if self._owing:
+            self._note_owed()
         if not self._waiting:
             return
         settled = min((delivery.settled for delivery in self.deliveries), default=self._number)
@@ -236,6 +280,11 @@ def _misfit(name: str, settings: SinkSettings, model: ServedModel) -> str:
 def _beside(event: Mapping[str, Json], stream: str) -> Mapping[str, Json]:
     """Return an event as in the record of an input of ``stream``: only another stream is named."""
     return {key: value for key, value in event.items() if key != "stream" or value != stream}
+
+
+def _named(event: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return a kept event as in the record of no input: only a stream with a name is named."""
+    return {key: value for key, value in event.items() if key != "stream" or value}
 
 
 class ToAgent:

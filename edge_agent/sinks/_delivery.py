@@ -47,7 +47,7 @@ class Delivery:
         self._thread.start()
 
     def join_at(self, number: int) -> None:
-        """Count the first answer that is offered as the one after ``number``."""
+        """Count the next answer that is offered as the one after ``number``: those before are not for this sink."""
         self._offered = number
 
     def expect(self) -> None:
