@@ -611,6 +611,7 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
         state=options.state,
         suffixes=lambda: suffixes_of((first if child is None else child.model).manifest),
         options=lambda: (first if child is None else child.model).manifest.preprocessing.front_end_options,
+        columns=lambda: (first if child is None else child.model).manifest.preprocessing.front_end_columns,
         interval_ms=lambda: (first if child is None else child.model).manifest.stream_interval_ms,
         tell=tell,
         wake=lambda: None if child is None else child.notices.put(WAKE),

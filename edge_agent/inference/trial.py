@@ -176,6 +176,7 @@ def run(trial: Trial, note: Callable[[str], None]) -> Ended:
     around = Surroundings(
         suffixes=lambda: suffixes_of(model.manifest),
         options=lambda: model.manifest.preprocessing.front_end_options,
+        columns=lambda: model.manifest.preprocessing.front_end_columns,
         interval_ms=lambda: model.manifest.stream_interval_ms,
         tell=lambda code, text: note(f"{code}: {text}"),
         wake=lambda: notices.put(WAKE),

@@ -58,15 +58,17 @@ class Surroundings:
 
     ``state``: the agent's state directory; without one nothing is moved or remembered across restarts. ``suffixes``:
     returns the suffixes (lower case, with dot) that the served release reads now; a source must not touch other files.
-    ``options``: returns the options of its front end, all of them; {} for images. ``tell``: reports a code and a text
-    to the operator. ``interval_ms``: returns the time between neighbouring inputs for which the served release was
-    judged, if it is for windows cut of a stream; 0: not stated. ``wake``: called from any thread, makes an idle loop
-    call ``take`` at once, not only after 30 ms.
+    ``options``: returns the options of its front end, all of them; {} for images. ``columns``: returns the names of the
+    columns that the served release reads, in its order; () if its training data had none. ``tell``: reports a code and
+    a text to the operator. ``interval_ms``: returns the time between neighbouring inputs for which the served release
+    was judged, if it is for windows cut of a stream; 0: not stated. ``wake``: called from any thread, makes an idle
+    loop call ``take`` at once, not only after 30 ms.
     """
 
     state: Path | None = None
     suffixes: Callable[[], frozenset[str]] = lambda: IMAGE_SUFFIXES
     options: Callable[[], Mapping[str, float]] = dict
+    columns: Callable[[], tuple[str, ...]] = tuple
     interval_ms: Callable[[], int] = int
     tell: Callable[[str, str], None] = _silent
     wake: Callable[[], None] = _awake

@@ -8,6 +8,9 @@ from now on are read, unless ``whole``.
 A line of names is no input. It is the first one, of a file its first line even where that is not read, and later one
 that repeats it or has all ``columns``: a device that restarts sends it again. Other text, such as a message of the
 device, is a line that isn't numbers.
+
+Names are compared with those of the columns that the release was trained on: the same in another order are put in its
+order, and lines with other names are refused, unless ``columns`` says which of them are the channels.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from wire.errors import SettingsError
 from wire.settings import Bound
 
 LINE_INVALID = "source_line_invalid"
+REORDERED = "columns_reordered"
 MAX_LINE_BYTES = 64 * 1024
 _MAX_STEPS = 65_536
 
@@ -40,7 +44,7 @@ class Settings:
     path: Path = Path("/dev/ttyUSB0")  # the file, FIFO or device
     steps: Annotated[int, Bound(0, _MAX_STEPS)] = 0  # lines of one input; 0: those of the release's front end
     hop: Annotated[int, Bound(0, _MAX_STEPS)] = 0  # lines from one input to the next; 0: as many as steps
-    columns: tuple[str, ...] = ()  # of lines with names, in the order of the channels; else all, in their order
+    columns: tuple[str, ...] = ()  # of lines with names, in the order of the channels; else those of the release
     whole: bool = False  # also the lines that the file has already
     baud: Annotated[int, Bound(0, 4_000_000)] = 0  # rate of a serial device; 0: as it is set
     backlog: Annotated[int, Bound(1, 10_000)] = 16  # newest inputs that wait for the model
@@ -67,6 +71,10 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
     return StreamSource(str(settings.path), windows.read, pace, clock, surroundings)
 
 
+class _NamesError(LookupError):
+    """A line has names that the release doesn't read."""
+
+
 class _Windows:
     """Lines to windows, over all reconnections. For one thread."""
 
@@ -78,7 +86,9 @@ class _Windows:
         self._begun = False  # a line was read, so that the next one of text need not be names
         self._rows: list[list[float]] = []
         self._left_out = 0  # lines until the next window
-        self._told = False
+        self._told: set[bool] = set()  # whether names were wrong, or numbers
+        self._wanted: tuple[str, ...] = ()  # of the release that read the line before
+        self._reordered = False  # told of it
 
     def read(self, stop: threading.Event) -> Iterator[bytes]:
         """Yield the windows of one connection."""
@@ -114,9 +124,45 @@ class _Windows:
 
     def _is_names(self, cells: list[str]) -> bool:
         """Return whether a line without a number names the columns."""
-        columns = self._settings.columns
-        known = set(columns) <= set(cells) if columns else cells == self._names
-        return known or (not self._begun and (len(cells) > 1 or not columns))
+        own = self._settings.columns
+        columns = own or self._surroundings.columns()
+        known = (bool(columns) and set(columns) <= set(cells)) or (not own and cells == self._names)
+        return known or (not self._begun and (len(cells) > 1 or not own))
+
+    def _order(self, names: list[str], *, sure: bool) -> tuple[str, ...]:
+        """Return the names of the channels among ``names`` of a line, in the release's order; () for all as they are.
+
+        ``sure``: they are names, not perhaps a message of the device.
+
+        Raises:
+            _NamesError: If the release reads columns of other names.
+        """
+        wanted = self._surroundings.columns()
+        own = self._settings.columns
+        if own and set(own) != set(wanted):
+            return own
+        message = not sure and len(names) != len(wanted) and not set(names) & set(wanted)
+        if not names or message or len(wanted) <= 1:
+            return own
+        given = own or tuple(names)
+        missing = [name for name in wanted if name not in names]
+        foreign = [name for name in given if name not in wanted]
+        twice = [name for name in wanted if names.count(name) > 1]
+        read, got = f"{', '.join(wanted)[:200]} in {self._settings.path}", ", ".join(given)[:200]
+        if missing or foreign or twice:
+            parts = (("missing", missing), ("not of the model", foreign), ("twice", twice))
+            wrong = "; ".join(f"{what}: {', '.join(found)[:100]}" for what, found in parts if found)
+            message = f"Expected the columns {read}, got {got} ({wrong}): such lines are left out"
+            advice = "name them as the training data does, or set columns in [source] to those of the channels"
+            raise _NamesError(f"{message}; {advice}")
+        if wanted != self._wanted:
+            self._rows.clear()  # of another release, perhaps in another order
+            self._reordered = False
+        if given != wanted and not self._reordered:
+            self._surroundings.tell(REORDERED, f"Expected the columns {read}, got {got}: read by their names")
+            self._reordered = True
+        self._wanted = wanted
+        return wanted
 
     def _row(self, line: bytes) -> list[float]:
         """Return the numbers of a line; [] for an empty one, names, or an invalid one, which ends the window."""
@@ -128,7 +174,7 @@ class _Windows:
                 value = json.loads(text)
                 if isinstance(value, dict):
                     self._keys = self._keys or list(value)
-                    value = [value[name] for name in self._settings.columns or self._keys]
+                    value = [value[name] for name in self._order(list(value), sure=True) or self._keys]
                 return _numbers(value)
             cells = _cells(text)
             if not any(_is_number(cell) for cell in cells):
@@ -137,17 +183,26 @@ class _Windows:
                 self._rows.clear()
                 self._names = cells
                 return []
-            if self._settings.columns and self._names:
-                cells = [cells[self._names.index(name)] for name in self._settings.columns]
+            if self._names and (order := self._order(self._names, sure=False)):
+                if len(cells) != len(self._names) and not self._settings.columns:
+                    raise ValueError(f"{len(cells)} cells for {len(self._names)} names")  # noqa: TRY301 - as above
+                cells = [cells[self._names.index(name)] for name in order]
             return [float(cell) for cell in cells]
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             self._rows.clear()
-            if not self._told:
-                self._told = True
-                got = f"got {line[:80]!r} ({type(error).__name__}: {str(error)[:80]})"
-                text = f"Expected numbers as CSV or JSON in a line of {self._settings.path}, {got}"
-                self._surroundings.tell(LINE_INVALID, f"{text}: such lines are left out, and windows begin after them")
+            self._tell(error, line)
             return []
+
+    def _tell(self, error: Exception, line: bytes) -> None:
+        """Report the first line of other names, and the first that isn't numbers."""
+        named = isinstance(error, _NamesError)
+        if named in self._told:
+            return
+        self._told.add(named)
+        got = f"got {line[:80]!r} ({type(error).__name__}: {str(error)[:80]})"
+        text = f"Expected numbers as CSV or JSON in a line of {self._settings.path}, {got}"
+        text = str(error) if named else f"{text}: such lines are left out, and windows begin after them"
+        self._surroundings.tell(LINE_INVALID, text)
 
     def _encoded(self, rows: list[list[float]]) -> bytes:
         if self._surroundings.options().get("binary"):

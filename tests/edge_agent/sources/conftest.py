@@ -16,7 +16,8 @@ from tests.edge_agent.sources.prepared import Told
 def stream() -> Iterator[Callable[..., StreamSource]]:
     """Open sources; all are closed at the end.
 
-    ``release``: the options of its front end; ``interval_ms``: of its gates. ``told``: gets what a source reports.
+    ``release``: the options of its front end; ``read``: the columns that it reads; ``interval_ms``: of its gates.
+    ``told``: gets what a source reports.
     """
     opened: list[StreamSource] = []
 
@@ -24,6 +25,7 @@ def stream() -> Iterator[Callable[..., StreamSource]]:
         kind: str,
         *,
         release: dict[str, float] | None = None,
+        read: tuple[str, ...] = (),
         interval_ms: int = 0,
         told: Told | None = None,
         **keys: object,
@@ -31,6 +33,7 @@ def stream() -> Iterator[Callable[..., StreamSource]]:
         kept: Told = told if told is not None else []
         around = sources.Surroundings(
             options=lambda: release or {},
+            columns=lambda: read,
             interval_ms=lambda: interval_ms,
             tell=lambda code, text: kept.append((code, text)),
         )

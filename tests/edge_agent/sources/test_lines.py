@@ -24,9 +24,11 @@ from wire.errors import SettingsError
 def lines(stream: Callable[..., StreamSource]) -> Callable[..., tuple[StreamSource, Told]]:
     """Open a source of lines, with what it reports."""
 
-    def start(path: Path, release: dict[str, float] | None = None, **settings: object) -> tuple[StreamSource, Told]:
+    def start(
+        path: Path, release: dict[str, float] | None = None, read: tuple[str, ...] = (), **settings: object
+    ) -> tuple[StreamSource, Told]:
         told: Told = []
-        return stream("lines", release=release, told=told, path=str(path), retry_s=0.01, **settings), told
+        return stream("lines", release=release, read=read, told=told, path=str(path), retry_s=0.01, **settings), told
 
     return start
 
@@ -157,6 +159,73 @@ def test_json_objects_may_have_their_names_in_any_order(lines: Callable, tmp_pat
     source, told = lines(path, steps=2, whole=True)
     assert _next(source) == [[1, 2], [3, 4]]
     until(lambda: [code for code, _ in told] == ["source_line_invalid"])
+
+
+@pytest.mark.parametrize("columns", [[], ["c", "b", "a"]])
+@pytest.mark.parametrize("text", ["c,a,b\n3,1,2\n3,1,2\n", '{"c": 3, "a": 1, "b": 2}\n{"b": 2, "a": 1, "c": 3}\n'])
+def test_names_are_put_in_the_order_of_the_release(
+    text: str, columns: list[str], lines: Callable, tmp_path: Path
+) -> None:
+    """Whatever order the lines or the settings have; that it differs is told once."""
+    path = tmp_path / "log"
+    path.write_text(text)
+    source, told = lines(path, steps=2, read=("a", "b", "c"), columns=columns, whole=True)
+    assert _next(source) == [[1, 2, 3], [1, 2, 3]]
+    assert [code for code, _ in told] == ["columns_reordered"]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("a,d\n1,2\n", "missing: b; not of the model: d"),
+        ("c,d\n1,2\n", "missing: a, b; not of the model: c, d"),
+        ("a,b,t\n1,2,3\n", "not of the model: t"),
+        ("a,b,a\n1,2,3\n", "twice: a"),
+        ('{"t": 3, "a": 1, "b": 2}\n', "not of the model: t"),
+        ('{"a": 1}\n', "missing: b"),
+    ],
+)
+def test_names_that_the_release_does_not_read_are_refused(
+    text: str, wrong: str, lines: Callable, tmp_path: Path
+) -> None:
+    """Told apart from lines without numbers, and once; the next line with the right names is read."""
+    path = tmp_path / "log"
+    path.write_text(f'{text}{text.splitlines()[-1]}\n[\n{{"a": 7, "b": 8}}\n')
+    source, told = lines(path, steps=1, read=("a", "b"), whole=True)
+    assert _next(source) == [[7, 8]]
+    assert [code for code, _ in told] == ["source_line_invalid"] * 2
+    assert f"({wrong})" in told[0][1]
+
+
+def test_own_columns_choose_the_channels_of_other_names(lines: Callable, tmp_path: Path) -> None:
+    """A sensor names its channels as it likes; extra ones such as a time are left out, by their names."""
+    path = tmp_path / "log"
+    path.write_text("t,x,y\n9,1,2\n")
+    source, told = lines(path, steps=1, read=("a", "b"), columns=["y", "x"], whole=True)
+    assert _next(source) == [[2, 1]]
+    assert told == []
+
+
+@pytest.mark.parametrize(("text", "read"), [("READY\n1,2\n", ("a", "b")), ("value\n1\n", ("a",))])
+def test_a_first_message_is_no_header_of_other_names(
+    text: str, read: tuple[str, ...], lines: Callable, tmp_path: Path
+) -> None:
+    """A line without a name of the release, and as many as none, says nothing of the order; nor does one channel's."""
+    path = tmp_path / "log"
+    path.write_text(text)
+    source, told = lines(path, steps=1, read=read, whole=True)
+    assert _next(source) == [[1, 2][: len(read)]]
+    assert told == []
+
+
+def test_a_line_of_more_cells_than_names_is_refused(lines: Callable, tmp_path: Path) -> None:
+    """Its numbers may stand under other names."""
+    path = tmp_path / "log"
+    path.write_text("b,a\n1,2,3\n5,6\n")
+    source, told = lines(path, steps=1, read=("a", "b"), whole=True)
+    assert _next(source) == [[6, 5]]
+    assert [code for code, _ in told] == ["columns_reordered", "source_line_invalid"]
+    assert "3 cells for 2 names" in told[1][1]
 
 
 @pytest.mark.parametrize("binary", [0, 1])
