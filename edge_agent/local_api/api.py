@@ -45,10 +45,18 @@ from wire.canonical import sha256_hex
 from wire.codec import Json, parse_json, to_document
 from wire.errors import MessageError
 from wire.manifest import Manifest
+from wire.settings import nearest
 
 _LOG = logging.getLogger(__name__)
 _RETRY_S = 1
 _READY_S = 20.0  # without a turn of the loop for this long, the model is not ready
+_PARAMETERS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("GET", "/v1/answers"): ("n",),
+    ("GET", "/v1/inputs"): ("id",),
+    ("POST", "/v1/inputs"): ("wait", "stream", "at_ms"),
+    ("POST", "/v1/correct"): (),
+}
+"""Names in the query of a request, for the paths where another one is a mistake."""
 _STREAM_S = 10.0  # between two signs of life of a stream without answers
 _TOKEN_LENGTHS = range(16, 4097)
 _OTHERS_BITS = 0o077
@@ -58,6 +66,9 @@ _MAX_LABEL = 100
 _MAX_STREAM = 100
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999: readers of records have no later dates
 _MAX_DIGITS = 15
+_SECONDS = range(
+    1_500_000_000, 4_100_000_000
+)  # 2017 to 2099 in seconds; in milliseconds 18 January to 17 February 1970
 _LABELS_NAMED = 20
 _NO_CLASS = "none of these"  # what the server's page offers for a picture that shows no class
 _PAGE = Path(__file__).with_name("page.html")
@@ -217,6 +228,7 @@ class LocalApi:
         }
         handle = routes.get((request.method, path))
         if handle is not None:
+            _check_query(request, path)
             return handle(request)
         others = [method for method, known in routes if known == path]
         if others:
@@ -390,6 +402,19 @@ class LocalApi:
             self._streams.release()
 
 
+def _check_query(request: Request, path: str) -> None:
+    """Check the names of a request's parameters: a misspelt one would do nothing.
+
+    Raises:
+        ApiError: If one is unknown.
+    """
+    known = _PARAMETERS.get((request.method, path))
+    if known is not None and (unknown := sorted(request.query.keys() - set(known))):
+        some = f"one of {', '.join(known)}" if known else "none"
+        got = f"{unknown[0][:40]!r}{nearest(unknown[0], known)}"
+        raise ApiError(400, f"Expected of the parameters of {request.method} {path} {some}, got {got}")
+
+
 def _place(request: Request) -> InStream:
     """Return where a pushed input stands: in the stream that its sender names, at the time that it says.
 
@@ -402,6 +427,9 @@ def _place(request: Request) -> InStream:
         raise ApiError(400, message)
     if at and not (at.isascii() and at.isdigit() and len(at) <= _MAX_DIGITS and int(at) <= _LAST_MS):
         raise ApiError(400, f"Expected at_ms as milliseconds since 1970 (UTC), got {at[:40]!r}")
+    if at and int(at) in _SECONDS:
+        advice = f"if these are seconds, send {at}000"
+        raise ApiError(400, f"Expected at_ms as milliseconds since 1970 (UTC), got {at}, a day of early 1970: {advice}")
     return InStream(name=stream, at_ms=int(at) if at else None, last=not stream)
 
 

@@ -141,8 +141,8 @@ class _Windows:
         own = self._settings.columns
         if own and set(own) != set(wanted):
             return own
-        message = not sure and len(names) != len(wanted) and not set(names) & set(wanted)
-        if not names or message or len(wanted) <= 1:
+        remark = not sure and len(names) != len(wanted) and not set(names) & set(wanted)
+        if not names or remark or len(wanted) <= 1:
             return own
         given = own or tuple(names)
         missing = [name for name in wanted if name not in names]

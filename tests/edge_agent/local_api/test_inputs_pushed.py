@@ -70,6 +70,28 @@ def test_a_full_queue_refuses_and_a_late_answer_is_named(
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "wanted"),
+    [
+        ("POST", "/v1/inputs?streem=x", "one of wait, stream, at_ms, got 'streem': did you mean 'stream'?"),
+        ("POST", "/v1/inputs?wait=1&STREAM=x", "got 'STREAM'"),
+        ("POST", "/v1/inputs?at_ms=1767225620", "milliseconds since 1970 (UTC), got 1767225620"),
+        ("POST", "/v1/inputs?stream=a&at_ms=1767225620", "if these are seconds, send 1767225620000"),
+        ("GET", "/v1/inputs?name=x", "one of id, got 'name'"),
+        ("GET", "/v1/answers?count=3", "one of n, got 'count'"),
+        ("POST", "/v1/correct?id=3", "none, got 'id'"),
+    ],
+)
+def test_parameters_that_would_do_nothing_or_are_seconds_are_refused(
+    method: str, path: str, wanted: str, running: Callable[..., Running]
+) -> None:
+    """An input of no stream, or of January 1970, would be a wrong answer with the status 200."""
+    one = running(PUSH)
+    status, said = one.ask(method, path, *([b"x"] if method == "POST" else []))[:2]
+    assert status == 400
+    assert wanted in json.loads(said)["error"]
+
+
+@pytest.mark.parametrize(
     ("source", "path", "body", "status"),
     [
         (None, "/v1/inputs", b"x", 404),
