@@ -272,8 +272,11 @@ class Answers:
 def _misfit(name: str, settings: SinkSettings, model: ServedModel) -> str:
     """Return what the filter of the sink ``name`` can't do for the answers of ``model``, "" if nothing."""
     useless = model.useless_filters
-    wrong = misfit(settings, model.task_name, useless)
+    manifest = model.manifest
+    wrong = misfit(settings, model.task_name, useless, manifest.labels)
     passes = "only errors pass it" if settings.events_only and "events_only" in useless else "all answers pass it"
+    if settings.thresholds and "thresholds" not in useless:
+        passes = f"{manifest.release} never answers with it, and other labels pass from {settings.above:g} on"
     return f"{name}: {wrong}: {passes}" if wrong else ""
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 from wire.answers import AnswerRecord
 from wire.codec import Json
 from wire.errors import SettingsError
-from wire.settings import Bound
+from wire.settings import Bound, nearest
 
 Share: TypeAlias = Annotated[float, Bound(0, 1)]
 _MOST_S = 31_622_400.0
@@ -51,16 +51,23 @@ class SinkSettings:
             raise SettingsError(f"{message}: set the confidence below which an answer is rejected")
 
 
-def misfit(settings: SinkSettings, task: str, useless: Mapping[str, str]) -> str:
+def misfit(settings: SinkSettings, task: str, useless: Mapping[str, str], labels: Sequence[str] = ()) -> str:
     """Return what is wrong with ``settings`` for the answers of ``task``, as a sentence; empty if nothing.
 
-    ``useless``: the keys that do nothing for such answers, each with what to use.
+    ``useless``: the keys that do nothing for such answers, each with what to use. ``labels``: those that an answer may
+    have; none: not known.
     """
     for key, advice in useless.items():
         value = getattr(settings, key)
         if value:
             shown = "true" if value is True else repr(dict(value)) if isinstance(value, Mapping) else repr(value)
             return f"Expected no {key} for a release of the task {task}, got {key} = {shown}: {advice}"
+    foreign = sorted(settings.thresholds.keys() - set(labels)) if labels else []
+    if foreign:
+        known = ", ".join(labels)[:200]
+        return (
+            f"Expected thresholds of {known}, got {foreign[0][:60]!r}{nearest(foreign[0], labels)}: correct the label"
+        )
     return ""
 
 

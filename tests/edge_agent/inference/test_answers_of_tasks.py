@@ -116,6 +116,22 @@ def test_the_reference_shows_a_record_of_each_task(task: str, tmp_path: Path) ->
     assert good.keys() - wanted <= {"device", "support_rate", "events", "inputs", "drift"}
 
 
+def test_thresholds_of_labels_that_the_release_does_not_have_are_told(tmp_path: Path) -> None:
+    """The known labels are named; a sink of known ones alone says nothing."""
+    told: list[tuple[str, str]] = []
+    documents = {
+        "fine": {"kind": "jsonl", "thresholds": {"b": 0.5}},
+        "sure": {"kind": "jsonl", "thresholds": {"a": 0.5, "B": 0.9}, "above": 0.25},
+    }
+    around = SinkSurroundings(state=tmp_path, tell=lambda *words: told.append(words))
+    model = load_model(bundle_of("classification", tmp_path))
+    found = open_answers(documents, around, model)
+    assert [code for code, _ in told] == ["sink_failed"]
+    assert told[0][1].startswith(f"sure: Expected thresholds of {', '.join(model.manifest.labels)}, got 'B'")
+    assert "other labels pass from 0.25 on" in told[0][1]
+    found.close()
+
+
 def test_a_filter_that_does_nothing_for_the_task_is_told_and_ends_no_sink(tmp_path: Path) -> None:
     """Task, key, value and what to use are named, at the start and for a later release of another task alike."""
     told: list[tuple[str, str]] = []
