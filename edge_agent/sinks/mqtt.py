@@ -54,7 +54,7 @@ class Settings:
     tls_ca: Path | None = None  # TLS with the certificates in this PEM file, in the place of the system's
     protocol: Annotated[str, OneOf(("5", "3.1.1"))] = "5"  # with 3.1.1 a broker can't say that it refused an answer
     topic: str = ""  # answers are on TOPIC/answer; empty: tinyfleet/DEVICE
-    retain_last: bool = False  # the broker keeps the last answer for those who subscribe later
+    retain_last: bool = False  # the broker keeps the last answer, no error, for those who subscribe later
     home_assistant: bool = False  # publish discovery messages
     home_assistant_prefix: str = "homeassistant"
 
@@ -120,9 +120,8 @@ class SiteBroker:
             if len(self._pending) >= _MOST_PENDING:
                 message = f"Expected fewer than {_MOST_PENDING} answers without acknowledgement, got more"
                 raise SinkError(f"{message}: see why the broker does not acknowledge")
-            info = self._client.publish(
-                self._place.topic, encode_answer(record), qos=1, retain=self._settings.retain_last
-            )
+            retained = self._settings.retain_last and has_answer(record)
+            info = self._client.publish(self._place.topic, encode_answer(record), qos=1, retain=retained)
             self._pending[id(record)] = (record, info.mid)
         numbers = [self._pending[id(record)][1] for record in records]
         delivered = self._wait(numbers, _ACK_S)
@@ -219,6 +218,14 @@ class SiteBroker:
             self._wait([info.mid], _CLOSE_S)
         self._client.disconnect()
         self._client.loop_stop()
+
+
+def has_answer(record: AnswerRecord) -> bool:
+    """Return whether ``record`` says what an input shows; not an error, or an event that a stop cut off."""
+    if record.error:
+        return False
+    lists = (record.boxes, record.labels, record.anomalous)
+    return bool(record.label or record.values) or any(item is not None for item in lists)
 
 
 def _without_delay(_client: paho.Client, _data: object, connection: object) -> None:

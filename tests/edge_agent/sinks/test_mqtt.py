@@ -22,7 +22,7 @@ from edge_agent.sinks import mqtt as sink_module
 from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
-from edge_agent.sinks.mqtt import Settings, SiteBroker, open_sink
+from edge_agent.sinks.mqtt import Settings, SiteBroker, has_answer, open_sink
 from tests.edge_agent.sinks.receiver import until
 from wire.answers import AnswerRecord
 from wire.errors import SettingsError
@@ -134,6 +134,41 @@ def test_the_broker_keeps_the_last_answer_on_request(opened: Callable[..., SiteB
     late = Subscriber(broker.port, "+/answer")
     assert json.loads(late.next("kept/answer"))["id"] == "2"
     late.stop()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"error": "image_invalid"}, {"events": ({"label": "low", "state": "ended", "interrupted": True},)}],
+    ids=["an error", "a cut-off event"],
+)
+def test_the_broker_keeps_the_last_answer_beyond_what_is_none(
+    keys: dict[str, object], opened: Callable[..., SiteBroker], broker: Broker
+) -> None:
+    """Who is there gets it; who subscribes later gets the last value."""
+    there = Subscriber(broker.port, "kept/answer")
+    opened(topic="kept", retain_last=True).send([*some(1, values={"t": 20.5}), *some(2, **{"label": "", **keys})])
+    assert [json.loads(there.next("kept/answer"))["id"] for _ in range(2)] == ["1", "2"]
+    there.stop()
+    late = Subscriber(broker.port, "kept/answer")
+    assert json.loads(late.next("kept/answer"))["values"] == {"t": 20.5}
+    late.stop()
+
+
+@pytest.mark.parametrize(
+    ("keys", "answers"),
+    [
+        ({"label": "7"}, True),
+        ({"values": {"t": 0.0}}, True),
+        ({"boxes": ()}, True),
+        ({"labels": ()}, True),
+        ({"anomalous": False}, True),
+        ({"label": "7", "error": "image_invalid"}, False),
+        ({}, False),
+    ],
+)
+def test_an_answer_may_be_empty_but_is_no_error(keys: dict[str, object], answers: bool) -> None:  # noqa: FBT001 - a case
+    """No boxes and no labels are an answer of their tasks."""
+    assert has_answer(AnswerRecord(**keys)) is answers
 
 
 def test_a_device_that_is_killed_is_offline_by_its_will(
