@@ -12,7 +12,7 @@ data set. Sizes are checked before anything is decoded, images are taken one by 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from compressor.data._table import Shares, Table, source_name
 from compressor.data.arrays import pictures
 from compressor.data.labelled_images import MAX_SET_BYTES
 from compressor.errors import ArchiveError, ColumnError, DataError
-from compressor.recipe.model import DataRecipe
+from compressor.recipe.model import UNLABELLED, DataRecipe
 from edge_agent import front_ends
 from edge_agent.errors import ImageError, SensorError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
@@ -59,6 +59,15 @@ class _Taken:
                 yield image
         except (ImageError, SensorError, OSError, EOFError) as error:
             self.corrupt.append(f"{name}: {error}")
+
+
+def without_labels(data: DataRecipe) -> DataRecipe:
+    """Return the ``[data]`` of the inputs that ``data`` names beside its labelled rows, preprocessed as these."""
+    told = ("slices", "split", "train_slices", "label", "shares", "task", "needs", "stand_in", "columns", "calibration",
+            "separator", "label_columns", "ignore", "missing", "near_copies", "target_mean", "target_std")  # fmt: skip
+    usual = DataRecipe()
+    plain = {name: getattr(usual, name) for name in told}
+    return replace(data, dataset=UNLABELLED, path=data.unlabelled, unlabelled="", **plain)
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:

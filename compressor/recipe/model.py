@@ -124,8 +124,8 @@ class DataRecipe:
     calibration split.
     ``near_copies``: pictures that look alike and have no source count as one source (``one_source``), also over the
     splits that the data set tells, which is an error; ``as_told``: in two told splits they stay apart.
-    ``unlabelled``: the path of inputs without labels, instead of data set and path; reading a recipe replaces it by
-    the data set ``unlabelled`` with this path.
+    ``unlabelled``: the path of inputs without labels. Alone, reading a recipe replaces it by the data set
+    ``unlabelled`` with this path; beside labelled rows, step ``distill`` learns from them too.
     """
 
     dataset: str = "digits"

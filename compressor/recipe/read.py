@@ -154,7 +154,7 @@ def recipe_of(document: Mapping[str, object], *, strict: bool = True) -> Recipe:
         targets = plain_table(document.get("targets", {"host": {}}), "[targets]")
         recipe = Recipe(
             model=fields_from(ModelRecipe, document.get("model", {}), "[model]"),
-            data=_without_labels(fields_from(DataRecipe, document.get("data", {}), "[data]")),
+            data=_without_labels(fields_from(DataRecipe, document.get("data", {}), "[data]"), document.get("data", {})),
             train=fields_from(TrainRecipe, document.get("train", {}), "[train]"),
             compress=_steps(document.get("compress", [] if finished else DEFAULT_STEPS)),
             targets=tuple(
@@ -178,14 +178,20 @@ def recipe_of(document: Mapping[str, object], *, strict: bool = True) -> Recipe:
     return recipe
 
 
-def _without_labels(data: DataRecipe) -> DataRecipe:
-    """Return ``data`` with the data set of inputs without labels, if ``unlabelled`` names some."""
+def _without_labels(data: DataRecipe, table: object) -> DataRecipe:
+    """Return ``data`` with the data set of inputs without labels, if ``unlabelled`` stands without labelled rows.
+
+    ``table``: ``[data]`` as written, which tells ``dataset = "digits"`` from the default.
+    """
     if not data.unlabelled:
         return data
-    given = [key for key in ("dataset", "path", "needs", "stand_in") if is_given(data, key)]
+    given = [key for key in ("needs", "stand_in") if is_given(data, key)]
+    given += ["dataset = 'unlabelled'"] * (not data.labelled)
     if given:
-        message = f"Expected [data] unlabelled = {data.unlabelled!r} alone, got it beside {given[0]}"
-        raise RecipeError(f"{message}: rows have labels or have none; judge labelled rows by a recipe of their own")
+        message = f"Expected no {given[0]} in [data] beside unlabelled = {data.unlabelled!r}, got one"
+        raise RecipeError(f"{message}: name labelled rows by dataset and path, or leave unlabelled out")
+    if isinstance(table, dict) and {"dataset", "path"} & set(table):
+        return data
     return replace(data, dataset=UNLABELLED, path=data.unlabelled, unlabelled="")
 
 
@@ -522,9 +528,13 @@ def _check_gates(recipe: Recipe) -> None:
 
 
 def _check_unlabelled(recipe: Recipe) -> None:
-    """Check that inputs without labels meet a file whose answers take their place."""
+    """Check that inputs without labels meet a file whose answers take their place, or a teacher's."""
     model = recipe.model
     if recipe.data.labelled:
+        task = tasks.of(recipe.data)
+        if recipe.data.unlabelled and task.name not in tasks.CAN_DO_WITHOUT:
+            message = f"Expected no [data] unlabelled beside the rows of a recipe {task.recipes}, got one"
+            raise RecipeError(f"{message}: only {' and '.join(tasks.CAN_DO_WITHOUT)} learn from a teacher's answers")
         return
     if not model.imported:
         message = f"Expected {' or '.join(formats.model_keys())} in [model] with [data] unlabelled, got none"
@@ -635,6 +645,8 @@ def _unread_of_files(recipe: Recipe) -> Iterator[Unread]:
 def _unread_of_data(recipe: Recipe) -> Iterator[Unread]:
     """Yield the keys that belong to another way to resize, and inputs to calibrate with if nothing is quantized."""
     data = recipe.data
+    if data.unlabelled and not any(step.step == "distill" for step in network_steps(recipe)):
+        yield Unread("[data]", "unlabelled", "beside labelled rows without a step 'distill', which learns from both")
     if data.calibration and not any(isinstance(step, QuantizeRecipe) for step in recipe.compress):
         yield Unread("[data]", "calibration", "without a step 'quantize'")
     for key, resize in (("resize_to", "centre_crop"), ("fill", "letterbox")):

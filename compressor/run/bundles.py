@@ -163,6 +163,7 @@ def recipe_digest(recipe: Recipe) -> str:
     """Return the digest of all that ``recipe`` states, wherever its file is."""
     beside = [str(recipe.acceptance)] if recipe.acceptance != AcceptanceRecipe() else []
     beside += [recipe.data.task] if recipe.data.task else []
+    beside += [f"unlabelled {recipe.data.unlabelled}"] if recipe.data.unlabelled else []
     beside += [f"columns {sorted(recipe.data.columns.items())}"] if recipe.data.columns else []
     beside += [str(recipe.smoothing)] if recipe.smoothing.kind else []
     beside += [str(recipe.alarm)] if recipe.alarm != AlarmRecipe() else []
@@ -186,6 +187,8 @@ def lineage_of(run: Run, compared: Comparison) -> dict[str, str]:
     }
     if (given := run.material.calibration) is not None:
         lineage["calibration"] = given.digest
+    if (beside := run.material.unlabelled) is not None:
+        lineage["unlabelled"] = table_digest(beside)
     if run.models.baseline.mends:
         lineage["clean"] = "; ".join(run.models.baseline.mends)
     if run.models.weights is not None and run.models.weights is not run.models.trained:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ NOISE_ROWS = 16
 class Lesson:
     """The tables for steps: to learn from, to calibrate on, and to judge a step's own choices.
 
+    ``unlabelled``: inputs for which only a teacher has answers, if there are any.
+
     Raises:
         DataError: If there are calibration rows of one class only.
     """
@@ -61,6 +63,8 @@ class Lesson:
     train: Sequence[Table]
     calibration: Sequence[Table]
     search: Table
+    _: KW_ONLY
+    unlabelled: Table | None = None
 
     def __post_init__(self) -> None:
         """Reject tables that no step could calibrate on, before anything is trained."""
@@ -70,7 +74,8 @@ class Lesson:
         """Return the SHA-256 of the content of all tables."""
         tables = [*self.train, *self.calibration, self.search]
         unit = repr(self.search.unit) if self.search.unit is not None else ""
-        return sha256_hex(("".join(table_digest(table) for table in tables) + unit).encode())
+        beside = f" unlabelled {table_digest(self.unlabelled)}" if self.unlabelled is not None else ""
+        return sha256_hex(("".join(table_digest(table) for table in tables) + unit + beside).encode())
 
 
 def check_calibration(tables: Sequence[Table]) -> None:
@@ -121,7 +126,7 @@ def _applying(run: Run, weights: Result, trained: Result, step: Settings, lesson
         classes = len(lesson.search.class_names)
         with run.progress.stage(step.step, 1, "step") as stage, tempfile.TemporaryDirectory(prefix="tinyfleet-") as at:
             train, calibration, search = map(run.lessons, (lesson.train, lesson.calibration, [lesson.search]))
-            given = run.models.teacher
+            given, beside = run.models.teacher, lesson.unlabelled
             teacher: Network = given.network() if given is not None else run.loaded(trained.data, classes)  # type: ignore[assignment]
             bench = Bench(
                 train=train,
@@ -129,6 +134,7 @@ def _applying(run: Run, weights: Result, trained: Result, step: Settings, lesson
                 search=search,
                 settings=run.recipe.train,
                 teacher=teacher,
+                unlabelled=run.lessons([beside]).inputs if beside is not None else None,
                 tell=lambda note: stage.advance(0, note),
             )
             applied = steps.apply(run.loaded(weights.data, classes), bench, step)  # type: ignore[arg-type]

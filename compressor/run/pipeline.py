@@ -23,7 +23,8 @@ from compressor.closure import code_digests
 from compressor.data import load_kept
 from compressor.data._calibration import opened as opened_calibration
 from compressor.data._split import WITHOUT_TRAIN, absences, part, part_watched, repeats, set_aside, split
-from compressor.data._table import Table, align
+from compressor.data._table import Table, align, concatenate
+from compressor.data.unlabelled import without_labels
 from compressor.devices.bench import DeviceBench
 from compressor.errors import DataError, PackageError
 from compressor.exploration.duplicates import with_near_sources
@@ -230,12 +231,13 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
     for said in absences(table, splits):
         run.progress.say(said)
     table = run.task.targets.fitted(recipe, table, table.take(splits.train))
+    unlabelled = _unlabelled_of(run, table, data_root) if recipe.data.unlabelled else None
     unfit = run.task.unfit.get("retraining", "")
     if extra is not None and unfit:
         message = f"Expected a recipe of classes for a retraining from drifted samples, got one {run.task.recipes}"
         raise DataError(f"{message}: {unfit}")
     if extra is None:
-        return Material(table=table, splits=splits, drifted=None, calibration=given)
+        return Material(table=table, splits=splits, drifted=None, calibration=given, unlabelled=unlabelled)
     used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
     known = table.take(used)
     drifted = part(with_near_sources(extra, run.progress, cache=run.cache), known)
@@ -244,7 +246,36 @@ def material_of(run: Run, data_root: Path | None, extra: Table | None, watched: 
         if watched is None
         else part_watched(with_near_sources(watched, run.progress, cache=run.cache), known, drifted)
     )
-    return Material(table=table, splits=splits, drifted=drifted, watched=beside, calibration=given)
+    return Material(
+        table=table, splits=splits, drifted=drifted, watched=beside, calibration=given, unlabelled=unlabelled
+    )
+
+
+def _unlabelled_of(run: Run, table: Table, data_root: Path | None) -> Table:
+    """Return the inputs without labels beside ``table`` that show nothing that its rows show, also nearly so.
+
+    A student that learns a teacher's answers to the inputs of a gate would be judged by what it was taught.
+
+    Raises:
+        DataError: If they can't be read, or none is left.
+    """
+    data = run.recipe.data
+    with run.progress.stage("inputs without labels", 1, "set") as stage:
+        found = load_kept(run.cache, without_labels(data), data_root or run.recipe.folder)
+        stage.advance()
+    labels = np.zeros((len(found), *table.labels.shape[1:]), table.labels.dtype)  # nobody reads them
+    found = replace(found, labels=labels, class_names=table.class_names, task=table.task, unit=table.unit)
+    both = concatenate(table, found)
+    sources = with_near_sources(both, run.progress, np.arange(len(both)) >= len(table), run.cache).sources
+    fresh = ~np.isin(sources[len(table) :], sources[: len(table)]) & ~np.isin(found.hashes, table.hashes)
+    if not fresh.any():
+        message = f"Expected inputs in {data.unlabelled} that labelled rows don't show, got {len(found)} that they do"
+        raise DataError(f"{message}: leave [data] unlabelled out, or add others")
+    if not fresh.all():
+        run.progress.say(
+            f"{int((~fresh).sum())} of {len(found)} inputs without labels are left out: rows show the same"
+        )
+    return found.take(fresh)
 
 
 def _models(run: Run, base: BasePoint | None) -> Models:
@@ -302,7 +333,7 @@ def lesson_of(run: Run, *, searched: bool = False) -> Lesson:
             learnt += [run.material.watched.train] * times
         if not recipe.train.keeps_body:  # else the scales of the body stay those of the release before
             calibrated.append(run.drifted.train)
-    return Lesson(learnt, calibrated, search)
+    return Lesson(learnt, calibrated, search, unlabelled=run.material.unlabelled)
 
 
 def trained_of(run: Run, lesson: Lesson, base: BasePoint | None) -> Result:
@@ -437,6 +468,8 @@ def _remarks(run: Run, target: TargetRecipe, compared: Comparison, said: str) ->
     if recipe.model.imported:  # from the cache: it was said when the file was opened
         baseline = run.models.baseline.candidate
         remarks += filter(None, [usual_preprocessing.remark(run, baseline, run.rows("calibration"))])
+    if (beside := run.material.unlabelled) is not None:
+        remarks.append(f"Step distill learnt from {len(beside)} inputs without labels too, by the teacher's answers.")
     remarks += run.models.compressed[target.name].remarks
     remarks += [said] * bool(said)
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:

@@ -70,6 +70,7 @@ class Material:
 
     ``drifted``: those of the devices whose inputs drifted; ``watched``: those of other sites. ``calibration``: the
     array that sets the ranges of a quantization instead of the calibration split, if the recipe names one.
+    ``unlabelled``: inputs beside the labelled rows, for a teacher to answer; their labels say nothing.
     """
 
     table: Table
@@ -77,6 +78,7 @@ class Material:
     drifted: Drifted | None
     watched: Drifted | None = None
     calibration: CalibrationInputs | None = None
+    unlabelled: Table | None = None
 
     @classmethod
     def none(cls) -> Material:

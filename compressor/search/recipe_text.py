@@ -27,14 +27,16 @@ def absolute(recipe: Recipe, data_root: Path | None = None) -> Recipe:
     folder, model = recipe.folder.resolve(), recipe.model
     given = {
         name: str(folder / getattr(model, name))
-        for name in ("checkpoint", *formats.model_keys())
+        for name in ("checkpoint", "teacher", *formats.model_keys())
         if getattr(model, name)
     }
-    path = recipe.data.path and str((data_root or folder).resolve() / recipe.data.path)
+    data, root = recipe.data, (data_root or folder).resolve()
+    paths = {name: str(root / getattr(data, name)) for name in ("path", "unlabelled") if getattr(data, name)}
+    paths |= {"calibration": str(folder / data.calibration)} if data.calibration else {}
     return dataclasses.replace(
         recipe,
         model=dataclasses.replace(model, **given),  # type: ignore[arg-type]
-        data=dataclasses.replace(recipe.data, path=path),
+        data=dataclasses.replace(data, **paths),  # type: ignore[arg-type]
     )
 
 

@@ -63,7 +63,8 @@ class Bench:
     ``train``: rows to learn from; ``calibration``: rows for ranges; ``search``: rows for the step's own choices and
     early stopping (shares no row with the gate split, which no step ever sees). ``settings`` is ``[train]``: batch,
     optimizer, augmentation, seed, and ``fine_tune_*`` for a step's own training. ``teacher`` is the network as it was
-    trained, before the first step, in evaluation mode. ``tell`` takes a short note for the progress bar.
+    trained, before the first step, in evaluation mode. ``unlabelled``: inputs as in ``train``, for which only the
+    teacher has answers (None: there are none). ``tell`` takes a short note for the progress bar.
     """
 
     train: Rows
@@ -71,6 +72,7 @@ class Bench:
     search: Rows
     settings: TrainRecipe
     teacher: Network | None = None
+    unlabelled: Inputs | None = None
     tell: Callable[[str], None] = _silent
 
 

@@ -1,6 +1,7 @@
 """Step ``distill``: trains towards the teacher's logits and, optionally, its embedding.
 
-Usually after ``prune``: the teacher is the network as it was trained, before the first step.
+Usually after ``prune``: the teacher is the network as it was trained, before the first step. Inputs without labels,
+if there are any, are learnt by the teacher's answers alone.
 """
 
 from __future__ import annotations
@@ -55,4 +56,6 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     mixture = distillation.Mixture(settings.temperature, settings.weight, settings.feature_weight)
     train = replace(bench.settings, epochs=settings.epochs, learning_rate=settings.learning_rate)
     network = distillation.distil(network, bench, train, mixture)
+    if bench.unlabelled is not None:
+        before["unlabelled_inputs"] = float(len(bench.unlabelled))
     return Applied(network=network, notes=before | distillation.agreement(network, teacher, bench.search, "after"))

@@ -55,6 +55,8 @@ WITHOUT_LABELS: Mapping[str, str] = {
 _UNLABELLED = {_CLASSES: "unlabelled_classes", "regression": "unlabelled_numbers"}
 """The task of the same outputs where no row has a label."""
 UNLABELLED = frozenset(_UNLABELLED.values())
+CAN_DO_WITHOUT = tuple(_UNLABELLED)
+"""The tasks whose answers a teacher can give for inputs without labels."""
 Labels = NDArray[Any]
 Floats = NDArray[np.float32]
 

@@ -14,11 +14,12 @@ from torch import nn
 
 from compressor.errors import TrainError
 from compressor.evaluating import evaluating
-from compressor.portions import portions
+from compressor.portions import Inputs, portions
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Bench, Rows
 from compressor.tasks._loss import TaskLoss
-from compressor.train.lazy_tensor import LazyTensor
+from compressor.train.augmentation import augment
+from compressor.train.lazy_tensor import LazyTensor, as_tensor
 from compressor.train.samples import checked
 from compressor.train.supervised import Options, fit_with, zeros_kept
 
@@ -40,6 +41,26 @@ class Mixture:
     feature_weight: float = 0.0
 
 
+class Unlabelled:
+    """Inputs without labels in a random order without end, augmented as the rows of a training are, and seeded."""
+
+    def __init__(self, student: nn.Module, inputs: Inputs, settings: TrainRecipe) -> None:
+        """Store the ``student`` that answers them; ``settings``: its training's ``augment`` and ``seed``."""
+        self._student, self._x, self._strength = student, as_tensor(inputs), settings.augment
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        self._waiting = torch.zeros(0, dtype=torch.int64)
+
+    def drawn(self, count: int) -> tuple[torch.Tensor, Outputs]:
+        """Return the next ``count`` inputs, float32 (count, C, H, W), and the student's outputs for them."""
+        while len(self._waiting) < count:
+            order = torch.randperm(len(self._x), generator=self._generator)
+            self._waiting = torch.cat([self._waiting, order])
+        rows, self._waiting = self._waiting[:count], self._waiting[count:]
+        x = augment(self._x[rows], self._strength, self._generator)
+        outputs: Outputs = self._student(x)
+        return x, outputs
+
+
 class DistillationLoss(nn.Module):
     """(1 - w) * loss on the labels + w * loss towards the teacher + f * (1 - cosine of the embeddings).
 
@@ -53,21 +74,34 @@ class DistillationLoss(nn.Module):
         labels: TaskLoss,
         mixture: Mixture,
         widths: tuple[int, int],
+        beside: Unlabelled | None = None,
     ) -> None:
-        """Store the parts of the loss; ``widths`` are the embedding widths of student and teacher."""
+        """Store the parts of the loss; ``widths`` are the embedding widths of student and teacher.
+
+        ``beside``: inputs without labels, as many for each batch as it has rows; the teacher's part is the mean over
+        both, that of the labels the mean over the rows with labels.
+        """
         super().__init__()
         self._teacher = (teacher,)  # in a tuple: as a submodule it would be trained and put in training mode
         self._labels = labels
         self._mixture = mixture
+        self._beside = beside
         differ = mixture.feature_weight > 0 and widths[0] != widths[1]
         self.regressor = nn.Linear(*widths, bias=False) if differ else nn.Identity()
 
     def forward(self, x: torch.Tensor, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of a batch; ``targets`` are int64 (N,) or float32 (N, classes), or numbers (N, D)."""
-        mixture, (logits, embedding) = self._mixture, outputs
+        mixture = self._mixture
+        loss: torch.Tensor = (1 - mixture.weight) * self._labels(x, outputs, targets)
+        if self._beside is not None:
+            more, answers = self._beside.drawn(len(x))
+            x, outputs = (
+                torch.cat([x, more]),
+                (torch.cat([outputs[0], answers[0]]), torch.cat([outputs[1], answers[1]])),
+            )
+        logits, embedding = outputs
         with torch.no_grad():
             wanted, direction = self._teacher[0](x)
-        loss: torch.Tensor = (1 - mixture.weight) * self._labels(x, outputs, targets)
         loss = loss + self._labels.towards(logits, wanted, mixture.temperature, mixture.weight)
         if mixture.feature_weight > 0:
             cosine = nn.functional.cosine_similarity(self.regressor(embedding), direction, dim=1)
@@ -82,7 +116,8 @@ def distil(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mix
 
     Args:
         network: The student; returns (logits, embedding).
-        bench: ``train``, ``search`` for early stopping, and ``teacher``, which is not changed.
+        bench: ``train``, ``search`` for early stopping, and ``teacher``, which is not changed; ``unlabelled`` inputs
+            are learnt by its answers alone.
         settings: Epochs, rates, seed, as in ``supervised.fit``.
         mixture: Weights of the loss.
 
@@ -106,7 +141,8 @@ def _loss(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mixt
         torch.manual_seed(settings.seed)
         widths = (embedding.shape[1], direction.shape[1])
         labels = samples.task.training.loss(settings, samples.y, samples.outputs)
-        return DistillationLoss(teacher, labels, mixture, widths)
+        beside = Unlabelled(network, bench.unlabelled, settings) if bench.unlabelled is not None else None
+        return DistillationLoss(teacher, labels, mixture, widths, beside)
 
 
 def teacher_of(network: nn.Module, bench: Bench) -> nn.Module:

@@ -57,6 +57,13 @@ def test_the_drifted_rows_of_a_retraining_count() -> None:
     assert Lesson([table], parts, table).calibration == parts
 
 
+def test_inputs_without_labels_are_part_of_what_a_step_learns_from() -> None:
+    """Other ones make another result: it is not taken from the cache."""
+    table = make_table([image(0), image(1)], ["day", "night"], slices=["x", "x"])
+    given = (None, table, table.take(np.array([0])))
+    assert len({Lesson([table], [table], table, unlabelled=one).digest() for one in given}) == 3
+
+
 @pytest.mark.parametrize("rows", [[], [0]])
 def test_a_lesson_without_two_classes_to_calibrate_on_can_not_be_made(rows: list[int]) -> None:
     """Every constructor call makes the same check."""

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from compressor.cli import main
-from compressor.errors import RecipeError
+from compressor.errors import DataError, RecipeError
 from compressor.gates.evidence import Verdict
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.release.verify import verify_bundle
 from compressor.run.pipeline import Outcome, run_recipe
-from compressor.search.recipe_text import recipe_text
+from compressor.search.recipe_text import absolute, recipe_text
 from edge_agent.cli import main as agent
 from tests.compressor.imported import colours
 from wire.bundle import REFERENCE, read_bundle
@@ -139,7 +139,7 @@ def test_numbers_are_compared_in_their_unit(tmp_path: Path) -> None:
         ),
         ({"gates": "value_change = {max = 0.01}"}, "got value_change"),
         ({"model": ""}, r"Expected \[model\] labels with \[data\] unlabelled"),
-        ({"data": f'{UNLABELLED}\npath = "x.zip"'}, r"unlabelled = 'in' alone, got it beside path"),
+        ({"data": f'{UNLABELLED}\nneeds = "x"'}, r"Expected no needs in \[data\] beside unlabelled = 'in'"),
         ({"data": f'{UNLABELLED}\ntask = "mine:TASK"'}, "only classification and regression can do without"),
         (
             {"data": 'task = "unlabelled_classes"'},
@@ -191,3 +191,60 @@ def test_a_device_answers_as_the_original(tmp_path: Path, capfd: pytest.CaptureF
     capfd.readouterr()
     CliRunner().invoke(agent, ["try", str(done.bundles[0]), "--path", picture, "--once"])
     assert json.loads(capfd.readouterr().out)["label"] == "green"
+
+
+BESIDE = f'dataset = "arrays"\npath = "data.npz"\nsplit = "part"\n{UNLABELLED}'
+DISTIL = '[[compress]]\nstep = "distill"\nepochs = 1\n[[compress]]\nstep = "quantize"\n'
+
+
+def both(folder: Path, fresh: int) -> Path:
+    """Write 360 labelled pictures, 20 of them without label too, and ``fresh`` others; return the recipe's path."""
+    colours.arrays(folder / "data.npz", ("train", "gate", "calibration", "reference"))
+    (folder / "mine.onnx").write_bytes(colours.network())
+    (folder / "in").mkdir()
+    known, others = colours.pictures(360)[0][::18], colours.pictures(fresh, seed=1)[0]
+    for row, image in enumerate([*known, *others]):
+        Image.fromarray(image).save(folder / "in" / f"{row:04d}.png")
+    return colours.recipe(folder, data=BESIDE, more=DISTIL)
+
+
+@pytest.mark.slow
+def test_distillation_learns_from_both_and_labelled_rows_gate(tmp_path: Path) -> None:
+    """Pictures that labelled rows show already are left out: the gate would judge what the student was taught."""
+    path = both(tmp_path, 100)
+    done = run_recipe(read_recipe(path), out=tmp_path / "out")
+    assert done.verdict is Verdict.PASS
+    assert done.targets[0].figures["n_gate"] == 90  # of 360 labelled rows
+    said = "Step distill learnt from 100 inputs without labels too, by the teacher's answers."
+    assert said in done.targets[0].remarks
+    lineage = read_bundle(done.bundles[0]).manifest.lineage
+    assert lineage["unlabelled"] not in {"", lineage["data"]}
+
+
+def test_inputs_that_labelled_rows_show_are_not_enough(tmp_path: Path) -> None:
+    """Nothing new is in them: the error says so before anything is trained."""
+    path = both(tmp_path, 0)
+    with pytest.raises(DataError, match="Expected inputs in in that labelled rows don't show, got 20 that they do"):
+        run_recipe(read_recipe(path), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "said"),
+    [
+        (BESIDE, "", "Expected no unlabelled in .* without a step 'distill', which learns from both"),
+        (f'{BESIDE}\ntask = "multi_label"', DISTIL, "only classification and regression learn from a teacher"),
+    ],
+)
+def test_rows_of_both_kinds_are_for_distillation(tmp_path: Path, data: str, more: str, said: str) -> None:
+    """Without the step, or of another task, nothing would read those without labels."""
+    with pytest.raises(RecipeError, match=said):
+        read_recipe(colours.recipe(tmp_path, data=data, more=more, gates=""))
+
+
+@pytest.mark.parametrize("data", [BESIDE, f'dataset = "digits"\n{UNLABELLED}'])
+def test_rows_of_both_kinds_survive_the_recipes_text(tmp_path: Path, data: str) -> None:
+    """Also those of the data set that is the default; paths become absolute."""
+    read = read_recipe(colours.recipe(tmp_path, data=data, more=DISTIL))
+    assert read.data.labelled
+    assert parse_recipe(recipe_text(read)).data == read.data
+    assert absolute(read).data.unlabelled == str(tmp_path / "in")

@@ -80,10 +80,12 @@ def test_paths_become_absolute(recipe: Recipe, tmp_path: Path) -> None:
     changed = replace(
         recipe,
         folder=tmp_path,
-        data=replace(recipe.data, path="images.zip"),
-        model=replace(recipe.model, checkpoint="mine.pt"),
+        data=replace(recipe.data, path="images.zip", unlabelled="others", calibration="ranges.npy"),
+        model=replace(recipe.model, checkpoint="mine.pt", teacher="large.onnx"),
     )
     found = absolute(changed)
+    assert (found.data.unlabelled, found.data.calibration) == (str(tmp_path / "others"), str(tmp_path / "ranges.npy"))
+    assert found.model.teacher == str(tmp_path / "large.onnx")
     assert (found.data.path, found.model.checkpoint) == (str(tmp_path / "images.zip"), str(tmp_path / "mine.pt"))
     assert absolute(changed, tmp_path / "data").data.path == str(tmp_path / "data" / "images.zip")
     assert absolute(found) == found

@@ -16,7 +16,7 @@ from compressor.steps import distill, fine_tune
 from compressor.steps._base import Bench, Rows
 from compressor.steps._settings import Settings
 from compressor.tasks.classification.training import CrossEntropy, divergence
-from compressor.train.distillation import DistillationLoss, Mixture, agreement
+from compressor.train.distillation import DistillationLoss, Mixture, Unlabelled, agreement
 from compressor.train.supervised import fit
 
 SETTINGS = TrainRecipe(epochs=4, batch=16, learning_rate=0.01, augment=0.0)
@@ -95,6 +95,49 @@ def test_divergence_and_loss_equal_the_formula() -> None:
     loss = DistillationLoss(Fixed(), CrossEntropy(0.0, None), Mixture(2.0, 0.7), (2, 2))
     got = float(loss(torch.ones(1, 2), (student_logits, torch.ones(1, 2)), torch.tensor([0])))
     assert got == pytest.approx(0.3 * np.log(2) + 0.7 * 4 * expected, rel=1e-5)
+
+
+def test_rows_without_labels_count_in_the_teachers_part_alone() -> None:
+    """One row of each kind: the label's loss is that of its row, the teacher's the mean of both."""
+
+    def answered(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 2 * x, x
+
+    class Fixed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x
+
+    class Student(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return answered(x)
+
+    labelled, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+    beside = Unlabelled(Student(), other.numpy(), replace(SETTINGS, augment=0.0))
+    loss = DistillationLoss(Fixed(), CrossEntropy(0.0, None), Mixture(1.0, 0.6), (2, 2), beside)
+    got = loss(labelled, answered(labelled), torch.tensor([1]))
+    own = torch.nn.functional.cross_entropy(2 * labelled, torch.tensor([1]))
+    both = torch.cat([labelled, other])
+    assert float(got) == pytest.approx(float(0.4 * own + 0.6 * divergence(2 * both, both)), rel=1e-5)
+
+
+def test_rows_without_labels_bring_the_student_nearer(bench: Bench) -> None:
+    """Few labelled rows: with others that only the teacher answers, new rows are answered more as it does."""
+    few = Rows(bench.train.inputs[:32], bench.train.labels[:32])
+    settings, found = distill.Settings(epochs=12, learning_rate=0.01), []
+    for unlabelled in (None, _rows(2, 256).inputs):
+        applied = steps.apply(_network(4), replace(bench, train=few, unlabelled=unlabelled), settings)
+        found.append(applied.notes["teacher_kl_after_nats"])
+    assert applied.notes["unlabelled_inputs"] == 256
+    assert found[1] < 0.8 * found[0]
+
+
+def test_each_row_without_label_is_drawn_before_one_comes_again() -> None:
+    """More are asked for than there are left: the next order begins, and the same seed gives the same one."""
+    inputs = np.arange(5, dtype=np.float32).reshape(5, 1, 1, 1)
+    first, again = (Unlabelled(torch.nn.Identity(), inputs, replace(SETTINGS, augment=0.0)) for _ in range(2))
+    drawn = torch.cat([first.drawn(3)[0] for _ in range(5)]).flatten().tolist()
+    assert [sorted(drawn[start : start + 5]) for start in (0, 5, 10)] == [[0.0, 1.0, 2.0, 3.0, 4.0]] * 3
+    assert torch.cat([again.drawn(3)[0] for _ in range(5)]).flatten().tolist() == drawn
 
 
 def test_refuses_what_is_no_teacher(bench: Bench) -> None:
