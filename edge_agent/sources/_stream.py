@@ -25,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 AWAY_S = 10.0
 RETRY_MAX_S = 30.0
 MISSING = "source_missing"
+DROPPED = "source_dropped"
 _CLOSE_S = 2.0
 
 
@@ -46,11 +47,13 @@ class Pace:
     """How a stream is read. ``backlog``: inputs that may wait; ``retry_s``: the first pause before it is opened again.
 
     ``waits``: the thread waits while the backlog is full, and the end of the stream is final, also by an error.
+    ``lost``: what is reported once when inputs are dropped; "": nothing, the newest are enough.
     """
 
     backlog: int = 1
     retry_s: float = 1.0
     waits: bool = False
+    lost: str = ""
 
 
 class StreamSource:
@@ -67,7 +70,7 @@ class StreamSource:
         self._stop = threading.Event()
         self._number = self._dropped = 0
         self._seen_s = time.monotonic()
-        self._told = False
+        self._told = self._told_lost = False
         self.failure = ""  # the error that ended a stream for good
         self._thread = threading.Thread(target=self._run, name=f"source-{name}"[:15], daemon=True)
         self._thread.start()
@@ -146,8 +149,12 @@ class StreamSource:
                     self._waiting.popleft()
                     self._dropped += 1
             self._waiting.append(Capture(f"{self._name} {self._clock.now_ms()} {self._number}", data, place=place))
+            lost = self._dropped > 0
         self._wake()
         self._seen_s = time.monotonic()
+        if lost and self._pace.lost and not self._told_lost:
+            self._told_lost = True
+            self._tell(DROPPED, self._pace.lost)
 
     def _report_away(self, reason: str) -> None:
         if self._told or (self._number and time.monotonic() - self._seen_s < AWAY_S):

@@ -71,7 +71,7 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
     clips.cut()
     if clips.is_file:
         clips.recorded()
-    pace = Pace(backlog=settings.backlog, retry_s=settings.retry_s, waits=clips.is_file)
+    pace = Pace(backlog=settings.backlog, retry_s=settings.retry_s, waits=clips.is_file, lost=_lost(settings))
     return StreamSource(settings.path, clips.read, pace, clock, surroundings)
 
 
@@ -117,7 +117,7 @@ class _Clips:
         """Return the form of the sound in the file, and its frames.
 
         Raises:
-            SourceError: If it is a WAV that the release does not hear, or no PCM.
+            SourceError: If it is a WAV that the release does not hear, no PCM, or shorter than a clip.
             OSError: If it can't be read.
         """
         with Path(self._settings.path).open("rb") as file:
@@ -132,7 +132,11 @@ class _Clips:
             raise SourceError(self._misfit(reason))
         if head is not None:
             size = min(size - head.start, size if head.size is None else head.size)
-        return form, size // (form.width * form.channels)
+        frames, cut = size // (form.width * form.channels), self.cut()
+        if frames < cut.clip:
+            message = f"Expected {cut.clip / cut.rate_hz:g} s of sound or more, an input, in {self._settings.path}"
+            raise SourceError(f"{message}, got {frames / cut.rate_hz:.6g} s: record it again, or set clip_s")
+        return form, frames
 
     def read(self, stop: threading.Event) -> Iterator[StreamInput]:
         """Yield the clips of one connection.
@@ -206,6 +210,12 @@ class _Clips:
         if text not in self._told:
             self._told.add(text)
             self._around.tell(code, text)
+
+
+def _lost(settings: Settings) -> str:
+    message = f"Expected the model to be through with {settings.backlog} clips before the next came from"
+    advice = "set a larger backlog (up to 1000) in [source] for sound that comes in pieces or faster than it is played"
+    return f"{message} {settings.path}, got more: the oldest are dropped and never heard: {advice}"
 
 
 def _contents(path: Path) -> Iterator[bytes]:

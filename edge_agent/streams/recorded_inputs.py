@@ -1,8 +1,9 @@
 """Inputs of any source, where a recording of sound that is longer than an input becomes a stream of windows.
 
 Decides what is heard of a long WAV. A release that was judged on windows of streams (``stream_interval_ms``) gets the
-windows that its gates were judged on, in their order, each with its time: the file, message or push is one stream. Any
-other release hears the middle, as its front end takes it, and that is reported.
+windows that its gates were judged on, in their order, each with its time: the file, message or push is one stream; a
+sound that is shorter than a window is refused, because its gates judged none. Any other release hears the middle, as
+its front end takes it, and that is reported.
 
 The windows of a recording are one input for the source: it is done when the last one is, and refused with any.
 """
@@ -10,10 +11,11 @@ The windows of a recording are one input for the source: it is done when the las
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_agent import sources
 from edge_agent.device.clock import Clock
+from edge_agent.errors import SensorError
 from edge_agent.sources import Capture, InStream, Source
 from edge_agent.streams.recordings import as_wav, read_sound, window_starts, windows
 from wire.manifest import Manifest
@@ -54,8 +56,11 @@ class RecordedInputs:
         """Return the next input, or None if there is none. Never waits."""
         if self._next is None:
             capture = self.inner.take()
-            if capture is None or not self._cut(capture):
-                return capture
+            if capture is None:
+                return None
+            cut = self._cut(capture)
+            if cut is not None:
+                return cut
         found, self._next = self._next, next(self._waiting, None)
         return found
 
@@ -96,21 +101,23 @@ class RecordedInputs:
         """End what the source started."""
         sources.close(self.inner)
 
-    def _cut(self, capture: Capture) -> bool:
-        """Begin to return the windows of a recording; return whether it is one that is longer than an input."""
+    def _cut(self, capture: Capture) -> Capture | None:
+        """Begin to return the windows of a recording longer than an input; return what is none, to be served."""
         manifest = self._manifest()
         options = manifest.preprocessing.front_end_options
         rate, clip_s = int(options.get("sample_rate_hz", 0)), options.get("clip_s", 0.0)
         clip = round(rate * clip_s)
-        if not clip or capture.prepare is not None or len(capture.data) <= clip:
-            return False
+        if not clip or capture.prepare is not None:
+            return capture
         stride = round(rate * manifest.stream_interval_ms / _SECOND_MS)
         sound = read_sound(capture.data)
-        if sound is None or sound.rate_hz != rate or len(sound.samples) <= clip:
-            return False
+        if sound is None or sound.rate_hz != rate or len(sound.samples) == clip:
+            return capture
         if not stride:
             self._tell_unheard(capture, len(sound.samples) / rate, clip_s)
-            return False
+            return capture
+        if len(sound.samples) < clip:
+            return replace(capture, prepare=_too_short(len(sound.samples) / rate, clip_s))
         count = len(window_starts(len(sound.samples), clip, stride))
         whole = _Whole(capture=capture, left=count)
         end_ms = self._clock.now_ms() if capture.place.at_ms is None else capture.place.at_ms
@@ -125,7 +132,7 @@ class RecordedInputs:
 
         self._waiting = parts()
         self._next = next(self._waiting)
-        return True
+        return None
 
     def _tell_unheard(self, capture: Capture, lasts_s: float, clip_s: float) -> None:
         if not self._told and lasts_s >= _LONG * clip_s:
@@ -133,3 +140,13 @@ class RecordedInputs:
             text = f"Expected sounds of {clip_s:g} s, as long as an input of the release, got {lasts_s:.3g} s in"
             advice = 'only the middle is heard; cut it, or use kind = "microphone" with its path'
             self._tell(UNHEARD, f"{text} {capture.name}: {advice}")
+
+
+def _too_short(lasts_s: float, clip_s: float) -> Callable[[bytes], bytes]:
+    """Return what refuses a sound, in place of making an input of it."""
+
+    def refuse(_data: bytes) -> bytes:
+        message = f"Expected {clip_s:g} s of sound or more, a window of the release, got {lasts_s:.6g} s"
+        raise SensorError(f"{message}: send longer pieces, and leave clip_s out of [source]")
+
+    return refuse

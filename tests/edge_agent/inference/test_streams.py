@@ -226,6 +226,20 @@ def test_what_a_clip_classifier_does_not_hear_is_reported_once(tmp_path: Path) -
     assert "Expected sounds of 0.25 s, as long as an input of the release, got 2 s in b" in one.told[0][1]
 
 
+@pytest.mark.parametrize("name", ["", "kitchen"])
+def test_a_sound_shorter_than_a_window_is_refused_and_no_event(name: str, bundle: Path) -> None:
+    """The gates judged whole windows; the stream goes on as if it had not come."""
+    one = device(bundle, {"kind": "push"})
+    frames = round(CLIP_S * RATE)
+    for key, sound in (("a", recording(CLIP_S, (0, CLIP_S, "low"))[: frames - 1]), ("b", recording(0.0)), ("c", None)):
+        data = wav(recording(CLIP_S, (0, CLIP_S, "low")) if sound is None else sound)
+        one.inputs.inner.offer(key, data, InStream(name=name, at_ms=1000, last=not name))
+    short, empty, whole = one.hear(3)
+    assert (short.error, short.events, empty.error, empty.events) == ("sensor_invalid", (), "sensor_invalid", ())
+    assert "Expected 0.25 s of sound or more, a window of the release, got 0.249875 s" in short.text
+    assert [event["state"] for event in whole.events] == (["began"] if name else ["began", "ended"])
+
+
 class Files:
     """A source of one recording; notes what becomes of it."""
 

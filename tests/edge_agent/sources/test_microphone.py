@@ -168,6 +168,10 @@ def test_the_header_of_a_wav_is_no_sound(kind: str, microphone: Callable, tmp_pa
         (_wav(bytes(9000), RATE, 6), "got a WAV of 8000 Hz, 16 bits, 6 channels"),
         (_wav(bytes(9000), RATE, 1)[:30], "got a WAV whose header is cut off"),
         (b"OggS" + bytes(9000), "got Ogg"),
+        (b"", r"Expected 0.25 s of sound or more, an input, in .*sound, got 0 s: record it again"),
+        (_wav(b"", RATE, 1), "got 0 s"),
+        (_wav(bytes(2 * 1999), RATE, 1), "got 0.249875 s"),
+        (bytes(2 * 1000), "got 0.125 s"),
     ],
 )
 def test_a_file_of_another_form_is_refused_with_what_it_is(
@@ -188,6 +192,24 @@ def test_a_wav_of_another_form_in_a_fifo_is_passed_over_and_reported(microphone:
         file.write(_wav(bytes(9000), 44_100, 1) + _wav(SAMPLES.tobytes(), RATE, 1))
     assert [int(_samples(next_input(source).data)[0]) for _ in range(2)] == [0, 2000]
     assert [code for code, _ in told] == ["source_format"]
+
+
+def test_sound_that_is_dropped_is_reported_once_with_the_key_that_helps(microphone: Callable, tmp_path: Path) -> None:
+    """Through a FIFO it may come faster than the model answers; what fits into the backlog is no report."""
+    path, told = tmp_path / "fifo", []
+    os.mkfifo(path)
+    few = microphone(path, rate_hz=RATE, clip_s=0.25, told=told)
+    with path.open("wb") as file:
+        file.write(SAMPLES[:4000].tobytes())
+    until(lambda: few._number == 2, 20)
+    assert told == []
+    with path.open("wb") as file:
+        file.write(SAMPLES.tobytes())
+    until(lambda: few._number >= 6, 20)
+    until(lambda: told, 20)
+    assert [code for code, _ in told] == ["source_dropped"]
+    assert "through with 2 clips before the next came from" in told[0][1]
+    assert "set a larger backlog (up to 1000) in [source]" in told[0][1]
 
 
 def test_a_release_with_another_rate_and_length_is_recorded_for(
