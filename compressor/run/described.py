@@ -13,6 +13,7 @@ import numpy as np
 from compressor.errors import ModelSignatureError
 from compressor.formats._base import FileWords
 from compressor.recipe.model import DataRecipe
+from wire.settings import is_given
 
 _OTHER_TASKS = {
     "segment": "masks are not read", "pose": "keypoints are not read", "obb": "rotated boxes are not read",
@@ -81,6 +82,18 @@ def normalisation(words: FileWords, data: DataRecipe) -> str:
     return (
         f"the file's metadata say that it takes {pixels}, and [data] gives it {given}: set mean = {_numbers(mean)} and "
         f"std = {_numbers(std)}, unless they are wrong"
+    )
+
+
+def default_scale(words: FileWords, data: DataRecipe) -> str:
+    """Return a line on the inputs that the file gets by the default of ``std``, if nobody says another; else ""."""
+    if words.mean or data.front_end or is_given(data, "std"):
+        return ""
+    mean, std = np.atleast_1d(data.mean), np.atleast_1d(data.std)
+    low, high = ((end - mean) / std for end in (0, data.most * data.pixel_scale))
+    return (
+        f"std = {_numbers(std)} in [data], its default, and mean = {_numbers(mean)} give the file inputs of "
+        f"{low.min():.4g} to {high.max():.4g}: if it was trained on others, write mean and std of its training"
     )
 
 

@@ -232,7 +232,8 @@ def _compare_words(run: Run, words: formats.FileWords) -> None:
     described.check_sides(words, run.recipe.data)
     has_classes = bool(run.recipe.decoder.kind) or run.task.targets.classes(table.labels[:1]) is not None
     lines = (described.check_labels(words, table.class_names) if has_classes else "",
-             described.normalisation(words, run.recipe.data))  # fmt: skip
+             described.normalisation(words, run.recipe.data),
+             described.default_scale(words, run.recipe.data))  # fmt: skip
     for said in filter(None, lines):
         run.progress.say(said)
 

@@ -9,7 +9,7 @@ import pytest
 from compressor.errors import ModelSignatureError
 from compressor.formats import FileWords
 from compressor.recipe.model import DataRecipe
-from compressor.run.described import check_labels, normalisation
+from compressor.run.described import check_labels, default_scale, normalisation
 
 DATA = DataRecipe(dataset="digits", mean=0.5, std=0.5)
 
@@ -28,6 +28,16 @@ def test_a_normalisation_that_differs_is_said_with_what_would_fit() -> None:
     assert "set mean = [0.485, 0.456, 0.406] and std = [0.229, 0.224, 0.225]" in normalisation(photo, DATA)
     assert normalisation(FileWords(mean=(1.0,), std=(0.0,)), DATA) == ""
     assert normalisation(FileWords(), DATA) == ""
+
+
+def test_a_scale_that_nobody_wrote_is_said_with_the_inputs_that_it_gives() -> None:
+    """Most files were trained on others; a recipe, or a file, that names a scale is believed."""
+    said = default_scale(FileWords(), DataRecipe(dataset="digits"))
+    assert said.startswith("std = 0.25 in [data], its default, and mean = 0.5 give the file inputs of -2 to 2: ")
+    assert "inputs of -4 to 4: " in default_scale(FileWords(), DataRecipe(dataset="digits", mean=(0.5, 1.0, 0.0)))
+    assert default_scale(FileWords(), DATA) == default_scale(FileWords(), replace(DATA, std=(0.25, 0.25, 0.25))) == ""
+    assert default_scale(FileWords(mean=(0.0,), std=(1.0,)), DataRecipe(dataset="digits")) == ""
+    assert default_scale(FileWords(), DataRecipe(dataset="digits", front_end="log_mel")) == ""
 
 
 def test_labels_in_another_order_are_an_error_and_other_names_are_said() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -47,6 +48,38 @@ def test_a_wrong_mean_is_named(tmp_path: Path) -> None:
     assert (
         "and on 100.0 % with pixels of 0 to 255: try mean = 0, std = 0.00392156" in said
     )  # it has no scale of its own
+
+
+@pytest.mark.parametrize(("reach", "share", "doubted"), [(0.28, 78.2, True), (0.5, 0, False)])
+def test_a_wrong_std_of_a_file_that_is_mostly_right_is_named(
+    tmp_path: Path, reach: float, share: float, *, doubted: bool
+) -> None:
+    """Red above a half is bright, .625 with the default scale. A gain that may be below 10 points is not named."""
+    rng = np.random.default_rng(0)
+    levels = np.round(255 * rng.uniform(max(0, 0.5 - reach), min(1, 0.5 + reach), 600)).astype(np.uint8)
+    x = rng.integers(0, 256, (600, colours.SIDE, colours.SIDE, 3), dtype=np.uint8)
+    x[..., 0] = levels[:, None, None]
+    y, part = (levels > 127).astype(np.int64), np.array(["gate", "calibration"] * 300)
+    bright = network_of(np.array([[0, 0, 0], [1, 0, 0]]), np.array([0.5, 0]))
+    (tmp_path / "mine.onnx").write_bytes(bright)
+    np.savez(tmp_path / "data.npz", x=x, y=y, class_names=np.array(["dark", "bright"]), part=part)
+    path = colours.recipe(tmp_path, more=COMPARED)
+    path.write_text(path.read_text().replace("mean = 0.0\nstd = 1.0\n", ""))
+    said = doubts(run_recipe(read_recipe(path), out=tmp_path / "out"))
+    assert bool(said) is doubted
+    assert (
+        not doubted or f"is right on {share} % of 147 calibration rows, and on 100.0 % with pixels of 0 to 1" in said[0]
+    )
+
+
+def network_of(weights: NDArray[np.float64], bias: NDArray[np.float64]) -> bytes:
+    """Return an ONNX file: the mean of each colour, and one layer."""
+    file = onnx.load_from_string(colours.network(outputs=len(bias)))
+    del file.graph.node[:3], file.graph.initializer[:]
+    file.graph.node.insert(0, helper.make_node("GlobalAveragePool", ["pixels"], ["pooled"]))
+    layer = {"layer": weights.astype(np.float32), "zeros": bias.astype(np.float32)}
+    file.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in layer.items())
+    return file.SerializeToString()
 
 
 def test_a_right_preprocessing_is_not_doubted(tmp_path: Path) -> None:
