@@ -64,7 +64,8 @@ def before_last(data: bytes, output: str) -> tuple[bytes, str]:
     """
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data))
     own, weights = _prefix(model), {tensor.name for tensor in model.graph.initializer}
-    weights |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
+    for maker in model.graph.node:  # constants, and weights behind a Transpose or a Cast
+        weights.update(maker.output if weights.issuperset(filter(None, maker.input)) else ())
     makers = {name: node for node in model.graph.node for name in node.output}
     node = makers.get(output)
     while node is not None and not (node.op_type in _WEIGHTED and weights & set(node.input)):

@@ -43,6 +43,18 @@ def test_what_goes_into_the_last_layer_is_the_embedding(convolutional: bool, wid
     assert "head" not in {tensor.name for tensor in onnx.load_from_string(made).graph.initializer}
 
 
+def test_weights_behind_a_transpose_are_those_of_the_last_layer() -> None:
+    """As a file that nothing has folded has them: the layer before it is another embedding."""
+    model = onnx.load_from_string(foreign.classifier())
+    head = next(tensor for tensor in model.graph.initializer if tensor.name == "head")
+    turned = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(head).T.copy(), "turned")
+    head.CopyFrom(turned)
+    model.graph.node.insert(0, onnx.helper.make_node("Transpose", ["turned"], ["head"], perm=[1, 0]))
+    made, name = onnx_ends.before_last(model.SerializeToString(), "logits")
+    assert said(made)[name].shape == (3, 12)
+    assert said(made)[name] == pytest.approx(said(foreign.classifier(embedding=True))["embedding"])
+
+
 def test_a_file_without_a_layer_has_no_embedding_before_it() -> None:
     """The error says what to export instead."""
     nodes = [
