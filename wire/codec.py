@@ -56,7 +56,7 @@ def parse_json(data: bytes, *, limit_bytes: int = MAX_JSON_BYTES) -> dict[str, J
 
 def _refuse_constant(name: str) -> float:
     message = f"Expected finite numbers, got {name}"
-    raise ValueError(message)
+    raise MessageError(message)
 
 
 def _check(value: Json, depth: int) -> None:

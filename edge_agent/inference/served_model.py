@@ -25,7 +25,7 @@ from edge_agent.pictures.resizing import unframed
 from edge_agent.sources import InStream
 from edge_agent.streams.stream_states import Streams
 from edge_agent.tasks import DeviceTask
-from edge_agent.tasks._base import TaskAnswer, as_ratio
+from edge_agent.tasks._base import EACH_NAME, TaskAnswer, as_ratio
 from wire.bundle import REFERENCE, read_bundle
 from wire.codec import Json
 from wire.errors import BundleError
@@ -216,6 +216,15 @@ class ServedModel:
         found: Callable[[Sequence[str], float], Mapping[str, float]] | None = getattr(self.task, "thresholds", None)
         names = self.manifest.labels or self.manifest.values
         return {} if found is None else found(names, self.projection.temperature)
+
+    @property
+    def answer_outputs(self) -> Mapping[str, str]:
+        """What the local interface gives for an encoded input, with its type; a task from outside may say none."""
+        found: Mapping[str, str] = getattr(self.task, "answer_outputs", {})
+        names = self.manifest.labels or self.manifest.values
+        each = dict.fromkeys(names, found[EACH_NAME]) if EACH_NAME in found else {}
+        told = {"supported": "BOOL"} if self.support_rate is not None else {}
+        return {name: kind for name, kind in found.items() if name != EACH_NAME} | each | told
 
     @property
     def useless_filters(self) -> Mapping[str, str]:

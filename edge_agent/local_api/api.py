@@ -256,7 +256,8 @@ class LocalApi:
         if request.method != wanted:
             raise ApiError(405, f"Expected {wanted}, got {request.method}")
         if not leaves:
-            return json_reply(open_inference.metadata(served.manifest, served.task_name, served.thresholds))
+            described = served.task_name, served.thresholds, served.answer_outputs
+            return json_reply(open_inference.metadata(served.manifest, *described))
         return self._ready() if leaves == ["ready"] else self._infer(request, served)
 
     def _server_metadata(self, _request: Request) -> Reply:

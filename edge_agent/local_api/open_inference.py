@@ -199,8 +199,15 @@ def write_response(
     return head + b"".join(tail), len(head) if tail else None
 
 
-def metadata(manifest: Manifest, task: str, thresholds: Mapping[str, float]) -> dict[str, Json]:
-    """Return the model's metadata; ``thresholds``: of the names that an answer may have."""
+def metadata(
+    manifest: Manifest, task: str, thresholds: Mapping[str, float], answer: Mapping[str, str]
+) -> dict[str, Json]:
+    """Return the model's metadata; ``thresholds``: of the names that an answer may have.
+
+    ``answer``: the outputs of an encoded input, with their types. They and the input ``image`` stand in the parameters:
+    clients send all of ``inputs``, and the model takes either.
+    """
+    encoded: list[Json] = [{"name": name, "datatype": kind, "shape": [1]} for name, kind in answer.items()]
     inputs: list[Json] = [_described(spec, types_of(spec)[0]) for spec in manifest.inputs]
     outputs: list[Json] = [
         _described(spec, "FP32" if is_quantized(spec) else _NAMES[np.dtype(spec.dtype)])
@@ -217,6 +224,7 @@ def metadata(manifest: Manifest, task: str, thresholds: Mapping[str, float]) -> 
             "labels": list(manifest.labels),
             "values": list(manifest.values),
             "thresholds": dict(thresholds),
+            "encoded": {"inputs": [{"name": IMAGE, "datatype": "BYTES", "shape": [1]}], "outputs": encoded},
         },
     }
 

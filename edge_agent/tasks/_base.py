@@ -81,7 +81,8 @@ class DeviceTask(Protocol):
     One whose answer needs the number that was fitted on calibration rows also has ``fitted(number) -> DeviceTask``.
     One that compares with thresholds also has ``thresholds(names, number) -> Mapping[str, float]``: from which number
     on each of ``names`` is in an answer; ``number``: that of the calibration rows. One for whose answers keys of sinks
-    do nothing names them, each with what to use, in ``useless_filters``.
+    do nothing names them, each with what to use, in ``useless_filters``. One that says what the local interface gives
+    for one input has ``answer_outputs``: names with their types in KServe v2, ``EACH_NAME`` for each name of an output.
 
     ``streams``: of its outputs, in the order of ``values``. ``classes``: of the reference's calibration table by class
     and confidence, which needs streams ``confidence`` and ``predicted``, first and last; 0: it has none.
@@ -109,6 +110,7 @@ class DeviceTask(Protocol):
         """Return how many rows, both (N, D), have another answer than on the build host."""
 
 
+EACH_NAME = "*"
 _EVENTS = "only a stream of events has any; changes_only passes what changes"
 _SCORE = "only an anomaly has such a score; above and thresholds are for probabilities"
 NO_EVENTS: Mapping[str, str] = {"events_only": _EVENTS}

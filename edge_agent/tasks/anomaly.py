@@ -29,6 +29,13 @@ class Anomaly:
         "thresholds": "an anomaly has a score, no confidence; use score_above",
     }
     """Keys of sinks that do nothing for its answers."""
+    answer_outputs: ClassVar[Mapping[str, str]] = {
+        "label": "BYTES",
+        "anomalous": "BOOL",
+        SCORE: "FP32",
+        THRESHOLD: "FP32",
+    }
+    """What the local interface gives for one input, with its type."""
 
     threshold: float = math.inf
 

@@ -25,6 +25,8 @@ class Classification:
         "change_by": "a class has no numbers; changes_only alone passes another class",
     }
     """Keys of sinks that do nothing for its answers."""
+    answer_outputs: ClassVar[Mapping[str, str]] = {"label": "BYTES", "confidence": "FP32"}
+    """What the local interface gives for one input, with its type."""
 
     classes: int
 

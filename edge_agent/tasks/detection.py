@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from edge_agent.tasks._base import (
+    EACH_NAME,
     NO_EVENTS,
     NO_SCORE,
     FoundBox,
@@ -42,6 +43,8 @@ class Detection:
         "reject": "boxes below above or thresholds are left out of the answer, which passes; leave reject out",
     }
     """Keys of sinks that do nothing for its answers."""
+    answer_outputs: ClassVar[Mapping[str, str]] = {"boxes": "BYTES", EACH_NAME: "FP32"}
+    """What the local interface gives for one input, with its type."""
 
     @property
     def classes(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.tasks._base import (
+    EACH_NAME,
     NO_EVENTS,
     NO_SCORE,
     Outputs,
@@ -52,6 +53,8 @@ class MultiLabel:
         "reject": "labels below above or thresholds are left out of the answer, which passes; leave reject out",
     }
     """Keys of sinks that do nothing for its answers."""
+    answer_outputs: ClassVar[Mapping[str, str]] = {"labels": "BYTES", EACH_NAME: "FP32"}
+    """What the local interface gives for one input, with its type."""
 
     limits: NDArray[np.float32]
 

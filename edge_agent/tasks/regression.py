@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edge_agent.tasks._base import NO_EVENTS, NO_SCORE, Outputs, OutputStream, Seen, TaskAnswer, as_number
+from edge_agent.tasks._base import EACH_NAME, NO_EVENTS, NO_SCORE, Outputs, OutputStream, Seen, TaskAnswer, as_number
 
 MAX_VALUES = 4
 """At most this many values get a drift stream, ``value_0`` first; more would dilute the test."""
@@ -24,6 +24,8 @@ class Regression:
         "thresholds": "numbers have no confidence; changes_only with change_by passes those that moved",
     }
     """Keys of sinks that do nothing for its answers."""
+    answer_outputs: ClassVar[Mapping[str, str]] = {EACH_NAME: "FP32"}
+    """What the local interface gives for one input, with its type."""
 
     outputs: int
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent import api
+from edge_agent import api, tasks
 from edge_agent.inference.child import WAKE
 from edge_agent.inference.preprocess import decode_image, to_tensor
 from edge_agent.inference.served_model import load_model
@@ -203,8 +203,32 @@ def test_a_name_is_one_thing_and_thresholds_stand_with_the_labels(
 ) -> None:
     """``boxes`` are those of an answer; what the model gives for its own tensor has a name of its own."""
     model = load_model(bundle_of(task, tmp_path))
-    found = metadata(model.manifest, model.task_name, model.thresholds)
+    found = metadata(model.manifest, model.task_name, model.thresholds, {})
     assert (found["outputs"][0]["name"], found["parameters"]["thresholds"]) == (first, thresholds)
     pre = model.manifest.preprocessing
     asked = InferRequest(tensor=to_tensor(decode_image(pictures[0], pre), pre), wanted={})
     assert list(_outputs(model, asked)) == [first]
+
+
+@pytest.mark.parametrize("task", tasks.names())
+def test_the_metadata_names_what_an_encoded_input_gives(task: str, tmp_path: Path, pictures: list[bytes]) -> None:
+    """Its own input is not among ``inputs``, of which a client sends all; names and types are those of the reply."""
+    model = load_model(bundle_of(task, tmp_path))
+    found = metadata(model.manifest, model.task_name, model.thresholds, model.answer_outputs)
+    encoded = found["parameters"]["encoded"]
+    asked = InferRequest(image=pictures[0], wanted={})
+    reply = json.loads(write_response(model.manifest, asked, _outputs(model, asked))[0])["outputs"]
+    assert {one["name"]: one["datatype"] for one in encoded["outputs"]} == {
+        one["name"]: one["datatype"] for one in reply
+    }
+    assert encoded["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [1]}]
+    assert "image" not in [one["name"] for one in found["inputs"]]
+
+
+def test_a_number_that_is_none_is_named(client: tuple[Running, object]) -> None:
+    """JSON has no NaN: that it is one is the mistake, not the text around it."""
+    one, _ = client
+    body = b'{"inputs": [{"name": "input", "shape": [1], "datatype": "FP32", "data": [NaN]}]}'
+    status, said = one.ask("POST", "/v2/models/tiny/infer", body)
+    assert status == 400
+    assert "Expected finite numbers, got NaN" in json.loads(said)["error"]
