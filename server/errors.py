@@ -42,7 +42,8 @@ ServerError
 ├── NoNewPlaceError           a device without a new place, which can't be accepted
 ├── CommissionRefusedError    a commission without a reason, or of no device
 ├── AuditOffError             a request for audit samples that nobody has allowed
-│   └── NoPicturesError       a request for samples of inputs that no server takes, such as sounds or of boxes
+│   └── NotAskedError         a request for samples of a release that no label here judges, such as one of boxes
+│       └── NoPicturesError   a request for samples of inputs that no server takes, such as sounds
 ├── UnknownTriggerError       no such retraining
 ├── TriggerPhaseError         a retraining that awaits no approval
 ├── NotRetrainedError         a retraining of a release whose inputs no worker trains on
@@ -370,8 +371,14 @@ class AuditOffError(ServerError):
     status = 409
 
 
-class NoPicturesError(AuditOffError):
-    """Samples are asked for from a device whose inputs are no pictures with a class: it sends none."""
+class NotAskedError(AuditOffError):
+    """Samples are asked for from a device whose answers no label here judges, or whose bundle can't be read."""
+
+    code = "not_asked"
+
+
+class NoPicturesError(NotAskedError):
+    """Samples are asked for from a device whose inputs are no pictures: it sends none."""
 
     code = "no_pictures"
 

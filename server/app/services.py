@@ -131,6 +131,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         config=config.drift,
         made_for=triggers.made_for,
         has_pictures=versions.has_pictures,
+        not_asked=versions.not_asked,
     )
     rollouts = RolloutService(
         ledger=RolloutLedger(database),

@@ -38,6 +38,7 @@ class BankFacts:
     """Registry data of one bank: its release and model, and its usual streams (None: the bundle is unknown).
 
     ``error_bound``: of its answers, where its gates judged them. ``pictures``: whether its inputs are.
+    ``not_asked``: why its devices are asked for no samples, "" if they are.
     """
 
     release: str = ""
@@ -45,6 +46,7 @@ class BankFacts:
     usual: Usual | None = None
     error_bound: float = 1.0
     pictures: bool = True
+    not_asked: str = ""
 
     def streams(self, count: int) -> list[tuple[str, str]]:
         """Return (name, kind) of every stream; numbered names if the reference is unknown."""
@@ -247,6 +249,7 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
         verdict=verdict, cause=cause, release=facts.release, model=verdict.model or facts.model, fresh=fresh,
         provisional=not training and 2 * unsure >= len(verdict.devices),
         faint=bool(scene.outcome.flagged.intersection(verdict.devices)) and is_faint(scene, verdict.devices),
+        not_asked=facts.not_asked,
     )  # fmt: skip
 
 

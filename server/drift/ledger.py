@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from server.drift.detection.attribution import UNKNOWN_CAUSE
 from server.drift.health import SILENT
-from server.drift.verdicts import ACTIONS, Attributes, DriftVerdict, VerdictKind
+from server.drift.verdicts import Attributes, DriftVerdict, VerdictKind, action
 from server.registry.events import EventLog, event_row
 from server.store.database import Database
 from server.store.events import insert_events
@@ -31,6 +31,7 @@ class Finding:
     ``fresh``: one of its devices sent a window in this slot. The evidence of silent devices does not change: it shows
     neither that they still drift nor that they are well. ``provisional``: the baselines of at least half of its devices
     are not complete. ``faint``: its last windows show no cause any more, as after a repair: the verdict keeps its own.
+    ``not_asked``: why devices with its release are asked for no samples, "" if they are.
     """
 
     verdict: DriftVerdict
@@ -40,6 +41,12 @@ class Finding:
     fresh: bool = True
     provisional: bool = False
     faint: bool = False
+    not_asked: str = ""
+
+    @property
+    def action(self) -> str:
+        """What a person does about it."""
+        return action(self.verdict.kind, self.not_asked)
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -180,7 +187,7 @@ def _row(finding: Finding, window_ms: int, now_ms: int) -> dict[str, object]:
     return {
         "key": verdict.key, "kind": verdict.kind.value, "first_window_ms": window_ms, "last_window_ms": window_ms,
         "windows": 1, "opened_ms": now_ms, "closed_ms": 0, "devices": list(verdict.devices),
-        "attributes": dict(verdict.attributes), "cause": finding.cause, "action": ACTIONS[verdict.kind],
+        "attributes": dict(verdict.attributes), "cause": finding.cause, "action": finding.action,
         "detail": verdict.detail, "release": finding.release, "model": finding.model,
         "provisional": finding.provisional,
     }  # fmt: skip
@@ -199,7 +206,7 @@ def _opened(finding: Finding, number: int, now_ms: int) -> dict[str, object]:
     verdict = finding.verdict
     device = verdict.devices[0] if len(verdict.devices) == 1 else None
     subject = _subject(verdict.kind, verdict.attributes, verdict.detail)
-    text = f"{subject}: {listed(verdict.devices, _NAMED)}: {finding.cause}; {ACTIONS[verdict.kind]}"
+    text = f"{subject}: {listed(verdict.devices, _NAMED)}: {finding.cause}; {finding.action}"
     if finding.provisional:
         text = f"Provisional, its baseline is still collected: {text}"
     data = {"verdict": number}

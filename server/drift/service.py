@@ -78,7 +78,8 @@ class DriftService:
 
     ``goes_on`` is called after each slot; if it returns False, the turn ends, and the next one continues there.
     ``made_for`` returns by release the devices whose drift it was retrained for. ``has_pictures`` returns whether the
-    inputs of a release are pictures, for the words of a cause.
+    inputs of a release are pictures, for the words of a cause; ``not_asked`` why its devices are asked for no samples,
+    for the advice of a verdict ("" if they are).
     """
 
     database: Database
@@ -90,6 +91,7 @@ class DriftService:
     goes_on: Callable[[], bool] = _always
     made_for: Callable[[], Mapping[str, Collection[str]]] = dict
     has_pictures: Callable[[Release], bool] = lambda _release: True
+    not_asked: Callable[[Release], str] = lambda _release: ""
     states: DriftStates = field(init=False)
     _moment: FleetMoment = field(default_factory=FleetMoment)
     _before: FleetMoment | None = None  # the newest slot
@@ -323,6 +325,7 @@ class DriftService:
             try:
                 reference = self._reference(key) if release else None
                 pictures = release is None or self.has_pictures(release)
+                not_asked = "" if release is None else self.not_asked(release)
             except (ServerError, WireError) as error:
                 refused[key] = Fault(error.code, f"its windows can't be judged: {error}", "device")
                 continue
@@ -335,7 +338,7 @@ class DriftService:
                 columns = facts.columns
                 self._facts[key] = BankFacts(
                     release=release.name, model=release.model, usual=usual(reference),
-                    error_bound=error_bound(reference), pictures=pictures,
+                    error_bound=error_bound(reference), pictures=pictures, not_asked=not_asked,
                 )  # fmt: skip
                 self._kept.open(key, columns)
                 state.open_bank(key, columns, training_profile(reference, z=settings.z, epsilon=settings.epsilon))

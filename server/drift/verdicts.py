@@ -58,6 +58,25 @@ ACTIONS: Mapping[VerdictKind, str] = {
     VerdictKind.RELEASE_REGRESSION: "pause the rollout, label the samples, roll out the release before if it is worse",
     VerdictKind.NEW_PLACE: "label the samples that it was asked for, or accept the place",
 }
+_YOURSELF = "label them elsewhere, such as in Label Studio, add them to the data of its recipe, and run the recipe"
+_UNASKED: Mapping[VerdictKind, str] = {
+    VerdictKind.SITE: f"collect inputs at the site yourself, {_YOURSELF}",
+    VerdictKind.COHORT: f"collect inputs of the cohort yourself, {_YOURSELF}",
+    VerdictKind.FLEET: f"collect inputs across the fleet yourself, {_YOURSELF}",
+    VerdictKind.RELEASE_REGRESSION: "pause the rollout, look at answers on the devices, roll out the release before if "
+    "it is worse",
+    VerdictKind.NEW_PLACE: f"collect inputs at the place yourself, {_YOURSELF}, or accept the place",
+}
+
+
+def action(kind: VerdictKind, not_asked: str = "") -> str:
+    """Return what a person does about a verdict of ``kind``.
+
+    ``not_asked``: why devices with its release are asked for no samples, "" if they are; it follows "a release with".
+    """
+    if not_asked and kind in _UNASKED:
+        return f"{_UNASKED[kind]}; no samples are asked for of a release with {not_asked}"
+    return ACTIONS[kind]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,6 +132,15 @@ class Versions:
         """
         return _label_form(self.blobs, sha256)
 
+    def not_asked(self, release: Release) -> str:
+        """Return why devices with ``release`` are asked for no samples, without what to do instead; "" if they are.
+
+        Raises:
+            UnknownBlobError: If its bundle is not here.
+            BundleError: If it is invalid.
+        """
+        return self.label_form_of_bundle(release.sha256).not_asked_reason
+
     def has_pictures(self, release: Release) -> bool:
         """Return whether the inputs of ``release`` are pictures: no front end reads them.
 

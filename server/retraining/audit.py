@@ -18,11 +18,19 @@ from difflib import get_close_matches
 import sqlalchemy as sa
 
 from server.drift.rows import device_attributes
-from server.errors import AuditOffError, DeviceEndedError, NoPicturesError, ServerError, UnknownDeviceError
+from server.errors import (
+    AuditOffError,
+    DeviceEndedError,
+    NoPicturesError,
+    NotAskedError,
+    ServerError,
+    UnknownDeviceError,
+)
 from server.fleet.fleet import Device, Fleet
 from server.registry.versions import Release, Versions
 from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.harm import DEVICE, AuditedSample, GroupRisk, LabelledScene, log_evidence, risk_of, scenes_of
+from server.retraining.labelling import LabelForm
 from server.retraining.samples import (
     ONCE,
     STEADY,
@@ -104,7 +112,8 @@ class SteadyAudit:
             UnknownDeviceError: If there is none of that id.
             DeviceEndedError: If it was revoked or removed.
             AuditOffError: If neither [audit] nor [retraining] of server.toml allows to ask devices for inputs.
-            NoPicturesError: If a device sends no inputs of its release as samples: sounds, or a task without classes.
+            NoPicturesError: If the inputs of the device's release are no pictures: it sends none.
+            NotAskedError: If its answers are of a task without classes, which no label here judges.
         """
         running = self.fleet.active_device(device).release
         budget_bytes = max(
@@ -116,8 +125,12 @@ class SteadyAudit:
                 "[retraining] sample_bytes_per_day: set one in server.toml"
             )
             raise AuditOffError(message)
-        if not_asked := next((self.why_not(one) for one in self.versions.releases() if one.name == running), ""):
-            raise NoPicturesError(f"Expected a device that sends pictures to label, got {device} with {not_asked}")
+        form = next((self._form(one) for one in self.versions.releases() if one.name == running), LabelForm())
+        if not form.pictures:
+            raise NoPicturesError(f"Expected a device that sends pictures to label, got {device} with {form.not_asked}")
+        if form.not_asked:
+            message = f"Expected a device whose answers one class can correct, got {device} with {form.not_asked}"
+            raise NotAskedError(message)
         now_ms = self.fleet.clock()
         request = f"{ONCE}-{now_ms // 1000}-{count}"
         images = self._images_per_day(now_ms).get(device, 0.0)
@@ -298,10 +311,13 @@ class SteadyAudit:
 
     def why_not(self, release: Release) -> str:
         """Return why no device that runs ``release`` is asked for samples, "" if they are (``LabelForm``)."""
+        return self._form(release).not_asked
+
+    def _form(self, release: Release) -> LabelForm:
         try:
-            return self.versions.label_form_of_bundle(release.sha256).not_asked
+            return self.versions.label_form_of_bundle(release.sha256)
         except (ServerError, WireError):
-            return "a bundle that is missing or damaged"
+            return LabelForm(not_asked="a bundle that is missing or damaged")
 
     def unknown_models(self) -> tuple[str, ...]:
         """Return each name in ``models`` of [audit] that is no model of a release here, with what to do."""

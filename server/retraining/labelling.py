@@ -29,6 +29,7 @@ class LabelForm:
 
     ``refusal``: why no label fits, with what to do instead. ``not_asked``: why its devices are not asked for inputs, no
     worker trains on them and its errors are not audited. Both are "" if they are; they follow "a release with".
+    ``pictures``: whether its inputs are any.
     """
 
     classes: tuple[str, ...] = ()
@@ -36,12 +37,18 @@ class LabelForm:
     usual: tuple[tuple[float, float], ...] = ()
     refusal: str = ""
     not_asked: str = ""
+    pictures: bool = True
+
+    @property
+    def not_asked_reason(self) -> str:
+        """``not_asked`` without what to do instead, for those that say that in their own words."""
+        return self.not_asked.removesuffix(f"; {_INSTEAD}")
 
     @classmethod
     def of(cls, manifest: Manifest) -> LabelForm:
         """Return the form for samples of the model in ``manifest``."""
         if refusal := _refusal(manifest):
-            return cls(refusal=refusal, not_asked=refusal)
+            return cls(refusal=refusal, not_asked=refusal, pictures=not manifest.preprocessing.front_end)
         if manifest.labels:
             return cls(classes=manifest.labels)
         not_asked = f"answers without classes: devices report no number to compare a label with; {_INSTEAD}"

@@ -59,6 +59,19 @@ def test_the_cause_of_inputs_that_are_no_pictures_has_no_words_of_a_camera(world
     assert {"values lower", "smoother values"} <= {share["words"] for share in row["streams"]}
 
 
+def test_no_verdict_advises_samples_that_no_device_is_asked_for(world: FleetWorld) -> None:
+    """What can be asked of its release decides; the event says the same. A fault's advice stays."""
+    world.service.not_asked = lambda _release: "answers of the task 'multi_label': a label here is one class"
+    world.live(15)
+    world.shifts, world.constant = dict.fromkeys(("d3", "d4", "d5"), DARK_AND_BLURRY), {"d1"}
+    world.live(4)
+    found = {verdict.kind.value: verdict.action for verdict in world.service.verdicts.open()}
+    assert found["site"].startswith("collect inputs at the site yourself, label them elsewhere")
+    assert found["site"].endswith("of a release with answers of the task 'multi_label': a label here is one class")
+    assert found["device_fault"] == "look at the device"
+    assert any(event.text.endswith(found["site"]) for event in world.service.events.after(0))
+
+
 def test_a_bundle_that_is_gone_is_a_fault_of_its_devices_and_ends_no_turn(world: FleetWorld) -> None:
     """Its reference may be known from before; the devices of other releases are judged."""
 

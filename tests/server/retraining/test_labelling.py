@@ -119,6 +119,15 @@ def test_a_task_with_other_answers_takes_no_label(name: str) -> None:
         assert not form.can_train(label)
     assert form.problem("0").endswith("add them to the data of its recipe, and run the recipe")
     assert (form.classes, form.not_asked) == ((), form.refusal)
+    assert form.pictures
+    assert 0 < len(form.not_asked_reason) < len(form.not_asked)
+    assert "run the recipe" not in form.not_asked_reason
+
+
+def test_a_verdict_s_advice_knows_what_is_asked_for(app: ServerApp) -> None:
+    """The server's drift detection asks the form of the release."""
+    (release,) = app.parts.versions.releases()
+    assert app.parts.drift.not_asked(release).startswith("answers without classes: devices report no number")
 
 
 def test_what_a_front_end_reads_takes_no_label() -> None:
