@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago
-from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, MemberStanding, Rollout, RolloutPhase
+from server.rollout.model import (
+    IN_VAIN,
+    NO_MODEL,
+    OPEN_PHASES,
+    REMOVED,
+    REPLACED,
+    Member,
+    MemberStanding,
+    Rollout,
+    RolloutPhase,
+)
 from server.rollout.planner import held_by, passed, unproven
 from server.rollout.thresholds import count_members, devices, removed_count, waiting
 from server.wording import listed
@@ -35,6 +45,7 @@ _LEFT_OUT = {  # by code
     REMOVED: "removed", REPLACED: "replaced", "superseded": "assigned another release since",
     "not_seen": "left out: never connected",
     "aborted": "left out: aborted", "no_bundle_for_it": "left out: no bundle for it",
+    NO_MODEL: "left out: no model yet, and the fleet has several",
 }  # fmt: skip
 _NAMED = 12
 

@@ -82,7 +82,10 @@ def draft(
     return Rollout(
         id=identity,
         release=request.release,
-        groups=tuple(Group(name=name, success_ratio=success, error_ratio=errors) for name in names),
+        groups=tuple(
+            Group(name=name, success_ratio=success, error_ratio=errors, named=_listed(request, index))
+            for index, name in enumerate(names)
+        ),
         members=as_members(groups),
         phase=RolloutPhase.RUNNING if request.approved else RolloutPhase.AWAITING_APPROVAL,
         probation_s=config.probation_s if request.probation_s is None else request.probation_s,
@@ -96,6 +99,12 @@ def draft(
         created_ms=now_ms,
         updated_ms=now_ms,
     )
+
+
+def _listed(request: RolloutOptions, index: int) -> bool:
+    """Return whether the request lists the devices of group ``index``; 0 is the canary."""
+    by_name = request.canary is not None and not isinstance(request.canary, int)
+    return by_name if index == 0 else index <= len(request.groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ IN_VAIN = frozenset({MemberStanding.FAILED, MemberStanding.STUCK})
 SETTLED = frozenset({MemberStanding.COMMITTED, *IN_VAIN, MemberStanding.CANCELLED})
 REMOVED = "device_removed"  # the code of a cancelled member that left the fleet
 UNPROVEN = "unproven"  # the code of a rollout that waits for the first input that a committed device answers
+NO_MODEL = "no_model"  # the code of a cancelled member without a model that nobody named, in a fleet of several models
 REPLACED = "replaced"  # the code of a cancelled member in whose place another device tries the release
 
 
@@ -92,7 +93,8 @@ class Group:
     """One group: the next opens when ``success_ratio`` of it committed; the rollout pauses above ``error_ratio``.
 
     ``skipped_by``: the person who at ``skipped_ms`` let the next group open although this one did not reach its
-    ``success_ratio``; "" for nobody.
+    ``success_ratio``; "" for nobody. ``named``: a person listed its devices; a group stored by an older server counts
+    as listed.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Group:
     error_ratio: float
     skipped_by: str = ""
     skipped_ms: int = 0
+    named: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

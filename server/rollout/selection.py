@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from server.fleet.fleet import Device
 from server.fleet.liveness import AWAY
 from server.registry.versions import Release
-from server.rollout.model import Member
+from server.rollout.model import NO_MODEL, Member, MemberStanding, Rollout, Settle
+from server.rollout.planner import left_out
 from server.rollout.scope import Scope
 from server.wording import listed
 from wire.messages import Reported
@@ -17,6 +18,7 @@ from wire.tuf_target import TargetCustom
 
 TARGET_ATTRIBUTE = "target"
 _NAMED = 6
+_UNTOLD = frozenset({MemberStanding.WAITING, MemberStanding.PENDING})
 
 
 def choose_bundle(releases: Iterable[Release], name: str, device: Device) -> Release | None:
@@ -131,6 +133,23 @@ def candidates(
     found = tuple(devices)
     rules, wanted = Eligibility.of(found, releases, name), scope or Scope()
     return tuple(device for device in found if not rules.refusal(device, wanted))
+
+
+def without_model(rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release]) -> tuple[Settle, ...]:
+    """Return the settlements of blank members that were taken while the fleet had one model, and now has several.
+
+    Only those that nobody named, by the scope or in a group, and that were never assigned the release.
+    """
+    if rollout.scope.names_devices:
+        return ()
+    blank = [
+        member for member in rollout.members
+        if member.standing in _UNTOLD and not member.gen and not rollout.groups[member.group].named
+        and member.device in devices and not model_of(devices[member.device], {})
+    ]  # fmt: skip
+    if not blank or not Eligibility.of(devices.values(), releases, rollout.release).other_models:
+        return ()
+    return tuple(left_out(member, NO_MODEL) for member in blank)
 
 
 def pick_canaries(devices: Iterable[Device], count: int, seed: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from server.rollout.model import (
     ABORTABLE,
     IN_FLIGHT,
     IN_VAIN,
+    NO_MODEL,
     OPEN_PHASES,
     UNPROVEN,
     Action,
@@ -39,9 +40,9 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.planner import held_by, plan, settled, so_far
+from server.rollout.planner import apply_settlements, held_by, plan, settled, so_far
 from server.rollout.resuming import NAMED, Foresight, How, foresee, replaced, resumed, skipped, to_replace
-from server.rollout.selection import candidates, choose_bundle, pick_canaries
+from server.rollout.selection import candidates, choose_bundle, pick_canaries, without_model
 from server.rollout.thresholds import count_members, outcome
 from server.rollout.thresholds import devices as counted
 from server.wording import listed
@@ -229,9 +230,11 @@ class RolloutService:
 
     def _foreseen(self, before: Rollout, after: Rollout) -> Foresight:
         devices, releases, now_ms = self.fleet.devices(), self.versions.releases(), self.clock()
-        fresh = self._newcomers(after, devices, releases)
-        statuses = self._statuses(after, {device.device: device for device in devices}, now_ms)
-        return foresee(before, replace(after, members=(*after.members, *fresh)), statuses, now_ms)
+        fresh, known = self._newcomers(after, devices, releases), {device.device: device for device in devices}
+        whole = replace(after, members=(*after.members, *fresh))
+        if whole.phase is RolloutPhase.RUNNING:
+            whole = apply_settlements(whole, without_model(whole, known, releases), now_ms)
+        return foresee(before, whole, self._statuses(after, known, now_ms), now_ms)
 
     def _steer(
         self, before: Rollout, after: Rollout, code: str, text: str, by: str, only: Sequence[str] | None
@@ -278,7 +281,25 @@ class RolloutService:
                 added = self._newcomers(rollout, devices.values(), releases)
                 if added:
                     self.ledger.add_members(rollout.id, added)
-                self._turn(replace(rollout, members=(*rollout.members, *added)), devices, releases, now_ms)
+                whole = replace(rollout, members=(*rollout.members, *added))
+                self._turn(self._without_blank(whole, devices, releases, now_ms), devices, releases, now_ms)
+
+    def _without_blank(
+        self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int
+    ) -> Rollout:
+        """Leave out blank devices that were taken before the fleet had a second model; return the rollout after."""
+        ends = without_model(rollout, devices, releases) if rollout.phase is RolloutPhase.RUNNING else ()
+        if not ends:
+            return rollout
+        members = {member.device: member for member in rollout.members}
+        for end in ends:
+            self._settle(rollout, members[end.device], end, now_ms)
+        text = (
+            f"Rollout of {rollout.release}: {counted(len(ends))} left out, without a model in a fleet of several: "
+            f"{listed([end.device for end in ends], NAMED)}; name them by device, site or attribute"
+        )
+        self._note(rollout, NO_MODEL, Severity.WARNING, text)
+        return apply_settlements(rollout, ends, now_ms)
 
     def _turn(self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int) -> None:
         statuses = self._statuses(rollout, devices, now_ms)

@@ -163,15 +163,53 @@ def test_a_device_that_never_reported_has_to_before_it_can_choose_among_bundles(
         make(devices=[device("cam1", "kw", "cam-1", reported=None)], releases=two, canary=["cam1"])
 
 
+def publish(fleet: MemoryFleet, model: str) -> None:
+    """Register the first release of a model."""
+    versions, data = fleet.app.parts.versions, model.encode()
+    versions.blobs.put(sha256_hex(data), [data])
+    custom, path = TargetCustom(model=model, version=1, target="g"), target_path(model, 1, "g")
+    versions.register(path, custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=1)
+
+
+@pytest.mark.parametrize(
+    ("request_", "assigned"),
+    [
+        ({"canary": 2}, []),
+        ({"canary": ["new1"]}, ["new1"]),
+        ({"canary": ["new2"], "groups": [["new1"]]}, ["new2"]),
+        ({"canary": 2, "scope": Scope(sites=("kw",))}, ["new1", "new2"]),
+        ({"canary": 2, "scope": Scope(hardware=("aarch64",))}, []),
+    ],
+)
+def test_a_second_model_keeps_blank_devices_that_nobody_named_out_of_a_rollout_that_waits(
+    fleet: MemoryFleet, request_: dict[str, object], assigned: list[str]
+) -> None:
+    """They joined while the fleet had one model; the preview of the approval and the turn agree, and say so."""
+    publish(fleet, "cam")
+    for name in ("new1", "new2"):
+        device = fleet.enrol(name, "kw")
+        device.say("state", State(state=DeviceState.READY), retain=True)
+        reported = Reported(gen=0, at_ms=fleet.clock(), boot="ab" * 8, hardware="aarch64", runtimes=("onnx",))
+        device.say("reported", reported, retain=True)
+    fleet.turn()
+    service = fleet.app.parts.rollouts
+    made = service.create(RolloutOptions(release="cam-1", **request_))  # type: ignore[arg-type]
+    publish(fleet, "tones")
+    assert sorted(service.foresee(made.id, "approve").assigns) == assigned
+    service.approve(made.id, only=assigned)
+    fleet.turn()
+    assert [one.device for one in fleet.app.parts.fleet.devices() if one.desired_release] == assigned
+    out = [one.device for one in service.get(made.id).members if one.code == "no_model"]
+    said = [one.text for one in fleet.app.parts.events.latest() if one.code == "no_model"]
+    named = len(request_.get("groups", ())) + len(assigned)  # type: ignore[arg-type]
+    assert (len(out), len(said)) == (2 - named, int(named < 2))
+    assert all(f"{len(out)} device" in text and "name them by device, site or attribute" in text for text in said)
+
+
 def test_a_scope_is_kept_shown_and_holds_for_newcomers(fleet: MemoryFleet) -> None:
     """Through REST and the database; of the devices that enrol meanwhile only those of the scope join."""
-    versions = fleet.app.parts.versions
-    for model in ("cam", "tones"):
-        data = model.encode()
-        versions.blobs.put(sha256_hex(data), [data])
-        custom = TargetCustom(model=model, version=1, target="g")
-        path = target_path(model, 1, "g")
-        versions.register(path, custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=1)
+    publish(fleet, "cam")
+    publish(fleet, "tones")
 
     def enrol(name: str, site: str) -> None:
         fleet.enrol(name, site).say("state", State(state=DeviceState.READY), retain=True)
