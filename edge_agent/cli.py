@@ -245,6 +245,7 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
     help="Print what a model answers, one JSON line for each input, without any server.\n\nBUNDLE is a file .tfb of"
     " `compressor run`; without it, the handwritten digits that came with this program. Files are never deleted. A"
     " folder is watched for new files until Ctrl-C; with --once the command ends when the present ones are answered."
+    " Exit code 1: it ended by itself, and no input got an answer."
     " The keys of a record: docs/reference/answers.md.",
     epilog=_example(
         "edge-agent try build/digits-1-gateway.tfb --path pictures",

@@ -82,7 +82,7 @@ def decode_named(data: bytes, settings: Settings, columns: Sequence[str]) -> Pix
         if (order := _order(data, columns)) is not None:
             values = values[:, order]
     lows, highs = ranges(settings.low, settings.high, settings.columns, settings.channels)
-    return to_pixels(fitted(values, settings), lows, highs)
+    return to_pixels(fitted(values, settings, columns), lows, highs)
 
 
 def header(data: bytes) -> tuple[str, ...]:
@@ -129,8 +129,8 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
-def fitted(values: Values, settings: Settings) -> Values:
-    """Return ``values`` (T, channels) as float64 (steps, channels), checked and resampled.
+def fitted(values: Values, settings: Settings, columns: Sequence[str] = ()) -> Values:
+    """Return ``values`` (T, channels) as float64 (steps, channels), checked and resampled; ``columns`` for errors.
 
     Raises:
         SensorError: If it has other channels or steps than the settings, or a number that is not finite.
@@ -141,12 +141,16 @@ def fitted(values: Values, settings: Settings) -> Values:
         raise SensorError(f"{message}: send {channels} numbers for each step, {_EXAMPLE}")
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0].tolist()
-        message = f"Expected finite numbers, got {values[row, column]} at step {row}, channel {column}"
+        place = f"column {columns[column]!r}" if len(columns) == channels else f"channel {column}"
+        message = f"Expected finite numbers, got {values[row, column]} at step {row}, {place}"
         raise SensorError(f"{message}: send a number there, as the training data has it for what is missing")
     if len(values) == steps:
         return values
     if not settings.resample:
-        raise SensorError(f"Expected {steps} steps, got {len(values)}: send that many or set resample = 1")
+        advice = (
+            'the source "lines" reads longer files piece by piece; a release built with resample = 1 stretches them'
+        )
+        raise SensorError(f"Expected {steps} steps, got {len(values)}: send that many in each input; {advice}")
     places = np.linspace(0, len(values) - 1, steps)
     return np.stack([np.interp(places, np.arange(len(values)), column) for column in values.T], axis=1)
 
@@ -180,6 +184,9 @@ def _json_rows(text: str) -> list[object]:
     if not isinstance(found, list):
         message = f"Expected a window as JSON, a list of steps, got {type(found).__name__} {text[:40]!r}"
         raise SensorError(f"{message}: send {_EXAMPLE}")
+    if any(isinstance(step, dict) for step in found):
+        message = f"Expected a window as JSON, each step a number or a list, got an object in {text[:40]!r}"
+        raise SensorError(f'{message}: send {_EXAMPLE}, or lines of objects by the source "lines"')
     return found
 
 
@@ -195,6 +202,9 @@ def _csv_rows(text: str) -> list[list[float]]:
     if (other := next((one for one in (";", "\t") if any(one in cell for cell in cells)), "")) != "":
         message = f"Expected cells parted by commas, got {other!r} in {text[:40]!r}"
         raise SensorError(f"{message}: write commas between cells, and points in fractions")
+    if any(len(cell.split()) > 1 and all(map(_is_number, cell.split())) for cell in cells):
+        message = f"Expected cells parted by commas, got blanks between numbers in {text[:40]!r}"
+        raise SensorError(f"{message}: write commas between cells")
     if not lines:
         message = f"Expected lines of numbers, got only {text[:60]!r}"
         raise SensorError(f"{message}: write a line of numbers a step below the header")

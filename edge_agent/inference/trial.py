@@ -124,6 +124,7 @@ class _Printed:
 
     def __init__(self, out: BinaryIO, most: int, loop: InferenceLoop) -> None:
         self._out, self._left, self._loop = out, most or sys.maxsize, loop
+        self.answered = 0  # without an error
 
     def send(self, records: Sequence[AnswerRecord]) -> int:
         """Write answers; the end of the reader ends the loop too."""
@@ -135,6 +136,7 @@ class _Printed:
         except BrokenPipeError:
             wanted, self._left = [], 0
         self._left -= len(wanted)
+        self.answered += sum(not record.error for record in wanted)
         if self._left <= 0:
             self._loop.notices.put(STOP)
         return len(wanted)
@@ -145,7 +147,7 @@ class _Printed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a trial ended: after so many ``answers``, and whether a signal stopped it."""
+    """How a trial ended: after so many ``answers``, without those that are errors; whether a signal stopped it."""
 
     answers: int
     stopped: bool
@@ -186,7 +188,8 @@ def run(trial: Trial, note: Callable[[str], None]) -> Ended:
     loop = InferenceLoop(model, inputs, say, SystemClock(), CountingSettings())
     loop.notices = notices
     account = open_accounts(None, [_NAME])[_NAME]
-    printed = Delivery(_NAME, _Printed(out, trial.count, loop), SinkSettings(queue=_QUEUE), account, lambda *_: None)
+    sink = _Printed(out, trial.count, loop)
+    printed = Delivery(_NAME, sink, SinkSettings(queue=_QUEUE), account, lambda *_: None)
     loop.answers = Answers(deliveries=[printed])
     if trial.listen:
         open_api(ApiConfig(listen=trial.listen), loop)
@@ -211,7 +214,7 @@ def run(trial: Trial, note: Callable[[str], None]) -> Ended:
         note(source.skipped)
     if isinstance(source, StreamSource) and source.failure:
         raise SourceError(source.failure)
-    return Ended(answers=account.counts["sent"], stopped=bool(stopped))
+    return Ended(answers=sink.answered, stopped=bool(stopped))
 
 
 def _opened(trial: Trial, around: Surroundings) -> Source:

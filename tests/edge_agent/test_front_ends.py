@@ -178,10 +178,12 @@ def test_text_json_and_raw_windows_give_one_picture() -> None:
         (b"a,1\nb,2", "text in 1 of 2: column 0 'a': send the numbers that the model was trained on"),
         (b"x,y\na,1\n2,b", "text in 2 of 2: x 'a', y 'b'"),
         (b"0\n1", "2 channels, got .*: send 2 numbers for each step"),
-        (b"0,1\n2,3\n4,5", "Expected 2 steps, got 3"),
+        (b"0,1\n2,3\n4,5", 'Expected 2 steps, got 3: send that many in each input; the source "lines" reads longer'),
+        (b"0 1\n2 3", "parted by commas, got blanks between numbers in '0 1.*: write commas between cells"),
+        (b"x,y\n0 1, 2\n2,3", "parted by commas, got blanks between numbers"),
         (b"[[0, 1], [2", "as JSON, got text that is none: .*: send a list of steps"),
         (b"\xff\xfe", "CSV or JSON text, got 2 bytes that are no UTF-8: write text"),
-        (b'[{"x": 1}]', "numbers"),
+        (b'[{"x": 1}]', "each step a number or a list, got an object in .*: send as JSON .*, or lines of objects by"),
         (b"", "got an empty file .0 bytes.: write it beside, and rename it"),
         (b" \n", "got an empty file .2 bytes."),
     ],
@@ -225,6 +227,13 @@ def test_a_header_in_another_order_is_read_by_its_names(data: bytes, said: str) 
 def test_a_header_with_other_names_is_refused_with_both(data: bytes, said: str) -> None:
     """All that are missing and all that are foreign, at once."""
     with pytest.raises(SensorError, match=re.escape(said)):
+        front_ends.decode("window", data, NAMED, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("data", [b"10,,30", b"a,b,c\n10,,30", b"b,c,a\n,30,10", b"[[10, NaN, 30]]"])
+def test_a_missing_number_is_named_by_its_column(data: bytes) -> None:
+    """Whatever order the header has."""
+    with pytest.raises(SensorError, match="got nan at step 0, column 'b'"):
         front_ends.decode("window", data, NAMED, ("a", "b", "c"))
 
 

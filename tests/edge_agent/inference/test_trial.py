@@ -175,6 +175,12 @@ def test_a_file_that_can_not_be_read_has_the_reason(bundle: Callable, pictures: 
     assert "Bad CRC-32" in answers[0]["text"]
 
 
+def test_an_only_input_without_an_answer_is_a_failure(bundle: Callable, pictures: Path) -> None:
+    """A script sees by the exit code that nothing was answered; one answer of several is enough."""
+    code, answers, _ = tried(bundle(), "--path", pictures / "broken.png", "--once")
+    assert (code, [record["error"] for record in answers]) == (1, ["image_invalid"])
+
+
 def test_what_a_plug_in_prints_is_no_answer(bundle: Callable, tmp_path: Path) -> None:
     """Lines of code from outside go to standard error; standard output has answers alone."""
     (tmp_path / "loud.py").write_text(
