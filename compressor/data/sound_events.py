@@ -45,6 +45,7 @@ from compressor.data._window_table import Columns, read
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.streams.recordings import Sound, mono
+from edge_agent.streams.wav_header import plain_wav
 
 READS = frozenset({"path", "front_end", "options", "columns"})
 COLUMNS = ("start_s", "end_s", "label", "path")
@@ -206,7 +207,7 @@ def pcm(data: bytes, name: str, rate_hz: int) -> Sound:
         DataError: If it is not an 8- or 16-bit PCM WAV of ``rate_hz``, mono or stereo, or is cut off.
     """
     try:
-        with wave.open(io.BytesIO(data)) as file:
+        with wave.open(io.BytesIO(plain_wav(data))) as file:
             header = file.getparams()
             body = file.readframes(header.nframes)
     except (wave.Error, struct.error, EOFError, OSError, ValueError, ArithmeticError, RuntimeError) as error:

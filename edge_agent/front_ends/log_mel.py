@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import SensorError
 from edge_agent.front_ends._base import Pixels, Values, to_pixels
+from edge_agent.streams.wav_header import plain_wav
 from wire.errors import SettingsError
 from wire.settings import Bound
 
@@ -132,26 +133,27 @@ def samples(data: bytes, rate_hz: int) -> Values:
     if len(data) > MAX_WAV_BYTES:
         message = f"Expected a WAV of at most {MAX_WAV_BYTES} bytes, got {len(data)}"
         raise SensorError(f'{message}: cut it, or read it as a stream, by kind = "microphone" with its path')
+    command = f"(ffmpeg -i FILE -ar {rate_hz} -ac 1 -c:a pcm_s16le NEW.wav)"
     try:
-        with wave.open(io.BytesIO(data)) as file:
+        with wave.open(io.BytesIO(plain_wav(data))) as file:
             header = file.getparams()
             width, channels = header.sampwidth, header.nchannels
             if width not in {1, 2} or channels not in {1, 2}:
                 message = f"Expected 8- or 16-bit PCM, mono or stereo, got {8 * width} bits and {channels}"
-                raise SensorError(f"{message} channels: convert it")
+                raise SensorError(f"{message} channels: convert it {command}")
             if header.framerate != rate_hz:
                 message = f"Expected sound at {rate_hz} Hz, got {header.framerate} Hz"
-                raise SensorError(f"{message}: record at that rate or set sample_rate_hz")
+                raise SensorError(f"{message}: record at that rate or convert it {command}")
             if not 0 < header.nframes * channels * width <= len(data):
                 message = f"Expected 1 or more frames of sound that fit into {len(data)} bytes, got {header.nframes}"
-                raise SensorError(f"{message} frames: the WAV is empty or cut off")
+                raise SensorError(f"{message} frames: the WAV is empty or cut off: convert what it has {command}")
             body = file.readframes(header.nframes)
     except (wave.Error, struct.error, EOFError, OSError, ValueError, ArithmeticError, RuntimeError) as error:
         message = f"Expected a WAV file (8- or 16-bit PCM), got {len(data)} bytes: {str(error) or 'cut off'}"
-        coded = str(error).startswith("unknown format")  # float samples are 3, extensible headers 65534
-        raise SensorError(f"{message}: convert it to plain 16-bit PCM" if coded else message) from error
+        raise SensorError(f"{message}: convert it to plain 16-bit PCM {command}") from error
     if len(body) != header.nframes * header.nchannels * header.sampwidth:
-        raise SensorError(f"Expected {header.nframes} frames of sound, got {len(body)} bytes: the WAV is cut off")
+        message = f"Expected {header.nframes} frames of sound, got {len(body)} bytes: the WAV is cut off"
+        raise SensorError(f"{message}: convert what it has {command}")
     wide = header.sampwidth == 2  # noqa: PLR2004 - bytes of a sample
     raw = np.frombuffer(body, "<i2" if wide else np.uint8).astype(np.float64)
     sound: Values = (raw / 32_768 if wide else (raw - 128) / 128).reshape(-1, header.nchannels).mean(axis=1)

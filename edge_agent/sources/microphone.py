@@ -26,10 +26,11 @@ from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
 from edge_agent.sources import InStream, Surroundings
 from edge_agent.sources._descriptors import arriving
-from edge_agent.sources._pcm import HEAD_BYTES, PcmForm, is_wav, other_container, sounds_in, wav_head
+from edge_agent.sources._pcm import other_container, sounds_in
 from edge_agent.sources._process import check_program, output_of
 from edge_agent.sources._sample_clock import SampleClock
 from edge_agent.sources._stream import Pace, StreamInput, StreamSource
+from edge_agent.streams.wav_header import HEAD_BYTES, PcmForm, is_wav, wav_head
 from wire.settings import Bound
 
 INTERVAL = "source_interval"
@@ -135,7 +136,7 @@ class _Clips:
         frames, cut = size // (form.width * form.channels), self.cut()
         if frames < cut.clip:
             message = f"Expected {cut.clip / cut.rate_hz:g} s of sound or more, an input, in {self._settings.path}"
-            raise SourceError(f"{message}, got {frames / cut.rate_hz:.6g} s: record it again, or set clip_s")
+            raise SourceError(f"{message}, got {frames / cut.rate_hz:.6g} s: record a longer one")
         return form, frames
 
     def read(self, stop: threading.Event) -> Iterator[StreamInput]:

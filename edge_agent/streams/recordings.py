@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.streams.wav_header import plain_wav
+
 Sound = NDArray[np.int16]
 _WIDE = 2
 _MOST_CHANNELS = 2
@@ -42,7 +44,7 @@ def mono(body: bytes, width: int, channels: int) -> Sound:
 def read_sound(data: bytes) -> StoredSound | None:
     """Return the sound of the WAV in ``data``; None if a front end has to say what is wrong with it."""
     try:
-        with wave.open(io.BytesIO(data)) as file:
+        with wave.open(io.BytesIO(plain_wav(data))) as file:
             head = file.getparams()
             if head.sampwidth not in {1, _WIDE} or head.nchannels not in range(1, _MOST_CHANNELS + 1):
                 return None

@@ -11,9 +11,11 @@ import wave
 import numpy as np
 import pytest
 
+from compressor.data.sound_events import pcm
 from edge_agent import front_ends
 from edge_agent.errors import ImageError, SensorError
 from edge_agent.front_ends import log_mel, mfcc
+from edge_agent.streams.recordings import read_sound
 
 RATE = 8000
 SOUND = {"sample_rate_hz": RATE, "clip_s": 0.25, "mels": 24, "low_hz": 100.0}
@@ -116,6 +118,35 @@ def test_sounds_that_cannot_be_read_are_refused(data: bytes, said: str) -> None:
     with pytest.raises(SensorError, match=said) as raised:
         front_ends.decode("log_mel", data, SOUND)
     assert isinstance(raised.value, ImageError)
+
+
+def _headed(data: bytes, how: str) -> bytes:
+    """Return a WAV with the header of a pipe (``ffmpeg``), of a recorder that was killed, or the extensible one."""
+    if how in {"piped", "killed"}:
+        length = (b"\xff" if how == "piped" else b"\0") * 4
+        return data[:4] + length + data[8:40] + length + data[44:] + b"\1" * (how == "killed" and data[32] > 1)
+    chunk = struct.pack("<H", 0xFFFE) + data[22:36] + struct.pack("<HHIH", 22, 16, 4, 1) + bytes(14)
+    return data[:16] + struct.pack("<I", len(chunk)) + chunk + data[36:]
+
+
+@pytest.mark.parametrize("how", ["piped", "killed", "extensible"])
+@pytest.mark.parametrize("keys", [{}, {"width": 1}, {"channels": 2}])
+def test_a_wav_is_read_as_the_microphone_reads_it(how: str, keys: dict[str, int]) -> None:
+    """Of unknown length, with half a frame at its end, or the longer header: the same picture and samples."""
+    plain = wav(**keys)
+    data = _headed(plain, how)
+    assert np.array_equal(front_ends.decode("log_mel", data, SOUND), front_ends.decode("log_mel", plain, SOUND))
+    heard, wanted = read_sound(data), read_sound(plain)
+    assert (heard.rate_hz, heard.samples.tolist()) == (RATE, wanted.samples.tolist())
+    assert np.array_equal(pcm(data, "a.wav", RATE), wanted.samples)
+
+
+def test_what_an_odd_header_lacks_is_named_with_the_command_that_helps() -> None:
+    """A sound that is cut off behind an extensible header, one of another rate and one without samples."""
+    for data in (_headed(wav(), "extensible")[:-9], wav(rate=16_000), _headed(wav(0.0), "piped"), wav()[:99]):
+        with pytest.raises(SensorError, match=r"convert .* \(ffmpeg -i FILE -ar 8000 -ac 1 -c:a pcm_s16le NEW.wav\)"):
+            front_ends.decode("log_mel", data, SOUND)
+    assert read_sound(_headed(wav(), "extensible")[:-9]) is None
 
 
 def _coded(number: int, width: int) -> bytes:

@@ -9,7 +9,8 @@ import wave
 import numpy as np
 import pytest
 
-from edge_agent.sources._pcm import PcmForm, sounds_in, wav_head
+from edge_agent.sources._pcm import sounds_in
+from edge_agent.streams.wav_header import PcmForm, wav_head
 
 SOUND = bytes(range(200))
 RAW = PcmForm(rate_hz=8000, channels=1)
