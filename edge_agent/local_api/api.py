@@ -70,7 +70,11 @@ _SECONDS = range(
     1_500_000_000, 4_100_000_000
 )  # 2017 to 2099 in seconds; in milliseconds 18 January to 17 February 1970
 _LABELS_NAMED = 20
+_INSTEAD = "label such inputs elsewhere, such as in Label Studio, and add them to the data of its recipe"
 _NO_CLASS = "none of these"  # what the server's page offers for a picture that shows no class
+_KINDS: Mapping[type, str] = {
+    str: "as text", bool: "as true or false", list: "as a list", dict: "as an object", type(None): "missing",
+}  # fmt: skip
 _PAGE = Path(__file__).with_name("page.html")
 _HTML = "text/html; charset=utf-8"
 _PAGE_RULES = {
@@ -355,15 +359,21 @@ class LocalApi:
         except MessageError as error:
             raise ApiError(400, f"Expected a JSON object with id and label, got: {error}") from error
         name, label = document.get("id"), document.get("label")
+        if isinstance(label, int | float) and not isinstance(label, bool):  # of a model of numbers
+            label = str(label)
         if not isinstance(name, str) or not isinstance(label, str):
-            raise ApiError(400, "Expected id and label as text, got others")
+            got = f"id {_kind(name)} and label {_kind(label)}"
+            advice = 'send {"id": "…", "label": "…"}, several numbers in one text with spaces'
+            raise ApiError(400, f"Expected id as text and label as text or a number, got {got}: {advice}")
         if not 0 < len(label.strip()) <= _MAX_LABEL or not label.isprintable():
             raise ApiError(400, f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}")
         kept = self._kept(name)
         kind = media_type(kept.data)
         if kind not in _CORRECTED or len(kept.data) > MAX_SAMPLE_BYTES:
             got = f"{kind} of {len(kept.data)} bytes"
-            raise ApiError(415, f"Expected a PNG or JPEG of at most {MAX_SAMPLE_BYTES} bytes to correct, got {got}")
+            advice = f"send smaller pictures, or {_INSTEAD}" if kind in _CORRECTED else _INSTEAD
+            message = f"Expected a PNG or JPEG of at most {MAX_SAMPLE_BYTES} bytes to correct, got {got}: {advice}"
+            raise ApiError(415, message)
         manifest = self._around.model().manifest
         if kept.artifact_sha256 == manifest.artifact_sha256:  # else its labels are not known here
             check_label(manifest, label.strip())
@@ -513,9 +523,8 @@ def check_label(manifest: Manifest, label: str) -> None:
         ApiError: If its task has other answers than a class or numbers, or it has no such class.
     """
     if manifest.task:
-        instead = "label such inputs elsewhere, such as in Label Studio, and add them to the data of its recipe"
         got = f"one of {manifest.release}, whose task is {manifest.task!r}"
-        raise ApiError(409, f"Expected an answer that one label can correct, got {got}: {instead}")
+        raise ApiError(409, f"Expected an answer that one label can correct, got {got}: {_INSTEAD}")
     if manifest.labels and label not in {*manifest.labels, _NO_CLASS}:
         more = len(manifest.labels) - _LABELS_NAMED
         named = ", ".join(manifest.labels[:_LABELS_NAMED]) + (f" and {more} more" if more > 0 else "")
@@ -523,6 +532,11 @@ def check_label(manifest: Manifest, label: str) -> None:
     if manifest.values and not manifest.labels and not _are_numbers(label.split(), len(manifest.values)):
         named = ", ".join(manifest.values)
         raise ApiError(400, f"Expected a number for each of {named}, separated by spaces, got {label[:40]!r}")
+
+
+def _kind(value: Json) -> str:
+    """Return the kind of a JSON value, for an error."""
+    return _KINDS.get(type(value), "as a number")
 
 
 def _are_numbers(texts: Sequence[str], count: int) -> bool:

@@ -98,6 +98,8 @@ class SampleStore:
     def accept(self, device: str, sample: Sample, now_ms: int) -> None:
         """Store a sample of ``device``; storing the same sample twice changes nothing.
 
+        Of several corrections of one input the last counts: the earlier samples get its claim.
+
         Raises:
             SampleRefusedError: If it is too large, does not match its digest, or exceeds the device's daily limit.
         """
@@ -123,6 +125,8 @@ class SampleStore:
             if known is not None:
                 row |= {name: known[name] for name in ("label", "label_by", "labelled_ms")}
             store.insert_sample(connection, row)
+            if row["claimed"]:  # a user who corrects a correction has one opinion: the last
+                store.replace_claims(connection, device, sample.sha256, str(row["claimed"]))
 
     def _checked(self, sample: Sample, today_bytes: int) -> bytes:
         limit_bytes = self.config.max_sample_bytes

@@ -113,6 +113,12 @@ def insert_sample(connection: sa.Connection, row: Mapping[str, object]) -> None:
     connection.execute(SAMPLES.insert(), dict(row))
 
 
+def replace_claims(connection: sa.Connection, device: str, sha256: str, claimed: str) -> None:
+    """Let ``claimed`` be what the user of ``device`` says of an input, in all its samples that have a claim."""
+    of_input = (SAMPLES.c.device == device) & (SAMPLES.c.sha256 == sha256) & (SAMPLES.c.claimed != "")
+    connection.execute(SAMPLES.update().where(of_input).values(claimed=claimed))
+
+
 def has_sample(connection: sa.Connection, device: str, boot: str, seq: int) -> bool:
     """Return whether the sample with this key is stored."""
     query = sa.select(SAMPLES.c.id).where(SAMPLES.c.device == device, SAMPLES.c.boot == boot, SAMPLES.c.seq == seq)

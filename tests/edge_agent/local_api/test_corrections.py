@@ -94,11 +94,27 @@ def test_a_number_is_corrected_by_a_number(label: str, *, fits: bool) -> None:
         check_label(Manifest(model="m", version=1, values=("h", "w")), label)
 
 
+@pytest.mark.parametrize(("label", "sent"), [(12.5, "12.5"), (7, "7")])
+def test_a_number_is_taken_as_json_has_it(
+    label: float, sent: str, running: Callable[..., Running], pictures: list[bytes]
+) -> None:
+    """Nobody has to put a number in quotes; what is neither is named."""
+    one = running({"kind": "push"}, corrects=True)
+    name = answered(one, pictures[0])["id"]
+    status, words = correct(one, id=name, label=label)
+    assert (status, f"a, b, c, or 'none of these', got '{sent}'" in words) == (400, True)  # read as the text of a label
+    for other, kind in ((True, "as true or false"), ([1, 2], "as a list"), (None, "missing")):
+        status, words = correct(one, id=name, label=other)
+        assert (status, f"got id as text and label {kind}: send" in words) == (400, True)
+
+
 def test_what_a_server_would_refuse_is_refused_here(running: Callable[..., Running]) -> None:
     """Only PNG and JPEG, and only up to what fits a message."""
     one = running({"kind": "push"}, corrects=True)
     for data in (b"BM no picture", b"\x89PNG" + bytes(180 * 1024)):
-        assert correct(one, id=answered(one, data)["id"], label="7")[0] == 415
+        status, words = correct(one, id=answered(one, data)["id"], label="7")
+        assert (status, "label such inputs elsewhere" in words) == (415, True)
+        assert ("send smaller pictures" in words) == data.startswith(b"\x89PNG")
 
 
 def test_a_device_whose_inputs_stay_says_so(running: Callable[..., Running], pictures: list[bytes]) -> None:

@@ -147,6 +147,18 @@ def test_a_correction_has_the_user_s_label_as_a_claim_only(site: Site) -> None:
     assert found == {"correction": ("7", ""), "audit": ("", "")}
 
 
+def test_the_last_of_several_corrections_counts(site: Site) -> None:
+    """Of one device: another one's user has an opinion of his own, and a sample that was drawn has none."""
+    site.service.samples.accept("d1", upload(1), 0)
+    for device, seq, label in (("d1", 2, "7"), ("d2", 3, "3"), ("d1", 4, "none of these")):
+        site.service.samples.accept(device, replace(upload(1), seq=seq, lane="correction", label=label), 0)
+    found = sorted((one.device, one.lane, one.claimed) for one in site.service.samples.latest())
+    assert found == [
+        ("d1", "audit", ""), ("d1", "correction", "none of these"), ("d1", "correction", "none of these"),
+        ("d2", "correction", "3"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("label", ["a" * 101, "a\n", "\x00"])
 def test_a_claim_that_can_not_be_shown_is_refused(site: Site, label: str) -> None:
     """A device is another's machine."""
