@@ -365,8 +365,9 @@ def _meant(run: Run, candidate: Candidate, specs: tuple[Specs, Specs], rows: Tab
         )
     meaning = _meaning(run, rows, logits, outputs[0].scale)
     if meaning and run.recipe.data.labelled is run.table.labelled:  # of inputs without labels, the first time
-        made = "the recipe says so" if run.recipe.model.outputs else "a softmax at its end"
-        run.progress.say(f"the file gives probabilities ({made}): their logarithms are taken as logits")
+        end, taken = ("sigmoid", "log odds are") if meaning == "sigmoid" else ("softmax", "logarithms are")
+        made = "the recipe says so" if run.recipe.model.outputs else f"a {end} at its end"
+        run.progress.say(f"the file gives probabilities ({made}): their {taken} taken as logits")
     return inputs, (replace(outputs[0], meaning=meaning), *outputs[1:]) if meaning else outputs
 
 
