@@ -175,6 +175,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.recipe.read import read_recipe, unread  # noqa: PLC0415 - the command line starts fast
     from compressor.run.ledger import LooksAt  # noqa: PLC0415 - the command line starts fast
     from compressor.run.pipeline import BasePoint, quick_of, run_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.steps._selection import fits_distance, learns  # noqa: PLC0415 - the command line starts fast
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
     bars = Bars()
@@ -206,7 +207,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         from compressor.release.publish import sign_bundles  # noqa: PLC0415 - cryptography only where keys are used
 
         written.append(sign_bundles(list(outcome.bundles), keys))
-    missing = output.no_bundle(outcome.certificate, quick=quick)
+    missing = output.no_bundle(outcome.certificate, quick=quick and learns(read) and not fits_distance(read))
     output.print_outcome(outcome.certificate, written, as_json=as_json, targets=outcome.targets, missing=missing)
     code, unlogged = _EXITS[outcome.verdict.value], log.keep(outcome)
     if unlogged is not None:
