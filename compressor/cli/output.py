@@ -100,7 +100,7 @@ def _not_published(certificates: Sequence[Certificate]) -> str:
 
 
 def no_bundle(certificate: Certificate, *, quick: bool = False) -> str:
-    """Return that a run made no bundle, the gates for which, and the next step; ``quick``: it trained two epochs alone."""
+    """Return that a run made no bundle, the gates for which, and what to do; ``quick``: it trained two epochs alone."""
     names = list(dict.fromkeys(line.name for line in certificate.gates if line.verdict == certificate.verdict))
     gates = f" ({', '.join(names)})" if names else ""
     if certificate.verdict == "inconclusive":

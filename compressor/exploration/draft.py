@@ -30,7 +30,7 @@ from compressor.exploration.load import fit_ranges
 from compressor.progress import Progress
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import parse_recipe
-from compressor.tasks._drafting import Facts, Key, WrittenLabels
+from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels
 from wire.settings import is_given
 from wire.topics import is_name
 
@@ -58,7 +58,8 @@ class Draft:
 class _Measured:
     """What the data are: the table, with near copies as one source, the recipe's ``[data]``, the split with ``seed``.
 
-    ``gate``: independent samples in the gate split; ``smallest``: in the gate split of the slice with the fewest.
+    ``gate``: independent samples in the gate split; ``smallest``: in the gate split of the slice with the fewest;
+    ``calibration``: rows in its split.
     """
 
     table: Table
@@ -68,6 +69,7 @@ class _Measured:
     smallest: int
     seed: int
     absent: tuple[str, ...]
+    calibration: int
 
 
 def draft(
@@ -102,9 +104,10 @@ def draft(
     measured = _measured_with_near_copies(table, data, progress)
     if layout.kind in _FITTED:
         measured = _fitted(measured)
-    text = _text(layout, measured, os.path.relpath(path.resolve(), beside.resolve()))
+    parts = tasks.of(measured.data).drafting.parts(_facts(layout, measured))
+    text = _text(layout, measured, parts, os.path.relpath(path.resolve(), beside.resolve()))
     parse_recipe(text)
-    return Draft(text, (*_left_out(table.corrupt), *table.remarks, *measured.absent))
+    return Draft(text, (*_left_out(table.corrupt), *table.remarks, *measured.absent, *parts.remarks))
 
 
 def _seen_in(texts: Sequence[str]) -> WrittenLabels:
@@ -211,6 +214,7 @@ def _measured(table: Table, data: DataRecipe) -> _Measured:
             smallest=min(parts.count(part) for part in set(table.slices.tolist())),
             seed=seed,
             absent=tuple(absences(table, splits)),
+            calibration=len(splits.calibration),
         )
     message = f"Expected enough sources for train, calibration, gate and reference, got {count} of {len(table)} rows"
     raise DataError(f"{message}: {reason}")
@@ -248,10 +252,9 @@ def shares_for(count: int, least: float = 0.0) -> dict[str, float]:
     }
 
 
-def _text(layout: Layout, measured: _Measured, path: str) -> str:
+def _text(layout: Layout, measured: _Measured, parts: DraftedParts, path: str) -> str:
     """Return the recipe, each key with its reason in a comment."""
     table, data = measured.table, measured.data
-    parts = tasks.of(data).drafting.parts(_facts(layout, measured))
     sources = len(set(table.sources.tolist()))
     lines = [
         f"# Drafted by `compressor init` from {Path(path).name}: {len(table)} rows of {sources} sources.",
@@ -308,6 +311,7 @@ def _facts(layout: Layout, measured: _Measured) -> Facts:
     return Facts(
         table=measured.table, kind=layout.kind, width=data.width, height=data.height, train=measured.train,
         gate=measured.gate, smallest=measured.smallest, sliced=bool(data.slices), options=data.options,
+        calibration=measured.calibration,
     )  # fmt: skip
 
 

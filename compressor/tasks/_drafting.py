@@ -61,7 +61,7 @@ class Facts:
 
     ``kind``: ``image``, ``sound``, ``window``, ``stroke`` or ``row`` (of features). ``train``: rows to learn from.
     ``gate``: independent samples in the gate split; ``smallest``: in the gate split of the slice with the fewest.
-    ``sliced``: whether the recipe names slices. ``options``: of ``[data]``.
+    ``sliced``: whether the recipe names slices. ``options``: of ``[data]``. ``calibration``: rows in its split.
     """
 
     table: Table
@@ -73,6 +73,7 @@ class Facts:
     smallest: int
     sliced: bool = False
     options: Mapping[str, float] = field(default_factory=dict)
+    calibration: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,8 @@ class DraftedParts:
     """The parts of a recipe that a task drafts: keys of ``[model]``, ``[train]`` and ``[gates]``, and whole tables.
 
     ``hints``: lines of a comment in ``[gates]`` about what only a person knows. ``notes``: lines of a comment at the
-    top, such as what else the data may be. ``labels``: whether ``[model] labels`` names the classes.
+    top, such as what else the data may be. ``labels``: whether ``[model] labels`` names the classes. ``remarks``: what
+    a person should know before the recipe is run.
     """
 
     network: tuple[Key, ...]
@@ -90,6 +92,7 @@ class DraftedParts:
     tables: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     labels: bool = True
+    remarks: tuple[str, ...] = ()
 
 
 def normal_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from compressor.gates.metrics import MIN_RAREST, MIN_SAMPLES
+from compressor.statistics.false_alarms import DAY_S, days_for
 from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels, normal_names, training
 from compressor.tasks.anomaly.targets import ANOMALOUS
 
@@ -13,6 +17,9 @@ CALIBRATION_SHARE = 0.25
 _ENOUGH_SHARE, _ENOUGH = 0.1, 50
 """From so many other rows, as a share of all and as sources, a classifier can learn them."""
 _TRAIN = "train"
+_RATE, _ALLOWED = 1.0, 2.0
+"""False alarms a day: what the threshold is chosen for, and the most that the gate allows."""
+_INTERVAL_S, _CONFIDENCE = 60.0, 0.95
 
 
 def keys(seen: WrittenLabels) -> tuple[Key, ...]:
@@ -60,12 +67,15 @@ def parts(facts: Facts) -> DraftedParts:
         Key(name="network", value="auto_encoder", why="reconstructs what it has seen: the rest is the score"),
         Key(name="network_options", value={"code": 16}, why="numbers of the code: fewer find more, up to a point"),
     ]
-    gates = [
-        Key(name="false_alarms_per_day", value={"max": 2.0}, why="its upper bound; says how many hours are missing")
-    ]
+    short = _short(facts, odd)
+    hints = []
+    gates = [Key(name="false_alarms_per_day", value={"max": _ALLOWED}, why=short or "its upper bound")]
+    if short and odd:
+        hints = [f"{short}:", f"false_alarms_per_day = {{max = {_ALLOWED}}}"]
+        gates = []
     if odd:
-        why = f"of {odd} anomalous rows; with fewer than 20 sources of them it stays INCONCLUSIVE"
-        gates.insert(0, Key(name="auc_drop", value={"max": 0.05}, why=why))
+        gates.insert(0, Key(name="auc_drop", value={"max": 0.05}, why=_why_area(facts.gate, odd)))
+        hints.insert(0, "auc = {min = 0.9}  # what your use needs: a person knows it, the data do not")
     else:
         why = "there is no anomalous row to show that it finds any: give some, and remove this line"
         network.append(Key(name="allow_constant", value="no anomalous rows yet", why=why))
@@ -74,11 +84,11 @@ def parts(facts: Facts) -> DraftedParts:
         network=tuple(network),
         train=(*train, Key(name="augment", value=0.0, why="what is moved or dimmed may be an anomaly")),
         gates=tuple(gates),
-        hints=("auc = {min = 0.9}  # what your use needs: a person knows it, the data do not",) if odd else (),
+        hints=tuple(hints),
         tables={
             "alarm": (
-                Key(name="false_alarms_per_day", value=1.0, why="that you accept: it chooses the threshold"),
-                Key(name="interval_s", value=60.0, why="from one input to the next on the device: write yours"),
+                Key(name="false_alarms_per_day", value=_RATE, why="that you accept: it chooses the threshold"),
+                Key(name="interval_s", value=_INTERVAL_S, why="from one input to the next on the device: write yours"),
             )
         },
         notes=(
@@ -88,4 +98,34 @@ def parts(facts: Facts) -> DraftedParts:
         if odd
         else (),
         labels=False,
+        remarks=(f"{short}. {'That gate is a comment' if odd else 'It stays INCONCLUSIVE until then'}.",)
+        if short
+        else (),
     )
+
+
+def _short(facts: Facts, odd: int) -> str:
+    """Return which rows the gate on false alarms lacks at the drafted rate and interval, at the least; "" if none."""
+    split = {"calibration": (facts.calibration, _RATE), "gate": (facts.gate - odd, _ALLOWED)}
+    needed = {
+        name: math.ceil(days_for(0, rate, _CONFIDENCE) * DAY_S / _INTERVAL_S) for name, (_, rate) in split.items()
+    }
+    lacking = [
+        f"{needed[name]:,} normal {name} rows or more (there are {there:,})"
+        for name, (there, _) in split.items() if there < needed[name]
+    ]  # fmt: skip
+    if not lacking:
+        return ""
+    return (
+        f"false_alarms_per_day: at one input each {_INTERVAL_S:g} s it needs {' and '.join(lacking)}: record more, or "
+        "write a longer interval_s or a higher rate"
+    )
+
+
+def _why_area(gate: int, odd: int) -> str:
+    """Return what the gate on the AUC rests on, and how many rows it lacks at the least."""
+    rarer = min(odd, gate - odd)
+    least = f"with fewer than {MIN_SAMPLES} sources, {MIN_RAREST} of each kind, it stays INCONCLUSIVE"
+    lacking = max(MIN_SAMPLES - gate, MIN_RAREST - rarer, 0)
+    rest = f"give at least {lacking} more" if lacking else "a model that is often wrong needs more"
+    return f"of {gate} gate rows, {odd} anomalous; {least}: {rest}"

@@ -22,7 +22,9 @@ from compressor.exploration.duplicates import with_near_sources
 from compressor.exploration.layouts import recognised
 from compressor.progress import Silent
 from compressor.recipe.model import Recipe
-from compressor.recipe.read import read_recipe
+from compressor.recipe.read import parse_recipe, read_recipe
+from compressor.tasks._drafting import Facts
+from compressor.tasks.anomaly import draft as anomaly
 from tests.compressor.data.test_class_folders import write
 from tests.compressor.data.test_sound_events import as_wav
 from tests.compressor.exploration.test_init import picture
@@ -129,6 +131,40 @@ def test_anomalies_are_drafted(
     assert ("Possible too: a classifier" in text) == bool(odd) == ("auc_drop" in text)
     assert bool(recipe.model.allow_constant) == (not odd)
     assert "false_alarms_per_day = 1.0" in text
+
+
+def test_rows_that_a_gate_on_anomalies_lacks_are_said(tmp_path: Path) -> None:
+    """It could never pass: the gate on false alarms is a comment, unless it is the only one."""
+    some = draft(inspected(tmp_path / "some"), tmp_path, Silent())
+    lacks = "4,314 normal calibration rows or more (there are 18) and 2,157 normal gate rows or more (there are 20)"
+    assert [lacks in said and said.endswith("That gate is a comment.") for said in some.remarks] == [True]
+    assert "\n# false_alarms_per_day = {max = 2.0}\n" in some.text
+    assert [gate.name for gate in parse_recipe(some.text).gates] == ["auc_drop"]
+    assert "of 44 gate rows, 24 anomalous; with fewer than 100 sources, 20 of each kind, it stays INC" in some.text
+    assert "give at least 56 more\nauc_drop" in some.text
+    none = draft(normal(tmp_path / "none"), tmp_path, Silent())
+    assert [said.endswith("It stays INCONCLUSIVE until then.") for said in none.remarks] == [True]
+    assert [gate.name for gate in parse_recipe(none.text).gates] == ["false_alarms_per_day"]
+
+
+@pytest.mark.parametrize(
+    ("calibration", "gate", "gates"),
+    [(4314, 2157, ["auc_drop", "false_alarms_per_day"]), (4313, 2157, ["auc_drop"]), (4314, 2156, ["auc_drop"])],
+)
+def test_enough_rows_keep_the_gate_on_false_alarms(calibration: int, gate: int, gates: list[str]) -> None:
+    """Three days of a minute each to calibrate, half of that to judge; anomalous gate rows are none of them."""
+    rows, odd = np.arange(30), 20
+    names = rows.astype(np.str_)
+    table = Table(
+        images=[np.zeros((8, 8, 3), np.uint8)] * 30, labels=(rows < odd).astype(np.int64), sources=names, hashes=names,
+        slices=np.full(30, "all"), class_names=("normal", "anomaly"),
+    )  # fmt: skip
+    facts = Facts(
+        table=table, kind="image", width=8, height=8, train=9, gate=gate + odd, smallest=9, calibration=calibration
+    )
+    made = anomaly.parts(facts)
+    assert [key.name for key in made.gates] == gates
+    assert bool(made.remarks) == (len(gates) == 1)
 
 
 def test_enough_defects_are_drafted_as_classes(tmp_path: Path) -> None:
