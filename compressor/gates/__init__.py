@@ -122,8 +122,8 @@ class AccuracyDrop:
         verdict, needs = _three(counts, bound, self.margin, self.confidence)
         far = (
             f"; these samples show a margin of {points(bound)} and not less: rows on which the two models disagree "
-            "carry the power (disagreements.tsv lists them; compressor gate --against OLD.tfb --disagreements FILE "
-            "--unlabelled FOLDER those of pictures without labels)"
+            "carry the power (disagreements.tsv lists them; compressor gate --against OLD.tfb --disagreements FILE; "
+            "if the inputs are pictures, --unlabelled FOLDER adds those without labels)"
             if needs > _FAR * counts.n
             else ""
         )

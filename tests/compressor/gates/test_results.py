@@ -118,8 +118,8 @@ RESULTS = [
         "accuracy_drop", MORE, (2 / 300, 0.021743, 0.01, 300), "drop 0.67 %, at most 2.17 % with 95% confidence, "
         "allowed 1.00 % (3 lost, 1 won of 300); needs about 7778 more labelled samples; "
         "these samples show a margin of 2.17 % and not less: rows on which the two models disagree carry the power "
-        "(disagreements.tsv lists them; compressor gate --against OLD.tfb --disagreements FILE --unlabelled FOLDER "
-        "those of pictures without labels); "
+        "(disagreements.tsv lists them; compressor gate --against OLD.tfb --disagreements FILE; if the inputs are "
+        "pictures, --unlabelled FOLDER adds those without labels); "
         "975 samples show an equal model with 80% power at 1.33 % discordance", 7778)),
     (WorstSliceDrop(0.05), Evidence(slices={"a": Paired(0, 0, 900), "b": Paired(1, 2, 20), "c": Paired(0, 0, 0)}),
      result("worst_slice_drop", MORE, (-0.05, 0.129753, 0.05, 20), "slice 'b': drop -5.00 %, at most 12.98 % with "
