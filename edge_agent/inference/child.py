@@ -172,6 +172,8 @@ class InferenceLoop:
         if before is not None and before is not known:
             self._replay, self._bundle = Replay(before, manifest.artifact_sha256), bundle
             self._replay_due_s = 0.0
+        elif before is None:  # what was left to answer was of another model
+            self._replay = None
 
     def _aligned(self, now_ms: int) -> int:
         return now_ms - now_ms % self._settings.window_ms

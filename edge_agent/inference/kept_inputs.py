@@ -180,6 +180,8 @@ class KeptReleases:
         if self._root is not None:
             with contextlib.suppress(OSError):  # what is in memory is there
                 self._begin(self._root, manifest)
+        if self.before is not None and any(_model(item) != manifest.model for item in self.before.items):
+            self.forget()  # answers of two models say nothing about either
 
     def _begin(self, root: Path, manifest: Manifest) -> None:
         """Make or find the folder of the release, find that of the one before it, and remove all others."""
@@ -208,6 +210,11 @@ class KeptReleases:
         before, self.before = self.before, None
         if before is not None and before.folder is not None:
             _remove(before.folder)
+
+
+def _model(item: KeptAnswer) -> str:
+    """Return the model of the release that answered."""
+    return item.release.rpartition("-")[0]
 
 
 def form_of(manifest: Manifest) -> str:

@@ -12,6 +12,7 @@ from server.rollout.model import (
     OPEN_PHASES,
     REMOVED,
     REPLACED,
+    SUPERSEDED,
     Member,
     MemberStanding,
     Rollout,
@@ -42,7 +43,7 @@ _STANDINGS = {
     MemberStanding.CANCELLED: Status("left out", Tone.CALM),
 }
 _LEFT_OUT = {  # by code
-    REMOVED: "removed", REPLACED: "replaced", "superseded": "assigned another release since",
+    REMOVED: "removed", REPLACED: "replaced", SUPERSEDED: "assigned another release since",
     "not_seen": "left out: never connected",
     "aborted": "left out: aborted", "no_bundle_for_it": "left out: no bundle for it",
     NO_MODEL: "left out: no model yet, and the fleet has several",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from server.fleet.fleet import Device, Fleet
 from server.registry.versions import Release
 from server.rollout.ledger import RolloutLedger
-from server.rollout.model import IN_VAIN, Member, MemberStanding, Rollout, Settle
+from server.rollout.model import ABORTED, IN_VAIN, Member, MemberStanding, Rollout, Settle
 from server.rollout.planner import left_out, so_far
 from server.rollout.selection import choose_bundle
 from wire.codec import decode, encode
@@ -55,7 +55,7 @@ class Assigner:
         self._tell(device, self._before(rollout, member, device))
         if member.standing in IN_VAIN:
             return None
-        return left_out(_now(member, device, rollout), "aborted")
+        return left_out(_now(member, device, rollout), ABORTED)
 
     def _before(self, rollout: Rollout, member: Member, device: Device) -> Desired:
         before = decode(Desired, member.before.encode()) if member.before else Desired()

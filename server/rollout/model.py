@@ -20,7 +20,7 @@ class RolloutPhase(StrEnum):
     ABORTING = "aborting"  # devices that have not committed are being set back
     ABORTED = "aborted"
     SUCCEEDED = "succeeded"
-    FAILED = "failed"  # over: every failing group was skipped, and no device committed
+    FAILED = "failed"  # over: no device committed, and each failing group was skipped or nobody is left
 
 
 OPEN_PHASES = frozenset(
@@ -45,9 +45,11 @@ class MemberStanding(StrEnum):
 IN_FLIGHT = frozenset({MemberStanding.ASSIGNING, MemberStanding.ASSIGNED})
 IN_VAIN = frozenset({MemberStanding.FAILED, MemberStanding.STUCK})
 SETTLED = frozenset({MemberStanding.COMMITTED, *IN_VAIN, MemberStanding.CANCELLED})
+ABORTED = "aborted"  # the code of a cancelled member of an aborted rollout; set back if it was assigned the release
 REMOVED = "device_removed"  # the code of a cancelled member that left the fleet
 UNPROVEN = "unproven"  # the code of a rollout that waits for the first input that a committed device answers
 NO_MODEL = "no_model"  # the code of a cancelled member without a model that nobody named, in a fleet of several models
+SUPERSEDED = "superseded"  # the code of a cancelled member that was assigned another release since
 REPLACED = "replaced"  # the code of a cancelled member in whose place another device tries the release
 
 

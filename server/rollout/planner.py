@@ -6,7 +6,8 @@
    later (removed, replaced, assigned another release), and also if a retry ends without an outcome. Only a stuck
    device that commits later counts as committed, one that reports a rollback as failed, unless it was replaced.
 2. While running, too many errors in an open group pause the rollout before any further assignment; so does a group
-   that can't reach its success ratio any more, or in which no device is left to try the release.
+   that can't reach its success ratio any more, or in which no device is left to try the release;
+   if none is left in any group, it has failed.
 3. When every open group has reached its success ratio (committed / (committed + failed + stuck + awaited), at least
    one device), and one of its committed devices has answered an input with the release, the next opens: golden vectors
    alone don't show that a release reads what a device gives it. Only a person's skip replaces either. After the last
@@ -26,10 +27,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from server.rollout.model import (
+    ABORTED,
     IN_FLIGHT,
     IN_VAIN,
     REMOVED,
     SETTLED,
+    SUPERSEDED,
     UNPROVEN,
     Action,
     Assign,
@@ -62,7 +65,7 @@ def plan(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int, *,
         return settled
     pause = stop(after)
     if pause is not None:
-        return (*settled, pause)
+        return (*settled, Finish(RolloutPhase.FAILED) if nobody_left(after) else pause)
     if _may_open(after):
         held = held_by(after)
         if held is not None:
@@ -135,6 +138,11 @@ def stop(rollout: Rollout) -> Pause | None:
     return None
 
 
+def nobody_left(rollout: Rollout) -> bool:
+    """Return whether every device was left out and none can try again: those assigned another release still may."""
+    return all(one.standing is MemberStanding.CANCELLED and one.code != SUPERSEDED for one in rollout.members)
+
+
 def passed(rollout: Rollout, index: int) -> bool:
     """Return whether group ``index`` is passed: it reached its success ratio, or a person skipped it."""
     group = rollout.groups[index]
@@ -189,7 +197,7 @@ def _settle(rollout: Rollout, member: Member, status: DeviceStatus | None, now_m
     if status.removed:
         return None if member.standing in IN_VAIN else left_out(member, REMOVED)
     if member.standing is MemberStanding.ASSIGNED and status.desired_release != rollout.release:
-        return left_out(member, "superseded")
+        return left_out(member, SUPERSEDED)
     if told and now_ms > member.assigned_ms + rollout.deadline_s * 1000:
         return _settlement(member, MemberStanding.STUCK, MemberStanding.STUCK.value)
     return None
@@ -249,4 +257,4 @@ def _set_back(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iterabl
         if wanted and told and member.standing not in {MemberStanding.COMMITTED, MemberStanding.CANCELLED}:
             yield SetBack(member.device)
         elif member.standing not in SETTLED:
-            yield left_out(member, "aborted")
+            yield left_out(member, ABORTED)

@@ -19,6 +19,7 @@ from server.rollout.model import (
     IN_FLIGHT,
     IN_VAIN,
     REPLACED,
+    SUPERSEDED,
     Assign,
     DeviceStatus,
     Member,
@@ -90,17 +91,30 @@ def resumed(
         RolloutRefusedError: If it would pause again at once; the text names the alternative.
     """
     others = how is How.REPLACE
-    members = _with_others(rollout, tuple(substitutes), by) if others else _again(rollout, how, gone)
+    members = _with_others(rollout, tuple(substitutes), by, gone) if others else _again(rollout, how, gone)
     changed = replace(rollout, phase=RolloutPhase.RUNNING, members=tuple(members))
     pause = stop(changed)
     if pause is not None:
-        alternatives = " or ".join(other.value for other in How if other is not how)
+        ways = " or ".join(_other_ways(rollout, how, gone))
         message = (
-            f"Expected {how.value} to let {rollout.id} go on, got: {pause.text}: {alternatives}, or skip the group, "
-            "which names who decided it"
+            f"Expected {how.value} to let {rollout.id} go on, got: {pause.text}: {f'{ways}, ' if ways else ''}skip the "
+            "group, which names who decided it, or abort the rollout"
         )
         raise RolloutRefusedError(message)
     return changed
+
+
+def _other_ways(rollout: Rollout, how: How, gone: Collection[str]) -> list[str]:
+    """Return the other ways to resume that may let the rollout go on; REPLACE needs devices that have not begun."""
+    later = sum(member.group >= rollout.opened for member in rollout.members)
+    enough = later >= sum(count for _, count in to_replace(rollout)) > 0
+    found = []
+    for other in How:
+        members = () if other is How.REPLACE else tuple(_again(rollout, other, gone))
+        goes_on = enough if other is How.REPLACE else stop(replace(rollout, members=members)) is None
+        if other is not how and goes_on:
+            found.append(other.value)
+    return found
 
 
 def to_replace(rollout: Rollout) -> tuple[tuple[int, int], ...]:
@@ -187,7 +201,7 @@ def _again(rollout: Rollout, how: How, gone: Collection[str]) -> Sequence[Member
     members = []
     for member in rollout.members:
         in_vain = member.standing in IN_VAIN and not member.replaced_by
-        again = in_vain or (member.standing, member.code) == (MemberStanding.CANCELLED, "superseded")
+        again = in_vain or (member.standing, member.code) == (MemberStanding.CANCELLED, SUPERSEDED)
         if member.group not in groups or not again:
             members.append(member)
         elif how is How.TOLERATE:
@@ -202,13 +216,13 @@ def _again(rollout: Rollout, how: How, gone: Collection[str]) -> Sequence[Member
     return members
 
 
-def _with_others(rollout: Rollout, substitutes: tuple[str, ...], by: str) -> Sequence[Member]:
+def _with_others(rollout: Rollout, substitutes: tuple[str, ...], by: str, gone: Collection[str]) -> Sequence[Member]:
     wanted = to_replace(rollout)
     missing = sum(count for _, count in wanted) - len(substitutes)
     if missing > 0:
         message = (
             f"Expected devices of later groups that are there and can run {rollout.release}, got {missing} too few: "
-            "retry, or skip the group"
+            f"{listed([*_other_ways(rollout, How.REPLACE, gone), 'skip the group'], NAMED)} or abort the rollout"
         )
         raise RolloutRefusedError(message)
     places = [index for index, count in wanted for _ in range(count)]

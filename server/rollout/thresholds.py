@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from server.errors import RolloutRefusedError
-from server.rollout.model import IN_FLIGHT, IN_VAIN, REMOVED, Group, Member, MemberStanding, Rollout
+from server.rollout.model import ABORTED, IN_FLIGHT, IN_VAIN, REMOVED, Group, Member, MemberStanding, Rollout
 
 DETECTION_CONFIDENCE = 0.95
 MAX_CANARIES = 1_000_000  # more devices than any fleet has
@@ -116,7 +116,9 @@ def canary_size(defect_ratio: float) -> int:
 def outcome(rollout: Rollout) -> str:
     """Return the figures of ``rollout`` in words; failures stay failures, whatever became of the devices later."""
     members, counts = rollout.members, count_members(rollout.members)
-    parts = [f"{counts.committed} of {devices(counts.tried)} committed" if counts.tried else "no device tried it"]
+    set_back = sum(_set_back(member) for member in members)
+    untried = "no device committed it" if any(_told(member) for member in members) else "no device tried it"
+    parts = [f"{counts.committed} of {devices(counts.tried)} committed" if counts.tried else untried]
     for standing, one, many in (
         (MemberStanding.FAILED, "failed", "failed"), (MemberStanding.STUCK, "was stuck", "were stuck"),
     ):  # fmt: skip
@@ -125,11 +127,21 @@ def outcome(rollout: Rollout) -> str:
             what = f"{len(found)} of {counts.tried} {one if len(found) == 1 else many}"
             parts.append(what + _replaced(found))
     removed = removed_count(members)
-    others = sum(member.standing is MemberStanding.CANCELLED for member in members) - removed
+    others = sum(member.standing is MemberStanding.CANCELLED for member in members) - removed - set_back
+    parts += [f"{devices(set_back)} {'was' if set_back == 1 else 'were'} set back"] if set_back else []
     parts += [f"{removed} removed"] if removed else []
     parts += [f"{others} left out"] if others else []
     parts += [f"{group.name} skipped by {group.skipped_by}" for group in rollout.groups if group.skipped_by]
     return "; ".join(parts)
+
+
+def _told(member: Member) -> bool:
+    """Return whether a device that was left out had been assigned the release, so that it may have tried it."""
+    return member.standing is MemberStanding.CANCELLED and member.gen > 0
+
+
+def _set_back(member: Member) -> bool:
+    return _told(member) and member.code == ABORTED
 
 
 def removed_count(members: Iterable[Member]) -> int:

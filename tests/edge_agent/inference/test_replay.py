@@ -202,6 +202,21 @@ def test_releases_that_come_and_go_leave_two_folders_at_most(bundle: Callable, t
         assert len(list((tmp_path / FOLDER).iterdir())) == 2
 
 
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_release_of_another_model_answers_no_inputs_of_the_one_before(
+    bundle: Callable, tiny: dict, tmp_path: Path, *, anew: bool
+) -> None:
+    """After a move, with and without a start of the process between; back again, there is nothing left to compare."""
+    releases = _stored(tmp_path, bundle, tiny)
+    moved = replace(load_model(bundle(version=2)).manifest, model="other")
+    after = KeptReleases(tmp_path) if anew else releases
+    after.serve(moved)
+    assert after.before is None
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [f"2-{moved.artifact_sha256}"]
+    again, _ = _anew(tmp_path, bundle, version=1)
+    assert again.before is None or again.before.items == []
+
+
 def test_a_full_disk_costs_the_survival_and_nothing_else(
     bundle: Callable, tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

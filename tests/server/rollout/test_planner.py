@@ -239,6 +239,38 @@ def test_a_device_told_otherwise_since_is_cancelled_and_without_evidence_it_paus
     assert pause.code == "no_evidence"
 
 
+@pytest.mark.parametrize("standing", [MemberStanding.PENDING, MemberStanding.ASSIGNED])
+def test_a_rollout_of_which_every_device_left_the_fleet_has_failed(standing: MemberStanding) -> None:
+    """Nobody can try it any more, so that no way to resume could lead on."""
+    settle, end = plan(rollout(standing), {}, 2000)
+    assert settle == Settle(device="d0", standing=MemberStanding.CANCELLED, code="device_removed")
+    assert end == Finish(RolloutPhase.FAILED)
+
+
+def test_a_refusal_to_resume_names_only_ways_that_lead_on() -> None:
+    """An old pause without a device that is left: skip or abort. With one that waits, another may try instead."""
+    going = change(rollout(MemberStanding.CANCELLED, phase=RolloutPhase.PAUSED), "d0", code=REMOVED)
+    more = replace(going, members=(*going.members, Member(device="d1", group=1)))
+    for how in (How.RETRY, How.TOLERATE):
+        with pytest.raises(RolloutRefusedError, match=r"to try the release: skip the group, .* or abort the rollout"):
+            resumed(going, how, gone={"d0"})
+        with pytest.raises(RolloutRefusedError, match="to try the release: replace, skip the group, "):
+            resumed(more, how, gone={"d0"})
+    with pytest.raises(RolloutRefusedError, match=r"1 too few: skip the group or abort the rollout$"):
+        resumed(going, How.REPLACE, gone={"d0"})
+    failed = rollout(MemberStanding.FAILED, phase=RolloutPhase.PAUSED)
+    with pytest.raises(RolloutRefusedError, match="1 too few: retry, skip the group or abort the rollout"):
+        resumed(failed, How.REPLACE)
+
+
+def test_an_aborted_rollout_says_who_was_set_back() -> None:
+    """A device in its probation had tried it; one that was not told had not."""
+    going = change(rollout(MemberStanding.CANCELLED, MemberStanding.CANCELLED), "d0", code="aborted")
+    going = change(going, "d1", code="aborted", gen=0)
+    assert outcome(going) == "no device committed it; 1 device was set back; 1 left out"
+    assert outcome(change(going, "d0", gen=0)) == "no device tried it; 2 left out"
+
+
 def test_a_tolerated_failure_of_every_canary_does_not_open_the_rest() -> None:
     """0 of 1 committed is no success, even if a person accepted the failure."""
     going = rollout(MemberStanding.FAILED, MemberStanding.WAITING)
@@ -321,7 +353,7 @@ def test_a_replaced_canary_stays_a_failure_and_its_group_can_still_be_good() -> 
 def test_a_removed_canary_that_failed_is_not_told_again_but_others_are() -> None:
     """Trying it again would end in the same pause; replacing it is offered."""
     going = rollout(MemberStanding.FAILED, MemberStanding.WAITING, phase=RolloutPhase.PAUSED)
-    with pytest.raises(RolloutRefusedError, match="replace or tolerate"):
+    with pytest.raises(RolloutRefusedError, match=": replace, skip the group, "):
         resumed(going, How.RETRY, gone={"d0"})
     after = resumed(going, How.REPLACE, ["d1"], by="alice", gone={"d0"})
     assert (

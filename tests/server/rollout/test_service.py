@@ -266,7 +266,7 @@ def test_a_resume_that_would_tell_others_than_the_operator_saw_is_refused(scene:
 def test_tolerating_what_leaves_no_success_is_refused(scene: Scene) -> None:
     """It would pause again at once; the text names the ways that are left."""
     rollout = scene.failed_canary()
-    with pytest.raises(RolloutRefusedError, match="retry or replace, or skip the group"):
+    with pytest.raises(RolloutRefusedError, match="retry or replace, skip the group, "):
         scene.service.resume(rollout.id, How.TOLERATE)
 
 
