@@ -71,3 +71,16 @@ def test_a_device_that_gets_another_model_is_not_judged_by_the_one_before(mixed:
     mixed.live(30)
     assert mixed.service.verdicts.latest() == ()
     assert "d0" in mixed.service._outcome.log_values
+
+
+def test_a_device_that_returns_to_a_release_goes_on_with_its_baseline_there(mixed: FleetWorld) -> None:
+    """Also after another model: it is judged in the first window, and what has changed since then is drift."""
+    mixed.keys["d0"] = NEW
+    mixed.live(3)
+    assert "d0" not in mixed.service._outcome.log_values
+    del mixed.keys["d0"]
+    mixed.shifts = {"d0": NOISIER}
+    mixed.live(1)
+    assert "d0" in mixed.service._outcome.log_values
+    mixed.live(3)
+    assert _open(mixed) == {"model": ("device_local", ("d0",), "noisier")}
