@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from compressor.errors import ColumnError, DataError
 from wire.settings import nearest
@@ -17,9 +19,13 @@ from wire.settings import nearest
 DELIMITERS = (",", ";", "\t")
 UNREAD = " (not read)"
 """Follows the name of a column whose name another column takes."""
-_FLAGS = {"true": 1.0, "false": 0.0}
+FLAGS: Mapping[str, float] = MappingProxyType({"true": 1.0, "false": 0.0})
+"""What cells of a flag are, besides 0 and 1, in lower case."""
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """What cells without a value have, as programs write them, in lower case."""
+
+
+_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +95,40 @@ def flag(cell: object, where: str) -> float:
     """
     text = str(cell).strip().casefold()
     try:
-        value = _FLAGS[text] if text in _FLAGS else float(text)
+        value = FLAGS[text] if text in FLAGS else float(text)
     except ValueError:
         value = -1.0
     if value not in {0.0, 1.0}:
         raise DataError(f"Expected 0 or 1 in {where}, got {cell!r}: mend the cell or leave the row out")
     return value
+
+
+def check_flags(names: Sequence[str], columns: Sequence[Sequence[object]], where: str, *, first_row: int) -> None:
+    """Check that all cells of the label ``columns``, called ``names``, are flags; ``where``: the file, for messages.
+
+    Raises:
+        DataError: If some are not; all columns are named, with what else they have and how often.
+    """
+    said: list[str] = []
+    for name, cells in zip(names, columns, strict=True):
+        others, first = Counter[str](), 0
+        for row, cell in enumerate(cells, start=first_row):
+            try:
+                flag(cell, name)
+            except DataError:
+                others["" if cell is None else str(cell).strip()] += 1
+                first = first or row
+        if others:
+            counts = others.most_common(_SHOWN)
+            seen = ", ".join(f"{repr(text[:40]) if text else 'nothing'} ({count})" for text, count in counts)
+            said.append(f"column {name!r}, row {first}, got {seen}")
+    if said:
+        more = f"; {len(said) - _SHOWN} columns more" if len(said) > _SHOWN else ""
+        message = f"Expected 0 or 1 in {where}, {'; '.join(said[:_SHOWN])}{more}"
+        raise DataError(
+            f"{message}: write 0 where nothing was found, and decide on uncertain cells (often -1): 0, 1, or leave the "
+            'rows out of the table (missing = "drop" looks at features, not at label columns)'
+        )
 
 
 def renamed(head: Sequence[str], columns: Mapping[str, str], name: str) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data._delimited import MISSING, flag
+from compressor.data._delimited import FLAGS, MISSING, flag
 from compressor.data._front_end import Values
 from compressor.data._window_table import Columns
 from compressor.errors import ColumnError, DataError
@@ -39,6 +39,8 @@ class FeatureColumn:
 def feature_column(table: Columns, name: str) -> FeatureColumn:
     """Return the column ``name`` of ``table``: numbers, or lists (of lists) of numbers of one length.
 
+    A column of true and false alone is read as 1 and 0.
+
     Raises:
         DataError: If its lists differ in length, or are nested deeper.
     """
@@ -46,7 +48,8 @@ def feature_column(table: Columns, name: str) -> FeatureColumn:
     if len(cells) and isinstance(cells[0], list | tuple | np.ndarray):
         return _of_lists(table, name)
     missing = np.array([_is_missing(cell) for cell in cells], dtype=bool)
-    values = np.array([np.nan if gap else _number(cell) for cell, gap in zip(cells, missing.tolist(), strict=True)])
+    number = (lambda cell: FLAGS[_plain(cell)]) if is_of_flags(cells) else _number
+    values = np.array([np.nan if gap else number(cell) for cell, gap in zip(cells, missing.tolist(), strict=True)])
     wrong = np.flatnonzero(~np.isfinite(values) & ~missing) if len(cells) else np.zeros(0, np.int64)
     texts: dict[str, int] = {}
     for row in wrong.tolist():
@@ -54,6 +57,16 @@ def feature_column(table: Columns, name: str) -> FeatureColumn:
     return FeatureColumn(
         name=name, values=values.astype(np.float64).reshape(-1, 1), missing=missing, texts=texts
     )  # fmt: skip
+
+
+def is_of_flags(cells: Sequence[object]) -> bool:
+    """Return whether all ``cells`` that are there are the words true and false, as ``get_dummies`` of pandas writes."""
+    found = {_plain(cell) for cell in cells if not _is_missing(cell)}
+    return bool(found) and found <= FLAGS.keys()
+
+
+def _plain(cell: object) -> str:
+    return str(cell).strip().casefold()
 
 
 def _of_lists(table: Columns, name: str) -> FeatureColumn:
@@ -136,8 +149,7 @@ def flags(table: Columns, name: str) -> list[float]:
         DataError: If a cell is something else.
     """
     check_there(table, [name], "label_columns")
-    cells = enumerate(table.columns[name], start=table.first_row)
-    return [flag(cell, f"{table.name}, column {name!r} of label_columns, row {row}") for row, cell in cells]
+    return [flag(cell, f"{table.name}, column {name!r} of label_columns") for cell in table.columns[name]]
 
 
 def check_there(table: Columns, names: Sequence[str], key: str) -> None:

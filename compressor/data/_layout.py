@@ -24,6 +24,10 @@ _OWN = ("calibration", "gate", "reference")
 _WORDS = {word: kind for kind, words in (("train", _TRAIN), ("val", _VAL), ("test", _TEST)) for word in words}
 SPLIT_FOLDERS = {**_WORDS, **{word: word for word in _OWN}}
 """Kind of split of a top folder, by its name in lower case."""
+IMAGES = frozenset({
+    ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+"""Files that are taken for images; one that a device can't decode is an error, and not passed over."""
 _SPEAKER = "_nohash_"
 _MASKS = "ground_truth"
 _SHOWN = 3

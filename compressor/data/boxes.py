@@ -174,5 +174,8 @@ def _remarks(found: Annotations, read: _Read) -> tuple[str, ...]:
         if read.mended[kind]
     ]
     if found.unmarked:
-        said.append(f"left out {found.unmarked} pictures without an annotation")
+        said.append(
+            f"left out {found.unmarked} pictures without an annotation: an empty one (YOLO: an empty .txt, Pascal VOC: "
+            "an .xml without object) keeps a picture as one without objects"
+        )
     return tuple(said)

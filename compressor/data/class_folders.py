@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from compressor.data import check_options
 from compressor.data._archive import opened
 from compressor.data._front_end import Ranged, SensorSample, chosen, ranged, tabled
-from compressor.data._layout import Placed, placed
+from compressor.data._layout import IMAGES, Placed, placed
 from compressor.data._npy import read_npy, samples_of
 from compressor.data._table import Table, source_name
 from compressor.data._window_table import encoded
@@ -30,10 +30,6 @@ from edge_agent.front_ends import log_mel, window
 from wire.settings import is_given
 
 READS = frozenset({"path", "allow_corrupt", "orientation", "decode", "bits", "front_end", "options"})
-IMAGES = frozenset({
-    ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-})  # fmt: skip
-"""Files that are taken for images; one that a device can't decode is an error, and not passed over."""
 _FRONT_ENDS = {"log_mel": log_mel.SUFFIXES, "mfcc": log_mel.SUFFIXES, "window": frozenset({".csv", ".json", ".npy"})}
 
 

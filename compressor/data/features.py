@@ -27,7 +27,7 @@ import numpy as np
 from compressor import tasks
 from compressor.data import check_options
 from compressor.data._archive import Names, opened
-from compressor.data._delimited import UNREAD, check_columns
+from compressor.data._delimited import UNREAD, check_columns, check_flags
 from compressor.data._feature_columns import FeatureColumn, check_features, check_there, feature_column, flags
 from compressor.data._front_end import Ranged, SensorSample, Values, options_of, ranged, tabled
 from compressor.data._front_end import window_front_end as front_end
@@ -132,6 +132,9 @@ def _of_table(
     labels = _labels(table, data, numbers=numbers)
     whole = _whole_rows([*columns, *aims], labels, data, so_far)
     wanted = {one.name: one.values[:, 0].tolist() for one in aims}
+    check_there(table, data.label_columns, "label_columns")
+    cells = [table.columns[column] for column in data.label_columns]
+    check_flags(data.label_columns, cells, table.name, first_row=table.first_row)
     wanted |= {column: flags(table, column) for column in data.label_columns}
     parts = table.required(data.slices) if data.slices else ["all"] * len(labels)
     splits = _optional(table, data.split) if data.split else [""] * len(labels)

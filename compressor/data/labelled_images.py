@@ -28,11 +28,12 @@ import numpy.typing as npt
 from compressor import tasks
 from compressor.data import FLOOR
 from compressor.data import _stored_images as stored_images
-from compressor.data._delimited import check_columns, flag, lines_of
+from compressor.data._delimited import Lines, check_columns, check_flags, flag, lines_of
 from compressor.data._front_end import check_corrupt, preprocessing_of
+from compressor.data._layout import IMAGES, is_hidden
 from compressor.data._split import told_groups
 from compressor.data._table import Table, check_label, check_spelled, make_table, make_value_table, source_name
-from compressor.errors import ArchiveError, ColumnError, DataError
+from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES, decode_image
@@ -47,6 +48,7 @@ MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels, which are kept decoded
 _SOURCE, _LANE = "source", "lane"
 _LISTS = (".csv", ".tsv")
+_NOT_THERE = ": not there"
 
 
 class Store(Protocol):
@@ -54,6 +56,9 @@ class Store(Protocol):
 
     def csv_names(self) -> list[str]:
         """Return the names of the CSV files at the top."""
+
+    def names(self) -> list[str]:
+        """Return the paths of all files."""
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         """Return the entry ``name``; raises ``KeyError`` if it does not exist, ``ArchiveError`` above the limit."""
@@ -85,7 +90,48 @@ def load(data: DataRecipe, root: Path | None = None, listing: str = "") -> Table
     path = (root or Path()) / data.path
     with _opened(path) as store:
         rows = _read_rows(store, data, path, listing)
-    return listed(data, path, rows)
+        rows, remark = _as_they_lie(store, rows)
+    table = listed(data, path, rows)
+    return replace(table, remarks=(*table.remarks, remark)) if remark else table
+
+
+def _as_they_lie(store: Store, rows: list[LabelRow]) -> tuple[list[LabelRow], str]:
+    """Return ``rows`` with paths as the files lie, if the list leaves out their one folder or their suffix; a remark.
+
+    Decided for the whole list: a list that names a file as it lies is taken as it stands, so that no lost picture is
+    replaced by another of its name.
+
+    Raises:
+        ArchiveError: If none of the paths is there, and several folders have files of these names.
+    """
+    files = set(store.names())
+    if not files.isdisjoint(row.path for row in rows):
+        return rows, ""
+    by_name: dict[str, list[str]] = {}
+    for file in sorted(files):
+        if PurePosixPath(file).suffix.lower() in IMAGES and not is_hidden(file):
+            for name in {PurePosixPath(file).name, PurePosixPath(file).stem}:
+                by_name.setdefault(name, []).append(file)
+    meant = {}
+    for path in dict.fromkeys(row.path for row in rows):
+        found = [file for file in by_name.get(PurePosixPath(path).name, ()) if _is_end(path, file)]
+        if len(found) > 1:
+            message = f"Expected the paths of pictures, got {path[:100]!r}, which may be {found[0]!r} or {found[1]!r}"
+            raise ArchiveError(f"{message}: write the folder and the suffix in the column")
+        meant.update({path: found[0]} if found else {})
+    if not meant:
+        return rows, ""
+    one, file = next(iter(meant.items()))
+    remark = (
+        f"no path of the list is there as it is written: {one[:100]} is read as {file[:200]}, and so are the others"
+    )
+    return [replace(row, path=meant.get(row.path, row.path)) for row in rows], remark
+
+
+def _is_end(path: str, file: str) -> bool:
+    """Return whether ``path`` is the end of ``file``, with or without its suffix."""
+    bare = file.removesuffix(PurePosixPath(file).suffix)
+    return any(f"/{whole}".endswith(f"/{path}") for whole in (file, bare))
 
 
 def listed(data: DataRecipe, path: Path, rows: list[LabelRow]) -> Table:
@@ -103,6 +149,9 @@ def listed(data: DataRecipe, path: Path, rows: list[LabelRow]) -> Table:
         decoded = _Decoded(store, rows, preprocessing_of(data))
         images = stored_images.kept(decoded)  # one by one: the set need not fit into memory
     used, corrupt = decoded.rows, decoded.corrupt
+    if rows and not used and all(text.endswith(_NOT_THERE) for text in corrupt):
+        message = f"Expected the pictures that the list names in {path}, got none of {len(rows)}: {corrupt[0][:200]}"
+        raise CorruptImageError(f"{message}: write their paths from the top of the folder, with suffix")
     check_corrupt(corrupt, data, path, "corrupt images")
     slices, sources = [row.slice for row in used], [row.source for row in used]
     left_out = tuple(text.split(": ", 1)[0] for text in corrupt)
@@ -167,6 +216,9 @@ class _ImageFolder:
     def csv_names(self) -> list[str]:
         return sorted(file.name for file in self._path.iterdir() if file.suffix in _LISTS)
 
+    def names(self) -> list[str]:
+        return [file.relative_to(self._path).as_posix() for file in self._path.rglob("*") if file.is_file()]
+
     def read(self, name: str, limit_bytes: int) -> bytes:
         file = self._path / safe_path(name)
         if not file.is_file() or not file.resolve().is_relative_to(self._path):
@@ -191,6 +243,9 @@ class _ImageZip:
     def csv_names(self) -> list[str]:
         names = self._archive.namelist()
         return sorted(name for name in names if name.endswith(_LISTS) and "/" not in name)
+
+    def names(self) -> list[str]:
+        return [name for name in self._archive.namelist() if not name.endswith("/")]
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         entry = self._archive.getinfo(safe_path(name))
@@ -239,6 +294,7 @@ def _read_rows(store: Store, data: DataRecipe, path: Path, listing: str) -> list
         raise ArchiveError(message)
     task = tasks.of(data)
     named = data.label != "floor" and not task.columns and not task.several
+    check_flags(data.label_columns, [_cells(table, column) for column in data.label_columns], name, first_row=2)
     rows = []
     for place in range(len(table.cells)):
         where = f"{name}, row {place + 2}"
@@ -247,6 +303,11 @@ def _read_rows(store: Store, data: DataRecipe, path: Path, listing: str) -> list
         rows.append(replace(_row(line, data, where, named=named, may_lack=task.several), values=flags))
     _check_contradictions(rows, name)
     return rows
+
+
+def _cells(table: Lines, column: str) -> list[str]:
+    place = table.head.index(column)
+    return [line[place] if len(line) > place else "" for line in table.cells]
 
 
 def _check_contradictions(rows: list[LabelRow], name: str) -> None:
@@ -271,10 +332,11 @@ def _row(line: dict[str, str], data: DataRecipe, where: str, *, named: bool, may
     """Return the row of a ``line``; ``named``: its label is the name of a class; ``may_lack``: it may have none."""
     for column in ("path",) if may_lack else ("path", "label"):
         if not line.get(column):
-            message = f"Expected a value in {where}, column {column!r}, got none: fill it in or leave the row out"
+            own = data.columns.get(column, column)
+            message = f"Expected a value in {where}, column {own!r}, got none: fill it in or leave the row out"
             raise DataError(message)
     if named:
-        check_label(line["label"], f"{where}, column 'label'")
+        check_label(line["label"], f"{where}, column {data.columns.get('label', 'label')!r}")
     part, split = (line.get(name, "") if name else "" for name in (data.slices, data.split))
     return LabelRow(
         path=_with_slashes(line["path"]),
@@ -308,7 +370,7 @@ class _Decoded:
             try:
                 image = decode_image(self._store.read(row.path, MAX_IMAGE_BYTES), self._pre)
             except KeyError:
-                self.corrupt.append(f"{row.path}: not there")
+                self.corrupt.append(row.path + _NOT_THERE)
                 continue
             except (ImageError, zipfile.BadZipFile, OSError, EOFError) as error:
                 self.corrupt.append(f"{row.path}: {error}")

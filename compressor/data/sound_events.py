@@ -21,7 +21,7 @@ import io
 import math
 import struct
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -50,6 +50,7 @@ from edge_agent.streams.wav_header import plain_wav
 READS = frozenset({"path", "front_end", "options", "columns"})
 COLUMNS = ("start_s", "end_s", "label", "path")
 _OF_EVENTS = ("start_s", "end_s", "label")
+_SHOWN = 5
 MAX_RECORDING_BYTES = 1024 * 1024 * 1024
 """Nine hours at 16 kHz; a recording is in memory while it is cut."""
 _ALL = "all"
@@ -129,13 +130,10 @@ def _recordings(store: Names, path: Path, data: DataRecipe, rate_hz: int) -> Ite
     beside = {name: PurePosixPath(name).with_suffix(".csv").as_posix() for name in sounds}
     common = next((name for name in sorted(there - set(beside.values())) if _is_list(name)), "")
     shared = _by_recording(store, common, data, sounds) if common and not set(beside.values()) <= there else {}
+    if lost := [name for name in sounds if beside[name] not in there and name not in shared]:
+        raise DataError(_no_events(lost, beside, common if shared else "", data.columns))
     for name in sounds:
         listed = beside[name]
-        if listed not in there and name not in shared:
-            places = f"{listed} or {common}, got no line of it" if shared else f"{listed}, got no such file"
-            message = f"Expected the events of {name} in {places}: write start_s,end_s,label and a line an event"
-            none = "a line with its path alone" if shared else "the header alone"
-            raise DataError(f"{message}; {none} says: no event")
         sound = pcm(store.read(name, MAX_RECORDING_BYTES), name, rate_hz)
         rows = shared[name] if name in shared else _lines(store, listed, data)
         events = [_event(line, len(sound) / rate_hz) for line in rows]
@@ -144,6 +142,20 @@ def _recordings(store: Names, path: Path, data: DataRecipe, rate_hz: int) -> Ite
             name=PurePosixPath(name).with_suffix("").as_posix(), sound=sound,
             events=sorted(events, key=lambda event: event.start_s), slice="/".join(parts) or _ALL,
         )  # fmt: skip
+
+
+def _no_events(lost: Sequence[str], beside: Mapping[str, str], common: str, columns: Mapping[str, str]) -> str:
+    """Return what to say of the recordings ``lost``, of which no list tells events; ``common``: the list of all."""
+    names = ", ".join(lost[:_SHOWN]) + (f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else "")
+    places = f"{beside[lost[0]]} or {common}, got no line of it" if common else f"{beside[lost[0]]}, got no such file"
+    if len(lost) > 1:
+        places = (
+            f"{common}, got no line of these {len(lost)}" if common else f"a .csv beside each, got {len(lost)} without"
+        )
+    path = columns.get("path", "path")
+    none = f"a line with its path alone, in the column {path!r}," if common else "the header alone"
+    head = ",".join(columns.get(one, one) for one in _OF_EVENTS)
+    return f"Expected the events of {names} in {places}: write {head} and a line an event; {none} says: no event"
 
 
 def _is_list(name: str) -> bool:

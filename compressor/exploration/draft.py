@@ -93,6 +93,8 @@ def draft(
     try:
         table = data_sets.load(data, Path())
     except CorruptImageError as error:
+        if "allow_corrupt" not in str(error):  # none of the files is there: leaving out all is no way
+            raise
         message = f"{error} (compressor init --allow-corrupt N sets it)"
         raise CorruptImageError(message) from error
     data = replace(data, allow_corrupt=len(table.corrupt))
@@ -107,7 +109,8 @@ def draft(
     parts = tasks.of(measured.data).drafting.parts(_facts(layout, measured))
     text = _text(layout, measured, parts, os.path.relpath(path.resolve(), beside.resolve()))
     parse_recipe(text)
-    return Draft(text, (*_left_out(table.corrupt), *table.remarks, *measured.absent, *parts.remarks))
+    remarks = (*layout.remarks, *_left_out(table.corrupt), *table.remarks, *measured.absent, *parts.remarks)
+    return Draft(text, remarks)
 
 
 def _seen_in(texts: Sequence[str]) -> WrittenLabels:

@@ -22,11 +22,10 @@ import numpy as np
 from PIL import Image
 
 from compressor.data._archive import Names, opened
-from compressor.data._delimited import Lines, lines_of
-from compressor.data._layout import is_hidden
+from compressor.data._delimited import Lines, flag, lines_of
+from compressor.data._layout import IMAGES, is_hidden
 from compressor.data._npy import check_header, read_npy, samples_of
 from compressor.data._window_table import read
-from compressor.data.class_folders import IMAGES
 from compressor.data.labelled_images import MAX_CSV_BYTES
 from compressor.data.sound_events import MAX_RECORDING_BYTES
 from compressor.errors import CompressorError, DataError
@@ -156,8 +155,9 @@ def images_of(names: Iterable[str]) -> list[str]:
 def _images(store: Names, dataset: str, names: Sequence[str], labels: Sequence[str] = ()) -> Layout:
     keys: list[Key] = []
     texts: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     if dataset == "labelled_images":
-        keys, texts = _columns(store, [name for name in names if "/" not in name], labels)
+        keys, texts, remarks = _columns(store, names, labels)
     if dataset == "idx":
         size, grey, seen, deep = (28, 28), True, "idx files, like those of MNIST,", False
     else:
@@ -170,7 +170,7 @@ def _images(store: Names, dataset: str, names: Sequence[str], labels: Sequence[s
     why = f"{seen} have a median of {size[0]} x {size[1]} pixels"
     return Layout(
         dataset=dataset, why=_WHY[dataset], kind="image", size=(width, height), size_why=why, keys=tuple(keys),
-        texts=texts,
+        texts=texts, remarks=remarks,
     )  # fmt: skip
 
 
@@ -291,13 +291,19 @@ def _input_size(width: int, height: int) -> tuple[int, int]:
     return (other, side) if width >= height else (side, other)
 
 
-def _columns(store: Names, top: Sequence[str], labels: Sequence[str]) -> tuple[list[Key], tuple[str, ...]]:
-    """Return the keys for the columns of the list of images, as their names suggest, and the label of each row."""
-    lists = ending(top, (".csv", ".tsv"))
+def _columns(
+    store: Names, names: Sequence[str], labels: Sequence[str]
+) -> tuple[list[Key], tuple[str, ...], tuple[str, ...]]:
+    """Return the keys for the columns of the list of images, as their names suggest; each row's label; remarks."""
+    lists = ending([name for name in names if "/" not in name], (".csv", ".tsv"))
+    if len(lists) > 1 and "labels.csv" not in lists:
+        message = f"Expected one CSV file at the top, or labels.csv, got {', '.join(lists)[:200]}"
+        raise DataError(f"{message}: call the one with path and label labels.csv, or put the others elsewhere")
     name = "labels.csv" if "labels.csv" in lists else lists[0]
     wanted = [*labels, *(one for names in MEANINGS.values() for one in names)]
     lines = lines_of(store.read(name, MAX_CSV_BYTES), name, wanted, {})
     meant = {meaning: named([one for one in lines.head if one not in labels], meaning) for meaning in MEANINGS}
+    meant["path"] = meant["path"] or _names_files(lines, names)
     if len(labels) == 1:
         meant["label"] = labels[0] if labels[0] in lines.head else ""
     by = "named by --label" if labels else "columns of 0 and 1 alone, and none is called label"
@@ -308,7 +314,11 @@ def _columns(store: Names, top: Sequence[str], labels: Sequence[str]) -> tuple[l
     )
     if missing:
         message = f"Expected a column for the {missing} in {name}, got {', '.join(lines.head)[:200] or 'none'}"
-        remedy = "name it, compressor init … --label COLUMN" if missing == "label" else f"rename it to {missing!r}"
+        remedy = (
+            "name it, compressor init … --label COLUMN (once for each of several labels of 0 and 1)"
+            if missing == "label"
+            else f"rename it to {missing!r}"
+        )
         raise DataError(f'{message}: {remedy}, or write a recipe with columns = {{{missing} = "…"}} in [data]')
     other = {meaning: own for meaning, own in meant.items() if own and own != meaning and own not in several}
     keys = tabular.label_columns(several, by) if several else []
@@ -322,7 +332,20 @@ def _columns(store: Names, top: Sequence[str], labels: Sequence[str]) -> tuple[l
     told = next((found[one] for one in SPLITS if one in found), "")
     if told and set(_cells(lines, told)) <= OUR_SPLITS:
         keys.append(Key(name="split", value=told, why="it tells the split of each row"))
-    return keys, () if several else tuple(_cells(lines, meant["label"]))
+    if several:
+        return keys, (), (_said_of_labels(lines, several),)
+    return keys, tuple(_cells(lines, meant["label"])), ()
+
+
+def _names_files(lines: Lines, names: Sequence[str]) -> str:
+    """Return the first column most of whose cells are names or stems of the images among ``names``; "" if none is."""
+    images = [PurePosixPath(name) for name in images_of(names)]
+    known = {text for image in images for text in (str(image), image.name, image.stem)}
+    for column in filter(None, lines.head):
+        cells = _cells(lines, column)
+        if 2 * sum(cell in known for cell in cells) > len(cells) and len(set(cells)) == len(cells):
+            return column
+    return ""
 
 
 def _cells(lines: Lines, column: str) -> list[str]:
@@ -332,10 +355,35 @@ def _cells(lines: Lines, column: str) -> list[str]:
 
 
 def _flags(lines: Lines, taken: Iterable[str]) -> list[str]:
-    """Return the columns that have 0 or 1 in every line, and both, if there are two or more besides those ``taken``."""
+    """Return the columns with a flag in every line, 0 and 1, if there are two or more besides those ``taken``.
+
+    Flags are also written ``0.0`` and ``1.0``, or ``false`` and ``true``.
+    """
     others = [name for name in lines.head if name and name not in set(taken)]
-    found = [name for name in others if {cell.strip() for cell in _cells(lines, name)} == {"0", "1"}]
+    found = [name for name in others if _flag_values(lines, name) == {0.0, 1.0}]
     return found if len(found) > 1 else []
+
+
+def _flag_values(lines: Lines, name: str) -> set[float]:
+    """Return which of 0 and 1 the column has; nothing if a cell is something else."""
+    try:
+        return {flag(cell, name) for cell in set(_cells(lines, name))}
+    except DataError:
+        return set()
+
+
+def _said_of_labels(lines: Lines, labels: Sequence[str]) -> str:
+    """Return which columns were taken for labels, and whether each line has exactly one: then they may be classes."""
+    said = f"labels, a column of 0 and 1 each: {', '.join(labels)}; --label NAME for each of them chooses others"
+    if not all(_flag_values(lines, name) for name in labels):
+        return said  # the data set says what is wrong
+    rows = zip(*([flag(cell, name) for cell in _cells(lines, name)] for name in labels), strict=True)
+    if not all(sum(row) == 1 for row in rows):
+        return said
+    return (
+        f"{said}. Each line has exactly one of them: if no picture can have two, they are classes; write the name of "
+        "the column with the 1 into one column, label, and leave label_columns and task out"
+    )
 
 
 def _sounds(store: Names, dataset: str, names: Sequence[str]) -> Layout:

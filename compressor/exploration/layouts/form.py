@@ -16,7 +16,8 @@ T = TypeVar("T")
 _SAMPLED = 40  # files that are opened to see what they are like
 TABLES = (".csv", ".tsv", ".parquet")
 MEANINGS: Mapping[str, tuple[str, ...]] = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "img", "image_path", "datei"),
+    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "img", "image_path", "datei",
+             "image_id", "image_name", "imagename", "img_name"),
     "label": ("label", "labels", "tags", "class", "category", "target", "class_name", "y", "klasse"),
     "source": ("source", "video", "recording", "scene", "sequence", "session", "subject", "patient", "group"),
 }  # fmt: skip
@@ -35,6 +36,7 @@ class Layout:
     ``keys``: of ``[data]``, ``options`` as one key. ``kind``: as in ``Facts``. ``size``: width and height of the input.
     ``provisional``: options with wide ranges, with which the rows are read until ranges are fitted. ``texts``: the
     label of each row as it is written, if a table has them (a row without one can't be read as one of a class).
+    ``remarks``: what a person should know of what was chosen.
     """
 
     dataset: str
@@ -45,6 +47,7 @@ class Layout:
     keys: tuple[Key, ...] = ()
     provisional: Mapping[str, float] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def ending(names: Iterable[str], suffixes: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from compressor.data._archive import Names
 from compressor.data._delimited import lines_of
-from compressor.data._feature_columns import FeatureColumn, feature_column
+from compressor.data._feature_columns import FeatureColumn, feature_column, is_of_flags
 from compressor.data._front_end import Values
 from compressor.data._window_table import Columns, parquet_columns, read
 from compressor.errors import DataError
@@ -193,7 +193,12 @@ def features(store: Names, names: Sequence[str], why: str, labels: Sequence[str]
         raise DataError(f"{message}: write a category as a column of 0 and 1 for each of its values")
     keys += _missing(used, len(columns[label].missing) if label else len(used[0].missing))
     texts = tuple("" if cell is None else str(cell) for cell in table.columns[label]) if label else ()
-    return _rows(table, used, why, keys, texts)
+    found = _rows(table, used, why, keys, texts)
+    if not ignored:
+        return found
+    listed = "; ".join(f"{name or 'no name'} ({one})" for name, one in list(ignored.items())[:_SHOWN])
+    more = f"; {len(ignored) - _SHOWN} columns more" if len(ignored) > _SHOWN else ""
+    return replace(found, remarks=(f"not read of {table.name}: {listed}{more}",))
 
 
 def label_columns(labels: Sequence[str], why: str = "named by --label") -> list[Key]:
@@ -219,6 +224,8 @@ def _label_of(table: Columns, columns: dict[str, FeatureColumn], labels: Sequenc
         for name, column in columns.items()
         if _is_text(column) and 1 < len(column.texts) <= len(column.missing) // 2
     ]
+    texts = texts or [name for name in columns if len({str(one) for one in table.columns[name]}) > 1
+                      and isinstance(table.columns[name][0], str) and is_of_flags(table.columns[name])]  # fmt: skip
     if len(texts) == 1:
         return texts[0], f"the label is {texts[0]!r}, the only column of texts that come again"
     message = f"Expected a column named label, class or target in {table.name}, got {', '.join(head)[:200] or 'none'}"

@@ -299,7 +299,59 @@ def test_a_column_for_each_label(tmp_path: Path) -> None:
     assert table.labels.astype(int).tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]]
     assert table.sources.tolist() == ["s0", "s1", "s2", "s3"]
     (tmp_path / "labels.csv").write_text("\n".join(lines).replace("3.png,1", "3.png,yes"))
-    with pytest.raises(DataError, match=r"Expected 0 or 1 in labels\.csv, row 5, column 'red', got 'yes'"):
+    with pytest.raises(DataError, match=r"Expected 0 or 1 in labels\.csv, column 'red', row 5, got 'yes'"):
         data.load(asked)
     with pytest.raises(ColumnError, match="the column 'blue'"):
         data.load(replace(asked, label_columns=("blue",)))
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+@pytest.mark.parametrize("paths", [("a", "b"), ("a.png", "b.png"), ("sub/a", "sub/b.png")])
+def test_a_list_without_folder_or_suffix_finds_its_pictures(tmp_path: Path, kind: str, paths: tuple[str, str]) -> None:
+    """As lists of competitions have it; the remark says how a path was read. Other files are no pictures."""
+    entries = _entries(f"path,label,site\n{paths[0]},x,n\n{paths[1]},y,s\n")
+    made = {"train.csv": entries["labels.csv"], "in/sub/a.png": _png(10), "in/sub/b.png": _png(200), "in/a.txt": b"-"}
+    for name, content in made.items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(content)
+    table = data.load(_recipe(_zip(tmp_path / "d.zip", made) if kind == "zip" else tmp_path / "set"))
+    assert table.names is not None
+    assert table.names.tolist() == ["in/sub/a.png", "in/sub/b.png"]
+    assert table.labels.tolist() == [0, 1]
+    assert f"{paths[0]} is read as in/sub/a.png" in table.remarks[-1]
+
+
+def test_a_lost_picture_is_never_replaced_by_one_of_its_name(tmp_path: Path) -> None:
+    """A list that names files as they lie is taken as it stands; two folders with the name are an error."""
+    entries = _entries() | {"test/b.png": _png(20), "train/a.png": _png(9), "test/a.png": _png(8)}
+    del entries["b.png"]
+    with pytest.raises(CorruptImageError, match=r"got 1: b\.png: not there"):
+        data.load(_recipe(_zip(tmp_path / "one.zip", entries)))
+    del entries["a.png"]
+    with pytest.raises(ArchiveError, match=r"'a\.png', which may be 'test/a\.png' or 'train/a\.png': write the folder"):
+        data.load(_recipe(_zip(tmp_path / "two.zip", entries)))
+
+
+def test_leaving_out_all_pictures_is_no_way(tmp_path: Path) -> None:
+    """If none is there, the next step is the paths."""
+    place = _zip(tmp_path / "d.zip", {"labels.csv": _entries()["labels.csv"], "c.png": _png(3)})
+    with pytest.raises(CorruptImageError, match=r"got none of 2: a\.png: not there: write their paths") as refused:
+        data.load(_recipe(place, allow_corrupt=2))
+    assert "allow_corrupt" not in str(refused.value)
+
+
+def test_cells_that_are_no_flags_are_counted_in_all_columns(tmp_path: Path) -> None:
+    """Blank for not mentioned and -1 for uncertain, as in lists of findings: one error, with the file's own names."""
+    lines = ["path,red,wet,old", "a.png,1.0,,0.0", "b.png,0.0,-1.0,1.0", "c.png,,-1.0,0.0"]
+    place = _zip(tmp_path / "d.zip", {"labels.csv": "\n".join(lines).encode(), "a.png": _png(1)})
+    asked = DataRecipe(
+        dataset="labelled_images", path=str(place), task="multi_label", label_columns=("red", "wet", "old")
+    )
+    said = (
+        r"column 'red', row 4, got nothing \(1\); column 'wet', row 2, got '-1\.0' \(2\), nothing \(1\): write 0 where"
+    )
+    with pytest.raises(DataError, match=said):
+        data.load(asked)
+    named = replace(asked, task="", label_columns=(), columns={"label": "wet"})
+    with pytest.raises(DataError, match=r"row 2, column 'wet', got none"):
+        data.load(named)

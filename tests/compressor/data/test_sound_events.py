@@ -257,3 +257,16 @@ def test_one_list_of_all_recordings(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=said):
             load(asked, tmp_path)
         listed.write_text(whole)
+
+
+def test_all_recordings_without_events_are_named_with_the_lists_own_columns(tmp_path: Path) -> None:
+    """Not the first alone, and not names of columns that the list does not have."""
+    for place, name in enumerate(("a", "b", "c")):
+        written(tmp_path, name, None, seed=place)
+    (tmp_path / "set" / "events.csv").write_text("file,onset,offset,event\na.wav,1.0,1.5,tap\n")
+    asked = replace(DATA, columns={"path": "file", "start_s": "onset", "end_s": "offset", "label": "event"})
+    said = (
+        r"events of b.wav, c.wav in events.csv, got no line of these 2: write onset,offset,event and .* column 'file'"
+    )
+    with pytest.raises(DataError, match=said):
+        load(asked, tmp_path)

@@ -16,7 +16,7 @@ from compressor import tasks
 from compressor.cli import main
 from compressor.data._split import split, told_groups
 from compressor.data._table import Table
-from compressor.errors import SplitError
+from compressor.errors import DataError, SplitError
 from compressor.exploration.draft import draft
 from compressor.exploration.duplicates import with_near_sources
 from compressor.exploration.layouts import recognised
@@ -81,6 +81,27 @@ def test_a_column_of_flags_for_each_label(tmp_path: Path) -> None:
     assert (recipe.data.label_columns, recipe.data.columns) == (("red", "wet"), {"path": "image"})
     assert table.labels[:3].astype(int).tolist() == [[0, 1], [1, 0], [0, 0]]
     assert "2 labels, each 0 or 1 in a row: columns of 0 and 1 alone" in text
+
+
+def test_flags_written_as_fractions_and_words_are_labels_and_named(tmp_path: Path) -> None:
+    """What was taken for labels is printed, with a remark where each row has exactly one: these may be classes."""
+    rows: list[list[object]] = [[n, float(n % 2), bool(n % 2 == 0)] for n in range(COUNT)]
+    made = draft(listed(tmp_path / "a", ["image_id", "red", "wet"], rows), tmp_path, Silent())
+    assert 'label_columns = ["red", "wet"]' in made.text
+    assert made.remarks[0].startswith("labels, a column of 0 and 1 each: red, wet; ")
+    assert "Each line has exactly one of them: if no picture can have two, they are classes" in made.remarks[0]
+    rows[0][2] = False
+    assert "exactly one" not in draft(listed(tmp_path / "b", ["id", "red", "wet"], rows), tmp_path, Silent()).remarks[0]
+
+
+def test_two_lists_of_pictures_are_told_at_once(tmp_path: Path) -> None:
+    """As a competition's train.csv beside its sample_submission.csv; a list called labels.csv is taken."""
+    path = listed(tmp_path / "a", ["path", "label"], [[n, "ab"[n % 2]] for n in range(COUNT)])
+    (path / "sample_submission.csv").write_text("id,label\n1,0\n")
+    assert drafted(path)[2].class_names == ("a", "b")
+    (path / "labels.csv").rename(path / "train.csv")
+    with pytest.raises(DataError, match=r"or labels\.csv, got sample_submission\.csv, train\.csv: call the one with"):
+        recognised(path)
 
 
 def test_flags_in_arrays(tmp_path: Path) -> None:

@@ -218,6 +218,21 @@ def test_parquet_of_lists(tmp_path: Path) -> None:
         assert (recipe.model.network, recipe.data.options["steps"]) == (network, steps)
 
 
+def test_true_and_false_are_features_and_what_is_not_read_is_printed(tmp_path: Path) -> None:
+    """As pandas ``get_dummies`` writes a category; a column of texts is left out by name, and said."""
+    columns = {**features(), "label": classes(), "city_Ulm": [n % 3 == 0 for n in range(COUNT)],
+               "shop": [f"s{n % 5}" for n in range(COUNT)]}  # fmt: skip
+    made = draft(written(tmp_path, columns), tmp_path, Silent())
+    assert any(said.startswith("not read of t.csv: shop (texts, 5 different") for said in made.remarks)
+    (tmp_path / "made.toml").write_text(made.text)
+    recipe = read_recipe(tmp_path / "made.toml")
+    assert recipe.data.ignore == ("shop",)
+    assert recipe.data.options["channels"] == 3
+    columns["city_Ulm"][7] = "maybe"
+    with pytest.raises(DataError, match="column 'city_Ulm', row 2, got 'True' and 2 other texts"):
+        data_sets.load(recipe.data, tmp_path) if written(tmp_path, columns) else None
+
+
 def test_columns_of_flags_are_several_labels(tmp_path: Path) -> None:
     """Named by the option, each 0 or 1; another value is named with its row."""
     columns = {**features(), "red": [n % 2 for n in range(COUNT)], "wet": [int(n % 3 == 0) for n in range(COUNT)]}
@@ -229,7 +244,7 @@ def test_columns_of_flags_are_several_labels(tmp_path: Path) -> None:
         [[False, True], [True, False], [False, False]],
     )
     columns["wet"][5] = 2
-    with pytest.raises(DataError, match=r"Expected 0 or 1 in t\.csv, column 'wet' of label_columns, row 7, got '2'"):
+    with pytest.raises(DataError, match=r"Expected 0 or 1 in t\.csv, column 'wet', row 7, got '2' \(1\): "):
         drafted(written(tmp_path, columns), "red", "wet")
 
 
