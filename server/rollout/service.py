@@ -84,8 +84,10 @@ class RolloutService:
     def up_to_date(self, *rollouts: Rollout) -> tuple[Rollout, ...]:
         """Return ``rollouts`` with the bytes and counts that devices under way have reported, which none has settled.
 
-        They are kept with the outcome only: a device under way sends them again with each report.
+        They are kept with the outcome only: a device under way sends them again with each report. A rollout that waits
+        for devices that are away alone says so in its text.
         """
+        rollouts = tuple(replace(one, text=_with_away(one)) for one in rollouts)
         going = {*IN_FLIGHT, MemberStanding.STUCK}
         if not any(one.phase in OPEN_PHASES and member.standing in going for one in rollouts for member in one.members):
             return rollouts
@@ -431,6 +433,19 @@ def _created(rollout: Rollout, fleet: Mapping[str, Device]) -> str:
     blank = [device.device for device in found if not (device.desired_release or device.release)]
     verb = "runs" if len(blank) == 1 else "run"
     return text + (f"; {len(blank)} of them {verb} no model yet: {listed(blank, NAMED)}" if blank else "")
+
+
+def _with_away(rollout: Rollout) -> str:
+    """Return the text of a rollout, with the devices that it waits for if all of its open groups are away."""
+    members = [member for member in rollout.members if member.group < rollout.opened]
+    counts = count_members(members)
+    if rollout.phase is not RolloutPhase.RUNNING or counts.awaited or not counts.pending or held_by(rollout):
+        return rollout.text
+    names = listed([member.device for member in members if member.standing is MemberStanding.PENDING], NAMED)
+    waits = (
+        f"waits for {names}, away: assigned on connecting; skip the group, or abort and create it with other canaries"
+    )
+    return f"{rollout.text}; {waits}" if rollout.text else waits
 
 
 def _way_out(rollout: Rollout) -> str:

@@ -119,6 +119,22 @@ def test_canary_first_then_the_rest_then_success(scene: Scene) -> None:
     assert {member.air_bytes for member in done.members} == {77}
 
 
+def test_a_rollout_that_waits_for_absent_devices_alone_says_for_whom(scene: Scene) -> None:
+    """It is under way as long as another device of an open group is; the reason goes when the device connects."""
+    scene.is_there("d0", DeviceState.LOST)
+    rollout = scene.start()
+
+    def shown() -> str:
+        return str(scene.fleet.client().get(f"/api/rollouts/{rollout.id}").json()["text"])
+
+    assert shown() == ""
+    scene.turn()
+    assert shown().startswith("waits for d0, away: assigned on connecting; skip the group, or abort")
+    assert scene.service.get(rollout.id).text == ""
+    scene.is_there("d0")
+    assert shown() == ""
+
+
 def test_bytes_on_air_are_those_of_all_attempts_and_shown_while_they_last(scene: Scene) -> None:
     """A failed attempt is not forgotten by the next; an older agent's bundle is not counted as if it was fetched."""
     rollout = scene.start(canary=["d0", "d1"], error_ratio=1.0)
