@@ -127,5 +127,9 @@ def _why_area(gate: int, odd: int) -> str:
     rarer = min(odd, gate - odd)
     least = f"with fewer than {MIN_SAMPLES} sources, {MIN_RAREST} of each kind, it stays INCONCLUSIVE"
     lacking = max(MIN_SAMPLES - gate, MIN_RAREST - rarer, 0)
-    rest = f"give at least {lacking} more" if lacking else "a model that is often wrong needs more"
+    rest = (
+        f"give at least {lacking} more before the first run (a later look needs more)"
+        if lacking
+        else "a model that is often wrong needs more"
+    )
     return f"of {gate} gate rows, {odd} anomalous; {least}: {rest}"
