@@ -361,7 +361,8 @@ def selftest(state: Path) -> None:
     help="Go back to the release that was committed before the current one, and give the current one up.\n\nFor a"
     " person on site; it works without a network, and whether an agent runs or not. The server sees the device as"
     " rolled back, and this release does not come back until the server assigns one again. Refused below the security"
-    " floor, and where there is no release before.",
+    " floor, and where there is no release before. After a move to another model the release before is one of"
+    " the earlier model: a warning says so.",
     epilog=_example("edge-agent rollback --state agent"),
 )
 @_STATE
@@ -373,6 +374,10 @@ def rollback(state: Path) -> None:
         care.act_as_owner(state)
         left, found = care.roll_back(state)
         print(f"rolled back from {left} to {found}")
+        before, after = left.rpartition("-")[0], found.rpartition("-")[0]
+        if before != after:
+            text = f"warning: {found} is a release of another model ({after}, {left} is one of {before})"
+            print(f"{text}: look whether it fits this device's inputs", file=sys.stderr)
 
 
 @main.command(

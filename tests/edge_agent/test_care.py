@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,18 @@ def test_rolls_back_where_no_agent_runs(device: Path) -> None:
     assert (record.phase, record.code) == (UpdatePhase.ROLLED_BACK, "rolled_back_on_site")
     code, output = call("rollback", "--state", device)
     assert (code, "error [no_previous]: Expected a committed release before m-1" in output) == (11, True)
+
+
+def test_a_way_back_to_another_model_is_warned_of(device: Path) -> None:
+    """The device was moved: the release before is one of the model that it had."""
+    slots = Slots(device, RealDisk())
+    held = slots.read("a")
+    assert held is not None
+    slots.fill("a", replace(held, release="tags-9"))
+    code, output = call("rollback", "--state", device)
+    assert code == 0
+    assert "rolled back from m-2 to tags-9\n" in output
+    assert "warning: tags-9 is a release of another model (tags, m-2 is one of m)" in output
 
 
 def test_rolls_back_through_the_agent_that_runs(running: Path) -> None:
