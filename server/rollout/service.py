@@ -117,7 +117,8 @@ class RolloutService:
             rollout = draft(request, self.config, devices, releases, identity=secrets.token_hex(4), now_ms=self.clock())
             self._refuse_overlap(rollout)
             self.ledger.add(rollout)
-            self._note(rollout, "created", Severity.INFO, _created(rollout, {one.device: one for one in devices}))
+            text = _created(rollout, {one.device: one for one in devices}) + _fewer(rollout, request)
+            self._note(rollout, "created", Severity.INFO, text)
             for device, why in rollout.cautions.items():
                 self._note(rollout, "held_back", Severity.WARNING, f"{rollout.release}: {why}", device=device)
             return rollout
@@ -360,8 +361,9 @@ class RolloutService:
             case OpenGroup(index):
                 waited = {"code": "group_opened", "text": ""} if rollout.code == UNPROVEN else {}
                 self.ledger.change(rollout.id, {"opened": index + 1, **waited}, now_ms)
-                text = f"Group {rollout.groups[index].name} of the rollout of {rollout.release} is open"
-                self._note(rollout, "group_opened", Severity.INFO, text)
+                if rollout.dynamic or rollout.group_members(index):  # others have no device that it opens for
+                    text = f"Group {rollout.groups[index].name} of the rollout of {rollout.release} is open"
+                    self._note(rollout, "group_opened", Severity.INFO, text)
             case Hold(text):
                 self.ledger.change(rollout.id, {"code": UNPROVEN, "text": text}, now_ms)
                 self._note(rollout, UNPROVEN, Severity.WARNING, f"Rollout of {rollout.release} waits: {text}")
@@ -433,6 +435,14 @@ def _created(rollout: Rollout, fleet: Mapping[str, Device]) -> str:
     blank = [device.device for device in found if not (device.desired_release or device.release)]
     verb = "runs" if len(blank) == 1 else "run"
     return text + (f"; {len(blank)} of them {verb} no model yet: {listed(blank, NAMED)}" if blank else "")
+
+
+def _fewer(rollout: Rollout, request: RolloutOptions) -> str:
+    """Return that fewer devices go first than the request asks for, in words; "" otherwise."""
+    first = len(rollout.group_members(0))
+    if not isinstance(request.canary, int) or first >= request.canary:
+        return ""
+    return f"; only {counted(first)} can go first, of the {request.canary} asked for"
 
 
 def _with_away(rollout: Rollout) -> str:

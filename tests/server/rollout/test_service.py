@@ -135,6 +135,19 @@ def test_a_rollout_that_waits_for_absent_devices_alone_says_for_whom(scene: Scen
     assert shown() == ""
 
 
+def test_more_canaries_than_devices_and_a_group_of_nobody_are_told(scene: Scene) -> None:
+    """All three go first: the event says of how many, and none says that the empty rest is open."""
+    rollout = scene.start(canary=9)
+    scene.turn()
+    for device in scene.devices:
+        scene.say(device, UpdatePhase.COMMITTED)
+    scene.turn()
+    assert scene.service.get(rollout.id).phase is RolloutPhase.SUCCEEDED
+    said = {(one.code, one.text) for one in scene.fleet.app.parts.events.latest() if one.kind == "rollout"}
+    assert any(text.endswith("; only 3 devices can go first, of the 9 asked for") for _, text in said)
+    assert [text for code, text in said if code == "group_opened"] == ["Group canary of the rollout of meter-2 is open"]
+
+
 def test_bytes_on_air_are_those_of_all_attempts_and_shown_while_they_last(scene: Scene) -> None:
     """A failed attempt is not forgotten by the next; an older agent's bundle is not counted as if it was fetched."""
     rollout = scene.start(canary=["d0", "d1"], error_ratio=1.0)
