@@ -143,7 +143,8 @@ def test_the_local_interface_gives_boxes(bundle: Path) -> None:
     shape = (1, *model.manifest.inputs[0].shape[1:])
     of_tensor = api._outputs(model, InferRequest(tensor=np.zeros(shape, np.float32), wanted={}))
     assert of_tensor["box_rows"].shape == (1, 600)
-    names = [one["name"] for one in metadata(model.manifest, "detection", model.thresholds)["outputs"]]  # type: ignore[union-attr,index,call-overload]
+    told = metadata(model.manifest, "detection", model.thresholds, model.answer_outputs)
+    names = [one["name"] for one in told["outputs"]]  # type: ignore[union-attr,index,call-overload]
     assert names[0] == "box_rows"
 
 
