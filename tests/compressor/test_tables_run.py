@@ -44,9 +44,9 @@ def test_a_row_of_numbers_is_answered(outcome: RunResult, target: str) -> None:
     ("line", "told"),
     [
         (ROW[:3], "Expected a window of 1 to 65536 steps x 30 channels, got"),
-        ([*ROW[:29], ""], "Expected finite numbers, got nan at step 0, channel 29"),
+        ([*ROW[:29], ""], "Expected finite numbers, got nan at step 0, column 'worst fractal dimension'"),
         ([*ROW[:29], "high"], "text in 1 of 30: column 29 'high': send the numbers"),
-        ([*ROW[:29], "inf"], "got inf at step 0, channel 29"),
+        ([*ROW[:29], "inf"], "got inf at step 0, column 'worst fractal dimension'"),
     ],
 )
 def test_missing_values_and_categories_are_refused_by_a_code(outcome: RunResult, line: list[object], told: str) -> None:
