@@ -23,8 +23,6 @@ FLAGS: Mapping[str, float] = MappingProxyType({"true": 1.0, "false": 0.0})
 """What cells of a flag are, besides 0 and 1, in lower case."""
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """What cells without a value have, as programs write them, in lower case."""
-
-
 _SHOWN = 6
 
 
@@ -50,6 +48,11 @@ class Lines:
             message = f"Expected no more cells in {where} than the header has, got {len(cells) - len(self.head)} more"
             raise DataError(f"{message}: put cells with a {self.delimiter!r} in quotes")
         return dict(zip(self.head, cells, strict=False))
+
+    def column(self, name: str) -> list[str]:
+        """Return the cells of the column ``name`` of the header, empty where a line is too short."""
+        place = self.head.index(name)
+        return [line[place] if len(line) > place else "" for line in self.cells]
 
 
 def lines_of(
@@ -103,18 +106,21 @@ def flag(cell: object, where: str) -> float:
     return value
 
 
-def check_flags(names: Sequence[str], columns: Sequence[Sequence[object]], where: str, *, first_row: int) -> None:
-    """Check that all cells of the label ``columns``, called ``names``, are flags; ``where``: the file, for messages.
+def flags(
+    names: Sequence[str], columns: Sequence[Sequence[object]], where: str, *, first_row: int
+) -> list[list[float]]:  # fmt: skip
+    """Return the label ``columns``, called ``names``, as 0 and 1; ``where``: the file, for messages.
 
     Raises:
-        DataError: If some are not; all columns are named, with what else they have and how often.
+        DataError: If cells are no flags; all columns are named, with what else they have and how often.
     """
+    found: list[list[float]] = []
     said: list[str] = []
     for name, cells in zip(names, columns, strict=True):
-        others, first = Counter[str](), 0
+        values, others, first = list[float](), Counter[str](), 0
         for row, cell in enumerate(cells, start=first_row):
             try:
-                flag(cell, name)
+                values.append(flag(cell, name))
             except DataError:
                 others["" if cell is None else str(cell).strip()] += 1
                 first = first or row
@@ -122,6 +128,7 @@ def check_flags(names: Sequence[str], columns: Sequence[Sequence[object]], where
             counts = others.most_common(_SHOWN)
             seen = ", ".join(f"{repr(text[:40]) if text else 'nothing'} ({count})" for text, count in counts)
             said.append(f"column {name!r}, row {first}, got {seen}")
+        found.append(values)
     if said:
         more = f"; {len(said) - _SHOWN} columns more" if len(said) > _SHOWN else ""
         message = f"Expected 0 or 1 in {where}, {'; '.join(said[:_SHOWN])}{more}"
@@ -129,6 +136,12 @@ def check_flags(names: Sequence[str], columns: Sequence[Sequence[object]], where
             f"{message}: write 0 where nothing was found, and decide on uncertain cells (often -1): 0, 1, or leave the "
             'rows out of the table (missing = "drop" looks at features, not at label columns)'
         )
+    return found
+
+
+def name_it(column: str) -> str:
+    """Return the end of a message on a missing ``column`` that the file may call otherwise."""
+    return f': name the one that it is, columns = {{{column} = "…"}} in [data]'
 
 
 def renamed(head: Sequence[str], columns: Mapping[str, str], name: str) -> list[str]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data._delimited import FLAGS, MISSING, flag
+from compressor.data._delimited import FLAGS, MISSING
 from compressor.data._front_end import Values
-from compressor.data._window_table import Columns
+from compressor.data._window_table import Columns, number_of
 from compressor.errors import ColumnError, DataError
 from wire.settings import nearest
 
@@ -48,15 +48,12 @@ def feature_column(table: Columns, name: str) -> FeatureColumn:
     if len(cells) and isinstance(cells[0], list | tuple | np.ndarray):
         return _of_lists(table, name)
     missing = np.array([_is_missing(cell) for cell in cells], dtype=bool)
-    number = (lambda cell: FLAGS[_plain(cell)]) if is_of_flags(cells) else _number
+    number = (lambda cell: FLAGS[_plain(cell)]) if is_of_flags(cells) else number_of
     values = np.array([np.nan if gap else number(cell) for cell, gap in zip(cells, missing.tolist(), strict=True)])
-    wrong = np.flatnonzero(~np.isfinite(values) & ~missing) if len(cells) else np.zeros(0, np.int64)
     texts: dict[str, int] = {}
-    for row in wrong.tolist():
+    for row in np.flatnonzero(~np.isfinite(values) & ~missing).tolist():
         texts.setdefault(str(cells[row]), row)
-    return FeatureColumn(
-        name=name, values=values.astype(np.float64).reshape(-1, 1), missing=missing, texts=texts
-    )  # fmt: skip
+    return FeatureColumn(name=name, values=values.reshape(-1, 1), missing=missing, texts=texts)
 
 
 def is_of_flags(cells: Sequence[object]) -> bool:
@@ -90,13 +87,6 @@ def _is_missing(cell: object) -> bool:
     if cell is None or (isinstance(cell, float) and np.isnan(cell)):
         return True
     return isinstance(cell, str) and cell.strip().casefold() in MISSING
-
-
-def _number(cell: object) -> float:
-    try:
-        return float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return float("nan")
 
 
 def check_features(table: Columns, columns: Sequence[FeatureColumn], *, drop: bool) -> None:
@@ -139,17 +129,6 @@ def _text_fault(table: Columns, column: FeatureColumn) -> str:
 def _gap_fault(table: Columns, column: FeatureColumn) -> str:
     first = int(np.flatnonzero(column.missing)[0]) + table.first_row
     return f"{column.name!r} ({int(column.missing.sum())} of {len(column.missing)} rows, the first {first})"
-
-
-def flags(table: Columns, name: str) -> list[float]:
-    """Return the column ``name`` of a label: 0 or 1 in each row, also written as false and true.
-
-    Raises:
-        ColumnError: If it is not there.
-        DataError: If a cell is something else.
-    """
-    check_there(table, [name], "label_columns")
-    return [flag(cell, f"{table.name}, column {name!r} of label_columns") for cell in table.columns[name]]
 
 
 def check_there(table: Columns, names: Sequence[str], key: str) -> None:

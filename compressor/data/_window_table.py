@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from compressor.data._archive import Names
-from compressor.data._delimited import MISSING, lines_of, renamed
+from compressor.data._delimited import MISSING, lines_of, name_it, renamed
 from compressor.data._front_end import SensorSample, Values
 from compressor.data._table import check_label, check_spelled, source_name
 from compressor.errors import ArchiveError, ColumnError, DataError, PluginError
@@ -23,11 +23,8 @@ MAX_CELLS = 50_000_000
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 _DECIMAL = re.compile(r"\s*[+-]?[0-9]+(,[0-9]+)?([eE][+-]?[0-9]+)?\s*")
 _WINDOW, _LABEL, _SOURCE, _TARGET = "window", "label", "source", "target"
-_NAMED: Mapping[str, str] = MappingProxyType({
-    name: f': name the one that it is, columns = {{{name} = "…"}} in [data]'
-    for name in (_WINDOW, _LABEL, _SOURCE, _TARGET, "path", "start_s", "end_s")
-})  # fmt: skip
-"""What to do about columns that a table may call otherwise."""
+_NAMED = frozenset({_WINDOW, _LABEL, _SOURCE, _TARGET, "path", "start_s", "end_s"})
+"""Columns that a table may call otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +42,32 @@ class Columns:
             ColumnError: If the column is missing.
             DataError: If a value is missing; file, column and row are named.
         """
-        if column not in self.columns:
-            raise ColumnError(f"{_lacks(self, column)}{_NAMED.get(column, '')}")
+        self.check_has(column)
         values = self.columns[column]
         empty = next((row for row, value in enumerate(values) if value is None or value == ""), None)
         if empty is not None:
             message = f"Expected a value in {self.name}, column {column!r}, row {empty + self.first_row}, got none"
             raise DataError(f"{message}: fill it in or leave the row out")
         return [str(value) for value in values]
+
+    def optional(self, column: str) -> list[str]:
+        """Return a column as texts, empty where a value is missing.
+
+        Raises:
+            ColumnError: If the column is missing.
+        """
+        self.check_has(column)
+        return ["" if value is None else str(value) for value in self.columns[column]]
+
+    def check_has(self, column: str) -> None:
+        """Check that there is a ``column``, which ``[data] columns`` may name.
+
+        Raises:
+            ColumnError: If there is none.
+        """
+        if column not in self.columns:
+            message = f"Expected the column {column!r} in {self.name}, got {', '.join(self.columns)[:200] or 'none'}"
+            raise ColumnError(message + (name_it(column) if column in _NAMED else ""))
 
     def numbers(self, column: str) -> Values:
         """Return a column as finite numbers, float64 (N,).
@@ -64,7 +79,7 @@ class Columns:
         try:
             found = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError):
-            found = np.array([_number(value) for value in values])
+            found = np.array([number_of(value) for value in values])
         if found.ndim != 1:
             message = f"Expected one number in each row of {self.name}, column {column!r}, got {values[0]!r}"
             raise DataError(f"{message}: write a column for each number")
@@ -73,10 +88,6 @@ class Columns:
             message = f"Expected a finite number in {self.name}, column {column!r}, row {row + self.first_row}"
             raise DataError(f"{message}, got {values[row]!r}: mend the value or leave the window out")
         return found
-
-
-def _lacks(table: Columns, column: str) -> str:
-    return f"Expected the column {column!r} in {table.name}, got {', '.join(table.columns)[:200] or 'none'}"
 
 
 def samples(
@@ -99,7 +110,7 @@ def samples(
     if columns:
         named = [column for column in table.columns if column == _TARGET or column.startswith(f"{_TARGET}_")]
         if not named:
-            table.required(_TARGET)
+            table.check_has(_TARGET)
         targets = {column: [repr(value) for value in table.numbers(column).tolist()] for column in named}
     labels = [""] * len(windows) if columns else table.required(_LABEL)
     for row, label in enumerate(labels, start=table.first_row):
@@ -232,7 +243,8 @@ def _only(values: Sequence[str], rows: Sequence[int], what: str) -> str:
     return found[0]
 
 
-def _number(value: object) -> float:
+def number_of(value: object) -> float:
+    """Return the number in a cell, NaN if it is none."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

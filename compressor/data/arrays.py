@@ -71,7 +71,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     named = _texts(found, _SOURCE, count).tolist() if _SOURCE in found else [""] * count
     table = Table(
         images=held.images,
-        labels=_columns_of(found).astype(np.float32) if _by_columns(data) else found["y"].astype(np.int64),
+        labels=_columns_of(found).astype(np.float32) if tasks.of(data).by_columns else found["y"].astype(np.int64),
         slices=_texts(found, data.slices, count) if data.slices else np.full(count, "", np.str_),
         sources=np.array([source_name(own) or content for own, content in zip(named, hashes.tolist(), strict=True)]),
         hashes=hashes,
@@ -120,12 +120,6 @@ def _checked(path: Path, data: DataRecipe) -> dict[str, Any]:
     return found
 
 
-def _by_columns(data: DataRecipe) -> bool:
-    """Return whether labels are a column each: numbers to predict, or several labels of 0 and 1."""
-    task = tasks.of(data)
-    return task.columns or task.several
-
-
 def _check_labels(labels: Array, count: int, data: DataRecipe, path: Path) -> None:
     """Check type and shape of ``labels``, the array y, for ``count`` rows.
 
@@ -133,7 +127,7 @@ def _check_labels(labels: Array, count: int, data: DataRecipe, path: Path) -> No
         DataError: If they are not those of the task; what other tasks have is named.
     """
     got = f"got {labels.dtype} {labels.shape}"
-    if not _by_columns(data):
+    if not tasks.of(data).by_columns:
         if labels.shape != (count,) or labels.dtype.kind not in "iu":
             message = f"Expected y as integers ({count},) in {path}, {got}"
             other = 'several labels (N, L) take task = "multi_label", numbers label = "number"'
@@ -144,8 +138,9 @@ def _check_labels(labels: Array, count: int, data: DataRecipe, path: Path) -> No
     if labels.dtype.kind not in "iufb" or not (flat or there):
         message = f"Expected y as numbers ({count}, columns) in {path}, {got}"
         raise DataError(f"{message}: give each row a column for each label, 0 or 1, or the numbers to predict")
-    if not np.isfinite(labels.astype(np.float64)).all():
-        row = int(np.argwhere(~np.isfinite(labels.astype(np.float64)))[0][0])
+    finite = np.isfinite(labels.astype(np.float64))
+    if not finite.all():
+        row = int(np.argwhere(~finite)[0][0])
         raise DataError(f"Expected finite numbers as y in {path}, got another in row {row}: mend it or leave it out")
 
 
@@ -161,7 +156,7 @@ def _names(found: Mapping[str, Any], data: DataRecipe) -> tuple[str, ...]:
     Raises:
         DataError: If they are not texts, or not as many as y has columns.
     """
-    columns = _columns_of(found).shape[1] if _by_columns(data) else 0
+    columns = _columns_of(found).shape[1] if tasks.of(data).by_columns else 0
     if _NAMES in found:
         names = tuple(_texts(found, _NAMES, found[_NAMES].size).tolist())
         if columns and len(names) != columns:
@@ -188,7 +183,7 @@ def _samples(found: Mapping[str, Any], data: DataRecipe, path: Path, *, text: bo
     if x.shape[2] == 1 and data.options.get("steps") == 1:
         x = x.reshape(len(x), 1, -1)  # rows of features
     count, names = len(x), _names(found, data)
-    labels, numbers = [""] * count, _columns_of(found).tolist() if _by_columns(data) else []
+    labels, numbers = [""] * count, _columns_of(found).tolist() if tasks.of(data).by_columns else []
     if not numbers:
         indices = found["y"].tolist()
         wrong = next((label for label in indices if not 0 <= label < len(names)), None)

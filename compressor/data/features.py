@@ -27,8 +27,8 @@ import numpy as np
 from compressor import tasks
 from compressor.data import check_options
 from compressor.data._archive import Names, opened
-from compressor.data._delimited import UNREAD, check_columns, check_flags
-from compressor.data._feature_columns import FeatureColumn, check_features, check_there, feature_column, flags
+from compressor.data._delimited import UNREAD, check_columns, flags
+from compressor.data._feature_columns import FeatureColumn, check_features, check_there, feature_column
 from compressor.data._front_end import Ranged, SensorSample, Values, options_of, ranged, tabled
 from compressor.data._front_end import window_front_end as front_end
 from compressor.data._layout import is_hidden
@@ -114,9 +114,9 @@ def _of_table(
     table, numbers = read(store, name, columns=data.columns, wanted=(_LABEL,)), tasks.of(data).columns
     targets = [column for column in table.columns if numbers and column.partition("_")[0] == _TARGET]
     if numbers and not targets:
-        table.required(_TARGET)
-    if not numbers and not data.label_columns and _LABEL not in table.columns:
-        table.required(_LABEL)
+        table.check_has(_TARGET)
+    if not numbers and not data.label_columns:
+        table.check_has(_LABEL)
     check_there(table, data.ignore, "ignore")
     told = {_LABEL, _SOURCE, data.slices, data.split, *targets, *data.label_columns, *data.ignore}
     check_spelled([column for column in table.columns if column not in told], (_LABEL, _SOURCE), name)
@@ -134,11 +134,11 @@ def _of_table(
     wanted = {one.name: one.values[:, 0].tolist() for one in aims}
     check_there(table, data.label_columns, "label_columns")
     cells = [table.columns[column] for column in data.label_columns]
-    check_flags(data.label_columns, cells, table.name, first_row=table.first_row)
-    wanted |= {column: flags(table, column) for column in data.label_columns}
+    told_flags = flags(data.label_columns, cells, table.name, first_row=table.first_row)
+    wanted |= dict(zip(data.label_columns, told_flags, strict=True))
     parts = table.required(data.slices) if data.slices else ["all"] * len(labels)
-    splits = _optional(table, data.split) if data.split else [""] * len(labels)
-    sources = _optional(table, _SOURCE) if _SOURCE in table.columns else [""] * len(labels)
+    splits = table.optional(data.split) if data.split else [""] * len(labels)
+    sources = table.optional(_SOURCE) if _SOURCE in table.columns else [""] * len(labels)
     values = _values(table, columns, options)
     single = len(features) == values.shape[2] and values.shape[1] == 1  # a list of numbers has one name for all
     return [
@@ -161,8 +161,8 @@ def _labels(table: Columns, data: DataRecipe, *, numbers: bool) -> list[str]:
     if numbers or data.label_columns:
         return [""] * len(next(iter(table.columns.values()), ()))
     if tasks.of(data).several:  # a line may have no label, and what stands around a separator is checked later
-        return _optional(table, _LABEL)
-    labels = _optional(table, _LABEL) if data.missing == _DROP else table.required(_LABEL)
+        return table.optional(_LABEL)
+    labels = table.optional(_LABEL) if data.missing == _DROP else table.required(_LABEL)
     for row, label in enumerate(labels, start=table.first_row):
         check_label(label, f"{table.name}, row {row}, column {_LABEL!r}")
     return labels
@@ -174,23 +174,12 @@ def _whole_rows(
     """Return the rows that miss no value; ``so_far`` counts those that do."""
     lacks = np.any([one.missing for one in columns], axis=0) if len(labels) else np.zeros(0, dtype=bool)
     so_far.missing.update({one.name: int(one.missing.sum()) for one in columns if one.missing.any()})
-    if data.missing == _DROP and not (tasks.of(data).several or tasks.of(data).columns):
+    if data.missing == _DROP and not tasks.of(data).by_columns:
         unlabelled = np.array([not label for label in labels], dtype=bool)
         so_far.missing.update({_LABEL: int(unlabelled.sum())} if unlabelled.any() else {})
         lacks = lacks | unlabelled
     so_far.rows += len(labels)
     return np.flatnonzero(~lacks).tolist()
-
-
-def _optional(table: Columns, column: str) -> list[str]:
-    """Return a column as texts, empty where a value is missing.
-
-    Raises:
-        ColumnError: If the column is missing.
-    """
-    if column not in table.columns:
-        table.required(column)
-    return ["" if value is None else str(value) for value in table.columns[column]]
 
 
 def _values(table: Columns, columns: Sequence[FeatureColumn], options: Mapping[str, float]) -> Values:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from compressor import tasks
 from compressor.data import FLOOR
 from compressor.data import _stored_images as stored_images
-from compressor.data._delimited import Lines, check_columns, check_flags, flag, lines_of
+from compressor.data._delimited import check_columns, flags, lines_of, name_it
 from compressor.data._front_end import check_corrupt, preprocessing_of
 from compressor.data._layout import IMAGES, is_hidden
 from compressor.data._split import told_groups
@@ -286,28 +286,21 @@ def _read_rows(store: Store, data: DataRecipe, path: Path, listing: str) -> list
     for column in wanted:
         if column not in found:
             message = f"Expected the column {column!r} in {name}, got {', '.join(found) or 'none'}"
-            remedy = f': name the one that it is, columns = {{{column} = "…"}} in [data]' if column in COLUMNS else ""
-            raise ColumnError(message + (remedy if found else ""))
+            raise ColumnError(message + (name_it(column) if found and column in COLUMNS else ""))
     check_spelled(sorted(set(found) - {data.slices, data.split}), (_SOURCE, _LANE), name)
     if not 0 < len(table.cells) <= MAX_ENTRIES:
         message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(table.cells)}"
         raise ArchiveError(message)
     task = tasks.of(data)
-    named = data.label != "floor" and not task.columns and not task.several
-    check_flags(data.label_columns, [_cells(table, column) for column in data.label_columns], name, first_row=2)
+    named = data.label != "floor" and not task.by_columns
+    columns = flags(data.label_columns, [table.column(one) for one in data.label_columns], name, first_row=2)
     rows = []
     for place in range(len(table.cells)):
         where = f"{name}, row {place + 2}"
-        line = table.line(place, where)
-        flags = tuple(flag(line.get(column, ""), f"{where}, column {column!r}") for column in data.label_columns)
-        rows.append(replace(_row(line, data, where, named=named, may_lack=task.several), values=flags))
+        row = _row(table.line(place, where), data, where, named=named, may_lack=task.several)
+        rows.append(replace(row, values=tuple(column[place] for column in columns)))
     _check_contradictions(rows, name)
     return rows
-
-
-def _cells(table: Lines, column: str) -> list[str]:
-    place = table.head.index(column)
-    return [line[place] if len(line) > place else "" for line in table.cells]
 
 
 def _check_contradictions(rows: list[LabelRow], name: str) -> None:
@@ -319,8 +312,8 @@ def _check_contradictions(rows: list[LabelRow], name: str) -> None:
     first: dict[str, int] = {}
     for place, row in enumerate(rows):
         before = first.setdefault(row.path, place)
-        one, other = ((rows[at].label[:50] or rows[at].values) for at in (before, place))
         if (rows[before].label, rows[before].values) != (row.label, row.values):
+            one, other = ((rows[at].label[:50] or rows[at].values) for at in (before, place))
             message = (
                 f"Expected one label for {row.path[:200]!r} in {name}, got {one!r} in row {before + 2} and {other!r} "
                 f"in row {place + 2}"

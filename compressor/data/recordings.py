@@ -176,7 +176,7 @@ def _steps(table: Columns, recording: _Recording, data: DataRecipe, *, numbers: 
     """Return the columns of ``recording``: whatever is no label, target, source, slice or time is a channel."""
     targets = [name for name in table.columns if numbers and (name == _TARGET or name.startswith(f"{_TARGET}_"))]
     if numbers and not targets:
-        table.required(_TARGET)
+        table.check_has(_TARGET)
     times = _TIMES if _TIME not in data.columns else (_TIME,)
     told = {name for name in table.columns if name.casefold() in times}
     told |= {_SOURCE, *targets} & set(table.columns)

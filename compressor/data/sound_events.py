@@ -132,10 +132,11 @@ def _recordings(store: Names, path: Path, data: DataRecipe, rate_hz: int) -> Ite
     shared = _by_recording(store, common, data, sounds) if common and not set(beside.values()) <= there else {}
     if lost := [name for name in sounds if beside[name] not in there and name not in shared]:
         raise DataError(_no_events(lost, beside, common if shared else "", data.columns))
+    own = {wanted: column for wanted, column in data.columns.items() if wanted in _OF_EVENTS}
     for name in sounds:
         listed = beside[name]
         sound = pcm(store.read(name, MAX_RECORDING_BYTES), name, rate_hz)
-        rows = shared[name] if name in shared else _lines(store, listed, data)
+        rows = shared[name] if name in shared else _lines(read(store, listed, columns=own, wanted=_OF_EVENTS))
         events = [_event(line, len(sound) / rate_hz) for line in rows]
         parts = PurePosixPath(name).parts[:-1]
         yield Recording(
@@ -171,7 +172,7 @@ def _by_recording(store: Names, name: str, data: DataRecipe, sounds: Sequence[st
     table = read(store, name, columns=data.columns, wanted=COLUMNS)
     paths = table.required("path")
     files, found = NamedFiles(sounds, "the recordings"), dict[str, list[_Line]]()
-    for stated, line in zip(paths, _lines(store, name, data, table), strict=True):
+    for stated, line in zip(paths, _lines(table), strict=True):
         where = f"{name}, row {line.row}"
         own = files.find(stated, where)
         if own not in sounds:
@@ -183,16 +184,10 @@ def _by_recording(store: Names, name: str, data: DataRecipe, sounds: Sequence[st
     return found
 
 
-def _lines(store: Names, name: str, data: DataRecipe, read_already: Columns | None = None) -> list[_Line]:
+def _lines(table: Columns) -> list[_Line]:
     """Return each line of a list: start, end and label as texts, the list's name, and the row."""
-    own = {wanted: column for wanted, column in data.columns.items() if wanted in _OF_EVENTS}
-    table = read_already or read(store, name, columns=own, wanted=_OF_EVENTS)
-    for column in _OF_EVENTS:
-        if column not in table.columns:
-            table.required(column)
-    starts, ends, labels = (["" if cell is None else str(cell) for cell in table.columns[one]] for one in _OF_EVENTS)
-    cells = enumerate(zip(starts, ends, labels, strict=True), start=table.first_row)
-    return [_Line(start, end, label, name, row) for row, (start, end, label) in cells]
+    cells = enumerate(zip(*map(table.optional, _OF_EVENTS), strict=True), start=table.first_row)
+    return [_Line(start, end, label, table.name, row) for row, (start, end, label) in cells]
 
 
 def _event(line: _Line, lasts_s: float) -> SoundEvent:

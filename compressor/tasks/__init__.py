@@ -284,6 +284,11 @@ class Task:
     smoother: str = ""
 
     @property
+    def by_columns(self) -> bool:
+        """Whether the label of a row is a column each: numbers to predict, or several labels of 0 and 1."""
+        return self.columns or self.several
+
+    @property
     def scored(self) -> bool:
         """Whether its predictions are scores that a decoder makes of a network's outputs and its input."""
         from edge_agent import decoders  # noqa: PLC0415 - a task is named where no decoder is needed

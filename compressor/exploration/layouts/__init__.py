@@ -330,11 +330,11 @@ def _columns(
     if part:
         keys.append(Key(name="slices", value=part, why="by its name, the place: gates look at each one too"))
     told = next((found[one] for one in SPLITS if one in found), "")
-    if told and set(_cells(lines, told)) <= OUR_SPLITS:
+    if told and set(lines.column(told)) <= OUR_SPLITS:
         keys.append(Key(name="split", value=told, why="it tells the split of each row"))
     if several:
         return keys, (), (_said_of_labels(lines, several),)
-    return keys, tuple(_cells(lines, meant["label"])), ()
+    return keys, tuple(lines.column(meant["label"])), ()
 
 
 def _names_files(lines: Lines, names: Sequence[str]) -> str:
@@ -342,16 +342,10 @@ def _names_files(lines: Lines, names: Sequence[str]) -> str:
     images = [PurePosixPath(name) for name in images_of(names)]
     known = {text for image in images for text in (str(image), image.name, image.stem)}
     for column in filter(None, lines.head):
-        cells = _cells(lines, column)
+        cells = lines.column(column)
         if 2 * sum(cell in known for cell in cells) > len(cells) and len(set(cells)) == len(cells):
             return column
     return ""
-
-
-def _cells(lines: Lines, column: str) -> list[str]:
-    """Return the cells of ``column``, empty where a line is too short."""
-    place = lines.head.index(column)
-    return [line[place] if len(line) > place else "" for line in lines.cells]
 
 
 def _flags(lines: Lines, taken: Iterable[str]) -> list[str]:
@@ -367,7 +361,7 @@ def _flags(lines: Lines, taken: Iterable[str]) -> list[str]:
 def _flag_values(lines: Lines, name: str) -> set[float]:
     """Return which of 0 and 1 the column has; nothing if a cell is something else."""
     try:
-        return {flag(cell, name) for cell in set(_cells(lines, name))}
+        return {flag(cell, name) for cell in set(lines.column(name))}
     except DataError:
         return set()
 
@@ -377,7 +371,7 @@ def _said_of_labels(lines: Lines, labels: Sequence[str]) -> str:
     said = f"labels, a column of 0 and 1 each: {', '.join(labels)}; --label NAME for each of them chooses others"
     if not all(_flag_values(lines, name) for name in labels):
         return said  # the data set says what is wrong
-    rows = zip(*([flag(cell, name) for cell in _cells(lines, name)] for name in labels), strict=True)
+    rows = zip(*([flag(cell, name) for cell in lines.column(name)] for name in labels), strict=True)
     if not all(sum(row) == 1 for row in rows):
         return said
     return (
@@ -485,7 +479,7 @@ def _lengths(store: Names, name: str, columns: dict[str, str]) -> list[float]:
     """Return how long the events in the list ``name`` are, in seconds; lines without times are passed over."""
     lines = lines_of(store.read(name, MAX_CSV_BYTES), name, list(columns.values()), {})
     found = []
-    for start, end in zip(_cells(lines, columns["start_s"]), _cells(lines, columns["end_s"]), strict=True):
+    for start, end in zip(lines.column(columns["start_s"]), lines.column(columns["end_s"]), strict=True):
         try:
             found.append(float(end) - float(start))
         except ValueError:  # of no event, or wrong: the data set says so
