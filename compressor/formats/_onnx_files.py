@@ -12,6 +12,7 @@ import onnx
 
 from compressor.errors import ModelFileError, ModelOperatorsError
 from compressor.export.stripping import graphs
+from compressor.formats._base import FileWords
 from wire.manifest import TensorSpec
 
 _NAMES = "names"
@@ -42,10 +43,21 @@ def opset(data: bytes) -> int:
     return max((entry.version for entry in entries if entry.domain in {"", "ai.onnx"}), default=0)
 
 
-def noted_labels(data: bytes) -> tuple[str, ...]:
-    """Return the names of the classes in the metadata of an ONNX file, by number; () if it notes none readable."""
+def words(data: bytes) -> FileWords:
+    """Return the classes, stride and task in the metadata of an ONNX file, as exporters note them."""
     props = onnx.load_from_string(data).metadata_props
-    text = next((entry.value for entry in props if entry.key == _NAMES), "")
+    noted = {entry.key: entry.value for entry in reversed(props)}  # of a key that comes twice the first counts
+    stride = noted.get(_STRIDE, "").strip()
+    is_number = stride.isascii() and stride.isdecimal() and len(stride) <= _MAX_STRIDE_CHARS
+    return FileWords(
+        labels=_labels(noted.get(_NAMES, "")),
+        stride=int(stride) if is_number else 0,
+        task=noted.get(_TASK, "")[:_MAX_TASK_CHARS],
+    )
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    """Return the names of the classes in a note of them, by number; () if none is readable."""
     if len(text) > _MAX_NAMES_CHARS:
         return ()
     try:
@@ -54,19 +66,6 @@ def noted_labels(data: bytes) -> tuple[str, ...]:
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
         return ()
     return tuple(str(name) for name in named) if not isinstance(found, str) else ()
-
-
-def noted_stride(data: bytes) -> int:
-    """Return the stride of a detector in the metadata of an ONNX file; 0 if it notes none readable."""
-    props = onnx.load_from_string(data).metadata_props
-    text = next((entry.value for entry in props if entry.key == _STRIDE), "").strip()
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_STRIDE_CHARS else 0
-
-
-def noted_task(data: bytes) -> str:
-    """Return what an ONNX file was made for by its metadata; "" if it notes nothing."""
-    props = onnx.load_from_string(data).metadata_props
-    return next((entry.value for entry in props if entry.key == _TASK), "")[:_MAX_TASK_CHARS]
 
 
 def logits_first(data: bytes, name: str) -> bytes:

@@ -208,12 +208,10 @@ class Format(ModelFormat):
         return clean(model, given)
 
     def words(self, model: bytes) -> FileWords:
-        """Return the names of the classes, as exporters of detectors and classifiers note them."""
+        """Return what exporters of detectors and classifiers note."""
         from compressor.formats import _onnx_files as files  # noqa: PLC0415 - loads onnx
 
-        return FileWords(
-            labels=files.noted_labels(model), stride=files.noted_stride(model), task=files.noted_task(model)
-        )
+        return files.words(model)
 
     def tensors(self, model: bytes) -> Tensors:
         """Return the tensors of a complete file with operators of known domains."""

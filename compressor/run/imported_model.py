@@ -281,10 +281,11 @@ def _check_file(recipe: Recipe, file_format: formats.ModelFormat) -> None:
     inputs, outputs = file_format.tensors(data)
     wanted = _input(inputs, spec)
     named: Specs = ()
-    described.check_task(file_format.words(data), boxes=bool(recipe.decoder.kind))
-    described.check_sides(file_format.words(data), recipe.data)
+    words = file_format.words(data)
+    described.check_task(words, boxes=bool(recipe.decoder.kind))
+    described.check_sides(words, recipe.data)
     if model.labels:
-        described.check_labels(file_format.words(data), model.labels)
+        described.check_labels(words, model.labels)
         if recipe.decoder.kind:
             _check_boxes(recipe, outputs)
         else:
