@@ -8,7 +8,8 @@ they take any layer. Decides on which rows they are fitted. What a device makes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,25 +27,23 @@ from wire.manifest import TensorSpec
 if TYPE_CHECKING:
     from compressor.run.compression import Lesson
 
-DECODER = "distance"
+_DECODER = "distance"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class DistanceFile:
-    """An ONNX file that gives deviations from ``centres`` first, then the embedding; ``outputs``: their names."""
+class ScoredFile:
+    """A file as the gates and devices get it: its ``data`` and ``outputs``, and the decoder that reads them."""
 
     data: bytes
-    outputs: tuple[TensorSpec, TensorSpec]
-    centres: int
-
-    @property
-    def options(self) -> dict[str, float]:
-        """The options of the decoder."""
-        return {"centres": self.centres}
+    outputs: tuple[TensorSpec, ...]
+    decoder: str
+    options: Mapping[str, float] = field(default_factory=dict)
 
 
-def with_distance(run: Run, candidate: Candidate, output: TensorSpec) -> DistanceFile:
+def with_distance(run: Run, candidate: Candidate, output: TensorSpec) -> ScoredFile:
     """Return the ONNX file of ``candidate`` with a last layer for the distance in its ``output``, (N, D).
+
+    It gives deviations from the centres first, then the embedding.
 
     Raises:
         MeasureError: If it can't be run, or its embeddings of normal rows have no spread.
@@ -64,7 +63,7 @@ def with_distance(run: Run, candidate: Candidate, output: TensorSpec) -> Distanc
     )
     centres = f"{made.centres} centres" if made.centres > 1 else "one centre"
     run.progress.say(f"the score is the distance from {centres} of {len(rows)} train rows, in {said.shape[1]} numbers")
-    return DistanceFile(data=data, outputs=specs, centres=made.centres)
+    return ScoredFile(data=data, outputs=specs, decoder=_DECODER, options={"centres": made.centres})
 
 
 def is_learned(run: Run) -> bool:
@@ -96,7 +95,7 @@ def learned(run: Run, lesson: Lesson) -> Run:
     plain = bare(run.recipe, run.table, data, float_target(run.recipe, formats.BASELINE))
     made = with_distance(run, plain, embedding)
     source = NetworkFile(
-        data=made.data, logits=made.outputs[0].name, embedding=made.outputs[1].name, decoder=DECODER,
+        data=made.data, logits=made.outputs[0].name, embedding=made.outputs[1].name, decoder=made.decoder,
         decoder_options=made.options,
     )  # fmt: skip
     return replace(run, models=replace(run.models, source=source))

@@ -7,13 +7,14 @@ Decides what an output is: one of the input's shape is a reconstruction, one num
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from compressor.errors import ModelOutputsError, ModelSignatureError
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import EMBEDDING, FITTED, FORECAST, OF_CLASSES, RECONSTRUCTION, SCORE
 from compressor.run.anomalies import distance
+from compressor.run.anomalies.distance import ScoredFile
 from compressor.run.imported_detector import check_alone, outputs_of_rows
 from compressor.run.stages import Run, with_contract
 from compressor.steps._base import Floats
@@ -30,16 +31,6 @@ _MEANT = {
     EMBEDDING: "a matrix (N, D)",
     "": "an output of the input's shape (a reconstruction), or one number (N, 1) (a score)",
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class ScoredFile:
-    """A file as the gates and devices get it: its ``data`` and ``outputs``, and the decoder that reads them."""
-
-    data: bytes
-    outputs: Specs
-    decoder: str
-    options: Mapping[str, float] = field(default_factory=dict)
 
 
 def chosen(asked: str, given: TensorSpec, outputs: Specs) -> tuple[str, TensorSpec]:
@@ -194,5 +185,4 @@ def _fitted(run: Run, candidate: Candidate, kind: str, output: TensorSpec) -> Sc
     if output.shape[1] == 1:
         message = f"Expected an embedding of several numbers, got {output.name!r} (N, 1)"
         raise ModelOutputsError(f"{message}: write outputs = 'score'")
-    made = distance.with_distance(run, candidate, output)
-    return ScoredFile(data=made.data, outputs=made.outputs, decoder=distance.DECODER, options=made.options)
+    return distance.with_distance(run, candidate, output)
