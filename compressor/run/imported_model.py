@@ -432,13 +432,12 @@ def _of_scores(
     (came, _), (inputs, outputs) = map(formats.named(plain.manifest.runtime).tensors, files)
     wanted = (_input(inputs, plain.manifest.inputs[0]),)
     batch, channels, height, width = wanted[0].shape  # a file that took another layout has been wrapped
-    last = replace(wanted[0], shape=(batch, height, width, channels))
+    last = replace(wanted[0], shape=(batch, height, width, channels), layout="NHWC")
     turned = len(came) == 1 and not _fits(came[0], wanted[0]) and _fits(came[0], last)
-    layout = "NHWC" if turned else wanted[0].layout
     pixels = replace(plain.manifest.preprocessing, layout=wanted[0].layout)
     fed = replace(plain, manifest=replace(plain.manifest, inputs=wanted, preprocessing=pixels, decoder=""))
     given = run.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), wanted[0].layout)
-    found = imported.scored(run, fed, outputs, given, layout)
+    found = imported.scored(run, fed, outputs, given, last if turned else wanted[0])
     manifest = decoded_by(plain.manifest, found.decoder, found.options)
     return (wanted, found.outputs), Candidate(manifest, found.data)
 

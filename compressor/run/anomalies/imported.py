@@ -48,11 +48,10 @@ def chosen(asked: str, given: TensorSpec, outputs: Specs) -> tuple[str, TensorSp
     if asked in FITTED:
         kind, found = asked, _matrices(asked, floats)
     elif asked:
-        kind, found = asked, [one for one in floats if asked in _kinds(one, given)]
+        kind, found = asked, [one for one in floats if _kind(one, given) == asked]
     else:
-        told = [(one, _kinds(one, given) & {RECONSTRUCTION, SCORE}) for one in floats]
-        found = [one for one, kinds in told if kinds]
-        kind = next((next(iter(sorted(kinds))) for _, kinds in told if kinds), "")
+        found = [one for one in floats if _kind(one, given) in {RECONSTRUCTION, SCORE}]
+        kind = _kind(found[0], given) if found else ""
     if len(found) == 1:
         return kind, found[0]
     got = ", ".join(f"{one.name} {one.dtype} {one.shape}" for one in found or outputs) or "none"
@@ -74,11 +73,11 @@ def _matrices(asked: str, floats: Sequence[TensorSpec]) -> list[TensorSpec]:
     return exact or (named if len(named) == 1 else found)
 
 
-def _kinds(output: TensorSpec, given: TensorSpec) -> set[str]:
-    """Return what an output of this shape may be, but an embedding."""
+def _kind(output: TensorSpec, given: TensorSpec) -> str:
+    """Return what an output of this shape may be, but an embedding; "" if it is nothing else."""
     sizes, (channels, height, width) = output.shape[1:], _planes(given)
     if len(output.shape) == 1 or sizes == (1,):
-        return {SCORE}
+        return SCORE
     row = channels * width
     if len(output.shape) == _IMAGE:
         layout = next(iter(_layouts(output, given)), "")
@@ -86,10 +85,10 @@ def _kinds(output: TensorSpec, given: TensorSpec) -> set[str]:
     elif len(output.shape) == _MATRIX:
         covered = sizes[0]
     else:
-        return set()
+        return ""
     if covered == height * row:
-        return {RECONSTRUCTION}
-    return {FORECAST} if 0 < covered < height * row and covered % row == 0 else set()
+        return RECONSTRUCTION
+    return FORECAST if 0 < covered < height * row and covered % row == 0 else ""
 
 
 def _layouts(output: TensorSpec, given: TensorSpec) -> list[str]:
@@ -118,10 +117,10 @@ def check(asked: str, given: TensorSpec, outputs: Specs) -> None:
         chosen(asked, given, outputs)
 
 
-def scored(run: Run, candidate: Candidate, outputs: Specs, rows: Floats, layout: str) -> ScoredFile:
+def scored(run: Run, candidate: Candidate, outputs: Specs, rows: Floats, came: TensorSpec) -> ScoredFile:
     """Return the file of ``candidate`` as its scores are read, after a run of ``rows``; its input is settled.
 
-    ``layout``: of the input of the file as it came, which its outputs still have.
+    ``came``: the input of the file as it came, whose layout its outputs still have.
 
     Raises:
         MeasureError: If the file can't be run, or has no such output.
@@ -132,14 +131,10 @@ def scored(run: Run, candidate: Candidate, outputs: Specs, rows: Floats, layout:
     sized = tuple(
         replace(spec, shape=(-1, *values.shape[1:])) for spec, values in zip(outputs, alone, strict=True)
     )  # fmt: skip
-    given = candidate.manifest.inputs[0]
-    channels, height, width = _planes(given)
-    sizes = (height, width, channels) if layout == "NHWC" else (channels, height, width)
-    given = replace(given, shape=(-1, *sizes), layout=layout)
-    kind, output = chosen(run.recipe.model.outputs, given, sized)
+    kind, output = chosen(run.recipe.model.outputs, came, sized)
     run.progress.say(f"the file's output {output.name} {output.shape} is taken as {_said(kind)}")
     if kind in _PICTURES:
-        return _picture(candidate, given, output)
+        return _picture(candidate, came, output)
     distance.check_steps(run)
     if kind == SCORE:
         return _score(candidate, output)
