@@ -91,18 +91,21 @@ def _cost_db(ranges: Sequence[tuple[float, float]]) -> float:
 
 def last_layers(nodes: Sequence[GraphNode], ends: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
     """Return those of the nodes ``layers``, by name, whose values reach ``ends`` without passing another."""
+    return tuple(name for name in from_last_layers(nodes, ends, layers) if name in layers)
+
+
+def from_last_layers(nodes: Sequence[GraphNode], ends: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of ``last_layers`` and of all nodes between them and ``ends``."""
     made = {name: node for node in nodes for name in node.outputs}
-    found, seen, waiting = set(), set(), list(ends)
+    seen, waiting = set(), list(ends)
     while waiting:
         node = made.get(waiting.pop())
         if node is None or node.name in seen:
             continue
         seen.add(node.name)
-        if node.name in layers:
-            found.add(node.name)
-        else:
+        if node.name not in layers:
             waiting += list(node.inputs)
-    return tuple(node.name for node in nodes if node.name in found)
+    return tuple(node.name for node in nodes if node.name in seen)
 
 
 def onnx_nodes(model: onnx.ModelProto) -> list[GraphNode]:

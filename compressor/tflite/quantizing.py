@@ -288,17 +288,10 @@ def end_layers(model: bytes) -> tuple[str, ...]:
     Raises:
         QuantizeError: If ``model`` is not a TFLite file.
     """
-    named = {output: name for name, output in _layers(model).items()}
+    named = {f"{output};": name for name, output in _layers(model).items()}
     nodes, ends = _nodes(model)
-    made, found = {name: node for node in nodes for name in node.outputs}, dict[str, None]()
-    waiting = [end for end in ends if end != EMBEDDING]
-    while waiting:
-        node = made.get(waiting.pop())
-        if node is None or node.outputs[0] in found:
-            continue
-        found[node.outputs[0]] = None
-        waiting += [] if node.outputs[0] in named else list(node.inputs)
-    return tuple(named.get(name, name) for name in found)
+    found = joined.from_last_layers(nodes, [end for end in ends if end != EMBEDDING], list(named))
+    return tuple(named.get(node.name, node.outputs[0]) for node in nodes if node.name in found)
 
 
 def _joins(model: bytes, ranges: Ranges) -> list[str]:
