@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compressor.clean._graph import Array
 from compressor.clean.given import Given, flat_shape
+from compressor.clean.onnx_graph import Array
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from compressor.clean import _graph
+from compressor.clean import onnx_graph
 from compressor.clean.given import Given
 
 _BIAS = 2
@@ -28,7 +28,7 @@ _VALUES = {"Where": (1, 2)}
 def flatten_biases(model: onnx.ModelProto, given: Given) -> str:
     """Reshape the constant C of Gemm, and the constant that is added to a MatMul, to one axis."""
     del given
-    known = _graph.constants(model)
+    known = onnx_graph.constants(model)
     makers = {name: node for node in model.graph.node for name in node.output}
     changed: dict[str, str] = {}
     for node in model.graph.node:
@@ -45,26 +45,26 @@ def flatten_biases(model: onnx.ModelProto, given: Given) -> str:
             if node.op_type == "Add" and len(tensor.dims) > 2:  # noqa: PLR2004 - it may add axes
                 continue
             if tensor.name not in changed:
-                changed[tensor.name] = _graph.free_name(model, f"{tensor.name}_flat")
-                _graph.set_constant(model, changed[tensor.name], _graph.value_of(tensor).reshape(-1))
+                changed[tensor.name] = onnx_graph.free_name(model, f"{tensor.name}_flat")
+                onnx_graph.set_constant(model, changed[tensor.name], onnx_graph.value_of(tensor).reshape(-1))
             node.input[place] = changed[tensor.name]
-    _graph.drop_unneeded(model)
+    onnx_graph.drop_unneeded(model)
     return f"{', '.join(map(repr, changed))} reshaped to one axis" if changed else ""
 
 
 def cut_masks(model: onnx.ModelProto, given: Given, cut: float = CUTS[0]) -> str:
     """Raise values below -1000 to ``cut`` in float constants of which every reader leads to a softmax."""
     del given
-    readers, changed = _graph.readers(model), []
+    readers, changed = onnx_graph.readers(model), []
     outputs = {value.name for value in model.graph.output}
     for tensor in model.graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT:
             continue
-        values = _graph.value_of(tensor).astype(np.float32)
+        values = onnx_graph.value_of(tensor).astype(np.float32)
         low = values < _MASKING
         if not values.size or not low.any() or tensor.name in outputs or not _softened(tensor.name, readers, outputs):
             continue
-        _graph.set_constant(model, tensor.name, np.where(low, np.float32(cut), values))
+        onnx_graph.set_constant(model, tensor.name, np.where(low, np.float32(cut), values))
         changed.append(f"{tensor.name!r} from {float(values.min()):.3g}")
     return f"{', '.join(changed)} to {cut:g}" if changed else ""
 

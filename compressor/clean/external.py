@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import onnx
 
-from compressor.clean import _graph
+from compressor.clean import onnx_graph
 from compressor.errors import ExternalDataError
 
 MAX_BYTES = 512 * 1024 * 1024
@@ -57,7 +57,7 @@ def with_external(data: bytes, path: Path) -> bytes:
 
 def _tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     found = []
-    for graph in _graph.graphs(model.graph):
+    for graph in onnx_graph.graphs(model.graph):
         found += list(graph.initializer)
         for node in graph.node:
             for item in node.attribute:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from compressor.clean import _graph
+from compressor.clean import onnx_graph
 from compressor.clean._answers import Unrunnable, fixed_batch, run, session_of
 from compressor.clean.given import Given
 
@@ -25,7 +25,7 @@ _UNSETTLED = frozenset({
 })  # fmt: skip
 """Operators whose result is drawn, or whose constants are the point of a quantized file."""
 _SHAPED = frozenset({"Shape", "Size"})
-_COUNTING = _graph.COUNTING | {"Loop", "Scan"}
+_COUNTING = onnx_graph.COUNTING | {"Loop", "Scan"}
 _SIZED = {"Range": 0, "ConstantOfShape": 0} | dict.fromkeys(
     ("Reshape", "Expand", "Slice", "Tile", "Pad", "Resize", "Upsample", "TopK", "OneHot", "Split", "CenterCropPad"), 1
 )
@@ -44,28 +44,28 @@ def inline_constants(model: onnx.ModelProto, given: Given) -> str:
     for node in model.graph.node:
         values = _constant(node)
         if values is not None and node.output[0] not in outputs:
-            _graph.set_constant(model, node.output[0], values)
+            onnx_graph.set_constant(model, node.output[0], values)
             inlined += 1
-        elif node.op_type == "Identity" and node.domain in _graph.DOMAINS and node.output[0] not in outputs:
+        elif node.op_type == "Identity" and node.domain in onnx_graph.DOMAINS and node.output[0] not in outputs:
             aliases[node.output[0]] = aliases.get(node.input[0], node.input[0])
         else:
             kept.append(node)
     if not inlined and not aliases:
         return ""
-    _graph.set_nodes(model, kept)
-    _graph.rename_inputs(model, aliases)
-    _graph.drop_unneeded(model)
+    onnx_graph.set_nodes(model, kept)
+    onnx_graph.rename_inputs(model, aliases)
+    onnx_graph.drop_unneeded(model)
     parts = [f"{inlined} Constant nodes are initializers"] if inlined else []
     parts += [f"{len(aliases)} Identity nodes are left out"] if aliases else []
     return ", ".join(parts)
 
 
-def _constant(node: onnx.NodeProto) -> _graph.Array | None:
-    if node.op_type != "Constant" or node.domain not in _graph.DOMAINS or len(node.attribute) != 1:
+def _constant(node: onnx.NodeProto) -> onnx_graph.Array | None:
+    if node.op_type != "Constant" or node.domain not in onnx_graph.DOMAINS or len(node.attribute) != 1:
         return None
     item = node.attribute[0]
     if item.name == "value":
-        return _graph.value_of(item.t)
+        return onnx_graph.value_of(item.t)
     kinds = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
     if item.name not in kinds:
         return None
@@ -97,7 +97,7 @@ def _fold_once(model: onnx.ModelProto, given: Given) -> bool:
     if not names:
         return False
     values = _values(model, names, given)
-    readers, sizes, changed = _graph.readers(model), _input_bytes(model), False
+    readers, sizes, changed = onnx_graph.readers(model), _input_bytes(model), False
     for i, name in enumerate(names):
         found = [one[i] for one in values]
         nodes = readers.get(name, [])
@@ -110,23 +110,23 @@ def _fold_once(model: onnx.ModelProto, given: Given) -> bool:
         target = _open_target(found)
         for node in nodes:
             if target is not None and node.op_type == "Reshape" and list(node.input)[1:] == [name] and _copies(node):
-                node.input[1] = _graph.free_name(model, f"{name}_open")
-                _graph.set_constant(model, node.input[1], target)
+                node.input[1] = onnx_graph.free_name(model, f"{name}_open")
+                onnx_graph.set_constant(model, node.input[1], target)
                 changed = True
-    _graph.drop_unneeded(model)
+    onnx_graph.drop_unneeded(model)
     return changed
 
 
 def _edge(model: onnx.ModelProto, given: Given) -> list[str]:
     """Return the settled tensors that a node reads which is not settled itself."""
-    settled = set(_graph.constants(model))
+    settled = set(onnx_graph.constants(model))
     constant = frozenset(settled)
     counted: set[str] = set()
     for node in model.graph.node:
         if _is_counted(node, settled, counted):
             counted.update(node.output)
             continue
-        if node.op_type in _UNSETTLED or node.domain not in _graph.DOMAINS or _graph.captured(node):
+        if node.op_type in _UNSETTLED or node.domain not in onnx_graph.DOMAINS or onnx_graph.captured(node):
             continue
         if not given.compressed and node.op_type == "Cast":
             continue  # float16 weights of a file that stays as it is
@@ -136,7 +136,7 @@ def _edge(model: onnx.ModelProto, given: Given) -> list[str]:
         name
         for node in model.graph.node
         if not settled.issuperset(filter(None, node.output))
-        for name in (*node.input, *_graph.captured(node))
+        for name in (*node.input, *onnx_graph.captured(node))
     }
     outputs = {value.name for value in model.graph.output}
     made = [name for node in model.graph.node for name in node.output if name]
@@ -150,14 +150,14 @@ def _is_counted(node: onnx.NodeProto, settled: set[str], counted: set[str]) -> b
     return (
         node.op_type in _COUNTING
         or unknown_branch
-        or not counted.isdisjoint((*node.input, *_graph.captured(node)))
+        or not counted.isdisjoint((*node.input, *onnx_graph.captured(node)))
         or any(name not in settled for name in sizes if name)
     )
 
 
-def _values(model: onnx.ModelProto, names: list[str], given: Given) -> list[list[_graph.Array]]:
+def _values(model: onnx.ModelProto, names: list[str], given: Given) -> list[list[onnx_graph.Array]]:
     """Return the tensors ``names`` at each batch size."""
-    probe = _graph.copy_of(model)
+    probe = onnx_graph.copy_of(model)
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     session = session_of(probe, plain=True)
@@ -171,34 +171,34 @@ def _values(model: onnx.ModelProto, names: list[str], given: Given) -> list[list
 
 def _input_bytes(model: onnx.ModelProto) -> dict[str, int]:
     """Return the bytes of the constants that each tensor is computed from."""
-    sizes = {tensor.name: _graph.value_of(tensor).nbytes for tensor in model.graph.initializer}
+    sizes = {tensor.name: onnx_graph.value_of(tensor).nbytes for tensor in model.graph.initializer}
     for node in model.graph.node:
         total = sum(sizes.get(name, 0) for name in node.input)
         sizes |= dict.fromkeys(node.output, total)
     return sizes
 
 
-def _replace(model: onnx.ModelProto, name: str, values: _graph.Array) -> None:
+def _replace(model: onnx.ModelProto, name: str, values: onnx_graph.Array) -> None:
     for node in model.graph.node:
         node.output[:] = ["" if one == name and len(node.output) > 1 else one for one in node.output]
-    _graph.set_nodes(model, [node for node in model.graph.node if list(node.output) != [name]])
-    _graph.set_constant(model, name, values)
+    onnx_graph.set_nodes(model, [node for node in model.graph.node if list(node.output) != [name]])
+    onnx_graph.set_constant(model, name, values)
 
 
-def _without_zero_states(nodes: list[onnx.NodeProto], name: str, found: list[_graph.Array]) -> bool:
+def _without_zero_states(nodes: list[onnx.NodeProto], name: str, found: list[onnx_graph.Array]) -> bool:
     """Take zeros as initial state from recurrent layers: they are the default, whatever the batch."""
     if any(one.size and np.any(one) for one in found):
         return False
     changed = False
     for node in nodes:
-        for index in _graph.states_of(node):
+        for index in onnx_graph.states_of(node):
             if node.input[index] == name:
                 node.input[index] = ""
                 changed = True
     return changed
 
 
-def _open_target(found: list[_graph.Array]) -> _graph.Array | None:
+def _open_target(found: list[onnx_graph.Array]) -> onnx_graph.Array | None:
     """Return a target of Reshape with -1 where it grows with the batch; None if there is not one such place."""
     first = found[0]
     if (
@@ -225,17 +225,17 @@ def _copies(node: onnx.NodeProto) -> bool:
 
 def _inline_branch(model: onnx.ModelProto) -> bool:
     """Replace the first If whose condition is a constant by the nodes of the branch that runs."""
-    known = _graph.constants(model)
+    known = onnx_graph.constants(model)
     for at, node in enumerate(model.graph.node):
         if node.op_type != "If" or node.input[0] not in known:
             continue
-        wanted = "then_branch" if bool(_graph.value_of(known[node.input[0]]).reshape(-1)[0]) else "else_branch"
+        wanted = "then_branch" if bool(onnx_graph.value_of(known[node.input[0]]).reshape(-1)[0]) else "else_branch"
         branch = next(item.g for item in node.attribute if item.name == wanted)
         body = _renamed(model, branch, list(node.output))
         nodes = list(model.graph.node)
         model.graph.initializer.extend(body.initializer)
-        _graph.set_nodes(model, [*nodes[:at], *body.node, *nodes[at + 1 :]])
-        _graph.drop_unneeded(model)
+        onnx_graph.set_nodes(model, [*nodes[:at], *body.node, *nodes[at + 1 :]])
+        onnx_graph.drop_unneeded(model)
         return True
     return False
 
@@ -247,14 +247,14 @@ def _renamed(model: onnx.ModelProto, branch: onnx.GraphProto, outputs: list[str]
     own = [tensor.name for tensor in body.initializer] + [name for node in body.node for name in node.output if name]
     names: dict[str, str] = {}
     for name in own:
-        names[name] = _graph.free_name(model, f"{outputs[0]}_{name}")
+        names[name] = onnx_graph.free_name(model, f"{outputs[0]}_{name}")
     passed = []
     for value, output in zip(body.output, outputs, strict=True):
         if value.name in names and names[value.name] not in outputs:
             names[value.name] = output
         else:  # a tensor of the graph around it, or one output twice
             passed.append(onnx.helper.make_node("Identity", [names.get(value.name, value.name)], [output]))
-    for graph in _graph.graphs(body):
+    for graph in onnx_graph.graphs(body):
         for node in graph.node:
             node.input[:] = [names.get(name, name) for name in node.input]
             if graph is body:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from compressor.clean import _graph
+from compressor.clean import onnx_graph
 from compressor.clean.given import Given
 from compressor.errors import ModelSignatureError
 from wire.settings import nearest
@@ -21,7 +21,7 @@ def set_inputs(model: onnx.ModelProto, given: Given) -> str:
     """
     if not given.constants:
         return ""
-    inputs = {value.name: value for value in _graph.data_inputs(model)}
+    inputs = {value.name: value for value in onnx_graph.data_inputs(model)}
     for name, number in given.constants.items():
         if name not in inputs:
             message = f"Expected in [model] constants an input of the file ({', '.join(inputs)}), got {name!r}"
@@ -33,7 +33,7 @@ def set_inputs(model: onnx.ModelProto, given: Given) -> str:
             message = f"Expected in [model] constants {name} {int(np.prod(shape))} numbers for its shape {shape}"
             raise ModelSignatureError(f"{message}, got {values.size}: give as many, or one number for all")
         filled = values.reshape(shape) if values.ndim else np.full(shape, values)
-        _graph.set_constant(model, name, filled)
+        onnx_graph.set_constant(model, name, filled)
     kept = [value for name, value in inputs.items() if name not in given.constants]
     if not kept:
         message = f"Expected an input left for the data, got all of {', '.join(inputs)} in [model] constants"

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from compressor.clean import _graph
+from compressor.clean import onnx_graph
 from compressor.clean.given import Given
 
 _DOMAIN = "ai.onnx.ml"
@@ -34,7 +34,7 @@ def plain_outputs(model: onnx.ModelProto, given: Given) -> str:
     for node in maps:
         if node.output[0] not in outputs:
             continue
-        _graph.ensure_standard(model)
+        onnx_graph.ensure_standard(model)
         value = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, [None, _classes(node)])
         outputs[node.output[0]].CopyFrom(value)
         node.CopyFrom(helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.output[0]))
@@ -50,7 +50,7 @@ def plain_outputs(model: onnx.ModelProto, given: Given) -> str:
         del model.graph.output[:]
         model.graph.output.extend(kept)
         parts.append(f"{', '.join(repr(value.name) for value in labels)} left out, the largest score says it")
-    _graph.drop_unneeded(model)
+    onnx_graph.drop_unneeded(model)
     return "; ".join(parts)
 
 
@@ -59,7 +59,7 @@ def standard_operators(model: onnx.ModelProto, given: Given) -> str:
     del given
     if not _nodes(model):
         return ""
-    _graph.ensure_standard(model)
+    onnx_graph.ensure_standard(model)
     made: list[onnx.NodeProto] = []
     count: Counter[str] = Counter()
     for node in model.graph.node:
@@ -68,7 +68,7 @@ def standard_operators(model: onnx.ModelProto, given: Given) -> str:
         count.update([node.op_type] if written else [])
     if not count:
         return ""
-    _graph.set_nodes(model, made)
+    onnx_graph.set_nodes(model, made)
     if not _nodes(model):
         kept = [entry for entry in model.opset_import if entry.domain != _DOMAIN]
         del model.opset_import[:]
@@ -92,9 +92,9 @@ def _classes(node: onnx.NodeProto) -> int | None:
     return len(own.get("classlabels_int64s") or own.get("classlabels_strings") or ()) or None
 
 
-def _constant(model: onnx.ModelProto, node: onnx.NodeProto, part: str, value: _graph.Array) -> str:
-    name = _graph.free_name(model, f"{node.output[-1]}_{part}")
-    _graph.set_constant(model, name, value)
+def _constant(model: onnx.ModelProto, node: onnx.NodeProto, part: str, value: onnx_graph.Array) -> str:
+    name = onnx_graph.free_name(model, f"{node.output[-1]}_{part}")
+    onnx_graph.set_constant(model, name, value)
     return name
 
 
@@ -102,7 +102,7 @@ def _scaler(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx.NodeProto
     own = _attributes(node)
     offset = _constant(model, node, "offset", np.array(own["offset"], np.float32))
     scale = _constant(model, node, "scale", np.array(own["scale"], np.float32))
-    moved = _graph.free_name(model, f"{node.output[0]}_moved")
+    moved = onnx_graph.free_name(model, f"{node.output[0]}_moved")
     return [
         helper.make_node("Sub", [node.input[0], offset], [moved], name=moved),
         helper.make_node("Mul", [moved, scale], [node.output[0]], name=node.output[0]),
@@ -131,11 +131,11 @@ def _regressor(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx.NodePr
 
 
 def _product(
-    model: onnx.ModelProto, node: onnx.NodeProto, weights: _graph.Array, intercepts: list[float], end: str
+    model: onnx.ModelProto, node: onnx.NodeProto, weights: onnx_graph.Array, intercepts: list[float], end: str
 ) -> list[onnx.NodeProto]:
     given = _constant(model, node, "weights", weights)
     bias = _constant(model, node, "bias", np.array(intercepts, np.float32))
-    out = _graph.free_name(model, f"{node.output[-1]}_raw") if end else node.output[-1]
+    out = onnx_graph.free_name(model, f"{node.output[-1]}_raw") if end else node.output[-1]
     made = [helper.make_node("Gemm", [node.input[0], given, bias], [out], name=out, transB=1)]
     if end:
         axis = {"axis": 1} if end == "Softmax" else {}
@@ -147,13 +147,13 @@ def _normalizer(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx.NodeP
     norm = _NORMS.get(_attributes(node).get("norm", "MAX"))
     if norm is None:
         return []
-    size = _graph.free_name(model, f"{node.output[0]}_norm")
-    if _graph.opset(model) >= _AXES_ARE_INPUTS:
+    size = onnx_graph.free_name(model, f"{node.output[0]}_norm")
+    if onnx_graph.opset(model) >= _AXES_ARE_INPUTS:
         axes = _constant(model, node, "axis", np.array([1], np.int64))
         first = helper.make_node(norm, [node.input[0], axes], [size], name=size, keepdims=1)
     else:
         first = helper.make_node(norm, [node.input[0]], [size], name=size, keepdims=1, axes=[1])
-    above = _graph.free_name(model, f"{node.output[0]}_above")
+    above = onnx_graph.free_name(model, f"{node.output[0]}_above")
     least = _constant(model, node, "least", np.array([np.finfo(np.float32).tiny], np.float32))
     return [
         first,

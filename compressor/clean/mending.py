@@ -19,8 +19,8 @@ import onnx
 
 from compressor.clean import constants, folding, inputs, linear_models, names, opset, sizes, wrapping
 from compressor.clean._answers import ROUNDING, FileAnswers, Unrunnable, answers, apart
-from compressor.clean._graph import copy_of
 from compressor.clean.given import PARITY, Given
+from compressor.clean.onnx_graph import copy_of
 from compressor.errors import CompressorError
 
 _HALF = 2.0**-7

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx
 
-from compressor.clean import _graph
+from compressor.clean import onnx_graph
 from compressor.clean.given import Given
 
 _IR_WITHOUT_WEIGHTS = 4
@@ -40,7 +40,7 @@ def sort_nodes(model: onnx.ModelProto, given: Given) -> str:
     while waiting:
         later = []
         for node in waiting:
-            needed = {*node.input, *(_graph.captured(node) & made)}
+            needed = {*node.input, *(onnx_graph.captured(node) & made)}
             if known.issuperset(needed):
                 ordered.append(node)
                 known.update(node.output)
@@ -52,7 +52,7 @@ def sort_nodes(model: onnx.ModelProto, given: Given) -> str:
     moved = sum(one is not other for one, other in zip(ordered, graph.node, strict=True))
     if not moved:
         return ""
-    _graph.set_nodes(model, ordered)
+    onnx_graph.set_nodes(model, ordered)
     return f"{moved} nodes stood before those whose outputs they read"
 
 
@@ -63,7 +63,7 @@ def list_inputs(model: onnx.ModelProto, given: Given) -> str:
     Source: ONNX, IR.md, "Graphs": from IR version 4 on an initializer need not be a graph input.
     """
     del given
-    inputs = _graph.data_inputs(model)
+    inputs = onnx_graph.data_inputs(model)
     gone = len(model.graph.input) - len(inputs)
     if not gone and model.ir_version >= _IR_WITHOUT_WEIGHTS:
         return ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import onnx
 import onnx.version_converter
 
-from compressor.clean import _graph
+from compressor.clean import onnx_graph
 from compressor.clean._answers import Unrunnable
 from compressor.clean.given import Given
 
@@ -25,10 +25,10 @@ def raise_opset(model: onnx.ModelProto, given: Given) -> str:
         Unrunnable: If an operator of it has no converter.
     """
     del given
-    before = _graph.opset(model)
+    before = onnx_graph.opset(model)
     if not 0 < before < LEAST:
         return ""
-    others = [entry for entry in model.opset_import if entry.domain not in _graph.DOMAINS]
+    others = [entry for entry in model.opset_import if entry.domain not in onnx_graph.DOMAINS]
     kept = [onnx.OperatorSetIdProto.FromString(entry.SerializeToString()) for entry in others]
     try:
         converted = onnx.version_converter.convert_version(model, RAISED_TO)

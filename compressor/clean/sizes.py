@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from compressor.clean import _graph
+from compressor.clean import onnx_graph
 from compressor.clean._answers import Unrunnable, run, session_of
 from compressor.clean.given import Given
 
@@ -24,8 +24,8 @@ Sizes = Sequence[int | None]
 
 def set_sizes(model: onnx.ModelProto, given: Given) -> str:
     """Set the open sizes of the input, but the batch, to those of a row."""
-    inputs = _graph.data_inputs(model)
-    if len(inputs) != 1 or len(_graph.sizes_of(inputs[0])) != len(given.shape) + 1:
+    inputs = onnx_graph.data_inputs(model)
+    if len(inputs) != 1 or len(onnx_graph.sizes_of(inputs[0])) != len(given.shape) + 1:
         return ""
     dims = inputs[0].type.tensor_type.shape.dim[1:]
     if all(dim.dim_value for dim in dims) or any(
@@ -48,9 +48,9 @@ def one_row(model: onnx.ModelProto, given: Given) -> str:
     Raises:
         Unrunnable: If it does not run with one.
     """
-    inputs = _graph.data_inputs(model)
-    counts = next((node.op_type for node in model.graph.node if node.op_type in _graph.COUNTING), "")
-    if not counts or len(inputs) != 1 or not _graph.sizes_of(inputs[0]) or _graph.sizes_of(inputs[0])[0]:
+    inputs = onnx_graph.data_inputs(model)
+    counts = next((node.op_type for node in model.graph.node if node.op_type in onnx_graph.COUNTING), "")
+    if not counts or len(inputs) != 1 or not onnx_graph.sizes_of(inputs[0]) or onnx_graph.sizes_of(inputs[0])[0]:
         return ""
     session = session_of(model)
     alone = [run(session, given, row[None]) for row in given.rows]
@@ -65,7 +65,7 @@ def one_row(model: onnx.ModelProto, given: Given) -> str:
     return f"the open batch is fixed to 1: {counts} counts over all rows, so that several have other answers than each"
 
 
-def _are_rows(whole: _graph.Array, parts: Sequence[_graph.Array]) -> bool:
+def _are_rows(whole: onnx_graph.Array, parts: Sequence[onnx_graph.Array]) -> bool:
     """Return whether ``parts``, the answers of single rows, make ``whole``, that of all."""
     if not whole.ndim or any(one.shape != parts[0].shape for one in parts):
         return False
@@ -83,11 +83,11 @@ def open_batch(model: onnx.ModelProto, given: Given) -> str:
         Unrunnable: If the place of the batch in a target can't be told.
     """
     del given
-    inputs = _graph.data_inputs(model)
-    sizes = _graph.sizes_of(inputs[0]) if len(inputs) == 1 else []
+    inputs = onnx_graph.data_inputs(model)
+    sizes = onnx_graph.sizes_of(inputs[0]) if len(inputs) == 1 else []
     if not sizes or not sizes[0]:
         return ""
-    if counts := next((node.op_type for node in model.graph.node if node.op_type in _graph.COUNTING), ""):
+    if counts := next((node.op_type for node in model.graph.node if node.op_type in onnx_graph.COUNTING), ""):
         raise Unrunnable(f"{counts} counts over all rows, so that several would have other answers than each alone")
     fixed = _shapes(_light(model))
     for value in (inputs[0], *model.graph.output):
@@ -114,14 +114,14 @@ def _repeat_tokens(model: onnx.ModelProto, batch: int) -> int:
     Raises:
         Unrunnable: If such rows differ.
     """
-    known, light, nodes, made = _graph.constants(model), _shapes(_light(model)), [], 0
-    data = _graph.data_inputs(model)[0].name
+    known, light, nodes, made = onnx_graph.constants(model), _shapes(_light(model)), [], 0
+    data = onnx_graph.data_inputs(model)[0].name
     for node in model.graph.node:
         axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
         others = [light.get(name) for name in node.input if name not in known]
         grows = node.op_type == "Concat" and axis and any(one and one[0] is None for one in others)
         for at, name in enumerate(node.input if grows else ()):
-            value = _graph.value_of(known[name]) if name in known else None
+            value = onnx_graph.value_of(known[name]) if name in known else None
             if value is None or not value.ndim or value.shape[0] != batch or axis in {0, -value.ndim}:
                 continue
             if any(not np.array_equal(row, value[0]) for row in value):
@@ -129,20 +129,22 @@ def _repeat_tokens(model: onnx.ModelProto, batch: int) -> int:
             nodes += _repeated(model, node, at, data, value)
             made += 1
         nodes.append(node)
-    _graph.set_nodes(model, nodes)
+    onnx_graph.set_nodes(model, nodes)
     return made
 
 
 def _repeated(
-    model: onnx.ModelProto, node: onnx.NodeProto, at: int, data: str, value: _graph.Array
+    model: onnx.ModelProto, node: onnx.NodeProto, at: int, data: str, value: onnx_graph.Array
 ) -> list[onnx.NodeProto]:
     """Return nodes that give input ``at`` of ``node`` a row of ``value`` for each row of ``data``."""
-    names = [_graph.free_name(model, f"{node.input[at]}_{part}") for part in ("row", "shape", "rows", "sizes", "all")]
+    names = [
+        onnx_graph.free_name(model, f"{node.input[at]}_{part}") for part in ("row", "shape", "rows", "sizes", "all")
+    ]
     row, shape, rows, sizes, every = names
-    ends = [_graph.free_name(model, f"{node.input[at]}_{part}") for part in ("first", "rest")]
-    _graph.set_constant(model, row, value[:1])
-    _graph.set_constant(model, ends[0], np.array([0], np.int64))
-    _graph.set_constant(model, ends[1], np.array(value.shape[1:], np.int64))
+    ends = [onnx_graph.free_name(model, f"{node.input[at]}_{part}") for part in ("first", "rest")]
+    onnx_graph.set_constant(model, row, value[:1])
+    onnx_graph.set_constant(model, ends[0], np.array([0], np.int64))
+    onnx_graph.set_constant(model, ends[1], np.array(value.shape[1:], np.int64))
     node.input[at] = every
     return [
         onnx.helper.make_node("Shape", [data], [shape], name=shape),
@@ -154,13 +156,13 @@ def _repeated(
 
 def _free_states(model: onnx.ModelProto) -> None:
     """Take zeros as initial state from recurrent layers: they have the batch among their sizes, and are the default."""
-    known = _graph.constants(model)
+    known = onnx_graph.constants(model)
     for node in model.graph.node:
-        for index in _graph.states_of(node):
+        for index in onnx_graph.states_of(node):
             tensor = known.get(node.input[index])
-            if tensor is not None and not np.any(_graph.value_of(tensor)):
+            if tensor is not None and not np.any(onnx_graph.value_of(tensor)):
                 node.input[index] = ""
-    _graph.drop_unneeded(model)
+    onnx_graph.drop_unneeded(model)
 
 
 def _open_targets(model: onnx.ModelProto, batch: int, fixed: Mapping[str, Sizes]) -> int:
@@ -168,7 +170,7 @@ def _open_targets(model: onnx.ModelProto, batch: int, fixed: Mapping[str, Sizes]
 
     ``fixed``: the sizes by tensor with the fixed batch.
     """
-    light, known, opened = _light(model), _graph.constants(model), 0
+    light, known, opened = _light(model), onnx_graph.constants(model), 0
     for at, node in enumerate(model.graph.node):
         if node.op_type != "Reshape" or node.input[1] not in known:
             continue
@@ -178,7 +180,7 @@ def _open_targets(model: onnx.ModelProto, batch: int, fixed: Mapping[str, Sizes]
         grows = [i for i, size in enumerate(taken) if size is None]
         if not grows:
             continue
-        target, made = _graph.value_of(known[node.input[1]]), fixed.get(node.output[0]) or ()
+        target, made = onnx_graph.value_of(known[node.input[1]]), fixed.get(node.output[0]) or ()
         changed = opened_target(taken, target.tolist(), batch) if len(grows) == 1 else None
         if changed is None and len(grows) == 1 and len(made) == len(target) and None not in made:
             changed = opened_target(taken, [int(size or 0) for size in made], batch)  # with -1 as what it stands for
@@ -186,12 +188,12 @@ def _open_targets(model: onnx.ModelProto, batch: int, fixed: Mapping[str, Sizes]
             raise Unrunnable(f"the place of the batch in {target.tolist()} of {node.name!r} can't be told")
         if changed == target.tolist():
             continue
-        node.input[1] = _graph.free_name(model, f"{node.name}_target")
+        node.input[1] = onnx_graph.free_name(model, f"{node.name}_target")
         light.graph.node[at].input[1] = node.input[1]
         for one in (model, light):
-            _graph.set_constant(one, node.input[1], np.array(changed, np.int64))
+            onnx_graph.set_constant(one, node.input[1], np.array(changed, np.int64))
         opened += 1
-    _graph.drop_unneeded(model)
+    onnx_graph.drop_unneeded(model)
     return opened
 
 

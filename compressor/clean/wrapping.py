@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from compressor.clean import _graph
+from compressor.clean import onnx_graph
 from compressor.clean.given import Given, flat_shape
 
 _TO_NHWC = (0, 2, 3, 1)
@@ -23,10 +23,10 @@ _TO_PIXELS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def feed_nchw(model: onnx.ModelProto, given: Given) -> str:
     """Transpose the input of a file that takes (N, H, W, C)."""
-    inputs = _graph.data_inputs(model)
+    inputs = onnx_graph.data_inputs(model)
     if len(inputs) != 1 or len(given.shape) != _AXES - 1:
         return ""
-    value, sizes = inputs[0], _graph.sizes_of(inputs[0])
+    value, sizes = inputs[0], onnx_graph.sizes_of(inputs[0])
     own, wanted = tuple(sizes[1:]), tuple(given.shape)
     last = (*wanted[1:], wanted[0])
     if len(sizes) != _AXES or own == wanted or not all(size in {0, want} for size, want in zip(own, last, strict=True)):
@@ -37,10 +37,10 @@ def feed_nchw(model: onnx.ModelProto, given: Given) -> str:
     batch.CopyFrom(value.type.tensor_type.shape.dim[0])
     undone = _bypass(model, value.name)
     if not undone:
-        moved = _graph.free_name(model, f"{value.name}_nhwc")
-        _graph.rename_inputs(model, {value.name: moved})
+        moved = onnx_graph.free_name(model, f"{value.name}_nhwc")
+        onnx_graph.rename_inputs(model, {value.name: moved})
         node = helper.make_node("Transpose", [value.name], [moved], name=moved, perm=list(_TO_NHWC))
-        _graph.set_nodes(model, [node, *model.graph.node])
+        onnx_graph.set_nodes(model, [node, *model.graph.node])
     dims = value.type.tensor_type.shape.dim
     for dim, size in zip(dims[1:], wanted, strict=True):
         dim.Clear()
@@ -53,18 +53,18 @@ def feed_nchw(model: onnx.ModelProto, given: Given) -> str:
 
 def flatten_first(model: onnx.ModelProto, given: Given) -> str:
     """Flatten rows of one channel for a file that takes (N, values); of several the order can't be known."""
-    inputs = _graph.data_inputs(model)
+    inputs = onnx_graph.data_inputs(model)
     count = math.prod(given.shape)
     if len(inputs) != 1 or len(given.shape) != _AXES - 1 or given.shape[0] != 1:
         return ""
-    value, sizes = inputs[0], _graph.sizes_of(inputs[0])
+    value, sizes = inputs[0], onnx_graph.sizes_of(inputs[0])
     if len(sizes) != _FLAT or sizes[1] not in {0, count}:
         return ""
-    _graph.ensure_standard(model)
-    flat = _graph.free_name(model, f"{value.name}_flat")
-    _graph.rename_inputs(model, {value.name: flat})
+    onnx_graph.ensure_standard(model)
+    flat = onnx_graph.free_name(model, f"{value.name}_flat")
+    onnx_graph.rename_inputs(model, {value.name: flat})
     node = helper.make_node("Flatten", [value.name], [flat], name=flat, axis=1)
-    _graph.set_nodes(model, [node, *model.graph.node])
+    onnx_graph.set_nodes(model, [node, *model.graph.node])
     dims = value.type.tensor_type.shape.dim
     del dims[1:]
     for size in given.shape:
@@ -75,15 +75,15 @@ def flatten_first(model: onnx.ModelProto, given: Given) -> str:
 
 def _bypass(model: onnx.ModelProto, name: str) -> bool:
     """Leave out the Transpose to (N, C, H, W) if nothing else reads the input ``name``."""
-    nodes = _graph.readers(model).get(name, [])
+    nodes = onnx_graph.readers(model).get(name, [])
     outputs = {value.name for value in model.graph.output}
     if len(nodes) != 1 or nodes[0].op_type != "Transpose" or nodes[0].output[0] in outputs:
         return False
     if [list(item.ints) for item in nodes[0].attribute if item.name == "perm"] != [_TO_NCHW]:
         return False
     gone = nodes[0].output[0]
-    _graph.set_nodes(model, [node for node in model.graph.node if list(node.output) != [gone]])
-    _graph.rename_inputs(model, {gone: name})
+    onnx_graph.set_nodes(model, [node for node in model.graph.node if list(node.output) != [gone]])
+    onnx_graph.rename_inputs(model, {gone: name})
     return True
 
 
@@ -91,13 +91,13 @@ def feed_pixels(model: onnx.ModelProto, given: Given) -> str:
     """Compute the uint8 pixels that the file takes back from the values that a device feeds."""
     if _taken(model) != TensorProto.UINT8 or not given.factor:
         return ""
-    name, nodes = _graph.data_inputs(model)[0].name, []
+    name, nodes = onnx_graph.data_inputs(model)[0].name, []
     source = name
     factor, offset = given.to_pixels
     numbers = {"factor": factor, "offset": offset, "least": 0.0, "most": 255.0}
-    parts = {part: _graph.free_name(model, f"{name}_{part}") for part in (*numbers, *_TO_PIXELS)}
+    parts = {part: onnx_graph.free_name(model, f"{name}_{part}") for part in (*numbers, *_TO_PIXELS)}
     for part, number in numbers.items():
-        _graph.set_constant(model, parts[part], np.array(number, np.float32))
+        onnx_graph.set_constant(model, parts[part], np.array(number, np.float32))
     for part, (operator, further) in _TO_PIXELS.items():
         taken = [source, *(parts[one] for one in further)]
         nodes.append(helper.make_node(operator, taken, [parts[part]], name=parts[part]))
@@ -111,32 +111,32 @@ def feed_half(model: onnx.ModelProto, given: Given) -> str:
     del given
     if _taken(model) != TensorProto.FLOAT16:
         return ""
-    _convert(model, [], _graph.data_inputs(model)[0].name, TensorProto.FLOAT16)
+    _convert(model, [], onnx_graph.data_inputs(model)[0].name, TensorProto.FLOAT16)
     return "float32 inputs are converted to the float16 that it takes"
 
 
 def _taken(model: onnx.ModelProto) -> int:
     """Return the type of the only input, that of undefined values if there are more."""
-    inputs = _graph.data_inputs(model)
+    inputs = onnx_graph.data_inputs(model)
     return int(inputs[0].type.tensor_type.elem_type) if len(inputs) == 1 else TensorProto.UNDEFINED
 
 
 def _convert(model: onnx.ModelProto, nodes: list[onnx.NodeProto], source: str, kind: int) -> None:
     """Put ``nodes`` before all others, which then read a Cast of ``source``; the input takes float32."""
-    value = _graph.data_inputs(model)[0]
-    cast = _graph.free_name(model, f"{value.name}_{TensorProto.DataType.Name(kind).lower()}")
-    _graph.rename_inputs(model, {value.name: cast})
+    value = onnx_graph.data_inputs(model)[0]
+    cast = onnx_graph.free_name(model, f"{value.name}_{TensorProto.DataType.Name(kind).lower()}")
+    onnx_graph.rename_inputs(model, {value.name: cast})
     nodes.append(helper.make_node("Cast", [source], [cast], name=cast, to=kind))
-    _graph.set_nodes(model, [*nodes, *model.graph.node])
+    onnx_graph.set_nodes(model, [*nodes, *model.graph.node])
     value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
 def _moved(model: onnx.ModelProto, name: str, tag: str) -> str:
     """Give the output ``name`` another name inside the graph, and return it: a node behind it makes ``name`` anew."""
-    inside = _graph.free_name(model, f"{name}_{tag}")
+    inside = onnx_graph.free_name(model, f"{name}_{tag}")
     for node in model.graph.node:
         node.output[:] = [inside if one == name else one for one in node.output]
-    _graph.rename_inputs(model, {name: inside})
+    onnx_graph.rename_inputs(model, {name: inside})
     return inside
 
 
@@ -160,7 +160,7 @@ def flatten_answers(model: onnx.ModelProto, given: Given) -> str:
     del given
     changed = []
     for value in model.graph.output:
-        sizes = [size or 0 for size in _graph.sizes_of(value)]
+        sizes = [size or 0 for size in onnx_graph.sizes_of(value)]
         if flat_shape(sizes) == tuple(sizes) or value.type.tensor_type.elem_type != TensorProto.FLOAT:
             continue
         deep = _moved(model, value.name, "axes")
@@ -177,7 +177,7 @@ def flatten_answers(model: onnx.ModelProto, given: Given) -> str:
 def widen(model: onnx.ModelProto, given: Given) -> str:
     """Write a float16 file as float32: quantizers take nothing else, and processors compute float16 as float32."""
     del given
-    graphs = list(_graph.graphs(model.graph))
+    graphs = list(onnx_graph.graphs(model.graph))
     if not any(_computes_in_half(graph) for graph in graphs):
         return ""
     wide = sum(_widened(tensor) for graph in graphs for tensor in graph.initializer)
@@ -204,5 +204,5 @@ def _computes_in_half(graph: onnx.GraphProto) -> bool:
 def _widened(tensor: onnx.TensorProto) -> bool:
     if tensor.data_type != TensorProto.FLOAT16:
         return False
-    tensor.CopyFrom(onnx.numpy_helper.from_array(_graph.value_of(tensor).astype(np.float32), tensor.name))
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx_graph.value_of(tensor).astype(np.float32), tensor.name))
     return True

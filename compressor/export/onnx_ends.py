@@ -6,16 +6,16 @@ What a new end does not need is left out. The computation up to there is not cha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from compressor.clean import onnx_graph
 from compressor.errors import ModelSignatureError
 from compressor.export import EMBEDDING
-from compressor.export.stripping import graphs
 
 PICTURE, DEVIATIONS = "picture", "deviations"
 """Names of the outputs that are made here."""
@@ -114,7 +114,7 @@ def _matrix(name: str, width: int) -> onnx.ValueInfoProto:
 
 def _free(model: onnx.ModelProto, name: str) -> str:
     """Return ``name``, or one like it that no tensor has."""
-    taken = _names(model)
+    taken = onnx_graph.tensor_names(model)
     while name in taken:
         name += "_"
     return name
@@ -122,15 +122,10 @@ def _free(model: onnx.ModelProto, name: str) -> str:
 
 def _prefix(model: onnx.ModelProto) -> str:
     """Return a prefix that no tensor and no node has."""
-    prefix, taken = _OWN, tuple(_names(model) | {node.name for node in model.graph.node})
+    prefix, taken = _OWN, tuple(onnx_graph.tensor_names(model) | {node.name for node in model.graph.node})
     while any(name.startswith(prefix) for name in taken):
         prefix += "_"
     return prefix
-
-
-def _names(model: onnx.ModelProto) -> set[str]:
-    taken = {one for node in model.graph.node for one in (*node.input, *node.output)}
-    return taken | {one.name for one in (*model.graph.input, *model.graph.initializer)}
 
 
 def _ended(model: onnx.ModelProto, outputs: Sequence[onnx.ValueInfoProto]) -> bytes:
@@ -138,29 +133,7 @@ def _ended(model: onnx.ModelProto, outputs: Sequence[onnx.ValueInfoProto]) -> by
     wanted = [onnx.ValueInfoProto.FromString(one.SerializeToString()) for one in outputs]  # they may be its own
     del model.graph.output[:]
     model.graph.output.extend(wanted)
-    needed, kept = {one.name for one in wanted}, []
-    for node in reversed(model.graph.node):
-        if needed & set(node.output):
-            kept.append(node)
-            needed |= set(node.input)
-            needed |= {one for item in _inner(node) for inner in item.node for one in inner.input}
-            needed |= {one.name for item in _inner(node) for one in item.output}
-    del model.graph.node[:]
-    model.graph.node.extend(reversed(kept))
-    weights = [tensor for tensor in model.graph.initializer if tensor.name in needed]
-    gone = {tensor.name for tensor in model.graph.initializer} - needed
-    given = [one for one in model.graph.input if one.name not in gone]  # old files list weights there, too
-    del model.graph.input[:]
-    model.graph.input.extend(given)
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(weights)
+    onnx_graph.drop_unneeded(model)
     del model.graph.value_info[:]
     made: bytes = model.SerializeToString()
     return made
-
-
-def _inner(node: onnx.NodeProto) -> Iterable[onnx.GraphProto]:
-    """Yield the graphs inside a node: branches and loops read tensors of the graph around them."""
-    for item in node.attribute:
-        for graph in [item.g, *item.graphs] if item.HasField("g") else item.graphs:
-            yield from graphs(graph)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx
+
+from compressor.clean.onnx_graph import graphs
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -21,12 +21,3 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.opset_import[:]
     model.opset_import.extend(sorted(opsets, key=lambda opset: opset.domain))
     return model
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield ``graph`` and every graph inside its nodes (branches and loops)."""
-    yield graph
-    for node in graph.node:
-        for item in node.attribute:
-            for inner in [item.g, *item.graphs] if item.HasField("g") else item.graphs:
-                yield from graphs(inner)

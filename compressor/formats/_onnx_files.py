@@ -10,8 +10,8 @@ import ast
 
 import onnx
 
+from compressor.clean.onnx_graph import graphs
 from compressor.errors import ModelFileError, ModelOperatorsError
-from compressor.export.stripping import graphs
 from compressor.formats._base import FileWords
 from wire.manifest import TensorSpec
 

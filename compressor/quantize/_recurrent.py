@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compressor.export.stripping import graphs
+from compressor.clean.onnx_graph import graphs
 from compressor.steps.quantize import Settings
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})

@@ -1,4 +1,4 @@
-"""Parts of an ONNX graph that several mends read: constants, readers of tensors, inputs, nodes that nothing needs."""
+"""Parts of an ONNX graph for all that reads or changes one: constants, readers, inputs, nodes that nothing needs."""
 
 from __future__ import annotations
 
@@ -96,10 +96,17 @@ def set_constant(model: onnx.ModelProto, name: str, values: Array) -> None:
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
 
 
+def tensor_names(model: onnx.ModelProto) -> set[str]:
+    """Return the names of the tensors of ``model`` and of the graphs inside its nodes."""
+    given = {value.name for value in (*model.graph.input, *model.graph.initializer)}
+    return given | {
+        name for graph in graphs(model.graph) for node in graph.node for name in (*node.output, *node.input)
+    }
+
+
 def free_name(model: onnx.ModelProto, wanted: str) -> str:
     """Return ``wanted``, with a number if a tensor of ``model`` has that name."""
-    taken = {value.name for value in (*model.graph.input, *model.graph.initializer)}
-    taken |= {name for graph in graphs(model.graph) for node in graph.node for name in (*node.output, *node.input)}
+    taken = tensor_names(model)
     made, number = wanted, 0
     while made in taken:
         number += 1
@@ -127,7 +134,10 @@ def rename_inputs(model: onnx.ModelProto, names: dict[str, str]) -> None:
 
 
 def drop_unneeded(model: onnx.ModelProto) -> int:
-    """Remove nodes and initializers that no output needs, and return the number of removed nodes."""
+    """Remove nodes and initializers that no output needs, and return the number of removed nodes.
+
+    Old files list initializers as inputs, too: such an input goes with its initializer, or it would have to be fed.
+    """
     graph = model.graph
     needed = {value.name for value in graph.output}
     kept = []
@@ -140,6 +150,11 @@ def drop_unneeded(model: onnx.ModelProto) -> int:
     set_nodes(model, kept[::-1])
     initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
     if len(initializers) < len(graph.initializer):
+        unneeded = {tensor.name for tensor in graph.initializer} - needed
+        inputs = [value for value in graph.input if value.name not in unneeded]
+        if len(inputs) < len(graph.input):
+            del graph.input[:]
+            graph.input.extend(inputs)
         copied = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in initializers]
         del graph.initializer[:]
         graph.initializer.extend(copied)
