@@ -49,7 +49,7 @@ def one_row(model: onnx.ModelProto, given: Given) -> str:
         Unrunnable: If it does not run with one.
     """
     inputs = onnx_graph.data_inputs(model)
-    counts = next((node.op_type for node in model.graph.node if node.op_type in onnx_graph.COUNTING), "")
+    counts = _counting(model)
     if not counts or len(inputs) != 1 or not onnx_graph.sizes_of(inputs[0]) or onnx_graph.sizes_of(inputs[0])[0]:
         return ""
     session = session_of(model)
@@ -63,6 +63,11 @@ def one_row(model: onnx.ModelProto, given: Given) -> str:
     inputs[0].type.tensor_type.shape.dim[0].Clear()
     inputs[0].type.tensor_type.shape.dim[0].dim_value = 1
     return f"the open batch is fixed to 1: {counts} counts over all rows, so that several have other answers than each"
+
+
+def _counting(model: onnx.ModelProto) -> str:
+    """Return the first operator of ``model`` that counts over all rows, "" if there is none."""
+    return next((node.op_type for node in model.graph.node if node.op_type in onnx_graph.COUNTING), "")
 
 
 def _are_rows(whole: onnx_graph.Array, parts: Sequence[onnx_graph.Array]) -> bool:
@@ -87,7 +92,7 @@ def open_batch(model: onnx.ModelProto, given: Given) -> str:
     sizes = onnx_graph.sizes_of(inputs[0]) if len(inputs) == 1 else []
     if not sizes or not sizes[0]:
         return ""
-    if counts := next((node.op_type for node in model.graph.node if node.op_type in onnx_graph.COUNTING), ""):
+    if counts := _counting(model):
         raise Unrunnable(f"{counts} counts over all rows, so that several would have other answers than each alone")
     fixed = _shapes(_light(model))
     for value in (inputs[0], *model.graph.output):
