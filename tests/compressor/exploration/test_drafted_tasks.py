@@ -13,7 +13,6 @@ from PIL import Image
 
 from compressor import data as data_sets
 from compressor import tasks
-from compressor.cli import main
 from compressor.data._split import split, told_groups
 from compressor.data._table import Table
 from compressor.errors import DataError, SplitError
@@ -22,12 +21,13 @@ from compressor.exploration.duplicates import with_near_sources
 from compressor.exploration.layouts import recognised
 from compressor.progress import Silent
 from compressor.recipe.model import Recipe
-from compressor.recipe.read import parse_recipe, read_recipe
+from compressor.recipe.read import parse_recipe
 from compressor.tasks._drafting import Facts
 from compressor.tasks.anomaly import draft as anomaly
 from tests.compressor.data.test_class_folders import write
 from tests.compressor.data.test_sound_events import as_wav
-from tests.compressor.exploration.test_init import picture
+from tests.compressor.exploration import test_init
+from tests.compressor.exploration.test_init import picture, run_drafted
 
 COUNT = 120
 RATE = 4000
@@ -35,9 +35,7 @@ RATE = 4000
 
 def drafted(path: Path) -> tuple[Recipe, str, Table]:
     """Return the recipe that is drafted for ``path``, its text, and the table that it loads, ready to train."""
-    text = draft(path, path.parent, Silent()).text
-    (path.parent / "made.toml").write_text(text)
-    recipe = read_recipe(path.parent / "made.toml")
+    recipe, text = test_init.drafted(path)
     table = data_sets.load(recipe.data, path.parent)
     parts = split(table, recipe.train.seed)
     return recipe, text, tasks.of(recipe.data).targets.fitted(recipe, table, table.take(parts.train))
@@ -252,16 +250,8 @@ def test_recordings_with_lists_of_events(tmp_path: Path, shared: bool) -> None: 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("make", [inspected, recorded, few])
-def test_what_is_drafted_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], make: Callable[[Path], Path]
-) -> None:
+def test_what_is_drafted_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path]) -> None:
     """To a verdict, with two commands."""
     make(tmp_path / "seen")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(["init", "seen"])
-    assert stop.value.code == 0
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "seen.toml", "--out", "out", "--quick"])
-    assert stop.value.code in {0, 2, 3}, capsys.readouterr().err
-    assert (tmp_path / "out" / "gate.json").is_file()
+    run_drafted("seen")

@@ -130,11 +130,27 @@ def mnist(folder: Path) -> Path:
     return folder
 
 
-def drafted(path: Path) -> tuple[Recipe, str]:
-    """Return the recipe that is drafted for ``path``, and its text."""
-    text = draft(path, path.parent, Silent()).text
+def drafted(path: Path, *labels: str) -> tuple[Recipe, str]:
+    """Return the recipe that is drafted for ``path`` with the columns ``labels``, and its text."""
+    text = draft(path, path.parent, Silent(), labels=labels).text
     (path.parent / "made.toml").write_text(text)
     return read_recipe(path.parent / "made.toml"), text
+
+
+def run_drafted(data: str) -> None:
+    """Draft a recipe for ``data``, a path in the working directory, and run it, with two commands, to a verdict."""
+    with pytest.raises(SystemExit) as stop:
+        main(["init", data])
+    assert stop.value.code == 0
+    run_quickly(f"{Path(data).stem}.toml")
+
+
+def run_quickly(recipe: str) -> None:
+    """Run ``recipe`` in the working directory to a verdict."""
+    with pytest.raises(SystemExit) as stop:
+        main(["run", recipe, "--out", "out", "--quick"])
+    assert stop.value.code in {0, 2, 3}
+    assert Path("out", "gate.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -264,10 +280,7 @@ def test_the_recipe_runs_unchanged(
     assert stop.value.code == 4
     assert "error [package_invalid]: Expected a new file for the recipe, got shapes.toml" in capsys.readouterr().err
     assert (tmp_path / "shapes.toml").read_bytes() == before
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "shapes.toml", "--out", "out", "--quick"])
-    assert stop.value.code in {0, 2, 3}, capsys.readouterr().err
-    assert (tmp_path / "out" / "gate.json").is_file()
+    run_quickly("shapes.toml")
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,9 @@ import pytest
 from PIL import Image
 
 from compressor import data as data_sets
-from compressor.cli import main
-from compressor.exploration.draft import draft
-from compressor.progress import Silent
-from compressor.recipe.model import Recipe
-from compressor.recipe.read import read_recipe
 from tests.compressor.data.test_boxes import rectangle, studio, voc
 from tests.compressor.data.test_class_folders import write
+from tests.compressor.exploration.test_init import drafted, run_drafted
 
 COUNT, WIDTH, HEIGHT = 48, 80, 60
 Files = dict[str, bytes]
@@ -108,13 +104,6 @@ def in_cvat() -> Files:
             **{f"images/{n}.png": data for n, (data, _) in enumerate(PICTURES)}}  # fmt: skip
 
 
-def drafted(path: Path) -> tuple[Recipe, str]:
-    """Return the recipe that is drafted for ``path``, and its text."""
-    text = draft(path, path.parent, Silent()).text
-    (path.parent / "made.toml").write_text(text)
-    return read_recipe(path.parent / "made.toml"), text
-
-
 @pytest.mark.parametrize(
     ("make", "split", "why"),
     [
@@ -167,16 +156,8 @@ def test_small_boxes_take_a_larger_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_a_drafted_detection_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_drafted_detection_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From an export of a tool to a verdict, with two commands."""
     write(tmp_path / "cells", in_cvat())
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(["init", "cells"])
-    assert stop.value.code == 0
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "cells.toml", "--out", "out", "--quick"])
-    assert stop.value.code in {0, 2, 3}, capsys.readouterr().err
-    assert (tmp_path / "out" / "gate.json").is_file()
+    run_drafted("cells")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from compressor import data as data_sets
-from compressor.cli import main
 from compressor.errors import DataError
 from compressor.exploration.draft import draft
 from compressor.progress import Silent
-from compressor.recipe.model import DataRecipe, Recipe
+from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import read_recipe
+from tests.compressor.exploration.test_init import drafted, run_drafted
 
 COUNT = 80
 
@@ -39,13 +39,6 @@ def features(count: int = COUNT) -> dict[str, list[object]]:
 def classes(count: int = COUNT) -> list[object]:
     """Return two classes, in turns."""
     return ["ab"[n % 2] for n in range(count)]
-
-
-def drafted(path: Path, *labels: str) -> tuple[Recipe, str]:
-    """Return the recipe that is drafted for ``path``, and its text."""
-    text = draft(path, path.parent, Silent(), labels=labels).text
-    (path.parent / "made.toml").write_text(text)
-    return read_recipe(path.parent / "made.toml"), text
 
 
 def test_rows_of_features_have_a_network_and_ranges_of_their_own(tmp_path: Path) -> None:
@@ -256,11 +249,5 @@ def test_a_drafted_table_runs(
     columns["large"][4] = ""
     written(tmp_path, columns)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(["init", "t.csv"])
-    assert stop.value.code == 0
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "t.toml", "--out", "out", "--quick"])
-    assert stop.value.code in {0, 2, 3}, capsys.readouterr().err
-    assert (tmp_path / "out" / "gate.json").is_file()
+    run_drafted("t.csv")
     assert "left out 1 of 160 rows without a value" in capsys.readouterr().err
