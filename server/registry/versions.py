@@ -148,7 +148,7 @@ class Versions:
             UnknownBlobError: If its bundle is not here.
             BundleError: If it is invalid.
         """
-        return _has_pictures(self.blobs, release.sha256)
+        return self.label_form_of_bundle(release.sha256).pictures
 
     def gate_split(self, sha256: str) -> str:
         """Return the digest of the gate rows that a bundle was judged on; "" if its certificate has none.
@@ -183,11 +183,6 @@ def _reference(blobs: Blobs, sha256: str) -> Reference:
 @lru_cache(maxsize=256)
 def _label_form(blobs: Blobs, sha256: str) -> LabelForm:
     return LabelForm.of(parse_bundle(blobs.read(sha256)).manifest)
-
-
-@lru_cache(maxsize=256)
-def _has_pictures(blobs: Blobs, sha256: str) -> bool:
-    return not parse_bundle(blobs.read(sha256)).manifest.preprocessing.front_end
 
 
 @lru_cache(maxsize=256)
