@@ -67,9 +67,7 @@ class NewPlaces:
         """Return ``place`` with what its labels show, and how many uniform samples are labelled."""
         release = self.versions.release(place.release)
         reference = self.versions.reference(release.custom.ref_id)
-        own = self.versions.artifacts(place.model)
-        labels = self.samples.labelled((place.device,), since_ms)
-        found = distinct(one for one in labels if one.artifact_sha256 in own)
+        found = distinct(self.samples.labelled((place.device,), since_ms, self.versions.artifacts(place.model)))
         audited = audited_samples(found, self.versions.label_form, self.config.source_block_s)
         scenes, labelled = scenes_of([replace(one, inclusion_ratio=0.0) for one in audited]), len(audited)
         n, wrong = len(scenes), sum(scene.wrong for scene in scenes)

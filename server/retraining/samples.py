@@ -13,7 +13,7 @@ import binascii
 import csv
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -267,10 +267,10 @@ class SampleStore:
         with self.database.begin() as connection:
             return store.count_of_request(connection, device, request)
 
-    def labelled(self, devices: Sequence[str], since_ms: int) -> tuple[StoredSample, ...]:
-        """Return the labelled samples that ``devices`` took since a time, by id."""
+    def labelled(self, devices: Sequence[str], since_ms: int, artifacts: Collection[str]) -> tuple[StoredSample, ...]:
+        """Return the labelled samples of ``devices`` that ``artifacts`` took since a time, by id."""
         with self.database.begin() as connection:
-            return tuple(stored_sample(row) for row in store.labelled_samples(connection, devices, since_ms))
+            return tuple(stored_sample(row) for row in store.labelled_samples(connection, devices, since_ms, artifacts))
 
     def labelled_uniformly(self, limit: int) -> tuple[StoredSample, ...]:
         """Return the newest labelled samples that were drawn uniformly, of any device, newest first."""

@@ -201,11 +201,12 @@ class RetrainingService:
             return TriggerFacts(job=job, rollout=rollout, takers=takers)
         known = alarm or self.verdicts.verdict(trigger.verdict)
         quiet_ms = 0 if alarm or known is None else max(now_ms - known.closed_ms, 0)
-        form = self.versions.label_form_of_bundle(self.versions.release(trigger.release).sha256)
+        release = self.versions.release(trigger.release)
+        form = self.versions.label_form_of_bundle(release.sha256)
         labelled = distinct(self._labelled(trigger))
         drawn = [one for one in labelled if len(trigger.devices) == 1 or not one.request.startswith(ONCE)]
         audited = audited_samples(drawn, self.versions.label_form, self.config.source_block_s)
-        reference = self.versions.reference(self.versions.release(trigger.release).custom.ref_id)
+        reference = self.versions.reference(release.custom.ref_id)
         return TriggerFacts(
             windows=known.windows if known else 0,
             quiet_ms=quiet_ms,
@@ -221,8 +222,8 @@ class RetrainingService:
         """Return the trigger's samples that its model took and whose label fits it: any other would fail the job."""
         form = self.versions.label_form_of_bundle(self.versions.release(trigger.release).sha256)
         own = self.versions.artifacts(trigger.model)
-        labelled = self.samples.labelled(trigger.devices, trigger.since_ms)
-        return [sample for sample in labelled if sample.artifact_sha256 in own and not form.problem(sample.label)]
+        labelled = self.samples.labelled(trigger.devices, trigger.since_ms, own)
+        return [sample for sample in labelled if not form.problem(sample.label)]
 
     def _watched(self, trigger: Trigger) -> list[StoredSample]:
         """Return the newest labelled samples of the model, drawn uniformly, of its devices that did not drift."""

@@ -69,8 +69,7 @@ class SuspectReleases:
         reference = self.versions.reference(release.custom.ref_id)
         artifact = release.custom.artifact_sha256
         own = self.versions.artifacts(release.model)  # another model has other errors: they excuse none of this one's
-        labels = self.samples.labelled((suspect.device,), self.suspects.since_ms(suspect.device))
-        found = distinct(one for one in labels if one.artifact_sha256 in own)
+        found = distinct(self.samples.labelled((suspect.device,), self.suspects.since_ms(suspect.device), own))
         of_release = [one for one in found if one.artifact_sha256 == artifact]
         earlier = [one for one in found if one.artifact_sha256 != artifact]
         last = max(earlier, key=lambda one: one.at_ms).artifact_sha256 if earlier else ""

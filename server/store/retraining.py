@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -245,11 +245,14 @@ def last_labelled(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     return list(connection.execute(order).mappings())
 
 
-def labelled_samples(connection: sa.Connection, devices: Sequence[str], since_ms: int) -> list[sa.RowMapping]:
-    """Return the labelled samples of ``devices`` that were taken since a time, by id."""
+def labelled_samples(
+    connection: sa.Connection, devices: Sequence[str], since_ms: int, artifacts: Collection[str]
+) -> list[sa.RowMapping]:
+    """Return the labelled samples of ``devices`` that ``artifacts`` took since a time, by id."""
     query = SAMPLES.select().where(
-        SAMPLES.c.device.in_(list(devices)), SAMPLES.c.at_ms >= since_ms, SAMPLES.c.label.is_not(None)
-    )
+        SAMPLES.c.device.in_(list(devices)), SAMPLES.c.artifact_sha256.in_(list(artifacts)),
+        SAMPLES.c.at_ms >= since_ms, SAMPLES.c.label.is_not(None),
+    )  # fmt: skip
     return list(connection.execute(query.order_by(SAMPLES.c.id)).mappings())
 
 

@@ -191,7 +191,7 @@ def test_the_archive_lists_each_image_once(site: Site) -> None:
     for number in (1, 2):
         site.service.samples.accept("d1", upload(number), 0)
         site.service.samples.label(number, str(number), "me", 5)
-    labelled = site.service.samples.labelled(["d1"], 0)
+    labelled = site.service.samples.labelled(["d1"], 0, [upload(1).artifact_sha256])
     data = build_archive([*labelled, *labelled], lambda device: f"site of {device}", site.service.samples.image)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
@@ -245,7 +245,7 @@ def test_samples_of_one_device_and_time_share_a_source(site: Site) -> None:
     for number, at_ms in ((1, 0), (2, 599_999), (3, 600_000)):
         site.service.samples.accept("d1", replace(upload(number), at_ms=at_ms), 1_000_000)
         site.service.samples.label(number, str(number), "me", 5)
-    samples = site.service.samples.labelled(["d1"], 0)
+    samples = site.service.samples.labelled(["d1"], 0, [upload(1).artifact_sha256])
     for block_s, sources in ((600.0, 2), (0.0, 3)):
         data = build_archive(samples, lambda device: device, site.service.samples.image, block_s)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
