@@ -83,6 +83,10 @@ class Scene:
         """The devices at places that training does not know and nobody has accepted."""
         return self.outcome.new_places - self.accepted
 
+    def facts_of(self, key: BankKey) -> BankFacts:
+        """Return the facts of a bank; those of an unknown bundle if the registry has none."""
+        return self.facts.get(key, BankFacts())
+
 
 def findings(scene: Scene) -> tuple[Finding, ...]:
     """Return the verdicts of one window with their causes."""
@@ -112,7 +116,7 @@ def _pools(scene: Scene) -> dict[str, Pools]:
     watched: dict[str, set[PoolName]] = {}
     alarms: dict[str, set[PoolName]] = {}
     for key, name in scene.outcome.pool_values:
-        model = scene.facts.get(key, BankFacts()).model
+        model = scene.facts_of(key).model
         watched.setdefault(model, set()).add(name)
         alarms.setdefault(model, set()).update([name] if (key, name) in scene.outcome.pool_alarms else [])
     return {
@@ -124,7 +128,7 @@ def _pools(scene: Scene) -> dict[str, Pools]:
 def _model_of(scene: Scene, device: str) -> str:
     """Return the model whose windows ``device`` sends, "" if that is not known."""
     now = scene.state.current.get(device)
-    return scene.facts.get(now.key, BankFacts()).model if now is not None else ""
+    return scene.facts_of(now.key).model if now is not None else ""
 
 
 def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
@@ -132,7 +136,7 @@ def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
     now = scene.state.current.get(device)
     if now is None or now.previous is None or (fault is None and device in scene.state.expected.get(now.key, ())):
         return ""
-    release, windows = scene.facts.get(now.key, BankFacts()).release or now.key[0], scene.config.release_windows
+    release, windows = scene.facts_of(now.key).release or now.key[0], scene.config.release_windows
     carried = scene.state.carried.get(now.key)
     if fault is None and _replay_text(scene, device):
         return release
@@ -159,7 +163,7 @@ def _replay_text(scene: Scene, device: str) -> str:
     if counts is None or carried is None or device not in carried.origins:
         return ""
     origin = carried.origins[device]
-    after, before = scene.facts.get(now.key, BankFacts()), scene.facts.get(origin, BankFacts())
+    after, before = scene.facts_of(now.key), scene.facts_of(origin)
     known = scene.state.facts
     if after.model != before.model or known[now.key].classes != known[origin].classes:
         return ""
@@ -171,7 +175,7 @@ def _replay_text(scene: Scene, device: str) -> str:
 
 
 def _outputs_alone(scene: Scene, device: str, key: BankKey) -> bool:
-    bank, facts = scene.state.banks[key], scene.facts.get(key, BankFacts())
+    bank, facts = scene.state.banks[key], scene.facts_of(key)
     if bank.training is None or facts.usual is None:
         return False
     row, kinds = bank.rows[device], np.array(facts.usual.kinds)
@@ -220,12 +224,12 @@ def _recent(scene: Scene, devices: Iterable[str], *, training: bool) -> tuple[Fl
     of_training = training and not carried
     recent: Floats = (bank.training_recent[rows] if of_training else bank.evidence(rows)).sum(axis=0)
     faint = 0.0 if of_training else _FAINT * len(rows)
-    return recent, faint, scene.facts.get(key, BankFacts())
+    return recent, faint, scene.facts_of(key)
 
 
 def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
     keys = (scene.state.current[device].key for device in verdict.devices if device in scene.state.current)
-    facts = scene.facts.get(next(keys, ("", "")), BankFacts())
+    facts = scene.facts_of(next(keys, ("", "")))
     fresh = not scene.senders.isdisjoint(verdict.devices)
     if verdict.kind is VerdictKind.DEVICE_FAULT:
         return Finding(
@@ -256,9 +260,8 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
 def _pool_causes(scene: Scene, verdict: DriftVerdict) -> tuple[Share, ...]:
     name = verdict.attributes[0] if verdict.attributes else FLEET
     for key, pool in scene.state.pools.items():
-        of_model = scene.facts.get(key[0], BankFacts()).model == verdict.model
-        if of_model and key[1] == name and key in scene.outcome.pool_alarms:
+        facts = scene.facts_of(key[0])
+        if facts.model == verdict.model and key[1] == name and key in scene.outcome.pool_alarms:
             recent = scene.state.banks[key[0]].with_classes(pool.recent, pool.class_recent)
-            facts = scene.facts.get(key[0], BankFacts())
             return shares(recent, facts.streams(len(pool.recent)), pictures=facts.pictures)
     return ()

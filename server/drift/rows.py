@@ -14,7 +14,7 @@ from server.drift.detection.carrying import BankKey
 from server.drift.detection.detector_bank import ROWS
 from server.drift.detection.movement import CONTROL_DEVICES
 from server.drift.detection.reference import Floats, Ints, proportions
-from server.drift.findings import BankFacts, Scene, causes
+from server.drift.findings import Scene, causes
 from server.fleet.fleet import Device
 from server.ingest.windows import StoredWindow
 from wire.histogram import BINS
@@ -122,7 +122,7 @@ def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, str]:
     for (key, judged, carried), members in alike.items():
         bank = scene.state.carried[key].bank if carried else scene.state.banks[key]
         recent = bank.evidence if judged else bank.training_recent.__getitem__
-        facts = scene.facts.get(key, BankFacts())
+        facts = scene.facts_of(key)
         streams = facts.streams(bank.streams)
         for first in range(0, len(members), ROWS):
             some = members[first : first + ROWS]
@@ -159,7 +159,7 @@ def _summaries(scene: Scene, latest: Mapping[str, StoredWindow]) -> dict[str, st
             alike.setdefault(key, []).append(window)
     found: dict[str, str] = {}
     for key, members in alike.items():
-        bank, usual = scene.state.banks[key], scene.facts.get(key, BankFacts()).usual
+        bank, usual = scene.state.banks[key], scene.facts_of(key).usual
         if usual is None:
             continue
         for first in range(0, len(members), ROWS):
