@@ -359,15 +359,9 @@ def _request(body: RolloutRequest) -> RolloutOptions:
     return RolloutOptions(
         release=body.release, canary=canary, groups=body.groups, probation_s=body.probation_s,
         deadline_s=body.deadline_s, success_ratio=body.success_ratio, error_ratio=body.error_ratio,
-        approved=body.approved, scope=_scope(body.scope), newcomers=body.newcomers, window=_window(body.window),
+        approved=body.approved, scope=Scope.of(body.scope.model_dump()), newcomers=body.newcomers,
+        window=_window(body.window),
         shadow=ShadowOrder(**body.shadow.model_dump()) if body.shadow else None, max_bytes_per_s=body.max_bytes_per_s,
-    )  # fmt: skip
-
-
-def _scope(body: ScopeBody) -> Scope:
-    return Scope(
-        devices=tuple(body.devices), sites=tuple(body.sites), attributes=dict(body.attributes),
-        hardware=tuple(body.hardware), releases=tuple(body.releases), models=tuple(body.models), move=body.move,
     )  # fmt: skip
 
 

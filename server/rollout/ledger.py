@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -112,13 +111,6 @@ def _standing(row: sa.RowMapping) -> MemberStanding:
     return MemberStanding.STUCK if stuck else MemberStanding(row["standing"])
 
 
-def _scope(document: Mapping[str, Any]) -> Scope:
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
-    }
-    return Scope(**values)
-
-
 def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple[Rollout, ...]:
     members: dict[str, list[Member]] = {row["id"]: [] for row in rows}
     for row in store.members_of(connection, list(members)):
@@ -135,7 +127,7 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
         values["phase"] = RolloutPhase(row["phase"])
         values["window"] = decode(MaintenanceWindow, row["window"].encode()) if row["window"] else None
         values["shadow"] = decode(ShadowOrder, row["shadow"].encode()) if row["shadow"] else None
-        values["scope"] = _scope(json.loads(row["scope"])) if row["scope"] else Scope()
+        values["scope"] = Scope.of(json.loads(row["scope"])) if row["scope"] else Scope()
         values["cautions"] = json.loads(row["cautions"]) if row["cautions"] else {}
         found.append(Rollout(**values, members=tuple(members[row["id"]])))
     return tuple(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from server.fleet.fleet import Device
 from server.wording import listed
@@ -31,6 +32,14 @@ class Scope:
     releases: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     move: bool = False
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Scope:
+        """Return the scope in a document of its fields, with lists as in JSON."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
+        }
+        return cls(**values)
 
     @property
     def names_devices(self) -> bool:
