@@ -11,7 +11,7 @@ from server.registry.versions import Release
 from server.rollout.config import MAX_TIME_S, RolloutConfig
 from server.rollout.model import Group, Rollout, RolloutPhase
 from server.rollout.scope import Scope
-from server.rollout.selection import Eligibility, as_members, model_of, pick_canaries
+from server.rollout.selection import Eligibility, as_members, pick_canaries
 from server.rollout.thresholds import MAX_CANARIES
 from server.wording import listed
 from wire.messages import MaintenanceWindow
@@ -150,8 +150,7 @@ class _Choice:
         scope, found = self.request.scope, []
         for device in self.fleet.values():
             why = self.rules.refusal(device, scope) or self.request.withheld.get(device.device, "")
-            inside = not scope.mismatch(device, model_of(device, self.rules.models))
-            found += [f"{device.device}: {why}"] if inside and why else []
+            found += [f"{device.device}: {why}"] if why and not self.rules.outside(device, scope) else []
         if not found:
             return f"no device is in the scope ({scope.text})" if scope.text else "the fleet has no device"
         return listed(found, _NAMED)

@@ -64,7 +64,7 @@ class Eligibility:
         models = {release.name: release.model for release in releases}
         model = models.get(name, "")
         offered = {release.model for release in releases if not release.withdrawn_ms}
-        used = {model_of(device, models) for device in devices}
+        used = {_assigned_model(device, models) for device in devices}
         bundles = tuple(release for release in releases if release.name == name)
         others = tuple(sorted((offered | used) - {"", model}))
         return cls(name=name, model=model, bundles=bundles, models=models, other_models=others)
@@ -77,8 +77,8 @@ class Eligibility:
             scope: the scope of the rollout.
             named: whether the request names this very device, in its canary or in a group.
         """
-        model = model_of(device, self.models)
-        outside = scope.mismatch(device, _running_model(device, self.models))
+        model = _assigned_model(device, self.models)
+        outside = self.outside(device, scope)
         if outside:
             return outside
         if device.desired_release == device.release == self.name and not device.in_trouble:
@@ -89,11 +89,11 @@ class Eligibility:
         if not model and self.other_models and not (named or scope.names_devices):
             others = listed(self.other_models, _NAMED)
             return f"it runs no model yet and the fleet also has {others}: name it by device, site or attribute"
-        return "" if self.bundle(device) else self._unable(device)
+        return "" if choose_bundle(self.bundles, self.name, device) else self._unable(device)
 
-    def bundle(self, device: Device) -> Release | None:
-        """Return the bundle that ``device`` can run, None when there is none."""
-        return choose_bundle(self.bundles, self.name, device)
+    def outside(self, device: Device, scope: Scope) -> str:
+        """Return why ``device`` is outside of ``scope``, in words; "" if it is inside."""
+        return scope.mismatch(device, running_model(device, self.models))
 
     def _unable(self, device: Device) -> str:
         targets = listed([bundle.target for bundle in self.bundles], _NAMED)
@@ -110,16 +110,22 @@ class Eligibility:
         return f"it has {has}, and the release needs {' or '.join(needs)}"
 
 
-def model_of(device: Device, models: Mapping[str, str]) -> str:
-    """Return the model that ``device`` is assigned, or runs if nothing is assigned; "" for a blank device.
+def is_blank(device: Device) -> bool:
+    """Return whether ``device`` runs and is assigned nothing."""
+    return not (device.desired_release or device.release)
+
+
+def running_model(device: Device, models: Mapping[str, str]) -> str:
+    """Return the model that ``device`` runs, or is assigned if it has reported none; "" for a blank device.
 
     ``models``: by release. A release that the server does not know (installed on site) names its model itself.
     """
-    return _model(device.desired_release or device.release, models)
-
-
-def _running_model(device: Device, models: Mapping[str, str]) -> str:
     return _model(device.release or device.desired_release, models)
+
+
+def _assigned_model(device: Device, models: Mapping[str, str]) -> str:
+    """Return the model that ``device`` is assigned, or runs if nothing is assigned; "" for a blank device."""
+    return _model(device.desired_release or device.release, models)
 
 
 def _model(release: str, models: Mapping[str, str]) -> str:
@@ -145,7 +151,7 @@ def without_model(rollout: Rollout, devices: Mapping[str, Device], releases: Seq
     blank = [
         member for member in rollout.members
         if member.standing in _UNTOLD and not member.gen and not rollout.groups[member.group].named
-        and member.device in devices and not model_of(devices[member.device], {})
+        and member.device in devices and is_blank(devices[member.device])
     ]  # fmt: skip
     if not blank or not Eligibility.of(devices.values(), releases, rollout.release).other_models:
         return ()

@@ -42,7 +42,7 @@ from server.rollout.model import (
 )
 from server.rollout.planner import apply_settlements, held_by, plan, settled, so_far
 from server.rollout.resuming import NAMED, Foresight, How, foresee, replaced, resumed, skipped, to_replace
-from server.rollout.selection import candidates, choose_bundle, pick_canaries, without_model
+from server.rollout.selection import candidates, choose_bundle, is_blank, pick_canaries, without_model
 from server.rollout.thresholds import count_members, outcome
 from server.rollout.thresholds import devices as counted
 from server.wording import listed
@@ -432,7 +432,7 @@ def _created(rollout: Rollout, fleet: Mapping[str, Device]) -> str:
     text += f" ({rollout.scope.text})" if rollout.scope.text else ""
     text += ", and to devices of it that enrol meanwhile" if rollout.dynamic else ""
     found = [fleet[member.device] for member in rollout.members]
-    blank = [device.device for device in found if not (device.desired_release or device.release)]
+    blank = [device.device for device in found if is_blank(device)]
     verb = "runs" if len(blank) == 1 else "run"
     return text + (f"; {len(blank)} of them {verb} no model yet: {listed(blank, NAMED)}" if blank else "")
 

@@ -33,7 +33,7 @@ from server.rollout.create import RolloutOptions
 from server.rollout.model import Rollout
 from server.rollout.resuming import Foresight, How
 from server.rollout.scope import Scope
-from server.rollout.selection import candidates, model_of
+from server.rollout.selection import candidates, running_model
 from server.rollout.thresholds import devices
 
 _SHOWN = 20
@@ -261,7 +261,7 @@ class ScopeForm:
         known = {release.name: release.model for release in releases}
         for chosen, values in (
             (self.sites, {device.site for device in devices}),
-            (self.models, {model_of(device, known) for device in devices}),
+            (self.models, {running_model(device, known) for device in devices}),
             (self.hardware, {device.reported.hardware for device in devices if device.reported}),
         ):
             offered = sorted(values - {""})

@@ -130,6 +130,14 @@ def test_canaries_come_from_the_scope_and_not_from_the_groups() -> None:
         ({"name": "cam-1"}, "got none: cam1: it runs this release already, cam2: it runs"),
         ({"name": "cam-1", "devices": FLEET[3:]}, "got none: new1: it runs no model yet and the fleet also has tones"),
         ({"devices": []}, "got none: the fleet has no device"),
+        (
+            {
+                "name": "tones-1",
+                "scope": Scope(models=("tones",)),
+                "devices": [device("mic1", "kw", "tones-1", desired_release="cam-1")],
+            },
+            "got none: mic1: it is on cam-1, a release of cam, and moves",
+        ),
     ],
 )
 def test_a_refusal_names_the_cause_that_holds(request_: dict[str, object], why: str) -> None:
