@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -160,15 +161,15 @@ def _grouping(
     request: RolloutOptions, config: RolloutConfig, choice: _Choice, takers: Sequence[Device], seed: str
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     canary = config.canary if request.canary is None else request.canary
-    later = [name for group in request.groups for name in group]
+    later = dict.fromkeys(name for group in request.groups for name in group)
     allowed = [device for device in takers if device.device not in request.withheld]
     free = [device for device in allowed if device.device not in later]
     first = pick_canaries(free, canary, seed) if isinstance(canary, int) else tuple(canary)
     named = [first, *(tuple(group) for group in request.groups)]
-    chosen = [name for group in named for name in group]
+    chosen = Counter(name for group in named for name in group)
     for name in [*later, *first]:
-        if chosen.count(name) > 1:
-            message = f"Expected each device in one group, got {name[:80]!r} in {chosen.count(name)} places"
+        if chosen[name] > 1:
+            message = f"Expected each device in one group, got {name[:80]!r} in {chosen[name]} places"
             raise RolloutRefusedError(message)
         choice.check(name)
     if not first:
