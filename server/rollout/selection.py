@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.fleet.fleet import Device
 from server.fleet.liveness import AWAY
 from server.registry.versions import Release
-from server.rollout.model import NO_MODEL, Member, MemberStanding, Rollout, Settle
+from server.rollout.model import NO_MODEL, Member, MemberStanding, Rollout, RolloutPhase, Settle
 from server.rollout.planner import left_out
 from server.rollout.scope import Scope
 from server.wording import listed
@@ -132,21 +132,19 @@ def _model(release: str, models: Mapping[str, str]) -> str:
     return models.get(release) or release.rpartition("-")[0] or release
 
 
-def candidates(
-    devices: Iterable[Device], releases: Sequence[Release], name: str, scope: Scope | None = None
-) -> tuple[Device, ...]:
-    """Return the devices of ``scope`` (None: no filter) that may get the release ``name``: see ``Eligibility``."""
-    found = tuple(devices)
-    rules, wanted = Eligibility.of(found, releases, name), scope or Scope()
-    return tuple(device for device in found if not rules.refusal(device, wanted))
+def candidates(devices: Collection[Device], releases: Sequence[Release], name: str) -> tuple[Device, ...]:
+    """Return the devices that may get the release ``name`` without a filter: see ``Eligibility``."""
+    rules, everywhere = Eligibility.of(devices, releases, name), Scope()
+    return tuple(device for device in devices if not rules.refusal(device, everywhere))
 
 
 def without_model(rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release]) -> tuple[Settle, ...]:
     """Return the settlements of blank members that were taken while the fleet had one model, and now has several.
 
-    Only those that nobody named, by the scope or in a group, and that were never assigned the release.
+    Only while it runs, and only those that nobody named, by the scope or in a group, and that were never assigned the
+    release.
     """
-    if rollout.scope.names_devices:
+    if rollout.phase is not RolloutPhase.RUNNING or rollout.scope.names_devices:
         return ()
     blank = [
         member for member in rollout.members

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from server.clock import Clock, system_now_ms
@@ -42,7 +42,7 @@ from server.rollout.model import (
 )
 from server.rollout.planner import apply_settlements, held_by, plan, settled, so_far
 from server.rollout.resuming import NAMED, Foresight, How, foresee, replaced, resumed, skipped, to_replace
-from server.rollout.selection import candidates, choose_bundle, is_blank, pick_canaries, without_model
+from server.rollout.selection import Eligibility, choose_bundle, is_blank, pick_canaries, without_model
 from server.rollout.thresholds import count_members, outcome
 from server.rollout.thresholds import devices as counted
 from server.wording import listed
@@ -235,8 +235,7 @@ class RolloutService:
         devices, releases, now_ms = self.fleet.devices(), self.versions.releases(), self.clock()
         fresh, known = self._newcomers(after, devices, releases), {device.device: device for device in devices}
         whole = replace(after, members=(*after.members, *fresh))
-        if whole.phase is RolloutPhase.RUNNING:
-            whole = apply_settlements(whole, without_model(whole, known, releases), now_ms)
+        whole = apply_settlements(whole, without_model(whole, known, releases), now_ms)
         return foresee(before, whole, self._statuses(after, known, now_ms), now_ms)
 
     def _steer(
@@ -291,7 +290,7 @@ class RolloutService:
         self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int
     ) -> Rollout:
         """Leave out blank devices that were taken before the fleet had a second model; return the rollout after."""
-        ends = without_model(rollout, devices, releases) if rollout.phase is RolloutPhase.RUNNING else ()
+        ends = without_model(rollout, devices, releases)
         if not ends:
             return rollout
         members = {member.device: member for member in rollout.members}
@@ -332,14 +331,16 @@ class RolloutService:
                 raise RolloutRefusedError(message)
 
     def _newcomers(
-        self, rollout: Rollout, devices: Iterable[Device], releases: Sequence[Release]
+        self, rollout: Rollout, devices: Collection[Device], releases: Sequence[Release]
     ) -> tuple[Member, ...]:
         if not rollout.dynamic or rollout.phase is not RolloutPhase.RUNNING:
             return ()
         taken = {*rollout.cautions, *(member.device for other in self.ledger.open() for member in other.members)}
-        fresh = candidates(devices, releases, rollout.release, rollout.scope)
-        last = len(rollout.groups) - 1
-        return tuple(Member(device=device.device, group=last) for device in fresh if device.device not in taken)
+        rules, last = Eligibility.of(devices, releases, rollout.release), len(rollout.groups) - 1
+        free = (device for device in devices if device.device not in taken)  # few: most are members
+        return tuple(
+            Member(device=device.device, group=last) for device in free if not rules.refusal(device, rollout.scope)
+        )
 
     def _settle(self, rollout: Rollout, member: Member, settle: Settle | None, now_ms: int) -> None:
         if settle is None:
