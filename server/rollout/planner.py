@@ -65,7 +65,7 @@ def plan(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int, *,
         return settled
     pause = stop(after)
     if pause is not None:
-        return (*settled, Finish(RolloutPhase.FAILED) if nobody_left(after) else pause)
+        return (*settled, Finish(RolloutPhase.FAILED) if _nobody_left(after) else pause)
     if _may_open(after):
         held = held_by(after)
         if held is not None:
@@ -103,9 +103,8 @@ def so_far(member: Member, update: UpdateStatus, release: str) -> Member:
     if not _about(member, update, release):
         return member
     waits_for = (update.code or "window_closed") if update.phase is UpdatePhase.DEFERRED else ""
-    replay = update.replay or member.replay
-    counted = replace(member, shadow=update.shadow or member.shadow, replay=replay, waits_for=waits_for)
-    counted = replace(counted, answered=update.answered)
+    shadow, replay = update.shadow or member.shadow, update.replay or member.replay
+    counted = replace(member, shadow=shadow, replay=replay, waits_for=waits_for, answered=update.answered)
     if update.fetched_bytes is None:
         return replace(counted, bundle_bytes=update.done_bytes)
     return replace(counted, air_bytes=member.earlier_bytes + update.fetched_bytes)
@@ -138,7 +137,7 @@ def stop(rollout: Rollout) -> Pause | None:
     return None
 
 
-def nobody_left(rollout: Rollout) -> bool:
+def _nobody_left(rollout: Rollout) -> bool:
     """Return whether every device was left out and none can try again: those assigned another release still may."""
     return all(one.standing is MemberStanding.CANCELLED and one.code != SUPERSEDED for one in rollout.members)
 
