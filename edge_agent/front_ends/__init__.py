@@ -5,8 +5,8 @@ default and range), ``SUFFIXES`` (of the files it reads) and ``decode(data: byte
 3)`` with equal channels. From that picture on, preprocessing, drift monitor and runtimes work as for a camera's. The
 compressor calls the same function, so that training and device get equal numbers. A manifest holds every setting as a
 number by name. One that reads tables with a header also has ``decode_named(data, settings, columns)``, which reads
-them by name, and ``reordered(data, columns)``. Uses only numpy and the standard library; a module is imported when
-named.
+them by name and returns the picture and a sentence on what it did. Uses only numpy and the standard library; a module
+is imported when named.
 
 Source for the idea (8-bit features as the model's picture): TensorFlow Lite Micro, ``micro_speech`` example.
 """
@@ -14,7 +14,7 @@ Source for the idea (8-bit features as the model's picture): TensorFlow Lite Mic
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -30,8 +30,17 @@ def names() -> tuple[str, ...]:
     return plugins.names(__name__)
 
 
-def decode(name: str, data: bytes, options: Mapping[str, float], columns: Sequence[str] = ()) -> Pixels:
+def decode(name: str, data: bytes, options: Mapping[str, float]) -> Pixels:
     """Return the picture that the front end ``name`` makes of ``data``: uint8, (H, W, 3), equal channels.
+
+    Raises:
+        SensorError: If the front end is unknown, it can't read ``data``, or an option is unknown or out of range.
+    """
+    return _load(name).decode(data, _settings(name, tuple(options.items())))
+
+
+def decode_named(name: str, data: bytes, options: Mapping[str, float], columns: Sequence[str]) -> tuple[Pixels, str]:
+    """Return the picture as ``decode`` does, and a sentence on what was done to read it; empty: nothing to say.
 
     ``columns``: the names of the columns of numbers, as in a manifest; a table with a header is read by them.
 
@@ -39,15 +48,10 @@ def decode(name: str, data: bytes, options: Mapping[str, float], columns: Sequen
         SensorError: If the front end is unknown, it can't read ``data``, it has other columns, or an option is unknown
             or out of range.
     """
-    module, settings = _load(name), _settings(name, tuple(options.items()))
-    named = getattr(module, "decode_named", None) if columns else None
-    return module.decode(data, settings) if named is None else cast("Pixels", named(data, settings, columns))
-
-
-def reordered(name: str, data: bytes, columns: Sequence[str]) -> str:
-    """Return a sentence if the table ``data``, which was decoded, has ``columns`` in another order; else nothing."""
-    said: Callable[[bytes, Sequence[str]], str] | None = getattr(_load(name), "reordered", None) if columns else None
-    return "" if said is None else said(data, columns)
+    named = getattr(_load(name), "decode_named", None) if columns else None
+    if named is None:
+        return decode(name, data, options), ""
+    return cast("tuple[Pixels, str]", named(data, _settings(name, tuple(options.items())), columns))
 
 
 def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:

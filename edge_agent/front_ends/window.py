@@ -19,6 +19,7 @@ import numpy as np
 
 from edge_agent.errors import SensorError
 from edge_agent.front_ends._base import MAX_SIDE, Pixels, Values, as_array, ranges, to_pixels
+from edge_agent.streams.column_names import listed, misfit
 from wire.settings import Bound
 
 MAX_WINDOW_BYTES = 4 * 1024 * 1024
@@ -26,7 +27,6 @@ MAX_STEPS = 65_536
 SUFFIXES = frozenset({".csv", ".json", ".bin", ".f32", ".raw"})
 _JSON = ("[", "{")
 _EXAMPLE = "as JSON [[0.1, 0.2], [0.3, 0.4]] for two steps of two channels"
-_SHOWN = 8  # names in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +58,13 @@ def decode(data: bytes, settings: Settings) -> Pixels:
     Raises:
         SensorError: If ``data`` is not a window of ``steps`` x ``channels`` finite numbers.
     """
-    return decode_named(data, settings, ())
+    return decode_named(data, settings, ())[0]
 
 
-def decode_named(data: bytes, settings: Settings, columns: Sequence[str]) -> Pixels:
+def decode_named(data: bytes, settings: Settings, columns: Sequence[str]) -> tuple[Pixels, str]:
     """Return the picture of the window in ``data`` as ``decode`` does; a header is compared with ``columns``.
 
-    The same names in another order are read by name.
+    The same names in another order are read by name, and a sentence says so; else it is empty.
 
     Raises:
         SensorError: If ``data`` is not such a window, or its header has other names than ``columns``, if these are any.
@@ -76,13 +76,11 @@ def decode_named(data: bytes, settings: Settings, columns: Sequence[str]) -> Pix
         if not data or len(data) % step_bytes:
             message = f"Expected float32 steps of {step_bytes} bytes, got {len(data)} bytes"
             raise SensorError(f"{message}: the window is cut off")
-        values = np.frombuffer(data, "<f4").astype(np.float64).reshape(-1, settings.channels)
+        values, remark = np.frombuffer(data, "<f4").astype(np.float64).reshape(-1, settings.channels), ""
     else:
-        values = parse(data)
-        if (order := _order(data, columns)) is not None:
-            values = values[:, order]
+        values, remark = _in_order(parse(data), header(data) if columns else (), tuple(columns))
     lows, highs = ranges(settings.low, settings.high, settings.columns, settings.channels)
-    return to_pixels(fitted(values, settings, columns), lows, highs)
+    return to_pixels(fitted(values, settings, columns), lows, highs), remark
 
 
 def header(data: bytes) -> tuple[str, ...]:
@@ -97,36 +95,19 @@ def header(data: bytes) -> tuple[str, ...]:
     return () if any(map(_is_number, cells)) or not any(cells) else tuple(cell.strip() for cell in cells)
 
 
-def reordered(data: bytes, columns: Sequence[str]) -> str:
-    """Return a sentence if the header of ``data`` has ``columns`` in another order; empty: it has none, or the same."""
-    found = header(data)
-    if len(found) != len(columns) or found == tuple(columns):
-        return ""
-    return f"Expected the columns {_listed(columns)}, got {_listed(found)}: read by their names"
-
-
-def _order(data: bytes, columns: Sequence[str]) -> list[int] | None:
-    """Return where each of ``columns`` is in the header of ``data``; None: there is nothing to put in order.
+def _in_order(values: Values, found: tuple[str, ...], columns: tuple[str, ...]) -> tuple[Values, str]:
+    """Return ``values`` with the header ``found`` in the order of ``columns``, and a sentence if that is another.
 
     Raises:
         SensorError: If the header has other names.
     """
-    found = header(data) if columns else ()
-    if not found or found == tuple(columns):
-        return None
-    missing, foreign = [one for one in columns if one not in found], [one for one in found if one not in columns]
-    twice = [one for one in dict.fromkeys(found) if found.count(one) > 1]
-    if missing or foreign or twice:
-        parts = (("missing", missing), ("not of the model", foreign), ("twice", twice))
-        wrong = "; ".join(f"{what}: {_listed(names)}" for what, names in parts if names)
-        message = f"Expected the columns {_listed(columns)}, got {_listed(found)} ({wrong})"
+    if not found or found == columns:
+        return values, ""
+    if wrong := misfit(columns, found, found):
+        message = f"Expected the columns {listed(columns)}, got {listed(found)} ({wrong})"
         raise SensorError(f"{message}: name them as the training data does, or send rows without a header in its order")
-    return [found.index(one) for one in columns]
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(name[:40] for name in names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+    said = f"Expected the columns {listed(columns)}, got {listed(found)}: read by their names"
+    return values[:, [found.index(one) for one in columns]], said
 
 
 def fitted(values: Values, settings: Settings, columns: Sequence[str] = ()) -> Values:
@@ -214,7 +195,7 @@ def _csv_rows(text: str) -> list[list[float]]:
         message = f"Expected {wide} cells in each line, got {got}"
         raise SensorError(f"{message}: write one cell for each {'name of the header' if names else 'channel'}")
     if texts := [place for place in range(wide) if any(_is_text(line[place]) for line in lines)]:
-        shown = _listed([_described(lines, names, place) for place in texts])
+        shown = listed([_described(lines, names, place) for place in texts])
         message = f"Expected numbers in all columns, got text in {len(texts)} of {wide}: {shown}"
         raise SensorError(f"{message}: send the numbers that the model was trained on, and no others")
     return [[float(cell) if cell.strip() else np.nan for cell in line] for line in lines]

@@ -87,10 +87,9 @@ class ServedModel:
         """
         pre = self.manifest.preprocessing
         if pre.front_end:
-            columns = pre.front_end_columns
-            picture = front_ends.decode(pre.front_end, data, pre.front_end_options, columns)
-            outcome = self._run(picture, before_run)
-            return replace(outcome, remark=front_ends.reordered(pre.front_end, data, columns)) if columns else outcome
+            read = front_ends.decode_named(pre.front_end, data, pre.front_end_options, pre.front_end_columns)
+            outcome = self._run(read[0], before_run)
+            return replace(outcome, remark=read[1]) if read[1] else outcome
         room = (lambda: room_bytes(self.max_memory_bytes)) if self.max_memory_bytes else None
         outcome = self._run(decode_image(data, pre, room_bytes=room), before_run)
         return replace(outcome, size=upright_size(data, pre)) if self.manifest.decoder else outcome

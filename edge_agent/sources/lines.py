@@ -28,11 +28,11 @@ from edge_agent.errors import SourceError
 from edge_agent.sources import Surroundings
 from edge_agent.sources._descriptors import CUT, arriving, check_baud, followed
 from edge_agent.sources._stream import Pace, StreamSource
+from edge_agent.streams.column_names import REORDERED, listed, misfit
 from wire.errors import SettingsError
 from wire.settings import Bound
 
 LINE_INVALID = "source_line_invalid"
-REORDERED = "columns_reordered"
 MAX_LINE_BYTES = 64 * 1024
 _MAX_STEPS = 65_536
 
@@ -145,24 +145,21 @@ class _Windows:
         if not names or remark or len(wanted) <= 1:
             return own
         given = own or tuple(names)
-        missing = [name for name in wanted if name not in names]
-        foreign = [name for name in given if name not in wanted]
-        twice = [name for name in wanted if names.count(name) > 1]
-        read, got = f"{', '.join(wanted)[:200]} in {self._settings.path}", ", ".join(given)[:200]
-        if missing or foreign or twice:
-            parts = (("missing", missing), ("not of the model", foreign), ("twice", twice))
-            wrong = "; ".join(f"{what}: {', '.join(found)[:100]}" for what, found in parts if found)
-            message = f"Expected the columns {read}, got {got} ({wrong}): such lines are left out"
+        if wrong := misfit(wanted, given, tuple(names)):
+            message = f"{self._unlike(wanted, given)} ({wrong}): such lines are left out"
             advice = "name them as the training data does, or set columns in [source] to those of the channels"
             raise _NamesError(f"{message}; {advice}")
         if wanted != self._wanted:
             self._rows.clear()  # of another release, perhaps in another order
             self._reordered = False
         if given != wanted and not self._reordered:
-            self._surroundings.tell(REORDERED, f"Expected the columns {read}, got {got}: read by their names")
+            self._surroundings.tell(REORDERED, f"{self._unlike(wanted, given)}: read by their names")
             self._reordered = True
         self._wanted = wanted
         return wanted
+
+    def _unlike(self, wanted: tuple[str, ...], given: tuple[str, ...]) -> str:
+        return f"Expected the columns {listed(wanted)} in {self._settings.path}, got {listed(given)}"
 
     def _row(self, line: bytes) -> list[float]:
         """Return the numbers of a line; [] for an empty one, names, or an invalid one, which ends the window."""

@@ -1,1 +1,1 @@
-"""Streams of inputs that follow each other: recordings cut into windows, and what is known of each stream."""
+"""Streams of inputs that follow each other: recordings cut into windows, what is known of each stream, and columns."""

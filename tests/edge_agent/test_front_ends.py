@@ -240,9 +240,9 @@ NAMED = {"steps": 1, "channels": 3, "low": 0.0, "high": 255.0}
 )
 def test_a_header_in_another_order_is_read_by_its_names(data: bytes, said: str) -> None:
     """And that is said; rows without names are in the order of the training data."""
-    picture = front_ends.decode("window", data, NAMED, ("a", "b", "c"))
+    picture, remark = front_ends.decode_named("window", data, NAMED, ("a", "b", "c"))
     assert picture[0, :, 0].tolist() == [10, 20, 30]
-    assert front_ends.reordered("window", data, ("a", "b", "c")) == said
+    assert remark == said
     assert front_ends.decode("window", data, NAMED)[0, :, 0].tolist() == ([30, 10, 20] if said else [10, 20, 30])
 
 
@@ -258,14 +258,14 @@ def test_a_header_in_another_order_is_read_by_its_names(data: bytes, said: str) 
 def test_a_header_with_other_names_is_refused_with_both(data: bytes, said: str) -> None:
     """All that are missing and all that are foreign, at once."""
     with pytest.raises(SensorError, match=re.escape(said)):
-        front_ends.decode("window", data, NAMED, ("a", "b", "c"))
+        front_ends.decode_named("window", data, NAMED, ("a", "b", "c"))
 
 
 @pytest.mark.parametrize("data", [b"10,,30", b"a,b,c\n10,,30", b"b,c,a\n,30,10", b"[[10, NaN, 30]]"])
 def test_a_missing_number_is_named_by_its_column(data: bytes) -> None:
     """Whatever order the header has."""
     with pytest.raises(SensorError, match="got nan at step 0, column 'b'"):
-        front_ends.decode("window", data, NAMED, ("a", "b", "c"))
+        front_ends.decode_named("window", data, NAMED, ("a", "b", "c"))
 
 
 def test_a_window_is_stretched_only_where_that_is_asked_for() -> None:
