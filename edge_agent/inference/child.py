@@ -42,6 +42,7 @@ from edge_agent.pictures import sixteen_bits
 from edge_agent.pipe_frames import MAX_SAMPLE_BYTES, SAMPLE_TYPES, Frame, FrameDecoder, encode_frame
 from edge_agent.sinks import SinkSurroundings
 from edge_agent.sources.push import PushSource
+from edge_agent.streams.column_names import REORDERED
 from edge_agent.streams.open_events import OpenEvents
 from edge_agent.streams.recorded_inputs import RecordedInputs
 from wire import leb128
@@ -63,7 +64,6 @@ REPLAY_AGAIN_S = 60.0
 INPUT_CRASHED = "input_crashed"
 INPUT_AGAIN = "input_tried_again"
 OUT_OF_MEMORY = "out_of_memory"
-COLUMNS = "columns_reordered"
 _MAX_REQUESTS = 8
 _PIPE_BYTES = 65536
 STOP = Frame({"type": "stop"})
@@ -273,7 +273,7 @@ class InferenceLoop:
         run_s = self._clock.monotonic_s()
         if outcome.remark and outcome.remark != self._remarked:
             self._remarked = outcome.remark
-            self._fault(COLUMNS, f"{capture.name}: {outcome.remark}")
+            self._fault(REORDERED, f"{capture.name}: {outcome.remark}")
         self.answers.expect()
         self._unanswered.append(_Served(capture=capture, outcome=outcome, now_ms=now_ms, now_s=now_s, run_s=run_s))
         waited_s, took_s = run_s - self._unanswered[0].run_s, run_s - now_s
@@ -538,6 +538,24 @@ def suffixes_of(manifest: Manifest) -> frozenset[str]:
     return sixteen_bits.SUFFIXES if told.deep else sources.IMAGE_SUFFIXES
 
 
+def surroundings_of(
+    served: Callable[[], Manifest],
+    tell: Callable[[str, str], None],
+    wake: Callable[[], None],
+    state: Path | None = None,
+) -> sources.Surroundings:
+    """Return what a source may use of the process that serves the release that ``served`` returns."""
+    return sources.Surroundings(
+        state=state,
+        suffixes=lambda: suffixes_of(served()),
+        options=lambda: served().preprocessing.front_end_options,
+        columns=lambda: served().preprocessing.front_end_columns,
+        interval_ms=lambda: served().stream_interval_ms,
+        tell=tell,
+        wake=wake,
+    )
+
+
 def protected_stdout() -> BinaryIO:
     """Return the real stdout for frames; from now on all other output, also of C code, goes to stderr."""
     sys.stdout.flush()
@@ -609,19 +627,18 @@ def _serve(options: argparse.Namespace, send: Send) -> None:
     def tell(code: str, text: str) -> None:
         send({"type": "fault", "code": code, "text": text[:500]}, b"")
 
-    surroundings = sources.Surroundings(
-        state=options.state,
-        suffixes=lambda: suffixes_of((first if child is None else child.model).manifest),
-        options=lambda: (first if child is None else child.model).manifest.preprocessing.front_end_options,
-        columns=lambda: (first if child is None else child.model).manifest.preprocessing.front_end_columns,
-        interval_ms=lambda: (first if child is None else child.model).manifest.stream_interval_ms,
-        tell=tell,
-        wake=lambda: None if child is None else child.notices.put(WAKE),
-    )
+    def served() -> Manifest:
+        return (first if child is None else child.model).manifest
+
+    def wake() -> None:
+        if child is not None:
+            child.notices.put(WAKE)
+
+    surroundings = surroundings_of(served, tell, wake, options.state)
     in_flight = InFlight(options.state, options.run)
     outside = partial(in_flight.during, IN_SOURCE)
     source = sources.load(parse_json(options.source.encode()), clock, surroundings, outside)
-    inputs = RecordedInputs(source, lambda: (first if child is None else child.model).manifest, clock, tell)
+    inputs = RecordedInputs(source, served, clock, tell)
     child = InferenceLoop(first, inputs, send, clock, settings)
     child.load, child.in_flight = load, in_flight
     child.room = partial(memory_limit.free_bytes, ceiling)

@@ -32,7 +32,7 @@ from edge_agent.inference.child import (
     Notices,
     open_api,
     protected_stdout,
-    suffixes_of,
+    surroundings_of,
 )
 from edge_agent.inference.served_model import load_model
 from edge_agent.local_api.settings import ApiConfig
@@ -175,13 +175,8 @@ def run(trial: Trial, note: Callable[[str], None]) -> Ended:
 
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     notices: Notices = queue.SimpleQueue()
-    around = Surroundings(
-        suffixes=lambda: suffixes_of(model.manifest),
-        options=lambda: model.manifest.preprocessing.front_end_options,
-        columns=lambda: model.manifest.preprocessing.front_end_columns,
-        interval_ms=lambda: model.manifest.stream_interval_ms,
-        tell=lambda code, text: note(f"{code}: {text}"),
-        wake=lambda: notices.put(WAKE),
+    around = surroundings_of(
+        lambda: model.manifest, lambda code, text: note(f"{code}: {text}"), lambda: notices.put(WAKE)
     )
     source = _opened(trial, around)
     inputs = RecordedInputs(source, lambda: model.manifest, SystemClock(), around.tell)

@@ -17,7 +17,7 @@ from compressor.tasks.stream_events.evidence import heard
 from edge_agent import sources
 from edge_agent.device.clock import SystemClock
 from edge_agent.inference.answers import Answers
-from edge_agent.inference.child import CountingSettings, InferenceLoop, suffixes_of
+from edge_agent.inference.child import CountingSettings, InferenceLoop, surroundings_of
 from edge_agent.inference.preprocess import to_tensor
 from edge_agent.inference.served_model import load_model
 from edge_agent.sources import Capture, InStream
@@ -63,13 +63,7 @@ def device(bundle: Path, document: dict, state: Path | None = None) -> Device:
     """Return a device with the source of ``document``."""
     model, clock = load_model(bundle), SystemClock()
     records, told = [], []
-    around = sources.Surroundings(
-        state=state,
-        suffixes=lambda: suffixes_of(model.manifest),
-        options=lambda: model.manifest.preprocessing.front_end_options,
-        interval_ms=lambda: model.manifest.stream_interval_ms,
-        tell=lambda *said: told.append(said),
-    )
+    around = surroundings_of(lambda: model.manifest, lambda *said: told.append(said), lambda: None, state)
     inputs = RecordedInputs(sources.load(document, clock, around), lambda: model.manifest, clock, around.tell)
     loop = InferenceLoop(model, inputs, lambda *_: None, clock, CountingSettings())
     loop.answers = Answers(watch=lambda record, *_: records.append(record), open_events=OpenEvents(state))
