@@ -17,7 +17,6 @@ import json
 import os
 import tempfile
 import time
-import wave
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from edge_agent.errors import (
     reason_of,
 )
 from edge_agent.inference.served_model import Inference, ServedModel, load_model
+from edge_agent.streams.recordings import as_wav
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.ports import ProbeResult
 from wire.bundle import parse_bundle
@@ -308,10 +308,4 @@ def _wav(values: NDArray[Any], rate_hz: int) -> bytes:
         message = f"Expected mono sound (N,) as int16 or finite floats -1..1 at {rate_hz} Hz, got {values.dtype}"
         raise SensorError(f"{message} {values.shape}: take one channel and convert it")
     levels = values if whole else np.clip(np.rint(values * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes(levels.astype("<i2").tobytes())
-    return buffer.getvalue()
+    return as_wav(levels, rate_hz)

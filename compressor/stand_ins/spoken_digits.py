@@ -6,8 +6,6 @@ and two epochs suffice.
 
 from __future__ import annotations
 
-import io
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy.typing as npt
 
 from compressor.recipe.model import DataRecipe
 from compressor.stand_ins._zipped import write_zip
+from edge_agent.streams.wav_header import PcmForm, wav_of
 
 TAKES = 80
 VOICES = {"alto": 1.06, "bass": 0.88, "soprano": 1.12, "tenor": 0.94}
@@ -48,7 +47,8 @@ def _clip(digit: int, pitch: float, rate: int, rng: np.random.Generator) -> byte
     time_s = np.arange(int(rng.uniform(0.6, 0.8) * rate)) / rate
     hiss = rng.normal(0, 1, len(time_s))
     heard = _sound(digit, pitch, time_s, hiss) * rng.uniform(0.25, 0.45) + 0.005 * hiss
-    return _wav(np.clip(heard * 127 + 128, 0, 255).astype(np.uint8), rate)
+    samples = np.clip(heard * 127 + 128, 0, 255).astype(np.uint8)
+    return wav_of(samples.tobytes(), PcmForm(rate_hz=rate, channels=1, width=1))
 
 
 def _sound(digit: int, pitch: float, time_s: Sound, hiss: Sound) -> Sound:  # noqa: PLR0911 - one kind a digit
@@ -84,13 +84,3 @@ def _tone(hertz: Sound, time_s: Sound) -> Sound:
     """Return a sine with the frequency ``hertz`` at each sample."""
     tone: Sound = np.sin(2 * np.pi * np.cumsum(hertz) * (time_s[1] - time_s[0]))
     return tone
-
-
-def _wav(samples: npt.NDArray[np.uint8], rate: int) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(1)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
-    return buffer.getvalue()

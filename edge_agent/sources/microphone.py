@@ -13,10 +13,8 @@ Source: arecord(1): -t raw, -f S16_LE; ALSA's plug-in "file" stands for a microp
 
 from __future__ import annotations
 
-import io
 import os
 import threading
-import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +28,12 @@ from edge_agent.sources._pcm import other_container, sounds_in
 from edge_agent.sources._process import check_program, output_of
 from edge_agent.sources._sample_clock import SampleClock
 from edge_agent.sources._stream import Pace, StreamInput, StreamSource
-from edge_agent.streams.wav_header import HEAD_BYTES, PcmForm, is_wav, wav_head
+from edge_agent.streams.wav_header import HEAD_BYTES, MOST_CHANNELS, PcmForm, is_wav, wav_head, wav_of
 from wire.settings import Bound
 
 INTERVAL = "source_interval"
 FORMAT = "source_format"
-_WIDTH_BYTES = 2
-_MOST_CHANNELS = 2  # that the front ends mix
+_RAW_WIDTH = 2  # bytes of a sample, whatever the width in its file
 _READ_BYTES = 65536
 Times: TypeAlias = Callable[[float, float], InStream]
 """From the seconds at which a clip ends in its stream, and the hop in seconds, to its place."""
@@ -149,7 +146,7 @@ class _Clips:
         when = self._recording_times() if self.is_file else self._live_times()
         held, skip, passed = bytearray(), 0, 0  # in frames: until the next clip begins, and those that are gone
         for form, samples, begins in sounds_in(self._chunks(stop), self._raw, self._check, self._refused):
-            frame_bytes = _WIDTH_BYTES * form.channels
+            frame_bytes = _RAW_WIDTH * form.channels
             if begins:
                 passed, skip = passed + len(held) // frame_bytes, 0
                 held.clear()
@@ -158,7 +155,7 @@ class _Clips:
             while len(held) >= (skip + cut.clip) * frame_bytes:
                 clip = bytes(held[skip * frame_bytes : (skip + cut.clip) * frame_bytes])
                 place = when((passed + skip + cut.clip) / form.rate_hz, cut.hop / form.rate_hz)
-                yield StreamInput(_wav(clip, form.rate_hz, form.channels), place)
+                yield StreamInput(wav_of(clip, PcmForm(rate_hz=form.rate_hz, channels=form.channels)), place)
                 skip += cut.hop
             gone = min(skip, len(held) // frame_bytes)
             del held[: gone * frame_bytes]
@@ -194,7 +191,7 @@ class _Clips:
         return PcmForm(rate_hz=self.cut().rate_hz, channels=self._settings.channels)
 
     def _check(self, form: PcmForm) -> str:
-        fits = form.rate_hz == self.cut().rate_hz and form.channels <= max(_MOST_CHANNELS, self._settings.channels)
+        fits = form.rate_hz == self.cut().rate_hz and form.channels <= max(MOST_CHANNELS, self._settings.channels)
         return "" if fits else f"a WAV of {form}"
 
     def _misfit(self, reason: str) -> str:
@@ -223,13 +220,3 @@ def _contents(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while data := file.read(_READ_BYTES):
             yield data
-
-
-def _wav(samples: bytes, rate: int, channels: int) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(_WIDTH_BYTES)
-        file.setframerate(rate)
-        file.writeframes(samples)
-    return buffer.getvalue()

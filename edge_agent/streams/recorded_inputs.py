@@ -18,6 +18,7 @@ from edge_agent.device.clock import Clock
 from edge_agent.errors import SensorError
 from edge_agent.sources import Capture, InStream, Source
 from edge_agent.streams.recordings import as_wav, read_sound, window_starts, windows
+from edge_agent.streams.wav_header import frames_of
 from wire.manifest import Manifest
 
 UNHEARD = "source_unheard"
@@ -107,7 +108,7 @@ class RecordedInputs:
         options = manifest.preprocessing.front_end_options
         rate, clip_s = int(options.get("sample_rate_hz", 0)), options.get("clip_s", 0.0)
         clip = round(rate * clip_s)
-        if not clip or capture.prepare is not None:
+        if not clip or capture.prepare is not None or frames_of(capture.data) == clip:  # the usual clip
             return capture
         stride = round(rate * manifest.stream_interval_ms / _SECOND_MS)
         sound = read_sound(capture.data)
@@ -120,7 +121,7 @@ class RecordedInputs:
             return replace(capture, prepare=_too_short(len(sound.samples) / rate, clip_s))
         count = len(window_starts(len(sound.samples), clip, stride))
         whole = _Whole(capture=capture, left=count)
-        end_ms = self._clock.now_ms() if capture.place.at_ms is None else capture.place.at_ms
+        end_ms = capture.place.taken_ms(self._clock.now_ms())
 
         def parts() -> Iterator[_Window]:
             for number, (start, samples) in enumerate(windows(sound.samples, clip, stride), 1):

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.streams.wav_header import plain_wav
+from edge_agent.streams.wav_header import MOST_CHANNELS, PcmForm, plain_wav, wav_of
 
 Sound = NDArray[np.int16]
 _WIDE = 2
-_MOST_CHANNELS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ def read_sound(data: bytes) -> StoredSound | None:
     try:
         with wave.open(io.BytesIO(plain_wav(data))) as file:
             head = file.getparams()
-            if head.sampwidth not in {1, _WIDE} or head.nchannels not in range(1, _MOST_CHANNELS + 1):
+            if head.sampwidth not in {1, _WIDE} or head.nchannels not in range(1, MOST_CHANNELS + 1):
                 return None
             body = file.readframes(min(head.nframes, len(data)))
     except (wave.Error, struct.error, EOFError, OSError, ValueError, ArithmeticError, RuntimeError):
@@ -64,10 +63,4 @@ def windows(sound: Sound, clip: int, stride: int) -> Iterator[tuple[int, Sound]]
 
 def as_wav(sound: Sound, rate_hz: int) -> bytes:
     """Return ``sound`` as a WAV of 16 bits, as the microphone of a device gives it."""
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(_WIDE)
-        file.setframerate(rate_hz)
-        file.writeframes(sound.astype("<i2").tobytes())
-    return buffer.getvalue()
+    return wav_of(sound.astype("<i2").tobytes(), PcmForm(rate_hz=rate_hz, channels=1))

@@ -1,5 +1,7 @@
 """The header of a WAV, as recorders and converters write it: lengths that are unknown, and the extensible form.
 
+``wav_of`` writes a plain one.
+
 Decides which WAV is read, for sound that arrives (``sources``) and for whole files (``front_ends``, ``recordings``)
 alike. Standard library only.
 
@@ -9,7 +11,9 @@ Source: Multimedia Programming Interface and Data Specifications 1.0, IBM and Mi
 
 from __future__ import annotations
 
+import io
 import struct
+import wave
 from dataclasses import dataclass
 
 HEAD_BYTES = 64 * 1024
@@ -19,7 +23,8 @@ _LONGEST_REST = 1024 * 1024  # a header that states more behind the samples is w
 _PCM, _EXTENSIBLE = 1, 0xFFFE
 _STREAMED = frozenset({0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF - 36, 0xFFFFFFFF - 44})
 """Lengths that a program writes which can't know it, because it writes to a pipe."""
-_MOST_CHANNELS = 2  # that a front end mixes
+MOST_CHANNELS = 2
+"""That a front end mixes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +86,22 @@ def wav_head(data: bytes) -> WavHead | None:
     return None
 
 
+def frames_of(data: bytes) -> int | None:
+    """Return how many frames the header of the WAV in ``data`` states; None: it states none, or is none."""
+    try:
+        head = wav_head(data) if is_wav(data) else None
+    except ValueError:
+        return None
+    return None if head is None or head.size is None else head.size // (head.form.width * head.form.channels)
+
+
 def plain_wav(data: bytes) -> bytes:
     """Return a WAV of unknown length, or with an extensible header, as ``wave`` reads it; anything else as it is."""
     try:
         head = wav_head(data) if is_wav(data) else None
     except ValueError:
         return data
-    if head is None or head.form.channels > _MOST_CHANNELS or not (head.size is None or head.extensible):
+    if head is None or head.form.channels > MOST_CHANNELS or not (head.size is None or head.extensible):
         return data
     form, frame = head.form, head.form.width * head.form.channels
     left = len(data) - head.start
@@ -97,6 +111,17 @@ def plain_wav(data: bytes) -> bytes:
     chunk = struct.pack("<HHIIHH", _PCM, *numbers)
     begin = b"WAVEfmt " + struct.pack("<I", len(chunk)) + chunk + b"data" + struct.pack("<I", size)
     return b"RIFF" + struct.pack("<I", len(begin) + len(body)) + begin + body
+
+
+def wav_of(samples: bytes, form: PcmForm) -> bytes:
+    """Return a WAV of ``samples``, which are stored as ``form`` says."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(form.channels)
+        file.setsampwidth(form.width)
+        file.setframerate(form.rate_hz)
+        file.writeframes(samples)
+    return buffer.getvalue()
 
 
 def _form(chunk: bytes) -> PcmForm:

@@ -16,7 +16,7 @@ import pytest
 from edge_agent import front_ends
 from edge_agent.errors import SourceError
 from edge_agent.sources._stream import StreamSource
-from edge_agent.sources.microphone import _wav
+from edge_agent.streams.wav_header import PcmForm, wav_of
 from tests.edge_agent.sinks.receiver import until
 from tests.edge_agent.sources.prepared import Told, next_input
 
@@ -32,6 +32,10 @@ def microphone(stream: Callable[..., StreamSource]) -> Callable[..., StreamSourc
         return stream("microphone", release=release, path=str(path), **settings)
 
     return start
+
+
+def _wav(samples: bytes, rate: int, channels: int) -> bytes:
+    return wav_of(samples, PcmForm(rate_hz=rate, channels=channels))
 
 
 def _samples(data: bytes) -> np.ndarray:
