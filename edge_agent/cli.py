@@ -370,11 +370,12 @@ def rollback(state: Path) -> None:
     """Roll back."""
     with coded(state):
         from edge_agent.control import care  # noqa: PLC0415 - status needs none of it
+        from wire.manifest import model_in  # noqa: PLC0415 - as above
 
         care.act_as_owner(state)
         left, found = care.roll_back(state)
         print(f"rolled back from {left} to {found}")
-        before, after = left.rpartition("-")[0], found.rpartition("-")[0]
+        before, after = model_in(left), model_in(found)
         if before != after:
             text = f"warning: {found} is a release of another model ({after}, {left} is one of {before})"
             print(f"{text}: look whether it fits this device's inputs", file=sys.stderr)

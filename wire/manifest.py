@@ -215,7 +215,7 @@ class Manifest:
 
     @property
     def release(self) -> str:
-        """The release's name, ``<model>-<version>``."""
+        """The release's name, ``<model>-<version>``; ``model_in`` takes it apart."""
         return f"{self.model}-{self.version}"
 
     @property
@@ -231,6 +231,11 @@ class Manifest:
             else []
         )
         return max([*schemas, self.preprocessing.schema])
+
+
+def model_in(release: str) -> str:
+    """Return the model in a release's name; "" if it is none."""
+    return release.rpartition("-")[0]
 
 
 def read_manifest(data: bytes) -> Manifest:

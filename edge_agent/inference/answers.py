@@ -87,7 +87,7 @@ class Answers:
         """
         if not self.wanted:
             return
-        at_ms = at[0] if capture.place.at_ms is None else capture.place.at_ms
+        at_ms = capture.place.taken_ms(at[0])
         shown, inputs = model.in_stream(outcome, capture.place, at_ms)
         said = model.answer(shown)
         finite = bool(said.label or said.values)
@@ -124,7 +124,7 @@ class Answers:
             return
         record = AnswerRecord(
             id=self._id(capture),
-            at_ms=at[0] if capture.place.at_ms is None else capture.place.at_ms,
+            at_ms=capture.place.taken_ms(at[0]),
             device=self.device,
             release=model.manifest.release,
             task=model.task_name,

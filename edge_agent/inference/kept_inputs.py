@@ -24,7 +24,7 @@ from pathlib import Path
 from edge_agent.device.disk import free_bytes
 from edge_agent.inference.served_model import Inference, ServedModel
 from edge_agent.tasks import TaskAnswer
-from wire.manifest import Manifest
+from wire.manifest import Manifest, model_in
 
 FOLDER = "replay"
 KEPT_INPUTS = 64
@@ -180,7 +180,7 @@ class KeptReleases:
         if self._root is not None:
             with contextlib.suppress(OSError):  # what is in memory is there
                 self._begin(self._root, manifest)
-        if self.before is not None and any(_model(item) != manifest.model for item in self.before.items):
+        if self.before is not None and any(model_in(item.release) != manifest.model for item in self.before.items):
             self.forget()  # answers of two models say nothing about either
 
     def _begin(self, root: Path, manifest: Manifest) -> None:
@@ -210,11 +210,6 @@ class KeptReleases:
         before, self.before = self.before, None
         if before is not None and before.folder is not None:
             _remove(before.folder)
-
-
-def _model(item: KeptAnswer) -> str:
-    """Return the model of the release that answered."""
-    return item.release.rpartition("-")[0]
 
 
 def form_of(manifest: Manifest) -> str:

@@ -99,6 +99,10 @@ class InStream:
         """Make the name one that a record can carry: a file's may be no UTF-8."""
         object.__setattr__(self, "name", readable(self.name))
 
+    def taken_ms(self, read_ms: int) -> int:
+        """Return when the input was taken, UTC; ``read_ms``: when it was read, if the source knows no more."""
+        return read_ms if self.at_ms is None else self.at_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Capture:

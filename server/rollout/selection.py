@@ -13,6 +13,7 @@ from server.rollout.model import NO_MODEL, Member, MemberStanding, Rollout, Roll
 from server.rollout.planner import left_out
 from server.rollout.scope import Scope
 from server.wording import listed
+from wire.manifest import model_in
 from wire.messages import Reported
 from wire.tuf_target import TargetCustom
 
@@ -129,7 +130,7 @@ def _assigned_model(device: Device, models: Mapping[str, str]) -> str:
 
 
 def _model(release: str, models: Mapping[str, str]) -> str:
-    return models.get(release) or release.rpartition("-")[0] or release
+    return models.get(release) or model_in(release) or release
 
 
 def candidates(devices: Collection[Device], releases: Sequence[Release], name: str) -> tuple[Device, ...]:
