@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import TypeGuard
 from xml.etree import ElementTree as ET
 
 from compressor.data._archive import Names
@@ -30,8 +31,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 BY_NAMES = "names"
 """The value of ``[data] split`` for which folders and files are named after the splits."""
 _MAX_TEXT_BYTES = 16 * 1024 * 1024
-_MAX_JSON_BYTES = 512 * 1024 * 1024
-_MAX_XML_BYTES = 256 * 1024 * 1024
+MAX_JSON_BYTES = 512 * 1024 * 1024
+MAX_XML_BYTES = 256 * 1024 * 1024
 _COCO = {"images", "annotations", "categories"}
 _PICTURES = ("image", "img", "path", "file", "url", "image_url")
 """Keys of a task of Label Studio that name its picture."""
@@ -75,13 +76,12 @@ class Annotations:
     unmarked: int
 
 
-def read(store: Names, split: str) -> Annotations:
-    """Return the annotated pictures of ``store``; ``split``: a folder of lists, or ``BY_NAMES``; "": it tells none.
+def read(store: Names) -> Annotations:
+    """Return the annotated pictures of ``store``, each with the split that its names give, as they give it.
 
     Raises:
         ArchiveError: If there are no annotations, or a picture that they name is missing.
         DataError: If a file can't be read, or names a class that is not declared.
-        SplitError: If there are no such lists, or a picture is in two.
     """
     names = store.names()
     images = _Images(names)
@@ -89,8 +89,8 @@ def read(store: Names, split: str) -> Annotations:
         found = Annotations(*_of_xml(store, images))
     else:
         read_documents = [(name, _document(store, name)) for name in names if name.endswith(".json")]
-        documents = [(name, one) for name, one in read_documents if isinstance(one, dict) and one.keys() >= _COCO]
-        exported = [(name, one) for name, one in read_documents if isinstance(one, list) and _has_rectangles(one)]
+        documents = [(name, one) for name, one in read_documents if is_coco(one)]
+        exported = [(name, one) for name, one in read_documents if has_rectangles(one)]
         if documents:
             found = Annotations(*_coco(documents, images))
         elif exported:
@@ -100,6 +100,15 @@ def read(store: Names, split: str) -> Annotations:
     if not found.pictures:
         message = f"Expected pictures with boxes (VOC, CVAT, COCO, Label Studio or YOLO), got {len(names)} files"
         raise ArchiveError(f"{message} without any: docs/how-to/find-boxes.md shows the folders")
+    return found
+
+
+def with_splits(found: Annotations, store: Names, split: str) -> Annotations:
+    """Return ``found`` in ``store`` with the splits by ``split``: a folder of lists, or ``BY_NAMES``; "": no splits.
+
+    Raises:
+        SplitError: If there are no such lists or names, or a picture is in two.
+    """
     if not split:
         return replace(found, pictures=[replace(one, split="") for one in found.pictures])
     if split != BY_NAMES:
@@ -213,7 +222,7 @@ def _of_xml(store: Names, images: _Images) -> tuple[list[Annotated], tuple[str, 
 
 
 def _xml(store: Names, name: str) -> ET.Element:
-    text = _text(store, name, _MAX_XML_BYTES)
+    text = _text(store, name, MAX_XML_BYTES)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities could grow without limit
         raise DataError(f"Expected {name} without a document type, got one: save the annotation anew")
     try:
@@ -295,8 +304,9 @@ def _there(path: str, images: _Images, where: str) -> str:
 # Label Studio
 
 
-def _has_rectangles(document: Sequence[object]) -> bool:
-    return any('"rectanglelabels"' in json.dumps(one) for one in document[:_LOOKED_AT])
+def has_rectangles(document: object) -> TypeGuard[list[object]]:
+    """Return whether a JSON ``document`` is an export of Label Studio with rectangles."""
+    return isinstance(document, list) and any('"rectanglelabels"' in json.dumps(one) for one in document[:_LOOKED_AT])
 
 
 def _label_studio(
@@ -370,9 +380,14 @@ def _rectangle(one: Mapping[str, object], where: str) -> tuple[list[Marked], tup
 # COCO
 
 
+def is_coco(document: object) -> TypeGuard[dict[str, object]]:
+    """Return whether a JSON ``document`` has the parts of COCO."""
+    return isinstance(document, dict) and document.keys() >= _COCO
+
+
 def _document(store: Names, name: str) -> object:
     try:
-        return json.loads(store.read(name, _MAX_JSON_BYTES))
+        return json.loads(store.read(name, MAX_JSON_BYTES))
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected {name} as JSON, got: {str(error)[:120]}: export it again") from error
 

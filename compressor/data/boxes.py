@@ -54,7 +54,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     """
     path = (root or Path()) / data.path
     with opened(path) as store:
-        found = _annotations.read(store, data.split)
+        found = _annotations.with_splits(_annotations.read(store), store, data.split)
         for name in found.class_names:
             check_label(name, str(path))
         read = _Read()

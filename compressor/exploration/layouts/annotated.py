@@ -10,14 +10,25 @@ import json
 import statistics
 from pathlib import PurePosixPath
 
-from compressor.data._annotations import BY_NAMES, IMAGE_SUFFIXES, Annotations, read, yolo_texts
+from compressor.data._annotations import (
+    BY_NAMES,
+    IMAGE_SUFFIXES,
+    MAX_JSON_BYTES,
+    MAX_XML_BYTES,
+    Annotations,
+    has_rectangles,
+    is_coco,
+    read,
+    with_splits,
+    yolo_texts,
+)
 from compressor.data._archive import Names
 from compressor.data._layout import SPLIT_FOLDERS
 from compressor.errors import CompressorError
 from compressor.exploration.layouts.form import spread
 from compressor.tasks._drafting import Key
 
-_XML_BYTES, _JSON_BYTES, _TEXT_BYTES = 256 * 1024 * 1024, 512 * 1024 * 1024, 1024 * 1024
+_TEXT_BYTES = 1024 * 1024
 _LOOKED_AT = 20
 _CELLS_OF_BOX = 5
 
@@ -30,7 +41,7 @@ def form_of(store: Names) -> str:
 
 def _of_xml(store: Names, names: list[str]) -> str:
     for name in spread([one for one in names if one.lower().endswith(".xml")])[:_LOOKED_AT]:
-        content = store.read(name, _XML_BYTES)
+        content = store.read(name, MAX_XML_BYTES)
         if b"<annotations" in content:
             boxes = any(mark in content for mark in (b"<box ", b"<polygon "))
             return f"{name} is an export of CVAT with boxes" if boxes else ""
@@ -42,14 +53,14 @@ def _of_xml(store: Names, names: list[str]) -> str:
 def _of_json(store: Names, names: list[str]) -> str:
     for name in [one for one in names if one.lower().endswith(".json")][:_LOOKED_AT]:
         try:
-            document = json.loads(store.read(name, _JSON_BYTES))
+            document = json.loads(store.read(name, MAX_JSON_BYTES))
         except (ValueError, RecursionError):
             continue  # the data set that reads it says what is wrong
-        if isinstance(document, dict) and {"images", "annotations", "categories"} <= document.keys():
+        if is_coco(document):
             found = document["annotations"]
             if isinstance(found, list) and any(isinstance(one, dict) and "bbox" in one for one in found):
                 return f"{PurePosixPath(name).name} has images, annotations and categories: COCO boxes"
-        if isinstance(document, list) and '"rectanglelabels"' in json.dumps(document[:200]):
+        if has_rectangles(document):
             return f"{PurePosixPath(name).name} is an export of Label Studio with rectangles"
     return ""
 
@@ -82,7 +93,7 @@ def told(store: Names) -> tuple[list[Key], float, list[str]]:
         ArchiveError: If there are no annotations, or a picture that they name is missing.
         DataError: If a file can't be read.
     """
-    found = read(store, "")
+    found = read(store)
     images = [one.path for one in found.pictures]
     sides = []
     for one in found.pictures:
@@ -92,9 +103,9 @@ def told(store: Names) -> tuple[list[Key], float, list[str]]:
                       for box in one.boxes]  # fmt: skip
     side = statistics.median(sides) if sides else 1.0
     for folder in _folders_of_lists(store):
-        if _judges(store, folder):
+        if _judges(found, store, folder):
             return [Key(name="split", value=folder, why="the folder with train.txt and the other lists")], side, images
-    if _judges(store, BY_NAMES):
+    if _judges(found, store, BY_NAMES):
         why = "folders or files named train, val, test: val calibrates, test judges (val, if there is no test)"
         return [Key(name="split", value=BY_NAMES, why=why)], side, images
     return [], side, images
@@ -107,10 +118,10 @@ def _folders_of_lists(store: Names) -> list[str]:
     return sorted(folders, key=lambda folder: (not folder.endswith("Main"), folder))
 
 
-def _judges(store: Names, split: str) -> bool:
+def _judges(found: Annotations, store: Names, split: str) -> bool:
     """Return whether ``split`` gives pictures to learn from and pictures to judge by."""
     try:
-        found: Annotations = read(store, split)
+        pictures = with_splits(found, store, split).pictures
     except CompressorError:
         return False
-    return {"train", "gate"} <= {one.split for one in found.pictures}
+    return {"train", "gate"} <= {one.split for one in pictures}
