@@ -51,13 +51,14 @@ class _Folder:
     """A folder, or one file in it."""
 
     def __init__(self, path: Path, only: str = "") -> None:
-        self._path, self._only = path.resolve(), only
+        self._path = path.resolve()
+        self._names = [only] if only else None
 
     def names(self) -> list[str]:
-        if self._only:
-            return [self._only]
-        found = (file.relative_to(self._path).as_posix() for file in self._path.rglob("*") if file.is_file())
-        return _counted(sorted(found))
+        if self._names is None:  # once: a walk over all files
+            found = (file.relative_to(self._path).as_posix() for file in self._path.rglob("*") if file.is_file())
+            self._names = _counted(sorted(found))
+        return self._names
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         file = self._path / safe_path(name)

@@ -39,6 +39,7 @@ from compressor.exploration.layouts.form import (
     Layout,
     ending,
     named,
+    place_keys,
     spread,
     windowed,
 )
@@ -102,12 +103,12 @@ def dataset_of(path: Path, store: Names, labels: Sequence[str] = ()) -> tuple[st
         DataError: If none does.
     """
     names = [name for name in store.names() if not is_hidden(name)]
-    if ending(names, IMAGES) and not any(_IDX in name for name in names):
+    if any(_IDX in name for name in names):
+        found = "idx"
+    elif ending(names, IMAGES):
         if why := annotated.form_of(store):
             return "boxes", why
         found = _listed_by([name for name in names if "/" not in name])
-    elif any(_IDX in name for name in names):
-        found = "idx"
     elif path.suffix.lower() == ".npz" or {"x.npy", "y.npy"} <= set(names):
         found = "arrays"
     elif wavs := ending(names, _SOUNDS):
@@ -159,13 +160,11 @@ def _images(store: Names, dataset: str, names: Sequence[str], labels: Sequence[s
     if dataset == "labelled_images":
         keys, texts, remarks = _columns(store, names, labels)
     if dataset == "idx":
-        size, grey, seen, deep = (28, 28), True, "idx files, like those of MNIST,", False
+        size, seen = (28, 28), "idx files, like those of MNIST,"
+        keys += _levels(seen, deep=False, grey=True)
     else:
-        size, grey, seen, deep = _pictures(store, spread(ending(names, IMAGES)))
-    if deep:
-        keys.append(Key(name="bits", value=16, why=f"{seen} have 16 bits, which 8 would cut off"))
-    if grey:
-        keys.append(Key(name="colour", value="grey", why=f"{seen} are grey: a third of the input"))
+        size, seen, levels = _pictures(store, spread(ending(names, IMAGES)))
+        keys += levels
     width, height = _input_size(*size)
     why = f"{seen} have a median of {size[0]} x {size[1]} pixels"
     return Layout(
@@ -246,15 +245,11 @@ def _labels_of(y: np.ndarray[Any, Any]) -> list[Key]:
 def _boxes(store: Names, why: str) -> Layout:
     """Return the layout of pictures with boxes: splits that the files tell, and a size in which boxes can be seen."""
     split, box, images = annotated.told(store)
-    size, grey, seen, deep = _pictures(store, spread(images))
+    size, seen, levels = _pictures(store, spread(images))
     longest = next((one for one in (224, 320) if box * one >= _LEAST_BOX), 320)
     scale = min(1.0, longest / max(size))
     width, height = (max(32, round(side * scale / 16) * 16) for side in size)
-    keys = [Key(name="task", value=TASKS["boxes"], why="boxes around objects"), *split]
-    if deep:
-        keys.append(Key(name="bits", value=16, why=f"{seen} have 16 bits, which 8 would cut off"))
-    if grey:
-        keys.append(Key(name="colour", value="grey", why=f"{seen} are grey: a third of the input"))
+    keys = [Key(name="task", value=TASKS["boxes"], why="boxes around objects"), *split, *levels]
     size_why = (
         f"{seen} have a median of {size[0]} x {size[1]} pixels, half of the boxes at least {100 * box:.2g} % of a "
         "side; multiples of 16"
@@ -262,8 +257,8 @@ def _boxes(store: Names, why: str) -> Layout:
     return Layout(dataset="boxes", why=why, kind="image", size=(width, height), size_why=size_why, keys=tuple(keys))
 
 
-def _pictures(store: Names, names: Sequence[str]) -> tuple[tuple[int, int], bool, str, bool]:
-    """Return the median (width, height) of these images, whether all are grey, what was seen, whether all are deep."""
+def _pictures(store: Names, names: Sequence[str]) -> tuple[tuple[int, int], str, list[Key]]:
+    """Return the median (width, height) of these images, what was seen, and the keys for bits and colour."""
     sizes, coloured, deep = [], False, True
     for name in names:
         try:
@@ -279,7 +274,18 @@ def _pictures(store: Names, names: Sequence[str]) -> tuple[tuple[int, int], bool
         message = f"Expected images that can be decoded, got none among {', '.join(names[:3])[:200]}"
         raise DataError(message)
     median = statistics.median_low(width for width, _ in sizes), statistics.median_low(height for _, height in sizes)
-    return median, not coloured, f"{len(sizes)} images that were looked at", deep
+    seen = f"{len(sizes)} images that were looked at"
+    return median, seen, _levels(seen, deep=deep, grey=not coloured)
+
+
+def _levels(seen: str, *, deep: bool, grey: bool) -> list[Key]:
+    """Return the keys of images, ``seen``, that all have 16 bits (``deep``), or are all ``grey``."""
+    keys = []
+    if deep:
+        keys.append(Key(name="bits", value=16, why=f"{seen} have 16 bits, which 8 would cut off"))
+    if grey:
+        keys.append(Key(name="colour", value="grey", why=f"{seen} are grey: a third of the input"))
+    return keys
 
 
 def _input_size(width: int, height: int) -> tuple[int, int]:
@@ -302,7 +308,8 @@ def _columns(
     name = "labels.csv" if "labels.csv" in lists else lists[0]
     wanted = [*labels, *(one for names in MEANINGS.values() for one in names)]
     lines = lines_of(store.read(name, MAX_CSV_BYTES), name, wanted, {})
-    meant = {meaning: named([one for one in lines.head if one not in labels], meaning) for meaning in MEANINGS}
+    others = [one for one in lines.head if one not in labels]
+    meant = {meaning: named(others, words) for meaning, words in MEANINGS.items()}
     meant["path"] = meant["path"] or _names_files(lines, names)
     if len(labels) == 1:
         meant["label"] = labels[0] if labels[0] in lines.head else ""
@@ -325,13 +332,10 @@ def _columns(
     if several:
         other.pop("label", None)
     keys += [Key(name="columns", value=other, why=f"what {name} calls them")] if other else []
-    found = {own.strip().casefold(): own for own in reversed(lines.head) if own not in several}
-    part = next((found[one] for one in SLICES if one in found), "")
-    if part:
-        keys.append(Key(name="slices", value=part, why="by its name, the place: gates look at each one too"))
-    told = next((found[one] for one in SPLITS if one in found), "")
-    if told and set(lines.column(told)) <= OUR_SPLITS:
-        keys.append(Key(name="split", value=told, why="it tells the split of each row"))
+    left = [own for own in lines.head if own not in several]
+    told = named(left, SPLITS)
+    ours = told and set(lines.column(told)) <= OUR_SPLITS
+    keys += place_keys(named(left, SLICES), told if ours else "")
     if several:
         return keys, (), (_said_of_labels(lines, several),)
     return keys, tuple(lines.column(meant["label"])), ()
@@ -437,28 +441,28 @@ def _list_of_events(store: Names, names: Sequence[str], wavs: Sequence[str]) -> 
     own = {PurePosixPath(name).with_suffix(".csv").as_posix() for name in wavs} & set(names)
     top = [name for name in ending(names, (".csv",)) if "/" not in name and name not in own]
     for name in [*sorted(own)[:1], *top]:
-        found = _event_columns(store, name)
+        _, found = _event_list(store, name)
         if {"start_s", "end_s", "label"} <= set(found) and (name in own or "path" in found):
             return name, name in own
     return "", False
 
 
-def _event_columns(store: Names, name: str) -> dict[str, str]:
-    """Return what the list of events ``name`` calls the columns that are wanted, for those that it has."""
+def _event_list(store: Names, name: str) -> tuple[Lines, dict[str, str]]:
+    """Return the list of events ``name``, and what it calls the columns that are wanted, for those that it has."""
     lines = lines_of(store.read(name, MAX_CSV_BYTES), name, [one for own in _EVENT_COLUMNS.values() for one in own], {})
-    lower = {own.strip().casefold(): own for own in reversed(lines.head)}
-    meant = {wanted: next((lower[one] for one in own if one in lower), "") for wanted, own in _EVENT_COLUMNS.items()}
-    return {wanted: own for wanted, own in meant.items() if own}
+    meant = {wanted: named(lines.head, words) for wanted, words in _EVENT_COLUMNS.items()}
+    return lines, {wanted: own for wanted, own in meant.items() if own}
 
 
 def _events(store: Names, wavs: Sequence[str], why: str) -> Layout:
     """Return the layout of recordings with events: windows a little longer than most events."""
     lists = [name for name in ending(store.names(), (".csv",)) if not is_hidden(name)]
     first, _ = _list_of_events(store, lists, wavs)
-    meant = {name: _event_columns(store, name) for name in dict.fromkeys([first, *spread(lists)])}
-    found = meant[first]
-    lengths = [length for name, own in meant.items() if found.items() <= own.items()
-               for length in _lengths(store, name, own)]  # fmt: skip
+    _, found = _event_list(store, first)
+    lengths = list[float]()
+    for name in dict.fromkeys([first, *spread(lists)]):
+        lines, own = _event_list(store, name)
+        lengths += _lengths(lines, own) if found.items() <= own.items() else []
     rate, lasts = _heard(store, spread(wavs)[:5], MAX_RECORDING_BYTES)
     usual_s = statistics.median(lengths) if lengths else 0.8
     clip_s = float(round(min(2.0, max(0.3, 1.2 * usual_s), *lasts), 2))
@@ -475,9 +479,8 @@ def _events(store: Names, wavs: Sequence[str], why: str) -> Layout:
     return _spectrogram("sound_events", why, keys, options, seen)
 
 
-def _lengths(store: Names, name: str, columns: dict[str, str]) -> list[float]:
-    """Return how long the events in the list ``name`` are, in seconds; lines without times are passed over."""
-    lines = lines_of(store.read(name, MAX_CSV_BYTES), name, list(columns.values()), {})
+def _lengths(lines: Lines, columns: dict[str, str]) -> list[float]:
+    """Return how long the events of a list are, in seconds; lines without times are passed over."""
     found = []
     for start, end in zip(lines.column(columns["start_s"]), lines.column(columns["end_s"]), strict=True):
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -21,12 +20,11 @@ MEANINGS: Mapping[str, tuple[str, ...]] = {
     "label": ("label", "labels", "tags", "class", "category", "target", "class_name", "y", "klasse"),
     "source": ("source", "video", "recording", "scene", "sequence", "session", "subject", "patient", "group"),
 }  # fmt: skip
-"""Names that columns of a list of files have, in lower case; the first that is there counts."""
+"""Names that columns of a list of files have, in lower case."""
 SLICES = ("site", "camera", "domain", "location", "device")
 TIMES = ("timestamp", "time", "t")
 SPLITS = ("split", "subset", "part")
 OUR_SPLITS = frozenset({"train", "calibration", "gate", "reference", ""})
-NONE: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +60,23 @@ def spread(names: Sequence[T]) -> list[T]:
     return list(names[::step][:_SAMPLED])
 
 
-def named(head: Sequence[str], meaning: str) -> str:
-    """Return the column of ``head`` that is usually called so, for the ``meaning`` path, label or source; else ""."""
+def named(head: Sequence[str], words: Iterable[str]) -> str:
+    """Return the column of ``head`` that has the first of the ``words``, in lower case, that is there; "" if none is.
+
+    Of two columns of one name in lower case it is the first.
+    """
     found = {own.strip().casefold(): own for own in reversed(head)}
-    return next((found[one] for one in MEANINGS[meaning] if one in found), "")
+    return next((found[one] for one in words if one in found), "")
+
+
+def place_keys(part: str, split: str) -> list[Key]:
+    """Return the keys for the column of the slice, ``part``, and that of the ``split``; "" for none."""
+    keys = []
+    if part:
+        keys.append(Key(name="slices", value=part, why="by its name, the place: gates look at each one too"))
+    if split:
+        keys.append(Key(name="split", value=split, why="it tells the split of each row"))
+    return keys
 
 
 def windowed(

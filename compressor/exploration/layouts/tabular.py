@@ -18,9 +18,10 @@ from compressor.data._archive import Names
 from compressor.data._delimited import lines_of
 from compressor.data._feature_columns import FeatureColumn, feature_column, is_of_flags
 from compressor.data._front_end import Values
-from compressor.data._window_table import Columns, parquet_columns, read
+from compressor.data._window_table import MAX_TABLE_BYTES, Columns, parquet_columns, read
 from compressor.errors import DataError
 from compressor.exploration.layouts.form import (
+    MEANINGS,
     OUR_SPLITS,
     SLICES,
     SPLITS,
@@ -29,6 +30,7 @@ from compressor.exploration.layouts.form import (
     Layout,
     ending,
     named,
+    place_keys,
     spread,
     window_keys,
     windowed,
@@ -59,7 +61,7 @@ def kind_of_table(store: Names, names: Sequence[str], labels: Sequence[str]) -> 
     if any(name in LISTS for name in names):
         return "recordings", "recordings, and a list of their labels"
     time = next((column for column in head if column.casefold() in TIMES), "")
-    label = next(iter(labels), "") or named(head, "label")
+    label = next(iter(labels), "") or named(head, MEANINGS["label"])
     if not time:
         rows = label or len(names) == 1
         return ("features", "a table with a sample in each line") if rows else ("recordings", _A_FILE_EACH)
@@ -73,7 +75,7 @@ _A_FILE_EACH = "a table for each recording"
 
 
 def _head(store: Names, name: str) -> list[str]:
-    content = store.read(name, 256 * 1024 * 1024)
+    content = store.read(name, MAX_TABLE_BYTES)
     if name.lower().endswith(".parquet"):
         return parquet_columns(content, name)
     return lines_of(content, name, ("window", "label"), {}).head
@@ -121,7 +123,7 @@ def recordings(store: Names, names: Sequence[str], why: str, labels: Sequence[st
         message = f"Expected recordings beside the list of labels, got {', '.join(names[:5])[:200]}"
         raise DataError(message)
     tables = [read(store, name) for name in spread(files)[:5]]
-    label = next(iter(labels), "") or named(list(tables[0].columns), "label")
+    label = next(iter(labels), "") or named(list(tables[0].columns), MEANINGS["label"])
     told = {"label", label.casefold(), "source", *TIMES}
     values = [channels_of(table, told) for table in tables]
     shortest = min(map(len, values))
@@ -171,13 +173,13 @@ def features(store: Names, names: Sequence[str], why: str, labels: Sequence[str]
         DataError: If no column can be told to be the label, or none is of numbers.
     """
     table = read(store, ending(names, TABLES)[0], wanted=tuple(labels) or ("label",))
-    keys: list[Key] = []
     columns = {name: feature_column(table, name) for name in table.columns}
-    label, reason = ("", "") if len(labels) > 1 else _label_of(table, columns, labels)
-    told = list(labels) if len(labels) > 1 else [label]
     if len(labels) > 1:
-        keys += label_columns(labels)
-    source = named([name for name in table.columns if name not in told], "source")
+        label, reason, told, keys = "", "", list(labels), label_columns(labels)
+    else:
+        label, reason = _label_of(table, columns, labels)
+        told, keys = [label], []
+    source = named([name for name in table.columns if name not in told], MEANINGS["source"])
     other = {wanted: own for wanted, own in (("label", label), ("source", source)) if own and own != wanted}
     if other:
         keys.append(Key(name="columns", value=other, why=f"what {table.name} calls them; {reason}"))
@@ -191,8 +193,8 @@ def features(store: Names, names: Sequence[str], why: str, labels: Sequence[str]
     if not used:
         message = f"Expected columns of numbers in {table.name}, got {', '.join(table.columns)[:200] or 'none'}"
         raise DataError(f"{message}: write a category as a column of 0 and 1 for each of its values")
-    keys += _missing(used, len(columns[label].missing) if label else len(used[0].missing))
-    texts = tuple("" if cell is None else str(cell) for cell in table.columns[label]) if label else ()
+    keys += _missing(used)
+    texts = tuple(table.optional(label)) if label else ()
     found = _rows(table, used, why, keys, texts)
     if not ignored:
         return found
@@ -217,7 +219,7 @@ def _label_of(table: Columns, columns: dict[str, FeatureColumn], labels: Sequenc
         if labels[0] not in head:
             raise DataError(f"Expected the column {labels[0]!r} in {table.name}, got {', '.join(head)[:200] or 'none'}")
         return labels[0], "the label is named by --label"
-    if own := named(head, "label"):
+    if own := named(head, MEANINGS["label"]):
         return own, f"the label is {own!r}, by its name"
     texts = [
         name
@@ -243,17 +245,13 @@ def _is_text(column: FeatureColumn) -> bool:
 
 def _placed(table: Columns, columns: dict[str, FeatureColumn], told: Sequence[str], keys: list[Key]) -> list[str]:
     """Return the columns for slice and split, by their names; ``keys`` gets theirs."""
-    found = []
-    lower = {name.strip().casefold(): name for name in table.columns if name not in told}
-    part = next((lower[one] for one in SLICES if one in lower and _is_text(columns[lower[one]])), "")
-    if part and not columns[part].missing.any():
-        keys.append(Key(name="slices", value=part, why="by its name, the place: gates look at each one too"))
-        found.append(part)
-    split = next((lower[one] for one in SPLITS if one in lower), "")
-    if split and {str(cell or "") for cell in table.columns[split]} <= OUR_SPLITS:
-        keys.append(Key(name="split", value=split, why="it tells the split of each row"))
-        found.append(split)
-    return found
+    left = [name for name in table.columns if name not in told]
+    part = named([name for name in left if _is_text(columns[name])], SLICES)
+    part = "" if part and columns[part].missing.any() else part
+    split = named(left, SPLITS)
+    split = split if split and {str(cell or "") for cell in table.columns[split]} <= OUR_SPLITS else ""
+    keys += place_keys(part, split)
+    return [name for name in (part, split) if name]
 
 
 def _no_feature(table: Columns, column: FeatureColumn) -> str:
@@ -273,12 +271,13 @@ def _no_feature(table: Columns, column: FeatureColumn) -> str:
     return ""
 
 
-def _missing(used: Sequence[FeatureColumn], count: int) -> list[Key]:
+def _missing(used: Sequence[FeatureColumn]) -> list[Key]:
     """Return the key that leaves out rows without a value, if there are some."""
     gaps = [column for column in used if column.missing.any()]
     if not gaps:
         return []
-    rows = int(np.any([column.missing for column in gaps], axis=0).sum())
+    lacking = np.any([column.missing for column in gaps], axis=0)
+    rows, count = int(lacking.sum()), len(lacking)
     often = sorted(gaps, key=lambda one: -int(one.missing.sum()))[:_SHOWN]
     names = ", ".join(f"{one.name} {int(one.missing.sum())}" for one in often)
     why = (
@@ -297,18 +296,14 @@ def _rows(
         options = {"steps": steps, "channels": values.shape[1] // steps}
         seen = f"{steps} lists of {values.shape[1] // steps} numbers in each line"
         found = windowed("features", why, options, seen, [values[np.isfinite(values)]])
-        return Layout(
-            dataset="features", why=why, kind="window", size=found.size, size_why=found.size_why,
-            keys=(*keys, *found.keys), provisional=found.provisional, texts=texts,
-        )  # fmt: skip
+        return replace(found, keys=(*keys, *found.keys), texts=texts)
     return rows_of("features", why, values, keys, texts=texts, where=table.name)
 
 
 def _steps(table: Columns, used: Sequence[FeatureColumn]) -> int:
     """Return the number of lists in each line of the only column ``used``, 1 if it has none."""
     cell = table.columns[used[0].name][0] if len(used) == 1 and len(used[0].missing) else None
-    nested = isinstance(cell, list) and bool(cell) and isinstance(cell[0], list)
-    return len(cell) if nested and isinstance(cell, list) else 1
+    return len(cell) if isinstance(cell, list) and cell and isinstance(cell[0], list) else 1
 
 
 def rows_of(
