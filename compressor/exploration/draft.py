@@ -124,8 +124,7 @@ def _with(layout: Layout, data: DataRecipe, seen: WrittenLabels) -> tuple[Layout
     keys = next(filter(None, claims), ())
     if not keys:
         return layout, data
-    given = {key.name: tuple(key.value) if isinstance(key.value, list) else key.value for key in keys}
-    data = replace(data, **given)  # type: ignore[arg-type]
+    data = replace(data, **_given(keys))  # type: ignore[arg-type]
     layout = replace(layout, keys=(*keys, *layout.keys))
     known = getattr(importlib.import_module(f"compressor.data.{data.dataset}"), "COLUMNS", ())
     if not (tasks.of(data).columns and "target" in known):
@@ -180,9 +179,13 @@ def _left_out(corrupt: Sequence[str]) -> tuple[str, ...]:
     return (f"broken and left out: {len(corrupt)}, such as {corrupt[0][:200]}",) if corrupt else ()
 
 
+def _given(keys: Sequence[Key]) -> dict[str, object]:
+    """Return the values of ``keys`` as a recipe has them."""
+    return {key.name: tuple(key.value) if isinstance(key.value, list) else key.value for key in keys}
+
+
 def _data(layout: Layout, path: Path) -> DataRecipe:
-    given = {key.name: key.value for key in layout.keys}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    given = _given(layout.keys)
     options = given.get("options")
     if isinstance(options, Mapping):
         given["options"] = {**options, **layout.provisional}  # until they are fitted
@@ -226,13 +229,14 @@ def _measured(table: Table, data: DataRecipe) -> _Measured:
 def _fitted(measured: _Measured) -> _Measured:
     """Return ``measured`` with ranges of the train rows, by which rows may become equal that were not, or no longer."""
     fitted = fit_ranges(measured.data, Path(), seed=measured.seed)
-    fitted |= {high: fitted[high] + 1 for high in fitted if fitted.get(high.replace("high", "low")) == fitted[high]
-               and high.startswith("high")}  # fmt: skip
     margin = tasks.of(measured.data).drafting.RANGE_MARGIN
-    for high in [name for name in fitted if margin and name.startswith("high")]:
+    for high in [name for name in fitted if name.startswith("high")]:
         low = high.replace("high", "low")
-        reach = margin * (fitted[high] - fitted[low])
-        fitted |= {low: float(f"{fitted[low] - reach:.4g}"), high: float(f"{fitted[high] + reach:.4g}")}
+        if fitted[high] == fitted[low]:
+            fitted[high] += 1
+        if margin:
+            reach = margin * (fitted[high] - fitted[low])
+            fitted |= {low: float(f"{fitted[low] - reach:.4g}"), high: float(f"{fitted[high] + reach:.4g}")}
     kept = {name: value for name, value in measured.data.options.items() if name.partition("_")[0] not in _RANGES}
     data = replace(measured.data, options={**kept, **fitted})
     return _measured(data_sets.load(data, Path()), data)

@@ -140,16 +140,17 @@ def network(facts: Facts) -> tuple[Key, ...]:
     )
 
 
-def training(facts: Facts, *, batch: int = 0, learning_rate: float = 0.01) -> tuple[Key, ...]:
-    """Return the keys of a training; ``batch``: rows in each (0: by their number)."""
+def training(facts: Facts, *, batch: int = 0, learning_rate: float = 0.0) -> tuple[Key, ...]:
+    """Return the keys of a training; ``batch``: rows in each, 0: by their number; ``learning_rate``, 0: by the kind."""
     size = batch or (64 if facts.train >= SMALL else 32)
     fits = "as the recipe under models/" if batch else f"{'more' if size > 32 else 'fewer'} than {SMALL} train rows"  # noqa: PLR2004 - the smaller one
     epochs = min(_LONGEST if batch else 60, max(10, round(BATCHES * size / max(1, facts.train))))
     augment = {"image": 1.0, "sound": 0.5, "stroke": 1.0}.get(facts.kind, 0.0)
+    peak = learning_rate or (0.005 if facts.kind == "row" else 0.01)
     why = "mild geometry and light" if augment else "numbers shifted or dimmed would be others"
     return (
         Key(name="epochs", value=epochs, why=f"about {BATCHES} batches of {facts.train} train rows"),
         Key(name="batch", value=size, why=fits),
-        Key(name="learning_rate", value=learning_rate, why="peak of one cycle; a tenth if the loss jumps"),
+        Key(name="learning_rate", value=peak, why="peak of one cycle; a tenth if the loss jumps"),
         Key(name="augment", value=augment, why=why),
     )

@@ -49,7 +49,7 @@ def parts(facts: Facts) -> DraftedParts:
         )
     return DraftedParts(
         network=network(facts),
-        train=training(facts, learning_rate=0.005 if facts.kind == "row" else 0.01),
+        train=training(facts),
         gates=tuple(gates),
         notes=_notes(facts.table.class_names),
         hints=("accuracy = {min = 0.9}  # what your use needs: a person knows it, the data do not",),

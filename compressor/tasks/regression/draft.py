@@ -33,7 +33,7 @@ def parts(facts: Facts) -> DraftedParts:
     why = "a twentieth of the labels' standard deviation"
     return DraftedParts(
         network=network(facts),
-        train=training(facts, learning_rate=0.005 if facts.kind == "row" else 0.01),
+        train=training(facts),
         gates=(Key(name="error_increase", value={"max": limit}, why=why),),
         hints=("mae = {max = ...}  # the error that your use allows, in the unit of the labels",),
         labels=False,
