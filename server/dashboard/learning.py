@@ -121,20 +121,18 @@ class AuditRow:
     status: Status
 
 
-def audit_rows(audit: ModelAudit, now_ms: int) -> tuple[AuditRow, ...]:
+def audit_rows(audit: ModelAudit) -> tuple[AuditRow, ...]:
     """Return the rows of one release: all devices first, then what is harmful, then the rest."""
     ordered = [*audit.groups[:1], *sorted(audit.groups[1:], key=lambda group: not group.harmful)]
-    return tuple(
-        AuditRow(f"{audit.release} on {group.name}", risk_text(group, now_ms), _harm(group)) for group in ordered
-    )
+    return tuple(AuditRow(f"{audit.release} on {group.name}", risk_text(group), _harm(group)) for group in ordered)
 
 
-def risk_text(group: GroupRisk, now_ms: int) -> str:
+def risk_text(group: GroupRisk) -> str:
     """Return an error rate in words: the labels, the bounds, what is allowed, and since when."""
     risk = group.risk
     if not risk.scenes:
         return "no labels of the steady audit yet"
-    since = f", since {ago(risk.since_ms, now_ms)}" if group.harmful else ""
+    since = f", since {clock_time(risk.since_ms)} UTC" if group.harmful else ""
     allowed = f"allowed {group.allowed:.1%}" if group.allowed < 1 else "made without labels: nobody knows what is usual"
     return (
         f"{risk.wrong:.3g} of {risk.scenes} labelled scenes wrong: error rate {risk.at_least:.1%} to "
@@ -142,7 +140,7 @@ def risk_text(group: GroupRisk, now_ms: int) -> str:
     )
 
 
-def asked_text(audit: ModelAudit, now_ms: int) -> str:
+def asked_text(audit: ModelAudit) -> str:
     """Return what the devices of a release are asked for, in words."""
     if audit.not_asked:
         return f"{audit.release}: not audited: {audit.not_asked}"
@@ -152,7 +150,7 @@ def asked_text(audit: ModelAudit, now_ms: int) -> str:
         return f"{audit.model}: the devices are asked within an hour after their first windows"
     return (
         f"{audit.model}: {audit.samples_per_day:g} a day of {audit.images_per_day:,.0f} inferences, "
-        f"{audit.devices} devices asked {ago(audit.asked_ms, now_ms)}"
+        f"{audit.devices} devices asked at {clock_time(audit.asked_ms)} UTC"
     )
 
 
@@ -163,8 +161,12 @@ def _harm(group: GroupRisk) -> Status:
     return Status("within what is allowed", Tone.GOOD) if within else Status("not shown either way", Tone.CALM)
 
 
-def sample_card(sample: StoredSample, form: LabelForm, now_ms: int) -> SampleCard:
-    """Return the card of one sample; ``form`` are the labels that fit the model that took it."""
+def sample_card(sample: StoredSample, form: LabelForm) -> SampleCard:
+    """Return the card of one sample; ``form`` are the labels that fit the model that took it.
+
+    It says when the sample was taken, not how long ago: a list is built anew when its text changes, and a click that
+    was under way to a button of before is lost.
+    """
     known = 0 <= sample.predicted < len(form.classes)
     name = form.classes[sample.predicted] if known else f"class {sample.predicted}"
     guess = f"{name}, {100 * sample.confidence:.0f} % sure"
@@ -181,7 +183,7 @@ def sample_card(sample: StoredSample, form: LabelForm, now_ms: int) -> SampleCar
         device=sample.device,
         guess=guess,
         lane=_LANES[sample.lane],
-        taken=ago(sample.at_ms, now_ms),
+        taken=f"{clock_time(sample.at_ms)} UTC",
         form=form,
     )
 

@@ -121,7 +121,7 @@ class Correction:
 
 
 def _view(services: Services, sample: int) -> SampleView:
-    samples, now_ms = services.retraining.samples, services.fleet.clock()
+    samples = services.retraining.samples
     known = samples.sample(sample)
-    card = sample_card(known, form_of(services.versions, known.artifact_sha256), now_ms)
+    card = sample_card(known, form_of(services.versions, known.artifact_sha256))
     return SampleView(card=card, label=known.label, lines=label_lines(known, samples.changes(sample)))

@@ -194,11 +194,11 @@ def _waiting(services: Services) -> Waiting:
     forms = {one: form_of(services.versions, one) for one in {sample.artifact_sha256 for sample in found[:_SHOWN]}}
     audits = services.retraining.audit.audits()
     return Waiting(
-        cards=tuple(sample_card(sample, forms[sample.artifact_sha256], now_ms) for sample in found[:_SHOWN]),
+        cards=tuple(sample_card(sample, forms[sample.artifact_sha256]) for sample in found[:_SHOWN]),
         count=len(found),
         expired=services.retraining.samples.expired(now_ms - _DAYS * _DAY_MS),
-        asked=tuple(asked_text(audit, now_ms) for audit in audits),
-        audits=tuple(row for audit in audits for row in audit_rows(audit, now_ms)),
+        asked=tuple(asked_text(audit) for audit in audits),
+        audits=tuple(row for audit in audits for row in audit_rows(audit)),
         labelled=tuple(labelled_row(one) for one in services.retraining.samples.labelled_last(_LABELLED)),
     )
 

@@ -103,20 +103,17 @@ def test_an_audit_names_harm_first_after_all_devices() -> None:
     """A bound above what is allowed is bad, one below it good, and neither is said as neither."""
     groups = (risk("", 0.05, 0.1), risk("east", 0.01, 0.06), risk("west", 0.08, 0.2))
     audit = ModelAudit(model="digits", release="digits-1", samples_per_day=5, asked_ms=NOW_MS, devices=3, groups=groups)
-    rows = audit_rows(audit, NOW_MS)
+    rows = audit_rows(audit)
     assert [(row.where, row.status.tone) for row in rows] == [
         ("digits-1 on all devices", Tone.CALM),
         ("digits-1 on site west", Tone.BAD),
         ("digits-1 on site east", Tone.GOOD),
     ]
     assert rows[1].text.startswith("12 of 100 labelled scenes wrong: error rate 8.0% to 20.0%, allowed 7.0%, since ")
-    assert "5 a day" in asked_text(audit, NOW_MS)
-    assert "is off" in asked_text(replace(audit, samples_per_day=0), NOW_MS)
-    assert "within an hour after their first windows" in asked_text(replace(audit, asked_ms=0), NOW_MS)
-    assert (
-        audit_rows(replace(audit, groups=(risk("", 0, 1, scenes=0),)), NOW_MS)[0].text
-        == "no labels of the steady audit yet"
-    )
+    assert "5 a day" in asked_text(audit)
+    assert "is off" in asked_text(replace(audit, samples_per_day=0))
+    assert "within an hour after their first windows" in asked_text(replace(audit, asked_ms=0))
+    assert audit_rows(replace(audit, groups=(risk("", 0, 1, scenes=0),)))[0].text == "no labels of the steady audit yet"
 
 
 def test_an_empty_group_is_no_division_by_zero() -> None:
@@ -142,10 +139,16 @@ def test_says_bytes_for_people(count: int, text: str) -> None:
 
 def test_a_sample_names_the_class_where_it_is_known() -> None:
     """Otherwise the number is all there is."""
-    assert sample_card(SAMPLE, LabelForm(classes=("no", "yes")), NOW_MS).guess == "yes, 50 % sure"
-    assert sample_card(SAMPLE, LabelForm(), NOW_MS).guess == "class 1, 50 % sure"
-    assert sample_card(replace(SAMPLE, predicted=-1), LabelForm(), NOW_MS).guess == "no prediction"
-    assert sample_card(SAMPLE, LabelForm(values=("litres",)), NOW_MS).guess == "predicts litres"
+    assert sample_card(SAMPLE, LabelForm(classes=("no", "yes"))).guess == "yes, 50 % sure"
+    assert sample_card(SAMPLE, LabelForm()).guess == "class 1, 50 % sure"
+    assert sample_card(replace(SAMPLE, predicted=-1), LabelForm()).guess == "no prediction"
+    assert sample_card(SAMPLE, LabelForm(values=("litres",))).guess == "predicts litres"
+
+
+def test_what_can_be_labelled_looks_the_same_a_minute_later() -> None:
+    """A list that says how long ago builds its buttons anew each minute, and a click under way is lost."""
+    taken = sample_card(replace(SAMPLE, at_ms=1_700_000_000_000), LabelForm()).taken
+    assert taken == "2023-11-14 22:13:20 UTC"
 
 
 def test_a_label_has_its_history_the_newest_first() -> None:
