@@ -437,6 +437,7 @@ class _LabelChanges:
 @dataclass(frozen=True, slots=True)
 class _Audits:
     audits: tuple[AuditInfo, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -614,6 +615,10 @@ class FleetClient:
     def audits(self) -> tuple[AuditInfo, ...]:
         """Return what the labels of uniform samples say of each release that a device runs."""
         return self._get(_Audits, "/api/audit").audits
+
+    def idle_audit_settings(self) -> tuple[str, ...]:
+        """Return the settings of [audit] in server.toml that have no effect, each with why and what to do."""
+        return self._get(_Audits, "/api/audit").settings
 
     def verdicts(self, *, limit: int = 50) -> tuple[VerdictInfo, ...]:
         """Return the newest verdicts on drift, newest first, at most ``limit`` (1 to 1,000)."""

@@ -159,9 +159,10 @@ class AuditBody(ValueBody):
 
 
 class AuditsBody(BaseModel):
-    """The audits, by release."""
+    """The audits, by release; ``settings``: those of [audit] without effect, with why and what to do."""
 
     audits: list[AuditBody]
+    settings: list[str] = []
 
 
 class AskBody(BaseModel, extra="forbid"):
@@ -184,7 +185,8 @@ def audit_router(auth: Auth, audit: SteadyAudit) -> APIRouter:
     @routes.get("/api/audit")
     def list_audits() -> AuditsBody:
         """Return what the labels of uniform samples say of each release that a device runs."""
-        return AuditsBody(audits=[AuditBody.of(one) for one in audit.audits()])
+        found = [AuditBody.of(one) for one in audit.audits()]
+        return AuditsBody(audits=found, settings=list(audit.idle_settings()))
 
     @routes.post("/api/audit/{device}", status_code=202)
     def ask(device: str, body: AskBody | None = None) -> AskedBody:

@@ -39,7 +39,7 @@ class Signals:
     Rollouts: ``paused``, ``unproven`` (wait for the first input that a committed device answers), ``unapproved``,
     ``failed``, ``aborting``, ``members_failed``. ``server``: unhealthy parts of the server; ``metadata``: signed
     metadata that is damaged, has expired or will soon, or that devices refuse as older than what they have seen;
-    ``settings``: those of server.toml without effect, as they name what does not exist.
+    ``settings``: those of server.toml without effect, as they name what does not exist or is never asked for.
     """
 
     devices: int = 0

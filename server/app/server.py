@@ -197,7 +197,7 @@ class ServerApp:
         self.state.write_address(self.address)
         self.parts.events.add(self.clock(), "server", "started", Severity.INFO, f"Serving {self.http_url}")
         self._report_names()
-        for text in self.parts.audit.unknown_models():
+        for text in self.parts.audit.idle_settings():
             _LOG.warning("A setting has no effect. setting=%s", text)
             self.parts.events.add(self.clock(), "server", "setting_unknown", Severity.WARNING, f"server.toml: {text}")
 

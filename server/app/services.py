@@ -228,7 +228,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             clock=clock,
             silent_s=config.fleet.silent_s,
             harmed=audit.harmed,
-            settings=audit.unknown_models,
+            settings=audit.idle_settings,
             evidence_ms=int(max(2_000 * config.fleet.silent_s, 3 * config.drift.window_ms)),
         ),
         services=(

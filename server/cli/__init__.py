@@ -733,11 +733,14 @@ def audit_list(directory: Path, *, as_json: bool) -> None:
 
     Tab-separated values with a header line. scenes, wrong: how many were labelled and wrong; at_least, at_most: bounds
     of the error rate that hold however often you look; harmful: at_least is above allowed, since since_ms; waiting:
-    samples without a label. The server must run.
+    samples without a label. Releases that are not audited, and settings of [audit] without effect, are named on
+    standard error, with why and what to do. The server must run.
     """
     with operator_client(open_state(directory)) as server:
-        rows = listings.audit_rows(server.audits())
-    _print(rows, listings.AUDIT_COLUMNS, as_json=as_json)
+        audits, settings = server.audits(), server.idle_audit_settings()
+    _print(listings.audit_rows(audits), listings.AUDIT_COLUMNS, as_json=as_json)
+    for text in (*(f"{one.release} is not audited: {one.not_asked}" for one in audits if one.not_asked), *settings):
+        click.echo(text, err=True)
 
 
 @audit.command(epilog=_example("fleet-server audit ask state cam-1", "fleet-server audit ask state cam-1 --count 100"))

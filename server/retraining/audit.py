@@ -319,15 +319,34 @@ class SteadyAudit:
         except (ServerError, WireError):
             return LabelForm(not_asked="a bundle that is missing or damaged")
 
-    def unknown_models(self) -> tuple[str, ...]:
-        """Return each name in ``models`` of [audit] that is no model of a release here, with what to do."""
-        known = {release.model for release in self.versions.releases()}
+    def idle_settings(self) -> tuple[str, ...]:
+        """Return what in ``models`` of [audit] has no effect, with why and what to do.
+
+        A name that no release is of, and a number of samples of a model of which no release's inputs are asked for.
+        """
+        of_model: dict[str, list[Release]] = {}
+        for release in self.versions.releases():
+            of_model.setdefault(release.model, []).append(release)
         found = []
-        for name in sorted(set(self.config.models) - known):
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "correct it, or publish a release of it"
-            found.append(f"[audit] models names {name!r}, which no release is of: {hint}")
+        for name, wanted in sorted(self.config.models.items()):
+            if name not in of_model:
+                near = get_close_matches(name, of_model, 1)
+                hint = f"did you mean {near[0]!r}?" if near else "correct it, or publish a release of it"
+                found.append(f"[audit] models names {name!r}, which no release is of: {hint}")
+            elif wanted and all(map(self._never_asked, of_model[name])):
+                newest = of_model[name][-1]
+                found.append(
+                    f"[audit] models wants {wanted:g} samples a day of {name!r} and gets none: {newest.name} is a "
+                    f"release with {self._never_asked(newest)}; take {name} out of models"
+                )
         return tuple(found)
+
+    def _never_asked(self, release: Release) -> str:
+        """Return why devices with ``release`` are not asked, "" if they are or while its bundle can't be read."""
+        try:
+            return self.versions.label_form_of_bundle(release.sha256).not_asked
+        except (ServerError, WireError):
+            return ""
 
     def _images_per_day(self, now_ms: int) -> dict[str, float]:
         """Return how many inferences each device makes a day, by its windows of the last one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from server.fleet.fleet import Device
@@ -16,7 +17,7 @@ from server.wording import listed
 _NAMED = 6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: the sets are made once, when the first device is asked for
 class Scope:
     """Filters on devices, and whether they may change their model.
 
@@ -51,6 +52,18 @@ class Scope:
         """Whether it says precisely enough which devices may be moved to another model."""
         return self.names_devices or bool(self.releases or self.models)
 
+    @cached_property
+    def _devices(self) -> frozenset[str]:
+        return frozenset(self.devices)  # a scope may name thousands, and each device of the fleet is looked up
+
+    @cached_property
+    def _filters(self) -> tuple[tuple[str, tuple[str, ...], frozenset[str]], ...]:
+        """Return each filter by one value of a device: what it is of, its values in order, and as a set."""
+        filters = (
+            ("site", self.sites), ("hardware", self.hardware), ("release", self.releases), ("model", self.models),
+        )  # fmt: skip
+        return tuple((what, values, frozenset(values)) for what, values in filters if values)
+
     @property
     def text(self) -> str:
         """The scope in words, "" without a filter."""
@@ -67,16 +80,17 @@ class Scope:
 
     def mismatch(self, device: Device, model: str) -> str:
         """Return why ``device``, which runs ``model`` ("" for none), is outside, in words; "" if it is inside."""
-        if self.devices and device.device not in self.devices:
+        if self._devices and device.device not in self._devices:
             return "it is not in the scope's list of devices"
-        reported = device.reported.hardware if device.reported else ""
-        release = device.release or device.desired_release
-        for what, allowed, value in (
-            ("site", self.sites, device.site), ("hardware", self.hardware, reported),
-            ("release", self.releases, release), ("model", self.models, model),
-        ):  # fmt: skip
-            if allowed and value not in allowed:
-                return f"its {what} is {value or 'not known'}, and the scope is {listed(allowed, _NAMED)}"
+        found = {
+            "site": device.site,
+            "hardware": device.reported.hardware if device.reported else "",
+            "release": device.release or device.desired_release,
+            "model": model,
+        }
+        for what, named, allowed in self._filters:
+            if (value := found[what]) not in allowed:
+                return f"its {what} is {value or 'not known'}, and the scope is {listed(named, _NAMED)}"
         for key, wanted in self.attributes.items():
             value = device.attributes.get(key, "")
             if value != wanted:

@@ -43,13 +43,15 @@ _MAX_BUTTONS = 16
 class Waiting:
     """The images shown, the total number waiting, those labelled last, and what the labels of uniform ones say.
 
-    ``expired``: how many expired without a label in the last ``_DAYS`` days.
+    ``expired``: how many expired without a label in the last ``_DAYS`` days. ``settings``: those of [audit] without
+    effect.
     """
 
     cards: tuple[SampleCard, ...]
     count: int
     expired: int
     asked: tuple[str, ...]
+    settings: tuple[str, ...]
     audits: tuple[AuditRow, ...]
     labelled: tuple[LabelledRow, ...]
 
@@ -127,7 +129,7 @@ class Labelling:
 
     def _audits(self, waiting: Waiting) -> None:
         """Show how often each release is wrong, by the labels of samples that were drawn uniformly."""
-        if not waiting.asked:
+        if not (waiting.asked or waiting.settings):
             return
         with ui.element("section").classes("tf-card"):
             heading("Audit")
@@ -138,6 +140,8 @@ class Labelling:
                     ui.label(row.text)
             for text in waiting.asked:
                 ui.label(text).classes("tf-muted tf-small")
+            for text in waiting.settings:
+                ui.label(text).classes("tf-small")
 
     def _card(self, card: SampleCard) -> None:
         ui.html(f'<img src="/samples/{card.id}/image" alt="Sample {card.id}" loading="lazy">', sanitize=False)
@@ -199,6 +203,7 @@ def _waiting(services: Services) -> Waiting:
         expired=services.retraining.samples.expired(now_ms - _DAYS * _DAY_MS),
         asked=tuple(asked_text(audit) for audit in audits),
         audits=tuple(row for audit in audits for row in audit_rows(audit)),
+        settings=services.retraining.audit.idle_settings(),
         labelled=tuple(labelled_row(one) for one in services.retraining.samples.labelled_last(_LABELLED)),
     )
 

@@ -130,9 +130,24 @@ def test_a_retraining_that_no_worker_can_carry_out_waits_and_says_so(unasked: Si
 def test_a_setting_for_a_model_that_is_none_is_named(site: Site) -> None:
     """With the nearest name; a known model is none of them."""
     site.audit.config = AuditConfig(enabled=True, models={"modle": 3, "model": 5, "zebra": 0})
-    first, second = site.audit.unknown_models()
+    first, second = site.audit.idle_settings()
     assert first == "[audit] models names 'modle', which no release is of: did you mean 'model'?"
     assert second.endswith("'zebra', which no release is of: correct it, or publish a release of it")
+
+
+def test_a_setting_for_a_model_that_is_never_asked_is_named_with_why_and_what_to_do(unasked: Site) -> None:
+    """As long as no release of it is asked; 0 asks for nothing, and one whose bundle is missing may be asked later."""
+    site = unasked
+    site.audit.config = AuditConfig(enabled=True, models={"model": 3000})
+    assert site.audit.idle_settings() == ()  # model-1 has classes
+    site.release(1, model=b"sounds", name="bees", front_end="log_mel")
+    site.audit.config = AuditConfig(enabled=True, models={"bees": 3000, "model": 0})
+    (said,) = site.audit.idle_settings()
+    assert said.startswith("[audit] models wants 3000 samples a day of 'bees' and gets none: bees-1 is a release with ")
+    assert "label its inputs elsewhere" in said
+    assert said.endswith("; take bees out of models")
+    site.audit.config = AuditConfig(enabled=True, models={"bees": 0})
+    assert site.audit.idle_settings() == ()
 
 
 def label(site: Site, wrong: list[bool], *, device: str = "d1", request: str = "audit", start: int = 0) -> None:

@@ -252,3 +252,29 @@ def test_the_fields_of_the_page_are_read() -> None:
     assert pairs("lens=wide, floor = 2,") == {"lens": "wide", "floor": "2"}
     with pytest.raises(RolloutRefusedError, match="KEY=VALUE, separated by commas, got 'lens'"):
         pairs("lens")
+
+
+class Counted(str):
+    """A name that counts how often it was compared with another."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        """Count, and compare."""
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize("of", ["devices", "sites"])
+def test_a_scope_of_many_names_looks_each_device_up(of: str) -> None:
+    """Each turn asks it of every device of the fleet: a search through the names would cost their square."""
+    names = [f"n{number:03d}" for number in range(200)]
+    scope = Scope(**{of: tuple(map(Counted, names))})  # type: ignore[arg-type]
+    fleet = [device(name, name) for name in names]
+    Counted.compared = 0
+    assert [scope.mismatch(one, "m") for one in fleet] == [""] * 200
+    assert scope.mismatch(device("n200", "n200"), "m").startswith("it")
+    assert Counted.compared <= 4 * 200  # one a look-up, more where hashes collide; a search compares 20,000 times
