@@ -303,7 +303,8 @@ class AuditInfo:
 class VerdictInfo:
     """One verdict on drift: its kind, the devices concerned, and the cause. ``closed_ms`` is 0 while it is open.
 
-    ``provisional``: the baselines of most of its devices are not complete yet.
+    ``provisional``: the baselines of most of its devices are not complete yet. ``dismissed_ms``: when a person let a
+    ``release_regression`` hold no rollout; 0 if nobody did.
     """
 
     id: int = 0
@@ -321,6 +322,9 @@ class VerdictInfo:
     release: str = ""
     model: str = ""
     provisional: bool = False
+    dismissed_ms: int = 0
+    dismissed_by: str = ""
+    dismissed_why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -623,6 +627,10 @@ class FleetClient:
     def verdicts(self, *, limit: int = 50) -> tuple[VerdictInfo, ...]:
         """Return the newest verdicts on drift, newest first, at most ``limit`` (1 to 1,000)."""
         return self._get(_Verdicts, "/api/verdicts", {"limit": str(limit)}).verdicts
+
+    def dismiss_verdict(self, verdict: int, *, why: str, by: str) -> VerdictInfo:
+        """Let an open ``release_regression`` hold no rollout of its release; ``why`` is needed, ``by``: the person."""
+        return self._post(VerdictInfo, f"/api/verdicts/{verdict}/dismiss", {"why": why, "by": by})
 
     def places(self) -> tuple[PlaceInfo, ...]:
         """Return the devices at places that training does not know, the newest verdict first."""

@@ -336,6 +336,27 @@ class RolloutPhaseError(RolloutRefusedError):
     status = 409
 
 
+class ReleaseRegressedError(RolloutRefusedError):
+    """The release has an open ``release_regression``, which nobody has dismissed."""
+
+    code = "release_regressed"
+    status = 409
+
+
+class UnknownVerdictError(ServerError):
+    """There is no such verdict."""
+
+    code = "unknown_verdict"
+    status = 404
+
+
+class VerdictKeptError(ServerError):
+    """A verdict can't be dismissed: it is over, it holds no rollout, or no reason was given."""
+
+    code = "verdict_kept"
+    status = 409
+
+
 class SampleRefusedError(ServerError):
     """A sample is too large, of another media type, beyond the daily limit, or does not match its digest."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
@@ -85,7 +85,11 @@ class EvidencesBody(BaseModel):
 
 
 class VerdictBody(ValueBody):
-    """One verdict; ``closed_ms`` is 0 while it is open; ``provisional``: most baselines are not complete yet."""
+    """One verdict; ``closed_ms`` is 0 while it is open; ``provisional``: most baselines are not complete yet.
+
+    ``dismissed_ms``: when ``dismissed_by`` let a ``release_regression`` hold no rollout, for ``dismissed_why``; 0 if
+    nobody did.
+    """
 
     id: int
     kind: str
@@ -102,6 +106,16 @@ class VerdictBody(ValueBody):
     release: str
     model: str
     provisional: bool
+    dismissed_ms: int
+    dismissed_by: str
+    dismissed_why: str
+
+
+class DismissRequest(BaseModel, extra="forbid"):
+    """Why an open ``release_regression`` holds no rollout, and who decides it; both are recorded."""
+
+    why: Reason
+    by: Person = SOMEBODY
 
 
 class VerdictsBody(BaseModel):
@@ -110,7 +124,7 @@ class VerdictsBody(BaseModel):
     verdicts: list[VerdictBody]
 
 
-def router(auth: Auth, database: Database, verdicts: Verdicts) -> APIRouter:
+def router(auth: Auth, database: Database, verdicts: Verdicts, clock: Clock) -> APIRouter:
     """Return the routes for operators."""
     routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.operator)])
 
@@ -129,6 +143,11 @@ def router(auth: Auth, database: Database, verdicts: Verdicts) -> APIRouter:
     def list_verdicts(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> VerdictsBody:
         """Return the newest verdicts."""
         return VerdictsBody(verdicts=[VerdictBody.of(verdict) for verdict in verdicts.latest(limit)])
+
+    @routes.post("/api/verdicts/{verdict}/dismiss")
+    def dismiss(verdict: Annotated[int, Path(ge=0, lt=2**63)], request: DismissRequest) -> VerdictBody:
+        """Let an open ``release_regression`` hold no rollout; it stays open while devices show it."""
+        return VerdictBody.of(verdicts.dismiss(verdict, request.why, clock(), by=request.by))
 
     return routes
 

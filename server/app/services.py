@@ -49,7 +49,7 @@ from server.retraining.samples import SampleStore
 from server.retraining.service import RetrainingService
 from server.retraining.suspects import SuspectReleases
 from server.rollout.ledger import RolloutLedger
-from server.rollout.regressions import Regressions
+from server.rollout.regressions import Regressions, held_text
 from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
 from server.store.database import Database, open_database
@@ -141,6 +141,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         config=config.rollout,
         clock=clock,
         silent_s=config.fleet.silent_s,
+        regressed=partial(held_text, drift.verdicts),
     )
     samples = SampleStore(
         database=database, folder=state.samples, config=config.retraining, form_of=versions.label_form
@@ -281,7 +282,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         measurements_api.router(auth, parts.measurements, parts.fleet),
         retraining_api.jobs_router(auth, parts.retraining.jobs, parts.versions, parts.clock),
         retraining_api.router(auth, parts.retraining, parts.clock),
-        evidence_api.router(auth, parts.database, parts.drift.verdicts),
+        evidence_api.router(auth, parts.database, parts.drift.verdicts, parts.clock),
         evidence_api.places_router(auth, parts.drift.places, parts.clock),
         evidence_api.commissions_router(auth, parts.drift.commissions, parts.clock),
         describe.router(api),

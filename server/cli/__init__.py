@@ -759,24 +759,59 @@ def ask(directory: Path, device: str, count: int) -> None:
     click.echo(f"{device} {asked['request']}")
 
 
-@main.command(epilog=_example("fleet-server verdicts state --open", "fleet-server verdicts state --json | head -20"))
+@main.group(
+    cls=_Listing,
+    epilog=_example(
+        "fleet-server verdicts state --open", "fleet-server verdicts dismiss state 7 --why 'the new lamps, seen by ada'"
+    ),
+)
+def verdicts() -> None:
+    """Print the verdicts on drift; dismiss one that holds a rollout.
+
+    "fleet-server verdicts DIR" is short for "fleet-server verdicts list DIR".
+    """
+
+
+@verdicts.command(
+    "list",
+    epilog=_example("fleet-server verdicts list state --open", "fleet-server verdicts list state --json | head -20"),
+)
 @_STATE
 @click.option("--open", "only_open", is_flag=True, help="Only verdicts that are not over.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="So many at most.")
 @_JSON
 @_coded
-def verdicts(directory: Path, limit: int, *, only_open: bool, as_json: bool) -> None:
+def verdicts_list(directory: Path, limit: int, *, only_open: bool, as_json: bool) -> None:
     """Print the verdicts on drift, the newest first.
 
     Tab-separated values with a header line. kind; devices, separated by commas; since_ms: the first window with it;
     until_ms: when it was closed, 0 while it is open; provisional: the baselines of most of its devices are not
-    complete; cause: what changed; action: what to do.
+    complete; cause: what changed; action: what to do; dismissed_by: who let it hold no rollout.
     """
     _, database = _opened(directory)
     known = Verdicts(database, EventLog(database))
     found = known.open()[::-1][:limit] if only_open else known.latest(limit)
     database.close()
     _print([listings.verdict_row(verdict) for verdict in found], listings.VERDICT_COLUMNS, as_json=as_json)
+
+
+@verdicts.command(epilog=_example("fleet-server verdicts dismiss state 7 --why 'the new lamps, seen by ada'"))
+@_STATE
+@click.argument("verdict", metavar="VERDICT", type=click.IntRange(0, 2**63 - 1))
+@click.option("--why", required=True, help="The reason; kept with it and in the events.")
+@_BY
+@_coded
+def dismiss(directory: Path, verdict: int, why: str, by: str) -> None:
+    """Let VERDICT, an open release_regression, hold no rollout.
+
+    While such a verdict is open, no rollout of its release can be approved or resumed. It also ends by itself: when
+    labels show no harm, or when devices have not shown it for some windows. A dismissed one stays open and is shown as
+    long as devices show it; a rollout that it paused is resumed by "fleet-server rollouts resume".
+    """
+    _, database = _opened(directory)
+    found = Verdicts(database, EventLog(database)).dismiss(verdict, why, system_now_ms(), by=_person(by))
+    database.close()
+    click.echo(f"{found.id} dismissed by {found.dismissed_by}")
 
 
 @main.group(

@@ -48,6 +48,7 @@ PLACE_COLUMNS = (
 )  # fmt: skip
 VERDICT_COLUMNS = (
     "id", "kind", "devices", "since_ms", "until_ms", "windows", "provisional", "release", "cause", "action",
+    "dismissed_by",
 )  # fmt: skip
 
 
@@ -59,6 +60,8 @@ def verdict_row(verdict: StoredVerdict) -> Row:
         "provisional": verdict.provisional, "release": verdict.release, "model": verdict.model,
         "attributes": dict(verdict.attributes), "detail": verdict.detail, "cause": verdict.cause,
         "action": verdict.action, "last_window_ms": verdict.last_window_ms, "opened_ms": verdict.opened_ms,
+        "dismissed_ms": verdict.dismissed_ms, "dismissed_by": verdict.dismissed_by,
+        "dismissed_why": verdict.dismissed_why,
     }  # fmt: skip
 
 

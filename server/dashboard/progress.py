@@ -84,7 +84,7 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutCard:
-    """One rollout; ``actions`` are the buttons for its phase."""
+    """One rollout; ``actions`` are the buttons for its phase; ``held_by``: the verdicts that hold it, by id."""
 
     id: str
     release: str
@@ -100,10 +100,11 @@ class RolloutCard:
     groups: tuple[GroupView, ...]
     actions: tuple[str, ...]
     open: bool
+    held_by: tuple[int, ...] = ()
 
 
-def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
-    """Return the card of one rollout."""
+def rollout_card(rollout: Rollout, now_ms: int, held_by: Sequence[int] = ()) -> RolloutCard:
+    """Return the card of one rollout; ``held_by``: the open regressions of its release, by id."""
     return RolloutCard(
         id=rollout.id,
         release=rollout.release,
@@ -119,6 +120,7 @@ def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
         groups=tuple(_group(rollout, index) for index in range(len(rollout.groups))),
         actions=actions(rollout.phase),
         open=rollout.phase in OPEN_PHASES,
+        held_by=tuple(held_by) if rollout.phase in {RolloutPhase.AWAITING_APPROVAL, RolloutPhase.PAUSED} else (),
     )
 
 

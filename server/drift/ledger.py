@@ -14,11 +14,15 @@ import sqlalchemy as sa
 from server.drift.detection.attribution import UNKNOWN_CAUSE
 from server.drift.health import SILENT
 from server.drift.verdicts import Attributes, DriftVerdict, VerdictKind, action
+from server.errors import UnknownVerdictError, VerdictKeptError
+from server.ingest.faults import shortened
+from server.people import MAX_NAME, MAX_WHY, SOMEBODY
 from server.registry.events import EventLog, event_row
 from server.store.database import Database
 from server.store.events import insert_events
 from server.store.monitoring import evidence as store
 from server.wording import listed
+from wire.codec import Json
 from wire.messages import Severity
 
 _NAMED = 6  # a line's worth of devices
@@ -58,7 +62,8 @@ class Finding:
 class StoredVerdict:
     """A verdict with its history. ``closed_ms`` is 0 while it is open; ``windows`` counts the windows with it.
 
-    ``provisional``: when it was last found, most of its devices had no complete baseline yet.
+    ``provisional``: when it was last found, most of its devices had no complete baseline yet. ``dismissed_ms``: when
+    ``dismissed_by`` decided, for the reason ``dismissed_why``, that it holds no rollout; 0 if nobody did.
     """
 
     id: int
@@ -77,6 +82,9 @@ class StoredVerdict:
     release: str
     model: str
     provisional: bool = False
+    dismissed_ms: int = 0
+    dismissed_by: str = ""
+    dismissed_why: str = ""
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -141,6 +149,32 @@ class Verdicts:
         with self.database.begin() as connection:
             store.close_verdicts(connection, [verdict.id], now_ms)
             insert_events(connection, [_closed(verdict, now_ms, f"Ended after {_windows(verdict)}, {because}")])
+
+    def dismiss(self, verdict: int, why: str, now_ms: int, *, by: str = SOMEBODY) -> StoredVerdict:
+        """Let an open ``release_regression`` hold no rollout, as ``by`` decided for the reason ``why``.
+
+        It stays open, and is shown, as long as its devices show it. Dismissing it again changes nothing.
+
+        Raises:
+            UnknownVerdictError: If there is none of that id.
+            VerdictKeptError: If it holds no rollout: it is over, or of another kind; or if there is no reason.
+        """
+        known = self.verdict(verdict)
+        if known is None:
+            raise UnknownVerdictError(f"Expected the id of a verdict, got {verdict}: see fleet-server verdicts list")
+        if known.kind is not VerdictKind.RELEASE_REGRESSION or known.closed_ms:
+            state = "is over" if known.closed_ms else f"is a {known.kind.value}"
+            raise VerdictKeptError(f"Expected an open release_regression, got verdict {verdict}, which {state}")
+        why, by = shortened(why.strip(), MAX_WHY), by[:MAX_NAME]
+        if not why:
+            raise VerdictKeptError(f"Expected the reason why verdict {verdict} holds no rollout, got none")
+        text = f"Verdict {verdict} on {known.release} was dismissed by {by}: {why}; it holds no rollout any more"
+        data: dict[str, Json] = {"verdict": verdict, "release": known.release, "by": by}
+        event = event_row(now_ms, "verdict", "verdict_dismissed", Severity.WARNING, text, data=data)
+        with self.database.begin() as connection:
+            if store.dismiss_verdict(connection, verdict, now_ms, by=by, why=why):
+                insert_events(connection, [event])
+        return self.verdict(verdict) or known
 
     def note(
         self, findings: Sequence[Finding], window_ms: int, now_ms: int, *, quiet_ms: int, silent_ms: int = 0,

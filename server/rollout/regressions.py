@@ -1,13 +1,21 @@
-"""Pauses a rollout when a drift alarm began with its release, once for each verdict."""
+"""Pauses a rollout when a drift alarm began with its release, once for each verdict, and holds it while that is open.
+
+A verdict that ended (labels show no harm, quiet windows, devices commissioned again) or that a person dismissed holds
+no rollout.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from server.drift.ledger import Verdicts
+from server.drift.ledger import StoredVerdict, Verdicts
 from server.drift.verdicts import VerdictKind
 from server.rollout.service import RolloutService
 from server.store.rollouts import note_paused_for, paused_for
+from server.wording import listed
+
+_NAMED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +33,29 @@ class Regressions:
         with self.verdicts.database.begin() as connection:
             known = paused_for(connection)
         for verdict in found:
-            if verdict.id not in known:
+            if verdict.id not in known and not verdict.dismissed_ms:
                 self.rollouts.pause_release(verdict.release, verdict.kind.value, verdict.cause)
                 with self.verdicts.database.begin() as connection:  # after the pause: a crash in between pauses again
                     note_paused_for(connection, verdict.id, now_ms)
+
+
+def holding(verdicts: Verdicts, release: str) -> tuple[StoredVerdict, ...]:
+    """Return the open regressions of ``release``, whatever its target, that nobody has dismissed, oldest first."""
+    return tuple(
+        one for one in verdicts.open()
+        if one.kind is VerdictKind.RELEASE_REGRESSION and one.release == release and not one.dismissed_ms
+    )  # fmt: skip
+
+
+def held_text(verdicts: Verdicts, release: str) -> str:
+    """Return why ``release`` may go to no further device, and the next step, in words; "" if it may."""
+    return "; ".join(_text(one) for one in holding(verdicts, release))
+
+
+def _text(verdict: StoredVerdict) -> str:
+    since = datetime.fromtimestamp(verdict.opened_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f"verdict {verdict.id}, open since {since} on {listed(verdict.devices, _NAMED)}: {verdict.cause}: label the "
+        "samples of these devices (labels that show no harm end it), roll out the release before, or take it on you "
+        f"with fleet-server verdicts dismiss DIR {verdict.id} --why REASON"
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from server.clock import Clock, system_now_ms
-from server.errors import ReleaseWithdrawnError, RolloutPhaseError, RolloutRefusedError
+from server.errors import ReleaseRegressedError, ReleaseWithdrawnError, RolloutPhaseError, RolloutRefusedError
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import is_reachable
 from server.people import SOMEBODY
@@ -56,9 +56,16 @@ _PHASES = {  # for each act: the phases in which it is allowed, and the one it l
 }
 
 
+def _nothing(_: str) -> str:
+    return ""
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class RolloutService:
-    """All rollouts of one server. Safe to share between threads."""
+    """All rollouts of one server. Safe to share between threads.
+
+    ``regressed``: why a release may go to no further device, in words, "" if it may: see ``rollout.regressions``.
+    """
 
     ledger: RolloutLedger
     fleet: Fleet
@@ -67,6 +74,7 @@ class RolloutService:
     config: RolloutConfig = field(default_factory=RolloutConfig)
     clock: Clock = system_now_ms
     silent_s: float = 7_200.0
+    regressed: Callable[[str], str] = _nothing
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def list(self) -> tuple[Rollout, ...]:
@@ -85,9 +93,9 @@ class RolloutService:
         """Return ``rollouts`` with the bytes and counts that devices under way have reported, which none has settled.
 
         They are kept with the outcome only: a device under way sends them again with each report. A rollout that waits
-        for devices that are away alone says so in its text.
+        for devices that are away alone says so in its text, and one that is held by a verdict names it.
         """
-        rollouts = tuple(replace(one, text=_with_away(one)) for one in rollouts)
+        rollouts = tuple(replace(one, text=_joined(_with_away(one), self.held(one))) for one in rollouts)
         going = {*IN_FLIGHT, MemberStanding.STUCK}
         if not any(one.phase in OPEN_PHASES and member.standing in going for one in rollouts for member in one.members):
             return rollouts
@@ -101,18 +109,26 @@ class RolloutService:
             for one in rollouts
         )  # fmt: skip
 
+    def held(self, rollout: Rollout) -> str:
+        """Return why a rollout can't be approved or resumed because of its release, in words; "" if it can."""
+        stands = rollout.phase in {RolloutPhase.AWAITING_APPROVAL, RolloutPhase.PAUSED}
+        return self.regressed(rollout.release) if stands else ""
+
     def create(self, request: RolloutOptions) -> Rollout:
         """Create a rollout; it runs at once when ``approved``.
 
         Raises:
             UnknownReleaseError: If the release is not published.
             ReleaseWithdrawnError: If it was withdrawn.
+            ReleaseRegressedError: If it shall run at once, and the release has an open regression.
             RolloutRefusedError: If no device can run it, a threshold is impossible, or another rollout is open.
         """
         with self._lock:
             if self.versions.release(request.release).withdrawn_ms:
                 message = f"Expected a release that may be rolled out, got {request.release}, which was withdrawn"
                 raise ReleaseWithdrawnError(message)
+            if request.approved:
+                self._refuse_regressed(request.release)
             devices, releases = self.fleet.devices(), self.versions.releases()
             rollout = draft(request, self.config, devices, releases, identity=secrets.token_hex(4), now_ms=self.clock())
             self._refuse_overlap(rollout)
@@ -129,6 +145,7 @@ class RolloutService:
         Raises:
             UnknownRolloutError: If there is none of that id.
             RolloutPhaseError: If it does not await approval, or would assign other devices than ``only``.
+            ReleaseRegressedError: If its release has an open regression.
         """
         with self._lock:
             known, after = self._after(rollout, "approve")
@@ -170,6 +187,7 @@ class RolloutService:
         Raises:
             UnknownRolloutError: If there is none of that id.
             RolloutPhaseError: If it is not paused, or would assign other devices than ``only``.
+            ReleaseRegressedError: If its release has an open regression.
             RolloutRefusedError: If it would pause again at once.
         """
         with self._lock:
@@ -184,6 +202,7 @@ class RolloutService:
         Raises:
             UnknownRolloutError: If there is none of that id.
             RolloutPhaseError: If it neither runs nor is paused, or would assign other devices than ``only``.
+            ReleaseRegressedError: If its release has an open regression.
             RolloutRefusedError: If the group is not open or reached its success ratio, or ``by`` is empty.
         """
         with self._lock:
@@ -210,10 +229,13 @@ class RolloutService:
     def _after(self, rollout: str, act: str) -> tuple[Rollout, Rollout]:
         allowed, phase = _PHASES[act]
         known = self._in_phase(rollout, allowed)
+        if phase is RolloutPhase.RUNNING:
+            self._refuse_regressed(known.release)
         return known, replace(known, phase=phase)
 
     def _resumed(self, rollout: str, how: How, by: str) -> tuple[Rollout, Rollout]:
         known = self._in_phase(rollout, {RolloutPhase.PAUSED})
+        self._refuse_regressed(known.release)
         others: tuple[str, ...] = ()
         devices, now_ms = {device.device: device for device in self.fleet.devices()}, self.clock()
         if how is How.REPLACE:
@@ -229,6 +251,7 @@ class RolloutService:
 
     def _skipped(self, rollout: str, group: str, by: str) -> tuple[Rollout, Rollout]:
         known = self._in_phase(rollout, frozenset({RolloutPhase.RUNNING, RolloutPhase.PAUSED}))
+        self._refuse_regressed(known.release)
         return known, skipped(known, group, by, self.clock())
 
     def _foreseen(self, before: Rollout, after: Rollout) -> Foresight:
@@ -385,6 +408,12 @@ class RolloutService:
         self._note(known, code, severity, f"Rollout of {known.release} {phase.value}: {text}", by=by)
         return self.get(known.id)
 
+    def _refuse_regressed(self, release: str) -> None:
+        why = self.regressed(release)
+        if why:
+            message = f"Expected a release without an open release_regression, got {release}: {why}"
+            raise ReleaseRegressedError(message)
+
     def _refuse_surprise(self, seen: Foresight, only: Sequence[str] | None) -> None:
         if only is not None and set(only) != set(seen.assigns):
             message = f"Expected to assign it to {', '.join(sorted(only)) or 'nobody'}, got: {seen.text}: look again"
@@ -446,6 +475,10 @@ def _fewer(rollout: Rollout, request: RolloutOptions) -> str:
     return f"; only {counted(first)} can go first, of the {request.canary} asked for"
 
 
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
+
+
 def _with_away(rollout: Rollout) -> str:
     """Return the text of a rollout, with the devices that it waits for if all of its open groups are away."""
     members = [member for member in rollout.members if member.group < rollout.opened]
@@ -456,7 +489,7 @@ def _with_away(rollout: Rollout) -> str:
     waits = (
         f"waits for {names}, away: assigned on connecting; skip the group, or abort and create it with other canaries"
     )
-    return f"{rollout.text}; {waits}" if rollout.text else waits
+    return _joined(rollout.text, waits)
 
 
 def _way_out(rollout: Rollout) -> str:

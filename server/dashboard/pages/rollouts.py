@@ -13,6 +13,7 @@ from server.dashboard.progress import GroupView, RolloutCard, rollout_card
 from server.dashboard.services import Services
 from server.dashboard.theme import (
     and_more,
+    ask_decision,
     ask_name,
     ask_why,
     choose,
@@ -30,7 +31,8 @@ from server.errors import RolloutRefusedError, ServerError
 from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout.create import RolloutOptions
-from server.rollout.model import Rollout
+from server.rollout.model import OPEN_PHASES, Rollout
+from server.rollout.regressions import holding
 from server.rollout.resuming import Foresight, How
 from server.rollout.scope import Scope
 from server.rollout.selection import candidates, running_model
@@ -51,6 +53,10 @@ _WAYS = {
     How.REPLACE: "Let others try; the failures still count",
     How.TOLERATE: "Let the failures stand; they still count",
 }
+_DISMISSAL = (
+    "It says that the release made devices worse. Dismissed, it holds no rollout any more; it is shown as long as "
+    "devices show it. Your name and the reason are recorded, and a reason is needed."
+)
 _BY = "an operator on the page"  # for actions that ask for no name
 _LOOKS = {"approve": "unelevated", "resume": "unelevated", "pause": "outline", "abort": "outline color=negative"}
 
@@ -89,6 +95,9 @@ class Steering:
             if card.air:
                 ui.label(card.air).classes("tf-muted tf-small")
             ui.element("div").classes("tf-grow")
+            for verdict in card.held_by:
+                button = ui.button(f"Dismiss verdict {verdict}", on_click=partial(self._dismiss, verdict))
+                button.props("no-caps dense outline").style("padding: 4px 14px")
             for action in card.actions:
                 button = ui.button(action.capitalize(), on_click=partial(self._ask, card, action))
                 button.props(f"no-caps dense {_LOOKS[action]}").style("padding: 4px 14px")
@@ -105,6 +114,12 @@ class Steering:
             ui.label(caution).classes("tf-small")
         for group in card.groups:
             show_group(group, partial(self._skip, card, group.name) if group.may_skip else None)
+
+    async def _dismiss(self, verdict: int) -> None:
+        said = await ask_decision(self.visit.client, f"Dismiss verdict {verdict}?", _DISMISSAL, "Dismiss")
+        if said is not None:
+            now_ms, (why, by) = self.visit.services.fleet.clock(), said
+            await self.visit.do(partial(self.visit.services.drift.verdicts.dismiss, verdict, why, now_ms, by=by))
 
     async def _ask(self, card: RolloutCard, action: str) -> None:
         question, detail = _QUESTIONS[action]
@@ -190,8 +205,10 @@ def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = No
 
 
 def _cards(services: Services) -> Cut[RolloutCard]:
-    now_ms = services.fleet.clock()
-    cards = [rollout_card(rollout, now_ms) for rollout in services.rollouts.up_to_date(*services.rollouts.list())]
+    now_ms, verdicts = services.fleet.clock(), services.drift.verdicts
+    found = services.rollouts.up_to_date(*services.rollouts.list())
+    held = {one.release: holding(verdicts, one.release) for one in found if one.phase in OPEN_PHASES}
+    cards = [rollout_card(one, now_ms, [verdict.id for verdict in held.get(one.release, ())]) for one in found]
     return Cut.of(sorted(cards, key=lambda card: not card.open), _SHOWN)
 
 

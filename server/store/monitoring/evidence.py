@@ -72,6 +72,9 @@ VERDICTS = sa.Table(
     sa.Column("release", sa.String(127), nullable=False),
     sa.Column("model", sa.String(127), nullable=False),
     sa.Column("provisional", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("dismissed_ms", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("dismissed_by", sa.String(100), nullable=False, server_default=""),
+    sa.Column("dismissed_why", sa.Text, nullable=False, server_default=""),
     sqlite_autoincrement=True,
 )
 
@@ -176,6 +179,13 @@ def open_verdicts(connection: sa.Connection) -> list[sa.RowMapping]:
 def latest_verdicts(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     """Return the newest ``limit`` verdicts, newest first."""
     return list(connection.execute(VERDICTS.select().order_by(VERDICTS.c.id.desc()).limit(limit)).mappings())
+
+
+def dismiss_verdict(connection: sa.Connection, verdict: int, now_ms: int, *, by: str, why: str) -> bool:
+    """Record that a person dismissed a verdict that is open and was not dismissed before; return whether it was."""
+    wanted = (VERDICTS.c.id == verdict, VERDICTS.c.closed_ms == 0, VERDICTS.c.dismissed_ms == 0)
+    values = {"dismissed_ms": now_ms, "dismissed_by": by, "dismissed_why": why}
+    return bool(connection.execute(VERDICTS.update().where(*wanted).values(values)).rowcount)
 
 
 def one_verdict(connection: sa.Connection, verdict: int) -> sa.RowMapping | None:
