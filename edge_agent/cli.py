@@ -2,8 +2,8 @@
 
 Exit codes: 0 done · 1 a check of ``selftest`` failed, or an unexpected fault · 2 wrong usage · 3 not enrolled or bad
 configuration · 4 the state directory is in use · 5 enrolment failed · 6 the disk or the spool can't be written; of
-``status`` also: 7 no agent runs · 8 it serves nothing or is degraded · 9 it has reported nothing for long; of
-``selftest``: 10 the device is fit, the server is not reachable or reports a fault; of ``rollback`` and
+``status`` also: 7 no agent runs · 8 it serves or answers nothing, or is degraded · 9 it has reported nothing for long;
+of ``selftest``: 10 the device is fit, the server is not reachable or reports a fault; of ``rollback`` and
 ``import``: 11 refused.
 """
 
@@ -36,9 +36,10 @@ from edge_agent.logs import log_to_stderr
 from edge_agent.sources import placed
 from wire import __version__
 from wire.canonical import canonical_bytes
-from wire.codec import Json, to_document
+from wire.codec import Json, from_document, to_document
 from wire.errors import InstallationError, PathError
 from wire.installation import check_alone
+from wire.messages import Reported
 from wire.paths import typed_path, without_tilde
 
 EXIT_NOT_RUNNING, EXIT_DEGRADED, EXIT_STALE, EXIT_SERVER = 7, 8, 9, 10
@@ -48,6 +49,7 @@ _HEALTH_EXITS = {
     AgentHealth.WAITING: EXIT_DEGRADED,
     AgentHealth.REFUSED: EXIT_DEGRADED,
     AgentHealth.DEGRADED: EXIT_DEGRADED,
+    AgentHealth.ANSWERS_NOTHING: EXIT_DEGRADED,
     AgentHealth.STALE: EXIT_STALE,
 }
 _MAX_CLAIM_BYTES = 1024
@@ -122,7 +124,7 @@ Exit codes:
   5  enrolment failed
   6  the disk or the spool can't be written
   7  status: no agent runs
-  8  status: it runs and serves nothing, or is degraded
+  8  status: it runs and serves nothing, answers none of its inputs, or is degraded
   9  status: it runs and has reported nothing for three minutes
   10 selftest: this device is fit, but the server did not answer or reports a fault
   11 rollback, import, benchmark: the device refuses, for the reason in the message
@@ -287,7 +289,7 @@ def try_(bundle: Path | None, kind: str, path: str | None, keys: tuple[str, ...]
     help="Show whether an agent runs and its last report: connected or not, the release it serves, the update under"
     " way.\n\nIts lock file shows whether it runs; the rest is as old as `age`. Exit codes: 0 it runs and serves,"
     " 7 none runs, 8 it runs and serves nothing (degraded, in safe mode, refused by the broker, or"
-    " waiting for a first release), 9 it runs and"
+    " waiting for a first release) or answers none of its inputs, 9 it runs and"
     " has reported nothing for three minutes, 3 none ever ran here.",
     epilog=_example("edge-agent status --state agent", "edge-agent status --state agent --json"),
 )
@@ -307,6 +309,7 @@ def status(state: Path, *, as_json: bool) -> None:
                 print("Its last report:")
             for key in ("state", "reason", "connected", "serving", "safe_mode", "spool_rows", "spool_bytes"):
                 print(f"{key:12} {seen.document.get(key)}")
+            _show_inputs(seen.document)
             _show_broker(seen.document)
             answers = seen.document.get("answers")
             for name, counts in answers.items() if isinstance(answers, dict) else ():
@@ -323,6 +326,16 @@ def status(state: Path, *, as_json: bool) -> None:
             for key in ("current", "previous", "update", "certificate"):
                 print(f"{key:12} {_short(seen.document.get(key))}")
         sys.exit(_HEALTH_EXITS[seen.health])
+
+
+def _show_inputs(document: Mapping[str, Json]) -> None:
+    """Print which inputs are not answered and what to do, or that a committed release has had none to answer."""
+    found = from_document(Reported, {key: document[key] for key in ("unread", "update") if key in document})
+    if found.unread is not None:
+        step = f": {found.unread.text}" if found.unread.text else ""
+        print(f"{'inputs':12} none answered since the last answer: it {found.unread.words}{step}")
+    elif found.update.answered == 0 and document.get("serving") is True:
+        print(f"{'inputs':12} none yet: the source has given nothing that was answered, and nothing lies unread")
 
 
 def _show_broker(document: Mapping[str, Json]) -> None:

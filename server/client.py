@@ -50,7 +50,8 @@ class DeviceInfo:
     ``presence``: there, away, silent, never_heard or gone. ``evidence``: drift evidence of the newest window: phase,
     threshold_ratio (1 and above is an alarm), flagged, fault, cause, provisional (its baseline is not complete), and
     baseline_windows of the wanted_windows that change this; empty before the first. ``ended``: "", revoked or
-    removed. ``reported`` and ``desired``: as on the wire (``docs/reference/wire.md``), None before the first.
+    removed. ``concern``: what it does with its inputs while its release runs and answers none, else "". ``reported``
+    and ``desired``: as on the wire (``docs/reference/wire.md``), None before the first.
     """
 
     device: str = ""
@@ -68,6 +69,7 @@ class DeviceInfo:
     reported: Mapping[str, Json] | None = None
     desired: Mapping[str, Json] | None = None
     evidence: Mapping[str, Json] = field(default_factory=dict)
+    concern: str = ""
     ended: str = ""
     ended_ms: int = 0
     ended_why: str = ""

@@ -135,9 +135,55 @@ class UpdateStatus:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
+ANSWERS_NOTHING = "answers_nothing"
+"""The ``reason`` of a device that runs its release and answers none of its inputs (``UnreadInputs``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadInputs:
+    """Inputs since the last answer of the release that a device serves, none of which was answered.
+
+    ``ignored``: files that the release does not read; ``unreadable``: that could not be opened; ``refused``: inputs
+    that could not be decoded or answered; ``dropped``: that nothing took in time. ``names``: of some. ``text``: what
+    was found, and the next step.
+    """
+
+    ignored: int = 0
+    unreadable: int = 0
+    refused: int = 0
+    dropped: int = 0
+    names: tuple[str, ...] = ()
+    text: str = ""
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return self.ignored + self.unreadable + self.refused + self.dropped
+
+    @property
+    def words(self) -> str:
+        """The numbers in a sentence, such as "ignores 2 files (a.csv, b.csv)"; "" if there are none."""
+        counted = [
+            f"{verb} {count} {one if count == 1 else one + 's'}"
+            for verb, count, one in (
+                ("ignores", self.ignored, "file"),
+                ("can't open", self.unreadable, "file"),
+                ("refused", self.refused, "input"),
+                ("lost", self.dropped, "input"),
+            )
+            if count > 0
+        ]
+        more = ", …" if self.ignored + self.unreadable > len(self.names) else ""
+        return ", ".join(counted) + (f" ({', '.join(self.names)}{more})" if self.names and counted else "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """``reported``, retained: the full document of the device and its software; ``reason`` as in ``State``.
+
+    ``unread``: while ``reason`` is ``ANSWERS_NOTHING``, the inputs that were not answered; else None. It is reported
+    again once there are twice as many.
 
     ``clock_error_ms``: how far the device's own clock is ahead of the server's time (behind: below 0), while it is so
     wrong that the device does not use it: then the times in its messages are right. 0: it uses its own clock.
@@ -156,6 +202,7 @@ class Reported:
     safe_mode: bool = False
     reason: str = field(default="", metadata=OMIT_DEFAULT)
     clock_error_ms: int = field(default=0, metadata=OMIT_DEFAULT)
+    unread: UnreadInputs | None = field(default=None, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

@@ -60,6 +60,7 @@ from wire import __version__
 from wire.codec import Json, from_document, to_document
 from wire.errors import MessageError
 from wire.messages import (
+    ANSWERS_NOTHING,
     Command,
     DayUsage,
     Desired,
@@ -153,6 +154,7 @@ class Agent:
         )
         self._disk_trouble, self._unwritten = "", False
         self._refused = ""  # why the broker refused this device, until it accepts it
+        self._in_doubt = False  # that the release answers nothing was told
         self._unreached = ""  # why there is no connection to it, until there is one
         self._reporter = Reporter(
             base=base,
@@ -162,6 +164,7 @@ class Agent:
             repair=self._repair,
             disk=lambda: self._disk_trouble,
             clock_error_ms=lambda: self._watch.error_ms,
+            unread=lambda: self._child_inbox.unread.current,
         )
         self._measuring = MeasurementCoordinator(
             state=state,
@@ -200,6 +203,7 @@ class Agent:
             compared=self._compared,
             challenger_ended=self._challenger_ended,
             replayed=self._replayed,
+            doubted=self._doubted,
         )
         self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
         self._watch = ClockWatch().at_least(TimeFloor(state / "tuf" / "time_floor.json").read_ms())
@@ -214,8 +218,13 @@ class Agent:
         _LOG.info("started version=%s release=%s", __version__, current.release if current is not None else "none")
         self._look_at_clock()
         with contextlib.suppress(OSError, MessageError):
-            usage = read_record(self.state / STATUS_FILE).get("usage")
+            last = read_record(self.state / STATUS_FILE)
+            usage = last.get("usage")
             self._usage.restore(usage if isinstance(usage, dict) else {})
+            told = from_document(Reported, {key: last[key] for key in ("current", "unread") if key in last})
+            if told.unread is not None and told.current is not None and current is not None:
+                self._in_doubt = told.current.sha256 == current.sha256
+                self._child_inbox.unread.restore(told.unread if self._in_doubt else None)
         self._due.infer_s = self._now_s + self.config.monitor.infer_s
         self._guard("spool", self.telemetry.take_up)
         ended = last_end.begin(self.state, self.parts.disk)
@@ -574,6 +583,18 @@ class Agent:
 
     def _compare(self, release: SlotRelease | None) -> None:
         self.supervisor.compare(self._slots.bundle(release.sha256) if release is not None else None)
+
+    def _doubted(self) -> None:
+        """Report that the device answers none of its inputs, or does again; that there are more is no event."""
+        found = self._child_inbox.unread.current
+        if found is None:
+            self._event("child", "answers_again", Severity.INFO, "inputs are answered again, or none are left unread")
+        elif not self._in_doubt:
+            step = f": {found.text}" if found.text else ""
+            text = f"Expected answers of the release, got none since the last one: it {found.words}{step}"
+            self._event("child", ANSWERS_NOTHING, Severity.ERROR, text[:500])
+        self._in_doubt = found is not None
+        self._report()
 
     def _compared(self, counts: ShadowCounts) -> None:
         if self._guarded("updater", lambda: self.updater.compared(counts, self._now_s)):

@@ -15,13 +15,14 @@ from edge_agent.errors import FrameError
 from edge_agent.pipe_frames import CORRECTION, MAX_SAMPLE_BYTES, Frame
 from edge_agent.plugin_tables import SOURCE_UNREAD
 from edge_agent.telemetry.rows import Telemetry, WindowPart
+from edge_agent.telemetry.unread_watch import UnreadWatch
 from edge_agent.updater.updater import Updater
 from wire import leb128
 from wire.answers import AnswerRecord
 from wire.codec import Json, decode, from_document, parse_json, to_document
 from wire.errors import MessageError, WireError
 from wire.histogram import Counters, Shape
-from wire.messages import Sample, Stream, UpdatePhase
+from wire.messages import Sample, Stream, UnreadInputs, UpdatePhase
 from wire.shadow import ShadowCounts
 
 MAX_ANSWERS_BYTES = 4 * 1024 * 1024  # of one frame: a batch of a sink, with room
@@ -40,6 +41,7 @@ class Heartbeat:
     artifact: str = ""
     release: str = ""
     sinks: Mapping[str, Json] = field(default_factory=dict)
+    left: UnreadInputs = field(default_factory=UnreadInputs)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -156,7 +158,7 @@ class ChildInbox:
     ``sampled`` gets a request and the length of an input, ``corrected`` the length of an input whose answer a user
     corrected; both return whether it may be sent on. ``compared`` gets the counts of a shadow, ``challenger_ended`` the
     code and text of its end; ``replayed`` gets the digest of a bundle and the counts of its replay after a switch, and
-    returns whether that is settled: written, or of no use any more.
+    returns whether that is settled: written, or of no use any more. ``doubted`` is called when ``unread`` has news.
     """
 
     telemetry: Telemetry
@@ -170,6 +172,8 @@ class ChildInbox:
     compared: Callable[[ShadowCounts], None] = lambda _counts: None
     challenger_ended: Callable[[str, str], None] = lambda _code, _text: None
     replayed: Callable[[str, ShadowCounts], bool] = lambda _digest, _counts: True
+    unread: UnreadWatch = field(default_factory=UnreadWatch)
+    doubted: Callable[[], None] = lambda: None
     sinks: Mapping[str, Json] = field(default_factory=dict)
     """The last counts of each sink of answers, by name."""
     _taken: tuple[int, Json] | None = None
@@ -191,7 +195,9 @@ class ChildInbox:
                 code = str(frame.header.get("code", "child"))[:64]
                 if code == SOURCE_UNREAD and self.updater.record.phase is UpdatePhase.PROBATION:
                     self.updater.health = self.updater.health.left_alone()
-                self.fault(code, str(frame.header.get("text", "")))
+                text = str(frame.header.get("text", ""))
+                self.unread.passed_over(code, text)
+                self.fault(code, text)
         except (WireError, FrameError) as error:
             self.unreadable(f"child_{frame.kind[:32]}", str(error))
 
@@ -260,10 +266,25 @@ class ChildInbox:
         if heartbeat.artifact and self.updater.record.artifact_sha256 in {"", heartbeat.artifact}:
             self.updater.health = self.updater.health.beat(
                 n=heartbeat.n, errors=heartbeat.errors, p95_ms=heartbeat.p95_ms, classes=heartbeat.classes
-            )
+            ).beside(heartbeat.left)
         if self.updater.record.phase is not UpdatePhase.PROBATION:
             self.updater.usual = self.updater.usual.add(heartbeat.classes, heartbeat.n)
             self.updater.usual_tries = self.updater.usual_tries.add(heartbeat.n, heartbeat.errors)
+        self._doubt(heartbeat)
         if now_s >= self._steady_s:
             self._steady_s = float("inf")
             self.steady()
+
+    def _doubt(self, heartbeat: Heartbeat) -> None:
+        """Note whether the release that serves answers its inputs."""
+        record = self.updater.record
+        proven = record.phase is not UpdatePhase.COMMITTED or record.answered != 0
+        if self.unread.beat(
+            heartbeat.artifact,
+            n=heartbeat.n,
+            errors=heartbeat.errors,
+            dropped=heartbeat.dropped,
+            left=heartbeat.left,
+            proven=proven,
+        ):
+            self.doubted()

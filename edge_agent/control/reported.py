@@ -17,7 +17,7 @@ from edge_agent.updater.storage.repair import Repair
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Updater
 from wire.codec import Json, to_document
-from wire.messages import DeviceState, InstalledRelease, Reported, UpdatePhase
+from wire.messages import ANSWERS_NOTHING, DeviceState, InstalledRelease, Reported, UnreadInputs, UpdatePhase
 
 EVERY_MS = 60_000
 KEPT_KINDS = 64
@@ -52,7 +52,7 @@ _BUSY = frozenset(
 class Reporter:
     """``base``: the constant fields (boot, version, hardware, runtimes, attributes). ``disk``: its fault, or "".
 
-    ``clock_error_ms``: of the device's own clock, see ``Reported``.
+    ``clock_error_ms``: of the device's own clock, and ``unread``: see ``Reported``.
     """
 
     base: Reported
@@ -62,17 +62,18 @@ class Reporter:
     repair: Repair
     disk: Callable[[], str] = lambda: ""
     clock_error_ms: Callable[[], int] = lambda: 0
+    unread: Callable[[], UnreadInputs | None] = lambda: None
 
     def reported(self, now_ms: int) -> Reported:
         """Return the full document."""
         return replace(
             self.base, gen=self.updater.record.desired.gen, at_ms=now_ms, current=_installed(self.slots.current()),
             previous=_installed(self.slots.previous()), update=self.updater.status, safe_mode=self.supervisor.safe_mode,
-            reason=self.reason(), clock_error_ms=self.clock_error_ms(),
+            reason=self.reason(), clock_error_ms=self.clock_error_ms(), unread=self.unread(),
         )  # fmt: skip
 
     def state(self) -> DeviceState:
-        """Return the state: updating, init (no release yet), degraded (the release does not run), or ready."""
+        """Return the state: updating, init (no release yet), degraded (not run, or answers nothing), or ready."""
         if self.updater.record.phase in _BUSY:
             return DeviceState.UPDATING
         reason = self.reason()
@@ -91,7 +92,7 @@ class Reporter:
         if self.supervisor.wanted is None:
             return NO_RELEASE
         if self.supervisor.serving is not None:
-            return ""
+            return ANSWERS_NOTHING if self.unread() is not None else ""
         return SourceError.code if self.supervisor.without_source else "not_serving"
 
     def status(self, *, connected: bool) -> dict[str, Json]:

@@ -22,6 +22,7 @@ from edge_agent.device.record_file import read_record, record_bytes
 from edge_agent.errors import IdentityError
 from wire.codec import Json
 from wire.errors import MessageError
+from wire.messages import ANSWERS_NOTHING
 
 FILE = "status.json"
 EVERY_S = 60.0
@@ -40,6 +41,7 @@ class AgentHealth(StrEnum):
     WAITING = "waiting for a first release"
     REFUSED = "refused by the broker"
     DEGRADED = "degraded"
+    ANSWERS_NOTHING = "answers nothing"
 
 
 @dataclass(slots=True)
@@ -128,6 +130,8 @@ def _health(document: Mapping[str, Json], pid: int, age_s: float) -> AgentHealth
         return AgentHealth.STALE
     if document.get("current") is None and document.get("serving") is not True and document.get("state") != "degraded":
         return AgentHealth.REFUSED if document.get("refused") else AgentHealth.WAITING  # what it waits for can't come
+    if document.get("serving") is True and document.get("reason") == ANSWERS_NOTHING:
+        return AgentHealth.ANSWERS_NOTHING
     if document.get("serving") is not True or document.get("safe_mode") is True or document.get("state") == "degraded":
         return AgentHealth.DEGRADED
     return AgentHealth.SERVING

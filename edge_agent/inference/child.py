@@ -46,7 +46,7 @@ from edge_agent.streams.column_names import REORDERED
 from edge_agent.streams.open_events import OpenEvents
 from edge_agent.streams.recorded_inputs import RecordedInputs
 from wire import leb128
-from wire.codec import Json, encode, parse_json
+from wire.codec import Json, encode, parse_json, to_document
 from wire.errors import WireError
 from wire.manifest import Manifest
 from wire.settings import fields_from
@@ -363,7 +363,9 @@ class InferenceLoop:
             self.api.dropped(dropped)
         figures = self._results.take_heartbeat().figures(dropped)
         sinks = {"sinks": self.answers.figures} if self.answers.deliveries else {}
-        self._send({"type": "beat", **figures, **sinks, **self._identity()}, b"")
+        unread = sources.left_alone(self.source)
+        left: dict[str, Json] = {"left": to_document(unread)} if unread.total else {}
+        self._send({"type": "beat", **figures, **sinks, **left, **self._identity()}, b"")
         self._send_shadow(last=last)
         self._inputs.kept.write(KEPT_INPUTS if last else WRITES)
         if not last:

@@ -40,6 +40,7 @@ from edge_agent.sinks._accounts import open_accounts
 from edge_agent.sinks._delivery import Delivery
 from edge_agent.sinks._filters import SinkSettings
 from edge_agent.sources import Capture, InStream, Source, Surroundings
+from edge_agent.sources._misfits import kind_of, other_kind
 from edge_agent.sources._stream import StreamSource
 from edge_agent.sources.directory import MAX_FILE_BYTES, Settings, cut_of, place_of
 from edge_agent.streams.recorded_inputs import RecordedInputs
@@ -278,12 +279,17 @@ def _found(names: Mapping[str, bool], path: Path, suffixes: frozenset[str]) -> t
     others = [name for name in shown if name not in set(found)]
     listed = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
     if not found:
-        got = f"{len(others)} others: {listed}: {_advice(others)}" if others else "none: check --path"
+        got = f"{len(others)} others: {listed}: {_advice(others, suffixes)}" if others else "none: check --path"
         raise SourceError(f"Expected files ending in {' '.join(sorted(suffixes))} in {path}, got {got}")
-    return deque(found), f"skipped {len(others)} of {len(shown)} files: {listed}: {_advice(others)}" if others else ""
+    return deque(
+        found
+    ), f"skipped {len(others)} of {len(shown)} files: {listed}: {_advice(others, suffixes)}" if others else ""
 
 
-def _advice(names: Sequence[str]) -> str:
+def _advice(names: Sequence[str], suffixes: frozenset[str]) -> str:
+    held, read = next((two for name in names if (two := other_kind(name, suffixes))[0]), ("", ""))
+    if held and not any(kind_of(Path(name).suffix.lower()) in read for name in names):
+        return f"they hold {held} and this release reads {read}: try another BUNDLE, or another --path"
     gifs = any(name.lower().endswith(".gif") for name in names)
     return (
         "save the frames of a GIF as PNG"

@@ -24,11 +24,12 @@ from edge_agent.outside import Kinds, checked_apart
 from edge_agent.plugin_tables import SOURCE_UNREAD, SourceConfig
 from wire.codec import Json
 from wire.errors import SettingsError
+from wire.messages import UnreadInputs
 from wire.settings import default_of, fields_from, given_of, names_of, plain_table
 
 __all__ = [
     "IMAGE_SUFFIXES", "INBOX", "SOURCE_UNREAD", "Capture", "InStream", "Source", "SourceConfig", "Surroundings",
-    "close", "load", "names", "placed",
+    "close", "left_alone", "load", "names", "placed",
 ]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
@@ -124,7 +125,8 @@ class Source(Protocol):
     """A bounded stream of images: what can't be kept is dropped and counted.
 
     A source that starts threads or programs also has ``close()``, which ends them; it is called at an orderly end. One
-    that calls ``Surroundings.wake`` for every input also has ``wakes = True``, and is looked at less often.
+    that calls ``Surroundings.wake`` for every input also has ``wakes = True``, and is looked at less often. One that
+    finds what is no input of the release has ``left_alone``, ``UnreadInputs`` that lie there now.
     """
 
     def take(self) -> Capture | None:
@@ -263,6 +265,12 @@ def _called(kind: str, wanted: str, call: Callable[[], Any]) -> Any:  # noqa: AN
         _LOG.exception("source raised kind=%s", kind)
         message = f"Expected the source {kind!r} to {wanted}, got {type(error).__name__}: {str(error)[:200]}"
         raise SourceError(f"{message}: correct it, or what it reads from") from error
+
+
+def left_alone(source: Source) -> UnreadInputs:
+    """Return what lies unread in ``source`` now; nothing of a source that has no ``left_alone``."""
+    found = getattr(source, "left_alone", None)
+    return found if isinstance(found, UnreadInputs) else UnreadInputs()
 
 
 def close(source: Source) -> None:

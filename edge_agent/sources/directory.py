@@ -23,7 +23,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,11 +31,13 @@ from typing import TYPE_CHECKING, Annotated
 from edge_agent.device.clock import Clock
 from edge_agent.device.disk import place_advice
 from edge_agent.errors import SourceError
-from edge_agent.sources import SOURCE_UNREAD, Capture, InStream, Surroundings
+from edge_agent.sources import SOURCE_UNREAD, Capture, InStream, Surroundings, readable
 from edge_agent.sources._bad_inputs import BadInputs, Skipped
+from edge_agent.sources._misfits import step_for
 from edge_agent.sources._placement import check_placement
 from edge_agent.sources._region import check_region
 from wire.errors import SettingsError
+from wire.messages import UnreadInputs
 from wire.settings import Bound, OneOf
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ _DROPPED_S = 3600.0  # interval of reports of dropped files
 _AWAY_S = 10.0  # a folder that is missing for this long (a card, a mount) is reported
 _SCAN_SHARE = 20  # scanning a folder full of other files takes at most a twentieth of the time
 _UNFINISHED = (".tmp", ".part")
+_NAMED = 3  # files that are left alone and named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +180,8 @@ class DirectorySource:
         self._held: dict[str, _Seen] = {}  # by id: returned, and neither done nor refused yet
         self._kept: dict[str, tuple[int, int]] = {}  # names of files that stay where they are, with size and time
         self._told: set[str] = set()
+        self._others = UnreadInputs()  # files of other suffixes, folders and links, at the last scan
+        self._unreadable: dict[str, str] = {}  # by name, why the file can't be opened
         self._served: set[str] = set()  # suffixes of served files, under any release
         self._here_s = clock.monotonic_s()
         self._dropped = self._dropped_untold = 0
@@ -224,22 +229,30 @@ class DirectorySource:
         present: dict[str, _Seen] = {}
         ignored: dict[str, str] = {}  # by suffix
         no_file = ""
+        others: deque[str] = deque(maxlen=_NAMED)
+        count = 0
         self._resting = False
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
                     name = entry.name
                     if not entry.is_file(follow_symlinks=False):
-                        no_file = no_file if name[0] == "." or name == "lost+found" else name
+                        shown = name[0] != "." and name != "lost+found"
+                        no_file = name if shown else no_file
+                        others.extend([name] * shown)
+                        count += shown
                     elif name[0] == "." or name.lower().endswith(_UNFINISHED):
                         unfinished.add(entry.inode())
                     elif (suffix := os.path.splitext(name)[1].lower()) not in suffixes:  # noqa: PTH122 - 20 times faster
                         ignored[suffix] = name
+                        others.append(name)
+                        count += 1
                     elif self._whole(entry, now_s, present):
                         found.append(name)
             self._here_s = now_s
             self._told.discard("source_missing")
             self._kept = {name: was for name, was in self._kept.items() if name in present}
+            self._unreadable = {name: why for name, why in self._unreadable.items() if name in present}
         except OSError as error:  # the folder is missing for a moment (a card, a mount): nothing waits
             found = []
             if now_s - self._here_s >= _AWAY_S:
@@ -252,20 +265,34 @@ class DirectorySource:
             self._dropped_untold += 1
             self._forget(self._waiting.popleft())
         self._tell_dropped(now_s)
-        self._tell_ignored(ignored, f"Expected files ending in {' '.join(sorted(suffixes))} in {self._folder}")
+        expected = f"Expected files ending in {' '.join(sorted(suffixes))} in {self._folder}"
+        self._tell_ignored(ignored, expected, suffixes)
         if no_file:
             text = f"Expected files in {self._folder}, got {no_file!r} too, which is a folder, a link or the like"
             self._tell_once("source_no_file", f"{text}: it is left alone; put the files themselves here")
+        example = next(iter(ignored.values()), "")
+        step = step_for(example, suffixes) if example else "put the files themselves here, no folders and no links"
+        self._others = UnreadInputs(ignored=count, names=tuple(sorted(others)), text=f"{expected}: {step}")
 
-    def _tell_ignored(self, ignored: Mapping[str, str], expected: str) -> None:
+    @property
+    def left_alone(self) -> UnreadInputs:
+        """The files that the release does not read, and those that can't be opened."""
+        others, unreadable = self._others, self._unreadable
+        if not unreadable:
+            return replace(others, names=tuple(readable(name) for name in others.names))
+        names = (*unreadable, *others.names)[:_NAMED]
+        text = others.text if others.ignored else f"{next(iter(unreadable.values()))}: let the agent's user read them"
+        return replace(others, unreadable=len(unreadable), names=tuple(readable(name) for name in names), text=text)
+
+    def _tell_ignored(self, ignored: Mapping[str, str], expected: str, suffixes: frozenset[str]) -> None:
         """Report what is left alone, and separately what an earlier release read."""
         for name in list(ignored.values())[:1]:
             text = f"{expected}, got {name!r} too"
-            self._tell_once("source_ignored", f"{text}: others are left alone; add theirs in [source] suffixes")
+            self._tell_once("source_ignored", f"{text}: others are left alone: {step_for(name, suffixes)}")
         unread = [name for suffix, name in ignored.items() if suffix in self._served]
         if unread:
             text = f"{expected}, got {unread[0]!r}: an earlier release read it, this one does not"
-            self._tell_once(SOURCE_UNREAD, text)
+            self._tell_once(SOURCE_UNREAD, f"{text}: {step_for(unread[0], suffixes)}")
         else:
             self._told.discard(SOURCE_UNREAD)
 
@@ -318,6 +345,7 @@ class DirectorySource:
         except OSError as error:
             seen.rested_s = now_s + _UNREADABLE_S
             text = f"Expected a file that can be read at {self._folder / name}, got: {error.strerror}"
+            self._unreadable[name] = text
             self._tell_once("source_unreadable", f"{text}: let the agent's user read it; it is tried again")
             return None
         with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor
@@ -330,10 +358,12 @@ class DirectorySource:
             except OSError as error:  # a faulty card: the file stays, for a person to read
                 self._keep(name)
                 text = f"Expected to read {self._folder / name}, got: {error.strerror}"
+                self._unreadable[name] = text
                 self._tell_once("source_unreadable", f"{text}: it stays where it is")
                 return None
         if (status.st_size, status.st_mtime_ns) != (seen.size, seen.mtime_ns):
             return None  # it grew in the meantime
+        self._unreadable.pop(name, None)
         return data
 
     def done(self, capture: Capture) -> None:

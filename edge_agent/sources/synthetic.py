@@ -49,8 +49,10 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
         raise SourceError("Expected a folder or zip of images to replay, got none: set path in [source]")
     names, read = _zip(path, suffixes) if path.is_file() else _folder(path, suffixes)
     if not names:
-        message = f"Expected images ({', '.join(sorted(suffixes))}) in {path}, got none"
-        raise SourceError(message)
+        message = f"Expected inputs of the release ({', '.join(sorted(suffixes))}) in {path}, got none"
+        raise SourceError(
+            f"{message}: set [source] path to a folder of them, or assign a release that reads what is there"
+        )
     return SyntheticSource(
         Images(names, read, Skipped(surroundings.state)), clock,
         interval_s=1 / settings.rate_hz if settings.rate_hz else settings.interval_s,

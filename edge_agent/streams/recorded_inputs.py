@@ -20,6 +20,7 @@ from edge_agent.sources import Capture, InStream, Source
 from edge_agent.streams.recordings import as_wav, read_sound, window_starts, windows
 from edge_agent.streams.wav_header import frames_of
 from wire.manifest import Manifest
+from wire.messages import UnreadInputs
 
 UNHEARD = "source_unheard"
 _LONG = 2  # clips: a recorder's cut is never exact
@@ -97,6 +98,11 @@ class RecordedInputs:
     def wakes(self) -> bool:
         """Whether the source wakes the loop for every input."""
         return getattr(self.inner, "wakes", False) is True
+
+    @property
+    def left_alone(self) -> UnreadInputs:
+        """What lies unread in the source now."""
+        return sources.left_alone(self.inner)
 
     def close(self) -> None:
         """End what the source started."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from wire.messages import UnreadInputs
 from wire.shadow import ShadowCounts, ShadowOrder
 
 ENOUGH_INFERENCES = 20  # with fewer, a ratio means nothing
@@ -94,7 +95,7 @@ class Health:
     """The observations since the switch: ``p95_ms`` of the last heartbeats, sums of the others.
 
     ``fault``: how the child ended last. ``away``: the release was loaded and found no source to open. ``unread``: the
-    release does not read inputs that the previous one served.
+    release does not read inputs that the previous one served. ``left``: files that lie unread now.
     """
 
     crashes: int = 0
@@ -108,6 +109,7 @@ class Health:
     away: bool = False
     unread: bool = False
     outputs: Outputs = field(default_factory=Outputs)
+    left: UnreadInputs = field(default_factory=UnreadInputs)
 
     def beat(self, *, n: int, errors: int, p95_ms: float, classes: tuple[int, ...] | None = None) -> Health:
         """Return this health after one heartbeat with its own counts; ``classes`` None: not reported."""
@@ -117,6 +119,10 @@ class Health:
             self, beats=self.beats + 1, inferences=self.inferences + n, errors=self.errors + errors,
             p95_ms=p95s, alive=True, away=False, outputs=outputs,
         )  # fmt: skip
+
+    def beside(self, left: UnreadInputs) -> Health:
+        """Return this health with the files that lie unread now."""
+        return replace(self, left=left)
 
     def crashed(self, fault: str = "") -> Health:
         """Return this health after the child ended by itself."""
@@ -175,10 +181,22 @@ def judge(health: Health, limits: ProbationLimits, elapsed_s: float) -> PhaseRes
     broken = _broken(health.outputs, limits, tried, over=over)
     text = broken
     if over and not broken and not health.inferences:
-        gave = f"the source gave {health.errors or 'no'} inputs, none served"
-        why = "the source was missing" if health.away else gave
-        text = f"no inferences in probation: {why}; kept on its golden vectors alone"
+        text = f"no inferences in probation: {_why_none(health)}; kept on its golden vectors alone"
     return PhaseResult(over or bool(broken), "output_distribution" if broken else "", text)
+
+
+def _why_none(health: Health) -> str:
+    """Return why a release answered nothing in probation."""
+    if health.away:
+        return "the source was missing"
+    left = [
+        f"{count} {'file' if count == 1 else 'files'} {what}"
+        for count, what in ((health.left.ignored, "ignored"), (health.left.unreadable, "not to be opened"))
+        if count
+    ]
+    named = f" ({', '.join(health.left.names)})" if left and health.left.names else ""
+    gave = f"the source gave {health.errors or 'no'} inputs, none served" if health.errors or not left else ""
+    return ", ".join([*left[:-1], *(f"{last}{named}" for last in left[-1:]), *([gave] if gave else [])])
 
 
 def _broken(outputs: Outputs, limits: ProbationLimits, tried: int, *, over: bool) -> str:

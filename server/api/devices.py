@@ -34,7 +34,8 @@ class DeviceBody(BaseModel):
 
     ``evidence``: phase, threshold_ratio (1 and above is an alarm), flagged, fault and cause of the newest window;
     empty before the first. ``ended``: "" for a device of the fleet, else "revoked" or "removed". ``presence``: there;
-    or away, silent, never_heard, gone, and then the other fields are its last report.
+    or away, silent, never_heard, gone, and then the other fields are its last report. ``concern``: what it does with
+    its inputs while its release runs and answers none (``reported.unread`` has the numbers), else "".
     """
 
     device: str
@@ -52,6 +53,7 @@ class DeviceBody(BaseModel):
     reported: dict[str, JsonValue] | None
     desired: dict[str, JsonValue] | None
     evidence: dict[str, JsonValue] = Field(default_factory=dict)
+    concern: str = ""
     ended: str = ""
     ended_ms: int = 0
     ended_why: str = ""
@@ -156,6 +158,7 @@ def _body(device: Device, evidence: Mapping[str, Json], presence: Presence) -> D
         clock_skew_ms=device.clock_off_ms, reported=to_document(device.reported) if device.reported else None,
         desired=to_document(device.desired) if device.desired else None, evidence=dict(evidence),
         ended=device.ended, ended_ms=device.ended_ms, ended_why=device.ended_why,
+        concern=device.answers_nothing,
     )  # fmt: skip
 
 

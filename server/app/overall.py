@@ -30,8 +30,9 @@ class Signals:
     """All possible problems, each with the names of what it concerns; all are empty in a healthy fleet.
 
     ``devices``: how many there are. Devices: ``lost`` (connection broke), ``silent`` (connected, but they send
-    nothing), ``disconnected`` (in order), ``never_seen``, ``degraded`` (or in safe mode), ``update_failed``
-    (refused or rolled back), ``withdrawn`` (run a release that was withdrawn), ``clock_off``. Drift: ``faulty``,
+    nothing), ``disconnected`` (in order), ``never_seen``, ``degraded`` (or in safe mode), ``answers_nothing`` (their
+    release runs and reads none of their inputs; each with what it does with them), ``update_failed`` (refused or rolled
+    back), ``withdrawn`` (run a release that was withdrawn), ``clock_off``. Drift: ``faulty``,
     ``flagged``, ``near`` (from ``NEAR_RATIO`` of the threshold on), ``unjudged`` (no evidence yet or lately, or still
     compared with training), ``pools_near``, ``collecting`` (pools that open nothing yet, such as that of the whole
     fleet before the baselines of most devices are complete), ``verdicts``. ``harmed``: releases that the labels of
@@ -48,6 +49,7 @@ class Signals:
     disconnected: tuple[str, ...] = ()
     never_seen: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
+    answers_nothing: tuple[str, ...] = ()
     update_failed: tuple[str, ...] = ()
     withdrawn: tuple[str, ...] = ()
     clock_off: tuple[str, ...] = ()
@@ -109,6 +111,7 @@ _WORDS: Mapping[str, tuple[Level, str, str]] = {
     "members_failed": (Level.ATTENTION, "device failed in a rollout", "devices failed in rollouts"),
     "unapproved": (Level.ATTENTION, "rollout waits for approval", "rollouts wait for approval"),
     "settings": (Level.ATTENTION, "setting has no effect", "settings have no effect"),
+    "answers_nothing": (Level.ALARM, "device answers nothing", "devices answer nothing"),
     "silent": (Level.ATTENTION, "device is silent", "devices are silent"),
     "degraded": (Level.ATTENTION, "device is degraded", "devices are degraded"),
     "update_failed": (Level.ATTENTION, "device did not take its update", "devices did not take their update"),

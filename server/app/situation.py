@@ -85,6 +85,9 @@ class Situation:
             disconnected=_names(device for device in seen if device.state is DeviceState.DISCONNECTED),
             never_seen=_names(device for device in devices if device.last_seen_ms <= 0),
             degraded=_names(device for device in seen if device.in_trouble),
+            answers_nothing=tuple(
+                f"{device.device} ({device.answers_nothing})" for device in seen if device.answers_nothing
+            ),
             update_failed=_names(
                 device for device in seen if device.reported and device.reported.update.phase in _UPDATE_FAILED
             ),

@@ -21,7 +21,9 @@ from server.rollout.thresholds import count_members, removed_count, replaced_cou
 Row = Mapping[str, object]
 _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
 
-DEVICE_COLUMNS = ("device", "site", "state", "release", "phase", "desired_release", "last_seen_ms", "presence")
+DEVICE_COLUMNS = (
+    "device", "site", "state", "release", "phase", "desired_release", "last_seen_ms", "presence", "concern",
+)  # fmt: skip
 ENDED_COLUMNS = ("device", "site", "ended", "ended_ms", "ended_why")
 RELEASE_COLUMNS = (
     "release",
@@ -80,7 +82,10 @@ def place_row(place: NewPlace) -> Row:
 
 
 def device_row(device: Device, presence: Presence) -> Row:
-    """Return the row of a device; by ``presence``, ``state`` is its current or its last reported one."""
+    """Return the row of a device; by ``presence``, ``state`` is its current or its last reported one.
+
+    ``concern``: what it does with its inputs while it answers none, else "".
+    """
     update = device.reported.update if device.reported else None
     return {
         "device": device.device, "site": device.site, "attributes": dict(device.attributes),
@@ -89,7 +94,7 @@ def device_row(device: Device, presence: Presence) -> Row:
         "desired_gen": device.desired_gen, "desired_release": device.desired_release,
         "last_seen_ms": device.last_seen_ms, "enrolled_ms": device.enrolled_ms,
         "ended": device.ended, "ended_ms": device.ended_ms, "ended_why": device.ended_why,
-        "presence": presence.value,
+        "presence": presence.value, "concern": device.answers_nothing,
     }  # fmt: skip
 
 

@@ -200,6 +200,8 @@ def state_status(device: Device, now_ms: int, silent_s: float) -> Status:
         return Status("never connected", Tone.WARN)
     if is_silent(device, now_ms, silent_s):
         return Status(f"silent, was {_STATES[device.state].text}", Tone.WARN)
+    if device.answers_nothing and device.state is DeviceState.DEGRADED:
+        return Status("answers nothing", Tone.BAD)
     return _STATES[device.state]
 
 

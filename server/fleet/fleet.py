@@ -21,6 +21,7 @@ from server.store import fleet as store
 from server.store.database import Database
 from wire.codec import Json, decode, encode
 from wire.messages import (
+    ANSWERS_NOTHING,
     MAX_GEN,
     MAX_GEN_STEP,
     Command,
@@ -29,6 +30,7 @@ from wire.messages import (
     MaintenanceWindow,
     Reported,
     State,
+    UnreadInputs,
     UpdatePhase,
 )
 from wire.shadow import ShadowOrder
@@ -90,8 +92,26 @@ class Device:
 
     @property
     def in_trouble(self) -> bool:
-        """Whether the device reports that its release does not run."""
+        """Whether the device reports that its release does not run; one that runs may still answer nothing."""
+        if self.answers_nothing and self.reported is not None:
+            return self.reported.safe_mode
         return self.state is DeviceState.DEGRADED or (self.reported is not None and self.reported.safe_mode)
+
+    @property
+    def answers_nothing(self) -> str:
+        """What the device does with its inputs, in words, while its release runs and answers none; else ""."""
+        reported = self.reported
+        if reported is None or reported.reason != ANSWERS_NOTHING:
+            return ""
+        unread, never = reported.unread or UnreadInputs(), reported.update.answered == 0
+        nothing = "has answered nothing" if never else "answers nothing any more"
+        return ", ".join(part for part in (f"serves {self.release}", nothing, unread.words) if part)
+
+    @property
+    def unread_step(self) -> str:
+        """The device's advice on the inputs that it does not answer, "" for none."""
+        unread = self.reported.unread if self.answers_nothing and self.reported else None
+        return unread.text if unread is not None else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

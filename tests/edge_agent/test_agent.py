@@ -50,6 +50,7 @@ from wire.messages import (
     Command,
     DayUsage,
     Desired,
+    DeviceState,
     DriftState,
     Event,
     LogsAnswer,
@@ -316,6 +317,36 @@ def test_a_source_with_nothing_in_it_is_no_fault_of_a_release(world: World) -> N
     world.children[-1].speak("beat", n=0, artifact=sha256_hex(b"2"))
     world.turns(8)
     assert "the source gave no inputs" in decode(Reported, world.last("reported")).update.text
+
+
+def test_a_committed_release_that_ignores_every_file_is_degraded_until_it_answers(world: World) -> None:
+    """Reported with what is ignored, told once, the same after a restart, and gone with the first answer."""
+    world.install(1)
+    _probation(world)
+    left = {"ignored": 2, "names": ["a.csv"], "text": "they hold rows"}
+    for _ in range(12):
+        world.children[-1].speak("beat", n=0, artifact=sha256_hex(b"2"), left=left)
+        world.turns(1)
+    reported = decode(Reported, world.last("reported"))
+    assert (reported.update.phase, reported.reason, reported.unread.ignored) == ("committed", "answers_nothing", 2)
+    assert "2 files ignored (a.csv)" in reported.update.text
+    assert decode(State, world.last("state")).state is DeviceState.DEGRADED
+    world.agent.stop()
+    world.agent = world.make("00000000000000bb")
+    world.agent.parts.notices.put(UP)
+    world.turns(3)
+    assert decode(Reported, world.last("reported")).unread.names == ("a.csv",)
+    world.children[-1].speak("ready")
+    world.children[-1].speak("beat", n=1, artifact=sha256_hex(b"2"), left=left)
+    world.turns(2)
+    reported = decode(Reported, world.last("reported"))
+    assert (reported.reason, reported.unread) == ("", None)
+    heard = [decode(Event, message.payload) for message in world.heard if message.topic == "tf/1/site/dev/event"]
+    told = {(event.boot, event.seq): event for event in heard if event.code.startswith("answers_")}.values()
+    assert [(event.code, event.severity.value) for event in told] == [
+        ("answers_nothing", "error"),
+        ("answers_again", "info"),
+    ]
 
 
 @pytest.mark.parametrize(("before", "phase"), [(0, "rolled_back"), (200, "committed")])

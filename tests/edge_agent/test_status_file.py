@@ -38,6 +38,9 @@ def status(state: Path, *options: str) -> tuple[int, str]:
         ({"serving": False}, 8, "degraded"),
         ({"safe_mode": True}, 8, "degraded"),
         ({"state": "degraded"}, 8, "degraded"),
+        ({"state": "degraded", "reason": "answers_nothing"}, 8, "answers nothing"),
+        ({"state": "updating", "reason": "answers_nothing"}, 8, "answers nothing"),
+        ({"state": "degraded", "reason": "answers_nothing", "serving": False}, 8, "degraded"),
         ({"current": None, "serving": False, "state": "init"}, 8, "waiting for a first release"),
         ({"current": None, "serving": False, "state": "updating"}, 8, "waiting for a first release"),
         ({"current": None, "serving": False, "state": "degraded"}, 8, "degraded"),
@@ -54,6 +57,28 @@ def test_a_running_agent_is_judged_by_what_it_said(
     found = status(tmp_path)
     lock.release()
     assert (found[0], found[1].splitlines()[0]) == (code, f"agent        {word}, pid {os.getpid()}")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            {"unread": {"ignored": 2, "names": ["a.csv", "b.csv"], "text": "they hold rows"}},
+            "inputs       none answered since the last answer: it ignores 2 files (a.csv, b.csv): they hold rows",
+        ),
+        (
+            {"update": {"phase": "committed", "answered": 0}},
+            "inputs       none yet: the source has given nothing that was answered, and nothing lies unread",
+        ),
+        ({"update": {"phase": "committed", "answered": 3}}, ""),
+    ],
+)
+def test_inputs_without_an_answer_are_named(tmp_path: Path, given: dict[str, object], line: str) -> None:
+    """What is ignored, with the step; a source that gave nothing yet is said to be silent."""
+    AgentLock(tmp_path).release()
+    StatusFile(tmp_path).write({**SERVES, **given}, {}, 0.0)
+    found = [one for one in status(tmp_path)[1].splitlines() if one.startswith("inputs ")]
+    assert found == [line] * bool(line)
 
 
 @pytest.mark.parametrize("refused", ["", "Not authorized (135)"])

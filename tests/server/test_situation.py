@@ -11,16 +11,18 @@ import pytest
 from compressor.release.keys import init_keys
 from server.app.overall import Signals
 from server.app.server import ServerApp
+from server.cli.listings import device_row
 from server.clock import system_now_ms
-from server.dashboard.views import clock_off
+from server.dashboard.views import clock_off, state_status
 from server.drift.ledger import Finding
 from server.drift.verdicts import DriftVerdict, VerdictKind
+from server.fleet.liveness import Presence
 from server.retraining.config import AuditConfig
 from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.store.monitoring.evidence import replace_slot
 from server.trust.roots import install_root
 from wire.memory_broker import MemoryBroker, MemoryTransport
-from wire.messages import DeviceState, Reported, State, UpdatePhase, UpdateStatus
+from wire.messages import DeviceState, InstalledRelease, Reported, State, UnreadInputs, UpdatePhase, UpdateStatus
 
 if TYPE_CHECKING:
     from conftest import FakeDevice, MemoryFleet
@@ -93,6 +95,35 @@ def test_a_device_that_is_not_ready_is_the_matter(
     cam.say("state", State(state=said, at_ms=fleet.clock(), boot="ab" * 8))
     fleet.turn()
     assert matter(fleet) == {signal: ("cam-1",)}
+
+
+def _unread(answered: int, **unread: object) -> Reported:
+    return Reported(
+        gen=1, boot="ab" * 8, current=InstalledRelease("m-1", "ab" * 32), reason="answers_nothing",
+        update=UpdateStatus(phase=UpdatePhase.COMMITTED, gen=1, answered=answered),
+        unread=UnreadInputs(text="they hold rows", **unread),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("answered", "said"), [(0, "has answered nothing"), (9, "answers nothing any more")])
+def test_a_device_that_answers_nothing_is_the_matter_until_it_does(
+    fleet: MemoryFleet, cam: FakeDevice, answered: int, said: str
+) -> None:
+    """Its release runs and its evidence was good: only that it reads nothing says so. It is no degraded device."""
+    cam.say("state", State(state=DeviceState.DEGRADED, at_ms=fleet.clock(), boot="ab" * 8, reason="answers_nothing"))
+    cam.say("reported", _unread(answered, ignored=2, names=("a.csv", "b.csv")))
+    fleet.turn()
+    words = f"serves m-1, {said}, ignores 2 files (a.csv, b.csv)"
+    assert matter(fleet) == {"answers_nothing": (f"cam-1 ({words})",)}
+    document = fleet.client().get("/api/devices/cam-1").json()
+    assert (document["concern"], document["reported"]["unread"]["ignored"]) == (words, 2)
+    device = fleet.app.parts.fleet.device("cam-1")
+    assert state_status(device, fleet.clock(), 60.0).text == "answers nothing"
+    assert device_row(device, Presence.THERE)["concern"] == words
+    cam.say("state", State(state=DeviceState.READY, at_ms=fleet.clock(), boot="ab" * 8))
+    cam.say("reported", Reported(gen=1, boot="ab" * 8, current=InstalledRelease("m-1", "ab" * 32)))
+    fleet.turn()
+    assert matter(fleet) == {}
 
 
 def test_a_fleet_whose_pool_is_collecting_is_not_well(fleet: MemoryFleet, cam: FakeDevice) -> None:

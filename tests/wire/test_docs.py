@@ -25,8 +25,8 @@ TYPES = {
 }
 PARTS = {
     "InstalledRelease", "ShadowCounts", "ShadowOrder",
-    "ShadowPair", "MaintenanceWindow", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing", "Budgets",
-    "Delta", "SignedStatement",
+    "ShadowPair", "MaintenanceWindow", "UnreadInputs", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing",
+    "Budgets", "Delta", "SignedStatement",
 }  # fmt: skip
 
 

@@ -216,7 +216,9 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
     replayed = replay_text((replay,)) if replay is not None else ""
     return (
         ("site", attributes.pop("site")), ("release", device.release or "none"),
-        *((("wanted", wanted),) if wanted and wanted != device.release else ()), *said, *attributes.items(),
+        *((("wanted", wanted),) if wanted and wanted != device.release else ()),
+        *((("inputs", device.answers_nothing),) if device.answers_nothing else ()),
+        *((("what to do", device.unread_step),) if device.unread_step else ()), *said, *attributes.items(),
         *((("attributes left out", f"{left_out}, too many or too long"),) if left_out else ()),
         *((("place", place.words),) if place is not None and place.site == device.site else ()),
         *((("commissioned again", commission_text(commission)),) if commission is not None else ()),

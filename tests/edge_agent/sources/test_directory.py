@@ -96,6 +96,24 @@ def test_touches_only_the_suffixes_that_the_release_reads(folder: Callable[..., 
     assert [code for code, _ in pictures.told] == ["source_ignored"]
 
 
+def test_counts_what_it_leaves_alone(folder: Callable[..., Folder]) -> None:
+    """Files of other suffixes, folders, and files that can't be opened, as they lie there now."""
+    pictures = folder()
+    assert pictures.source.left_alone.total == 0
+    for name in ("a.csv", "b.csv", ".hidden", "c.png.tmp"):
+        pictures.write(name)
+    (pictures.inbox / "2026").mkdir()
+    assert pictures.served(3) == []
+    found = pictures.source.left_alone
+    assert (found.ignored, found.unreadable, found.names) == (3, 0, ("2026", "a.csv", "b.csv"))
+    assert "a release that reads rows of numbers" in found.text
+    for path in (pictures.inbox / "a.csv", pictures.inbox / "b.csv"):
+        path.unlink()
+    (pictures.inbox / "2026").rmdir()
+    pictures.served(3)
+    assert pictures.source.left_alone.total == 0
+
+
 def test_tells_when_a_release_leaves_alone_what_an_earlier_one_read(folder: Callable[..., Folder]) -> None:
     """Pictures under a model of sounds are reported, and again after a right model in between; other files are not."""
     pictures, reads = folder(), [".png"]
@@ -274,8 +292,11 @@ def test_a_file_that_may_not_be_read_now_is_tried_again_and_told(folder: Callabl
     second = pictures.source.take()
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert (first.name, second, [code for code, _ in pictures.told]) == ("a.png", None, ["source_unreadable"])
+    left = pictures.source.left_alone
+    assert (left.unreadable, left.names, "let the agent's user read" in left.text) == (1, ("b.png",), True)
     pictures.source.done(first)
     assert (pictures.served(20), pictures.served(20)) == ([], ["b.png"])
+    assert pictures.source.left_alone.total == 0
 
 
 def test_a_folder_that_is_away_is_told_and_served_again_when_it_is_back(folder: Callable[..., Folder]) -> None:

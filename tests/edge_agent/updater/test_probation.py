@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.updater.probation import Health, Outputs, ProbationLimits, Tries, judge
+from wire.messages import UnreadInputs
 
 LIMITS = ProbationLimits(probation_s=60.0, max_error_ratio=0.05, latency_p95_ms=5.0, latency_slack_ratio=1.5)
 GOOD = Health(beats=10, inferences=1000, p95_ms=(4.0,) * 10, alive=True)
@@ -45,6 +46,14 @@ def test_judges(health: Health, elapsed_s: float, over: object, code: str) -> No
     [
         (Health().without_source(), "the source was missing"),
         (Health(beats=3, alive=True), "the source gave no inputs"),
+        (
+            Health(beats=3, alive=True, left=UnreadInputs(ignored=2, names=("a.csv", "b.csv"))),
+            "no inferences in probation: 2 files ignored (a.csv, b.csv); kept",
+        ),
+        (
+            Health(beats=3, errors=4, alive=True, left=UnreadInputs(ignored=1, unreadable=3)),
+            "1 file ignored, 3 files not to be opened, the source gave 4 inputs, none served; kept",
+        ),
         (Health(beats=3, errors=9, alive=True), "the source gave 9 inputs, none served"),
         (GOOD, ""),
     ],
