@@ -29,9 +29,9 @@ from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
 
 __all__ = [
-    "AuditInfo", "CommandInfo", "CommissionInfo", "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus",
-    "GroupRiskInfo", "LabelChangeInfo", "PatchInfo", "PlaceInfo", "ReleaseInfo", "RiskInfo", "RolloutDevice",
-    "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
+    "AuditInfo", "ClaimChangeInfo", "CommandInfo", "CommissionInfo", "Concern", "DeviceInfo", "EventInfo",
+    "FleetClient", "FleetStatus", "GroupRiskInfo", "LabelChangeInfo", "PatchInfo", "PlaceInfo", "ReleaseInfo",
+    "RiskInfo", "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -219,7 +219,8 @@ class SampleInfo:
     """One input that a device uploaded. ``label`` is "" until a person labels it; ``predicted`` is a class index.
 
     ``label_by`` and ``labelled_ms``: who gave the label, and when. ``claimed``: in the lane ``correction``, what the
-    device's user says that it is.
+    device's user says that it is. ``model``: the model that took it, to which the label belongs; the digest of its
+    artifact, as long as no release of the server is of that.
     """
 
     id: int = 0
@@ -236,17 +237,28 @@ class SampleInfo:
     label_by: str = ""
     labelled_ms: int = 0
     claimed: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelChangeInfo:
-    """A label that ``label_by`` gave a sample's image and ``changed_by`` replaced by ``new_label``."""
+    """A label that ``label_by`` gave a sample's image and ``changed_by`` replaced by ``new_label``; "": took off."""
 
     label: str = ""
     label_by: str = ""
     labelled_ms: int = 0
     new_label: str = ""
     changed_by: str = ""
+    changed_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimChangeInfo:
+    """What the user of ``device`` had said of a sample's image, and said otherwise later: ``new_claimed``."""
+
+    device: str = ""
+    claimed: str = ""
+    new_claimed: str = ""
     changed_ms: int = 0
 
 
@@ -438,6 +450,7 @@ class _Samples:
 @dataclass(frozen=True, slots=True)
 class _LabelChanges:
     changes: tuple[LabelChangeInfo, ...] = ()
+    claims: tuple[ClaimChangeInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -617,6 +630,10 @@ class FleetClient:
     def label_changes(self, sample: int) -> tuple[LabelChangeInfo, ...]:
         """Return what the label of a sample's image was before, the first change first."""
         return self._get(_LabelChanges, f"/api/samples/{sample}/changes").changes
+
+    def claim_changes(self, sample: int) -> tuple[ClaimChangeInfo, ...]:
+        """Return what users of devices had said of a sample's image before they corrected that, the first first."""
+        return self._get(_LabelChanges, f"/api/samples/{sample}/changes").claims
 
     def audits(self) -> tuple[AuditInfo, ...]:
         """Return what the labels of uniform samples say of each release that a device runs."""

@@ -24,7 +24,8 @@ from server.retraining.service import RetrainingService
 class SampleBody(ValueBody):
     """One sample; ``label`` is "" until a person labels it, at ``labelled_ms``. ``predicted``: the model's class.
 
-    ``claimed``: in the lane ``correction``, what the device's user says that it is.
+    ``claimed``: in the lane ``correction``, what the device's user says that it is. ``model``: the model that took it,
+    to which the label belongs; the digest of its artifact, as long as no release here is of that.
     """
 
     id: int
@@ -41,10 +42,11 @@ class SampleBody(ValueBody):
     label_by: str
     labelled_ms: int
     claimed: str = ""
+    model: str = ""
 
 
 class SamplesBody(BaseModel):
-    """Samples, newest first; unlabelled ones oldest first, each image once."""
+    """Samples, newest first; unlabelled ones oldest first, each image of a model once."""
 
     samples: list[SampleBody]
 
@@ -61,7 +63,7 @@ class LabelBody(BaseModel, extra="forbid"):
 
 
 class LabelChangeBody(ValueBody):
-    """A label that ``label_by`` gave and ``changed_by`` replaced by ``new_label``."""
+    """A label that ``label_by`` gave and ``changed_by`` replaced by ``new_label``; "": took off."""
 
     label: str
     label_by: str
@@ -71,10 +73,20 @@ class LabelChangeBody(ValueBody):
     changed_ms: int
 
 
+class ClaimChangeBody(ValueBody):
+    """What the user of ``device`` had said of an image, and said otherwise later, by the claim ``new_claimed``."""
+
+    device: str
+    claimed: str
+    new_claimed: str
+    changed_ms: int
+
+
 class LabelChangesBody(BaseModel):
-    """The changes of one label, the first first."""
+    """The changes of one label, and of what users of devices claim of the image, the first first."""
 
     changes: list[LabelChangeBody]
+    claims: list[ClaimChangeBody] = []
 
 
 def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
@@ -100,14 +112,16 @@ def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
 
     @routes.put("/api/samples/{sample}/label")
     def label(sample: StoredNumber, body: LabelBody) -> SampleBody:
-        """Label the image of a sample; 409 ``label_taken`` if it has another label than the one to replace."""
+        """Label the image of a sample for its model; 409 ``label_taken`` if it has another one than to replace."""
         replaces = None if body.replaces is None else str(body.replaces)
         return SampleBody.of(samples.label(sample, str(body.label), body.by, clock(), replaces=replaces))
 
     @routes.get("/api/samples/{sample}/changes")
     def changes(sample: StoredNumber) -> LabelChangesBody:
         """Return what the label of a sample's image was before, who had given it, and who changed it."""
-        return LabelChangesBody(changes=[LabelChangeBody.of(one) for one in samples.changes(sample)])
+        changed = [LabelChangeBody.of(one) for one in samples.changes(sample)]
+        claimed = [ClaimChangeBody.of(one) for one in samples.claim_changes(sample)]
+        return LabelChangesBody(changes=changed, claims=claimed)
 
     return routes
 

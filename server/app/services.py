@@ -144,8 +144,13 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         regressed=partial(held_text, drift.verdicts),
     )
     samples = SampleStore(
-        database=database, folder=state.samples, config=config.retraining, form_of=versions.label_form
+        database=database,
+        folder=state.samples,
+        config=config.retraining,
+        form_of=versions.label_form,
+        model_of=versions.model_of,
     )
+    samples.settle(clock())
     audit = SteadyAudit(
         database=database,
         fleet=fleet,

@@ -11,7 +11,7 @@ from server.retraining.audit import ModelAudit
 from server.retraining.harm import GroupRisk
 from server.retraining.labelling import LabelForm
 from server.retraining.policy import OVER, RetrainingPhase, Trigger
-from server.retraining.samples import LabelChange, StoredSample
+from server.retraining.samples import ClaimChange, LabelChange, StoredSample
 
 _WAY = (
     RetrainingPhase.SUSPECTED, RetrainingPhase.COLLECTING, RetrainingPhase.HARMFUL, RetrainingPhase.PROPOSED,
@@ -66,10 +66,11 @@ class Moves:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleCard:
-    """One image that waits for a label; ``form`` are the labels that fit its model."""
+    """One image that waits for a label; ``form`` are the labels that fit its ``model``."""
 
     id: int
     device: str
+    model: str
     guess: str
     lane: str
     taken: str
@@ -181,6 +182,7 @@ def sample_card(sample: StoredSample, form: LabelForm) -> SampleCard:
     return SampleCard(
         id=sample.id,
         device=sample.device,
+        model=_model_text(sample),
         guess=guess,
         lane=_LANES[sample.lane],
         taken=f"{clock_time(sample.at_ms)} UTC",
@@ -190,7 +192,13 @@ def sample_card(sample: StoredSample, form: LabelForm) -> SampleCard:
 
 def labelled_row(sample: StoredSample) -> LabelledRow:
     """Return the row of a labelled sample."""
-    return LabelledRow(sample.id, _label_text(sample.label, sample.label_by, sample.labelled_ms))
+    label = _label_text(sample.label, sample.label_by, sample.labelled_ms)
+    return LabelledRow(sample.id, f"{_model_text(sample)}: {label}")
+
+
+def _model_text(sample: StoredSample) -> str:
+    known = sample.model and sample.model != sample.artifact_sha256
+    return sample.model if known else "a model that no release here is of"
 
 
 def label_lines(sample: StoredSample, changes: Sequence[LabelChange]) -> tuple[str, ...]:
@@ -198,6 +206,14 @@ def label_lines(sample: StoredSample, changes: Sequence[LabelChange]) -> tuple[s
     before = [_label_text(one.label, one.label_by, one.labelled_ms) for one in reversed(changes)]
     now = [_label_text(sample.label, sample.label_by, sample.labelled_ms)] if sample.label else []
     return (*now, *(f"before: {text}" for text in before))
+
+
+def claim_lines(changes: Sequence[ClaimChange]) -> tuple[str, ...]:
+    """Return what users of devices said of an image before their last correction, the newest first."""
+    return tuple(
+        f"a user of {one.device} said {one.claimed}, and at {clock_time(one.changed_ms)} UTC {one.new_claimed}"
+        for one in reversed(changes)
+    )
 
 
 def _label_text(label: str, by: str, at_ms: int) -> str:

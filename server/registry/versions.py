@@ -16,6 +16,7 @@ from server.registry.blobs import Blobs
 from server.retraining.labelling import LabelForm
 from server.store import registry as store
 from server.store.database import Database
+from server.store.retraining import adopt_samples
 from wire.bundle import CERTIFICATE, Bundle, parse_bundle
 from wire.codec import Json, decode, encode, parse_json
 from wire.errors import MessageError
@@ -81,7 +82,7 @@ class Versions:
     def register(self, path: str, custom: TargetCustom, *, sha256: str, length_bytes: int, now_ms: int) -> Release:
         """Store a target of verified metadata as a release; registering it again changes only its custom data.
 
-        A withdrawn release stays withdrawn.
+        A withdrawn release stays withdrawn. Samples of its artifact that came before it are its model's from now on.
 
         Raises:
             UnknownBlobError: If its bundle was not uploaded first.
@@ -94,6 +95,8 @@ class Versions:
         }  # fmt: skip
         with self.database.begin() as connection:
             store.put_release(connection, row)
+            if known is None and custom.artifact_sha256:
+                adopt_samples(connection, custom.artifact_sha256, custom.model, now_ms)
         if known:
             row |= {name: getattr(known, name) for name in ("withdrawn_ms", "withdrawn_why", "withdrawn_by")}
         return _release(row)
@@ -111,6 +114,14 @@ class Versions:
         """Return the digests of the artifacts of all releases of ``model``, by which its samples are known."""
         found = (one.custom.artifact_sha256 for one in self.releases() if one.model == model)
         return frozenset(found) - {""}
+
+    def model_of(self, artifact_sha256: str) -> str:
+        """Return the model of an artifact, to which labels of its samples belong.
+
+        That is the first release's with it; without a release the artifact stands for itself, by its digest.
+        """
+        found = (one.model for one in self.releases() if one.custom.artifact_sha256 == artifact_sha256 != "")
+        return next(found, artifact_sha256)
 
     def label_form(self, artifact_sha256: str) -> LabelForm:
         """Return the labels that fit samples of the artifact; every text does if no release here has it.

@@ -1,9 +1,11 @@
 """Samples from the fleet: checked, stored once by content, labelled by people, packed for a worker.
 
 An image is stored as ``samples/<sha256>.<png|jpg>``; written to a temporary file, synced, renamed. A label belongs to
-the image: every sample of it, from any device, gets the label. It must fit the model that took the sample, a class or
-numbers: a typing error would fail the job that trains with it. The label that a device's user gave with a correction
-is only a claim, shown to the person who labels. Images that nobody labels expire, the oldest first.
+a model and the image: every sample of both, from any device, gets the label, and another model that saw the same image
+has labels of its own, as its question is another. A label must fit the model that took the sample, a class or numbers:
+a typing error would fail the job that trains with it. The label that a device's user gave with a correction is only a
+claim, shown to the person who labels. Images that nobody labels expire, the oldest first; the file stays as long as a
+sample of any model shows it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import base64
 import binascii
 import csv
 import io
+import logging
+import threading
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +23,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from server.errors import LabelRefusedError, LabelTakenError, SampleRefusedError, UnknownSampleError
+from server.errors import LabelRefusedError, LabelTakenError, SampleRefusedError, ServerError, UnknownSampleError
 from server.retraining.config import RetrainingConfig
 from server.retraining.harm import AuditedSample
 from server.retraining.labelling import LabelForm
@@ -27,8 +31,10 @@ from server.store import retraining as store
 from server.store.database import Database
 from wire.canonical import sha256_hex
 from wire.durable import write_atomically
+from wire.errors import WireError
 from wire.messages import Sample
 
+_LOG = logging.getLogger(__name__)
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg"}
 STEADY = "audit"
 """The name of the request of the steady audit: on a device, each takes the place of the one before."""
@@ -38,13 +44,15 @@ _DAY_MS = 86_400_000
 _MAX_LABEL = 100
 _MAX_KEY = 64
 _LANES = ("audit", "drift", "correction")
+_SERVER = "the server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSample:
     """One sample. ``predicted`` is the index of the model's class; ``label`` a class name or numbers, "" before.
 
-    ``claimed``: what the device's user says that it is, in the lane ``correction``.
+    ``claimed``: what the device's user says that it is, in the lane ``correction``. ``model``: the model that took it,
+    to which the label belongs; the digest of its artifact, as long as no release here is of that.
     """
 
     id: int
@@ -64,6 +72,7 @@ class StoredSample:
     labelled_ms: int = 0
     claimed: str = ""
     request: str = ""
+    model: str = ""
 
     @property
     def file_name(self) -> str:
@@ -73,7 +82,7 @@ class StoredSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelChange:
-    """A label that ``label_by`` gave an image and ``changed_by`` replaced by ``new_label``."""
+    """A label that ``label_by`` gave an image and ``changed_by`` replaced by ``new_label``; "": took off."""
 
     label: str
     label_by: str
@@ -84,21 +93,34 @@ class LabelChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimChange:
+    """What the user of ``device`` had said of an image, and said otherwise with the correction ``new_claimed``."""
+
+    device: str
+    claimed: str
+    new_claimed: str
+    changed_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SampleStore:
     """All samples of one server; ``folder`` is ``samples`` in its state directory. Safe to share between threads.
 
-    ``form_of`` returns the labels that fit an artifact, by its digest.
+    ``form_of`` returns the labels that fit an artifact, by its digest; ``model_of`` its model.
     """
 
     database: Database
     folder: Path
     config: RetrainingConfig = field(default_factory=RetrainingConfig)
     form_of: Callable[[str], LabelForm] = lambda _artifact_sha256: LabelForm()
+    model_of: Callable[[str], str] = lambda artifact_sha256: artifact_sha256
+    _files: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def accept(self, device: str, sample: Sample, now_ms: int) -> None:
         """Store a sample of ``device``; storing the same sample twice changes nothing.
 
-        Of several corrections of one input the last counts: the earlier samples get its claim.
+        Of several corrections of one input the last counts: the earlier samples of the same device and model get its
+        claim, and what theirs was is kept (``claim_changes``).
 
         Raises:
             SampleRefusedError: If it is too large, does not match its digest, or exceeds the device's daily limit.
@@ -107,26 +129,27 @@ class SampleStore:
             if store.has_sample(connection, device, sample.boot, sample.seq):
                 return
             today_bytes = store.sample_bytes(connection, device, now_ms - _DAY_MS)
-        data = self._checked(sample, today_bytes)
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        final = self.folder / f"{sample.sha256}.{EXTENSIONS[sample.media_type]}"
-        if not final.exists():
-            write_atomically(final, data)
+        data, model = self._checked(sample, today_bytes), self.model_of(sample.artifact_sha256)
         row = {
             "device": device, "boot": sample.boot, "seq": sample.seq, "sha256": sample.sha256,
             "media_type": sample.media_type, "length_bytes": len(data), "request": sample.request,
             "lane": sample.lane, "inclusion_ratio": sample.inclusion_ratio, "predicted": sample.predicted,
             "confidence": sample.confidence, "artifact_sha256": sample.artifact_sha256,
-            "at_ms": sample.at_ms or now_ms, "received_ms": now_ms,
+            "at_ms": sample.at_ms or now_ms, "received_ms": now_ms, "model": model,
             "claimed": sample.label if sample.lane == "correction" else "",
         }  # fmt: skip
-        with self.database.begin() as connection:
-            known = store.known_label(connection, sample.sha256)
-            if known is not None:
-                row |= {name: known[name] for name in ("label", "label_by", "labelled_ms")}
-            store.insert_sample(connection, row)
-            if row["claimed"]:  # a user who corrects a correction has one opinion: the last
-                store.replace_claims(connection, device, sample.sha256, str(row["claimed"]))
+        with self._files:  # between its file and its row no other thread lets an older sample of the image expire
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            final = self.folder / f"{sample.sha256}.{EXTENSIONS[sample.media_type]}"
+            if not final.exists():
+                write_atomically(final, data)
+            with self.database.begin() as connection:
+                known = store.known_label(connection, model, sample.sha256)
+                if known is not None:
+                    row |= {name: known[name] for name in ("label", "label_by", "labelled_ms")}
+                store.insert_sample(connection, row)
+                if row["claimed"]:  # a user who corrects a correction has one opinion: the last
+                    store.replace_claims(connection, device, model, sample.sha256, str(row["claimed"]), now_ms)
 
     def _checked(self, sample: Sample, today_bytes: int) -> bytes:
         limit_bytes = self.config.max_sample_bytes
@@ -159,7 +182,7 @@ class SampleStore:
     def latest(
         self, *, unlabelled: bool = False, limit: int = 100, after: int | None = None
     ) -> tuple[StoredSample, ...]:
-        """Return the newest samples; with ``unlabelled``, each unlabelled image once, oldest first.
+        """Return the newest samples; with ``unlabelled``, each unlabelled image of a model once, oldest first.
 
         ``after``: the id of the last sample of the previous page.
         """
@@ -189,7 +212,9 @@ class SampleStore:
             raise UnknownSampleError(message) from error
 
     def label(self, sample: int, label: str, by: str, now_ms: int, *, replaces: str | None = None) -> StoredSample:
-        """Label a sample's image; return the sample with its label, which may be an equal one of another person.
+        """Label a sample's image for its model; return the sample with its label.
+
+        That may be an equal one of another person. Samples of other models keep what they have.
 
         A label is never replaced unawares: whoever changes one names it in ``replaces``, and what it was is kept
         (``changes``).
@@ -213,13 +238,13 @@ class SampleStore:
         change = {"new_label": label, "changed_by": by, "changed_ms": now_ms}
         with self.database.begin() as connection:
             if replaces is None:
-                store.label_image(connection, known.sha256, None, values)
+                store.label_image(connection, known.model, known.sha256, None, values)
             elif (
                 replaces != label
-                and store.keep_label(connection, known.sha256, replaces, change)
-                and not store.label_image(connection, known.sha256, replaces, values)
+                and store.keep_label(connection, known.model, known.sha256, replaces, change)
+                and not store.label_image(connection, known.model, known.sha256, replaces, values)
             ):  # another change was faster: nothing of this one is kept
-                row = store.known_label(connection, known.sha256)
+                row = store.known_label(connection, known.model, known.sha256)
                 raise _taken(known if row is None else stored_sample(row), replaces)
         found = self.sample(sample)
         if not found.label:
@@ -238,24 +263,69 @@ class SampleStore:
         known = self.sample(sample)
         names = LabelChange.__dataclass_fields__
         with self.database.begin() as connection:
-            rows = store.label_changes(connection, known.sha256)
+            rows = store.label_changes(connection, known.model, known.sha256)
             return tuple(LabelChange(**{name: row[name] for name in names}) for row in rows)
 
+    def claim_changes(self, sample: int) -> tuple[ClaimChange, ...]:
+        """Return what users of devices had said of a sample's image before they said otherwise, the first first.
+
+        Raises:
+            UnknownSampleError: If there is no such sample.
+        """
+        known = self.sample(sample)
+        with self.database.begin() as connection:
+            rows = store.claim_changes(connection, known.model, known.sha256)
+            return tuple(ClaimChange(**{name: row[name] for name in ClaimChange.__dataclass_fields__}) for row in rows)
+
+    def settle(self, now_ms: int) -> int:
+        """Take off each label that the model of its sample can't have; return of how many samples.
+
+        What it was is kept (``changes``). Labels came to such samples when they belonged to images alone, or when no
+        release here was of the artifact.
+        """
+        with self.database.begin() as connection:
+            given = store.given_labels(connection)
+        forms = {artifact: self._known_form(artifact) for artifact in {one[1] for one in given}}
+        change, taken = {"new_label": "", "changed_by": _SERVER, "changed_ms": now_ms}, 0
+        bare = {"label": None, "label_by": None, "labelled_ms": 0}
+        for model, artifact, label in given:
+            if not forms[artifact].problem(label):
+                continue
+            with self.database.begin() as connection:
+                for sha256 in store.images_labelled(connection, model, artifact, label):
+                    others = store.artifacts_of_image(connection, model, sha256) - {artifact}
+                    if all(self._known_form(other).problem(label) for other in others):
+                        store.keep_label(connection, model, sha256, label, change)
+                        taken += store.label_image(connection, model, sha256, label, bare)
+        if taken:
+            _LOG.warning("Took off labels that the samples' models can't have. samples=%s", taken)
+        return taken
+
+    def _known_form(self, artifact_sha256: str) -> LabelForm:
+        try:
+            return self.form_of(artifact_sha256)
+        except (ServerError, WireError):  # a bundle that is missing or damaged: nobody knows
+            return LabelForm()
+
     def labelled_last(self, limit: int) -> tuple[StoredSample, ...]:
-        """Return one sample of each image that has a label, the one labelled last first."""
+        """Return one sample of each image of a model that has a label, the one labelled last first."""
         with self.database.begin() as connection:
             return tuple(stored_sample(row) for row in store.last_labelled(connection, limit))
 
     def expire(self, now_ms: int) -> int:
-        """Delete the oldest images that wait for a label, beyond ``max_waiting`` of each lane; return how many."""
-        expired: list[str] = []
-        for lane in _LANES:
-            with self.database.begin() as connection:
-                expired += store.expire_samples(connection, lane, self.config.max_waiting, now_ms)
-        for sha256 in expired:
-            for extension in EXTENSIONS.values():
-                (self.folder / f"{sha256}.{extension}").unlink(missing_ok=True)
-        return len(expired)
+        """Let the oldest images that wait for a label expire, beyond ``max_waiting`` of each lane.
+
+        Return how many files were deleted: an image that a sample of another model shows stays.
+        """
+        unneeded: list[str] = []
+        with self._files:
+            for lane in _LANES:
+                with self.database.begin() as connection:
+                    unneeded += store.expire_samples(connection, lane, self.config.max_waiting, now_ms)
+            for sha256 in unneeded:
+                for extension in EXTENSIONS.values():
+                    (self.folder / f"{sha256}.{extension}").unlink(missing_ok=True)
+        return len(unneeded)
 
     def expired(self, since_ms: int) -> int:
         """Return how many samples have expired since a time."""
@@ -298,7 +368,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def distinct(samples: Iterable[StoredSample]) -> tuple[StoredSample, ...]:
-    """Return one sample of each image: the first from the audit lane if there is one, otherwise the first."""
+    """Return one sample of each image, of one model's: the first from the audit lane if there is one, or the first."""
     found: dict[str, StoredSample] = {}
     for sample in samples:
         known = found.get(sample.sha256)

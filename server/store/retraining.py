@@ -1,4 +1,7 @@
-"""Tables and queries of samples, changes of their labels, audits, training jobs and retraining triggers."""
+"""Tables and queries of samples, changes of their labels and claims, audits, training jobs and retraining triggers.
+
+A label belongs to a model and an image: queries take both, and "an image" below is one that one model saw.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ SAMPLES = sa.Table(
     sa.Column("labelled_ms", sa.BigInteger, nullable=False, default=0, index=True),
     sa.Column("claimed", sa.String(127), nullable=False, default="", server_default=""),
     sa.Column("expired_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
+    sa.Column("model", sa.String(127), nullable=False, default="", server_default=""),
     sa.UniqueConstraint("device", "boot", "seq"),
     sqlite_autoincrement=True,
 )
@@ -45,6 +49,20 @@ LABEL_CHANGES = sa.Table(
     sa.Column("labelled_ms", sa.BigInteger, nullable=False),
     sa.Column("new_label", sa.String(127), nullable=False),
     sa.Column("changed_by", sa.String(127), nullable=False),
+    sa.Column("changed_ms", sa.BigInteger, nullable=False),
+    sa.Column("model", sa.String(127), nullable=False, default="", server_default=""),
+    sqlite_autoincrement=True,
+)
+
+CLAIM_CHANGES = sa.Table(
+    "claim_changes",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("device", sa.String(63), nullable=False),
+    sa.Column("model", sa.String(127), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, index=True),
+    sa.Column("claimed", sa.String(127), nullable=False),
+    sa.Column("new_claimed", sa.String(127), nullable=False),
     sa.Column("changed_ms", sa.BigInteger, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -113,10 +131,27 @@ def insert_sample(connection: sa.Connection, row: Mapping[str, object]) -> None:
     connection.execute(SAMPLES.insert(), dict(row))
 
 
-def replace_claims(connection: sa.Connection, device: str, sha256: str, claimed: str) -> None:
-    """Let ``claimed`` be what the user of ``device`` says of an input, in all its samples that have a claim."""
-    of_input = (SAMPLES.c.device == device) & (SAMPLES.c.sha256 == sha256) & (SAMPLES.c.claimed != "")
+def replace_claims(
+    connection: sa.Connection, device: str, model: str, sha256: str, claimed: str, now_ms: int
+) -> None:  # fmt: skip
+    """Let ``claimed`` be what the user of ``device`` says of an image, in all its samples that have a claim.
+
+    What it was is kept (``claim_changes``).
+    """
+    of_input = sa.and_(
+        SAMPLES.c.device == device, SAMPLES.c.model == model, SAMPLES.c.sha256 == sha256,
+        SAMPLES.c.claimed.not_in(["", claimed]),
+    )  # fmt: skip
+    for was in connection.execute(sa.select(SAMPLES.c.claimed).where(of_input).distinct()).scalars().all():
+        row = {"device": device, "model": model, "sha256": sha256, "claimed": was, "new_claimed": claimed}
+        connection.execute(CLAIM_CHANGES.insert(), row | {"changed_ms": now_ms})
     connection.execute(SAMPLES.update().where(of_input).values(claimed=claimed))
+
+
+def claim_changes(connection: sa.Connection, model: str, sha256: str) -> list[sa.RowMapping]:
+    """Return the changes of what users of devices said of one image, the first first."""
+    of_image = sa.and_(CLAIM_CHANGES.c.model == model, CLAIM_CHANGES.c.sha256 == sha256)
+    return list(connection.execute(CLAIM_CHANGES.select().where(of_image).order_by(CLAIM_CHANGES.c.id)).mappings())
 
 
 def has_sample(connection: sa.Connection, device: str, boot: str, seq: int) -> bool:
@@ -139,9 +174,10 @@ def sample_bytes(connection: sa.Connection, device: str, since_ms: int) -> int:
     return int(connection.execute(total).scalar() or 0)
 
 
-def known_label(connection: sa.Connection, sha256: str) -> sa.RowMapping | None:
+def known_label(connection: sa.Connection, model: str, sha256: str) -> sa.RowMapping | None:
     """Return a labelled sample of the same image, if there is one."""
-    query = SAMPLES.select().where(SAMPLES.c.sha256 == sha256, SAMPLES.c.label.is_not(None)).limit(1)
+    labelled = (SAMPLES.c.model == model, SAMPLES.c.sha256 == sha256, SAMPLES.c.label.is_not(None))
+    query = SAMPLES.select().where(*labelled).limit(1)
     return connection.execute(query).mappings().first()
 
 
@@ -157,7 +193,7 @@ def latest_samples(
         query = query.where(SAMPLES.c.id > after if unlabelled else SAMPLES.c.id < after)
     if unlabelled:
         waiting = sa.and_(SAMPLES.c.label.is_(None), SAMPLES.c.expired_ms == 0)
-        first = sa.select(sa.func.min(SAMPLES.c.id)).where(waiting).group_by(SAMPLES.c.sha256)
+        first = sa.select(sa.func.min(SAMPLES.c.id)).where(waiting).group_by(SAMPLES.c.model, SAMPLES.c.sha256)
         return list(connection.execute(query.where(SAMPLES.c.id.in_(first)).order_by(SAMPLES.c.id)).mappings())
     return list(connection.execute(query.order_by(SAMPLES.c.id.desc())).mappings())
 
@@ -169,14 +205,25 @@ def one_sample(connection: sa.Connection, sample: int) -> sa.RowMapping | None:
 
 
 def expire_samples(connection: sa.Connection, lane: str, kept: int, now_ms: int) -> list[str]:
-    """Mark all but the newest ``kept`` images of ``lane`` that wait for a label as expired; return their digests."""
+    """Mark all but the newest ``kept`` images of ``lane`` that wait for a label as expired.
+
+    Return the digests of those that no other sample has, such as another model's: their files are needed no more.
+    """
     waiting = sa.and_(SAMPLES.c.label.is_(None), SAMPLES.c.expired_ms == 0)
     newest = sa.func.max(SAMPLES.c.id)
-    query = sa.select(SAMPLES.c.sha256).where(waiting, SAMPLES.c.lane == lane).group_by(SAMPLES.c.sha256)
-    found = [str(sha256) for (sha256,) in connection.execute(query.order_by(newest.desc()).offset(kept))]
-    for sha256 in found:
-        connection.execute(SAMPLES.update().where(SAMPLES.c.sha256 == sha256, waiting).values(expired_ms=now_ms))
-    return found
+    image = (SAMPLES.c.model, SAMPLES.c.sha256)
+    query = sa.select(*image).where(waiting, SAMPLES.c.lane == lane).group_by(*image)
+    found = [(row[0], row[1]) for row in connection.execute(query.order_by(newest.desc()).offset(kept))]
+    for model, sha256 in found:
+        of_image = (SAMPLES.c.model == model, SAMPLES.c.sha256 == sha256, waiting)
+        connection.execute(SAMPLES.update().where(*of_image).values(expired_ms=now_ms))
+    return [sha256 for sha256 in dict.fromkeys(one for _, one in found) if not _has_image(connection, sha256)]
+
+
+def _has_image(connection: sa.Connection, sha256: str) -> bool:
+    """Return whether a sample of any model shows an image, and has a label or has not expired."""
+    needed = sa.or_(SAMPLES.c.expired_ms == 0, SAMPLES.c.label.is_not(None))
+    return connection.execute(sa.select(SAMPLES.c.id).where(SAMPLES.c.sha256 == sha256, needed)).first() is not None
 
 
 def count_samples(connection: sa.Connection, *, expired_since_ms: int) -> tuple[int, int, int]:
@@ -205,40 +252,86 @@ def audit_samples(connection: sa.Connection, artifacts: Sequence[str]) -> list[s
     return list(connection.execute(query.order_by(SAMPLES.c.id)).mappings())
 
 
-def label_image(connection: sa.Connection, sha256: str, was: str | None, values: Mapping[str, object]) -> bool:
+def label_image(
+    connection: sa.Connection, model: str, sha256: str, was: str | None, values: Mapping[str, object]
+) -> bool:  # fmt: skip
     """Set the label of the samples of one image that have the label ``was``, or, for None, if none of them has one.
 
     Return whether one was set. One statement, so that of two people at once only one changes something.
     """
     other = SAMPLES.alias()
-    labelled = sa.exists().where(other.c.sha256 == sha256, other.c.label.is_not(None))
+    labelled = sa.exists().where(other.c.model == model, other.c.sha256 == sha256, other.c.label.is_not(None))
     free = sa.and_(SAMPLES.c.label.is_(None), ~labelled) if was is None else SAMPLES.c.label == was
-    return (
-        connection.execute(SAMPLES.update().where(SAMPLES.c.sha256 == sha256, free).values(dict(values))).rowcount > 0
-    )
+    of_image = (SAMPLES.c.model == model, SAMPLES.c.sha256 == sha256, free)
+    return connection.execute(SAMPLES.update().where(*of_image).values(dict(values))).rowcount > 0
 
 
-def keep_label(connection: sa.Connection, sha256: str, was: str, change: Mapping[str, object]) -> bool:
+def keep_label(connection: sa.Connection, model: str, sha256: str, was: str, change: Mapping[str, object]) -> bool:
     """Keep the label ``was`` of one image beside the ``change`` that follows; return whether the image had it."""
-    kept = (SAMPLES.c.sha256, SAMPLES.c.label, SAMPLES.c.label_by, SAMPLES.c.labelled_ms)
+    kept = (SAMPLES.c.model, SAMPLES.c.sha256, SAMPLES.c.label, SAMPLES.c.label_by, SAMPLES.c.labelled_ms)
     query = sa.select(*kept, *(sa.literal(value) for value in change.values()))
-    row = query.where(SAMPLES.c.sha256 == sha256, SAMPLES.c.label == was).order_by(SAMPLES.c.id).limit(1)
+    of_image = (SAMPLES.c.model == model, SAMPLES.c.sha256 == sha256, SAMPLES.c.label == was)
+    row = query.where(*of_image).order_by(SAMPLES.c.id).limit(1)
     columns = [*(column.name for column in kept), *change]
     kept_one = LABEL_CHANGES.insert().from_select(columns, row).returning(LABEL_CHANGES.c.id)
     return connection.execute(kept_one).first() is not None  # an INSERT has no rowcount on every driver
 
 
-def label_changes(connection: sa.Connection, sha256: str) -> list[sa.RowMapping]:
+def label_changes(connection: sa.Connection, model: str, sha256: str) -> list[sa.RowMapping]:
     """Return the changes of the label of one image, the first first."""
-    query = LABEL_CHANGES.select().where(LABEL_CHANGES.c.sha256 == sha256).order_by(LABEL_CHANGES.c.id)
+    of_image = (LABEL_CHANGES.c.model == model, LABEL_CHANGES.c.sha256 == sha256)
+    query = LABEL_CHANGES.select().where(*of_image).order_by(LABEL_CHANGES.c.id)
     return list(connection.execute(query).mappings())
+
+
+def given_labels(connection: sa.Connection) -> list[tuple[str, str, str]]:
+    """Return model, artifact and label of all labelled samples, each combination once."""
+    columns = (SAMPLES.c.model, SAMPLES.c.artifact_sha256, SAMPLES.c.label)
+    query = sa.select(*columns).where(SAMPLES.c.label.is_not(None)).distinct()
+    return [(str(model), str(artifact), str(label)) for model, artifact, label in connection.execute(query)]
+
+
+def adopt_samples(connection: sa.Connection, artifact_sha256: str, model: str, now_ms: int) -> None:
+    """Give the samples of an artifact that no release was of to ``model``, with their labels and changes.
+
+    An image that the model's other samples show has their label, if it has one; a contrary one is kept as a change.
+    """
+    of_artifact = SAMPLES.c.model == artifact_sha256
+    images = connection.execute(sa.select(SAMPLES.c.sha256).where(of_artifact).distinct()).scalars().all()
+    for sha256 in images:
+        known, own = known_label(connection, model, sha256), known_label(connection, artifact_sha256, sha256)
+        if known is not None and own is not None and known["label"] != own["label"]:
+            change = {"new_label": known["label"], "changed_by": known["label_by"], "changed_ms": now_ms}
+            keep_label(connection, artifact_sha256, sha256, own["label"], change)
+        connection.execute(SAMPLES.update().where(of_artifact, SAMPLES.c.sha256 == sha256).values(model=model))
+        if (row := known or own) is not None:
+            values = {name: row[name] for name in ("label", "label_by", "labelled_ms")}
+            of_image = (SAMPLES.c.model == model, SAMPLES.c.sha256 == sha256)
+            connection.execute(SAMPLES.update().where(*of_image).values(values))
+    for table in (LABEL_CHANGES, CLAIM_CHANGES):
+        connection.execute(table.update().where(table.c.model == artifact_sha256).values(model=model))
+
+
+def artifacts_of_image(connection: sa.Connection, model: str, sha256: str) -> frozenset[str]:
+    """Return the artifacts of ``model`` that saw an image."""
+    query = sa.select(SAMPLES.c.artifact_sha256).where(SAMPLES.c.model == model, SAMPLES.c.sha256 == sha256)
+    return frozenset(connection.execute(query.distinct()).scalars())
+
+
+def images_labelled(connection: sa.Connection, model: str, artifact_sha256: str, label: str) -> list[str]:
+    """Return the images of ``model`` with ``label`` that the artifact saw."""
+    query = sa.select(SAMPLES.c.sha256).where(
+        SAMPLES.c.model == model, SAMPLES.c.artifact_sha256 == artifact_sha256, SAMPLES.c.label == label
+    )
+    return [str(sha256) for sha256 in connection.execute(query.distinct()).scalars()]
 
 
 def last_labelled(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     """Return one sample of each image that has a label, the one labelled last first."""
     other = SAMPLES.alias()
     earlier = sa.exists().where(
-        other.c.sha256 == SAMPLES.c.sha256, other.c.id < SAMPLES.c.id, other.c.label.is_not(None)
+        other.c.model == SAMPLES.c.model, other.c.sha256 == SAMPLES.c.sha256, other.c.id < SAMPLES.c.id,
+        other.c.label.is_not(None),
     )  # fmt: skip
     query = SAMPLES.select().where(SAMPLES.c.label.is_not(None), ~earlier)
     order = query.order_by(SAMPLES.c.labelled_ms.desc(), SAMPLES.c.id.desc()).limit(limit)

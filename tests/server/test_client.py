@@ -29,6 +29,7 @@ from server.app.state_directory import RunAddress
 from server.cli import main
 from server.client import (
     AuditInfo,
+    ClaimChangeInfo,
     CommandInfo,
     CommissionInfo,
     Concern,
@@ -147,7 +148,7 @@ BODIES = {
     PatchInfo: releases.PatchBody, DeviceInfo: devices.DeviceBody, ReleaseInfo: releases.ReleaseBody,
     RolloutInfo: rollouts.RolloutBody,
     RolloutGroup: rollouts.GroupBody, RolloutDevice: rollouts.MemberBody, SampleInfo: retraining.SampleBody,
-    LabelChangeInfo: retraining.LabelChangeBody,
+    LabelChangeInfo: retraining.LabelChangeBody, ClaimChangeInfo: retraining.ClaimChangeBody,
     AuditInfo: retraining.AuditBody, GroupRiskInfo: retraining.GroupRiskBody, RiskInfo: retraining.RiskBody,
     VerdictInfo: evidence.VerdictBody, PlaceInfo: evidence.PlaceBody, CommissionInfo: evidence.CommissionBody,
     EventInfo: events.EventBody, FleetStatus: health.OverallBody,

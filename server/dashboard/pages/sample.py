@@ -10,7 +10,7 @@ from nicegui import ui
 from pydantic import TypeAdapter, ValidationError
 
 from server.api.values import StoredNumber
-from server.dashboard.learning import SampleCard, label_lines, sample_card
+from server.dashboard.learning import SampleCard, claim_lines, label_lines, sample_card
 from server.dashboard.pages.samples import form_of
 from server.dashboard.services import Services
 from server.dashboard.theme import ask_name, empty, heading, live
@@ -24,11 +24,12 @@ _DETAIL = "What it was stays on this page, with who had said so. Your name is re
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleView:
-    """The sample, its label, and every label that it has had, the newest first."""
+    """The sample, its label, every label that it has had, and what users had claimed, the newest first."""
 
     card: SampleCard
     label: str
     lines: tuple[str, ...]
+    claims: tuple[str, ...]
 
 
 def add_page(pages: Pages) -> None:
@@ -53,7 +54,7 @@ def _build(text: str, visit: Visit) -> None:
         ui.label(f"Model: {view.card.guess}")
         with ui.element("div").classes("tf-row tf-small"):
             ui.link(view.card.device, f"/device/{view.card.device}").classes("tf-link")
-            ui.label(f"{view.card.taken}; {view.card.lane}").classes("tf-muted")
+            ui.label(f"{view.card.model}; {view.card.taken}; {view.card.lane}").classes("tf-muted")
     visit.look = live(lambda: _view(visit.services, sample), _show)
     Correction(visit, sample, view.card).build()
 
@@ -74,6 +75,8 @@ def _show(view: SampleView) -> None:
             ui.label("Nobody has labelled it yet.").classes("tf-muted")
         for number, line in enumerate(view.lines):
             ui.label(line).classes("tf-small" + (" tf-muted" if number else ""))
+        for line in view.claims:
+            ui.label(line).classes("tf-small tf-muted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +127,9 @@ def _view(services: Services, sample: int) -> SampleView:
     samples = services.retraining.samples
     known = samples.sample(sample)
     card = sample_card(known, form_of(services.versions, known.artifact_sha256))
-    return SampleView(card=card, label=known.label, lines=label_lines(known, samples.changes(sample)))
+    return SampleView(
+        card=card,
+        label=known.label,
+        lines=label_lines(known, samples.changes(sample)),
+        claims=claim_lines(samples.claim_changes(sample)),
+    )

@@ -147,7 +147,7 @@ class Labelling:
         ui.html(f'<img src="/samples/{card.id}/image" alt="Sample {card.id}" loading="lazy">', sanitize=False)
         with ui.element("div").classes("tf-small"):
             ui.label(f"Model: {card.guess}")
-            ui.label(f"{card.device}, {card.taken}").classes("tf-muted")
+            ui.label(f"{card.device}, {card.model}, {card.taken}").classes("tf-muted")
             ui.label(card.lane).classes("tf-muted")
         if card.form.refusal:
             ui.label(f"Not labelled here: {card.form.refusal}.").classes("tf-small")

@@ -161,7 +161,8 @@ def test_a_label_has_its_history_the_newest_first() -> None:
     assert label_lines(labelled, (change,)) == (
         "8, by ben, 1970-01-01 00:01:01 UTC", "before: 3, by somebody, 1970-01-01 00:00:01 UTC"
     )  # fmt: skip
-    assert labelled_row(labelled).text == label_lines(labelled, ())[0]
+    row = labelled_row(replace(labelled, model="digits"))
+    assert row.text == f"digits: {label_lines(labelled, ())[0]}", "a picture is listed once for each model"
 
 
 @pytest.mark.parametrize("phase", RetrainingPhase)

@@ -182,7 +182,13 @@ def site(tmp_path: Path) -> Site:
     _register(versions, 1)
     rollouts, samples = (
         RolloutBook(),
-        SampleStore(database=database, folder=tmp_path / "samples", config=CONFIG, form_of=versions.label_form),
+        SampleStore(
+            database=database,
+            folder=tmp_path / "samples",
+            config=CONFIG,
+            form_of=versions.label_form,
+            model_of=versions.model_of,
+        ),
     )
     audit = SteadyAudit(
         database=database, fleet=fleet, versions=versions, samples=samples, config=AuditConfig(), retraining=CONFIG

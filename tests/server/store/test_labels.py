@@ -46,7 +46,7 @@ def test_of_two_transactions_at_once_the_slower_one_changes_nothing(
     if was is not None:
         samples.label(1, was, "anna", 60)
     with ThreadPoolExecutor(1) as pool, database.engine.connect() as faster:
-        assert store.label_image(faster, SHA256, was, {"label": "8", "label_by": "ben", "labelled_ms": 70})
+        assert store.label_image(faster, "", SHA256, was, {"label": "8", "label_by": "ben", "labelled_ms": 70})
         slower = pool.submit(samples.label, 1, "9", "cy", 71, replaces=was)
         until_blocked(database, slower)
         assert not slower.done()
