@@ -21,10 +21,10 @@ CHANGE = {
 
 @pytest.fixture
 def engine(empty_url: str, engine_at: Callable[[str], sa.Engine], tables: sa.MetaData) -> sa.Engine:
-    """A database of revision 0028 with releases of two models that saw one picture; a third is of no release."""
+    """A database of revision 0029 with releases of two models that saw one picture; a third is of no release."""
     made = engine_at(empty_url)
     with revisions._alone(made) as connection:
-        command.upgrade(revisions._config(connection, tables), "0028")
+        command.upgrade(revisions._config(connection, tables), "0029")
         metadata = sa.MetaData()
         metadata.reflect(connection)
         for number, (artifact, model) in enumerate([*ARTIFACTS.items(), ("b", "renamed"), ("", "bare")]):

@@ -12,8 +12,8 @@ from collections import defaultdict
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0029"
-down_revision = "0028"
+revision = "0030"
+down_revision = "0029"
 _SAMPLES = sa.table("samples", *(sa.column(name, sa.String()) for name in ("sha256", "model", "artifact_sha256")))
 _KEPT = ("sha256", "label", "label_by", "labelled_ms", "new_label", "changed_by", "changed_ms")
 _CHANGES = sa.table("label_changes", *(sa.column(name) for name in ("id", "model", *_KEPT)))
