@@ -90,6 +90,12 @@ def test_an_embedding_and_logits_are_told_apart_by_the_name() -> None:
     assert chosen("logits", GIVEN, both)[1].name == "logits"
 
 
+def test_a_forecast_is_not_mistaken_for_an_embedding_of_whole_rows() -> None:
+    """As our own forecasts are exported."""
+    both = (*outputs((24,), names=["logits"]), *outputs((12,), names=["embedding"]))  # type: ignore[arg-type]
+    assert chosen("forecast", GIVEN, both)[1].name == "logits"
+
+
 @pytest.mark.parametrize(
     ("asked", "found", "said"),
     [

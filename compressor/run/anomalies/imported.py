@@ -49,6 +49,7 @@ def chosen(asked: str, given: TensorSpec, outputs: Specs) -> tuple[str, TensorSp
         kind, found = asked, _matrices(asked, floats)
     elif asked:
         kind, found = asked, [one for one in floats if _kind(one, given) == asked]
+        found = [one for one in found if one.name != EMBEDDING] or found  # our own exports have one of any width
     else:
         found = [one for one in floats if _kind(one, given) in {RECONSTRUCTION, SCORE}]
         kind = _kind(found[0], given) if found else ""
