@@ -167,6 +167,14 @@ class Answers:
         """Note until when the open events were seen, for a process that has to end them."""
         self.open_events.begun(model.open_events())
 
+    def end_silent(self, model: ServedModel, now_ms: int, now_s: float) -> None:
+        """End the events of streams whose senders have stopped, with their last inputs; called while nothing waits."""
+        if model.streams is None or not self.wanted or not model.streams.end_silent(now_s):
+            return
+        record = self._of_events(model, model.take_events(), now_ms)
+        self._offer(record, NO_INPUT, model, now_s)
+        self._forget_ended(record)
+
     def interrupt(self, model: ServedModel, now_ms: int, now_s: float) -> None:
         """End all streams of ``model``, because it serves no longer: its open events end with their last inputs."""
         if model.streams is None or not self.wanted:

@@ -237,6 +237,7 @@ class InferenceLoop:
         if capture is None:
             self.answer_waiting()
             self._results.settle()
+            self.answers.end_silent(self.model, now_ms, now_s)
             return self._replay_one() or asked
         if self._unanswered and len(capture.data) > 2 * len(self._unanswered[-1].capture.data):
             self.answer_waiting()  # decoding it may take longer than answers may wait

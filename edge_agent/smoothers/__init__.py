@@ -50,7 +50,9 @@ class Spotted(NamedTuple):
 
 
 class Spotter(Protocol):
-    """The events of one stream."""
+    """The events of one stream. ``gap_ms``: inputs further apart are of two streams; 0: any are of one."""
+
+    gap_ms: int
 
     @property
     def event(self) -> Spotted | None:

@@ -66,7 +66,7 @@ class EventSpotter:
 
     def __init__(self, settings: Settings, threshold: float) -> None:
         """Begin a stream; ``threshold``: 0..1."""
-        self._settings, self._threshold = settings, threshold
+        self._settings, self._threshold, self.gap_ms = settings, threshold, settings.gap_ms
         self._begin()
 
     def _begin(self) -> None:

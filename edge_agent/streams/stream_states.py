@@ -2,6 +2,10 @@
 
 Decides which inputs have to do with each other: those of one stream, until it ends. Inputs of different files, senders
 or topics never share a mean. At most ``MOST`` streams are kept; beyond, the one that was silent longest ends.
+
+A stream with an open event ends when its sender has stopped: when nothing waits to be answered and its last input came
+more than ``SILENCE_S`` ago, more than twice the release's ``gap_ms``, and more than twice what came of it at once: who
+sends pieces of five minutes is silent for five minutes between them. Where ``gap_ms`` is 0 it goes on after any time.
 """
 
 from __future__ import annotations
@@ -15,12 +19,31 @@ import numpy as np
 from edge_agent.smoothers import Outputs, Smoother, Spotted, Spotter
 
 MOST = 64
+SILENCE_S = 60.0
+"""Longer than a network is away for a moment, and short enough for who waits for the end of an alarm."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Stream:
     smoother: Smoother
     spotter: Spotter | None
+    quiet_s: float | None = None  # since when nothing waits; None: not since its last input
+    burst_ms: int | None = None  # when the first input of those was taken that came without a pause
+    longest_ms: int = 0  # of such inputs, together
+
+    def hear(self, at_ms: int) -> None:
+        """Note an input that was taken ``at_ms``."""
+        if self.quiet_s is not None or self.burst_ms is None:
+            self.quiet_s, self.burst_ms = None, at_ms
+        self.longest_ms = max(self.longest_ms, at_ms - self.burst_ms)
+
+    def silent(self, now_s: float) -> bool:
+        """Return whether its sender has stopped; called while nothing waits."""
+        if self.spotter is None or self.spotter.event is None or not self.spotter.gap_ms:
+            return False
+        if self.quiet_s is None:
+            self.quiet_s = now_s
+        return now_s - self.quiet_s > max(SILENCE_S, 2 * self.spotter.gap_ms / 1000, 2 * self.longest_ms / 1000)
 
 
 class Streams:
@@ -47,6 +70,7 @@ class Streams:
         self._streams.move_to_end(name)
         while len(self._streams) > MOST:
             self.end(next(iter(self._streams)))
+        stream.hear(at_ms)
         shown, count = stream.smoother.add(outputs, at_ms)
         if stream.spotter is not None:
             chances = np.exp(shown.astype(np.float64)).tolist()
@@ -58,6 +82,17 @@ class Streams:
         stream = self._streams.pop(name, None)
         if stream is not None and stream.spotter is not None:
             self._news += [(name, one) for one in stream.spotter.end()]
+
+    def end_silent(self, now_s: float) -> bool:
+        """End the streams whose senders have stopped; return whether there was one. Called while nothing waits.
+
+        Args:
+            now_s: Of the monotonic clock.
+        """
+        gone = [name for name, stream in self._streams.items() if stream.silent(now_s)]
+        for name in gone:
+            self.end(name)
+        return bool(gone)
 
     def end_all(self) -> None:
         """End every stream."""

@@ -14,8 +14,8 @@ import pytest
 from compressor.data._event_windows import EventWindows, Recording, SoundEvent, tabled
 from compressor.measurement.predictions import Candidate, predict, smoothed
 from compressor.tasks.stream_events.evidence import heard
-from edge_agent import sources
-from edge_agent.device.clock import SystemClock
+from edge_agent import smoothers, sources
+from edge_agent.device.clock import Clock, FakeClock, SystemClock
 from edge_agent.inference.answers import Answers
 from edge_agent.inference.child import CountingSettings, InferenceLoop, surroundings_of
 from edge_agent.inference.preprocess import to_tensor
@@ -24,7 +24,7 @@ from edge_agent.sources import Capture, InStream
 from edge_agent.streams import stream_states
 from edge_agent.streams.open_events import OpenEvents
 from edge_agent.streams.recorded_inputs import RecordedInputs
-from edge_agent.streams.stream_states import Streams
+from edge_agent.streams.stream_states import SILENCE_S, Streams
 from tests.edge_agent.inference.tones import CLIP_S, HOP_S, OPTIONS, RATE, WORDS, recording, tones_bundle, wav, words
 from tests.edge_agent.sinks.receiver import until
 from wire.answers import AnswerRecord, encode_answer
@@ -59,9 +59,9 @@ class Device:
         return [event for record in self.records for event in record.events]
 
 
-def device(bundle: Path, document: dict, state: Path | None = None) -> Device:
+def device(bundle: Path, document: dict, state: Path | None = None, clock: Clock | None = None) -> Device:
     """Return a device with the source of ``document``."""
-    model, clock = load_model(bundle), SystemClock()
+    model, clock = load_model(bundle), clock or SystemClock()
     records, told = [], []
     around = surroundings_of(lambda: model.manifest, lambda *said: told.append(said), lambda: None, state)
     inputs = RecordedInputs(sources.load(document, clock, around), lambda: model.manifest, clock, around.tell)
@@ -277,6 +277,59 @@ def test_a_recording_is_done_with_its_last_window_and_refused_with_any(bundle: P
             assert not files.noted
             inputs.done(capture)
         assert (files.noted, inputs.take()) == ([("done", "a.wav@1")], None)
+
+
+def _ended(one: Device, clock: FakeClock, silent_s: float) -> list[tuple[str, int]]:
+    """Return the streams and ends of the events that ended once nothing was sent for so long."""
+    one.loop.turn()
+    clock.advance(silent_s)
+    one.loop.turn()
+    return [(event["stream"], event["end_ms"]) for event in one.events if event["state"] == "ended"]
+
+
+def test_an_event_ends_when_its_sender_stops(bundle: Path, tmp_path: Path) -> None:
+    """After a minute, with its last input, in a record of its own; another stream's input does not keep it open."""
+    clock, state = FakeClock(), tmp_path / "state"
+    state.mkdir()
+    one = device(bundle, {"kind": "push"}, state, clock)
+    tone, none = wav(recording(CLIP_S, (0, CLIP_S, "low"))), wav(recording(CLIP_S))
+    for number in range(3):
+        one.inputs.inner.offer(f"k{number}", tone, InStream(name="kitchen", at_ms=1000 + 100 * number))
+    one.hear(3)
+    assert _ended(one, clock, SILENCE_S) == []
+    one.inputs.inner.offer("h", none, InStream(name="hall", at_ms=1000))
+    one.hear(4)
+    assert _ended(one, clock, 0.5) == [("kitchen", 1200)]
+    assert (one.records[-1].label, "interrupted" in one.events[-1], len(one.records)) == ("", False, 5)
+    assert OpenEvents(state).left == []
+    assert len(_ended(one, clock, 1000)) == 1
+    one.inputs.inner.offer("k9", tone, InStream(name="kitchen", at_ms=99_000))
+    one.hear(6)
+    assert [event["state"] for event in one.events] == ["began", "ended", "began"]
+
+
+def test_a_sender_of_long_pieces_has_not_stopped_between_two(bundle: Path) -> None:
+    """Two minutes come at once every two minutes: the event goes on in the next piece."""
+    clock = FakeClock()
+    one = device(bundle, {"kind": "push"}, None, clock)
+    tone = wav(recording(CLIP_S, (0, CLIP_S, "low")))
+    for number in range(101):
+        one.inputs.inner.offer(f"k{number}", tone, InStream(name="kitchen", at_ms=1000 + 1200 * number))
+        one.loop.turn()
+    assert _ended(one, clock, 239) == []
+    assert _ended(one, clock, 2) == [("kitchen", 121_000)]
+
+
+@pytest.mark.parametrize(("gap_ms", "silent_s"), [(2000, SILENCE_S), (50_000, 100.0), (0, 0.0)])
+def test_silence_is_at_least_twice_the_gap_of_the_release(gap_ms: int, silent_s: float) -> None:
+    """A release whose streams have no gap leaves its events open for any time."""
+    options = {"gap_ms": gap_ms, "window": 1}
+    streams = Streams(lambda: smoothers.make("events", options, 2), lambda: smoothers.spotter("events", options, 0.5))
+    streams.add("", np.array([0.0, 9.0], np.float32), 1000)
+    assert not streams.end_silent(5.0)
+    assert not streams.end_silent(5.0 + silent_s)
+    assert streams.end_silent(5.1 + silent_s) is bool(silent_s)
+    assert not streams.end_silent(1e9)
 
 
 def test_the_stream_that_was_silent_longest_ends(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
