@@ -39,6 +39,7 @@ from edge_agent.pipe_frames import CORRECTION, MAX_SAMPLE_BYTES
 from edge_agent.sinks.unix import listen
 from edge_agent.sources import InStream
 from edge_agent.sources.push import PushSource
+from edge_agent.streams.recorded_inputs import unheard
 from wire import __version__
 from wire.answers import AnswerRecord, encode_answer
 from wire.canonical import sha256_hex
@@ -285,7 +286,8 @@ class LocalApi:
             raise ApiError(415, "Expected a body that is not compressed, got Content-Encoding: send it as it is")
         asked = open_inference.read_request(request.body, None if length is None else int(length), served.manifest)
         manifest, outputs = self._on_loop(lambda model: (model.manifest, _outputs(model, asked)))
-        body, json_length = open_inference.write_response(manifest, asked, outputs)
+        remark = unheard(manifest, asked.image) if asked.tensor is None else ""
+        body, json_length = open_inference.write_response(manifest, asked, outputs, remark)
         if json_length is None:
             return Reply(body=body)
         headers = {open_inference.JSON_LENGTH: str(json_length)}

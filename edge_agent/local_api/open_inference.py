@@ -165,9 +165,11 @@ def types_of(spec: TensorSpec) -> tuple[str, ...]:
 
 
 def write_response(
-    manifest: Manifest, request: InferRequest, outputs: Mapping[str, Array | bytes]
+    manifest: Manifest, request: InferRequest, outputs: Mapping[str, Array | bytes], remark: str = ""
 ) -> tuple[bytes, int | None]:
     """Return the body of the response, and the length of its JSON (None: all of it).
+
+    ``remark``: a sentence for the caller, in the response's parameters; "": none.
 
     Raises:
         ApiError: If a wanted output does not exist, or has no number that JSON can carry.
@@ -192,6 +194,7 @@ def write_response(
         listed.append(entry)
     document: dict[str, Json] = {"model_name": manifest.model, "model_version": str(manifest.version)}
     document |= {"outputs": listed, **({"id": request.name} if request.name else {})}
+    document |= {"parameters": {"remark": remark}} if remark else {}
     try:
         head = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
     except ValueError as error:

@@ -2,7 +2,9 @@
 
 An answer counts as sent when the broker has acknowledged it (PUBACK). What was published and not acknowledged is sent
 again by paho after a new connection, and the account waits for that: it isn't published twice. ``TOPIC/answer`` has the
-answers, ``TOPIC/state`` is ``online`` or ``offline``, retained, also by the connection's will.
+answers, ``TOPIC/state`` is ``online`` or ``offline``, retained, also by the connection's will. With Home Assistant,
+``TOPIC/event`` has the events of streams, one a message, before the answer that they are in; that counts as sent with
+its events.
 
 This is not the connection to the fleet's server, which has credentials and rules of its own (``transports/mqtt.py``).
 """
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated
 from edge_agent.errors import SinkError
 from edge_agent.on_site import check_host, read_password, trusted_certificates
 from edge_agent.sinks import SinkSurroundings
-from edge_agent.sinks._home_assistant import OFFLINE, ONLINE, SinkTopics, discovery
+from edge_agent.sinks._home_assistant import OFFLINE, ONLINE, SinkTopics, discovery, events_of
 from wire.answers import AnswerRecord, encode_answer
 from wire.errors import SettingsError
 from wire.settings import Bound, OneOf
@@ -86,7 +88,7 @@ class SiteBroker:
         self._why = "no answer"
         self._acknowledged = threading.Event()
         self._codes: dict[int, ReasonCode] = {}  # of acknowledgements, by message number
-        self._pending: dict[int, tuple[AnswerRecord, int]] = {}  # published answers by identity, with message numbers
+        self._pending: dict[int, tuple[AnswerRecord, list[int]]] = {}  # published answers by identity, with numbers
         self._announced: dict[str, bytes] = {}
         self._release = ""
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
@@ -114,40 +116,69 @@ class SiteBroker:
             for record in records:
                 self._announce(record)
         self._forget({id(record) for record in records})
+        self._publish(records)
+        numbers = [self._pending[id(record)][1] for record in records]
+        delivered = self._wait(numbers, _ACK_S)
+        for record in records[:delivered]:
+            self._settle(record)
+        if delivered == len(records):
+            self._forget(set())
+            return delivered
+        code = self._refusal(numbers[delivered])
+        if code is None:  # none has come, or at the last moment: it counts at the next offer
+            message = f"Expected an acknowledgement of the broker within {_ACK_S:g} s, got none"
+            raise SinkError(f"{message} ({self._why})", delivered=delivered)
+        self._settle(records[delivered])
+        topics = self._place.topic
+        if records[delivered].events and self._settings.home_assistant:
+            topics += f" and {self._place.event_topic}"
+        message = f"Expected the broker to take an answer on {topics}, got {code} ({code.value})"
+        raise SinkError(f"{message}: allow the topic, or correct it", delivered=delivered)
+
+    def _publish(self, records: Sequence[AnswerRecord]) -> None:
+        """Publish those of ``records`` that are not published yet.
+
+        Raises:
+            SinkError: If too many wait for an acknowledgement.
+        """
         for record in records:
             if id(record) in self._pending:
                 continue
             if len(self._pending) >= _MOST_PENDING:
                 message = f"Expected fewer than {_MOST_PENDING} answers without acknowledgement, got more"
                 raise SinkError(f"{message}: see why the broker does not acknowledge")
-            retained = self._settings.retain_last and has_answer(record)
-            info = self._client.publish(self._place.topic, encode_answer(record), qos=1, retain=retained)
-            self._pending[id(record)] = (record, info.mid)
-        numbers = [self._pending[id(record)][1] for record in records]
-        delivered = self._wait(numbers, _ACK_S)
-        for record in records[:delivered]:
-            self._codes.pop(self._pending.pop(id(record))[1], None)
-        if delivered == len(records):
-            self._forget(set())
-            return delivered
-        code = self._codes.get(numbers[delivered])
-        if code is None or not code.is_failure:  # come at the last moment: it counts at the next offer
-            message = f"Expected an acknowledgement of the broker within {_ACK_S:g} s, got none"
-            raise SinkError(f"{message} ({self._why})", delivered=delivered)
-        del self._pending[id(records[delivered])], self._codes[numbers[delivered]]
-        message = f"Expected the broker to take an answer on {self._place.topic}, got {code} ({code.value})"
-        raise SinkError(f"{message}: allow the topic, or correct it", delivered=delivered)
+            self._pending[id(record)] = (record, self._published(record))
+
+    def _settle(self, record: AnswerRecord) -> None:
+        """Forget the messages of an answer that is sent or refused."""
+        for number in self._pending.pop(id(record))[1]:
+            self._codes.pop(number, None)
+
+    def _published(self, record: AnswerRecord) -> list[int]:
+        """Publish an answer, and its events before it; return the numbers of the messages."""
+        events = events_of(record) if self._settings.home_assistant else []
+        retained = self._settings.retain_last and has_answer(record)
+        sent = [self._client.publish(self._place.event_topic, text, qos=1) for text in events]
+        sent.append(self._client.publish(self._place.topic, encode_answer(record), qos=1, retain=retained))
+        return [info.mid for info in sent]
+
+    def _refusal(self, numbers: Sequence[int]) -> ReasonCode | None:
+        """Return the code by which the broker refused one of the messages ``numbers``; None if it has not."""
+        found = [code for number in numbers if (code := self._codes.get(number)) is not None and code.is_failure]
+        return found[0] if found else None
 
     def _forget(self, offered: set[int]) -> None:
         """Forget what was acknowledged and is not offered again: it was dropped from the queue meanwhile."""
-        for key, (_, number) in list(self._pending.items()):
-            if key not in offered and self._codes.pop(number, None) is not None:
+        for key, (_, numbers) in list(self._pending.items()):
+            if key not in offered and self._codes.keys() >= set(numbers):
                 del self._pending[key]
+                for number in numbers:
+                    del self._codes[number]
         if not self._pending:
             self._codes.clear()  # of announcements
 
-    def _wait(self, numbers: Sequence[int], limit_s: float) -> int:
-        """Wait for the acknowledgements of ``numbers``; return how many of the first came and are no refusals.
+    def _wait(self, numbers: Sequence[Sequence[int]], limit_s: float) -> int:
+        """Wait for the acknowledgements of ``numbers``; return of how many of the first all came and none is a refusal.
 
         Ends ``limit_s`` after the last one that came.
         """
@@ -155,8 +186,8 @@ class SiteBroker:
         while True:
             self._acknowledged.clear()  # before looking: one that comes meanwhile sets it again
             before = delivered
-            while delivered < len(numbers) and (code := self._codes.get(numbers[delivered])) is not None:
-                if code.is_failure:
+            while delivered < len(numbers) and all(number in self._codes for number in numbers[delivered]):
+                if self._refusal(numbers[delivered]) is not None:
                     return delivered
                 delivered += 1
             if delivered == len(numbers):
@@ -215,7 +246,7 @@ class SiteBroker:
         """Say that the device is gone and disconnect."""
         if self._up.is_set():
             info = self._client.publish(self._place.state_topic, OFFLINE, qos=1, retain=True)
-            self._wait([info.mid], _CLOSE_S)
+            self._wait([[info.mid]], _CLOSE_S)
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -23,6 +23,7 @@ from wire.manifest import Manifest
 from wire.messages import UnreadInputs
 
 UNHEARD = "source_unheard"
+EVENTS = "events"  # the smoother of a release for events in streams
 _LONG = 2  # clips: a recorder's cut is never exact
 _SECOND_MS = 1000
 
@@ -121,7 +122,7 @@ class RecordedInputs:
         if sound is None or sound.rate_hz != rate or len(sound.samples) == clip:
             return capture
         if not stride:
-            self._tell_unheard(capture, len(sound.samples) / rate, clip_s)
+            self._tell_unheard(capture, manifest, len(sound.samples) / rate, clip_s)
             return capture
         if len(sound.samples) < clip:
             return replace(capture, prepare=_too_short(len(sound.samples) / rate, clip_s))
@@ -141,12 +142,34 @@ class RecordedInputs:
         self._next = next(self._waiting)
         return None
 
-    def _tell_unheard(self, capture: Capture, lasts_s: float, clip_s: float) -> None:
+    def _tell_unheard(self, capture: Capture, manifest: Manifest, lasts_s: float, clip_s: float) -> None:
         if not self._told and lasts_s >= _LONG * clip_s:
             self._told = True
             text = f"Expected sounds of {clip_s:g} s, as long as an input of the release, got {lasts_s:.3g} s in"
-            advice = 'only the middle is heard; cut it, or use kind = "microphone" with its path'
-            self._tell(UNHEARD, f"{text} {capture.name}: {advice}")
+            self._tell(UNHEARD, f"{text} {capture.name}: only the middle is heard; {_instead(manifest)}")
+
+
+def _instead(manifest: Manifest) -> str:
+    """Return what to do so that a release without ``stream_interval_ms`` hears the whole of a long sound."""
+    if manifest.smoothing == EVENTS:
+        return (
+            "rebuild the release (compressor run of its recipe): its manifest then has stream_interval_ms, by which a "
+            "recording is cut into the windows that its gates judged"
+        )
+    return 'cut it, or use kind = "microphone" with its path; a release for events in streams hears all of a recording'
+
+
+def unheard(manifest: Manifest, data: bytes) -> str:
+    """Return what is not heard of the input ``data`` where it is asked for alone, a sentence; "" if all of it is."""
+    options = manifest.preprocessing.front_end_options
+    clip_s, sound = options.get("clip_s", 0.0), read_sound(data) if "clip_s" in options else None
+    if sound is None or not sound.rate_hz or len(sound.samples) <= round(clip_s * sound.rate_hz):
+        return ""
+    lasts_s = len(sound.samples) / sound.rate_hz
+    heard = f"only the middle {clip_s:g} s of {lasts_s:.3g} s were heard"
+    if manifest.stream_interval_ms:
+        return f"{heard}: push it (POST /v1/inputs) to have an answer for each window"
+    return f"{heard}: send a sound as long as an input of the release"
 
 
 def _too_short(lasts_s: float, clip_s: float) -> Callable[[bytes], bytes]:

@@ -23,7 +23,7 @@ from edge_agent.inference.served_model import load_model
 from edge_agent.sources import Capture, InStream
 from edge_agent.streams import stream_states
 from edge_agent.streams.open_events import OpenEvents
-from edge_agent.streams.recorded_inputs import RecordedInputs
+from edge_agent.streams.recorded_inputs import RecordedInputs, unheard
 from edge_agent.streams.stream_states import SILENCE_S, Streams
 from tests.edge_agent.inference.tones import CLIP_S, HOP_S, OPTIONS, RATE, WORDS, recording, tones_bundle, wav, words
 from tests.edge_agent.sinks.receiver import until
@@ -218,6 +218,23 @@ def test_what_a_clip_classifier_does_not_hear_is_reported_once(tmp_path: Path) -
     assert [record.label for record in one.hear(3)] == ["background", "high", "high"]
     assert [code for code, _ in one.told] == ["source_unheard"]
     assert "Expected sounds of 0.25 s, as long as an input of the release, got 2 s in b" in one.told[0][1]
+
+
+def test_an_old_release_for_events_is_told_to_be_built_again(tmp_path: Path) -> None:
+    """Its manifest has no interval, so a recording is not cut; a classifier of clips gets no such step."""
+    for smoothing, step in (("events", "rebuild the release"), ("mean", "cut it, or use")):
+        one = device(tones_bundle(tmp_path / f"{smoothing}.tfb", smoothing, 0), {"kind": "push"})
+        one.inputs.inner.offer("a", wav(recording(2.0)))
+        one.hear(1)
+        assert step in one.told[0][1]
+
+
+def test_what_is_not_heard_of_a_sound_that_is_asked_for_is_said(tmp_path: Path, bundle: Path) -> None:
+    """Its length and what to do; nothing of a clip, a shorter one, or of what is no sound."""
+    clips = load_model(tones_bundle(tmp_path / "clips.tfb", "mean", 0)).manifest
+    assert unheard(clips, wav(recording(2.0))).startswith("only the middle 0.25 s of 2 s were heard: send a sound")
+    assert "POST /v1/inputs" in unheard(load_model(bundle).manifest, wav(recording(2.0)))
+    assert [unheard(clips, data) for data in (wav(recording(CLIP_S)), wav(recording(0.1)), b"RIFF", b"")] == [""] * 4
 
 
 @pytest.mark.parametrize("name", ["", "kitchen"])

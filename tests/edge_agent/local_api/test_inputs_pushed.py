@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Callable
@@ -147,5 +148,8 @@ def test_who_waits_for_a_recording_gets_all_its_events(tmp_path: Path) -> None:
     assert (status, "#" in record["id"]) == (200, False)
     assert [event["label"] for event in record["events"] if event["state"] == "began"] == ["low", "high", "low", "high"]
     assert len([one for one in asking.get("/v1/answers?n=100") if one["id"].startswith(record["id"])]) == 59
+    asked = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(wav(words())).decode()]}
+    status, body = asking.ask("POST", "/v2/models/tones/infer", json.dumps({"inputs": [asked]}).encode())
+    assert "only the middle 0.25 s of" in json.loads(body)["parameters"]["remark"]
     one.loop.notices.put(STOP)
     thread.join(20)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
-from edge_agent.sinks._home_assistant import SinkTopics, discovery
+from edge_agent.sinks._home_assistant import SinkTopics, discovery, events_of
 from wire.answers import AnswerRecord
 from wire.codec import encode
 
@@ -97,7 +98,8 @@ def shown(record: AnswerRecord, other: AnswerRecord) -> dict[tuple[str, str], st
     found = {topic.split("/")[1]: {} for topic in discovery(record, PLACE)}
     for topic, text in discovery(record, PLACE).items():
         one = json.loads(text)
-        found[topic.split("/")[1]][one["name"]] = rendered(one["value_template"], other)
+        if "value_template" in one:
+            found[topic.split("/")[1]][one["name"]] = rendered(one["value_template"], other)
     return {(component, name): text for component, named in found.items() for name, text in named.items()}
 
 
@@ -122,7 +124,7 @@ def shown(record: AnswerRecord, other: AnswerRecord) -> dict[tuple[str, str], st
             ("binary_sensor", "anomaly"): "OFF", ("sensor", "anomaly score"): "0.1",
         }),
         (ODD, FAILED, {("binary_sensor", "anomaly"): "None", ("sensor", "anomaly score"): "None"}),
-        (QUIET, QUIET, {("sensor", "label"): "background", ("event", "event"): ""}),
+        (QUIET, QUIET, {("sensor", "label"): "background"}),
     ],
 )  # fmt: skip
 def test_each_task_has_entities_of_its_own(
@@ -132,13 +134,33 @@ def test_each_task_has_entities_of_its_own(
     assert shown(record, other) == wanted
 
 
-def test_an_event_of_a_stream_is_an_event_of_home_assistant() -> None:
-    """Its type is one of those announced, its label and times are attributes; of two with one input the begin."""
+def test_each_event_of_a_stream_is_an_event_of_home_assistant() -> None:
+    """Its type is one of those announced, its label and times are attributes; two with one input are two messages."""
     announced = next(one for one in documents(QUIET).values() if one["name"] == "event")
-    assert announced["event_types"] == ["began", "ended"]
-    for events in (RINGS.events, ({**BELL, "state": "ended"}, *RINGS.events)):
-        record = AnswerRecord(task="stream_events", label="bell", events=events)
-        assert json.loads(shown(QUIET, record)["event", "event"]) == {**BELL, "state": "began", "event_type": "began"}
+    assert (announced["event_types"], announced["state_topic"]) == (["began", "ended"], "tinyfleet/cam-1/event")
+    assert "value_template" not in announced
+    two = replace(RINGS, stream="hall", events=({**BELL, "state": "ended"}, *RINGS.events))
+    ended, began = (json.loads(text) for text in events_of(two))
+    assert ended == {**BELL, "state": "ended", "event_type": "ended", "stream": "hall", "device": "", "release": ""}
+    assert (began["event_type"], events_of(QUIET)) == ("began", [])
+
+
+@pytest.mark.parametrize(
+    ("record", "count"),
+    [
+        (AnswerRecord(boxes=(), values={"boxes": 1.0, "cat": 0.0}), 3),
+        (AnswerRecord(label="label", values={"label": 1.0, "boxes": 1.0}), 3),
+        (AnswerRecord(labels=(), supported=True, values={"supported": 0.1}), 3),
+        (AnswerRecord(anomalous=True, supported=True, values={"anomaly score": 0.1}), 4),
+    ],
+)
+def test_a_class_named_like_another_entity_takes_no_other_place(record: AnswerRecord, count: int) -> None:
+    """A class ``boxes``, a label ``supported``: each has a topic and an id of its own."""
+    found = discovery(record, PLACE)
+    assert len(found) == count
+    names = [(topic.split("/")[1], json.loads(text)["unique_id"]) for topic, text in found.items()]
+    assert len(set(names)) == count
+    assert {"site_boxes", "site_label", "site_supported"} & set(documents(record))
 
 
 def test_labels_without_any_are_off() -> None:

@@ -123,6 +123,23 @@ def test_every_answer_is_published_and_acknowledged(
     assert not sink._pending
 
 
+def test_each_event_is_a_message_of_its_own_for_home_assistant(
+    opened: Callable[..., SiteBroker], subscriber: Subscriber
+) -> None:
+    """The end of one and the begin of the next, in their order, before the answer; without Home Assistant none."""
+    bell: dict[str, object] = {"label": "bell", "start_ms": 1, "end_ms": 2, "confidence": 0.9}
+    two = some(1, 2, task="stream_events", events=({**bell, "state": "ended"}, {**bell, "state": "began"}))
+    opened(topic="plain").send(two)
+    sink = opened(topic="home", home_assistant=True)
+    assert sink.send(two) == 2
+    assert not sink._pending
+    for _ in two:
+        told = [json.loads(subscriber.next("home/event"))["event_type"] for _ in range(2)]
+        assert (told, subscriber.messages.get(timeout=LIMIT_S)[0]) == (["ended", "began"], "home/answer")
+    opened(topic="plain").send(some(4))
+    assert not [topic for topic, *_ in subscriber.all() if topic == "plain/event"]
+
+
 def test_the_broker_keeps_the_last_answer_on_request(opened: Callable[..., SiteBroker], broker: Broker) -> None:
     """Who subscribes later gets it at once; by default only who is there gets an answer."""
     opened(topic="kept", retain_last=True).send(some(1, 2))
@@ -393,7 +410,8 @@ def test_a_broker_keeps_the_entities_of_each_task(
     late.stop()
     answer = found.pop("tinyfleet/cam-1/answer")
     assert {topic.removeprefix("homeassistant/").removesuffix("/config") for topic in found} == entities
-    assert all(one["state_topic"] == "tinyfleet/cam-1/answer" for one in found.values())
+    leaves = {topic: "event" if topic.startswith("homeassistant/event/") else "answer" for topic in found}
+    assert all(one["state_topic"] == f"tinyfleet/cam-1/{leaves[topic]}" for topic, one in found.items())
     assert answer.get("boxes", answer.get("labels", [])) == []
 
 
