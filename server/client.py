@@ -130,7 +130,8 @@ class RolloutDevice:
     or stuck, during a retry. ``air_bytes``: what it fetched over the network in all attempts, of the bundle and of
     patches; ``bundle_bytes``: of an older agent, which does not count that: how much of the bundle it had.
     ``waits_for``: the code why it has put the update off, "" if it has not. ``answered``: how many inputs the release
-    had answered when it was committed, None if that is not known.
+    had answered when it was committed, None if that is not known. ``forecast_bytes``: what it was to fetch, None if
+    nobody forecast it; ``forecast_upper``: at most that.
     """
 
     device: str = ""
@@ -146,6 +147,8 @@ class RolloutDevice:
     retried_from: str = ""
     waits_for: str = ""
     answered: int | None = None
+    forecast_bytes: int | None = None
+    forecast_upper: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +156,7 @@ class RolloutGroup:
     """One group of a rollout. Cancelled devices are not counted; ``replaced`` ones are left out when it is judged.
 
     ``unproven``: devices committed, and none of them has answered an input with the release yet, so the next waits.
+    ``forecast_bytes``: what its devices were to fetch, beside ``air_bytes``; for ``forecast_upper`` of them at most.
     """
 
     name: str = ""
@@ -170,6 +174,9 @@ class RolloutGroup:
     unproven: bool = False
     skipped_by: str = ""
     skipped_ms: int = 0
+    forecast_bytes: int | None = None
+    forecast_upper: int = 0
+    air_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +210,8 @@ class RolloutInfo:
     committed_ratio: float | None = None
     air_bytes: int = 0
     bundle_bytes: int = 0
+    forecast_bytes: int | None = None
+    forecast_upper: int = 0
     max_bytes_per_s: int = 0
     window: Mapping[str, Json] | None = None
     shadow: Mapping[str, Json] | None = None

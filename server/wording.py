@@ -7,6 +7,16 @@ from collections.abc import Sequence
 _SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
 
 
+def in_bytes(count_bytes: int) -> str:
+    """Return a number of bytes for people: "420 kB"; "" for none."""
+    if count_bytes <= 0:
+        return ""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count_bytes >= unit:
+            return f"{count_bytes / unit:.3g} {name}"
+    return f"{count_bytes} B"
+
+
 def listed(names: Sequence[str], most: int) -> str:
     """Return the first ``most`` of ``names`` for a sentence, with the number of the rest."""
     more = len(names) - most

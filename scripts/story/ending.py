@@ -19,6 +19,7 @@ from wire.drift_report import DriftReport, encode_report
 _MAX_DROP = 0.01
 _REPORT_LIMIT_BYTES = 800
 _MAX_WINDOWS = 4
+_MAX_OFF = 0.10
 _MAX_STORY_S = 300
 
 
@@ -74,14 +75,17 @@ def _row(site: SiteFigures) -> list[str]:
 
 def _loop(story: Story, before: Path, after: Path) -> list[list[str]]:
     first = story.first["figures"]
-    air = {rollout["release"]: rollout["air_bytes"] for rollout in chapters.rollouts(story)}
+    air = {one["release"]: f"{one['air_bytes']} / {one['forecast_bytes']}" for one in chapters.rollouts(story)}
     return [
         ["float model, bytes", _figure(first, "float_size_bytes")],
         ["int8 model, bytes", _figure(first, "size_bytes")],
         ["float latency p50, ms", _figure(first, "float_latency_p50_ms")],
         ["int8 latency p50, ms", _figure(first, "latency_p50_ms")],
         ["bundle of the first / retrained release, bytes", f"{before.stat().st_size} / {after.stat().st_size}"],
-        *([f"bytes fetched, rollout of {release}, six devices", str(count)] for release, count in sorted(air.items())),
+        *(
+            [f"bytes fetched / forecast, rollout of {release}, six devices", told]
+            for release, told in sorted(air.items())
+        ),
     ]
 
 
@@ -154,6 +158,10 @@ def _promises(
     )
     rows.append(_promise("drift report, largest, bytes", float(max(sizes)), most=_REPORT_LIMIT_BYTES))
     rows.append(_promise("false alarms on unchanged devices", float(len(false_alarms)), most=0))
+    for rollout in chapters.rollouts(story):
+        fetched, forecast = float(rollout["air_bytes"]), float(rollout["forecast_bytes"])
+        what = f"rollout of {rollout['release']}: bytes fetched, off the forecast by"
+        rows.append(_promise(what, abs(fetched / forecast - 1), most=_MAX_OFF))
     rows.append(_promise("windows to detect", float(chapters.windows_to_detect(story)), most=_MAX_WINDOWS))
     return rows
 

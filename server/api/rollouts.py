@@ -18,6 +18,7 @@ from server.errors import RolloutRefusedError
 from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
 from server.rollout.create import RolloutOptions
+from server.rollout.figures.forecast import total
 from server.rollout.model import Member, Rollout
 from server.rollout.planner import unproven
 from server.rollout.resuming import How
@@ -164,13 +165,21 @@ class SkipRequest(BaseModel, extra="forbid"):
     only: list[str] | None = None
 
 
+class ForecastBody(ValueBody):
+    """What devices will fetch. ``upper``: for how many the figure is an upper bound: nobody knows what they have."""
+
+    air_bytes: int
+    upper: int
+
+
 class ForesightBody(ValueBody):
     """The immediate effects of an act.
 
     ``assigns``: devices that are assigned the release now; ``tells`` is its deprecated name, until release 0.3.
     ``later``: offline devices, assigned when they connect.
     ``sets_back``: devices that go back to their previous release. ``opens``: groups that open. ``unaffected``: devices
-    that keep the release: under way when paused, committed when aborted. ``text``: the same in words.
+    that keep the release: under way when paused, committed when aborted. ``forecast``: what those assigned now or later
+    will fetch. ``text``: all of it in words.
     """
 
     assigns: list[str]
@@ -178,6 +187,7 @@ class ForesightBody(ValueBody):
     sets_back: list[str]
     opens: list[str]
     unaffected: list[str]
+    forecast: ForecastBody
     text: str
 
     @computed_field  # type: ignore[prop-decorator]
@@ -197,6 +207,9 @@ class MemberBody(BaseModel):
     that: how much of the bundle it had at last, however it came. ``waits_for``: the code why the device has put the
     update off, such as ``clock_behind``, ``window_closed`` or ``application_busy``; "" if it has not. ``answered``:
     how many inputs the release had answered when it was committed; 0: none yet; null: not committed, or not known.
+    ``forecast_bytes``: what it was, or is, to fetch in all attempts, by what it had when each began: to be compared
+    with ``air_bytes``; null: an older server assigned the release. ``forecast_upper``: it is an upper bound, because
+    the device had not reported what it has.
     """
 
     device: str
@@ -212,6 +225,8 @@ class MemberBody(BaseModel):
     retried_from: str
     waits_for: str
     answered: int | None
+    forecast_bytes: int | None
+    forecast_upper: bool
 
 
 class GroupBody(BaseModel):
@@ -222,6 +237,8 @@ class GroupBody(BaseModel):
     ``committed`` / (``committed`` + ``failed`` + ``stuck`` - ``replaced`` + ``awaited``). ``skipped_by``: the person
     who let the next group open although this one did not reach it. ``unproven``: devices committed, and none of them
     has answered an input with the release: the next group waits for the first answer, or for a skip.
+    ``forecast_bytes`` and ``air_bytes``: what its devices were to fetch, and have fetched so far, also those that were
+    cancelled; ``forecast_upper``: for how many of them the forecast is an upper bound; null: an older server began it.
     """
 
     name: str
@@ -239,6 +256,9 @@ class GroupBody(BaseModel):
     unproven: bool
     skipped_by: str
     skipped_ms: int
+    forecast_bytes: int | None
+    forecast_upper: int
+    air_bytes: int
 
 
 class RolloutBody(BaseModel):
@@ -247,7 +267,8 @@ class RolloutBody(BaseModel):
     ``failed`` and ``stuck`` include devices that were replaced or removed later. ``replaced``: in whose place others
     try. ``removed``: left the fleet before the release had an outcome on them. ``committed_ratio``:
     ``committed`` / (``committed`` + ``failed`` + ``stuck``), null while all are 0. ``air_bytes``, ``bundle_bytes``: the
-    sums over the members. ``shadow_counts``: of all devices so far, also of those under way; ``replay_counts``: of
+    sums over the members; ``forecast_bytes``, ``forecast_upper``: as of a group.
+    ``shadow_counts``: of all devices so far, also of those under way; ``replay_counts``: of
     the inputs of the release before that they answered again after the switch. ``waiting``: how many
     devices have put the update off, by the code why. ``cautions``: devices that come last, and devices that don't get
     it although they could run it (they are not among the members), each with the reason.
@@ -278,6 +299,8 @@ class RolloutBody(BaseModel):
     committed_ratio: float | None
     air_bytes: int
     bundle_bytes: int
+    forecast_bytes: int | None
+    forecast_upper: int
     waiting: dict[str, int]
     cautions: dict[str, str]
     groups: list[GroupBody]
@@ -381,7 +404,7 @@ def _shown(rollouts: RolloutService, rollout: Rollout) -> RolloutBody:
 
 
 def _body(rollout: Rollout) -> RolloutBody:
-    counts = count_members(rollout.members)
+    counts, likely = count_members(rollout.members), total(rollout.members)
     return RolloutBody(
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
         scope=ScopeBody.of(rollout.scope), newcomers=rollout.dynamic,
@@ -395,6 +418,7 @@ def _body(rollout: Rollout) -> RolloutBody:
         pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
         committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),
         bundle_bytes=sum(member.bundle_bytes for member in rollout.members),
+        forecast_bytes=likely.air_bytes if likely else None, forecast_upper=likely.upper if likely else 0,
         waiting=waiting(rollout.members), cautions=dict(rollout.cautions), groups=_groups(rollout),
         members=[_member(member) for member in rollout.members],
     )  # fmt: skip
@@ -416,7 +440,8 @@ def _counts(of_members: Iterable[ShadowCounts | None]) -> ShadowCountsBody | Non
 def _groups(rollout: Rollout) -> list[GroupBody]:
     bodies = []
     for index, group in enumerate(rollout.groups):
-        counts = count_members(rollout.group_members(index))
+        members = rollout.group_members(index)
+        counts, likely = count_members(members), total(members)
         bodies.append(
             GroupBody(
                 name=group.name, open=index < rollout.opened, success_ratio=group.success_ratio,
@@ -424,7 +449,8 @@ def _groups(rollout: Rollout) -> list[GroupBody]:
                 stuck=counts.stuck, awaited=counts.awaited, pending=counts.pending,
                 replaced=counts.replaced, success_reached=counts.success_reached(group),
                 unproven=unproven(rollout, index), skipped_by=group.skipped_by,
-                skipped_ms=group.skipped_ms,
+                skipped_ms=group.skipped_ms, air_bytes=sum(member.air_bytes for member in members),
+                forecast_bytes=likely.air_bytes if likely else None, forecast_upper=likely.upper if likely else 0,
             )
         )  # fmt: skip
     return bodies
@@ -436,5 +462,5 @@ def _member(member: Member) -> MemberBody:
         assigned_ms=member.assigned_ms, settled_ms=member.settled_ms, air_bytes=member.air_bytes,
         bundle_bytes=member.bundle_bytes, replaced_by=member.replaced_by,
         retried_from=member.retried_from.value if member.retried_from else "", waits_for=member.waits_for,
-        answered=member.answered,
+        answered=member.answered, forecast_bytes=member.forecast_bytes, forecast_upper=member.forecast_upper,
     )  # fmt: skip

@@ -960,7 +960,9 @@ def rollouts_list(directory: Path, *, as_json: bool) -> None:
     device stays counted as such, even if it was replaced. replaced: devices in whose place others try; removed:
     devices that left the fleet before the release had an outcome on them. air_bytes: what the devices have fetched over
     the network so far, of the bundle and of patches; bundle_bytes: of agents that don't count that, how much of the
-    bundle they had. scope: which devices it is for, empty for all of the release's model.
+    bundle they had. scope: which devices it is for, empty for all of the release's model. forecast_bytes: what they
+    were or are to fetch, by what each had before: to be compared with air_bytes; empty if nobody forecast it. --json
+    also has both by group.
     """
     rollouts, database = _rollouts(directory)
     rows = [listings.rollout_row(rollout) for rollout in rollouts.up_to_date(*rollouts.list())]

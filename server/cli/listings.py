@@ -15,7 +15,8 @@ from server.fleet.fleet import Device
 from server.fleet.liveness import Presence
 from server.registry.events import LoggedEvent
 from server.registry.versions import Release
-from server.rollout.model import IN_FLIGHT, Rollout
+from server.rollout.figures.forecast import total
+from server.rollout.model import IN_FLIGHT, Member, Rollout
 from server.rollout.thresholds import count_members, removed_count, replaced_count, waiting
 
 Row = Mapping[str, object]
@@ -42,7 +43,7 @@ AUDIT_COLUMNS = (
 EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
 ROLLOUT_COLUMNS = (
     "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
-    "replaced", "removed", "air_bytes", "bundle_bytes", "scope",
+    "replaced", "removed", "air_bytes", "bundle_bytes", "scope", "forecast_bytes",
 )  # fmt: skip
 
 PLACE_COLUMNS = (
@@ -140,7 +141,7 @@ def event_row(event: LoggedEvent) -> Row:
 
 def rollout_row(rollout: Rollout) -> Row:
     """Return the row of a rollout with its number of devices by standing; a failure counts even if replaced."""
-    counts = count_members(rollout.members)
+    counts, likely = count_members(rollout.members), total(rollout.members)
     return {
         "id": rollout.id, "release": rollout.release, "phase": rollout.phase.value,
         "committed": counts.committed, "failed": counts.failed, "stuck": counts.stuck, "pending": counts.pending,
@@ -151,8 +152,19 @@ def rollout_row(rollout: Rollout) -> Row:
         "bundle_bytes": sum(member.bundle_bytes for member in rollout.members),
         "waiting": waiting(rollout.members), "cautions": dict(rollout.cautions),
         "scope": rollout.scope.text, "newcomers": rollout.dynamic,
+        "forecast_bytes": likely.air_bytes if likely else None, "forecast_upper": likely.upper if likely else 0,
         "groups": [group.name for group in rollout.groups],
+        "bytes_by_group": {group.name: _air(rollout.group_members(at)) for at, group in enumerate(rollout.groups)},
         "skipped": {group.name: group.skipped_by for group in rollout.groups if group.skipped_by},
+    }  # fmt: skip
+
+
+def _air(members: Sequence[Member]) -> Row:
+    """Return what the devices of a group were to fetch, None if nobody forecast it, and what they have fetched."""
+    likely = total(members)
+    return {
+        "forecast_bytes": likely.air_bytes if likely else None, "forecast_upper": likely.upper if likely else 0,
+        "air_bytes": sum(member.air_bytes for member in members),
     }  # fmt: skip
 
 
@@ -168,4 +180,6 @@ def as_tsv(rows: Sequence[Row], columns: Sequence[str]) -> str:
 
 
 def _text(value: object) -> str:
+    if value is None:
+        return ""
     return ",".join(str(one) for one in value) if isinstance(value, list) else str(value)

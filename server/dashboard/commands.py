@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.dashboard.progress import in_bytes
 from server.dashboard.views import Status, Tone, ago, clock_time
 from server.drift.commissions import Commission
 from server.fleet.fleet import SentCommand
+from server.wording import in_bytes
 from wire.codec import from_document
 from wire.errors import WireError
 from wire.messages import BenchmarkAnswer, LogsAnswer

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago
+from server.rollout.figures.forecast import total
 from server.rollout.model import (
     IN_VAIN,
     NO_MODEL,
@@ -20,7 +21,7 @@ from server.rollout.model import (
 )
 from server.rollout.planner import held_by, passed, unproven
 from server.rollout.thresholds import count_members, devices, removed_count, waiting
-from server.wording import listed
+from server.wording import in_bytes, listed
 from wire.shadow import ShadowCounts, ShadowOrder, merge_shadow
 
 _PHASES = {
@@ -72,6 +73,7 @@ class GroupView:
     stuck: int
     total: int
     needs: str
+    air: str
     states: tuple[Status, ...]
     may_skip: bool
     members: Cut[MemberView]
@@ -141,10 +143,18 @@ def _scope(rollout: Rollout) -> str:
 
 
 def _fetched(members: Sequence[Member]) -> str:
-    """Return what came over the network; of older agents only how much of the bundle they had is known."""
+    """Return what comes over the network by the forecast, and what came.
+
+    Of older agents only how much of the bundle they had is known.
+    """
+    likely = total(members)
     air = in_bytes(sum(member.air_bytes for member in members))
     bundles = in_bytes(sum(member.bundle_bytes for member in members))
-    parts = (f"{air} fetched" if air else "", f"{bundles} of bundles on devices that don't count" if bundles else "")
+    parts = (
+        f"forecast {likely.text}" if likely and likely.text else "",
+        f"{air} fetched" if air else "",
+        f"{bundles} of bundles on devices that don't count" if bundles else "",
+    )
     return ", ".join(filter(None, parts))
 
 
@@ -195,16 +205,6 @@ def _shadow_means(order: ShadowOrder | None) -> str:
     return f"Two labels: the releases differ on an input, which of them is right is not known{limit}."
 
 
-def in_bytes(count_bytes: int) -> str:
-    """Return a number of bytes for people: "420 kB"; "" for none."""
-    if count_bytes <= 0:
-        return ""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count_bytes >= unit:
-            return f"{count_bytes / unit:.3g} {name}"
-    return f"{count_bytes} B"
-
-
 def _group(rollout: Rollout, index: int) -> GroupView:
     group, members = rollout.groups[index], rollout.group_members(index)
     counts, is_open, removed = count_members(members), index < rollout.opened, removed_count(members)
@@ -230,6 +230,7 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         stuck=counts.stuck,
         total=counts.total,
         needs=needs,
+        air=_fetched(members),
         states=states,
         may_skip=is_open and _may_skip(rollout, index),
         members=Cut.of([_member(member) for member in members], _NAMED),

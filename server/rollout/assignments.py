@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from server.fleet.fleet import Device, Fleet
 from server.registry.versions import Release
+from server.rollout.figures.forecast import at_assignment
 from server.rollout.ledger import RolloutLedger
 from server.rollout.model import ABORTED, IN_VAIN, Member, MemberStanding, Rollout, Settle
 from server.rollout.planner import left_out, so_far
@@ -39,7 +40,8 @@ class Assigner:
             again = member.before and device.desired_release == rollout.release
             before = member.before if again or not device.desired else encode(device.desired).decode()
             intent = {"standing": MemberStanding.ASSIGNING.value, "before": before, "assigned_ms": now_ms}
-            self.ledger.change_member(rollout.id, member.device, {**intent, "gen": device.desired_gen})
+            intent |= {"gen": device.desired_gen, **at_assignment(member, device, bundle)}
+            self.ledger.change_member(rollout.id, member.device, intent)
             gen = self._tell(device, pointer(bundle, rollout.probation_s), rollout)
         before_bytes = _now(member, device, rollout).air_bytes
         changes = {"standing": MemberStanding.ASSIGNED.value, "gen": gen}

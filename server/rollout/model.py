@@ -67,7 +67,9 @@ class Member:
     without an outcome. ``shadow``: what it counted before it switched, or refused to. ``replay``: how the release
     answered inputs of the one before after the switch. ``answered``: how many inputs it had answered there when it was
     committed; 0: none yet; None: not committed, or an agent that does not say. ``waits_for``: the code why its
-    device has put the update off, by its last report; it is not stored.
+    device has put the update off, by its last report; it is not stored. ``forecast_bytes``: what it was to fetch in
+    all attempts, by what it had when each began; ``forecast_upper``: at most that, because nobody knew what it had;
+    None: not assigned yet (``figures.forecast`` fills it in), or assigned by an older server.
     """
 
     device: str
@@ -88,6 +90,8 @@ class Member:
     replay: ShadowCounts | None = None
     answered: int | None = None
     waits_for: str = ""
+    forecast_bytes: int | None = None
+    forecast_upper: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ person, passes over a group that can't reach its success ratio.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from server.errors import RolloutRefusedError
 from server.people import SOMEBODY
+from server.rollout.figures.forecast import Forecast
 from server.rollout.model import (
     IN_FLIGHT,
     IN_VAIN,
@@ -52,6 +53,7 @@ class Foresight:
     ``assigns``: devices that are assigned the release now. ``later``: devices that are assigned it when they connect.
     ``sets_back``: devices that go back to their previous release. ``opens``: groups that open. ``unaffected``: devices
     that keep the release when the rollout stops: under way when it is paused, committed when it is aborted.
+    ``forecast``: what those assigned now or later will fetch.
     """
 
     assigns: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ class Foresight:
     sets_back: tuple[str, ...] = ()
     opens: tuple[str, ...] = ()
     unaffected: tuple[str, ...] = ()
+    forecast: Forecast = field(default_factory=lambda: Forecast(0))
 
     @property
     def text(self) -> str:
@@ -72,6 +75,7 @@ class Foresight:
             if names
         ]  # fmt: skip
         parts += [f"opens {name}" for name in self.opens]
+        parts += [f"about {air} over the network" for air in (self.forecast.text,) if air]
         return "; ".join(parts) if parts else "No device is assigned it now"
 
 

@@ -18,6 +18,7 @@ from server.registry.versions import Release, Versions
 from server.rollout.assignments import Assigner
 from server.rollout.config import RolloutConfig
 from server.rollout.create import RolloutOptions, draft
+from server.rollout.figures.forecast import Forecast, foreseen, total
 from server.rollout.ledger import RolloutLedger, as_text
 from server.rollout.model import (
     ABORTABLE,
@@ -92,14 +93,17 @@ class RolloutService:
     def up_to_date(self, *rollouts: Rollout) -> tuple[Rollout, ...]:
         """Return ``rollouts`` with the bytes and counts that devices under way have reported, which none has settled.
 
-        They are kept with the outcome only: a device under way sends them again with each report. A rollout that waits
+        They are kept with the outcome only: a device under way sends them again with each report. Those that are not
+        assigned the release yet have the forecast of what they will fetch. A rollout that waits
         for devices that are away alone says so in its text, and one that is held by a verdict names it.
         """
         rollouts = tuple(replace(one, text=_joined(_with_away(one), self.held(one))) for one in rollouts)
         going = {*IN_FLIGHT, MemberStanding.STUCK}
-        if not any(one.phase in OPEN_PHASES and member.standing in going for one in rollouts for member in one.members):
+        if not any(one.phase in OPEN_PHASES for one in rollouts):
             return rollouts
-        updates = {device.device: device.reported.update for device in self.fleet.devices() if device.reported}
+        devices, releases = {device.device: device for device in self.fleet.devices()}, self.versions.releases()
+        rollouts = tuple(foreseen(one, devices, releases) for one in rollouts)
+        updates = {name: device.reported.update for name, device in devices.items() if device.reported}
         return tuple(
             replace(one, members=tuple(
                 so_far(member, updates[member.device], one.release)
@@ -259,7 +263,11 @@ class RolloutService:
         fresh, known = self._newcomers(after, devices, releases), {device.device: device for device in devices}
         whole = replace(after, members=(*after.members, *fresh))
         whole = apply_settlements(whole, without_model(whole, known, releases), now_ms)
-        return foresee(before, whole, self._statuses(after, known, now_ms), now_ms)
+        seen = foresee(before, whole, self._statuses(after, known, now_ms), now_ms)
+        told = {*seen.assigns, *seen.later}
+        fresh = tuple(replace(one, gen=0, standing=MemberStanding.WAITING) for one in whole.members)
+        likely = foreseen(replace(whole, members=tuple(one for one in fresh if one.device in told)), known, releases)
+        return replace(seen, forecast=total(likely.members) or Forecast(0))
 
     def _steer(
         self, before: Rollout, after: Rollout, code: str, text: str, by: str, only: Sequence[str] | None

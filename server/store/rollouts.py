@@ -53,6 +53,8 @@ MEMBERS = sa.Table(
     sa.Column("shadow", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("replay", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("answered", sa.BigInteger),
+    sa.Column("forecast_bytes", sa.BigInteger),
+    sa.Column("forecast_upper", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
 )
 
 

@@ -22,7 +22,7 @@ from server.dashboard.commands import (
     commission_text,
 )
 from server.dashboard.learning import risk_text
-from server.dashboard.progress import in_bytes, replay_text
+from server.dashboard.progress import replay_text
 from server.dashboard.services import Services
 from server.dashboard.theme import (
     Column,
@@ -63,6 +63,7 @@ from server.retraining.harm import DEVICE
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
 from server.store.monitoring.windows import late_windows
+from server.wording import in_bytes
 from wire.codec import Json
 from wire.enrolment import IdentityProof
 from wire.errors import WireError

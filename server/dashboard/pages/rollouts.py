@@ -201,7 +201,7 @@ def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = No
                     ui.link(member.device, f"/device/{member.device}").classes("tf-link")
                     pill(member.standing)
             and_more(group.members.more)
-        ui.label(group.needs).classes("tf-muted tf-small")
+        ui.label("; ".join(filter(None, (group.needs, group.air)))).classes("tf-muted tf-small")
 
 
 def _cards(services: Services) -> Cut[RolloutCard]:

@@ -15,7 +15,7 @@ from server.dashboard.learning import (
     stages,
     trigger_card,
 )
-from server.dashboard.progress import actions, in_bytes, replay_text, rollout_card
+from server.dashboard.progress import actions, replay_text, rollout_card
 from server.dashboard.views import Tone
 from server.retraining.audit import ModelAudit
 from server.retraining.harm import GroupRisk, Risk
@@ -23,6 +23,7 @@ from server.retraining.labelling import LabelForm
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.retraining.samples import LabelChange, StoredSample
 from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
+from server.wording import in_bytes
 from wire.shadow import ShadowCounts, ShadowOrder, ShadowPair
 
 NOW_MS = 1_795_000_000_000

@@ -541,7 +541,9 @@ def test_rest_says_whom_an_act_tells_and_does_it(scene: Scene) -> None:
     rollout, client = scene.failed_canary(), scene.fleet.client()
     path = f"/api/rollouts/{rollout.id}"
     seen = client.get(f"{path}/foresight", params={"act": "resume", "how": "retry"}).json()
-    assert (seen["assigns"], seen["tells"], seen["text"]) == (["d0"], ["d0"], "1 device assigned now: d0")
+    assert (seen["assigns"], seen["tells"], seen["text"]) == (
+        ["d0"], ["d0"], "1 device assigned now: d0; about 16 B over the network",
+    )  # fmt: skip
     assert client.post(f"{path}/resume", json={"only": ["d1"]}).status_code == 409
     assert client.post(f"{path}/skip", json={"group": "canary"}).status_code == 422
     skipped = client.post(f"{path}/skip", json={"group": "canary", "by": "ada"}).json()
