@@ -38,6 +38,11 @@ def engine(empty_url: str, engine_at: Callable[[str], sa.Engine], tables: sa.Met
                 "seq": number,
             }
             _insert(connection, metadata, "samples", row)
+        for number, claimed in enumerate(("7", "7", "", "none of these", "8"), 10):
+            row = {"device": "d1", "sha256": "claimed", "artifact_sha256": "a1", "claimed": claimed}
+            _insert(connection, metadata, "samples", row | {"seq": number, "received_ms": number})
+        row = {"device": "d1", "sha256": "claimed", "artifact_sha256": "b", "claimed": "9", "seq": 20}
+        _insert(connection, metadata, "samples", row)
         for label, new in (("1", "2"), ("2", "7")):
             _insert(connection, metadata, "label_changes", CHANGE | {"label": label, "new_label": new})
         _insert(connection, metadata, "label_changes", CHANGE | {"sha256": "gone", "label": "x", "new_label": "y"})
@@ -56,7 +61,9 @@ def test_each_model_that_saw_a_picture_has_its_label_and_changes(engine: sa.Engi
     """In their order; an artifact of two models is the first release's, and one of no release stands for itself."""
     upgrade(engine, tables)
     found = rows_of(engine)
-    samples = sorted((str(one["artifact_sha256"]), one["model"], one["label"]) for one in found["samples"])
+    samples = sorted(
+        (str(one["artifact_sha256"]), one["model"], one["label"]) for one in found["samples"] if one["label"]
+    )  # fmt: skip
     assert samples == [("", "", "7"), *((name, model, "7") for name, model in ARTIFACTS.items()), ("c", "c", "7")]
     changes: dict[object, list[object]] = {}
     for one in sorted(found["label_changes"], key=lambda row: int(str(row["id"]))):
@@ -66,3 +73,16 @@ def test_each_model_that_saw_a_picture_has_its_label_and_changes(engine: sa.Engi
     assert changes == {
         ("digits", "shared"): each, ("odd", "shared"): each, ("c", "shared"): each, ("", "gone"): [("x", "y")],
     }  # fmt: skip
+
+
+def test_of_contrary_claims_the_last_counts_and_the_others_are_kept(engine: sa.Engine, tables: sa.MetaData) -> None:
+    """Of one device and model; a sample that was drawn has none."""
+    upgrade(engine, tables)
+    found = rows_of(engine)
+    claims = [(str(one["model"]), one["claimed"]) for one in found["samples"] if one["sha256"] == "claimed"]
+    assert sorted(claims) == [("digits", ""), *[("digits", "8")] * 4, ("odd", "9")]
+    changes = sorted(found["claim_changes"], key=lambda one: int(str(one["id"])))
+    assert [(one["claimed"], one["new_claimed"], one["changed_ms"]) for one in changes] == [
+        ("7", "none of these", 13), ("none of these", "8", 14)
+    ]  # fmt: skip
+    assert {(one["device"], one["model"], one["sha256"]) for one in changes} == {("d1", "digits", "claimed")}

@@ -2,10 +2,12 @@
 
 Each sample keeps its label, and with it each model that saw the image; which of several models it was given for is not
 known. The server takes off labels that a model can't have when it starts (``SampleStore.settle``): that is in bundles.
+Of contrary claims of one device, model and image the last counts, as for those that come now.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 
@@ -14,7 +16,14 @@ from alembic import op
 
 revision = "0030"
 down_revision = "0029"
-_SAMPLES = sa.table("samples", *(sa.column(name, sa.String()) for name in ("sha256", "model", "artifact_sha256")))
+_SAMPLES = sa.table(
+    "samples",
+    *(sa.column(name) for name in ("id", "device", "sha256", "model", "artifact_sha256", "claimed", "received_ms")),
+)
+_CLAIMS = sa.table(
+    "claim_changes",
+    *(sa.column(name) for name in ("device", "model", "sha256", "claimed", "new_claimed", "changed_ms")),
+)
 _KEPT = ("sha256", "label", "label_by", "labelled_ms", "new_label", "changed_by", "changed_ms")
 _CHANGES = sa.table("label_changes", *(sa.column(name) for name in ("id", "model", *_KEPT)))
 _RELEASES = sa.table("releases", *(sa.column(name) for name in ("custom", "registered_ms", "path")))
@@ -39,6 +48,7 @@ def upgrade() -> None:
     connection = op.get_bind()
     _name_models(connection)
     _share_changes(connection)
+    _settle_claims(connection)
 
 
 def _name_models(connection: sa.Connection) -> None:
@@ -73,3 +83,20 @@ def _share_changes(connection: sa.Connection) -> None:
         connection.execute(_CHANGES.update().where(_CHANGES.c.id == number).values(model=first))
         for model in others:
             connection.execute(_CHANGES.insert().values(model=model, **dict(zip(_KEPT, values, strict=True))))
+
+
+def _settle_claims(connection: sa.Connection) -> None:
+    """Give all corrections of an image by one device and model the last claim; keep those before it as changes."""
+    image = (_SAMPLES.c.device, _SAMPLES.c.model, _SAMPLES.c.sha256)
+    several = sa.func.count(_SAMPLES.c.claimed.distinct()) > 1
+    contrary = sa.select(*image).where(_SAMPLES.c.claimed != "").group_by(*image).having(several)
+    for device, model, sha256 in connection.execute(contrary).all():
+        of_image = sa.and_(*(column == value for column, value in zip(image, (device, model, sha256), strict=True)))
+        claimed = sa.and_(of_image, _SAMPLES.c.claimed != "")
+        query = sa.select(_SAMPLES.c.claimed, _SAMPLES.c.received_ms).where(claimed).order_by(_SAMPLES.c.id)
+        claims = connection.execute(query).all()
+        for (was, _), (now, at_ms) in itertools.pairwise(claims):
+            if was != now:
+                row = {"device": device, "model": model, "sha256": sha256, "claimed": was, "new_claimed": now}
+                connection.execute(_CLAIMS.insert().values(**row, changed_ms=at_ms))
+        connection.execute(_SAMPLES.update().where(claimed).values(claimed=claims[-1][0]))
