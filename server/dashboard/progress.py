@@ -19,7 +19,7 @@ from server.rollout.model import (
     Rollout,
     RolloutPhase,
 )
-from server.rollout.planner import held_by, passed, unproven
+from server.rollout.planner import absent, held_by, passed, unproven
 from server.rollout.thresholds import count_members, devices, removed_count, waiting
 from server.wording import in_bytes, listed
 from wire.shadow import ShadowCounts, ShadowOrder, merge_shadow
@@ -241,6 +241,8 @@ def _may_skip(rollout: Rollout, index: int) -> bool:
     """Return whether only a skip gets past an open group, or opens the next one now."""
     if rollout.phase is RolloutPhase.PAUSED:
         return not passed(rollout, index) or unproven(rollout, index)
+    if absent(rollout, index):
+        return index + 1 < len(rollout.groups)  # past the last one there is nothing to open
     return rollout.phase is RolloutPhase.RUNNING and held_by(rollout) is not None and unproven(rollout, index)
 
 

@@ -164,6 +164,19 @@ def held_by(rollout: Rollout) -> Group | None:
     return next((rollout.groups[index] for index in range(rollout.opened) if unproven(rollout, index)), None)
 
 
+def absent(rollout: Rollout, index: int) -> tuple[str, ...]:
+    """Return the devices that alone keep open group ``index`` from passing: they are away, and no other is under way.
+
+    () if the group has passed, or the rollout does not run.
+    """
+    members = rollout.group_members(index)
+    if rollout.phase is not RolloutPhase.RUNNING or index >= rollout.opened or passed(rollout, index):
+        return ()
+    if count_members(members).awaited:
+        return ()
+    return tuple(member.device for member in members if member.standing is MemberStanding.PENDING)
+
+
 def _held_text(rollout: Rollout, group: Group) -> str:
     return (
         f"{group.name} committed, but no device of it has answered an input with {rollout.release} yet: the next group "

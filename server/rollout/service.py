@@ -44,9 +44,9 @@ from server.rollout.model import (
 from server.rollout.planner import apply_settlements, held_by, plan, settled, so_far
 from server.rollout.resuming import NAMED, Foresight, How, foresee, replaced, resumed, skipped, to_replace
 from server.rollout.selection import Eligibility, choose_bundle, is_blank, pick_canaries, without_model
-from server.rollout.thresholds import count_members, outcome
+from server.rollout.thresholds import count_members, outcome, unanswered_count
 from server.rollout.thresholds import devices as counted
-from server.wording import listed
+from server.wording import duration, listed
 from wire.messages import Severity, UpdateStatus
 
 _LOG = logging.getLogger(__name__)
@@ -408,7 +408,8 @@ class RolloutService:
                 if phase is RolloutPhase.ABORTED:  # keep who aborted it and why
                     changes = {"phase": phase.value, "text": f"{rollout.text}; {said}"}
                 self.ledger.change(rollout.id, changes, now_ms)
-                self._note(rollout, phase.value, Severity.INFO, f"Rollout of {rollout.release}: {phase.value}, {said}")
+                text = f"Rollout of {rollout.release}: {phase.value}, {said}"
+                self._note(rollout, phase.value, _end_severity(self.get(rollout.id)), text)
 
     def _move(self, known: Rollout, phase: RolloutPhase, code: str, text: str, by: str) -> Rollout:
         self.ledger.change(known.id, {"phase": phase.value, "code": code, "text": text}, self.clock())
@@ -464,6 +465,15 @@ class RolloutService:
         return statuses
 
 
+def _end_severity(rollout: Rollout) -> Severity:
+    """Return how urgent the end of ``rollout`` is: a failure, or a success that no input shows, needs a person."""
+    if rollout.phase is RolloutPhase.FAILED:
+        return Severity.ERROR
+    committed = count_members(rollout.members).committed
+    silent = rollout.phase is RolloutPhase.SUCCEEDED and unanswered_count(rollout.members) == committed
+    return Severity.WARNING if silent else Severity.INFO
+
+
 def _created(rollout: Rollout, fleet: Mapping[str, Device]) -> str:
     """Return for whom a new rollout is, in words; devices without a model are named, as the choice may be wrong."""
     text = f"Rollout of {rollout.release} to {counted(len(rollout.members))}"
@@ -494,10 +504,11 @@ def _with_away(rollout: Rollout) -> str:
     if rollout.phase is not RolloutPhase.RUNNING or counts.awaited or not counts.pending or held_by(rollout):
         return rollout.text
     names = listed([member.device for member in members if member.standing is MemberStanding.PENDING], NAMED)
-    waits = (
-        f"waits for {names}, away: assigned on connecting; skip the group, or abort and create it with other canaries"
-    )
-    return _joined(rollout.text, waits)
+    waits = f"waits for {names}, away: assigned on connecting"
+    if rollout.opened < len(rollout.groups):
+        return _joined(rollout.text, waits, "skip the group, or abort and create it with other canaries")
+    left = duration(round(rollout.deadline_s * 1000))
+    return _joined(rollout.text, f"{waits}, left out {left} after the last change", "abort to end it before")
 
 
 def _way_out(rollout: Rollout) -> str:

@@ -119,6 +119,8 @@ def outcome(rollout: Rollout) -> str:
     set_back = sum(_set_back(member) for member in members)
     untried = "no device committed it" if any(_told(member) for member in members) else "no device tried it"
     parts = [f"{counts.committed} of {devices(counts.tried)} committed" if counts.tried else untried]
+    silent = unanswered_count(members)
+    parts += [f"{silent} of them had answered no input with it by then"] if silent else []
     for standing, one, many in (
         (MemberStanding.FAILED, "failed", "failed"), (MemberStanding.STUCK, "was stuck", "were stuck"),
     ):  # fmt: skip
@@ -133,6 +135,11 @@ def outcome(rollout: Rollout) -> str:
     parts += [f"{others} left out"] if others else []
     parts += [f"{group.name} skipped by {group.skipped_by}" for group in rollout.groups if group.skipped_by]
     return "; ".join(parts)
+
+
+def unanswered_count(members: Iterable[Member]) -> int:
+    """Return how many devices committed and have answered no input with the release, as far as they say."""
+    return sum(member.standing is MemberStanding.COMMITTED and member.answered == 0 for member in members)
 
 
 def _told(member: Member) -> bool:

@@ -170,7 +170,7 @@ class Steering:
         seen = await self.visit.ask(partial(self.visit.services.rollouts.foresee, card.id, "skip", group=group))
         if seen is None:
             return
-        detail = f"It did not reach its success, or answered no input. {seen.text}. Your name is recorded."
+        detail = f"It has not reached its success, or answered no input. {seen.text}. Your name is recorded."
         name = await ask_name(self.visit.client, f"Skip {group} of {card.release}?", detail, "Skip group")
         if name is not None:
             await self.visit.do(partial(self.visit.services.rollouts.skip, card.id, group, by=name, only=seen.assigns))

@@ -17,7 +17,16 @@ from server.rollout.scope import Scope
 from server.rollout.service import RolloutService
 from wire.canonical import sha256_hex
 from wire.codec import to_document
-from wire.messages import DeviceState, InstalledRelease, MaintenanceWindow, Reported, State, UpdatePhase, UpdateStatus
+from wire.messages import (
+    DeviceState,
+    InstalledRelease,
+    MaintenanceWindow,
+    Reported,
+    Severity,
+    State,
+    UpdatePhase,
+    UpdateStatus,
+)
 from wire.shadow import ShadowCounts, ShadowOrder, ShadowPair
 from wire.tuf_target import TargetCustom, target_path
 
@@ -133,6 +142,52 @@ def test_a_rollout_that_waits_for_absent_devices_alone_says_for_whom(scene: Scen
     assert scene.service.get(rollout.id).text == ""
     scene.is_there("d0")
     assert shown() == ""
+
+
+def test_the_page_skips_a_group_of_which_every_device_is_away(scene: Scene) -> None:
+    """As the command line and REST do; not the last group, behind which there is nothing to open."""
+    scene.is_there("d0", DeviceState.LOST)
+    rollout = scene.start()
+
+    def skips() -> list[bool]:
+        card = rollout_card(scene.service.get(rollout.id), scene.fleet.clock())
+        assert card.actions == ("pause", "abort")
+        return [group.may_skip for group in card.groups]
+
+    scene.turn()
+    assert skips() == [True, False]
+    for device in ("d1", "d2"):
+        scene.is_there(device, DeviceState.LOST)
+    scene.service.skip(rollout.id, "canary", by="ada")
+    scene.turn()
+    assert skips() == [False, False]
+    text = scene.fleet.client().get(f"/api/rollouts/{rollout.id}").json()["text"]
+    assert "waits for d0, d1, d2, away: assigned on connecting, left out 1 d after the last change; abort to" in text
+
+
+@pytest.mark.parametrize(
+    ("phases", "answered", "code", "severity"),
+    [
+        ((UpdatePhase.ROLLED_BACK,), None, "failed", Severity.ERROR),
+        ((UpdatePhase.COMMITTED,), 0, "succeeded", Severity.WARNING),
+        ((UpdatePhase.COMMITTED,), 3, "succeeded", Severity.INFO),
+        ((UpdatePhase.COMMITTED,), None, "succeeded", Severity.INFO),
+    ],
+)
+def test_the_end_of_a_rollout_is_as_urgent_as_it_is(
+    phases: tuple[UpdatePhase], answered: int | None, code: str, severity: Severity, scene: Scene
+) -> None:
+    """A failure is an error; a success that no input shows is a warning, and its text says so."""
+    rollout = scene.start(canary=["d0", "d1", "d2"], error_ratio=1.0, success_ratio=0.0)
+    scene.turn()
+    for device in scene.devices:
+        scene.say(device, phases[0], "child_crashed" if code == "failed" else "", answered=answered)
+    scene.turn()
+    if code == "failed":
+        scene.service.skip(rollout.id, "canary", by="ada")
+        scene.turn()
+    found = {one.code: one for one in scene.fleet.app.parts.events.latest() if one.kind == "rollout"}
+    assert (found[code].severity, "3 of them had answered no input" in found[code].text) == (severity, answered == 0)
 
 
 def test_more_canaries_than_devices_and_a_group_of_nobody_are_told(scene: Scene) -> None:
