@@ -179,6 +179,16 @@ def test_one_device_is_asked_for_audit_samples(client: FleetClient, fleet: Memor
     assert client.request("POST", "/api/audit/cam-1", {"count": 12})["device"] == "cam-1"
 
 
+def test_settings_of_the_audit_without_effect_are_told_to_clients(client: FleetClient, fleet: MemoryFleet) -> None:
+    """And by the command beside its table, on standard error, so that the table stays one."""
+    fleet.app.parts.audit.config = AuditConfig(enabled=True, models={"gestrues": 3000})
+    (text,) = client.idle_audit_settings()
+    assert text.startswith("[audit] models names 'gestrues', which no release is of")
+    fleet.state.write_address(RunAddress(http_url=client.url, mqtt_host="127.0.0.1", mqtt_port=9, pid=1))
+    done = CliRunner().invoke(main, ["audit", "list", str(fleet.state.path)])
+    assert (done.exit_code, done.stderr, "gestrues" in done.stdout) == (0, f"{text}\n", False)
+
+
 def test_devices_and_releases_are_typed(client: FleetClient) -> None:
     """The contents of the registry, as frozen values; devices that have left are listed separately."""
     (device,) = client.devices()
@@ -261,6 +271,21 @@ def test_a_sample_is_seen_and_labelled(client: FleetClient, fleet: MemoryFleet) 
     with pytest.raises(AnsweredError, match="id of a sample"):
         client.label_changes(99)
     assert list(client.samples(unlabelled=True)) == []
+
+
+def test_a_claim_that_its_user_changed_is_seen(client: FleetClient, fleet: MemoryFleet) -> None:
+    """Beside the changes of the label, by sample; the sample names the model to which both belong."""
+    for seq, claimed in ((1, "7"), (2, "none of these")):
+        data = b"a picture"
+        correction = Sample(
+            boot="b" * 16, seq=seq, sha256=hashlib.sha256(data).hexdigest(), lane="correction", label=claimed,
+            artifact_sha256="5" * 64, data=base64.b64encode(data).decode(),
+        )  # fmt: skip
+        fleet.app.parts.retraining.samples.accept("cam-1", correction, 50 + seq)
+    assert {(one.claimed, one.model) for one in client.samples()} == {("none of these", "5" * 64)}
+    (change,) = client.claim_changes(1)
+    assert (change.device, change.claimed, change.new_claimed, change.changed_ms) == ("cam-1", "7", "none of these", 52)
+    assert client.label_changes(1) == ()
 
 
 @pytest.mark.parametrize("page", [1, 2, 200])
