@@ -15,7 +15,7 @@ from itertools import islice
 import numpy as np
 
 from server.drift.config import DriftConfig
-from server.drift.detection.attribution import Share, sentence, shares
+from server.drift.detection.attribution import Share, main_streams, sentence, shares
 from server.drift.detection.carrying import BankKey
 from server.drift.detection.evidence import values
 from server.drift.detection.pools import FLEET, PoolName
@@ -24,7 +24,7 @@ from server.drift.detection.slot_update import FoldState, SlotOutcome, limit_of
 from server.drift.health import Fault, Usual
 from server.drift.ledger import Finding
 from server.drift.replays import allowed_ratio, exceeds
-from server.drift.verdicts import DeviceView, DriftVerdict, Pools, VerdictKind, conclude
+from server.drift.verdicts import SITE, DeviceView, DriftVerdict, Pools, VerdictKind, conclude, only_site
 from wire.shadow import ShadowCounts
 
 _LESS_SURE = {("confidence", "down"), ("margin", "down"), ("entropy", "up")}
@@ -120,9 +120,20 @@ def _pools(scene: Scene) -> dict[str, Pools]:
         watched.setdefault(model, set()).add(name)
         alarms.setdefault(model, set()).update([name] if (key, name) in scene.outcome.pool_alarms else [])
     return {
-        model: Pools(FLEET in alarms[model], frozenset(alarms[model] - {FLEET}), frozenset(names - {FLEET}))
+        model: Pools(
+            fleet=FLEET in alarms[model], cohorts=frozenset(alarms[model] - {FLEET}),
+            watched=frozenset(names - {FLEET}), site=_site(scene, model),
+        )
         for model, names in watched.items()
-    }
+    }  # fmt: skip
+
+
+def _site(scene: Scene, model: str) -> str:
+    """Return the site of all devices with the releases of ``model`` whose whole pool alarms, "" for several or none."""
+    keys = {key for key, name in scene.outcome.pool_alarms if name == FLEET and scene.facts_of(key).model == model}
+    return only_site(
+        scene.attributes.get(device, {}) for device, now in scene.state.current.items() if now.key in keys
+    )  # fmt: skip
 
 
 def _model_of(scene: Scene, device: str) -> str:
@@ -253,15 +264,20 @@ def _finding(scene: Scene, verdict: DriftVerdict) -> Finding:
         verdict=verdict, cause=cause, release=facts.release, model=verdict.model or facts.model, fresh=fresh,
         provisional=not training and 2 * unsure >= len(verdict.devices),
         faint=bool(scene.outcome.flagged.intersection(verdict.devices)) and is_faint(scene, verdict.devices),
-        not_asked=facts.not_asked,
+        not_asked=facts.not_asked, streams=main_streams(found),
     )  # fmt: skip
 
 
 def _pool_causes(scene: Scene, verdict: DriftVerdict) -> tuple[Share, ...]:
-    name = verdict.attributes[0] if verdict.attributes else FLEET
-    for key, pool in scene.state.pools.items():
-        facts = scene.facts_of(key[0])
-        if facts.model == verdict.model and key[1] == name and key in scene.outcome.pool_alarms:
-            recent = scene.state.banks[key[0]].with_classes(pool.recent, pool.class_recent)
-            return shares(recent, facts.streams(len(pool.recent)), pictures=facts.pictures)
+    """Return the shares of the evidence of the pool that alarms; of a site that is the whole fleet, the fleet's."""
+    names = [verdict.attributes[0]] if verdict.attributes else []
+    if not names or names[0][0] == SITE:
+        names.append(FLEET)
+    alarming = {key: pool for key, pool in scene.state.pools.items() if key in scene.outcome.pool_alarms}
+    for name in names:
+        for key, pool in alarming.items():
+            facts = scene.facts_of(key[0])
+            if facts.model == verdict.model and key[1] == name:
+                recent = scene.state.banks[key[0]].with_classes(pool.recent, pool.class_recent)
+                return shares(recent, facts.streams(len(pool.recent)), pictures=facts.pictures)
     return ()

@@ -1,19 +1,22 @@
 """Verdicts over time: opened when first found, kept while found again, closed after quiet windows.
 
 Decides when a finding is the same as before (the same key and model; a fault is the device's, whichever model it runs)
-and when it ended.
+and when it ended. Each window is grouped by what alarms in it, so one drift may be found as ``fleet`` in one window and
+as ``site`` in the next. It stays one verdict: a finding about the same devices, model and streams as an open verdict
+that is found no more takes that over (``_Regrouped``). That decides how an alarm is named, never whether there is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import sqlalchemy as sa
 
 from server.drift.detection.attribution import UNKNOWN_CAUSE
 from server.drift.health import SILENT
-from server.drift.verdicts import Attributes, DriftVerdict, VerdictKind, action
+from server.drift.verdicts import GROUPS, Attributes, DriftVerdict, VerdictKind, action
 from server.errors import UnknownVerdictError, VerdictKeptError
 from server.ingest.faults import shortened
 from server.people import MAX_NAME, MAX_WHY, SOMEBODY
@@ -35,7 +38,8 @@ class Finding:
     ``fresh``: one of its devices sent a window in this slot. The evidence of silent devices does not change: it shows
     neither that they still drift nor that they are well. ``provisional``: the baselines of at least half of its devices
     are not complete. ``faint``: its last windows show no cause any more, as after a repair: the verdict keeps its own.
-    ``not_asked``: why devices with its release are asked for no samples, "" if they are.
+    ``not_asked``: why devices with its release are asked for no samples, "" if they are. ``streams``: those that have
+    most of its evidence.
     """
 
     verdict: DriftVerdict
@@ -46,6 +50,7 @@ class Finding:
     provisional: bool = False
     faint: bool = False
     not_asked: str = ""
+    streams: tuple[str, ...] = ()
 
     @property
     def action(self) -> str:
@@ -64,6 +69,8 @@ class StoredVerdict:
 
     ``provisional``: when it was last found, most of its devices had no complete baseline yet. ``dismissed_ms``: when
     ``dismissed_by`` decided, for the reason ``dismissed_why``, that it holds no rollout; 0 if nobody did.
+    ``streams``: those that have most of its evidence. ``part_of``: the verdict of the same drift in which it went on, 0
+    for none.
     """
 
     id: int
@@ -85,6 +92,8 @@ class StoredVerdict:
     dismissed_ms: int = 0
     dismissed_by: str = ""
     dismissed_why: str = ""
+    streams: tuple[str, ...] = ()
+    part_of: int = 0
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -188,28 +197,112 @@ class Verdicts:
         known = {verdict.identity: verdict for verdict in self.open()}
         stale = {finding.identity for finding in findings if not finding.fresh}
         silent = {one for finding in findings if finding.verdict.detail == SILENT for one in finding.verdict.devices}
-        opened: list[Finding] = []
-        kept: list[dict[str, object]] = []
-        for finding in findings:
-            if not finding.fresh:
-                continue
+        fresh = [finding for finding in findings if finding.fresh]
+        again: _Kept = []
+        new: list[Finding] = []
+        for finding in fresh:
             older = known.pop(finding.identity, None)
             if older is None:
-                opened.append(finding)
+                new.append(finding)
             else:
-                kept.append(_kept(older, finding, window_ms, judged=judged))
+                again.append((older, finding))
         closed = [
             verdict
             for verdict in known.values()
             if window_ms - verdict.last_window_ms >= max(quiet_ms, silent_ms if verdict.identity in stale else 0)
         ]
+        regrouped = _Regrouped.of(
+            fresh=new,
+            again=again,
+            lost=[verdict for verdict in known.values() if verdict.identity not in stale],
+            ending={verdict.id for verdict in closed},
+        )
+        opened, found = regrouped.opened, again + regrouped.taken
+        kept = [_kept(older, finding, window_ms, judged=judged) for older, finding in again]
+        kept += [_taken(older, finding, window_ms, judged=judged) for older, finding in regrouped.taken]
         with self.database.begin() as connection:  # one transaction: in an outage each device has a verdict of its own
             numbers = store.insert_verdicts(connection, [_row(finding, window_ms, now_ms) for finding in opened])
             store.keep_verdicts(connection, kept)
-            store.close_verdicts(connection, [verdict.id for verdict in closed], now_ms)
+            store.stay_verdicts(connection, [verdict.id for verdict in regrouped.stays], window_ms)
+            parts = regrouped.parts([(older.id, one) for older, one in found] + list(zip(numbers, opened, strict=True)))
+            store.join_verdicts(connection, [(part.id, whole) for part, whole in parts])
+            goes_on = {one.id for one in regrouped.stays} | {one.id for one, _ in parts + regrouped.taken}
+            closed = [verdict for verdict in closed if verdict.id not in goes_on]
+            store.close_verdicts(connection, [one.id for one in [*closed, *(part for part, _ in parts)]], now_ms)
             events = [_opened(finding, number, now_ms) for finding, number in zip(opened, numbers, strict=True)]
+            events += [_renamed(older, finding, now_ms) for older, finding in regrouped.taken]
+            events += [_closed(one, now_ms, f"Part of verdict {whole} after {_windows(one)}") for one, whole in parts]
             events += [_closed(one, now_ms, _ending(one, silent.issuperset(one.devices))) for one in closed]
             insert_events(connection, events)
+
+
+_Kept: TypeAlias = list[tuple[StoredVerdict, Finding]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Regrouped:
+    """What becomes of findings without a verdict of their own, and of open verdicts that were not found again.
+
+    ``opened``: findings that open a verdict; ``taken``: verdicts that go on as another finding; ``stays``: those of
+    which half of the devices are still found, each by itself; ``rest``: the others that were not found.
+    """
+
+    opened: list[Finding]
+    taken: _Kept
+    stays: list[StoredVerdict]
+    rest: list[StoredVerdict]
+
+    @classmethod
+    def of(
+        cls, *, fresh: Sequence[Finding], again: _Kept, lost: Sequence[StoredVerdict], ending: Collection[int]
+    ) -> _Regrouped:
+        """Let ``fresh`` findings take over ``lost`` verdicts, the largest the oldest.
+
+        ``again``: verdicts that were found again; ``ending``: the ids of those that are over if nothing holds them. A
+        single device of a group's open verdict opens none beside it: the group's ends first.
+        """
+        rest, opened, taken = list(lost), list[Finding](), _Kept()
+        groups = [one for one in fresh if one.verdict.kind in GROUPS]
+        for finding in sorted(groups, key=lambda one: (-len(one.verdict.devices), one.verdict.key)):
+            older = next((one for one in rest if one.kind in GROUPS and _is_same_drift(one, finding)), None)
+            if older is not None:
+                taken.append((older, finding))
+                rest.remove(older)
+        groups += [finding for _, finding in again if finding.verdict.kind in GROUPS]
+        left = [one for one in rest if one.kind in GROUPS and not any(_is_same_drift(one, two) for two in groups)]
+        single = [one for one in fresh if one.verdict.kind is VerdictKind.DEVICE_LOCAL]
+        stays = [
+            verdict for verdict in left
+            if 2 * sum(_is_same_drift(verdict, finding) for finding in single) >= len(verdict.devices)
+        ]  # fmt: skip
+        open_ = [one for one in left if one.id not in ending or one in stays]
+        for finding in fresh:
+            held = finding.verdict.kind is VerdictKind.DEVICE_LOCAL and any(
+                _is_same_drift(verdict, finding) for verdict in open_
+            )
+            if not held and all(finding is not one for _, one in taken):
+                opened.append(finding)
+        return cls(opened=opened, taken=taken, stays=stays, rest=[one for one in rest if one not in stays])
+
+    def parts(self, found: Sequence[tuple[int, Finding]]) -> list[tuple[StoredVerdict, int]]:
+        """Return the verdicts that go on in one of the groups ``found`` in this window, with the id of that."""
+        groups = [(number, finding) for number, finding in found if finding.verdict.kind in GROUPS]
+        wholes = [
+            (verdict, next((number for number, finding in groups if _is_same_drift(verdict, finding)), 0))
+            for verdict in self.rest
+        ]
+        return [(verdict, whole) for verdict, whole in wholes if whole]
+
+
+def _is_same_drift(verdict: StoredVerdict, finding: Finding) -> bool:
+    """Return whether both are about one drift: of the same model and devices, in a stream that both name.
+
+    At least half of the devices of the smaller one: the other may be wider or narrower.
+    """
+    kinds, mine, its = {*GROUPS, VerdictKind.DEVICE_LOCAL}, set(finding.verdict.devices), set(verdict.devices)
+    if not {verdict.kind, finding.verdict.kind} <= kinds or verdict.model != finding.model or not mine or not its:
+        return False
+    return bool({*verdict.streams} & {*finding.streams}) and 2 * len(mine & its) >= min(len(mine), len(its))
 
 
 def _identity(kind: VerdictKind, model: str, key: str) -> tuple[str, str]:
@@ -223,16 +316,28 @@ def _row(finding: Finding, window_ms: int, now_ms: int) -> dict[str, object]:
         "windows": 1, "opened_ms": now_ms, "closed_ms": 0, "devices": list(verdict.devices),
         "attributes": dict(verdict.attributes), "cause": finding.cause, "action": finding.action,
         "detail": verdict.detail, "release": finding.release, "model": finding.model,
-        "provisional": finding.provisional,
+        "provisional": finding.provisional, "streams": list(finding.streams), "part_of": 0,
+    }  # fmt: skip
+
+
+def _taken(older: StoredVerdict, finding: Finding, window_ms: int, *, judged: bool) -> dict[str, object]:
+    """Return the columns of a verdict that goes on as another ``finding``: about the devices of that."""
+    verdict, kept = finding.verdict, _kept(older, finding, window_ms, judged=judged)
+    return kept | {
+        "key": verdict.key, "kind": verdict.kind.value, "attributes": dict(verdict.attributes),
+        "detail": verdict.detail, "release": finding.release, "action": finding.action,
+        "devices": sorted(verdict.devices),
     }  # fmt: skip
 
 
 def _kept(older: StoredVerdict, finding: Finding, window_ms: int, *, judged: bool) -> dict[str, object]:
+    unknown = finding.faint or finding.cause == UNKNOWN_CAUSE
     return {
         "verdict": older.id, "last_window_ms": window_ms, "windows": older.windows + judged,
         "devices": sorted({*older.devices, *finding.verdict.devices}),
-        "cause": older.cause if finding.faint or finding.cause == UNKNOWN_CAUSE else finding.cause,
-        "provisional": finding.provisional,
+        "cause": older.cause if unknown else finding.cause, "provisional": finding.provisional,
+        "streams": list(older.streams if unknown else finding.streams), "key": older.key, "kind": older.kind.value,
+        "attributes": dict(older.attributes), "detail": older.detail, "release": older.release, "action": older.action,
     }  # fmt: skip
 
 
@@ -245,6 +350,16 @@ def _opened(finding: Finding, number: int, now_ms: int) -> dict[str, object]:
         text = f"Provisional, its baseline is still collected: {text}"
     data = {"verdict": number}
     return event_row(now_ms, "verdict", verdict.kind.value, Severity.WARNING, text, device=device, data=data)
+
+
+def _renamed(older: StoredVerdict, finding: Finding, now_ms: int) -> dict[str, object]:
+    """Return the event of a verdict that goes on as another ``finding``: a warning if that has devices that are new."""
+    verdict = finding.verdict
+    before = _subject(older.kind, tuple(older.attributes.items()), older.detail)
+    now = _subject(verdict.kind, verdict.attributes, verdict.detail)
+    text = f"{now}, {before} so far: {listed(verdict.devices, _NAMED)}: {finding.cause}; {finding.action}"
+    severity = Severity.INFO if set(verdict.devices) <= set(older.devices) else Severity.WARNING
+    return event_row(now_ms, "verdict", verdict.kind.value, severity, text, data={"verdict": older.id})
 
 
 def _closed(verdict: StoredVerdict, now_ms: int, ending: str) -> dict[str, object]:
@@ -273,5 +388,7 @@ def _subject(kind: VerdictKind, attributes: Attributes, detail: str) -> str:
 def _stored(row: sa.RowMapping) -> StoredVerdict:
     values: dict[str, object] = {str(key): value for key, value in row.items()}
     devices = values["devices"]
+    streams = values["streams"]
     values |= {"kind": VerdictKind(str(values["kind"])), "devices": tuple(devices if isinstance(devices, list) else ())}
+    values["streams"] = tuple(streams if isinstance(streams, list) else ())
     return StoredVerdict(**values)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ The rules, in their order (``docs/explanation/drift.md``, "Verdicts"):
 3. flagged devices that share attributes (one-sided hypergeometric p < 0.01, risk ratio >= 3, at least 3 devices), or
    an alarm of a cohort's pool: ``cohort``; at least half of one site: ``site``
 4. half of the fleet, or an alarm of its pool, without concentration: ``fleet``; not while most baselines of the
-   devices are provisional
+   devices are provisional. A fleet that lives at one site is that site: ``site``
 5. all other flagged devices: ``device_local``
 
 Rules 3 to 5 are about the devices of one model at a time: another model has other inputs, answers and streams, and its
@@ -49,6 +49,8 @@ class VerdictKind(StrEnum):
     NEW_PLACE = "new_place"  # training does not know what stands before this device
 
 
+GROUPS = frozenset({VerdictKind.SITE, VerdictKind.COHORT, VerdictKind.FLEET})
+"""The kinds of a drift of several devices, of which one drift may be several, one after the other."""
 ACTIONS: Mapping[VerdictKind, str] = {
     VerdictKind.DEVICE_FAULT: "look at the device",
     VerdictKind.DEVICE_LOCAL: "look at what stands before the device",
@@ -119,13 +121,17 @@ class DriftVerdict:
         return f"{self.kind}:{','.join(f'{name}={value}' for name, value in self.attributes)}:{self.detail}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pools:
-    """Which pools of a model alarm: all devices, cohorts by (attribute, value). ``watched``: all cohort pools."""
+    """Which pools of a model alarm: all devices, cohorts by (attribute, value). ``watched``: all cohort pools.
+
+    ``site``: the one at which all devices of the alarming pools of all devices are, "" if they are at several.
+    """
 
     fleet: bool = False
     cohorts: frozenset[tuple[str, str]] = frozenset()
     watched: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    site: str = ""
 
 
 def hypergeometric_p(drawn_marked: int, drawn: int, marked: int, total: int) -> float:
@@ -164,12 +170,19 @@ def conclude(devices: Sequence[DeviceView], pools: Mapping[str, Pools]) -> tuple
     ]
     alike: dict[str, list[DeviceView]] = {model: [] for model in pools}
     for view in devices:
-        if not view.fault and not view.regression:
-            alike.setdefault(view.model, []).append(view)
-    for model, healthy in sorted(alike.items()):
-        drifted = _drift(healthy, pools.get(model, Pools()))
+        alike.setdefault(view.model, []).append(view)
+    for model, views in sorted(alike.items()):
+        own = pools.get(model, Pools())
+        own = replace(own, site=own.site or only_site(view.attributes for view in views))
+        drifted = _drift([view for view in views if not view.fault and not view.regression], own)
         found += [replace(verdict, model=model) for verdict in drifted]
     return tuple(found)
+
+
+def only_site(attributes: Iterable[Mapping[str, str]]) -> str:
+    """Return the site of devices with these ``attributes`` if it is the same for all, else ""."""
+    sites = {of_device.get(SITE, "") for of_device in attributes}
+    return sites.pop() if len(sites) == 1 else ""
 
 
 def _regressions(devices: Sequence[DeviceView]) -> list[DriftVerdict]:
@@ -193,7 +206,7 @@ def _drift(devices: Sequence[DeviceView], pools: Pools) -> list[DriftVerdict]:
     if len(flagged) >= max(_MIN_DEVICES, _HALF * len(devices)) and final >= _HALF * len(flagged) and not any(
         len(verdict.devices) >= _EXPLAINED_RATIO * len(flagged) for verdict in found
     ):  # fmt: skip
-        return [DriftVerdict(kind=VerdictKind.FLEET, devices=_names(flagged))]
+        return [_of_all(flagged, only_site(view.attributes for view in devices))]
     found += _from_pools(devices, pools, {verdict.attributes for verdict in found})
     found += [DriftVerdict(kind=VerdictKind.DEVICE_LOCAL, devices=(view.device,)) for view in rest]
     return found
@@ -286,7 +299,8 @@ def _from_pools(devices: Sequence[DeviceView], pools: Pools, known: set[Attribut
         if any(other == name and (other, at) not in pools.cohorts for other, at in pools.watched)
     ]
     if pools.fleet and not mixed and not known:
-        return [DriftVerdict(kind=VerdictKind.FLEET, devices=_names(devices))]
+        here = [view for view in devices if pools.site in {"", view.attributes.get(SITE, "")}]
+        return [_of_all(here, pools.site)]
     found = []
     for pair in mixed:
         if (pair,) not in known:
@@ -297,6 +311,13 @@ def _from_pools(devices: Sequence[DeviceView], pools: Pools, known: set[Attribut
                 )
             )
     return found
+
+
+def _of_all(devices: Sequence[DeviceView], site: str) -> DriftVerdict:
+    """Return the verdict of a whole fleet: of the ``site`` at which all of it is, if there is one."""
+    if site:
+        return DriftVerdict(kind=VerdictKind.SITE, devices=_names(devices), attributes=((SITE, site),))
+    return DriftVerdict(kind=VerdictKind.FLEET, devices=_names(devices))
 
 
 def _has(view: DeviceView, subset: Attributes) -> bool:

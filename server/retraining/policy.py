@@ -1,7 +1,8 @@
 """The state machine of retraining: all transitions of a trigger, pure.
 
 watch -> suspected -> collecting -> harmful -> proposed -> training -> gated -> rollout -> settled | rolled_back
-          withdrawn: the alarm ended before anything was proposed, or a person withdrew it
+          withdrawn: the alarm ended before anything was proposed (a suspected one at once, others after the patience),
+                     its drift is that of another trigger, or a person withdrew it
           failed: a gate failed, or no worker could train
 
 Only a cohort, site or fleet verdict starts it, and a new place where labels have shown harm; ``device_fault`` and
@@ -46,6 +47,7 @@ OVER = frozenset(
     {RetrainingPhase.SETTLED, RetrainingPhase.ROLLED_BACK, RetrainingPhase.WITHDRAWN, RetrainingPhase.FAILED}
 )
 GATHERING = frozenset({RetrainingPhase.COLLECTING, RetrainingPhase.HARMFUL})
+BEFORE_JOB = GATHERING | {RetrainingPhase.SUSPECTED}
 APPROVABLE = frozenset({RetrainingPhase.COLLECTING, RetrainingPhase.GATED})
 RETRAINABLE = frozenset({VerdictKind.COHORT, VerdictKind.SITE, VerdictKind.FLEET, VerdictKind.NEW_PLACE})
 
@@ -172,12 +174,16 @@ class NextStep(StrEnum):
 def may_start(verdict: StoredVerdict, triggers: Iterable[Trigger], config: RetrainingConfig, now_ms: int) -> bool:
     """Return whether ``verdict`` starts a trigger: right kind, none open for its model and cause, cooldown over.
 
-    A provisional one does not: three days do not show how far a fleet ordinarily moves. After a person has withdrawn a
-    trigger, only a new verdict starts another one.
+    A provisional one does not: three days do not show how far a fleet ordinarily moves. After a trigger was withdrawn,
+    only a new verdict starts another one. A verdict has one trigger, also if its cause is another by now.
     """
     if not config.enabled or verdict.kind not in RETRAINABLE or verdict.provisional or not verdict.model:
         return False
-    related = [one for one in triggers if (one.model, one.cause) == (verdict.model, verdict.key)]
+    related = [
+        one
+        for one in triggers
+        if one.model == verdict.model and (one.cause == verdict.key or one.verdict == verdict.id)
+    ]
     cooling = [one for one in related if one.phase is not RetrainingPhase.WITHDRAWN]
     if any(one.phase is RetrainingPhase.WITHDRAWN and one.verdict == verdict.id for one in related):
         return False
@@ -217,10 +223,20 @@ def withdrawn(trigger: Trigger, now_ms: int) -> Trigger:
     return replace(trigger, phase=RetrainingPhase.WITHDRAWN, text=text, approved=False, updated_ms=now_ms)
 
 
+def merged(trigger: Trigger, whole: int, now_ms: int) -> Trigger:
+    """Return the trigger as withdrawn because its drift is that of the trigger ``whole``, which goes on with it.
+
+    Its verdict is that one's from now on: nobody has withdrawn what is done about that.
+    """
+    text = f"one drift with retraining {whole}, which goes on with its devices"
+    return replace(trigger, phase=RetrainingPhase.WITHDRAWN, text=text, approved=False, updated_ms=now_ms, verdict=0)
+
+
 def _next(trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig) -> tuple[RetrainingPhase, str, NextStep]:
     if trigger.phase not in {RetrainingPhase.SUSPECTED, *GATHERING}:
         return _later(trigger, facts, config)
-    if facts.quiet_ms > config.patience_s * 1000:
+    patience_ms = 0 if trigger.phase is RetrainingPhase.SUSPECTED else config.patience_s * 1000  # nothing was asked yet
+    if facts.quiet_ms > patience_ms:
         return RetrainingPhase.WITHDRAWN, "the alarm is over", NextStep.NOTHING
     if facts.not_trained:
         return RetrainingPhase.SUSPECTED, f"not retrained by the server: {facts.not_trained}", NextStep.NOTHING

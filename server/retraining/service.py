@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -25,8 +26,10 @@ from server.retraining.harm import DEVICE, scenes_of
 from server.retraining.jobs import JobOrder, Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.policy import (
+    BEFORE_JOB,
     GATHERING,
     OVER,
+    RETRAINABLE,
     JobFacts,
     NextStep,
     RetrainingPhase,
@@ -36,6 +39,7 @@ from server.retraining.policy import (
     cautions,
     may_open,
     may_start,
+    merged,
     watched_in,
     withdrawn,
 )
@@ -129,6 +133,7 @@ class RetrainingService:
                 (one.model, one.key): one for one in found
                 if one.kind is not VerdictKind.NEW_PLACE or one.id in harmed
             }  # fmt: skip
+            self._regroup(found, now_ms)
             known = self.triggers.all() if alarms else ()
             for alarm in alarms.values():
                 if may_start(alarm, known, self.config, now_ms):
@@ -146,6 +151,55 @@ class RetrainingService:
                     self._move(trigger, alarms.get((trigger.model, trigger.cause)), now_ms)
                 except ServerError as error:
                     self._stumble(trigger, error, now_ms)
+
+    def _regroup(self, found: Sequence[StoredVerdict], now_ms: int) -> None:
+        """Let triggers follow verdicts that are of other devices now, or that go on in another verdict.
+
+        A verdict has one trigger: a second one ends, and the first has its devices and its samples. A job that is made
+        already stays as it is: its release passes the gates on the samples that it had.
+        """
+        alarms = {one.id: one for one in found if one.kind in RETRAINABLE}
+        for trigger in self.triggers.open():
+            verdict = alarms.get(self._goes_on_in(trigger.verdict))
+            if verdict is None or (verdict.id, verdict.key) == (trigger.verdict, trigger.cause):
+                continue
+            others = [one for one in self.triggers.open() if one.id != trigger.id and one.model == trigger.model]
+            other = next((one for one in others if one.verdict == verdict.id or one.cause == verdict.key), None)
+            if trigger.phase not in BEFORE_JOB:
+                self.triggers.put(replace(trigger, verdict=verdict.id))
+            elif other is not None:
+                self._merge(trigger, other, now_ms)
+            else:
+                self._follow(trigger, verdict, now_ms)
+
+    def _goes_on_in(self, verdict: int) -> int:
+        """Return the id of the verdict in which ``verdict`` goes on; its own if it does not go on in another."""
+        known = self.verdicts.verdict(verdict) if verdict else None
+        return verdict if known is None or not known.part_of else self._goes_on_in(known.part_of)
+
+    def _follow(self, trigger: Trigger, verdict: StoredVerdict, now_ms: int) -> None:
+        """Let ``trigger`` be of what its verdict is of now; devices that are left out send no more samples."""
+        if trigger.phase in GATHERING:
+            self._stop_collecting(replace(trigger, devices=tuple(sorted({*trigger.devices} - {*verdict.devices}))))
+        moved = replace(
+            trigger, verdict=verdict.id, cause=verdict.key, devices=verdict.devices, release=verdict.release
+        )
+        self.triggers.put(moved)
+        text = f"{trigger.model}: retraining {trigger.id} is of a {verdict.kind} now: {verdict.cause}"
+        self.events.add(
+            now_ms, "retraining", trigger.phase.value, Severity.INFO, text, data={"retraining": trigger.id}
+        )  # fmt: skip
+
+    def _merge(self, trigger: Trigger, other: Trigger, now_ms: int) -> None:
+        """End ``trigger``; ``other`` is of the same drift and goes on with its devices and samples."""
+        together = tuple(sorted({*trigger.devices, *other.devices}))
+        if other.phase in BEFORE_JOB:
+            self.triggers.put(replace(other, since_ms=min(trigger.since_ms, other.since_ms), devices=together))
+        if trigger.phase in GATHERING and other.phase not in GATHERING:
+            self._stop_collecting(trigger)
+        ended = merged(trigger, other.id, now_ms)
+        self.triggers.put(ended)
+        self._say(ended, now_ms)
 
     def _open_for_harm(self, now_ms: int) -> None:
         """Start a trigger where labels show harm to all devices of a release, or to a cohort; not for one device."""

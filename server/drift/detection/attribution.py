@@ -143,6 +143,12 @@ def shares(recent: Floats, streams: Sequence[tuple[str, str]], *, pictures: bool
     return tuple(_share(streams[i], _direction(by_shape[i]), float(best[i]) / total, pictures) for i in order)
 
 
+def main_streams(found: Sequence[Share]) -> tuple[str, ...]:
+    """Return the streams that have most of the evidence: each at least a third of what the largest has."""
+    limit = _MUCH * max((share.share_ratio for share in found), default=0.0)
+    return tuple(sorted(share.stream for share in found if share.share_ratio >= limit))
+
+
 def top_shares(
     recent: Floats | Singles, streams: Sequence[tuple[str, str]], count: int, *, pictures: bool = True
 ) -> list[tuple[Share, ...]]:  # fmt: skip

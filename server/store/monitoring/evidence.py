@@ -75,6 +75,8 @@ VERDICTS = sa.Table(
     sa.Column("dismissed_ms", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("dismissed_by", sa.String(100), nullable=False, server_default=""),
     sa.Column("dismissed_why", sa.Text, nullable=False, server_default=""),
+    sa.Column("streams", sa.JSON),
+    sa.Column("part_of", sa.Integer, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
 )
 
@@ -167,6 +169,21 @@ def close_verdicts(connection: sa.Connection, verdicts: Sequence[int], now_ms: i
     if verdicts:
         statement = VERDICTS.update().where(VERDICTS.c.id == sa.bindparam("verdict")).values(closed_ms=now_ms)
         connection.execute(statement, [{"verdict": verdict} for verdict in verdicts])
+
+
+def stay_verdicts(connection: sa.Connection, verdicts: Sequence[int], window_ms: int) -> None:
+    """Record that verdicts are not over in the window that started at ``window_ms``; it does not count as theirs."""
+    if verdicts:
+        connection.execute(VERDICTS.update().where(VERDICTS.c.id.in_(verdicts)).values(last_window_ms=window_ms))
+
+
+def join_verdicts(connection: sa.Connection, parts: Sequence[tuple[int, int]]) -> None:
+    """Record of verdicts in which one they go on."""
+    if parts:
+        statement = VERDICTS.update().where(VERDICTS.c.id == sa.bindparam("verdict")).values(
+            part_of=sa.bindparam("whole")
+        )  # fmt: skip
+        connection.execute(statement, [{"verdict": part, "whole": whole} for part, whole in parts])
 
 
 def open_verdicts(connection: sa.Connection) -> list[sa.RowMapping]:

@@ -60,11 +60,14 @@ def test_an_early_alarm_is_provisional_and_starts_no_retraining(staged: FleetWor
     assert (rows["d0"]["baseline_windows"], rows["d0"]["wanted_windows"]) == (17, 32)
 
 
-@pytest.mark.parametrize(("windows", "kinds"), [(14, set[str]()), (34, {"fleet"})])
+@pytest.mark.parametrize(("windows", "kinds"), [(14, set[str]()), (34, {"site"})])
 def test_the_whole_fleet_is_judged_once_baselines_are_complete(
     staged: FleetWorld, windows: int, kinds: set[str]
 ) -> None:
-    """Before, its pool is shown as collecting and opens nothing, and no healthy device is blamed."""
+    """Before, its pool is shown as collecting and opens nothing, and no healthy device is blamed.
+
+    All of this one is at one site, which is what is named.
+    """
     staged.live(windows)
     staged.shifts = {device: {"noise": 1.0} for device in staged.devices}
     staged.live(3)

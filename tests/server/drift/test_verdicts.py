@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -79,9 +80,33 @@ def test_each_model_is_a_fleet_of_its_own() -> None:
 
 def test_a_pool_of_one_model_says_nothing_of_another() -> None:
     """The fleet's pool of one model alarms: its devices drift, those of the other don't."""
-    devices = [DeviceView(device=f"d{i}", attributes={"site": "x"}, model="ab"[i % 2]) for i in range(6)]
+    devices = [DeviceView(device=f"d{i}", attributes={"site": "xy"[i // 3]}, model="ab"[i % 2]) for i in range(6)]
     (found,) = conclude(devices, {"a": Pools(fleet=True), "b": Pools()})
     assert (found.kind, found.model, found.devices) == (VerdictKind.FLEET, "a", ("d0", "d2", "d4"))
+
+
+@pytest.mark.parametrize("size", [2, 12])
+def test_a_fleet_at_one_site_is_that_site(size: int) -> None:
+    """By its pool, and by flagged devices: the same verdict; others of the model elsewhere make it the fleet again."""
+    by_pool = [DeviceView(device=f"d{i:02}", attributes={"site": "oslo"}, model="a") for i in range(size)]
+    flagged = [replace(view, flagged=True) for view in by_pool]
+    elsewhere = DeviceView(device="e", attributes={"site": "rome"}, model="a", fault="silent")
+    found = [conclude(by_pool, {"a": Pools(fleet=True)})[0], conclude(flagged, {})[0]]
+    assert {(one.kind, one.key, len(one.devices)) for one in found} == {(VerdictKind.SITE, "site:site=oslo:", size)}
+    assert conclude([*by_pool, elsewhere], {"a": Pools(fleet=True)})[-1].kind is VerdictKind.FLEET
+
+
+def test_a_pool_of_one_release_at_one_site_is_that_site() -> None:
+    """As at the first devices of a rollout, while the others of the model are elsewhere."""
+    devices = [DeviceView(device=f"d{i}", attributes={"site": "xy"[i // 3]}) for i in range(6)]
+    (found,) = conclude(devices, {"": Pools(fleet=True, site="y")})
+    assert (found.kind, found.devices, found.attributes) == (VerdictKind.SITE, ("d3", "d4", "d5"), (("site", "y"),))
+
+
+def test_one_device_of_a_model_alone_at_its_site_is_local() -> None:
+    """It has no pool, and one device is no site."""
+    (found,) = conclude([DeviceView(device="d", attributes={"site": "oslo"}, flagged=True)], {})
+    assert found.kind is VerdictKind.DEVICE_LOCAL
 
 
 def test_devices_of_another_model_concentrate_nothing() -> None:
