@@ -284,9 +284,10 @@ class RetrainingService:
         release = self.versions.release(trigger.release)
         form = self.versions.label_form_of_bundle(release.sha256)
         models = {one.name: one.model for one in self.versions.releases()}
+        drifted = frozenset(trigger.devices)
         devices = {
             device.device for device in self.fleet.devices()
-            if device.device not in trigger.devices and models.get(device.desired_release) == release.model
+            if device.device not in drifted and models.get(device.desired_release) == release.model
         }  # fmt: skip
         own = self.versions.artifacts(trigger.model)
         drawn = [
@@ -372,7 +373,7 @@ class RetrainingService:
         self.versions.release(trigger.result)
         takers = self._takers(trigger.result)
         judged = watched_in(self.jobs.job(trigger.job).certificate)
-        withheld, last = cautions(takers, trigger.devices, judged)
+        withheld, last = cautions(takers, frozenset(trigger.devices), judged)
         names = {device.device for device in takers}
         canary = [device for device in trigger.devices if device in names][: self.config.canary]
         request = RolloutOptions(
