@@ -35,6 +35,7 @@ from edge_agent.device.record_file import newer_records, read_record, remove_hal
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import RequestRefusedError, SinkError, SpoolError
 from edge_agent.measuring.coordinator import (
+    GOOD_ENDS,
     DeviceCondition,
     MeasureDone,
     MeasurementCoordinator,
@@ -174,7 +175,9 @@ class Agent:
             condition=self._condition,
             put=parts.notices.put,
             answer=self.uplink.answer,
-            report=lambda code, text: self._event("measure", code, Severity.INFO, text),
+            report=lambda code, text: self._event(
+                "measure", code, Severity.INFO if code in GOOD_ENDS else Severity.WARNING, text
+            ),
         )
         self._inbox = Inbox(
             offer=self._desired,

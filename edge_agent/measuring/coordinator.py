@@ -44,6 +44,9 @@ def sweep(state: Path) -> None:
 
 _LOG = logging.getLogger(__name__)
 NOTE = "measuring.json"
+_BEGUN, _MEASURED = "measure_begun", "measured"
+GOOD_ENDS = frozenset({_BEGUN, _MEASURED})
+"""Codes of events that are no failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,7 @@ class MeasurementCoordinator:
         self._command, self._progress = "", None
         result = done.result
         if isinstance(result, SubmittedReport):
-            self.report("measured", f"order {result.order}")
+            self.report(_MEASURED, f"order {result.order}")
             data: dict[str, Json] = {"order": result.order, "report_sha256": result.report_sha256}
             self.answer(Response(id=done.command, ok=True, data=data))
         elif isinstance(result, Refusal):
@@ -165,7 +168,9 @@ class MeasurementCoordinator:
         else:
             error = result if isinstance(result, Exception) else None
             _LOG.error("measurement failed result=%r", result, exc_info=error)
-            self.answer(_refused(done.command, Refusal("measure_failed", f"Expected a report, got: {result!r}")))
+            failed = Refusal("measure_failed", f"Expected a report, got: {result!r}")
+            self.report(failed.code, failed.text[:500])
+            self.answer(_refused(done.command, failed))
         self.disk.remove(self.state / NOTE)
 
     def stop(self) -> None:
@@ -179,7 +184,7 @@ class MeasurementCoordinator:
         except OSError as error:
             return Refusal("no_space", f"Expected to note the measurement, got: {error}: free the disk")
         self._command, self._progress = command, FetchProgress()
-        self.report("measure_begun", f"command {command}")
+        self.report(_BEGUN, f"command {command}")
         self.measurer.start(envelope, self._progress, lambda result: self.put(MeasureDone(command, result)))
         return None
 

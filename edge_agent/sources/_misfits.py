@@ -41,7 +41,7 @@ def step_for(name: str, reads: Collection[str]) -> str:
         return _VIDEOS
     if found:
         text = f"they hold {found} and the release reads {wanted}: either the model is the wrong one here (assign a"
-        return f"{text} release that reads {found}), or the folder is (set [source] path to one of {wanted})"
+        return f"{text} release that reads {found}), or the folder is (set [source] path to one with {wanted})"
     if not kind:
         return "add their suffix in [source] suffixes if they hold what the release reads, or move them away"
     converted = _SOUND if kind == "sound" else f"save them as {' or '.join(sorted(reads))}"

@@ -349,6 +349,15 @@ def test_a_committed_release_that_ignores_every_file_is_degraded_until_it_answer
     ]
 
 
+@pytest.mark.parametrize(("code", "severity"), [("measured", "info"), ("measure_timeout", "warning")])
+def test_a_measurement_that_fails_is_a_warning(code: str, severity: str, world: World) -> None:
+    """Somebody waits for its figures; its begin and its good end are none."""
+    world.agent._measuring.report(code, "text")
+    world.turns(2)
+    heard = [decode(Event, message.payload) for message in world.heard if message.topic == "tf/1/site/dev/event"]
+    assert {event.severity.value for event in heard if event.code == code} == {severity}
+
+
 @pytest.mark.parametrize(("before", "phase"), [(0, "rolled_back"), (200, "committed")])
 def test_inputs_that_no_release_could_serve_are_no_fault_of_the_new_one(world: World, before: int, phase: str) -> None:
     """A source that spoils its pictures under the old release too; one that only the new one refuses is its fault."""

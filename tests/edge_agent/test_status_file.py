@@ -70,6 +70,10 @@ def test_a_running_agent_is_judged_by_what_it_said(
             {"update": {"phase": "committed", "answered": 0}},
             "inputs       none yet: the source has given nothing that was answered, and nothing lies unread",
         ),
+        (
+            {"update": {"phase": "committed", "answered": 0}, "unread": {"refused": 1}},
+            "inputs       none answered yet: it refused 1 input",
+        ),
         ({"update": {"phase": "committed", "answered": 3}}, ""),
     ],
 )

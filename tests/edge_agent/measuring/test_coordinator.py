@@ -161,6 +161,7 @@ def test_a_fault_of_ours_is_answered_too(scene: Scene) -> None:
     scene.measurer.done[0](ZeroDivisionError("by zero"))
     coordinator.finished(scene.notices[0])
     assert (scene.answers[0].ok, scene.answers[0].code) == (False, "measure_failed")
+    assert scene.events == ["measure_begun", "measure_failed"]
 
 
 def test_an_agent_that_does_not_measure_says_so(scene: Scene) -> None:

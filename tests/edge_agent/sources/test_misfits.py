@@ -25,7 +25,7 @@ def test_names_model_and_folder_where_the_files_are_of_another_kind(
     """No suffix mends a wrong model: both that may be wrong are named, and no suffix."""
     step = step_for(name, reads)
     assert f"a release that reads {found}" in step
-    assert f"set [source] path to one of {wanted}" in step
+    assert f"set [source] path to one with {wanted}" in step
     assert "suffixes" not in step
 
 
