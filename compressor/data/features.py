@@ -34,6 +34,7 @@ from compressor.data._front_end import window_front_end as front_end
 from compressor.data._layout import is_hidden
 from compressor.data._table import Table, check_label, check_spelled, source_name
 from compressor.data._window_table import Columns, encoded, read
+from compressor.data.labelled_images import TABLES, said_of_forms, without_forms
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 
@@ -41,7 +42,6 @@ READS = frozenset({
     "path", "slices", "split", "allow_corrupt", "front_end", "options", "columns", "label_columns", "ignore", "missing",
 })  # fmt: skip
 COLUMNS = ("label", "source", "target")
-_TABLES = (".csv", ".tsv", ".parquet")
 _LABEL, _SOURCE, _TARGET = "label", "source", "target"
 _DROP = "drop"
 
@@ -76,19 +76,25 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
 
 @dataclass(slots=True, kw_only=True)
 class _WholeRows:
-    """The samples so far, of how many rows, and how often a value of each column was missing in rows left out."""
+    """The samples so far, of how many rows, and how often a value of each column was missing in rows left out.
 
+    ``forms``: tables that were passed by.
+    """
+
+    forms: list[str] = field(default_factory=list)
     samples: list[SensorSample] = field(default_factory=list)
     rows: int = 0
     missing: Counter[str] = field(default_factory=Counter)
 
     def remarks(self) -> tuple[str, ...]:
+        said = tuple(filter(None, [said_of_forms(self.forms)]))
         if not self.missing:
-            return ()
+            return said
         often = ", ".join(f"{name} {count}" for name, count in self.missing.most_common(5))
         more = f" and {len(self.missing) - 5} columns more" if len(self.missing) > 5 else ""  # noqa: PLR2004 - as above
         lost = self.rows - len(self.samples)
-        return (f"left out {lost} of {self.rows} rows without a value ({often}{more}): devices don't answer such rows",)
+        left = f"left out {lost} of {self.rows} rows without a value ({often}{more}): devices don't answer such rows"
+        return (*said, left)
 
 
 def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> _WholeRows:
@@ -98,7 +104,8 @@ def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> _WholeRows:
     binary = bool(options.get("binary", 0)) and not text
     read_so_far = _WholeRows()
     with opened(path) as store:
-        names = [name for name in store.names() if name.lower().endswith(_TABLES) and not is_hidden(name)]
+        names = [name for name in store.names() if name.lower().endswith(TABLES) and not is_hidden(name)]
+        names, read_so_far.forms = without_forms(names)
         for name in names:
             read_so_far.samples += _of_table(store, name, data, options, read_so_far, binary=binary)
     if not read_so_far.samples:

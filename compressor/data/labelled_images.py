@@ -16,7 +16,7 @@ import itertools
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -48,7 +48,9 @@ MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels, which are kept decoded
 _SOURCE, _LANE = "source", "lane"
 _LISTS = (".csv", ".tsv")
+TABLES = (*_LISTS, ".parquet")
 _NOT_THERE = ": not there"
+_FORM = "submission"
 
 
 class Store(Protocol):
@@ -89,10 +91,28 @@ def load(data: DataRecipe, root: Path | None = None, listing: str = "") -> Table
     """
     path = (root or Path()) / data.path
     with _opened(path) as store:
-        rows = _read_rows(store, data, path, listing)
+        names, passed = without_forms([listing] if listing else store.csv_names())
+        rows = _read_rows(store, data, path, names)
         rows, remark = _as_they_lie(store, rows)
     table = listed(data, path, rows)
-    return replace(table, remarks=(*table.remarks, remark)) if remark else table
+    return replace(table, remarks=(*table.remarks, *filter(None, [remark, said_of_forms(passed)])))
+
+
+def without_forms(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the tables ``names`` without the forms in which a competition wants its answers, and these.
+
+    Those are called so, as ``sample_submission.csv``; where there is nothing else, they stay.
+    """
+    tables = [name for name in names if name.lower().endswith(TABLES)]
+    forms = [name for name in tables if PurePosixPath(name).stem.casefold().endswith(_FORM)]
+    if not forms or len(forms) == len(tables):
+        return list(names), []
+    return [name for name in names if name not in forms], forms
+
+
+def said_of_forms(passed: Sequence[str]) -> str:
+    """Return "" or a remark on the forms that were passed by."""
+    return f"not read: {', '.join(passed)[:200]}, by its name a form for answers" if passed else ""
 
 
 def _as_they_lie(store: Store, rows: list[LabelRow]) -> tuple[list[LabelRow], str]:
@@ -266,8 +286,7 @@ def _oversize(name: str, got_bytes: int, limit_bytes: int) -> ArchiveError:
     return ArchiveError(f"Expected {name[:200]!r} of at most {limit_bytes} bytes, got {got_bytes}")
 
 
-def _read_rows(store: Store, data: DataRecipe, path: Path, listing: str) -> list[LabelRow]:
-    names = [listing] if listing else store.csv_names()
+def _read_rows(store: Store, data: DataRecipe, path: Path, names: Sequence[str]) -> list[LabelRow]:
     if not names:
         message = f"Expected labels.csv at the top of {path}, got no CSV file"
         raise ArchiveError(message)

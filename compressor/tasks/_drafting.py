@@ -6,10 +6,15 @@ reason, which becomes a comment of the recipe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from compressor.data._table import Table, Texts, sort_classes
+from compressor.statistics.bootstrap import Draws
+from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.power import POWER, samples_for
 
 MARGINS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2)
@@ -18,11 +23,14 @@ DISCORDANCE = 0.04
 """Share of rows that exactly one of the float and the int8 model gets right, measured on meter digits: 3.8 %."""
 FIRST_LOOK = 0.9
 """Part of the risk that the first look at a gate split has (``gates.looks``)."""
+FIRST_CONFIDENCE = 1 - 0.05 * FIRST_LOOK
+INT8_NOISE = 0.1
+"""What int8 adds to a score, in its standard deviations: 20 dB, as a file that is not noisy has."""
+_TRIALS, _REPLICATES = 10, 500
 BATCHES = 3_000
 """Of a training: enough for the recipes under ``models/``."""
 SMALL = 2_000
 _NORMAL = frozenset({"good", "ok", "okay", "normal", "nominal", "healthy", "intact", "pass", "passed", "io", "fine"})
-_RISK = 0.05
 _SIDE_OF_SMALL_NETWORK = 64
 _STEM_STRIDE_FROM = 32
 _LONGEST = 120
@@ -100,17 +108,43 @@ def normal_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name.strip().casefold() in _NORMAL)
 
 
-def margin_for(count: int) -> tuple[float, str]:
-    """Return the smallest margin that ``count`` sources can show, and why."""
-    confidence = 1 - _RISK * FIRST_LOOK
+def margin_for(count: int, of: str = "sources") -> tuple[float, str]:
+    """Return the smallest margin that ``count`` independent pairs can show, and why; ``of``: what they are."""
+    confidence = FIRST_CONFIDENCE
     needed = {margin: samples_for(margin, DISCORDANCE, confidence=confidence) for margin in MARGINS}
     margin = next((one for one in MARGINS if needed[one] <= count), MARGINS[-1])
     equal = f"at {100 * DISCORDANCE:g} % discordance an equal model passes with {100 * POWER:.0f} % power"
     if needed[margin] > count:
-        return margin, f"{count} sources judge, {needed[margin]} would show this: expect INCONCLUSIVE, label more"
+        return margin, f"{count} {of} judge, {needed[margin]} would show this: expect INCONCLUSIVE, label more"
     below = [one for one in MARGINS if one < margin]
     more = f"; {100 * below[-1]:g} points need {needed[below[-1]]}" if below else ""
-    return margin, f"{count} sources judge: {equal}{more}"
+    return margin, f"{count} {of} judge: {equal}{more}"
+
+
+def margin_of_metric(
+    measured: Callable[[np.random.Generator, Draws], MetricEvidence], least: float, name: str, *, times: float = 1.0
+) -> tuple[float, str]:  # fmt: skip
+    """Return the smallest margin that the gate shows of a file without loss, by the gate's own bound, and why.
+
+    Args:
+        measured: Draws a gate split of ``planned`` rows with an equal model and the noise of int8; its evidence.
+        least: The smallest margin that is drafted.
+        name: What the rows are, in the reason.
+        times: So many times as many rows there are as ``measured`` draws; a bound falls with the root of it at least.
+    """
+    draws = Draws(FIRST_CONFIDENCE, _REPLICATES)
+    bounds = sorted(measured(np.random.default_rng(seed), draws).upper for seed in range(_TRIALS))
+    bound = bounds[math.ceil(POWER * _TRIALS) - 1] / math.sqrt(max(1.0, times))
+    margin = next((one for one in MARGINS if one >= max(least, bound)), MARGINS[-1])
+    shown = f"{name}: the bound of an int8 file without loss is, in {100 * POWER:.0f} % of drawn splits like this,"
+    if bound > MARGINS[-1]:
+        return margin, f"{shown} {bound:.2g}, above every sensible margin: expect INCONCLUSIVE, label more"
+    return margin, f"{shown} {bound:.2g} at most"
+
+
+def planned(rows: int, least: int, most: int = 400) -> int:
+    """Return for how many rows a margin is computed: those at hand, from the ``least`` of the gate to ``most``."""
+    return min(max(rows, least), most)
 
 
 def network(facts: Facts) -> tuple[Key, ...]:

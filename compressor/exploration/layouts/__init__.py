@@ -26,7 +26,7 @@ from compressor.data._delimited import Lines, flag, lines_of
 from compressor.data._layout import IMAGES, is_hidden
 from compressor.data._npy import check_header, read_npy, samples_of
 from compressor.data._window_table import read
-from compressor.data.labelled_images import MAX_CSV_BYTES
+from compressor.data.labelled_images import MAX_CSV_BYTES, without_forms
 from compressor.data.sound_events import MAX_RECORDING_BYTES
 from compressor.errors import CompressorError, DataError
 from compressor.exploration.layouts import annotated, tabular
@@ -47,12 +47,19 @@ from compressor.tasks._drafting import Key
 from edge_agent.front_ends.log_mel import MAX_WAV_BYTES
 from edge_agent.front_ends.window import MAX_WINDOW_BYTES
 from edge_agent.inference.preprocess import MAX_IMAGE_BYTES
+from edge_agent.streams.wav_header import plain_wav
 
 _GREY_LEVELS = 2.0  # difference of the channels of a grey picture after JPEG
 _JSON_BYTES = 256 * 1024 * 1024
 _PARTS_OF_SPOKEN = 3
 _IDX = "-idx3-ubyte"
 _SOUNDS = (".wav", ".wave")
+_KNOWN = frozenset({
+    "sex", "gender", "male", "female", "is_male", "is_female", "smoker", "pregnant", "married", "adult", "child",
+    "train", "is_train", "valid", "is_valid", "validation", "test", "is_test", "val", "is_val", "fold", "left", "right",
+    "day", "night", "indoor", "outdoor", "flash",
+})  # fmt: skip
+"""Names of columns that say whom or what a picture is of, where and how it was taken, or its split."""
 _LEAST_BOX = 12  # pixels of the shorter side of the median box: one and a half cells of the grid
 TASKS = {"boxes": "detection", "sound_events": "stream_events"}
 """The task of data sets whose rows are of one kind."""
@@ -72,7 +79,7 @@ def recognised(path: Path, labels: Sequence[str] = ()) -> Layout:
         DataError: If no data set reads its layout, or a file that tells its form is damaged.
     """
     with opened(path) as store:
-        names = [name for name in store.names() if not is_hidden(name)]
+        names, _ = without_forms([name for name in store.names() if not is_hidden(name)])
         dataset, why = dataset_of(path, store, labels)
         if labels and dataset not in {"features", "labelled_images", "recordings"}:
             message = f"Expected --label for a table, or a list of images, got it for {why} ({dataset})"
@@ -102,7 +109,7 @@ def dataset_of(path: Path, store: Names, labels: Sequence[str] = ()) -> tuple[st
     Raises:
         DataError: If none does.
     """
-    names = [name for name in store.names() if not is_hidden(name)]
+    names, _ = without_forms([name for name in store.names() if not is_hidden(name)])
     if any(_IDX in name for name in names):
         found = "idx"
     elif ending(names, IMAGES):
@@ -314,7 +321,11 @@ def _columns(
     if len(labels) == 1:
         meant["label"] = labels[0] if labels[0] in lines.head else ""
     by = "named by --label" if labels else "columns of 0 and 1 alone, and none is called label"
-    several = list(labels) if len(labels) > 1 else [] if meant["label"] else _flags(lines, meant.values())
+    several, left_out = list(labels) if len(labels) > 1 else [], ""
+    if not several and not meant["label"]:
+        several, left_out = _flags(lines, meant.values())
+    if len(several) == 1:
+        meant["label"], several = several[0], []
     lost = next((one for one in labels if one not in lines.head), "")
     missing = lost or next(
         (one for one in ("path", "label") if not meant[one] and not (one == "label" and several)), ""
@@ -337,8 +348,9 @@ def _columns(
     ours = told and set(lines.column(told)) <= OUR_SPLITS
     keys += place_keys(named(left, SLICES), told if ours else "")
     if several:
-        return keys, (), (_said_of_labels(lines, several),)
-    return keys, tuple(lines.column(meant["label"])), ()
+        return keys, (), (_said_of_labels(lines, several) + left_out,)
+    only = f"the label is {meant['label']!r}, the only other column of 0 and 1{left_out}" if left_out else ""
+    return keys, tuple(lines.column(meant["label"])), tuple(filter(None, [only]))
 
 
 def _names_files(lines: Lines, names: Sequence[str]) -> str:
@@ -352,14 +364,21 @@ def _names_files(lines: Lines, names: Sequence[str]) -> str:
     return ""
 
 
-def _flags(lines: Lines, taken: Iterable[str]) -> list[str]:
-    """Return the columns with a flag in every line, 0 and 1, if there are two or more besides those ``taken``.
+def _flags(lines: Lines, taken: Iterable[str]) -> tuple[list[str], str]:
+    """Return the columns with a flag in every line, 0 and 1, besides those ``taken``, if there are two or more.
 
-    Flags are also written ``0.0`` and ``1.0``, or ``false`` and ``true``.
+    Flags are also written ``0.0`` and ``1.0``, or ``false`` and ``true``. A column that is, by its name, known of each
+    picture, such as whom it is of or its split, is none of several, as long as there are others; the words say so.
     """
     others = [name for name in lines.head if name and name not in set(taken)]
     found = [name for name in others if _flag_values(lines, name) == {0.0, 1.0}]
-    return found if len(found) > 1 else []
+    known = [name for name in found if name.strip().casefold() in _KNOWN]
+    if len(found) < 2 or len(known) == len(found):  # noqa: PLR2004 - one alone may be anything
+        return (found, "") if len(found) > 1 else ([], "")
+    if not known:
+        return found, ""
+    words = f"; not taken: {', '.join(known)}, by its name known of a picture beforehand (if not, --label names all)"
+    return [name for name in found if name not in known], words
 
 
 def _flag_values(lines: Lines, name: str) -> set[float]:
@@ -401,7 +420,7 @@ def _heard(store: Names, names: Sequence[str], limit_bytes: int) -> tuple[int, l
     rates, lengths = Counter[int](), []
     for name in names:
         try:
-            with wave.open(io.BytesIO(store.read(name, limit_bytes))) as sound:
+            with wave.open(io.BytesIO(plain_wav(store.read(name, limit_bytes)))) as sound:
                 rates[sound.getframerate()] += 1
                 lengths.append(sound.getnframes() / max(1, sound.getframerate()))
         except (wave.Error, EOFError, CompressorError):

@@ -7,8 +7,20 @@ import math
 import numpy as np
 
 from compressor.gates.metrics import MIN_RAREST, MIN_SAMPLES
+from compressor.statistics.bootstrap import Draws, auc_drop
+from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.false_alarms import DAY_S, days_for
-from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels, normal_names, training
+from compressor.tasks._drafting import (
+    INT8_NOISE,
+    DraftedParts,
+    Facts,
+    Key,
+    WrittenLabels,
+    margin_of_metric,
+    normal_names,
+    planned,
+    training,
+)
 from compressor.tasks.anomaly.targets import ANOMALOUS
 
 RANGE_MARGIN = 0.5
@@ -17,6 +29,9 @@ CALIBRATION_SHARE = 0.25
 _ENOUGH_SHARE, _ENOUGH = 0.1, 50
 """From so many other rows, as a share of all and as sources, a classifier can learn them."""
 _TRAIN = "train"
+_LEAST_DROP, _MOST_PLANNED = 0.02, 600
+_APART = 1.8
+"""Standard deviations between normal and anomalous scores: an AUC of .9."""
 _RATE, _ALLOWED = 1.0, 2.0
 """False alarms a day: what the threshold is chosen for, and the most that the gate allows."""
 _INTERVAL_S, _CONFIDENCE = 60.0, 0.95
@@ -74,7 +89,8 @@ def parts(facts: Facts) -> DraftedParts:
         hints = [f"{short}:", f"false_alarms_per_day = {{max = {_ALLOWED}}}"]
         gates = []
     if odd:
-        gates.insert(0, Key(name="auc_drop", value={"max": 0.05}, why=_why_area(facts.gate, odd)))
+        margin, why = _area_margin(facts)
+        gates.insert(0, Key(name="auc_drop", value={"max": margin}, why=f"{_why_area(facts.gate, odd)}; {why}"))
         hints.insert(0, "auc = {min = 0.9}  # what your use needs: a person knows it, the data do not")
     else:
         why = "there is no anomalous row to show that it finds any: give some, and remove this line"
@@ -120,6 +136,24 @@ def _short(facts: Facts, odd: int) -> str:
         f"false_alarms_per_day: at one input each {_INTERVAL_S:g} s it needs {' and '.join(lacking)}: record more, or "
         "write a longer interval_s or a higher rate"
     )
+
+
+def _area_margin(facts: Facts) -> tuple[float, str]:
+    """Return the drop of the AUC that so many normal and anomalous sources show, and why."""
+    sources, anomalous = facts.table.sources, facts.table.labels == ANOMALOUS
+    odd, usual = (len(np.unique(sources[rows])) for rows in (anomalous, ~anomalous))
+    usual = round(usual * (facts.gate - int(anomalous.sum())) / max(1, int((~anomalous).sum())))
+    share = odd / max(1, odd + usual)
+    rows, enough = planned(odd + usual, MIN_SAMPLES, _MOST_PLANNED), max(odd + usual, MIN_SAMPLES)
+    count = min(max(round(share * rows), MIN_RAREST), rows - MIN_RAREST)
+    labels = (np.arange(rows) < count).astype(np.int64)
+
+    def measured(rng: np.random.Generator, draws: Draws) -> MetricEvidence:
+        before = rng.standard_normal(rows) + _APART * labels
+        return auc_drop(labels, before, before + INT8_NOISE * rng.standard_normal(rows), draws)
+
+    kinds = f"{enough - round(share * enough)} normal and {round(share * enough)} anomalous sources"
+    return margin_of_metric(measured, _LEAST_DROP, kinds, times=enough / rows)
 
 
 def _why_area(gate: int, odd: int) -> str:

@@ -92,14 +92,53 @@ def test_flags_written_as_fractions_and_words_are_labels_and_named(tmp_path: Pat
     assert "exactly one" not in draft(listed(tmp_path / "b", ["id", "red", "wet"], rows), tmp_path, Silent()).remarks[0]
 
 
-def test_two_lists_of_pictures_are_told_at_once(tmp_path: Path) -> None:
-    """As a competition's train.csv beside its sample_submission.csv; a list called labels.csv is taken."""
+@pytest.mark.parametrize("form", ["sample_submission.csv", "gender_submission.csv"])
+def test_a_form_for_answers_is_passed_by_with_a_word(tmp_path: Path, form: str) -> None:
+    """As a competition's train.csv beside its sample_submission.csv; where there is nothing else, it is read."""
     path = listed(tmp_path / "a", ["path", "label"], [[n, "ab"[n % 2]] for n in range(COUNT)])
-    (path / "sample_submission.csv").write_text("id,label\n1,0\n")
+    (path / "labels.csv").rename(path / "train.csv")
+    (path / form).write_text("id,label\n1,0\n")
+    table = drafted(path)[2]
+    assert table.class_names == ("a", "b")
+    assert table.remarks[-1] == f"not read: {form}, by its name a form for answers"
+    (path / "train.csv").rename(path / "my_submission.csv")
+    (path / form).unlink()
+    assert drafted(path)[2].class_names == ("a", "b")
+
+
+def test_a_form_for_answers_beside_rows_of_features_is_passed_by(tmp_path: Path) -> None:
+    """Its columns are others."""
+    lines = ["a,b,label", *(f"{n % 7},{n % 5},{'xy'[n % 2]}" for n in range(COUNT))]
+    write(tmp_path / "rows", {"train.csv": "\n".join(lines).encode(), "sample_submission.csv": b"id,label\n1,x\n"})
+    table = drafted(tmp_path / "rows")[2]
+    assert len(table) == COUNT
+    assert "not read: sample_submission.csv, by its name a form for answers" in table.remarks
+
+
+def test_two_lists_of_pictures_are_told_at_once(tmp_path: Path) -> None:
+    """Which of them counts is a person's to say; a list called labels.csv is taken."""
+    path = listed(tmp_path / "a", ["path", "label"], [[n, "ab"[n % 2]] for n in range(COUNT)])
+    (path / "more.csv").write_text("id,label\n1,0\n")
     assert drafted(path)[2].class_names == ("a", "b")
     (path / "labels.csv").rename(path / "train.csv")
-    with pytest.raises(DataError, match=r"or labels\.csv, got sample_submission\.csv, train\.csv: call the one with"):
+    with pytest.raises(DataError, match=r"or labels\.csv, got more\.csv, train\.csv: call the one with"):
         recognised(path)
+
+
+def test_what_is_known_of_a_person_is_no_label_beside_others(tmp_path: Path) -> None:
+    """It is left out with a word; of two columns the other is the label; --label has the last word."""
+    rows = [[n, n % 2, int(n % 3 == 0), int(n % 5 == 0)] for n in range(COUNT)]
+    path = listed(tmp_path / "a", ["image", "sex", "scar", "mole"], rows)
+    made = draft(path, tmp_path, Silent())
+    assert 'label_columns = ["scar", "mole"]' in made.text
+    assert "; not taken: sex, by its name known of a picture beforehand (if not, --label names all)" in made.remarks[0]
+    asked = draft(path, tmp_path, Silent(), labels=("sex", "scar"))
+    assert 'label_columns = ["sex", "scar"]' in asked.text
+    one = draft(listed(tmp_path / "b", ["image", "Sex", "scar"], [row[:3] for row in rows]), tmp_path, Silent())
+    assert 'columns = {path = "image", label = "scar"}' in one.text
+    assert one.remarks[0].startswith("the label is 'scar', the only other column of 0 and 1; not taken: Sex")
+    both = draft(listed(tmp_path / "c", ["image", "male", "smoker"], [row[:3] for row in rows]), tmp_path, Silent())
+    assert 'label_columns = ["male", "smoker"]' in both.text
 
 
 def test_flags_in_arrays(tmp_path: Path) -> None:
@@ -160,7 +199,9 @@ def test_rows_that_a_gate_on_anomalies_lacks_are_said(tmp_path: Path) -> None:
     assert "\n# false_alarms_per_day = {max = 2.0}\n" in some.text
     assert [gate.name for gate in parse_recipe(some.text).gates] == ["auc_drop"]
     assert "of 44 gate rows, 24 anomalous; with fewer than 100 sources, 20 of each kind, it stays INC" in some.text
-    assert "give at least 56 more before the first run (a later look needs more)\nauc_drop" in some.text
+    assert (
+        "give at least 56 more before the first run (a later look needs more); 45 normal and 55 anomalous" in some.text
+    )
     none = draft(normal(tmp_path / "none"), tmp_path, Silent())
     assert [said.endswith("It stays INCONCLUSIVE until then.") for said in none.remarks] == [True]
     assert [gate.name for gate in parse_recipe(none.text).gates] == ["false_alarms_per_day"]
