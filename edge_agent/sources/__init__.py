@@ -241,6 +241,12 @@ class _OutsideSource:
         """Whether it says that it wakes the loop for every input."""
         return getattr(self._source, "wakes", False) is True
 
+    @property
+    def left_alone(self) -> UnreadInputs:
+        """What it says that lies unread now, if it does."""
+        found = self._call("say what lies unread", lambda: getattr(self._source, "left_alone", None))
+        return found if isinstance(found, UnreadInputs) else UnreadInputs()
+
     def close(self) -> None:
         """End what the source started, if it says how."""
         if hasattr(self._source, "close"):

@@ -17,7 +17,9 @@ from edge_agent.errors import AgentConfigError, SourceError
 from edge_agent.sources._stream import StreamSource
 from edge_agent.sources.push import PushSource
 from edge_agent.sources.synthetic import MAX_IMAGE_BYTES
+from edge_agent.streams.recorded_inputs import RecordedInputs
 from tests.edge_agent.sources.prepared import prepared, publish, taken
+from wire.manifest import Manifest
 from wire.settings import Bound, rules
 
 ROOT = Path(__file__).parents[3]
@@ -225,6 +227,20 @@ def test_an_external_source_is_closed_at_the_end_whatever_it_does(
     for opens in ("open_source", "plain"):
         sources.close(sources.load({"kind": f"closing:{opens}"}, FakeClock()))
     assert sys.modules["closing"].Camera.closed == 1
+
+
+@pytest.mark.parametrize(("told", "ignored"), [("UnreadInputs(ignored=3)", 3), ("None", 0), ("7", 0)])
+def test_an_external_source_may_say_what_lies_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, ignored: int
+) -> None:
+    """As those of this folder do; anything else says nothing."""
+    code = f"class Scanner:\n    left_alone = {told}\ndef open_source(*_):\n    return Scanner()\n"
+    (tmp_path / "scanner.py").write_text(f"from wire.messages import UnreadInputs\n{code}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "scanner", raising=False)
+    source = sources.load({"kind": "scanner:open_source"}, FakeClock())
+    inputs = RecordedInputs(source, Manifest, FakeClock(), lambda *_: None)
+    assert sources.left_alone(inputs).ignored == ignored
 
 
 def test_a_stream_wakes_the_loop_for_each_input(tmp_path: Path) -> None:
