@@ -187,7 +187,8 @@ class RolloutInfo:
     ``committed`` / (``committed`` + ``failed`` + ``stuck``), None while all three are 0. ``waiting``: how many devices
     have put the update off, by the code of the reason. ``scope``: which devices it is for (``docs/reference/rest.md``);
     ``newcomers``: whether devices of the scope that enrol meanwhile join. ``cautions``: devices that come last or are
-    left out, with the reason.
+    left out, with the reason. ``failing``: how often the release fails on devices, with bounds that hold at any look
+    (mean, at_least, at_most, allowed, exceeded, devices, risk, text); ``disagreeing``: how far its answers differ.
     """
 
     id: str = ""
@@ -215,6 +216,8 @@ class RolloutInfo:
     max_bytes_per_s: int = 0
     window: Mapping[str, Json] | None = None
     shadow: Mapping[str, Json] | None = None
+    failing: Mapping[str, Json] = field(default_factory=dict)
+    disagreeing: Mapping[str, Json] | None = None
     shadow_counts: Mapping[str, Json] | None = None
     replay_counts: Mapping[str, Json] | None = None
     waiting: Mapping[str, int] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
 from server.rollout.create import RolloutOptions
 from server.rollout.figures.forecast import total
+from server.rollout.figures.sequential import disagreeing, failing
 from server.rollout.model import Member, Rollout
 from server.rollout.planner import unproven
 from server.rollout.resuming import How
@@ -261,13 +262,31 @@ class GroupBody(BaseModel):
     air_bytes: int
 
 
+class DeviceRateBody(ValueBody):
+    """A rate over devices with an outcome: ``mean`` of ``devices``, null before the first.
+
+    Whenever one looks, it is at least ``at_least`` and at most ``at_most``, each with confidence 1 - ``risk``, if
+    devices are independent (those of one site may not be). ``exceeded``: it is surely above ``allowed``, and pauses.
+    """
+
+    devices: int
+    mean: float | None
+    at_least: float
+    at_most: float
+    allowed: float
+    exceeded: bool
+    risk: float
+    text: str
+
+
 class RolloutBody(BaseModel):
     """One rollout.
 
     ``failed`` and ``stuck`` include devices that were replaced or removed later. ``replaced``: in whose place others
     try. ``removed``: left the fleet before the release had an outcome on them. ``committed_ratio``:
     ``committed`` / (``committed`` + ``failed`` + ``stuck``), null while all are 0. ``air_bytes``, ``bundle_bytes``: the
-    sums over the members; ``forecast_bytes``, ``forecast_upper``: as of a group.
+    sums over the members; ``forecast_bytes``, ``forecast_upper``: as of a group. ``failing``: how often the release
+    fails on devices; ``disagreeing``: how far its answers differ, by device, null unless the shadow has a limit.
     ``shadow_counts``: of all devices so far, also of those under way; ``replay_counts``: of
     the inputs of the release before that they answered again after the switch. ``waiting``: how many
     devices have put the update off, by the code why. ``cautions``: devices that come last, and devices that don't get
@@ -301,6 +320,8 @@ class RolloutBody(BaseModel):
     bundle_bytes: int
     forecast_bytes: int | None
     forecast_upper: int
+    failing: DeviceRateBody
+    disagreeing: DeviceRateBody | None
     waiting: dict[str, int]
     cautions: dict[str, str]
     groups: list[GroupBody]
@@ -404,7 +425,7 @@ def _shown(rollouts: RolloutService, rollout: Rollout) -> RolloutBody:
 
 
 def _body(rollout: Rollout) -> RolloutBody:
-    counts, likely = count_members(rollout.members), total(rollout.members)
+    counts, likely, differs = count_members(rollout.members), total(rollout.members), disagreeing(rollout)
     return RolloutBody(
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
         scope=ScopeBody.of(rollout.scope), newcomers=rollout.dynamic,
@@ -419,6 +440,7 @@ def _body(rollout: Rollout) -> RolloutBody:
         committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),
         bundle_bytes=sum(member.bundle_bytes for member in rollout.members),
         forecast_bytes=likely.air_bytes if likely else None, forecast_upper=likely.upper if likely else 0,
+        failing=DeviceRateBody.of(failing(rollout)), disagreeing=DeviceRateBody.of(differs) if differs else None,
         waiting=waiting(rollout.members), cautions=dict(rollout.cautions), groups=_groups(rollout),
         members=[_member(member) for member in rollout.members],
     )  # fmt: skip

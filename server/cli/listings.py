@@ -16,6 +16,7 @@ from server.fleet.liveness import Presence
 from server.registry.events import LoggedEvent
 from server.registry.versions import Release
 from server.rollout.figures.forecast import total
+from server.rollout.figures.sequential import failing
 from server.rollout.model import IN_FLIGHT, Member, Rollout
 from server.rollout.thresholds import count_members, removed_count, replaced_count, waiting
 
@@ -150,6 +151,7 @@ def rollout_row(rollout: Rollout) -> Row:
         "created_ms": rollout.created_ms, "updated_ms": rollout.updated_ms, "code": rollout.code, "text": rollout.text,
         "air_bytes": sum(member.air_bytes for member in rollout.members),
         "bundle_bytes": sum(member.bundle_bytes for member in rollout.members),
+        "failing": asdict(failing(rollout)),
         "waiting": waiting(rollout.members), "cautions": dict(rollout.cautions),
         "scope": rollout.scope.text, "newcomers": rollout.dynamic,
         "forecast_bytes": likely.air_bytes if likely else None, "forecast_upper": likely.upper if likely else 0,

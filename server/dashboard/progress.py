@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago
 from server.rollout.figures.forecast import total
+from server.rollout.figures.sequential import disagreeing, failing
 from server.rollout.model import (
     IN_VAIN,
     NO_MODEL,
@@ -86,7 +87,10 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutCard:
-    """One rollout; ``actions`` are the buttons for its phase; ``held_by``: the verdicts that hold it, by id."""
+    """One rollout; ``actions`` are the buttons for its phase; ``held_by``: the verdicts that hold it, by id.
+
+    ``failing`` and ``disagreeing``: what its devices show of both, with bounds; "" before the first outcome.
+    """
 
     id: str
     release: str
@@ -103,10 +107,13 @@ class RolloutCard:
     actions: tuple[str, ...]
     open: bool
     held_by: tuple[int, ...] = ()
+    failing: str = ""
+    disagreeing: str = ""
 
 
 def rollout_card(rollout: Rollout, now_ms: int, held_by: Sequence[int] = ()) -> RolloutCard:
     """Return the card of one rollout; ``held_by``: the open regressions of its release, by id."""
+    fails, differs = failing(rollout), disagreeing(rollout)
     return RolloutCard(
         id=rollout.id,
         release=rollout.release,
@@ -122,6 +129,8 @@ def rollout_card(rollout: Rollout, now_ms: int, held_by: Sequence[int] = ()) -> 
         groups=tuple(_group(rollout, index) for index in range(len(rollout.groups))),
         actions=actions(rollout.phase),
         open=rollout.phase in OPEN_PHASES,
+        failing=f"failing: {fails.text}" if fails.devices else "",
+        disagreeing=f"devices differ: {differs.text}" if differs and differs.devices else "",
         held_by=tuple(held_by) if rollout.phase in {RolloutPhase.AWAITING_APPROVAL, RolloutPhase.PAUSED} else (),
     )
 

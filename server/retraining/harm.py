@@ -13,21 +13,18 @@ D. Thompson, JASA 47 (1952) 663-685, for the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-_BETS = np.array([0.02, 0.04, 0.08, 0.16, 0.32, 0.48, 0.64, 0.76, 0.86, 0.95])  # fractions of the largest safe bet
+from server.betting import BETS, Values, largest, log_growth
+
 DEVICE = "device"
 """The attribute of a group of one device, and no cohort's: an attribute of that name is left out."""
-_STEPS = 24  # of bisection: the bound is exact to 6e-8
 _DAY_MS = 86_400_000
 _DAYS = 365
 _WEIGHTY = 0.95  # the largest twentieth of the weights is cut, so that the largest weight is not one sample's
-
-Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,13 +120,13 @@ def log_wealth(scenes: Sequence[LabelledScene], risk: float) -> float:
     """
     if risk <= 0.0:
         return math.inf if any(scene.wrong for scene in scenes) else 0.0
-    return float(np.logaddexp.reduce(_log_growth(scenes, risk).sum(axis=0)) - math.log(len(_BETS)))
+    return float(np.logaddexp.reduce(_log_growth(scenes, risk).sum(axis=0)) - math.log(len(BETS)))
 
 
 def lower_bound(scenes: Sequence[LabelledScene], confidence: float = 0.95) -> float:
     """Return the lower bound of the error rate: smaller rates are rejected at ``confidence``; 0 without labels."""
     limit = -math.log(1 - confidence)
-    return _largest(lambda risk: log_wealth(scenes, risk) >= limit) if scenes else 0.0
+    return largest(lambda risk: log_wealth(scenes, risk) >= limit) if scenes else 0.0
 
 
 def upper_bound(scenes: Sequence[LabelledScene], confidence: float = 0.95) -> float:
@@ -146,7 +143,7 @@ def risk_of(scenes: Sequence[LabelledScene], begun_ms: int, level: float) -> Ris
     if not scenes:
         return Risk(since_ms=begun_ms)
     limit = -math.log(level)
-    least = _largest(lambda risk: log_evidence(scenes, begun_ms, risk) >= limit)
+    least = largest(lambda risk: log_evidence(scenes, begun_ms, risk) >= limit)
     since = int(np.argmax(_by_beginning(scenes, begun_ms, least))) if least > 0.0 else 0
     return Risk(
         scenes=len(scenes),
@@ -173,28 +170,11 @@ def _by_beginning(scenes: Sequence[LabelledScene], begun_ms: int, risk: float) -
     with np.errstate(divide="ignore"):
         shares = np.log(share)
     grown = np.logaddexp.reduce(np.cumsum(_log_growth(scenes, risk)[::-1], axis=0)[::-1], axis=1)
-    found: Values = shares + grown - math.log(len(_BETS))
+    found: Values = shares + grown - math.log(len(BETS))
     return found
 
 
 def _log_growth(scenes: Sequence[LabelledScene], risk: float) -> Values:
-    """Return the log of what each bet grows by with each scene, (N, bets): 1 + b w (x - risk) / risk.
-
-    At most the whole stake is bet, as no weight is above 1.
-    """
+    """Return the log of what each bet grows by with each scene, (N, bets); at most the whole stake is bet."""
     wrong = np.array([scene.wrong for scene in scenes])
-    weight = np.array([scene.weight for scene in scenes])
-    found: Values = np.log1p(np.outer(weight * (wrong - risk) / risk, _BETS))
-    return found
-
-
-def _largest(holds: Callable[[float], bool]) -> float:
-    """Return the largest rate below 1 for which ``holds``, which is true up to it; 0 if there is none."""
-    low, high = 0.0, 1.0
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        if holds(middle):
-            low = middle
-        else:
-            high = middle
-    return low
+    return log_growth(wrong, risk, np.array([scene.weight for scene in scenes]))

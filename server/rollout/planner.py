@@ -7,7 +7,8 @@
    device that commits later counts as committed, one that reports a rollback as failed, unless it was replaced.
 2. While running, too many errors in an open group pause the rollout before any further assignment; so does a group
    that can't reach its success ratio any more, or in which no device is left to try the release;
-   if none is left in any group, it has failed.
+   if none is left in any group, it has failed. It also pauses once its devices show with certainty, at any look and
+   over all groups, that the release fails or disagrees more often than allowed (``figures.sequential``).
 3. When every open group has reached its success ratio (committed / (committed + failed + stuck + awaited), at least
    one device), and one of its committed devices has answered an input with the release, the next opens: golden vectors
    alone don't show that a release reads what a device gives it. Only a person's skip replaces either. After the last
@@ -26,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from server.rollout.figures.sequential import sure_stop
 from server.rollout.model import (
     ABORTED,
     IN_FLIGHT,
@@ -134,7 +136,7 @@ def stop(rollout: Rollout) -> Pause | None:
             return Pause("success_threshold", text)
         if index == 0 or index + 1 < len(rollout.groups):
             return Pause("no_evidence", f"no device is left in {group.name} to try the release")
-    return None
+    return sure_stop(rollout)
 
 
 def _nobody_left(rollout: Rollout) -> bool:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from server.errors import RolloutRefusedError
 from server.people import SOMEBODY
 from server.rollout.figures.forecast import Forecast
+from server.rollout.figures.sequential import sure_stop
 from server.rollout.model import (
     IN_FLIGHT,
     IN_VAIN,
@@ -189,15 +190,15 @@ def replaced(before: Rollout, after: Rollout) -> tuple[Member, ...]:
 
 
 def _in_the_way(rollout: Rollout) -> tuple[int, ...]:
-    """Return the open groups that can't pass: too few successes or too many failures."""
-    return tuple(
-        index for index in range(rollout.opened)
-        if not passed(rollout, index)
-        or (
-            not rollout.groups[index].skipped_by
-            and count_members(rollout.group_members(index)).errors_exceeded(rollout.groups[index])
-        )
-    )  # fmt: skip
+    """Return the open groups that can't pass: too few successes or too many failures, by themselves or together."""
+    together = sure_stop(rollout) is not None
+    found = []
+    for index, group in enumerate(rollout.groups[: rollout.opened]):
+        counts = count_members(rollout.group_members(index))
+        too_many = counts.errors_exceeded(group) or (together and counts.errors > 0)
+        if not passed(rollout, index) or (too_many and not group.skipped_by):
+            found.append(index)
+    return tuple(found)
 
 
 def _again(rollout: Rollout, how: How, gone: Collection[str]) -> Sequence[Member]:

@@ -103,15 +103,13 @@ class Steering:
                 button.props(f"no-caps dense {_LOOKS[action]}").style("padding: 4px 14px")
         if card.reason:
             ui.label(card.reason).style("font-weight: 600")
-        if card.scope:
-            ui.label(card.scope).classes("tf-small")
-        if card.shadow:
-            ui.label(card.shadow).classes("tf-small")
-            ui.label(card.shadow_means).classes("tf-muted tf-small")
-        if card.replay:
-            ui.label(card.replay).classes("tf-small")
-        for caution in card.cautions:
-            ui.label(caution).classes("tf-small")
+        for text, look in (
+            (card.scope, "tf-small"), (card.failing, "tf-muted tf-small"), (card.disagreeing, "tf-muted tf-small"),
+            (card.shadow, "tf-small"), (card.shadow and card.shadow_means, "tf-muted tf-small"),
+            (card.replay, "tf-small"), *((caution, "tf-small") for caution in card.cautions),
+        ):  # fmt: skip
+            if text:
+                ui.label(text).classes(look)
         for group in card.groups:
             show_group(group, partial(self._skip, card, group.name) if group.may_skip else None)
 
