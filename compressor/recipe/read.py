@@ -646,7 +646,12 @@ def _unread_of_data(recipe: Recipe) -> Iterator[Unread]:
     """Yield the keys that belong to another way to resize, and inputs to calibrate with if nothing is quantized."""
     data = recipe.data
     if data.unlabelled and not any(step.step == "distill" for step in network_steps(recipe)):
-        yield Unread("[data]", "unlabelled", "beside labelled rows without a step 'distill', which learns from both")
+        yield Unread(
+            "[data]",
+            "unlabelled",
+            "beside labelled rows without a step 'distill', which learns from both "
+            "(qat, with its share of the teacher too, learns from labelled rows alone)",
+        )
     if data.calibration and not any(isinstance(step, QuantizeRecipe) for step in recipe.compress):
         yield Unread("[data]", "calibration", "without a step 'quantize'")
     for key, resize in (("resize_to", "centre_crop"), ("fill", "letterbox")):

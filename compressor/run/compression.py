@@ -21,7 +21,7 @@ from compressor import formats, steps, tasks
 from compressor.cache import Result, Stage
 from compressor.closure import package, plugin
 from compressor.data._table import Table
-from compressor.errors import MeasureError
+from compressor.errors import MeasureError, QuantizeError
 from compressor.measurement import first_run, left_float, output_noise
 from compressor.measurement.noise_figures import LIMIT_DB, OutputNoise, noisy_text
 from compressor.measurement.predictions import Candidate
@@ -48,6 +48,8 @@ Floats = NDArray[np.float32]
 Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 _PROBE_ROWS = 4
 NOISE_ROWS = 16
+_QUIETER = ("dynamic_int8", "static_int8_16", "weight_int8", "float16")
+"""Schemes whose activations have more than 8 bits, or a range of their own each time, the fastest first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -300,6 +302,54 @@ def _less_noise(
     if left == found:
         return made, f"{said}, also with {', '.join(last)} in float."
     return other, f"{said}, so that {', '.join(last)} stay float" + (f", which leaves {left}." if left else ".")
+
+
+def noise_remedy(run: Run, target: TargetRecipe, calibration: Sequence[Table]) -> str:
+    """Return the line of a recipe with which the int8 file of ``target`` keeps its float file's answers; "" if it does.
+
+    The steps of a recipe are a person's words, and the gate split was looked at: so nothing is changed, but what is
+    named was quantized and measured, on calibration rows. Detectors are mended while they are compressed.
+
+    Raises:
+        MeasureError: If the runtime crashes when it opens a file.
+    """
+    steps = [step for step in artifact_steps(run.recipe, target.name) if step.scheme != "none"]
+    reference = run.models.floats.get(target.runtime)
+    if run.task.decoder or target.format or len(steps) != 1 or reference is None or steps[0].integer_io:
+        return ""
+    (step,), file_format = steps, formats.named(target.runtime)
+    rows = run.rows("calibration")
+    rows = rows.take(np.arange(min(NOISE_ROWS, len(rows))))
+
+    def noise(data: bytes) -> tuple[OutputNoise, ...]:  # of the answers: an embedding is not judged
+        stated = file_format.stated(data)
+        plain = replace(reference.candidate, artifact=data)
+        return noise_of(run, reference.candidate, plain if stated is None else with_contract(plain, *stated), rows)[:1]
+
+    made = run.models.compressed[target.name].candidate.artifact
+    try:
+        found = noisy_text(noise(made))
+    except MeasureError:  # other outputs, such as those of an integer file
+        return ""
+    if not found:
+        return ""
+    said = f"Noise of {step.scheme} leaves {found} of {LIMIT_DB:g} wanted"
+    for scheme in _QUIETER:
+        if scheme == step.scheme or scheme not in file_format.schemes():
+            continue
+        changed = replace(step, scheme=scheme, per_channel=True)
+        try:
+            other = _quantized(run, reference.data, target, calibration, changed, None)
+            left = noise(other)
+        except (QuantizeError, MeasureError):  # not for such a network
+            continue
+        if not noisy_text(left):
+            where = f', on = "{target.name}"' if len(run.recipe.targets) > 1 else ""
+            return (
+                f'{said}. In the [[compress]] step quantize write scheme = "{scheme}"{where}: that leaves '
+                f"{left[0].sqnr_db:.3g} dB, in {len(other):,} bytes instead of {len(made):,}."
+            )
+    return f'{said}, and so do other schemes of 8 bits: in the [[compress]] step quantize write scheme = "none".'
 
 
 def noise_of(run: Run, reference: Candidate, other: Candidate, rows: Table) -> tuple[OutputNoise, ...]:

@@ -53,7 +53,7 @@ from compressor.run.comparison import (
     disagreements,
     figures_of,
 )
-from compressor.run.compression import Lesson, Notes, exported, models_of, rescued, shaped
+from compressor.run.compression import Lesson, Notes, exported, models_of, noise_remedy, rescued, shaped
 from compressor.run.device_evidence import said_by_devices
 from compressor.run.ledger import LooksAt, counted, gate_labels, own_turn, read_ledgers
 from compressor.run.report_inputs import shown
@@ -433,6 +433,8 @@ def _judge(
     remarks += _remarks(run, target, compared, look.remark(*risks_of(plain)))
     if run.before is not None:
         figures["release_flip_ratio"] = float(_changed(run, compared).mean())
+    if judgement.verdict is not Verdict.PASS:
+        remarks += filter(None, [noise_remedy(run, target, calibration_of(run, run.rows("train")))])
     remarks += [site.remark for site in watched if site.verdict != Verdict.PASS]
     remarks += [order.remark] if order.remark else []
     if few(figures):
