@@ -433,7 +433,8 @@ def _judge(
     remarks += _remarks(run, target, compared, look.remark(*risks_of(plain)))
     if run.before is not None:
         figures["release_flip_ratio"] = float(_changed(run, compared).mean())
-    if judgement.verdict is not Verdict.PASS:
+    lacking = {result.name for result in judgement.results if result.verdict is not Verdict.PASS}
+    if any(KINDS[name].bounded for name in lacking & set(KINDS)):  # gates on answers: no scheme mends size or speed
         remarks += filter(None, [noise_remedy(run, target, calibration_of(run, run.rows("train")))])
     remarks += [site.remark for site in watched if site.verdict != Verdict.PASS]
     remarks += [order.remark] if order.remark else []
