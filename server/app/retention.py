@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.store.commissions import delete_commissions_before
+from server.store.commissions import delete_commissions_before, delete_model_changes_before
 from server.store.database import Database
 from server.store.events import delete_events_before
 from server.store.monitoring.checkpoints import delete_baselines_before
@@ -25,7 +25,8 @@ class Housekeeping:
     """Deletes windows, measurements, events and the progress of dead boots after ``retention_days``.
 
     Then evidence, closed verdicts with what hangs on them (places, suspects, paused rollouts), and the baselines
-    and commissions that a later commission of the device has replaced. What still decides something stays.
+    and commissions that a later commission of the device has replaced, or a later return to a model. What still
+    decides something stays.
     """
 
     database: Database
@@ -42,7 +43,7 @@ class Housekeeping:
             delete_windows_before, delete_batches_before, delete_events_before, delete_progress_before,
             delete_boots_before, delete_device_days_before, delete_evidence_before, delete_verdicts_before,
             delete_places_before, delete_suspects_before, delete_paused_before, delete_baselines_before,
-            delete_commissions_before,
+            delete_commissions_before, delete_model_changes_before,
         ):  # fmt: skip
             with self.database.begin() as connection:
                 delete(connection, before_ms)

@@ -6,8 +6,9 @@ Decides what a checkpoint holds, which ones are kept, and whether one is valid. 
 same settings made it, the registry still knows every bank, and the store has every baseline that it names; otherwise
 it is discarded, and processing the windows again gives the same bits.
 A completed baseline is kept for good. A device that returns after longer than the horizon is compared with its old
-baseline; only a new release (another reference or artifact), or a person who commissions the device again, makes a new
-one. Those from before a commission stay for the slots before it, which a late window may make the server compute again.
+baseline; only a new release (another reference or artifact), a return to a model after another one was kept, or a
+person who commissions the device again, makes a new one. Those from before stay for the slots before, which a late
+window may make the server compute again.
 
 ``cursor`` is the position in the windows up to which a checkpoint has processed them: the reader continues from there.
 A later arrival that belongs to a slot before the checkpoint's own makes it stale.
@@ -36,7 +37,7 @@ from server.drift.detection.detector_bank import DETECTORS, ROWS, DetectorBank, 
 from server.drift.detection.movement import FleetMovement, Movement, Ordinary, ScoreColumns
 from server.drift.detection.pools import Pool, PoolMovement, PoolName
 from server.drift.detection.reference import Singles
-from server.drift.detection.slot_update import Current, FoldState
+from server.drift.detection.slot_update import Current, FoldState, since_ms
 from server.drift.health import Fault
 from server.store.database import Database
 from server.store.monitoring import checkpoints as store
@@ -156,7 +157,7 @@ class Checkpoints:
         since = header["flagged_since"]
         state = FoldState(
             slot=header["slot"], flagged=frozenset(header["flagged"]), flagged_since=since,
-            commissioned=header["commissioned"],
+            commissioned=header["commissioned"], committed=header["committed"],
         )  # fmt: skip
         keys = [(bank["ref_id"], bank["artifact"]) for bank in header["banks"]]
         if not banks.open(state, keys):
@@ -203,7 +204,7 @@ def _header(moment: FleetMoment) -> dict[str, Any]:
     keys = list(state.banks)
     return {
         "slot": state.slot, "cursor": moment.cursor, "flagged": sorted(state.flagged),
-        "flagged_since": state.flagged_since, "commissioned": state.commissioned,
+        "flagged_since": state.flagged_since, "commissioned": state.commissioned, "committed": state.committed,
         "carried": [
             {"bank": keys.index(key), "devices": carried.bank.devices,
              "origins": {device: keys.index(origin) for device, origin in carried.origins.items()},
@@ -436,7 +437,8 @@ _KeptOfBank = dict[str, dict[int, Kept]]
 class KeptBaselines:
     """The kept baselines of open banks; only the drift service's thread may use it.
 
-    ``banks``: those that apply, as ``commissioned`` (UTC ms by device, of devices that were commissioned again) says;
+    ``banks``: those that apply, as ``commissioned`` (UTC ms by device, of devices that were commissioned again) and
+    ``committed`` (UTC ms by device and model, of devices that kept another one) say; ``models``: of which a bank is;
     ``every``: all of each bank and device, by the moment since which their windows were collected.
     """
 
@@ -445,13 +447,15 @@ class KeptBaselines:
     banks: dict[BankKey, _KeptOfBank] = field(default_factory=dict)
     pools: dict[BankKey, dict[PoolName, PoolMovement]] = field(default_factory=dict)
     every: dict[BankKey, dict[str, dict[int, dict[int, Kept]]]] = field(default_factory=dict)
+    models: dict[BankKey, str] = field(default_factory=dict)
     commissioned: Mapping[str, int] = field(default_factory=dict)
+    committed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
-    def open(self, key: BankKey, columns: ScoreColumns) -> None:
+    def open(self, key: BankKey, columns: ScoreColumns, model: str) -> None:
         """Read the baselines of the bank ``key``, once, and how its pools moved; what does not fit is left out."""
         if key in self.banks:
             return
-        streams, self.pools[key], self.every[key] = columns.streams, {}, {}
+        streams, self.pools[key], self.every[key], self.models[key] = columns.streams, {}, {}, model
         with self.database.begin() as connection:
             for row in store.baselines_of(connection, *key):
                 if len(row["counts"]) == streams * BINS * _COUNT.itemsize:
@@ -471,20 +475,29 @@ class KeptBaselines:
         self.banks[key] = {}
         self._show(key, self.every[key])
 
-    def apply(self, commissioned: Mapping[str, int]) -> None:
-        """Let ``banks`` have the baselines since devices were ``commissioned``; since the installation for others."""
-        if commissioned == self.commissioned:
+    def apply(self, state: FoldState) -> None:
+        """Let ``banks`` have the baselines since the moment that ``state`` has of each device, or its installation."""
+        if (state.commissioned, state.committed) == (self.commissioned, self.committed):
             return
-        older, self.commissioned = self.commissioned, dict(commissioned)
-        changed = {one for one in older.keys() | commissioned.keys() if older.get(one) != commissioned.get(one)}
+        pairs = ((self.commissioned, state.commissioned), (self.committed, state.committed))
+        changed = {
+            one
+            for older, newer in pairs
+            for one in {**older, **newer}
+            if older.get(one) != newer.get(one)
+        }  # fmt: skip
+        self.commissioned = dict(state.commissioned)
+        self.committed = {device: dict(one) for device, one in state.committed.items()}
         for key in self.banks:
             self._show(key, changed)
 
+    def _since_ms(self, key: BankKey, device: str) -> int:
+        return since_ms(device, self.models.get(key, ""), self.commissioned, self.committed)
+
     def _show(self, key: BankKey, devices: Iterable[str]) -> None:
         for device in devices:
-            since_ms = self.commissioned.get(device, 0)
             of_device = self.every.setdefault(key, {}).setdefault(device, {})
-            self.banks[key][device] = of_device.setdefault(since_ms, {})
+            self.banks[key][device] = of_device.setdefault(self._since_ms(key, device), {})
 
     def add(
         self, completed: Mapping[BankKey, Mapping[tuple[str, int], Kept]],
@@ -514,7 +527,7 @@ class KeptBaselines:
     def _row(self, key: BankKey, device: str, context: int, kept: Kept) -> dict[str, object]:
         return {
             "ref_id": key[0], "artifact": key[1], "device": device, "context": context,
-            "since_ms": self.commissioned.get(device, 0),
+            "since_ms": self._since_ms(key, device),
             "completed_ms": kept.slot * self.window_ms, "windows": kept.collected.windows,
             "counts": kept.collected.counts.astype(_COUNT).tobytes(),
             "squares": kept.collected.squares.astype(_SCORE).tobytes(),

@@ -15,9 +15,9 @@ the window names. An unknown reference opens none and counts as a fault of the d
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -42,6 +42,7 @@ from server.fleet.fleet import Device, Fleet
 from server.ingest.windows import StoredWindow, Windows
 from server.registry.events import EventLog
 from server.registry.versions import Release
+from server.store.commissions import model_changes
 from server.store.database import Database
 from server.store.monitoring import evidence as store
 from server.wording import listed
@@ -56,6 +57,7 @@ _NAMED = 6  # a line's worth of devices or streams
 _TOLD_WINDOWS = 3  # evidence of a window before the last three says nothing about the inputs of today
 _QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.UPDATING}
 _NOTHING = SlotOutcome()
+_Changes: TypeAlias = Mapping[str, Sequence[tuple[str, int]]]
 
 
 def _always() -> bool:
@@ -151,8 +153,8 @@ class DriftService:
         self._moment.cursor, late_ms = self.windows.arrived(self._moment.cursor, horizon_ms)
         if late_ms is not None and late_ms // self.config.window_ms <= self._moment.state.slot:
             self._rewind(late_ms // self.config.window_ms)
-        moments = self.commissions.moments()
-        missed = self._missed(moments)
+        moments, changes = self.commissions.moments(), self._changes()
+        missed = self._missed(moments, changes)
         if missed is not None:
             self._rewind(missed)
         devices = self.fleet.devices()
@@ -162,6 +164,7 @@ class DriftService:
             devices=devices,
             attributes={device.device: device_attributes(device) for device in devices},
             moments=moments,
+            changes=changes,
         )
         slot = max(self._moment.state.slot + 1, self._horizon(now_ms))
         with self.database.begin() as reading:
@@ -176,18 +179,33 @@ class DriftService:
             if newest > max(self._spoken_slot, self._moment.state.slot):
                 self._speak(newest, turn, judged=False)
 
-    def _missed(self, moments: Mapping[str, Sequence[int]]) -> int | None:
-        """Return the first processed slot with which a device is commissioned again that was processed without that.
+    def _missed(self, moments: Mapping[str, Sequence[int]], changes: _Changes) -> int | None:
+        """Return the first processed slot from which on a device begins anew that was processed without that.
 
-        Commissions are of the next window, so this is after a clock of the server was set back.
+        Commissions and changes of model are of the next window, so this is after a clock of the server was set back.
         """
-        state, found = self._moment.state, [
+        state = self._moment.state
+        found = [
             self._first_slot(from_ms)
             for device, of_device in moments.items()
             for from_ms in of_device
-            if from_ms > self._moment.state.commissioned.get(device, 0)
-        ]  # fmt: skip
+            if from_ms > state.commissioned.get(device, 0)
+        ]
+        found += [
+            self._first_slot(from_ms)
+            for device, of_device in changes.items()
+            for model, from_ms in of_device
+            if from_ms > state.committed.get(device, {}).get(model, 0)
+        ]
         return min((slot for slot in found if slot <= state.slot), default=None)
+
+    def _changes(self) -> _Changes:
+        """Return since when (UTC ms) devices kept each model to which they changed."""
+        found: dict[str, tuple[tuple[str, int], ...]] = {}
+        with self.database.begin() as connection:
+            for device, model, from_ms in model_changes(connection):
+                found[device] = (*found.get(device, ()), (model, from_ms))
+        return found
 
     def _first_slot(self, from_ms: int) -> int:
         return -(-from_ms // self.config.window_ms)
@@ -203,7 +221,7 @@ class DriftService:
         return found
 
     def _open_all(self, state: FoldState, keys: Collection[BankKey]) -> bool:
-        self._kept.apply(state.commissioned)
+        self._kept.apply(state)
         return not self._open(state, keys)
 
     def _rewind(self, slot: int) -> None:
@@ -231,8 +249,11 @@ class DriftService:
             device: max((from_ms for from_ms in of_device if self._first_slot(from_ms) <= slot), default=0)
             for device, of_device in turn.moments.items()
         }
-        self._moment.state.begin_anew(due, slot, turn.attributes)
-        self._kept.apply(self._moment.state.commissioned)
+        changes = {
+            device: kept for device, of_device in turn.changes.items() if (kept := self._kept_by(slot, of_device))
+        }  # fmt: skip
+        self._moment.state.begin_anew(due, slot, turn.attributes, changes)
+        self._kept.apply(self._moment.state)
         observed, state = self._observe(windows, slot), self._moment.state
         settings = self.config.settings
         state.expected = self._expected(turn)
@@ -245,6 +266,14 @@ class DriftService:
             self._note_restarted(slot, turn.now_ms)
         if is_due(slot, self._before.state.slot, turn.newest):
             self._checkpoints.save(self._moment)
+
+    def _kept_by(self, slot: int, changes: Iterable[tuple[str, int]]) -> dict[str, int]:
+        """Return since when a device kept each model by ``slot``, the last time."""
+        found: dict[str, int] = {}
+        for model, from_ms in changes:
+            if self._first_slot(from_ms) <= slot:
+                found[model] = max(from_ms, found.get(model, 0))
+        return found
 
     def _note_restarted(self, slot: int, now_ms: int) -> None:
         """Note once per pair of releases that inputs of devices which changed release in ``slot`` begin anew, and why.
@@ -340,7 +369,7 @@ class DriftService:
                     release=release.name, model=release.model, usual=usual(reference),
                     error_bound=error_bound(reference), pictures=pictures, not_asked=not_asked,
                 )  # fmt: skip
-                self._kept.open(key, columns)
+                self._kept.open(key, columns, release.model)
                 state.open_bank(key, columns, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
                 state.movement[key] = {**self._kept.pools.get(key, {}), **state.movement.get(key, {})}
         return refused
@@ -390,13 +419,23 @@ class DriftService:
                 and device.reported.update.release == self._release_of(device.device)
             },
             accepted=accepted,
-            renewed=frozenset(
-                device
-                for device, of_device in turn.moments.items()
-                if any(self._first_slot(from_ms) > slot for from_ms in of_device)
-            ),
+            renewed=self._renewed(slot, turn),
             labels=self._labels(),
         )
+
+    def _renewed(self, slot: int, turn: _Turn) -> frozenset[str]:
+        """Return the devices whose baseline under their present model ends after ``slot``."""
+        found = {
+            device
+            for device, of_device in turn.moments.items()
+            if any(self._first_slot(from_ms) > slot for from_ms in of_device)
+        }
+        for device, of_device in turn.changes.items():
+            now = self._moment.state.current.get(device)
+            own = None if now is None or now.key not in self._facts else self._facts[now.key].model
+            if any(model != own and self._first_slot(from_ms) > slot for model, from_ms in of_device):
+                found.add(device)
+        return frozenset(found)
 
     def _labels(self) -> dict[str, str]:
         """Return what labels show of devices with an open verdict on their present release, in words."""
@@ -467,7 +506,8 @@ class DriftService:
 class _Turn:
     """The values read once per turn: the time, the newest slot that is due, the devices with their attributes.
 
-    ``moments``: from when on (UTC ms) windows of devices count that were commissioned again.
+    ``moments``: from when on (UTC ms) windows of devices count that were commissioned again; ``changes``: since when
+    they kept each model to which they changed.
     """
 
     now_ms: int
@@ -475,6 +515,7 @@ class _Turn:
     devices: Sequence[Device]
     attributes: Mapping[str, Mapping[str, str]]
     moments: Mapping[str, Sequence[int]]
+    changes: _Changes
 
 
 def _damage(window: StoredWindow, streams: int) -> Fault | None:

@@ -26,7 +26,7 @@ from server.ingest.faults import FaultEvents, shortened
 from server.ingest.watermarks import StreamProgress, from_text, to_text
 from server.ingest.windows import fold
 from server.registry.events import Origin, event_row
-from server.registry.lineage import note_transition
+from server.registry.lineage import note_model, note_transition
 from server.store import events as event_store
 from server.store import fleet as fleet_store
 from server.store.monitoring import ingest as store
@@ -244,6 +244,7 @@ class WriteBatch:
         if not retained:
             self._note_clock(device, message.at_ms)
         at_ms = self._time(device).of(message.at_ms)
+        note_model(self.connection, device, older, message, self.now_ms)
         note_transition(self.connection, device, older, replace(message, at_ms=at_ms), self.now_ms)
         fleet_store.update_device(self.connection, device, {"reported": encode(message).decode()})
 

@@ -1,4 +1,8 @@
-"""Which release ran on a device at a given time, from the transitions that devices reported."""
+"""Which release ran on a device at a given time, from the transitions that devices reported; which model it kept.
+
+A device keeps a model with the first release of it that is not in probation: what it rolls back in probation it only
+tried. What drift detection learned of it under another model counts no more from then on (``drift.service``).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,13 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from server.registry.events import event_row
+from server.store import commissions
 from server.store import fleet as store
 from server.store.database import Database
-from wire.messages import Reported
+from server.store.events import insert_events
+from wire.manifest import model_in
+from wire.messages import Reported, Severity, UpdatePhase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +69,39 @@ def note_transition(
     }
     store.insert_ran(connection, row)
     return True
+
+
+def note_model(connection: sa.Connection, device: str, older: Reported | None, newer: Reported, now_ms: int) -> bool:
+    """Record that ``device`` keeps another model than before, if it does; return whether it does.
+
+    Call it before ``note_transition``. The first model of a device is no change. Also noted is the model that it
+    leaves, if a server before this table did not: then it is known that those before it had ended.
+    """
+    kept, noted = (_kept_model(older), _kept_model(newer)), False
+    if kept[0] == kept[1]:
+        return False
+    ran = {model_in(row["release"]) for row in store.ran_history(connection, device)} - {""}
+    for model in dict.fromkeys(filter(None, kept)):
+        last = commissions.newest_model(connection, device)
+        if model == last or not ran - {model}:
+            continue
+        commissions.insert_model_change(connection, {"device": device, "model": model, "from_ms": now_ms})
+        noted = model == kept[1]
+        if noted:
+            others = ", ".join(sorted(ran - {model}))
+            text = f"{device}: keeps {model} after {others}: returning to another model, it begins a new baseline there"
+            insert_events(connection, [event_row(now_ms, "drift", "model_kept", Severity.INFO, text, device=device)])
+    return noted
+
+
+def _kept_model(reported: Reported | None) -> str:
+    """Return the model of the release that a device keeps, "" for none, and while the release is in probation."""
+    if reported is None or reported.current is None:
+        return ""
+    update = reported.update
+    if update.phase is UpdatePhase.PROBATION and update.release == reported.current.release:
+        return ""
+    return model_in(reported.current.release)
 
 
 def _ran(row: sa.RowMapping) -> Ran:

@@ -1,4 +1,7 @@
-"""The table of commissions, and its queries: from when on the baseline of a device began anew, who said so, and why."""
+"""From when on baselines of a device began anew: by commissions, with who said so and why, and by changes of model.
+
+A change of model ends the baselines under other models: a device that returns to one begins anew there.
+"""
 
 from __future__ import annotations
 
@@ -60,3 +63,44 @@ def delete_commissions_before(connection: sa.Connection, before_ms: int) -> int:
         later.c.from_ms < before_ms,
     )  # fmt: skip
     return connection.execute(COMMISSIONS.delete().where(replaced)).rowcount
+
+
+MODEL_CHANGES = sa.Table(
+    "model_changes",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("device", sa.String(63), nullable=False, index=True),
+    sa.Column("model", sa.String(127), nullable=False),
+    sa.Column("from_ms", sa.BigInteger, nullable=False),
+)
+
+
+def insert_model_change(connection: sa.Connection, row: Mapping[str, object]) -> None:
+    """Record that a device keeps another model from ``from_ms`` on."""
+    connection.execute(MODEL_CHANGES.insert(), dict(row))
+
+
+def newest_model(connection: sa.Connection, device: str) -> str:
+    """Return the model to which ``device`` changed last, "" if it never did."""
+    query = sa.select(MODEL_CHANGES.c.model).where(MODEL_CHANGES.c.device == device)
+    return connection.execute(query.order_by(MODEL_CHANGES.c.id.desc()).limit(1)).scalar() or ""
+
+
+def model_changes(connection: sa.Connection) -> list[tuple[str, str, int]]:
+    """Return the device, the model and the moment (UTC ms) of every change."""
+    columns = MODEL_CHANGES.c.device, MODEL_CHANGES.c.model, MODEL_CHANGES.c.from_ms
+    rows = connection.execute(sa.select(*columns))
+    return [(str(device), str(model), int(from_ms)) for device, model, from_ms in rows]
+
+
+def delete_model_changes_before(connection: sa.Connection, before_ms: int) -> int:
+    """Delete changes before ``before_ms`` that a later one of the device to the same model replaced; return how many.
+
+    The newest to each model stay: they say which baselines are the device's.
+    """
+    later = MODEL_CHANGES.alias()
+    replaced = sa.exists().where(
+        later.c.device == MODEL_CHANGES.c.device, later.c.model == MODEL_CHANGES.c.model,
+        later.c.id > MODEL_CHANGES.c.id, later.c.from_ms < before_ms,
+    )  # fmt: skip
+    return connection.execute(MODEL_CHANGES.delete().where(replaced)).rowcount

@@ -32,6 +32,8 @@ from wire.messages import (
     Severity,
     State,
     Stream,
+    UpdatePhase,
+    UpdateStatus,
 )  # fmt: skip
 from wire.transport import Link, LinkChange
 
@@ -240,6 +242,21 @@ def test_state_and_report_are_kept(fleet: MemoryFleet) -> None:
     ran = fleet.app.parts.lineage.ran_at("cam-1", now_ms)
     assert ran is not None
     assert ran.release == "digits-1"
+
+
+def test_a_model_that_a_device_keeps_is_noted(fleet: MemoryFleet) -> None:
+    """When its release leaves probation; drift detection then knows that the stay under the model before is over."""
+    device = fleet.enrol()
+    for release, phase in (("tags-1", UpdatePhase.COMMITTED), ("odd-1", UpdatePhase.PROBATION)):
+        update = UpdateStatus(phase=phase, release=release)
+        device.say("reported", Reported(current=InstalledRelease(release), update=update), retain=True)
+        fleet.turn()
+    assert fleet.app.parts.drift._changes() == {}
+    update = UpdateStatus(phase=UpdatePhase.COMMITTED, release="odd-1")
+    device.say("reported", Reported(current=InstalledRelease("odd-1"), update=update), retain=True)
+    fleet.turn()
+    assert fleet.app.parts.drift._changes() == {"cam-1": (("odd", fleet.clock()),)}
+    assert "model_kept" in fleet.codes()
 
 
 def test_a_retained_message_is_no_sign_of_life(fleet: MemoryFleet) -> None:

@@ -1,8 +1,9 @@
 """One slot of the whole fleet: windows in, flags out. A pure fold over slots in order of time.
 
 The state is a function of the windows, in the order of their slots, of the kept baselines and of the slots in which
-devices are commissioned again: the same windows give the same state, in any order of arrival and after every restart.
-The horizon bounds how far back windows are processed; an older baseline is kept, so a device is still compared with it.
+devices are commissioned again or keep another model: the same windows give the same state, in any order of arrival and
+after every restart. The horizon bounds how far back windows are processed; an older baseline is kept, so a device is
+still compared with it.
 """
 
 from __future__ import annotations
@@ -68,9 +69,10 @@ class FoldState:
     """The state of the fleet after a slot.
 
     ``flagged_since``: the slot since which each flagged device is; ``facts``: what is known of the streams of a bank;
-    ``carried``: its devices that are judged by their baselines under the release before. ``commissioned``: from when
-    on (UTC ms) the windows of devices count that were commissioned again. ``expected``: devices whose
-    answers under a release are meant to be others; they are not judged so. It is given before each slot.
+    ``carried``: its devices that are judged by their baselines under the release before. ``commissioned``: from when on
+    (UTC ms) the windows of devices count that were commissioned again; ``committed``: since when devices kept each
+    model to which they changed, the last time: windows under other models from before don't count. ``expected``:
+    devices whose answers under a release are meant to be others; they are not judged so. It is given before each slot.
     """
 
     slot: int = -1
@@ -83,6 +85,7 @@ class FoldState:
     facts: dict[BankKey, StreamFacts] = field(default_factory=dict)
     carried: dict[BankKey, Carried] = field(default_factory=dict)
     commissioned: dict[str, int] = field(default_factory=dict)
+    committed: dict[str, dict[str, int]] = field(default_factory=dict)
     expected: Mapping[BankKey, frozenset[str]] = field(default_factory=dict)
 
     def copy(self, spare: FoldState | None = None) -> FoldState:
@@ -96,37 +99,64 @@ class FoldState:
             flagged_since=dict(self.flagged_since), facts=dict(self.facts),
             carried={key: one.copy(older.get(key)) for key, one in self.carried.items()},
             commissioned=dict(self.commissioned), expected=self.expected,
+            committed={device: dict(of_device) for device, of_device in self.committed.items()},
         )  # fmt: skip
 
-    def begin_anew(self, moments: Mapping[str, int], slot: int, attributes: Mapping[str, Mapping[str, str]]) -> None:
+    def since_ms(self, device: str, model: str) -> int:
+        """Return from when on (UTC ms) windows of ``device`` under ``model`` count, 0 since its installation."""
+        return since_ms(device, model, self.commissioned, self.committed)
+
+    def begin_anew(
+        self, moments: Mapping[str, int], slot: int, attributes: Mapping[str, Mapping[str, str]],
+        changes: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:  # fmt: skip
         """Forget what is known of devices that are commissioned again with ``slot``, in every bank.
 
         Also the release before: nothing that its windows showed is compared any more. ``moments``: from when on (UTC
-        ms) their windows count. They leave their pools and join them like newcomers; a pool that keeps less than half
-        of its members with a baseline begins again, and if it keeps none, so does what it learned.
+        ms) their windows count. ``changes``: since when devices kept each model; they are forgotten in the banks of
+        all others. They leave their pools and join them like newcomers; a pool that keeps less than half of its
+        members with a baseline begins again, and if it keeps none, so does what it learned.
         """
-        anew = {device: from_ms for device, from_ms in moments.items() if self.commissioned.get(device, 0) < from_ms}
+        older = dict(self.commissioned), {device: dict(one) for device, one in self.committed.items()}
+        changed = {device for device, from_ms in moments.items() if older[0].get(device, 0) < from_ms}
+        self.commissioned |= {device: moments[device] for device in changed}
+        for device, by_model in (changes or {}).items():
+            fresh = {model: ms for model, ms in by_model.items() if older[1].get(device, {}).get(model, 0) < ms}
+            if fresh:
+                changed.add(device)
+                self.committed[device] = {**self.committed.get(device, {}), **fresh}
+        if not changed:
+            return
+        ended: dict[BankKey, set[str]] = {}
+        for key in self.banks:
+            model = self.facts[key].model if key in self.facts else ""
+            ended[key] = {one for one in changed if self.since_ms(one, model) > since_ms(one, model, *older)}
+            self._forget(key, ended[key], slot, attributes)
+        for key, carried in self.carried.items():
+            carried.end(ended[key])
+        here = {one for one in changed & self.current.keys() if one in ended[self.current[one].key]}
+        self.flagged -= here
+        for device in here:
+            self.current[device] = replace(self.current[device], previous=None, was_quiet=False)
+
+    def _forget(
+        self, key: BankKey, anew: Collection[str], slot: int, attributes: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        """Forget the devices ``anew`` in one bank, and its pools that lose most of their members by that."""
         if not anew:
             return
-        self.commissioned |= anew
-        for key, bank in self.banks.items():
-            here = [device for device in bank.devices if self.is_in(device, key)]
-            pools = pooling.names(here, attributes)
-            named = {name: members for name, members in pools.items() if members & anew.keys()}
-            before = {name: _with_baseline(bank, members) for name, members in named.items()}
-            bank.forget(anew)
-            for name, members in named.items():
-                left = _with_baseline(bank, members)
-                if left < pooling.MIN_MEMBERS or 2 * left < before[name]:
-                    self.pools.pop((key, name), None)
-                known = self.movement.get(key, {}).get(name)
-                if not left and known is not None and known.slot < slot:
-                    del self.movement[key][name]
-        for carried in self.carried.values():
-            carried.end(anew)
-        self.flagged -= anew.keys()
-        for device in anew.keys() & self.current.keys():
-            self.current[device] = replace(self.current[device], previous=None, was_quiet=False)
+        bank, left_out = self.banks[key], set(anew)
+        here = [device for device in bank.devices if self.is_in(device, key)]
+        named = {name: members for name, members in pooling.names(here, attributes).items() if members & left_out}
+        before = {name: _with_baseline(bank, members) for name, members in named.items()}
+        bank.forget(anew)
+        for name, members in named.items():
+            left = _with_baseline(bank, members)
+            if left < pooling.MIN_MEMBERS or 2 * left < before[name]:
+                self.pools.pop((key, name), None)
+            known = self.movement.get(key, {}).get(name)
+            if not left and known is not None and known.slot < slot:
+                del self.movement[key][name]
 
     def keep_only(self, devices: Collection[str]) -> None:
         """Remove every device that is not in ``devices``: it was revoked or removed and is no longer judged."""
@@ -153,6 +183,17 @@ class FoldState:
         now = self.current.get(device)
         carried = None if now is None else self.carried.get(now.key)
         return carried.bank if carried is not None and device in carried.kept else None
+
+
+def since_ms(
+    device: str, model: str, commissioned: Mapping[str, int], committed: Mapping[str, Mapping[str, int]]
+) -> int:
+    """Return from when on (UTC ms) windows of ``device`` under ``model`` count: its last commission, or its last stay.
+
+    A stay under a model ends for good when the device keeps another one; what it tries in probation ends nothing.
+    """
+    ended = (from_ms for other, from_ms in committed.get(device, {}).items() if other != model)
+    return max(commissioned.get(device, 0), *ended, 0)
 
 
 def fold_slot(

@@ -1,9 +1,9 @@
 """Tables and queries of drift detection: completed baselines, and checkpoints of its state after a slot, in blocks.
 
 There is one baseline for each device, release, context and commission of the device (``since_ms``, 0 for its
-installation); a provisional one is replaced by the next estimate, a complete one never. How a pool moved is written
-again with every baseline of its bank. Of a checkpoint, block 0 is the header and is written last: blocks without it
-belong to a checkpoint that was never finished.
+installation; also one for each return to the model); a provisional one is replaced by the next estimate, a complete one
+never. How a pool moved is written again with every baseline of its bank. Of a checkpoint, block 0 is the header and is
+written last: blocks without it belong to a checkpoint that was never finished.
 """
 
 from __future__ import annotations
@@ -54,13 +54,19 @@ def baselines_of(connection: sa.Connection, ref_id: str, artifact: str) -> list[
 def delete_baselines_before(connection: sa.Connection, before_ms: int) -> int:
     """Delete baselines whose device was commissioned again later, and before ``before_ms``; return how many.
 
-    Windows from before that commission are gone, so nothing is compared with them any more.
+    By a person, or because it returned to the model. Windows from before that are gone, so nothing is compared with
+    them any more.
     """
+    later = BASELINES.alias()
     replaced = sa.exists().where(
         COMMISSIONS.c.device == BASELINES.c.device, COMMISSIONS.c.from_ms > BASELINES.c.since_ms,
         COMMISSIONS.c.from_ms < before_ms,
     )  # fmt: skip
-    return connection.execute(BASELINES.delete().where(replaced)).rowcount
+    returned = sa.exists().where(
+        later.c.ref_id == BASELINES.c.ref_id, later.c.artifact == BASELINES.c.artifact,
+        later.c.device == BASELINES.c.device, later.c.since_ms > BASELINES.c.since_ms, later.c.since_ms < before_ms,
+    )  # fmt: skip
+    return connection.execute(BASELINES.delete().where(replaced | returned)).rowcount
 
 
 POOL_MOVEMENTS = sa.Table(

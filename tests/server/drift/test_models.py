@@ -74,7 +74,7 @@ def test_a_device_that_gets_another_model_is_not_judged_by_the_one_before(mixed:
 
 
 def test_a_device_that_returns_to_a_release_goes_on_with_its_baseline_there(mixed: FleetWorld) -> None:
-    """Also after another model: it is judged in the first window, and what has changed since then is drift."""
+    """Also after another model that it only tried: it is judged in the first window, and what has changed is drift."""
     mixed.keys["d0"] = NEW
     mixed.live(3)
     assert "d0" not in mixed.service._outcome.log_values
