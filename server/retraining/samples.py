@@ -119,8 +119,9 @@ class SampleStore:
     def accept(self, device: str, sample: Sample, now_ms: int) -> None:
         """Store a sample of ``device``; storing the same sample twice changes nothing.
 
-        Of several corrections of one input the last counts: the earlier samples of the same device and model get its
-        claim, and what theirs was is kept (``claim_changes``).
+        Of several corrections of one input, by its digest and time, the last counts: they are one sample of the device
+        and model, which gets its claim. Samples of the same image at other times get it too. What their claim was is
+        kept (``claim_changes``). Only the first counts toward the daily limit: the others take no room.
 
         Raises:
             SampleRefusedError: If it is too large, does not match its digest, or exceeds the device's daily limit.
@@ -129,7 +130,7 @@ class SampleStore:
             if store.has_sample(connection, device, sample.boot, sample.seq):
                 return
             today_bytes = store.sample_bytes(connection, device, now_ms - _DAY_MS)
-        data, model = self._checked(sample, today_bytes), self.model_of(sample.artifact_sha256)
+        data, model = self._checked(sample), self.model_of(sample.artifact_sha256)
         row = {
             "device": device, "boot": sample.boot, "seq": sample.seq, "sha256": sample.sha256,
             "media_type": sample.media_type, "length_bytes": len(data), "request": sample.request,
@@ -139,6 +140,10 @@ class SampleStore:
             "claimed": sample.label if sample.lane == "correction" else "",
         }  # fmt: skip
         with self._files:  # between its file and its row no other thread lets an older sample of the image expire
+            again = self._again(device, model, sample)
+            if again is None and today_bytes + len(data) > self.config.max_device_bytes_per_day:
+                limit = self.config.max_device_bytes_per_day
+                raise SampleRefusedError(f"Expected at most {limit} bytes a day, got {today_bytes} before")
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             final = self.folder / f"{sample.sha256}.{EXTENSIONS[sample.media_type]}"
             if not final.exists():
@@ -147,11 +152,23 @@ class SampleStore:
                 known = store.known_label(connection, model, sample.sha256)
                 if known is not None:
                     row |= {name: known[name] for name in ("label", "label_by", "labelled_ms")}
-                store.insert_sample(connection, row)
+                if again is None:
+                    store.insert_sample(connection, row)
+                elif again["boot"] == sample.boot and again["seq"] > sample.seq:
+                    return  # delivered again, after one that the user made later
+                else:
+                    store.set_sample_key(connection, again["id"], sample.boot, sample.seq)
                 if row["claimed"]:  # a user who corrects a correction has one opinion: the last
                     store.replace_claims(connection, device, model, sample.sha256, str(row["claimed"]), now_ms)
 
-    def _checked(self, sample: Sample, today_bytes: int) -> bytes:
+    def _again(self, device: str, model: str, sample: Sample) -> sa.RowMapping | None:
+        """Return the sample of the input that ``sample`` corrects again, None if it does not."""
+        if sample.lane != "correction":
+            return None
+        with self.database.begin() as connection:
+            return store.correction_of(connection, device, model, sample.sha256, sample.at_ms)
+
+    def _checked(self, sample: Sample) -> bytes:
         limit_bytes = self.config.max_sample_bytes
         if sample.media_type not in EXTENSIONS or sample.lane not in _LANES:
             message = f"Expected a PNG or JPEG of lane {' or '.join(_LANES)}, got {sample.media_type!r} {sample.lane!r}"
@@ -173,9 +190,6 @@ class SampleStore:
             raise SampleRefusedError(message) from error
         if not data or sha256_hex(data) != sample.sha256:
             message = f"Expected SHA-256 {sample.sha256[:12]}…, got {sha256_hex(data)[:12]}…"
-            raise SampleRefusedError(message)
-        if today_bytes + len(data) > self.config.max_device_bytes_per_day:
-            message = f"Expected at most {self.config.max_device_bytes_per_day} bytes a day, got {today_bytes} before"
             raise SampleRefusedError(message)
         return data
 

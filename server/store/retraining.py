@@ -131,6 +131,23 @@ def insert_sample(connection: sa.Connection, row: Mapping[str, object]) -> None:
     connection.execute(SAMPLES.insert(), dict(row))
 
 
+def correction_of(
+    connection: sa.Connection, device: str, model: str, sha256: str, at_ms: int
+) -> sa.RowMapping | None:  # fmt: skip
+    """Return the sample of the correction of one input, if the user of ``device`` has corrected it before."""
+    of_input = (
+        SAMPLES.c.device == device, SAMPLES.c.model == model, SAMPLES.c.sha256 == sha256, SAMPLES.c.at_ms == at_ms,
+        SAMPLES.c.lane == "correction", SAMPLES.c.expired_ms == 0,
+    )  # fmt: skip
+    query = SAMPLES.select().where(*of_input).order_by(SAMPLES.c.id.desc()).limit(1)
+    return connection.execute(query).mappings().first()
+
+
+def set_sample_key(connection: sa.Connection, sample: int, boot: str, seq: int) -> None:
+    """Let the sample be the one that its device sent last under this key."""
+    connection.execute(SAMPLES.update().where(SAMPLES.c.id == sample).values(boot=boot, seq=seq))
+
+
 def replace_claims(
     connection: sa.Connection, device: str, model: str, sha256: str, claimed: str, now_ms: int
 ) -> None:  # fmt: skip

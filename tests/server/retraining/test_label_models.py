@@ -94,7 +94,7 @@ def test_a_claim_is_of_one_model_and_the_former_is_kept(samples: SampleStore) ->
         seen(samples, number, model=MODEL, label=label)
     claims = {(one.device, one.model): one.claimed for one in samples.latest()}
     assert claims == {("d1", "other"): "1", ("d2", "model"): "0", ("d1", "model"): "1"}
-    changes = samples.claim_changes(6)
+    changes = samples.claim_changes(3)  # one input of one device and model: one sample
     assert changes == (
         ClaimChange(device="d1", claimed="0", new_claimed="none of these", changed_ms=55),
         ClaimChange(device="d1", claimed="none of these", new_claimed="1", changed_ms=56),

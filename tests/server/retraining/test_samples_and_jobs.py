@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import zipfile
@@ -40,7 +41,6 @@ ORDER = JobOrder(
 
 def upload(number: int) -> Sample:
     """Return a sample; the number is its image."""
-    import base64  # noqa: PLC0415 - small
     import hashlib  # noqa: PLC0415 - small
 
     data = b"image %d" % number
@@ -149,14 +149,32 @@ def test_a_correction_has_the_user_s_label_as_a_claim_only(site: Site) -> None:
 
 def test_the_last_of_several_corrections_counts(site: Site) -> None:
     """Of one device: another one's user has an opinion of his own, and a sample that was drawn has none."""
-    site.service.samples.accept("d1", upload(1), 0)
-    for device, seq, label in (("d1", 2, "7"), ("d2", 3, "3"), ("d1", 4, "none of these")):
-        site.service.samples.accept(device, replace(upload(1), seq=seq, lane="correction", label=label), 0)
+    accept = site.service.samples.accept
+    accept("d1", upload(1), 0)
+    corrected = replace(upload(1), lane="correction", label="7")
+    accept("d1", replace(corrected, seq=9, at_ms=corrected.at_ms + 1), 0)  # the same picture at another time
+    for device, seq, label in (("d1", 2, "7"), ("d2", 3, "3"), ("d1", 4, "none of these"), ("d1", 2, "7")):
+        accept(device, replace(corrected, seq=seq, label=label), 0)
     found = sorted((one.device, one.lane, one.claimed) for one in site.service.samples.latest())
     assert found == [
         ("d1", "audit", ""), ("d1", "correction", "none of these"), ("d1", "correction", "none of these"),
         ("d2", "correction", "3"),
     ]  # fmt: skip
+
+
+def test_an_input_that_is_corrected_again_is_one_sample(site: Site) -> None:
+    """With the last claim, the others in its history; it takes no room, so the daily limit does not refuse it."""
+    once = replace(upload(1), lane="correction", label="3")
+    room = replace(site.service.samples.config, max_device_bytes_per_day=len(base64.b64decode(once.data)))
+    samples = replace(site.service.samples, config=room)
+    for seq, label in ((1, "3"), (2, "5"), (3, "5"), (4, "1")):
+        samples.accept("d1", replace(once, seq=seq, label=label), seq)
+    (found,) = samples.latest()
+    assert (found.claimed, found.received_ms) == ("1", 1)
+    changes = [(one.claimed, one.new_claimed) for one in samples.claim_changes(found.id)]
+    assert changes == [("3", "5"), ("5", "1")]
+    with pytest.raises(SampleRefusedError, match="day"):
+        samples.accept("d1", upload(5), 5)
 
 
 @pytest.mark.parametrize("label", ["a" * 101, "a\n", "\x00"])
