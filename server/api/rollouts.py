@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field, computed_field
@@ -17,7 +16,7 @@ from server.api.values import Person, ValueBody, Why
 from server.errors import RolloutRefusedError
 from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
-from server.rollout.create import RolloutOptions
+from server.rollout.create import MAX_RATE, RolloutOptions, window_of
 from server.rollout.figures.forecast import total
 from server.rollout.figures.sequential import disagreeing, failing
 from server.rollout.model import Member, Rollout
@@ -31,7 +30,6 @@ from wire.shadow import MAX_SHADOW_S, ShadowCounts, ShadowOrder, merge_shadow
 
 MAX_LISTED = 20_000  # devices in one request: twice the largest fleet that was tried
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-MAX_RATE = 2**40  # bytes a second: beyond any network, and within what every database holds
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
 
@@ -410,14 +408,7 @@ def _request(body: RolloutRequest) -> RolloutOptions:
 
 
 def _window(body: WindowBody | None) -> MaintenanceWindow | None:
-    if body is None:
-        return None
-    try:
-        ZoneInfo(body.time_zone or "UTC")
-    except (LookupError, ValueError, OSError) as error:
-        message = f"Expected a time zone of the IANA database such as Europe/Berlin, got {body.time_zone!r}"
-        raise RolloutRefusedError(message) from error
-    return MaintenanceWindow(start=body.start, end=body.end, days=tuple(body.days), time_zone=body.time_zone)
+    return None if body is None else window_of(body.start, body.end, body.days, body.time_zone)
 
 
 def _shown(rollouts: RolloutService, rollout: Rollout) -> RolloutBody:

@@ -541,18 +541,18 @@ def _commissions(config: ServerConfig, database: Database) -> Commissions:
     return Commissions(verdicts=verdicts, fleet=_fleet(database), window_ms=config.drift.window_ms)
 
 
-class _Wait(click.FloatRange):
-    """Seconds in their range; "nan", which click takes for a number inside of any range, is none."""
+class _Number(click.FloatRange):
+    """A number in its range; "nan", which click takes for a number inside of any range, is none."""
 
     def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number, or end with a usage error."""
-        seconds: float = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"Expected a number of seconds, got {value!r}", param, ctx)
-        return seconds
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"Expected a number, got {value!r}", param, ctx)
+        return number
 
 
-_WAIT = click.option("--wait", "wait_s", type=_Wait(1, 3600), default=60.0, show_default=True, help="Seconds.")
+_WAIT = click.option("--wait", "wait_s", type=_Number(1, 3600), default=60.0, show_default=True, help="Seconds.")
 
 
 @devices.command(
@@ -683,7 +683,8 @@ def export(directory: Path, release: str, to: Path, target: str | None) -> None:
 def releases_list(directory: Path, *, as_json: bool) -> None:
     """Print the releases in the order of publication, and on how many devices each runs.
 
-    Tab-separated values with a header line.
+    Tab-separated values with a header line. still_on: the devices that still run a withdrawn release; roll another
+    one out to them.
     """
     state, database = open_state(directory), _opened(directory)[1]
     found, running = Versions(database, Blobs(state.blobs)).releases(), _fleet(database).devices()
@@ -970,6 +971,7 @@ def rollouts_list(directory: Path, *, as_json: bool) -> None:
     _print(rows, listings.ROLLOUT_COLUMNS, as_json=as_json)
 
 
+_SECONDS, _RATIO = _Number(0, 366 * 86_400, min_open=True), _Number(0, 1)
 _ROLLOUT = click.argument("rollout", metavar="ROLLOUT")
 _YES = click.option("--yes", is_flag=True, help="Do not ask.")
 _ANSWER = click.option("--json", "as_json", is_flag=True, help="The rollout as a JSON object instead of its phase.")
@@ -980,6 +982,8 @@ _ANSWER = click.option("--json", "as_json", is_flag=True, help="The rollout as a
         "fleet-server rollouts create state meter-3",
         "fleet-server rollouts create state meter-3 --site berlin --canary 3",
         "fleet-server rollouts create state tones-1 --device mic-1 --device mic-2 --move",
+        "fleet-server rollouts create state meter-3 --window 22:00-05:00 --days sat,sun --deadline 700000",
+        "fleet-server rollouts create state meter-3 --shadow 3600 --shadow-limit 0.02",
     )
 )
 @_STATE
@@ -1000,19 +1004,36 @@ _ANSWER = click.option("--json", "as_json", is_flag=True, help="The rollout as a
 @click.option("--newcomers", is_flag=True, help="Devices of the scope that enrol while it runs get it too.")
 @click.option("--canary", type=click.IntRange(1), help="So many devices go first; [rollout] canary by default.")
 @click.option("--first", multiple=True, metavar="DEVICE", help="This device goes first, instead of --canary.")
+@click.option("--window", metavar="HH:MM-HH:MM", help="Devices switch between these times only.")
+@click.option("--days", metavar="DAYS", default="", help="The window begins on these days only, such as mon,tue.")
+@click.option("--time-zone", default="", help="Of the window, such as Europe/Berlin; each device's own by default.")
+@click.option("--deadline", "deadline_s", type=_SECONDS, help="Seconds after its assignment a device is stuck.")
+@click.option("--probation", "probation_s", type=_SECONDS, help="Seconds that it must stay healthy before its commit.")
+@click.option("--success", "success_ratio", type=_RATIO, help="Share of a group that opens the next one.")
+@click.option("--errors", "error_ratio", type=_RATIO, help="Share of failures of a group above which it pauses.")
+@click.option("--max-bytes-per-s", type=click.IntRange(0), default=0, help="How fast a device may download.")
+@click.option("--shadow", "shadow_s", type=_SECONDS, help="Seconds of comparison with the release that serves, before.")
+@click.option("--shadow-limit", type=_RATIO, help="Refuse it above this share of inputs with two labels.")
+@click.option("--shadow-required", is_flag=True, help="Also refuse it where nothing can be compared.")
 @click.option("--approve", is_flag=True, help="Start it at once instead of waiting for an approval.")
 @_ANSWER
 @_coded
 def create(  # noqa: PLR0913 - one argument a command-line option
     directory: Path, release: str, *, devices: tuple[str, ...], sites: tuple[str, ...], attributes: tuple[str, ...],
     hardware: tuple[str, ...], releases: tuple[str, ...], models: tuple[str, ...], move: bool, newcomers: bool,
-    canary: int | None, first: tuple[str, ...], approve: bool, as_json: bool,
+    canary: int | None, first: tuple[str, ...], window: str | None, days: str, time_zone: str,
+    deadline_s: float | None, probation_s: float | None, success_ratio: float | None, error_ratio: float | None,
+    max_bytes_per_s: int, shadow_s: float | None, shadow_limit: float | None, shadow_required: bool, approve: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Create a rollout of RELEASE. It assigns nothing before it is approved: see rollouts approve.
 
     Without a filter it is for all devices that run the release's model. A device has to pass every filter that is
     given, by any of its values. A blank device, which runs no model yet, joins if --device, --site or --attribute names
     it, or if the fleet has one model only. Prints the rollout's id and phase.
+
+    Outside of the window devices download and test the release, but do not switch to it; --deadline counts from the
+    assignment, so it has to reach beyond the next opening. Without an option the setting of [rollout] holds.
     """
     if first and canary is not None:
         raise click.UsageError("Expected --canary or --first, got both: name the devices, or say how many")
@@ -1022,6 +1043,12 @@ def create(  # noqa: PLR0913 - one argument a command-line option
     }  # fmt: skip
     go_first: Json = list(first) or canary
     wanted: dict[str, Json] = {"release": release, "scope": scope, "newcomers": newcomers, "approved": approve}
+    given: dict[str, Json] = {
+        "deadline_s": deadline_s, "probation_s": probation_s, "success_ratio": success_ratio,
+        "error_ratio": error_ratio, "max_bytes_per_s": max_bytes_per_s or None,
+        "window": _window(window, days, time_zone), "shadow": _shadow(shadow_s, shadow_limit, required=shadow_required),
+    }  # fmt: skip
+    wanted |= {key: value for key, value in given.items() if value is not None}
     with operator_client(open_state(directory)) as server:
         found = server.request("POST", "/api/rollouts", {**wanted, "canary": go_first})
     click.echo(json.dumps(found) if as_json else f"{found['id']} {found['phase']}")
@@ -1132,6 +1159,28 @@ def abort(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_jso
     them back too, roll out the older release to them.
     """
     _steer(directory, rollout, "abort", {"by": _person(by), "why": why}, yes=yes, as_json=as_json)
+
+
+def _window(times: str | None, days: str, time_zone: str) -> dict[str, Json] | None:
+    """Return the maintenance window of ``--window``, ``--days`` and ``--time-zone``, None without any of them."""
+    if times is None:
+        if days or time_zone:
+            raise click.UsageError("Expected --window beside --days and --time-zone, got none")
+        return None
+    start, dash, end = times.partition("-")
+    if not dash:
+        raise click.BadParameter(f"Expected HH:MM-HH:MM, got {times!r}", param_hint="--window")
+    listed_days: list[Json] = [day.strip() for day in days.split(",") if day.strip()]
+    return {"start": start.strip(), "end": end.strip(), "days": listed_days, "time_zone": time_zone}
+
+
+def _shadow(seconds: float | None, limit: float | None, *, required: bool) -> dict[str, Json] | None:
+    """Return the comparison of ``--shadow`` and its limits, None without any of them."""
+    if seconds is None:
+        if limit is not None or required:
+            raise click.UsageError("Expected --shadow beside --shadow-limit and --shadow-required, got none")
+        return None
+    return {"seconds": seconds, "max_ratio": 1.0 if limit is None else limit, "required": required}
 
 
 def _steer(

@@ -36,6 +36,7 @@ RELEASE_COLUMNS = (
     "withdrawn_ms",
     "withdrawn_why",
     "withdrawn_by",
+    "still_on",
 )
 AUDIT_COLUMNS = (
     "release", "devices", "scenes", "wrong", "at_least", "at_most", "allowed", "harmful", "since_ms", "waiting",
@@ -126,6 +127,7 @@ def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> list
             "registered_ms": found[0].registered_ms, "running": running[name],
             "withdrawn_ms": found[0].withdrawn_ms, "withdrawn_why": found[0].withdrawn_why,
             "withdrawn_by": found[0].withdrawn_by,
+            "still_on": [one.device for one in devices if one.release == name] if found[0].withdrawn_ms else [],
         }
         for name, found in targets.items()
     ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
 
 from server.errors import RolloutRefusedError
 from server.fleet.fleet import Device
@@ -15,9 +16,11 @@ from server.rollout.scope import Scope
 from server.rollout.selection import Eligibility, as_members, pick_canaries
 from server.rollout.thresholds import MAX_CANARIES
 from server.wording import listed
+from wire.errors import MessageError
 from wire.messages import MaintenanceWindow
 from wire.shadow import ShadowOrder
 
+MAX_RATE = 2**40  # bytes a second: beyond any network, and within what every database holds
 _NAMED = 3  # at most so many devices are named with their reasons
 
 
@@ -50,6 +53,35 @@ class RolloutOptions:
     last: Mapping[str, str] = field(default_factory=dict)
 
 
+def window_of(start: str, end: str, days: Sequence[str] = (), time_zone: str = "") -> MaintenanceWindow:
+    """Return the maintenance window from ``start`` to ``end`` (``HH:MM``) on ``days``; no days: each.
+
+    Raises:
+        RolloutRefusedError: If a time or day is none, or the time zone is not in the IANA database.
+    """
+    try:
+        ZoneInfo(time_zone or "UTC")
+    except (LookupError, ValueError, OSError) as error:
+        message = f"Expected a time zone of the IANA database such as Europe/Berlin, got {time_zone[:80]!r}"
+        raise RolloutRefusedError(message) from error
+    try:
+        return MaintenanceWindow(start=start, end=end, days=tuple(days), time_zone=time_zone)
+    except MessageError as error:
+        raise RolloutRefusedError(str(error)) from error
+
+
+def shadow_of(seconds: float, max_ratio: float = 1.0, *, required: bool = False) -> ShadowOrder:
+    """Return the order to compare for ``seconds`` before the switch.
+
+    Raises:
+        RolloutRefusedError: If a number is impossible.
+    """
+    try:
+        return ShadowOrder(seconds, max_ratio, required=required)
+    except MessageError as error:
+        raise RolloutRefusedError(str(error)) from error
+
+
 def draft(
     request: RolloutOptions, config: RolloutConfig, devices: Sequence[Device], releases: Sequence[Release], *,
     identity: str, now_ms: int,
@@ -72,6 +104,9 @@ def draft(
         if time_s is not None and not 0 < time_s <= MAX_TIME_S:
             message = f"Expected {key} above 0 and at most {MAX_TIME_S} (a year), got {time_s}"
             raise RolloutRefusedError(message)
+    if not 0 <= request.max_bytes_per_s <= MAX_RATE:
+        message = f"Expected max_bytes_per_s from 0 to {MAX_RATE}, got {request.max_bytes_per_s}"
+        raise RolloutRefusedError(message)
     choice = _Choice(
         request, {device.device: device for device in devices}, Eligibility.of(devices, releases, request.release)
     )

@@ -153,6 +153,19 @@ def test_a_rollout_is_for_the_devices_that_are_filled_in(operator: Page, world: 
     assert len(world.app.parts.rollouts.list()) == known
 
 
+def test_a_rollout_has_the_conditions_that_are_filled_in(operator: Page, world: World) -> None:
+    """Folded away at first; half a window is refused with what is missing, a whole one is stored."""
+    rollouts = world.app.parts.rollouts
+    operator.goto("/rollouts")
+    known = {one.id for one in rollouts.list()}
+    operator.get_by_text("When, how fast, and what is compared before").click()
+    operator.get_by_label("Switch from").fill("22:00")
+    operator.get_by_label("At most, kB/s").fill("20")
+    operator.get_by_role("button", name="Make rollout").click()
+    expect(operator.get_by_role("alert")).to_contain_text("Expected end of the maintenance window")
+    assert {one.id for one in rollouts.list()} == known
+
+
 def test_resume_says_whom_it_tells_and_a_skip_wants_a_name(operator: Page, world: World) -> None:
     """The person selects one of the remaining actions; only a named person skips the failed canary."""
     operator.goto("/rollouts")

@@ -233,6 +233,26 @@ def test_a_rollout_of_a_scope_by_client_and_by_command(client: FleetClient, flee
     assert (again.scope, again.newcomers) == (found.scope, False)
 
 
+def test_when_how_fast_and_what_is_compared_by_command(client: FleetClient, fleet: MemoryFleet) -> None:
+    """Each option reaches the rollout; half a window or a limit of nothing is said before anything is sent."""
+    fleet.state.write_address(RunAddress(http_url=client.url, mqtt_host="127.0.0.1", mqtt_port=9, pid=1))
+    create = ["rollouts", "create", str(fleet.state.path), "m-1"]
+    for wrong in (["--days", "mon"], ["--window", "22:00"], ["--shadow-limit", "0.1"], ["--shadow-required"],
+                  ["--deadline", "0"], ["--errors", "nan"], ["--max-bytes-per-s", "-1"]):  # fmt: skip
+        assert CliRunner().invoke(main, [*create, *wrong]).exit_code == 2, wrong
+    refused = CliRunner().invoke(main, [*create, "--window", "22:00-06:00", "--time-zone", "Mars/Base"])
+    assert (refused.exit_code, "Expected a time zone of the IANA database" in refused.stderr) == (1, True)
+    options = ["--window", "22:00-06:00", "--days", "sat, sun", "--time-zone", "Europe/Berlin", "--deadline", "700000"]
+    options += ["--probation", "60", "--success", "0.8", "--errors", "0.1", "--max-bytes-per-s", "20000"]
+    options += ["--shadow", "3600", "--shadow-limit", "0.02", "--shadow-required"]
+    assert CliRunner().invoke(main, [*create, *options]).exit_code == 0
+    (found,) = client.rollouts()
+    window = {"start": "22:00", "end": "06:00", "days": ["sat", "sun"], "time_zone": "Europe/Berlin"}
+    assert (found.window, found.deadline_s, found.probation_s, found.max_bytes_per_s) == (window, 700_000, 60, 20_000)
+    assert found.shadow == {"seconds": 3600, "max_ratio": 0.02, "required": True}
+    assert (found.groups[0].success_ratio, found.groups[0].error_ratio) == (0.8, 0.1)
+
+
 def test_a_plain_rollout_is_asked_for_as_older_servers_know_it(
     client: FleetClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -110,6 +111,35 @@ def test_where_it_still_runs_is_shown(fleet: MemoryFleet) -> None:
     assert (row.running, row.devices) == (1, ("cam-1",))
     done = CliRunner().invoke(main, ["releases", str(fleet.state.path)])
     assert done.stdout.splitlines()[1].split("\t")[0:5:4] == ["m-1", "1"]
+    assert done.stdout.splitlines()[1].split("\t")[-1] == "cam-1"
+
+
+def test_it_is_shown_until_no_device_runs_it(fleet: MemoryFleet) -> None:
+    """However many releases came after it; then it is one of the old ones, and the lists name no device."""
+    first, device = publish(fleet, 1), present(fleet)
+    roll_out(fleet, "m-1")
+    say_runs(fleet, device, "m-1", first)
+    fleet.app.parts.withdrawal.withdraw("m-1")
+    newer = [publish(fleet, version) for version in range(2, 62)]
+
+    def shown() -> list[str]:
+        rows = release_rows(fleet.app.parts.versions.releases(), fleet.app.parts.fleet.devices()).rows
+        return [row.name for row in rows]
+
+    def still_on() -> dict[str, list[str]]:
+        done = CliRunner().invoke(main, ["releases", str(fleet.state.path), "--json"])
+        return {row["release"]: row["still_on"] for row in json.loads(done.stdout) if row["still_on"]}
+
+    def concerns() -> dict[str, list[str]]:
+        return {one["signal"]: one["names"] for one in fleet.client().get("/api/overall").json()["concerns"]}
+
+    assert shown()[0] == "m-1"
+    assert still_on() == {"m-1": ["cam-1"]}
+    assert concerns()["withdrawn"] == ["cam-1"]
+    say_runs(fleet, device, "m-2", newer[0])
+    assert "m-1" not in shown()
+    assert still_on() == {}
+    assert "withdrawn" not in concerns()
 
 
 def test_a_device_that_was_left_waiting_for_it_is_told_to_stay(fleet: MemoryFleet) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 
 from nicegui import ui
 
+from server.dashboard.conditions import ConditionsForm
 from server.dashboard.progress import GroupView, RolloutCard, rollout_card
 from server.dashboard.services import Services
 from server.dashboard.theme import (
@@ -240,6 +241,7 @@ class ScopeForm:
 
     sites: ui.select
     models: ui.select
+    releases: ui.select
     hardware: ui.select
     attributes: ui.input
     devices: ui.input
@@ -251,11 +253,11 @@ class ScopeForm:
         """Show the fields, folded away."""
         with ui.expansion("Only some devices").classes("w-full"):
             with ui.element("div").classes("tf-row"):
-                sites, models, hardware = (
+                sites, models, releases, hardware = (
                     ui.select([], label=label, multiple=True)
                     .props("dense outlined use-chips")
                     .style("min-width: 190px")
-                    for label in ("Sites", "Run the model", "Hardware")
+                    for label in ("Sites", "Run the model", "Run the release", "Hardware")
                 )
                 attributes = ui.input("Attributes", placeholder="lens=wide, floor=2").props("dense outlined")
                 devices = ui.input("Devices", placeholder="cam-1, cam-2").props("dense outlined")
@@ -267,8 +269,8 @@ class ScopeForm:
                 "or the list of devices names it, or if the fleet has one model only."
             ).classes("tf-muted tf-small")
         return cls(
-            sites=sites, models=models, hardware=hardware, attributes=attributes, devices=devices, move=move,
-            newcomers=newcomers,
+            sites=sites, models=models, releases=releases, hardware=hardware, attributes=attributes, devices=devices,
+            move=move, newcomers=newcomers,
         )  # fmt: skip
 
     def offer(self, devices: Sequence[Device], releases: Sequence[Release]) -> None:
@@ -277,6 +279,7 @@ class ScopeForm:
         for chosen, values in (
             (self.sites, {device.site for device in devices}),
             (self.models, {running_model(device, known) for device in devices}),
+            (self.releases, {device.release or device.desired_release for device in devices}),
             (self.hardware, {device.reported.hardware for device in devices if device.reported}),
         ):
             offered = sorted(values - {""})
@@ -292,7 +295,7 @@ class ScopeForm:
         return Scope(
             devices=tuple(words(self.devices.value)), sites=tuple(self.sites.value),
             attributes=pairs(self.attributes.value), hardware=tuple(self.hardware.value),
-            models=tuple(self.models.value), move=bool(self.move.value),
+            models=tuple(self.models.value), releases=tuple(self.releases.value), move=bool(self.move.value),
         )  # fmt: skip
 
 
@@ -332,11 +335,11 @@ class NewRollout:
                 canary = ui.number("Devices that go first", value=1, min=1, step=1, precision=0)
                 canary.props("dense outlined").style("width: 180px")
                 make = ui.button("Make rollout").props("unelevated")
-            form = ScopeForm.build()
+            form, terms = ScopeForm.build(), ConditionsForm.build()
             ui.label("Nothing is sent before you approve it. The others follow when the first have committed.").classes(
                 "tf-muted tf-small"
             )
-        make.on_click(lambda: self._make(release.value, canary.value, form))
+        make.on_click(lambda: self._make(release.value, canary.value, form, terms))
 
         def again() -> None:
             services = self.visit.services
@@ -350,13 +353,18 @@ class NewRollout:
         again()
         keep_fresh(again)
 
-    async def _make(self, release: str | None, canary: float | None, form: ScopeForm) -> None:
+    async def _make(
+        self, release: str | None, canary: float | None, form: ScopeForm, terms: ConditionsForm
+    ) -> None:  # fmt: skip
         first = None if canary is None else int(canary)
 
         def create() -> Rollout:
+            told = terms.filled_in()
             wanted = RolloutOptions(
-                release=release or "", canary=first, scope=form.scope(), newcomers=bool(form.newcomers.value)
-            )
+                release=release or "", canary=first, scope=form.scope(), newcomers=bool(form.newcomers.value),
+                window=told.window, deadline_s=told.deadline_s, max_bytes_per_s=told.max_bytes_per_s,
+                shadow=told.shadow,
+            )  # fmt: skip
             return self.visit.services.rollouts.create(wanted)
 
         made = await self.visit.do(create)
@@ -386,11 +394,12 @@ class ReleaseRow:
 
 
 def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> Cut[ReleaseRow]:
-    """Return the releases, newest first; withdrawn ones with the devices that run them."""
+    """Return the releases, withdrawn ones that still run first, with the devices that run them, then newest first."""
     running = Counter(device.release for device in devices)
     newest_first = sorted(releases, key=lambda one: (-one.registered_ms, -one.version, one.path))
     by_name = {release.name: release for release in reversed(newest_first)}
-    shown = Cut.of(tuple(dict.fromkeys(release.name for release in newest_first)), _RELEASES_SHOWN)
+    out_there = [one for one in newest_first if one.withdrawn_ms and running[one.name]]  # shown until none runs it
+    shown = Cut.of(tuple(dict.fromkeys(release.name for release in [*out_there, *newest_first])), _RELEASES_SHOWN)
     rows = tuple(
         ReleaseRow(
             name=name,
@@ -426,7 +435,8 @@ class Releases:
             with ui.element("div").classes("tf-card"), ui.element("div").classes("tf-row"):
                 ui.label(row.name).style("font-weight: 600")
                 ui.label(f"published {row.published}").classes("tf-muted tf-small")
-                ui.label(f"runs on {row.running}").classes("tf-small")
+                runs = f"still runs on {row.running}" if row.withdrawn and row.running else f"runs on {row.running}"
+                ui.label(runs).classes("tf-small")
                 ui.element("div").classes("tf-grow")
                 if row.withdrawn:
                     pill(
