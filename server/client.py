@@ -129,9 +129,9 @@ class RolloutDevice:
     ``replaced_by``: the person who let another device try in its place. ``retried_from``: its earlier outcome, failed
     or stuck, during a retry. ``air_bytes``: what it fetched over the network in all attempts, of the bundle and of
     patches; ``bundle_bytes``: of an older agent, which does not count that: how much of the bundle it had.
-    ``waits_for``: the code why it has put the update off, "" if it has not. ``answered``: how many inputs the release
-    had answered when it was committed, None if that is not known. ``forecast_bytes``: what it was to fetch, None if
-    nobody forecast it; ``forecast_upper``: at most that.
+    ``waits_for``: the code why it has put the update off, or ``away``, "" for none. ``answered``: how many inputs the
+    release had answered when it was committed, None if that is not known. ``forecast_bytes``: what it was to fetch,
+    None if nobody forecast it; ``forecast_upper``: at most that.
     """
 
     device: str = ""

@@ -204,8 +204,9 @@ class MemberBody(BaseModel):
     ``air_bytes``: what it has fetched over the network so far, of the bundle and of patches, in all attempts, also what
     was thrown away (without the headers of the protocols). ``bundle_bytes``: of an older agent, which does not count
     that: how much of the bundle it had at last, however it came. ``waits_for``: the code why the device has put the
-    update off, such as ``clock_behind``, ``window_closed`` or ``application_busy``; "" if it has not. ``answered``:
-    how many inputs the release had answered when it was committed; 0: none yet; null: not committed, or not known.
+    update off, such as ``clock_behind``, ``window_closed`` or ``application_busy``, or ``away`` if it was assigned the
+    release and is away now; "" if neither. ``answered``: how many inputs the release had answered when it was
+    committed; 0: none yet; null: not committed, or not known.
     ``forecast_bytes``: what it was, or is, to fetch in all attempts, by what it had when each began: to be compared
     with ``air_bytes``; null: an older server assigned the release. ``forecast_upper``: it is an upper bound, because
     the device had not reported what it has.
@@ -287,8 +288,8 @@ class RolloutBody(BaseModel):
     fails on devices; ``disagreeing``: how far its answers differ, by device, null unless the shadow has a limit.
     ``shadow_counts``: of all devices so far, also of those under way; ``replay_counts``: of
     the inputs of the release before that they answered again after the switch. ``waiting``: how many
-    devices have put the update off, by the code why. ``cautions``: devices that come last, and devices that don't get
-    it although they could run it (they are not among the members), each with the reason.
+    devices have put the update off, by the code why, or are away. ``cautions``: devices that come last, and devices
+    that don't get it although they could run it (they are not among the members), each with the reason.
     """
 
     id: str

@@ -37,9 +37,10 @@ class Signals:
     compared with training), ``pools_near``, ``collecting`` (pools that open nothing yet, such as that of the whole
     fleet before the baselines of most devices are complete), ``verdicts``. ``harmed``: releases that the labels of
     uniform samples show to be wrong more often than allowed.
-    Rollouts: ``paused``, ``unproven`` (wait for the first input that a committed device answers), ``unapproved``,
-    ``failed``, ``aborting``, ``members_failed``. ``server``: unhealthy parts of the server; ``metadata``: signed
-    metadata that is damaged, has expired or will soon, or that devices refuse as older than what they have seen;
+    Rollouts: ``paused``, ``unproven`` (wait for the first input that a committed device answers), ``stalled`` (wait
+    for devices that are away, and for nothing else), ``unapproved``, ``failed``, ``aborting``, ``members_failed``.
+    ``server``: unhealthy parts of the server; ``metadata``: signed metadata that is damaged, has expired or will soon,
+    or that devices refuse as older than what they have seen;
     ``settings``: those of server.toml without effect, as they name what does not exist or is never asked for.
     """
 
@@ -63,6 +64,7 @@ class Signals:
     harmed: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
+    stalled: tuple[str, ...] = ()
     unapproved: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     aborting: tuple[str, ...] = ()
@@ -106,6 +108,11 @@ _WORDS: Mapping[str, tuple[Level, str, str]] = {
         Level.ATTENTION,
         "rollout waits for a first answer of its devices",
         "rollouts wait for a first answer of theirs",
+    ),
+    "stalled": (
+        Level.ATTENTION,
+        "rollout waits for devices that are away",
+        "rollouts wait for devices that are away",
     ),
     "aborting": (Level.ATTENTION, "rollout is being aborted", "rollouts are being aborted"),
     "members_failed": (Level.ATTENTION, "device failed in a rollout", "devices failed in rollouts"),

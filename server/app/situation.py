@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.app.overall import NEAR_RATIO, Overall, Signals, overall
@@ -16,6 +16,7 @@ from server.fleet.liveness import Presence, is_reachable, is_silent, presence
 from server.registry.versions import Versions
 from server.rollout.ledger import RolloutLedger
 from server.rollout.model import IN_VAIN, UNPROVEN, Rollout, RolloutPhase
+from server.rollout.planner import waited_for, with_away
 from server.trust.expiry import ending
 from server.trust.repository import TrustRepository
 from server.wording import listed
@@ -105,6 +106,7 @@ class Situation:
             harmed=self.harmed(),
             paused=_releases(opened, RolloutPhase.PAUSED),
             unproven=_releases([one for one in opened if one.code == UNPROVEN], RolloutPhase.RUNNING),
+            stalled=tuple(self._stalled(opened, devices, now_ms)),
             unapproved=_releases(opened, RolloutPhase.AWAITING_APPROVAL),
             aborting=_releases(opened, RolloutPhase.ABORTING),
             failed=(newest.release,) if newest is not None and newest.phase is RolloutPhase.FAILED else (),
@@ -115,6 +117,14 @@ class Situation:
             settings=self.settings(),
             metadata=(*self._metadata(now_ms), *_refused_as_older(seen)),
         )  # fmt: skip
+
+    def _stalled(self, opened: Sequence[Rollout], devices: Sequence[Device], now_ms: int) -> Iterator[str]:
+        """Yield each running rollout that waits for devices that are away alone, with them."""
+        here = frozenset(device.device for device in devices if is_reachable(device, now_ms, self.silent_s))
+        for rollout in opened:
+            absent = waited_for(with_away(rollout, here)) if rollout.phase is RolloutPhase.RUNNING else ()
+            if absent:
+                yield f"{rollout.release} ({listed([member.device for member in absent], _NAMED)})"
 
     def _is_judged(self, device: Device, evidence: Mapping[str, Json] | None, now_ms: int) -> bool:
         if evidence is None or evidence["phase"] != "judged":

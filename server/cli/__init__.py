@@ -63,6 +63,7 @@ from server.registry.versions import Versions
 from server.rollout.ledger import RolloutLedger
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
+from server.rollout.thresholds import devices as counted
 from server.rollout.withdrawal import Withdrawal
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, next_step, open_database, shown_url
@@ -711,7 +712,7 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
     database.close()
     if why and shortened(why, MAX_WHY) != first:
         raise ReleaseWithdrawnError(_kept(release, "withdrawn already", first, why))
-    click.echo(f"{release} withdrawn; it still runs on {len(running)} devices")
+    click.echo(f"{release} withdrawn; it still runs on {counted(len(running))}")
     for device in running:
         click.echo(device.device)
 
@@ -1125,8 +1126,8 @@ def resume(directory: Path, rollout: str, how: str, by: str, *, yes: bool, as_js
 )
 @_STATE
 @_ROLLOUT
-@click.option("--group", required=True, help="The open group that did not reach its success.")
-@click.option("--by", required=True, help="Who decides it; it is recorded.")
+@click.option("--group", default="", help="The open group that did not reach its success. Required.")
+@click.option("--by", default="", help="Who decides it; it is recorded. Required.")
 @_YES
 @_ANSWER
 @_coded
@@ -1136,6 +1137,10 @@ def skip_group(directory: Path, rollout: str, group: str, by: str, *, yes: bool,
     First prints which devices it will assign. Only this command gets past such a group; one that committed but has
     answered no input with the release also opens the next with its first answer.
     """
+    missing = [name for name, value in (("--group NAME", group), ("--by PERSON", by)) if not value.strip()]
+    if missing:  # both in one error, where click names one at a time
+        message = f"Expected {' and '.join(missing)}, got none: rollouts list --json has the groups"
+        raise click.UsageError(message)
     _steer(directory, rollout, "skip", {"group": group, "by": by}, yes=yes, as_json=as_json)
 
 

@@ -48,6 +48,7 @@ SETTLED = frozenset({MemberStanding.COMMITTED, *IN_VAIN, MemberStanding.CANCELLE
 ABORTED = "aborted"  # the code of a cancelled member of an aborted rollout; set back if it was assigned the release
 REMOVED = "device_removed"  # the code of a cancelled member that left the fleet
 UNPROVEN = "unproven"  # the code of a rollout that waits for the first input that a committed device answers
+AWAY = "away"  # what an assigned member waits for while its device can't be reached
 NO_MODEL = "no_model"  # the code of a cancelled member without a model that nobody named, in a fleet of several models
 SUPERSEDED = "superseded"  # the code of a cancelled member that was assigned another release since
 REPLACED = "replaced"  # the code of a cancelled member in whose place another device tries the release
@@ -67,9 +68,10 @@ class Member:
     without an outcome. ``shadow``: what it counted before it switched, or refused to. ``replay``: how the release
     answered inputs of the one before after the switch. ``answered``: how many inputs it had answered there when it was
     committed; 0: none yet; None: not committed, or an agent that does not say. ``waits_for``: the code why its
-    device has put the update off, by its last report; it is not stored. ``forecast_bytes``: what it was to fetch in
-    all attempts, by what it had when each began; ``forecast_upper``: at most that, because nobody knew what it had;
-    None: not assigned yet (``figures.forecast`` fills it in), or assigned by an older server.
+    device has put the update off, by its last report, or ``AWAY`` if it was assigned and is away now; it is not
+    stored. ``forecast_bytes``: what it was to fetch in all attempts, by what it had when each began;
+    ``forecast_upper``: at most that, because nobody knew what it had; None: not assigned yet (``figures.forecast``
+    fills it in), or assigned by an older server.
     """
 
     device: str

@@ -24,12 +24,13 @@ Aborting: after 1, devices that are still assigned the release and have not comm
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from server.rollout.figures.sequential import sure_stop
 from server.rollout.model import (
     ABORTED,
+    AWAY,
     IN_FLIGHT,
     IN_VAIN,
     REMOVED,
@@ -112,6 +113,31 @@ def so_far(member: Member, update: UpdateStatus, release: str) -> Member:
     return replace(counted, air_bytes=member.earlier_bytes + update.fetched_bytes)
 
 
+def with_away(rollout: Rollout, reachable: Collection[str]) -> Rollout:
+    """Return ``rollout`` in which assigned members whose devices are not ``reachable`` wait for them (``AWAY``)."""
+    return replace(rollout, members=tuple(
+        replace(member, waits_for=AWAY) if member.standing in IN_FLIGHT and member.device not in reachable else member
+        for member in rollout.members
+    ))  # fmt: skip
+
+
+def waited_for(rollout: Rollout) -> tuple[Member, ...]:
+    """Return the members of open groups for which alone a rollout waits, as they are away; () if it waits otherwise.
+
+    ``with_away`` has to mark those that were assigned it before.
+    """
+    if held_by(rollout):
+        return ()
+    members = [member for member in rollout.members if member.group < rollout.opened]
+    if any(_under_way(member) for member in members):
+        return ()
+    return tuple(member for member in members if member.standing is MemberStanding.PENDING or member.waits_for == AWAY)
+
+
+def _under_way(member: Member) -> bool:
+    return member.standing in {*IN_FLIGHT, MemberStanding.WAITING} and member.waits_for != AWAY
+
+
 def left_out(member: Member, code: str) -> Settle:
     """Return the settlement of a device without an outcome: cancelled, or its earlier failure if this was a retry."""
     if member.retried_from is None:
@@ -169,14 +195,16 @@ def held_by(rollout: Rollout) -> Group | None:
 def absent(rollout: Rollout, index: int) -> tuple[str, ...]:
     """Return the devices that alone keep open group ``index`` from passing: they are away, and no other is under way.
 
-    () if the group has passed, or the rollout does not run.
+    () if the group has passed, or the rollout does not run. ``with_away`` has to mark those that were assigned it.
     """
     members = rollout.group_members(index)
     if rollout.phase is not RolloutPhase.RUNNING or index >= rollout.opened or passed(rollout, index):
         return ()
-    if count_members(members).awaited:
+    if any(_under_way(member) for member in members):
         return ()
-    return tuple(member.device for member in members if member.standing is MemberStanding.PENDING)
+    return tuple(
+        member.device for member in members if member.standing is MemberStanding.PENDING or member.waits_for == AWAY
+    )
 
 
 def _held_text(rollout: Rollout, group: Group) -> str:

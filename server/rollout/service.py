@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from server.clock import Clock, system_now_ms
@@ -41,7 +41,7 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.planner import apply_settlements, held_by, plan, settled, so_far
+from server.rollout.planner import apply_settlements, held_by, plan, settled, so_far, waited_for, with_away
 from server.rollout.resuming import NAMED, Foresight, How, foresee, replaced, resumed, skipped, to_replace
 from server.rollout.selection import Eligibility, choose_bundle, is_blank, pick_canaries, without_model
 from server.rollout.thresholds import count_members, outcome, unanswered_count
@@ -95,16 +95,16 @@ class RolloutService:
 
         They are kept with the outcome only: a device under way sends them again with each report. Those that are not
         assigned the release yet have the forecast of what they will fetch. A rollout that waits
-        for devices that are away alone says so in its text, and one that is held by a verdict names it.
+        for devices that are away alone, assigned or not, says so in its text, and one that is held by a verdict names
+        it.
         """
-        rollouts = tuple(replace(one, text=_joined(_with_away(one), self.held(one))) for one in rollouts)
         going = {*IN_FLIGHT, MemberStanding.STUCK}
         if not any(one.phase in OPEN_PHASES for one in rollouts):
             return rollouts
         devices, releases = {device.device: device for device in self.fleet.devices()}, self.versions.releases()
         rollouts = tuple(foreseen(one, devices, releases) for one in rollouts)
         updates = {name: device.reported.update for name, device in devices.items() if device.reported}
-        return tuple(
+        rollouts = tuple(
             replace(one, members=tuple(
                 so_far(member, updates[member.device], one.release)
                 if member.standing in going and member.device in updates else member
@@ -112,6 +112,13 @@ class RolloutService:
             )) if one.phase in OPEN_PHASES else one
             for one in rollouts
         )  # fmt: skip
+        here = self._reachable(devices.values())
+        rollouts = tuple(with_away(one, here) if one.phase in OPEN_PHASES else one for one in rollouts)
+        return tuple(replace(one, text=_joined(_with_away(one), self.held(one))) for one in rollouts)
+
+    def _reachable(self, devices: Iterable[Device]) -> frozenset[str]:
+        now_ms = self.clock()
+        return frozenset(device.device for device in devices if is_reachable(device, now_ms, self.silent_s))
 
     def held(self, rollout: Rollout) -> str:
         """Return why a rollout can't be approved or resumed because of its release, in words; "" if it can."""
@@ -352,8 +359,8 @@ class RolloutService:
                     self._decide(rollout, action, now_ms)
 
     def _refuse_overlap(self, rollout: Rollout) -> None:
-        devices = {member.device for member in rollout.members}
-        for other in self.ledger.open():
+        devices, here = {member.device for member in rollout.members}, self._reachable(self.fleet.devices())
+        for other in (with_away(one, here) for one in self.ledger.open()):
             if devices & {member.device for member in other.members}:
                 message = (
                     f"Expected devices without an open rollout, got some of {other.id} ({other.release}, "
@@ -499,27 +506,31 @@ def _joined(*parts: str) -> str:
 
 def _with_away(rollout: Rollout) -> str:
     """Return the text of a rollout, with the devices that it waits for if all of its open groups are away."""
-    members = [member for member in rollout.members if member.group < rollout.opened]
-    counts = count_members(members)
-    if rollout.phase is not RolloutPhase.RUNNING or counts.awaited or not counts.pending or held_by(rollout):
+    absent = waited_for(rollout)
+    if rollout.phase is not RolloutPhase.RUNNING or not absent:
         return rollout.text
-    names = listed([member.device for member in members if member.standing is MemberStanding.PENDING], NAMED)
-    waits = f"waits for {names}, away: assigned on connecting"
-    if rollout.opened < len(rollout.groups):
-        return _joined(rollout.text, waits, "skip the group, or abort and create it with other canaries")
     left = duration(round(rollout.deadline_s * 1000))
-    return _joined(rollout.text, f"{waits}, left out {left} after the last change", "abort to end it before")
+    last = rollout.opened == len(rollout.groups)
+    waits = []
+    for told, then, after in (
+        (False, "assigned on connecting", f"left out {left} after the last change"),
+        (True, "assigned, fetches it on connecting", f"stuck {left} after it was assigned"),
+    ):
+        names = [one.device for one in absent if (one.standing is not MemberStanding.PENDING) == told]
+        if names:
+            waits.append(f"waits for {listed(names, NAMED)}, away: {then}" + (f", {after}" if told or last else ""))
+    way = "abort to end it before" if last else "skip the group, or abort and create it with other canaries"
+    return _joined(rollout.text, *waits, way)
 
 
 def _way_out(rollout: Rollout) -> str:
     """Return how a person can end an open rollout: one that waits for absent devices may never end by itself."""
-    counts = count_members(rollout.members)
     aborting = "abort it: what committed stays, all others go back to what they ran"
     held = held_by(rollout)
     if held is not None:
         return f"it waits until a device of {held.name} answers an input: skip that group, or {aborting}"
-    if counts.awaited or not counts.pending:
+    absent = waited_for(rollout)
+    if not absent:
         return f"let it end, or {aborting}"
-    pending = [member.device for member in rollout.members if member.standing is MemberStanding.PENDING]
-    names = listed(pending, NAMED)
+    names = listed([member.device for member in absent], NAMED)
     return f"it waits for devices that are away ({names}): remove those that are gone for good, or {aborting}"

@@ -253,6 +253,16 @@ def test_resume_and_skip_group_say_whom_they_tell_and_ask(state: StateDirectory,
     assert paused.get("r1").groups[0].skipped_by == "ada"
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [((), "Expected --group NAME and --by PERSON"), (("--group", "canary", "--by", " "), "Expected --by PERSON")],
+)
+def test_skip_group_names_all_that_it_misses_at_once(state: StateDirectory, given: tuple[str, ...], named: str) -> None:
+    """Not one a try."""
+    done = CliRunner().invoke(main, ["rollouts", "skip-group", str(state.path), "r1", *given])
+    assert (done.exit_code, named in done.output) == (2, True)
+
+
 def test_approve_pause_and_abort_say_what_they_do_and_ask(state: StateDirectory, paused: RolloutService) -> None:
     """Each lists the affected devices beforehand; person and reason are recorded."""
     asked = CliRunner().invoke(main, ["rollout", "approve", str(state.path), "r2"], input="n\n")

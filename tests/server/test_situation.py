@@ -223,7 +223,7 @@ def test_a_rollout_that_wants_a_person_is_the_matter(
 
 
 def test_a_failure_in_a_running_rollout_and_an_open_verdict_are_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
-    """A failure below the threshold that pauses is a failure."""
+    """A failure below the threshold that pauses is a failure; beside it the rollout waits for who is away alone."""
     del cam
     members = (
         Member(device="cam-1", group=0, standing=MemberStanding.STUCK, gen=1),
@@ -239,7 +239,8 @@ def test_a_failure_in_a_running_rollout_and_an_open_verdict_are_the_matter(fleet
         model="m",
     )
     fleet.app.parts.drift.verdicts.note([finding], 0, 1, quiet_ms=100, judged=True)
-    assert matter(fleet) == {"members_failed": ("cam-1",), "verdicts": ("device_local (darker)",)}
+    expected = {"members_failed": ("cam-1",), "stalled": ("m-2 (cam-2)",), "verdicts": ("device_local (darker)",)}
+    assert matter(fleet) == expected
 
 
 def test_what_is_unwell_in_the_server_is_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:

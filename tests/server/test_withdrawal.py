@@ -112,6 +112,8 @@ def test_where_it_still_runs_is_shown(fleet: MemoryFleet) -> None:
     done = CliRunner().invoke(main, ["releases", str(fleet.state.path)])
     assert done.stdout.splitlines()[1].split("\t")[0:5:4] == ["m-1", "1"]
     assert done.stdout.splitlines()[1].split("\t")[-1] == "cam-1"
+    done = CliRunner().invoke(main, ["releases", "withdraw", str(fleet.state.path), "m-1"])
+    assert done.stdout.splitlines() == ["m-1 withdrawn; it still runs on 1 device", "cam-1"]
 
 
 def test_it_is_shown_until_no_device_runs_it(fleet: MemoryFleet) -> None:

@@ -462,4 +462,4 @@ class Releases:
         running = await self.visit.ask(partial(self.visit.services.withdrawal.withdraw, release, why))
         if running is not None:
             with self.visit.client:
-                ui.notify(f"{release} withdrawn; it still runs on {len(running)} devices")
+                ui.notify(f"{release} withdrawn; it still runs on {devices(len(running))}")

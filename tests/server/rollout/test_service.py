@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -142,6 +142,32 @@ def test_a_rollout_that_waits_for_absent_devices_alone_says_for_whom(scene: Scen
     assert scene.service.get(rollout.id).text == ""
     scene.is_there("d0")
     assert shown() == ""
+
+
+def test_a_rollout_whose_assigned_devices_went_away_says_for_whom_it_waits(scene: Scene) -> None:
+    """Canaries lost just before or after they were assigned: text, counts, page and status until they are back."""
+    rollout = scene.start(canary=["d0", "d1"])
+    scene.turn()
+    client, situation = scene.fleet.client(), scene.fleet.app.parts.situation
+
+    def shown() -> dict[str, Any]:
+        return dict(client.get(f"/api/rollouts/{rollout.id}").json())
+
+    scene.is_there("d0", DeviceState.LOST)
+    assert (shown()["text"], situation.signals().stalled) == ("", ())  # d1 is under way
+    assert shown()["waiting"] == {"away": 1}
+    scene.is_there("d1", DeviceState.DISCONNECTED)
+    assert shown()["text"] == (
+        "waits for d0, d1, away: assigned, fetches it on connecting, stuck 1 d after it was assigned; "
+        "skip the group, or abort and create it with other canaries"
+    )
+    assert situation.signals().stalled == ("meter-2 (d0, d1)",)
+    (card,) = (rollout_card(one, 0) for one in scene.service.up_to_date(scene.service.get(rollout.id)))
+    assert [group.may_skip for group in card.groups] == [True, False]
+    assert "2 wait: away" in [status.text for status in card.groups[0].states]
+    for device in ("d0", "d1"):
+        scene.is_there(device)
+    assert (shown()["text"], shown()["waiting"], situation.signals().stalled) == ("", {}, ())
 
 
 def test_the_page_skips_a_group_of_which_every_device_is_away(scene: Scene) -> None:
@@ -643,6 +669,10 @@ def test_a_rollout_that_only_waits_for_who_is_away_says_how_it_ends(scene: Scene
     with pytest.raises(RolloutRefusedError, match=r"running[)]: let it end, or abort it"):
         scene.service.create(other)
     scene.turn()
+    scene.is_there("d0", DeviceState.LOST)
+    with pytest.raises(RolloutRefusedError, match=r"waits for devices that are away [(]d0[)]: remove those"):
+        scene.service.create(other)
+    scene.is_there("d0")
     for device in ("d0", "d1"):
         scene.say(device, UpdatePhase.COMMITTED)
     with pytest.raises(RolloutRefusedError, match=r"waits for devices that are away [(]d2[)]: remove those"):
