@@ -205,10 +205,14 @@ def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = No
 
 def _cards(services: Services) -> Cut[RolloutCard]:
     now_ms, verdicts = services.fleet.clock(), services.drift.verdicts
-    found = services.rollouts.up_to_date(*services.rollouts.list())
-    held = {one.release: holding(verdicts, one.release) for one in found if one.phase in OPEN_PHASES}
-    cards = [rollout_card(one, now_ms, [verdict.id for verdict in held.get(one.release, ())]) for one in found]
-    return Cut.of(sorted(cards, key=lambda card: not card.open), _SHOWN)
+    ordered = sorted(services.rollouts.list(), key=lambda one: one.phase not in OPEN_PHASES)
+    shown = Cut.of(ordered, _SHOWN)
+    held = {one.release: holding(verdicts, one.release) for one in shown.rows if one.phase in OPEN_PHASES}
+    cards = tuple(
+        rollout_card(one, now_ms, [verdict.id for verdict in held.get(one.release, ())])
+        for one in services.rollouts.up_to_date(*shown.rows)
+    )
+    return Cut(cards, shown.more)
 
 
 @dataclass(frozen=True, slots=True)

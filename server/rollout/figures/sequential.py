@@ -12,6 +12,7 @@ share of inputs with two labels.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,12 +126,19 @@ def _surely(values: Values, allowed: float, risk: float) -> bool:
 
 def _shown(values: Values, under_way: Mask, allowed: float, risk: float) -> DeviceRate:
     done = values[~under_way]
+    least, most = _bounds(values.tobytes(), np.where(under_way, 1.0, values).tobytes(), risk)
     return DeviceRate(
         devices=len(done),
         mean=float(done.mean()) if len(done) else None,
-        at_least=at_least(values, risk),
-        at_most=at_most(np.where(under_way, 1.0, values), risk),
+        at_least=least,
+        at_most=most,
         allowed=allowed,
         exceeded=_surely(values, allowed, risk),
         risk=risk,
     )
+
+
+@functools.lru_cache(maxsize=64)  # pages and lists ask for the same rollouts again and again
+def _bounds(low: bytes, high: bytes, risk: float) -> tuple[float, float]:
+    """Return both bounds of the mean; ``low`` and ``high`` are the values with those under way as good and as bad."""
+    return at_least(np.frombuffer(low), risk), at_most(np.frombuffer(high), risk)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from server.betting import BETS, log_highest
 from server.dashboard.progress import rollout_card
 from server.rollout.figures.sequential import CAVEAT, RISK, disagreeing, failing, sure_stop
 from server.rollout.model import Group, Member, MemberStanding, Pause, Rollout, RolloutPhase
@@ -118,6 +119,16 @@ def test_a_person_leads_on(how: How) -> None:
     assert resumed(paused, how).phase is RolloutPhase.RUNNING
     groups = tuple(replace(group, skipped_by="ada") for group in paused.groups)
     assert sure_stop(replace(paused, groups=groups)) is None
+
+
+def test_the_wealth_is_that_of_the_definition() -> None:
+    """Values between 0 and 1 too: the highest mean over the bets of the product, after any number of values."""
+    values = np.random.default_rng(3).choice([0.0, 0.2, 0.9, 1.0], 50)
+    for level in (0.05, 0.3, 0.7, 1.0):
+        grown = np.cumprod(1 + np.outer((values - level) / level, BETS), axis=0).mean(axis=1)
+        assert log_highest(values, level) == pytest.approx(max(0.0, float(np.log(grown.max()))))
+    assert log_highest(values, 0.0) == np.inf
+    assert log_highest(np.zeros(3), 0.0) == 0.0
 
 
 @pytest.mark.parametrize("allowed", [0.0, 1.0])
