@@ -12,7 +12,8 @@ Order rules:
 5. A proved release may be compared with the current one first (``shadow``); then it is checked again.
 6. A proved release is switched to inside of its maintenance window only (``maintenance``), and if the application
    agrees (``hook``); otherwise it is deferred, and verified again when it goes on.
-7. Slots: fill the free one, switch, persist probation. To go back: persist the verdict, switch, empty the slot.
+7. Slots: set aside what the other one holds, fill it, switch, persist probation. To go back: persist the verdict,
+   switch, and fill the slot with what was set aside: a failed try does not take away the release before.
 """
 
 from __future__ import annotations
@@ -364,6 +365,7 @@ class Updater:
         if trial:
             self._roll_back(RECALLED, found.text, now_ms)
         elif own:
+            slots.set_aside(None)  # a commit that a power cut ended before it could
             verdict = replace(record, code=RECALLED, text=found.text, previous_slot=other(name))
             self._keep(follow(verdict, Signal.RECALL, now_ms))
             self._finish_roll_back(now_ms)
@@ -408,11 +410,15 @@ class Updater:
     def reclaim(self, keep: frozenset[str] | None = None) -> None:
         """Remove bundles that no slot points at, except ``keep``: by default the bundle of the attempt in flight.
 
+        The release that was set aside goes, too, once the attempt that took its slot has ended.
+
         One that can't be removed is not an error: ``repair`` calls this again after each inspection.
         """
         if keep is None:
             keep = frozenset({self.record.desired.sha256} if self.record.in_flight else ())
         try:
+            if self.record.phase not in {_P.STAGED, _P.PROBATION}:
+                self.slots.set_aside(None)
             self.slots.reclaim(keep)
         except OSError as error:
             _LOG.warning("old bundles could not be removed error=%s", error)
@@ -553,6 +559,8 @@ class Updater:
             self._ask(hook)
             return
         current = self.slots.current_name()
+        held = self.slots.read(other(current))
+        self.slots.set_aside(held if held is not None and held.sha256 != self.record.desired.sha256 else None)
         record = replace(
             self.record, slot=other(current), previous_slot=current, latency_budget_ms=proof.latency_budget_ms,
             class_shares=proof.class_shares, usual_shares=self.usual.shares,
@@ -655,10 +663,19 @@ class Updater:
     def _finish_roll_back(self, now_ms: int) -> None:
         record, slots = self.record, self.slots
         slots.switch(record.previous_slot)
-        slots.empty(record.slot)
+        self._vacate(record.slot)
         self._enter(follow(record, Signal.UNHEALTHY, now_ms))
         self.activate(slots.current())
         self.reclaim()
+
+    def _vacate(self, name: str) -> None:
+        """Give a slot back what it held before the attempt, which may be nothing."""
+        before = self.slots.aside()
+        if before is None:
+            self.slots.empty(name)
+        else:
+            self.slots.fill(name, before)
+            self.slots.clear_starts(name)  # those of the release that failed
 
     def _refuse(self, refusal: Refusal, now_ms: int) -> None:
         self._undo_switch()
@@ -675,12 +692,17 @@ class Updater:
         self._records.write(record)
 
     def _undo_switch(self) -> None:
-        """Switch back if a slot became current before its phase could be written: it has had no probation."""
-        record, current = self.record, self.slots.current()
-        if record.phase is _P.STAGED and current is not None and current.sha256 == record.desired.sha256:
-            self.slots.switch(record.previous_slot)
-            self.slots.empty(record.slot)
-            self.activate(self.slots.current())
+        """Undo what was done to the slots before the phase could be written: the release has had no probation."""
+        record, slots = self.record, self.slots
+        held = slots.read(record.slot) if record.phase is _P.STAGED else None
+        if held is None or held.sha256 != record.desired.sha256:
+            return
+        switched = slots.current_name() == record.slot
+        if switched:
+            slots.switch(record.previous_slot)
+        self._vacate(record.slot)
+        if switched:
+            self.activate(slots.current())
 
     def _enter(self, record: UpdateRecord) -> None:
         self._keep(record)

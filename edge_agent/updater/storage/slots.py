@@ -28,6 +28,7 @@ from wire.errors import MessageError, WireError
 from wire.messages import MAX_GEN, Desired
 
 NAMES = ("a", "b")
+_ASIDE = "aside"  # beside the slots: what the slot of a release on probation held before
 _MACHINE = "_machine_ends"  # after a slot's name in ``boots.json``
 _NONE = "none"  # the content of ``current`` when no slot is current
 
@@ -80,7 +81,7 @@ class Slots:
 
     def look(self, name: str) -> tuple[SlotRelease | None, Condition]:
         """Return the release of a slot, None for none, and the condition of its record."""
-        if name not in NAMES:
+        if name not in {*NAMES, _ASIDE}:
             return None, Condition.ABSENT
         found = self._slot(name).read()
         if found.condition is not Condition.WHOLE:
@@ -107,6 +108,20 @@ class Slots:
         """
         if name in NAMES:
             self.fill(name, SlotRelease())
+
+    def aside(self) -> SlotRelease | None:
+        """Return the release that was set aside, None for none."""
+        return self.read(_ASIDE)
+
+    def set_aside(self, release: SlotRelease | None) -> None:
+        """Keep ``release`` and its bundle beside the slots, in place of the one before; None: keep none.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        held, found = self.look(_ASIDE)
+        if held != release or found is Condition.DAMAGED:
+            self._slot(_ASIDE).write(to_document(release or SlotRelease()))
 
     def switch(self, name: str) -> None:
         """Make a slot current; "" for none.
@@ -197,14 +212,14 @@ class Slots:
             write_record(self.disk, self.state / "slots" / "boots.json", kept)
 
     def reclaim(self, keep: frozenset[str]) -> int:
-        """Remove every bundle and part except those of the slots and of ``keep`` (digests); return how many.
+        """Remove each bundle and part except those of the slots, set aside, and of ``keep`` (digests); return how many.
 
         Nothing is removed while a slot's record is lost: its bundle is all that remains of it.
 
         Raises:
             OSError: If one can't be removed.
         """
-        looks = [self.look(name) for name in NAMES]
+        looks = [self.look(name) for name in (*NAMES, _ASIDE)]
         if any(condition is Condition.DAMAGED for _, condition in looks):
             return 0
         held = {found.sha256 for found, _ in looks if found is not None} | keep

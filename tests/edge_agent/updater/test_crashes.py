@@ -1,5 +1,6 @@
 """A crash after every durable operation of an update, then a restart: exactly one of {old, new} is current."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.device.disk import RealDisk
+from edge_agent.device.last_end import LastEnd
 from wire.canonical import sha256_file
 from wire.messages import UpdatePhase
 
@@ -99,6 +101,36 @@ def test_survives_a_crash_at_every_durable_operation(
         assert device.updater.record.phase is (UpdatePhase.COMMITTED if good else UpdatePhase.ROLLED_BACK)
         if disk.count < crash_at:
             assert crash_at > 8
+            return
+    pytest.fail("the update never ended")
+
+
+def test_a_failed_update_keeps_the_release_before_over_any_crash(
+    tmp_path: Path, device_on: Callable, release: Callable
+) -> None:
+    """The slot that it took has its release again, with a whole bundle, whenever the power goes."""
+    ready = device_on(tmp_path / "ready", RealDisk())
+    ready.install(release(3))
+    ready.install(release(1, gen=4))
+    for crash_at in range(1, 100):
+        state = shutil.copytree(ready.state, tmp_path / str(crash_at))
+        disk = CrashingDisk(crash_at, before=False)
+        device = device_on(state, disk)
+        device.publish(release(2))
+        try:
+            device.restart(LastEnd.IN_ORDER)
+            device.offer(release(2, gen=5).desired)
+            finish(device, good=False)
+        except Crash:
+            device.disk = RealDisk()
+            device.restart()
+            device.offer(release(2, gen=5).desired)
+            finish(device, good=False)
+        before = device.slots.previous()
+        assert (device.current(), before.release if before else "") == ("m-1", "m-3"), crash_at
+        assert sha256_file(device.slots.bundle(before.sha256)) == before.sha256
+        if disk.count < crash_at:
+            assert crash_at > 12
             return
     pytest.fail("the update never ended")
 

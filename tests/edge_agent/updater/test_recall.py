@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from edge_agent.device.last_end import LastEnd
 from edge_agent.errors import RequestRefusedError
 from edge_agent.updater.storage.reconcile import InstalledFacts
 from edge_agent.updater.storage.repair import Inspected, Repair
@@ -95,6 +96,77 @@ def test_ends_a_probation(device: object, release: Callable) -> None:
     device.work()
     assert device.updater.recall("", device.now_ms).current.release == "m-1"
     assert (device.updater.record.phase, device.current()) == (UpdatePhase.ROLLED_BACK, "m-1")
+
+
+def _fails(device: object, _release: Callable) -> None:
+    device.updater.health = device.updater.health.crashed()
+    device.pass_time(10.0)
+
+
+def _is_cut_off(device: object, release: Callable) -> None:
+    device.restart(LastEnd.MACHINE)
+    _fails(device, release)
+
+
+def _is_aborted(device: object, release: Callable) -> None:
+    device.offer(replace(release(2).desired, gen=4))
+
+
+def _is_replaced(device: object, release: Callable) -> None:
+    device.publish(release(4))
+    device.offer(release(4).desired)
+    device.work()
+    _fails(device, release)
+
+
+def _is_ended_by_a_person(device: object, _release: Callable) -> None:
+    device.updater.recall("", device.now_ms)
+
+
+@pytest.mark.parametrize("end", [_fails, _is_cut_off, _is_aborted, _is_replaced, _is_ended_by_a_person])
+def test_a_failed_try_leaves_the_way_back(device: object, release: Callable, end: Callable) -> None:
+    """Whatever ended the probation: the release before stays, whole, and the device can go back to it."""
+    device.install(release(1))
+    device.install(release(2))
+    device.publish(release(3))
+    device.offer(release(3).desired)
+    device.work()
+    assert (device.updater.record.phase, device.current()) == (UpdatePhase.PROBATION, "m-3")
+    end(device, release)
+    assert (device.current(), device.slots.previous().release, device.slots.aside()) == ("m-2", "m-1", None)
+    assert device.slots.boots("a") == 0
+    held = {path.name for path in (device.state / "blobs" / "sha256").iterdir()}
+    assert held == {release(number).target.sha256 for number in (1, 2)}
+    assert device.updater.recall("", device.now_ms).current.release == "m-1"
+    assert (device.current(), device.slots.previous()) == ("m-1", None)
+
+
+def test_a_committed_release_leaves_one_way_back(device: object, release: Callable) -> None:
+    """The one that was set aside goes, with its bundle, also if a power cut kept the commit from it."""
+    for version in (1, 2, 3):
+        device.install(release(version))
+    assert device.slots.aside() is None
+    assert not device.slots.bundle(release(1).target.sha256).exists()
+    held = device.slots.previous()
+    device.slots.set_aside(replace(held, release="m-1"))
+    assert device.updater.recall("", device.now_ms).current.release == "m-2"
+    assert (device.current(), device.slots.previous(), device.slots.aside()) == ("m-2", None, None)
+
+
+def test_a_refusal_before_the_switch_leaves_the_way_back(device: object, release: Callable) -> None:
+    """Also one after the slot was filled, which a full disk can keep from being current."""
+    device.install(release(1))
+    device.install(release(2))
+    device.fail_probe("bundle_invalid")
+    device.publish(release(3))
+    device.offer(release(3).desired)
+    device.work()
+    assert (device.updater.record.phase, device.slots.previous().release) == (UpdatePhase.REFUSED, "m-1")
+    device.slots.set_aside(device.slots.previous())
+    device.slots.fill("a", replace(device.slots.read("b"), release="m-3", sha256=release(3).target.sha256))
+    device.updater.record = replace(device.updater.record, phase=UpdatePhase.STAGED, slot="a", previous_slot="b")
+    device.offer(replace(release(2).desired, gen=5))
+    assert (device.current(), device.slots.previous().release) == ("m-2", "m-1")
 
 
 def test_an_attempt_in_flight_goes_on(device: object, release: Callable) -> None:
