@@ -333,7 +333,8 @@ def _show_inputs(document: Mapping[str, Json]) -> None:
     found = from_document(Reported, {key: document[key] for key in ("unread", "update") if key in document})
     if found.unread is not None:
         step = f": {found.unread.text}" if found.unread.text else ""
-        since = "none answered yet" if found.update.answered == 0 else "none answered since the last answer"
+        never = found.unread.never or found.update.answered == 0
+        since = "none answered yet" if never else "none answered since the last answer"
         print(f"{'inputs':12} {since}: it {found.unread.words}{step}")
     elif found.update.answered == 0 and document.get("serving") is True:
         print(f"{'inputs':12} none yet: the source has given nothing that was answered, and nothing lies unread")

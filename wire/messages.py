@@ -145,7 +145,8 @@ class UnreadInputs:
 
     ``ignored``: files that the release does not read; ``unreadable``: that could not be opened; ``refused``: inputs
     that could not be decoded or answered; ``dropped``: that nothing took in time. ``names``: of some. ``text``: what
-    was found, and the next step.
+    was found, and the next step. ``never``: the release has answered no input on this device, so there is no last
+    answer.
     """
 
     ignored: int = 0
@@ -154,6 +155,7 @@ class UnreadInputs:
     dropped: int = 0
     names: tuple[str, ...] = ()
     text: str = ""
+    never: bool = field(default=False, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
     @property

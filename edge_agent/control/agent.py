@@ -594,7 +594,8 @@ class Agent:
             self._event("child", "answers_again", Severity.INFO, "inputs are answered again, or none are left unread")
         elif not self._in_doubt:
             step = f": {found.text}" if found.text else ""
-            text = f"Expected answers of the release, got none since the last one: it {found.words}{step}"
+            since = "none yet" if found.never else "none since the last one"
+            text = f"Expected answers of the release, got {since}: it {found.words}{step}"
             self._event("child", ANSWERS_NOTHING, Severity.ERROR, text[:500])
         self._in_doubt = found is not None
         self._report()

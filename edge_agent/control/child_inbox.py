@@ -279,12 +279,13 @@ class ChildInbox:
         """Note whether the release that serves answers its inputs."""
         record = self.updater.record
         proven = record.phase is not UpdatePhase.COMMITTED or record.answered != 0
+        trial = record.phase is UpdatePhase.PROBATION
         if self.unread.beat(
             heartbeat.artifact,
             n=heartbeat.n,
             errors=heartbeat.errors,
             dropped=heartbeat.dropped,
-            left=heartbeat.left,
+            left=replace(heartbeat.left, never=not proven or (trial and not self.updater.health.inferences)),
             proven=proven,
         ):
             self.doubted()

@@ -25,6 +25,7 @@ class UnreadWatch:
 
     current: UnreadInputs | None = None
     _artifact: str = ""
+    _never: bool = False
     _beats: int = 0
     _refused: int = 0
     _dropped: int = 0
@@ -37,7 +38,7 @@ class UnreadWatch:
         """Go on from what was reported before the agent was started again, for the release that it serves again."""
         if found is not None:
             self.current, self._left = found, found
-            self._refused, self._dropped = found.refused, found.dropped
+            self._refused, self._dropped, self._never = found.refused, found.dropped, found.never
 
     def beat(self, artifact: str, *, n: int, errors: int, dropped: int, left: UnreadInputs, proven: bool) -> bool:
         """Take one heartbeat; return whether ``current`` is news.
@@ -47,13 +48,15 @@ class UnreadWatch:
             n: inputs answered since the heartbeat before.
             errors: inputs refused since then.
             dropped: inputs lost since then.
-            left: the files that lie unread now, with their names and the next step.
-            proven: whether the release has answered an input on this device.
+            left: the files that lie unread now, with their names and the next step; ``never`` if it is known that the
+                release has answered nothing, which stays so until an answer, or another model.
+            proven: whether the release has answered an input on this device; true in its probation, which judges it.
         """
         before = self.current
         if self._artifact and artifact != self._artifact:
             self._begin(0)
         self._artifact = artifact
+        self._never = (self._never or left.never) and n <= 0
         files = left.ignored + left.unreadable
         if n > 0:
             self._begin(files)
@@ -80,9 +83,10 @@ class UnreadWatch:
 
     def _begin(self, files: int) -> None:
         self.current = None
+        self._never = False
         self._beats = self._refused = self._dropped = 0
         self._passed, self._known_files, self._left = "", files, UnreadInputs()
 
     def _found(self) -> UnreadInputs:
         text = self._left.text or self._passed
-        return replace(self._left, refused=self._refused, dropped=self._dropped, text=text[:500])
+        return replace(self._left, refused=self._refused, dropped=self._dropped, text=text[:500], never=self._never)

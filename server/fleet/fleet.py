@@ -103,7 +103,8 @@ class Device:
         reported = self.reported
         if reported is None or reported.reason != ANSWERS_NOTHING:
             return ""
-        unread, never = reported.unread or UnreadInputs(), reported.update.answered == 0
+        unread = reported.unread or UnreadInputs()
+        never = unread.never or reported.update.answered == 0  # the latter also from agents that don't say the former
         nothing = "has answered nothing" if never else "answers nothing any more"
         return ", ".join(part for part in (f"serves {self.release}", nothing, unread.words) if part)
 

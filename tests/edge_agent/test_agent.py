@@ -349,6 +349,27 @@ def test_a_committed_release_that_ignores_every_file_is_degraded_until_it_answer
     ]
 
 
+def test_a_release_on_probation_that_reads_nothing_has_never_answered(world: World) -> None:
+    """There is no last answer to count from, before the commit either; after a first one there is."""
+    world.install(1)
+    _probation(world)
+    left = {"ignored": 30, "names": ["a.csv"], "text": "they hold rows"}
+    for _ in range(5):
+        world.children[-1].speak("beat", n=0, artifact=sha256_hex(b"2"), left=left)
+        world.turns(1, seconds=0.1)
+    reported = decode(Reported, world.last("reported"))
+    assert (reported.update.phase, reported.unread.never) == ("probation", True)
+    world.children[-1].speak("beat", n=1, artifact=sha256_hex(b"2"), left=left)
+    for _ in range(5):
+        world.children[-1].speak("beat", n=0, artifact=sha256_hex(b"2"), left={**left, "ignored": 60})
+        world.turns(1, seconds=0.1)
+    assert decode(Reported, world.last("reported")).unread.never is False
+    world.turns(3)
+    heard = [decode(Event, message.payload) for message in world.heard if message.topic == "tf/1/site/dev/event"]
+    texts = [event.text for event in heard if event.code == "answers_nothing"]
+    assert texts[0].startswith("Expected answers of the release, got none yet: it ignores 30 files")
+
+
 @pytest.mark.parametrize(("code", "severity"), [("measured", "info"), ("measure_timeout", "warning")])
 def test_a_measurement_that_fails_is_a_warning(code: str, severity: str, world: World) -> None:
     """Somebody waits for its figures; its begin and its good end are none."""

@@ -74,6 +74,10 @@ def test_a_running_agent_is_judged_by_what_it_said(
             {"update": {"phase": "committed", "answered": 0}, "unread": {"refused": 1}},
             "inputs       none answered yet: it refused 1 input",
         ),
+        (
+            {"update": {"phase": "probation"}, "unread": {"refused": 1, "never": True}},
+            "inputs       none answered yet: it refused 1 input",
+        ),
         ({"update": {"phase": "committed", "answered": 3}}, ""),
     ],
 )

@@ -1,5 +1,7 @@
 """Whether a device answers any of its inputs: when it is in doubt, for how long, and what is said."""
 
+from dataclasses import replace
+
 import pytest
 
 from edge_agent.telemetry.unread_watch import DOUBT, QUIET_BEATS, UnreadWatch
@@ -20,9 +22,11 @@ def beats(
     left: UnreadInputs = NOTHING,
     artifact: str = "a",
     proven: bool = False,
+    never: bool = False,
     **counts: int,
 ) -> list[bool]:
     """Return which of some heartbeats had news."""
+    left = replace(left, never=never)
     given = {"n": 0, "errors": 0, "dropped": 0, **counts}
     return [watch.beat(artifact, left=left, proven=proven, **given) for _ in range(times)]
 
@@ -114,3 +118,20 @@ def test_a_restart_keeps_the_doubt() -> None:
 def test_the_numbers_are_said_in_words(found: UnreadInputs, words: str) -> None:
     """One and many, and whether more than the named ones are there."""
     assert found.words == words
+
+
+def test_a_release_that_has_never_answered_is_said_to_have_none() -> None:
+    """In its probation, over the next attempt and a start of the agent; the first answer or another model ends it."""
+    watch = UnreadWatch()
+    beats(watch, QUIET_BEATS, left=lying(DOUBT), proven=True, never=True)
+    assert watch.current == replace(lying(DOUBT), never=True)
+    again = UnreadWatch()
+    again.restore(watch.current)
+    for one in (watch, again):
+        beats(one, 1, left=lying(3 * DOUBT), proven=True)
+        assert (one.current.total, one.current.never) == (3 * DOUBT, True)
+    beats(watch, 1, left=lying(1), n=1, never=True)
+    beats(again, 1, artifact="b", proven=True)
+    for one in (watch, again):
+        beats(one, QUIET_BEATS, errors=DOUBT, artifact="b" if one is again else "a", proven=True)
+        assert (one.current.refused > 0, one.current.never) == (True, False)

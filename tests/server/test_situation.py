@@ -97,7 +97,7 @@ def test_a_device_that_is_not_ready_is_the_matter(
     assert matter(fleet) == {signal: ("cam-1",)}
 
 
-def _unread(answered: int, **unread: object) -> Reported:
+def _unread(answered: int | None, **unread: object) -> Reported:
     return Reported(
         gen=1, boot="ab" * 8, current=InstalledRelease("m-1", "ab" * 32), reason="answers_nothing",
         update=UpdateStatus(phase=UpdatePhase.COMMITTED, gen=1, answered=answered),
@@ -105,13 +105,21 @@ def _unread(answered: int, **unread: object) -> Reported:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("answered", "said"), [(0, "has answered nothing"), (9, "answers nothing any more")])
+@pytest.mark.parametrize(
+    ("answered", "never", "said"),
+    [
+        (0, False, "has answered nothing"),
+        (None, True, "has answered nothing"),
+        (None, False, "answers nothing any more"),
+        (9, False, "answers nothing any more"),
+    ],
+)
 def test_a_device_that_answers_nothing_is_the_matter_until_it_does(
-    fleet: MemoryFleet, cam: FakeDevice, answered: int, said: str
+    fleet: MemoryFleet, cam: FakeDevice, answered: int | None, said: str, *, never: bool
 ) -> None:
     """Its release runs and its evidence was good: only that it reads nothing says so. It is no degraded device."""
     cam.say("state", State(state=DeviceState.DEGRADED, at_ms=fleet.clock(), boot="ab" * 8, reason="answers_nothing"))
-    cam.say("reported", _unread(answered, ignored=2, names=("a.csv", "b.csv")))
+    cam.say("reported", _unread(answered, ignored=2, names=("a.csv", "b.csv"), never=never))
     fleet.turn()
     words = f"serves m-1, {said}, ignores 2 files (a.csv, b.csv)"
     assert matter(fleet) == {"answers_nothing": (f"cam-1 ({words})",)}
