@@ -324,7 +324,7 @@ def status(state: Path, *, as_json: bool) -> None:
                     f"{'spool full':12} dropped: {_short(dropped)}; drift reports merged: {seen.document.get('merged')}"
                 )
             for key in ("current", "previous", "update", "certificate"):
-                print(f"{key:12} {_short(seen.document.get(key))}")
+                print(f"{key:12} {_short(_of_now(key, seen.document.get(key)))}")
         sys.exit(_HEALTH_EXITS[seen.health])
 
 
@@ -338,6 +338,13 @@ def _show_inputs(document: Mapping[str, Json]) -> None:
         print(f"{'inputs':12} {since}: it {found.unread.words}{step}")
     elif found.update.answered == 0 and document.get("serving") is True:
         print(f"{'inputs':12} none yet: the source has given nothing that was answered, and nothing lies unread")
+
+
+def _of_now(key: str, value: Json) -> Json:
+    """Return ``value`` without how many inputs a release had answered when it was committed: it is no count of now."""
+    if key != "update" or not isinstance(value, dict):
+        return value
+    return {name: item for name, item in value.items() if name != "answered"}
 
 
 def _show_broker(document: Mapping[str, Json]) -> None:

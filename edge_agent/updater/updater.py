@@ -286,13 +286,15 @@ class Updater:
     def answered(self) -> bool:
         """Record that a release that was committed without one has answered inputs; return whether that is news.
 
+        The text that says why it had answered none ends: the event of the commit has it.
+
         Raises:
             OSError: If it can't be written.
         """
         record = self.record
         if record.phase is not _P.COMMITTED or record.answered != 0 or not self.health.inferences:
             return False
-        self._keep(replace(record, answered=self.health.inferences))
+        self._keep(replace(record, answered=self.health.inferences, text=""))
         return True
 
     def stop(self) -> bool:

@@ -279,16 +279,18 @@ def test_a_source_that_is_away_to_the_end_of_probation_rolls_nothing_back(world:
 
 
 def test_the_first_answers_after_an_unproven_commit_are_reported(world: World) -> None:
-    """A rollout waits for them; once there were any, the number stands."""
+    """A rollout waits for them; once there were any, the number stands, and why there were none is said no more."""
     world.install(1)
     _probation(world)
     world.children[-1].speak("beat", n=0, artifact=sha256_hex(b"2"))
     world.turns(8)
-    assert decode(Reported, world.last("reported")).update.answered == 0
+    update = decode(Reported, world.last("reported")).update
+    assert (update.answered, "no inferences in probation" in update.text) == (0, True)
     for _ in range(2):
         world.children[-1].speak("beat", n=3, artifact=sha256_hex(b"2"))
         world.turns(1)
-    assert decode(Reported, world.last("reported")).update.answered == 3
+    update = decode(Reported, world.last("reported")).update
+    assert (update.answered, update.text) == (3, "")
 
 
 def test_an_update_that_the_server_takes_back_is_no_error(world: World) -> None:

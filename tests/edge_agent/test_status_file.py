@@ -89,6 +89,14 @@ def test_inputs_without_an_answer_are_named(tmp_path: Path, given: dict[str, obj
     assert found == [line] * bool(line)
 
 
+def test_the_update_has_no_count_of_its_commit(tmp_path: Path) -> None:
+    """It reads like one of now; the document has it."""
+    AgentLock(tmp_path).release()
+    StatusFile(tmp_path).write({**SERVES, "update": {"phase": "committed", "answered": 2}}, {}, 0.0)
+    assert "update       phase=committed" in status(tmp_path)[1].splitlines()
+    assert json.loads(status(tmp_path, "--json")[1])["update"]["answered"] == 2
+
+
 @pytest.mark.parametrize("refused", ["", "Not authorized (135)"])
 def test_a_refusal_by_the_broker_is_named_with_the_next_step(tmp_path: Path, refused: str) -> None:
     """A revoked device waits in vain; one that still serves reports it too."""
