@@ -234,7 +234,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             clock=clock,
             silent_s=config.fleet.silent_s,
             harmed=audit.harmed,
-            settings=audit.idle_settings,
+            settings=audit.idle_keys,
             evidence_ms=int(max(2_000 * config.fleet.silent_s, 3 * config.drift.window_ms)),
         ),
         services=(

@@ -15,8 +15,9 @@ from server.store import commissions
 from server.store import fleet as store
 from server.store.database import Database
 from server.store.events import insert_events
+from wire.codec import decode
 from wire.manifest import model_in
-from wire.messages import Reported, Severity, UpdatePhase
+from wire.messages import Desired, Reported, Severity, UpdatePhase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,15 @@ class Lineage:
         """Return every transition of ``device``, oldest first."""
         with self.database.begin() as connection:
             return tuple(_ran(row) for row in store.ran_history(connection, device))
+
+
+def served_by(connection: sa.Connection, device: str, at_ms: int) -> tuple[str, str, str]:
+    """Return the releases that a device ran at ``at_ms`` (UTC), runs by its last report, is assigned; "" for none."""
+    found = (at_ms, store.latest_from_ms(connection, device))
+    ran, last = (store.ran_at(connection, device, moment) for moment in found)
+    text = store.desired_texts(connection, [device]).get(device, "")
+    desired = decode(Desired, text.encode()) if text else Desired()
+    return ran["release"] if ran else "", last["release"] if last else "", desired.release
 
 
 def note_transition(

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from server.errors import UnknownReleaseError
 from server.registry.blobs import Blobs
+from server.registry.lineage import served_by
 from server.retraining.labelling import LabelForm
 from server.store import registry as store
 from server.store.database import Database
@@ -110,29 +111,34 @@ class Versions:
         """
         return parse_bundle(self.blobs.read(sha256))
 
-    def artifacts(self, model: str) -> frozenset[str]:
-        """Return the digests of the artifacts of all releases of ``model``, by which its samples are known."""
-        found = (one.custom.artifact_sha256 for one in self.releases() if one.model == model)
-        return frozenset(found) - {""}
+    def model_of(self, artifact_sha256: str, device: str = "", at_ms: int = 0) -> str:
+        """Return the model of an artifact on ``device`` at ``at_ms`` (UTC), to which labels of its samples belong.
 
-    def model_of(self, artifact_sha256: str) -> str:
-        """Return the model of an artifact, to which labels of its samples belong.
-
-        That is the first release's with it; without a release the artifact stands for itself, by its digest.
+        Releases of several models may have one artifact: it is that of the release which ran then, which runs now, or
+        which the device is assigned, in this order, if it is one of them, and else the first release's. Without a
+        release the artifact stands for itself, by its digest.
         """
-        found = (one.model for one in self.releases() if one.custom.artifact_sha256 == artifact_sha256 != "")
-        return next(found, artifact_sha256)
+        releases = self.releases()
+        found = [one.model for one in releases if one.custom.artifact_sha256 == artifact_sha256 != ""]
+        if len(set(found)) > 1:
+            models = {one.name: one.model for one in releases}
+            with self.database.begin() as connection:
+                served = [models.get(name, "") for name in served_by(connection, device, at_ms)]
+            found = [*(model for model in served if model in found), *found]
+        return next(iter(found), artifact_sha256)
 
-    def label_form(self, artifact_sha256: str) -> LabelForm:
+    def label_form(self, artifact_sha256: str, model: str = "") -> LabelForm:
         """Return the labels that fit samples of the artifact; every text does if no release here has it.
+
+        ``model``: whose releases come first, if several models have the artifact: their classes may differ.
 
         Raises:
             UnknownBlobError: If its bundle is missing.
             BundleError: If it is invalid.
         """
-        found = (one.sha256 for one in self.releases() if one.custom.artifact_sha256 == artifact_sha256 != "")
-        sha256 = next(found, None)
-        return LabelForm() if sha256 is None else self.label_form_of_bundle(sha256)
+        found = [one for one in self.releases() if one.custom.artifact_sha256 == artifact_sha256 != ""]
+        release = next((one for one in found if one.model == model), next(iter(found), None))
+        return LabelForm() if release is None else self.label_form_of_bundle(release.sha256)
 
     def label_form_of_bundle(self, sha256: str) -> LabelForm:
         """Return the labels that fit samples of a bundle; cached, because a digest always names the same bytes.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
@@ -215,7 +215,7 @@ class SteadyAudit:
         if not_asked := self.versions.label_form_of_bundle(release.sha256).not_asked:
             return ModelAudit(model=release.model, release=release.name, samples_per_day=0.0, not_asked=not_asked)
         with self.database.begin() as connection:
-            rows = store.audit_samples(connection, [one.custom.artifact_sha256 for one in targets])
+            rows = store.audit_samples(connection, release.model, [one.custom.artifact_sha256 for one in targets])
         samples = [stored_sample(row) for row in rows]
         labelled = [sample for sample in samples if sample.label]
         references = [self.versions.reference(one.custom.ref_id) for one in targets]
@@ -322,24 +322,34 @@ class SteadyAudit:
     def idle_settings(self) -> tuple[str, ...]:
         """Return what in ``models`` of [audit] has no effect, with why and what to do.
 
-        A name that no release is of, and a number of samples of a model of which no release's inputs are asked for.
+        A name that no release is of, once any release is published, and a number of samples of a model of which no
+        release's inputs are asked for.
         """
+        return tuple(text for _, text in self._idle())
+
+    def idle_keys(self) -> tuple[str, ...]:
+        """Return the keys of ``idle_settings``, each with why in a few words."""
+        return tuple(key for key, _ in self._idle())
+
+    def _idle(self) -> Iterator[tuple[str, str]]:
         of_model: dict[str, list[Release]] = {}
         for release in self.versions.releases():
             of_model.setdefault(release.model, []).append(release)
-        found = []
+        if not of_model:  # a new server: its settings are written before its first release
+            return
         for name, wanted in sorted(self.config.models.items()):
+            key = f"[audit] models {name!r}"
             if name not in of_model:
                 near = get_close_matches(name, of_model, 1)
                 hint = f"did you mean {near[0]!r}?" if near else "correct it, or publish a release of it"
-                found.append(f"[audit] models names {name!r}, which no release is of: {hint}")
+                yield f"{key} (no release)", f"[audit] models names {name!r}, which no release is of: {hint}"
             elif wanted and all(map(self._never_asked, of_model[name])):
                 newest = of_model[name][-1]
-                found.append(
+                text = (
                     f"[audit] models wants {wanted:g} samples a day of {name!r} and gets none: {newest.name} is a "
                     f"release with {self._never_asked(newest)}; take {name} out of models"
                 )
-        return tuple(found)
+                yield f"{key} (never asked)", text
 
     def _never_asked(self, release: Release) -> str:
         """Return why devices with ``release`` are not asked, "" if they are or while its bundle can't be read."""

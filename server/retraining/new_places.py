@@ -67,7 +67,7 @@ class NewPlaces:
         """Return ``place`` with what its labels show, and how many uniform samples are labelled."""
         release = self.versions.release(place.release)
         reference = self.versions.reference(release.custom.ref_id)
-        found = distinct(self.samples.labelled((place.device,), since_ms, self.versions.artifacts(place.model)))
+        found = distinct(self.samples.labelled((place.device,), since_ms, place.model))
         audited = audited_samples(found, self.versions.label_form, self.config.source_block_s)
         scenes, labelled = scenes_of([replace(one, inclusion_ratio=0.0) for one in audited]), len(audited)
         n, wrong = len(scenes), sum(scene.wrong for scene in scenes)

@@ -23,6 +23,7 @@ from server.drift.verdicts import VerdictKind
 from server.fleet.fleet import Device
 from server.retraining.config import RetrainingConfig
 from server.retraining.harm import LabelledScene, lower_bound
+from server.retraining.labelling import NOTHING
 
 _MOST_TEXT = 300
 
@@ -97,14 +98,16 @@ class JobFacts:
 class TriggerFacts:
     """The input of the policy. ``audited``: the scenes of uniform samples that have a label.
 
-    ``quiet_ms``: how long ago the verdict closed, 0 while it is open. ``rollout``: ``open``, ``succeeded``,
-    ``failed``, "" for none. ``takers``: whether a device is left that can run the result. ``not_trained``: why no
-    worker trains on inputs of its release, "" if one does.
+    ``labelled``: images with a label that a model can be trained with; ``nothing``: those that show no class
+    (``labelling.NOTHING``), with which none is. ``quiet_ms``: how long ago the verdict closed, 0 while it is open.
+    ``rollout``: ``open``, ``succeeded``, ``failed``, "" for none. ``takers``: whether a device is left that can run
+    the result. ``not_trained``: why no worker trains on inputs of its release, "" if one does.
     """
 
     windows: int = 0
     quiet_ms: int = 0
     labelled: int = 0
+    nothing: int = 0
     audited: tuple[LabelledScene, ...] = ()
     source_risk: float = 0.0
     job: JobFacts = field(default_factory=JobFacts)
@@ -268,14 +271,24 @@ def _collecting(
         return RetrainingPhase.HARMFUL, f"approved by a person; {said}", NextStep.NOTHING
     if facts.audited and bound > facts.source_risk + config.harm_margin:
         return RetrainingPhase.HARMFUL, said, NextStep.NOTHING
-    return RetrainingPhase.COLLECTING, f"{said}; {facts.labelled} labelled", NextStep.NOTHING
+    return RetrainingPhase.COLLECTING, f"{said}; {facts.labelled} labelled{_untrained(facts)}", NextStep.NOTHING
 
 
 def _harmful(facts: TriggerFacts, config: RetrainingConfig) -> tuple[RetrainingPhase, str, NextStep]:
-    said = f"{facts.labelled} of {config.min_labelled} labelled samples"
+    said = f"{facts.labelled} of {config.min_labelled} labelled samples{_untrained(facts)}"
     if facts.labelled < config.min_labelled:
-        return RetrainingPhase.HARMFUL, said, NextStep.NOTHING
+        step = (
+            "; label samples that show a class; if the model is to know what these show, add a class and its data to "
+            "the recipe, and run it"
+        )
+        return RetrainingPhase.HARMFUL, said + (step if facts.nothing else ""), NextStep.NOTHING
     return RetrainingPhase.PROPOSED, said, NextStep.CREATE_JOB
+
+
+def _untrained(facts: TriggerFacts) -> str:
+    """Return how many more labels there are that nothing is trained with, in words; "" for none."""
+    verb = "is" if facts.nothing == 1 else "are"
+    return f", and {facts.nothing} more {verb} {NOTHING!r}, which isn't trained with" if facts.nothing else ""
 
 
 def _later(trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig) -> tuple[RetrainingPhase, str, NextStep]:

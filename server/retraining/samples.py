@@ -17,7 +17,7 @@ import io
 import logging
 import threading
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,14 +106,15 @@ class ClaimChange:
 class SampleStore:
     """All samples of one server; ``folder`` is ``samples`` in its state directory. Safe to share between threads.
 
-    ``form_of`` returns the labels that fit an artifact, by its digest; ``model_of`` its model.
+    ``form_of`` returns the labels that fit an artifact, by its digest and model; ``model_of`` its model on a device at
+    a time (UTC ms).
     """
 
     database: Database
     folder: Path
     config: RetrainingConfig = field(default_factory=RetrainingConfig)
-    form_of: Callable[[str], LabelForm] = lambda _artifact_sha256: LabelForm()
-    model_of: Callable[[str], str] = lambda artifact_sha256: artifact_sha256
+    form_of: Callable[[str, str], LabelForm] = lambda _artifact_sha256, _model: LabelForm()
+    model_of: Callable[[str, str, int], str] = lambda artifact_sha256, _device, _at_ms: artifact_sha256
     _files: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def accept(self, device: str, sample: Sample, now_ms: int) -> None:
@@ -130,13 +131,14 @@ class SampleStore:
             if store.has_sample(connection, device, sample.boot, sample.seq):
                 return
             today_bytes = store.sample_bytes(connection, device, now_ms - _DAY_MS)
-        data, model = self._checked(sample), self.model_of(sample.artifact_sha256)
+        data, at_ms = self._checked(sample), sample.at_ms or now_ms
+        model = self.model_of(sample.artifact_sha256, device, at_ms)
         row = {
             "device": device, "boot": sample.boot, "seq": sample.seq, "sha256": sample.sha256,
             "media_type": sample.media_type, "length_bytes": len(data), "request": sample.request,
             "lane": sample.lane, "inclusion_ratio": sample.inclusion_ratio, "predicted": sample.predicted,
             "confidence": sample.confidence, "artifact_sha256": sample.artifact_sha256,
-            "at_ms": sample.at_ms or now_ms, "received_ms": now_ms, "model": model,
+            "at_ms": at_ms, "received_ms": now_ms, "model": model,
             "claimed": sample.label if sample.lane == "correction" else "",
         }  # fmt: skip
         with self._files:  # between its file and its row no other thread lets an older sample of the image expire
@@ -246,7 +248,7 @@ class SampleStore:
         if not label or len(label) > _MAX_LABEL or not label.isprintable():
             message = f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}"
             raise LabelRefusedError(message)
-        if problem := self.form_of(known.artifact_sha256).problem(label):
+        if problem := self.form_of(known.artifact_sha256, known.model).problem(label):
             raise LabelRefusedError(problem)
         values = {"label": label, "label_by": by, "labelled_ms": now_ms}
         change = {"new_label": label, "changed_by": by, "changed_ms": now_ms}
@@ -299,25 +301,25 @@ class SampleStore:
         """
         with self.database.begin() as connection:
             given = store.given_labels(connection)
-        forms = {artifact: self._known_form(artifact) for artifact in {one[1] for one in given}}
+        forms = {one: self._known_form(*one) for one in {(artifact, model) for model, artifact, _ in given}}
         change, taken = {"new_label": "", "changed_by": _SERVER, "changed_ms": now_ms}, 0
         bare = {"label": None, "label_by": None, "labelled_ms": 0}
         for model, artifact, label in given:
-            if not forms[artifact].problem(label):
+            if not forms[artifact, model].problem(label):
                 continue
             with self.database.begin() as connection:
                 for sha256 in store.images_labelled(connection, model, artifact, label):
                     others = store.artifacts_of_image(connection, model, sha256) - {artifact}
-                    if all(self._known_form(other).problem(label) for other in others):
+                    if all(self._known_form(other, model).problem(label) for other in others):
                         store.keep_label(connection, model, sha256, label, change)
                         taken += store.label_image(connection, model, sha256, label, bare)
         if taken:
             _LOG.warning("Took off labels that the samples' models can't have. samples=%s", taken)
         return taken
 
-    def _known_form(self, artifact_sha256: str) -> LabelForm:
+    def _known_form(self, artifact_sha256: str, model: str) -> LabelForm:
         try:
-            return self.form_of(artifact_sha256)
+            return self.form_of(artifact_sha256, model)
         except (ServerError, WireError):  # a bundle that is missing or damaged: nobody knows
             return LabelForm()
 
@@ -351,15 +353,19 @@ class SampleStore:
         with self.database.begin() as connection:
             return store.count_of_request(connection, device, request)
 
-    def labelled(self, devices: Sequence[str], since_ms: int, artifacts: Collection[str]) -> tuple[StoredSample, ...]:
-        """Return the labelled samples of ``devices`` that ``artifacts`` took since a time, by id."""
+    def labelled(self, devices: Sequence[str], since_ms: int, model: str) -> tuple[StoredSample, ...]:
+        """Return the labelled samples of ``devices`` that releases of ``model`` took since a time, by id."""
         with self.database.begin() as connection:
-            return tuple(stored_sample(row) for row in store.labelled_samples(connection, devices, since_ms, artifacts))
+            return tuple(stored_sample(row) for row in store.labelled_samples(connection, devices, since_ms, model))
 
-    def labelled_uniformly(self, limit: int) -> tuple[StoredSample, ...]:
-        """Return the newest labelled samples that were drawn uniformly, of any device, newest first."""
+    def labelled_uniformly(self, model: str, without: Sequence[str], limit: int) -> tuple[StoredSample, ...]:
+        """Return the newest labelled samples of ``model`` that were drawn uniformly, newest first.
+
+        ``without``: devices whose samples are left out.
+        """
         with self.database.begin() as connection:
-            return tuple(stored_sample(row) for row in store.newest_labelled(connection, "audit", limit))
+            rows = store.newest_labelled(connection, "audit", model, without, limit)
+            return tuple(stored_sample(row) for row in rows)
 
 
 def _taken(found: StoredSample, replaces: str | None) -> LabelTakenError:
@@ -400,7 +406,7 @@ def source_of(sample: StoredSample, block_s: float) -> str:
 
 
 def audited_samples(
-    labelled: Iterable[StoredSample], form_of: Callable[[str], LabelForm], block_s: float
+    labelled: Iterable[StoredSample], form_of: Callable[[str, str], LabelForm], block_s: float
 ) -> list[AuditedSample]:
     """Return what the labels of uniform samples say of the model that took each, for ``harm``.
 
@@ -408,11 +414,12 @@ def audited_samples(
     artifacts that no release here has: nobody knows what their predictions mean. Those of the steady audit, which asks
     all devices by one probability, have none: they count alike. ``block_s`` as in ``source_of``.
     """
-    found, forms = [], dict[str, LabelForm]()
+    found, forms = [], dict[tuple[str, str], LabelForm]()
     for sample in labelled:
-        form = forms.get(sample.artifact_sha256)
+        of = (sample.artifact_sha256, sample.model)
+        form = forms.get(of)
         if form is None:
-            form = forms[sample.artifact_sha256] = form_of(sample.artifact_sha256)
+            form = forms[of] = form_of(*of)
         if sample.lane != "audit" or not form.classes:
             continue
         right = 0 <= sample.predicted < len(form.classes) and form.classes[sample.predicted] == sample.label

@@ -265,6 +265,7 @@ class RetrainingService:
             windows=known.windows if known else 0,
             quiet_ms=quiet_ms,
             labelled=sum(form.can_train(sample.label) for sample in labelled),
+            nothing=sum(not form.can_train(sample.label) for sample in labelled),
             audited=scenes_of(audited),
             source_risk=reference.risk if reference else 0.0,
             job=JobFacts(),
@@ -275,8 +276,7 @@ class RetrainingService:
     def _labelled(self, trigger: Trigger) -> list[StoredSample]:
         """Return the trigger's samples that its model took and whose label fits it: any other would fail the job."""
         form = self.versions.label_form_of_bundle(self.versions.release(trigger.release).sha256)
-        own = self.versions.artifacts(trigger.model)
-        labelled = self.samples.labelled(trigger.devices, trigger.since_ms, own)
+        labelled = self.samples.labelled(trigger.devices, trigger.since_ms, trigger.model)
         return [sample for sample in labelled if not form.problem(sample.label)]
 
     def _watched(self, trigger: Trigger) -> list[StoredSample]:
@@ -284,16 +284,9 @@ class RetrainingService:
         release = self.versions.release(trigger.release)
         form = self.versions.label_form_of_bundle(release.sha256)
         models = {one.name: one.model for one in self.versions.releases()}
-        drifted = frozenset(trigger.devices)
-        devices = {
-            device.device for device in self.fleet.devices()
-            if device.device not in drifted and models.get(device.desired_release) == release.model
-        }  # fmt: skip
-        own = self.versions.artifacts(trigger.model)
-        drawn = [
-            sample for sample in self.samples.labelled_uniformly(_MOST_WATCHED)
-            if sample.device in devices and sample.artifact_sha256 in own
-        ]  # fmt: skip
+        devices = {one.device for one in self.fleet.devices() if models.get(one.desired_release) == release.model}
+        found = self.samples.labelled_uniformly(trigger.model, trigger.devices, _MOST_WATCHED)
+        drawn = [sample for sample in found if sample.device in devices]
         return [sample for sample in drawn if not form.problem(sample.label) and form.can_train(sample.label)]
 
     def _takers(self, release: str) -> tuple[Device, ...]:

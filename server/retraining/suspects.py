@@ -68,8 +68,9 @@ class SuspectReleases:
         release = self.versions.release(suspect.release)
         reference = self.versions.reference(release.custom.ref_id)
         artifact = release.custom.artifact_sha256
-        own = self.versions.artifacts(release.model)  # another model has other errors: they excuse none of this one's
-        found = distinct(self.samples.labelled((suspect.device,), self.suspects.since_ms(suspect.device), own))
+        since_ms = self.suspects.since_ms(suspect.device)
+        # another model has other errors: they excuse none of this one's
+        found = distinct(self.samples.labelled((suspect.device,), since_ms, release.model))
         of_release = [one for one in found if one.artifact_sha256 == artifact]
         earlier = [one for one in found if one.artifact_sha256 != artifact]
         last = max(earlier, key=lambda one: one.at_ms).artifact_sha256 if earlier else ""

@@ -5,7 +5,7 @@ A label belongs to a model and an image: queries take both, and "an image" below
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -261,11 +261,12 @@ def count_waiting(connection: sa.Connection, lane: str) -> int:
     return connection.execute(sa.select(sa.func.count()).select_from(SAMPLES).where(waiting)).scalar_one()
 
 
-def audit_samples(connection: sa.Connection, artifacts: Sequence[str]) -> list[sa.RowMapping]:
-    """Return the uniform samples that ``artifacts`` took, with and without a label, without expired ones, by id."""
+def audit_samples(connection: sa.Connection, model: str, artifacts: Sequence[str]) -> list[sa.RowMapping]:
+    """Return the uniform samples that ``artifacts`` took for ``model``, labelled or not, but expired ones, by id."""
     query = SAMPLES.select().where(
-        SAMPLES.c.lane == "audit", SAMPLES.c.artifact_sha256.in_(list(artifacts)), SAMPLES.c.expired_ms == 0
-    )
+        SAMPLES.c.lane == "audit", SAMPLES.c.model == model, SAMPLES.c.artifact_sha256.in_(list(artifacts)),
+        SAMPLES.c.expired_ms == 0,
+    )  # fmt: skip
     return list(connection.execute(query.order_by(SAMPLES.c.id)).mappings())
 
 
@@ -356,12 +357,12 @@ def last_labelled(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
 
 
 def labelled_samples(
-    connection: sa.Connection, devices: Sequence[str], since_ms: int, artifacts: Collection[str]
+    connection: sa.Connection, devices: Sequence[str], since_ms: int, model: str
 ) -> list[sa.RowMapping]:
-    """Return the labelled samples of ``devices`` that ``artifacts`` took since a time, by id."""
+    """Return the labelled samples of ``devices`` that releases of ``model`` took since a time, by id."""
     query = SAMPLES.select().where(
-        SAMPLES.c.device.in_(list(devices)), SAMPLES.c.artifact_sha256.in_(list(artifacts)),
-        SAMPLES.c.at_ms >= since_ms, SAMPLES.c.label.is_not(None),
+        SAMPLES.c.device.in_(list(devices)), SAMPLES.c.model == model, SAMPLES.c.at_ms >= since_ms,
+        SAMPLES.c.label.is_not(None),
     )  # fmt: skip
     return list(connection.execute(query.order_by(SAMPLES.c.id)).mappings())
 
@@ -377,9 +378,14 @@ def put_audit(connection: sa.Connection, row: Mapping[str, object]) -> None:
     connection.execute(AUDITS.insert(), dict(row))
 
 
-def newest_labelled(connection: sa.Connection, lane: str, limit: int) -> list[sa.RowMapping]:
-    """Return the newest labelled samples of one lane, newest first."""
-    query = SAMPLES.select().where(SAMPLES.c.lane == lane, SAMPLES.c.label.is_not(None))
+def newest_labelled(
+    connection: sa.Connection, lane: str, model: str, without: Sequence[str], limit: int
+) -> list[sa.RowMapping]:
+    """Return the newest labelled samples of one lane and model, newest first, but those of the devices ``without``."""
+    query = SAMPLES.select().where(
+        SAMPLES.c.lane == lane, SAMPLES.c.model == model, SAMPLES.c.device.not_in(list(without)),
+        SAMPLES.c.label.is_not(None),
+    )  # fmt: skip
     return list(connection.execute(query.order_by(SAMPLES.c.id.desc()).limit(limit)).mappings())
 
 

@@ -14,14 +14,17 @@ from compressor.release.keys import init_keys
 from server.app.server import ServerApp
 from server.app.state_directory import StateDirectory, init_state
 from server.fleet.enrolment import EnrolledIdentity
+from server.registry.versions import Versions
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
+from wire.canonical import sha256_hex
 from wire.codec import decode, encode
 from wire.drift_report import DriftReport, encode_report
 from wire.histogram import Counters, Shape
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import Ack, Desired, Stream
 from wire.transport import Incoming, Notice
+from wire.tuf_target import TargetCustom, target_path
 
 BOOT = "ab" * 8
 SHAPE = Shape(3, 2)
@@ -96,6 +99,14 @@ def make_report(
         ref_id="ef" * 16,
         counters=counters,
     )
+
+
+def publish_bytes(versions: Versions, model: str) -> None:
+    """Register a first release of ``model`` whose bundle is its name, and no bundle that can be read."""
+    data, custom = model.encode(), TargetCustom(model=model, version=1, target="gateway")
+    versions.blobs.put(sha256_hex(data), [data])
+    path = target_path(model, 1, "gateway")
+    versions.register(path, custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=1)
 
 
 @dataclass(slots=True)

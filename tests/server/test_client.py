@@ -54,6 +54,7 @@ from server.drift.places import NewPlace
 from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
 from server.retraining.config import AuditConfig
+from tests.server.conftest import publish_bytes
 from wire.canonical import sha256_hex
 from wire.codec import Json, decode
 from wire.memory_broker import MemoryBroker, MemoryTransport
@@ -181,6 +182,7 @@ def test_one_device_is_asked_for_audit_samples(client: FleetClient, fleet: Memor
 
 def test_settings_of_the_audit_without_effect_are_told_to_clients(client: FleetClient, fleet: MemoryFleet) -> None:
     """And by the command beside its table, on standard error, so that the table stays one."""
+    publish_bytes(fleet.app.parts.versions, "gestures")
     fleet.app.parts.audit.config = AuditConfig(enabled=True, models={"gestrues": 3000})
     (text,) = client.idle_audit_settings()
     assert text.startswith("[audit] models names 'gestrues', which no release is of")

@@ -21,6 +21,7 @@ from server.retraining.config import AuditConfig
 from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.store.monitoring.evidence import replace_slot
 from server.trust.roots import install_root
+from tests.server.conftest import publish_bytes
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import DeviceState, InstalledRelease, Reported, State, UnreadInputs, UpdatePhase, UpdateStatus
 
@@ -260,24 +261,31 @@ def test_what_is_unwell_in_the_server_is_the_matter(fleet: MemoryFleet, cam: Fak
 
 
 def test_a_setting_without_effect_is_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
-    """It names a model that nobody has published: most likely a slip of the pen."""
+    """It names a model that nobody has published: most likely a slip of the pen. Not before anything is published."""
     del cam
-    fleet.app.parts.audit.config = AuditConfig(models={"gestrues": 2})
-    (text,) = matter(fleet)["settings"]
-    assert "'gestrues'" in text
+    fleet.app.parts.audit.config = AuditConfig(models={"gestrues": 2, "gestures": 1, "zebras": 1})
+    assert "settings" not in matter(fleet)
+    publish_bytes(fleet.app.parts.versions, "gestures")
+    named = tuple(f"[audit] models {name!r} (no release)" for name in ("gestrues", "zebras"))
+    assert matter(fleet)["settings"] == named
+    assert "2 settings have no effect: [audit] models 'gestrues'" in fleet.app.parts.situation.overall().text
 
 
-def test_a_setting_without_effect_is_told_at_start(state: StateDirectory) -> None:
-    """As an event, whoever starts the server."""
+@pytest.mark.parametrize("published", [True, False])
+def test_a_setting_without_effect_is_told_at_start(state: StateDirectory, *, published: bool) -> None:
+    """As an event, whoever starts the server; settings that were written before the first release are no slip."""
     state.config.write_text(state.config.read_text(encoding="utf-8") + "\n[audit]\nmodels = {gestrues = 2}\n")
     transport = MemoryTransport(broker=MemoryBroker(), client_id="server")
     app = ServerApp.open(state.path, transport=transport, pages=False)
+    if published:
+        publish_bytes(app.parts.versions, "gestures")
     try:
         app.start()
-        (event,) = [one for one in app.parts.events.latest() if one.code == "setting_unknown"]
+        events = [one for one in app.parts.events.latest() if one.code == "setting_unknown"]
     finally:
         app.stop()
-    assert event.text.startswith("server.toml: [audit] models names 'gestrues'")
+    assert len(events) == published
+    assert all(one.text.startswith("server.toml: [audit] models names 'gestrues'") for one in events)
 
 
 def test_signed_metadata_near_its_end_damaged_or_missing_is_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:

@@ -126,7 +126,7 @@ class Correction:
 def _view(services: Services, sample: int) -> SampleView:
     samples = services.retraining.samples
     known = samples.sample(sample)
-    card = sample_card(known, form_of(services.versions, known.artifact_sha256))
+    card = sample_card(known, form_of(services.versions, known.artifact_sha256, known.model))
     return SampleView(
         card=card,
         label=known.label,

@@ -195,10 +195,11 @@ class Labelling:
 def _waiting(services: Services) -> Waiting:
     now_ms = services.fleet.clock()
     found = services.retraining.samples.latest(unlabelled=True, limit=_COUNTED)
-    forms = {one: form_of(services.versions, one) for one in {sample.artifact_sha256 for sample in found[:_SHOWN]}}
+    shown = found[:_SHOWN]
+    forms = {one: form_of(services.versions, *one) for one in {(one.artifact_sha256, one.model) for one in shown}}
     audits = services.retraining.audit.audits()
     return Waiting(
-        cards=tuple(sample_card(sample, forms[sample.artifact_sha256]) for sample in found[:_SHOWN]),
+        cards=tuple(sample_card(one, forms[one.artifact_sha256, one.model]) for one in shown),
         count=len(found),
         expired=services.retraining.samples.expired(now_ms - _DAYS * _DAY_MS),
         asked=tuple(asked_text(audit) for audit in audits),
@@ -208,9 +209,9 @@ def _waiting(services: Services) -> Waiting:
     )
 
 
-def form_of(versions: Versions, artifact_sha256: str) -> LabelForm:
-    """Return the labels that fit samples of an artifact; every text does if its bundle is missing or damaged."""
+def form_of(versions: Versions, artifact_sha256: str, model: str) -> LabelForm:
+    """Return the labels that fit a model's samples of an artifact; any does if its bundle is missing or damaged."""
     try:
-        return versions.label_form(artifact_sha256)
+        return versions.label_form(artifact_sha256, model)
     except (ServerError, WireError):
         return LabelForm()

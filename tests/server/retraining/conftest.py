@@ -97,10 +97,10 @@ class Site:
         return [decode(Command, message.payload) for message in self.heard if "/cmd/" in message.topic]
 
     def release(
-        self, version: int, *, front_end: str = "", model: bytes = MODEL, name: str = "model", task: str = ""
+        self, version: int, *, front_end: str = "", model: bytes = MODEL, name: str = "model", **changes: object
     ) -> None:  # fmt: skip
-        """Publish another version, or one of another model, by ``name``; ``task``: one that its manifest names."""
-        _register(self.service.versions, version, front_end, model, name, task)
+        """Publish another version, or one of another model, by ``name``; ``changes`` of its manifest."""
+        _register(self.service.versions, version, front_end, model, name, **changes)
 
 
 def sample(number: int, *, lane: str = "audit", model: bytes = MODEL) -> Sample:
@@ -140,7 +140,7 @@ def reference_of(artifact: bytes) -> Reference:
 
 
 def _register(
-    versions: Versions, version: int, front_end: str = "", model: bytes = MODEL, name: str = "model", task: str = ""
+    versions: Versions, version: int, front_end: str = "", model: bytes = MODEL, name: str = "model", **changes: object
 ) -> None:  # fmt: skip
     reference = reference_of(model)
     manifest = Manifest(
@@ -151,8 +151,8 @@ def _register(
         outputs=(TensorSpec(name="logits"),),
         preprocessing=Preprocessing(width=8, height=8, front_end=front_end),
         labels=("0", "1"),
-        task=task,
     )
+    manifest = replace(manifest, **changes)  # type: ignore[arg-type]
     manifest = replace(manifest, schema=manifest.needed_schema)
     data = build_bundle(manifest, {"model.onnx": model, "reference.bin": write_reference(reference)})
     digest = sha256_hex(data)

@@ -267,9 +267,9 @@ def test_predictions_of_an_unknown_artifact_are_left_out(site: Site) -> None:
     site.service.samples.accept("d1", sample(1), 50)
     stored = replace(site.service.samples.latest()[0], label="b", predicted=1)
     found = [replace(stored, artifact_sha256=artifact) for artifact in form]
-    assert [one.wrong for one in audited_samples(found, form.__getitem__, 0.0)] == [False]
+    assert [one.wrong for one in audited_samples(found, lambda artifact, _: form[artifact], 0.0)] == [False]
     found = [replace(one, label=NOTHING) for one in found]
-    assert [one.wrong for one in audited_samples(found, form.__getitem__, 0.0)] == [True]
+    assert [one.wrong for one in audited_samples(found, lambda artifact, _: form[artifact], 0.0)] == [True]
 
 
 def test_a_label_of_nothing_trains_nothing(site: Site) -> None:

@@ -15,11 +15,23 @@ import pytest
 import sqlalchemy as sa
 
 from server.dashboard.learning import claim_lines, labelled_row, sample_card
+from server.registry.lineage import note_transition
 from server.retraining.config import RetrainingConfig
 from server.retraining.labelling import LabelForm
-from server.retraining.samples import ClaimChange, LabelChange, SampleStore, StoredSample, build_archive
+from server.retraining.samples import (
+    STEADY,
+    ClaimChange,
+    LabelChange,
+    SampleStore,
+    StoredSample,
+    audited_samples,
+    build_archive,
+)
 from server.store.database import Database
+from server.store.fleet import insert_device, update_device
 from wire.canonical import sha256_hex
+from wire.codec import encode
+from wire.messages import InstalledRelease, Reported
 
 from .conftest import MODEL, sample
 
@@ -75,15 +87,73 @@ def test_a_change_is_of_one_model(samples: SampleStore) -> None:
     assert [one.label for one in samples.changes(other.id)] == ["0"]
 
 
-def test_what_a_worker_gets_is_the_model_s_own(site: Site, samples: SampleStore) -> None:
+def test_what_a_worker_gets_is_the_model_s_own(samples: SampleStore) -> None:
     """One picture is class 0 for one model and 1 for the other."""
     for model, label, number in ((MODEL, "0", 1), (OTHER, "1", 2)):
         samples.label(seen(samples, number, model=model).id, label, "anna", 60)
     for name, label in (("model", "0"), ("other", "1")):
-        found = samples.labelled(["d1"], 0, site.service.versions.artifacts(name))
+        found = samples.labelled(["d1"], 0, name)
         with zipfile.ZipFile(io.BytesIO(build_archive(found, str, samples.image))) as archive:
             rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
         assert [row["label"] for row in rows] == [label]
+
+
+@pytest.fixture
+def twins(site: Site) -> Site:
+    """Two models whose bundles hold one file, with classes in another order; d2 and d3 are of the second."""
+    site.release(3, name="twin", labels=("1", "0"))
+    fleet, names = site.service.fleet, ("", "model-1", "twin-3")
+    with fleet.database.begin() as connection:
+        insert_device(connection, {"device": "d3", "site": "east", "attributes": {}, "password_hash": "",
+                                   "enrolled_ms": 0})  # fmt: skip
+        for device, at_ms, release in (("d1", 10, 1), ("d2", 10, 1), ("d2", 2_000, 2)):
+            report = Reported(at_ms=at_ms, current=InstalledRelease(release=names[release]))
+            note_transition(connection, device, Reported(), report, 5_000)
+            update_device(connection, device, {"reported": encode(report).decode()})
+    fleet.set_desired("d3", release="twin-3", target="pi", sha256="ab" * 32, length_bytes=9)
+    return site
+
+
+@pytest.mark.parametrize(
+    ("device", "at_ms", "model"),
+    [("d1", 3_000, "model"), ("d2", 1_000, "model"), ("d2", 3_000, "twin"), ("d2", 5, "twin"), ("d3", 5, "twin"),
+     ("gone", 5, "model")],
+)  # fmt: skip
+def test_of_two_models_with_one_file_a_sample_is_of_the_one_that_its_device_served(
+    twins: Site, device: str, at_ms: int, model: str
+) -> None:
+    """That which ran when it was taken, by the last report, or by assignment; else the first release with the file."""
+    samples = twins.service.samples
+    samples.accept(device, replace(sample(1), at_ms=at_ms), 6_000)
+    (known,) = samples.latest()
+    assert known.model == model
+    (scene,) = audited_samples([replace(known, label="1")], twins.service.versions.label_form, 0.0)
+    assert scene.wrong == (model == "model")  # it predicted class 0, which is "1" of the twin
+
+
+def test_labels_of_one_model_are_no_harm_of_another_with_the_same_file(twins: Site) -> None:
+    """d1's answers are wrong, d2's twin's are not: the audit's rows, pools and retraining are each model's own."""
+    for number in range(45):
+        for device, own in (("d1", 100), ("d2", 200)):
+            one = replace(sample(own + number), boot=device * 8, request=STEADY)
+            twins.service.samples.accept(device, one, 10**9)
+    for known in twins.service.samples.latest(limit=100):
+        twins.service.samples.label(known.id, "1", "anna", 10**9)
+    first, second = twins.audit.audits()
+    assert [(one.model, one.groups[0].risk.scenes, one.groups[0].risk.wrong) for one in (first, second)] == [
+        ("model", 45, 45), ("twin", 45, 0),
+    ]  # fmt: skip
+    twins.service.turn(10**9 + 1)
+    assert [(one.model, one.devices) for one in twins.service.triggers.all()] == [("model", ("d1",))]
+
+
+def test_the_samples_of_a_busy_model_crowd_out_no_other(site: Site, samples: SampleStore) -> None:
+    """What a retraining is judged by elsewhere is asked of its own model, and of devices that did not drift."""
+    for number, model, device in ((1, MODEL, "d2"), (2, OTHER, "d2"), (3, MODEL, "d1"), (4, OTHER, "d2")):
+        samples.label(seen(samples, number, model=model, image=number, device=device).id, "0", "anna", 60)
+    assert [one.id for one in samples.labelled_uniformly("model", ["d1"], 1)] == [1]
+    assert [one.id for one in samples.labelled_uniformly("model", [], 9)] == [3, 1]
+    del site
 
 
 def test_a_claim_is_of_one_model_and_the_former_is_kept(samples: SampleStore) -> None:
@@ -122,7 +192,7 @@ def test_an_image_stays_as_long_as_a_model_needs_it(samples: SampleStore) -> Non
 def test_a_label_that_the_model_can_not_have_is_taken_off_and_kept_as_a_change(site: Site) -> None:
     """As those that a picture shared with another model, or that came before the release was known."""
     site.release(1, model=OTHER, name="other")
-    loose = replace(site.service.samples, form_of=lambda _: LabelForm())
+    loose = replace(site.service.samples, form_of=lambda *_: LabelForm())
     for number, model, label in ((1, OTHER, "7"), (2, MODEL, "0"), (3, UNKNOWN, "7")):
         loose.label(seen(loose, number, model=model).id, label, "anna", 60)
     samples = site.service.samples
@@ -141,7 +211,7 @@ def test_a_label_that_one_release_of_the_model_takes_stays(site: Site, samples: 
     seen(samples, 2, model=LATER)
     later = sha256_hex(LATER)
     narrow = replace(
-        samples, form_of=lambda artifact: LabelForm(classes=("x",) if artifact == later else ("0", "1"))
+        samples, form_of=lambda artifact, _: LabelForm(classes=("x",) if artifact == later else ("0", "1"))
     )  # fmt: skip
     assert narrow.settle(90) == 0
     assert site.service.samples.sample(2).label == "0"

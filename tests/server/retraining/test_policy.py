@@ -7,7 +7,7 @@ import pytest
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.retraining.config import RetrainingConfig
-from server.retraining.policy import may_start
+from server.retraining.policy import RetrainingPhase, Trigger, TriggerFacts, advance, may_start
 
 
 @pytest.mark.parametrize(("kind", "provisional", "starts"), [
@@ -21,3 +21,26 @@ def test_a_provisional_verdict_starts_no_retraining(kind: VerdictKind, *, provis
         model="m", provisional=provisional,
     )  # fmt: skip
     assert may_start(verdict, (), RetrainingConfig(), 0) == starts
+
+
+@pytest.mark.parametrize(("phase", "labelled", "text"), [
+    (RetrainingPhase.HARMFUL, 0, ("0 of 5 labelled samples, and 45 more are 'none of these', which isn't trained with; "
+     "label samples that show a class; if the model is to know what these show, add a class and its data to the "
+     "recipe, and run it")),
+    (RetrainingPhase.HARMFUL, 5, "5 of 5 labelled samples, and 45 more are 'none of these', which isn't trained with"),
+    (RetrainingPhase.COLLECTING, 2, ("0 of 0 audited scenes wrong, risk at least 0%, source 0%; 2 labelled, and 45 "
+     "more are 'none of these', which isn't trained with")),
+])  # fmt: skip
+def test_labels_that_nothing_is_trained_with_are_counted_and_named(
+    phase: RetrainingPhase, labelled: int, text: str
+) -> None:
+    """A person who labelled 45 samples reads where they went, and what to do instead."""
+    trigger = Trigger(
+        id=1, model="m", cause="c", words="w", verdict=0, devices=("a",), since_ms=0, release="m-1", phase=phase,
+        opened_ms=1, updated_ms=1,
+    )  # fmt: skip
+    config = RetrainingConfig(min_labelled=5)
+    moved, _ = advance(trigger, TriggerFacts(labelled=labelled, nothing=45), config, 2)
+    assert moved.text == text
+    without, _ = advance(trigger, TriggerFacts(labelled=labelled), config, 2)
+    assert "none of these" not in without.text

@@ -132,7 +132,7 @@ def test_of_two_people_at_the_same_time_one_is_told(site: Site, replaces: str | 
     samples.accept("d1", upload(1), 50)
     if replaces is not None:
         samples.label(1, replaces, "anna", 60)
-    first = replace(samples, form_of=lambda _: samples.label(1, "8", "ben", 70, replaces=replaces) and LabelForm())
+    first = replace(samples, form_of=lambda *_: samples.label(1, "8", "ben", 70, replaces=replaces) and LabelForm())
     with pytest.raises(LabelTakenError, match="ben has labelled '8'"):
         first.label(1, "9", "cy", 71, replaces=replaces)
     assert samples.sample(1).label == "8"
@@ -209,7 +209,7 @@ def test_the_archive_lists_each_image_once(site: Site) -> None:
     for number in (1, 2):
         site.service.samples.accept("d1", upload(number), 0)
         site.service.samples.label(number, str(number), "me", 5)
-    labelled = site.service.samples.labelled(["d1"], 0, [upload(1).artifact_sha256])
+    labelled = site.service.samples.labelled(["d1"], 0, upload(1).artifact_sha256)
     data = build_archive([*labelled, *labelled], lambda device: f"site of {device}", site.service.samples.image)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
@@ -263,7 +263,7 @@ def test_samples_of_one_device_and_time_share_a_source(site: Site) -> None:
     for number, at_ms in ((1, 0), (2, 599_999), (3, 600_000)):
         site.service.samples.accept("d1", replace(upload(number), at_ms=at_ms), 1_000_000)
         site.service.samples.label(number, str(number), "me", 5)
-    samples = site.service.samples.labelled(["d1"], 0, [upload(1).artifact_sha256])
+    samples = site.service.samples.labelled(["d1"], 0, upload(1).artifact_sha256)
     for block_s, sources in ((600.0, 2), (0.0, 3)):
         data = build_archive(samples, lambda device: device, site.service.samples.image, block_s)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
