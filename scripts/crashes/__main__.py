@@ -219,6 +219,10 @@ class Matrix:
             found.append(f"{name or 'nothing'} is current {when}, not {' or '.join(sorted(allowed)) or 'nothing'}")
         if current is not None and condition(slots.bundle(current.sha256), current.sha256) is not Condition.WHOLE:
             found.append(f"the bundle of {name} is not whole {when}")
+        if done and self.scenario.end != "committed":
+            previous, way_back = slots.previous(), f"m-{self.scenario.before[-2]}"
+            if previous is None or previous.release != way_back:
+                found.append(f"{previous.release if previous else 'nothing'} is the release before, not {way_back}")
         if done:
             wanted = {one.sha256 for one in map(slots.read, NAMES) if one is not None}
             held = {path.name for path in (self.state / "blobs" / "sha256").glob("*")}
