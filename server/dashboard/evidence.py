@@ -12,6 +12,7 @@ from server.dashboard.views import Cut, Status, Tone, ago, evidence_share, evide
 from server.drift.ledger import StoredVerdict
 from server.drift.places import NewPlace
 from server.drift.verdicts import VerdictKind
+from server.rollout.thresholds import devices
 from server.store.database import Database
 from server.store.monitoring.evidence import evidence_of, latest_pools
 from server.wording import duration
@@ -108,7 +109,7 @@ def pools(database: Database) -> Cut[PoolView]:
         ratio = evidence_share(_number(row["log_value"]), _number(row["log_threshold"]) or 0.0) or 0.0
         name = f"{row['attribute']} {row['value']}".strip() or _EVERYBODY
         status = Status("collecting") if row["collecting"] else evidence_status(ratio, flagged=bool(row["alarm"]))
-        views.append(PoolView(name=name, members=f"{row['members']} devices", ratio=ratio, status=status))
+        views.append(PoolView(name=name, members=devices(row["members"]), ratio=ratio, status=status))
     found: dict[str, PoolView] = {}
     for view in sorted(views, key=lambda view: (view.name != _EVERYBODY, -view.ratio, view.name)):
         found.setdefault(view.name, view)  # during a rollout a pool has two references; the higher one counts

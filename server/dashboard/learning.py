@@ -12,6 +12,7 @@ from server.retraining.harm import GroupRisk
 from server.retraining.labelling import LabelForm
 from server.retraining.policy import OVER, RetrainingPhase, Trigger
 from server.retraining.samples import ClaimChange, LabelChange, StoredSample
+from server.rollout.thresholds import devices
 
 _WAY = (
     RetrainingPhase.SUSPECTED, RetrainingPhase.COLLECTING, RetrainingPhase.HARMFUL, RetrainingPhase.PROPOSED,
@@ -151,7 +152,7 @@ def asked_text(audit: ModelAudit) -> str:
         return f"{audit.model}: the devices are asked within an hour after their first windows"
     return (
         f"{audit.model}: {audit.samples_per_day:g} a day of {audit.images_per_day:,.0f} inferences, "
-        f"{audit.devices} devices asked at {clock_time(audit.asked_ms)} UTC"
+        f"{devices(audit.devices)} asked at {clock_time(audit.asked_ms)} UTC"
     )
 
 

@@ -112,6 +112,7 @@ def test_an_audit_names_harm_first_after_all_devices() -> None:
     ]
     assert rows[1].text.startswith("12 of 100 labelled scenes wrong: error rate 8.0% to 20.0%, allowed 7.0%, since ")
     assert "5 a day" in asked_text(audit)
+    assert ", 1 device asked at " in asked_text(replace(audit, devices=1))
     assert "is off" in asked_text(replace(audit, samples_per_day=0))
     assert "within an hour after their first windows" in asked_text(replace(audit, asked_ms=0))
     assert audit_rows(replace(audit, groups=(risk("", 0, 1, scenes=0),)))[0].text == "no labels of the steady audit yet"
