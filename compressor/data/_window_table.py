@@ -187,6 +187,20 @@ def _with_points(column: Sequence[str]) -> Sequence[str]:
     return column
 
 
+def columns_of(store: Names, name: str) -> list[str]:
+    """Return the names of the columns of the table ``name``, CSV or Parquet.
+
+    Raises:
+        ArchiveError: If it is too large.
+        DataError: If it is not a table.
+        PluginError: If it is Parquet and ``pyarrow`` is not installed.
+    """
+    content = store.read(name, MAX_TABLE_BYTES)
+    if name.lower().endswith(".parquet"):
+        return parquet_columns(content, name)
+    return lines_of(content, name, (_WINDOW, _LABEL), NO_COLUMNS).head
+
+
 def parquet_columns(content: bytes, name: str) -> list[str]:
     """Return the names of the columns of the Parquet file ``name``; its lines are not read.
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,8 @@ from compressor.data._front_end import Ranged, SensorSample, Values, options_of,
 from compressor.data._front_end import window_front_end as front_end
 from compressor.data._layout import is_hidden
 from compressor.data._table import Table, check_label, check_spelled, source_name
-from compressor.data._window_table import Columns, encoded, read
-from compressor.data.labelled_images import TABLES, said_of_forms, without_forms
+from compressor.data._window_table import Columns, columns_of, encoded, read
+from compressor.data.labelled_images import TABLES, labels_in, with_labels
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 
@@ -78,23 +79,22 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
 class _WholeRows:
     """The samples so far, of how many rows, and how often a value of each column was missing in rows left out.
 
-    ``forms``: tables that were passed by.
+    ``passed``: remarks on tables that were passed by.
     """
 
-    forms: list[str] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
     samples: list[SensorSample] = field(default_factory=list)
     rows: int = 0
     missing: Counter[str] = field(default_factory=Counter)
 
     def remarks(self) -> tuple[str, ...]:
-        said = tuple(filter(None, [said_of_forms(self.forms)]))
         if not self.missing:
-            return said
+            return tuple(self.passed)
         often = ", ".join(f"{name} {count}" for name, count in self.missing.most_common(5))
         more = f" and {len(self.missing) - 5} columns more" if len(self.missing) > 5 else ""  # noqa: PLR2004 - as above
         lost = self.rows - len(self.samples)
         left = f"left out {lost} of {self.rows} rows without a value ({often}{more}): devices don't answer such rows"
-        return (*said, left)
+        return (*self.passed, left)
 
 
 def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> _WholeRows:
@@ -105,7 +105,7 @@ def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> _WholeRows:
     read_so_far = _WholeRows()
     with opened(path) as store:
         names = [name for name in store.names() if name.lower().endswith(TABLES) and not is_hidden(name)]
-        names, read_so_far.forms = without_forms(names)
+        names, read_so_far.passed = with_labels(names, store.read, labels_in(data), partial(columns_of, store))
         for name in names:
             read_so_far.samples += _of_table(store, name, data, options, read_so_far, binary=binary)
     if not read_so_far.samples:

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -51,6 +53,7 @@ _LISTS = (".csv", ".tsv")
 TABLES = (*_LISTS, ".parquet")
 _NOT_THERE = ": not there"
 _FORM = "submission"
+_TEST = re.compile(r"(^|[^a-z])test([^a-z]|$)")
 
 
 class Store(Protocol):
@@ -91,28 +94,71 @@ def load(data: DataRecipe, root: Path | None = None, listing: str = "") -> Table
     """
     path = (root or Path()) / data.path
     with _opened(path) as store:
-        names, passed = without_forms([listing] if listing else store.csv_names())
+        names, passed = with_labels([listing] if listing else store.csv_names(), store.read, labels_in(data))
         rows = _read_rows(store, data, path, names)
         rows, remark = _as_they_lie(store, rows)
     table = listed(data, path, rows)
-    return replace(table, remarks=(*table.remarks, *filter(None, [remark, said_of_forms(passed)])))
+    return replace(table, remarks=(*table.remarks, *filter(None, [remark]), *passed))
 
 
-def without_forms(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the tables ``names`` without the forms in which a competition wants its answers, and these.
+def with_labels(
+    names: Sequence[str],
+    read: Callable[[str, int], bytes],
+    labels: Callable[[Sequence[str]], Collection[str]],
+    head_of: Callable[[str], Sequence[str]] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Return the files ``names`` without tables that a competition adds and that have no labels; remarks on these.
 
-    Those are called so, as ``sample_submission.csv``; where there is nothing else, they stay.
+    They are forms for answers, called so, as ``sample_submission.csv``, and a ``test.csv`` whose columns are those of
+    another table beside it without its labels. Where there is nothing else, they stay.
+
+    Args:
+        names: Files, some of which are tables.
+        read: Returns a file of at most so many bytes.
+        labels: Returns those of a table's columns that are labels.
+        head_of: Returns the columns of a table; None: all are text.
     """
+    names, forms = _without_forms(names)
+    said = [f"not read: {', '.join(forms)[:200]}, by its name a form for answers"] if forms else []
+    tables = [name for name in names if name.lower().endswith(TABLES)]
+    tests = [name for name in tables if _TEST.search(PurePosixPath(name).stem.casefold())]
+    if not tests or len(tests) == len(tables):
+        return names, said
+    heads = {name: list((head_of or partial(_head_of, read))(name)) for name in tables if _beside(name, tests)}
+    for test in tests:
+        others = [name for name in heads if name not in tests and _beside(name, [test])]
+        for other in others:
+            lacking = [one for one in heads[other] if one not in heads[test]]
+            if set(heads[test]) < set(heads[other]) and not set(lacking).isdisjoint(labels(heads[other])):
+                said.append(f"not read: {test}, which lacks {', '.join(lacking)[:200]} of {other}: rows without labels")
+                names = [name for name in names if name != test]
+                break
+    return names, said
+
+
+def _beside(name: str, others: Sequence[str]) -> bool:
+    """Return whether ``name`` lies in the folder of one of ``others``."""
+    return any(PurePosixPath(name).parent == PurePosixPath(other).parent for other in others)
+
+
+def _head_of(read: Callable[[str, int], bytes], name: str) -> list[str]:
+    """Return the columns of a table of text."""
+    first, _, _ = read(name, MAX_CSV_BYTES).partition(b"\n")
+    return lines_of(first, name, (), {}).head
+
+
+def labels_in(data: DataRecipe) -> Callable[[Sequence[str]], set[str]]:
+    """Return what finds the columns of labels or targets of ``data`` in a table's columns."""
+    own = set(data.label_columns or (data.columns.get(one, one) for one in ("label", "target")))
+    return lambda head: {one for one in head if one in own or one.startswith("target_")}
+
+
+def _without_forms(names: Sequence[str]) -> tuple[list[str], list[str]]:
     tables = [name for name in names if name.lower().endswith(TABLES)]
     forms = [name for name in tables if PurePosixPath(name).stem.casefold().endswith(_FORM)]
     if not forms or len(forms) == len(tables):
         return list(names), []
     return [name for name in names if name not in forms], forms
-
-
-def said_of_forms(passed: Sequence[str]) -> str:
-    """Return "" or a remark on the forms that were passed by."""
-    return f"not read: {', '.join(passed)[:200]}, by its name a form for answers" if passed else ""
 
 
 def _as_they_lie(store: Store, rows: list[LabelRow]) -> tuple[list[LabelRow], str]:

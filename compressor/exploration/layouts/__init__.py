@@ -15,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
@@ -25,8 +26,8 @@ from compressor.data._archive import Names, opened
 from compressor.data._delimited import Lines, flag, lines_of
 from compressor.data._layout import IMAGES, is_hidden
 from compressor.data._npy import check_header, read_npy, samples_of
-from compressor.data._window_table import read
-from compressor.data.labelled_images import MAX_CSV_BYTES, without_forms
+from compressor.data._window_table import columns_of, read
+from compressor.data.labelled_images import MAX_CSV_BYTES, with_labels
 from compressor.data.sound_events import MAX_RECORDING_BYTES
 from compressor.errors import CompressorError, DataError
 from compressor.exploration.layouts import annotated, tabular
@@ -79,7 +80,7 @@ def recognised(path: Path, labels: Sequence[str] = ()) -> Layout:
         DataError: If no data set reads its layout, or a file that tells its form is damaged.
     """
     with opened(path) as store:
-        names, _ = without_forms([name for name in store.names() if not is_hidden(name)])
+        names = _with_labels(store, labels)
         dataset, why = dataset_of(path, store, labels)
         if labels and dataset not in {"features", "labelled_images", "recordings"}:
             message = f"Expected --label for a table, or a list of images, got it for {why} ({dataset})"
@@ -109,7 +110,7 @@ def dataset_of(path: Path, store: Names, labels: Sequence[str] = ()) -> tuple[st
     Raises:
         DataError: If none does.
     """
-    names, _ = without_forms([name for name in store.names() if not is_hidden(name)])
+    names = _with_labels(store, labels)
     if any(_IDX in name for name in names):
         found = "idx"
     elif ending(names, IMAGES):
@@ -123,6 +124,17 @@ def dataset_of(path: Path, store: Names, labels: Sequence[str] = ()) -> tuple[st
     else:
         return _of_numbers(path, store, names, labels)
     return found, _WHY[found]
+
+
+def _with_labels(store: Names, labels: Sequence[str]) -> list[str]:
+    """Return the files of ``store`` that are read; without ``labels`` those are told by their names, or unknown."""
+
+    def told(head: Sequence[str]) -> Sequence[str]:
+        own = named(head, MEANINGS["label"])
+        return labels or ([own] if own else head)
+
+    names = [name for name in store.names() if not is_hidden(name)]
+    return with_labels(names, store.read, told, partial(columns_of, store))[0]
 
 
 def _of_sounds(store: Names, names: Sequence[str], wavs: Sequence[str]) -> tuple[str, str]:

@@ -15,10 +15,9 @@ from datetime import datetime
 import numpy as np
 
 from compressor.data._archive import Names
-from compressor.data._delimited import lines_of
 from compressor.data._feature_columns import FeatureColumn, feature_column, is_of_flags
 from compressor.data._front_end import Values
-from compressor.data._window_table import MAX_TABLE_BYTES, Columns, parquet_columns, read
+from compressor.data._window_table import Columns, columns_of, read
 from compressor.errors import DataError
 from compressor.exploration.layouts.form import (
     MEANINGS,
@@ -54,7 +53,7 @@ def kind_of_table(store: Names, names: Sequence[str], labels: Sequence[str]) -> 
         DataError: If the first table can't be read.
     """
     name = names[0]
-    head = _head(store, name)
+    head = columns_of(store, name)
     found = {column.casefold() for column in head}
     if "window" in found:
         return "windows", "a table with a line for each step of a window"
@@ -72,13 +71,6 @@ def kind_of_table(store: Names, names: Sequence[str], labels: Sequence[str]) -> 
 
 
 _A_FILE_EACH = "a table for each recording"
-
-
-def _head(store: Names, name: str) -> list[str]:
-    content = store.read(name, MAX_TABLE_BYTES)
-    if name.lower().endswith(".parquet"):
-        return parquet_columns(content, name)
-    return lines_of(content, name, ("window", "label"), {}).head
 
 
 def _runs_regularly(table: Columns, time: str, label: str) -> tuple[bool, str]:

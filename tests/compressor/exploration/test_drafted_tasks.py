@@ -115,6 +115,40 @@ def test_a_form_for_answers_beside_rows_of_features_is_passed_by(tmp_path: Path)
     assert "not read: sample_submission.csv, by its name a form for answers" in table.remarks
 
 
+def test_the_test_list_of_a_competition_is_passed_by_in_draft_and_run(tmp_path: Path) -> None:
+    """Its columns are those of train.csv without the labels; a table beside it that lacks others counts."""
+    rows: list[list[object]] = [[n, n % 2, int(n % 3 == 0), n % 7] for n in range(COUNT)]
+    path = listed(tmp_path / "a", ["image_id", "red", "wet", "age"], rows)
+    (path / "labels.csv").rename(path / "train.csv")
+    (path / "test.csv").write_text("image_id,age\n7.png,3\n")
+    (path / "sample_submission.csv").write_text("image_id,red,wet\n7.png,.5,.5\n")
+    recipe, _, table = drafted(path)
+    assert (recipe.data.label_columns, len(table)) == (("red", "wet"), COUNT)
+    assert "not read: test.csv, which lacks red, wet of train.csv: rows without labels" in table.remarks
+    (path / "test.csv").write_text("image_id,red,wet,place\n7.png,0,1,3\n")
+    with pytest.raises(DataError, match=r"or labels\.csv, got test\.csv, train\.csv"):
+        recognised(path)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_the_test_table_of_a_competition_beside_rows_of_features(tmp_path: Path, ending: str) -> None:
+    """It is passed by if it lacks the label, and read if it lacks something else."""
+    kinds = [f"{n % 7},{n % 5},m{n},{'xy'[n % 2]}" for n in range(COUNT)]
+    folder = tmp_path / "rows"
+    write(folder, {"train.csv": "\n".join(["a,b,source,label", *kinds]).encode(), "test.csv": b"a,b,source\n9,9,m\n"})
+    if ending == "parquet":
+        parquet = pytest.importorskip("pyarrow.csv"), pytest.importorskip("pyarrow.parquet")
+        for name in ("train", "test"):
+            parquet[1].write_table(parquet[0].read_csv(folder / f"{name}.csv"), folder / f"{name}.parquet")
+            (folder / f"{name}.csv").unlink()
+    recipe, _, table = drafted(folder)
+    assert len(table) == COUNT
+    assert f"not read: test.{ending}, which lacks label of train.{ending}: rows without labels" in table.remarks
+    if ending == "csv":
+        (folder / "test.csv").write_text("a,b,label\n9,9,x\n")
+        assert len(data_sets.load(recipe.data, tmp_path)) == COUNT + 1
+
+
 def test_two_lists_of_pictures_are_told_at_once(tmp_path: Path) -> None:
     """Which of them counts is a person's to say; a list called labels.csv is taken."""
     path = listed(tmp_path / "a", ["path", "label"], [[n, "ab"[n % 2]] for n in range(COUNT)])
