@@ -30,7 +30,7 @@ import numpy.typing as npt
 from compressor import tasks
 from compressor.data import FLOOR
 from compressor.data import _stored_images as stored_images
-from compressor.data._delimited import check_columns, flags, lines_of, name_it
+from compressor.data._delimited import Lines, check_columns, flags, lines_of, name_it
 from compressor.data._front_end import check_corrupt, preprocessing_of
 from compressor.data._layout import IMAGES, is_hidden
 from compressor.data._split import told_groups
@@ -359,10 +359,12 @@ def _read_rows(store: Store, data: DataRecipe, path: Path, names: Sequence[str])
     task = tasks.of(data)
     named = data.label != "floor" and not task.by_columns
     columns = flags(data.label_columns, [table.column(one) for one in data.label_columns], name, first_row=2)
+    if not task.several:
+        _check_labelled(table, data, name)
     rows = []
     for place in range(len(table.cells)):
         where = f"{name}, row {place + 2}"
-        row = _row(table.line(place, where), data, where, named=named, may_lack=task.several)
+        row = _row(table.line(place, where), data, where, named=named)
         rows.append(replace(row, values=tuple(column[place] for column in columns)))
     _check_contradictions(rows, name)
     return rows
@@ -386,13 +388,31 @@ def _check_contradictions(rows: list[LabelRow], name: str) -> None:
             raise DataError(f"{message}: leave the wrong row out")
 
 
-def _row(line: dict[str, str], data: DataRecipe, where: str, *, named: bool, may_lack: bool) -> LabelRow:
-    """Return the row of a ``line``; ``named``: its label is the name of a class; ``may_lack``: it may have none."""
-    for column in ("path",) if may_lack else ("path", "label"):
-        if not line.get(column):
-            own = data.columns.get(column, column)
-            message = f"Expected a value in {where}, column {own!r}, got none: fill it in or leave the row out"
-            raise DataError(message)
+def _check_labelled(table: Lines, data: DataRecipe, name: str) -> None:
+    """Check that each line of the list ``name`` has a label.
+
+    Raises:
+        DataError: If some have none; they are counted.
+    """
+    lacking = [place for place, cell in enumerate(table.column("label")) if not cell]
+    if not lacking:
+        return
+    own, count = data.columns.get("label", "label"), f"{len(lacking)} of {len(table.cells)} rows"
+    message = f"Expected a value in {name}, row {lacking[0] + 2}, column {own!r}, got none there and in all in {count}"
+    remedy = "fill them in or leave the rows out"
+    if tasks.of(data).name in tasks.CAN_DO_WITHOUT:
+        remedy += (
+            "; to learn from these pictures too, leave the rows out, move the pictures to a folder, and write "
+            '[data] unlabelled = "FOLDER" with a [[compress]] step "distill" (docs/how-to/own-model.md)'
+        )
+    raise DataError(f"{message}: {remedy}")
+
+
+def _row(line: dict[str, str], data: DataRecipe, where: str, *, named: bool) -> LabelRow:
+    """Return the row of a ``line``; ``named``: its label is the name of a class."""
+    if not line.get("path"):
+        own = data.columns.get("path", "path")
+        raise DataError(f"Expected a value in {where}, column {own!r}, got none: fill it in or leave the row out")
     if named:
         check_label(line["label"], f"{where}, column {data.columns.get('label', 'label')!r}")
     part, split = (line.get(name, "") if name else "" for name in (data.slices, data.split))

@@ -20,7 +20,7 @@ from compressor.exploration.draft import draft
 from compressor.exploration.duplicates import with_near_sources
 from compressor.exploration.layouts import recognised
 from compressor.progress import Silent
-from compressor.recipe.model import Recipe
+from compressor.recipe.model import DataRecipe, Recipe
 from compressor.recipe.read import parse_recipe
 from compressor.tasks._drafting import Facts
 from compressor.tasks.anomaly import draft as anomaly
@@ -128,6 +128,17 @@ def test_the_test_list_of_a_competition_is_passed_by_in_draft_and_run(tmp_path: 
     (path / "test.csv").write_text("image_id,red,wet,place\n7.png,0,1,3\n")
     with pytest.raises(DataError, match=r"or labels\.csv, got test\.csv, train\.csv"):
         recognised(path)
+
+
+def test_pictures_without_a_label_are_counted_with_the_way_to_use_them(tmp_path: Path) -> None:
+    """Of classes and numbers a step learns from such pictures, if they lie in a folder of their own."""
+    path = listed(tmp_path / "a", ["path", "label"], [[n, "ab"[n % 2] if n % 3 else ""] for n in range(COUNT)])
+    with pytest.raises(DataError, match=rf"row 2, column 'label', got none .* {COUNT // 3} of {COUNT} rows") as refused:
+        drafted(path)
+    assert 'move the pictures to a folder, and write [data] unlabelled = "FOLDER" with' in str(refused.value)
+    anomaly_recipe = DataRecipe(dataset="labelled_images", path="a", task="anomaly", normal=("a",))
+    with pytest.raises(DataError, match=r"fill them in or leave the rows out$"):
+        data_sets.load(anomaly_recipe, tmp_path)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
