@@ -318,7 +318,7 @@ def _facts(layout: Layout, measured: _Measured) -> Facts:
     return Facts(
         table=measured.table, kind=layout.kind, width=data.width, height=data.height, train=measured.train,
         gate=measured.gate, smallest=measured.smallest, sliced=bool(data.slices), options=data.options,
-        calibration=measured.calibration,
+        calibration=measured.calibration, interval_s=layout.interval_s,
     )  # fmt: skip
 
 

@@ -70,6 +70,7 @@ class Facts:
     ``kind``: ``image``, ``sound``, ``window``, ``stroke`` or ``row`` (of features). ``train``: rows to learn from.
     ``gate``: independent samples in the gate split; ``smallest``: in the gate split of the slice with the fewest.
     ``sliced``: whether the recipe names slices. ``options``: of ``[data]``. ``calibration``: rows in its split.
+    ``interval_s``: seconds from one row to the next of its source, 0 if the data don't say them.
     """
 
     table: Table
@@ -82,6 +83,7 @@ class Facts:
     sliced: bool = False
     options: Mapping[str, float] = field(default_factory=dict)
     calibration: int = 0
+    interval_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -534,10 +534,12 @@ def _windows(store: Names, names: Sequence[str]) -> Layout:
     if not ending(names, TABLES) or any(name.endswith("combined_windows.json") for name in names):
         document = next(name for name in names if name.lower().endswith(".json"))
         if document.endswith("combined_windows.json"):
-            values = tabular.channels_of(read(store, ending(names, (".csv",))[0]), {"timestamp"})
+            series = read(store, ending(names, (".csv",))[0])
+            values = tabular.channels_of(series, {"timestamp"})
             options: dict[str, float] = {"steps": 32, "channels": values.shape[1]}
             seen = "32 steps: change it to the time in which an anomaly shows"
-            return windowed("windows", "series with labelled spans", options, seen, [values])
+            found = windowed("windows", "series with labelled spans", options, seen, [values])
+            return replace(found, interval_s=options["steps"] * tabular.spacing_s(series))
         if not _is_strokes(store, document):
             message = f"Expected strokes or tables, got {document}: a list of labels lies beside the files it names"
             raise DataError(message)

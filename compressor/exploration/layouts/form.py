@@ -34,7 +34,8 @@ class Layout:
     ``keys``: of ``[data]``, ``options`` as one key. ``kind``: as in ``Facts``. ``size``: width and height of the input.
     ``provisional``: options with wide ranges, with which the rows are read until ranges are fitted. ``texts``: the
     label of each row as it is written, if a table has them (a row without one can't be read as one of a class).
-    ``remarks``: what a person should know of what was chosen.
+    ``remarks``: what a person should know of what was chosen. ``interval_s``: seconds from one row to the next of its
+    source, 0 if nothing says them.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class Layout:
     provisional: Mapping[str, float] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    interval_s: float = 0.0
 
 
 def ending(names: Iterable[str], suffixes: Iterable[str]) -> list[str]:

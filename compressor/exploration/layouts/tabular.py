@@ -44,6 +44,8 @@ _LEAST_STEPS, _LEAST_RUN = 64, 8
 _REGULAR, _SAME = 0.9, 0.05
 _FEW_RECORDINGS, _WINDOWS_OF_SOURCE, _LEAST_SOURCES = 8, 4, 32
 _SHOWN = 6
+_UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))
+"""What a number of a time is in seconds, from its size on: those since 1970 have ten digits in seconds."""
 
 
 def kind_of_table(store: Names, names: Sequence[str], labels: Sequence[str]) -> tuple[str, str]:
@@ -92,6 +94,20 @@ def _runs_regularly(table: Columns, time: str, label: str) -> tuple[bool, str]:
     return True, f"a recording: {time} runs in steps of {usual:g} s, {100 * share:.0f} % of them equal"
 
 
+def spacing_s(table: Columns) -> float:
+    """Return the usual time from one line of ``table`` to the next, in seconds; 0 if no column is a time that grows.
+
+    Numbers are seconds, or milli-, micro- or nanoseconds since 1970 where they are as large as those.
+    """
+    time = next((column for column in table.columns if column.casefold() in TIMES), "")
+    moments = _moments(table.columns[time]) if time else None
+    if moments is None or len(moments) < 2:  # noqa: PLR2004 - from one to the next
+        return 0.0
+    largest = float(np.abs(moments).max())
+    unit = next((one for least, one in _UNITS if largest >= least), 1.0)
+    return max(0.0, float(np.median(np.diff(moments))) * unit)
+
+
 def _moments(cells: Sequence[object]) -> Values | None:
     """Return ``cells`` as seconds, float64 (N,), of numbers or ISO 8601; None if some are neither."""
     try:
@@ -130,7 +146,8 @@ def recordings(store: Names, names: Sequence[str], why: str, labels: Sequence[st
             f"{len(files)} recordings of {shortest} steps or more are too few to split: {_WINDOWS_OF_SOURCE} windows "
             "beside each other are one source, which is right only if minutes differ as much as recordings do"
         )
-    found = windowed("recordings", why, options, seen, values)
+    interval_s = options["stride"] * spacing_s(tables[0])
+    found = replace(windowed("recordings", why, options, seen, values), interval_s=interval_s)
     if label in {"", "label"}:
         return found
     return replace(

@@ -34,7 +34,7 @@ _APART = 1.8
 """Standard deviations between normal and anomalous scores: an AUC of .9."""
 _RATE, _ALLOWED = 1.0, 2.0
 """False alarms a day: what the threshold is chosen for, and the most that the gate allows."""
-_INTERVAL_S, _CONFIDENCE = 60.0, 0.95
+_INTERVAL_S, _SHORTEST_S, _CONFIDENCE = 60.0, 0.001, 0.95
 
 
 def keys(seen: WrittenLabels) -> tuple[Key, ...]:
@@ -104,7 +104,7 @@ def parts(facts: Facts) -> DraftedParts:
         tables={
             "alarm": (
                 Key(name="false_alarms_per_day", value=_RATE, why="that you accept: it chooses the threshold"),
-                Key(name="interval_s", value=_INTERVAL_S, why="from one input to the next on the device: write yours"),
+                Key(name="interval_s", value=_interval_s(facts), why=_why_interval(facts)),
             )
         },
         notes=(
@@ -120,12 +120,23 @@ def parts(facts: Facts) -> DraftedParts:
     )
 
 
+def _interval_s(facts: Facts) -> float:
+    """Return the time from one row to the next: as the data say it, in the bounds of the key, or a minute."""
+    return float(f"{facts.interval_s:.4g}") if _SHORTEST_S <= facts.interval_s <= DAY_S else _INTERVAL_S
+
+
+def _why_interval(facts: Facts) -> str:
+    yours = "from one input to the next on the device: write yours"
+    if _interval_s(facts) != float(f"{facts.interval_s:.4g}"):
+        return yours
+    return f"from one window's start to the next, by the times in the file and the stride; {yours} if it differs"
+
+
 def _short(facts: Facts, odd: int) -> str:
     """Return which rows the gate on false alarms lacks at the drafted rate and interval, at the least; "" if none."""
+    interval_s = _interval_s(facts)
     split = {"calibration": (facts.calibration, _RATE), "gate": (facts.gate - odd, _ALLOWED)}
-    needed = {
-        name: math.ceil(days_for(0, rate, _CONFIDENCE) * DAY_S / _INTERVAL_S) for name, (_, rate) in split.items()
-    }
+    needed = {name: math.ceil(days_for(0, rate, _CONFIDENCE) * DAY_S / interval_s) for name, (_, rate) in split.items()}
     lacking = [
         f"{needed[name]:,} normal {name} rows or more (there are {there:,})"
         for name, (there, _) in split.items() if there < needed[name]
@@ -133,7 +144,7 @@ def _short(facts: Facts, odd: int) -> str:
     if not lacking:
         return ""
     return (
-        f"false_alarms_per_day: at one input each {_INTERVAL_S:g} s it needs {' and '.join(lacking)}: record more, or "
+        f"false_alarms_per_day: at one input each {interval_s:g} s it needs {' and '.join(lacking)}: record more, or "
         "write a longer interval_s or a higher rate"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from compressor import data as data_sets
 from compressor import tasks
 from compressor.data._split import split, told_groups
 from compressor.data._table import Table
+from compressor.data._window_table import Columns
 from compressor.errors import DataError, SplitError
 from compressor.exploration.draft import draft
 from compressor.exploration.duplicates import with_near_sources
-from compressor.exploration.layouts import recognised
+from compressor.exploration.layouts import recognised, tabular
 from compressor.progress import Silent
 from compressor.recipe.model import DataRecipe, Recipe
 from compressor.recipe.read import parse_recipe
@@ -250,6 +252,31 @@ def test_rows_that_a_gate_on_anomalies_lacks_are_said(tmp_path: Path) -> None:
     none = draft(normal(tmp_path / "none"), tmp_path, Silent())
     assert [said.endswith("It stays INCONCLUSIVE until then.") for said in none.remarks] == [True]
     assert [gate.name for gate in parse_recipe(none.text).gates] == ["false_alarms_per_day"]
+
+
+def test_the_interval_of_windows_is_that_of_their_starts(tmp_path: Path) -> None:
+    """Windows of 32 lines of a minute each, side by side, are 32 minutes apart, which the rows that lack count too."""
+    moments = np.datetime64("2026-01-01T00:00:00") + np.arange(6400) * np.timedelta64(60, "s")
+    values = np.random.default_rng(0).normal(20, 1, len(moments))
+    lines = [f"{str(at).replace('T', ' ')},{value:.3f}" for at, value in zip(moments, values, strict=True)]
+    spans = json.dumps({"sensor.csv": []}).encode()
+    sensor = "\n".join(["timestamp,x", *lines]).encode()
+    path = write(tmp_path / "series", {"sensor.csv": sensor, "combined_windows.json": spans})
+    made = draft(path, tmp_path, Silent())
+    assert "from one window's start to the next, by the times in the file" in made.text
+    assert parse_recipe(made.text).alarm.interval_s == 1920.0
+    assert any("at one input each 1920 s it needs 135 normal calibration rows" in said for said in made.remarks)
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "seconds"),
+    [("1796000000", 1, 1.0), ("1796000000000", 500, 0.5), ("1796000000000000000", 10**9, 1.0), ("0", 2, 2.0)],
+)
+def test_the_spacing_of_lines_by_their_times(first: str, step: int, seconds: float) -> None:
+    """Numbers since 1970 are seconds, or parts of them by their size."""
+    cells = [str(int(first) + step * n) for n in range(9)]
+    assert tabular.spacing_s(Columns("a.csv", {"Time": cells})) == pytest.approx(seconds, rel=0.01)
+    assert tabular.spacing_s(Columns("a.csv", {"x": cells})) == 0
 
 
 @pytest.mark.parametrize(
