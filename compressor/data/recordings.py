@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -45,6 +45,7 @@ _SUFFIXES = (".csv", ".tsv", ".parquet")
 _LISTINGS = ("labels.csv", "labels.tsv")
 _TIMES = ("timestamp", "time", "t")
 _LABEL, _SOURCE, _TARGET, _PATH, _TIME = "label", "source", "target", "path", "timestamp"
+_NORMAL = "[data] normal"
 _MAX_WINDOWS = 2_000_000
 
 
@@ -80,7 +81,10 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         SplitError: If one content or recording is in two of the splits that the folders tell.
     """
     path = (root or Path()) / data.path
-    return tabled(data, path, front_end(data), _samples(path, data), what="windows that can't be used")
+    unlabelled = list[str]()
+    samples = _samples(path, data, unlabelled=unlabelled)
+    table = tabled(data, path, front_end(data), samples, what="windows that can't be used")
+    return replace(table, remarks=(*table.remarks, *_said_of(unlabelled, data)))
 
 
 def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
@@ -94,7 +98,20 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
     return ranged(_samples((root or Path()) / data.path, data, text=True), *front_end(data))
 
 
-def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[SensorSample]:
+def _said_of(unlabelled: Sequence[str], data: DataRecipe) -> tuple[str, ...]:
+    """Return a remark on the files without a label of their own, if there are some."""
+    if not unlabelled:
+        return ()
+    more = f" and {len(unlabelled) - 1} files more" if len(unlabelled) > 1 else ""
+    return (
+        f"no column {_LABEL!r} in {unlabelled[0]}{more}: all windows are {data.normal[0]!r}, as [data] normal has it",
+    )
+
+
+def _samples(
+    path: Path, data: DataRecipe, *, text: bool = False, unlabelled: list[str] | None = None
+) -> list[SensorSample]:  # fmt: skip
+    """Return the windows; ``unlabelled`` gets the names of files without a label, whose windows are normal."""
     check_columns(data.columns, COLUMNS, data.dataset)
     options, numbers = options_of(data), tasks.of(data).columns
     cut = _cut_of(options)
@@ -105,6 +122,8 @@ def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sensor
             skipped = {_PATH, _LABEL, _SOURCE} if recording.label else {_PATH}
             own = {wanted: name for wanted, name in data.columns.items() if wanted not in skipped}
             table = read(store, recording.name, columns=own, wanted=(_LABEL, _TIME))
+            if unlabelled is not None and _is_all_normal(table, recording, data, numbers=numbers):
+                unlabelled.append(recording.name)
             found += _windows(_steps(table, recording, data, numbers=numbers), recording, cut, binary=binary)
             if len(found) > _MAX_WINDOWS:
                 message = f"Expected at most {_MAX_WINDOWS} windows in {path}, got more at {recording.name}"
@@ -180,9 +199,11 @@ def _steps(table: Columns, recording: _Recording, data: DataRecipe, *, numbers: 
     times = _TIMES if _TIME not in data.columns else (_TIME,)
     told = {name for name in table.columns if name.casefold() in times}
     told |= {_SOURCE, *targets} & set(table.columns)
-    labels = [] if numbers or recording.label else table.required(_LABEL)
+    normal = _is_all_normal(table, recording, data, numbers=numbers)
+    lines = len(next(iter(table.columns.values()), ()))
+    labels = [data.normal[0]] * lines if normal else [] if numbers or recording.label else table.required(_LABEL)
     parts = table.required(data.slices) if data.slices and not recording.slice else []
-    told |= ({_LABEL} if labels else set()) | ({data.slices} if parts else set())
+    told |= ({_LABEL} if labels and not normal else set()) | ({data.slices} if parts else set())
     channels = [name for name in table.columns if name not in told and not name.endswith(UNREAD)]
     check_spelled([name for name in table.columns if name not in told], (_LABEL, _SOURCE, _TIME), table.name)
     own = recording.source or (_constant(table, _SOURCE) if _SOURCE in told else "")
@@ -193,6 +214,13 @@ def _steps(table: Columns, recording: _Recording, data: DataRecipe, *, numbers: 
         targets={name: table.numbers(name) for name in targets},
         source=source_name(own) or str(PurePosixPath(recording.name).with_suffix("")),
     )
+
+
+def _is_all_normal(table: Columns, recording: _Recording, data: DataRecipe, *, numbers: bool) -> bool:
+    """Return whether nothing labels ``recording``, and the recipe names one label that is normal."""
+    if numbers or recording.label or _LABEL in table.columns:
+        return False
+    return _NORMAL in tasks.of(data).own and len(data.normal) == 1
 
 
 def _windows(steps: _Steps, recording: _Recording, cut: _Cut, *, binary: bool) -> list[SensorSample]:

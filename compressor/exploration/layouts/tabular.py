@@ -44,6 +44,7 @@ _LEAST_STEPS, _LEAST_RUN = 64, 8
 _REGULAR, _SAME = 0.9, 0.05
 _FEW_RECORDINGS, _WINDOWS_OF_SOURCE, _LEAST_SOURCES = 8, 4, 32
 _SHOWN = 6
+_ANOMALIES = "docs/how-to/find-anomalies.md"
 _UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))
 """What a number of a time is in seconds, from its size on: those since 1970 have ten digits in seconds."""
 
@@ -87,11 +88,27 @@ def _runs_regularly(table: Columns, time: str, label: str) -> tuple[bool, str]:
     share = float((np.abs(steps - usual) <= _SAME * abs(usual)).mean()) if usual > 0 else 0.0
     if share < _REGULAR:
         return False, f"a sample in each line: {time} does not run regularly"
+    if not label and (open_columns := _may_be_labels(table)):
+        return False, f"a sample in each line: {open_columns[0]} may be its label"
     texts = [str(cell) for cell in table.columns[label]] if label in table.columns else []
     runs = 1 + sum(one != other for one, other in itertools.pairwise(texts))
-    if len(texts) / runs < _LEAST_RUN and len(set(texts)) <= len(texts) / _LEAST_RUN:
+    if texts and len(texts) / runs < _LEAST_RUN and len(set(texts)) <= len(texts) / _LEAST_RUN:
         return False, f"a sample in each line: {label} changes from line to line, as it does not in a recording"
     return True, f"a recording: {time} runs in steps of {usual:g} s, {100 * share:.0f} % of them equal"
+
+
+def _may_be_labels(table: Columns) -> list[str]:
+    """Return the columns, besides times and what names usually say, that have texts or 0 and 1 alone."""
+    told = {*TIMES, *MEANINGS["source"], *SLICES, *SPLITS}
+    left = [name for name in table.columns if name.casefold() not in told]
+    return [name for name in left if _is_flag_or_text(table, name)]
+
+
+def _is_flag_or_text(table: Columns, name: str) -> bool:
+    try:
+        return set(np.unique(table.numbers(name)).tolist()) == {0.0, 1.0}
+    except DataError:
+        return True
 
 
 def spacing_s(table: Columns) -> float:
@@ -133,7 +150,8 @@ def recordings(store: Names, names: Sequence[str], why: str, labels: Sequence[st
     tables = [read(store, name) for name in spread(files)[:5]]
     label = next(iter(labels), "") or named(list(tables[0].columns), MEANINGS["label"])
     told = {"label", label.casefold(), "source", *TIMES}
-    values = [channels_of(table, told) for table in tables]
+    remedy = f": to find anomalies in {labels[0]}, leave --label out ({_ANOMALIES})" if labels else ""
+    values = [channels_of(table, told, remedy) for table in tables]
     shortest = min(map(len, values))
     few = len(files) < _FEW_RECORDINGS
     most = sum(map(len, values)) // (2 * _LEAST_SOURCES) if few else shortest // 4
@@ -148,6 +166,8 @@ def recordings(store: Names, names: Sequence[str], why: str, labels: Sequence[st
         )
     interval_s = options["stride"] * spacing_s(tables[0])
     found = replace(windowed("recordings", why, options, seen, values), interval_s=interval_s)
+    if not label and len(files) == len(names) and any("/" not in name for name in files):
+        return _all_normal(found, tables)
     if label in {"", "label"}:
         return found
     return replace(
@@ -155,8 +175,22 @@ def recordings(store: Names, names: Sequence[str], why: str, labels: Sequence[st
     )
 
 
-def channels_of(table: Columns, told: Iterable[str]) -> Values:
+def _all_normal(found: Layout, tables: Sequence[Columns]) -> Layout:
+    """Return the layout of recordings without any label: what is unlike them is an anomaly; else ``found``."""
+    if any(_may_be_labels(table) for table in tables):
+        return found  # the data set says that it lacks a label
+    keys = (
+        Key(name="task", value="anomaly", why="no column is a label: what is unlike these recordings is an anomaly"),
+        Key(name="normal", value=["normal"], why="what all windows are, as no file has a label"),
+    )
+    remark = f"no column is a label: drafted to find anomalies ({_ANOMALIES}); --label COLUMN names one"
+    return replace(found, keys=(*keys, *found.keys), remarks=(remark,))
+
+
+def channels_of(table: Columns, told: Iterable[str], remedy: str = "") -> Values:
     """Return the channels of ``table``, (T, C): columns of numbers, and none of those in ``told`` (in lower case).
+
+    ``remedy``: what ends the message if there are none.
 
     Raises:
         DataError: If there are none.
@@ -171,7 +205,7 @@ def channels_of(table: Columns, told: Iterable[str]) -> Values:
             continue
     if not found or not len(found[0]):
         message = f"Expected columns of numbers in {table.name}, got {', '.join(table.columns)[:200] or 'none'}"
-        raise DataError(message)
+        raise DataError(f"{message} besides label and time{remedy}" if remedy else message)
     return np.stack(found, axis=1)
 
 
@@ -201,7 +235,10 @@ def features(store: Names, names: Sequence[str], why: str, labels: Sequence[str]
     used = [column for name, column in left.items() if name not in ignored]
     if not used:
         message = f"Expected columns of numbers in {table.name}, got {', '.join(table.columns)[:200] or 'none'}"
-        raise DataError(f"{message}: write a category as a column of 0 and 1 for each of its values")
+        remedy = "write a category as a column of 0 and 1 for each of its values"
+        if labels and any(name.casefold() in TIMES for name in table.columns):
+            remedy += f"; to find anomalies in {', '.join(labels)[:200]}, leave --label out ({_ANOMALIES})"
+        raise DataError(f"{message} besides label and time: {remedy}")
     keys += _missing(used)
     texts = tuple(table.optional(label)) if label else ()
     found = _rows(table, used, why, keys, texts)
@@ -242,7 +279,8 @@ def _label_of(table: Columns, columns: dict[str, FeatureColumn], labels: Sequenc
     message = f"Expected a column named label, class or target in {table.name}, got {', '.join(head)[:200] or 'none'}"
     raise DataError(
         f'{message}: give it, compressor init … --label COLUMN, or in a recipe columns = {{label = "COLUMN"}} in '
-        '[data] (of numbers to predict columns = {target = "COLUMN"})'
+        '[data] (of numbers to predict columns = {target = "COLUMN"}); a recording without any label, with times in '
+        f"equal steps in a column called timestamp, is drafted to find anomalies ({_ANOMALIES})"
     )
 
 

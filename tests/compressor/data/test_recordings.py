@@ -95,6 +95,23 @@ def test_a_time_of_another_name_and_a_channel_called_t(tmp_path: Path) -> None:
     assert load(place, columns={"timestamp": "clock"}).images[0].shape == (4, 2, 3)
 
 
+def test_files_without_a_label_are_normal_for_anomalies_alone(tmp_path: Path) -> None:
+    """With one normal label; a misspelt column and two normal labels stay errors, and a remark says it."""
+    place = write(tmp_path, {"a.csv": steps(8), "b.csv": steps(8, 9)})
+    normal: dict[str, object] = {"task": "anomaly", "normal": ("ok",)}
+    table = load(place, **normal)
+    assert (table.labels.tolist(), table.kinds.tolist()) == ([0] * 4, ["ok"] * 4)
+    assert table.remarks == (
+        "no column 'label' in a.csv and 1 files more: all windows are 'ok', as [data] normal has it",
+    )
+    for given in ({"columns": {"label": "state"}}, {"normal": ("ok", "fine")}):
+        with pytest.raises(ColumnError):
+            load(place, **{**normal, **given})
+    write(tmp_path, {"a.csv": steps(8, head="time,x,Label")})
+    with pytest.raises(ColumnError):
+        load(place, **normal)
+
+
 def test_bytes_are_those_that_a_device_gets(tmp_path: Path) -> None:
     """As text or as raw numbers, the picture is the same."""
     place = write(tmp_path, {"walk/a.csv": steps(8), "run/b.csv": steps(8, 9)})

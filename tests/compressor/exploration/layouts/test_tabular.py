@@ -13,7 +13,7 @@ from compressor.errors import DataError
 from compressor.exploration.draft import draft
 from compressor.progress import Silent
 from compressor.recipe.model import DataRecipe
-from compressor.recipe.read import read_recipe
+from compressor.recipe.read import parse_recipe, read_recipe
 from tests.compressor.exploration.test_init import drafted, run_drafted
 
 COUNT = 80
@@ -183,6 +183,42 @@ def test_a_time_alone_makes_no_recording(tmp_path: Path) -> None:
     recipe, text = drafted(written(tmp_path, {**days, **features(640), "label": turns}))
     assert (recipe.data.dataset, recipe.data.ignore) == ("features", ("timestamp",))
     assert "timestamp does not run regularly" in text
+
+
+def sensor(count: int = 6400) -> dict[str, list[object]]:
+    """Return the times, a second apart, and values of a sensor that nobody labelled."""
+    values = np.random.default_rng(0).normal(20, 1, count)
+    times = np.datetime64("2026-01-01T00:00:00") + np.arange(count) * np.timedelta64(1, "s")
+    return {"timestamp": times.astype(str).tolist(), "temperature": [f"{value:.4f}" for value in values]}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_recording_without_a_label_is_drafted_to_find_anomalies(tmp_path: Path, *, alone: bool) -> None:
+    """As one folder alone is: all its windows are normal, which is said; of the file, and of a folder with it."""
+    (tmp_path / "rooms").mkdir()
+    path = written(tmp_path / "rooms", sensor())
+    made = draft(path if alone else path.parent, tmp_path, Silent())
+    recipe = parse_recipe(made.text)
+    assert (recipe.data.task, recipe.data.normal, recipe.data.dataset) == ("anomaly", ("normal",), "recordings")
+    assert recipe.alarm.interval_s == recipe.data.options["stride"]
+    assert any("no column is a label" in said and "--label COLUMN names one" in said for said in made.remarks)
+    assert "no column 'label' in t.csv: all windows are 'normal', as [data] normal has it" in made.remarks
+
+
+@pytest.mark.parametrize("column", [["0"] * 3200 + ["1"] * 3200, ["off", "on"] * 3200])
+def test_a_column_that_may_be_the_label_is_asked_for(tmp_path: Path, column: list[object]) -> None:
+    """Flags and texts of an unknown name: which they are is a person's to say; no channel is made of them."""
+    path = written(tmp_path, {**sensor(), "state": column, "more": column})
+    with pytest.raises(DataError, match=r"--label COLUMN.*a recording without any label, .*find-anomalies\.md"):
+        draft(path, tmp_path, Silent())
+
+
+def test_the_only_channel_as_label_is_refused_with_the_way_to_anomalies(tmp_path: Path) -> None:
+    """Nothing is left to learn from; few different values look like classes, many do not."""
+    for values in (sensor(), {**sensor(), "temperature": ["1", "2", "3", "4"] * 1600}):
+        path = written(tmp_path, values)
+        with pytest.raises(DataError, match=r"besides label and time.*leave --label out \(docs/how-to/find-anomal"):
+            draft(path, tmp_path, Silent(), labels=("temperature",))
 
 
 @pytest.mark.parametrize("numbers", [False, True])
