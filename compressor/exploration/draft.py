@@ -30,7 +30,7 @@ from compressor.exploration.load import fit_ranges
 from compressor.progress import Progress
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import parse_recipe
-from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels
+from compressor.tasks._drafting import UNSHOWN, DraftedParts, Facts, Key, WrittenLabels
 from wire.settings import is_given
 from wire.topics import is_name
 
@@ -109,7 +109,14 @@ def draft(
     parts = tasks.of(measured.data).drafting.parts(_facts(layout, measured))
     text = _text(layout, measured, parts, os.path.relpath(path.resolve(), beside.resolve()))
     parse_recipe(text)
-    remarks = (*layout.remarks, *_left_out(table.corrupt), *table.remarks, *measured.absent, *parts.remarks)
+    remarks = (
+        *layout.remarks,
+        *_left_out(table.corrupt),
+        *table.remarks,
+        *measured.absent,
+        *_unshown(parts),
+        *parts.remarks,
+    )
     return Draft(text, remarks)
 
 
@@ -177,6 +184,11 @@ def _clash(table: Table) -> bool:
 
 def _left_out(corrupt: Sequence[str]) -> tuple[str, ...]:
     return (f"broken and left out: {len(corrupt)}, such as {corrupt[0][:200]}",) if corrupt else ()
+
+
+def _unshown(parts: DraftedParts) -> tuple[str, ...]:
+    """Return a remark on each gate whose margin the rows at hand are too few to show, as its comment says."""
+    return tuple(f"gate {key.name}: {key.why}" for key in parts.gates if UNSHOWN in key.why)
 
 
 def _given(keys: Sequence[Key]) -> dict[str, object]:

@@ -18,7 +18,7 @@ from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.power import POWER, samples_for
 
 MARGINS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2)
-"""Drops in accuracy that a gate may allow, the smallest that the rows can show is taken."""
+"""Drops in accuracy that a gate may allow: the smallest that the rows can show is taken, the last if they show none."""
 DISCORDANCE = 0.04
 """Share of rows that exactly one of the float and the int8 model gets right, measured on meter digits: 3.8 %."""
 FIRST_LOOK = 0.9
@@ -34,6 +34,8 @@ _NORMAL = frozenset({"good", "ok", "okay", "normal", "nominal", "healthy", "inta
 _SIDE_OF_SMALL_NETWORK = 64
 _STEM_STRIDE_FROM = 32
 _LONGEST = 120
+UNSHOWN = "expect INCONCLUSIVE, label more"
+"""Part of the reason of a gate whose margin the rows at hand are too few to show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +113,16 @@ def normal_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def margin_for(count: int, of: str = "sources") -> tuple[float, str]:
-    """Return the smallest margin that ``count`` independent pairs can show, and why; ``of``: what they are."""
+    """Return the smallest margin that ``count`` independent pairs can show, and why; ``of``: what they are.
+
+    If they can show none of ``MARGINS``, it is the largest, and the reason has ``UNSHOWN``.
+    """
     confidence = FIRST_CONFIDENCE
     needed = {margin: samples_for(margin, DISCORDANCE, confidence=confidence) for margin in MARGINS}
     margin = next((one for one in MARGINS if needed[one] <= count), MARGINS[-1])
     equal = f"at {100 * DISCORDANCE:g} % discordance an equal model passes with {100 * POWER:.0f} % power"
     if needed[margin] > count:
-        return margin, f"{count} {of} judge, {needed[margin]} would show this: expect INCONCLUSIVE, label more"
+        return margin, f"{count} {of} judge, {needed[margin]} would show this: {UNSHOWN}"
     below = [one for one in MARGINS if one < margin]
     more = f"; {100 * below[-1]:g} points need {needed[below[-1]]}" if below else ""
     return margin, f"{count} {of} judge: {equal}{more}"
@@ -140,7 +145,7 @@ def margin_of_metric(
     margin = next((one for one in MARGINS if one >= max(least, bound)), MARGINS[-1])
     shown = f"{name}: the bound of an int8 file without loss is, in {100 * POWER:.0f} % of drawn splits like this,"
     if bound > MARGINS[-1]:
-        return margin, f"{shown} {bound:.2g}, above every sensible margin: expect INCONCLUSIVE, label more"
+        return margin, f"{shown} {bound:.2g}, above every sensible margin: {UNSHOWN}"
     return margin, f"{shown} {bound:.2g} at most"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compressor.tasks._drafting import DraftedParts, Facts, Key, WrittenLabels, training
+from compressor.tasks._drafting import UNSHOWN, DraftedParts, Facts, Key, WrittenLabels, training
 
 RANGE_MARGIN = 0.0
 CALIBRATION_SHARE = 0.0
@@ -26,7 +26,7 @@ def parts(facts: Facts) -> DraftedParts:
     rarest = min(int((kinds == kind).any(axis=1).sum()) for kind in np.arange(len(facts.table.class_names)))
     margin = 0.02 if facts.gate >= _MANY else 0.05
     enough = f"{facts.gate} pictures judge"
-    enough += ": below 50 it stays INCONCLUSIVE, label more" if facts.gate < _FEW else ", by a bootstrap over them"
+    enough += f": below {_FEW} {UNSHOWN}" if facts.gate < _FEW else ", by a bootstrap over them"
     boxes = int((kinds >= 0).sum())
     return DraftedParts(
         network=(

@@ -247,6 +247,16 @@ def test_margins_are_what_so_many_sources_show() -> None:
     assert "expect INCONCLUSIVE" in margin_for(5)[1]
 
 
+def test_a_gate_that_so_few_sources_cannot_pass_is_said(tmp_path: Path) -> None:
+    """Beside the comment in the recipe; with enough of them nothing is said."""
+    few = draft(shapes(tmp_path / "few", 32), tmp_path, Silent())
+    said = [remark for remark in few.remarks if remark.startswith("gate accuracy_drop: ")]
+    assert len(said) == 1
+    assert "23 would show this: expect INCONCLUSIVE, label more" in said[0]
+    enough = draft(shapes(tmp_path / "enough", 120), tmp_path, Silent())
+    assert not [remark for remark in enough.remarks if "INCONCLUSIVE" in remark]
+
+
 @pytest.mark.parametrize("count", [5, 60, 500, 3_999, 4_000, 100_000])
 def test_shares_sum_to_one(count: int) -> None:
     """And none is empty."""
