@@ -23,7 +23,8 @@ CompressorError
 │   ├── ModelFileError     a person's model file that can't be read
 │   │   ├── ExternalDataError    its weights in other files can't be read
 │   │   ├── ModelOperatorsError  it has operators that devices lack
-│   │   └── ModelSignatureError  its inputs or outputs don't fit the recipe
+│   │   ├── ModelSignatureError  its inputs or outputs don't fit the recipe
+│   │   └── PreprocessingError   it does far better with another preprocessing than the recipe's default
 │   └── DeviceMeasureError a device did not measure, or its report is not trusted
 │       └── DeviceUnreachableError  a device's shell can't be reached
 ├── CannotError            an inventory gives no way to do this with a device
@@ -192,6 +193,12 @@ class ModelSignatureError(ModelFileError):
     """Inputs or outputs of a model don't fit the recipe."""
 
     code = "model_signature"
+
+
+class PreprocessingError(ModelFileError):
+    """A model gets inputs by the recipe's defaults, and calibration rows show that it was trained on others."""
+
+    code = "preprocessing_wrong"
 
 
 class ModelOutputsError(ModelSignatureError):

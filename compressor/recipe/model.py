@@ -331,7 +331,8 @@ class Recipe:
 
     ``acceptance``, ``smoothing``, ``alarm`` and ``decoder`` are not in the ``repr``, so that the digest of a recipe
     without these tables is the same as before they existed (``run.bundles.lineage_of`` adds what differs from the
-    default).
+    default). ``written``: the keys of ``[data]`` that the recipe's text has, also those at their defaults; it changes
+    nothing that is made.
     """
 
     model: ModelRecipe
@@ -345,6 +346,11 @@ class Recipe:
     smoothing: SmoothingRecipe = field(default_factory=SmoothingRecipe, repr=False)
     alarm: AlarmRecipe = field(default_factory=AlarmRecipe, repr=False)
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe, repr=False)
+    written: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    def states(self, key: str) -> bool:
+        """Return whether somebody has written ``key`` of ``[data]``, be it at its default."""
+        return key in self.written or is_given(self.data, key)
 
     def with_data(self, path: Path | None) -> Recipe:
         """Return the recipe with the data at ``path`` instead of its own, or unchanged if ``path`` is None.

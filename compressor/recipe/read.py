@@ -166,6 +166,7 @@ def recipe_of(document: Mapping[str, object], *, strict: bool = True) -> Recipe:
             smoothing=_smoothing(plain_table(document.get("smoothing", {}), "[smoothing]")),
             alarm=fields_from(AlarmRecipe, document.get("alarm", {}), "[alarm]"),
             decoder=_decoder(plain_table(document.get("decoder", {}), "[decoder]")),
+            written=tuple(plain_table(document.get("data", {}), "[data]")),
         )
     except SettingsError as error:
         raise RecipeError(str(error)) from error

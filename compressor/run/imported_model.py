@@ -216,7 +216,7 @@ def _read_as(run: Run, calibration: Sequence[Table]) -> tuple[formats.ModelForma
         specs = contract_of(data, plain.manifest)
         specs = _meant(run, _stated(plain, specs, data), specs, calibration[0])
     start = _stated(plain, specs, data)
-    if doubt := usual_preprocessing.remark(run, start, calibration[0]):
+    if doubt := usual_preprocessing.check(run, start, calibration[0]):
         run.progress.say(doubt)
     return file_format, Form(candidate=start, mended=mended), specs
 

@@ -2,8 +2,9 @@
 
 Better is: right on more rows; a smaller error of numbers; without labels, answers that are not all alike; a picture of
 the input that is nearer to it. Decides which alternatives are tried, when one is named, and when there are too few rows
-to name one. Never changes anything: the recipe says what a device feeds. Rows are those of calibration, so that no gate
-row takes part in what a person decides next.
+to name one. Never changes anything: the recipe says what a device feeds. What nobody wrote, a default, is refused where
+another is shown to be right, before any gate row is judged. Rows are those of calibration, so that no gate row takes
+part in what a person decides next.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from compressor.cache import Stage
 from compressor.closure import plugin
 from compressor.data._front_end import preprocessing_of
 from compressor.data._table import Table
+from compressor.errors import PreprocessingError
 from compressor.measurement import predictions
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.recipe.model import DataRecipe
@@ -40,6 +42,8 @@ Figures: TypeAlias = NDArray[np.float64]
 Floats: TypeAlias = NDArray[np.float32]
 Inputs: TypeAlias = Callable[[], Iterable[Floats]]
 """Yields the inputs of an attempt, float32 (n, C, H, W) or NHWC, anew each time."""
+_WRONG = "looks wrong"
+"""The verdict of a sight that knows what is right; others only doubt."""
 _WINDOW, _RESIDUAL = "window", "residual"
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BYTE = 1 / 255
@@ -89,7 +93,7 @@ class _Right:
 
     labels: NDArray[np.int64]
 
-    verdict: ClassVar[str] = "looks wrong"
+    verdict: ClassVar[str] = _WRONG
 
     def figures(self, said: Predictions, inputs: Inputs) -> Figures:
         del inputs
@@ -123,7 +127,7 @@ class _Near:
 
     labels: Floats
 
-    verdict: ClassVar[str] = "looks wrong"
+    verdict: ClassVar[str] = _WRONG
 
     def figures(self, said: Predictions, inputs: Inputs) -> Figures:
         del inputs
@@ -188,7 +192,7 @@ class _Reconstructed:
     channels are its last axis.
     """
 
-    verdict: ClassVar[str] = "looks wrong"
+    verdict: ClassVar[str] = _WRONG
     width: int
     whole: bool
     last: bool
@@ -241,8 +245,57 @@ class _Reconstructed:
         return float(np.concatenate(found).mean())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """What rows say against the recipe's preprocessing: a sentence, "" for nothing.
+
+    ``why`` and ``keys``: the comparison, and the lines of ``[data]`` that would fit, if these are shown to be right.
+    """
+
+    said: str = ""
+    why: str = ""
+    keys: str = ""
+
+
+def check(run: Run, candidate: Candidate, calibration: Table) -> str:
+    """Return ``remark``, if the recipe states its mean and std or nothing shows that its defaults are wrong.
+
+    Raises:
+        MeasureError: If the file can't be run.
+        PreprocessingError: If another preprocessing is shown to be right, and nobody wrote mean and std.
+    """
+    found = _doubt(run, candidate, calibration)
+    if not found.keys or _is_stated(run):
+        return _told(run, found)
+    own = _as_toml({name: getattr(run.recipe.data, name) for name in ("mean", "std")})
+    message = f"Expected inputs as the file's training had them, got those of {own} in [data], which nobody wrote"
+    raise PreprocessingError(
+        f"{message}: {found.why}. Write in [data], each on its own line: {found.keys}; or write {own} if they are "
+        "meant. Nothing was judged, and no look counted"
+    )
+
+
 def remark(run: Run, candidate: Candidate, calibration: Table) -> str:
     """Return "" or a line on the usual preprocessing with which ``candidate`` does far better.
+
+    Raises:
+        MeasureError: If the file can't be run.
+    """
+    return _told(run, _doubt(run, candidate, calibration))
+
+
+def _told(run: Run, found: Doubt) -> str:
+    if found.keys and _is_stated(run):
+        return f"{found.said} The recipe states mean and std, which is taken as meant."
+    return found.said
+
+
+def _is_stated(run: Run) -> bool:
+    return run.recipe.states("mean") and run.recipe.states("std")
+
+
+def _doubt(run: Run, candidate: Candidate, calibration: Table) -> Doubt:
+    """Return what ``calibration`` says of the preprocessing of ``candidate``.
 
     Alternatives are run only if the recipe's own does badly, on at most ``ROWS`` rows of ``calibration``. Where so many
     rows would show that one is better and there are fewer, the line says so.
@@ -251,16 +304,16 @@ def remark(run: Run, candidate: Candidate, calibration: Table) -> str:
         MeasureError: If the file can't be run.
     """
     if run.recipe.data.front_end not in {"", _WINDOW} or not len(calibration):
-        return ""
+        return Doubt()
     if run.task.scored and candidate.manifest.decoder != _RESIDUAL:
-        return (
-            f"Whether the preprocessing is that of the training can't be shown: a {candidate.manifest.decoder} has "
-            "nothing to compare with; write [data] mean, std and colour as the training had them."
+        return Doubt(
+            said=f"Whether the preprocessing is that of the training can't be shown: a {candidate.manifest.decoder} "
+            "has nothing to compare with; write [data] mean, std and colour as the training had them."
         )
     rows = calibration.take(np.unique(np.linspace(0, len(calibration) - 1, ROWS).astype(np.int64)))
     sight = _sight_of(run, candidate, rows)
     if sight is None:
-        return ""
+        return Doubt()
     inputs = {
         "artifact": sha256_hex(candidate.artifact), "data": table_digest(rows),
         "inputs": repr(candidate.manifest.inputs), "outputs": repr(candidate.manifest.outputs),
@@ -275,27 +328,28 @@ def remark(run: Run, candidate: Candidate, calibration: Table) -> str:
     return _said(sight, json.loads(run.cache.result(stage).data))
 
 
-def _said(sight: _Sight, attempts: Sequence[Mapping[str, object]]) -> str:
-    """Return "" or what the ``attempts`` show, of which the first is the recipe's own."""
+def _said(sight: _Sight, attempts: Sequence[Mapping[str, object]]) -> Doubt:
+    """Return what the ``attempts`` show, of which the first is the recipe's own."""
     own, *others = (np.array(one["figures"]) for one in attempts)
     at = max(range(len(others)), key=lambda i: sight.goodness(others[i]), default=None)
     if at is None:
-        return ""
+        return Doubt()
     best, enough = attempts[1 + at], _rows_to_show(sight, own, others[at])
-    words = sight.words(own, others[at], str(best["name"]))
+    words, keys = sight.words(own, others[at], str(best["name"])), str(best["keys"])
     if enough == len(own):
-        return f"The preprocessing {sight.verdict}: {words}: try {best['keys']} in [data]."
+        said = f"The preprocessing {sight.verdict}: {words}: try {keys} in [data]."
+        return Doubt(said=said, why=words, keys=keys) if sight.verdict == _WRONG else Doubt(said=said)
     if enough:
-        return (
-            f"Whether the preprocessing is wrong can't be shown on so few rows, about {enough} could: {words} "
-            f"({best['keys']} in [data])."
+        return Doubt(
+            said=f"Whether the preprocessing is wrong can't be shown on so few rows, about {enough} could: {words} "
+            f"({keys} in [data])."
         )
     if isinstance(sight, _Reconstructed) and sight.whole and len(own) >= _MIN_ROWS and _bounds(own > 1)[0] > _HALF:
-        return (
-            f"The preprocessing may be wrong: {sight.error(own)}, and no usual one makes it far smaller: write [data] "
-            "mean, std and colour as the training had them."
+        return Doubt(
+            said=f"The preprocessing may be wrong: {sight.error(own)}, and no usual one makes it far smaller: write "
+            "[data] mean, std and colour as the training had them."
         )
-    return ""
+    return Doubt()
 
 
 def _rows_to_show(sight: _Sight, own: Figures, other: Figures) -> int:

@@ -142,7 +142,7 @@ def record_of(outcome: Outcome, seconds: Mapping[str, float], experiment: str = 
 def parameters_of(recipe: Recipe) -> dict[str, str]:
     """Return every value of ``recipe`` under its dotted name; empty values are left out, lists are joined."""
     document = asdict(recipe)
-    del document["folder"]
+    del document["folder"], document["written"]
     document["compress"] = {str(i): step for i, step in enumerate(document["compress"], start=1)}
     for table in ("targets", "gates"):
         document[table] = {item.pop("name"): item for item in document[table]}

@@ -1,4 +1,4 @@
-"""An imported model that is right far more often with another usual preprocessing: the run names it, and no more."""
+"""An imported model that is right far more often with another usual preprocessing: named, and a default is refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from compressor.errors import PreprocessingError
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import read_recipe
 from compressor.run.pipeline import Outcome, run_recipe
@@ -50,26 +51,44 @@ def test_a_wrong_mean_is_named(tmp_path: Path) -> None:
     )  # it has no scale of its own
 
 
-@pytest.mark.parametrize(("reach", "share", "doubted"), [(0.28, 78.2, True), (0.5, 0, False)])
-def test_a_wrong_std_of_a_file_that_is_mostly_right_is_named(
-    tmp_path: Path, reach: float, share: float, *, doubted: bool
-) -> None:
-    """Red above a half is bright, .625 with the default scale. A gain that may be below 10 points is not named."""
+def bright(folder: Path, reach: float, data: str) -> Path:
+    """Write a recipe with ``data`` in ``[data]``: red above a half is bright, .625 with the default scale."""
     rng = np.random.default_rng(0)
     levels = np.round(255 * rng.uniform(max(0, 0.5 - reach), min(1, 0.5 + reach), 600)).astype(np.uint8)
     x = rng.integers(0, 256, (600, colours.SIDE, colours.SIDE, 3), dtype=np.uint8)
     x[..., 0] = levels[:, None, None]
     y, part = (levels > 127).astype(np.int64), np.array(["gate", "calibration"] * 300)
-    bright = network_of(np.array([[0, 0, 0], [1, 0, 0]]), np.array([0.5, 0]))
-    (tmp_path / "mine.onnx").write_bytes(bright)
-    np.savez(tmp_path / "data.npz", x=x, y=y, class_names=np.array(["dark", "bright"]), part=part)
-    path = colours.recipe(tmp_path, more=COMPARED)
-    path.write_text(path.read_text().replace("mean = 0.0\nstd = 1.0\n", ""))
+    (folder / "mine.onnx").write_bytes(network_of(np.array([[0, 0, 0], [20, 0, 0]]), np.array([10, 0])))
+    np.savez(folder / "data.npz", x=x, y=y, class_names=np.array(["dark", "bright"]), part=part)
+    path = colours.recipe(folder, more=COMPARED)
+    path.write_text(path.read_text().replace("mean = 0.0\nstd = 1.0\n", data))
+    return path
+
+
+@pytest.mark.parametrize(("reach", "share", "doubted"), [(0.28, 78.2, True), (0.5, 0, False)])
+def test_a_wrong_std_of_a_file_that_is_mostly_right_is_named(
+    tmp_path: Path, reach: float, share: float, *, doubted: bool
+) -> None:
+    """A gain that may be below 10 points is not named; what the recipe states, its default too, is taken as meant."""
+    path = bright(tmp_path, reach, "mean = 0.5\nstd = 0.25\n")
     said = doubts(run_recipe(read_recipe(path), out=tmp_path / "out"))
     assert bool(said) is doubted
-    assert (
-        not doubted or f"is right on {share} % of 147 calibration rows, and on 100.0 % with pixels of 0 to 1" in said[0]
-    )
+    if doubted:
+        assert f"is right on {share} % of 147 calibration rows, and on 100.0 % with pixels of 0 to 1" in said[0]
+        assert said[0].endswith("std = 1 in [data]. The recipe states mean and std, which is taken as meant.")
+
+
+@pytest.mark.parametrize("written", ["", "mean = 0.5\n", "std = 0.25\n"])
+def test_a_default_that_is_shown_to_be_wrong_ends_the_run_before_a_look(tmp_path: Path, written: str) -> None:
+    """Nobody wrote both: the lines are named, and what they make is the first look at the gate split."""
+    lines = r"each on its own line: mean = 0, std = 1; .*mean = 0.5, std = 0.25"
+    with pytest.raises(PreprocessingError, match=lines) as stop:
+        run_recipe(read_recipe(bright(tmp_path, 0.28, written)), out=tmp_path / "out")
+    assert stop.value.code == "preprocessing_wrong"
+    assert not {"looks.json", "gate.json"} & {one.name for one in (tmp_path / "out").iterdir()}
+    done = run_recipe(read_recipe(bright(tmp_path, 0.28, "mean = 0.0\nstd = 1.0\n")), out=tmp_path / "out")
+    assert done.certificate.seen.number == 1
+    assert done.bundles
 
 
 def network_of(weights: NDArray[np.float64], bias: NDArray[np.float64]) -> bytes:
