@@ -7,17 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from compressor.api import RunResult, run
 from compressor.errors import CompressorError, ModelSignatureError, RecipeError
+from compressor.measurement.predictions import Candidate
 from compressor.recipe.read import parse_recipe
-from compressor.run.anomalies.imported import chosen
+from compressor.run.anomalies.imported import _picture, chosen
 from edge_agent.api import open_bundle
 from tests.compressor import foreign_scores as foreign
 from wire.bundle import read_bundle
-from wire.manifest import TensorSpec
+from wire.manifest import Manifest, TensorSpec
 
 RECIPE = """
 [model]
@@ -49,6 +52,9 @@ false_alarms_per_day = {max = 6.0}
 GIVEN = TensorSpec(name="x", shape=(-1, 3, 8, 4), dtype="float32", layout="NCHW")
 LAST = TensorSpec(name="x", shape=(-1, 8, 4, 3), dtype="float32", layout="NHWC")
 
+SERIES = TensorSpec(name="x", shape=(-1, 1, 64, 1), dtype="float32", layout="NCHW")
+SEVERAL = TensorSpec(name="x", shape=(-1, 3, 64, 1), dtype="float32", layout="NCHW")
+
 
 def outputs(*shapes: tuple[int, ...], names: str = "abcdef", dtype: str = "float32") -> tuple[TensorSpec, ...]:
     """Return outputs of these shapes without the batch, named by a letter each."""
@@ -70,6 +76,11 @@ def outputs(*shapes: tuple[int, ...], names: str = "abcdef", dtype: str = "float
         ("forecast", GIVEN, outputs((24,)), "forecast", "a"),
         ("forecast", GIVEN, outputs((3, 2, 4), (3, 8, 4)), "forecast", "a"),
         ("forecast", LAST, outputs((2, 4, 3)), "forecast", "a"),
+        ("forecast", SERIES, outputs((8, 1)), "forecast", "a"),
+        ("forecast", SERIES, outputs((1, 8)), "forecast", "a"),
+        ("forecast", SEVERAL, outputs((2, 3)), "forecast", "a"),
+        ("forecast", SEVERAL, outputs((3, 2)), "forecast", "a"),
+        ("", SERIES, outputs((64, 1)), "reconstruction", "a"),
         ("embedding", GIVEN, outputs((24,)), "embedding", "a"),
         ("logits", GIVEN, outputs((24,)), "logits", "a"),
         ("probabilities", GIVEN, outputs((2,), (3, 8, 4)), "probabilities", "a"),
@@ -81,6 +92,48 @@ def test_what_an_output_is_follows_from_its_shape_and_the_recipe(
     """Of several the one that fits."""
     said, output = chosen(asked, given, found)
     assert (said, output.name) == (kind, name)
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "said"),
+    [
+        (SERIES, (8, 2), r"\(N, rows\), \(N, rows, 1\), or \(N, 1, rows, 1\), of 1 to 63 rows, got a .*-1, 8, 2"),
+        (SEVERAL, (3, 3), r"\(N, rows \* 3\), \(N, rows, 3\), or \(N, 3, rows, 1\), of 1 to 63 rows"),  # two readings
+        (GIVEN, (2, 12), r"\(N, rows \* 12\), or \(N, 3, rows, 4\), of 1 to 7 rows"),
+        (LAST, (2, 12), r"\(N, rows, 4, 3\), of 1 to 7 rows"),
+    ],
+)
+def test_the_shapes_of_a_forecast_are_named_with_the_one_that_is_there(
+    given: TensorSpec, shape: tuple[int, ...], said: str
+) -> None:
+    """In one message, asked or not."""
+    for asked in ("forecast", ""):
+        with pytest.raises(ModelSignatureError, match=said if asked else said.split(", got", maxsplit=1)[0]):
+            chosen(asked, given, outputs(shape))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2)])
+def test_a_series_is_read_in_the_order_of_its_channels(shape: tuple[int, ...]) -> None:
+    """Steps or channels first: as a matrix it has the channels first, as the input's last rows have."""
+    values = np.arange(6, dtype=np.float32).reshape(1, 3, 2)  # channels, steps
+    data = identity(values if shape == (3, 2) else values.transpose(0, 2, 1))
+    (output,) = outputs(shape)
+    kind, found = chosen("forecast", SEVERAL, (output,))
+    made = _picture(Candidate(Manifest(), data), SEVERAL, found)
+    session = onnxruntime.InferenceSession(made.data)
+    assert kind == "forecast"
+    assert session.run(None, {"x": np.zeros((1, 1), np.float32)})[0].tolist() == [[0, 1, 2, 3, 4, 5]]
+
+
+def identity(values: np.ndarray) -> bytes:
+    """Return an ONNX file whose output ``a`` is ``values`` plus its input ``x``, (1, 1)."""
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", (1, 1)), ("a", values.shape))
+    ]
+    weights = [numpy_helper.from_array(np.ascontiguousarray(values), "values")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "values"], ["a"])], "g", ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
 
 def test_an_embedding_and_logits_are_told_apart_by_the_name() -> None:

@@ -22,7 +22,7 @@ from wire.manifest import TensorSpec
 
 Specs = tuple[TensorSpec, ...]
 RESIDUAL = "residual"
-_MATRIX, _IMAGE = 2, 4
+_MATRIX, _SERIES, _IMAGE = 2, 3, 4
 _PICTURES = (RECONSTRUCTION, FORECAST)
 _MEANT = {
     RECONSTRUCTION: "an output of the input's shape",
@@ -44,7 +44,7 @@ def chosen(asked: str, given: TensorSpec, outputs: Specs) -> tuple[str, TensorSp
     Raises:
         ModelSignatureError: If no output, or several, are such.
     """
-    floats = [one for one in outputs if one.dtype == "float32" or one.scale]
+    floats = [_as_image(one, given) for one in outputs if one.dtype == "float32" or one.scale]
     if asked in FITTED:
         kind, found = asked, _matrices(asked, floats)
     elif asked:
@@ -56,14 +56,44 @@ def chosen(asked: str, given: TensorSpec, outputs: Specs) -> tuple[str, TensorSp
     if len(found) == 1:
         return kind, found[0]
     got = ", ".join(f"{one.name} {one.dtype} {one.shape}" for one in found or outputs) or "none"
-    message = f"Expected for anomalies {_MEANT.get(asked, _MEANT[EMBEDDING])}, got {got}"
+    wanted = _MEANT.get(asked, _MEANT[EMBEDDING]) + (f": {_forecasts(given)}" if asked == FORECAST else "")
+    message = f"Expected for anomalies {wanted}, got {got}"
     if found:
         raise ModelSignatureError(f"{message}: export with one of them")
     remedy = (
         "write [model] outputs = 'embedding' if its distance from normal ones is to be the score, 'logits' for that in "
-        "front of a classifier's last layer, or 'forecast' of the input's last rows"
+        f"front of a classifier's last layer, or 'forecast' of the input's last rows, {_forecasts(given)}"
     )
     raise ModelSignatureError(f"{message}: {'check the export, or leave outputs out' if asked else remedy}")
+
+
+def _as_image(output: TensorSpec, given: TensorSpec) -> TensorSpec:
+    """Return ``output`` as an image, if it is (N, rows, values) of an input with one column or one channel.
+
+    So are (N, channels, rows) of an input with one column, as a convolution over time leaves them. A square of several
+    channels may be either, and stays as it is, as does every other output.
+    """
+    if len(output.shape) != _SERIES:
+        return output
+    (channels, _, width), (one, two) = _planes(given), output.shape[1:]
+    readings = []
+    if two == channels * width and 1 in {channels, width}:
+        readings.append(("NHWC", (-1, one, width, channels)))
+    if one == channels and width == 1:
+        readings.append(("NCHW", (-1, channels, two, 1)))
+    if not readings or (len(readings) > 1 and channels > 1):
+        return output
+    layout, shape = readings[0]
+    return replace(output, shape=shape, layout=layout)
+
+
+def _forecasts(given: TensorSpec) -> str:
+    """Return the shapes that a forecast may have, as text."""
+    channels, height, width = _planes(given)
+    image = f"(N, rows, {width}, {channels})" if given.layout == "NHWC" else f"(N, {channels}, rows, {width})"
+    series = f"(N, rows, {channels * width}), " if 1 in {channels, width} else ""
+    flat = "rows" if channels * width == 1 else f"rows * {channels * width}"
+    return f"(N, {flat}), {series}or {image}, of 1 to {height - 1} rows"
 
 
 def _matrices(asked: str, floats: Sequence[TensorSpec]) -> list[TensorSpec]:
@@ -133,7 +163,8 @@ def scored(run: Run, candidate: Candidate, outputs: Specs, rows: Floats, came: T
         replace(spec, shape=(-1, *values.shape[1:])) for spec, values in zip(outputs, alone, strict=True)
     )  # fmt: skip
     kind, output = chosen(run.recipe.model.outputs, came, sized)
-    run.progress.say(f"the file's output {output.name} {output.shape} is taken as {_said(kind)}")
+    shape = next(one.shape for one in sized if one.name == output.name)  # as the file has it
+    run.progress.say(f"the file's output {output.name} {shape} is taken as {_said(kind)}")
     if kind in _PICTURES:
         return _picture(candidate, came, output)
     distance.check_steps(run)
@@ -150,7 +181,7 @@ def _picture(candidate: Candidate, given: TensorSpec, output: TensorSpec) -> Sco
     """Return a file whose picture is (N, D) in the order of channels, rows and columns."""
     from compressor.export import onnx_ends  # noqa: PLC0415 - loads onnx
 
-    sizes, (channels, _, width) = output.shape[1:], _planes(given)
+    sizes, (channels, _, width) = output.shape[1:], _planes(given)  # of an image, also where the file's is a series
     layout = given.layout if len(sizes) == 1 else _layouts(output, given)[0]
     last = layout == "NHWC"
     if len(sizes) == 1 and not (last and channels > 1):
