@@ -43,7 +43,7 @@ class AucFloor:
         few, lacking = _few(found)
         if few and result.verdict is Verdict.FAIL:  # where all few are ranked alike, the bootstrap has no width
             result = replace(result, verdict=Verdict.INCONCLUSIVE)
-        result = replace(result, needs=lacking) if few else result
+        result = replace(result, needs=lacking, by_width=0) if few else result
         text = (
             f"{1 - found.drop:.4f}, at least {1 - found.upper:z.4f} with {sure(found.confidence)} confidence, "
             f"allowed {self.floor:g} ({found.n} rows){few or more(result.needs)}"

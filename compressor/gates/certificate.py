@@ -236,7 +236,10 @@ def judge(rules: Sequence[GateRecipe], evidence: Evidence, look: Look = UNCOUNTE
             later = _gate(replace(rule, confidence=1 - risk * again), rules).judge(evidence).needs
             kind = kind_of(rule.name)
             asked = SAMPLES if kind is None else kind.asks
-            scaled = math.ceil((result.n + needs) * times_the_rows(risk, risk * again)) - result.n
+            wanted = result.n + needs if result.by_width is None else result.by_width
+            scaled = math.ceil(wanted * times_the_rows(risk, risk * again)) - result.n
+            if result.by_width is not None:  # a least number is the same at every look
+                scaled = max(needs, scaled)
             needs = later if later > needs else scaled  # a bound that was measured for this look has none for another
             text = result.text.replace(more(result.needs, asked), more(needs, asked))
             results.append(replace(result, needs=needs, text=text))

@@ -76,7 +76,9 @@ class GateResult:
     """Result of one gate. ``value`` and ``bound`` are None if the measurement is missing.
 
     ``limit`` is the recipe's; ``n`` the number of samples behind the value; ``needs`` how many more samples an
-    inconclusive gate asks for (0: unknown); ``on`` the device on which it was measured ("": this host).
+    inconclusive gate asks for (0: unknown); ``on`` the device on which it was measured ("": this host). ``by_width``:
+    where the gate has a least number of samples, how many the width of the bound asks for in all: these alone grow at a
+    look with less of the risk. None: ``needs`` is by the bound.
     """
 
     name: str
@@ -88,6 +90,7 @@ class GateResult:
     text: str
     needs: int = 0
     on: str = ""
+    by_width: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,7 @@ class MetricDrop:
                 n=found.n,
                 text=text,
             )
-        verdict, needs = self._three(found)
+        verdict, needs, by_width = self._three(found)
         text = (
             f"worse by {found.drop:z.5g} ({found.baseline:.5g} to {found.candidate:.5g}), at most {found.upper:z.5g} "
             f"with {sure(found.confidence)} confidence, allowed {self.margin:g} (n {found.n}){more(needs)}"
@@ -82,21 +82,25 @@ class MetricDrop:
             n=found.n,
             text=text,
             needs=needs,
+            by_width=by_width,
         )
 
-    def _three(self, found: MetricEvidence) -> tuple[Verdict, int]:
+    def _three(self, found: MetricEvidence) -> tuple[Verdict, int, int | None]:
+        """Return the verdict, and ``needs`` and ``by_width`` of the result."""
         if found.lower > self.margin:
-            return Verdict.FAIL, 0
+            return Verdict.FAIL, 0, None
+        hopeful = found.drop < self.margin
+        planned = _planned(found, self.margin - found.drop if hopeful else self.margin)
         samples, rarest = self.LEAST
         if found.n < samples or found.rarest < rarest:
             factor = max(samples / found.n, rarest / max(found.rarest, 1))
-            return Verdict.INCONCLUSIVE, math.ceil(found.n * factor) - found.n
+            by_width = planned if hopeful else 0  # so few don't tell how far an equal model is
+            return Verdict.INCONCLUSIVE, max(math.ceil(found.n * factor), by_width) - found.n, by_width
         if found.upper <= self.margin:
-            return Verdict.PASS, 0
-        if found.drop >= self.margin:
-            planned = _planned(found, self.margin)
-            return (Verdict.FAIL, 0) if found.n >= planned else (Verdict.INCONCLUSIVE, planned - found.n)
-        return Verdict.INCONCLUSIVE, max(1, _planned(found, self.margin - found.drop) - found.n)
+            return Verdict.PASS, 0, None
+        if not hopeful and found.n >= planned:
+            return Verdict.FAIL, 0, None
+        return Verdict.INCONCLUSIVE, max(1, planned - found.n), None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,14 @@ from functools import cache
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from compressor.gates import AccuracyDrop, Evidence, Verdict
 from compressor.gates.certificate import judge
 from compressor.gates.evidence import GateRecipe
 from compressor.gates.kinds import risks_of
 from compressor.gates.looks import LAST, Ledgers, Look, share_of, times_the_rows, used_up
+from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.paired import Paired, p_value
 from compressor.statistics.power import Plan, samples_for
 
@@ -108,6 +110,24 @@ def test_the_samples_that_are_needed_are_those_of_the_next_look() -> None:
     assert Plan(margin=0.02, discordance=0.05, confidence=confidence, seen=counts).power(total) == pytest.approx(
         0.8, abs=0.04
     )
+
+
+@pytest.mark.parametrize("error", [0.002, 0.03])
+def test_what_is_needed_grows_from_look_to_look(error: float) -> None:
+    """Also of too few rows, whose least number is the same at each: the bound is wider at a smaller risk."""
+    rule, needed = GateRecipe(name="auc_drop", max=0.05), []
+    for number in range(1, 5):
+        look = Look(number=number)
+        (own,) = look.rules([rule])
+        reach = error * float(stats.norm.ppf(own.confidence))
+        found = MetricEvidence(
+            n=49, baseline=0.9, candidate=0.9, drop=0.0, lower=-reach, upper=reach, confidence=own.confidence, rarest=20
+        )
+        result = judge([own], Evidence(metrics={"auc_drop": found}), look).results[0]
+        assert f"needs about {result.needs} more" in result.text
+        needed.append(result.needs)
+    assert needed == sorted(needed)
+    assert (needed == [51] * 4) is (error < 0.01)  # 100 rows, whatever is shown
 
 
 @cache
