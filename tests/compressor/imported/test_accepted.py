@@ -277,7 +277,11 @@ def test_compared_with_itself_stands_in_gate_json_and_in_the_card(run: Run, home
 @pytest.mark.parametrize(
     ("edits", "gate", "said"),
     [
-        ({"[data]\n": "[data]\nmean = 40.0\n"}, "better_than_constant", "look at training, [model] labels and"),
+        (
+            {"[data]\n": "[data]\nmean = 40.0\nstd = 0.25\n"},
+            "better_than_constant",
+            "look at training, [model] labels and",
+        ),
         ({"security_floor = 3": f"labels = {[str(i) for i in (1, 0, *range(2, 10))]}"}, "label_order", "'1' is '0'"),
     ],
 )
