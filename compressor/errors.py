@@ -87,6 +87,12 @@ class CorruptImageError(DataError):
     code = "image_corrupt"
 
 
+class CorruptInputError(CorruptImageError):
+    """More sounds, windows or other inputs of a front end are broken than ``allow_corrupt`` permits."""
+
+    code = "input_corrupt"
+
+
 class ArchiveError(DataError):
     """A zip or folder has unsafe paths, or more or larger entries than allowed."""
 

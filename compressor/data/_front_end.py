@@ -8,6 +8,7 @@ train rows only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from compressor.data import datasets
 from compressor.data._split import told_groups
 from compressor.data._stored_images import kept as hashed
 from compressor.data._table import Table, make_table, make_value_table
-from compressor.errors import CorruptImageError, DataError, PluginError
+from compressor.errors import CorruptImageError, CorruptInputError, DataError, PluginError
 from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 from edge_agent.errors import SensorError
@@ -108,12 +109,26 @@ def check_corrupt(corrupt: Sequence[str], data: DataRecipe, path: Path, what: st
     ``corrupt``: of each its name, a colon and the reason; ``what``: how messages call them.
 
     Raises:
-        CorruptImageError: If there are more.
+        CorruptImageError: If there are more; of a front end's inputs it is ``CorruptInputError``.
     """
     if len(corrupt) > data.allow_corrupt:
-        shown = "; ".join(corrupt[:_NAMES_SHOWN])
-        message = f"Expected at most {data.allow_corrupt} {what} in {path}, got {len(corrupt)}: {shown}"
-        raise CorruptImageError(f"{message}: mend them, or leave them out by allow_corrupt in [data]")
+        message = f"Expected at most {data.allow_corrupt} {what} in {path}, got {len(corrupt)}: {_by_reason(corrupt)}"
+        error = CorruptInputError if data.front_end else CorruptImageError
+        raise error(f"{message}: mend them, or leave them out by allow_corrupt in [data]")
+
+
+def _by_reason(corrupt: Sequence[str]) -> str:
+    """Return the first rows of each reason, which is said once with their number; reasons may differ in numbers."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for text in corrupt:
+        name, _, reason = text.partition(": ")
+        alike.setdefault(re.sub(r"\d+", "0", reason), []).append((name, reason))
+    said = []
+    for rows in list(alike.values())[:_NAMES_SHOWN]:
+        names = ", ".join(name for name, _ in rows[:_NAMES_SHOWN])
+        more = f" and {len(rows) - _NAMES_SHOWN} more" if len(rows) > _NAMES_SHOWN else ""
+        said.append(f"{names}{more}: {rows[0][1]}")
+    return "; ".join(said)
 
 
 def tabled(
@@ -126,7 +141,7 @@ def tabled(
     memory at a time.
 
     Raises:
-        CorruptImageError: If it rejects more than ``data.allow_corrupt``.
+        CorruptInputError: If it rejects more than ``data.allow_corrupt``.
         DataError: If it rejects all, or samples have the same columns in different orders.
     """
     kept, corrupt = list[SensorSample](), list[str]()

@@ -96,7 +96,7 @@ def draft(
         if "allow_corrupt" not in str(error):  # none of the files is there: leaving out all is no way
             raise
         message = f"{error} (compressor init --allow-corrupt N sets it)"
-        raise CorruptImageError(message) from error
+        raise type(error)(message) from error
     data = replace(data, allow_corrupt=len(table.corrupt))
     if not is_given(data, "task") and not is_given(data, "label"):
         texts = np.array(table.class_names, dtype=np.str_)[table.labels]

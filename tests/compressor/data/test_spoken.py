@@ -13,7 +13,7 @@ import pytest
 from compressor import data
 from compressor.data import spoken
 from compressor.data._split import split
-from compressor.errors import ArchiveError, CorruptImageError, DataError
+from compressor.errors import ArchiveError, CorruptImageError, CorruptInputError, DataError
 from compressor.exploration.load import fit_ranges
 from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
@@ -81,6 +81,20 @@ def test_cut_off_sounds_are_named_and_may_be_left_out(tmp_path: Path) -> None:
     with pytest.raises(CorruptImageError, match=r"1_bo_9\.wav: .*cut off"):
         data.load(recipe(path))
     assert data.load(recipe(path, allow_corrupt=1)).corrupt == ("r/1_bo_9.wav",)
+
+
+def test_sounds_of_a_kind_that_is_not_read_are_counted_once(tmp_path: Path) -> None:
+    """The code is that of inputs, not of images; the conversion is said once, and another reason beside it."""
+    other = {f"r/{n % 2}_bo_{n}.wav": wav(n).replace(b"\x01\x00", b"\x03\x00", 1) for n in range(10, 18)}
+    path = archive(tmp_path, {**WORDS, **other, "r/1_bo_9.wav": wav(3)[:-10]})
+    with pytest.raises(CorruptInputError, match=r"got 9: ") as refused:
+        data.load(recipe(path))
+    said = str(refused.value)
+    assert refused.value.code == "input_corrupt"
+    assert said.count("unknown format: 3: convert it") == 1
+    assert "r/0_bo_10.wav, r/0_bo_12.wav, " in said
+    assert " and 3 more: Expected a WAV file" in said
+    assert "; r/1_bo_9.wav: " in said
 
 
 @pytest.mark.parametrize(
