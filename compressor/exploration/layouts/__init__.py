@@ -427,18 +427,22 @@ def _heard(store: Names, names: Sequence[str], limit_bytes: int) -> tuple[int, l
     """Return the one sample rate of the files ``names``, and how long they are, in seconds.
 
     Raises:
-        DataError: If there is none, or several.
+        DataError: If no file can be read (the first is named), or they have several rates.
     """
-    rates, lengths = Counter[int](), []
+    rates, lengths, refused = Counter[int](), [], list[str]()
     for name in names:
         try:
             with wave.open(io.BytesIO(plain_wav(store.read(name, limit_bytes)))) as sound:
                 rates[sound.getframerate()] += 1
                 lengths.append(sound.getnframes() / max(1, sound.getframerate()))
-        except (wave.Error, EOFError, CompressorError):
-            continue  # counted as corrupt when all of them are read
+        except (wave.Error, EOFError, CompressorError) as error:
+            refused.append(f"{name}: {error}")  # counted as corrupt when all of them are read
+    if not rates:
+        message = f"Expected WAV files of 8- or 16-bit PCM, got none in {len(refused)} that were looked at"
+        first = f", {refused[0][:300]}" if refused else ""
+        raise DataError(f"{message}{first}: mend or convert them (ffmpeg -i FILE -ac 1 -c:a pcm_s16le NEW.wav)")
     if len(rates) != 1:
-        got = ", ".join(f"{rate} Hz ({count} files)" for rate, count in rates.most_common(3)) or "none that can be read"
+        got = ", ".join(f"{rate} Hz ({count} files)" for rate, count in rates.most_common(3))
         message = f"Expected WAV files of one sample rate, got {got}"
         raise DataError(f"{message}: resample them; a device has one microphone with one rate")
     return next(iter(rates)), lengths

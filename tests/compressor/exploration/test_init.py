@@ -299,7 +299,14 @@ def test_the_recipe_runs_unchanged(
         ({"a.txt": b"x"}, "Expected images, sounds, arrays or tables"),
         ({"a/1.png": b"broken"}, "Expected images that can be decoded"),
         ({"l.csv": b"name,kind\n", "1.png": picture(1)}, "Expected a column for the path in l.csv, got name, kind"),
-        ({"a/1.wav": b"RIFF", "b/2.wav": b"RIFF"}, "WAV files of one sample rate, got none that can be read"),
+        (
+            {"a/1.wav": b"RIFF", "b/2.wav": b"RIFF"},
+            "WAV files of 8- or 16-bit PCM, got none in 2 that were looked at, a/1",
+        ),
+        (
+            {f"{kind}/{n}.wav": wav(n).replace(b"\x01\x00", b"\x03\x00", 1) for kind in "ab" for n in range(2)},
+            "a/0.wav: unknown format: 3: mend or convert them (ffmpeg",
+        ),
         ({"a/1.wav": wav(1), "b/2.wav": b"RIFF"}, "Expected at most 0 files that can't be read"),
         ({"a/1.png": picture(1), "b/2.png": picture(2, bright=True)}, "Expected enough sources for train, calibration"),
         ({"x.json": b"[]"}, "Expected strokes or tables, got x.json"),
