@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -21,10 +22,11 @@ from compressor import formats, steps, tasks
 from compressor.cache import Result, Stage
 from compressor.closure import package, plugin
 from compressor.data._table import Table
-from compressor.errors import MeasureError, QuantizeError
+from compressor.errors import CompressorError, MeasureError, QuantizeError
 from compressor.measurement import first_run, left_float, output_noise
 from compressor.measurement.noise_figures import LIMIT_DB, OutputNoise, noisy_text
 from compressor.measurement.predictions import Candidate
+from compressor.progress import Silent
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run.stages import (
     Form,
@@ -40,6 +42,7 @@ from compressor.run.stages import (
 from compressor.steps._base import Bench, Network
 from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
+from compressor.steps.equalize import Settings as EqualizeRecipe
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import declarations, decoders
 from wire.canonical import sha256_hex
@@ -48,6 +51,7 @@ Floats = NDArray[np.float32]
 Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 _PROBE_ROWS = 4
 NOISE_ROWS = 16
+EQUALIZE = "equalize"
 _QUIETER = ("dynamic_int8", "static_int8_16", "weight_int8", "float16")
 """Schemes whose activations have more than 8 bits, or a range of their own each time, the fastest first."""
 
@@ -304,21 +308,77 @@ def _less_noise(
     return other, f"{said}, so that {', '.join(last)} stay float" + (f", which leaves {left}." if left else ".")
 
 
-def noise_remedy(run: Run, target: TargetRecipe, calibration: Sequence[Table]) -> str:
-    """Return the line of a recipe with which the int8 file of ``target`` keeps its float file's answers; "" if it does.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Remedy:
+    """What a noisy file of a target leaves of its answers, and what mends it.
+
+    ``found``: the noise as text; ``name``: of the scheme that mends it, ``EQUALIZE``, or "" if nothing of 8 bits does;
+    ``sqnr_db`` and ``size_bytes``: of the file that it makes.
+    """
+
+    found: str
+    name: str = ""
+    sqnr_db: float = 0.0
+    size_bytes: int = 0
+
+
+def noise_remedy(
+    run: Run, target: TargetRecipe, calibration: Sequence[Table], network: Callable[[], tuple[Run, Result]]
+) -> str:
+    """Return the lines of a recipe with which the int8 file of ``target`` keeps its float file's answers, "" for none.
 
     The steps of a recipe are a person's words, and the gate split was looked at: so nothing is changed, but what is
-    named was quantized and measured, on calibration rows. Detectors are mended while they are compressed.
+    named was quantized and measured, on calibration rows. Detectors are mended while they are compressed. ``network``:
+    returns a run with the network of the recipe or its imported file, and its weights, for a step before the export.
 
     Raises:
         MeasureError: If the runtime crashes when it opens a file.
     """
-    steps = [step for step in artifact_steps(run.recipe, target.name) if step.scheme != "none"]
-    reference = run.models.floats.get(target.runtime)
-    if run.task.decoder or target.format or len(steps) != 1 or reference is None or steps[0].integer_io:
+    mended = _remedy(run, target, calibration, network)
+    if mended is None:
         return ""
-    (step,), file_format = steps, formats.named(target.runtime)
-    rows = run.rows("calibration")
+    (step,) = _quantizing(run, target)
+    made = run.models.compressed[target.name].candidate.artifact
+    said = f"Noise of {step.scheme} leaves {mended.found} of {LIMIT_DB:g} wanted"
+    if not mended.name:
+        return f'{said}, and so do other schemes of 8 bits: in the [[compress]] step quantize write scheme = "none".'
+    gained = f"that leaves {mended.sqnr_db:.3g} dB, in {mended.size_bytes:,} bytes instead of {len(made):,}."
+    if mended.name == EQUALIZE:
+        return f'{said}. Before the [[compress]] step quantize write another, step = "{EQUALIZE}": {gained}'
+    schemes = {target.name: mended.name}
+    for other in run.recipe.targets:
+        if other != target and step in artifact_steps(run.recipe, other.name):
+            theirs = _remedy(run, other, calibration, network)
+            schemes[other.name] = theirs.name if theirs and theirs.name not in {"", EQUALIZE} else step.scheme
+    ordered = {one.name: schemes[one.name] for one in run.recipe.targets if one.name in schemes}
+    several = f"for {target.name} " if len(set(schemes.values())) > 1 else ""
+    return f"{said}. {written(ordered, step.on)}: {several}{gained}"
+
+
+def written(schemes: Mapping[str, str], on: str = "") -> str:
+    """Return what to write for a quantize step so that each target has its scheme; ``on``: what the step has now.
+
+    One line where all have the same: a step is for one target or for all.
+    """
+    if len(set(schemes.values())) == 1:
+        named = f' with on = "{on}"' if on else ""
+        return f'In the [[compress]] step quantize{named} write scheme = "{next(iter(schemes.values()))}"'
+    each = "; ".join(f'scheme = "{scheme}", on = "{target}"' for target, scheme in schemes.items())
+    return f"In place of the [[compress]] step quantize write one for each target, alike but for {each}"
+
+
+def _quantizing(run: Run, target: TargetRecipe) -> list[QuantizeRecipe]:
+    return [step for step in artifact_steps(run.recipe, target.name) if step.scheme != "none"]
+
+
+def _remedy(
+    run: Run, target: TargetRecipe, calibration: Sequence[Table], network: Callable[[], tuple[Run, Result]]
+) -> _Remedy | None:
+    """Return what mends the file of ``target``; None if it is not noisy, or can't be compared."""
+    steps, reference = _quantizing(run, target), run.models.floats.get(target.runtime)
+    if run.task.decoder or target.format or len(steps) != 1 or reference is None or steps[0].integer_io:
+        return None
+    file_format, rows = formats.named(target.runtime), run.rows("calibration")
     rows = rows.take(np.arange(min(NOISE_ROWS, len(rows))))
 
     def noise(data: bytes) -> tuple[OutputNoise, ...]:  # of the answers: an embedding is not judged
@@ -326,30 +386,60 @@ def noise_remedy(run: Run, target: TargetRecipe, calibration: Sequence[Table]) -
         plain = replace(reference.candidate, artifact=data)
         return noise_of(run, reference.candidate, plain if stated is None else with_contract(plain, *stated), rows)[:1]
 
-    made = run.models.compressed[target.name].candidate.artifact
     try:
-        found = noisy_text(noise(made))
+        found = noisy_text(noise(run.models.compressed[target.name].candidate.artifact))
     except MeasureError:  # other outputs, such as those of an integer file
-        return ""
+        return None
     if not found:
-        return ""
-    said = f"Noise of {step.scheme} leaves {found} of {LIMIT_DB:g} wanted"
+        return None
+    with suppress(CompressorError):  # no network, or nothing to equalize
+        if (both := _equalized(run, target, calibration, network)) is not None:
+            left = noise_of(run, both[0].candidate, both[1].candidate, rows)[:1]
+            if not noisy_text(left):
+                return _Remedy(found=found, name=EQUALIZE, sqnr_db=left[0].sqnr_db, size_bytes=len(both[1].data))
+    return _quieter(run, target, calibration, noise, found)
+
+
+def _quieter(
+    run: Run, target: TargetRecipe, calibration: Sequence[Table], noise: Callable[[bytes], tuple[OutputNoise, ...]],
+    found: str,
+) -> _Remedy:  # fmt: skip
+    """Return the first scheme whose file of ``target`` is not noisy by ``noise``, or none; ``found``: of the file's."""
+    (step,), file_format = _quantizing(run, target), formats.named(target.runtime)
     for scheme in _QUIETER:
         if scheme == step.scheme or scheme not in file_format.schemes():
             continue
         changed = replace(step, scheme=scheme, per_channel=True)
         try:
-            other = _quantized(run, reference.data, target, calibration, changed, None)
+            other = _quantized(run, run.models.floats[target.runtime].data, target, calibration, changed, None)
             left = noise(other)
         except (QuantizeError, MeasureError):  # not for such a network
             continue
         if not noisy_text(left):
-            where = f', on = "{target.name}"' if len(run.recipe.targets) > 1 else ""
-            return (
-                f'{said}. In the [[compress]] step quantize write scheme = "{scheme}"{where}: that leaves '
-                f"{left[0].sqnr_db:.3g} dB, in {len(other):,} bytes instead of {len(made):,}."
-            )
-    return f'{said}, and so do other schemes of 8 bits: in the [[compress]] step quantize write scheme = "none".'
+            return _Remedy(found=found, name=scheme, sqnr_db=left[0].sqnr_db, size_bytes=len(other))
+    return _Remedy(found=found)
+
+
+def _equalized(
+    run: Run, target: TargetRecipe, calibration: Sequence[Table], network: Callable[[], tuple[Run, Result]]
+) -> tuple[Form, Form] | None:
+    """Return the float file of the network for ``target``, and its file with step ``equalize`` in front of the others.
+
+    Channels of one layer whose weights are of other sizes are what it mends, for no byte. None where it is no remedy: a
+    recipe with steps before the export has a person's own order, and without train rows such a step is refused.
+
+    Raises:
+        CompressorError: If the file can't become a network, or there is nothing to equalize.
+    """
+    if network_steps(run.recipe) or run.task.scored or not len(run.rows("train")):
+        return None
+    (step,), train = _quantizing(run, target), run.rows("train")
+    first = EqualizeRecipe(per_channel=step.per_channel, reduce_range=step.reduce_range)
+    opened, weights = network()
+    tried = replace(opened, progress=Silent(), recipe=replace(run.recipe, compress=(first, *run.recipe.compress)))
+    reference = exported(tried, weights, target.runtime)
+    equal, _ = shaped(tried, weights, Lesson([train], calibration, train))
+    return reference, compress(tried, exported(tried, equal, target.runtime), target, calibration, equal)
 
 
 def noise_of(run: Run, reference: Candidate, other: Candidate, rows: Table) -> tuple[OutputNoise, ...]:

@@ -58,7 +58,7 @@ from compressor.run.device_evidence import said_by_devices
 from compressor.run.ledger import LooksAt, counted, gate_labels, own_turn, read_ledgers
 from compressor.run.report_inputs import shown
 from compressor.run.stages import Form, Material, Models, Run
-from compressor.steps._selection import becomes_network, has_choices, learns, plugins_of
+from compressor.steps._selection import artifact_steps, becomes_network, has_choices, learns, plugins_of
 from wire.bundle import read_bundle
 from wire.canonical import sha256_hex
 from wire.errors import WireError
@@ -435,7 +435,8 @@ def _judge(
         figures["release_flip_ratio"] = float(_changed(run, compared).mean())
     lacking = {result.name for result in judgement.results if result.verdict is not Verdict.PASS}
     if any(KINDS[name].bounded for name in lacking & set(KINDS)):  # gates on answers: no scheme mends size or speed
-        remarks += filter(None, [noise_remedy(run, target, calibration_of(run, run.rows("train")))])
+        calibration = calibration_of(run, run.rows("train"))
+        remarks += filter(None, [noise_remedy(run, target, calibration, lambda: _network_of(run))])
     remarks += [site.remark for site in watched if site.verdict != Verdict.PASS]
     remarks += [order.remark] if order.remark else []
     if few(figures):
@@ -461,6 +462,15 @@ def _judge(
     return Judged(target, compared, certificate.at(look))
 
 
+def _network_of(run: Run) -> tuple[Run, Result]:
+    """Return ``run`` with the network of its files, without a word, and its weights."""
+    if run.models.weights is not None:
+        return run, run.models.weights
+    quiet = replace(run, progress=Silent())
+    found, _ = imported_model.opened(quiet, calibration_of(run, run.rows("train")))
+    return found, imported_model.weights_of(found)[0]
+
+
 def _remarks(run: Run, target: TargetRecipe, compared: Comparison, said: str) -> list[str]:
     """Return what to read before the figures; ``said``: the remark on this look at the gate split."""
     recipe = run.recipe
@@ -473,6 +483,11 @@ def _remarks(run: Run, target: TargetRecipe, compared: Comparison, said: str) ->
         remarks += filter(None, [usual_preprocessing.remark(run, baseline, run.rows("calibration"))])
     if (beside := run.material.unlabelled) is not None:
         remarks.append(f"Step distill learnt from {len(beside)} inputs without labels too, by the teacher's answers.")
+    if any(artifact_steps(recipe, one.name) for one in recipe.targets) and not artifact_steps(recipe, target.name):
+        remarks.append(
+            f"No [[compress]] step quantize is for {target.name}, so that its file stays float: write one with "
+            f'on = "{target.name}", and scheme = "none" if that is meant.'
+        )
     remarks += run.models.compressed[target.name].remarks
     remarks += [said] * bool(said)
     if (rows := len(run.material.splits.reference)) < MIN_REFERENCE_ROWS:
