@@ -243,8 +243,8 @@ def main() -> int:
         kind, model, count = options.child
         CHILDREN[kind](model, int(count))
         return 0
-    counts, pictures = ((26, 65), 150) if options.quick else ((64, 630), 900)
-    many, forms = (200, ("zip",)) if options.quick else (10_000, ("zip", "folder"))
+    counts, pictures = ((26, 52), 100) if options.quick else ((64, 630), 900)
+    many, forms = (150, ("zip",)) if options.quick else (10_000, ("zip", "folder"))
     with tempfile.TemporaryDirectory(prefix="tinyfleet-bench-") as folder:
         found = [] if options.runs else list(measured(Path(folder), counts, pictures))
         return told([*found, *runs(Path(folder), many, forms)], options.json)
