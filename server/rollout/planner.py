@@ -128,14 +128,15 @@ def waited_for(rollout: Rollout) -> tuple[Member, ...]:
     """
     if held_by(rollout):
         return ()
-    members = [member for member in rollout.members if member.group < rollout.opened]
-    if any(_under_way(member) for member in members):
+    return _all_away(member for member in rollout.members if member.group < rollout.opened)
+
+
+def _all_away(members: Iterable[Member]) -> tuple[Member, ...]:
+    """Return those of ``members`` that are without an outcome and away; () if one without an outcome is not."""
+    found = tuple(members)
+    if any(one.standing in {*IN_FLIGHT, MemberStanding.WAITING} and one.waits_for != AWAY for one in found):
         return ()
-    return tuple(member for member in members if member.standing is MemberStanding.PENDING or member.waits_for == AWAY)
-
-
-def _under_way(member: Member) -> bool:
-    return member.standing in {*IN_FLIGHT, MemberStanding.WAITING} and member.waits_for != AWAY
+    return tuple(one for one in found if one.standing is MemberStanding.PENDING or one.waits_for == AWAY)
 
 
 def left_out(member: Member, code: str) -> Settle:
@@ -197,14 +198,9 @@ def absent(rollout: Rollout, index: int) -> tuple[str, ...]:
 
     () if the group has passed, or the rollout does not run. ``with_away`` has to mark those that were assigned it.
     """
-    members = rollout.group_members(index)
     if rollout.phase is not RolloutPhase.RUNNING or index >= rollout.opened or passed(rollout, index):
         return ()
-    if any(_under_way(member) for member in members):
-        return ()
-    return tuple(
-        member.device for member in members if member.standing is MemberStanding.PENDING or member.waits_for == AWAY
-    )
+    return tuple(member.device for member in _all_away(rollout.group_members(index)))
 
 
 def _held_text(rollout: Rollout, group: Group) -> str:

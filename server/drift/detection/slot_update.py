@@ -108,7 +108,7 @@ class FoldState:
 
     def begin_anew(
         self, moments: Mapping[str, int], slot: int, attributes: Mapping[str, Mapping[str, str]],
-        changes: Mapping[str, Mapping[str, int]] | None = None,
+        changes: Mapping[str, Mapping[str, int]],
     ) -> None:  # fmt: skip
         """Forget what is known of devices that are commissioned again with ``slot``, in every bank.
 
@@ -117,16 +117,17 @@ class FoldState:
         all others. They leave their pools and join them like newcomers; a pool that keeps less than half of its
         members with a baseline begins again, and if it keeps none, so does what it learned.
         """
-        older = dict(self.commissioned), {device: dict(one) for device, one in self.committed.items()}
-        changed = {device for device, from_ms in moments.items() if older[0].get(device, 0) < from_ms}
-        self.commissioned |= {device: moments[device] for device in changed}
-        for device, by_model in (changes or {}).items():
-            fresh = {model: ms for model, ms in by_model.items() if older[1].get(device, {}).get(model, 0) < ms}
-            if fresh:
-                changed.add(device)
-                self.committed[device] = {**self.committed.get(device, {}), **fresh}
+        anew = {device: from_ms for device, from_ms in moments.items() if self.commissioned.get(device, 0) < from_ms}
+        kept: dict[str, dict[str, int]] = {}
+        for device, by_model in changes.items():
+            known = self.committed.get(device, {})
+            if fresh := {model: ms for model, ms in by_model.items() if known.get(model, 0) < ms}:
+                kept[device] = {**known, **fresh}
+        changed = {*anew, *kept}
         if not changed:
             return
+        older = self.commissioned, self.committed
+        self.commissioned, self.committed = self.commissioned | anew, self.committed | kept
         ended: dict[BankKey, set[str]] = {}
         for key in self.banks:
             model = self.facts[key].model if key in self.facts else ""
