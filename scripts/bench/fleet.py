@@ -32,6 +32,7 @@ from server.app.state_directory import init_state  # noqa: E402 - found through 
 from server.drift.config import DriftConfig  # noqa: E402 - found through the line above
 from server.drift.service import DriftService  # noqa: E402 - found through the line above
 from server.fleet.fleet import Fleet, Outbox  # noqa: E402 - found through the line above
+from server.ingest.packed_counts import pack  # noqa: E402 - found through the line above
 from server.ingest.windows import Windows  # noqa: E402 - found through the line above
 from server.registry.events import EventLog  # noqa: E402 - found through the line above
 from server.registry.versions import Release  # noqa: E402 - found through the line above
@@ -122,7 +123,7 @@ class Site:
         rows: list[dict[str, object]] = [
             {"device": f"cam-{i:05d}", "site": f"site-{i // DEVICES_A_SITE:05d}", "start_ms": start_ms,
              "len_ms": HOUR_MS, "context": 0, "artifact": key[1], "ref_id": key[0], "streams": streams, "classes": 1,
-             "confidence_bins": 1, "n": SAMPLES, "reports": 1, "values": words[i].tobytes(),
+             "confidence_bins": 1, "n": SAMPLES, "reports": 1, "values": pack(words[i].tobytes()),
              "received_ms": start_ms + HOUR_MS}
             for i in range(self.devices)
         ]  # fmt: skip

@@ -16,6 +16,7 @@ from server.drift.detection.movement import CONTROL_DEVICES
 from server.drift.detection.reference import Floats, Ints, proportions
 from server.drift.findings import Scene, causes
 from server.fleet.fleet import Device
+from server.ingest import packed_counts
 from server.ingest.windows import StoredWindow
 from wire.histogram import BINS
 
@@ -49,7 +50,6 @@ def kolmogorov_smirnov(counts: Ints | Floats, reference: Ints | Floats) -> Float
 
 _TOP = 5
 _TRAINED = 2000.0  # weight of the training reference, in samples, while a device has no baseline
-_WORD = np.dtype(np.uint32)
 _MAX_ATTRIBUTES, _MAX_ATTRIBUTE_CHARACTERS = 32, 127
 _FLOOR = -50.0  # lower log values are shown as this
 _AS_JSON = json.JSONEncoder(check_circular=False).encode
@@ -219,11 +219,11 @@ def invalid_of(windows: Sequence[StoredWindow]) -> Ints:
 
 def is_whole(window: StoredWindow) -> bool:
     """Return whether the number of counts in ``window`` matches its shape."""
-    return len(window.data) == window.shape.total * _WORD.itemsize
+    return packed_counts.is_whole(window.data, window.shape.total)
 
 
 def _words(windows: Sequence[StoredWindow]) -> Ints:
-    return np.frombuffer(b"".join(window.data for window in windows), _WORD).astype(np.int64).reshape(len(windows), -1)
+    return packed_counts.unpack_many([window.data for window in windows], windows[0].shape.total)
 
 
 def attributes_of(site: str, *documents: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,6 @@ duplicate (``ingest`` does, by its key) nor interpret windows (``drift`` does).
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from server.ingest.drift_batches import WindowReport
+from server.ingest.packed_counts import pack, unpack
 from server.store.database import Database
 from server.store.monitoring import windows as store
 from wire.drift_report import SealedReport
@@ -25,13 +25,13 @@ from wire.histogram import Counters, Shape, merge
 _MAX_COUNT = 2**32 - 1
 _MAX_TIME_MS = 2**53
 _MAX_CONTEXT = 255
-_WORD = "I"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredWindow:
     """One window of one device. ``artifact`` and ``ref_id`` are the first 32 hex digits of their SHA-256.
 
+    ``data``: the counts as ``packed_counts`` has them.
     ``id`` grows with every arrival and merge: it is the cursor of ``Windows.since``.
     """
 
@@ -52,12 +52,12 @@ class StoredWindow:
     @property
     def counters(self) -> Counters:
         """The counts as ``wire.histogram.Counters``, for merging."""
-        return Counters(self.shape, self.n, tuple(_words(self.data)))
+        return Counters(self.shape, self.n, tuple(self.values.tolist()))
 
     @property
     def values(self) -> np.ndarray:
         """The counts as int64, (shape.total,), in the order of ``wire.histogram.Counters.values``."""
-        return np.frombuffer(self.data, np.uint32).astype(np.int64)
+        return unpack(self.data, self.shape.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Windows:
 
 
 def check_report(report: WindowReport) -> bytes:
-    """Return the counts of ``report`` in the form in which they are stored.
+    """Return the counts of ``report``, as native uint32.
 
     Raises:
         HistogramError: If a count is over 2^32 - 1, the window has no length, or a time or context is out of range.
@@ -147,7 +147,7 @@ def _merged(older: Mapping[str, object] | sa.RowMapping | None, row: dict[str, o
         "n": total.n,
         "len_ms": max(int(str(older["len_ms"])), int(str(row["len_ms"]))),
         "reports": int(str(older["reports"])) + 1,
-        "values": array(_WORD, (min(value, _MAX_COUNT) for value in total.values)).tobytes(),
+        "values": pack(np.minimum(total.values, _MAX_COUNT).astype(np.uint32).tobytes()),
     }
 
 
@@ -157,23 +157,15 @@ def _row(site: str, device: str, head: SealedReport, words: bytes) -> dict[str, 
         "device": device, "site": site, "start_ms": head.window_start_ms, "len_ms": head.window_len_ms,
         "context": head.context, "artifact": head.artifact, "ref_id": head.ref_id, "streams": shape.streams,
         "classes": shape.classes, "confidence_bins": shape.confidence_bins, "n": head.n, "reports": 1,
-        "values": words,
+        "values": pack(words),
     }  # fmt: skip
-
-
-def _words(data: bytes) -> array[int]:
-    words = array(_WORD)
-    words.frombytes(data)
-    return words
 
 
 def _counters(row: Mapping[str, object] | sa.RowMapping) -> Counters:
     values = row["values"]
-    return Counters(
-        Shape(*(int(str(row[name])) for name in ("streams", "classes", "confidence_bins"))),
-        int(str(row["n"])),
-        tuple(_words(values if isinstance(values, bytes) else b"")),
-    )
+    shape = Shape(*(int(str(row[name])) for name in ("streams", "classes", "confidence_bins")))
+    counts = unpack(values if isinstance(values, bytes) else b"", shape.total)
+    return Counters(shape, int(str(row["n"])), tuple(counts.tolist()))
 
 
 def _window(row: sa.RowMapping) -> StoredWindow:
