@@ -1,8 +1,10 @@
-"""``GET /api/health``: the server's health, 503 with the reasons if it is unhealthy; ``/api/overall``: the fleet's."""
+"""``/api/health``: the server's health, 503 if it is unwell; ``/api/overall``: the fleet's; ``/metrics``: figures."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
 from server.api.auth import Auth
@@ -84,5 +86,22 @@ def overall_router(auth: Auth, situation: Situation) -> APIRouter:
         found = situation.overall()
         concerns = [ConcernBody.of(one) for one in found.concerns]
         return OverallBody(well=not concerns, level=found.level.value, text=found.text, concerns=concerns)
+
+    return routes
+
+
+def metrics_router(auth: Auth, registry: CollectorRegistry) -> APIRouter:
+    """Return the route for operators."""
+    routes = APIRouter(tags=["overall"], dependencies=[Depends(auth.operator)])
+
+    @routes.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format, or OpenMetrics"}},
+    )
+    def metrics(request: Request) -> Response:
+        """Return every figure in Prometheus' text format, or in OpenMetrics' if the caller accepts that."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), media_type=content_type, headers={"Cache-Control": "no-store"})
 
     return routes

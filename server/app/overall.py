@@ -1,7 +1,7 @@
 """The overall status of fleet and server: there is no problem only while no signal reports one. Pure.
 
 Missing knowledge is a signal of its own: a device that never connected, or whose drift is not judged, is not in
-order. To add a signal, add a field to ``Signals`` and a line to ``_WORDS``; ``overall`` needs no change.
+order. To add a signal, add a field to ``Signals`` and a line to ``WORDS``; ``overall`` needs no change.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Overall:
 
 
 _DEVICES, _NO_DEVICES = "devices", "there is no device yet"
-_WORDS: Mapping[str, tuple[Level, str, str]] = {
+WORDS: Mapping[str, tuple[Level, str, str]] = {
     "server": (Level.ALARM, "the server is unwell", "the server is unwell"),
     "metadata": (Level.ALARM, "signed metadata needs a person", "signed metadata need a person"),
     "lost": (Level.ALARM, "device is lost", "devices are lost"),
@@ -143,7 +143,7 @@ def overall(signals: Signals) -> Overall:
     for signal in (field.name for field in fields(signals) if field.name != _DEVICES):
         names = getattr(signals, signal)
         if names:
-            level, one, many = _WORDS[signal]
+            level, one, many = WORDS[signal]
             counted = one if one == many else f"{len(names)} {one if len(names) == 1 else many}"
             concerns.append(
                 OpenConcern(signal=signal, level=level, text=f"{counted}: {listed(names, _NAMED)}", names=names)

@@ -18,6 +18,7 @@ from server.api import releases as releases_api
 from server.api import retraining as retraining_api
 from server.api import rollouts as rollouts_api
 from server.api.auth import Auth
+from server.app.metrics import FleetFigures, TimedRequests, new_registry
 from server.app.retention import Housekeeping
 from server.app.situation import Situation
 from server.app.state_directory import StateDirectory
@@ -268,6 +269,8 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
     )
     failures.install(api)
     auth = parts.auth
+    registry = new_registry(FleetFigures(situation=parts.situation, ingest=parts.ingest, database=parts.database))
+    api.add_middleware(TimedRequests, registry=registry)
     for routes in (
         health.router(parts.vitals, parts.clock),
         health.overall_router(auth, parts.situation),
@@ -281,6 +284,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         releases_api.router(auth, parts.versions, parts.withdrawal),
         releases_api.metadata_router(auth, parts.trust, parts.versions, parts.clock),
         events_api.router(auth, parts.events),
+        health.metrics_router(auth, registry),
         rollouts_api.router(auth, parts.rollouts),
         retraining_api.samples_router(auth, parts.retraining.samples, parts.clock),
         retraining_api.audit_router(auth, parts.audit),

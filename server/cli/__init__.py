@@ -46,6 +46,7 @@ from server.errors import (
     AnsweredError,
     DatabaseOutdatedError,
     DeviceEndedError,
+    NotRunningError,
     ReleaseWithdrawnError,
     ServerError,
 )
@@ -56,6 +57,7 @@ from server.fleet.liveness import presence
 from server.fleet.revocation import Revocations
 from server.ingest.faults import shortened
 from server.people import MAX_WHY
+from server.prometheus import Scraped, write_files
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.stick import write_stick
@@ -1232,6 +1234,40 @@ def status(directory: Path) -> None:
     click.echo(json.dumps(document))
     if not (running and answer.get("ok") is True):
         sys.exit(1)
+
+
+@main.command(
+    epilog=_example(
+        "fleet-server prometheus state watch --token-file /etc/prometheus/tinyfleet.token",
+        "prometheus --config.file=watch/prometheus.yml",
+    )
+)
+@_STATE
+@click.argument("folder", metavar="FOLDER", type=click.Path(), callback=_path)
+@click.option(
+    "--token-file", type=click.Path(), callback=lambda *given: _path(*given) if given[2] else None,
+    help="File with the operator's token, as Prometheus will find it; by default DIR/operator.token.",
+)  # fmt: skip
+@_coded
+def prometheus(directory: Path, folder: Path, token_file: Path | None) -> None:
+    """Write FOLDER/prometheus.yml, alerts.yml and grafana.json, with which others watch this server.
+
+    prometheus.yml asks the address of the server that ran on DIR last for /metrics; alerts.yml has rules with what to
+    do; grafana.json is a dashboard to import. Prometheus runs as a user of its own: give it a copy of the token that
+    only it can read, and name that with --token-file. No file that exists is replaced.
+    """
+    state = open_state(directory)
+    address = state.read_address()
+    if address is None:
+        raise NotRunningError(f"Expected a server that has run on {directory}, got none: fleet-server run {directory}")
+    tls = read_config(state.config).tls
+    server = Scraped(
+        url=address.http_url,
+        token_file=str((token_file or state.path / "operator.token").absolute()),
+        ca=str(Path(tls.ca).absolute()) if tls.enabled else "",
+    )
+    for path in write_files(folder, server):
+        click.echo(f"wrote      {path}")
 
 
 def _health(http_url: str) -> dict[str, object] | None:
