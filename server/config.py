@@ -121,9 +121,10 @@ class EnrolmentConfig:
 class IngestConfig:
     """``queue_messages`` bounds the memory, ``batch_messages`` one transaction.
 
-    ``clock_skew_s``: a device whose clock is off by more is marked. ``retention_days``: windows, events,
-    telemetry, evidence and closed verdicts older than that are deleted. ``device_bytes_per_day``: more than that of one
-    device is not stored and waits on it, each message counted with its payload and 1 KiB; 0: no limit.
+    ``clock_skew_s``: a device whose clock is off by more is marked. ``retention_days``: telemetry older than that is
+    deleted: windows, measurements, events of devices, evidence, faults that are over, and what expired before.
+    ``device_bytes_per_day``: more than that of one device is not stored and waits on it, each message counted with its
+    payload and 1 KiB; 0: no limit.
     """
 
     queue_messages: Large = 20_000
@@ -131,6 +132,13 @@ class IngestConfig:
     clock_skew_s: Time = 300.0
     retention_days: Annotated[float, Bound(0, 36_600, above=True)] = 90.0
     device_bytes_per_day: Bytes = 64 * 1024 * 1024  # 45 times what a device at rest sends; a faulty one sends GBs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionConfig:
+    """``governance_days``: acts (events of rollouts, places, …) and verdicts are deleted then; 0: never."""
+
+    governance_days: Annotated[float, Bound(0, 36_600)] = 0.0  # a few rows a day; who did what is asked years later
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +173,7 @@ class ServerConfig:
     certificates: DeviceCertificatesConfig = field(default_factory=DeviceCertificatesConfig)
     enrolment: EnrolmentConfig = field(default_factory=EnrolmentConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     store: StoreConfig = field(default_factory=StoreConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, JsonValue
@@ -24,6 +24,7 @@ class EventBody(ValueBody):
     device: str | None
     boot: str
     seq: int
+    record: str
     data: dict[str, JsonValue]
 
 
@@ -43,13 +44,17 @@ def router(auth: Auth, events: EventLog) -> APIRouter:
 
     @routes.get("/api/events")
     def list_events(
-        after: StoredNumber | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 200, device: str | None = None
-    ) -> EventsBody:
-        """Return the events after an id, or without one the newest events; oldest first."""
+        after: StoredNumber | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+        device: str | None = None, record: Literal["act", "telemetry"] | None = None,
+    ) -> EventsBody:  # fmt: skip
+        """Return the events after an id, or without one the newest events; oldest first.
+
+        ``record=act``: those that stay when telemetry is deleted.
+        """
         if after is None:
-            found = tuple(reversed(events.latest(limit, device=device)))
+            found = tuple(reversed(events.latest(limit, device=device, record=record)))
         else:
-            found = events.after(after, limit, device=device)
+            found = events.after(after, limit, device=device, record=record)
         last_id = max((event.id for event in found), default=after or 0)
         return EventsBody(events=[EventBody.of(event) for event in found], last_id=last_id)
 

@@ -1,49 +1,155 @@
-"""Deletes old rows, so that the database of a server that runs for years stops growing."""
+"""How long the rows of each table stay, in one place, and the service that deletes what is too old.
+
+A table is one of three kinds: it stays for a reason, it is as large as the fleet whatever the time, or its rows are
+deleted when they are too old. A table without a rule fails ``tests/server/test_retention.py``. Files without a row are
+the business of ``orphans``, old windows that of ``window_spans``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
+import sqlalchemy as sa
+
+from server.store.certificates import delete_certificates_before
 from server.store.commissions import delete_commissions_before, delete_model_changes_before
 from server.store.database import Database
-from server.store.events import delete_events_before
+from server.store.events import ACT, delete_events_before
+from server.store.fleet import delete_claims_before, delete_commands_before
 from server.store.monitoring.checkpoints import delete_baselines_before
-from server.store.monitoring.evidence import delete_evidence_before, delete_verdicts_before
+from server.store.monitoring.evidence import (
+    delete_evidence_before,
+    delete_faults_before,
+    delete_pool_evidence_before,
+    delete_verdicts_before,
+)
 from server.store.monitoring.ingest import delete_batches_before, delete_boots_before, delete_progress_before
 from server.store.monitoring.usage import delete_device_days_before
 from server.store.monitoring.windows import delete_windows_before
 from server.store.places import delete_places_before
+from server.store.retraining import delete_expired_before
 from server.store.rollouts import delete_paused_before
 from server.store.suspects import delete_suspects_before
 
 _EVERY_MS = 3_600_000
 _DAY_MS = 86_400_000
+PORTION = 5_000
+"""Rows of one transaction: with four indexes it holds SQLite's write lock for about a tenth of a second."""
+
+Delete: TypeAlias = Callable[[sa.Connection, int, int], int]
+"""Deletes at most so many (the third) rows that are older than the second (UTC ms); returns how many."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """The rows stay; ``because``: what they are needed for, and what bounds their number."""
+
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """Rows are deleted after the retention. ``when``: which, in words; ``governance``: after that of acts, if any."""
+
+    delete: Delete
+    when: str
+    governance: bool = False
+
+
+Rule: TypeAlias = Stays | Deleted
+
+
+def _acts(connection: sa.Connection, before_ms: int, limit: int) -> int:
+    return delete_events_before(connection, before_ms, limit, ACT)
+
+
+RULES: Mapping[str, Sequence[Rule]] = {
+    "audits": [Stays("one row a model")],
+    "baselines": [
+        Deleted(delete_baselines_before, "those that a later commission of the device, or its return, has replaced"),
+        Stays("a device that returns is compared with its baseline: one for each device, release and context"),
+    ],
+    "batches": [Deleted(delete_batches_before, "measurements that arrived before")],
+    "boots": [Deleted(delete_boots_before, "heard before, but the newest of each device")],
+    "certificates": [Deleted(delete_certificates_before, "expired before, but the newest of each device")],
+    "claim_changes": [Stays("what a user of a device said of an image: labels rest on it")],
+    "claims": [Deleted(delete_claims_before, "usable until before, used or not")],
+    "commands": [Deleted(delete_commands_before, "valid until before, but the newest of each verb and device")],
+    "commissions": [Deleted(delete_commissions_before, "replaced before by a later one of the device")],
+    "device_days": [Deleted(delete_device_days_before, "days about which nothing has arrived since")],
+    "devices": [Stays("one row a device, also of those that were revoked or removed: their credentials stay refused")],
+    "drift_checkpoints": [Stays("six at most, each as large as the fleet; the drift service replaces them")],
+    "events": [
+        Deleted(delete_events_before, "telemetry of before"),
+        Deleted(_acts, "acts of before", governance=True),
+    ],
+    "evidence": [Deleted(delete_evidence_before, "of slots before")],
+    "heartbeat": [Stays("one row")],
+    "jobs": [Stays("lineage: from which samples and base a release was trained, and how it was judged")],
+    "label_changes": [Stays("who labelled an image how: labels, audits and releases rest on it")],
+    "model_changes": [Deleted(delete_model_changes_before, "replaced before by a later one to the same model")],
+    "paused_for": [Deleted(delete_paused_before, "of verdicts that are gone")],
+    "places": [Deleted(delete_places_before, "of verdicts that are gone, unless they decide something")],
+    "pool_evidence": [Deleted(delete_pool_evidence_before, "of slots before")],
+    "pool_movements": [Stays("one row for each pool and release")],
+    "progress": [Deleted(delete_progress_before, "of boots without a message since")],
+    "ran": [Stays("lineage: which release a device ran when; a row each update")],
+    "releases": [Stays("lineage: what was ever published")],
+    "retraining": [Stays("lineage: why a release was trained")],
+    "rollout_members": [
+        Stays("lineage: what each device was assigned, and how it went; a row each device and rollout")
+    ],
+    "rollouts": [Stays("lineage: who got which release when")],
+    "samples": [
+        Deleted(delete_expired_before, "without a label, whose images expired before"),
+        Stays("labelled images are training data; those that wait for a label expire by [retraining] max_waiting"),
+    ],
+    "suspects": [Deleted(delete_suspects_before, "of verdicts that are gone, unless they decide something")],
+    "verdicts": [
+        Deleted(delete_faults_before, "faults of devices that ended before and started no retraining"),
+        Deleted(delete_verdicts_before, "that ended before and started no retraining", governance=True),
+    ],
+    "windows": [Deleted(delete_windows_before, "that arrived before")],
+}
+"""The rules of each table, in the order of names."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Housekeeping:
-    """Deletes windows, measurements, events and the progress of dead boots after ``retention_days``.
+    """Deletes what the rules call too old, once an hour, in portions of ``portion`` rows.
 
-    Then evidence, closed verdicts with what hangs on them (places, suspects, paused rollouts), and the baselines
-    and commissions that a later commission of the device has replaced, or a later return to a model. What still
-    decides something stays.
+    ``retention_days``: of telemetry; ``governance_days``: of acts and verdicts, 0 to keep them. A turn deletes at most
+    one full portion: of a long backlog the next turn takes the next, and nobody waits for the write lock meanwhile.
     """
 
     database: Database
     retention_days: float
+    governance_days: float = 0.0
+    portion: int = PORTION
     _next_ms: int = 0
+    _due: list[tuple[Delete, int]] = field(default_factory=list)
 
     def turn(self, now_ms: int) -> None:
-        """Delete what is too old, once an hour."""
-        if now_ms < self._next_ms:
-            return
-        self._next_ms = now_ms + _EVERY_MS
-        before_ms = now_ms - int(self.retention_days * _DAY_MS)
-        for delete in (
-            delete_windows_before, delete_batches_before, delete_events_before, delete_progress_before,
-            delete_boots_before, delete_device_days_before, delete_evidence_before, delete_verdicts_before,
-            delete_places_before, delete_suspects_before, delete_paused_before, delete_baselines_before,
-            delete_commissions_before, delete_model_changes_before,
-        ):  # fmt: skip
+        """Delete a portion of what is too old."""
+        if not self._due and now_ms >= self._next_ms:
+            self._next_ms = now_ms + _EVERY_MS
+            self._due = list(self._rules(now_ms))
+        while self._due:
+            delete, before_ms = self._due[0]
             with self.database.begin() as connection:
-                delete(connection, before_ms)
+                found = delete(connection, before_ms, self.portion)
+            if found >= self.portion:
+                return
+            self._due.pop(0)
+
+    def _rules(self, now_ms: int) -> list[tuple[Delete, int]]:
+        """Return what is to be deleted before which time (UTC ms): verdicts before what belongs to them."""
+        found = []
+        for rule in (one for name in sorted(RULES, key=lambda name: name != "verdicts") for one in RULES[name]):
+            if isinstance(rule, Deleted):
+                days = self.governance_days if rule.governance else self.retention_days
+                if days or not rule.governance:
+                    found.append((rule.delete, now_ms - int(days * _DAY_MS)))
+        return found

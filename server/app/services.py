@@ -252,7 +252,11 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             audit,
             measurements,
             Liveness(fleet=fleet, events=events, config=config.fleet),
-            Housekeeping(database, config.ingest.retention_days),
+            Housekeeping(
+                database=database,
+                retention_days=config.ingest.retention_days,
+                governance_days=config.retention.governance_days,
+            ),
             vitals,
         ),
     )

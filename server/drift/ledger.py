@@ -349,7 +349,10 @@ def _opened(finding: Finding, number: int, now_ms: int) -> dict[str, object]:
     if finding.provisional:
         text = f"Provisional, its baseline is still collected: {text}"
     data = {"verdict": number}
-    return event_row(now_ms, "verdict", verdict.kind.value, Severity.WARNING, text, device=device, data=data)
+    routine = verdict.kind is VerdictKind.DEVICE_FAULT
+    return event_row(
+        now_ms, "verdict", verdict.kind.value, Severity.WARNING, text, device=device, data=data, routine=routine
+    )
 
 
 def _renamed(older: StoredVerdict, finding: Finding, now_ms: int) -> dict[str, object]:
@@ -367,7 +370,10 @@ def _closed(verdict: StoredVerdict, now_ms: int, ending: str) -> dict[str, objec
     text = f"{ending}: {subject}: {listed(verdict.devices, _NAMED)}: {verdict.cause}"
     device = verdict.devices[0] if len(verdict.devices) == 1 else None
     data = {"verdict": verdict.id}
-    return event_row(now_ms, "verdict", "verdict_closed", Severity.INFO, text, device=device, data=data)
+    routine = verdict.kind is VerdictKind.DEVICE_FAULT
+    return event_row(
+        now_ms, "verdict", "verdict_closed", Severity.INFO, text, device=device, data=data, routine=routine
+    )
 
 
 def _ending(verdict: StoredVerdict, silent: bool) -> str:  # noqa: FBT001 - what the last window showed

@@ -13,9 +13,28 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from server.store.database import Database
-from server.store.events import events_after, insert_events, latest_events
+from server.store.events import ACT, TELEMETRY, events_after, insert_events, latest_events
 from wire.codec import Json
 from wire.messages import Severity
+
+RECORDS: Mapping[str, str] = {
+    "commission": ACT,  # a person says from when on a device's baseline counts
+    "device": ACT,  # revoked, removed
+    "drift": ACT,  # what labels decided about a release, which model a device keeps, which baselines begin anew
+    "place": ACT,
+    "release": ACT,
+    "retraining": ACT,
+    "rollout": ACT,
+    "verdict": ACT,
+    "enrolment": TELEMETRY,  # claims that were refused: anybody can cause as many as they like
+    "ingest": TELEMETRY,
+    "liveness": TELEMETRY,
+    "server": TELEMETRY,
+    "trust": TELEMETRY,  # how long the metadata is still valid
+}
+"""What the server's own events are by their kind: acts stay, telemetry is deleted. A device's are telemetry."""
+ROUTINE = frozenset({("device", "certificate_renewed")})
+"""Events of these kinds and codes are telemetry: each device has one every few weeks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +42,7 @@ class LoggedEvent:
     """One entry. ``kind`` groups (update, alarm, ingest, rollout, ...), ``code`` is stable, ``text`` is for people.
 
     ``boot`` and ``seq`` are the device's, "" and 0 for the server's own events; ``place`` orders its boots.
+    ``record``: "act" if it stays when telemetry is deleted.
     """
 
     id: int
@@ -36,6 +56,7 @@ class LoggedEvent:
     boot: str = ""
     place: int = 0
     seq: int = 0
+    record: str = TELEMETRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +86,22 @@ class EventLog:
         with self.database.begin() as connection:
             insert_events(connection, [event_row(at_ms, kind, code, severity, text, device=device, data=data)])
 
-    def after(self, after: int, limit: int = 200, *, device: str | None = None) -> tuple[LoggedEvent, ...]:
-        """Return up to ``limit`` events with an id above ``after``, oldest first.
+    def after(
+        self, after: int, limit: int = 200, *, device: str | None = None, record: str | None = None
+    ) -> tuple[LoggedEvent, ...]:  # fmt: skip
+        """Return up to ``limit`` events with an id above ``after``, oldest first; with ``record``, only of that kind.
 
         To continue, call again with the highest id among them, which is not always that of the last.
         """
         with self.database.begin() as connection:
-            return in_order([_event(row) for row in events_after(connection, after, limit, device)])
+            return in_order([_event(row) for row in events_after(connection, after, limit, device, record)])
 
-    def latest(self, limit: int = 50, *, device: str | None = None) -> tuple[LoggedEvent, ...]:
-        """Return the ``limit`` newest events, newest first."""
+    def latest(
+        self, limit: int = 50, *, device: str | None = None, record: str | None = None
+    ) -> tuple[LoggedEvent, ...]:  # fmt: skip
+        """Return the ``limit`` newest events, newest first; with ``record``, only of that kind."""
         with self.database.begin() as connection:
-            rows = latest_events(connection, limit + _LATE, device)
+            rows = latest_events(connection, limit + _LATE, device, record)
         return in_order([_event(row) for row in reversed(rows)])[::-1][:limit]
 
 
@@ -96,12 +121,17 @@ def in_order(events: Sequence[LoggedEvent]) -> tuple[LoggedEvent, ...]:
 
 def event_row(  # noqa: PLR0913 - one argument per column
     at_ms: int, kind: str, code: str, severity: Severity, text: str, *, device: str | None = None,
-    data: Mapping[str, Json] | None = None, origin: Origin = NOBODY,
+    data: Mapping[str, Json] | None = None, origin: Origin = NOBODY, routine: bool = False,
 ) -> dict[str, object]:  # fmt: skip
-    """Return the row of an event, for callers that append it in their own transaction."""
+    """Return the row of an event, for callers that append it in their own transaction.
+
+    ``routine``: telemetry, although others of its kind are acts.
+    """
+    own = origin == NOBODY and not routine and (kind, code) not in ROUTINE
     return {
         "at_ms": at_ms, "kind": kind, "code": code, "severity": severity.value, "text": text, "device": device,
         "data": dict(data or {}), "boot": origin.boot, "place": origin.place, "seq": origin.seq,
+        "record": RECORDS.get(kind, TELEMETRY) if own else TELEMETRY,
     }  # fmt: skip
 
 

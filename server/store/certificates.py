@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, delete_some
 from server.store.fleet import DEVICES
 
 CERTIFICATES = sa.Table(
@@ -60,3 +60,13 @@ def revoked_certificates(connection: sa.Connection) -> list[sa.RowMapping]:
     columns = (CERTIFICATES.c.device, CERTIFICATES.c.serial, CERTIFICATES.c.revoked_ms)
     query = sa.select(*columns).where(CERTIFICATES.c.revoked_ms != 0)
     return list(connection.execute(query.order_by(CERTIFICATES.c.revoked_ms, CERTIFICATES.c.serial)).mappings())
+
+
+def delete_certificates_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
+    """Delete certificates that were valid until ``before_ms``, but the newest of each device; return how many.
+
+    Nobody accepts one that has expired, so the list of revoked ones needs it no more.
+    """
+    later = CERTIFICATES.alias()
+    newer = sa.exists().where(later.c.device == CERTIFICATES.c.device, later.c.expires_ms > CERTIFICATES.c.expires_ms)
+    return delete_some(connection, CERTIFICATES, limit, CERTIFICATES.c.expires_ms < before_ms, newer)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, delete_some
 
 COMMISSIONS = sa.Table(
     "commissions",
@@ -52,7 +52,7 @@ def newest_moments(connection: sa.Connection) -> dict[str, int]:
     return {str(device): int(from_ms) for device, from_ms in connection.execute(query)}
 
 
-def delete_commissions_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_commissions_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete commissions before ``before_ms`` that a later one of the same device has replaced; return how many.
 
     The newest of each device stays: it says which baseline is the device's.
@@ -62,7 +62,7 @@ def delete_commissions_before(connection: sa.Connection, before_ms: int) -> int:
         later.c.device == COMMISSIONS.c.device, later.c.from_ms >= COMMISSIONS.c.from_ms, later.c.id > COMMISSIONS.c.id,
         later.c.from_ms < before_ms,
     )  # fmt: skip
-    return connection.execute(COMMISSIONS.delete().where(replaced)).rowcount
+    return delete_some(connection, COMMISSIONS, limit, replaced)
 
 
 MODEL_CHANGES = sa.Table(
@@ -93,7 +93,7 @@ def model_changes(connection: sa.Connection) -> list[tuple[str, str, int]]:
     return [(str(device), str(model), int(from_ms)) for device, model, from_ms in rows]
 
 
-def delete_model_changes_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_model_changes_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete changes before ``before_ms`` that a later one of the device to the same model replaced; return how many.
 
     The newest to each model stay: they say which baselines are the device's.
@@ -103,4 +103,4 @@ def delete_model_changes_before(connection: sa.Connection, before_ms: int) -> in
         later.c.device == MODEL_CHANGES.c.device, later.c.model == MODEL_CHANGES.c.model,
         later.c.id > MODEL_CHANGES.c.id, later.c.from_ms < before_ms,
     )  # fmt: skip
-    return connection.execute(MODEL_CHANGES.delete().where(replaced)).rowcount
+    return delete_some(connection, MODEL_CHANGES, limit, replaced)

@@ -167,15 +167,27 @@ def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mappi
         connection.exec_driver_sql(str(statement), [tuple(row[name] for name in order) for row in rows])
 
 
-def delete_arrived_before(connection: sa.Connection, table: sa.Table, before_ms: int) -> int:
-    """Delete the rows of ``table`` that arrived (``received_ms``) before ``before_ms``; return how many.
+def delete_some(
+    connection: sa.Connection, table: sa.Table, limit: int, *conditions: sa.ColumnElement[bool]
+) -> int:  # fmt: skip
+    """Delete at most ``limit`` rows of ``table`` that satisfy ``conditions``; return how many.
 
-    Ids grow with the arrival, so the search for the first row to keep reads only rows to delete.
+    The caller repeats it in transactions of their own, so that a long backlog holds the write lock for moments only.
     """
-    kept = sa.select(table.c.id).where(table.c.received_ms >= before_ms).order_by(table.c.id).limit(1)
-    first = connection.execute(kept).scalar()
-    gone = table.delete() if first is None else table.delete().where(table.c.id < first)
-    return connection.execute(gone).rowcount
+    key = list(table.primary_key.columns)
+    some = sa.select(*key).where(*conditions).limit(limit).correlate(None)
+    gone = key[0].in_(some) if len(key) == 1 else sa.tuple_(*key).in_(some)
+    return connection.execute(table.delete().where(gone)).rowcount
+
+
+def delete_arrived_before(connection: sa.Connection, table: sa.Table, before_ms: int, limit: int) -> int:
+    """Delete those of the ``limit`` first rows of ``table`` that arrived (``received_ms``) before ``before_ms``.
+
+    Returns how many. Ids grow with the arrival, so the first rows are the oldest.
+    """
+    first = sa.select(table.c.id, table.c.received_ms).order_by(table.c.id).limit(limit).subquery()
+    old = sa.select(first.c.id).where(first.c.received_ms < before_ms)
+    return connection.execute(table.delete().where(table.c.id.in_(old))).rowcount
 
 
 def next_step(error: sa.exc.SQLAlchemyError) -> str:

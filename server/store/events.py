@@ -1,4 +1,4 @@
-"""Tables and queries of the event log."""
+"""Tables and queries of the event log. ``record`` says what an event is: an act, which stays, or telemetry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, delete_some
+
+ACT, TELEMETRY = "act", "telemetry"
 
 EVENTS = sa.Table(
     "events",
@@ -22,6 +24,8 @@ EVENTS = sa.Table(
     sa.Column("boot", sa.String(64), nullable=False, server_default=""),
     sa.Column("place", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("seq", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("record", sa.String(16), nullable=False, server_default=TELEMETRY),
+    sa.Index("events_by_age", "record", "at_ms"),
     sqlite_autoincrement=True,
 )
 
@@ -32,22 +36,26 @@ def insert_events(connection: sa.Connection, rows: Sequence[Mapping[str, object]
         connection.execute(EVENTS.insert(), [dict(row) for row in rows])
 
 
-def events_after(connection: sa.Connection, after: int, limit: int, device: str | None) -> list[sa.RowMapping]:
-    """Return up to ``limit`` events with an id above ``after``, oldest first."""
-    query = EVENTS.select().where(EVENTS.c.id > after).order_by(EVENTS.c.id).limit(limit)
-    if device is not None:
-        query = query.where(EVENTS.c.device == device)
+def events_after(
+    connection: sa.Connection, after: int, limit: int, device: str | None, record: str | None = None
+) -> list[sa.RowMapping]:  # fmt: skip
+    """Return up to ``limit`` events with an id above ``after``, oldest first; with ``record``, only of that kind."""
+    query = _of(device, record).where(EVENTS.c.id > after).order_by(EVENTS.c.id).limit(limit)
     return list(connection.execute(query).mappings())
 
 
-def latest_events(connection: sa.Connection, limit: int, device: str | None) -> list[sa.RowMapping]:
-    """Return the ``limit`` newest events, newest first."""
-    query = EVENTS.select().order_by(EVENTS.c.id.desc()).limit(limit)
-    if device is not None:
-        query = query.where(EVENTS.c.device == device)
-    return list(connection.execute(query).mappings())
+def latest_events(
+    connection: sa.Connection, limit: int, device: str | None, record: str | None = None
+) -> list[sa.RowMapping]:  # fmt: skip
+    """Return the ``limit`` newest events, newest first; with ``record``, only of that kind."""
+    return list(connection.execute(_of(device, record).order_by(EVENTS.c.id.desc()).limit(limit)).mappings())
 
 
-def delete_events_before(connection: sa.Connection, before_ms: int) -> int:
-    """Delete events older than ``before_ms``; return how many."""
-    return connection.execute(EVENTS.delete().where(EVENTS.c.at_ms < before_ms)).rowcount
+def _of(device: str | None, record: str | None) -> sa.Select[tuple[object, ...]]:
+    wanted = {name: value for name, value in (("device", device), ("record", record)) if value is not None}
+    return EVENTS.select().filter_by(**wanted)
+
+
+def delete_events_before(connection: sa.Connection, before_ms: int, limit: int, record: str = TELEMETRY) -> int:
+    """Delete at most ``limit`` events of one kind that are older than ``before_ms``; return how many."""
+    return delete_some(connection, EVENTS, limit, EVENTS.c.record == record, EVENTS.c.at_ms < before_ms)

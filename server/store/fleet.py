@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, delete_some
 
 DEVICES = sa.Table(
     "devices",
@@ -169,6 +169,22 @@ def newest_command(connection: sa.Connection, device: str, verb: str) -> sa.RowM
     """Return the command of one verb that was sent to ``device`` last."""
     query = COMMANDS.select().where(COMMANDS.c.device == device, COMMANDS.c.verb == verb)
     return connection.execute(query.order_by(COMMANDS.c.issued_ms.desc()).limit(1)).mappings().first()
+
+
+def delete_claims_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
+    """Delete claims that could be used until ``before_ms``, used or not; return how many."""
+    return delete_some(connection, CLAIMS, limit, CLAIMS.c.expires_ms < before_ms)
+
+
+def delete_commands_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
+    """Delete commands that were valid until ``before_ms``, but the newest of each verb and device; return how many."""
+    later = COMMANDS.alias()
+    newer = sa.exists().where(
+        later.c.device == COMMANDS.c.device, later.c.verb == COMMANDS.c.verb, later.c.issued_ms > COMMANDS.c.issued_ms
+    )
+    return delete_some(
+        connection, COMMANDS, limit, COMMANDS.c.issued_ms < before_ms, COMMANDS.c.expires_ms < before_ms, newer
+    )
 
 
 def desired_gens(connection: sa.Connection) -> list[sa.RowMapping]:

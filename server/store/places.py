@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, delete_some
 from server.store.fleet import DEVICES
 from server.store.monitoring.evidence import VERDICTS
 
@@ -65,7 +65,7 @@ def update_places_of(connection: sa.Connection, devices: Sequence[str], values: 
     connection.execute(statement, [{"of_device": device} for device in devices])
 
 
-def delete_places_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_places_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete places whose verdict is gone and that decide nothing any more; return how many.
 
     An acceptance, and what labels showed to be harmless, count as long as the device is in the fleet.
@@ -74,4 +74,4 @@ def delete_places_before(connection: sa.Connection, before_ms: int) -> int:
         DEVICES.c.device == PLACES.c.device, DEVICES.c.ended == ""
     )  # fmt: skip
     old = (~open_, PLACES.c.decided_ms < before_ms, sa.or_(PLACES.c.state.not_in(_DECIDES), ~there))
-    return connection.execute(PLACES.delete().where(*old)).rowcount
+    return delete_some(connection, PLACES, limit, *old)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, delete_some
 
 SAMPLES = sa.Table(
     "samples",
@@ -437,3 +437,9 @@ def count_triggers(connection: sa.Connection) -> int:
 def all_triggers(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     """Return the newest ``limit`` triggers, newest first."""
     return list(connection.execute(TRIGGERS.select().order_by(TRIGGERS.c.id.desc()).limit(limit)).mappings())
+
+
+def delete_expired_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
+    """Delete samples without a label whose files were deleted before ``before_ms``; return how many."""
+    expired = (SAMPLES.c.expired_ms > 0, SAMPLES.c.expired_ms < before_ms, SAMPLES.c.label.is_(None))
+    return delete_some(connection, SAMPLES, limit, *expired, SAMPLES.c.received_ms < before_ms)

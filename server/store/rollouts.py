@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, delete_some
 from server.store.monitoring.evidence import VERDICTS
 from server.store.registry import RELEASES
 
@@ -129,10 +129,10 @@ def note_paused_for(connection: sa.Connection, verdict: int, at_ms: int) -> None
     connection.execute(PAUSED.insert(), {"verdict": verdict, "at_ms": at_ms})
 
 
-def delete_paused_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_paused_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete what was recorded before ``before_ms`` of verdicts that are gone; return how many."""
     known = sa.exists().where(VERDICTS.c.id == PAUSED.c.verdict)
-    return connection.execute(PAUSED.delete().where(PAUSED.c.at_ms < before_ms, ~known)).rowcount
+    return delete_some(connection, PAUSED, limit, PAUSED.c.at_ms < before_ms, ~known)
 
 
 def was_assigned(connection: sa.Connection, device: str, sha256: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, delete_some
 from server.store.fleet import DEVICES
 from server.store.monitoring.evidence import VERDICTS
 
@@ -43,7 +43,7 @@ def put_suspect(connection: sa.Connection, row: Mapping[str, object]) -> None:
         connection.execute(SUSPECTS.insert(), dict(row))
 
 
-def delete_suspects_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_suspects_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete suspects whose verdict is gone and that decide nothing any more; return how many.
 
     What labels showed to be harmless counts as long as the device is in the fleet.
@@ -52,4 +52,4 @@ def delete_suspects_before(connection: sa.Connection, before_ms: int) -> int:
         DEVICES.c.device == SUSPECTS.c.device, DEVICES.c.ended == ""
     )  # fmt: skip
     old = (~verdict, SUSPECTS.c.decided_ms < before_ms, sa.or_(SUSPECTS.c.state != "harmless", ~there))
-    return connection.execute(SUSPECTS.delete().where(*old)).rowcount
+    return delete_some(connection, SUSPECTS, limit, *old)

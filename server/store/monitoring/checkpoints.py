@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import sqlalchemy as sa
 
 from server.store.commissions import COMMISSIONS
-from server.store.database import METADATA, upsert
+from server.store.database import METADATA, delete_some, upsert
 
 BASELINES = sa.Table(
     "baselines",
@@ -51,7 +51,7 @@ def baselines_of(connection: sa.Connection, ref_id: str, artifact: str) -> list[
     return list(connection.execute(query.order_by(BASELINES.c.device, BASELINES.c.context)).mappings())
 
 
-def delete_baselines_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_baselines_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete baselines whose device was commissioned again later, and before ``before_ms``; return how many.
 
     By a person, or because it returned to the model. Windows from before that are gone, so nothing is compared with
@@ -66,7 +66,7 @@ def delete_baselines_before(connection: sa.Connection, before_ms: int) -> int:
         later.c.ref_id == BASELINES.c.ref_id, later.c.artifact == BASELINES.c.artifact,
         later.c.device == BASELINES.c.device, later.c.since_ms > BASELINES.c.since_ms, later.c.since_ms < before_ms,
     )  # fmt: skip
-    return connection.execute(BASELINES.delete().where(replaced | returned)).rowcount
+    return delete_some(connection, BASELINES, limit, replaced | returned)
 
 
 POOL_MOVEMENTS = sa.Table(

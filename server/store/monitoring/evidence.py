@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA, insert_many
+from server.store.database import METADATA, delete_some, insert_many
 from server.store.fleet import DEVICES
 from server.store.monitoring.windows import WINDOWS
 from server.store.retraining import TRIGGERS
-
-_AT_ONCE = 50_000  # rows; ten thousand devices write as many in five hours
 
 EVIDENCE = sa.Table(
     "evidence",
@@ -210,20 +208,35 @@ def one_verdict(connection: sa.Connection, verdict: int) -> sa.RowMapping | None
     return connection.execute(VERDICTS.select().where(VERDICTS.c.id == verdict)).mappings().first()
 
 
-def delete_evidence_before(connection: sa.Connection, before_ms: int) -> int:
-    """Delete evidence of devices and pools of slots before ``before_ms``; return how many rows.
-
-    The oldest first and at most ``_AT_ONCE`` of each: a database that was never cleaned is not locked for minutes.
-    """
-    found = 0
-    for table in (EVIDENCE, POOLS):
-        old = sa.select(table.c.id).where(table.c.start_ms < before_ms).order_by(table.c.start_ms).limit(_AT_ONCE)
-        found += connection.execute(table.delete().where(table.c.id.in_(old.scalar_subquery()))).rowcount
-    return found
+def delete_evidence_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
+    """Delete the oldest ``limit`` rows of evidence of devices, of slots before ``before_ms``; return how many."""
+    return _delete_slots(connection, EVIDENCE, before_ms, limit)
 
 
-def delete_verdicts_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_pool_evidence_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
+    """Delete the oldest ``limit`` rows of evidence of pools, of slots before ``before_ms``; return how many."""
+    return _delete_slots(connection, POOLS, before_ms, limit)
+
+
+def _delete_slots(connection: sa.Connection, table: sa.Table, before_ms: int, limit: int) -> int:
+    old = sa.select(table.c.id).where(table.c.start_ms < before_ms).order_by(table.c.start_ms).limit(limit)
+    return connection.execute(table.delete().where(table.c.id.in_(old.correlate(None)))).rowcount
+
+
+_FAULT = "device_fault"
+
+
+def delete_faults_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
+    """Delete faults of devices that ended before ``before_ms`` and started no retraining; return how many."""
+    return _delete_closed(connection, VERDICTS.c.kind == _FAULT, before_ms, limit)
+
+
+def delete_verdicts_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete verdicts that were closed before ``before_ms`` and started no retraining; return how many."""
+    return _delete_closed(connection, sa.true(), before_ms, limit)
+
+
+def _delete_closed(connection: sa.Connection, which: sa.ColumnElement[bool], before_ms: int, limit: int) -> int:
     started = sa.exists().where(TRIGGERS.c.verdict == VERDICTS.c.id)
-    gone = VERDICTS.delete().where(VERDICTS.c.closed_ms > 0, VERDICTS.c.closed_ms < before_ms, ~started)
-    return connection.execute(gone).rowcount
+    old = (VERDICTS.c.closed_ms > 0, VERDICTS.c.closed_ms < before_ms, which, ~started)
+    return delete_some(connection, VERDICTS, limit, *old)

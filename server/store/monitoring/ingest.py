@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA, delete_arrived_before, upsert
+from server.store.database import METADATA, delete_arrived_before, delete_some, upsert
 
 BOOTS = sa.Table(
     "boots",
@@ -31,13 +31,11 @@ def insert_boots(connection: sa.Connection, rows: Sequence[Mapping[str, object]]
         connection.execute(upsert(connection, BOOTS).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
-def delete_boots_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_boots_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete boots first seen before ``before_ms``, except each device's newest; return how many."""
     other = BOOTS.alias()
     newest = sa.select(sa.func.max(other.c.place)).where(other.c.device == BOOTS.c.device).scalar_subquery()
-    return connection.execute(
-        BOOTS.delete().where(BOOTS.c.heard_ms < before_ms, BOOTS.c.place < newest)
-    ).rowcount  # fmt: skip
+    return delete_some(connection, BOOTS, limit, BOOTS.c.heard_ms < before_ms, BOOTS.c.place < newest)
 
 
 PROGRESS = sa.Table(
@@ -96,11 +94,11 @@ def latest_batches(connection: sa.Connection, device: str, stream: str, limit: i
     return list(connection.execute(query.order_by(at_ms.desc(), BATCHES.c.id.desc()).limit(limit)).mappings())
 
 
-def delete_batches_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_batches_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete batches that arrived before ``before_ms``; return how many."""
-    return delete_arrived_before(connection, BATCHES, before_ms)
+    return delete_arrived_before(connection, BATCHES, before_ms, limit)
 
 
-def delete_progress_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_progress_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete the progress of boots without a message since ``before_ms``; return how many."""
-    return connection.execute(PROGRESS.delete().where(PROGRESS.c.at_ms < before_ms)).rowcount
+    return delete_some(connection, PROGRESS, limit, PROGRESS.c.at_ms < before_ms)

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA, upsert
+from server.store.database import METADATA, delete_some, upsert
 
 DEVICE_DAYS = sa.Table(
     "device_days",
@@ -59,6 +59,6 @@ def device_days(connection: sa.Connection, device: str, limit: int) -> list[sa.R
     return list(connection.execute(query.order_by(DEVICE_DAYS.c.day.desc()).limit(limit)).mappings())
 
 
-def delete_device_days_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_device_days_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete days about which nothing has arrived since ``before_ms``; return how many."""
-    return connection.execute(DEVICE_DAYS.delete().where(DEVICE_DAYS.c.received_ms < before_ms)).rowcount
+    return delete_some(connection, DEVICE_DAYS, limit, DEVICE_DAYS.c.received_ms < before_ms)

@@ -126,6 +126,6 @@ def latest_cursor(connection: sa.Connection) -> int:
     return int(connection.execute(sa.select(sa.func.max(WINDOWS.c.id))).scalar() or 0)
 
 
-def delete_windows_before(connection: sa.Connection, before_ms: int) -> int:
+def delete_windows_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete windows that arrived before ``before_ms``; return how many."""
-    return delete_arrived_before(connection, WINDOWS, before_ms)
+    return delete_arrived_before(connection, WINDOWS, before_ms, limit)

@@ -390,7 +390,7 @@ def test_the_retention_keeps_what_applies(moved: FleetWorld, restarted: Restart)
     for _ in range(3):
         _commission(moved, "d4")
         moved.live(14)
-    Housekeeping(moved.database, retention_days=0.0).turn(moved.slot * WINDOW_MS + 1_000)
+    Housekeeping(database=moved.database, retention_days=0.0).turn(moved.slot * WINDOW_MS + 1_000)
     with moved.database.begin() as connection:
         kept = connection.execute(BASELINES.select().where(BASELINES.c.device == "d4")).mappings().all()
         (newest,) = all_commissions(connection)

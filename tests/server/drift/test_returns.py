@@ -187,7 +187,7 @@ def test_the_retention_keeps_what_applies(moves: Moves) -> None:
     for key in (NEW, OLD, NEW, OLD):
         moves.to(key)
         moves.world.live(14)
-    Housekeeping(moves.world.database, retention_days=0.0).turn(moves.world.slot * WINDOW_MS + 1_000)
+    Housekeeping(database=moves.world.database, retention_days=0.0).turn(moves.world.slot * WINDOW_MS + 1_000)
     changes = {model: from_ms for _, model, from_ms in _changes(moves.world.database)}
     assert len(_changes(moves.world.database)) == 2
     with moves.world.database.begin() as connection:
