@@ -37,6 +37,6 @@ def mount(app: FastAPI, services: Services) -> None:
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # so that it can be put on another application of this process
     ui.run_with(
-        app, title="tinyfleet", favicon="data:,", dark=None, tailwind=False, show_welcome_message=False,
-        storage_secret=secrets.token_hex(32),
+        app, title="tinyfleet", language="en-US", favicon="data:,", dark=None, tailwind=False,
+        show_welcome_message=False, storage_secret=secrets.token_hex(32),
     )  # fmt: skip

@@ -97,10 +97,12 @@ def tone_class(tone: Tone) -> str:
     return "" if tone is Tone.CALM else f"tf-{tone}"
 
 
-def meter(ratio: float, tone: Tone) -> None:
-    """Show ``ratio`` (0..1, clipped) as a bar."""
+def meter(ratio: float, tone: Tone, what: str) -> None:
+    """Show ``ratio`` (0..1, clipped) as a bar; ``what`` it is a share of is told to who can't see it."""
     percent = round(100 * min(max(ratio, 0.0), 1.0))
-    with ui.element("div").classes("tf-meter").props(f'role="meter" aria-valuenow="{percent}"'):
+    bar = ui.element("div").classes("tf-meter").props(f'role="meter" aria-valuenow="{percent}"')
+    bar.props["aria-label"] = what
+    with bar:
         ui.element("div").classes(f"tf-fill-{tone}").style(f"width: {percent}%")
 
 
@@ -272,10 +274,11 @@ class Column:
 
 def live_table(columns: Sequence[Column], key: str, look: Callable[[], Sequence[Row]], rows_per_page: int = 25) -> None:
     """Show ``look()`` as a table and keep it up to date; ``key`` is the field that identifies a row."""
-    table = ui.table(
-        columns=[_column(column) for column in columns], rows=_rows(look()), row_key=key,
-        pagination={"rowsPerPage": rows_per_page},
-    ).classes("tf-table").props("flat no-data-label='Nothing yet'")  # fmt: skip
+    with ui.element("div").classes("tf-scroll").props('tabindex=0 role=region aria-label="Table, scrolls sideways"'):
+        table = ui.table(
+            columns=[_column(column) for column in columns], rows=_rows(look()), row_key=key,
+            pagination={"rowsPerPage": rows_per_page},
+        ).classes("tf-table").props("flat no-data-label='Nothing yet'")  # fmt: skip
     for column in columns:
         if column.look:
             table.add_slot(f"body-cell-{column.name}", SLOTS[column.look])

@@ -261,7 +261,9 @@ def _streams(services: Services, device: str, newest: evidence.ChartPoint | None
             with ui.element("div"):
                 ui.label(share.words)
                 ui.label(share.stream).classes("tf-muted tf-small tf-mono")
-            meter(share.share_ratio, Tone.BAD if newest.flagged else Tone.CALM)
+            meter(
+                share.share_ratio, Tone.BAD if newest.flagged else Tone.CALM, f"Share of {share.stream} in the evidence"
+            )
             ui.label(f"{100 * share.share_ratio:.0f} %").classes("tf-number tf-small")
     ui.label(f"{newest.n} inferences in the newest window").classes("tf-muted tf-small")
     config = services.drift.config

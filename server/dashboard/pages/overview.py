@@ -134,7 +134,7 @@ def _pools(pools: Cut[evidence.PoolView]) -> None:
             with ui.element("div").classes("tf-pool"):
                 ui.label(pool.name).style("font-weight: 550")
                 ui.label(pool.members).classes("tf-muted tf-small")
-                meter(pool.ratio, pool.status.tone)
+                meter(pool.ratio, pool.status.tone, f"Evidence of {pool.name}, share of its threshold")
                 ui.label(pool.status.text).classes(f"tf-number tf-small tf-plain-{pool.status.tone}")
         and_more(pools.more, "with less evidence")
 

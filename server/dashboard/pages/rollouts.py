@@ -188,7 +188,11 @@ def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = No
         with ui.element("div").classes("tf-row"):
             ui.label(group.name).style("font-weight: 600; min-width: 90px")
             with ui.element("div").style("flex: 1; min-width: 120px"):
-                meter(group.committed_ratio, Tone.BAD if group.failed or group.stuck else Tone.GOOD)
+                meter(
+                    group.committed_ratio,
+                    Tone.BAD if group.failed or group.stuck else Tone.GOOD,
+                    f"Committed in {group.name}",
+                )
             ui.label(f"{group.committed} of {group.total} committed").classes("tf-number tf-small")
             for status in group.states:
                 pill(status)

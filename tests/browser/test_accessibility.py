@@ -1,0 +1,84 @@
+"""axe, the checker of the field, finds nothing serious on any page, and no page is wider than its window.
+
+``TINYFLEET_SCREENSHOTS=FOLDER scripts/test --nightly tests/browser/test_accessibility.py`` keeps a picture of each page
+at each width, light and dark.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+PAGES = ("/", "/device/meter-07", "/rollouts", "/events", "/samples", "/samples/1", "/retraining")
+WIDTHS = {"desktop": (1280, 900), "tablet": (820, 1100), "phone": (360, 780)}
+IMPACTS = ("serious", "critical")
+
+
+def findings(page: Page) -> list[str]:
+    """Return what axe finds of ``IMPACTS`` in the page that is open."""
+    response: dict[str, Any] = Axe().run(page).response
+    return [
+        f"{one['id']}: {'; '.join(node['failureSummary'] + node['html'] for node in one['nodes'][:3])}"
+        for one in response["violations"]
+        if one["impact"] in IMPACTS
+    ]
+
+
+def look(page: Page, path: str, *, dark: bool) -> None:
+    """Open ``path`` with a colour scheme, and wait for its content."""
+    page.goto(path)
+    page.evaluate("dark => Quasar.Dark.set(dark)", dark)
+    expect(page.locator("main, .q-page").first).to_be_visible()
+    page.wait_for_load_state("networkidle")
+
+
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        ("phone", True),
+        *(
+            pytest.param(width, dark, marks=pytest.mark.nightly)
+            for width in WIDTHS
+            for dark in (False, True)
+            if (width, dark) != ("phone", True)
+        ),
+    ],
+)
+def test_axe_finds_nothing_serious_and_no_page_is_wider_than_the_window(
+    operator: Page, width: str, *, dark: bool
+) -> None:
+    """Contrast, names of buttons and fields, what the keyboard reaches; only a table scrolls sideways."""
+    wide, high = WIDTHS[width]
+    operator.set_viewport_size({"width": wide, "height": high})
+    found = {}
+    for path in PAGES:
+        look(operator, path, dark=dark)
+        if folder := os.environ.get("TINYFLEET_SCREENSHOTS"):
+            name = f"{path.strip('/').replace('/', '-') or 'overview'}-{width}-{'dark' if dark else 'light'}.png"
+            operator.screenshot(path=Path(folder) / name, full_page=True)
+        over = operator.evaluate("document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth")
+        found[path] = findings(operator) + ([f"{over} pixels wider than the window"] if over > 0 else [])
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+def test_axe_finds_nothing_serious_where_people_log_in(visitor: Page) -> None:
+    """The page that needs no script, with and without an error."""
+    visitor.goto("/login")
+    assert findings(visitor) == []
+    visitor.get_by_label("Operator's token").fill("wrong")
+    visitor.get_by_role("button", name="Log in").click()
+    expect(visitor.get_by_role("alert")).to_be_visible()
+    assert findings(visitor) == []
+
+
+def test_the_checker_can_fail(visitor: Page) -> None:
+    """A field without a name is found, so silence means something."""
+    visitor.goto("/login")
+    visitor.evaluate("document.querySelectorAll('label').forEach(one => one.remove())")
+    assert [line.split(":")[0] for line in findings(visitor)] == ["label"]
