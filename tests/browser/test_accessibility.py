@@ -32,9 +32,11 @@ def findings(page: Page) -> list[str]:
 
 def look(page: Page, path: str, *, dark: bool) -> None:
     """Open ``path`` with a colour scheme, and wait for its content."""
+    cookie = {"name": "tinyfleet_dark", "value": "1" if dark else "0", "url": page.url}
+    page.context.add_cookies([cookie])  # type: ignore[list-item]
     page.goto(path)
-    page.evaluate("dark => Quasar.Dark.set(dark)", dark)
     expect(page.locator("main, .q-page").first).to_be_visible()
+    expect(page.locator("body.body--dark")).to_have_count(int(dark))
     page.wait_for_load_state("networkidle")
 
 
