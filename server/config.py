@@ -21,6 +21,7 @@ from wire.settings import Bound, check, fields_from, read_toml
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 Port: TypeAlias = Annotated[int, Bound(0, 65_535)]
 Turn: TypeAlias = Annotated[float, Bound(0, 60, above=True)]  # broker, rollouts and health are checked once a turn
+Days: TypeAlias = Annotated[float, Bound(0, 36_600, above=True)]
 Large: TypeAlias = Annotated[int, Bound(0, 10**9, above=True)]
 
 
@@ -136,8 +137,16 @@ class IngestConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionConfig:
-    """``governance_days``: acts (events of rollouts, places, …) and verdicts are deleted then; 0: never."""
+    """How long what outlives ``ingest.retention_days`` is kept.
 
+    ``hourly_days``: windows stay as they came, at least a day longer than ``drift.horizon_ms``; then they are
+    merged to days. ``daily_days``: days stay; then they are merged to months. ``monthly_days``: older ones are deleted.
+    ``governance_days``: acts (events of rollouts, places, …) and verdicts are deleted then; 0: never.
+    """
+
+    hourly_days: Days = 35.0  # drift detection reads back 30 days; a device that was away for a month is still hourly
+    daily_days: Days = 400.0  # a season beside the one of the year before
+    monthly_days: Days = 3_660.0  # ten years: 120 rows a device and release, about 80 kB
     governance_days: Annotated[float, Bound(0, 36_600)] = 0.0  # a few rows a day; who did what is asked years later
 
 

@@ -1,6 +1,7 @@
 """``GET /api/devices``: the registry, the devices' reports, and which release ran when; commands to devices.
 
-Then ``/revoke`` and ``/remove``, by which a device leaves the fleet, and ``/telemetry``, its newest measurements.
+Then ``/revoke`` and ``/remove``, by which a device leaves the fleet, and ``/telemetry``, its newest measurements, and
+``/history``, what it counted for years.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence
 from server.fleet.revocation import Revocations
+from server.ingest.window_spans import WindowSpan, WindowSpans
 from server.people import SOMEBODY
 from server.registry.lineage import Lineage
 from server.store.database import Database
@@ -25,6 +27,7 @@ from server.store.monitoring.usage import device_days
 from server.store.monitoring.windows import late_windows
 from wire.codec import Json, to_document
 
+_FOREVER_MS = 2**53
 Evidence = Callable[[str | None], Mapping[str, Mapping[str, Json]]]
 """Returns the summaries of one device's drift evidence, or of every device's, by device."""
 
@@ -250,7 +253,44 @@ class UsageBody(BaseModel):
     late: LateBody
 
 
-def telemetry_router(auth: Auth, fleet: Fleet, database: Database) -> APIRouter:
+class SpanBody(ValueBody):
+    """The counts of one span: a window (``hour``), or all windows of a day or month, added up.
+
+    ``windows``: how many; ``n`` their inferences. ``values``, if they were asked for: 16 bins of each stream, one count
+    of invalid values a stream, then the table of classes and confidences.
+    """
+
+    start_ms: int
+    len_ms: int
+    resolution: str
+    ref_id: str
+    artifact: str
+    context: int
+    n: int
+    windows: int
+    streams: int
+    classes: int
+    confidence_bins: int
+    values: list[int] | None
+
+
+class HistoryBody(BaseModel):
+    """What a device counted, oldest first. Continue with ``since_ms`` = the end of the last span."""
+
+    device: str
+    spans: list[SpanBody]
+
+
+def _span_body(span: WindowSpan, *, values: bool) -> SpanBody:
+    names = ("start_ms", "len_ms", "ref_id", "artifact", "context", "n", "windows")
+    shape = {name: getattr(span.shape, name) for name in ("streams", "classes", "confidence_bins")}
+    return SpanBody(
+        **{name: getattr(span, name) for name in names}, **shape, resolution=span.resolution.value,
+        values=span.values.tolist() if values else None,
+    )  # fmt: skip
+
+
+def telemetry_router(auth: Auth, fleet: Fleet, database: Database, spans: WindowSpans) -> APIRouter:
     """Return the route for operators."""
     routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
 
@@ -269,6 +309,16 @@ def telemetry_router(auth: Auth, fleet: Fleet, database: Database) -> APIRouter:
             device=device, stream=stream,
             batches=[BatchBody(**{name: row[name] for name in BatchBody.model_fields}) for row in rows],
         )  # fmt: skip
+
+    @routes.get("/api/devices/{device}/history")
+    def history(
+        device: str, since_ms: StoredNumber = 0, until_ms: StoredNumber = _FOREVER_MS,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 200, values: bool = False,
+    ) -> HistoryBody:  # fmt: skip
+        """Return what the device counted, for years: windows as they came, then days, then months (``resolution``)."""
+        fleet.device(device)
+        found = spans.history(device, since_ms, until_ms, limit)
+        return HistoryBody(device=device, spans=[_span_body(span, values=values) for span in found])
 
     @routes.get("/api/devices/{device}/usage")
     def usage(device: str, days: Annotated[int, Query(ge=1, le=366)] = 30) -> UsageBody:

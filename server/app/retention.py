@@ -1,14 +1,14 @@
 """How long the rows of each table stay, in one place, and the service that deletes what is too old.
 
-A table is one of three kinds: it stays for a reason, it is as large as the fleet whatever the time, or its rows are
-deleted when they are too old. A table without a rule fails ``tests/server/test_retention.py``. Files without a row are
-the business of ``orphans``, old windows that of ``window_spans``.
+Rows stay for a reason, are merged into another table (``ingest.window_spans`` does that), or are deleted when they are
+too old. A table without a rule fails ``tests/server/test_retention.py``. Files without a row are not decided here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TypeAlias
 
 import sqlalchemy as sa
@@ -26,8 +26,8 @@ from server.store.monitoring.evidence import (
     delete_verdicts_before,
 )
 from server.store.monitoring.ingest import delete_batches_before, delete_boots_before, delete_progress_before
+from server.store.monitoring.spans import delete_pinned_before, delete_pins_before, delete_spans_before
 from server.store.monitoring.usage import delete_device_days_before
-from server.store.monitoring.windows import delete_windows_before
 from server.store.places import delete_places_before
 from server.store.retraining import delete_expired_before
 from server.store.rollouts import delete_paused_before
@@ -49,16 +49,31 @@ class Stays:
     because: str
 
 
+class Span(Enum):
+    """Which setting says how old rows become."""
+
+    TELEMETRY = auto()
+    HISTORY = auto()  # windows merged to months
+    GOVERNANCE = auto()  # acts; 0 days: they stay
+
+
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """Rows are deleted after the retention. ``when``: which, in words; ``governance``: after that of acts, if any."""
+    """Rows are deleted after ``span``. ``when``: which, in words."""
 
     delete: Delete
     when: str
-    governance: bool = False
+    span: Span = Span.TELEMETRY
 
 
-Rule: TypeAlias = Stays | Deleted
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Rows go into another table. ``into``: which, and by what."""
+
+    into: str
+
+
+Rule: TypeAlias = Stays | Deleted | Merged
 
 
 def _acts(connection: sa.Connection, before_ms: int, limit: int) -> int:
@@ -83,7 +98,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "drift_checkpoints": [Stays("six at most, each as large as the fleet; the drift service replaces them")],
     "events": [
         Deleted(delete_events_before, "telemetry of before"),
-        Deleted(_acts, "acts of before", governance=True),
+        Deleted(_acts, "acts of before", Span.GOVERNANCE),
     ],
     "evidence": [Deleted(delete_evidence_before, "of slots before")],
     "heartbeat": [Stays("one row")],
@@ -92,6 +107,8 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "model_changes": [Deleted(delete_model_changes_before, "replaced before by a later one to the same model")],
     "paused_for": [Deleted(delete_paused_before, "of verdicts that are gone")],
     "places": [Deleted(delete_places_before, "of verdicts that are gone, unless they decide something")],
+    "pinned_windows": [Deleted(delete_pinned_before, "of before that no pin needs")],
+    "pins": [Deleted(delete_pins_before, "of verdicts that are gone")],
     "pool_evidence": [Deleted(delete_pool_evidence_before, "of slots before")],
     "pool_movements": [Stays("one row for each pool and release")],
     "progress": [Deleted(delete_progress_before, "of boots without a message since")],
@@ -109,9 +126,13 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "suspects": [Deleted(delete_suspects_before, "of verdicts that are gone, unless they decide something")],
     "verdicts": [
         Deleted(delete_faults_before, "faults of devices that ended before and started no retraining"),
-        Deleted(delete_verdicts_before, "that ended before and started no retraining", governance=True),
+        Deleted(delete_verdicts_before, "that ended before and started no retraining", Span.GOVERNANCE),
     ],
-    "windows": [Deleted(delete_windows_before, "that arrived before")],
+    "window_spans": [
+        Merged("months, by ingest.window_spans"),
+        Deleted(delete_spans_before, "of which no part arrived since", Span.HISTORY),
+    ],
+    "windows": [Merged("window_spans, by ingest.window_spans; pinned_windows, if a verdict rests on them")],
 }
 """The rules of each table, in the order of names."""
 
@@ -120,12 +141,14 @@ RULES: Mapping[str, Sequence[Rule]] = {
 class Housekeeping:
     """Deletes what the rules call too old, once an hour, in portions of ``portion`` rows.
 
-    ``retention_days``: of telemetry; ``governance_days``: of acts and verdicts, 0 to keep them. A turn deletes at most
+    ``retention_days``: of telemetry; ``history_days``: of windows merged to months; ``governance_days``: of acts and
+    verdicts, 0 to keep them. A turn deletes at most
     one full portion: of a long backlog the next turn takes the next, and nobody waits for the write lock meanwhile.
     """
 
     database: Database
     retention_days: float
+    history_days: float = 3_660.0
     governance_days: float = 0.0
     portion: int = PORTION
     _next_ms: int = 0
@@ -145,11 +168,15 @@ class Housekeeping:
             self._due.pop(0)
 
     def _rules(self, now_ms: int) -> list[tuple[Delete, int]]:
-        """Return what is to be deleted before which time (UTC ms): verdicts before what belongs to them."""
-        found = []
-        for rule in (one for name in sorted(RULES, key=lambda name: name != "verdicts") for one in RULES[name]):
-            if isinstance(rule, Deleted):
-                days = self.governance_days if rule.governance else self.retention_days
-                if days or not rule.governance:
-                    found.append((rule.delete, now_ms - int(days * _DAY_MS)))
-        return found
+        """Return what is to be deleted before which time (UTC ms): verdicts, then pins, then what belongs to them."""
+        days = {
+            Span.TELEMETRY: self.retention_days, Span.HISTORY: self.history_days, Span.GOVERNANCE: self.governance_days,
+        }  # fmt: skip
+        rules = [
+            one for name in sorted(RULES, key=lambda name: (name != "verdicts", name != "pins")) for one in RULES[name]
+        ]
+        return [
+            (rule.delete, now_ms - int(days[rule.span] * _DAY_MS))
+            for rule in rules
+            if isinstance(rule, Deleted) and (days[rule.span] or rule.span is not Span.GOVERNANCE)
+        ]

@@ -36,6 +36,7 @@ from server.fleet.liveness import Liveness
 from server.fleet.measurements import Measurements
 from server.fleet.revocation import Revocations
 from server.ingest.ingest import Ingest
+from server.ingest.window_spans import WindowSpans
 from server.ingest.windows import Windows
 from server.outages import Outages
 from server.registry.blobs import Blobs
@@ -62,6 +63,8 @@ from server.trust.roots import SignedOrders
 from wire import __version__
 from wire.transport import Transport
 
+_DAY_MS = 86_400_000
+
 
 class Service(Protocol):
     """Something whose ``turn`` is called about twice a second."""
@@ -85,6 +88,7 @@ class ServerParts:
     fleet: Fleet
     lineage: Lineage
     windows: Windows
+    spans: WindowSpans
     blobs: Blobs
     versions: Versions
     trust: TrustRepository
@@ -122,6 +126,11 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     versions, trust = Versions(database, blobs), TrustRepository(state.path, clock)
     register_releases(trust.targets(), versions, now_ms=clock())
     windows = Windows(database)
+    spans = WindowSpans(
+        database=database,
+        hourly_ms=max(int(config.retention.hourly_days * _DAY_MS), config.drift.horizon_ms + _DAY_MS),
+        daily_ms=int(config.retention.daily_days * _DAY_MS),
+    )
     triggers = Triggers(database)
     drift = DriftService(
         database=database,
@@ -212,6 +221,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         fleet=fleet,
         lineage=Lineage(database),
         windows=windows,
+        spans=spans,
         drift=drift,
         rollouts=rollouts,
         retraining=retraining,
@@ -255,8 +265,10 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             Housekeeping(
                 database=database,
                 retention_days=config.ingest.retention_days,
+                history_days=config.retention.monthly_days,
                 governance_days=config.retention.governance_days,
             ),
+            spans,
             vitals,
         ),
     )
@@ -283,7 +295,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
             auth, parts.fleet, parts.lineage, partial(newest_evidence, parts.database), parts.situation.presence
         ),
         devices_api.revocations_router(auth, parts.revocations),
-        devices_api.telemetry_router(auth, parts.fleet, parts.database),
+        devices_api.telemetry_router(auth, parts.fleet, parts.database, parts.spans),
         releases_api.blobs_router(auth, parts.blobs, Assignments(parts.database)),
         releases_api.router(auth, parts.versions, parts.withdrawal),
         releases_api.metadata_router(auth, parts.trust, parts.versions, parts.clock),

@@ -74,13 +74,15 @@ def test_what_came_last_is_the_newest_once_the_clock_is_right(fleet: MemoryFleet
 
 
 def test_rows_live_as_long_as_those_of_others(fleet: MemoryFleet, off_ms: int) -> None:
-    """They are kept for the retention, counted from their arrival."""
+    """They are kept so long as hours, or for the retention, counted from their arrival."""
     speak(fleet.enrol("cam-2"), fleet, 0, 0)
     speak(fleet.enrol(), fleet, off_ms, 0)
-    for days, left in ((89, 2), (2, 0)):
+    for days, left in ((34, 2), (2, 0)):
         fleet.clock.now_ms += days * DAY_MS
         fleet.turn()
         assert len(fleet.app.parts.windows.since(0)) == left
+    fleet.clock.now_ms += 55 * DAY_MS
+    fleet.turn()
     with fleet.app.parts.database.begin() as connection:
         assert latest_batches(connection, "cam-1", "hw", 9) == []
 

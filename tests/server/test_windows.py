@@ -53,16 +53,18 @@ def test_between_is_half_open_and_by_device(fleet: MemoryFleet) -> None:
     ]
 
 
-def test_old_windows_are_deleted(fleet: MemoryFleet) -> None:
+def test_old_windows_are_merged(fleet: MemoryFleet) -> None:
     """The database of a server keeps its size over years; the arrival of a window counts, not its time."""
     device = fleet.enrol()
     device.report(0)
     device.report(1, start_ms=-80 * 86_400_000)
     fleet.turn()
-    fleet.clock.now_ms += 89 * 86_400_000
-    device.report(2, start_ms=88 * 86_400_000)
+    fleet.clock.now_ms += 34 * 86_400_000
+    device.report(2, start_ms=33 * 86_400_000)
     fleet.turn()
     assert len(fleet.app.parts.windows.since(0)) == 3
     fleet.clock.now_ms += 2 * 86_400_000
     fleet.turn()
-    assert [window.start_ms for window in fleet.app.parts.windows.since(0)] == [EPOCH_MS + 88 * 86_400_000]
+    assert [window.start_ms for window in fleet.app.parts.windows.since(0)] == [EPOCH_MS + 33 * 86_400_000]
+    history = fleet.app.parts.spans.history("cam-1", 0, 1 << 60)
+    assert [span.resolution.value for span in history] == ["day", "day", "hour"]

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA, delete_arrived_before, insert_many
+from server.store.database import METADATA, insert_many
 
 WINDOWS = sa.Table(
     "windows",
@@ -124,8 +124,3 @@ def late_windows(connection: sa.Connection, device: str) -> sa.RowMapping:
 def latest_cursor(connection: sa.Connection) -> int:
     """Return the highest id, 0 when there is no window."""
     return int(connection.execute(sa.select(sa.func.max(WINDOWS.c.id))).scalar() or 0)
-
-
-def delete_windows_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
-    """Delete windows that arrived before ``before_ms``; return how many."""
-    return delete_arrived_before(connection, WINDOWS, before_ms, limit)
