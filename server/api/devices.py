@@ -313,7 +313,7 @@ def telemetry_router(auth: Auth, fleet: Fleet, database: Database, spans: Window
     @routes.get("/api/devices/{device}/history")
     def history(
         device: str, since_ms: StoredNumber = 0, until_ms: StoredNumber = _FOREVER_MS,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 200, values: bool = False,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 200, *, values: bool = False,
     ) -> HistoryBody:  # fmt: skip
         """Return what the device counted, for years: windows as they came, then days, then months (``resolution``)."""
         fleet.device(device)
