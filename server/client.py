@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
 
-from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
+from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError, PageNeededError
 from server.people import SOMEBODY
 from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
@@ -34,10 +34,20 @@ __all__ = [
     "RiskInfo", "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
 ]  # fmt: skip
 
+
+class _Page(Protocol):
+    """A page of a list: ``next`` is the cursor of the page after it, None for none."""
+
+    @property
+    def next(self) -> str | None: ...
+
+
 T = TypeVar("T")
+P = TypeVar("P", bound=_Page)
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_TOKEN_BYTES = 4096
 _PAGE = 500
+_PAGE_NEEDED = PageNeededError.code
 _ANSWER_PAUSE_S = 0.25
 _TEXT = 500
 _FIRST_ERROR, _UNAUTHORIZED = 400, 401
@@ -437,6 +447,7 @@ class FleetStatus:
 @dataclass(frozen=True, slots=True)
 class _Devices:
     devices: tuple[DeviceInfo, ...] = ()
+    next: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -532,9 +543,19 @@ class FleetClient:
         """Return the server's JSON answer, for a REST call that has no method here."""
         return self._document(self._ask(method, path, body, query=query))
 
-    def devices(self, *, ended: bool = False) -> tuple[DeviceInfo, ...]:
-        """Return every device of the fleet; with ``ended``, the revoked and removed ones instead, newest first."""
-        return self._get(_Devices, "/api/devices", {"ended": str(ended).lower()}).devices
+    def devices(
+        self, *, ended: bool = False, search: str = "", site: str = "", state: str = "", release: str = "",
+        condition: str = "",
+    ) -> tuple[DeviceInfo, ...]:  # fmt: skip
+        """Return every device of the fleet, by id; with ``ended``, the revoked and removed ones, newest first.
+
+        ``search``: words in id, site, release or attributes. ``condition``: connected, lost, disconnected, silent,
+        never_connected, updating, failing, drifting, commissioning or paused. An older server refuses filters. A large
+        fleet takes several requests.
+        """
+        filters = {"search": search, "site": site, "state": state, "release": release, "condition": condition}
+        query = {"ended": str(ended).lower()} | {name: value for name, value in filters.items() if value}
+        return tuple(one for page in self._pages(_Devices, "/api/devices", query) for one in page.devices)
 
     def device(self, device: str) -> DeviceInfo:
         """Return one device."""
@@ -723,6 +744,20 @@ class FleetClient:
 
     def _get(self, cls: type[T], path: str, query: Mapping[str, str] | None = None) -> T:
         return self._as(cls, self._ask("GET", path, query=query))
+
+    def _pages(self, cls: type[P], path: str, query: Mapping[str, str]) -> Iterator[P]:
+        """Yield the pages of a list; an older server, and one with few rows, has one page."""
+        try:
+            found = self._get(cls, path, query)
+        except AnsweredError as error:
+            if error.answered != _PAGE_NEEDED:
+                raise
+            query = {**query, "limit": str(_PAGE)}
+            found = self._get(cls, path, query)
+        yield found
+        while found.next is not None:
+            found = self._get(cls, path, {**query, "cursor": found.next})
+            yield found
 
     def _post(self, cls: type[T], path: str, body: Mapping[str, Json] | None = None) -> T:
         return self._as(cls, self._ask("POST", path, body))

@@ -18,6 +18,8 @@ ServerError
 ├── BrokerError               mosquitto can't be started or does not answer
 │   ├── BrokerMissingError    mosquitto is not installed
 │   └── PortInUseError        another program listens on the port
+├── CursorRefusedError        a cursor that is not of the list that is asked for
+├── PageNeededError           a list that is too long for one answer, asked for without a limit
 ├── UnauthorizedError         no or wrong credentials
 ├── ClaimRefusedError         an enrolment claim is unknown, used, void or expired
 ├── CertificateRefusedError   a request for a certificate that can't be signed, or a server that needs one
@@ -195,6 +197,20 @@ class PortInUseError(BrokerError):
     """Another program listens on the port."""
 
     code = "port_in_use"
+
+
+class CursorRefusedError(ServerError):
+    """A cursor that is not of the list, or of its order, that is asked for."""
+
+    code = "cursor_refused"
+    status = 422
+
+
+class PageNeededError(ServerError):
+    """A list is too long for one answer, and the caller gave no ``limit``, as for a page."""
+
+    code = "page_needed"
+    status = 422
 
 
 class UnauthorizedError(ServerError):

@@ -13,8 +13,21 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth
-from server.api.values import Person, StoredNumber, ValueBody, Why
+from server.api.values import (
+    Cursor,
+    Limit,
+    Name,
+    PageBody,
+    Person,
+    Search,
+    StoredNumber,
+    ValueBody,
+    Why,
+    check_whole,
+)
+from server.drift.latest import newest_evidence
 from server.errors import UnknownDeviceError
+from server.fleet.device_list import DeviceList
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence
 from server.fleet.revocation import Revocations
@@ -22,14 +35,14 @@ from server.ingest.window_spans import WindowSpan, WindowSpans
 from server.people import SOMEBODY
 from server.registry.lineage import Lineage
 from server.store.database import Database
+from server.store.lists.devices import DeviceCondition, DeviceFilter, DeviceSort
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
 from server.store.monitoring.windows import late_windows
 from wire.codec import Json, to_document
 
 _FOREVER_MS = 2**53
-Evidence = Callable[[str | None], Mapping[str, Mapping[str, Json]]]
-"""Returns the summaries of one device's drift evidence, or of every device's, by device."""
+_SHOWN = 200  # devices in an answer by default: some 280 kB
 
 
 class DeviceBody(BaseModel):
@@ -62,8 +75,8 @@ class DeviceBody(BaseModel):
     ended_why: str = ""
 
 
-class DevicesBody(BaseModel):
-    """Every device, by id."""
+class DevicesBody(PageBody):
+    """Devices, by id or as asked for."""
 
     devices: list[DeviceBody]
 
@@ -102,7 +115,7 @@ class CommandBody(ValueBody):
 
 
 def router(
-    auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence, presence: Callable[[Device], Presence]
+    auth: Auth, fleet: Fleet, lineage: Lineage, listing: DeviceList, presence: Callable[[Device], Presence]
 ) -> APIRouter:
     """Return the routes for operators.
 
@@ -111,20 +124,31 @@ def router(
     routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
 
     @routes.get("/api/devices")
-    def list_devices(*, ended: bool = False) -> DevicesBody:
-        """Return every device of the fleet; with ``ended``, the revoked and removed ones instead, newest first."""
-        if ended:
-            return DevicesBody(devices=[_body(device, {}, presence(device)) for device in fleet.ended()])
-        known = evidence(None)
-        return DevicesBody(
-            devices=[_body(device, known.get(device.device, {}), presence(device)) for device in fleet.devices()]
-        )
+    def list_devices(  # noqa: PLR0913 - one argument a parameter of the query
+        *, ended: bool = False, search: Search = "", site: Name = "", state: Name = "", release: Name = "",
+        condition: DeviceCondition | None = None, sort: DeviceSort = DeviceSort.DEVICE, descending: bool = False,
+        limit: Limit = None, cursor: Cursor = None,
+    ) -> DevicesBody:  # fmt: skip
+        """Return devices of the fleet; with ``ended``, the revoked and removed ones instead, newest first.
+
+        ``search``: words in id, site, release or attributes. Without ``limit``, 422 ``page_needed`` if there are more
+        than 200.
+        """
+        wanted = DeviceFilter(
+            search=search, site=site, state=state, release=release, condition=condition, ended=ended
+        )  # fmt: skip
+        found = listing.page(wanted, sort=sort, descending=descending, limit=limit or _SHOWN, cursor=cursor)
+        check_whole(found, limit, cursor)
+        names = [] if ended else [device.device for device in found.rows]
+        known = newest_evidence(listing.database, devices=names) if names else {}
+        devices = [_body(device, known.get(device.device, {}), presence(device)) for device in found.rows]
+        return DevicesBody(devices=devices, next=found.next, total=found.total)
 
     @routes.get("/api/devices/{device}")
     def one_device(device: str) -> DeviceBody:
         """Return one device."""
         found = fleet.device(device)
-        return _body(found, evidence(device).get(device, {}), presence(found))
+        return _body(found, newest_evidence(listing.database, device).get(device, {}), presence(found))
 
     @routes.get("/api/devices/{device}/ran")
     def ran(device: str, at_ms: StoredNumber) -> RanBody:

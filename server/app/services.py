@@ -25,7 +25,6 @@ from server.app.state_directory import StateDirectory
 from server.app.vitals import Vitals
 from server.clock import Clock
 from server.config import ServerConfig
-from server.drift.latest import newest_evidence
 from server.drift.service import DriftService
 from server.fleet.assignments import Assignments
 from server.fleet.certificates import Certificates
@@ -291,9 +290,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         health.router(parts.vitals, parts.clock),
         health.overall_router(auth, parts.situation),
         enrol_api.router(auth, parts.enrolment, parts.certificates, parts.fleet, reception),
-        devices_api.router(
-            auth, parts.fleet, parts.lineage, partial(newest_evidence, parts.database), parts.situation.presence
-        ),
+        devices_api.router(auth, parts.fleet, parts.lineage, parts.situation.listing, parts.situation.presence),
         devices_api.revocations_router(auth, parts.revocations),
         devices_api.telemetry_router(auth, parts.fleet, parts.database, parts.spans),
         releases_api.blobs_router(auth, parts.blobs, Assignments(parts.database)),

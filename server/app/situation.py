@@ -11,6 +11,7 @@ from server.clock import Clock
 from server.drift.latest import collecting_pools, newest_evidence, newest_pools
 from server.drift.ledger import StoredVerdict, Verdicts
 from server.errors import TrustStoreError
+from server.fleet.device_list import DeviceList
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence, is_reachable, is_silent, presence
 from server.registry.versions import Versions
@@ -66,6 +67,11 @@ class Situation:
     def overall(self, reading: Reading | None = None) -> Overall:
         """Return the overall status as of ``reading``, by default now."""
         return overall(self.signals(reading))
+
+    @property
+    def listing(self) -> DeviceList:
+        """The list of devices, a page at a time."""
+        return DeviceList(database=self.verdicts.database, clock=self.clock, silent_s=self.silent_s)
 
     def presence(self, device: Device) -> Presence:
         """Return the presence of ``device`` now."""

@@ -51,6 +51,7 @@ from server.errors import (
     ServerError,
 )
 from server.fleet.certificates import Certificates
+from server.fleet.device_list import DeviceList
 from server.fleet.enrolment import Enrolment
 from server.fleet.fleet import Device, Fleet, Outbox
 from server.fleet.liveness import presence
@@ -70,6 +71,7 @@ from server.rollout.withdrawal import Withdrawal
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, next_step, open_database, shown_url
 from server.store.heartbeat import latest_heartbeat_ms
+from server.store.lists.devices import DeviceCondition, DeviceFilter
 from server.store.revisions import standing_of, upgrade
 from server.trust.authority import host_name, init_authority
 from server.trust.online_keys import init_online_keys
@@ -421,24 +423,43 @@ def devices() -> None:
 
 
 @devices.command(
-    "list", epilog=_example("fleet-server devices list state --json", "fleet-server devices list state --ended")
+    "list",
+    epilog=_example(
+        "fleet-server devices list state --json",
+        "fleet-server devices list state --condition lost --site berlin",
+        "fleet-server devices list state --search 'gate ov5640'",
+        "fleet-server devices list state --ended",
+    ),
 )
 @_STATE
 @click.option("--ended", is_flag=True, help="Those that were revoked or removed instead, the last first.")
+@click.option("--search", default="", help="Words, all of them in id, site, release or attributes.")
+@click.option("--site", default="", help="Only devices of this site.")
+@click.option("--state", default="", help="Only devices that reported this state last, such as degraded.")
+@click.option("--release", default="", help="Only devices that run this release.")
+@click.option(
+    "--condition", type=click.Choice([one.value for one in DeviceCondition]), metavar="CONDITION",
+    help=f"Only devices for which it holds: {', '.join(DeviceCondition)}.",
+)  # fmt: skip
 @_JSON
 @_coded
-def devices_list(directory: Path, *, ended: bool, as_json: bool) -> None:
-    """Print the devices of the fleet.
+def devices_list(  # noqa: PLR0913 - one argument a command-line option
+    directory: Path, search: str, site: str, state: str, release: str, condition: str | None, *, ended: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Print the devices of the fleet, all for which each option holds.
 
     Tab-separated values with a header line. States are the last that a device reported; presence shows whether
     it is there, away, silent or has never connected.
     """
     config, database = _opened(directory)
-    fleet, now_ms = _fleet(database), system_now_ms()
-    rows = [
-        listings.device_row(device, presence(device, now_ms, config.fleet.silent_s))
-        for device in (fleet.ended() if ended else fleet.devices())
-    ]
+    now_ms, silent_s = system_now_ms(), config.fleet.silent_s
+    wanted = DeviceFilter(
+        search=search, site=site, state=state, release=release, ended=ended,
+        condition=DeviceCondition(condition) if condition else None,
+    )  # fmt: skip
+    found = DeviceList(database=database, clock=lambda: now_ms, silent_s=silent_s).all(wanted)
+    rows = [listings.device_row(device, presence(device, now_ms, silent_s)) for device in found]
     database.close()
     _print(rows, listings.ENDED_COLUMNS if ended else listings.DEVICE_COLUMNS, as_json=as_json)
 

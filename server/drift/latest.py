@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
 from server.store.commissions import newest_moments
 from server.store.database import Database
+from server.store.lists.devices import newest_evidence_rows
 from server.store.monitoring import evidence as store
 from wire.codec import Json
 from wire.messages import DriftState
@@ -52,8 +53,10 @@ class DriftStates:
         return state if start_ms > now_ms - self.kept_ms else None
 
 
-def newest_evidence(database: Database, device: str | None = None) -> dict[str, dict[str, Json]]:
-    """Return the newest evidence of ``device``, or of every device that has any, by device id.
+def newest_evidence(
+    database: Database, device: str | None = None, *, devices: Collection[str] | None = None
+) -> dict[str, dict[str, Json]]:  # fmt: skip
+    """Return the newest evidence of ``device``, of ``devices``, or of every device that has any, by device id.
 
     ``phase``: ``commissioning`` (compared with training) or ``judged`` (compared with its own baseline).
     ``provisional``: judged before the baseline is complete; ``baseline_windows``: what it has of the ``wanted_windows``
@@ -62,7 +65,12 @@ def newest_evidence(database: Database, device: str | None = None) -> dict[str, 
     A device that was commissioned again after its newest window has the phase ``commissioning``, and no evidence yet.
     """
     with database.begin() as connection:
-        rows = store.latest_evidence(connection) if device is None else store.evidence_of(connection, device, 1)
+        if devices is not None:
+            rows = newest_evidence_rows(connection, devices)
+        elif device is not None:
+            rows = store.evidence_of(connection, device, 1)
+        else:
+            rows = store.latest_evidence(connection)
         moments = newest_moments(connection)
     return {str(row["device"]): _summary(row, moments.get(row["device"], 0)) for row in rows}
 

@@ -191,6 +191,19 @@ def test_settings_of_the_audit_without_effect_are_told_to_clients(client: FleetC
     assert (done.exit_code, done.stderr, "gestrues" in done.stdout) == (0, f"{text}\n", False)
 
 
+def test_a_large_fleet_comes_in_pages(client: FleetClient, fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call returns them all; filters are the server's."""
+    for index in range(2, 7):
+        fleet.enrol(f"cam-{index}", site="south")
+    monkeypatch.setattr("server.api.devices._SHOWN", 2)
+    monkeypatch.setattr("server.client._PAGE", 2)
+    assert [one.device for one in client.devices()] == [f"cam-{index}" for index in range(1, 7)]
+    assert [one.device for one in client.devices(site="south", search="cam-4")] == ["cam-4"]
+    assert client.devices(condition="lost") == ()
+    with pytest.raises(AnsweredError, match="condition"):
+        client.devices(condition="tired")
+
+
 def test_devices_and_releases_are_typed(client: FleetClient) -> None:
     """The contents of the registry, as frozen values; devices that have left are listed separately."""
     (device,) = client.devices()

@@ -1,0 +1,1 @@
+"""Queries of lists, a page at a time: ``paging`` has the order and the cursor, the other files a list each."""

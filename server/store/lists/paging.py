@@ -1,0 +1,106 @@
+"""Pages of a list: a stable order, and a cursor after whose row the next page begins.
+
+A cursor holds the values of the last row by which the list is sorted, not a number of rows to skip: rows that come or
+go between two pages neither repeat nor hide another one. A row whose own place in the order changes meanwhile may.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy as sa
+
+from server.errors import CursorRefusedError
+
+Row = TypeVar("Row")
+_MAX_CURSOR = 2_000
+_MAX_INT = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class SortKey:
+    """One value by which rows are sorted: never NULL, of the Python type ``kind`` (str, int or float)."""
+
+    value: sa.ColumnElement[Any]
+    kind: type
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of a list; its last key is different in every row. ``name`` stands in its cursors."""
+
+    name: str
+    keys: tuple[SortKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[Row]):
+    """Some rows of a list. ``next``: the cursor of the next page, None at the end; ``total``: of all pages.
+
+    ``total`` is None where it is not counted: on a page after a cursor.
+    """
+
+    rows: tuple[Row, ...]
+    next: str | None
+    total: int | None = None
+
+
+def read_page(
+    connection: sa.Connection, query: sa.Select[Any], order: Order, limit: int, cursor: str | None
+) -> Page[sa.RowMapping]:
+    """Return at most ``limit`` rows of ``query`` after ``cursor``; the rows of its first page are counted, too.
+
+    Raises:
+        CursorRefusedError: If ``cursor`` is not one of this list in this order.
+    """
+    names = [f"key_{index}" for index in range(len(order.keys))]
+    wanted = query.add_columns(*(key.value.label(name) for key, name in zip(order.keys, names, strict=True)))
+    wanted = wanted.order_by(*(key.value.desc() if key.descending else key.value.asc() for key in order.keys))
+    if cursor is not None:
+        wanted = wanted.where(_after(order.keys, _read(order, cursor)))
+    found = connection.execute(wanted.limit(limit + 1)).mappings().all()
+    more = len(found) > limit
+    last = found[limit - 1] if more else None
+    counted = sa.select(sa.func.count()).select_from(query.order_by(None).subquery())
+    return Page(
+        rows=tuple(found[:limit]),
+        next=_written(order.name, [last[name] for name in names]) if last is not None else None,
+        total=int(connection.execute(counted).scalar_one()) if cursor is None else None,
+    )
+
+
+def _after(keys: Sequence[SortKey], values: Sequence[str | int | float]) -> sa.ColumnElement[bool]:
+    """Return the condition that a row comes after the one with ``values``."""
+    first, value = keys[0], sa.literal(values[0])
+    beyond = first.value < value if first.descending else first.value > value
+    if len(keys) == 1:
+        return beyond
+    return sa.or_(beyond, sa.and_(first.value == value, _after(keys[1:], values[1:])))
+
+
+def _written(name: str, values: Sequence[object]) -> str:
+    data = json.dumps([name, *values], separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _read(order: Order, cursor: str) -> list[str | int | float]:
+    shown = f"{cursor[:40]!r}"
+    message = f"Expected the next of a page of this list in this order, got {shown}: leave cursor out to begin again"
+    padded = cursor[:_MAX_CURSOR] + "=" * (-len(cursor) % 4)
+    try:
+        document = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError) as error:
+        raise CursorRefusedError(message) from error
+    if not isinstance(document, list) or document[:1] != [order.name] or len(document) != len(order.keys) + 1:
+        raise CursorRefusedError(message)
+    for key, value in zip(order.keys, document[1:], strict=True):
+        fits = type(value) is key.kind or (key.kind is float and type(value) is int)
+        if not fits or (isinstance(value, int) and not -_MAX_INT <= value < _MAX_INT):
+            raise CursorRefusedError(message)
+    return document[1:]
