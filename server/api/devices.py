@@ -35,7 +35,7 @@ from server.ingest.window_spans import WindowSpan, WindowSpans
 from server.people import SOMEBODY
 from server.registry.lineage import Lineage
 from server.store.database import Database
-from server.store.lists.devices import DeviceCondition, DeviceFilter, DeviceSort
+from server.store.lists.devices import DeviceFilter, DeviceSort, FleetCondition
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
 from server.store.monitoring.windows import late_windows
@@ -126,7 +126,7 @@ def router(
     @routes.get("/api/devices")
     def list_devices(  # noqa: PLR0913 - one argument a parameter of the query
         *, ended: bool = False, search: Search = "", site: Name = "", state: Name = "", release: Name = "",
-        condition: DeviceCondition | None = None, sort: DeviceSort = DeviceSort.DEVICE, descending: bool = False,
+        condition: FleetCondition | None = None, sort: DeviceSort = DeviceSort.DEVICE, descending: bool = False,
         limit: Limit = None, cursor: Cursor = None,
     ) -> DevicesBody:  # fmt: skip
         """Return devices of the fleet; with ``ended``, the revoked and removed ones instead, newest first.

@@ -71,7 +71,7 @@ from server.rollout.withdrawal import Withdrawal
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, next_step, open_database, shown_url
 from server.store.heartbeat import latest_heartbeat_ms
-from server.store.lists.devices import DeviceCondition, DeviceFilter
+from server.store.lists.devices import DeviceFilter, FleetCondition
 from server.store.revisions import standing_of, upgrade
 from server.trust.authority import host_name, init_authority
 from server.trust.online_keys import init_online_keys
@@ -438,8 +438,8 @@ def devices() -> None:
 @click.option("--state", default="", help="Only devices that reported this state last, such as degraded.")
 @click.option("--release", default="", help="Only devices that run this release.")
 @click.option(
-    "--condition", type=click.Choice([one.value for one in DeviceCondition]), metavar="CONDITION",
-    help=f"Only devices for which it holds: {', '.join(DeviceCondition)}.",
+    "--condition", type=click.Choice([one.value for one in FleetCondition]), metavar="CONDITION",
+    help=f"Only devices for which it holds: {', '.join(FleetCondition)}.",
 )  # fmt: skip
 @_JSON
 @_coded
@@ -456,7 +456,7 @@ def devices_list(  # noqa: PLR0913 - one argument a command-line option
     now_ms, silent_s = system_now_ms(), config.fleet.silent_s
     wanted = DeviceFilter(
         search=search, site=site, state=state, release=release, ended=ended,
-        condition=DeviceCondition(condition) if condition else None,
+        condition=FleetCondition(condition) if condition else None,
     )  # fmt: skip
     found = DeviceList(database=database, clock=lambda: now_ms, silent_s=silent_s).all(wanted)
     rows = [listings.device_row(device, presence(device, now_ms, silent_s)) for device in found]

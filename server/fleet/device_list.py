@@ -9,7 +9,7 @@ from server.clock import Clock
 from server.fleet.fleet import Device, as_device
 from server.store.database import Database
 from server.store.lists import devices as store
-from server.store.lists.devices import DeviceCondition, DeviceFilter, DeviceSort
+from server.store.lists.devices import DeviceFilter, DeviceSort, FleetCondition
 from server.store.lists.paging import Page
 
 EVERY = DeviceFilter()
@@ -50,7 +50,7 @@ class DeviceList:
             if cursor is None:
                 return
 
-    def counts(self) -> Mapping[DeviceCondition | None, int]:
+    def counts(self) -> Mapping[FleetCondition | None, int]:
         """Return for how many devices of the fleet each condition holds, and under None how many there are."""
         with self.database.begin() as connection:
             return store.count_devices(connection, self.clock(), self._silent_ms)

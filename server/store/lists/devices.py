@@ -28,7 +28,7 @@ _SETTLED = ("committed", "cancelled")
 _NUL = "\\u0000"
 
 
-class DeviceCondition(StrEnum):
+class FleetCondition(StrEnum):
     """What may hold for a device, and a person may want to see the list of."""
 
     CONNECTED = "connected"  # it reports
@@ -67,7 +67,7 @@ class DeviceFilter:
     site: str = ""
     state: str = ""
     release: str = ""
-    condition: DeviceCondition | None = None
+    condition: FleetCondition | None = None
     ended: bool = False
 
 
@@ -121,7 +121,7 @@ class _Fields:
         counts = sa.and_(column.log_threshold > 0, column.start_ms >= self.commissioned_ms)
         return sa.func.coalesce(self.newest(sa.case((counts, share))), -1.0)
 
-    def holds(self, condition: DeviceCondition) -> sa.ColumnElement[bool]:
+    def holds(self, condition: FleetCondition) -> sa.ColumnElement[bool]:
         """Return whether ``condition`` holds for a device."""
         seen, state = DEVICES.c.last_seen_ms > 0, DEVICES.c.state
         recent = DEVICES.c.last_seen_ms >= self.now_ms - self.silent_ms
@@ -136,14 +136,14 @@ class _Fields:
             MEMBERS.c.device == DEVICES.c.device, MEMBERS.c.rollout == ROLLOUTS.c.id,
             ROLLOUTS.c.phase == "paused", MEMBERS.c.standing.not_in(_SETTLED),
         )  # fmt: skip
-        known: dict[DeviceCondition, sa.ColumnElement[bool]] = {
-            DeviceCondition.CONNECTED: there, DeviceCondition.LOST: sa.and_(seen, state == DeviceState.LOST.value),
-            DeviceCondition.DISCONNECTED: sa.and_(seen, state == DeviceState.DISCONNECTED.value),
-            DeviceCondition.SILENT: sa.and_(seen, state.not_in(AWAY), ~recent), DeviceCondition.NEVER_CONNECTED: ~seen,
-            DeviceCondition.UPDATING: sa.and_(there, self.phase.not_in(["", *_CALM])),
-            DeviceCondition.FAILING: sa.and_(seen, fails), DeviceCondition.PAUSED: waits,
-            DeviceCondition.DRIFTING: sa.func.coalesce(self.newest(sa.case((drifts, 1), else_=0)), 0) == 1,
-            DeviceCondition.COMMISSIONING: sa.func.coalesce(self.newest(sa.case((begins, 1), else_=0)), 0) == 1,
+        known: dict[FleetCondition, sa.ColumnElement[bool]] = {
+            FleetCondition.CONNECTED: there, FleetCondition.LOST: sa.and_(seen, state == DeviceState.LOST.value),
+            FleetCondition.DISCONNECTED: sa.and_(seen, state == DeviceState.DISCONNECTED.value),
+            FleetCondition.SILENT: sa.and_(seen, state.not_in(AWAY), ~recent), FleetCondition.NEVER_CONNECTED: ~seen,
+            FleetCondition.UPDATING: sa.and_(there, self.phase.not_in(["", *_CALM])),
+            FleetCondition.FAILING: sa.and_(seen, fails), FleetCondition.PAUSED: waits,
+            FleetCondition.DRIFTING: sa.func.coalesce(self.newest(sa.case((drifts, 1), else_=0)), 0) == 1,
+            FleetCondition.COMMISSIONING: sa.func.coalesce(self.newest(sa.case((begins, 1), else_=0)), 0) == 1,
         }  # fmt: skip
         return known[condition]
 
@@ -203,12 +203,12 @@ def device_page(  # noqa: PLR0913 - a filter, an order and a place in it
     return read_page(connection, query, order, limit, cursor)
 
 
-def count_devices(connection: sa.Connection, now_ms: int, silent_ms: int) -> dict[DeviceCondition | None, int]:
+def count_devices(connection: sa.Connection, now_ms: int, silent_ms: int) -> dict[FleetCondition | None, int]:
     """Return for how many devices of the fleet each condition holds, and under None how many there are."""
     fields = _Fields(connection.dialect.name, now_ms, silent_ms)
-    sums = [sa.func.coalesce(sa.func.sum(sa.case((fields.holds(one), 1), else_=0)), 0) for one in DeviceCondition]
+    sums = [sa.func.coalesce(sa.func.sum(sa.case((fields.holds(one), 1), else_=0)), 0) for one in FleetCondition]
     found = connection.execute(sa.select(sa.func.count(), *sums).where(DEVICES.c.ended == "")).one()
-    return dict(zip((None, *DeviceCondition), map(int, found), strict=True))
+    return dict(zip((None, *FleetCondition), map(int, found), strict=True))
 
 
 def sites(connection: sa.Connection) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from server.fleet.device_list import DeviceList
 from server.store.commissions import insert_commissions
 from server.store.database import Database, open_database
 from server.store.fleet import insert_device, update_device
-from server.store.lists.devices import DeviceCondition, DeviceFilter, DeviceSort
+from server.store.lists.devices import DeviceFilter, DeviceSort, FleetCondition
 from server.store.monitoring.evidence import replace_slot
 from server.store.rollouts import insert_rollout
 from wire.codec import encode
@@ -136,12 +136,16 @@ def test_each_condition_names_its_devices_and_counts_them(database: Database) ->
     judge(database, "d1", 2_000)  # not any more
     judge(database, "d3", 3_000, phase="commissioning")
     wanted = {
-        DeviceCondition.CONNECTED: ["d3", "d4", "d5"], DeviceCondition.LOST: ["d0"], DeviceCondition.DISCONNECTED: ["d6"],
-        DeviceCondition.SILENT: ["d1"], DeviceCondition.NEVER_CONNECTED: ["d2"], DeviceCondition.UPDATING: ["d3"],
-        DeviceCondition.FAILING: ["d4", "d5", "d6"], DeviceCondition.DRIFTING: ["d0"], DeviceCondition.COMMISSIONING: ["d3"],
-        DeviceCondition.PAUSED: [],
+        FleetCondition.CONNECTED: ["d3", "d4", "d5"],
+        FleetCondition.LOST: ["d0"],
+        FleetCondition.DISCONNECTED: ["d6"],
+        FleetCondition.SILENT: ["d1"], FleetCondition.NEVER_CONNECTED: ["d2"], FleetCondition.UPDATING: ["d3"],
+        FleetCondition.FAILING: ["d4", "d5", "d6"],
+        FleetCondition.DRIFTING: ["d0"],
+        FleetCondition.COMMISSIONING: ["d3"],
+        FleetCondition.PAUSED: [],
     }  # fmt: skip
-    assert {one: names(database, condition=one) for one in DeviceCondition} == wanted
+    assert {one: names(database, condition=one) for one in FleetCondition} == wanted
     counts = listing(database).counts()
     assert counts == {None: COUNT, **{one: len(found) for one, found in wanted.items()}}
 
@@ -150,7 +154,7 @@ def test_silence_begins_after_its_time_not_at_it(database: Database) -> None:
     """At ten seconds a device is there; after it, silent."""
     change(database, "d0", last_seen_ms=NOW_MS - 10_000)
     change(database, "d1", last_seen_ms=NOW_MS - 10_001)
-    assert names(database, condition=DeviceCondition.SILENT) == ["d1"]
+    assert names(database, condition=FleetCondition.SILENT) == ["d1"]
 
 
 def test_a_device_that_was_commissioned_again_drifts_no_more(database: Database) -> None:
@@ -159,8 +163,8 @@ def test_a_device_that_was_commissioned_again_drifts_no_more(database: Database)
     row = {"device": "d0", "from_ms": 1_001, "attribute": "", "value": "", "decided_ms": 1, "decided_by": "Ada"}
     with database.begin() as connection:
         insert_commissions(connection, [row | {"why": "moved"}])
-    assert names(database, condition=DeviceCondition.DRIFTING) == []
-    assert names(database, condition=DeviceCondition.COMMISSIONING) == ["d0"]
+    assert names(database, condition=FleetCondition.DRIFTING) == []
+    assert names(database, condition=FleetCondition.COMMISSIONING) == ["d0"]
     judge(database, "d1", 900, log_value=0.1)
     assert in_order(database, DeviceSort.EVIDENCE, descending=True)[0] == "d1"
 
@@ -178,7 +182,7 @@ def test_devices_of_a_paused_rollout_are_paused_until_they_have_it(database: Dat
     ]
     with database.begin() as connection:
         insert_rollout(connection, rollout, members)
-    assert names(database, condition=DeviceCondition.PAUSED) == ["d0", "d3"]
+    assert names(database, condition=FleetCondition.PAUSED) == ["d0", "d3"]
 
 
 def test_words_are_found_in_id_site_release_and_attributes(database: Database) -> None:
