@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ from server.ingest.watermarks import Acceptance, StreamProgress
 from server.ingest.write_batch import WriteBatch, device_time, load_progress
 from server.outages import Outages
 from server.store.database import Database
+from server.store.fleet import hold_devices
 from wire.errors import WireError
 from wire.messages import Ack, DriftState, Get, Sample, Stream, Watermark
 from wire.topics import CHUNK_REQUEST, Kind, Topic, fleet_filter, is_name
@@ -227,22 +228,24 @@ class Ingest:
 
     def _commit(self, arrivals: list[Arrival], now_ms: int, *, discard: bool = False) -> None:
         keys = {arrival.key for arrival in arrivals if arrival.key is not None}
-        progress = {key: self._progress[key].copy() for key in keys if key in self._progress}
-        if missing := keys - progress.keys():
-            with self.database.begin() as reading:
-                progress |= load_progress(reading, missing)
-        fresh = [arrival for arrival in arrivals if self._is_new(arrival, progress, now_ms)]
-        fresh = [] if discard else fresh
-        if unkept := self._keep_samples(fresh, now_ms):  # treated as not received, so that they are sent again
+        with self.database.begin() as connection:
+            hold_devices(connection, {arrival.topic.device for arrival in arrivals})
+            progress = self._progress_of(connection, keys)
+            fresh = [arrival for arrival in arrivals if self._is_new(arrival, progress, now_ms)]
+            fresh = [] if discard else fresh
+            if not (unkept := self._keep_samples(fresh, now_ms)):
+                batch = WriteBatch(
+                    connection=connection, config=self.config, fault_events=self.fault_events, now_ms=now_ms
+                )  # fmt: skip
+                faults = batch.write(fresh, arrivals, progress)
+        if unkept:  # treated as not received, so that they are sent again
             self._commit([arrival for arrival in arrivals if arrival.key not in unkept], now_ms)
             return
-        with self.database.begin() as connection:
-            batch = WriteBatch(connection=connection, config=self.config, fault_events=self.fault_events, now_ms=now_ms)
-            faults = batch.write(fresh, arrivals, progress)
         self.fault_events.take(faults)
-        self._progress.update(progress)
-        if len(self._progress) > _CACHE_LIMIT:
-            self._progress.clear()
+        if not self.database.is_shared:
+            self._progress.update(progress)
+            if len(self._progress) > _CACHE_LIMIT:
+                self._progress.clear()
         self.figures.accepted += len(fresh)
         sites = {arrival.topic.device: arrival.topic.site for arrival in arrivals}
         arrived: dict[StreamKey | None, set[int]] = {}
@@ -259,6 +262,12 @@ class Ingest:
             self.outbox.send(topic, Ack(tuple(watermarks), now_ms, drift=self.drift_state(receiver, now_ms)))
         for device in {item.topic.device for item in fresh if isinstance(item.message, Get)}:
             self.fleet.publish_desired(device)
+
+    def _progress_of(self, connection: sa.Connection, keys: Collection[StreamKey]) -> dict[StreamKey, StreamProgress]:
+        """Return a copy of the progress of ``keys``: what is cached, and the rest from the store."""
+        known = {key: self._progress[key].copy() for key in keys if key in self._progress}
+        missing = [key for key in keys if key not in known]
+        return known | load_progress(connection, missing) if missing else known
 
     def _is_new(self, arrival: Arrival, progress: dict[StreamKey, StreamProgress], now_ms: int) -> bool:
         key = arrival.key

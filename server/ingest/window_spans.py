@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from server.ingest.packed_counts import Counts, pack, pack_merged, unpack, unpack_many
 from server.store.database import Database
+from server.store.fleet import hold_devices
 from server.store.monitoring import spans as store
 from server.store.monitoring.windows import delete_windows, windows_between
 from wire.errors import HistogramError
@@ -87,6 +88,7 @@ class WindowSpans:
             self._sweeping, self._after = limits, ""
         with self.database.begin() as connection:
             devices = store.devices_after(connection, self._after, _DEVICES)
+            hold_devices(connection, devices)  # a report that comes late must not change a window that is merged
             taken = self._merge_windows(connection, devices, self._sweeping[0])
             if taken < self.portion:
                 taken = self._merge_days(connection, devices, self._sweeping[1])

@@ -28,7 +28,9 @@ from server.store.revisions import prepare
 
 Row = TypeVar("Row")
 METADATA = sa.MetaData()
+_ROW_ID = sa.Integer().with_variant(sa.BigInteger(), "postgresql")  # SQLite's INTEGER has 64 bits
 _DISK_FULL = "53100"
+_VALUES = ("22", "54")  # classes of SQLSTATE: data exception, program limit exceeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +51,21 @@ class Database:
         try:
             with self.engine.begin() as connection:
                 yield connection
-        except sa.exc.OperationalError as error:
-            state = getattr(error.orig, "sqlstate", None)  # PostgreSQL's; Source: its manual, appendix A
-            if state == _DISK_FULL or "database or disk is full" in str(error.orig):
-                message = f"Expected room for the database, got: {error.orig}: free the server's disk, then ask again"
-                raise DiskFullError(message) from error
-            message = f"Expected a database that answers, got: {error.orig}: {next_step(error)}"
-            raise DatabaseRefusedError(message) from error
-        except sa.exc.DataError as error:
-            message = f"Expected a value that the database can hold, got: {error.orig}"
-            raise ValueRefusedError(message) from error
+        except sa.exc.IntegrityError:
+            raise
+        except sa.exc.DBAPIError as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise
+            raise refusal from error
         except OverflowError as error:  # raised by Python's SQLite driver for an integer beyond 64 bits
             message = f"Expected numbers that the database can hold, got: {error}"
             raise ValueRefusedError(message) from error
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may write too, so that nothing of it may be cached without asking."""
+        return self.engine.dialect.name != "sqlite"
 
     def row(self, ask: Callable[[sa.Connection], Row | None], missing: ServerError) -> Row:
         """Return the row, or what is made of one, that ``ask`` returns in one transaction.
@@ -137,6 +141,9 @@ def declared_tables() -> sa.MetaData:
     for module in pkgutil.walk_packages(store.__path__, f"{store.__name__}."):
         if ".migrations" not in module.name:
             importlib.import_module(module.name)
+    for table in METADATA.tables.values():
+        if "id" in table.c and isinstance(table.c.id.type, sa.Integer):
+            table.c.id.type = _ROW_ID
     return METADATA
 
 
@@ -198,6 +205,24 @@ def next_step(error: sa.exc.SQLAlchemyError) -> str:
     if "readonly" in text or "unable to open" in text:
         return "mount its file system writable, or run as the user that owns the file, then try again"
     return "see that it runs and answers, then try again"
+
+
+def _refusal(error: sa.exc.DBAPIError) -> ServerError | None:
+    """Return the error for what a database refused, None for a fault of ours.
+
+    PostgreSQL names the reason by its SQLSTATE: only of classes 22 and 54 are the values to blame. All others are of
+    the database (a table or a right is missing, it is read-only, it shuts down), and what was to be written is as good
+    as before: a message must not be dropped for it. Source: its manual, appendix A.
+    """
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if state == _DISK_FULL or "database or disk is full" in str(error.orig):
+        message = f"Expected room for the database, got: {error.orig}: free the server's disk, then ask again"
+        return DiskFullError(message)
+    if isinstance(error, sa.exc.DataError) or state[:2] in _VALUES:
+        return ValueRefusedError(f"Expected a value that the database can hold, got: {error.orig}")
+    if state or isinstance(error, sa.exc.OperationalError):
+        return DatabaseRefusedError(f"Expected a database that answers, got: {error.orig}: {next_step(error)}")
+    return None
 
 
 def _tune_sqlite(connection: object, _record: object) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 
 from server.store.database import METADATA, delete_some
+from server.store.monitoring.settled import announce_rows, settled_id
 
 ACT, TELEMETRY = "act", "telemetry"
 
@@ -33,14 +34,20 @@ EVENTS = sa.Table(
 def insert_events(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
     """Append ``rows`` (all columns but ``id``)."""
     if rows:
+        announce_rows(connection, EVENTS)
         connection.execute(EVENTS.insert(), [dict(row) for row in rows])
 
 
 def events_after(
     connection: sa.Connection, after: int, limit: int, device: str | None, record: str | None = None
 ) -> list[sa.RowMapping]:  # fmt: skip
-    """Return up to ``limit`` events with an id above ``after``, oldest first; with ``record``, only of that kind."""
+    """Return up to ``limit`` events with an id above ``after``, oldest first; with ``record``, only of that kind.
+
+    No lower id comes later.
+    """
     query = _of(device, record).where(EVENTS.c.id > after).order_by(EVENTS.c.id).limit(limit)
+    if (settled := settled_id(connection, EVENTS)) is not None:
+        query = query.where(EVENTS.c.id <= settled)
     return list(connection.execute(query).mappings())
 
 

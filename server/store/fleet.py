@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from server.store.database import METADATA, delete_some
 
@@ -27,6 +28,7 @@ DEVICES = sa.Table(
     sa.Column("ended_why", sa.Text, nullable=False, default="", server_default=""),
 )
 
+_NAMES = postgresql.ARRAY(sa.String)
 NEVER_CONNECTED = {"state": "init", "last_seen_ms": 0, "clock_skew_ms": 0, "reported": None}
 
 CLAIMS = sa.Table(
@@ -105,6 +107,18 @@ def insert_device(connection: sa.Connection, row: Mapping[str, object]) -> None:
 def update_device(connection: sa.Connection, device: str, changes: Mapping[str, object]) -> bool:
     """Change columns of one device; return whether it exists."""
     return connection.execute(DEVICES.update().where(DEVICES.c.device == device).values(dict(changes))).rowcount == 1
+
+
+def hold_devices(connection: sa.Connection, devices: Collection[str]) -> None:
+    """Let no other process store messages of ``devices`` until this transaction ends; waits for those that do.
+
+    On PostgreSQL, where several processes ingest: what each has counted of a stream, and the windows that it merges
+    into, must not change meanwhile. Locked in one order, so that no two wait for each other. SQLite's one process
+    has one thread that ingests.
+    """
+    if devices and connection.dialect.name == "postgresql":
+        query = sa.select(sa.literal(1)).where(DEVICES.c.device == sa.any_(sa.literal(sorted(devices), _NAMES)))
+        connection.execute(query.order_by(DEVICES.c.device).with_for_update(key_share=True)).all()
 
 
 def touch_devices(connection: sa.Connection, devices: list[str], now_ms: int) -> None:

@@ -192,9 +192,9 @@ def sample_bytes(connection: sa.Connection, device: str, since_ms: int) -> int:
 
 
 def known_label(connection: sa.Connection, model: str, sha256: str) -> sa.RowMapping | None:
-    """Return a labelled sample of the same image, if there is one."""
+    """Return the first labelled sample of the same image, if there is one."""
     labelled = (SAMPLES.c.model == model, SAMPLES.c.sha256 == sha256, SAMPLES.c.label.is_not(None))
-    query = SAMPLES.select().where(*labelled).limit(1)
+    query = SAMPLES.select().where(*labelled).order_by(SAMPLES.c.id).limit(1)
     return connection.execute(query).mappings().first()
 
 

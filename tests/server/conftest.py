@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from compressor.release.keys import init_keys
+from scripts.bench.postgres import MISSING, clear, private_postgres, programs
 from server.app.server import ServerApp
 from server.app.state_directory import StateDirectory, init_state
 from server.fleet.enrolment import EnrolledIdentity
 from server.registry.versions import Versions
+from server.store.database import open_database
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.canonical import sha256_hex
@@ -159,10 +162,47 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a private PostgreSQL, started once; its tests leave their rows to the next."""
+    if programs() is None:
+        pytest.skip(MISSING)
+    with private_postgres(durable=False) as url:
+        open_database(url).close()
+        yield url
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests marked ``stores`` on both databases; all on PostgreSQL with TINYFLEET_TEST_STORE=postgresql."""
+    if "store_kind" in metafunc.fixturenames:
+        both = metafunc.definition.get_closest_marker("stores") is not None
+        kinds = ["sqlite", "postgresql"] if both else [os.environ.get("TINYFLEET_TEST_STORE", "sqlite")]
+        metafunc.parametrize("store_kind", kinds, ids=kinds if len(kinds) > 1 else [pytest.HIDDEN_PARAM], indirect=True)
+
+
 @pytest.fixture
-def state(tmp_path: Path) -> StateDirectory:
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """The database of the test, see ``pytest_generate_tests``."""
+    return str(request.param)
+
+
+@pytest.fixture
+def store_url(tmp_path: Path, store_kind: str, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database."""
+    if store_kind == "sqlite":
+        return f"sqlite:///{tmp_path / 'fleet.db'}"
+    url: str = request.getfixturevalue("postgres")
+    clear(url)
+    return url
+
+
+@pytest.fixture
+def state(tmp_path: Path, store_kind: str, request: pytest.FixtureRequest) -> StateDirectory:
     """A fresh state directory with online keys and a root that names them."""
     made = init_state(tmp_path / "state")
+    if store_kind == "postgresql":
+        url = request.getfixturevalue("store_url")
+        made.config.write_text(f'[store]\nurl = "{url}"\n', encoding="utf-8")
     install_root(made.path, init_keys(tmp_path / "offline", init_online_keys(made.path)))
     return made
 

@@ -109,6 +109,7 @@ def test_the_server_s_own_entries_stay_where_they_were_noted(fleet: MemoryFleet,
     assert found == ["first", "noted", "second"]
 
 
+@pytest.mark.stores
 def test_who_follows_the_log_misses_and_repeats_nothing(fleet: MemoryFleet, cam: FakeDevice) -> None:
     """``last_id`` is the highest id, which is not always the last one's."""
     say(cam, 2, "second")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet
 
 
+@pytest.mark.stores
 def test_a_claim_works_once(fleet: MemoryFleet) -> None:
     """The second use is refused."""
     enrolment = fleet.app.parts.enrolment

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from server.errors import ServerError
 from server.ingest.decode import Arrival
 from server.ingest.ingest import Ingest
+from tests.server.conftest import make_report
 from wire.codec import decode, encode
 from wire.drift_report import DriftReport, encode_report
 from wire.messages import (
@@ -35,7 +36,7 @@ from wire.messages import (
     UpdatePhase,
     UpdateStatus,
 )  # fmt: skip
-from wire.transport import Link, LinkChange
+from wire.transport import Incoming, Link, LinkChange
 
 if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet
@@ -51,6 +52,7 @@ GARBAGE = [
 ]  # fmt: skip
 
 
+@pytest.mark.stores
 def test_a_redelivered_report_counts_once(fleet: MemoryFleet) -> None:
     """The key (device, stream, boot, seq) makes redelivery idempotent, within a batch and across batches."""
     device = fleet.enrol()
@@ -88,6 +90,7 @@ def test_an_acknowledgement_says_what_is_known_of_the_devices_inputs(fleet: Memo
     assert told == [None, DriftState.DRIFT, DriftState.DRIFT, DriftState.FAULT]
 
 
+@pytest.mark.stores
 def test_acknowledges_only_what_is_contiguous(fleet: MemoryFleet) -> None:
     """A gap stops the watermark until it is filled, also over a restart of the server."""
     device = fleet.enrol()
@@ -113,6 +116,7 @@ def test_what_is_stored_beyond_a_gap_is_acknowledged_by_number(fleet: MemoryFlee
         assert (mark.through_seq, mark.ahead) == (through_seq, ahead)
 
 
+@pytest.mark.stores
 def test_a_restarted_server_still_knows_what_it_counted(fleet: MemoryFleet) -> None:
     """The watermark is stored together with the rows that it covers."""
     device = fleet.enrol()
@@ -125,6 +129,7 @@ def test_a_restarted_server_still_knows_what_it_counted(fleet: MemoryFleet) -> N
     assert window.n == 5
 
 
+@pytest.mark.stores
 def test_streams_and_boots_are_numbered_apart(fleet: MemoryFleet) -> None:
     """The same number in another stream or after a reboot is another message."""
     device = fleet.enrol()
@@ -146,6 +151,7 @@ def test_streams_and_boots_are_numbered_apart(fleet: MemoryFleet) -> None:
     assert "staged" in fleet.codes()
 
 
+@pytest.mark.stores
 def test_nothing_is_acknowledged_before_it_is_stored(fleet: MemoryFleet) -> None:
     """When the store refuses, the batch waits, unacknowledged, and counts once when the store is back."""
     device = fleet.enrol()
@@ -188,6 +194,7 @@ def test_a_flood_of_garbage_is_one_event_a_minute(fleet: MemoryFleet) -> None:
     assert "99 more" in fleet.app.parts.events.latest(1)[0].text
 
 
+@pytest.mark.stores
 def test_text_that_no_database_takes_is_passed_over(fleet: MemoryFleet) -> None:
     """Lone surrogates in JSON are refused and don't block the messages with them."""
     device = fleet.enrol()
@@ -628,3 +635,22 @@ def test_whatever_arrives_on_a_topic_of_the_server_the_next_report_counts(
     fleet.turn()
     assert device.watermark() == 0
     assert (fleet.app.parts.ingest._retry, fleet.app.parts.ingest._unread) == ([], [])
+
+
+@pytest.mark.stores
+def test_what_another_process_has_counted_is_not_counted_again(fleet: MemoryFleet) -> None:
+    """Messages of one device may go to any process that ingests: what each knows of a stream is asked of the store."""
+    parts, device = fleet.app.parts, fleet.enrol()
+    if not parts.database.is_shared:
+        pytest.skip("one process alone ingests into SQLite")
+    other = Ingest(database=parts.database, fleet=parts.fleet, outbox=parts.outbox, config=parts.ingest.config)
+
+    def hear(ingest: Ingest, seq: int) -> None:
+        topic = f"tf/1/{device.identity.site}/{device.identity.device}/tele/drift"
+        ingest.handle([Incoming(topic, encode_report(make_report(seq)))], fleet.clock())
+
+    for ingest, seq in ((parts.ingest, 0), (other, 1), (parts.ingest, 1), (other, 0), (parts.ingest, 3), (other, 2)):
+        hear(ingest, seq)
+    assert [(window.n, window.reports) for window in parts.windows.since(0)] == [(5, 1)] * 4
+    assert (parts.ingest.figures.duplicates, other.figures.duplicates) == (1, 1)
+    assert device.watermark() == 3

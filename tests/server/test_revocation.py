@@ -81,6 +81,7 @@ def test_what_the_broker_retained_is_cleared(fleet: MemoryFleet, action: str) ->
     assert {topic for topic in fleet.broker._retained if "/cam-2/" in topic} == {"tf/1/berlin/cam-2/state"}
 
 
+@pytest.mark.stores
 def test_what_it_says_afterwards_is_not_believed(fleet: MemoryFleet) -> None:
     """Ingest caches who is registered; that entry ends, too."""
     device = _heard(fleet)
@@ -92,6 +93,7 @@ def test_what_it_says_afterwards_is_not_believed(fleet: MemoryFleet) -> None:
     assert (device.watermark(), fleet.app.parts.ingest.figures.refused) == (None, refused + 1)
 
 
+@pytest.mark.stores
 def test_only_a_claim_made_afterwards_lets_it_in_again(fleet: MemoryFleet) -> None:
     """The thief may have an earlier one; both the refusal and the new claim state it."""
     _heard(fleet)

@@ -35,6 +35,7 @@ def say(device: FakeDevice, *usages: Json, seq: int = 0) -> None:
     device.say("tele/hw", Batch(stream=Stream.HW, boot=BOOT, seq=seq, n=len(rows), rows=rows))
 
 
+@pytest.mark.stores
 @pytest.mark.parametrize("batches", [1, 3])
 def test_a_day_is_kept_with_its_largest_figures_in_any_order_of_arrival(fleet: MemoryFleet, batches: int) -> None:
     """A replay comes after what is new; and a device that lost its figures begins again."""

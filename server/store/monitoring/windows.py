@@ -10,6 +10,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from server.store.database import METADATA, insert_many
+from server.store.monitoring.settled import announce_rows, settled_id
 
 WINDOWS = sa.Table(
     "windows",
@@ -66,23 +67,24 @@ def delete_windows(connection: sa.Connection, ids: Collection[int]) -> None:
 def insert_windows(connection: sa.Connection, rows: list[dict[str, object]]) -> None:
     """Append windows (all columns but ``id``)."""
     if rows:
+        announce_rows(connection, WINDOWS)
         insert_many(connection, WINDOWS, rows)
 
 
 def windows_since(connection: sa.Connection, cursor: int, limit: int) -> list[sa.RowMapping]:
-    """Return up to ``limit`` windows with an id above ``cursor``, in the order of ids."""
-    query = WINDOWS.select().where(WINDOWS.c.id > cursor).order_by(WINDOWS.c.id).limit(limit)
+    """Return up to ``limit`` windows with an id above ``cursor``, in the order of ids; no lower one comes later."""
+    query = WINDOWS.select().where(*_after(connection, cursor)).order_by(WINDOWS.c.id).limit(limit)
     return list(connection.execute(query).mappings())
 
 
 def arrived_since(connection: sa.Connection, cursor: int, from_ms: int) -> tuple[int, int | None]:
     """Return the highest id and the earliest start, from ``from_ms`` on, of the windows with an id above ``cursor``.
 
-    (``cursor``, None) when there is none.
+    (``cursor``, None) when there is none. Of windows above the returned id, none was looked at: they come next time.
     """
     earliest = sa.func.min(sa.case((WINDOWS.c.start_ms >= from_ms, WINDOWS.c.start_ms)))
     newest, start_ms = connection.execute(
-        sa.select(sa.func.max(WINDOWS.c.id), earliest).where(WINDOWS.c.id > cursor)
+        sa.select(sa.func.max(WINDOWS.c.id), earliest).where(*_after(connection, cursor))
     ).one()
     return (cursor if newest is None else int(newest), None if start_ms is None else int(start_ms))
 
@@ -114,7 +116,7 @@ def late_windows(connection: sa.Connection, device: str) -> sa.RowMapping:
     shortest = sa.select(sa.func.min(other.c.len_ms)).where(other.c.device == device).scalar_subquery()
     query = sa.select(
         sa.func.count().label("windows"),
-        sa.func.coalesce(sa.func.sum(columns.n), 0).label("n"),
+        sa.cast(sa.func.coalesce(sa.func.sum(columns.n), 0), sa.BigInteger).label("n"),  # PostgreSQL's is a numeric
         sa.func.coalesce(sa.func.max(delay_ms), 0).label("delay_ms"),
         sa.func.coalesce(sa.func.sum(sa.case((columns.len_ms > shortest, 1), else_=0)), 0).label("merged"),
     ).where(columns.device == device, delay_ms > LATE_MS)
@@ -122,5 +124,12 @@ def late_windows(connection: sa.Connection, device: str) -> sa.RowMapping:
 
 
 def latest_cursor(connection: sa.Connection) -> int:
-    """Return the highest id, 0 when there is no window."""
-    return int(connection.execute(sa.select(sa.func.max(WINDOWS.c.id))).scalar() or 0)
+    """Return the highest id up to which all windows are there, 0 when there is none."""
+    query = sa.select(sa.func.max(WINDOWS.c.id)).where(*_after(connection, 0))
+    return int(connection.execute(query).scalar() or 0)
+
+
+def _after(connection: sa.Connection, cursor: int) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions on windows above ``cursor`` such that no lower id comes later."""
+    settled = settled_id(connection, WINDOWS)
+    return [WINDOWS.c.id > cursor, *([] if settled is None else [WINDOWS.c.id <= settled])]

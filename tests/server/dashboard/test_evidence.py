@@ -1,7 +1,5 @@
 """The texts for evidence and verdicts."""
 
-from pathlib import Path
-
 import pytest
 
 from server.dashboard.evidence import commissioning_text, point, pools, series, unlike_text, verdict_card
@@ -78,9 +76,9 @@ def test_a_release_without_places_says_what_it_can_not_tell(contexts: int, chang
     assert ("unlike the training data" in unlike_text(newest, contexts)) is told
 
 
-def test_the_newest_window_of_each_device_counts(tmp_path: Path) -> None:
+def test_the_newest_window_of_each_device_counts(store_url: str) -> None:
     """In whatever order windows were stored; devices that are not enrolled are not shown."""
-    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    database = open_database(store_url)
     stored = {"ref_id": "ab", "summaries": {}}
     with database.begin() as connection:
         for device in ("gate-01", "b"):
@@ -115,9 +113,9 @@ def test_a_regression_names_the_release() -> None:
     assert verdict_card(verdict(VerdictKind.RELEASE_REGRESSION), 2).where == "digits-2"
 
 
-def test_pools_are_shown_of_the_newest_window_with_the_fleet_first(tmp_path: Path) -> None:
+def test_pools_are_shown_of_the_newest_window_with_the_fleet_first(store_url: str) -> None:
     """The whole fleet, then the pools by evidence; of two references the higher one."""
-    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    database = open_database(store_url)
     common = {"members": 3, "log_threshold": 10.0, "alarm": False}
     rows = [("a", "", "", 1.0), ("a", "site", "north", 2.0), ("a", "site", "south", 12.0), ("b", "site", "north", 5.0)]
     for start_ms in (1000, 2000):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,9 +165,9 @@ class FleetWorld:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> FleetWorld:
+def world(store_url: str) -> FleetWorld:
     """Six healthy devices on two sites, nothing reported yet."""
-    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    database = open_database(store_url)
     return FleetWorld(database, drift_service(database)).enrol()
 
 

@@ -58,6 +58,7 @@ def _slots(world: FleetWorld) -> list[int]:
         return checkpoint_slots(connection)
 
 
+@pytest.mark.stores
 def test_a_restart_goes_on_from_the_checkpoint(lived: FleetWorld, restarted: Restart) -> None:
     """The windows from before it are not needed any more, and the state is the same to the bit."""
     newest = _slots(lived)[0]
@@ -102,6 +103,7 @@ def test_a_checkpoint_that_does_not_fit_is_discarded(lived: FleetWorld, restarte
         _assert_same(again._moment, lived.service._moment)
 
 
+@pytest.mark.stores
 def test_a_window_that_came_late_while_the_server_was_down_is_folded_in(lived: FleetWorld, restarted: Restart) -> None:
     """The checkpoint is older news than the window: it is not used, and evidence is as if it had come in time."""
     late = replace(lived.report("d5", _slots(lived)[0] - 1), late=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -46,9 +45,9 @@ class Book:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Book:
+def ledger(store_url: str) -> Book:
     """No verdicts yet."""
-    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    database = open_database(store_url)
     return Book(Verdicts(database, EventLog(database)))
 
 

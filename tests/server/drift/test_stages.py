@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,9 +24,9 @@ STAGED = {"baseline_windows": 32, "provisional_windows": 12}
 
 
 @pytest.fixture
-def staged(tmp_path: Path) -> FleetWorld:
+def staged(store_url: str) -> FleetWorld:
     """Nine devices on one site, with verdicts from twelve windows and baselines of thirty-two."""
-    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    database = open_database(store_url)
     devices = {f"d{i}": "north" for i in range(9)}
     world = FleetWorld(database, drift_service(database), devices=devices).enrol()
     world.service.config = replace(world.service.config, **STAGED)

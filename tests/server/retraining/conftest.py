@@ -165,9 +165,9 @@ def _register(
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def site(tmp_path: Path, store_url: str) -> Site:
     """A server that may retrain, roll out by itself, and ask for samples."""
-    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    database = open_database(store_url)
     broker = MemoryBroker()
     transport, events = MemoryTransport(broker=broker, client_id="server"), EventLog(database)
     transport.start(lambda _notice: None, subscriptions=())

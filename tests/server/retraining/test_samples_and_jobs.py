@@ -59,6 +59,7 @@ def job(site: Site) -> TrainingJob:
     )
 
 
+@pytest.mark.stores
 def test_the_same_sample_twice_is_one(site: Site) -> None:
     """Redelivery changes nothing."""
     for _ in range(2):
@@ -77,6 +78,7 @@ def test_refuses_samples_that_are_not_what_they_say(site: Site, changes: dict[st
     assert site.service.samples.latest() == ()
 
 
+@pytest.mark.stores
 def test_a_label_belongs_to_the_image(site: Site) -> None:
     """Every sample of one image gets the label, later ones too."""
     site.service.samples.accept("d1", upload(1), 0)
@@ -100,6 +102,7 @@ def test_the_second_of_two_people_does_not_replace_the_first_unawares(site: Site
     assert samples.changes(1) == ()
 
 
+@pytest.mark.stores
 def test_a_changed_label_keeps_what_it_was(site: Site) -> None:
     """Of every sample of the image, with who and when; whoever states another label than it has is refused."""
     samples = site.service.samples
@@ -125,6 +128,7 @@ def test_a_changed_label_keeps_what_it_was(site: Site) -> None:
     assert [one.id for one in samples.labelled_last(5)] == [1]
 
 
+@pytest.mark.stores
 @pytest.mark.parametrize("replaces", [None, "0"])
 def test_of_two_people_at_the_same_time_one_is_told(site: Site, replaces: str | None) -> None:
     """Both look at the sample before either stores a label: the slower one changes nothing, and no change is noted."""
@@ -162,6 +166,7 @@ def test_the_last_of_several_corrections_counts(site: Site) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.stores
 def test_an_input_that_is_corrected_again_is_one_sample(site: Site) -> None:
     """With the last claim, the others in its history; it takes no room, so the daily limit does not refuse it."""
     once = replace(upload(1), lane="correction", label="3")
@@ -219,6 +224,7 @@ def test_the_archive_lists_each_image_once(site: Site) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.stores
 def test_a_job_is_one_workers_until_its_lease_expires(site: Site) -> None:
     """Another worker gets it only after silence, and then the first has lost it."""
     first = job(site)

@@ -112,6 +112,7 @@ def scene(fleet: MemoryFleet) -> Scene:
     return made
 
 
+@pytest.mark.stores
 def test_canary_first_then_the_rest_then_success(scene: Scene) -> None:
     """The complete sequence over MQTT: the ``desired`` that a device receives names the release."""
     rollout = scene.start()
@@ -277,6 +278,7 @@ def test_a_canary_that_rolled_back_pauses_and_its_code_is_an_event(scene: Scene)
     assert scene.told() == {"d0"}
 
 
+@pytest.mark.stores
 def test_resuming_after_a_failed_canary_tells_the_canary_and_nobody_else(scene: Scene) -> None:
     """0 of 1 committed opens nothing; the canary tries again, as the operator was told beforehand."""
     rollout = scene.failed_canary()

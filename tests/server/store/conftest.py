@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import pwd
-import shutil
 import sqlite3
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -17,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
+from scripts.bench.postgres import empty
 from server.store import revisions
-from server.store.database import connect, declared_tables
+from server.store.database import connect, declared_tables, open_database
 
 DUMP = Path(__file__).parent / "fixtures" / "database_of_42f48ee.sql"
 Rows = Mapping[str, list[dict[str, object]]]
@@ -43,48 +38,17 @@ def rows_of(engine: sa.Engine) -> Rows:
         }
 
 
-def _programs() -> Path | None:
-    found = shutil.which("pg_ctl")
-    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return folders[-1] if folders else None
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URL of a private PostgreSQL on a socket in a folder of its own; PostgreSQL refuses to run as root."""
-    programs = _programs()
-    if programs is None or importlib.util.find_spec("psycopg") is None:
-        pytest.skip("needs PostgreSQL (Debian: postgresql) and psycopg (tinyfleet[postgres])")
-    account = "postgres" if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="tinyfleet-pg-"))
-    if account:
-        os.chown(folder, pwd.getpwnam(account).pw_uid, -1)
-
-    def run(name: str, *arguments: str) -> None:
-        command = [str(programs / name), "-D", str(folder / "data"), *arguments]
-        subprocess.run(command, check=True, user=account, cwd=folder, stdout=subprocess.DEVNULL, timeout=60)
-
-    run("initdb", "-A", "trust", "-U", "postgres", "--no-sync")
-    try:
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", f"-c listen_addresses='' -k {folder}", "start")
-        yield f"postgresql://postgres@/postgres?host={folder}"
-    finally:
-        run("pg_ctl", "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database, of each kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'fleet.db'}"
+        yield f"sqlite:///{tmp_path / 'fleet.db'}"
+        return
     url: str = request.getfixturevalue("postgres")
-    engine = connect(url)
-    with engine.begin() as connection:
-        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
-        connection.execute(sa.text("CREATE SCHEMA public"))
-    engine.dispose()
-    return url
+    empty(url)
+    yield url
+    empty(url)  # other tests find the tables of this version
+    open_database(url).close()
 
 
 @pytest.fixture
