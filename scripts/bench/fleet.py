@@ -61,6 +61,7 @@ KEY = ("a1" * 16, "b1" * 16)
 SAMPLES, COMMISSIONED, STEPS, DEVICES_A_SITE = 60, 3, 3, 5
 ROLLOUT_DEVICES, ROLLOUT_S, HANGS_S = 30, 2.0, 60.0
 HOUR_MS = 3_600_000
+_PASSED = b'{"schema": 1, "verdict": "pass", "gates": [], "figures": {}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +218,12 @@ def assign(hours: int) -> Assigned:
         with app.parts.database.begin() as connection:
             values = {"state": DeviceState.READY.value, "last_seen_ms": app.clock(), "attributes": {"target": "pi"}}
             connection.execute(DEVICES.update().values(values))
-        key = _release(app)
+        data, custom = make_release()
+        app.parts.versions.blobs.put(sha256_hex(data), [data])
+        path = target_path("m", 1, "pi")
+        app.parts.versions.register(path, custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=1)
         for _ in range(hours):
-            site.report(key)
+            site.report(key_of(custom))
         app.parts.rollouts.create(RolloutOptions(release="m-1", canary=["cam-00000"], approved=True))
         app.stop()
         app = ServerApp.open(state.path, transport=MemoryTransport(broker=broker, client_id="server"), pages=False)
@@ -232,32 +236,34 @@ def assign(hours: int) -> Assigned:
     return Assigned(took_s, hours, min(max(slot + 1 - first, 0), hours))
 
 
-def _release(app: ServerApp) -> tuple[str, str]:
-    """Register a release whose reference is that of the windows; return the windows' key of it."""
-    artifact = b"int8 model"
+def make_release(version: int = 1) -> tuple[bytes, TargetCustom]:
+    """Return the bundle of a release whose reference is that of the windows, and what signed metadata says of it."""
+    artifact = b"int8 model %d" % version
     reference = replace(_reference(), artifact_sha256=sha256_hex(artifact))
     manifest = Manifest(
         model="m",
-        version=1,
+        version=version,
         target="pi",
         inputs=(TensorSpec(name="x"),),
         outputs=(TensorSpec(name="logits"),),
         preprocessing=Preprocessing(width=8, height=8),
         labels=("0",),
     )
-    data = build_bundle(manifest, {"model.onnx": artifact, "reference.bin": write_reference(reference)})
-    app.parts.versions.blobs.put(sha256_hex(data), [data])
+    files = {"model.onnx": artifact, "reference.bin": write_reference(reference), "gate.json": _PASSED}
     custom = TargetCustom(
         model="m",
-        version=1,
+        version=version,
         target="pi",
         runtime="onnx",
         artifact_sha256=reference.artifact_sha256,
         ref_id=reference.ref_id,
     )
-    path = target_path("m", 1, "pi")
-    app.parts.versions.register(path, custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=1)
-    return reference.ref_id[:32], reference.artifact_sha256[:32]
+    return build_bundle(manifest, files), custom
+
+
+def key_of(custom: TargetCustom) -> tuple[str, str]:
+    """Return the key of the windows that are counted with a release."""
+    return custom.ref_id[:32], custom.artifact_sha256[:32]
 
 
 def _turn_s(service: DriftService, now_ms: int) -> float:

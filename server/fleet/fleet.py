@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from server.clock import Clock
 from server.errors import DeviceEndedError, UnknownDeviceError
 from server.store import fleet as store
 from server.store.database import Database
+from server.store.lists.changed_rows import ChangedRows
 from wire.codec import Json, decode, encode
 from wire.messages import (
     ANSWERS_NOTHING,
@@ -115,6 +116,35 @@ class Device:
         return unread.text if unread is not None else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The devices that are neither revoked nor removed, by id: as a sequence and a mapping.
+
+    ``revision`` grows with each change of a device, of one that left the fleet included, but not where a device that
+    was seen before was only seen again.
+    """
+
+    devices: tuple[Device, ...] = ()
+    by_id: Mapping[str, Device] = field(default_factory=dict)
+    revision: int = 0
+
+    def after(self, rows: Iterable[sa.RowMapping]) -> Roster:
+        """Return the roster once ``rows`` of the store have changed."""
+        known, news = dict(self.by_id), False
+        for row in rows:
+            before, now = known.pop(row["device"], None), as_device(row)
+            if not now.ended:
+                known[now.device] = now
+            news = news or before is None or not before.last_seen_ms or _without_sight(before) != _without_sight(now)
+        names = self.by_id if known.keys() == self.by_id.keys() else sorted(known)
+        by_id = {name: known[name] for name in names}
+        return Roster(tuple(by_id.values()), by_id, self.revision + news)
+
+
+def _without_sight(device: Device) -> Device:
+    return replace(device, last_seen_ms=0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentCommand:
     """A command and, once ``answered_ms`` is not 0, the device's answer."""
@@ -139,12 +169,23 @@ class Fleet:
     outbox: Outbox
     clock: Clock
     _published: dict[str, int] = field(default_factory=dict)
+    _published_revision: int = -1  # of the roster whose documents are all published
     _lock: threading.RLock = field(default_factory=threading.RLock)
+    _changes: ChangedRows = field(default_factory=lambda: ChangedRows(table=store.DEVICES))
+    _roster: Roster = field(default_factory=Roster)
+    _roster_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def devices(self) -> tuple[Device, ...]:
         """Return every device that is neither revoked nor removed, by id."""
-        with self.database.begin() as connection:
-            return tuple(as_device(row) for row in store.active_devices(connection))
+        return self.roster().devices
+
+    def roster(self) -> Roster:
+        """Return the devices as they are now; only those that changed since the last call are read."""
+        with self.database.begin() as connection, self._roster_lock:  # in this order: who waits holds a connection
+            rows = self._changes.rows(connection)
+            if rows:
+                self._roster = self._roster.after(rows)
+            return self._roster
 
     def ended(self) -> tuple[Device, ...]:
         """Return every device that was revoked or removed, newest first."""
@@ -282,20 +323,23 @@ class Fleet:
         """Publish every ``desired`` again in the next turns: the broker may have lost its retained messages."""
         with self._lock:
             self._published.clear()
+            self._published_revision = -1
 
     def turn(self, now_ms: int) -> None:  # noqa: ARG002 - every service's ``turn`` takes the time
         """Publish ``desired`` documents that the broker does not have yet, at most a few hundred."""
         with self._lock:
-            with self.database.begin() as connection:
-                behind = [
-                    row for row in store.desired_gens(connection) if self._published.get(row["device"]) != row["gen"]
-                ]
-                some = behind[:_PUBLISH_PER_TURN]
-                texts = store.desired_texts(connection, [row["device"] for row in some])
-            for row in some:
-                desired = decode(Desired, texts[row["device"]].encode())
-                if not self._publish(row["site"], row["device"], desired):
+            roster = self.roster()
+            if roster.revision == self._published_revision:
+                return
+            behind = [
+                (one, one.desired) for one in roster.devices
+                if one.desired is not None and self._published.get(one.device) != one.desired_gen
+            ]  # fmt: skip
+            for device, desired in behind[:_PUBLISH_PER_TURN]:
+                if not self._publish(device.site, device.device, desired):
                     return
+            if len(behind) <= _PUBLISH_PER_TURN:
+                self._published_revision = roster.revision
 
     def send_command(self, device: str, verb: str, arguments: Mapping[str, Json], ttl_s: float) -> str:
         """Send a command that expires after ``ttl_s``; return its id. It is not sent again: see ``command``.

@@ -212,8 +212,13 @@ def _gate_split(blobs: Blobs, sha256: str) -> str:
     return found[:64] if isinstance(found, str) else ""
 
 
+@lru_cache(maxsize=4096)
+def _custom(text: str) -> TargetCustom:
+    return decode(TargetCustom, text.encode())
+
+
 def _release(row: sa.RowMapping | Mapping[str, object]) -> Release:
-    custom = decode(TargetCustom, str(row["custom"]).encode())
+    custom = _custom(str(row["custom"]))
     return Release(
         name=str(row["name"]), model=custom.model, version=custom.version, target=custom.target, path=str(row["path"]),
         sha256=str(row["sha256"]), length_bytes=int(str(row["length_bytes"])), certificate=custom.certificate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import sqlalchemy as sa
 
@@ -17,12 +17,18 @@ from wire.codec import decode, encode
 from wire.messages import MaintenanceWindow
 from wire.shadow import ShadowCounts, ShadowOrder
 
+_KEPT = 16
+
 
 @dataclass(frozen=True, slots=True)
 class RolloutLedger:
-    """All rollouts. Safe to share between threads."""
+    """All rollouts. Safe to share between threads.
+
+    A rollout is read again only if it has changed: one that is not over may have thousands of members.
+    """
 
     database: Database
+    _kept: dict[str, tuple[int, Rollout]] = field(default_factory=dict, compare=False)
 
     def all(self) -> tuple[Rollout, ...]:
         """Return every rollout, newest first."""
@@ -32,12 +38,24 @@ class RolloutLedger:
     def open(self) -> tuple[Rollout, ...]:
         """Return the rollouts that are not over, oldest first."""
         with self.database.begin() as connection:
-            return _rollouts(connection, store.rollouts_in(connection, sorted(OPEN_PHASES)))
+            rows = store.rollouts_in(connection, sorted(OPEN_PHASES))
+            return tuple(self._current(connection, row) for row in rows)
+
+    def _current(self, connection: sa.Connection, row: sa.RowMapping) -> Rollout:
+        """Return the rollout of ``row``, which was read before its members: they are at least as new as its number."""
+        number, known = self._kept.get(row["id"], (-1, None))
+        if known is None or number != row["change"]:
+            (known,) = _rollouts(connection, [row])
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
+            self._kept[row["id"]] = (row["change"], known)
+        return known
 
     def newest(self) -> Rollout | None:
         """Return the rollout that was created last, None before the first."""
         with self.database.begin() as connection:
-            return _with_members(connection, store.newest_rollout(connection))
+            row = store.newest_rollout(connection)
+            return self._current(connection, row) if row is not None else None
 
     def get(self, rollout: str) -> Rollout:
         """Return one rollout.
@@ -122,7 +140,7 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
         members[row["rollout"]].append(Member(**values))
     found = []
     for row in rows:
-        values = {str(key): value for key, value in row.items()}
+        values = {str(key): value for key, value in row.items() if key != "change"}
         values["groups"] = tuple(Group(**group) for group in row["groups"])
         values["phase"] = RolloutPhase(row["phase"])
         values["window"] = decode(MaintenanceWindow, row["window"].encode()) if row["window"] else None

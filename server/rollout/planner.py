@@ -56,6 +56,8 @@ from server.rollout.thresholds import count_members
 from wire.messages import UpdatePhase, UpdateStatus
 
 _UNTOLD = frozenset({MemberStanding.WAITING, MemberStanding.PENDING, MemberStanding.ASSIGNING})
+NEVER = 2**62
+"""A time (UTC ms) that does not come."""
 
 
 def plan(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int, *, limit: int = 50) -> tuple[Action, ...]:
@@ -78,6 +80,15 @@ def plan(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int, *,
         after = replace(after, opened=after.opened + 1)
         return (*settled, opening, *tuple(_assignments(after, statuses))[:limit])
     return (*settled, *(_ending(after, now_ms) or tuple(_assignments(after, statuses))[:limit]))
+
+
+def due_ms(rollout: Rollout, now_ms: int) -> int:
+    """Return when the passing of time alone may change a plan that is empty at ``now_ms``; ``NEVER``: not by itself."""
+    deadline_ms = int(rollout.deadline_s * 1000)
+    told = [one.assigned_ms for one in rollout.members if one.standing is MemberStanding.ASSIGNED]
+    news_ms = max((max(one.assigned_ms, one.settled_ms) for one in rollout.members), default=0)
+    ends = (at_ms + deadline_ms + 1 for at_ms in (*told, news_ms))
+    return min((end_ms for end_ms in ends if end_ms > now_ms), default=NEVER)
 
 
 def apply_settlements(rollout: Rollout, settlements: Iterable[Settle], now_ms: int) -> Rollout:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from server.clock import Clock, system_now_ms
 from server.errors import ReleaseRegressedError, ReleaseWithdrawnError, RolloutPhaseError, RolloutRefusedError
-from server.fleet.fleet import Device, Fleet
+from server.fleet.fleet import Device, Fleet, Roster
 from server.fleet.liveness import is_reachable
 from server.people import SOMEBODY
 from server.registry.events import EventLog
@@ -41,7 +41,17 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.planner import apply_settlements, held_by, plan, settled, so_far, waited_for, with_away
+from server.rollout.planner import (
+    NEVER,
+    apply_settlements,
+    due_ms,
+    held_by,
+    plan,
+    settled,
+    so_far,
+    waited_for,
+    with_away,
+)
 from server.rollout.resuming import NAMED, Foresight, How, foresee, replaced, resumed, skipped, to_replace
 from server.rollout.selection import Eligibility, choose_bundle, is_blank, pick_canaries, without_model
 from server.rollout.thresholds import count_members, outcome, unanswered_count
@@ -61,6 +71,47 @@ def _nothing(_: str) -> str:
     return ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Calm:
+    """What a turn read that had nothing to do: the next has nothing to do either until something of it changes.
+
+    ``away``: members that no message reached, and may again without other news; that one is not reached any more is
+    none: in an open group it was assigned when it was. ``due_ms``: when time alone may change a plan.
+    """
+
+    rollouts: tuple[Rollout, ...]
+    roster: Roster
+    releases: tuple[Release, ...]
+    away: tuple[str, ...]
+    now_ms: int
+    due_ms: int
+
+    @classmethod
+    def of(
+        cls, rollouts: tuple[Rollout, ...], roster: Roster, releases: tuple[Release, ...], now_ms: int, silent_s: float
+    ) -> _Calm:
+        names = dict.fromkeys(one.device for rollout in rollouts for one in rollout.members)
+        members = [roster.by_id[name] for name in names if name in roster.by_id]
+        return cls(
+            rollouts=rollouts, roster=roster, releases=releases, now_ms=now_ms,
+            away=tuple(device.device for device in members if not is_reachable(device, now_ms, silent_s)),
+            due_ms=min((due_ms(rollout, now_ms) for rollout in rollouts), default=NEVER),
+        )  # fmt: skip
+
+    def lasts(
+        self, rollouts: tuple[Rollout, ...], roster: Roster, releases: tuple[Release, ...], now_ms: int, silent_s: float
+    ) -> bool:
+        """Return whether nothing of it has changed."""
+        known = (self.roster.revision, self.releases, len(self.rollouts))
+        if known != (roster.revision, releases, len(rollouts)) or not self.now_ms <= now_ms < self.due_ms:
+            return False
+        if any(one is not other for one, other in zip(rollouts, self.rollouts, strict=True)):
+            return False
+        return roster is self.roster or not any(
+            is_reachable(roster.by_id[name], now_ms, silent_s) for name in self.away
+        )
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class RolloutService:
     """All rollouts of one server. Safe to share between threads.
@@ -77,6 +128,7 @@ class RolloutService:
     silent_s: float = 7_200.0
     regressed: Callable[[str], str] = _nothing
     _lock: threading.RLock = field(default_factory=threading.RLock)
+    _calm: _Calm | None = None  # the last turn, if it had nothing to do
 
     def list(self) -> tuple[Rollout, ...]:
         """Return every rollout, newest first."""
@@ -315,14 +367,18 @@ class RolloutService:
             rollouts = self.ledger.open()
             if not rollouts:
                 return
-            devices = {device.device: device for device in self.fleet.devices()}
-            releases = self.versions.releases()
+            roster, releases = self.fleet.roster(), self.versions.releases()
+            if self._calm is not None and self._calm.lasts(rollouts, roster, releases, now_ms, self.silent_s):
+                return
+            calm, devices = True, roster.by_id
             for rollout in rollouts:
-                added = self._newcomers(rollout, devices.values(), releases)
+                added = self._newcomers(rollout, roster.devices, releases)
                 if added:
                     self.ledger.add_members(rollout.id, added)
-                whole = replace(rollout, members=(*rollout.members, *added))
-                self._turn(self._without_blank(whole, devices, releases, now_ms), devices, releases, now_ms)
+                whole = replace(rollout, members=(*rollout.members, *added)) if added else rollout
+                left = self._without_blank(whole, devices, releases, now_ms)
+                calm = not self._turn(left, devices, releases, now_ms) and left is rollout and calm
+            self._calm = _Calm.of(rollouts, roster, releases, now_ms, self.silent_s) if calm else None
 
     def _without_blank(
         self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int
@@ -341,11 +397,13 @@ class RolloutService:
         self._note(rollout, NO_MODEL, Severity.WARNING, text)
         return apply_settlements(rollout, ends, now_ms)
 
-    def _turn(self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int) -> None:
+    def _turn(self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int) -> bool:
+        """Perform the next steps of one rollout; return whether there was any."""
         statuses = self._statuses(rollout, devices, now_ms)
         members = {member.device: member for member in rollout.members}
         assigner = Assigner(self.ledger, self.fleet, releases)
-        for action in plan(rollout, statuses, now_ms, limit=self.config.assignments_a_turn):
+        actions = plan(rollout, statuses, now_ms, limit=self.config.assignments_a_turn)
+        for action in actions:
             match action:
                 case Assign(device):
                     end = assigner.assign(rollout, members[device], devices[device], now_ms)
@@ -357,6 +415,7 @@ class RolloutService:
                     self._settle(rollout, members[action.device], action, now_ms)
                 case _:
                     self._decide(rollout, action, now_ms)
+        return bool(actions)
 
     def _refuse_overlap(self, rollout: Rollout) -> None:
         devices, here = {member.device for member in rollout.members}, self._reachable(self.fleet.devices())

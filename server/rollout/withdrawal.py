@@ -75,7 +75,9 @@ class Withdrawal:
         self._stop_rollouts(withdrawn)
         busy = {member.device for rollout in self.rollouts.ledger.open() for member in rollout.members}
         for device in self.fleet.devices():
-            if device.desired_release in withdrawn.keys() - {device.release} and device.device not in busy:
+            if device.desired_release not in withdrawn or device.desired_release == device.release:
+                continue
+            if device.device not in busy:
                 current = device.reported.current if device.reported else None
                 running = next((one for one in releases if current is not None and one.sha256 == current.sha256), None)
                 probation_s = device.desired.probation_s if device.desired else Desired().probation_s

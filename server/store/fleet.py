@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from server.store.database import METADATA, delete_some
+from server.store.lists.changed_rows import change_column
 
 DEVICES = sa.Table(
     "devices",
@@ -26,6 +27,7 @@ DEVICES = sa.Table(
     sa.Column("ended", sa.String(16), nullable=False, default="", server_default=""),
     sa.Column("ended_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
     sa.Column("ended_why", sa.Text, nullable=False, default="", server_default=""),
+    change_column("devices"),
 )
 
 _NAMES = postgresql.ARRAY(sa.String)
@@ -199,13 +201,6 @@ def delete_commands_before(connection: sa.Connection, before_ms: int, limit: int
     return delete_some(
         connection, COMMANDS, limit, COMMANDS.c.issued_ms < before_ms, COMMANDS.c.expires_ms < before_ms, newer
     )
-
-
-def desired_gens(connection: sa.Connection) -> list[sa.RowMapping]:
-    """Return device, site and gen of every ``desired`` of a device that is neither revoked nor removed."""
-    query = sa.select(DEVICES.c.device, DEVICES.c.site, DEVICES.c.desired_gen.label("gen"))
-    where = (DEVICES.c.desired.is_not(None), DEVICES.c.ended == "")
-    return list(connection.execute(query.where(*where)).mappings())
 
 
 def desired_texts(connection: sa.Connection, devices: list[str]) -> dict[str, str]:

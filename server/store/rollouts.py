@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -30,7 +30,9 @@ ROLLOUTS = sa.Table(
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
     sa.Column("cautions", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("scope", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("change", sa.BigInteger, nullable=False, default=0, onupdate=sa.text("change + 1"), server_default="0"),
 )
+"""``change`` grows with each change of a rollout or of its members: one with a known number need not be read again."""
 
 MEMBERS = sa.Table(
     "rollout_members",
@@ -98,6 +100,7 @@ def insert_members(connection: sa.Connection, members: Sequence[Mapping[str, obj
     """Add members."""
     if members:
         connection.execute(MEMBERS.insert(), [dict(member) for member in members])
+        _count_change(connection, {str(member["rollout"]) for member in members})
 
 
 def update_rollout(connection: sa.Connection, rollout: str, changes: Mapping[str, object]) -> None:
@@ -109,6 +112,11 @@ def update_member(connection: sa.Connection, rollout: str, device: str, changes:
     """Change columns of one member."""
     where = (MEMBERS.c.rollout == rollout, MEMBERS.c.device == device)
     connection.execute(MEMBERS.update().where(*where).values(dict(changes)))
+    _count_change(connection, {rollout})
+
+
+def _count_change(connection: sa.Connection, rollouts: Collection[str]) -> None:
+    connection.execute(ROLLOUTS.update().where(ROLLOUTS.c.id.in_(rollouts)).values(change=ROLLOUTS.c.change + 1))
 
 
 PAUSED = sa.Table(

@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 
 from server.errors import UnknownDeviceError
-from server.fleet.fleet import next_gen, would_ignore
-from server.store.fleet import DEVICES, update_device
+from server.fleet.fleet import Fleet, Outbox, next_gen, would_ignore
+from server.store.fleet import DEVICES, touch_devices, update_device
 from wire.codec import encode
 from wire.errors import NameRefusedError
-from wire.memory_broker import MemoryBroker
+from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import DeviceState, Get, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
 
 if TYPE_CHECKING:
@@ -208,3 +208,64 @@ def test_a_fleet_of_any_size_is_decoded_once(fleet: MemoryFleet) -> None:
     with parts.database.begin() as connection:
         update_device(connection, "cam-00000", {"reported": encode(Reported(gen=2)).decode()})
     assert [device.reported.gen for device in parts.fleet.devices()[:2] if device.reported] == [2, 1]
+
+
+def test_a_device_that_is_only_seen_again_is_no_news(fleet: MemoryFleet) -> None:
+    """Its first sign of life is, and so is each other change; who was seen when is always up to date."""
+    device, parts = fleet.enrol("cam-1"), fleet.app.parts
+    enrolled = parts.fleet.roster()
+    touch(fleet, 5)
+    first = parts.fleet.roster()
+    touch(fleet, 9)
+    again = parts.fleet.roster()
+    assert enrolled.revision < first.revision == again.revision
+    assert (first.devices[0].last_seen_ms, again.by_id["cam-1"].last_seen_ms) == (5, 9)
+    device.say("state", State(state=DeviceState.DEGRADED, at_ms=fleet.clock()))
+    fleet.turn()
+    assert parts.fleet.roster().revision > again.revision
+    assert parts.fleet.roster() is parts.fleet.roster()
+
+
+def touch(fleet: MemoryFleet, now_ms: int) -> None:
+    """Note a sign of life of ``cam-1``."""
+    with fleet.app.parts.database.begin() as connection:
+        touch_devices(connection, ["cam-1"], now_ms)
+
+
+def test_who_leaves_and_comes_back_is_news(fleet: MemoryFleet) -> None:
+    """A revoked device is in no roster; enrolled again, it is in the next, in its place."""
+    parts = fleet.app.parts
+    for name in ("cam-1", "cam-2", "cam-3"):
+        fleet.enrol(name)
+    before = parts.fleet.roster()
+    parts.revocations.revoke("cam-2")
+    gone = parts.fleet.roster()
+    assert [device.device for device in gone.devices] == ["cam-1", "cam-3"]
+    fleet.enrol("cam-2")
+    back = parts.fleet.roster()
+    assert [device.device for device in back.devices] == ["cam-1", "cam-2", "cam-3"]
+    assert before.revision < gone.revision < back.revision
+
+
+def test_what_another_process_assigns_is_published(fleet: MemoryFleet) -> None:
+    """Also once all that was known is published: the database says that something changed."""
+    device, parts = fleet.enrol("cam-1"), fleet.app.parts
+    fleet.turn()
+    other = Fleet(database=parts.database, outbox=Outbox(_unconnected()), clock=fleet.clock)
+    other.set_config("cam-1", {"sample_bytes_per_day": 7})
+    assert device.desired() is None
+    fleet.turn()
+    desired = device.desired()
+    assert desired is not None
+    assert desired.config == {"sample_bytes_per_day": 7}
+    device.heard.clear()
+    fleet.turn()
+    assert device.desired() is None
+    parts.fleet.forget_published()
+    fleet.turn()
+    assert device.desired() == desired
+
+
+def _unconnected() -> MemoryTransport:
+    """Return the transport of a process whose broker nobody listens to."""
+    return MemoryTransport(broker=MemoryBroker(), client_id="other")

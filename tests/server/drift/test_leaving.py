@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from server.fleet.fleet import Outbox
 from server.fleet.revocation import Revocations
+from server.store.fleet import DEVICES
 from server.store.monitoring.evidence import latest_evidence, latest_pools
 from wire.memory_broker import MemoryBroker, MemoryTransport
 
@@ -48,7 +49,7 @@ def test_who_comes_back_goes_on_with_its_baseline(world: FleetWorld) -> None:
     leave(world, "d0")
     world.live(2)
     with world.database.begin() as connection:
-        connection.exec_driver_sql("UPDATE devices SET ended = ''")
+        connection.execute(DEVICES.update().values(ended=""))
     world.live(2)
     with world.database.begin() as connection:
         row = next(row for row in latest_evidence(connection) if row["device"] == "d0")

@@ -27,7 +27,7 @@ from server.rollout.model import (
     SetBack,
     Settle,
 )
-from server.rollout.planner import apply_settlements, left_out, passed, plan, settled, so_far, stop
+from server.rollout.planner import NEVER, apply_settlements, due_ms, left_out, passed, plan, settled, so_far, stop
 from server.rollout.resuming import How, foresee, resumed, skipped, to_replace
 from server.rollout.thresholds import count_members, outcome
 from wire.messages import UpdatePhase, UpdateStatus
@@ -742,3 +742,47 @@ def test_counts_of_a_shadow_and_a_replay_stay_until_newer_ones_come() -> None:
     assert (later.shadow, later.replay) == (shadow, replay)
     newer = replace(shadow, n=60)
     assert so_far(compared, replace(silent, shadow=newer), NEW).shadow == newer
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_an_empty_plan_stays_empty_until_it_is_due(data: st.DataObject) -> None:
+    """The passing of time alone changes nothing before, nor devices that fall silent; whatever the standings are."""
+    standings = data.draw(st.lists(st.sampled_from(list(MemberStanding)), min_size=1, max_size=4))
+    phase = data.draw(st.sampled_from([RolloutPhase.RUNNING, RolloutPhase.PAUSED, RolloutPhase.AWAITING_APPROVAL]))
+    made = rollout(*standings, opened=data.draw(st.integers(0, 2)), phase=phase)
+    times = st.integers(0, 150_000)
+    members = tuple(
+        replace(
+            one,
+            assigned_ms=data.draw(times),
+            settled_ms=data.draw(times),
+            answered=data.draw(st.sampled_from([None, 0, 3])),
+        )
+        for one in made.members
+    )
+    made = replace(made, members=members)
+    phases = st.sampled_from([UpdatePhase.IDLE, UpdatePhase.DOWNLOADING, UpdatePhase.COMMITTED])
+    statuses = {
+        one.device: status(one.device, data.draw(phases), reachable=data.draw(st.booleans())) for one in members
+    }
+    now_ms, later_ms = data.draw(times), data.draw(st.integers(0, 400_000))
+    if not plan(made, statuses, now_ms) and now_ms <= later_ms < due_ms(made, now_ms):
+        fewer = {
+            name: replace(one, reachable=one.reachable and data.draw(st.booleans())) for name, one in statuses.items()
+        }
+        assert plan(made, fewer, later_ms) == ()
+
+
+def test_a_plan_is_due_when_a_deadline_is_over() -> None:
+    """That of a device which was assigned it, and that of the last change; never where nothing has one."""
+    told = rollout(MemberStanding.ASSIGNED, MemberStanding.WAITING)
+    assert due_ms(told, 1_000) == 61_001
+    assert plan(told, known_told(), 61_000) == ()
+    assert plan(told, known_told(), 61_001) != ()
+    assert due_ms(told, 61_001) == NEVER
+
+
+def known_told() -> dict[str, DeviceStatus]:
+    """Return devices that were assigned the new release and have not begun."""
+    return {name: status(name) for name in ("d0", "d1")}

@@ -11,10 +11,12 @@ from server.cli.listings import rollout_row
 from server.dashboard.progress import rollout_card
 from server.errors import RolloutPhaseError, RolloutRefusedError, UnknownReleaseError
 from server.rollout.create import RolloutOptions
+from server.rollout.ledger import RolloutLedger
 from server.rollout.model import MemberStanding, Rollout, RolloutPhase
 from server.rollout.resuming import How
 from server.rollout.scope import Scope
 from server.rollout.service import RolloutService
+from server.store.fleet import touch_devices
 from wire.canonical import sha256_hex
 from wire.codec import to_document
 from wire.messages import (
@@ -824,3 +826,52 @@ def test_a_rollout_names_how_many_devices_wait_and_why(scene: Scene) -> None:
     assert rollout_row(known)["waiting"] == body["waiting"]
     scene.say("d0", UpdatePhase.DOWNLOADING)
     assert scene.fleet.client().get(f"/api/rollouts/{rollout.id}").json()["waiting"]["clock_behind"] == 1
+
+
+def test_a_silent_device_that_is_heard_again_is_assigned(scene: Scene) -> None:
+    """Nothing but the time of its last message changes, after turns that had nothing to do."""
+    scene.fleet.clock.now_ms += 8_000_000
+    rollout = scene.start()
+    scene.turn()
+    scene.turn()
+    assert scene.standings(rollout)["d0"] == "pending"
+    with scene.fleet.app.parts.database.begin() as connection:
+        touch_devices(connection, ["d0"], scene.fleet.clock())
+    scene.fleet.turn()
+    assert scene.told() == {"d0"}
+
+
+def test_a_deadline_ends_a_rollout_in_which_nothing_happens(scene: Scene) -> None:
+    """The turns before had nothing to do."""
+    rollout = scene.start(deadline_s=60.0)
+    scene.turn()
+    scene.fleet.clock.now_ms += 60_000
+    scene.turn()
+    assert scene.standings(rollout)["d0"] == "assigned"
+    scene.fleet.clock.now_ms += 1
+    scene.turn()
+    assert scene.standings(rollout)["d0"] == "stuck"
+
+
+def test_a_rollout_is_read_again_only_if_it_changed(scene: Scene) -> None:
+    """By this server or by another process: also where only a member did."""
+    rollout, ledger = scene.start(), scene.service.ledger
+    scene.turn()
+    (before,) = ledger.open()
+    assert ledger.open()[0] is before
+    assert ledger.newest() is before
+    RolloutLedger(ledger.database).change_member(rollout.id, "d0", {"code": "odd"})
+    (after,) = ledger.open()
+    assert [one.code for one in after.members if one.device == "d0"] == ["odd"]
+    scene.service.pause(rollout.id)
+    assert ledger.open()[0].phase is RolloutPhase.PAUSED
+
+
+def test_a_turn_does_what_a_new_rollout_asks_after_turns_with_nothing_to_do(scene: Scene) -> None:
+    """One that waits for its canary, then a second on other devices."""
+    scene.start(canary=["d0"], scope=Scope(devices=("d0",)))
+    scene.turn()
+    scene.turn()
+    scene.start(canary=["d1"], scope=Scope(devices=("d1",)))
+    scene.turn()
+    assert scene.told() == {"d0", "d1"}
