@@ -410,13 +410,14 @@ class CommissionInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventInfo:
-    """One event, of a device or (``device`` None) of the server."""
+    """One event, of a device or (``device`` None) of the server; ``record``: ``act`` or ``telemetry``."""
 
     id: int = 0
     at_ms: int = 0
     kind: str = ""
     code: str = ""
     severity: str = ""
+    record: str = ""
     text: str = ""
     device: str | None = None
     boot: str = ""

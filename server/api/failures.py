@@ -1,27 +1,35 @@
-"""Formats errors for callers: ``{"code", "text"}`` with the right status, never a stack."""
+"""Formats errors for callers: a problem with ``code`` and ``text`` and the right status, never a stack.
+
+Source: RFC 9457, "Problem Details for HTTP APIs". ``text`` repeats ``detail``, ``code`` is the end of ``type``: they
+were here first, and agents in the field read them.
+"""
 
 from __future__ import annotations
 
 import errno
 import logging
+import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from server.errors import DiskFullError, ServerError, UnauthorizedError
 from wire.errors import WireError
 
 _LOG = logging.getLogger(__name__)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+PROBLEM = "application/problem+json"
 _SHOWN = 100  # characters of a wrong value
 
 
 def install(api: FastAPI) -> None:
-    """Make every error of the API answer with ``{"code", "text"}``."""
+    """Make every error of the API answer with a problem."""
     api.add_exception_handler(ServerError, _server_error)
     api.add_exception_handler(WireError, _wire_error)
     api.add_exception_handler(OSError, _disk_error)
@@ -35,18 +43,38 @@ def unknown_path() -> APIRouter:
     """Return the last route below ``/api``, so that an unknown path is not answered by a page."""
     routes = APIRouter()
 
-    @routes.api_route("/api/{rest:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
-    def unknown(rest: str) -> JSONResponse:
-        """Answer that there is no such path."""
+    verbs = ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS"]
+
+    @routes.api_route("/api/{rest:path}", methods=verbs, include_in_schema=False)
+    def unknown(rest: str, request: Request) -> JSONResponse:
+        """Answer that there is no such path, or that it has other methods."""
+        known = sorted(_methods(request.app.openapi()["paths"], request.url.path))
+        if known:
+            text = f"Expected {' or '.join(known)} for /api/{rest[:100]}, got {request.method}"
+            return answer(405, "http_405", text, {"Allow": ", ".join(known)})
         return answer(404, "http_404", f"Expected a path that /api/docs lists, got /api/{rest[:100]}")
 
     return routes
 
 
+def _methods(paths: Mapping[str, Mapping[str, object]], path: str) -> set[str]:
+    """Return the methods that the description of the interface (``paths``) has for ``path``."""
+    return {verb.upper() for form, calls in paths.items() if _pattern(form).match(path) for verb in calls}
+
+
+@cache
+def _pattern(form: str) -> re.Pattern[str]:
+    return compile_path(form)[0]
+
+
 def answer(status: int, code: str, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """Return the answer for an error."""
     sendable = text.encode(errors="backslashreplace").decode()  # it may quote what the caller sent
-    return JSONResponse({"code": code, "text": sendable}, status, headers)
+    problem = {
+        "type": f"urn:tinyfleet:problem:{code}", "title": code.replace("_", " "), "status": status, "detail": sendable,
+        "code": code, "text": sendable,
+    }  # fmt: skip
+    return JSONResponse(problem, status, headers, PROBLEM)
 
 
 def _server_error(_: Request, error: Exception) -> JSONResponse:

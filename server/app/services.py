@@ -18,6 +18,7 @@ from server.api import releases as releases_api
 from server.api import retraining as retraining_api
 from server.api import rollouts as rollouts_api
 from server.api.auth import Auth
+from server.app.answers import dress
 from server.app.metrics import FleetFigures, TimedRequests, new_registry
 from server.app.retention import Housekeeping
 from server.app.situation import Situation
@@ -285,7 +286,8 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
     failures.install(api)
     auth = parts.auth
     registry = new_registry(FleetFigures(situation=parts.situation, ingest=parts.ingest, database=parts.database))
-    api.add_middleware(TimedRequests, registry=registry)
+    dress(api)
+    api.add_middleware(TimedRequests, registry=registry)  # the outermost: it sees what is sent
     for routes in (
         health.router(parts.vitals, parts.clock),
         health.overall_router(auth, parts.situation),
