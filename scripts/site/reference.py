@@ -217,8 +217,9 @@ def rest() -> str:
     head = """# REST
 
 Operators and build hosts send `Authorization: Bearer TOKEN` (the files `operator.token` and `builder.token` of the
-server's state directory), devices Basic with their id and password. Errors are problems (RFC 9457) with `code` and `text`. A running server has
-the same as OpenAPI at `/api/openapi.json`, with every body and answer, and as a page at `/api/docs`. From Python:
+server's state directory), devices Basic with their id and password. Errors are problems (RFC 9457) with `code` and
+`text`. A running server has the same as OpenAPI at `/api/openapi.json`, with every body and answer, and as a page at
+`/api/docs`. From Python:
 [`server.client`](python-api.md#talk-to-a-server).
 """
     found: dict[str, list[_Call]] = {}

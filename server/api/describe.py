@@ -68,7 +68,8 @@ small { opacity: .75; }
 <h1>REST interface</h1>
 <p>Operators and build hosts send <code>Authorization: Bearer &lt;token&gt;</code> (the files operator.token and
 builder.token of the server's state), devices Basic with their id and password. Errors are
-problems (RFC 9457) with <code>code</code> and <code>text</code>. Bodies and answers in full: <a href="/api/openapi.json">/api/openapi.json</a>
+problems (RFC 9457) with <code>code</code> and
+<code>text</code>. Bodies and answers in full: <a href="/api/openapi.json">/api/openapi.json</a>
 (OpenAPI).</p>
 <p>Example: <code>curl -H "Authorization: Bearer $(cat DIR/operator.token)" $URL/api/devices</code></p>
 <table>@ROWS@</table>
