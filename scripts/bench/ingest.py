@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Drift reports per second and core into SQLite: decode, aggregate, store, acknowledge, with the server's code.
+"""Drift reports per second and core into SQLite and PostgreSQL: decode, aggregate, store, acknowledge.
 
-Measures only the ingest thread: reports come from memory, and acknowledgements are encoded and passed to a transport
-that only counts them, so neither mosquitto nor the broker client (paho's own thread) takes part. The store is SQLite
-(WAL) with the server's own settings, where a large fleet has PostgreSQL; the reports are those of an hourly window with
-60 inferences, 23 streams and 10 classes. "a core" divides by CPU time, "wall" by the clock. The reference writes the
-same reports as bare rows into the same SQLite, one transaction per batch: no ingest could be faster.
+Measures only the ingest thread, with the server's code: reports come from memory, and acknowledgements are encoded
+and passed to a transport that only counts them, so neither mosquitto nor the broker client (paho's own thread) takes
+part. The stores are SQLite (WAL) with the server's own settings, and a private PostgreSQL (skipped, with a word,
+where there is none), whose own CPU time is not counted: it may run elsewhere. The reports are those of an hourly
+window with 60 inferences, 23 streams and 10 classes. "a core" divides by CPU time, "wall" by the clock. The reference
+writes the same reports as bare rows, one transaction per batch, into SQLite or by COPY: no ingest could be faster.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from scripts.bench.postgres import MISSING, private_postgres, programs
 from server.app.server import ServerApp, keep_what_is_loaded
 from server.app.state_directory import init_state
+from server.store.database import connect
 from server.trust.online_keys import init_online_keys
 from wire.drift_report import DriftReport, encode_report
 from wire.histogram import BINS, Counters, Shape
@@ -64,25 +69,36 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=1000)
     options = parser.parse_args()
     windows = 2 if options.quick else 20
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), options.devices, windows)
-    for name, value in figures.items():
-        sys.stdout.write(f"{name:32} {value:12,.1f}\n")
-    share = figures["reports_per_s_and_core"] / TARGET_PER_S_AND_CORE
-    sys.stdout.write(f"{'reached' if share >= 1 else 'missed'}: {share:.0%} of the target, into SQLite\n")
-    if options.json:
+        found["SQLite"] = measure(Path(folder) / "sqlite", options.devices, windows)
+        if programs() is None:
+            sys.stdout.write(f"without PostgreSQL: {MISSING}\n")
+        else:
+            with private_postgres() as url:
+                found["PostgreSQL"] = measure(Path(folder) / "postgresql", options.devices, windows, url)
+    for name in found["SQLite"]:
+        sys.stdout.write(f"{name:32}" + "".join(f" {figures[name]:14,.1f}" for figures in found.values()) + "\n")
+    rows = []
+    for store, figures in found.items():
         ours, bare = figures["reports_per_s_and_core"], figures["bare_rows_per_s"]
-        row = {"what": "drift reports a second and core into SQLite, against bare rows a second", "ours": ours,
-               "reference": bare, "ratio": ours / bare, "target": f">= {TARGET_PER_S_AND_CORE:g}",
-               "met": share >= 1}  # fmt: skip
-        options.json.write_text(json.dumps([row], indent=1))
-    return 0 if share >= 1 else 1
+        share = ours / TARGET_PER_S_AND_CORE
+        sys.stdout.write(f"{'reached' if share >= 1 else 'missed'}: {share:.0%} of the target, into {store}\n")
+        rows.append({
+            "what": f"drift reports a second and core into {store}, against bare rows a second", "ours": ours,
+            "reference": bare, "ratio": ours / bare, "target": f">= {TARGET_PER_S_AND_CORE:g}", "met": share >= 1,
+        })  # fmt: skip
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+    return 0 if all(row["met"] for row in rows) else 1
 
 
-def measure(folder: Path, devices: int, windows: int) -> dict[str, float]:
-    """Return the figures of ``devices`` x ``windows`` reports."""
+def measure(folder: Path, devices: int, windows: int, url: str = "") -> dict[str, float]:
+    """Return the figures of ``devices`` x ``windows`` reports into the database at ``url``, "" for SQLite."""
     state = init_state(folder / "state")
     init_online_keys(state.path)
+    if url:
+        state.config.write_text(f'[store]\nurl = "{url}"\n', encoding="utf-8")
     transport = CountingTransport()
     app = ServerApp.open(state.path, transport=transport, pages=False)
     app.connect()
@@ -108,7 +124,7 @@ def measure(folder: Path, devices: int, windows: int) -> dict[str, float]:
         "reports_per_s_wall": accepted / wall_s,
         "reports_per_s_and_core": accepted / cpu_s,
         "target_per_s_and_core": TARGET_PER_S_AND_CORE,
-        "bare_rows_per_s": _bare(folder / "bare.db", notices, size),
+        "bare_rows_per_s": _copied(url, notices, size) if url else _bare(folder / "bare.db", notices, size),
         "memory_growth_bytes": 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss_before),
     }
 
@@ -153,6 +169,26 @@ def _bare(path: Path, notices: list[Incoming], size: int) -> float:
         rows = [{"topic": item.topic, "payload": item.payload} for item in notices[start : start + size]]
         with engine.begin() as connection:
             connection.execute(table.insert(), rows)
+    elapsed_s = time.perf_counter() - started_s
+    engine.dispose()
+    return len(notices) / elapsed_s
+
+
+def _copied(url: str, notices: list[Incoming], size: int) -> float:
+    """Return how many rows of the same bytes a bare COPY stores a second, a transaction each ``size`` rows."""
+    engine = connect(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE bare (topic text, payload bytea)")
+    started_s = time.perf_counter()
+    for start in range(0, len(notices), size):
+        with (
+            engine.begin() as connection,
+            connection.connection.cursor() as cursor,
+            cursor.copy("COPY bare (topic, payload) FROM STDIN (FORMAT BINARY)") as copy,
+        ):
+            copy.set_types(["text", "bytea"])
+            for item in notices[start : start + size]:
+                copy.write_row((item.topic, item.payload))
     elapsed_s = time.perf_counter() - started_s
     engine.dispose()
     return len(notices) / elapsed_s

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,6 +29,8 @@ from server.store.revisions import prepare
 Row = TypeVar("Row")
 METADATA = sa.MetaData()
 _ROW_ID = sa.Integer().with_variant(sa.BigInteger(), "postgresql")  # SQLite's INTEGER has 64 bits
+_PATIENCE = {"connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
+"""Seconds (and probes) after which a host of PostgreSQL that is gone counts as such; a URL may have its own."""
 _DISK_FULL = "53100"
 _VALUES = ("22", "54")  # classes of SQLSTATE: data exception, program limit exceeded
 
@@ -115,7 +117,9 @@ def connect(url: str) -> sa.Engine:
         parsed = sa.make_url(url)
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
-        engine = sa.create_engine(parsed, connect_args={"timeout": 30} if parsed.get_backend_name() == "sqlite" else {})
+        large = parsed.get_backend_name() == "postgresql"
+        arguments = {name: value for name, value in _PATIENCE.items() if name not in parsed.query}
+        engine = sa.create_engine(parsed, connect_args=arguments if large else {"timeout": 30}, pool_pre_ping=large)
     except sa.exc.NoSuchModuleError as error:
         message = f"Expected sqlite:///FILE or postgresql://USER@HOST/NAME in store.url, got {shown_url(url)!r}"
         raise DatabaseUnavailableError(message) from error
@@ -163,15 +167,60 @@ def upsert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgr
 def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
     """Append ``rows``, all with the same columns and with values that the driver accepts directly (no JSON).
 
-    SQLAlchemy compiles the statement, but its types don't convert the values: a third of the time for many rows.
+    SQLAlchemy compiles the statement, but its types don't convert the values: a third of the time for many rows. On
+    PostgreSQL the rows are copied, in its binary form.
     """
     columns = tuple(rows[0])
+    if connection.dialect.name == "postgresql":
+        _copy(connection, table, columns, rows)
+        return
     statement = table.insert().values(dict.fromkeys(columns)).compile(dialect=connection.dialect)
     order = statement.positiontup
     if order is None:
         connection.exec_driver_sql(str(statement), [dict(row) for row in rows])
     else:
         connection.exec_driver_sql(str(statement), [tuple(row[name] for name in order) for row in rows])
+
+
+def _copy(
+    connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[Mapping[str, object]]
+) -> None:  # fmt: skip
+    """Copy ``rows`` into ``table``; errors are SQLAlchemy's, as those of any statement.
+
+    Source: PostgreSQL manual, COPY, "Binary Format"; psycopg 3, "Using COPY TO and COPY FROM".
+    """
+    quoted = connection.dialect.identifier_preparer.quote
+    names = ", ".join(quoted(name) for name in columns)
+    kinds = [_binary_type(table.c[name].type) for name in columns]
+    narrow = [name for name, kind in zip(columns, kinds, strict=True) if kind == "int4"]
+    statement = f"COPY {quoted(table.name)} ({names}) FROM STDIN (FORMAT BINARY)"
+    with closing(connection.connection.cursor()) as cursor:
+        try:
+            with cursor.copy(statement) as copy:
+                copy.set_types(kinds)
+                for row in rows:
+                    for name in narrow:
+                        if row[name] is not None and not -_INT4 <= row[name] < _INT4:  # type: ignore[operator]  # a number
+                            raise OverflowError(f"{name} {row[name]}")
+                    copy.write_row([row[name] for name in columns])
+        except connection.dialect.loaded_dbapi.Error as error:
+            raised = sa.exc.DBAPIError.instance(
+                statement, None, error, connection.dialect.loaded_dbapi.Error, dialect=connection.dialect
+            )
+            raise raised from error
+
+
+def _binary_type(kind: sa.types.TypeEngine[object]) -> str:
+    if isinstance(kind, sa.BigInteger) or kind is _ROW_ID:
+        return "int8"
+    for known, name in _BINARY_TYPES:
+        if isinstance(kind, known):
+            return name
+    return "text"  # JSON too, whose text the caller has made
+
+
+_INT4 = 2**31
+_BINARY_TYPES = ((sa.Integer, "int4"), (sa.Boolean, "bool"), (sa.Float, "float8"), (sa.LargeBinary, "bytea"))
 
 
 def delete_some(

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from scripts.bench.postgres import clear
 from server.app.retention import RULES, Deleted
-from server.errors import DatabaseRefusedError
+from server.errors import DatabaseRefusedError, ValueRefusedError
 from server.store import (
     certificates,
     commissions,
@@ -509,6 +509,23 @@ def test_two_processes_never_store_messages_of_one_device_at_once(large: Protoco
         _hold_at_once(database, ["cam_4"])
         with pytest.raises(DatabaseRefusedError, match="lock timeout"):
             _hold_at_once(database, {"cam-10", "Cam-3"})
+
+
+@pytest.mark.parametrize("values", [{"device": "x" * 64}, {"site": "a\0b"}, {"context": 2**40}])
+def test_a_row_that_can_not_be_copied_is_refused_as_the_callers(large: Protocol, values: dict[str, object]) -> None:
+    """Too long, or no text or number of the column: nothing of its batch is stored, and the connection goes on."""
+    rows = [made(windows.WINDOWS, device="cam2", start_ms=1), made(windows.WINDOWS, start_ms=2, **values)]
+    with pytest.raises(ValueRefusedError, match="Expected"):
+        large.ask(windows.insert_windows, rows)
+    large.ask(windows.insert_windows, rows[:1])
+    assert [row["start_ms"] for row in large.ask(windows.windows_since, 0, 10)] == [1]
+
+
+def test_a_row_that_is_there_is_an_integrity_error_when_copied(large: Protocol) -> None:
+    """As for any insert."""
+    rows = [made(windows.WINDOWS, device="cam2", start_ms=1)] * 2
+    with pytest.raises(sa.exc.IntegrityError):
+        large.ask(windows.insert_windows, rows)
 
 
 def _hold_at_once(database: Database, devices: Collection[str]) -> None:
