@@ -18,6 +18,7 @@ import resource
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -183,7 +184,7 @@ def _copied(url: str, notices: list[Incoming], size: int) -> float:
     for start in range(0, len(notices), size):
         with (
             engine.begin() as connection,
-            connection.connection.cursor() as cursor,
+            closing(connection.connection.cursor()) as cursor,
             cursor.copy("COPY bare (topic, payload) FROM STDIN (FORMAT BINARY)") as copy,
         ):
             copy.set_types(["text", "bytea"])
