@@ -373,6 +373,13 @@ class VerdictKeptError(ServerError):
     status = 409
 
 
+class ReplayMissingError(ServerError):
+    """An alarm can't be derived again to the bit: something it rests on is missing, or was changed."""
+
+    code = "replay_missing"
+    status = 409
+
+
 class SampleRefusedError(ServerError):
     """A sample is too large, of another media type, beyond the daily limit, or does not match its digest."""
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, JsonValue
 from server.api.auth import Auth
 from server.api.values import Person, Reason, ValueBody, Why
 from server.clock import Clock
+from server.drift.alarms.records import Alarms
 from server.drift.commissions import Commissions
 from server.drift.ledger import Verdicts
 from server.drift.places import Places, PlaceState
@@ -124,7 +125,38 @@ class VerdictsBody(BaseModel):
     verdicts: list[VerdictBody]
 
 
-def router(auth: Auth, database: Database, verdicts: Verdicts, clock: Clock) -> APIRouter:
+class PathBody(ValueBody):
+    """One device's evidence, derived again: ``log_values`` after each window from ``from_ms`` on.
+
+    ``log_value``: the recorded one; ``same``: the last has its bits. ``missing``: why nothing was derived.
+    """
+
+    device: str
+    from_ms: int
+    since_baseline: bool
+    log_value: float
+    log_values: list[float]
+    same: bool
+    missing: str
+
+
+class ReplayBody(ValueBody):
+    """An alarm, derived again as far as it can be; ``missing``: what can't be.
+
+    ``log_threshold`` (of e-BH over ``judged`` devices) and ``decided`` (values of pools, …) are recorded.
+    """
+
+    verdict: int
+    slot_ms: int
+    log_threshold: float
+    judged: int
+    same: bool
+    paths: list[PathBody]
+    missing: list[str]
+    decided: dict[str, JsonValue]
+
+
+def router(auth: Auth, database: Database, verdicts: Verdicts, alarms: Alarms, clock: Clock) -> APIRouter:
     """Return the routes for operators."""
     routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.operator)])
 
@@ -143,6 +175,11 @@ def router(auth: Auth, database: Database, verdicts: Verdicts, clock: Clock) -> 
     def list_verdicts(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> VerdictsBody:
         """Return the newest verdicts."""
         return VerdictsBody(verdicts=[VerdictBody.of(verdict) for verdict in verdicts.latest(limit)])
+
+    @routes.get("/api/verdicts/{verdict}/replay")
+    def replay(verdict: Annotated[int, Path(ge=0, lt=2**63)]) -> ReplayBody:
+        """Derive an alarm again from the windows, baselines and settings that are kept with its verdict."""
+        return ReplayBody.of(alarms.replay(verdict))
 
     @routes.post("/api/verdicts/{verdict}/dismiss")
     def dismiss(verdict: Annotated[int, Path(ge=0, lt=2**63)], request: DismissRequest) -> VerdictBody:

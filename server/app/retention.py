@@ -18,6 +18,7 @@ from server.store.commissions import delete_commissions_before, delete_model_cha
 from server.store.database import Database
 from server.store.events import ACT, delete_events_before
 from server.store.fleet import delete_claims_before, delete_commands_before
+from server.store.monitoring.alarms import delete_alarms_before, delete_paths_before, delete_shares_before
 from server.store.monitoring.checkpoints import delete_baselines_before
 from server.store.monitoring.evidence import (
     delete_evidence_before,
@@ -81,6 +82,8 @@ def _acts(connection: sa.Connection, before_ms: int, limit: int) -> int:
 
 
 RULES: Mapping[str, Sequence[Rule]] = {
+    "alarm_paths": [Deleted(delete_paths_before, "of verdicts that are gone")],
+    "alarms": [Deleted(delete_alarms_before, "of verdicts that are gone")],
     "audits": [Stays("one row a model")],
     "baselines": [
         Deleted(delete_baselines_before, "those that a later commission of the device, or its return, has replaced"),
@@ -123,6 +126,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
         Deleted(delete_expired_before, "without a label, whose images expired before"),
         Stays("labelled images are training data; those that wait for a label expire by [retraining] max_waiting"),
     ],
+    "slot_shares": [Deleted(delete_shares_before, "of slots before that no pin needs")],
     "suspects": [Deleted(delete_suspects_before, "of verdicts that are gone, unless they decide something")],
     "verdicts": [
         Deleted(delete_faults_before, "faults of devices that ended before and started no retraining"),

@@ -306,7 +306,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         measurements_api.router(auth, parts.measurements, parts.fleet),
         retraining_api.jobs_router(auth, parts.retraining.jobs, parts.versions, parts.clock),
         retraining_api.router(auth, parts.retraining, parts.clock),
-        evidence_api.router(auth, parts.database, parts.drift.verdicts, parts.clock),
+        evidence_api.router(auth, parts.database, parts.drift.verdicts, parts.drift.alarms, parts.clock),
         evidence_api.places_router(auth, parts.drift.places, parts.clock),
         evidence_api.commissions_router(auth, parts.drift.commissions, parts.clock),
         describe.router(api),

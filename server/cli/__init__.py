@@ -39,6 +39,7 @@ from server.cli import listings
 from server.cli.running import operator_client
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
+from server.drift.alarms.records import Alarms
 from server.drift.commissions import Commissions
 from server.drift.ledger import Verdicts
 from server.drift.places import Places
@@ -48,6 +49,7 @@ from server.errors import (
     DeviceEndedError,
     NotRunningError,
     ReleaseWithdrawnError,
+    ReplayMissingError,
     ServerError,
 )
 from server.fleet.certificates import Certificates
@@ -791,7 +793,7 @@ def ask(directory: Path, device: str, count: int) -> None:
     ),
 )
 def verdicts() -> None:
-    """Print the verdicts on drift; dismiss one that holds a rollout.
+    """Print the verdicts on drift; dismiss one that holds a rollout; derive an alarm again.
 
     "fleet-server verdicts DIR" is short for "fleet-server verdicts list DIR".
     """
@@ -837,6 +839,31 @@ def dismiss(directory: Path, verdict: int, why: str, by: str) -> None:
     found = Verdicts(database, EventLog(database)).dismiss(verdict, why, system_now_ms(), by=_person(by))
     database.close()
     click.echo(f"{found.id} dismissed by {found.dismissed_by}")
+
+
+@verdicts.command(
+    epilog=_example("fleet-server verdicts replay state 7", "fleet-server verdicts replay state 7 --json")
+)
+@_STATE
+@click.argument("verdict", metavar="VERDICT", type=click.IntRange(0, 2**63 - 1))
+@_JSON
+@_coded
+def replay(directory: Path, verdict: int, *, as_json: bool) -> None:
+    """Derive the alarm of VERDICT again, from the windows, baselines and settings that are kept with it.
+
+    A line for each of its devices with most evidence. since_baseline: the path begins with the baseline, else with a
+    recorded state; log_value: as recorded when the verdict opened; derived: now; same: to the last bit. log_threshold
+    is of the whole fleet in that window, and recorded. JSON has the log value after each window too. The exit code is
+    1, with the reason, if something is missing or differs.
+    """
+    config, database = _opened(directory)
+    found = Alarms(database, config.drift).replay(verdict)
+    database.close()
+    rows = [listings.replay_row(path, found.log_threshold) for path in found.paths]
+    _print(rows, listings.REPLAY_COLUMNS, as_json=as_json)
+    if not found.same:
+        message = f"Expected the alarm of verdict {verdict} to the bit, got: {'; '.join(found.missing) or 'other bits'}"
+        raise ReplayMissingError(message)
 
 
 @main.group(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from server.client import AuditInfo
+from server.drift.alarms.records import ReplayedPath
 from server.drift.commissions import Commission
 from server.drift.ledger import StoredVerdict
 from server.drift.places import NewPlace
@@ -55,6 +56,19 @@ VERDICT_COLUMNS = (
     "id", "kind", "devices", "since_ms", "until_ms", "windows", "provisional", "release", "cause", "action",
     "dismissed_by",
 )  # fmt: skip
+
+
+REPLAY_COLUMNS = ("device", "from_ms", "since_baseline", "windows", "log_value", "derived", "log_threshold", "same")
+
+
+def replay_row(path: ReplayedPath, log_threshold: float) -> Row:
+    """Return the row of a device whose evidence was derived again; ``derived`` is None if it was not."""
+    return {
+        "device": path.device, "from_ms": path.from_ms, "since_baseline": path.since_baseline,
+        "windows": len(path.log_values), "log_value": path.log_value,
+        "derived": path.log_values[-1] if path.log_values else None, "log_threshold": log_threshold,
+        "same": path.same, "log_values": list(path.log_values), "missing": path.missing,
+    }  # fmt: skip
 
 
 def verdict_row(verdict: StoredVerdict) -> Row:

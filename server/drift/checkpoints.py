@@ -20,7 +20,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -117,10 +117,13 @@ class Checkpoints:
         """Write a checkpoint, block by block, and delete those no longer needed."""
         slot = moment.state.slot
         self.drop(slot)
-        for number, block in enumerate(_blocks(moment.state), start=1):
+        firsts: dict[int, int] = {}
+        for number, (bank, block) in enumerate(_blocks(moment.state), start=1):
+            if bank is not None:
+                firsts.setdefault(bank, number)
             with self.database.begin() as connection:  # one transaction each: the database is never locked for long
                 store.put_block(connection, slot, number, block)
-        header = _header(moment) | {"stamp": self._stamp()}
+        header = _header(moment) | {"stamp": self._stamp(), "detectors": firsts}
         with self.database.begin() as connection:
             store.put_block(connection, slot, 0, json.dumps(header).encode())
             slots = store.checkpoint_slots(connection)
@@ -146,8 +149,38 @@ class Checkpoints:
                 self.drop(slot)
         return None
 
+    def detectors_of(self, slot: int, key: BankKey, devices: Sequence[str]) -> dict[str, dict[str, Singles]]:
+        """Return the rows of the detectors of those of ``devices`` that a valid checkpoint has in one bank, by device.
+
+        Only the blocks with these devices are read. ``slot``: of the checkpoint; without a valid one there are none.
+        """
+        found: dict[str, dict[str, Singles]] = {}
+        with self.database.begin() as connection:
+            header = json.loads(store.one_block(connection, slot, 0) or b"{}")
+            banks = [(bank["ref_id"], bank["artifact"]) for bank in header.get("banks", ())]
+            if header.get("stamp") != self._stamp() or key not in banks:
+                return {}
+            place = banks.index(key)
+            described, first = header["banks"][place], header["detectors"].get(str(place))
+            rows = {device: row for row, device in enumerate(described["devices"])}
+            columns = ScoreColumns(described["streams"], tuple(described["classes"]))
+            widths = {name: arrays_of(columns)[name][0] for name in DETECTORS}
+            for number in sorted({rows[device] // ROWS for device in devices if device in rows}):
+                size = min(ROWS, len(rows) - number * ROWS)
+                block = store.one_block(connection, slot, first + number) or b""
+                parts = _unpacked(block, _DETECTOR, {name: (size, *width) for name, width in widths.items()})
+                for device in devices:
+                    if rows.get(device, -1) // ROWS == number:
+                        found[device] = {name: part[rows[device] % ROWS].copy() for name, part in parts.items()}
+        return found
+
+    def slots(self) -> list[int]:
+        """Return the slots of the finished checkpoints, newest first."""
+        with self.database.begin() as connection:
+            return store.checkpoint_slots(connection)
+
     def _stamp(self) -> str:
-        return f"{_code()} {self.config.window_ms} {self.config.settings}"
+        return f"{code_digest()} {self.config.window_ms} {self.config.settings}"
 
     def _read(self, blocks: Iterator[bytes], banks: BankAccess) -> FleetMoment:
         header = json.loads(next(blocks))
@@ -193,7 +226,7 @@ class Checkpoints:
 
 
 @cache
-def _code() -> str:
+def code_digest() -> str:
     """Return a digest of this folder's source: any change to it may change the meaning of the state."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
@@ -241,6 +274,7 @@ def _described(key: BankKey, bank: DetectorBank) -> dict[str, Any]:
     """
     return {
         "ref_id": key[0], "artifact": key[1], "streams": bank.streams, "devices": bank.devices,
+        "classes": list(bank.columns.classes),
         "complete": [sorted(part.complete) for part in bank.commissioning],
         "collecting": [(row, context, one.windows, used) for row, context, one, used in _collecting(bank)],
         "movement": [(context, one.devices, list(one.series)) for context, one in bank.movement.items()],
@@ -257,35 +291,41 @@ def _collecting(bank: DetectorBank) -> list[tuple[int, int, Collected, bool]]:
     ]
 
 
-def _blocks(state: FoldState) -> Iterator[bytes]:
-    """Yield the arrays.
+def _blocks(state: FoldState) -> Iterator[tuple[int | None, bytes]]:
+    """Yield the arrays; those of a bank's own detectors with the number of the bank.
 
     Per bank what its fleet moved, the detectors in chunks of devices, incomplete baselines and their movement; last
     the pools, and how they moved.
     """
-    for bank in state.banks.values():
-        yield _packed(_SCORE, *_arrays(bank.fleet).values())
-        yield from _detector_blocks(bank)
+    for place, bank in enumerate(state.banks.values()):
+        yield None, _packed(_SCORE, *_arrays(bank.fleet).values())
+        yield from ((place, block) for block in _detector_blocks(bank))
         collecting = [(one, used) for _, _, one, used in _collecting(bank)]
         for first in range(0, len(collecting), ROWS):
             some = [one for one, _ in collecting[first : first + ROWS]]
             counts = b"".join(one.counts.astype(_COUNT).tobytes() for one in some)
-            yield counts + b"".join(one.squares.astype(_SCORE).tobytes() for one in some)
-        yield from (packed_ordinary(one.ordinary) if one.ordinary else b"" for one, used in collecting if used)
-        for movement in bank.movement.values():
-            for name, (_, _, kind, _) in movement.layout(bank.columns).items():
-                yield _packed(np.dtype(kind), getattr(movement, name))
-            yield _packed(_SCORE, movement.level)
-            for number, means in movement.series.items():
-                yield _packed(_MEAN, means)
-                yield _packed(_SCORE, movement.levels[number])
+            yield None, counts + b"".join(one.squares.astype(_SCORE).tobytes() for one in some)
+        for one, used in collecting:
+            if used:
+                yield None, packed_ordinary(one.ordinary) if one.ordinary else b""
+        yield from ((None, block) for block in _movement_blocks(bank))
     for pool in state.pools.values():
-        yield _packed(_SCORE, *_arrays(pool).values())
+        yield None, _packed(_SCORE, *_arrays(pool).values())
     for of_bank in state.movement.values():
         for moved in of_bank.values():
-            yield packed_movement(moved)
+            yield None, packed_movement(moved)
     for carried in state.carried.values():
-        yield from _detector_blocks(carried.bank)
+        yield from ((None, block) for block in _detector_blocks(carried.bank))
+
+
+def _movement_blocks(bank: DetectorBank) -> Iterator[bytes]:
+    for movement in bank.movement.values():
+        for name, (_, _, kind, _) in movement.layout(bank.columns).items():
+            yield _packed(np.dtype(kind), getattr(movement, name))
+        yield _packed(_SCORE, movement.level)
+        for number, means in movement.series.items():
+            yield _packed(_MEAN, means)
+            yield _packed(_SCORE, movement.levels[number])
 
 
 def _detector_blocks(bank: DetectorBank) -> Iterator[bytes]:

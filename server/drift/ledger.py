@@ -188,8 +188,8 @@ class Verdicts:
     def note(
         self, findings: Sequence[Finding], window_ms: int, now_ms: int, *, quiet_ms: int, silent_ms: int = 0,
         judged: bool,
-    ) -> None:  # fmt: skip
-        """Record the findings of the window that started at ``window_ms``.
+    ) -> list[tuple[int, Finding]]:  # fmt: skip
+        """Record the findings of the window that started at ``window_ms``; return those that opened verdicts, by id.
 
         ``judged``: windows arrived, so it counts as one more window; ``quiet_ms``: how long a verdict stays open
         without being found; ``silent_ms``: the minimum of that while its devices send nothing.
@@ -234,6 +234,7 @@ class Verdicts:
             events += [_closed(one, now_ms, f"Part of verdict {whole} after {_windows(one)}") for one, whole in parts]
             events += [_closed(one, now_ms, _ending(one, silent.issuperset(one.devices))) for one in closed]
             insert_events(connection, events)
+        return list(zip(numbers, opened, strict=True))
 
 
 _Kept: TypeAlias = list[tuple[StoredVerdict, Finding]]

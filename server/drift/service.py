@@ -21,6 +21,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from server.drift.alarms.records import Alarms, OpenedVerdicts
 from server.drift.checkpoints import BankAccess, Checkpoints, FleetMoment, HealthMemory, KeptBaselines, is_due
 from server.drift.commissions import Commissions
 from server.drift.config import DriftConfig
@@ -130,6 +131,11 @@ class DriftService:
     def suspects(self) -> Suspects:
         """The devices whose release answers otherwise, for those who ask for labels."""
         return Suspects(self.verdicts)
+
+    @property
+    def alarms(self) -> Alarms:
+        """What alarms rest on, for the API."""
+        return Alarms(self.database, self.config)
 
     @property
     def _checkpoints(self) -> Checkpoints:
@@ -260,7 +266,7 @@ class DriftService:
         self._outcome = fold_slot(state, slot, observed, turn.attributes, settings, self._kept.banks)
         self._kept.add(self._outcome.completed, state.movement)
         if slot > self._written_slot:
-            self._write(slot, windows, turn)
+            self._write(slot, windows, turn, observed.keys())
         if slot > self._spoken_slot:
             self._speak(slot, turn, judged=True)
             self._note_restarted(slot, turn.now_ms)
@@ -297,12 +303,15 @@ class DriftService:
                 data: dict[str, Json] = {"streams": list(names), "devices": list(devices)}
                 self.events.add(now_ms, "drift", "baseline_restarted", Severity.INFO, text, data=data)
 
-    def _write(self, slot: int, windows: Sequence[StoredWindow], turn: _Turn) -> None:
+    def _write(
+        self, slot: int, windows: Sequence[StoredWindow], turn: _Turn, judged: Collection[BankKey]
+    ) -> None:  # fmt: skip
         start_ms = slot * self.config.window_ms
         scene = self._scene(slot, turn, self._faults_of(slot, turn, silent=False))
         rows, pools = device_rows(scene, windows), pool_rows(scene, start_ms)
         with self.database.begin() as connection:
             store.replace_slot(connection, start_ms, start_ms + self.config.window_ms, rows, pools)
+            self.alarms.write_shares(connection, slot, {key: self._moment.state.banks[key] for key in judged})
         learning = {"phase": "commissioning", "flagged": False, "new_place": False}
         self.states.note({**row, **learning} if row["device"] in scene.renewed else row for row in rows)
         self._written_slot = slot
@@ -494,9 +503,14 @@ class DriftService:
     def _speak(self, slot: int, turn: _Turn, *, judged: bool) -> None:
         scene = self._scene(slot, turn, self._faults_of(slot, turn))
         self._spoken_slot = slot
-        self.verdicts.note(
+        opened = self.verdicts.note(
             findings(scene), slot * self.config.window_ms, turn.now_ms,
             quiet_ms=self.config.quiet_windows * self.config.window_ms, silent_ms=self.config.silent_ms, judged=judged,
+        )  # fmt: skip
+        before = self._before.state if self._before is not None and judged else None
+        self.alarms.record(
+            OpenedVerdicts(verdicts=opened, slot=slot, state=self._moment.state, outcome=self._outcome, kept=self._kept.banks,
+                   before=before), self._checkpoints,
         )  # fmt: skip
         if turn.moments:  # one that was commissioned again while this slot was processed may have been found once more
             self.commissions.end_alarms(turn.now_ms)

@@ -102,6 +102,19 @@ class Observation:
     context: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class SharedMovement:
+    """What a slot's windows of one context were judged by beside their own counts and baselines.
+
+    ``common`` (K,): what the devices shared; ``held`` (S,): streams in which nobody was judged; ``log_cap``: of the
+    detectors.
+    """
+
+    common: Floats
+    held: NDArray[np.bool_]
+    log_cap: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotContext:
     """The slot of a window, with the cap of the detectors and the kept baselines by device.
@@ -146,8 +159,9 @@ class DetectorBank:
     ``place`` (D,): the log evidence that a device looks at no place of training, -inf before it is known.
     ``movement``: the batches of devices that collect a baseline, by context; ``ended``: the pairs of batches that ended
     in the latest slot; ``fleet``: of all complete baselines. ``unused`` (S, 24): tilts that get no evidence;
-    ``uncontrolled`` (S,): streams from which what devices share is not taken off; None for none. ``held`` (S,): by
-    context, in which streams no device was judged in the latest slot, because most of the fleet moved.
+    ``uncontrolled`` (S,): streams from which what devices share is not taken off; None for none. ``shared``: by what
+    the latest slot's windows were judged beside their own, by context; in the ``held`` streams nobody was, because most
+    of the fleet moved.
     """
 
     columns: ScoreColumns
@@ -160,7 +174,7 @@ class DetectorBank:
     contexts: dict[int, ContextBaselines] = field(default_factory=dict)
     movement: dict[int, Movement] = field(default_factory=dict)
     ended: list[tuple[Movement, Pairs]] = field(default_factory=list)
-    held: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    shared: dict[int, SharedMovement] = field(default_factory=dict)
     fleet: FleetMovement = field(init=False)
     stage: NDArray[np.int8] = field(init=False)
     log_z: Singles = field(init=False)
@@ -206,7 +220,7 @@ class DetectorBank:
         devices = list(dict.fromkeys(seen.device for seen in window))
         self._admit(devices, settings.stages)
         self._restore(devices, settings, moment)
-        self.ended, self.held = [], {}
+        self.ended, self.shared = [], {}
         for context, movement in list(self.movement.items()):
             movement.drop([one for one in movement.devices if not self._collects(one, context)])
             self.ended += [(movement, pairs) for pairs in movement.close(moment.slot)]
@@ -222,7 +236,7 @@ class DetectorBank:
                 rows = np.array([self.rows[seen.device] for seen in some])
                 counts = np.stack([seen.counts for seen in some])
                 self._against_training(rows, counts, moment.log_cap)
-            self.held[context] = self._against_baseline(self.judged(newest), moment)
+            self.shared[context] = self._against_baseline(self.judged(newest), moment)
             quiet = [seen for seen in newest if seen.device not in moment.flagged]
             self._follow([seen for seen in quiet if self._collects(seen.device, context)], context, moment.slot)
             before = {seen.device for seen in part if context in self.commissioning[self.rows[seen.device]].estimated}
@@ -437,13 +451,13 @@ class DetectorBank:
         by_shape, by_class = self.columns.by_stream(memory_at(self.memory[rows].astype(np.float64), ratio))
         return by_shape[..., list(SHAPE_MEMORY)], by_class
 
-    def _against_baseline(self, window: Sequence[Observation], moment: SlotContext) -> NDArray[np.bool_]:
+    def _against_baseline(self, window: Sequence[Observation], moment: SlotContext) -> SharedMovement:
         """Update the detectors of devices that have a baseline, less what they share and what they have aged.
 
-        Returns the streams (S,) in which nobody is judged.
+        Returns what they share, and the streams in which nobody is judged.
         """
         if not window:
-            return np.zeros(self.streams, np.bool_)
+            return SharedMovement(np.zeros(self.columns.count), np.zeros(self.streams, np.bool_), moment.log_cap)
         rows = np.array([self.rows[seen.device] for seen in window])
         residuals = np.zeros((len(window), self.columns.count), np.float32)
         for first in range(0, len(window), ROWS):
@@ -457,13 +471,24 @@ class DetectorBank:
         moved, of_class = self.columns.by_stream(np.maximum(np.abs(common) - _MOST_MOVED * spread, 0.0))
         held: NDArray[np.bool_] = moment.alarming & moved.any(axis=-1)
         held[list(self.columns.classes)] |= of_class.any(axis=-1) & moment.alarming[list(self.columns.classes)]
+        by = SharedMovement(common, held, moment.log_cap)
         for first in range(0, len(window), ROWS):
             some = slice(first, first + ROWS)
-            counts = np.stack([seen.counts for seen in window[some]])
-            counts[:, held] = 0
-            self._judge(rows[some], counts, common, moment.log_cap)
-            self._age(rows[some], counts, residuals[some] - common)
-        return held
+            self._settle(rows[some], np.stack([seen.counts for seen in window[some]]), residuals[some], by)
+        return by
+
+    def _settle(self, rows: NDArray[np.int64], counts: Ints, residuals: Singles, by: SharedMovement) -> None:
+        """Update the detectors of ``rows`` with ``counts`` (R, S, 16), which are changed, and their ``residuals``."""
+        counts[:, by.held] = 0
+        self._judge(rows, counts, by.common, by.log_cap)
+        self._age(rows, counts, residuals - by.common)
+
+    def retrace(self, device: str, counts: Ints, by: SharedMovement) -> None:
+        """Judge one more window (S, 16) of ``device``, as ``step`` did, by what that slot's devices shared."""
+        rows = np.array([self.rows[device]])
+        residuals = np.zeros((1, self.columns.count), np.float32)
+        residuals[:] = self._residuals(rows, counts[None])
+        self._settle(rows, counts[None].copy(), residuals, by)
 
     def _residuals(self, rows: NDArray[np.int64], counts: Ints) -> Floats:
         """Return by how much the means of windows differ from the baselines, (R, K), in each device's own shapes."""

@@ -405,7 +405,7 @@ class PoolWindows:
                     continue
                 trend = self._trend(name, sums_, whole)
                 if self.unseen and _is_controlled(name, sums_.count, whole.count):
-                    sums_ = sums_.only(~self.bank.held[int(context)])
+                    sums_ = sums_.only(~self.bank.shared[int(context)].held)
                 if self.rhythm is not None and name == FLEET:
                     sums_ = sums_.without(self.rhythm, self.hour)
                 older = pool or Pool.empty(self.bank.columns)

@@ -125,6 +125,13 @@ def checkpoint_blocks(connection: sa.Connection, slot: int) -> Iterator[bytes]:
         yield bytes(connection.execute(one).scalar_one())
 
 
+def one_block(connection: sa.Connection, slot: int, block: int) -> bytes | None:
+    """Return one block of a checkpoint, None if there is none."""
+    query = sa.select(CHECKPOINTS.c.data).where(CHECKPOINTS.c.slot == slot, CHECKPOINTS.c.block == block)
+    found = connection.execute(query).scalar()
+    return None if found is None else bytes(found)
+
+
 def delete_checkpoints(connection: sa.Connection, slots: list[int]) -> None:
     """Delete the checkpoints of ``slots``, finished or not."""
     if slots:
