@@ -508,10 +508,11 @@ class DriftService:
             quiet_ms=self.config.quiet_windows * self.config.window_ms, silent_ms=self.config.silent_ms, judged=judged,
         )  # fmt: skip
         before = self._before.state if self._before is not None and judged else None
-        self.alarms.record(
-            OpenedVerdicts(verdicts=opened, slot=slot, state=self._moment.state, outcome=self._outcome, kept=self._kept.banks,
-                   before=before), self._checkpoints,
+        of_slot = OpenedVerdicts(
+            verdicts=opened, slot=slot, state=self._moment.state, outcome=self._outcome, kept=self._kept.banks,
+            before=before,
         )  # fmt: skip
+        self.alarms.record(of_slot, self._checkpoints)
         if turn.moments:  # one that was commissioned again while this slot was processed may have been found once more
             self.commissions.end_alarms(turn.now_ms)
 

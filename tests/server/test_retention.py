@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import sqlalchemy as sa
 
 import server
@@ -67,6 +68,7 @@ def test_evidence_goes_after_the_retention(fleet: MemoryFleet) -> None:
         assert _left(fleet, table, "start_ms") == [NOW_MS - 89 * DAY_MS]
 
 
+@pytest.mark.stores
 def test_a_database_that_was_never_cleaned_is_cleaned_bit_by_bit(fleet: MemoryFleet) -> None:
     """The oldest first, so many rows a turn, until nothing is left: nobody waits for a lock of minutes."""
     _slots(fleet, *range(OLD_MS, OLD_MS + 5))
@@ -136,6 +138,7 @@ def test_verdicts_stay_and_faults_go_while_governance_is_kept(fleet: MemoryFleet
     assert _left(fleet, VERDICTS, "id") == [drifted]
 
 
+@pytest.mark.stores
 def test_what_has_expired_goes_and_the_newest_of_each_device_stays(fleet: MemoryFleet) -> None:
     """Claims, commands, certificates, and samples whose images are gone."""
     claim = {"site": "s", "device": "d", "attributes": {}}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -26,9 +25,11 @@ START_MS = int(dt.datetime(2026, 1, 30, tzinfo=dt.UTC).timestamp()) * 1000
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
+def database(store_url: str) -> Iterator[Database]:
     """An empty database."""
-    return open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    opened = open_database(store_url)
+    yield opened
+    opened.close()
 
 
 def _spans(database: Database, portion: int = 4_000) -> WindowSpans:
@@ -67,6 +68,7 @@ def _count(database: Database, table: sa.Table) -> int:
         return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
 
 
+@pytest.mark.stores
 def test_days_and_months_have_the_exact_counts_of_their_hours(database: Database) -> None:
     """Two days in January, three in February; the last hours stay hours."""
     _report(database, hours=5 * 24)
@@ -99,6 +101,7 @@ def test_nothing_young_is_merged(database: Database) -> None:
     assert _count(database, WINDOWS) == 0
 
 
+@pytest.mark.stores
 def test_a_late_part_is_added_to_the_month_that_was_merged(database: Database) -> None:
     """A device that was away for two years: its window is in the month once it is old."""
     _report(database, hours=24)
@@ -165,6 +168,7 @@ def test_a_damaged_window_stops_no_other(database: Database) -> None:
     assert (day.windows, day.n) == (23, 23 * 60)
 
 
+@pytest.mark.stores
 def test_pinned_windows_stay_as_long_as_their_verdict(database: Database) -> None:
     """Each whole, beside the day in which it counts; without the verdict they go, and so does the pin."""
     _report(database, hours=24)

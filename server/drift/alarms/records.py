@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from server.drift.alarms.paths import JUDGING, PathWindow, PathStart, digest, is_state_of, retraced
+from server.drift.alarms.paths import JUDGING, PathStart, PathWindow, digest, is_state_of, retraced
 from server.drift.checkpoints import Checkpoints, code_digest, packed_ordinary, read_ordinary
 from server.drift.config import DriftConfig
 from server.drift.detection.baseline import Collected

@@ -103,6 +103,7 @@ def test_fleets_that_share_weather_are_derived_too(tmp_path: Path) -> None:
     assert path.same
 
 
+@pytest.mark.stores
 def test_merging_and_the_retention_leave_an_alarm_derivable(world: FleetWorld, restarted: Restart) -> None:
     """Years later the windows of others are days, evidence is gone, and the same bits come out."""
     verdict = _alarm(world)
@@ -210,7 +211,7 @@ def test_the_command_derives_an_alarm_again(world: FleetWorld, tmp_path: Path) -
     result = CliRunner().invoke(main, ["verdicts", "replay", str(state.path), str(verdict)])
     assert result.exit_code == 0, result.output
     header, line = result.stdout.splitlines()
-    assert dict(zip(header.split("\t"), line.split("\t"), strict=True))["same"] == "true"
+    assert dict(zip(header.split("\t"), line.split("\t"), strict=True))["same"] == "True"
     database = open_database(f"sqlite:///{state.path / 'fleet.db'}")
     with database.begin() as connection:
         connection.execute(SHARES.delete())
