@@ -20,6 +20,7 @@ from server.api import rollouts as rollouts_api
 from server.api.auth import Auth
 from server.app.answers import dress
 from server.app.metrics import FleetFigures, TimedRequests, new_registry
+from server.app.orphans import orphan_files
 from server.app.retention import Housekeeping
 from server.app.situation import Situation
 from server.app.state_directory import StateDirectory
@@ -269,6 +270,13 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
                 governance_days=config.retention.governance_days,
             ),
             spans,
+            orphan_files(
+                database,
+                samples=state.samples,
+                jobs=state.jobs,
+                blobs=state.blobs,
+                retention_days=config.ingest.retention_days,
+            ),
             vitals,
         ),
     )

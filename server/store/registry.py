@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
@@ -45,3 +45,8 @@ def withdraw_release(connection: sa.Connection, name: str, now_ms: int, *, why: 
     where = (RELEASES.c.name == name, RELEASES.c.withdrawn_ms == 0)
     changes = {"withdrawn_ms": now_ms, "withdrawn_why": why, "withdrawn_by": by}
     return connection.execute(RELEASES.update().where(*where).values(changes)).rowcount > 0
+
+
+def released(connection: sa.Connection, sha256s: Collection[str]) -> set[str]:
+    """Return those of the bundles ``sha256s`` that a release or target has, withdrawn or not."""
+    return set(connection.execute(sa.select(RELEASES.c.sha256).where(RELEASES.c.sha256.in_(sha256s))).scalars())

@@ -5,7 +5,7 @@ A label belongs to a model and an image: queries take both, and "an image" below
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -443,3 +443,15 @@ def delete_expired_before(connection: sa.Connection, before_ms: int, limit: int)
     """Delete samples without a label whose files were deleted before ``before_ms``; return how many."""
     expired = (SAMPLES.c.expired_ms > 0, SAMPLES.c.expired_ms < before_ms, SAMPLES.c.label.is_(None))
     return delete_some(connection, SAMPLES, limit, *expired, SAMPLES.c.received_ms < before_ms)
+
+
+def images_needed(connection: sa.Connection, images: Collection[str]) -> set[str]:
+    """Return those of ``images`` that a sample shows which has a label, or has not expired."""
+    needed = sa.or_(SAMPLES.c.expired_ms == 0, SAMPLES.c.label.is_not(None))
+    query = sa.select(SAMPLES.c.sha256).where(SAMPLES.c.sha256.in_(images), needed).distinct()
+    return set(connection.execute(query).scalars())
+
+
+def jobs_known(connection: sa.Connection, jobs: Collection[str]) -> set[str]:
+    """Return those of ``jobs`` that there are."""
+    return set(connection.execute(sa.select(JOBS.c.id).where(JOBS.c.id.in_(jobs))).scalars())
