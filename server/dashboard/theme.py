@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -10,7 +10,7 @@ from typing import TypeVar
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
-from nicegui import Client, ui
+from nicegui import Client, run, ui
 
 from server.dashboard.views import AnswerRow, DeviceRow, EventRow, Status, Tone, UsageRow
 from server.people import MAX_NAME, MAX_WHY, SOMEBODY
@@ -21,6 +21,8 @@ PAGES = (
     ("/retraining", "Retraining"),
 )  # fmt: skip
 REFRESH_S = 1.5
+FRESH_S, FIRST_S = 1.0, 10.0
+"""How old what many visitors share may be, at a refresh and when a page opens."""
 _DARK_COOKIE = "tinyfleet_dark"
 _NAME_COOKIE = "tinyfleet_name"
 _KEPT = "path=/; max-age=31536000; samesite=strict"
@@ -119,7 +121,7 @@ def and_more(count: int, where: str = "") -> None:
         ui.label(f"and {count} more" + (f": {where}" if where else "")).classes("tf-muted tf-small")
 
 
-def live(look: Callable[[], View], show: Callable[[View], None]) -> Callable[[], None]:
+def live(look: Callable[[], View], show: Callable[[View], None]) -> Callable[[], Awaitable[None]]:
     """Show ``look()``, and again only when it has changed, so that nothing flickers; return a refresh function."""
     seen = look()
 
@@ -138,16 +140,41 @@ def live(look: Callable[[], View], show: Callable[[View], None]) -> Callable[[],
     return keep_fresh(again)
 
 
-def keep_fresh(again: Callable[[], None]) -> Callable[[], None]:
+def live_apart(look: Callable[[float], View], show: Callable[[View], None]) -> None:
+    """Do as ``live``, but look in a thread, so that other visitors do not wait for the database.
+
+    ``look`` takes how many seconds old its answer may be: a page is there at once with what was seen last, and is up to
+    date with its first refresh.
+    """
+    seen = look(FIRST_S)
+
+    @ui.refreshable
+    def part() -> None:
+        show(seen)
+
+    async def again() -> None:
+        nonlocal seen
+        fresh = await run.io_bound(look, FRESH_S)
+        if fresh is not None and fresh != seen:  # None: the server stops
+            seen = fresh
+            part.refresh()
+
+    part()
+    keep_fresh(again)
+
+
+def keep_fresh(again: Callable[[], Awaitable[None] | None]) -> Callable[[], Awaitable[None]]:
     """Call ``again`` every ``REFRESH_S``; return a function that does so now.
 
     Once the session has ended, the browser is sent to the login page and gets no more data.
     """
     client = ui.context.client
 
-    def if_open() -> None:
+    async def if_open() -> None:
         if _IS_OPEN.get(client, _nobody)():
-            again()
+            waiting = again()
+            if waiting is not None:
+                await waiting
         else:
             timer.deactivate()
             client.open(LOGIN)
@@ -274,14 +301,7 @@ class Column:
 
 def live_table(columns: Sequence[Column], key: str, look: Callable[[], Sequence[Row]], rows_per_page: int = 25) -> None:
     """Show ``look()`` as a table and keep it up to date; ``key`` is the field that identifies a row."""
-    with ui.element("div").classes("tf-scroll").props('tabindex=0 role=region aria-label="Table, scrolls sideways"'):
-        table = ui.table(
-            columns=[_column(column) for column in columns], rows=_rows(look()), row_key=key,
-            pagination={"rowsPerPage": rows_per_page},
-        ).classes("tf-table").props("flat no-data-label='Nothing yet'")  # fmt: skip
-    for column in columns:
-        if column.look:
-            table.add_slot(f"body-cell-{column.name}", SLOTS[column.look])
+    table = _table(columns, key, look(), {"rowsPerPage": rows_per_page})
 
     def again() -> None:
         rows = _rows(look())
@@ -289,6 +309,29 @@ def live_table(columns: Sequence[Column], key: str, look: Callable[[], Sequence[
             table.rows = rows
 
     keep_fresh(again)
+
+
+def live_table_apart(columns: Sequence[Column], key: str, look: Callable[[float], Sequence[Row]]) -> None:
+    """Show one page of a list as a table; it looks as ``live_apart`` does, and the table shows all rows of the page."""
+    table = _table(columns, key, look(FIRST_S), {"rowsPerPage": 0}).props("hide-pagination")
+
+    async def again() -> None:
+        found = await run.io_bound(look, FRESH_S)
+        rows = _rows(found or ())
+        if rows and rows != table.rows:  # without rows the page shows something else
+            table.rows = rows
+
+    keep_fresh(again)
+
+
+def _table(columns: Sequence[Column], key: str, rows: Sequence[Row], pagination: dict[str, int]) -> ui.table:
+    table = ui.table(
+        columns=[_column(column) for column in columns], rows=_rows(rows), row_key=key, pagination=pagination
+    ).classes("tf-table").props("flat no-data-label='Nothing yet'")  # fmt: skip
+    for column in columns:
+        if column.look:
+            table.add_slot(f"body-cell-{column.name}", SLOTS[column.look])
+    return table
 
 
 def _rows(rows: Sequence[Row]) -> list[dict[str, object]]:

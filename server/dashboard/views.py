@@ -80,17 +80,6 @@ class DeviceRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """The figures at the top of the overview."""
-
-    devices: int
-    connected: int
-    updating: int
-    drifting: int
-    troubled: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EventRow:
     """One row of the log."""
 
@@ -235,17 +224,6 @@ def device_row(
         evidence_ratio=ratio,
         evidence=evidence,
         there=there,
-    )
-
-
-def counts(rows: tuple[DeviceRow, ...]) -> Counts:
-    """Return the figures at the top of the overview."""
-    return Counts(
-        devices=len(rows),
-        connected=sum(row.there for row in rows),
-        updating=sum(row.there and row.phase.tone is Tone.BUSY for row in rows),
-        drifting=sum(row.evidence.tone is Tone.BAD for row in rows),
-        troubled=sum(Tone.BAD in {row.state.tone, row.phase.tone} for row in rows),
     )
 
 

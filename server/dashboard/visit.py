@@ -5,7 +5,7 @@ Each page's own file defines its list and its buttons.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -29,7 +29,7 @@ class Visit:
     sessions: Sessions
     request: Request
     client: Client
-    look: Callable[[], None] = lambda: None
+    look: Callable[[], Awaitable[None] | None] = lambda: None
 
     async def ask(self, call: Callable[[], Result]) -> Result | None:
         """Return the result of ``call``; None if it is refused, which is shown, or the visitor is not logged in."""
@@ -48,7 +48,9 @@ class Visit:
         """Do the same as ``ask``, then refresh the list."""
         done = await self.ask(call)
         with self.client:
-            self.look()
+            waiting = self.look()
+            if waiting is not None:
+                await waiting
         return done
 
 

@@ -1,33 +1,74 @@
-"""``/``: the fleet at a glance: the overall status, verdicts, and every device."""
+"""``/``: the fleet at a glance: the overall status, verdicts, and its devices, a page of them at a time."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from nicegui import ui
 
 from server.app.overall import Level, Overall
-from server.app.situation import Reading
 from server.dashboard import evidence
+from server.dashboard.listing import (
+    CURSOR,
+    FilterField,
+    SharedLook,
+    address,
+    filter_form,
+    page_ends,
+    pager,
+    values_of,
+)
 from server.dashboard.services import Services
-from server.dashboard.theme import Column, and_more, empty, heading, live, live_table, meter, pill, tone_class
-from server.dashboard.views import Counts, Cut, DeviceRow, Status, Tone, clock_time, counts, device_row
+from server.dashboard.theme import (
+    FIRST_S,
+    Column,
+    and_more,
+    empty,
+    heading,
+    live_apart,
+    live_table_apart,
+    meter,
+    pill,
+    tone_class,
+)
+from server.dashboard.views import Cut, DeviceRow, Status, Tone, clock_time, device_row
 from server.dashboard.visit import Pages, Visit
+from server.drift.latest import newest_evidence
+from server.errors import CursorRefusedError
+from server.store.lists.devices import DeviceFilter, DeviceSort, FleetCondition
+from server.store.lists.paging import Page
 
 _ENDED_SHOWN = 20
-_FRESH_S = 1.0  # the fleet is read at most this often, for all visitors together
+_VERDICTS_SHOWN = 20
+_ROWS = 100
+_ANY = ""
 COLUMNS = (
-    Column(name="device", label="Device", look="device"),
-    Column(name="site", label="Site"),
-    Column(name="state", label="State", look="pill"),
-    Column(name="release", label="Release"),
-    Column(name="phase", label="Update", look="pill"),
-    Column(name="evidence", label="Drift evidence, share of threshold", look="evidence"),
-    Column(name="seen", label="Last seen"),
+    Column(name="device", label="Device", look="device", sortable=False),
+    Column(name="site", label="Site", sortable=False),
+    Column(name="state", label="State", look="pill", sortable=False),
+    Column(name="release", label="Release", sortable=False),
+    Column(name="phase", label="Update", look="pill", sortable=False),
+    Column(name="evidence", label="Drift evidence, share of threshold", look="evidence", sortable=False),
+    Column(name="seen", label="Last seen", sortable=False),
 )
+_CONDITIONS = {one.value: one.value.replace("_", " ") for one in FleetCondition}
+FIELDS = (
+    FilterField(name="search", label="Search"),
+    FilterField(name="site", label="Site"),
+    FilterField(name="release", label="Release"),
+    FilterField(name="condition", label="Only", choices=_CONDITIONS),
+    FilterField(name="sort", label="Sort by", choices={one.value: one.value for one in DeviceSort}),
+    FilterField(name="order", label="Order", choices={"up": "ascending", "down": "descending"}),
+)
+_FIGURES: Mapping[FleetCondition, Tone] = {
+    FleetCondition.CONNECTED: Tone.GOOD, FleetCondition.UPDATING: Tone.BUSY,
+    FleetCondition.COMMISSIONING: Tone.BUSY, FleetCondition.DRIFTING: Tone.BAD, FleetCondition.FAILING: Tone.BAD,
+    FleetCondition.LOST: Tone.BAD, FleetCondition.SILENT: Tone.WARN, FleetCondition.PAUSED: Tone.WARN,
+    FleetCondition.DISCONNECTED: Tone.CALM, FleetCondition.NEVER_CONNECTED: Tone.WARN,
+}  # fmt: skip
+Asked = tuple[tuple[str, str], ...]
 _LEVELS = {
     Level.WELL: (Tone.GOOD, "no problems"),
     Level.UNKNOWN: (Tone.CALM, "not everything is known"),
@@ -38,73 +79,111 @@ _LEVELS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The content of the page."""
+    """The content of the page above the devices; ``counts``: of devices for which a condition holds, None: of all."""
 
-    rows: tuple[DeviceRow, ...]
-    counts: Counts
+    counts: Mapping[FleetCondition | None, int]
     overall: Overall
-    verdicts: tuple[evidence.VerdictCard, ...]
+    verdicts: Cut[evidence.VerdictCard]
     pools: Cut[evidence.PoolView]
+    ended: Cut[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetLooks:
+    """What all visitors share: the head of the page, and the devices of each address that somebody looks at."""
+
+    head: SharedLook[str, View]
+    devices: SharedLook[Asked, Page[DeviceRow]]
 
 
 def add_page(pages: Pages) -> None:
     """Add the page."""
-    pages.add("/", "Fleet", partial(_build, shared(lambda: _overview(pages.services))))
+    services = pages.services
+    looks = FleetLooks(SharedLook(lambda _: _overview(services)), SharedLook(partial(device_rows, services)))
+    pages.add("/", "Fleet", partial(_build, looks))
 
 
-def _build(look: Callable[[], View], visit: Visit) -> None:
-    live(lambda: replace(look(), rows=()), _show)
-    live(lambda: bool(look().rows), lambda known: _table(look) if known else _no_devices())
-    live(lambda: _ended(visit.services), _show_ended)
+def _build(looks: FleetLooks, visit: Visit) -> None:
+    live_apart(lambda at_most_s: looks.head.get(_ANY, at_most_s), _show)
+    heading("Devices")
+    values, wrong = values_of(visit.request.query_params, FIELDS)
+    filter_form("/", FIELDS, values)
+    asked = tuple(sorted(values.items()))
+    try:
+        if not wrong:
+            looks.devices.get(asked, FIRST_S)
+    except CursorRefusedError as error:
+        wrong = str(error)
+    if wrong:
+        empty("No such list", f"{wrong}. See all devices by the link beside the filters, or at the address /.")
+    else:
+        _devices(looks, asked)
+    live_apart(lambda at_most_s: looks.head.get(_ANY, at_most_s).ended, _show_ended)
 
 
-def shared(look: Callable[[], View]) -> Callable[[], View]:
-    """Return ``look``, cached for a second for all visitors together."""
-    kept: list[tuple[float, View]] = []
+def _devices(looks: FleetLooks, asked: Asked) -> None:
+    def page(at_most_s: float) -> Page[DeviceRow]:
+        return looks.devices.get(asked, at_most_s)
 
-    def again() -> View:
-        now_s = time.monotonic()
-        if not kept or now_s - kept[0][0] >= _FRESH_S:
-            kept[:] = [(now_s, look())]
-        return kept[0][1]
+    def show(known: bool) -> None:  # noqa: FBT001 - what one look found
+        if known:
+            live_table_apart(COLUMNS, "device", lambda at_most_s: page(at_most_s).rows)
+        elif asked:
+            empty("No device here", "None is as the filters ask, or not any more: see all devices at the address /.")
+        else:
+            empty("No devices yet", "Make a claim with fleet-server claim, then run edge-agent enrol on the device.")
 
-    return again
+    live_apart(lambda at_most_s: bool(page(at_most_s).rows), show)
+    live_apart(page_ends(page), lambda found: pager("/", dict(asked), found, "devices"))
 
 
-def rows(reading: Reading, silent_s: float) -> tuple[DeviceRow, ...]:
-    """Return one row for each device."""
-    lines = []
-    for device in reading.devices:
-        found = reading.evidence.get(device.device, {})
-        ratio, flagged = found.get("threshold_ratio"), bool(found.get("flagged"))
-        known = float(ratio) if isinstance(ratio, int | float) else None
-        lines.append(device_row(device, reading.now_ms, known, flagged=flagged, silent_s=silent_s))
-    return tuple(lines)
+def device_rows(services: Services, asked: Asked) -> Page[DeviceRow]:
+    """Return the page of devices at an address.
+
+    Raises:
+        CursorRefusedError: If its cursor is not of such a list.
+    """
+    values, situation = dict(asked), services.situation
+    wanted = DeviceFilter(
+        search=values.get("search", ""), site=values.get("site", ""), release=values.get("release", ""),
+        condition=FleetCondition(values["condition"]) if "condition" in values else None,
+    )  # fmt: skip
+    found = situation.listing.page(
+        wanted, sort=DeviceSort(values.get("sort", DeviceSort.DEVICE)), descending=values.get("order") == "down",
+        limit=_ROWS, cursor=values.get(CURSOR),
+    )  # fmt: skip
+    now_ms, rows = situation.clock(), []
+    known = newest_evidence(services.database, devices=[device.device for device in found.rows])
+    for device in found.rows:
+        judged = known.get(device.device, {})
+        ratio, flagged = judged.get("threshold_ratio"), bool(judged.get("flagged"))
+        share = float(ratio) if isinstance(ratio, int | float) else None
+        rows.append(device_row(device, now_ms, share, flagged=flagged, silent_s=situation.silent_s))
+    return Page(rows=tuple(rows), next=found.next, previous=found.previous, total=found.total)
 
 
 def _overview(services: Services) -> View:
     situation = services.situation
     reading = situation.read()
     alarms, places = services.drift.verdicts.open(), {one.verdict: one for one in services.drift.places.all()}
-    found = tuple(evidence.verdict_card(alarm, reading.now_ms, places.get(alarm.id)) for alarm in alarms)
-    lines = rows(reading, situation.silent_s)
+    shown = Cut.of(alarms, _VERDICTS_SHOWN)
+    cards = tuple(evidence.verdict_card(alarm, reading.now_ms, places.get(alarm.id)) for alarm in shown.rows)
     return View(
-        rows=lines,
-        counts=counts(lines),
+        counts=situation.listing.counts(),
         overall=situation.overall(reading),
-        verdicts=found,
+        verdicts=Cut(cards, shown.more),
         pools=evidence.pools(services.database),
+        ended=_ended(services),
     )
 
 
 def _show(view: View) -> None:
-    figures = view.counts
     with ui.element("div").classes("tf-grid"):
-        _figure(figures.devices, "devices", Tone.CALM)
-        _figure(figures.connected, "connected", Tone.GOOD if figures.connected == figures.devices else Tone.WARN)
-        _figure(figures.updating, "updating", Tone.BUSY)
-        _figure(figures.drifting, "drifting", Tone.BAD)
-        _figure(figures.troubled, "in trouble", Tone.BAD)
+        _figure(view.counts[None], "devices", Tone.CALM, "/")
+        for condition, tone in _FIGURES.items():
+            count, whole = view.counts[condition], condition is FleetCondition.CONNECTED
+            shown = Tone.WARN if whole and count < view.counts[None] else tone
+            _figure(count, condition.value.replace("_", " "), shown, address("/", {"condition": condition.value}))
     tone, words = _LEVELS[view.overall.level]
     with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{tone}"):
         pill(Status(words, tone))
@@ -114,10 +193,11 @@ def _show(view: View) -> None:
             with ui.element("div").classes("tf-row").style("gap: 8px"):
                 pill(Status(concern.level.value, _LEVELS[concern.level][0]))
                 ui.label(concern.text)
-    if view.verdicts:
+    if view.verdicts.rows:
         heading("Open verdicts")
-    for card in view.verdicts:
+    for card in view.verdicts.rows:
         show_verdict(card)
+    and_more(view.verdicts.more, "see fleet-server verdicts list --open")
     if view.pools.rows:
         _pools(view.pools)
 
@@ -160,9 +240,9 @@ def show_verdict(card: evidence.VerdictCard) -> None:
 
 
 def _ended(services: Services) -> Cut[tuple[str, str]]:
-    found = Cut.of(services.fleet.ended(), _ENDED_SHOWN)
-    rows = ((device.device, f"{device.ended} {clock_time(device.ended_ms)}") for device in found.rows)
-    return Cut(tuple(rows), found.more)
+    found = services.situation.listing.page(DeviceFilter(ended=True), limit=_ENDED_SHOWN)
+    rows = tuple((device.device, f"{device.ended} {clock_time(device.ended_ms)}") for device in found.rows)
+    return Cut(rows, (found.total or len(rows)) - len(rows))
 
 
 def _show_ended(devices: Cut[tuple[str, str]]) -> None:
@@ -178,16 +258,7 @@ def _show_ended(devices: Cut[tuple[str, str]]) -> None:
         and_more(devices.more, "see fleet-server devices list --ended")
 
 
-def _figure(value: int, name: str, tone: Tone) -> None:
-    with ui.element("div").classes("tf-card").style("gap: 4px"):
-        ui.label(str(value)).classes("tf-count" + (f" {tone_class(tone)}" if value else ""))
+def _figure(value: int, name: str, tone: Tone, target: str) -> None:
+    with ui.link(target=target).classes("tf-card tf-figure").style("gap: 4px"):
+        ui.label(f"{value:,}").classes("tf-count" + (f" {tone_class(tone)}" if value else ""))
         ui.label(name).classes("tf-muted tf-small")
-
-
-def _table(look: Callable[[], View]) -> None:
-    heading("Devices")
-    live_table(COLUMNS, "device", lambda: look().rows)
-
-
-def _no_devices() -> None:
-    empty("No devices yet", "Make a claim with fleet-server claim, then run edge-agent enrol on the device.")

@@ -1,4 +1,4 @@
-"""Pages of a list: a stable order, and a cursor after whose row the next page begins.
+"""Pages of a list: a stable order, and cursors beside whose rows the next page begins and the previous one ends.
 
 A cursor holds the values of the last row by which the list is sorted, not a number of rows to skip: rows that come or
 go between two pages neither repeat nor hide another one. A row whose own place in the order changes meanwhile may.
@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from server.errors import CursorRefusedError
 Row = TypeVar("Row")
 _MAX_CURSOR = 2_000
 _MAX_INT = 2**63
+_AFTER, _BEFORE = "after", "before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,36 +42,45 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[Row]):
-    """Some rows of a list. ``next``: the cursor of the next page, None at the end; ``total``: of all pages.
+    """Some rows of a list. ``next`` and ``previous``: the cursors of the pages beside it, None at the ends.
 
-    ``total`` is None where it is not counted: on a page after a cursor.
+    ``total``: the rows of all pages, None where they are not counted: on a page that a cursor names.
     """
 
     rows: tuple[Row, ...]
     next: str | None
+    previous: str | None = None
     total: int | None = None
 
 
 def read_page(
     connection: sa.Connection, query: sa.Select[Any], order: Order, limit: int, cursor: str | None
 ) -> Page[sa.RowMapping]:
-    """Return at most ``limit`` rows of ``query`` after ``cursor``; the rows of its first page are counted, too.
+    """Return at most ``limit`` rows of ``query`` beside ``cursor``; the rows of its first page are counted, too.
 
     Raises:
         CursorRefusedError: If ``cursor`` is not one of this list in this order.
     """
     names = [f"key_{index}" for index in range(len(order.keys))]
     wanted = query.add_columns(*(key.value.label(name) for key, name in zip(order.keys, names, strict=True)))
-    wanted = wanted.order_by(*(key.value.desc() if key.descending else key.value.asc() for key in order.keys))
-    if cursor is not None:
-        wanted = wanted.where(_after(order.keys, _read(order, cursor)))
+    back, place = _read(order, cursor) if cursor is not None else (False, None)
+    keys = [replace(key, descending=key.descending is not back) for key in order.keys]
+    wanted = wanted.order_by(*(key.value.desc() if key.descending else key.value.asc() for key in keys))
+    if place is not None:
+        wanted = wanted.where(_after(keys, place))
     found = connection.execute(wanted.limit(limit + 1)).mappings().all()
-    more = len(found) > limit
-    last = found[limit - 1] if more else None
+    rows, more = found[:limit], len(found) > limit
+    if back:
+        rows = rows[::-1]
     counted = sa.select(sa.func.count()).select_from(query.order_by(None).subquery())
+
+    def beside(row: sa.RowMapping, *, back: bool) -> str:
+        return _written(order.name, [_BEFORE if back else _AFTER, *(row[name] for name in names)])
+
     return Page(
-        rows=tuple(found[:limit]),
-        next=_written(order.name, [last[name] for name in names]) if last is not None else None,
+        rows=tuple(rows),
+        next=beside(rows[-1], back=False) if rows and (more or back) else None,
+        previous=beside(rows[0], back=True) if rows and (more if back else cursor is not None) else None,
         total=int(connection.execute(counted).scalar_one()) if cursor is None else None,
     )
 
@@ -89,7 +99,8 @@ def _written(name: str, values: Sequence[object]) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def _read(order: Order, cursor: str) -> list[str | int | float]:
+def _read(order: Order, cursor: str) -> tuple[bool, list[str | int | float]]:
+    """Return whether ``cursor`` leads back, and the values of the row beside its page."""
     shown = f"{cursor[:40]!r}"
     message = f"Expected the next of a page of this list in this order, got {shown}: leave cursor out to begin again"
     padded = cursor[:_MAX_CURSOR] + "=" * (-len(cursor) % 4)
@@ -97,10 +108,13 @@ def _read(order: Order, cursor: str) -> list[str | int | float]:
         document = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, RecursionError) as error:
         raise CursorRefusedError(message) from error
-    if not isinstance(document, list) or document[:1] != [order.name] or len(document) != len(order.keys) + 1:
+    if not isinstance(document, list) or len(document) != len(order.keys) + 2:
         raise CursorRefusedError(message)
-    for key, value in zip(order.keys, document[1:], strict=True):
+    name, way, *values = document
+    if name != order.name or way not in (_AFTER, _BEFORE):
+        raise CursorRefusedError(message)
+    for key, value in zip(order.keys, values, strict=True):
         fits = type(value) is key.kind or (key.kind is float and type(value) is int)
         if not fits or (isinstance(value, int) and not -_MAX_INT <= value < _MAX_INT):
             raise CursorRefusedError(message)
-    return document[1:]
+    return way == _BEFORE, values

@@ -87,16 +87,16 @@ def test_pages_have_each_device_once_in_every_order(database: Database) -> None:
 
 def in_order(database: Database, sort: DeviceSort, *, descending: bool) -> list[str]:
     """Return the ids of all devices, read two at a time."""
-    seen: list[str] = []
-    cursor = None
-    while True:
-        page = listing(database).page(sort=sort, descending=descending, limit=2, cursor=cursor)
-        assert len(page.rows) <= 2
-        assert page.total == (COUNT if cursor is None else None)
-        seen += [one.device for one in page.rows]
-        cursor = page.next
-        if cursor is None:
-            return seen
+    pages = [listing(database).page(sort=sort, descending=descending, limit=2)]
+    assert (pages[0].total, pages[0].previous) == (COUNT, None)
+    while pages[-1].next is not None:
+        pages.append(listing(database).page(sort=sort, descending=descending, limit=2, cursor=pages[-1].next))
+        back = listing(database).page(sort=sort, descending=descending, limit=2, cursor=pages[-1].previous)
+        assert (len(pages[-1].rows) <= 2, pages[-1].total) == (True, None)
+        assert (back.rows, back.next, back.previous is None) == (
+            pages[-2].rows, pages[-2].next, len(pages) == 2,
+        )  # fmt: skip
+    return [one.device for page in pages for one in page.rows]
 
 
 def test_one_device_is_a_whole_page(empty_url: str) -> None:
@@ -210,7 +210,8 @@ def test_one_report_with_a_nul_hides_no_other_device(database: Database) -> None
 
 def test_refuses_a_cursor_that_it_did_not_give(database: Database) -> None:
     """Whatever a person typed, and of the right list, but made by hand."""
-    values: list[list[object]] = [[], ["d1", "d2"], [1], [None], [["d1"]], [True]]
+    values: list[list[object]] = [[], ["d1"], ["beside", "d1"], [1, "d1"]]
+    values += [["after", *some] for some in (["d1", "d2"], [1], [None], [["d1"]], [True])]  # type: ignore[misc]
     made = [base64.urlsafe_b64encode(json.dumps(["devices by device", *some]).encode()).decode() for some in values]
     for odd in ("", "x", "é", "=", "A" * 2_500, "W10", "[1]", *made):
         with pytest.raises(CursorRefusedError, match="leave cursor out"):
