@@ -15,7 +15,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -191,8 +191,9 @@ class RolloutGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutInfo:
-    """One rollout, its groups and its devices (``members``).
+    """One rollout, its groups and its devices (``members``; None in a list without those of large rollouts).
 
+    ``devices``: how many they are, 0 from an older server.
     ``failed`` and ``stuck`` include devices that were replaced or removed later; ``committed_ratio`` is
     ``committed`` / (``committed`` + ``failed`` + ``stuck``), None while all three are 0. ``waiting``: how many devices
     have put the update off, by the code of the reason. ``scope``: which devices it is for (``docs/reference/rest.md``);
@@ -233,7 +234,8 @@ class RolloutInfo:
     waiting: Mapping[str, int] = field(default_factory=dict)
     cautions: Mapping[str, str] = field(default_factory=dict)
     groups: tuple[RolloutGroup, ...] = ()
-    members: tuple[RolloutDevice, ...] = ()
+    devices: int = 0
+    members: tuple[RolloutDevice, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -464,6 +466,13 @@ class _RunningOn:
 @dataclass(frozen=True, slots=True)
 class _Rollouts:
     rollouts: tuple[RolloutInfo, ...] = ()
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    members: tuple[RolloutDevice, ...] = ()
+    next: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -585,13 +594,34 @@ class FleetClient:
         """Return the ids of the devices that report running ``release``."""
         return self._get(_RunningOn, f"/api/releases/{_part(release)}").running
 
-    def rollouts(self) -> tuple[RolloutInfo, ...]:
-        """Return every rollout, newest first."""
-        return self._get(_Rollouts, "/api/rollouts").rollouts
+    def rollouts(self, *, members: bool = True) -> tuple[RolloutInfo, ...]:
+        """Return every rollout, newest first; ``members``: with the devices of each, else ``members`` may be None."""
+        found = [one for page in self._pages(_Rollouts, "/api/rollouts", {}) for one in page.rollouts]
+        return tuple(self._whole(one) if members else one for one in found)
 
     def rollout(self, rollout: str) -> RolloutInfo:
         """Return one rollout."""
-        return self._get(RolloutInfo, f"/api/rollouts/{_part(rollout)}")
+        return self._whole(self._get(RolloutInfo, f"/api/rollouts/{_part(rollout)}"))
+
+    def rollout_devices(
+        self, rollout: str, *, standing: str = "", search: str = ""
+    ) -> Iterator[RolloutDevice]:  # fmt: skip
+        """Yield the devices of a rollout, by group and id; ``standing``: such as "failed"; ``search``: part of the id.
+
+        An older server has no such list: its rollouts have all members.
+        """
+        query = {name: value for name, value in (("standing", standing), ("search", search)) if value}
+        path = f"/api/rollouts/{_part(rollout)}/members"
+        for page in self._pages(_Members, path, {"limit": str(_PAGE), **query}):
+            yield from page.members
+
+    def _whole(self, rollout: RolloutInfo) -> RolloutInfo:
+        """Return a rollout with its members; those of a large one come in pages."""
+        return (
+            rollout
+            if rollout.members is not None
+            else replace(rollout, members=tuple(self.rollout_devices(rollout.id)))
+        )
 
     def create_rollout(
         self, release: str, *, canary: int | Sequence[str] | None = None, approved: bool = False,
@@ -607,23 +637,23 @@ class FleetClient:
         body: dict[str, Json] = {"release": release, "canary": chosen, "approved": approved}
         if newcomers:  # an older server refuses keys that it does not know
             body["newcomers"] = True
-        return self._post(RolloutInfo, "/api/rollouts", body | ({"scope": dict(scope)} if scope else {}))
+        return self._whole(self._post(RolloutInfo, "/api/rollouts", body | ({"scope": dict(scope)} if scope else {})))
 
     def approve(self, rollout: str, *, by: str = SOMEBODY) -> RolloutInfo:
         """Approve a rollout, so that it starts; ``by``: who decided it."""
-        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/approve", {"by": by})
+        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/approve", {"by": by}))
 
     def pause(self, rollout: str, *, by: str = SOMEBODY, why: str = "") -> RolloutInfo:
         """Pause a rollout: no further device is assigned the release. ``by`` and ``why`` are recorded."""
-        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/pause", {"by": by, "why": why})
+        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/pause", {"by": by, "why": why}))
 
     def resume(self, rollout: str, *, how: str = "retry", by: str = SOMEBODY) -> RolloutInfo:
         """Resume a paused rollout; ``how``: ``retry``, ``replace`` or ``tolerate``; ``by``: who decided it."""
-        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/resume", {"how": how, "by": by})
+        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/resume", {"how": how, "by": by}))
 
     def abort(self, rollout: str, *, by: str = SOMEBODY, why: str = "") -> RolloutInfo:
         """Abort a rollout; devices that have not committed go back. ``by`` and ``why`` are recorded."""
-        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/abort", {"by": by, "why": why})
+        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/abort", {"by": by, "why": why}))
 
     def samples(self, *, unlabelled: bool = False, page: int = _PAGE) -> Iterator[SampleInfo]:
         """Yield the samples, newest first; with ``unlabelled``, each unlabelled image once, oldest first.

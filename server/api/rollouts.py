@@ -6,30 +6,34 @@ Failures stay in every figure: ``failed`` and ``stuck`` include devices that wer
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field, computed_field
 
 from server.api.auth import Auth
-from server.api.values import Person, ValueBody, Why
+from server.api.values import Cursor, Limit, Name, PageBody, Person, Search, ValueBody, Why, check_whole
 from server.errors import RolloutRefusedError
 from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
 from server.rollout.create import MAX_RATE, RolloutOptions, window_of
 from server.rollout.figures.forecast import total
 from server.rollout.figures.sequential import disagreeing, failing
-from server.rollout.model import Member, Rollout
+from server.rollout.model import Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.planner import unproven
 from server.rollout.resuming import How
 from server.rollout.scope import Scope
 from server.rollout.service import RolloutService
 from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, removed_count, replaced_count, waiting
+from server.store.lists.rollouts import MemberFilter
 from wire.messages import MaintenanceWindow
 from wire.shadow import MAX_SHADOW_S, ShadowCounts, ShadowOrder, merge_shadow
 
 MAX_LISTED = 20_000  # devices in one request: twice the largest fleet that was tried
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+_SHOWN, _MEMBERS_SHOWN = 50, 500  # rollouts, and members of one, in an answer by default
+_MEMBERS_IN_A_LIST = 20
+Listed = Annotated[str, Field(min_length=1, max_length=200)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
 
@@ -97,12 +101,12 @@ class ScopeBody(ValueBody, extra="forbid"):
     devices that run another model get the release too; it needs a filter other than ``hardware``.
     """
 
-    devices: Annotated[list[Name], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
-    sites: Annotated[list[Name], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    devices: Annotated[list[Listed], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    sites: Annotated[list[Listed], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
     attributes: dict[str, str] = Field(default_factory=dict, max_length=100)
-    hardware: Annotated[list[Name], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
-    releases: Annotated[list[Name], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
-    models: Annotated[list[Name], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    hardware: Annotated[list[Listed], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    releases: Annotated[list[Listed], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    models: Annotated[list[Listed], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
     move: bool = False
 
 
@@ -279,8 +283,9 @@ class DeviceRateBody(ValueBody):
 
 
 class RolloutBody(BaseModel):
-    """One rollout.
+    """One rollout. ``members``: null if there are more than an answer has (``…/members`` has them page by page).
 
+    ``devices``: how many members there are.
     ``failed`` and ``stuck`` include devices that were replaced or removed later. ``replaced``: in whose place others
     try. ``removed``: left the fleet before the release had an outcome on them. ``committed_ratio``:
     ``committed`` / (``committed`` + ``failed`` + ``stuck``), null while all are 0. ``air_bytes``, ``bundle_bytes``: the
@@ -324,11 +329,18 @@ class RolloutBody(BaseModel):
     waiting: dict[str, int]
     cautions: dict[str, str]
     groups: list[GroupBody]
+    devices: int
+    members: list[MemberBody] | None
+
+
+class MembersBody(PageBody):
+    """Devices of a rollout, by group and id."""
+
     members: list[MemberBody]
 
 
-class RolloutsBody(BaseModel):
-    """Every rollout, newest first."""
+class RolloutsBody(PageBody):
+    """Rollouts, newest first."""
 
     rollouts: list[RolloutBody]
 
@@ -336,21 +348,12 @@ class RolloutsBody(BaseModel):
 def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
     """Return the routes for operators."""
     routes = APIRouter(tags=["rollouts"], dependencies=[Depends(auth.operator)])
+    _add_lists(routes, rollouts)
 
     @routes.post("/api/rollouts", status_code=201)
     def create(request: RolloutRequest) -> RolloutBody:
         """Create a rollout; it starts when approved."""
         return _shown(rollouts, rollouts.create(_request(request)))
-
-    @routes.get("/api/rollouts")
-    def list_rollouts() -> RolloutsBody:
-        """Return every rollout."""
-        return RolloutsBody(rollouts=[_body(rollout) for rollout in rollouts.up_to_date(*rollouts.list())])
-
-    @routes.get("/api/rollouts/{rollout}")
-    def get(rollout: str) -> RolloutBody:
-        """Return one rollout."""
-        return _shown(rollouts, rollouts.get(rollout))
 
     @routes.post("/api/rollouts/{rollout}/approve")
     def approve(rollout: str, request: ApproveRequest | None = None) -> RolloutBody:
@@ -393,6 +396,42 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
     return routes
 
 
+def _add_lists(routes: APIRouter, rollouts: RolloutService) -> None:
+    kept: dict[tuple[str, int], RolloutBody] = {}
+
+    @routes.get("/api/rollouts")
+    def list_rollouts(
+        *, phase: RolloutPhase | None = None, release: Name = "", limit: Limit = None, cursor: Cursor = None
+    ) -> RolloutsBody:
+        """Return rollouts, newest first, with their members if they have no more than 20.
+
+        Without ``limit``, 422 ``page_needed`` if there are more than 50.
+        """
+        found = rollouts.ledger.page(
+            phase=phase or "", release=release, limit=min(limit or _SHOWN, _SHOWN), cursor=cursor
+        )  # fmt: skip
+        check_whole(found, limit, cursor)
+        shown = rollouts.described(found.rows, partial(_body, most=_MEMBERS_IN_A_LIST), kept)
+        return RolloutsBody(rollouts=list(shown), next=found.next, total=found.total)
+
+    @routes.get("/api/rollouts/{rollout}")
+    def get(rollout: str) -> RolloutBody:
+        """Return one rollout."""
+        return _shown(rollouts, rollouts.get(rollout))
+
+    @routes.get("/api/rollouts/{rollout}/members")
+    def members(  # noqa: PLR0913 - one argument a parameter of the query
+        rollout: str, *, standing: MemberStanding | None = None, code: Name = "", search: Search = "",
+        group: Annotated[int | None, Query(ge=0, lt=2**31)] = None, limit: Limit = None, cursor: Cursor = None,
+    ) -> MembersBody:  # fmt: skip
+        """Return devices of a rollout, by group and id; ``search``: a part of the id."""
+        wanted = MemberFilter(search=search, standing=standing or "", code=code, group=group)
+        known, found = rollouts.ledger.members(rollout, wanted, limit=limit or _MEMBERS_SHOWN, cursor=cursor)
+        check_whole(found, limit, cursor)
+        (shown,) = rollouts.up_to_date(known)
+        return MembersBody(members=[_member(one) for one in shown.members], next=found.next, total=found.total)
+
+
 def _request(body: RolloutRequest) -> RolloutOptions:
     canary = body.canary
     if body.defect_ratio is not None:
@@ -413,10 +452,11 @@ def _window(body: WindowBody | None) -> MaintenanceWindow | None:
 
 
 def _shown(rollouts: RolloutService, rollout: Rollout) -> RolloutBody:
-    return _body(*rollouts.up_to_date(rollout))
+    (shown,) = rollouts.up_to_date(rollout)
+    return _body(shown)
 
 
-def _body(rollout: Rollout) -> RolloutBody:
+def _body(rollout: Rollout, most: int = _MEMBERS_SHOWN) -> RolloutBody:
     counts, likely, differs = count_members(rollout.members), total(rollout.members), disagreeing(rollout)
     return RolloutBody(
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
@@ -434,7 +474,8 @@ def _body(rollout: Rollout) -> RolloutBody:
         forecast_bytes=likely.air_bytes if likely else None, forecast_upper=likely.upper if likely else 0,
         failing=DeviceRateBody.of(failing(rollout)), disagreeing=DeviceRateBody.of(differs) if differs else None,
         waiting=waiting(rollout.members), cautions=dict(rollout.cautions), groups=_groups(rollout),
-        members=[_member(member) for member in rollout.members],
+        devices=len(rollout.members),
+        members=[_member(member) for member in rollout.members] if len(rollout.members) <= most else None,
     )  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from urllib.parse import urlencode
 
 from nicegui import ui
 
+from server.dashboard.theme import FIRST_S
+from server.errors import CursorRefusedError
 from server.store.lists.paging import Page
 
 Asked = TypeVar("Asked", bound=Hashable)
@@ -82,6 +84,15 @@ def values_of(query: Mapping[str, str], fields: Sequence[FilterField]) -> tuple[
 
 
 CURSOR = "cursor"
+
+
+def refused(look: Callable[[float], Page[Any]]) -> str:
+    """Look at a page for the first time; return why it is refused, "" if it is not."""
+    try:
+        look(FIRST_S)
+    except CursorRefusedError as error:
+        return str(error)
+    return ""
 
 
 def address(path: str, values: Mapping[str, str], **changes: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from server.dashboard.views import Cut, Status, Tone, ago
+from server.dashboard.views import Cut, Status, Tone, ago, clock_time
 from server.rollout.figures.forecast import total
 from server.rollout.figures.sequential import disagreeing, failing
 from server.rollout.model import (
@@ -257,6 +257,25 @@ def _may_skip(rollout: Rollout, index: int) -> bool:
 
 def _waits_tone(code: str) -> Tone:
     return Tone.CALM if code == "window_closed" else Tone.WARN  # a closed window opens by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRow:
+    """One device of a rollout as a row of a table."""
+
+    device: str
+    group: str
+    standing: Status
+    fetched: str
+    settled: str
+
+
+def member_row(member: Member, group: str) -> MemberRow:
+    """Return the row of a device in ``group``."""
+    return MemberRow(
+        device=member.device, group=group, standing=_member(member).standing,
+        fetched=in_bytes(member.air_bytes or member.bundle_bytes), settled=clock_time(member.settled_ms),
+    )  # fmt: skip
 
 
 def _member(member: Member) -> MemberView:

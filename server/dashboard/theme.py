@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from nicegui import Client, run, ui
 
+from server.dashboard.progress import MemberRow
 from server.dashboard.views import AnswerRow, DeviceRow, EventRow, Status, Tone, UsageRow
 from server.people import MAX_NAME, MAX_WHY, SOMEBODY
 
@@ -140,11 +141,11 @@ def live(look: Callable[[], View], show: Callable[[View], None]) -> Callable[[],
     return keep_fresh(again)
 
 
-def live_apart(look: Callable[[float], View], show: Callable[[View], None]) -> None:
+def live_apart(look: Callable[[float], View], show: Callable[[View], None]) -> Callable[[], Awaitable[None]]:
     """Do as ``live``, but look in a thread, so that other visitors do not wait for the database.
 
     ``look`` takes how many seconds old its answer may be: a page is there at once with what was seen last, and is up to
-    date with its first refresh.
+    date with its first refresh. Returns a function that looks and shows now.
     """
     seen = look(FIRST_S)
 
@@ -160,7 +161,7 @@ def live_apart(look: Callable[[float], View], show: Callable[[View], None]) -> N
             part.refresh()
 
     part()
-    keep_fresh(again)
+    return keep_fresh(again)
 
 
 def keep_fresh(again: Callable[[], Awaitable[None] | None]) -> Callable[[], Awaitable[None]]:
@@ -276,7 +277,7 @@ def _answers(dialog: ui.dialog, action: str, answer: Callable[[], object]) -> No
         ui.button(action, on_click=lambda: dialog.submit(answer()) if answer() else None).props("unelevated no-caps")
 
 
-Row = AnswerRow | DeviceRow | EventRow | UsageRow
+Row = AnswerRow | DeviceRow | EventRow | MemberRow | UsageRow
 _PILL = """<q-td :props="props"><span v-if="props.value && props.value.text"
  :class="'tf-pill tf-' + props.value.tone">{{ props.value.text }}</span></q-td>"""
 _DEVICE = """<q-td :props="props"><a v-if="props.value" class="tf-link" :href="'/device/' + props.value">

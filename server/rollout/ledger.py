@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 import sqlalchemy as sa
 
@@ -13,6 +13,9 @@ from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rol
 from server.rollout.scope import Scope
 from server.store import rollouts as store
 from server.store.database import Database
+from server.store.lists import rollouts as lists
+from server.store.lists.paging import Page
+from server.store.lists.rollouts import MemberFilter
 from wire.codec import decode, encode
 from wire.messages import MaintenanceWindow
 from wire.shadow import ShadowCounts, ShadowOrder
@@ -34,6 +37,49 @@ class RolloutLedger:
         """Return every rollout, newest first."""
         with self.database.begin() as connection:
             return _rollouts(connection, store.all_rollouts(connection))
+
+    def page(
+        self, *, phase: str = "", release: str = "", limit: int, cursor: str | None = None, open_first: bool = False
+    ) -> Page[Rollout]:  # fmt: skip
+        """Return a page of rollouts, newest first, without members; ``phase`` and ``release``: "" for any.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.database.begin() as connection:
+            found = lists.rollout_page(
+                connection, phase=phase, release=release, limit=limit, cursor=cursor,
+                first=OPEN_PHASES if open_first else (),
+            )  # fmt: skip
+        rollouts = tuple(_rollout(row, ()) for row in found.rows)
+        return Page(rows=rollouts, next=found.next, previous=found.previous, total=found.total)
+
+    def whole(self, rollouts: Sequence[Rollout]) -> tuple[Rollout, ...]:
+        """Return ``rollouts``, as they are now, with all their members."""
+        with self.database.begin() as connection:
+            rows = {row["id"]: row for row in store.rollouts_named(connection, [one.id for one in rollouts])}
+            over = [row for row in rows.values() if RolloutPhase(row["phase"]) not in OPEN_PHASES]
+            found = {one.id: one for one in _rollouts(connection, over)}
+            return tuple(
+                found.get(one.id) or self._current(connection, rows[one.id]) for one in rollouts if one.id in rows
+            )
+
+    def members(
+        self, rollout: str, wanted: MemberFilter, *, limit: int, cursor: str | None = None
+    ) -> tuple[Rollout, Page[Member]]:  # fmt: skip
+        """Return a rollout that has the members of a page alone, and that page, by group and device.
+
+        Raises:
+            UnknownRolloutError: If there is none of that id.
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        missing = _unknown(rollout)
+        row = self.database.row(lambda connection: store.one_rollout(connection, rollout), missing)
+        with self.database.begin() as connection:
+            found = lists.member_page(connection, rollout, wanted, limit=limit, cursor=cursor)
+        members = tuple(_member(one) for one in found.rows)
+        page = Page(rows=members, next=found.next, previous=found.previous, total=found.total)
+        return _rollout(row, members), page
 
     def open(self) -> tuple[Rollout, ...]:
         """Return the rollouts that are not over, oldest first."""
@@ -63,10 +109,8 @@ class RolloutLedger:
         Raises:
             UnknownRolloutError: If there is none of that id.
         """
-        message = f"Expected the id of a rollout, got {rollout[:80]!r}: fleet-server rollouts list prints them"
-        missing = UnknownRolloutError(message)
         return self.database.row(
-            lambda connection: _with_members(connection, store.one_rollout(connection, rollout)), missing
+            lambda connection: _with_members(connection, store.one_rollout(connection, rollout)), _unknown(rollout)
         )
 
     def add(self, rollout: Rollout) -> None:
@@ -129,23 +173,37 @@ def _standing(row: sa.RowMapping) -> MemberStanding:
     return MemberStanding.STUCK if stuck else MemberStanding(row["standing"])
 
 
+def _unknown(rollout: str) -> UnknownRolloutError:
+    message = f"Expected the id of a rollout, got {rollout[:80]!r}: fleet-server rollouts list prints them"
+    return UnknownRolloutError(message)
+
+
 def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple[Rollout, ...]:
     members: dict[str, list[Member]] = {row["id"]: [] for row in rows}
     for row in store.members_of(connection, list(members)):
-        values = {str(key): value for key, value in row.items() if key != "rollout"}
-        values["standing"] = _standing(row)
-        values["retried_from"] = MemberStanding(row["retried_from"]) if row["retried_from"] else None
-        for name in ("shadow", "replay"):
-            values[name] = decode(ShadowCounts, row[name].encode()) if row[name] else None
-        members[row["rollout"]].append(Member(**values))
-    found = []
-    for row in rows:
-        values = {str(key): value for key, value in row.items() if key != "change"}
-        values["groups"] = tuple(Group(**group) for group in row["groups"])
-        values["phase"] = RolloutPhase(row["phase"])
-        values["window"] = decode(MaintenanceWindow, row["window"].encode()) if row["window"] else None
-        values["shadow"] = decode(ShadowOrder, row["shadow"].encode()) if row["shadow"] else None
-        values["scope"] = Scope.of(json.loads(row["scope"])) if row["scope"] else Scope()
-        values["cautions"] = json.loads(row["cautions"]) if row["cautions"] else {}
-        found.append(Rollout(**values, members=tuple(members[row["id"]])))
-    return tuple(found)
+        members[row["rollout"]].append(_member(row))
+    return tuple(_rollout(row, tuple(members[row["id"]])) for row in rows)
+
+
+def _member(row: sa.RowMapping) -> Member:
+    values = {name: row[name] for name in _MEMBER_COLUMNS}
+    values["standing"] = _standing(row)
+    values["retried_from"] = MemberStanding(row["retried_from"]) if row["retried_from"] else None
+    for name in ("shadow", "replay"):
+        values[name] = decode(ShadowCounts, row[name].encode()) if row[name] else None
+    return Member(**values)
+
+
+def _rollout(row: sa.RowMapping, members: tuple[Member, ...]) -> Rollout:
+    values = {name: row[name] for name in _ROLLOUT_COLUMNS}
+    values["groups"] = tuple(Group(**group) for group in row["groups"])
+    values["phase"] = RolloutPhase(row["phase"])
+    values["window"] = decode(MaintenanceWindow, row["window"].encode()) if row["window"] else None
+    values["shadow"] = decode(ShadowOrder, row["shadow"].encode()) if row["shadow"] else None
+    values["scope"] = Scope.of(json.loads(row["scope"])) if row["scope"] else Scope()
+    values["cautions"] = json.loads(row["cautions"]) if row["cautions"] else {}
+    return Rollout(**values, members=members)
+
+
+_MEMBER_COLUMNS = tuple(column.name for column in store.MEMBERS.c if column.name != "rollout")
+_ROLLOUT_COLUMNS = tuple(one.name for one in fields(Rollout) if one.name in store.ROLLOUTS.c)

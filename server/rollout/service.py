@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias, TypeVar
 
 from server.clock import Clock, system_now_ms
 from server.errors import ReleaseRegressedError, ReleaseWithdrawnError, RolloutPhaseError, RolloutRefusedError
@@ -65,6 +66,12 @@ _PHASES = {  # for each act: the phases in which it is allowed, and the one it l
     "pause": (frozenset({RolloutPhase.RUNNING}), RolloutPhase.PAUSED),
     "abort": (ABORTABLE, RolloutPhase.ABORTING),
 }
+
+
+_KEPT = 1_000
+Description = TypeVar("Description")
+Kept: TypeAlias = dict[tuple[str, int], Description]
+"""Descriptions of rollouts that are over, by id and the time of their last change."""
 
 
 def _nothing(_: str) -> str:
@@ -141,6 +148,29 @@ class RolloutService:
             UnknownRolloutError: If there is none of that id.
         """
         return self.ledger.get(rollout)
+
+    def described(
+        self,
+        heads: Sequence[Rollout],
+        describe: Callable[[Rollout], Description],
+        kept: dict[tuple[str, int], Description],
+    ) -> tuple[Description, ...]:
+        """Return ``describe`` of each rollout, up to date and with its members; ``heads`` may lack them.
+
+        Of a rollout that is over nothing changes any more: its description is made once and ``kept``.
+        """
+        missing = [one for one in heads if one.phase in OPEN_PHASES or (one.id, one.updated_ms) not in kept]
+        found: dict[str, Description] = {}
+        for one in self.up_to_date(*self.ledger.whole(missing)):
+            found[one.id] = describe(one)
+            if one.phase not in OPEN_PHASES:
+                kept[one.id, one.updated_ms] = found[one.id]
+        while len(kept) > _KEPT:
+            del kept[next(iter(kept))]
+        return tuple(
+            found.get(one.id) or kept[one.id, one.updated_ms]
+            for one in heads if one.id in found or (one.id, one.updated_ms) in kept
+        )  # fmt: skip
 
     def up_to_date(self, *rollouts: Rollout) -> tuple[Rollout, ...]:
         """Return ``rollouts`` with the bytes and counts that devices under way have reported, which none has settled.

@@ -82,6 +82,11 @@ def one_rollout(connection: sa.Connection, rollout: str) -> sa.RowMapping | None
     return connection.execute(ROLLOUTS.select().where(ROLLOUTS.c.id == rollout)).mappings().first()
 
 
+def rollouts_named(connection: sa.Connection, rollouts: Sequence[str]) -> list[sa.RowMapping]:
+    """Return those of ``rollouts``, by id, that there are."""
+    return list(connection.execute(ROLLOUTS.select().where(ROLLOUTS.c.id.in_(list(rollouts)))).mappings())
+
+
 def members_of(connection: sa.Connection, rollouts: Sequence[str]) -> list[sa.RowMapping]:
     """Return the members of ``rollouts``, by group and device."""
     query = MEMBERS.select().where(MEMBERS.c.rollout.in_(list(rollouts)))

@@ -18,11 +18,11 @@ from server.dashboard.listing import (
     filter_form,
     page_ends,
     pager,
+    refused,
     values_of,
 )
 from server.dashboard.services import Services
 from server.dashboard.theme import (
-    FIRST_S,
     Column,
     and_more,
     empty,
@@ -36,7 +36,6 @@ from server.dashboard.theme import (
 from server.dashboard.views import Cut, DeviceRow, Status, Tone, clock_time, device_row
 from server.dashboard.visit import Pages, Visit
 from server.drift.latest import newest_evidence
-from server.errors import CursorRefusedError
 from server.store.lists.devices import DeviceFilter, DeviceSort, FleetCondition
 from server.store.lists.paging import Page
 
@@ -109,12 +108,7 @@ def _build(looks: FleetLooks, visit: Visit) -> None:
     values, wrong = values_of(visit.request.query_params, FIELDS)
     filter_form("/", FIELDS, values)
     asked = tuple(sorted(values.items()))
-    try:
-        if not wrong:
-            looks.devices.get(asked, FIRST_S)
-    except CursorRefusedError as error:
-        wrong = str(error)
-    if wrong:
+    if wrong := wrong or refused(partial(looks.devices.get, asked)):
         empty("No such list", f"{wrong}. See all devices by the link beside the filters, or at the address /.")
     else:
         _devices(looks, asked)

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from urllib.parse import quote
 
-from nicegui import ui
+from fastapi import Request, Response
+from nicegui import run, ui
 
 from server.dashboard.conditions import ConditionsForm
-from server.dashboard.progress import GroupView, RolloutCard, rollout_card
+from server.dashboard.listing import (
+    CURSOR,
+    FilterField,
+    SharedLook,
+    filter_form,
+    page_ends,
+    pager,
+    refused,
+    values_of,
+)
+from server.dashboard.progress import GroupView, MemberRow, RolloutCard, member_row, rollout_card
 from server.dashboard.services import Services
 from server.dashboard.theme import (
+    FIRST_S,
+    FRESH_S,
+    Column,
     and_more,
     ask_decision,
     ask_name,
@@ -23,23 +38,28 @@ from server.dashboard.theme import (
     heading,
     keep_fresh,
     live,
+    live_apart,
+    live_table_apart,
     meter,
     pill,
 )
-from server.dashboard.views import Cut, Status, Tone, clock_time
+from server.dashboard.views import Cut, Status, Tone, ago, clock_time
 from server.dashboard.visit import Pages, Visit
-from server.errors import RolloutRefusedError, ServerError
+from server.errors import RolloutRefusedError, ServerError, UnknownRolloutError
 from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout.create import RolloutOptions
-from server.rollout.model import OPEN_PHASES, Rollout
+from server.rollout.model import OPEN_PHASES, MemberStanding, Rollout, RolloutPhase
 from server.rollout.regressions import holding
 from server.rollout.resuming import Foresight, How
 from server.rollout.scope import Scope
 from server.rollout.selection import candidates, running_model
+from server.rollout.service import Kept
 from server.rollout.thresholds import devices
+from server.store.lists.paging import Page
+from server.store.lists.rollouts import MemberFilter
 
-_SHOWN = 20
+_SHOWN, _OFFERS_COUNTED, _MAX_ID = 20, 12, 80
 _QUESTIONS = {
     "approve": (
         "Approve {release}?",
@@ -62,15 +82,92 @@ _BY = "an operator on the page"  # for actions that ask for no name
 _LOOKS = {"approve": "unelevated", "resume": "unelevated", "pause": "outline", "abort": "outline color=negative"}
 
 
+FIELDS = (
+    FilterField(name="phase", label="Phase", choices={one.value: one.value.replace("_", " ") for one in RolloutPhase}),
+    FilterField(name="release", label="Release"),
+)
+MEMBER_FIELDS = (
+    FilterField(name="search", label="Device"),
+    FilterField(
+        name="standing", label="Only", choices={one.value: one.value.replace("_", " ") for one in MemberStanding}
+    ),
+)
+MEMBER_COLUMNS = (
+    Column(name="device", label="Device", look="device", sortable=False),
+    Column(name="group", label="Group", sortable=False),
+    Column(name="standing", label="State", look="pill", sortable=False),
+    Column(name="fetched", label="Fetched", sortable=False),
+    Column(name="settled", label="Settled (UTC)", sortable=False),
+)
+_MEMBERS_SHOWN = 100
+Asked = tuple[tuple[str, str], ...]
+
+
 def add_page(pages: Pages) -> None:
-    """Add the page."""
-    pages.add("/rollouts", "Rollouts", _build)
+    """Add the pages: of all rollouts, and of the devices of one."""
+    services = pages.services
+    kept: Kept[RolloutCard] = {}
+    cards: SharedLook[Asked, Page[RolloutCard]] = SharedLook(partial(_cards, services, kept))
+    offered: SharedLook[str, FormChoices] = SharedLook(lambda _: form_choices(services))
+    pages.add("/rollouts", "Rollouts", partial(_build, cards, offered))
+    members: SharedLook[tuple[str, Asked], Page[MemberRow]] = SharedLook(partial(_member_rows, services))
+
+    @ui.page("/rollouts/{rollout}")
+    def page(request: Request, rollout: str) -> Response | None:
+        return pages.show(request, "/rollouts", "Rollout", partial(_build_members, members, rollout[:_MAX_ID]))
 
 
-def _build(visit: Visit) -> None:
-    NewRollout(visit).build()
-    visit.look = live(lambda: _cards(visit.services), Steering(visit).show)
+def _build(cards: SharedLook[Asked, Page[RolloutCard]], offered: SharedLook[str, FormChoices], visit: Visit) -> None:
+    NewRollout(visit, offered).build()
+    values, wrong = values_of(visit.request.query_params, FIELDS)
+    filter_form("/rollouts", FIELDS, values)
+    asked = tuple(sorted(values.items()))
+    look = partial(cards.get, asked)
+    if not (wrong := wrong or refused(look)):
+        steering = Steering(visit, asked)
+        visit.look = live_apart(look, steering.show)
+        live_apart(page_ends(look), lambda found: pager("/rollouts", dict(asked), found, "rollouts"))
+    else:
+        empty("No such list", f"{wrong}. See all rollouts at the address /rollouts.")
     Releases(visit).build()
+
+
+def _build_members(looks: SharedLook[tuple[str, Asked], Page[MemberRow]], rollout: str, visit: Visit) -> None:
+    try:
+        known, _ = visit.services.rollouts.ledger.members(rollout, MemberFilter(), limit=1)
+    except UnknownRolloutError as error:
+        visit.client.status_code = 404
+        empty("No such rollout", str(error))
+        return
+    heading(f"Devices of the rollout of {known.release}", 1)
+    ui.link("All rollouts", "/rollouts").classes("tf-link tf-small")
+    path = f"/rollouts/{quote(rollout, safe='')}"
+    values, wrong = values_of(visit.request.query_params, MEMBER_FIELDS)
+    filter_form(path, MEMBER_FIELDS, values)
+    look = partial(looks.get, (rollout, tuple(sorted(values.items()))))
+    if wrong := wrong or refused(look):
+        empty("No such list", f"{wrong}. See all devices at the address {path}.")
+        return
+
+    def show(known: bool) -> None:  # noqa: FBT001 - what one look found
+        if known:
+            live_table_apart(MEMBER_COLUMNS, "device", lambda at_most_s: look(at_most_s).rows)
+        else:
+            empty("No device here", f"None is as the filters ask: see all devices at the address {path}.")
+
+    live_apart(lambda at_most_s: bool(look(at_most_s).rows), show)
+    live_apart(page_ends(look), lambda found: pager(path, values, found, "devices"))
+
+
+def _member_rows(services: Services, asked: tuple[str, Asked]) -> Page[MemberRow]:
+    rollout, values = asked[0], dict(asked[1])
+    wanted = MemberFilter(search=values.get("search", ""), standing=values.get("standing", ""))
+    known, found = services.rollouts.ledger.members(
+        rollout, wanted, limit=_MEMBERS_SHOWN, cursor=values.get(CURSOR)
+    )  # fmt: skip
+    (shown,) = services.rollouts.up_to_date(known)
+    rows = tuple(member_row(one, shown.groups[one.group].name) for one in shown.members)
+    return Page(rows=rows, next=found.next, previous=found.previous, total=found.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +175,17 @@ class Steering:
     """The cards on one visitor's page, with the actions of their buttons."""
 
     visit: Visit
+    asked: Asked = ()
 
-    def show(self, found: Cut[RolloutCard]) -> None:
+    def show(self, found: Page[RolloutCard]) -> None:
         """Show the rollouts, open ones first."""
-        if not found.rows:
+        if not found.rows and self.asked:
+            empty("No rollout here", "None is as the filters ask: see all rollouts at the address /rollouts.")
+        elif not found.rows:
             empty("No rollouts yet", "Publish a release with compressor publish; then make its rollout here.")
         for card in found.rows:
             with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{card.phase.tone}"):
                 self._card(card)
-        and_more(found.more, "see fleet-server rollouts list")
 
     def _card(self, card: RolloutCard) -> None:
         with ui.element("div").classes("tf-row"):
@@ -95,6 +194,8 @@ class Steering:
             ui.label(card.created).classes("tf-muted tf-small")
             if card.air:
                 ui.label(card.air).classes("tf-muted tf-small")
+            total = sum(group.total for group in card.groups)
+            ui.link(f"all {devices(total)}", f"/rollouts/{card.id}").classes("tf-link tf-small")
             ui.element("div").classes("tf-grow")
             for verdict in card.held_by:
                 button = ui.button(f"Dismiss verdict {verdict}", on_click=partial(self._dismiss, verdict))
@@ -207,40 +308,83 @@ def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = No
         ui.label("; ".join(filter(None, (group.needs, group.air)))).classes("tf-muted tf-small")
 
 
-def _cards(services: Services) -> Cut[RolloutCard]:
-    now_ms, verdicts = services.fleet.clock(), services.drift.verdicts
-    ordered = sorted(services.rollouts.list(), key=lambda one: one.phase not in OPEN_PHASES)
-    shown = Cut.of(ordered, _SHOWN)
-    held = {one.release: holding(verdicts, one.release) for one in shown.rows if one.phase in OPEN_PHASES}
-    cards = tuple(
-        rollout_card(one, now_ms, [verdict.id for verdict in held.get(one.release, ())])
-        for one in services.rollouts.up_to_date(*shown.rows)
-    )
-    return Cut(cards, shown.more)
+def _cards(services: Services, kept: Kept[RolloutCard], asked: Asked) -> Page[RolloutCard]:
+    now_ms, verdicts, values = services.fleet.clock(), services.drift.verdicts, dict(asked)
+    found = services.rollouts.ledger.page(
+        phase=values.get("phase", ""), release=values.get("release", ""), limit=_SHOWN, cursor=values.get(CURSOR),
+        open_first=True,
+    )  # fmt: skip
+    held = {one.release: holding(verdicts, one.release) for one in found.rows if one.phase in OPEN_PHASES}
+
+    def card(rollout: Rollout) -> RolloutCard:
+        return rollout_card(rollout, now_ms, [verdict.id for verdict in held.get(rollout.release, ())])
+
+    made = {one.id: f"made {ago(one.created_ms, now_ms)}" for one in found.rows}
+    cards = services.rollouts.described(found.rows, card, kept)
+    rows = tuple(replace(one, created=made[one.id]) for one in cards)
+    return Page(rows=rows, next=found.next, previous=found.previous, total=found.total)
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseOffer:
-    """A release that can be rolled out, and the number of devices for it."""
+    """A release that can be rolled out, and the number of devices for it, None if they were not counted."""
 
     release: str
-    devices: int
+    devices: int | None
 
     @property
     def text(self) -> str:
         """The entry in the list."""
+        if self.devices is None:
+            return self.release
         can = f"{devices(self.devices)} can take it" if self.devices else "no device needs it"
         return f"{self.release}: {can}"
 
 
-def offers(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[ReleaseOffer, ...]:
-    """Return the releases that may be rolled out, newest first, with how many devices can run each and don't."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormChoices:
+    """What the form for a new rollout offers: releases with a text each, and values of the filters of its scope."""
+
+    releases: dict[str, str]
+    sites: tuple[str, ...]
+    models: tuple[str, ...]
+    running: tuple[str, ...]
+    hardware: tuple[str, ...]
+
+
+def form_choices(services: Services) -> FormChoices:
+    """Return what there is now."""
+    releases, devices = services.versions.releases(), services.fleet.devices()
+    known = {release.name: release.model for release in releases}
+    return FormChoices(
+        releases={one.release: one.text for one in offers(releases, devices, most=_OFFERS_COUNTED)},
+        sites=_sorted(device.site for device in devices),
+        models=_sorted(running_model(device, known) for device in devices),
+        running=_sorted(device.release or device.desired_release for device in devices),
+        hardware=_sorted(device.reported.hardware for device in devices if device.reported),
+    )
+
+
+def _sorted(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({*values} - {""}))
+
+
+def offers(
+    releases: Sequence[Release], devices: Sequence[Device], most: int | None = None
+) -> tuple[ReleaseOffer, ...]:  # fmt: skip
+    """Return the releases that may be rolled out, newest first, with how many devices can run each and don't.
+
+    Devices are counted for the newest ``most`` releases, by default for all.
+    """
     names = dict.fromkeys(
         release.name
         for release in sorted(releases, key=lambda one: (-one.registered_ms, -one.version))
         if not release.withdrawn_ms
     )
-    return tuple(ReleaseOffer(name, len(candidates(devices, releases, name))) for name in names)
+    return tuple(
+        ReleaseOffer(name, len(candidates(devices, releases, name)) if most is None or index < most else None)
+        for index, name in enumerate(names)
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -281,18 +425,14 @@ class ScopeForm:
             move=move, newcomers=newcomers,
         )  # fmt: skip
 
-    def offer(self, devices: Sequence[Device], releases: Sequence[Release]) -> None:
+    def offer(self, found: FormChoices) -> None:
         """Offer the sites, models and hardware that there are."""
-        known = {release.name: release.model for release in releases}
         for chosen, values in (
-            (self.sites, {device.site for device in devices}),
-            (self.models, {running_model(device, known) for device in devices}),
-            (self.releases, {device.release or device.desired_release for device in devices}),
-            (self.hardware, {device.reported.hardware for device in devices if device.reported}),
-        ):
-            offered = sorted(values - {""})
-            if offered != chosen.options:
-                chosen.set_options(offered, value=[value for value in chosen.value or [] if value in offered])
+            (self.sites, found.sites), (self.models, found.models), (self.releases, found.running),
+            (self.hardware, found.hardware),
+        ):  # fmt: skip
+            if list(values) != chosen.options:
+                chosen.set_options(list(values), value=[value for value in chosen.value or [] if value in values])
 
     def scope(self) -> Scope:
         """Return what is filled in.
@@ -332,6 +472,7 @@ class NewRollout:
     """The form on one visitor's page."""
 
     visit: Visit
+    offered: SharedLook[str, FormChoices]
 
     def build(self) -> None:
         """Show the form once there is a release."""
@@ -349,16 +490,19 @@ class NewRollout:
             )
         make.on_click(lambda: self._make(release.value, canary.value, form, terms))
 
-        def again() -> None:
-            services = self.visit.services
-            releases, devices = services.versions.releases(), services.fleet.devices()
-            found = {one.release: one.text for one in offers(releases, devices)}
-            card.set_visibility(bool(found))
-            if found != release.options:
-                release.set_options(found, value=release.value if release.value in found else next(iter(found), None))
-            form.offer(devices, releases)
+        def offer(found: FormChoices) -> None:
+            card.set_visibility(bool(found.releases))
+            if found.releases != release.options:
+                chosen = release.value if release.value in found.releases else next(iter(found.releases), None)
+                release.set_options(found.releases, value=chosen)
+            form.offer(found)
 
-        again()
+        async def again() -> None:
+            found = await run.io_bound(self.offered.get, "", FRESH_S)
+            if found is not None:  # None: the server stops
+                offer(found)
+
+        offer(self.offered.get("", FIRST_S))
         keep_fresh(again)
 
     async def _make(
