@@ -273,7 +273,7 @@ def test_a_plain_rollout_is_asked_for_as_older_servers_know_it(
 ) -> None:
     """They refuse keys that they don't know; ``scope`` and ``newcomers`` are sent where they say something."""
     asked: list[object] = []
-    monkeypatch.setattr(FleetClient, "_post", lambda _self, _made, _path, body: asked.append(body))
+    monkeypatch.setattr(FleetClient, "_post", lambda _self, made, _path, body: asked.append(body) or made())
     client.create_rollout("m-1", canary=1)
     client.create_rollout("m-1", scope={"sites": ["berlin"]}, newcomers=True)
     plain = {"release": "m-1", "canary": 1, "approved": False}
