@@ -456,7 +456,7 @@ def _shown(rollouts: RolloutService, rollout: Rollout) -> RolloutBody:
     return _body(shown)
 
 
-def _body(rollout: Rollout, most: int = _MEMBERS_SHOWN) -> RolloutBody:
+def _body(rollout: Rollout, most: int | None = None) -> RolloutBody:
     counts, likely, differs = count_members(rollout.members), total(rollout.members), disagreeing(rollout)
     return RolloutBody(
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
@@ -475,7 +475,7 @@ def _body(rollout: Rollout, most: int = _MEMBERS_SHOWN) -> RolloutBody:
         failing=DeviceRateBody.of(failing(rollout)), disagreeing=DeviceRateBody.of(differs) if differs else None,
         waiting=waiting(rollout.members), cautions=dict(rollout.cautions), groups=_groups(rollout),
         devices=len(rollout.members),
-        members=[_member(member) for member in rollout.members] if len(rollout.members) <= most else None,
+        members=[_member(one) for one in rollout.members] if len(rollout.members) <= (most or _MEMBERS_SHOWN) else None,
     )  # fmt: skip
 
 

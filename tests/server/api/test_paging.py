@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.api import devices
+from server.api import devices, rollouts
+from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
 from wire.messages import DeviceState, InstalledRelease, Reported, State
 
 if TYPE_CHECKING:
@@ -78,3 +79,63 @@ def test_odd_words_find_nothing(five: MemoryFleet) -> None:
     for query in ("search=%00", "search=cam%00", "site=%F0%9F%A6%8A", "search=%25", "search=%22%5C", "release=%FF"):
         answer = five.client().get(f"/api/devices?{query}")
         assert (answer.status_code, answer.json().get("devices")) == (200, []), query
+
+
+def test_rollouts_and_their_devices_come_in_pages(five: MemoryFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list has no devices of a large rollout, and says so by null; they have a list of their own, with filters."""
+    monkeypatch.setattr(rollouts, "_SHOWN", 2)
+    monkeypatch.setattr(rollouts, "_MEMBERS_SHOWN", 2)
+    monkeypatch.setattr(rollouts, "_MEMBERS_IN_A_LIST", 1)
+    for number, count in (("r1", 1), ("r2", 2), ("r3", 3)):
+        add_rollout(five, number, count)
+    client = five.client()
+    assert client.get("/api/rollouts").json()["code"] == "page_needed"
+    first = client.get("/api/rollouts?limit=2").json()
+    assert [(one["id"], one["devices"], one["members"]) for one in first["rollouts"]] == [
+        ("r3", 3, None), ("r2", 2, None),
+    ]  # fmt: skip
+    (last,) = client.get("/api/rollouts", params={"limit": 2, "cursor": first["next"]}).json()["rollouts"]
+    assert (last["id"], last["committed"], len(last["members"])) == ("r1", 1, 1)
+    assert [one["id"] for one in client.get("/api/rollouts?release=m-r2").json()["rollouts"]] == ["r2"]
+    whole = [client.get(f"/api/rollouts/{one}").json()["members"] for one in ("r2", "r3")]
+    assert (len(whole[0]), whole[1]) == (
+        2, None,
+    )  # fmt: skip
+    assert client.get("/api/rollouts/r3/members").json()["code"] == "page_needed"
+    page = client.get("/api/rollouts/r3/members?limit=2").json()
+    rest = client.get("/api/rollouts/r3/members", params={"limit": 2, "cursor": page["next"]}).json()
+    assert ([one["device"] for one in page["members"] + rest["members"]], page["total"], rest["next"]) == (
+        ["cam-0", "cam-1", "cam-2"], 3, None,
+    )  # fmt: skip
+    assert client.get("/api/rollouts/r3/members?standing=failed").json()["members"] == []
+    assert len(client.get("/api/rollouts/r3/members?search=AM-1&standing=committed&group=0").json()["members"]) == 1
+    assert client.get("/api/rollouts/none/members").status_code == 404
+    assert client.get("/api/rollouts/r3/members?standing=well").status_code == 422
+
+
+def test_a_rollout_that_is_over_is_described_once_and_one_that_goes_on_each_time(five: MemoryFleet) -> None:
+    """What is kept is never of before a change."""
+    add_rollout(five, "r1", 2)
+    add_rollout(five, "r2", 2, RolloutPhase.RUNNING)
+    client, ledger = five.client(), five.app.parts.rollouts.ledger
+
+    def committed() -> dict[str, int]:
+        return {one["id"]: one["committed"] for one in client.get("/api/rollouts").json()["rollouts"]}
+
+    assert committed() == {"r1": 2, "r2": 2}
+    ledger.change_member("r2", "cam-0", {"standing": "failed"})
+    assert committed() == {"r1": 2, "r2": 1}
+    ledger.change("r2", {"phase": "succeeded"}, five.clock())
+    assert committed() == {"r1": 2, "r2": 1}
+
+
+def add_rollout(fleet: MemoryFleet, number: str, count: int, phase: RolloutPhase = RolloutPhase.SUCCEEDED) -> None:
+    """Store a rollout on which ``count`` devices committed; later ones are newer."""
+    members = tuple(Member(device=f"cam-{index}", group=0, standing=MemberStanding.COMMITTED) for index in range(count))
+    group = Group(name="canary", success_ratio=1.0, error_ratio=0.1)
+    fleet.app.parts.rollouts.ledger.add(
+        Rollout(
+            id=number, release=f"m-{number}", groups=(group,), phase=phase, opened=1, created_ms=int(number[1:]),
+            updated_ms=1, members=members,
+        )
+    )  # fmt: skip
