@@ -1,6 +1,6 @@
 """All settings of the server: one frozen dataclass from ``server.toml``, every default with its reason.
 
-The tables [drift], [rollout], [retraining] and [audit] are defined beside the code that uses them.
+The tables [drift], [rollout], [retraining], [audit] and [alerts] are defined beside the code that uses them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
+from server.alerts.config import AlertsConfig
 from server.drift.config import DriftConfig
 from server.errors import ConfigError
 from server.retraining.config import AuditConfig, RetrainingConfig
@@ -190,6 +191,7 @@ class ServerConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     retraining: RetrainingConfig = field(default_factory=RetrainingConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
 
 
 def read_config(path: Path) -> ServerConfig:
@@ -203,7 +205,7 @@ def read_config(path: Path) -> ServerConfig:
         broker = replace(config.broker, program=without_tilde(config.broker.program))
         folder = path.parent.resolve()
         config = replace(config, broker=broker, tls=config.tls.below(folder))
-        config = replace(config, certificates=config.certificates.below(folder))
+        config = replace(config, certificates=config.certificates.below(folder), alerts=config.alerts.below(folder))
     except SettingsError as error:
         raise ConfigError(str(error)) from error
     except PathError as error:

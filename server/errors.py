@@ -46,6 +46,9 @@ ServerError
 ├── AuditOffError             a request for audit samples that nobody has allowed
 │   └── NotAskedError         a request for samples of a release that no label here judges, such as one of boxes
 │       └── NoPicturesError   a request for samples of inputs that no server takes, such as sounds
+├── UnknownAlertError         no such alert
+├── AlertRefusedError         an act on an alert that can't be done
+├── DeliveryError             a receiver did not accept a notice: it is sent again later
 ├── UnknownTriggerError       no such retraining
 ├── TriggerPhaseError         a retraining that awaits no approval
 ├── NotRetrainedError         a retraining of a release whose inputs no worker trains on
@@ -439,6 +442,27 @@ class LabelTakenError(ServerError):
 
     code = "label_taken"
     status = 409
+
+
+class UnknownAlertError(ServerError):
+    """No alert has that id."""
+
+    code = "alert_unknown"
+    status = 404
+
+
+class AlertRefusedError(ServerError):
+    """The alert is resolved, or the act lacks a reason or a possible time."""
+
+    code = "alert_refused"
+    status = 409
+
+
+class DeliveryError(ServerError):
+    """The receiver of a notice did not accept it."""
+
+    code = "delivery_failed"
+    status = 502
 
 
 class UnknownTriggerError(ServerError):

@@ -227,6 +227,8 @@ def check(settings: object, where: str) -> None:
         for item in value if isinstance(value, tuple) else (value,):
             if rule is not None and item is not None:
                 rule.check(f"{where} {name}", item)
+            elif isinstance(value, tuple) and _is_table(type(item)):
+                check(item, f"{where} [[{name}]]")
 
 
 def names_of(settings: object) -> frozenset[str]:
@@ -309,7 +311,11 @@ def _made(value: object, hint: object, where: str, folder: Path | None) -> objec
         absent = value == "" and Path in arguments and type(None) in arguments
         return None if absent else _made(value, next(_options(value, arguments)), where, folder)
     if origin is tuple and isinstance(value, list):
-        return tuple(_made(item, arguments[0], where, folder) for item in value)
+        tables = _is_table(arguments[0])  # counted in messages: they may lack the name
+        return tuple(
+            _made(item, arguments[0], f"{where} {place}" if tables else where, folder)
+            for place, item in enumerate(value, start=1)
+        )
     plain = arguments[0] if origin is Annotated else hint
     try:
         made = float(value) if plain is float and isinstance(value, int | float) else value
@@ -339,6 +345,8 @@ def _fits(value: object, hint: object) -> bool:
         return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
     if hint is float:
         return type(value) in {int, float}
+    if _is_table(hint):
+        return isinstance(value, Mapping)
     return type(value) is (str if hint is Path else hint)
 
 

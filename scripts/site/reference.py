@@ -102,8 +102,17 @@ def _tables(config: type) -> Iterator[str]:
                 yield from _sources()
             else:
                 yield _section(f"[{field.name}]", table, names_of(table))
+                yield from _lists(field.name, table)
         elif hints[field.name] == by_name:
             yield from _sinks()
+
+
+def _lists(name: str, table: type) -> Iterator[str]:
+    """Yield a section for each list of tables in ``table``."""
+    for key, hint in get_type_hints(table).items():
+        inner = get_args(hint)[0] if get_origin(hint) is tuple else None
+        if inner is not None and dataclasses.is_dataclass(inner):
+            yield _section(f"[[{name}.{key}]]", inner, names_of(inner))
 
 
 def _sinks() -> Iterator[str]:

@@ -41,7 +41,8 @@ class Signals:
     for devices that are away, and for nothing else), ``unapproved``, ``failed``, ``aborting``, ``members_failed``.
     ``server``: unhealthy parts of the server; ``metadata``: signed metadata that is damaged, has expired or will soon,
     or that devices refuse as older than what they have seen;
-    ``settings``: those of server.toml without effect, as they name what does not exist or is never asked for.
+    ``settings``: those of server.toml without effect, as they name what does not exist or is never asked for;
+    ``undelivered``: routes whose receiver has not accepted an alert for a while.
     """
 
     devices: int = 0
@@ -72,6 +73,7 @@ class Signals:
     server: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    undelivered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,7 @@ WORDS: Mapping[str, tuple[Level, str, str]] = {
     "members_failed": (Level.ATTENTION, "device failed in a rollout", "devices failed in rollouts"),
     "unapproved": (Level.ATTENTION, "rollout waits for approval", "rollouts wait for approval"),
     "settings": (Level.ATTENTION, "setting has no effect", "settings have no effect"),
+    "undelivered": (Level.ALARM, "route of alerts fails", "routes of alerts fail"),
     "answers_nothing": (Level.ALARM, "device answers nothing", "devices answer nothing"),
     "silent": (Level.ATTENTION, "device is silent", "devices are silent"),
     "degraded": (Level.ATTENTION, "device is degraded", "devices are degraded"),

@@ -19,6 +19,12 @@ from server.store.database import Database
 from server.store.events import ACT, delete_events_before
 from server.store.fleet import delete_claims_before, delete_commands_before
 from server.store.monitoring.alarms import delete_alarms_before, delete_paths_before, delete_shares_before
+from server.store.monitoring.alerts import (
+    delete_alert_acts_before,
+    delete_alerts_before,
+    delete_notices_before,
+    delete_untouched_alerts_before,
+)
 from server.store.monitoring.checkpoints import delete_baselines_before
 from server.store.monitoring.evidence import (
     delete_evidence_before,
@@ -84,6 +90,12 @@ def _acts(connection: sa.Connection, before_ms: int, limit: int) -> int:
 RULES: Mapping[str, Sequence[Rule]] = {
     "alarm_paths": [Deleted(delete_paths_before, "of verdicts that are gone")],
     "alarms": [Deleted(delete_alarms_before, "of verdicts that are gone")],
+    "alert_acts": [Deleted(delete_alert_acts_before, "of alerts that are gone")],
+    "alert_outbox": [Deleted(delete_notices_before, "delivered before")],
+    "alerts": [
+        Deleted(delete_untouched_alerts_before, "resolved before, if no person did anything about them"),
+        Deleted(delete_alerts_before, "resolved before", Span.GOVERNANCE),
+    ],
     "audits": [Stays("one row a model")],
     "baselines": [
         Deleted(delete_baselines_before, "those that a later commission of the device, or its return, has replaced"),

@@ -2,8 +2,8 @@
 
 Threads: one takes telemetry from the inbox (``ingest``), one calls ``turn`` of the services (``turns``), one that of
 drift detection, which may have weeks of windows to process (``drift``), one disconnects revoked devices without
-waiting for the services, one answers requests for chunks of bundles (``chunks``), and one serves HTTP. No service
-starts a thread of its own.
+waiting for the services, one answers requests for chunks of bundles (``chunks``), one for each route of alerts waits
+for its receiver (``alerts NAME``), and one serves HTTP. No service starts a thread of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from server.alerts.delivery import Courier
 from server.api.enrol import Address, Reception
 from server.app.http import Web, check_certificates
 from server.app.services import ServerParts, Service, build_api, build_parts
@@ -59,6 +60,8 @@ _RESTORED = (
 _REVOCATIONS = "loop Revocations"
 _CHUNKS = "loop Chunks"
 _JOIN_TIMEOUT_S = 15.0
+_COURIER_JOIN_S = 1.0
+_COURIER_WAIT_S = 2.0  # between looks for what is due again; what is new wakes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class ServerApp:
     _lock: StateDirectoryLock
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _couriers: list[threading.Thread] = field(default_factory=list)
 
     @classmethod
     def open(
@@ -189,6 +193,7 @@ class ServerApp:
                 thread = threading.Thread(target=loop, name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
+            self._start_couriers()
             self.web.start()
             keep_what_is_loaded()
         except BaseException:
@@ -215,6 +220,18 @@ class ServerApp:
             _LOG.error("The certificate lacks an address that devices get. missing=%s", ",".join(missing))
             self.parts.events.add(self.clock(), "server", "certificate_names", Severity.ERROR, text)
 
+    def _start_couriers(self) -> None:
+        """Start a thread for each route of alerts; give up what is to go by routes that are gone."""
+        for route, count in self.parts.alerts.forsake().items():
+            text = f"{count} alerts for the route {route} are given up: server.toml has no such route any more"
+            self.parts.events.add(self.clock(), "server", "route_gone", Severity.WARNING, text)
+        for courier in self.parts.couriers:
+            thread = threading.Thread(
+                target=self._courier_loop, args=(courier,), name=f"alerts {courier.route}", daemon=True
+            )
+            thread.start()
+            self._couriers.append(thread)
+
     def connect(self) -> None:
         """Connect to the broker (part of ``start``; alone in tests that call ``turn``).
 
@@ -234,8 +251,12 @@ class ServerApp:
             return
         self._stopping.set()
         self.web.stop()
+        for courier in self.parts.couriers:
+            courier.wake()
         for thread in self._threads:
             thread.join(_JOIN_TIMEOUT_S)
+        for thread in self._couriers:  # not for a slow receiver: what it did not accept is sent after the next start
+            thread.join(_COURIER_JOIN_S)
         self.transport.stop()
         if self.broker is not None:
             self.broker.stop()
@@ -269,6 +290,20 @@ class ServerApp:
         while not self._stopping.is_set():
             if not self._attempt(_CHUNKS, lambda: self.parts.chunks.turn(_INGEST_WAIT_S)):
                 self._stopping.wait(_PAUSE_AFTER_FAULT_S)
+
+    def _courier_loop(self, courier: Courier) -> None:
+        """Deliver by one route. Its failures are shown with the alerts: a slow receiver is no fault of the server."""
+        part = f"alerts {courier.route}"
+        while not self._stopping.is_set():
+            try:
+                busy = courier.turn(self.clock())
+                self.parts.outages.worked(part)
+            except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
+                busy = False
+                if not self._stopping.is_set():
+                    self.parts.outages.failed(part, error)
+            if not busy:
+                courier.wait(_COURIER_WAIT_S)
 
     def _revocation_loop(self) -> None:
         while not self._stopping.wait(self.config.turn_interval_s):

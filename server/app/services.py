@@ -8,6 +8,11 @@ from typing import Protocol
 
 from fastapi import FastAPI
 
+from server.alerts import api as alerts_api
+from server.alerts.delivery import Courier, couriers
+from server.alerts.ledger import Alerts
+from server.alerts.picture import EvidencePicture
+from server.alerts.watch import AlertWatch
 from server.api import describe, failures, health
 from server.api import devices as devices_api
 from server.api import enrol as enrol_api
@@ -103,6 +108,9 @@ class ServerParts:
     outages: Outages
     vitals: Vitals
     situation: Situation
+    alerts: Alerts
+    picture: EvidencePicture
+    couriers: tuple[Courier, ...]
     clock: Clock
     services: tuple[Service, ...]
 
@@ -205,6 +213,10 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     vitals = Vitals(
         database=database, events=events, ingest=ingest, transport=transport, folder=state.path, config=config.health
     )
+    alerts, picture = Alerts(database=database, config=config.alerts, clock=clock), EvidencePicture(database)
+    alerts.base_url = partial(_public_url, state, config)
+    posts = couriers(database, config.alerts, picture)
+    alerts.wake = partial(_wake, posts)
     return ServerParts(
         database=database,
         auth=Auth(
@@ -236,6 +248,9 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         chunks=ChunkServer(blobs=blobs, assignments=Assignments(database), transport=transport),
         outages=outages,
         vitals=vitals,
+        alerts=alerts,
+        picture=picture,
+        couriers=posts,
         situation=Situation(
             fleet=fleet,
             verdicts=drift.verdicts,
@@ -247,6 +262,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             silent_s=config.fleet.silent_s,
             harmed=audit.harmed,
             settings=audit.idle_keys,
+            undelivered=alerts.failing,
             evidence_ms=int(max(2_000 * config.fleet.silent_s, 3 * config.drift.window_ms)),
         ),
         services=(
@@ -278,8 +294,31 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
                 retention_days=config.ingest.retention_days,
             ),
             vitals,
+            AlertWatch(
+                alerts=alerts,
+                fleet=fleet,
+                verdicts=drift.verdicts,
+                rollouts=rollouts.ledger,
+                trust=trust,
+                vitals=vitals,
+                silent_s=config.fleet.silent_s,
+                harmed=audit.harmed,
+            ),
         ),
     )
+
+
+def _public_url(state: StateDirectory, config: ServerConfig) -> str:
+    """Return the address at which people reach the pages, "" before the server has one."""
+    if config.http.public_url:
+        return config.http.public_url.rstrip("/")
+    address = state.read_address()
+    return address.http_url if address is not None else ""
+
+
+def _wake(posts: tuple[Courier, ...]) -> None:
+    for post in posts:
+        post.wake()
 
 
 def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
@@ -317,6 +356,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         evidence_api.router(auth, parts.database, parts.drift.verdicts, parts.drift.alarms, parts.clock),
         evidence_api.places_router(auth, parts.drift.places, parts.clock),
         evidence_api.commissions_router(auth, parts.drift.commissions, parts.clock),
+        alerts_api.router(auth, parts.alerts, parts.picture),
         describe.router(api),
         failures.unknown_path(),
     ):

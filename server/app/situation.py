@@ -42,7 +42,8 @@ class Situation:
     """The signals of one server. Safe to share between threads.
 
     ``evidence_ms``: a connected device whose newest window began longer ago counts as not judged. ``harmed`` returns
-    where labels show that a release is wrong more often than allowed, ``settings`` those that have no effect.
+    where labels show that a release is wrong more often than allowed, ``settings`` those that have no effect,
+    ``undelivered`` the routes by which alerts reach nobody.
     """
 
     fleet: Fleet
@@ -56,6 +57,7 @@ class Situation:
     evidence_ms: int
     harmed: Callable[[], tuple[str, ...]] = tuple
     settings: Callable[[], tuple[str, ...]] = tuple
+    undelivered: Callable[[], tuple[str, ...]] = tuple
 
     def read(self) -> Reading:
         """Return the fleet as it is now; the table of devices and the status are made from one reading."""
@@ -121,6 +123,7 @@ class Situation:
             ),
             server=tuple(f"{sign.name}: {sign.text}" for sign in self.vitals.signs(now_ms) if not sign.ok),
             settings=self.settings(),
+            undelivered=self.undelivered(),
             metadata=(*self._metadata(now_ms), *_refused_as_older(seen)),
         )  # fmt: skip
 

@@ -191,6 +191,22 @@ def open_verdicts(connection: sa.Connection) -> list[sa.RowMapping]:
     )
 
 
+def parts_of_verdicts(connection: sa.Connection, verdicts: Sequence[int]) -> dict[int, list[int]]:
+    """Return the verdicts that go on in each of ``verdicts``, directly or by way of others, oldest first."""
+    found: dict[int, list[int]] = {}
+    whole = {verdict: verdict for verdict in verdicts}
+    left = list(verdicts)
+    while left:
+        rows = connection.execute(sa.select(VERDICTS.c.id, VERDICTS.c.part_of).where(VERDICTS.c.part_of.in_(left)))
+        left = []
+        for part, of in rows:
+            if part not in whole:
+                whole[part] = whole[of]
+                found.setdefault(whole[of], []).append(part)
+                left.append(part)
+    return {verdict: sorted(parts) for verdict, parts in found.items()}
+
+
 def latest_verdicts(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     """Return the newest ``limit`` verdicts, newest first."""
     return list(connection.execute(VERDICTS.select().order_by(VERDICTS.c.id.desc()).limit(limit)).mappings())

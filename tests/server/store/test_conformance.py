@@ -35,11 +35,11 @@ from server.store import (
     suspects,
 )
 from server.store.database import Database, open_database
-from server.store.monitoring import checkpoints, evidence, ingest, spans, usage, windows
+from server.store.monitoring import alerts, checkpoints, evidence, ingest, spans, usage, windows
 
 DOMAINS: tuple[ModuleType, ...] = (
-    certificates, checkpoints, commissions, events, evidence, fleet, heartbeat, ingest, places, registry, retraining,
-    rollouts, spans, suspects, usage, windows,
+    alerts, certificates, checkpoints, commissions, events, evidence, fleet, heartbeat, ingest, places, registry,
+    retraining, rollouts, spans, suspects, usage, windows,
 )  # fmt: skip
 DEVICES = ("cam-10", "cam2", "Cam-3", "cam_4")
 LATE_MS = 1_800_000_000_000  # beyond 32 bits
@@ -226,6 +226,7 @@ def judgements(said: Protocol) -> None:
     said.ask(evidence.close_verdicts, [3, 4], 50)
     said.ask(evidence.stay_verdicts, [1, 2], LATE_MS)
     said.ask(evidence.join_verdicts, [(2, 1)])
+    said.ask(evidence.parts_of_verdicts, [1, 3])
     for verdict in (1, 1, 3):
         said.ask(evidence.dismiss_verdict, verdict, 8, by="a", why="b")
     said.ask(evidence.open_verdicts)
@@ -414,6 +415,39 @@ def spanned(said: Protocol) -> None:
     said.called |= {spans.key_of, spans.pins_of}
 
 
+def warned(said: Protocol) -> None:
+    """Alerts, what is done about them, and what is to be delivered."""
+    for number, resolved_ms in enumerate((0, 1_000, LATE_MS, 0), start=1):
+        row = made(
+            alerts.ALERTS, key=f"k{number}", kind="away", state="resolved" if resolved_ms else "open",
+            severity="alarm", resolved_ms=resolved_ms, gone_ms=resolved_ms, revision=0, verdict=number,
+        )  # fmt: skip
+        said.ask(alerts.insert_alert, row)
+    said.ask(alerts.update_alert, 1, 0, {"state": "snoozed", "devices": ["cam2", "ä"]})
+    said.ask(alerts.update_alert, 1, 0, {"state": "open"})
+    said.ask(alerts.alerts_to_settle, 1_500)
+    for query in (alerts.unresolved_keys, alerts.counted_alerts):
+        said.ask(query)
+    said.ask(alerts.one_alert, 1)
+    for kind, before in (("", 0), ("away", 4), ("server", 0)):
+        said.ask(alerts.listed_alerts, {"open", "snoozed", "resolved"}, kind=kind, before=before, limit=2)
+    for alert, by in ((1, ""), (2, ""), (1, "ada")):
+        said.ask(alerts.insert_act, made(alerts.ALERT_ACTS, alert=alert, by=by, at_ms=5))
+    said.ask(alerts.acts_of, 1)
+    rows = [
+        made(alerts.NOTICES, alert=alert, route=route, delivered_ms=0, next_ms=next_ms, attempts=0, error="e")
+        for alert, route, next_ms in ((1, "a", 9), (1, "a", 0), (2, "a", 3), (3, "b", LATE_MS), (4, "gone", 0))
+    ]
+    said.ask(alerts.insert_notices, rows)
+    for now_ms in (2, 3, 9):
+        said.ask(alerts.next_notice, "a", now_ms, 10**12)
+    said.ask(alerts.next_notice, "b", 0, 10)
+    said.ask(alerts.update_notice, 1, {"delivered_ms": 5, "answer": "ok"})
+    said.ask(alerts.waiting_notices)
+    said.ask(alerts.forsaken_notices, {"a", "b"}, 7, "why")
+    said.ask(alerts.notices_of, 1)
+
+
 def ending(said: Protocol) -> None:
     """Retention of every table."""
     for name, rules in RULES.items():
@@ -425,7 +459,7 @@ def ending(said: Protocol) -> None:
                     said.called.add(events.delete_events_before)
 
 
-PARTS = (people, messages, judgements, accepted, releases, learning, spanned, ending)
+PARTS = (people, messages, judgements, accepted, releases, learning, spanned, warned, ending)
 
 
 @pytest.fixture

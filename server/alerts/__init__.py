@@ -1,0 +1,1 @@
+"""Alerts: what needs a person, once for each cause, and how it reaches that person."""
