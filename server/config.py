@@ -138,13 +138,17 @@ class IngestConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionConfig:
-    """How long what outlives ``ingest.retention_days`` is kept.
+    """How long what is not kept for ``ingest.retention_days`` is.
 
+    ``measurements_days``: rows of ``infer``, ``hw`` and ``answer``, one a minute each; at most ``retention_days``.
     ``hourly_days``: windows stay as they came, at least a day longer than ``drift.horizon_ms``; then they are
     merged to days. ``daily_days``: days stay; then they are merged to months. ``monthly_days``: older ones are deleted.
     ``governance_days``: acts (events of rollouts, places, …) and verdicts are deleted then; 0: never.
     """
 
+    measurements_days: Days = (
+        14.0  # to look at a fault of last week; 90 days of a device take more than all its windows
+    )
     hourly_days: Days = 35.0  # drift detection reads back 30 days; a device that was away for a month is still hourly
     daily_days: Days = 400.0  # a season beside the one of the year before
     monthly_days: Days = 3_660.0  # ten years: 120 rows a device and release, about 80 kB

@@ -60,6 +60,7 @@ class Span(Enum):
     """Which setting says how old rows become."""
 
     TELEMETRY = auto()
+    MEASUREMENTS = auto()  # rows a minute; at most as long as telemetry
     HISTORY = auto()  # windows merged to months
     GOVERNANCE = auto()  # acts; 0 days: they stay
 
@@ -101,7 +102,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
         Deleted(delete_baselines_before, "those that a later commission of the device, or its return, has replaced"),
         Stays("a device that returns is compared with its baseline: one for each device, release and context"),
     ],
-    "batches": [Deleted(delete_batches_before, "measurements that arrived before")],
+    "batches": [Deleted(delete_batches_before, "that arrived before", Span.MEASUREMENTS)],
     "boots": [Deleted(delete_boots_before, "heard before, but the newest of each device")],
     "certificates": [Deleted(delete_certificates_before, "expired before, but the newest of each device")],
     "claim_changes": [Stays("what a user of a device said of an image: labels rest on it")],
@@ -157,13 +158,14 @@ RULES: Mapping[str, Sequence[Rule]] = {
 class Housekeeping:
     """Deletes what the rules call too old, once an hour, in portions of ``portion`` rows.
 
-    ``retention_days``: of telemetry; ``history_days``: of windows merged to months; ``governance_days``: of acts and
-    verdicts, 0 to keep them. A turn deletes at most
-    one full portion: of a long backlog the next turn takes the next, and nobody waits for the write lock meanwhile.
+    ``retention_days``: of telemetry; ``measurements_days``, at most as long; ``history_days``: of windows merged to
+    months; ``governance_days``: of acts and verdicts, 0 to keep them. A turn deletes at most one full portion: of a
+    long backlog the next turn takes the next, and nobody waits for the write lock meanwhile.
     """
 
     database: Database
     retention_days: float
+    measurements_days: float = 14.0
     history_days: float = 3_660.0
     governance_days: float = 0.0
     portion: int = PORTION
@@ -186,8 +188,11 @@ class Housekeeping:
     def _rules(self, now_ms: int) -> list[tuple[Delete, int]]:
         """Return what is to be deleted before which time (UTC ms): verdicts, then pins, then what belongs to them."""
         days = {
-            Span.TELEMETRY: self.retention_days, Span.HISTORY: self.history_days, Span.GOVERNANCE: self.governance_days,
-        }  # fmt: skip
+            Span.TELEMETRY: self.retention_days,
+            Span.MEASUREMENTS: min(self.measurements_days, self.retention_days),
+            Span.HISTORY: self.history_days,
+            Span.GOVERNANCE: self.governance_days,
+        }
         rules = [
             one for name in sorted(RULES, key=lambda name: (name != "verdicts", name != "pins")) for one in RULES[name]
         ]

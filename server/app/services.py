@@ -282,6 +282,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             Housekeeping(
                 database=database,
                 retention_days=config.ingest.retention_days,
+                measurements_days=config.retention.measurements_days,
                 history_days=config.retention.monthly_days,
                 governance_days=config.retention.governance_days,
             ),

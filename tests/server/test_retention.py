@@ -22,6 +22,7 @@ from server.store.database import declared_tables
 from server.store.events import EVENTS, insert_events
 from server.store.fleet import CLAIMS, COMMANDS
 from server.store.monitoring.evidence import EVIDENCE, POOLS, VERDICTS, replace_slot
+from server.store.monitoring.ingest import BATCHES
 from server.store.places import PLACES
 from server.store.retraining import SAMPLES
 from server.store.rollouts import PAUSED, note_paused_for
@@ -224,3 +225,13 @@ def test_suspects_go_with_their_verdicts_unless_they_decide(fleet: MemoryFleet) 
     assert len(_left(fleet, SUSPECTS, "device")) == 5
     _clean(fleet)
     assert _left(fleet, SUSPECTS, "device") == ["cam-1", "open"]
+
+
+def test_measurements_go_sooner_and_never_later_than_other_telemetry(fleet: MemoryFleet) -> None:
+    """They are most of a database; who wants telemetry gone after three days means them too."""
+    row = {"device": "d", "stream": "hw", "t0_ms": 0, "n": 1, "rows": []}
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(BATCHES.insert(), [row | {"received_ms": NOW_MS - days * DAY_MS} for days in (15, 13, 2)])
+    for telemetry_days, left in ((90.0, 2), (3.0, 1)):
+        Housekeeping(database=fleet.app.parts.database, retention_days=telemetry_days).turn(NOW_MS)
+        assert len(_left(fleet, BATCHES, "id")) == left
