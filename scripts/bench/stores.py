@@ -53,7 +53,7 @@ MEASURED = (20, 24 * 5)  # devices and hours of the rows whose bytes are measure
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class RowKind:
     """Rows of one kind: their bytes, and how many a device has after a year."""
 
     name: str
@@ -121,7 +121,7 @@ def _spans_of(database: Database, config: ServerConfig) -> WindowSpans:
     )
 
 
-def kinds(config: ServerConfig) -> list[Kind]:
+def kinds(config: ServerConfig) -> list[RowKind]:
     """Return what the rows of each growing table cost, and how many of them a device has after a year."""
     devices, hours = MEASURED
     kept, telemetry_days = config.retention, config.ingest.retention_days
@@ -144,10 +144,10 @@ def kinds(config: ServerConfig) -> list[Kind]:
         evidence = _bytes_of(database, EVIDENCE)
         database.close()
     return [
-        Kind("hourly windows", window, 24 * kept.hourly_days),
-        Kind("days of windows", day, min(365 - kept.hourly_days, kept.daily_days)),
-        Kind("evidence", evidence, 24 * telemetry_days),
-        Kind("measurements", batch, 24 * 12 * min(telemetry_days, kept.measurements_days)),
+        RowKind("hourly windows", window, 24 * kept.hourly_days),
+        RowKind("days of windows", day, min(365 - kept.hourly_days, kept.daily_days)),
+        RowKind("evidence", evidence, 24 * telemetry_days),
+        RowKind("measurements", batch, 24 * 12 * min(telemetry_days, kept.measurements_days)),
     ]
 
 
@@ -201,7 +201,7 @@ def slope(found: list[Cleaning]) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-def rows_of(found: list[Kind], cleaned: list[Cleaning]) -> list[Row]:
+def rows_of(found: list[RowKind], cleaned: list[Cleaning]) -> list[Row]:
     """Return the figures, with the targets where the project has one."""
     window = found[0].row_bytes
     rows = [Row("hourly window on disk, bytes with its indexes (reference: four bytes a count)", window,
@@ -225,7 +225,7 @@ def rows_of(found: list[Kind], cleaned: list[Cleaning]) -> list[Row]:
     return rows
 
 
-def plot(found: list[Kind], cleaned: list[Cleaning], folder: Path) -> None:
+def plot(found: list[RowKind], cleaned: list[Cleaning], folder: Path) -> None:
     """Write stores.html: bytes by kind, and CPU by devices."""
     import plotly.graph_objects as go  # noqa: PLC0415 - half a second, for those who ask for plots
     from plotly.subplots import make_subplots  # noqa: PLC0415 - as above

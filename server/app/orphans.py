@@ -29,7 +29,7 @@ Known: TypeAlias = Callable[[sa.Connection, Collection[str]], set[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class NamedFiles:
+class RowFiles:
     """A folder whose files have the names of rows; ``known`` returns which, ``kept_ms``: how long others stay."""
 
     folder: Path
@@ -42,9 +42,9 @@ class OrphanFiles:
     """Looks through the folders once a day, some hundred files a turn."""
 
     database: Database
-    folders: Sequence[NamedFiles]
+    folders: Sequence[RowFiles]
     _next_ms: int = 0
-    _open: list[tuple[NamedFiles, Iterator[os.DirEntry[str]]]] = field(default_factory=list)
+    _open: list[tuple[RowFiles, Iterator[os.DirEntry[str]]]] = field(default_factory=list)
 
     def turn(self, now_ms: int) -> None:
         """Check the next files of the folders; delete those that no row names."""
@@ -83,8 +83,8 @@ def orphan_files(
     A bundle that was uploaded and not published within the retention goes too; its build host sends it again.
     """
     folders = [
-        NamedFiles(samples, images_needed, 2 * _DAY_MS),
-        NamedFiles(jobs, jobs_known, 2 * _DAY_MS),
-        NamedFiles(blobs, released, int(max(retention_days, 2.0) * _DAY_MS)),
+        RowFiles(samples, images_needed, 2 * _DAY_MS),
+        RowFiles(jobs, jobs_known, 2 * _DAY_MS),
+        RowFiles(blobs, released, int(max(retention_days, 2.0) * _DAY_MS)),
     ]
     return OrphanFiles(database=database, folders=folders)
