@@ -112,6 +112,20 @@ class DeviceCertificatesConfig:
         return replace(self, ca=str(folder / without_tilde(self.ca)), key=str(folder / without_tilde(self.key)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessConfig:
+    """People on the pages. ``session_idle_s``: a session ends when its person has done nothing for this long.
+
+    ``session_s``: it ends after this in any case. ``password_memory_kib`` and ``password_passes``: the cost of one hash
+    of a password (argon2id); each password keeps the cost with which it was set.
+    """
+
+    session_idle_s: Time = 4 * 3_600.0  # a long meeting; a page that refreshes itself is nothing done
+    session_s: Time = 12 * 3_600.0  # a working day
+    password_memory_kib: Annotated[int, Bound(32, 4 * 1024 * 1024)] = 65_536  # RFC 9106, section 4, second choice
+    password_passes: Annotated[int, Bound(1, 1_000)] = 3  # likewise
+
+
 @dataclass(frozen=True, slots=True)
 class EnrolmentConfig:
     """``claim_ttl_s``: a week, long enough to post a device."""
@@ -185,6 +199,7 @@ class ServerConfig:
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
     certificates: DeviceCertificatesConfig = field(default_factory=DeviceCertificatesConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
     enrolment: EnrolmentConfig = field(default_factory=EnrolmentConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)

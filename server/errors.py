@@ -21,6 +21,15 @@ ServerError
 ├── CursorRefusedError        a cursor that is not of the list that is asked for
 ├── PageNeededError           a list that is too long for one answer, asked for without a limit
 ├── UnauthorizedError         no or wrong credentials
+├── ForbiddenError            an account whose role may not do this, or which signs with another's name
+├── UserRefusedError          a user that can't be made or changed as asked
+│   └── PasswordRefusedError  a password that is too short or too long
+├── UnknownUserError          no such user
+├── TokenRefusedError         a token that can't be made as asked
+├── UnknownTokenError         no such token
+├── PasswordsUnavailableError argon2-cffi is not installed
+├── AuditLogBrokenError       the log of acts was changed
+├── AnchorInvalidError        an anchor of the log of acts that can't be read
 ├── ClaimRefusedError         an enrolment claim is unknown, used, void or expired
 ├── CertificateRefusedError   a request for a certificate that can't be signed, or a server that needs one
 ├── DeviceExistsError         the device id is taken
@@ -221,6 +230,66 @@ class UnauthorizedError(ServerError):
 
     code = "unauthorized"
     status = 401
+
+
+class ForbiddenError(ServerError):
+    """An account whose role may not do this, or one that signs with the name of another."""
+
+    code = "forbidden"
+    status = 403
+
+
+class UserRefusedError(ServerError):
+    """A user that can't be made or changed as asked."""
+
+    code = "user_refused"
+    status = 422
+
+
+class PasswordRefusedError(UserRefusedError):
+    """A password that is too short or too long."""
+
+    code = "password_refused"
+
+
+class UnknownUserError(ServerError):
+    """There is no user of that name."""
+
+    code = "unknown_user"
+    status = 404
+
+
+class TokenRefusedError(ServerError):
+    """A token that can't be made as asked."""
+
+    code = "token_refused"
+    status = 422
+
+
+class UnknownTokenError(ServerError):
+    """There is no token of that id."""
+
+    code = "unknown_token"
+    status = 404
+
+
+class PasswordsUnavailableError(ServerError):
+    """The library that hashes passwords is not installed."""
+
+    code = "passwords_unavailable"
+    status = 503
+
+
+class AuditLogBrokenError(ServerError):
+    """The log of acts was changed by other means than appending."""
+
+    code = "audit_log_broken"
+
+
+class AnchorInvalidError(ServerError):
+    """An anchor of the log of acts that can't be read."""
+
+    code = "anchor_invalid"
 
 
 class ClaimRefusedError(ServerError):

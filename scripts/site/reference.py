@@ -22,11 +22,6 @@ APIS = ("compressor.api", "edge_agent.api", "server.client")
 PROGRAMS = {"compressor": ("compressor.cli", "app"), "edge-agent": ("edge_agent.cli", "main"),
             "fleet-server": ("server.cli", "main")}  # fmt: skip
 _VERBS = ("get", "post", "put", "delete")
-_WHO = {
-    "operator": "operator", "builder": "builder", "device": "device",
-    "certified_device": "device with a certificate", "operator_or_builder": "operator, builder",
-    "device_or_staff": "device, operator, builder",
-}  # fmt: skip
 
 
 def pages() -> Mapping[str, Callable[[], str]]:
@@ -225,8 +220,9 @@ def rest() -> str:
     """Return every call of the REST interface with the roles that may make it."""
     head = """# REST
 
-Operators and build hosts send `Authorization: Bearer TOKEN` (the files `operator.token` and `builder.token` of the
-server's state directory), devices Basic with their id and password. Errors are problems (RFC 9457) with `code` and
+People and programs send `Authorization: Bearer TOKEN` (of `fleet-server tokens issue`, or the files `operator.token`
+and `builder.token` of the server's state directory), devices Basic with their id and password. What a call needs, and
+which role that is: [people, roles and tokens](../how-to/people.md). Errors are problems (RFC 9457) with `code` and
 `text`. A running server has the same as OpenAPI at `/api/openapi.json`, with every body and answer, and as a page at
 `/api/docs`. From Python:
 [`server.client`](python-api.md#talk-to-a-server).
@@ -236,7 +232,7 @@ server's state directory), devices Basic with their id and password. Errors are 
         found.setdefault(call.tag, []).append(call)
     for tag, calls in found.items():
         rows = "\n".join(f"| {call.verb} | `{call.path}` | {call.who} | {call.text} |" for call in calls)
-        head += f"\n## {tag}\n\n| | path | who | |\n|---|---|---|---|\n{rows}\n"
+        head += f"\n## {tag}\n\n| | path | needs | |\n|---|---|---|---|\n{rows}\n"
     return head
 
 
@@ -252,7 +248,7 @@ def _calls() -> Iterator[_Call]:
             state.path, transport=MemoryTransport(broker=MemoryBroker(), client_id="server"), pages=False
         )
         try:
-            document, who = app.web.api.openapi(), dict(_who(app.web.api.routes))
+            document = app.web.api.openapi()
         finally:
             app.stop()
     for path, calls in document["paths"].items():
@@ -261,7 +257,7 @@ def _calls() -> Iterator[_Call]:
             query = [one["name"] for one in call.get("parameters", ()) if one["in"] == "query"]
             shown = path + (f"?{'&'.join(query)}" if query else "") + _body(call, document)
             text = _plain(str(call.get("description", ""))).split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
-            yield _Call(verb.upper(), shown, who.get((verb, path), "anybody"), text, call.get("tags", ["other"])[0])
+            yield _Call(verb.upper(), shown, call["x-needs"], text, call.get("tags", ["other"])[0])
 
 
 def _body(call: Mapping[str, Any], document: Mapping[str, Any]) -> str:
@@ -272,19 +268,6 @@ def _body(call: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     wanted = named.get("required", ())
     fields = [name if name in wanted else f"{name}?" for name in named.get("properties", {})]
     return f" {{{', '.join(fields)}}}" if fields else ""
-
-
-def _who(routes: Any) -> Iterator[tuple[tuple[str, str], str]]:  # noqa: ANN401 - FastAPI's own list
-    for route in routes:
-        included = getattr(route, "original_router", None)
-        if included is not None:
-            yield from _who(included.routes)
-        elif hasattr(route, "dependant"):
-            names = [getattr(one.call, "__name__", "") for one in route.dependant.dependencies]
-            names += re.findall(r"auth\.(\w+)", inspect.getsource(route.endpoint))  # checked inside the endpoint
-            asked = next((_WHO[name] for name in names if name in _WHO), None)
-            if asked is not None:
-                yield from (((verb.lower(), route.path), asked) for verb in route.methods)
 
 
 def python_names() -> str:

@@ -11,7 +11,7 @@ from server.alerts.ledger import MAX_SNOOZE_MS, Alerts
 from server.alerts.model import UNRESOLVED, Alert, AlertState
 from server.alerts.notices import PROMISE
 from server.alerts.picture import EvidencePicture
-from server.api.auth import Auth
+from server.api.auth import Auth, Caller, signed
 from server.api.values import Person, Reason, StoredNumber, ValueBody, Why
 from server.errors import UnknownAlertError
 from server.people import SOMEBODY
@@ -140,8 +140,8 @@ class SnoozeRequest(BaseModel, extra="forbid"):
 
 
 def router(auth: Auth, alerts: Alerts, picture: EvidencePicture) -> APIRouter:
-    """Return the routes for operators."""
-    routes = APIRouter(tags=["alerts"], dependencies=[Depends(auth.operator)])
+    """Return the routes for viewers; acts are for operators."""
+    routes = APIRouter(tags=["alerts"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/alerts")
     def list_alerts(
@@ -175,36 +175,38 @@ def router(auth: Auth, alerts: Alerts, picture: EvidencePicture) -> APIRouter:
             raise UnknownAlertError(f"Expected an alert with evidence of windows, got {alert}, which has none")
         return Response(found.png, media_type="image/png", headers={"Cache-Control": "no-store"})
 
-    _add_acts(routes, alerts)
+    _add_acts(routes, auth, alerts)
     return routes
 
 
-def _add_acts(routes: APIRouter, alerts: Alerts) -> None:
-    @routes.post("/api/alerts/{alert}/acknowledge")
-    def acknowledge(alert: StoredNumber, wanted: NoteRequest) -> WholeAlertBody:
+def _add_acts(routes: APIRouter, auth: Auth, alerts: Alerts) -> None:
+    operators = [Depends(auth.operator)]
+
+    @routes.post("/api/alerts/{alert}/acknowledge", dependencies=operators)
+    def acknowledge(alert: StoredNumber, wanted: NoteRequest, caller: Caller) -> WholeAlertBody:
         """Record that a person has seen it."""
-        return _whole(alerts, alerts.acknowledge(alert, by=wanted.by, note=wanted.note))
+        return _whole(alerts, alerts.acknowledge(alert, by=signed(caller, wanted.by), note=wanted.note))
 
-    @routes.post("/api/alerts/{alert}/take")
-    def take(alert: StoredNumber, wanted: NoteRequest) -> WholeAlertBody:
+    @routes.post("/api/alerts/{alert}/take", dependencies=operators)
+    def take(alert: StoredNumber, wanted: NoteRequest, caller: Caller) -> WholeAlertBody:
         """Record that a person looks after it."""
-        return _whole(alerts, alerts.take(alert, by=wanted.by, note=wanted.note))
+        return _whole(alerts, alerts.take(alert, by=signed(caller, wanted.by), note=wanted.note))
 
-    @routes.post("/api/alerts/{alert}/snooze")
-    def snooze(alert: StoredNumber, wanted: SnoozeRequest) -> WholeAlertBody:
+    @routes.post("/api/alerts/{alert}/snooze", dependencies=operators)
+    def snooze(alert: StoredNumber, wanted: SnoozeRequest, caller: Caller) -> WholeAlertBody:
         """Send nothing about it for a while, but its end."""
         until_ms = alerts.clock() + max(1, int(1000 * wanted.seconds))
-        return _whole(alerts, alerts.snooze(alert, until_ms, by=wanted.by, note=wanted.note))
+        return _whole(alerts, alerts.snooze(alert, until_ms, by=signed(caller, wanted.by), note=wanted.note))
 
-    @routes.post("/api/alerts/{alert}/resolve")
-    def resolve(alert: StoredNumber, wanted: ReasonRequest) -> WholeAlertBody:
+    @routes.post("/api/alerts/{alert}/resolve", dependencies=operators)
+    def resolve(alert: StoredNumber, wanted: ReasonRequest, caller: Caller) -> WholeAlertBody:
         """End it, although its cause may last."""
-        return _whole(alerts, alerts.resolve(alert, wanted.note, by=wanted.by))
+        return _whole(alerts, alerts.resolve(alert, wanted.note, by=signed(caller, wanted.by)))
 
-    @routes.post("/api/alerts/{alert}/note")
-    def note(alert: StoredNumber, wanted: ReasonRequest) -> WholeAlertBody:
+    @routes.post("/api/alerts/{alert}/note", dependencies=operators)
+    def note(alert: StoredNumber, wanted: ReasonRequest, caller: Caller) -> WholeAlertBody:
         """Add a note to it."""
-        return _whole(alerts, alerts.note(alert, wanted.note, by=wanted.by))
+        return _whole(alerts, alerts.note(alert, wanted.note, by=signed(caller, wanted.by)))
 
 
 def _whole(alerts: Alerts, alert: Alert) -> WholeAlertBody:

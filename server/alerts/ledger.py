@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import sqlalchemy as sa
 
+from server.access.audit_log import record_act
 from server.alerts.config import AlertsConfig
 from server.alerts.model import (
     UNRESOLVED,
@@ -30,12 +31,16 @@ from server.alerts.rules import AlertStep, settle
 from server.clock import Clock, system_now_ms
 from server.errors import AlertRefusedError, UnknownAlertError
 from server.ingest.faults import shortened
-from server.people import MAX_NAME, MAX_WHY, SOMEBODY
+from server.people import MAX_NAME, MAX_WHY, SOMEBODY, By, actor_of
 from server.store.database import Database
 from server.store.monitoring import alerts as store
 from server.wording import duration
 
 MAX_SNOOZE_MS = 90 * 86_400_000
+_NAMES = {
+    "acknowledged": "acknowledge", "taken": "take", "snoozed": "snooze", "resolved": "resolve", "note": "note",
+}  # fmt: skip
+"""The acts of the log, by what the history of an alert calls them."""
 _TRIES = 5
 
 
@@ -191,7 +196,7 @@ class Alerts:
             for one in self.waiting() if now_ms - one.since_ms > 1000 * self.config.failing_s
         )  # fmt: skip
 
-    def acknowledge(self, alert: int, *, by: str = SOMEBODY, note: str = "") -> Alert:
+    def acknowledge(self, alert: int, *, by: By = SOMEBODY, note: str = "") -> Alert:
         """Record that ``by`` has seen an alert; a snooze ends.
 
         Raises:
@@ -201,17 +206,17 @@ class Alerts:
         changes = {"state": AlertState.ACKNOWLEDGED.value, "snoozed_until_ms": 0}
         return self._change(alert, "acknowledged", changes, by, note)
 
-    def take(self, alert: int, *, by: str = SOMEBODY, note: str = "") -> Alert:
+    def take(self, alert: int, *, by: By = SOMEBODY, note: str = "") -> Alert:
         """Record that ``by`` looks after an alert, and has seen it.
 
         Raises:
             UnknownAlertError: If there is none of that id.
             AlertRefusedError: If it is resolved.
         """
-        changes = {"state": AlertState.ACKNOWLEDGED.value, "snoozed_until_ms": 0, "owner": by[:MAX_NAME]}
+        changes = {"state": AlertState.ACKNOWLEDGED.value, "snoozed_until_ms": 0, "owner": actor_of(by).name[:MAX_NAME]}
         return self._change(alert, "taken", changes, by, note)
 
-    def snooze(self, alert: int, until_ms: int, *, by: str = SOMEBODY, note: str = "") -> Alert:
+    def snooze(self, alert: int, until_ms: int, *, by: By = SOMEBODY, note: str = "") -> Alert:
         """Send nothing about an alert until ``until_ms`` (UTC ms), but its end; then it opens again if it lasts.
 
         Raises:
@@ -225,7 +230,7 @@ class Alerts:
         changes = {"state": AlertState.SNOOZED.value, "snoozed_until_ms": until_ms}
         return self._change(alert, "snoozed", changes, by, text)
 
-    def resolve(self, alert: int, note: str, *, by: str = SOMEBODY) -> Alert:
+    def resolve(self, alert: int, note: str, *, by: By = SOMEBODY) -> Alert:
         """End an alert for the reason ``note``, although its cause may last.
 
         Raises:
@@ -235,12 +240,12 @@ class Alerts:
         if not note.strip():
             raise AlertRefusedError(f"Expected the reason why alert {alert} is resolved, got none")
         changes = {
-            "state": AlertState.RESOLVED.value, "resolved_ms": self.clock(), "resolved_by": by[:MAX_NAME],
-            "snoozed_until_ms": 0,
+            "state": AlertState.RESOLVED.value, "resolved_ms": self.clock(), "snoozed_until_ms": 0,
+            "resolved_by": actor_of(by).name[:MAX_NAME],
         }  # fmt: skip
         return self._change(alert, "resolved", changes, by, note, notice=NoticeEvent.RESOLVED)
 
-    def note(self, alert: int, note: str, *, by: str = SOMEBODY) -> Alert:
+    def note(self, alert: int, note: str, *, by: By = SOMEBODY) -> Alert:
         """Add a note to an alert, resolved or not.
 
         Raises:
@@ -252,10 +257,10 @@ class Alerts:
         return self._change(alert, "note", {}, by, note, resolved_too=True)
 
     def _change(  # noqa: PLR0913 - what all acts share
-        self, alert: int, act: str, changes: Mapping[str, object], by: str, note: str, *,
+        self, alert: int, act: str, changes: Mapping[str, object], by: By, note: str, *,
         resolved_too: bool = False, notice: NoticeEvent | None = None,
     ) -> Alert:  # fmt: skip
-        text, by, sent = shortened(note.strip(), MAX_WHY), by[:MAX_NAME], False
+        text, who, sent = shortened(note.strip(), MAX_WHY), actor_of(by).name[:MAX_NAME], False
         for _ in range(_TRIES):
             with self._lock:
                 known, now_ms = self.get(alert), self.clock()
@@ -265,12 +270,13 @@ class Alerts:
                 with self.database.begin() as connection:
                     if not store.update_alert(connection, alert, known.revision, changes):
                         continue
-                    _note(connection, alert, AlertAct(act, by, text), now_ms)
+                    _note(connection, alert, AlertAct(act, who, text), now_ms)
                     row = store.one_alert(connection, alert)
                     after = _alert(row) if row is not None else known
                     if notice is not None:
-                        said = f"Resolved by {by}: {text}"
+                        said = f"Resolved by {who}: {text}"
                         sent = self._send(connection, after, notice, now_ms, said, after.sites)
+                    record_act(connection, by, f"alert.{_NAMES[act]}", str(alert), now_ms, data={"note": text})
             if sent:
                 self.wake()
             return after

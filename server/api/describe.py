@@ -3,12 +3,64 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 
+from server.access.roles import Need
+from server.api.auth import declared_need
+from server.errors import ServerError
+
 _VERBS = ("get", "put", "post", "delete")
+_SCHEMES = {
+    "token": {"type": "http", "scheme": "bearer", "description": "A personal or service token, or one of the state."},
+    "device": {"type": "http", "scheme": "basic", "description": "A device's id and password, or its certificate."},
+}
+_BY_DEVICES = frozenset({Need.DEVICE, Need.CERTIFIED_DEVICE})
+
+
+def needs(routes: Iterable[Any]) -> Iterator[tuple[tuple[str, str], Need]]:
+    """Yield what each operation needs of its caller, by verb (in lower case) and path.
+
+    Raises:
+        ServerError: If one declares nothing: an omission must not open it to anybody.
+    """
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            yield from needs(included.routes)
+        elif getattr(route, "include_in_schema", False) and hasattr(route, "dependant"):
+            need = declared_need(one.call for one in route.dependant.dependencies)
+            if need is None:
+                message = f"Expected a need among the dependencies of {route.path}, got none: see server/api/auth.py"
+                raise ServerError(message)
+            yield from (((verb.lower(), route.path), need) for verb in route.methods)
+
+
+def declare_needs(api: FastAPI) -> None:
+    """Let the OpenAPI document say what each operation needs: ``x-needs``, and the security scheme.
+
+    Raises:
+        ServerError: If an operation declares nothing.
+    """
+    known, plain = dict(needs(api.routes)), api.openapi
+
+    def document() -> dict[str, Any]:
+        made = plain()
+        made.setdefault("components", {})["securitySchemes"] = _SCHEMES
+        for path, calls in made["paths"].items():
+            for verb in (verb for verb in _VERBS if verb in calls):
+                need = known[verb, path]
+                calls[verb]["x-needs"] = need.value
+                token: list[dict[str, list[str]]] = [] if need in _BY_DEVICES else [{"token": []}]
+                either = need in _BY_DEVICES or need is Need.DEVICE_OR_STAFF
+                device: list[dict[str, list[str]]] = [{"device": []}] if either else []
+                calls[verb]["security"] = [] if need is Need.ANYBODY else [*token, *device]
+        return made
+
+    api.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
 
 
 def router(api: FastAPI) -> APIRouter:
@@ -32,7 +84,8 @@ def _rows(document: Mapping[str, Mapping[str, Mapping[str, Mapping[str, object]]
             text = str(call.get("description", call.get("summary", "")))
             yield (
                 f"<tr><td><b>{verb.upper()}</b></td><td><code>{html.escape(path)}</code>{_parameters(call)}</td>"
-                f"<td>{html.escape(_first_line(text))}</td></tr>"
+                f"<td>{html.escape(_first_line(text))}</td>"
+                f"<td>{html.escape(str(call.get('x-needs', '')))}</td></tr>"
             )
 
 
@@ -66,9 +119,9 @@ code { font: 14px ui-monospace, "DejaVu Sans Mono", monospace; }
 small { opacity: .75; }
 </style></head><body><main>
 <h1>REST interface</h1>
-<p>Operators and build hosts send <code>Authorization: Bearer &lt;token&gt;</code> (the files operator.token and
-builder.token of the server's state), devices Basic with their id and password. Errors are
-problems (RFC 9457) with <code>code</code> and
+<p>People and programs send <code>Authorization: Bearer &lt;token&gt;</code> (of <code>fleet-server tokens issue</code>,
+or the files operator.token and builder.token of the server's state), devices Basic with their id and password. Each
+call needs a role. Errors are problems (RFC 9457) with <code>code</code> and
 <code>text</code>. Bodies and answers in full: <a href="/api/openapi.json">/api/openapi.json</a>
 (OpenAPI).</p>
 <p>Example: <code>curl -H "Authorization: Bearer $(cat DIR/operator.token)" $URL/api/devices</code></p>

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field, JsonValue
 
-from server.api.auth import Auth
+from server.api.auth import Auth, Caller, signed
 from server.api.values import (
     Cursor,
     Limit,
@@ -117,11 +117,11 @@ class CommandBody(ValueBody):
 def router(
     auth: Auth, fleet: Fleet, lineage: Lineage, listing: DeviceList, presence: Callable[[Device], Presence]
 ) -> APIRouter:
-    """Return the routes for operators.
+    """Return the routes for viewers; what changes something is for operators.
 
     Their handlers raise ``UnknownDeviceError`` for an unknown device, or for a time before its first report.
     """
-    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
+    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/devices")
     def list_devices(  # noqa: PLR0913 - one argument a parameter of the query
@@ -160,10 +160,10 @@ def router(
             raise UnknownDeviceError(message)
         return RanBody.of(found)
 
-    @routes.post("/api/devices/{device}/commands", status_code=202)
-    def command(device: str, request: CommandRequest) -> CommandBody:
+    @routes.post("/api/devices/{device}/commands", dependencies=[Depends(auth.operator)], status_code=202)
+    def command(device: str, request: CommandRequest, caller: Caller) -> CommandBody:
         """Send a command to a device."""
-        sent = fleet.send_command(device, request.verb, request.arguments, request.ttl_s)
+        sent = fleet.send_command(device, request.verb, request.arguments, request.ttl_s, by=caller)
         return CommandBody.of(fleet.command(sent))
 
     @routes.get("/api/devices/{device}/commands/{command_id}")
@@ -207,23 +207,23 @@ class EndedBody(ValueBody):
 
 
 def revocations_router(auth: Auth, revocations: Revocations) -> APIRouter:
-    """Return the routes for operators.
+    """Return the routes for viewers; what changes something is for operators.
 
     Their handlers raise ``UnknownDeviceError`` for a device that is not registered.
     """
-    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
+    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.view)])
 
-    @routes.post("/api/devices/{device}/revoke")
-    def revoke(device: str, request: EndRequest | None = None) -> EndedBody:
+    @routes.post("/api/devices/{device}/revoke", dependencies=[Depends(auth.operator)])
+    def revoke(device: str, caller: Caller, request: EndRequest | None = None) -> EndedBody:
         """Refuse a device's credentials on HTTP and broker; it can return only with a new claim."""
         wanted = request or EndRequest()
-        return EndedBody.of(revocations.revoke(device, wanted.why, by=wanted.by))
+        return EndedBody.of(revocations.revoke(device, wanted.why, by=signed(caller, wanted.by)))
 
-    @routes.post("/api/devices/{device}/remove")
-    def remove(device: str, request: EndRequest | None = None) -> EndedBody:
+    @routes.post("/api/devices/{device}/remove", dependencies=[Depends(auth.operator)])
+    def remove(device: str, caller: Caller, request: EndRequest | None = None) -> EndedBody:
         """Revoke a device and delete its assignment; its events, evidence and history stay."""
         wanted = request or EndRequest()
-        return EndedBody.of(revocations.remove(device, wanted.why, by=wanted.by))
+        return EndedBody.of(revocations.remove(device, wanted.why, by=signed(caller, wanted.by)))
 
     return routes
 
@@ -316,7 +316,7 @@ def _span_body(span: WindowSpan, *, values: bool) -> SpanBody:
 
 def telemetry_router(auth: Auth, fleet: Fleet, database: Database, spans: WindowSpans) -> APIRouter:
     """Return the route for operators."""
-    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
+    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/devices/{device}/telemetry")
     def telemetry(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
-from server.api.auth import Auth
+from server.api.auth import Auth, Caller, anybody
 from server.errors import RootMissingError, ServerError
 from server.fleet.certificates import Certificates
 from server.fleet.enrolment import EnrolledIdentity, Enrolment
@@ -111,24 +111,24 @@ def router(
     routes = APIRouter(tags=["enrolment"])
 
     @routes.post("/api/claims", dependencies=[Depends(auth.operator)], status_code=201)
-    def make_claim(request: ClaimRequest) -> MadeClaimBody:
+    def make_claim(request: ClaimRequest, caller: Caller) -> MadeClaimBody:
         """Return a one-time claim for a device."""
         ended = enrolment.ended(request.device)
-        claim = enrolment.claim(request.site, request.device, request.attributes)
+        claim = enrolment.claim(request.site, request.device, request.attributes, by=caller)
         return MadeClaimBody(claim=claim, note=comes_back(request.device, ended))
 
-    @routes.get("/api/enrol")
+    @routes.get("/api/enrol", dependencies=[Depends(anybody)])
     def proof() -> ProofBody:
         """Return how devices prove their identity here."""
         return ProofBody(proof=certificates.proof.value)
 
-    @routes.post("/api/enrol")
-    def enrol(request: EnrolRequest) -> IdentityBody:
+    @routes.post("/api/enrol", dependencies=[Depends(anybody)])
+    def enrol(request: EnrolRequest, caller: Caller) -> IdentityBody:
         """Exchange a claim for an identity."""
         root = reception.root()
         if root is None:
             raise RootMissingError("Expected a trusted root, got none: run fleet-server trust DIR --root FILE")
-        identity = enrolment.enrol(request.claim, request.request)
+        identity = enrolment.enrol(request.claim, request.request, address=caller.address)
         try:
             reception.admit(identity)
         except (ServerError, OSError):  # nobody received the password: the claim stays valid for another try
@@ -138,10 +138,10 @@ def router(
         address = replace(address, mqtt_port=reception.certified_port) if identity.certificate else address
         return IdentityBody(**asdict(identity), **asdict(address), root=root.decode())
 
-    @routes.post("/api/enrol/renew")
-    def renew(wanted: RenewRequest, request: Request) -> CertificateBody:
+    @routes.post("/api/enrol/renew", dependencies=[Depends(auth.certified)])
+    def renew(wanted: RenewRequest, caller: Caller) -> CertificateBody:
         """Return a new certificate for the calling device, which has one that is still valid."""
-        device = auth.certified_device(request)
+        device = caller.account
         return CertificateBody(certificate=certificates.renew(fleet.device(device).site, device, wanted.request))
 
     return routes

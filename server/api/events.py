@@ -39,8 +39,8 @@ class EventsBody(BaseModel):
 
 
 def router(auth: Auth, events: EventLog) -> APIRouter:
-    """Return the routes for operators."""
-    routes = APIRouter(tags=["events"], dependencies=[Depends(auth.operator)])
+    """Return the routes for viewers."""
+    routes = APIRouter(tags=["events"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/events")
     def list_events(

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, JsonValue
 
-from server.api.auth import Auth
+from server.api.auth import Auth, Caller, signed
 from server.api.values import Person, Reason, ValueBody, Why
 from server.clock import Clock
 from server.drift.alarms.records import Alarms
@@ -157,8 +157,8 @@ class ReplayBody(ValueBody):
 
 
 def router(auth: Auth, database: Database, verdicts: Verdicts, alarms: Alarms, clock: Clock) -> APIRouter:
-    """Return the routes for operators."""
-    routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.operator)])
+    """Return the routes for viewers; what changes something is for operators."""
+    routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/evidence")
     def list_evidence(device: str | None = None, limit: Annotated[int, Query(ge=1, le=5000)] = 200) -> EvidencesBody:
@@ -181,10 +181,10 @@ def router(auth: Auth, database: Database, verdicts: Verdicts, alarms: Alarms, c
         """Derive an alarm again from the windows, baselines and settings that are kept with its verdict."""
         return ReplayBody.of(alarms.replay(verdict))
 
-    @routes.post("/api/verdicts/{verdict}/dismiss")
-    def dismiss(verdict: Annotated[int, Path(ge=0, lt=2**63)], request: DismissRequest) -> VerdictBody:
+    @routes.post("/api/verdicts/{verdict}/dismiss", dependencies=[Depends(auth.approve)])
+    def dismiss(verdict: Annotated[int, Path(ge=0, lt=2**63)], request: DismissRequest, caller: Caller) -> VerdictBody:
         """Let an open ``release_regression`` hold no rollout; it stays open while devices show it."""
-        return VerdictBody.of(verdicts.dismiss(verdict, request.why, clock(), by=request.by))
+        return VerdictBody.of(verdicts.dismiss(verdict, request.why, clock(), by=signed(caller, request.by)))
 
     return routes
 
@@ -265,49 +265,49 @@ class CommissionsBody(BaseModel):
 
 
 def places_router(auth: Auth, places: Places, clock: Clock) -> APIRouter:
-    """Return the routes for operators."""
-    routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.operator)])
+    """Return the routes for viewers; what changes something is for operators."""
+    routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/places")
     def list_places() -> PlacesBody:
         """Return the devices at places that training does not know, with their error rates there."""
         return PlacesBody(places=[PlaceBody.of(place) for place in places.all()])
 
-    @routes.post("/api/places/{device}/accept")
-    def accept(device: str, request: AcceptRequest | None = None) -> PlaceBody:
+    @routes.post("/api/places/{device}/accept", dependencies=[Depends(auth.operator)])
+    def accept(device: str, caller: Caller, request: AcceptRequest | None = None) -> PlaceBody:
         """Accept the place of a device: its verdict ends, and what it sees there is its usual."""
         wanted = request or AcceptRequest()
-        return PlaceBody.of(places.accept(device, wanted.why, now_ms=clock(), by=wanted.by))
+        return PlaceBody.of(places.accept(device, wanted.why, now_ms=clock(), by=signed(caller, wanted.by)))
 
-    @routes.post("/api/places/{device}/withdraw")
-    def withdraw(device: str, request: AcceptRequest | None = None) -> PlaceBody:
+    @routes.post("/api/places/{device}/withdraw", dependencies=[Depends(auth.operator)])
+    def withdraw(device: str, caller: Caller, request: AcceptRequest | None = None) -> PlaceBody:
         """Take back that the place of a device was accepted: it is new again with its next window."""
         wanted = request or AcceptRequest()
-        return PlaceBody.of(places.withdraw(device, wanted.why, now_ms=clock(), by=wanted.by))
+        return PlaceBody.of(places.withdraw(device, wanted.why, now_ms=clock(), by=signed(caller, wanted.by)))
 
     return routes
 
 
 def commissions_router(auth: Auth, commissions: Commissions, clock: Clock) -> APIRouter:
-    """Return the routes for operators."""
-    routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.operator)])
+    """Return the routes for viewers; what changes something is for operators."""
+    routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/commissions")
     def list_commissions() -> CommissionsBody:
         """Return who commissioned which device again, from when on, and why."""
         return CommissionsBody(commissions=[CommissionBody.of(one) for one in commissions.all()])
 
-    @routes.post("/api/commissions")
-    def commission_all(request: CommissionAllRequest) -> CommissionsBody:
+    @routes.post("/api/commissions", dependencies=[Depends(auth.operator)])
+    def commission_all(request: CommissionAllRequest, caller: Caller) -> CommissionsBody:
         """Let the baselines of all devices with an attribute begin anew with their next window."""
         begun = commissions.begin_all(
-            request.attribute, request.value, request.why, now_ms=clock(), by=request.by
+            request.attribute, request.value, request.why, now_ms=clock(), by=signed(caller, request.by)
         )  # fmt: skip
         return CommissionsBody(commissions=[CommissionBody.of(one) for one in begun])
 
-    @routes.post("/api/devices/{device}/commission")
-    def commission(device: str, request: CommissionRequest) -> CommissionBody:
+    @routes.post("/api/devices/{device}/commission", dependencies=[Depends(auth.operator)])
+    def commission(device: str, request: CommissionRequest, caller: Caller) -> CommissionBody:
         """Let the baseline of a device begin anew with its next window, and end its alarms."""
-        return CommissionBody.of(commissions.begin(device, request.why, now_ms=clock(), by=request.by))
+        return CommissionBody.of(commissions.begin(device, request.why, now_ms=clock(), by=signed(caller, request.by)))
 
     return routes

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
-from server.api.auth import Auth
+from server.api.auth import Auth, anybody
 from server.api.values import ValueBody
 from server.app.situation import Situation
 from server.app.vitals import Vitals
@@ -40,7 +40,7 @@ def router(vitals: Vitals, clock: Clock) -> APIRouter:
     """Return the routes for anyone."""
     routes = APIRouter(tags=["health"])
 
-    @routes.get("/api/health", responses={_UNWELL: {"model": HealthBody}})
+    @routes.get("/api/health", dependencies=[Depends(anybody)], responses={_UNWELL: {"model": HealthBody}})
     def health(response: Response) -> HealthBody:
         """Return the server's health; the status is 503 when a check fails."""
         now_ms = clock()
@@ -77,8 +77,8 @@ class OverallBody(BaseModel):
 
 
 def overall_router(auth: Auth, situation: Situation) -> APIRouter:
-    """Return the routes for operators."""
-    routes = APIRouter(tags=["overall"], dependencies=[Depends(auth.operator)])
+    """Return the routes for viewers."""
+    routes = APIRouter(tags=["overall"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/overall")
     def show() -> OverallBody:
@@ -91,8 +91,8 @@ def overall_router(auth: Auth, situation: Situation) -> APIRouter:
 
 
 def metrics_router(auth: Auth, registry: CollectorRegistry) -> APIRouter:
-    """Return the route for operators."""
-    routes = APIRouter(tags=["overall"], dependencies=[Depends(auth.operator)])
+    """Return the route for viewers."""
+    routes = APIRouter(tags=["overall"], dependencies=[Depends(auth.view)])
 
     @routes.get(
         "/metrics",

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, Field, JsonValue
 from starlette.concurrency import run_in_threadpool
 
-from server.api.auth import Auth
+from server.api.auth import Auth, Caller
 from server.api.releases import BlobBody, check_announced, read_body, receive
 from server.errors import BlobOversizeError, MeasurementRefusedError
 from server.fleet.fleet import Fleet
@@ -73,9 +73,9 @@ def router(auth: Auth, measurements: Measurements, fleet: Fleet) -> APIRouter:
         return BlobBody(sha256=sha256, length_bytes=length_bytes)
 
     @routes.post("/api/measurements", dependencies=builder, status_code=202)
-    def order(body: OrderBody) -> MeasurementBody:
+    def order(body: OrderBody, caller: Caller) -> MeasurementBody:
         """Send a signed order to its device."""
-        return _body(measurements.order(body.envelope), fleet)
+        return _body(measurements.order(body.envelope, by=caller), fleet)
 
     @routes.get("/api/measurements/{order}", dependencies=builder)
     def get(order: str) -> MeasurementBody:
@@ -103,20 +103,19 @@ def router(auth: Auth, measurements: Measurements, fleet: Fleet) -> APIRouter:
 
 
 def _device_routes(routes: APIRouter, auth: Auth, measurements: Measurements) -> None:
-    @routes.get("/api/measurements/{order}/blobs/{sha256}")
-    def get_bytes(order: str, sha256: str, request: Request) -> FileResponse:
+    @routes.get("/api/measurements/{order}/blobs/{sha256}", dependencies=[Depends(auth.device)])
+    def get_bytes(order: str, sha256: str, caller: Caller) -> FileResponse:
         """Return a bundle or rows, or a range of them, to the device that the order names."""
-        path = measurements.bytes_for(order, sha256, auth.device(request))
+        path = measurements.bytes_for(order, sha256, caller.account)
         return FileResponse(path, headers={"etag": f'"{sha256}"'}, media_type=_BYTES)
 
-    @routes.put("/api/measurements/{order}/report", status_code=201)
-    async def take(order: str, request: Request) -> BlobBody:
+    @routes.put("/api/measurements/{order}/report", dependencies=[Depends(auth.device)], status_code=201)
+    async def take(order: str, request: Request, caller: Caller) -> BlobBody:
         """Store the report of the device that the order names."""
-        device = await run_in_threadpool(auth.device, request)
         check_announced(request.headers.get("content-length", ""), MAX_REPORT_BYTES)
         message = f"Expected a report of at most {MAX_REPORT_BYTES} bytes, got more"
         data = await read_body(request, MAX_REPORT_BYTES, BlobOversizeError(message))
-        await run_in_threadpool(measurements.take, order, device, data, _signature(request))
+        await run_in_threadpool(measurements.take, order, caller.account, data, _signature(request))
         return BlobBody(sha256=measurements.get(order).report_sha256, length_bytes=len(data))
 
 

@@ -15,11 +15,11 @@ from pydantic import BaseModel, JsonValue
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from server.api.auth import Auth
+from server.api.auth import Auth, Caller, anybody, signed
 from server.api.values import Person, ValueBody, Why
 from server.errors import BlobOversizeError, BlobRefusedError, MetadataRefusedError, ServerError
 from server.fleet.assignments import Assignments
-from server.people import SOMEBODY
+from server.people import SOMEBODY, Actor, ActorKind
 from server.registry.blobs import Blobs
 from server.registry.versions import Release, Versions
 from server.rollout.withdrawal import Withdrawal
@@ -87,12 +87,12 @@ def router(auth: Auth, versions: Versions, withdrawal: Withdrawal) -> APIRouter:
     """
     routes = APIRouter(tags=["releases"])
 
-    @routes.get("/api/releases", dependencies=[Depends(auth.operator_or_builder)])
+    @routes.get("/api/releases", dependencies=[Depends(auth.view_or_builder)])
     def list_releases() -> ReleasesBody:
         """Return every release."""
         return ReleasesBody(releases=[_body(release) for release in versions.releases()])
 
-    @routes.get("/api/releases/{name}", dependencies=[Depends(auth.operator)])
+    @routes.get("/api/releases/{name}", dependencies=[Depends(auth.view)])
     def running(name: str) -> RunningBody:
         """Return the devices that run a release."""
         release = versions.release(name)
@@ -102,10 +102,10 @@ def router(auth: Auth, versions: Versions, withdrawal: Withdrawal) -> APIRouter:
         )  # fmt: skip
 
     @routes.post("/api/releases/{name}/withdraw", dependencies=[Depends(auth.operator)])
-    def withdraw(name: str, request: WithdrawRequest | None = None) -> RunningBody:
+    def withdraw(name: str, caller: Caller, request: WithdrawRequest | None = None) -> RunningBody:
         """Withdraw a release for good and abort its rollouts; return the devices that still run it."""
         wanted = request or WithdrawRequest()
-        withdrawal.withdraw(name, wanted.why, by=wanted.by)
+        withdrawal.withdraw(name, wanted.why, by=signed(caller, wanted.by))
         return running(name)
 
     return routes
@@ -144,16 +144,15 @@ def blobs_router(
         check_announced(request.headers.get("content-length", ""), limit_bytes)
         return BlobBody(sha256=sha256, length_bytes=await receive(blobs, sha256, request, limit_bytes))
 
-    @routes.head("/blobs/{sha256}", include_in_schema=False)
-    @routes.get("/blobs/{sha256}")
-    def get_blob(sha256: str, request: Request) -> FileResponse:
+    @routes.head("/blobs/{sha256}", dependencies=[Depends(auth.device_or_staff)], include_in_schema=False)
+    @routes.get("/blobs/{sha256}", dependencies=[Depends(auth.device_or_staff)])
+    def get_blob(sha256: str, caller: Caller) -> FileResponse:
         """Return a bundle or a range of it; to a device only if the bundle is assigned to it.
 
         The ETag is the digest, so a resumed download can't mix two bundles.
         """
-        device = auth.device_or_staff(request)
-        if device:
-            assignments.check(device, sha256)
+        if caller.kind is ActorKind.DEVICE:
+            assignments.check(caller.account, sha256)
         headers = {"etag": f'"{sha256}"', "cache-control": "private, max-age=31536000, immutable"}
         return FileResponse(blobs.path(sha256), headers=headers, media_type="application/octet-stream")
 
@@ -215,7 +214,7 @@ def metadata_router(auth: Auth, repository: TrustRepository, versions: Versions,
     """Return the routes of signed metadata; a publication registers its releases in ``versions``."""
     routes = APIRouter(tags=["tuf"])
 
-    @routes.get("/tuf/{name}")
+    @routes.get("/tuf/{name}", dependencies=[Depends(anybody)])
     def get_metadata(name: str) -> Response:
         """Return a published metadata file."""
         headers = {"cache-control": "no-cache" if name == "timestamp.json" else "public, max-age=86400"}
@@ -227,15 +226,17 @@ def metadata_router(auth: Auth, repository: TrustRepository, versions: Versions,
         return _file(repository.current_targets(), {"cache-control": "no-store"})
 
     @routes.post("/api/tuf/targets", dependencies=[Depends(auth.builder)], status_code=201)
-    async def post_targets(request: Request, base: Annotated[int | None, Query(ge=0)] = None) -> PublishedBody:
+    async def post_targets(
+        request: Request, caller: Caller, base: Annotated[int | None, Query(ge=0)] = None
+    ) -> PublishedBody:
         """Publish the next signed targets; their bundles must be uploaded already."""
         message = f"Expected targets metadata of at most {MAX_TARGETS_BYTES} bytes, got more"
         data = await read_body(request, MAX_TARGETS_BYTES, MetadataRefusedError(message))
-        return await run_in_threadpool(publish, data, base)
+        return await run_in_threadpool(publish, data, base, caller)
 
-    def publish(data: bytes, base: int | None) -> PublishedBody:
+    def publish(data: bytes, base: int | None, by: Actor) -> PublishedBody:
         targets = repository.publish_targets(data, versions.blobs.has, base=base)
-        register_releases(targets, versions, now_ms=clock())
+        register_releases(targets, versions, now_ms=clock(), by=by)
         return PublishedBody(paths=[target.path for target in targets])
 
     return routes

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, JsonValue
 
-from server.api.auth import Auth
+from server.api.auth import Auth, Caller, signed
 from server.api.values import StoredNumber, ValueBody
 from server.clock import Clock
 from server.registry.versions import Versions
@@ -58,7 +58,7 @@ class LabelBody(BaseModel, extra="forbid"):
     """
 
     label: str | int | float = Field(union_mode="left_to_right")
-    by: str = Field(max_length=100)
+    by: str = Field(default="", max_length=100)
     replaces: str | int | float | None = Field(default=None, union_mode="left_to_right")
 
 
@@ -90,8 +90,8 @@ class LabelChangesBody(BaseModel):
 
 
 def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
-    """Return the routes for operators."""
-    routes = APIRouter(tags=["samples"], dependencies=[Depends(auth.operator)])
+    """Return the routes for viewers; labels are for labellers."""
+    routes = APIRouter(tags=["samples"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/samples")
     def list_samples(
@@ -110,11 +110,11 @@ def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
         headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
         return Response(samples.image(known), media_type=known.media_type, headers=headers)
 
-    @routes.put("/api/samples/{sample}/label")
-    def label(sample: StoredNumber, body: LabelBody) -> SampleBody:
+    @routes.put("/api/samples/{sample}/label", dependencies=[Depends(auth.label)])
+    def label(sample: StoredNumber, body: LabelBody, caller: Caller) -> SampleBody:
         """Label the image of a sample for its model; 409 ``label_taken`` if it has another one than to replace."""
-        replaces = None if body.replaces is None else str(body.replaces)
-        return SampleBody.of(samples.label(sample, str(body.label), body.by, clock(), replaces=replaces))
+        replaces, by = None if body.replaces is None else str(body.replaces), signed(caller, body.by)
+        return SampleBody.of(samples.label(sample, str(body.label), by, clock(), replaces=replaces))
 
     @routes.get("/api/samples/{sample}/changes")
     def changes(sample: StoredNumber) -> LabelChangesBody:
@@ -193,8 +193,8 @@ class AskedBody(BaseModel):
 
 
 def audit_router(auth: Auth, audit: SteadyAudit) -> APIRouter:
-    """Return the routes for operators."""
-    routes = APIRouter(tags=["audit"], dependencies=[Depends(auth.operator)])
+    """Return the routes for viewers; what changes something is for operators, approvals for approvers."""
+    routes = APIRouter(tags=["audit"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/audit")
     def list_audits() -> AuditsBody:
@@ -202,10 +202,10 @@ def audit_router(auth: Auth, audit: SteadyAudit) -> APIRouter:
         found = [AuditBody.of(one) for one in audit.audits()]
         return AuditsBody(audits=found, settings=list(audit.idle_settings()))
 
-    @routes.post("/api/audit/{device}", status_code=202)
-    def ask(device: str, body: AskBody | None = None) -> AskedBody:
+    @routes.post("/api/audit/{device}", dependencies=[Depends(auth.operator)], status_code=202)
+    def ask(device: str, caller: Caller, body: AskBody | None = None) -> AskedBody:
         """Ask one device once for uniform samples to label."""
-        return AskedBody(device=device, request=audit.ask_once(device, (body or AskBody()).count))
+        return AskedBody(device=device, request=audit.ask_once(device, (body or AskBody()).count, by=caller))
 
     return routes
 
@@ -239,24 +239,24 @@ class TriggersBody(BaseModel):
 
 
 def router(auth: Auth, retraining: RetrainingService, clock: Clock) -> APIRouter:
-    """Return the routes for operators."""
+    """Return the routes for viewers; what changes something is for operators, approvals for approvers."""
     triggers = retraining.triggers
-    routes = APIRouter(tags=["retraining"], dependencies=[Depends(auth.operator)])
+    routes = APIRouter(tags=["retraining"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/retraining")
     def list_triggers(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> TriggersBody:
         """Return the newest triggers."""
         return TriggersBody(retraining=[TriggerBody.of(trigger) for trigger in triggers.all(limit)])
 
-    @routes.post("/api/retraining/{trigger}/approve")
-    def approve(trigger: StoredNumber) -> TriggerBody:
+    @routes.post("/api/retraining/{trigger}/approve", dependencies=[Depends(auth.approve)])
+    def approve(trigger: StoredNumber, caller: Caller) -> TriggerBody:
         """Approve training without proof of harm, or the rollout of a release that passed its gates."""
-        return TriggerBody.of(retraining.approve(trigger))
+        return TriggerBody.of(retraining.approve(trigger, by=caller))
 
-    @routes.post("/api/retraining/{trigger}/withdraw")
-    def withdraw(trigger: StoredNumber) -> TriggerBody:
+    @routes.post("/api/retraining/{trigger}/withdraw", dependencies=[Depends(auth.operator)])
+    def withdraw(trigger: StoredNumber, caller: Caller) -> TriggerBody:
         """End a retraining; the same verdict does not start another one."""
-        return TriggerBody.of(retraining.withdraw(trigger, clock()))
+        return TriggerBody.of(retraining.withdraw(trigger, clock(), by=caller))
 
     return routes
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field, computed_field
 
-from server.api.auth import Auth
+from server.api.auth import Auth, Caller, signed
 from server.api.values import Cursor, Limit, Name, PageBody, Person, Search, ValueBody, Why, check_whole
 from server.errors import RolloutRefusedError
 from server.people import SOMEBODY
@@ -130,6 +130,7 @@ class RolloutRequest(BaseModel, extra="forbid"):
     success_ratio: Ratio | None = None
     error_ratio: Ratio | None = None
     approved: bool = False
+    by: Person = SOMEBODY
     window: WindowBody | None = None
     shadow: ShadowBody | None = None
     max_bytes_per_s: Annotated[int, Field(ge=0, le=MAX_RATE)] = 0
@@ -346,27 +347,29 @@ class RolloutsBody(PageBody):
 
 
 def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
-    """Return the routes for operators."""
-    routes = APIRouter(tags=["rollouts"], dependencies=[Depends(auth.operator)])
+    """Return the routes for viewers; acts are for operators, and what lets a release go on for approvers."""
+    routes = APIRouter(tags=["rollouts"], dependencies=[Depends(auth.view)])
     _add_lists(routes, rollouts)
 
-    @routes.post("/api/rollouts", status_code=201)
-    def create(request: RolloutRequest) -> RolloutBody:
-        """Create a rollout; it starts when approved."""
-        return _shown(rollouts, rollouts.create(_request(request)))
+    @routes.post("/api/rollouts", dependencies=[Depends(auth.operator)], status_code=201)
+    def create(request: RolloutRequest, caller: Caller, http: Request) -> RolloutBody:
+        """Create a rollout; it starts when approved, and only an approver may create one that is."""
+        by = signed(caller if not request.approved else auth.approve(http), request.by)
+        return _shown(rollouts, rollouts.create(_request(request), by=by))
 
-    @routes.post("/api/rollouts/{rollout}/approve")
-    def approve(rollout: str, request: ApproveRequest | None = None) -> RolloutBody:
+    @routes.post("/api/rollouts/{rollout}/approve", dependencies=[Depends(auth.approve)])
+    def approve(rollout: str, caller: Caller, request: ApproveRequest | None = None) -> RolloutBody:
         """Approve a rollout, so that it starts."""
         wanted = request or ApproveRequest()
-        return _shown(rollouts, rollouts.approve(rollout, by=wanted.by, only=wanted.only))
+        return _shown(rollouts, rollouts.approve(rollout, by=signed(caller, wanted.by), only=wanted.only))
 
-    @routes.post("/api/rollouts/{rollout}/pause")
-    def pause(rollout: str, request: StopRequest | None = None) -> RolloutBody:
+    @routes.post("/api/rollouts/{rollout}/pause", dependencies=[Depends(auth.operator)])
+    def pause(rollout: str, caller: Caller, request: StopRequest | None = None) -> RolloutBody:
         """Pause a rollout: no further device is assigned the release."""
         wanted = request or StopRequest()
-        text = f"Paused by {wanted.by}" + (f": {wanted.why}" if wanted.why else "")
-        return _shown(rollouts, rollouts.pause(rollout, text=text, by=wanted.by))
+        by = signed(caller, wanted.by)
+        text = f"Paused by {by}" + (f": {wanted.why}" if wanted.why else "")
+        return _shown(rollouts, rollouts.pause(rollout, text=text, by=by))
 
     @routes.get("/api/rollouts/{rollout}/foresight")
     def foresight(
@@ -376,22 +379,22 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
         seen = rollouts.foresee(rollout, act, how=how, group=group)
         return ForesightBody.of(seen)
 
-    @routes.post("/api/rollouts/{rollout}/resume")
-    def resume(rollout: str, request: ResumeRequest | None = None) -> RolloutBody:
+    @routes.post("/api/rollouts/{rollout}/resume", dependencies=[Depends(auth.approve)])
+    def resume(rollout: str, caller: Caller, request: ResumeRequest | None = None) -> RolloutBody:
         """Resume a paused rollout: retry failures on the same devices or on others, or tolerate them."""
         wanted = request or ResumeRequest()
-        return _shown(rollouts, rollouts.resume(rollout, wanted.how, by=wanted.by, only=wanted.only))
+        return _shown(rollouts, rollouts.resume(rollout, wanted.how, by=signed(caller, wanted.by), only=wanted.only))
 
-    @routes.post("/api/rollouts/{rollout}/skip")
-    def skip(rollout: str, request: SkipRequest) -> RolloutBody:
+    @routes.post("/api/rollouts/{rollout}/skip", dependencies=[Depends(auth.approve)])
+    def skip(rollout: str, request: SkipRequest, caller: Caller) -> RolloutBody:
         """Let the next group open although one missed its success ratio or answered no input; with a name."""
-        return _shown(rollouts, rollouts.skip(rollout, request.group, by=request.by, only=request.only))
+        return _shown(rollouts, rollouts.skip(rollout, request.group, by=signed(caller, request.by), only=request.only))
 
-    @routes.post("/api/rollouts/{rollout}/abort")
-    def abort(rollout: str, request: StopRequest | None = None) -> RolloutBody:
+    @routes.post("/api/rollouts/{rollout}/abort", dependencies=[Depends(auth.operator)])
+    def abort(rollout: str, caller: Caller, request: StopRequest | None = None) -> RolloutBody:
         """Abort a rollout; devices that have not committed are set back."""
         wanted = request or StopRequest()
-        return _shown(rollouts, rollouts.abort(rollout, by=wanted.by, why=wanted.why))
+        return _shown(rollouts, rollouts.abort(rollout, by=signed(caller, wanted.by), why=wanted.why))
 
     return routes
 

@@ -97,6 +97,8 @@ RULES: Mapping[str, Sequence[Rule]] = {
         Deleted(delete_untouched_alerts_before, "resolved before, if no person did anything about them"),
         Deleted(delete_alerts_before, "resolved before", Span.GOVERNANCE),
     ],
+    "audit_head": [Stays("one row")],
+    "audit_log": [Stays("who did what: a chain that lacks a record is broken, so none is ever deleted")],
     "audits": [Stays("one row a model")],
     "baselines": [
         Deleted(delete_baselines_before, "those that a later commission of the device, or its return, has replaced"),
@@ -141,6 +143,8 @@ RULES: Mapping[str, Sequence[Rule]] = {
     ],
     "slot_shares": [Deleted(delete_shares_before, "of slots before that no pin needs")],
     "suspects": [Deleted(delete_suspects_before, "of verdicts that are gone, unless they decide something")],
+    "tokens": [Stays("a few a program: the log of acts names them by their id, also revoked ones")],
+    "users": [Stays("one row a person, also disabled ones: a name is never given to another person")],
     "verdicts": [
         Deleted(delete_faults_before, "faults of devices that ended before and started no retraining"),
         Deleted(delete_verdicts_before, "that ended before and started no retraining", Span.GOVERNANCE),

@@ -8,6 +8,13 @@ from typing import Protocol
 
 from fastapi import FastAPI
 
+from server.access.audit_log import AuditLog
+from server.access.limits import LoginLimits
+from server.access.logins import Logins
+from server.access.passwords import Passwords
+from server.access.sessions import SessionStore
+from server.access.tokens import Tokens
+from server.access.users import Users
 from server.alerts import api as alerts_api
 from server.alerts.delivery import Courier, couriers
 from server.alerts.ledger import Alerts
@@ -22,8 +29,11 @@ from server.api import measurements as measurements_api
 from server.api import releases as releases_api
 from server.api import retraining as retraining_api
 from server.api import rollouts as rollouts_api
-from server.api.auth import Auth
+from server.api.auth import FILE_ROLE, Auth
+from server.api.people import accounts as accounts_api
+from server.api.people import acts as acts_api
 from server.app.answers import dress
+from server.app.guard import Guard
 from server.app.metrics import FleetFigures, TimedRequests, new_registry
 from server.app.orphans import orphan_files
 from server.app.retention import Housekeeping
@@ -85,6 +95,10 @@ class ServerParts:
 
     database: Database
     auth: Auth
+    users: Users
+    tokens: Tokens
+    logins: Logins
+    acts: AuditLog
     enrolment: Enrolment
     certificates: Certificates
     revocations: Revocations
@@ -217,11 +231,31 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     alerts.base_url = partial(_public_url, state, config)
     posts = couriers(database, config.alerts, picture)
     alerts.wake = partial(_wake, posts)
+    users, acts = build_users(database, config, clock), AuditLog(database)
+    tokens = Tokens(database=database, users=users, clock=clock)
     return ServerParts(
         database=database,
+        users=users,
+        tokens=tokens,
+        acts=acts,
+        logins=Logins(
+            users=users,
+            sessions=SessionStore(
+                users=users,
+                clock=clock,
+                file_role=FILE_ROLE,
+                idle_ms=int(1_000 * config.access.session_idle_s),
+                life_ms=int(1_000 * config.access.session_s),
+            ),
+            limits=LoginLimits(clock=clock),
+            log=acts,
+            operator_token=state.token("operator"),
+            clock=clock,
+        ),
         auth=Auth(
             operator_token=state.token("operator"),
             builder_token=state.token("builder"),
+            tokens=tokens,
             enrolment=enrolment,
             certificates=certificates,
         ),
@@ -322,6 +356,12 @@ def _wake(posts: tuple[Courier, ...]) -> None:
         post.wake()
 
 
+def build_users(database: Database, config: ServerConfig, clock: Clock) -> Users:
+    """Return the users, with the cost of passwords of the settings; also for commands beside a server."""
+    cost = Passwords(memory_kib=config.access.password_memory_kib, passes=config.access.password_passes)
+    return Users(database=database, passwords=cost, clock=clock)
+
+
 def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
     """Return the web application with every router."""
     api = FastAPI(
@@ -334,8 +374,13 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
     failures.install(api)
     auth = parts.auth
     registry = new_registry(FleetFigures(situation=parts.situation, ingest=parts.ingest, database=parts.database))
+    sessions = parts.logins.sessions
     dress(api)
-    api.add_middleware(TimedRequests, registry=registry)  # the outermost: it sees what is sent
+    api.add_middleware(TimedRequests, registry=registry)  # outside of those: it sees what is sent
+    api.add_middleware(
+        Guard, is_open=lambda cookie: sessions.principal(cookie) is not None,
+        public_url=lambda: reception.address().http_url,
+    )  # fmt: skip
     for routes in (
         health.router(parts.vitals, parts.clock),
         health.overall_router(auth, parts.situation),
@@ -358,8 +403,13 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         evidence_api.places_router(auth, parts.drift.places, parts.clock),
         evidence_api.commissions_router(auth, parts.drift.commissions, parts.clock),
         alerts_api.router(auth, parts.alerts, parts.picture),
+        accounts_api.me_router(auth),
+        accounts_api.users_router(auth, parts.users),
+        accounts_api.tokens_router(auth, parts.tokens),
+        acts_api.router(auth, parts.acts),
         describe.router(api),
         failures.unknown_path(),
     ):
         api.include_router(routes)
+    describe.declare_needs(api)
     return api

@@ -8,23 +8,17 @@ Exit codes: 0 done, 1 refused or failed (``error [code]: …`` on stderr), 2 wro
 
 from __future__ import annotations
 
-import errno
-import getpass
 import json
 import logging
 import math
-import os
 import signal
-import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 from urllib.parse import quote
 
 import click
@@ -36,6 +30,17 @@ from server.app.server import Overrides, ServerApp
 from server.app.state_backup import back_up_state
 from server.app.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
 from server.cli import listings
+from server.cli.frame import JSON as _JSON
+from server.cli.frame import STATE as _STATE
+from server.cli.frame import Listing as _Listing
+from server.cli.frame import coded as _coded
+from server.cli.frame import console as _console
+from server.cli.frame import example as _example
+from server.cli.frame import opened as _opened
+from server.cli.frame import path_value as _path
+from server.cli.frame import person as _person
+from server.cli.frame import print_rows as _print
+from server.cli.people import record_commands, tokens, users
 from server.cli.running import operator_client
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
@@ -71,7 +76,7 @@ from server.rollout.service import RolloutService
 from server.rollout.thresholds import devices as counted
 from server.rollout.withdrawal import Withdrawal
 from server.store.backup import back_up_sqlite, sqlite_file
-from server.store.database import Database, connect, declared_tables, next_step, open_database, shown_url
+from server.store.database import Database, connect, declared_tables, open_database, shown_url
 from server.store.heartbeat import latest_heartbeat_ms
 from server.store.lists.devices import DeviceFilter, FleetCondition
 from server.store.revisions import standing_of, upgrade
@@ -82,26 +87,11 @@ from server.trust.roots import install_root
 from server.wording import listed
 from wire import __version__
 from wire.codec import Json, from_document
-from wire.errors import InstallationError, PathError, WireError
+from wire.errors import InstallationError
 from wire.installation import check_alone
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import LogsAnswer
-from wire.paths import typed_path
-from wire.settings import nearest
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _path(_context: click.Context, _parameter: click.Parameter, value: str) -> Path:
-    try:
-        return typed_path(value)
-    except PathError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-_STATE = click.argument("directory", metavar="DIR", type=click.Path(), callback=_path)
-_JSON = click.option("--json", "as_json", is_flag=True, help="A JSON array with every field instead of a table.")
 _EPILOG = """\b
 From nothing to a first rollout:
   fleet-server init state
@@ -119,41 +109,6 @@ Exit codes:
 """
 
 
-def _coded(command: Callable[P, R]) -> Callable[P, R]:
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except AnsweredError as error:
-            click.echo(f"error [{error.answered}]: {error}", err=True)
-        except (ServerError, WireError) as error:
-            click.echo(f"error [{error.code}]: {error}", err=True)
-        except sa.exc.SQLAlchemyError as error:
-            advice = f"{next_step(error)}; where it is damaged, restore it from the backup"
-            click.echo(f"error [store]: Expected a usable store, got: {error.__cause__ or error}: {advice}", err=True)
-        except sqlite3.Error as error:
-            advice = "make room where the disk is full, remove what is there of the copy, and try again"
-            click.echo(f"error [store]: Expected to copy the database, got: {error}: {advice}", err=True)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                place = f" for {error.filename}" if error.filename else ""
-                click.echo(f"error [disk_full]: Expected room on the disk{place}, got none: free it", err=True)
-                sys.exit(1)
-            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-                advice = "mount its file system writable, or run as the user that owns it"
-                click.echo(f"error [not_writable]: Expected to write {error.filename}, got: {error.strerror}: {advice}",
-                           err=True)  # fmt: skip
-                sys.exit(1)
-            click.echo(f"error [os]: {error}", err=True)
-        sys.exit(1)
-
-    return run
-
-
-def _example(*lines: str) -> str:
-    return "\b\n" + "\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *(f"  {line}" for line in lines)])
-
-
 class _Main(click.Group):
     """Accepts a group's name in the singular too, and ``resume`` and ``skip-group`` without their group's name."""
 
@@ -162,6 +117,7 @@ class _Main(click.Group):
         if cmd_name in {"resume", "skip-group"}:
             return rollouts.get_command(ctx, cmd_name)
         plural = {"rollout": "rollouts", "device": "devices", "release": "releases", "verdict": "verdicts"}
+        plural |= {"user": "users", "token": "tokens"}
         return super().get_command(ctx, plural.get(cmd_name, cmd_name))
 
 
@@ -372,7 +328,7 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
         claim_ttl_s=config.enrolment.claim_ttl_s,
     )
     note = comes_back(device, enrolment.ended(device))
-    click.echo(enrolment.claim(site, device, pairs))
+    click.echo(enrolment.claim(site, device, pairs, by=_console()))
     database.close()
     if note:
         click.echo(f"note: {note}", err=True)
@@ -389,25 +345,6 @@ def trust(directory: Path, root: Path) -> None:
     """
     version = install_root(open_state(directory).path, root)
     click.echo(f"root version {version}")
-
-
-class _Listing(click.Group):
-    """A group whose first command, ``list``, may be left out: ``devices DIR`` is ``devices list DIR``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert ``list`` before arguments that name no command.
-
-        Raises:
-            click.UsageError: If the first can only be a command, and there is none of that name.
-        """
-        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
-            asked = any(one in ctx.help_option_names or one[:1] != "-" for one in args[1:])  # ``list`` takes one
-            if asked and args[0][:1] != "-" and not Path(args[0]).exists():
-                known = sorted(self.commands)
-                message = f"Expected a command ({', '.join(known)}) or a state directory, got {args[0]!r}"
-                raise click.UsageError(message + nearest(args[0], known), ctx)
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
 
 
 @main.group(
@@ -483,7 +420,7 @@ def revoke(directory: Path, device: str, why: str, by: str) -> None:
     A running server ends its session and refuses it on broker and HTTP within seconds. Its unused claims become void;
     it can return only with a new one. Rollouts leave it out, but a failure in one stays counted. Its history stays.
     """
-    _end_device(directory, device, why, lambda revocations: revocations.revoke(device, why, by=_person(by)))
+    _end_device(directory, device, why, lambda revocations: revocations.revoke(device, why, by=_console(by)))
 
 
 @devices.command(epilog=_example("fleet-server devices remove state cam-1 --why 'scrapped'"))
@@ -498,7 +435,7 @@ def remove(directory: Path, device: str, why: str, by: str) -> None:
     For hardware that is gone. Its events, evidence and history stay. A new claim for the same id admits it again,
     without a release.
     """
-    _end_device(directory, device, why, lambda revocations: revocations.remove(device, why, by=_person(by)))
+    _end_device(directory, device, why, lambda revocations: revocations.remove(device, why, by=_console(by)))
 
 
 @devices.command(
@@ -529,7 +466,7 @@ def commission(  # noqa: PLR0913 - one argument a command-line option
         raise click.UsageError("Expected DEVICE or --attribute KEY=VALUE, one of them: say which devices it is about")
     pair = _pair(attribute) if attribute is not None else None
     config, database = _opened(directory)
-    commissions, now_ms, person = _commissions(config, database), system_now_ms(), _person(by)
+    commissions, now_ms, person = _commissions(config, database), system_now_ms(), _console(by)
     if pair is not None and not yes:
         named = commissions.devices_with(*pair)
         devices_text = "1 device" if len(named) == 1 else f"{len(named)} devices"
@@ -732,7 +669,7 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
     """
     rollouts, database = _rollouts(directory)
     withdrawal = Withdrawal(versions=rollouts.versions, fleet=rollouts.fleet, rollouts=rollouts, clock=system_now_ms)
-    running = withdrawal.withdraw(release, why, by=_person(by))
+    running = withdrawal.withdraw(release, why, by=_console(by))
     first = rollouts.versions.release(release).withdrawn_why
     database.close()
     if why and shortened(why, MAX_WHY) != first:
@@ -744,10 +681,10 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
 
 @main.group(cls=_Listing, epilog=_example("fleet-server audit state", "fleet-server audit ask state cam-1 --count 30"))
 def audit() -> None:
-    """Print how often models are wrong, by labels of samples drawn uniformly; ask a device for some.
+    """Print how often models are wrong, by labels of samples drawn uniformly; verify who did what.
 
     "fleet-server audit DIR" is short for "fleet-server audit list DIR". [audit] of server.toml turns the steady audit
-    on.
+    on. verify, head and export are about the log of acts: who claimed, approved, paused, labelled and so on.
     """
 
 
@@ -836,7 +773,7 @@ def dismiss(directory: Path, verdict: int, why: str, by: str) -> None:
     long as devices show it; a rollout that it paused is resumed by "fleet-server rollouts resume".
     """
     _, database = _opened(directory)
-    found = Verdicts(database, EventLog(database)).dismiss(verdict, why, system_now_ms(), by=_person(by))
+    found = Verdicts(database, EventLog(database)).dismiss(verdict, why, system_now_ms(), by=_console(by))
     database.close()
     click.echo(f"{found.id} dismissed by {found.dismissed_by}")
 
@@ -906,7 +843,7 @@ def accept(directory: Path, device: str, why: str, by: str) -> None:
     moves to another site.
     """
     _, database = _opened(directory)
-    place = _places(database).accept(device, why, now_ms=system_now_ms(), by=_person(by))
+    place = _places(database).accept(device, why, now_ms=system_now_ms(), by=_console(by))
     database.close()
     click.echo(f"{place.device} {place.state}")
 
@@ -923,7 +860,7 @@ def withdraw_place(directory: Path, device: str, why: str, by: str) -> None:
     It is reported as a new place again with its next window, and asked for labels again.
     """
     _, database = _opened(directory)
-    place = _places(database).withdraw(device, why, now_ms=system_now_ms(), by=_person(by))
+    place = _places(database).withdraw(device, why, now_ms=system_now_ms(), by=_console(by))
     database.close()
     click.echo(f"{place.device} {place.state}")
 
@@ -932,12 +869,9 @@ def _places(database: Database) -> Places:
     return Places(Verdicts(database, EventLog(database)))
 
 
-def _person(by: str) -> str:
-    """Return the name of the person who decides: ``by``, or the user who runs this."""
-    try:
-        return by or getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in a container
-        return f"uid {os.getuid()}"
+main.add_command(users)
+main.add_command(tokens)
+record_commands(audit)
 
 
 def _fleet(database: Database) -> Fleet:
@@ -1254,10 +1188,6 @@ def _steer(
     click.echo(json.dumps(found) if as_json else f"{rollout} {found['phase']}")
 
 
-def _print(rows: Sequence[listings.Row], columns: Sequence[str], *, as_json: bool) -> None:
-    click.echo(listings.as_json(rows) if as_json else listings.as_tsv(rows, columns))
-
-
 @main.command(
     epilog=_example("fleet-server status state && echo it runs and is healthy", "fleet-server status state | jq .text")
 )
@@ -1336,14 +1266,6 @@ def _last_heartbeat_ms(directory: Path) -> int:
     except (ServerError, sa.exc.SQLAlchemyError):
         return 0  # a database that can't be read has no heartbeat to show
     return at_ms
-
-
-def _opened(directory: Path) -> tuple[ServerConfig, Database]:
-    state = open_state(directory)
-    config = read_config(state.config)
-    return config, open_database(
-        config.store.url or state.database_url, str(directory), may_be_new=not state.has_served()
-    )
 
 
 def _pair(text: str) -> tuple[str, str]:

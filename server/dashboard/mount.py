@@ -28,7 +28,7 @@ def mount(app: FastAPI, services: Services) -> None:
     )
     from server.dashboard.visit import Pages  # noqa: PLC0415 - likewise
 
-    sessions = Sessions(is_operator=services.auth.is_operator, clock=services.fleet.clock)
+    sessions = Sessions(services.logins)
     add_login(app, sessions)
     samples.add_images(app, services, sessions)
     pages = Pages(services, sessions)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from server.api.auth import Auth
+from server.access.audit_log import AuditLog
+from server.access.logins import Logins
+from server.access.tokens import Tokens
+from server.access.users import Users
 from server.app.situation import Situation
 from server.drift.service import DriftService
 from server.fleet.certificates import Certificates
@@ -27,8 +30,20 @@ class Services(Protocol):
         """The database, for the evidence."""
 
     @property
-    def auth(self) -> Auth:
-        """Verifies the operator's token."""
+    def logins(self) -> Logins:
+        """Logs people in and out."""
+
+    @property
+    def users(self) -> Users:
+        """People with names."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """Tokens of programs."""
+
+    @property
+    def acts(self) -> AuditLog:
+        """Who did what."""
 
     @property
     def fleet(self) -> Fleet:

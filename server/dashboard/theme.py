@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import TypeVar
 from urllib.parse import unquote
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
-from nicegui import Client, run, ui
+from nicegui import Client, background_tasks, core, run, ui
 
 from server.dashboard.progress import MemberRow
 from server.dashboard.views import AnswerRow, DeviceRow, EventRow, Status, Tone, UsageRow
-from server.people import MAX_NAME, MAX_WHY, SOMEBODY
+from server.people import MAX_NAME, MAX_WHY, SOMEBODY, Actor, ActorKind
 
 STYLE = files("server.dashboard").joinpath("theme.css").read_text(encoding="utf-8")
 PAGES = (
@@ -38,17 +39,21 @@ _KEEP_NAME = f"""(event) => {{
  document.cookie = `{_NAME_COOKIE}=${{encodeURIComponent(name)}}; {_KEPT}`;
 }}"""
 _IS_OPEN: WeakKeyDictionary[Client, Callable[[], bool]] = WeakKeyDictionary()
+_ENDING: WeakSet[Client] = WeakSet()
+_LEAVE_S = 0.5  # so that the browser gets the word to leave before its socket closes
+_VISITORS: WeakKeyDictionary[Client, Actor] = WeakKeyDictionary()
 LOGIN = "/login"
 View = TypeVar("View")
 
 
 @contextmanager
-def frame(title: str, path: str, is_open: Callable[[], bool]) -> Iterator[None]:
+def frame(title: str, path: str, is_open: Callable[[], bool], who: Actor) -> Iterator[None]:
     """Build the header and the column that the page fills; ``path`` marks the current page.
 
-    ``is_open`` returns whether the person is still logged in; called before each refresh.
+    ``is_open`` returns whether the person is still logged in; called before each refresh. ``who``: the visitor.
     """
     _IS_OPEN[ui.context.client] = is_open
+    _VISITORS[ui.context.client] = who
     ui.add_head_html(f"<style>{STYLE}</style>")
     ui.page_title(f"{title}: tinyfleet")
     ui.colors(primary="#1f5fbf", negative="#b3261e")
@@ -61,12 +66,33 @@ def frame(title: str, path: str, is_open: Callable[[], bool]) -> Iterator[None]:
             if target == path:
                 link.props('aria-current="page"')
         ui.element("div").classes("tf-grow")
+        ui.label(who.account).classes("tf-muted tf-small")
         button = ui.button(icon="contrast").on("click", js_handler=_TURN_DARK)
         button.props('flat round dense color=grey aria-label="Light or dark"')
         with ui.element("form").props('method="post" action="/logout"'):
             ui.button("Log out").props("flat dense no-caps color=grey type=submit")
+    client = ui.context.client
+    ui.timer(REFRESH_S, lambda: None if is_open() else _end(client))
     with ui.element("div").classes("tf-page"):
         yield
+
+
+async def _close(client: Client) -> None:
+    """Send the browser to the login page, then close its socket and delete its page, whatever the browser does."""
+    if client.is_deleted:
+        return
+    client.open(LOGIN)
+    await asyncio.sleep(_LEAVE_S)
+    for _, connection in list(core.sio.manager.get_participants("/", client.id)):
+        await core.sio.eio.disconnect(connection)  # Socket.IO's own word would leave the connection to the browser
+    if not client.is_deleted:
+        client.delete()
+
+
+def _end(client: Client) -> None:
+    if client not in _ENDING:
+        _ENDING.add(client)
+        background_tasks.create(_close(client), name=f"end of session {client.id}")
 
 
 def name_field() -> Callable[[], str]:
@@ -79,7 +105,7 @@ def _remembered_name() -> ui.input:
     request = ui.context.client.request
     known = unquote(request.cookies.get(_NAME_COOKIE, "") if request else "")[:MAX_NAME]
     name = _name()
-    name.value = known
+    name.value = name.value or known
     name.on("blur", js_handler=_KEEP_NAME)
     return name
 
@@ -167,7 +193,7 @@ def live_apart(look: Callable[[float], View], show: Callable[[View], None]) -> C
 def keep_fresh(again: Callable[[], Awaitable[None] | None]) -> Callable[[], Awaitable[None]]:
     """Call ``again`` every ``REFRESH_S``; return a function that does so now.
 
-    Once the session has ended, the browser is sent to the login page and gets no more data.
+    Once the session has ended, the browser is sent to the login page, its socket is closed, and it gets no more data.
     """
     client = ui.context.client
 
@@ -178,7 +204,7 @@ def keep_fresh(again: Callable[[], Awaitable[None] | None]) -> Callable[[], Awai
                 await waiting
         else:
             timer.deactivate()
-            client.open(LOGIN)
+            _end(client)
 
     timer = ui.timer(REFRESH_S, if_open)
     return if_open
@@ -262,7 +288,13 @@ async def ask_name(client: Client, question: str, detail: str, action: str) -> s
 
 
 def _name() -> ui.input:
-    return ui.input("Your name").props(f"dense outlined maxlength={MAX_NAME}")
+    """Return a field for the person's name; who has an account of its own can't give another."""
+    field = ui.input("Your name").props(f"dense outlined maxlength={MAX_NAME}")
+    who = _VISITORS.get(ui.context.client)
+    if who is not None and who.kind is ActorKind.USER:
+        field.value = who.account
+        field.props("readonly")
+    return field
 
 
 def _said(name: ui.input) -> str:

@@ -13,40 +13,58 @@ from typing import TypeVar
 from fastapi import Request, Response
 from nicegui import Client, run, ui
 
+from server.access.roles import Need, Principal, wanted
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.theme import LOGIN, frame, heading
-from server.errors import ServerError
+from server.errors import ForbiddenError, ServerError
+from server.people import Actor
 
 Result = TypeVar("Result")
 
 
 @dataclass(slots=True, kw_only=True)
 class Visit:
-    """One page in one browser; ``look`` refreshes its list at once."""
+    """One page in one browser; ``look`` refreshes its list at once. ``who``: the visitor when the page was opened."""
 
     services: Services
     sessions: Sessions
     request: Request
     client: Client
+    who: Principal
     look: Callable[[], Awaitable[None] | None] = lambda: None
 
-    async def ask(self, call: Callable[[], Result]) -> Result | None:
-        """Return the result of ``call``; None if it is refused, which is shown, or the visitor is not logged in."""
-        if not self.sessions.is_open(self.request):
+    def may(self, need: Need) -> bool:
+        """Return whether the page offers what needs ``need``; ``ask`` and ``do`` check it again when it is done."""
+        return self.who.may(need)
+
+    def by(self, name: str = "") -> Actor:
+        """Return who acts here, for whom the visitor says: the operator's token may be anybody's."""
+        return self.who.actor.saying(name)
+
+    async def ask(self, call: Callable[[], Result], need: Need = Need.VIEW) -> Result | None:
+        """Return the result of ``call``, which needs ``need``.
+
+        None if it is refused, which is shown, or the visitor is not logged in any more.
+        """
+        now = self.sessions.principal(self.request, acting=True)
+        if now is None:
             with self.client:
                 ui.navigate.to(LOGIN)
             return None
         try:
+            if not now.may(need):
+                message = f"Expected {wanted(need)}, got {now.actor.account}, whose role is {now.role}: ask an admin"
+                raise ForbiddenError(message)
             return await run.io_bound(call)
         except ServerError as error:
             with self.client:
                 ui.notify(str(error), type="negative", multi_line=True)
             return None
 
-    async def do(self, call: Callable[[], Result]) -> Result | None:
+    async def do(self, call: Callable[[], Result], need: Need = Need.OPERATE) -> Result | None:
         """Do the same as ``ask``, then refresh the list."""
-        done = await self.ask(call)
+        done = await self.ask(call, need)
         with self.client:
             waiting = self.look()
             if waiting is not None:
@@ -70,10 +88,15 @@ class Pages:
 
     def show(self, request: Request, path: str, title: str, build: Callable[[Visit], None]) -> Response | None:
         """Show a page that ``build`` fills, or return the redirect for a visitor who is not logged in."""
-        if (refusal := self.sessions.refusal(request)) is not None:
-            return refusal
-        with frame(title, path, partial(self.sessions.is_open, request)):
-            build(Visit(services=self.services, sessions=self.sessions, request=request, client=ui.context.client))
+        who = self.sessions.principal(request, acting=True)
+        if who is None:
+            return self.sessions.refusal(request)
+        with frame(title, path, partial(self.sessions.is_open, request), who.actor):
+            build(
+                Visit(
+                    services=self.services, sessions=self.sessions, request=request, client=ui.context.client, who=who
+                )
+            )
         return None
 
     def _headed(self, text: str, build: Callable[[Visit], None], visit: Visit) -> None:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from server.access.audit_log import record_act
 from server.drift.ledger import StoredVerdict, Verdicts
 from server.drift.places import end_places
 from server.drift.rows import device_attributes
@@ -23,7 +24,7 @@ from server.drift.verdicts import VerdictKind
 from server.errors import CommissionRefusedError
 from server.fleet.fleet import Device, Fleet
 from server.ingest.faults import shortened
-from server.people import MAX_NAME, MAX_WHY
+from server.people import MAX_NAME, MAX_WHY, By, actor_of
 from server.registry.events import event_row
 from server.store import commissions as store
 from server.store.events import insert_events
@@ -80,7 +81,7 @@ class Commissions:
                 found[device] = (*found.get(device, ()), from_ms)
         return found
 
-    def begin(self, device: str, why: str, *, now_ms: int, by: str) -> Commission:
+    def begin(self, device: str, why: str, *, now_ms: int, by: By) -> Commission:
         """Let the baseline of ``device`` begin anew with the next window; end its alarms.
 
         Raises:
@@ -91,7 +92,7 @@ class Commissions:
         return self._begin([self.fleet.active_device(device)], why, by, now_ms)[0]
 
     def begin_all(
-        self, attribute: str, value: str, why: str, *, now_ms: int, by: str
+        self, attribute: str, value: str, why: str, *, now_ms: int, by: By
     ) -> tuple[Commission, ...]:  # fmt: skip
         """Let the baselines of all devices with this value of ``attribute`` ("site" too) begin anew.
 
@@ -132,16 +133,17 @@ class Commissions:
                 self.verdicts.end(verdict, now_ms, last.words)
 
     def _begin(
-        self, devices: Sequence[Device], why: str, by: str, now_ms: int, attribute: str = "", value: str = ""
+        self, devices: Sequence[Device], why: str, by: By, now_ms: int, attribute: str = "", value: str = ""
     ) -> tuple[Commission, ...]:  # fmt: skip
-        if not why.strip() or not by.strip():
+        name = actor_of(by).name if by else ""
+        if not why.strip() or not name.strip():
             got = "no reason" if not why.strip() else "no name"
             message = f"Expected a reason and a name, got {got}: say what was changed, such as 'lens replaced'"
             raise CommissionRefusedError(message)
         from_ms = -(-now_ms // self.window_ms) * self.window_ms
         made = [
             Commission(
-                device=device.device, from_ms=from_ms, decided_ms=now_ms, decided_by=by[:MAX_NAME],
+                device=device.device, from_ms=from_ms, decided_ms=now_ms, decided_by=name[:MAX_NAME],
                 why=shortened(why, MAX_WHY), attribute=attribute, value=value,
             )
             for device in devices
@@ -151,6 +153,9 @@ class Commissions:
             numbers = store.insert_commissions(connection, rows)
             end_places(connection, made[0].decided_by, made[0].why, [one.device for one in made], now_ms)
             insert_events(connection, [_event(one) for one in made])
+            subject = f"{attribute}={value}" if attribute else made[0].device
+            data: dict[str, Json] = {"why": made[0].why, "devices": [one.device for one in made]}
+            record_act(connection, by, "device.commission", subject, now_ms, data=data)
         self.end_alarms(now_ms)
         return tuple(Commission(**{**asdict(one), "id": id_}) for one, id_ in zip(made, numbers, strict=True))
 

@@ -14,12 +14,13 @@ from typing import TypeAlias
 
 import sqlalchemy as sa
 
+from server.access.audit_log import record_act
 from server.drift.detection.attribution import UNKNOWN_CAUSE
 from server.drift.health import SILENT
 from server.drift.verdicts import GROUPS, Attributes, DriftVerdict, VerdictKind, action
 from server.errors import UnknownVerdictError, VerdictKeptError
 from server.ingest.faults import shortened
-from server.people import MAX_NAME, MAX_WHY, SOMEBODY
+from server.people import MAX_NAME, MAX_WHY, SOMEBODY, By, actor_of
 from server.registry.events import EventLog, event_row
 from server.store.database import Database
 from server.store.events import insert_events
@@ -159,7 +160,7 @@ class Verdicts:
             store.close_verdicts(connection, [verdict.id], now_ms)
             insert_events(connection, [_closed(verdict, now_ms, f"Ended after {_windows(verdict)}, {because}")])
 
-    def dismiss(self, verdict: int, why: str, now_ms: int, *, by: str = SOMEBODY) -> StoredVerdict:
+    def dismiss(self, verdict: int, why: str, now_ms: int, *, by: By = SOMEBODY) -> StoredVerdict:
         """Let an open ``release_regression`` hold no rollout, as ``by`` decided for the reason ``why``.
 
         It stays open, and is shown, as long as its devices show it. Dismissing it again changes nothing.
@@ -174,15 +175,16 @@ class Verdicts:
         if known.kind is not VerdictKind.RELEASE_REGRESSION or known.closed_ms:
             state = "is over" if known.closed_ms else f"is a {known.kind.value}"
             raise VerdictKeptError(f"Expected an open release_regression, got verdict {verdict}, which {state}")
-        why, by = shortened(why.strip(), MAX_WHY), by[:MAX_NAME]
+        why, who = shortened(why.strip(), MAX_WHY), actor_of(by).name[:MAX_NAME]
         if not why:
             raise VerdictKeptError(f"Expected the reason why verdict {verdict} holds no rollout, got none")
-        text = f"Verdict {verdict} on {known.release} was dismissed by {by}: {why}; it holds no rollout any more"
-        data: dict[str, Json] = {"verdict": verdict, "release": known.release, "by": by}
+        text = f"Verdict {verdict} on {known.release} was dismissed by {who}: {why}; it holds no rollout any more"
+        data: dict[str, Json] = {"verdict": verdict, "release": known.release, "by": who}
         event = event_row(now_ms, "verdict", "verdict_dismissed", Severity.WARNING, text, data=data)
         with self.database.begin() as connection:
-            if store.dismiss_verdict(connection, verdict, now_ms, by=by, why=why):
+            if store.dismiss_verdict(connection, verdict, now_ms, by=who, why=why):
                 insert_events(connection, [event])
+                record_act(connection, by, "verdict.dismiss", str(verdict), now_ms, data={**data, "why": why})
         return self.verdict(verdict) or known
 
     def note(

@@ -13,11 +13,12 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
+from server.access.audit_log import record_act
 from server.drift.ledger import AskedDevice, StoredVerdict, Verdicts
 from server.drift.verdicts import VerdictKind
 from server.errors import NoNewPlaceError, UnknownDeviceError
 from server.ingest.faults import shortened
-from server.people import MAX_NAME, MAX_WHY, SOMEBODY
+from server.people import MAX_NAME, MAX_WHY, SOMEBODY, By, actor_of
 from server.registry.events import event_row
 from server.store import places as store
 from server.store.events import insert_events
@@ -104,7 +105,7 @@ class Places:
             if changed and known is not None and known["state"] != place.state:
                 insert_events(connection, [_event(place, now_ms, f"{place.device}: {place.state}: {place.risk}")])
 
-    def accept(self, device: str, why: str = "", *, now_ms: int, by: str = SOMEBODY) -> NewPlace:
+    def accept(self, device: str, why: str = "", *, now_ms: int, by: By = SOMEBODY) -> NewPlace:
         """Accept the place of ``device``, as ``by`` decided: its verdict ends with its next window.
 
         Raises:
@@ -118,20 +119,21 @@ class Places:
             message = f"Expected a device with an open verdict new_place, got {device[:63]!r}, which has none"
             raise NoNewPlaceError(message)
         place = replace(
-            places[found[-1].id], state=PlaceState.ACCEPTED, decided_ms=now_ms, decided_by=by[:MAX_NAME],
+            places[found[-1].id], state=PlaceState.ACCEPTED, decided_ms=now_ms, decided_by=actor_of(by).name[:MAX_NAME],
             why=shortened(why, MAX_WHY),
         )  # fmt: skip
-        text = f"{device}: its place was accepted by {by[:MAX_NAME]}" + (f": {place.why}" if place.why else "")
+        text = f"{device}: its place was accepted by {place.decided_by}" + (f": {place.why}" if place.why else "")
         with self.verdicts.database.begin() as connection:
             store.update_place(connection, place.verdict, asdict(place), undecided=False)
             insert_events(connection, [_event(place, now_ms, text)])
+            record_act(connection, by, "place.accept", device, now_ms, data={"why": place.why})
         return place
 
     def accepted(self, device: str) -> NewPlace | None:
         """Return the newest place of ``device`` that a person accepted, None if there is none."""
         return next((one for one in self.all() if one.device == device and one.state is PlaceState.ACCEPTED), None)
 
-    def withdraw(self, device: str, why: str = "", *, now_ms: int, by: str = SOMEBODY) -> NewPlace:
+    def withdraw(self, device: str, why: str = "", *, now_ms: int, by: By = SOMEBODY) -> NewPlace:
         """Take back that the place of ``device`` was accepted: it is new again with its next window.
 
         All acceptances for its model and site are taken back. One whose verdict is still open waits for labels again.
@@ -145,22 +147,23 @@ class Places:
             self._expect_device(device)
             message = f"Expected a device whose place a person accepted, got {device[:63]!r}: see the list of places"
             raise NoNewPlaceError(message)
-        by, why = by[:MAX_NAME], shortened(why, MAX_WHY)
+        who, why = actor_of(by).name[:MAX_NAME], shortened(why, MAX_WHY)
         alike = [
             one for one in self.all()
             if (one.device, one.site, one.model, one.state) == (device, newest.site, newest.model, newest.state)
         ]  # fmt: skip
         found = [
             replace(one, state=PlaceState.OPEN, decided_ms=0, decided_by="", why="") if one.verdict in alarms
-            else replace(one, state=PlaceState.WITHDRAWN, decided_ms=now_ms, decided_by=by, why=why)
+            else replace(one, state=PlaceState.WITHDRAWN, decided_ms=now_ms, decided_by=who, why=why)
             for one in alike
         ]  # fmt: skip
-        text = f"{device}: the acceptance of its place was taken back by {by}" + (f": {why}" if why else "")
+        text = f"{device}: the acceptance of its place was taken back by {who}" + (f": {why}" if why else "")
         with self.verdicts.database.begin() as connection:
             for place in found:
                 store.update_place(connection, place.verdict, asdict(place), undecided=False)
-            event = _event(replace(found[0], state=PlaceState.WITHDRAWN, decided_by=by), now_ms, text)
+            event = _event(replace(found[0], state=PlaceState.WITHDRAWN, decided_by=who), now_ms, text)
             insert_events(connection, [event])
+            record_act(connection, by, "place.withdraw", device, now_ms, data={"why": why})
         return found[0]
 
     def _expect_device(self, device: str) -> None:

@@ -18,10 +18,12 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from server.access.audit_log import record_act
 from server.clock import Clock
 from server.errors import ClaimRefusedError, DeviceExistsError, ServerError
 from server.fleet.certificates import Certificates
 from server.fleet.credentials import hash_password, new_secret, verify_password
+from server.people import Actor, ActorKind, By
 from server.registry.events import event_row
 from server.store import fleet as store
 from server.store.certificates import revoke_certificates
@@ -64,8 +66,8 @@ class Enrolment:
     _noted_ms: dict[tuple[str, str], int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def claim(self, site: str, device: str, attributes: Mapping[str, str]) -> str:
-        """Return a one-time claim for ``device`` on ``site``.
+    def claim(self, site: str, device: str, attributes: Mapping[str, str], *, by: By = "") -> str:
+        """Return a one-time claim for ``device`` on ``site``, which ``by`` asked for.
 
         Raises:
             NameRefusedError: If a name can't be part of a topic, or is reserved, or an attribute is empty or very long.
@@ -85,20 +87,21 @@ class Enrolment:
                     f"got {key[:50]!r} ({len(key)}) with {value[:50]!r} ({len(value)})"
                 )
                 raise NameRefusedError(message)
-        secret = new_secret()
+        secret, now_ms = new_secret(), self.clock()
         row = {
             "claim_sha256": sha256_hex(secret.encode()), "site": site, "device": device,
-            "attributes": dict(attributes), "expires_ms": self.clock() + int(self.claim_ttl_s * 1000), "used_ms": 0,
+            "attributes": dict(attributes), "expires_ms": now_ms + int(self.claim_ttl_s * 1000), "used_ms": 0,
         }  # fmt: skip
         with self.database.begin() as connection:
             _check_site(store.one_device(connection, device), site)
             store.insert_claim(connection, row)
+            record_act(connection, by, "device.claim", device, now_ms, data={"site": site})
         return secret
 
-    def enrol(self, claim: str, request: str = "") -> EnrolledIdentity:
+    def enrol(self, claim: str, request: str = "", *, address: str = "") -> EnrolledIdentity:
         """Consume ``claim`` and return the device's new identity; its earlier proofs are void.
 
-        ``request``: of a certificate, in PEM; "" for a password.
+        ``request``: of a certificate, in PEM; "" for a password. ``address``: from where the device asks.
 
         Raises:
             CertificateRefusedError: If ``request`` is invalid, or this server expects the other proof.
@@ -129,6 +132,8 @@ class Enrolment:
                 revoke_certificates(connection, device, now_ms)
                 if request:
                     certificate = self.certificates.issue(connection, site, device, request).pem
+                actor = Actor(account=device, kind=ActorKind.DEVICE, through="claim", address=address)
+                record_act(connection, actor, "device.enrol", device, now_ms, data={"site": site})
         except ClaimRefusedError as error:
             self._note_refusal(error, error.cause, error.device, now_ms)
             raise

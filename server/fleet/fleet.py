@@ -15,8 +15,10 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
+from server.access.audit_log import record_act
 from server.clock import Clock
 from server.errors import DeviceEndedError, UnknownDeviceError
+from server.people import By
 from server.store import fleet as store
 from server.store.database import Database
 from server.store.lists.changed_rows import ChangedRows
@@ -341,8 +343,10 @@ class Fleet:
             if len(behind) <= _PUBLISH_PER_TURN:
                 self._published_revision = roster.revision
 
-    def send_command(self, device: str, verb: str, arguments: Mapping[str, Json], ttl_s: float) -> str:
+    def send_command(self, device: str, verb: str, arguments: Mapping[str, Json], ttl_s: float, *, by: By = "") -> str:
         """Send a command that expires after ``ttl_s``; return its id. It is not sent again: see ``command``.
+
+        ``by``: who asks for it; "" for the server itself, whose many requests are no acts of anybody.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
@@ -358,6 +362,8 @@ class Fleet:
         row = {"id": command.id, "device": device, "verb": verb, "issued_ms": now_ms, "expires_ms": command.expires_ms}
         with self.database.begin() as connection:
             store.insert_command(connection, row)
+            if by:
+                record_act(connection, by, "device.command", device, now_ms, data={"id": command.id, "verb": verb})
         if not self.outbox.send(Topic(site=known.site, device=device, kind=Kind.CMD, leaf=verb), command):
             _LOG.warning("Command not sent: no connection to the broker. device=%s verb=%s", device, verb)
         return command.id

@@ -26,6 +26,7 @@ from server.errors import (
 )
 from server.fleet.certificates import Certificates
 from server.fleet.fleet import Fleet
+from server.people import By
 from server.registry.blobs import Blobs
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import Json
@@ -94,8 +95,8 @@ class Measurements:
         self.blobs = Blobs(self.folder / "sha256")
         self.blobs.sweep()
 
-    def order(self, envelope: Mapping[str, Json]) -> Measurement:
-        """Send an order to the device that it names.
+    def order(self, envelope: Mapping[str, Json], *, by: By = "") -> Measurement:
+        """Send an order, which ``by`` gives, to the device that it names.
 
         Raises:
             MeasurementRefusedError: If it is not an order, has expired, was ordered before, or its bytes are missing.
@@ -121,7 +122,7 @@ class Measurements:
             message = f"Expected an order with an id of its own, got {order.order} again: make a new one"
             raise MeasurementRefusedError(message) from error
         write_atomically(folder / _ENVELOPE, canonical_bytes(envelope))
-        command = self.fleet.send_command(order.device, MEASURE_VERB, {"order": dict(envelope)}, ttl_s)
+        command = self.fleet.send_command(order.device, MEASURE_VERB, {"order": dict(envelope)}, ttl_s, by=by)
         write_atomically(folder / _COMMAND, command.encode())
         return self.get(order.order)
 

@@ -18,11 +18,12 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from server.access.audit_log import record_act
 from server.clock import Clock
 from server.errors import DeviceEndedError
 from server.fleet.fleet import Device, Fleet, Outbox, reported_gen
 from server.ingest.faults import shortened
-from server.people import MAX_WHY, SOMEBODY
+from server.people import MAX_WHY, SOMEBODY, By, actor_of
 from server.registry.events import event_row
 from server.store import fleet as store
 from server.store.certificates import revoke_certificates, revoked_certificates
@@ -32,6 +33,7 @@ from wire.topics import Kind, Topic
 
 _LOG = logging.getLogger(__name__)
 REVOKED, REMOVED = "revoked", "removed"
+_ACTS = {REVOKED: "revoke", REMOVED: "remove"}
 _RETAINED = (Kind.STATE, Kind.REPORTED, Kind.DESIRED)
 _CLEAR_AFTER_MS = (0, 2_000, 10_000)
 _CLEARED_A_TURN = 200
@@ -50,7 +52,7 @@ class Revocations:
     _revoked: frozenset[str] = frozenset()
     _to_clear: list[tuple[int, str]] = field(default_factory=list)
 
-    def revoke(self, device: str, why: str = "", *, by: str = SOMEBODY) -> Device:
+    def revoke(self, device: str, why: str = "", *, by: By = SOMEBODY) -> Device:
         """Refuse the credentials of ``device`` from now on, as ``by`` decided; it stays listed as revoked.
 
         Raises:
@@ -63,7 +65,7 @@ class Revocations:
             raise DeviceEndedError(message)
         return known if known.ended == REVOKED else self._end(known, REVOKED, {}, why=why, by=by)
 
-    def remove(self, device: str, why: str = "", *, by: str = SOMEBODY) -> Device:
+    def remove(self, device: str, why: str = "", *, by: By = SOMEBODY) -> Device:
         """Refuse the credentials of ``device`` and delete its assignment, as ``by`` decided; its history stays.
 
         Its last report stays too: an open rollout judges it in its next turn.
@@ -76,19 +78,20 @@ class Revocations:
             return known
         return self._end(known, REMOVED, {"desired": None}, why=why, by=by)
 
-    def _end(self, known: Device, ended: str, changes: dict[str, object], *, why: str, by: str) -> Device:
+    def _end(self, known: Device, ended: str, changes: dict[str, object], *, why: str, by: By) -> Device:
         now_ms, why = self.clock(), shortened(why, MAX_WHY)
         gone = {"ended": ended, "ended_ms": now_ms, "ended_why": why, "password_hash": "", **changes}
         # the generation is kept, so that a device that comes back accepts its next assignment
         gone["desired_gen"] = max(known.desired_gen, reported_gen(known))
         text = f"{known.device} was {ended} by {by}" + (f": {why}" if why else "")
-        data = {"release": known.release, "site": known.site, "by": by}
+        data = {"release": known.release, "site": known.site, "by": actor_of(by).name}
         event = event_row(now_ms, "device", ended, Severity.WARNING, text, device=known.device, data=data)
         with self.fleet.database.begin() as connection:
             store.update_device(connection, known.device, gone)
             store.void_claims(connection, known.device, now_ms)
             revoke_certificates(connection, known.device, now_ms)
             insert_events(connection, [event])
+            record_act(connection, by, f"device.{_ACTS[ended]}", known.device, now_ms, data={"why": why})
         _LOG.warning("A device was %s. device=%s", ended, known.device)
         return self.fleet.device(known.device)
 

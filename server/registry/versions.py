@@ -11,7 +11,9 @@ from functools import lru_cache
 
 import sqlalchemy as sa
 
+from server.access.audit_log import record_act
 from server.errors import UnknownReleaseError
+from server.people import By
 from server.registry.blobs import Blobs
 from server.registry.lineage import served_by
 from server.retraining.labelling import LabelForm
@@ -80,10 +82,13 @@ class Versions:
             message = f"Expected a published release, got {name!r}: publish it with compressor publish"
         raise UnknownReleaseError(message)
 
-    def register(self, path: str, custom: TargetCustom, *, sha256: str, length_bytes: int, now_ms: int) -> Release:
+    def register(
+        self, path: str, custom: TargetCustom, *, sha256: str, length_bytes: int, now_ms: int, by: By = ""
+    ) -> Release:
         """Store a target of verified metadata as a release; registering it again changes only its custom data.
 
-        A withdrawn release stays withdrawn. Samples of its artifact that came before it are its model's from now on.
+        ``by``: who published it, "" if the server finds it again. A withdrawn release stays withdrawn. Samples of its
+        artifact that came before it are its model's from now on.
 
         Raises:
             UnknownBlobError: If its bundle was not uploaded first.
@@ -98,6 +103,9 @@ class Versions:
             store.put_release(connection, row)
             if known is None and custom.artifact_sha256:
                 adopt_samples(connection, custom.artifact_sha256, custom.model, now_ms)
+            if known is None and by:
+                data = {"target": custom.target, "sha256": sha256}
+                record_act(connection, by, "release.publish", str(row["name"]), now_ms, data=data)
         if known:
             row |= {name: getattr(known, name) for name in ("withdrawn_ms", "withdrawn_why", "withdrawn_by")}
         return _release(row)

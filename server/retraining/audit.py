@@ -27,6 +27,7 @@ from server.errors import (
     UnknownDeviceError,
 )
 from server.fleet.fleet import Device, Fleet
+from server.people import By
 from server.registry.versions import Release, Versions
 from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.harm import DEVICE, AuditedSample, GroupRisk, LabelledScene, log_evidence, risk_of, scenes_of
@@ -98,7 +99,7 @@ class SteadyAudit:
     _next_ms: int = 0
     _known: tuple[object, tuple[ModelAudit, ...]] = (None, ())
 
-    def ask_once(self, device: str, count: int = 30) -> str:
+    def ask_once(self, device: str, count: int = 30, *, by: By = "") -> str:
         """Ask ``device`` once, from now on, for ``count`` samples drawn uniformly; return the request's name.
 
         The samples come in the lane ``audit`` with the next windows and wait for labels as all others
@@ -138,7 +139,7 @@ class SteadyAudit:
         last = self.fleet.last_command(device, "samples")
         if images and not (last is not None and last.code == _UNREADABLE):
             limit = {"ratio": min(1.0, _AHEAD * count / images), "at_most": count}
-        self._ask(device, {"request": request, **limit}, budget_bytes)
+        self._ask(device, {"request": request, **limit}, budget_bytes, by)
         return request
 
     def turn(self, now_ms: int) -> None:
@@ -372,7 +373,7 @@ class SteadyAudit:
         last = self.fleet.last_command(device, "samples")
         return last is not None and last.answered_ms > 0 and not last.ok
 
-    def _ask(self, device: str, arguments: dict[str, Json], budget_bytes: int) -> None:
+    def _ask(self, device: str, arguments: dict[str, Json], budget_bytes: int, by: By = "") -> None:
         """Send a request, after the setting has room for it beside the steady audit."""
         known, wanted = self.fleet.device(device), budget_bytes
         if self.config.enabled and arguments["request"] != STEADY:
@@ -381,7 +382,7 @@ class SteadyAudit:
         if not isinstance(allowed, int) or allowed < wanted:
             self.fleet.set_config(device, {SETTING: wanted})
         arguments = {"lane": "audit", "budget_bytes": budget_bytes, **arguments}
-        self.fleet.send_command(device, "samples", arguments, _TTL_S)
+        self.fleet.send_command(device, "samples", arguments, _TTL_S, by=by)
 
 
 def _count_groups(devices: Sequence[Device]) -> int:

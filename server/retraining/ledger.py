@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 import sqlalchemy as sa
 
+from server.access.audit_log import Also, nothing_else
 from server.drift.verdicts import VerdictKind
 from server.errors import TriggerPhaseError, UnknownTriggerError
 from server.retraining.policy import APPROVABLE, OVER, RetrainingPhase, Trigger
@@ -63,16 +64,17 @@ class Triggers:
         with self.database.begin() as connection:
             return replace(trigger, id=store.insert_trigger(connection, _row(trigger)))
 
-    def put(self, trigger: Trigger) -> None:
-        """Store a changed trigger; an approval given meanwhile is kept."""
+    def put(self, trigger: Trigger, also: Also = nothing_else) -> None:
+        """Store a changed trigger, and what else belongs to it; an approval given meanwhile is kept."""
         row = _row(trigger)
         if not trigger.approved and trigger.approvable:
             row.pop("approved")
         with self.database.begin() as connection:
             store.update_trigger(connection, trigger.id, row)
+            also(connection)
 
-    def approve(self, trigger: int) -> Trigger:
-        """Record a person's approval: of training without proof of harm, or of the rollout.
+    def approve(self, trigger: int, also: Also = nothing_else) -> Trigger:
+        """Record a person's approval of training without proof of harm, or of the rollout, and what else belongs to it.
 
         Raises:
             UnknownTriggerError: If there is none of that id.
@@ -85,6 +87,7 @@ class Triggers:
             raise TriggerPhaseError(message)
         with self.database.begin() as connection:
             store.update_trigger(connection, trigger, {"approved": True})
+            also(connection)
         return self.trigger(trigger)
 
 

@@ -23,7 +23,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from server.access.audit_log import record_act
 from server.errors import LabelRefusedError, LabelTakenError, SampleRefusedError, ServerError, UnknownSampleError
+from server.people import By, actor_of
 from server.retraining.config import RetrainingConfig
 from server.retraining.harm import AuditedSample
 from server.retraining.labelling import LabelForm
@@ -227,7 +229,7 @@ class SampleStore:
             message = f"Expected the image of sample {sample.id}, got: {error.strerror}"
             raise UnknownSampleError(message) from error
 
-    def label(self, sample: int, label: str, by: str, now_ms: int, *, replaces: str | None = None) -> StoredSample:
+    def label(self, sample: int, label: str, by: By, now_ms: int, *, replaces: str | None = None) -> StoredSample:
         """Label a sample's image for its model; return the sample with its label.
 
         That may be an equal one of another person. Samples of other models keep what they have.
@@ -241,8 +243,9 @@ class SampleStore:
                 ``by`` names nobody; or if there is no label to replace.
             LabelTakenError: If the image has another label than ``label`` and ``replaces``.
         """
-        known, label, by = self.sample(sample), label.strip(), " ".join(by.split())[:_MAX_LABEL]
-        if not by:
+        known, label = self.sample(sample), label.strip()
+        who = " ".join(actor_of(by).name.split())[:_MAX_LABEL] if by else ""
+        if not who:
             message = "Expected the name of the person who labels, got none: it stays with the label"
             raise LabelRefusedError(message)
         if not label or len(label) > _MAX_LABEL or not label.isprintable():
@@ -250,18 +253,20 @@ class SampleStore:
             raise LabelRefusedError(message)
         if problem := self.form_of(known.artifact_sha256, known.model).problem(label):
             raise LabelRefusedError(problem)
-        values = {"label": label, "label_by": by, "labelled_ms": now_ms}
-        change = {"new_label": label, "changed_by": by, "changed_ms": now_ms}
+        values = {"label": label, "label_by": who, "labelled_ms": now_ms}
+        change = {"new_label": label, "changed_by": who, "changed_ms": now_ms}
         with self.database.begin() as connection:
+            labelled = False
             if replaces is None:
-                store.label_image(connection, known.model, known.sha256, None, values)
-            elif (
-                replaces != label
-                and store.keep_label(connection, known.model, known.sha256, replaces, change)
-                and not store.label_image(connection, known.model, known.sha256, replaces, values)
-            ):  # another change was faster: nothing of this one is kept
-                row = store.known_label(connection, known.model, known.sha256)
-                raise _taken(known if row is None else stored_sample(row), replaces)
+                labelled = store.label_image(connection, known.model, known.sha256, None, values)
+            elif replaces != label and store.keep_label(connection, known.model, known.sha256, replaces, change):
+                labelled = store.label_image(connection, known.model, known.sha256, replaces, values)
+                if not labelled:  # another change was faster: nothing of this one is kept
+                    row = store.known_label(connection, known.model, known.sha256)
+                    raise _taken(known if row is None else stored_sample(row), replaces)
+            if labelled:
+                data = {"label": label, "was": replaces or "", "model": known.model, "image": known.sha256}
+                record_act(connection, by, "sample.label", str(sample), now_ms, data=data)
         found = self.sample(sample)
         if not found.label:
             message = f"Expected sample {sample} labelled {str(replaces)[:40]!r}, got one without a label"

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from server.access.audit_log import act_of
 from server.drift.ledger import StoredVerdict, Verdicts
 from server.drift.places import Places, PlaceState
 from server.drift.verdicts import VerdictKind
 from server.errors import NotRetrainedError, ServerError, TriggerPhaseError
 from server.fleet.fleet import Device, Fleet
+from server.people import SOMEBODY, By
 from server.registry.events import EventLog
 from server.registry.versions import Versions
 from server.retraining.audit import SETTING, SteadyAudit
@@ -87,7 +89,7 @@ class RetrainingService:
     _audited_ms: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def withdraw(self, trigger: int, now_ms: int) -> Trigger:
+    def withdraw(self, trigger: int, now_ms: int, *, by: By = SOMEBODY) -> Trigger:
         """End a retraining for a person: its job ends, devices stop sending samples; a rollout continues.
 
         Raises:
@@ -104,11 +106,11 @@ class RetrainingService:
                 self.jobs.withdraw(known.job, now_ms)
             if known.phase in GATHERING:
                 self._stop_collecting(known)
-            self.triggers.put(ended)
+            self.triggers.put(ended, act_of(by, "retraining.withdraw", str(trigger), now_ms))
             self._say(ended, now_ms)
             return ended
 
-    def approve(self, trigger: int) -> Trigger:
+    def approve(self, trigger: int, *, by: By = SOMEBODY) -> Trigger:
         """Record a person's approval: of training without proof of harm, or of the rollout.
 
         Raises:
@@ -122,7 +124,8 @@ class RetrainingService:
         if not_trained and known.phase not in OVER:
             message = f"Expected a retraining that a worker can carry out, got {trigger}, of {known.release} with "
             raise NotRetrainedError(message + not_trained)
-        return self.triggers.approve(trigger)
+        act = act_of(by, "retraining.approve", str(trigger), self.fleet.clock(), {"phase": known.phase.value})
+        return self.triggers.approve(trigger, act)
 
     def turn(self, now_ms: int) -> None:
         """Open triggers for new verdicts, then advance every open one by at most one step."""

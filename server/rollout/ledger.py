@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 import sqlalchemy as sa
 
+from server.access.audit_log import Also, nothing_else
 from server.errors import UnknownRolloutError
 from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.scope import Scope
@@ -113,8 +114,8 @@ class RolloutLedger:
             lambda connection: _with_members(connection, store.one_rollout(connection, rollout)), _unknown(rollout)
         )
 
-    def add(self, rollout: Rollout) -> None:
-        """Store a new rollout."""
+    def add(self, rollout: Rollout, also: Also = nothing_else) -> None:
+        """Store a new rollout, and what else belongs to it."""
         documents = {"window": as_text(rollout.window), "shadow": as_text(rollout.shadow)}
         documents |= {"cautions": json.dumps(dict(rollout.cautions)) if rollout.cautions else ""}
         scope = {name: value for name, value in asdict(rollout.scope).items() if value}
@@ -123,24 +124,26 @@ class RolloutLedger:
         del row["members"]
         with self.database.begin() as connection:
             store.insert_rollout(connection, row, [_row(rollout.id, member) for member in rollout.members])
+            also(connection)
 
     def add_members(self, rollout: str, members: Iterable[Member]) -> None:
         """Add members to a rollout."""
         with self.database.begin() as connection:
             store.insert_members(connection, [_row(rollout, member) for member in members])
 
-    def change(self, rollout: str, changes: Mapping[str, object], now_ms: int) -> None:
-        """Change columns of a rollout."""
+    def change(self, rollout: str, changes: Mapping[str, object], now_ms: int, also: Also = nothing_else) -> None:
+        """Change columns of a rollout, and what else belongs to it."""
         with self.database.begin() as connection:
             store.update_rollout(connection, rollout, {**changes, "updated_ms": now_ms})
+            also(connection)
 
     def change_member(self, rollout: str, device: str, changes: Mapping[str, object]) -> None:
         """Change columns of a member."""
         with self.database.begin() as connection:
             store.update_member(connection, rollout, device, changes)
 
-    def rewrite(self, before: Rollout, after: Rollout, now_ms: int) -> None:
-        """Write the differences between ``before`` and ``after`` in one transaction."""
+    def rewrite(self, before: Rollout, after: Rollout, now_ms: int, also: Also = nothing_else) -> None:
+        """Write the differences between ``before`` and ``after``, and what else belongs to it, in one transaction."""
         known = {member.device: member for member in before.members}
         with self.database.begin() as connection:
             for member in after.members:
@@ -149,6 +152,7 @@ class RolloutLedger:
             changes = {"phase": after.phase.value, "code": after.code, "text": after.text, "updated_ms": now_ms}
             groups = [asdict(group) for group in after.groups]
             store.update_rollout(connection, after.id, {**changes, "groups": groups})
+            also(connection)
 
 
 def as_text(document: object) -> str:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
+from server.access.audit_log import act_of
 from server.clock import Clock, system_now_ms
 from server.errors import ReleaseRegressedError, ReleaseWithdrawnError, RolloutPhaseError, RolloutRefusedError
 from server.fleet.fleet import Device, Fleet, Roster
 from server.fleet.liveness import is_reachable
-from server.people import SOMEBODY
+from server.people import SERVER_ACTOR, SOMEBODY, By, actor_of
 from server.registry.events import EventLog
 from server.registry.versions import Release, Versions
 from server.rollout.assignments import Assigner
@@ -58,6 +59,7 @@ from server.rollout.selection import Eligibility, choose_bundle, is_blank, pick_
 from server.rollout.thresholds import count_members, outcome, unanswered_count
 from server.rollout.thresholds import devices as counted
 from server.wording import duration, listed
+from wire.codec import Json
 from wire.messages import Severity, UpdateStatus
 
 _LOG = logging.getLogger(__name__)
@@ -72,6 +74,11 @@ _KEPT = 1_000
 Description = TypeVar("Description")
 Kept: TypeAlias = dict[tuple[str, int], Description]
 """Descriptions of rollouts that are over, by id and the time of their last change."""
+_ACTS = {"resumed": "rollout.resume", "group_skipped": "rollout.skip_group"}
+_MOVES = {
+    RolloutPhase.RUNNING: "rollout.approve", RolloutPhase.PAUSED: "rollout.pause",
+    RolloutPhase.ABORTING: "rollout.abort",
+}  # fmt: skip
 
 
 def _nothing(_: str) -> str:
@@ -207,8 +214,8 @@ class RolloutService:
         stands = rollout.phase in {RolloutPhase.AWAITING_APPROVAL, RolloutPhase.PAUSED}
         return self.regressed(rollout.release) if stands else ""
 
-    def create(self, request: RolloutOptions) -> Rollout:
-        """Create a rollout; it runs at once when ``approved``.
+    def create(self, request: RolloutOptions, *, by: By = SOMEBODY) -> Rollout:
+        """Create a rollout, as ``by`` wants it; it runs at once when ``approved``.
 
         Raises:
             UnknownReleaseError: If the release is not published.
@@ -225,14 +232,15 @@ class RolloutService:
             devices, releases = self.fleet.devices(), self.versions.releases()
             rollout = draft(request, self.config, devices, releases, identity=secrets.token_hex(4), now_ms=self.clock())
             self._refuse_overlap(rollout)
-            self.ledger.add(rollout)
+            data: dict[str, Json] = {"release": rollout.release, "approved": request.approved}
+            self.ledger.add(rollout, act_of(by, "rollout.create", rollout.id, self.clock(), data))
             text = _created(rollout, {one.device: one for one in devices}) + _fewer(rollout, request)
-            self._note(rollout, "created", Severity.INFO, text)
+            self._note(rollout, "created", Severity.INFO, text, by=by)
             for device, why in rollout.cautions.items():
                 self._note(rollout, "held_back", Severity.WARNING, f"{rollout.release}: {why}", device=device)
             return rollout
 
-    def approve(self, rollout: str, *, by: str = SOMEBODY, only: Sequence[str] | None = None) -> Rollout:
+    def approve(self, rollout: str, *, by: By = SOMEBODY, only: Sequence[str] | None = None) -> Rollout:
         """Start a rollout; ``only``: the devices that the person expects to be assigned at once.
 
         Raises:
@@ -245,7 +253,7 @@ class RolloutService:
             self._refuse_surprise(self._foreseen(known, after), only)
             return self._move(known, RolloutPhase.RUNNING, "approved", f"Approved by {by}", by)
 
-    def pause(self, rollout: str, code: str = "operator", text: str = "", *, by: str = "") -> Rollout:
+    def pause(self, rollout: str, code: str = "operator", text: str = "", *, by: By = "") -> Rollout:
         """Assign no further device; a rollout that is already paused keeps its first reason.
 
         Args:
@@ -273,7 +281,7 @@ class RolloutService:
             return tuple(self.pause(known, code, text or f"Paused: {code}").id for known in running)
 
     def resume(
-        self, rollout: str, how: How = How.RETRY, *, by: str = SOMEBODY, only: Sequence[str] | None = None
+        self, rollout: str, how: How = How.RETRY, *, by: By = SOMEBODY, only: Sequence[str] | None = None
     ) -> Rollout:
         """Resume in the way ``how``; ``only``: the devices that the person expects to be assigned at once.
 
@@ -284,10 +292,10 @@ class RolloutService:
             RolloutRefusedError: If it would pause again at once.
         """
         with self._lock:
-            known, after = self._resumed(rollout, how, by)
+            known, after = self._resumed(rollout, how, actor_of(by).name)
             return self._steer(known, after, "resumed", f"Resumed by {by}: {how.value}", by, only)
 
-    def skip(self, rollout: str, group: str, *, by: str, only: Sequence[str] | None = None) -> Rollout:
+    def skip(self, rollout: str, group: str, *, by: By, only: Sequence[str] | None = None) -> Rollout:
         """Let the groups after ``group`` open although it missed its success ratio or answered no input yet.
 
         The person ``by`` decided it.
@@ -299,7 +307,7 @@ class RolloutService:
             RolloutRefusedError: If the group is not open or reached its success ratio, or ``by`` is empty.
         """
         with self._lock:
-            known, after = self._skipped(rollout, group, by)
+            known, after = self._skipped(rollout, group, actor_of(by).name if by else "")
             return self._steer(known, after, "group_skipped", f"Group {group} skipped by {by}", by, only)
 
     def foresee(self, rollout: str, act: str, *, how: How = How.RETRY, group: str = "") -> Foresight:
@@ -359,7 +367,7 @@ class RolloutService:
         return replace(seen, forecast=total(likely.members) or Forecast(0))
 
     def _steer(
-        self, before: Rollout, after: Rollout, code: str, text: str, by: str, only: Sequence[str] | None
+        self, before: Rollout, after: Rollout, code: str, text: str, by: By, only: Sequence[str] | None
     ) -> Rollout:
         seen = self._foreseen(before, after)
         self._refuse_surprise(seen, only)
@@ -369,12 +377,14 @@ class RolloutService:
             told = member.device in devices and devices[member.device].desired_release == before.release
             if member.gen > 0 and told:
                 assigner.set_back(before, member, devices[member.device])
-        self.ledger.rewrite(before, replace(after, code=code, text=text), self.clock())
+        now_ms, act = self.clock(), _ACTS[code]
+        also = act_of(by, act, before.id, now_ms, {"release": before.release, "text": text})
+        self.ledger.rewrite(before, replace(after, code=code, text=text), now_ms, also)
         said = f"Rollout of {before.release} running: {text}. {seen.text}"
         self._note(before, code, Severity.WARNING, said, by=by)
         return self.get(before.id)
 
-    def abort(self, rollout: str, *, by: str = SOMEBODY, why: str = "", code: str = "aborted") -> Rollout:
+    def abort(self, rollout: str, *, by: By = SOMEBODY, why: str = "", code: str = "aborted") -> Rollout:
         """Abort a rollout; devices that have not committed get their previous ``desired`` back.
 
         Args:
@@ -496,7 +506,10 @@ class RolloutService:
                 self.ledger.change(rollout.id, {"code": UNPROVEN, "text": text}, now_ms)
                 self._note(rollout, UNPROVEN, Severity.WARNING, f"Rollout of {rollout.release} waits: {text}")
             case Pause(code, text):
-                self.ledger.change(rollout.id, {"phase": RolloutPhase.PAUSED.value, "code": code, "text": text}, now_ms)
+                data = {"release": rollout.release, "code": code, "text": text}
+                act = act_of(SERVER_ACTOR, _MOVES[RolloutPhase.PAUSED], rollout.id, now_ms, data)
+                changes = {"phase": RolloutPhase.PAUSED.value, "code": code, "text": text}
+                self.ledger.change(rollout.id, changes, now_ms, act)
                 self._note(rollout, code, Severity.ERROR, f"Rollout of {rollout.release} paused: {text}")
             case Finish(phase):
                 said = outcome(self.get(rollout.id))  # includes devices settled in this turn
@@ -507,8 +520,10 @@ class RolloutService:
                 text = f"Rollout of {rollout.release}: {phase.value}, {said}"
                 self._note(rollout, phase.value, _end_severity(self.get(rollout.id)), text)
 
-    def _move(self, known: Rollout, phase: RolloutPhase, code: str, text: str, by: str) -> Rollout:
-        self.ledger.change(known.id, {"phase": phase.value, "code": code, "text": text}, self.clock())
+    def _move(self, known: Rollout, phase: RolloutPhase, code: str, text: str, by: By) -> Rollout:
+        now_ms, data = self.clock(), {"release": known.release, "code": code, "text": text}
+        changes = {"phase": phase.value, "code": code, "text": text}
+        self.ledger.change(known.id, changes, now_ms, act_of(by, _MOVES[phase], known.id, now_ms, data))
         severity = Severity.WARNING if phase is not RolloutPhase.RUNNING else Severity.INFO
         self._note(known, code, severity, f"Rollout of {known.release} {phase.value}: {text}", by=by)
         return self.get(known.id)
@@ -533,9 +548,9 @@ class RolloutService:
         return known
 
     def _note(
-        self, rollout: Rollout, code: str, severity: Severity, text: str, *, device: str | None = None, by: str = ""
+        self, rollout: Rollout, code: str, severity: Severity, text: str, *, device: str | None = None, by: By = ""
     ) -> None:
-        data = {"rollout": rollout.id, "release": rollout.release, **({"by": by} if by else {})}
+        data = {"rollout": rollout.id, "release": rollout.release, **({"by": actor_of(by).name} if by else {})}
         self.events.add(self.clock(), "rollout", code, severity, text, device=device, data=data)
         _LOG.info("Rollout changed. id=%s release=%s code=%s", rollout.id, rollout.release, code)
 

@@ -14,11 +14,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from server.access.audit_log import record_act
 from server.clock import Clock
 from server.errors import ReleaseWithdrawnError, ServerError
 from server.fleet.fleet import Device, Fleet
 from server.ingest.faults import shortened
-from server.people import MAX_NAME, MAX_WHY, SOMEBODY
+from server.people import MAX_NAME, MAX_WHY, SOMEBODY, By, actor_of
 from server.registry.events import event_row
 from server.registry.versions import Release, Versions
 from server.rollout.assignments import pointer
@@ -42,20 +43,21 @@ class Withdrawal:
     clock: Clock
     _checked_ms: int = -_CHECK_EVERY_MS
 
-    def withdraw(self, name: str, why: str = "", *, by: str = SOMEBODY) -> tuple[Device, ...]:
+    def withdraw(self, name: str, why: str = "", *, by: By = SOMEBODY) -> tuple[Device, ...]:
         """Offer the release ``name`` to no device any more, as ``by`` decided; return the devices that still run it.
 
         Raises:
             UnknownReleaseError: If there is none.
         """
         self.versions.release(name)
-        now_ms, why, by = self.clock(), shortened(why, MAX_WHY), shortened(by, MAX_NAME)
-        text = f"Release {name} was withdrawn by {by}" + (f": {why}" if why else "")
-        data = {"release": name, "by": by}
+        now_ms, why, who = self.clock(), shortened(why, MAX_WHY), shortened(actor_of(by).name, MAX_NAME)
+        text = f"Release {name} was withdrawn by {who}" + (f": {why}" if why else "")
+        data = {"release": name, "by": who}
         event = event_row(now_ms, "release", "withdrawn", Severity.WARNING, text, data=data)
         with self.versions.database.begin() as connection:
-            if store.withdraw_release(connection, name, now_ms, why=why, by=by):
+            if store.withdraw_release(connection, name, now_ms, why=why, by=who):
                 insert_events(connection, [event])
+                record_act(connection, by, "release.withdraw", name, now_ms, data={"why": why})
         self._stop_rollouts({name: self.versions.release(name)})
         return self.running(name)
 

@@ -146,8 +146,8 @@ def test_the_page_of_answers_has_every_sink_and_key() -> None:
 def test_the_page_of_the_rest_interface_says_who_may_call() -> None:
     """Only public operations are open without a token."""
     text = reference.rest()
-    assert "| GET | `/api/overall` | operator |" in text
-    assert "| GET | `/blobs/{sha256}` | device, operator, builder |" in text
+    assert "| GET | `/api/overall` | view |" in text
+    assert "| GET | `/blobs/{sha256}` | device, view or build |" in text
     public = re.findall(r"\| (\w+) \| `([^` ]+)[^`]*` \| anybody", text)
     assert public == [
         ("GET", "/api/health"), ("GET", "/api/enrol"), ("POST", "/api/enrol"), ("GET", "/tuf/{name}")

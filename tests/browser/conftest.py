@@ -122,7 +122,8 @@ def visitor(browser: Browser, world: World) -> Iterator[Page]:
 def operator(visitor: Page, world: World) -> Page:
     """Return a page whose person has logged in."""
     visitor.goto("/login")
-    visitor.get_by_label("Operator's token").fill(world.token)
+    visitor.get_by_label("Name").fill("operator")
+    visitor.get_by_label("Password or token").fill(world.token)
     visitor.get_by_role("button", name="Log in").click()
     visitor.wait_for_url("**/")
     return visitor

@@ -73,7 +73,8 @@ def test_axe_finds_nothing_serious_where_people_log_in(visitor: Page) -> None:
     """The page that needs no script, with and without an error."""
     visitor.goto("/login")
     assert findings(visitor) == []
-    visitor.get_by_label("Operator's token").fill("wrong")
+    visitor.get_by_label("Name").fill("operator")
+    visitor.get_by_label("Password or token").fill("wrong")
     visitor.get_by_role("button", name="Log in").click()
     expect(visitor.get_by_role("alert")).to_be_visible()
     assert findings(visitor) == []

@@ -27,9 +27,10 @@ def test_refuses_a_wrong_token(visitor: Page) -> None:
     """The person stays on the login page and reads why."""
     visitor.goto("/")
     expect(visitor).to_have_url("/login")
-    visitor.get_by_label("Operator's token").fill("wrong")
+    visitor.get_by_label("Name").fill("operator")
+    visitor.get_by_label("Password or token").fill("wrong")
     visitor.get_by_role("button", name="Log in").click()
-    expect(visitor.get_by_role("alert")).to_contain_text("not the operator's token")
+    expect(visitor.get_by_role("alert")).to_contain_text("That name and password do not belong together.")
     visitor.goto("/rollouts")
     expect(visitor).to_have_url("/login")
 

@@ -12,6 +12,7 @@ from functools import partial
 from fastapi import Request, Response
 from nicegui import ui
 
+from server.access.roles import Need
 from server.dashboard import evidence
 from server.dashboard.commands import (
     BENCHMARK,
@@ -126,10 +127,11 @@ def _build(device: str, visit: Visit) -> None:
         empty("No such device", "It may have been spelled differently; the overview lists every device.")
         return
     _page(visit.services, device)
-    Asking(visit, device).build()
-    Accepting(visit, device).build()
-    Recommissioning(visit, device).build()
-    Leaving(visit, device).build()
+    if visit.may(Need.OPERATE):
+        Asking(visit, device).build()
+        Accepting(visit, device).build()
+        Recommissioning(visit, device).build()
+        Leaving(visit, device).build()
 
 
 def _page(services: Services, device: str) -> None:
@@ -418,7 +420,8 @@ class Asking:
             ui.label("\n".join(found.lines)).classes("tf-mono tf-lines")
 
     async def _ask(self, verb: str, arguments: Mapping[str, Json], ttl_s: float) -> None:
-        await self.visit.do(partial(self.visit.services.fleet.send_command, self.device, verb, arguments, ttl_s))
+        send = self.visit.services.fleet.send_command
+        await self.visit.do(partial(send, self.device, verb, arguments, ttl_s, by=self.visit.by()))
 
 
 _QUESTIONS = {
@@ -470,7 +473,8 @@ class Accepting:
 
     async def _decide(self, decide: Callable[..., NewPlace], why: str, by: str) -> None:
         now_ms = self.visit.services.fleet.clock()
-        if await self.visit.ask(partial(decide, self.device, why, now_ms=now_ms, by=by)) is not None:
+        decided = partial(decide, self.device, why, now_ms=now_ms, by=self.visit.by(by))
+        if await self.visit.ask(decided, Need.OPERATE) is not None:
             with self.visit.client:
                 ui.navigate.reload()
 
@@ -501,9 +505,10 @@ class Recommissioning:
         said = await ask_decision(self.visit.client, question, text, "Commission again")
         if said is None:
             return
-        services, (why, by) = self.visit.services, said
-        begin = partial(services.drift.commissions.begin, self.device, why, now_ms=services.fleet.clock(), by=by)
-        if await self.visit.ask(begin) is not None:
+        services, (why, name) = self.visit.services, said
+        now_ms, by = services.fleet.clock(), self.visit.by(name)
+        begin = partial(services.drift.commissions.begin, self.device, why, now_ms=now_ms, by=by)
+        if await self.visit.ask(begin, Need.OPERATE) is not None:
             with self.visit.client:
                 ui.navigate.reload()
 
@@ -537,7 +542,8 @@ class Leaving:
         if why is None:
             return
         revocations = self.visit.services.revocations
-        end: dict[str, Callable[[str, str], Device]] = {"revoke": revocations.revoke, "remove": revocations.remove}
-        if await self.visit.ask(partial(end[action], self.device, why)) is not None:
+        end: dict[str, Callable[..., Device]] = {"revoke": revocations.revoke, "remove": revocations.remove}
+        ended = partial(end[action], self.device, why, by=self.visit.by())
+        if await self.visit.ask(ended, Need.OPERATE) is not None:
             with self.visit.client:
                 ui.navigate.reload()

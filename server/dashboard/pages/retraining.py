@@ -7,6 +7,7 @@ from functools import partial
 
 from nicegui import ui
 
+from server.access.roles import Need
 from server.dashboard.learning import TriggerCard, look_text, trigger_card
 from server.dashboard.services import Services
 from server.dashboard.theme import and_more, confirm, empty, heading, live, pill, tone_class
@@ -54,7 +55,7 @@ class Approval:
             pill(card.phase)
             ui.label(card.opened).classes("tf-muted tf-small")
             ui.element("div").classes("tf-grow")
-            if card.ask:
+            if card.ask and self.visit.may(Need.APPROVE):
                 ui.button(card.ask, on_click=partial(self._ask, card)).props("no-caps unelevated dense").style(
                     "padding: 4px 14px"
                 )
@@ -80,7 +81,8 @@ class Approval:
 
     async def _ask(self, card: TriggerCard) -> None:
         if await confirm(self.visit.client, f"{card.ask}?", _DETAILS[card.ask], card.ask):
-            await self.visit.do(partial(self.visit.services.retraining.approve, card.id))
+            approve = partial(self.visit.services.retraining.approve, card.id, by=self.visit.by())
+            await self.visit.do(approve, Need.APPROVE)
 
 
 def _cards(services: Services) -> Cut[TriggerCard]:

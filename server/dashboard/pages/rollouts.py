@@ -11,6 +11,7 @@ from urllib.parse import quote
 from fastapi import Request, Response
 from nicegui import run, ui
 
+from server.access.roles import Need
 from server.dashboard.conditions import ConditionsForm
 from server.dashboard.listing import (
     CURSOR,
@@ -78,7 +79,7 @@ _DISMISSAL = (
     "It says that the release made devices worse. Dismissed, it holds no rollout any more; it is shown as long as "
     "devices show it. Your name and the reason are recorded, and a reason is needed."
 )
-_BY = "an operator on the page"  # for actions that ask for no name
+_NEEDS = {"approve": Need.APPROVE, "resume": Need.APPROVE, "pause": Need.OPERATE, "abort": Need.OPERATE}
 _LOOKS = {"approve": "unelevated", "resume": "unelevated", "pause": "outline", "abort": "outline color=negative"}
 
 
@@ -118,7 +119,8 @@ def add_page(pages: Pages) -> None:
 
 
 def _build(cards: SharedLook[Asked, Page[RolloutCard]], offered: SharedLook[str, FormChoices], visit: Visit) -> None:
-    NewRollout(visit, offered).build()
+    if visit.may(Need.OPERATE):
+        NewRollout(visit, offered).build()
     values, wrong = values_of(visit.request.query_params, FIELDS)
     filter_form("/rollouts", FIELDS, values)
     asked = tuple(sorted(values.items()))
@@ -197,10 +199,10 @@ class Steering:
             total = sum(group.total for group in card.groups)
             ui.link(f"all {devices(total)}", f"/rollouts/{card.id}").classes("tf-link tf-small")
             ui.element("div").classes("tf-grow")
-            for verdict in card.held_by:
+            for verdict in card.held_by if self.visit.may(Need.APPROVE) else ():
                 button = ui.button(f"Dismiss verdict {verdict}", on_click=partial(self._dismiss, verdict))
                 button.props("no-caps dense outline").style("padding: 4px 14px")
-            for action in card.actions:
+            for action in (one for one in card.actions if self.visit.may(_NEEDS[one])):
                 button = ui.button(action.capitalize(), on_click=partial(self._ask, card, action))
                 button.props(f"no-caps dense {_LOOKS[action]}").style("padding: 4px 14px")
         if card.reason:
@@ -213,13 +215,15 @@ class Steering:
             if text:
                 ui.label(text).classes(look)
         for group in card.groups:
-            show_group(group, partial(self._skip, card, group.name) if group.may_skip else None)
+            may_skip = group.may_skip and self.visit.may(Need.APPROVE)
+            show_group(group, partial(self._skip, card, group.name) if may_skip else None)
 
     async def _dismiss(self, verdict: int) -> None:
         said = await ask_decision(self.visit.client, f"Dismiss verdict {verdict}?", _DISMISSAL, "Dismiss")
         if said is not None:
             now_ms, (why, by) = self.visit.services.fleet.clock(), said
-            await self.visit.do(partial(self.visit.services.drift.verdicts.dismiss, verdict, why, now_ms, by=by))
+            dismiss = self.visit.services.drift.verdicts.dismiss
+            await self.visit.do(partial(dismiss, verdict, why, now_ms, by=self.visit.by(by)), Need.APPROVE)
 
     async def _ask(self, card: RolloutCard, action: str) -> None:
         question, detail = _QUESTIONS[action]
@@ -231,7 +235,7 @@ class Steering:
         if seen is not None and await confirm(
             self.visit.client, question, f"{seen.text}. {detail}", action.capitalize()
         ):  # fmt: skip
-            await self.visit.do(partial(self._act(action), card.id))
+            await self.visit.do(partial(self._act(action), card.id), _NEEDS[action])
 
     async def _resume(self, card: RolloutCard, question: str) -> None:
         """Offer the ways to resume, each with the devices it assigns; not those that would pause again at once."""
@@ -242,9 +246,9 @@ class Steering:
         answer = await choose(self.visit.client, question, choices, "Resume")
         if answer is not None:
             how, by = How(answer[0]), answer[1]
-            await self.visit.do(
-                partial(self.visit.services.rollouts.resume, card.id, how, by=by, only=found[how].assigns)
-            )
+            resume = self.visit.services.rollouts.resume
+            only = found[how].assigns
+            await self.visit.do(partial(resume, card.id, how, by=self.visit.by(by), only=only), Need.APPROVE)
 
     def _ways(self, rollout: str) -> dict[How, Foresight]:
         """Return the ways to resume that differ in what they do.
@@ -273,14 +277,16 @@ class Steering:
         detail = f"It has not reached its success, or answered no input. {seen.text}. Your name is recorded."
         name = await ask_name(self.visit.client, f"Skip {group} of {card.release}?", detail, "Skip group")
         if name is not None:
-            await self.visit.do(partial(self.visit.services.rollouts.skip, card.id, group, by=name, only=seen.assigns))
+            skip = self.visit.services.rollouts.skip
+            by = self.visit.by(name)
+            await self.visit.do(partial(skip, card.id, group, by=by, only=seen.assigns), Need.APPROVE)
 
     def _act(self, action: str) -> Callable[[str], Rollout]:
         rollouts = self.visit.services.rollouts
         acts: dict[str, Callable[..., Rollout]] = {
             "approve": rollouts.approve, "pause": rollouts.pause, "abort": rollouts.abort,
         }  # fmt: skip
-        return partial(acts[action], by=_BY)
+        return partial(acts[action], by=self.visit.by())
 
 
 def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -517,7 +523,7 @@ class NewRollout:
                 window=told.window, deadline_s=told.deadline_s, max_bytes_per_s=told.max_bytes_per_s,
                 shadow=told.shadow,
             )  # fmt: skip
-            return self.visit.services.rollouts.create(wanted)
+            return self.visit.services.rollouts.create(wanted, by=self.visit.by())
 
         made = await self.visit.do(create)
         if made is not None:
@@ -599,7 +605,7 @@ class Releases:
                             Tone.BAD,
                         )
                     )
-                else:
+                elif self.visit.may(Need.OPERATE):
                     button = ui.button("Withdraw", on_click=partial(self._ask, row.name))
                     button.props("no-caps dense outline color=negative").style("padding: 4px 14px")
                 for device in row.devices:
@@ -611,7 +617,8 @@ class Releases:
         why = await ask_why(self.visit.client, f"Withdraw {release}?", _WITHDRAWAL, "Withdraw")
         if why is None:
             return
-        running = await self.visit.ask(partial(self.visit.services.withdrawal.withdraw, release, why))
+        withdraw = partial(self.visit.services.withdrawal.withdraw, release, why, by=self.visit.by())
+        running = await self.visit.ask(withdraw, Need.OPERATE)
         if running is not None:
             with self.visit.client:
                 ui.notify(f"{release} withdrawn; it still runs on {devices(len(running))}")

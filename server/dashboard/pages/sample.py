@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from nicegui import ui
 from pydantic import TypeAdapter, ValidationError
 
+from server.access.roles import Need
 from server.api.values import StoredNumber
 from server.dashboard.learning import SampleCard, claim_lines, label_lines, sample_card
 from server.dashboard.pages.samples import form_of
@@ -90,6 +91,8 @@ class Correction:
     def build(self) -> None:
         """Show the form."""
         form = self.card.form
+        if not self.visit.may(Need.LABEL):
+            return
         with ui.element("section").classes("tf-card"):
             heading("Label it, or change its label")
             if form.refusal:
@@ -119,8 +122,9 @@ class Correction:
         name = await ask_name(self.visit.client, question, _DETAIL, "Change label" if known.label else "Label")
         if name is not None:
             now_ms = self.visit.services.fleet.clock()
-            save = partial(samples.label, self.sample, label, name, now_ms, replaces=known.label or None)
-            await self.visit.do(save)
+            by = self.visit.by(name)
+            save = partial(samples.label, self.sample, label, by, now_ms, replaces=known.label or None)
+            await self.visit.do(save, Need.LABEL)
 
 
 def _view(services: Services, sample: int) -> SampleView:

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from fastapi import FastAPI, Request, Response
 from nicegui import ui
 
+from server.access.roles import Need
 from server.api.values import StoredNumber
 from server.dashboard.learning import (
     AuditRow,
@@ -151,6 +152,8 @@ class Labelling:
             ui.label(card.lane).classes("tf-muted")
         if card.form.refusal:
             ui.label(f"Not labelled here: {card.form.refusal}.").classes("tf-small")
+        elif not self.visit.may(Need.LABEL):
+            return
         elif card.form.values:
             self._number_fields(card)
         elif 0 < len(card.form.classes) <= _MAX_BUTTONS:
@@ -189,7 +192,8 @@ class Labelling:
             return
         services = self.visit.services
         now_ms = services.fleet.clock()
-        await self.visit.do(partial(services.retraining.samples.label, sample, name, self.name(), now_ms))
+        by = self.visit.by(self.name()) if self.name() else ""  # which is refused: a label has a name
+        await self.visit.do(partial(services.retraining.samples.label, sample, name, by, now_ms), Need.LABEL)
 
 
 def _waiting(services: Services) -> Waiting:

@@ -97,7 +97,7 @@ def test_only_the_named_device_gets_the_bytes_and_hands_in(scene: Scene) -> None
 def test_only_build_hosts_order(scene: Scene) -> None:
     """Neither an operator nor a device."""
     body = {"envelope": sign_order(scene.order, scene.keys)}
-    assert scene.ask("POST", "", role="operator", json=body).status_code == 401
+    assert scene.ask("POST", "", role="operator", json=body).status_code == 403
     assert scene.ask("POST", "", role=None, json=body).status_code == 401
     assert scene.ask("GET", f"/{scene.order.order}", role=None).status_code == 401
 
