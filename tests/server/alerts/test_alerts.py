@@ -196,7 +196,7 @@ def test_what_can_not_be_done_is_refused(fleet: MemoryFleet) -> None:
         alerts.resolve(1, "  ")
     alerts.resolve(1, "done")
     assert client.post("/api/alerts/1/take", json={}).status_code == 409
-    assert fleet.client("builder").get("/api/alerts").status_code == 401
+    assert fleet.client("builder").get("/api/alerts").status_code == 403
 
 
 def test_a_snooze_outlives_a_restart(fleet: MemoryFleet) -> None:
