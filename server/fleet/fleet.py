@@ -295,25 +295,23 @@ class Fleet:
             retain=True,
         )
 
-    def publish_desired(self, device: str) -> None:
-        """Publish the ``desired`` of ``device`` again (it asked for it); does nothing if there is none.
+    def publish_desired(self, *devices: str) -> None:
+        """Publish the ``desired`` of ``devices`` again (they asked for it), of those of the fleet that have one.
 
-        If the device would ignore the generation, it gets a newer one; if it lost the release that it had committed,
-        or rolled back from it, it gets a new attempt.
-
-        Raises:
-            UnknownDeviceError: If there is none of that id.
+        If a device would ignore the generation, it gets a newer one; if it lost the release that it had committed, or
+        rolled back from it, it gets a new attempt.
         """
         with self._lock:
-            known = self.device(device)
-            if known.desired is None or known.ended:
-                return
-            if has_lost(known):
-                self._change(device, lambda old, gen: replace(old, attempt=gen))
-            elif would_ignore(known):
-                self._change(device, lambda old, _gen: old)
-            else:
-                self._publish(known.site, device, known.desired)
+            roster = self.roster()
+            for known in (roster.by_id[device] for device in devices if device in roster.by_id):
+                if known.desired is None:
+                    continue
+                if has_lost(known):
+                    self._change(known.device, lambda old, gen: replace(old, attempt=gen))
+                elif would_ignore(known):
+                    self._change(known.device, lambda old, _gen: old)
+                else:
+                    self._publish(known.site, known.device, known.desired)
 
     def _publish(self, site: str, device: str, desired: Desired) -> bool:
         sent = self.outbox.send(Topic(site=site, device=device, kind=Kind.DESIRED), desired, retain=True)
@@ -391,7 +389,7 @@ def as_device(row: sa.RowMapping) -> Device:
     desired = _decoded(_DESIRED, Desired, device, row["desired"]) if row["desired"] else None
     return Device(
         device=device, site=row["site"], attributes=row["attributes"], state=DeviceState(row["state"]),
-        reported=_decoded(_REPORTED, Reported, device, row["reported"]) if row["reported"] else None, desired=desired,
+        reported=decoded_report(device, row["reported"]) if row["reported"] else None, desired=desired,
         desired_gen=row["desired_gen"], desired_release=desired.release if desired else "",
         last_seen_ms=row["last_seen_ms"], enrolled_ms=row["enrolled_ms"], clock_skew_ms=row["clock_skew_ms"],
         ended=row["ended"], ended_ms=row["ended_ms"], ended_why=row["ended_why"],
@@ -402,6 +400,16 @@ _REPORTED: dict[str, tuple[str, Reported]] = {}
 _DESIRED: dict[str, tuple[str, Desired]] = {}
 """The decoded form of each device's newest document, one entry per device: an LRU cache of fixed size that is read in
 order never hits once the fleet is larger than the cache."""
+
+
+def decoded_report(device: str, text: str) -> Reported:
+    """Return the report in ``text``; that of a device's newest one is kept, so that it is decoded once."""
+    return _decoded(_REPORTED, Reported, device, text)
+
+
+def remember_report(device: str, text: str, message: Reported) -> None:
+    """Keep ``message``, which is encoded as ``text``, as the newest report of a device: nobody decodes it again."""
+    _REPORTED[device] = (text, message)
 
 
 def _decoded(known: dict[str, tuple[str, _Message]], kind: type[_Message], device: str, text: str) -> _Message:

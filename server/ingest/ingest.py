@@ -260,8 +260,8 @@ class Ingest:
         for receiver, watermarks in marks.items():
             topic = Topic(site=sites[receiver], device=receiver, kind=Kind.CMD, leaf="ack")
             self.outbox.send(topic, Ack(tuple(watermarks), now_ms, drift=self.drift_state(receiver, now_ms)))
-        for device in {item.topic.device for item in fresh if isinstance(item.message, Get)}:
-            self.fleet.publish_desired(device)
+        if asking := {item.topic.device for item in fresh if isinstance(item.message, Get)}:
+            self.fleet.publish_desired(*asking)
 
     def _progress_of(self, connection: sa.Connection, keys: Collection[StreamKey]) -> dict[StreamKey, StreamProgress]:
         """Return a copy of the progress of ``keys``: what is cached, and the rest from the store."""

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from server.config import IngestConfig
 from server.ingest.decode import Arrival, StreamKey, is_key
+from server.ingest.device_rows import DeviceRows
 from server.ingest.drift_batches import WindowReport
 from server.ingest.faults import FaultEvents, shortened
 from server.ingest.watermarks import StreamProgress, from_text, to_text
@@ -31,7 +32,7 @@ from server.store import events as event_store
 from server.store import fleet as fleet_store
 from server.store.monitoring import ingest as store
 from server.store.monitoring import usage as usage_store
-from wire.codec import decode, encode, from_document
+from wire.codec import from_document
 from wire.errors import WireError
 from wire.messages import Batch, DayUsage, DeviceState, Event, Get, Reported, Response, Severity, State, Stream
 
@@ -120,6 +121,7 @@ class WriteBatch:
     _senders: frozenset[str] = frozenset()
     _off: frozenset[str] | None = None
     _places: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    _devices: DeviceRows = field(init=False)
 
     def write(
         self, fresh: Sequence[Arrival], arrivals: Sequence[Arrival], progress: Mapping[StreamKey, StreamProgress]
@@ -130,6 +132,11 @@ class WriteBatch:
         """
         self._senders = frozenset(item.topic.device for item in arrivals)
         self._places = self._placed(fresh)
+        self._devices = DeviceRows.read(
+            self.connection,
+            clocks={item.topic.device for item in fresh if isinstance(item.message, State | Reported | Get)},
+            reports={item.topic.device for item in fresh if isinstance(item.message, Reported)},
+        )
         for item in fresh:  # first, because it records which clocks are off
             self._apply(item)
         reports = [self._filed(item, item.message) for item in fresh if isinstance(item.message, WindowReport)]
@@ -152,7 +159,7 @@ class WriteBatch:
             for item in arrivals  # a will is published by the broker: no sign of life
             if not item.retained and not (isinstance(item.message, State) and item.message.state is DeviceState.LOST)
         }
-        fleet_store.touch_devices(self.connection, sorted(alive), self.now_ms)
+        self._devices.write(alive, self.now_ms)
         faults = self.fault_events.rows
         event_store.insert_events(self.connection, [*rows, *faults])
         return len(faults)
@@ -217,7 +224,7 @@ class WriteBatch:
         device, message = item.topic.device, item.message
         if isinstance(message, State):
             if message.state is not None and not self._is_outlived(device, message):
-                fleet_store.update_device(self.connection, device, {"state": message.state.value})
+                self._devices.note_state(device, message.state)
             # A will was written when the device connected.
             if message.state is not DeviceState.LOST and not item.retained:
                 self._note_clock(device, message.at_ms)
@@ -235,10 +242,9 @@ class WriteBatch:
                 self.fault_events.add(self.now_ms, "samples_refused", message.text, sender=device, registered=True)
 
     def _reported(self, device: str, message: Reported, *, retained: bool) -> None:
-        row = fleet_store.one_device(self.connection, device)
-        if row is None:
+        if not self._devices.is_registered(device):
             return
-        older = decode(Reported, row["reported"].encode()) if row["reported"] else None
+        older = self._devices.reported(device)
         if older == message:
             return
         if not retained:
@@ -246,27 +252,28 @@ class WriteBatch:
         at_ms = self._time(device).of(message.at_ms)
         note_model(self.connection, device, older, message, self.now_ms)
         note_transition(self.connection, device, older, replace(message, at_ms=at_ms), self.now_ms)
-        fleet_store.update_device(self.connection, device, {"reported": encode(message).decode()})
+        self._devices.note_reported(device, message)
 
     def _note_clock(self, device: str, at_ms: int) -> None:
         if at_ms == 0:
             return
         skew_ms = at_ms - self.now_ms
         noted_ms = skew_ms if abs(skew_ms) > self.config.clock_skew_s * 1000 else 0
-        row = fleet_store.one_device(self.connection, device)
-        before_ms = int(row["clock_skew_ms"]) if row else 0
+        before_ms = self._devices.skew_ms(device) or 0
         if noted_ms != before_ms:
-            fleet_store.update_device(self.connection, device, {"clock_skew_ms": noted_ms})
-            self._off = None
+            self._devices.note_skew(device, noted_ms)
         if noted_ms and not before_ms:
             text = f"Expected a clock within {self.config.clock_skew_s:.0f} s, got one off by {skew_ms / 1000:.0f} s"
             self.fault_events.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
 
     def _time(self, device: str) -> DeviceTime:
-        """Return the plausible times of a device; the store is queried once per batch for clocks that are off."""
-        if self._off is None:
-            self._off = fleet_store.devices_with_skew(self.connection, self._senders)
-        return device_time(self.config, self.now_ms, is_off=device in self._off)
+        """Return the plausible times of a device; the store is queried at most once more for clocks that are off."""
+        skew_ms = self._devices.skew_ms(device)
+        if skew_ms is None:
+            if self._off is None:
+                self._off = fleet_store.devices_with_skew(self.connection, self._senders)
+            skew_ms = int(device in self._off)
+        return device_time(self.config, self.now_ms, is_off=skew_ms != 0)
 
     def _filed(self, item: Arrival, report: WindowReport) -> tuple[str, str, WindowReport]:
         """Return a report as ``fold`` takes it, under a plausible time."""

@@ -95,6 +95,22 @@ def ended_of(connection: sa.Connection, devices: Collection[str]) -> Sequence[sa
     return connection.execute(query).mappings().all()
 
 
+def skews_of(connection: sa.Connection, devices: Collection[str]) -> dict[str, int]:
+    """Return how far the clocks of ``devices`` are off in ms, 0 for right ones, by id."""
+    if not devices:
+        return {}
+    query = sa.select(DEVICES.c.device, DEVICES.c.clock_skew_ms).where(DEVICES.c.device.in_(devices))
+    return {name: int(skew_ms) for name, skew_ms in connection.execute(query)}
+
+
+def reports_of(connection: sa.Connection, devices: Collection[str]) -> dict[str, str | None]:
+    """Return the last report of each of ``devices`` that has a row, by id; None: it has sent none."""
+    if not devices:
+        return {}
+    query = sa.select(DEVICES.c.device, DEVICES.c.reported).where(DEVICES.c.device.in_(devices))
+    return {name: text for name, text in connection.execute(query)}  # noqa: C416 - a row is no pair to mypy
+
+
 def devices_with_skew(connection: sa.Connection, devices: Collection[str]) -> frozenset[str]:
     """Return those of ``devices`` whose clock is known to be off."""
     query = sa.select(DEVICES.c.device).where(DEVICES.c.device.in_(devices), DEVICES.c.clock_skew_ms != 0)
@@ -109,6 +125,16 @@ def insert_device(connection: sa.Connection, row: Mapping[str, object]) -> None:
 def update_device(connection: sa.Connection, device: str, changes: Mapping[str, object]) -> bool:
     """Change columns of one device; return whether it exists."""
     return connection.execute(DEVICES.update().where(DEVICES.c.device == device).values(dict(changes))).rowcount == 1
+
+
+def update_devices(connection: sa.Connection, changes: Mapping[str, Mapping[str, object]]) -> None:
+    """Change columns of many devices, by id, in as many statements as there are different sets of columns."""
+    alike: dict[tuple[str, ...], list[dict[str, object]]] = {}
+    for device in sorted(changes):
+        alike.setdefault(tuple(sorted(changes[device])), []).append({"_device": device, **changes[device]})
+    for columns, rows in sorted(alike.items()):
+        values: dict[str, sa.BindParameter[object]] = {name: sa.bindparam(name) for name in columns}
+        connection.execute(DEVICES.update().where(DEVICES.c.device == sa.bindparam("_device")).values(values), rows)
 
 
 def hold_devices(connection: sa.Connection, devices: Collection[str]) -> None:

@@ -118,7 +118,15 @@ def people(said: Protocol) -> None:
     for query in (fleet.active_devices, fleet.ended_devices, fleet.ended_since):
         said.ask(query)
     said.ask(fleet.one_device, "cam2")
-    for of_devices in (fleet.sites_of, fleet.ended_of, fleet.devices_with_skew):
+    changes = {
+        "cam2": {"state": "ready", "last_seen_ms": LATE_MS},
+        "cam-10": {"clock_skew_ms": 3},
+        "nobody": {"state": "x"},
+    }
+    said.ask(fleet.update_devices, changes)
+    for of_devices in (
+        fleet.sites_of, fleet.ended_of, fleet.devices_with_skew, fleet.skews_of, fleet.reports_of,
+    ):  # fmt: skip
         said.ask(of_devices, DEVICES)
     said.ask(fleet.desired_texts, ["cam2"])
     for number, issued_ms in enumerate((2, LATE_MS, 5)):
