@@ -22,8 +22,11 @@ def test_devices_find_a_restored_server_and_take_releases_from_it(fleet: Fleet, 
     fleet.roll_out(fleet.release(1))
     device.reaches("committed", "tiny-1")
     fleet.settled()
-    command = [str(Path(sys.executable).with_name("fleet-server")), "backup", str(fleet.state), str(tmp_path / "copy")]
-    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stderr == ""
+    program, copy = str(Path(sys.executable).with_name("fleet-server")), str(tmp_path / "copy")
+    made = subprocess.run(
+        [program, "backup", str(fleet.state), copy], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert made.stderr == ""
     fleet.roll_out(fleet.release(2))  # after the copy: the device has seen metadata that a restored server never had
     device.reaches("committed", "tiny-2")
     fleet.settled()
@@ -31,7 +34,7 @@ def test_devices_find_a_restored_server_and_take_releases_from_it(fleet: Fleet, 
     fleet.server.stop()
     shutil.rmtree(fleet.state)
     wait(lambda: not device.status().get("connected"), "the loss")
-    shutil.copytree(tmp_path / "copy", fleet.state)
+    subprocess.run([program, "restore", copy, str(fleet.state)], check=True, capture_output=True, timeout=60)
     fleet.start()
     assert ((fleet.state / "ports.json").read_bytes(), (fleet.state / "operator.token").read_bytes()) == (told, token)
     wait(lambda: device.status().get("connected"), "dev connected again")

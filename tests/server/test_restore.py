@@ -12,12 +12,17 @@ import pytest
 from click.testing import CliRunner
 
 from server.app.server import Overrides, ServerApp
+from server.app.state_backup import check_backup, restore_state
 from server.app.state_directory import RunAddress, ServerPorts, StateDirectory, open_state
 from server.cli import main
 from server.errors import DatabaseLostError, StateDirectoryError, TrustStoreError
 from server.store.database import open_database
 from server.trust.online_keys import init_online_keys, load_online_key
 from server.trust.repository import TrustRepository
+from tests.conftest import flip
+from tests.server.conftest import MemoryFleet, publish_bytes
+from wire.canonical import sha256_hex
+from wire.memory_broker import MemoryBroker, MemoryTransport
 
 
 def _ran(state: StateDirectory) -> ServerPorts:
@@ -185,3 +190,125 @@ def test_a_backup_goes_to_a_new_place_outside(state: StateDirectory, tmp_path: P
     (tmp_path / "there").mkdir()
     done = CliRunner().invoke(main, ["backup", str(state.path), str(tmp_path / target)])
     assert (done.exit_code, done.stderr.split(":")[0]) == (1, "error [state_directory]")
+
+
+@pytest.fixture
+def copy(fleet: MemoryFleet, tmp_path: Path) -> Path:
+    """A copy of a server with a device, ports, a bundle and its tokens; the server runs meanwhile."""
+    fleet.enrol("cam-1")
+    publish_bytes(fleet.app.parts.versions, "digits")
+    fleet.state.keep_ports(ServerPorts(1234, 5678))
+    done = CliRunner().invoke(main, ["backup", str(fleet.state.path), str(tmp_path / "copy")])
+    assert (done.exit_code, done.stderr) == (0, "")
+    return tmp_path / "copy"
+
+
+def test_a_restored_directory_is_the_server_that_devices_know(fleet: MemoryFleet, copy: Path, tmp_path: Path) -> None:
+    """Ports, tokens, keys, bundles and devices are the same, private as before; the list of the copy is left out."""
+    before = {name: (fleet.state.path / name).read_bytes() for name in ("ports.json", "operator.token")}
+    done = CliRunner().invoke(main, ["restore", str(copy), str(tmp_path / "again")])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "files are whole" in done.stdout
+    assert "compressor publish" in done.stdout
+    again = open_state(tmp_path / "again")
+    assert {name: (again.path / name).read_bytes() for name in before} == before
+    assert stat.S_IMODE(again.path.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(one.stat().st_mode) for one in (again.path / "operator.token", *again.keys.glob("*.key"))} == {
+        0o600
+    }
+    assert not (again.path / "backup.json").exists()
+    app = ServerApp.open(again.path, transport=MemoryTransport(broker=MemoryBroker(), client_id="server"), pages=False)
+    assert [device.device for device in app.parts.fleet.devices()] == ["cam-1"]
+    assert app.parts.blobs.path(sha256_hex(b"digits")).read_bytes() == b"digits"
+    app.stop()
+
+
+def _flip_a_bundle(copy: Path) -> str:
+    blob = next(one for one in (copy / "blobs").rglob("*") if one.is_file())
+    flip(blob)
+    return blob.name
+
+
+def _lose_a_key(copy: Path) -> str:
+    (copy / "keys" / "timestamp.key").unlink()
+    return "timestamp.key"
+
+
+def _flip_the_database(copy: Path) -> str:
+    flip(copy / "fleet.db")
+    return "fleet.db"
+
+
+def _change_a_setting(copy: Path) -> str:
+    (copy / "server.toml").write_text("[http]\nport = 1\n")
+    return "server.toml"
+
+
+@pytest.mark.parametrize(
+    ("damage", "digests"),
+    [
+        (_flip_a_bundle, True), (_lose_a_key, True), (_flip_the_database, True), (_change_a_setting, True),
+        (_flip_a_bundle, False),
+    ],
+)  # fmt: skip
+def test_a_damaged_copy_is_named_and_nothing_is_restored(
+    copy: Path, tmp_path: Path, damage: Callable[[Path], str], *, digests: bool
+) -> None:
+    """Also one of an older version, as far as its bundles show it."""
+    name = damage(copy)
+    if not digests:
+        (copy / "backup.json").unlink()
+    done = CliRunner().invoke(main, ["restore", str(copy), str(tmp_path / "again")])
+    assert (done.exit_code, (tmp_path / "again").exists(), name in done.stderr) == (1, False, True)
+    assert CliRunner().invoke(main, ["restore", "--check", str(copy)]).exit_code == 1
+
+
+def test_a_copy_of_an_older_version_is_restored_with_a_word(copy: Path, tmp_path: Path) -> None:
+    """It has no digests to compare with."""
+    (copy / "backup.json").unlink()
+    done = CliRunner().invoke(main, ["restore", str(copy), str(tmp_path / "again")])
+    assert (done.exit_code, "without digests" in done.stdout) == (0, True)
+
+
+def test_a_copy_that_was_not_finished_is_refused(copy: Path, tmp_path: Path) -> None:
+    """The settings come last: without them the copy ended early."""
+    (copy / "server.toml").unlink()
+    done = CliRunner().invoke(main, ["restore", str(copy), str(tmp_path / "again")])
+    assert (done.exit_code, done.stderr.split(":")[0]) == (1, "error [state_directory]")
+    assert "finished" in done.stderr
+
+
+def test_nothing_is_replaced(copy: Path, fleet: MemoryFleet) -> None:
+    """A directory in use is not overwritten by an older one."""
+    before = (fleet.state.path / "server.toml").read_bytes()
+    done = CliRunner().invoke(main, ["restore", str(copy), str(fleet.state.path)])
+    assert (done.exit_code, done.stderr.split(":")[0]) == (1, "error [state_directory]")
+    assert (fleet.state.path / "server.toml").read_bytes() == before
+
+
+def test_a_restore_that_was_killed_leaves_no_directory_and_can_be_repeated(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server never runs on a part."""
+
+    def killed(_folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("server.app.state_backup.sync_tree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        restore_state(check_backup(copy), tmp_path / "again")
+    assert [one.name for one in tmp_path.iterdir() if "again" in one.name] == []
+    monkeypatch.undo()
+    (tmp_path / ".again.restoring" / "keys").mkdir(parents=True)  # as after kill -9
+    restore_state(check_backup(copy), tmp_path / "again")
+    assert open_state(tmp_path / "again").path == tmp_path / "again"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"files": 1}', '{"files": {"../x": "y"}}', '{"files": {"/etc/x": "y"}}']
+)
+def test_a_list_that_is_none_is_refused(copy: Path, tmp_path: Path, text: str) -> None:
+    """No path outside the copy is ever read."""
+    (copy / "backup.json").write_text(text)
+    done = CliRunner().invoke(main, ["restore", str(copy), str(tmp_path / "again")])
+    assert (done.exit_code, "backup.json" in done.stderr) == (1, True)
