@@ -88,7 +88,7 @@ def _partial_files(folder: str, names: list[str]) -> set[str]:
     return done & set(names) | {name for name in names if name.startswith(".")}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
     """A copy of a state directory that is whole: when it was made (UTC ms, 0: not known), and by which version."""
 
@@ -120,7 +120,9 @@ def check_backup(path: Path) -> Copy:
     if bad:
         message = f"Expected the files that were copied, got lost or damaged ones in {path}: {listed(bad, _NAMED)}"
         raise StateDirectoryError(f"{message}: restore from another copy")
-    return Copy(path, int(known.get("made_ms", 0)), str(known.get("version", "")), len(files))
+    return Copy(
+        path=path, made_ms=int(known.get("made_ms", 0)), version=str(known.get("version", "")), files=len(files)
+    )
 
 
 def _listed(path: Path) -> Mapping[str, Any]:
