@@ -33,7 +33,7 @@ from server.store.monitoring.evidence import (
     delete_verdicts_before,
 )
 from server.store.monitoring.ingest import delete_batches_before, delete_boots_before, delete_progress_before
-from server.store.monitoring.spans import delete_pinned_before, delete_pins_before, delete_spans_before
+from server.store.monitoring.spans import delete_pins_before
 from server.store.monitoring.usage import delete_device_days_before
 from server.store.places import delete_places_before
 from server.store.retraining import delete_expired_before
@@ -61,7 +61,6 @@ class Span(Enum):
 
     TELEMETRY = auto()
     MEASUREMENTS = auto()  # rows a minute; at most as long as telemetry
-    HISTORY = auto()  # windows merged to months
     GOVERNANCE = auto()  # acts; 0 days: they stay
 
 
@@ -125,8 +124,8 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "model_changes": [Deleted(delete_model_changes_before, "replaced before by a later one to the same model")],
     "paused_for": [Deleted(delete_paused_before, "of verdicts that are gone")],
     "places": [Deleted(delete_places_before, "of verdicts that are gone, unless they decide something")],
-    "pinned_windows": [Deleted(delete_pinned_before, "of before that no pin needs")],
-    "pins": [Deleted(delete_pins_before, "of verdicts that are gone")],
+    "pinned_windows": [Stays("as long as the pins of verdicts that need them, and deleted with the last")],
+    "pins": [Deleted(delete_pins_before, "of verdicts that are gone, with their windows")],
     "pool_evidence": [Deleted(delete_pool_evidence_before, "of slots before")],
     "pool_movements": [Stays("one row for each pool and release")],
     "progress": [Deleted(delete_progress_before, "of boots without a message since")],
@@ -141,7 +140,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
         Deleted(delete_expired_before, "without a label, whose images expired before"),
         Stays("labelled images are training data; those that wait for a label expire by [retraining] max_waiting"),
     ],
-    "slot_shares": [Deleted(delete_shares_before, "of slots before that no pin needs")],
+    "slot_shares": [Deleted(delete_shares_before, "of slots before on which no path of an alarm runs")],
     "suspects": [Deleted(delete_suspects_before, "of verdicts that are gone, unless they decide something")],
     "tokens": [Stays("a few a program: the log of acts names them by their id, also revoked ones")],
     "users": [Stays("one row a person, also disabled ones: a name is never given to another person")],
@@ -149,10 +148,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
         Deleted(delete_faults_before, "faults of devices that ended before and started no retraining"),
         Deleted(delete_verdicts_before, "that ended before and started no retraining", Span.GOVERNANCE),
     ],
-    "window_spans": [
-        Merged("months, by ingest.window_spans"),
-        Deleted(delete_spans_before, "of which no part arrived since", Span.HISTORY),
-    ],
+    "window_spans": [Merged("months, which ingest.window_spans deletes after ten years")],
     "windows": [Merged("window_spans, by ingest.window_spans; pinned_windows, if a verdict rests on them")],
 }
 """The rules of each table, in the order of names."""
@@ -162,15 +158,14 @@ RULES: Mapping[str, Sequence[Rule]] = {
 class Housekeeping:
     """Deletes what the rules call too old, once an hour, in portions of ``portion`` rows.
 
-    ``retention_days``: of telemetry; ``measurements_days``, at most as long; ``history_days``: of windows merged to
-    months; ``governance_days``: of acts and verdicts, 0 to keep them. A turn deletes at most one full portion: of a
-    long backlog the next turn takes the next, and nobody waits for the write lock meanwhile.
+    ``retention_days``: of telemetry; ``measurements_days``, at most as long; ``governance_days``: of acts and verdicts,
+    0 to keep them. A turn deletes at most one full portion: of a long backlog the next turn takes the next, and nobody
+    waits for the write lock meanwhile.
     """
 
     database: Database
     retention_days: float
     measurements_days: float = 14.0
-    history_days: float = 3_660.0
     governance_days: float = 0.0
     portion: int = PORTION
     _next_ms: int = 0
@@ -194,7 +189,6 @@ class Housekeeping:
         days = {
             Span.TELEMETRY: self.retention_days,
             Span.MEASUREMENTS: min(self.measurements_days, self.retention_days),
-            Span.HISTORY: self.history_days,
             Span.GOVERNANCE: self.governance_days,
         }
         rules = [

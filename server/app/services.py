@@ -153,6 +153,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         database=database,
         hourly_ms=max(int(config.retention.hourly_days * _DAY_MS), config.drift.horizon_ms + _DAY_MS),
         daily_ms=int(config.retention.daily_days * _DAY_MS),
+        monthly_ms=int(config.retention.monthly_days * _DAY_MS),
     )
     triggers = Triggers(database)
     drift = DriftService(
@@ -317,7 +318,6 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
                 database=database,
                 retention_days=config.ingest.retention_days,
                 measurements_days=config.retention.measurements_days,
-                history_days=config.retention.monthly_days,
                 governance_days=config.retention.governance_days,
             ),
             spans,

@@ -68,20 +68,23 @@ class WindowSpan:
 class WindowSpans:
     """The history of windows of one fleet. ``turn`` merges; only one thread calls it.
 
-    ``hourly_ms``: so long windows stay as they are, and ``daily_ms`` days; ``portion``: windows of one transaction.
+    ``hourly_ms``: so long windows stay as they are, ``daily_ms`` days, and ``monthly_ms`` months, which are deleted
+    then; ``portion``: windows of one transaction.
     """
 
     database: Database
     hourly_ms: int
     daily_ms: int
+    monthly_ms: int = 3_660 * _DAY_MS
     portion: int = 4_000
-    _swept: tuple[int, int] = (0, 0)
-    _sweeping: tuple[int, int] | None = None
+    _swept: tuple[int, int, int] = (0, 0, 0)
+    _sweeping: tuple[int, int, int] | None = None
     _after: str = ""
 
     def turn(self, now_ms: int) -> None:
         """Merge a portion of what is old enough: some devices a turn, all of them once a day."""
-        limits = (day_of(now_ms - self.hourly_ms)[0], month_of(now_ms - self.daily_ms)[0])
+        last_ms = month_of(now_ms - self.monthly_ms)[0]
+        limits = (day_of(now_ms - self.hourly_ms)[0], month_of(now_ms - self.daily_ms)[0], last_ms)
         if self._sweeping is None:
             if limits == self._swept:
                 return
@@ -92,6 +95,7 @@ class WindowSpans:
             taken = self._merge_windows(connection, devices, self._sweeping[0])
             if taken < self.portion:
                 taken = self._merge_days(connection, devices, self._sweeping[1])
+            store.delete_old_spans(connection, devices, Resolution.MONTH, self._sweeping[2])
         if taken >= self.portion:
             return
         if len(devices) < _DEVICES:

@@ -228,12 +228,20 @@ def delete_some(
 ) -> int:  # fmt: skip
     """Delete at most ``limit`` rows of ``table`` that satisfy ``conditions``; return how many.
 
-    The caller repeats it in transactions of their own, so that a long backlog holds the write lock for moments only.
+    The caller repeats it in transactions of their own. The rows are searched before anything is written: however long
+    that takes, and however long the backlog, SQLite's write lock is held for the deletion of a portion only.
     """
     key = list(table.primary_key.columns)
-    some = sa.select(*key).where(*conditions).limit(limit).correlate(None)
-    gone = key[0].in_(some) if len(key) == 1 else sa.tuple_(*key).in_(some)
-    return connection.execute(table.delete().where(gone)).rowcount
+    found = connection.execute(sa.select(*key).where(*conditions).limit(limit)).all()
+    if not found:
+        return 0
+    if len(key) == 1:
+        connection.execute(table.delete().where(key[0].in_([row[0] for row in found])))
+    else:
+        mine = sa.and_(*(column == sa.bindparam(f"key_{column.name}") for column in key))
+        names = [f"key_{column.name}" for column in key]
+        connection.execute(table.delete().where(mine), [dict(zip(names, row, strict=True)) for row in found])
+    return len(found)
 
 
 def delete_arrived_before(connection: sa.Connection, table: sa.Table, before_ms: int, limit: int) -> int:

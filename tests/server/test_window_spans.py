@@ -87,6 +87,15 @@ def test_days_and_months_have_the_exact_counts_of_their_hours(database: Database
     assert _sums(database) == before == (5 * 24 * 60, 120, sum(range(120)))
 
 
+def test_months_are_deleted_after_years(database: Database) -> None:
+    """Both sides of the bound: the month of the bound stays."""
+    _report(database, hours=5 * 24)
+    _sweep(_spans(database), START_MS + 3_661 * DAY_MS)
+    assert [one.windows for one in _spans(database).history("d0", 0, 1 << 60)] == [48, 72]
+    _sweep(_spans(database), START_MS + 3_663 * DAY_MS)
+    assert [one.windows for one in _spans(database).history("d0", 0, 1 << 60)] == [72]
+
+
 def test_nothing_young_is_merged(database: Database) -> None:
     """Both sides of the bound; a window that arrived late stays an hour as long after that as any other."""
     _report(database, hours=24)

@@ -45,6 +45,8 @@ PATHS = 8
 """Devices of one verdict: an alarm of a whole fleet is the same for each, and a path takes up to half a megabyte."""
 DEPTH = 840
 """Slots that a path may have: 35 days of hours, for which windows are kept."""
+_PATHS_A_SLOT = 32
+"""Paths of all verdicts of one slot: a path takes up to half a second, and a site that goes dark alarms with all."""
 _SEEN = 24  # slots whose windows are kept of devices that are not derived again
 _COUNT, _SCORE = np.dtype("<i8"), np.dtype("<f8")
 _SCORES = 3
@@ -120,17 +122,24 @@ class Alarms:
 
     def record(self, opened: OpenedVerdicts, checkpoints: Checkpoints) -> None:
         """Store what each of the verdicts rests on, and pin its windows."""
+        left, pins = _PATHS_A_SLOT, list[dict[str, object]]()
         for verdict, finding in opened.verdicts:
             if finding.verdict.kind is not VerdictKind.DEVICE_FAULT:
-                self._record(verdict, finding, opened, checkpoints)
+                left -= self._record((verdict, finding), opened, checkpoints, min(PATHS, left))
             elif finding.verdict.detail != SILENT:
-                with self.database.begin() as connection:
-                    insert_pins(connection, self._pins(verdict, finding.verdict.devices[:PATHS], opened.slot, 1))
+                pins += self._pins(verdict, finding.verdict.devices[:PATHS], opened.slot, 1)
+        if pins:
+            with self.database.begin() as connection:
+                insert_pins(connection, pins)
 
-    def _record(self, verdict: int, finding: Finding, opened: OpenedVerdicts, checkpoints: Checkpoints) -> None:
+    def _record(
+        self, one: tuple[int, Finding], opened: OpenedVerdicts, checkpoints: Checkpoints, most: int
+    ) -> int:  # fmt: skip
+        """Store what one verdict rests on, with at most so many paths; return how many were sought."""
+        verdict, finding = one
         outcome, devices = opened.outcome, finding.verdict.devices
         flagged = [one for one in devices if one in outcome.flagged and opened.state.carried_bank(one) is None]
-        flagged = sorted(flagged, key=lambda one: -outcome.log_values[one])[:PATHS]
+        flagged = sorted(flagged, key=lambda one: -outcome.log_values[one])[:most]
         found = [path for one in flagged if (path := self._path(verdict, one, opened, checkpoints)) is not None]
         derived = {str(path["device"]) for path in found}
         others = [one for one in [*flagged, *devices] if one not in derived][: PATHS - len(derived)]
@@ -154,6 +163,7 @@ class Alarms:
         with self.database.begin() as connection:
             store.insert_alarm(connection, row, found)
             insert_pins(connection, [*pins, *self._pins(verdict, list(dict.fromkeys(others)), opened.slot, _SEEN)])
+        return len(flagged)
 
     def _pins(self, verdict: int, devices: Sequence[str], slot: int, slots: int) -> list[dict[str, object]]:
         window_ms = self.config.window_ms
@@ -259,7 +269,7 @@ class Alarms:
             )
         if not found:
             missing.append(
-                "no device's own evidence: the alarm is a pool's, against training, or of a carried baseline"
+                "no device's own evidence: the alarm is a pool's, against training, of a carried baseline, or one of many"
             )
         missing += [f"{path.device}: {path.missing}" for path in found if path.missing]
         return AlarmReplay(

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 
 from server.store.database import METADATA, delete_some, insert_many
 from server.store.monitoring.evidence import EVIDENCE, VERDICTS
-from server.store.monitoring.spans import PINS
 
 SHARES = sa.Table(
     "slot_shares",
@@ -105,9 +104,16 @@ def paths_of(connection: sa.Connection, verdict: int) -> list[sa.RowMapping]:
 
 
 def delete_shares_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
-    """Delete what devices shared before ``before_ms`` in slots that no pin needs; return how many."""
-    needed = sa.exists().where(PINS.c.from_ms <= SHARES.c.start_ms, PINS.c.until_ms > SHARES.c.start_ms)
-    return delete_some(connection, SHARES, limit, SHARES.c.start_ms < before_ms, ~needed)
+    """Delete what devices shared before ``before_ms`` in slots on which no path runs; return how many."""
+    spans = sa.select(PATHS.c.from_ms, ALARMS.c.slot_ms).join(ALARMS, ALARMS.c.verdict == PATHS.c.verdict)
+    deleted, free_ms = 0, 0
+    for from_ms, slot_ms in [*sorted(tuple(row) for row in connection.execute(spans)), (before_ms, before_ms)]:
+        end_ms = min(from_ms, before_ms)
+        if end_ms > free_ms and deleted < limit:
+            free = (SHARES.c.start_ms >= free_ms, SHARES.c.start_ms < end_ms)
+            deleted += delete_some(connection, SHARES, limit - deleted, *free)
+        free_ms = max(free_ms, slot_ms + 1)
+    return deleted
 
 
 def delete_alarms_before(connection: sa.Connection, _before_ms: int, limit: int) -> int:

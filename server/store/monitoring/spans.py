@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA, delete_some, insert_many
+from server.store.database import METADATA, insert_many
 from server.store.monitoring.evidence import VERDICTS
 from server.store.monitoring.windows import WINDOWS
 
@@ -137,9 +137,12 @@ def spans_between(
     return list(connection.execute(query).mappings())
 
 
-def delete_spans_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
-    """Delete spans of which no part arrived after ``before_ms``; return how many."""
-    return delete_some(connection, SPANS, limit, SPANS.c.received_ms < before_ms)
+def delete_old_spans(
+    connection: sa.Connection, devices: Sequence[str], resolution: str, before_ms: int
+) -> int:  # fmt: skip
+    """Delete the spans of one resolution of ``devices`` that start before ``before_ms``; return how many."""
+    old = (SPANS.c.device.in_(devices), SPANS.c.resolution == resolution, SPANS.c.start_ms < before_ms)
+    return connection.execute(SPANS.delete().where(*old)).rowcount
 
 
 def insert_pins(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
@@ -172,15 +175,24 @@ def pinned_between(connection: sa.Connection, device: str, start_ms: int, end_ms
     return sorted(found, key=lambda row: (row["start_ms"], row["id"]))
 
 
+_PINS_A_PORTION = 4  # each has up to 840 windows
+
+
 def delete_pins_before(connection: sa.Connection, _before_ms: int, limit: int) -> int:
-    """Delete pins whose verdict is gone; return how many."""
-    known = sa.exists().where(VERDICTS.c.id == PINS.c.verdict)
-    return delete_some(connection, PINS, limit, ~known)
+    """Delete some pins whose verdict is gone, with their windows that no other pin needs; return how many rows.
 
-
-def delete_pinned_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
-    """Delete pinned windows of before ``before_ms`` that no pin needs any more; return how many."""
-    needed = sa.exists().where(
-        PINS.c.device == PINNED.c.device, PINS.c.from_ms <= PINNED.c.start_ms, PINS.c.until_ms > PINNED.c.start_ms
-    )
-    return delete_some(connection, PINNED, limit, PINNED.c.received_ms < before_ms, ~needed)
+    At least ``limit`` if there may be more.
+    """
+    gone = sa.select(PINS).where(~sa.exists().where(VERDICTS.c.id == PINS.c.verdict)).limit(_PINS_A_PORTION)
+    found = connection.execute(gone).mappings().all()
+    deleted = 0
+    for pin in found:
+        mine = (PINS.c.verdict == pin["verdict"], PINS.c.device == pin["device"])
+        connection.execute(PINS.delete().where(*mine))
+        needed = sa.exists().where(
+            PINS.c.device == PINNED.c.device, PINS.c.from_ms <= PINNED.c.start_ms, PINS.c.until_ms > PINNED.c.start_ms
+        )
+        here = (PINNED.c.device == pin["device"], PINNED.c.start_ms >= pin["from_ms"],
+                PINNED.c.start_ms < pin["until_ms"])  # fmt: skip
+        deleted += 1 + connection.execute(PINNED.delete().where(*here, ~needed)).rowcount
+    return deleted if len(found) < _PINS_A_PORTION else max(deleted, limit)

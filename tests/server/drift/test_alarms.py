@@ -149,6 +149,14 @@ def test_a_path_that_began_long_ago_starts_at_a_checkpoint(
     assert 2 <= len(path.log_values) <= 20
 
 
+def test_many_alarms_at_once_do_not_hold_up_the_next_slot(world: FleetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many paths are sought a slot; of the other verdicts it is recorded that there is none."""
+    monkeypatch.setattr(records, "_PATHS_A_SLOT", 0)
+    found = world.service.alarms.replay(_alarm(world))
+    assert (found.paths, found.same, found.decided["flagged"]) == ((), False, 1)
+    assert found.missing
+
+
 def test_a_late_window_is_said_not_guessed(world: FleetWorld) -> None:
     """Its slot was judged again: the record is of what alarmed."""
     world.absent = {"d4"}
