@@ -269,7 +269,8 @@ class Alarms:
             )
         if not found:
             missing.append(
-                "no device's own evidence: the alarm is a pool's, against training, of a carried baseline, or one of many"
+                "no device's own evidence: the alarm is a pool's, against training, of a carried baseline, "
+                "or one of many"
             )
         missing += [f"{path.device}: {path.missing}" for path in found if path.missing]
         return AlarmReplay(
