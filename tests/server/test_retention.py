@@ -120,6 +120,7 @@ def test_acts_stay_when_telemetry_goes(fleet: MemoryFleet) -> None:
     _event(fleet, "verdict", "fault", routine=True)
     _clean(fleet, governance_days=0)
     assert _left(fleet, EVENTS, "code") == ["rollout_started"]
+    assert [one["code"] for one in fleet.client().get("/api/events?record=act").json()["events"]] == ["rollout_started"]
     acts = fleet.app.parts.events.latest(record="act")
     assert [one.code for one in acts] == ["rollout_started"]
     _clean(fleet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ from server.store.monitoring import spans as store
 from server.store.monitoring.evidence import VERDICTS
 from server.store.monitoring.spans import PINNED, SPANS, insert_pins
 from server.store.monitoring.windows import WINDOWS, insert_windows
+
+if TYPE_CHECKING:
+    from tests.server.conftest import MemoryFleet
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 TOTAL = 2 * 17 + 3
@@ -200,6 +204,23 @@ def test_pinned_windows_stay_as_long_as_their_verdict(database: Database) -> Non
     assert _sums(database)[1] == 24
     Housekeeping(database=database, retention_days=90.0, governance_days=50.0).turn(now_ms)
     assert (_count(database, VERDICTS), _count(database, PINNED)) == (0, 0)
+
+
+def test_the_history_of_a_device_says_its_resolution(fleet: MemoryFleet) -> None:
+    """By the interface: a day, then the windows of today; counts only where they are asked for."""
+    device = fleet.enrol()
+    device.report(0)
+    fleet.turn()
+    fleet.clock.now_ms += 40 * DAY_MS
+    device.report(1, start_ms=40 * DAY_MS)
+    fleet.turn()
+    spans = fleet.client().get("/api/devices/cam-1/history").json()["spans"]
+    assert [(span["resolution"], span["n"], span["values"]) for span in spans] == [("day", 5, None), ("hour", 5, None)]
+    since_ms = spans[1]["start_ms"]
+    (span,) = fleet.client().get(f"/api/devices/cam-1/history?values=true&since_ms={since_ms}").json()["spans"]
+    assert sum(span["values"]) > 0
+    assert fleet.client().get("/api/devices/nobody/history").status_code == 404
+    assert fleet.client(None).get("/api/devices/cam-1/history").status_code == 401
 
 
 @pytest.mark.parametrize(("day", "first", "days"), [
