@@ -3,7 +3,8 @@
 Threads: one takes telemetry from the inbox (``ingest``), one calls ``turn`` of the services (``turns``), one that of
 drift detection, which may have weeks of windows to process (``drift``), one disconnects revoked devices without
 waiting for the services, one answers requests for chunks of bundles (``chunks``), one for each route of alerts waits
-for its receiver (``alerts NAME``), and one serves HTTP. No service starts a thread of its own.
+for its receiver (``alerts NAME``), one sees that this process still decides for the fleet (``decider``), and one serves
+HTTP. No service starts a thread of its own.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ from urllib.parse import urlsplit
 from server.alerts.delivery import Courier
 from server.api.enrol import Address, Reception
 from server.app.http import Web, check_certificates
+from server.app.processes.decider import Decider, elect, watch
 from server.app.services import ServerParts, Service, build_api, build_parts
 from server.app.state_directory import (
     RunAddress,
     ServerPorts,
     StateDirectory,
-    StateDirectoryLock,
-    lock_state,
     open_state,
 )
 from server.broker.mqtt import BrokerTransport
@@ -39,7 +39,7 @@ from server.dashboard.mount import mount
 from server.errors import ServerError, StateDirectoryError
 from server.fleet.certificates import Certificates
 from server.fleet.credentials import hash_password, new_secret
-from server.fleet.enrolment import SERVER_USER, EnrolledIdentity, Enrolment
+from server.fleet.enrolment import INGEST_USERS, SERVER_USER, EnrolledIdentity, Enrolment
 from server.fleet.fleet import Fleet
 from server.fleet.liveness import LostDevices
 from server.ingest.ingest import subscriptions
@@ -75,18 +75,20 @@ class Overrides:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """Who may connect to the broker: the server itself and every enrolled device."""
+    """Who may connect to the broker: the server itself, processes that only ingest, and every enrolled device."""
 
     enrolment: Enrolment
     certificates: Certificates
     fleet: Fleet
     broker: Broker | None
     server_hash: str
+    ingest_hash: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hashes(self) -> dict[str, str]:
         """Return every password hash, by user name."""
-        return {**self.enrolment.password_hashes(), SERVER_USER: self.server_hash}
+        ingesting = dict.fromkeys(INGEST_USERS, self.ingest_hash) if self.ingest_hash else {}
+        return {**self.enrolment.password_hashes(), SERVER_USER: self.server_hash, **ingesting}
 
     def refresh(self, revoked: Collection[str] = ()) -> None:
         """Make the broker reload its users and the revoked certificates; it disconnects users that are none any more.
@@ -131,7 +133,7 @@ class ServerApp:
     address: RunAddress
     clock: Clock
     watch: tuple[Service, ...]
-    _lock: StateDirectoryLock
+    decider: Decider
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _couriers: list[threading.Thread] = field(default_factory=list)
@@ -151,13 +153,13 @@ class ServerApp:
         state = open_state(path)
         config = _overridden(read_config(state.config), overrides or Overrides())
         check_certificates(config.tls)
-        lock = lock_state(state)
+        decider = elect(state, config.store.url or state.database_url)
         try:
-            app = _assemble(state, config, transport, clock, lock)
+            app = _assemble(state, config, transport, clock, decider)
             if pages:
                 mount(app.web.api, app.parts)
         except BaseException:
-            lock.release()
+            decider.release()
             raise
         return app
 
@@ -189,6 +191,7 @@ class ServerApp:
                 ("drift", self._drift_loop),
                 ("revocations", self._revocation_loop),
                 ("chunks", self._chunk_loop),
+                ("decider", self._decider_loop),
             ):
                 thread = threading.Thread(target=loop, name=name, daemon=True)
                 thread.start()
@@ -239,7 +242,7 @@ class ServerApp:
             StateDirectoryError: If the name of the shared subscription can't be read or created.
         """
         group = self.state.ingest_group()
-        self.transport.start(self._receive, subscriptions=subscriptions(group))
+        self.transport.start(self._receive, subscriptions=subscriptions(group, shared=self.parts.database.is_shared))
 
     def _receive(self, notice: Notice) -> None:
         if not self.parts.chunks.receive(notice):
@@ -261,7 +264,7 @@ class ServerApp:
         if self.broker is not None:
             self.broker.stop()
         self.parts.database.close()
-        self._lock.release()
+        self.decider.release()
 
     def turn(self, now_ms: int) -> None:
         """Handle every message that has arrived, then call ``turn`` of every service (for tests without threads)."""
@@ -285,6 +288,9 @@ class ServerApp:
         with contextlib.suppress(Exception):  # drain the inbox; devices would send these messages again anyway
             while ingest.turn(self.clock()):
                 pass
+
+    def _decider_loop(self) -> None:
+        watch(self.decider, self._stopping)
 
     def _chunk_loop(self) -> None:
         while not self._stopping.is_set():
@@ -383,7 +389,7 @@ def _overridden(config: ServerConfig, overrides: Overrides) -> ServerConfig:
 
 
 def _assemble(
-    state: StateDirectory, config: ServerConfig, transport: Transport | None, clock: Clock, lock: StateDirectoryLock
+    state: StateDirectory, config: ServerConfig, transport: Transport | None, clock: Clock, decider: Decider
 ) -> ServerApp:
     before = state.read_ports() if transport is None else None
     drawn = transport is None and not (before or (config.http.port and config.broker.port))
@@ -400,6 +406,7 @@ def _assemble(
                 tls=config.tls,
                 port=port,
                 user=SERVER_USER,
+                readers=INGEST_USERS,
                 password=password,
                 authority=devices.ca,
                 certificate_port=(kept or free_port(bind)) if devices.enabled else kept,
@@ -420,6 +427,7 @@ def _assemble(
             fleet=parts.fleet,
             broker=broker,
             server_hash=hash_password(password),
+            ingest_hash=hash_password(state.ingest_password()) if parts.database.is_shared else "",
         )
         reception = Reception(
             address=lambda: _public(address, config),
@@ -444,7 +452,7 @@ def _assemble(
         address=address,
         clock=clock,
         watch=watch,
-        _lock=lock,
+        decider=decider,
     )
 
 

@@ -164,16 +164,27 @@ class StateDirectory:
         Raises:
             StateDirectoryError: If its file can't be read or written.
         """
-        path = self.path / "ingest.group"
+        return self._secret("ingest.group", "the name of the shared subscription")
+
+    def ingest_password(self) -> str:
+        """Return the password with which processes that only ingest connect to the broker; created on first use.
+
+        Raises:
+            StateDirectoryError: If its file can't be read or written.
+        """
+        return self._secret("ingest.token", "the password of processes that ingest")
+
+    def _secret(self, name: str, what: str) -> str:
+        path = self.path / name
         try:
-            group = path.read_text(encoding="utf-8").strip() if path.exists() else ""
-            if not group:
-                group = new_secret()
-                write_atomically(path, f"{group}\n".encode())
+            secret = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+            if not secret:
+                secret = new_secret()
+                write_atomically(path, f"{secret}\n".encode())
         except (OSError, UnicodeDecodeError) as error:
-            message = f"Expected the name of the shared subscription in {path}, got: {error}: remove it for a new one"
+            message = f"Expected {what} in {path}, got: {error}: remove it for a new one"
             raise StateDirectoryError(message) from error
-        return group
+        return secret
 
     def read_ports(self) -> ServerPorts | None:
         """Return the ports that devices know, None before the first run.

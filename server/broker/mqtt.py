@@ -29,7 +29,10 @@ _TAKEN_OVER = 142
 
 @dataclass(slots=True, kw_only=True)
 class BrokerTransport:
-    """The paho implementation of ``wire.transport.Transport``. ``tls_ca`` is a PEM file, "" for none."""
+    """The paho implementation of ``wire.transport.Transport``. ``tls_ca`` is a PEM file, "" for none.
+
+    ``is_ours``: the broker is our own child process over loopback; its certificate may carry another name.
+    """
 
     host: str
     port: int
@@ -37,6 +40,7 @@ class BrokerTransport:
     user: str
     password: str
     tls_ca: str = ""
+    is_ours: bool = True
     _client: paho.Client | None = None
     _listener: Listener = field(default=lambda _: None)
     _subscriptions: tuple[str, ...] = ()
@@ -54,7 +58,7 @@ class BrokerTransport:
         client.suppress_exceptions = True
         if self.tls_ca:
             client.tls_set(self.tls_ca, tls_version=ssl.PROTOCOL_TLS_CLIENT)
-            client.tls_insecure_set(True)  # our own child process over loopback: its certificate may carry another name
+            client.tls_insecure_set(self.is_ours)
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect

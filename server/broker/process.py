@@ -21,7 +21,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,9 +118,14 @@ def render_config(
     return "\n".join(lines) + "\n"
 
 
-def render_acl(server_user: str) -> str:
-    """Return the access rules: everything for the server; for a device its own subtree, each topic in one direction."""
+def render_acl(server_user: str, readers: Sequence[str] = ()) -> str:
+    """Return the access rules: everything for the server; for a device its own subtree, each topic in one direction.
+
+    ``readers`` read telemetry and acknowledge it.
+    """
     lines = [f"user {server_user}", f"topic readwrite {PREFIX}/#", "topic read $SYS/#", ""]
+    for reader in readers:
+        lines += [f"user {reader}", f"topic read {PREFIX}/+/+/tele/#", f"topic write {PREFIX}/+/+/cmd/ack", ""]
     lines += [f"pattern write {PREFIX}/+/%u/{leaf}" for leaf in _DEVICE_WRITES]
     lines += [f"pattern read {PREFIX}/+/%u/{leaf}" for leaf in _DEVICE_READS]
     return "\n".join(lines) + "\n"
@@ -146,6 +151,8 @@ _DISCONNECT = bytes.fromhex("e000")
 class Broker:
     """One mosquitto process. ``hashes`` are password hashes by user name, ``user`` the server's own name.
 
+    ``readers``: users that read telemetry and acknowledge it.
+
     With ``authority``, a PEM file, it also listens on ``certificate_port`` for devices with a certificate signed by it.
     """
 
@@ -157,6 +164,7 @@ class Broker:
     password: str
     authority: str = ""
     certificate_port: int = 0
+    readers: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = None
     _restart_at_ms: int = 0
     _back_off_ms: int = 0
@@ -188,7 +196,7 @@ class Broker:
         as_root, ports = os.geteuid() == 0, (self.port, self.certificate_port)
         text = render_config(self._paths, self.config, self.tls, ports, self.authority, as_root=as_root)
         write_atomically(self._paths.config, text.encode())
-        write_atomically(self._paths.acl, render_acl(self.user).encode())
+        write_atomically(self._paths.acl, render_acl(self.user, self.readers).encode())
         write_atomically(self._paths.passwords, render_passwords(hashes).encode())
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         if limit != resource.RLIM_INFINITY and limit < len(hashes) + _OWN_FILES:

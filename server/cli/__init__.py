@@ -26,6 +26,8 @@ import httpx
 import sqlalchemy as sa
 
 from server.api.enrol import comes_back
+from server.app.processes.decider import when_elected
+from server.app.processes.ingest_process import IngestProcess
 from server.app.server import Overrides, ServerApp
 from server.app.state_backup import back_up_state, check_backup, restore_state
 from server.app.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
@@ -49,6 +51,7 @@ from server.drift.commissions import Commissions
 from server.drift.ledger import Verdicts
 from server.drift.places import Places
 from server.errors import (
+    AlreadyRunningError,
     AnsweredError,
     DatabaseOutdatedError,
     DeviceEndedError,
@@ -92,6 +95,8 @@ from wire.installation import check_alone
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import LogsAnswer
 
+_LOOK_S = 1.0  # how soon a server that was replaced ends
+_MAX_PORT = 65_535
 _EPILOG = """\b
 From nothing to a first rollout:
   fleet-server init state
@@ -107,6 +112,16 @@ Exit codes:
   1  refused or failed: "error [code]: what was expected, what was found, what to do" on stderr
   2  wrong usage
 """
+
+
+def _host_and_port(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) <= _MAX_PORT:
+        message = f"expected HOST:PORT, got {value!r}"
+        raise click.BadParameter(message)
+    return host.strip("[]"), int(port)
 
 
 class _Main(click.Group):
@@ -178,36 +193,77 @@ def init(directory: Path, hosts: tuple[str, ...]) -> None:
 @click.option("--broker-port", type=click.IntRange(0, 65535), help="Instead of broker.port in server.toml.")
 @click.option("--bind", help="Address for HTTP and broker; beyond loopback only with [tls] in server.toml.")
 @click.option("--migrate", is_flag=True, help="Migrate the database of an older version without asking.")
+@click.option("--standby", is_flag=True, help="While another server runs here, wait, and take over when it ends.")
 @click.option("--verbose", is_flag=True, help="Log state changes, too.")
 @_coded
-def run(
-    directory: Path, http_port: int | None, broker_port: int | None, bind: str | None, *, migrate: bool, verbose: bool
+def run(  # noqa: PLR0913 - the options of the command
+    directory: Path, http_port: int | None, broker_port: int | None, bind: str | None, *, migrate: bool, standby: bool,
+    verbose: bool,
 ) -> None:  # fmt: skip
     """Serve until SIGINT or SIGTERM.
 
     Runs broker, REST interface, pages, drift detection, rollouts and retraining. Prints "http URL" and
     "mqtt HOST:PORT" when it is ready. Ports stay the same over restarts. Needs mosquitto. The database of an older
-    version is migrated only if you agree: on a terminal it asks, elsewhere it refuses.
+    version is migrated only if you agree: on a terminal it asks, elsewhere it refuses. One server decides for a fleet:
+    on a directory or PostgreSQL database that another one has it refuses, or waits with --standby.
     """
+    stop = _until_signalled(verbose=verbose)
+    overrides = Overrides(http_port, broker_port, bind)
+
+    def opened() -> ServerApp:
+        try:
+            return ServerApp.open(directory, overrides=overrides)
+        except DatabaseOutdatedError:
+            if not (migrate or sys.stdin.isatty()):
+                raise
+            _migrate(open_state(directory), assume_yes=migrate)
+            return ServerApp.open(directory, overrides=overrides)
+
+    app = when_elected(opened, stop.wait, lambda why: click.echo(f"standby: {why}")) if standby else opened()
+    if app is None:
+        return
+    app.start()
+    click.echo(f"http {app.http_url}")
+    click.echo(f"mqtt {app.address.mqtt_host}:{app.address.mqtt_port}")
+    while not stop.wait(_LOOK_S) and not app.decider.deposed.is_set():
+        pass
+    app.stop()
+    if app.decider.deposed.is_set():
+        message = "Expected to decide for this fleet, got another server that took over while the database was away"
+        raise AlreadyRunningError(message)
+
+
+@main.command(epilog=_example("fleet-server ingest state", "fleet-server ingest copy --broker fleet.example.org:1883"))
+@_STATE
+@click.option(
+    "--broker", metavar="HOST:PORT", callback=_host_and_port, help="The server's broker, where DIR is not the server's."
+)
+@click.option("--verbose", is_flag=True, help="Log state changes, too.")
+@_coded
+def ingest(directory: Path, broker: tuple[str, int] | None, *, verbose: bool) -> None:
+    """Only store devices' telemetry, beside the server, until SIGINT or SIGTERM.
+
+    For large fleets on PostgreSQL: up to 16 of these processes share telemetry with the server, on its host or others.
+    On another host DIR has copies of server.toml, ingest.group, ingest.token and the files of [tls]. Prints
+    "ingest NAME HOST:PORT" with each connection. Any of them may end at any time: nothing is lost or counted twice.
+    """
+    stop = _until_signalled(verbose=verbose)
+    process = IngestProcess.open(directory, broker=broker)
+    begun = f"ingest {process.name} {process.broker[0]}:{process.broker[1]}"
+    process.run(stop.wait, lambda: click.echo(begun))
+    process.close()
+    figures = process.ingest.figures
+    click.echo(f"stored {figures.accepted}, again {figures.duplicates}, refused {figures.refused}")
+
+
+def _until_signalled(*, verbose: bool) -> threading.Event:
+    """Return an event that SIGINT and SIGTERM set; log to stderr."""
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    overrides = Overrides(http_port, broker_port, bind)
-    try:
-        app = ServerApp.open(directory, overrides=overrides)
-    except DatabaseOutdatedError:
-        if not (migrate or sys.stdin.isatty()):
-            raise
-        _migrate(open_state(directory), assume_yes=migrate)
-        app = ServerApp.open(directory, overrides=overrides)
-    app.start()
-    click.echo(f"http {app.http_url}")
-    click.echo(f"mqtt {app.address.mqtt_host}:{app.address.mqtt_port}")
-    while not stop.wait(3600):
-        pass
-    app.stop()
+    return stop
 
 
 @main.command(epilog=_example("fleet-server migrate state", "fleet-server migrate state --check || echo it is due"))

@@ -21,6 +21,10 @@ _ANEW: Mapping[str, object] = {
 """What the newest evidence of a device says that was commissioned again after it."""
 
 
+TOLD_WINDOWS = 3
+"""Evidence of a window before the last three says nothing about the inputs of today."""
+
+
 @dataclass(slots=True)
 class DriftStates:
     """The state of each device by its newest evidence, if that is not older than ``kept_ms``.

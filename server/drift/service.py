@@ -31,7 +31,7 @@ from server.drift.detection.reference import Ints, training_profile
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot, outcome_of
 from server.drift.findings import BankFacts, Scene, findings
 from server.drift.health import Fault, clock_fault, faults, silence, suspects, usual, worst
-from server.drift.latest import DriftStates, newest_evidence
+from server.drift.latest import TOLD_WINDOWS, DriftStates, newest_evidence
 from server.drift.ledger import Verdicts
 from server.drift.places import Places, PlaceState
 from server.drift.replays import error_bound
@@ -55,7 +55,6 @@ from wire.reference import Reference
 _LOG = logging.getLogger(__name__)
 _SLOTS_PER_TURN = 200
 _NAMED = 6  # a line's worth of devices or streams
-_TOLD_WINDOWS = 3  # evidence of a window before the last three says nothing about the inputs of today
 _QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.UPDATING}
 _NOTHING = SlotOutcome()
 _Changes: TypeAlias = Mapping[str, Sequence[tuple[str, int]]]
@@ -110,7 +109,7 @@ class DriftService:
     def __post_init__(self) -> None:
         """Build the parts; reads nothing yet."""
         self._kept = KeptBaselines(database=self.database, window_ms=self.config.window_ms)
-        self.states = DriftStates(_TOLD_WINDOWS * self.config.window_ms + self.config.grace_ms)
+        self.states = DriftStates(TOLD_WINDOWS * self.config.window_ms + self.config.grace_ms)
 
     @property
     def verdicts(self) -> Verdicts:

@@ -35,6 +35,8 @@ from wire.messages import Severity
 from wire.topics import check_name
 
 SERVER_USER = "server"
+INGEST_USERS = tuple(f"{SERVER_USER}.{number}" for number in range(1, 17))
+"""The broker's users for processes that only ingest, one each: no device id has a dot, and a user is one client."""
 _CACHE_LIMIT = 20_000
 _NOTED_EVERY_MS = 60_000
 _MAX_ATTRIBUTES, _MAX_KEY, _MAX_VALUE = 32, 63, 255

@@ -48,17 +48,36 @@ SampleSink = Callable[[str, Sample, int], None]
 """Stores a sample of a device that arrived at a time (UTC ms); idempotent."""
 
 
-def subscriptions(group: str) -> tuple[str, ...]:
+def subscriptions(group: str, *, shared: bool = False) -> tuple[str, ...]:
     """Return the topics that the server subscribes to; ``group`` is the name of its shared subscription.
+
+    ``shared``: other processes may ingest with it. Then samples, whose images are files of the state directory, come
+    to the server alone.
 
     mosquitto grants every subscription and checks access only on delivery: a device that knew the name could join the
     group, and messages that the broker routes to it would be lost. So the name is a secret of the server.
     """
     return (
-        f"$share/{group}/{fleet_filter(Kind.TELE)}",
+        *(_shared(group) if shared else (f"$share/{group}/{fleet_filter(Kind.TELE)}",)),
         f"{fleet_filter(Kind.BLOB).removesuffix('#')}{CHUNK_REQUEST}",
         *(fleet_filter(kind) for kind in (Kind.STATE, Kind.REPORTED, Kind.EVENT, Kind.RES, Kind.GET)),
     )
+
+
+def ingest_subscriptions(group: str) -> tuple[str, ...]:
+    """Return the topics of a process that only ingests: what is stored in the database alone, and comes in masses."""
+    return tuple(f"$share/{group}/{_telemetry_filter(stream)}" for stream in _STREAMS)
+
+
+def _shared(group: str) -> tuple[str, ...]:
+    return (*ingest_subscriptions(group), _telemetry_filter(Stream.SAMPLE))
+
+
+def _telemetry_filter(stream: Stream) -> str:
+    return f"{fleet_filter(Kind.TELE).removesuffix('#')}{stream.value}"
+
+
+_STREAMS = (Stream.DRIFT, Stream.INFER, Stream.HW, Stream.ANSWER)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -257,6 +257,8 @@ def judgements(said: Protocol) -> None:
         said.ask(checkpoints.put_block, slot, block, bytes([block]))
     said.ask(checkpoints.checkpoint_slots)
     said.ask(checkpoints.checkpoint_blocks, 5)
+    said.ask(checkpoints.one_block, 5, 1)
+    said.ask(checkpoints.one_block, 5, 7)
     said.ask(checkpoints.unfinished_slots)
     said.ask(checkpoints.delete_checkpoints, [5, 6])
 
@@ -305,6 +307,7 @@ def releases(said: Protocol) -> None:
     said.ask(registry.withdraw_release, "m-2", 6, why="w", by="b")
     said.ask(registry.all_releases)
     said.ask(registry.releases_of, "m-2/A%_")
+    said.ask(registry.released, ["m-2/A%_", "none"])
     for number, created_ms in enumerate((5, LATE_MS, 5)):
         members = [
             made(rollouts.MEMBERS, rollout=f"r{number}", device=device, group=group, before='"a%b"', answered=None)
@@ -319,6 +322,8 @@ def releases(said: Protocol) -> None:
         said.ask(query)
     said.ask(rollouts.rollouts_in, ["x", "done"])
     said.ask(rollouts.one_rollout, "r1")
+    said.ask(lambda connection: sorted(row["id"] for row in rollouts.rollouts_named(connection, ["r2", "r0", "none"])))
+    said.called.add(rollouts.rollouts_named)
     said.ask(rollouts.members_of, ["r0", "r2"])
     for sha256 in ("m-2/A%_", "a%b", "a_b"):
         said.ask(rollouts.was_assigned, "cam2", sha256)
@@ -384,6 +389,8 @@ def learning(said: Protocol) -> None:
         )
         said.ask(retraining.insert_job, job)
     said.ask(retraining.one_job, "j1")
+    said.ask(retraining.jobs_known, ["j1", "none"])
+    said.ask(retraining.images_needed, ["p", "q", "none"])
     said.ask(retraining.looks_at, "x", "x")
     said.ask(retraining.looks_at, "x", "nothing")
     for worker, now_ms in (("w2", 5), ("w1", 5), ("w9", 50)):

@@ -1,0 +1,1 @@
+"""What several processes on one PostgreSQL database need of it."""
