@@ -2,10 +2,12 @@
 """Prints the cost of many connected devices for a server and its broker: ``connections.py [--quick] [--json F]``.
 
 A real ``fleet-server run`` with mosquitto on loopback, and one real MQTT 5 connection (paho, without its threads) for
-each of 2,000 devices, with its own name and password. All connect at once, publish ``state`` and send one drift report
-of 23 streams; each is done when the server has acknowledged the report as stored. Afterwards they only keep the
+each of 2,000 devices, with its own name and password. All connect at once, publish ``state`` and ``reported``, ask for
+their ``desired`` and send one drift report of 23 streams; each is done when it has its ``desired`` and the server has
+acknowledged the report as stored. Afterwards they only keep the
 connection alive, every 5 s instead of 30. Then server and broker are killed and started again after some seconds: every
-device reconnects by the agent's own rule (full jitter, 1 s to 5 min) and sends its next report. The figures include the
+device reconnects by the agent's own rule (full jitter, 1 s to 5 min), as after a boot of its own, and sends its next
+report. The figures include the
 work of the devices, which share the cores.
 """
 
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,9 +49,9 @@ from server.trust.online_keys import init_online_keys  # noqa: E402 - found thro
 from wire.codec import decode, encode  # noqa: E402 - found through the line above
 from wire.drift_report import DriftReport, encode_report  # noqa: E402 - found through the line above
 from wire.histogram import Counters, Shape  # noqa: E402 - found through the line above
-from wire.messages import Ack, DeviceState, State, Stream  # noqa: E402 - found through the line above
+from wire.messages import Ack, Desired, DeviceState, Get, Reported, State, Stream  # noqa: E402 - found through the line above
 
-SHAPE, SITE, BOOT = Shape(23, 10), "bench", "ab" * 8
+SHAPE, SITE, BOOT = Shape(23, 10), "bench", "ab" * 8  # of the reports: their numbers go on
 HOUR_MS = 3_600_000
 KEEP_ALIVE_S, HELD_S = 5, 15.0
 PATIENCE_S, AWAY_S, LIMIT_S = 300.0, 10.0, 60.0
@@ -58,7 +60,10 @@ PACE, CHANCE = TransportConfig(), random.Random(1)  # noqa: S311 - jitter is no 
 
 @dataclass(slots=True)
 class Device:
-    """One device with its own connection; ``losses``: how often the broker closed it; ``seq``: of its report."""
+    """One device with its own connection; ``losses``: how often the broker closed it; ``seq``: of its report.
+
+    ``acknowledged``, ``told``: since it came back, the report was acknowledged, and it got its ``desired``.
+    """
 
     name: str
     password: str
@@ -67,6 +72,7 @@ class Device:
     seq: int = 0
     connected: bool = False
     acknowledged: bool = False
+    told: bool = False
     losses: int = 0
     failures: int = 0
     again_s: float = float("inf")
@@ -96,12 +102,25 @@ class Device:
             return
         self.connected, self.failures, base = True, 0, f"tf/1/{SITE}/{self.name}"
         client.subscribe([(f"{base}/desired", 1), (f"{base}/cmd/#", 1)])
-        client.publish(
-            f"{base}/state", encode(State(state=DeviceState.READY, at_ms=_now_ms(), boot=BOOT)), qos=1, retain=True
-        )
+        state = State(state=DeviceState.READY, at_ms=_now_ms(), boot=self.boot)
+        reported = Reported(gen=1, at_ms=_now_ms(), boot=self.boot, attributes={"number": str(self.number)})
+        client.publish(f"{base}/state", encode(state), qos=1, retain=True)
+        client.publish(f"{base}/reported", encode(reported), qos=1, retain=True)
+        client.publish(f"{base}/get", encode(Get(at_ms=_now_ms())), qos=1)
         client.publish(f"{base}/tele/drift", _report(self.number, self.seq), qos=1)
 
+    @property
+    def boot(self) -> str:
+        """The boot: another one after server and broker were away."""
+        return f"{self.seq:016x}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it has all that it waits for."""
+        return self.acknowledged and self.told
+
     def _heard(self, _: object, __: object, message: paho.MQTTMessage) -> None:
+        self.told |= message.topic.endswith("/desired") and decode(Desired, message.payload).gen == 1
         if message.topic.endswith("/cmd/ack"):
             marks = decode(Ack, message.payload).watermarks
             self.acknowledged |= any(mark.stream is Stream.DRIFT and mark.through_seq >= self.seq for mark in marks)
@@ -184,6 +203,8 @@ class Figures:
     stored_s: float
     windows: int
     ready: int
+    reports: int
+    reports_again: int
     acknowledged: int
     losses: int
     server_cpu_s: float
@@ -210,27 +231,27 @@ def measure(folder: Path, count: int) -> Figures:
         crowd, before_s = Crowd(devices, selector), used_s(server.pid)
         connected_s = crowd.connect(host, port)
         connected = sum(device.connected for device in devices)
-        stored_s = connected_s + crowd.serve(lambda: all(device.acknowledged for device in devices), PATIENCE_S)
+        stored_s = connected_s + crowd.serve(lambda: all(device.done for device in devices), PATIENCE_S)
         busy_s = used_s(server.pid) - before_s
         start_s, end_s = time.monotonic(), used_s(server.pid)
         held_s = crowd.serve(lambda: time.monotonic() - start_s >= HELD_S, HELD_S)
         idle_ratio = (used_s(server.pid) - end_s) / held_s
-        windows, ready = _stored(state)
+        windows, ready, reports = _stored(state, devices)
         memory = [_peak_bytes(pid) for pid in (server.pid, broker)]
-        before = [sum(getattr(device, name) for device in devices) for name in ("acknowledged", "losses")]
+        before = [sum(getattr(device, name) for device in devices) for name in ("done", "losses")]
         for pid in (server.pid, broker):
             os.kill(pid, signal.SIGKILL)
         server.wait()
         for device in devices:
-            device.seq, device.acknowledged = 1, False
+            device.seq, device.acknowledged, device.told = 1, False, False
         crowd.reconnect(host, port, lambda: False, AWAY_S)
         server = _serve(state, folder)
         _address(server, folder)
-        back_s = crowd.reconnect(host, port, lambda: all(device.acknowledged for device in devices), PATIENCE_S)
-        back = sum(device.connected and device.acknowledged for device in devices)
+        back_s = crowd.reconnect(host, port, lambda: all(device.done for device in devices), PATIENCE_S)
+        back, again = sum(device.connected and device.done for device in devices), _stored(state, devices)[2]
         return Figures(
-            count, connected, connected_s, stored_s, windows, ready, before[0], before[1], busy_s, idle_ratio,
-            memory[0], memory[1], back_s, back,
+            count, connected, connected_s, stored_s, windows, ready, reports, again, before[0], before[1], busy_s,
+            idle_ratio, memory[0], memory[1], back_s, back,
         )  # fmt: skip
     finally:
         server.send_signal(signal.SIGTERM)
@@ -262,7 +283,15 @@ def _enrol(state: StateDirectory, count: int) -> dict[str, str]:
     """Register the devices in one transaction; return their passwords by name."""
     passwords = {f"cam-{index:05d}": new_secret() for index in range(count)}
     rows = [
-        {"device": name, "site": SITE, "attributes": {}, "password_hash": hash_password(password), "enrolled_ms": 1}
+        {
+            "device": name,
+            "site": SITE,
+            "attributes": {},
+            "password_hash": hash_password(password),
+            "enrolled_ms": 1,
+            "desired": encode(Desired(gen=1)).decode(),
+            "desired_gen": 1,
+        }
         for name, password in passwords.items()
     ]
     database = open_database(state.database_url)
@@ -301,16 +330,16 @@ def _report(number: int, seq: int) -> bytes:
     )
 
 
-def _stored(state: StateDirectory) -> tuple[int, int]:
-    """Return how many devices have a stored window, and how many have the state ready."""
+def _stored(state: StateDirectory, devices: Sequence[Device]) -> tuple[int, int, int]:
+    """Return how many devices have a stored window, the state ready, and a report of the boot that they have now."""
     database = open_database(state.database_url)
     with database.begin() as connection:
         windows = connection.execute(sa.select(sa.func.count(sa.distinct(WINDOWS.c.device)))).scalar_one()
-        ready = connection.execute(
-            sa.select(sa.func.count()).select_from(DEVICES).where(DEVICES.c.state == DeviceState.READY.value)
-        ).scalar_one()
+        rows = connection.execute(sa.select(DEVICES.c.device, DEVICES.c.state, DEVICES.c.reported)).all()
     database.close()
-    return int(windows), int(ready)
+    boots = {name: decode(Reported, text.encode()).boot for name, _, text in rows if text}
+    ready = sum(said == DeviceState.READY.value for _, said, _ in rows)
+    return int(windows), ready, sum(boots.get(device.name) == device.boot for device in devices)
 
 
 def _peak_bytes(pid: int) -> int:
@@ -330,13 +359,17 @@ def rows_of(figures: Figures) -> list[Row]:
         Row(f"{name}: s until all are connected", figures.connected_s),
         Row(f"{name}: windows stored (reference: sent)", figures.windows, count, "all", figures.windows == count),
         Row(f"{name}: states stored (reference: sent)", figures.ready, count, "all", figures.ready == count),
-        Row(f"{name}: reports acknowledged (reference: sent)", figures.acknowledged, count, "all",
-            figures.acknowledged == count),
+        Row(f"{name}: reports of themselves stored (reference: sent)", figures.reports, count, "all",
+            figures.reports == count),
+        Row(f"{name}: window acknowledged and told what to run (reference: devices)", figures.acknowledged, count,
+            "all", figures.acknowledged == count),
         Row(f"{name}: s until everything is stored and acknowledged", figures.stored_s),
         Row(f"{name}: connections lost, {HELD_S:g} s of keep-alive included", figures.losses, None, "0",
             figures.losses == 0),
         Row(f"{name}: back after server and broker were killed (reference: devices)", figures.back, count, "all",
             figures.back == count),
+        Row(f"{name}: reports of themselves stored since (reference: sent)", figures.reports_again, count, "all",
+            figures.reports_again == count),
         Row(f"{name}: s until all are back, their next report acknowledged", figures.back_s, None, f"<= {LIMIT_S:g} s",
             figures.back_s <= LIMIT_S),
         Row(f"{name}: CPU s of the server until then", figures.server_cpu_s),
