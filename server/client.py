@@ -200,6 +200,7 @@ class RolloutInfo:
     ``newcomers``: whether devices of the scope that enrol meanwhile join. ``cautions``: devices that come last or are
     left out, with the reason. ``failing``: how often the release fails on devices, with bounds that hold at any look
     (mean, at_least, at_most, allowed, exceeded, devices, risk, text); ``disagreeing``: how far its answers differ.
+    ``created_by`` and ``approvals``: who created it, and who has approved it so far.
     """
 
     id: str = ""
@@ -211,6 +212,8 @@ class RolloutInfo:
     newcomers: bool = False
     probation_s: float = 0.0
     deadline_s: float = 0.0
+    created_by: str = ""
+    approvals: tuple[str, ...] = ()
     created_ms: int = 0
     updated_ms: int = 0
     committed: int = 0

@@ -45,6 +45,7 @@ ServerError
 ├── UnknownRolloutError       no such rollout
 ├── RolloutRefusedError       a rollout that can't be made as asked
 │   ├── ReleaseWithdrawnError a release that may not be rolled out any more
+│   ├── ApprovalRefusedError  an approval of somebody whose approval does not count
 │   └── RolloutPhaseError     a rollout that can't do this in its phase
 ├── SampleRefusedError        a sample that may not be stored
 ├── UnknownSampleError        no such sample
@@ -421,6 +422,13 @@ class RolloutPhaseError(RolloutRefusedError):
     """A rollout can't do this in its phase."""
 
     code = "rollout_phase"
+    status = 409
+
+
+class ApprovalRefusedError(RolloutRefusedError):
+    """An approval of somebody whose approval does not count, by ``[rollout] approvers``."""
+
+    code = "approval_refused"
     status = 409
 
 

@@ -295,7 +295,8 @@ class RolloutBody(BaseModel):
     ``shadow_counts``: of all devices so far, also of those under way; ``replay_counts``: of
     the inputs of the release before that they answered again after the switch. ``waiting``: how many
     devices have put the update off, by the code why, or are away. ``cautions``: devices that come last, and devices
-    that don't get it although they could run it (they are not among the members), each with the reason.
+    that don't get it although they could run it (they are not among the members), each with the reason. ``created_by``
+    and ``approvals``: who created it, and who has approved it so far.
     """
 
     id: str
@@ -312,6 +313,8 @@ class RolloutBody(BaseModel):
     shadow_counts: ShadowCountsBody | None
     replay_counts: ShadowCountsBody | None
     max_bytes_per_s: int
+    created_by: str
+    approvals: list[str]
     created_ms: int
     updated_ms: int
     committed: int
@@ -469,7 +472,8 @@ def _body(rollout: Rollout, most: int | None = None) -> RolloutBody:
         shadow=ShadowBody.of(rollout.shadow) if rollout.shadow else None,
         shadow_counts=_counts(member.shadow for member in rollout.members),
         replay_counts=_counts(member.replay for member in rollout.members),
-        max_bytes_per_s=rollout.max_bytes_per_s, created_ms=rollout.created_ms,
+        max_bytes_per_s=rollout.max_bytes_per_s, created_by=rollout.created_by,
+        approvals=list(rollout.approvals), created_ms=rollout.created_ms,
         updated_ms=rollout.updated_ms, committed=counts.committed, failed=counts.failed, stuck=counts.stuck,
         pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
         committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),

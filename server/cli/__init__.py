@@ -74,6 +74,7 @@ from server.registry.events import EventLog
 from server.registry.stick import write_stick
 from server.registry.versions import Versions
 from server.rollout.ledger import RolloutLedger
+from server.rollout.model import RolloutPhase
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from server.rollout.thresholds import devices as counted
@@ -1136,22 +1137,34 @@ def create(  # noqa: PLR0913 - one argument a command-line option
 
 @rollouts.command(
     epilog=_example(
-        "fleet-server rollouts approve state 3f2a91c0", "fleet-server rollouts approve state 3f2a91c0 --yes"
+        "fleet-server rollouts approve state 3f2a91c0",
+        "fleet-server rollouts approve state 3f2a91c0 --yes",
+        "fleet-server rollouts approve state 3f2a91c0 --token-file ada.token",
     )
 )
 @_STATE
 @_ROLLOUT
 @_BY
+@click.option(
+    "--token-file", type=click.Path(), callback=lambda *given: _path(*given) if given[2] else None,
+    help="A personal token, to approve as its user. [DIR/operator.token]",
+)  # fmt: skip
 @_YES
 @_ANSWER
 @_coded
-def approve(directory: Path, rollout: str, by: str, *, yes: bool, as_json: bool) -> None:
+def approve(
+    directory: Path, rollout: str, by: str, token_file: Path | None, *, yes: bool, as_json: bool
+) -> None:  # fmt: skip
     """Approve ROLLOUT, after printing which devices it will assign.
 
     Before a person approves, no device is assigned the release. At first only the first group is; the next opens when
-    all before it reached their success ratio.
+    all before it reached their success ratio. With [rollout] approvers in server.toml it waits for so many people other
+    than the one who created it, and each approves with a personal token (fleet-server tokens issue --user) or on the
+    page.
     """
-    _steer(directory, rollout, "approve", {"by": _person(by)}, yes=yes, as_json=as_json)
+    said = by if token_file is not None else _person(by)
+    wanted: dict[str, Json] = {"by": said} if said else {}
+    _steer(directory, rollout, "approve", wanted, yes=yes, as_json=as_json, token=token_file)
 
 
 @rollouts.command(epilog=_example("fleet-server rollouts pause state 3f2a91c0 --why 'look at cam-7 first'"))
@@ -1267,13 +1280,14 @@ def _shadow(seconds: float | None, limit: float | None, *, required: bool) -> di
     return {"seconds": seconds, "max_ratio": 1.0 if limit is None else limit, "required": required}
 
 
-def _steer(
-    directory: Path, rollout: str, act: str, wanted: dict[str, Json], *, yes: bool, as_json: bool
+def _steer(  # noqa: PLR0913 - what all acts share
+    directory: Path, rollout: str, act: str, wanted: dict[str, Json], *, yes: bool, as_json: bool,
+    token: Path | None = None,
 ) -> None:  # fmt: skip
     """Send an act on a rollout to the running server, after printing its immediate effects."""
     path = f"/api/rollouts/{quote(rollout, safe='')}"
     query = {"act": act} | {key: str(value) for key, value in wanted.items() if key in {"how", "group"}}
-    with operator_client(open_state(directory)) as server:
+    with operator_client(open_state(directory), token) as server:
         seen = server.request("GET", f"{path}/foresight", query=query)
         click.echo(str(seen["text"]), err=as_json)
         if not yes:
@@ -1281,6 +1295,8 @@ def _steer(
         expected: dict[str, Json] = {} if act in {"pause", "abort"} else {"only": seen["assigns"]}
         found = server.request("POST", f"{path}/{act}", wanted | expected)
     click.echo(json.dumps(found) if as_json else f"{rollout} {found['phase']}")
+    if act == "approve" and found["phase"] == RolloutPhase.AWAITING_APPROVAL:
+        click.echo(str(found["text"]), err=True)
 
 
 @main.command(

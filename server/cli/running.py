@@ -5,14 +5,16 @@ A person's commands take this way, so that the one process that runs rollouts al
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from server.app.state_directory import StateDirectory
 from server.client import FleetClient
 from server.config import read_config
 from server.errors import NotRunningError
 
 
-def operator_client(state: StateDirectory) -> FleetClient:
-    """Return a client of the server that ran on ``state`` last, with its operator's token.
+def operator_client(state: StateDirectory, token: Path | None = None) -> FleetClient:
+    """Return a client of the server that ran on ``state`` last, with the operator's token, or that of another file.
 
     Raises:
         NotRunningError: If none has ever run.
@@ -24,5 +26,6 @@ def operator_client(state: StateDirectory) -> FleetClient:
         message = f"Expected a running server on {state.path}, got none: fleet-server run {state.path}"
         raise NotRunningError(message)
     tls = read_config(state.config).tls
-    token = state.path / "operator.token"
-    return FleetClient(address.http_url, token, ca=tls.ca if tls.enabled else None, proxies=False)
+    return FleetClient(
+        address.http_url, token or state.path / "operator.token", ca=tls.ca if tls.enabled else None, proxies=False
+    )

@@ -19,7 +19,7 @@ from server.drift.places import Places, PlaceState
 from server.drift.verdicts import VerdictKind
 from server.errors import NotRetrainedError, ServerError, TriggerPhaseError
 from server.fleet.fleet import Device, Fleet
-from server.people import SOMEBODY, By
+from server.people import SERVER_ACTOR, SOMEBODY, By
 from server.registry.events import EventLog
 from server.registry.versions import Versions
 from server.retraining.audit import SETTING, SteadyAudit
@@ -62,8 +62,8 @@ _IN_VAIN = frozenset({RolloutPhase.ABORTING, RolloutPhase.ABORTED, RolloutPhase.
 class Rollouts(Protocol):
     """The part of rollouts that retraining uses; ``rollout.service.RolloutService`` implements it."""
 
-    def create(self, request: RolloutOptions) -> Rollout:
-        """Create a rollout."""
+    def create(self, request: RolloutOptions, *, by: By = SOMEBODY) -> Rollout:
+        """Create a rollout, as ``by`` wants it."""
 
     def get(self, rollout: str) -> Rollout:
         """Return one rollout."""
@@ -380,7 +380,7 @@ class RetrainingService:
             withheld=withheld,
             last=last,
         )
-        return self.rollouts.create(request).id
+        return self.rollouts.create(request, by=SERVER_ACTOR).id
 
     def _say(self, trigger: Trigger, now_ms: int) -> None:
         needs_a_person = {*OVER, RetrainingPhase.HARMFUL} - {RetrainingPhase.SETTLED}

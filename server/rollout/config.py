@@ -14,6 +14,7 @@ Time: TypeAlias = Annotated[float, Bound(0, MAX_TIME_S, above=True)]
 Count: TypeAlias = Annotated[int, Bound(0, 10**6, above=True)]
 Bytes: TypeAlias = Annotated[int, Bound(0, 10**15)]
 Share: TypeAlias = Annotated[float, Bound(0, 1)]
+People: TypeAlias = Annotated[int, Bound(0, 20)]
 Canary: TypeAlias = Annotated[int, Bound(1, MAX_CANARIES)]
 
 
@@ -28,6 +29,8 @@ class RolloutConfig:
     error_ratio: share of failures in a group above which the rollout pauses (>); 0.2: one of five may fail.
     canary: devices in the first group.
     assignments_a_turn: devices assigned in one turn (twice a second), which limits the rate: 1,000 devices in 10 s.
+    approvers: so many people, other than the one who created a rollout, must approve it; 0: one approval, of anybody
+    who may. Above 0 only people with a name count, because nobody knows who holds a program's token.
     """
 
     probation_s: Time = 600.0
@@ -36,3 +39,4 @@ class RolloutConfig:
     error_ratio: Share = 0.2
     canary: Canary = 1
     assignments_a_turn: Count = 50
+    approvers: People = 0

@@ -118,6 +118,7 @@ class RolloutLedger:
         """Store a new rollout, and what else belongs to it."""
         documents = {"window": as_text(rollout.window), "shadow": as_text(rollout.shadow)}
         documents |= {"cautions": json.dumps(dict(rollout.cautions)) if rollout.cautions else ""}
+        documents |= {"approvals": json.dumps(rollout.approvals) if rollout.approvals else ""}
         scope = {name: value for name, value in asdict(rollout.scope).items() if value}
         documents |= {"scope": json.dumps(scope) if scope else ""}
         row = {**asdict(rollout), "phase": rollout.phase.value, **documents}
@@ -202,6 +203,7 @@ def _rollout(row: sa.RowMapping, members: tuple[Member, ...]) -> Rollout:
     values = {name: row[name] for name in _ROLLOUT_COLUMNS}
     values["groups"] = tuple(Group(**group) for group in row["groups"])
     values["phase"] = RolloutPhase(row["phase"])
+    values["approvals"] = tuple(json.loads(row["approvals"])) if row["approvals"] else ()
     values["window"] = decode(MaintenanceWindow, row["window"].encode()) if row["window"] else None
     values["shadow"] = decode(ShadowOrder, row["shadow"].encode()) if row["shadow"] else None
     values["scope"] = Scope.of(json.loads(row["scope"])) if row["scope"] else Scope()

@@ -120,7 +120,8 @@ class Rollout:
     ``window``: devices switch inside of it only, by their own clock; None: at any time. ``shadow``: how they
     compare the release with the one that serves before that; None: they don't. ``max_bytes_per_s``: how fast they may
     download; 0: no limit but their own. ``scope``: which devices it is for. ``cautions``: devices that come last,
-    and devices that don't get it, although they could run it, each with the reason.
+    and devices that don't get it, although they could run it, each with the reason. ``created_by`` and ``approvals``:
+    who created it, and who has approved it so far.
     """
 
     id: str
@@ -140,6 +141,8 @@ class Rollout:
     scope: Scope = field(default_factory=Scope)
     cautions: Mapping[str, str] = field(default_factory=dict)
     created_ms: int = 0
+    created_by: str = ""
+    approvals: tuple[str, ...] = ()
     updated_ms: int = 0
 
     def group_members(self, group: int) -> tuple[Member, ...]:

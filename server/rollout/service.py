@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import threading
@@ -11,10 +12,16 @@ from typing import TypeAlias, TypeVar
 
 from server.access.audit_log import act_of
 from server.clock import Clock, system_now_ms
-from server.errors import ReleaseRegressedError, ReleaseWithdrawnError, RolloutPhaseError, RolloutRefusedError
+from server.errors import (
+    ApprovalRefusedError,
+    ReleaseRegressedError,
+    ReleaseWithdrawnError,
+    RolloutPhaseError,
+    RolloutRefusedError,
+)
 from server.fleet.fleet import Device, Fleet, Roster
 from server.fleet.liveness import is_reachable
-from server.people import SERVER_ACTOR, SOMEBODY, By, actor_of
+from server.people import SERVER_ACTOR, SOMEBODY, Actor, ActorKind, By, actor_of
 from server.registry.events import EventLog
 from server.registry.versions import Release, Versions
 from server.rollout.assignments import Assigner
@@ -77,7 +84,7 @@ Kept: TypeAlias = dict[tuple[str, int], Description]
 _ACTS = {"resumed": "rollout.resume", "group_skipped": "rollout.skip_group"}
 _MOVES = {
     RolloutPhase.RUNNING: "rollout.approve", RolloutPhase.PAUSED: "rollout.pause",
-    RolloutPhase.ABORTING: "rollout.abort",
+    RolloutPhase.ABORTING: "rollout.abort", RolloutPhase.AWAITING_APPROVAL: "rollout.approve",
 }  # fmt: skip
 
 
@@ -221,16 +228,19 @@ class RolloutService:
             UnknownReleaseError: If the release is not published.
             ReleaseWithdrawnError: If it was withdrawn.
             ReleaseRegressedError: If it shall run at once, and the release has an open regression.
+            ApprovalRefusedError: If it shall run at once, and others have to approve it (``[rollout] approvers``).
             RolloutRefusedError: If no device can run it, a threshold is impossible, or another rollout is open.
         """
         with self._lock:
             if self.versions.release(request.release).withdrawn_ms:
                 message = f"Expected a release that may be rolled out, got {request.release}, which was withdrawn"
                 raise ReleaseWithdrawnError(message)
+            request = self._unapproved(request, actor_of(by))
             if request.approved:
                 self._refuse_regressed(request.release)
             devices, releases = self.fleet.devices(), self.versions.releases()
             rollout = draft(request, self.config, devices, releases, identity=secrets.token_hex(4), now_ms=self.clock())
+            rollout = replace(rollout, created_by=actor_of(by).name)
             self._refuse_overlap(rollout)
             data: dict[str, Json] = {"release": rollout.release, "approved": request.approved}
             self.ledger.add(rollout, act_of(by, "rollout.create", rollout.id, self.clock(), data))
@@ -241,17 +251,25 @@ class RolloutService:
             return rollout
 
     def approve(self, rollout: str, *, by: By = SOMEBODY, only: Sequence[str] | None = None) -> Rollout:
-        """Start a rollout; ``only``: the devices that the person expects to be assigned at once.
+        """Start a rollout, or record one of several approvals that it needs.
+
+        ``only``: the devices that the person expects to be assigned at once.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
+            ApprovalRefusedError: If ``[rollout] approvers`` counts people, and ``by`` is none, has created it, or has
+                approved it already.
             RolloutPhaseError: If it does not await approval, or would assign other devices than ``only``.
             ReleaseRegressedError: If its release has an open regression.
         """
         with self._lock:
             known, after = self._after(rollout, "approve")
             self._refuse_surprise(self._foreseen(known, after), only)
-            return self._move(known, RolloutPhase.RUNNING, "approved", f"Approved by {by}", by)
+            approvals = self._approvals(known, actor_of(by))
+            missing, text = self.config.approvers - len(approvals), f"Approved by {listed(approvals, NAMED)}"
+            phase = RolloutPhase.AWAITING_APPROVAL if missing > 0 else RolloutPhase.RUNNING
+            text += f"; waits for {missing} more" if missing > 0 else ""
+            return self._move(known, phase, "approved", text, by, {"approvals": json.dumps(approvals)})
 
     def pause(self, rollout: str, code: str = "operator", text: str = "", *, by: By = "") -> Rollout:
         """Assign no further device; a rollout that is already paused keeps its first reason.
@@ -520,12 +538,48 @@ class RolloutService:
                 text = f"Rollout of {rollout.release}: {phase.value}, {said}"
                 self._note(rollout, phase.value, _end_severity(self.get(rollout.id)), text)
 
-    def _move(self, known: Rollout, phase: RolloutPhase, code: str, text: str, by: By) -> Rollout:
+    def _unapproved(self, request: RolloutOptions, actor: Actor) -> RolloutOptions:
+        """Return the request without the approval that others have to give; a retraining waits for them too."""
+        if not (request.approved and self.config.approvers):
+            return request
+        if actor.kind is not ActorKind.SERVER:
+            message = (
+                f"Expected a rollout that waits for the approval of {self.config.approvers} others ([rollout] "
+                "approvers), got one that is approved: leave that out"
+            )
+            raise ApprovalRefusedError(message)
+        return replace(request, approved=False)
+
+    def _approvals(self, known: Rollout, actor: Actor) -> tuple[str, ...]:
+        """Return who has approved a rollout, with ``actor``."""
+        if not self.config.approvers:
+            return (actor.name,)
+        problem = ""
+        if actor.kind is not ActorKind.USER:
+            problem = f"{actor.account}, which is no person: log in by name, or use a personal token"
+        elif actor.account == known.created_by:
+            problem = f"{actor.account}, who created it"
+        elif actor.account in known.approvals:
+            problem = f"{actor.account}, who has approved it already"
+        if problem:
+            message = f"Expected the approval of a person other than who created rollout {known.id}, got {problem}"
+            raise ApprovalRefusedError(f"{message} ([rollout] approvers = {self.config.approvers})")
+        return (*known.approvals, actor.account)
+
+    def _move(
+        self,
+        known: Rollout,
+        phase: RolloutPhase,
+        code: str,
+        text: str,
+        by: By,
+        more: Mapping[str, object] | None = None,
+    ) -> Rollout:
         now_ms, data = self.clock(), {"release": known.release, "code": code, "text": text}
-        changes = {"phase": phase.value, "code": code, "text": text}
+        changes = {"phase": phase.value, "code": code, "text": text, **(more or {})}
         self.ledger.change(known.id, changes, now_ms, act_of(by, _MOVES[phase], known.id, now_ms, data))
-        severity = Severity.WARNING if phase is not RolloutPhase.RUNNING else Severity.INFO
-        self._note(known, code, severity, f"Rollout of {known.release} {phase.value}: {text}", by=by)
+        severity = Severity.WARNING if phase in {RolloutPhase.PAUSED, RolloutPhase.ABORTING} else Severity.INFO
+        self._note(known, code, severity, f"Rollout of {known.release} {phase.value.replace('_', ' ')}: {text}", by=by)
         return self.get(known.id)
 
     def _refuse_regressed(self, release: str) -> None:

@@ -30,6 +30,8 @@ ROLLOUTS = sa.Table(
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
     sa.Column("cautions", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("scope", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("created_by", sa.String(100), nullable=False, default="", server_default=""),
+    sa.Column("approvals", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("change", sa.BigInteger, nullable=False, default=0, onupdate=sa.text("change + 1"), server_default="0"),
 )
 """``change`` grows with each change of a rollout or of its members: one with a known number need not be read again."""
