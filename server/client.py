@@ -29,6 +29,7 @@ from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
 
 __all__ = [
+    "AlertActInfo", "AlertDeliveryInfo", "AlertInfo", "AlertRouteInfo",
     "AuditInfo", "ClaimChangeInfo", "CommandInfo", "CommissionInfo", "Concern", "DeviceInfo", "EventInfo",
     "FleetClient", "FleetStatus", "GroupRiskInfo", "LabelChangeInfo", "PatchInfo", "PlaceInfo", "ReleaseInfo",
     "RiskInfo", "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
@@ -431,6 +432,80 @@ class EventInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertActInfo:
+    """Something that happened to an alert, or that ``by`` did about it ("" for the server)."""
+
+    id: int = 0
+    at_ms: int = 0
+    act: str = ""
+    by: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertDeliveryInfo:
+    """How far a notice is by one route. ``delivered_ms``: 0 until the receiver accepted it, with its ``answer``."""
+
+    id: int = 0
+    route: str = ""
+    event: str = ""
+    key: str = ""
+    created_ms: int = 0
+    attempts: int = 0
+    next_ms: int = 0
+    failed_ms: int = 0
+    error: str = ""
+    delivered_ms: int = 0
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertInfo:
+    """One alert. Times are UTC milliseconds, 0 for never.
+
+    ``devices``: the first of ``device_count``. ``state``: open, acknowledged, snoozed or resolved. ``gone_ms``: since
+    when its cause is over, 0 while it lasts. ``verdict``: the one whose evidence shows it, 0 for none. ``history`` and
+    ``deliveries``, oldest first, are empty in lists. ``promise``: what an alert promises and what it does not.
+    """
+
+    id: int = 0
+    key: str = ""
+    kind: str = ""
+    severity: str = ""
+    state: str = ""
+    title: str = ""
+    cause: str = ""
+    action: str = ""
+    devices: tuple[str, ...] = ()
+    device_count: int = 0
+    sites: tuple[str, ...] = ()
+    owner: str = ""
+    opened_ms: int = 0
+    seen_ms: int = 0
+    gone_ms: int = 0
+    snoozed_until_ms: int = 0
+    resolved_ms: int = 0
+    resolved_by: str = ""
+    reopened: int = 0
+    verdict: int = 0
+    page: str = ""
+    history: tuple[AlertActInfo, ...] = ()
+    deliveries: tuple[AlertDeliveryInfo, ...] = ()
+    promise: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRouteInfo:
+    """A route by which something is not delivered: how much, since when, how often it was tried, and the error."""
+
+    route: str = ""
+    waiting: int = 0
+    since_ms: int = 0
+    attempts: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Concern:
     """One problem; ``names``: the devices, releases or rollouts that it concerns."""
 
@@ -508,6 +583,17 @@ class _Places:
 @dataclass(frozen=True, slots=True)
 class _Commissions:
     commissions: tuple[CommissionInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Alerts:
+    alerts: tuple[AlertInfo, ...] = ()
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _AlertRoutes:
+    routes: tuple[AlertRouteInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -717,6 +803,46 @@ class FleetClient:
     def dismiss_verdict(self, verdict: int, *, why: str, by: str) -> VerdictInfo:
         """Let an open ``release_regression`` hold no rollout of its release; ``why`` is needed, ``by``: the person."""
         return self._post(VerdictInfo, f"/api/verdicts/{verdict}/dismiss", {"why": why, "by": by})
+
+    def alerts(self, *, state: str = "unresolved", kind: str = "", search: str = "") -> tuple[AlertInfo, ...]:
+        """Return what needs a person, the newest first.
+
+        Args:
+            state: unresolved, all, open, acknowledged, snoozed or resolved.
+            kind: verdict, rollout, away, answers_nothing, server, metadata, harmed, or "" for all.
+            search: Words of title or cause.
+        """
+        query = {name: value for name, value in (("state", state), ("kind", kind), ("search", search)) if value}
+        return tuple(one for page in self._pages(_Alerts, "/api/alerts", query) for one in page.alerts)
+
+    def alert(self, alert: int) -> AlertInfo:
+        """Return one alert with its history and deliveries."""
+        return self._get(AlertInfo, f"/api/alerts/{alert}")
+
+    def acknowledge_alert(self, alert: int, *, note: str = "", by: str = SOMEBODY) -> AlertInfo:
+        """Record that a person has seen an alert; ``by``: the person."""
+        return self._post(AlertInfo, f"/api/alerts/{alert}/acknowledge", {"note": note, "by": by})
+
+    def take_alert(self, alert: int, *, note: str = "", by: str = SOMEBODY) -> AlertInfo:
+        """Record that ``by`` looks after an alert."""
+        return self._post(AlertInfo, f"/api/alerts/{alert}/take", {"note": note, "by": by})
+
+    def snooze_alert(self, alert: int, seconds: float, *, note: str = "", by: str = SOMEBODY) -> AlertInfo:
+        """Let nothing be sent about an alert for ``seconds``, at most 90 days, but its end."""
+        body: dict[str, Json] = {"seconds": seconds, "note": note, "by": by}
+        return self._post(AlertInfo, f"/api/alerts/{alert}/snooze", body)
+
+    def resolve_alert(self, alert: int, *, note: str, by: str = SOMEBODY) -> AlertInfo:
+        """End an alert for the reason ``note``, although its cause may last."""
+        return self._post(AlertInfo, f"/api/alerts/{alert}/resolve", {"note": note, "by": by})
+
+    def note_alert(self, alert: int, *, note: str, by: str = SOMEBODY) -> AlertInfo:
+        """Add a note to an alert."""
+        return self._post(AlertInfo, f"/api/alerts/{alert}/note", {"note": note, "by": by})
+
+    def alert_routes(self) -> tuple[AlertRouteInfo, ...]:
+        """Return the routes by which something is not delivered yet."""
+        return self._get(_AlertRoutes, "/api/alerts/routes").routes
 
     def places(self) -> tuple[PlaceInfo, ...]:
         """Return the devices at places that training does not know, the newest verdict first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field
 
 from server.alerts.ledger import MAX_SNOOZE_MS, Alerts
@@ -12,11 +12,22 @@ from server.alerts.model import UNRESOLVED, Alert, AlertState
 from server.alerts.notices import PROMISE
 from server.alerts.picture import EvidencePicture
 from server.api.auth import Auth, Caller, signed
-from server.api.values import Person, Reason, StoredNumber, ValueBody, Why
+from server.api.values import (
+    Cursor,
+    Limit,
+    PageBody,
+    Person,
+    Reason,
+    Search,
+    StoredNumber,
+    ValueBody,
+    Why,
+    check_whole,
+)
 from server.errors import UnknownAlertError
 from server.people import SOMEBODY
 
-MAX_LIMIT = 500
+_SHOWN = 200
 _STATES = {
     "unresolved": UNRESOLVED, "all": frozenset(AlertState), **{state.value: frozenset({state}) for state in AlertState},
 }  # fmt: skip
@@ -56,11 +67,10 @@ class AlertBody(ValueBody):
     page: str
 
 
-class AlertsBody(BaseModel):
-    """Alerts, newest first. Continue with ``before`` = ``next``; 0: there are no more. ``promise``: what one means."""
+class AlertsBody(PageBody):
+    """Alerts, newest first. ``promise``: what an alert promises and what it does not."""
 
     alerts: list[AlertBody]
-    next: int
     promise: str
 
 
@@ -145,13 +155,17 @@ def router(auth: Auth, alerts: Alerts, picture: EvidencePicture) -> APIRouter:
 
     @routes.get("/api/alerts")
     def list_alerts(
-        state: Shown = "unresolved", kind: Kind = "", before: StoredNumber = 0,
-        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+        *, state: Shown = "unresolved", kind: Kind = "", search: Search = "", limit: Limit = None, cursor: Cursor = None
     ) -> AlertsBody:  # fmt: skip
-        """Return alerts, by default those that are not resolved, newest first."""
-        found = alerts.list(_STATES[state], kind=kind, before=before, limit=limit)
-        more = found[-1].id if len(found) == limit else 0
-        return AlertsBody(alerts=[AlertBody.of(one) for one in found], next=more, promise=PROMISE)
+        """Return alerts, by default those that are not resolved, newest first; ``search``: in title and cause.
+
+        Without ``limit``, 422 ``page_needed`` if there are more than 200.
+        """
+        found = alerts.page(_STATES[state], kind=kind, search=search, limit=limit or _SHOWN, cursor=cursor)
+        check_whole(found, limit, cursor)
+        return AlertsBody(
+            alerts=[AlertBody.of(one) for one in found.rows], next=found.next, total=found.total, promise=PROMISE
+        )
 
     @routes.get("/api/alerts/routes")
     def waiting() -> WaitingRoutesBody:

@@ -33,6 +33,7 @@ from server.errors import AlertRefusedError, UnknownAlertError
 from server.ingest.faults import shortened
 from server.people import MAX_NAME, MAX_WHY, SOMEBODY, By, actor_of
 from server.store.database import Database
+from server.store.lists.paging import Page
 from server.store.monitoring import alerts as store
 from server.wording import duration
 
@@ -137,14 +138,31 @@ class Alerts:
         with self.database.begin() as connection:
             return store.unresolved_keys(connection)
 
-    def list(
-        self, states: Collection[AlertState] = UNRESOLVED, *, kind: str = "", before: int = 0, limit: int = 100
-    ) -> tuple[Alert, ...]:
-        """Return up to ``limit`` alerts in one of ``states``, newest first; ``before``: with a smaller id."""
+    def page(
+        self, states: Collection[AlertState] = UNRESOLVED, *, kind: str = "", search: str = "", limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[Alert]:  # fmt: skip
+        """Return a page of the alerts in one of ``states``, newest first.
+
+        Args:
+            states: In which they are.
+            kind: Of which kind, "" for any.
+            search: Words that must stand in title or cause, in any case.
+            limit: How many at most.
+            cursor: Of the page beside this one, None for the first.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is of another list.
+        """
+        names = {state.value for state in states}
         with self.database.begin() as connection:
-            names = {state.value for state in states}
-            rows = store.listed_alerts(connection, names, kind=kind, before=before, limit=limit)
-        return tuple(_alert(row) for row in rows)
+            found = store.alert_page(connection, names, kind=kind, search=search, limit=limit, cursor=cursor)
+        rows = tuple(_alert(row) for row in found.rows)
+        return Page(rows=rows, next=found.next, previous=found.previous, total=found.total)
+
+    def list(self, states: Collection[AlertState] = UNRESOLVED, *, limit: int = 100) -> tuple[Alert, ...]:
+        """Return the newest ``limit`` alerts in one of ``states``, newest first."""
+        return self.page(states, limit=limit).rows
 
     def get(self, alert: int) -> Alert:
         """Return one alert.
@@ -295,7 +313,7 @@ def _row(alert: Alert) -> dict[str, object]:
 
 
 def _alert(row: sa.RowMapping) -> Alert:
-    values = {str(key): value for key, value in row.items()}
+    values = {name: row[name] for name in Alert.__dataclass_fields__}  # a page has the keys of its order, too
     values |= {"devices": tuple(values["devices"]), "sites": tuple(values["sites"])}
     values |= {"kind": AlertKind(values["kind"]), "severity": AlertSeverity(values["severity"])}
     return Alert(**{**values, "state": AlertState(values["state"])})

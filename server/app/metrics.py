@@ -22,6 +22,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.routing import Route
 
+from server.alerts.ledger import Alerts
+from server.alerts.model import AlertSeverity
 from server.app.overall import WORDS, Level, Signals, overall
 from server.app.situation import Situation
 from server.drift.verdicts import VerdictKind
@@ -45,6 +47,7 @@ class FleetFigures(Collector):
     situation: Situation
     ingest: Ingest
     database: Database
+    alerts: Alerts
     _kept: list[tuple[float, list[Metric]]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -140,6 +143,7 @@ class FleetFigures(Collector):
             "tinyfleet_drift_evidence_ratio_max", "Largest drift evidence of a device as a share of its threshold.",
             max(ratios, default=0.0),
         )  # fmt: skip
+        yield from self._alerts()
         verdicts = GaugeMetricFamily("tinyfleet_verdicts_open", "Open verdicts, by kind.", labels=["kind"])
         kinds = Counter(one.kind for one in self.situation.verdicts.open())
         for kind in VerdictKind:
@@ -152,6 +156,23 @@ class FleetFigures(Collector):
         for phase in sorted(OPEN_PHASES):
             rollouts.add_metric([phase.value], phases[phase])
         yield rollouts
+
+    def _alerts(self) -> Iterator[Metric]:
+        counted = self.alerts.counts()
+        there = GaugeMetricFamily("tinyfleet_alerts_open", "Alerts that are not resolved.", labels=["severity"])
+        for severity in AlertSeverity:
+            there.add_metric([severity.value], sum(n for (level, _), n in counted.items() if level == severity.value))
+        yield there
+        waiting, now_ms = self.alerts.waiting(), self.situation.clock()
+        yield GaugeMetricFamily(
+            "tinyfleet_alerts_undelivered", "Notices of alerts that no receiver has accepted yet.",
+            sum(one.waiting for one in waiting),
+        )  # fmt: skip
+        oldest_ms = min((one.since_ms for one in waiting), default=now_ms)
+        yield GaugeMetricFamily(
+            "tinyfleet_alerts_undelivered_seconds", "For how long the oldest of them waits.",
+            max(now_ms - oldest_ms, 0) / 1000,
+        )  # fmt: skip
 
 
 def _size(file: Path) -> int:

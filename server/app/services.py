@@ -373,7 +373,9 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
     )
     failures.install(api)
     auth = parts.auth
-    registry = new_registry(FleetFigures(situation=parts.situation, ingest=parts.ingest, database=parts.database))
+    registry = new_registry(
+        FleetFigures(situation=parts.situation, ingest=parts.ingest, database=parts.database, alerts=parts.alerts)
+    )
     sessions = parts.logins.sessions
     dress(api)
     api.add_middleware(TimedRequests, registry=registry)  # outside of those: it sees what is sent

@@ -8,6 +8,8 @@ from server.access.audit_log import AuditLog
 from server.access.logins import Logins
 from server.access.tokens import Tokens
 from server.access.users import Users
+from server.alerts.ledger import Alerts
+from server.alerts.picture import EvidencePicture
 from server.app.situation import Situation
 from server.drift.service import DriftService
 from server.fleet.certificates import Certificates
@@ -84,6 +86,14 @@ class Services(Protocol):
     @property
     def situation(self) -> Situation:
         """The overall status of fleet and server."""
+
+    @property
+    def alerts(self) -> Alerts:
+        """What needs a person."""
+
+    @property
+    def picture(self) -> EvidencePicture:
+        """Draws the evidence of verdicts."""
 
     @property
     def retraining(self) -> RetrainingService:

@@ -19,7 +19,7 @@ from server.people import MAX_NAME, MAX_WHY, SOMEBODY, Actor, ActorKind
 
 STYLE = files("server.dashboard").joinpath("theme.css").read_text(encoding="utf-8")
 PAGES = (
-    ("/", "Overview"), ("/rollouts", "Rollouts"), ("/events", "Events"), ("/samples", "Samples"),
+    ("/", "Overview"), ("/alerts", "Alerts"), ("/rollouts", "Rollouts"), ("/events", "Events"), ("/samples", "Samples"),
     ("/retraining", "Retraining"),
 )  # fmt: skip
 REFRESH_S = 1.5
@@ -47,10 +47,14 @@ View = TypeVar("View")
 
 
 @contextmanager
-def frame(title: str, path: str, is_open: Callable[[], bool], who: Actor) -> Iterator[None]:
+def frame(
+    title: str, path: str, is_open: Callable[[], bool], who: Actor, *,
+    counts: Mapping[str, Callable[[], int]] | None = None,
+) -> Iterator[None]:  # fmt: skip
     """Build the header and the column that the page fills; ``path`` marks the current page.
 
     ``is_open`` returns whether the person is still logged in; called before each refresh. ``who``: the visitor.
+    ``counts``: what the menu shows beside a page's name, by its path, unless it is 0.
     """
     _IS_OPEN[ui.context.client] = is_open
     _VISITORS[ui.context.client] = who
@@ -65,6 +69,8 @@ def frame(title: str, path: str, is_open: Callable[[], bool], who: Actor) -> Ite
             link = ui.link(name, target).classes("tf-nav" + (" tf-nav-on" if target == path else ""))
             if target == path:
                 link.props('aria-current="page"')
+            if counts and target in counts:
+                _counted(link, name, counts[target], is_open)
         ui.element("div").classes("tf-grow")
         ui.label(who.account).classes("tf-muted tf-small")
         button = ui.button(icon="contrast").on("click", js_handler=_TURN_DARK)
@@ -93,6 +99,17 @@ def _end(client: Client) -> None:
     if client not in _ENDING:
         _ENDING.add(client)
         background_tasks.create(_close(client), name=f"end of session {client.id}")
+
+
+def _counted(link: ui.link, name: str, count: Callable[[], int], is_open: Callable[[], bool]) -> None:
+    """Keep a number behind the name of a page in the menu."""
+
+    def again() -> None:
+        found = count() if is_open() else 0
+        link.set_text(f"{name} ({found})" if found else name)
+
+    again()
+    ui.timer(4 * REFRESH_S, again)
 
 
 def name_field() -> Callable[[], str]:

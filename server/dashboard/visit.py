@@ -91,7 +91,8 @@ class Pages:
         who = self.sessions.principal(request, acting=True)
         if who is None:
             return self.sessions.refusal(request)
-        with frame(title, path, partial(self.sessions.is_open, request), who.actor):
+        counts = {"/alerts": lambda: sum(self.services.alerts.counts().values())}
+        with frame(title, path, partial(self.sessions.is_open, request), who.actor, counts=counts):
             build(
                 Visit(
                     services=self.services, sessions=self.sessions, request=request, client=ui.context.client, who=who

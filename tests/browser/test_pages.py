@@ -5,6 +5,7 @@ from typing import Protocol
 import pytest
 from playwright.sync_api import Page, expect
 
+from server.alerts.model import AlertCause, AlertKind, AlertSeverity
 from server.app.server import ServerApp
 from server.retraining.samples import SampleStore
 from wire.codec import decode, encode, to_document
@@ -36,7 +37,7 @@ def test_refuses_a_wrong_token(visitor: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/device/meter-07", "/rollouts", "/events", "/samples", "/samples/1", "/samples/1/image"]
+    "path", ["/", "/alerts", "/device/meter-07", "/rollouts", "/events", "/samples", "/samples/1", "/samples/1/image"]
 )
 def test_shows_nothing_to_who_is_not_logged_in(visitor: Page, path: str) -> None:
     """Every page leads to the login."""
@@ -356,3 +357,32 @@ def test_a_device_is_revoked_on_its_page(operator: Page, world: World) -> None:
     operator.goto("/")
     expect(operator.get_by_role("cell", name="gate-01")).to_have_count(0)
     expect(operator.get_by_role("main")).to_contain_text("Revoked and removed")
+
+
+def test_an_alert_is_acknowledged_and_resolved_with_names(operator: Page, world: World) -> None:
+    """The menu counts the alerts; what a person did stands in the history of the one that was opened."""
+    alerts = world.app.parts.alerts
+    cause = AlertCause(
+        key="server:trial", kind=AlertKind.SERVER, severity=AlertSeverity.ALARM, title="The trial is unwell",
+        cause="a test says so", action="nothing", flickers=True,
+    )  # fmt: skip
+    others = [
+        AlertCause(key=one.key, subject=one.subject, kind=one.kind, severity=one.severity, title=one.title,
+                   cause=one.cause, action=one.action, devices=one.devices, flickers=True)
+        for one in alerts.list()
+    ]  # fmt: skip
+    alerts.settle([*others, cause], world.app.clock())
+    (number,) = [one.id for one in alerts.list() if one.key == "server:trial"]
+    operator.goto(f"/alerts?id={number}")
+    expect(operator.get_by_role("link", name=f"Alerts ({len(others) + 1})")).to_be_visible()
+    card = operator.locator("section", has_text="The trial is unwell").first
+    card.get_by_role("button", name="Take").click()
+    dialog = operator.get_by_role("dialog")
+    dialog.get_by_label("Your name").fill("Ada")
+    dialog.get_by_role("button", name="Take").click()
+    expect(card).to_contain_text("acknowledged, Ada looks after it")
+    card.get_by_role("button", name="Resolve").click()
+    dialog.get_by_label("Why").fill("it was a trial")
+    dialog.get_by_role("button", name="Resolve").click()
+    expect(card).to_contain_text("resolved by Ada: it was a trial")
+    assert alerts.get(number).resolved_by == "Ada"

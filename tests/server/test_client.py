@@ -23,11 +23,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from server.alerts import api as alerts
 from server.api import devices, events, evidence, health, releases, retraining, rollouts
 from server.app.server import ServerApp
 from server.app.state_directory import RunAddress
 from server.cli import main
 from server.client import (
+    AlertActInfo,
+    AlertDeliveryInfo,
+    AlertInfo,
+    AlertRouteInfo,
     AuditInfo,
     ClaimChangeInfo,
     CommandInfo,
@@ -54,6 +59,7 @@ from server.drift.places import NewPlace
 from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
 from server.retraining.config import AuditConfig
+from tests.server.alerts.conftest import CAUSE
 from tests.server.conftest import publish_bytes
 from wire.canonical import sha256_hex
 from wire.codec import Json, decode
@@ -152,7 +158,8 @@ BODIES = {
     LabelChangeInfo: retraining.LabelChangeBody, ClaimChangeInfo: retraining.ClaimChangeBody,
     AuditInfo: retraining.AuditBody, GroupRiskInfo: retraining.GroupRiskBody, RiskInfo: retraining.RiskBody,
     VerdictInfo: evidence.VerdictBody, PlaceInfo: evidence.PlaceBody, CommissionInfo: evidence.CommissionBody,
-    EventInfo: events.EventBody, FleetStatus: health.OverallBody,
+    AlertInfo: alerts.WholeAlertBody, AlertActInfo: alerts.ActBody, AlertDeliveryInfo: alerts.DeliveryBody,
+    AlertRouteInfo: alerts.WaitingBody, EventInfo: events.EventBody, FleetStatus: health.OverallBody,
     Concern: health.ConcernBody,
 }  # fmt: skip
 
@@ -497,3 +504,24 @@ def test_tls_is_believed_by_the_ca_file_alone(state: StateDirectory, clock: Fake
                 FleetClient(url, token, ca=path)
     finally:
         app.stop()
+
+
+def test_alerts_are_listed_over_pages_and_dealt_with(client: FleetClient, fleet: MemoryFleet) -> None:
+    """Each act returns the alert with its history; a refusal has its code."""
+    causes = [dataclasses.replace(CAUSE, key=f"away:device:cam-{number}") for number in range(7)]
+    fleet.app.parts.alerts.settle(causes, fleet.clock())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("server.alerts.api._SHOWN", 3)
+        patched.setattr("server.client._PAGE", 3)
+        assert [one.id for one in client.alerts()] == [7, 6, 5, 4, 3, 2, 1]
+        assert client.alerts(kind="server") == ()
+    assert client.take_alert(2, by="ada").owner == "ada"
+    assert client.acknowledge_alert(3, by="ada").state == "acknowledged"
+    snoozed = client.snooze_alert(4, 60, note="later", by="ada")
+    assert (snoozed.state, snoozed.snoozed_until_ms) == ("snoozed", fleet.clock() + 60_000)
+    assert client.note_alert(5, note="the fuse", by="bo").history[-1].text == "the fuse"
+    assert client.resolve_alert(6, note="done", by="bo").resolved_by == "bo"
+    assert [one.id for one in client.alerts(state="resolved")] == [6]
+    assert (client.alert_routes(), client.alert(1).deliveries) == ((), ())
+    with pytest.raises(AnsweredError, match="got 99"):
+        client.alert(99)

@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import httpx
@@ -14,11 +14,13 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.alerts.config import AlertRoute
 from server.app.overall import Signals
 from server.cli import main
 from server.errors import ClientFileError
 from server.prometheus import FILES, Scraped, write_files
 from tests.edge_agent.sinks.receiver import until
+from tests.server.alerts.conftest import CAUSE
 from tests.server.conftest import MemoryFleet
 from wire.messages import DeviceState, State
 
@@ -247,3 +249,17 @@ def test_a_real_prometheus_scrapes_the_server_and_answers_what_the_dashboard_ask
         process.wait(30)
         web.stop()
     assert not empty
+
+
+def test_alerts_are_counted_by_severity_and_what_waits_to_be_delivered(fleet: MemoryFleet) -> None:
+    """Each severity has a series, also without an alert; a notice that waits has its age."""
+    found = asked(fleet)
+    assert of(found, "tinyfleet_alerts_open", severity="alarm") == 0
+    assert (of(found, "tinyfleet_alerts_undelivered"), of(found, "tinyfleet_alerts_undelivered_seconds")) == (0, 0)
+    alerts = fleet.app.parts.alerts
+    alerts.config = replace(alerts.config, route=(AlertRoute(name="a", url="http://127.0.0.1:1/", secret_file="x"),))
+    alerts.settle([CAUSE], fleet.clock())
+    fleet.clock.now_ms += 7_000
+    found = asked(fleet)
+    assert of(found, "tinyfleet_alerts_open", severity="alarm") == 1
+    assert (of(found, "tinyfleet_alerts_undelivered"), of(found, "tinyfleet_alerts_undelivered_seconds")) == (1, 7)

@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import sqlalchemy as sa
 
 from server.store.database import METADATA, delete_some
-
-_RESOLVED = "resolved"
+from server.store.lists.paging import Order, Page, SortKey, read_page
 
 ALERTS = sa.Table(
     "alerts",
@@ -73,6 +72,7 @@ NOTICES = sa.Table(
     sa.Index("alert_outbox_waiting", "delivered_ms", "route", "id"),
     sqlite_autoincrement=True,
 )
+_NEWEST = Order("alerts", (SortKey(ALERTS.c.id, int, descending=True),))
 
 
 def alerts_to_settle(connection: sa.Connection, since_ms: int) -> list[sa.RowMapping]:
@@ -103,13 +103,21 @@ def one_alert(connection: sa.Connection, alert: int) -> sa.RowMapping | None:
     return connection.execute(ALERTS.select().where(ALERTS.c.id == alert)).mappings().first()
 
 
-def listed_alerts(
-    connection: sa.Connection, states: Collection[str], *, kind: str = "", before: int = 0, limit: int
-) -> list[sa.RowMapping]:  # fmt: skip
-    """Return up to ``limit`` alerts in one of ``states``, newest first; ``before``: with a smaller id, 0 for all."""
-    query = ALERTS.select().where(ALERTS.c.state.in_(sorted(states))).order_by(ALERTS.c.id.desc()).limit(limit)
+def alert_page(
+    connection: sa.Connection, states: Collection[str], *, kind: str = "", search: str = "", limit: int,
+    cursor: str | None = None,
+) -> Page[sa.RowMapping]:  # fmt: skip
+    """Return a page of the alerts in one of ``states``, newest first; ``search``: words of title and cause, any case.
+
+    Raises:
+        CursorRefusedError: If ``cursor`` is of another list.
+    """
+    query = ALERTS.select().where(ALERTS.c.state.in_(sorted(states)))
     query = query.where(ALERTS.c.kind == kind) if kind else query
-    return list(connection.execute(query.where(ALERTS.c.id < before) if before else query).mappings())
+    for word in search.split():
+        words = (ALERTS.c.title, ALERTS.c.cause)
+        query = query.where(sa.or_(*(column.icontains(word, autoescape=True) for column in words)))
+    return read_page(connection, query, _NEWEST, limit, cursor)
 
 
 def counted_alerts(connection: sa.Connection) -> dict[tuple[str, str], int]:

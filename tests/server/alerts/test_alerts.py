@@ -215,14 +215,17 @@ def test_a_snooze_outlives_a_restart(fleet: MemoryFleet) -> None:
 
 
 def test_lists_are_paged_and_filtered(fleet: MemoryFleet) -> None:
-    """Newest first, by the id that the answer names, and by kind and state."""
+    """Newest first, by the cursor that the answer names, by words, kind and state; a percent sign is no wildcard."""
     causes = [replace(CAUSE, key=f"away:device:cam-{number}") for number in range(5)]
     fleet.app.parts.alerts.settle([*causes, replace(CAUSE, key="server:disk", kind=AlertKind.SERVER)], fleet.clock())
     client = fleet.client()
     first = client.get("/api/alerts", params={"limit": 4}).json()
-    assert ([one["id"] for one in first["alerts"]], first["next"]) == ([6, 5, 4, 3], 3)
-    rest = client.get("/api/alerts", params={"limit": 4, "before": first["next"]}).json()
-    assert ([one["id"] for one in rest["alerts"]], rest["next"]) == ([2, 1], 0)
+    assert ([one["id"] for one in first["alerts"]], first["total"]) == ([6, 5, 4, 3], 6)
+    rest = client.get("/api/alerts", params={"limit": 4, "cursor": first["next"]}).json()
+    assert ([one["id"] for one in rest["alerts"]], rest["next"]) == ([2, 1], None)
+    assert client.get("/api/alerts", params={"search": "cam-1 LOST"}).json()["total"] == 6
+    assert client.get("/api/alerts", params={"search": "cam_1"}).json()["total"] == 0
+    assert client.get("/api/alerts", params={"cursor": "x"}).status_code == 422
     only = client.get("/api/alerts", params={"kind": "server"}).json()["alerts"]
     assert [one["key"] for one in only] == ["server:disk"]
     assert client.get("/api/alerts", params={"state": "resolved"}).json()["alerts"] == []

@@ -444,8 +444,8 @@ def warned(said: Protocol) -> None:
     for query in (alerts.unresolved_keys, alerts.counted_alerts):
         said.ask(query)
     said.ask(alerts.one_alert, 1)
-    for kind, before in (("", 0), ("away", 4), ("server", 0)):
-        said.ask(alerts.listed_alerts, {"open", "snoozed", "resolved"}, kind=kind, before=before, limit=2)
+    for kind, search in (("", ""), ("away", "X"), ("server", ""), ("", "x_")):
+        said.ask(alerts.alert_page, {"open", "snoozed", "resolved"}, kind=kind, search=search, limit=2)
     for alert, by in ((1, ""), (2, ""), (1, "ada")):
         said.ask(alerts.insert_act, made(alerts.ALERT_ACTS, alert=alert, by=by, at_ms=5))
     said.ask(alerts.acts_of, 1)
