@@ -383,6 +383,7 @@ def test_an_alert_is_acknowledged_and_resolved_with_names(operator: Page, world:
     expect(card).to_contain_text("acknowledged, Ada looks after it")
     card.get_by_role("button", name="Resolve").click()
     dialog.get_by_label("Why").fill("it was a trial")
+    dialog.get_by_label("Your name").fill("Ada")
     dialog.get_by_role("button", name="Resolve").click()
     expect(card).to_contain_text("resolved by Ada: it was a trial")
     assert alerts.get(number).resolved_by == "Ada"
