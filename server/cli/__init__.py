@@ -26,11 +26,11 @@ import httpx
 import sqlalchemy as sa
 
 from server.api.enrol import comes_back
-from server.app.processes.decider import when_elected
+from server.app.processes.decider import elect, when_elected
 from server.app.processes.ingest_process import IngestProcess
 from server.app.server import Overrides, ServerApp
 from server.app.state_backup import back_up_state, check_backup, restore_state
-from server.app.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
+from server.app.state_directory import StateDirectory, init_state, is_locked, open_state
 from server.cli import listings
 from server.cli.frame import JSON as _JSON
 from server.cli.frame import STATE as _STATE
@@ -288,7 +288,7 @@ def migrate(directory: Path, *, assume_yes: bool, check: bool) -> None:
 
 def _migrate(state: StateDirectory, *, assume_yes: bool) -> None:
     url = read_config(state.config).store.url or state.database_url
-    lock, engine = lock_state(state, "fleet-server migrate"), connect(url)
+    alone, engine = elect(state, url, "fleet-server migrate"), connect(url)
     try:
         standing = standing_of(engine)
         click.echo(f"database   {shown_url(url)}")
@@ -311,7 +311,7 @@ def _migrate(state: StateDirectory, *, assume_yes: bool) -> None:
         click.echo(f"done       revision {standing.head}")
     finally:
         engine.dispose()
-        lock.release()
+        alone.release()
 
 
 @main.command(epilog=_example("fleet-server backup state /backups/fleet-2026-11-28"))

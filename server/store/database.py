@@ -29,8 +29,15 @@ from server.store.revisions import prepare
 Row = TypeVar("Row")
 METADATA = sa.MetaData()
 _ROW_ID = sa.Integer().with_variant(sa.BigInteger(), "postgresql")  # SQLite's INTEGER has 64 bits
-_PATIENCE = {"connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
-"""Seconds (and probes) after which a host of PostgreSQL that is gone counts as such; a URL may have its own."""
+_PATIENCE = {
+    "connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3",
+    "options": "-c idle_in_transaction_session_timeout=60000",
+}  # fmt: skip
+"""Seconds (and probes) after which a host of PostgreSQL that is gone counts as such; a URL may have its own.
+
+And the milliseconds after which PostgreSQL ends a transaction in which nothing comes: a process that is stopped in the
+midst of one would keep others from its devices.
+"""
 _DISK_FULL = "53100"
 _VALUES = ("22", "54")  # classes of SQLSTATE: data exception, program limit exceeded
 

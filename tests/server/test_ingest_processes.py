@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 
 from scripts.bench.postgres import clear
 from server.app.processes.decider import Decider, elect, when_elected
@@ -21,6 +22,7 @@ from server.app.processes.ingest_process import IngestProcess
 from server.app.server import ServerApp
 from server.app.state_directory import StateDirectory, init_state, open_state
 from server.broker.mqtt import BrokerTransport
+from server.cli import main
 from server.clock import system_now_ms
 from server.errors import AlreadyRunningError, ConfigError, DatabaseRefusedError
 from server.fleet.enrolment import EnrolledIdentity, Enrolment
@@ -238,6 +240,27 @@ def test_a_second_server_on_a_database_is_refused_until_the_first_ends(shared: S
     assert second is not None
     second.stop()
     assert [text.split(",")[0] for text in said] == ["Expected no other server on this database"]
+
+
+def test_a_database_is_not_migrated_while_a_server_of_another_directory_runs_on_it(
+    shared: StateDirectory, postgres: str, tmp_path: Path
+) -> None:
+    """The lock of the directory does not see that one."""
+    other, running = _second(shared, tmp_path), elect(shared, postgres)
+    result = CliRunner().invoke(main, ["migrate", str(other.path), "--yes"])
+    running.release()
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error [already_running]: Expected no other server on this database")
+
+
+def test_a_transaction_of_a_process_that_was_stopped_ends(postgres: str) -> None:
+    """It would hold its devices, and others would wait for it; a URL may have its own options."""
+    for url, limit in ((postgres, "1min"), (f"{postgres}&options=-c%20lock_timeout%3D5s", "0")):
+        engine = connect(url)
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar()
+        engine.dispose()
+        assert found == limit
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from server.app.state_directory import StateDirectory, StateDirectoryLock, lock_state
+from server.app.state_directory import SERVER, StateDirectory, StateDirectoryLock, lock_state
 from server.errors import AlreadyRunningError, DatabaseRefusedError, PortInUseError
 from server.store.processes.session_lock import DECIDER, SessionLock, is_shareable, take_first
 
@@ -50,15 +50,15 @@ class Decider:
         self.directory.release()
 
 
-def elect(state: StateDirectory, url: str) -> Decider:
-    """Return the right to decide for the fleet whose database is at ``url``.
+def elect(state: StateDirectory, url: str, what: str = SERVER) -> Decider:
+    """Return the right to decide for the fleet whose database is at ``url``; ``what`` names the holder to others.
 
     Raises:
         AlreadyRunningError: If another process has the directory or the database.
         DatabaseUnavailableError: If the URL or its driver can't be used.
         DatabaseRefusedError: If PostgreSQL does not answer.
     """
-    directory = lock_state(state)
+    directory = lock_state(state, what)
     try:
         return Decider(directory=directory, session=_session(url) if is_shareable(url) else None)
     except BaseException:
